@@ -1,0 +1,4 @@
+"""What the commands of rollout-bench share.
+
+One direction of flow: config -> plan -> spec -> record -> table -> summary, figures, report.
+"""

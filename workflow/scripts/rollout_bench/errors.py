@@ -1,0 +1,48 @@
+"""Errors that a user can cause, told in two lines: what is wrong and where; what to do."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable, Iterable
+
+
+class UserError(Exception):
+    """Something a user can mend.
+
+    Args:
+        problem: what is wrong and where, in one line.
+        remedy: what to do about it, in one line.
+    """
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        self.problem = " ".join(problem.split())
+        self.remedy = " ".join(remedy.split())
+        super().__init__(f"{self.problem}\n  -> {self.remedy}")
+
+
+def near_miss(word: str, known: Iterable[str]) -> str | None:
+    """The known word that `word` was most likely meant to be, or None if none is close."""
+    matches = difflib.get_close_matches(word.lower(), {k.lower(): k for k in known}, n=1, cutoff=0.6)
+    return next((k for k in known if matches and k.lower() == matches[0]), None)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A remedy for an unknown word: the near miss if there is one, else the words that are known."""
+    known = sorted(known)
+    close = near_miss(word, known)
+    if close is not None:
+        return f"did you mean '{close}'?"
+    return f"known: {', '.join(known)}" if known else "none is defined"
+
+
+def run_command(main: Callable[[], int]) -> None:
+    """Runs a command's `main` and turns a `UserError` into two lines on stderr and exit status 1."""
+    try:
+        status = main()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        status = 1
+    except BrokenPipeError:
+        status = 1
+    sys.exit(status)

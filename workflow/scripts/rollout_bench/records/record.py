@@ -1,0 +1,129 @@
+"""The record: what one launch measured, with everything needed to judge it later.
+
+Raw values only; whatever can be derived from them is derived when it is needed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from rollout_bench.plan.spec import Spec, Strict
+
+SCHEMA_VERSION = 1
+"""Raised when a field is added, removed or changes its meaning."""
+
+
+class Environment(Strict):
+    """Where the launch ran."""
+
+    engine_name: str = Field(description="Distribution that provides the engine.")
+    engine_version: str = Field(description="Version of the engine as found where it ran.")
+    plugins: dict[str, str] = Field({}, description="Platform plugins with their versions.")
+    torch_version: str = Field(description="Version of torch.")
+    python_version: str = Field(description="Version of the Python that ran the engine.")
+    packages: dict[str, str] = Field({}, description="Versions of other packages that influence speed: transformers, torchao, triton, compressed-tensors, ...")
+    hostname: str = Field(description="Name of the machine.")
+    kernel: str = Field(description="Operating system and kernel release.")
+    device_model: str = Field(description="Name of the device; on cpu the processor's.")
+    device_memory_bytes: int | None = Field(None, description="Memory of one device; on cpu the machine's.")
+    device_count: int = Field(description="Devices that the engine used; 1 on cpu.")
+    cpu_model: str = Field(description="Name of the processor.")
+    cpu_cores: int = Field(description="Cores that the launch may run on.")
+    memory_bytes: int = Field(description="Memory of the machine.")
+    variables: dict[str, str] = Field({}, description="Environment variables that the engine saw and that influence it: VLLM_*, OMP_*, CUDA_*, ASCEND_*, PYTORCH_*, ...; values of secrets are left out.")
+    git_commit: str | None = Field(None, description="Commit of rollout-bench; ends in -dirty when files differ from it. Null outside a checkout.")
+
+
+class WeightBytes(Strict):
+    """Bytes of the loaded weights by data type, read from the model in the worker."""
+
+    linear: dict[str, int] = Field(description="Weights of linear layers and experts, as data type -> bytes.")
+    other: dict[str, int] = Field(description="Everything else (embeddings, output head, norms, scales, router), as data type -> bytes.")
+
+
+class EngineFacts(Strict):
+    """What the engine said of itself once loaded."""
+
+    resolved: dict[str, Any] = Field({}, description="Settings that matter as the engine resolved them: max_model_len, max_num_seqs, enable_prefix_caching, block_size, ...")
+    kv_cache_tokens: int | None = Field(None, description="Tokens that fit into the KV cache. Null where unknown.")
+    weights_bytes_by_dtype: WeightBytes
+    linear_methods: dict[str, int] = Field(description="The engine's name of each linear layer's quantization method or scheme -> number of layers.")
+
+
+class Startup(Strict):
+    """What the time before the first iteration went to."""
+
+    import_s: float = Field(description="Importing the engine, in seconds.")
+    init_s: float = Field(description="Constructing the engine until it takes requests, in seconds.")
+    reported: dict[str, float] = Field({}, description="What the engine logged: weights_load_s, model_load_s, model_memory_gib, compile_s, graph_capture_s, engine_init_s, kv_cache_memory_gib.")
+
+
+class Iteration(Strict):
+    """One pass of the workload."""
+
+    index: int = Field(ge=0, description="Number of the pass inside the launch, warm-up included, from 0.")
+    warmup: bool = Field(description="True: recorded, never counted.")
+    elapsed_s: float = Field(gt=0, description="From handing over the first request until the last token was back, in seconds.")
+    requests: int = Field(ge=0, description="Requests handed to the engine.")
+    sequences: int = Field(ge=0, description="Sequences that came back.")
+    prompt_tokens: int = Field(ge=0, description="Prompt tokens of all sequences, counted from what the engine returned (n sequences of one prompt count n times).")
+    cached_prompt_tokens: int | None = Field(None, ge=0, description="Prompt tokens that the engine took from its prefix cache. Null where it does not say.")
+    output_tokens: int = Field(ge=0, description="Tokens generated, counted from what the engine returned.")
+
+
+class Flag(Strict):
+    """A doubt about the launch."""
+
+    code: str = Field(description="Short name: quant_not_proven, token_count, cross_iteration_prefix_hits, ...")
+    severity: Literal["invalid", "warning"] = Field(description="invalid: the launch takes no part in comparisons; warning: it does, marked.")
+    sentence: str = Field(description="What was seen, with its numbers.")
+
+
+class Record(Strict):
+    """What one launch measured."""
+
+    schema_version: Literal[1] = Field(description="Version of this schema.")
+    measurement_version: int = Field(description="Version of the meaning of what is measured.")
+    key: str = Field(pattern="^[0-9a-f]{8}$", description="First 8 hex digits of sha256 over the spec's canonical JSON.")
+    launch: int = Field(ge=0, description="Index of the launch.")
+    started_at: str = Field(description="When the launch started, UTC, ISO 8601.")
+    wall_s: float = Field(gt=0, description="The whole launch, from starting the engine's process to its last iteration, in seconds.")
+    spec: Spec
+    environment: Environment
+    engine: EngineFacts
+    startup: Startup
+    iterations: list[Iteration] = Field(min_length=1, description="Every pass in order, warm-up first.")
+    validity: list[Flag] = Field(description="Doubts about the launch; empty if there are none.")
+    sequences_file: str = Field(description="Name of the side file beside this one: one row per sequence.")
+
+
+class SequenceRow(Strict):
+    """One generated sequence: a line of the side file. Times are seconds after its iteration began, null where the engine does not say."""
+
+    iteration: int = Field(ge=0, description="Index of the iteration.")
+    prompt: int = Field(ge=0, description="Index of the prompt inside the iteration.")
+    sample: int = Field(ge=0, description="Index of the sample of that prompt.")
+    prompt_tokens: int = Field(ge=0, description="Tokens of the prompt.")
+    cached_prompt_tokens: int | None = Field(None, ge=0, description="Of these, taken from the prefix cache.")
+    output_tokens: int = Field(ge=0, description="Tokens generated.")
+    finish_reason: str | None = Field(description="Why it ended: length, stop, abort.")
+    queued_s: float | None = Field(None, description="Entered the engine's queue.")
+    scheduled_s: float | None = Field(None, description="First scheduled.")
+    first_token_s: float | None = Field(None, description="First token generated.")
+    last_token_s: float | None = Field(None, description="Last token generated.")
+
+
+class Failure(Strict):
+    """Why a launch has no record: results/failures/<path of the record>.json."""
+
+    schema_version: Literal[1] = Field(description="Version of this schema.")
+    experiment: str = Field(description="Folder name of the experiment.")
+    launch: int = Field(ge=0, description="Index of the launch.")
+    failed_at: str = Field(description="When, UTC, ISO 8601.")
+    phase: str = Field(description="What the launch was doing: starting, importing, initializing, warmup, measuring, writing.")
+    category: str = Field(description="Kind of failure: no_kv_cache_memory, missing_weights, timeout, crash, ...")
+    cause: str = Field(description="What happened, in one line.")
+    fix: str = Field(description="What to do about it, in one line.")
+    log: str = Field(description="Path of the log.")

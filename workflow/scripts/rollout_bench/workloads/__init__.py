@@ -1,0 +1,1 @@
+"""The load: which token ids are sent, how often, in which order."""
