@@ -1,0 +1,84 @@
+"""The plan file: which experiments and launches are selected, and which combinations are skipped and why.
+
+The workflow writes it, the summary and the figures read it. Only the standard library and pydantic.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from rollout_bench.errors import UserError
+from rollout_bench.plan.spec import Strict
+from rollout_bench.records.store import write_whole
+
+PLAN_SCHEMA_VERSION = 1
+"""Raised when a field of the plan file is added, removed or changes its meaning."""
+
+
+class PlannedLaunch(Strict):
+    """One launch that is selected."""
+
+    record: str = Field(description="Path of its record, relative to the folder that holds the results folder.")
+    expected_s: float = Field(description="How long it is expected to take, in seconds.")
+
+
+class PlannedExperiment(Strict):
+    """One experiment that is selected."""
+
+    mode: str = Field(description="What is measured: offline.")
+    experiment: str = Field(description="Folder name of the experiment below its mode.")
+    key: str = Field(description="First 8 hex digits of sha256 over the spec's canonical JSON.")
+    platform: str = Field(description="Kind of device: cpu, cuda, ascend.")
+    model: str = Field(description="The model's name in the config.")
+    quant: str = Field(description="The quantization's name in the config.")
+    workload: str = Field(description="The workload's name in the config.")
+    launches: int = Field(description="Launches that are wanted: indices 0 to launches - 1.")
+
+
+class Skipped(Strict):
+    """A combination of the selected axes that can't be measured."""
+
+    mode: str = Field(description="What was to be measured.")
+    model: str = Field(description="The model's name in the config.")
+    quant: str = Field(description="The quantization's name in the config.")
+    workload: str = Field(description="The workload's name in the config.")
+    reason: str = Field(description="Why it is skipped, in one line.")
+    remedy: str = Field(description="What to do to have it measured, in one line.")
+
+
+class PlanFile(Strict):
+    """Everything that is selected."""
+
+    schema_version: Literal[1] = Field(description="Version of this schema.")
+    results: str = Field(description="The results folder, as the config names it.")
+    fingerprint: str = Field(description="Changes with whatever the plan was made from.")
+    baseline: dict[str, str] = Field(description="What speed-ups refer to, as axis -> value: {quant: bf16}.")
+    experiments: list[PlannedExperiment] = Field(description="In the order of the tables.")
+    skipped: list[Skipped] = Field(description="Combinations that can't be measured.")
+    launches: list[PlannedLaunch] = Field(description="In the order they run.")
+
+
+def read_plan(path: Path) -> PlanFile:
+    """Reads and validates a plan file; raises `UserError` naming file and field where it is none."""
+    remedy = "let the workflow write it again: delete the file"
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}", "give the path of a plan file") from None
+    except ValueError as error:
+        raise UserError(f"{path}: is not whole JSON: {error}", remedy) from None
+    try:
+        return PlanFile.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "file"
+        raise UserError(f"{path}: {where}: {first['msg']}", remedy) from None
+
+
+def write_plan(path: Path, plan: PlanFile) -> None:
+    """Writes `plan` to `path`, whole or not at all; raises `UserError` where the file system refuses."""
+    write_whole(path, (json.dumps(plan.model_dump(mode="json"), indent=1) + "\n").encode())
