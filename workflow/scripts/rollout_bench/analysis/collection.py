@@ -1,0 +1,190 @@
+"""Collects what is to be summarised: the selected experiments with their records and failures, read and checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rollout_bench.analysis.found import FAILURES, Found, FoundFile, find_results
+from rollout_bench.errors import UserError
+from rollout_bench.plan.planfile import PlanFile, PlannedExperiment, Skipped
+from rollout_bench.plan.spec import read_spec
+from rollout_bench.records.record import Failure, Record
+from rollout_bench.records.store import read_failure, read_record
+
+DEFAULT_BASELINE = {"quant": "bf16"}
+"""What speed-ups refer to where no plan says it."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One experiment with what became of its launches.
+
+    `planned` is the number of launches wanted, None where no plan says it. `records` and `failures`
+    are in the order of their launch; a launch has at most one of the two; `missing` has neither.
+    """
+
+    mode: str
+    experiment: str
+    key: str
+    platform: str
+    model: str
+    quant: str
+    workload: str
+    planned: int | None
+    records: tuple[Record, ...]
+    failures: tuple[Failure, ...]
+    missing: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Everything that one summary or figure is made from.
+
+    `beyond_planned` counts records of selected experiments whose launch index is not planned,
+    `not_selected` those of other experiments; neither are read.
+    """
+
+    experiments: tuple[Experiment, ...]
+    baseline: dict[str, str]
+    skipped: tuple[Skipped, ...]
+    planned: bool
+    beyond_planned: int
+    not_selected: int
+
+    @property
+    def complete(self) -> bool:
+        """True when no launch is missing and none has failed."""
+        return not any(experiment.missing or experiment.failures for experiment in self.experiments)
+
+
+def collect(results: Path, plan: PlanFile | None) -> Collection:
+    """Reads the records and failures that `plan` selects, or all there are where it is None.
+
+    Raises:
+        UserError: `results` is no folder, or a file does not validate or lies where it does not
+            belong; the message names file and field.
+    """
+    if not results.is_dir():
+        problem = "is not a folder" if results.exists() else "does not exist"
+        raise UserError(f"{results}: {problem}", "give the results folder, the one that holds offline/")
+    found = find_results(results)
+    if plan is None:
+        return _collect_all(results, found)
+    records, failures = _by_experiment(found.records.values()), _by_experiment(found.failures.values())
+    experiments = tuple(
+        _planned_experiment(results, planned, records, failures) for planned in plan.experiments
+    )
+    selected = {(planned.mode, planned.experiment): planned.launches for planned in plan.experiments}
+    places = [(file.launch, selected.get((file.mode, file.experiment))) for file in found.records.values()]
+    return Collection(
+        experiments=experiments,
+        baseline=dict(plan.baseline),
+        skipped=tuple(plan.skipped),
+        planned=True,
+        beyond_planned=sum(wanted is not None and launch >= wanted for launch, wanted in places),
+        not_selected=sum(wanted is None for _, wanted in places),
+    )
+
+
+def _planned_experiment(
+    results: Path,
+    planned: PlannedExperiment,
+    records: dict[tuple[str, str], list[FoundFile]],
+    failures: dict[tuple[str, str], list[FoundFile]],
+) -> Experiment:
+    place = (planned.mode, planned.experiment)
+    wanted = range(planned.launches)
+    read = [_checked_record(results, file) for file in records.get(place, []) if file.launch in wanted]
+    done = {record.launch for record in read}
+    open_failures = [
+        _checked_failure(results, file)
+        for file in failures.get(place, [])
+        if file.launch in wanted and file.launch not in done
+    ]
+    failed = {failure.launch for failure in open_failures}
+    return Experiment(
+        mode=planned.mode,
+        experiment=planned.experiment,
+        key=planned.key,
+        platform=planned.platform,
+        model=planned.model,
+        quant=planned.quant,
+        workload=planned.workload,
+        planned=planned.launches,
+        records=tuple(read),
+        failures=tuple(open_failures),
+        missing=tuple(launch for launch in wanted if launch not in done | failed),
+    )
+
+
+def _collect_all(results: Path, found: Found) -> Collection:
+    records, failures = _by_experiment(found.records.values()), _by_experiment(found.failures.values())
+    experiments = []
+    for place in sorted(records.keys() | failures.keys()):
+        read = tuple(_checked_record(results, file) for file in records.get(place, []))
+        done = {record.launch for record in read}
+        open_failures = tuple(
+            _checked_failure(results, file) for file in failures.get(place, []) if file.launch not in done
+        )
+        if read or open_failures:
+            experiments.append(_found_experiment(results, place, read, open_failures))
+    experiments.sort(key=lambda e: (e.mode, e.platform, e.model, e.workload, e.quant, e.experiment))
+    return Collection(tuple(experiments), dict(DEFAULT_BASELINE), (), False, 0, 0)
+
+
+def _found_experiment(
+    results: Path, place: tuple[str, str], records: tuple[Record, ...], failures: tuple[Failure, ...]
+) -> Experiment:
+    mode, experiment = place
+    spec_path = results / mode / experiment / "spec.json"
+    platform, model, quant, workload, key = "?", experiment, "?", "?", experiment.rpartition("-")[2]
+    if records or spec_path.is_file():
+        spec = records[0].spec if records else read_spec(spec_path)
+        platform, model, quant = spec.platform, spec.model.name, spec.quant.name
+        workload, key = spec.workload.name, spec.key()
+    return Experiment(
+        mode, experiment, key, platform, model, quant, workload, None, records, failures, missing=()
+    )
+
+
+def _by_experiment(files: Iterable[FoundFile]) -> dict[tuple[str, str], list[FoundFile]]:
+    grouped: dict[tuple[str, str], list[FoundFile]] = {}
+    for file in files:
+        grouped.setdefault((file.mode, file.experiment), []).append(file)
+    return grouped
+
+
+def _checked_failure(results: Path, file: FoundFile) -> Failure:
+    path = results / FAILURES / file.path
+    failure = read_failure(path)
+    _must_match(path, "experiment", failure.experiment, file.experiment)
+    _must_match(path, "launch", failure.launch, file.launch)
+    return failure
+
+
+def _checked_record(results: Path, file: FoundFile) -> Record:
+    """The record in `file`, checked to be in its place, to have measured something, and to hold finite times."""
+    path = results / file.path
+    record = read_record(path)
+    _must_match(path, "spec.mode", record.spec.mode, file.mode)
+    _must_match(path, "key", record.spec.experiment(), file.experiment)
+    _must_match(path, "launch", record.launch, file.launch)
+    times = {f"iterations.{i}.elapsed_s": it.elapsed_s for i, it in enumerate(record.iterations)}
+    times |= {"startup.import_s": record.startup.import_s, "startup.init_s": record.startup.init_s}
+    for field, seconds in times.items():
+        if not math.isfinite(seconds) or seconds < 0:
+            raise UserError(f"{path}: {field}: is {seconds}, not a time in seconds", _REMEDY)
+    if all(iteration.warmup for iteration in record.iterations):
+        raise UserError(f"{path}: iterations: all are warm-up, none was measured", _REMEDY)
+    return record
+
+
+def _must_match(path: Path, field: str, inside: str | int, place: str | int) -> None:
+    if inside != place:
+        raise UserError(f"{path}: {field}: says {inside} but the file lies where {place} belongs", _REMEDY)
+
+
+_REMEDY = "restore the file, or delete it to measure that launch again"

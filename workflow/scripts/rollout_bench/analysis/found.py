@@ -1,0 +1,76 @@
+"""Which results lie in a results folder, by directory listing alone: no file is opened.
+
+Imported while the workflow is parsed, so only the standard library.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+FAILURES = "failures"
+"""Folder of the failures inside the results folder; below it the same paths as the records'."""
+
+_LAUNCH = re.compile(r"launch-(0|[1-9][0-9]*)\.json")
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """One record or failure as the file system tells of it: `<mode>/<experiment>/launch-<launch>.json`."""
+
+    mode: str
+    experiment: str
+    launch: int
+    size: int
+    mtime_ns: int
+
+    @property
+    def path(self) -> str:
+        """Its path below the results folder, or below the failures folder for a failure."""
+        return f"{self.mode}/{self.experiment}/launch-{self.launch}.json"
+
+
+@dataclass(frozen=True)
+class Found:
+    """All records and failures of a results folder, each by its `FoundFile.path`, sorted."""
+
+    records: dict[str, FoundFile]
+    failures: dict[str, FoundFile]
+
+
+def find_results(results: Path) -> Found:
+    """Lists the records and failures in `results`; empty where the folder is missing."""
+    records = {file.path: file for file in _launch_files(results)}
+    failures = {file.path: file for file in _launch_files(results / FAILURES)}
+    return Found(_sorted(records), _sorted(failures))
+
+
+def _sorted(files: dict[str, FoundFile]) -> dict[str, FoundFile]:
+    by_launch = sorted(files.values(), key=lambda file: (file.mode, file.experiment, file.launch))
+    return {file.path: file for file in by_launch}
+
+
+def _launch_files(root: Path) -> Iterator[FoundFile]:
+    for mode in _folders(root):
+        if mode.name == FAILURES:
+            continue
+        for experiment in _folders(mode.path):
+            with os.scandir(experiment.path) as entries:
+                for entry in entries:
+                    match = _LAUNCH.fullmatch(entry.name)
+                    if match:
+                        stat = entry.stat()
+                        yield FoundFile(
+                            mode.name, experiment.name, int(match[1]), stat.st_size, stat.st_mtime_ns
+                        )
+
+
+def _folders(root: str | Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(root) as entries:
+            return [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+    except (FileNotFoundError, NotADirectoryError):
+        return []

@@ -1,0 +1,69 @@
+"""What one launch measured, derived from the raw values of its record. Warm-up iterations never count."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rollout_bench.analysis.statistics import mean
+from rollout_bench.records.record import Flag, Iteration, Record
+
+
+@dataclass(frozen=True)
+class LaunchMeasures:
+    """One launch in numbers.
+
+    Rates are sums over the measured iterations divided by the sum of their elapsed times.
+    `iteration_output_tokens_per_s` has one value for each measured iteration.
+    """
+
+    launch: int
+    output_tokens_per_s: float
+    total_tokens_per_s: float
+    requests_per_s: float
+    sequences_per_s: float
+    iteration_elapsed_s: float
+    iteration_output_tokens_per_s: tuple[float, ...]
+    startup_s: float
+    kv_cache_tokens: int | None
+    kv_cache_sequences: int | None
+    weights_bytes: int
+    flags: tuple[Flag, ...]
+
+    @property
+    def valid(self) -> bool:
+        """False when a flag keeps the launch out of comparisons."""
+        return all(flag.severity != "invalid" for flag in self.flags)
+
+
+def measure(record: Record) -> LaunchMeasures:
+    """Derives the numbers of `record`, which must hold at least one measured iteration.
+
+    `startup_s` is import plus construction of the engine. `kv_cache_sequences` is how many of the
+    workload's longest sequences (prompt and output tokens) the KV cache holds at once, sharing nothing.
+    """
+    measured = [iteration for iteration in record.iterations if not iteration.warmup]
+    elapsed_s = sum(iteration.elapsed_s for iteration in measured)
+    output_tokens = sum(iteration.output_tokens for iteration in measured)
+    prompt_tokens = sum(iteration.prompt_tokens for iteration in measured)
+    tokens = record.engine.kv_cache_tokens
+    sequence_tokens = record.spec.workload.prompt_tokens + record.spec.workload.output_tokens
+    weights = record.engine.weights_bytes_by_dtype
+    return LaunchMeasures(
+        launch=record.launch,
+        output_tokens_per_s=output_tokens / elapsed_s,
+        total_tokens_per_s=(prompt_tokens + output_tokens) / elapsed_s,
+        requests_per_s=sum(iteration.requests for iteration in measured) / elapsed_s,
+        sequences_per_s=sum(iteration.sequences for iteration in measured) / elapsed_s,
+        iteration_elapsed_s=mean([iteration.elapsed_s for iteration in measured]),
+        iteration_output_tokens_per_s=tuple(map(output_rate, measured)),
+        startup_s=record.startup.import_s + record.startup.init_s,
+        kv_cache_tokens=tokens,
+        kv_cache_sequences=None if tokens is None or not sequence_tokens else tokens // sequence_tokens,
+        weights_bytes=sum(weights.linear.values()) + sum(weights.other.values()),
+        flags=tuple(record.validity),
+    )
+
+
+def output_rate(iteration: Iteration) -> float:
+    """Output tokens per second of one iteration, all samples counted."""
+    return iteration.output_tokens / iteration.elapsed_s

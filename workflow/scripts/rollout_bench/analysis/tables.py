@@ -1,0 +1,119 @@
+"""The table: one row per experiment, one column per number, in plain units and full precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+
+from rollout_bench.analysis.comparison import MARKS
+from rollout_bench.analysis.launches import LaunchMeasures
+from rollout_bench.analysis.rows import Row
+from rollout_bench.analysis.statistics import cv_percent, mean, pooled_cv_percent
+
+COLUMNS: dict[str, str] = {
+    "mode": "string",
+    "platform": "string",
+    "model": "string",
+    "workload": "string",
+    "quant": "string",
+    "experiment": "string",
+    "key": "string",
+    "engine": "string",
+    "launches_measured": "Int64",
+    "launches_planned": "Int64",
+    "launches_failed": "Int64",
+    "launches_invalid": "Int64",
+    "output_tokens_per_s": "Float64",
+    "output_tokens_per_s_min": "Float64",
+    "output_tokens_per_s_max": "Float64",
+    "launch_cv_percent": "Float64",
+    "iteration_cv_percent": "Float64",
+    "speedup": "Float64",
+    "speedup_min": "Float64",
+    "speedup_max": "Float64",
+    "speedup_pairs": "Int64",
+    "verdict": "string",
+    "total_tokens_per_s": "Float64",
+    "requests_per_s": "Float64",
+    "sequences_per_s": "Float64",
+    "iteration_elapsed_s": "Float64",
+    "startup_s": "Float64",
+    "kv_cache_tokens": "Int64",
+    "kv_cache_sequences": "Int64",
+    "workload_sequences": "Int64",
+    "weights_bytes": "Int64",
+    "flags": "string",
+}
+"""Columns of the table in order, with their types; the same names head summary.csv."""
+
+
+def table(rows: Sequence[Row]) -> pd.DataFrame:
+    """One line per row, in order, with `COLUMNS`; a number that does not exist is missing, never zero."""
+    frame = pd.DataFrame([_line(row) for row in rows], columns=list(COLUMNS))
+    return frame.astype(COLUMNS)
+
+
+def flag_texts(row: Row) -> list[str]:
+    """The flags of a row's launches, each once: its code, `!` if it makes invalid, and how many launches have it."""
+    counts: dict[tuple[str, bool], int] = {}
+    for launch in row.launches:
+        for flag in {(flag.code, flag.severity == "invalid") for flag in launch.flags}:
+            counts[flag] = counts.get(flag, 0) + 1
+    return [
+        f"{code}{'!' if invalid else ''} {count}/{len(row.launches)}"
+        for (code, invalid), count in sorted(counts.items())
+    ]
+
+
+def _line(row: Row) -> dict[str, object]:
+    experiment, comparison = row.experiment, row.comparison
+    low, high = comparison.spread or (None, None)
+    verdict = "baseline" if comparison.is_baseline else comparison.verdict and MARKS[comparison.verdict]
+    return {
+        "mode": experiment.mode,
+        "platform": experiment.platform,
+        "model": experiment.model,
+        "workload": experiment.workload,
+        "quant": row.quant_label,
+        "experiment": experiment.experiment,
+        "key": experiment.key,
+        "launches_measured": len(row.launches),
+        "launches_planned": experiment.planned,
+        "launches_failed": len(experiment.failures),
+        "launches_invalid": sum(not launch.valid for launch in row.launches),
+        "speedup": comparison.speedup,
+        "speedup_min": low,
+        "speedup_max": high,
+        "speedup_pairs": len(comparison.pairs) if comparison.speedup is not None else None,
+        "verdict": verdict,
+        "flags": "; ".join(flag_texts(row)) or None,
+    } | (_measured(row) if row.launches else {})
+
+
+def _measured(row: Row) -> dict[str, object]:
+    used = row.used
+    spec = row.experiment.records[0].spec
+    rates = [launch.output_tokens_per_s for launch in used]
+    return {
+        "engine": f"{spec.engine.name} {spec.engine.version}",
+        "output_tokens_per_s": mean(rates),
+        "output_tokens_per_s_min": min(rates),
+        "output_tokens_per_s_max": max(rates),
+        "launch_cv_percent": cv_percent(rates),
+        "iteration_cv_percent": pooled_cv_percent([m.iteration_output_tokens_per_s for m in used]),
+        "total_tokens_per_s": mean([launch.total_tokens_per_s for launch in used]),
+        "requests_per_s": mean([launch.requests_per_s for launch in used]),
+        "sequences_per_s": mean([launch.sequences_per_s for launch in used]),
+        "iteration_elapsed_s": mean([launch.iteration_elapsed_s for launch in used]),
+        "startup_s": mean([launch.startup_s for launch in used]),
+        "kv_cache_tokens": _least(used, lambda launch: launch.kv_cache_tokens),
+        "kv_cache_sequences": _least(used, lambda launch: launch.kv_cache_sequences),
+        "workload_sequences": spec.workload.prompts * spec.workload.samples_per_prompt,
+        "weights_bytes": max(launch.weights_bytes for launch in used),
+    }
+
+
+def _least(used: Sequence[LaunchMeasures], value: Callable[[LaunchMeasures], int | None]) -> int | None:
+    known = [number for number in map(value, used) if number is not None]
+    return min(known, default=None)
