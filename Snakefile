@@ -1,0 +1,34 @@
+"""rollout-bench: how fast an LLM engine generates under a reinforcement-learning rollout.
+
+config.yaml -> plan -> one job per engine launch -> records -> summary and figures
+"""
+
+from snakemake.utils import min_version
+
+min_version("9.20")
+
+
+include: "workflow/rules/common.smk"
+
+
+configfile: "config.yaml"
+
+
+conda: "environment.yml"
+
+
+report: "workflow/report/workflow.rst"
+
+
+include: "workflow/rules/plan.smk"
+include: "workflow/rules/checkpoint.smk"
+include: "workflow/rules/offline.smk"
+include: "workflow/rules/summary.smk"
+
+
+rule all:
+    """Measure what is missing, then write the summary and the figures."""
+    default_target: True
+    input:
+        rules.summary.output,
+        rules.figures.output,

@@ -1,0 +1,11 @@
+"""In: config.yaml. Out: the shared package on the path, and the certainty that the config can be read."""
+
+import sys
+from pathlib import Path
+
+SCRIPTS = str(Path(workflow.basedir) / "workflow" / "scripts")
+sys.path.insert(0, SCRIPTS)
+
+from rollout_bench.plan import workbench
+
+workbench.check_default_config()

@@ -1,0 +1,50 @@
+"""In: the records of the selected launches. Out: results/summary.* and results/figures/.
+
+Only missing records are asked for: a record that is there counts, whatever Snakemake remembers of it.
+"""
+
+FIGURES = ["throughput", "speedup", "iterations"]
+
+
+rule stale:
+    """Have the summary written anew: records are missing or have changed, or others are selected."""
+    output:
+        temp(touch("results/.stale")),
+    log:
+        "logs/stale.log",
+
+
+rule summary:
+    """Write the tables: one row per experiment, with speed-ups, skipped combinations and failures."""
+    input:
+        records=matrix.missing,
+        stale="results/.stale" if workbench.summary_is_stale(matrix) else [],
+    output:
+        md=report("results/summary.md", caption="../report/summary.rst", category="Summary"),
+        csv="results/summary.csv",
+        txt="results/summary.txt",
+        state="results/summary.json",
+    params:
+        plan=workbench.PLAN_FILE,
+    log:
+        "logs/summary.log",
+    shell:
+        "{sys.executable:q} {SCRIPTS:q}/summarise.py results --plan {params.plan:q} --figures 2>&1 | tee {log:q}"
+
+
+rule figures:
+    """Draw throughput, speed-ups and iterations, as SVG and PNG."""
+    input:
+        rules.summary.output.state,
+    output:
+        svg=[
+            report(f"results/figures/{name}.svg", caption=f"../report/{name}.rst", category="Figures")
+            for name in FIGURES
+        ],
+        png=expand("results/figures/{name}.png", name=FIGURES),
+    params:
+        plan=workbench.PLAN_FILE,
+    log:
+        "logs/figures.log",
+    shell:
+        "{sys.executable:q} {SCRIPTS:q}/plot.py results --plan {params.plan:q} 2>&1 | tee {log:q}"

@@ -1,0 +1,86 @@
+"""Prints the matrix that a plan file selects: done, failed, missing, skipped and why, and the time that is left."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from rollout_bench.errors import UserError, run_command
+from rollout_bench.plan.planfile import PlanFile, read_plan
+from rollout_bench.records.store import failure_path, read_failure, record_path
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("plan", type=Path, help="plan file that the workflow wrote: results/plan.json")
+    arguments = parser.parse_args()
+    show(read_plan(arguments.plan), arguments.plan.parent)
+    return 0
+
+
+def show(plan: PlanFile, results: Path) -> None:
+    """Prints the plan for the records that lie in `results`."""
+    width = None if sys.stdout.isatty() else 120
+    console = Console(width=width, soft_wrap=True, highlight=False)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("mode", "model", "quant", "workload", "key"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("done", "failed", "missing", "minutes left"):
+        table.add_column(heading, justify="right")
+    left_s: dict[str, float] = defaultdict(float)
+    failures: list[str] = []
+    done_total = 0
+    expected = {launch.record: launch.expected_s for launch in plan.launches}
+    for experiment in plan.experiments:
+        name = experiment.experiment
+        done = failed = 0
+        for index in range(experiment.launches):
+            record = record_path(results, experiment.mode, name, index)
+            if record.is_file():
+                done += 1
+                continue
+            left_s[name] += expected.get(str(record_path(Path(plan.results), experiment.mode, name, index)), 0.0)
+            if failure_path(record).is_file():
+                failed += 1
+                failures.append(_failure(failure_path(record)))
+        done_total += done
+        table.add_row(
+            experiment.mode,
+            experiment.model,
+            experiment.quant,
+            experiment.workload,
+            experiment.key,
+            f"{done}/{experiment.launches}",
+            str(failed),
+            str(experiment.launches - done - failed),
+            f"{left_s[name] / 60:.1f}",
+        )
+    console.print(table)
+    for skipped in plan.skipped:
+        combination = f"{skipped.mode} {skipped.model} {skipped.quant} {skipped.workload}"
+        console.print(escape(f"skipped: {combination}: {skipped.reason}; {skipped.remedy}"))
+    for failure in failures:
+        console.print(escape(failure))
+    missing = len(plan.launches) - done_total
+    console.print(
+        f"{done_total} of {len(plan.launches)} launches done, {missing} to run, about {sum(left_s.values()) / 60:.0f} min;"
+        f" {len(plan.skipped)} combinations skipped"
+    )
+
+
+def _failure(path: Path) -> str:
+    try:
+        failure = read_failure(path)
+    except UserError as error:
+        return f"failed: {error}"
+    return f"failed: {failure.experiment} launch {failure.launch}: {failure.cause}; {failure.fix}"
+
+
+if __name__ == "__main__":
+    run_command(main)

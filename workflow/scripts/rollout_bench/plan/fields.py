@@ -1,0 +1,64 @@
+"""Types of config values that say what they accept, beyond what pydantic checks by itself."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+import yaml
+from pydantic import AfterValidator, BeforeValidator, Field
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9.+-]*$"
+
+
+def _not_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("is true or false, but a number is wanted")
+    return value
+
+
+def _brackets(value: Any) -> Any:
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        raise ValueError(f"is the single value {value!r}, but a list is wanted: write [{value}]")
+    if isinstance(value, list) and not value:
+        raise ValueError("is an empty list: name at least one")
+    return value
+
+
+def _no_duplicates(values: list[str]) -> list[str]:
+    twice = sorted({value for value in values if values.count(value) > 1})
+    if twice:
+        raise ValueError(f"names {', '.join(map(repr, twice))} more than once")
+    return values
+
+
+def _no_nul(value: str) -> str:
+    if "\x00" in value or "\n" in value:
+        raise ValueError("holds a line break or a NUL character")
+    return value
+
+
+def _typed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _typed(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_typed(inner) for inner in value]
+    if isinstance(value, str) and re.fullmatch(r"-?[0-9.]+(e-?[0-9]+)?|true|false|null", value):
+        return yaml.safe_load(value)
+    return value
+
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=60)]
+"""A name that becomes part of a path: letters, digits, `.`, `+`, `-`; no separator can escape results/."""
+
+Names = Annotated[list[Name], BeforeValidator(_brackets), AfterValidator(_no_duplicates)]
+"""A selection: at least one name, none twice."""
+
+Count = Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=1_000_000)]
+Index = Annotated[int, BeforeValidator(_not_bool), Field(ge=0, le=1_000_000)]
+Tokens = Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=10_000_000)]
+Number = Annotated[float, BeforeValidator(_not_bool), Field(allow_inf_nan=False)]
+Text = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_no_nul)]
+
+Value = Annotated[Any, BeforeValidator(_typed)]
+"""Any value; numbers, true, false and null are read from text too, since the command line delivers all as text."""

@@ -1,0 +1,276 @@
+"""The matrix: models x quants x modes x workloads, expanded into experiments and what is left out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rollout_bench.errors import UserError, did_you_mean
+from rollout_bench.plan.config import Config, ModelSettings, WorkloadSettings
+from rollout_bench.plan.engine_probe import Engine
+from rollout_bench.plan.planfile import Skipped
+from rollout_bench.plan.quants import Quant, known_quants, resolve_quant
+from rollout_bench.plan.spec import (
+    MEASUREMENT_VERSION,
+    EngineSpec,
+    MeasuringSpec,
+    ModelSpec,
+    Platform,
+    QuantSpec,
+    Spec,
+    WorkloadSpec,
+)
+
+MODES = ("offline",)
+
+OWN_ARGS = frozenset({"model", "worker_extension_cls", "disable_log_stats"})
+"""Engine arguments that the measuring command sets itself."""
+
+DEFAULT_ARGS: dict[str, Any] = {"enable_prefix_caching": True, "seed": 0}
+"""Spelled out although vLLM's defaults are the same, since results depend on them."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A synthetic checkpoint that has to be built.
+
+    Attributes:
+        shape: the full shape of the model.
+        weights_format: its layout.
+        config_only: True where dummy weights are loaded and only the config is needed.
+        folder: where it is built, below model_base.
+    """
+
+    shape: dict[str, Any]
+    weights_format: str
+    config_only: bool
+    folder: str
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One cell of the matrix.
+
+    Attributes:
+        spec: its settings.
+        name: folder name, `<model>_<quant>_<workload>-<key>`.
+        model_path: where the weights really are on this machine, or a hub id.
+        checkpoint: what has to be built first, or None.
+    """
+
+    spec: Spec
+    name: str
+    model_path: str
+    checkpoint: Checkpoint | None
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """All experiments of a config in the order of its tables, and the combinations left out."""
+
+    platform: Platform
+    experiments: list[Experiment]
+    skipped: list[Skipped]
+
+
+def expand(config: Config, engine: Engine) -> Matrix:
+    """Expands a config for an engine.
+
+    Raises:
+        UserError: a name that is not defined, an engine argument that the engine does not know, lengths
+            beyond max_model_len, or nothing left to measure.
+    """
+    platform = engine.platform() if config.platform == "auto" else config.platform
+    _check_names(config)
+    _check_engine_args(config, engine)
+    experiments: list[Experiment] = []
+    skipped: list[Skipped] = []
+    for mode, model, workload, quant in _cells(config):
+        cell = _experiment(config, engine, platform, mode, model, workload, quant)
+        if isinstance(cell, Experiment):
+            experiments.append(cell)
+        else:
+            reason, remedy = cell
+            skipped.append(Skipped(mode=mode, model=model, quant=quant, workload=workload, reason=reason, remedy=remedy))
+    if not experiments:
+        first = skipped[0]
+        raise UserError(
+            f"config: nothing to measure: each combination is left out, the first ({first.model}, {first.quant}) since {first.reason}",
+            first.remedy,
+        )
+    return Matrix(platform, experiments, skipped)
+
+
+def _cells(config: Config) -> Iterator[tuple[str, str, str, str]]:
+    for mode in config.modes:
+        for model in config.models:
+            for workload in config.workloads:
+                for quant in config.quants:
+                    yield mode, model, workload, quant
+
+
+def _check_names(config: Config) -> None:
+    for key, names, known in (
+        ("modes", config.modes, set(MODES)),
+        ("models", config.models, set(config.model_settings)),
+        ("quants", config.quants, known_quants(config.quant_settings)),
+        ("workloads", config.workloads, set(config.workload_settings)),
+    ):
+        for name in names:
+            if name not in known:
+                raise UserError(f"config: {key}: {key[:-1]} '{name}' is not defined", did_you_mean(name, known))
+    quants = known_quants(config.quant_settings)
+    for model, settings in config.model_settings.items():
+        for quant in settings.weights:
+            if quant not in quants:
+                raise UserError(
+                    f"config: model_settings.{model}.weights: quant '{quant}' is not defined", did_you_mean(quant, quants)
+                )
+        if settings.synthetic is not None and settings.weights:
+            raise UserError(
+                f"config: model_settings.{model}: has both weights and synthetic",
+                "keep one: weights that exist, or a shape to build",
+            )
+    if config.baseline["quant"] not in quants:
+        wrong = config.baseline["quant"]
+        raise UserError(f"config: baseline.quant: quant '{wrong}' is not defined", did_you_mean(wrong, quants))
+
+
+def _check_engine_args(config: Config, engine: Engine) -> None:
+    places = [("engine_args", config.engine_args)]
+    places += [(f"model_settings.{n}.engine_args", s.engine_args) for n, s in config.model_settings.items()]
+    places += [(f"quant_settings.{n}.engine_args", s.engine_args) for n, s in config.quant_settings.items()]
+    places += [(f"workload_settings.{n}.engine_args", s.engine_args) for n, s in config.workload_settings.items()]
+    for place, args in places:
+        for name, value in args.items():
+            if name in OWN_ARGS:
+                raise UserError(f"config: {place}.{name}: is set by rollout-bench itself", "leave it out")
+            if engine.arguments and name not in engine.arguments:
+                raise UserError(
+                    f"config: {place}.{name}: {engine.name} {engine.version} has no such engine argument",
+                    did_you_mean(name.replace("-", "_"), engine.arguments) if name else "leave it out",
+                )
+            _check_engine_arg(f"{place}.{name}", name, value)
+
+
+def _check_engine_arg(where: str, name: str, value: Any) -> None:
+    counts = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "max_model_len", "max_num_seqs",
+              "max_num_batched_tokens", "block_size", "kv_cache_memory_bytes")  # fmt: skip
+    if value is None:
+        return
+    if name in counts and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise UserError(f"config: {where}: {value!r} is no count", "give a whole number from 1 up")
+    if name == "gpu_memory_utilization" and (
+        isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1
+    ):
+        raise UserError(f"config: {where}: {value!r} is no share of the memory", "give a number above 0 and up to 1")
+    if name in ("trust_remote_code", "enforce_eager", "enable_prefix_caching") and not isinstance(value, bool):
+        raise UserError(f"config: {where}: {value!r} is neither true nor false", "write true or false")
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        raise UserError(
+            f"config: {where}: {value!r} can't be written as JSON", "put a text in quotes, dates and times too"
+        ) from None
+
+
+def _experiment(
+    config: Config, engine: Engine, platform: Platform, mode: str, model: str, workload: str, quant: str
+) -> Experiment | tuple[str, str]:
+    settings = config.model_settings[model]
+    scheme = resolve_quant(quant, platform, config.quant_settings)
+    if scheme is None:
+        return f"{quant} is not known on {platform}", f"define it in quant_settings.{quant}, or leave it out of quants"
+    source = _weights(model, settings, quant, scheme)
+    if source is None or isinstance(source, tuple):
+        return source or (
+            f"{model} has no weights for {quant}",
+            f"name them in model_settings.{model}.weights.{quant}, or leave {quant} out of quants",
+        )
+    load = config.workload_settings[workload]
+    args = {
+        **DEFAULT_ARGS,
+        "max_model_len": load.prompt_tokens + load.output_tokens,
+        **load.engine_args,
+        **config.engine_args,
+        **scheme.engine_args,
+        **settings.engine_args,
+    }
+    _check_lengths(model, workload, load, args, source)
+    spec = Spec(
+        measurement_version=MEASUREMENT_VERSION,
+        platform=platform,
+        mode=mode,
+        model=source,
+        quant=QuantSpec(
+            name=quant,
+            weights_format=scheme.weights_format,
+            linear_dtypes=scheme.linear_dtypes,
+            linear_method=scheme.linear_method,
+        ),
+        workload=WorkloadSpec(name=workload, **load.model_dump(exclude={"engine_args"})),
+        engine=EngineSpec(
+            name=engine.name,
+            version=engine.version,
+            plugins=engine.plugins if platform == "ascend" else {},
+            multiprocess=config.engine.multiprocess,
+            environment=config.engine.environment,
+            args=args,
+        ),
+        measuring=MeasuringSpec(warmup_iterations=config.warmup_iterations, iterations=config.iterations),
+    )
+    checkpoint = _checkpoint(config, spec)
+    path = checkpoint.folder if checkpoint else _located(config, source.weights or "")
+    return Experiment(spec, spec.experiment(), path, checkpoint)
+
+
+def _weights(model: str, settings: ModelSettings, quant: str, scheme: Quant) -> ModelSpec | tuple[str, str] | None:
+    if settings.synthetic is None:
+        named = settings.weights.get(quant)
+        if named is None and scheme.weights_format == "bf16":  # quantized by the engine while it loads
+            named = settings.weights.get("bf16")
+        return None if named is None else ModelSpec(name=model, weights=named, synthetic=None)
+    shape = settings.synthetic.resolve().model_dump(mode="json")
+    if shape.get("num_experts") and not scheme.moe:
+        return f"{quant} does not exist for mixture-of-experts models here", f"leave {quant} out of quants for {model}"
+    if scheme.weights_format == "own":
+        return f"{model} is synthetic and {quant} names no weights_format", f"set quant_settings.{quant}.weights_format"
+    return ModelSpec(name=model, weights=None, synthetic=shape)
+
+
+def _check_lengths(model: str, workload: str, load: WorkloadSettings, args: dict[str, Any], source: ModelSpec) -> None:
+    wanted = load.prompt_tokens + load.output_tokens
+    limit = args["max_model_len"]
+    if isinstance(limit, int) and wanted > limit:
+        raise UserError(
+            f"config: workload_settings.{workload}: {load.prompt_tokens} prompt + {load.output_tokens} output tokens"
+            f" = {wanted} are more than max_model_len {limit} of {model}",
+            f"raise max_model_len to {wanted}, or shorten the workload",
+        )
+    longest = (source.synthetic or {}).get("max_position_embeddings")
+    if longest is not None and wanted > longest:
+        raise UserError(
+            f"config: model_settings.{model}.synthetic: workload {workload} needs {wanted} positions, the model has {longest}",
+            f"set max_position_embeddings to {wanted} or more, or shorten the workload",
+        )
+
+
+def _checkpoint(config: Config, spec: Spec) -> Checkpoint | None:
+    if spec.model.synthetic is None:
+        return None
+    config_only = spec.engine.args.get("load_format") == "dummy"
+    shape = json.dumps(spec.model.synthetic, sort_keys=True)
+    digest = hashlib.sha256(shape.encode()).hexdigest()[:8]
+    layout = spec.quant.weights_format + ("-dummy" if config_only else "")
+    folder = Path(config.model_base) / "synthetic" / f"{spec.model.synthetic['architecture']}-{digest}-{layout}"
+    return Checkpoint(spec.model.synthetic, spec.quant.weights_format, config_only, str(folder))
+
+
+def _located(config: Config, weights: str) -> str:
+    if weights.startswith("hub:"):
+        return weights.removeprefix("hub:")
+    return str(Path(config.model_base).expanduser() / Path(weights).expanduser())

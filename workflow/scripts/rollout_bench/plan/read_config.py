@@ -1,0 +1,109 @@
+"""From what Snakemake merged out of files and command line to a checked `Config`, or a two-line error."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from rollout_bench.errors import UserError, did_you_mean
+from rollout_bench.plan.config import Config
+
+
+def check_config_file(path: Path) -> None:
+    """Makes sure that `path` is YAML with keys at its top, so that Snakemake can read it.
+
+    Raises:
+        UserError: naming the file and, for a syntax error, line and column.
+    """
+    remedy = "mend the file, or get the original back with `git checkout config.yaml`"
+    try:
+        content = yaml.safe_load(path.read_bytes().decode("utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}", remedy) from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}", remedy) from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UserError(f"{path}: {where}no valid YAML: {problem}", remedy) from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: must have keys at its top (models: ..., quants: ...)", remedy)
+
+
+def read_config(merged: Mapping[str, Any]) -> Config:
+    """Checks the merged config.
+
+    Raises:
+        UserError: naming the key by its dotted path, with the near miss where a key is unknown.
+    """
+    try:
+        return Config.model_validate(dict(merged))
+    except ValidationError as error:
+        raise _told(_most_telling(error.errors())) from None
+
+
+def _most_telling(errors: list[ErrorDetails]) -> ErrorDetails:
+    # an unknown key explains a missing one, so it is told first
+    return next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
+
+
+def _told(error: ErrorDetails) -> UserError:
+    where = ".".join(str(part) for part in error["loc"] if part != "[key]") or "config"
+    value = error.get("input")
+    if error["type"] == "extra_forbidden":
+        known = _known_keys(error["loc"][:-1])
+        return UserError(f"config: {where}: there is no such key", did_you_mean(str(error["loc"][-1]), known))
+    if error["type"] == "missing":
+        return UserError(f"config: {where}: is missing", "set it in config.yaml, or lay a config over it that does")
+    if error["type"] == "string_pattern_mismatch" or error["type"] == "string_too_long":
+        return UserError(
+            f"config: {where}: {_short(value)} can't be a name",
+            "use up to 60 letters, digits, '.', '+' and '-', beginning with a letter or digit: it becomes part of a path",
+        )
+    if error["type"] == "literal_error":
+        return UserError(
+            f"config: {where}: {_short(value)} is not known", did_you_mean(str(value), _choices(error))
+        )
+    message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if error["type"] == "value_error":
+        return UserError(f"config: {where}: {message}", _see_reference(where))
+    return UserError(f"config: {where}: {_short(value)} {message}", _see_reference(where))
+
+
+def _see_reference(where: str) -> str:
+    return f"docs/reference/config.md says what {where.split('.')[0]} takes"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _choices(error: ErrorDetails) -> list[str]:
+    expected = str(error.get("ctx", {}).get("expected", ""))
+    return [word.strip("' ") for word in expected.replace(" or ", ", ").split(",") if word.strip()]
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    """Keys of the model that `location` leads to, from `Config` down."""
+    annotation: Any = Config
+    for part in location:
+        model = _model(annotation)
+        if model is not None and part in model.model_fields:
+            annotation = model.model_fields[str(part)].annotation
+        elif get_origin(annotation) in (dict, list):
+            annotation = get_args(annotation)[-1]
+    model = _model(annotation)
+    return list(model.model_fields) if model else []
+
+
+def _model(annotation: Any) -> type[BaseModel] | None:
+    options = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+    return next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)

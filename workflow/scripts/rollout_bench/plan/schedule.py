@@ -1,0 +1,145 @@
+"""The order in which launches run, which of them are missing, and how long they will take."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import statistics
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from rollout_bench.errors import UserError
+from rollout_bench.plan.config import Config
+from rollout_bench.plan.matrix import Checkpoint, Experiment, Matrix
+from rollout_bench.plan.planfile import PlanFile, PlannedExperiment, PlannedLaunch, write_plan
+from rollout_bench.records.store import read_record, record_path, write_whole
+
+RESULTS = Path("results")
+
+FIRST_GUESS_S = {"cpu": 45.0, "cuda": 150.0, "ascend": 180.0}
+"""Seconds a launch is expected to take where none was measured yet (facts of the first runs on each platform)."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One launch that is selected: launch `index` of `experiment`, whose record lies at `record`."""
+
+    experiment: Experiment
+    index: int
+    record: str
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """All selected launches of a matrix, in the order they run.
+
+    Launch 0 of every experiment comes before launch 1 of any, so that a machine that drifts hits all alike.
+    """
+
+    config: Config
+    matrix: Matrix
+    launches: list[Launch]
+
+    @cached_property
+    def missing(self) -> list[str]:
+        """Paths of the records that don't exist, in the order they run."""
+        present: dict[str, set[str]] = {}
+        for launch in self.launches:
+            folder = os.path.dirname(launch.record)
+            if folder not in present:
+                present[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+        return [x.record for x in self.launches if os.path.basename(x.record) not in present[os.path.dirname(x.record)]]
+
+    @cached_property
+    def by_record(self) -> dict[str, tuple[int, Launch]]:
+        """Record path -> (position in the order, launch)."""
+        return {launch.record: (position, launch) for position, launch in enumerate(self.launches)}
+
+    def launch_of(self, record: str) -> Launch:
+        """The launch whose record is at `record`; raises `UserError` for one that the config does not select."""
+        if record not in self.by_record:
+            raise UserError(f"{record}: the config selects no such launch", "see `snakemake plan` for those that it does")
+        return self.by_record[record][1]
+
+    def priority_of(self, record: str) -> int:
+        """Higher for what runs earlier."""
+        return len(self.launches) - self.by_record[record][0] if record in self.by_record else 0
+
+    def checkpoint_at(self, folder: str) -> Checkpoint:
+        """The synthetic checkpoint to build at `folder`; raises `UserError` for one that nothing selected loads."""
+        for experiment in self.matrix.experiments:
+            if experiment.checkpoint and experiment.checkpoint.folder == folder:
+                return experiment.checkpoint
+        raise UserError(f"{folder}: no selected experiment loads it", "see `snakemake plan` for those that are selected")
+
+    def plan_file(self, *, estimate: bool = True) -> PlanFile:
+        """The plan as it is put on disk; `estimate` reads earlier records to say how long launches take."""
+        expected = self._expected_s() if estimate else {}
+        experiments = [
+            PlannedExperiment(
+                mode=e.spec.mode,
+                experiment=e.name,
+                key=e.spec.key(),
+                platform=e.spec.platform,
+                model=e.spec.model.name,
+                quant=e.spec.quant.name,
+                workload=e.spec.workload.name,
+                launches=self.config.launches,
+            )
+            for e in self.matrix.experiments
+        ]
+        selected = {
+            "experiments": [e.model_dump() for e in experiments],
+            "skipped": [s.model_dump() for s in self.matrix.skipped],
+            "baseline": self.config.baseline,
+        }
+        return PlanFile(
+            schema_version=1,
+            results=str(RESULTS),
+            fingerprint=hashlib.sha256(json.dumps(selected, sort_keys=True).encode()).hexdigest()[:16],
+            baseline={str(axis): value for axis, value in self.config.baseline.items()},
+            experiments=experiments,
+            skipped=self.matrix.skipped,
+            launches=[
+                PlannedLaunch(record=x.record, expected_s=expected.get(x.experiment.name, 0.0)) for x in self.launches
+            ],
+        )
+
+    def _expected_s(self) -> dict[str, float]:
+        """Seconds that a launch of each experiment is expected to take: as its own did, else as the others did."""
+        known: dict[str, float] = {}
+        done = [launch for launch in self.launches if launch.record not in set(self.missing)]
+        for launch in done:
+            if launch.experiment.name not in known:
+                try:
+                    known[launch.experiment.name] = read_record(Path(launch.record)).wall_s
+                except UserError:
+                    continue  # the summary tells of it; here it is only an estimate less
+        usual = statistics.mean(known.values()) if known else FIRST_GUESS_S[self.matrix.platform]
+        return {e.name: round(known.get(e.name, usual), 1) for e in self.matrix.experiments}
+
+
+def schedule(config: Config, matrix: Matrix) -> Schedule:
+    """Puts the launches of a matrix in order."""
+    launches = [
+        Launch(experiment, index, str(record_path(RESULTS, experiment.spec.mode, experiment.name, index)))
+        for index in range(config.launches)
+        for experiment in matrix.experiments
+    ]
+    return Schedule(config, matrix, launches)
+
+
+def put_on_disk(plan: Schedule, path: Path) -> None:
+    """Writes the plan file, and a spec.json into the folder of every experiment that has none or another.
+
+    Raises:
+        UserError: results/ can't be written.
+    """
+    write_plan(path, plan.plan_file())
+    for experiment in plan.matrix.experiments:
+        spec_path = RESULTS / experiment.spec.mode / experiment.name / "spec.json"
+        content = (json.dumps(experiment.spec.model_dump(mode="json"), indent=1) + "\n").encode()
+        if not spec_path.is_file() or spec_path.read_bytes() != content:
+            write_whole(spec_path, content)

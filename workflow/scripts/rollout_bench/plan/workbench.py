@@ -1,0 +1,134 @@
+"""What the Snakefile asks: one object for a config, made while the workflow is read."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import filelock
+
+from rollout_bench.errors import UserError
+from rollout_bench.plan.engine_probe import Engine, probe_engine
+from rollout_bench.plan.matrix import expand
+from rollout_bench.plan.read_config import check_config_file, read_config
+from rollout_bench.plan.schedule import RESULTS, Launch, Schedule, put_on_disk, schedule
+from rollout_bench.records.store import failure_path, record_path
+is_stale = lambda *a: True  # TEMP
+
+PLAN_FILE = RESULTS / "plan.json"
+
+_held: list[filelock.BaseFileLock] = []
+_began_at: list[float] = []
+
+
+def stop(error: UserError) -> NoReturn:
+    """Ends Snakemake with the two lines of `error` and exit status 1, with no traceback."""
+    print(error, file=sys.stderr, flush=True)
+    sys.exit(1)
+
+
+def check_default_config(path: str = "config.yaml") -> None:
+    """Stops Snakemake where the default config can't be read, before it tries."""
+    try:
+        check_config_file(Path(path))
+    except UserError as error:
+        stop(error)
+
+
+def plan_workflow(merged: Mapping[str, Any]) -> tuple[Schedule, Engine]:
+    """Expands the merged config; stops Snakemake in two lines where it can't be."""
+    try:
+        config = read_config(merged)
+        engine = probe_engine(config.engine.python)
+        return schedule(config, expand(config, engine)), engine
+    except UserError as error:
+        stop(error)
+
+
+def begin(plan: Schedule) -> None:
+    """At the start of a real run: takes the folder for this process and puts the plan on disk.
+
+    The lock is the kernel's, so it is free the moment its holder dies, however it dies.
+    """
+    try:
+        RESULTS.mkdir(exist_ok=True)
+        lock = filelock.FileLock(RESULTS / ".lock")
+        lock.acquire(blocking=False)
+        _held.append(lock)
+        _began_at.append(time.time())
+        put_on_disk(plan, PLAN_FILE)
+    except filelock.Timeout:
+        stop(
+            UserError(
+                f"{Path.cwd()}: another workflow is running in this folder",
+                "wait until it ends, or work in another clone",
+            )
+        )
+    except OSError as error:
+        stop(UserError(f"{RESULTS}: cannot be written: {error.strerror}", "check its owner and permissions"))
+    except UserError as error:
+        stop(error)
+
+
+def end_well(plan: Schedule, scripts: str) -> None:
+    """After a run in which nothing failed."""
+    if plan.config.diagnose:
+        subprocess.run([sys.executable, f"{scripts}/diagnose.py", str(PLAN_FILE)], check=False)
+
+
+def end_with_errors(plan: Schedule, scripts: str) -> None:
+    """After a run in which a launch failed: writes the summary of what there is, marked incomplete."""
+    end_well(plan, scripts)
+    failures = [failure_path(Path(record)) for record in plan.missing]
+    if not any(path.is_file() and path.stat().st_mtime >= _began_at[0] for path in failures):
+        return
+    for command in ("summarise.py", "plot.py"):
+        done = subprocess.run([sys.executable, f"{scripts}/{command}", str(RESULTS), "--plan", str(PLAN_FILE)], check=False)
+        if done.returncode != 0:
+            return
+
+
+def summary_is_stale(plan: Schedule) -> bool:
+    """Whether the summary on disk is about other launches than the plan's, or other files than lie there."""
+    return bool(plan.missing) or is_stale(RESULTS, plan.plan_file(estimate=False))
+
+
+def needed_checkpoint(plan: Schedule, mode: str, wildcards: Any) -> list[str]:
+    """The synthetic checkpoint that a launch loads; nothing where its weights exist already."""
+    experiment = _launch(plan, mode, wildcards).experiment
+    return [experiment.checkpoint.folder] if experiment.checkpoint else []
+
+
+def priority(plan: Schedule, mode: str, wildcards: Any) -> int:
+    """Higher for launches that run earlier."""
+    return plan.priority_of(_launch(plan, mode, wildcards).record)
+
+
+def synthetic_folder(plan: Schedule) -> str:
+    """Where synthetic checkpoints are built."""
+    return str(Path(plan.config.model_base) / "synthetic")
+
+
+def checkpoint_arguments(plan: Schedule, folder: str) -> list[str]:
+    """Arguments of build_checkpoint.py for the checkpoint at `folder`."""
+    checkpoint = plan.checkpoint_at(folder)
+    arguments = ["--shape", json.dumps(checkpoint.shape), "--format", checkpoint.weights_format]
+    return [*arguments, "--config-only"] if checkpoint.config_only else arguments
+
+
+def model_arguments(plan: Schedule) -> list[str]:
+    """Arguments of check.py: where the weights of each model and quant are to be found."""
+    pairs: dict[str, str] = {}
+    for e in plan.matrix.experiments:
+        option = "--synthetic" if e.checkpoint else "--hub" if (e.spec.model.weights or "").startswith("hub:") else "--weights"
+        pairs[f"{e.spec.model.name}/{e.spec.quant.name}={e.model_path}"] = option
+    return [word for pair, option in pairs.items() for word in (option, pair)]
+
+
+def _launch(plan: Schedule, mode: str, wildcards: Any) -> Launch:
+    return plan.launch_of(str(record_path(RESULTS, mode, wildcards.experiment, int(wildcards.launch))))
