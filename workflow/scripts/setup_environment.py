@@ -1,7 +1,7 @@
 """Make .venv: the workflow, the analysis and the CPU engine, exactly as requirements/cpu.txt pins them.
 
 Needs Python 3.11 or newer with venv, and a package index. A .venv that already holds these pins is left
-alone; anything else, an interrupted set-up too, is made again. Nothing outside .venv is written but uv's cache.
+alone; anything else, an interrupted set-up too, is made again. It writes to .venv and to uv's cache alone.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ UV_PIN = ROOT / "requirements" / "uv.txt"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 OLDEST_PYTHON = (3, 11)
 # What a launch and a job import. Importing it here proves the install, and leaves compiled bytecode behind:
-# without, each `import vllm` takes 17 s, with it 8.5 s (two cores). Compiling all 26,000 files would take 45 s.
+# each `import vllm` takes 17 s without and 8.5 s with it; to compile all 26,000 files would take 45 s.
 ENGINE_IMPORTS = "import vllm, torchao; from vllm import LLM; import vllm.v1.worker.cpu_worker"
 WORKFLOW_IMPORTS = "import snakemake.cli, snakemake.workflow, pandas, scipy.stats, matplotlib, pydantic"
 
@@ -72,7 +72,7 @@ def uv_variables(pip: Dict[str, str]) -> Dict[str, str]:
 
 
 def step_environment() -> Dict[str, str]:
-    """The caller's environment without what sends an install elsewhere or stops bytecode from being written."""
+    """The caller's environment without what sends an install elsewhere or stops bytecode."""
     dropped = ("PYTHONHOME", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "VIRTUAL_ENV")
     environment = {name: value for name, value in os.environ.items() if name not in dropped}
     environment.update(PIP_USER="0", PIP_DISABLE_PIP_VERSION_CHECK="1", VLLM_TARGET_DEVICE="cpu")
