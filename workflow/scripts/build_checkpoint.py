@@ -1,0 +1,80 @@
+#!/usr/bin/env python3
+"""Build a synthetic checkpoint: a real architecture with random weights, in one weight format.
+
+Needs only the engine's Python: torch, pydantic and the standard library.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import NoReturn
+
+from pydantic import ValidationError
+
+from rollout_bench.checkpoints.build import build_checkpoint
+from rollout_bench.checkpoints.formats import FORMATS
+from rollout_bench.checkpoints.presets import PRESETS
+from rollout_bench.checkpoints.shapes import ResolvedShape, SyntheticModel
+from rollout_bench.errors import UserError, did_you_mean, run_command
+
+
+def main() -> int:
+    """Parse, build, and say what happened."""
+    options = _parser().parse_args()
+    shape = read_shape(options.shape)
+    built = build_checkpoint(shape, options.format, options.out, config_only=options.config_only)
+    print(f"built {options.out}" if built else f"{options.out} is already there and whole; left alone")
+    return 0
+
+
+def read_shape(text: str) -> ResolvedShape:
+    """Read a preset's name or a JSON object of `synthetic:` fields.
+
+    Raises:
+        UserError: neither, or a field is wrong.
+    """
+    remedy = f'give a preset ({", ".join(PRESETS)}) or a JSON object such as \'{{"preset": "qwen3-tiny", "seed": 1}}\''
+    try:
+        fields = json.loads(text) if text.lstrip().startswith("{") else {"preset": text}
+        return SyntheticModel.model_validate(fields).resolve()
+    except json.JSONDecodeError as error:
+        raise UserError(f"--shape is not valid JSON: {error}", remedy) from error
+    except ValidationError as error:
+        raise UserError(f"--shape: {_sentence(error)}", remedy) from error
+
+
+def _sentence(error: ValidationError) -> str:
+    """Say what is wrong with the first field that is wrong."""
+    first = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"there is no field {field!r}: {did_you_mean(field, SyntheticModel.model_fields)}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{field}: {message}" if field else message
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message, f"`{self.prog} --help` lists the options")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--shape",
+        required=True,
+        metavar="JSON|PRESET",
+        help=f"a preset ({', '.join(PRESETS)}) or a JSON object of the fields under `synthetic:` in the config",
+    )
+    parser.add_argument("--format", required=True, help=f"weight format: {', '.join(FORMATS)}")
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="DIR", help="directory to make; a whole one is left alone"
+    )
+    parser.add_argument("--config-only", action="store_true", help="no weights: enough for load_format: dummy")
+    return parser
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,173 @@
+"""Build a checkpoint directory: whole, or not there."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from .formats import WeightsFormat, check_format, modelslim_description
+from .hf_config import hf_config
+from .shapes import ResolvedShape
+from .shards import checkpoint_bytes, plan_shards, write_json, write_shards
+
+MANIFEST = "synthetic.json"
+"""Says what a directory was built from and how long each file is; written last."""
+BUILDER_VERSION = 1
+"""Goes up when the same shape and seed no longer give the same bytes."""
+
+
+def build_checkpoint(
+    shape: ResolvedShape, weights_format: str, destination: Path, *, config_only: bool = False
+) -> bool:
+    """Build a checkpoint directory that vLLM loads with `skip_tokenizer_init=True`.
+
+    The same shape, seed and format give the same bytes on the same torch version. All formats round the same bf16
+    weights. Memory stays near the size of the largest tensor. The directory is built beside its destination and
+    renamed, so what stands there is whole; a whole one is left alone. Builders of one destination wait for each other.
+
+    Args:
+        shape: the model.
+        weights_format: one of `formats.FORMATS`.
+        destination: the directory to make; its parents are made too.
+        config_only: leave the weights out, for `load_format: dummy`.
+
+    Returns:
+        Whether it was built; False when the same checkpoint was already there.
+
+    Raises:
+        UserError: the format does not suit the shape, something else stands at the destination, or the disk
+            is full or not writable.
+    """
+    try:
+        checked = check_format(shape, weights_format)
+    except ValueError as error:
+        raise UserError(str(error), "choose another format for this model, or another model") from error
+    identity = _identity(shape, checked, config_only)
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(destination):
+            if _is_whole(destination, identity):
+                return False
+            _build(shape, checked, destination, identity, config_only)
+    except OSError as error:
+        raise _disk_error(error, destination) from error
+    return True
+
+
+def _build(
+    shape: ResolvedShape, weights_format: WeightsFormat, destination: Path, identity: dict[str, Any], config_only: bool
+) -> None:
+    # The lock makes one fixed name safe, so the remains of a killed build are found and removed.
+    partial = destination.with_name(f".{destination.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        _check_space(shape, weights_format, destination.parent, config_only)
+        partial.mkdir()
+        write_json(partial / "config.json", hf_config(shape, weights_format))
+        description = modelslim_description(shape, weights_format)
+        if description is not None:
+            write_json(partial / "quant_model_description.json", description)
+        if not config_only:
+            write_shards(partial, shape, weights_format, plan_shards(shape, weights_format))
+        sizes = {path.name: path.stat().st_size for path in sorted(partial.iterdir())}
+        write_json(partial / MANIFEST, {**identity, "file_bytes": sizes})
+        _fsync_directory(partial)
+        partial.rename(destination)
+        _fsync_directory(destination.parent)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _identity(shape: ResolvedShape, weights_format: WeightsFormat, config_only: bool) -> dict[str, Any]:
+    return {
+        "builder_version": BUILDER_VERSION,
+        "shape": shape.model_dump(),
+        "weights_format": weights_format,
+        "config_only": config_only,
+    }
+
+
+def _is_whole(destination: Path, identity: dict[str, Any]) -> bool:
+    """Return whether the same checkpoint stands there; nothing or an empty directory is False.
+
+    Raises:
+        UserError: something else stands there, or the checkpoint is damaged.
+    """
+    if not destination.exists() or (destination.is_dir() and not any(destination.iterdir())):
+        return False
+    try:
+        manifest = json.loads((destination / MANIFEST).read_text(encoding="utf-8"))
+        files = manifest.pop("file_bytes")
+        damaged = [name for name, size in files.items() if _size_bytes(destination / name) != size]
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(
+            f"{destination} exists and is not a checkpoint that this command built",
+            "name another directory, or move that one away",
+        ) from error
+    if manifest != identity:
+        raise UserError(
+            f"{destination} holds another checkpoint: {_difference(manifest, identity)}",
+            "name another directory, or delete that one to have it built again",
+        )
+    if damaged:
+        raise UserError(
+            f"{destination} is damaged: {damaged[0]} is missing or not as long as it was written",
+            "delete the directory and run this again",
+        )
+    return True
+
+
+def _difference(manifest: dict[str, Any], identity: dict[str, Any]) -> str:
+    there = {**manifest, **(manifest.get("shape") or {})}
+    wanted = {**identity, **identity["shape"]}
+    for name, value in wanted.items():
+        if name != "shape" and there.get(name) != value:
+            return f"its {name} is {there.get(name)}, not {value}"
+    return "its description differs"
+
+
+def _size_bytes(path: Path) -> int | None:
+    return path.stat().st_size if path.is_file() else None
+
+
+def _check_space(shape: ResolvedShape, weights_format: WeightsFormat, directory: Path, config_only: bool) -> None:
+    needed = 0 if config_only else checkpoint_bytes(shape, weights_format)
+    free = shutil.disk_usage(directory).free
+    if needed > free:
+        raise UserError(
+            f"{directory} has {free / 1e9:.1f} GB free, and the checkpoint needs {needed / 1e9:.1f} GB",
+            "free some space, or name a directory on another disk",
+        )
+
+
+def _disk_error(error: OSError, destination: Path) -> UserError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        remedy = "free some space, or name a directory on another disk; what was written so far is removed"
+    else:
+        remedy = "check that the path lies in a directory that you may write to"
+    return UserError(f"{destination} could not be written: {error.strerror or error}", remedy)
+
+
+@contextmanager
+def _lock(destination: Path) -> Iterator[None]:
+    # flock ends with its process, however that ends. The file stays: removing it would let two builders lock two files.
+    with destination.with_name(f".{destination.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _fsync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,186 @@
+"""What a user may write under `synthetic:`, and the complete shape that it stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ..errors import did_you_mean
+from .layout import parameters as parameters  # the count belongs to the shape's vocabulary
+from .presets import PRESETS
+
+Architecture = Literal["qwen3", "qwen3_moe", "openpangu"]
+
+Width = Annotated[int, Field(gt=0, le=1 << 20)]
+Count = Annotated[int, Field(gt=0, le=4096)]
+Tokens = Annotated[int, Field(gt=0, le=1 << 24)]
+
+MOE_FIELDS = ("num_experts", "num_experts_per_tok", "moe_intermediate_size")
+MULTIPLE = 16
+"""Widths are multiples of this: int8 kernels (CUTLASS, oneDNN, CANN) tile by it."""
+
+
+class ResolvedShape(BaseModel):
+    """A complete model shape: what a checkpoint is built from. `model_dump()` is JSON-able.
+
+    Raises:
+        ValueError: on construction, when the fields contradict each other.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    architecture: Architecture
+    hidden_size: Width
+    intermediate_size: Width
+    num_hidden_layers: Count
+    num_attention_heads: Count
+    num_key_value_heads: Count
+    head_dim: Width
+    vocab_size: Tokens
+    max_position_embeddings: Tokens
+    tie_word_embeddings: bool
+    rope_theta: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    num_experts: Count | None
+    num_experts_per_tok: Count | None
+    moe_intermediate_size: Width | None
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)]
+
+    @property
+    def attention_bias(self) -> bool:
+        """Whether the q, k, v and o projections carry a bias (openPangu does)."""
+        return self.architecture == "openpangu"
+
+    @property
+    def query_key_norm(self) -> bool:
+        """Whether queries and keys are normalised per head (Qwen3 does)."""
+        return self.architecture != "openpangu"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ResolvedShape:
+        check_shape(self.model_dump())
+        return self
+
+
+class SyntheticModel(BaseModel):
+    """A model that the project builds itself: a preset, or an architecture with its sizes, or a preset with changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    preset: str | None = Field(None, description="Named shape that supplies every field left out here.")
+    architecture: Architecture | None = Field(
+        None, description="Model architecture; taken from the preset when left out."
+    )
+    hidden_size: Width | None = Field(None, description="Width of the residual stream; a multiple of 16.")
+    intermediate_size: Width | None = Field(
+        None, description="Width of the dense MLP; a multiple of 16. Experts use moe_intermediate_size instead."
+    )
+    num_hidden_layers: Count | None = Field(None, description="Number of decoder layers.")
+    num_attention_heads: Count | None = Field(None, description="Number of query heads.")
+    num_key_value_heads: Count | None = Field(
+        None, description="Number of key and value heads; divides num_attention_heads, its default."
+    )
+    head_dim: Width | None = Field(
+        None, description="Width of one head, a multiple of 16 (vLLM on CPU: of 32); hidden_size / num_attention_heads."
+    )
+    vocab_size: Tokens | None = Field(None, description="Number of token ids.")
+    max_position_embeddings: Tokens | None = Field(
+        None, description="Longest sequence in tokens, prompt and output; 4096 without a preset."
+    )
+    tie_word_embeddings: bool | None = Field(
+        None, description="Whether the output head shares the embedding's weights; false without a preset."
+    )
+    rope_theta: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        None, description="Base of the rotary embedding's frequencies; 1000000 without a preset."
+    )
+    num_experts: Count | None = Field(None, description="Experts per layer; qwen3_moe only.")
+    num_experts_per_tok: Count | None = Field(None, description="Experts that see each token; qwen3_moe only.")
+    moe_intermediate_size: Width | None = Field(
+        None, description="Width of one expert's MLP, a multiple of 16; qwen3_moe only."
+    )
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = Field(
+        0, description="Seed of the random weights; the same seed gives the same model in every format."
+    )
+
+    @model_validator(mode="after")
+    def _resolves(self) -> SyntheticModel:
+        self.resolve()
+        return self
+
+    def resolve(self) -> ResolvedShape:
+        """Fill in what was left out and return the complete shape.
+
+        Raises:
+            ValueError: one sentence that names the field: an unknown preset, a size that is missing without a preset,
+                or fields that contradict each other.
+        """
+        given = {name: value for name, value in self.model_dump().items() if value is not None and name != "preset"}
+        fields: dict[str, Any] = {**_base(self.preset, given), **given}
+        fields.update({name: fields.get(name) for name in MOE_FIELDS})
+        check_shape(fields)
+        return ResolvedShape(**fields)
+
+
+def check_shape(fields: Mapping[str, Any]) -> None:
+    """Check that the sizes of a complete shape fit together.
+
+    Raises:
+        ValueError: one sentence that names the field at fault.
+    """
+    moe = fields["architecture"] == "qwen3_moe"
+    for name in MOE_FIELDS:
+        if moe and fields[name] is None:
+            raise ValueError(f"{name} is missing: architecture qwen3_moe needs it")
+        if not moe and fields[name] is not None:
+            raise ValueError(f"{name} is for architecture qwen3_moe only, not {fields['architecture']}")
+    for name in ("hidden_size", "intermediate_size", "head_dim", "moe_intermediate_size"):
+        if fields[name] is not None and fields[name] % MULTIPLE:
+            raise ValueError(f"{name} must be a multiple of {MULTIPLE}, and {fields[name]} is not")
+    heads, key_value_heads = fields["num_attention_heads"], fields["num_key_value_heads"]
+    if heads % key_value_heads:
+        raise ValueError(
+            f"num_key_value_heads must divide num_attention_heads, and {key_value_heads} does not divide {heads}"
+        )
+    if moe and fields["num_experts_per_tok"] > fields["num_experts"]:
+        raise ValueError(
+            f"num_experts_per_tok must be at most num_experts, and {fields['num_experts_per_tok']} is more than"
+            f" {fields['num_experts']}"
+        )
+
+
+def _base(preset: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that `given` does not have to supply."""
+    if preset is not None:
+        if preset not in PRESETS:
+            raise ValueError(f"preset {preset!r} is unknown; {did_you_mean(preset, PRESETS)}")
+        base = dict(PRESETS[preset])
+        if given.get("architecture", base["architecture"]) != base["architecture"]:
+            raise ValueError(
+                f"architecture {given['architecture']} contradicts preset {preset}, which is {base['architecture']}"
+            )
+        return base
+    if "architecture" not in given:
+        raise ValueError("preset or architecture is missing: a synthetic model needs one of the two")
+    required = ["hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size"]
+    required += MOE_FIELDS if given["architecture"] == "qwen3_moe" else ["intermediate_size"]
+    for name in required:
+        if name not in given:
+            raise ValueError(f"{name} is missing: without a preset it has to be given")
+    return {
+        "intermediate_size": given.get("moe_intermediate_size"),
+        "num_key_value_heads": given["num_attention_heads"],
+        "head_dim": _default_head_dim(given),
+        "max_position_embeddings": 4096,
+        "tie_word_embeddings": False,
+        "rope_theta": 1_000_000.0,
+    }
+
+
+def _default_head_dim(given: Mapping[str, Any]) -> int:
+    hidden, heads = int(given["hidden_size"]), int(given["num_attention_heads"])
+    if hidden % heads and "head_dim" not in given:
+        raise ValueError(
+            f"head_dim is missing, and hidden_size {hidden} is not divisible by num_attention_heads {heads}"
+        )
+    return hidden // heads

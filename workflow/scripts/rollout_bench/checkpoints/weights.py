@@ -1,0 +1,95 @@
+"""The numbers: seeded random bf16 weights, and their rounding to int8."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import torch
+
+from .formats import VALUES_PER_WORD, StoredTensor, WeightsFormat, stored_tensors
+from .layout import Role, TensorSpec
+
+CHUNK_ELEMENTS = 1 << 22
+"""Values drawn at a time in float32 (16 MiB), so that a large embedding needs no float32 copy of itself."""
+TORCH_DTYPES = {
+    "I8": torch.int8,
+    "BF16": torch.bfloat16,
+    "I32": torch.int32,
+    "F32": torch.float32,
+    "I64": torch.int64,
+}
+
+
+def random_weight(spec: TensorSpec, seed: int, num_hidden_layers: int) -> torch.Tensor:
+    """Return one bf16 tensor of the model, drawn from its own stream of the seed.
+
+    Projections are uniform with variance 1 / in, so a normalised input keeps its scale; those that write to the
+    residual stream have a further 1 / (2 * layers), so that the stream's variance stays near 1 through all layers
+    (the scaling of GPT-2, Radford et al. 2019, section 2.3). Norms are one.
+
+    Args:
+        spec: the tensor; the result has its shape.
+        seed: the model's seed. Streams are keyed by tensor name, so formats and shards do not change the values.
+        num_hidden_layers: depth of the model.
+    """
+    if spec.role is Role.NORM:
+        return torch.ones(spec.shape, dtype=torch.bfloat16)
+    bound = math.sqrt(3.0) * _standard_deviation(spec, num_hidden_layers)
+    digest = hashlib.sha256(f"{seed}/{spec.name}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    weight = torch.empty(spec.elements, dtype=torch.bfloat16)
+    for chunk in torch.split(weight, CHUNK_ELEMENTS):
+        chunk.copy_(torch.empty(len(chunk), dtype=torch.float32).uniform_(-bound, bound, generator=generator))
+    return weight.view(spec.shape)
+
+
+def encode(
+    spec: TensorSpec, weight: torch.Tensor, weights_format: WeightsFormat
+) -> list[tuple[StoredTensor, torch.Tensor]]:
+    """Return the tensors that a format stores for one bf16 weight, in the order of `formats.stored_tensors`."""
+    return list(zip(stored_tensors(spec, weights_format), _values(spec, weight, weights_format), strict=True))
+
+
+def round_to_int8(weight: torch.Tensor, scale_dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """Round a weight to int8, symmetric, with one scale per output channel.
+
+    Args:
+        weight: [out, in], any float dtype.
+        scale_dtype: dtype that the scale is stored in; rounding uses the stored scale, not the exact one.
+
+    Returns:
+        int8 values [out, in] in -127..127 and scales [out, 1]: weight is about values * scales.
+    """
+    exact = weight.float().abs().amax(dim=1, keepdim=True) / 127.0
+    scale = exact.clamp_min(torch.finfo(torch.float32).tiny).to(scale_dtype)
+    values = (weight.float() / scale.float()).round_().clamp_(-127, 127).to(torch.int8)
+    return values, scale
+
+
+def pack_int8(values: torch.Tensor) -> torch.Tensor:
+    """Pack int8 [out, in] into int32 [out, in / 4]: each value plus 128, the first in the lowest bits."""
+    unsigned = (values.to(torch.int16) + 128).to(torch.uint8)
+    rows, columns = values.shape
+    return unsigned.view(rows, columns // VALUES_PER_WORD, VALUES_PER_WORD).view(torch.int32).squeeze(-1)
+
+
+def _values(spec: TensorSpec, weight: torch.Tensor, weights_format: WeightsFormat) -> tuple[torch.Tensor, ...]:
+    if weights_format == "bf16" or not spec.quantizable:
+        return (weight,)
+    if weights_format == "compressed-tensors-w8a8":
+        return round_to_int8(weight, torch.bfloat16)
+    if weights_format == "compressed-tensors-w8a16":
+        values, scale = round_to_int8(weight, torch.bfloat16)
+        return pack_int8(values), scale, torch.tensor(spec.shape, dtype=torch.int64)
+    values, scale = round_to_int8(weight, torch.float32)
+    return values, scale, torch.zeros_like(scale)
+
+
+def _standard_deviation(spec: TensorSpec, num_hidden_layers: int) -> float:
+    if spec.role is Role.BIAS:
+        return 0.02
+    deviation = 1.0 / math.sqrt(spec.shape[-1])
+    if spec.role is Role.RESIDUAL_LINEAR:
+        deviation /= math.sqrt(2.0 * num_hidden_layers)
+    return deviation
