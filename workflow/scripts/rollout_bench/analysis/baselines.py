@@ -1,4 +1,4 @@
-"""Which experiment is the baseline of which: the one that differs in the baseline's axes and in nothing else."""
+"""Which experiment is the baseline of which: the one that differs in the baseline's axes alone."""
 
 from __future__ import annotations
 
@@ -59,10 +59,11 @@ def find_baseline(
         if not candidates:
             return None, f"the baseline ({name}) is measured with other settings of the workload"
     if "platform" not in baseline:
-        versions = {f"{_spec(other).engine.name} {_spec(other).engine.version}" for other in candidates}
+        engines = {f"{_spec(other).engine.name} {_spec(other).engine.version}" for other in candidates}
         candidates = [other for other in candidates if _engine(_spec(other)) == _engine(spec)]
         if not candidates:
-            return None, f"the baseline ({name}) is measured with another engine: {', '.join(sorted(versions))}"
+            found = ", ".join(sorted(engines))
+            return None, f"the baseline ({name}) is measured with another engine or plugin: {found}"
     if len(candidates) > 1:
         alike = [other for other in candidates if _settings(_spec(other)) == _settings(spec)]
         candidates = alike or candidates

@@ -1,4 +1,4 @@
-"""Collects what is to be summarised: the selected experiments with their records and failures, read and checked."""
+"""Collects what is to be summarised: the selected experiments, their records and failures, checked."""
 
 from __future__ import annotations
 
@@ -74,9 +74,7 @@ def collect(results: Path, plan: PlanFile | None) -> Collection:
     if plan is None:
         return _collect_all(results, found)
     records, failures = _by_experiment(found.records.values()), _by_experiment(found.failures.values())
-    experiments = tuple(
-        _planned_experiment(results, planned, records, failures) for planned in plan.experiments
-    )
+    experiments = tuple(_planned_experiment(results, planned, records, failures) for planned in plan.experiments)
     selected = {(planned.mode, planned.experiment): planned.launches for planned in plan.experiments}
     places = [(file.launch, selected.get((file.mode, file.experiment))) for file in found.records.values()]
     return Collection(
@@ -145,9 +143,7 @@ def _found_experiment(
         spec = records[0].spec if records else read_spec(spec_path)
         platform, model, quant = spec.platform, spec.model.name, spec.quant.name
         workload, key = spec.workload.name, spec.key()
-    return Experiment(
-        mode, experiment, key, platform, model, quant, workload, None, records, failures, missing=()
-    )
+    return Experiment(mode, experiment, key, platform, model, quant, workload, None, records, failures, missing=())
 
 
 def _by_experiment(files: Iterable[FoundFile]) -> dict[tuple[str, str], list[FoundFile]]:
@@ -166,7 +162,7 @@ def _checked_failure(results: Path, file: FoundFile) -> Failure:
 
 
 def _checked_record(results: Path, file: FoundFile) -> Record:
-    """The record in `file`, checked to be in its place, to have measured something, and to hold finite times."""
+    """The record in `file`: in its place, with measured iterations and finite times, or a `UserError`."""
     path = results / file.path
     record = read_record(path)
     _must_match(path, "spec.mode", record.spec.mode, file.mode)

@@ -63,9 +63,7 @@ def _launch_files(root: Path) -> Iterator[FoundFile]:
                     match = _LAUNCH.fullmatch(entry.name)
                     if match:
                         stat = entry.stat()
-                        yield FoundFile(
-                            mode.name, experiment.name, int(match[1]), stat.st_size, stat.st_mtime_ns
-                        )
+                        yield FoundFile(mode.name, experiment.name, int(match[1]), stat.st_size, stat.st_mtime_ns)
 
 
 def _folders(root: str | Path) -> list[os.DirEntry[str]]:

@@ -46,8 +46,7 @@ def rows_of(collection: Collection) -> list[Row]:
     check_axes(collection.baseline)
     measures = {id(e): tuple(map(measure, e.records)) for e in collection.experiments}
     throughputs = {
-        id(e): {m.launch: m.output_tokens_per_s for m in measures[id(e)] if m.valid}
-        for e in collection.experiments
+        id(e): {m.launch: m.output_tokens_per_s for m in measures[id(e)] if m.valid} for e in collection.experiments
     }
     index = index_by_names(collection.experiments)
     shown = Counter(_shown(e) for e in collection.experiments)

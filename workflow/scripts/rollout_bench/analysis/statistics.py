@@ -44,6 +44,6 @@ def ratio_of_means(values: ArrayLike, baseline: ArrayLike) -> float | None:
 
 
 def pair_ratios(values: Mapping[int, float], baseline: Mapping[int, float]) -> dict[int, float]:
-    """values[i] / baseline[i] for each launch index i that both have, in order of i; zero divisors are left out."""
+    """values[i] / baseline[i] for each launch index i that both have, in order; zero divisors left out."""
     both = sorted(values.keys() & baseline.keys())
     return {launch: values[launch] / baseline[launch] for launch in both if baseline[launch]}

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
-from rollout_bench.analysis.comparison import MARKS
 from rollout_bench.analysis.launches import LaunchMeasures
 from rollout_bench.analysis.rows import Row
 from rollout_bench.analysis.statistics import cv_percent, mean, pooled_cv_percent
@@ -55,7 +54,7 @@ def table(rows: Sequence[Row]) -> pd.DataFrame:
 
 
 def flag_texts(row: Row) -> list[str]:
-    """The flags of a row's launches, each once: its code, `!` if it makes invalid, and how many launches have it."""
+    """The flags of a row's launches, each once: code, `!` where it makes invalid, how many have it."""
     counts: dict[tuple[str, bool], int] = {}
     for launch in row.launches:
         for flag in {(flag.code, flag.severity == "invalid") for flag in launch.flags}:
@@ -69,7 +68,7 @@ def flag_texts(row: Row) -> list[str]:
 def _line(row: Row) -> dict[str, object]:
     experiment, comparison = row.experiment, row.comparison
     low, high = comparison.spread or (None, None)
-    verdict = "baseline" if comparison.is_baseline else comparison.verdict and MARKS[comparison.verdict]
+    verdict = "baseline" if comparison.is_baseline else comparison.verdict
     return {
         "mode": experiment.mode,
         "platform": experiment.platform,

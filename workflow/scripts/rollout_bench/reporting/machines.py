@@ -1,0 +1,71 @@
+"""Where the launches ran, and in what their environments differ."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from rollout_bench.analysis.collection import Experiment
+from rollout_bench.records.record import Environment
+from rollout_bench.reporting.numbers import several
+
+
+def machine_lines(experiments: Sequence[Experiment]) -> Iterator[str]:
+    """For each mode and platform a line on the commonest environment, then one for each fact that differs."""
+    for mode, platform in dict.fromkeys((e.mode, e.platform) for e in experiments):
+        environments = [
+            record.environment
+            for experiment in experiments
+            if (experiment.mode, experiment.platform) == (mode, platform)
+            for record in experiment.records
+        ]
+        if environments:
+            yield f"{mode}, {platform}: {_describe(_commonest(environments))}"
+            for text in differences(environments):
+                yield f"{mode}, {platform}: launches differ in {text}"
+
+
+def differences(environments: Sequence[Environment]) -> list[str]:
+    """Each fact in which `environments` differ, with its values and how many launches have each."""
+    flat = [_facts(environment) for environment in environments]
+    texts = []
+    for name in dict.fromkeys(name for facts in flat for name in facts):
+        values = Counter(facts.get(name, "not set") for facts in flat)
+        if len(values) > 1:
+            shown = "; ".join(f"{value} ({several(n, 'launch')})" for value, n in values.most_common())
+            texts.append(f"{name}: {shown}")
+    return texts
+
+
+def _facts(environment: Environment) -> dict[str, str]:
+    facts: dict[str, str] = {}
+    for field in Environment.model_fields:
+        value = getattr(environment, field)
+        if isinstance(value, dict):
+            facts |= {f"{field}.{name}": str(inner) for name, inner in value.items()}
+        else:
+            facts[field] = "unknown" if value is None else str(value)
+    return facts
+
+
+def _commonest(environments: Sequence[Environment]) -> Environment:
+    counts = Counter(str(_facts(environment)) for environment in environments)
+    commonest = counts.most_common(1)[0][0]
+    return next(e for e in environments if str(_facts(e)) == commonest)
+
+
+def _describe(environment: Environment) -> str:
+    plugins = "".join(f", {name} {version}" for name, version in sorted(environment.plugins.items()))
+    device = environment.device_model
+    if environment.device_count != 1:
+        device = f"{environment.device_count} x {device}"
+    if environment.cpu_model != environment.device_model:
+        device += f"; {environment.cpu_model}"
+    commit = f", rollout-bench {environment.git_commit[:12]}" if environment.git_commit else ""
+    return (
+        f"{environment.engine_name} {environment.engine_version}{plugins}, "
+        f"torch {environment.torch_version}, Python {environment.python_version}; "
+        f"{device}, {several(environment.cpu_cores, 'core')}, "
+        f"{environment.memory_bytes / 2**30:.0f} GiB memory, {environment.kernel}, "
+        f"host {environment.hostname}{commit}."
+    )

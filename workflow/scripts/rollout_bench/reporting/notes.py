@@ -1,0 +1,112 @@
+"""What stands around the tables: how complete they are, what is missing and why, what each number means."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rollout_bench.analysis.collection import Collection
+from rollout_bench.analysis.comparison import RULE
+from rollout_bench.analysis.rows import Row
+from rollout_bench.reporting.columns import ENGINE, FLAGS, THROUGHPUT
+from rollout_bench.reporting.machines import machine_lines
+from rollout_bench.reporting.numbers import sentence, several
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with its items, each a sentence or a few."""
+
+    heading: str
+    items: tuple[str, ...]
+
+
+def completeness(collection: Collection) -> str:
+    """The line at the top: how many launches are measured, and INCOMPLETE first where one is not."""
+    experiments = collection.experiments
+    measured = sum(len(e.records) for e in experiments)
+    failed = sum(len(e.failures) for e in experiments)
+    missing = sum(len(e.missing) for e in experiments)
+    wanted = measured + failed + missing
+    if collection.planned:
+        text = f"{measured:,d} of {several(wanted, 'planned launch')} measured"
+    else:
+        text = f"{several(measured, 'launch')} measured"
+    text += f", {several(len(experiments), 'experiment')}"
+    if collection.complete:
+        return text + "."
+    text += f"; {failed:,d} failed" if failed else ""
+    text += f"; {missing:,d} missing" if missing else ""
+    return f"INCOMPLETE: {text}."
+
+
+def notes(collection: Collection, rows: Sequence[Row], footnotes: Sequence[str]) -> list[Section]:
+    """The sections below the tables, without those that have nothing to say."""
+    definitions = [f"{column.header}: {column.definition}" for column in (*THROUGHPUT, *ENGINE, FLAGS)]
+    sections = [
+        Section("No speed-up", tuple(footnotes)),
+        Section("Failed", tuple(_failed(rows))),
+        Section("Missing", tuple(_missing(rows))),
+        Section("Flags", tuple(_flags(rows))),
+        Section("Skipped", tuple(_skipped(collection))),
+        Section("Left out", tuple(_left_out(collection, rows))),
+        Section("Measured with", tuple(machine_lines(collection.experiments))),
+        Section("Verdicts", (RULE,)),
+        Section("Definitions", tuple(definitions)),
+    ]
+    return [section for section in sections if section.items]
+
+
+def _failed(rows: Sequence[Row]) -> Iterator[str]:
+    for row in rows:
+        for failure in row.experiment.failures:
+            yield (
+                f"{row.name}, launch {failure.launch} ({failure.category} while {failure.phase}): "
+                f"{sentence(failure.cause)} Fix: {sentence(failure.fix)} Log: {failure.log}"
+            )
+
+
+def _missing(rows: Sequence[Row]) -> Iterator[str]:
+    for row in rows:
+        if row.experiment.missing:
+            yield f"{row.name}: {len(row.experiment.missing)} of {row.experiment.planned} launches"
+
+
+def _flags(rows: Sequence[Row]) -> Iterator[str]:
+    for row in rows:
+        seen: dict[tuple[str, str], list[tuple[int, str]]] = {}
+        for launch in row.launches:
+            for flag in launch.flags:
+                seen.setdefault((flag.code, flag.severity), []).append((launch.launch, flag.sentence))
+        for (code, severity), evidence in seen.items():
+            launches = ", ".join(dict.fromkeys(str(launch) for launch, _ in evidence))
+            yield f"{row.name}, launch {launches}: {code} ({severity}): {sentence(evidence[0][1])}"
+
+
+def _skipped(collection: Collection) -> Iterator[str]:
+    for (reason, remedy), combinations in _grouped_skips(collection).items():
+        yield f"{'; '.join(combinations)}: {sentence(reason)} Fix: {sentence(remedy)}"
+
+
+def _grouped_skips(collection: Collection) -> dict[tuple[str, str], list[str]]:
+    grouped: dict[tuple[str, str], list[str]] = {}
+    for skip in collection.skipped:
+        name = f"{skip.model} {skip.quant} {skip.workload} ({skip.mode})"
+        grouped.setdefault((skip.reason, skip.remedy), []).append(name)
+    return grouped
+
+
+def _left_out(collection: Collection, rows: Sequence[Row]) -> Iterator[str]:
+    codes = Counter(
+        ", ".join(sorted({flag.code for flag in launch.flags if flag.severity == "invalid"}))
+        for row in rows
+        for launch in row.launches
+        if not launch.valid
+    )
+    for code, amount in sorted(codes.items()):
+        yield f"{several(amount, 'record')} from speed-ups, flagged invalid: {code}"
+    if collection.beyond_planned:
+        yield f"{several(collection.beyond_planned, 'record')} of launches beyond those planned, not read"
+    if collection.not_selected:
+        yield f"{several(collection.not_selected, 'record')} of experiments that are not selected, not read"

@@ -1,0 +1,41 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+import math
+
+MISSING = "-"
+"""Stands for a number that does not exist."""
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """`value` with `digits` significant digits and thousands separators; digits before the point all stay."""
+    if value is None or math.isnan(value):
+        return MISSING
+    if value == 0:
+        return "0"
+    rounded = float(f"{value:.{digits - 1}e}")
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(rounded))))
+    return f"{value if decimals == 0 else rounded:,.{decimals}f}"
+
+
+def ratio(value: float) -> str:
+    """A speed-up: three decimals up to 10, then three significant digits."""
+    return f"{value:.3f}" if value < 10 else number(value, 3)
+
+
+def count(value: int | None) -> str:
+    """A whole number with thousands separators."""
+    return MISSING if value is None else f"{value:,d}"
+
+
+def several(amount: int, thing: str) -> str:
+    """`1 launch`, `2 launches`."""
+    ending = "es" if thing.endswith(("ch", "sh", "s", "x")) else "s"
+    return f"{amount:,d} {thing}{'' if amount == 1 else ending}"
+
+
+def sentence(text: str) -> str:
+    """`text` with a full stop where it has none."""
+    text = text.strip()
+    return text if text.endswith((".", "!", "?")) else f"{text}."

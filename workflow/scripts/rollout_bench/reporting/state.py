@@ -1,0 +1,104 @@
+"""Whether a summary still tells what lies in the results folder.
+
+Imported while the workflow is parsed, so it lists folders and opens one small file, no record.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from rollout_bench.analysis.found import Found, find_results
+from rollout_bench.errors import UserError
+from rollout_bench.plan.planfile import PlanFile
+
+SUMMARY_FILES = ("summary.md", "summary.csv", "summary.txt")
+"""What a summary consists of, besides its state."""
+
+STATE_FILE = "summary.json"
+"""What the summary was made from."""
+
+STATE_VERSION = 1
+"""Raised when summaries of earlier versions have to be made again."""
+
+State = dict[str, Any]
+
+
+def summary_state(results: Path, plan: PlanFile | None) -> State:
+    """What a summary of `results` under `plan` is made from: the plan, and size and mtime_ns of each file."""
+    found = find_results(results)
+    return {
+        "schema_version": STATE_VERSION,
+        "plan": None if plan is None else plan.model_dump(mode="json"),
+        **_files(found),
+    }
+
+
+def is_stale(results: Path, plan: PlanFile | None, out: Path | None = None) -> bool:
+    """True when the summary in `out` (default: `results`) has to be made again.
+
+    That is when one of its files is missing, when a record or failure came, went or changed since, or
+    when another plan is asked for. How long launches are expected to take does not matter.
+    """
+    folder = out or results
+    if not all((folder / name).is_file() for name in SUMMARY_FILES):
+        return True
+    try:
+        state = json.loads((folder / STATE_FILE).read_bytes())
+    except (OSError, ValueError):
+        return True
+    if not isinstance(state, dict) or state.get("schema_version") != STATE_VERSION:
+        return True
+    now = summary_state(results, plan)
+    return any(
+        [
+            state.get("records") != now["records"],
+            state.get("failures") != now["failures"],
+            _essence(state.get("plan")) != _essence(now["plan"]),
+        ]
+    )
+
+
+def plan_of_summary(folder: Path) -> PlanFile | None:
+    """The plan that the summary in `folder` was made with; None without a summary or a plan.
+
+    Raises:
+        UserError: the state file is there and is not what a summary leaves.
+    """
+    path = folder / STATE_FILE
+    remedy = "name a plan (--plan), ask for everything (--all), or delete the file"
+    try:
+        state = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}", remedy) from None
+    except ValueError as error:
+        raise UserError(f"{path}: is not whole JSON: {error}", remedy) from None
+    if not isinstance(state, dict) or "plan" not in state:
+        raise UserError(f"{path}: plan: is missing", remedy)
+    if state["plan"] is None:
+        return None
+    try:
+        return PlanFile.model_validate(state["plan"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in ("plan", *first["loc"]))
+        raise UserError(f"{path}: {where}: {first['msg']}", remedy) from None
+
+
+def _files(found: Found) -> dict[str, dict[str, list[int]]]:
+    return {
+        "records": {path: [file.size, file.mtime_ns] for path, file in found.records.items()},
+        "failures": {path: [file.size, file.mtime_ns] for path, file in found.failures.items()},
+    }
+
+
+def _essence(plan: Any) -> Any:
+    """The parts of a plan that a summary shows."""
+    if not isinstance(plan, dict):
+        return plan
+    return {part: plan.get(part) for part in ("baseline", "experiments", "skipped")}

@@ -1,0 +1,78 @@
+"""The summary for a terminal: plain ASCII, within `WIDTH` columns unless names are very long."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Sequence
+
+from rich.box import Box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from rollout_bench.reporting.notes import Section
+from rollout_bench.reporting.views import View, Views
+
+WIDTH = 120
+"""Columns of the terminal."""
+
+_WORDS_WIDTH = 28
+"""Longer words are folded, so that a long model name does not push the numbers out of sight."""
+
+_ROOM = 10_000
+"""More than any table needs: tables are never squeezed, a squeezed number would be a wrong one."""
+
+_RULED = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
+
+
+def terminal(status: str, tables: Views, sections: Sequence[Section]) -> str:
+    """The whole text: `status` at the top, tables, then the sections."""
+    parts = [_fill(status), *map(_table, tables.tables)]
+    for section in sections:
+        items = [_fill(item, first="  - ", rest="    ") for item in section.items]
+        parts.append("\n".join([section.heading, *items]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _fill(text: str, first: str = "", rest: str = "") -> str:
+    return textwrap.fill(
+        " ".join(text.split()),
+        WIDTH,
+        initial_indent=first,
+        subsequent_indent=rest,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _table(view: View) -> str:
+    table = Table(box=_RULED, padding=(0, 2, 0, 0), show_edge=False, pad_edge=False)
+    for column in view.columns:
+        header = escape(column.header.replace(" ", "\n"))
+        if column.words:
+            table.add_column(header, overflow="fold", max_width=_WORDS_WIDTH, vertical="top")
+        else:
+            table.add_column(header, justify="right", no_wrap=True)
+    for line in _without_repeats(view):
+        table.add_row(*map(escape, line))
+    console = Console(file=io.StringIO(), width=_ROOM, color_system=None, legacy_windows=False)
+    with console.capture() as capture:
+        console.print(table, highlight=False)
+    lines = [line.rstrip() for line in capture.get().splitlines()]
+    return "\n".join([view.title, "", *lines])
+
+
+def _without_repeats(view: View) -> list[list[str]]:
+    """The cells, without the names that stand right above too (all but the last column of names)."""
+    names = sum(column.header in ("model", "workload") for column in view.columns)
+    lines, above = [], [""] * names
+    for cells in view.cells:
+        shown = list(cells)
+        for column in range(names):
+            if cells[: column + 1] != tuple(above[: column + 1]):
+                break
+            shown[column] = ""
+        lines.append(shown)
+        above = list(cells[:names])
+    return lines

@@ -1,0 +1,68 @@
+"""The tables of the summary as plain text cells, the same for Markdown and for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from rollout_bench.analysis.rows import Row
+from rollout_bench.reporting.columns import ENGINE, FLAGS, MODEL, QUANT, THROUGHPUT, WORKLOAD, Column, Line
+
+
+@dataclass(frozen=True)
+class View:
+    """One table: `cells` is [lines][columns]."""
+
+    title: str
+    columns: tuple[Column, ...]
+    cells: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Views:
+    """All tables, and the footnotes that their cells refer to as [1], [2], ..."""
+
+    tables: tuple[View, ...]
+    footnotes: tuple[str, ...]
+
+
+def views(frame: pd.DataFrame, rows: Sequence[Row]) -> Views:
+    """Two tables, throughput and engine, for each mode and platform in `frame`, which has a line per row.
+
+    A model or workload that is the same in all lines of a table stands in its title instead, and
+    flags have a column only where there are some.
+    """
+    lines: list[Line] = [
+        {str(field): None if pd.isna(value) else value for field, value in line.items()}
+        for line in frame.astype(object).to_dict("records")
+    ]
+    footnotes: dict[str, int] = {}
+    for line, row in zip(lines, rows, strict=True):
+        reason = row.comparison.reason
+        line["footnote"] = footnotes.setdefault(reason, len(footnotes) + 1) if reason else None
+    tables: list[View] = []
+    for mode, platform in dict.fromkeys((line["mode"], line["platform"]) for line in lines):
+        group = [line for line in lines if (line["mode"], line["platform"]) == (mode, platform)]
+        tables += _pair(f"{mode}, {platform}", group)
+    return Views(tuple(tables), tuple(f"[{number}] {reason}." for reason, number in footnotes.items()))
+
+
+def _pair(title: str, lines: Sequence[Line]) -> list[View]:
+    names: list[Column] = []
+    for column in (MODEL, WORKLOAD):
+        values = {column.cell(line) for line in lines}
+        if len(values) == 1:
+            title += f", {column.header} {values.pop()}"
+        else:
+            names.append(column)
+    flags = (FLAGS,) if any(line["flags"] for line in lines) else ()
+    return [
+        _view(f"Throughput: {title}", (*names, QUANT, *THROUGHPUT, *flags), lines),
+        _view(f"Rates, start-up and memory: {title}", (*names, QUANT, *ENGINE), lines),
+    ]
+
+
+def _view(title: str, columns: tuple[Column, ...], lines: Sequence[Line]) -> View:
+    return View(title, columns, tuple(tuple(column.cell(line) for column in columns) for line in lines))

@@ -1,0 +1,61 @@
+"""Make summary.md, summary.csv and summary.txt from the records in a results folder."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from rollout_bench.analysis.collection import collect
+from rollout_bench.errors import run_command
+from rollout_bench.records.store import write_whole
+from rollout_bench.reporting.selection import add_selection, chosen_plan
+from rollout_bench.reporting.state import STATE_FILE, summary_state
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="Exit status: 0 when the summary is written; 1 on an error, and with --check when it is incomplete.",
+    )
+    add_selection(parser)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where the summary goes (default: RESULTS_DIR)")
+    parser.add_argument(
+        "--figures",
+        action="store_true",
+        help="show figures/throughput.png and figures/speedup.png in summary.md",
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="exit with status 1 when planned launches are missing or failed"
+    )
+    return parser
+
+
+def main() -> int:
+    """Reads, summarises, and only then writes."""
+    arguments = parser().parse_args()
+    results: Path = arguments.results
+    plan = chosen_plan(arguments)
+    # First: what changes while the records are read makes the summary stale instead of wrong for good.
+    state = summary_state(results, plan)
+    collection = collect(results, plan)
+    # Not at the top: --help and errors in the records need not wait for pandas.
+    from rollout_bench.reporting.summary import summarise
+
+    summary = summarise(collection, figures=arguments.figures)
+    out: Path = arguments.out or results
+    contents = {
+        "summary.md": summary.markdown,
+        "summary.csv": summary.csv,
+        "summary.txt": summary.text,
+        STATE_FILE: json.dumps(state, indent=1) + "\n",
+    }
+    for name, content in contents.items():
+        write_whole(out / name, content.encode())
+    print(f"{out / 'summary.md'} (.csv, .txt): {summary.status}")
+    return 1 if arguments.check and not collection.complete else 0
+
+
+if __name__ == "__main__":
+    run_command(main)
