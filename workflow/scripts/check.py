@@ -26,11 +26,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--platform", choices=("auto", "cpu", "cuda", "ascend"), default="auto", help="kind of device")
     parser.add_argument(
-        "--weights", metavar="NAME=PLACE", action="append", default=[], help="a model's folder; may be repeated"
+        "--weights",
+        metavar="NAME=PLACE",
+        action="append",
+        default=[],
+        help="a model's folder; may be repeated",
     )
     parser.add_argument("--hub", metavar="NAME=ID", action="append", default=[], help="a model on the hub")
     parser.add_argument(
-        "--synthetic", metavar="NAME=FOLDER", action="append", default=[], help="a checkpoint that the project builds"
+        "--synthetic",
+        metavar="NAME=FOLDER",
+        action="append",
+        default=[],
+        help="a checkpoint that the project builds",
     )
     arguments = parser.parse_args()
     problems: list[UserError] = []
@@ -61,12 +69,14 @@ def _engine(wanted: str, problems: list[UserError]) -> Iterator[tuple[str, str]]
         problems.append(error)
         return
     yield "engine", f"{engine.name} {engine.version}, built for {engine.platform()}"
-    for plugin, version in engine.plugins.items():
-        yield plugin, version
+    yield from engine.plugins.items()
     if wanted not in ("auto", engine.platform()):
         problems.append(_wrong_platform(engine, wanted))
     done = subprocess.run(
-        [sys.executable, "-c", "import torch; print(torch.__version__)"], capture_output=True, text=True, check=False
+        [sys.executable, "-c", "import torch; print(torch.__version__)"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode == 0:
         yield "torch", done.stdout.strip()
@@ -106,7 +116,10 @@ def _models(arguments: argparse.Namespace, problems: list[UserError]) -> Iterato
         yield f"model {name}", f"{place} {'found' if found else 'NOT FOUND'}"
         if not found:
             problems.append(
-                UserError(f"{place}: no model there: it has no config.json", "set model_base, or the model's weights")
+                UserError(
+                    f"{place}: no model there: it has no config.json",
+                    "set model_base, or the model's weights",
+                )
             )
     for name, _, place in (pair.partition("=") for pair in arguments.hub):
         yield f"model {name}", f"{place} on the model hub, not looked up"

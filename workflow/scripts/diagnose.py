@@ -56,7 +56,8 @@ def _of_record(record: Record, path: Path) -> Iterator[tuple[str, str, str]]:
     yield (
         "engine",
         "ok",
-        f"{facts.engine_name} {facts.engine_version} on {facts.device_model}, up in {startup.import_s + startup.init_s:.1f} s",
+        f"{facts.engine_name} {facts.engine_version} on {facts.device_model},"
+        f" up in {startup.import_s + startup.init_s:.1f} s",
     )
     yield "run", "ok", f"{sequences} sequences, {tokens} output tokens in {elapsed_s:.2f} s"
     yield "record", "DOUBT" if doubts else "ok", doubts or str(path)
@@ -76,7 +77,10 @@ def _of_failure(failure: Failure, spec: Spec) -> Iterator[tuple[str, str, str]]:
 
 
 def _model(spec: Spec) -> str:
-    return spec.model.weights or f"synthetic {(spec.model.synthetic or {}).get('architecture')}, {spec.quant.weights_format}"
+    return (
+        spec.model.weights
+        or f"synthetic {(spec.model.synthetic or {}).get('architecture')}, {spec.quant.weights_format}"
+    )
 
 
 if __name__ == "__main__":

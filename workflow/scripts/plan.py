@@ -69,8 +69,8 @@ def show(plan: PlanFile, results: Path) -> None:
         console.print(escape(failure))
     missing = len(plan.launches) - done_total
     console.print(
-        f"{done_total} of {len(plan.launches)} launches done, {missing} to run, about {sum(left_s.values()) / 60:.0f} min;"
-        f" {len(plan.skipped)} combinations skipped"
+        f"{done_total} of {len(plan.launches)} launches done, {missing} to run,"
+        f" about {sum(left_s.values()) / 60:.0f} min; {len(plan.skipped)} combinations skipped"
     )
 
 

@@ -158,8 +158,7 @@ def install() -> None:
         # pip warns and goes on where an extra index is out of reach, but after 8 s of retries.
         torch = [*pip, "--no-compile", "--retries", "0", torch_pin]
         if not (
-            attempt(log, [torch], environment)
-            or attempt(log, [[*torch, "--index-url", TORCH_CPU_INDEX]], environment)
+            attempt(log, [torch], environment) or attempt(log, [[*torch, "--index-url", TORCH_CPU_INDEX]], environment)
         ):
             raise failed(
                 f"installing {torch_pin}",
@@ -176,9 +175,7 @@ def install() -> None:
             raise failed("installing the packages with uv and then with pip", log, network)
     with step(5, "first import of the engine and the workflow") as log:
         if not attempt(log, [[python, "-c", ENGINE_IMPORTS], [python, "-c", WORKFLOW_IMPORTS]], environment):
-            raise failed(
-                "importing vLLM or Snakemake", log, "The log's last lines say why; vLLM needs x86_64."
-            )
+            raise failed("importing vLLM or Snakemake", log, "The log's last lines say why; vLLM needs x86_64.")
     STAMP.write_text(wanted_stamp())
 
 

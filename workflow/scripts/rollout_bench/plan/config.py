@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from rollout_bench.checkpoints.shapes import SyntheticModel
-from rollout_bench.plan.fields import Count, Index, Name, Names, Number, Text, Tokens, Value
+from rollout_bench.plan.fields import Count, Index, Name, Names, Number, Pattern, Text, Tokens, Value
 from rollout_bench.plan.spec import Strict
 
 EngineArgs = Annotated[
@@ -29,10 +29,18 @@ class EngineSettings(Strict):
     """How the engine is run."""
 
     python: Text | None = Field(
-        None, description="Python interpreter that has vLLM (a container's, a conda environment's). Null: the one that runs Snakemake."
+        None,
+        description=(
+            "Python interpreter that has vLLM (a container's, a conda environment's). Null: the one "
+            "that runs Snakemake."
+        ),
     )
     multiprocess: bool = Field(
-        True, description="true: the engine core is a process of its own, as verl runs it. false: it runs in the measuring process and starts faster."
+        True,
+        description=(
+            "true: the engine core is a process of its own, as verl runs it. false: it runs in the "
+            "measuring process and starts faster."
+        ),
     )
     environment: dict[Text, str] = Field({}, description="Environment variables set for the engine, as text.")
 
@@ -41,7 +49,10 @@ class ModelSettings(Strict):
     """A model: where its weights are for each quant, or how to build them."""
 
     weights: dict[Name, Text] = Field(
-        {}, description="Quant -> where its weights are: a folder below model_base, an absolute path, or hub:<owner>/<name>."
+        {},
+        description=(
+            "Quant -> where its weights are: a folder below model_base, an absolute path, or hub:<owner>/<name>."
+        ),
     )
     synthetic: SyntheticModel | None = Field(
         None, description="Build the weights instead: random values in a real architecture, in every quant."
@@ -52,16 +63,30 @@ class ModelSettings(Strict):
 class QuantSettings(Strict):
     """Changes to a known quant, or a new one. What is left out comes from the built-in table."""
 
-    weights_format: Literal[
-        "bf16", "compressed-tensors-w8a8", "compressed-tensors-w8a16", "modelslim-w8a8", "modelslim-w8a16", "own"
-    ] | None = Field(
-        None, description="Layout of the checkpoint to load: bf16 for quants that the engine makes while loading; own for one that only this quant's weights have."
+    weights_format: (
+        Literal[
+            "bf16",
+            "compressed-tensors-w8a8",
+            "compressed-tensors-w8a16",
+            "modelslim-w8a8",
+            "modelslim-w8a16",
+            "own",
+        ]
+        | None
+    ) = Field(
+        None,
+        description=(
+            "Layout of the checkpoint to load: bf16 for quants that the engine makes while loading; own"
+            " for one that only this quant's weights have."
+        ),
     )
     linear_dtypes: list[Text] | None = Field(
-        None, description="Proof: data types, any of which the linear layers must have once loaded (int8, bfloat16, ...)."
+        None,
+        description=("Proof: data types, any of which the linear layers must have once loaded (int8, bfloat16, ...)."),
     )
-    linear_method: str | None = Field(
-        None, description="Proof: regular expression that the engine's name of each linear layer's method must match."
+    linear_method: Pattern | None = Field(
+        None,
+        description="Proof: regular expression that the engine's name of each linear layer's method must match.",
     )
     engine_args: EngineArgs = Field({}, description="Arguments for this quant, for instance quantization.")
 
@@ -69,22 +94,34 @@ class QuantSettings(Strict):
 class WorkloadSettings(Strict):
     """The load that one iteration puts on the engine."""
 
-    prompts: Count = Field(32, description="Distinct prompts in one iteration: what one engine gets of train_batch_size.")
+    prompts: Count = Field(
+        32, description="Distinct prompts in one iteration: what one engine gets of train_batch_size."
+    )
     samples_per_prompt: Count = Field(8, description="Sequences generated for each prompt: verl's rollout.n.")
     prompt_tokens: Tokens = Field(512, description="Tokens in each prompt.")
     output_tokens: Tokens = Field(256, description="Tokens generated for each sequence.")
     requests: Literal["per_sequence", "per_prompt"] = Field(
-        "per_sequence", description="per_sequence: each sample is a request of its own, as verl sends them; per_prompt: one request with n samples, which loses most per-sequence times."
+        "per_sequence",
+        description=(
+            "per_sequence: each sample is a request of its own, as verl sends them; per_prompt: one "
+            "request with n samples, which loses most per-sequence times."
+        ),
     )
     ignore_eos: bool = Field(True, description="Generate all output tokens even when the model ends the text earlier.")
     temperature: Annotated[Number, Field(ge=0, le=100)] = Field(1.0, description="Sampling temperature.")
     top_p: Annotated[Number, Field(gt=0, le=1)] = Field(1.0, description="Nucleus sampling: probability mass kept.")
     top_k: Annotated[int, Field(ge=-1)] = Field(-1, description="Candidates kept; -1 keeps all.")
     logprobs: Index | None = Field(
-        None, description="Log probabilities returned for each token; 0 for the sampled token's alone, as verl asks for; null for none."
+        None,
+        description=(
+            "Log probabilities returned for each token; 0 for the sampled token's alone, as verl asks "
+            "for; null for none."
+        ),
     )
     seed: Index = Field(0, description="Seed of the prompts.")
-    engine_args: EngineArgs = Field({}, description="Arguments that belong to the load; engine_args, quant and model win over them.")
+    engine_args: EngineArgs = Field(
+        {}, description="Arguments that belong to the load; engine_args, quant and model win over them."
+    )
 
 
 class Config(Strict):
@@ -98,16 +135,25 @@ class Config(Strict):
     modes: Names = Field(["offline"], description="What to measure: offline.")
     workloads: Names = Field(description="Loads to measure under: names in workload_settings.")
     launches: Count = Field(3, description="Engine starts for each experiment. More launches, surer differences.")
-    warmup_iterations: Index = Field(1, description="Passes of the workload that are recorded but not counted, in each launch.")
+    warmup_iterations: Index = Field(
+        1, description="Passes of the workload that are recorded but not counted, in each launch."
+    )
     iterations: Count = Field(5, description="Passes of the workload that count, in each launch.")
     timeout_s: Annotated[Number, Field(gt=0, le=1_000_000)] = Field(
         1800, description="Seconds after which a launch that has not finished is ended and counted as failed."
     )
-    diagnose: bool = Field(False, description="After the run, report step by step for each launch: model path, engine, run, record.")
+    diagnose: bool = Field(
+        False,
+        description="After the run, report step by step for each launch: model path, engine, run, record.",
+    )
     baseline: dict[Literal["quant"], Name] = Field({"quant": "bf16"}, description="What speed-ups are relative to.")
     model_base: Text = Field("models", description="Folder that weights are found below, and synthetic ones built in.")
     engine: EngineSettings = Field(EngineSettings(), description="How the engine is run.")
     engine_args: EngineArgs = Field({}, description="Arguments for every experiment; quant and model win over them.")
-    model_settings: dict[Name, ModelSettings] = Field({}, description="Model -> where its weights are and its own settings.")
-    quant_settings: dict[Name, QuantSettings] = Field({}, description="Quant -> changes to the built-in table, or a new quant.")
+    model_settings: dict[Name, ModelSettings] = Field(
+        {}, description="Model -> where its weights are and its own settings."
+    )
+    quant_settings: dict[Name, QuantSettings] = Field(
+        {}, description="Quant -> changes to the built-in table, or a new quant."
+    )
     workload_settings: dict[Name, WorkloadSettings] = Field({}, description="Workload -> its load.")

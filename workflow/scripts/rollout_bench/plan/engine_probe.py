@@ -86,6 +86,8 @@ def _engine_arguments(source: str) -> frozenset[str]:
             return frozenset(
                 item.target.id
                 for item in node.body
-                if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and not item.target.id.startswith("_")
+                if isinstance(item, ast.AnnAssign)
+                and isinstance(item.target, ast.Name)
+                and not item.target.id.startswith("_")
             )
     return frozenset()

@@ -38,6 +38,14 @@ def _no_nul(value: str) -> str:
     return value
 
 
+def _compiles(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"{value!r} is no regular expression: {error}") from None
+    return value
+
+
 def _typed(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _typed(inner) for name, inner in value.items()}
@@ -59,6 +67,7 @@ Index = Annotated[int, BeforeValidator(_not_bool), Field(ge=0, le=1_000_000)]
 Tokens = Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=10_000_000)]
 Number = Annotated[float, BeforeValidator(_not_bool), Field(allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_no_nul)]
+Pattern = Annotated[str, AfterValidator(_compiles)]
 
 Value = Annotated[Any, BeforeValidator(_typed)]
 """Any value; numbers, true, false and null are read from text too, since the command line delivers all as text."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +87,8 @@ def expand(config: Config, engine: Engine) -> Matrix:
     """
     platform = engine.platform() if config.platform == "auto" else config.platform
     _check_names(config)
+    if Path(config.model_base).is_file():
+        raise UserError(f"config: model_base: {config.model_base}: is a file", "set model_base to a folder")
     _check_engine_args(config, engine)
     experiments: list[Experiment] = []
     skipped: list[Skipped] = []
@@ -95,11 +98,14 @@ def expand(config: Config, engine: Engine) -> Matrix:
             experiments.append(cell)
         else:
             reason, remedy = cell
-            skipped.append(Skipped(mode=mode, model=model, quant=quant, workload=workload, reason=reason, remedy=remedy))
+            skipped.append(
+                Skipped(mode=mode, model=model, quant=quant, workload=workload, reason=reason, remedy=remedy)
+            )
     if not experiments:
         first = skipped[0]
         raise UserError(
-            f"config: nothing to measure: each combination is left out, the first ({first.model}, {first.quant}) since {first.reason}",
+            "config: nothing to measure: each combination is left out,"
+            f" the first ({first.model}, {first.quant}) since {first.reason}",
             first.remedy,
         )
     return Matrix(platform, experiments, skipped)
@@ -128,7 +134,8 @@ def _check_names(config: Config) -> None:
         for quant in settings.weights:
             if quant not in quants:
                 raise UserError(
-                    f"config: model_settings.{model}.weights: quant '{quant}' is not defined", did_you_mean(quant, quants)
+                    f"config: model_settings.{model}.weights: quant '{quant}' is not defined",
+                    did_you_mean(quant, quants),
                 )
         if settings.synthetic is not None and settings.weights:
             raise UserError(
@@ -174,7 +181,8 @@ def _check_engine_arg(where: str, name: str, value: Any) -> None:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError):
         raise UserError(
-            f"config: {where}: {value!r} can't be written as JSON", "put a text in quotes, dates and times too"
+            f"config: {where}: {value!r} can't be written as JSON",
+            "put a text in quotes, dates and times too",
         ) from None
 
 
@@ -184,7 +192,10 @@ def _experiment(
     settings = config.model_settings[model]
     scheme = resolve_quant(quant, platform, config.quant_settings)
     if scheme is None:
-        return f"{quant} is not known on {platform}", f"define it in quant_settings.{quant}, or leave it out of quants"
+        return (
+            f"{quant} is not known on {platform}",
+            f"define it in quant_settings.{quant}, or leave it out of quants",
+        )
     source = _weights(model, settings, quant, scheme)
     if source is None or isinstance(source, tuple):
         return source or (
@@ -225,6 +236,11 @@ def _experiment(
     )
     checkpoint = _checkpoint(config, spec)
     path = checkpoint.folder if checkpoint else _located(config, source.weights or "")
+    if Path(path).is_file():
+        raise UserError(
+            f"config: model_settings.{model}.weights: {path}: is a file",
+            "name the folder that holds config.json",
+        )
     return Experiment(spec, spec.experiment(), path, checkpoint)
 
 
@@ -236,9 +252,15 @@ def _weights(model: str, settings: ModelSettings, quant: str, scheme: Quant) -> 
         return None if named is None else ModelSpec(name=model, weights=named, synthetic=None)
     shape = settings.synthetic.resolve().model_dump(mode="json")
     if shape.get("num_experts") and not scheme.moe:
-        return f"{quant} does not exist for mixture-of-experts models here", f"leave {quant} out of quants for {model}"
+        return (
+            f"{quant} does not exist for mixture-of-experts models here",
+            f"leave {quant} out of quants for {model}",
+        )
     if scheme.weights_format == "own":
-        return f"{model} is synthetic and {quant} names no weights_format", f"set quant_settings.{quant}.weights_format"
+        return (
+            f"{model} is synthetic and {quant} names no weights_format",
+            f"set quant_settings.{quant}.weights_format",
+        )
     return ModelSpec(name=model, weights=None, synthetic=shape)
 
 
@@ -254,7 +276,8 @@ def _check_lengths(model: str, workload: str, load: WorkloadSettings, args: dict
     longest = (source.synthetic or {}).get("max_position_embeddings")
     if longest is not None and wanted > longest:
         raise UserError(
-            f"config: model_settings.{model}.synthetic: workload {workload} needs {wanted} positions, the model has {longest}",
+            f"config: model_settings.{model}.synthetic: workload {workload} needs {wanted} positions,"
+            f" the model has {longest}",
             f"set max_position_embeddings to {wanted} or more, or shorten the workload",
         )
 
@@ -273,4 +296,4 @@ def _checkpoint(config: Config, spec: Spec) -> Checkpoint | None:
 def _located(config: Config, weights: str) -> str:
     if weights.startswith("hub:"):
         return weights.removeprefix("hub:")
-    return str(Path(config.model_base).expanduser() / Path(weights).expanduser())
+    return os.path.normpath(Path(config.model_base).expanduser() / Path(weights).expanduser())

@@ -14,6 +14,20 @@ from pydantic_core import ErrorDetails
 from rollout_bench.errors import UserError, did_you_mean
 from rollout_bench.plan.config import Config
 
+_OTHER_NAMES = {"gpu": "cuda", "nvidia": "cuda", "npu": "ascend", "x86": "cpu"}
+"""What people call platforms, where the nearest spelling would mislead (gpu is nearer to cpu than to cuda)."""
+
+
+class _NoKeyTwice(yaml.SafeLoader):
+    """YAML where a key that stands twice in one mapping is an error; plain YAML lets the last one win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        twice = next((key for key in keys if keys.count(key) > 1), None)
+        if twice is not None:
+            raise yaml.MarkedYAMLError(problem=f"key {twice!r} stands twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
 
 def check_config_file(path: Path) -> None:
     """Makes sure that `path` is YAML with keys at its top, so that Snakemake can read it.
@@ -21,13 +35,15 @@ def check_config_file(path: Path) -> None:
     Raises:
         UserError: naming the file and, for a syntax error, line and column.
     """
-    remedy = "mend the file, or get the original back with `git checkout config.yaml`"
+    remedy = "mend the file; docs/reference/config.md shows how a config looks"
     try:
-        content = yaml.safe_load(path.read_bytes().decode("utf-8"))
+        content = yaml.load(path.read_bytes().decode("utf-8"), Loader=_NoKeyTwice)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}", remedy) from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}", remedy) from None
+        raise UserError(
+            f"{path}: is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}", remedy
+        ) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -69,7 +85,8 @@ def _told(error: ErrorDetails) -> UserError:
         )
     if error["type"] == "literal_error":
         return UserError(
-            f"config: {where}: {_short(value)} is not known", did_you_mean(str(value), _choices(error))
+            f"config: {where}: {_short(value)} is not known",
+            did_you_mean(_OTHER_NAMES.get(str(value), str(value)), _choices(error)),
         )
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
     if error["type"] == "value_error":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import statistics
 from dataclasses import dataclass
 from functools import cached_property
@@ -45,12 +44,9 @@ class Schedule:
     @cached_property
     def missing(self) -> list[str]:
         """Paths of the records that don't exist, in the order they run."""
-        present: dict[str, set[str]] = {}
-        for launch in self.launches:
-            folder = os.path.dirname(launch.record)
-            if folder not in present:
-                present[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
-        return [x.record for x in self.launches if os.path.basename(x.record) not in present[os.path.dirname(x.record)]]
+        folders = {Path(launch.record).parent for launch in self.launches}
+        present = {str(path) for folder in folders if folder.is_dir() for path in folder.iterdir()}
+        return [launch.record for launch in self.launches if launch.record not in present]
 
     @cached_property
     def by_record(self) -> dict[str, tuple[int, Launch]]:
@@ -60,7 +56,9 @@ class Schedule:
     def launch_of(self, record: str) -> Launch:
         """The launch whose record is at `record`; raises `UserError` for one that the config does not select."""
         if record not in self.by_record:
-            raise UserError(f"{record}: the config selects no such launch", "see `snakemake plan` for those that it does")
+            raise UserError(
+                f"{record}: the config selects no such launch", "see `snakemake plan` for those that it does"
+            )
         return self.by_record[record][1]
 
     def priority_of(self, record: str) -> int:
@@ -72,7 +70,9 @@ class Schedule:
         for experiment in self.matrix.experiments:
             if experiment.checkpoint and experiment.checkpoint.folder == folder:
                 return experiment.checkpoint
-        raise UserError(f"{folder}: no selected experiment loads it", "see `snakemake plan` for those that are selected")
+        raise UserError(
+            f"{folder}: no selected experiment loads it", "see `snakemake plan` for those that are selected"
+        )
 
     def plan_file(self, *, estimate: bool = True) -> PlanFile:
         """The plan as it is put on disk; `estimate` reads earlier records to say how long launches take."""

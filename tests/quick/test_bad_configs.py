@@ -1,0 +1,71 @@
+"""Every wrong config is told in two lines, before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from bad_configs import BAD_OVERLAYS, Bad
+from rollout_bench.errors import UserError
+from rollout_bench.plan.engine_probe import probe_engine
+from rollout_bench.plan.matrix import expand
+from rollout_bench.plan.read_config import check_config_file, read_config
+from snakemake.utils import update_config
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def merged_with(overlay: str) -> dict:
+    config = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    update_config(config, yaml.safe_load(overlay))
+    return config
+
+
+def test_there_are_at_least_sixty_and_no_two_alike():
+    assert len({bad.name for bad in BAD_OVERLAYS}) == len({bad.overlay for bad in BAD_OVERLAYS}) == len(BAD_OVERLAYS)
+    assert len(BAD_OVERLAYS) >= 60
+
+
+def test_the_default_config_is_good():
+    config = read_config(merged_with("{}"))
+    assert len(expand(config, probe_engine(config.engine.python)).experiments) == 3
+
+
+@pytest.mark.parametrize("bad", BAD_OVERLAYS, ids=lambda bad: bad.name)
+def test_a_wrong_config_is_told_in_two_lines(bad: Bad, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(REPOSITORY)
+    with pytest.raises(UserError) as raised:
+        config = read_config(merged_with(bad.overlay))
+        expand(config, probe_engine(config.engine.python))
+    problem, remedy = str(raised.value).split("\n")
+    assert bad.problem in problem
+    assert bad.remedy in remedy
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"\xff\xfea: 1", "is not UTF-8 text: byte 0 is 0xff"),
+        (b"models: [a\nquants: b", "line 2, column 7: no valid YAML"),
+        (b"models:\n\t- a", "line 2, column 1: no valid YAML"),
+        (b"- a\n- b", "must have keys at its top"),
+        (b"", "must have keys at its top"),
+        (b"just words", "must have keys at its top"),
+        (b"a: 1\na: 2", "key 'a' stands twice"),
+    ],
+    ids=["not_utf8", "bracket_open", "tab", "a_list", "empty", "a_word", "key_twice"],
+)
+def test_an_unreadable_config_file_is_named_with_line_and_column(tmp_path: Path, content: bytes, problem: str):
+    path = tmp_path / "config.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="config.yaml") as raised:
+        check_config_file(path)
+    assert problem in str(raised.value)
+    assert len(str(raised.value).splitlines()) == 2
+
+
+def test_a_config_file_that_is_missing_or_a_folder_is_named(tmp_path: Path):
+    for path, problem in ((tmp_path / "none.yaml", "No such file"), (tmp_path, "Is a directory")):
+        with pytest.raises(UserError, match=problem):
+            check_config_file(path)
