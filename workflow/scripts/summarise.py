@@ -17,7 +17,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="Exit status: 0 when the summary is written; 1 on an error, and with --check when it is incomplete.",
+        epilog="Exit status: 0 when the summary is written, 1 on an error; with --check also 1 when incomplete.",
     )
     add_selection(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the summary goes (default: RESULTS_DIR)")

@@ -10,12 +10,12 @@ from rollout_bench.analysis.comparison import MARKS
 from rollout_bench.reporting.numbers import MISSING, count, number, ratio
 
 Line = dict[str, Any]
-"""One line of the table (`analysis.tables.COLUMNS`), missing numbers as None; and `footnote`, a number or None."""
+"""One line of the table (`analysis.tables.COLUMNS`), missing numbers as None; plus `footnote`."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column; `cell` gives the text for a line. `words`: it holds words, not numbers."""
+    """A column; `cell` gives the text for a line. `words`: it reads from the left, as words do."""
 
     header: str
     definition: str
@@ -48,7 +48,7 @@ def _speedup(line: Line) -> str:
         return MISSING if line["footnote"] is None else f"{MISSING} [{line['footnote']}]"
     text = f"{ratio(line['speedup'])}x {MARKS[line['verdict']]}"
     if line["speedup_pairs"] > 1:
-        text += f" ({ratio(line['speedup_min'])}..{ratio(line['speedup_max'])})"
+        text += f" {ratio(line['speedup_min'])}..{ratio(line['speedup_max'])}"
     return text
 
 
@@ -74,8 +74,8 @@ THROUGHPUT = (
     Column(
         "output tok/s",
         "Output tokens of all sequences (each of a prompt's n samples counts) in the measured iterations of "
-        "a launch, divided by the time those iterations took; then the mean over launches. Warm-up iterations "
-        "never count. ! marks a value that only invalid launches gave.",
+        "a launch, divided by the time those iterations took; then the mean over launches. "
+        "Warm-up iterations never count. ! marks a value that only invalid launches gave.",
         _throughput,
     ),
     Column(
@@ -90,7 +90,7 @@ THROUGHPUT = (
         _number("iteration_cv_percent", 2),
     ),
     Column(
-        "s/iteration",
+        "iter. s",
         "Elapsed time of a measured iteration, from the first request until the last token, in seconds: "
         "the rollout's step time. Mean over iterations, then over launches.",
         _number("iteration_elapsed_s"),
@@ -98,9 +98,10 @@ THROUGHPUT = (
     Column(
         "speed-up",
         "Ratio of output tok/s to that of the baseline with the same mode, platform, model, workload and "
-        "engine version, means over all valid launches; in parentheses the smallest and the largest ratio of "
-        "two launches with the same index.",
+        "engine version, means over all valid launches; behind it the verdict, and the smallest and the largest "
+        "ratio of two launches with the same index.",
         _speedup,
+        words=True,
     ),
 )
 """What an experiment reached."""

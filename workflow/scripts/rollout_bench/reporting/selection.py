@@ -26,7 +26,7 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
 
 
 def chosen_plan(arguments: argparse.Namespace) -> PlanFile | None:
-    """The plan that the command line asks for; None for everything. Raises `UserError` where it can't be read."""
+    """The plan that is asked for, None for everything; raises `UserError` where it can't be read."""
     if arguments.all:
         return None
     return read_plan(arguments.plan) if arguments.plan else plan_of_summary(arguments.results)

@@ -11,13 +11,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from rollout_bench.reporting.columns import FLAGS
 from rollout_bench.reporting.notes import Section
 from rollout_bench.reporting.views import View, Views
 
 WIDTH = 120
 """Columns of the terminal."""
 
-_WORDS_WIDTH = 28
+_NAME_WIDTH, _FLAGS_WIDTH = 28, 17
 """Longer words are folded, so that a long model name does not push the numbers out of sight."""
 
 _ROOM = 10_000
@@ -47,11 +48,12 @@ def _fill(text: str, first: str = "", rest: str = "") -> str:
 
 
 def _table(view: View) -> str:
-    table = Table(box=_RULED, padding=(0, 2, 0, 0), show_edge=False, pad_edge=False)
+    table = Table(box=_RULED, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
     for column in view.columns:
-        header = escape(column.header.replace(" ", "\n"))
+        header = escape(_two_lines(column.header))
         if column.words:
-            table.add_column(header, overflow="fold", max_width=_WORDS_WIDTH, vertical="top")
+            width = _FLAGS_WIDTH if column is FLAGS else _NAME_WIDTH
+            table.add_column(header, overflow="fold", max_width=width)
         else:
             table.add_column(header, justify="right", no_wrap=True)
     for line in _without_repeats(view):
@@ -61,6 +63,13 @@ def _table(view: View) -> str:
         console.print(table, highlight=False)
     lines = [line.rstrip() for line in capture.get().splitlines()]
     return "\n".join([view.title, "", *lines])
+
+
+def _two_lines(header: str) -> str:
+    """`header` broken at the space that makes it narrowest."""
+    spaces = [place for place, character in enumerate(header) if character == " "]
+    broken = [header[:place] + "\n" + header[place + 1 :] for place in spaces]
+    return min(broken, key=lambda text: max(map(len, text.split("\n"))), default=header)
 
 
 def _without_repeats(view: View) -> list[list[str]]:
