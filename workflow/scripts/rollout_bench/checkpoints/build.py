@@ -16,7 +16,7 @@ from ..errors import UserError
 from .formats import WeightsFormat, check_format, modelslim_description
 from .hf_config import hf_config
 from .shapes import ResolvedShape
-from .shards import checkpoint_bytes, plan_shards, write_json, write_shards
+from .shards import checkpoint_bytes, plan_shards, shard_index
 
 MANIFEST = "synthetic.json"
 """Says what a directory was built from and how long each file is; written last."""
@@ -71,20 +71,39 @@ def _build(
     try:
         _check_space(shape, weights_format, destination.parent, config_only)
         partial.mkdir()
-        write_json(partial / "config.json", hf_config(shape, weights_format))
+        _write_json(partial / "config.json", hf_config(shape, weights_format))
         description = modelslim_description(shape, weights_format)
         if description is not None:
-            write_json(partial / "quant_model_description.json", description)
+            _write_json(partial / "quant_model_description.json", description)
         if not config_only:
-            write_shards(partial, shape, weights_format, plan_shards(shape, weights_format))
+            _write_weights(partial, shape, weights_format)
         sizes = {path.name: path.stat().st_size for path in sorted(partial.iterdir())}
-        write_json(partial / MANIFEST, {**identity, "file_bytes": sizes})
+        _write_json(partial / MANIFEST, {**identity, "file_bytes": sizes})
         _fsync_directory(partial)
         partial.rename(destination)
         _fsync_directory(destination.parent)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def _write_weights(directory: Path, shape: ResolvedShape, weights_format: WeightsFormat) -> None:
+    # Importing torch takes seconds, and a refused build or a whole destination needs none of it.
+    from .writer import write_shards
+
+    shards = plan_shards(shape, weights_format)
+    write_shards(directory, shape, weights_format, shards)
+    if len(shards) > 1:
+        name, index = shard_index(shards, weights_format)
+        _write_json(directory / name, index)
+
+
+def _write_json(path: Path, content: object) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        json.dump(content, file, indent=2)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _identity(shape: ResolvedShape, weights_format: WeightsFormat, config_only: bool) -> dict[str, Any]:

@@ -1,0 +1,120 @@
+"""The engine loads synthetic checkpoints and generates from them what the same weights say in every format."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rollout_bench.checkpoints.build import build_checkpoint
+from rollout_bench.checkpoints.shapes import SyntheticModel
+
+# One process starts every engine in turn: importing vLLM costs more than all of the tiny engines.
+PROGRAM = """
+import json, sys
+from vllm import LLM, SamplingParams
+from vllm.distributed import cleanup_dist_env_and_memory
+
+def methods(model):
+    return sorted({type(m.quant_method).__name__ for m in model.modules() if getattr(m, "quant_method", None)})
+
+results = {}
+for name, arguments in json.loads(sys.argv[1]).items():
+    fixed = {"dtype": "bfloat16", "max_model_len": 128, "max_num_seqs": 4, "enforce_eager": True}
+    llm = LLM(skip_tokenizer_init=True, **fixed, **arguments)
+    sampling = SamplingParams(temperature=0.0, max_tokens=8, ignore_eos=True, logprobs=1, detokenize=False)
+    prompts = [{"prompt_token_ids": [7 * i + 1, 2, 3]} for i in range(4)]
+    outputs = [request.outputs[0] for request in llm.generate(prompts, sampling, use_tqdm=False)]
+    results[name] = {
+        "model_class": type(llm.apply_model(lambda model: model)[0]).__name__,
+        "methods": llm.apply_model(methods)[0],
+        "tokens": [list(output.token_ids) for output in outputs],
+        "logprobs": [[max(t.logprob for t in step.values()) for step in output.logprobs] for output in outputs],
+    }
+    del llm
+    cleanup_dist_env_and_memory()
+print("RESULTS" + json.dumps(results))
+"""
+LOADABLE = (
+    ("qwen3-tiny", "bf16"),
+    ("qwen3-tiny", "compressed-tensors-w8a8"),
+    ("qwen3-moe-tiny", "bf16"),
+    ("openpangu-tiny", "bf16"),
+    ("openpangu-tiny", "compressed-tensors-w8a8"),
+)
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    directory = tmp_path_factory.mktemp("checkpoints")
+    engines: dict[str, dict[str, object]] = {}
+    for preset, weights_format in LOADABLE:
+        destination = directory / preset / weights_format
+        build_checkpoint(SyntheticModel(preset=preset).resolve(), weights_format, destination)
+        engines[f"{preset} {weights_format}"] = {"model": str(destination)}
+    dummy = directory / "dummy"
+    shape = SyntheticModel(preset="qwen3-tiny").resolve()
+    build_checkpoint(shape, "compressed-tensors-w8a8", dummy, config_only=True)
+    engines["dummy"] = {"model": str(dummy), "load_format": "dummy"}
+    return run_engines(engines, directory)
+
+
+def run_engines(engines: dict[str, dict[str, object]], directory: Path) -> dict[str, dict[str, Any]]:
+    environment = {
+        **os.environ,
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_TARGET_DEVICE": "cpu",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "HF_HUB_OFFLINE": "1",
+    }
+    line = [sys.executable, "-c", PROGRAM, json.dumps(engines)]
+    run = subprocess.run(line, env=environment, cwd=directory, capture_output=True, text=True, timeout=300, check=False)
+    assert run.returncode == 0, run.stderr[-4000:]
+    (found,) = (part for part in run.stdout.splitlines() if part.startswith("RESULTS"))
+    results: dict[str, dict[str, Any]] = json.loads(found.removeprefix("RESULTS"))
+    return results
+
+
+@pytest.mark.parametrize("name", [f"{preset} {weights_format}" for preset, weights_format in LOADABLE])
+def test_what_the_engine_generates_is_finite_and_not_flat(name: str, generated: dict[str, dict[str, Any]]) -> None:
+    logprobs = [value for sequence in generated[name]["logprobs"] for value in sequence]
+    assert len(logprobs) == 4 * 8
+    assert all(math.isfinite(value) for value in logprobs)
+    assert max(logprobs) > -math.log(2048) + 1
+
+
+@pytest.mark.parametrize("preset", ["qwen3-tiny", "openpangu-tiny"])
+def test_w8a8_is_the_same_model_as_bf16(preset: str, generated: dict[str, dict[str, Any]]) -> None:
+    exact, rounded = generated[f"{preset} bf16"], generated[f"{preset} compressed-tensors-w8a8"]
+    first = [(a[0], b[0]) for a, b in zip(exact["tokens"], rounded["tokens"], strict=True)]
+    assert sum(a == b for a, b in first) >= 3
+    for a, b in zip(exact["logprobs"], rounded["logprobs"], strict=True):
+        assert a[0] == pytest.approx(b[0], abs=0.3)
+
+
+@pytest.mark.parametrize("name", ["qwen3-tiny compressed-tensors-w8a8", "dummy"])
+def test_int8_checkpoints_run_int8_linear_layers(name: str, generated: dict[str, dict[str, Any]]) -> None:
+    assert "CompressedTensorsLinearMethod" in generated[name]["methods"]
+    assert "UnquantizedLinearMethod" not in generated[name]["methods"]
+
+
+@pytest.mark.parametrize(
+    ("name", "model_class"),
+    [
+        ("qwen3-tiny bf16", "Qwen3ForCausalLM"),
+        ("qwen3-moe-tiny bf16", "Qwen3MoeForCausalLM"),
+        ("openpangu-tiny bf16", "PanguEmbeddedForCausalLM"),
+    ],
+)
+def test_the_engine_picks_the_real_architecture(
+    name: str, model_class: str, generated: dict[str, dict[str, Any]]
+) -> None:
+    assert generated[name]["model_class"] == model_class

@@ -1,0 +1,142 @@
+"""Shapes of synthetic checkpoints fit together and count right; their int8 values are the rounding of their weights."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from rollout_bench.checkpoints.formats import check_format
+from rollout_bench.checkpoints.layout import tensors
+from rollout_bench.checkpoints.presets import PRESETS
+from rollout_bench.checkpoints.shapes import ResolvedShape, SyntheticModel, parameters
+from rollout_bench.checkpoints.weights import pack_int8, round_to_int8
+
+
+def shape_of(**fields: object) -> ResolvedShape:
+    return SyntheticModel.model_validate(fields).resolve()
+
+
+@pytest.mark.parametrize(
+    ("preset", "published_billions"),
+    # Qwen's model cards: 1.7B (1.72 with tied embeddings counted once) and 30.5B; openPangu's: 7B without embeddings.
+    [("qwen3-1.7b", 1.72), ("qwen3-30b-a3b", 30.5), ("pangu-7b", 6.77 + 2 * 153376 * 4096 / 1e9)],
+)
+def test_a_real_preset_has_the_published_number_of_parameters(preset: str, published_billions: float) -> None:
+    assert parameters(shape_of(preset=preset)) / 1e9 == pytest.approx(published_billions, rel=0.005)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_parameters_are_counted_as_the_layout_lists_them(preset: str) -> None:
+    shape = shape_of(preset=preset)
+    assert parameters(shape) == sum(spec.elements for spec in tensors(shape))
+
+
+def test_fields_left_out_come_from_the_preset_and_given_ones_win() -> None:
+    shape = shape_of(preset="qwen3-tiny", num_hidden_layers=7)
+    assert (shape.num_hidden_layers, shape.hidden_size) == (7, PRESETS["qwen3-tiny"]["hidden_size"])
+
+
+@given(
+    heads=st.sampled_from([1, 2, 4, 6]),
+    head_dim=st.sampled_from([16, 32, 64]),
+    layers=st.integers(1, 4),
+    vocabulary=st.integers(1, 5000),
+    tied=st.booleans(),
+    experts=st.one_of(st.none(), st.integers(1, 5)),
+)
+def test_a_resolved_shape_written_as_json_resolves_to_itself(
+    heads: int, head_dim: int, layers: int, vocabulary: int, tied: bool, experts: int | None
+) -> None:
+    fields: dict[str, object] = {
+        "architecture": "qwen3",
+        "hidden_size": heads * head_dim,
+        "intermediate_size": 32,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "vocab_size": vocabulary,
+        "tie_word_embeddings": tied,
+    }
+    if experts is not None:
+        fields |= {
+            "architecture": "qwen3_moe",
+            "num_experts": experts,
+            "num_experts_per_tok": experts,
+            "moe_intermediate_size": 16,
+        }
+    shape = shape_of(**fields)
+    assert shape_of(**json.loads(json.dumps(shape.model_dump()))) == shape
+    assert parameters(shape) == sum(spec.elements for spec in tensors(shape))
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({}, "preset or architecture"),
+        ({"preset": "qwen3-tniy"}, "qwen3-tiny"),
+        ({"preset": "qwen3-tiny", "architecture": "openpangu"}, "architecture"),
+        ({"preset": "qwen3-tiny", "architecture": "llama"}, "architecture"),
+        ({"preset": "qwen3-tiny", "hidden_size": -256}, "hidden_size"),
+        ({"preset": "qwen3-tiny", "hidden_size": 250}, "hidden_size"),
+        ({"preset": "qwen3-tiny", "hidden_size": 10**12}, "hidden_size"),
+        ({"preset": "qwen3-tiny", "intermediate_size": 100}, "intermediate_size"),
+        ({"preset": "qwen3-tiny", "num_hidden_layers": 0}, "num_hidden_layers"),
+        ({"preset": "qwen3-tiny", "num_key_value_heads": 3}, "num_key_value_heads"),
+        ({"preset": "qwen3-tiny", "num_experts": 4}, "num_experts"),
+        ({"preset": "qwen3-tiny", "rope_theta": "inf"}, "rope_theta"),
+        ({"preset": "qwen3-tiny", "seed": -1}, "seed"),
+        ({"preset": "qwen3-tiny", "hiden_size": 256}, "hiden_size"),
+        ({"preset": "qwen3-moe-tiny", "num_experts_per_tok": 9}, "num_experts_per_tok"),
+        ({"preset": "qwen3-moe-tiny", "moe_intermediate_size": 8}, "moe_intermediate_size"),
+        ({"architecture": "qwen3", "hidden_size": 64}, "num_hidden_layers"),
+    ],
+)
+def test_a_shape_that_does_not_fit_together_is_refused_by_name(fields: dict[str, object], named: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        SyntheticModel.model_validate(fields)
+    error = caught.value.errors(include_url=False)[0]
+    told = f"{error['loc']} {error['msg']}"
+    assert named in told
+    assert "\n" not in told
+
+
+def test_modelslim_w8a16_is_refused_for_experts() -> None:
+    with pytest.raises(ValueError, match="modelslim-w8a16 does not exist for MoE"):
+        check_format(shape_of(preset="qwen3-moe-tiny"), "modelslim-w8a16")
+
+
+matrices = st.builds(
+    lambda rows, words, seed, exponent: (
+        torch.randn(rows, 4 * words, generator=torch.Generator().manual_seed(seed)) * 2.0**exponent
+    ).to(torch.bfloat16),
+    st.integers(1, 8),
+    st.integers(1, 16),
+    st.integers(0, 2**32),
+    st.integers(-20, 10),
+)
+
+
+@given(weight=matrices, scale_dtype=st.sampled_from([torch.bfloat16, torch.float32]))
+@settings(deadline=None)
+def test_int8_rounding_is_within_half_a_step_of_every_weight(weight: torch.Tensor, scale_dtype: torch.dtype) -> None:
+    values, scale = round_to_int8(weight, scale_dtype)
+    assert (values.dtype, scale.dtype, scale.shape) == (torch.int8, scale_dtype, (len(weight), 1))
+    error = (values.float() * scale.float() - weight.float()).abs()
+    assert bool((error <= 0.505 * scale.float()).all())
+    assert int(values.abs().max()) >= 126
+
+
+def test_a_channel_of_zeros_rounds_to_zeros() -> None:
+    values, scale = round_to_int8(torch.zeros(2, 4, dtype=torch.bfloat16), torch.bfloat16)
+    assert not values.any()
+    assert bool(torch.isfinite(scale).all())
+
+
+@given(values=st.lists(st.integers(-128, 127), min_size=4, max_size=4))
+def test_packing_puts_the_first_value_into_the_lowest_bits(values: list[int]) -> None:
+    word = int(pack_int8(torch.tensor([values], dtype=torch.int8))[0, 0])
+    assert [((word >> (8 * i)) & 0xFF) - 128 for i in range(4)] == values
