@@ -13,12 +13,13 @@ import fcntl
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Dict, List
+from typing import Any, Dict, List
 
 ROOT = Path(__file__).resolve().parents[2]
 VENV = ROOT / ".venv"
@@ -84,6 +85,7 @@ def step_environment() -> Dict[str, str]:
 
 def attempt(log: Path, commands: Sequence[Sequence[str]], environment: Dict[str, str]) -> bool:
     """Run all commands at once, their output in one log; true if each succeeded."""
+    options: Dict[str, Any] = {"env": environment, "cwd": VENV, "close_fds": False}
     with log.open("a", encoding="utf-8") as out:
         for command in commands:
             out.write("$ " + " ".join(command) + "\n")
@@ -91,7 +93,7 @@ def attempt(log: Path, commands: Sequence[Sequence[str]], environment: Dict[str,
         running: List[subprocess.Popen[bytes]] = []
         try:
             for command in commands:
-                running.append(subprocess.Popen(command, env=environment, stdout=out, stderr=out, cwd=VENV))
+                running.append(subprocess.Popen(command, stdout=out, stderr=out, **options))
             statuses = [process.wait() for process in running]
             return not any(statuses)
         finally:
@@ -176,6 +178,7 @@ def install() -> None:
     with step(5, "first import of the engine and the workflow") as log:
         if not attempt(log, [[python, "-c", ENGINE_IMPORTS], [python, "-c", WORKFLOW_IMPORTS]], environment):
             raise failed("importing vLLM or Snakemake", log, "The log's last lines say why; vLLM needs x86_64.")
+    shutil.rmtree(VENV / "home", ignore_errors=True)
     STAMP.write_text(wanted_stamp())
 
 
@@ -195,7 +198,10 @@ def main() -> int:
         print(f"setup: Python 3.11 or newer is needed, {sys.executable} is {version}", file=sys.stderr)
         print("Name another one: make setup PYTHON=python3.11", file=sys.stderr)
         return 1
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     lock = os.open(ROOT, os.O_RDONLY)
+    # Inherited, so that an installer which outlives a killed set-up keeps the next one waiting.
+    os.set_inheritable(lock, True)
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
