@@ -5,13 +5,13 @@ Raw values only; whatever can be derived from them is derived when it is needed.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field
 
 from rollout_bench.plan.spec import Spec, Strict
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 """Raised when a field is added, removed or changes its meaning."""
 
 

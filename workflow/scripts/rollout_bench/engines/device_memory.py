@@ -1,0 +1,50 @@
+"""Waiting until an accelerator has released the memory of processes that were ended. Has not run on hardware yet."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from collections.abc import Callable, Collection
+
+from rollout_bench.plan.spec import Platform
+
+LIMIT_S = 50.0
+"""vllm-ascend's own tests wait as long."""
+
+
+def pids_on_device(platform: Platform) -> set[int]:
+    """Pids that hold memory of a device, as its tool names them; empty if the tool is missing or names none."""
+    if platform == "cuda":
+        text = _output("nvidia-smi", "--query-compute-apps=pid", "--format=csv,noheader")
+        return {int(line) for line in text.split() if line.isdigit()}
+    if platform == "ascend":
+        # | NPU  Chip | Process id | Process name | Process memory(MB) |
+        rows = re.findall(r"^\|\s*\d+\s+\d+\s*\|\s*(\d+)\s*\|", _output("npu-smi", "info"), re.MULTILINE)
+        return {int(pid) for pid in rows}
+    return set()
+
+
+def wait_until_released(
+    platform: Platform,
+    pids: Collection[int],
+    limit_s: float = LIMIT_S,
+    holders: Callable[[Platform], set[int]] = pids_on_device,
+) -> bool:
+    """Waits until none of `pids` holds memory of a device, at most `limit_s` seconds; False if some still do.
+
+    In a container the tool may show the host's pids or none; then nothing is found and nothing is waited for.
+    """
+    deadline = time.monotonic() + limit_s
+    while platform != "cpu" and holders(platform) & set(pids):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(1.0)
+    return True
+
+
+def _output(*command: str) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=20).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""

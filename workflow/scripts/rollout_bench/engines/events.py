@@ -1,0 +1,79 @@
+"""What the engine process tells its supervisor: JSON lines over an inherited pipe."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from rollout_bench.plan.spec import Spec, Strict
+from rollout_bench.records.record import EngineFacts, Environment, Flag, Iteration, SequenceRow
+
+Phase = Literal["starting", "importing", "initializing", "warmup", "measuring", "writing"]
+
+
+class Job(Strict):
+    """What the engine process is to do; it reads it from stdin and does nothing before."""
+
+    spec: Spec
+    model: str = Field(description="Local folder or hub id of the weights.")
+    launch: int = Field(description="Index of the launch.")
+
+
+class PhaseBegins(Strict):
+    """The engine process has come to a new phase."""
+
+    event: Literal["phase"] = "phase"
+    phase: Phase
+
+
+class Ready(Strict):
+    """The engine is loaded."""
+
+    event: Literal["ready"] = "ready"
+    import_s: float = Field(description="Importing the engine, in seconds.")
+    init_s: float = Field(description="Constructing the engine, in seconds.")
+    environment: Environment
+    engine: EngineFacts
+    flags: list[Flag]
+    processes: dict[int, str] = Field(description="Pids of the engine's other processes -> what they are.")
+
+
+class IterationDone(Strict):
+    """One pass of the workload is over."""
+
+    event: Literal["iteration"] = "iteration"
+    iteration: Iteration
+    sequences: list[SequenceRow]
+    flags: list[Flag]
+
+
+class Failed(Strict):
+    """The engine process gave up."""
+
+    event: Literal["failed"] = "failed"
+    exception: str = Field(description="Type and text of the exception.")
+
+
+class Done(Strict):
+    """All iterations are delivered."""
+
+    event: Literal["done"] = "done"
+
+
+Event = PhaseBegins | Ready | IterationDone | Failed | Done
+_EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
+
+
+def send(descriptor: int, event: Event) -> None:
+    """Writes `event` as one line to the pipe."""
+    content = (event.model_dump_json() + "\n").encode()
+    while content:
+        content = content[os.write(descriptor, content) :]
+
+
+def parse(line: bytes) -> Event:
+    """The event in `line`; raises `ValueError` where there is none."""
+    return _EVENT.validate_python(json.loads(line))

@@ -1,0 +1,80 @@
+"""From the engine's events to the record of an offline launch."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from rollout_bench.engines.events import Done, Event, IterationDone, PhaseBegins, Ready
+from rollout_bench.engines.log_reader import read_log
+from rollout_bench.engines.progress import Progress
+from rollout_bench.plan.spec import Spec
+from rollout_bench.records.record import SCHEMA_VERSION, Flag, Iteration, Record, SequenceRow, Startup
+from rollout_bench.records.store import sequences_path
+
+
+def clock() -> str:
+    """Now in UTC, ISO 8601."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
+
+
+class Measurement:
+    """Collects what the engine process delivers.
+
+    Args:
+        spec: what is measured.
+        launch: index of the launch.
+        progress: is told of every phase and iteration.
+    """
+
+    def __init__(self, spec: Spec, launch: int, progress: Progress) -> None:
+        self._spec = spec
+        self._launch = launch
+        self._progress = progress
+        self._started_at = clock()
+        self._began = time.monotonic()
+        self._wall_s = 0.0
+        self._ready: Ready | None = None
+        self._iterations: list[Iteration] = []
+        self._sequences: list[SequenceRow] = []
+        self._flags: list[Flag] = []
+
+    def take(self, event: Event) -> None:
+        """Takes one event."""
+        if isinstance(event, PhaseBegins):
+            self._progress.phase(event.phase)
+        elif isinstance(event, Ready):
+            self._ready = event
+            self._flags += event.flags
+        elif isinstance(event, IterationDone):
+            self._iterations.append(event.iteration)
+            self._sequences += event.sequences
+            self._flags += event.flags
+            self._progress.iteration(event.iteration)
+        elif isinstance(event, Done):
+            self._wall_s = time.monotonic() - self._began
+
+    def record(self, log: str, path: Path) -> tuple[Record, list[SequenceRow]]:
+        """The record that is to lie at `path` and its sequences, once the engine delivered all; `log` is its output."""
+        assert self._ready is not None, "the engine delivered iterations before it was ready"
+        reported = read_log(log)
+        facts = self._ready.engine
+        tokens = reported.pop("kv_cache_tokens", None)
+        if facts.kv_cache_tokens is None and tokens is not None:
+            facts = facts.model_copy(update={"kv_cache_tokens": int(tokens)})
+        record = Record(
+            schema_version=SCHEMA_VERSION,
+            measurement_version=self._spec.measurement_version,
+            key=self._spec.key(),
+            launch=self._launch,
+            started_at=self._started_at,
+            wall_s=self._wall_s,
+            spec=self._spec,
+            environment=self._ready.environment,
+            engine=facts,
+            startup=Startup(import_s=self._ready.import_s, init_s=self._ready.init_s, reported=reported),
+            iterations=self._iterations,
+            validity=self._flags,
+            sequences_file=sequences_path(path).name,
+        )
+        return record, self._sequences

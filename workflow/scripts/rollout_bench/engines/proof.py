@@ -1,0 +1,100 @@
+"""Doubts about a launch: what is compared with what was asked, and the sentence for each difference."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+
+from rollout_bench.plan.spec import QuantSpec, WorkloadSpec
+from rollout_bench.records.record import EngineFacts, Flag, Iteration, SequenceRow
+
+PROVEN_SHARE = 0.9
+"""Share of the linear layers' bytes that must have the quantization's data type."""
+
+
+def quant_flags(quant: QuantSpec, engine: EngineFacts) -> list[Flag]:
+    """A flag if the loaded weights do not prove `quant`."""
+    weights = engine.weights_bytes_by_dtype.linear
+    total = sum(weights.values())
+    proven = sum(weights.get(dtype, 0) for dtype in quant.linear_dtypes)
+    seen = ", ".join(f"{size / 1e6:.1f} MB {dtype}" for dtype, size in sorted(weights.items())) or "none seen"
+    flags = []
+    if total == 0 or proven < PROVEN_SHARE * total:
+        share = 100 * proven / total if total else 0.0
+        flags.append(
+            _invalid(
+                "quant_not_proven",
+                f"{quant.name} wants {' or '.join(quant.linear_dtypes)} weights in the linear layers; "
+                f"{share:.0f} % of their bytes are ({seen}).",
+            )
+        )
+    strangers = {name: n for name, n in engine.linear_methods.items() if not re.search(quant.linear_method, name)}
+    if strangers or not engine.linear_methods:
+        named = ", ".join(f"{name} ({n} layers)" for name, n in sorted(strangers.items())) or "no linear layers"
+        flags.append(
+            _invalid(
+                "quant_not_proven",
+                f"{quant.name} wants linear methods that match '{quant.linear_method}'; saw {named}.",
+            )
+        )
+    return flags
+
+
+def token_flags(workload: WorkloadSpec, iteration: Iteration, rows: list[SequenceRow]) -> list[Flag]:
+    """A flag if `iteration` brought back other tokens than were asked for."""
+    asked = workload.prompts * workload.samples_per_prompt
+    problems = []
+    if len(rows) != asked:
+        problems.append(f"{len(rows)} sequences instead of {asked}")
+    if wrong := [row for row in rows if row.prompt_tokens != workload.prompt_tokens]:
+        problems.append(
+            f"{len(wrong)} sequences with {wrong[0].prompt_tokens} prompt tokens instead of {workload.prompt_tokens}"
+        )
+    if wrong := [row for row in rows if not _length_as_asked(workload, row)]:
+        limit = "" if workload.ignore_eos else "at most "
+        problems.append(
+            f"{len(wrong)} sequences with {wrong[0].output_tokens} output tokens instead of {limit}{workload.output_tokens}"
+        )
+    if not problems:
+        return []
+    return [_invalid("token_count", f"Iteration {iteration.index} brought {'; '.join(problems)}.")]
+
+
+def prefix_cache_flags(workload: WorkloadSpec, iteration: Iteration, rows: Iterable[SequenceRow]) -> list[Flag]:
+    """A flag if prompt tokens came from the prefix cache that no sibling in `iteration` can have put there.
+
+    The first sample of a prompt finds nothing of it in a cache that was reset; its siblings may find all.
+    """
+    shared = workload.prompts * (workload.samples_per_prompt - 1) * workload.prompt_tokens
+    if iteration.cached_prompt_tokens is not None and iteration.cached_prompt_tokens > shared:
+        return [
+            _invalid(
+                "cross_iteration_prefix_hits",
+                f"Iteration {iteration.index} took {iteration.cached_prompt_tokens} prompt tokens from the prefix "
+                f"cache; samples of one prompt can share {shared} at most.",
+            )
+        ]
+    cached: dict[int, list[int]] = defaultdict(list)
+    for row in rows:
+        if row.cached_prompt_tokens is not None:
+            cached[row.prompt].append(row.cached_prompt_tokens)
+    if warm := [prompt for prompt, tokens in cached.items() if min(tokens) > 0]:
+        return [
+            _invalid(
+                "cross_iteration_prefix_hits",
+                f"Iteration {iteration.index}: {len(warm)} of {workload.prompts} prompts were in the prefix cache "
+                "before their first sample ran.",
+            )
+        ]
+    return []
+
+
+def _length_as_asked(workload: WorkloadSpec, row: SequenceRow) -> bool:
+    if workload.ignore_eos:
+        return row.output_tokens == workload.output_tokens
+    return 0 < row.output_tokens <= workload.output_tokens
+
+
+def _invalid(code: str, sentence: str) -> Flag:
+    return Flag(code=code, severity="invalid", sentence=sentence)

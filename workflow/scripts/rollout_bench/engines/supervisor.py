@@ -1,0 +1,239 @@
+"""The supervisor: starts the engine process under a guardian, listens to it, and ends its group whatever happens.
+
+supervisor  --- job (stdin) --->  engine process (session of its own) --- engine core, workers
+    |       <-- events (pipe) ---
+    +--- pipe held open --->  guardian (session of its own; ends the engine's session at end of file)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from rollout_bench.engines import device_memory
+from rollout_bench.engines.events import Done, Event, Failed, Job, PhaseBegins, Ready, parse
+from rollout_bench.engines.failures import CRASH_FIX, Cause, diagnose, died
+from rollout_bench.engines.guardian import Guardian
+from rollout_bench.engines.processes import Watch, group_of, members
+
+PATIENCE_S = 20.0
+"""How long the engine process may take to notice that another process of the engine ended."""
+
+POLL_S = 0.5
+"""How often the end of processes is looked for where the kernel has no pidfd."""
+
+LOG_TAIL_BYTES = 400_000
+
+
+class LaunchFailed(Exception):
+    """The launch brought no measurement.
+
+    Args:
+        phase: what it was doing.
+        cause: why it failed.
+    """
+
+    def __init__(self, phase: str, cause: Cause) -> None:
+        self.phase = phase
+        self.cause = cause
+        super().__init__(cause.cause)
+
+
+class _EngineEnded(Exception):
+    """The engine process ended without a word."""
+
+
+class Interrupted(Exception):
+    """A signal asked this process to end.
+
+    Args:
+        number: the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        super().__init__(signal.Signals(number).name)
+
+
+@contextlib.contextmanager
+def signals_as_descriptor() -> Iterator[int]:
+    """While it holds, SIGINT, SIGTERM and SIGHUP are bytes to read from the descriptor and do nothing else."""
+    reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda *_: None) for number in numbers}
+    woken = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    try:
+        yield reading
+    finally:
+        signal.set_wakeup_fd(woken)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(reading)
+        os.close(writing)
+
+
+@dataclass
+class Launch:
+    """One run of the engine process.
+
+    Args:
+        module: the engine process's module, run with `python -m`.
+        job: what it is to do.
+        log: takes the engine's output.
+        environment: its environment.
+        timeout_s: limit for the whole launch in seconds.
+        signals: descriptor from `signals_as_descriptor`.
+    """
+
+    module: str
+    job: Job
+    log: Path
+    environment: dict[str, str]
+    timeout_s: float
+    signals: int
+    _phase: str = "starting"
+    _began: float = field(default_factory=time.monotonic)
+    _children: list[Watch] = field(default_factory=list)
+    _child_ended: tuple[str, float] | None = None
+
+    def run(self, listen: Callable[[Event], None]) -> None:
+        """Runs the engine process and hands each of its events to `listen`, until all iterations are delivered.
+
+        When it returns or raises, no process of the engine is left.
+
+        Raises:
+            LaunchFailed: the engine failed, ended, or ran past the limit.
+            Interrupted: a signal came.
+        """
+        oom_before = _oom_kills()
+        with self.log.open("wb") as log:
+            guardian = Guardian(log, self.environment)
+            try:
+                process, events = self._start(log)
+            except BaseException:
+                guardian.end()
+                raise
+            group = group_of(process.pid)
+            guardian.watch(group)
+            engine = Watch(process.pid, "engine process")
+            try:
+                assert process.stdin is not None
+                with contextlib.suppress(BrokenPipeError), process.stdin as job:
+                    job.write(self.job.model_dump_json().encode())
+                with open(events, "rb", buffering=0) as pipe:
+                    self._listen(engine, guardian, pipe, listen)
+            except _EngineEnded:
+                guardian.end()
+                cause = died(process.wait(), self._log_tail(), _oom_kills() > oom_before)
+                raise LaunchFailed(self._phase, cause) from None
+            finally:
+                pids = members(group)
+                guardian.end()
+                process.wait()
+                for watch in (engine, *self._children):
+                    watch.close()
+                device_memory.wait_until_released(self.job.spec.platform, pids)
+
+    def _start(self, log: IO[bytes]) -> tuple[subprocess.Popen[bytes], int]:
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", self.module, str(writing)],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=self.environment,
+                pass_fds=[writing],
+                start_new_session=True,
+            )
+        finally:
+            os.close(writing)
+        return process, reading
+
+    def _listen(self, engine: Watch, guardian: Guardian, pipe: IO[bytes], listen: Callable[[Event], None]) -> None:
+        watching = Watch(guardian.pid, "guardian")
+        told, waiting = True, b""
+        try:
+            while True:
+                readable = self._wait(engine, watching, [pipe.fileno()] if told else [])
+                if self.signals in readable:
+                    raise Interrupted(os.read(self.signals, 1)[0])
+                if watching.ended() and guardian.replace_if_dead():
+                    watching.close()
+                    watching = Watch(guardian.pid, "guardian")
+                if pipe.fileno() in readable:
+                    content = os.read(pipe.fileno(), 1 << 20)
+                    told = bool(content)
+                    *lines, waiting = (waiting + content).split(b"\n")
+                    for line in lines:
+                        event = parse(line)
+                        self._take(event)
+                        listen(event)
+                        if isinstance(event, Done):
+                            return
+                elif engine.ended():  # and the pipe has nothing left to say
+                    raise _EngineEnded
+                self._check_children()
+        finally:
+            watching.close()
+
+    def _wait(self, engine: Watch, guardian: Watch, descriptors: list[int]) -> list[int]:
+        """Sleeps until something happens; the descriptors that are readable then."""
+        watches = [engine, guardian, *self._children]
+        held = [watch.descriptor for watch in watches if watch.descriptor is not None]
+        deadline = self._began + self.timeout_s
+        if self._child_ended is not None:
+            deadline = min(deadline, self._child_ended[1] + PATIENCE_S)
+        left_s = deadline - time.monotonic()
+        if left_s > 0:
+            nap_s = left_s if len(held) == len(watches) else min(left_s, POLL_S)
+            return select.select([self.signals, *descriptors, *held], [], [], nap_s)[0]
+        if self._child_ended is not None:
+            cause = f"{self._child_ended[0]}, a process of the engine, ended"
+            raise LaunchFailed(self._phase, Cause("crash", cause, CRASH_FIX))
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(engine.pid, signal.SIGUSR1)  # has it write to the log where it hangs
+            time.sleep(0.5)
+        cause = f"the launch hung in phase {self._phase}: not done after {self.timeout_s:g} s"
+        fix = "read the end of the log for where it hung; raise timeout_s if the machine is slow or the model large"
+        raise LaunchFailed(self._phase, Cause("timeout", cause, fix))
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, PhaseBegins):
+            self._phase = event.phase
+        elif isinstance(event, Ready):
+            self._children = [Watch(pid, name) for pid, name in event.processes.items()]
+        elif isinstance(event, Failed):
+            raise LaunchFailed(self._phase, diagnose(event.exception, self._log_tail()))
+
+    def _check_children(self) -> None:
+        """Notes the first other process of the engine that ended, so that a hang after it stays short."""
+        for watch in [watch for watch in self._children if watch.ended()]:
+            self._children.remove(watch)
+            watch.close()
+            self._child_ended = self._child_ended or (watch.name, time.monotonic())
+
+    def _log_tail(self) -> str:
+        with self.log.open("rb") as file:
+            file.seek(max(0, self.log.stat().st_size - LOG_TAIL_BYTES))
+            return file.read().decode(errors="replace")
+
+
+def _oom_kills() -> int:
+    """How many processes of this cgroup, or else of the machine, the kernel has ended for want of memory."""
+    total = 0
+    for path, name in (("/sys/fs/cgroup/memory.events", "oom_kill"), ("/proc/vmstat", "oom_kill")):
+        with contextlib.suppress(OSError, ValueError):
+            for line in Path(path).read_text().splitlines():
+                if line.split()[0] == name:
+                    total += int(line.split()[1])
+    return total

@@ -1,0 +1,167 @@
+"""What is asked of vLLM's `LLM`: load, say what was loaded, and generate one timed iteration."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import time
+from collections import Counter
+from typing import Any
+
+from rollout_bench.engines.settings import kv_cache_tokens, resolved_settings, world_size
+from rollout_bench.plan.spec import Spec, WorkloadSpec
+from rollout_bench.records.record import EngineFacts, Iteration, SequenceRow, WeightBytes
+from rollout_bench.workloads.prompts import prompts
+
+CENSUS = "rollout_bench.engines.census.WeightCensus"
+
+
+class Engine:
+    """A loaded vLLM engine.
+
+    Args:
+        spec: what to measure.
+        model: local folder or hub id of the weights.
+    """
+
+    def __init__(self, spec: Spec, model: str) -> None:
+        from vllm import LLM
+
+        defaults = {"skip_tokenizer_init": True, "disable_log_stats": False, "worker_extension_cls": CENSUS}
+        self._llm: Any = LLM(model=model, **{**defaults, **spec.engine.args})
+        self._spec = spec
+        self._config: Any = self._llm.llm_engine.vllm_config
+        self.world_size = world_size(self._config)
+        self.vocabulary = int(self._config.model_config.get_vocab_size())
+
+    def facts(self) -> tuple[EngineFacts, dict[str, Any], dict[int, str]]:
+        """What was loaded, the device as a worker sees it, and the engine's other processes."""
+        ranks: list[dict[str, Any]] = self._llm.collective_rpc("rollout_bench_census")
+        linear: Counter[str] = Counter()
+        other: Counter[str] = Counter()
+        methods: Counter[str] = Counter()
+        for rank in ranks:
+            linear.update(rank["linear"])
+            other.update(rank["other"])
+        for rank in ranks[:: int(self._config.parallel_config.tensor_parallel_size)]:
+            methods.update(rank["linear_methods"])  # tensor parallel ranks hold parts of the same layers
+        settings = resolved_settings(self._config)
+        settings["attention_backends"] = sorted({name for rank in ranks for name in rank["attention_backends"]})
+        facts = EngineFacts(
+            resolved=settings,
+            kv_cache_tokens=kv_cache_tokens(self._config),
+            weights_bytes_by_dtype=WeightBytes(linear=dict(linear), other=dict(other)),
+            linear_methods=dict(methods),
+        )
+        processes = {child.pid: child.name for child in multiprocessing.active_children() if child.pid is not None}
+        processes.update({rank["pid"]: "worker" for rank in ranks})
+        return facts, ranks[0], processes
+
+    def iterate(self, launch: int, index: int) -> tuple[Iteration, list[SequenceRow], dict[str, int]]:
+        """Generates one iteration.
+
+        Returns:
+            The iteration, one row per sequence, and by how much the engine's own counters rose meanwhile.
+        """
+        from vllm import SamplingParams
+
+        workload = self._spec.workload
+        samples = workload.samples_per_prompt
+        each = samples if workload.requests == "per_sequence" else 1
+        requests = [
+            {"prompt_token_ids": prompt}
+            for prompt in prompts(workload, self.vocabulary, launch, index)
+            for _ in range(each)
+        ]
+        # ignore_eos alone fixes the length; min_tokens would add a logits processor that verl's requests don't have.
+        sampling = SamplingParams(
+            n=samples // each,
+            temperature=workload.temperature,
+            top_p=workload.top_p,
+            top_k=workload.top_k,
+            max_tokens=workload.output_tokens,
+            ignore_eos=workload.ignore_eos,
+            stop_token_ids=None if workload.ignore_eos else self._end_of_text(),
+            detokenize=False,
+            logprobs=workload.logprobs,
+        )
+        self._reset_prefix_cache()
+        before = self._counters()
+        gc.collect()
+        began = time.monotonic()
+        start = time.perf_counter()
+        outputs: list[Any] = self._llm.generate(requests, sampling, use_tqdm=False)
+        elapsed_s = time.perf_counter() - start
+        risen = self._counters()
+        risen.subtract(before)
+        rows = sequence_rows(outputs, workload, index, began)
+        cached = [row.cached_prompt_tokens for row in rows if row.cached_prompt_tokens is not None]
+        iteration = Iteration(
+            index=index,
+            warmup=index < self._spec.measuring.warmup_iterations,
+            elapsed_s=elapsed_s,
+            requests=len(requests),
+            sequences=len(rows),
+            prompt_tokens=sum(row.prompt_tokens for row in rows),
+            cached_prompt_tokens=sum(cached) if len(cached) == len(rows) else risen.get("vllm:prefix_cache_hits"),
+            output_tokens=sum(row.output_tokens for row in rows),
+        )
+        return iteration, rows, dict(risen)
+
+    def _reset_prefix_cache(self) -> None:
+        for _ in range(20):  # the blocks of the last request are freed a moment after its output
+            if self._llm.reset_prefix_cache() is not False:
+                return
+            time.sleep(0.05)
+        raise RuntimeError("the prefix cache cannot be reset: blocks are still in use after all requests ended")
+
+    def _end_of_text(self) -> list[int]:
+        # Without a tokenizer vLLM does not know the end of text; the model's config does.
+        said = getattr(self._config.model_config.hf_text_config, "eos_token_id", None)
+        return [int(i) for i in said] if isinstance(said, list | tuple) else [] if said is None else [int(said)]
+
+    def _counters(self) -> Counter[str]:
+        totals: Counter[str] = Counter()
+        for metric in self._llm.get_metrics():
+            if metric.name in ("vllm:prefix_cache_hits", "vllm:num_preemptions"):
+                totals[metric.name] += int(metric.value)
+        return totals
+
+
+def sequence_rows(outputs: list[Any], workload: WorkloadSpec, iteration: int, began: float) -> list[SequenceRow]:
+    """One row per generated sequence.
+
+    Args:
+        outputs: vLLM's RequestOutputs, in the order of the requests.
+        workload: what was asked.
+        iteration: index of the iteration.
+        began: its beginning on the monotonic clock, which vLLM's engine core uses too.
+    """
+    single = workload.requests == "per_sequence"
+    each = workload.samples_per_prompt if single else 1
+    rows = []
+    for number, output in enumerate(outputs):
+        alone = len(output.outputs) == 1  # of n samples in one request only one's statistics survive
+        stats = output.metrics if alone else None
+        for position, completion in enumerate(output.outputs):
+            rows.append(
+                SequenceRow(
+                    iteration=iteration,
+                    prompt=number // each,
+                    sample=number % each if single else position,
+                    prompt_tokens=len(output.prompt_token_ids or ()),
+                    cached_prompt_tokens=output.num_cached_tokens if alone else None,
+                    output_tokens=len(completion.token_ids),
+                    finish_reason=completion.finish_reason,
+                    queued_s=_since(began, stats, "queued_ts"),
+                    scheduled_s=_since(began, stats, "scheduled_ts"),
+                    first_token_s=_since(began, stats, "first_token_ts"),
+                    last_token_s=_since(began, stats, "last_token_ts"),
+                )
+            )
+    return rows
+
+
+def _since(began: float, stats: Any, name: str) -> float | None:
+    moment = getattr(stats, name, 0.0) or 0.0
+    return round(moment - began, 6) if moment > 0.0 else None

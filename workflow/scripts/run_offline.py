@@ -1,0 +1,196 @@
+#!/usr/bin/env python3
+"""Measures one launch: starts the engine, runs warm-up and measured iterations, writes the record.
+
+Runs in any Python that has vLLM; needs no Snakemake. Everything that the engine starts ends with this command,
+also when it is killed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+
+from rollout_bench.engines.environment import version
+from rollout_bench.engines.events import Job
+from rollout_bench.engines.failures import Cause
+from rollout_bench.engines.model_folder import is_local, missing
+from rollout_bench.engines.offline import Measurement, clock
+from rollout_bench.engines.processes import die_with_parent
+from rollout_bench.engines.progress import Progress, say
+from rollout_bench.engines.supervisor import Interrupted, Launch, LaunchFailed, signals_as_descriptor
+from rollout_bench.errors import UserError, run_command
+from rollout_bench.plan.spec import Spec, read_spec
+from rollout_bench.records.record import SCHEMA_VERSION, Failure
+from rollout_bench.records.store import failure_path, write_failure, write_record
+
+WORKER = "rollout_bench.engines.offline_worker"
+EXPERIMENT = re.compile(r"-[0-9a-f]{8}$")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Exit status: 0 measured; 1 failed (two lines say why and what to do); 130 or 143 interrupted.",
+    )
+    parser.add_argument("--spec", type=Path, required=True, metavar="FILE", help="spec.json of the experiment")
+    parser.add_argument("--model", required=True, metavar="MODEL", help="folder with the weights, or hub id")
+    parser.add_argument("--launch", type=int, required=True, metavar="I", help="index of the launch, from 0")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="record to write, results/offline/<experiment>/launch-<i>.json; one row per sequence goes beside it",
+    )
+    parser.add_argument("--log", type=Path, required=True, metavar="FILE", help="takes the engine's output")
+    parser.add_argument(
+        "--timeout-s",
+        type=float,
+        default=3600.0,
+        metavar="SECONDS",
+        help="limit for the whole launch; past it the launch has failed (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--progress",
+        type=Path,
+        metavar="FILE",
+        help="all launches of the plan, for the progress lines: "
+        '{"launches": [{"record": PATH, "expected_s": SECONDS}, ...]}',
+    )
+    parser.add_argument(
+        "--die-with-parent",
+        type=int,
+        metavar="PID",
+        help="end when this process, which must be the parent, ends in whatever way (in a shell: $PPID before exec)",
+    )
+    return parser.parse_args()
+
+
+def check_arguments(arguments: argparse.Namespace, spec: Spec) -> None:
+    """Raises `UserError` where the arguments contradict each other or the spec."""
+    folder = arguments.out.absolute().parent.name
+    if EXPERIMENT.search(folder) and folder != spec.experiment():
+        raise UserError(
+            f"{arguments.out}: the spec {arguments.spec} is of experiment {spec.experiment()}, not {folder}",
+            "give the spec.json that lies beside the record, or let the workflow write both again",
+        )
+    if arguments.launch < 0 or (
+        re.fullmatch(r"launch-\d+\.json", arguments.out.name)
+        and arguments.out.name != f"launch-{arguments.launch}.json"
+    ):
+        raise UserError(
+            f"--launch {arguments.launch} does not fit --out {arguments.out}",
+            f"give --out .../launch-{abs(arguments.launch)}.json",
+        )
+    if not arguments.timeout_s > 0:
+        raise UserError(f"--timeout-s {arguments.timeout_s:g} is no time", "give a number of seconds above 0")
+
+
+def engine_environment(spec: Spec, model: str) -> dict[str, str]:
+    """The engine's environment: this process's, what the engine needs, and what the spec sets (which wins)."""
+    environment = dict(os.environ)
+    scripts = str(Path(__file__).resolve().parent)
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [scripts, environment.get("PYTHONPATH")]))
+    environment["VLLM_NO_USAGE_STATS"] = "1"
+    environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1" if spec.engine.multiprocess else "0"
+    if spec.platform == "cpu":
+        environment["VLLM_TARGET_DEVICE"] = "cpu"
+    if is_local(model):
+        environment["HF_HUB_OFFLINE"] = "1"
+    return {**environment, **spec.engine.environment}
+
+
+def check_before_start(spec: Spec, model: str) -> Cause | None:
+    """What speaks against starting the engine at all; None if nothing does."""
+    for name, wanted in {spec.engine.name: spec.engine.version, **spec.engine.plugins}.items():
+        found = version(name)
+        if found != wanted:
+            cause = f"the plan is for {name} {wanted}; {sys.executable} has {found or 'none'}"
+            return Cause("engine_version", cause, "install that version, or plan again for the one that is there")
+    return missing(model, str(spec.engine.args.get("load_format", "auto")))
+
+
+def measure(arguments: argparse.Namespace, spec: Spec, signals: int) -> None:
+    """Runs the launch and writes its record.
+
+    Raises:
+        LaunchFailed: there is no measurement.
+        Interrupted: a signal came before there was one.
+        UserError: the record cannot be written.
+    """
+    model = str(Path(arguments.model).expanduser()) if is_local(arguments.model) else arguments.model
+    obstacle = check_before_start(spec, model)
+    if obstacle is not None:
+        raise LaunchFailed("starting", obstacle)
+    progress = Progress(spec, arguments.launch, arguments.out, arguments.progress)
+    measurement = Measurement(spec, arguments.launch, progress)
+    launch = Launch(
+        module=WORKER,
+        job=Job(spec=spec, model=model, launch=arguments.launch),
+        log=arguments.log,
+        environment=engine_environment(spec, model),
+        timeout_s=arguments.timeout_s,
+        signals=signals,
+    )
+    launch.run(measurement.take)
+    record, sequences = measurement.record(arguments.log.read_text(errors="replace"), arguments.out)
+    write_record(arguments.out, record, sequences)
+
+
+def fail(arguments: argparse.Namespace, spec: Spec, phase: str, cause: Cause) -> UserError:
+    """Leaves a failure file where the record belongs to an experiment folder; returns the error to show."""
+    if EXPERIMENT.search(arguments.out.absolute().parent.name):
+        failure = Failure(
+            schema_version=SCHEMA_VERSION,
+            experiment=spec.experiment(),
+            launch=arguments.launch,
+            failed_at=clock(),
+            phase=phase,
+            category=cause.category,
+            cause=cause.cause,
+            fix=cause.fix,
+            log=str(arguments.log),
+        )
+        try:
+            write_failure(arguments.out, failure)
+        except UserError as error:
+            say(str(error))
+    name = f"{spec.model.name} {spec.quant.name} {spec.workload.name} launch {arguments.launch}"
+    return UserError(f"{name}: {phase}: {cause.cause}", f"{cause.fix} (log: {arguments.log})")
+
+
+def main() -> int:
+    """Runs the command; see --help for its exit status."""
+    arguments = parse_arguments()
+    with signals_as_descriptor() as signals:
+        if arguments.die_with_parent is not None:
+            die_with_parent(signal.SIGTERM)
+            if os.getppid() != arguments.die_with_parent:
+                return 128 + signal.SIGTERM
+        spec = read_spec(arguments.spec)
+        check_arguments(arguments, spec)
+        try:
+            arguments.log.parent.mkdir(parents=True, exist_ok=True)
+            measure(arguments, spec, signals)
+        except LaunchFailed as error:
+            raise fail(arguments, spec, error.phase, error.cause) from None
+        except UserError as error:
+            raise fail(arguments, spec, "writing", Cause("not_written", error.problem, error.remedy)) from None
+        except OSError as error:
+            cause = Cause("not_written", f"{error.filename}: {error.strerror}", "check the file system and permissions")
+            raise fail(arguments, spec, "starting", cause) from None
+        except Interrupted as error:
+            say(f"interrupted by {error}: the engine was ended, nothing was written")
+            return 128 + error.number
+        failure_path(arguments.out.absolute()).unlink(missing_ok=True)
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)
