@@ -81,7 +81,7 @@ def _told(error: ErrorDetails) -> UserError:
     if error["type"] == "string_pattern_mismatch" or error["type"] == "string_too_long":
         return UserError(
             f"config: {where}: {_short(value)} can't be a name",
-            "use up to 60 letters, digits, '.', '+' and '-', beginning with a letter or digit: it becomes part of a path",
+            "use up to 60 letters, digits, '.', '+' and '-', the first a letter or digit: it becomes part of a path",
         )
     if error["type"] == "literal_error":
         return UserError(

@@ -28,7 +28,10 @@ _MADE = "<!-- Made by `make docs` from the code; changes here are lost. -->\n\n"
 def schemas() -> dict[str, str]:
     """Name -> JSON schema of everything that is read from a file."""
     return {
-        name: json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()}, indent=2) + "\n"
+        name: json.dumps(
+            {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()}, indent=2
+        )
+        + "\n"
         for name, model in MODELS.items()
     }
 
@@ -36,7 +39,9 @@ def schemas() -> dict[str, str]:
 def config_page() -> str:
     """Every key of the config: type, default, meaning."""
     return (
-        "# The config\n\n" + _MADE + "Keys of `config.yaml` and of every config laid over it with `--configfile` or `--config`.\n"
+        "# The config\n\n"
+        + _MADE
+        + "Keys of `config.yaml` and of every config laid over it with `--configfile` or `--config`.\n"
         "Lists are replaced by what is laid over them, mappings are merged. `<name>` is a name of your choice.\n"
         "The schema is `workflow/schemas/config.schema.json`.\n\n"
         + _table(Config)
@@ -116,7 +121,13 @@ def _type(schema: dict[str, Any], field: dict[str, Any]) -> str:
         return "mapping"
     if field.get("type") == "array":
         return f"list of {_type(schema, field.get('items', {}))}"
-    names = {"object": "mapping", "string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"}
+    names = {
+        "object": "mapping",
+        "string": "text",
+        "integer": "whole number",
+        "number": "number",
+        "boolean": "true or false",
+    }
     bounds = [f"{sign} {field[key]}" for key, sign in _BOUNDS.items() if key in field]
     return " ".join([names.get(str(field.get("type", "any value")), str(field.get("type", "any value"))), *bounds])
 

@@ -1,0 +1,128 @@
+"""The command lines that users type: each is planned as they expect, each wrong one told in two lines."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import yaml
+from bad_configs import BAD_OVERLAYS, Bad
+from workspace import Workspace
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    return Workspace(tmp_path_factory.mktemp("workspace"))
+
+
+def experiments(workspace: Workspace, *arguments: str) -> list[dict]:
+    """Specs that a real run with these arguments puts on disk (it only prints the plan)."""
+    done = workspace.snakemake("plan", *arguments)
+    assert done.returncode == 0, done.stdout
+    plan = yaml.safe_load((workspace.path / "results/plan.json").read_text())
+    folders = [workspace.path / "results" / e["mode"] / e["experiment"] for e in plan["experiments"]]
+    return [yaml.safe_load((folder / "spec.json").read_text()) for folder in folders]
+
+
+def test_a_dry_run_of_the_default_config_measures_each_quant_in_each_launch(workspace: Workspace):
+    jobs = workspace.planned()
+    assert jobs["offline"] == 6
+    assert jobs["checkpoint"] == 2
+
+
+def test_quants_can_be_chosen_on_the_command_line_after_the_target(workspace: Workspace):
+    assert workspace.measurements("results/summary.md", "--config", "quants=[bf16,w8a8]") == 4
+
+
+def test_the_order_of_lists_and_keys_changes_no_experiment(workspace: Workspace):
+    before = {yaml.safe_dump(spec) for spec in experiments(workspace)}
+    reordered = {yaml.safe_dump(spec) for spec in experiments(workspace, "--config", "quants=[w8a8,bf16,w8a16]")}
+    assert before == reordered
+
+
+def test_the_diagnostic_config_measures_four_prompts_once(workspace: Workspace):
+    (spec,) = experiments(workspace, "--configfile", "configs/diagnostic.yaml")
+    assert spec["workload"]["prompts"] == 4
+    assert spec["quant"]["name"] == "bf16"
+
+
+@pytest.mark.parametrize("config", ["cuda", "ascend"])
+def test_the_full_matrix_lists_what_it_skips(workspace: Workspace, config: str):
+    done = workspace.snakemake("plan", "--configfile", f"configs/{config}.yaml")
+    assert "8 combinations" not in done.stdout
+    assert "skipped: offline qwen3-30b-a3b w8a16 verl-default: qwen3-30b-a3b has no weights for w8a16" in done.stdout
+    assert "0 of 24 launches done" in done.stdout
+
+
+def test_every_rule_says_what_it_does(workspace: Workspace):
+    listed = workspace.snakemake("--list-rules", "--quiet").stdout
+    lines = [line for line in listed.splitlines() if " (" in line]
+    assert {"all", "offline", "summary", "plan", "check"} <= {line.split()[0] for line in lines}
+
+
+@pytest.mark.parametrize("bad", BAD_OVERLAYS[::4], ids=lambda bad: bad.name)
+def test_a_wrong_config_file_stops_snakemake_in_two_lines(workspace: Workspace, tmp_path: Path, bad: Bad):
+    overlay = tmp_path / "bad.yaml"
+    overlay.write_text(bad.overlay)
+    done = workspace.snakemake("-n", "--configfile", str(overlay))
+    assert_two_lines(done.stdout, done.returncode, bad.problem, bad.remedy)
+
+
+BAD_COMMAND_LINES = [
+    (["--config", "quants=bf16"], "write [bf16]", "docs/reference"),
+    (["--config", "quants=[w8a9]"], "quant 'w8a9' is not defined", "did you mean 'w8a8'?"),
+    (["--config", "quants=[]"], "quants: is an empty list", "docs/reference"),
+    (["--config", "qunats=[bf16]"], "qunats: there is no such key", "'quants'"),
+    (["--config", "launches=-3"], "launches", "docs/reference"),
+    (["--config", "launches=x"], "launches: 'x'", "docs/reference"),
+    (["--config", "models=[../x]"], "can't be a name", "letters, digits"),
+    (["--config", "engine={python: /nowhere}"], "/nowhere does not run", "engine.python"),
+    (["--config", "engine_args={gpu_memory_utilization: 1.5}"], "gpu_memory_utilization: 1.5", "up to 1"),
+    (["--config", "workload_settings={demo: {prompts: none}}"], "prompts: 'none'", "docs/reference"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "problem", "remedy"), BAD_COMMAND_LINES, ids=lambda x: str(x)[:40])
+def test_a_wrong_command_line_stops_snakemake_in_two_lines(
+    workspace: Workspace, arguments: list[str], problem: str, remedy: str
+):
+    done = workspace.snakemake("-n", *arguments)
+    assert_two_lines(done.stdout, done.returncode, problem, remedy)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"\xff\xfe", "is not UTF-8"),
+        (b"models: [a", "no valid YAML"),
+        (b"- a", "must have keys"),
+        (None, "cannot be read"),
+    ],
+    ids=["not_utf8", "syntax", "a_list", "missing"],
+)
+def test_an_unreadable_default_config_stops_snakemake_in_two_lines(tmp_path: Path, content: bytes | None, problem: str):
+    workspace = Workspace(tmp_path / "workspace")
+    path = workspace.path / "config.yaml"
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    done = workspace.snakemake("-n")
+    assert_two_lines(done.stdout, done.returncode, problem, "mend the file")
+
+
+def test_two_configs_can_be_planned_at_the_same_time(workspace: Workspace):
+    with ThreadPoolExecutor(2) as pool:
+        counts = list(pool.map(lambda _: workspace.measurements(), range(2)))
+    assert counts == [6, 6]
+
+
+def assert_two_lines(output: str, status: int, problem: str, remedy: str) -> None:
+    """Asserts exit status 1, no traceback, and that the two lines are told once, one after the other."""
+    assert status == 1, output
+    assert "Traceback" not in output
+    lines = [line for line in output.splitlines() if not line.startswith(("Using workflow", "Config file"))]
+    assert len(lines) == 2, output
+    assert problem in lines[0]
+    assert lines[1].startswith("  -> ")
+    assert remedy in lines[1]

@@ -1,0 +1,143 @@
+"""A copy of the project in which a test runs snakemake as a user does."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PARTS = ("Snakefile", "config.yaml", "environment.yml", "configs", "profiles", "workflow", "requirements")
+
+TINY = {
+    "models": ["tiny"],
+    "quants": ["bf16", "w8a8"],
+    "workloads": ["short"],
+    "launches": 1,
+    "warmup_iterations": 1,
+    "iterations": 2,
+    "timeout_s": 300,
+    "model_settings": {"tiny": {"synthetic": {"preset": "qwen3-tiny"}}},
+    "workload_settings": {
+        "short": {
+            "prompts": 2,
+            "samples_per_prompt": 2,
+            "prompt_tokens": 16,
+            "output_tokens": 8,
+            "engine_args": {"max_num_seqs": 8, "kv_cache_memory_bytes": 1 << 26, "enforce_eager": True},
+        }
+    },
+}
+"""A matrix that two cores measure in seconds a launch."""
+
+
+class Workspace:
+    """A folder that holds the project; `snakemake` runs there with the environment's own Python."""
+
+    def __init__(self, path: Path, overlay: dict | None = None) -> None:
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+        for part in PARTS:
+            source = REPOSITORY / part
+            if source.is_dir():
+                shutil.copytree(source, path / part, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(source, path / part)
+        if overlay is not None:
+            self.overlay(overlay)
+
+    def overlay(self, settings: dict) -> None:
+        """Lays settings over the default config for good."""
+        from snakemake.utils import update_config
+
+        config = yaml.safe_load((self.path / "config.yaml").read_text())
+        update_config(config, settings)
+        (self.path / "config.yaml").write_text(yaml.safe_dump(config))
+
+    def command(self, *arguments: str) -> list[str]:
+        """The command line of `snakemake` with these arguments."""
+        return [sys.executable, "-m", "snakemake", *arguments]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment that commands run in: bytecode is kept, or each import would compile it again."""
+        kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+        return {**kept, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+    def snakemake(self, *arguments: str, timeout_s: float = 400) -> subprocess.CompletedProcess[str]:
+        """Runs `snakemake` to its end; stdout holds both streams in order."""
+        return subprocess.run(
+            self.command(*arguments),
+            cwd=self.path,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Starts `snakemake` in a process group of its own."""
+        return subprocess.Popen(
+            self.command(*arguments),
+            cwd=self.path,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def planned(self, *arguments: str) -> dict[str, int]:
+        """Rule -> number of jobs that a dry run would run."""
+        done = self.snakemake("-n", *arguments)
+        assert done.returncode == 0, done.stdout
+        table = done.stdout.partition("Job stats:")[2]
+        counts = dict(re.findall(r"^(\w+)\s+(\d+)\s*$", table, flags=re.MULTILINE))
+        return {rule: int(count) for rule, count in counts.items() if rule != "total"}
+
+    def measurements(self, *arguments: str) -> int:
+        """Launches that a dry run would measure."""
+        return self.planned(*arguments).get("offline", 0)
+
+    @property
+    def records(self) -> set[str]:
+        """Records that lie in results/, relative to it."""
+        return {
+            str(path.relative_to(self.path / "results")) for path in self.path.glob("results/offline/*/launch-*.json")
+        }
+
+    @property
+    def failures(self) -> set[str]:
+        """Failure files that lie in results/failures/, relative to it."""
+        return {
+            str(path.relative_to(self.path / "results/failures"))
+            for path in self.path.glob("results/failures/*/*/launch-*.json")
+        }
+
+
+def group_members(group: int) -> list[int]:
+    """Processes of a process group that are alive (zombies are not)."""
+    alive = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[2]) == group and fields[0] != "Z":
+            alive.append(int(stat.parent.name))
+    return alive
+
+
+def end_group(process: subprocess.Popen[str]) -> None:
+    """Kills what `Workspace.start` started, if a test left it."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

@@ -1,0 +1,72 @@
+"""Makes the JSON schemas and the reference pages from the code: config, records, commands, rules.
+
+With --check it changes nothing and exits with 1 where a file is not what it would make.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from rollout_bench.errors import UserError, run_command
+from rollout_bench.reporting.reference import commands_page, config_page, records_page, schemas
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SCRIPTS = Path(__file__).resolve().parent
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="only compare; exit status 1 where a file is out of date")
+    arguments = parser.parse_args()
+    stale = [path for path, content in made() if not path.is_file() or path.read_text() != content]
+    if arguments.check and stale:
+        names = ", ".join(str(path.relative_to(REPOSITORY)) for path in stale)
+        raise UserError(f"not what the code says: {names}", "run `make docs` and commit what it changes")
+    for path, content in made():
+        if path in stale:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content)
+            print(f"wrote {path.relative_to(REPOSITORY)}")
+    return 0
+
+
+def made() -> Iterator[tuple[Path, str]]:
+    """Every generated file with the content it should have."""
+    for name, content in schemas().items():
+        yield REPOSITORY / "workflow" / "schemas" / f"{name}.schema.json", content
+    reference = REPOSITORY / "docs" / "reference"
+    yield reference / "config.md", config_page()
+    yield reference / "records.md", records_page()
+    helps = {script.name: _help_of(script) for script in sorted(SCRIPTS.glob("*.py"))}
+    yield reference / "commands.md", commands_page(helps, _rules())
+
+
+def _help_of(script: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, str(script), "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"COLUMNS": "100", "PATH": str(Path(sys.executable).parent)},
+    )
+    return done.stdout
+
+
+def _rules() -> str:
+    """What `snakemake --list-rules` prints of the rules: name and what it does."""
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--list-rules", "--quiet"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+if __name__ == "__main__":
+    run_command(main)
