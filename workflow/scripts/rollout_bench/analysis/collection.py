@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,7 +95,7 @@ def _planned_experiment(
 ) -> Experiment:
     place = (planned.mode, planned.experiment)
     wanted = range(planned.launches)
-    read = [_checked_record(results, file) for file in records.get(place, []) if file.launch in wanted]
+    read = _read_records(results, [file for file in records.get(place, []) if file.launch in wanted])
     done = {record.launch for record in read}
     open_failures = [
         _checked_failure(results, file)
@@ -112,7 +112,7 @@ def _planned_experiment(
         quant=planned.quant,
         workload=planned.workload,
         planned=planned.launches,
-        records=tuple(read),
+        records=read,
         failures=tuple(open_failures),
         missing=tuple(launch for launch in wanted if launch not in done | failed),
     )
@@ -122,7 +122,7 @@ def _collect_all(results: Path, found: Found) -> Collection:
     records, failures = _by_experiment(found.records.values()), _by_experiment(found.failures.values())
     experiments = []
     for place in sorted(records.keys() | failures.keys()):
-        read = tuple(_checked_record(results, file) for file in records.get(place, []))
+        read = _read_records(results, records.get(place, []))
         done = {record.launch for record in read}
         open_failures = tuple(
             _checked_failure(results, file) for file in failures.get(place, []) if file.launch not in done
@@ -161,12 +161,21 @@ def _checked_failure(results: Path, file: FoundFile) -> Failure:
     return failure
 
 
+def _read_records(results: Path, files: Sequence[FoundFile]) -> tuple[Record, ...]:
+    """The records in `files`, which lie in one experiment's folder."""
+    records = tuple(_checked_record(results, file) for file in files)
+    if records:
+        # Specs with one key are equal, so the first one's names are those of all; hashing each again is slow.
+        _must_match(results / files[0].path, "spec", records[0].spec.experiment(), files[0].experiment)
+    return records
+
+
 def _checked_record(results: Path, file: FoundFile) -> Record:
     """The record in `file`: in its place, with measured iterations and finite times, or a `UserError`."""
     path = results / file.path
     record = read_record(path)
     _must_match(path, "spec.mode", record.spec.mode, file.mode)
-    _must_match(path, "key", record.spec.experiment(), file.experiment)
+    _must_match(path, "key", record.key, file.experiment.rpartition("-")[2])
     _must_match(path, "launch", record.launch, file.launch)
     times = {f"iterations.{i}.elapsed_s": it.elapsed_s for i, it in enumerate(record.iterations)}
     times |= {"startup.import_s": record.startup.import_s, "startup.init_s": record.startup.init_s}
