@@ -41,6 +41,8 @@ for name, arguments in json.loads(sys.argv[1]).items():
     cleanup_dist_env_and_memory()
 print("RESULTS" + json.dumps(results))
 """
+pytestmark = pytest.mark.engine
+
 LOADABLE = (
     ("qwen3-tiny", "bf16"),
     ("qwen3-tiny", "compressed-tensors-w8a8"),
