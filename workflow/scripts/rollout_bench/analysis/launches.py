@@ -13,7 +13,8 @@ class LaunchMeasures:
     """One launch in numbers.
 
     Rates are sums over the measured iterations divided by the sum of their elapsed times.
-    `iteration_output_tokens_per_s` has one value for each measured iteration.
+    `iteration_output_tokens_per_s` has one value for each measured iteration, `warmup_output_tokens_per_s`
+    one for each warm-up iteration, which came before and enters nothing else.
     """
 
     launch: int
@@ -23,6 +24,7 @@ class LaunchMeasures:
     sequences_per_s: float
     iteration_elapsed_s: float
     iteration_output_tokens_per_s: tuple[float, ...]
+    warmup_output_tokens_per_s: tuple[float, ...]
     startup_s: float
     kv_cache_tokens: int | None
     kv_cache_sequences: int | None
@@ -56,6 +58,7 @@ def measure(record: Record) -> LaunchMeasures:
         sequences_per_s=sum(iteration.sequences for iteration in measured) / elapsed_s,
         iteration_elapsed_s=mean([iteration.elapsed_s for iteration in measured]),
         iteration_output_tokens_per_s=tuple(map(output_rate, measured)),
+        warmup_output_tokens_per_s=tuple(output_rate(it) for it in record.iterations if it.warmup),
         startup_s=record.startup.import_s + record.startup.init_s,
         kv_cache_tokens=tokens,
         kv_cache_sequences=None if tokens is None or not sequence_tokens else tokens // sequence_tokens,

@@ -25,6 +25,15 @@ def machine_lines(experiments: Sequence[Experiment]) -> Iterator[str]:
                 yield f"{mode}, {platform}: launches differ in {text}"
 
 
+def hardware(experiments: Sequence[Experiment]) -> str:
+    """The engines and devices in a few words, for a figure: `vllm 0.23.0 on 8 x NVIDIA H200`."""
+    names: dict[str, None] = {}
+    for experiment in experiments:
+        for environment in (record.environment for record in experiment.records):
+            names[f"{environment.engine_name} {environment.engine_version} on {_device(environment)}"] = None
+    return "; ".join(names)
+
+
 def differences(environments: Sequence[Environment]) -> list[str]:
     """Each fact in which `environments` differ, with its values and how many launches have each."""
     flat = [_facts(environment) for environment in environments]
@@ -54,11 +63,14 @@ def _commonest(environments: Sequence[Environment]) -> Environment:
     return next(e for e in environments if str(_facts(e)) == commonest)
 
 
+def _device(environment: Environment) -> str:
+    times = "" if environment.device_count == 1 else f"{environment.device_count} x "
+    return times + environment.device_model
+
+
 def _describe(environment: Environment) -> str:
     plugins = "".join(f", {name} {version}" for name, version in sorted(environment.plugins.items()))
-    device = environment.device_model
-    if environment.device_count != 1:
-        device = f"{environment.device_count} x {device}"
+    device = _device(environment)
     if environment.cpu_model != environment.device_model:
         device += f"; {environment.cpu_model}"
     commit = f", rollout-bench {environment.git_commit[:12]}" if environment.git_commit else ""

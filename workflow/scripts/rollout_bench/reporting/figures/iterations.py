@@ -1,0 +1,92 @@
+"""Throughput of each iteration, in order: what warms up and what drifts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from rollout_bench.analysis.rows import Row
+from rollout_bench.reporting.figures.panels import Group, group_of, group_title
+from rollout_bench.reporting.figures.style import (
+    QuantStyle,
+    message_figure,
+    new_figure,
+    quant_styles,
+    shorten,
+    thousands,
+)
+
+TITLE = "Throughput of each iteration"
+
+MAX_SIDE = 4
+"""Models down and workloads across that fit on a slide."""
+
+
+def iterations_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
+    """Draws output tok/s over the index of the iteration: a panel per model and workload, a line per launch."""
+    rows = [row for row in rows if row.launches]
+    if not rows:
+        return message_figure(TITLE, "Nothing is measured yet.", alarm=alarm)
+    groups = list(dict.fromkeys(map(group_of, rows)))
+    models = list(dict.fromkeys(row.experiment.model for row in rows))
+    notes = ["Line: one launch. Hollow, on grey: warm-up, never counted. The vertical axes do not begin at zero."]
+    if len(groups) > MAX_SIDE or len(models) > MAX_SIDE:
+        notes.append(f"Not shown for want of room: some of {len(models)} models and {len(groups)} workloads.")
+    groups, models = groups[:MAX_SIDE], models[:MAX_SIDE]
+    figure = new_figure(TITLE, [*notes, where], alarm)
+    grid = figure.subplots(len(models), len(groups), squeeze=False, sharex=True)
+    styles = quant_styles(rows)
+    for model, line in zip(models, grid, strict=True):
+        for group, axes in zip(groups, line, strict=True):
+            shown = [row for row in rows if row.experiment.model == model and group_of(row) == group]
+            _draw_panel(axes, shown, styles)
+            axes.set_title(_title(model, group, groups, 80 // len(groups)), loc="left", fontsize=14)
+    for axes in grid[-1]:
+        axes.set_xlabel("iteration")
+    figure.supylabel("output tok/s", fontsize=15)
+    _legend(figure, styles)
+    return figure
+
+
+def _draw_panel(axes: Axes, rows: Sequence[Row], styles: dict[str, QuantStyle]) -> None:
+    if not rows:
+        axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", va="center", color="#666666")
+        axes.set_yticks([])
+        return
+    warmups = max(len(launch.warmup_output_tokens_per_s) for row in rows for launch in row.launches)
+    if warmups:
+        axes.axvspan(-0.5, warmups - 0.5, color="#eeeeee", zorder=0)
+    for row in rows:
+        style = styles[row.quant_label]
+        for launch in row.launches:
+            warm, measured = launch.warmup_output_tokens_per_s, launch.iteration_output_tokens_per_s
+            both = (*warm, *measured)
+            axes.plot(range(len(both)), both, color=style.colour, linewidth=1.3, alpha=0.7)
+            axes.plot(range(len(warm)), warm, style.marker, color=style.colour, markersize=6, mfc="white")
+            axes.plot(range(len(warm), len(both)), measured, style.marker, color=style.colour, markersize=5)
+    longest = max(
+        len(launch.warmup_output_tokens_per_s) + len(launch.iteration_output_tokens_per_s)
+        for row in rows
+        for launch in row.launches
+    )
+    axes.set_xlim(-0.5, max(axes.get_xlim()[1] if longest == 0 else longest - 0.5, 0.5))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_formatter(thousands())
+    axes.margins(y=0.12)
+
+
+def _title(model: str, group: Group, groups: Sequence[Group], characters: int) -> str:
+    return shorten(f"{model}, {group_title(group, groups)}", characters)
+
+
+def _legend(figure: Figure, styles: dict[str, QuantStyle]) -> None:
+    handles = [
+        Line2D([], [], color=style.colour, marker=style.marker, linewidth=2, markersize=8, label=shorten(label, 20))
+        for label, style in styles.items()
+    ]
+    figure.legend(handles=handles, loc="outside upper right", ncols=6, frameon=False)

@@ -1,0 +1,129 @@
+"""What all figures share: size, colours, title and note, and how they are saved."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from rollout_bench.analysis.rows import Row
+from rollout_bench.reporting.numbers import number
+
+SIZE_IN = (13.333, 7.5)
+"""Width and height of a 16:9 slide, in inches."""
+
+DPI = 150
+"""Of the PNG: 2000 x 1125 pixels."""
+
+RC: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 15,
+    "axes.titlesize": 16,
+    "axes.labelsize": 15,
+    "xtick.labelsize": 13,
+    "ytick.labelsize": 14,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "svg.hashsalt": "rollout-bench",
+    "svg.fonttype": "path",
+}
+"""Settings of matplotlib; fixed, so that a user's own do not change the figures."""
+
+INK = "#222222"
+QUIET = "#666666"
+ALARM = "#a03000"
+
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
+"""Okabe and Ito's colour-blind safe palette (2008), without the yellow that vanishes on white."""
+
+_MARKERS = "osD^vP*X"
+
+
+_NOTE_WIDTH = 150
+"""Characters in a line of notes."""
+
+HALO = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"}
+"""Behind text that a grid line may cross."""
+
+
+@dataclass(frozen=True)
+class QuantStyle:
+    """How a quant is drawn in every figure; the marker tells apart what a printed grey does not."""
+
+    colour: str
+    marker: str
+
+
+def quant_styles(rows: Sequence[Row]) -> dict[str, QuantStyle]:
+    """A style for each quant label, by its order in `rows`. Colours repeat after seven, markers after eight."""
+    labels = dict.fromkeys(row.quant_label for row in rows)
+    return {
+        label: QuantStyle(_COLOURS[place % len(_COLOURS)], _MARKERS[place % len(_MARKERS)])
+        for place, label in enumerate(labels)
+    }
+
+
+def new_figure(title: str, notes: Sequence[str], alarm: str = "") -> Figure:
+    """An empty figure with its title above and `notes` in small type below, after `alarm` if there is one."""
+    figure = Figure(figsize=SIZE_IN, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=22, fontweight="bold", x=0.01, ha="left", color=INK)
+    warnings, rest = textwrap.wrap(alarm, _NOTE_WIDTH), textwrap.wrap("  ".join(notes), _NOTE_WIDTH)
+    lines = warnings + rest
+    bottom = 0.01 + 0.034 * len(lines)
+    figure.get_layout_engine().set(rect=(0.005, bottom, 0.985, 0.985 - bottom))  # type: ignore[union-attr, call-arg]
+    for place, line in enumerate(reversed(lines)):
+        colour = ALARM if place >= len(rest) else QUIET
+        figure.text(0.01, 0.012 + 0.034 * place, line, fontsize=12, color=colour)
+    return figure
+
+
+def message_figure(title: str, message: str, notes: Sequence[str] = (), alarm: str = "") -> Figure:
+    """A figure without data that says why."""
+    figure = new_figure(title, notes, alarm)
+    text = textwrap.fill(message, 60)
+    figure.text(0.5, 0.52, text, fontsize=20, color=QUIET, ha="center", va="center")
+    return figure
+
+
+def thousands() -> FuncFormatter:
+    """Tick labels with thousands separators, three significant digits at least."""
+    return FuncFormatter(
+        lambda value, _: number(float(value), 3).rstrip("0").rstrip(".") if value % 1 else f"{value:,.0f}"
+    )
+
+
+def shorten(text: str, characters: int) -> str:
+    """`text`, its middle replaced where it has more than `characters`: both ends of a name tell most."""
+    if len(text) <= characters:
+        return text
+    head = max(1, (characters - 1) * 2 // 3)
+    return f"{text[:head]}…{text[len(text) - (characters - 1 - head) :]}"
+
+
+def image(figure: Figure, kind: str) -> bytes:
+    """`figure` as svg or png, without a date or a version in it."""
+    buffer = io.BytesIO()
+    metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+    figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
+    return buffer.getvalue()
+
+
+@contextmanager
+def settings() -> Iterator[None]:
+    """Context in which figures are made and saved: matplotlib's defaults, then `RC`."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(RC)
+        yield
