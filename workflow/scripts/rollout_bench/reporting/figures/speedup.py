@@ -48,11 +48,11 @@ def speedup_figure(rows: Sequence[Row], baseline: Mapping[str, str], where: str,
             if y is None:
                 continue
             if row.comparison.speedup is None:
-                _annotate_right(axes, "no speed-up", y, QUIET, size)
+                axes.text(1, y, " no speed-up", va="center", color=QUIET, fontsize=size, bbox=HALO)
             else:
                 _draw_row(axes, row.comparison, y, styles[row.quant_label], size)
         axes.set_xlabel(f"speed-up (x {name})")
-        axes.xaxis.set_major_locator(MaxNLocator(max(2, 8 // len(frame.panels)), steps=[1, 2, 2.5, 5, 10]))
+        axes.xaxis.set_major_locator(MaxNLocator(max(4, 10 // len(frame.panels)), steps=[1, 2, 2.5, 5, 10]))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
     return figure
 
@@ -66,12 +66,17 @@ def _draw_row(axes: Axes, comparison: Comparison, y: float, style: QuantStyle, s
                      edgecolors=style.colour, linewidths=1.5, zorder=3)  # fmt: skip
     axes.scatter(comparison.speedup, y, s=80, marker="D", color=style.colour, edgecolors=INK, zorder=4)
     label = f"{ratio(comparison.speedup)}x {MARKS[comparison.verdict]}"
-    _annotate_right(axes, label, y, INK, size)
-
-
-def _annotate_right(axes: Axes, text: str, y: float, colour: str, size: float) -> None:
-    place = axes.get_yaxis_transform()
-    axes.text(0.99, y, text, transform=place, ha="right", va="center", color=colour, fontsize=size, bbox=HALO)
+    right = max(comparison.speedup, *comparison.pairs.values())
+    axes.annotate(
+        label,
+        (right, y),
+        xytext=(12, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=size,
+        color=INK,
+        bbox=HALO,
+    )
 
 
 def _limits(comparisons: Sequence[Comparison]) -> tuple[float, float]:

@@ -46,7 +46,7 @@ def throughput_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
             if y is not None:
                 _draw_row(axes, frame, row, y, styles[row.quant_label])
         axes.set_xlabel("output tok/s")
-        axes.xaxis.set_major_locator(MaxNLocator(max(2, 8 // len(frame.panels))))
+        axes.xaxis.set_major_locator(MaxNLocator(max(4, 10 // len(frame.panels))))
         axes.xaxis.set_major_formatter(thousands())
     return figure
 
