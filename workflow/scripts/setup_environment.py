@@ -172,7 +172,7 @@ def install() -> None:
         with_pip_settings = {**uv_variables(pip_settings(environment)), **environment}
         if not (
             attempt(log, [[*uv, "-r", str(PINS)]], with_pip_settings)
-            or attempt(log, [[*pip, "-r", str(PINS)]], environment)
+            or attempt(log, [[*pip, "--no-compile", "-r", str(PINS)]], environment)
         ):
             raise failed("installing the packages with uv and then with pip", log, network)
     with step(5, "first import of the engine and the workflow") as log:
