@@ -89,4 +89,4 @@ def _legend(figure: Figure, styles: dict[str, QuantStyle]) -> None:
         Line2D([], [], color=style.colour, marker=style.marker, linewidth=2, markersize=8, label=shorten(label, 20))
         for label, style in styles.items()
     ]
-    figure.legend(handles=handles, loc="outside upper right", ncols=6, frameon=False)
+    figure.legend(handles=handles, loc="upper right", ncols=6, frameon=False).set_in_layout(False)

@@ -12,7 +12,7 @@ from rollout_bench.analysis.rows import Row
 from rollout_bench.reporting.figures.style import HALO, INK, shorten
 
 MAX_PANELS = 4
-MAX_LINES = 30
+MAX_LINES = 24
 """More do not fit on a slide; the note says how many are left out."""
 
 MIN_HEIGHT = 7.0

@@ -38,7 +38,7 @@ def speedup_figure(rows: Sequence[Row], baseline: Mapping[str, str], where: str,
         notes.append("One pair of launches at most: the spread is not known.")
     figure = new_figure(title, [*notes, frame.left_out, where], alarm)
     styles = quant_styles(rows)
-    low, high = _limits([row.comparison for row in compared])
+    low, high = _limits([row.comparison for row in compared], room=0.15 + 0.13 * len(frame.panels))
     size = text_size(frame)
     for axes, group in zip(draw_frame(figure, frame), frame.panels, strict=True):
         axes.set_xlim(low, high)
@@ -48,7 +48,7 @@ def speedup_figure(rows: Sequence[Row], baseline: Mapping[str, str], where: str,
             if y is None:
                 continue
             if row.comparison.speedup is None:
-                axes.text(1, y, " no speed-up", va="center", color=QUIET, fontsize=size, bbox=HALO)
+                _annotate_right(axes, "no speed-up", y, QUIET, size)
             else:
                 _draw_row(axes, row.comparison, y, styles[row.quant_label], size)
         axes.set_xlabel(f"speed-up (x {name})")
@@ -62,30 +62,25 @@ def _draw_row(axes: Axes, comparison: Comparison, y: float, style: QuantStyle, s
     assert comparison.verdict is not None
     if comparison.spread is not None:
         axes.plot(comparison.spread, (y, y), color=style.colour, linewidth=6, alpha=0.5, solid_capstyle="butt")
-        axes.scatter(list(comparison.pairs.values()), [y - 0.3] * len(comparison.pairs), s=30, facecolors="white",
+        axes.scatter(list(comparison.pairs.values()), [y - 0.3] * len(comparison.pairs), s=0.15 * size**2, facecolors="white",
                      edgecolors=style.colour, linewidths=1.5, zorder=3)  # fmt: skip
-    axes.scatter(comparison.speedup, y, s=80, marker="D", color=style.colour, edgecolors=INK, zorder=4)
+    axes.scatter(comparison.speedup, y, s=0.4 * size**2, marker="D", color=style.colour, edgecolors=INK, zorder=4)
     label = f"{ratio(comparison.speedup)}x {MARKS[comparison.verdict]}"
-    right = max(comparison.speedup, *comparison.pairs.values())
-    axes.annotate(
-        label,
-        (right, y),
-        xytext=(12, 0),
-        textcoords="offset points",
-        va="center",
-        fontsize=size,
-        color=INK,
-        bbox=HALO,
-    )
+    _annotate_right(axes, label, y, INK, size)
 
 
-def _limits(comparisons: Sequence[Comparison]) -> tuple[float, float]:
-    """Limits of the axis, with 1 in view, the same for all panels, and room on the right for the labels."""
+def _annotate_right(axes: Axes, text: str, y: float, colour: str, size: float) -> None:
+    place = axes.get_yaxis_transform()
+    axes.text(0.99, y, text, transform=place, ha="right", va="center", color=colour, fontsize=size, bbox=HALO)
+
+
+def _limits(comparisons: Sequence[Comparison], room: float) -> tuple[float, float]:
+    """Limits of the axis, the same for all panels: with 1 in view, and `room` on the right for the labels."""
     values = [1.0, *(c.speedup for c in comparisons if c.speedup is not None)]
     values += [value for c in comparisons for value in c.pairs.values()]
     low, high = min(values), max(values)
     width = max(high - low, 0.1)
-    return low - 0.1 * width, high + 0.55 * width
+    return low - 0.1 * width, high + room * width
 
 
 def _why_none(rows: Sequence[Row], name: str) -> str:

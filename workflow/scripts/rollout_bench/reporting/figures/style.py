@@ -78,11 +78,11 @@ def new_figure(title: str, notes: Sequence[str], alarm: str = "") -> Figure:
     """An empty figure with its title above and `notes` in small type below, after `alarm` if there is one."""
     figure = Figure(figsize=SIZE_IN, layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=22, fontweight="bold", x=0.01, y=0.98, ha="left", va="top", color=INK)
+    figure.text(0.01, 0.98, title, fontsize=22, fontweight="bold", ha="left", va="top", color=INK)
     warnings, rest = textwrap.wrap(alarm, _NOTE_WIDTH), textwrap.wrap(" ".join(filter(None, notes)), _NOTE_WIDTH)
     lines = warnings + rest
     bottom = 0.01 + 0.034 * len(lines)
-    figure.get_layout_engine().set(rect=(0.005, bottom, 0.985, 0.985 - bottom))  # type: ignore[union-attr, call-arg]
+    figure.get_layout_engine().set(rect=(0.005, bottom, 0.985, 0.92 - bottom))  # type: ignore[union-attr, call-arg]
     for place, line in enumerate(reversed(lines)):
         colour = ALARM if place >= len(rest) else QUIET
         figure.text(0.01, 0.012 + 0.034 * place, line, fontsize=12, color=colour)

@@ -65,7 +65,7 @@ def _draw_row(axes: Axes, frame: Frame, row: Row, y: float, style: QuantStyle) -
         # Launches are staggered, so that equal ones do not hide one another.
         place = y + 0.5 * (0.5 - (launch.launch + 0.5) / (row.launches[-1].launch + 1))
         marker, edge = ("o", "white") if launch.valid else ("x", None)
-        axes.scatter(launch.output_tokens_per_s, place, s=34, marker=marker, color=INK, edgecolors=edge,
+        axes.scatter(launch.output_tokens_per_s, place, s=0.17 * size**2, marker=marker, color=INK, edgecolors=edge,
                      linewidths=0.8 if launch.valid else 1.5, zorder=3)  # fmt: skip
     end = max(launch.output_tokens_per_s for launch in row.launches)
     label = number(average) + ("" if row.valid else "!")
