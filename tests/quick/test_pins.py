@@ -16,9 +16,7 @@ BROKEN_ON_CPU = {"torchvision", "torchaudio", "torchcodec"}
 
 
 def lines_of(path: Path) -> list[str]:
-    return [
-        line.strip() for line in path.read_text().splitlines() if line.strip() and not line.startswith("#")
-    ]
+    return [line.strip() for line in path.read_text().splitlines() if line.strip() and not line.startswith("#")]
 
 
 def pins_of(lines: list[str]) -> dict[str, str]:
