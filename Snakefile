@@ -14,9 +14,6 @@ include: "workflow/rules/common.smk"
 configfile: "config.yaml"
 
 
-conda: "environment.yml"
-
-
 report: "workflow/report/workflow.rst"
 
 

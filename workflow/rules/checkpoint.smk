@@ -7,12 +7,15 @@ Built before anything is measured: nothing else may run beside a measurement.
 rule checkpoint:
     """Build the weights of a synthetic model in one format."""
     output:
-        directory(workbench.synthetic_folder(matrix) + "/{checkpoint}"),
-    params:
-        arguments=lambda wildcards, output: workbench.checkpoint_arguments(matrix, output[0]),
+        directory(workbench.checkpoint_pattern(matrix)),
     log:
         "logs/checkpoint/{checkpoint}.log",
     priority: 1_000_000_000
+    conda:
+        "../../environment.yml"
     threads: workflow.cores
+    params:
+        command=[engine.python, SCRIPTS / "build_checkpoint.py"],
+        arguments=lambda wildcards, output: workbench.checkpoint_arguments(matrix, output[0]),
     shell:
-        "exec {engine.python:q} {SCRIPTS:q}/build_checkpoint.py {params.arguments:q} --out {output:q} > {log:q} 2>&1"
+        "exec {params.command:q} {params.arguments:q} --out {output:q} > {log:q} 2>&1"

@@ -8,20 +8,25 @@ rule offline:
     output:
         record="results/offline/{experiment}/launch-{launch}.json",
         sequences="results/offline/{experiment}/launch-{launch}.sequences.jsonl.gz",
-    params:
-        spec="results/offline/{experiment}/spec.json",
-        model=lambda wildcards, output: matrix.launch_of(output.record).experiment.model_path,
-        timeout_s=matrix.config.timeout_s,
-        progress=workbench.PLAN_FILE,
     log:
         "logs/offline/{experiment}/launch-{launch}.log",
     wildcard_constraints:
         experiment="[^/]+",
         launch="[0-9]+",
     priority: lambda wildcards: workbench.priority(matrix, "offline", wildcards)
+    conda:
+        "../../environment.yml"
     threads: workflow.cores
+    params:
+        command=[engine.python, SCRIPTS / "run_offline.py"],
+        spec="results/offline/{experiment}/spec.json",
+        model=lambda wildcards, output: matrix.launch_of(output.record).experiment.model_path,
+        timeout_s=matrix.config.timeout_s,
+        progress=workbench.PLAN_FILE,
     shell:
-        "exec {engine.python:q} {SCRIPTS:q}/run_offline.py"
+        # Snakemake's thread variables would bind the engine to as many threads as this job has
+        "exec env -u OMP_NUM_THREADS -u MKL_NUM_THREADS -u OPENBLAS_NUM_THREADS -u GOTO_NUM_THREADS"
+        " -u NUMEXPR_NUM_THREADS -u VECLIB_MAXIMUM_THREADS {params.command:q}"
         " --spec {params.spec:q}"
         " --model {params.model:q}"
         " --launch {wildcards.launch}"
@@ -29,4 +34,4 @@ rule offline:
         " --log {log:q}"
         " --timeout-s {params.timeout_s}"
         " --progress {params.progress:q}"
-        " --die-with-parent"
+        " --die-with-parent $PPID"

@@ -1,10 +1,10 @@
 """In: the merged config. Out: `matrix`, the launches it names; results/plan.json and every spec.json once a run starts."""
 
-matrix, engine = workbench.plan_workflow(config)
+matrix, engine = workbench.plan_workflow(config, workflow.config_settings.configfiles)
 
 
 onstart:
-    workbench.begin(matrix)
+    workbench.begin(matrix, [file for job in workflow.dag.needrun_jobs() for file in job.output])
 
 
 onsuccess:
@@ -16,21 +16,27 @@ onerror:
 
 
 rule plan:
-    """Print the matrix: done, missing, skipped and why, and the minutes that are left."""
-    params:
-        plan=workbench.PLAN_FILE,
     log:
         "logs/plan.log",
+    conda:
+        "../../environment.yml"
+    """Print the matrix: done, missing, skipped and why, and the minutes that are left."""
+    params:
+        command=[sys.executable, SCRIPTS / "plan.py"],
+        plan=workbench.PLAN_FILE,
     shell:
-        "{sys.executable:q} {SCRIPTS:q}/plan.py {params.plan:q} | tee {log:q}"
+        "{params.command:q} {params.plan:q} | tee {log:q}"
 
 
 rule check:
-    """Print what a bug report needs, and for each problem its fix: engine, versions, devices, memory, models."""
-    params:
-        models=workbench.model_arguments(matrix),
-        platform=matrix.matrix.platform,
     log:
         "logs/check.log",
+    conda:
+        "../../environment.yml"
+    """Print what a bug report needs, and for each problem its fix: engine, versions, devices, memory, models."""
+    params:
+        command=[engine.python, SCRIPTS / "check.py"],
+        models=workbench.model_arguments(matrix),
+        platform=matrix.matrix.platform,
     shell:
-        "{engine.python:q} {SCRIPTS:q}/check.py --platform {params.platform:q} {params.models:q} | tee {log:q}"
+        "{params.command:q} --platform {params.platform:q} {params.models:q} | tee {log:q}"

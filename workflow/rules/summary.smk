@@ -12,39 +12,49 @@ rule stale:
         temp(touch("results/.stale")),
     log:
         "logs/stale.log",
+    conda:
+        "../../environment.yml"
 
 
 rule summary:
     """Write the tables: one row per experiment, with speed-ups, skipped combinations and failures."""
     input:
         records=matrix.missing,
+        code=workbench.code_of("analysis", "reporting", "summarise.py"),
         stale="results/.stale" if workbench.summary_is_stale(matrix) else [],
     output:
         md=report("results/summary.md", caption="../report/summary.rst", category="Summary"),
         csv="results/summary.csv",
         txt="results/summary.txt",
         state="results/summary.json",
-    params:
-        plan=workbench.PLAN_FILE,
     log:
         "logs/summary.log",
+    conda:
+        "../../environment.yml"
+    params:
+        command=[sys.executable, SCRIPTS / "summarise.py"],
+        plan=workbench.PLAN_FILE,
     shell:
-        "{sys.executable:q} {SCRIPTS:q}/summarise.py results --plan {params.plan:q} --figures 2>&1 | tee {log:q}"
+        "{params.command:q} results --plan {params.plan:q} --figures 2>&1 | tee {log:q}"
 
 
 rule figures:
     """Draw throughput, speed-ups and iterations, as SVG and PNG."""
     input:
         rules.summary.output.state,
+        code=workbench.code_of("analysis", "reporting", "plot.py"),
     output:
         svg=[
             report(f"results/figures/{name}.svg", caption=f"../report/{name}.rst", category="Figures")
             for name in FIGURES
         ],
         png=expand("results/figures/{name}.png", name=FIGURES),
-    params:
-        plan=workbench.PLAN_FILE,
     log:
         "logs/figures.log",
+    conda:
+        "../../environment.yml"
+    params:
+        command=[sys.executable, SCRIPTS / "plot.py"],
+        plan=workbench.PLAN_FILE,
     shell:
-        "{sys.executable:q} {SCRIPTS:q}/plot.py results --plan {params.plan:q} 2>&1 | tee {log:q}"
+        "{params.command:q} results --plan {params.plan:q} 2>&1 | tee {log:q}"

@@ -48,8 +48,11 @@ _FP8 = Quant("bf16", ("float8_e4m3fn", "float8_e4m3fnuz"), "(?i)fp8", {"quantiza
 BUILT_IN: dict[Platform, dict[str, Quant]] = {
     "cpu": {
         "bf16": _BF16,
-        "w8a8": _W8A8,
-        "w8a16": Quant("bf16", ("int8",), "(?i)torchao", {"quantization": "torchao", "hf_overrides": _TORCHAO_W8A16}),
+        # vLLM has no int8 kernel for experts on cpu, and torchao leaves them in bf16
+        "w8a8": replace(_W8A8, moe=False),
+        "w8a16": Quant(
+            "bf16", ("int8",), "(?i)torchao", {"quantization": "torchao", "hf_overrides": _TORCHAO_W8A16}, moe=False
+        ),
     },
     "cuda": {
         "bf16": _BF16,

@@ -131,15 +131,14 @@ def schedule(config: Config, matrix: Matrix) -> Schedule:
     return Schedule(config, matrix, launches)
 
 
-def put_on_disk(plan: Schedule, path: Path) -> None:
-    """Writes the plan file, and a spec.json into the folder of every experiment that has none or another.
+def put_on_disk(plan: Schedule, path: Path, outputs: set[str]) -> None:
+    """Writes the plan file, and a spec.json for every experiment of which a record is among `outputs`.
 
     Raises:
         UserError: results/ can't be written.
     """
     write_plan(path, plan.plan_file())
-    for experiment in plan.matrix.experiments:
-        spec_path = RESULTS / experiment.spec.mode / experiment.name / "spec.json"
+    wanted = {launch.experiment.name: launch.experiment for launch in plan.launches if launch.record in outputs}
+    for experiment in wanted.values():
         content = (json.dumps(experiment.spec.model_dump(mode="json"), indent=1) + "\n").encode()
-        if not spec_path.is_file() or spec_path.read_bytes() != content:
-            write_whole(spec_path, content)
+        write_whole(RESULTS / experiment.spec.mode / experiment.name / "spec.json", content)

@@ -52,8 +52,8 @@ def plan_workflow(merged: Mapping[str, Any], files: Iterable[Path]) -> tuple[Sch
         stop(error)
 
 
-def begin(plan: Schedule) -> None:
-    """At the start of a real run: takes the folder for this process and puts the plan on disk.
+def begin(plan: Schedule, outputs: Iterable[str]) -> None:
+    """At the start of a real run that will make `outputs`: takes the folder for this process, puts the plan on disk.
 
     The lock is the kernel's, so it is free the moment its holder dies, however it dies.
     """
@@ -63,7 +63,7 @@ def begin(plan: Schedule) -> None:
         lock.acquire(blocking=False)
         _held.append(lock)
         _began_at.append(time.time())
-        put_on_disk(plan, PLAN_FILE)
+        put_on_disk(plan, PLAN_FILE, set(outputs))
     except filelock.Timeout:
         stop(
             UserError(
@@ -77,13 +77,13 @@ def begin(plan: Schedule) -> None:
         stop(error)
 
 
-def end_well(plan: Schedule, scripts: str) -> None:
+def end_well(plan: Schedule, scripts: Path) -> None:
     """After a run in which nothing failed."""
     if plan.config.diagnose:
         subprocess.run([sys.executable, f"{scripts}/diagnose.py", str(PLAN_FILE)], check=False)
 
 
-def end_with_errors(plan: Schedule, scripts: str) -> None:
+def end_with_errors(plan: Schedule, scripts: Path) -> None:
     """After a run in which a launch failed: writes the summary of what there is, marked incomplete."""
     end_well(plan, scripts)
     failures = [failure_path(Path(record)) for record in plan.missing]
@@ -113,9 +113,16 @@ def priority(plan: Schedule, mode: str, wildcards: Any) -> int:
     return plan.priority_of(_launch(plan, mode, wildcards).record)
 
 
-def synthetic_folder(plan: Schedule) -> str:
-    """Where synthetic checkpoints are built."""
-    return str(Path(plan.config.model_base) / "synthetic")
+def checkpoint_pattern(plan: Schedule) -> str:
+    """Where synthetic checkpoints are built, with a wildcard for their name."""
+    return str(Path(plan.config.model_base) / "synthetic" / "{checkpoint}")
+
+
+def code_of(*parts: str) -> list[str]:
+    """Source files that a result is derived with: packages of rollout_bench and commands."""
+    scripts = Path(__file__).parents[2]
+    packages = [path for part in parts for path in (scripts / "rollout_bench" / part).rglob("*.py")]
+    return sorted(map(str, [*packages, *(scripts / part for part in parts if part.endswith(".py"))]))
 
 
 def checkpoint_arguments(plan: Schedule, folder: str) -> list[str]:
