@@ -72,10 +72,10 @@ def compare(values: Mapping[int, float], baseline: Mapping[int, float]) -> Compa
 def verdict(values: list[float], baseline: list[float]) -> Verdict:
     """The verdict on throughputs `values` [n] against `baseline` [m], higher being faster, as `RULE` says."""
     speedup = ratio_of_means(values, baseline)
-    if speedup is None or min(len(values), len(baseline)) < MIN_LAUNCHES:
+    if not speedup or min(len(values), len(baseline)) < MIN_LAUNCHES:
         return "unclear"
     # The distance is taken as a ratio on both sides, so that swapping the sides mirrors the verdict.
-    if max(speedup, 1 / speedup if speedup else 0) < 1 + RELEVANT_DIFFERENCE:
+    if max(speedup, 1 / speedup) < 1 + RELEVANT_DIFFERENCE:
         return "unclear"
     if min(values) > max(baseline):
         return "faster"

@@ -44,7 +44,7 @@ def iterations_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
         for group, axes in zip(groups, line, strict=True):
             shown = [row for row in rows if row.experiment.model == model and group_of(row) == group]
             _draw_panel(axes, shown, styles)
-            axes.set_title(_title(model, group, groups, 105 // len(groups)), loc="left", fontsize=14)
+            axes.set_title(_title(model, group, groups, 90 // len(groups)), loc="left", fontsize=14)
     for axes in grid[-1]:
         axes.set_xlabel("iteration")
     figure.supylabel("output tok/s", fontsize=15)

