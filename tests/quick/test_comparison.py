@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from synthetic_records import make_plan, make_record, make_spec, save
 
@@ -32,6 +32,7 @@ def launches(spec: Spec, *rates: float) -> list[Record]:
     return [make_record(spec, launch, [rate]) for launch, rate in enumerate(rates)]
 
 
+@settings(deadline=None)
 @given(BY_LAUNCH, BY_LAUNCH)
 def test_swapping_the_sides_inverts_the_ratio_and_mirrors_the_verdict(a: dict[int, float], b: dict[int, float]) -> None:
     there, back = compare(a, b), compare(b, a)
@@ -45,6 +46,7 @@ def test_swapping_the_sides_inverts_the_ratio_and_mirrors_the_verdict(a: dict[in
     assert back.verdict == MIRROR[there.verdict]
 
 
+@settings(deadline=None)
 @given(BY_LAUNCH, BY_LAUNCH, st.sampled_from([0.25, 0.5, 2.0, 1024.0]))
 def test_a_common_factor_changes_nothing(a: dict[int, float], b: dict[int, float], factor: float) -> None:
     def scaled(side: dict[int, float]) -> dict[int, float]:
@@ -53,6 +55,7 @@ def test_a_common_factor_changes_nothing(a: dict[int, float], b: dict[int, float
     assert compare(scaled(a), scaled(b)) == compare(a, b)
 
 
+@settings(deadline=None)
 @given(THROUGHPUTS, THROUGHPUTS, st.randoms())
 def test_the_order_of_launches_does_not_change_the_verdict(a: list[float], b: list[float], random: object) -> None:
     random.shuffle(shuffled := list(a))  # type: ignore[attr-defined]
@@ -60,6 +63,7 @@ def test_the_order_of_launches_does_not_change_the_verdict(a: list[float], b: li
     assert verdict(shuffled, b) == verdict(a, b)
 
 
+@settings(deadline=None)
 @given(BY_LAUNCH, st.floats(0.1, 10))
 def test_a_constant_factor_is_the_speedup_of_every_pair(a: dict[int, float], factor: float) -> None:
     comparison = compare({launch: factor * value for launch, value in a.items()}, a)
@@ -67,6 +71,7 @@ def test_a_constant_factor_is_the_speedup_of_every_pair(a: dict[int, float], fac
     assert list(comparison.pairs.values()) == pytest.approx([factor] * len(a))
 
 
+@settings(deadline=None)
 @given(BY_LAUNCH)
 def test_nothing_differs_from_itself(a: dict[int, float]) -> None:
     assert compare(a, a).speedup == pytest.approx(1)
