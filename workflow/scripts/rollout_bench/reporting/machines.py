@@ -73,7 +73,10 @@ def _describe(environment: Environment) -> str:
     device = _device(environment)
     if environment.cpu_model != environment.device_model:
         device += f"; {environment.cpu_model}"
-    commit = f", rollout-bench {environment.git_commit[:12]}" if environment.git_commit else ""
+    commit = ""
+    if environment.git_commit:
+        digits, dirty, _ = environment.git_commit.partition("-dirty")
+        commit = f", rollout-bench {digits[:12]}{dirty}"
     return (
         f"{environment.engine_name} {environment.engine_version}{plugins}, "
         f"torch {environment.torch_version}, Python {environment.python_version}; "
