@@ -16,11 +16,11 @@ onerror:
 
 
 rule plan:
+    """Print the matrix: done, missing, skipped and why, and the minutes that are left."""
     log:
         "logs/plan.log",
     conda:
         "../../environment.yml"
-    """Print the matrix: done, missing, skipped and why, and the minutes that are left."""
     params:
         command=[sys.executable, SCRIPTS / "plan.py"],
         plan=workbench.PLAN_FILE,
@@ -29,11 +29,11 @@ rule plan:
 
 
 rule check:
+    """Print what a bug report needs, and for each problem its fix: engine, versions, devices, memory, models."""
     log:
         "logs/check.log",
     conda:
         "../../environment.yml"
-    """Print what a bug report needs, and for each problem its fix: engine, versions, devices, memory, models."""
     params:
         command=[engine.python, SCRIPTS / "check.py"],
         models=workbench.model_arguments(matrix),

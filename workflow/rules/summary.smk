@@ -6,22 +6,11 @@ Only missing records are asked for: a record that is there counts, whatever Snak
 FIGURES = ["throughput", "speedup", "iterations"]
 
 
-rule stale:
-    """Have the summary written anew: records are missing or have changed, or others are selected."""
-    output:
-        temp(touch("results/.stale")),
-    log:
-        "logs/stale.log",
-    conda:
-        "../../environment.yml"
-
-
 rule summary:
     """Write the tables: one row per experiment, with speed-ups, skipped combinations and failures."""
     input:
-        records=matrix.missing,
+        records=lambda _: workbench.records_to_summarise(matrix, workflow, "summary"),
         code=workbench.code_of("analysis", "reporting", "summarise.py"),
-        stale="results/.stale" if workbench.summary_is_stale(matrix) else [],
     output:
         md=report("results/summary.md", caption="../report/summary.rst", category="Summary"),
         csv="results/summary.csv",

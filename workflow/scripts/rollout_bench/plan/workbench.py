@@ -97,9 +97,15 @@ def end_with_errors(plan: Schedule, scripts: Path) -> None:
             return
 
 
-def summary_is_stale(plan: Schedule) -> bool:
-    """Whether the summary on disk is about other launches than the plan's, or other files than lie there."""
-    return bool(plan.missing) or is_stale(RESULTS, plan.plan_file(estimate=False))
+def records_to_summarise(plan: Schedule, workflow: Any, rule: str) -> list[str]:
+    """The records that are missing, asked for by `rule`, which is forced if it would tell of another state.
+
+    Snakemake itself takes an output for up to date whose inputs are missing, and knows nothing of records that
+    came by copying. This is called when the rule's job enters the DAG, before it is decided what runs.
+    """
+    if plan.missing or is_stale(RESULTS, plan.plan_file(estimate=False)):
+        workflow.dag.forcerules.add(workflow.get_rule(rule))
+    return plan.missing
 
 
 def needed_checkpoint(plan: Schedule, mode: str, wildcards: Any) -> list[str]:
