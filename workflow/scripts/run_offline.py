@@ -127,6 +127,7 @@ def measure(arguments: argparse.Namespace, spec: Spec, signals: int) -> None:
     model = str(Path(arguments.model).expanduser()) if is_local(arguments.model) else arguments.model
     obstacle = check_before_start(spec, model)
     if obstacle is not None:
+        arguments.log.write_text(f"{obstacle.cause}\n{obstacle.fix}\n")
         raise LaunchFailed("starting", obstacle)
     progress = Progress(spec, arguments.launch, arguments.out, arguments.progress)
     measurement = Measurement(spec, arguments.launch, progress)

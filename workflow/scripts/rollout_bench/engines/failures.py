@@ -39,10 +39,11 @@ KNOWN_CAUSES = (
         "free some space (also in the temporary folder and in ~/.cache/vllm), then run the same command again",
     ),
     KnownCause(
-        r"No available memory for the cache blocks|No available memory for cache blocks",
+        r"No available memory for (?:the )?cache blocks|on kv cache allocation is less than requested memory for kv",
         "no_kv_cache_memory",
-        "after loading the weights no memory is left for the KV cache",
-        "raise gpu_memory_utilization, use more devices (tensor_parallel_size), or end what else holds the device's memory",
+        "after loading the weights too little memory is left for the KV cache",
+        "end what else holds the device's memory, raise gpu_memory_utilization or tensor_parallel_size; on cpu lower "
+        "VLLM_CPU_KVCACHE_SPACE",
     ),
     KnownCause(
         r"Free memory on device.*is less than desired|less than desired (?:GPU|NPU|CPU)? ?memory utilization",
@@ -83,7 +84,8 @@ KNOWN_CAUSES = (
         "use a smaller model or KV cache (on cpu VLLM_CPU_KVCACHE_SPACE), or end other programs",
     ),
     KnownCause(
-        r"trust_remote_code=True|requires you to execute the configuration file|contains custom code which must be executed",
+        r"trust_remote_code=True|requires you to execute the configuration file"
+        r"|contains custom code which must be executed",
         "trust_remote_code",
         "the model brings its own Python code, which is not trusted",
         "read that code, then set trust_remote_code: true for this model",
@@ -92,7 +94,8 @@ KNOWN_CAUSES = (
         r"Unknown quantization method|is not a supported quantization|quantization method .* is not supported"
         r"|Quantization method specified in the model config .* does not match"
         r"|[Qq]uantization .* (?:is|are) (?:currently )?not supported"
-        r"|not supported by CPUWNA16|Failed to find a kernel that can implement|No compressed-tensors compatible scheme",
+        r"|Cannot find the config file for \w+|not supported by CPUWNA16|Failed to find a kernel that can implement"
+        r"|No compressed-tensors compatible scheme",
         "unsupported_quantization",
         "this engine cannot run this quantization on this platform",
         "choose a quantization that the platform supports, or another weights format for it in quant_settings",
@@ -106,22 +109,23 @@ KNOWN_CAUSES = (
     ),
     KnownCause(
         r"Cannot find any model weights|No safetensors weights found|No such file or directory: .*safetensors"
-        r"|does not appear to have a file named|Invalid repository ID or local directory specified|is not a valid model identifier"
-        r"|is not a local folder and is not|Can't load the configuration|LocalEntryNotFoundError|OfflineModeIsEnabled"
+        r"|does not appear to have a file named|Invalid repository ID or local directory specified"
+        r"|is not a valid model identifier|is not a local folder and is not|Can't load the configuration|LocalEntryNotFoundError|OfflineModeIsEnabled"
         r"|Cannot access gated repo|RepositoryNotFoundError|couldn't connect to",
         "missing_weights",
         "the model's weights or its config.json are not where they were looked for",
         "check the model's path (a folder with config.json and *.safetensors) or hub id in model_settings",
     ),
     KnownCause(
-        r"safetensors_rust\.SafetensorError|Error while deserializing header|InvalidHeaderDeserialization|incomplete metadata",
+        r"SafetensorError|Error while deserializing header|incomplete metadata, file not fully covered",
         "damaged_weights",
         "a weights file is damaged or incomplete",
         "copy or download the model again",
     ),
     KnownCause(
         r"There is no module or parameter named|Following weights were not initialized from checkpoint"
-        r"|size of tensor a .* must match|assert param_data\.shape == loaded_weight\.shape|Attempted to load weight .* into parameter",
+        r"|size of tensor a .* must match|assert param_data\.shape == loaded_weight\.shape"
+        r"|Attempted to load weight .* into parameter",
         "weights_mismatch",
         "the weights do not fit the model's config.json or its quantization",
         "check that the checkpoint is of the quantization that the config names",
@@ -161,7 +165,8 @@ KNOWN_CAUSES = (
         "check nvidia-smi and install a driver for the CUDA version that torch was built with",
     ),
     KnownCause(
-        r"libascend\w*\.so|libhccl\.so|libtorch_npu\.so|No module named 'torch_npu'|ASCEND_HOME_PATH|aclInit|set_env\.sh|acl(?:rt)?\w+ failed",
+        r"libascend\w*\.so|libhccl\.so|libtorch_npu\.so|No module named 'torch_npu'|ASCEND_HOME_PATH|aclInit"
+        r"|set_env\.sh",
         "cann_missing",
         "torch_npu does not find a working CANN",
         "install CANN and source its set_env.sh, or set TORCH_DEVICE_BACKEND_AUTOLOAD=0 where no NPU is wanted",
@@ -202,6 +207,13 @@ KNOWN_CAUSES = (
 CRASH_FIX = "read the log; run the same command again, since a crash may be chance"
 
 
+WRAPPERS = re.compile(r"EngineDeadError|Engine core initialization failed|WorkerProc initialization failed")
+"""Exceptions that only say that another process of the engine failed; its own stands in the log."""
+
+CHATTER = re.compile(r"^(?:\(.*?\) )?(?:INFO|WARNING|DEBUG) .*\n?", re.MULTILINE)
+"""Lines of the log that are no errors, though some quote one."""
+
+
 def diagnose(exception: str, log: str) -> Cause:
     """The cause of a failure.
 
@@ -210,14 +222,18 @@ def diagnose(exception: str, log: str) -> Cause:
         log: what the engine logged.
 
     Returns:
-        The first known cause that matches the exception, then the log; else a crash that quotes the exception.
+        The first known cause that matches the exception, then the log's errors; else a crash that quotes
+        the exception.
     """
-    for text in (exception, log):
+    errors = CHATTER.sub("", log)
+    for text in (exception, errors):
         for known in KNOWN_CAUSES:
             match = re.search(known.pattern, text)
             if match is not None:
                 return Cause(known.category, f"{known.cause}: {_quote(text, match)}", known.fix)
-    quoted = last_exception(log) or exception or "no exception in the log"
+    quoted = exception
+    if not exception or WRAPPERS.search(exception):
+        quoted = last_exception(errors) or exception or "no exception in the log"
     return Cause("crash", f"the engine failed: {_shorten(quoted)}", CRASH_FIX)
 
 
@@ -235,27 +251,25 @@ def died(status: int, log: str, out_of_memory: bool) -> Cause:
     if status < 0:
         return Cause("crash", f"the engine process was ended by signal {-status}", CRASH_FIX)
     known = diagnose("", log)
-    return (
-        known
-        if known.category != "crash"
-        else Cause("crash", f"the engine process ended with status {status}", CRASH_FIX)
-    )
+    if known.category != "crash":
+        return known
+    return Cause("crash", f"the engine process ended with status {status}", CRASH_FIX)
 
 
 def last_exception(log: str) -> str:
     """The last line of `log` that looks like the end of a traceback, without the logger's prefix; else empty."""
     found = re.findall(r"(?:^|\] |\s)((?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception): .+)$", log, re.MULTILINE)
-    wrappers = ("EngineDeadError", "Engine core initialization failed", "WorkerProc initialization failed")
-    plain = [line for line in found if not any(wrapper in line for wrapper in wrappers)]
-    return str((plain or found or [""])[-1])
+    plain = [line for line in found if not WRAPPERS.search(line)]
+    return str(plain[-1]) if plain else ""
 
 
 def _quote(text: str, match: re.Match[str]) -> str:
-    """The line around the match, without the logger's prefix."""
-    start = text.rfind("\n", 0, match.start()) + 1
-    end = text.find("\n", match.end())
-    line = text[start : end if end >= 0 else len(text)]
-    return _shorten(re.sub(r"^(\(.*?\) )?[A-Z]+ [\d-]+ [\d:]+ \[[\w.]+:\d+\] ", "", line))
+    """The line of the match, and the two after it where it only announces them (pydantic); without decoration."""
+    lines = text[text.rfind("\n", 0, match.start()) + 1 :].splitlines()
+    announces = re.search(r"validation errors? for \w+$", lines[0])
+    quoted = " ".join(lines[:3]) if announces else lines[0]
+    quoted = re.sub(r"^(\(.*?\) )?[A-Z]+ [\d-]+ [\d:]+ \[[\w.]+:\d+\] ", "", quoted)
+    return _shorten(re.sub(r" \[type=.*| For further information visit.*", "", quoted))
 
 
 def _shorten(text: str, limit: int = 300) -> str:

@@ -1,16 +1,19 @@
 """The guardian: a small process that outlives the supervisor and ends the engine's process group.
 
 It holds the read end of a pipe. However the supervisor ends, kill -9 included, the kernel closes the
-write end, and the guardian ends the groups that it was told of. Both sides of that pipe are in this file.
+write end, and the guardian ends the group that it was told of, then removes the engine's temporary folder.
+Both sides of that pipe are in this file.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import IO
 
 from rollout_bench.engines.processes import Group, end_group
@@ -24,12 +27,14 @@ class Guardian:
     Args:
         log: file that takes the guardian's output; it must not hold on to a terminal or a pipe of the caller's.
         environment: environment with a PYTHONPATH on which this package is found.
+        folder: the engine's temporary folder.
     """
 
-    def __init__(self, log: IO[bytes], environment: dict[str, str]) -> None:
+    def __init__(self, log: IO[bytes], environment: dict[str, str], folder: Path) -> None:
         self._log = log
         self._environment = environment
-        self._groups: list[Group] = []
+        self._folder = folder
+        self._group: Group | None = None
         self._process = self._start()
 
     @property
@@ -39,7 +44,7 @@ class Guardian:
 
     def watch(self, group: Group) -> None:
         """Has `group` ended once this process ends or calls `end`."""
-        self._groups.append(group)
+        self._group = group
         self._tell(group)
 
     def replace_if_dead(self) -> bool:
@@ -48,20 +53,20 @@ class Guardian:
             return False
         self._close()
         self._process = self._start()
-        for group in self._groups:
-            self._tell(group)
+        if self._group is not None:
+            self._tell(self._group)
         return True
 
     def end(self) -> bool:
-        """Ends the groups, in this process if the guardian is dead; returns whether all their processes are gone."""
+        """Ends the group, in this process if the guardian is dead; returns whether all its processes are gone."""
         self._close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=90)
-        return all([end_group(group) for group in self._groups])
+        return clean_up(self._group, self._folder)
 
     def _start(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [sys.executable, "-S", "-m", MODULE],
+            [sys.executable, "-S", "-m", MODULE, str(self._folder)],
             stdin=subprocess.PIPE,
             stdout=self._log,
             stderr=self._log,
@@ -81,16 +86,23 @@ class Guardian:
             self._process.stdin.close()
 
 
+def clean_up(group: Group | None, folder: Path) -> bool:
+    """Ends `group` and removes `folder`; returns whether all processes are gone."""
+    ended = group is None or end_group(group)
+    shutil.rmtree(folder, ignore_errors=True)
+    return ended
+
+
 def main() -> int:
-    """Reads groups from stdin, one `<leader> <start>` a line, and ends them at end of file."""
+    """Reads `<leader> <start>` of a group from stdin and at end of file cleans up after it."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     os.chdir("/")
-    groups = []
+    group = None
     for line in sys.stdin:
         leader, started = line.split()
-        groups.append(Group(int(leader), int(started)))
-    return 0 if all([end_group(group) for group in groups]) else 1
+        group = Group(int(leader), int(started))
+    return 0 if clean_up(group, Path(sys.argv[1])) else 1
 
 
 if __name__ == "__main__":

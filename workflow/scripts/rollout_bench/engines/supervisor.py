@@ -13,6 +13,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -81,6 +82,12 @@ def signals_as_descriptor() -> Iterator[int]:
         os.close(writing)
 
 
+def with_temporary_folder(environment: dict[str, str], folder: Path) -> dict[str, str]:
+    """`environment` with `folder` for the engine's sockets and rendezvous files; compile caches stay where they were."""
+    caches = Path(tempfile.gettempdir()) / f"rollout-bench-torchinductor-{os.getuid()}"
+    return {"TORCHINDUCTOR_CACHE_DIR": str(caches), **environment, "TMPDIR": str(folder)}
+
+
 @dataclass
 class Launch:
     """One run of the engine process.
@@ -115,8 +122,10 @@ class Launch:
             Interrupted: a signal came.
         """
         oom_before = _oom_kills()
+        folder = Path(tempfile.mkdtemp(prefix="rollout-bench-"))
+        self.environment = with_temporary_folder(self.environment, folder)
         with self.log.open("wb") as log:
-            guardian = Guardian(log, self.environment)
+            guardian = Guardian(log, self.environment, folder)
             try:
                 process, events = self._start(log)
             except BaseException:
@@ -198,8 +207,7 @@ class Launch:
             nap_s = left_s if len(held) == len(watches) else min(left_s, POLL_S)
             return select.select([self.signals, *descriptors, *held], [], [], nap_s)[0]
         if self._child_ended is not None:
-            cause = f"{self._child_ended[0]}, a process of the engine, ended"
-            raise LaunchFailed(self._phase, Cause("crash", cause, CRASH_FIX))
+            raise LaunchFailed(self._phase, _child_crash(self._child_ended[0]))
         with contextlib.suppress(ProcessLookupError):
             os.kill(engine.pid, signal.SIGUSR1)  # has it write to the log where it hangs
             time.sleep(0.5)
@@ -213,7 +221,11 @@ class Launch:
         elif isinstance(event, Ready):
             self._children = [Watch(pid, name) for pid, name in event.processes.items()]
         elif isinstance(event, Failed):
-            raise LaunchFailed(self._phase, diagnose(event.exception, self._log_tail()))
+            self._check_children()
+            cause = diagnose(event.exception, self._log_tail())
+            if self._child_ended is not None and cause.category == "crash":
+                cause = _child_crash(self._child_ended[0])
+            raise LaunchFailed(self._phase, cause)
 
     def _check_children(self) -> None:
         """Notes the first other process of the engine that ended, so that a hang after it stays short."""
@@ -226,6 +238,10 @@ class Launch:
         with self.log.open("rb") as file:
             file.seek(max(0, self.log.stat().st_size - LOG_TAIL_BYTES))
             return file.read().decode(errors="replace")
+
+
+def _child_crash(name: str) -> Cause:
+    return Cause("crash", f"the engine's process {name} ended without a word", CRASH_FIX)
 
 
 def _oom_kills() -> int:
