@@ -17,8 +17,8 @@ from rollout_bench.plan.spec import EngineSpec, Platform
 from rollout_bench.records.record import Environment
 
 PACKAGES = (
-    "transformers", "torchao", "triton", "triton-ascend", "compressed-tensors", "safetensors", "numpy", "flashinfer-python",
-    "torch-npu", "nvidia-nccl-cu12", "nvidia-nccl-cu13", "ray",
+    "transformers", "torchao", "triton", "triton-ascend", "compressed-tensors", "safetensors", "numpy",
+    "flashinfer-python", "torch-npu", "nvidia-nccl-cu12", "nvidia-nccl-cu13", "ray",
 )  # fmt: skip
 """Distributions whose version influences speed."""
 

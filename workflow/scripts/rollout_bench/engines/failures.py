@@ -95,7 +95,7 @@ KNOWN_CAUSES = (
         r"|Quantization method specified in the model config .* does not match"
         r"|[Qq]uantization .* (?:is|are) (?:currently )?not supported"
         r"|Cannot find the config file for \w+|not supported by CPUWNA16|Failed to find a kernel that can implement"
-        r"|No compressed-tensors compatible scheme",
+        r"|No compressed-tensors compatible scheme|No \w+ MoE backend supports",
         "unsupported_quantization",
         "this engine cannot run this quantization on this platform",
         "choose a quantization that the platform supports, or another weights format for it in quant_settings",
@@ -110,8 +110,8 @@ KNOWN_CAUSES = (
     KnownCause(
         r"Cannot find any model weights|No safetensors weights found|No such file or directory: .*safetensors"
         r"|does not appear to have a file named|Invalid repository ID or local directory specified"
-        r"|is not a valid model identifier|is not a local folder and is not|Can't load the configuration|LocalEntryNotFoundError|OfflineModeIsEnabled"
-        r"|Cannot access gated repo|RepositoryNotFoundError|couldn't connect to",
+        r"|is not a valid model identifier|is not a local folder and is not|Can't load the configuration"
+        r"|LocalEntryNotFoundError|OfflineModeIsEnabled|Cannot access gated repo|RepositoryNotFoundError|couldn't connect to",
         "missing_weights",
         "the model's weights or its config.json are not where they were looked for",
         "check the model's path (a folder with config.json and *.safetensors) or hub id in model_settings",

@@ -50,12 +50,12 @@ def members(group: Group) -> list[int]:
     if leader is not None and leader.started != group.started:
         return []  # the group is gone and its number belongs to somebody else
     found = []
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit():
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
             continue
-        stat = _stat(int(entry))
+        stat = _stat(int(entry.name))
         if stat is not None and group.leader in (stat.group, stat.session) and stat.state not in "ZX":
-            found.append(int(entry))
+            found.append(int(entry.name))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -29,7 +30,7 @@ class Progress:
         spec: what is measured.
         launch: index of the launch.
         record: where its record will lie.
-        plan: file with all launches, `{"launches": [{"record": path, "expected_s": seconds}, ...]}`; None if there is none.
+        plan: file with all launches, `{"launches": [{"record": path, "expected_s": seconds}, ...]}`; None: no totals.
     """
 
     spec: Spec
@@ -65,7 +66,7 @@ class Progress:
         expected_s = own.expected_s if own is not None else None
         own_left_s = self._own_left_s(expected_s)
         if own is None or self.plan is None:
-            return "", f"; about {duration(own_left_s)} left" if own_left_s is not None else ""
+            return "", f"; about {duration(own_left_s)} left" if own_left_s else ""
         since = self.plan.stat().st_mtime if self.plan.exists() else 0.0
         missing = [p for p in launches if p is not own and not p.record.exists() and not _failed_since(p.record, since)]
         done = len(launches) - len(missing)
@@ -73,7 +74,7 @@ class Progress:
         elapsed_s = time.monotonic() - self._began
         scale = (elapsed_s + own_left_s) / own.expected_s if own_left_s is not None and self._durations else 1.0
         left_s = (own_left_s or 0.0) + min(max(scale, 0.2), 5.0) * sum(p.expected_s for p in missing)
-        return place, f"; about {duration(left_s)} left"
+        return place, f"; about {duration(left_s)} left" if left_s > 0 else ""
 
     def _own_left_s(self, expected_s: float | None) -> float | None:
         """Seconds that this launch has left; None while neither it nor the plan says."""
@@ -98,10 +99,8 @@ def read_plan(path: Path | None) -> list[Planned]:
 
 def say(line: str) -> None:
     """Prints a line to stderr; nobody listening any more is no error."""
-    try:
+    with contextlib.suppress(OSError):
         print(line, file=sys.stderr, flush=True)
-    except OSError:
-        pass
 
 
 def rate(per_second: float) -> str:

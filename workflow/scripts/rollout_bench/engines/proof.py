@@ -52,9 +52,9 @@ def token_flags(workload: WorkloadSpec, iteration: Iteration, rows: list[Sequenc
             f"{len(wrong)} sequences with {wrong[0].prompt_tokens} prompt tokens instead of {workload.prompt_tokens}"
         )
     if wrong := [row for row in rows if not _length_as_asked(workload, row)]:
-        limit = "" if workload.ignore_eos else "at most "
+        asked_each = f"{'' if workload.ignore_eos else 'at most '}{workload.output_tokens}"
         problems.append(
-            f"{len(wrong)} sequences with {wrong[0].output_tokens} output tokens instead of {limit}{workload.output_tokens}"
+            f"{len(wrong)} sequences with {wrong[0].output_tokens} output tokens instead of {asked_each}"
         )
     if not problems:
         return []

@@ -12,7 +12,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "parallel_config": ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "enable_expert_parallel", "distributed_executor_backend"),
     "load_config": ("load_format",),
     "compilation_config": ("mode", "level", "cudagraph_mode"),
-}  # fmt: skip
+}
 """Part of vLLM's VllmConfig -> fields of it that influence speed."""
 
 NAMES = {"cache_dtype": "kv_cache_dtype", "mode": "compilation_mode", "level": "compilation_level"}

@@ -35,7 +35,7 @@ POLL_S = 0.5
 LOG_TAIL_BYTES = 400_000
 
 
-class LaunchFailed(Exception):
+class LaunchFailed(Exception):  # noqa: N818 (an outcome)
     """The launch brought no measurement.
 
     Args:
@@ -49,11 +49,11 @@ class LaunchFailed(Exception):
         super().__init__(cause.cause)
 
 
-class _EngineEnded(Exception):
+class _EngineEnded(Exception):  # noqa: N818 (an outcome)
     """The engine process ended without a word."""
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818 (an outcome)
     """A signal asked this process to end.
 
     Args:
@@ -83,7 +83,7 @@ def signals_as_descriptor() -> Iterator[int]:
 
 
 def with_temporary_folder(environment: dict[str, str], folder: Path) -> dict[str, str]:
-    """`environment` with `folder` for the engine's sockets and rendezvous files; compile caches stay where they were."""
+    """`environment` with `folder` for the engine's sockets and rendezvous files; compile caches stay outside it."""
     caches = Path(tempfile.gettempdir()) / f"rollout-bench-torchinductor-{os.getuid()}"
     return {"TORCHINDUCTOR_CACHE_DIR": str(caches), **environment, "TMPDIR": str(folder)}
 
@@ -111,6 +111,7 @@ class Launch:
     _began: float = field(default_factory=time.monotonic)
     _children: list[Watch] = field(default_factory=list)
     _child_ended: tuple[str, float] | None = None
+    _oom_kills_before: int = 0
 
     def run(self, listen: Callable[[Event], None]) -> None:
         """Runs the engine process and hands each of its events to `listen`, until all iterations are delivered.
@@ -121,7 +122,7 @@ class Launch:
             LaunchFailed: the engine failed, ended, or ran past the limit.
             Interrupted: a signal came.
         """
-        oom_before = _oom_kills()
+        self._oom_kills_before = _oom_kills()
         folder = Path(tempfile.mkdtemp(prefix="rollout-bench-"))
         self.environment = with_temporary_folder(self.environment, folder)
         with self.log.open("wb") as log:
@@ -138,11 +139,11 @@ class Launch:
                 assert process.stdin is not None
                 with contextlib.suppress(BrokenPipeError), process.stdin as job:
                     job.write(self.job.model_dump_json().encode())
-                with open(events, "rb", buffering=0) as pipe:
+                with os.fdopen(events, "rb", buffering=0) as pipe:
                     self._listen(engine, guardian, pipe, listen)
             except _EngineEnded:
                 guardian.end()
-                cause = died(process.wait(), self._log_tail(), _oom_kills() > oom_before)
+                cause = died(process.wait(), self._log_tail(), _oom_kills() > self._oom_kills_before)
                 raise LaunchFailed(self._phase, cause) from None
             finally:
                 pids = members(group)
@@ -207,7 +208,7 @@ class Launch:
             nap_s = left_s if len(held) == len(watches) else min(left_s, POLL_S)
             return select.select([self.signals, *descriptors, *held], [], [], nap_s)[0]
         if self._child_ended is not None:
-            raise LaunchFailed(self._phase, _child_crash(self._child_ended[0]))
+            raise LaunchFailed(self._phase, self._child_crash(self._child_ended[0]))
         with contextlib.suppress(ProcessLookupError):
             os.kill(engine.pid, signal.SIGUSR1)  # has it write to the log where it hangs
             time.sleep(0.5)
@@ -224,7 +225,7 @@ class Launch:
             self._check_children()
             cause = diagnose(event.exception, self._log_tail())
             if self._child_ended is not None and cause.category == "crash":
-                cause = _child_crash(self._child_ended[0])
+                cause = self._child_crash(self._child_ended[0])
             raise LaunchFailed(self._phase, cause)
 
     def _check_children(self) -> None:
@@ -234,14 +235,15 @@ class Launch:
             watch.close()
             self._child_ended = self._child_ended or (watch.name, time.monotonic())
 
+    def _child_crash(self, name: str) -> Cause:
+        if _oom_kills() > self._oom_kills_before:
+            return died(-signal.SIGKILL, "", out_of_memory=True)
+        return Cause("crash", f"the engine's process {name} ended without a word", CRASH_FIX)
+
     def _log_tail(self) -> str:
         with self.log.open("rb") as file:
             file.seek(max(0, self.log.stat().st_size - LOG_TAIL_BYTES))
             return file.read().decode(errors="replace")
-
-
-def _child_crash(name: str) -> Cause:
-    return Cause("crash", f"the engine's process {name} ended without a word", CRASH_FIX)
 
 
 def _oom_kills() -> int:

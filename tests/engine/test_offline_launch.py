@@ -1,0 +1,158 @@
+"""The measuring command on the real engine writes a record that holds what happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from launching import Launching, tiny_spec
+
+from rollout_bench.errors import UserError
+from rollout_bench.records.store import failure_path, read_record, read_sequences, sequences_path, write_record
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture(scope="module")
+def in_process(tmp_path_factory: pytest.TempPathFactory) -> Launching:
+    folder = tmp_path_factory.mktemp("in-process")
+    spec = tiny_spec()
+    record = f"results/offline/{spec.experiment()}/launch-0.json"
+    plan = {"launches": [{"record": f"{folder}/{record}", "expected_s": 20}, {"record": "other", "expected_s": 60}]}
+    (folder / "plan.json").write_text(json.dumps(plan))
+    earlier = failure_path(folder / record)
+    earlier.parent.mkdir(parents=True)
+    earlier.write_text("{}")
+    launch = Launching(folder, spec, ["--progress", str(folder / "plan.json")])
+    launch.wait_for("measuring")
+    assert launch.finish() == 0, launch.said + launch.log_text()[-3000:]
+    return launch
+
+
+@pytest.fixture(scope="module")
+def multiprocess(tmp_path_factory: pytest.TempPathFactory) -> Launching:
+    # Claims a quantization that the weights don't have, and sends n samples in one request.
+    spec = tiny_spec(
+        engine={"multiprocess": True},
+        quant={"name": "w8a8", "linear_dtypes": ["int8"], "linear_method": "Int8"},
+        workload={"requests": "per_prompt"},
+    )
+    launch = Launching(tmp_path_factory.mktemp("multiprocess"), spec)
+    launch.wait_for("measuring")
+    assert launch.finish() == 0, launch.said + launch.log_text()[-3000:]
+    return launch
+
+
+def test_tokens_are_counted_from_what_the_engine_returned(in_process: Launching) -> None:
+    record = in_process.record()
+    assert record.key == in_process.spec.key()
+    assert [iteration.warmup for iteration in record.iterations] == [True, False, False]
+    for iteration in record.iterations:
+        assert (iteration.requests, iteration.sequences) == (8, 8)
+        assert iteration.prompt_tokens == 8 * 130
+        assert iteration.output_tokens == 8 * 16
+        assert iteration.elapsed_s > 0
+    assert record.validity == []
+
+
+def test_siblings_share_their_prompt_and_iterations_share_nothing(in_process: Launching) -> None:
+    for iteration in in_process.record().iterations:
+        assert iteration.cached_prompt_tokens == 4 * 128  # the second sample of each prompt, its one full block
+
+
+def test_sequence_times_are_in_order_and_inside_their_iteration(in_process: Launching) -> None:
+    record = in_process.record()
+    rows = read_sequences(sequences_path(in_process.out))
+    expected = [(i, prompt, sample) for i in range(3) for prompt in range(4) for sample in range(2)]
+    assert [(row.iteration, row.prompt, row.sample) for row in rows] == expected
+    for row in rows:
+        assert row.queued_s is not None and row.scheduled_s is not None
+        assert row.first_token_s is not None and row.last_token_s is not None
+        elapsed_s = record.iterations[row.iteration].elapsed_s
+        assert 0 <= row.queued_s <= row.scheduled_s < row.first_token_s < row.last_token_s <= elapsed_s
+
+
+def test_loaded_weights_are_counted_to_the_byte(in_process: Launching) -> None:
+    engine = in_process.record().engine
+    layer = (128 + 64 + 64) * 128 + 128 * 128 + 2 * 256 * 128 + 256 * 128
+    assert engine.weights_bytes_by_dtype.linear == {"bfloat16": 2 * layer * 2}
+    assert engine.linear_methods == {"UnquantizedLinearMethod": 8}
+    assert engine.resolved["max_model_len"] == 256
+    assert engine.resolved["attention_backends"] == ["CPU_ATTN"]
+    assert engine.kv_cache_tokens is not None and engine.kv_cache_tokens > 100_000
+
+
+def test_record_says_where_it_ran_and_what_starting_took(in_process: Launching) -> None:
+    record = in_process.record()
+    assert record.environment.engine_version == "0.32.0"
+    assert record.environment.variables["VLLM_CPU_KVCACHE_SPACE"] == "1"
+    assert record.environment.device_memory_bytes
+    assert record.startup.import_s > 0 and record.startup.init_s > 0
+    assert record.startup.reported["engine_init_s"] > 0
+    assert record.startup.import_s + record.startup.init_s < record.wall_s
+
+
+def test_a_success_leaves_no_failure_no_process_and_no_temporary_file(in_process: Launching) -> None:
+    experiment = in_process.spec.experiment()
+    names = ["launch-0.json", "launch-0.sequences.jsonl.gz"]
+    assert in_process.left_behind() == [f"offline/{experiment}/{name}" for name in names]
+    assert in_process.survivors() == []
+    assert "/tmp/rollout-bench-" in " ".join(in_process.child_lines)
+    assert not any(Path(line.split()[-1]).exists() for line in in_process.child_lines if "guardian" in line)
+
+
+def test_progress_says_place_rate_and_time_left(in_process: Launching) -> None:
+    lines = in_process.said.splitlines()
+    assert lines[0].startswith("[1/2] tiny bf16 short launch 0: importing; about ")
+    assert any("iteration 1/2, " in line and "tok/s; about " in line for line in lines)
+    assert in_process.errors() == []
+
+
+def test_one_request_with_n_samples_has_counts_but_no_times(multiprocess: Launching) -> None:
+    record = multiprocess.record()
+    assert [(i.requests, i.sequences, i.output_tokens) for i in record.iterations] == [(4, 8, 128)] * 3
+    assert [i.cached_prompt_tokens for i in record.iterations] == [4 * 128] * 3
+    rows = read_sequences(sequences_path(multiprocess.out))
+    assert {(row.queued_s, row.last_token_s, row.cached_prompt_tokens) for row in rows} == {(None, None, None)}
+
+
+def test_a_claimed_quantization_that_the_weights_lack_is_flagged_invalid(multiprocess: Launching) -> None:
+    flags = multiprocess.record().validity
+    assert {(flag.code, flag.severity) for flag in flags} == {("quant_not_proven", "invalid")}
+    assert "w8a8 wants int8" in flags[0].sentence and "0.6 MB bfloat16" in flags[0].sentence
+
+
+def test_multiprocess_engine_leaves_no_process(multiprocess: Launching) -> None:
+    assert len([line for line in multiprocess.child_lines if "spawn_main" in line]) == 2  # engine core and worker
+    assert multiprocess.survivors() == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = os.geteuid() == 0 and subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=12k", "tmpfs", folder], capture_output=True
+    )
+    if not mounted or mounted.returncode != 0:
+        pytest.skip("needs the right to mount a file system")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_is_an_error_and_leaves_no_truncated_file(in_process: Launching, small_disk: Path) -> None:
+    record, rows = read_record(in_process.out), read_sequences(sequences_path(in_process.out))
+    with pytest.raises(UserError, match=r"No space left on device[^$]*free some space"):
+        for launch in range(9):
+            write_record(small_disk / f"launch-{launch}.json", record, rows)
+    written = sorted(small_disk.glob("*.json"))
+    assert 0 < len(written) < 9
+    assert [read_record(path).key for path in written] == [record.key] * len(written)
+    assert all(read_sequences(path) == rows for path in small_disk.glob("*.gz"))
+    assert list(small_disk.glob(".*")) == []
+    shutil.rmtree(small_disk, ignore_errors=True)

