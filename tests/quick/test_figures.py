@@ -172,7 +172,7 @@ def test_what_has_no_room_is_counted(tmp_path: Path) -> None:
 def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
     collection = collected(tmp_path, [BF16, W8A8], *measured([BF16, W8A8]))
     first = figure_files(collection)
-    with mpl.rc_context({"font.size": 30, "svg.hashsalt": None}):
+    with mpl.rc_context({"font.size": 30, "axes.linewidth": 5, "svg.hashsalt": None}):
         assert figure_files(collection) == first
     assert sorted(first) == sorted(f"{name}.{kind}" for name in NAMES for kind in ("svg", "png"))
 
