@@ -71,8 +71,10 @@ def test_sequence_times_are_in_order_and_inside_their_iteration(in_process: Laun
     expected = [(i, prompt, sample) for i in range(3) for prompt in range(4) for sample in range(2)]
     assert [(row.iteration, row.prompt, row.sample) for row in rows] == expected
     for row in rows:
-        assert row.queued_s is not None and row.scheduled_s is not None
-        assert row.first_token_s is not None and row.last_token_s is not None
+        assert row.queued_s is not None
+        assert row.scheduled_s is not None
+        assert row.first_token_s is not None
+        assert row.last_token_s is not None
         elapsed_s = record.iterations[row.iteration].elapsed_s
         assert 0 <= row.queued_s <= row.scheduled_s < row.first_token_s < row.last_token_s <= elapsed_s
 
@@ -84,7 +86,8 @@ def test_loaded_weights_are_counted_to_the_byte(in_process: Launching) -> None:
     assert engine.linear_methods == {"UnquantizedLinearMethod": 8}
     assert engine.resolved["max_model_len"] == 256
     assert engine.resolved["attention_backends"] == ["CPU_ATTN"]
-    assert engine.kv_cache_tokens is not None and engine.kv_cache_tokens > 100_000
+    assert engine.kv_cache_tokens is not None
+    assert engine.kv_cache_tokens > 100_000
 
 
 def test_record_says_where_it_ran_and_what_starting_took(in_process: Launching) -> None:
@@ -92,7 +95,8 @@ def test_record_says_where_it_ran_and_what_starting_took(in_process: Launching) 
     assert record.environment.engine_version == "0.32.0"
     assert record.environment.variables["VLLM_CPU_KVCACHE_SPACE"] == "1"
     assert record.environment.device_memory_bytes
-    assert record.startup.import_s > 0 and record.startup.init_s > 0
+    assert record.startup.import_s > 0
+    assert record.startup.init_s > 0
     assert record.startup.reported["engine_init_s"] > 0
     assert record.startup.import_s + record.startup.init_s < record.wall_s
 
@@ -124,7 +128,8 @@ def test_one_request_with_n_samples_has_counts_but_no_times(multiprocess: Launch
 def test_a_claimed_quantization_that_the_weights_lack_is_flagged_invalid(multiprocess: Launching) -> None:
     flags = multiprocess.record().validity
     assert {(flag.code, flag.severity) for flag in flags} == {("quant_not_proven", "invalid")}
-    assert "w8a8 wants int8" in flags[0].sentence and "0.6 MB bfloat16" in flags[0].sentence
+    assert "w8a8 wants int8" in flags[0].sentence
+    assert "0.6 MB bfloat16" in flags[0].sentence
 
 
 def test_multiprocess_engine_leaves_no_process(multiprocess: Launching) -> None:
@@ -147,9 +152,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk_is_an_error_and_leaves_no_truncated_file(in_process: Launching, small_disk: Path) -> None:
     record, rows = read_record(in_process.out), read_sequences(sequences_path(in_process.out))
-    with pytest.raises(UserError, match=r"No space left on device[^$]*free some space"):
+
+    def write_many() -> None:
         for launch in range(9):
             write_record(small_disk / f"launch-{launch}.json", record, rows)
+
+    with pytest.raises(UserError, match=r"No space left on device[^$]*free some space"):
+        write_many()
     written = sorted(small_disk.glob("*.json"))
     assert 0 < len(written) < 9
     assert [read_record(path).key for path in written] == [record.key] * len(written)

