@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from synthetic_records import make_plan, make_record, make_spec, save
 
@@ -48,6 +48,7 @@ def test_swapping_the_sides_inverts_the_ratio_and_mirrors_the_verdict(a: dict[in
 
 @settings(deadline=None)
 @given(BY_LAUNCH, BY_LAUNCH, st.sampled_from([0.25, 0.5, 2.0, 1024.0]))
+@example({0: 110.0, 1: 111.0}, {0: 100.0, 1: 101.0}, 1024.0)
 def test_a_common_factor_changes_nothing(a: dict[int, float], b: dict[int, float], factor: float) -> None:
     def scaled(side: dict[int, float]) -> dict[int, float]:
         return {launch: factor * value for launch, value in side.items()}
