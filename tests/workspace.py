@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -84,16 +84,37 @@ class Workspace:
         )
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Starts `snakemake` in a process group of its own."""
-        return subprocess.Popen(
-            self.command(*arguments),
-            cwd=self.path,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        """Starts `snakemake` in a process group of its own; what it prints goes to `output`."""
+        with self._output_file.open("w") as file:
+            return subprocess.Popen(
+                self.command(*arguments),
+                cwd=self.path,
+                env=self.environment,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+
+    @property
+    def output(self) -> str:
+        """What the run that was started last has printed so far."""
+        return self._output_file.read_text(errors="replace") if self._output_file.exists() else ""
+
+    @property
+    def _output_file(self) -> Path:
+        return self.path / "output.log"
+
+    def processes(self) -> list[psutil.Process]:
+        """Processes that are alive and were started in this folder, whoever is their parent by now."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if Path(process.cwd()) == self.path and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+            except (psutil.Error, OSError):
+                continue
+        return found
 
     def planned(self, *arguments: str) -> dict[str, int]:
         """Rule -> number of jobs that a dry run would run."""
@@ -121,23 +142,3 @@ class Workspace:
             str(path.relative_to(self.path / "results/failures"))
             for path in self.path.glob("results/failures/*/*/launch-*.json")
         }
-
-
-def group_members(group: int) -> list[int]:
-    """Processes of a process group that are alive (zombies are not)."""
-    alive = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[2]) == group and fields[0] != "Z":
-            alive.append(int(stat.parent.name))
-    return alive
-
-
-def end_group(process: subprocess.Popen[str]) -> None:
-    """Kills what `Workspace.start` started, if a test left it."""
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()

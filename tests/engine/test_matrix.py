@@ -12,8 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
-from rollout_bench.records.store import read_record, read_sequences, sequences_path
 from workspace import TINY, Workspace
+
+from rollout_bench.records.store import read_record, read_sequences, sequences_path
 
 pytestmark = pytest.mark.engine
 
@@ -148,8 +149,8 @@ def test_a_deleted_record_is_measured_again_and_no_other_and_a_second_workflow_w
         assert first.poll() is None
         time.sleep(0.2)
     second = measured.snakemake("results/summary.md")
-    output, _ = first.communicate(timeout=300)
-    assert first.returncode == 0, output
+    first.wait(timeout=300)
+    assert first.returncode == 0, measured.output
     assert second.returncode == 1
     two_lines = [line for line in second.stdout.splitlines() if "another workflow" in line or "-> wait" in line]
     assert len(two_lines) == 2
@@ -219,7 +220,7 @@ def test_failing_experiments_leave_the_others_alone_and_are_tried_again(tmp_path
     assert categories == {"absent": "missing_weights", "cramped": "no_kv_cache_memory"}
     summary = (workspace.path / "results/summary.md").read_text()
     assert "INCOMPLETE" in summary
-    assert "nowhere" in summary
+    assert "there is no model folder models/nowhere" in " ".join(summary.split())
     assert workspace.measurements() == 2
     shutil.copytree(next(workspace.path.glob("models/synthetic/*bf16")), workspace.path / "models/nowhere")
     done = workspace.snakemake("--config", "models=[absent,tiny]")

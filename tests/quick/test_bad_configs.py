@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 from bad_configs import BAD_OVERLAYS, Bad
+from snakemake.utils import update_config
+
 from rollout_bench.errors import UserError
 from rollout_bench.plan.engine_probe import probe_engine
-from rollout_bench.plan.matrix import expand
+from rollout_bench.plan.matrix import Matrix, expand
 from rollout_bench.plan.read_config import check_config_file, read_config
-from snakemake.utils import update_config
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -22,22 +23,25 @@ def merged_with(overlay: str) -> dict:
     return config
 
 
+def planned(overlay: str) -> Matrix:
+    config = read_config(merged_with(overlay))
+    return expand(config, probe_engine(config.engine.python))
+
+
 def test_there_are_at_least_sixty_and_no_two_alike():
     assert len({bad.name for bad in BAD_OVERLAYS}) == len({bad.overlay for bad in BAD_OVERLAYS}) == len(BAD_OVERLAYS)
     assert len(BAD_OVERLAYS) >= 60
 
 
 def test_the_default_config_is_good():
-    config = read_config(merged_with("{}"))
-    assert len(expand(config, probe_engine(config.engine.python)).experiments) == 3
+    assert len(planned("{}").experiments) == 3
 
 
 @pytest.mark.parametrize("bad", BAD_OVERLAYS, ids=lambda bad: bad.name)
 def test_a_wrong_config_is_told_in_two_lines(bad: Bad, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(REPOSITORY)
     with pytest.raises(UserError) as raised:
-        config = read_config(merged_with(bad.overlay))
-        expand(config, probe_engine(config.engine.python))
+        planned(bad.overlay)
     problem, remedy = str(raised.value).split("\n")
     assert bad.problem in problem
     assert bad.remedy in remedy
@@ -59,7 +63,7 @@ def test_a_wrong_config_is_told_in_two_lines(bad: Bad, monkeypatch: pytest.Monke
 def test_an_unreadable_config_file_is_named_with_line_and_column(tmp_path: Path, content: bytes, problem: str):
     path = tmp_path / "config.yaml"
     path.write_bytes(content)
-    with pytest.raises(UserError, match="config.yaml") as raised:
+    with pytest.raises(UserError, match=r"config\.yaml") as raised:
         check_config_file(path)
     assert problem in str(raised.value)
     assert len(str(raised.value).splitlines()) == 2

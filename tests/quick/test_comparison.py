@@ -82,15 +82,15 @@ def test_nothing_differs_from_itself(a: dict[int, float]) -> None:
 @pytest.mark.parametrize(
     ("values", "baseline", "expected"),
     [
-        ([110, 111], [100, 101], "faster"),
-        ([100, 101], [110, 111], "slower"),
-        ([100, 111], [100, 101], "unclear"),
-        ([110], [100, 101], "unclear"),
-        ([110, 111], [100], "unclear"),
-        ([100.6, 100.7], [100, 100.1], "unclear"),
+        ([110, 111, 112], [100, 101, 102], "faster"),
+        ([100, 101, 102], [110, 111, 112], "slower"),
+        ([100, 111, 112], [100, 101, 102], "unclear"),
+        ([110, 111], [100, 101, 102], "unclear"),
+        ([110, 111, 112], [100, 101], "unclear"),
+        ([100.6, 100.7, 100.7], [100, 100.1, 100.1], "unclear"),
     ],
 )
-def test_a_clear_difference_takes_two_launches_a_side_no_overlap_and_one_percent(
+def test_a_clear_difference_takes_three_launches_a_side_no_overlap_and_one_percent(
     values: list[float], baseline: list[float], expected: str
 ) -> None:
     assert verdict(values, baseline) == expected
@@ -114,8 +114,8 @@ def test_a_throughput_of_zero_gives_no_speedup() -> None:
 def test_each_model_and_workload_has_its_own_baseline(tmp_path: Path) -> None:
     specs = [make_spec(m, q, w) for m in ("a", "b") for w in ("x", "y") for q in ("bf16", "w8a8")]
     rates = [100.0, 110.0, 200.0, 180.0, 300.0, 600.0, 400.0, 400.0]
-    records = [record for spec, rate in zip(specs, rates, strict=True) for record in launches(spec, rate, rate)]
-    found = comparisons(tmp_path, make_plan(specs, launches=2), *records)
+    records = [record for spec, rate in zip(specs, rates, strict=True) for record in launches(spec, rate, rate, rate)]
+    found = comparisons(tmp_path, make_plan(specs, launches=3), *records)
     assert [c.is_baseline for c in found] == [True, False] * 4
     assert [c.speedup for c in found[1::2]] == pytest.approx([1.1, 0.9, 2.0, 1.0])
     assert [c.verdict for c in found[1::2]] == ["faster", "slower", "faster", "unclear"]

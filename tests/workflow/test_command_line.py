@@ -26,12 +26,12 @@ def experiments(workspace: Workspace, *arguments: str) -> list[str]:
 
 def test_a_dry_run_of_the_default_config_measures_each_quant_in_each_launch(workspace: Workspace):
     jobs = workspace.planned()
-    assert jobs["offline"] == 6
+    assert jobs["offline"] == 9
     assert jobs["checkpoint"] == 2
 
 
 def test_quants_can_be_chosen_on_the_command_line_after_the_target(workspace: Workspace):
-    assert workspace.measurements("results/summary.md", "--config", "quants=[bf16,w8a8]") == 4
+    assert workspace.measurements("results/summary.md", "--config", "quants=[bf16,w8a8]") == 6
 
 
 def test_the_order_of_lists_and_keys_changes_no_experiment(workspace: Workspace):
@@ -119,7 +119,7 @@ def test_an_unreadable_default_config_stops_snakemake_in_two_lines(tmp_path: Pat
 def test_two_configs_can_be_planned_at_the_same_time(workspace: Workspace):
     with ThreadPoolExecutor(2) as pool:
         counts = list(pool.map(lambda _: workspace.measurements(), range(2)))
-    assert counts == [6, 6]
+    assert counts == [9, 9]
 
 
 def assert_two_lines(output: str, status: int, problem: str, remedy: str) -> None:

@@ -16,14 +16,14 @@ Verdict = Literal["faster", "slower", "unclear"]
 MARKS: dict[Verdict, str] = {"faster": "^", "slower": "v", "unclear": "~"}
 """How a verdict is written."""
 
-MIN_LAUNCHES = 2
+MIN_LAUNCHES = 3
 """Launches that each side must have before a difference may be called clear."""
 
 RELEVANT_DIFFERENCE = 0.01
 """A speed-up this close to 1 is never called a difference."""
 
 RULE = (
-    "^ faster, v slower: each side has at least two launches, every launch of the one is faster than every "
+    "^ faster, v slower: each side has at least three launches, every launch of the one is faster than every "
     "launch of the other, and the speed-up is at least 1 % off 1; ~ no clear difference otherwise. "
     "A simple rule: it states no confidence."
 )

@@ -59,7 +59,7 @@ class Experiment:
     Attributes:
         spec: its settings.
         name: folder name, `<model>_<quant>_<workload>-<key>`.
-        model_path: where the weights really are on this machine, or a hub id.
+        model_path: where the weights really are on this machine (beginning with `/` or `./`), or a hub id.
         checkpoint: what has to be built first, or None.
     """
 
@@ -235,7 +235,7 @@ def _experiment(
         measuring=MeasuringSpec(warmup_iterations=config.warmup_iterations, iterations=config.iterations),
     )
     checkpoint = _checkpoint(config, spec)
-    path = checkpoint.folder if checkpoint else _located(config, source.weights or "")
+    path = _explicit(checkpoint.folder) if checkpoint else _located(config, source.weights or "")
     if Path(path).is_file():
         raise UserError(
             f"config: model_settings.{model}.weights: {path}: is a file",
@@ -296,4 +296,9 @@ def _checkpoint(config: Config, spec: Spec) -> Checkpoint | None:
 def _located(config: Config, weights: str) -> str:
     if weights.startswith("hub:"):
         return weights.removeprefix("hub:")
-    return os.path.normpath(Path(config.model_base).expanduser() / Path(weights).expanduser())
+    return _explicit(os.path.normpath(Path(config.model_base).expanduser() / Path(weights).expanduser()))
+
+
+def _explicit(path: str) -> str:
+    """`path` written so that no one takes `models/name` for a hub id."""
+    return path if Path(path).is_absolute() else f"./{path}"

@@ -21,9 +21,9 @@ Platform = Literal["cpu", "cuda", "ascend"]
 
 
 class Strict(BaseModel):
-    """Base of everything that is read from a file: unknown fields are errors, values don't change."""
+    """Base of all that is read from a file: unknown fields are errors, values don't change, numbers are finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelSpec(Strict):

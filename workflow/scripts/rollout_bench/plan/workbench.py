@@ -89,12 +89,10 @@ def end_with_errors(plan: Schedule, scripts: Path) -> None:
     failures = [failure_path(Path(record)) for record in plan.missing]
     if not any(path.is_file() and path.stat().st_mtime >= _began_at[0] for path in failures):
         return
-    for command in ("summarise.py", "plot.py"):
-        done = subprocess.run(
-            [sys.executable, f"{scripts}/{command}", str(RESULTS), "--plan", str(PLAN_FILE)], check=False
-        )
-        if done.returncode != 0:
-            return
+    where = [str(RESULTS), "--plan", str(PLAN_FILE)]
+    summarised = subprocess.run([sys.executable, str(scripts / "summarise.py"), *where, "--figures"], check=False)
+    if summarised.returncode == 0:
+        subprocess.run([sys.executable, str(scripts / "plot.py"), *where], check=False)
 
 
 def records_to_summarise(plan: Schedule, workflow: Any, rule: str) -> list[str]:

@@ -79,8 +79,8 @@ class EngineFacts(Strict):
 class Startup(Strict):
     """What the time before the first iteration went to."""
 
-    import_s: float = Field(description="Importing the engine, in seconds.")
-    init_s: float = Field(description="Constructing the engine until it takes requests, in seconds.")
+    import_s: float = Field(ge=0, description="Importing the engine, in seconds.")
+    init_s: float = Field(ge=0, description="Constructing the engine until it takes requests, in seconds.")
     reported: dict[str, float] = Field(
         {},
         description=(

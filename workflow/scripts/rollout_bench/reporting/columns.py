@@ -55,6 +55,8 @@ def _speedup(line: Line) -> str:
 def _sequences(line: Line) -> str:
     if line["kv_cache_sequences"] is None:
         return MISSING
+    if line["kv_cache_sequences"] >= line["workload_sequences"]:
+        return f"all {count(line['workload_sequences'])}"
     return f"{count(line['kv_cache_sequences'])} of {count(line['workload_sequences'])}"
 
 
@@ -122,8 +124,8 @@ ENGINE = (
     ),
     Column(
         "sequences at once",
-        "How many sequences of full length (prompt + output tokens) the KV cache holds at once if they share "
-        "nothing, of the sequences in one iteration.",
+        "How many of the sequences in one iteration the KV cache holds at once at full length (prompt + output "
+        "tokens) if they share nothing.",
         _sequences,
     ),
     Column(

@@ -45,14 +45,15 @@ def config_page() -> str:
         "Lists are replaced by what is laid over them, mappings are merged. `<name>` is a name of your choice.\n"
         "The schema is `workflow/schemas/config.schema.json`.\n\n"
         + _table(Config)
-        + "\nArguments of the engine are merged in this order, later ones win: rollout-bench's own (`enable_prefix_caching: true`,"
-        " `seed: 0`, `max_model_len`: prompt + output tokens), the workload's, `engine_args`, the quant's, the model's.\n"
+        + "\nArguments of the engine are merged in this order, later ones win: rollout-bench's own"
+        " (`enable_prefix_caching: true`, `seed: 0`, `max_model_len`: prompt + output tokens), the workload's,"
+        " `engine_args`, the quant's, the model's.\n"
     )
 
 
 def records_page() -> str:
     """Every field of what a launch leaves behind."""
-    parts = [
+    parts: list[tuple[str, type[BaseModel]]] = [
         ("The record: `results/<mode>/<model>_<quant>_<workload>-<key>/launch-<i>.json`", Record),
         ("The side file: `launch-<i>.sequences.jsonl.gz`, one line per sequence", SequenceRow),
         ("A failure: `results/failures/<mode>/<experiment>/launch-<i>.json`", Failure),

@@ -1,0 +1,170 @@
+"""Ends a run in the middle and tells what is left of it: for tests and for `python tests/kills.py`.
+
+By hand it kills at random moments, `--kills` times, and prints a table (docs/explanation/kills.md holds one).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "workflow" / "scripts"))
+
+import psutil
+from workspace import TINY, Workspace
+
+from rollout_bench.errors import UserError
+from rollout_bench.records.store import read_record, read_sequences, sequences_path
+
+VICTIMS = ("snakemake", "snakemake's group", "measuring command", "guardian", "engine", "engine core")
+END_S = 30
+"""So many seconds after snakemake ended, everything must be gone: SIGTERM, 10 s, SIGKILL, and a busy machine."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one kill left behind; the sentences in `troubles` are empty when all is well."""
+
+    victim: str
+    signal: str
+    after_s: float
+    moment: str
+    gone_in_s: float
+    troubles: tuple[str, ...]
+
+
+def roles(root: psutil.Process) -> dict[str, psutil.Process]:
+    """The processes of a run by their role; a role whose process does not exist at present is left out."""
+    found = {"snakemake": root, "snakemake's group": root}
+    try:
+        descendants = root.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return found
+    for process in descendants:
+        try:
+            line = " ".join(process.cmdline())
+        except psutil.Error:
+            continue
+        if "run_offline.py" in line:
+            found["measuring command"] = process
+        elif "guardian" in line:
+            found["guardian"] = process
+        elif "offline_worker" in line:
+            found["engine"] = process
+        elif "spawn_main" in line and "engine" in found and process.ppid() == found["engine"].pid:
+            found["engine core"] = process
+    return found
+
+
+def kill_once(
+    workspace: Workspace, victim: str, kill: signal.Signals, after_s: float = 0.0, *, moment: str = ""
+) -> Outcome:
+    """Starts a run; when its progress says `moment` and the victim lives, waits `after_s` seconds and ends the victim.
+
+    Returns when nothing of the run is left, or has been left for too long.
+    """
+    run = workspace.start("results/summary.md")
+    root = psutil.Process(run.pid)
+    started = time.monotonic()
+    while run.poll() is None and not (moment in progress(workspace) and victim in roles(root)):
+        time.sleep(0.05)
+    time.sleep(after_s)
+    alive = roles(root) if run.poll() is None else {}
+    process = alive.get(victim)
+    killed_at = time.monotonic()
+    if process is not None and victim == "snakemake's group":
+        os.killpg(run.pid, kill)
+    elif process is not None:
+        process.send_signal(kill)
+    what_ran = (progress(workspace).splitlines() or ["nothing yet"])[-1].partition(": ")[2].partition(";")[0]
+    troubles = []
+    try:
+        run.wait(timeout=TINY["timeout_s"])
+    except subprocess.TimeoutExpired:
+        troubles.append("snakemake did not end")
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+    ended_at = time.monotonic()
+    while (
+        left := [*workspace.processes(), *(p for p in alive.values() if p.is_running())]
+    ) and time.monotonic() - ended_at < END_S:
+        time.sleep(0.1)
+    gone_in_s = time.monotonic() - killed_at
+    troubles += [f"still running: {' '.join(p.cmdline())[:80]}" for p in left]
+    for leftover in left:
+        leftover.kill()
+    return Outcome(
+        victim if process is not None else f"{victim} (not there)",
+        kill.name,
+        round(killed_at - started, 1),
+        what_ran or "nothing yet",
+        round(gone_in_s, 1),
+        (*troubles, *damage(workspace)),
+    )
+
+
+def progress(workspace: Workspace) -> str:
+    """The lines in which the run says how far it is."""
+    return "\n".join(x for x in workspace.output.splitlines() if x.startswith("[") and " launch " in x)
+
+
+def damage(workspace: Workspace) -> list[str]:
+    """What is wrong with the files in results/: records that don't validate, or temporary files."""
+    troubles = []
+    for path in workspace.path.glob("results/**/*"):
+        if path.name.endswith(".tmp"):
+            troubles.append(f"temporary file {path.name}")
+    for name in sorted(workspace.records):
+        path = workspace.path / "results" / name
+        try:
+            record = read_record(path)
+            rows = read_sequences(sequences_path(path))
+        except UserError as error:
+            troubles.append(str(error))
+            continue
+        if len(rows) != sum(i.sequences for i in record.iterations):
+            troubles.append(f"{name}: {len(rows)} sequences in the side file")
+    return troubles
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=20, help="how many (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of victims and moments (default: %(default)s)")
+    arguments = parser.parse_args()
+    choose = random.Random(arguments.seed)
+    overlay = {**TINY, "launches": arguments.kills, "quants": ["bf16"], "engine": {"multiprocess": True}}
+    troubles = 0
+    with tempfile.TemporaryDirectory(prefix="rollout-bench-kills-") as folder:
+        workspace = Workspace(Path(folder), overlay)
+        print("| victim | signal | s after start | what ran | records before -> after | gone in s | left behind |")
+        print("|---|---|--:|---|--:|--:|---|")
+        for _ in range(arguments.kills):
+            victim = choose.choice(VICTIMS)
+            kill = choose.choice((signal.SIGINT, signal.SIGTERM, signal.SIGKILL))
+            before = workspace.records
+            outcome = kill_once(workspace, victim, kill, choose.uniform(0, 30))
+            lost = before - workspace.records
+            trouble = "; ".join([*outcome.troubles, *(f"lost {name}" for name in lost)])
+            troubles += bool(trouble)
+            print(
+                f"| {outcome.victim} | {outcome.signal} | {outcome.after_s} | {outcome.moment}"
+                f" | {len(before)} -> {len(workspace.records)} | {outcome.gone_in_s} | {trouble or 'nothing'} |",
+                flush=True,
+            )
+        missing = workspace.measurements("--config", "launches=1")
+        print(f"\n{arguments.kills} kills, {troubles} with trouble; the next call would measure {missing} of launch 0")
+    return 1 if troubles else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
