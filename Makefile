@@ -14,7 +14,7 @@ setup: ## make .venv: workflow, analysis and CPU engine, as pinned
 	@$(PYTHON) workflow/scripts/setup_environment.py
 
 demo: setup ## measure the default config on this machine's CPU, print the summary
-	@status=0; $(IN_VENV) snakemake --cores 1 || status=$$?; \
+	@status=0; $(IN_VENV) snakemake --cores 1 --quiet host reason rules || status=$$?; \
 	if [ -f results/summary.txt ]; then cat results/summary.txt; echo "Figures: results/figures/"; fi; exit $$status
 
 test: setup ## every test

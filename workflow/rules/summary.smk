@@ -10,7 +10,7 @@ rule summary:
     """Write the tables: one row per experiment, with speed-ups, skipped combinations and failures."""
     input:
         records=lambda _: workbench.records_to_summarise(matrix, workflow, "summary"),
-        code=workbench.code_of("analysis", "reporting", "summarise.py"),
+        code=workbench.newest_source("analysis", "reporting", "summarise.py"),
     output:
         md=report("results/summary.md", caption="../report/summary.rst", category="Summary"),
         csv="results/summary.csv",
@@ -31,7 +31,7 @@ rule figures:
     """Draw throughput, speed-ups and iterations, as SVG and PNG."""
     input:
         rules.summary.output.state,
-        code=workbench.code_of("analysis", "reporting", "plot.py"),
+        code=workbench.newest_source("analysis", "reporting", "plot.py"),
     output:
         svg=[
             report(f"results/figures/{name}.svg", caption=f"../report/{name}.rst", category="Figures")

@@ -122,11 +122,12 @@ def checkpoint_pattern(plan: Schedule) -> str:
     return str(Path(plan.config.model_base) / "synthetic" / "{checkpoint}")
 
 
-def code_of(*parts: str) -> list[str]:
-    """Source files that a result is derived with: packages of rollout_bench and commands."""
+def newest_source(*parts: str) -> str:
+    """The source file changed last among packages of rollout_bench and commands: an input for what they derive."""
     scripts = Path(__file__).parents[2]
-    packages = [path for part in parts for path in (scripts / "rollout_bench" / part).rglob("*.py")]
-    return sorted(map(str, [*packages, *(scripts / part for part in parts if part.endswith(".py"))]))
+    sources = [path for part in parts for path in (scripts / "rollout_bench" / part).rglob("*.py")]
+    sources += [scripts / part for part in parts if part.endswith(".py")]
+    return str(max(sources, key=lambda path: path.stat().st_mtime_ns))
 
 
 def checkpoint_arguments(plan: Schedule, folder: str) -> list[str]:
