@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rollout_bench.errors import UserError, did_you_mean
-from rollout_bench.plan.config import Config, ModelSettings, WorkloadSettings
+from rollout_bench.errors import UserError
+from rollout_bench.plan.checks import check_engine_args, check_lengths, check_names
+from rollout_bench.plan.config import Config, ModelSettings
 from rollout_bench.plan.engine_probe import Engine
 from rollout_bench.plan.planfile import Skipped
-from rollout_bench.plan.quants import Quant, known_quants, resolve_quant
+from rollout_bench.plan.quants import Quant, resolve_quant
 from rollout_bench.plan.spec import (
     MEASUREMENT_VERSION,
     EngineSpec,
@@ -25,11 +26,6 @@ from rollout_bench.plan.spec import (
     Spec,
     WorkloadSpec,
 )
-
-MODES = ("offline",)
-
-OWN_ARGS = frozenset({"model", "worker_extension_cls", "disable_log_stats"})
-"""Engine arguments that the measuring command sets itself."""
 
 DEFAULT_ARGS: dict[str, Any] = {"enable_prefix_caching": True, "seed": 0}
 """Spelled out although vLLM's defaults are the same, since results depend on them."""
@@ -86,10 +82,8 @@ def expand(config: Config, engine: Engine) -> Matrix:
             beyond max_model_len, or nothing left to measure.
     """
     platform = engine.platform() if config.platform == "auto" else config.platform
-    _check_names(config)
-    if Path(config.model_base).is_file():
-        raise UserError(f"config: model_base: {config.model_base}: is a file", "set model_base to a folder")
-    _check_engine_args(config, engine)
+    check_names(config)
+    check_engine_args(config, engine)
     experiments: list[Experiment] = []
     skipped: list[Skipped] = []
     for mode, model, workload, quant in _cells(config):
@@ -119,73 +113,6 @@ def _cells(config: Config) -> Iterator[tuple[str, str, str, str]]:
                     yield mode, model, workload, quant
 
 
-def _check_names(config: Config) -> None:
-    for key, names, known in (
-        ("modes", config.modes, set(MODES)),
-        ("models", config.models, set(config.model_settings)),
-        ("quants", config.quants, known_quants(config.quant_settings)),
-        ("workloads", config.workloads, set(config.workload_settings)),
-    ):
-        for name in names:
-            if name not in known:
-                raise UserError(f"config: {key}: {key[:-1]} '{name}' is not defined", did_you_mean(name, known))
-    quants = known_quants(config.quant_settings)
-    for model, settings in config.model_settings.items():
-        for quant in settings.weights:
-            if quant not in quants:
-                raise UserError(
-                    f"config: model_settings.{model}.weights: quant '{quant}' is not defined",
-                    did_you_mean(quant, quants),
-                )
-        if settings.synthetic is not None and settings.weights:
-            raise UserError(
-                f"config: model_settings.{model}: has both weights and synthetic",
-                "keep one: weights that exist, or a shape to build",
-            )
-    if config.baseline["quant"] not in quants:
-        wrong = config.baseline["quant"]
-        raise UserError(f"config: baseline.quant: quant '{wrong}' is not defined", did_you_mean(wrong, quants))
-
-
-def _check_engine_args(config: Config, engine: Engine) -> None:
-    places = [("engine_args", config.engine_args)]
-    places += [(f"model_settings.{n}.engine_args", s.engine_args) for n, s in config.model_settings.items()]
-    places += [(f"quant_settings.{n}.engine_args", s.engine_args) for n, s in config.quant_settings.items()]
-    places += [(f"workload_settings.{n}.engine_args", s.engine_args) for n, s in config.workload_settings.items()]
-    for place, args in places:
-        for name, value in args.items():
-            if name in OWN_ARGS:
-                raise UserError(f"config: {place}.{name}: is set by rollout-bench itself", "leave it out")
-            if engine.arguments and name not in engine.arguments:
-                raise UserError(
-                    f"config: {place}.{name}: {engine.name} {engine.version} has no such engine argument",
-                    did_you_mean(name.replace("-", "_"), engine.arguments) if name else "leave it out",
-                )
-            _check_engine_arg(f"{place}.{name}", name, value)
-
-
-def _check_engine_arg(where: str, name: str, value: Any) -> None:
-    counts = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "max_model_len", "max_num_seqs",
-              "max_num_batched_tokens", "block_size", "kv_cache_memory_bytes")  # fmt: skip
-    if value is None:
-        return
-    if name in counts and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise UserError(f"config: {where}: {value!r} is no count", "give a whole number from 1 up")
-    if name == "gpu_memory_utilization" and (
-        isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1
-    ):
-        raise UserError(f"config: {where}: {value!r} is no share of the memory", "give a number above 0 and up to 1")
-    if name in ("trust_remote_code", "enforce_eager", "enable_prefix_caching") and not isinstance(value, bool):
-        raise UserError(f"config: {where}: {value!r} is neither true nor false", "write true or false")
-    try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError):
-        raise UserError(
-            f"config: {where}: {value!r} can't be written as JSON",
-            "put a text in quotes, dates and times too",
-        ) from None
-
-
 def _experiment(
     config: Config, engine: Engine, platform: Platform, mode: str, model: str, workload: str, quant: str
 ) -> Experiment | tuple[str, str]:
@@ -211,7 +138,7 @@ def _experiment(
         **scheme.engine_args,
         **settings.engine_args,
     }
-    _check_lengths(model, workload, load, args, source)
+    check_lengths(model, workload, load, args, source)
     spec = Spec(
         measurement_version=MEASUREMENT_VERSION,
         platform=platform,
@@ -262,24 +189,6 @@ def _weights(model: str, settings: ModelSettings, quant: str, scheme: Quant) -> 
             f"set quant_settings.{quant}.weights_format",
         )
     return ModelSpec(name=model, weights=None, synthetic=shape)
-
-
-def _check_lengths(model: str, workload: str, load: WorkloadSettings, args: dict[str, Any], source: ModelSpec) -> None:
-    wanted = load.prompt_tokens + load.output_tokens
-    limit = args["max_model_len"]
-    if isinstance(limit, int) and wanted > limit:
-        raise UserError(
-            f"config: workload_settings.{workload}: {load.prompt_tokens} prompt + {load.output_tokens} output tokens"
-            f" = {wanted} are more than max_model_len {limit} of {model}",
-            f"raise max_model_len to {wanted}, or shorten the workload",
-        )
-    longest = (source.synthetic or {}).get("max_position_embeddings")
-    if longest is not None and wanted > longest:
-        raise UserError(
-            f"config: model_settings.{model}.synthetic: workload {workload} needs {wanted} positions,"
-            f" the model has {longest}",
-            f"set max_position_embeddings to {wanted} or more, or shorten the workload",
-        )
 
 
 def _checkpoint(config: Config, spec: Spec) -> Checkpoint | None:
