@@ -138,7 +138,7 @@ KNOWN_CAUSES = (
     ),
     KnownCause(
         r"[Bb]float16 is only supported on GPUs|The model type .* does not support float16|dtype .* is not supported"
-        r"|Unknown dtype|does not support dtype",
+        r"|Unknown dtype|does not support dtype|^dtype\.(?:literal|is-instance)",
         "unsupported_dtype",
         "the platform or model does not support this dtype",
         "set dtype to one that it supports, float32 at worst",
@@ -213,6 +213,9 @@ WRAPPERS = re.compile(r"EngineDeadError|Engine core initialization failed|Worker
 CHATTER = re.compile(r"^(?:\(.*?\) )?(?:INFO|WARNING|DEBUG) .*\n?", re.MULTILINE)
 """Lines of the log that are no errors, though some quote one."""
 
+PREFIX = re.compile(r"^(?:\(.*?\) )?ERROR [\d-]+ [\d:]+ \[[\w.]+:\d+\] ", re.MULTILINE)
+"""What the engine's logger puts before each line of an error."""
+
 
 def diagnose(exception: str, log: str) -> Cause:
     """The cause of a failure.
@@ -225,10 +228,10 @@ def diagnose(exception: str, log: str) -> Cause:
         The first known cause that matches the exception, then the log's errors; else a crash that quotes
         the exception.
     """
-    errors = CHATTER.sub("", log)
+    errors = PREFIX.sub("", CHATTER.sub("", log))
     for text in (exception, errors):
         for known in KNOWN_CAUSES:
-            match = re.search(known.pattern, text)
+            match = re.search(known.pattern, text, re.MULTILINE)
             if match is not None:
                 return Cause(known.category, f"{known.cause}: {_quote(text, match)}", known.fix)
     quoted = exception
@@ -257,8 +260,8 @@ def died(status: int, log: str, out_of_memory: bool) -> Cause:
 
 
 def last_exception(log: str) -> str:
-    """The last line of `log` that looks like the end of a traceback, without the logger's prefix; else empty."""
-    found = re.findall(r"(?:^|\] |\s)((?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception): .+)$", log, re.MULTILINE)
+    """The last line of `log` that looks like the end of a traceback; else empty."""
+    found = re.findall(r"(?:^|\s)((?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception): .+)$", log, re.MULTILINE)
     plain = [line for line in found if not WRAPPERS.search(line)]
     return str(plain[-1]) if plain else ""
 
@@ -268,7 +271,6 @@ def _quote(text: str, match: re.Match[str]) -> str:
     lines = text[text.rfind("\n", 0, match.start()) + 1 :].splitlines()
     announces = re.search(r"validation errors? for \w+$", lines[0])
     quoted = " ".join(lines[:3]) if announces else lines[0]
-    quoted = re.sub(r"^(\(.*?\) )?[A-Z]+ [\d-]+ [\d:]+ \[[\w.]+:\d+\] ", "", quoted)
     return _shorten(re.sub(r" \[type=.*| For further information visit.*", "", quoted))
 
 

@@ -53,9 +53,7 @@ def token_flags(workload: WorkloadSpec, iteration: Iteration, rows: list[Sequenc
         )
     if wrong := [row for row in rows if not _length_as_asked(workload, row)]:
         asked_each = f"{'' if workload.ignore_eos else 'at most '}{workload.output_tokens}"
-        problems.append(
-            f"{len(wrong)} sequences with {wrong[0].output_tokens} output tokens instead of {asked_each}"
-        )
+        problems.append(f"{len(wrong)} sequences with {wrong[0].output_tokens} output tokens instead of {asked_each}")
     if not problems:
         return []
     return [_invalid("token_count", f"Iteration {iteration.index} brought {'; '.join(problems)}.")]

@@ -7,9 +7,28 @@ from typing import Any
 
 FIELDS: dict[str, tuple[str, ...]] = {
     "model_config": ("max_model_len", "dtype", "quantization", "enforce_eager", "seed", "skip_tokenizer_init"),
-    "scheduler_config": ("max_num_seqs", "max_num_batched_tokens", "enable_chunked_prefill", "async_scheduling", "policy"),
-    "cache_config": ("block_size", "cache_dtype", "enable_prefix_caching", "gpu_memory_utilization", "num_gpu_blocks", "prefix_caching_hash_algo"),
-    "parallel_config": ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "enable_expert_parallel", "distributed_executor_backend"),
+    "scheduler_config": (
+        "max_num_seqs",
+        "max_num_batched_tokens",
+        "enable_chunked_prefill",
+        "async_scheduling",
+        "policy",
+    ),
+    "cache_config": (
+        "block_size",
+        "cache_dtype",
+        "enable_prefix_caching",
+        "gpu_memory_utilization",
+        "num_gpu_blocks",
+        "prefix_caching_hash_algo",
+    ),
+    "parallel_config": (
+        "tensor_parallel_size",
+        "pipeline_parallel_size",
+        "data_parallel_size",
+        "enable_expert_parallel",
+        "distributed_executor_backend",
+    ),
     "load_config": ("load_format",),
     "compilation_config": ("mode", "level", "cudagraph_mode"),
 }
