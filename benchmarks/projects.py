@@ -1,0 +1,125 @@
+"""What is timed: a copy of this project with many launches, and a bare workflow with as many jobs."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import chdir
+from pathlib import Path
+
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(REPOSITORY / "tests"), str(REPOSITORY / "workflow" / "scripts")]
+
+from synthetic_records import make_record  # noqa: E402
+from workspace import Workspace  # noqa: E402
+
+from rollout_bench.plan.engine_probe import probe_engine  # noqa: E402
+from rollout_bench.plan.matrix import expand  # noqa: E402
+from rollout_bench.plan.planfile import write_plan  # noqa: E402
+from rollout_bench.plan.read_config import read_config  # noqa: E402
+from rollout_bench.plan.schedule import Schedule, schedule  # noqa: E402
+from rollout_bench.plan.workbench import PLAN_FILE  # noqa: E402
+from rollout_bench.records.store import sequences_path  # noqa: E402
+
+QUANTS = ("bf16", "w8a16", "w8a8")
+LAUNCHES = 10
+"""Of each experiment."""
+
+BARE = """\
+rule all:
+    input:
+        "results/summary.txt",
+
+
+rule job:
+    output:
+        "results/{{number}}.txt",
+    log:
+        "logs/{{number}}.log",
+    shell:
+        "echo {{wildcards.number}} > {{output}} 2> {{log}}"
+
+
+rule summary:
+    input:
+        expand("results/{{number}}.txt", number=range({jobs})),
+    output:
+        "results/summary.txt",
+    log:
+        "logs/summary.log",
+    shell:
+        "cat results/[0-9]*.txt > {{output}} 2> {{log}}"
+"""
+
+
+def size(launches: int) -> int:
+    """The number of launches that a matrix of whole models has: `launches` or the next one above."""
+    of_a_model = len(QUANTS) * LAUNCHES
+    return math.ceil(launches / of_a_model) * of_a_model
+
+
+def make_ours(folder: Path, launches: int) -> Workspace:
+    """A copy of the project whose config selects `size(launches)` launches, of models that differ in shape.
+
+    So none shares its checkpoints with another, and the DAG has two more jobs for each model.
+    """
+    models = {
+        f"model-{place:04}": {"synthetic": {"preset": "qwen3-tiny", "vocab_size": 2048 + place}}
+        for place in range(size(launches) // (len(QUANTS) * LAUNCHES))
+    }
+    matrix = {"models": list(models), "quants": list(QUANTS), "launches": LAUNCHES, "model_settings": models}
+    return Workspace(folder, matrix)
+
+
+def make_bare(folder: Path, jobs: int) -> Path:
+    """A workflow of `jobs` trivial shell jobs and one that gathers them, under this project's profile."""
+    folder.mkdir()
+    (folder / "Snakefile").write_text(BARE.format(jobs=jobs))
+    shutil.copytree(REPOSITORY / "profiles", folder / "profiles")
+    return folder
+
+
+def planned(ours: Workspace) -> Schedule:
+    """What the workflow in `ours` selects."""
+    with chdir(ours.path):
+        config = read_config(yaml.safe_load(Path("config.yaml").read_text()))
+        return schedule(config, expand(config, probe_engine(None)))
+
+
+def fill_ours(ours: Workspace) -> int:
+    """Writes the plan, and a record of invented numbers for each launch; returns how many.
+
+    Not through `write_record`, whose fsyncs would take minutes.
+    """
+    plan = planned(ours)
+    with chdir(ours.path):
+        for place, launch in enumerate(plan.launches):
+            rates = [400.0 + place % 97 + step for step in range(plan.config.iterations)]
+            record = make_record(launch.experiment.spec, launch.index, rates)
+            path = Path(launch.record)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            sequences_path(path).touch()
+            path.write_text(json.dumps(record.model_dump(mode="json"), indent=1) + "\n")
+        write_plan(PLAN_FILE, plan.plan_file())
+    return len(plan.launches)
+
+
+def fill_bare(bare: Path, jobs: int) -> None:
+    """Writes what each job of the bare workflow would, the summary last."""
+    (bare / "results").mkdir(exist_ok=True)
+    for path in _bare_outputs(bare, jobs):
+        path.write_text("done\n")
+    newest = max(path.stat().st_mtime_ns for path in _bare_outputs(bare, jobs))
+    summary = bare / "results" / "summary.txt"
+    summary.write_text("done\n")
+    os.utime(summary, ns=(newest + 10**9, newest + 10**9))
+
+
+def _bare_outputs(bare: Path, jobs: int) -> Iterator[Path]:
+    return (bare / "results" / f"{number}.txt" for number in range(jobs))
