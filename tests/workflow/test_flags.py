@@ -22,7 +22,8 @@ from rollout_bench.plan.read_config import read_config
 PAGE = REPOSITORY / "docs" / "how-to" / "coming-from-verl-rollout-bench.md"
 
 FLAGS = {"--offline", "--online", "--diagnostic", "--models", "--quants", "--num-prompts", "-n", "--input-len",
-         "--output-len", "--gpu-mem-util", "--max-concurrency", "--port", "--no-profile", "--model-base", "-h", "--help"}  # fmt: skip
+         "--output-len", "--gpu-mem-util", "--max-concurrency", "--port", "--no-profile", "--model-base", "-h",
+         "--help"}  # fmt: skip
 """The command line of the predecessor, from its own reference."""
 
 ONLINE_ONLY = {"--online", "--max-concurrency", "--port"}

@@ -1,0 +1,193 @@
+"""The documentation says what the code does: links, commands, configs, causes of failure."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from docs_pages import GENERATED, REPOSITORY, Block, Command, blocks, commands, pages, prose
+from snakemake.cli import get_argument_parser
+from snakemake.utils import update_config
+
+from rollout_bench.analysis.comparison import MARKS
+from rollout_bench.engines import failures
+from rollout_bench.plan.engine_probe import probe_engine
+from rollout_bench.plan.matrix import expand
+from rollout_bench.plan.read_config import read_config
+from rollout_bench.reporting.columns import ENGINE, THROUGHPUT
+
+PAGES = pages()
+WRITTEN = [page for page in PAGES if GENERATED not in page.parents]
+YAML_BLOCKS = [block for page in PAGES for block in blocks(page, "yaml")]
+SNAKEMAKE = [command for page in PAGES for command in commands(page, "snakemake")]
+SCRIPTS = [command for page in PAGES for command in commands(page, "python")]
+
+LARGEST_IMAGE_BYTES = 200_000
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(REPOSITORY))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_link_and_image_leads_somewhere(page: Path):
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        place, _, heading = target.partition("#")
+        path = (page.parent / place).resolve() if place else page
+        if not path.exists() or (heading and heading not in anchors(path)):
+            broken.append(target)
+    assert not broken
+
+
+def test_every_page_is_linked_from_the_index():
+    index = REPOSITORY / "docs" / "index.md"
+    linked = {(index.parent / target).resolve() for target in re.findall(r"\]\(([^)#\s]+)\)", index.read_text())}
+    assert {page for page in (REPOSITORY / "docs").rglob("*.md") if page != index} <= linked
+
+
+def test_images_are_small():
+    images = [path for path in (REPOSITORY / "docs" / "images").iterdir() if path.is_file()]
+    assert images
+    assert {path.name: path.stat().st_size for path in images if path.stat().st_size > LARGEST_IMAGE_BYTES} == {}
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=name)
+def test_every_make_target_exists(page: Path):
+    targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"`make ([a-z-]+)", page.read_text()))
+    named |= {command.words[1] for command in commands(page, "make")}
+    assert named <= targets
+
+
+@pytest.mark.parametrize("block", YAML_BLOCKS, ids=str)
+def test_every_yaml_block_can_be_laid_over_the_default_config(block: Block):
+    merged = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    update_config(merged, yaml.safe_load(block.text))
+    expand(read_config(merged), probe_engine(None))
+
+
+@pytest.mark.parametrize("command", SNAKEMAKE, ids=str)
+def test_every_snakemake_command_has_options_that_exist(command: Command):
+    def refuse(message: str) -> None:
+        raise AssertionError(message)
+
+    parser = get_argument_parser()
+    parser.error = refuse  # type: ignore[method-assign, assignment]
+    parsed: argparse.Namespace = parser.parse_args(list(command.words[1:]))
+    assert all("=" in entry for entry in parsed.config or [])
+
+
+@pytest.mark.parametrize("command", SCRIPTS, ids=str)
+def test_every_script_exists_and_has_the_options_that_are_shown(command: Command):
+    script = REPOSITORY / command.words[1]
+    options = [word for word in command.words[2:] if word.startswith("-")]
+    environment = {**os.environ, "COLUMNS": "100"}
+    done = subprocess.run(
+        [sys.executable, str(script), "--help"], capture_output=True, text=True, check=True, env=environment
+    )
+    assert [option for option in options if option not in done.stdout] == []
+
+
+def test_every_shell_block_is_checked_somewhere():
+    known = {"snakemake", "python", "make", "git", "source", "rm", "python3", "python3.11"}
+    strangers = {
+        f"{block}: {line}"
+        for page in PAGES
+        for block in blocks(page, "shell", "bash", "sh", "console")
+        for line in block.text.splitlines()
+        if line.split()[0] not in known and not line.startswith(".venv-")
+    }
+    assert strangers == set()
+
+
+def test_the_reference_is_what_the_code_says():
+    done = subprocess.run(
+        [sys.executable, "workflow/scripts/make_reference.py", "--check"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_key_of_the_default_config_is_in_the_reference():
+    config = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    assert {key for key in keys(config) if key not in reference_keys()} == set()
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=name)
+def test_every_config_key_that_is_named_by_its_path_exists(page: Path):
+    tops = set(re.findall(r"^\| `(\w+)` ", (GENERATED / "config.md").read_text(), re.MULTILINE))
+    unknown = set()
+    for path in re.findall(r"`(\w+(?:\.[\w<>.-]+)+)`", prose(page)):
+        first, *rest = path.split(".")
+        if first not in tops or rest[-1] in ("yaml", "py", "md", "json"):
+            continue
+        if first.endswith("_settings"):
+            rest = ["<name>", *path.removeprefix(f"{first}.").split(".")[1:]]
+            if path.startswith("model_settings.qwen3-1.7b."):
+                rest = ["<name>", *path.removeprefix("model_settings.qwen3-1.7b.").split(".")]
+        if ".".join([first, *rest]) not in reference_keys():
+            unknown.add(path)
+    # names of fields in a record begin alike
+    records = (GENERATED / "records.md").read_text()
+    assert {path for path in unknown if f"`{path}`" not in records} == set()
+
+
+def test_troubleshooting_has_every_category_of_failure():
+    page = (REPOSITORY / "docs" / "how-to" / "troubleshoot.md").read_text()
+    table = page.partition("| category |")[2].partition("\n\n")[0]
+    described = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+    sources = [Path(failures.__file__).parent.rglob("*.py"), (REPOSITORY / "workflow/scripts").glob("run_*.py")]
+    told = {category for files in sources for path in files for category in categories(path)}
+    told |= {known.category for known in failures.KNOWN_CAUSES}
+    assert len(described) == len(set(described))
+    assert set(described) == told
+
+
+def test_reading_the_results_explains_every_column_flag_and_mark():
+    page = (REPOSITORY / "docs" / "how-to" / "read-the-results.md").read_text()
+    columns = [column.header for column in (*THROUGHPUT, *ENGINE) if column.header != "launches"]
+    assert [header for header in columns if not re.search(rf"^\|.*\b{re.escape(header)}", page, re.MULTILINE)] == []
+    assert [mark for mark in MARKS.values() if f"| `{mark}` |" not in page] == []
+    proof = (Path(failures.__file__).parent / "proof.py").read_text()
+    worker = (Path(failures.__file__).parent / "offline_worker.py").read_text()
+    codes = set(re.findall(r'(?:_invalid\(\s*|code=)"(\w+)"', proof + worker))
+    assert set(re.findall(r"^\| `(\w+)` \| (?:invalid|warning) \|", page, re.MULTILINE)) == codes
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def categories(path: Path) -> set[str]:
+    """Categories of failure that a source file names itself."""
+    return set(re.findall(r'(?<!Known)Cause\(\s*"(\w+)"', path.read_text()))
+
+
+def keys(value: object, path: str = "") -> set[str]:
+    """Dotted paths of all settings in a config; names of the user's choice as <name>, engine arguments as one."""
+    if not isinstance(value, dict) or path.endswith(("engine_args", "weights", "environment", "baseline")):
+        return {path}
+    found = set()
+    for key, inner in value.items():
+        part = "<name>" if path.endswith("_settings") else key
+        found |= keys(inner, f"{path}.{part}" if path else part)
+    return found
+
+
+def reference_keys() -> set[str]:
+    """All keys that the config reference describes."""
+    return set(re.findall(r"^\| `([^`]+)` \|", (GENERATED / "config.md").read_text(), re.MULTILINE))
