@@ -68,14 +68,15 @@ def test_a_command_that_did_something_else_is_not_timed(tmp_path: Path, code: st
 
 
 def test_a_claim_compares_medians_and_the_page_tells_each() -> None:
-    slow, fast = Times([9.0, 2.0, 4.0], [1.0]), Times([2.0, 2.0, 2.0], [1.0])
+    slow, fast = Times([9.0, 2.0, 4.0], [3.0]), Times([2.0, 2.0, 2.0], [1.0])
     kept, missed = Claim("dry run", 2.0, slow, fast), Claim("tables", 3.0, slow)
     assert kept.line() == (
-        "dry run: 4.00 s (2.00 to 9.00), bare Snakemake 2.00 s (2.00 to 2.00), 2.00 times, at most 2 times: kept"
+        "dry run: 4.00 s (2.00 to 9.00), bare Snakemake 2.00 s (2.00 to 2.00), "
+        "2.00 times (3.00 in processor time), at most 2 times: kept"
     )
     assert missed.line() == "tables: 4.00 s (2.00 to 9.00), under 3 s: NOT KEPT"
     written = page([kept, missed], FEWEST, 3, 0.5)
-    assert "| 2.00 times | at most 2 times: kept |" in written
+    assert "| 2.00 times (3.00 in processor time) | at most 2 times: kept |" in written
     assert "under 3 s: NOT KEPT" in written
     assert str(REPOSITORY) not in written
 
