@@ -58,7 +58,12 @@ def parts(summary: str) -> dict[str, str]:
     if len(tables) != 2 or machine is None:
         raise ValueError("summary.md: expected one table of throughput, one of rates, and what was measured with")
     without_kernel = re.sub(r"\bLinux \S+$", "Linux", machine[1])
-    return {"status": status, "throughput": tables[0], "rates": tables[1], "machine": f"Measured with {without_kernel}."}
+    return {
+        "status": status,
+        "throughput": tables[0],
+        "rates": tables[1],
+        "machine": f"Measured with {without_kernel}.",
+    }
 
 
 def filled(page: str, found: dict[str, str]) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
-from docs_pages import Command, commands, named_configs, pages
+from docs_pages import REPOSITORY, Command, commands, named_configs, pages
 from workspace import Workspace
 
 INFORMATION = ("--list-rules", "--report", "--lint")
@@ -64,6 +66,14 @@ def test_what_snakemake_says_itself_stands_under_troubleshooting(
     assert last_line in done.stdout
     troubleshooting = next(page for page in pages() if page.stem == "troubleshoot")
     assert last_line.strip() in troubleshooting.read_text()
+
+
+def test_the_tutorial_lists_the_jobs_of_the_demo(workspace: Workspace):
+    page = (REPOSITORY / "docs" / "tutorial.md").read_text()
+    table = page.partition("job           count\n")[2].partition("```")[0]
+    listed = {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)}
+    assert listed.pop("total") == sum(listed.values())
+    assert listed == workspace.planned()
 
 
 def test_every_config_that_a_page_names_is_shown_there():
