@@ -51,7 +51,7 @@ def parts(summary: str) -> dict[str, str]:
         ValueError: the summary is incomplete or has another shape.
     """
     status = next(line for line in summary.splitlines() if "measured" in line)
-    if status.startswith("INCOMPLETE"):
+    if "INCOMPLETE" in status:
         raise ValueError(f"summary.md: {status}")
     tables = re.findall(r"^\|.*?(?=\n\n|\Z)", summary, re.DOTALL | re.MULTILINE)
     machine = re.search(r"^## Measured with\n\n- \S+, \S+: (.*?), host [^,]+(, rollout-bench \S+)?\.$", summary, re.M)

