@@ -85,6 +85,17 @@ def test_an_interruption_is_no_failure(tmp_path: Path, number: signal.Signals, s
     assert launch.errors() == [f"interrupted by {number.name}: the engine was ended, nothing was written"]
 
 
+def test_under_nohup_a_hangup_interrupts_nothing(tmp_path: Path) -> None:
+    launch = Launching(tmp_path, tiny_spec(), prefix=["nohup"])
+    launch.wait_for("importing")
+    launch.process.send_signal(signal.SIGHUP)
+    time.sleep(1)
+    assert launch.process.poll() is None
+    launch.process.send_signal(signal.SIGTERM)
+    assert launch.finish() == 143
+    assert launch.survivors() == []
+
+
 def test_the_command_ends_with_its_parent_when_asked_to(tmp_path: Path) -> None:
     parent = "import os, subprocess, sys; subprocess.run([*sys.argv[1:], '--die-with-parent', str(os.getpid())])"
     launch = Launching(tmp_path, tiny_spec(), prefix=[sys.executable, "-c", parent])

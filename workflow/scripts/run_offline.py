@@ -14,6 +14,9 @@ import signal
 import sys
 from pathlib import Path
 
+# ruff: noqa: E402 (a Ctrl-C during the imports below ends the command without a traceback)
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 from rollout_bench.engines.environment import version
 from rollout_bench.engines.events import Job
 from rollout_bench.engines.failures import Cause

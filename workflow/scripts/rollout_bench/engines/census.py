@@ -50,7 +50,7 @@ def _noting(create: Any) -> Any:
 class WeightCensus:
     """What vLLM mixes into its worker."""
 
-    model_runner: Any
+    get_model: Any  # the worker's own
 
     def rollout_bench_census(self) -> dict[str, Any]:
         """Bytes and facts of this rank.
@@ -59,8 +59,7 @@ class WeightCensus:
             linear, other: data type -> bytes; linear_methods: class name -> layers; attention_backends: their
             names; pid of this process; device_model and device_memory_bytes, None on cpu.
         """
-        model = self.model_runner.model
-        model = model.unwrap() if hasattr(model, "unwrap") else model
+        model = self.get_model()
         found = count_weights(model)
         return {**found, **_device(), "pid": os.getpid(), "attention_backends": _attention_backends(model)}
 

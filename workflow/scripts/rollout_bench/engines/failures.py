@@ -111,7 +111,8 @@ KNOWN_CAUSES = (
         r"Cannot find any model weights|No safetensors weights found|No such file or directory: .*safetensors"
         r"|does not appear to have a file named|Invalid repository ID or local directory specified"
         r"|is not a valid model identifier|is not a local folder and is not|Can't load the configuration"
-        r"|LocalEntryNotFoundError|OfflineModeIsEnabled|Cannot access gated repo|RepositoryNotFoundError|couldn't connect to",
+        r"|LocalEntryNotFoundError|OfflineModeIsEnabled|Cannot access gated repo|RepositoryNotFoundError"
+        r"|couldn't connect to",
         "missing_weights",
         "the model's weights or its config.json are not where they were looked for",
         "check the model's path (a folder with config.json and *.safetensors) or hub id in model_settings",

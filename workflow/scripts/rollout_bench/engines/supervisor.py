@@ -67,9 +67,14 @@ class Interrupted(Exception):  # noqa: N818 (an outcome)
 
 @contextlib.contextmanager
 def signals_as_descriptor() -> Iterator[int]:
-    """While it holds, SIGINT, SIGTERM and SIGHUP are bytes to read from the descriptor and do nothing else."""
+    """While it holds, SIGINT, SIGTERM and SIGHUP are bytes to read from the descriptor and do nothing else.
+
+    A SIGHUP that is ignored (nohup) stays ignored.
+    """
     reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
     before = {number: signal.signal(number, lambda *_: None) for number in numbers}
     woken = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     try:
