@@ -26,7 +26,8 @@ it, also where a matrix has thousands of launches: a dry run is what one waits f
 {rows}
 
 Times with brackets are on the wall clock: the median of {runs} runs, the least and the most. Processor time is user
-and system, the median again; other work on the machine disturbs it less. The promises are about the wall clock's medians.
+and system, the median again; other work on the machine disturbs it less. The promises are about the
+wall clock's medians.
 
 ## What is timed
 

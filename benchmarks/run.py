@@ -10,9 +10,11 @@ from pathlib import Path
 
 from claims import Claim
 from page import machine_facts, page
-from projects import PLAN_FILE, fill_bare, fill_ours, make_bare, make_ours, size
+from projects import fill_bare, fill_ours, make_bare, make_ours, size
 from timing import Command, run, take_turns
 from workspace import Workspace
+
+from rollout_bench.plan.workbench import PLAN_FILE
 
 CORES = 2
 """What the promises are made for."""
