@@ -87,6 +87,7 @@ BAD_OVERLAYS = [
     Bad("modes_empty", "modes: []", "modes: is an empty list", "docs/reference"),
     Bad("workloads_empty", "workloads: []", "workloads: is an empty list", "docs/reference"),
     Bad("quants_without_brackets", "quants: bf16", "a list is wanted: write [bf16]", "docs/reference"),
+    Bad("quants_half_in_brackets", "quants: '[bf16'", "a list is wanted: write [bf16]", "docs/reference"),
     Bad("quants_a_mapping", "quants: {bf16: 1}", "quants:", "docs/reference"),
     Bad("quants_null", "quants: null", "quants:", "docs/reference"),
     Bad("models_a_number", "models: 7", "a list is wanted: write [7]", "docs/reference"),

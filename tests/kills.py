@@ -142,28 +142,35 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of victims and moments (default: %(default)s)")
     arguments = parser.parse_args()
     choose = random.Random(arguments.seed)
-    overlay = {**TINY, "launches": arguments.kills, "quants": ["bf16"], "engine": {"multiprocess": True}}
+    overlay = {**TINY, "quants": ["bf16"], "iterations": 60, "engine": {"multiprocess": True}}
     troubles = 0
     with tempfile.TemporaryDirectory(prefix="rollout-bench-kills-") as folder:
         workspace = Workspace(Path(folder), overlay)
-        print("| victim | signal | s after start | what ran | records before -> after | gone in s | left behind |")
-        print("|---|---|--:|---|--:|--:|---|")
+        done = workspace.snakemake("results/summary.md")
+        assert done.returncode == 0, done.stdout
+        workspace.overlay({"launches": 2})
+        (kept,) = workspace.records
+        content = (workspace.path / "results" / kept).read_bytes()
+        print("| victim | signal | s after start | what ran | gone in s | second record | left behind or damaged |")
+        print("|---|---|--:|---|--:|---|---|")
         for _ in range(arguments.kills):
-            victim = choose.choice(VICTIMS)
-            kill = choose.choice((signal.SIGINT, signal.SIGTERM, signal.SIGKILL))
-            before = workspace.records
-            outcome = kill_once(workspace, victim, kill, choose.uniform(0, 30))
-            lost = before - workspace.records
-            trouble = "; ".join([*outcome.troubles, *(f"lost {name}" for name in lost)])
+            victim, kill = choose.choice(VICTIMS), choose.choice((signal.SIGINT, signal.SIGTERM, signal.SIGKILL))
+            outcome = kill_once(workspace, victim, kill, choose.uniform(0, 20))
+            second = workspace.records - {kept}
+            lost = (workspace.path / "results" / kept).read_bytes() != content
+            trouble = "; ".join([*outcome.troubles, *(["the first record changed"] if lost else [])])
             troubles += bool(trouble)
             print(
-                f"| {outcome.victim} | {outcome.signal} | {outcome.after_s} | {outcome.moment}"
-                f" | {len(before)} -> {len(workspace.records)} | {outcome.gone_in_s} | {trouble or 'nothing'} |",
+                f"| {outcome.victim} | {outcome.signal} | {outcome.after_s} | {outcome.moment} | {outcome.gone_in_s}"
+                f" | {'whole' if second else 'none'} | {trouble or 'nothing'} |",
                 flush=True,
             )
-        missing = workspace.measurements("--config", "launches=1")
-        print(f"\n{arguments.kills} kills, {troubles} with trouble; the next call would measure {missing} of launch 0")
-    return 1 if troubles else 0
+            for name in second:
+                (workspace.path / "results" / name).unlink()
+        done = workspace.snakemake("results/summary.md")
+        print(f"\n{arguments.kills} kills, {troubles} with trouble. The next call ended with status {done.returncode}")
+        print(f"and left {len(workspace.records)} of 2 records.")
+    return 1 if troubles or done.returncode else 0
 
 
 if __name__ == "__main__":

@@ -116,6 +116,14 @@ def test_an_unreadable_default_config_stops_snakemake_in_two_lines(tmp_path: Pat
     assert_two_lines(done.stdout, done.returncode, problem, "mend the file")
 
 
+@pytest.mark.parametrize(
+    "target", ["results/offline/qwen3-90m_bf16_demo-00000000/launch-0.json", "models/synthetic/qwen3-00000000-bf16"]
+)
+def test_a_target_that_the_config_does_not_select_is_told_in_two_lines(workspace: Workspace, target: str):
+    done = workspace.snakemake("-n", target)
+    assert_two_lines(done.stdout, done.returncode, target, "snakemake plan")
+
+
 def test_two_configs_can_be_planned_at_the_same_time(workspace: Workspace):
     with ThreadPoolExecutor(2) as pool:
         counts = list(pool.map(lambda _: workspace.measurements(), range(2)))
@@ -126,7 +134,8 @@ def assert_two_lines(output: str, status: int, problem: str, remedy: str) -> Non
     """Asserts exit status 1, no traceback, and that the two lines are told once, one after the other."""
     assert status == 1, output
     assert "Traceback" not in output
-    lines = [line for line in output.splitlines() if not line.startswith(("Using workflow", "Config file"))]
+    chatter = ("Using workflow", "Config file", "Assuming unrestricted", "Building DAG")
+    lines = [line for line in output.splitlines() if not line.startswith(chatter)]
     assert len(lines) == 2, output
     assert problem in lines[0]
     assert lines[1].startswith("  -> ")

@@ -35,11 +35,11 @@ class EngineSettings(Strict):
             "that runs Snakemake."
         ),
     )
-    multiprocess: bool = Field(
-        True,
+    multiprocess: bool | None = Field(
+        None,
         description=(
-            "true: the engine core is a process of its own, as verl runs it. false: it runs in the "
-            "measuring process and starts faster."
+            "true: the engine core is a process of its own, as verl runs it. false: it runs in the measuring process "
+            "and starts faster. null: true on accelerators, false on cpu, where two processes would share the cores."
         ),
     )
     environment: dict[Text, str] = Field({}, description="Environment variables set for the engine, as text.")

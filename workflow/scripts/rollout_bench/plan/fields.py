@@ -19,7 +19,7 @@ def _not_bool(value: Any) -> Any:
 
 def _brackets(value: Any) -> Any:
     if isinstance(value, str | int | float) and not isinstance(value, bool):
-        raise ValueError(f"is the single value {value!r}, but a list is wanted: write [{value}]")
+        raise ValueError(f"is the single value {value!r}, but a list is wanted: write [{str(value).strip('[] ')}]")
     if isinstance(value, list) and not value:
         raise ValueError("is an empty list: name at least one")
     return value

@@ -155,7 +155,7 @@ def _experiment(
             name=engine.name,
             version=engine.version,
             plugins=engine.plugins if platform == "ascend" else {},
-            multiprocess=config.engine.multiprocess,
+            multiprocess=_or(config.engine.multiprocess, platform != "cpu"),
             environment=config.engine.environment,
             args=args,
         ),
@@ -206,6 +206,10 @@ def _located(config: Config, weights: str) -> str:
     if weights.startswith("hub:"):
         return weights.removeprefix("hub:")
     return _explicit(os.path.normpath(Path(config.model_base).expanduser() / Path(weights).expanduser()))
+
+
+def _or(chosen: bool | None, default: bool) -> bool:
+    return default if chosen is None else chosen
 
 
 def _explicit(path: str) -> str:

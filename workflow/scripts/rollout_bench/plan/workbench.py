@@ -132,7 +132,10 @@ def newest_source(*parts: str) -> str:
 
 def checkpoint_arguments(plan: Schedule, folder: str) -> list[str]:
     """Arguments of build_checkpoint.py for the checkpoint at `folder`."""
-    checkpoint = plan.checkpoint_at(folder)
+    try:
+        checkpoint = plan.checkpoint_at(folder)
+    except UserError as error:
+        stop(error)
     arguments = ["--shape", json.dumps(checkpoint.shape), "--format", checkpoint.weights_format]
     return [*arguments, "--config-only"] if checkpoint.config_only else arguments
 
@@ -153,4 +156,7 @@ def model_arguments(plan: Schedule) -> list[str]:
 
 
 def _launch(plan: Schedule, mode: str, wildcards: Any) -> Launch:
-    return plan.launch_of(str(record_path(RESULTS, mode, wildcards.experiment, int(wildcards.launch))))
+    try:
+        return plan.launch_of(str(record_path(RESULTS, mode, wildcards.experiment, int(wildcards.launch))))
+    except UserError as error:
+        stop(error)
