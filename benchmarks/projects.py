@@ -24,8 +24,8 @@ from rollout_bench.plan.matrix import expand  # noqa: E402
 from rollout_bench.plan.planfile import write_plan  # noqa: E402
 from rollout_bench.plan.read_config import read_config  # noqa: E402
 from rollout_bench.plan.schedule import Schedule, schedule  # noqa: E402
-from rollout_bench.plan.workbench import PLAN_FILE  # noqa: E402
 from rollout_bench.records.store import sequences_path  # noqa: E402
+from rollout_bench.workbench import PLAN_FILE  # noqa: E402
 
 QUANTS = ("bf16", "w8a16", "w8a8")
 LAUNCHES = 10

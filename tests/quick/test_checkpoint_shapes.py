@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from rollout_bench.checkpoints.formats import check_format
-from rollout_bench.checkpoints.layout import tensors
+from rollout_bench.checkpoints.layout import parameters, tensors
 from rollout_bench.checkpoints.presets import PRESETS
-from rollout_bench.checkpoints.shapes import ResolvedShape, SyntheticModel, parameters
+from rollout_bench.checkpoints.shapes import ResolvedShape, SyntheticModel
 from rollout_bench.checkpoints.weights import pack_int8, round_to_int8
 
 

@@ -6,6 +6,6 @@ from pathlib import Path
 SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from rollout_bench.plan import workbench
+from rollout_bench import workbench
 
 workbench.check_default_config()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rollout_bench.analysis.collection import collect
 from rollout_bench.errors import run_command
-from rollout_bench.records.store import write_whole
+from rollout_bench.files import write_whole
 from rollout_bench.reporting.selection import add_selection, chosen_plan
 from rollout_bench.reporting.state import STATE_FILE, summary_state
 

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..errors import did_you_mean
-from .layout import parameters as parameters  # the count belongs to the shape's vocabulary
 from .presets import PRESETS
 
 Architecture = Literal["qwen3", "qwen3_moe", "openpangu"]

@@ -5,15 +5,13 @@ The workflow writes it, the summary and the figures read it. Only the standard l
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from rollout_bench.errors import UserError
+from rollout_bench.files import read_model, write_json
 from rollout_bench.plan.spec import Strict
-from rollout_bench.records.store import write_whole
 
 PLAN_SCHEMA_VERSION = 1
 """Raised when a field of the plan file is added, removed or changes its meaning."""
@@ -64,21 +62,9 @@ class PlanFile(Strict):
 
 def read_plan(path: Path) -> PlanFile:
     """Reads and validates a plan file; raises `UserError` naming file and field where it is none."""
-    remedy = "let the workflow write it again: delete the file"
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}", "give the path of a plan file") from None
-    except ValueError as error:
-        raise UserError(f"{path}: is not whole JSON: {error}", remedy) from None
-    try:
-        return PlanFile.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "file"
-        raise UserError(f"{path}: {where}: {first['msg']}", remedy) from None
+    return read_model(path, PlanFile, "give the path of a plan file; the workflow writes a damaged one again")
 
 
 def write_plan(path: Path, plan: PlanFile) -> None:
     """Writes `plan` to `path`, whole or not at all; raises `UserError` where the file system refuses."""
-    write_whole(path, (json.dumps(plan.model_dump(mode="json"), indent=1) + "\n").encode())
+    write_json(path, plan)

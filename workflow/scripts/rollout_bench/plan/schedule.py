@@ -10,10 +10,11 @@ from functools import cached_property
 from pathlib import Path
 
 from rollout_bench.errors import UserError
+from rollout_bench.files import write_json
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.matrix import Checkpoint, Experiment, Matrix
 from rollout_bench.plan.planfile import PlanFile, PlannedExperiment, PlannedLaunch, write_plan
-from rollout_bench.records.store import read_record, record_path, write_whole
+from rollout_bench.records.store import read_record, record_path
 
 RESULTS = Path("results")
 
@@ -140,5 +141,4 @@ def put_on_disk(plan: Schedule, path: Path, outputs: set[str]) -> None:
     write_plan(path, plan.plan_file())
     wanted = {launch.experiment.name: launch.experiment for launch in plan.launches if launch.record in outputs}
     for experiment in wanted.values():
-        content = (json.dumps(experiment.spec.model_dump(mode="json"), indent=1) + "\n").encode()
-        write_whole(RESULTS / experiment.spec.mode / experiment.name / "spec.json", content)
+        write_json(RESULTS / experiment.spec.mode / experiment.name / "spec.json", experiment.spec)

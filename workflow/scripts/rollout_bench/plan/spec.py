@@ -10,9 +10,9 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from rollout_bench.errors import UserError
+from rollout_bench.files import read_model
 
 MEASUREMENT_VERSION = 1
 """Raised by hand when what is measured changes meaning; old results then no longer answer new plans."""
@@ -141,13 +141,4 @@ class Spec(Strict):
 
 def read_spec(path: Path) -> Spec:
     """Reads a spec file; raises `UserError` naming file and field where it is none."""
-    try:
-        return Spec.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}", "give the path of a spec.json") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "file"
-        raise UserError(
-            f"{path}: {where}: {first['msg']}", "let the workflow write it again: delete the file"
-        ) from None
+    return read_model(path, Spec, "give the path of a spec.json; the workflow writes a damaged one again")

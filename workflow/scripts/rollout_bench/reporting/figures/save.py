@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rollout_bench.analysis.collection import Collection
 from rollout_bench.analysis.rows import rows_of
-from rollout_bench.records.store import write_whole
+from rollout_bench.files import write_whole
 from rollout_bench.reporting.figures.iterations import iterations_figure
 from rollout_bench.reporting.figures.speedup import speedup_figure
 from rollout_bench.reporting.figures.style import image, settings
