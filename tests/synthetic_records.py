@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rollout_bench.plan.comparing import ComparisonSettings
 from rollout_bench.plan.planfile import PlanFile, PlannedExperiment, PlannedLaunch, Skipped
 from rollout_bench.plan.spec import MEASUREMENT_VERSION, Spec
 from rollout_bench.records.record import SCHEMA_VERSION, Failure, Flag, Record
@@ -154,14 +155,16 @@ def make_plan(
     launches: int = 3,
     *,
     baseline: Mapping[str, str] | None = None,
+    comparison: ComparisonSettings | None = None,
     skipped: Sequence[Skipped] = (),
 ) -> PlanFile:
     """A plan of `specs` in order, with the launches interleaved."""
     return PlanFile(
-        schema_version=1,
+        schema_version=2,
         results="results",
         fingerprint="test",
         baseline={"quant": "bf16"} if baseline is None else dict(baseline),
+        comparison=comparison or ComparisonSettings(),
         experiments=[
             PlannedExperiment(
                 mode=spec.mode,

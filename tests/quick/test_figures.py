@@ -44,7 +44,7 @@ def figures(collection: Collection) -> list[Figure]:
     rows = rows_of(collection)
     return [
         throughput_figure(rows, "here", ""),
-        speedup_figure(rows, collection.baseline, "here", ""),
+        speedup_figure(rows, collection.baseline, collection.comparison, "here", ""),
         iterations_figure(rows, "here", ""),
     ]
 
@@ -61,7 +61,7 @@ def matrix(models: int, quants: int, workloads: int) -> list[Spec]:
 
 def measured(specs: Sequence[Spec], launches: int = 2) -> list[Record]:
     return [
-        make_record(spec, launch, [(1000 + 300 * place) * (1 + 0.01 * launch)] * 3)
+        make_record(spec, launch, [(1000 + 300 * place) * (1 + 0.01 * launch * (place + 1))] * 3)
         for place, spec in enumerate(specs)
         for launch in range(launches)
     ]
@@ -142,7 +142,41 @@ def test_an_unmeasured_baseline_is_the_reason_given(tmp_path: Path) -> None:
 def test_one_launch_shows_no_spread_and_says_so(tmp_path: Path) -> None:
     throughput, speedup, _ = figures(collected(tmp_path, [BF16, W8A8], make_record(BF16), make_record(W8A8)))
     assert "the spread over launches is not known" in texts(throughput).replace("  ", " ")
-    assert "the spread is not known" in texts(speedup)
+    assert "No interval: it takes two pairs of launches" in foot(speedup)
+
+
+def foot(figure: Figure) -> str:
+    """Title and notes, their lines from top to bottom."""
+    return " ".join(text.get_text() for text in sorted(figure.texts, key=lambda text: -text.get_position()[1]))
+
+
+def speedups(results: Path, *rates: float) -> Figure:
+    """The figure of w8a8 with `rates` over bf16 with 100, 101, ... tok/s."""
+    records = [make_record(W8A8, launch, [rate]) for launch, rate in enumerate(rates)]
+    records += [make_record(BF16, launch, [100.0 + launch]) for launch in range(len(rates))]
+    return figures(collected(results, [BF16, W8A8], *records, launches=len(rates)))[1]
+
+
+def test_pairs_are_points_and_the_interval_is_a_band(tmp_path: Path) -> None:
+    figure = speedups(tmp_path, 120.0, 122.0, 121.0, 124.0)
+    (axes,) = figure.axes
+    (comparison,) = [r.comparison for r in rows_of(collect(tmp_path, make_plan([W8A8, BF16], 4))) if r.comparison.low]
+    pairs, diamond = (c.get_offsets() for c in axes.collections if isinstance(c, PathCollection))
+    assert [x for x, _ in pairs] == pytest.approx(list(comparison.pairs.values()))  # type: ignore[union-attr]
+    assert diamond[0][0] == pytest.approx(comparison.speedup)  # type: ignore[index]
+    band = next(line for line in axes.lines if line.get_linewidth() == 6)
+    assert list(band.get_xdata()) == pytest.approx([comparison.low, comparison.high])
+    assert "Arrow" not in texts(figure)
+    assert "x ^" in texts(figure)
+
+
+def test_an_interval_without_end_is_cut_with_an_arrow_and_the_points_stay_apart(tmp_path: Path) -> None:
+    figure = speedups(tmp_path, 120.0, 140.0)
+    (axes,) = figure.axes
+    assert {line.get_marker() for line in axes.lines} >= {"<", ">"}
+    assert axes.get_xlim()[1] < 4
+    assert "Arrow: the interval goes on beyond the axis" in foot(figure)
+    assert "~ (< " in texts(figure)
 
 
 def test_failed_missing_and_invalid_launches_are_shown_as_such(tmp_path: Path) -> None:

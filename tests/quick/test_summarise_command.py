@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ import summarise
 from synthetic_records import make_failure, make_plan, make_record, make_spec, save
 
 from rollout_bench.errors import UserError, run_command
+from rollout_bench.plan.comparing import ComparisonSettings
 from rollout_bench.plan.planfile import PlannedLaunch, read_plan, write_plan
 from rollout_bench.records.store import record_path
 from rollout_bench.reporting.state import STATE_FILE, SUMMARY_FILES, is_stale, plan_of_summary
@@ -176,6 +178,9 @@ def test_a_summary_is_fresh_until_something_it_shows_changes(project: Path) -> N
     assert is_stale(results, make_plan([W8A8, BF16], launches=1))
     assert is_stale(results, make_plan([BF16, W8A8], launches=2))
     assert is_stale(results, make_plan([BF16, W8A8], launches=1, baseline={"quant": "w8a8"}))
+    for change in ({"confidence": 0.9}, {"relevant_difference": 0.02}, {"power": 0.9}, {"metrics": ["startup_s"]}):
+        changed = ComparisonSettings(**change)  # type: ignore[arg-type]
+        assert is_stale(results, make_plan([BF16, W8A8], launches=1, comparison=changed)), change
     assert is_stale(results, None)
 
     content, stat = record.read_bytes(), record.stat()
@@ -225,3 +230,10 @@ def test_looking_at_5000_records_takes_no_time(tmp_path: Path) -> None:
 def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:
     write_plan(tmp_path / "plan.json", PLAN)
     assert read_plan(tmp_path / "plan.json") == PLAN
+
+
+def test_a_plan_from_before_comparisons_could_be_set_is_read_with_the_defaults(tmp_path: Path) -> None:
+    old = PLAN.model_dump(mode="json") | {"schema_version": 1}
+    del old["comparison"]
+    (tmp_path / "plan.json").write_text(json.dumps(old))
+    assert read_plan(tmp_path / "plan.json").comparison == ComparisonSettings()

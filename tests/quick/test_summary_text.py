@@ -13,11 +13,12 @@ from synthetic_records import make_failure, make_plan, make_record, make_spec, s
 
 from rollout_bench.analysis.collection import collect
 from rollout_bench.analysis.tables import COLUMNS
+from rollout_bench.plan.comparing import ComparisonSettings
 from rollout_bench.plan.planfile import PlanFile, Skipped
 from rollout_bench.plan.spec import Spec
 from rollout_bench.records.record import Failure, Flag, Record
-from rollout_bench.reporting.columns import ENGINE, FLAGS, THROUGHPUT
-from rollout_bench.reporting.numbers import number
+from rollout_bench.reporting.columns import ENGINE, FLAGS, THROUGHPUT, speedup_columns
+from rollout_bench.reporting.numbers import number, percent, ratio
 from rollout_bench.reporting.summary import Summary, summarise
 from rollout_bench.reporting.terminal import WIDTH
 
@@ -60,8 +61,8 @@ def test_a_complete_summary_shows_throughput_speedup_and_verdict(tmp_path: Path)
     assert made.status == "9 of 9 planned launches measured, 3 experiments."
     lines = {line.split()[0]: line.split() for line in made.text.splitlines() if "3/3" in line}
     assert lines["bf16"][1:3] + lines["bf16"][-1:] == ["3/3", "4,001", "(baseline)"]
-    assert lines["w8a16"][-3:] == ["0.900x", "v", "0.900..0.900"]
-    assert lines["w8a8"][-3:] == ["1.250x", "^", "1.224..1.275"]
+    assert lines["w8a16"][-4:] == ["0.900x", "v", "[0.899,", "0.900]"]
+    assert lines["w8a8"][-4:] == ["1.250x", "^", "[1.189,", "1.314]"]
     assert "| w8a8 | 3/3 | 5,000 |" in made.markdown
     assert "INCOMPLETE" not in made.markdown + made.text
 
@@ -101,9 +102,82 @@ def test_a_speedup_that_can_not_be_given_has_a_footnote(tmp_path: Path) -> None:
     assert r"- \[1\]" in made.markdown
 
 
+def speedup_cells(made: Summary) -> dict[str, str]:
+    """Quant -> the speed-up's cell, from the Markdown."""
+    table = made.markdown.split("## Throughput")[1].split("## ")[0].replace("\\", "")
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("| ")]
+    place = lines[0].index("speed-up")
+    return {line[0]: line[place] for line in lines[2:]}
+
+
+def test_a_cell_has_effect_mark_size_and_interval(tmp_path: Path) -> None:
+    specs = [BF16, W8A8, W8A16, make_spec(quant="fp8"), make_spec(quant="int4")]
+    records = [*launches(BF16, 4000, 4001, 4002, 4003), *launches(W8A8, 4000, 4090, 4010, 4100)]
+    records += [*launches(W8A16, 4020, 4022, 4021.9, 4024), *launches(specs[3], 4500), make_record(specs[4], 3)]
+    cells = speedup_cells(summary(tmp_path, make_plan(specs, 4), *records))
+    assert cells["bf16"] == "(baseline)"
+    assert cells["w8a8"] == "1.012x ~ (< 3.5 %) [0.992, 1.033]"
+    assert cells["w8a16"] == "1.005x ~ (real, but below 1 %) [1.005, 1.005]"
+    assert cells["fp8"] == "1.125x ? (1 more)"
+    assert cells["int4"] == "0.102x ? (1 more)"
+
+
+def test_a_comparison_that_went_wrong_is_a_question_mark_with_its_reason(tmp_path: Path) -> None:
+    made = summary(tmp_path, make_plan([BF16, W8A8]), *launches(BF16, 100, 100, 100), *launches(W8A8, 120, 120, 120))
+    assert speedup_cells(made)["w8a8"] == "1.200x ? [1]"
+    assert "[1] all pairs have the very same ratio, as copies of one launch would." in " ".join(made.text.split())
+
+
+def test_the_foot_names_the_method_and_defines_its_numbers(tmp_path: Path) -> None:
+    strict = ComparisonSettings(confidence=0.99, relevant_difference=0.025, power=0.9)
+    plan = make_plan([BF16, W8A8], 4, comparison=strict)
+    records = [*launches(BF16, 4000, 4001, 4002, 4003), *launches(W8A8, 4000, 4090, 4010)]
+    flat = " ".join(summary(tmp_path, plan, *records).text.split())
+    for words in (
+        "Unit: the launch.",
+        "Interval: 99 % t interval of the mean log ratio of the pairs",
+        "adjusted by Holm's method for all comparisons in one table and column, is below 0.01",
+        "the speed-up is at least 2.5 % off 1 (x 1.025 or more, either way)",
+        "in at most 1 % of cases",
+        "would have been found with a chance of 90 % or more",
+        "the strictest level that Holm asks of this table (0.01 / comparisons)",
+        "to find a difference of 2.5 % would take about 8 launches of each side at this spread; 3 were used.",
+        "qwen3-90m w8a8 small: 1 launch of its baseline's not used, without a valid partner of the same index; 3 pairs",
+        "the 99 % confidence interval of this speed-up taken alone",
+    ):
+        assert words in flat
+
+
+def test_each_metric_has_a_column_in_the_table_and_columns_in_the_csv(tmp_path: Path) -> None:
+    plan = make_plan([BF16, W8A8], comparison=ComparisonSettings(metrics=["output_tokens_per_s", "step_time_s"]))
+    made = summary(tmp_path, plan, *launches(BF16, 100, 101, 102), *launches(W8A8, 120, 121, 124))
+    assert "| speed-up | step speed-up |" in made.markdown
+    row = list(csv.DictReader(io.StringIO(made.csv)))[1]
+    for prefix in ("", "step_time_s_"):
+        assert float(row[f"{prefix}speedup"]) == pytest.approx(1.2045, rel=0.001)
+        assert float(row[f"{prefix}speedup_low"]) < 1.2 < float(row[f"{prefix}speedup_high"])
+        assert 0 < float(row[f"{prefix}p_adjusted"]) < 0.05
+        assert 0 < float(row[f"{prefix}minimal_detectable_difference"]) < 0.1
+        assert (row[f"{prefix}pairs"], row[f"{prefix}verdict"]) == ("3", "faster")
+
+
+@pytest.mark.parametrize(
+    ("fraction", "text"), [(0.0421, "4.2 %"), (0.42, "42 %"), (0.996, "2.0x"), (5.2, "6.2x"), (1e9, "any size")]
+)
+def test_a_size_is_a_percentage_until_it_is_a_factor(fraction: float, text: str) -> None:
+    assert percent(fraction) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(1.16, "1.160"), (18.41, "18.4"), (0.0001, "<0.001"), (1e300, ">1000"), (float("inf"), ">1000")]
+)
+def test_a_ratio_has_an_end(value: float, text: str) -> None:
+    assert ratio(value) == text
+
+
 def test_every_column_is_defined(tmp_path: Path) -> None:
     made = summary(tmp_path, make_plan([BF16], launches=1), make_record(BF16))
-    for column in (*THROUGHPUT, *ENGINE, FLAGS):
+    for column in (*THROUGHPUT, *speedup_columns(ComparisonSettings()), *ENGINE, FLAGS):
         assert f"- {column.header}: {column.definition.split()[0]}" in made.text
         assert f"- {column.header}: {column.definition.split()[0]}" in made.markdown
 

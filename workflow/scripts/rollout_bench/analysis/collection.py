@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rollout_bench.analysis.found import FAILURES, Found, FoundFile, find_results
 from rollout_bench.errors import UserError
+from rollout_bench.plan.comparing import ComparisonSettings
 from rollout_bench.plan.planfile import PlanFile, PlannedExperiment, Skipped
 from rollout_bench.plan.spec import read_spec
 from rollout_bench.records.record import Failure, Record
@@ -48,6 +49,7 @@ class Collection:
 
     experiments: tuple[Experiment, ...]
     baseline: dict[str, str]
+    comparison: ComparisonSettings
     skipped: tuple[Skipped, ...]
     planned: bool
     beyond_planned: int
@@ -79,6 +81,7 @@ def collect(results: Path, plan: PlanFile | None) -> Collection:
     return Collection(
         experiments=experiments,
         baseline=dict(plan.baseline),
+        comparison=plan.comparison,
         skipped=tuple(plan.skipped),
         planned=True,
         beyond_planned=sum(wanted is not None and launch >= wanted for launch, wanted in places),
@@ -129,7 +132,7 @@ def _collect_all(results: Path, found: Found) -> Collection:
         if read or open_failures:
             experiments.append(_found_experiment(results, place, read, open_failures))
     experiments.sort(key=lambda e: (e.mode, e.platform, e.model, e.workload, e.quant, e.experiment))
-    return Collection(tuple(experiments), dict(DEFAULT_BASELINE), (), False, 0, 0)
+    return Collection(tuple(experiments), dict(DEFAULT_BASELINE), ComparisonSettings(), (), False, 0, 0)
 
 
 def _found_experiment(

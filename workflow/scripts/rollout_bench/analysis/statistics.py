@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,6 +11,11 @@ from numpy.typing import ArrayLike
 def mean(values: ArrayLike) -> float:
     """Arithmetic mean of `values` [n >= 1], in their unit."""
     return float(np.mean(np.asarray(values, dtype=float)))
+
+
+def standard_deviation(values: ArrayLike) -> float:
+    """Sample standard deviation (n - 1) of `values` [n >= 2], in their unit."""
+    return float(np.std(np.asarray(values, dtype=float), ddof=1))
 
 
 def cv_percent(values: ArrayLike) -> float | None:
@@ -33,17 +38,3 @@ def pooled_cv_percent(groups: Sequence[ArrayLike]) -> float | None:
     """
     inside = [cv for cv in map(cv_percent, groups) if cv is not None]
     return float(np.sqrt(np.mean(np.square(inside)))) if inside else None
-
-
-def ratio_of_means(values: ArrayLike, baseline: ArrayLike) -> float | None:
-    """mean(values) / mean(baseline), without a unit; None where either is empty or the divisor is zero."""
-    a, b = np.asarray(values, dtype=float), np.asarray(baseline, dtype=float)
-    if not a.size or not b.size or not b.mean():
-        return None
-    return float(a.mean() / b.mean())
-
-
-def pair_ratios(values: Mapping[int, float], baseline: Mapping[int, float]) -> dict[int, float]:
-    """values[i] / baseline[i] for each launch index i that both have, in order; zero divisors left out."""
-    both = sorted(values.keys() & baseline.keys())
-    return {launch: values[launch] / baseline[launch] for launch in both if baseline[launch]}

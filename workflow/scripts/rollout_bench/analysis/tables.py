@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
+from rollout_bench.analysis.comparison import Comparison
 from rollout_bench.analysis.launches import LaunchMeasures
 from rollout_bench.analysis.rows import Row
 from rollout_bench.analysis.statistics import cv_percent, mean, pooled_cv_percent
@@ -29,9 +30,11 @@ COLUMNS: dict[str, str] = {
     "launch_cv_percent": "Float64",
     "iteration_cv_percent": "Float64",
     "speedup": "Float64",
-    "speedup_min": "Float64",
-    "speedup_max": "Float64",
-    "speedup_pairs": "Int64",
+    "speedup_low": "Float64",
+    "speedup_high": "Float64",
+    "p_adjusted": "Float64",
+    "minimal_detectable_difference": "Float64",
+    "pairs": "Int64",
     "verdict": "string",
     "total_tokens_per_s": "Float64",
     "requests_per_s": "Float64",
@@ -44,13 +47,26 @@ COLUMNS: dict[str, str] = {
     "weights_bytes": "Int64",
     "flags": "string",
 }
-"""Columns of the table in order, with their types; the same names head summary.csv."""
+"""Columns of the table in order, with their types; the same names head summary.csv.
+
+Those from `speedup` to `verdict` are of `MAIN_METRIC`; any other metric that is compared has the same
+columns at the end, `<metric>_` before their names.
+"""
+
+MAIN_METRIC = "output_tokens_per_s"
+"""The metric whose comparison needs no prefix."""
 
 
 def table(rows: Sequence[Row]) -> pd.DataFrame:
     """One line per row, in order, with `COLUMNS`; a number that does not exist is missing, never zero."""
-    frame = pd.DataFrame([_line(row) for row in rows], columns=list(COLUMNS))
-    return frame.astype(COLUMNS)
+    others = {
+        f"{metric}_{column}": COLUMNS[column]
+        for metric in dict.fromkeys(metric for row in rows for metric in row.comparisons)
+        for column in _compared(Comparison())
+        if metric != MAIN_METRIC
+    }
+    columns = COLUMNS | others
+    return pd.DataFrame([_line(row) for row in rows], columns=list(columns)).astype(columns)
 
 
 def flag_texts(row: Row) -> list[str]:
@@ -66,9 +82,12 @@ def flag_texts(row: Row) -> list[str]:
 
 
 def _line(row: Row) -> dict[str, object]:
-    experiment, comparison = row.experiment, row.comparison
-    low, high = comparison.spread or (None, None)
-    verdict = "baseline" if comparison.is_baseline else comparison.verdict
+    experiment = row.experiment
+    compared = {
+        column if metric == MAIN_METRIC else f"{metric}_{column}": value
+        for metric, comparison in row.comparisons.items()
+        for column, value in _compared(comparison).items()
+    }
     return {
         "mode": experiment.mode,
         "platform": experiment.platform,
@@ -81,13 +100,22 @@ def _line(row: Row) -> dict[str, object]:
         "launches_planned": experiment.planned,
         "launches_failed": len(experiment.failures),
         "launches_invalid": sum(not launch.valid for launch in row.launches),
-        "speedup": comparison.speedup,
-        "speedup_min": low,
-        "speedup_max": high,
-        "speedup_pairs": len(comparison.pairs) if comparison.speedup is not None else None,
-        "verdict": verdict,
         "flags": "; ".join(flag_texts(row)) or None,
-    } | (_measured(row) if row.launches else {})
+        **compared,
+        **(_measured(row) if row.launches else {}),
+    }
+
+
+def _compared(comparison: Comparison) -> dict[str, object]:
+    return {
+        "speedup": comparison.speedup,
+        "speedup_low": comparison.low,
+        "speedup_high": comparison.high,
+        "p_adjusted": comparison.p_adjusted,
+        "minimal_detectable_difference": comparison.minimal_detectable_difference,
+        "pairs": None if comparison.is_baseline or comparison.verdict is None else len(comparison.pairs),
+        "verdict": "baseline" if comparison.is_baseline else comparison.verdict,
+    }
 
 
 def _measured(row: Row) -> dict[str, object]:

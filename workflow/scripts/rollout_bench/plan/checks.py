@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rollout_bench.errors import UserError, did_you_mean
 from rollout_bench.plan.config import Config, WorkloadSettings
 from rollout_bench.plan.engine_probe import Engine
+from rollout_bench.plan.fields import Axis
 from rollout_bench.plan.quants import known_quants
-from rollout_bench.plan.spec import ModelSpec
+from rollout_bench.plan.spec import ModelSpec, Platform
 
 MODES = ("offline",)
 
@@ -44,9 +46,17 @@ def check_names(config: Config) -> None:
                 f"config: model_settings.{model}: has both weights and synthetic",
                 "keep one: weights that exist, or a shape to build",
             )
-    if config.baseline["quant"] not in quants:
-        wrong = config.baseline["quant"]
-        raise UserError(f"config: baseline.quant: quant '{wrong}' is not defined", did_you_mean(wrong, quants))
+    values: dict[Axis, Collection[str]] = {
+        "quant": quants,
+        "model": config.model_settings,
+        "workload": config.workload_settings,
+        "platform": get_args(Platform),
+    }
+    for axis, value in config.baseline.items():
+        if value is not None and value not in values[axis]:
+            raise UserError(
+                f"config: baseline.{axis}: {axis} '{value}' is not defined", did_you_mean(value, values[axis])
+            )
 
 
 def check_engine_args(config: Config, engine: Engine) -> None:

@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from rollout_bench.checkpoints.shapes import SyntheticModel
-from rollout_bench.plan.fields import Count, Index, Name, Names, Number, Pattern, Text, Tokens, Value
+from rollout_bench.plan.comparing import ComparisonSettings
+from rollout_bench.plan.fields import Baseline, Count, Index, Name, Names, Number, Pattern, Text, Tokens, Value
 from rollout_bench.plan.spec import Strict
 
 EngineArgs = Annotated[
@@ -146,7 +147,16 @@ class Config(Strict):
         False,
         description="After the run, report step by step for each launch: model path, engine, run, record.",
     )
-    baseline: dict[Literal["quant"], Name] = Field({"quant": "bf16"}, description="What speed-ups are relative to.")
+    baseline: Baseline = Field(
+        {"quant": "bf16"},
+        description=(
+            "What speed-ups are relative to: one quant, model, workload or platform. null takes back an axis that a "
+            "config below this one names: {quant: null, model: qwen3-8b}."
+        ),
+    )
+    comparison: ComparisonSettings = Field(
+        ComparisonSettings(), description="When a difference from the baseline is called one. Measures nothing anew."
+    )
     model_base: Text = Field("models", description="Folder that weights are found below, and synthetic ones built in.")
     engine: EngineSettings = Field(EngineSettings(), description="How the engine is run.")
     engine_args: EngineArgs = Field({}, description="Arguments for every experiment; quant and model win over them.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -61,6 +61,31 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=60)]
 
 Names = Annotated[list[Name], BeforeValidator(_brackets), AfterValidator(_no_duplicates)]
 """A selection: at least one name, none twice."""
+
+Metric = Literal["output_tokens_per_s", "step_time_s", "startup_s"]
+"""What speed-ups can be taken of."""
+
+Metrics = Annotated[list[Metric], BeforeValidator(_brackets), AfterValidator(_no_duplicates)]
+"""A selection of metrics: at least one, none twice."""
+
+Axis = Literal["quant", "model", "workload", "platform"]
+"""What a baseline may fix."""
+
+
+def _one_axis(values: dict[Axis, str | None]) -> dict[Axis, str | None]:
+    named = {axis: value for axis, value in values.items() if value is not None}
+    if len(named) != 1:
+        written = ", ".join(f"{axis}: {value}" for axis, value in named.items())
+        problem = f"names {' and '.join(named)}" if named else "names no axis"
+        last = list(named)[-1] if named else "quant"
+        nulls = ", ".join(f"{axis}: null" for axis in named if axis != last)
+        example = f"{{{nulls}, {last}: {named[last]}}}" if written else "{quant: bf16}"
+        raise ValueError(f"{problem}, but takes exactly one: write {example}")
+    return {axis: value for axis, value in values.items() if value is not None}
+
+
+Baseline = Annotated[dict[Axis, Name | None], AfterValidator(_one_axis)]
+"""One axis and its value; null takes back an axis that a config below names, since mappings are merged."""
 
 Count = Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=1_000_000)]
 Index = Annotated[int, BeforeValidator(_not_bool), Field(ge=0, le=1_000_000)]

@@ -11,10 +11,11 @@ from typing import Literal
 from pydantic import Field
 
 from rollout_bench.files import read_model, write_json
+from rollout_bench.plan.comparing import ComparisonSettings
 from rollout_bench.plan.spec import Strict
 
-PLAN_SCHEMA_VERSION = 1
-"""Raised when a field of the plan file is added, removed or changes its meaning."""
+PLAN_SCHEMA_VERSION: Literal[2] = 2
+"""Raised when a field of the plan file is added, removed or changes its meaning. 1 had no `comparison`."""
 
 
 class PlannedLaunch(Strict):
@@ -51,10 +52,11 @@ class Skipped(Strict):
 class PlanFile(Strict):
     """Everything that is selected."""
 
-    schema_version: Literal[1] = Field(description="Version of this schema.")
+    schema_version: Literal[1, 2] = Field(description="Version of this schema; 1, which lacks comparison, is read too.")
     results: str = Field(description="The results folder, as the config names it.")
     fingerprint: str = Field(description="Changes with whatever the plan was made from.")
     baseline: dict[str, str] = Field(description="What speed-ups refer to, as axis -> value: {quant: bf16}.")
+    comparison: ComparisonSettings = Field(ComparisonSettings(), description="When a difference is called one.")
     experiments: list[PlannedExperiment] = Field(description="In the order of the tables.")
     skipped: list[Skipped] = Field(description="Combinations that can't be measured.")
     launches: list[PlannedLaunch] = Field(description="In the order they run.")

@@ -14,8 +14,8 @@ from pydantic_core import ErrorDetails
 from rollout_bench.errors import UserError, did_you_mean
 from rollout_bench.plan.config import Config
 
-_OTHER_NAMES = {"gpu": "cuda", "nvidia": "cuda", "npu": "ascend", "x86": "cpu"}
-"""What people call platforms, where the nearest spelling would mislead (gpu is nearer to cpu than to cuda)."""
+_OTHER_NAMES = {"gpu": "cuda", "nvidia": "cuda", "npu": "ascend", "x86": "cpu", "throughput": "output_tokens_per_s"}
+"""What people call platforms and metrics, where the nearest spelling would mislead (gpu is nearer to cpu than cuda)."""
 
 
 class _NoKeyTwice(yaml.SafeLoader):

@@ -13,7 +13,7 @@ from rollout_bench.errors import UserError
 from rollout_bench.files import write_json
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.matrix import Checkpoint, Experiment, Matrix
-from rollout_bench.plan.planfile import PlanFile, PlannedExperiment, PlannedLaunch, write_plan
+from rollout_bench.plan.planfile import PLAN_SCHEMA_VERSION, PlanFile, PlannedExperiment, PlannedLaunch, write_plan
 from rollout_bench.records.store import read_record, record_path
 
 RESULTS = Path("results")
@@ -95,12 +95,14 @@ class Schedule:
             "experiments": [e.model_dump() for e in experiments],
             "skipped": [s.model_dump() for s in self.matrix.skipped],
             "baseline": self.config.baseline,
+            "comparison": self.config.comparison.model_dump(),
         }
         return PlanFile(
-            schema_version=1,
+            schema_version=PLAN_SCHEMA_VERSION,
             results=str(RESULTS),
             fingerprint=hashlib.sha256(json.dumps(selected, sort_keys=True).encode()).hexdigest()[:16],
-            baseline={str(axis): value for axis, value in self.config.baseline.items()},
+            baseline={str(axis): value for axis, value in self.config.baseline.items() if value is not None},
+            comparison=self.config.comparison,
             experiments=experiments,
             skipped=self.matrix.skipped,
             launches=[

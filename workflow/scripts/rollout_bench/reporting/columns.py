@@ -6,11 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from rollout_bench.analysis.comparison import MARKS
-from rollout_bench.reporting.numbers import MISSING, count, number, ratio
+from rollout_bench.analysis.comparison import MARKS, Comparison
+from rollout_bench.analysis.metrics import METRICS
+from rollout_bench.plan.comparing import ComparisonSettings
+from rollout_bench.plan.fields import Metric
+from rollout_bench.reporting.numbers import MISSING, count, number, percent, plain_percent, ratio
 
 Line = dict[str, Any]
-"""One line of the table (`analysis.tables.COLUMNS`), missing numbers as None; plus `footnote`."""
+"""One line of the table (`analysis.tables.COLUMNS`), missing numbers as None; plus, by metric, `comparisons` and
+`footnotes` (a number or None)."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +45,53 @@ def _throughput(line: Line) -> str:
     return number(line["output_tokens_per_s"]) + ("!" if doubtful else "")
 
 
-def _speedup(line: Line) -> str:
-    if line["verdict"] == "baseline":
+def speedup_columns(settings: ComparisonSettings) -> tuple[Column, ...]:
+    """The column of each metric that is compared."""
+    return tuple(_speedup_column(metric, settings) for metric in settings.metrics)
+
+
+def _speedup_column(metric: Metric, settings: ComparisonSettings) -> Column:
+    measure = METRICS[metric]
+    ratio_of = "its {} / the baseline's" if measure.higher_is_better else "the baseline's {} / its own"
+    return Column(
+        measure.header,
+        f"{ratio_of.format(measure.name).capitalize()}, above 1 being better, of each pair of launches with the same "
+        "index, and of these ratios the geometric mean. The baseline has the same mode, platform, model, quant, "
+        "workload and engine version, but for what `baseline` changes. Then the verdict, and in brackets the "
+        f"{plain_percent(settings.confidence)} confidence interval of this speed-up taken alone.",
+        lambda line: _speedup(line["comparisons"][metric], line["footnotes"][metric], settings),
+        words=True,
+    )
+
+
+def _speedup(comparison: Comparison, footnote: int | None, settings: ComparisonSettings) -> str:
+    note = "" if footnote is None else f" [{footnote}]"
+    if comparison.is_baseline:
         return "(baseline)"
-    if line["speedup"] is None:
-        return MISSING if line["footnote"] is None else f"{MISSING} [{line['footnote']}]"
-    text = f"{ratio(line['speedup'])}x {MARKS[line['verdict']]}"
-    if line["speedup_pairs"] > 1:
-        text += f" {ratio(line['speedup_min'])}..{ratio(line['speedup_max'])}"
-    return text
+    if comparison.verdict is None:
+        return MISSING + note
+    effect = "" if comparison.speedup is None else f"{ratio(comparison.speedup)}x "
+    return effect + verdict_text(comparison, settings) + note + interval_text(comparison)
+
+
+def verdict_text(comparison: Comparison, settings: ComparisonSettings) -> str:
+    """The mark, with the size that could be found beside a ~ and what is missing beside a ?."""
+    assert comparison.verdict is not None
+    mark = MARKS[comparison.verdict]
+    if comparison.verdict == "undetected" and comparison.minimal_detectable_difference is not None:
+        return f"{mark} (< {percent(comparison.minimal_detectable_difference)})"
+    if comparison.verdict == "irrelevant":
+        return f"{mark} (real, but below {plain_percent(settings.relevant_difference)})"
+    if comparison.verdict == "unknown" and comparison.pairs_missing and comparison.pairs:
+        return f"{mark} ({comparison.pairs_missing} more)"
+    return mark
+
+
+def interval_text(comparison: Comparison) -> str:
+    """The interval in brackets after a space; nothing where there is none."""
+    if comparison.low is None or comparison.high is None:
+        return ""
+    return f" [{ratio(comparison.low)}, {ratio(comparison.high)}]"
 
 
 def _sequences(line: Line) -> str:
@@ -97,16 +139,8 @@ THROUGHPUT = (
         "the rollout's step time. Mean over iterations, then over launches.",
         _number("iteration_elapsed_s"),
     ),
-    Column(
-        "speed-up",
-        "Ratio of output tok/s to that of the baseline with the same mode, platform, model, workload and "
-        "engine version, means over all valid launches; behind it the verdict, and the smallest and the largest "
-        "ratio of two launches with the same index.",
-        _speedup,
-        words=True,
-    ),
 )
-"""What an experiment reached."""
+"""What an experiment reached; `speedup_columns` follow."""
 
 ENGINE = (
     Column("total tok/s", "As output tok/s, with prompt and output tokens.", _number("total_tokens_per_s")),

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rollout_bench.analysis.collection import Collection
-from rollout_bench.analysis.comparison import RULE
 from rollout_bench.analysis.rows import Row
-from rollout_bench.reporting.columns import ENGINE, FLAGS, THROUGHPUT
+from rollout_bench.reporting.columns import ENGINE, FLAGS, THROUGHPUT, speedup_columns
 from rollout_bench.reporting.machines import machine_lines
 from rollout_bench.reporting.numbers import sentence, several
+from rollout_bench.reporting.verdicts import verdict_notes
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,17 @@ def completeness(collection: Collection) -> str:
 
 def notes(collection: Collection, rows: Sequence[Row], footnotes: Sequence[str]) -> list[Section]:
     """The sections below the tables, without those that have nothing to say."""
-    definitions = [f"{column.header}: {column.definition}" for column in (*THROUGHPUT, *ENGINE, FLAGS)]
+    columns = (*THROUGHPUT, *speedup_columns(collection.comparison), *ENGINE, FLAGS)
+    definitions = [f"{column.header}: {column.definition}" for column in columns]
     sections = [
-        Section("No speed-up", tuple(footnotes)),
+        Section("No verdict", tuple(footnotes)),
         Section("Failed", tuple(_failed(rows))),
         Section("Missing", tuple(_missing(rows))),
         Section("Flags", tuple(_flags(rows))),
         Section("Skipped", tuple(_skipped(collection))),
         Section("Left out", tuple(_left_out(collection, rows))),
         Section("Measured with", tuple(machine_lines(collection.experiments))),
-        Section("Verdicts", (RULE,)),
+        Section("Verdicts", verdict_notes(rows, collection.comparison)),
         Section("Definitions", tuple(definitions)),
     ]
     return [section for section in sections if section.items]

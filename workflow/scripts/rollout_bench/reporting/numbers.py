@@ -20,8 +20,27 @@ def number(value: float | None, digits: int = 4) -> str:
 
 
 def ratio(value: float) -> str:
-    """A speed-up: three decimals up to 10, then three significant digits."""
+    """A speed-up: three decimals up to 10, then three significant digits; beyond a thousand either way only that."""
+    if value > 1000:
+        return ">1000"
+    if value < 0.001:
+        return "<0.001"
     return f"{value:.3f}" if value < 10 else number(value, 3)
+
+
+def percent(fraction: float) -> str:
+    """A difference such as 0.042: `4.2 %`, two significant digits; from 100 % on as a factor, `2.5x`.
+
+    Beyond a factor of a thousand `any size`, for want of a difference that would do.
+    """
+    if fraction >= 0.995:
+        return "any size" if fraction > 999 else f"{number(1 + fraction, 2)}x"
+    return f"{number(100 * fraction, 2)} %"
+
+
+def plain_percent(fraction: float) -> str:
+    """A setting such as 0.01 or 0.975 as it was written: `1 %`, `97.5 %`."""
+    return f"{100 * fraction:.6g} %"
 
 
 def count(value: int | None) -> str:

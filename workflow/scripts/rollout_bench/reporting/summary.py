@@ -28,7 +28,7 @@ def summarise(collection: Collection, figures: bool = False) -> Summary:
     rows = rows_of(collection)
     frame = table(rows)
     status = completeness(collection)
-    tables = views(frame, rows)
+    tables = views(frame, rows, collection.comparison)
     sections = notes(collection, rows, tables.footnotes)
     return Summary(
         status=status,

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from rollout_bench.analysis.metrics import METRICS
 from rollout_bench.reporting.columns import FLAGS
 from rollout_bench.reporting.notes import Section
 from rollout_bench.reporting.views import View, Views
@@ -18,8 +19,10 @@ from rollout_bench.reporting.views import View, Views
 WIDTH = 120
 """Columns of the terminal."""
 
-_NAME_WIDTH, _FLAGS_WIDTH = 28, 17
+_NAME_WIDTH, _FLAGS_WIDTH, _SPEEDUP_WIDTH = 28, 17, 34
 """Longer words are folded, so that a long model name does not push the numbers out of sight."""
+
+_SPEEDUPS = {measure.header for measure in METRICS.values()}
 
 _ROOM = 10_000
 """More than any table needs: tables are never squeezed, a squeezed number would be a wrong one."""
@@ -52,7 +55,8 @@ def _table(view: View) -> str:
     for column in view.columns:
         header = escape(_two_lines(column.header))
         if column.words:
-            width = _FLAGS_WIDTH if column is FLAGS else _NAME_WIDTH
+            width = _SPEEDUP_WIDTH if column.header in _SPEEDUPS else _NAME_WIDTH
+            width = _FLAGS_WIDTH if column is FLAGS else width
             table.add_column(header, overflow="fold", max_width=width)
         else:
             table.add_column(header, justify="right", no_wrap=True)

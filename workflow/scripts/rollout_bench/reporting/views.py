@@ -8,7 +8,18 @@ from dataclasses import dataclass
 import pandas as pd
 
 from rollout_bench.analysis.rows import Row
-from rollout_bench.reporting.columns import ENGINE, FLAGS, MODEL, QUANT, THROUGHPUT, WORKLOAD, Column, Line
+from rollout_bench.plan.comparing import ComparisonSettings
+from rollout_bench.reporting.columns import (
+    ENGINE,
+    FLAGS,
+    MODEL,
+    QUANT,
+    THROUGHPUT,
+    WORKLOAD,
+    Column,
+    Line,
+    speedup_columns,
+)
 
 
 @dataclass(frozen=True)
@@ -28,7 +39,7 @@ class Views:
     footnotes: tuple[str, ...]
 
 
-def views(frame: pd.DataFrame, rows: Sequence[Row]) -> Views:
+def views(frame: pd.DataFrame, rows: Sequence[Row], settings: ComparisonSettings) -> Views:
     """Two tables, throughput and engine, for each mode and platform in `frame`, which has a line per row.
 
     A model or workload that is the same in all lines of a table stands in its title instead, and
@@ -40,16 +51,20 @@ def views(frame: pd.DataFrame, rows: Sequence[Row]) -> Views:
     ]
     footnotes: dict[str, int] = {}
     for line, row in zip(lines, rows, strict=True):
-        reason = row.comparison.reason
-        line["footnote"] = footnotes.setdefault(reason, len(footnotes) + 1) if reason else None
+        reasons = {metric: comparison.reason for metric, comparison in row.comparisons.items()}
+        line["comparisons"] = row.comparisons
+        line["footnotes"] = {
+            metric: footnotes.setdefault(reason, len(footnotes) + 1) if reason else None
+            for metric, reason in reasons.items()
+        }
     tables: list[View] = []
     for mode, platform in dict.fromkeys((line["mode"], line["platform"]) for line in lines):
         group = [line for line in lines if (line["mode"], line["platform"]) == (mode, platform)]
-        tables += _pair(f"{mode}, {platform}", group)
+        tables += _pair(f"{mode}, {platform}", group, speedup_columns(settings))
     return Views(tuple(tables), tuple(f"[{number}] {reason}." for reason, number in footnotes.items()))
 
 
-def _pair(title: str, lines: Sequence[Line]) -> list[View]:
+def _pair(title: str, lines: Sequence[Line], speedups: tuple[Column, ...]) -> list[View]:
     names: list[Column] = []
     for column in (MODEL, WORKLOAD):
         values = {column.cell(line) for line in lines}
@@ -59,7 +74,7 @@ def _pair(title: str, lines: Sequence[Line]) -> list[View]:
             names.append(column)
     flags = (FLAGS,) if any(line["flags"] for line in lines) else ()
     return [
-        _view(f"Throughput: {title}", (*names, QUANT, *THROUGHPUT, *flags), lines),
+        _view(f"Throughput: {title}", (*names, QUANT, *THROUGHPUT, *speedups, *flags), lines),
         _view(f"Rates, start-up and memory: {title}", (*names, QUANT, *ENGINE), lines),
     ]
 

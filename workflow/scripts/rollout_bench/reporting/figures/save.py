@@ -27,7 +27,7 @@ def figure_files(collection: Collection) -> dict[str, bytes]:
     with settings():
         figures = {
             "throughput": throughput_figure(rows, where, alarm),
-            "speedup": speedup_figure(rows, collection.baseline, where, alarm),
+            "speedup": speedup_figure(rows, collection.baseline, collection.comparison, where, alarm),
             "iterations": iterations_figure(rows, where, alarm),
         }
         for name, figure in figures.items():

@@ -1,15 +1,19 @@
-"""Speed-ups against the baseline, with their spread over pairs of launches."""
+"""Speed-ups against the baseline, with their intervals and the pairs of launches behind them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from rollout_bench.analysis.comparison import MARKS, Comparison
+from rollout_bench.analysis.comparison import Comparison
+from rollout_bench.analysis.metrics import METRICS
 from rollout_bench.analysis.rows import Row
+from rollout_bench.plan.comparing import ComparisonSettings
+from rollout_bench.reporting.columns import verdict_text
 from rollout_bench.reporting.figures.panels import draw_frame, frame_of, group_of, text_size
 from rollout_bench.reporting.figures.style import (
     HALO,
@@ -20,11 +24,25 @@ from rollout_bench.reporting.figures.style import (
     new_figure,
     quant_styles,
 )
-from rollout_bench.reporting.numbers import ratio
+from rollout_bench.reporting.numbers import plain_percent, ratio
+
+BEYOND = 1.0
+"""How far intervals may stretch the axis: as much again, on each side, as the pairs and 1 span."""
 
 
-def speedup_figure(rows: Sequence[Row], baseline: Mapping[str, str], where: str, alarm: str) -> Figure:
-    """Draws the speed-ups of `rows` over `baseline` (axis -> value); without any, says why there is none."""
+@dataclass(frozen=True)
+class Limits:
+    """The axis, the same for all panels: it goes from `low` to `high`; intervals end at `cut`, labels begin there."""
+
+    low: float
+    cut: float
+    high: float
+
+
+def speedup_figure(
+    rows: Sequence[Row], baseline: Mapping[str, str], settings: ComparisonSettings, where: str, alarm: str
+) -> Figure:
+    """Draws the speed-ups of `rows` over `baseline` (axis -> value) in the first metric; or says why there is none."""
     name = ", ".join(baseline.values()) or "the baseline"
     title = f"Rollout speed-up over {name}"
     compared = [row for row in rows if row.comparison.speedup is not None]
@@ -32,16 +50,12 @@ def speedup_figure(rows: Sequence[Row], baseline: Mapping[str, str], where: str,
         return message_figure(title, _why_none(rows, name), alarm=alarm)
     shown = [row for row in rows if not row.comparison.is_baseline]
     frame = frame_of(shown)
-    notes = ["Diamond: ratio of mean output tok/s over all launches. Circle: one pair of launches; line: from the "
-             "smallest pair to the largest. ^ faster, v slower, ~ no clear difference, by a simple rule."]  # fmt: skip
-    if max(len(row.comparison.pairs) for row in compared) < 2:
-        notes.append("One pair of launches at most: the spread is not known.")
-    figure = new_figure(title, [*notes, frame.left_out, where], alarm)
+    limits = _limits([row.comparison for row in compared], room=0.3 + 0.22 * len(frame.panels))
+    figure = new_figure(title, [*_notes(compared, settings, limits), frame.left_out, where], alarm)
     styles = quant_styles(rows)
-    low, high = _limits([row.comparison for row in compared], room=0.15 + 0.13 * len(frame.panels))
     size = text_size(frame)
     for axes, group in zip(draw_frame(figure, frame), frame.panels, strict=True):
-        axes.set_xlim(low, high)
+        axes.set_xlim(limits.low, limits.high)
         axes.axvline(1, color=INK, linewidth=1.5, zorder=1)
         for row in (row for row in shown if group_of(row) == group):
             y = frame.heights.get((row.experiment.model, row.quant_label))
@@ -50,24 +64,54 @@ def speedup_figure(rows: Sequence[Row], baseline: Mapping[str, str], where: str,
             if row.comparison.speedup is None:
                 _annotate_right(axes, "no speed-up", y, QUIET, size)
             else:
-                _draw_row(axes, row.comparison, y, styles[row.quant_label], size)
-        axes.set_xlabel(f"speed-up (x {name})")
+                _draw_row(axes, row.comparison, y, styles[row.quant_label], size, limits)
+                _annotate_right(axes, _label(row.comparison, settings), y, INK, size)
+        axes.set_xlabel(f"{METRICS[settings.metrics[0]].header} (x {name})")
         axes.xaxis.set_major_locator(MaxNLocator(max(4, 10 // len(frame.panels)), steps=[1, 2, 2.5, 5, 10]))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
     return figure
 
 
-def _draw_row(axes: Axes, comparison: Comparison, y: float, style: QuantStyle, size: float) -> None:
+def _notes(compared: Sequence[Row], settings: ComparisonSettings, limits: Limits) -> list[str]:
+    metric = METRICS[settings.metrics[0]].name
+    notes = [
+        f"Diamond: geometric mean of the ratios in {metric} of launches with the same index. Circle: one such pair. "
+        f"Band: {plain_percent(settings.confidence)} confidence interval, taken alone. ^ faster, v slower (Holm over "
+        "the table); ~ (< size): no difference found, this size would have been; ? too few pairs or no valid ones."
+    ]
+    if any(row.comparison.verdict == "irrelevant" for row in compared):
+        notes.append(f"~ (real): found, but below {plain_percent(settings.relevant_difference)}.")
+    if any(_is_cut(row.comparison, limits) for row in compared):
+        notes.append("Arrow: the interval goes on beyond the axis; the summary has its ends.")
+    if all(row.comparison.low is None for row in compared):
+        notes.append("No interval: it takes two pairs of launches that differ.")
+    return notes
+
+
+def _label(comparison: Comparison, settings: ComparisonSettings) -> str:
     assert comparison.speedup is not None
-    assert comparison.verdict is not None
-    if comparison.spread is not None:
-        axes.plot(comparison.spread, (y, y), color=style.colour, linewidth=6, alpha=0.5, solid_capstyle="butt")
-        pairs = list(comparison.pairs.values())
-        look = {"facecolors": "white", "edgecolors": style.colour, "linewidths": 1.5, "zorder": 3}
-        axes.scatter(pairs, [y - 0.3] * len(pairs), s=0.15 * size**2, **look)  # type: ignore[arg-type]
+    # In words it would lie over the data of a narrow panel.
+    text = "~ (real)" if comparison.verdict == "irrelevant" else verdict_text(comparison, settings)
+    return f"{ratio(comparison.speedup)}x {text}"
+
+
+def _draw_row(axes: Axes, comparison: Comparison, y: float, style: QuantStyle, size: float, limits: Limits) -> None:
+    assert comparison.speedup is not None
+    if comparison.low is not None and comparison.high is not None:
+        ends = max(comparison.low, limits.low), min(comparison.high, limits.cut)
+        axes.plot(ends, (y, y), color=style.colour, linewidth=6, alpha=0.5, solid_capstyle="butt")
+        for end, marker, beyond in zip(ends, "<>", (comparison.low, comparison.high), strict=True):
+            if end != beyond:
+                axes.plot(end, y, marker=marker, markersize=0.9 * size, color=style.colour, clip_on=False, zorder=5)
+    pairs = list(comparison.pairs.values())
+    look = {"facecolors": "white", "edgecolors": style.colour, "linewidths": 1.5, "zorder": 3}
+    axes.scatter(pairs, [y - 0.3] * len(pairs), s=0.15 * size**2, **look)  # type: ignore[arg-type]
     axes.scatter(comparison.speedup, y, s=0.4 * size**2, marker="D", color=style.colour, edgecolors=INK, zorder=4)
-    label = f"{ratio(comparison.speedup)}x {MARKS[comparison.verdict]}"
-    _annotate_right(axes, label, y, INK, size)
+
+
+def _is_cut(comparison: Comparison, limits: Limits) -> bool:
+    ends = comparison.low, comparison.high
+    return any(end is not None and not limits.low <= end <= limits.cut for end in ends)
 
 
 def _annotate_right(axes: Axes, text: str, y: float, colour: str, size: float) -> None:
@@ -75,13 +119,15 @@ def _annotate_right(axes: Axes, text: str, y: float, colour: str, size: float) -
     axes.text(0.99, y, text, transform=place, ha="right", va="center", color=colour, fontsize=size, bbox=HALO)
 
 
-def _limits(comparisons: Sequence[Comparison], room: float) -> tuple[float, float]:
-    """Limits of the axis, the same for all panels: with 1 in view, and `room` on the right for the labels."""
-    values = [1.0, *(c.speedup for c in comparisons if c.speedup is not None)]
-    values += [value for c in comparisons for value in c.pairs.values()]
-    low, high = min(values), max(values)
-    width = max(high - low, 0.1)
-    return low - 0.1 * width, high + room * width
+def _limits(comparisons: Sequence[Comparison], room: float) -> Limits:
+    """All pairs and 1 in view, intervals as far as `BEYOND` allows, and `room` on the right for the labels."""
+    pairs = [1.0, *(ratio for c in comparisons for ratio in c.pairs.values())]
+    ends = [end for c in comparisons for end in (c.low, c.high) if end is not None]
+    width = max(max(pairs) - min(pairs), 0.05)
+    low = max(min([*pairs, *ends]), min(pairs) - BEYOND * width, 0.0)
+    cut = min(max([*pairs, *ends]), max(pairs) + BEYOND * width)
+    margin = 0.05 * (cut - low) or 0.05
+    return Limits(max(0.0, low - margin), cut + margin, cut + margin + room * (cut - low + 2 * margin))
 
 
 def _why_none(rows: Sequence[Row], name: str) -> str:
