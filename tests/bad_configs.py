@@ -64,7 +64,7 @@ BAD_OVERLAYS = [
     Bad(
         "two_baseline_axes",
         "baseline: {model: qwen3-90m}",
-        "baseline: names quant and model, but takes exactly one: write {quant: null, model: qwen3-90m}",
+        "baseline: names model and quant, but takes exactly one: write {quant: null, model: qwen3-90m}",
         "docs/reference",
     ),
     Bad("no_baseline_axis", "baseline: {quant: null}", "baseline: names no axis", "docs/reference"),

@@ -213,6 +213,14 @@ def test_the_text_fits_a_terminal(tmp_path: Path) -> None:
     assert made.text.isascii()
 
 
+def test_the_text_fits_a_terminal_with_every_metric_too(tmp_path: Path) -> None:
+    specs = [make_spec(m, q, "verl-default") for m in ("qwen3-1.7b", "pangu-7b") for q in ("bf16", "w8a16", "w8a8")]
+    records = [make_record(s, i, [9876.5 + 31 * i + 7 * n]) for n, s in enumerate(specs) for i in range(3)]
+    every = ComparisonSettings(metrics=["output_tokens_per_s", "step_time_s", "startup_s"])
+    made = summary(tmp_path, make_plan(specs, comparison=every), *records)
+    assert max(map(len, made.text.splitlines())) <= WIDTH
+
+
 def test_long_names_are_folded_and_numbers_never_cut(tmp_path: Path) -> None:
     specs = [make_spec("m" * 80), make_spec("n" * 80)]
     made = summary(tmp_path, make_plan(specs, launches=1), *(make_record(s, rates=[123456.7]) for s in specs))

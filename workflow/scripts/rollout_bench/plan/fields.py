@@ -74,14 +74,15 @@ Axis = Literal["quant", "model", "workload", "platform"]
 
 def _one_axis(values: dict[Axis, str | None]) -> dict[Axis, str | None]:
     named = {axis: value for axis, value in values.items() if value is not None}
-    if len(named) != 1:
-        written = ", ".join(f"{axis}: {value}" for axis, value in named.items())
-        problem = f"names {' and '.join(named)}" if named else "names no axis"
-        last = list(named)[-1] if named else "quant"
-        nulls = ", ".join(f"{axis}: null" for axis in named if axis != last)
-        example = f"{{{nulls}, {last}: {named[last]}}}" if written else "{quant: bf16}"
-        raise ValueError(f"{problem}, but takes exactly one: write {example}")
-    return {axis: value for axis, value in values.items() if value is not None}
+    if not named:
+        raise ValueError("names no axis, but takes exactly one: write {quant: bf16}")
+    if len(named) > 1:
+        # The quant most likely comes from config.yaml, and the other one is what is wanted.
+        kept = next(axis for axis in named if axis != "quant")
+        nulls = ", ".join(f"{axis}: null" for axis in named if axis != kept)
+        example = f"{{{nulls}, {kept}: {named[kept]}}}"
+        raise ValueError(f"names {' and '.join(sorted(named))}, but takes exactly one: write {example}")
+    return dict(named)
 
 
 Baseline = Annotated[dict[Axis, Name | None], AfterValidator(_one_axis)]

@@ -19,7 +19,8 @@ from rollout_bench.reporting.views import View, Views
 WIDTH = 120
 """Columns of the terminal."""
 
-_NAME_WIDTH, _FLAGS_WIDTH, _SPEEDUP_WIDTH = 28, 17, 34
+_NAME_WIDTH, _FLAGS_WIDTH = 28, 17
+_SPEEDUP_WIDTH, _ONE_OF_SPEEDUPS_WIDTH = 34, 18
 """Longer words are folded, so that a long model name does not push the numbers out of sight."""
 
 _SPEEDUPS = {measure.header for measure in METRICS.values()}
@@ -52,10 +53,12 @@ def _fill(text: str, first: str = "", rest: str = "") -> str:
 
 def _table(view: View) -> str:
     table = Table(box=_RULED, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
+    several = sum(column.header in _SPEEDUPS for column in view.columns) > 1
+    speedup = _ONE_OF_SPEEDUPS_WIDTH if several else _SPEEDUP_WIDTH
     for column in view.columns:
         header = escape(_two_lines(column.header))
         if column.words:
-            width = _SPEEDUP_WIDTH if column.header in _SPEEDUPS else _NAME_WIDTH
+            width = speedup if column.header in _SPEEDUPS else _NAME_WIDTH
             width = _FLAGS_WIDTH if column is FLAGS else width
             table.add_column(header, overflow="fold", max_width=width)
         else:
