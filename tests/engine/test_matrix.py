@@ -220,7 +220,7 @@ def test_failing_experiments_leave_the_others_alone_and_are_tried_again(tmp_path
     assert categories == {"absent": "missing_weights", "cramped": "no_kv_cache_memory"}
     summary = (workspace.path / "results/summary.md").read_text()
     assert "INCOMPLETE" in summary
-    assert "there is no model folder models/nowhere" in " ".join(summary.split())
+    assert f"there is no model folder {workspace.path / 'models/nowhere'}" in " ".join(summary.split())
     assert workspace.measurements() == 2
     shutil.copytree(next(workspace.path.glob("models/synthetic/*bf16")), workspace.path / "models/nowhere")
     done = workspace.snakemake("--config", "models=[absent,tiny]")

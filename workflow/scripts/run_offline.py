@@ -127,7 +127,7 @@ def measure(arguments: argparse.Namespace, spec: Spec, signals: int) -> None:
         Interrupted: a signal came before there was one.
         UserError: the record cannot be written.
     """
-    model = str(Path(arguments.model).expanduser()) if is_local(arguments.model) else arguments.model
+    model = str(Path(arguments.model).expanduser().absolute()) if is_local(arguments.model) else arguments.model
     obstacle = check_before_start(spec, model)
     if obstacle is not None:
         arguments.log.write_text(f"{obstacle.cause}\n{obstacle.fix}\n")
