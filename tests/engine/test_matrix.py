@@ -75,7 +75,7 @@ def test_the_summary_has_a_row_for_each_experiment_and_its_throughput_counts_all
     counted = [i for i in read_record(record_of(measured, "bf16")).iterations if not i.warmup]
     expected = sum(i.output_tokens for i in counted) / sum(i.elapsed_s for i in counted)
     assert float(by_quant["bf16"]["output_tokens_per_s"]) == pytest.approx(expected)
-    for name in ("summary.md", "summary.txt", "figures/throughput.svg", "figures/speedup.png"):
+    for name in ("summary.md", "summary.html", "summary.txt", "figures/throughput.svg", "figures/speedup.png"):
         assert (measured.path / "results" / name).stat().st_size > 500
 
 
@@ -163,7 +163,7 @@ def test_the_report_shows_summary_and_figures_offline(measured: Workspace):
     done = measured.snakemake("--report", "report.html")
     assert done.returncode == 0, done.stdout
     html = (measured.path / "report.html").read_text()
-    for name in ("summary.md", "throughput.svg", "speedup.svg", "iterations.svg"):
+    for name in ("summary.html", "throughput.svg", "speedup.svg", "iterations.svg"):
         assert name in html
 
 
