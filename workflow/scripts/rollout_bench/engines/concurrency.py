@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from rollout_bench.plan.spec import Spec
-from rollout_bench.records.record import Flag, SequenceRow
+from rollout_bench.records.record import EngineFacts, Flag, SequenceRow
 
 
 def most_at_once(rows: Iterable[SequenceRow]) -> int | None:
@@ -26,18 +27,17 @@ def most_at_once(rows: Iterable[SequenceRow]) -> int | None:
     return most
 
 
-def batch_flags(spec: Spec, rows: Sequence[SequenceRow], max_num_seqs: int | None, tokens: int | None) -> list[Flag]:
+def batch_flags(spec: Spec, rows: Sequence[SequenceRow], engine: EngineFacts) -> list[Flag]:
     """A flag where fewer sequences ran together than were handed over at once.
 
     Args:
         spec: what was asked; a `max_num_seqs` below the batch is asked for and no doubt.
         rows: the sequences of all iterations.
-        max_num_seqs: as the engine resolved it.
-        tokens: tokens that fit into the KV cache.
+        engine: what the engine said of its KV cache and its limits.
     """
     workload = spec.workload
     sequences = workload.prompts * workload.samples_per_prompt
-    asked = min(sequences, max_num_seqs or sequences)
+    asked = min(sequences, engine.resolved.get("max_num_seqs") or sequences)
     counted: dict[int, int] = {}
     for index in range(spec.measuring.warmup_iterations, spec.measuring.warmup_iterations + spec.measuring.iterations):
         found = most_at_once([row for row in rows if row.iteration == index])
@@ -46,12 +46,13 @@ def batch_flags(spec: Spec, rows: Sequence[SequenceRow], max_num_seqs: int | Non
     if not counted or min(counted.values()) >= asked:
         return []
     index = min(counted, key=lambda index: counted[index])
-    each = workload.prompt_tokens + workload.output_tokens
+    block, tokens = int(engine.resolved.get("block_size") or 1), engine.kv_cache_tokens
+    each = block * math.ceil((workload.prompt_tokens + workload.output_tokens) / block)
     if tokens is None:
         why = "the engine does not say how many tokens its KV cache holds"
     elif tokens < asked * each:
-        why = f"the KV cache holds {tokens} tokens, {tokens // each} sequences of {each} that share nothing"
+        why = f"the KV cache holds {tokens} tokens, {tokens // each} sequences of {each} (whole blocks) if none share"
     else:
-        why = "the KV cache holds them all; the first had ended before the last were begun (max_num_batched_tokens)"
+        why = f"the KV cache has room for all ({tokens} tokens), so a step's max_num_batched_tokens may be the limit"
     sentence = f"Iteration {index}: at most {counted[index]} of {asked} sequences ran together; {why}."
     return [Flag(code="batch_not_at_once", severity="warning", sentence=sentence)]

@@ -94,7 +94,7 @@ class Measurement:
         measured = [iteration for iteration in self._iterations if not iteration.warmup]
         unsteady = judge([iteration.elapsed_s for iteration in measured])
         return [
-            *batch_flags(self._spec, self._sequences, facts.resolved.get("max_num_seqs"), facts.kv_cache_tokens),
+            *batch_flags(self._spec, self._sequences, facts),
             *host_flags(self._spec.platform, measured),
             *device_flags(measured),
             *([Flag(code=unsteady.code, severity="warning", sentence=unsteady.sentence)] if unsteady else []),
