@@ -96,7 +96,7 @@ def test_an_iteration_that_was_held_up_makes_the_launch_unsteady(tmp_path: Path)
     engine.resume()
     assert launch.finish() == 0, launch.said + launch.log_text()[-3000:]
     record = launch.record()
-    slowest = max(record.iterations, key=lambda iteration: iteration.elapsed_s)
+    slowest = max(record.iterations[1:], key=lambda iteration: iteration.elapsed_s)
     assert slowest.elapsed_s > 3.0
     (flag,) = [flag for flag in record.validity if flag.code == "not_steady"]
     assert f"Measured iteration {slowest.index} of 6 took {slowest.elapsed_s:.4g} s" in flag.sentence

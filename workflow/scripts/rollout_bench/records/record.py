@@ -12,7 +12,7 @@ from pydantic import Field
 from rollout_bench.plan.spec import Spec, Strict
 
 SCHEMA_VERSION: Final = 1
-"""Raised when records of before can no longer be read: a field goes, changes its meaning, or comes without a default."""
+"""Raised when earlier records can no longer be read: a field goes, changes its meaning, or comes without default."""
 
 
 class Environment(Strict):
