@@ -16,7 +16,7 @@ PATTERNS = (
     r"[Ii]gnoring (?:the )?(?:option|argument|setting|unreadable)",
     r"The fusion will be disabled|Disabling (?:fuse_|CUDA Graphs|chunked prefill|prefix caching)",
     r"performance is not optimized|sub-?optimal performance|Performance might be sub-optimal",
-    r"[Uu]sing default MoE config",
+    r"[Uu]sing default MoE config|Custom allreduce is disabled",
 )  # fmt: skip
 """Wordings of vLLM 0.32, searched for in each line that the engine's loggers wrote. Examples: "... falling back to
 normal kernel selection", "... is not supported on CPU, disabled.", "..., overriding user-specified block_size=..."."""
