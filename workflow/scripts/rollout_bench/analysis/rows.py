@@ -9,6 +9,7 @@ from rollout_bench.analysis.baselines import check_axes, find_baseline, index_by
 from rollout_bench.analysis.collection import Collection, Experiment
 from rollout_bench.analysis.comparison import Comparison, compare
 from rollout_bench.analysis.launches import LaunchMeasures, measure
+from rollout_bench.analysis.outliers import marked
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Row:
 def rows_of(collection: Collection) -> list[Row]:
     """The rows of `collection` in its order; raises `UserError` where the baseline's axes are unknown."""
     check_axes(collection.baseline)
-    measures = {id(e): tuple(map(measure, e.records)) for e in collection.experiments}
+    measures = {id(e): marked([measure(record) for record in e.records]) for e in collection.experiments}
     throughputs = {
         id(e): {m.launch: m.output_tokens_per_s for m in measures[id(e)] if m.valid} for e in collection.experiments
     }
