@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 
 from rollout_bench.plan.spec import Spec
-from rollout_bench.records.record import Failure, Record
+from rollout_bench.records.record import Failure, Flag, Record
 from rollout_bench.records.store import failure_path, read_failure, read_record
 
 COMMAND = Path(__file__).resolve().parents[1] / "workflow" / "scripts" / "run_offline.py"
@@ -174,3 +174,12 @@ def _lives(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+MACHINE_S = {"cpu_steal", "cpu_shared", "memory_pressure", "swapping", "not_steady", "warmup_too_short"}
+"""Codes of the flags that a machine with other work to do raises on any launch."""
+
+
+def own_flags(record: Record) -> list[Flag]:
+    """The flags of `record` that are the launch's own doing."""
+    return [flag for flag in record.validity if flag.code not in MACHINE_S]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from launching import Launching, tiny_spec
+from launching import Launching, own_flags, tiny_spec
 
 from rollout_bench.errors import UserError
 from rollout_bench.records.store import failure_path, read_record, read_sequences, sequences_path, write_record
@@ -57,7 +57,7 @@ def test_tokens_are_counted_from_what_the_engine_returned(in_process: Launching)
         assert iteration.prompt_tokens == 8 * 130
         assert iteration.output_tokens == 8 * 16
         assert iteration.elapsed_s > 0
-    assert record.validity == []
+    assert own_flags(record) == []
 
 
 def test_siblings_share_their_prompt_and_iterations_share_nothing(in_process: Launching) -> None:
@@ -126,7 +126,7 @@ def test_one_request_with_n_samples_has_counts_but_no_times(multiprocess: Launch
 
 
 def test_a_claimed_quantization_that_the_weights_lack_is_flagged_invalid(multiprocess: Launching) -> None:
-    flags = multiprocess.record().validity
+    flags = own_flags(multiprocess.record())
     assert {(flag.code, flag.severity) for flag in flags} == {("quant_not_proven", "invalid")}
     assert "w8a8 wants int8" in flags[0].sentence
     assert "0.6 MB bfloat16" in flags[0].sentence

@@ -12,7 +12,8 @@ rule summary:
         records=lambda _: workbench.records_to_summarise(matrix, workflow, "summary"),
         code=workbench.newest_source("analysis", "reporting", "summarise.py"),
     output:
-        md=report("results/summary.md", caption="../report/summary.rst", category="Summary"),
+        md="results/summary.md",
+        html=report("results/summary.html", caption="../report/summary.rst", category="Summary"),
         csv="results/summary.csv",
         txt="results/summary.txt",
         state="results/summary.json",

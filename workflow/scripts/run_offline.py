@@ -25,6 +25,7 @@ from rollout_bench.engines.offline import Measurement, clock
 from rollout_bench.engines.processes import die_with_parent
 from rollout_bench.engines.progress import Progress, say
 from rollout_bench.engines.supervisor import Interrupted, Launch, LaunchFailed, signals_as_descriptor
+from rollout_bench.engines.surroundings import Surroundings
 from rollout_bench.errors import UserError, run_command
 from rollout_bench.plan.spec import Spec, read_spec
 from rollout_bench.records.record import SCHEMA_VERSION, Failure
@@ -127,13 +128,12 @@ def measure(arguments: argparse.Namespace, spec: Spec, signals: int) -> None:
         Interrupted: a signal came before there was one.
         UserError: the record cannot be written.
     """
-    model = str(Path(arguments.model).expanduser()) if is_local(arguments.model) else arguments.model
+    model = str(Path(arguments.model).expanduser().absolute()) if is_local(arguments.model) else arguments.model
     obstacle = check_before_start(spec, model)
     if obstacle is not None:
         arguments.log.write_text(f"{obstacle.cause}\n{obstacle.fix}\n")
         raise LaunchFailed("starting", obstacle)
     progress = Progress(spec, arguments.launch, arguments.out, arguments.progress)
-    measurement = Measurement(spec, arguments.launch, progress)
     launch = Launch(
         module=WORKER,
         job=Job(spec=spec, model=model, launch=arguments.launch),
@@ -142,6 +142,8 @@ def measure(arguments: argparse.Namespace, spec: Spec, signals: int) -> None:
         timeout_s=arguments.timeout_s,
         signals=signals,
     )
+    surroundings = Surroundings(spec.platform, launch.environment, launch.processes)
+    measurement = Measurement(spec, arguments.launch, progress, surroundings)
     launch.run(measurement.take)
     record, sequences = measurement.record(arguments.log.read_text(errors="replace"), arguments.out)
     write_record(arguments.out, record, sequences)

@@ -1,4 +1,4 @@
-"""Make summary.md, summary.csv and summary.txt from the records in a results folder."""
+"""Make summary.md, summary.html, summary.csv and summary.txt from the records in a results folder."""
 
 from __future__ import annotations
 
@@ -47,13 +47,14 @@ def main() -> int:
     out: Path = arguments.out or results
     contents = {
         "summary.md": summary.markdown,
+        "summary.html": summary.html,
         "summary.csv": summary.csv,
         "summary.txt": summary.text,
         STATE_FILE: json.dumps(state, indent=1) + "\n",
     }
     for name, content in contents.items():
         write_whole(out / name, content.encode())
-    print(f"{out / 'summary.md'} (.csv, .txt): {summary.status}")
+    print(f"{out / 'summary.md'} (.html, .csv, .txt): {summary.status}")
     return 1 if arguments.check and not collection.complete else 0
 
 

@@ -11,6 +11,7 @@ from rollout_bench.analysis.collection import Collection, Experiment
 from rollout_bench.analysis.comparison import Comparison, compare, judge
 from rollout_bench.analysis.launches import LaunchMeasures, measure
 from rollout_bench.analysis.metrics import METRICS
+from rollout_bench.analysis.outliers import marked
 from rollout_bench.plan.fields import Metric
 
 Measured = Mapping[str, tuple[LaunchMeasures, ...]]
@@ -57,7 +58,7 @@ def rows_of(collection: Collection) -> list[Row]:
     """The rows of `collection` in its order; raises `UserError` where the baseline's axes are unknown."""
     check_axes(collection.baseline)
     experiments = collection.experiments
-    measured = {_place(e): tuple(map(measure, e.records)) for e in experiments}
+    measured = {_place(e): marked([measure(record) for record in e.records]) for e in experiments}
     index = index_by_names(experiments)
     compared = {metric: _compared(collection, measured, index, metric) for metric in collection.comparison.metrics}
     shown = Counter(_shown(e) for e in experiments)

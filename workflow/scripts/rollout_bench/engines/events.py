@@ -15,7 +15,7 @@ Phase = Literal["starting", "importing", "initializing", "warmup", "measuring", 
 
 
 class Job(Strict):
-    """What the engine process is to do; it reads it from stdin and does nothing before."""
+    """What the engine process is to do; it is the first line of its stdin, and it does nothing before."""
 
     spec: Spec
     model: str = Field(description="Local folder or hub id of the weights.")
@@ -41,6 +41,12 @@ class Ready(Strict):
     processes: dict[int, str] = Field(description="Pids of the engine's other processes -> what they are.")
 
 
+class IterationBegins(Strict):
+    """All is ready for the next iteration; it begins once the supervisor has written a line to stdin."""
+
+    event: Literal["begins"] = "begins"
+
+
 class IterationDone(Strict):
     """One pass of the workload is over."""
 
@@ -63,7 +69,7 @@ class Done(Strict):
     event: Literal["done"] = "done"
 
 
-Event = PhaseBegins | Ready | IterationDone | Failed | Done
+Event = PhaseBegins | Ready | IterationBegins | IterationDone | Failed | Done
 _EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
 
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from rollout_bench.engines.events import Done, Event, IterationDone, PhaseBegins, Ready
+from rollout_bench.engines.concurrency import batch_flags
+from rollout_bench.engines.events import Done, Event, IterationBegins, IterationDone, PhaseBegins, Ready
+from rollout_bench.engines.fallbacks import fallback_flags
+from rollout_bench.engines.interference import device_flags, host_flags
 from rollout_bench.engines.log_reader import read_log
 from rollout_bench.engines.progress import Progress
+from rollout_bench.engines.steadiness import judge
+from rollout_bench.engines.surroundings import Surroundings
 from rollout_bench.plan.spec import Spec
-from rollout_bench.records.record import SCHEMA_VERSION, Flag, Iteration, Record, SequenceRow, Startup
+from rollout_bench.records.record import SCHEMA_VERSION, EngineFacts, Flag, Iteration, Record, SequenceRow, Startup
 from rollout_bench.records.store import sequences_path
 
 
@@ -25,12 +30,14 @@ class Measurement:
         spec: what is measured.
         launch: index of the launch.
         progress: is told of every phase and iteration.
+        surroundings: reads host and devices around every iteration.
     """
 
-    def __init__(self, spec: Spec, launch: int, progress: Progress) -> None:
+    def __init__(self, spec: Spec, launch: int, progress: Progress, surroundings: Surroundings) -> None:
         self._spec = spec
         self._launch = launch
         self._progress = progress
+        self._surroundings = surroundings
         self._started_at = clock()
         self._began = time.monotonic()
         self._wall_s = 0.0
@@ -46,8 +53,11 @@ class Measurement:
         elif isinstance(event, Ready):
             self._ready = event
             self._flags += event.flags
+            self._surroundings.ready(event.environment.device_count)
+        elif isinstance(event, IterationBegins):
+            self._surroundings.before()
         elif isinstance(event, IterationDone):
-            self._iterations.append(event.iteration)
+            self._iterations.append(self._surroundings.after(event.iteration))
             self._sequences += event.sequences
             self._flags += event.flags
             self._progress.iteration(event.iteration)
@@ -74,7 +84,19 @@ class Measurement:
             engine=facts,
             startup=Startup(import_s=self._ready.import_s, init_s=self._ready.init_s, reported=reported),
             iterations=self._iterations,
-            validity=self._flags,
+            validity=[*self._flags, *self._doubts(facts, log)],
             sequences_file=sequences_path(path).name,
         )
         return record, self._sequences
+
+    def _doubts(self, facts: EngineFacts, log: str) -> list[Flag]:
+        """Flags that only the whole launch can raise."""
+        measured = [iteration for iteration in self._iterations if not iteration.warmup]
+        unsteady = judge([iteration.elapsed_s for iteration in measured])
+        return [
+            *batch_flags(self._spec, self._sequences, facts),
+            *host_flags(self._spec.platform, measured),
+            *device_flags(measured),
+            *([Flag(code=unsteady.code, severity="warning", sentence=unsteady.sentence)] if unsteady else []),
+            *fallback_flags(log),
+        ]

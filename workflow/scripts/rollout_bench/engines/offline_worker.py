@@ -9,19 +9,34 @@ import signal
 import sys
 import time
 import traceback
+from typing import IO
 
 from rollout_bench.engines.environment import read_environment
-from rollout_bench.engines.events import Done, Event, Failed, IterationDone, Job, PhaseBegins, Ready, send
+from rollout_bench.engines.events import (
+    Done,
+    Event,
+    Failed,
+    IterationBegins,
+    IterationDone,
+    Job,
+    PhaseBegins,
+    Ready,
+    send,
+)
 from rollout_bench.engines.processes import die_with_parent
 from rollout_bench.engines.proof import prefix_cache_flags, quant_flags, token_flags
 from rollout_bench.records.record import Flag
 
 
-def measure(job: Job, descriptor: int) -> None:
-    """Does `job` and writes each event to the pipe `descriptor`."""
+def measure(job: Job, descriptor: int, orders: IO[bytes]) -> None:
+    """Does `job` and writes each event to the pipe `descriptor`; waits for a line of `orders` before each iteration."""
 
     def tell(event: Event) -> None:
         send(descriptor, event)
+
+    def wait() -> None:
+        tell(IterationBegins())
+        orders.readline()
 
     spec = job.spec
     variables = dict(os.environ)
@@ -55,7 +70,7 @@ def measure(job: Job, descriptor: int) -> None:
     for index in range(warmup + spec.measuring.iterations):
         if index in (0, warmup):
             tell(PhaseBegins(phase="warmup" if index < warmup else "measuring"))
-        iteration, rows, counters = engine.iterate(job.launch, index)
+        iteration, rows, counters = engine.iterate(job.launch, index, wait)
         flags = token_flags(spec.workload, iteration, rows) + prefix_cache_flags(spec.workload, iteration, rows)
         if preemptions := counters.get("vllm:num_preemptions", 0):
             sentence = (
@@ -71,13 +86,16 @@ def main() -> int:
     die_with_parent(signal.SIGKILL)
     descriptor = int(sys.argv[1])
     os.set_inheritable(descriptor, False)
-    text = sys.stdin.read()
+    orders = os.fdopen(os.dup(0), "rb", buffering=0)
+    text = orders.readline()
+    with open(os.devnull) as nothing:  # noqa: PTH123 (nobody else is to read, or to wait for, what comes on stdin)
+        os.dup2(nothing.fileno(), 0)
     if not text:  # the supervisor ended before it had anything to do
         return 1
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     try:
-        measure(Job.model_validate_json(text), descriptor)
+        measure(Job.model_validate_json(text), descriptor, orders)
     except Exception as error:
         traceback.print_exc()
         send(descriptor, Failed(exception=f"{type(error).__name__}: {error}"))

@@ -1,6 +1,6 @@
 """The supervisor: starts the engine process under a guardian, listens to it, and ends its group whatever happens.
 
-supervisor  --- job (stdin) --->  engine process (session of its own) --- engine core, workers
+supervisor  -- job, go (stdin) ->  engine process (session of its own) --- engine core, workers
     |       <-- events (pipe) ---
     +--- pipe held open --->  guardian (session of its own; ends the engine's session at end of file)
 """
@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import IO
 
 from rollout_bench.engines import device_memory
-from rollout_bench.engines.events import Done, Event, Failed, Job, PhaseBegins, Ready, parse
+from rollout_bench.engines.events import Done, Event, Failed, IterationBegins, Job, PhaseBegins, Ready, parse
 from rollout_bench.engines.failures import CRASH_FIX, Cause, diagnose, died
 from rollout_bench.engines.guardian import Guardian
-from rollout_bench.engines.processes import Watch, group_of, members
+from rollout_bench.engines.processes import Group, Watch, group_of, members
 
 PATIENCE_S = 20.0
 """How long the engine process may take to notice that another process of the engine ended."""
@@ -117,6 +117,13 @@ class Launch:
     _children: list[Watch] = field(default_factory=list)
     _child_ended: tuple[str, float] | None = None
     _oom_kills_before: int = 0
+    _group: Group | None = None
+    _guardian: Guardian | None = None
+
+    def processes(self) -> tuple[Group | None, set[int]]:
+        """The engine's session, once there is one, and the pids of the processes that look after it."""
+        guardian = set() if self._guardian is None else {self._guardian.pid}
+        return self._group, {os.getpid(), *guardian}
 
     def run(self, listen: Callable[[Event], None]) -> None:
         """Runs the engine process and hands each of its events to `listen`, until all iterations are delivered.
@@ -139,13 +146,13 @@ class Launch:
                 raise
             group = group_of(process.pid)
             guardian.watch(group)
+            self._group, self._guardian = group, guardian
             engine = Watch(process.pid, "engine process")
             try:
                 assert process.stdin is not None
-                with contextlib.suppress(BrokenPipeError), process.stdin as job:
-                    job.write(self.job.model_dump_json().encode())
-                with os.fdopen(events, "rb", buffering=0) as pipe:
-                    self._listen(engine, guardian, pipe, listen)
+                with os.fdopen(events, "rb", buffering=0) as pipe, process.stdin as orders:
+                    _order(orders, self.job.model_dump_json())
+                    self._listen(engine, guardian, pipe, orders, listen)
             except _EngineEnded:
                 guardian.end()
                 cause = died(process.wait(), self._log_tail(), _oom_kills() > self._oom_kills_before)
@@ -163,6 +170,7 @@ class Launch:
         try:
             process = subprocess.Popen(
                 [sys.executable, "-m", self.module, str(writing)],
+                bufsize=0,
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -174,7 +182,9 @@ class Launch:
             os.close(writing)
         return process, reading
 
-    def _listen(self, engine: Watch, guardian: Guardian, pipe: IO[bytes], listen: Callable[[Event], None]) -> None:
+    def _listen(
+        self, engine: Watch, guardian: Guardian, pipe: IO[bytes], orders: IO[bytes], listen: Callable[[Event], None]
+    ) -> None:
         watching = Watch(guardian.pid, "guardian")
         told, waiting = True, b""
         try:
@@ -193,6 +203,8 @@ class Launch:
                         event = parse(line)
                         self._take(event)
                         listen(event)
+                        if isinstance(event, IterationBegins):
+                            _order(orders, "go")
                         if isinstance(event, Done):
                             return
                 elif engine.ended():  # and the pipe has nothing left to say
@@ -249,6 +261,14 @@ class Launch:
         with self.log.open("rb") as file:
             file.seek(max(0, self.log.stat().st_size - LOG_TAIL_BYTES))
             return file.read().decode(errors="replace")
+
+
+def _order(orders: IO[bytes], line: str) -> None:
+    """Writes a line to the engine process; that it is gone, its pidfd says."""
+    content = f"{line}\n".encode()
+    with contextlib.suppress(BrokenPipeError):
+        while content:
+            content = content[orders.write(content) :]
 
 
 def _oom_kills() -> int:

@@ -6,6 +6,7 @@ import gc
 import multiprocessing
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from rollout_bench.engines.settings import kv_cache_tokens, resolved_settings, world_size
@@ -57,8 +58,15 @@ class Engine:
         processes.update({rank["pid"]: "worker" for rank in ranks})
         return facts, ranks[0], processes
 
-    def iterate(self, launch: int, index: int) -> tuple[Iteration, list[SequenceRow], dict[str, int]]:
+    def iterate(
+        self, launch: int, index: int, wait: Callable[[], None]
+    ) -> tuple[Iteration, list[SequenceRow], dict[str, int]]:
         """Generates one iteration.
+
+        Args:
+            launch: index of the launch.
+            index: index of the iteration.
+            wait: called when all is ready; the timed region begins when it returns.
 
         Returns:
             The iteration, one row per sequence, and by how much the engine's own counters rose meanwhile.
@@ -88,6 +96,7 @@ class Engine:
         self._reset_prefix_cache()
         before = self._counters()
         gc.collect()
+        wait()
         began = time.monotonic()
         start = time.perf_counter()
         outputs: list[Any] = self._llm.generate(requests, sampling, use_tqdm=False)

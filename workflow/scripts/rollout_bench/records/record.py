@@ -12,7 +12,7 @@ from pydantic import Field
 from rollout_bench.plan.spec import Spec, Strict
 
 SCHEMA_VERSION: Final = 1
-"""Raised when a field is added, removed or changes its meaning."""
+"""Raised when earlier records can no longer be read: a field goes, changes its meaning, or comes without default."""
 
 
 class Environment(Strict):
@@ -90,6 +90,50 @@ class Startup(Strict):
     )
 
 
+class HostUse(Strict):
+    """What else the machine did during one iteration, read by the supervisor just before and just after it.
+
+    Cores are those that the launch may run on; null where the system does not say.
+    """
+
+    window_s: float = Field(gt=0, description="Time between the two readings, in seconds.")
+    cores: int = Field(ge=1, description="Cores that the shares refer to.")
+    steal_share: float | None = Field(
+        None, ge=0, description="Share of the cores' time that the hypervisor gave to other machines."
+    )
+    other_cpu_share: float | None = Field(
+        None, ge=0, description="Share of the cores' time that processes used that are not of this launch."
+    )
+    busiest_other: str | None = Field(
+        None, description="Name of the process outside this launch that used most. Null where none was seen."
+    )
+    memory_available_bytes: int | None = Field(None, ge=0, description="Memory that was available afterwards.")
+    memory_pressure_share: float | None = Field(
+        None, ge=0, description="Share of the time in which some process waited for memory (/proc/pressure/memory)."
+    )
+    swap_bytes: int | None = Field(None, ge=0, description="Bytes swapped in and out.")
+    load_1m: float | None = Field(None, ge=0, description="Load average of the last minute, afterwards.")
+
+
+class DeviceUse(Strict):
+    """What a device said of itself about one iteration, read just before and just after it."""
+
+    device: str = Field(description="Its UUID.")
+    thermal_share: float | None = Field(
+        None, ge=0, description="Share of the time in which its clock was lowered because of heat."
+    )
+    power_share: float | None = Field(
+        None, ge=0, description="Share of the time in which its clock was lowered to stay within the power limit."
+    )
+    power_limit_w: float | None = Field(None, description="Power limit in force, in watts.")
+    power_limit_default_w: float | None = Field(None, description="Power limit that it comes with, in watts.")
+    temperature_c: int | None = Field(None, description="Temperature afterwards, in degrees Celsius.")
+    other_processes: int | None = Field(
+        None, description="Processes outside this launch that held memory of it. Null where that cannot be told."
+    )
+    other_memory_bytes: int | None = Field(None, description="Memory of it that they held.")
+
+
 class Iteration(Strict):
     """One pass of the workload."""
 
@@ -111,6 +155,12 @@ class Iteration(Strict):
         None, ge=0, description="Prompt tokens that the engine took from its prefix cache. Null where it does not say."
     )
     output_tokens: int = Field(ge=0, description="Tokens generated, counted from what the engine returned.")
+    host: HostUse | None = Field(
+        None, description="What else the machine did meanwhile. Null in records of earlier versions."
+    )
+    devices: list[DeviceUse] | None = Field(
+        None, description="What each device said of itself. Null where there is none that can be asked."
+    )
 
 
 class Flag(Strict):

@@ -15,7 +15,7 @@ from rollout_bench.analysis.found import Found, find_results
 from rollout_bench.errors import UserError
 from rollout_bench.plan.planfile import PlanFile
 
-SUMMARY_FILES = ("summary.md", "summary.csv", "summary.txt")
+SUMMARY_FILES = ("summary.md", "summary.html", "summary.csv", "summary.txt")
 """What a summary consists of, besides its state."""
 
 STATE_FILE = "summary.json"

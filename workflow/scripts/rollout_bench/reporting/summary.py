@@ -1,4 +1,4 @@
-"""The summary: tables and notes as the three files that hold them."""
+"""The summary: tables and notes as the files that hold them."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from rollout_bench.analysis.rows import rows_of
 from rollout_bench.analysis.tables import table
 from rollout_bench.reporting.markdown import markdown
 from rollout_bench.reporting.notes import completeness, notes
+from rollout_bench.reporting.page import page
 from rollout_bench.reporting.terminal import terminal
 from rollout_bench.reporting.views import views
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The contents of summary.md, summary.csv and summary.txt, and the line that heads them."""
+    """The contents of summary.md, summary.html, summary.csv and summary.txt, and the line that heads them."""
 
     status: str
     markdown: str
+    html: str
     csv: str
     text: str
 
@@ -33,6 +35,7 @@ def summarise(collection: Collection, figures: bool = False) -> Summary:
     return Summary(
         status=status,
         markdown=markdown(status, tables, sections, figures),
+        html=page(markdown(status, tables, sections, figures=False)),
         csv=frame.to_csv(index=False, lineterminator="\n"),
         text=terminal(status, tables, sections),
     )

@@ -1,0 +1,103 @@
+"""Doubts about a launch on the real engine: each is caused, and its flag says what was seen."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from launching import SETTINGS, Launching, own_flags, tiny_spec
+
+from rollout_bench.engines.concurrency import most_at_once
+from rollout_bench.records.store import read_sequences, sequences_path
+
+pytestmark = pytest.mark.engine
+
+
+def burn() -> None:
+    while True:
+        pass
+
+
+@contextmanager
+def busy_machine(processes: int = 2) -> Iterator[None]:
+    """Two cores' worth of other work."""
+    burning = [multiprocessing.get_context("fork").Process(target=burn, daemon=True) for _ in range(processes)]
+    for process in burning:
+        process.start()
+    try:
+        yield
+    finally:
+        for process in burning:
+            process.kill()
+            process.join()
+
+
+@pytest.fixture(scope="module")
+def doubtful(tmp_path_factory: pytest.TempPathFactory) -> Launching:
+    # Five of the eight sequences fit into ten blocks of 128 tokens, a little more as siblings share; the CPU engine
+    # has no dual-batch overlap; and somebody else works on the cores while it measures.
+    args = {**SETTINGS["engine"]["args"], "num_gpu_blocks_override": 10, "enable_dbo": True}
+    spec = tiny_spec(
+        engine={"args": args}, workload={"output_tokens": 100}, measuring={"warmup_iterations": 2, "iterations": 4}
+    )
+    launch = Launching(tmp_path_factory.mktemp("doubtful"), spec)
+    launch.wait_for("warmup")
+    with busy_machine():
+        assert launch.finish() == 0, launch.said + launch.log_text()[-3000:]
+    return launch
+
+
+def test_a_kv_cache_too_small_for_the_batch_is_flagged_with_what_ran_together(doubtful: Launching) -> None:
+    (flag,) = [flag for flag in doubtful.record().validity if flag.code == "batch_not_at_once"]
+    rows = [row for row in read_sequences(sequences_path(doubtful.out)) if row.iteration == 2]
+    assert f"at most {most_at_once(rows)} of 8 sequences ran together" in flag.sentence
+    assert "the KV cache holds 1280 tokens, 5 sequences of 256 (whole blocks) if none share" in flag.sentence
+
+
+def test_an_option_that_the_engine_drops_is_flagged_with_its_own_words(doubtful: Launching) -> None:
+    sentences = [flag.sentence for flag in doubtful.record().validity if flag.code == "engine_fallback"]
+    assert sentences == ["The engine logged: Dual-Batch Overlap is not supported on CPU, disabled."]
+    assert {flag.code for flag in own_flags(doubtful.record())} <= {
+        "batch_not_at_once",
+        "engine_fallback",
+        "preemptions",
+    }
+
+
+def test_other_work_on_the_cores_is_flagged_and_recorded_for_each_iteration(doubtful: Launching) -> None:
+    record = doubtful.record()
+    flags = [flag for flag in record.validity if flag.code == "cpu_shared"]
+    assert len(flags) == 1
+    assert "% of its cores' time other processes used, most of it " in flags[0].sentence
+    for iteration in record.iterations:
+        assert iteration.host is not None
+        assert iteration.host.other_cpu_share is not None
+        assert iteration.devices is None
+
+
+def test_host_is_read_outside_the_timed_region(doubtful: Launching) -> None:
+    for iteration in doubtful.record().iterations:
+        assert iteration.host is not None
+        assert iteration.elapsed_s < iteration.host.window_s
+
+
+def test_an_iteration_that_was_held_up_makes_the_launch_unsteady(tmp_path: Path) -> None:
+    spec = tiny_spec(workload={"output_tokens": 100}, measuring={"warmup_iterations": 1, "iterations": 6})
+    launch = Launching(tmp_path, spec)
+    launch.wait_for("iteration 4/6")  # past the half that could still be warm-up
+    engine = launch.child("offline_worker")
+    time.sleep(0.05)
+    engine.suspend()
+    time.sleep(3.0)
+    engine.resume()
+    assert launch.finish() == 0, launch.said + launch.log_text()[-3000:]
+    record = launch.record()
+    slowest = max(record.iterations[1:], key=lambda iteration: iteration.elapsed_s)
+    assert slowest.elapsed_s > 3.0
+    (flag,) = [flag for flag in record.validity if flag.code == "not_steady"]
+    assert f"Measured iteration {slowest.index} of 6 took {slowest.elapsed_s:.4g} s" in flag.sentence
+    assert flag.severity == "warning"

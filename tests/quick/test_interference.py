@@ -1,0 +1,314 @@
+"""What others do on host and device, and what the engine does otherwise than asked, is seen, with its evidence."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from launching import tiny_spec
+
+from rollout_bench.engines.concurrency import batch_flags, most_at_once
+from rollout_bench.engines.devices import Devices, used
+from rollout_bench.engines.fallbacks import fallback_flags
+from rollout_bench.engines.host import Reading, between, read_host
+from rollout_bench.engines.interference import device_flags, host_flags
+from rollout_bench.engines.processes import group_of
+from rollout_bench.records.record import DeviceUse, EngineFacts, HostUse, Iteration, SequenceRow, WeightBytes
+
+
+def iteration(
+    index: int = 1, *, warmup: bool = False, host: HostUse | None = None, devices: list[DeviceUse] | None = None
+) -> Iteration:
+    counts = {"requests": 8, "sequences": 8, "prompt_tokens": 8, "output_tokens": 8}
+    return Iteration(index=index, warmup=warmup, elapsed_s=2.0, host=host, devices=devices, **counts)
+
+
+def host(**shares: Any) -> HostUse:
+    return HostUse(window_s=2.0, cores=2, **shares)
+
+
+def burn(seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
+def test_a_busy_process_outside_the_launch_is_seen_and_named_and_one_inside_is_not() -> None:
+    process = multiprocessing.get_context("fork").Process(target=burn, args=(20.0,))
+    process.start()
+    try:
+        assert process.pid is not None
+        stranger, helper = {os.getpid()}, {os.getpid(), process.pid}
+        before = read_host(None, stranger), read_host(None, helper)
+        time.sleep(1.0)
+        after = read_host(None, stranger), read_host(None, helper)
+    finally:
+        process.kill()
+        process.join()
+    assert all(before)
+    assert all(after)
+    outside, inside = (between(a, b) for a, b in zip(before, after, strict=True) if a and b)
+    assert outside.other_cpu_share is not None
+    assert inside.other_cpu_share is not None
+    got = outside.other_cpu_share - inside.other_cpu_share  # what the process itself had: others may be busy too
+    assert got > 0.2 / outside.cores
+    assert outside.busiest_other == psutil.Process().name() or inside.other_cpu_share > 0.2
+    (flag,) = host_flags("cpu", [iteration(host=outside)])
+    assert flag.code == "cpu_shared"
+
+
+def test_a_session_of_the_engine_is_its_own() -> None:
+    group = group_of(os.getsid(0))
+    whole, none = read_host(group, set()), read_host(None, set())
+    assert whole is not None
+    assert none is not None
+    assert whole.own > 0 == none.own
+    assert os.getpid() in {pid for pid, _ in none.others} - {pid for pid, _ in whole.others}
+
+
+PROC = {
+    "stat": "cpu 0 0 0 0 0 0 0 0 0 0\n" + "".join(f"cpu{i} 100 0 50 800 20 5 5 {{steal}} 0 0\n" for i in range(1024)),
+    "meminfo": "MemTotal: 4096 kB\nMemAvailable: 2048 kB\n",
+    "pressure/memory": "some avg10=0.00 avg60=0.00 avg300=0.00 total={stalled}\nfull avg10=0.00 total=0\n",
+    "vmstat": "pswpin {swapped}\npswpout 0\npswpin_zero 7\n",
+    "loadavg": "1.50 1.00 0.50 1/100 123\n",
+}
+
+
+def reading(folder: Path, **numbers: int) -> Reading:
+    for name, text in PROC.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text.format(**numbers))
+    found = read_host(None, set(), folder)
+    assert found is not None
+    return found
+
+
+def test_steal_memory_pressure_and_swap_are_read_from_the_kernel_s_counters(tmp_path: Path) -> None:
+    before = reading(tmp_path, steal=10, stalled=0, swapped=0)
+    after = reading(tmp_path, steal=30, stalled=500_000, swapped=1024)
+    seen = between(replace(before, moment=after.moment - 2.0), after)
+    assert seen.steal_share == 1.0  # nothing else has risen
+    assert seen.swap_bytes == 1024 * os.sysconf("SC_PAGE_SIZE")
+    assert seen.memory_available_bytes == 2 << 20
+    assert seen.memory_pressure_share == 0.25
+    assert seen.load_1m == 1.5
+    codes = {(flag.code, flag.severity) for flag in host_flags("cpu", [iteration(host=seen)])}
+    assert codes == {("cpu_steal", "invalid"), ("memory_pressure", "invalid"), ("swapping", "warning")}
+
+
+def test_a_system_that_says_nothing_gives_nulls_and_no_flag(tmp_path: Path) -> None:
+    assert read_host(None, set(), tmp_path) is None
+    (tmp_path / "stat").write_text("cpu 0 0\n")
+    found = read_host(None, set(), tmp_path)
+    assert found is not None
+    seen = between(found, found)
+    assert (seen.steal_share, seen.other_cpu_share, seen.swap_bytes, seen.load_1m) == (None,) * 4
+    assert host_flags("cpu", [iteration(host=seen), iteration()]) == []
+
+
+@pytest.mark.parametrize(
+    ("shares", "platform", "flags"),
+    [
+        ({"steal_share": 0.01, "other_cpu_share": 0.04, "memory_pressure_share": 0.005, "swap_bytes": 4096}, "cpu", []),
+        ({"steal_share": 0.04}, "cpu", ["cpu_steal warning"]),
+        ({"steal_share": 0.2}, "cpu", ["cpu_steal invalid"]),
+        ({"steal_share": 0.2}, "cuda", ["cpu_steal warning"]),
+        ({"other_cpu_share": 0.1}, "cpu", ["cpu_shared warning"]),
+        ({"other_cpu_share": 0.4}, "cpu", ["cpu_shared invalid"]),
+        ({"other_cpu_share": 0.4}, "ascend", ["cpu_shared warning"]),
+        ({"memory_pressure_share": 0.05}, "cpu", ["memory_pressure warning"]),
+        ({"swap_bytes": 1 << 24}, "cpu", ["swapping warning"]),
+    ],
+)
+def test_limits_of_the_host(shares: dict[str, float], platform: Any, flags: list[str]) -> None:
+    found = host_flags(
+        platform, [iteration(0, warmup=True, host=host(other_cpu_share=1.0)), iteration(host=host(**shares))]
+    )
+    assert [f"{flag.code} {flag.severity}" for flag in found] == flags
+
+
+def test_a_tick_of_the_clock_is_no_evidence() -> None:
+    def severities(share: float) -> list[str]:
+        seen = HostUse(window_s=0.1, cores=2, other_cpu_share=share)  # twenty ticks
+        return [flag.severity for flag in host_flags("cpu", [iteration(host=seen)])]
+
+    assert [severities(share) for share in (0.1, 0.2, 0.3, 0.4)] == [[], ["warning"], ["warning"], ["invalid"]]
+
+
+def test_the_sentence_names_shares_limit_and_the_busiest() -> None:
+    seen = [iteration(host=host(other_cpu_share=share, busiest_other="make")) for share in (0.1, 0.3)]
+    (flag,) = host_flags("cpu", seen)
+    assert flag.sentence == (
+        "During the measured iterations 20.0 % of its cores' time other processes used, most of it make; "
+        "30.0 % in the worst of them (limit 5 %)."
+    )
+
+
+class Nvml:
+    """Answers as NVML does; power and thermal violations rise by half a second with each reading."""
+
+    def __init__(self, pids: list[int]) -> None:
+        self.pids, self.readings = pids, 0
+
+    def nvmlInit(self) -> None: ...  # noqa: N802
+
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+        return 2
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> str:  # noqa: N802
+        return f"GPU-{index}"
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:  # noqa: N802
+        return uuid
+
+    def nvmlDeviceGetUUID(self, handle: str) -> str:  # noqa: N802
+        return handle
+
+    def nvmlDeviceGetViolationStatus(self, handle: str, policy: int) -> SimpleNamespace:  # noqa: N802
+        self.readings += 1
+        return SimpleNamespace(violationTime=self.readings * 500_000_000)
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: str) -> list[SimpleNamespace]:  # noqa: N802
+        return [SimpleNamespace(pid=pid, usedGpuMemory=1 << 30) for pid in self.pids]
+
+
+def device_use(pids: list[int], ours: set[int]) -> DeviceUse:
+    devices = Devices(1, {"CUDA_VISIBLE_DEVICES": "1"}, Nvml(pids))
+    (before,), (after,) = devices.read(), devices.read()
+    return used(before, after, ours)
+
+
+def test_a_throttled_and_shared_device_is_flagged_with_evidence() -> None:
+    use = device_use([7, 8, 9], ours={7})
+    assert (use.device, use.other_processes, use.other_memory_bytes) == ("GPU-1", 2, 2 << 30)
+    assert use.temperature_c is None  # a question that this device does not answer
+    flags = device_flags([iteration(0, warmup=True, devices=[use]), iteration(3, devices=[use])])
+    assert [flag.code for flag in flags] == ["throttled", "throttled", "device_shared"]
+    assert flags[0].sentence.startswith("Iteration 3: the clock of GPU-1 was lowered by heat for ")
+    assert flags[2].sentence == "Iteration 3: 2 others held 2.0 GiB of GPU-1."
+
+
+def test_pids_of_another_namespace_are_not_taken_for_strangers() -> None:
+    use = device_use([4007], ours={7})
+    assert (use.other_processes, use.other_memory_bytes) == (None, None)
+    assert "device_shared" not in [flag.code for flag in device_flags([iteration(devices=[use])])]
+
+
+def test_a_quiet_device_and_a_machine_without_one_raise_nothing() -> None:
+    quiet = DeviceUse(
+        device="GPU-0", thermal_share=0.0, power_share=0.02, other_processes=1, other_memory_bytes=1 << 20
+    )
+    assert device_flags([iteration(devices=[quiet]), iteration()]) == []
+    assert Devices(1, {}).read() == []
+
+
+def row(scheduled_s: float | None, last_token_s: float | None, index: int = 1) -> SequenceRow:
+    return SequenceRow(
+        iteration=index,
+        prompt=0,
+        sample=0,
+        prompt_tokens=130,
+        output_tokens=16,
+        finish_reason="length",
+        scheduled_s=scheduled_s,
+        last_token_s=last_token_s,
+    )
+
+
+def facts(max_num_seqs: int, tokens: int) -> EngineFacts:
+    return EngineFacts(
+        resolved={"max_num_seqs": max_num_seqs, "block_size": 128},
+        kv_cache_tokens=tokens,
+        weights_bytes_by_dtype=WeightBytes(linear={}, other={}),
+        linear_methods={},
+    )
+
+
+SPANS = st.lists(st.tuples(st.floats(0, 10), st.floats(0.001, 10)), min_size=1, max_size=20)
+
+
+@given(SPANS)
+def test_most_at_once_is_what_counting_at_every_start_gives(spans: list[tuple[float, float]]) -> None:
+    rows = [row(start, start + length) for start, length in spans]
+    counted = max(sum(a <= start < a + length for a, length in spans) for start, _ in spans)
+    assert most_at_once(rows) == counted
+
+
+@given(SPANS, st.randoms(use_true_random=False))
+def test_most_at_once_is_bounded_and_knows_no_order(spans: list[tuple[float, float]], source: Any) -> None:
+    rows = [row(start, start + length) for start, length in spans]
+    most = most_at_once(rows)
+    assert most is not None
+    assert 1 <= most <= len(rows)
+    source.shuffle(rows)
+    assert most_at_once(rows) == most
+
+
+def test_times_that_the_engine_does_not_give_are_no_evidence() -> None:
+    assert most_at_once([row(0.0, 1.0), row(None, None)]) is None
+    assert most_at_once([]) == 0
+    assert batch_flags(tiny_spec(), [row(None, None)], facts(8, 100)) == []
+
+
+def test_a_batch_in_two_halves_is_flagged_and_the_setting_that_asked_for_it_is_not() -> None:
+    rows = [row(i // 4, i // 4 + 1, index) for index in (1, 2) for i in range(8)]
+    (flag,) = batch_flags(tiny_spec(), rows, facts(8, 1280))
+    assert flag.code == "batch_not_at_once"
+    assert flag.sentence == (
+        "Iteration 1: at most 4 of 8 sequences ran together; the KV cache holds 1280 tokens, 5 sequences of 256 "
+        "(whole blocks) if none share."
+    )
+    assert "max_num_batched_tokens" in batch_flags(tiny_spec(), rows, facts(8, 10_000))[0].sentence
+    assert batch_flags(tiny_spec(), rows, facts(4, 1280)) == []
+    assert batch_flags(tiny_spec(), [row(0, 1, index) for index in (1, 2) for _ in range(8)], facts(8, 1280)) == []
+
+
+LOG = """(EngineCore pid=7) WARNING 11-20 07:53:17 [kernel.py:419] --linear-backend=marlin was requested, but no \
+marlin kernel exists for int8 layers; falling back to normal kernel selection for this layer.
+(EngineCore pid=8) WARNING 11-20 07:53:18 [kernel.py:419] --linear-backend=marlin was requested, but no \
+marlin kernel exists for int8 layers; falling back to normal kernel selection for this layer.
+WARNING 11-20 07:53:17 [cpu.py:347] Dual-Batch Overlap is not supported on CPU, disabled.
+(EngineCore pid=7) WARNING 11-20 07:53:17 [vllm.py:1703] Enforce eager set, disabling torch.compile, CUDAGraphs.
+(EngineCore pid=7) WARNING 11-20 07:53:17 [vllm.py:1727] Inductor compilation was disabled by user settings, \
+optimizations settings that are only active during inductor compilation will be ignored.
+(EngineCore pid=7) INFO 11-20 07:53:17 [scheduler.py:307] Chunked prefill is enabled.
+Traceback: falling back, said a library
+"""
+
+
+def test_each_fallback_of_the_engine_is_quoted_once_and_what_was_asked_for_is_none() -> None:
+    flags = fallback_flags(LOG)
+    assert {(flag.code, flag.severity) for flag in flags} == {("engine_fallback", "warning")}
+    assert [flag.sentence[:45] for flag in flags] == [
+        "The engine logged: --linear-backend=marlin wa",
+        "The engine logged: Dual-Batch Overlap is not ",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("said", "doubt"),
+    [
+        ("Your device 'x' doesn't support torch.bfloat16. Falling back to torch.float16 for compatibility.", True),
+        ("CPU backend prefers block_size is multiples of 32, otherwise the performance is not optimized.", True),
+        ("CPU MLA backend requires block_size=16, overriding user-specified block_size=32.", True),
+        ("Overriding flash_attn_version to 2. To silence this warning, set it.", True),
+        ("Custom allreduce is disabled because your platform lacks GPU P2P capability.", True),
+        ("Using default MoE config. Performance might be sub-optimal! Config file not found at x", True),
+        ("Overriding num_gpu_blocks=16384 with num_gpu_blocks_override=10", False),
+        ("Reducing Torch threads from 2 to 1 for serving. Set OMP_NUM_THREADS to override.", False),
+        ("CPU backend doesn't allow to use `torch.set_num_threads` after the thread binding, skip it.", False),
+        ("Model Runner V2 requires Triton; using the V1 model runner instead.", False),
+    ],
+)
+def test_wordings_of_vllm_that_are_a_fallback_and_that_are_none(said: str, doubt: bool) -> None:
+    assert bool(fallback_flags(f"(Worker_TP0 pid=7) WARNING 11-20 07:53:17 [some.py:1] {said}\n")) is doubt

@@ -1,0 +1,116 @@
+"""The steady-state rule: what is steady raises nothing, what is not is told, and how often it errs."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from rollout_bench.engines.steadiness import LEAST, LEVEL, drift, judge, step, two_sided_p, unsteady
+
+TIMES = st.lists(st.floats(0.01, 100.0), min_size=1, max_size=24)
+
+
+def noisy(cv: float, n: int, seed: int) -> list[float]:
+    source = random.Random(seed)
+    return [source.gauss(1.0, cv) for _ in range(n)]
+
+
+@given(st.floats(1e-3, 1e4), st.integers(1, 30))
+def test_a_constant_series_is_steady(value: float, n: int) -> None:
+    assert judge([value] * n) is None
+
+
+@given(TIMES, st.integers(-8, 8))
+def test_the_unit_of_time_does_not_matter(times: list[float], power: int) -> None:
+    found, scaled = judge(times), judge([value * 2.0**power for value in times])
+    assert (found and (found.code, found.more)) == (scaled and (scaled.code, scaled.more))
+
+
+@given(TIMES)
+def test_any_series_gets_an_answer_that_fits_it(times: list[float]) -> None:
+    found = judge(times)
+    if len(times) < LEAST:
+        assert found is None
+    if found is not None:
+        assert 0 <= found.more <= len(times) // 2
+        assert (found.more > 0) == (found.code == "warmup_too_short")
+        assert unsteady(times) is not None
+        assert unsteady(times[found.more :]) is None or found.more == 0
+
+
+@given(st.integers(LEAST, 20), st.floats(0.03, 0.15))
+def test_a_drift_in_either_direction_is_told(n: int, change: float) -> None:
+    for sign in (1, -1):
+        found = judge([1 + sign * change * i / (n - 1) for i in range(n)])
+        assert found is not None
+        assert found.code == "not_steady"
+
+
+@given(st.integers(LEAST, 20), st.data())
+def test_a_step_up_is_told(n: int, data: st.DataObject) -> None:
+    split = data.draw(st.integers(1, n - 1))
+    found = judge([1.0] * split + [1.1] * (n - split))
+    assert found is not None
+    assert found.code == "not_steady"
+    assert "from 1 s to 1.1 s" in found.sentence
+
+
+@given(st.integers(1, 8), st.integers(3, 12))
+def test_a_slow_beginning_belongs_to_the_warm_up_and_is_counted(slow: int, steady: int) -> None:
+    found = judge([1.15] * slow + [1.0] * steady)
+    if slow + steady < LEAST or slow > steady:
+        assert found is None or found.code == "not_steady"
+    else:
+        assert found is not None
+        assert (found.code, found.more) == ("warmup_too_short", slow)
+        assert f"{slow} more of warm-up" in found.sentence
+
+
+def test_one_wild_iteration_is_told_with_its_number() -> None:
+    found = judge([3.22, 3.259, 3.212, 4.238])
+    assert found is not None
+    assert found.code == "not_steady"
+    assert found.sentence == "Measured iteration 4 of 4 took 4.238 s, 30.8 % above the median of 3.24 s (limit 20 %)."
+
+
+@pytest.mark.parametrize("cv", [0.005, 0.01, 0.02, 0.05])
+@pytest.mark.parametrize("n", [4, 8, 20])
+def test_independent_noise_is_flagged_no_more_often_than_promised(cv: float, n: int) -> None:
+    series = 1000
+    flagged = sum(judge(noisy(cv, n, seed)) is not None for seed in range(series))
+    promised = 2 * LEVEL
+    assert flagged <= series * promised + 3 * math.sqrt(series * promised)
+
+
+def test_a_slow_first_iteration_is_found_more_surely_with_more_iterations() -> None:
+    def found(n: int) -> int:
+        hits = 0
+        for seed in range(300):
+            first, *rest = noisy(0.01, n, seed)
+            doubt = judge([1.1 * first, *rest])
+            hits += doubt is not None and doubt.more == 1
+        return hits
+
+    assert 0.25 * 300 < found(4) < 0.9 * 300 < found(8)
+
+
+@given(st.floats(0.0, 50.0), st.integers(1, 40))
+def test_the_p_value_is_student_s(t: float, freedom: int) -> None:
+    assert two_sided_p(t, freedom) == pytest.approx(2 * stats.t.sf(t, freedom), abs=1e-9)
+
+
+@given(st.lists(st.integers(1, 1000), min_size=4, max_size=20).filter(lambda values: len(set(values)) > 2))
+def test_step_and_drift_are_scipy_s(values: list[int]) -> None:
+    line = stats.linregress(range(len(values)), values)
+    slope, p = drift(values)
+    assert slope == pytest.approx(line.slope, abs=1e-9)
+    assert p == pytest.approx(line.pvalue, abs=1e-6)
+    split, p = step(values)
+    left, right = values[:split], values[split:]
+    if len(set(left)) > 1 and len(set(right)) > 1:
+        assert p == pytest.approx(min(1, (len(values) - 1) * stats.ttest_ind(left, right).pvalue), abs=1e-9)

@@ -1,0 +1,55 @@
+"""Host and devices around each iteration, read while the engine waits for the word to begin or has just ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from rollout_bench.engines.devices import DeviceReading, Devices, used
+from rollout_bench.engines.host import Reading, between, read_host
+from rollout_bench.engines.processes import Group, members
+from rollout_bench.plan.spec import Platform
+from rollout_bench.records.record import Iteration
+
+
+class Surroundings:
+    """Reads host and devices in the supervisor.
+
+    Args:
+        platform: kind of device.
+        variables: the engine's environment.
+        processes: returns the engine's session and the pids of what looks after it.
+    """
+
+    def __init__(
+        self, platform: Platform, variables: Mapping[str, str], processes: Callable[[], tuple[Group | None, set[int]]]
+    ) -> None:
+        self._platform = platform
+        self._variables = variables
+        self._processes = processes
+        self._devices: Devices | None = None
+        self._host_before: Reading | None = None
+        self._devices_before: list[DeviceReading] = []
+
+    def ready(self, devices: int) -> None:
+        """Takes note that the engine is loaded and uses so many devices."""
+        if self._platform == "cuda":
+            self._devices = Devices(devices, self._variables)
+
+    def before(self) -> None:
+        """Reads all once the engine waits for the word; the host comes last, nearest to the iteration."""
+        self._devices_before = self._devices.read() if self._devices is not None else []
+        self._host_before = read_host(*self._processes())
+
+    def after(self, iteration: Iteration) -> Iteration:
+        """Reads all again; `iteration` with what happened meanwhile."""
+        group, helpers = self._processes()
+        host = read_host(group, helpers)
+        devices = self._devices.read() if self._devices is not None else []
+        ours = helpers | set(members(group) if devices and group is not None else ())
+        pairs = list(zip(self._devices_before, devices, strict=False))
+        return iteration.model_copy(
+            update={
+                "host": between(self._host_before, host) if self._host_before and host else None,
+                "devices": [used(before, after, ours) for before, after in pairs] or None,
+            }
+        )
