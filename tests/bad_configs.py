@@ -196,6 +196,21 @@ BAD_OVERLAYS = [
         "environment.OMP_NUM_THREADS: 2",
         "docs/reference",
     ),
+    Bad("environment_name_no_name", "engine: {environment: {'A=B': x}}", "environment", "->"),
+    Bad("environment_nul", 'engine: {environment: {A: "a\\0b"}}', "environment.A", "docs/reference"),
+    Bad("environment_half_a_pair", 'engine: {environment: {A: "\\ud800"}}', "environment.A", "docs/reference"),
+    Bad(
+        "environment_of_ours",
+        "engine: {environment: {VLLM_ENABLE_V1_MULTIPROCESSING: '1'}}",
+        "is set by rollout-bench",
+        "engine.multiprocess",
+    ),
+    Bad("hub_id_empty", "model_settings: {o: {weights: {bf16: 'hub:'}}}", "o.weights.bf16", "docs/reference"),
+    Bad("hub_id_an_option", "model_settings: {o: {weights: {bf16: 'hub:--x'}}}", "o.weights.bf16", "docs/reference"),
+    Bad("home_of_nobody", "model_base: ~nosuchuser/x", "nosuchuser", "docs/reference"),
+    Bad("model_base_with_braces", "model_base: 'a{x}'", "model_base: 'a{x}' holds braces", "docs/reference"),
+    Bad("model_base_in_proc", "model_base: /proc/x", "/proc/x: synthetic models can't be built there", "you may write"),
+    Bad("model_base_too_long", f"model_base: {'y' * 300}", "File name too long", "set model_base"),
     Bad("multiprocess_a_word", "engine: {multiprocess: perhaps}", "engine.multiprocess: 'perhaps'", "docs/reference"),
     Bad(
         "utilization_above_one", "engine_args: {gpu_memory_utilization: 1.4}", "gpu_memory_utilization: 1.4", "up to 1"

@@ -80,6 +80,15 @@ def test_the_summary_has_a_row_for_each_experiment_and_its_throughput_counts_all
         assert (measured.path / "results" / name).stat().st_size > 500
 
 
+def test_forcing_a_record_that_is_there_is_refused_and_loses_nothing(measured: Workspace):
+    record = record_of(measured, "bf16")
+    before = record.read_bytes()
+    done = measured.snakemake("--force", str(record.relative_to(measured.path)))
+    assert done.returncode == 1
+    assert f"{record.relative_to(measured.path)}: is measured already" in done.stdout
+    assert record.read_bytes() == before
+
+
 def test_a_second_run_measures_nothing_and_writes_nothing(measured: Workspace):
     before = (measured.path / "results/summary.md").stat().st_mtime_ns
     started = time.monotonic()

@@ -113,7 +113,7 @@ def test_an_unreadable_default_config_stops_snakemake_in_two_lines(tmp_path: Pat
     if content is not None:
         path.write_bytes(content)
     done = workspace.snakemake("-n")
-    assert_two_lines(done.stdout, done.returncode, problem, "mend the file")
+    assert_two_lines(done.stdout, done.returncode, problem, "docs/reference/config.md")
 
 
 @pytest.mark.parametrize(
@@ -122,6 +122,18 @@ def test_an_unreadable_default_config_stops_snakemake_in_two_lines(tmp_path: Pat
 def test_a_target_that_the_config_does_not_select_is_told_in_two_lines(workspace: Workspace, target: str):
     done = workspace.snakemake("-n", target)
     assert_two_lines(done.stdout, done.returncode, target, "snakemake plan")
+
+
+@pytest.mark.parametrize("folder", ["results", "logs"])
+def test_a_file_in_place_of_a_folder_is_told_in_two_lines(tmp_path: Path, folder: str):
+    workspace = Workspace(tmp_path / "workspace")
+    (workspace.path / folder).write_text("")
+    done = workspace.snakemake("-n")
+    assert_two_lines(done.stdout, done.returncode, f"{folder}: is a file", "move it away")
+
+
+def test_a_clone_whose_path_holds_spaces_and_umlauts_is_planned(tmp_path: Path):
+    assert Workspace(tmp_path / "a bü c").measurements() == 9
 
 
 def test_two_configs_can_be_planned_at_the_same_time(workspace: Workspace):

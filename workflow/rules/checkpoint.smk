@@ -18,4 +18,4 @@ rule checkpoint:
         command=[engine.python, SCRIPTS / "build_checkpoint.py"],
         arguments=lambda wildcards, output: workbench.checkpoint_arguments(matrix, output[0]),
     shell:
-        "exec {params.command:q} {params.arguments:q} --out {output:q} > {log:q} 2>&1"
+        "{params.command:q} {params.arguments:q} --out {output:q} 2>&1 | tee {log:q}"

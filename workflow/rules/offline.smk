@@ -28,7 +28,7 @@ rule offline:
         "exec env -u OMP_NUM_THREADS -u MKL_NUM_THREADS -u OPENBLAS_NUM_THREADS -u GOTO_NUM_THREADS"
         " -u NUMEXPR_NUM_THREADS -u VECLIB_MAXIMUM_THREADS {params.command:q}"
         " --spec {params.spec:q}"
-        " --model {params.model:q}"
+        " --model={params.model:q}"
         " --launch {wildcards.launch}"
         " --out {output.record:q}"
         " --log {log:q}"

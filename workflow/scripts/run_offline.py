@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import sys
+import traceback
 from pathlib import Path
 
 # ruff: noqa: E402 (a Ctrl-C during the imports below ends the command without a traceback)
@@ -92,7 +93,7 @@ def check_arguments(arguments: argparse.Namespace, spec: Spec) -> None:
             f"--launch {arguments.launch} does not fit --out {arguments.out}",
             f"give --out .../launch-{abs(arguments.launch)}.json",
         )
-    if not arguments.timeout_s > 0:
+    if not 0 < arguments.timeout_s < 1e8:
         raise UserError(f"--timeout-s {arguments.timeout_s:g} is no time", "give a number of seconds above 0")
 
 
@@ -190,6 +191,10 @@ def main() -> int:
             raise fail(arguments, spec, "writing", Cause("not_written", error.problem, error.remedy)) from None
         except OSError as error:
             cause = Cause("not_written", f"{error.filename}: {error.strerror}", "check the file system and permissions")
+            raise fail(arguments, spec, "starting", cause) from None
+        except (ValueError, TypeError, RuntimeError) as error:  # ours, not the engine's: no launch ends without a word
+            arguments.log.write_text(traceback.format_exc())
+            cause = Cause("crash", f"{type(error).__name__}: {error}", "report it with the log: the fault is not yours")
             raise fail(arguments, spec, "starting", cause) from None
         except Interrupted as error:
             say(f"interrupted by {error}: the engine was ended, nothing was written")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,7 +22,6 @@ from rollout_bench.reporting.state import is_stale
 PLAN_FILE = RESULTS / "plan.json"
 
 _held: list[filelock.BaseFileLock] = []
-_began_at: list[float] = []
 
 
 def stop(error: UserError) -> NoReturn:
@@ -35,6 +33,9 @@ def stop(error: UserError) -> NoReturn:
 def check_default_config(path: str = "config.yaml") -> None:
     """Stops Snakemake where the default config can't be read, before it tries."""
     try:
+        for folder in ("results", "logs"):
+            if Path(folder).exists() and not Path(folder).is_dir():
+                raise UserError(f"{folder}: is a file, and the workflow needs a folder of that name", "move it away")
         check_config_file(Path(path))
     except UserError as error:
         stop(error)
@@ -57,12 +58,15 @@ def begin(plan: Schedule, outputs: Iterable[str]) -> None:
 
     The lock is the kernel's, so it is free the moment its holder dies, however it dies.
     """
+    outputs = list(outputs)
+    measured = [path for path in outputs if path in plan.by_record and Path(path).exists()]
+    if measured:  # forced; Snakemake would delete the record before the launch that may fail
+        stop(UserError(f"{measured[0]}: is measured already", "delete it to have that launch measured again"))
     try:
         RESULTS.mkdir(exist_ok=True)
         lock = filelock.FileLock(RESULTS / ".lock")
         lock.acquire(blocking=False)
         _held.append(lock)
-        _began_at.append(time.time())
         put_on_disk(plan, PLAN_FILE, set(outputs))
     except filelock.Timeout:
         stop(
@@ -86,8 +90,8 @@ def end_well(plan: Schedule, scripts: Path) -> None:
 def end_with_errors(plan: Schedule, scripts: Path) -> None:
     """After a run in which a launch failed: writes the summary of what there is, marked incomplete."""
     end_well(plan, scripts)
-    failures = [failure_path(Path(record)) for record in plan.missing]
-    if not any(path.is_file() and path.stat().st_mtime >= _began_at[0] for path in failures):
+    records = [Path(launch.record) for launch in plan.launches]
+    if not any(path.is_file() or failure_path(path).is_file() for path in records):
         return
     where = [str(RESULTS), "--plan", str(PLAN_FILE)]
     summarised = subprocess.run([sys.executable, str(scripts / "summarise.py"), *where, "--figures"], check=False)

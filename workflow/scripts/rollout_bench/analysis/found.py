@@ -62,8 +62,13 @@ def _launch_files(root: Path) -> Iterator[FoundFile]:
                 for entry in entries:
                     match = _LAUNCH.fullmatch(entry.name)
                     if match:
-                        stat = entry.stat()
+                        stat = entry.stat(follow_symlinks=not _leads_nowhere(entry))
                         yield FoundFile(mode.name, experiment.name, int(match[1]), stat.st_size, stat.st_mtime_ns)
+
+
+def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a link to nothing, or to itself; reading it as a record then says so by name."""
+    return entry.is_symlink() and not os.path.exists(entry.path)  # noqa: PTH110 (a loop is no error for this one)
 
 
 def _folders(root: str | Path) -> list[os.DirEntry[str]]:

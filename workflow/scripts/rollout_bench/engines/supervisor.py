@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -138,7 +139,11 @@ class Launch:
         folder = Path(tempfile.mkdtemp(prefix="rollout-bench-"))
         self.environment = with_temporary_folder(self.environment, folder)
         with self.log.open("wb") as log:
-            guardian = Guardian(log, self.environment, folder)
+            try:
+                guardian = Guardian(log, self.environment, folder)
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
             try:
                 process, events = self._start(log)
             except BaseException:

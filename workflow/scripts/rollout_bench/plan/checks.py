@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, get_args
@@ -20,10 +21,39 @@ OWN_ARGS = frozenset({"model", "worker_extension_cls", "disable_log_stats"})
 """Engine arguments that the measuring command sets itself."""
 
 
+OWN_VARIABLES = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "set engine.multiprocess instead",
+    "VLLM_TARGET_DEVICE": "set platform instead",
+    "PYTHONPATH": "install what the engine needs into its Python, or set engine.python",
+    "TMPDIR": "leave it out: the engine gets a temporary folder of its own, below the TMPDIR of the workflow",
+}
+"""Environment variables that the measuring command sets itself, and what to do instead."""
+
+
+def _check_model_base(folder: Path) -> None:
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"config: model_base: {folder}: is a file", "set model_base to a folder")
+    except OSError as error:
+        raise UserError(f"config: model_base: {folder}: {error.strerror}", "set model_base to a folder") from None
+
+
+def check_model_base_can_be_written(folder: Path) -> None:
+    """Raises `UserError` where no synthetic checkpoint can be built below `folder`."""
+    there = next((path for path in (folder, *folder.absolute().parents) if os.path.lexists(path)), Path("/"))
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK) or there.absolute().is_relative_to("/proc"):
+        raise UserError(
+            f"config: model_base: {folder}: synthetic models can't be built there: {there} can't be written",
+            "set model_base to a folder that you may write",
+        )
+
+
 def check_names(config: Config) -> None:
     """Raises `UserError` for a model, quant, mode or workload that is selected and not defined, and the like."""
-    if Path(config.model_base).is_file():
-        raise UserError(f"config: model_base: {config.model_base}: is a file", "set model_base to a folder")
+    _check_model_base(Path(config.model_base))
+    for name in config.engine.environment:
+        if name in OWN_VARIABLES:
+            raise UserError(f"config: engine.environment.{name}: is set by rollout-bench itself", OWN_VARIABLES[name])
     for key, names, known in (
         ("modes", config.modes, set(MODES)),
         ("models", config.models, set(config.model_settings)),

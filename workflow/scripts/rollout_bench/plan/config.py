@@ -11,11 +11,27 @@ from pydantic import Field
 
 from rollout_bench.checkpoints.shapes import SyntheticModel
 from rollout_bench.plan.comparing import ComparisonSettings
-from rollout_bench.plan.fields import Baseline, Count, Index, Name, Names, Number, Pattern, Text, Tokens, Value
+from rollout_bench.plan.fields import (
+    Args,
+    Baseline,
+    Count,
+    Folder,
+    Index,
+    LaunchCount,
+    Name,
+    Names,
+    Number,
+    Pattern,
+    Text,
+    Tokens,
+    Variable,
+    VariableText,
+    Weights,
+)
 from rollout_bench.plan.spec import Strict
 
 EngineArgs = Annotated[
-    dict[Text, Value],
+    Args,
     Field(
         description=(
             "Arguments of vLLM's EngineArgs by their Python names: tensor_parallel_size, max_model_len, "
@@ -43,13 +59,15 @@ class EngineSettings(Strict):
             "and starts faster. null: true on accelerators, false on cpu, where two processes would share the cores."
         ),
     )
-    environment: dict[Text, str] = Field({}, description="Environment variables set for the engine, as text.")
+    environment: dict[Variable, VariableText] = Field(
+        {}, description="Environment variables set for the engine, as text."
+    )
 
 
 class ModelSettings(Strict):
     """A model: where its weights are for each quant, or how to build them."""
 
-    weights: dict[Name, Text] = Field(
+    weights: dict[Name, Weights] = Field(
         {},
         description=(
             "Quant -> where its weights are: a folder below model_base, an absolute path, or hub:<owner>/<name>."
@@ -111,7 +129,7 @@ class WorkloadSettings(Strict):
     ignore_eos: bool = Field(True, description="Generate all output tokens even when the model ends the text earlier.")
     temperature: Annotated[Number, Field(ge=0, le=100)] = Field(1.0, description="Sampling temperature.")
     top_p: Annotated[Number, Field(gt=0, le=1)] = Field(1.0, description="Nucleus sampling: probability mass kept.")
-    top_k: Annotated[int, Field(ge=-1)] = Field(-1, description="Candidates kept; -1 keeps all.")
+    top_k: Annotated[int, Field(ge=-1, le=10_000_000)] = Field(-1, description="Candidates kept; -1 keeps all.")
     logprobs: Index | None = Field(
         None,
         description=(
@@ -135,7 +153,7 @@ class Config(Strict):
     quants: Names = Field(description="Quantizations to measure: bf16, w8a16, w8a8, fp8, or names in quant_settings.")
     modes: Names = Field(["offline"], description="What to measure: offline.")
     workloads: Names = Field(description="Loads to measure under: names in workload_settings.")
-    launches: Count = Field(3, description="Engine starts for each experiment. More launches, surer differences.")
+    launches: LaunchCount = Field(3, description="Engine starts for each experiment. More launches, surer differences.")
     warmup_iterations: Index = Field(
         1, description="Passes of the workload that are recorded but not counted, in each launch."
     )
@@ -157,7 +175,9 @@ class Config(Strict):
     comparison: ComparisonSettings = Field(
         ComparisonSettings(), description="When a difference from the baseline is called one. Measures nothing anew."
     )
-    model_base: Text = Field("models", description="Folder that weights are found below, and synthetic ones built in.")
+    model_base: Folder = Field(
+        "models", description="Folder that weights are found below, and synthetic ones built in."
+    )
     engine: EngineSettings = Field(EngineSettings(), description="How the engine is run.")
     engine_args: EngineArgs = Field({}, description="Arguments for every experiment; quant and model win over them.")
     model_settings: dict[Name, ModelSettings] = Field(

@@ -50,7 +50,7 @@ def probe_engine(python: str | None) -> Engine:
         found, python = engine_look.look(), sys.executable
     else:
         found = _look_elsewhere(python)
-    if found["name"] is None:
+    if found["name"] is None or found["version"] is None:
         raise UserError(
             f"engine.python: there is no vLLM in {python}",
             "run `make setup`, or set engine.python to an interpreter that has vLLM",
@@ -60,7 +60,9 @@ def probe_engine(python: str | None) -> Engine:
         found["name"],
         found["version"],
         found["plugins"],
-        _engine_arguments(source.read_text()) if source and source.is_file() else frozenset(),
+        _engine_arguments(source.read_text(encoding="utf-8", errors="replace"))
+        if source and source.is_file()
+        else frozenset(),
         python,
     )
 
@@ -68,15 +70,18 @@ def probe_engine(python: str | None) -> Engine:
 def _look_elsewhere(python: str) -> dict[str, Any]:
     remedy = "set engine.python to a Python interpreter that has vLLM, or to null for the one that runs Snakemake"
     try:
-        done = subprocess.run([python, engine_look.__file__], capture_output=True, text=True, timeout=60, check=False)
-        found: dict[str, Any] = json.loads(done.stdout)
-        return found
+        done = subprocess.run([python, engine_look.__file__], capture_output=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         reason = getattr(error, "strerror", None) or "gave no answer for 60 s"
         raise UserError(f"engine.python: {python} does not run: {reason}", remedy) from None
+    try:
+        found = json.loads(done.stdout)
     except ValueError:
-        said = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        raise UserError(f"engine.python: {python} is no Python that works: {said}", remedy) from None
+        found = None
+    if not isinstance(found, dict) or set(found) != set(engine_look.look()):
+        said = (done.stderr.decode(errors="replace").strip().splitlines() or ["no output that it should give"])[-1]
+        raise UserError(f"engine.python: {python} is no Python that works: {said}", remedy)
+    return found
 
 
 def _engine_arguments(source: str) -> frozenset[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -32,10 +33,37 @@ def _no_duplicates(values: list[str]) -> list[str]:
     return values
 
 
-def _no_nul(value: str) -> str:
-    if "\x00" in value or "\n" in value:
-        raise ValueError("holds a line break or a NUL character")
+def _plain(value: str) -> str:
+    if "\x00" in value or "\n" in value or not _encodable(value):
+        raise ValueError("holds a line break, a NUL character or half of a character pair")
     return value
+
+
+def _encodable(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _home(value: str) -> str:
+    try:
+        return str(Path(value).expanduser())
+    except RuntimeError:
+        raise ValueError(f"{value!r} begins with the home folder of a user that is not known") from None
+
+
+def _no_braces(value: str) -> str:
+    if "{" in value or "}" in value:
+        raise ValueError(f"{value!r} holds braces, which Snakemake takes for wildcards: name another folder")
+    return value
+
+
+def _place(value: str) -> str:
+    if value.startswith("hub:") and not re.fullmatch(r"hub:\w[\w.-]*/\w[\w.-]*", value):
+        raise ValueError(f"{value!r} names no model on the hub: write hub:<owner>/<name>")
+    return value if value.startswith("hub:") else _home(value)
 
 
 def _compiles(value: str) -> str:
@@ -46,12 +74,18 @@ def _compiles(value: str) -> str:
     return value
 
 
+def _typed_args(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {name: arg if str(name).endswith("revision") else _typed(arg) for name, arg in value.items()}
+
+
 def _typed(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _typed(inner) for name, inner in value.items()}
     if isinstance(value, list):
         return [_typed(inner) for inner in value]
-    if isinstance(value, str) and re.fullmatch(r"-?[0-9.]+(e-?[0-9]+)?|true|false|null", value):
+    if isinstance(value, str) and re.fullmatch(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?(e-?[0-9]+)?|true|false|null", value):
         return yaml.safe_load(value)
     return value
 
@@ -89,11 +123,19 @@ Baseline = Annotated[dict[Axis, Name | None], AfterValidator(_one_axis)]
 """One axis and its value; null takes back an axis that a config below names, since mappings are merged."""
 
 Count = Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=1_000_000)]
+LaunchCount = Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=10_000)]
 Index = Annotated[int, BeforeValidator(_not_bool), Field(ge=0, le=1_000_000)]
 Tokens = Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=10_000_000)]
 Number = Annotated[float, BeforeValidator(_not_bool), Field(allow_inf_nan=False)]
-Text = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_no_nul)]
+Text = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_plain)]
+Folder = Annotated[Text, AfterValidator(_home), AfterValidator(_no_braces)]
+Weights = Annotated[Text, AfterValidator(_place)]
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+VariableText = Annotated[str, AfterValidator(_plain)]
 Pattern = Annotated[str, AfterValidator(_compiles)]
 
-Value = Annotated[Any, BeforeValidator(_typed)]
-"""Any value; numbers, true, false and null are read from text too, since the command line delivers all as text."""
+Args = Annotated[dict[Text, Any], BeforeValidator(_typed_args)]
+"""Any values; numbers, true, false and null are read from text too, since the command line delivers all as text.
+
+The name of a revision stays text: it may be all digits.
+"""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rollout_bench.errors import UserError
-from rollout_bench.plan.checks import check_engine_args, check_lengths, check_names
+from rollout_bench.plan.checks import check_engine_args, check_lengths, check_model_base_can_be_written, check_names
 from rollout_bench.plan.config import Config, ModelSettings
 from rollout_bench.plan.engine_probe import Engine
 from rollout_bench.plan.planfile import Skipped
@@ -95,6 +95,8 @@ def expand(config: Config, engine: Engine) -> Matrix:
             skipped.append(
                 Skipped(mode=mode, model=model, quant=quant, workload=workload, reason=reason, remedy=remedy)
             )
+    if any(experiment.checkpoint for experiment in experiments):
+        check_model_base_can_be_written(Path(config.model_base))
     if not experiments:
         first = skipped[0]
         raise UserError(
@@ -205,7 +207,7 @@ def _checkpoint(config: Config, spec: Spec) -> Checkpoint | None:
 def _located(config: Config, weights: str) -> str:
     if weights.startswith("hub:"):
         return weights.removeprefix("hub:")
-    return _explicit(os.path.normpath(Path(config.model_base).expanduser() / Path(weights).expanduser()))
+    return _explicit(os.path.normpath(Path(config.model_base) / weights))
 
 
 def _or(chosen: bool | None, default: bool) -> bool:

@@ -39,7 +39,8 @@ def check_config_file(path: Path) -> None:
     try:
         content = yaml.load(path.read_bytes().decode("utf-8"), Loader=_NoKeyTwice)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}", remedy) from None
+        where = "run snakemake in the clone, or put a config.yaml where you run it; docs/reference/config.md shows one"
+        raise UserError(f"{path}: cannot be read: {error.strerror}", where) from None
     except UnicodeDecodeError as error:
         raise UserError(
             f"{path}: is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}", remedy
