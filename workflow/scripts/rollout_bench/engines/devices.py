@@ -1,4 +1,4 @@
-"""What NVIDIA devices say of themselves, by NVML. Has not run on hardware yet.
+"""What NVIDIA devices say of themselves, by NVML (run on one H200).
 
 NVML counts for how long a clock was lowered, and why, so that readings before and after an iteration suffice. The
 reasons that it gives for the present moment would be of no use then: the device is idle. Ascend devices are not asked:
