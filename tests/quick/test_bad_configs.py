@@ -37,6 +37,16 @@ def test_the_default_config_is_good():
     assert len(planned("{}").experiments) == 3
 
 
+def test_weights_below_the_home_folder_have_the_same_key_for_every_user(monkeypatch: pytest.MonkeyPatch):
+    overlay = "{models: [o], quants: [bf16], model_settings: {o: {weights: {bf16: ~/x}}}}"
+    found = []
+    for home in ("/home/a", "/home/b"):
+        monkeypatch.setenv("HOME", home)
+        found += planned(overlay).experiments
+    assert [experiment.model_path for experiment in found] == ["/home/a/x", "/home/b/x"]
+    assert found[0].spec.key() == found[1].spec.key()
+
+
 @pytest.mark.parametrize("bad", BAD_OVERLAYS, ids=lambda bad: bad.name)
 def test_a_wrong_config_is_told_in_two_lines(bad: Bad, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(REPOSITORY)

@@ -58,16 +58,18 @@ def begin(plan: Schedule, outputs: Iterable[str]) -> None:
 
     The lock is the kernel's, so it is free the moment its holder dies, however it dies.
     """
-    outputs = list(outputs)
-    measured = [path for path in outputs if path in plan.by_record and Path(path).exists()]
-    if measured:  # forced; Snakemake would delete the record before the launch that may fail
-        stop(UserError(f"{measured[0]}: is measured already", "delete it to have that launch measured again"))
+    wanted = set(outputs)
     try:
         RESULTS.mkdir(exist_ok=True)
         lock = filelock.FileLock(RESULTS / ".lock")
         lock.acquire(blocking=False)
         _held.append(lock)
-        put_on_disk(plan, PLAN_FILE, set(outputs))
+        measured = [
+            launch.record for launch in plan.launches if launch.record in wanted and Path(launch.record).exists()
+        ]
+        if measured:  # forced, or written since by another run; Snakemake would delete it before a launch that may fail
+            raise UserError(f"{measured[0]}: is measured already", "delete it to have that launch measured again")
+        put_on_disk(plan, PLAN_FILE, wanted)
     except filelock.Timeout:
         stop(
             UserError(

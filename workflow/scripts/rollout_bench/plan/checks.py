@@ -30,7 +30,8 @@ OWN_VARIABLES = {
 """Environment variables that the measuring command sets itself, and what to do instead."""
 
 
-def _check_model_base(folder: Path) -> None:
+def check_model_base(folder: Path) -> None:
+    """Raises `UserError` where `folder` can't be a folder."""
     try:
         if folder.exists() and not folder.is_dir():
             raise UserError(f"config: model_base: {folder}: is a file", "set model_base to a folder")
@@ -48,12 +49,15 @@ def check_model_base_can_be_written(folder: Path) -> None:
         )
 
 
-def check_names(config: Config) -> None:
-    """Raises `UserError` for a model, quant, mode or workload that is selected and not defined, and the like."""
-    _check_model_base(Path(config.model_base))
+def check_variables(config: Config) -> None:
+    """Raises `UserError` for an environment variable that the measuring command sets itself."""
     for name in config.engine.environment:
         if name in OWN_VARIABLES:
             raise UserError(f"config: engine.environment.{name}: is set by rollout-bench itself", OWN_VARIABLES[name])
+
+
+def check_names(config: Config) -> None:
+    """Raises `UserError` for a model, quant, mode or workload that is selected and not defined, and the like."""
     for key, names, known in (
         ("modes", config.modes, set(MODES)),
         ("models", config.models, set(config.model_settings)),

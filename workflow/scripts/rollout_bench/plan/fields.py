@@ -63,7 +63,8 @@ def _no_braces(value: str) -> str:
 def _place(value: str) -> str:
     if value.startswith("hub:") and not re.fullmatch(r"hub:\w[\w.-]*/\w[\w.-]*", value):
         raise ValueError(f"{value!r} names no model on the hub: write hub:<owner>/<name>")
-    return value if value.startswith("hub:") else _home(value)
+    _home(value)
+    return value  # as written: it becomes part of the spec, and a home folder would give each user keys of its own
 
 
 def _compiles(value: str) -> str:

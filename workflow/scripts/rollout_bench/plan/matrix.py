@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from rollout_bench.errors import UserError
-from rollout_bench.plan.checks import check_engine_args, check_lengths, check_model_base_can_be_written, check_names
+from rollout_bench.plan.checks import (
+    check_engine_args,
+    check_lengths,
+    check_model_base,
+    check_model_base_can_be_written,
+    check_names,
+    check_variables,
+)
 from rollout_bench.plan.config import Config, ModelSettings
 from rollout_bench.plan.engine_probe import Engine
 from rollout_bench.plan.planfile import Skipped
@@ -83,6 +90,8 @@ def expand(config: Config, engine: Engine) -> Matrix:
     """
     platform = engine.platform() if config.platform == "auto" else config.platform
     check_names(config)
+    check_variables(config)
+    check_model_base(Path(config.model_base))
     check_engine_args(config, engine)
     experiments: list[Experiment] = []
     skipped: list[Skipped] = []
@@ -207,7 +216,7 @@ def _checkpoint(config: Config, spec: Spec) -> Checkpoint | None:
 def _located(config: Config, weights: str) -> str:
     if weights.startswith("hub:"):
         return weights.removeprefix("hub:")
-    return _explicit(os.path.normpath(Path(config.model_base) / weights))
+    return _explicit(os.path.normpath(Path(config.model_base) / Path(weights).expanduser()))
 
 
 def _or(chosen: bool | None, default: bool) -> bool:
