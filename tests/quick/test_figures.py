@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from synthetic_records import make_failure, make_plan, make_record, make_spec, save
 
-from rollout_bench.analysis.collection import Collection, collect
+from rollout_bench.analysis.collection import collect
+from rollout_bench.analysis.experiments import Collection
 from rollout_bench.analysis.rows import rows_of
 from rollout_bench.plan.spec import Spec
 from rollout_bench.records.record import Failure, Flag, Record

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from rollout_bench.analysis.collection import Experiment
+from rollout_bench.analysis.experiments import Experiment
 from rollout_bench.errors import UserError, did_you_mean
 from rollout_bench.plan.spec import Spec
 

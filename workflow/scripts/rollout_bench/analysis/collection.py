@@ -3,62 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from rollout_bench.analysis.experiments import Collection, Experiment
 from rollout_bench.analysis.found import FAILURES, Found, FoundFile, find_results
 from rollout_bench.errors import UserError
 from rollout_bench.plan.comparing import ComparisonSettings
-from rollout_bench.plan.planfile import PlanFile, PlannedExperiment, Skipped
+from rollout_bench.plan.planfile import PlanFile, PlannedExperiment
 from rollout_bench.plan.spec import read_spec
 from rollout_bench.records.record import Failure, Record
 from rollout_bench.records.store import read_failure, read_record
 
 DEFAULT_BASELINE = {"quant": "bf16"}
 """What speed-ups refer to where no plan says it."""
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """One experiment with what became of its launches.
-
-    `planned` is the number of launches wanted, None where no plan says it. `records` and `failures`
-    are in the order of their launch; a launch has at most one of the two; `missing` has neither.
-    """
-
-    mode: str
-    experiment: str
-    key: str
-    platform: str
-    model: str
-    quant: str
-    workload: str
-    planned: int | None
-    records: tuple[Record, ...]
-    failures: tuple[Failure, ...]
-    missing: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Collection:
-    """Everything that one summary or figure is made from.
-
-    `beyond_planned` counts records of selected experiments whose launch index is not planned,
-    `not_selected` those of other experiments; neither are read.
-    """
-
-    experiments: tuple[Experiment, ...]
-    baseline: dict[str, str]
-    comparison: ComparisonSettings
-    skipped: tuple[Skipped, ...]
-    planned: bool
-    beyond_planned: int
-    not_selected: int
-
-    @property
-    def complete(self) -> bool:
-        """True when no launch is missing and none has failed."""
-        return not any(experiment.missing or experiment.failures for experiment in self.experiments)
 
 
 def collect(results: Path, plan: PlanFile | None) -> Collection:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rollout_bench.analysis.baselines import Names, check_axes, find_baseline, index_by_names, is_baseline
-from rollout_bench.analysis.collection import Collection, Experiment
 from rollout_bench.analysis.comparison import Comparison, compare, judge
+from rollout_bench.analysis.experiments import Collection, Experiment
 from rollout_bench.analysis.launches import LaunchMeasures, measure
 from rollout_bench.analysis.metrics import METRICS
 from rollout_bench.analysis.outliers import marked

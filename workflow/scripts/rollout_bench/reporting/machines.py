@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from rollout_bench.analysis.collection import Experiment
+from rollout_bench.analysis.experiments import Experiment
 from rollout_bench.records.record import Environment
 from rollout_bench.reporting.numbers import several
 

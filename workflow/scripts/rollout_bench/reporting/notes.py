@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rollout_bench.analysis.collection import Collection
+from rollout_bench.analysis.experiments import Collection
 from rollout_bench.analysis.rows import Row
 from rollout_bench.reporting.columns import ENGINE, FLAGS, THROUGHPUT, speedup_columns
 from rollout_bench.reporting.machines import machine_lines

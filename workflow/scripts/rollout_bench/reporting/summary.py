@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rollout_bench.analysis.collection import Collection
+from rollout_bench.analysis.experiments import Collection
 from rollout_bench.analysis.rows import rows_of
 from rollout_bench.analysis.tables import table
 from rollout_bench.reporting.markdown import markdown

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rollout_bench.analysis.collection import Collection
+from rollout_bench.analysis.experiments import Collection
 from rollout_bench.analysis.rows import rows_of
 from rollout_bench.files import write_whole
 from rollout_bench.reporting.figures.iterations import iterations_figure
