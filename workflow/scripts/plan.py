@@ -14,6 +14,7 @@ from rich.table import Table
 from rollout_bench.errors import UserError, run_command
 from rollout_bench.plan.planfile import PlanFile, read_plan
 from rollout_bench.records.store import failure_path, read_failure, record_path
+from rollout_bench.reporting.advice import iteration_lines
 
 
 def main() -> int:
@@ -67,6 +68,8 @@ def show(plan: PlanFile, results: Path) -> None:
         console.print(escape(f"skipped: {combination}: {skipped.reason}; {skipped.remedy}"))
     for failure in failures:
         console.print(escape(failure))
+    for line in iteration_lines(plan, results):
+        console.print(escape(line))
     missing = len(plan.launches) - done_total
     console.print(
         f"{done_total} of {len(plan.launches)} launches done, {missing} to run,"
