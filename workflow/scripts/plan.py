@@ -1,4 +1,4 @@
-"""Prints the matrix that a plan file selects: done, failed, missing, skipped and why, and the time that is left."""
+"""Prints what a plan file selects: done, failed, missing, skipped and why, time left, and best iterations."""
 
 from __future__ import annotations
 

@@ -11,6 +11,9 @@ from rollout_bench.plan.planfile import PlanFile, PlannedExperiment
 from rollout_bench.records.record import Record
 from rollout_bench.records.store import read_record, record_path
 
+ROUGH = 10
+"""Launches below which a variance between them is no more than a hint: of 9, its 95 % interval spans a factor of 8."""
+
 
 def iteration_lines(plan: PlanFile, results: Path) -> Iterator[str]:
     """A line for each planned experiment with two launches or more in `results`, then what the numbers mean."""
@@ -41,7 +44,7 @@ def sentence(advice: IterationAdvice) -> str:
     text += f"same precision in {percent} % of the time" if percent < 100 else "saves no time"
     if percent < 100 and advice.low <= advice.set <= advice.high:
         text += f", but {advice.set} may be the best too"
-    return f"{text} (rough: {advice.launches} launches)"
+    return f"{text} ({'rough: ' if advice.launches < ROUGH else ''}{advice.launches} launches)"
 
 
 def _records(experiment: PlannedExperiment, results: Path) -> Iterator[Record]:
