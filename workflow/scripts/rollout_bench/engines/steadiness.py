@@ -67,7 +67,7 @@ class Doubt:
     """Why a launch is not in a steady state.
 
     Args:
-        code: `warmup_too_short`: it becomes steady after `more` iterations; `not_steady`: it does not.
+        code: `warmup_too_short`: it is steady after the first `more` iterations; `not_steady`: it is not.
         sentence: the evidence, with its numbers.
         more: how many of the measured iterations belong to the warm-up; 0 for `not_steady`.
     """
@@ -88,8 +88,7 @@ def judge(elapsed_s: Sequence[float]) -> Doubt | None:
         excess = 100 * (fmean(first) / fmean(rest) - 1)
         sentence = (
             f"The first {_iterations(more)} of {len(elapsed_s)} measured took {excess:.1f} % longer than the rest, "
-            f"{_times(first)} s against {_mean(rest)} s on average (p {_p(p)}, level {LEAD_IN_LEVEL}): {more} more of "
-            "warm-up would take them out."
+            f"{_times(first)} s against {_mean(rest)} s on average (p {_p(p)}, level {LEAD_IN_LEVEL})."
         )
         return Doubt("warmup_too_short", sentence, more)
     evidence = unsteady(elapsed_s)
