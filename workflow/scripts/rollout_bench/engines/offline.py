@@ -49,6 +49,7 @@ class Measurement:
         self._surroundings = surroundings
         self._started_at = clock()
         self._began = time.monotonic()
+        self._process_s: float | None = None
         self._wall_s = 0.0
         self._ready: Ready | None = None
         self._iterations: list[Iteration] = []
@@ -59,6 +60,8 @@ class Measurement:
     def take(self, event: Event) -> None:
         """Takes one event."""
         if isinstance(event, PhaseBegins):
+            if event.phase == "importing":
+                self._process_s = time.monotonic() - self._began
             self._progress.phase(event.phase)
         elif isinstance(event, Ready):
             self._ready = event
@@ -94,7 +97,9 @@ class Measurement:
             spec=self._spec,
             environment=self._ready.environment,
             engine=facts,
-            startup=Startup(import_s=self._ready.import_s, init_s=self._ready.init_s, reported=reported),
+            startup=Startup(
+                process_s=self._process_s, import_s=self._ready.import_s, init_s=self._ready.init_s, reported=reported
+            ),
             iterations=self._iterations,
             validity=[*self._flags, *self._doubts(facts, log)],
             sequences_file=sequences_path(path).name,
