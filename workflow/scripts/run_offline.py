@@ -18,6 +18,7 @@ from pathlib import Path
 # ruff: noqa: E402 (a Ctrl-C during the imports below ends the command without a traceback)
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
+from rollout_bench.engines.compile_caches import with_compile_caches
 from rollout_bench.engines.environment import version
 from rollout_bench.engines.events import Job
 from rollout_bench.engines.failures import Cause
@@ -108,7 +109,7 @@ def engine_environment(spec: Spec, model: str) -> dict[str, str]:
         environment["VLLM_TARGET_DEVICE"] = "cpu"
     if is_local(model):
         environment["HF_HUB_OFFLINE"] = "1"
-    return {**environment, **spec.engine.environment}
+    return with_compile_caches({**environment, **spec.engine.environment}, spec, version("torch"))
 
 
 def check_before_start(spec: Spec, model: str) -> Cause | None:
