@@ -20,6 +20,7 @@ from rollout_bench.engines.fallbacks import fallback_flags
 from rollout_bench.engines.interference import device_flags, host_flags
 from rollout_bench.engines.log_reader import read_log
 from rollout_bench.engines.progress import Progress
+from rollout_bench.engines.read_ahead import ReadAhead
 from rollout_bench.engines.steadiness import judge
 from rollout_bench.engines.surroundings import Surroundings
 from rollout_bench.plan.spec import Spec
@@ -40,13 +41,17 @@ class Measurement:
         launch: index of the launch.
         progress: is told of every phase and iteration.
         surroundings: reads host and devices around every iteration.
+        read_ahead: reads the next launch's weights while this one's engine starts.
     """
 
-    def __init__(self, spec: Spec, launch: int, progress: Progress, surroundings: Surroundings) -> None:
+    def __init__(
+        self, spec: Spec, launch: int, progress: Progress, surroundings: Surroundings, read_ahead: ReadAhead
+    ) -> None:
         self._spec = spec
         self._launch = launch
         self._progress = progress
         self._surroundings = surroundings
+        self._read_ahead = read_ahead
         self._started_at = clock()
         self._began = time.monotonic()
         self._process_s: float | None = None
@@ -62,8 +67,11 @@ class Measurement:
         if isinstance(event, PhaseBegins):
             if event.phase == "importing":
                 self._process_s = time.monotonic() - self._began
+            elif event.phase == "initializing":
+                self._read_ahead.start()
             self._progress.phase(event.phase)
         elif isinstance(event, Ready):
+            self._read_ahead.stop()  # before any iteration, warm-up included
             self._ready = event
             self._flags += event.flags
             self._surroundings.ready(event.environment.device_count)
@@ -98,7 +106,11 @@ class Measurement:
             environment=self._ready.environment,
             engine=facts,
             startup=Startup(
-                process_s=self._process_s, import_s=self._ready.import_s, init_s=self._ready.init_s, reported=reported
+                process_s=self._process_s,
+                import_s=self._ready.import_s,
+                init_s=self._ready.init_s,
+                read_ahead_bytes=self._read_ahead.bytes_read,
+                reported=reported,
             ),
             iterations=self._iterations,
             validity=[*self._flags, *self._doubts(facts, log)],

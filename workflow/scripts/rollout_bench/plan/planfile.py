@@ -14,8 +14,9 @@ from rollout_bench.files import read_model, write_json
 from rollout_bench.plan.comparing import ComparisonSettings
 from rollout_bench.plan.spec import Strict
 
-PLAN_SCHEMA_VERSION: Literal[2] = 2
-"""Raised when a field of the plan file is added, removed or changes its meaning. 1 had no `comparison`."""
+PLAN_SCHEMA_VERSION: Literal[3] = 3
+"""Raised when a field of the plan file is added, removed or changes its meaning. 1 had no `comparison`, 2 had no
+`weights`."""
 
 
 class PlannedLaunch(Strict):
@@ -36,6 +37,9 @@ class PlannedExperiment(Strict):
     quant: str = Field(description="The quantization's name in the config.")
     workload: str = Field(description="The workload's name in the config.")
     launches: int = Field(description="Launches that are wanted: indices 0 to launches - 1.")
+    weights: str | None = Field(
+        None, description="Folder of the weights that a launch reads. Null for hub models and dummy weights."
+    )
 
 
 class Skipped(Strict):
@@ -52,7 +56,7 @@ class Skipped(Strict):
 class PlanFile(Strict):
     """Everything that is selected."""
 
-    schema_version: Literal[1, 2] = Field(description="Version of this schema; 1, which lacks comparison, is read too.")
+    schema_version: Literal[1, 2, 3] = Field(description="Version of this schema; earlier ones are read too.")
     results: str = Field(description="The results folder, as the config names it.")
     fingerprint: str = Field(description="Changes with whatever the plan was made from.")
     baseline: dict[str, str] = Field(description="What speed-ups refer to, as axis -> value: {quant: bf16}.")

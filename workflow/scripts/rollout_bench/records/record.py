@@ -86,6 +86,11 @@ class Startup(Strict):
     )
     import_s: float = Field(ge=0, description="Importing the engine, in seconds.")
     init_s: float = Field(ge=0, description="Constructing the engine until it takes requests, in seconds.")
+    read_ahead_bytes: int | None = Field(
+        None,
+        ge=0,
+        description="Bytes of the next launch's weights that were read meanwhile. Null in earlier records.",
+    )
     reported: dict[str, float] = Field(
         {},
         description=(
