@@ -9,7 +9,16 @@ from rollout_bench.records.record import Record
 
 @dataclass(frozen=True)
 class LaunchCost:
-    """Seconds of one launch by part. `process_s` is 0 where the record does not say; then it is in `other_s`."""
+    """Seconds of one launch, by part.
+
+    Args:
+        process_s: until the engine process ran; 0 in records that don't say, where it is in `other_s`.
+        import_s: importing the engine.
+        init_s: constructing it; what the engine logged of this is in the record's `startup.reported`.
+        warmup_s: warm-up iterations.
+        measured_s: iterations that count.
+        other_s: what lies between: looking at the loaded weights and at the machine, preparing iterations.
+    """
 
     process_s: float
     import_s: float
@@ -25,10 +34,9 @@ class LaunchCost:
 
 
 def parts_of(record: Record) -> LaunchCost:
-    """The parts of a launch; `other_s`, what no other part explains, is never negative."""
-    process_s = getattr(record.startup, "process_s", None) or 0.0
-    import_s, init_s = record.startup.import_s, record.startup.init_s
+    """The parts of a launch, which add up to its `wall_s`; `other_s` is never negative."""
+    process_s, import_s, init_s = record.startup.process_s or 0.0, record.startup.import_s, record.startup.init_s
     warmup_s = sum(iteration.elapsed_s for iteration in record.iterations if iteration.warmup)
     measured_s = sum(iteration.elapsed_s for iteration in record.iterations if not iteration.warmup)
-    other_s = max(0.0, record.wall_s - process_s - import_s - init_s - warmup_s - measured_s)
-    return LaunchCost(process_s, import_s, init_s, warmup_s, measured_s, other_s)
+    known_s = process_s + import_s + init_s + warmup_s + measured_s
+    return LaunchCost(process_s, import_s, init_s, warmup_s, measured_s, max(0.0, record.wall_s - known_s))
