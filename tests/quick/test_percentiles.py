@@ -72,7 +72,7 @@ def test_the_interval_encloses_an_estimate_that_is_a_value_of_the_sample(
 @given(st.integers(0, 2**32), st.integers(662, 2000), st.sampled_from([5, 1_000_000]))
 def test_percentiles_rise(seed: int, samples: int, different: int) -> None:
     values = np.random.default_rng(seed).integers(different, size=samples).astype(float)
-    claimed = [distribution(values).claimed[p] for p in PERCENTILES]
+    claimed = [distribution(values, samples).claimed[p] for p in PERCENTILES]
     for part in ("value", "low", "high"):
         assert sorted(getattr(one, part) for one in claimed) == [getattr(one, part) for one in claimed]
 
@@ -116,6 +116,13 @@ def test_too_few_values_or_one_that_is_not_finite_is_an_error() -> None:
         percentile_interval([*range(20), np.nan], 0.5)
     with pytest.raises(ValueError, match="axis"):
         percentile_interval(1.0, 0.5)
+
+
+def test_values_in_groups_give_the_interval_of_one_value_per_group() -> None:
+    groups = np.arange(100.0)
+    alone = percentile_interval(groups, 0.9)
+    together = percentile_interval(np.repeat(groups, 32), 0.9, independent=100)
+    assert vars(together) == vars(alone)
 
 
 def test_the_rank_of_the_estimate_does_not_suffer_from_rounding() -> None:

@@ -79,16 +79,18 @@ def test_tables_show_the_highest_claim_and_what_the_last_lacks(tmp_path: Path) -
     assert e2el["w8a8"][4] == "630 more"
     assert "bf16" in cells(made, "Time to first token (TTFT), s")
     assert "Output length" not in made.text
-    assert "That takes so many sequences: p50 11, p90 64, p95 130, p97 219, p99 662." in " ".join(made.text.split())
-    assert "the intervals are its lower bound" in " ".join(made.text.split())
+    assert "That takes so many independent values: p50 11, p90 64, p95 130, p97 219, p99 662." in " ".join(
+        made.text.split()
+    )
+    assert "the intervals are a lower bound of the uncertainty" in " ".join(made.text.split())
 
 
 def test_the_csv_has_every_claimed_percentile_with_its_interval_and_nothing_for_the_others(tmp_path: Path) -> None:
     save(tmp_path, *(make_record(BF16, launch) for launch in range(3)))
     row = csv_row(summary(tmp_path, BF16))
     values = pool_sequences(tmp_path, collect(tmp_path, None))[0].values["e2el_s"]
-    assert (row["sequences"], row["sequences_to_claim_p99"]) == ("288", "374")
-    assert row["e2el_distinct"] == str(len(set(values)))
+    assert row["sequences"] == "288"
+    assert row["e2el_independent"] == "288"
     assert float(row["e2el_p90_s"]) == np.quantile(values, 0.9, method="inverted_cdf")
     assert float(row["ttft_p90_s"]) == pytest.approx(float(row["e2el_p90_s"]) / 10)
     assert float(row["e2el_p97_low_s"]) <= float(row["e2el_p97_s"]) <= float(row["e2el_p97_high_s"])
@@ -101,16 +103,17 @@ def test_a_sample_that_is_large_enough_claims_the_last(tmp_path: Path) -> None:
     assert (e2el[0], e2el[3][:4], e2el[4]) == ("672", "p99 ", "claimed")
 
 
-def test_percentiles_that_the_distinct_times_could_not_claim_are_marked(tmp_path: Path) -> None:
+def test_sequences_that_run_in_step_claim_as_much_as_there_are_batches(tmp_path: Path) -> None:
     record = make_record(BF16, 0, [400.0 + step for step in range(12)])
     step = [row.model_copy(update={"last_token_s": 2.0 + row.iteration}) for row in make_sequences(record)]
     write_record(record_path(tmp_path, "offline", BF16.experiment(), 0), record, step)
     made = summary(tmp_path, BF16)
     e2el = cells(made, "Time until a sequence is complete")["bf16"]
-    assert (e2el[0], csv_row(made)["e2el_distinct"]) == ("384", "12")
-    assert [cell.endswith("]!") for cell in e2el[1:4]] == [False, True, True]
-    assert not cells(made, "Time to first token")["bf16"][3].endswith("!")
-    assert "! beside an interval: the sequences run in step" in " ".join(made.text.split())
+    assert e2el[0] == "384 (12)"
+    assert e2el[1].startswith("8.00 [")
+    assert e2el[2:] == ["-", f"p50 {e2el[1]}", "650 more"]
+    assert csv_row(made)["e2el_p90_s"] == ""
+    assert cells(made, "Time to first token")["bf16"][3].startswith("p97")
 
 
 def test_lengths_have_a_table_where_the_model_may_end_them(tmp_path: Path) -> None:

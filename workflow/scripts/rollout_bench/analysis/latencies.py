@@ -28,26 +28,29 @@ class Claimed:
 
 @dataclass(frozen=True)
 class Distribution:
-    """One measure of `sequences` sequences, of which `distinct` values differ. `claimed` has what can be claimed."""
+    """One measure of `sequences` sequences, which tell as much as `independent` independent ones would.
+
+    `claimed` has what so many can claim.
+    """
 
     sequences: int
-    distinct: int
+    independent: int
     claimed: Mapping[int, Claimed]
 
 
 def distributions(pooled: PooledSequences) -> dict[str, Distribution]:
     """The distribution of each measure that `pooled` has."""
-    return {measure: distribution(values) for measure, values in pooled.values.items()}
+    return {m: distribution(values, pooled.independent[m]) for m, values in pooled.values.items()}
 
 
-def distribution(values: Array) -> Distribution:
-    """The distribution of `values` [n >= 1]."""
+def distribution(values: Array, independent: int) -> Distribution:
+    """The distribution of `values` [n >= 1], which tell as much as `independent` <= n independent ones."""
     ordered = np.sort(values)  # so that sorting it again for each percentile costs next to nothing
     claimed = {}
-    for percentile in claimable(len(ordered)):
-        found = percentile_interval(ordered, percentile / 100)
+    for percentile in claimable(independent):
+        found = percentile_interval(ordered, percentile / 100, independent=independent)
         claimed[percentile] = Claimed(percentile, float(found.estimate), float(found.low), float(found.high))
-    return Distribution(len(ordered), len(np.unique(ordered)), claimed)
+    return Distribution(len(ordered), independent, claimed)
 
 
 def claimable(samples: int) -> list[int]:
@@ -55,15 +58,15 @@ def claimable(samples: int) -> list[int]:
     return [percentile for percentile in PERCENTILES if samples >= samples_needed(percentile / 100)]
 
 
-def more_for(percentile: int, sequences: int) -> int:
-    """Sequences that `percentile` still lacks."""
-    return max(0, samples_needed(percentile / 100) - sequences)
+def more_for(percentile: int, independent: int) -> int:
+    """Independent values that `percentile` still lacks."""
+    return max(0, samples_needed(percentile / 100) - independent)
 
 
 def _columns() -> dict[str, str]:
-    columns = {"sequences": "Int64", f"sequences_to_claim_p{LAST}": "Int64"}
+    columns = {"sequences": "Int64"}
     for measure in MEASURES:
-        columns[_name(measure, "distinct")] = "Int64"
+        columns[_name(measure, "independent")] = "Int64"
         for percentile in PERCENTILES:
             columns |= {_name(measure, f"p{percentile}{end}"): "Float64" for end in ("", "_low", "_high")}
     return columns
@@ -72,7 +75,7 @@ def _columns() -> dict[str, str]:
 def _name(measure: str, part: str) -> str:
     """A column: `e2el_p50_low_s`, the unit last."""
     base = measure.removesuffix("_s")
-    return f"{base}_{part}" + ("_s" if base != measure and part != "distinct" else "")
+    return f"{base}_{part}" + ("_s" if base != measure and part != "independent" else "")
 
 
 LATENCY_COLUMNS: dict[str, str] = _columns()
@@ -83,10 +86,9 @@ def latency_line(found: Mapping[str, Distribution]) -> dict[str, object]:
     """The values of `LATENCY_COLUMNS`, without those that there are not."""
     if not found:
         return {}
-    sequences = max(distribution.sequences for distribution in found.values())
-    line: dict[str, object] = {"sequences": sequences, f"sequences_to_claim_p{LAST}": more_for(LAST, sequences)}
+    line: dict[str, object] = {"sequences": max(distribution.sequences for distribution in found.values())}
     for measure, distribution in found.items():
-        line[_name(measure, "distinct")] = distribution.distinct
+        line[_name(measure, "independent")] = distribution.independent
         for percentile, claimed in distribution.claimed.items():
             parts = {"": claimed.value, "_low": claimed.low, "_high": claimed.high}
             line |= {_name(measure, f"p{percentile}{end}"): value for end, value in parts.items()}

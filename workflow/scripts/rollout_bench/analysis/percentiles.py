@@ -72,10 +72,14 @@ def interval_ranks(n: int, p: float, confidence: float = CONFIDENCE) -> tuple[in
     return int(np.searchsorted(below, tail)), int(np.searchsorted(below, 1 - tail)) + 1
 
 
-def percentile_interval(values: ArrayLike, p: float, confidence: float = CONFIDENCE) -> PercentileInterval:
+def percentile_interval(
+    values: ArrayLike, p: float, confidence: float = CONFIDENCE, independent: int | None = None
+) -> PercentileInterval:
     """The percentile 100 `p` of samples [..., n] with the interval of `interval_ranks`, which is two-sided.
 
-    The estimate is the value of rank ceil(n p), the least that n p of the values do not exceed.
+    The estimate is the value of rank ceil(n p), the least that n p of the values do not exceed. Where values come in
+    groups, so that they tell as much as `independent` <= n values that do not (None: all n), the ranks are those
+    of so many, as the same shares of the sample.
 
     Raises:
         ValueError: as `interval_ranks`, or a value is not finite.
@@ -84,7 +88,9 @@ def percentile_interval(values: ArrayLike, p: float, confidence: float = CONFIDE
     if array.ndim < 1 or not np.isfinite(array).all():
         raise ValueError("a value is not finite" if array.ndim else "a sample needs an axis")
     n = array.shape[-1]
-    low, high = interval_ranks(n, p, confidence)
+    worth = n if independent is None else independent
+    low, high = interval_ranks(worth, p, confidence)
+    low, high = (low - 1) * n // worth + 1, -(-high * n // worth)
     # 100 x 0.55 is 55.00000000000001 in floating point.
     middle = int(np.ceil(round(n * p, 9)))
     ordered = np.sort(array, axis=-1)

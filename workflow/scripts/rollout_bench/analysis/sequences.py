@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +25,14 @@ token, and its length in tokens, which is of interest only where the model may e
 class PooledSequences:
     """The counted sequences of all valid launches of one experiment.
 
-    `values` has an array [n] by measure, without those that the engine did not give. `reasons` say why a measure or
-    the sequences of a launch are not among them.
+    `values` has an array [n] by measure, without those that the engine did not give; `independent` as how many
+    independent values they count. Sequences of a batch that run in step have one time: one value, however many share
+    it. Lengths are whole numbers, so that equal ones are no sign of anything. `reasons` say why a measure or the
+    sequences of a launch are not among them.
     """
 
     values: Mapping[str, Array]
+    independent: Mapping[str, int]
     reasons: tuple[str, ...] = ()
 
 
@@ -44,9 +48,10 @@ def pool_sequences(results: Path, collection: Collection) -> list[PooledSequence
 def _pooled(results: Path, experiment: Experiment) -> PooledSequences:
     valid = [r for r in experiment.records if all(flag.severity != "invalid" for flag in r.validity)]
     if not valid:
-        return PooledSequences({}, ("no launch is valid",) if experiment.records else ())
+        return PooledSequences({}, {}, ("no launch is valid",) if experiment.records else ())
     reasons = []
     launches: list[Mapping[str, Array]] = []
+    independent: Counter[str] = Counter()
     for record in valid:
         path = sequences_path(record_path(results, experiment.mode, experiment.experiment, record.launch))
         if not path.is_file():
@@ -59,8 +64,9 @@ def _pooled(results: Path, experiment: Experiment) -> PooledSequences:
             reasons.append(f"launch {record.launch} is not among them, {path.name} has {len(rows)} of {expected} rows")
         else:
             launches.append(_columns(rows))
+            independent.update(_independent(rows))
     if not launches:
-        return PooledSequences({}, tuple(reasons))
+        return PooledSequences({}, {}, tuple(reasons))
     pooled = {measure: np.concatenate([launch[measure] for launch in launches]) for measure in MEASURES}
     if np.isnan(pooled["e2el_s"]).any() or np.isnan(pooled["ttft_s"]).any():
         per_prompt = experiment.records[0].spec.workload.requests == "per_prompt"
@@ -69,7 +75,7 @@ def _pooled(results: Path, experiment: Experiment) -> PooledSequences:
     if experiment.records[0].spec.workload.ignore_eos:
         del pooled["output_tokens"]  # all of one length, the one that was asked for
     complete = {measure: values for measure, values in pooled.items() if not np.isnan(values).any()}
-    return PooledSequences(complete, tuple(reasons))
+    return PooledSequences(complete, {measure: independent[measure] for measure in complete}, tuple(reasons))
 
 
 def _counted(record: Record, rows: Sequence[SequenceRow]) -> list[SequenceRow]:
@@ -82,4 +88,12 @@ def _columns(rows: Sequence[SequenceRow]) -> dict[str, Array]:
         "e2el_s": np.array([row.last_token_s for row in rows], dtype=float),
         "ttft_s": np.array([row.first_token_s for row in rows], dtype=float),
         "output_tokens": np.array([row.output_tokens for row in rows], dtype=float),
+    }
+
+
+def _independent(rows: Sequence[SequenceRow]) -> dict[str, int]:
+    return {
+        "e2el_s": len({(row.iteration, row.last_token_s) for row in rows}),
+        "ttft_s": len({(row.iteration, row.first_token_s) for row in rows}),
+        "output_tokens": len(rows),
     }

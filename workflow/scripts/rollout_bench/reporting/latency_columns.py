@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rollout_bench.analysis.latencies import LAST, PERCENTILES, Distribution, claimable, more_for
+from rollout_bench.analysis.latencies import LAST, PERCENTILES, Distribution, more_for
 from rollout_bench.reporting.columns import Column, Line
 from rollout_bench.reporting.numbers import MISSING, count, number
 
@@ -24,18 +24,19 @@ def latency_columns(measure: str) -> tuple[Column, ...]:
     return (
         Column(
             "sequences",
-            "Sequences in the measured iterations of all valid launches, pooled.",
-            lambda line: _of(line, measure, lambda found: count(found.sequences)),
+            "Sequences in the measured iterations of all valid launches, pooled; in brackets as how many independent "
+            "values they count where that is another number: those of a batch with the very same time as one.",
+            lambda line: _of(line, measure, _sequences),
         ),
         *(_percentile_column(measure, percentile) for percentile in SHOWN),
         Column(
             "highest claimed",
-            f"The highest of {', '.join(f'p{p}' for p in PERCENTILES)} that so many sequences can claim.",
-            lambda line: _of(line, measure, lambda found: _highest(found, measure)),
+            f"The highest of {', '.join(f'p{p}' for p in PERCENTILES)} that so many independent values can claim.",
+            lambda line: _of(line, measure, _highest),
         ),
         Column(
             f"to claim p{LAST}",
-            f"Sequences that p{LAST} still lacks.",
+            f"Independent values that p{LAST} still lacks.",
             lambda line: _of(line, measure, _lacking),
         ),
     )
@@ -49,7 +50,7 @@ def _percentile_column(measure: str, percentile: int) -> Column:
         lambda line: _of(
             line,
             measure,
-            lambda found: _cell(found, percentile, measure) if percentile in found.claimed else MISSING,
+            lambda found: _cell(found, percentile) if percentile in found.claimed else MISSING,
         ),
     )
 
@@ -59,21 +60,23 @@ def _of(line: Line, measure: str, cell: Callable[[Distribution], str]) -> str:
     return MISSING if found is None else cell(found)
 
 
-def _highest(found: Distribution, measure: str) -> str:
+def _sequences(found: Distribution) -> str:
+    independent = "" if found.independent == found.sequences else f" ({count(found.independent)})"
+    return count(found.sequences) + independent
+
+
+def _highest(found: Distribution) -> str:
     if not found.claimed:
         return MISSING
     highest = max(found.claimed)
-    return f"p{highest} {_cell(found, highest, measure)}"
+    return f"p{highest} {_cell(found, highest)}"
 
 
 def _lacking(found: Distribution) -> str:
-    lacking = more_for(LAST, found.sequences)
+    lacking = more_for(LAST, found.independent)
     return f"{count(lacking)} more" if lacking else "claimed"
 
 
-def _cell(found: Distribution, percentile: int, measure: str) -> str:
+def _cell(found: Distribution, percentile: int) -> str:
     claimed = found.claimed[percentile]
-    # Lengths are whole numbers, so equal ones are no sign of anything.
-    in_step = measure != "output_tokens" and percentile not in claimable(found.distinct)
-    interval = f"[{number(claimed.low, 3)}, {number(claimed.high, 3)}]"
-    return f"{number(claimed.value, 3)} {interval}{'!' if in_step else ''}"
+    return f"{number(claimed.value, 3)} [{number(claimed.low, 3)}, {number(claimed.high, 3)}]"

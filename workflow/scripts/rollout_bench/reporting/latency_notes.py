@@ -41,12 +41,10 @@ def rule() -> tuple[str, ...]:
     needed = ", ".join(f"p{p} {samples_needed(p / 100)}" for p in PERCENTILES)
     return (
         f"A percentile is shown where it can be claimed: the second largest value is no less than it with {confidence} "
-        f"confidence (MLPerf's early stopping). That takes so many sequences: {needed}.",
+        f"confidence (MLPerf's early stopping). That takes so many independent values: {needed}.",
         f"In brackets: {confidence} interval from order statistics (binomial ranks), which assumes no distribution, "
         "each taken alone.",
-        "Both take sequences as independent. Sequences of one batch are not, nor are iterations of one launch, so the "
-        "true uncertainty is larger: the intervals are its lower bound.",
-        "! beside an interval: the sequences run in step, and as many independent values as they have distinct times "
-        "could not claim this percentile. Take it as the slowest of a few batches. The number of distinct times is in "
-        "summary.csv.",
+        "Independent: sequences of a batch that run in step have the very same time, which counts as one value however "
+        "many share it. Different times of one batch, or of one launch, are not independent either, so the intervals "
+        "are a lower bound of the uncertainty.",
     )
