@@ -23,6 +23,11 @@ include: "workflow/rules/offline.smk"
 include: "workflow/rules/summary.smk"
 
 
+if matrix.config.launches == "auto":
+
+    include: "workflow/rules/rounds.smk"
+
+
 rule all:
     """Measure what is missing, then write the summary and the figures."""
     default_target: True

@@ -160,7 +160,7 @@ def make_plan(
 ) -> PlanFile:
     """A plan of `specs` in order, with the launches interleaved."""
     return PlanFile(
-        schema_version=2,
+        schema_version=3,
         results="results",
         fingerprint="test",
         baseline={"quant": "bf16"} if baseline is None else dict(baseline),

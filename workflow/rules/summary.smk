@@ -9,7 +9,7 @@ FIGURES = ["throughput", "speedup", "iterations"]
 rule summary:
     """Write the tables: one row per experiment, with speed-ups, skipped combinations and failures."""
     input:
-        records=lambda _: workbench.records_to_summarise(matrix, workflow, "summary"),
+        wanted=lambda _: workbench.records_to_summarise(matrix, workflow, "summary"),
         code=workbench.newest_source("analysis", "reporting", "summarise.py"),
     output:
         md="results/summary.md",

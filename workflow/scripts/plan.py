@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from rollout_bench.analysis.collection import collect
 from rollout_bench.errors import UserError, run_command
 from rollout_bench.plan.planfile import PlanFile, read_plan
 from rollout_bench.records.store import failure_path, read_failure, record_path
@@ -20,8 +21,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("plan", type=Path, help="plan file that the workflow wrote: results/plan.json")
     arguments = parser.parse_args()
-    show(read_plan(arguments.plan), arguments.plan.parent)
+    plan, results = read_plan(arguments.plan), arguments.plan.parent
+    show(wanted_now(plan, results), results)
     return 0
+
+
+def wanted_now(plan: PlanFile, results: Path) -> PlanFile:
+    """`plan` with the launches alone that are wanted by what is measured so far, where precision says how many."""
+    if plan.precision is None:
+        return plan
+    wanted = {(e.mode, e.experiment): e.planned or 0 for e in collect(results, plan).experiments}
+    records = {
+        str(record_path(Path(plan.results), *place, index)) for place, most in wanted.items() for index in range(most)
+    }
+    experiments = [e.model_copy(update={"launches": wanted[e.mode, e.experiment]}) for e in plan.experiments]
+    launches = [launch for launch in plan.launches if launch.record in records]
+    return plan.model_copy(update={"experiments": experiments, "launches": launches})
 
 
 def show(plan: PlanFile, results: Path) -> None:
@@ -67,6 +82,12 @@ def show(plan: PlanFile, results: Path) -> None:
         console.print(escape(f"skipped: {combination}: {skipped.reason}; {skipped.remedy}"))
     for failure in failures:
         console.print(escape(failure))
+    if plan.precision is not None:
+        wanted = plan.precision
+        console.print(
+            f"launches: auto: those that are wanted by what is measured so far, until each interval is within"
+            f" {100 * wanted.half_width:g} %: {wanted.min_launches} to {wanted.max_launches} of each"
+        )
     missing = len(plan.launches) - done_total
     console.print(
         f"{done_total} of {len(plan.launches)} launches done, {missing} to run,"

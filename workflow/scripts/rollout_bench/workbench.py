@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -18,6 +19,7 @@ from rollout_bench.plan.read_config import check_config_file, read_config
 from rollout_bench.plan.schedule import RESULTS, Launch, Schedule, put_on_disk, schedule
 from rollout_bench.records.store import failure_path, record_path
 from rollout_bench.reporting.state import is_stale
+from rollout_bench.rounds import ROUNDS, missing_of_round, next_round
 
 PLAN_FILE = RESULTS / "plan.json"
 
@@ -85,6 +87,7 @@ def begin(plan: Schedule, outputs: Iterable[str]) -> None:
 
 def end_well(plan: Schedule, scripts: Path) -> None:
     """After a run in which nothing failed."""
+    shutil.rmtree(ROUNDS, ignore_errors=True)
     if plan.config.diagnose:
         subprocess.run([sys.executable, f"{scripts}/diagnose.py", str(PLAN_FILE)], check=False)
 
@@ -104,12 +107,22 @@ def end_with_errors(plan: Schedule, scripts: Path) -> None:
 def records_to_summarise(plan: Schedule, workflow: Any, rule: str) -> list[str]:
     """The records that are missing, asked for by `rule`, which is forced if it would tell of another state.
 
-    Snakemake itself takes an output for up to date whose inputs are missing, and knows nothing of records that
-    came by copying. This is called when the rule's job enters the DAG, before it is decided what runs.
+    With `launches: auto` also the round after which this is asked again. Snakemake itself takes an output for up to
+    date whose inputs are missing, and knows nothing of records that came by copying. This is called when the rule's
+    job enters the DAG, before it is decided what runs, and again after each round.
     """
-    if plan.missing or is_stale(RESULTS, plan.plan_file(estimate=False)):
+    try:
+        wanted = next_round(plan) if plan.config.launches == "auto" else plan.missing
+    except UserError as error:
+        stop(error)
+    if wanted or is_stale(RESULTS, plan.plan_file(estimate=False)):
         workflow.dag.forcerules.add(workflow.get_rule(rule))
-    return plan.missing
+    return wanted
+
+
+def records_of_round(plan: Schedule, wildcards: Any) -> list[str]:
+    """The records that a round waits for: those of one experiment, and of its baseline, that are missing."""
+    return missing_of_round(plan, wildcards.mode, wildcards.experiment, int(wildcards.launches))
 
 
 def needed_checkpoint(plan: Schedule, mode: str, wildcards: Any) -> list[str]:

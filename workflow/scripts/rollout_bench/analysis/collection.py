@@ -33,12 +33,18 @@ def collect(results: Path, plan: PlanFile | None) -> Collection:
         return _collect_all(results, found)
     records, failures = _by_experiment(found.records.values()), _by_experiment(found.failures.values())
     experiments = tuple(_planned_experiment(results, planned, records, failures) for planned in plan.experiments)
-    selected = {(planned.mode, planned.experiment): planned.launches for planned in plan.experiments}
+    if plan.precision is not None:
+        # Not at the top: a plan with a fixed number of launches is read without numpy.
+        from rollout_bench.analysis.enough import with_enough
+
+        experiments = with_enough(experiments, plan.baseline, plan.comparison, plan.precision)
+    selected = {(e.mode, e.experiment): e.planned for e in experiments}
     places = [(file.launch, selected.get((file.mode, file.experiment))) for file in found.records.values()]
     return Collection(
         experiments=experiments,
         baseline=dict(plan.baseline),
         comparison=plan.comparison,
+        precision=plan.precision,
         skipped=tuple(plan.skipped),
         planned=True,
         beyond_planned=sum(wanted is not None and launch >= wanted for launch, wanted in places),
@@ -89,7 +95,7 @@ def _collect_all(results: Path, found: Found) -> Collection:
         if read or open_failures:
             experiments.append(_found_experiment(results, place, read, open_failures))
     experiments.sort(key=lambda e: (e.mode, e.platform, e.model, e.workload, e.quant, e.experiment))
-    return Collection(tuple(experiments), dict(DEFAULT_BASELINE), ComparisonSettings(), (), False, 0, 0)
+    return Collection(tuple(experiments), dict(DEFAULT_BASELINE), ComparisonSettings(), None, (), False, 0, 0)
 
 
 def _found_experiment(

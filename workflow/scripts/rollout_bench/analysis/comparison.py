@@ -10,6 +10,7 @@ from typing import Literal
 from rollout_bench.analysis.multiple import holm, strictest_level
 from rollout_bench.analysis.paired import NO_SPREAD, ratio_interval
 from rollout_bench.analysis.power import minimal_detectable_difference, pairs_needed
+from rollout_bench.analysis.sequential import Looks
 from rollout_bench.analysis.statistics import mean, standard_deviation
 from rollout_bench.plan.comparing import ComparisonSettings
 
@@ -31,11 +32,11 @@ class Comparison:
 
     `speedup` is the geometric mean of `pairs` (above 1: better than the baseline), the ratio of each launch
     index that both sides have; `low` and `high` are its interval, taken alone. `p_value` is that of "no
-    difference", `p_adjusted` the same among all comparisons of the table. `minimal_detectable_difference` and
-    `pairs_for_relevant` say what could be found (a fraction) and how many pairs the relevant difference takes.
-    `unpaired` and `baseline_unpaired` count launches that only one side has. `is_baseline` marks the baseline
-    itself. Where nothing can be compared, `verdict` is None; there, and where it is unknown for another
-    reason than too few pairs, `reason` says why.
+    difference" over all looks that may be taken, `p_adjusted` the same among all comparisons of the table.
+    `minimal_detectable_difference` and `pairs_for_relevant` say what could be found (a fraction) and how many pairs
+    the relevant difference takes. `unpaired` and `baseline_unpaired` count launches that only one side has.
+    `is_baseline` marks the baseline itself. Where nothing can be compared, `verdict` is None; there, and where
+    it is unknown for another reason than too few pairs, `reason` says why.
     """
 
     is_baseline: bool = False
@@ -59,11 +60,19 @@ class Comparison:
         return max(0, MIN_PAIRS - len(self.pairs))
 
 
-def compare(values: Values, baseline: Values, confidence: float, higher_is_better: bool = True) -> Comparison:
+def compare(
+    values: Values,
+    baseline: Values,
+    confidence: float,
+    higher_is_better: bool = True,
+    looks: Looks | None = None,
+) -> Comparison:
     """Compares values by launch index with those of the baseline (same unit), as yet without a verdict.
 
-    A difference is only called by `judge`. Values that are zero, negative or not finite make the whole
-    comparison unknown, since what went wrong in one launch may have touched others.
+    `looks` says after which numbers of pairs one may look and stop, None where their number does not depend on what
+    was seen; the interval then holds at all these looks together. A difference is only called by `judge`. Values
+    that are zero, negative or not finite make the whole comparison unknown, since what went wrong in one
+    launch may have touched others.
     """
     if not values or not baseline:
         return Comparison(reason="not measured" if not values else "its baseline is not measured")
@@ -88,26 +97,29 @@ def compare(values: Values, baseline: Values, confidence: float, higher_is_bette
         return comparison
     if standard_deviation(logs) < NO_SPREAD:
         return replace(comparison, reason="all pairs have the very same ratio, as copies of one launch would")
-    interval = ratio_interval(logs, confidence)
+    if looks is not None:
+        looks = Looks(min(looks.first, len(both)), looks.last)
+    interval = ratio_interval(logs, confidence if looks is None else 1 - looks.each(1 - confidence))
     return replace(
         comparison,
         low=float(interval.low),
         high=float(interval.high),
         log_sd=float(interval.log_sd),
-        p_value=float(interval.p_value),
+        p_value=float(interval.p_value) if looks is None else looks.overall(float(interval.p_value)),
     )
 
 
-def judge(family: Sequence[Comparison], settings: ComparisonSettings) -> list[Comparison]:
+def judge(family: Sequence[Comparison], settings: ComparisonSettings, looks: Looks | None = None) -> list[Comparison]:
     """The same comparisons with their verdicts, all of one metric in one table, in their order.
 
-    Those that have a p value share the chance of a false finding, by `holm`.
+    `looks` as in `compare`. Those that have a p value share the chance of a false finding, by `holm`.
     """
     p_values = [comparison.p_value for comparison in family if comparison.p_value is not None]
     if not p_values:
         return list(family)
     adjusted = iter(holm(p_values))
     level = strictest_level(1 - settings.confidence, len(p_values))
+    level = level if looks is None else looks.each(level)
     return [
         _judged(comparison, float(next(adjusted)), level, settings) if comparison.p_value is not None else comparison
         for comparison in family

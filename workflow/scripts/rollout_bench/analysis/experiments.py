@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rollout_bench.plan.comparing import ComparisonSettings
+from rollout_bench.plan.comparing import ComparisonSettings, Precision
 from rollout_bench.plan.planfile import Skipped
 from rollout_bench.records.record import Failure, Record
 
@@ -34,6 +34,7 @@ class Experiment:
 class Collection:
     """Everything that one summary or figure is made from.
 
+    `precision` says when an experiment has launches enough, None where their number is fixed.
     `beyond_planned` counts records of selected experiments whose launch index is not planned,
     `not_selected` those of other experiments; neither are read.
     """
@@ -41,6 +42,7 @@ class Collection:
     experiments: tuple[Experiment, ...]
     baseline: dict[str, str]
     comparison: ComparisonSettings
+    precision: Precision | None
     skipped: tuple[Skipped, ...]
     planned: bool
     beyond_planned: int

@@ -12,6 +12,7 @@ from rollout_bench.analysis.experiments import Collection, Experiment
 from rollout_bench.analysis.launches import LaunchMeasures, measure
 from rollout_bench.analysis.metrics import METRICS
 from rollout_bench.analysis.outliers import marked
+from rollout_bench.analysis.sequential import Looks
 from rollout_bench.plan.fields import Metric
 
 Measured = Mapping[str, tuple[LaunchMeasures, ...]]
@@ -81,7 +82,7 @@ def _compared(
     found = [_comparison(e, collection, measured, index, metric) for e in experiments]
     for table in dict.fromkeys((e.mode, e.platform) for e in experiments):
         places = [number for number, e in enumerate(experiments) if (e.mode, e.platform) == table]
-        judged = judge([found[number] for number in places], collection.comparison)
+        judged = judge([found[number] for number in places], collection.comparison, _looks(collection))
         for number, comparison in zip(places, judged, strict=True):
             found[number] = comparison
     return found
@@ -102,7 +103,7 @@ def _comparison(
     other, reason = find_baseline(experiment, index, collection.baseline)
     if other is None:
         return Comparison(reason=reason)
-    theirs = [launch for launch in measured[_place(other)] if launch.valid]
+    theirs = [launch for launch in _wanted(measured[_place(other)], experiment, collection) if launch.valid]
     if not theirs:
         return Comparison(reason="its baseline has no valid launch")
     mixed = _mixed_engines(experiment, other, across="platform" not in collection.baseline)
@@ -114,7 +115,22 @@ def _comparison(
         {launch.launch: of.value(launch) for launch in theirs},
         collection.comparison.confidence,
         of.higher_is_better,
+        _looks(collection),
     )
+
+
+def _wanted(
+    theirs: Sequence[LaunchMeasures], experiment: Experiment, collection: Collection
+) -> Sequence[LaunchMeasures]:
+    """`theirs` without those that the baseline needs for other comparisons alone, where precision says how many."""
+    if collection.precision is None or experiment.planned is None:
+        return theirs
+    return [launch for launch in theirs if launch.launch < experiment.planned]
+
+
+def _looks(collection: Collection) -> Looks | None:
+    precision = collection.precision
+    return None if precision is None else Looks(precision.min_launches, precision.max_launches)
 
 
 def _mixed_engines(one: Experiment, other: Experiment, across: bool) -> str:

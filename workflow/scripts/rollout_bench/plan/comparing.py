@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from rollout_bench.plan.fields import Metrics, Number
+from rollout_bench.plan.fields import AutoCount, Metrics, Number
 from rollout_bench.plan.spec import Strict
 
 
@@ -33,3 +33,29 @@ class ComparisonSettings(Strict):
             "times, so their speed-up is the inverse ratio: above 1 is always better."
         ),
     )
+
+
+class Precision(Strict):
+    """When `launches: auto` has launched enough."""
+
+    half_width: Annotated[Number, Field(ge=0.0001, le=1)] = Field(
+        0.01,
+        description=(
+            "An experiment is launched until the interval of its speed-up (the first metric's) reaches no further than "
+            "this fraction off the speed-up."
+        ),
+    )
+    min_launches: Annotated[AutoCount, Field(ge=2)] = Field(3, description="Launches of each experiment at the least.")
+    max_launches: Annotated[AutoCount, Field(ge=2)] = Field(
+        12,
+        description=(
+            "Launches of each experiment at most. Intervals hold at every number of launches between the two at once, "
+            "so a larger range makes them wider."
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Precision:
+        if self.max_launches < self.min_launches:
+            raise ValueError(f"max_launches {self.max_launches} is below min_launches {self.min_launches}")
+        return self

@@ -10,14 +10,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from rollout_bench.checkpoints.shapes import SyntheticModel
-from rollout_bench.plan.comparing import ComparisonSettings
+from rollout_bench.plan.comparing import ComparisonSettings, Precision
 from rollout_bench.plan.fields import (
     Args,
     Baseline,
     Count,
     Folder,
     Index,
-    LaunchCount,
+    Launches,
     Name,
     Names,
     Number,
@@ -153,7 +153,15 @@ class Config(Strict):
     quants: Names = Field(description="Quantizations to measure: bf16, w8a16, w8a8, fp8, or names in quant_settings.")
     modes: Names = Field(["offline"], description="What to measure: offline.")
     workloads: Names = Field(description="Loads to measure under: names in workload_settings.")
-    launches: LaunchCount = Field(3, description="Engine starts for each experiment. More launches, surer differences.")
+    launches: Launches = Field(
+        3,
+        description=(
+            "Engine starts for each experiment: more launches, surer differences. auto: as many as precision asks for."
+        ),
+    )
+    precision: Precision = Field(
+        Precision(), description="What launches: auto goes on to. Raised later, it adds to the launches that are there."
+    )
     warmup_iterations: Index = Field(
         1, description="Passes of the workload that are recorded but not counted, in each launch."
     )
@@ -187,3 +195,8 @@ class Config(Strict):
         {}, description="Quant -> changes to the built-in table, or a new quant."
     )
     workload_settings: dict[Name, WorkloadSettings] = Field({}, description="Workload -> its load.")
+
+    @property
+    def most_launches(self) -> int:
+        """How often an experiment is launched at most."""
+        return self.precision.max_launches if self.launches == "auto" else self.launches

@@ -18,6 +18,12 @@ def _not_bool(value: Any) -> Any:
     return value
 
 
+def _number_or_auto(value: Any) -> Any:
+    if isinstance(value, str) and value != "auto":
+        raise ValueError(f"{value!r} is neither a number nor auto")
+    return _not_bool(value)
+
+
 def _brackets(value: Any) -> Any:
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         raise ValueError(f"is the single value {value!r}, but a list is wanted: write [{str(value).strip('[] ')}]")
@@ -124,7 +130,9 @@ Baseline = Annotated[dict[Axis, Name | None], AfterValidator(_one_axis)]
 """One axis and its value; null takes back an axis that a config below names, since mappings are merged."""
 
 Count = Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=1_000_000)]
-LaunchCount = Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=10_000)]
+Launches = Annotated[Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"], BeforeValidator(_number_or_auto)]
+AutoCount = Annotated[int, BeforeValidator(_not_bool), Field(le=100)]
+"""A number of launches that `launches: auto` may come to; levels for more looks than that take long to simulate."""
 Index = Annotated[int, BeforeValidator(_not_bool), Field(ge=0, le=1_000_000)]
 Tokens = Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=10_000_000)]
 Number = Annotated[float, BeforeValidator(_not_bool), Field(allow_inf_nan=False)]

@@ -11,11 +11,12 @@ from typing import Literal
 from pydantic import Field
 
 from rollout_bench.files import read_model, write_json
-from rollout_bench.plan.comparing import ComparisonSettings
+from rollout_bench.plan.comparing import ComparisonSettings, Precision
 from rollout_bench.plan.spec import Strict
 
-PLAN_SCHEMA_VERSION: Literal[2] = 2
-"""Raised when a field of the plan file is added, removed or changes its meaning. 1 had no `comparison`."""
+PLAN_SCHEMA_VERSION: Literal[3] = 3
+"""Raised when a field of the plan file is added, removed or changes its meaning. 1 had no `comparison`, 2 no
+`precision`."""
 
 
 class PlannedLaunch(Strict):
@@ -35,7 +36,9 @@ class PlannedExperiment(Strict):
     model: str = Field(description="The model's name in the config.")
     quant: str = Field(description="The quantization's name in the config.")
     workload: str = Field(description="The workload's name in the config.")
-    launches: int = Field(description="Launches that are wanted: indices 0 to launches - 1.")
+    launches: int = Field(
+        description="Launches that are wanted, at most where precision is set: indices 0 to launches - 1."
+    )
 
 
 class Skipped(Strict):
@@ -52,11 +55,14 @@ class Skipped(Strict):
 class PlanFile(Strict):
     """Everything that is selected."""
 
-    schema_version: Literal[1, 2] = Field(description="Version of this schema; 1, which lacks comparison, is read too.")
+    schema_version: Literal[1, 2, 3] = Field(description="Version of this schema; earlier ones are read too.")
     results: str = Field(description="The results folder, as the config names it.")
     fingerprint: str = Field(description="Changes with whatever the plan was made from.")
     baseline: dict[str, str] = Field(description="What speed-ups refer to, as axis -> value: {quant: bf16}.")
     comparison: ComparisonSettings = Field(ComparisonSettings(), description="When a difference is called one.")
+    precision: Precision | None = Field(
+        None, description="When an experiment has launches enough; null where their number is fixed."
+    )
     experiments: list[PlannedExperiment] = Field(description="In the order of the tables.")
     skipped: list[Skipped] = Field(description="Combinations that can't be measured.")
     launches: list[PlannedLaunch] = Field(description="In the order they run.")

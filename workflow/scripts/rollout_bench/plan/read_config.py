@@ -72,7 +72,8 @@ def _most_telling(errors: list[ErrorDetails]) -> ErrorDetails:
 
 
 def _told(error: ErrorDetails) -> UserError:
-    where = ".".join(str(part) for part in error["loc"] if part != "[key]") or "config"
+    parts = error["loc"][:1] if error["loc"][:1] == ("launches",) else error["loc"]  # without which type it may have
+    where = ".".join(str(part) for part in parts if part != "[key]") or "config"
     value = error.get("input")
     if error["type"] == "extra_forbidden":
         known = _known_keys(error["loc"][:-1])

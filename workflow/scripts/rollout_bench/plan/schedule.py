@@ -33,7 +33,7 @@ class Launch:
 
 @dataclass(frozen=True)
 class Schedule:
-    """All selected launches of a matrix, in the order they run.
+    """All launches of a matrix that may be wanted, in the order they run.
 
     Launch 0 of every experiment comes before launch 1 of any, so that a machine that drifts hits all alike.
     """
@@ -44,7 +44,11 @@ class Schedule:
 
     @cached_property
     def missing(self) -> list[str]:
-        """Paths of the records that don't exist, in the order they run."""
+        """Paths of the records that didn't exist when this was first asked, in the order they run."""
+        return self.missing_now()
+
+    def missing_now(self) -> list[str]:
+        """Paths of the records that don't exist, in the order they run; where launches: auto, up to the most."""
         folders = {Path(launch.record).parent for launch in self.launches}
         present = {str(path) for folder in folders if folder.is_dir() for path in folder.iterdir()}
         return [launch.record for launch in self.launches if launch.record not in present]
@@ -75,10 +79,10 @@ class Schedule:
             f"{folder}: no selected experiment loads it", "see `snakemake plan` for those that are selected"
         )
 
-    def plan_file(self, *, estimate: bool = True) -> PlanFile:
-        """The plan as it is put on disk; `estimate` reads earlier records to say how long launches take."""
-        expected = self._expected_s() if estimate else {}
-        experiments = [
+    @cached_property
+    def experiments(self) -> list[PlannedExperiment]:
+        """The experiments as the plan file lists them."""
+        return [
             PlannedExperiment(
                 mode=e.spec.mode,
                 experiment=e.name,
@@ -87,22 +91,35 @@ class Schedule:
                 model=e.spec.model.name,
                 quant=e.spec.quant.name,
                 workload=e.spec.workload.name,
-                launches=self.config.launches,
+                launches=self.config.most_launches,
             )
             for e in self.matrix.experiments
         ]
+
+    @property
+    def baseline(self) -> dict[str, str]:
+        """What speed-ups refer to, as axis -> value."""
+        return {str(axis): value for axis, value in self.config.baseline.items() if value is not None}
+
+    def plan_file(self, *, estimate: bool = True) -> PlanFile:
+        """The plan as it is put on disk; `estimate` reads earlier records to say how long launches take."""
+        expected = self._expected_s() if estimate else {}
+        experiments = self.experiments
+        precision = self.config.precision if self.config.launches == "auto" else None
         selected = {
             "experiments": [e.model_dump() for e in experiments],
             "skipped": [s.model_dump() for s in self.matrix.skipped],
             "baseline": self.config.baseline,
             "comparison": self.config.comparison.model_dump(),
+            "precision": None if precision is None else precision.model_dump(),
         }
         return PlanFile(
             schema_version=PLAN_SCHEMA_VERSION,
             results=str(RESULTS),
             fingerprint=hashlib.sha256(json.dumps(selected, sort_keys=True).encode()).hexdigest()[:16],
-            baseline={str(axis): value for axis, value in self.config.baseline.items() if value is not None},
+            baseline=self.baseline,
             comparison=self.config.comparison,
+            precision=precision,
             experiments=experiments,
             skipped=self.matrix.skipped,
             launches=[
@@ -128,7 +145,7 @@ def schedule(config: Config, matrix: Matrix) -> Schedule:
     """Puts the launches of a matrix in order."""
     launches = [
         Launch(experiment, index, str(record_path(RESULTS, experiment.spec.mode, experiment.name, index)))
-        for index in range(config.launches)
+        for index in range(config.most_launches)
         for experiment in matrix.experiments
     ]
     return Schedule(config, matrix, launches)

@@ -53,7 +53,7 @@ def notes(collection: Collection, rows: Sequence[Row], footnotes: Sequence[str])
         Section("Skipped", tuple(_skipped(collection))),
         Section("Left out", tuple(_left_out(collection, rows))),
         Section("Measured with", tuple(machine_lines(collection.experiments))),
-        Section("Verdicts", verdict_notes(rows, collection.comparison)),
+        Section("Verdicts", verdict_notes(rows, collection.comparison, collection.precision)),
         Section("Definitions", tuple(definitions)),
     ]
     return [section for section in sections if section.items]

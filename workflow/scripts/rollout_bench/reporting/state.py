@@ -101,4 +101,4 @@ def _essence(plan: Any) -> Any:
     """The parts of a plan that a summary shows."""
     if not isinstance(plan, dict):
         return plan
-    return {part: plan.get(part) for part in ("baseline", "comparison", "experiments", "skipped")}
+    return {part: plan.get(part) for part in ("baseline", "comparison", "precision", "experiments", "skipped")}

@@ -7,13 +7,17 @@ from collections.abc import Iterator, Sequence
 from rollout_bench.analysis.comparison import MIN_PAIRS, Comparison
 from rollout_bench.analysis.metrics import METRICS
 from rollout_bench.analysis.rows import Row
-from rollout_bench.plan.comparing import ComparisonSettings
-from rollout_bench.reporting.numbers import plain_percent, several
+from rollout_bench.analysis.sequential import Rule
+from rollout_bench.plan.comparing import ComparisonSettings, Precision
+from rollout_bench.reporting.numbers import percent, plain_percent, several
 
 
-def verdict_notes(rows: Sequence[Row], settings: ComparisonSettings) -> tuple[str, ...]:
-    """The items of the section, each a sentence or a few."""
-    return (*rule(settings), *_needed(rows, settings), *_unpaired(rows))
+def verdict_notes(
+    rows: Sequence[Row], settings: ComparisonSettings, precision: Precision | None = None
+) -> tuple[str, ...]:
+    """The items of the section, each a sentence or a few; `precision` where it decides how many launches there are."""
+    stopping = () if precision is None else (_stopping(settings, precision), *_too_wide(rows, precision))
+    return (*rule(settings), *stopping, *_needed(rows, settings), *_unpaired(rows))
 
 
 def rule(settings: ComparisonSettings) -> tuple[str, ...]:
@@ -38,6 +42,33 @@ def rule(settings: ComparisonSettings) -> tuple[str, ...]:
         f"large one may be is what the interval tells. ~ (real, but below {relevant}): found, and closer to 1 than "
         f"{relevant}.",
     )
+
+
+def _stopping(settings: ComparisonSettings, precision: Precision) -> str:
+    least, most = precision.min_launches, precision.max_launches
+    rule = Rule(precision.half_width, least, most, settings.confidence)
+    return (
+        "launches: auto: each experiment was launched until the interval of its first speed-up reached no further than "
+        f"{plain_percent(precision.half_width)} off it, {least} times at the least and {most} at most. Looking after "
+        f"each launch would find more that is not there, so the t interval at each look has a confidence of "
+        f"{100 * rule.level:.4g} %, with which all of them from {least} to {most} launches together hold at "
+        f"{plain_percent(settings.confidence)}, and p values are those over all looks (group-sequential, with repeated "
+        "confidence intervals: Pocock 1977; Jennison and Turnbull 1989)."
+    )
+
+
+def _too_wide(rows: Sequence[Row], precision: Precision) -> Iterator[str]:
+    for row in rows:
+        comparison = row.comparison
+        if comparison.high is None or comparison.speedup is None or row.experiment.missing or row.experiment.failures:
+            continue
+        half_width = comparison.high / comparison.speedup - 1
+        if half_width > precision.half_width:
+            yield (
+                f"{row.name}: the limit of {several(precision.max_launches, 'launch')} came before the precision: the "
+                f"interval reaches {percent(half_width)} off the speed-up, {plain_percent(precision.half_width)} "
+                "was wanted."
+            )
 
 
 def _needed(rows: Sequence[Row], settings: ComparisonSettings) -> Iterator[str]:

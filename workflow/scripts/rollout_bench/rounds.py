@@ -1,0 +1,75 @@
+"""Rounds of launches: where precision says how many are enough, what is wanted next depends on what was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rollout_bench.analysis.collection import collect
+from rollout_bench.plan.planfile import PlannedExperiment
+from rollout_bench.plan.schedule import RESULTS, Schedule
+from rollout_bench.records.store import record_path
+
+ROUNDS = RESULTS / "rounds"
+"""Empty files, one for each number of launches of an experiment that was looked at; gone when the run ends."""
+
+
+def next_round(plan: Schedule) -> list[str]:
+    """The records that are wanted now and missing, in the order they run, and the rounds that wait for them.
+
+    Once the file of a round is there, this is to be asked again. An experiment whose launch fails gets no further
+    round in this run; the others do.
+
+    Raises:
+        UserError: a record that is there can't be read, so that nobody can say whether more are wanted.
+    """
+    wanted = _wanted(plan)
+    missing = set(plan.missing_now())
+    records = [
+        launch.record
+        for launch in plan.launches
+        if launch.record in missing and launch.index < wanted[launch.experiment.name]
+    ]
+    rounds = [
+        str(round_file(experiment.mode, experiment.experiment, launches))
+        for experiment in plan.experiments
+        for launches in (wanted[experiment.experiment],)
+        if launches < plan.config.most_launches
+        and _baselines(plan, experiment)
+        and missing_of_round(plan, experiment.mode, experiment.experiment, launches)
+    ]
+    return records + rounds
+
+
+def round_file(mode: str, experiment: str, launches: int) -> Path:
+    """Marks that so many launches of an experiment, and of its baseline, were there to be looked at."""
+    return ROUNDS / mode / experiment / str(launches)
+
+
+def missing_of_round(plan: Schedule, mode: str, experiment: str, launches: int) -> list[str]:
+    """Records among the first `launches` of an experiment and of its baseline that are missing."""
+    own = next(e for e in plan.experiments if (e.mode, e.experiment) == (mode, experiment))
+    records = [
+        record_path(RESULTS, e.mode, e.experiment, index)
+        for index in range(launches)
+        for e in (own, *_baselines(plan, own))
+    ]
+    return [str(record) for record in records if not record.exists()]
+
+
+def _baselines(plan: Schedule, own: PlannedExperiment) -> list[PlannedExperiment]:
+    """The experiments that `own` may be compared with: one, as a rule; none for a baseline."""
+
+    def place(experiment: PlannedExperiment, changes: dict[str, str]) -> list[str]:
+        axes = ("mode", "platform", "model", "quant", "workload")
+        return [changes.get(axis, getattr(experiment, axis)) for axis in axes]
+
+    wanted = place(own, plan.baseline)
+    return [] if place(own, {}) == wanted else [e for e in plan.experiments if place(e, {}) == wanted]
+
+
+def _wanted(plan: Schedule) -> dict[str, int]:
+    """Launches that are wanted of each experiment, by its folder name."""
+    least = plan.config.precision.min_launches
+    if not RESULTS.is_dir():
+        return {experiment.name: least for experiment in plan.matrix.experiments}
+    return {e.experiment: e.planned or least for e in collect(RESULTS, plan.plan_file(estimate=False)).experiments}
