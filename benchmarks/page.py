@@ -39,8 +39,9 @@ wall clock's medians.
   has a longer command.
 - **Dry run, all there**: the same two with all results in place. This project does not put launches into the DAG whose
   records are there; it lists folders instead.
-- **Tables and figures**: `summarise.py` and `plot.py` on {launches:,} records, which are read and validated each time.
-  The numbers in these records are invented; their form is that of real ones.
+- **Tables and figures**: `summarise.py` and `plot.py` on {launches:,} records, which are read and validated each time,
+  and for the tables their side files, too, with a row for each sequence. The numbers in these records are invented;
+  their form is that of real ones.
 
 What the supervisor of a launch costs while the engine measures is not among these.
 

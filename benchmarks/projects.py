@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import os
@@ -16,7 +17,7 @@ import yaml
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPOSITORY / "tests"), str(REPOSITORY / "workflow" / "scripts")]
 
-from synthetic_records import make_record  # noqa: E402
+from synthetic_records import make_record, make_sequences  # noqa: E402
 from workspace import Workspace  # noqa: E402
 
 from rollout_bench.plan.engine_probe import probe_engine  # noqa: E402
@@ -93,7 +94,7 @@ def planned(ours: Workspace) -> Schedule:
 
 
 def fill_ours(ours: Workspace) -> int:
-    """Writes the plan, and a record of invented numbers for each launch; returns how many.
+    """Writes the plan, and a record and a side file of invented numbers for each launch; returns how many.
 
     Not through `write_record`, whose fsyncs would take minutes.
     """
@@ -104,7 +105,8 @@ def fill_ours(ours: Workspace) -> int:
             record = make_record(launch.experiment.spec, launch.index, rates)
             path = Path(launch.record)
             path.parent.mkdir(parents=True, exist_ok=True)
-            sequences_path(path).touch()
+            rows = "".join(row.model_dump_json() + "\n" for row in make_sequences(record))
+            sequences_path(path).write_bytes(gzip.compress(rows.encode(), compresslevel=6, mtime=0))
             path.write_text(json.dumps(record.model_dump(mode="json"), indent=1) + "\n")
         write_plan(PLAN_FILE, plan.plan_file())
     return len(plan.launches)

@@ -55,7 +55,7 @@ def parts(summary: str) -> dict[str, str]:
         raise ValueError(f"summary.md: {status}")
     tables = re.findall(r"^\|.*?(?=\n\n|\Z)", summary, re.DOTALL | re.MULTILINE)
     machine = re.search(r"^## Measured with\n\n- \S+, \S+: (.*?), host [^,]+(, rollout-bench \S+)?\.$", summary, re.M)
-    if len(tables) != 2 or machine is None:
+    if summary.count("\n## Throughput: ") != 1 or len(tables) < 2 or machine is None:
         raise ValueError("summary.md: expected one table of throughput, one of rates, and what was measured with")
     without_kernel = re.sub(r"\bLinux \S+$", "Linux", machine[1])
     return {

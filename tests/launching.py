@@ -166,7 +166,7 @@ class Launching:
         return self.log.read_text() if self.log.exists() else ""
 
 
-PROGRESS = r"launch \d+: (importing|initializing|warmup|measuring|warm-up \d|iteration \d)[^:]*$"
+PROGRESS = r"launch \d+: (importing|initializing|warmup|measuring|warm-up|iteration \d)[^:]*$"
 
 
 def _lives(process: psutil.Process) -> bool:
@@ -176,7 +176,15 @@ def _lives(process: psutil.Process) -> bool:
         return False
 
 
-MACHINE_S = {"cpu_steal", "cpu_shared", "memory_pressure", "swapping", "not_steady", "warmup_too_short"}
+MACHINE_S = {
+    "cpu_steal",
+    "cpu_shared",
+    "memory_pressure",
+    "swapping",
+    "not_steady",
+    "warmup_too_short",
+    "warmup_extended",
+}
 """Codes of the flags that a machine with other work to do raises on any launch."""
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from rollout_bench.plan.comparing import ComparisonSettings
 from rollout_bench.plan.planfile import PlanFile, PlannedExperiment, PlannedLaunch, Skipped
 from rollout_bench.plan.spec import MEASUREMENT_VERSION, Spec
-from rollout_bench.records.record import SCHEMA_VERSION, Failure, Flag, Record
+from rollout_bench.records.record import SCHEMA_VERSION, Failure, Flag, Record, SequenceRow
 from rollout_bench.records.store import record_path, write_failure, write_record
 
 PROMPT_TOKENS, OUTPUT_TOKENS, SEQUENCES = 64, 32, 32
@@ -134,6 +134,34 @@ def make_record(
     )
 
 
+def make_sequences(record: Record, *, times: bool = True) -> list[SequenceRow]:
+    """A row for each sequence of `record`, its times spread over the iteration; none of them where not `times`.
+
+    The k-th of n sequences (from 1) is complete at k / n of the iteration and has its first token at a tenth of that.
+    """
+    rows = []
+    for iteration in record.iterations:
+        each = record.spec.workload.samples_per_prompt
+        for place in range(iteration.sequences):
+            complete_s = iteration.elapsed_s * (place + 1) / iteration.sequences
+            rows.append(
+                SequenceRow(
+                    iteration=iteration.index,
+                    prompt=place // each,
+                    sample=place % each,
+                    prompt_tokens=record.spec.workload.prompt_tokens,
+                    cached_prompt_tokens=0,
+                    output_tokens=iteration.output_tokens // iteration.sequences,
+                    finish_reason="length",
+                    queued_s=0.001 if times else None,
+                    scheduled_s=0.002 if times else None,
+                    first_token_s=complete_s / 10 if times else None,
+                    last_token_s=complete_s if times else None,
+                )
+            )
+    return rows
+
+
 def make_failure(spec: Spec | None = None, launch: int = 0) -> Failure:
     """A launch that found no memory for its KV cache."""
     spec = spec or make_spec()
@@ -192,6 +220,6 @@ def save(results: Path, *entries: Record | Failure) -> None:
     for entry in entries:
         if isinstance(entry, Record):
             path = record_path(results, entry.spec.mode, entry.spec.experiment(), entry.launch)
-            write_record(path, entry, [])
+            write_record(path, entry, make_sequences(entry))
         else:
             write_failure(record_path(results, "offline", entry.experiment, entry.launch), entry)

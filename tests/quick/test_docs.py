@@ -26,6 +26,8 @@ from rollout_bench.plan.engine_probe import probe_engine
 from rollout_bench.plan.matrix import expand
 from rollout_bench.plan.read_config import read_config
 from rollout_bench.reporting.columns import ENGINE, THROUGHPUT
+from rollout_bench.reporting.cost_columns import COST
+from rollout_bench.reporting.latency_columns import latency_columns
 from rollout_bench.reporting.summary import summarise
 
 PAGES = pages()
@@ -165,7 +167,11 @@ def test_troubleshooting_has_every_category_of_failure():
 
 def test_reading_the_results_explains_every_column_flag_and_mark():
     page = (REPOSITORY / "docs" / "how-to" / "read-the-results.md").read_text()
-    columns = [column.header for column in (*THROUGHPUT, *ENGINE) if column.header != "launches"]
+    columns = [
+        column.header
+        for column in (*THROUGHPUT, *ENGINE, *COST, *latency_columns("e2el_s"))
+        if column.header != "launches"
+    ]
     assert [header for header in columns if not re.search(rf"^\|.*\b{re.escape(header)}", page, re.MULTILINE)] == []
     assert [mark for mark in MARKS.values() if f"| `{mark}` |" not in page] == []
     named = [measure.header for measure in METRICS.values()] + list(METRICS)

@@ -9,6 +9,9 @@ GPU = """\
 (Worker_TP1 pid=72) INFO 07-01 10:00:02 [default_loader.py:384] Loading weights took 12.90 seconds
 (Worker_TP0 pid=71) INFO 07-01 10:00:02 [runner.py:48] Model loading took 3.22 GiB memory and 13.512345 seconds
 (Worker_TP0 pid=71) INFO 07-01 10:00:30 [monitor.py:35] torch.compile took 25.17 s in total
+(Worker_TP0 pid=71) INFO 07-01 10:00:30 [decorators.py:319] [backbone] Directly load AOT compilation from path /x
+(Worker_TP1 pid=72) INFO 07-01 10:00:30 [decorators.py:319] [backbone] Directly load AOT compilation from path /x
+(Worker_TP0 pid=71) INFO 07-01 10:00:30 [monitor.py:91] [backbone] Initial profiling/warmup run took 0.31 s
 (Worker_TP0 pid=71) INFO 07-01 10:00:31 [gpu_worker.py:436] Available KV cache memory: 48.25 GiB
 (EngineCore pid=70) INFO 07-01 10:00:31 [utils.py:13] GPU KV cache size: 451,712 tokens
 (Worker_TP0 pid=71) INFO 07-01 10:00:52 [runner.py:51] Graph capturing finished in 21 secs, took 0.60 GiB
@@ -28,6 +31,8 @@ def test_a_gpu_s_start_up_is_read_and_the_slowest_worker_counts() -> None:
         "model_memory_gib": 3.22,
         "model_load_s": 13.512345,
         "compile_s": 25.17,
+        "compile_cache_loads": 2.0,
+        "profile_run_s": 0.31,
         "graph_capture_s": 21.0,
         "graph_capture_gib": 0.60,
         "engine_init_s": 50.31,
@@ -38,6 +43,20 @@ def test_a_gpu_s_start_up_is_read_and_the_slowest_worker_counts() -> None:
 
 def test_a_cpu_s_start_up_is_read() -> None:
     assert read_log(CPU) == {"weights_load_s": 0.11, "engine_init_s": 1.50, "kv_cache_tokens": 2097152.0}
+
+
+COMPILED = """\
+(MainProcess pid=1) INFO 11-20 09:34:49 [base_loader.py:82] Initializing model took 0.149611 seconds
+(MainProcess pid=1) INFO 11-20 23:59:50 [cpu_model_runner.py:87] Warming up model for the compilation...
+(MainProcess pid=1) INFO 11-21 00:00:13 [decorators.py:743] [backbone] saved AOT compiled function to /x
+(MainProcess pid=1) INFO 11-21 00:00:14 [cpu_model_runner.py:91] Warming up done.
+"""
+
+
+def test_a_cpu_s_compilation_is_read_from_the_times_of_its_two_lines() -> None:
+    assert read_log(COMPILED) == {"model_build_s": 0.149611, "compile_s": 24.0}
+    other = COMPILED.replace("pid=1", "pid=2").replace("00:00:14", "00:00:19")
+    assert read_log(COMPILED + other)["compile_s"] == 29.0
 
 
 def test_a_log_that_says_nothing_gives_nothing() -> None:

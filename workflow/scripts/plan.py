@@ -1,4 +1,4 @@
-"""Prints the matrix that a plan file selects: done, failed, missing, skipped and why, and the time that is left."""
+"""Prints what a plan file selects: done, failed, missing, skipped and why, time left, and best iterations."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rollout_bench.analysis.collection import collect
 from rollout_bench.errors import UserError, run_command
 from rollout_bench.plan.planfile import PlanFile, read_plan
 from rollout_bench.records.store import failure_path, read_failure, record_path
+from rollout_bench.reporting.advice import iteration_lines
 
 
 def main() -> int:
@@ -88,6 +89,8 @@ def show(plan: PlanFile, results: Path) -> None:
             f"launches: auto: those that are wanted by what is measured so far, until each interval is within"
             f" {100 * wanted.half_width:g} %: {wanted.min_launches} to {wanted.max_launches} of each"
         )
+    for line in iteration_lines(plan, results):
+        console.print(escape(line))
     missing = len(plan.launches) - done_total
     console.print(
         f"{done_total} of {len(plan.launches)} launches done, {missing} to run,"

@@ -18,13 +18,15 @@ from pathlib import Path
 # ruff: noqa: E402 (a Ctrl-C during the imports below ends the command without a traceback)
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
+from rollout_bench.engines.compile_caches import with_compile_caches
 from rollout_bench.engines.environment import version
 from rollout_bench.engines.events import Job
 from rollout_bench.engines.failures import Cause
-from rollout_bench.engines.model_folder import is_local, missing
+from rollout_bench.engines.model_folder import NO_WEIGHTS_NEEDED, is_local, missing
 from rollout_bench.engines.offline import Measurement, clock
 from rollout_bench.engines.processes import die_with_parent
 from rollout_bench.engines.progress import Progress, say
+from rollout_bench.engines.read_ahead import ReadAhead, next_weights
 from rollout_bench.engines.supervisor import Interrupted, Launch, LaunchFailed, signals_as_descriptor
 from rollout_bench.engines.surroundings import Surroundings
 from rollout_bench.errors import UserError, run_command
@@ -65,8 +67,9 @@ def parse_arguments() -> argparse.Namespace:
         "--progress",
         type=Path,
         metavar="FILE",
-        help="all launches of the plan, for the progress lines: "
-        '{"launches": [{"record": PATH, "expected_s": SECONDS}, ...]}',
+        help="all launches of the plan, for the progress lines, and their weights, to read the next launch's ahead: "
+        '{"launches": [{"record": PATH, "expected_s": SECONDS}, ...], '
+        '"experiments": [{"experiment": NAME, "weights": FOLDER}, ...]}',
     )
     parser.add_argument(
         "--die-with-parent",
@@ -108,7 +111,7 @@ def engine_environment(spec: Spec, model: str) -> dict[str, str]:
         environment["VLLM_TARGET_DEVICE"] = "cpu"
     if is_local(model):
         environment["HF_HUB_OFFLINE"] = "1"
-    return {**environment, **spec.engine.environment}
+    return with_compile_caches({**environment, **spec.engine.environment}, spec, version("torch"))
 
 
 def check_before_start(spec: Spec, model: str) -> Cause | None:
@@ -144,8 +147,14 @@ def measure(arguments: argparse.Namespace, spec: Spec, signals: int) -> None:
         signals=signals,
     )
     surroundings = Surroundings(spec.platform, launch.environment, launch.processes)
-    measurement = Measurement(spec, arguments.launch, progress, surroundings)
-    launch.run(measurement.take)
+    reads_weights = spec.engine.args.get("load_format") not in NO_WEIGHTS_NEEDED
+    coming = next_weights(arguments.progress, arguments.out, model)
+    read_ahead = ReadAhead(coming, arguments.log if reads_weights else None)
+    measurement = Measurement(spec, arguments.launch, progress, surroundings, read_ahead)
+    try:
+        launch.run(measurement.take)
+    finally:
+        read_ahead.stop()
     record, sequences = measurement.record(arguments.log.read_text(errors="replace"), arguments.out)
     write_record(arguments.out, record, sequences)
 

@@ -40,10 +40,12 @@ def main() -> int:
     # First: what changes while the records are read makes the summary stale instead of wrong for good.
     state = summary_state(results, plan)
     collection = collect(results, plan)
-    # Not at the top: --help and errors in the records need not wait for pandas.
+    # Not at the top: --help and errors in the records need not wait for numpy and pandas.
+    from rollout_bench.analysis.sequences import pool_sequences
     from rollout_bench.reporting.summary import summarise
 
-    summary = summarise(collection, figures=arguments.figures)
+    sequences = pool_sequences(results, collection)
+    summary = summarise(collection, sequences, figures=arguments.figures)
     out: Path = arguments.out or results
     contents = {
         "summary.md": summary.markdown,

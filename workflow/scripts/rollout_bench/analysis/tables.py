@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
 from rollout_bench.analysis.comparison import Comparison
+from rollout_bench.analysis.cost_means import COST_COLUMNS, cost_line
+from rollout_bench.analysis.latencies import LATENCY_COLUMNS, Distribution, latency_line
 from rollout_bench.analysis.launches import LaunchMeasures
 from rollout_bench.analysis.rows import Row
 from rollout_bench.analysis.statistics import cv_percent, mean, pooled_cv_percent
@@ -45,6 +47,8 @@ COLUMNS: dict[str, str] = {
     "kv_cache_sequences": "Int64",
     "workload_sequences": "Int64",
     "weights_bytes": "Int64",
+    **COST_COLUMNS,
+    **LATENCY_COLUMNS,
     "flags": "string",
 }
 """Columns of the table in order, with their types; the same names head summary.csv.
@@ -57,8 +61,11 @@ MAIN_METRIC = "output_tokens_per_s"
 """The metric whose comparison needs no prefix."""
 
 
-def table(rows: Sequence[Row]) -> pd.DataFrame:
-    """One line per row, in order, with `COLUMNS`; a number that does not exist is missing, never zero."""
+def table(rows: Sequence[Row], latencies: Sequence[Mapping[str, Distribution]] = ()) -> pd.DataFrame:
+    """One line per row, in order, with `COLUMNS`; a number that does not exist is missing, never zero.
+
+    `latencies` has the distributions of each row's sequences by measure; empty where the sequences were not read.
+    """
     others = {
         f"{metric}_{column}": COLUMNS[column]
         for metric in dict.fromkeys(metric for row in rows for metric in row.comparisons)
@@ -66,7 +73,10 @@ def table(rows: Sequence[Row]) -> pd.DataFrame:
         if metric != MAIN_METRIC
     }
     columns = COLUMNS | others
-    return pd.DataFrame([_line(row) for row in rows], columns=list(columns)).astype(columns)
+    lines = [_line(row) for row in rows]
+    for line, found in zip(lines, latencies, strict=False):
+        line |= latency_line(found)
+    return pd.DataFrame(lines, columns=list(columns)).astype(columns)
 
 
 def flag_texts(row: Row) -> list[str]:
@@ -102,7 +112,7 @@ def _line(row: Row) -> dict[str, object]:
         "launches_invalid": sum(not launch.valid for launch in row.launches),
         "flags": "; ".join(flag_texts(row)) or None,
         **compared,
-        **(_measured(row) if row.launches else {}),
+        **(_measured(row) | cost_line(row) if row.launches else {}),
     }
 
 

@@ -32,14 +32,14 @@ def batch_flags(spec: Spec, rows: Sequence[SequenceRow], engine: EngineFacts) ->
 
     Args:
         spec: what was asked; a `max_num_seqs` below the batch is asked for and no doubt.
-        rows: the sequences of all iterations.
+        rows: the sequences of the iterations that count.
         engine: what the engine said of its KV cache and its limits.
     """
     workload = spec.workload
     sequences = workload.prompts * workload.samples_per_prompt
     asked = min(sequences, engine.resolved.get("max_num_seqs") or sequences)
     counted: dict[int, int] = {}
-    for index in range(spec.measuring.warmup_iterations, spec.measuring.warmup_iterations + spec.measuring.iterations):
+    for index in sorted({row.iteration for row in rows}):
         found = most_at_once([row for row in rows if row.iteration == index])
         if found:
             counted[index] = found

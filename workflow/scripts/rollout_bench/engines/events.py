@@ -56,6 +56,14 @@ class IterationDone(Strict):
     flags: list[Flag]
 
 
+class WarmupExtended(Strict):
+    """The first of the iterations that counted so far belong to the warm-up; as many more are to come."""
+
+    event: Literal["warmup"] = "warmup"
+    more: int = Field(description="How many.")
+    sentence: str = Field(description="The evidence.")
+
+
 class Failed(Strict):
     """The engine process gave up."""
 
@@ -69,7 +77,7 @@ class Done(Strict):
     event: Literal["done"] = "done"
 
 
-Event = PhaseBegins | Ready | IterationBegins | IterationDone | Failed | Done
+Event = PhaseBegins | Ready | IterationBegins | IterationDone | WarmupExtended | Failed | Done
 _EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
 
 

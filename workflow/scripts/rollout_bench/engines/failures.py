@@ -36,7 +36,7 @@ KNOWN_CAUSES = (
         r"No space left on device|Disk quota exceeded",
         "disk_full",
         "a file system is full",
-        "free some space (also in the temporary folder and in ~/.cache/vllm), then run the same command again",
+        "free some space (also in the temporary folder and in ~/.cache/rollout-bench), then run the same command again",
     ),
     KnownCause(
         r"No available memory for (?:the )?cache blocks|on kv cache allocation is less than requested memory for kv",

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from rollout_bench.engines.concurrency import batch_flags
-from rollout_bench.engines.events import Done, Event, IterationBegins, IterationDone, PhaseBegins, Ready
+from rollout_bench.engines.events import (
+    Done,
+    Event,
+    IterationBegins,
+    IterationDone,
+    PhaseBegins,
+    Ready,
+    WarmupExtended,
+)
 from rollout_bench.engines.fallbacks import fallback_flags
 from rollout_bench.engines.interference import device_flags, host_flags
 from rollout_bench.engines.log_reader import read_log
 from rollout_bench.engines.progress import Progress
+from rollout_bench.engines.read_ahead import ReadAhead
 from rollout_bench.engines.steadiness import judge
 from rollout_bench.engines.surroundings import Surroundings
 from rollout_bench.plan.spec import Spec
@@ -31,26 +41,37 @@ class Measurement:
         launch: index of the launch.
         progress: is told of every phase and iteration.
         surroundings: reads host and devices around every iteration.
+        read_ahead: reads the next launch's weights while this one's engine starts.
     """
 
-    def __init__(self, spec: Spec, launch: int, progress: Progress, surroundings: Surroundings) -> None:
+    def __init__(
+        self, spec: Spec, launch: int, progress: Progress, surroundings: Surroundings, read_ahead: ReadAhead
+    ) -> None:
         self._spec = spec
         self._launch = launch
         self._progress = progress
         self._surroundings = surroundings
+        self._read_ahead = read_ahead
         self._started_at = clock()
         self._began = time.monotonic()
+        self._process_s: float | None = None
         self._wall_s = 0.0
         self._ready: Ready | None = None
         self._iterations: list[Iteration] = []
         self._sequences: list[SequenceRow] = []
         self._flags: list[Flag] = []
+        self._extensions: list[WarmupExtended] = []
 
     def take(self, event: Event) -> None:
         """Takes one event."""
         if isinstance(event, PhaseBegins):
+            if event.phase == "importing":
+                self._process_s = time.monotonic() - self._began
+            elif event.phase == "initializing":
+                self._read_ahead.start()
             self._progress.phase(event.phase)
         elif isinstance(event, Ready):
+            self._read_ahead.stop()  # before any iteration, warm-up included
             self._ready = event
             self._flags += event.flags
             self._surroundings.ready(event.environment.device_count)
@@ -61,6 +82,8 @@ class Measurement:
             self._sequences += event.sequences
             self._flags += event.flags
             self._progress.iteration(event.iteration)
+        elif isinstance(event, WarmupExtended):
+            self._extend_warmup(event)
         elif isinstance(event, Done):
             self._wall_s = time.monotonic() - self._began
 
@@ -82,21 +105,57 @@ class Measurement:
             spec=self._spec,
             environment=self._ready.environment,
             engine=facts,
-            startup=Startup(import_s=self._ready.import_s, init_s=self._ready.init_s, reported=reported),
+            startup=Startup(
+                process_s=self._process_s,
+                import_s=self._ready.import_s,
+                init_s=self._ready.init_s,
+                read_ahead_bytes=self._read_ahead.bytes_read,
+                reported=reported,
+            ),
             iterations=self._iterations,
             validity=[*self._flags, *self._doubts(facts, log)],
             sequences_file=sequences_path(path).name,
         )
         return record, self._sequences
 
+    def _extend_warmup(self, event: WarmupExtended) -> None:
+        """The first iterations that counted so far no longer do."""
+        counted = [position for position, iteration in enumerate(self._iterations) if not iteration.warmup]
+        for position in counted[: event.more]:
+            self._iterations[position] = self._iterations[position].model_copy(update={"warmup": True})
+        self._extensions.append(event)
+        self._progress.warmup_extended(event.more)
+
     def _doubts(self, facts: EngineFacts, log: str) -> list[Flag]:
         """Flags that only the whole launch can raise."""
         measured = [iteration for iteration in self._iterations if not iteration.warmup]
-        unsteady = judge([iteration.elapsed_s for iteration in measured])
+        counted = {iteration.index for iteration in measured}
         return [
-            *batch_flags(self._spec, self._sequences, facts),
+            *batch_flags(self._spec, [row for row in self._sequences if row.iteration in counted], facts),
             *host_flags(self._spec.platform, measured),
             *device_flags(measured),
-            *([Flag(code=unsteady.code, severity="warning", sentence=unsteady.sentence)] if unsteady else []),
+            *warmup_flags(self._extensions),
+            *steadiness_flags([iteration.elapsed_s for iteration in measured]),
             *fallback_flags(log),
         ]
+
+
+def warmup_flags(extensions: Sequence[WarmupExtended]) -> list[Flag]:
+    """A flag where the warm-up took longer than planned: what was seen each time, and what was done."""
+    if not extensions:
+        return []
+    more = sum(event.more for event in extensions)
+    did = f"{more} more count as warm-up and as many were measured in addition."
+    sentence = " ".join([*(event.sentence for event in extensions), did])
+    return [Flag(code="warmup_extended", severity="warning", sentence=sentence)]
+
+
+def steadiness_flags(elapsed_s: Sequence[float]) -> list[Flag]:
+    """A flag where the iterations that count [n], in seconds, are not steady, whatever was added to the warm-up."""
+    doubt = judge(elapsed_s)
+    if doubt is None:
+        return []
+    sentence = doubt.sentence
+    if doubt.more:
+        sentence += f" It would take {doubt.more} more of warm-up; the launch was not lengthened any further."
+    return [Flag(code=doubt.code, severity="warning", sentence=sentence)]

@@ -21,10 +21,12 @@ from rollout_bench.engines.events import (
     Job,
     PhaseBegins,
     Ready,
+    WarmupExtended,
     send,
 )
 from rollout_bench.engines.processes import die_with_parent
 from rollout_bench.engines.proof import prefix_cache_flags, quant_flags, token_flags
+from rollout_bench.engines.series import Series
 from rollout_bench.records.record import Flag
 
 
@@ -67,7 +69,9 @@ def measure(job: Job, descriptor: int, orders: IO[bytes]) -> None:
     )
     logging.getLogger("vllm").setLevel(logging.WARNING)  # no logging inside the timed region
     warmup = spec.measuring.warmup_iterations
-    for index in range(warmup + spec.measuring.iterations):
+    series = Series(spec.measuring)
+    while not series.complete:
+        index = series.index
         if index in (0, warmup):
             tell(PhaseBegins(phase="warmup" if index < warmup else "measuring"))
         iteration, rows, counters = engine.iterate(job.launch, index, wait)
@@ -78,6 +82,9 @@ def measure(job: Job, descriptor: int, orders: IO[bytes]) -> None:
             )
             flags.append(Flag(code="preemptions", severity="warning", sentence=sentence))
         tell(IterationDone(iteration=iteration, sequences=rows, flags=flags))
+        slow = series.take(iteration.elapsed_s)
+        if slow is not None:
+            tell(WarmupExtended(more=slow.more, sentence=slow.sentence))
     tell(Done())
 
 

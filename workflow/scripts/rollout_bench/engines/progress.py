@@ -39,6 +39,10 @@ class Progress:
     plan: Path | None
     _began: float = field(default_factory=time.monotonic)
     _durations: list[float] = field(default_factory=list)
+    _warmup: int = 0
+
+    def __post_init__(self) -> None:
+        self._warmup = self.spec.measuring.warmup_iterations
 
     def phase(self, name: str) -> None:
         """Says that the launch came to a new phase."""
@@ -47,12 +51,16 @@ class Progress:
     def iteration(self, done: Iteration) -> None:
         """Says that an iteration is over."""
         self._durations.append(done.elapsed_s)
-        measuring = self.spec.measuring
-        number, total = done.index + 1, measuring.iterations
-        what = f"warm-up {number}/{measuring.warmup_iterations}"
+        number = done.index + 1
+        what = f"warm-up {number}/{self._warmup}"
         if not done.warmup:
-            what = f"iteration {number - measuring.warmup_iterations}/{total}"
+            what = f"iteration {number - self._warmup}/{self.spec.measuring.iterations}"
         self._say(f"{what}, {rate(done.output_tokens / done.elapsed_s)} tok/s")
+
+    def warmup_extended(self, more: int) -> None:
+        """Says that so many of the iterations that counted were warm-up after all."""
+        self._warmup += more
+        self._say(f"warm-up was too short, {more} more to run")
 
     def _say(self, what: str) -> None:
         spec = self.spec
@@ -78,7 +86,7 @@ class Progress:
 
     def _own_left_s(self, expected_s: float | None) -> float | None:
         """Seconds that this launch has left; None while neither it nor the plan says."""
-        total = self.spec.measuring.warmup_iterations + self.spec.measuring.iterations
+        total = self._warmup + self.spec.measuring.iterations
         if self._durations:
             return (total - len(self._durations)) * self._durations[-1]
         if expected_s is None:

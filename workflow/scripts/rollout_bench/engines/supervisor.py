@@ -88,12 +88,6 @@ def signals_as_descriptor() -> Iterator[int]:
         os.close(writing)
 
 
-def with_temporary_folder(environment: dict[str, str], folder: Path) -> dict[str, str]:
-    """`environment` with `folder` for the engine's sockets and rendezvous files; compile caches stay outside it."""
-    caches = Path(tempfile.gettempdir()) / f"rollout-bench-torchinductor-{os.getuid()}"
-    return {"TORCHINDUCTOR_CACHE_DIR": str(caches), **environment, "TMPDIR": str(folder)}
-
-
 @dataclass
 class Launch:
     """One run of the engine process.
@@ -137,7 +131,7 @@ class Launch:
         """
         self._oom_kills_before = _oom_kills()
         folder = Path(tempfile.mkdtemp(prefix="rollout-bench-"))
-        self.environment = with_temporary_folder(self.environment, folder)
+        self.environment = {**self.environment, "TMPDIR": str(folder)}  # for the engine's sockets and rendezvous files
         with self.log.open("wb") as log:
             try:
                 guardian = Guardian(log, self.environment, folder)

@@ -15,8 +15,8 @@ from rollout_bench.plan.comparing import ComparisonSettings, Precision
 from rollout_bench.plan.spec import Strict
 
 PLAN_SCHEMA_VERSION: Literal[3] = 3
-"""Raised when a field of the plan file is added, removed or changes its meaning. 1 had no `comparison`, 2 no
-`precision`."""
+"""Raised when a field of the plan file is added, removed or changes its meaning. 1 had no `comparison`, 2 neither
+`precision` nor `weights`."""
 
 
 class PlannedLaunch(Strict):
@@ -38,6 +38,9 @@ class PlannedExperiment(Strict):
     workload: str = Field(description="The workload's name in the config.")
     launches: int = Field(
         description="Launches that are wanted, at most where precision is set: indices 0 to launches - 1."
+    )
+    weights: str | None = Field(
+        None, description="Folder of the weights that a launch reads. Null for hub models and dummy weights."
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from rollout_bench.engines.model_folder import NO_WEIGHTS_NEEDED, is_local
 from rollout_bench.errors import UserError
 from rollout_bench.files import write_json
 from rollout_bench.plan.config import Config
@@ -92,6 +93,7 @@ class Schedule:
                 quant=e.spec.quant.name,
                 workload=e.spec.workload.name,
                 launches=self.config.most_launches,
+                weights=_weights_folder(e),
             )
             for e in self.matrix.experiments
         ]
@@ -104,10 +106,9 @@ class Schedule:
     def plan_file(self, *, estimate: bool = True) -> PlanFile:
         """The plan as it is put on disk; `estimate` reads earlier records to say how long launches take."""
         expected = self._expected_s() if estimate else {}
-        experiments = self.experiments
         precision = self.config.precision if self.config.launches == "auto" else None
         selected = {
-            "experiments": [e.model_dump() for e in experiments],
+            "experiments": [e.model_dump(exclude={"weights"}) for e in self.experiments],
             "skipped": [s.model_dump() for s in self.matrix.skipped],
             "baseline": self.config.baseline,
             "comparison": self.config.comparison.model_dump(),
@@ -120,7 +121,7 @@ class Schedule:
             baseline=self.baseline,
             comparison=self.config.comparison,
             precision=precision,
-            experiments=experiments,
+            experiments=self.experiments,
             skipped=self.matrix.skipped,
             launches=[
                 PlannedLaunch(record=x.record, expected_s=expected.get(x.experiment.name, 0.0)) for x in self.launches
@@ -139,6 +140,12 @@ class Schedule:
                     continue  # the summary tells of it; here it is only an estimate less
         usual = statistics.mean(known.values()) if known else FIRST_GUESS_S[self.matrix.platform]
         return {e.name: round(known.get(e.name, usual), 1) for e in self.matrix.experiments}
+
+
+def _weights_folder(experiment: Experiment) -> str | None:
+    """The folder that a launch reads its weights from; None where it reads none, or has them from a hub."""
+    dummy = experiment.spec.engine.args.get("load_format") in NO_WEIGHTS_NEEDED
+    return None if dummy or not is_local(experiment.model_path) else experiment.model_path
 
 
 def schedule(config: Config, matrix: Matrix) -> Schedule:

@@ -110,7 +110,7 @@ class EngineSpec(Strict):
 class MeasuringSpec(Strict):
     """What one launch does."""
 
-    warmup_iterations: int = Field(description="Iterations that are recorded and never counted.")
+    warmup_iterations: int = Field(description="Iterations that are recorded and never counted, at least.")
     iterations: int = Field(description="Iterations that count.")
 
 

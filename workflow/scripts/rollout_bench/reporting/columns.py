@@ -14,7 +14,7 @@ from rollout_bench.reporting.numbers import MISSING, count, number, percent, pla
 
 Line = dict[str, Any]
 """One line of the table (`analysis.tables.COLUMNS`), missing numbers as None; plus, by metric, `comparisons` and
-`footnotes` (a number or None)."""
+`footnotes` (a number or None), and, by measure, `distributions` of its sequences."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from rollout_bench.analysis.experiments import Collection
 from rollout_bench.analysis.rows import Row
 from rollout_bench.reporting.columns import ENGINE, FLAGS, THROUGHPUT, speedup_columns
+from rollout_bench.reporting.cost_columns import COST
+from rollout_bench.reporting.latency_columns import latency_columns
 from rollout_bench.reporting.machines import machine_lines
 from rollout_bench.reporting.numbers import sentence, several
 from rollout_bench.reporting.verdicts import verdict_notes
@@ -41,9 +43,13 @@ def completeness(collection: Collection) -> str:
     return f"INCOMPLETE: {text}."
 
 
-def notes(collection: Collection, rows: Sequence[Row], footnotes: Sequence[str]) -> list[Section]:
-    """The sections below the tables, without those that have nothing to say."""
-    columns = (*THROUGHPUT, *speedup_columns(collection.comparison), *ENGINE, FLAGS)
+def notes(
+    collection: Collection, rows: Sequence[Row], footnotes: Sequence[str], percentiles: Sequence[str] = ()
+) -> list[Section]:
+    """The sections below the tables, without those that have nothing to say; `percentiles` are the items of one."""
+    columns = (*THROUGHPUT, *speedup_columns(collection.comparison), *ENGINE, *COST, FLAGS)
+    if percentiles:
+        columns += latency_columns("e2el_s")
     definitions = [f"{column.header}: {column.definition}" for column in columns]
     sections = [
         Section("No verdict", tuple(footnotes)),
@@ -54,6 +60,7 @@ def notes(collection: Collection, rows: Sequence[Row], footnotes: Sequence[str])
         Section("Left out", tuple(_left_out(collection, rows))),
         Section("Measured with", tuple(machine_lines(collection.experiments))),
         Section("Verdicts", verdict_notes(rows, collection.comparison, collection.precision)),
+        Section("Percentiles", tuple(percentiles)),
         Section("Definitions", tuple(definitions)),
     ]
     return [section for section in sections if section.items]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rollout_bench.analysis.experiments import Collection
+from rollout_bench.analysis.latencies import distributions
 from rollout_bench.analysis.rows import rows_of
+from rollout_bench.analysis.sequences import PooledSequences
 from rollout_bench.analysis.tables import table
+from rollout_bench.reporting.latency_notes import percentile_notes
 from rollout_bench.reporting.markdown import markdown
 from rollout_bench.reporting.notes import completeness, notes
 from rollout_bench.reporting.page import page
@@ -25,13 +29,20 @@ class Summary:
     text: str
 
 
-def summarise(collection: Collection, figures: bool = False) -> Summary:
-    """Makes the summary of `collection`; with links to its figures in the Markdown if `figures`."""
+def summarise(collection: Collection, sequences: Sequence[PooledSequences] = (), *, figures: bool = False) -> Summary:
+    """Makes the summary of `collection`.
+
+    Args:
+        collection: the launches.
+        sequences: of each experiment in its order; without them there are no percentiles.
+        figures: link to the figures in the Markdown.
+    """
     rows = rows_of(collection)
-    frame = table(rows)
+    found = [distributions(pooled) for pooled in sequences]
+    frame = table(rows, found)
     status = completeness(collection)
-    tables = views(frame, rows, collection.comparison)
-    sections = notes(collection, rows, tables.footnotes)
+    tables = views(frame, rows, collection.comparison, found)
+    sections = notes(collection, rows, tables.footnotes, percentile_notes(rows, sequences, found))
     return Summary(
         status=status,
         markdown=markdown(status, tables, sections, figures),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
+from rollout_bench.analysis.latencies import Distribution
 from rollout_bench.analysis.rows import Row
 from rollout_bench.plan.comparing import ComparisonSettings
 from rollout_bench.reporting.columns import (
@@ -20,6 +21,8 @@ from rollout_bench.reporting.columns import (
     Line,
     speedup_columns,
 )
+from rollout_bench.reporting.cost_columns import COST
+from rollout_bench.reporting.latency_columns import TITLES, latency_columns
 
 
 @dataclass(frozen=True)
@@ -39,18 +42,25 @@ class Views:
     footnotes: tuple[str, ...]
 
 
-def views(frame: pd.DataFrame, rows: Sequence[Row], settings: ComparisonSettings) -> Views:
-    """Two tables, throughput and engine, for each mode and platform in `frame`, which has a line per row.
+def views(
+    frame: pd.DataFrame,
+    rows: Sequence[Row],
+    settings: ComparisonSettings,
+    latencies: Sequence[Mapping[str, Distribution]] = (),
+) -> Views:
+    """The tables for each mode and platform in `frame`, which has a line per row.
 
-    A model or workload that is the same in all lines of a table stands in its title instead, and
-    flags have a column only where there are some.
+    Throughput, engine, what a launch costs, and one for each measure that some row of `latencies` has. A model or
+    workload that is the same in all lines of a table stands in its title instead, and flags have a column only where
+    there are some.
     """
     lines: list[Line] = [
         {str(field): None if pd.isna(value) else value for field, value in line.items()}
         for line in frame.astype(object).to_dict("records")
     ]
     footnotes: dict[str, int] = {}
-    for line, row in zip(lines, rows, strict=True):
+    for place, (line, row) in enumerate(zip(lines, rows, strict=True)):
+        line["distributions"] = latencies[place] if latencies else {}
         reasons = {metric: comparison.reason for metric, comparison in row.comparisons.items()}
         line["comparisons"] = row.comparisons
         line["footnotes"] = {
@@ -60,11 +70,11 @@ def views(frame: pd.DataFrame, rows: Sequence[Row], settings: ComparisonSettings
     tables: list[View] = []
     for mode, platform in dict.fromkeys((line["mode"], line["platform"]) for line in lines):
         group = [line for line in lines if (line["mode"], line["platform"]) == (mode, platform)]
-        tables += _pair(f"{mode}, {platform}", group, speedup_columns(settings))
+        tables += _tables(f"{mode}, {platform}", group, speedup_columns(settings))
     return Views(tuple(tables), tuple(f"[{number}] {reason}." for reason, number in footnotes.items()))
 
 
-def _pair(title: str, lines: Sequence[Line], speedups: tuple[Column, ...]) -> list[View]:
+def _tables(title: str, lines: Sequence[Line], speedups: tuple[Column, ...]) -> list[View]:
     names: list[Column] = []
     for column in (MODEL, WORKLOAD):
         values = {column.cell(line) for line in lines}
@@ -76,6 +86,12 @@ def _pair(title: str, lines: Sequence[Line], speedups: tuple[Column, ...]) -> li
     return [
         _view(f"Throughput: {title}", (*names, QUANT, *THROUGHPUT, *speedups, *flags), lines),
         _view(f"Rates, start-up and memory: {title}", (*names, QUANT, *ENGINE), lines),
+        _view(f"What a launch costs: {title}", (*names, QUANT, *COST), lines),
+        *(
+            _view(f"{heading}: {title}", (*names, QUANT, *latency_columns(measure)), lines)
+            for measure, heading in TITLES.items()
+            if any(measure in line["distributions"] for line in lines)
+        ),
     ]
 
 

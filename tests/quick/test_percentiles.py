@@ -1,0 +1,122 @@
+"""Percentiles that can be claimed: against the rule that defines them, by property, and by simulation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from rollout_bench.analysis.latencies import PERCENTILES, claimable, distribution, more_for
+from rollout_bench.analysis.percentiles import interval_ranks, percentile_interval, samples_needed
+
+SHARES = st.floats(0.5, 0.995)
+CONFIDENCES = st.floats(0.8, 0.999)
+VALUES = st.floats(-1e6, 1e6)
+TRIALS = 4_000
+
+
+@pytest.mark.parametrize(("percentile", "samples"), [(50, 11), (90, 64), (95, 130), (97, 219), (99, 662)])
+def test_a_percentile_takes_as_many_samples_as_early_stopping_asks(percentile: int, samples: int) -> None:
+    assert samples_needed(percentile / 100) == samples
+    assert percentile in claimable(samples)
+    assert percentile not in claimable(samples - 1)
+    assert (more_for(percentile, samples - 1), more_for(percentile, samples)) == (1, 0)
+
+
+@settings(deadline=None)
+@given(SHARES, CONFIDENCES)
+def test_the_samples_needed_are_the_fewest_that_do(p: float, confidence: float) -> None:
+    n = samples_needed(p, confidence)
+    assert stats.binom.cdf(1, n, 1 - p) <= 1 - confidence < stats.binom.cdf(1, n - 1, 1 - p)
+
+
+@settings(deadline=None)
+@given(SHARES, CONFIDENCES)
+def test_a_higher_percentile_or_confidence_never_takes_fewer(p: float, confidence: float) -> None:
+    here = samples_needed(p, confidence)
+    assert samples_needed(min(p + 0.004, 0.999), confidence) >= here
+    assert samples_needed(p, confidence + (1 - confidence) / 2) >= here
+
+
+@settings(deadline=None)
+@given(SHARES, CONFIDENCES, st.integers(0, 3000))
+def test_the_ranks_hold_the_confidence_and_no_narrower_ones_do_on_either_side(
+    p: float, confidence: float, more: int
+) -> None:
+    n = samples_needed(p, confidence) + more
+    low, high = interval_ranks(n, p, confidence)
+    tail = (1 - confidence) / 2
+    assert 1 <= low <= np.ceil(n * p) <= high <= n
+    assert stats.binom.cdf(low - 1, n, p) <= tail + 1e-12
+    assert stats.binom.sf(high - 1, n, p) <= tail + 1e-12
+    assert stats.binom.cdf(low, n, p) >= tail - 1e-12
+    assert high == 1 or stats.binom.sf(high - 2, n, p) >= tail - 1e-12
+
+
+@settings(deadline=None)
+@given(st.lists(VALUES, min_size=130, max_size=200), st.sampled_from([0.5, 0.9, 0.95]), st.randoms())
+def test_the_interval_encloses_an_estimate_that_is_a_value_of_the_sample(
+    values: list[float], p: float, random: object
+) -> None:
+    found = percentile_interval(values, p)
+    assert found.low <= found.estimate <= found.high
+    assert found.estimate == np.quantile(values, p, method="inverted_cdf")
+    assert {float(found.low), float(found.high)} <= set(values)
+    random.shuffle(shuffled := list(values))  # type: ignore[attr-defined]
+    assert vars(percentile_interval(shuffled, p)) == vars(found)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32), st.integers(662, 2000), st.sampled_from([5, 1_000_000]))
+def test_percentiles_rise(seed: int, samples: int, different: int) -> None:
+    values = np.random.default_rng(seed).integers(different, size=samples).astype(float)
+    claimed = [distribution(values).claimed[p] for p in PERCENTILES]
+    for part in ("value", "low", "high"):
+        assert sorted(getattr(one, part) for one in claimed) == [getattr(one, part) for one in claimed]
+
+
+@pytest.mark.parametrize("p", [0.5, 0.9, 0.95, 0.97, 0.99])
+@pytest.mark.parametrize("more", [0, 100])
+@pytest.mark.parametrize("kind", ["lognormal", "ties"])
+def test_intervals_cover_a_known_percentile_as_often_as_they_promise(p: float, more: int, kind: str) -> None:
+    rng = np.random.default_rng(7)
+    n = samples_needed(p) + more
+    values = rng.lognormal(size=(TRIALS, n)) if kind == "lognormal" else rng.poisson(40, size=(TRIALS, n)) * 1.0
+    truth = stats.lognorm.ppf(p, 1) if kind == "lognormal" else stats.poisson.ppf(p, 40)
+    found = percentile_interval(values, p)
+    hits = int(((found.low <= truth) & (truth <= found.high)).sum())
+    assert stats.binomtest(hits, TRIALS, 0.99, alternative="less").pvalue > 1e-4
+
+
+@pytest.mark.parametrize("p", [0.5, 0.9, 0.99])
+def test_what_can_be_claimed_is_not_below_the_truth_at_the_least_sample(p: float) -> None:
+    values = np.sort(np.random.default_rng(3).exponential(size=(TRIALS, samples_needed(p))), axis=-1)
+    missed = int((values[:, -2] < stats.expon.ppf(p)).sum())
+    assert stats.binomtest(missed, TRIALS, 0.01, alternative="greater").pvalue > 1e-4
+
+
+@pytest.mark.parametrize("p", [0.0, 0.49, 1.0, 1.5, float("nan")])
+def test_what_is_no_upper_percentile_is_an_error(p: float) -> None:
+    with pytest.raises(ValueError, match="no share"):
+        samples_needed(p)
+
+
+@pytest.mark.parametrize("confidence", [0.0, 0.5, 1.0, float("nan")])
+def test_what_is_no_confidence_is_an_error(confidence: float) -> None:
+    with pytest.raises(ValueError, match="no confidence"):
+        samples_needed(0.9, confidence)
+
+
+def test_too_few_values_or_one_that_is_not_finite_is_an_error() -> None:
+    with pytest.raises(ValueError, match="63 values cannot claim the percentile 90"):
+        percentile_interval(np.arange(63), 0.9)
+    with pytest.raises(ValueError, match="finite"):
+        percentile_interval([*range(20), np.nan], 0.5)
+    with pytest.raises(ValueError, match="axis"):
+        percentile_interval(1.0, 0.5)
+
+
+def test_the_rank_of_the_estimate_does_not_suffer_from_rounding() -> None:
+    assert percentile_interval(np.arange(1, 101), 0.55).estimate == 55  # 100 x 0.55 is 55.00000000000001

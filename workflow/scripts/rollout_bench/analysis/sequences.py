@@ -1,0 +1,85 @@
+"""Reads the side files of an experiment's launches and pools what they tell of single sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rollout_bench.analysis.experiments import Collection, Experiment
+from rollout_bench.records.record import Record, SequenceRow
+from rollout_bench.records.store import read_sequences, record_path, sequences_path
+
+Array = NDArray[np.float64]
+
+MEASURES = ("e2el_s", "ttft_s", "output_tokens")
+"""What is pooled: seconds from the beginning of the iteration until a sequence was complete, seconds until its first
+token, and its length in tokens, which is of interest only where the model may end it."""
+
+
+@dataclass(frozen=True)
+class PooledSequences:
+    """The counted sequences of all valid launches of one experiment.
+
+    `values` has an array [n] by measure, without those that the engine did not give. `reasons` say why a measure or
+    the sequences of a launch are not among them.
+    """
+
+    values: Mapping[str, Array]
+    reasons: tuple[str, ...] = ()
+
+
+def pool_sequences(results: Path, collection: Collection) -> list[PooledSequences]:
+    """The sequences of each experiment of `collection`, which was read from `results`, in its order.
+
+    Raises:
+        UserError: a side file is damaged; the message names file and line.
+    """
+    return [_pooled(results, experiment) for experiment in collection.experiments]
+
+
+def _pooled(results: Path, experiment: Experiment) -> PooledSequences:
+    valid = [r for r in experiment.records if all(flag.severity != "invalid" for flag in r.validity)]
+    if not valid:
+        return PooledSequences({}, ("no launch is valid",) if experiment.records else ())
+    reasons = []
+    launches: list[Mapping[str, Array]] = []
+    for record in valid:
+        path = sequences_path(record_path(results, experiment.mode, experiment.experiment, record.launch))
+        if not path.is_file():
+            # The record is whole without it, so the summary is still worth having.
+            reasons.append(f"launch {record.launch} is not among them, its side file {path.name} is missing")
+            continue
+        rows = _counted(record, read_sequences(path))
+        expected = sum(iteration.sequences for iteration in record.iterations if not iteration.warmup)
+        if len(rows) != expected:
+            reasons.append(f"launch {record.launch} is not among them, {path.name} has {len(rows)} of {expected} rows")
+        else:
+            launches.append(_columns(rows))
+    if not launches:
+        return PooledSequences({}, tuple(reasons))
+    pooled = {measure: np.concatenate([launch[measure] for launch in launches]) for measure in MEASURES}
+    if np.isnan(pooled["e2el_s"]).any() or np.isnan(pooled["ttft_s"]).any():
+        per_prompt = experiment.records[0].spec.workload.requests == "per_prompt"
+        why = "requests: per_prompt keeps none" if per_prompt else "the engine did not give all"
+        reasons.append(f"no times of single sequences, {why}")
+    if experiment.records[0].spec.workload.ignore_eos:
+        del pooled["output_tokens"]  # all of one length, the one that was asked for
+    complete = {measure: values for measure, values in pooled.items() if not np.isnan(values).any()}
+    return PooledSequences(complete, tuple(reasons))
+
+
+def _counted(record: Record, rows: Sequence[SequenceRow]) -> list[SequenceRow]:
+    counted = {iteration.index for iteration in record.iterations if not iteration.warmup}
+    return [row for row in rows if row.iteration in counted]
+
+
+def _columns(rows: Sequence[SequenceRow]) -> dict[str, Array]:
+    return {
+        "e2el_s": np.array([row.last_token_s for row in rows], dtype=float),
+        "ttft_s": np.array([row.first_token_s for row in rows], dtype=float),
+        "output_tokens": np.array([row.output_tokens for row in rows], dtype=float),
+    }

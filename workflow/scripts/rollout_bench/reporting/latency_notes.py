@@ -1,0 +1,52 @@
+"""The foot of a summary on its percentiles: the method, what they miss, and what they can't know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from rollout_bench.analysis.latencies import PERCENTILES, Distribution
+from rollout_bench.analysis.percentiles import CONFIDENCE, samples_needed
+from rollout_bench.analysis.rows import Row
+from rollout_bench.analysis.sequences import PooledSequences
+from rollout_bench.reporting.numbers import plain_percent, sentence
+
+Found = Sequence[Mapping[str, Distribution]]
+"""The distributions of each row's sequences, by measure."""
+
+
+DEFINITIONS = {
+    "E2EL": "Time from the beginning of the iteration, when all sequences are submitted at once, until the last token "
+    "of a sequence, in seconds. It includes waiting in the engine's queue.",
+    "TTFT": "Time from the beginning of the iteration until the first token of a sequence, in seconds. It includes "
+    "waiting in the engine's queue.",
+}
+
+
+def percentile_notes(rows: Sequence[Row], pooled: Sequence[PooledSequences], found: Found) -> tuple[str, ...]:
+    """The items of the section, each a sentence or a few; the method only where there is a table."""
+    method = (*rule(), *(f"{name}: {text}" for name, text in DEFINITIONS.items())) if any(found) else ()
+    return (*method, *_reasons(rows, pooled))
+
+
+def _reasons(rows: Sequence[Row], pooled: Sequence[PooledSequences]) -> Iterator[str]:
+    """What is missing from the percentiles of each experiment, and why."""
+    for row, sequences in zip(rows, pooled, strict=False):
+        for reason in sequences.reasons:
+            yield f"{row.name}: {sentence(reason)}"
+
+
+def rule() -> tuple[str, ...]:
+    """The method in plain words, every number defined."""
+    confidence = plain_percent(CONFIDENCE)
+    needed = ", ".join(f"p{p} {samples_needed(p / 100)}" for p in PERCENTILES)
+    return (
+        f"A percentile is shown where it can be claimed: the second largest value is no less than it with {confidence} "
+        f"confidence (MLPerf's early stopping). That takes so many sequences: {needed}.",
+        f"In brackets: {confidence} interval from order statistics (binomial ranks), which assumes no distribution, "
+        "each taken alone.",
+        "Both take sequences as independent. Sequences of one batch are not, nor are iterations of one launch, so the "
+        "true uncertainty is larger: the intervals are its lower bound.",
+        "! beside an interval: the sequences run in step, and as many independent values as they have distinct times "
+        "could not claim this percentile. Take it as the slowest of a few batches. The number of distinct times is in "
+        "summary.csv.",
+    )
