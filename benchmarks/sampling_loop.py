@@ -10,23 +10,22 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 COMMAND = Path(__file__).resolve().parent / "throughput_command.py"
 
 
 @dataclass(frozen=True)
 class Loop:
-    """The loop's load, with the arguments that rollout-bench gives the engine.
+    """The loop's load.
 
     Attributes:
         tokenizer: folder of a tokenizer, which that command can't do without.
-        load: prompts, samples of each, prompt and output tokens.
-        engine: further options of the engine.
+        workload: an entry of `workload_settings` in the config.
     """
 
     tokenizer: Path
-    load: Mapping[str, int]
-    engine: tuple[str, ...]
+    workload: Mapping[str, Any]
 
     def sample(self, model: Path, seed: int) -> tuple[float, float]:
         """One process: its seconds on the wall clock, and those that it reports for its pass.
@@ -40,10 +39,13 @@ class Loop:
         options = {"prompts": "--num-prompts", "samples_per_prompt": "--n"}
         options |= {"prompt_tokens": "--random-input-len", "output_tokens": "--random-output-len"}
         for name, option in options.items():
-            line += [option, str(self.load[name])]
+            line += [option, str(self.workload[name])]
+        tokens = self.workload["prompt_tokens"] + self.workload["output_tokens"]
+        for name, value in {"max_model_len": tokens, **self.workload["engine_args"]}.items():
+            line += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
         began = time.perf_counter()
         done = subprocess.run(
-            [*line, *self.engine],
+            line,
             env=environment(),
             cwd=self.tokenizer.parent,
             stdout=subprocess.PIPE,

@@ -16,6 +16,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import yaml
 from projects import REPOSITORY
 from sampling_loop import Loop, make_tokenizer
 
@@ -30,8 +31,8 @@ from rollout_bench.records.store import read_record
 QUANTS = {"bf16": "bf16", "w8a8": "compressed-tensors-w8a8"}
 """Quantization -> layout of its checkpoint."""
 
-LOAD = {"prompts": 8, "samples_per_prompt": 4, "prompt_tokens": 64, "output_tokens": 32}
-MAX_MODEL_LEN, VOCABULARY = 96, 16384
+VOCABULARY = 16384
+"""Of the demo's model."""
 
 
 @dataclass
@@ -55,8 +56,7 @@ def measure(folder: Path, launches: int, iterations: int) -> Verdict:
         raise SystemExit("the checkpoints can't be built\nsee the lines above")
     tokenizer = folder / "tokenizer"
     make_tokenizer(tokenizer, VOCABULARY)
-    engine = ("--max-num-seqs", "64", "--kv-cache-memory-bytes", str(1 << 28), "--enforce-eager")
-    loop = Loop(tokenizer, LOAD, (*engine, "--max-model-len", str(MAX_MODEL_LEN)))
+    loop = Loop(tokenizer, yaml.safe_load((copy.path / "config.yaml").read_text())["workload_settings"]["demo"])
     file = folder / "state.json"
     state = State(**json.loads(file.read_text())) if file.exists() else State()
     samples = launches * iterations * len(QUANTS)

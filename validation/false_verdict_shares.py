@@ -22,12 +22,19 @@ METRIC: Metric = "output_tokens_per_s"
 ALPHA = 1 - SETTINGS.confidence
 
 Kind = Literal["normal", "resampled"]
+AUTO = "auto"
+LAUNCHES = (str(SIZE), AUTO)
+"""What `launches` is in the simulated tables."""
+
+SET_TABLES = 2000
+"""Tables from each set of normal noise that says what chance does to a set of measured log ratios."""
 
 
 class Simulated(Strict):
     """Tables without any true difference: how many showed one in some comparison.
 
-    `pairs` is what each comparison took on average.
+    `pairs` is what each comparison took on average. `by_chance`, for those drawn from what was measured: between which
+    shares `significant` lies in 95 % of cases where as many normal log ratios are drawn from.
     """
 
     noise: Kind
@@ -36,6 +43,7 @@ class Simulated(Strict):
     significant: Share
     marked: Share
     pairs: float
+    by_chance: tuple[float, float] | None
 
 
 class FalseVerdicts(Strict):
@@ -64,8 +72,11 @@ class FalseVerdicts(Strict):
     simulated: list[Simulated]
 
 
-def analyse(launches: Launches, tables: int, seed: int) -> FalseVerdicts:
-    """Counts and simulates; raises `SystemExit` where there is no whole comparison yet."""
+def analyse(launches: Launches, tables: int, seed: int, sets: int = 100) -> FalseVerdicts:
+    """Counts, and simulates so many tables; raises `SystemExit` where there is no whole comparison yet.
+
+    `sets` of normal noise say what chance alone does to what is drawn from few measured pairs.
+    """
     workloads = [workload for workload in launches.output_tokens if launches.values(METRIC, SECOND, workload)]
     sides = [((SECOND, workload), (FIRST, workload)) for workload in workloads]
     judged = [one for pair in sides for one in comparisons(launches, METRIC, *pair) if one.p_adjusted is not None]
@@ -90,7 +101,7 @@ def analyse(launches: Launches, tables: int, seed: int) -> FalseVerdicts:
         neighbours=neighbours.shape[-1],
         detectable=sorted(one.minimal_detectable_difference for one in judged),
         auto=_auto(each),
-        simulated=_simulate(logs, float(whole.log_sd), tables, seed),
+        simulated=_simulate(logs, float(whole.log_sd), tables, seed, sets),
     )
 
 
@@ -106,27 +117,44 @@ def _auto(each: list[Array]) -> Share | None:
     return Share(count=int(sum(p < ALPHA for p in p_values)), of=len(p_values)) if p_values else None
 
 
-def _simulate(logs: Array, log_sd: float, tables: int, seed: int) -> list[Simulated]:
+def _simulate(logs: Array, log_sd: float, tables: int, seed: int, sets: int) -> list[Simulated]:
+    """Tables of 1, 2 and 6 comparisons, with normal noise and with `logs`, where these are enough to draw from."""
     found = []
-    kinds: tuple[Kind, ...] = ("normal", "resampled")
-    for place, (noise, count) in enumerate((noise, count) for noise in kinds for count in (1, 2, 6)):
-        rng = np.random.default_rng([seed, place])
-        if noise == "normal":
-            drawn = log_sd * rng.normal(size=(tables * count, RULE.max_pairs))
-        elif logs.size >= RULE.max_pairs:
-            drawn = resampled(rng, logs, tables * count, RULE.max_pairs)
-        else:
-            continue  # too few were measured to draw from
-        fixed = drawn[:, :SIZE]
-        p_fixed = ratio_interval(fixed, SETTINGS.confidence).p_value
-        found.append(_counted(noise, str(SIZE), count, p_fixed, fixed.mean(axis=-1), float(SIZE)))
-        pairs, middle, p_auto = auto_comparisons(drawn)
-        found.append(_counted(noise, "auto", count, p_auto, middle, float(pairs.mean())))
-    return found
+    for count in (1, 2, 6):
+        rng = np.random.default_rng([seed, count])
+        drawn = log_sd * rng.normal(size=(tables * count, RULE.max_pairs))
+        found += [_counted("normal", launches, count, drawn) for launches in LAUNCHES]
+        if logs.size < RULE.max_pairs:
+            continue
+        drawn = resampled(rng, logs, tables * count, RULE.max_pairs)
+        for launches in LAUNCHES:
+            one = _counted("resampled", launches, count, drawn)
+            chance = _by_chance(rng, log_sd * rng.normal(size=(sets, logs.size)), launches, count)
+            found.append(one.model_copy(update={"by_chance": chance}))
+    return sorted(found, key=lambda one: (one.noise, one.launches))
 
 
-def _counted(noise: Kind, launches: str, count: int, p_values: Array, middle: Array, pairs: float) -> Simulated:
-    """Tables of `count` comparisons each with some p value, and some verdict, that is false."""
+def _by_chance(rng: np.random.Generator, noise: Array, launches: str, count: int) -> tuple[float, float]:
+    """Between which shares 95 % of the sets of normal log ratios `noise` [sets, n] lie, drawn from as the measured are.
+
+    A few odd pairs of so few change the share of all that is drawn from them, more than the number of tables tells.
+    """
+    shares = []
+    for one in noise:
+        drawn = resampled(rng, one, SET_TABLES * count, RULE.max_pairs)
+        shares.append(_counted("resampled", launches, count, drawn).significant.value)
+    low, high = np.quantile(shares, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _counted(noise: Kind, launches: str, count: int, drawn: Array) -> Simulated:
+    """Tables of `count` comparisons each, log ratios in the rows of `drawn`: how many show some that is false."""
+    if launches == AUTO:
+        pairs, middle, p_values = auto_comparisons(drawn)
+        taken = float(pairs.mean())
+    else:
+        interval = ratio_interval(drawn[:, :SIZE], SETTINGS.confidence)
+        middle, p_values, taken = np.log(interval.ratio), interval.p_value, float(SIZE)
     significant = holm(p_values.reshape(-1, count)) < ALPHA
     relevant = np.abs(middle).reshape(-1, count) >= math.log1p(SETTINGS.relevant_difference)
     tables = significant.shape[0]
@@ -136,5 +164,6 @@ def _counted(noise: Kind, launches: str, count: int, p_values: Array, middle: Ar
         comparisons=count,
         significant=Share(count=int(significant.any(axis=-1).sum()), of=tables),
         marked=Share(count=int((significant & relevant).any(axis=-1).sum()), of=tables),
-        pairs=pairs,
+        pairs=taken,
+        by_chance=None,
     )

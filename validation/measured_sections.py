@@ -51,8 +51,11 @@ def false_verdicts(result: FalseVerdicts) -> str:
     ]
     if result.auto is not None:
         real.append(["measured, `launches: auto`", result.auto.of, result.auto, "-"])
-    rows = [[_kind(one), one.comparisons, f"{one.pairs:.1f}", one.significant, one.marked] for one in result.simulated]
-    above = [one for one in result.simulated if one.significant.interval[0] > PROMISE]
+    rows = [
+        [_kind(one), one.comparisons, f"{one.pairs:.1f}", one.significant, one.marked, _range(one.by_chance)]
+        for one in result.simulated
+    ]
+    above = [one for one in result.simulated if _is_above(one)]
     names = "; ".join(f"{_kind(one)}, {one.comparisons} in a table: {one.significant}" for one in above)
     simulated = f"Surely ABOVE the promise: {names}." if above else "None is surely above the promise."
     kept_promise = "NOT KEPT" if result.significant.interval[0] > PROMISE else "not contradicted"
@@ -63,6 +66,7 @@ def false_verdicts(result: FalseVerdicts) -> str:
         "pairs on average",
         f"some p < {PROMISE:.2g}",
         "some `^` or `v`",
+        "p by chance",
     ]
     apart = percent(2**0.5 * result.launch_cv_percent / 100, 2)
     chance = 2 / max(1, result.neighbours) ** 0.5
@@ -76,7 +80,8 @@ spread, and with the measured log ratios themselves, drawn again with random sig
 
 {table(header, rows)}
 
-{simulated} What is drawn from the measured log ratios can't be better known than these few are.
+{simulated} The measured log ratios are few, and a few odd ones change all that is drawn from them; "p by
+chance" is where the share lies in 95 % of cases when as many truly normal ones are drawn from.
 
 - All pairs together: `second` / `first` = {result.ratio:.4f} [{result.low:.4f}, {result.high:.4f}]. `first` always
   ran just before `second`; if that mattered, it would show here.
@@ -88,6 +93,16 @@ spread, and with the measured log ratios themselves, drawn again with random sig
   three pairs know their own spread only roughly.
 
 Not shown: other machines, accelerators, larger models, a machine that does something else meanwhile."""
+
+
+def _is_above(one: Simulated) -> bool:
+    """Whether a simulated share is surely too high; one from measured noise, higher than such few pairs explain."""
+    limit = PROMISE if one.by_chance is None else max(PROMISE, one.by_chance[1])
+    return one.significant.interval[0] > limit
+
+
+def _range(shares: tuple[float, float] | None) -> str:
+    return "" if shares is None else f"{percent(shares[0])} to {percent(shares[1])}"
 
 
 def _kind(one: Simulated) -> str:
@@ -130,7 +145,8 @@ def power(result: Power) -> str:
 {table([*header, "simulated, normal", "simulated, measured noise"], rows)}
 
 Promised: the chance by the noncentral t distribution for the speed-up and the spread of all pairs together. Found: the
-verdict `v`. Simulated: p < {PROMISE:.2g} on the right side. {seen}
+verdict `v`. Simulated: p < {PROMISE:.2g} on the right side; the interval there is that of the simulation, not of the
+few measured pairs that its noise comes from. {seen}
 
 How much longer an iteration really takes is known only roughly, from the decoding steps that it has more; the speed-up
 of all pairs is the best estimate of it. The comparisons of one row are disjoint; those of different rows share the

@@ -111,7 +111,7 @@ def test_the_sequential_rule_keeps_its_promise_and_stops_early_where_noise_is_sm
 
 
 def test_false_verdicts_are_few_where_there_is_no_difference() -> None:
-    result = false_verdict_shares.analyse(make_launches(24), tables=500, seed=1)
+    result = false_verdict_shares.analyse(make_launches(24), tables=500, seed=1, sets=2)
     assert result.significant.of == 4 * 24 // 3
     assert result.significant.count <= 5
     assert result.low < 1 < result.high
@@ -176,7 +176,7 @@ def test_a_page_of_small_results_has_every_section(tmp_path: Path) -> None:
     sources = [*predecessor.cpu_sources(launches), *predecessor.h200_sources(predecessor.PLATFORMS.read_text())]
     keep("coverage", Coverage(seed=1, repetitions=200, truth=1.05, confidence=0.95, cells=cells), tmp_path)
     keep("launches", launches, tmp_path)
-    keep("false_verdicts", false_verdict_shares.analyse(launches, 100, 1), tmp_path)
+    keep("false_verdicts", false_verdict_shares.analyse(launches, 100, 1, sets=2), tmp_path)
     keep("power", power.analyse(launches, 100, 1), tmp_path)
     keep("fidelity", fidelity.Fidelity(place=PLACE, model="m", load=load, rounds=rounds), tmp_path)
     keep(
