@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from page import machine_facts
 
+from rollout_bench.analysis.launch_cost import parts_of
 from rollout_bench.records.record import Record
 
 AT_MOST = 1 / 3
@@ -72,23 +73,20 @@ class Verdict:
 
     def table(self) -> str:
         """What the time of both goes to, as Markdown."""
-        ours, loop = sum(self.ours_s), sum(self.loop_s)
-        imports = sum(record.startup.import_s for record in self.records)
-        inits = sum(record.startup.init_s for record in self.records)
-        passes = [(iteration.warmup, iteration.elapsed_s) for record in self.records for iteration in record.iterations]
-        warmup = sum(seconds for is_warmup, seconds in passes if is_warmup)
-        measured = sum(seconds for is_warmup, seconds in passes if not is_warmup)
-        launches = sum(record.wall_s for record in self.records)
-        inside = launches - imports - inits - warmup - measured
+        ours, loop, passes = sum(self.ours_s), sum(self.loop_s), sum(self.loop_passes_s)
+        costs = [parts_of(record) for record in self.records]
+        counted = sum(not iteration.warmup for record in self.records for iteration in record.iterations)
+        besides = ours - sum(cost.wall_s for cost in costs)
         rows = [
-            ("processes that start the engine", f"{len(self.records)}", f"{len(self.loop_s)}"),
-            ("measured passes", f"{sum(not warm for warm, _ in passes)}", f"{len(self.loop_passes_s)}"),
-            ("measured passes take", f"{measured:.1f} s", f"{sum(self.loop_passes_s):.1f} s"),
-            ("warm-up", f"{warmup:.1f} s", "none"),
-            ("importing the engine", f"{imports:.1f} s", ""),
-            ("constructing the engine", f"{inits:.1f} s", ""),
-            ("else inside the launches", f"{inside:.1f} s", f"{loop - sum(self.loop_passes_s):.1f} s (all but passes)"),
-            ("Snakemake, tables, figures", f"{ours - launches:.1f} s", "none"),
+            ("processes that start the engine", f"{len(costs)}", f"{len(self.loop_s)}"),
+            ("measured passes", f"{counted}", f"{len(self.loop_passes_s)}"),
+            ("measured passes take", f"{sum(cost.measured_s for cost in costs):.1f} s", f"{passes:.1f} s"),
+            ("warm-up", f"{sum(cost.warmup_s for cost in costs):.1f} s", "none"),
+            ("importing the engine", f"{sum(cost.import_s for cost in costs):.1f} s", ""),
+            ("constructing the engine", f"{sum(cost.init_s for cost in costs):.1f} s", ""),
+            ("all but the passes", "", f"{loop - passes:.1f} s"),
+            ("else inside the launches", f"{sum(cost.process_s + cost.other_s for cost in costs):.1f} s", ""),
+            ("Snakemake, tables, figures", f"{besides:.1f} s", "none"),
             ("**all**", f"**{ours:.0f} s**", f"**{loop:.0f} s**"),
         ]
         lines = [("", "rollout-bench", "loop of `vllm bench throughput`"), ("---", "--:", "--:"), *rows]
