@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from synthetic_records import make_record, make_spec
 from workspace import REPOSITORY
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
@@ -15,6 +16,8 @@ from claims import Claim
 from page import page
 from projects import fill_bare, fill_ours, make_bare, make_ours, planned, size
 from timing import Command, Times, run, take_turns
+from verdict_page import Verdict
+from verdict_page import page as verdict_page
 
 from rollout_bench.analysis.collection import collect
 from rollout_bench.plan.planfile import read_plan
@@ -85,3 +88,13 @@ def test_the_command_says_what_it_does() -> None:
     script = REPOSITORY / "benchmarks" / "run.py"
     done = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True, check=True)
     assert all(word in done.stdout for word in ("--launches", "--runs", "--write", "Exit status"))
+
+
+@pytest.mark.parametrize(("ours_s", "kept"), [(30.0, "at most a third: kept"), (70.0, "NOT KEPT")])
+def test_the_time_to_a_verdict_is_held_to_a_third_of_the_loops(ours_s: float, kept: str) -> None:
+    records = [make_record(make_spec(quant=quant)) for quant in ("bf16", "w8a8")]
+    verdict = Verdict([ours_s], records, [25.0] * 4, [2.0] * 4, launches=1, iterations=2, load=0.0)
+    assert kept in verdict.promise()
+    assert "| measured passes | 6 | 4 |" in verdict.table()
+    assert verdict.table() in verdict_page(verdict)
+    assert "Not run." in verdict_page(None)

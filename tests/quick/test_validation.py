@@ -1,0 +1,195 @@
+"""The validation in small: it counts what it says, and its page says what was counted."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import sys
+import tempfile
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from workspace import REPOSITORY
+
+sys.path.append(str(REPOSITORY / "validation"))
+
+import false_verdict_shares
+import fidelity
+import power
+import predecessor
+from blocks import blocks, comparisons, resampled
+from coverage import Cell, Coverage, covered
+from kept import Place, Share, alone, keep
+from noise import NOISES
+from repeats import BASE, FIRST, OUTPUT_TOKENS, SECOND, Launch, Launches
+from stopping import RULE, auto_comparisons
+
+from rollout_bench.analysis.power import minimal_detectable_difference
+
+PLACE = Place(processor="EPYC", cores=2, memory_gib=24, python="3.11", packages={"torch": "2"}, commit="0", load=0.1)
+
+
+def module(name: str) -> ModuleType:
+    """validation/<name>.py under a name of its own: benchmarks/ has a page.py, too."""
+    spec = importlib.util.spec_from_file_location(f"validation_{name}", REPOSITORY / "validation" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+PAGE = module("page")
+
+
+def make_launches(count: int, sd: float = 0.01, invalid: int | None = None) -> Launches:
+    """`count` launches of each side whose step takes as long as it has tokens, with normal noise."""
+    rng = np.random.default_rng(0)
+    launches = []
+    for index in range(count):
+        for workload, tokens in OUTPUT_TOKENS.items():
+            for quant in (FIRST, SECOND):
+                seconds = tokens / 100 * math.exp(sd * rng.normal())
+                launches.append(
+                    Launch(
+                        quant=quant,
+                        workload=workload,
+                        index=index,
+                        started_at="2026-01-01T00:00:00+00:00",
+                        valid=index != invalid,
+                        flags=[],
+                        output_tokens_per_s=16 * tokens / seconds,
+                        step_time_s=seconds,
+                        startup_s=10.0,
+                        wall_s=20.0,
+                        warmup_s=[1.1 * seconds],
+                        iterations_s=[seconds, seconds],
+                    )
+                )
+    return Launches(place=PLACE, output_tokens=OUTPUT_TOKENS, failed=0, launches=launches)
+
+
+def test_blocks_are_disjoint_in_a_row_and_whole() -> None:
+    assert blocks(7, 3) == [range(3), range(3, 6)]
+    assert blocks(2, 3) == []
+
+
+def test_each_comparison_holds_the_pairs_of_its_own_launches() -> None:
+    found = comparisons(make_launches(9, invalid=4), "output_tokens_per_s", (SECOND, BASE), (FIRST, BASE))
+    assert [sorted(one.pairs) for one in found] == [[0, 1, 2], [3, 5], [6, 7, 8]]
+    assert all(one.verdict is not None for one in found)
+
+
+def test_coverage_is_the_same_each_time_and_what_normal_noise_must_give() -> None:
+    one, other = (covered("normal", 3, 4000, seed=5) for _ in range(2))
+    assert one == other
+    low, high = one.interval
+    assert low <= 0.95 <= high
+    assert covered("each side drifts by itself: AR(1) of 0.5 from pair to pair", 6, 4000, 5).interval[1] < 0.9
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_noise_has_no_difference_in_it(noise: str) -> None:
+    logs = NOISES[noise](np.random.default_rng(1), 20_000, 4)
+    difference = (logs[..., 0] - logs[..., 1]).mean(axis=-1)
+    allowed = 0.0011 if "trend" in noise else 5 * difference.std() / math.sqrt(20_000)
+    assert abs(difference.mean()) < allowed
+
+
+def test_what_is_drawn_again_holds_no_pair_twice() -> None:
+    drawn = np.abs(resampled(np.random.default_rng(1), np.arange(1.0, 13.0), 200, 12))
+    assert (np.sort(drawn, axis=-1) == np.arange(1.0, 13.0)).all()
+
+
+def test_the_sequential_rule_keeps_its_promise_and_stops_early_where_noise_is_small() -> None:
+    logs = np.random.default_rng(1).normal(size=(2000, RULE.max_pairs))
+    pairs, _, p_values = auto_comparisons(0.01 * logs)
+    assert Share(count=int((p_values < 0.05).sum()), of=2000).interval[0] <= 0.05
+    assert auto_comparisons(0.001 * logs)[0].mean() < pairs.mean() <= RULE.max_pairs
+
+
+def test_false_verdicts_are_few_where_there_is_no_difference() -> None:
+    result = false_verdict_shares.analyse(make_launches(24), tables=500, seed=1, sets=2)
+    assert result.significant.of == 4 * 24 // 3
+    assert result.significant.count <= 5
+    assert result.low < 1 < result.high
+    assert {one.launches for one in result.simulated} == {"3", "auto"}
+
+
+def test_known_differences_are_found_where_noise_is_small() -> None:
+    result = power.analyse(make_launches(6, sd=0.001), repetitions=500, seed=1)
+    assert [round(1 / one.ratio, 2) for one in result.differences] == [1.02, 1.05, 1.1]
+    assert all(one.found.count == one.found.of == 4 for one in result.differences)
+    assert all(one.promised > 0.99 for one in result.differences)
+
+
+def test_the_promise_at_the_detectable_difference_is_the_power_it_was_made_for() -> None:
+    log_ratio = math.log1p(minimal_detectable_difference(0.02, 3, false_verdict_shares.ALPHA, 0.8))
+    assert power.promised(log_ratio, 0.02, 3) == pytest.approx(0.8, abs=1e-4)
+    assert power.promised(0.0, 0.02, 3) == false_verdict_shares.ALPHA
+
+
+def test_the_launches_of_the_platforms_page_are_found() -> None:
+    pairs = "| bf16 | 0 | 33845, 33568 | 64% |\n| bf16 | 1 | 33459, 34023 | 66% |\n"
+    page = pairs + "| w8a8, int8 | 32144, 32232 | 27332 | 1 s |"
+    means, first = predecessor.h200_sources(page)
+    assert (means.freedom, first.freedom) == (1, 1)
+    assert first.sd == pytest.approx(np.std([33845, 33459], ddof=1) / np.mean([33845, 33459]))
+    assert [(one.quant, one.first, one.later) for one in predecessor.first_passes(page)] == [
+        ("w8a8, int8", 27332, 32188)
+    ]
+    assert predecessor.h200_sources(predecessor.PLATFORMS.read_text())
+    assert predecessor.first_passes(predecessor.PLATFORMS.read_text())
+
+
+def test_a_wider_spread_lets_single_runs_claim_less() -> None:
+    narrow, wide = (predecessor.source("", [[100 - spread, 100 + spread]] * 3) for spread in (0.1, 5.0))
+    assert narrow.claimable < wide.claimable
+    assert narrow.pairs[0] is not None
+    assert wide.pairs[0] is not None
+    assert narrow.pairs[0] < wide.pairs[0]
+
+
+def test_only_one_thing_is_measured_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with alone(), pytest.raises(SystemExit, match="another measurement"), alone():
+        pass
+
+
+def test_a_page_without_results_says_so_in_every_section(tmp_path: Path) -> None:
+    text = PAGE.page(tmp_path)
+    assert text.count(PAGE.NOT_RUN) == text.count("\n## ")
+
+
+def test_a_page_of_small_results_has_every_section(tmp_path: Path) -> None:
+    launches = make_launches(12)
+    cells = [Cell(noise=noise, pairs=3, covered=covered(noise, 3, 200, 1)) for noise in NOISES]
+    rounds = [
+        fidelity.Round(
+            index=i, ours_warmup_s=2.0, ours_s=1.0 + i / 1000, theirs_cold_s=2.1 + i, theirs_s=1, output_tokens=9
+        )
+        for i in range(3)
+    ]
+    load = {"prompts": 8, "samples_per_prompt": 4, "prompt_tokens": 64, "output_tokens": 64}
+    sources = [*predecessor.cpu_sources(launches), *predecessor.h200_sources(predecessor.PLATFORMS.read_text())]
+    keep("coverage", Coverage(seed=1, repetitions=200, truth=1.05, confidence=0.95, cells=cells), tmp_path)
+    keep("launches", launches, tmp_path)
+    keep("false_verdicts", false_verdict_shares.analyse(launches, 100, 1, sets=2), tmp_path)
+    keep("power", power.analyse(launches, 100, 1), tmp_path)
+    keep("fidelity", fidelity.Fidelity(place=PLACE, model="m", load=load, rounds=rounds), tmp_path)
+    keep(
+        "predecessor",
+        predecessor.Predecessor(claims=list(predecessor.CLAIMS), sources=sources, first_passes=[]),
+        tmp_path,
+    )
+    text = PAGE.page(tmp_path)
+    assert PAGE.NOT_RUN not in text
+    assert "lies within 2 % of 1" in text
+    assert "96 launches, 0 failed, 0 not valid" in text
+    assert not [line for line in text.splitlines() if "nan" in line.lower().split()]
+
+
+def test_the_validation_page_is_what_its_results_say() -> None:
+    assert PAGE.page().rstrip() + "\n" == PAGE.PAGE.read_text(), "run: python validation/page.py"

@@ -1,0 +1,169 @@
+"""False verdicts, counted among real comparisons and among tables simulated from the noise that was measured."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+from blocks import SIZE, comparisons, log_ratios, resampled
+from kept import SETTINGS, Share
+from noise import Array
+from repeats import FIRST, SECOND, Launches
+from stopping import RULE, auto_comparisons
+
+from rollout_bench.analysis.multiple import holm
+from rollout_bench.analysis.paired import ratio_interval
+from rollout_bench.analysis.statistics import pooled_cv_percent
+from rollout_bench.plan.fields import Metric
+from rollout_bench.plan.spec import Strict
+
+METRIC: Metric = "output_tokens_per_s"
+ALPHA = 1 - SETTINGS.confidence
+
+Kind = Literal["normal", "resampled"]
+AUTO = "auto"
+LAUNCHES = (str(SIZE), AUTO)
+"""What `launches` is in the simulated tables."""
+
+SET_TABLES = 2000
+"""Tables from each set of normal noise that says what chance does to a set of measured log ratios."""
+
+
+class Simulated(Strict):
+    """Tables without any true difference: how many showed one in some comparison.
+
+    `pairs` is what each comparison took on average. `by_chance`, for those drawn from what was measured: between which
+    shares `significant` lies in 95 % of cases where as many normal log ratios are drawn from.
+    """
+
+    noise: Kind
+    launches: str
+    comparisons: int
+    significant: Share
+    marked: Share
+    pairs: float
+    by_chance: tuple[float, float] | None
+
+
+class FalseVerdicts(Strict):
+    """What was counted.
+
+    `significant` counts p < 1 - confidence, `marked` those that are shown as `^` or `v`. `ratio`, `low`, `high` are
+    of all pairs together, `log_sd` their spread; `launch_cv_percent` that of the launches of one side;
+    `correlation` is between a pair's log ratio and that of the next pair, of `neighbours` such. `detectable` are the
+    sizes that the comparisons themselves named as detectable. `auto` counts comparisons that the sequential rule ended,
+    run over the measured pairs one after the other.
+    """
+
+    seed: int
+    block: int
+    significant: Share
+    marked: Share
+    ratio: float
+    low: float
+    high: float
+    log_sd: float
+    launch_cv_percent: float
+    correlation: float
+    neighbours: int
+    detectable: list[float]
+    auto: Share | None
+    simulated: list[Simulated]
+
+
+def analyse(launches: Launches, tables: int, seed: int, sets: int = 100) -> FalseVerdicts:
+    """Counts, and simulates so many tables; raises `SystemExit` where there is no whole comparison yet.
+
+    `sets` of normal noise say what chance alone does to what is drawn from few measured pairs.
+    """
+    workloads = [workload for workload in launches.output_tokens if launches.values(METRIC, SECOND, workload)]
+    sides = [((SECOND, workload), (FIRST, workload)) for workload in workloads]
+    judged = [one for pair in sides for one in comparisons(launches, METRIC, *pair) if one.p_adjusted is not None]
+    if not judged:
+        raise SystemExit(f"too few launches for a comparison of {SIZE} pairs\nmeasure more")
+    each = [log_ratios(launches, METRIC, *pair) for pair in sides]
+    logs = np.concatenate(each)
+    whole = ratio_interval(logs, SETTINGS.confidence)
+    inside = [list(launches.values(METRIC, *side).values()) for pair in sides for side in pair]
+    neighbours = np.concatenate([np.stack([one[:-1], one[1:]]) - logs.mean() for one in each], axis=-1)
+    return FalseVerdicts(
+        seed=seed,
+        block=SIZE,
+        significant=Share(count=sum(one.p_adjusted < ALPHA for one in judged), of=len(judged)),  # type: ignore[operator]
+        marked=Share(count=sum(one.verdict in ("faster", "slower") for one in judged), of=len(judged)),
+        ratio=float(whole.ratio),
+        low=float(whole.low),
+        high=float(whole.high),
+        log_sd=float(whole.log_sd),
+        launch_cv_percent=pooled_cv_percent(inside) or 0.0,
+        correlation=float((neighbours[0] * neighbours[1]).mean() / (logs - logs.mean()).var()),
+        neighbours=neighbours.shape[-1],
+        detectable=sorted(one.minimal_detectable_difference for one in judged),
+        auto=_auto(each),
+        simulated=_simulate(logs, float(whole.log_sd), tables, seed, sets),
+    )
+
+
+def _auto(each: list[Array]) -> Share | None:
+    """False findings of the sequential rule on measured pairs: a comparison begins where the one before it ended."""
+    p_values = []
+    for logs in each:
+        begin = 0
+        while begin + RULE.max_pairs <= logs.size:
+            pairs, _, p = auto_comparisons(logs[None, begin : begin + RULE.max_pairs])
+            p_values.append(p[0])
+            begin += int(pairs[0])
+    return Share(count=int(sum(p < ALPHA for p in p_values)), of=len(p_values)) if p_values else None
+
+
+def _simulate(logs: Array, log_sd: float, tables: int, seed: int, sets: int) -> list[Simulated]:
+    """Tables of 1, 2 and 6 comparisons, with normal noise and with `logs`, where these are enough to draw from."""
+    found = []
+    for count in (1, 2, 6):
+        rng = np.random.default_rng([seed, count])
+        drawn = log_sd * rng.normal(size=(tables * count, RULE.max_pairs))
+        found += [_counted("normal", launches, count, drawn) for launches in LAUNCHES]
+        if logs.size < RULE.max_pairs:
+            continue
+        drawn = resampled(rng, logs, tables * count, RULE.max_pairs)
+        for launches in LAUNCHES:
+            one = _counted("resampled", launches, count, drawn)
+            chance = _by_chance(rng, log_sd * rng.normal(size=(sets, logs.size)), launches, count)
+            found.append(one.model_copy(update={"by_chance": chance}))
+    return sorted(found, key=lambda one: (one.noise, one.launches))
+
+
+def _by_chance(rng: np.random.Generator, noise: Array, launches: str, count: int) -> tuple[float, float]:
+    """Between which shares 95 % of the sets of normal log ratios `noise` [sets, n] lie, drawn from as the measured are.
+
+    A few odd pairs of so few change the share of all that is drawn from them, more than the number of tables tells.
+    """
+    shares = []
+    for one in noise:
+        drawn = resampled(rng, one, SET_TABLES * count, RULE.max_pairs)
+        shares.append(_counted("resampled", launches, count, drawn).significant.value)
+    low, high = np.quantile(shares, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _counted(noise: Kind, launches: str, count: int, drawn: Array) -> Simulated:
+    """Tables of `count` comparisons each, log ratios in the rows of `drawn`: how many show some that is false."""
+    if launches == AUTO:
+        pairs, middle, p_values = auto_comparisons(drawn)
+        taken = float(pairs.mean())
+    else:
+        interval = ratio_interval(drawn[:, :SIZE], SETTINGS.confidence)
+        middle, p_values, taken = np.log(interval.ratio), interval.p_value, float(SIZE)
+    significant = holm(p_values.reshape(-1, count)) < ALPHA
+    relevant = np.abs(middle).reshape(-1, count) >= math.log1p(SETTINGS.relevant_difference)
+    tables = significant.shape[0]
+    return Simulated(
+        noise=noise,
+        launches=launches,
+        comparisons=count,
+        significant=Share(count=int(significant.any(axis=-1).sum()), of=tables),
+        marked=Share(count=int((significant & relevant).any(axis=-1).sum()), of=tables),
+        pairs=taken,
+        by_chance=None,
+    )

@@ -1,0 +1,120 @@
+"""docs/validation.md, from the results that lie in validation/results. What was not run is said to be so."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from coverage import Coverage
+from false_verdict_shares import FalseVerdicts
+from fidelity import Fidelity
+from kept import REPOSITORY, RESULTS, kept
+from measured_sections import false_verdicts, measured, power
+from power import Power
+from predecessor import Predecessor
+from repeats import Launches
+from validation_sections import coverage, fidelity, predecessor
+
+from rollout_bench.plan.spec import Strict
+
+PAGE = REPOSITORY / "docs" / "validation.md"
+
+HEAD = """\
+# Validation: are the verdicts right?
+
+<!-- Made by `python validation/page.py` from validation/results; changes here are lost. -->
+
+A tool that says "faster" must be right about how often it says so without reason, must find the differences that it
+says it can find, and must time the same thing as others do. Each section has the command that makes it again, what was
+seen, and what it does not show. Shares are followed by their 95 % interval (Clopper and Pearson). The values of each
+launch are in `validation/results/`, so everything but the measurements can be calculated again without an engine:
+
+```shell
+python validation/coverage.py
+python validation/false_verdicts.py analyse
+python validation/power.py
+python validation/predecessor.py
+python validation/page.py
+```
+"""
+
+NOT_RUN = "Not run."
+
+
+def section(title: str, commands: Sequence[str], about: str, body: str) -> str:
+    """One section: what is asked, the commands that answer it, the answer."""
+    return "\n".join([f"## {title}", "", about, "", "```shell", *commands, "```", "", body, ""])
+
+
+def page(results: Path = RESULTS) -> str:
+    """The page from the results in `results`."""
+
+    def body(name: str, kind: type[Strict], write: Callable[..., str]) -> str:
+        result = kept(name, kind, results)
+        return write(result) if result is not None else NOT_RUN
+
+    measure = "python validation/false_verdicts.py measure"
+    return "\n".join(
+        [
+            HEAD,
+            section(
+                "Do the intervals cover the truth?",
+                ["python validation/coverage.py"],
+                "Simulated pairs of launches with a known ratio, under noise that is and that is not what the t"
+                " interval assumes. In each cell, how many per cent of the intervals hold the true ratio.",
+                body("coverage", Coverage, coverage),
+            ),
+            section(
+                "What was measured for the next two sections",
+                [measure],
+                "One model in bf16 under two names, `first` and `second`: the same weights, arguments and prompts. Each"
+                " under four workloads that differ in the number of output tokens alone. All eight take turns through"
+                " `snakemake`, as in any other run.",
+                body("launches", Launches, measured),
+            ),
+            section(
+                "How often is a difference found where there is none?",
+                [measure, "python validation/false_verdicts.py analyse"],
+                "`second` against `first` in output tokens per second, by the default settings. The launches are cut"
+                " into disjoint comparisons of three pairs in a row.",
+                body("false_verdicts", FalseVerdicts, false_verdicts),
+            ),
+            section(
+                "How often is a difference found that is there?",
+                [measure, "python validation/power.py"],
+                "The workloads with 2, 5 and 10 % more output tokens against the one without, in time per iteration, so"
+                " the right verdict is `v`. Again disjoint comparisons of three pairs.",
+                body("power", Power, power),
+            ),
+            section(
+                "Does vLLM's own benchmark see the same throughput?",
+                ["python validation/fidelity.py"],
+                "`vllm.benchmarks.throughput.run_vllm`, which is what `vllm bench throughput` times, against"
+                " `run_offline.py`, in turn, each in a process of its own: the same weights, token ids, lengths,"
+                " sampling, engine arguments and environment.",
+                body("fidelity", Fidelity, fidelity),
+            ),
+            section(
+                "What could single runs have claimed?",
+                ["python validation/predecessor.py"],
+                "verl-rollout-bench compared single runs: speed-ups of 0.89x to 1.16x, and 1.19x and 1.28x in the"
+                " example of its README. What the spread between launches, where it was measured, says about such"
+                " claims.",
+                body("predecessor", Predecessor, predecessor),
+            ),
+        ]
+    )
+
+
+def main() -> None:
+    """Writes the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", type=Path, default=PAGE, metavar="FILE", help="(default: docs/validation.md)")
+    arguments = parser.parse_args()
+    arguments.write.write_text(page().rstrip() + "\n")
+    print(arguments.write)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""Known differences: how often were they found, and how often does the power analysis promise it?"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import Literal
+
+import numpy as np
+from blocks import SIZE, comparisons, log_ratios, resampled
+from false_verdict_shares import ALPHA
+from kept import SETTINGS, Share, keep, kept
+from noise import Array
+from repeats import BASE, FIRST, SECOND, Launches
+from scipy import optimize
+
+from rollout_bench.analysis.paired import ratio_interval
+from rollout_bench.analysis.power import minimal_detectable_difference, noncentrality
+from rollout_bench.plan.fields import Metric
+from rollout_bench.plan.spec import Strict
+
+METRIC: Metric = "step_time_s"
+PAIRS = (3, 4, 6, 8, 12)
+
+
+class Difference(Strict):
+    """One known difference: `more_tokens` is the share of output tokens added.
+
+    `ratio`, `low`, `high` are its speed-up from all pairs together and `log_sd` their spread, over both quants.
+    `found` counts comparisons of `SIZE` pairs with the right verdict, `wrong` those with the opposite one. `promised`
+    is the chance that the power analysis gives for that ratio and spread; `simulated` and `resampled` count simulated
+    comparisons with normal noise of that spread and with what was measured.
+    """
+
+    workload: str
+    more_tokens: float
+    ratio: float
+    low: float
+    high: float
+    log_sd: float
+    found: Share
+    wrong: int
+    promised: float
+    simulated: Share
+    resampled: Share | None
+
+
+class Detectable(Strict):
+    """A true difference of just the size that is named as detectable: how often it is found."""
+
+    noise: Literal["normal", "resampled"]
+    pairs: int
+    difference: float
+    found: Share
+
+
+class Power(Strict):
+    """Everything about power."""
+
+    seed: int
+    block: int
+    power: float
+    differences: list[Difference]
+    detectable: list[Detectable]
+
+
+def promised(log_ratio: float, log_sd: float, pairs: int) -> float:
+    """The chance to find `log_ratio` that the power analysis stands for: the power whose noncentrality it has."""
+    reached = abs(log_ratio) * math.sqrt(pairs) / log_sd
+    if reached >= noncentrality(pairs, ALPHA, 0.9999):
+        return 1.0
+    if reached <= noncentrality(pairs, ALPHA, ALPHA):
+        return ALPHA
+    return float(optimize.brentq(lambda power: noncentrality(pairs, ALPHA, power) - reached, ALPHA, 0.9999))
+
+
+def analyse(launches: Launches, repetitions: int, seed: int) -> Power:
+    """Counts and simulates; raises `SystemExit` where there is nothing to count."""
+    rng = np.random.default_rng(seed)
+    workloads = [name for name in launches.output_tokens if name != BASE and launches.values(METRIC, FIRST, name)]
+    differences = [_difference(launches, name, repetitions, rng) for name in workloads]
+    if not all(difference.found.of for difference in differences) or not differences:
+        raise SystemExit(f"too few launches for a comparison of {SIZE} pairs\nmeasure more")
+    noise = _residuals(launches, workloads)
+    return Power(
+        seed=seed,
+        block=SIZE,
+        power=SETTINGS.power,
+        differences=differences,
+        detectable=_detectable(noise, repetitions, rng),
+    )
+
+
+def _difference(launches: Launches, workload: str, repetitions: int, rng: np.random.Generator) -> Difference:
+    sides = [((quant, workload), (quant, BASE)) for quant in (FIRST, SECOND)]
+    judged = [one for pair in sides for one in comparisons(launches, METRIC, *pair) if one.p_adjusted is not None]
+    logs = np.concatenate([log_ratios(launches, METRIC, *pair) for pair in sides])
+    whole = ratio_interval(logs, SETTINGS.confidence)
+    middle, log_sd = float(logs.mean()), float(whole.log_sd)
+    normal = middle + log_sd * rng.normal(size=(repetitions, SIZE))
+    drawn = middle + resampled(rng, logs - middle, repetitions, SIZE) if logs.size > SIZE else None
+    return Difference(
+        workload=workload,
+        more_tokens=launches.output_tokens[workload] / launches.output_tokens[BASE] - 1,
+        ratio=float(whole.ratio),
+        low=float(whole.low),
+        high=float(whole.high),
+        log_sd=log_sd,
+        found=Share(count=sum(one.verdict == "slower" for one in judged), of=len(judged)),
+        wrong=sum(one.verdict == "faster" for one in judged),
+        promised=promised(middle, log_sd, SIZE),
+        simulated=_found(normal),
+        resampled=None if drawn is None else _found(drawn),
+    )
+
+
+def _found(logs: Array) -> Share:
+    """How many of `logs` [comparisons, pairs] differ from none at the level of a single comparison, below 1."""
+    interval = ratio_interval(logs, SETTINGS.confidence)
+    return Share(count=int(((interval.p_value < ALPHA) & (interval.ratio < 1)).sum()), of=len(logs))
+
+
+def _residuals(launches: Launches, workloads: list[str]) -> Array:
+    """Log ratios of all known differences, each less its mean: the noise that they have in common."""
+    each = [
+        log_ratios(launches, METRIC, (quant, name), (quant, BASE)) for name in workloads for quant in (FIRST, SECOND)
+    ]
+    return np.concatenate([logs - logs.mean() for logs in each])
+
+
+def _detectable(noise: Array, repetitions: int, rng: np.random.Generator) -> list[Detectable]:
+    found = []
+    log_sd = float(noise.std())
+    kinds: tuple[Literal["normal", "resampled"], ...] = ("normal", "resampled")
+    for kind in kinds:
+        for pairs in PAIRS:
+            difference = minimal_detectable_difference(log_sd, pairs, ALPHA, SETTINGS.power)
+            if kind == "normal":
+                logs = log_sd * rng.normal(size=(repetitions, pairs))
+            elif noise.size >= pairs:
+                logs = resampled(rng, noise, repetitions, pairs)
+            else:
+                continue  # too few were measured to draw from
+            share = _found(logs - math.log1p(difference))
+            found.append(Detectable(noise=kind, pairs=pairs, difference=difference, found=share))
+    return found
+
+
+def main() -> None:
+    """Reads what was measured, prints a line for each difference, keeps the counts."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog="Measure first: python validation/false_verdicts.py measure"
+    )
+    parser.add_argument("--repetitions", type=int, default=10_000, help="of each simulation (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="of the random numbers (default: %(default)s)")
+    arguments = parser.parse_args()
+    launches = kept("launches", Launches)
+    if launches is None:
+        raise SystemExit("nothing is measured\nrun `python validation/false_verdicts.py measure` first")
+    result = analyse(launches, arguments.repetitions, arguments.seed)
+    for one in result.differences:
+        print(f"{one.workload}: {one.ratio:.4f}, found {one.found}, promised {100 * one.promised:.1f} %")
+    print(keep("power", result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""The sequential rule of `launches: auto` with its default settings, and what its comparisons come to."""
+
+from __future__ import annotations
+
+import numpy as np
+from kept import SETTINGS
+from noise import Array
+from numpy.typing import NDArray
+
+from rollout_bench.analysis.paired import ratio_interval
+from rollout_bench.analysis.sequential import Rule
+from rollout_bench.plan.comparing import Precision
+
+_DEFAULT = Precision()
+RULE = Rule(_DEFAULT.half_width, _DEFAULT.min_launches, _DEFAULT.max_launches, SETTINGS.confidence)
+
+
+def auto_comparisons(log_ratios: Array, rule: Rule = RULE) -> tuple[NDArray[np.int_], Array, Array]:
+    """Pairs after which the rule stops each of `log_ratios` [comparisons, max_pairs], mean log ratio and p value then.
+
+    The p values hold over all looks together.
+    """
+    pairs = rule.stopped(log_ratios)
+    middle, p_values = np.empty(len(pairs)), np.empty(len(pairs))
+    for number in np.unique(pairs):
+        chosen = pairs == number
+        taken = log_ratios[chosen, :number]
+        middle[chosen] = taken.mean(axis=-1)
+        p_values[chosen] = [rule.looks.overall(float(p)) for p in ratio_interval(taken, rule.confidence).p_value]
+    return pairs, middle, p_values

@@ -1,0 +1,154 @@
+"""What docs/validation.md says about simulated coverage, vLLM's own benchmark and single runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from coverage import Coverage
+from fidelity import Fidelity
+from kept import SETTINGS, Share
+from markdown_parts import percent, table
+from predecessor import FirstPass, Predecessor
+
+from rollout_bench.analysis.paired import RatioInterval
+
+TOLERANCE = 0.02
+"""How far the throughputs of two ways to time the same may lie apart."""
+
+
+def coverage(result: Coverage) -> str:
+    """A row for each noise, a column for each number of pairs; then plainly where too little is covered."""
+    noises = list(dict.fromkeys(cell.noise for cell in result.cells))
+    counts = sorted({cell.pairs for cell in result.cells})
+    cells = {(cell.noise, cell.pairs): cell.covered for cell in result.cells}
+    rows = [[noise, *(_cell(cells[noise, pairs]) for pairs in counts)] for noise in noises]
+    short = []
+    for noise in noises:
+        least = min((cells[noise, pairs] for pairs in counts), key=lambda share: share.value)
+        below = [pairs for pairs in counts if cells[noise, pairs].interval[1] < result.confidence]
+        if below:
+            lacking = 100 * (result.confidence - least.value)
+            short.append(
+                f"- {noise}: {_ranges(below)} pairs; at worst {least}, {lacking:.1f} percentage points too few"
+            )
+    listed = "\n".join(short) or "- none"
+    return f"""\
+{table(["noise, pairs:", *counts], rows)}
+
+Each cell: {result.repetitions:,} simulated comparisons with a true ratio of {result.truth:g}, seed {result.seed}; in
+brackets the 95 % interval of the share.
+
+Surely covered less often than {percent(result.confidence, 0)}:
+
+{listed}
+
+Where launches of one side depend on each other from pair to pair, or one side alone is skewed, more launches do not
+help. A drift of the machine that hits both sides does no harm, since they take turns. From 3 to 12 pairs one can't tell
+which noise they have.
+
+Not shown: noise of kinds that are not in the table."""
+
+
+def _cell(share: Share) -> str:
+    low, high = share.interval
+    return f"{100 * share.value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """`3 to 12`, or `4, 9` where some between are missing."""
+    whole = list(range(numbers[0], numbers[-1] + 1)) == list(numbers) and len(numbers) > 2
+    return f"{numbers[0]} to {numbers[-1]}" if whole else ", ".join(map(str, numbers))
+
+
+def fidelity(result: Fidelity) -> str:
+    """The ratios of throughputs, each with an interval, and every round."""
+    load, rounds = result.load, result.rounds
+    if len(rounds) < 2:
+        return "Not run often enough: two rounds are the least."
+    ratios = [
+        ["after a warm-up of the same size", "first measured iteration", "`warmup_requests`", _interval(result.warm)],
+        ["first pass of the engine", "warm-up iteration", "no warm-up", _interval(result.cold)],
+    ]
+    seconds = [
+        [one.index, *(f"{value:.3f}" for value in (one.ours_s, one.theirs_s, one.ours_warmup_s, one.theirs_cold_s))]
+        for one in rounds
+    ]
+    low, high, limit = float(result.warm.low), float(result.warm.high), percent(TOLERANCE, 0)
+    if low >= 1 - TOLERANCE and high <= 1 + TOLERANCE:
+        said = f"After a warm-up the interval lies within {limit} of 1: both time the same."
+    elif high < 1 - TOLERANCE or low > 1 + TOLERANCE:
+        said = f"After a warm-up the two are MORE than {limit} apart."
+    else:
+        said = f"After a warm-up the interval reaches further than {limit} from 1: it takes more rounds to tell."
+    return f"""\
+{table(["pass", "rollout-bench", "vLLM's benchmark", "our throughput / its"], ratios)}
+
+{said} {len(rounds)} rounds of {result.model} in bf16, {load["prompts"]} prompts of {load["prompt_tokens"]} tokens with
+{load["samples_per_prompt"]} samples of {load["output_tokens"]} tokens each, a request for each sequence, no text made;
+who begins changes from round to round.
+
+Seconds of each pass:
+
+{table(["round", "ours", "its", "ours, first", "its, first"], seconds)}
+
+What still differs: vLLM's benchmark shows a progress bar while it is timed; rollout-bench empties the prefix cache and
+collects garbage before, and reads the host's counters before and after. What the command `vllm bench throughput` does
+besides and was left out here: it makes its own prompts as text, tokenizes them while it is timed, and sends one request
+of n samples for each prompt.
+
+Not shown: an accelerator, the engine core as a process of its own, `--async-engine`.
+
+Measured on {result.place}."""
+
+
+def _interval(interval: RatioInterval) -> str:
+    return f"{float(interval.ratio):.4f} [{float(interval.low):.4f}, {float(interval.high):.4f}]"
+
+
+def predecessor(result: Predecessor) -> str:
+    """What single runs can claim, how many launches each claim needs, and what a first pass shows."""
+    rows = [
+        [
+            one.name,
+            f"{percent(one.sd, 2)} [{percent(one.sd_low, 2)}, {percent(one.sd_high, 2)}]",
+            one.freedom,
+            f"{one.claimable:.3f}x [{one.claimable_low:.3f}, {one.claimable_high:.3f}]",
+            *(pairs or "very many" for pairs in one.pairs),
+        ]
+        for one in result.sources
+    ]
+    header = ["spread from", "launch to launch", "degrees of freedom", "least ratio of single runs"]
+    return f"""\
+{table([*header, *(f"{claim:.2f}x needs" for claim in result.claims)], rows)}
+
+- Least ratio of single runs: by how much two runs, one a side, must differ to be 95 % sure of any difference, were the
+  spread known: exp(1.96 √2 spread). In brackets, for the ends of the spread's own interval.
+- The last columns: launches of each side that this project takes to find a difference of that size with a chance of
+  {percent(SETTINGS.power, 0)}, were the spread the same.
+- Few degrees of freedom make the spread itself uncertain. A single run has none: it can't know what its claim rests on.
+
+{_first_passes(result.first_passes)}
+
+Not shown: the spread on the NPUs that the predecessor ran on, since nothing was measured there. So this does not say
+that its speed-ups were wrong; it says what a single run can't know."""
+
+
+def _first_passes(passes: Sequence[FirstPass]) -> str:
+    if not passes:
+        return "No first passes were found in [platforms](platforms.md)."
+    base = passes[0]
+    rows = [
+        [
+            one.quant,
+            f"{one.first:,.0f}",
+            f"{one.later:,.0f}",
+            f"{one.first / base.first:.3f}x",
+            f"{one.later / base.later:.3f}x",
+        ]
+        for one in passes
+    ]
+    return f"""\
+Chance is not all. One pass without a warm-up times an engine that is still warming up, and some quantizations need
+longer for that than others. Output tokens per second of one launch each on an H200, from [platforms](platforms.md):
+
+{table(["quantization", "first pass", "later passes", "first / bf16's", "later / bf16's"], rows)}"""

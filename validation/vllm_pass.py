@@ -1,0 +1,67 @@
+"""One pass of `vllm bench throughput`, as it times it itself, over prompts that rollout-bench made.
+
+Called by fidelity.py, one process a pass. Everything between the prompts and the seconds is vLLM's own code,
+`vllm.benchmarks.throughput.run_vllm`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import kept  # noqa: F401 (puts the package on the path)
+
+from rollout_bench.plan.spec import Spec, read_spec
+from rollout_bench.workloads.prompts import prompts
+
+
+def requests(spec: Spec, vocabulary: int, launch: int, iteration: int) -> list[Any]:
+    """What rollout-bench hands to the engine in that iteration, as vLLM's benchmark takes it: a request a sequence."""
+    from vllm.benchmarks.datasets import SampleRequest
+
+    workload = spec.workload
+    return [
+        SampleRequest(
+            prompt={"prompt_token_ids": prompt},
+            prompt_len=len(prompt),
+            expected_output_len=workload.output_tokens,
+        )
+        for prompt in prompts(workload, vocabulary, launch, iteration)
+        for _ in range(workload.samples_per_prompt)
+    ]
+
+
+def main() -> None:
+    """Runs the pass and writes {"elapsed_s": seconds, "output_tokens": counted}."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--spec", type=Path, required=True, help="spec.json of the experiment")
+    parser.add_argument("--model", required=True, help="folder with the weights")
+    parser.add_argument("--launch", type=int, required=True, help="whose prompts are taken")
+    parser.add_argument("--iteration", type=int, required=True, help="whose prompts are timed")
+    parser.add_argument("--warm", action="store_true", help="warm up first, with the prompts of iteration 0")
+    parser.add_argument("--out", type=Path, required=True, help="file to write")
+    arguments = parser.parse_args()
+    spec = read_spec(arguments.spec)
+
+    from vllm.benchmarks.throughput import run_vllm
+    from vllm.engine.arg_utils import EngineArgs
+
+    vocabulary = json.loads((Path(arguments.model) / "config.json").read_text())["vocab_size"]
+    # Synthetic models have no tokenizer; ours starts the engine without one, too.
+    args = EngineArgs(model=arguments.model, skip_tokenizer_init=True, **spec.engine.args)
+    elapsed_s, outputs = run_vllm(
+        requests(spec, vocabulary, arguments.launch, arguments.iteration),
+        n=1,
+        engine_args=args,
+        do_profile=False,
+        disable_detokenize=True,
+        warmup_requests=requests(spec, vocabulary, arguments.launch, 0) if arguments.warm else None,
+    )
+    tokens = sum(len(one.token_ids) for output in outputs or [] for one in output.outputs)
+    arguments.out.write_text(json.dumps({"elapsed_s": elapsed_s, "output_tokens": tokens}))
+
+
+if __name__ == "__main__":
+    main()
