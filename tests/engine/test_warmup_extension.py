@@ -14,7 +14,7 @@ from launching import Launching, tiny_spec
 
 pytestmark = pytest.mark.engine
 
-LIMIT_S = 8.0
+LIMIT_S = 30.0
 
 
 @contextmanager
