@@ -145,6 +145,16 @@ def test_progress_counts_records_that_are_there_and_scales_what_is_left(
     assert lines[1].startswith("[2/4] tiny bf16 short launch 0: iteration 1/2, 128 tok/s; about ")
 
 
+def test_progress_calls_launches_that_precision_may_save_a_limit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = [str(tmp_path / "results" / "offline" / "x" / f"launch-{i}.json") for i in range(4)]
+    launches = [{"record": record, "expected_s": 100} for record in records]
+    progress(tmp_path, json.dumps({"launches": launches, "precision": {"half_width": 0.01}})).phase("importing")
+    said = capsys.readouterr().err
+    assert said == "[1/at most 4] tiny bf16 short launch 0: importing; at most 7 min left\n"
+
+
 @pytest.mark.parametrize("plan", ["", "{", "[]", '{"launches": 3}', '{"launches": [{"record": 1}]}'])
 def test_a_garbled_plan_gives_progress_without_totals(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], plan: str

@@ -78,11 +78,12 @@ class Progress:
         since = self.plan.stat().st_mtime if self.plan.exists() else 0.0
         missing = [p for p in launches if p is not own and not p.record.exists() and not _failed_since(p.record, since)]
         done = len(launches) - len(missing)
-        place = f"[{done}/{len(launches)}] "
+        limit = "at most " if _ends_by_precision(self.plan) else ""
+        place = f"[{done}/{limit}{len(launches)}] "
         elapsed_s = time.monotonic() - self._began
         scale = (elapsed_s + own_left_s) / own.expected_s if own_left_s is not None and self._durations else 1.0
         left_s = (own_left_s or 0.0) + min(max(scale, 0.2), 5.0) * sum(p.expected_s for p in missing)
-        return place, f"; about {duration(left_s)} left" if left_s > 0 else ""
+        return place, f"; {limit or 'about '}{duration(left_s)} left" if left_s > 0 else ""
 
     def _own_left_s(self, expected_s: float | None) -> float | None:
         """Seconds that this launch has left; None while neither it nor the plan says."""
@@ -103,6 +104,14 @@ def read_plan(path: Path | None) -> list[Planned]:
         return [Planned(Path(entry["record"]), max(float(entry["expected_s"]), 0.1)) for entry in launches]
     except (OSError, ValueError, KeyError, TypeError):
         return []
+
+
+def _ends_by_precision(path: Path) -> bool:
+    """True when the launches of the plan file are those that there may be, and fewer may turn out to be enough."""
+    try:
+        return json.loads(path.read_bytes()).get("precision") is not None
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def say(line: str) -> None:

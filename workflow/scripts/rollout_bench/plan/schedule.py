@@ -36,7 +36,8 @@ class Launch:
 class Schedule:
     """All launches of a matrix that may be wanted, in the order they run.
 
-    Launch 0 of every experiment comes before launch 1 of any, so that a machine that drifts hits all alike.
+    Launch 0 of every experiment comes before launch 1 of any, so that a machine that drifts hits all alike. Every other
+    round runs backwards, so that a steady trend, or what coming first or last does to a launch, cancels out.
     """
 
     config: Config
@@ -153,7 +154,7 @@ def schedule(config: Config, matrix: Matrix) -> Schedule:
     launches = [
         Launch(experiment, index, str(record_path(RESULTS, experiment.spec.mode, experiment.name, index)))
         for index in range(config.most_launches)
-        for experiment in matrix.experiments
+        for experiment in (matrix.experiments if index % 2 == 0 else reversed(matrix.experiments))
     ]
     return Schedule(config, matrix, launches)
 
