@@ -60,7 +60,11 @@ def roles(root: psutil.Process) -> dict[str, psutil.Process]:
             found["guardian"] = process
         elif "offline_worker" in line:
             found["engine"] = process
-        elif "spawn_main" in line and "engine" in found and process.ppid() == found["engine"].pid:
+        elif (
+            ("spawn_main" in line or line.startswith("VLLM::"))
+            and "engine" in found
+            and process.ppid() == found["engine"].pid
+        ):
             found["engine core"] = process
     return found
 

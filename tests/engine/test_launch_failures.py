@@ -26,7 +26,7 @@ MULTIPROCESS = {"multiprocess": True}
 def test_kill_9_of_the_command_ends_every_process_of_the_engine(tmp_path: Path) -> None:
     launch = Launching(tmp_path, tiny_spec(engine=MULTIPROCESS, measuring=MANY))
     launch.wait_for("iteration 1/")
-    assert len([line for line in launch.child_lines if "spawn_main" in line]) == 2  # engine core and worker
+    assert len([line for line in launch.child_lines if line.startswith("VLLM::")]) == 2  # engine core and worker
     launch.process.kill()
     launch.finish()
     assert launch.survivors() == []
@@ -40,7 +40,7 @@ def test_kill_9_of_guardian_then_engine_core_fails_the_launch_and_leaves_nothing
     first.kill()
     launch.wait_for("iteration 1/")
     assert launch.child("guardian").pid != first.pid  # another one took over
-    launch.child("spawn_main").kill()
+    launch.child("VLLM::EngineCore").kill()
     assert launch.finish() == 1
     assert launch.survivors() == []
     failure = launch.failure()

@@ -134,7 +134,7 @@ def test_a_claimed_quantization_that_the_weights_lack_is_flagged_invalid(multipr
 
 
 def test_multiprocess_engine_leaves_no_process(multiprocess: Launching) -> None:
-    assert len([line for line in multiprocess.child_lines if "spawn_main" in line]) == 2  # engine core and worker
+    assert len([line for line in multiprocess.child_lines if line.startswith("VLLM::")]) == 2  # engine core and worker
     assert multiprocess.survivors() == []
 
 
