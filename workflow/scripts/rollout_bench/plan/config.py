@@ -10,10 +10,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from rollout_bench.checkpoints.shapes import SyntheticModel
-from rollout_bench.plan.comparing import ComparisonSettings
+from rollout_bench.plan.comparing import Baseline, ComparisonSettings
 from rollout_bench.plan.fields import (
     Args,
-    Baseline,
     Count,
     Folder,
     Index,
@@ -166,10 +165,10 @@ class Config(Strict):
         description="After the run, report step by step for each launch: model path, engine, run, record.",
     )
     baseline: Baseline = Field(
-        {"quant": "bf16"},
+        Baseline(quant="bf16"),
         description=(
-            "What speed-ups are relative to: one quant, model, workload or platform. null takes back an axis that a "
-            "config below this one names: {quant: null, model: qwen3-8b}."
+            "What speed-ups are relative to: one quant, model, workload or platform, or earlier results. null takes "
+            "back an axis that a config below this one names: {quant: null, model: qwen3-8b}."
         ),
     )
     comparison: ComparisonSettings = Field(

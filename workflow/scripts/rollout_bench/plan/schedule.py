@@ -94,14 +94,14 @@ class Schedule:
         selected = {
             "experiments": [e.model_dump() for e in experiments],
             "skipped": [s.model_dump() for s in self.matrix.skipped],
-            "baseline": self.config.baseline,
+            "baseline": self.config.baseline.named,
             "comparison": self.config.comparison.model_dump(),
         }
         return PlanFile(
             schema_version=PLAN_SCHEMA_VERSION,
             results=str(RESULTS),
             fingerprint=hashlib.sha256(json.dumps(selected, sort_keys=True).encode()).hexdigest()[:16],
-            baseline={str(axis): value for axis, value in self.config.baseline.items() if value is not None},
+            baseline=self.config.baseline.named,
             comparison=self.config.comparison,
             experiments=experiments,
             skipped=self.matrix.skipped,

@@ -43,7 +43,8 @@ def completeness(collection: Collection) -> str:
 
 def notes(collection: Collection, rows: Sequence[Row], footnotes: Sequence[str]) -> list[Section]:
     """The sections below the tables, without those that have nothing to say."""
-    columns = (*THROUGHPUT, *speedup_columns(collection.comparison), *ENGINE, FLAGS)
+    apart = collection.earlier is not None
+    columns = (*THROUGHPUT, *speedup_columns(collection.comparison, apart), *ENGINE, FLAGS)
     definitions = [f"{column.header}: {column.definition}" for column in columns]
     sections = [
         Section("No verdict", tuple(footnotes)),
@@ -53,7 +54,7 @@ def notes(collection: Collection, rows: Sequence[Row], footnotes: Sequence[str])
         Section("Skipped", tuple(_skipped(collection))),
         Section("Left out", tuple(_left_out(collection, rows))),
         Section("Measured with", tuple(machine_lines(collection.experiments))),
-        Section("Verdicts", verdict_notes(rows, collection.comparison)),
+        Section("Verdicts", verdict_notes(rows, collection.comparison, apart)),
         Section("Definitions", tuple(definitions)),
     ]
     return [section for section in sections if section.items]

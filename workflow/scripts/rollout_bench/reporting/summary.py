@@ -30,7 +30,7 @@ def summarise(collection: Collection, figures: bool = False) -> Summary:
     rows = rows_of(collection)
     frame = table(rows)
     status = completeness(collection)
-    tables = views(frame, rows, collection.comparison)
+    tables = views(frame, rows, collection.comparison, apart=collection.earlier is not None)
     sections = notes(collection, rows, tables.footnotes)
     return Summary(
         status=status,

@@ -39,12 +39,24 @@ class Views:
     footnotes: tuple[str, ...]
 
 
-def views(frame: pd.DataFrame, rows: Sequence[Row], settings: ComparisonSettings) -> Views:
+def views(frame: pd.DataFrame, rows: Sequence[Row], settings: ComparisonSettings, apart: bool = False) -> Views:
     """Two tables, throughput and engine, for each mode and platform in `frame`, which has a line per row.
 
     A model or workload that is the same in all lines of a table stands in its title instead, and
-    flags have a column only where there are some.
+    flags have a column only where there are some. `apart`: the sides of the comparisons did not take turns.
     """
+    lines, footnotes = lines_of(frame, rows)
+    tables: list[View] = []
+    for title, group in tables_of(lines):
+        flags = (FLAGS,) if any(line["flags"] for line in group) else ()
+        columns = (*THROUGHPUT, *speedup_columns(settings, apart), *flags)
+        tables += [view("Throughput: ", title, columns, group)]
+        tables += [view("Rates, start-up and memory: ", title, ENGINE, group)]
+    return Views(tuple(tables), footnotes)
+
+
+def lines_of(frame: pd.DataFrame, rows: Sequence[Row]) -> tuple[list[Line], tuple[str, ...]]:
+    """What columns are made from, a line per row, and the footnotes that the lines refer to."""
     lines: list[Line] = [
         {str(field): None if pd.isna(value) else value for field, value in line.items()}
         for line in frame.astype(object).to_dict("records")
@@ -57,14 +69,19 @@ def views(frame: pd.DataFrame, rows: Sequence[Row], settings: ComparisonSettings
             metric: footnotes.setdefault(reason, len(footnotes) + 1) if reason else None
             for metric, reason in reasons.items()
         }
-    tables: list[View] = []
-    for mode, platform in dict.fromkeys((line["mode"], line["platform"]) for line in lines):
-        group = [line for line in lines if (line["mode"], line["platform"]) == (mode, platform)]
-        tables += _pair(f"{mode}, {platform}", group, speedup_columns(settings))
-    return Views(tuple(tables), tuple(f"[{number}] {reason}." for reason, number in footnotes.items()))
+    return lines, tuple(f"[{number}] {reason}." for reason, number in footnotes.items())
 
 
-def _pair(title: str, lines: Sequence[Line], speedups: tuple[Column, ...]) -> list[View]:
+def tables_of(lines: Sequence[Line]) -> list[tuple[str, list[Line]]]:
+    """The lines that stand in one table, of one mode and platform, with the title of each."""
+    return [
+        (f"{mode}, {platform}", [line for line in lines if (line["mode"], line["platform"]) == (mode, platform)])
+        for mode, platform in dict.fromkeys((line["mode"], line["platform"]) for line in lines)
+    ]
+
+
+def view(kind: str, title: str, columns: Sequence[Column], lines: Sequence[Line]) -> View:
+    """The table of `lines` with `columns` after those of names that are not the same in all of them."""
     names: list[Column] = []
     for column in (MODEL, WORKLOAD):
         values = {column.cell(line) for line in lines}
@@ -72,12 +89,5 @@ def _pair(title: str, lines: Sequence[Line], speedups: tuple[Column, ...]) -> li
             title += f", {column.header} {values.pop()}"
         else:
             names.append(column)
-    flags = (FLAGS,) if any(line["flags"] for line in lines) else ()
-    return [
-        _view(f"Throughput: {title}", (*names, QUANT, *THROUGHPUT, *speedups, *flags), lines),
-        _view(f"Rates, start-up and memory: {title}", (*names, QUANT, *ENGINE), lines),
-    ]
-
-
-def _view(title: str, columns: tuple[Column, ...], lines: Sequence[Line]) -> View:
-    return View(title, columns, tuple(tuple(column.cell(line) for column in columns) for line in lines))
+    shown = (*names, QUANT, *columns)
+    return View(kind + title, shown, tuple(tuple(column.cell(line) for column in shown) for line in lines))
