@@ -75,15 +75,15 @@ BAD_OVERLAYS = [
     ),
     Bad(
         "baseline_folder_misspelt",
-        "baseline: {quant: null, results: ./workfow}",
-        "baseline.results: ./workfow: does not exist",
+        "baseline: {quant: null, results: workfow}",
+        "baseline.results: workfow: does not exist",
         "did you mean 'workflow'?",
     ),
     Bad(
         "baseline_folder_a_file",
         "baseline: {quant: null, results: config.yaml}",
         "baseline.results: config.yaml: is not a folder",
-        "the one that holds offline/",
+        "->",
     ),
     Bad("baseline_folder_empty", "baseline: {quant: null, results: ''}", "baseline.results", "docs/reference"),
     Bad("baseline_folder_and_quant", "baseline: {results: docs}", "names quant and results", "docs/reference"),

@@ -15,7 +15,6 @@ from rollout_bench.errors import UserError, run_command
 from rollout_bench.files import write_whole
 from rollout_bench.plan.comparing import ComparisonSettings
 from rollout_bench.plan.fields import Metric
-from rollout_bench.reporting.folders import read_two
 
 OPTIONS = {"metrics": "metric", "confidence": "confidence", "relevant_difference": "relevant-difference"}
 """Field of the settings -> the option that sets it."""
@@ -63,11 +62,12 @@ def parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Reads, compares, and only then writes."""
     arguments = parser().parse_args()
-    two = read_two(arguments.a, arguments.b, settings(arguments), arguments.differ, arguments.all)
-    # Not at the top: --help and errors in the records need not wait for pandas.
+    asked = settings(arguments)
+    # Not at the top: --help need not wait for scipy and pandas.
     from rollout_bench.reporting.compared import compared
+    from rollout_bench.reporting.folders import read_two
 
-    made = compared(two)
+    made = compared(read_two(arguments.a, arguments.b, asked, arguments.differ, arguments.all))
     if arguments.out:
         write_whole(arguments.out / "compare.md", made.markdown.encode())
         write_whole(arguments.out / "compare.csv", made.csv.encode())

@@ -45,13 +45,17 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def did_you_mean_folder(path: Path) -> str | None:
-    """A remedy for a folder that is not there: the one beside it whose name is nearest, None where none is near."""
+    """A remedy for a folder that is not there: the one that is, but for one name on its way, None without one."""
+    missing = path
+    while not missing.parent.is_dir() and missing.parent != missing:
+        missing = missing.parent
     try:
-        beside = [other.name for other in path.parent.iterdir() if other.is_dir()]
+        beside = [other.name for other in missing.parent.iterdir() if other.is_dir()]
     except OSError:
         return None
-    close = near_miss(path.name, beside)
-    return f"did you mean '{path.parent / close}'?" if close else None
+    close = near_miss(missing.name, beside)
+    meant = missing.parent / close / path.relative_to(missing) if close else None
+    return f"did you mean '{meant}'?" if meant and meant.is_dir() else None
 
 
 def write_json(path: Path, content: BaseModel) -> None:

@@ -19,7 +19,7 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class TwoFolders:
-    """What each folder selects, `of_a` and `of_b`, and the `collection` of those of B that A has too, A's as earlier."""
+    """What each folder selects, `of_a` and `of_b`; `collection` has those of B that A has too, and A's as earlier."""
 
     a: Path
     b: Path
