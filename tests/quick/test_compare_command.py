@@ -1,87 +1,25 @@
-"""compare.py as a user runs it: two folders in, a table out, and what may not be compared told in two lines."""
+"""compare.py as a user runs it: two folders in, a table out, and a mistake told in two lines."""
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import math
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from unittest import mock
 
-import compare
 import pytest
 import summarise
+from comparing import BF16, NEW, OLD, OTHER_ENGINE, W8A8, W8A16, cell, compared, launches, refused, run
 from synthetic_records import make_failure, make_plan, make_record, make_spec, save
 
-from rollout_bench.errors import run_command
 from rollout_bench.plan.planfile import write_plan
-from rollout_bench.plan.spec import Spec
-from rollout_bench.records.record import Flag, Record
+from rollout_bench.records.record import Flag
 from rollout_bench.reporting.terminal import WIDTH
 
 SCRIPTS = Path(__file__).parents[2] / "workflow" / "scripts"
-BF16, W8A8, W8A16 = make_spec(), make_spec(quant="w8a8"), make_spec(quant="w8a16")
-OLD, NEW = (100.0, 101.0, 102.0, 100.5), (120.0, 121.5, 119.5, 120.7)
-OTHER_ENGINE = {"engine_version": "0.33.0", "torch_version": "2.14.0+cpu"}
-OTHER_MACHINE = {"device_model": "AMD EPYC 7B13", "cpu_model": "AMD EPYC 7B13", "cpu_cores": 4}
 INVALID = Flag(code="token_count", severity="invalid", sentence="1 token is missing.")
-
-
-@dataclass
-class Done:
-    """How the command ended; `flat` is what it printed, with single spaces."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-    @property
-    def flat(self) -> str:
-        return " ".join(self.stdout.split())
-
-
-def launches(spec: Spec, rates: Sequence[float], environment: Mapping[str, Any] | None = None) -> list[Record]:
-    return [make_record(spec, i, [rate] * 3, environment=environment) for i, rate in enumerate(rates)]
-
-
-def run(folder: Path, *arguments: str, main: Any = compare.main) -> Done:
-    """Runs compare.py in `folder`, inside this process."""
-    stdout, stderr = io.StringIO(), io.StringIO()
-    with (
-        contextlib.chdir(folder),
-        contextlib.redirect_stderr(stderr),
-        contextlib.redirect_stdout(stdout),
-        mock.patch.object(sys, "argv", ["compare.py", *arguments]),
-        pytest.raises(SystemExit) as end,
-    ):
-        run_command(main)
-    return Done(int(end.value.code or 0), stdout.getvalue(), stderr.getvalue())
-
-
-def compared(folder: Path, a: Sequence[Record], b: Sequence[Record], *arguments: str) -> Done:
-    """Saves the two sides as folders a and b, and compares them."""
-    save(folder / "a", *a)
-    save(folder / "b", *b)
-    return run(folder, "a", "b", *arguments)
-
-
-def refused(folder: Path, a: Sequence[Record], b: Sequence[Record], *arguments: str) -> str:
-    """The two lines of a refusal."""
-    done = compared(folder, a, b, *arguments)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert len(done.stderr.splitlines()) == 2
-    return done.stderr
-
-
-def cell(done: Done, quant: str = "bf16") -> list[str]:
-    """The words of a line of the table."""
-    return next(line.split() for line in done.stdout.splitlines() if line.startswith(f"{quant} "))
 
 
 def test_two_times_of_measuring_are_compared_with_all_launches_of_both(tmp_path: Path) -> None:
@@ -99,140 +37,6 @@ def test_swapped_folders_mirror_the_verdict(tmp_path: Path) -> None:
     back = run(tmp_path, "b", "a")
     assert cell(there)[5:7] == ["1.194x", "^"]
     assert cell(back)[5:7] == ["0.838x", "v"]
-
-
-@pytest.mark.parametrize(("environment", "group"), [(OTHER_ENGINE, "engine"), (OTHER_MACHINE, "machine")])
-def test_one_of_engine_and_machine_may_differ_and_is_what_is_compared(
-    tmp_path: Path, environment: dict[str, Any], group: str
-) -> None:
-    done = compared(tmp_path, launches(BF16, OLD), launches(BF16, NEW, environment))
-    assert cell(done)[6] == "^"
-    assert f"The {group}, and nothing else of engine and machine (A -> B):" in done.flat
-    old = make_record().environment.model_dump()
-    for fact, value in environment.items():
-        assert f"{fact} {old[fact]} -> {value}" in done.flat
-
-
-def test_engine_and_machine_together_are_refused_until_they_are_accepted(tmp_path: Path) -> None:
-    problem, remedy = refused(
-        tmp_path, launches(BF16, OLD), launches(BF16, NEW, OTHER_ENGINE | OTHER_MACHINE)
-    ).splitlines()
-    for word in ("a and b differ in engine and in machine", "engine_version 0.32.0 -> 0.33.0", "cpu_cores 2 -> 4"):
-        assert word in problem
-    assert "--differ engine machine" in remedy
-    done = run(tmp_path, "a", "b", "--differ", "engine", "machine")
-    assert cell(done)[6] == "^"
-    assert "Engine and machine at once, as --differ allows: what either contributes can not be told" in done.flat
-    for fact in ("engine_version 0.32.0 -> 0.33.0", "torch_version 2.13.0+cpu -> 2.14.0+cpu", "cpu_cores 2 -> 4"):
-        assert fact in done.flat
-
-
-def test_what_was_not_to_differ_is_refused_alone_too(tmp_path: Path) -> None:
-    told = refused(tmp_path, launches(BF16, OLD), launches(BF16, NEW, OTHER_MACHINE), "--differ", "engine")
-    assert "a and b differ in machine, which was not to differ: machine: device_model" in told
-    assert run(tmp_path, "a", "b", "--differ", "machine").returncode == 0
-
-
-@pytest.mark.parametrize("fact", [{"engine_version": "0.33.0"}, {"device_model": "AMD EPYC 7B13"}])
-@pytest.mark.parametrize("side", ["a", "b"])
-def test_a_mix_inside_one_folder_is_refused_with_the_launches_named(
-    tmp_path: Path, side: str, fact: dict[str, str]
-) -> None:
-    mixed = [*launches(BF16, OLD[:2]), make_record(BF16, 2, [101.0], environment=fact)]
-    sides = {"a": launches(BF16, OLD), "b": launches(BF16, NEW), side: mixed}
-    told = refused(tmp_path, sides["a"], sides["b"])
-    (name, value), *_ = fact.items()
-    assert f"{side}: its launches differ in {name}" in told
-    assert "qwen3-90m bf16 small launch 0, qwen3-90m bf16 small launch 1)" in told
-    assert f"{value} (qwen3-90m bf16 small launch 2)" in told
-
-
-def test_a_mix_between_experiments_of_one_folder_is_refused_and_one_with_other_names_does_not_matter(
-    tmp_path: Path,
-) -> None:
-    other = launches(W8A8, OLD, OTHER_ENGINE)
-    assert compared(tmp_path, launches(BF16, OLD), [*launches(BF16, NEW), *other]).returncode == 0
-    assert "its launches differ in engine_version" in refused(tmp_path, launches(W8A8, OLD), [])
-
-
-@pytest.mark.parametrize(
-    "environment",
-    [
-        {"hostname": "bench-2"},
-        {"kernel": "Linux 6.2.0"},
-        {"git_commit": "fedcba9876543210"},
-        {"variables": {"OMP_NUM_THREADS": "1"}},
-    ],
-)
-def test_a_circumstance_that_differs_is_a_warning(tmp_path: Path, environment: dict[str, Any]) -> None:
-    done = compared(tmp_path, launches(BF16, OLD), launches(BF16, NEW, environment))
-    assert cell(done)[6] == "^"
-    (name,) = environment
-    assert f"differs too (A -> B): {name}" in done.flat
-    assert "Engine and machine agree" in done.flat
-
-
-def test_a_little_memory_more_or_less_is_the_same_machine(tmp_path: Path) -> None:
-    done = compared(tmp_path, launches(BF16, OLD), launches(BF16, NEW, {"memory_bytes": 24 * 2**30 - 5_000_000}))
-    assert "Engine and machine agree" in done.flat
-    done = compared(tmp_path, [], launches(BF16, NEW, {"memory_bytes": 16 * 2**30}))
-    assert "memory_bytes 24.0 GiB -> 16.0 GiB" in done.flat
-
-
-def test_engine_arguments_that_differ_are_warned_of_by_name(tmp_path: Path) -> None:
-    changed = make_spec(args={"max_num_seqs": 128})
-    done = compared(tmp_path, launches(make_spec(args={"max_num_seqs": 64}), OLD), launches(changed, NEW))
-    assert cell(done)[6] == "^"
-    assert "differs too (A -> B): args.max_num_seqs 64 -> 128" in done.flat
-
-
-def test_among_several_of_one_name_the_one_with_the_same_arguments_counts(tmp_path: Path) -> None:
-    eager = make_spec(args={"enforce_eager": True})
-    done = compared(tmp_path, [*launches(BF16, OLD), *launches(eager, NEW)], launches(eager, NEW[::-1]))
-    assert cell(done)[5] == "1.000x"
-    done = compared(tmp_path, [], launches(make_spec(args={"seed": 1}), NEW))
-    assert "2 experiments of its names in a could be meant" in done.flat
-
-
-def test_another_load_is_never_a_ratio(tmp_path: Path) -> None:
-    heavier = make_spec(quant="w8a8", prompts=4)
-    done = compared(
-        tmp_path, [*launches(BF16, OLD), *launches(W8A8, OLD)], [*launches(BF16, NEW), *launches(heavier, NEW)]
-    )
-    assert cell(done, "w8a8") == ["w8a8", "0", "4", "-", "-", "-", "[1]"]
-    assert "[1] a measured another load: workload.prompts 8 -> 4." in done.flat
-    assert cell(done)[5] == "1.194x"
-
-
-@pytest.mark.parametrize(
-    ("part", "change", "told"),
-    [
-        ("workload", {"output_tokens": 64}, "workload.output_tokens 32 -> 64"),
-        ("workload", {"temperature": 0.0}, "workload.temperature 1.0 -> 0.0"),
-        ("workload", {"requests": "per_prompt"}, "workload.requests per_sequence -> per_prompt"),
-        ("measuring", {"warmup_iterations": 0}, "measuring.warmup_iterations 1 -> 0"),
-        ("model", {"synthetic": {"hidden_size": 1024}}, "synthetic.hidden_size 768 -> 1024"),
-    ],
-)
-def test_every_part_of_the_load_counts(tmp_path: Path, part: str, change: dict[str, Any], told: str) -> None:
-    other = BF16.model_copy(update={part: getattr(BF16, part).model_copy(update=change)})
-    done = compared(tmp_path, launches(BF16, OLD), launches(other, NEW))
-    assert told in done.flat
-    assert cell(done)[3:6] == ["-", "-", "-"]
-
-
-def test_platforms_are_compared_where_each_side_has_one(tmp_path: Path) -> None:
-    cuda = make_spec(platform="cuda")
-    done = compared(tmp_path, launches(BF16, OLD), launches(cuda, NEW, {"device_model": "NVIDIA H200"}))
-    assert cell(done)[6] == "^"
-    assert "platform cpu -> cuda" in done.flat
-
-
-def test_with_several_platforms_each_is_compared_with_its_own(tmp_path: Path) -> None:
-    cuda = make_spec(platform="cuda")
-    done = compared(tmp_path, launches(BF16, OLD), [*launches(BF16, NEW), *launches(cuda, NEW)])
-    assert "1 experiment of B compared with A" in done.flat
-    assert "Only in B, not compared - qwen3-90m bf16 small" in done.flat
 
 
 @pytest.mark.parametrize("side", ["a", "b"])

@@ -106,13 +106,13 @@ def differences(own: Sequence[Mapping[str, str]], other: Sequence[Mapping[str, s
 
 def pair_differences(own: Sequence[Record], other: Sequence[Record]) -> list[tuple[int, Difference]]:
     """Launch index and fact, for the launches that both sides have: those of `IN_PAIRS` and the host's name."""
-    partners = {record.launch: environment_facts(record.environment) for record in other}
+    partners = {record.launch: record.environment for record in other}
     return [
-        (record.launch, difference)
+        (record.launch, Difference(fact, *(str(getattr(side, fact)) for side in (record.environment, partner))))
         for record in own
-        if record.launch in partners
-        for difference in differences([environment_facts(record.environment)], [partners[record.launch]])
-        if difference.fact in (*IN_PAIRS, "hostname")
+        if (partner := partners.get(record.launch)) is not None
+        for fact in (*IN_PAIRS, "hostname")
+        if getattr(record.environment, fact) != getattr(partner, fact)
     ]
 
 

@@ -170,6 +170,7 @@ class Config(Strict):
             "What speed-ups are relative to: one quant, model, workload or platform, or earlier results. null takes "
             "back an axis that a config below this one names: {quant: null, model: qwen3-8b}."
         ),
+        json_schema_extra={"default": {"quant": "bf16"}},
     )
     comparison: ComparisonSettings = Field(
         ComparisonSettings(), description="When a difference from the baseline is called one. Measures nothing anew."
