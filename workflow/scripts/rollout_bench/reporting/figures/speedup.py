@@ -126,8 +126,9 @@ def _annotate_right(axes: Axes, text: str, y: float, colour: str, size: float) -
 
 
 def _limits(comparisons: Sequence[Comparison], room: float) -> Limits:
-    """All pairs and 1 in view, intervals as far as `BEYOND` allows, and `room` on the right for the labels."""
-    pairs = [1.0, *(ratio for c in comparisons for ratio in c.pairs.values())]
+    """Speed-ups, pairs and 1 in view, intervals as far as `BEYOND` allows, and `room` on the right for the labels."""
+    speedups = [c.speedup for c in comparisons if c.speedup is not None]
+    pairs = [1.0, *speedups, *(ratio for c in comparisons for ratio in c.pairs.values())]
     ends = [end for c in comparisons for end in (c.low, c.high) if end is not None]
     width = max(max(pairs) - min(pairs), 0.05)
     low = max(min([*pairs, *ends]), min(pairs) - BEYOND * width, 0.0)
