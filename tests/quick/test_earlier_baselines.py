@@ -17,6 +17,7 @@ from synthetic_records import make_plan, make_record, make_spec, save
 
 from rollout_bench.analysis.rows import Row, rows_of
 from rollout_bench.files import write_whole
+from rollout_bench.plan.comparing import Baseline
 from rollout_bench.plan.engine_probe import probe_engine
 from rollout_bench.plan.matrix import expand
 from rollout_bench.plan.planfile import PlanFile
@@ -220,6 +221,11 @@ def test_a_summary_without_earlier_results_stays_fresh_when_its_state_is_of_befo
     del state["earlier"]
     write_whole(results / STATE_FILE, json.dumps(state).encode())
     assert not is_stale(results, plan)
+
+
+def test_null_on_the_command_line_takes_back_an_axis_too() -> None:
+    # There everything is text.
+    assert Baseline.model_validate({"quant": "null", "results": "old/results"}).named == {"results": "old/results"}
 
 
 @pytest.mark.parametrize("baseline", ["{quant: null, results: docs}", "{quant: null, engine: '0.23.0'}"])

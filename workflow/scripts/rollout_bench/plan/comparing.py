@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -39,6 +39,12 @@ class Baseline(Strict):
     def named(self) -> dict[str, str]:
         """The axis with its value."""
         return self.model_dump(exclude_none=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null(cls, values: Any) -> Any:
+        # The command line delivers all as text.
+        return {axis: None if v == "null" else v for axis, v in values.items()} if isinstance(values, dict) else values
 
     @model_validator(mode="after")
     def _one_axis(self) -> Baseline:
