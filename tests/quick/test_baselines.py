@@ -14,6 +14,7 @@ from rollout_bench.errors import UserError
 from rollout_bench.plan.planfile import PlanFile
 from rollout_bench.plan.spec import Spec
 from rollout_bench.records.record import Flag, Record
+from rollout_bench.reporting.summary import summarise
 
 INVALID = Flag(code="token_count", severity="invalid", sentence="1 token is missing.")
 
@@ -131,6 +132,54 @@ def test_sides_that_ran_in_different_engines_give_no_verdict_unless_platforms_ar
         (tmp_path / axis).mkdir()
         verdict = comparisons(tmp_path / axis, plan, *records)[1].verdict
         assert verdict == ("unknown", "faster")[place]
+
+
+@pytest.mark.parametrize(
+    ("fact", "value", "told"),
+    [
+        ("device_model", "AMD EPYC 7B13", "device_model AMD EPYC 7B13 against AMD EPYC 9B14"),
+        ("cpu_model", "AMD EPYC 7B13", "cpu_model AMD EPYC 7B13 against AMD EPYC 9B14"),
+        ("cpu_cores", 4, "cpu_cores 4 against 2"),
+        ("device_count", 2, "device_count 2 against 1"),
+        ("torch_version", "2.12.0", "torch_version 2.12.0 against 2.13.0+cpu"),
+    ],
+)
+def test_a_pair_whose_launches_ran_on_unlike_machines_gives_no_verdict(
+    tmp_path: Path, fact: str, value: object, told: str
+) -> None:
+    specs = [make_spec(), make_spec(quant="w8a8")]
+    records = [*launches(specs[0], 100.0, 101.0, 102.0), *launches(specs[1], 120.0, 121.5)]
+    records.append(make_record(specs[1], 2, [122.0], environment={fact: value}))
+    found = comparisons(tmp_path, make_plan(specs), *records)
+    assert (found[1].speedup, found[1].verdict) == (None, "unknown")
+    assert "launch 2 and its partner in the baseline" in found[1].reason
+    assert told in found[1].reason
+
+
+def test_pairs_on_different_machines_are_compared_where_both_launches_of_each_ran_on_one(tmp_path: Path) -> None:
+    specs = [make_spec(), make_spec(quant="w8a8")]
+    elsewhere = {"device_model": "AMD EPYC 7B13", "hostname": "bench-2"}
+    records = [*launches(specs[0], 100.0, 101.0), *launches(specs[1], 120.0, 121.5)]
+    records += [make_record(spec, 2, [rate], environment=elsewhere) for spec, rate in zip(specs, (50, 60), strict=True)]
+    assert comparisons(tmp_path, make_plan(specs), *records)[1].verdict == "faster"
+
+
+def test_a_host_of_another_name_is_told_and_no_obstacle(tmp_path: Path) -> None:
+    specs = [make_spec(), make_spec(quant="w8a8")]
+    records = [*launches(specs[0], 100.0, 101.0, 102.0), *launches(specs[1], 120.0, 121.5)]
+    records.append(make_record(specs[1], 2, [122.0], environment={"hostname": "bench-2"}))
+    found = comparisons(tmp_path, make_plan(specs), *records)
+    assert found[1].verdict == "faster"
+    foot = " ".join(summarise(collect(tmp_path, make_plan(specs))).text.split()).split("Verdicts")[1]
+    assert "Differs from its baseline (baseline -> own): hostname bench-1 -> bench-2 (qwen3-90m w8a8 small)" in foot
+
+
+def test_platforms_are_compared_though_their_machines_are_not_alike(tmp_path: Path) -> None:
+    specs = [make_spec(), make_spec(platform="cuda")]
+    records = launches(specs[0], 100.0, 101.0, 102.0)
+    gpu = {"device_model": "NVIDIA H200", "torch_version": "2.12.0"}
+    records += [make_record(specs[1], i, [rate], environment=gpu) for i, rate in enumerate((120.0, 121.5, 122.0))]
+    assert comparisons(tmp_path, make_plan(specs, baseline={"platform": "cpu"}), *records)[1].verdict == "faster"
 
 
 def rate_of(record: Record) -> float:

@@ -173,7 +173,7 @@ def test_only_launches_with_a_partner_count_and_the_others_are_counted() -> None
     assert comparison.pairs == pytest.approx({1: 2.2, 2: 2.42})
     assert (comparison.unpaired, comparison.baseline_unpaired) == (1, 2)
     apart = judged({0: 200.0, 1: 210.0}, {2: 100.0, 3: 100.0})
-    assert (apart.speedup, apart.verdict, apart.pairs_missing) == (None, "unknown", 2)
+    assert (apart.speedup, apart.verdict, apart.launches_missing) == (None, "unknown", 2)
     assert "no launch has a partner" in apart.reason
 
 
@@ -181,7 +181,7 @@ def test_one_pair_is_a_ratio_without_interval_and_one_pair_is_missing() -> None:
     comparison = judged({0: 120.0}, {0: 100.0})
     assert comparison.speedup == pytest.approx(1.2)
     assert (comparison.low, comparison.p_adjusted, comparison.verdict) == (None, None, "unknown")
-    assert comparison.pairs_missing == 1
+    assert comparison.launches_missing == 1
 
 
 @pytest.mark.parametrize("wrong", [0.0, -1.0, math.nan, math.inf])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rollout_bench.analysis.collection import collect
 from rollout_bench.errors import run_command
+from rollout_bench.reporting.earlier import collect_with_earlier
 from rollout_bench.reporting.selection import add_selection, chosen_plan
 
 
@@ -24,7 +24,7 @@ def main() -> int:
     """Reads, draws, and only then writes."""
     arguments = parser().parse_args()
     results: Path = arguments.results
-    collection = collect(results, chosen_plan(arguments))
+    collection = collect_with_earlier(results, chosen_plan(arguments))
     # Not at the top: --help and errors in the records need not wait for matplotlib.
     from rollout_bench.reporting.figures.save import NAMES, save_figures
 

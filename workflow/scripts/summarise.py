@@ -6,9 +6,9 @@ import argparse
 import json
 from pathlib import Path
 
-from rollout_bench.analysis.collection import collect
 from rollout_bench.errors import run_command
 from rollout_bench.files import write_whole
+from rollout_bench.reporting.earlier import collect_with_earlier
 from rollout_bench.reporting.selection import add_selection, chosen_plan
 from rollout_bench.reporting.state import STATE_FILE, summary_state
 
@@ -39,7 +39,7 @@ def main() -> int:
     plan = chosen_plan(arguments)
     # First: what changes while the records are read makes the summary stale instead of wrong for good.
     state = summary_state(results, plan)
-    collection = collect(results, plan)
+    collection = collect_with_earlier(results, plan)
     # Not at the top: --help and errors in the records need not wait for numpy and pandas.
     from rollout_bench.analysis.sequences import pool_sequences
     from rollout_bench.reporting.summary import summarise

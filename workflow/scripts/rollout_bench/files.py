@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from rollout_bench.errors import UserError
+from rollout_bench.errors import UserError, near_miss
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -42,6 +42,20 @@ def write_whole(path: Path, content: bytes) -> None:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             remedy = "free some space, then run the same command again: what was measured before is kept"
         raise UserError(f"{path}: cannot be written: {error.strerror}", remedy) from None
+
+
+def did_you_mean_folder(path: Path) -> str | None:
+    """A remedy for a folder that is not there: the one that is, but for one name on its way, None without one."""
+    missing = path
+    while not missing.parent.is_dir() and missing.parent != missing:
+        missing = missing.parent
+    try:
+        beside = [other.name for other in missing.parent.iterdir() if other.is_dir()]
+    except OSError:
+        return None
+    close = near_miss(missing.name, beside)
+    meant = missing.parent / close / path.relative_to(missing) if close else None
+    return f"did you mean '{meant}'?" if meant and meant.is_dir() else None
 
 
 def write_json(path: Path, content: BaseModel) -> None:

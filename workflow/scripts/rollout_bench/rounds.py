@@ -63,7 +63,7 @@ def _baselines(plan: Schedule, own: PlannedExperiment) -> list[PlannedExperiment
         axes = ("mode", "platform", "model", "quant", "workload")
         return [changes.get(axis, getattr(experiment, axis)) for axis in axes]
 
-    wanted = place(own, plan.baseline)
+    wanted = place(own, plan.config.baseline.named)
     return [] if place(own, {}) == wanted else [e for e in plan.experiments if place(e, {}) == wanted]
 
 

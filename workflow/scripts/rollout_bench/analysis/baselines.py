@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from rollout_bench.analysis.experiments import Experiment
 from rollout_bench.errors import UserError, did_you_mean
+from rollout_bench.plan.comparing import EARLIER_AXES
 from rollout_bench.plan.spec import Spec
 
 AXES = ("model", "platform", "quant", "workload")
-"""What a baseline may fix."""
+"""What a baseline among experiments that took turns may fix."""
 
 Names = tuple[str, ...]
 """Mode and the value on each of `AXES`."""
@@ -18,8 +19,8 @@ Names = tuple[str, ...]
 def check_axes(baseline: Mapping[str, str]) -> None:
     """Raises `UserError` where `baseline` (axis -> value) names an axis that there is not."""
     for axis in baseline:
-        if axis not in AXES:
-            raise UserError(f"baseline: unknown axis '{axis}'", did_you_mean(axis, AXES))
+        if axis not in (*AXES, *EARLIER_AXES):
+            raise UserError(f"baseline: unknown axis '{axis}'", did_you_mean(axis, (*AXES, *EARLIER_AXES)))
 
 
 def is_baseline(experiment: Experiment, baseline: Mapping[str, str]) -> bool:

@@ -12,6 +12,7 @@ from rollout_bench.analysis.paired import NO_SPREAD, ratio_interval
 from rollout_bench.analysis.power import minimal_detectable_difference, pairs_needed
 from rollout_bench.analysis.sequential import Looks
 from rollout_bench.analysis.statistics import mean, standard_deviation
+from rollout_bench.analysis.unpaired import detectable_difference, launches_needed, welch_interval
 from rollout_bench.plan.comparing import ComparisonSettings
 
 Verdict = Literal["faster", "slower", "irrelevant", "undetected", "unknown"]
@@ -20,10 +21,23 @@ MARKS: dict[Verdict, str] = {"faster": "^", "slower": "v", "irrelevant": "~", "u
 """How a verdict is written."""
 
 MIN_PAIRS = 2
-"""Pairs of launches that an interval needs."""
+"""Pairs of launches that an interval needs; where sides are not paired, launches of each side."""
 
 Values = Mapping[int, float]
 """A metric by launch index."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparison of launches that did not take turns.
+
+    `value` is the geometric mean of its launches, in the metric's unit; `log_sd` the sample standard deviation of
+    their logarithms, None for a single launch.
+    """
+
+    launches: int
+    value: float
+    log_sd: float | None
 
 
 @dataclass(frozen=True)
@@ -31,12 +45,15 @@ class Comparison:
     """How an experiment compares with its baseline in one metric.
 
     `speedup` is the geometric mean of `pairs` (above 1: better than the baseline), the ratio of each launch
-    index that both sides have; `low` and `high` are its interval, taken alone. `p_value` is that of "no
-    difference" over all looks that may be taken, `p_adjusted` the same among all comparisons of the table.
-    `minimal_detectable_difference` and `pairs_for_relevant` say what could be found (a fraction) and how many pairs
-    the relevant difference takes. `unpaired` and `baseline_unpaired` count launches that only one side has.
-    `is_baseline` marks the baseline itself. Where nothing can be compared, `verdict` is None; there, and where
-    it is unknown for another reason than too few pairs, `reason` says why.
+    index that both sides have; `low` and `high` are its interval, taken alone. Where the sides did not take turns
+    there are no pairs but `sides`, its own and the baseline's, and `speedup` is the ratio of their values.
+    `p_value` is that of "no difference", over all looks that may be taken, `p_adjusted` the same among all
+    comparisons of the table.
+    `minimal_detectable_difference` and `launches_for_relevant` say what could be found (a fraction) and how many
+    launches of each side the relevant difference takes. `unpaired` and `baseline_unpaired` count launches that were
+    not used since the other side has none of their index. `is_baseline` marks the baseline itself. Where nothing can
+    be compared, `verdict` is None; there, and where it is unknown for another reason than too few launches, `reason`
+    says why.
     """
 
     is_baseline: bool = False
@@ -47,17 +64,25 @@ class Comparison:
     p_value: float | None = None
     p_adjusted: float | None = None
     minimal_detectable_difference: float | None = None
-    pairs_for_relevant: int | None = None
+    launches_for_relevant: int | None = None
     pairs: Values = field(default_factory=dict)
+    sides: tuple[Side, Side] | None = None
     unpaired: int = 0
     baseline_unpaired: int = 0
     verdict: Verdict | None = None
     reason: str = ""
 
     @property
-    def pairs_missing(self) -> int:
-        """Pairs that a verdict still lacks."""
-        return max(0, MIN_PAIRS - len(self.pairs))
+    def launches_used(self) -> tuple[int, int]:
+        """How many launches of its own and of the baseline's took part."""
+        if self.sides:
+            return self.sides[0].launches, self.sides[1].launches
+        return len(self.pairs), len(self.pairs)
+
+    @property
+    def launches_missing(self) -> int:
+        """Launches that a verdict still lacks: of both sides, where they are paired, else of the smaller one."""
+        return max(0, MIN_PAIRS - min(self.launches_used))
 
 
 def compare(
@@ -74,13 +99,9 @@ def compare(
     that are zero, negative or not finite make the whole comparison unknown, since what went wrong in one
     launch may have touched others.
     """
-    if not values or not baseline:
-        return Comparison(reason="not measured" if not values else "its baseline is not measured")
-    for side, whose in ((values, "it has"), (baseline, "its baseline has")):
-        wrong = [launch for launch, value in sorted(side.items()) if not (math.isfinite(value) and value > 0)]
-        if wrong:
-            reason = f"{whose} a launch ({wrong[0]}) whose measurement is zero or no number"
-            return Comparison(verdict="unknown", reason=reason)
+    wrong = _wrong(values, baseline)
+    if wrong:
+        return wrong
     both = sorted(values.keys() & baseline.keys())
     unpaired, baseline_unpaired = len(values) - len(both), len(baseline) - len(both)
     better = 1 if higher_is_better else -1
@@ -109,6 +130,41 @@ def compare(
     )
 
 
+def compare_apart(values: Values, baseline: Values, confidence: float, higher_is_better: bool = True) -> Comparison:
+    """As `compare`, for sides that did not take turns: all launches count, whatever their index."""
+    wrong = _wrong(values, baseline)
+    if wrong:
+        return wrong
+    logs, theirs = ([math.log(value) for _, value in sorted(side.items())] for side in (values, baseline))
+    better = 1 if higher_is_better else -1
+    comparison = Comparison(
+        speedup=math.exp(better * (mean(logs) - mean(theirs))), sides=(_side(logs), _side(theirs)), verdict="unknown"
+    )
+    if comparison.launches_missing:
+        return comparison
+    for side, whose in ((logs, "it has"), (theirs, "its baseline has")):
+        if standard_deviation(side) < NO_SPREAD:
+            return replace(comparison, reason=f"{whose} the very same value in all launches, as copies of one would")
+    interval = welch_interval([better * log for log in logs], [better * log for log in theirs], confidence)
+    return replace(comparison, low=float(interval.low), high=float(interval.high), p_value=float(interval.p_value))
+
+
+def _wrong(values: Values, baseline: Values) -> Comparison | None:
+    """Says why nothing can be compared; None where it can."""
+    if not values or not baseline:
+        return Comparison(reason="not measured" if not values else "its baseline is not measured")
+    for side, whose in ((values, "it has"), (baseline, "its baseline has")):
+        wrong = [launch for launch, value in sorted(side.items()) if not (math.isfinite(value) and value > 0)]
+        if wrong:
+            reason = f"{whose} a launch ({wrong[0]}) whose measurement is zero or no number"
+            return Comparison(verdict="unknown", reason=reason)
+    return None
+
+
+def _side(logs: Sequence[float]) -> Side:
+    return Side(len(logs), math.exp(mean(logs)), standard_deviation(logs) if len(logs) > 1 else None)
+
+
 def judge(family: Sequence[Comparison], settings: ComparisonSettings, looks: Looks | None = None) -> list[Comparison]:
     """The same comparisons with their verdicts, all of one metric in one table, in their order.
 
@@ -128,15 +184,28 @@ def judge(family: Sequence[Comparison], settings: ComparisonSettings, looks: Loo
 
 def _judged(comparison: Comparison, p_adjusted: float, level: float, settings: ComparisonSettings) -> Comparison:
     assert comparison.speedup is not None
-    assert comparison.log_sd is not None
-    sd, relevant = comparison.log_sd, settings.relevant_difference
+    detectable, needed = _sizes(comparison, level, settings)
     return replace(
         comparison,
         p_adjusted=p_adjusted,
-        minimal_detectable_difference=minimal_detectable_difference(sd, len(comparison.pairs), level, settings.power),
-        pairs_for_relevant=pairs_needed(sd, relevant, level, settings.power) if relevant else None,
+        minimal_detectable_difference=detectable,
+        launches_for_relevant=needed,
         verdict=verdict(comparison.speedup, p_adjusted, settings),
     )
+
+
+def _sizes(comparison: Comparison, level: float, settings: ComparisonSettings) -> tuple[float, int | None]:
+    """The difference that is found at `level`, and the launches of each side that the relevant difference takes."""
+    relevant, power = settings.relevant_difference, settings.power
+    if comparison.sides:
+        own, other = comparison.sides
+        assert own.log_sd is not None
+        assert other.log_sd is not None
+        found = detectable_difference(own.log_sd, own.launches, other.log_sd, other.launches, level, power)
+        return found, launches_needed(own.log_sd, other.log_sd, relevant, level, power) if relevant else None
+    assert comparison.log_sd is not None
+    found = minimal_detectable_difference(comparison.log_sd, len(comparison.pairs), level, power)
+    return found, pairs_needed(comparison.log_sd, relevant, level, power) if relevant else None
 
 
 def verdict(speedup: float, p_adjusted: float, settings: ComparisonSettings) -> Verdict:

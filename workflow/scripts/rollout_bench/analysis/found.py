@@ -1,18 +1,23 @@
 """Which results lie in a results folder, by directory listing alone: no file is opened.
 
-Imported while the workflow is parsed, so only the standard library.
+Imported while the workflow is parsed, so no large library.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from rollout_bench.errors import UserError
+from rollout_bench.files import did_you_mean_folder
+
 FAILURES = "failures"
 """Folder of the failures inside the results folder; below it the same paths as the records'."""
+
+_REMEDY = "give the results folder, the one that holds offline/"
 
 _LAUNCH = re.compile(r"launch-(0|[1-9][0-9]*)\.json")
 
@@ -46,6 +51,21 @@ def find_results(results: Path) -> Found:
     records = {file.path: file for file in _launch_files(results)}
     failures = {file.path: file for file in _launch_files(results / FAILURES)}
     return Found(_sorted(records), _sorted(failures))
+
+
+def check_results_folder(path: Path) -> None:
+    """Raises `UserError` where `path` holds no record, with the folder that was most likely meant."""
+    if not path.is_dir():
+        problem = "is not a folder" if path.exists() else "does not exist"
+        raise UserError(f"{path}: {problem}", did_you_mean_folder(path) or _REMEDY)
+    if not find_results(path).records:
+        near = next((other for other in (path / "results", path.parent) if find_results(other).records), None)
+        raise UserError(f"{path}: holds no record of a launch", f"did you mean '{near}'?" if near else _REMEDY)
+
+
+def earlier_folder(results: Path, baseline: Mapping[str, str]) -> Path | None:
+    """The earlier results folder that `baseline` (axis -> value) names for those in `results`, if it names one."""
+    return results.parent / baseline["results"] if "results" in baseline else None
 
 
 def _sorted(files: dict[str, FoundFile]) -> dict[str, FoundFile]:

@@ -1,14 +1,15 @@
-"""How small a difference a number of pairs can find, and how many pairs a difference needs. Pure functions."""
+"""How small a difference can be found, and how many pairs of launches a difference needs. Pure functions."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 
 from scipy import special
 
 MAX_PAIRS = 100_000
-"""Where the search for a number of pairs ends."""
+"""Where the search for a number of pairs, or of launches of each side, ends."""
 
 
 @lru_cache(maxsize=4096)
@@ -30,8 +31,12 @@ def minimal_detectable_difference(log_sd: float, pairs: int, level: float, power
     exp(lambda s / sqrt(n)) - 1, with lambda from `noncentrality`, s = `log_sd` the standard deviation of the
     log ratios, taken as known, and n = `pairs` >= 2. Infinite where it is too large for a number.
     """
-    exponent = noncentrality(pairs, level, power) * log_sd / math.sqrt(pairs)
-    return math.expm1(exponent) if exponent < 700 else math.inf
+    return as_fraction(noncentrality(pairs, level, power) * log_sd / math.sqrt(pairs))
+
+
+def as_fraction(log_ratio: float) -> float:
+    """exp(x) - 1: how far a ratio is from 1. Infinite where it is too large for a number."""
+    return math.expm1(log_ratio) if log_ratio < 700 else math.inf
 
 
 def pairs_needed(log_sd: float, difference: float, level: float, power: float) -> int | None:
@@ -39,10 +44,11 @@ def pairs_needed(log_sd: float, difference: float, level: float, power: float) -
 
     None where even `MAX_PAIRS` are too few.
     """
+    return fewest(lambda pairs: minimal_detectable_difference(log_sd, pairs, level, power) <= difference)
 
-    def enough(pairs: int) -> bool:
-        return minimal_detectable_difference(log_sd, pairs, level, power) <= difference
 
+def fewest(enough: Callable[[int], bool]) -> int | None:
+    """The least number from 2 up that is `enough`, as all larger ones then are; None where `MAX_PAIRS` is not."""
     if enough(2):
         return 2
     high = 4

@@ -37,6 +37,7 @@ COLUMNS: dict[str, str] = {
     "p_adjusted": "Float64",
     "minimal_detectable_difference": "Float64",
     "pairs": "Int64",
+    "baseline_launches": "Int64",
     "verdict": "string",
     "total_tokens_per_s": "Float64",
     "requests_per_s": "Float64",
@@ -117,13 +118,15 @@ def _line(row: Row) -> dict[str, object]:
 
 
 def _compared(comparison: Comparison) -> dict[str, object]:
+    nothing = comparison.is_baseline or comparison.verdict is None
     return {
         "speedup": comparison.speedup,
         "speedup_low": comparison.low,
         "speedup_high": comparison.high,
         "p_adjusted": comparison.p_adjusted,
         "minimal_detectable_difference": comparison.minimal_detectable_difference,
-        "pairs": None if comparison.is_baseline or comparison.verdict is None else len(comparison.pairs),
+        "pairs": None if nothing or comparison.sides else len(comparison.pairs),
+        "baseline_launches": None if nothing else comparison.launches_used[1],
         "verdict": "baseline" if comparison.is_baseline else comparison.verdict,
     }
 

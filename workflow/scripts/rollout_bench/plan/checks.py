@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from rollout_bench.errors import UserError, did_you_mean
+from rollout_bench.files import did_you_mean_folder
 from rollout_bench.plan.config import Config, WorkloadSettings
 from rollout_bench.plan.engine_probe import Engine
-from rollout_bench.plan.fields import Axis
 from rollout_bench.plan.quants import known_quants
 from rollout_bench.plan.spec import ModelSpec, Platform
 
@@ -80,17 +80,28 @@ def check_names(config: Config) -> None:
                 f"config: model_settings.{model}: has both weights and synthetic",
                 "keep one: weights that exist, or a shape to build",
             )
-    values: dict[Axis, Collection[str]] = {
+    values: dict[str, Collection[str]] = {
         "quant": quants,
         "model": config.model_settings,
         "workload": config.workload_settings,
         "platform": get_args(Platform),
     }
-    for axis, value in config.baseline.items():
-        if value is not None and value not in values[axis]:
+    for axis, value in config.baseline.named.items():
+        if axis in values and value not in values[axis]:
             raise UserError(
                 f"config: baseline.{axis}: {axis} '{value}' is not defined", did_you_mean(value, values[axis])
             )
+
+
+def check_baseline_folder(config: Config) -> None:
+    """Raises `UserError` where the earlier results folder that the baseline names is no folder."""
+    folder = config.baseline.results
+    if folder is not None and not Path(folder).is_dir():
+        problem = "is not a folder" if Path(folder).exists() else "does not exist"
+        raise UserError(
+            f"config: baseline.results: {folder}: {problem}",
+            did_you_mean_folder(Path(folder)) or "name a results folder, the one that holds offline/",
+        )
 
 
 def check_engine_args(config: Config, engine: Engine) -> None:

@@ -1,13 +1,63 @@
-"""How differences are judged: a part of the config that the plan file carries to the summary."""
+"""What is compared, and how differences are judged: the parts of the config that the plan file carries on."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from rollout_bench.plan.fields import AutoCount, Metrics, Number
+from rollout_bench.plan.fields import AutoCount, Folder, Metrics, Name, Number, VersionText
 from rollout_bench.plan.spec import Strict
+
+EARLIER_AXES = ("results", "engine")
+"""Axes of a baseline whose launches did not take turns with those that are measured now."""
+
+
+class Baseline(Strict):
+    """One axis and its value. Mappings are merged, so null takes back an axis that a config below names."""
+
+    quant: Name | None = Field(None, description="This quant of the same model under the same workload.")
+    model: Name | None = Field(None, description="This model.")
+    workload: Name | None = Field(None, description="This workload.")
+    platform: Name | None = Field(None, description="This platform.")
+    results: Folder | None = Field(
+        None,
+        description=(
+            "The same experiment in an earlier results folder, relative to the one that holds results/. Its launches "
+            "did not take turns with these, so whatever changed meanwhile is part of the speed-up."
+        ),
+    )
+    engine: VersionText | None = Field(
+        None,
+        description=(
+            "The same experiment, measured with this version of the engine into the same results folder. Nothing took "
+            "turns here either."
+        ),
+    )
+
+    @property
+    def named(self) -> dict[str, str]:
+        """The axis with its value."""
+        return self.model_dump(exclude_none=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null(cls, values: Any) -> Any:
+        # The command line delivers all as text.
+        return {axis: None if v == "null" else v for axis, v in values.items()} if isinstance(values, dict) else values
+
+    @model_validator(mode="after")
+    def _one_axis(self) -> Baseline:
+        named = self.named
+        if not named:
+            raise ValueError("names no axis, but takes exactly one: write {quant: bf16}")
+        if len(named) > 1:
+            # The quant most likely comes from config.yaml, and the other one is what is wanted.
+            kept = next(axis for axis in named if axis != "quant")
+            nulls = ", ".join(f"{axis}: null" for axis in named if axis != kept)
+            example = f"{{{nulls}, {kept}: {named[kept]}}}"
+            raise ValueError(f"names {' and '.join(sorted(named))}, but takes exactly one: write {example}")
+        return self
 
 
 class ComparisonSettings(Strict):

@@ -10,10 +10,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from rollout_bench.checkpoints.shapes import SyntheticModel
-from rollout_bench.plan.comparing import ComparisonSettings, Precision
+from rollout_bench.plan.comparing import Baseline, ComparisonSettings, Precision
 from rollout_bench.plan.fields import (
     Args,
-    Baseline,
     Count,
     Folder,
     Index,
@@ -174,11 +173,12 @@ class Config(Strict):
         description="After the run, report step by step for each launch: model path, engine, run, record.",
     )
     baseline: Baseline = Field(
-        {"quant": "bf16"},
+        Baseline(quant="bf16"),
         description=(
-            "What speed-ups are relative to: one quant, model, workload or platform. null takes back an axis that a "
-            "config below this one names: {quant: null, model: qwen3-8b}."
+            "What speed-ups are relative to: one quant, model, workload or platform, or earlier results. null takes "
+            "back an axis that a config below this one names: {quant: null, model: qwen3-8b}."
         ),
+        json_schema_extra={"default": {"quant": "bf16"}},
     )
     comparison: ComparisonSettings = Field(
         ComparisonSettings(), description="When a difference from the baseline is called one. Measures nothing anew."

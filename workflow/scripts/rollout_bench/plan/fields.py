@@ -73,6 +73,18 @@ def _place(value: str) -> str:
     return value  # as written: it becomes part of the spec, and a home folder would give each user keys of its own
 
 
+def _not_number(value: Any) -> Any:
+    if isinstance(value, int | float):
+        raise ValueError(f"is the number {value!r}, but a text is wanted: put the version in quotes")
+    return value
+
+
+def _version(value: str) -> str:
+    if not re.fullmatch(r"[0-9]+(\.[0-9A-Za-z]+)*([+-][0-9A-Za-z.]+)?", value):
+        raise ValueError(f"{value!r} is no version: write it as the records do, '0.23.0'")
+    return value
+
+
 def _compiles(value: str) -> str:
     try:
         re.compile(value)
@@ -109,26 +121,6 @@ Metric = Literal["output_tokens_per_s", "step_time_s", "startup_s"]
 Metrics = Annotated[list[Metric], BeforeValidator(_brackets), AfterValidator(_no_duplicates)]
 """A selection of metrics: at least one, none twice."""
 
-Axis = Literal["quant", "model", "workload", "platform"]
-"""What a baseline may fix."""
-
-
-def _one_axis(values: dict[Axis, str | None]) -> dict[Axis, str | None]:
-    named = {axis: value for axis, value in values.items() if value is not None}
-    if not named:
-        raise ValueError("names no axis, but takes exactly one: write {quant: bf16}")
-    if len(named) > 1:
-        # The quant most likely comes from config.yaml, and the other one is what is wanted.
-        kept = next(axis for axis in named if axis != "quant")
-        nulls = ", ".join(f"{axis}: null" for axis in named if axis != kept)
-        example = f"{{{nulls}, {kept}: {named[kept]}}}"
-        raise ValueError(f"names {' and '.join(sorted(named))}, but takes exactly one: write {example}")
-    return dict(named)
-
-
-Baseline = Annotated[dict[Axis, Name | None], AfterValidator(_one_axis)]
-"""One axis and its value; null takes back an axis that a config below names, since mappings are merged."""
-
 Count = Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=1_000_000)]
 Launches = Annotated[Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"], BeforeValidator(_number_or_auto)]
 AutoCount = Annotated[int, BeforeValidator(_not_bool), Field(le=100)]
@@ -137,6 +129,7 @@ Index = Annotated[int, BeforeValidator(_not_bool), Field(ge=0, le=1_000_000)]
 Tokens = Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=10_000_000)]
 Number = Annotated[float, BeforeValidator(_not_bool), Field(allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_plain)]
+VersionText = Annotated[Text, BeforeValidator(_not_number), AfterValidator(_version)]
 Folder = Annotated[Text, AfterValidator(_home), AfterValidator(_no_braces)]
 Weights = Annotated[Text, AfterValidator(_place)]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]

@@ -99,11 +99,6 @@ class Schedule:
             for e in self.matrix.experiments
         ]
 
-    @property
-    def baseline(self) -> dict[str, str]:
-        """What speed-ups refer to, as axis -> value."""
-        return {str(axis): value for axis, value in self.config.baseline.items() if value is not None}
-
     def plan_file(self, *, estimate: bool = True) -> PlanFile:
         """The plan as it is put on disk; `estimate` reads earlier records to say how long launches take."""
         expected = self._expected_s() if estimate else {}
@@ -111,7 +106,7 @@ class Schedule:
         selected = {
             "experiments": [e.model_dump(exclude={"weights"}) for e in self.experiments],
             "skipped": [s.model_dump() for s in self.matrix.skipped],
-            "baseline": self.config.baseline,
+            "baseline": self.config.baseline.named,
             "comparison": self.config.comparison.model_dump(),
             "precision": None if precision is None else precision.model_dump(),
         }
@@ -119,7 +114,7 @@ class Schedule:
             schema_version=PLAN_SCHEMA_VERSION,
             results=str(RESULTS),
             fingerprint=hashlib.sha256(json.dumps(selected, sort_keys=True).encode()).hexdigest()[:16],
-            baseline=self.baseline,
+            baseline=self.config.baseline.named,
             comparison=self.config.comparison,
             precision=precision,
             experiments=self.experiments,

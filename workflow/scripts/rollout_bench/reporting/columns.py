@@ -27,6 +27,17 @@ class Column:
     words: bool = False
 
 
+_RATIO_OF_PAIRS = (
+    "of each pair of launches with the same index, and of these ratios the geometric mean. The baseline has the same "
+    "mode, platform, model, quant, workload and engine version, but for what `baseline` changes."
+)
+
+_RATIO_APART = (
+    "each being the geometric mean over the launches of its side. The baseline has the same mode, platform, model, "
+    "quant and workload, and was measured at another time or place."
+)
+
+
 def _text(field: str) -> Callable[[Line], str]:
     return lambda line: line[field] or MISSING
 
@@ -45,20 +56,19 @@ def _throughput(line: Line) -> str:
     return number(line["output_tokens_per_s"]) + ("!" if doubtful else "")
 
 
-def speedup_columns(settings: ComparisonSettings) -> tuple[Column, ...]:
-    """The column of each metric that is compared."""
-    return tuple(_speedup_column(metric, settings) for metric in settings.metrics)
+def speedup_columns(settings: ComparisonSettings, apart: bool = False) -> tuple[Column, ...]:
+    """The column of each metric that is compared; `apart`: with sides that did not take turns."""
+    return tuple(_speedup_column(metric, settings, apart) for metric in settings.metrics)
 
 
-def _speedup_column(metric: Metric, settings: ComparisonSettings) -> Column:
+def _speedup_column(metric: Metric, settings: ComparisonSettings, apart: bool) -> Column:
     measure = METRICS[metric]
     ratio_of = "its {} / the baseline's" if measure.higher_is_better else "the baseline's {} / its own"
+    how = _RATIO_APART if apart else _RATIO_OF_PAIRS
     return Column(
         measure.header,
-        f"{ratio_of.format(measure.name).capitalize()}, above 1 being better, of each pair of launches with the same "
-        "index, and of these ratios the geometric mean. The baseline has the same mode, platform, model, quant, "
-        "workload and engine version, but for what `baseline` changes. Then the verdict, and in brackets the "
-        f"{plain_percent(settings.confidence)} confidence interval of this speed-up taken alone.",
+        f"{ratio_of.format(measure.name).capitalize()}, above 1 being better, {how} Then the verdict, and in brackets "
+        f"the {plain_percent(settings.confidence)} confidence interval of this speed-up taken alone.",
         lambda line: _speedup(line["comparisons"][metric], line["footnotes"][metric], settings),
         words=True,
     )
@@ -82,8 +92,8 @@ def verdict_text(comparison: Comparison, settings: ComparisonSettings) -> str:
         return f"{mark} (< {percent(comparison.minimal_detectable_difference)})"
     if comparison.verdict == "irrelevant":
         return f"{mark} (real, but below {plain_percent(settings.relevant_difference)})"
-    if comparison.verdict == "unknown" and comparison.pairs_missing and comparison.pairs:
-        return f"{mark} ({comparison.pairs_missing} more)"
+    if comparison.verdict == "unknown" and comparison.launches_missing and comparison.speedup is not None:
+        return f"{mark} ({comparison.launches_missing} more)"
     return mark
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from rollout_bench.analysis.experiments import Experiment
+from rollout_bench.analysis.facts import environment_facts
 from rollout_bench.records.record import Environment
 from rollout_bench.reporting.numbers import several
 
@@ -25,6 +26,13 @@ def machine_lines(experiments: Sequence[Experiment]) -> Iterator[str]:
                 yield f"{mode}, {platform}: launches differ in {text}"
 
 
+def extent(experiments: Sequence[Experiment]) -> str:
+    """How many launches of how many experiments, at least one of each, and when the first and the last started."""
+    began = sorted(record.started_at for experiment in experiments for record in experiment.records)
+    text = f"{several(len(began), 'launch')} of {several(len(experiments), 'experiment')}"
+    return f"{text}, started {began[0]} to {began[-1]}"
+
+
 def hardware(experiments: Sequence[Experiment]) -> str:
     """The engines and devices in a few words, for a figure: `vllm 0.23.0 on 8 x NVIDIA H200`."""
     names: dict[str, None] = {}
@@ -36,7 +44,7 @@ def hardware(experiments: Sequence[Experiment]) -> str:
 
 def differences(environments: Sequence[Environment]) -> list[str]:
     """Each fact in which `environments` differ, with its values and how many launches have each."""
-    flat = [_facts(environment) for environment in environments]
+    flat = [environment_facts(environment) for environment in environments]
     texts = []
     for name in dict.fromkeys(name for facts in flat for name in facts):
         values = Counter(facts.get(name, "not set") for facts in flat)
@@ -46,21 +54,10 @@ def differences(environments: Sequence[Environment]) -> list[str]:
     return texts
 
 
-def _facts(environment: Environment) -> dict[str, str]:
-    facts: dict[str, str] = {}
-    for field in Environment.model_fields:
-        value = getattr(environment, field)
-        if isinstance(value, dict):
-            facts |= {f"{field}.{name}": str(inner) for name, inner in value.items()}
-        else:
-            facts[field] = "unknown" if value is None else str(value)
-    return facts
-
-
 def _commonest(environments: Sequence[Environment]) -> Environment:
-    counts = Counter(str(_facts(environment)) for environment in environments)
+    counts = Counter(str(environment_facts(environment)) for environment in environments)
     commonest = counts.most_common(1)[0][0]
-    return next(e for e in environments if str(_facts(e)) == commonest)
+    return next(e for e in environments if str(environment_facts(e)) == commonest)
 
 
 def _device(environment: Environment) -> str:

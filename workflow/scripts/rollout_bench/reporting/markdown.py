@@ -12,10 +12,12 @@ FIGURES = (("Throughput", "figures/throughput.png"), ("Speed-up", "figures/speed
 """Figures that the summary links to when asked, relative to it."""
 
 
-def markdown(status: str, tables: Views, sections: Sequence[Section], figures: bool) -> str:
-    """The whole file: `status` at the top, tables, links to the figures if `figures`, then the sections."""
+def markdown(
+    status: str, tables: Views, sections: Sequence[Section], figures: bool, title: str = "Rollout benchmark"
+) -> str:
+    """The whole file: `title`, `status`, tables, links to the figures if `figures`, then the sections."""
     strong = f"> **{_escape(status)}**" if status.startswith("INCOMPLETE") else _escape(status)
-    parts = ["# Rollout benchmark", strong]
+    parts = [f"# {title}", strong]
     parts += [f"## {_escape(view.title)}\n\n{_table(view)}" for view in tables.tables]
     if figures:
         parts += ["\n".join(f"![{name}]({path})" for name, path in FIGURES)]

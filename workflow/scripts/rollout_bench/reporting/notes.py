@@ -11,7 +11,7 @@ from rollout_bench.analysis.rows import Row
 from rollout_bench.reporting.columns import ENGINE, FLAGS, THROUGHPUT, speedup_columns
 from rollout_bench.reporting.cost_columns import COST
 from rollout_bench.reporting.latency_columns import latency_columns
-from rollout_bench.reporting.machines import machine_lines
+from rollout_bench.reporting.machines import extent, machine_lines
 from rollout_bench.reporting.numbers import sentence, several
 from rollout_bench.reporting.verdicts import verdict_notes
 
@@ -47,7 +47,8 @@ def notes(
     collection: Collection, rows: Sequence[Row], footnotes: Sequence[str], percentiles: Sequence[str] = ()
 ) -> list[Section]:
     """The sections below the tables, without those that have nothing to say; `percentiles` are the items of one."""
-    columns = (*THROUGHPUT, *speedup_columns(collection.comparison), *ENGINE, *COST, FLAGS)
+    apart = collection.earlier is not None
+    columns = (*THROUGHPUT, *speedup_columns(collection.comparison, apart), *ENGINE, *COST, FLAGS)
     if percentiles:
         columns += latency_columns("e2el_s")
     definitions = [f"{column.header}: {column.definition}" for column in columns]
@@ -59,11 +60,20 @@ def notes(
         Section("Skipped", tuple(_skipped(collection))),
         Section("Left out", tuple(_left_out(collection, rows))),
         Section("Measured with", tuple(machine_lines(collection.experiments))),
-        Section("Verdicts", verdict_notes(rows, collection.comparison, collection.precision)),
+        Section("Compared with", tuple(_earlier(collection))),
+        Section("Verdicts", verdict_notes(rows, collection.comparison, collection.precision, apart=apart)),
         Section("Percentiles", tuple(percentiles)),
         Section("Definitions", tuple(definitions)),
     ]
     return [section for section in sections if section.items]
+
+
+def _earlier(collection: Collection) -> Iterator[str]:
+    measured = [e for e in collection.earlier.experiments if e.records] if collection.earlier else []
+    if collection.earlier and measured:
+        yield f"{collection.earlier.name}: {extent(measured)}."
+        for line in machine_lines(measured):
+            yield f"{collection.earlier.name}: {line}"
 
 
 def _failed(rows: Sequence[Row]) -> Iterator[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from rollout_bench.analysis.found import Found, find_results
+from rollout_bench.analysis.found import Found, earlier_folder, find_results
 from rollout_bench.errors import UserError
 from rollout_bench.plan.planfile import PlanFile
 
@@ -34,14 +34,16 @@ def summary_state(results: Path, plan: PlanFile | None) -> State:
         "schema_version": STATE_VERSION,
         "plan": None if plan is None else plan.model_dump(mode="json"),
         **_files(found),
+        "earlier": _earlier(results, plan),
     }
 
 
 def is_stale(results: Path, plan: PlanFile | None, out: Path | None = None) -> bool:
     """True when the summary in `out` (default: `results`) has to be made again.
 
-    That is when one of its files is missing, when a record or failure came, went or changed since, or
-    when another plan is asked for. How long launches are expected to take does not matter.
+    That is when one of its files is missing, when a record or failure came, went or changed since, there or in the
+    earlier results that the baseline names, or when another plan is asked for. How long launches are expected to
+    take does not matter.
     """
     folder = out or results
     if not all((folder / name).is_file() for name in SUMMARY_FILES):
@@ -57,6 +59,7 @@ def is_stale(results: Path, plan: PlanFile | None, out: Path | None = None) -> b
         [
             state.get("records") != now["records"],
             state.get("failures") != now["failures"],
+            state.get("earlier") != now["earlier"],
             _essence(state.get("plan")) != _essence(now["plan"]),
         ]
     )
@@ -95,6 +98,18 @@ def _files(found: Found) -> dict[str, dict[str, list[int]]]:
         "records": {path: [file.size, file.mtime_ns] for path, file in found.records.items()},
         "failures": {path: [file.size, file.mtime_ns] for path, file in found.failures.items()},
     }
+
+
+def _earlier(results: Path, plan: PlanFile | None) -> dict[str, Any] | None:
+    """Of the earlier results that the baseline names: their files, and the summary that says which are selected."""
+    folder = None if plan is None else earlier_folder(results, plan.baseline)
+    if folder is None:
+        return None
+    try:
+        stat = (folder / STATE_FILE).stat()
+    except OSError:
+        return _files(find_results(folder))
+    return {**_files(find_results(folder)), "summary": [stat.st_size, stat.st_mtime_ns]}
 
 
 def _essence(plan: Any) -> Any:

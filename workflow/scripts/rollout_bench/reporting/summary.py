@@ -41,7 +41,8 @@ def summarise(collection: Collection, sequences: Sequence[PooledSequences] = (),
     found = [distributions(pooled) for pooled in sequences]
     frame = table(rows, found)
     status = completeness(collection)
-    tables = views(frame, rows, collection.comparison, found)
+    apart = collection.earlier is not None
+    tables = views(frame, rows, collection.comparison, found, apart=apart)
     sections = notes(collection, rows, tables.footnotes, percentile_notes(rows, sequences, found))
     return Summary(
         status=status,

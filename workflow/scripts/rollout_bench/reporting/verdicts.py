@@ -13,34 +13,35 @@ from rollout_bench.reporting.numbers import percent, plain_percent, several
 
 
 def verdict_notes(
-    rows: Sequence[Row], settings: ComparisonSettings, precision: Precision | None = None
+    rows: Sequence[Row], settings: ComparisonSettings, precision: Precision | None = None, *, apart: bool = False
 ) -> tuple[str, ...]:
-    """The items of the section, each a sentence or a few; `precision` where it decides how many launches there are."""
+    """The items of the section, each a sentence or a few.
+
+    `precision` where it decides how many launches there are; `apart`: sides that did not take turns were compared.
+    """
     stopping = () if precision is None else (_stopping(settings, precision), *_too_wide(rows, precision))
-    return (*rule(settings), *stopping, *_needed(rows, settings), *_unpaired(rows))
+    return (*rule(settings, apart), *stopping, *_differing(rows), *needed(rows, settings), *_unpaired(rows))
 
 
-def rule(settings: ComparisonSettings) -> tuple[str, ...]:
+def rule(settings: ComparisonSettings, apart: bool = False) -> tuple[str, ...]:
     """The method in plain words, every number defined."""
-    confidence, error = plain_percent(settings.confidence), plain_percent(1 - settings.confidence)
+    error = plain_percent(1 - settings.confidence)
     relevant, power = plain_percent(settings.relevant_difference), plain_percent(settings.power)
     return (
         "Marks: ^ faster; v slower; ~ no difference found, with the size that would have been, or found but too small "
-        f"to matter; ? no verdict, with the pairs of launches still missing (it takes {MIN_PAIRS}).",
-        "Unit: the launch. Iterations inside one resemble each other, so a launch counts as one value, and launches of "
-        "the same index, run one after the other, as one pair. Launches without a partner are not used.",
-        f"Interval: {confidence} t interval of the mean log ratio of the pairs (n - 1 degrees of freedom): of such "
-        f"intervals, each taken alone, {confidence} hold the true speed-up.",
+        f"to matter; ? no verdict, with the {'launches of a side' if apart else 'pairs of launches'} still missing "
+        f"(it takes {MIN_PAIRS}).",
+        *(_apart(settings) if apart else _in_pairs(settings)),
         "^ and v: the two-sided p value of that t test, adjusted by Holm's method for all comparisons in one table and "
         f"column, is below {_fraction(1 - settings.confidence)}, and the speed-up is at least {relevant} off 1 "
         f"(x {_fraction(1 + settings.relevant_difference)} or more, either way). So a table without any true "
         f"difference shows one in at most {error} of cases. The adjustment can leave a ~ beside an interval "
         "without 1 in it.",
         f"~ (< size): a true difference of that size or more would have been found with a chance of {power} or more, "
-        "given the spread of these pairs and the strictest level that Holm asks of this table "
-        f"({_fraction(1 - settings.confidence)} / comparisons). It does not say that there is no smaller one, and how "
-        f"large one may be is what the interval tells. ~ (real, but below {relevant}): found, and closer to 1 than "
-        f"{relevant}.",
+        f"given the spread of these {'launches' if apart else 'pairs'} and the strictest level that Holm asks of this "
+        f"table ({_fraction(1 - settings.confidence)} / comparisons). It does not say that there is no smaller one, "
+        f"and how large one may be is what the interval tells. ~ (real, but below {relevant}): found, and closer to 1 "
+        f"than {relevant}.",
     )
 
 
@@ -71,16 +72,61 @@ def _too_wide(rows: Sequence[Row], precision: Precision) -> Iterator[str]:
             )
 
 
-def _needed(rows: Sequence[Row], settings: ComparisonSettings) -> Iterator[str]:
+def _in_pairs(settings: ComparisonSettings) -> tuple[str, ...]:
+    confidence = plain_percent(settings.confidence)
+    return (
+        "Unit: the launch. Iterations inside one resemble each other, so a launch counts as one value, and launches of "
+        "the same index, run one after the other, as one pair. Launches without a partner are not used.",
+        f"Interval: {confidence} t interval of the mean log ratio of the pairs (n - 1 degrees of freedom): of such "
+        f"intervals, each taken alone, {confidence} hold the true speed-up.",
+    )
+
+
+def _apart(settings: ComparisonSettings) -> tuple[str, ...]:
+    confidence = plain_percent(settings.confidence)
+    return (
+        "Nothing took turns: the sides were measured one after the other or on different machines. Whatever else "
+        "changed between them (temperature, other load, a clock) is part of each speed-up, and no statistics can take "
+        "it out; the interval holds chance alone.",
+        "Unit: the launch. Iterations inside one resemble each other, so a launch counts as one value. All valid "
+        "launches of both sides are used, whatever their index.",
+        f"Interval: {confidence} t interval of the difference of the mean logarithms, each side with a spread of its "
+        "own (Welch's, with Satterthwaite's degrees of freedom, at most twice those of the smaller side): of such "
+        f"intervals, each taken alone, about {confidence} hold the ratio of the two sides as they were measured.",
+    )
+
+
+def _differing(rows: Sequence[Row]) -> Iterator[str]:
+    by_fact: dict[str, list[str]] = {}
+    for row in rows:
+        for difference in row.against.differences:
+            by_fact.setdefault(str(difference), []).append(row.name)
+    compared = sum(row.against.other is not None for row in rows)
+    for told, names in by_fact.items():
+        yield f"Differs from its baseline (baseline -> own): {told} ({those(names, compared)})"
+
+
+def those(names: Sequence[str], compared: int) -> str:
+    """`all compared`, or which of them."""
+    return "all compared" if len(names) == compared > 1 else "; ".join(names)
+
+
+def needed(rows: Sequence[Row], settings: ComparisonSettings) -> Iterator[str]:
+    """For each ~ about how many launches would find the relevant difference."""
     for row, metric, comparison in _each(rows):
         if comparison.verdict != "undetected" or not settings.relevant_difference:
             continue
-        pairs = comparison.pairs_for_relevant
-        amount = "more launches than are worth it" if pairs is None else f"about {several(pairs, 'launch')}"
+        launches = comparison.launches_for_relevant
+        amount = "more launches than are worth it" if launches is None else f"about {several(launches, 'launch')}"
         yield (
             f"{row.name}{metric}: to find a difference of {plain_percent(settings.relevant_difference)} would take "
-            f"{amount} of each side at this spread; {len(comparison.pairs)} were used."
+            f"{amount} of each side at this spread; {_used(comparison)} were used."
         )
+
+
+def _used(comparison: Comparison) -> str:
+    own, other = comparison.launches_used
+    return str(own) if own == other else f"{own} and {other}"
 
 
 def _unpaired(rows: Sequence[Row]) -> Iterator[str]:

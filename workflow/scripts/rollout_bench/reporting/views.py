@@ -47,13 +47,37 @@ def views(
     rows: Sequence[Row],
     settings: ComparisonSettings,
     latencies: Sequence[Mapping[str, Distribution]] = (),
+    *,
+    apart: bool = False,
 ) -> Views:
     """The tables for each mode and platform in `frame`, which has a line per row.
 
     Throughput, engine, what a launch costs, and one for each measure that some row of `latencies` has. A model or
     workload that is the same in all lines of a table stands in its title instead, and flags have a column only where
-    there are some.
+    there are some. `apart`: the sides of the comparisons did not take turns.
     """
+    lines, footnotes = lines_of(frame, rows, latencies)
+    tables: list[View] = []
+    for title, group in tables_of(lines):
+        flags = (FLAGS,) if any(line["flags"] for line in group) else ()
+        columns = (*THROUGHPUT, *speedup_columns(settings, apart), *flags)
+        tables += [
+            view("Throughput: ", title, columns, group),
+            view("Rates, start-up and memory: ", title, ENGINE, group),
+            view("What a launch costs: ", title, COST, group),
+            *(
+                view(f"{heading}: ", title, latency_columns(measure), group)
+                for measure, heading in TITLES.items()
+                if any(measure in line["distributions"] for line in group)
+            ),
+        ]
+    return Views(tuple(tables), footnotes)
+
+
+def lines_of(
+    frame: pd.DataFrame, rows: Sequence[Row], latencies: Sequence[Mapping[str, Distribution]] = ()
+) -> tuple[list[Line], tuple[str, ...]]:
+    """What columns are made from, a line per row, and the footnotes that the lines refer to."""
     lines: list[Line] = [
         {str(field): None if pd.isna(value) else value for field, value in line.items()}
         for line in frame.astype(object).to_dict("records")
@@ -67,14 +91,19 @@ def views(
             metric: footnotes.setdefault(reason, len(footnotes) + 1) if reason else None
             for metric, reason in reasons.items()
         }
-    tables: list[View] = []
-    for mode, platform in dict.fromkeys((line["mode"], line["platform"]) for line in lines):
-        group = [line for line in lines if (line["mode"], line["platform"]) == (mode, platform)]
-        tables += _tables(f"{mode}, {platform}", group, speedup_columns(settings))
-    return Views(tuple(tables), tuple(f"[{number}] {reason}." for reason, number in footnotes.items()))
+    return lines, tuple(f"[{number}] {reason}." for reason, number in footnotes.items())
 
 
-def _tables(title: str, lines: Sequence[Line], speedups: tuple[Column, ...]) -> list[View]:
+def tables_of(lines: Sequence[Line]) -> list[tuple[str, list[Line]]]:
+    """The lines that stand in one table, of one mode and platform, with the title of each."""
+    return [
+        (f"{mode}, {platform}", [line for line in lines if (line["mode"], line["platform"]) == (mode, platform)])
+        for mode, platform in dict.fromkeys((line["mode"], line["platform"]) for line in lines)
+    ]
+
+
+def view(kind: str, title: str, columns: Sequence[Column], lines: Sequence[Line]) -> View:
+    """The table of `lines` with `columns` after those of names that are not the same in all of them."""
     names: list[Column] = []
     for column in (MODEL, WORKLOAD):
         values = {column.cell(line) for line in lines}
@@ -82,18 +111,5 @@ def _tables(title: str, lines: Sequence[Line], speedups: tuple[Column, ...]) -> 
             title += f", {column.header} {values.pop()}"
         else:
             names.append(column)
-    flags = (FLAGS,) if any(line["flags"] for line in lines) else ()
-    return [
-        _view(f"Throughput: {title}", (*names, QUANT, *THROUGHPUT, *speedups, *flags), lines),
-        _view(f"Rates, start-up and memory: {title}", (*names, QUANT, *ENGINE), lines),
-        _view(f"What a launch costs: {title}", (*names, QUANT, *COST), lines),
-        *(
-            _view(f"{heading}: {title}", (*names, QUANT, *latency_columns(measure)), lines)
-            for measure, heading in TITLES.items()
-            if any(measure in line["distributions"] for line in lines)
-        ),
-    ]
-
-
-def _view(title: str, columns: tuple[Column, ...], lines: Sequence[Line]) -> View:
-    return View(title, columns, tuple(tuple(column.cell(line) for column in columns) for line in lines))
+    shown = (*names, QUANT, *columns)
+    return View(kind + title, shown, tuple(tuple(column.cell(line) for column in shown) for line in lines))

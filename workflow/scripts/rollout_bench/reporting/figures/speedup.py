@@ -30,6 +30,10 @@ BEYOND = 1.0
 """How far intervals may stretch the axis: as much again, on each side, as the pairs and 1 span."""
 
 
+_IN_PAIRS = "Diamond: geometric mean of the ratios in {} of launches with the same index. Circle: one such pair."
+_APART = "Diamond: ratio of the geometric means in {} of the launches of both sides, which did not take turns."
+
+
 @dataclass(frozen=True)
 class Limits:
     """The axis, the same for all panels: it goes from `low` to `high`; intervals end at `cut`, labels begin there."""
@@ -74,17 +78,19 @@ def speedup_figure(
 
 def _notes(compared: Sequence[Row], settings: ComparisonSettings, limits: Limits) -> list[str]:
     metric = METRICS[settings.metrics[0]].name
+    apart = any(row.comparison.sides for row in compared)
+    how, needed = (_APART, "launches of each side") if apart else (_IN_PAIRS, "pairs of launches")
     notes = [
-        f"Diamond: geometric mean of the ratios in {metric} of launches with the same index. Circle: one such pair. "
-        f"Band: {plain_percent(settings.confidence)} confidence interval, taken alone. ^ faster, v slower (Holm over "
-        "the table); ~ (< size): no difference found, this size would have been; ? too few pairs or no valid ones."
+        f"{how.format(metric)} Band: {plain_percent(settings.confidence)} confidence interval, taken alone. "
+        "^ faster, v slower (Holm over the table); ~ (< size): no difference found, this size would have been; "
+        f"? too few {'launches' if apart else 'pairs'} or no valid ones."
     ]
     if any(row.comparison.verdict == "irrelevant" for row in compared):
         notes.append(f"~ (real): found, but below {plain_percent(settings.relevant_difference)}.")
     if any(_is_cut(row.comparison, limits) for row in compared):
         notes.append("Arrow: the interval goes on beyond the axis; the summary has its ends.")
     if all(row.comparison.low is None for row in compared):
-        notes.append("No interval: it takes two pairs of launches that differ.")
+        notes.append(f"No interval: it takes two {needed} that differ.")
     return notes
 
 
@@ -120,8 +126,9 @@ def _annotate_right(axes: Axes, text: str, y: float, colour: str, size: float) -
 
 
 def _limits(comparisons: Sequence[Comparison], room: float) -> Limits:
-    """All pairs and 1 in view, intervals as far as `BEYOND` allows, and `room` on the right for the labels."""
-    pairs = [1.0, *(ratio for c in comparisons for ratio in c.pairs.values())]
+    """Speed-ups, pairs and 1 in view, intervals as far as `BEYOND` allows, and `room` on the right for the labels."""
+    speedups = [c.speedup for c in comparisons if c.speedup is not None]
+    pairs = [1.0, *speedups, *(ratio for c in comparisons for ratio in c.pairs.values())]
     ends = [end for c in comparisons for end in (c.low, c.high) if end is not None]
     width = max(max(pairs) - min(pairs), 0.05)
     low = max(min([*pairs, *ends]), min(pairs) - BEYOND * width, 0.0)

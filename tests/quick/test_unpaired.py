@@ -1,0 +1,150 @@
+"""The statistics of two sides that were measured apart: against scipy, by property, and by simulation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from rollout_bench.analysis.power import MAX_PAIRS
+from rollout_bench.analysis.unpaired import (
+    degrees_of_freedom,
+    detectable_difference,
+    launches_needed,
+    noncentrality,
+    welch_interval,
+)
+
+LOGS = st.lists(st.floats(-0.5, 0.5), min_size=2, max_size=9).filter(lambda logs: np.std(logs) > 1e-3)
+SPREADS = st.floats(1e-4, 0.1)
+LAUNCHES = st.integers(2, 30)
+LEVELS = st.floats(0.0005, 0.3)
+TRIALS = 40_000
+
+
+def sides(launches: int, others: int, spread: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Logs of two sides without any difference, the second `spread` times as noisy: [TRIALS, launches] each."""
+    rng = np.random.default_rng(seed)
+    return 0.02 * rng.normal(size=(TRIALS, launches)), 0.02 * spread * rng.normal(size=(TRIALS, others))
+
+
+@settings(deadline=None)
+@given(st.integers(2, 9).flatmap(lambda n: st.tuples(*[st.lists(st.floats(-1, 1), min_size=n, max_size=n)] * 2)))
+def test_interval_and_p_value_are_those_of_welchs_test(logs: tuple[list[float], list[float]]) -> None:
+    assume(min(np.std(logs[0]), np.std(logs[1])) > 1e-3)
+    ours, theirs = welch_interval(*logs, 0.9), stats.ttest_ind(*logs, equal_var=False)
+    interval = theirs.confidence_interval(0.9)
+    assert ours.freedom == pytest.approx(theirs.df)
+    assert ours.p_value == pytest.approx(theirs.pvalue, rel=1e-9, abs=1e-15)
+    assert (np.log(ours.low), np.log(ours.high)) == pytest.approx((interval.low, interval.high), rel=1e-9, abs=1e-9)
+
+
+@settings(deadline=None)
+@given(LOGS, LOGS)
+def test_swapped_sides_give_the_inverse_interval_and_the_same_p_value(a: list[float], b: list[float]) -> None:
+    there, back = welch_interval(a, b, 0.95), welch_interval(b, a, 0.95)
+    assert (1 / back.ratio, 1 / back.high, 1 / back.low) == pytest.approx((there.ratio, there.low, there.high))
+    assert back.p_value == pytest.approx(there.p_value)
+
+
+@settings(deadline=None)
+@given(LOGS, LOGS, st.randoms(), st.floats(-3, 3))
+def test_neither_the_order_of_launches_nor_a_common_factor_matters(
+    a: list[float], b: list[float], random: object, factor: float
+) -> None:
+    random.shuffle(shuffled := [log + factor for log in a])  # type: ignore[attr-defined]
+    one, other = welch_interval(a, b, 0.95), welch_interval(shuffled, [log + factor for log in b], 0.95)
+    assert vars(one) == pytest.approx(vars(other), rel=1e-6, abs=1e-9)
+
+
+@settings(deadline=None)
+@given(SPREADS, LAUNCHES, SPREADS, LAUNCHES)
+def test_the_degrees_of_freedom_lie_between_those_of_the_smaller_side_and_twice_them(
+    sd: float, launches: int, other: float, others: int
+) -> None:
+    smaller = min(launches, others) - 1
+    assert smaller <= degrees_of_freedom(sd, launches, other, others) * (1 + 1e-12)
+    assert degrees_of_freedom(sd, launches, other, others) <= 2 * smaller
+    assert degrees_of_freedom(sd, launches, sd, launches) == pytest.approx(2 * (launches - 1))
+
+
+@pytest.mark.parametrize("logs", [[], [0.1], 0.1, [0.1, np.nan], [0.1, np.inf], [0.1, 0.1, 0.1], [0.1, 0.1 + 1e-15]])
+def test_what_allows_no_interval_is_an_error_on_either_side(logs: object) -> None:
+    for a, b in ((logs, [0.1, 0.2]), ([0.1, 0.2], logs)):
+        with pytest.raises(ValueError, match=r"two launches|finite|differ"):
+            welch_interval(a, b, 0.95)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("launches", "others"), [(2, 2), (2, 3), (2, 12), (3, 3), (3, 6), (3, 12), (6, 6), (6, 12)])
+@pytest.mark.parametrize("level", [0.05, 0.05 / 6])
+def test_sides_that_scatter_alike_and_do_not_differ_are_found_to_differ_no_more_often_than_promised(
+    launches: int, others: int, level: float
+) -> None:
+    false = welch_interval(*sides(launches, others, 1), 0.95).p_value < level
+    assert stats.binomtest(int(false.sum()), TRIALS, level, alternative="greater").pvalue > 1e-4
+
+
+@pytest.mark.parametrize(("launches", "spread"), [(2, 3), (2, 10), (3, 3), (3, 10), (6, 3), (6, 10)])
+def test_as_many_launches_on_both_sides_keep_the_promise_nearly_however_unlike_they_scatter(
+    launches: int, spread: float
+) -> None:
+    assert (welch_interval(*sides(launches, launches, spread), 0.95).p_value < 0.05).mean() < 0.066
+
+
+@pytest.mark.parametrize(("launches", "others", "spread"), [(6, 6, 1), (6, 6, 3), (6, 12, 1), (12, 12, 10)])
+def test_intervals_cover_a_known_truth_as_often_as_they_promise(launches: int, others: int, spread: float) -> None:
+    a, b = sides(launches, others, spread)
+    found = welch_interval(a + np.log(1.16), b, 0.95)
+    assert ((found.low <= 1.16) & (found.high >= 1.16)).mean() == pytest.approx(0.95, abs=0.008)
+
+
+@pytest.mark.parametrize(
+    ("launches", "others", "spread"), [(2, 2, 1), (2, 6, 1), (3, 3, 1), (3, 3, 5), (3, 12, 0.3), (6, 6, 2), (12, 12, 4)]
+)
+@pytest.mark.parametrize(("level", "power"), [(0.05, 0.8), (0.05 / 6, 0.8), (0.05, 0.95)])
+def test_the_detectable_difference_is_detected_as_often_as_promised(
+    launches: int, others: int, spread: float, level: float, power: float
+) -> None:
+    a, b = sides(launches, others, spread)
+    difference = detectable_difference(0.02, launches, 0.02 * spread, others, level, power)
+    for truth in (1 + difference, 1 / (1 + difference)):
+        found = welch_interval(a + np.log(truth), b, 0.95).p_value < level
+        assert found.mean() == pytest.approx(power, abs=0.01)
+
+
+@settings(deadline=None, max_examples=30)
+@given(SPREADS, LAUNCHES, SPREADS, LAUNCHES, LEVELS, st.floats(0.7, 0.99))
+def test_less_is_detectable_with_a_stricter_level_more_power_or_more_noise(
+    sd: float, launches: int, other: float, others: int, level: float, power: float
+) -> None:
+    here = detectable_difference(sd, launches, other, others, level, power)
+    assert detectable_difference(1.1 * sd, launches, 1.1 * other, others, level, power) > here
+    assert detectable_difference(sd, launches + 1, other, others + 1, level, power) < here
+    assert detectable_difference(sd, launches, other, others, level / 2, power) > here
+    assert detectable_difference(sd, launches, other, others, level, power + 0.005) > here
+    assert detectable_difference(other, others, sd, launches, level, power) == pytest.approx(here)
+
+
+@settings(deadline=None, max_examples=30)
+@given(SPREADS, LAUNCHES, SPREADS, LAUNCHES, LEVELS, st.floats(0.7, 0.99))
+def test_what_is_just_not_significant_is_smaller_than_what_would_have_been_detected(
+    sd: float, launches: int, other: float, others: int, level: float, power: float
+) -> None:
+    critical = stats.t.ppf(1 - level / 2, degrees_of_freedom(sd, launches, other, others))
+    assert noncentrality(sd, launches, other, others, level, power) > critical
+
+
+@settings(deadline=None, max_examples=30)
+@given(SPREADS, SPREADS, st.floats(0.005, 0.5), LEVELS)
+def test_the_launches_needed_are_the_fewest_that_do(sd: float, other: float, difference: float, level: float) -> None:
+    needed = launches_needed(sd, other, difference, level, 0.8)
+    assert needed is not None
+    assert detectable_difference(sd, needed, other, needed, level, 0.8) <= difference
+    assert needed == 2 or detectable_difference(sd, needed - 1, other, needed - 1, level, 0.8) > difference
+
+
+def test_a_difference_that_no_number_of_launches_finds_has_no_number() -> None:
+    assert launches_needed(1.0, 1.0, 1e-6, 0.05, 0.8) is None
+    assert detectable_difference(1.0, MAX_PAIRS, 1.0, MAX_PAIRS, 0.05, 0.8) > 1e-6

@@ -1,0 +1,96 @@
+"""Compare two results folders: two engines, two machines, or two times of measuring the same experiments.
+
+Speed-ups are those of B over A. Nothing took turns, so whatever drifted between them is part of the difference.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import get_args
+
+from pydantic import ValidationError
+
+from rollout_bench.errors import UserError, run_command
+from rollout_bench.files import write_whole
+from rollout_bench.plan.comparing import ComparisonSettings
+from rollout_bench.plan.fields import Metric
+
+OPTIONS = {"metrics": "metric", "confidence": "confidence", "relevant_difference": "relevant-difference"}
+"""Field of the settings -> the option that sets it."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    default = ComparisonSettings()
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog="Exit status: 0 when the folders are compared, 1 on an error."
+    )
+    parser.add_argument("a", type=Path, metavar="A", help="results folder that B is compared with: the earlier one")
+    parser.add_argument("b", type=Path, metavar="B", help="results folder whose speed-ups are told")
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="take every experiment that is found (default: what the summary in each folder selects, if there is one)",
+    )
+    parser.add_argument(
+        "--differ",
+        nargs="+",
+        choices=["engine", "machine"],
+        default=[],
+        help="what may differ between A and B (default: either of them, not both)",
+    )
+    parser.add_argument(
+        "--metric",
+        action="append",
+        choices=get_args(Metric),
+        help=f"what is compared; can be given several times (default: {' '.join(default.metrics)})",
+    )
+    parser.add_argument(
+        "--confidence", type=float, metavar="SHARE", help=f"of each interval (default: {default.confidence})"
+    )
+    parser.add_argument(
+        "--relevant-difference",
+        type=float,
+        metavar="SHARE",
+        help=f"speed-ups closer to 1 are never called ^ or v (default: {default.relevant_difference})",
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write compare.md and compare.csv there, too")
+    return parser
+
+
+def main() -> int:
+    """Reads, compares, and only then writes."""
+    arguments = parser().parse_args()
+    asked = settings(arguments)
+    # Not at the top: --help need not wait for scipy and pandas.
+    from rollout_bench.reporting.compared import compared
+    from rollout_bench.reporting.folders import read_two
+
+    made = compared(read_two(arguments.a, arguments.b, asked, arguments.differ, arguments.all))
+    if arguments.out:
+        write_whole(arguments.out / "compare.md", made.markdown.encode())
+        write_whole(arguments.out / "compare.csv", made.csv.encode())
+    print(made.text, end="")
+    return 0
+
+
+def settings(arguments: argparse.Namespace) -> ComparisonSettings:
+    """The settings that are asked for, else the defaults; raises `UserError` for one that can't be."""
+    given = {
+        "metrics": arguments.metric,
+        "confidence": arguments.confidence,
+        "relevant_difference": arguments.relevant_difference,
+    }
+    try:
+        return ComparisonSettings.model_validate({name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        raise UserError(
+            f"--{OPTIONS[str(first['loc'][0])]}: {first['input']!r} {message}", "see compare.py --help"
+        ) from None
+
+
+if __name__ == "__main__":
+    run_command(main)
