@@ -47,7 +47,7 @@ def test_what_was_not_to_differ_is_refused_alone_too(tmp_path: Path) -> None:
 def test_a_mix_inside_one_folder_is_refused_with_the_launches_named(
     tmp_path: Path, side: str, fact: dict[str, str]
 ) -> None:
-    mixed = [*launches(BF16, OLD[:2]), make_record(BF16, 2, [101.0], environment=fact)]
+    mixed = [*launches(BF16, (110.0, 111.0)), make_record(BF16, 2, [112.0], environment=fact)]
     sides = {"a": launches(BF16, OLD), "b": launches(BF16, NEW), side: mixed}
     told = refused(tmp_path, sides["a"], sides["b"])
     (name, value), *_ = fact.items()
@@ -61,7 +61,7 @@ def test_a_mix_between_experiments_of_one_folder_is_refused_and_one_with_other_n
 ) -> None:
     other = launches(W8A8, OLD, OTHER_ENGINE)
     assert compared(tmp_path, launches(BF16, OLD), [*launches(BF16, NEW), *other]).returncode == 0
-    assert "its launches differ in engine_version" in refused(tmp_path, launches(W8A8, OLD), [])
+    assert "its launches differ in engine_version" in refused(tmp_path, launches(W8A8, NEW), [])
 
 
 @pytest.mark.parametrize(
@@ -118,6 +118,13 @@ def test_among_several_of_one_name_the_one_with_the_same_arguments_counts(tmp_pa
     assert cell(done)[5] == "1.000x"
     done = compared(tmp_path, [], launches(make_spec(args={"seed": 1}), NEW))
     assert "2 experiments of its names in a could be meant" in done.flat
+
+
+def test_a_launch_that_both_folders_hold_is_no_second_measurement(tmp_path: Path) -> None:
+    done = compared(tmp_path, launches(BF16, OLD), launches(BF16, (*OLD[:2], *NEW)))
+    assert cell(done)[3:] == ["-", "-", "-", "[1]"]
+    assert "Engine and machine agree" not in done.flat
+    assert "[1] a has the very same record of launch 0, 1, as a copy would." in done.flat
 
 
 def test_another_load_is_never_a_ratio(tmp_path: Path) -> None:

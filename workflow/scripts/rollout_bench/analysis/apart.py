@@ -107,8 +107,23 @@ def _counterpart(experiment: Experiment, earlier: Earlier, across: bool) -> Agai
     if len(candidates) > 1:
         reason = f"{len(candidates)} experiments of its names in {earlier.name} could be meant"
         return Against(instead=Comparison(reason=reason))
+    shared = _same_records(experiment, candidates[0])
+    if shared:
+        reason = f"{earlier.name} has the very same record of launch {', '.join(map(str, shared))}, as a copy would"
+        return Against(instead=Comparison(reason=reason))
     own, theirs = ([launch_facts(record) for record in valid_records(side)] for side in (experiment, candidates[0]))
     return Against(candidates[0], differences=tuple(differences(own, theirs)))
+
+
+def _same_records(one: Experiment, other: Experiment) -> list[int]:
+    """The launches that are one and the same on both sides: they tell nothing of a difference."""
+    there = {record.launch: record for record in valid_records(other)}
+    return [
+        record.launch
+        for record in valid_records(one)
+        if (same := there.get(record.launch)) is not None
+        and (same.started_at, same.iterations) == (record.started_at, record.iterations)
+    ]
 
 
 def told_differences(differing: Iterable[Difference]) -> str:

@@ -121,7 +121,9 @@ def _subject(rows: Sequence[Row]) -> Iterator[str]:
     """What of engine and machine differs, and so is what the speed-ups are about."""
     found = [difference for row in rows for difference in row.against.differences]
     groups = [group for group in ("engine", "machine") if any(d.group == group for d in found)]
-    if not groups:
+    if not any(row.against.other for row in rows):
+        yield "Nothing: see below."
+    elif not groups:
         yield "Engine and machine agree: two times of measuring."
     elif len(groups) == 1:
         yield f"The {groups[0]}, and nothing else of engine and machine (A -> B):"
