@@ -45,7 +45,7 @@ def main() -> int:
 
 
 def parts(summary: str) -> dict[str, str]:
-    """The parts of a summary.md that pages can name: status, throughput, rates, machine.
+    """The parts of a summary.md that pages can name: status, throughput, rates, cost, e2el, machine.
 
     Raises:
         ValueError: the summary is incomplete or has another shape.
@@ -55,13 +55,17 @@ def parts(summary: str) -> dict[str, str]:
         raise ValueError(f"summary.md: {status}")
     tables = re.findall(r"^\|.*?(?=\n\n|\Z)", summary, re.DOTALL | re.MULTILINE)
     machine = re.search(r"^## Measured with\n\n- \S+, \S+: (.*?), host [^,]+(, rollout-bench \S+)?\.$", summary, re.M)
-    if summary.count("\n## Throughput: ") != 1 or len(tables) < 2 or machine is None:
-        raise ValueError("summary.md: expected one table of throughput, one of rates, and what was measured with")
+    if summary.count("\n## Throughput: ") != 1 or len(tables) < 4 or machine is None:
+        raise ValueError(
+            "summary.md: expected one table each of throughput, rates, costs and E2EL, and the machine"
+        )
     without_kernel = re.sub(r"\bLinux \S+$", "Linux", machine[1])
     return {
         "status": status,
         "throughput": tables[0],
         "rates": tables[1],
+        "cost": tables[2],
+        "e2el": tables[3],
         "machine": f"Measured with {without_kernel}.",
     }
 

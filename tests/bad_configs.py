@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-
-class Bad(NamedTuple):
-    """One wrong config: YAML laid over the default, and what the message must name and advise."""
-
-    name: str
-    overlay: str
-    problem: str
-    remedy: str
-
+from bad_comparing import BAD_COMPARING, Bad
 
 BAD_OVERLAYS = [
+    *BAD_COMPARING,
     Bad("misspelt_top_key", "qants: [bf16]", "qants: there is no such key", "did you mean 'quants'?"),
     Bad("key_in_capitals", "Models: [qwen3-90m]", "Models: there is no such key", "'models'"),
     Bad(
@@ -40,84 +31,6 @@ BAD_OVERLAYS = [
     Bad("unknown_workload", "workloads: [verl-defualt]", "workload 'verl-defualt'", "did you mean 'verl-default'?"),
     Bad("unknown_platform", "platform: gpu", "platform: 'gpu' is not known", "did you mean 'cuda'?"),
     Bad("unknown_platform_close", "platform: ascent", "platform: 'ascent'", "did you mean 'ascend'?"),
-    Bad("unknown_baseline", "baseline: {quant: bf6}", "baseline.quant: quant 'bf6'", "did you mean 'bf16'?"),
-    Bad("unknown_baseline_axis", "baseline: {qaunt: bf16}", "baseline.qaunt", "'quant'"),
-    Bad("unknown_baseline_mode", "baseline: {mode: offline}", "baseline.mode", "'model'"),
-    Bad(
-        "unknown_baseline_model",
-        "baseline: {quant: null, model: qwen3-9m}",
-        "baseline.model: model 'qwen3-9m'",
-        "did you mean 'qwen3-90m'?",
-    ),
-    Bad(
-        "unknown_baseline_workload",
-        "baseline: {quant: null, workload: dmeo}",
-        "baseline.workload: workload 'dmeo'",
-        "did you mean 'demo'?",
-    ),
-    Bad(
-        "unknown_baseline_platform",
-        "baseline: {quant: null, platform: cdua}",
-        "baseline.platform: platform 'cdua'",
-        "did you mean 'cuda'?",
-    ),
-    Bad(
-        "two_baseline_axes",
-        "baseline: {model: qwen3-90m}",
-        "baseline: names model and quant, but takes exactly one: write {quant: null, model: qwen3-90m}",
-        "docs/reference",
-    ),
-    Bad(
-        "baseline_folder_missing",
-        "baseline: {quant: null, results: ../nowhere/results}",
-        "baseline.results: ../nowhere/results: does not exist",
-        "the one that holds offline/",
-    ),
-    Bad(
-        "baseline_folder_misspelt",
-        "baseline: {quant: null, results: workfow}",
-        "baseline.results: workfow: does not exist",
-        "did you mean 'workflow'?",
-    ),
-    Bad(
-        "baseline_folder_a_file",
-        "baseline: {quant: null, results: config.yaml}",
-        "baseline.results: config.yaml: is not a folder",
-        "->",
-    ),
-    Bad("baseline_folder_empty", "baseline: {quant: null, results: ''}", "baseline.results", "docs/reference"),
-    Bad("baseline_folder_and_quant", "baseline: {results: docs}", "names quant and results", "docs/reference"),
-    Bad("baseline_engine_no_version", "baseline: {quant: null, engine: vllm}", "'vllm' is no version", "docs/ref"),
-    Bad("baseline_engine_a_number", "baseline: {quant: null, engine: 0.23}", "put the version in quotes", "docs/ref"),
-    Bad("baseline_quant_a_path", "baseline: {quant: ../bf16}", "'../bf16' can't be a name", "letters, digits"),
-    Bad("baseline_a_word", "baseline: bf16", "baseline: 'bf16'", "docs/reference"),
-    Bad("no_baseline_axis", "baseline: {quant: null}", "baseline: names no axis", "docs/reference"),
-    Bad("misspelt_comparison_key", "comparison: {confidense: 0.9}", "comparison.confidense", "'confidence'"),
-    Bad("confidence_of_one", "comparison: {confidence: 1}", "comparison.confidence: 1", "docs/reference"),
-    Bad("confidence_in_percent", "comparison: {confidence: 95}", "comparison.confidence: 95", "docs/reference"),
-    Bad("confidence_of_a_coin", "comparison: {confidence: 0.05}", "comparison.confidence: 0.05", "docs/reference"),
-    Bad("confidence_true", "comparison: {confidence: true}", "confidence: is true or false", "docs/reference"),
-    Bad("relevance_negative", "comparison: {relevant_difference: -0.01}", "relevant_difference: -0.01", "docs/ref"),
-    Bad("relevance_in_percent", "comparison: {relevant_difference: 5}", "relevant_difference: 5", "docs/reference"),
-    Bad("relevance_nan", "comparison: {relevant_difference: .nan}", "relevant_difference: nan", "docs/reference"),
-    Bad("power_too_small", "comparison: {power: 0.5}", "comparison.power: 0.5", "docs/reference"),
-    Bad("power_of_one", "comparison: {power: 1.0}", "comparison.power: 1.0", "docs/reference"),
-    Bad(
-        "unknown_metric",
-        "comparison: {metrics: [output_token_per_s]}",
-        "comparison.metrics.0: 'output_token_per_s' is not known",
-        "did you mean 'output_tokens_per_s'?",
-    ),
-    Bad(
-        "metric_by_another_name",
-        "comparison: {metrics: [throughput]}",
-        "comparison.metrics.0: 'throughput'",
-        "did you mean 'output_tokens_per_s'?",
-    ),
-    Bad("metrics_empty", "comparison: {metrics: []}", "comparison.metrics: is an empty list", "docs/reference"),
-    Bad("metrics_without_brackets", "comparison: {metrics: startup_s}", "write [startup_s]", "docs/reference"),
-    Bad("metric_twice", "comparison: {metrics: [startup_s, startup_s]}", "'startup_s' more than once", "docs/ref"),
-    Bad("comparison_a_word", "comparison: strict", "comparison", "docs/reference"),
     Bad(
         "unknown_weights_quant", "model_settings: {other: {weights: {w8a9: x}}}", "quant 'w8a9'", "did you mean 'w8a8'?"
     ),
@@ -180,17 +93,6 @@ BAD_OVERLAYS = [
     Bad("model_name_too_long", f"models: [{'x' * 300}]", "can't be a name", "up to 60"),
     Bad("defined_name_escapes", "model_settings: {../up: {}}", "'../up' can't be a name", "letters, digits"),
     Bad("workload_name_escapes", "workload_settings: {a/b: {}}", "'a/b' can't be a name", "letters, digits"),
-    Bad("launches_zero", "launches: 0", "launches: 0 should be greater than or equal to 1", "docs/reference"),
-    Bad("launches_negative", "launches: -1", "launches: -1", "docs/reference"),
-    Bad("launches_huge", "launches: 100000000000", "launches: 100000000000", "docs/reference"),
-    Bad("launches_a_fraction", "launches: 1.5", "launches: 1.5", "docs/reference"),
-    Bad("launches_a_word", "launches: many", "launches: 'many'", "docs/reference"),
-    Bad("launches_true", "launches: true", "launches: is true or false", "docs/reference"),
-    Bad("launches_null", "launches: null", "launches: None", "docs/reference"),
-    Bad("launches_auto_misspelt", "launches: Auto", "launches: 'Auto' is neither a number nor auto", "docs/reference"),
-    Bad("precision_of_nothing", "precision: {half_width: 0}", "precision.half_width: 0", "docs/reference"),
-    Bad("precision_misspelt", "precision: {half_widht: 0.1}", "half_widht", "did you mean 'half_width'?"),
-    Bad("precision_backwards", "precision: {min_launches: 13}", "max_launches 12 is below", "docs/reference"),
     Bad("iterations_zero", "iterations: 0", "iterations: 0", "docs/reference"),
     Bad("warmup_negative", "warmup_iterations: -1", "warmup_iterations: -1", "docs/reference"),
     Bad("timeout_zero", "timeout_s: 0", "timeout_s: 0", "docs/reference"),

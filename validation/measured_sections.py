@@ -83,8 +83,8 @@ spread, and with the measured log ratios themselves, drawn again with random sig
 {simulated} The measured log ratios are few, and a few odd ones change all that is drawn from them; "p by
 chance" is where the share lies in 95 % of cases when as many truly normal ones are drawn from.
 
-- All pairs together: `second` / `first` = {result.ratio:.4f} [{result.low:.4f}, {result.high:.4f}]. `first` always
-  ran just before `second`; if that mattered, it would show here.
+- All pairs together: `second` / `first` = {result.ratio:.4f} [{result.low:.4f}, {result.high:.4f}]. The two
+  ran one right after the other, every other round in the opposite order.
 - The ratio of a pair spreads by {percent(result.log_sd, 2)}, the launches of one side by
   {result.launch_cv_percent:.2f} %. Pairs of launches that have nothing in common would spread by {apart}.
 - Correlation of a pair with the next: {result.correlation:+.2f}, from {result.neighbours} such; chance alone makes

@@ -48,8 +48,15 @@ def _series(rng: np.random.Generator, repetitions: int, steps: int, correlation:
     return series
 
 
+def _in_turn(launches: Array) -> Array:
+    """Values of launches in the order they ran [repetitions, 2 pairs] as sides: every other round runs backwards."""
+    sides = launches.reshape(len(launches), -1, 2).copy()
+    sides[:, 1::2] = sides[:, 1::2, ::-1]
+    return sides
+
+
 def _drift(rng: np.random.Generator, repetitions: int, pairs: int) -> Array:
-    machine = _series(rng, repetitions, 2 * pairs, 0.9).reshape(repetitions, pairs, 2)
+    machine = _in_turn(_series(rng, repetitions, 2 * pairs, 0.9))
     return _normal(rng, repetitions, pairs) + 3 * SD * machine
 
 
@@ -62,7 +69,7 @@ def _private(correlation: float) -> Sides:
 
 
 def _trend(rng: np.random.Generator, repetitions: int, pairs: int) -> Array:
-    return _normal(rng, repetitions, pairs) - 0.1 * SD * np.arange(2 * pairs).reshape(pairs, 2)
+    return _normal(rng, repetitions, pairs) - 0.1 * SD * _in_turn(np.arange(2.0 * pairs)[np.newaxis])
 
 
 def _outliers(rng: np.random.Generator, repetitions: int, pairs: int) -> Array:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from coverage import Coverage
 from fidelity import Fidelity
+from interval_coverage import Coverage
 from kept import SETTINGS, Share
 from markdown_parts import percent, table
 from predecessor import FirstPass, Predecessor
+from stopping import RULE
 
 from rollout_bench.analysis.paired import RatioInterval
 
@@ -32,6 +33,10 @@ def coverage(result: Coverage) -> str:
                 f"- {noise}: {_ranges(below)} pairs; at worst {least}, {lacking:.1f} percentage points too few"
             )
     listed = "\n".join(short) or "- none"
+    wanted = sorted({cell.wanted for cell in result.stopped})
+    found = {(cell.noise, cell.wanted): f"{100 * cell.covered.value:.1f} ({cell.pairs})" for cell in result.stopped}
+    stops = [[noise, *(found[noise, w] for w in wanted)] for noise in dict.fromkeys(c.noise for c in result.stopped)]
+    apart = [["covered", *(_cell(cell.covered) for cell in result.apart)]]
     return f"""\
 {table(["noise, pairs:", *counts], rows)}
 
@@ -41,6 +46,17 @@ brackets the 95 % interval of the share.
 Surely covered less often than {percent(result.confidence, 0)}:
 
 {listed}
+
+`launches: auto`, {RULE.min_pairs} to {RULE.max_pairs} launches, stopping where the half width is what was asked for,
+here as a multiple of the spread of a log ratio; in each cell the share of intervals that hold the truth, and the
+launches that it took on average. The intervals hold at all looks at once, so one that is looked at only when it stops
+covers more:
+
+{table(["noise, half width / spread:", *wanted], stops)}
+
+Sides that did not take turns, normal noise, as many launches of each (Welch's interval):
+
+{table(["launches:", *(cell.pairs for cell in result.apart)], apart)}
 
 Where launches of one side depend on each other from pair to pair, or one side alone is skewed, more launches do not
 help. A drift of the machine that hits both sides does no harm, since they take turns. From 3 to 12 pairs one can't tell

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -83,6 +84,19 @@ def test_host_is_read_outside_the_timed_region(doubtful: Launching) -> None:
     for iteration in doubtful.record().iterations:
         assert iteration.host is not None
         assert iteration.elapsed_s < iteration.host.window_s
+
+
+def test_sequences_that_lost_their_memory_and_were_computed_again_are_flagged(tmp_path: Path) -> None:
+    # Eight prompts of a block each fit into ten blocks; eight sequences that have grown into a second do not.
+    args = {**SETTINGS["engine"]["args"], "num_gpu_blocks_override": 10}
+    spec = tiny_spec(engine={"args": args}, workload={"prompt_tokens": 100, "output_tokens": 60})
+    launch = Launching(tmp_path, spec)
+    assert launch.finish() == 0, launch.said + launch.log_text()[-3000:]
+    sentences = [flag.sentence for flag in launch.record().validity if flag.code == "preemptions"]
+    assert len(sentences) == 3
+    assert re.fullmatch(
+        r"Iteration 1: \d+ preemptions; the KV cache does not hold all sequences at once\.", sentences[1]
+    )
 
 
 def test_an_iteration_that_was_held_up_makes_the_launch_unsteady(tmp_path: Path) -> None:

@@ -156,6 +156,13 @@ def test_a_pair_whose_launches_ran_on_unlike_machines_gives_no_verdict(
     assert told in found[1].reason
 
 
+def test_a_pair_that_was_to_use_different_numbers_of_devices_is_compared(tmp_path: Path) -> None:
+    specs = [make_spec(), make_spec(quant="w8a8", args={"tensor_parallel_size": 2})]
+    records = launches(specs[0], 100.0, 101.0, 102.0)
+    records += [make_record(specs[1], i, [120.0 + i], environment={"device_count": 2}) for i in range(3)]
+    assert comparisons(tmp_path, make_plan(specs), *records)[1].verdict == "faster"
+
+
 def test_pairs_on_different_machines_are_compared_where_both_launches_of_each_ran_on_one(tmp_path: Path) -> None:
     specs = [make_spec(), make_spec(quant="w8a8")]
     elsewhere = {"device_model": "AMD EPYC 7B13", "hostname": "bench-2"}

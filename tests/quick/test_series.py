@@ -22,13 +22,13 @@ from rollout_bench.records.record import Iteration
 NOISE = (1.0, 1.004, 0.997, 1.001, 0.996, 1.003, 0.999)
 
 
-def run(warmup: int, iterations: int, time_of: Callable[[int], float]) -> tuple[list[float], int]:
-    """Times of all iterations of a launch, and how many of them count, the last ones."""
+def run(warmup: int, iterations: int, time_of: Callable[[int], float], limit_s: float = 1e6) -> tuple[list[float], int]:
+    """Times of all iterations of a launch of at most `limit_s`, and how many of them count, the last ones."""
     series = Series(MeasuringSpec(warmup_iterations=warmup, iterations=iterations))
     times, moved = [], 0
     while not series.complete:
         times.append(time_of(series.index))
-        doubt = series.take(times[-1])
+        doubt = series.take(times[-1], limit_s - sum(times))
         moved += doubt.more if doubt else 0
     return times, len(times) - warmup - moved
 
@@ -47,6 +47,12 @@ def test_slow_iterations_beyond_the_planned_warm_up_are_made_up_for(slow: int) -
     times, counted = run(1, 8, lambda i: noisy(i) * (1.1 if i < 1 + slow else 1.0))
     assert (len(times), counted) == (1 + slow + 8, 8)
     assert judge(times[-counted:]) is None
+
+
+@pytest.mark.parametrize(("limit_s", "iterations"), [(7.0, 5), (8.0, 6)])
+def test_a_launch_whose_time_is_nearly_over_is_not_lengthened(limit_s: float, iterations: int) -> None:
+    times, _ = run(1, 4, lambda i: noisy(i) * (1.1 if i < 2 else 1.0), limit_s)
+    assert len(times) == iterations
 
 
 def test_a_planned_warm_up_that_is_long_enough_is_not_lengthened() -> None:

@@ -22,7 +22,7 @@ from synthetic_records import make_failure, make_plan, make_record, make_spec, s
 from rollout_bench.errors import UserError, run_command
 from rollout_bench.plan.comparing import ComparisonSettings
 from rollout_bench.plan.planfile import PlannedLaunch, read_plan, write_plan
-from rollout_bench.records.store import record_path
+from rollout_bench.records.store import record_path, sequences_path
 from rollout_bench.reporting.state import STATE_FILE, SUMMARY_FILES, is_stale, plan_of_summary
 
 SCRIPTS = Path(__file__).parents[2] / "workflow" / "scripts"
@@ -192,6 +192,14 @@ def test_a_summary_is_fresh_until_something_it_shows_changes(project: Path) -> N
     os.utime(record, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
     assert is_stale(results, PLAN)
     os.utime(record, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert not is_stale(results, PLAN)
+    sequences = sequences_path(record)
+    sequences.rename(sequences.with_suffix(".away"))
+    assert is_stale(results, PLAN)
+    sequences.with_suffix(".away").rename(sequences)
+    assert not is_stale(results, PLAN)
+    elsewhere = [e.model_copy(update={"weights": "elsewhere"}) for e in PLAN.experiments]
+    assert not is_stale(results, PLAN.model_copy(update={"experiments": elsewhere}))
     save(results, make_failure(BF16, 1))
     assert is_stale(results, PLAN)
 

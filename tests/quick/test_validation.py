@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import sys
 import tempfile
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -19,8 +17,9 @@ import false_verdict_shares
 import fidelity
 import power
 import predecessor
+import validation_page
 from blocks import blocks, comparisons, resampled
-from coverage import Cell, Coverage, covered
+from interval_coverage import Cell, Coverage, covered, covered_apart, covered_when_stopped
 from kept import Place, Share, alone, keep
 from noise import NOISES
 from repeats import BASE, FIRST, OUTPUT_TOKENS, SECOND, Launch, Launches
@@ -29,19 +28,6 @@ from stopping import RULE, auto_comparisons
 from rollout_bench.analysis.power import minimal_detectable_difference
 
 PLACE = Place(processor="EPYC", cores=2, memory_gib=24, python="3.11", packages={"torch": "2"}, commit="0", load=0.1)
-
-
-def module(name: str) -> ModuleType:
-    """validation/<name>.py under a name of its own: benchmarks/ has a page.py, too."""
-    spec = importlib.util.spec_from_file_location(f"validation_{name}", REPOSITORY / "validation" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
-
-
-PAGE = module("page")
 
 
 def make_launches(count: int, sd: float = 0.01, invalid: int | None = None) -> Launches:
@@ -158,9 +144,16 @@ def test_only_one_thing_is_measured_at_a_time(tmp_path: Path, monkeypatch: pytes
         pass
 
 
+def test_intervals_that_stop_by_themselves_or_are_of_sides_apart_cover_what_normal_noise_must_give() -> None:
+    for wanted in (0.75, 1.5):
+        assert covered_when_stopped("normal", wanted, 4000, 1).covered.value > 0.945
+    for launches in (3, 12):
+        assert covered_apart(launches, 4000, 1).value > 0.945
+
+
 def test_a_page_without_results_says_so_in_every_section(tmp_path: Path) -> None:
-    text = PAGE.page(tmp_path)
-    assert text.count(PAGE.NOT_RUN) == text.count("\n## ")
+    text = validation_page.page(tmp_path)
+    assert text.count(validation_page.NOT_RUN) == text.count("\n## ")
 
 
 def test_a_page_of_small_results_has_every_section(tmp_path: Path) -> None:
@@ -174,7 +167,10 @@ def test_a_page_of_small_results_has_every_section(tmp_path: Path) -> None:
     ]
     load = {"prompts": 8, "samples_per_prompt": 4, "prompt_tokens": 64, "output_tokens": 64}
     sources = [*predecessor.cpu_sources(launches), *predecessor.h200_sources(predecessor.PLATFORMS.read_text())]
-    keep("coverage", Coverage(seed=1, repetitions=200, truth=1.05, confidence=0.95, cells=cells), tmp_path)
+    stopped = [covered_when_stopped("normal", 1.0, 200, 1)]
+    apart = [Cell(noise="normal", pairs=3, covered=covered_apart(3, 200, 1))]
+    shown = Coverage(seed=1, repetitions=200, truth=1.05, confidence=0.95, cells=cells, stopped=stopped, apart=apart)
+    keep("coverage", shown, tmp_path)
     keep("launches", launches, tmp_path)
     keep("false_verdicts", false_verdict_shares.analyse(launches, 100, 1, sets=2), tmp_path)
     keep("power", power.analyse(launches, 100, 1), tmp_path)
@@ -184,12 +180,14 @@ def test_a_page_of_small_results_has_every_section(tmp_path: Path) -> None:
         predecessor.Predecessor(claims=list(predecessor.CLAIMS), sources=sources, first_passes=[]),
         tmp_path,
     )
-    text = PAGE.page(tmp_path)
-    assert PAGE.NOT_RUN not in text
+    text = validation_page.page(tmp_path)
+    assert validation_page.NOT_RUN not in text
     assert "lies within 2 % of 1" in text
     assert "96 launches, 0 failed, 0 not valid" in text
     assert not [line for line in text.splitlines() if "nan" in line.lower().split()]
 
 
 def test_the_validation_page_is_what_its_results_say() -> None:
-    assert PAGE.page().rstrip() + "\n" == PAGE.PAGE.read_text(), "run: python validation/page.py"
+    assert validation_page.page().rstrip() + "\n" == validation_page.PAGE.read_text(), (
+        "run: python validation/validation_page.py"
+    )

@@ -86,15 +86,16 @@ def show(plan: PlanFile, results: Path) -> None:
     if plan.precision is not None:
         wanted = plan.precision
         console.print(
-            f"launches: auto: those that are wanted by what is measured so far, until each interval is within"
-            f" {100 * wanted.half_width:g} %: {wanted.min_launches} to {wanted.max_launches} of each"
+            f"launches: auto: shown is what is wanted so far; more follow until each interval is within"
+            f" {100 * wanted.half_width:g} %, {wanted.min_launches} to {wanted.max_launches} launches of each"
         )
     for line in iteration_lines(plan, results):
         console.print(escape(line))
     missing = len(plan.launches) - done_total
     console.print(
         f"{done_total} of {len(plan.launches)} launches done, {missing} to run,"
-        f" about {sum(left_s.values()) / 60:.0f} min; {len(plan.skipped)} combinations skipped"
+        f" {'about' if plan.precision is None else 'at least'} {sum(left_s.values()) / 60:.0f} min;"
+        f" {len(plan.skipped)} combinations skipped"
     )
 
 

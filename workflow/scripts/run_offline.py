@@ -140,7 +140,7 @@ def measure(arguments: argparse.Namespace, spec: Spec, signals: int) -> None:
     progress = Progress(spec, arguments.launch, arguments.out, arguments.progress)
     launch = Launch(
         module=WORKER,
-        job=Job(spec=spec, model=model, launch=arguments.launch),
+        job=Job(spec=spec, model=model, launch=arguments.launch, timeout_s=arguments.timeout_s),
         log=arguments.log,
         environment=engine_environment(spec, model),
         timeout_s=arguments.timeout_s,

@@ -9,6 +9,8 @@ from rollout_bench.plan.planfile import PlannedExperiment
 from rollout_bench.plan.schedule import RESULTS, Schedule
 from rollout_bench.records.store import record_path
 
+LOGS_OF_ROUNDS = Path("logs") / "rounds"
+
 ROUNDS = RESULTS / "rounds"
 """Empty files, one for each number of launches of an experiment that was looked at; gone when the run ends."""
 

@@ -19,7 +19,7 @@ from rollout_bench.plan.read_config import check_config_file, read_config
 from rollout_bench.plan.schedule import RESULTS, Launch, Schedule, put_on_disk, schedule
 from rollout_bench.records.store import failure_path, record_path
 from rollout_bench.reporting.state import is_stale
-from rollout_bench.rounds import ROUNDS, missing_of_round, next_round
+from rollout_bench.rounds import LOGS_OF_ROUNDS, ROUNDS, missing_of_round, next_round
 
 PLAN_FILE = RESULTS / "plan.json"
 
@@ -71,7 +71,8 @@ def begin(plan: Schedule, outputs: Iterable[str]) -> None:
         ]
         if measured:  # forced, or written since by another run; Snakemake would delete it before a launch that may fail
             raise UserError(f"{measured[0]}: is measured already", "delete it to have that launch measured again")
-        put_on_disk(plan, PLAN_FILE, wanted)
+        # With launches: auto anything may become wanted during the run.
+        put_on_disk(plan, PLAN_FILE, wanted if plan.config.launches != "auto" else set(plan.by_record))
     except filelock.Timeout:
         stop(
             UserError(
@@ -87,7 +88,8 @@ def begin(plan: Schedule, outputs: Iterable[str]) -> None:
 
 def end_well(plan: Schedule, scripts: Path) -> None:
     """After a run in which nothing failed."""
-    shutil.rmtree(ROUNDS, ignore_errors=True)
+    for folder in (ROUNDS, LOGS_OF_ROUNDS):
+        shutil.rmtree(folder, ignore_errors=True)
     if plan.config.diagnose:
         subprocess.run([sys.executable, f"{scripts}/diagnose.py", str(PLAN_FILE)], check=False)
 
@@ -114,7 +116,9 @@ def records_to_summarise(plan: Schedule, workflow: Any, rule: str) -> list[str]:
     try:
         wanted = next_round(plan) if plan.config.launches == "auto" else plan.missing
     except UserError as error:
-        stop(error)
+        if not _held:
+            stop(error)
+        wanted = []  # a record was damaged while the run goes on: the summary, which reads it too, tells
     if wanted or is_stale(RESULTS, plan.plan_file(estimate=False)):
         workflow.dag.forcerules.add(workflow.get_rule(rule))
     return wanted

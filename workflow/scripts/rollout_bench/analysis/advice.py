@@ -38,7 +38,7 @@ def advise_iterations(records: Sequence[Record]) -> IterationAdvice | None:
     None where there are fewer than two of them, fewer than two iterations, or no differences between iterations.
     Variances are those of the logarithm of output tokens per second, so they are relative.
     """
-    valid = [record for record in records if all(flag.severity != "invalid" for flag in record.validity)]
+    valid = [record for record in records if record.valid]
     rates = [measure(record).iteration_output_tokens_per_s for record in valid]
     if len(rates) < 2 or len({len(launch) for launch in rates}) != 1 or len(rates[0]) < 2:
         return None

@@ -26,7 +26,7 @@ class Against:
 
 def valid_records(experiment: Experiment) -> list[Record]:
     """The launches of `experiment` that take part in comparisons."""
-    return [r for r in experiment.records if all(flag.severity != "invalid" for flag in r.validity)]
+    return [record for record in experiment.records if record.valid]
 
 
 def why_not_measured(experiment: Experiment) -> str:

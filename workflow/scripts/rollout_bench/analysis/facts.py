@@ -27,10 +27,15 @@ MACHINE = (
 """Facts that make the machine; its name and its kernel are circumstances."""
 
 IN_PAIRS = ("device_model", "cpu_model", "cpu_cores", "device_count", "torch_version")
-"""Facts that the two launches of a pair must share."""
+"""Facts that the two launches of a pair must share; the number of devices only where both were to use as many."""
+
+_PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 
 ABOUT = {"device_memory_bytes": 0.01, "memory_bytes": 0.01, "resolved.num_gpu_blocks": 0.01}
 """Facts that are measured -> how far they may be apart and still agree: kernels keep some memory for themselves."""
+
+CACHES = {f"variables.{name}" for name in ("VLLM_CACHE_ROOT", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")}
+"""Facts that say where compiled code is kept, in a folder for each engine below a user's home: no difference."""
 
 _NOT_SET = "not set"
 
@@ -55,7 +60,7 @@ class Difference:
 
 def environment_facts(environment: Environment) -> dict[str, str]:
     """Every field of `environment` as text, those of mappings as `<field>.<name>`."""
-    return dict(_flat(environment.model_dump()))
+    return {name: value for name, value in _flat(environment.model_dump()) if name not in CACHES}
 
 
 def load_facts(record: Record) -> dict[str, str]:
@@ -106,14 +111,20 @@ def differences(own: Sequence[Mapping[str, str]], other: Sequence[Mapping[str, s
 
 def pair_differences(own: Sequence[Record], other: Sequence[Record]) -> list[tuple[int, Difference]]:
     """Launch index and fact, for the launches that both sides have: those of `IN_PAIRS` and the host's name."""
-    partners = {record.launch: record.environment for record in other}
+    partners = {record.launch: record for record in other}
     return [
-        (record.launch, Difference(fact, *(str(getattr(side, fact)) for side in (record.environment, partner))))
+        (record.launch, Difference(fact, str(own_value), str(other_value)))
         for record in own
         if (partner := partners.get(record.launch)) is not None
         for fact in (*IN_PAIRS, "hostname")
-        if getattr(record.environment, fact) != getattr(partner, fact)
+        for own_value, other_value in [(getattr(side.environment, fact) for side in (record, partner))]
+        if own_value != other_value and not (fact == "device_count" and _asked(record) != _asked(partner))
     ]
+
+
+def _asked(record: Record) -> list[int]:
+    """How the launch was to be spread over devices."""
+    return [record.spec.engine.args.get(name, 1) for name in _PARALLEL]
 
 
 def _flat(content: Mapping[str, Any] | BaseModel, prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,38 +19,42 @@ FAILURES = "failures"
 
 _REMEDY = "give the results folder, the one that holds offline/"
 
-_LAUNCH = re.compile(r"launch-(0|[1-9][0-9]*)\.json")
+RECORD, SEQUENCES = ".json", ".sequences.jsonl.gz"
+"""How the names of a record and of its side file end."""
+
+_LAUNCH = re.compile(rf"launch-(0|[1-9][0-9]*)({re.escape(RECORD)}|{re.escape(SEQUENCES)})")
 
 
 @dataclass(frozen=True, slots=True)
 class FoundFile:
-    """One record or failure as the file system tells of it: `<mode>/<experiment>/launch-<launch>.json`."""
+    """One file of a launch as the file system tells of it: `<mode>/<experiment>/launch-<launch><ending>`."""
 
     mode: str
     experiment: str
     launch: int
+    ending: str
     size: int
     mtime_ns: int
 
     @property
     def path(self) -> str:
         """Its path below the results folder, or below the failures folder for a failure."""
-        return f"{self.mode}/{self.experiment}/launch-{self.launch}.json"
+        return f"{self.mode}/{self.experiment}/launch-{self.launch}{self.ending}"
 
 
 @dataclass(frozen=True)
 class Found:
-    """All records and failures of a results folder, each by its `FoundFile.path`, sorted."""
+    """All records, side files and failures of a results folder, each by its `FoundFile.path`, sorted."""
 
     records: dict[str, FoundFile]
+    sequences: dict[str, FoundFile]
     failures: dict[str, FoundFile]
 
 
 def find_results(results: Path) -> Found:
-    """Lists the records and failures in `results`; empty where the folder is missing."""
-    records = {file.path: file for file in _launch_files(results)}
-    failures = {file.path: file for file in _launch_files(results / FAILURES)}
-    return Found(_sorted(records), _sorted(failures))
+    """Lists the files of launches in `results`; empty where the folder is missing."""
+    files, failures = _sorted(_launch_files(results)), _sorted(_launch_files(results / FAILURES))
+    return Found(_ending(files, RECORD), _ending(files, SEQUENCES), _ending(failures, RECORD))
 
 
 def check_results_folder(path: Path) -> None:
@@ -68,9 +72,12 @@ def earlier_folder(results: Path, baseline: Mapping[str, str]) -> Path | None:
     return results.parent / baseline["results"] if "results" in baseline else None
 
 
-def _sorted(files: dict[str, FoundFile]) -> dict[str, FoundFile]:
-    by_launch = sorted(files.values(), key=lambda file: (file.mode, file.experiment, file.launch))
-    return {file.path: file for file in by_launch}
+def _sorted(files: Iterable[FoundFile]) -> list[FoundFile]:
+    return sorted(files, key=lambda file: (file.mode, file.experiment, file.launch))
+
+
+def _ending(files: Iterable[FoundFile], ending: str) -> dict[str, FoundFile]:
+    return {file.path: file for file in files if file.ending == ending}
 
 
 def _launch_files(root: Path) -> Iterator[FoundFile]:
@@ -83,7 +90,9 @@ def _launch_files(root: Path) -> Iterator[FoundFile]:
                     match = _LAUNCH.fullmatch(entry.name)
                     if match:
                         stat = entry.stat(follow_symlinks=not _leads_nowhere(entry))
-                        yield FoundFile(mode.name, experiment.name, int(match[1]), stat.st_size, stat.st_mtime_ns)
+                        yield FoundFile(
+                            mode.name, experiment.name, int(match[1]), match[2], stat.st_size, stat.st_mtime_ns
+                        )
 
 
 def _leads_nowhere(entry: os.DirEntry[str]) -> bool:

@@ -15,6 +15,7 @@ from rollout_bench.analysis.launches import LaunchMeasures, measure
 from rollout_bench.analysis.metrics import METRICS
 from rollout_bench.analysis.outliers import marked
 from rollout_bench.analysis.sequential import Looks
+from rollout_bench.analysis.turns import marked_out_of_turn, round_s
 from rollout_bench.plan.fields import Metric
 
 Measured = Mapping[str, tuple[LaunchMeasures, ...]]
@@ -70,6 +71,7 @@ def rows_of(collection: Collection) -> list[Row]:
     else:
         index = index_by_names(experiments)
         found = [against_baseline(e, index, collection.baseline) for e in experiments]
+        measured = _marked_out_of_turn(measured, experiments, found)
     pairs = list(zip(experiments, found, strict=True))
     compared = {
         metric: _judged([_comparison(e, other, measured, others, collection, metric) for e, other in pairs], collection)
@@ -90,6 +92,21 @@ def rows_of(collection: Collection) -> list[Row]:
 
 def _measured(experiments: Sequence[Experiment]) -> Measured:
     return {_place(e): marked([measure(record) for record in e.records]) for e in experiments}
+
+
+def _marked_out_of_turn(
+    measured: Measured, experiments: Sequence[Experiment], found: Sequence[Against]
+) -> dict[str, tuple[LaunchMeasures, ...]]:
+    """`measured` with a flag on the launches that did not take turns with their partners."""
+    marked_so = dict(measured)
+    for mode, platform in dict.fromkeys((e.mode, e.platform) for e in experiments):
+        table = [(e, a) for e, a in zip(experiments, found, strict=True) if (e.mode, e.platform) == (mode, platform)]
+        limit_s = round_s([e for e, _ in table])
+        for experiment, against in table:
+            if against.other is not None:
+                place = _place(experiment)
+                marked_so[place] = marked_out_of_turn(measured[place], experiment, against.other, limit_s)
+    return marked_so
 
 
 def _judged(found: Sequence[Comparison], collection: Collection) -> list[Comparison]:

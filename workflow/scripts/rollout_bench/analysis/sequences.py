@@ -46,7 +46,7 @@ def pool_sequences(results: Path, collection: Collection) -> list[PooledSequence
 
 
 def _pooled(results: Path, experiment: Experiment) -> PooledSequences:
-    valid = [r for r in experiment.records if all(flag.severity != "invalid" for flag in r.validity)]
+    valid = [record for record in experiment.records if record.valid]
     if not valid:
         return PooledSequences({}, {}, ("no launch is valid",) if experiment.records else ())
     reasons = []

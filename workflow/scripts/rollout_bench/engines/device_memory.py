@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import time
 from collections.abc import Callable, Collection
 
+from rollout_bench.engines.npus import holders_by_npu, npu_smi
 from rollout_bench.plan.spec import Platform
 
 LIMIT_S = 50.0
@@ -19,9 +19,7 @@ def pids_on_device(platform: Platform) -> set[int]:
         text = _output("nvidia-smi", "--query-compute-apps=pid", "--format=csv,noheader")
         return {int(line) for line in text.split() if line.isdigit()}
     if platform == "ascend":
-        # | NPU  Chip | Process id | Process name | Process memory(MB) |
-        rows = re.findall(r"^\|\s*\d+\s+\d+\s*\|\s*(\d+)\s*\|", _output("npu-smi", "info"), re.MULTILINE)
-        return {int(pid) for pid in rows}
+        return {pid for holders in holders_by_npu(npu_smi()).values() for pid in holders}
     return set()
 
 

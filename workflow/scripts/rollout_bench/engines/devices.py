@@ -1,8 +1,7 @@
 """What NVIDIA devices say of themselves, by NVML (run on one H200).
 
 NVML counts for how long a clock was lowered, and why, so that readings before and after an iteration suffice. The
-reasons that it gives for the present moment would be of no use then: the device is idle. Ascend devices are not asked:
-`npu-smi` prints tables for people, whose format has not been seen.
+reasons that it gives for the present moment would be of no use then: the device is idle.
 """
 
 from __future__ import annotations

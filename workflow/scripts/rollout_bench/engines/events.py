@@ -20,6 +20,7 @@ class Job(Strict):
     spec: Spec
     model: str = Field(description="Local folder or hub id of the weights.")
     launch: int = Field(description="Index of the launch.")
+    timeout_s: float = Field(description="Limit for the whole launch, in seconds.")
 
 
 class PhaseBegins(Strict):

@@ -40,6 +40,7 @@ def measure(job: Job, descriptor: int, orders: IO[bytes]) -> None:
         tell(IterationBegins())
         orders.readline()
 
+    began = time.perf_counter()
     spec = job.spec
     variables = dict(os.environ)
     tell(PhaseBegins(phase="importing"))
@@ -82,7 +83,7 @@ def measure(job: Job, descriptor: int, orders: IO[bytes]) -> None:
             )
             flags.append(Flag(code="preemptions", severity="warning", sentence=sentence))
         tell(IterationDone(iteration=iteration, sequences=rows, flags=flags))
-        slow = series.take(iteration.elapsed_s)
+        slow = series.take(iteration.elapsed_s, job.timeout_s - (time.perf_counter() - began))
         if slow is not None:
             tell(WarmupExtended(more=slow.more, sentence=slow.sentence))
     tell(Done())

@@ -55,7 +55,7 @@ class ReadAhead:
             self._thread.start()
 
     def stop(self) -> None:
-        """Ends the reading; when it returns, the thread is gone."""
+        """Ends the reading; when it returns, the thread is gone, or has hung in one read for `END_S`."""
         self._over.set()
         if self._thread.ident is not None:
             self._thread.join(END_S)
@@ -109,10 +109,12 @@ def weight_files(folder: Path | None) -> list[Path]:
 
 
 def available_bytes() -> int:
-    """Memory that is available, in bytes; no more than this process's group may use at all."""
+    """Memory that is available, in bytes; no more than this process's group may still use."""
     available = psutil.virtual_memory().available
+    group = Path("/sys/fs/cgroup")
     with contextlib.suppress(OSError, ValueError):
-        available = min(available, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        available = min(available, limit - used)
     return available
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from rollout_bench.engines.steadiness import Doubt, judge
 from rollout_bench.plan.spec import MeasuringSpec
 
+RESERVE = 2.0
+"""Times what further iterations should take that must be left of the launch's time limit."""
+
 
 class Series:
     """The iterations of a launch so far.
@@ -28,11 +31,12 @@ class Series:
         """Whether enough iterations count."""
         return len(self._counted_s) >= self._measuring.iterations
 
-    def take(self, elapsed_s: float) -> Doubt | None:
-        """Takes the time of the next iteration, in seconds.
+    def take(self, elapsed_s: float, left_s: float) -> Doubt | None:
+        """Takes the time of the next iteration; `left_s` is what the launch may still take, both in seconds.
 
         Returns:
-            Why the first `more` of those that count so far go to the warm-up; None if none do.
+            Why the first `more` of those that count so far go to the warm-up; None if none do, or if there is not time
+            enough to make up for them: a launch that is measured must not be lost for being lengthened.
         """
         self.index += 1
         if self.index <= self._measuring.warmup_iterations:
@@ -40,6 +44,8 @@ class Series:
         self._counted_s.append(elapsed_s)
         doubt = judge(self._counted_s) if self.complete else None
         if doubt is None or not 0 < doubt.more <= self._left:
+            return None
+        if RESERVE * doubt.more * max(self._counted_s) > left_s:
             return None
         del self._counted_s[: doubt.more]
         self._left -= doubt.more

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from rollout_bench.engines.devices import DeviceReading, Devices, used
 from rollout_bench.engines.host import Reading, between, read_host
+from rollout_bench.engines.npus import Npus
 from rollout_bench.engines.processes import Group, members
 from rollout_bench.plan.spec import Platform
 from rollout_bench.records.record import Iteration
@@ -26,7 +27,7 @@ class Surroundings:
         self._platform = platform
         self._variables = variables
         self._processes = processes
-        self._devices: Devices | None = None
+        self._devices: Devices | Npus | None = None
         self._host_before: Reading | None = None
         self._devices_before: list[DeviceReading] = []
 
@@ -34,6 +35,8 @@ class Surroundings:
         """Takes note that the engine is loaded and uses so many devices."""
         if self._platform == "cuda":
             self._devices = Devices(devices, self._variables)
+        elif self._platform == "ascend":
+            self._devices = Npus(devices, self._variables)
 
     def before(self) -> None:
         """Reads all once the engine waits for the word; the host comes last, nearest to the iteration."""

@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from rollout_bench.errors import UserError, did_you_mean
 from rollout_bench.files import did_you_mean_folder
+from rollout_bench.plan.comparing import EARLIER_AXES
 from rollout_bench.plan.config import Config, WorkloadSettings
 from rollout_bench.plan.engine_probe import Engine
 from rollout_bench.plan.quants import known_quants
@@ -93,8 +94,14 @@ def check_names(config: Config) -> None:
             )
 
 
-def check_baseline_folder(config: Config) -> None:
-    """Raises `UserError` where the earlier results folder that the baseline names is no folder."""
+def check_earlier_baseline(config: Config) -> None:
+    """Raises `UserError` where the baseline is of earlier results that are not there, or that can take no turns."""
+    axis = next(iter(config.baseline.named))
+    if config.launches == "auto" and axis in EARLIER_AXES:
+        raise UserError(
+            f"config: launches: auto can't know when it is enough against a baseline that takes no turns ({axis})",
+            "give launches a number",
+        )
     folder = config.baseline.results
     if folder is not None and not Path(folder).is_dir():
         problem = "is not a folder" if Path(folder).exists() else "does not exist"

@@ -162,7 +162,11 @@ class Config(Strict):
         Precision(), description="What launches: auto goes on to. Raised later, it adds to the launches that are there."
     )
     warmup_iterations: Index = Field(
-        1, description="Passes of the workload that are recorded but not counted, in each launch."
+        1,
+        description=(
+            "Passes of the workload that are recorded but not counted, in each launch, at least: a launch whose first "
+            "measured passes are still slow adds those, and makes up for them."
+        ),
     )
     iterations: Count = Field(5, description="Passes of the workload that count, in each launch.")
     timeout_s: Annotated[Number, Field(gt=0, le=1_000_000)] = Field(

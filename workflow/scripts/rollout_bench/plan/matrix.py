@@ -12,7 +12,7 @@ from typing import Any
 
 from rollout_bench.errors import UserError
 from rollout_bench.plan.checks import (
-    check_baseline_folder,
+    check_earlier_baseline,
     check_engine_args,
     check_lengths,
     check_model_base,
@@ -91,7 +91,7 @@ def expand(config: Config, engine: Engine) -> Matrix:
     """
     platform = engine.platform() if config.platform == "auto" else config.platform
     check_names(config)
-    check_baseline_folder(config)
+    check_earlier_baseline(config)
     check_variables(config)
     check_model_base(Path(config.model_base))
     check_engine_args(config, engine)

@@ -37,7 +37,8 @@ class Schedule:
     """All launches of a matrix that may be wanted, in the order they run.
 
     Launch 0 of every experiment comes before launch 1 of any, so that a machine that drifts hits all alike. Every other
-    round runs backwards, so that a steady trend, or what coming first or last does to a launch, cancels out.
+    round runs backwards: of a steady trend, and of what coming first or last does to a launch, an even number of
+    launches is free, and an odd number n has 1 / n of it left.
     """
 
     config: Config

@@ -205,6 +205,11 @@ class Record(Strict):
     validity: list[Flag] = Field(description="Doubts about the launch; empty if there are none.")
     sequences_file: str = Field(description="Name of the side file beside this one: one row per sequence.")
 
+    @property
+    def valid(self) -> bool:
+        """False when a flag keeps the launch out of comparisons."""
+        return all(flag.severity != "invalid" for flag in self.validity)
+
 
 class SequenceRow(Strict):
     """One generated sequence: a line of the side file.

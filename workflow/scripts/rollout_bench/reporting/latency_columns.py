@@ -31,7 +31,8 @@ def latency_columns(measure: str) -> tuple[Column, ...]:
         *(_percentile_column(measure, percentile) for percentile in SHOWN),
         Column(
             "highest claimed",
-            f"The highest of {', '.join(f'p{p}' for p in PERCENTILES)} that so many independent values can claim.",
+            f"The highest of {', '.join(f'p{p}' for p in PERCENTILES)} that so many independent values can claim, "
+            "as far as different times are independent.",
             lambda line: _of(line, measure, _highest),
         ),
         Column(

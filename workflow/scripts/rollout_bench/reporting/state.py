@@ -41,9 +41,9 @@ def summary_state(results: Path, plan: PlanFile | None) -> State:
 def is_stale(results: Path, plan: PlanFile | None, out: Path | None = None) -> bool:
     """True when the summary in `out` (default: `results`) has to be made again.
 
-    That is when one of its files is missing, when a record or failure came, went or changed since, there or in the
-    earlier results that the baseline names, or when another plan is asked for. How long launches are expected to
-    take does not matter.
+    That is when one of its files is missing, when a record, side file or failure came, went or changed since, there or
+    in the earlier results that the baseline names, or when another plan is asked for. How long launches are expected
+    to take does not matter.
     """
     folder = out or results
     if not all((folder / name).is_file() for name in SUMMARY_FILES):
@@ -58,6 +58,7 @@ def is_stale(results: Path, plan: PlanFile | None, out: Path | None = None) -> b
     return any(
         [
             state.get("records") != now["records"],
+            state.get("sequences") != now["sequences"],
             state.get("failures") != now["failures"],
             state.get("earlier") != now["earlier"],
             _essence(state.get("plan")) != _essence(now["plan"]),
@@ -96,6 +97,7 @@ def plan_of_summary(folder: Path) -> PlanFile | None:
 def _files(found: Found) -> dict[str, dict[str, list[int]]]:
     return {
         "records": {path: [file.size, file.mtime_ns] for path, file in found.records.items()},
+        "sequences": {path: [file.size, file.mtime_ns] for path, file in found.sequences.items()},
         "failures": {path: [file.size, file.mtime_ns] for path, file in found.failures.items()},
     }
 
@@ -116,4 +118,7 @@ def _essence(plan: Any) -> Any:
     """The parts of a plan that a summary shows."""
     if not isinstance(plan, dict):
         return plan
-    return {part: plan.get(part) for part in ("baseline", "comparison", "precision", "experiments", "skipped")}
+    parts = {part: plan.get(part) for part in ("baseline", "comparison", "precision", "experiments", "skipped")}
+    # Where weights lie is no part of any result.
+    parts["experiments"] = [{**e, "weights": None} for e in parts["experiments"] or [] if isinstance(e, dict)]
+    return parts

@@ -61,7 +61,7 @@ def _stopping(settings: ComparisonSettings, precision: Precision) -> str:
 def _too_wide(rows: Sequence[Row], precision: Precision) -> Iterator[str]:
     for row in rows:
         comparison = row.comparison
-        if comparison.high is None or comparison.speedup is None or row.experiment.missing or row.experiment.failures:
+        if comparison.high is None or comparison.speedup is None or row.experiment.planned != precision.max_launches:
             continue
         half_width = comparison.high / comparison.speedup - 1
         if half_width > precision.half_width:
@@ -76,9 +76,11 @@ def _in_pairs(settings: ComparisonSettings) -> tuple[str, ...]:
     confidence = plain_percent(settings.confidence)
     return (
         "Unit: the launch. Iterations inside one resemble each other, so a launch counts as one value, and launches of "
-        "the same index, run one after the other, as one pair. Launches without a partner are not used.",
+        "the same index, run in the same round, as one pair; those that ran apart have the flag not_in_turn. Launches "
+        "without a partner are not used.",
         f"Interval: {confidence} t interval of the mean log ratio of the pairs (n - 1 degrees of freedom): of such "
-        f"intervals, each taken alone, {confidence} hold the true speed-up.",
+        f"intervals, each taken alone, {confidence} hold the true speed-up, if pairs are independent and their log "
+        "ratios about normal (docs/validation.md has what other noise does).",
     )
 
 

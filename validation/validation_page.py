@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from coverage import Coverage
 from false_verdict_shares import FalseVerdicts
 from fidelity import Fidelity
+from interval_coverage import Coverage
 from kept import REPOSITORY, RESULTS, kept
 from measured_sections import false_verdicts, measured, power
 from power import Power
@@ -23,7 +23,7 @@ PAGE = REPOSITORY / "docs" / "validation.md"
 HEAD = """\
 # Validation: are the verdicts right?
 
-<!-- Made by `python validation/page.py` from validation/results; changes here are lost. -->
+<!-- Made by `python validation/validation_page.py` from validation/results; changes here are lost. -->
 
 A tool that says "faster" must be right about how often it says so without reason, must find the differences that it
 says it can find, and must time the same thing as others do. Each section has the command that makes it again, what was
@@ -31,11 +31,11 @@ seen, and what it does not show. Shares are followed by their 95 % interval (Clo
 launch are in `validation/results/`, so everything but the measurements can be calculated again without an engine:
 
 ```shell
-python validation/coverage.py
+python validation/interval_coverage.py
 python validation/false_verdicts.py analyse
 python validation/power.py
 python validation/predecessor.py
-python validation/page.py
+python validation/validation_page.py
 ```
 """
 
@@ -60,7 +60,7 @@ def page(results: Path = RESULTS) -> str:
             HEAD,
             section(
                 "Do the intervals cover the truth?",
-                ["python validation/coverage.py"],
+                ["python validation/interval_coverage.py"],
                 "Simulated pairs of launches with a known ratio, under noise that is and that is not what the t"
                 " interval assumes. In each cell, how many per cent of the intervals hold the true ratio.",
                 body("coverage", Coverage, coverage),

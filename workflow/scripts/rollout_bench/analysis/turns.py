@@ -1,0 +1,63 @@
+"""Whether the launches of a pair took turns: only then does what drifts hit both alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from rollout_bench.analysis.experiments import Experiment
+from rollout_bench.analysis.launches import LaunchMeasures
+from rollout_bench.analysis.statistics import mean
+from rollout_bench.records.record import Flag
+
+SLACK_S = 600.0
+"""Seconds by which two launches of one round may be further apart than the launches between them take."""
+
+
+def round_s(experiments: Sequence[Experiment]) -> float:
+    """How far apart two launches of one round of `experiments` can be, in seconds.
+
+    Twice what a launch of each takes, since every other round runs backwards and some launches fail, and `SLACK_S`.
+    """
+    taken = [record.wall_s for experiment in experiments for record in experiment.records]
+    return 2 * len(experiments) * mean(taken) + SLACK_S if taken else SLACK_S
+
+
+def marked_out_of_turn(
+    launches: Sequence[LaunchMeasures], experiment: Experiment, other: Experiment, limit_s: float
+) -> tuple[LaunchMeasures, ...]:
+    """`launches` of `experiment`; those have a flag more that started over `limit_s` from their partner in `other`.
+
+    That is what becomes of pairs of which one side was measured later: an experiment that was added, a record that was
+    deleted. They are compared all the same, since noise is noise; but a drift between them is part of the ratio.
+    """
+    theirs = {record.launch: _started(record.started_at) for record in other.records}
+    own = {record.launch: _started(record.started_at) for record in experiment.records}
+    found = []
+    for launch in launches:
+        there = launch.launch in theirs
+        apart_s = abs(own[launch.launch] - theirs[launch.launch]) if there else 0.0
+        if apart_s > limit_s:
+            sentence = (
+                f"It and its partner in the baseline started {_hours(apart_s)} apart, and launches that take turns at "
+                f"most {_hours(limit_s)}: what drifted meanwhile is part of the speed-up. Delete both records to have "
+                "the pair measured in turn."
+            )
+            flag = Flag(code="not_in_turn", severity="warning", sentence=sentence)
+            launch = replace(launch, flags=(*launch.flags, flag))
+        found.append(launch)
+    return tuple(found)
+
+
+def _started(text: str) -> float:
+    """Seconds since the epoch of an ISO 8601 time; NaN, which is apart from nothing, where it is none."""
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        return math.nan
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} h"

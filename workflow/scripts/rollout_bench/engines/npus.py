@@ -1,0 +1,72 @@
+"""What Ascend devices say of themselves, by `npu-smi info`. Written from its published output; no NPU has run it.
+
+It prints tables for people, and no history of clocks: of throttling it says nothing, so `not_steady` is what is left.
+A call takes about a second, outside of any timed region.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+
+from rollout_bench.engines.devices import DeviceReading
+
+_DEVICE = re.compile(r"^\|\s*(\d+)\s+\S+\s*\|[^|]*\|\s*(?:[\d.]+|-|NA)\s+(\d+)\s")
+"""| 0     910B3               | OK            | 93.8        47                0    / 0             |"""
+
+_PROCESS = re.compile(r"^\|\s*(\d+)\s+\d+\s*\|\s*(\d+)\s*\|[^|]*\|\s*(\d+)\s*\|", re.MULTILINE)
+"""| 0       0                 | 123456        | python                   | 3000                    |"""
+
+
+def npu_smi() -> str:
+    """The output of `npu-smi info`; empty where there is none."""
+    try:
+        return subprocess.run(["npu-smi", "info"], capture_output=True, text=True, timeout=20, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+
+
+def holders_by_npu(text: str) -> dict[int, dict[int, int]]:
+    """Number of each NPU that processes use -> pid -> bytes of its memory, from what `npu-smi info` printed."""
+    holders: dict[int, dict[int, int]] = {}
+    for npu, pid, size_mib in _PROCESS.findall(text):
+        holders.setdefault(int(npu), {})[int(pid)] = int(size_mib) << 20
+    return holders
+
+
+class Npus:
+    """The devices of a launch; none where there is no npu-smi.
+
+    Args:
+        count: how many devices the engine uses: the first of those that `ASCEND_RT_VISIBLE_DEVICES` names.
+        variables: the engine's environment.
+        ask: returns what `npu-smi info` prints.
+    """
+
+    def __init__(self, count: int, variables: Mapping[str, str], ask: Callable[[], str] = npu_smi) -> None:
+        named = [name.strip() for name in variables.get("ASCEND_RT_VISIBLE_DEVICES", "").split(",") if name.strip()]
+        self._numbers = [int(name) for name in named if name.isdigit()][:count] or list(range(count))
+        self._ask = ask
+
+    def read(self) -> list[DeviceReading]:
+        """A reading of each device that npu-smi names, in MiB and degrees Celsius as it prints them."""
+        text = self._ask()
+        moment = time.monotonic()
+        temperatures = {int(found[1]): int(found[2]) for line in text.splitlines() if (found := _DEVICE.match(line))}
+        holders = holders_by_npu(text)
+        return [
+            DeviceReading(
+                moment=moment,
+                device=f"NPU {number}",
+                thermal_s=None,
+                power_s=None,
+                limit_w=None,
+                default_limit_w=None,
+                temperature_c=temperatures[number],
+                holders=holders.get(number, {}),
+            )
+            for number in self._numbers
+            if number in temperatures
+        ]
