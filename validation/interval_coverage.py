@@ -1,4 +1,4 @@
-"""Simulate how often intervals cover a known truth: of pairs under ten kinds of noise, of `auto`, of sides apart."""
+"""Simulate how often intervals cover a known truth: of pairs under many kinds of noise, of `auto`, of sides apart."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def covered(noise: str, pairs: int, repetitions: int, seed: int) -> Share:
 
 
 def covered_when_stopped(noise: str, wanted: float, repetitions: int, seed: int) -> Stopped:
-    """As `covered`, where each comparison goes on until its half width is `wanted` standard deviations or it must end."""
+    """As `covered`, where each comparison goes on until its half width is `wanted` standard deviations, or the end."""
     rng = np.random.default_rng([seed, list(NOISES).index(noise), round(100 * wanted)])
     noises = log_ratios(noise, rng, repetitions, RULE.max_pairs)
     rule = dataclasses.replace(RULE, half_width=math.expm1(wanted * float(noises.std())))

@@ -84,7 +84,7 @@ spread, and with the measured log ratios themselves, drawn again with random sig
 chance" is where the share lies in 95 % of cases when as many truly normal ones are drawn from.
 
 - All pairs together: `second` / `first` = {result.ratio:.4f} [{result.low:.4f}, {result.high:.4f}]. The two
-  ran one right after the other, every other round in the opposite order.
+  ran one right after the other, every other round in the opposite order (rounds have a random order since).
 - The ratio of a pair spreads by {percent(result.log_sd, 2)}, the launches of one side by
   {result.launch_cv_percent:.2f} %. Pairs of launches that have nothing in common would spread by {apart}.
 - Correlation of a pair with the next: {result.correlation:+.2f}, from {result.neighbours} such; chance alone makes
@@ -112,12 +112,22 @@ def _kind(one: Simulated) -> str:
 
 def power(result: Power) -> str:
     """Known differences, then the one that is named as detectable."""
-    header = ["more tokens", "speed-up, all pairs", "spread of a pair", "comparisons", "found", "wrong way", "promised"]
+    header = [
+        "more tokens",
+        "speed-up, all pairs",
+        "spread of a pair",
+        "pairs",
+        "comparisons",
+        "found",
+        "wrong",
+        "promised",
+    ]
     rows = [
         [
             percent(one.more_tokens, 0),
             f"{one.ratio:.4f} [{one.low:.4f}, {one.high:.4f}]",
             percent(one.log_sd, 2),
+            one.pairs,
             one.found.of,
             one.found,
             one.wrong,
@@ -128,7 +138,7 @@ def power(result: Power) -> str:
         for one in result.differences
     ]
     outside = [
-        f"{percent(one.more_tokens, 0)} (promised {percent(one.promised)}, found {one.found})"
+        f"{percent(one.more_tokens, 0)} with {one.pairs} pairs (promised {percent(one.promised)}, found {one.found})"
         for one in result.differences
         if not one.found.interval[0] <= one.promised <= one.found.interval[1]
     ]
@@ -149,8 +159,9 @@ verdict `v`. Simulated: p < {PROMISE:.2g} on the right side; the interval there 
 few measured pairs that its noise comes from. {seen}
 
 How much longer an iteration really takes is known only roughly, from the decoding steps that it has more; the speed-up
-of all pairs is the best estimate of it. The comparisons of one row are disjoint; those of different rows share the
-launches of `base`.
+of all pairs is the best estimate of it, so the promise comes from the very pairs that are counted. The comparisons of
+one row are disjoint; those of different rows share launches. On a machine with so much noise few pairs find little, and
+few comparisons hold the promise to little: the simulated columns are the sharper test.
 
 A `~` names the difference that would have been found with a chance of {percent(result.power, 0)}. Simulated, with a
 true difference of just that size:

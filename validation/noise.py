@@ -48,16 +48,22 @@ def _series(rng: np.random.Generator, repetitions: int, steps: int, correlation:
     return series
 
 
-def _in_turn(launches: Array) -> Array:
-    """Values of launches in the order they ran [repetitions, 2 pairs] as sides: every other round runs backwards."""
-    sides = launches.reshape(len(launches), -1, 2).copy()
-    sides[:, 1::2] = sides[:, 1::2, ::-1]
+def _in_turn(rng: np.random.Generator, launches: Array, experiments: int) -> Array:
+    """Values of launches in the order they ran [repetitions, experiments x pairs]: those of two experiments, as sides.
+
+    Each round has a random order of its own.
+    """
+    rounds = launches.reshape(len(launches), -1, experiments)
+    places = np.argsort(rng.random(size=rounds.shape), axis=-1)[..., :2]
+    return np.asarray(np.take_along_axis(rounds, places, axis=-1))
+
+
+def _drift(correlation: float, experiments: int) -> Sides:
+    def sides(rng: np.random.Generator, repetitions: int, pairs: int) -> Array:
+        machine = _in_turn(rng, _series(rng, repetitions, experiments * pairs, correlation), experiments)
+        return _normal(rng, repetitions, pairs) + 3 * SD * machine
+
     return sides
-
-
-def _drift(rng: np.random.Generator, repetitions: int, pairs: int) -> Array:
-    machine = _in_turn(_series(rng, repetitions, 2 * pairs, 0.9))
-    return _normal(rng, repetitions, pairs) + 3 * SD * machine
 
 
 def _private(correlation: float) -> Sides:
@@ -69,7 +75,8 @@ def _private(correlation: float) -> Sides:
 
 
 def _trend(rng: np.random.Generator, repetitions: int, pairs: int) -> Array:
-    return _normal(rng, repetitions, pairs) - 0.1 * SD * _in_turn(np.arange(2.0 * pairs)[np.newaxis])
+    slower = np.broadcast_to(np.arange(2.0 * pairs), (repetitions, 2 * pairs))
+    return _normal(rng, repetitions, pairs) - 0.1 * SD * _in_turn(rng, slower, 2)
 
 
 def _outliers(rng: np.random.Generator, repetitions: int, pairs: int) -> Array:
@@ -83,7 +90,9 @@ NOISES: dict[str, Sides] = {
     "exponential delays on one side, normal on the other": _delays_of_one,
     "lognormal delays (sigma 1) on one side, normal on the other": _lognormal_of_one,
     "heavy tails: Student's t with 3 degrees of freedom": _heavy,
-    "the machine drifts: AR(1) of 0.9 from launch to launch, three times the noise": _drift,
+    "the machine drifts: AR(1) of 0.9 from launch to launch, three times the noise": _drift(0.9, 2),
+    "the same with 0.5, four experiments in a round": _drift(0.5, 4),
+    "the same with 0.8, twelve experiments in a round": _drift(0.8, 12),
     "each side drifts by itself: AR(1) of 0.2 from pair to pair": _private(0.2),
     "each side drifts by itself: AR(1) of 0.5 from pair to pair": _private(0.5),
     "a trend: each launch slower than the one before by a tenth of the noise": _trend,

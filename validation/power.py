@@ -7,32 +7,36 @@ import math
 from typing import Literal
 
 import numpy as np
-from blocks import SIZE, comparisons, log_ratios, resampled
+from blocks import comparisons, log_ratios, resampled
 from false_verdict_shares import ALPHA
 from kept import SETTINGS, Share, keep, kept
 from noise import Array
 from repeats import BASE, FIRST, SECOND, Launches
-from scipy import optimize
+from scipy import stats
 
 from rollout_bench.analysis.paired import ratio_interval
-from rollout_bench.analysis.power import minimal_detectable_difference, noncentrality
+from rollout_bench.analysis.power import minimal_detectable_difference
 from rollout_bench.plan.fields import Metric
 from rollout_bench.plan.spec import Strict
 
 METRIC: Metric = "step_time_s"
 PAIRS = (3, 4, 6, 8, 12)
 
+SIZES = (3, 6, 12)
+"""Pairs in the comparisons that are cut out of what was measured."""
+
 
 class Difference(Strict):
     """One known difference: `more_tokens` is the share of output tokens added.
 
     `ratio`, `low`, `high` are its speed-up from all pairs together and `log_sd` their spread, over both quants.
-    `found` counts comparisons of `SIZE` pairs with the right verdict, `wrong` those with the opposite one. `promised`
+    `found` counts comparisons of `pairs` pairs with the right verdict, `wrong` those with the opposite one. `promised`
     is the chance that the power analysis gives for that ratio and spread; `simulated` and `resampled` count simulated
     comparisons with normal noise of that spread and with what was measured.
     """
 
     workload: str
+    pairs: int
     more_tokens: float
     ratio: float
     low: float
@@ -58,49 +62,46 @@ class Power(Strict):
     """Everything about power."""
 
     seed: int
-    block: int
     power: float
     differences: list[Difference]
     detectable: list[Detectable]
 
 
 def promised(log_ratio: float, log_sd: float, pairs: int) -> float:
-    """The chance to find `log_ratio` that the power analysis stands for: the power whose noncentrality it has."""
-    reached = abs(log_ratio) * math.sqrt(pairs) / log_sd
-    if reached >= noncentrality(pairs, ALPHA, 0.9999):
-        return 1.0
-    if reached <= noncentrality(pairs, ALPHA, ALPHA):
-        return ALPHA
-    return float(optimize.brentq(lambda power: noncentrality(pairs, ALPHA, power) - reached, ALPHA, 0.9999))
+    """The chance to find `log_ratio`, on its side, that the noncentral t distribution gives so many pairs."""
+    critical = stats.t.ppf(1 - ALPHA / 2, pairs - 1)
+    return float(stats.nct.sf(critical, pairs - 1, abs(log_ratio) * math.sqrt(pairs) / log_sd))
 
 
 def analyse(launches: Launches, repetitions: int, seed: int) -> Power:
     """Counts and simulates; raises `SystemExit` where there is nothing to count."""
     rng = np.random.default_rng(seed)
     workloads = [name for name in launches.output_tokens if name != BASE and launches.values(METRIC, FIRST, name)]
-    differences = [_difference(launches, name, repetitions, rng) for name in workloads]
-    if not all(difference.found.of for difference in differences) or not differences:
-        raise SystemExit(f"too few launches for a comparison of {SIZE} pairs\nmeasure more")
+    pairs = [log_ratios(launches, METRIC, (FIRST, name), (FIRST, BASE)).size for name in workloads]
+    sizes = [size for size in SIZES if pairs and size <= min(pairs)]
+    if not sizes:
+        raise SystemExit(f"too few launches for a comparison of {SIZES[0]} pairs\nmeasure more")
+    differences = [_difference(launches, name, size, repetitions, rng) for name in workloads for size in sizes]
     noise = _residuals(launches, workloads)
     return Power(
         seed=seed,
-        block=SIZE,
         power=SETTINGS.power,
         differences=differences,
         detectable=_detectable(noise, repetitions, rng),
     )
 
 
-def _difference(launches: Launches, workload: str, repetitions: int, rng: np.random.Generator) -> Difference:
+def _difference(launches: Launches, workload: str, size: int, repetitions: int, rng: np.random.Generator) -> Difference:
     sides = [((quant, workload), (quant, BASE)) for quant in (FIRST, SECOND)]
-    judged = [one for pair in sides for one in comparisons(launches, METRIC, *pair) if one.p_adjusted is not None]
+    judged = [one for pair in sides for one in comparisons(launches, METRIC, *pair, size) if one.p_adjusted is not None]
     logs = np.concatenate([log_ratios(launches, METRIC, *pair) for pair in sides])
     whole = ratio_interval(logs, SETTINGS.confidence)
     middle, log_sd = float(logs.mean()), float(whole.log_sd)
-    normal = middle + log_sd * rng.normal(size=(repetitions, SIZE))
-    drawn = middle + resampled(rng, logs - middle, repetitions, SIZE) if logs.size > SIZE else None
+    normal = middle + log_sd * rng.normal(size=(repetitions, size))
+    drawn = middle + resampled(rng, logs - middle, repetitions, size) if logs.size > size else None
     return Difference(
         workload=workload,
+        pairs=size,
         more_tokens=launches.output_tokens[workload] / launches.output_tokens[BASE] - 1,
         ratio=float(whole.ratio),
         low=float(whole.low),
@@ -108,7 +109,7 @@ def _difference(launches: Launches, workload: str, repetitions: int, rng: np.ran
         log_sd=log_sd,
         found=Share(count=sum(one.verdict == "slower" for one in judged), of=len(judged)),
         wrong=sum(one.verdict == "faster" for one in judged),
-        promised=promised(middle, log_sd, SIZE),
+        promised=promised(middle, log_sd, size),
         simulated=_found(normal),
         resampled=None if drawn is None else _found(drawn),
     )

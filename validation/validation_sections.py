@@ -59,8 +59,8 @@ Sides that did not take turns, normal noise, as many launches of each (Welch's i
 {table(["launches:", *(cell.pairs for cell in result.apart)], apart)}
 
 Where launches of one side depend on each other from pair to pair, or one side alone is skewed, more launches do not
-help. A drift of the machine that hits both sides does no harm, since they take turns. From 3 to 12 pairs one can't tell
-which noise they have.
+help. A drift of the machine does no harm, since launches take turns in a random order. From 3 to 12 pairs one can't
+tell which noise they have.
 
 Not shown: noise of kinds that are not in the table."""
 

@@ -19,9 +19,9 @@ from snakemake.utils import update_config
 from synthetic_records import make_plan, make_record, make_spec, save
 
 from rollout_bench.analysis.collection import collect
-from rollout_bench.analysis.sequences import pool_sequences
 from rollout_bench.analysis.comparison import MARKS
 from rollout_bench.analysis.metrics import METRICS
+from rollout_bench.analysis.sequences import pool_sequences
 from rollout_bench.engines import failures
 from rollout_bench.plan.engine_probe import probe_engine
 from rollout_bench.plan.matrix import expand

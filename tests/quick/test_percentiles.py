@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from rollout_bench.analysis.latencies import PERCENTILES, claimable, distribution, more_for
-from rollout_bench.analysis.percentiles import interval_ranks, percentile_interval, samples_needed
+from rollout_bench.analysis.percentiles import effective_samples, interval_ranks, percentile_interval, samples_needed
 
 SHARES = st.floats(0.5, 0.995)
 CONFIDENCES = st.floats(0.8, 0.999)
@@ -116,6 +116,35 @@ def test_too_few_values_or_one_that_is_not_finite_is_an_error() -> None:
         percentile_interval([*range(20), np.nan], 0.5)
     with pytest.raises(ValueError, match="axis"):
         percentile_interval(1.0, 0.5)
+
+
+def test_values_count_less_the_more_their_group_says_of_them() -> None:
+    rng = np.random.default_rng(3)
+    groups = np.repeat(np.arange(12), 32)
+    alone, shared = rng.normal(size=384), rng.normal(size=12)[groups]
+    assert effective_samples(shared, groups) == pytest.approx(12)
+    assert effective_samples(alone, groups) > 250
+    half = effective_samples(alone + shared, groups)
+    assert 12 < half < 60
+    assert effective_samples(alone, np.zeros(384)) == effective_samples(alone, np.arange(384)) == 384
+    assert effective_samples(np.ones(384), groups) == 12
+
+
+@pytest.mark.parametrize("spread_of_groups", [0.5, 2.0])
+def test_intervals_of_values_in_groups_cover_about_as_often_as_they_say(spread_of_groups: float) -> None:
+    rng = np.random.default_rng(5)
+    groups = np.repeat(np.arange(40), 32)
+    truth = 0.0  # of the median
+    missed = claimed = 0
+    for _ in range(300):
+        values = rng.normal(size=1280) + spread_of_groups * rng.normal(size=40)[groups]
+        worth = int(effective_samples(values, groups))
+        if worth >= samples_needed(0.5):
+            found = percentile_interval(values, 0.5, independent=worth)
+            claimed += 1
+            missed += not found.low <= truth <= found.high
+    assert claimed > 290
+    assert missed / claimed < 0.03
 
 
 def test_values_in_groups_give_the_interval_of_one_value_per_group() -> None:

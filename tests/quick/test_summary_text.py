@@ -110,6 +110,12 @@ def speedup_cells(made: Summary) -> dict[str, str]:
     return {line[0]: line[place] for line in lines[2:]}
 
 
+def test_a_difference_whose_interval_goes_beyond_what_matters_is_not_called_small(tmp_path: Path) -> None:
+    records = [*launches(BF16, 4000, 4001, 4002, 4003), *launches(W8A8, 4020, 4040, 4030, 4055)]
+    cell = speedup_cells(summary(tmp_path, make_plan([BF16, W8A8], 4), *records))["w8a8"]
+    assert cell.startswith("1.009x ~ (real, perhaps below 1 %) [1.00")
+
+
 def test_a_cell_has_effect_mark_size_and_interval(tmp_path: Path) -> None:
     specs = [BF16, W8A8, W8A16, make_spec(quant="fp8"), make_spec(quant="int4")]
     records = [*launches(BF16, 4000, 4001, 4002, 4003), *launches(W8A8, 4000, 4090, 4010, 4100)]
@@ -139,7 +145,7 @@ def test_the_foot_names_the_method_and_defines_its_numbers(tmp_path: Path) -> No
         "adjusted by Holm's method for all comparisons in one table and column, is below 0.01",
         "the speed-up is at least 2.5 % off 1 (x 1.025 or more, either way)",
         "in at most 1 % of cases",
-        "would have been found with a chance of 90 % or more",
+        "would have been found with a chance of 90 %, were the spread of these pairs the true one",
         "the strictest level that Holm asks of this table (0.01 / comparisons)",
         "to find a difference of 2.5 % would take about 8 launches of each side at this spread; 3 were used.",
         "qwen3-90m w8a8 small: 1 launch of its baseline's not used, without a valid partner of the same index; 3 pairs",

@@ -1,4 +1,4 @@
-"""Pairs whose launches did not take turns are told, and compared all the same."""
+"""Launches that did not take turns are told, and are no pairs."""
 
 from __future__ import annotations
 
@@ -43,11 +43,13 @@ def test_rounds_on_different_days_are_rounds(tmp_path: Path):
     assert codes(tmp_path) == [[], [], []]
 
 
-def test_a_quant_that_was_added_later_is_marked_and_has_its_verdict(tmp_path: Path):
+def test_a_quant_that_was_added_later_is_marked_and_gets_no_verdict(tmp_path: Path):
     put(tmp_path, BASE, 400, "2026-01-01T00:00:00Z", "2026-01-01T00:01:00Z", "2026-01-01T00:02:00Z")
     put(tmp_path, OTHER, 500, "2026-01-08T00:00:00Z", "2026-01-08T00:01:00Z", "2026-01-08T00:02:00Z")
     assert codes(tmp_path) == [["not_in_turn"]] * 3
-    assert row(tmp_path).comparison.verdict == "faster"
+    comparison = row(tmp_path).comparison
+    assert (comparison.verdict, comparison.speedup) == ("unknown", None)
+    assert comparison.reason.startswith("3 of its 3 launches did not take turns with the baseline's; raise launches")
     text = " ".join(summarise(collect(tmp_path, make_plan([BASE, OTHER]))).text.split())
     assert "not_in_turn 3/3" in text
     assert "launch 0, 1, 2: not_in_turn (warning): It and its partner in the baseline started 168.0 h apart" in text
@@ -57,6 +59,16 @@ def test_one_record_that_was_measured_again_is_marked_alone(tmp_path: Path):
     put(tmp_path, BASE, 400, "2026-01-01T00:00:00Z", "2026-01-01T00:01:00Z", "2026-01-01T00:02:00Z")
     put(tmp_path, OTHER, 500, "2026-01-01T00:00:30Z", "2026-01-02T00:00:00Z", "2026-01-01T00:02:30Z")
     assert codes(tmp_path) == [[], ["not_in_turn"], []]
+    assert list(row(tmp_path).comparison.pairs) == [0, 2]
+    assert row(tmp_path).comparison.verdict == "faster"
+
+
+def test_launches_that_are_added_take_turns_again(tmp_path: Path):
+    first, later = [f"2026-01-01T00:0{i}:00Z" for i in range(2)], [f"2026-01-08T00:0{i}:00Z" for i in range(4)]
+    put(tmp_path, BASE, 400, *first, *later[2:])
+    put(tmp_path, OTHER, 500, *later)
+    comparison = rows_of(collect(tmp_path, make_plan([BASE, OTHER], 4)))[1].comparison
+    assert (list(comparison.pairs), comparison.verdict) == ([2, 3], "faster")
 
 
 @pytest.mark.parametrize("text", ["", "yesterday"])

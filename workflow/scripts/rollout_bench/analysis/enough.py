@@ -7,12 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from rollout_bench.analysis.baselines import Names, find_baseline, index_by_names, is_baseline
+from rollout_bench.analysis.against import against_baseline
+from rollout_bench.analysis.baselines import Names, index_by_names
 from rollout_bench.analysis.comparison import compare
 from rollout_bench.analysis.experiments import Experiment
-from rollout_bench.analysis.launches import measure
+from rollout_bench.analysis.launches import LaunchMeasures, measure
 from rollout_bench.analysis.metrics import METRICS
 from rollout_bench.analysis.sequential import Rule
+from rollout_bench.analysis.turns import marked_out_of_turn, round_s
 from rollout_bench.plan.comparing import ComparisonSettings, Precision
 
 
@@ -32,10 +34,11 @@ def with_enough(
     rule = Rule(precision.half_width, precision.min_launches, precision.max_launches, comparison.confidence)
     index = index_by_names(experiments)
     wanted = {id(experiment): rule.min_pairs for experiment in experiments}
+    limit_s = round_s(experiments)
     for experiment in experiments:
         other = _partner(experiment, index, baseline)
         if other is not None:
-            launches = _launches(experiment, other, rule, comparison)
+            launches = _launches(experiment, other, rule, comparison, limit_s)
             wanted[id(experiment)] = launches
             wanted[id(other)] = max(wanted[id(other)], launches)
     return tuple(_first(experiment, wanted[id(experiment)]) for experiment in experiments)
@@ -44,27 +47,32 @@ def with_enough(
 def _partner(
     experiment: Experiment, index: Mapping[Names, Sequence[Experiment]], baseline: Mapping[str, str]
 ) -> Experiment | None:
-    if is_baseline(experiment, baseline) or not experiment.records:
-        return None
-    return find_baseline(experiment, index, baseline)[0]
+    return against_baseline(experiment, index, baseline).other if experiment.records else None
 
 
-def _launches(experiment: Experiment, other: Experiment, rule: Rule, comparison: ComparisonSettings) -> int:
-    """Launches that `experiment` wants beside its baseline `other`."""
+def _launches(
+    experiment: Experiment, other: Experiment, rule: Rule, comparison: ComparisonSettings, limit_s: float
+) -> int:
+    """Launches that `experiment` wants beside its baseline `other`; `limit_s` as in `turns.marked_out_of_turn`."""
     metric = METRICS[comparison.metrics[0]]
-    own, theirs = (
-        {launch.launch: metric.value(launch) for launch in map(measure, side.records) if launch.valid}
-        for side in (experiment, other)
-    )
+    sides = marked_out_of_turn([measure(r) for r in experiment.records], experiment, other, limit_s)
+    own = {launch.launch: metric.value(launch) for launch in sides if launch.valid and launch.in_turn}
+    theirs = {launch.launch: metric.value(launch) for launch in map(measure, other.records) if launch.valid}
     pairs = compare(own, theirs, comparison.confidence, metric.higher_is_better).pairs
     there = {r.launch for r in experiment.records} & {r.launch for r in other.records}
     for launches in range(rule.min_pairs, rule.max_pairs):
         if not there.issuperset(range(launches)):
             return launches
         logs = np.log([ratio for launch, ratio in sorted(pairs.items()) if launch < launches])
-        if len(logs) and rule.narrow(logs)[-1]:
+        # Where so many launches gave no pair, the next ones will not either: all are invalid, say.
+        if rule.narrow(logs)[-1] if len(logs) else not _may_pair(sides, launches):
             return launches
     return rule.max_pairs
+
+
+def _may_pair(sides: Sequence[LaunchMeasures], launches: int) -> bool:
+    """Whether a launch that is still to come may become a pair though none of the first `launches` is one."""
+    return any(launch.launch < launches and launch.valid and not launch.in_turn for launch in sides)
 
 
 def _first(experiment: Experiment, launches: int) -> Experiment:

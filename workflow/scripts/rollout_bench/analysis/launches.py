@@ -14,7 +14,8 @@ class LaunchMeasures:
 
     Rates are sums over the measured iterations divided by the sum of their elapsed times.
     `iteration_output_tokens_per_s` has one value for each measured iteration, `warmup_output_tokens_per_s`
-    one for each warm-up iteration, which came before and enters nothing else.
+    one for each warm-up iteration, which came before and enters nothing else. `in_turn` is False where the launch did
+    not take turns with its partner in the baseline.
     """
 
     launch: int
@@ -30,6 +31,7 @@ class LaunchMeasures:
     kv_cache_sequences: int | None
     weights_bytes: int
     flags: tuple[Flag, ...]
+    in_turn: bool = True
 
     @property
     def valid(self) -> bool:

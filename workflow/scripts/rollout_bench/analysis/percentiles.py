@@ -97,6 +97,29 @@ def percentile_interval(
     return PercentileInterval(ordered[..., middle - 1], ordered[..., low - 1], ordered[..., high - 1])
 
 
+def effective_samples(values: ArrayLike, groups: ArrayLike) -> float:
+    """As how many independent values `values` [n] count that come in `groups` [n], labels of whatever kind.
+
+    n / (1 + (m - 1) r), the design effect of clusters (Kish, Survey Sampling, 1965), with m = n / number of groups, r
+    the intraclass correlation from a one-way analysis of variance, (B - W) / (B + (m - 1) W), B and W the mean squares
+    between and within groups; r below 0 counts as 0. From n where groups do not matter to their number where the
+    values of a group are all the same. n where there is one group, or one value in each.
+    """
+    array, labels = np.asarray(values, dtype=float), np.unique(np.asarray(groups), return_inverse=True)[1]
+    n, count = array.size, int(labels.max()) + 1
+    if count in (1, n):
+        return float(n)
+    sizes = np.bincount(labels)
+    means = np.bincount(labels, weights=array) / sizes
+    within = float(((array - means[labels]) ** 2).sum()) / (n - count)
+    between = float((sizes * (means - array.mean()) ** 2).sum()) / (count - 1)
+    each = n / count
+    if between + (each - 1) * within <= 0:
+        return float(count)
+    correlation = max(0.0, (between - within) / (between + (each - 1) * within))
+    return n / (1 + (each - 1) * correlation)
+
+
 def _check(p: float, confidence: float) -> None:
     if not 0.5 <= p < 1:
         raise ValueError(f"{p} is no share from 0.5 to below 1")  # below the median the lower tail would decide

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rollout_bench.analysis.against import Against, against_baseline
 from rollout_bench.analysis.apart import against_earlier
@@ -132,17 +132,22 @@ def _comparison(
     if against.other is None:
         return against.instead
     of = METRICS[metric]
-    own, theirs = (
-        {launch.launch: of.value(launch) for launch in launches if launch.valid}
-        for launches in (
-            measured[_place(experiment)],
-            _wanted(others[_place(against.other)], experiment, collection),
-        )
-    )
+    valid = [launch for launch in measured[_place(experiment)] if launch.valid]
+    own = {launch.launch: of.value(launch) for launch in valid if launch.in_turn}
+    wanted = _wanted(others[_place(against.other)], experiment, collection)
+    theirs = {launch.launch: of.value(launch) for launch in wanted if launch.valid}
     confidence = collection.comparison.confidence
     if collection.earlier is not None:
         return compare_apart(own, theirs, confidence, of.higher_is_better)
-    return compare(own, theirs, confidence, of.higher_is_better, _looks(collection))
+    out_of_turn = len(valid) - len(own)
+    reason = (
+        f"{out_of_turn} of its {len(valid)} launches did not take turns with the baseline's; raise launches, and the "
+        "further ones do"
+    )
+    if not own:
+        return Comparison(verdict="unknown", reason=reason)
+    compared = compare(own, theirs, confidence, of.higher_is_better, _looks(collection))
+    return replace(compared, reason=reason) if out_of_turn and compared.launches_missing else compared
 
 
 def _wanted(

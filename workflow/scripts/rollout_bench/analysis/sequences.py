@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollout_bench.analysis.experiments import Collection, Experiment
+from rollout_bench.analysis.percentiles import effective_samples
 from rollout_bench.records.record import Record, SequenceRow
 from rollout_bench.records.store import read_sequences, record_path, sequences_path
 
@@ -26,9 +26,8 @@ class PooledSequences:
     """The counted sequences of all valid launches of one experiment.
 
     `values` has an array [n] by measure, without those that the engine did not give; `independent` as how many
-    independent values they count. Sequences of a batch that run in step have one time: one value, however many share
-    it. Lengths are whole numbers, so that equal ones are no sign of anything. `reasons` say why a measure or the
-    sequences of a launch are not among them.
+    independent values they count, since sequences of a batch share its steps, and iterations their launch. `reasons`
+    say why a measure or the sequences of a launch are not among them.
     """
 
     values: Mapping[str, Array]
@@ -51,7 +50,7 @@ def _pooled(results: Path, experiment: Experiment) -> PooledSequences:
         return PooledSequences({}, {}, ("no launch is valid",) if experiment.records else ())
     reasons = []
     launches: list[Mapping[str, Array]] = []
-    independent: Counter[str] = Counter()
+    batches: list[tuple[int, int]] = []
     for record in valid:
         path = sequences_path(record_path(results, experiment.mode, experiment.experiment, record.launch))
         if not path.is_file():
@@ -64,7 +63,7 @@ def _pooled(results: Path, experiment: Experiment) -> PooledSequences:
             reasons.append(f"launch {record.launch} is not among them, {path.name} has {len(rows)} of {expected} rows")
         else:
             launches.append(_columns(rows))
-            independent.update(_independent(rows))
+            batches += [(record.launch, row.iteration) for row in rows]
     if not launches:
         return PooledSequences({}, {}, tuple(reasons))
     pooled = {measure: np.concatenate([launch[measure] for launch in launches]) for measure in MEASURES}
@@ -75,7 +74,7 @@ def _pooled(results: Path, experiment: Experiment) -> PooledSequences:
     if experiment.records[0].spec.workload.ignore_eos:
         del pooled["output_tokens"]  # all of one length, the one that was asked for
     complete = {measure: values for measure, values in pooled.items() if not np.isnan(values).any()}
-    return PooledSequences(complete, {measure: independent[measure] for measure in complete}, tuple(reasons))
+    return PooledSequences(complete, {m: _independent(v, batches) for m, v in complete.items()}, tuple(reasons))
 
 
 def _counted(record: Record, rows: Sequence[SequenceRow]) -> list[SequenceRow]:
@@ -91,9 +90,8 @@ def _columns(rows: Sequence[SequenceRow]) -> dict[str, Array]:
     }
 
 
-def _independent(rows: Sequence[SequenceRow]) -> dict[str, int]:
-    return {
-        "e2el_s": len({(row.iteration, row.last_token_s) for row in rows}),
-        "ttft_s": len({(row.iteration, row.first_token_s) for row in rows}),
-        "output_tokens": len(rows),
-    }
+def _independent(values: Array, batches: Sequence[tuple[int, int]]) -> int:
+    """As how many independent values sequences of these launches and iterations count, at most."""
+    launches, iterations = (np.array(labels) for labels in zip(*batches, strict=True))
+    of_iterations = effective_samples(values, launches * (iterations.max() + 1) + iterations)
+    return max(1, int(min(of_iterations, effective_samples(values, launches))))

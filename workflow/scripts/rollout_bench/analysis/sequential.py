@@ -23,6 +23,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
+from rollout_bench.analysis.paired import NO_SPREAD
+
 SIMULATIONS = 200_000
 """Series that levels are taken from: an overall level of 5 % is met within 0.15 percentage points (three standard
 errors of the simulation)."""
@@ -96,7 +98,7 @@ class Rule:
         deviation, n = _running_deviation(d)
         with np.errstate(invalid="ignore"):
             half = special.stdtrit(np.maximum(n - 1, 1), 0.5 + self.level / 2) * deviation / np.sqrt(n)
-        return np.asarray((n >= self.min_pairs) & (deviation > 0) & (half <= np.log1p(self.half_width)))
+        return np.asarray((n >= self.min_pairs) & (deviation >= NO_SPREAD) & (half <= np.log1p(self.half_width)))
 
     def stopped(self, log_ratios: ArrayLike) -> NDArray[np.int_]:
         """After how many of `log_ratios` [..., n >= max_pairs], in their order, the rule stops: [...]."""

@@ -1,4 +1,4 @@
-"""Whether the launches of a pair took turns: only then does what drifts hit both alike."""
+"""Whether the launches of a pair took turns: only then does a drift hit both alike, and only then are they a pair."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def round_s(experiments: Sequence[Experiment]) -> float:
 def marked_out_of_turn(
     launches: Sequence[LaunchMeasures], experiment: Experiment, other: Experiment, limit_s: float
 ) -> tuple[LaunchMeasures, ...]:
-    """`launches` of `experiment`; those have a flag more that started over `limit_s` from their partner in `other`.
+    """`launches` of `experiment`, those marked that started over `limit_s` before or after their partner in `other`.
 
-    That is what becomes of pairs of which one side was measured later: an experiment that was added, a record that was
-    deleted. They are compared all the same, since noise is noise; but a drift between them is part of the ratio.
+    That is what becomes of launches of which one side was measured later: of an experiment that was added, of a record
+    that was deleted. Whatever changed meanwhile is the same in all of their ratios, so no number of them would tell.
     """
     theirs = {record.launch: _started(record.started_at) for record in other.records}
     own = {record.launch: _started(record.started_at) for record in experiment.records}
@@ -42,11 +42,10 @@ def marked_out_of_turn(
         if apart_s > limit_s:
             sentence = (
                 f"It and its partner in the baseline started {_hours(apart_s)} apart, and launches that take turns at "
-                f"most {_hours(limit_s)}: what drifted meanwhile is part of the speed-up. Delete both records to have "
-                "the pair measured in turn."
+                f"most {_hours(limit_s)}: what changed meanwhile would pass for a difference, so they are no pair."
             )
             flag = Flag(code="not_in_turn", severity="warning", sentence=sentence)
-            launch = replace(launch, flags=(*launch.flags, flag))
+            launch = replace(launch, flags=(*launch.flags, flag), in_turn=False)
         found.append(launch)
     return tuple(found)
 

@@ -26,8 +26,8 @@ def iteration_lines(plan: PlanFile, results: Path) -> Iterator[str]:
         yield f"iterations: {experiment.model} {experiment.quant} {experiment.workload}: {sentence(advice)}"
     if told:
         yield (
-            "  best: of an experiment's mean output tok/s, for the least time (Kalibera and Jones, 2013), within"
-            f" {FEWEST} to {MOST}; in brackets its 95 % interval, as far as so few launches tell"
+            "  best: for the mean output tok/s of one experiment, not for a speed-up, in the least time (Kalibera and"
+            f" Jones, 2013), within {FEWEST} to {MOST}; in brackets its 95 % interval, as far as so few launches tell"
         )
         yield (
             "  to change it: `iterations` in the config, one number for all experiments. It is part of the key, so"

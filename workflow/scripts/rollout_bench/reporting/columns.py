@@ -91,7 +91,10 @@ def verdict_text(comparison: Comparison, settings: ComparisonSettings) -> str:
     if comparison.verdict == "undetected" and comparison.minimal_detectable_difference is not None:
         return f"{mark} (< {percent(comparison.minimal_detectable_difference)})"
     if comparison.verdict == "irrelevant":
-        return f"{mark} (real, but below {plain_percent(settings.relevant_difference)})"
+        relevant = settings.relevant_difference
+        ends = (comparison.low, comparison.high)
+        small = all(end is not None and 1 / (1 + relevant) < end < 1 + relevant for end in ends)
+        return f"{mark} (real, {'but' if small else 'perhaps'} below {plain_percent(relevant)})"
     if comparison.verdict == "unknown" and comparison.launches_missing and comparison.speedup is not None:
         return f"{mark} ({comparison.launches_missing} more)"
     return mark

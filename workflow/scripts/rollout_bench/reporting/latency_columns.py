@@ -25,14 +25,13 @@ def latency_columns(measure: str) -> tuple[Column, ...]:
         Column(
             "sequences",
             "Sequences in the measured iterations of all valid launches, pooled; in brackets as how many independent "
-            "values they count where that is another number: those of a batch with the very same time as one.",
+            "values they count where that is another number.",
             lambda line: _of(line, measure, _sequences),
         ),
         *(_percentile_column(measure, percentile) for percentile in SHOWN),
         Column(
             "highest claimed",
-            f"The highest of {', '.join(f'p{p}' for p in PERCENTILES)} that so many independent values can claim, "
-            "as far as different times are independent.",
+            f"The highest of {', '.join(f'p{p}' for p in PERCENTILES)} that so many independent values can claim.",
             lambda line: _of(line, measure, _highest),
         ),
         Column(

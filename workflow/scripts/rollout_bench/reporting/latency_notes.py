@@ -44,7 +44,7 @@ def rule() -> tuple[str, ...]:
         f"confidence (MLPerf's early stopping). That takes so many independent values: {needed}.",
         f"In brackets: {confidence} interval from order statistics (binomial ranks), which assumes no distribution, "
         "each taken alone.",
-        "Independent: sequences of a batch that run in step have the very same time, which counts as one value however "
-        "many share it. Different times of one batch, or of one launch, are not independent either, so the intervals "
-        "are a lower bound of the uncertainty.",
+        "Independent: sequences of an iteration resemble each other, and iterations of a launch. A sample counts as so "
+        "many independent values as its intraclass correlation leaves (design effect of clusters), by iteration or by "
+        "launch, whichever leaves fewer. A batch that runs in step counts as one.",
     )

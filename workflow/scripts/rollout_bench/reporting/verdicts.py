@@ -34,14 +34,15 @@ def rule(settings: ComparisonSettings, apart: bool = False) -> tuple[str, ...]:
         *(_apart(settings) if apart else _in_pairs(settings)),
         "^ and v: the two-sided p value of that t test, adjusted by Holm's method for all comparisons in one table and "
         f"column, is below {_fraction(1 - settings.confidence)}, and the speed-up is at least {relevant} off 1 "
-        f"(x {_fraction(1 + settings.relevant_difference)} or more, either way). So a table without any true "
+        f"(x {_fraction(1 + settings.relevant_difference)} or more, either way). So a column without any true "
         f"difference shows one in at most {error} of cases. The adjustment can leave a ~ beside an interval "
         "without 1 in it.",
-        f"~ (< size): a true difference of that size or more would have been found with a chance of {power} or more, "
-        f"given the spread of these {'launches' if apart else 'pairs'} and the strictest level that Holm asks of this "
-        f"table ({_fraction(1 - settings.confidence)} / comparisons). It does not say that there is no smaller one, "
-        f"and how large one may be is what the interval tells. ~ (real, but below {relevant}): found, and closer to 1 "
-        f"than {relevant}.",
+        f"~ (< size): a true difference of that size would have been found with a chance of {power}, were the spread "
+        f"of these {'launches' if apart else 'pairs'} the true one (few tell it roughly, and the size with it), at the "
+        f"strictest level that Holm asks of this table ({_fraction(1 - settings.confidence)} / comparisons). It "
+        "does not say that there is no smaller one, and how large one may be is what the interval tells. "
+        f"~ (real, but below {relevant}): found, and its whole interval is closer to 1 than {relevant}; "
+        f"~ (real, perhaps below {relevant}): found, and only the speed-up itself is.",
     )
 
 
@@ -61,7 +62,10 @@ def _stopping(settings: ComparisonSettings, precision: Precision) -> str:
 def _too_wide(rows: Sequence[Row], precision: Precision) -> Iterator[str]:
     for row in rows:
         comparison = row.comparison
-        if comparison.high is None or comparison.speedup is None or row.experiment.planned != precision.max_launches:
+        experiment = row.experiment
+        if comparison.high is None or comparison.speedup is None or experiment.planned != precision.max_launches:
+            continue
+        if experiment.missing or experiment.failures:
             continue
         half_width = comparison.high / comparison.speedup - 1
         if half_width > precision.half_width:
@@ -76,8 +80,8 @@ def _in_pairs(settings: ComparisonSettings) -> tuple[str, ...]:
     confidence = plain_percent(settings.confidence)
     return (
         "Unit: the launch. Iterations inside one resemble each other, so a launch counts as one value, and launches of "
-        "the same index, run in the same round, as one pair; those that ran apart have the flag not_in_turn. Launches "
-        "without a partner are not used.",
+        "the same index, run in the same round, as one pair; those that ran apart (flag not_in_turn) are none. "
+        "Launches without a partner are not used.",
         f"Interval: {confidence} t interval of the mean log ratio of the pairs (n - 1 degrees of freedom): of such "
         f"intervals, each taken alone, {confidence} hold the true speed-up, if pairs are independent and their log "
         "ratios about normal (docs/validation.md has what other noise does).",
