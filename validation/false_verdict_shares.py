@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Literal
 
@@ -14,6 +15,7 @@ from stopping import RULE, auto_comparisons
 
 from rollout_bench.analysis.multiple import holm
 from rollout_bench.analysis.paired import ratio_interval
+from rollout_bench.analysis.sequential import Rule
 from rollout_bench.analysis.statistics import pooled_cv_percent
 from rollout_bench.plan.fields import Metric
 from rollout_bench.plan.spec import Strict
@@ -53,7 +55,7 @@ class FalseVerdicts(Strict):
     of all pairs together, `log_sd` their spread; `launch_cv_percent` that of the launches of one side;
     `correlation` is between a pair's log ratio and that of the next pair, of `neighbours` such. `detectable` are the
     sizes that the comparisons themselves named as detectable. `auto` counts comparisons that the sequential rule ended,
-    run over the measured pairs one after the other.
+    asked for `half_width` and run over the measured pairs one after the other.
     """
 
     seed: int
@@ -68,6 +70,7 @@ class FalseVerdicts(Strict):
     correlation: float
     neighbours: int
     detectable: list[float]
+    half_width: float
     auto: Share | None
     simulated: list[Simulated]
 
@@ -86,6 +89,8 @@ def analyse(launches: Launches, tables: int, seed: int, sets: int = 100) -> Fals
     logs = np.concatenate(each)
     whole = ratio_interval(logs, SETTINGS.confidence)
     inside = [list(launches.values(METRIC, *side).values()) for pair in sides for side in pair]
+    # The default asks for more precision than this machine reaches: it would always go on to the end.
+    rule = dataclasses.replace(RULE, half_width=math.expm1(float(whole.log_sd)))
     neighbours = np.concatenate([np.stack([one[:-1], one[1:]]) - logs.mean() for one in each], axis=-1)
     return FalseVerdicts(
         seed=seed,
@@ -100,41 +105,42 @@ def analyse(launches: Launches, tables: int, seed: int, sets: int = 100) -> Fals
         correlation=float((neighbours[0] * neighbours[1]).mean() / (logs - logs.mean()).var()),
         neighbours=neighbours.shape[-1],
         detectable=sorted(one.minimal_detectable_difference for one in judged),
-        auto=_auto(each),
-        simulated=_simulate(logs, float(whole.log_sd), tables, seed, sets),
+        half_width=rule.half_width,
+        auto=_auto(each, rule),
+        simulated=_simulate(logs, float(whole.log_sd), rule, tables, seed, sets),
     )
 
 
-def _auto(each: list[Array]) -> Share | None:
-    """False findings of the sequential rule on measured pairs: a comparison begins where the one before it ended."""
+def _auto(each: list[Array], rule: Rule) -> Share | None:
+    """False findings of the sequential `rule` on measured pairs: a comparison begins where the one before it ended."""
     p_values = []
     for logs in each:
         begin = 0
         while begin + RULE.max_pairs <= logs.size:
-            pairs, _, p = auto_comparisons(logs[None, begin : begin + RULE.max_pairs])
+            pairs, _, p = auto_comparisons(logs[None, begin : begin + RULE.max_pairs], rule)
             p_values.append(p[0])
             begin += int(pairs[0])
     return Share(count=int(sum(p < ALPHA for p in p_values)), of=len(p_values)) if p_values else None
 
 
-def _simulate(logs: Array, log_sd: float, tables: int, seed: int, sets: int) -> list[Simulated]:
+def _simulate(logs: Array, log_sd: float, rule: Rule, tables: int, seed: int, sets: int) -> list[Simulated]:
     """Tables of 1, 2 and 6 comparisons, with normal noise and with `logs`, where these are enough to draw from."""
     found = []
     for count in (1, 2, 6):
         rng = np.random.default_rng([seed, count])
         drawn = log_sd * rng.normal(size=(tables * count, RULE.max_pairs))
-        found += [_counted("normal", launches, count, drawn) for launches in LAUNCHES]
+        found += [_counted("normal", launches, rule, count, drawn) for launches in LAUNCHES]
         if logs.size < RULE.max_pairs:
             continue
         drawn = resampled(rng, logs, tables * count, RULE.max_pairs)
         for launches in LAUNCHES:
-            one = _counted("resampled", launches, count, drawn)
-            chance = _by_chance(rng, log_sd * rng.normal(size=(sets, logs.size)), launches, count)
+            one = _counted("resampled", launches, rule, count, drawn)
+            chance = _by_chance(rng, log_sd * rng.normal(size=(sets, logs.size)), launches, rule, count)
             found.append(one.model_copy(update={"by_chance": chance}))
     return sorted(found, key=lambda one: (one.noise, one.launches))
 
 
-def _by_chance(rng: np.random.Generator, noise: Array, launches: str, count: int) -> tuple[float, float]:
+def _by_chance(rng: np.random.Generator, noise: Array, launches: str, rule: Rule, count: int) -> tuple[float, float]:
     """Between which shares 95 % of the sets of normal log ratios `noise` [sets, n] lie, drawn from as the measured are.
 
     A few odd pairs of so few change the share of all that is drawn from them, more than the number of tables tells.
@@ -142,15 +148,15 @@ def _by_chance(rng: np.random.Generator, noise: Array, launches: str, count: int
     shares = []
     for one in noise:
         drawn = resampled(rng, one, SET_TABLES * count, RULE.max_pairs)
-        shares.append(_counted("resampled", launches, count, drawn).significant.value)
+        shares.append(_counted("resampled", launches, rule, count, drawn).significant.value)
     low, high = np.quantile(shares, [0.025, 0.975])
     return float(low), float(high)
 
 
-def _counted(noise: Kind, launches: str, count: int, drawn: Array) -> Simulated:
+def _counted(noise: Kind, launches: str, rule: Rule, count: int, drawn: Array) -> Simulated:
     """Tables of `count` comparisons each, log ratios in the rows of `drawn`: how many show some that is false."""
     if launches == AUTO:
-        pairs, middle, p_values = auto_comparisons(drawn)
+        pairs, middle, p_values = auto_comparisons(drawn, rule)
         taken = float(pairs.mean())
     else:
         interval = ratio_interval(drawn[:, :SIZE], SETTINGS.confidence)

@@ -83,6 +83,10 @@ spread, and with the measured log ratios themselves, drawn again with random sig
 {simulated} The measured log ratios are few, and a few odd ones change all that is drawn from them; "p by
 chance" is where the share lies in 95 % of cases when as many truly normal ones are drawn from.
 
+- `launches: auto` was asked for a half width of {percent(result.half_width)}, the spread of a pair, so that it stops at
+  various numbers of pairs. With the default of 1 % it would on this machine always go on to the last.
+- `first` and `second` stood next to each other in the order. The signs that are drawn at random take out what skew and
+  correlation the measured log ratios have; the first table of this page has what those do.
 - All pairs together: `second` / `first` = {result.ratio:.4f} [{result.low:.4f}, {result.high:.4f}]. The two
   ran one right after the other, every other round in the opposite order (rounds have a random order since).
 - The ratio of a pair spreads by {percent(result.log_sd, 2)}, the launches of one side by
