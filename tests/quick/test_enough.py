@@ -104,6 +104,19 @@ def test_an_invalid_launch_is_made_up_for_by_another(tmp_path: Path):
     assert wanted(tmp_path, plan(BASE, NARROW)) == {"bf16": 4, "w8a8": 4}
 
 
+def test_nothing_is_launched_again_that_can_not_count(tmp_path: Path):
+    put(tmp_path, BASE, range(3), 1.0, 0.0)
+    put(tmp_path, NARROW, range(3), 1.2, 40.0, flags=(INVALID,))
+    assert wanted(tmp_path, plan(BASE, NARROW)) == {"bf16": 3, "w8a8": 3}
+
+
+def test_launches_that_the_machine_spoilt_are_made_up_for(tmp_path: Path):
+    busy = Flag(code="cpu_shared", severity="invalid", sentence="Others used the cores.")
+    put(tmp_path, BASE, range(3), 1.0, 0.0)
+    put(tmp_path, NARROW, range(3), 1.2, 40.0, flags=(busy,))
+    assert wanted(tmp_path, plan(BASE, NARROW)) == {"bf16": 4, "w8a8": 4}
+
+
 def test_without_its_baseline_an_experiment_is_launched_the_least_times(tmp_path: Path):
     put(tmp_path, NARROW, range(3), 1.2, 40.0)
     assert wanted(tmp_path, plan(NARROW)) == {"w8a8": 3}

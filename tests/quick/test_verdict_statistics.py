@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import special, stats
 
 from rollout_bench.analysis.multiple import holm, strictest_level
 from rollout_bench.analysis.paired import Array, ratio_interval
@@ -191,3 +193,14 @@ def test_a_difference_that_no_number_of_pairs_finds_has_no_number() -> None:
     assert pairs_needed(1.0, 1e-6, 0.05, 0.8) is None
     assert minimal_detectable_difference(1.0, MAX_PAIRS, 0.05, 0.8) > 1e-6
     assert minimal_detectable_difference(1e3, 2, 0.05, 0.8) == np.inf
+
+
+@pytest.mark.parametrize(("pairs", "level"), [(2, 1e-9), (2, 1e-6), (2, 6e-4), (3, 1e-9), (4, 1e-12)])
+def test_what_can_be_detected_at_levels_however_strict_is_known_in_no_time(pairs: int, level: float) -> None:
+    began = time.perf_counter()
+    found = noncentrality(pairs, level, 0.8)
+    assert time.perf_counter() - began < 2
+    critical = special.stdtrit(pairs - 1, 1 - level / 2)
+    rng = np.random.default_rng(1)
+    t = (rng.normal(size=400_000) + found) / np.sqrt(rng.chisquare(pairs - 1, size=400_000) / (pairs - 1))
+    assert (t > critical).mean() == pytest.approx(0.8, abs=0.005)

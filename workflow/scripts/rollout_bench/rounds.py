@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rollout_bench.analysis.collection import collect
+from rollout_bench.errors import UserError
 from rollout_bench.plan.planfile import PlannedExperiment
 from rollout_bench.plan.schedule import RESULTS, Schedule
 from rollout_bench.records.store import record_path
@@ -48,8 +49,14 @@ def round_file(mode: str, experiment: str, launches: int) -> Path:
 
 
 def missing_of_round(plan: Schedule, mode: str, experiment: str, launches: int) -> list[str]:
-    """Records among the first `launches` of an experiment and of its baseline that are missing."""
-    own = next(e for e in plan.experiments if (e.mode, e.experiment) == (mode, experiment))
+    """Records among the first `launches` of an experiment and of its baseline that are missing.
+
+    Raises:
+        UserError: nothing of that name is selected.
+    """
+    own = next((e for e in plan.experiments if (e.mode, e.experiment) == (mode, experiment)), None)
+    if own is None:
+        raise UserError(f"{experiment}: the config selects no such experiment", "see `snakemake plan`")
     records = [
         record_path(RESULTS, e.mode, e.experiment, index)
         for index in range(launches)

@@ -126,7 +126,10 @@ def records_to_summarise(plan: Schedule, workflow: Any, rule: str) -> list[str]:
 
 def records_of_round(plan: Schedule, wildcards: Any) -> list[str]:
     """The records that a round waits for: those of one experiment, and of its baseline, that are missing."""
-    return missing_of_round(plan, wildcards.mode, wildcards.experiment, int(wildcards.launches))
+    try:
+        return missing_of_round(plan, wildcards.mode, wildcards.experiment, int(wildcards.launches))
+    except UserError as error:
+        stop(error)
 
 
 def needed_checkpoint(plan: Schedule, mode: str, wildcards: Any) -> list[str]:

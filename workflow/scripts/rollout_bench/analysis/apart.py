@@ -11,7 +11,7 @@ from rollout_bench.analysis.experiments import Earlier, Experiment
 from rollout_bench.analysis.facts import Difference, Group, differences, launch_facts, load_facts
 from rollout_bench.errors import UserError
 
-ONE_IN_A_SIDE = ("engine_name", "engine_version", "plugins", "torch_version", "device_model")
+ONE_IN_A_SIDE = ("engine_name", "engine_version", "plugins", "torch_version", "device_model", "cpu_model", "cpu_cores")
 """Facts that all launches of one side must share."""
 
 _SHOWN = 4

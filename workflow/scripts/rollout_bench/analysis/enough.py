@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from rollout_bench.analysis.against import against_baseline
-from rollout_bench.analysis.baselines import Names, index_by_names
+from rollout_bench.analysis.against import against_baseline, valid_records
+from rollout_bench.analysis.baselines import Names, find_baseline, index_by_names, is_baseline
 from rollout_bench.analysis.comparison import compare
 from rollout_bench.analysis.experiments import Experiment
 from rollout_bench.analysis.launches import LaunchMeasures, measure
@@ -16,6 +16,9 @@ from rollout_bench.analysis.metrics import METRICS
 from rollout_bench.analysis.sequential import Rule
 from rollout_bench.analysis.turns import marked_out_of_turn, round_s
 from rollout_bench.plan.comparing import ComparisonSettings, Precision
+
+OF_THE_MOMENT = {"cpu_steal", "cpu_shared", "memory_pressure"}
+"""Flags that make a launch invalid because of what else the machine did; the next may be spared."""
 
 
 def with_enough(
@@ -47,7 +50,12 @@ def with_enough(
 def _partner(
     experiment: Experiment, index: Mapping[Names, Sequence[Experiment]], baseline: Mapping[str, str]
 ) -> Experiment | None:
-    return against_baseline(experiment, index, baseline).other if experiment.records else None
+    if is_baseline(experiment, baseline) or not experiment.records:
+        return None
+    other, _ = find_baseline(experiment, index, baseline)
+    if other is None or not (valid_records(experiment) and valid_records(other)):
+        return other
+    return against_baseline(experiment, index, baseline).other  # none where no verdict could come of it
 
 
 def _launches(
@@ -57,22 +65,27 @@ def _launches(
     metric = METRICS[comparison.metrics[0]]
     sides = marked_out_of_turn([measure(r) for r in experiment.records], experiment, other, limit_s)
     own = {launch.launch: metric.value(launch) for launch in sides if launch.valid and launch.in_turn}
-    theirs = {launch.launch: metric.value(launch) for launch in map(measure, other.records) if launch.valid}
+    base = [measure(record) for record in other.records]
+    theirs = {launch.launch: metric.value(launch) for launch in base if launch.valid}
     pairs = compare(own, theirs, comparison.confidence, metric.higher_is_better).pairs
     there = {r.launch for r in experiment.records} & {r.launch for r in other.records}
     for launches in range(rule.min_pairs, rule.max_pairs):
         if not there.issuperset(range(launches)):
             return launches
         logs = np.log([ratio for launch, ratio in sorted(pairs.items()) if launch < launches])
-        # Where so many launches gave no pair, the next ones will not either: all are invalid, say.
-        if rule.narrow(logs)[-1] if len(logs) else not _may_pair(sides, launches):
+        if rule.narrow(logs)[-1] if len(logs) else _in_vain(sides, base, launches):
             return launches
     return rule.max_pairs
 
 
-def _may_pair(sides: Sequence[LaunchMeasures], launches: int) -> bool:
-    """Whether a launch that is still to come may become a pair though none of the first `launches` is one."""
-    return any(launch.launch < launches and launch.valid and not launch.in_turn for launch in sides)
+def _in_vain(own: Sequence[LaunchMeasures], theirs: Sequence[LaunchMeasures], launches: int) -> bool:
+    """Whether none of the first `launches` made a pair for a reason that further ones will have too."""
+    spoilt = {
+        launch.launch
+        for launch in (*own, *theirs)
+        if any(flag.severity == "invalid" and flag.code not in OF_THE_MOMENT for flag in launch.flags)
+    }
+    return spoilt.issuperset(range(launches))
 
 
 def _first(experiment: Experiment, launches: int) -> Experiment:

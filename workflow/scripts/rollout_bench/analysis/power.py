@@ -6,7 +6,14 @@ import math
 from collections.abc import Callable
 from functools import lru_cache
 
-from scipy import special
+import numpy as np
+from scipy import optimize, special
+
+FAR = 500.0
+"""Critical values of t beyond this are far out."""
+
+_MIDDLES = (np.arange(2000) + 0.5) / 2000
+"""Middles of equally likely intervals."""
 
 MAX_PAIRS = 100_000
 """Where the search for a number of pairs, or of launches of each side, ends."""
@@ -22,7 +29,25 @@ def noncentrality(pairs: int, level: float, power: float) -> float:
     """
     freedom = pairs - 1
     critical = float(special.stdtrit(freedom, 1 - level / 2))
+    if critical > FAR:
+        return _far_out(freedom, critical, power)
     return float(special.nctdtrinc(freedom, 1 - power, critical))
+
+
+def _far_out(freedom: int, critical: float, power: float) -> float:
+    """The same from T' = (Z + lambda) / sqrt(W / f), W chi-squared: the mean over equally likely values of W.
+
+    For critical values so large, which two pairs have at strict levels, scipy's inverse does not end.
+    """
+    bound = critical * np.sqrt(special.gammaincinv(freedom / 2, _MIDDLES) / (freedom / 2))
+
+    def lacking(difference: float) -> float:
+        return power - float(special.ndtr(difference - bound).mean())
+
+    high = 4.0
+    while lacking(high) > 0:
+        high *= 2
+    return float(optimize.brentq(lacking, 0, high, rtol=1e-9))
 
 
 def minimal_detectable_difference(log_sd: float, pairs: int, level: float, power: float) -> float:

@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from statistics import median
 
 from rollout_bench.analysis.experiments import Experiment
 from rollout_bench.analysis.launches import LaunchMeasures
-from rollout_bench.analysis.statistics import mean
 from rollout_bench.records.record import Flag
 
 SLACK_S = 600.0
@@ -22,7 +22,7 @@ def round_s(experiments: Sequence[Experiment]) -> float:
     Twice what a launch of each takes, since every other round runs backwards and some launches fail, and `SLACK_S`.
     """
     taken = [record.wall_s for experiment in experiments for record in experiment.records]
-    return 2 * len(experiments) * mean(taken) + SLACK_S if taken else SLACK_S
+    return 2 * len(experiments) * median(taken) + SLACK_S if taken else SLACK_S
 
 
 def marked_out_of_turn(

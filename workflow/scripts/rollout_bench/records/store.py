@@ -76,7 +76,8 @@ def read_sequences(path: Path) -> list[SequenceRow]:
         return _ROWS.validate_json(b"[" + b",".join(lines) + b"]")
     except (OSError, EOFError, zlib.error, ValidationError) as error:
         number, problem = _first_damage(path, error)
-        raise UserError(f"{path}: line {number}: {problem}", "delete the launch to measure it again") from None
+        remedy = "restore it, or delete this file alone: the percentiles then lack its launch"
+        raise UserError(f"{path}: line {number}: {problem}", remedy) from None
 
 
 def _first_damage(path: Path, found: Exception) -> tuple[int, str]:

@@ -73,7 +73,7 @@ def plan_of_summary(folder: Path) -> PlanFile | None:
         UserError: the state file is there and is not what a summary leaves.
     """
     path = folder / STATE_FILE
-    remedy = "name a plan (--plan), ask for everything (--all), or delete the file"
+    remedy = "ask for everything (--all), or delete the file"
     try:
         state = json.loads(path.read_bytes())
     except FileNotFoundError:
