@@ -65,12 +65,6 @@ def test_more_precision_reuses_what_is_there(measured: tuple[Workspace, str, int
     assert workspace.measurements("--config", *both, "launches=3") == 0
 
 
-def test_what_is_precise_enough_is_launched_no_more(measured: tuple[Workspace, str, int]):
-    workspace, _, _ = measured
-    enough = "precision={half_width: 1.0, min_launches: 3, max_launches: 12}"
-    assert workspace.measurements("--config", "quants=[bf16,w8a16]", enough) == 0
-
-
 def test_nothing_is_left_of_the_rounds(measured: tuple[Workspace, str, int]):
     workspace, _, _ = measured
     assert not (workspace.path / "results/rounds").exists()

@@ -76,7 +76,8 @@ def test_an_engine_process_that_is_killed_is_a_crash(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_an_interruption_is_no_failure(tmp_path: Path, number: signal.Signals, status: int) -> None:
-    launch = Launching(tmp_path, tiny_spec())
+    # Under nohup, as the tests may run, a hangup would be ignored, as it should be.
+    launch = Launching(tmp_path, tiny_spec(), prefix=["env", f"--default-signal={number.name.removeprefix('SIG')}"])
     launch.wait_for("importing")
     launch.process.send_signal(number)
     assert launch.finish() == status
