@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import optimize, special
 
 FAR = 500.0
@@ -39,15 +40,22 @@ def _far_out(freedom: int, critical: float, power: float) -> float:
 
     For critical values so large, which two pairs have at strict levels, scipy's inverse does not end.
     """
-    bound = critical * np.sqrt(special.gammaincinv(freedom / 2, _MIDDLES) / (freedom / 2))
+    return least_above(critical * np.sqrt(special.gammaincinv(freedom / 2, _MIDDLES) / (freedom / 2)), power)
 
-    def lacking(difference: float) -> float:
-        return power - float(special.ndtr(difference - bound).mean())
+
+def least_above(bounds: NDArray[np.float64], power: float) -> float:
+    """The least mean with which a normal value of standard deviation 1 exceeds `bounds` [...] with chance `power`.
+
+    The chance is the mean over all bounds, each as likely as any other.
+    """
+
+    def lacking(mean: float) -> float:
+        return power - float(special.ndtr(mean - bounds).mean())
 
     high = 4.0
     while lacking(high) > 0:
         high *= 2
-    return float(optimize.brentq(lacking, 0, high, rtol=1e-9))
+    return float(optimize.brentq(lacking, 0, high, xtol=1e-6, rtol=1e-9))
 
 
 def minimal_detectable_difference(log_sd: float, pairs: int, level: float, power: float) -> float:

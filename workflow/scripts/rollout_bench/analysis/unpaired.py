@@ -11,10 +11,10 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import optimize, special
+from scipy import special
 
 from rollout_bench.analysis.paired import NO_SPREAD, Array
-from rollout_bench.analysis.power import as_fraction, fewest
+from rollout_bench.analysis.power import as_fraction, fewest, least_above
 
 _MIDDLES = (np.arange(100) + 0.5) / 100
 """Middles of equally likely intervals."""
@@ -123,15 +123,7 @@ def noncentrality(
     s, r = sd * np.sqrt(part * (n + k - 2) / (n - 1)), baseline_sd * np.sqrt((1 - part) * (n + k - 2) / (k - 1))
     critical = special.stdtrit(degrees_of_freedom(s, n, r, k), 1 - level / 2)
     critical *= np.sqrt((s**2 / n + r**2 / k) / (sd**2 / n + baseline_sd**2 / k))
-    bound = np.outer(critical, root)
-
-    def lacking(difference: float) -> float:
-        return power - float(special.ndtr(difference - bound).mean())
-
-    high = 4.0
-    while lacking(high) > 0:
-        high *= 2
-    return float(optimize.brentq(lacking, 0, high, xtol=1e-6))
+    return least_above(np.outer(critical, root), power)
 
 
 def launches_needed(sd: float, baseline_sd: float, difference: float, level: float, power: float) -> int | None:
