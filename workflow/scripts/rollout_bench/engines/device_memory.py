@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Callable, Collection
 
 from rollout_bench.engines.npus import holders_by_npu, npu_smi
+from rollout_bench.engines.processes import printed_by
 from rollout_bench.plan.spec import Platform
 
 LIMIT_S = 50.0
@@ -16,7 +16,7 @@ LIMIT_S = 50.0
 def pids_on_device(platform: Platform) -> set[int]:
     """Pids that hold memory of a device, as its tool names them; empty if the tool is missing or names none."""
     if platform == "cuda":
-        text = _output("nvidia-smi", "--query-compute-apps=pid", "--format=csv,noheader")
+        text = printed_by("nvidia-smi", "--query-compute-apps=pid", "--format=csv,noheader")
         return {int(line) for line in text.split() if line.isdigit()}
     if platform == "ascend":
         return {pid for holders in holders_by_npu(npu_smi()).values() for pid in holders}
@@ -39,10 +39,3 @@ def wait_until_released(
             return False
         time.sleep(1.0)
     return True
-
-
-def _output(*command: str) -> str:
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=20).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return ""

@@ -7,11 +7,11 @@ A call takes about a second, outside of any timed region.
 from __future__ import annotations
 
 import re
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 
 from rollout_bench.engines.devices import DeviceReading
+from rollout_bench.engines.processes import printed_by
 
 _DEVICE = re.compile(r"^\|\s*(\d+)\s+\S+\s*\|[^|]*\|\s*(?:[\d.]+|-|NA)\s+(\d+)\s")
 """| 0     910B3               | OK            | 93.8        47                0    / 0             |"""
@@ -22,10 +22,7 @@ _PROCESS = re.compile(r"^\|\s*(\d+)\s+\d+\s*\|\s*(\d+)\s*\|[^|]*\|\s*(\d+)\s*\|"
 
 def npu_smi() -> str:
     """The output of `npu-smi info`; empty where there is none."""
-    try:
-        return subprocess.run(["npu-smi", "info"], capture_output=True, text=True, timeout=20, check=False).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
+    return printed_by("npu-smi", "info")
 
 
 def holders_by_npu(text: str) -> dict[int, dict[int, int]]:

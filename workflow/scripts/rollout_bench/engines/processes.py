@@ -10,6 +10,7 @@ import ctypes
 import os
 import select
 import signal
+import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,3 +139,11 @@ class Watch:
         if self.descriptor is not None:
             os.close(self.descriptor)
             self.descriptor = None
+
+
+def printed_by(*command: str) -> str:
+    """What a vendor's tool prints; empty where there is no such tool, or where it hangs for 20 s."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
