@@ -18,7 +18,7 @@ from rollout_bench.analysis.paired import ratio_interval
 from rollout_bench.analysis.sequential import Rule
 from rollout_bench.analysis.statistics import pooled_cv_percent
 from rollout_bench.plan.fields import Metric
-from rollout_bench.plan.spec import Strict
+from rollout_bench.plan.strict import Strict
 
 METRIC: Metric = "output_tokens_per_s"
 ALPHA = 1 - SETTINGS.confidence

@@ -21,7 +21,8 @@ from run_offline import engine_environment
 
 from rollout_bench.analysis.paired import RatioInterval, ratio_interval
 from rollout_bench.plan.planfile import read_plan
-from rollout_bench.plan.spec import Spec, Strict, read_spec
+from rollout_bench.plan.spec import Spec, read_spec
+from rollout_bench.plan.strict import Strict
 from rollout_bench.records.store import read_record
 from rollout_bench.workbench import PLAN_FILE
 

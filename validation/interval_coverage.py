@@ -13,7 +13,7 @@ from stopping import RULE
 
 from rollout_bench.analysis.paired import ratio_interval
 from rollout_bench.analysis.unpaired import welch_interval
-from rollout_bench.plan.spec import Strict
+from rollout_bench.plan.strict import Strict
 
 TRUTH = 1.05
 PAIRS = range(3, 13)

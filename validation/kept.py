@@ -23,7 +23,7 @@ sys.path[:0] = [str(REPOSITORY / "tests"), str(REPOSITORY / "workflow" / "script
 from rollout_bench.engines.environment import cpu_model, git_commit  # noqa: E402
 from rollout_bench.files import read_model, write_json  # noqa: E402
 from rollout_bench.plan.comparing import ComparisonSettings  # noqa: E402
-from rollout_bench.plan.spec import Strict  # noqa: E402
+from rollout_bench.plan.strict import Strict  # noqa: E402
 
 RESULTS = REPOSITORY / "validation" / "results"
 

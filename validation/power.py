@@ -17,7 +17,7 @@ from scipy import stats
 from rollout_bench.analysis.paired import ratio_interval
 from rollout_bench.analysis.power import minimal_detectable_difference
 from rollout_bench.plan.fields import Metric
-from rollout_bench.plan.spec import Strict
+from rollout_bench.plan.strict import Strict
 
 METRIC: Metric = "step_time_s"
 PAIRS = (3, 4, 6, 8, 12)

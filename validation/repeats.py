@@ -12,7 +12,7 @@ from kept import Place
 from rollout_bench.analysis.collection import collect
 from rollout_bench.analysis.launches import measure
 from rollout_bench.plan.fields import Metric
-from rollout_bench.plan.spec import Strict
+from rollout_bench.plan.strict import Strict
 
 FIRST, SECOND = "first", "second"
 """Two names for the same: quants that load the same bf16 weights with the same arguments."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rollout_bench.analysis.statistics import mean
+from rollout_bench.plan.loads import longest
 from rollout_bench.records.record import Flag, Iteration, Record
 
 
@@ -29,7 +30,7 @@ class LaunchMeasures:
     startup_s: float
     kv_cache_tokens: int | None
     kv_cache_sequences: int | None
-    weights_bytes: int
+    weights_bytes: int | None
     flags: tuple[Flag, ...]
     in_turn: bool = True
 
@@ -50,7 +51,7 @@ def measure(record: Record) -> LaunchMeasures:
     output_tokens = sum(iteration.output_tokens for iteration in measured)
     prompt_tokens = sum(iteration.prompt_tokens for iteration in measured)
     tokens = record.engine.kv_cache_tokens
-    sequence_tokens = record.spec.workload.prompt_tokens + record.spec.workload.output_tokens
+    sequence_tokens = longest(record.spec.workload.prompt_tokens) + longest(record.spec.workload.output_tokens)
     weights = record.engine.weights_bytes_by_dtype
     return LaunchMeasures(
         launch=record.launch,
@@ -64,7 +65,7 @@ def measure(record: Record) -> LaunchMeasures:
         startup_s=record.startup.import_s + record.startup.init_s,
         kv_cache_tokens=tokens,
         kv_cache_sequences=None if tokens is None or not sequence_tokens else tokens // sequence_tokens,
-        weights_bytes=sum(weights.linear.values()) + sum(weights.other.values()),
+        weights_bytes=None if weights is None else sum(weights.linear.values()) + sum(weights.other.values()),
         flags=tuple(record.validity),
     )
 

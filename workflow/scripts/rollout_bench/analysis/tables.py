@@ -150,7 +150,9 @@ def _measured(row: Row) -> dict[str, object]:
         "kv_cache_tokens": _least(used, lambda launch: launch.kv_cache_tokens),
         "kv_cache_sequences": _least(used, lambda launch: launch.kv_cache_sequences),
         "workload_sequences": spec.workload.prompts * spec.workload.samples_per_prompt,
-        "weights_bytes": max(launch.weights_bytes for launch in used),
+        "weights_bytes": max(
+            (launch.weights_bytes for launch in used if launch.weights_bytes is not None), default=None
+        ),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+from rollout_bench.plan.loads import longest
 from rollout_bench.plan.spec import Spec
 from rollout_bench.records.record import EngineFacts, Flag, SequenceRow
 
@@ -47,7 +48,7 @@ def batch_flags(spec: Spec, rows: Sequence[SequenceRow], engine: EngineFacts) ->
         return []
     index = min(counted, key=lambda index: counted[index])
     block, tokens = int(engine.resolved.get("block_size") or 1), engine.kv_cache_tokens
-    each = block * math.ceil((workload.prompt_tokens + workload.output_tokens) / block)
+    each = block * math.ceil((longest(workload.prompt_tokens) + longest(workload.output_tokens)) / block)
     if tokens is None:
         why = "the engine does not say how many tokens its KV cache holds"
     elif tokens < asked * each:

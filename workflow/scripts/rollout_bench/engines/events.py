@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from rollout_bench.plan.spec import Spec, Strict
+from rollout_bench.plan.spec import Spec
+from rollout_bench.plan.strict import Strict
 from rollout_bench.records.record import EngineFacts, Environment, Flag, Iteration, SequenceRow
 
 Phase = Literal["starting", "importing", "initializing", "warmup", "measuring", "writing"]

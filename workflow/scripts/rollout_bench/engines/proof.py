@@ -15,6 +15,7 @@ PROVEN_SHARE = 0.9
 
 def quant_flags(quant: QuantSpec, engine: EngineFacts) -> list[Flag]:
     """A flag if the loaded weights do not prove `quant`."""
+    assert engine.weights_bytes_by_dtype is not None, "an engine of ours tells its weights"
     weights = engine.weights_bytes_by_dtype.linear
     total = sum(weights.values())
     proven = sum(weights.get(dtype, 0) for dtype in quant.linear_dtypes)

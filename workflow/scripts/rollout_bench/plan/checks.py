@@ -13,6 +13,7 @@ from rollout_bench.files import did_you_mean_folder
 from rollout_bench.plan.comparing import EARLIER_AXES
 from rollout_bench.plan.config import Config, WorkloadSettings
 from rollout_bench.plan.engine_probe import Engine
+from rollout_bench.plan.loads import longest
 from rollout_bench.plan.quants import known_quants
 from rollout_bench.plan.spec import ModelSpec, Platform
 
@@ -153,18 +154,19 @@ def _check_engine_arg(where: str, name: str, value: Any) -> None:
 
 def check_lengths(model: str, workload: str, load: WorkloadSettings, args: dict[str, Any], source: ModelSpec) -> None:
     """Raises `UserError` where a workload's sequences are longer than the engine or the model takes."""
-    wanted = load.prompt_tokens + load.output_tokens
+    prompt_tokens, output_tokens = longest(load.prompt_tokens), longest(load.output_tokens)
+    wanted = prompt_tokens + output_tokens
     limit = args["max_model_len"]
     if isinstance(limit, int) and wanted > limit:
         raise UserError(
-            f"config: workload_settings.{workload}: {load.prompt_tokens} prompt + {load.output_tokens} output tokens"
+            f"config: workload_settings.{workload}: {prompt_tokens} prompt + {output_tokens} output tokens"
             f" = {wanted} are more than max_model_len {limit} of {model}",
             f"raise max_model_len to {wanted}, or shorten the workload",
         )
-    longest = (source.synthetic or {}).get("max_position_embeddings")
-    if longest is not None and wanted > longest:
+    positions = (source.synthetic or {}).get("max_position_embeddings")
+    if positions is not None and wanted > positions:
         raise UserError(
             f"config: model_settings.{model}.synthetic: workload {workload} needs {wanted} positions,"
-            f" the model has {longest}",
+            f" the model has {positions}",
             f"set max_position_embeddings to {wanted} or more, or shorten the workload",
         )

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from rollout_bench.plan.fields import AutoCount, Folder, Metrics, Name, Number, VersionText
-from rollout_bench.plan.spec import Strict
+from rollout_bench.plan.strict import Strict
 
 EARLIER_AXES = ("results", "engine")
 """Axes of a baseline whose launches did not take turns with those that are measured now."""

@@ -17,17 +17,19 @@ from rollout_bench.plan.fields import (
     Folder,
     Index,
     Launches,
+    MaybeNames,
     Name,
     Names,
     Number,
     Pattern,
     Text,
-    Tokens,
     Variable,
     VariableText,
     Weights,
 )
-from rollout_bench.plan.spec import Strict
+from rollout_bench.plan.loads import Length, SharedPrefix
+from rollout_bench.plan.serving import Dataset, Endpoint, OnlineLoad, Slo, Timeouts
+from rollout_bench.plan.strict import Strict
 
 EngineArgs = Annotated[
     Args,
@@ -110,14 +112,28 @@ class QuantSettings(Strict):
 
 
 class WorkloadSettings(Strict):
-    """The load that one iteration puts on the engine."""
+    """The load that one iteration puts on the engine, offline and online."""
 
     prompts: Count = Field(
         32, description="Distinct prompts in one iteration: what one engine gets of train_batch_size."
     )
     samples_per_prompt: Count = Field(8, description="Sequences generated for each prompt: verl's rollout.n.")
-    prompt_tokens: Tokens = Field(512, description="Tokens in each prompt.")
-    output_tokens: Tokens = Field(256, description="Tokens generated for each sequence.")
+    prompt_tokens: Length = Field(
+        512,
+        description=(
+            "Tokens in each prompt: a number, or {distribution: uniform|normal|lognormal|zipf, ...}. With prompts "
+            "from a data set: the most of each that count. A trace has its own."
+        ),
+    )
+    output_tokens: Length = Field(
+        256,
+        description=(
+            "Tokens generated for each sequence: a number, or how they are distributed. The samples of one prompt each "
+            "have their own. Of a ShareGPT data set: at most these; a trace has its own."
+        ),
+    )
+    shared_prefix: SharedPrefix | None = Field(None, description="Tokens that prompts begin with together.")
+    dataset: Dataset | None = Field(None, description="A file that lengths or prompts come from.")
     requests: Literal["per_sequence", "per_prompt"] = Field(
         "per_sequence",
         description=(
@@ -136,7 +152,8 @@ class WorkloadSettings(Strict):
             "for; null for none."
         ),
     )
-    seed: Index = Field(0, description="Seed of the prompts.")
+    seed: Index = Field(0, description="Seed of the prompts, of drawn lengths and of arrivals.")
+    online: OnlineLoad = Field(OnlineLoad(), description="How requests arrive where the engine is a server.")
     engine_args: EngineArgs = Field(
         {}, description="Arguments that belong to the load; engine_args, quant and model win over them."
     )
@@ -148,9 +165,17 @@ class Config(Strict):
     platform: Literal["auto", "cpu", "cuda", "ascend"] = Field(
         "auto", description="Kind of device. auto: told from the vLLM that is installed."
     )
-    models: Names = Field(description="Models to measure: names in model_settings.")
+    models: MaybeNames = Field(
+        description="Models to measure: names in model_settings. Empty where endpoints alone are measured."
+    )
     quants: Names = Field(description="Quantizations to measure: bf16, w8a16, w8a8, fp8, or names in quant_settings.")
-    modes: Names = Field(["offline"], description="What to measure: offline.")
+    modes: Names = Field(
+        ["offline"],
+        description=(
+            "What to measure: offline, throughput through LLM.generate(); online, latency through an OpenAI-compatible "
+            "server."
+        ),
+    )
     workloads: Names = Field(description="Loads to measure under: names in workload_settings.")
     launches: Launches = Field(
         3,
@@ -171,6 +196,21 @@ class Config(Strict):
     iterations: Count = Field(5, description="Passes of the workload that count, in each launch.")
     timeout_s: Annotated[Number, Field(gt=0, le=1_000_000)] = Field(
         1800, description="Seconds after which a launch that has not finished is ended and counted as failed."
+    )
+    timeouts: Timeouts = Field(Timeouts(), description="Limits for the parts of a launch.")
+    harness: Literal["vllm", "guidellm"] = Field(
+        "vllm",
+        description=(
+            "What sends the requests of online launches: vllm, the Python entry point of `vllm bench serve`; guidellm."
+        ),
+    )
+    slo: Slo = Field(Slo(), description="What counts as good service: goodput is what met it. Measures nothing anew.")
+    endpoints: dict[Name, Endpoint] = Field(
+        {},
+        description=(
+            "Servers that are up already: each is measured under every workload where modes has online. models may be "
+            "empty then."
+        ),
     )
     diagnose: bool = Field(
         False,

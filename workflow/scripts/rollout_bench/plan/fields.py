@@ -24,9 +24,14 @@ def _number_or_auto(value: Any) -> Any:
     return _not_bool(value)
 
 
-def _brackets(value: Any) -> Any:
+def _list(value: Any) -> Any:
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         raise ValueError(f"is the single value {value!r}, but a list is wanted: write [{str(value).strip('[] ')}]")
+    return value
+
+
+def _brackets(value: Any) -> Any:
+    value = _list(value)
     if isinstance(value, list) and not value:
         raise ValueError("is an empty list: name at least one")
     return value
@@ -114,6 +119,9 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=60)]
 
 Names = Annotated[list[Name], BeforeValidator(_brackets), AfterValidator(_no_duplicates)]
 """A selection: at least one name, none twice."""
+
+MaybeNames = Annotated[list[Name], BeforeValidator(_list), AfterValidator(_no_duplicates)]
+"""A selection that may be empty; no name twice."""
 
 Metric = Literal["output_tokens_per_s", "step_time_s", "startup_s"]
 """What speed-ups can be taken of."""

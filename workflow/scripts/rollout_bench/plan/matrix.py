@@ -22,6 +22,7 @@ from rollout_bench.plan.checks import (
 )
 from rollout_bench.plan.config import Config, ModelSettings
 from rollout_bench.plan.engine_probe import Engine
+from rollout_bench.plan.loads import longest
 from rollout_bench.plan.planfile import Skipped
 from rollout_bench.plan.quants import Quant, resolve_quant
 from rollout_bench.plan.spec import (
@@ -145,7 +146,7 @@ def _experiment(
     load = config.workload_settings[workload]
     args = {
         **DEFAULT_ARGS,
-        "max_model_len": load.prompt_tokens + load.output_tokens,
+        "max_model_len": longest(load.prompt_tokens) + longest(load.output_tokens),
         **load.engine_args,
         **config.engine_args,
         **scheme.engine_args,
@@ -163,7 +164,7 @@ def _experiment(
             linear_dtypes=scheme.linear_dtypes,
             linear_method=scheme.linear_method,
         ),
-        workload=WorkloadSpec(name=workload, **load.model_dump(exclude={"engine_args"})),
+        workload=WorkloadSpec(name=workload, **load.model_dump(exclude={"engine_args", "online", "dataset"})),
         engine=EngineSpec(
             name=engine.name,
             version=engine.version,

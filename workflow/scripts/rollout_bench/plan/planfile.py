@@ -12,7 +12,7 @@ from pydantic import Field
 
 from rollout_bench.files import read_model, write_json
 from rollout_bench.plan.comparing import ComparisonSettings, Precision
-from rollout_bench.plan.spec import Strict
+from rollout_bench.plan.strict import Strict
 
 PLAN_SCHEMA_VERSION: Literal[3] = 3
 """Raised when a field of the plan file is added, removed or changes its meaning. 1 had no `comparison`, 2 neither

@@ -10,20 +10,16 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from rollout_bench.files import read_model
+from rollout_bench.plan.loads import DatasetSpec, EndpointSpec, Length, LoadSpec, SharedPrefix
+from rollout_bench.plan.strict import Strict, absent
 
 MEASUREMENT_VERSION = 1
 """Raised by hand when what is measured changes meaning; old results then no longer answer new plans."""
 
 Platform = Literal["cpu", "cuda", "ascend"]
-
-
-class Strict(BaseModel):
-    """Base of all that is read from a file: unknown fields are errors, values don't change, numbers are finite."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelSpec(Strict):
@@ -69,8 +65,12 @@ class WorkloadSpec(Strict):
     name: str = Field(description="The workload's name in the config.")
     prompts: int = Field(description="Distinct prompts in one iteration.")
     samples_per_prompt: int = Field(description="Sequences generated for each prompt (n).")
-    prompt_tokens: int = Field(description="Tokens in each prompt.")
-    output_tokens: int = Field(description="Tokens generated for each sequence.")
+    prompt_tokens: Length = Field(
+        description="Tokens in each prompt: a number, or how they are distributed; of a data set, the most that count."
+    )
+    output_tokens: Length = Field(
+        description="Tokens generated for each sequence: a number, or how they are distributed."
+    )
     requests: Literal["per_sequence", "per_prompt"] = Field(
         description=(
             "per_sequence: each sample is a request of its own (what verl does); per_prompt: one "
@@ -88,6 +88,8 @@ class WorkloadSpec(Strict):
         )
     )
     seed: int = Field(description="Seed of the prompts; each launch and iteration derives its own from it.")
+    shared_prefix: SharedPrefix | None = absent("Tokens that prompts begin with together.")
+    dataset: DatasetSpec | None = absent("A file that lengths or prompts come from.")
 
 
 class EngineSpec(Strict):
@@ -119,12 +121,14 @@ class Spec(Strict):
 
     measurement_version: int = Field(description="Version of the meaning of what is measured.")
     platform: Platform = Field(description="Kind of device.")
-    mode: str = Field(description="What is measured: offline.")
+    mode: str = Field(description="What is measured: offline, online.")
     model: ModelSpec
     quant: QuantSpec
     workload: WorkloadSpec
     engine: EngineSpec
     measuring: MeasuringSpec
+    load: LoadSpec | None = absent("How requests arrive at a server. Null offline.")
+    endpoint: EndpointSpec | None = absent("A server that is there already, measured instead of one of our own.")
 
     def canonical_json(self) -> str:
         """JSON with sorted keys and no spaces: the same text for the same settings, whatever their order."""

@@ -9,7 +9,10 @@ from typing import Any, Final, Literal
 
 from pydantic import Field
 
-from rollout_bench.plan.spec import Spec, Strict
+from rollout_bench.plan.loads import LoadPoint
+from rollout_bench.plan.spec import Spec
+from rollout_bench.plan.strict import Strict, absent
+from rollout_bench.records.online import ClientUse, Served, ServerUse
 
 SCHEMA_VERSION: Final = 1
 """Raised when earlier records can no longer be read: a field goes, changes its meaning, or comes without default."""
@@ -70,10 +73,11 @@ class EngineFacts(Strict):
         ),
     )
     kv_cache_tokens: int | None = Field(None, description="Tokens that fit into the KV cache. Null where unknown.")
-    weights_bytes_by_dtype: WeightBytes
+    weights_bytes_by_dtype: WeightBytes | None = Field(description="Null where nobody can know: another's server.")
     linear_methods: dict[str, int] = Field(
         description=("The engine's name of each linear layer's quantization method or scheme -> number of layers.")
     )
+    served: Served | None = absent("What a server said of itself. Null offline.")
 
 
 class Startup(Strict):
@@ -172,6 +176,10 @@ class Iteration(Strict):
     devices: list[DeviceUse] | None = Field(
         None, description="What each device said of itself. Null where there is none that can be asked."
     )
+    point: LoadPoint | None = absent("How requests were sent. Null offline.")
+    failed: int | None = absent("Requests that failed; their tokens are not counted. Null offline.", ge=0)
+    client: ClientUse | None = absent("What sending the requests cost. Null offline.")
+    server: ServerUse | None = absent("What the server's own metrics say of the pass. Null where it has none.")
 
 
 class Flag(Strict):
@@ -204,6 +212,7 @@ class Record(Strict):
     iterations: list[Iteration] = Field(min_length=1, description="Every pass in order, warm-up first.")
     validity: list[Flag] = Field(description="Doubts about the launch; empty if there are none.")
     sequences_file: str = Field(description="Name of the side file beside this one: one row per sequence.")
+    server_file: str | None = absent("Name of the side file with the server's metrics over time. Null offline.")
 
     @property
     def valid(self) -> bool:
@@ -228,6 +237,17 @@ class SequenceRow(Strict):
     scheduled_s: float | None = Field(None, description="First scheduled.")
     first_token_s: float | None = Field(None, description="First token generated.")
     last_token_s: float | None = Field(None, description="Last token generated.")
+    due_s: float | None = absent("When the request was to be sent, where the load says.")
+    sent_s: float | None = absent("When it was sent. What follows from here on is what the client saw.")
+    gaps_us: list[int] | None = absent("Microseconds from each piece of the answer to the next.")
+    gap_tokens: list[int] | None = absent("Tokens in each piece, the first included. Null: one each.")
+    status: int | None = absent("HTTP status. Null where there was no answer.")
+    error: str | None = absent("Why the request failed. Null where it did not.")
+
+    @property
+    def failed(self) -> bool:
+        """Whether it is the row of a request that failed."""
+        return self.error is not None
 
 
 class Failure(Strict):
@@ -238,7 +258,7 @@ class Failure(Strict):
     launch: int = Field(ge=0, description="Index of the launch.")
     failed_at: str = Field(description="When, UTC, ISO 8601.")
     phase: str = Field(
-        description="What the launch was doing: starting, importing, initializing, warmup, measuring, writing."
+        description="What the launch did: starting, importing, initializing, warmup, measuring, stopping, writing."
     )
     category: str = Field(description="Kind of failure: no_kv_cache_memory, missing_weights, timeout, crash, ...")
     cause: str = Field(description="What happened, in one line.")

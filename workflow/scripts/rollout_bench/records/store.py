@@ -6,14 +6,19 @@ import gzip
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from rollout_bench.errors import UserError
 from rollout_bench.files import read_model, write_json, write_whole
+from rollout_bench.plan.strict import Strict
+from rollout_bench.records.online import ServerSample
 from rollout_bench.records.record import Failure, Record, SequenceRow
 
+_Row = TypeVar("_Row", bound=Strict)
 _ROWS = TypeAdapter(list[SequenceRow])
+_SAMPLES = TypeAdapter(list[ServerSample])
 
 _REMEDY = "restore the file, or delete it to measure that launch again"
 
@@ -34,12 +39,25 @@ def sequences_path(record: Path) -> Path:
     return record.with_suffix(".sequences.jsonl.gz")
 
 
-def write_record(path: Path, record: Record, sequences: Iterable[SequenceRow]) -> None:
-    """Writes the side file, then the record, each whole; a record therefore always has its side file."""
-    lines = "".join(row.model_dump_json() + "\n" for row in sequences)
-    write_whole(sequences_path(path), gzip.compress(lines.encode(), compresslevel=6, mtime=0))
+def server_path(record: Path) -> Path:
+    """The side file of `record` with the server's metrics over time."""
+    return record.with_suffix(".server.jsonl.gz")
+
+
+def write_record(
+    path: Path, record: Record, sequences: Iterable[SequenceRow], samples: Iterable[ServerSample] = ()
+) -> None:
+    """Writes the side files, then the record, each whole; a record therefore always has its side files."""
+    _write_lines(sequences_path(path), sequences)
+    if record.server_file is not None:
+        _write_lines(server_path(path), samples)
     checked = Record.model_validate(record.model_dump())
     write_json(path, checked)
+
+
+def _write_lines(path: Path, rows: Iterable[Strict]) -> None:
+    lines = "".join(row.model_dump_json() + "\n" for row in rows)
+    write_whole(path, gzip.compress(lines.encode(), compresslevel=6, mtime=0))
 
 
 def write_failure(record: Path, failure: Failure) -> None:
@@ -70,23 +88,32 @@ def read_failure(path: Path) -> Failure:
 
 def read_sequences(path: Path) -> list[SequenceRow]:
     """Reads the side file at `path`; raises `UserError` naming file and line."""
+    return _read_lines(path, _ROWS, SequenceRow)
+
+
+def read_samples(path: Path) -> list[ServerSample]:
+    """Reads the side file at `path` with a server's metrics; raises `UserError` naming file and line."""
+    return _read_lines(path, _SAMPLES, ServerSample)
+
+
+def _read_lines(path: Path, rows: TypeAdapter[list[_Row]], row: type[_Row]) -> list[_Row]:
     try:
         lines = gzip.decompress(path.read_bytes()).splitlines()
         # All rows in one call: a summary of 5,000 launches reads a million, and one call for each takes minutes.
-        return _ROWS.validate_json(b"[" + b",".join(lines) + b"]")
+        return rows.validate_json(b"[" + b",".join(lines) + b"]")
     except (OSError, EOFError, zlib.error, ValidationError) as error:
-        number, problem = _first_damage(path, error)
+        number, problem = _first_damage(path, row, error)
         remedy = "restore it, or delete this file alone: the percentiles then lack its launch"
         raise UserError(f"{path}: line {number}: {problem}", remedy) from None
 
 
-def _first_damage(path: Path, found: Exception) -> tuple[int, str]:
+def _first_damage(path: Path, row: type[Strict], found: Exception) -> tuple[int, str]:
     """Number of the first line of a side file that can't be read, and why; `found` where each line alone can."""
     number = 0
     try:
         with gzip.open(path, "rb") as file:
             for number, line in enumerate(file, 1):  # noqa: B007 (named in what is returned)
-                SequenceRow.model_validate_json(line)
+                row.model_validate_json(line)
     except ValidationError as error:
         first = error.errors()[0]
         return number, ": ".join([*map(str, first["loc"]), first["msg"]])

@@ -1,0 +1,203 @@
+"""The parts of the config that only online mode has: arrivals, servers of others, limits, and what good service is."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from rollout_bench.plan.fields import Count, Folder, Name, Number, Text, Variable, VariableText
+from rollout_bench.plan.loads import LoadPoint, Rate
+from rollout_bench.plan.strict import Strict
+
+Seconds = Annotated[Number, Field(gt=0, le=1_000_000)]
+Milliseconds = Annotated[Number, Field(gt=0, le=1e9)]
+
+SECRET = re.compile(r"auth|key|token|secret|cookie|password", re.IGNORECASE)
+"""Headers whose value must not stand in a config, since that ends in specs and records."""
+
+
+def _burstiness(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("is true or false, but a number is wanted")
+    if value in ("inf", float("inf")):
+        return "constant"
+    if isinstance(value, str) and value != "constant":
+        try:
+            return float(value)
+        except ValueError:
+            raise ValueError(f"{value!r} is neither a number nor constant") from None
+    return value
+
+
+def _url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"{value!r} is no address: {error}") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise ValueError(f"{value!r} is no address: write http://HOST:PORT/v1 or https://HOST/v1")
+    if parts.username or parts.password:
+        raise ValueError(
+            "holds a user or password: put the key into an environment variable and name it in api_key_env"
+        )
+    if parts.query or parts.fragment:
+        raise ValueError(f"{value!r} has more than a path: write the address up to and with /v1")
+    return value.rstrip("/")
+
+
+Burstiness = Annotated[Annotated[float, Field(gt=0, le=1e6)] | Literal["constant"], BeforeValidator(_burstiness)]
+Url = Annotated[Text, AfterValidator(_url)]
+
+
+def _some(values: Any) -> Any:
+    if isinstance(values, list) and not values:
+        raise ValueError("is an empty list: name at least one")
+    return values
+
+
+def _rising(values: list[Any]) -> list[Any]:
+    numbers = [float(value) for value in values if value != "trace"]
+    if "trace" in values or any(a >= b for a, b in itertools.pairwise(numbers)):
+        raise ValueError(f"{values} does not rise: write each once, the lowest first")
+    return values
+
+
+class OnlineLoad(Strict):
+    """How requests arrive at a server: `concurrency`, `request_rate`, both, or a sweep over one of them."""
+
+    concurrency: Count | None = Field(
+        None, description="Requests under way at once, at most: the next is sent when one ends. Null: no limit."
+    )
+    request_rate: Rate = Field(
+        "inf",
+        description=(
+            "Requests sent per second, whether or not earlier ones have ended; inf: all at once, or as soon as "
+            "concurrency lets them; trace: when the data set says."
+        ),
+    )
+    burstiness: Burstiness = Field(
+        1.0,
+        description=(
+            "How uneven arrivals are at a request_rate: 1, a Poisson process; below 1, in bursts; above, more even; "
+            "constant, with even gaps."
+        ),
+    )
+    concurrencies: Annotated[list[Count], BeforeValidator(_some), AfterValidator(_rising)] | None = Field(
+        None, description="A sweep: each of these concurrencies in turn, behind one server launch."
+    )
+    request_rates: Annotated[list[Rate], BeforeValidator(_some), AfterValidator(_rising)] | None = Field(
+        None, description="A sweep: each of these rates in turn, behind one server launch."
+    )
+    saturation: Literal["auto"] | None = Field(
+        None,
+        description=(
+            "auto: a sweep that begins at request_rate and doubles it until the server can't keep up: the knee."
+        ),
+    )
+    cool_down_s: Annotated[Number, Field(ge=0, le=3600)] = Field(
+        1.0, description="Pause between two points of a sweep, in seconds."
+    )
+    stream: bool = Field(
+        True, description="Have tokens come one by one. false: whole answers; only E2EL can be measured then."
+    )
+    prompts_as: Literal["token_ids", "text"] = Field(
+        "token_ids",
+        description="token_ids: lengths are exact. text: decoded first, for servers that take nothing else; flagged.",
+    )
+
+    @property
+    def points(self) -> tuple[LoadPoint, ...]:
+        """The loads that are measured one after the other; of a search the first one."""
+        if self.concurrencies is not None:
+            return tuple(LoadPoint(concurrency=c, request_rate=self.request_rate) for c in self.concurrencies)
+        if self.request_rates is not None:
+            return tuple(LoadPoint(concurrency=self.concurrency, request_rate=r) for r in self.request_rates)
+        return (LoadPoint(concurrency=self.concurrency, request_rate=self.request_rate),)
+
+    @model_validator(mode="after")
+    def _one_sweep(self) -> OnlineLoad:
+        sweeps = [name for name in ("concurrencies", "request_rates", "saturation") if getattr(self, name) is not None]
+        if len(sweeps) > 1:
+            raise ValueError(f"has {' and '.join(sweeps)}, but sweeps over one of them: keep one")
+        if self.concurrencies is not None and self.concurrency is not None:
+            raise ValueError("has concurrency and concurrencies: keep one")
+        if self.request_rates is not None and self.request_rate != "inf":
+            raise ValueError("has request_rate and request_rates: keep one")
+        if self.saturation is not None and not isinstance(self.request_rate, float):
+            raise ValueError(
+                "saturation: auto begins at request_rate: give it a number that the server can surely bear"
+            )
+        if self.burstiness != 1.0 and all(not isinstance(point.request_rate, float) for point in self.points):
+            raise ValueError(
+                "burstiness shapes arrivals at a request_rate, and there is none: give one, or leave it out"
+            )
+        return self
+
+
+class Dataset(Strict):
+    """A file that lengths or prompts come from. Its content becomes part of the experiment, its place does not."""
+
+    format: Literal["trace", "prompts", "sharegpt"] = Field(
+        description=(
+            "trace: JSON lines of prompt_tokens, output_tokens, perhaps arrival_s; prompts: JSON lines with a prompt, "
+            "or one prompt a line; sharegpt: a JSON list of conversations."
+        )
+    )
+    path: Folder = Field(description="The file, relative to the folder that snakemake runs in.")
+
+
+class Slo(Strict):
+    """What a request must keep to count as good. Null: no limit."""
+
+    ttft_ms: Milliseconds | None = Field(None, description="Longest time to the first token, in milliseconds.")
+    tpot_ms: Milliseconds | None = Field(None, description="Longest time per output token after it, in milliseconds.")
+    e2el_ms: Milliseconds | None = Field(None, description="Longest end-to-end latency, in milliseconds.")
+
+    @property
+    def named(self) -> dict[str, float]:
+        """The limits there are, in milliseconds, by their name."""
+        return self.model_dump(exclude_none=True)
+
+
+class Timeouts(Strict):
+    """Limits for the parts of a launch, each with a failure of its own. Null: only timeout_s holds."""
+
+    start_s: Seconds | None = Field(None, description="Until the engine is ready; of a server, has answered a request.")
+    warmup_s: Seconds | None = Field(None, description="Each warm-up pass.")
+    iteration_s: Seconds | None = Field(None, description="Each pass that counts.")
+    stop_s: Seconds = Field(60.0, description="Until a server has ended after it was asked to.")
+
+
+class Endpoint(Strict):
+    """A server that is up already. It is measured as it is: nothing is started, stopped or proven."""
+
+    url: Url = Field(description="Base address of its OpenAI-compatible API, up to and with /v1.")
+    model: Text = Field(description="The model's name there, as /v1/models lists it.")
+    api_key_env: Variable | None = Field(
+        None, description="Environment variable that holds its API key. The key itself stands nowhere."
+    )
+    verify_tls: bool = Field(True, description="false: accept any certificate.")
+    headers: dict[str, VariableText] = Field(
+        {}, description="Further headers. ${NAME} stands for an environment variable, which secrets have to be in."
+    )
+    quant: Name = Field(
+        "unknown",
+        description="What to call its quantization in tables; nobody proves it. Name the baseline's to have speed-ups.",
+    )
+    model_name: Name | None = Field(
+        None, description="What to call its model in tables; endpoints of one name are compared. Null: the endpoint's."
+    )
+
+    @model_validator(mode="after")
+    def _no_secrets(self) -> Endpoint:
+        for name, value in self.headers.items():
+            if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
+                raise ValueError(f"headers: {name!r} is no name of a header")
+            if SECRET.search(name) and not re.search(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}", value):
+                raise ValueError(f"headers: {name} may be a secret: put it into a variable and write ${{VARIABLE}}")
+        return self
