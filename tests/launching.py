@@ -18,7 +18,7 @@ from rollout_bench.plan.spec import Spec
 from rollout_bench.records.record import Failure, Flag, Record
 from rollout_bench.records.store import failure_path, read_failure, read_record
 
-COMMAND = Path(__file__).resolve().parents[1] / "workflow" / "scripts" / "run_offline.py"
+COMMAND = Path(__file__).resolve().parents[1] / "workflow" / "scripts" / "run_launch.py"
 
 TINY_MODEL = {
     "architectures": ["Qwen3ForCausalLM"],

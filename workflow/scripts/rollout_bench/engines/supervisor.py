@@ -22,7 +22,19 @@ from pathlib import Path
 from typing import IO
 
 from rollout_bench.engines import device_memory
-from rollout_bench.engines.events import Done, Event, Failed, IterationBegins, Job, PhaseBegins, Ready, parse
+from rollout_bench.engines.deadlines import STARTS, Step, step_of
+from rollout_bench.engines.events import (
+    Done,
+    Event,
+    Failed,
+    IterationBegins,
+    IterationDone,
+    Job,
+    Limits,
+    PhaseBegins,
+    Ready,
+    parse,
+)
 from rollout_bench.engines.failures import CRASH_FIX, Cause, diagnose, died
 from rollout_bench.engines.guardian import Guardian
 from rollout_bench.engines.processes import Group, Watch, group_of, members
@@ -98,6 +110,7 @@ class Launch:
         log: takes the engine's output.
         environment: its environment.
         timeout_s: limit for the whole launch in seconds.
+        limits: limits for its parts.
         signals: descriptor from `signals_as_descriptor`.
     """
 
@@ -106,8 +119,10 @@ class Launch:
     log: Path
     environment: dict[str, str]
     timeout_s: float
+    limits: Limits
     signals: int
     _phase: str = "starting"
+    _step: Step | None = None
     _began: float = field(default_factory=time.monotonic)
     _children: list[Watch] = field(default_factory=list)
     _child_ended: tuple[str, float] | None = None
@@ -130,6 +145,7 @@ class Launch:
             Interrupted: a signal came.
         """
         self._oom_kills_before = _oom_kills()
+        self._step = step_of(self._phase, self.limits, self._began)
         folder = Path(tempfile.mkdtemp(prefix="rollout-bench-"))
         self.environment = {**self.environment, "TMPDIR": str(folder)}  # for the engine's sockets and rendezvous files
         with self.log.open("wb") as log:
@@ -219,6 +235,8 @@ class Launch:
         deadline = self._began + self.timeout_s
         if self._child_ended is not None:
             deadline = min(deadline, self._child_ended[1] + PATIENCE_S)
+        if self._step is not None:
+            deadline = min(deadline, self._step.deadline)
         left_s = deadline - time.monotonic()
         if left_s > 0:
             nap_s = left_s if len(held) == len(watches) else min(left_s, POLL_S)
@@ -228,6 +246,8 @@ class Launch:
         with contextlib.suppress(ProcessLookupError):
             os.kill(engine.pid, signal.SIGUSR1)  # has it write to the log where it hangs
             time.sleep(0.5)
+        if self._step is not None and time.monotonic() >= self._step.deadline:
+            raise LaunchFailed(self._phase, self._step.overrun)
         cause = f"the launch hung in phase {self._phase}: not done after {self.timeout_s:g} s"
         fix = "read the end of the log for where it hung; raise timeout_s if the machine is slow or the model large"
         raise LaunchFailed(self._phase, Cause("timeout", cause, fix))
@@ -235,10 +255,20 @@ class Launch:
     def _take(self, event: Event) -> None:
         if isinstance(event, PhaseBegins):
             self._phase = event.phase
+            if event.phase in STARTS:
+                self._step = step_of(event.phase, self.limits, self._began)
+            else:
+                self._step = step_of(event.phase, self.limits, time.monotonic()) if event.phase == "stopping" else None
+        elif isinstance(event, IterationBegins):
+            self._step = step_of(self._phase, self.limits, time.monotonic())
+        elif isinstance(event, IterationDone):
+            self._step = None
         elif isinstance(event, Ready):
             self._children = [Watch(pid, name) for pid, name in event.processes.items()]
         elif isinstance(event, Failed):
             self._check_children()
+            if event.category:
+                raise LaunchFailed(self._phase, Cause(event.category, event.exception, event.fix))
             cause = diagnose(event.exception, self._log_tail())
             if self._child_ended is not None and cause.category == "crash":
                 cause = self._child_crash(self._child_ended[0])
@@ -246,6 +276,8 @@ class Launch:
 
     def _check_children(self) -> None:
         """Notes the first other process of the engine that ended, so that a hang after it stays short."""
+        if self._phase == "stopping":
+            return
         for watch in [watch for watch in self._children if watch.ended()]:
             self._children.remove(watch)
             watch.close()
