@@ -29,7 +29,8 @@ from rollout_bench.engines.model_folder import NO_WEIGHTS_NEEDED, is_local, miss
 from rollout_bench.engines.processes import die_with_parent
 from rollout_bench.engines.progress import Progress, say
 from rollout_bench.engines.read_ahead import ReadAhead, next_weights
-from rollout_bench.engines.supervisor import Interrupted, Launch, LaunchFailed, signals_as_descriptor
+from rollout_bench.engines.signals import Interrupted, signals_as_descriptor
+from rollout_bench.engines.supervisor import Launch, LaunchFailed
 from rollout_bench.engines.surroundings import Surroundings
 from rollout_bench.errors import UserError, run_command
 from rollout_bench.plan.spec import Spec, read_spec

@@ -59,6 +59,12 @@ class IterationBegins(Strict):
     event: Literal["begins"] = "begins"
 
 
+class IterationEnds(Strict):
+    """The pass is over; what it brought follows."""
+
+    event: Literal["ends"] = "ends"
+
+
 class IterationDone(Strict):
     """One pass of the workload is over."""
 
@@ -92,7 +98,7 @@ class Done(Strict):
     event: Literal["done"] = "done"
 
 
-Event = PhaseBegins | Ready | IterationBegins | IterationDone | WarmupExtended | Failed | Done
+Event = PhaseBegins | Ready | IterationBegins | IterationEnds | IterationDone | WarmupExtended | Failed | Done
 _EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
 
 

@@ -12,6 +12,7 @@ from rollout_bench.engines.events import (
     Event,
     IterationBegins,
     IterationDone,
+    IterationEnds,
     PhaseBegins,
     Ready,
     WarmupExtended,
@@ -19,6 +20,7 @@ from rollout_bench.engines.events import (
 from rollout_bench.engines.fallbacks import fallback_flags
 from rollout_bench.engines.interference import device_flags, host_flags
 from rollout_bench.engines.log_reader import read_log
+from rollout_bench.engines.online_doubts import online_flags
 from rollout_bench.engines.progress import Progress
 from rollout_bench.engines.read_ahead import ReadAhead
 from rollout_bench.engines.steadiness import judge
@@ -79,6 +81,8 @@ class Measurement:
             self._surroundings.ready(event.environment.device_count)
         elif isinstance(event, IterationBegins):
             self._surroundings.before()
+        elif isinstance(event, IterationEnds):
+            self._surroundings.ends()
         elif isinstance(event, IterationDone):
             self._iterations.append(self._surroundings.after(event.iteration))
             self._sequences += event.sequences
@@ -140,6 +144,7 @@ class Measurement:
             *warmup_flags(self._extensions),
             *(flag for point in by_point(measured) for flag in steadiness_flags([it.elapsed_s for it in point])),
             *fallback_flags(log),
+            *(online_flags(measured, self._sequences) if self._spec.load is not None else []),
         ]
 
 

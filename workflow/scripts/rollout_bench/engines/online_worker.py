@@ -7,20 +7,13 @@ import time
 from collections.abc import Sequence
 
 from rollout_bench.engines.environment import read_environment
-from rollout_bench.engines.events import IterationDone, Job, PhaseBegins, Ready, WarmupExtended
-from rollout_bench.engines.online_rows import (
-    client_flags,
-    failure_flags,
-    gap_flags,
-    iteration_of,
-    rows_of,
-    token_flags,
-)
+from rollout_bench.engines.events import IterationDone, IterationEnds, Job, PhaseBegins, Ready, WarmupExtended
+from rollout_bench.engines.online_rows import iteration_of, rows_of, token_flags
 from rollout_bench.engines.proof import quant_flags
 from rollout_bench.engines.series import Series
 from rollout_bench.engines.telling import Tell, Wait
 from rollout_bench.plan.loads import LoadPoint
-from rollout_bench.records.record import Flag, SequenceRow
+from rollout_bench.records.record import SequenceRow
 from rollout_bench.serving import metrics
 from rollout_bench.serving.connection import check_answer
 from rollout_bench.serving.opened import Opened, open_endpoint, open_own
@@ -81,7 +74,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
             warmup = series.warming_up
             if series.phase_begins:
                 tell(PhaseBegins(phase="warmup" if warmup else "measuring"))
-            done, ends_s = _iterate(job, opened, sending, point, series.index, warmup, wait)
+            done, ends_s = _iterate(job, opened, sending, point, series.index, warmup, tell, wait)
             tell(done)
             if not warmup:
                 delivered.append(delivered_per_s(ends_s))
@@ -95,7 +88,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
 
 
 def _iterate(
-    job: Job, opened: Opened, sending: Sending, point: LoadPoint, index: int, warmup: bool, wait: Wait
+    job: Job, opened: Opened, sending: Sending, point: LoadPoint, index: int, warmup: bool, tell: Tell, wait: Wait
 ) -> tuple[IterationDone, list[float]]:
     """One pass: what to tell of it, and when each request ended."""
     spec = job.spec
@@ -109,10 +102,12 @@ def _iterate(
     before = connection.metrics()
     round_trip_s = connection.round_trip_s()
     sampler = metrics.Sampler(connection.metrics) if before else None
+    send = sending.prepare(asked, prompts, point, opened.target, f"{spec.workload.seed}/{job.launch}/{index}")
     wait()
     if sampler is not None:
         sampler.start()
-    done = sending.send(asked, prompts, point, opened.target, f"{spec.workload.seed}/{job.launch}/{index}")
+    done = send()
+    tell(IterationEnds())
     if sampler is not None:
         sampler.stop()
     opened.check()
@@ -120,17 +115,7 @@ def _iterate(
     _check_some_succeeded(done, rows)
     use = metrics.risen(before, connection.metrics(), round_trip_s) if before else None
     iteration = iteration_of(index, warmup, point, done, rows, use)
-    flags = [
-        *token_flags(spec, asked, iteration, rows),
-        *failure_flags(iteration, rows),
-        *client_flags(iteration, done.client),
-        *gap_flags(iteration, rows),
-    ]
-    if use is not None and use.preemptions:
-        sentence = (
-            f"Iteration {index}: {use.preemptions} preemptions; the KV cache does not hold all sequences at once."
-        )
-        flags.append(Flag(code="preemptions", severity="warning", sentence=sentence))
+    flags = token_flags(spec, asked, iteration, rows)
     samples = [] if sampler is None else sampler.samples(index, done.began_s)
     told = IterationDone(iteration=iteration, sequences=rows, flags=flags, samples=samples)
     return told, [outcome.ended_s for outcome in done.outcomes if outcome.ended_s is not None and not outcome.error]

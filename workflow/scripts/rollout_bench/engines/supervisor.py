@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -38,6 +38,7 @@ from rollout_bench.engines.events import (
 from rollout_bench.engines.failures import CRASH_FIX, Cause, diagnose, died
 from rollout_bench.engines.guardian import Guardian
 from rollout_bench.engines.processes import Group, Watch, group_of, members
+from rollout_bench.engines.signals import Interrupted
 
 PATIENCE_S = 20.0
 """How long the engine process may take to notice that another process of the engine ended."""
@@ -64,40 +65,6 @@ class LaunchFailed(Exception):  # noqa: N818 (an outcome)
 
 class _EngineEnded(Exception):  # noqa: N818 (an outcome)
     """The engine process ended without a word."""
-
-
-class Interrupted(Exception):  # noqa: N818 (an outcome)
-    """A signal asked this process to end.
-
-    Args:
-        number: the signal.
-    """
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        super().__init__(signal.Signals(number).name)
-
-
-@contextlib.contextmanager
-def signals_as_descriptor() -> Iterator[int]:
-    """While it holds, SIGINT, SIGTERM and SIGHUP are bytes to read from the descriptor and do nothing else.
-
-    A SIGHUP that is ignored (nohup) stays ignored.
-    """
-    reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
-    before = {number: signal.signal(number, lambda *_: None) for number in numbers}
-    woken = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    try:
-        yield reading
-    finally:
-        signal.set_wakeup_fd(woken)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        os.close(reading)
-        os.close(writing)
 
 
 @dataclass

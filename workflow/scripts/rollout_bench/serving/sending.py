@@ -20,23 +20,23 @@ class Sending:
     def __init__(self, load: LoadSpec) -> None:
         self._load = load
         if load.harness == "guidellm":
-            from rollout_bench.serving.guidellm_harness import run_pass
+            from rollout_bench.serving.guidellm_harness import prepare
         else:
             import vllm.benchmarks.serve  # noqa: F401 (seconds, which belong to no pass)
 
-            from rollout_bench.serving.vllm_harness import run_pass
-        self._run_pass: Callable[..., Pass] = run_pass
+            from rollout_bench.serving.vllm_harness import prepare
+        self._prepare: Callable[..., Callable[[], Pass]] = prepare
 
-    def send(
+    def prepare(
         self,
         requests: Sequence[Request],
         prompts: Sequence[list[int] | str],
         point: LoadPoint,
         target: Target,
         label: str,
-    ) -> Pass:
-        """One pass; `label` seeds when requests are due."""
-        return self._run_pass(requests, prompts, self._due_s(requests, point, label), point.concurrency, target)
+    ) -> Callable[[], Pass]:
+        """Makes all that one pass needs; what is returned sends it. `label` seeds when requests are due."""
+        return self._prepare(requests, prompts, self._due_s(requests, point, label), point.concurrency, target)
 
     def _due_s(self, requests: Sequence[Request], point: LoadPoint, label: str) -> list[float] | None:
         if point.request_rate == "inf":

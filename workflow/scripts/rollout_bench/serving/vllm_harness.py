@@ -13,7 +13,7 @@ import inspect
 import json
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rollout_bench.records.online import ClientUse
@@ -39,14 +39,14 @@ def bodies(requests: Sequence[Request], prompts: Sequence[list[int] | str], targ
     ]
 
 
-def run_pass(
+def prepare(
     requests: Sequence[Request],
     prompts: Sequence[list[int] | str],
     due_s: Sequence[float] | None,
     concurrency: int | None,
     target: Target,
-) -> Pass:
-    """Sends all `requests` and waits for the answers.
+) -> Callable[[], Pass]:
+    """Makes what is needed to send all `requests`; what is returned sends them and waits for the answers.
 
     Args:
         requests: what is asked for.
@@ -120,22 +120,28 @@ def run_pass(
             watcher.cancel()
         return late
 
+    def run() -> Pass:
+        before, cpu_before = time.monotonic(), time.process_time()
+        late_s = _run(watched())
+        cpu_s, all_s = time.process_time() - cpu_before, time.monotonic() - before
+        return _pass_of(outcomes, due_s, before, _client_use(cpu_s / all_s, late_s))
+
     _open_files()
     gc.collect()
-    before, cpu_before = time.monotonic(), time.process_time()
-    late_s = _run(watched())
-    cpu_s, all_s = time.process_time() - cpu_before, time.monotonic() - before
+    return run
+
+
+def _pass_of(outcomes: list[Outcome], due_s: Sequence[float] | None, before_s: float, client: ClientUse) -> Pass:
     sent = [outcome.sent_s for outcome in outcomes if outcome.sent_s is not None]
     ended = [outcome.ended_s for outcome in outcomes if outcome.ended_s is not None]
-    began = min(sent, default=before)
+    began_s = min(sent, default=before_s)
     if due_s is not None:
         # vLLM does not tell when its clock began; no request can have been sent before it was due
-        began = min(
-            (o.sent_s - d for o, d in zip(outcomes, due_s, strict=True) if o.sent_s is not None), default=before
-        )
+        pairs = zip(outcomes, due_s, strict=True)
+        began_s = min((outcome.sent_s - due for outcome, due in pairs if outcome.sent_s is not None), default=before_s)
         for outcome, due in zip(outcomes, due_s, strict=True):
-            outcome.due_s = began + due
-    return Pass(began, max(max(ended, default=began) - began, 1e-9), outcomes, _client_use(cpu_s / all_s, late_s))
+            outcome.due_s = began_s + due
+    return Pass(began_s, max(max(ended, default=began_s) - began_s, 1e-9), outcomes, client)
 
 
 def _run(coroutine: Any) -> Any:
