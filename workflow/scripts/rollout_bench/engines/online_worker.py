@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from functools import partial
 
 from rollout_bench.engines.environment import read_environment
 from rollout_bench.engines.events import IterationDone, IterationEnds, Job, PhaseBegins, Ready, WarmupExtended
@@ -33,7 +34,9 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     assert load is not None, "an online spec has a load"
     began = time.perf_counter()
     variables = dict(os.environ)
-    opening = open_own(spec, job.model) if spec.endpoint is None else open_endpoint(spec)
+    if spec.endpoint is not None:
+        open_endpoint(spec)  # so that one that is not there is told of at once
+    opening = open_own(spec, job.model) if spec.endpoint is None else partial(open_endpoint, spec)
     tell(PhaseBegins(phase="importing"))
     start = time.perf_counter()
     sending = Sending(load)  # imports vLLM, while the server does too
@@ -41,17 +44,16 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     tell(PhaseBegins(phase="initializing"))
     opened = opening()
     init_s = time.perf_counter() - start - import_s
-    secrets = set() if spec.endpoint is None else {spec.endpoint.api_key_env or ""}
-    environment = read_environment(
-        spec.engine,
-        spec.platform,
-        opened.device,
-        opened.world_size,
-        {name: value for name, value in variables.items() if name not in secrets},
-    )
+    environment = read_environment(spec.engine, spec.platform, opened.device, opened.world_size, variables)
     if spec.endpoint is not None:
-        unknown = {"torch_version": "unknown", "packages": {}, "engine_version": opened.served.version or "unknown"}
-        environment = environment.model_copy(update=unknown)
+        environment = environment.model_copy(
+            update={
+                "torch_version": "unknown",
+                "packages": {},
+                "engine_version": opened.served.version or "unknown",
+                "variables": {},  # they are of this machine, and one of them may be the key
+            }
+        )
     flags = opened.flags + ([] if spec.endpoint is not None else quant_flags(spec.quant, opened.facts))
     tell(
         Ready(

@@ -80,11 +80,6 @@ def open_own(spec: Spec, model: str) -> Callable[[], Opened]:
     return lambda: _own(spec, model, server)
 
 
-def open_endpoint(spec: Spec) -> Callable[[], Opened]:
-    """Nothing is started; what is returned finds out what the endpoint is."""
-    return lambda: _endpoint(spec)
-
-
 def sampling(spec: Spec, end_of_text: list[int]) -> dict[str, Any]:
     """Fields of every request that vLLM knows: the sampling of offline mode."""
     workload = spec.workload
@@ -156,7 +151,8 @@ def _kv_cache_tokens(labels: dict[str, str]) -> int | None:
     return int(blocks) * int(size) if blocks.isdigit() and size.isdigit() else None
 
 
-def _endpoint(spec: Spec) -> Opened:
+def open_endpoint(spec: Spec) -> Opened:
+    """Finds out what the endpoint of `spec` is and takes; raises `ServingFailed` where it can't be measured."""
     endpoint, load = spec.endpoint, spec.load
     assert endpoint is not None, "what is opened is an endpoint"
     assert load is not None, "an online spec has a load"
