@@ -179,14 +179,19 @@ def test_200_streams_at_once_keep_the_pace(stub):
     async def read_all() -> list[bytes]:
         return await asyncio.gather(*(read_one() for _ in range(streams)))
 
-    said = asyncio.run(read_all())
-    assert [text.count(b'"text":" a"') for text in said] == [tokens] * streams
-    late_s = [
-        chunk_s - (request["head_read_s"] + ttft_s + index * itl_s)
-        for request in truth(client)
-        for index, chunk_s in enumerate(request["chunks_s"])
-    ]
-    assert len(late_s) == tokens * streams
-    assert min(late_s) > -1e-6
-    # Half a token's time: what a machine that is busy elsewhere may cost, and far from a pace that is wrong.
-    assert statistics.median(late_s) < itl_s / 2
+    def once() -> float:
+        """The median of how late the chunks were; none may be early."""
+        client.delete("/truth")
+        said = asyncio.run(read_all())
+        assert [text.count(b'"text":" a"') for text in said] == [tokens] * streams
+        late_s = [
+            chunk_s - (request["head_read_s"] + ttft_s + index * itl_s)
+            for request in truth(client)
+            for index, chunk_s in enumerate(request["chunks_s"])
+        ]
+        assert len(late_s) == tokens * streams
+        assert min(late_s) > -1e-6
+        return statistics.median(late_s)
+
+    # Another process may take the core for longer than a token lasts, but hardly in every attempt; a wrong pace stays.
+    assert any(once() < itl_s / 4 for _ in range(8))
