@@ -12,6 +12,7 @@ from rollout_bench.engines.events import IterationDone, IterationEnds, Job, Phas
 from rollout_bench.engines.online_rows import iteration_of, rows_of, token_flags
 from rollout_bench.engines.proof import quant_flags
 from rollout_bench.engines.series import Series
+from rollout_bench.engines.source import source_of
 from rollout_bench.engines.telling import Tell, Wait
 from rollout_bench.plan.loads import LoadPoint
 from rollout_bench.records.record import SequenceRow
@@ -21,7 +22,7 @@ from rollout_bench.serving.opened import Opened, open_endpoint, open_own
 from rollout_bench.serving.points import Points, delivered_per_s
 from rollout_bench.serving.sending import Sending
 from rollout_bench.serving.target import Pass, ServingFailed
-from rollout_bench.workloads.requests import requests
+from rollout_bench.workloads.requests import Source
 
 
 def measure(job: Job, tell: Tell, wait: Wait) -> None:
@@ -65,6 +66,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
             processes=opened.processes,
         )
     )
+    source = source_of(job, opened.vocabulary)
     points = Points(load)
     index = 0
     for number, point in enumerate(points):
@@ -76,7 +78,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
             warmup = series.warming_up
             if series.phase_begins:
                 tell(PhaseBegins(phase="warmup" if warmup else "measuring"))
-            done, ends_s = _iterate(job, opened, sending, point, series.index, warmup, tell, wait)
+            done, ends_s = _iterate(job, source, opened, sending, point, series.index, warmup, tell, wait)
             tell(done)
             if not warmup:
                 delivered.append(delivered_per_s(ends_s))
@@ -90,11 +92,19 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
 
 
 def _iterate(
-    job: Job, opened: Opened, sending: Sending, point: LoadPoint, index: int, warmup: bool, tell: Tell, wait: Wait
+    job: Job,
+    source: Source,
+    opened: Opened,
+    sending: Sending,
+    point: LoadPoint,
+    index: int,
+    warmup: bool,
+    tell: Tell,
+    wait: Wait,
 ) -> tuple[IterationDone, list[float]]:
     """One pass: what to tell of it, and when each request ended."""
     spec = job.spec
-    asked = requests(spec.workload, opened.vocabulary, job.launch, index)
+    asked = source.requests(job.launch, index)
     prompts = [
         request.prompt_token_ids if opened.text is None else opened.text.of(request.prompt_token_ids)
         for request in asked

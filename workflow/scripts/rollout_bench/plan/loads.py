@@ -73,6 +73,10 @@ Length = Annotated[
 """A number of tokens, or how it is distributed."""
 
 
+DISTRIBUTIONS = ("uniform", "normal", "lognormal", "zipf")
+"""What a length can be but a number."""
+
+
 def longest(length: Length) -> int:
     """The most tokens that `length` can come to."""
     return length if isinstance(length, int) else length.high
