@@ -136,6 +136,15 @@ BAD_LOADS = [
         "holds no tokenizer",
         "put its tokenizer files",
     ),
+    Bad(
+        "text_for_another_s_server",
+        _with(
+            "modes: [online], models: [], endpoints: {theirs: {url: 'http://127.0.0.1:9/v1', model: m}}",
+            _file("prompts", "prompts.txt"),
+        ),
+        "demo.dataset: is text, and theirs has no tokenizer here",
+        "as token ids",
+    ),
     Bad("arrivals_of_no_trace", _demo("{online: {request_rate: trace}}"), "is trace, and the workload", "name a data"),
     Bad("arrivals_not_said", _traced("online: {request_rate: trace}"), "does not say when requests", "add arrival_s"),
 ]
