@@ -1,0 +1,1 @@
+"""Online mode: loading a server, our own or anybody's."""
