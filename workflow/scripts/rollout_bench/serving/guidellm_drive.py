@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import multiprocessing.context
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -19,6 +20,7 @@ from guidellm.scheduler import (
     SchedulerState,
     SchedulerUpdateAction,
     TraceReplayStrategy,
+    worker_group,
 )
 from guidellm.scheduler.schemas import ConversationGraph
 from guidellm.scheduler.schemas.conversation_graph import GenerativeConversationGraph, GenerativeConversationNode
@@ -85,6 +87,21 @@ def _graphs(requests: list[Request], timed: bool) -> Iterator[ConversationGraph[
         yield GenerativeConversationGraph(graph_id=str(i), nodes={node.node_id: node})
 
 
+class _NoManager:
+    """In place of a process that guidellm starts and, with queues between its processes, does not use."""
+
+    def shutdown(self) -> None:
+        """Nothing is to be ended."""
+
+
+class SpawnContext(multiprocessing.context.SpawnContext):
+    """Starts processes as guidellm has them started, without that manager: it would outlive a kill -9 of this one."""
+
+    def Manager(self) -> Any:  # noqa: N802
+        """Something that can be shut down."""
+        return _NoManager()
+
+
 class _Limit:
     """Ends a pass some seconds after the scheduler's start; guidellm's own counts from the first request sent."""
 
@@ -110,6 +127,8 @@ async def drive(requests: list[Request], point: Point, target: Target, limit_s: 
     settings.max_concurrency = len(requests)
     settings.scheduler_start_delay_non_distributed = 0.0
     configure_logger(LoggingSettings(console_log_level="WARNING", log_file_level=None))
+    scheduling: Any = worker_group
+    scheduling.get_context = lambda kind: SpawnContext()
     updates: AsyncIterator[Any] = Scheduler[GenerationRequest, GenerationResponse]().run(  # type: ignore[no-untyped-call]
         requests=_graphs(requests, timed=point.request_rate != "inf"),
         backend=CompletionsBackend(_wire(requests, point, target)),
