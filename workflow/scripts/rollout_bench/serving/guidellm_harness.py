@@ -142,8 +142,12 @@ def run(requests: list[Request], point: Point, target: Target, limit_s: float) -
     _check(requests, point, target)
     if not requests:
         return []
+    policy = asyncio.get_event_loop_policy()
     # Needs guidellm, which is missing where another generator is used.
     from rollout_bench.serving.guidellm_drive import drive, lead_s
+
+    # Importing guidellm puts uvloop into this process for good; its worker processes see to that themselves.
+    asyncio.set_event_loop_policy(policy)
 
     offset_s = time.time() - time.monotonic()
     found = asyncio.run(drive(requests, point, target, limit_s))
