@@ -22,7 +22,7 @@ from rollout_bench.serving.connection import check_answer
 from rollout_bench.serving.opened import Opened, open_endpoint, open_own
 from rollout_bench.serving.points import Points, delivered_per_s
 from rollout_bench.serving.sending import Sending
-from rollout_bench.serving.target import Pass, ServingFailed
+from rollout_bench.serving.target import ServingFailed
 from rollout_bench.workloads.requests import Request, Source
 
 
@@ -110,10 +110,11 @@ def _iterate(
         request.prompt_token_ids if opened.text is None else opened.text.of(request.prompt_token_ids)
         for request in asked
     ]
-    opened.reset()
     connection = opened.connection
-    before = connection.metrics()
-    round_trip_s = connection.round_trip_s()
+    with opened.between_passes():
+        opened.reset()
+        before = connection.metrics()
+        round_trip_s = connection.round_trip_s()
     sampler = metrics.Sampler(connection.metrics) if before else None
     send = sending.prepare(asked, prompts, point, opened.target, f"{spec.workload.seed}/{job.launch}/{index}")
     wait()
@@ -125,8 +126,9 @@ def _iterate(
         sampler.stop()
     opened.check()
     rows = rows_of(asked, done, index)
-    _check_some_succeeded(done, rows)
-    use = metrics.risen(before, connection.metrics(), round_trip_s) if before else None
+    _check_some_succeeded(rows)
+    with opened.between_passes():
+        use = metrics.risen(before, connection.metrics(), round_trip_s) if before else None
     iteration = iteration_of(index, warmup, point, done, rows, use)
     flags = _token_flags(spec, asked, iteration, rows)
     if opened.server is not None:
@@ -145,7 +147,7 @@ def _token_flags(spec: Spec, asked: Sequence[Request], iteration: Iteration, row
     return flags if exact else [flag.model_copy(update={"severity": "warning"}) for flag in flags]
 
 
-def _check_some_succeeded(done: Pass, rows: Sequence[SequenceRow]) -> None:
+def _check_some_succeeded(rows: Sequence[SequenceRow]) -> None:
     """Raises `ServingFailed` where every request failed, with what was said most often."""
     if not all(row.failed for row in rows):
         return

@@ -19,7 +19,7 @@ from rollout_bench.records.online import Served
 from rollout_bench.serving.metrics import median_s
 from rollout_bench.serving.target import ServingFailed, Target
 
-ANSWER_S = 60.0
+ANSWER_S = 30.0
 """How long a single request may take."""
 
 PINGS = 11
