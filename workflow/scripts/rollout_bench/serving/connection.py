@@ -147,7 +147,8 @@ def identity(connection: Connection, model: str, token_ids: bool) -> Served:
         )
     entry = listed[names.index(model)] if listed else {}
     version = connection.json("GET", "/version")
-    longest = entry.get("max_model_len")
+    meta = entry.get("meta")  # llama.cpp's
+    longest = entry.get("max_model_len") or (meta.get("n_ctx") if isinstance(meta, dict) else None)
     return Served(
         model=model,
         version=str(version["version"]) if isinstance(version, dict) and "version" in version else None,
