@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from rollout_bench.analysis.percentiles import Array, percentile_interval, samples_needed
+from rollout_bench.analysis.requests import LATENCIES
 from rollout_bench.analysis.sequences import MEASURES, PooledSequences
 
 PERCENTILES = (50, 90, 95, 97, 99)
@@ -63,9 +64,9 @@ def more_for(percentile: int, independent: int) -> int:
     return max(0, samples_needed(percentile / 100) - independent)
 
 
-def _columns() -> dict[str, str]:
-    columns = {"sequences": "Int64"}
-    for measure in MEASURES:
+def _columns(measures: Iterable[str]) -> dict[str, str]:
+    columns = {}
+    for measure in measures:
         columns[_name(measure, "independent")] = "Int64"
         for percentile in PERCENTILES:
             columns |= {_name(measure, f"p{percentile}{end}"): "Float64" for end in ("", "_low", "_high")}
@@ -78,15 +79,20 @@ def _name(measure: str, part: str) -> str:
     return f"{base}_{part}" + ("_s" if base != measure and part != "independent" else "")
 
 
-LATENCY_COLUMNS: dict[str, str] = _columns()
+LATENCY_COLUMNS: dict[str, str] = {"sequences": "Int64"} | _columns(MEASURES)
 """Columns of the table, with their types."""
+
+REQUEST_COLUMNS: dict[str, str] = _columns(measure for measure in LATENCIES if measure not in MEASURES)
+"""Those that only requests to a server have."""
 
 
 def latency_line(found: Mapping[str, Distribution]) -> dict[str, object]:
     """The values of `LATENCY_COLUMNS`, without those that there are not."""
     if not found:
         return {}
-    line: dict[str, object] = {"sequences": max(distribution.sequences for distribution in found.values())}
+    # Of the gaps between tokens, which are among the measures of a request, there are many more.
+    sequences = [d.sequences for measure, d in found.items() if measure != "itl_s"]
+    line: dict[str, object] = {"sequences": max(sequences, default=None)}
     for measure, distribution in found.items():
         line[_name(measure, "independent")] = distribution.independent
         for percentile, claimed in distribution.claimed.items():

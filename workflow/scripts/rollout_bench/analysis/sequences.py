@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rollout_bench.analysis.experiments import Collection, Experiment
 from rollout_bench.analysis.percentiles import effective_samples
+from rollout_bench.analysis.pooled_requests import pool_requests
 from rollout_bench.records.record import Record, SequenceRow
 from rollout_bench.records.store import read_sequences, record_path, sequences_path
 
@@ -41,7 +42,19 @@ def pool_sequences(results: Path, collection: Collection) -> list[PooledSequence
     Raises:
         UserError: a side file is damaged; the message names file and line.
     """
-    return [_pooled(results, experiment) for experiment in collection.experiments]
+    return [_of_requests(e) if e.mode == "online" else _pooled(results, e) for e in collection.experiments]
+
+
+def _of_requests(experiment: Experiment) -> PooledSequences:
+    """Those of an online experiment, whose side files were read with its records."""
+    if not any(record.valid for record in experiment.records):
+        return PooledSequences({}, {}, ("no launch is valid",) if experiment.records else ())
+    values, independent = pool_requests(experiment)
+    reasons = list(experiment.unread)
+    load = experiment.records[0].spec.load
+    if load is not None and not load.stream:
+        reasons.append("TTFT, TPOT and ITL are not known, since answers were not streamed")
+    return PooledSequences(values, independent, tuple(reasons))
 
 
 def _pooled(results: Path, experiment: Experiment) -> PooledSequences:

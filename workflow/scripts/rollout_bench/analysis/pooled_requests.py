@@ -1,0 +1,60 @@
+"""The requests of all valid launches of an online experiment, pooled, and as how many independent ones they count."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from rollout_bench.analysis.experiments import Experiment
+from rollout_bench.analysis.percentiles import Array, effective_samples
+from rollout_bench.analysis.requests import LATENCIES, Indices, Requests
+
+
+def pool_requests(experiment: Experiment) -> tuple[dict[str, Array], dict[str, int]]:
+    """Values [n] of each measure that the requests of valid launches have, and as how many independent ones they count.
+
+    Lengths are among them only where the model may end an answer.
+    """
+    valid = [record for record in experiment.records if record.valid and record.launch in experiment.requests]
+    launches = [experiment.requests[record.launch] for record in valid]
+    if not launches:
+        return {}, {}
+    values = {measure: np.concatenate([launch.known(measure) for launch in launches]) for measure in LATENCIES}
+    independent = {
+        measure: _independent(values[measure], [_clusters(launch, measure) for launch in launches])
+        for measure in LATENCIES
+        if values[measure].size
+    }
+    if not valid[0].spec.workload.ignore_eos:
+        kept = [~launch.failed for launch in launches]
+        lengths = [launch.output_tokens[k].astype(float) for launch, k in zip(launches, kept, strict=True)]
+        values["output_tokens"] = np.concatenate(lengths)
+        if values["output_tokens"].size:
+            clusters = [[launch.iteration[k]] for launch, k in zip(launches, kept, strict=True)]
+            independent["output_tokens"] = _independent(values["output_tokens"], clusters)
+    return {measure: values[measure] for measure in independent}, independent
+
+
+def _clusters(launch: Requests, measure: str) -> list[Indices]:
+    """Labels [n] of what makes the values of `measure` in one launch resemble each other, a labelling for each."""
+    if measure != "itl_s":
+        return [launch.iteration[np.isfinite(getattr(launch, measure))]]
+    iteration = launch.iteration[launch.gap_of]
+    # Tokens that came within a median gap of each other are of one step of the engine, or of two: all that are in the
+    # batch wait for the same step, however many they are.
+    width_s = float(np.median(launch.gaps_s)) if launch.gaps_s.size else 0.0
+    steps = np.floor(launch.gap_end_s / width_s).astype(np.int64) if width_s > 0 else iteration
+    steps = np.where(np.isfinite(launch.gap_end_s), steps, 0)
+    return [iteration, launch.gap_of, iteration * (int(steps.max(initial=0)) + 1) + steps]
+
+
+def _independent(values: Array, launches: Sequence[Sequence[Indices]]) -> int:
+    """As how many independent values they count, at most: by launch, and by each labelling inside launches."""
+    sizes = [labels[0].size for labels in launches]
+    of_launch = np.repeat(np.arange(len(sizes)), sizes)
+    found = [effective_samples(values, of_launch)]
+    for labelling in zip(*launches, strict=True):
+        most = max(int(labels.max(initial=0)) for labels in labelling) + 1
+        found.append(effective_samples(values, of_launch * most + np.concatenate(labelling)))
+    return max(1, int(min(found)))
