@@ -144,7 +144,7 @@ def _pass(
     clients = [0.0] * (point.concurrency or requests)
     rows = []
     for number in range(requests):
-        sent = max(float(due[number]), heapq.heappop(clients)) + 0.001
+        sent = max(float(due[number]), heapq.heappop(clients)) + 0.0005
         fails = server.failing and number % server.failing == 0
         begins = sent if fails else max(sent, heapq.heappop(slots))
         first = begins + server.prefill_s * speed * (1 + server.noise * random.standard_normal())

@@ -33,9 +33,10 @@ def with_enough(
     """`experiments` cut down to the launches that are wanted now, given the records that are there.
 
     An experiment is wanted until its comparison in the first metric is narrow enough; while one of the launches up to
-    then is missing on either side, no further one is. Of a sweep the load counts that wants most.
-    The baseline is wanted as often as anything compared with it, and what is compared with nothing as often as the
-    least. Records beyond are left out, although they are there: which launches count is for the rule to say, not for what somebody measured besides.
+    then is missing on either side, no further one is. Of a sweep the load counts that wants most. The baseline is
+    wanted as often as anything compared with it, and what is compared with nothing as often as the least. Records
+    beyond are left out, although they are there: which launches count is for the rule to say, not for what somebody
+    measured besides.
     """
     rule = Rule(precision.half_width, precision.min_launches, precision.max_launches, comparison.confidence)
     parts = split(experiments)

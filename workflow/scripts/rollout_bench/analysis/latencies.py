@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -31,17 +31,31 @@ class Claimed:
 class Distribution:
     """One measure of `sequences` sequences, which tell as much as `independent` independent ones would.
 
-    `claimed` has what so many can claim.
+    `claimed` has what so many can claim. `by_launch` has, where each launch is a sample of its own, the means over
+    launches of what every one of them can claim.
     """
 
     sequences: int
     independent: int
     claimed: Mapping[int, Claimed]
+    by_launch: Mapping[int, float] = field(default_factory=dict)
 
 
 def distributions(pooled: PooledSequences) -> dict[str, Distribution]:
     """The distribution of each measure that `pooled` has."""
-    return {m: distribution(values, pooled.independent[m]) for m, values in pooled.values.items()}
+    return {
+        measure: replace(
+            distribution(values, pooled.independent[measure]), by_launch=_by_launch(pooled.launches.get(measure, ()))
+        )
+        for measure, values in pooled.values.items()
+    }
+
+
+def _by_launch(launches: Sequence[tuple[Array, int]]) -> dict[int, float]:
+    """Means over `launches`, each its values [n] and as how many independent ones they count."""
+    found = [distribution(values, independent) for values, independent in launches]
+    common = [p for p in PERCENTILES if found and all(p in each.claimed for each in found)]
+    return {p: float(np.mean([each.claimed[p].value for each in found])) for p in common}
 
 
 def distribution(values: Array, independent: int) -> Distribution:
@@ -82,7 +96,9 @@ def _name(measure: str, part: str) -> str:
 LATENCY_COLUMNS: dict[str, str] = {"sequences": "Int64"} | _columns(MEASURES)
 """Columns of the table, with their types."""
 
-REQUEST_COLUMNS: dict[str, str] = _columns(measure for measure in LATENCIES if measure not in MEASURES)
+REQUEST_COLUMNS: dict[str, str] = _columns(measure for measure in LATENCIES if measure not in MEASURES) | {
+    _name(measure, f"p{percentile}_launch_mean"): "Float64" for measure in LATENCIES for percentile in PERCENTILES
+}
 """Those that only requests to a server have."""
 
 
@@ -98,4 +114,5 @@ def latency_line(found: Mapping[str, Distribution]) -> dict[str, object]:
         for percentile, claimed in distribution.claimed.items():
             parts = {"": claimed.value, "_low": claimed.low, "_high": claimed.high}
             line |= {_name(measure, f"p{percentile}{end}"): value for end, value in parts.items()}
+        line |= {_name(measure, f"p{p}_launch_mean"): value for p, value in distribution.by_launch.items()}
     return line

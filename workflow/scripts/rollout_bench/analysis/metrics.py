@@ -14,7 +14,8 @@ from rollout_bench.plan.fields import Metric
 class Measure:
     """A metric: `header` of its speed-up's column, `name` in a sentence, and its `value` for a launch, None without.
 
-    `of_load`: a load that says when requests arrive sets it, as long as the server keeps up.
+    `factor` makes of the value what `name` says, milliseconds of seconds. `of_load`: a load that says when requests
+    arrive sets it, as long as the server keeps up.
     """
 
     header: str
@@ -22,6 +23,7 @@ class Measure:
     higher_is_better: bool
     value: Callable[[LaunchMeasures], float | None]
     of_load: bool = False
+    factor: float = 1
 
 
 def _of(value: Callable[[Service], float | None]) -> Callable[[LaunchMeasures], float | None]:
@@ -34,10 +36,10 @@ METRICS: dict[Metric, Measure] = {
     ),
     "step_time_s": Measure("step speed-up", "iter. s", False, lambda launch: launch.iteration_elapsed_s, of_load=True),
     "startup_s": Measure("start-up speed-up", "start-up s", False, lambda launch: launch.startup_s),
-    "ttft_s": Measure("TTFT speed-up", "TTFT", False, _of(lambda service: service.ttft_s)),
-    "tpot_s": Measure("TPOT speed-up", "TPOT", False, _of(lambda service: service.tpot_s)),
-    "itl_s": Measure("ITL speed-up", "ITL", False, _of(lambda service: service.itl_s)),
-    "e2el_s": Measure("E2EL speed-up", "E2EL", False, _of(lambda service: service.e2el_s)),
+    "ttft_s": Measure("TTFT speed-up", "TTFT ms", False, _of(lambda service: service.ttft_s), factor=1000),
+    "tpot_s": Measure("TPOT speed-up", "TPOT ms", False, _of(lambda service: service.tpot_s), factor=1000),
+    "itl_s": Measure("ITL speed-up", "ITL ms", False, _of(lambda service: service.itl_s), factor=1000),
+    "e2el_s": Measure("E2EL speed-up", "E2EL ms", False, _of(lambda service: service.e2el_s), factor=1000),
     "goodput_requests_per_s": Measure(
         "goodput speed-up", "goodput/s", True, _of(lambda service: service.goodput_requests_per_s)
     ),

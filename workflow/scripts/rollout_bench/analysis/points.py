@@ -16,18 +16,23 @@ def split(experiments: Sequence[Experiment]) -> tuple[Experiment, ...]:
     An experiment with one load, or none, stays as it is. A search may end at another load in each launch; its loads
     have the launches that came to them.
     """
-    parts = [part for experiment in experiments for part in _parts(experiment)]
-    groups: dict[tuple[str, ...], dict[LoadPoint | None, list[Experiment]]] = {}
-    for part in parts:
-        whole = part.whole
-        group = groups.setdefault((whole.mode, whole.platform, whole.model, whole.workload), {})
-        group.setdefault(part.part.point if part.part else None, []).append(part)
+    found = [_parts(experiment) for experiment in experiments]
+    if all(len(parts) == 1 for parts in found):
+        return tuple(experiments)
+    swept = {_names(parts[0].whole) for parts in found if len(parts) > 1}
+    groups: dict[object, list[Experiment]] = {}
+    for number, parts in enumerate(found):
+        names = _names(parts[0].whole)
+        groups.setdefault(names if names in swept else number, []).extend(parts)
     return tuple(
         part
         for group in groups.values()
-        for _, together in sorted(group.items(), key=lambda item: _order(item[0]))
-        for part in together
+        for part in sorted(group, key=lambda part: _order(part.part.point if part.part else None))
     )
+
+
+def _names(experiment: Experiment) -> tuple[str, ...]:
+    return experiment.mode, experiment.platform, experiment.model, experiment.workload
 
 
 def points_of(records: Iterable[Record]) -> list[LoadPoint]:

@@ -1,4 +1,4 @@
-"""The requests of all valid launches of an online experiment, pooled, and as how many independent ones they count."""
+"""The requests of several launches pooled, and as how many independent ones they count."""
 
 from __future__ import annotations
 
@@ -6,34 +6,24 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rollout_bench.analysis.experiments import Experiment
 from rollout_bench.analysis.percentiles import Array, effective_samples
 from rollout_bench.analysis.requests import LATENCIES, Indices, Requests
 
 
-def pool_requests(experiment: Experiment) -> tuple[dict[str, Array], dict[str, int]]:
-    """Values [n] of each measure that the requests of valid launches have, and as how many independent ones they count.
+def pool_requests(launches: Sequence[Requests], lengths: bool = False) -> tuple[dict[str, Array], dict[str, int]]:
+    """Values [n] of each measure that the requests of `launches` have, and as how many independent ones they count.
 
-    Lengths are among them only where the model may end an answer.
+    `lengths`: output tokens are among them.
     """
-    valid = [record for record in experiment.records if record.valid and record.launch in experiment.requests]
-    launches = [experiment.requests[record.launch] for record in valid]
     if not launches:
         return {}, {}
     values = {measure: np.concatenate([launch.known(measure) for launch in launches]) for measure in LATENCIES}
-    independent = {
-        measure: _independent(values[measure], [_clusters(launch, measure) for launch in launches])
-        for measure in LATENCIES
-        if values[measure].size
-    }
-    if not valid[0].spec.workload.ignore_eos:
-        kept = [~launch.failed for launch in launches]
-        lengths = [launch.output_tokens[k].astype(float) for launch, k in zip(launches, kept, strict=True)]
-        values["output_tokens"] = np.concatenate(lengths)
-        if values["output_tokens"].size:
-            clusters = [[launch.iteration[k]] for launch, k in zip(launches, kept, strict=True)]
-            independent["output_tokens"] = _independent(values["output_tokens"], clusters)
-    return {measure: values[measure] for measure in independent}, independent
+    clusters = {measure: [_clusters(launch, measure) for launch in launches] for measure in LATENCIES}
+    if lengths:
+        values["output_tokens"] = np.concatenate([launch.output_tokens[~launch.failed] for launch in launches]) * 1.0
+        clusters["output_tokens"] = [[launch.iteration[~launch.failed]] for launch in launches]
+    there = {measure: found for measure, found in values.items() if found.size}
+    return there, {measure: _independent(found, clusters[measure]) for measure, found in there.items()}
 
 
 def _clusters(launch: Requests, measure: str) -> list[Indices]:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rollout_bench.analysis.experiments import Experiment
-from rollout_bench.records.store import read_sequences, record_path, sequences_path
+from rollout_bench.analysis.experiments import Collection, Experiment, launched
+from rollout_bench.records.online import ServerSample
+from rollout_bench.records.store import read_samples, read_sequences, record_path, sequences_path, server_path
 
 
 def with_requests(results: Path, experiments: Sequence[Experiment]) -> tuple[Experiment, ...]:
@@ -17,6 +18,21 @@ def with_requests(results: Path, experiments: Sequence[Experiment]) -> tuple[Exp
         UserError: a side file is damaged; the message names file and line.
     """
     return tuple(_read(results, e) if e.mode == "online" and e.records else e for e in experiments)
+
+
+def read_servers(results: Path, collection: Collection) -> dict[tuple[str, int], list[ServerSample]]:
+    """What servers said of themselves, by the place of what was launched and launch index; raises as `with_requests`.
+
+    A launch whose side file is missing has none.
+    """
+    return {
+        (experiment.place, record.launch): read_samples(path)
+        for experiment in launched(collection.experiments)
+        for record in experiment.records
+        if record.server_file is not None
+        for path in (server_path(record_path(results, experiment.mode, experiment.experiment, record.launch)),)
+        if path.is_file()
+    }
 
 
 def _read(results: Path, experiment: Experiment) -> Experiment:

@@ -64,6 +64,11 @@ class Row:
         """What a message calls it: model, quant and workload."""
         return f"{self.experiment.model} {self.quant_label} {self.experiment.workload}"
 
+    @property
+    def whole_name(self) -> str:
+        """The same of what was launched, which may have several loads."""
+        return f"{self.experiment.model} {self.quant_label} {self.experiment.whole.workload}"
+
 
 def rows_of(collection: Collection) -> list[Row]:
     """The rows of `collection` in its order; raises `UserError` where the baseline's axes are unknown."""
@@ -198,8 +203,8 @@ def _why_without(metric: Metric, experiment: Experiment, collection: Collection)
     if metric == "goodput_requests_per_s" and not collection.slo.named:
         return "no goodput without a limit in slo"
     if load is not None and not load.stream:
-        return f"no {METRICS[metric].name}: answers were not streamed, so only E2EL is known"
-    return f"no {METRICS[metric].name} in its launches or in its baseline's"
+        return f"no {METRICS[metric].name.removesuffix(' ms')}: answers were not streamed, so only E2EL is known"
+    return f"no {METRICS[metric].name.removesuffix(' ms')} in its launches or in its baseline's"
 
 
 def _shown(experiment: Experiment) -> tuple[str, ...]:

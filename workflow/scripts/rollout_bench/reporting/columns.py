@@ -56,18 +56,18 @@ def _throughput(line: Line) -> str:
     return number(line["output_tokens_per_s"]) + ("!" if doubtful else "")
 
 
-def speedup_columns(settings: ComparisonSettings, apart: bool = False) -> tuple[Column, ...]:
-    """The column of each metric that is compared; `apart`: with sides that did not take turns."""
-    return tuple(_speedup_column(metric, settings, apart) for metric in settings.metrics)
+def speedup_columns(settings: ComparisonSettings, mode: str = "offline", apart: bool = False) -> tuple[Column, ...]:
+    """The column of each metric that is compared in `mode`; `apart`: with sides that did not take turns."""
+    return tuple(_speedup_column(metric, settings, apart) for metric in settings.metrics_of(mode))
 
 
 def _speedup_column(metric: Metric, settings: ComparisonSettings, apart: bool) -> Column:
     measure = METRICS[metric]
-    ratio_of = "its {} / the baseline's" if measure.higher_is_better else "the baseline's {} / its own"
+    ratio_of = "Its {} / the baseline's" if measure.higher_is_better else "The baseline's {} / its own"
     how = _RATIO_APART if apart else _RATIO_OF_PAIRS
     return Column(
         measure.header,
-        f"{ratio_of.format(measure.name).capitalize()}, above 1 being better, {how} Then the verdict, and in brackets "
+        f"{ratio_of.format(measure.name)}, above 1 being better, {how} Then the verdict, and in brackets "
         f"the {plain_percent(settings.confidence)} confidence interval of this speed-up taken alone.",
         lambda line: _speedup(line["comparisons"][metric], line["footnotes"][metric], settings),
         words=True,
