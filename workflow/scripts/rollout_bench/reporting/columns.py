@@ -107,6 +107,13 @@ def interval_text(comparison: Comparison) -> str:
     return f" [{ratio(comparison.low)}, {ratio(comparison.high)}]"
 
 
+def _or_unknown(line: Line, field: str, text: str) -> str:
+    """`text`, but where it was measured and nobody could know, as with another's server."""
+    if line[field] is not None:
+        return text
+    return "unknown" if line["launches_measured"] else MISSING
+
+
 def _sequences(line: Line) -> str:
     if line["kv_cache_sequences"] is None:
         return MISSING
@@ -167,7 +174,7 @@ ENGINE = (
     Column(
         "KV cache tokens",
         "Tokens that fit into the KV cache; the least over launches.",
-        lambda line: count(line["kv_cache_tokens"]),
+        lambda line: _or_unknown(line, "kv_cache_tokens", count(line["kv_cache_tokens"])),
     ),
     Column(
         "sequences at once",
@@ -178,7 +185,7 @@ ENGINE = (
     Column(
         "weights GiB",
         "Bytes of the loaded weights, read from the model in the worker.",
-        lambda line: number(None if line["weights_bytes"] is None else line["weights_bytes"] / 2**30, 3),
+        lambda line: _or_unknown(line, "weights_bytes", number((line["weights_bytes"] or 0) / 2**30, 3)),
     ),
 )
 """The other rates, and what it took to get there."""

@@ -57,7 +57,7 @@ def notes(
     modes = {row.experiment.mode for row in rows}
     columns = [*THROUGHPUT, *speedup_columns(collection.comparison, apart=apart), *ENGINE, *COST, FLAGS]
     if modes == {"online"}:
-        columns = [column for column in columns if column in (*THROUGHPUT[:3], *PER_LAUNCH, *COST, FLAGS)]
+        columns = [column for column in columns if column in (*THROUGHPUT[:2], *PER_LAUNCH, *COST, FLAGS)]
     elif percentiles:
         columns += latency_columns("e2el_s")
     online_columns = shown_columns(collection.comparison, apart) if "online" in modes else ()

@@ -11,8 +11,8 @@ from rollout_bench.plan.fields import Metric
 from rollout_bench.reporting.columns import THROUGHPUT, Column, Line, speedup_columns
 from rollout_bench.reporting.numbers import MISSING, number, plain_percent
 
-RATES: tuple[Metric, ...] = ("output_tokens_per_s", "goodput_requests_per_s", "step_time_s", "startup_s")
-"""Metrics whose speed-ups stand beside the throughput; the others stand beside the latencies."""
+THROUGHPUT_METRIC: Metric = "output_tokens_per_s"
+"""The metric whose speed-up stands beside the throughput; there is room for one. The others stand beside latencies."""
 
 SHOWN = ("ttft_s", "tpot_s", "itl_s", "e2el_s")
 """Latencies with columns of their own; summary.csv has NTPOT too."""
@@ -42,9 +42,9 @@ KEPT = Column(
 )
 
 SERVICE = (
-    *THROUGHPUT[:3],
+    *THROUGHPUT[:2],
     Column(
-        "requests/s",
+        "req/s",
         "Requests that succeeded in the measured iterations of a launch, divided by the time those took; mean over "
         "launches.",
         _number("completed_requests_per_s", 3),
@@ -61,7 +61,7 @@ SERVICE = (
         _number("failed_share", 3, 100),
     ),
 )
-"""What the server did; `KEPT`, `GOODPUT` and the speed-ups of rates follow."""
+"""What the server did; `KEPT`, `GOODPUT` and the speed-up follow."""
 
 GOODPUT = Column(
     "goodput/s",
@@ -94,15 +94,15 @@ LATENCIES = (
         _number("e2el_mean_s", 4, 1000),
     ),
 )
-"""Means; the speed-ups of latencies follow."""
+"""Means; the other speed-ups follow."""
 
 
 def split_speedups(settings: ComparisonSettings, apart: bool) -> tuple[tuple[Column, ...], tuple[Column, ...]]:
-    """The columns of what is compared: those of rates, and those of latencies."""
+    """The columns of what is compared: that of throughput, and those of all else."""
     metrics = settings.online_metrics
     columns = dict(zip(metrics, speedup_columns(settings, "online", apart), strict=True))
-    rates = tuple(column for metric, column in columns.items() if metric in RATES)
-    return rates, tuple(column for metric, column in columns.items() if metric not in RATES)
+    rates = tuple(column for metric, column in columns.items() if metric == THROUGHPUT_METRIC)
+    return rates, tuple(column for metric, column in columns.items() if metric != THROUGHPUT_METRIC)
 
 
 def percentile_columns() -> tuple[Column, ...]:
@@ -161,4 +161,4 @@ def with_interval(field: str, header: str, definition: str, factor: float = 1000
 def shown_columns(settings: ComparisonSettings, apart: bool) -> Sequence[Column]:
     """All columns of the tables of online experiments, to define them."""
     rates, latencies = split_speedups(settings, apart)
-    return (*SERVICE[3:], KEPT, GOODPUT, *rates, *LATENCIES, *latencies, *percentile_columns()[:2])
+    return (*SERVICE[2:], KEPT, GOODPUT, *rates, *LATENCIES, *latencies, *percentile_columns()[:2])

@@ -20,7 +20,7 @@ from rollout_bench.reporting.views import Views
 WIDTH = 120
 """Columns of the terminal."""
 
-_NAME_WIDTH, _NARROW_NAME_WIDTH, _FLAGS_WIDTH = 28, 16, 17
+_NAME_WIDTH, _NARROW_NAME_WIDTH, _FLAGS_WIDTH = 28, 13, 17
 _SPEEDUP_WIDTH, _ONE_OF_SPEEDUPS_WIDTH = 34, 18
 """Longer words are folded, so that a long model name does not push the numbers out of sight."""
 

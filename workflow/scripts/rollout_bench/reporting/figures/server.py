@@ -52,6 +52,7 @@ def server_figure(rows: Sequence[Row], samples: Samples, where: str, alarm: str)
     for axes in grid[-1]:
         axes.set_xlabel("s")
         axes.set_xlim(left=0)
+        axes.xaxis.set_major_formatter(thousands())
     legend(figure, styles)
     return figure
 
