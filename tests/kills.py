@@ -54,11 +54,11 @@ def roles(root: psutil.Process) -> dict[str, psutil.Process]:
             line = " ".join(process.cmdline())
         except psutil.Error:
             continue
-        if "run_offline.py" in line:
+        if "run_launch.py" in line:
             found["measuring command"] = process
         elif "guardian" in line:
             found["guardian"] = process
-        elif "offline_worker" in line:
+        elif "engines.worker" in line:
             found["engine"] = process
         elif (
             ("spawn_main" in line or line.startswith("VLLM::"))

@@ -18,7 +18,7 @@ from rollout_bench.plan.spec import Spec
 from rollout_bench.records.record import Failure, Flag, Record
 from rollout_bench.records.store import failure_path, read_failure, read_record
 
-COMMAND = Path(__file__).resolve().parents[1] / "workflow" / "scripts" / "run_offline.py"
+COMMAND = Path(__file__).resolve().parents[1] / "workflow" / "scripts" / "run_launch.py"
 
 TINY_MODEL = {
     "architectures": ["Qwen3ForCausalLM"],
@@ -77,6 +77,31 @@ def tiny_spec(**changes: dict[str, Any]) -> Spec:
     return Spec.model_validate_json(json.dumps(settings))
 
 
+ONLINE = {
+    "points": [{"concurrency": None, "request_rate": "inf"}],
+    "saturation": None,
+    "burstiness": 1.0,
+    "cool_down_s": 0.1,
+    "stream": True,
+    "token_ids": True,
+    "harness": "vllm",
+    "harness_version": "0.32.0",
+}
+
+
+def online_spec(
+    load: dict[str, Any] | None = None, endpoint: dict[str, Any] | None = None, **changes: dict[str, Any]
+) -> Spec:
+    """As `tiny_spec`, behind a server of ours, or at `endpoint`; `load` is laid over all requests at once."""
+    spec = tiny_spec(**{**changes, "engine": {"multiprocess": True, **changes.get("engine", {})}})
+    settings = spec.model_dump(mode="json")
+    if endpoint is not None:
+        unknown = {"name": "unknown", "version": "unknown", "environment": {}, "args": {}}
+        settings |= {"platform": "unknown", "engine": {**settings["engine"], **unknown}}
+        settings["endpoint"] = {"model": "stub", "vocabulary": 2048, **endpoint}
+    return Spec.model_validate_json(json.dumps({**settings, "mode": "online", "load": {**ONLINE, **(load or {})}}))
+
+
 @dataclass
 class Launching:
     """One call of the measuring command in a folder of its own.
@@ -95,7 +120,7 @@ class Launching:
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.out = self.folder / "results" / "offline" / self.spec.experiment() / "launch-0.json"
+        self.out = self.folder / "results" / self.spec.mode / self.spec.experiment() / "launch-0.json"
         self.log = self.folder / "launch-0.log"
         if self.model is None:
             self.model = self.folder / "tiny"
@@ -166,7 +191,10 @@ class Launching:
         return self.log.read_text() if self.log.exists() else ""
 
 
-PROGRESS = r"launch \d+: (importing|initializing|warmup|measuring|warm-up|iteration \d)[^:]*$"
+PROGRESS = (
+    r"launch \d+: (importing|initializing|warmup|measuring|stopping|warm-up|iteration \d"
+    r"|[^:]*(at once|req/s|traced): (warm-up|iteration))[^:]*$"
+)
 
 
 def _lives(process: psutil.Process) -> bool:
@@ -184,6 +212,8 @@ MACHINE_S = {
     "not_steady",
     "warmup_too_short",
     "warmup_extended",
+    "generator_bound",
+    "server_client_gap",
 }
 """Codes of the flags that a machine with other work to do raises on any launch."""
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from copies import TEMPORARY, Copy
 from kept import RESULTS, SETTINGS, Place, alone, keep, kept
-from run_offline import engine_environment
+from run_launch import engine_environment
 
 from rollout_bench.analysis.paired import RatioInterval, ratio_interval
 from rollout_bench.plan.planfile import read_plan
@@ -111,7 +111,7 @@ def take_turns(copy: Copy, spec_file: Path, spec: Spec, model: Path, index: int)
     out.unlink(missing_ok=True)
 
     def ours() -> tuple[float, float, int]:
-        script = copy.path / "workflow" / "scripts" / "run_offline.py"
+        script = copy.path / "workflow" / "scripts" / "run_launch.py"
         words = ["--spec", spec_file, "--model", model, "--launch", launch, "--out", out]
         _call([script, *words, "--log", copy.path / "logs" / f"fidelity-{launch}.log"], copy, copy.environment)
         first, second = read_record(out).iterations[:2]  # the very passes that are repeated, whatever they count as

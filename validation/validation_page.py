@@ -91,7 +91,7 @@ def page(results: Path = RESULTS) -> str:
                 "Does vLLM's own benchmark see the same throughput?",
                 ["python validation/fidelity.py"],
                 "`vllm.benchmarks.throughput.run_vllm`, which is what `vllm bench throughput` times, against"
-                " `run_offline.py`, in turn, each in a process of its own: the same weights, token ids, lengths,"
+                " `run_launch.py`, in turn, each in a process of its own: the same weights, token ids, lengths,"
                 " sampling, engine arguments and environment.",
                 body("fidelity", Fidelity, fidelity),
             ),

@@ -104,7 +104,7 @@ def test_an_iteration_that_was_held_up_makes_the_launch_unsteady(tmp_path: Path)
     spec = tiny_spec(workload={"output_tokens": 100}, measuring={"warmup_iterations": 1, "iterations": 6})
     launch = Launching(tmp_path, spec)
     launch.wait_for("iteration 4/6")  # past the half that could still be warm-up
-    engine = launch.child("offline_worker")
+    engine = launch.child("engines.worker")
     time.sleep(0.05)
     engine.suspend()
     time.sleep(3.0)

@@ -54,7 +54,7 @@ def test_kill_9_of_guardian_then_engine_core_fails_the_launch_and_leaves_nothing
 def test_a_hang_past_the_limit_is_a_timeout_that_names_its_phase(tmp_path: Path) -> None:
     launch = Launching(tmp_path, tiny_spec(), ["--timeout-s", "3"])
     launch.wait_for("importing")
-    launch.child("offline_worker").suspend()
+    launch.child("engines.worker").suspend()
     assert launch.finish() == 1
     assert launch.survivors() == []
     failure = launch.failure()
@@ -66,7 +66,7 @@ def test_a_hang_past_the_limit_is_a_timeout_that_names_its_phase(tmp_path: Path)
 def test_an_engine_process_that_is_killed_is_a_crash(tmp_path: Path) -> None:
     launch = Launching(tmp_path, tiny_spec())
     launch.wait_for("importing")
-    launch.child("offline_worker").kill()
+    launch.child("engines.worker").kill()
     assert launch.finish() == 1
     assert launch.survivors() == []
     failure = launch.failure()
@@ -207,7 +207,7 @@ def test_waiting_costs_no_processor_time(tmp_path: Path) -> None:
     launch = Launching(tmp_path, tiny_spec())
     launch.wait_for("importing")
     processes = [psutil.Process(launch.process.pid), launch.child("guardian")]
-    engine = launch.child("offline_worker")
+    engine = launch.child("engines.worker")
     engine.suspend()
     time.sleep(0.5)
     before = [process.cpu_times()[:2] for process in processes]

@@ -42,7 +42,7 @@ def hobbled(process: psutil.Process) -> Iterator[None]:
 def test_slow_first_iterations_join_the_warm_up_and_as_many_more_are_measured(tmp_path: Path) -> None:
     launch = Launching(tmp_path, tiny_spec(measuring={"warmup_iterations": 1, "iterations": 4}))
     launch.wait_for("measuring")
-    with hobbled(launch.child("offline_worker")):
+    with hobbled(launch.child("engines.worker")):
         launch.wait_for("iteration 1/4")
     assert launch.finish() == 0, launch.said + launch.log_text()[-3000:]
     record = launch.record()

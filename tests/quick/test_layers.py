@@ -50,7 +50,7 @@ def needs(start: Path) -> set[str]:
     return packages
 
 
-@pytest.mark.parametrize("command", ["run_offline.py", "build_checkpoint.py", "check.py"])
+@pytest.mark.parametrize("command", ["run_launch.py", "build_checkpoint.py", "check.py"])
 def test_a_command_of_the_engine_side_needs_nothing_that_vllm_does_not_install(command: str):
     assert needs(SCRIPTS / command) & (ANALYSIS | {"filelock"}) == set()
 

@@ -14,7 +14,7 @@ from synthetic_records import make_record
 
 from rollout_bench.engines import read_ahead
 from rollout_bench.engines.events import PhaseBegins, Ready
-from rollout_bench.engines.offline import Measurement
+from rollout_bench.engines.measurement import Measurement
 from rollout_bench.engines.progress import Progress
 from rollout_bench.engines.read_ahead import CHUNK_BYTES, ReadAhead, next_weights, weight_files
 from rollout_bench.engines.surroundings import Surroundings

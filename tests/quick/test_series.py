@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from launching import tiny_spec
 
 from rollout_bench.engines.events import WarmupExtended
-from rollout_bench.engines.offline import steadiness_flags, warmup_flags
+from rollout_bench.engines.measurement import steadiness_flags, warmup_flags
 from rollout_bench.engines.progress import Progress
 from rollout_bench.engines.series import Series
 from rollout_bench.engines.steadiness import judge

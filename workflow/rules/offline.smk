@@ -18,10 +18,11 @@ rule offline:
         "../../environment.yml"
     threads: workflow.cores
     params:
-        command=[engine.python, SCRIPTS / "run_offline.py"],
+        command=[engine.python, SCRIPTS / "run_launch.py"],
         spec="results/offline/{experiment}/spec.json",
         model=lambda wildcards, output: matrix.launch_of(output.record).experiment.model_path,
         timeout_s=matrix.config.timeout_s,
+        limits=matrix.config.timeouts.model_dump_json(),
         progress=workbench.PLAN_FILE,
     shell:
         # Snakemake's thread variables would bind the engine to as many threads as this job has
@@ -33,5 +34,6 @@ rule offline:
         " --out {output.record:q}"
         " --log {log:q}"
         " --timeout-s {params.timeout_s}"
+        " --limits {params.limits:q}"
         " --progress {params.progress:q}"
         " --die-with-parent $PPID"

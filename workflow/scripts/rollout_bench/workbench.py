@@ -177,6 +177,8 @@ def model_arguments(plan: Schedule) -> list[str]:
     """Arguments of check.py: where the weights of each model and quant are to be found."""
     pairs: dict[str, str] = {}
     for e in plan.matrix.experiments:
+        if e.spec.endpoint is not None:
+            continue
         option = (
             "--synthetic"
             if e.checkpoint

@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from rollout_bench.engines.settings import end_of_text, resolved_settings, world_size
+
 NOT_A_WEIGHT = re.compile(r"scale|zero|offset|shape|g_idx|azp|bias|workspace|sort_ind")
 """Tensors of a linear layer that are no weights of it."""
 
@@ -51,6 +53,7 @@ class WeightCensus:
     """What vLLM mixes into its worker."""
 
     get_model: Any  # the worker's own
+    vllm_config: Any
 
     def rollout_bench_census(self) -> dict[str, Any]:
         """Bytes and facts of this rank.
@@ -62,6 +65,17 @@ class WeightCensus:
         model = self.get_model()
         found = count_weights(model)
         return {**found, **_device(), "pid": os.getpid(), "attention_backends": _attention_backends(model)}
+
+    def rollout_bench_settings(self) -> dict[str, Any]:
+        """What a server does not tell over HTTP: settings as resolved, world size, vocabulary, end of text."""
+        model_config = self.vllm_config.model_config
+        return {
+            "resolved": resolved_settings(self.vllm_config),
+            "world_size": world_size(self.vllm_config),
+            "tensor_parallel_size": int(self.vllm_config.parallel_config.tensor_parallel_size),
+            "vocabulary": int(model_config.get_vocab_size()),
+            "end_of_text": end_of_text(model_config),
+        }
 
 
 def count_weights(model: Any) -> dict[str, dict[str, int]]:

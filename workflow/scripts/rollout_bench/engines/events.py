@@ -10,9 +10,19 @@ from pydantic import Field, TypeAdapter
 
 from rollout_bench.plan.spec import Spec
 from rollout_bench.plan.strict import Strict
+from rollout_bench.records.online import ServerSample
 from rollout_bench.records.record import EngineFacts, Environment, Flag, Iteration, SequenceRow
 
-Phase = Literal["starting", "importing", "initializing", "warmup", "measuring", "writing"]
+Phase = Literal["starting", "importing", "initializing", "warmup", "measuring", "stopping", "writing"]
+
+
+class Limits(Strict):
+    """Limits for the parts of a launch, in seconds; None: only the limit for the whole launch holds."""
+
+    start_s: float | None = Field(None, description="Until the engine is ready.")
+    warmup_s: float | None = Field(None, description="Each warm-up pass.")
+    iteration_s: float | None = Field(None, description="Each pass that counts.")
+    stop_s: float | None = Field(None, description="Until a server has ended.")
 
 
 class Job(Strict):
@@ -49,6 +59,12 @@ class IterationBegins(Strict):
     event: Literal["begins"] = "begins"
 
 
+class IterationEnds(Strict):
+    """The pass is over; what it brought follows."""
+
+    event: Literal["ends"] = "ends"
+
+
 class IterationDone(Strict):
     """One pass of the workload is over."""
 
@@ -56,13 +72,14 @@ class IterationDone(Strict):
     iteration: Iteration
     sequences: list[SequenceRow]
     flags: list[Flag]
+    samples: list[ServerSample] = Field([], description="The server's metrics meanwhile.")
 
 
 class WarmupExtended(Strict):
-    """The first of the iterations that counted so far belong to the warm-up; as many more are to come."""
+    """The first of the iterations that counted so far, of one load, belong to the warm-up; as many more are to come."""
 
     event: Literal["warmup"] = "warmup"
-    more: int = Field(description="How many.")
+    iterations: list[int] = Field(description="Their indices.")
     sentence: str = Field(description="The evidence.")
 
 
@@ -70,7 +87,9 @@ class Failed(Strict):
     """The engine process gave up."""
 
     event: Literal["failed"] = "failed"
-    exception: str = Field(description="Type and text of the exception.")
+    exception: str = Field(description="Type and text of the exception, or the cause itself where it is known.")
+    category: str = Field("", description="Kind of failure, where the process knows it.")
+    fix: str = Field("", description="What to do about it, where the process knows it.")
 
 
 class Done(Strict):
@@ -79,7 +98,7 @@ class Done(Strict):
     event: Literal["done"] = "done"
 
 
-Event = PhaseBegins | Ready | IterationBegins | IterationDone | WarmupExtended | Failed | Done
+Event = PhaseBegins | Ready | IterationBegins | IterationEnds | IterationDone | WarmupExtended | Failed | Done
 _EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
 
 

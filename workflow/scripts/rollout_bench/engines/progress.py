@@ -40,6 +40,8 @@ class Progress:
     _began: float = field(default_factory=time.monotonic)
     _durations: list[float] = field(default_factory=list)
     _warmup: int = 0
+    _point: str = ""
+    _first: int = 0
 
     def __post_init__(self) -> None:
         self._warmup = self.spec.measuring.warmup_iterations
@@ -51,11 +53,15 @@ class Progress:
     def iteration(self, done: Iteration) -> None:
         """Says that an iteration is over."""
         self._durations.append(done.elapsed_s)
-        number = done.index + 1
+        point = "" if done.point is None else done.point.label
+        if point != self._point:
+            self._point, self._first, self._warmup = point, done.index, self.spec.measuring.warmup_iterations
+        number = done.index - self._first + 1
         what = f"warm-up {number}/{self._warmup}"
         if not done.warmup:
             what = f"iteration {number - self._warmup}/{self.spec.measuring.iterations}"
-        self._say(f"{what}, {rate(done.output_tokens / done.elapsed_s)} tok/s")
+        failed = f", {done.failed} of {done.requests} requests failed" if done.failed else ""
+        self._say(f"{f'{point}: ' if point else ''}{what}, {rate(done.output_tokens / done.elapsed_s)} tok/s{failed}")
 
     def warmup_extended(self, more: int) -> None:
         """Says that so many of the iterations that counted were warm-up after all."""
@@ -87,8 +93,8 @@ class Progress:
 
     def _own_left_s(self, expected_s: float | None) -> float | None:
         """Seconds that this launch has left; None while neither it nor the plan says."""
-        total = self._warmup + self.spec.measuring.iterations
-        if self._durations:
+        if self._durations and self.spec.load is None:
+            total = self._warmup + self.spec.measuring.iterations
             return (total - len(self._durations)) * self._durations[-1]
         if expected_s is None:
             return None

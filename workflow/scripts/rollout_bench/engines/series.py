@@ -17,14 +17,28 @@ class Series:
 
     Args:
         measuring: how many iterations are planned.
+        first: index of the first, where a launch has several series.
     """
 
-    def __init__(self, measuring: MeasuringSpec) -> None:
+    def __init__(self, measuring: MeasuringSpec, first: int = 0) -> None:
         self._measuring = measuring
         self._left = measuring.iterations
         self._counted_s: list[float] = []
-        self.index = 0
+        self._first = first
+        self.index = first
         """Index of the next iteration."""
+        self.dropped: list[int] = []
+        """Indices of those that went to the warm-up last."""
+
+    @property
+    def warming_up(self) -> bool:
+        """Whether the next iteration is one of the planned warm-up."""
+        return self.index < self._first + self._measuring.warmup_iterations
+
+    @property
+    def phase_begins(self) -> bool:
+        """Whether the next iteration is the first of the planned warm-up, or of those that may count."""
+        return self.index in (self._first, self._first + self._measuring.warmup_iterations)
 
     @property
     def complete(self) -> bool:
@@ -38,8 +52,9 @@ class Series:
             Why the first `more` of those that count so far go to the warm-up; None if none do, or if there is not time
             enough to make up for them: a launch that is measured must not be lost for being lengthened.
         """
+        warming_up = self.warming_up
         self.index += 1
-        if self.index <= self._measuring.warmup_iterations:
+        if warming_up:
             return None
         self._counted_s.append(elapsed_s)
         doubt = judge(self._counted_s) if self.complete else None
@@ -47,6 +62,8 @@ class Series:
             return None
         if RESERVE * doubt.more * max(self._counted_s) > left_s:
             return None
+        counted = self.index - len(self._counted_s)
+        self.dropped = list(range(counted, counted + doubt.more))
         del self._counted_s[: doubt.more]
         self._left -= doubt.more
         return doubt

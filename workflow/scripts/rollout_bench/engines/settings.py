@@ -65,6 +65,12 @@ def world_size(vllm_config: Any) -> int:
     return int(parallel.world_size) * int(getattr(parallel, "data_parallel_size", 1) or 1)
 
 
+def end_of_text(model_config: Any) -> list[int]:
+    """Token ids that end a text, from the model's own config: without a tokenizer vLLM does not know them."""
+    said = getattr(model_config.hf_text_config, "eos_token_id", None)
+    return [int(i) for i in said] if isinstance(said, list | tuple) else [] if said is None else [int(said)]
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Enum):
         return value.name

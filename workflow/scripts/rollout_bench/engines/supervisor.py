@@ -16,16 +16,29 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 from rollout_bench.engines import device_memory
-from rollout_bench.engines.events import Done, Event, Failed, IterationBegins, Job, PhaseBegins, Ready, parse
+from rollout_bench.engines.deadlines import STARTS, Step, step_of
+from rollout_bench.engines.events import (
+    Done,
+    Event,
+    Failed,
+    IterationBegins,
+    IterationDone,
+    Job,
+    Limits,
+    PhaseBegins,
+    Ready,
+    parse,
+)
 from rollout_bench.engines.failures import CRASH_FIX, Cause, diagnose, died
 from rollout_bench.engines.guardian import Guardian
 from rollout_bench.engines.processes import Group, Watch, group_of, members
+from rollout_bench.engines.signals import Interrupted
 
 PATIENCE_S = 20.0
 """How long the engine process may take to notice that another process of the engine ended."""
@@ -54,40 +67,6 @@ class _EngineEnded(Exception):  # noqa: N818 (an outcome)
     """The engine process ended without a word."""
 
 
-class Interrupted(Exception):  # noqa: N818 (an outcome)
-    """A signal asked this process to end.
-
-    Args:
-        number: the signal.
-    """
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        super().__init__(signal.Signals(number).name)
-
-
-@contextlib.contextmanager
-def signals_as_descriptor() -> Iterator[int]:
-    """While it holds, SIGINT, SIGTERM and SIGHUP are bytes to read from the descriptor and do nothing else.
-
-    A SIGHUP that is ignored (nohup) stays ignored.
-    """
-    reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
-    before = {number: signal.signal(number, lambda *_: None) for number in numbers}
-    woken = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    try:
-        yield reading
-    finally:
-        signal.set_wakeup_fd(woken)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        os.close(reading)
-        os.close(writing)
-
-
 @dataclass
 class Launch:
     """One run of the engine process.
@@ -98,6 +77,7 @@ class Launch:
         log: takes the engine's output.
         environment: its environment.
         timeout_s: limit for the whole launch in seconds.
+        limits: limits for its parts.
         signals: descriptor from `signals_as_descriptor`.
     """
 
@@ -106,8 +86,10 @@ class Launch:
     log: Path
     environment: dict[str, str]
     timeout_s: float
+    limits: Limits
     signals: int
     _phase: str = "starting"
+    _step: Step | None = None
     _began: float = field(default_factory=time.monotonic)
     _children: list[Watch] = field(default_factory=list)
     _child_ended: tuple[str, float] | None = None
@@ -130,6 +112,7 @@ class Launch:
             Interrupted: a signal came.
         """
         self._oom_kills_before = _oom_kills()
+        self._step = step_of(self._phase, self.limits, self._began)
         folder = Path(tempfile.mkdtemp(prefix="rollout-bench-"))
         self.environment = {**self.environment, "TMPDIR": str(folder)}  # for the engine's sockets and rendezvous files
         with self.log.open("wb") as log:
@@ -219,6 +202,8 @@ class Launch:
         deadline = self._began + self.timeout_s
         if self._child_ended is not None:
             deadline = min(deadline, self._child_ended[1] + PATIENCE_S)
+        if self._step is not None:
+            deadline = min(deadline, self._step.deadline)
         left_s = deadline - time.monotonic()
         if left_s > 0:
             nap_s = left_s if len(held) == len(watches) else min(left_s, POLL_S)
@@ -228,6 +213,8 @@ class Launch:
         with contextlib.suppress(ProcessLookupError):
             os.kill(engine.pid, signal.SIGUSR1)  # has it write to the log where it hangs
             time.sleep(0.5)
+        if self._step is not None and time.monotonic() >= self._step.deadline:
+            raise LaunchFailed(self._phase, self._step.overrun)
         cause = f"the launch hung in phase {self._phase}: not done after {self.timeout_s:g} s"
         fix = "read the end of the log for where it hung; raise timeout_s if the machine is slow or the model large"
         raise LaunchFailed(self._phase, Cause("timeout", cause, fix))
@@ -235,10 +222,20 @@ class Launch:
     def _take(self, event: Event) -> None:
         if isinstance(event, PhaseBegins):
             self._phase = event.phase
+            if event.phase in STARTS:
+                self._step = step_of(event.phase, self.limits, self._began)
+            else:
+                self._step = step_of(event.phase, self.limits, time.monotonic()) if event.phase == "stopping" else None
+        elif isinstance(event, IterationBegins):
+            self._step = step_of(self._phase, self.limits, time.monotonic())
+        elif isinstance(event, IterationDone):
+            self._step = None
         elif isinstance(event, Ready):
             self._children = [Watch(pid, name) for pid, name in event.processes.items()]
         elif isinstance(event, Failed):
             self._check_children()
+            if event.category:
+                raise LaunchFailed(self._phase, Cause(event.category, event.exception, event.fix))
             cause = diagnose(event.exception, self._log_tail())
             if self._child_ended is not None and cause.category == "crash":
                 cause = self._child_crash(self._child_ended[0])
@@ -246,6 +243,8 @@ class Launch:
 
     def _check_children(self) -> None:
         """Notes the first other process of the engine that ended, so that a hang after it stays short."""
+        if self._phase == "stopping":
+            return
         for watch in [watch for watch in self._children if watch.ended()]:
             self._children.remove(watch)
             watch.close()

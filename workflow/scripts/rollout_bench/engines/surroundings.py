@@ -30,6 +30,7 @@ class Surroundings:
         self._devices: Devices | Npus | None = None
         self._host_before: Reading | None = None
         self._devices_before: list[DeviceReading] = []
+        self._after: tuple[Reading | None, list[DeviceReading]] | None = None
 
     def ready(self, devices: int) -> None:
         """Takes note that the engine is loaded and uses so many devices."""
@@ -43,11 +44,17 @@ class Surroundings:
         self._devices_before = self._devices.read() if self._devices is not None else []
         self._host_before = read_host(*self._processes())
 
+    def ends(self) -> None:
+        """Reads all again, as soon as the pass is over."""
+        self._after = (read_host(*self._processes()), self._devices.read() if self._devices is not None else [])
+
     def after(self, iteration: Iteration) -> Iteration:
-        """Reads all again; `iteration` with what happened meanwhile."""
+        """`iteration` with what happened meanwhile."""
+        if self._after is None:
+            self.ends()
+        assert self._after is not None, "was read just now, if not before"
+        (host, devices), self._after = self._after, None
         group, helpers = self._processes()
-        host = read_host(group, helpers)
-        devices = self._devices.read() if self._devices is not None else []
         ours = helpers | set(members(group) if devices and group is not None else ())
         pairs = list(zip(self._devices_before, devices, strict=False))
         return iteration.model_copy(

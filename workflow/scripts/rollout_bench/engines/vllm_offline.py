@@ -9,9 +9,10 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from rollout_bench.engines.settings import kv_cache_tokens, resolved_settings, world_size
+from rollout_bench.engines.facts import engine_facts
+from rollout_bench.engines.settings import end_of_text, kv_cache_tokens, resolved_settings, world_size
 from rollout_bench.plan.spec import Spec, WorkloadSpec
-from rollout_bench.records.record import EngineFacts, Iteration, SequenceRow, WeightBytes
+from rollout_bench.records.record import EngineFacts, Iteration, SequenceRow
 from rollout_bench.workloads.prompts import prompts
 
 CENSUS = "rollout_bench.engines.census.WeightCensus"
@@ -38,21 +39,9 @@ class Engine:
     def facts(self) -> tuple[EngineFacts, dict[str, Any], dict[int, str]]:
         """What was loaded, the device as a worker sees it, and the engine's other processes."""
         ranks: list[dict[str, Any]] = self._llm.collective_rpc("rollout_bench_census")
-        linear: Counter[str] = Counter()
-        other: Counter[str] = Counter()
-        methods: Counter[str] = Counter()
-        for rank in ranks:
-            linear.update(rank["linear"])
-            other.update(rank["other"])
-        for rank in ranks[:: int(self._config.parallel_config.tensor_parallel_size)]:
-            methods.update(rank["linear_methods"])  # tensor parallel ranks hold parts of the same layers
-        settings = resolved_settings(self._config)
-        settings["attention_backends"] = sorted({name for rank in ranks for name in rank["attention_backends"]})
-        facts = EngineFacts(
-            resolved=settings,
-            kv_cache_tokens=kv_cache_tokens(self._config),
-            weights_bytes_by_dtype=WeightBytes(linear=dict(linear), other=dict(other)),
-            linear_methods=dict(methods),
+        tensor_parallel_size = int(self._config.parallel_config.tensor_parallel_size)
+        facts = engine_facts(
+            ranks, resolved_settings(self._config), tensor_parallel_size, kv_cache_tokens(self._config)
         )
         processes = {child.pid: child.name for child in multiprocessing.active_children() if child.pid is not None}
         processes.update({rank["pid"]: "worker" for rank in ranks})
@@ -89,7 +78,7 @@ class Engine:
             top_k=workload.top_k,
             max_tokens=workload.output_tokens,
             ignore_eos=workload.ignore_eos,
-            stop_token_ids=None if workload.ignore_eos else self._end_of_text(),
+            stop_token_ids=None if workload.ignore_eos else end_of_text(self._config.model_config),
             detokenize=False,
             logprobs=workload.logprobs,
         )
@@ -123,11 +112,6 @@ class Engine:
                 return
             time.sleep(0.05)
         raise RuntimeError("the prefix cache cannot be reset: blocks are still in use after all requests ended")
-
-    def _end_of_text(self) -> list[int]:
-        # Without a tokenizer vLLM does not know the end of text; the model's config does.
-        said = getattr(self._config.model_config.hf_text_config, "eos_token_id", None)
-        return [int(i) for i in said] if isinstance(said, list | tuple) else [] if said is None else [int(said)]
 
     def _counters(self) -> Counter[str]:
         totals: Counter[str] = Counter()

@@ -17,7 +17,7 @@ from rollout_bench.plan.loads import longest
 from rollout_bench.plan.quants import known_quants
 from rollout_bench.plan.spec import ModelSpec, Platform
 
-MODES = ("offline",)
+MODES = ("offline", "online")
 
 OWN_ARGS = frozenset({"model", "worker_extension_cls", "disable_log_stats"})
 """Engine arguments that the measuring command sets itself."""
@@ -27,6 +27,8 @@ OWN_VARIABLES = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "set engine.multiprocess instead",
     "VLLM_TARGET_DEVICE": "set platform instead",
     "PYTHONPATH": "install what the engine needs into its Python, or set engine.python",
+    "VLLM_API_KEY": "leave it out: each server gets a key of its own",
+    "VLLM_SERVER_DEV_MODE": "leave it out: the server is asked for its weights through it, and needs a key for that",
     "TMPDIR": "leave it out: the engine gets a temporary folder of its own, below the TMPDIR of the workflow",
 }
 """Environment variables that the measuring command sets itself, and what to do instead."""

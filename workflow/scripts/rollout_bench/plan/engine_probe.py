@@ -6,7 +6,7 @@ import ast
 import json
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ class Engine:
         plugins: platform plugins -> their versions.
         arguments: names of the fields of vLLM's EngineArgs.
         python: the interpreter.
+        harnesses: load generators besides vLLM's own that it has -> their versions.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Engine:
     plugins: dict[str, str]
     arguments: frozenset[str]
     python: str
+    harnesses: dict[str, str] = field(default_factory=dict)
 
     def platform(self) -> Platform:
         """The platform that this engine was built for."""
@@ -64,6 +66,7 @@ def probe_engine(python: str | None) -> Engine:
         if source and source.is_file()
         else frozenset(),
         python,
+        found["harnesses"],
     )
 
 

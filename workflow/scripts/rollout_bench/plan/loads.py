@@ -163,3 +163,4 @@ class EndpointSpec(Strict):
     api_key_env: Variable | None = Field(None, description="Environment variable that holds the key.")
     verify_tls: bool = Field(True, description="Whether its certificate is checked.")
     headers: dict[str, str] = Field({}, description="Further headers; ${NAME} stands for an environment variable.")
+    vocabulary: int = Field(description="Token ids of prompts are drawn below this number.")

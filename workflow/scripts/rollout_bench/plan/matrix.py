@@ -20,11 +20,19 @@ from rollout_bench.plan.checks import (
     check_names,
     check_variables,
 )
-from rollout_bench.plan.config import Config, ModelSettings
+from rollout_bench.plan.config import Config, ModelSettings, WorkloadSettings
 from rollout_bench.plan.engine_probe import Engine
 from rollout_bench.plan.loads import longest
+from rollout_bench.plan.online import (
+    check_online,
+    check_unknown_endpoint_quants,
+    endpoint_cells,
+    endpoint_parts,
+    load_spec,
+)
 from rollout_bench.plan.planfile import Skipped
-from rollout_bench.plan.quants import Quant, resolve_quant
+from rollout_bench.plan.quants import Quant, known_quants, resolve_quant
+from rollout_bench.plan.serving import Endpoint
 from rollout_bench.plan.spec import (
     MEASUREMENT_VERSION,
     EngineSpec,
@@ -96,6 +104,8 @@ def expand(config: Config, engine: Engine) -> Matrix:
     check_variables(config)
     check_model_base(Path(config.model_base))
     check_engine_args(config, engine)
+    check_online(config, engine)
+    check_unknown_endpoint_quants(config, known_quants(config.quant_settings))
     experiments: list[Experiment] = []
     skipped: list[Skipped] = []
     for mode, model, workload, quant in _cells(config):
@@ -107,9 +117,15 @@ def expand(config: Config, engine: Engine) -> Matrix:
             skipped.append(
                 Skipped(mode=mode, model=model, quant=quant, workload=workload, reason=reason, remedy=remedy)
             )
+    experiments += [_on_endpoint(config, engine, *cell) for cell in endpoint_cells(config)]
     if any(experiment.checkpoint for experiment in experiments):
         check_model_base_can_be_written(Path(config.model_base))
     if not experiments:
+        if not skipped:
+            raise UserError(
+                "config: models: is an empty list: name at least one",
+                "see docs/reference/config.md: endpoints alone need none, in modes: [online]",
+            )
         first = skipped[0]
         raise UserError(
             "config: nothing to measure: each combination is left out,"
@@ -164,16 +180,17 @@ def _experiment(
             linear_dtypes=scheme.linear_dtypes,
             linear_method=scheme.linear_method,
         ),
-        workload=WorkloadSpec(name=workload, **load.model_dump(exclude={"engine_args", "online", "dataset"})),
+        workload=_workload_spec(workload, load),
         engine=EngineSpec(
             name=engine.name,
             version=engine.version,
             plugins=engine.plugins if platform == "ascend" else {},
-            multiprocess=_or(config.engine.multiprocess, platform != "cpu"),
+            multiprocess=_or(config.engine.multiprocess, platform != "cpu" or mode == "online"),
             environment=config.engine.environment,
             args=args,
         ),
         measuring=MeasuringSpec(warmup_iterations=config.warmup_iterations, iterations=config.iterations),
+        load=load_spec(config, workload, engine) if mode == "online" else None,
     )
     checkpoint = _checkpoint(config, spec)
     path = _explicit(checkpoint.folder) if checkpoint else _located(config, source.weights or "")
@@ -183,6 +200,27 @@ def _experiment(
             "name the folder that holds config.json",
         )
     return Experiment(spec, spec.experiment(), path, checkpoint)
+
+
+def _on_endpoint(config: Config, engine: Engine, name: str, endpoint: Endpoint, workload: str) -> Experiment:
+    model, quant, served_by, spec_of_endpoint = endpoint_parts(name, endpoint)
+    spec = Spec(
+        measurement_version=MEASUREMENT_VERSION,
+        platform="unknown",
+        mode="online",
+        model=model,
+        quant=quant,
+        workload=_workload_spec(workload, config.workload_settings[workload]),
+        engine=served_by,
+        measuring=MeasuringSpec(warmup_iterations=config.warmup_iterations, iterations=config.iterations),
+        load=load_spec(config, workload, engine),
+        endpoint=spec_of_endpoint,
+    )
+    return Experiment(spec, spec.experiment(), endpoint.url, None)
+
+
+def _workload_spec(name: str, load: WorkloadSettings) -> WorkloadSpec:
+    return WorkloadSpec(name=name, **load.model_dump(exclude={"engine_args", "online", "dataset"}))
 
 
 def _weights(model: str, settings: ModelSettings, quant: str, scheme: Quant) -> ModelSpec | tuple[str, str] | None:

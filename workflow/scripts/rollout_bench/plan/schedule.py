@@ -19,7 +19,7 @@ from rollout_bench.records.store import read_record, record_path
 
 RESULTS = Path("results")
 
-FIRST_GUESS_S = {"cpu": 45.0, "cuda": 150.0, "ascend": 180.0}
+FIRST_GUESS_S = {"cpu": 45.0, "cuda": 150.0, "ascend": 180.0, "unknown": 60.0}
 """Seconds a launch is expected to take where none was measured yet (facts of the first runs on each platform)."""
 
 
@@ -144,6 +144,8 @@ class Schedule:
 
 def _weights_folder(experiment: Experiment) -> str | None:
     """The folder that a launch reads its weights from; None where it reads none, or has them from a hub."""
+    if experiment.spec.endpoint is not None:
+        return None
     dummy = experiment.spec.engine.args.get("load_format") in NO_WEIGHTS_NEEDED
     return None if dummy or not is_local(experiment.model_path) else experiment.model_path
 

@@ -185,6 +185,9 @@ class Endpoint(Strict):
     headers: dict[str, VariableText] = Field(
         {}, description="Further headers. ${NAME} stands for an environment variable, which secrets have to be in."
     )
+    vocabulary: Annotated[Count, Field(ge=64)] = Field(
+        32_000, description="Token ids of prompts are drawn below this number, which its model must know."
+    )
     quant: Name = Field(
         "unknown",
         description="What to call its quantization in tables; nobody proves it. Name the baseline's to have speed-ups.",

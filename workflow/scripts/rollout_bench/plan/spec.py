@@ -19,7 +19,8 @@ from rollout_bench.plan.strict import Strict, absent
 MEASUREMENT_VERSION = 1
 """Raised by hand when what is measured changes meaning; old results then no longer answer new plans."""
 
-Platform = Literal["cpu", "cuda", "ascend"]
+Platform = Literal["cpu", "cuda", "ascend", "unknown"]
+"""unknown: where another's server runs."""
 
 
 class ModelSpec(Strict):

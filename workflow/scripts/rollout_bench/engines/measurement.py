@@ -1,4 +1,4 @@
-"""From the engine's events to the record of an offline launch."""
+"""From the engine's events to the record of a launch."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rollout_bench.engines.events import (
     Event,
     IterationBegins,
     IterationDone,
+    IterationEnds,
     PhaseBegins,
     Ready,
     WarmupExtended,
@@ -19,13 +20,15 @@ from rollout_bench.engines.events import (
 from rollout_bench.engines.fallbacks import fallback_flags
 from rollout_bench.engines.interference import device_flags, host_flags
 from rollout_bench.engines.log_reader import read_log
+from rollout_bench.engines.online_doubts import online_flags
 from rollout_bench.engines.progress import Progress
 from rollout_bench.engines.read_ahead import ReadAhead
 from rollout_bench.engines.steadiness import judge
 from rollout_bench.engines.surroundings import Surroundings
 from rollout_bench.plan.spec import Spec
+from rollout_bench.records.online import ServerSample
 from rollout_bench.records.record import SCHEMA_VERSION, EngineFacts, Flag, Iteration, Record, SequenceRow, Startup
-from rollout_bench.records.store import sequences_path
+from rollout_bench.records.store import sequences_path, server_path
 
 
 def clock() -> str:
@@ -59,6 +62,7 @@ class Measurement:
         self._ready: Ready | None = None
         self._iterations: list[Iteration] = []
         self._sequences: list[SequenceRow] = []
+        self._samples: list[ServerSample] = []
         self._flags: list[Flag] = []
         self._extensions: list[WarmupExtended] = []
 
@@ -77,9 +81,12 @@ class Measurement:
             self._surroundings.ready(event.environment.device_count)
         elif isinstance(event, IterationBegins):
             self._surroundings.before()
+        elif isinstance(event, IterationEnds):
+            self._surroundings.ends()
         elif isinstance(event, IterationDone):
             self._iterations.append(self._surroundings.after(event.iteration))
             self._sequences += event.sequences
+            self._samples += event.samples
             self._flags += event.flags
             self._progress.iteration(event.iteration)
         elif isinstance(event, WarmupExtended):
@@ -87,8 +94,8 @@ class Measurement:
         elif isinstance(event, Done):
             self._wall_s = time.monotonic() - self._began
 
-    def record(self, log: str, path: Path) -> tuple[Record, list[SequenceRow]]:
-        """The record that is to lie at `path` and its sequences, once the engine delivered all; `log` is its output."""
+    def record(self, log: str, path: Path) -> tuple[Record, list[SequenceRow], list[ServerSample]]:
+        """The record that is to lie at `path` with its side files, once all came; `log` is the engine's output."""
         assert self._ready is not None, "the engine delivered iterations before it was ready"
         reported = read_log(log)
         facts = self._ready.engine
@@ -115,16 +122,16 @@ class Measurement:
             iterations=self._iterations,
             validity=[*self._flags, *self._doubts(facts, log)],
             sequences_file=sequences_path(path).name,
+            server_file=server_path(path).name if self._spec.mode == "online" else None,
         )
-        return record, self._sequences
+        return record, self._sequences, self._samples
 
     def _extend_warmup(self, event: WarmupExtended) -> None:
         """The first iterations that counted so far no longer do."""
-        counted = [position for position, iteration in enumerate(self._iterations) if not iteration.warmup]
-        for position in counted[: event.more]:
+        for position in event.iterations:
             self._iterations[position] = self._iterations[position].model_copy(update={"warmup": True})
         self._extensions.append(event)
-        self._progress.warmup_extended(event.more)
+        self._progress.warmup_extended(len(event.iterations))
 
     def _doubts(self, facts: EngineFacts, log: str) -> list[Flag]:
         """Flags that only the whole launch can raise."""
@@ -132,19 +139,28 @@ class Measurement:
         counted = {iteration.index for iteration in measured}
         return [
             *batch_flags(self._spec, [row for row in self._sequences if row.iteration in counted], facts),
-            *host_flags(self._spec.platform, measured),
+            *([] if self._spec.endpoint is not None else host_flags(self._spec.platform, measured)),
             *device_flags(measured),
             *warmup_flags(self._extensions),
-            *steadiness_flags([iteration.elapsed_s for iteration in measured]),
+            *(flag for point in by_point(measured) for flag in steadiness_flags([it.elapsed_s for it in point])),
             *fallback_flags(log),
+            *(online_flags(measured, self._sequences) if self._spec.load is not None else []),
         ]
+
+
+def by_point(iterations: Sequence[Iteration]) -> list[list[Iteration]]:
+    """`iterations` that were run under the same load, one list for each; offline there is one."""
+    grouped: dict[str, list[Iteration]] = {}
+    for iteration in iterations:
+        grouped.setdefault("" if iteration.point is None else iteration.point.label, []).append(iteration)
+    return list(grouped.values())
 
 
 def warmup_flags(extensions: Sequence[WarmupExtended]) -> list[Flag]:
     """A flag where the warm-up took longer than planned: what was seen each time, and what was done."""
     if not extensions:
         return []
-    more = sum(event.more for event in extensions)
+    more = sum(len(event.iterations) for event in extensions)
     did = f"{more} more count as warm-up and as many were measured in addition."
     sentence = " ".join([*(event.sentence for event in extensions), did])
     return [Flag(code="warmup_extended", severity="warning", sentence=sentence)]

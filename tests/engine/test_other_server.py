@@ -1,0 +1,86 @@
+"""The server of another make runs on a checkpoint of ours, differs from vLLM as endpoints must allow for, and ends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from other_server import OtherServer, running_other_server
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from rollout_bench.checkpoints.build import build_checkpoint
+from rollout_bench.checkpoints.shapes import SyntheticModel
+from rollout_bench.engines.processes import group_of, members
+
+pytestmark = pytest.mark.engine
+
+PROMPT = " cfg cfh"
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    shape = SyntheticModel.model_validate({"preset": "qwen3-tiny"}).resolve()
+    build_checkpoint(shape, "bf16", folder)
+    if not (folder / "tokenizer.json").exists():
+        write_tokenizer(folder, shape.vocab_size)
+    return folder
+
+
+def write_tokenizer(folder: Path, vocab_size: int) -> None:
+    """Gives a checkpoint without a tokenizer one whose ids from 256 on are whole words."""
+    letters = {letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    words = {"Ġ" + "".join(chr(ord("a") + int(digit)) for digit in str(i)): i for i in range(256, vocab_size)}
+    tokenizer = Tokenizer(models.BPE(vocab=letters | words, merges=[], ignore_merges=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
+
+
+@pytest.fixture(scope="module")
+def server(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OtherServer]:
+    with running_other_server(model_folder, tmp_path_factory.mktemp("server")) as running:
+        group = group_of(running.pid)
+        yield running
+    assert members(group) == []
+
+
+def complete(server: OtherServer, **body: Any) -> httpx.Response:
+    question = {"model": server.model, "prompt": PROMPT, "max_tokens": 4, **body}
+    return httpx.post(f"{server.url}/v1/completions", json=question, timeout=60)
+
+
+def test_it_names_its_model_and_counts_tokens(server, model_folder):
+    (model,) = httpx.get(f"{server.url}/v1/models").json()["data"]
+    assert model["id"] == server.model
+    assert "max_model_len" not in model
+    prompt = len(Tokenizer.from_file(str(model_folder / "tokenizer.json")).encode(PROMPT).ids)
+    usage = {"prompt_tokens": prompt, "completion_tokens": 4, "total_tokens": prompt + 4}
+    assert complete(server).json()["usage"] == usage
+
+
+def test_its_stream_has_usage_in_the_last_choice_and_no_done(server):
+    *tokens, last = [
+        json.loads(line.removeprefix("data: ")) for line in complete(server, stream=True).text.split("\n\n") if line
+    ]
+    assert all("finish_reason" not in event["choices"][0] and "usage" not in event for event in tokens)
+    assert last["choices"] == [{"index": 0, "text": "", "finish_reason": "length"}]
+    assert last["usage"]["completion_tokens"] == 4
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "detail"),
+    [
+        ({"prompt": [300, 301]}, 400, "prompt must be a string."),
+        ({"ignore_eos": True}, 422, "Unexpected fields in the request: {'ignore_eos'}"),
+        ({"model": "other"}, 400, "Server is pinned to 'synthetic/tiny'; requested 'other'."),
+    ],
+)
+def test_it_refuses_what_vllm_takes(server, body, status, detail):
+    said = complete(server, **body)
+    assert (said.status_code, said.json()) == (status, {"detail": detail})

@@ -1,0 +1,20 @@
+"""In: as offline. Out: as offline, and the metrics of the server over time."""
+
+
+use rule offline as online with:
+    input:
+        lambda wildcards: ancient(workbench.needed_checkpoint(matrix, "online", wildcards)),
+    output:
+        record="results/online/{experiment}/launch-{launch}.json",
+        sequences="results/online/{experiment}/launch-{launch}.sequences.jsonl.gz",
+        server="results/online/{experiment}/launch-{launch}.server.jsonl.gz",
+    log:
+        "logs/online/{experiment}/launch-{launch}.log",
+    priority: lambda wildcards: workbench.priority(matrix, "online", wildcards)
+    params:
+        command=[engine.python, SCRIPTS / "run_launch.py"],
+        spec="results/online/{experiment}/spec.json",
+        model=lambda wildcards, output: matrix.launch_of(output.record).experiment.model_path,
+        timeout_s=matrix.config.timeout_s,
+        limits=matrix.config.timeouts.model_dump_json(),
+        progress=workbench.PLAN_FILE,

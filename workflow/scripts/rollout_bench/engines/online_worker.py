@@ -1,0 +1,138 @@
+"""Online mode in the engine process: a server of ours, or somebody's, under one load after the other."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from functools import partial
+
+from rollout_bench.engines.environment import read_environment
+from rollout_bench.engines.events import IterationDone, IterationEnds, Job, PhaseBegins, Ready, WarmupExtended
+from rollout_bench.engines.online_rows import iteration_of, rows_of, token_flags
+from rollout_bench.engines.proof import quant_flags
+from rollout_bench.engines.series import Series
+from rollout_bench.engines.telling import Tell, Wait
+from rollout_bench.plan.loads import LoadPoint
+from rollout_bench.records.record import SequenceRow
+from rollout_bench.serving import metrics
+from rollout_bench.serving.connection import check_answer
+from rollout_bench.serving.opened import Opened, open_endpoint, open_own
+from rollout_bench.serving.points import Points, delivered_per_s
+from rollout_bench.serving.sending import Sending
+from rollout_bench.serving.target import Pass, ServingFailed
+from rollout_bench.workloads.requests import requests
+
+
+def measure(job: Job, tell: Tell, wait: Wait) -> None:
+    """Does `job`: tells each event, and waits for the word before each iteration.
+
+    Raises:
+        ServingFailed: there is no server, it ended, or every request of a pass failed.
+    """
+    spec, load = job.spec, job.spec.load
+    assert load is not None, "an online spec has a load"
+    began = time.perf_counter()
+    variables = dict(os.environ)
+    if spec.endpoint is not None:
+        open_endpoint(spec)  # so that one that is not there is told of at once
+    opening = open_own(spec, job.model) if spec.endpoint is None else partial(open_endpoint, spec)
+    tell(PhaseBegins(phase="importing"))
+    start = time.perf_counter()
+    sending = Sending(load)  # imports vLLM, while the server does too
+    import_s = time.perf_counter() - start
+    tell(PhaseBegins(phase="initializing"))
+    opened = opening()
+    init_s = time.perf_counter() - start - import_s
+    environment = read_environment(spec.engine, spec.platform, opened.device, opened.world_size, variables)
+    if spec.endpoint is not None:
+        environment = environment.model_copy(
+            update={
+                "torch_version": "unknown",
+                "packages": {},
+                "engine_version": opened.served.version or "unknown",
+                "variables": {},  # they are of this machine, and one of them may be the key
+            }
+        )
+    flags = opened.flags + ([] if spec.endpoint is not None else quant_flags(spec.quant, opened.facts))
+    tell(
+        Ready(
+            import_s=import_s,
+            init_s=init_s,
+            environment=environment,
+            engine=opened.facts,
+            flags=flags,
+            processes=opened.processes,
+        )
+    )
+    points = Points(load)
+    index = 0
+    for number, point in enumerate(points):
+        if number:
+            time.sleep(load.cool_down_s)
+        series = Series(spec.measuring, index)
+        delivered: list[float | None] = []
+        while not series.complete:
+            warmup = series.warming_up
+            if series.phase_begins:
+                tell(PhaseBegins(phase="warmup" if warmup else "measuring"))
+            done, ends_s = _iterate(job, opened, sending, point, series.index, warmup, tell, wait)
+            tell(done)
+            if not warmup:
+                delivered.append(delivered_per_s(ends_s))
+            slow = series.take(done.iteration.elapsed_s, job.timeout_s - (time.perf_counter() - began))
+            if slow is not None:
+                tell(WarmupExtended(iterations=series.dropped, sentence=slow.sentence))
+        index = series.index
+        points.measured(point, delivered)
+    tell(PhaseBegins(phase="stopping"))
+    opened.stop()
+
+
+def _iterate(
+    job: Job, opened: Opened, sending: Sending, point: LoadPoint, index: int, warmup: bool, tell: Tell, wait: Wait
+) -> tuple[IterationDone, list[float]]:
+    """One pass: what to tell of it, and when each request ended."""
+    spec = job.spec
+    asked = requests(spec.workload, opened.vocabulary, job.launch, index)
+    prompts = [
+        request.prompt_token_ids if opened.text is None else opened.text.of(request.prompt_token_ids)
+        for request in asked
+    ]
+    opened.reset()
+    connection = opened.connection
+    before = connection.metrics()
+    round_trip_s = connection.round_trip_s()
+    sampler = metrics.Sampler(connection.metrics) if before else None
+    send = sending.prepare(asked, prompts, point, opened.target, f"{spec.workload.seed}/{job.launch}/{index}")
+    wait()
+    if sampler is not None:
+        sampler.start()
+    done = send()
+    tell(IterationEnds())
+    if sampler is not None:
+        sampler.stop()
+    opened.check()
+    rows = rows_of(asked, done, index)
+    _check_some_succeeded(done, rows)
+    use = metrics.risen(before, connection.metrics(), round_trip_s) if before else None
+    iteration = iteration_of(index, warmup, point, done, rows, use)
+    flags = token_flags(spec, asked, iteration, rows)
+    samples = [] if sampler is None else sampler.samples(index, done.began_s)
+    told = IterationDone(iteration=iteration, sequences=rows, flags=flags, samples=samples)
+    return told, [outcome.ended_s for outcome in done.outcomes if outcome.ended_s is not None and not outcome.error]
+
+
+def _check_some_succeeded(done: Pass, rows: Sequence[SequenceRow]) -> None:
+    """Raises `ServingFailed` where every request failed, with what was said most often."""
+    if not all(row.failed for row in rows):
+        return
+    said = [row.error or "" for row in rows]
+    often = max(set(said), key=said.count)
+    status = next((row.status for row in rows if row.error == often), None)
+    if status in (401, 403, 404):
+        check_answer(status, often, "")
+    cause = f"all {len(rows)} requests failed, {said.count(often)} of them with: {often}"
+    raise ServingFailed(
+        "all_requests_failed", cause, "try one request by hand; lower the load if the server refuses it"
+    )

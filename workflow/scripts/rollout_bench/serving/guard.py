@@ -1,0 +1,32 @@
+"""Has a server of ours demand its key for every path.
+
+vLLM asks for the key below /v1 alone. The server is started with its development endpoints, through which the loaded
+weights are read, and those are nobody else's business on a machine with many users.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+KEY_VARIABLE = "VLLM_API_KEY"
+"""Where vLLM too looks for the key, so that it stands on no command line."""
+
+
+class KeyForAll:
+    """ASGI middleware, named to vLLM by `--middleware`."""
+
+    def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
+        self._app = app
+        self._wanted = f"Bearer {os.environ[KEY_VARIABLE]}".encode()
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+            if not hmac.compare_digest(given, self._wanted):
+                await send({"type": "http.response.start", "status": 401, "headers": []})
+                await send({"type": "http.response.body", "body": b"no key"})
+                return
+        await self._app(scope, receive, send)

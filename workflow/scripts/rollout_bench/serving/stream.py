@@ -1,0 +1,139 @@
+"""One request over HTTP: sent, and its answer taken apart as it comes.
+
+The answer is looked at with regular expressions alone while it comes: parsing every piece as JSON would cost more than
+receiving it, and be part of what is measured.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from typing import Any
+
+import aiohttp
+
+from rollout_bench.serving.target import Outcome
+
+TOKEN_IDS = re.compile(rb'"token_ids":\s*\[([^\]]*)\]')
+PROMPT_TOKEN_IDS = re.compile(rb'"prompt_token_ids":\s*\[([^\]]*)\]')
+TEXT = re.compile(rb'"(?:text|content)":\s*"[^"]')
+FINISH = re.compile(rb'"finish_reason":\s*"(\w+)"')
+
+
+async def send(
+    session: aiohttp.ClientSession, url: str, headers: dict[str, str], body: bytes, stream: bool, outcome: Outcome
+) -> None:
+    """Sends `body` and fills `outcome` with what comes back; no failure of the server or the network is raised."""
+    outcome.streamed = stream
+    outcome.sent_s = time.monotonic()
+    try:
+        async with session.post(url, data=body, headers=headers) as response:
+            outcome.status = response.status
+            if response.status != 200:
+                outcome.error = _told(response.status, response.reason, await response.text())
+            elif stream:
+                await _read_stream(response.content, outcome)
+            else:
+                _read_whole(await response.read(), outcome)
+    except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+        outcome.error = f"{type(error).__name__}: {error}".rstrip(": ")
+    outcome.ended_s = time.monotonic()
+
+
+async def _read_stream(content: aiohttp.StreamReader, outcome: Outcome) -> None:
+    waiting = b""
+    last = b"{}"
+    ended = False
+    async for data in content.iter_any():
+        now = time.monotonic()
+        *lines, waiting = (waiting + data).split(b"\n")
+        for line in lines:
+            if not line.startswith(b"data:"):
+                continue  # blank lines between events, comments that keep a connection alive
+            event = line[5:].strip()
+            if event == b"[DONE]":
+                ended = True
+            else:
+                last = event
+                ended = _take(event, now, outcome) or ended
+    _count_claimed(_parsed(last), outcome)
+    if outcome.error is None and not ended:
+        outcome.error = "the answer broke off before it was finished"
+    elif outcome.error is None and not outcome.pieces_s:
+        outcome.error = "the answer had no tokens in it"
+
+
+def _take(event: bytes, now: float, outcome: Outcome) -> bool:
+    """Takes one event of a stream; whether it is the last with tokens."""
+    ids = TOKEN_IDS.search(event)
+    if ids is not None:
+        tokens = _numbers(ids[1])
+        outcome.counted = True
+        if not outcome.pieces_s and (prompt := PROMPT_TOKEN_IDS.search(event)) is not None:
+            outcome.prompt_tokens = _numbers(prompt[1])
+    else:
+        tokens = 1 if TEXT.search(event) else 0
+    if tokens:
+        outcome.pieces_s.append(now)
+        outcome.piece_tokens.append(tokens)
+        outcome.output_tokens += tokens
+    elif event.startswith(b'{"error"') or (b'"error"' in event and b'"choices"' not in event):
+        outcome.error = _told(None, None, event.decode(errors="replace"))
+        return True
+    finish = FINISH.search(event)
+    if finish is not None:
+        outcome.finish_reason = finish[1].decode()
+    return finish is not None
+
+
+def _read_whole(content: bytes, outcome: Outcome) -> None:
+    now = time.monotonic()
+    answer = _parsed(content)
+    choices = answer.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else None
+    if choice is None:
+        outcome.error = _told(None, None, content.decode(errors="replace"))
+        return
+    ids = choice.get("token_ids")
+    outcome.finish_reason = choice.get("finish_reason")
+    if isinstance(ids, list):
+        outcome.counted, outcome.output_tokens = True, len(ids)
+        prompt = choice.get("prompt_token_ids")
+        outcome.prompt_tokens = len(prompt) if isinstance(prompt, list) else None
+    outcome.pieces_s.append(now)
+    _count_claimed(answer, outcome)
+    outcome.piece_tokens.append(outcome.output_tokens)
+
+
+def _count_claimed(answer: dict[str, Any], outcome: Outcome) -> None:
+    """Takes the server's own counts where the tokens themselves were not seen."""
+    usage = answer.get("usage") or {}
+    if outcome.prompt_tokens is None:
+        outcome.prompt_tokens = usage.get("prompt_tokens")
+    claimed = usage.get("completion_tokens")
+    if isinstance(claimed, int) and not outcome.counted:
+        outcome.output_tokens = claimed
+    elif isinstance(claimed, int) and claimed != outcome.output_tokens and outcome.error is None:
+        outcome.error = f"{outcome.output_tokens} tokens came and the server says {claimed}"
+
+
+def _numbers(inner: bytes) -> int:
+    return inner.count(b",") + 1 if inner.strip() else 0
+
+
+def _parsed(content: bytes) -> dict[str, Any]:
+    try:
+        answer = json.loads(content)
+    except ValueError:
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
+def _told(status: int | None, reason: str | None, content: str) -> str:
+    """What a server said of a failure, in one short line."""
+    answer = _parsed(content.encode())
+    error = answer.get("error", answer.get("detail", content))
+    message = error.get("message", error) if isinstance(error, dict) else error
+    head = " ".join(str(part) for part in (status, reason) if part)
+    return ": ".join(filter(None, [head, " ".join(str(message).split())[:300]]))

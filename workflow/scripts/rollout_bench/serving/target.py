@@ -1,0 +1,100 @@
+"""Where requests go, and what became of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from rollout_bench.records.online import ClientUse
+
+
+@dataclass(frozen=True)
+class Target:
+    """A server as requests see it.
+
+    Attributes:
+        url: base address, up to and with /v1.
+        model: the model's name there.
+        headers: what every request carries; the key is among them, so they are never printed.
+        verify_tls: whether its certificate is checked.
+        stream: whether answers come token by token.
+        body: fields of every request besides prompt and max_tokens.
+    """
+
+    url: str
+    model: str
+    headers: dict[str, str] = field(repr=False)
+    verify_tls: bool
+    stream: bool
+    body: dict[str, Any]
+
+    @property
+    def root(self) -> str:
+        """The address above /v1, where /health and /metrics are."""
+        return self.url.removesuffix("/v1")
+
+
+@dataclass
+class Outcome:
+    """What became of one request. Times are seconds of the monotonic clock.
+
+    Attributes:
+        due_s: when it was to be sent; None where it was to be sent as soon as possible.
+        sent_s: when it was sent; None where it never was.
+        pieces_s: when each piece of the answer came.
+        piece_tokens: tokens in each piece.
+        prompt_tokens: as the server counted them; None where it does not say.
+        output_tokens: tokens that came back.
+        counted: whether each token was seen; else the server said how many there were.
+        finish_reason: why it ended: length, stop.
+        status: HTTP status.
+        error: why it failed; None where it did not.
+        ended_s: when its answer ended or it failed.
+        streamed: whether the pieces came one by one.
+    """
+
+    due_s: float | None = None
+    sent_s: float | None = None
+    pieces_s: list[float] = field(default_factory=list)
+    piece_tokens: list[int] = field(default_factory=list)
+    prompt_tokens: int | None = None
+    output_tokens: int = 0
+    counted: bool = False
+    finish_reason: str | None = None
+    status: int | None = None
+    error: str | None = None
+    ended_s: float | None = None
+    streamed: bool = False
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass of a load.
+
+    Attributes:
+        began_s: when it began, on the monotonic clock.
+        elapsed_s: until the last answer had ended.
+        outcomes: one for each request, in their order.
+        client: what sending cost.
+    """
+
+    began_s: float
+    elapsed_s: float
+    outcomes: list[Outcome]
+    client: ClientUse
+
+
+class ServingFailed(Exception):  # noqa: N818 (an outcome)
+    """There is no server, or it can't be measured.
+
+    Args:
+        category: kind of failure.
+        cause: what happened, in one line; never with a key in it.
+        fix: what to do.
+    """
+
+    def __init__(self, category: str, cause: str, fix: str) -> None:
+        self.category = category
+        self.cause = cause
+        self.fix = fix
+        super().__init__(cause)

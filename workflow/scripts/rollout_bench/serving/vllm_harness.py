@@ -1,0 +1,192 @@
+"""Requests sent by `vllm bench serve`'s own Python entry point.
+
+vLLM paces the requests and limits how many are under way; the function that sends one is ours, since vLLM's keeps
+neither status, finish reason, nor how many tokens came in each piece.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import inspect
+import json
+import resource
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rollout_bench.records.online import ClientUse
+from rollout_bench.serving.stream import send
+from rollout_bench.serving.target import Outcome, Pass, Target
+from rollout_bench.workloads.requests import Request
+
+BACKEND = "rollout-bench"
+"""What vLLM calls our function."""
+
+LOOK_S = 0.01
+"""How often the event loop is asked whether it is late."""
+
+
+def bodies(requests: Sequence[Request], prompts: Sequence[list[int] | str], target: Target) -> list[bytes]:
+    """What is sent for each request, made before the pass so that making it costs nothing in it."""
+    asked = {**target.body, "model": target.model, "stream": target.stream}
+    if target.stream:
+        asked["stream_options"] = {"include_usage": True}
+    return [
+        json.dumps({**asked, "prompt": prompt, "max_tokens": request.output_tokens}).encode()
+        for request, prompt in zip(requests, prompts, strict=True)
+    ]
+
+
+def prepare(
+    requests: Sequence[Request],
+    prompts: Sequence[list[int] | str],
+    due_s: Sequence[float] | None,
+    concurrency: int | None,
+    target: Target,
+) -> Callable[[], Pass]:
+    """Makes what is needed to send all `requests`; what is returned sends them and waits for the answers.
+
+    Args:
+        requests: what is asked for.
+        prompts: the prompt of each, as token ids or text.
+        due_s: when each is to be sent, in seconds after the beginning, rising; None: all as soon as possible.
+        concurrency: how many may be under way at once; None: any number.
+        target: where they go.
+    """
+    from vllm.benchmarks import serve
+    from vllm.benchmarks.datasets import SampleRequest
+
+    outcomes = [Outcome() for _ in requests]
+    contents = bodies(requests, prompts, target)
+    headers = {"Content-Type": "application/json", **target.headers}
+    url = f"{target.url}/completions"
+
+    async def request(request_func_input: Any, session: Any, pbar: Any = None) -> Any:  # named as vLLM names them
+        number = int(request_func_input.request_id)
+        outcome = outcomes[number]
+        await send(session, url, {**headers, "X-Request-Id": str(number)}, contents[number], target.stream, outcome)
+        return _as_vllm_has_it(outcome, request_func_input.prompt_len)
+
+    serve.ASYNC_REQUEST_FUNCS[BACKEND] = request
+    samples = [
+        SampleRequest(
+            prompt="",
+            prompt_len=len(asked.prompt_token_ids),
+            expected_output_len=asked.output_tokens,
+            request_id=str(number),
+            **({"timestamp": due_s[number]} if due_s is not None else {}),
+        )
+        for number, asked in enumerate(requests)
+    ]
+    arguments: dict[str, Any] = {
+        "task_type": serve.TaskType.GENERATION,
+        "endpoint_type": BACKEND,
+        "api_url": url,
+        "base_url": target.root,
+        "model_id": target.model,
+        "model_name": target.model,
+        "tokenizer": None,
+        "input_requests": samples,
+        "logprobs": None,
+        "request_rate": float("inf"),
+        "burstiness": 1.0,
+        "disable_tqdm": True,
+        "num_warmups": 0,
+        "profile": False,
+        "selected_percentile_metrics": ["ttft"],
+        "selected_percentiles": [50.0],
+        "ignore_eos": False,
+        "goodput_config_dict": {},
+        "max_concurrency": concurrency,
+        "lora_modules": None,
+        "extra_headers": None,
+        "extra_body": None,
+        "ready_check_timeout_sec": 0,
+        "ssl_context": target.verify_tls if target.url.startswith("https") else None,
+        "self_timed": due_s is not None,
+    }
+    known = inspect.signature(serve.benchmark).parameters
+    if due_s is not None and "self_timed" not in known:
+        raise RuntimeError("this vLLM's bench serve can't send at given times: use request_rate: inf, or concurrency")
+
+    async def watched() -> list[float]:
+        late: list[float] = []
+        watcher = asyncio.create_task(_watch(late))
+        try:
+            await serve.benchmark(**{name: value for name, value in arguments.items() if name in known})
+        finally:
+            watcher.cancel()
+        return late
+
+    def run() -> Pass:
+        before, cpu_before = time.monotonic(), time.process_time()
+        late_s = _run(watched())
+        cpu_s, all_s = time.process_time() - cpu_before, time.monotonic() - before
+        return _pass_of(outcomes, due_s, before, _client_use(cpu_s / all_s, late_s))
+
+    _open_files()
+    gc.collect()
+    return run
+
+
+def _pass_of(outcomes: list[Outcome], due_s: Sequence[float] | None, before_s: float, client: ClientUse) -> Pass:
+    sent = [outcome.sent_s for outcome in outcomes if outcome.sent_s is not None]
+    ended = [outcome.ended_s for outcome in outcomes if outcome.ended_s is not None]
+    began_s = min(sent, default=before_s)
+    if due_s is not None:
+        # vLLM does not tell when its clock began; no request can have been sent before it was due
+        pairs = zip(outcomes, due_s, strict=True)
+        began_s = min((outcome.sent_s - due for outcome, due in pairs if outcome.sent_s is not None), default=before_s)
+        for outcome, due in zip(outcomes, due_s, strict=True):
+            outcome.due_s = began_s + due
+    return Pass(began_s, max(max(ended, default=began_s) - began_s, 1e-9), outcomes, client)
+
+
+def _run(coroutine: Any) -> Any:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(coroutine)
+    return uvloop.run(coroutine)
+
+
+async def _watch(late: list[float]) -> None:
+    """Notes by how much the event loop is late each time: so late may any answer be seen, too."""
+    with contextlib.suppress(asyncio.CancelledError):
+        while True:
+            slept = time.monotonic()
+            await asyncio.sleep(LOOK_S)
+            late.append(max(0.0, time.monotonic() - slept - LOOK_S))
+
+
+def _client_use(cpu_share: float, late_s: list[float]) -> ClientUse:
+    if not late_s:
+        return ClientUse(cpu_share=cpu_share)
+    ordered = sorted(late_s)
+    return ClientUse(
+        cpu_share=cpu_share,
+        loop_delay_median_s=ordered[len(ordered) // 2],
+        loop_delay_p99_s=ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))],
+        loop_delay_max_s=ordered[-1],
+    )
+
+
+def _as_vllm_has_it(outcome: Outcome, prompt_len: int) -> Any:
+    """What vLLM's report needs; we read none of it back."""
+    from vllm.benchmarks.lib.endpoint_request_func import RequestFuncOutput
+
+    output = RequestFuncOutput(success=outcome.error is None, prompt_len=prompt_len, error=outcome.error or "")
+    output.start_time = outcome.sent_s or 0.0
+    if outcome.pieces_s and outcome.sent_s is not None:
+        output.ttft = outcome.pieces_s[0] - outcome.sent_s
+        output.latency = outcome.pieces_s[-1] - outcome.sent_s
+        output.output_tokens = outcome.output_tokens
+    return output
+
+
+def _open_files() -> None:
+    """As many open files as allowed: each request is one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
