@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from rollout_bench.analysis.modes import ModePair
@@ -55,11 +56,7 @@ def online_views(
         tables.append(view("Where it saturates: ", title, SATURATION, list(map(_saturation, found))))
     if any("output_tokens" in line["distributions"] for line in lines):
         tables.append(view(f"{TITLES['output_tokens']}: ", title, latency_columns("output_tokens"), lines))
-    launched = [
-        line | {"workload": row.experiment.whole.workload}
-        for line, row in zip(lines, rows, strict=True)
-        if row.experiment.part is None or row.experiment.part.number == 0
-    ]
+    launched = _launched(lines, rows)
     return [
         *tables,
         view("Start-up and memory: ", title, PER_LAUNCH, launched),
@@ -69,6 +66,19 @@ def online_views(
 
 def _any(lines: Sequence[Line], field: str) -> bool:
     return any(line.get(field) is not None for line in lines)
+
+
+def _launched(lines: Sequence[Line], rows: Sequence[Row]) -> list[Line]:
+    """A line for each experiment, whatever its loads; with the key beside the quant where names are the same."""
+    first = {row.experiment.experiment: (line, row) for line, row in reversed(list(zip(lines, rows, strict=True)))}
+    there = [(line, row) for line, row in zip(lines, rows, strict=True) if first[row.experiment.experiment][1] is row]
+    names = Counter((row.experiment.model, row.experiment.whole.workload, row.experiment.quant) for _, row in there)
+    return [
+        line
+        | {"workload": e.whole.workload, "quant": e.quant if names[e.model, e.whole.workload, e.quant] == 1 else key}
+        for line, row in there
+        for e, key in ((row.experiment, f"{row.experiment.quant} ({row.experiment.key})"),)
+    ]
 
 
 def _sweep(rows: Sequence[Row], confidence: float) -> Iterator[Line]:

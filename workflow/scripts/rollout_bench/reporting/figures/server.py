@@ -12,11 +12,14 @@ from rollout_bench.analysis.rows import Row
 from rollout_bench.analysis.statistics import Array
 from rollout_bench.records.online import ServerSample
 from rollout_bench.reporting.figures.grids import column_of, draw_grid, models_of, online_rows, spread
-from rollout_bench.reporting.figures.style import legend, message_figure, new_figure, quant_styles, thousands
+from rollout_bench.reporting.figures.style import QUIET, legend, message_figure, new_figure, quant_styles, thousands
 
 TITLE = "Requests in the server over a pass"
 
 MEASURES = {"running": "running", "waiting": "waiting"}
+
+LEAST = 5
+"""Samples of a pass from which on it is drawn: two are taken beside it, when nothing runs."""
 
 POINTS = 300
 """Moments that a pass is drawn at."""
@@ -45,9 +48,15 @@ def server_figure(rows: Sequence[Row], samples: Samples, where: str, alarm: str)
     styles = quant_styles(rows)
     for line, field in zip(grid, MEASURES, strict=True):
         for axes, column in zip(line, columns, strict=True):
-            for row in (row for row in rows if column_of(row) == column):
+            drawn = [
                 _draw(axes, row, samples, field, styles[row.quant_label].colour)
-            axes.set_ylim(bottom=0)
+                for row in rows
+                if column_of(row) == column
+            ]
+            if not any(drawn):
+                place = axes.transAxes
+                axes.text(0.5, 0.5, "too short to be sampled", transform=place, ha="center", color=QUIET)
+            axes.set_ylim(0, max(1.0, axes.get_ylim()[1]))
             axes.yaxis.set_major_formatter(thousands())
     for axes in grid[-1]:
         axes.set_xlabel("s")
@@ -57,7 +66,8 @@ def server_figure(rows: Sequence[Row], samples: Samples, where: str, alarm: str)
     return figure
 
 
-def _draw(axes: Axes, row: Row, samples: Samples, field: str, colour: str) -> None:
+def _draw(axes: Axes, row: Row, samples: Samples, field: str, colour: str) -> bool:
+    """Whether there was something to draw."""
     used = {launch.launch for launch in row.used}
     passes = [
         [(s.at_s, value) for s in found if s.iteration == iteration.index and (value := getattr(s, field)) is not None]
@@ -67,15 +77,16 @@ def _draw(axes: Axes, row: Row, samples: Samples, field: str, colour: str) -> No
         for iteration in record.iterations
         if not iteration.warmup
     ]
-    passes = [each for each in passes if each]
+    passes = [each for each in passes if len(each) >= LEAST]
     if not passes:
-        return
+        return False
     times = np.linspace(0, max(each[-1][0] for each in passes), POINTS)
     values = np.array([_at(times, *np.array(each).T) for each in passes])
     axes.fill_between(
         times, np.nanmin(values, axis=0), np.nanmax(values, axis=0), color=colour, alpha=0.15, linewidth=0
     )
     axes.plot(times, np.nanmean(values, axis=0), color=colour, linewidth=2)
+    return True
 
 
 def _at(times: Array, at_s: Array, values: Array) -> Array:
