@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from synthetic_online import Server, make_online, make_online_spec, save_online
 from synthetic_records import make_plan, make_record, make_spec, save
 
 from rollout_bench.analysis.collection import collect
+from rollout_bench.analysis.metrics import METRICS
 from rollout_bench.analysis.modes import mode_pairs
 from rollout_bench.analysis.rows import rows_of
 from rollout_bench.analysis.sequences import pool_sequences
@@ -21,9 +23,11 @@ from rollout_bench.plan.loads import LoadPoint
 from rollout_bench.plan.planfile import PlanFile
 from rollout_bench.plan.serving import Slo
 from rollout_bench.plan.spec import Spec
+from rollout_bench.reporting.online_columns import shown_columns
 from rollout_bench.reporting.summary import Summary, summarise
 from rollout_bench.reporting.terminal import WIDTH
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 CLOSED = [LoadPoint(concurrency=8)]
 SWEEP = [LoadPoint(request_rate=rate) for rate in (4.0, 40.0)]
 BF16, W8A8 = (make_online_spec(quant=quant, points=CLOSED) for quant in ("bf16", "w8a8"))
@@ -227,3 +231,11 @@ def test_every_table_fits_a_terminal(tmp_path: Path) -> None:
     made = summary(tmp_path, *specs, slo=Slo(ttft_ms=200))
     assert max(map(len, made.text.splitlines())) <= WIDTH
     assert made.text.isascii()
+
+
+def test_every_column_of_online_tables_is_in_the_reference_of_measures() -> None:
+    pages = [REPOSITORY / "docs" / page for page in ("reference/measures.md", "how-to/read-the-results.md")]
+    text = "\n".join(page.read_text() for page in pages)
+    columns = shown_columns(ComparisonSettings(online_metrics=list(METRICS)), apart=False)
+    names = {re.sub(r" ms$| \(most\)$| p50$| tail$", "", column.header) for column in columns}
+    assert {name for name in names if not re.search(rf"^\|.*\b{re.escape(name)}", text, re.MULTILINE)} == set()
