@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from comparing import run
 from synthetic_online import Server, make_online, make_online_spec, save_online
 from synthetic_records import make_failure, make_plan, make_record, make_spec, save
 
@@ -175,3 +178,19 @@ def test_launches_are_wanted_for_the_load_that_needs_most(tmp_path: Path, metric
     experiments = collect(tmp_path, plan.model_copy(update={"precision": precision})).experiments
     assert {e.planned for e in experiments} == {wanted}
     assert {len(e.records) for e in experiments} == {wanted}
+
+
+def test_two_folders_are_compared_load_by_load_in_the_metrics_of_requests(tmp_path: Path) -> None:
+    for folder, server in (("a", Server(prefill_s=0.1, noise=0.01)), ("b", Server(noise=0.01))):
+        flags = [Flag(code="token_count", severity="invalid", sentence="1 token is missing.")]
+        launches = [make_online(BF16, launch, server) for launch in range(3)]
+        save_online(tmp_path / folder / "results", *launches, make_online(BF16, 3, server, flags=flags))
+    done = run(tmp_path, "a/results", "b/results", "--metric", "ttft_s", "--out", "out")
+    assert "1 experiment of B compared with A" in done.flat
+    assert "1 launch flagged invalid and not used" in done.flat
+    lines = list(csv.DictReader(io.StringIO((tmp_path / "out" / "compare.csv").read_text())))
+    assert [(line["workload"], line["metric"]) for line in lines] == [
+        (f"small @ {rate} req/s", "ttft_s") for rate in (4, 16, 40)
+    ]
+    assert float(lines[0]["speedup"]) == pytest.approx(2, rel=0.05)
+    assert float(lines[0]["value_a"]) == pytest.approx(0.1, rel=0.05)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from rollout_bench.analysis.against import valid_records
-from rollout_bench.analysis.experiments import Collection
+from rollout_bench.analysis.experiments import Collection, launched
 from rollout_bench.analysis.facts import Difference
 from rollout_bench.analysis.metrics import METRICS
 from rollout_bench.analysis.rows import Row, rows_of
@@ -59,7 +59,7 @@ def compared(two: TwoFolders) -> Compared:
         Section("Definitions", tuple(f"{header}: {text}" for header, text in defined.items())),
     ]
     sections = [section for section in sections if section.items]
-    amount = sum(row.against.other is not None for row in rows)
+    amount = len(launched(row.experiment for row in rows if row.against.other is not None))
     status = (
         f"{several(amount, 'experiment')} of B compared with A. Nothing took turns: "
         "whatever drifted between A and B is part of each speed-up."
@@ -112,9 +112,9 @@ def _sides(two: TwoFolders) -> Iterator[str]:
 
 
 def _extent(side: Collection) -> str:
-    records = [record for experiment in side.experiments for record in experiment.records]
+    records = [record for experiment in launched(side.experiments) for record in experiment.records]
     text = f"{extent(side.experiments)}."
-    invalid = len(records) - sum(len(valid_records(experiment)) for experiment in side.experiments)
+    invalid = len(records) - sum(len(valid_records(experiment)) for experiment in launched(side.experiments))
     text += f" {several(invalid, 'launch')} flagged invalid and not used." if invalid else ""
     unread = side.beyond_planned + side.not_selected
     if unread:
