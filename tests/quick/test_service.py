@@ -176,15 +176,35 @@ def test_the_most_at_once_counts_overlaps() -> None:
     assert most_at_once(requests_of(launch(5.0, rows), rows)) == 3
 
 
+def share(due_s: Any, end_s: Any) -> tuple[float, float] | None:
+    due, ends = np.asarray(due_s, dtype=float), np.asarray(end_s, dtype=float)
+    return kept_up(due, ends - due[: ends.size], ends, float(ends.max(initial=0.0)))
+
+
 def test_a_server_that_is_only_late_keeps_up_and_one_that_falls_behind_does_not() -> None:
+    due = np.arange(400) / 4
+    assert share(due, due + 30) == pytest.approx((4, 1))
+    first_come_first_served = np.arange(400) / 3 + 1
+    assert share(due, first_come_first_served) == pytest.approx((4, 0.75), rel=0.02)
+    uneven = np.cumsum(np.random.default_rng(0).exponential(0.25, 400))
+    assert share(uneven, uneven + 20)[1] == pytest.approx(1)  # type: ignore[index]
+
+
+def test_a_burst_of_answers_after_the_last_request_is_no_rate() -> None:
+    due = np.arange(32) / 16
+    together = np.linspace(3.5, 3.6, 32)
+    assert share(due, together) == pytest.approx((16, 32 / 3.6 / 16))
+
+
+def test_answers_that_never_come_are_missing() -> None:
     due = np.arange(100) / 4
-    late = kept_up(due, due + 30)
-    assert late == pytest.approx((4, 1))
-    behind = kept_up(due, np.arange(100) / 3 + 1)
-    assert behind == pytest.approx((4, 0.75))
-    assert kept_up(due, (due + 1)[::2]) == pytest.approx((4, 0.5), rel=0.05)
-    assert kept_up(np.zeros(100), due) is None
-    assert kept_up(due, np.empty(0)) == (pytest.approx(4), 0.0)
+    kept = kept_up(due, np.ones(50), (due + 1)[::2], 26.0)
+    assert kept == pytest.approx((4, 0.5), rel=0.05)
+    assert kept_up(due, np.empty(0), np.empty(0), 26.0) == (pytest.approx(4), 0.0)
+
+
+def test_all_at_once_is_no_rate() -> None:
+    assert share(np.zeros(100), np.arange(100)) is None
 
 
 @pytest.mark.parametrize(("rate", "kept"), [(5.0, True), (10.0, True), (40.0, False)])

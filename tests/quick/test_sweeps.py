@@ -147,7 +147,7 @@ def test_the_knee_is_the_highest_rate_that_is_kept_up(tmp_path: Path) -> None:
     assert [set(each.kept.values()) for each in found] == [{16.0}, {16.0}]
     assert [each.first_missed for each in found] == [40.0, 40.0]
     bf16, w8a8 = found
-    assert bf16.delivered == pytest.approx(8 / 0.36, rel=0.1)  # 8 slots of 0.36 s
+    assert bf16.delivered == pytest.approx(8 / 0.36, rel=0.2)  # 8 slots of 0.36 s, and the end of the pass
     assert bf16.delivered_interval is not None
     assert bf16.delivered_interval[0] < bf16.delivered < bf16.delivered_interval[1]
     assert w8a8.delivered > bf16.delivered

@@ -5,7 +5,6 @@ Pure functions on arrays.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,9 +18,9 @@ from rollout_bench.records.record import Iteration
 KEPT_UP = 0.95
 """A server that delivers at least this share of the rate that is offered keeps up."""
 
-ENDS = 0.1
-"""Share of the requests, in order of time, that a rate leaves out on each side: the ends of a pass are no steady
-state."""
+LONG = 0.5
+"""Mean E2EL over the time in which requests arrive, from which on a pass is too short to see whether a server keeps
+up."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,8 @@ class Service:
 
     `requests` were sent, of which `failed` failed. `requests_per_s` and `goodput_requests_per_s` count those that
     succeeded, and those that met every limit. `in_flight` is the mean number under way, `in_flight_most` the most at
-    once. `offered_per_s` is the rate at which requests were due, `kept_up` the share of it that came back.
+    once. `offered_per_s` is the rate at which requests were due, `kept_up` the share of it that came back,
+    which is only the least that it can be where a pass was `too_short`.
     `send_delay_s` is how much later than due they were sent. `tokens_per_piece` is 1 where each token came alone.
     """
 
@@ -47,6 +47,7 @@ class Service:
     in_flight_most: int
     offered_per_s: float | None
     kept_up: float | None
+    too_short: bool
     send_delay_s: float | None
     send_delay_most_s: float | None
     tokens_per_piece: float | None
@@ -61,7 +62,7 @@ def service_of(requests: Requests, iterations: Sequence[Iteration], slo: Slo) ->
     kept = [
         rates
         for i in iterations
-        if at_a_rate(i.point) and (rates := _rates(requests.of_iterations([i.index]))) is not None
+        if at_a_rate(i.point) and (rates := _rates(requests.of_iterations([i.index]), i.elapsed_s)) is not None
     ]
     return Service(
         requests=requests.failed.size,
@@ -77,6 +78,7 @@ def service_of(requests: Requests, iterations: Sequence[Iteration], slo: Slo) ->
         in_flight_most=max((most_at_once(requests.of_iterations([i.index])) for i in iterations), default=0),
         offered_per_s=_mean(np.array([offered for offered, _ in kept])),
         kept_up=_mean(np.array([share for _, share in kept])),
+        too_short=any(at_a_rate(i.point) and _too_short(requests.of_iterations([i.index])) for i in iterations),
         send_delay_s=_mean(delays),
         send_delay_most_s=float(delays.max()) if delays.size else None,
         tokens_per_piece=_tokens_per_piece(requests),
@@ -118,38 +120,43 @@ def most_at_once(requests: Requests) -> int:
     return int(under_way.max()) if under_way.size else 0
 
 
-def kept_up(due_s: Array, end_s: Array) -> tuple[float, float] | None:
+def kept_up(due_s: Array, e2el_s: Array, end_s: Array, elapsed_s: float) -> tuple[float, float] | None:
     """The rate at which requests [n] were due, per second, and the share of it at which answers [m <= n] came.
 
-    Both are rates of the middle of the sorted times, without `ENDS` of them on each side: with l = floor(0.1 (n - 1))
-    and h = n - 1 - l, offered is (h - l) / (due[h] - due[l]), delivered the same of the ends. Requests over the time
-    of the whole pass would fall short at any rate, since a pass ends as much later than its last request is due as
-    that takes: by 20 % where 32 requests at 4 a second take 2 s each.
+    With a the first and b the last time that one was due, L the mean E2EL: offered is (n - 1) / (b - a), and the share
+    is the number of answers in (a + L, b] over the number of requests due in (a, b - L]: what came while requests still
+    arrived, over what was due so much earlier. A server that keeps up answers them all, however long it takes, and
+    however uneven arrivals are; one that does not lets the number under way grow. Requests over the time of the pass
+    would fall short of the rate at every server, since a pass ends as much later than its last request is due as that
+    takes; and answers alone come in a burst where all that is in a batch ends together.
+    Where L is over `LONG` of b - a nothing of the kind can be seen. The share is then m over the time of the pass,
+    over what was offered: the least that it can be.
     None where fewer than four requests tell, or all were due at once.
     """
-    offered, delivered = _middle_rate(due_s), _middle_rate(end_s)
-    if offered is None:
+    if due_s.size < 4 or due_s.max() <= due_s.min():
         return None
-    if delivered is None:
-        return (offered, 0.0) if not end_s.size else None
-    return offered, delivered / offered
+    first, last = float(due_s.min()), float(due_s.max())
+    offered = (due_s.size - 1) / (last - first)
+    if not end_s.size:
+        return offered, 0.0
+    latency = float(e2el_s.mean())
+    due_early = int((due_s[due_s > first] <= last - latency).sum())
+    if latency > LONG * (last - first) or not due_early:
+        return offered, end_s.size / elapsed_s / offered
+    return offered, int(((end_s > first + latency) & (end_s <= last)).sum()) / due_early
 
 
-def _rates(requests: Requests) -> tuple[float, float] | None:
+def _rates(requests: Requests, elapsed_s: float) -> tuple[float, float] | None:
     due_s = np.where(np.isfinite(requests.due_s), requests.due_s, requests.sent_s)
     if not np.isfinite(due_s).all():
         return None
-    return kept_up(due_s, requests.last_s[np.isfinite(requests.e2el_s)])
+    good = np.isfinite(requests.e2el_s)
+    return kept_up(due_s, requests.e2el_s[good], requests.last_s[good], elapsed_s)
 
 
-def _middle_rate(times_s: Array) -> float | None:
-    if times_s.size < 4:
-        return None
-    ordered = np.sort(times_s)
-    low = math.floor(ENDS * (ordered.size - 1))
-    high = ordered.size - 1 - low
-    span_s = float(ordered[high] - ordered[low])
-    return (high - low) / span_s if span_s > 0 else None
+def _too_short(requests: Requests) -> bool:
+    due_s, e2el_s = np.where(np.isfinite(requests.due_s), requests.due_s, requests.sent_s), requests.known("e2el_s")
+    return bool(e2el_s.size and e2el_s.mean() > LONG * (np.max(due_s) - np.min(due_s)))
 
 
 def _mean(values: Array) -> float | None:

@@ -35,9 +35,9 @@ def milliseconds(seconds: float | None, digits: int = 4) -> str:
 
 KEPT = Column(
     "kept up %",
-    "Where requests arrive at a rate: the share of it at which answers came back, over the middle 80 % of a pass, so "
-    f"that the time that the last ones take is no shortfall. From {plain_percent(KEPT_UP)} on the server keeps up, and "
-    "throughput is set by the load.",
+    "Where requests arrive at a rate: answers that came while requests still arrived, over the requests that were due "
+    "a mean E2EL earlier, so that the time that the last ones take is no shortfall. From "
+    f"{plain_percent(KEPT_UP)} on the server keeps up, and throughput is set by the load.",
     _number("kept_up_share", 3, 100),
 )
 

@@ -33,6 +33,7 @@ def online_notes(
         *([f"Goodput: what kept {limits}."] if limits else []),
         *_sweep_rule(rows, found, settings),
         *_saturated(found),
+        *_short(online),
         *_pieces(online),
         *_late(online),
     )
@@ -64,6 +65,16 @@ def _saturated(found: Sequence[Saturation]) -> Iterator[str]:
         elif len(set(each.kept.values())) > 1:
             told = "; ".join(f"launch {launch} at {number(rate, 3)}" for launch, rate in sorted(each.kept.items()))
             yield f"{name}: launches saturate at different rates: {told}."
+
+
+def _short(rows: Sequence[Row]) -> Iterator[str]:
+    short = [row.name for row in rows if any(launch.service and launch.service.too_short for launch in row.used)]
+    if short:
+        yield (
+            "Requests took over half as long as they took to arrive, so the pass is too short to tell a server that "
+            "falls behind from one that is only slow: kept up % is what it is at least, requests/time over the rate "
+            f"({'; '.join(short)}). More prompts make a pass longer."
+        )
 
 
 def _pieces(rows: Sequence[Row]) -> Iterator[str]:
