@@ -14,22 +14,20 @@ from typing import Any
 import kept  # noqa: F401 (puts the package on the path)
 
 from rollout_bench.plan.spec import Spec, read_spec
-from rollout_bench.workloads.prompts import prompts
+from rollout_bench.workloads.requests import Source
 
 
 def requests(spec: Spec, vocabulary: int, launch: int, iteration: int) -> list[Any]:
     """What rollout-bench hands to the engine in that iteration, as vLLM's benchmark takes it: a request a sequence."""
     from vllm.benchmarks.datasets import SampleRequest
 
-    workload = spec.workload
     return [
         SampleRequest(
-            prompt={"prompt_token_ids": prompt},
-            prompt_len=len(prompt),
-            expected_output_len=workload.output_tokens,
+            prompt={"prompt_token_ids": request.prompt_token_ids},
+            prompt_len=len(request.prompt_token_ids),
+            expected_output_len=request.output_tokens,
         )
-        for prompt in prompts(workload, vocabulary, launch, iteration)
-        for _ in range(workload.samples_per_prompt)
+        for request in Source(spec.workload, vocabulary, spec.model.name).requests(launch, iteration)
     ]
 
 
@@ -49,7 +47,7 @@ def main() -> None:
     from vllm.engine.arg_utils import EngineArgs
 
     vocabulary = json.loads((Path(arguments.model) / "config.json").read_text())["vocab_size"]
-    # Synthetic models have no tokenizer; ours starts the engine without one, too.
+    # As ours starts the engine: prompts are token ids.
     args = EngineArgs(model=arguments.model, skip_tokenizer_init=True, **spec.engine.args)
     elapsed_s, outputs = run_vllm(
         requests(spec, vocabulary, arguments.launch, arguments.iteration),

@@ -5,27 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import yaml
 from bad_configs import BAD_OVERLAYS, Bad
-from snakemake.utils import update_config
+from planned import REPOSITORY, planned
 
 from rollout_bench.errors import UserError
-from rollout_bench.plan.engine_probe import probe_engine
-from rollout_bench.plan.matrix import Matrix, expand
-from rollout_bench.plan.read_config import check_config_file, read_config
-
-REPOSITORY = Path(__file__).parents[2]
-
-
-def merged_with(overlay: str) -> dict:
-    config = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
-    update_config(config, yaml.safe_load(overlay))
-    return config
-
-
-def planned(overlay: str) -> Matrix:
-    config = read_config(merged_with(overlay))
-    return expand(config, probe_engine(config.engine.python))
+from rollout_bench.plan.read_config import check_config_file
 
 
 def test_there_are_at_least_sixty_and_no_two_alike():

@@ -121,7 +121,8 @@ def test_a_large_model_is_sharded_with_an_index_and_the_same_values(
 
 def test_a_config_only_checkpoint_has_no_weights(tmp_path: Path) -> None:
     build_checkpoint(shape_of(preset="qwen3-30b-a3b"), "compressed-tensors-w8a8", tmp_path / "m", config_only=True)
-    assert sorted(path.name for path in (tmp_path / "m").iterdir()) == ["config.json", "synthetic.json"]
+    names = ["config.json", "synthetic.json", "tokenizer.json", "tokenizer_config.json"]
+    assert sorted(path.name for path in (tmp_path / "m").iterdir()) == names
 
 
 def test_a_whole_checkpoint_is_left_alone(tmp_path: Path) -> None:

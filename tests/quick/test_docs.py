@@ -89,7 +89,8 @@ def test_every_make_target_exists(page: Path):
 
 
 @pytest.mark.parametrize("block", YAML_BLOCKS, ids=str)
-def test_every_yaml_block_can_be_laid_over_the_default_config(block: Block):
+def test_every_yaml_block_can_be_laid_over_the_default_config(block: Block, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(REPOSITORY)  # data sets are named from here
     merged = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
     update_config(merged, yaml.safe_load(block.text))
     expand(read_config(merged), probe_engine(None))

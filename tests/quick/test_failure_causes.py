@@ -11,6 +11,9 @@ from rollout_bench.engines.failures import KNOWN_CAUSES, diagnose, died
 ENGINE_CORE_DEAD = "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}"
 
 SAID = [
+    ("no_tokenizer", "UserError: models/m: has no tokenizer that works: Can't load tokenizer for 'models/m'. If you"),
+    ("impossible_load", "UserError: workload w: 600 distinct prompts of 1 tokens are not possible with a vocabulary"),
+    ("impossible_load", "UserError: workload w: a prompt of its data set has token id 4096, the vocabulary 4096 ids"),
     (
         "no_kv_cache_memory",
         "ValueError: No available memory for the cache blocks. Try increasing it",

@@ -14,8 +14,10 @@ from rollout_bench.engines.model_folder import is_local, missing
 from rollout_bench.engines.progress import Progress, duration, rate
 from rollout_bench.engines.proof import prefix_cache_flags, quant_flags, token_flags
 from rollout_bench.records.record import EngineFacts, Iteration, SequenceRow, WeightBytes
+from rollout_bench.workloads.requests import Source
 
 SPEC = tiny_spec()
+ASKED = Source(SPEC.workload, 2048, "tiny").requests(0, 1)
 
 
 def facts(linear: dict[str, int], methods: dict[str, int]) -> EngineFacts:
@@ -71,13 +73,13 @@ def test_a_quantization_is_proven_by_bytes_and_methods(
 
 def test_all_as_asked_raises_no_flag() -> None:
     found = rows()
-    assert token_flags(SPEC.workload, iteration(found), found) == []
-    assert prefix_cache_flags(SPEC.workload, iteration(found), found) == []
+    assert token_flags(SPEC.workload, ASKED, iteration(found), found) == []
+    assert prefix_cache_flags(ASKED, iteration(found), found) == []
 
 
 def test_missing_sequences_and_short_ones_are_flagged() -> None:
     found = rows(output_tokens=15)[:7]
-    (flag,) = token_flags(SPEC.workload, iteration(found), found)
+    (flag,) = token_flags(SPEC.workload, ASKED, iteration(found), found)
     assert (flag.code, flag.severity) == ("token_count", "invalid")
     assert "7 sequences instead of 8" in flag.sentence
     assert "15 output tokens instead of 16" in flag.sentence
@@ -86,15 +88,38 @@ def test_missing_sequences_and_short_ones_are_flagged() -> None:
 def test_an_early_end_of_text_is_no_flag_unless_it_was_to_be_ignored() -> None:
     found = rows(output_tokens=3)
     free = tiny_spec(workload={"ignore_eos": False}).workload
-    assert token_flags(free, iteration(found), found) == []
-    assert len(token_flags(SPEC.workload, iteration(found), found)) == 1
+    assert token_flags(free, ASKED, iteration(found), found) == []
+    assert len(token_flags(SPEC.workload, ASKED, iteration(found), found)) == 1
 
 
 @pytest.mark.parametrize("cached", [(128, 128) + (0, 0) * 3, (130,) * 8])
 def test_prompts_that_were_cached_before_their_first_sample_are_flagged(cached: tuple[int, ...]) -> None:
     found = rows(cached)
-    (flag,) = prefix_cache_flags(SPEC.workload, iteration(found), found)
+    (flag,) = prefix_cache_flags(ASKED, iteration(found), found)
     assert flag.code == "cross_iteration_prefix_hits"
+
+
+def test_each_sequence_is_held_to_its_own_length() -> None:
+    spec = tiny_spec(workload={"output_tokens": {"distribution": "uniform", "low": 1, "high": 16}})
+    asked = Source(spec.workload, 2048, "tiny").requests(0, 1)
+    as_asked = [
+        row.model_copy(update={"output_tokens": request.output_tokens})
+        for row, request in zip(rows(), asked, strict=True)
+    ]
+    assert len({request.output_tokens for request in asked}) > 2
+    assert token_flags(spec.workload, asked, iteration(as_asked), as_asked) == []
+    swapped = [row.model_copy(update={"output_tokens": asked[-1 - n].output_tokens}) for n, row in enumerate(as_asked)]
+    (flag,) = token_flags(spec.workload, asked, iteration(swapped), swapped)
+    assert "sequences of another length than asked" in flag.sentence
+
+
+def test_a_shared_prefix_may_be_cached_and_no_more() -> None:
+    asked = Source(tiny_spec(workload={"shared_prefix": {"tokens": 128}}).workload, 2048, "tiny").requests(0, 1)
+    shared = rows((0, 128) + (128, 128) * 3)
+    assert prefix_cache_flags(asked, iteration(shared), shared) == []
+    assert len(prefix_cache_flags(ASKED, iteration(shared), shared)) == 1
+    warm = rows((0, 128) * 3 + (130, 130))
+    assert len(prefix_cache_flags(asked, iteration(warm), warm)) == 1
 
 
 def test_secrets_are_not_recorded() -> None:

@@ -65,6 +65,18 @@ def test_a_command_of_the_analysis_needs_no_engine(command: str):
     assert needs(SCRIPTS / command) & ENGINE == set()
 
 
+def test_one_sampler_serves_every_mode():
+    parts = {f"{OURS}.workloads.{part}" for part in ("prompts", "lengths", "numbers")}
+    takers = {
+        path.relative_to(SCRIPTS / OURS)
+        for path in SCRIPTS.rglob("*.py")
+        if path.parent.name != "workloads" and imported_by(path) & parts
+    }
+    assert takers == {Path("plan/load_checks.py")}  # which draws nothing
+    for worker in ("offline_worker", "online_worker"):
+        assert f"{OURS}.engines.source" in imported_by(SCRIPTS / OURS / "engines" / f"{worker}.py")
+
+
 def test_the_walk_finds_what_is_there():
     assert {"pandas", "pydantic"} <= needs(SCRIPTS / "summarise.py")
     assert "vllm" in {p for path in (SCRIPTS / OURS / "engines").glob("*.py") for p in needs(path)}

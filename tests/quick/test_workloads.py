@@ -8,30 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from made_workloads import workload
 
 from rollout_bench.errors import UserError
-from rollout_bench.plan.spec import WorkloadSpec
 from rollout_bench.workloads.prompts import prompts, token_range
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "workflow" / "scripts"
-
-
-def workload(**changes: object) -> WorkloadSpec:
-    settings: dict[str, object] = {
-        "name": "test",
-        "prompts": 8,
-        "samples_per_prompt": 4,
-        "prompt_tokens": 16,
-        "output_tokens": 4,
-        "requests": "per_sequence",
-        "ignore_eos": True,
-        "temperature": 1.0,
-        "top_p": 1.0,
-        "top_k": -1,
-        "logprobs": None,
-        "seed": 7,
-    }
-    return WorkloadSpec.model_validate({**settings, **changes})
 
 
 def test_as_many_prompts_of_the_length_asked_for_all_different() -> None:
@@ -43,7 +25,7 @@ def test_as_many_prompts_of_the_length_asked_for_all_different() -> None:
 
 def test_the_same_arguments_give_the_same_prompts_in_any_process() -> None:
     program = (
-        f"import sys; sys.path[:0] = [{str(SCRIPTS)!r}, {str(Path(__file__).parent)!r}]\n"
+        f"import sys; sys.path[:0] = {[str(SCRIPTS), *map(str, Path(__file__).parents[:2])]}\n"
         "from test_workloads import digest; print(digest())"
     )
     other = subprocess.run(
@@ -54,6 +36,11 @@ def test_the_same_arguments_give_the_same_prompts_in_any_process() -> None:
 
 def test_prompts_stay_what_they_were_when_results_were_measured() -> None:
     assert digest() == "0f3332fadb0c45ee"
+
+
+def test_the_first_token_ids_stay_what_they_were():
+    found = prompts(workload(), 2048, launch=1, iteration=2)
+    assert [found[0][:4], found[7][-4:]] == [[1760, 1236, 460, 1446], [595, 613, 1558, 1290]]
 
 
 def digest() -> str:

@@ -21,6 +21,7 @@ rule offline:
         command=[engine.python, SCRIPTS / "run_launch.py"],
         spec="results/offline/{experiment}/spec.json",
         model=lambda wildcards, output: matrix.launch_of(output.record).experiment.model_path,
+        dataset=lambda wildcards, output: workbench.dataset_arguments(matrix, output.record),
         timeout_s=matrix.config.timeout_s,
         limits=matrix.config.timeouts.model_dump_json(),
         progress=workbench.PLAN_FILE,
@@ -30,6 +31,7 @@ rule offline:
         " -u NUMEXPR_NUM_THREADS -u VECLIB_MAXIMUM_THREADS {params.command:q}"
         " --spec {params.spec:q}"
         " --model={params.model:q}"
+        " {params.dataset:q}"
         " --launch {wildcards.launch}"
         " --out {output.record:q}"
         " --log {log:q}"

@@ -15,6 +15,7 @@ use rule offline as online with:
         command=[engine.python, SCRIPTS / "run_launch.py"],
         spec="results/online/{experiment}/spec.json",
         model=lambda wildcards, output: matrix.launch_of(output.record).experiment.model_path,
+        dataset=lambda wildcards, output: workbench.dataset_arguments(matrix, output.record),
         timeout_s=matrix.config.timeout_s,
         limits=matrix.config.timeouts.model_dump_json(),
         progress=workbench.PLAN_FILE,

@@ -21,6 +21,7 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)
 from pydantic import ValidationError
 
 from rollout_bench.engines.compile_caches import with_compile_caches
+from rollout_bench.engines.dataset_file import changed, check_dataset_given
 from rollout_bench.engines.environment import version
 from rollout_bench.engines.events import Job, Limits
 from rollout_bench.engines.failures import Cause
@@ -50,6 +51,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--spec", type=Path, required=True, metavar="FILE", help="spec.json of the experiment")
     parser.add_argument("--model", required=True, metavar="MODEL", help="folder with the weights, or hub id")
+    parser.add_argument("--dataset", type=Path, metavar="FILE", help="the workload's data set, where it has one")
     parser.add_argument("--launch", type=int, required=True, metavar="I", help="index of the launch, from 0")
     parser.add_argument(
         "--out",
@@ -114,6 +116,7 @@ def check_arguments(arguments: argparse.Namespace, spec: Spec) -> None:
             f"--launch {arguments.launch} does not fit --out {arguments.out}",
             f"give --out .../launch-{abs(arguments.launch)}.json",
         )
+    check_dataset_given(spec, arguments.dataset)
     if not 0 < arguments.timeout_s < 1e8:
         raise UserError(f"--timeout-s {arguments.timeout_s:g} is no time", "give a number of seconds above 0")
 
@@ -136,16 +139,16 @@ def engine_environment(spec: Spec, model: str) -> dict[str, str]:
     return with_compile_caches({**environment, **spec.engine.environment}, spec, version("torch"))
 
 
-def check_before_start(spec: Spec, model: str) -> Cause | None:
+def check_before_start(spec: Spec, model: str, dataset: Path | None) -> Cause | None:
     """What speaks against starting the engine at all; None if nothing does."""
     if spec.endpoint is not None:
-        return None
+        return changed(spec, dataset)
     for name, wanted in {spec.engine.name: spec.engine.version, **spec.engine.plugins}.items():
         found = version(name)
         if found != wanted:
             cause = f"the plan is for {name} {wanted}; {sys.executable} has {found or 'none'}"
             return Cause("engine_version", cause, "install that version, or plan again for the one that is there")
-    return missing(model, str(spec.engine.args.get("load_format", "auto")))
+    return missing(model, str(spec.engine.args.get("load_format", "auto"))) or changed(spec, dataset)
 
 
 def measure(arguments: argparse.Namespace, spec: Spec, signals: int) -> None:
@@ -158,14 +161,20 @@ def measure(arguments: argparse.Namespace, spec: Spec, signals: int) -> None:
     """
     local = spec.endpoint is None and is_local(arguments.model)
     model = str(Path(arguments.model).expanduser().absolute()) if local else arguments.model
-    obstacle = check_before_start(spec, model)
+    obstacle = check_before_start(spec, model, arguments.dataset)
     if obstacle is not None:
         arguments.log.write_text(f"{obstacle.cause}\n{obstacle.fix}\n")
         raise LaunchFailed("starting", obstacle)
     progress = Progress(spec, arguments.launch, arguments.out, arguments.progress)
     launch = Launch(
         module=WORKER,
-        job=Job(spec=spec, model=model, launch=arguments.launch, timeout_s=arguments.timeout_s),
+        job=Job(
+            spec=spec,
+            model=model,
+            dataset=None if arguments.dataset is None else str(arguments.dataset.absolute()),
+            launch=arguments.launch,
+            timeout_s=arguments.timeout_s,
+        ),
         limits=arguments.limits,
         log=arguments.log,
         environment=engine_environment(spec, model),

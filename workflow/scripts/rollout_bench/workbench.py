@@ -173,6 +173,12 @@ def checkpoint_arguments(plan: Schedule, folder: str) -> list[str]:
     return [*arguments, "--config-only"] if checkpoint.config_only else arguments
 
 
+def dataset_arguments(plan: Schedule, record: str) -> list[str]:
+    """Arguments of a measuring command that name the data set's file, where the workload has one."""
+    path = plan.launch_of(record).experiment.dataset_path
+    return [] if path is None else [f"--dataset={path}"]
+
+
 def model_arguments(plan: Schedule) -> list[str]:
     """Arguments of check.py: where the weights of each model and quant are to be found."""
     pairs: dict[str, str] = {}

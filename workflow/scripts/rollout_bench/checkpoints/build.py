@@ -17,17 +17,17 @@ from .formats import WeightsFormat, check_format, modelslim_description
 from .hf_config import hf_config
 from .shapes import ResolvedShape
 from .shards import checkpoint_bytes, plan_shards, shard_index
+from .tokenizer import tokenizer_files
+from .version import BUILDER_VERSION
 
 MANIFEST = "synthetic.json"
 """Says what a directory was built from and how long each file is; written last."""
-BUILDER_VERSION = 1
-"""Goes up when the same shape and seed no longer give the same bytes."""
 
 
 def build_checkpoint(
     shape: ResolvedShape, weights_format: str, destination: Path, *, config_only: bool = False
 ) -> bool:
-    """Build a checkpoint directory that vLLM loads with `skip_tokenizer_init=True`.
+    """Build a checkpoint directory that vLLM loads.
 
     The same shape, seed and format give the same bytes on the same torch version. All formats round the same bf16
     weights. Memory stays near the size of the largest tensor. The directory is built beside its destination and
@@ -75,6 +75,8 @@ def _build(
         description = modelslim_description(shape, weights_format)
         if description is not None:
             _write_json(partial / "quant_model_description.json", description)
+        for name, content in tokenizer_files(shape.vocab_size, shape.max_position_embeddings).items():
+            _write_json(partial / name, content)
         if not config_only:
             _write_weights(partial, shape, weights_format)
         sizes = {path.name: path.stat().st_size for path in sorted(partial.iterdir())}

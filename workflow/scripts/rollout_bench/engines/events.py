@@ -30,6 +30,7 @@ class Job(Strict):
 
     spec: Spec
     model: str = Field(description="Local folder or hub id of the weights.")
+    dataset: str | None = Field(None, description="File of the workload's data set.")
     launch: int = Field(description="Index of the launch.")
     timeout_s: float = Field(description="Limit for the whole launch, in seconds.")
 

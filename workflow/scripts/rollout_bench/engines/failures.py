@@ -33,6 +33,18 @@ class KnownCause:
 
 KNOWN_CAUSES = (
     KnownCause(
+        r"UserError: .*: has no tokenizer that works",
+        "no_tokenizer",
+        "the data set is text and the model's tokenizer can't be loaded",
+        "put the tokenizer's files beside the weights, or give prompts as token ids",
+    ),
+    KnownCause(
+        r"UserError: workload .*: (?:\d+ distinct .* are not possible|a prompt of its data set has)",
+        "impossible_load",
+        "the workload can't be made for this model's vocabulary",
+        "ask for fewer or longer prompts, or take prompts that this model's tokenizer made",
+    ),
+    KnownCause(
         r"No space left on device|Disk quota exceeded",
         "disk_full",
         "a file system is full",

@@ -16,6 +16,7 @@ from rollout_bench.engines.events import (
 )
 from rollout_bench.engines.proof import prefix_cache_flags, quant_flags, token_flags
 from rollout_bench.engines.series import Series
+from rollout_bench.engines.source import source_of
 from rollout_bench.engines.telling import Tell, Wait
 from rollout_bench.records.record import Flag
 
@@ -51,13 +52,15 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
         )
     )
     logging.getLogger("vllm").setLevel(logging.WARNING)  # no logging inside the timed region
+    source = source_of(job, engine.vocabulary)
     series = Series(spec.measuring)
     while not series.complete:
         index = series.index
         if series.phase_begins:
             tell(PhaseBegins(phase="warmup" if series.warming_up else "measuring"))
-        iteration, rows, counters = engine.iterate(job.launch, index, wait)
-        flags = token_flags(spec.workload, iteration, rows) + prefix_cache_flags(spec.workload, iteration, rows)
+        asked = source.requests(job.launch, index)
+        iteration, rows, counters = engine.iterate(asked, index, wait)
+        flags = token_flags(spec.workload, asked, iteration, rows) + prefix_cache_flags(asked, iteration, rows)
         if preemptions := counters.get("vllm:num_preemptions", 0):
             sentence = (
                 f"Iteration {index}: {preemptions} preemptions; the KV cache does not hold all sequences at once."

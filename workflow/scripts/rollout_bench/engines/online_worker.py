@@ -9,19 +9,21 @@ from functools import partial
 
 from rollout_bench.engines.environment import read_environment
 from rollout_bench.engines.events import IterationDone, IterationEnds, Job, PhaseBegins, Ready, WarmupExtended
-from rollout_bench.engines.online_rows import iteration_of, rows_of, token_flags
-from rollout_bench.engines.proof import quant_flags
+from rollout_bench.engines.online_rows import iteration_of, rows_of
+from rollout_bench.engines.proof import prefix_cache_flags, quant_flags, token_flags
 from rollout_bench.engines.series import Series
+from rollout_bench.engines.source import source_of
 from rollout_bench.engines.telling import Tell, Wait
 from rollout_bench.plan.loads import LoadPoint
-from rollout_bench.records.record import SequenceRow
+from rollout_bench.plan.spec import Spec
+from rollout_bench.records.record import Flag, Iteration, SequenceRow
 from rollout_bench.serving import metrics
 from rollout_bench.serving.connection import check_answer
 from rollout_bench.serving.opened import Opened, open_endpoint, open_own
 from rollout_bench.serving.points import Points, delivered_per_s
 from rollout_bench.serving.sending import Sending
 from rollout_bench.serving.target import Pass, ServingFailed
-from rollout_bench.workloads.requests import requests
+from rollout_bench.workloads.requests import Request, Source
 
 
 def measure(job: Job, tell: Tell, wait: Wait) -> None:
@@ -65,6 +67,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
             processes=opened.processes,
         )
     )
+    source = source_of(job, opened.vocabulary)
     points = Points(load)
     index = 0
     for number, point in enumerate(points):
@@ -76,7 +79,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
             warmup = series.warming_up
             if series.phase_begins:
                 tell(PhaseBegins(phase="warmup" if warmup else "measuring"))
-            done, ends_s = _iterate(job, opened, sending, point, series.index, warmup, tell, wait)
+            done, ends_s = _iterate(job, source, opened, sending, point, series.index, warmup, tell, wait)
             tell(done)
             if not warmup:
                 delivered.append(delivered_per_s(ends_s))
@@ -90,11 +93,19 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
 
 
 def _iterate(
-    job: Job, opened: Opened, sending: Sending, point: LoadPoint, index: int, warmup: bool, tell: Tell, wait: Wait
+    job: Job,
+    source: Source,
+    opened: Opened,
+    sending: Sending,
+    point: LoadPoint,
+    index: int,
+    warmup: bool,
+    tell: Tell,
+    wait: Wait,
 ) -> tuple[IterationDone, list[float]]:
     """One pass: what to tell of it, and when each request ended."""
     spec = job.spec
-    asked = requests(spec.workload, opened.vocabulary, job.launch, index)
+    asked = source.requests(job.launch, index)
     prompts = [
         request.prompt_token_ids if opened.text is None else opened.text.of(request.prompt_token_ids)
         for request in asked
@@ -117,10 +128,21 @@ def _iterate(
     _check_some_succeeded(done, rows)
     use = metrics.risen(before, connection.metrics(), round_trip_s) if before else None
     iteration = iteration_of(index, warmup, point, done, rows, use)
-    flags = token_flags(spec, asked, iteration, rows)
+    flags = _token_flags(spec, asked, iteration, rows)
+    if opened.server is not None:
+        flags += prefix_cache_flags(asked, iteration, rows)
     samples = [] if sampler is None else sampler.samples(index, done.began_s)
     told = IterationDone(iteration=iteration, sequences=rows, flags=flags, samples=samples)
     return told, [outcome.ended_s for outcome in done.outcomes if outcome.ended_s is not None and not outcome.error]
+
+
+def _token_flags(spec: Spec, asked: Sequence[Request], iteration: Iteration, rows: Sequence[SequenceRow]) -> list[Flag]:
+    """Doubts about what came back for the requests that did not fail."""
+    good = [(request, row) for request, row in zip(asked, rows, strict=True) if not row.failed]
+    flags = token_flags(spec.workload, [request for request, _ in good], iteration, [row for _, row in good])
+    exact = spec.endpoint is None and spec.load is not None and spec.load.token_ids
+    # Text tokenizes as it likes, and another's server may not know ignore_eos: the counts are right, the load is not.
+    return flags if exact else [flag.model_copy(update={"severity": "warning"}) for flag in flags]
 
 
 def _check_some_succeeded(done: Pass, rows: Sequence[SequenceRow]) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rollout_bench.plan.spec import QuantSpec, WorkloadSpec
 from rollout_bench.records.record import EngineFacts, Flag, Iteration, SequenceRow
+from rollout_bench.workloads.requests import Request
+from rollout_bench.workloads.sharing import sharing
 
 PROVEN_SHARE = 0.9
 """Share of the linear layers' bytes that must have the quantization's data type."""
@@ -42,57 +44,61 @@ def quant_flags(quant: QuantSpec, engine: EngineFacts) -> list[Flag]:
     return flags
 
 
-def token_flags(workload: WorkloadSpec, iteration: Iteration, rows: list[SequenceRow]) -> list[Flag]:
-    """A flag if `iteration` brought back other tokens than were asked for."""
-    asked = workload.prompts * workload.samples_per_prompt
+def token_flags(
+    workload: WorkloadSpec, asked: Sequence[Request], iteration: Iteration, rows: Sequence[SequenceRow]
+) -> list[Flag]:
+    """A flag if `iteration` brought back other tokens than were `asked` for."""
+    wanted = {(request.prompt, request.sample): request for request in asked}
     problems = []
-    if len(rows) != asked:
-        problems.append(f"{len(rows)} sequences instead of {asked}")
-    if wrong := [row for row in rows if row.prompt_tokens != workload.prompt_tokens]:
-        problems.append(
-            f"{len(wrong)} sequences with {wrong[0].prompt_tokens} prompt tokens instead of {workload.prompt_tokens}"
-        )
-    if wrong := [row for row in rows if not _length_as_asked(workload, row)]:
-        asked_each = f"{'' if workload.ignore_eos else 'at most '}{workload.output_tokens}"
-        problems.append(f"{len(wrong)} sequences with {wrong[0].output_tokens} output tokens instead of {asked_each}")
+    if len(rows) != len(asked):
+        problems.append(f"{len(rows)} sequences instead of {len(asked)}")
+    pairs = [(row, wanted[row.prompt, row.sample]) for row in rows if (row.prompt, row.sample) in wanted]
+    prompts = [(row.prompt_tokens, len(request.prompt_token_ids)) for row, request in pairs]
+    if wrong := [pair for pair in prompts if pair[0] != pair[1]]:
+        problems.append(f"{len(wrong)} sequences with other prompts than asked, {wrong[0][0]} tokens instead of"
+                        f" {wrong[0][1]}")  # fmt: skip
+    outputs = [(row.output_tokens, request.output_tokens) for row, request in pairs]
+    if wrong := [pair for pair in outputs if not _length_as_asked(workload, *pair)]:
+        most = "" if workload.ignore_eos else "at most "
+        problems.append(f"{len(wrong)} sequences of another length than asked, {wrong[0][0]} output tokens instead of"
+                        f" {most}{wrong[0][1]}")  # fmt: skip
     if not problems:
         return []
     return [_invalid("token_count", f"Iteration {iteration.index} brought {'; '.join(problems)}.")]
 
 
-def prefix_cache_flags(workload: WorkloadSpec, iteration: Iteration, rows: Iterable[SequenceRow]) -> list[Flag]:
-    """A flag if prompt tokens came from the prefix cache that no sibling in `iteration` can have put there.
+def prefix_cache_flags(asked: Sequence[Request], iteration: Iteration, rows: Iterable[SequenceRow]) -> list[Flag]:
+    """A flag if prompt tokens came from the prefix cache that nothing in `iteration` can have put there.
 
-    The first sample of a prompt finds nothing of it in a cache that was reset; its siblings may find all.
+    The first sample of a prompt finds nothing of it in a cache that was reset, but what other prompts begin with too;
+    its siblings may find all.
     """
-    shared = workload.prompts * (workload.samples_per_prompt - 1) * workload.prompt_tokens
-    if iteration.cached_prompt_tokens is not None and iteration.cached_prompt_tokens > shared:
+    shared = sharing(asked)
+    if iteration.cached_prompt_tokens is not None and iteration.cached_prompt_tokens > shared.tokens:
         return [
             _invalid(
                 "cross_iteration_prefix_hits",
                 f"Iteration {iteration.index} took {iteration.cached_prompt_tokens} prompt tokens from the prefix "
-                f"cache; samples of one prompt can share {shared} at most.",
+                f"cache; its sequences can share {shared.tokens} at most.",
             )
         ]
     cached: dict[int, list[int]] = defaultdict(list)
     for row in rows:
         if row.cached_prompt_tokens is not None:
             cached[row.prompt].append(row.cached_prompt_tokens)
-    if warm := [prompt for prompt, tokens in cached.items() if min(tokens) > 0]:
+    if warm := [prompt for prompt, tokens in cached.items() if min(tokens) > shared.with_others.get(prompt, 0)]:
         return [
             _invalid(
                 "cross_iteration_prefix_hits",
-                f"Iteration {iteration.index}: {len(warm)} of {workload.prompts} prompts were in the prefix cache "
-                "before their first sample ran.",
+                f"Iteration {iteration.index}: {len(warm)} of {len(shared.with_others)} prompts were in the prefix "
+                "cache before their first sample ran.",
             )
         ]
     return []
 
 
-def _length_as_asked(workload: WorkloadSpec, row: SequenceRow) -> bool:
-    if workload.ignore_eos:
-        return row.output_tokens == workload.output_tokens
-    return 0 < row.output_tokens <= workload.output_tokens
+def _length_as_asked(workload: WorkloadSpec, tokens: int, asked: int) -> bool:
+    return tokens == asked if workload.ignore_eos else 0 < tokens <= asked
 
 
 def _invalid(code: str, sentence: str) -> Flag:

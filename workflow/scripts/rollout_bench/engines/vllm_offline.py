@@ -6,14 +6,14 @@ import gc
 import multiprocessing
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rollout_bench.engines.facts import engine_facts
 from rollout_bench.engines.settings import end_of_text, kv_cache_tokens, resolved_settings, world_size
 from rollout_bench.plan.spec import Spec, WorkloadSpec
 from rollout_bench.records.record import EngineFacts, Iteration, SequenceRow
-from rollout_bench.workloads.prompts import prompts
+from rollout_bench.workloads.requests import Request
 
 CENSUS = "rollout_bench.engines.census.WeightCensus"
 
@@ -48,40 +48,22 @@ class Engine:
         return facts, ranks[0], processes
 
     def iterate(
-        self, launch: int, index: int, wait: Callable[[], None]
+        self, asked: Sequence[Request], index: int, wait: Callable[[], None]
     ) -> tuple[Iteration, list[SequenceRow], dict[str, int]]:
         """Generates one iteration.
 
         Args:
-            launch: index of the launch.
+            asked: the sequences to generate, the samples of a prompt one after the other.
             index: index of the iteration.
             wait: called when all is ready; the timed region begins when it returns.
 
         Returns:
             The iteration, one row per sequence, and by how much the engine's own counters rose meanwhile.
         """
-        from vllm import SamplingParams
-
         workload = self._spec.workload
-        samples = workload.samples_per_prompt
-        each = samples if workload.requests == "per_sequence" else 1
-        requests = [
-            {"prompt_token_ids": prompt}
-            for prompt in prompts(workload, self.vocabulary, launch, index)
-            for _ in range(each)
-        ]
-        # ignore_eos alone fixes the length; min_tokens would add a logits processor that verl's requests don't have.
-        sampling = SamplingParams(
-            n=samples // each,
-            temperature=workload.temperature,
-            top_p=workload.top_p,
-            top_k=workload.top_k,
-            max_tokens=workload.output_tokens,
-            ignore_eos=workload.ignore_eos,
-            stop_token_ids=None if workload.ignore_eos else end_of_text(self._config.model_config),
-            detokenize=False,
-            logprobs=workload.logprobs,
-        )
+        sent = asked if workload.requests == "per_sequence" else [request for request in asked if request.sample == 0]
+        requests = [{"prompt_token_ids": request.prompt_token_ids} for request in sent]
+        sampling = self._sampling([request.output_tokens for request in sent])
         self._reset_prefix_cache()
         before = self._counters()
         gc.collect()
@@ -105,6 +87,28 @@ class Engine:
             output_tokens=sum(row.output_tokens for row in rows),
         )
         return iteration, rows, dict(risen)
+
+    def _sampling(self, output_tokens: list[int]) -> Any:
+        """vLLM's parameters: one object for requests that want as many tokens each, else one for each."""
+        from vllm import SamplingParams
+
+        workload = self._spec.workload
+        # ignore_eos alone fixes the length; min_tokens would add a logits processor that verl's requests don't have.
+        each = {
+            tokens: SamplingParams(
+                n=1 if workload.requests == "per_sequence" else workload.samples_per_prompt,
+                temperature=workload.temperature,
+                top_p=workload.top_p,
+                top_k=workload.top_k,
+                max_tokens=tokens,
+                ignore_eos=workload.ignore_eos,
+                stop_token_ids=None if workload.ignore_eos else end_of_text(self._config.model_config),
+                detokenize=False,
+                logprobs=workload.logprobs,
+            )
+            for tokens in set(output_tokens)
+        }
+        return each[output_tokens[0]] if len(each) == 1 else [each[tokens] for tokens in output_tokens]
 
     def _reset_prefix_cache(self) -> None:
         for _ in range(20):  # the blocks of the last request are freed a moment after its output

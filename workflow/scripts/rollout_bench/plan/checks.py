@@ -11,9 +11,8 @@ from typing import Any, get_args
 from rollout_bench.errors import UserError, did_you_mean
 from rollout_bench.files import did_you_mean_folder
 from rollout_bench.plan.comparing import EARLIER_AXES
-from rollout_bench.plan.config import Config, WorkloadSettings
+from rollout_bench.plan.config import Config
 from rollout_bench.plan.engine_probe import Engine
-from rollout_bench.plan.loads import longest
 from rollout_bench.plan.quants import known_quants
 from rollout_bench.plan.spec import ModelSpec, Platform
 
@@ -154,9 +153,9 @@ def _check_engine_arg(where: str, name: str, value: Any) -> None:
         ) from None
 
 
-def check_lengths(model: str, workload: str, load: WorkloadSettings, args: dict[str, Any], source: ModelSpec) -> None:
-    """Raises `UserError` where a workload's sequences are longer than the engine or the model takes."""
-    prompt_tokens, output_tokens = longest(load.prompt_tokens), longest(load.output_tokens)
+def check_lengths(model: str, workload: str, longest: tuple[int, int], args: dict[str, Any], source: ModelSpec) -> None:
+    """Raises `UserError` where a workload's `longest` sequence is longer than the engine or the model takes."""
+    prompt_tokens, output_tokens = longest
     wanted = prompt_tokens + output_tokens
     limit = args["max_model_len"]
     if isinstance(limit, int) and wanted > limit:

@@ -28,13 +28,13 @@ class _Bounded(Strict):
 class Uniform(_Bounded):
     """Every length from low to high is as likely."""
 
-    distribution: Literal["uniform"]
+    distribution: Literal["uniform"] = Field(description="Which distribution it is.")
 
 
 class Normal(_Bounded):
     """Normally distributed lengths, rounded."""
 
-    distribution: Literal["normal"]
+    distribution: Literal["normal"] = Field(description="Which distribution it is.")
     mean: Annotated[Number, Field(gt=0, le=1e7)] = Field(description="Mean, before the bounds cut it.")
     std: Annotated[Number, Field(gt=0, le=1e7)] = Field(description="Standard deviation, before the bounds cut it.")
 
@@ -42,7 +42,7 @@ class Normal(_Bounded):
 class LogNormal(_Bounded):
     """Lengths whose logarithm is normally distributed: many short ones and a long tail, as answers have it."""
 
-    distribution: Literal["lognormal"]
+    distribution: Literal["lognormal"] = Field(description="Which distribution it is.")
     median: Annotated[Number, Field(gt=0, le=1e7)] = Field(description="Median, before the bounds cut it.")
     sigma: Annotated[Number, Field(gt=0, le=10)] = Field(
         description="Standard deviation of the natural logarithm: 1 has one length in six beyond 2.7 times the median."
@@ -52,7 +52,7 @@ class LogNormal(_Bounded):
 class Zipf(_Bounded):
     """The k-th shortest length is k^-exponent times as likely as the shortest."""
 
-    distribution: Literal["zipf"]
+    distribution: Literal["zipf"] = Field(description="Which distribution it is.")
     exponent: Annotated[Number, Field(gt=0, le=20)] = Field(description="How fast long ones get rare; 1 to 2 is usual.")
 
 
@@ -71,6 +71,10 @@ Length = Annotated[
     Discriminator(_kind),
 ]
 """A number of tokens, or how it is distributed."""
+
+
+DISTRIBUTIONS = ("uniform", "normal", "lognormal", "zipf")
+"""What a length can be but a number."""
 
 
 def longest(length: Length) -> int:

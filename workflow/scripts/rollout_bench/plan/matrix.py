@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rollout_bench.checkpoints.version import BUILDER_VERSION
 from rollout_bench.errors import UserError
 from rollout_bench.plan.checks import (
     check_earlier_baseline,
@@ -20,9 +21,9 @@ from rollout_bench.plan.checks import (
     check_names,
     check_variables,
 )
-from rollout_bench.plan.config import Config, ModelSettings, WorkloadSettings
+from rollout_bench.plan.config import Config, ModelSettings
 from rollout_bench.plan.engine_probe import Engine
-from rollout_bench.plan.loads import longest
+from rollout_bench.plan.load_checks import check_tokenizer, checked_load
 from rollout_bench.plan.online import (
     check_online,
     check_unknown_endpoint_quants,
@@ -41,7 +42,6 @@ from rollout_bench.plan.spec import (
     Platform,
     QuantSpec,
     Spec,
-    WorkloadSpec,
 )
 
 DEFAULT_ARGS: dict[str, Any] = {"enable_prefix_caching": True, "seed": 0}
@@ -74,12 +74,14 @@ class Experiment:
         name: folder name, `<model>_<quant>_<workload>-<key>`.
         model_path: where the weights really are on this machine (beginning with `/` or `./`), or a hub id.
         checkpoint: what has to be built first, or None.
+        dataset_path: where the workload's data set is on this machine, or None.
     """
 
     spec: Spec
     name: str
     model_path: str
     checkpoint: Checkpoint | None
+    dataset_path: str | None = None
 
 
 @dataclass(frozen=True)
@@ -159,16 +161,16 @@ def _experiment(
             f"{model} has no weights for {quant}",
             f"name them in model_settings.{model}.weights.{quant}, or leave {quant} out of quants",
         )
-    load = config.workload_settings[workload]
+    load = checked_load(workload, config.workload_settings[workload])
     args = {
         **DEFAULT_ARGS,
-        "max_model_len": longest(load.prompt_tokens) + longest(load.output_tokens),
-        **load.engine_args,
+        "max_model_len": sum(load.longest),
+        **config.workload_settings[workload].engine_args,
         **config.engine_args,
         **scheme.engine_args,
         **settings.engine_args,
     }
-    check_lengths(model, workload, load, args, source)
+    check_lengths(model, workload, load.longest, args, source)
     spec = Spec(
         measurement_version=MEASUREMENT_VERSION,
         platform=platform,
@@ -180,7 +182,7 @@ def _experiment(
             linear_dtypes=scheme.linear_dtypes,
             linear_method=scheme.linear_method,
         ),
-        workload=_workload_spec(workload, load),
+        workload=load.spec,
         engine=EngineSpec(
             name=engine.name,
             version=engine.version,
@@ -199,28 +201,27 @@ def _experiment(
             f"config: model_settings.{model}.weights: {path}: is a file",
             "name the folder that holds config.json",
         )
-    return Experiment(spec, spec.experiment(), path, checkpoint)
+    check_tokenizer(workload, load, source, path)
+    return Experiment(spec, spec.experiment(), path, checkpoint, load.dataset_path)
 
 
 def _on_endpoint(config: Config, engine: Engine, name: str, endpoint: Endpoint, workload: str) -> Experiment:
     model, quant, served_by, spec_of_endpoint = endpoint_parts(name, endpoint)
+    load = checked_load(workload, config.workload_settings[workload])
+    check_tokenizer(workload, load, model, None, endpoint.vocabulary)
     spec = Spec(
         measurement_version=MEASUREMENT_VERSION,
         platform="unknown",
         mode="online",
         model=model,
         quant=quant,
-        workload=_workload_spec(workload, config.workload_settings[workload]),
+        workload=load.spec,
         engine=served_by,
         measuring=MeasuringSpec(warmup_iterations=config.warmup_iterations, iterations=config.iterations),
         load=load_spec(config, workload, engine),
         endpoint=spec_of_endpoint,
     )
-    return Experiment(spec, spec.experiment(), endpoint.url, None)
-
-
-def _workload_spec(name: str, load: WorkloadSettings) -> WorkloadSpec:
-    return WorkloadSpec(name=name, **load.model_dump(exclude={"engine_args", "online", "dataset"}))
+    return Experiment(spec, spec.experiment(), endpoint.url, None, load.dataset_path)
 
 
 def _weights(model: str, settings: ModelSettings, quant: str, scheme: Quant) -> ModelSpec | tuple[str, str] | None:
@@ -247,7 +248,7 @@ def _checkpoint(config: Config, spec: Spec) -> Checkpoint | None:
     if spec.model.synthetic is None:
         return None
     config_only = spec.engine.args.get("load_format") == "dummy"
-    shape = json.dumps(spec.model.synthetic, sort_keys=True)
+    shape = f"{json.dumps(spec.model.synthetic, sort_keys=True)} {BUILDER_VERSION}"
     digest = hashlib.sha256(shape.encode()).hexdigest()[:8]
     layout = spec.quant.weights_format + ("-dummy" if config_only else "")
     folder = Path(config.model_base) / "synthetic" / f"{spec.model.synthetic['architecture']}-{digest}-{layout}"

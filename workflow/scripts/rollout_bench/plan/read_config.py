@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 
 from rollout_bench.errors import UserError, did_you_mean
 from rollout_bench.plan.config import Config
+from rollout_bench.plan.loads import DISTRIBUTIONS
 
 _OTHER_NAMES = {"gpu": "cuda", "nvidia": "cuda", "npu": "ascend", "x86": "cpu", "throughput": "output_tokens_per_s"}
 """What people call platforms and metrics, where the nearest spelling would mislead (gpu is nearer to cpu than cuda)."""
@@ -72,7 +73,8 @@ def _most_telling(errors: list[ErrorDetails]) -> ErrorDetails:
 
 
 def _told(error: ErrorDetails) -> UserError:
-    parts = error["loc"][:1] if error["loc"][:1] == ("launches",) else error["loc"]  # without which type it may have
+    # Without which type it may have.
+    parts = error["loc"][:1] if error["loc"][:1] == ("launches",) else _without_tags(error["loc"])
     where = ".".join(str(part) for part in parts if part != "[key]") or "config"
     value = error.get("input")
     if error["type"] == "extra_forbidden":
@@ -80,6 +82,9 @@ def _told(error: ErrorDetails) -> UserError:
         return UserError(f"config: {where}: there is no such key", did_you_mean(str(error["loc"][-1]), known))
     if error["type"] == "missing":
         return UserError(f"config: {where}: is missing", "set it in config.yaml, or lay a config over it that does")
+    if error["type"] == "union_tag_invalid":
+        said = f"{_short(error['ctx']['tag'])} is not known" if error["ctx"]["tag"] else "is missing"
+        return UserError(f"config: {where}.distribution: {said}", did_you_mean(error["ctx"]["tag"], DISTRIBUTIONS))
     if error["type"] == "string_pattern_mismatch" or error["type"] == "string_too_long":
         return UserError(
             f"config: {where}: {_short(value)} can't be a name",
@@ -94,6 +99,16 @@ def _told(error: ErrorDetails) -> UserError:
     if error["type"] == "value_error":
         return UserError(f"config: {where}: {message}", _see_reference(where))
     return UserError(f"config: {where}: {_short(value)} {message}", _see_reference(where))
+
+
+def _without_tags(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Without the kind of length, which pydantic puts behind the key."""
+    kinds = ("fixed", *DISTRIBUTIONS)
+    return tuple(
+        part
+        for place, part in enumerate(location)
+        if not (part in kinds and place and str(location[place - 1]).endswith("_tokens"))
+    )
 
 
 def _see_reference(where: str) -> str:
@@ -114,15 +129,23 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     """Keys of the model that `location` leads to, from `Config` down."""
     annotation: Any = Config
     for part in location:
-        model = _model(annotation)
-        if model is not None and part in model.model_fields:
-            annotation = model.model_fields[str(part)].annotation
+        models = list(_models(annotation))
+        if part in DISTRIBUTIONS:
+            annotation = next(model for model in models if model.__name__.lower() == part)
+        elif models and part in models[0].model_fields:
+            annotation = models[0].model_fields[str(part)].annotation
         elif get_origin(annotation) in (dict, list):
             annotation = get_args(annotation)[-1]
-    model = _model(annotation)
-    return list(model.model_fields) if model else []
+    models = list(_models(annotation))
+    return list(models[0].model_fields) if models else []
 
 
-def _model(annotation: Any) -> type[BaseModel] | None:
-    options = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
-    return next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """All models that an annotation may stand for."""
+    if get_origin(annotation) is Annotated:
+        yield from _models(get_args(annotation)[0])
+    elif get_origin(annotation) in (Union, types.UnionType):
+        for option in get_args(annotation):
+            yield from _models(option)
+    elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from rollout_bench.plan.config import Config
+from rollout_bench.plan.loads import LogNormal, Normal, Uniform, Zipf
 from rollout_bench.plan.planfile import PlanFile
 from rollout_bench.plan.spec import Spec
 from rollout_bench.records.record import Failure, Record, SequenceRow
@@ -21,6 +22,8 @@ MODELS: dict[str, type[BaseModel]] = {
     "failure": Failure,
     "plan": PlanFile,
 }
+
+LENGTHS: tuple[type[BaseModel], ...] = (Uniform, Normal, LogNormal, Zipf)
 
 _MADE = "<!-- Made by `make docs` from the code; changes here are lost. -->\n\n"
 
@@ -46,9 +49,16 @@ def config_page() -> str:
         "The schema is `workflow/schemas/config.schema.json`.\n\n"
         + _table(Config)
         + "\nArguments of the engine are merged in this order, later ones win: rollout-bench's own"
-        " (`enable_prefix_caching: true`, `seed: 0`, `max_model_len`: prompt + output tokens), the workload's,"
-        " `engine_args`, the quant's, the model's.\n"
+        " (`enable_prefix_caching: true`, `seed: 0`, `max_model_len`: prompt + output tokens, the longest there are),"
+        " the workload's, `engine_args`, the quant's, the model's.\n\n"
+        "## Lengths\n\n"
+        "`prompt_tokens` and `output_tokens` of a workload are a number, or a mapping that names a distribution. "
+        "[Choose a load](../how-to/loads.md) shows each at work.\n" + "".join(map(_kind_of_length, LENGTHS))
     )
+
+
+def _kind_of_length(kind: type[BaseModel]) -> str:
+    return f"\n### {kind.__name__.lower()}\n\n{' '.join((kind.__doc__ or '').split())}\n\n{_table(kind)}"
 
 
 def records_page() -> str:
@@ -112,8 +122,8 @@ def _resolve(schema: dict[str, Any], option: dict[str, Any]) -> dict[str, Any]:
 
 
 def _type(schema: dict[str, Any], field: dict[str, Any]) -> str:
-    if "anyOf" in field:
-        return " or ".join(_type(schema, option) for option in field["anyOf"])
+    if options := field.get("anyOf") or field.get("oneOf"):
+        return " or ".join(dict.fromkeys(_type(schema, option) for option in options))
     if "enum" in field:
         return ", ".join(_code(str(value)) for value in field["enum"])
     if "const" in field:

@@ -13,6 +13,7 @@ import inspect
 import json
 import resource
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -115,14 +116,16 @@ def prepare(
         late: list[float] = []
         watcher = asyncio.create_task(_watch(late))
         try:
-            await serve.benchmark(**{name: value for name, value in arguments.items() if name in known})
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that all failed is told by us
+                await serve.benchmark(**{name: value for name, value in arguments.items() if name in known})
         finally:
             watcher.cancel()
         return late
 
     def run() -> Pass:
         before, cpu_before = time.monotonic(), time.process_time()
-        late_s = _run(watched())
+        late_s = asyncio.run(watched())  # not uvloop, which hangs as it closes where vLLM left a connection open
         cpu_s, all_s = time.process_time() - cpu_before, time.monotonic() - before
         return _pass_of(outcomes, due_s, before, _client_use(cpu_s / all_s, late_s))
 
@@ -142,14 +145,6 @@ def _pass_of(outcomes: list[Outcome], due_s: Sequence[float] | None, before_s: f
         for outcome, due in zip(outcomes, due_s, strict=True):
             outcome.due_s = began_s + due
     return Pass(began_s, max(max(ended, default=began_s) - began_s, 1e-9), outcomes, client)
-
-
-def _run(coroutine: Any) -> Any:
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.run(coroutine)
-    return uvloop.run(coroutine)
 
 
 async def _watch(late: list[float]) -> None:

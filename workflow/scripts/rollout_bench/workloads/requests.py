@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from rollout_bench.errors import UserError
+from rollout_bench.plan.loads import longest
 from rollout_bench.plan.spec import WorkloadSpec
-from rollout_bench.workloads.prompts import prompts
+from rollout_bench.workloads.datasets import Entry, read_dataset
+from rollout_bench.workloads.lengths import drawn
+from rollout_bench.workloads.prompts import prefixes, prompts
 
 
 @dataclass(frozen=True)
@@ -27,10 +34,133 @@ class Request:
     arrival_s: float | None = None
 
 
-def requests(workload: WorkloadSpec, vocabulary: int, launch: int, iteration: int) -> list[Request]:
-    """One request for each sequence, the samples of a prompt one after the other."""
-    return [
-        Request(prompt, sample, token_ids, workload.output_tokens)  # type: ignore[arg-type]
-        for prompt, token_ids in enumerate(prompts(workload, vocabulary, launch, iteration))
-        for sample in range(workload.samples_per_prompt)
-    ]
+class Source:
+    """Where the requests of a workload come from: made once, asked for every iteration, in both modes.
+
+    Args:
+        workload: what to ask for.
+        vocabulary: size of the model's vocabulary.
+        model: folder or hub id of the model; its tokenizer is loaded where the data set is text.
+        dataset: the data set's file, where the workload has one.
+        trust_remote_code: whether a tokenizer may bring its own code.
+
+    Raises:
+        UserError: the data set can't be read, or there is no tokenizer for its text.
+    """
+
+    def __init__(
+        self,
+        workload: WorkloadSpec,
+        vocabulary: int,
+        model: str,
+        dataset: str | Path | None = None,
+        trust_remote_code: bool = False,
+    ) -> None:
+        self._workload = workload
+        self._vocabulary = vocabulary
+        self._entries: list[Entry] = []
+        self._tokenizer: Any = None
+        if workload.dataset is None:
+            return
+        if dataset is None:
+            raise UserError(f"workload {workload.name}: its data set is not there", "name the file with --dataset")
+        self._entries = read_dataset(Path(dataset), workload.dataset.format)
+        if any(isinstance(text, str) for entry in self._entries for text in (entry.prompt, entry.output)):
+            self._tokenizer = _tokenizer(model, trust_remote_code)
+
+    def requests(self, launch: int, iteration: int) -> list[Request]:
+        """One request for each sequence, the samples of a prompt one after the other.
+
+        Each sample has an output length of its own where the workload draws them; where a data set says how long the
+        answer to a prompt is, all its samples have that. Of a data set an iteration takes the next `prompts` entries,
+        in the order of the file and from its beginning again after its end; every launch begins with the first.
+
+        Raises:
+            UserError: the vocabulary is too small for so many distinct prompts, or for the data set's token ids.
+        """
+        workload, samples = self._workload, self._workload.samples_per_prompt
+        label = f"{workload.seed}/{launch}/{iteration}/output_tokens"
+        outputs = drawn(workload.output_tokens, label, workload.prompts * samples)
+        if workload.dataset is None:
+            token_ids = prompts(workload, self._vocabulary, launch, iteration)
+            return [
+                Request(number // samples, number % samples, token_ids[number // samples], tokens)
+                for number, tokens in enumerate(outputs)
+            ]
+        numbers = range(workload.prompts * iteration, workload.prompts * (iteration + 1))
+        taken = [self._entries[number % len(self._entries)] for number in numbers]
+        if workload.dataset.format == "trace":
+            lengths = [entry.prompt for entry in taken if isinstance(entry.prompt, int)]
+            token_ids = prompts(workload, self._vocabulary, launch, iteration, lengths)
+        else:
+            beginnings = prefixes(workload, self._vocabulary, launch, iteration)
+            token_ids = self._tokenized(taken, beginnings)
+        said = self._output_tokens(taken)
+        times = self._arrivals(numbers)
+        return [
+            Request(
+                prompt, sample, token_ids[prompt], said[prompt] or outputs[prompt * samples + sample], times[prompt]
+            )
+            for prompt in range(workload.prompts)
+            for sample in range(samples)
+        ]
+
+    def _tokenized(self, taken: Sequence[Entry], beginnings: list[list[int]]) -> list[list[int]]:
+        """Prompts of a data set: a shared prefix in front, cut at the end to the longest that the workload takes."""
+        texts = self._encoded([entry.prompt for entry in taken if isinstance(entry.prompt, str)])
+        found = []
+        for number, entry in enumerate(taken):
+            own = next(texts) if isinstance(entry.prompt, str) else list(_as_ids(entry))
+            if not own or max(own) >= self._vocabulary:
+                raise UserError(
+                    f"workload {self._workload.name}: a prompt of its data set has "
+                    + (f"token id {max(own)}, the vocabulary {self._vocabulary} ids" if own else "no tokens"),
+                    "use prompts that this model's tokenizer made" if own else "take that prompt out",
+                )
+            prompt = beginnings[number % len(beginnings)] + own
+            found.append(prompt[: longest(self._workload.prompt_tokens)])
+        return found
+
+    def _output_tokens(self, taken: Sequence[Entry]) -> list[int | None]:
+        """What the data set says of output lengths; of an answer its tokens, up to what the workload takes."""
+        answers = self._encoded([entry.output for entry in taken if isinstance(entry.output, str)], special=False)
+        most = longest(self._workload.output_tokens)
+        return [
+            min(max(len(next(answers)), 1), most) if isinstance(entry.output, str) else entry.output for entry in taken
+        ]
+
+    def _encoded(self, texts: list[str], special: bool = True) -> Any:
+        if not texts:
+            return iter(())
+        return iter(self._tokenizer(texts, add_special_tokens=special)["input_ids"])
+
+    def _arrivals(self, numbers: range) -> list[float | None]:
+        """Arrivals of the entries with these running numbers, after the first of them.
+
+        A file that begins again does so one mean gap after its end.
+        """
+        if self._entries[0].arrival_s is None:
+            return [None] * len(numbers)
+        file = [entry.arrival_s or 0.0 for entry in self._entries]
+        span = file[-1] - file[0]
+        turn = span + (span / (len(file) - 1) if len(file) > 1 else 0.0)
+        times = [turn * (number // len(file)) + file[number % len(file)] for number in numbers]
+        return [time - times[0] for time in times]
+
+
+def _as_ids(entry: Entry) -> tuple[int, ...]:
+    assert isinstance(entry.prompt, tuple), "a trace has lengths alone"
+    return entry.prompt
+
+
+def _tokenizer(model: str, trust_remote_code: bool) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(model, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        said = " ".join(str(error).split())
+        raise UserError(
+            f"{model}: has no tokenizer that works: {said[:200]}",
+            "put the model's tokenizer files beside its weights, or give prompts as token ids",
+        ) from None

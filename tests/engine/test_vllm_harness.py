@@ -1,0 +1,171 @@
+"""Requests sent through vLLM's own benchmark, against a stub whose pace and faults are known."""
+
+from __future__ import annotations
+
+import statistics
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+from stub_server import running_stub
+
+from rollout_bench.serving.target import Pass, Target
+from rollout_bench.workloads.requests import Request
+
+pytestmark = pytest.mark.engine
+
+PROMPT = [100, 200, 300, 400]
+
+Send = Callable[..., Pass]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def vllm() -> Iterator[None]:
+    """Imports vLLM, whose own warnings are no concern of these tests."""
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        patch.setenv("VLLM_TARGET_DEVICE", "cpu")
+        warnings.simplefilter("ignore")
+        import vllm.benchmarks.serve  # noqa: F401
+
+        yield
+
+
+@pytest.fixture
+def send(tmp_path: Path) -> Iterator[Send]:
+    """Starts a stub with the given options and sends it a pass of requests of the given output lengths."""
+    from rollout_bench.serving.vllm_harness import prepare
+
+    with ExitStack() as running:
+
+        def sent(
+            *options: str,
+            lengths: Sequence[int] = (8,) * 6,
+            due_s: Sequence[float] | None = None,
+            concurrency: int | None = None,
+            stream: bool = True,
+            headers: dict[str, str] | None = None,
+            token_ids: bool = True,
+            env: dict[str, str] | None = None,
+        ) -> Pass:
+            folder = tmp_path / str(len(list(tmp_path.iterdir())))
+            folder.mkdir()
+            url = running.enter_context(running_stub(folder, *options, env=env))
+            body = {"temperature": 1.0, **({"return_token_ids": True} if token_ids else {})}
+            target = Target(f"{url}/v1", "stub", headers or {}, True, stream, body)
+            asked = [Request(number, 0, PROMPT, length) for number, length in enumerate(lengths)]
+            return prepare(asked, [PROMPT] * len(asked), due_s, concurrency, target)()
+
+        yield sent
+
+
+def test_tokens_and_times_are_those_that_the_stub_sent(send: Send) -> None:
+    done = send("--ttft-ms", "60", "--itl-ms", "20", lengths=(8, 4, 1, 16))
+    assert [outcome.output_tokens for outcome in done.outcomes] == [8, 4, 1, 16]
+    assert [outcome.finish_reason for outcome in done.outcomes] == ["length"] * 4
+    for outcome in done.outcomes:
+        assert outcome.error is None
+        assert outcome.counted
+        assert outcome.prompt_tokens == len(PROMPT)
+        assert outcome.sent_s is not None
+        gaps = [b - a for a, b in zip(outcome.pieces_s, outcome.pieces_s[1:], strict=False)]
+        assert outcome.pieces_s[0] - outcome.sent_s >= 0.06
+        assert not gaps or statistics.median(gaps) == pytest.approx(0.02, abs=0.01)
+    assert done.elapsed_s == pytest.approx(0.06 + 15 * 0.02, abs=0.25)
+    assert done.client.loop_delay_max_s is not None
+
+
+def test_a_piece_of_several_tokens_counts_as_so_many(send: Send) -> None:
+    done = send("--tokens-per-chunk", "3", lengths=(7,))
+    assert done.outcomes[0].piece_tokens == [3, 3, 1]
+    assert done.outcomes[0].output_tokens == 7
+
+
+def test_no_more_requests_are_under_way_than_the_concurrency_says(send: Send) -> None:
+    done = send("--ttft-ms", "30", "--itl-ms", "5", lengths=(4,) * 9, concurrency=3)
+    spans = sorted((o.sent_s or 0.0, o.ended_s or 0.0) for o in done.outcomes)
+    for start, _ in spans:
+        assert sum(other <= start < end for other, end in spans) <= 3
+    assert done.elapsed_s >= 3 * 0.045
+
+
+def test_requests_are_sent_when_they_are_due(send: Send) -> None:
+    due_s = [0.0, 0.1, 0.15, 0.4]
+    done = send("--ttft-ms", "300", lengths=(2,) * 4, due_s=due_s)
+    first = done.outcomes[0].sent_s or 0.0
+    for outcome, due in zip(done.outcomes, due_s, strict=True):
+        assert outcome.sent_s is not None
+        assert outcome.due_s is not None
+        assert 0 <= outcome.sent_s - outcome.due_s < 0.1
+        assert outcome.due_s - done.began_s == pytest.approx(due)
+        assert outcome.sent_s - first == pytest.approx(due, abs=0.1)
+
+
+def test_an_answer_in_one_piece_has_an_end_and_no_first_token(send: Send) -> None:
+    done = send("--ttft-ms", "40", "--itl-ms", "5", lengths=(4,), stream=False)
+    outcome = done.outcomes[0]
+    assert (outcome.error, outcome.output_tokens, outcome.streamed) == (None, 4, False)
+    assert len(outcome.pieces_s) == 1
+
+
+def test_without_token_ids_the_server_s_own_count_is_taken(send: Send) -> None:
+    done = send(lengths=(5,), token_ids=False)
+    assert (done.outcomes[0].counted, done.outcomes[0].output_tokens) == (False, 5)
+    assert done.outcomes[0].prompt_tokens == len(PROMPT)
+
+
+@pytest.mark.parametrize("status", [429, 500])
+def test_a_refused_request_is_a_failure_and_no_fast_one(send: Send, status: int) -> None:
+    done = send("--status", str(status), "--status-share", "0.5", lengths=(3,) * 8)
+    failed = [outcome for outcome in done.outcomes if outcome.error is not None]
+    assert len(failed) == 4
+    assert {outcome.status for outcome in failed} == {status}
+    assert all(str(status) in (outcome.error or "") and not outcome.pieces_s for outcome in failed)
+    assert {outcome.output_tokens for outcome in done.outcomes if outcome.error is None} == {3}
+
+
+def test_an_answer_that_breaks_off_is_a_failure(send: Send) -> None:
+    done = send("--close-after", "3", "--close-share", "0.5", lengths=(8,) * 4)
+    failed = [outcome for outcome in done.outcomes if outcome.error is not None]
+    assert len(failed) == 2
+    assert all(outcome.output_tokens == 3 and outcome.finish_reason is None for outcome in failed)
+
+
+def test_a_missing_key_is_told_and_a_given_one_is_sent(send: Send) -> None:
+    env = {"STUB_KEY": "sk-stub"}
+    refused = send("--api-key-env", "STUB_KEY", lengths=(2,), env=env).outcomes[0]
+    assert refused.status == 401
+    assert refused.error
+    given = {"Authorization": "Bearer sk-stub"}
+    assert send("--api-key-env", "STUB_KEY", lengths=(2,), headers=given, env=env).outcomes[0].error is None
+
+
+def test_nobody_there_is_an_error_of_each_request(tmp_path: Path) -> None:
+    from rollout_bench.serving.vllm_harness import prepare
+
+    with running_stub(tmp_path) as url:
+        pass
+    target = Target(f"{url}/v1", "stub", {}, True, True, {})
+    done = prepare([Request(0, 0, PROMPT, 2)], [PROMPT], None, None, target)()
+    assert done.outcomes[0].status is None
+    assert "connect" in (done.outcomes[0].error or "").lower()
+
+
+def test_what_the_client_saw_is_what_the_stub_did(tmp_path: Path) -> None:
+    """By the stub's own clock; the bound is generous here and sharp in benchmarks/load_generator.py."""
+    from rollout_bench.serving.vllm_harness import prepare
+
+    with running_stub(tmp_path, "--ttft-ms", "100", "--itl-ms", "50") as url:
+        target = Target(f"{url}/v1", "stub", {}, True, True, {"return_token_ids": True})
+        asked = [Request(number, 0, PROMPT, 6) for number in range(100)]
+        done = prepare(asked, [PROMPT] * 100, None, None, target)()
+        truth = {entry["request_id"]: entry for entry in httpx.get(f"{url}/truth").json()["requests"]}
+    late = [
+        seen - sent
+        for number, outcome in enumerate(done.outcomes)
+        for seen, sent in zip(outcome.pieces_s, truth[str(number)]["chunks_s"], strict=True)
+    ]
+    assert min(late) >= 0
+    assert statistics.median(late) < 0.05

@@ -1,0 +1,28 @@
+"""Configs laid over the default one, and what is planned of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from snakemake.utils import update_config
+
+from rollout_bench.plan.engine_probe import probe_engine
+from rollout_bench.plan.matrix import Matrix, expand
+from rollout_bench.plan.read_config import read_config
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def merged_with(overlay: str) -> dict[str, Any]:
+    """The default config with `overlay` (YAML) laid over it, as Snakemake merges them."""
+    config: dict[str, Any] = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    update_config(config, yaml.safe_load(overlay))
+    return config
+
+
+def planned(overlay: str) -> Matrix:
+    """What the default config with `overlay` laid over it comes to."""
+    config = read_config(merged_with(overlay))
+    return expand(config, probe_engine(config.engine.python))

@@ -1,0 +1,115 @@
+"""Drawn lengths have the distribution that is asked for, keep its bounds, and depend on their label alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from rollout_bench.plan.loads import Length, LogNormal, Normal, Uniform, Zipf, longest
+from rollout_bench.workloads.lengths import drawn, share_within
+from rollout_bench.workloads.numbers import integers, share, stream
+
+bounds = st.tuples(st.integers(1, 5000), st.integers(1, 5000)).map(sorted)
+lengths = st.one_of(
+    st.integers(1, 10_000_000),
+    bounds.map(lambda b: Uniform(distribution="uniform", low=b[0], high=b[1])),
+    st.builds(
+        lambda b, mean, std: Normal(distribution="normal", low=b[0], high=b[1], mean=mean, std=std),
+        bounds,
+        st.floats(1e-3, 1e7),
+        st.floats(1e-3, 1e7),
+    ),
+    st.builds(
+        lambda b, median, sigma: LogNormal(distribution="lognormal", low=b[0], high=b[1], median=median, sigma=sigma),
+        bounds,
+        st.floats(1e-3, 1e7),
+        st.floats(1e-3, 10),
+    ),
+    st.builds(
+        lambda b, exponent: Zipf(distribution="zipf", low=b[0], high=b[1], exponent=exponent),
+        bounds,
+        st.floats(1e-3, 20),
+    ),
+)
+
+DRAWS = 20_000
+
+
+@given(length=lengths, label=st.text(max_size=8), count=st.integers(0, 30))
+def test_every_length_keeps_its_bounds_however_far_they_lie_in_the_tail(length: Length, label: str, count: int):
+    found = drawn(length, label, count)
+    low = length if isinstance(length, int) else length.low
+    assert len(found) == count
+    assert all(type(tokens) is int and low <= tokens <= longest(length) for tokens in found)
+
+
+@given(length=lengths, count=st.integers(0, 30))
+def test_more_draws_begin_with_the_same_ones(length: Length, count: int):
+    assert drawn(length, "a", 40)[:count] == drawn(length, "a", count)
+
+
+@pytest.mark.parametrize(
+    ("length", "pinned"),
+    [
+        (Uniform(distribution="uniform", low=10, high=99), [22, 62, 59, 31, 63, 60]),
+        (Normal(distribution="normal", low=1, high=99, mean=20, std=10), [47, 15, 27, 15, 7, 28]),
+        (LogNormal(distribution="lognormal", low=1, high=99, median=20, sigma=1), [97, 11, 35, 11, 5, 37]),
+        (Zipf(distribution="zipf", low=1, high=99, exponent=1.2), [97, 2, 16, 2, 1, 18]),
+    ],
+    ids=["uniform", "normal", "lognormal", "zipf"],
+)
+def test_the_draws_stay_what_they_are(length: Length, pinned: list[int]):
+    assert drawn(length, "pinned", 6) == pinned
+
+
+@pytest.mark.parametrize(
+    ("length", "cdf"),
+    [
+        (Uniform(distribution="uniform", low=3, high=40), stats.randint(3, 41).cdf),
+        (Zipf(distribution="zipf", low=1, high=300, exponent=1.2), stats.zipfian(1.2, 300).cdf),
+        (Zipf(distribution="zipf", low=11, high=20, exponent=0.3), stats.zipfian(0.3, 10, loc=10).cdf),
+        (
+            Normal(distribution="normal", low=1, high=60, mean=20, std=12),
+            lambda k: stats.truncnorm(-19.5 / 12, 40.5 / 12, 20, 12).cdf(k + 0.5),
+        ),
+        (
+            Normal(distribution="normal", low=50, high=60, mean=20, std=12),
+            lambda k: stats.truncnorm(29.5 / 12, 40.5 / 12, 20, 12).cdf(k + 0.5),
+        ),
+        (
+            LogNormal(distribution="lognormal", low=1, high=100, median=12, sigma=1),
+            lambda k: stats.truncnorm(np.log(0.5 / 12), np.log(100.5 / 12)).cdf(np.log((k + 0.5) / 12)),
+        ),
+    ],
+    ids=["uniform", "zipf", "zipf_from_11", "normal", "normal_in_its_tail", "lognormal"],
+)
+def test_lengths_have_their_distribution(length: Length, cdf: stats.rv_continuous):
+    counted = Counter(drawn(length, "fixed", DRAWS))
+    values = np.arange(length.low, length.high + 1)
+    chances = np.diff([0.0, *cdf(values)])
+    expected = DRAWS * chances / chances.sum()
+    seen = np.array([counted[value] for value in values])
+    often = expected >= 5  # the rest together, as chi-square wants it
+    seen = np.append(seen[often], seen[~often].sum())
+    expected = np.append(expected[often], expected[~often].sum())
+    keep = expected > 0
+    assert stats.chisquare(seen[keep], expected[keep]).pvalue > 0.001
+
+
+def test_the_share_within_the_bounds_is_the_chance_of_no_second_draw():
+    half = Normal(distribution="normal", low=21, high=10_000, mean=20.5, std=12)
+    assert share_within(half) == pytest.approx(0.5)
+    assert share_within(LogNormal(distribution="lognormal", low=5000, high=5001, median=2, sigma=0.1)) == 0.0
+    assert share_within(7) == share_within(Uniform(distribution="uniform", high=4)) == 1.0
+
+
+def test_numbers_are_never_0_or_1_and_a_stream_has_no_end():
+    assert 0 < share(0) < share((1 << 64) - 1) < 1
+    numbers = stream("a")
+    assert len({next(numbers) for _ in range(2000)}) == 2000
+    assert integers("a", 3) == integers("a", 5)[:3]

@@ -1,0 +1,199 @@
+"""What a workload of the config comes to, and what is wrong with it that pydantic can't see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rollout_bench.checkpoints.tokenizer import SMALLEST_VOCABULARY
+from rollout_bench.errors import UserError
+from rollout_bench.plan.config import WorkloadSettings
+from rollout_bench.plan.dataset_facts import DatasetFacts, dataset_facts
+from rollout_bench.plan.loads import DatasetSpec, longest
+from rollout_bench.plan.spec import ModelSpec, WorkloadSpec
+from rollout_bench.workloads.lengths import share_within
+
+LEAST_WITHIN = 1e-6
+"""Part of a distribution that its bounds must leave: below it they say something else than its numbers."""
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt")
+
+
+@dataclass(frozen=True)
+class CheckedLoad:
+    """A workload as it can be run.
+
+    Attributes:
+        spec: its part of a spec.
+        longest: prompt and output tokens of its longest sequence.
+        dataset_path: where its data set is on this machine.
+    """
+
+    spec: WorkloadSpec
+    longest: tuple[int, int]
+    dataset_path: str | None
+
+
+def checked_load(name: str, load: WorkloadSettings) -> CheckedLoad:
+    """The workload `name`; raises `UserError` naming the key where it contradicts itself or its data set."""
+    where = f"config: workload_settings.{name}"
+    facts = None if load.dataset is None else _facts(where, load)
+    prompt_tokens, output_tokens = load.prompt_tokens, load.output_tokens
+    pair = longest(prompt_tokens), longest(output_tokens)
+    if facts is not None and load.dataset is not None and load.dataset.format == "trace":
+        _check_trace(where, load)
+        prompt_tokens, output_tokens, pair = facts.longest_prompt, facts.longest_output, facts.longest_pair
+    elif facts is not None:
+        _check_texts(where, load, facts)
+    _check_bounds(where, load)
+    _check_prefix(where, load, facts)
+    _check_samples(where, load)
+    _check_arrivals(where, load, facts)
+    fields = load.model_dump(exclude={"engine_args", "online", "dataset", "prompt_tokens", "output_tokens"})
+    spec = WorkloadSpec(
+        name=name,
+        prompt_tokens=prompt_tokens,
+        output_tokens=output_tokens,
+        dataset=facts and load.dataset and DatasetSpec(format=load.dataset.format, sha256=facts.sha256),
+        **fields,
+    )
+    return CheckedLoad(spec, pair, load.dataset.path if load.dataset else None)
+
+
+def check_tokenizer(
+    name: str, load: CheckedLoad, model: ModelSpec, folder: str | None, vocabulary: int | None = None
+) -> None:
+    """Raises `UserError` where the data set of workload `name` can't be turned into token ids of `model`.
+
+    Args:
+        folder: where its weights are; one that is not there tells nothing. None where nobody has them: there is no
+            tokenizer then.
+        vocabulary: number of its token ids, where it is known otherwise than from a synthetic shape.
+    """
+    if load.dataset_path is None or load.spec.dataset is None or load.spec.dataset.format == "trace":
+        return
+    facts = dataset_facts(Path(load.dataset_path), load.spec.dataset.format)
+    where = f"config: workload_settings.{name}.dataset"
+    if model.synthetic is not None:
+        vocabulary = int(model.synthetic["vocab_size"])
+    if vocabulary is not None and facts.largest_id >= vocabulary:
+        raise UserError(
+            f"{where}: {load.dataset_path}: has token id {facts.largest_id}, {model.name} has {vocabulary} ids",
+            "use prompts that this model's tokenizer made, or give them as text",
+        )
+    if not facts.has_text:
+        return
+    if model.synthetic is not None:
+        if vocabulary is not None and vocabulary < SMALLEST_VOCABULARY:
+            raise UserError(
+                f"{where}: is text, and {model.name} with {vocabulary} token ids is too small for a tokenizer",
+                f"give the model a vocab_size of {SMALLEST_VOCABULARY} or more, or prompts as token ids",
+            )
+    elif folder is None:
+        raise UserError(
+            f"{where}: is text, and {model.name} has no tokenizer here",
+            "give prompts as token ids, or take a trace",
+        )
+    elif Path(folder).is_dir() and not any((Path(folder) / file).exists() for file in TOKENIZER_FILES):
+        raise UserError(
+            f"{where}: is text, and the model folder {folder} holds no tokenizer",
+            "put its tokenizer files beside the weights, or give prompts as token ids",
+        )
+
+
+def _facts(where: str, load: WorkloadSettings) -> DatasetFacts:
+    assert load.dataset is not None, "called for data sets"
+    try:
+        facts = dataset_facts(Path(load.dataset.path), load.dataset.format)
+    except UserError as error:
+        raise UserError(f"{where}.dataset: {error.problem}", error.remedy) from None
+    if facts.prompts < load.prompts:
+        raise UserError(
+            f"{where}.prompts: {load.prompts} are more than the {facts.prompts} that {load.dataset.path} has",
+            f"set prompts to {facts.prompts} or fewer, or name a longer file",
+        )
+    return facts
+
+
+def _check_trace(where: str, load: WorkloadSettings) -> None:
+    for key in ("prompt_tokens", "output_tokens"):
+        if key in load.model_fields_set:
+            raise UserError(
+                f"{where}.{key}: has no meaning beside a trace, which has lengths of its own",
+                f"leave {key} out; where a config below this one sets it, give the workload another name",
+            )
+
+
+def _check_texts(where: str, load: WorkloadSettings, facts: DatasetFacts) -> None:
+    assert load.dataset is not None, "called for data sets"
+    format = load.dataset.format
+    if not isinstance(load.prompt_tokens, int):
+        raise UserError(
+            f"{where}.prompt_tokens: is a distribution, but the prompts of a {format} data set have their own lengths",
+            "give a number: the most tokens of each prompt that count",
+        )
+    if not isinstance(load.output_tokens, int) and facts.outputs:
+        raise UserError(
+            f"{where}.output_tokens: is a distribution, but {load.dataset.path} says how long its outputs are",
+            "give a number: the longest output; or take the lengths out of the file",
+        )
+    if facts.longest_output > longest(load.output_tokens):
+        raise UserError(
+            f"{where}.output_tokens: {load.dataset.path} asks for outputs of {facts.longest_output} tokens,"
+            f" more than {longest(load.output_tokens)}",
+            f"set output_tokens to {facts.longest_output}, or shorten those of the file",
+        )
+
+
+def _check_bounds(where: str, load: WorkloadSettings) -> None:
+    for key, length in (("prompt_tokens", load.prompt_tokens), ("output_tokens", load.output_tokens)):
+        if not isinstance(length, int) and share_within(length) < LEAST_WITHIN:
+            raise UserError(
+                f"{where}.{key}: hardly any of the distribution lies from low {length.low} to high {length.high}",
+                "put the bounds where its lengths are, or write it as it is meant: these bounds alone would decide",
+            )
+
+
+def _check_prefix(where: str, load: WorkloadSettings, facts: DatasetFacts | None) -> None:
+    shared = load.shared_prefix
+    if shared is None:
+        return
+    if facts is not None and facts.shortest_prompt:
+        shortest, whose = facts.shortest_prompt, "the trace's shortest prompt"
+    elif isinstance(load.prompt_tokens, int):
+        shortest, whose = load.prompt_tokens, "prompt_tokens"
+    else:
+        shortest, whose = load.prompt_tokens.low, "prompt_tokens.low"
+    if shared.tokens >= shortest:
+        raise UserError(
+            f"{where}.shared_prefix.tokens: {shared.tokens} leave nothing of {whose}, {shortest}",
+            f"set it to {shortest - 1} or fewer, or make prompts longer" if shortest > 1 else "make prompts longer",
+        )
+    if shared.groups > load.prompts:
+        raise UserError(
+            f"{where}.shared_prefix.groups: {shared.groups} are more than the {load.prompts} prompts",
+            f"set groups to {load.prompts} or fewer",
+        )
+
+
+def _check_samples(where: str, load: WorkloadSettings) -> None:
+    if load.requests == "per_prompt" and not isinstance(load.output_tokens, int):
+        raise UserError(
+            f"{where}.output_tokens: is a distribution, and the samples of one request share one length",
+            "set requests: per_sequence, or output_tokens to a number",
+        )
+
+
+def _check_arrivals(where: str, load: WorkloadSettings, facts: DatasetFacts | None) -> None:
+    if all(point.request_rate != "trace" for point in load.online.points):
+        return
+    if load.dataset is None or facts is None or load.dataset.format != "trace":
+        raise UserError(
+            f"{where}.online.request_rate: is trace, and the workload has none",
+            "name a data set of format trace, or give requests per second",
+        )
+    if not facts.has_arrivals:
+        raise UserError(
+            f"{where}.online.request_rate: is trace, and {load.dataset.path} does not say when requests arrive",
+            "add arrival_s to its lines, or give requests per second",
+        )

@@ -1,0 +1,205 @@
+"""Data sets: files of lengths, prompts or conversations that a workload is made of.
+
+Standard library only: read while planning, and again by the engine process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+from rollout_bench.errors import UserError
+
+Format = Literal["trace", "prompts", "sharegpt"]
+
+ASKING = ("human", "user")
+ANSWERING = ("gpt", "chatgpt", "assistant", "bing", "bard")
+"""Whose turn it is, in the ShareGPT files that are about."""
+
+MOST_TOKENS = 10_000_000
+SHAPES = {
+    "trace": 'a trace has JSON lines as {"prompt_tokens": 512, "output_tokens": 64, "arrival_s": 0.5}; a trace of '
+    "Mooncake's may stay as it is",
+    "prompts": 'prompts are JSON lines as {"prompt": "text or token ids", "output_tokens": 64}, or plain text with one '
+    "prompt a line",
+    "sharegpt": 'a ShareGPT file is one JSON list of {"conversations": [{"from": "human", "value": "..."}, '
+    '{"from": "gpt", "value": "..."}]}',
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One prompt of a data set.
+
+    Attributes:
+        prompt: its text, its token ids, or, of a trace, how many tokens it has.
+        output: how many tokens to generate, the answer whose tokens say so, or None where the file does not say.
+        arrival_s: when it arrives, in seconds after a moment of the file's own.
+    """
+
+    prompt: str | tuple[int, ...] | int
+    output: str | int | None
+    arrival_s: float | None = None
+
+
+def read_dataset(path: Path, format: Format) -> list[Entry]:
+    """All entries of the file, in its order.
+
+    Raises:
+        UserError: it can't be read, is not of the format, or holds nothing; naming the line.
+    """
+    return entries(path, read_bytes(path), format)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The file's content; raises `UserError` where it can't be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        remedy = "name a file" if path.is_dir() else "correct the path: it is relative to where snakemake runs"
+        raise UserError(f"{path}: cannot be read: {error.strerror}", remedy) from None
+
+
+def sha256(content: bytes) -> str:
+    """What a spec names the file by."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def entries(path: Path, content: bytes, format: Format) -> list[Entry]:
+    """All entries in the file's content; raises as `read_dataset` does."""
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: byte {error.start} is no UTF-8 text", "save the file as UTF-8") from None
+    try:
+        found = list(_READERS[format](text))
+        _check_arrivals([entry.arrival_s for entry in found])
+    except _DamagedError as error:
+        raise UserError(f"{path}: {error}", SHAPES[format]) from None
+    except RecursionError:
+        raise UserError(f"{path}: is nested too deep", SHAPES[format]) from None
+    if not found:
+        raise UserError(f"{path}: holds no prompts", SHAPES[format])
+    return found
+
+
+class _DamagedError(Exception):
+    """What is wrong with a file, without its name."""
+
+
+def _trace(text: str) -> Iterator[Entry]:
+    for where, line in _lines(text):
+        row = _object(where, line)
+        arrival = row.get("arrival_s")
+        if arrival is None and "timestamp" in row:  # Mooncake's, in milliseconds
+            arrival = _seconds(f"{where}: timestamp", row["timestamp"]) / 1000
+        yield Entry(
+            _tokens(where, row, "prompt_tokens", "input_length"),
+            _tokens(where, row, "output_tokens", "output_length"),
+            None if arrival is None else _seconds(f"{where}: arrival_s", arrival),
+        )
+
+
+def _prompts(text: str) -> Iterator[Entry]:
+    is_json = text.lstrip().startswith("{")
+    for where, line in _lines(text):
+        if not is_json:
+            yield Entry(line, None)
+            continue
+        row = _object(where, line)
+        prompt = row.get("prompt")
+        if isinstance(prompt, list) and prompt and all(type(i) is int and 0 <= i < 1 << 31 for i in prompt):
+            prompt = tuple(prompt)
+        elif not (isinstance(prompt, str) and prompt.strip()):
+            raise _DamagedError(f"{where}: prompt is {_short(prompt)}, and neither a text nor a list of token ids")
+        yield Entry(prompt, _tokens(where, row, "output_tokens") if row.get("output_tokens") is not None else None)
+
+
+def _sharegpt(text: str) -> Iterator[Entry]:
+    try:
+        conversations = json.loads(text)
+    except ValueError as error:
+        raise _DamagedError(f"is no JSON: {error}") from None
+    if not isinstance(conversations, list):
+        raise _DamagedError(f"is no JSON list, but {_short(conversations)}")
+    for number, conversation in enumerate(conversations):
+        turns = conversation.get("conversations") if isinstance(conversation, dict) else None
+        if not isinstance(turns, list):
+            raise _DamagedError(f"entry {number}: has no list of conversations")
+        pair = _first_pair(turns)
+        if pair is not None:
+            yield Entry(*pair)
+
+
+def _first_pair(turns: list[Any]) -> tuple[str, str] | None:
+    """The first question and the first answer after it; None where one is missing, as in many such files."""
+    asked: str | None = None
+    for turn in turns:
+        said = turn.get("value") if isinstance(turn, dict) else None
+        if not isinstance(said, str) or not said.strip():
+            continue
+        if asked is None and turn.get("from") in ASKING:
+            asked = said
+        elif asked is not None and turn.get("from") in ANSWERING:
+            return asked, said
+    return None
+
+
+_READERS: dict[Format, Callable[[str], Iterator[Entry]]] = {
+    "trace": _trace,
+    "prompts": _prompts,
+    "sharegpt": _sharegpt,
+}
+
+
+def _lines(text: str) -> Iterator[tuple[str, str]]:
+    # not splitlines(): texts in JSON may hold other line separators
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield f"line {number}", line.rstrip("\r")
+
+
+def _object(where: str, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise _DamagedError(f"{where}: is no JSON: {error}") from None
+    if not isinstance(row, dict):
+        raise _DamagedError(f"{where}: is no JSON object, but {_short(row)}")
+    return row
+
+
+def _tokens(where: str, row: dict[str, Any], *names: str) -> int:
+    name = next((name for name in names if name in row), None)
+    if name is None:
+        raise _DamagedError(f"{where}: has no {names[0]}")
+    value = row[name]
+    if type(value) is not int or not 1 <= value <= MOST_TOKENS:
+        raise _DamagedError(f"{where}: {name} is {_short(value)}, and no number of tokens from 1 up")
+    return value
+
+
+def _seconds(where: str, value: Any) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise _DamagedError(f"{where} is {_short(value)}, and no time")
+    return float(value)
+
+
+def _check_arrivals(arrivals: list[float | None]) -> None:
+    known = [arrival for arrival in arrivals if arrival is not None]
+    if known and len(known) < len(arrivals):
+        raise _DamagedError(f"only {len(known)} of {len(arrivals)} entries say when they arrive")
+    late = next((number for number, (a, b) in enumerate(pairwise(known), 2) if b < a), None)
+    if late is not None:
+        raise _DamagedError(f"entry {late} arrives before the one above it: sort them by their arrival")
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=True, default=repr)
+    return text if len(text) <= 40 else f"{text[:37]}..."
