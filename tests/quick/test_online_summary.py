@@ -151,6 +151,7 @@ def test_offline_and_online_stand_side_by_side_with_what_else_differs(tmp_path: 
     ratio = float(line["online / offline"].split("x")[0])
     assert ratio == pytest.approx(float(line["online tok/s"]) / 709, rel=0.01)
     assert line["online costs"].endswith(" %")
+    assert "Online no more than 8 requests are under way at once" in words(made.text)
     assert "differ in engine.multiprocess too, False offline and True online" in words(made.text)
     (pair,) = mode_pairs(rows_of(collect(tmp_path, make_plan([offline, BF16]))), collect(tmp_path, None))
     assert pair.ratio is not None
@@ -174,7 +175,7 @@ def test_a_load_at_a_rate_has_no_cost_of_a_server(tmp_path: Path) -> None:
     offline, online = make_spec(), make_online_spec(points=SWEEP[:1])
     measured(tmp_path, offline, online)
     (line,) = cells(summary(tmp_path, offline, online), "Offline and online")
-    assert (line["online / offline"], line["online costs"]) == ("set by the load", "-")
+    assert (line["online / offline"], line["online costs"]) == ("arrives at a rate", "-")
 
 
 def test_online_experiments_change_no_offline_table_and_no_column(tmp_path: Path) -> None:

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 
 from rollout_bench.analysis.comparison import Comparison, compare, compare_apart
 from rollout_bench.analysis.experiments import Collection
-from rollout_bench.analysis.metrics import METRICS, fell_behind, values_of
+from rollout_bench.analysis.metrics import values_of
 from rollout_bench.analysis.rows import Row
 from rollout_bench.analysis.service import at_a_rate
 from rollout_bench.analysis.turns import marked_out_of_turn, round_s
 from rollout_bench.plan.spec import Spec
-
-METRIC = METRICS["output_tokens_per_s"]
 
 
 @dataclass(frozen=True)
@@ -59,8 +57,8 @@ def _engine(spec: Spec) -> tuple[object, ...]:
 def _pair(offline: Row, online: Row, rows: Sequence[Row], confidence: float) -> ModePair:
     settings = tuple(_settings(offline.experiment.records[0].spec, online.experiment.records[0].spec))
     point = online.experiment.records[0].iterations[0].point
-    if at_a_rate(point) and not fell_behind(online.used):
-        return ModePair(offline, online, None, settings, "set by the load")
+    if at_a_rate(point):
+        return ModePair(offline, online, None, settings, "arrives at a rate")
     if not (online.valid and offline.valid):
         return ModePair(offline, online, None, settings, "no valid launch")
     limit_s = round_s([row.experiment for row in rows if row.experiment.platform == online.experiment.platform])

@@ -145,14 +145,14 @@ def _tail(measure: str) -> Callable[[Line], str]:
 
 
 def with_interval(field: str, header: str, definition: str, factor: float = 1000) -> Column:
-    """A column of `line[field]`: a mean over launches and its interval, or None."""
+    """A column of `line[field]`: a mean over launches of what is never negative, and its interval, or None."""
 
     def cell(line: Line) -> str:
         value: tuple[float, tuple[float, float] | None] | None = line[field]
         if value is None:
             return MISSING
         middle, interval = value
-        ends = "" if interval is None else " [{}, {}]".format(*(number(factor * end, 3) for end in interval))
+        ends = "" if interval is None else " [{}, {}]".format(*(number(factor * max(0.0, end), 3) for end in interval))
         return number(factor * middle, 3) + ends
 
     return Column(header, definition, cell)

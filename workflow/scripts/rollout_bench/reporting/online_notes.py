@@ -110,10 +110,25 @@ def modes_notes(pairs: Sequence[ModePair], settings: ComparisonSettings) -> tupl
     return (
         "Online / offline: output tok/s of a launch of each, by launch index, where they took turns; geometric mean, "
         f"with its {plain_percent(settings.confidence)} interval taken alone. Online costs: how much below 1 it is. "
-        "Set by the load: requests arrive at a rate that the server keeps up with, so its throughput says nothing.",
+        "Arrives at a rate: that says how much there is to do, where offline everything is there at once.",
+        *_limited(pairs),
         *([f"Not in turns, so compared as a whole: {those(apart, compared)}."] if apart else []),
         *_other_settings(pairs),
     )
+
+
+def _limited(pairs: Sequence[ModePair]) -> Iterator[str]:
+    """What the load itself takes from the throughput."""
+    by_limit: dict[int, list[str]] = {}
+    for pair in pairs:
+        point = pair.online.experiment.records[0].iterations[0].point
+        if pair.ratio is not None and point is not None and point.concurrency is not None:
+            by_limit.setdefault(point.concurrency, []).append(pair.online.name)
+    for limit, names in by_limit.items():
+        yield (
+            f"Online no more than {several(limit, 'request')} are under way at once, as the load says, offline all "
+            f"that the engine takes ({'; '.join(names)}): that is part of the ratio."
+        )
 
 
 def _other_settings(pairs: Sequence[ModePair]) -> Iterator[str]:
