@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from rollout_bench.analysis.launches import LaunchMeasures
-from rollout_bench.analysis.service import KEPT_UP, Service
+from rollout_bench.analysis.service import Service
+from rollout_bench.keeping_up import KEPT_UP
 from rollout_bench.plan.fields import Metric
 
 

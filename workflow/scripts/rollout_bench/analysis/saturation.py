@@ -9,7 +9,7 @@ import numpy as np
 from scipy import special
 
 from rollout_bench.analysis.rows import Row
-from rollout_bench.analysis.service import KEPT_UP
+from rollout_bench.keeping_up import KEPT_UP
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from rollout_bench.records.record import Flag, Iteration, SequenceRow
 from rollout_bench.serving import metrics
 from rollout_bench.serving.connection import check_answer
 from rollout_bench.serving.opened import Opened, open_endpoint, open_own
-from rollout_bench.serving.points import Points, delivered_per_s
+from rollout_bench.serving.points import Points
 from rollout_bench.serving.sending import Sending
-from rollout_bench.serving.target import ServingFailed
+from rollout_bench.serving.target import Pass, ServingFailed
 from rollout_bench.workloads.requests import Request, Source
 
 
@@ -74,20 +74,20 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
         if number:
             time.sleep(load.cool_down_s)
         series = Series(spec.measuring, index)
-        delivered: list[float | None] = []
+        passes: list[Pass] = []
         while not series.complete:
             warmup = series.warming_up
             if series.phase_begins:
                 tell(PhaseBegins(phase="warmup" if warmup else "measuring"))
-            done, ends_s = _iterate(job, source, opened, sending, point, series.index, warmup, tell, wait)
+            done, sent = _iterate(job, source, opened, sending, point, series.index, warmup, tell, wait)
             tell(done)
             if not warmup:
-                delivered.append(delivered_per_s(ends_s))
+                passes.append(sent)
             slow = series.take(done.iteration.elapsed_s, job.timeout_s - (time.perf_counter() - began))
             if slow is not None:
                 tell(WarmupExtended(iterations=series.dropped, sentence=slow.sentence))
         index = series.index
-        points.measured(point, delivered)
+        points.measured(passes)
     tell(PhaseBegins(phase="stopping"))
     opened.stop()
 
@@ -102,8 +102,8 @@ def _iterate(
     warmup: bool,
     tell: Tell,
     wait: Wait,
-) -> tuple[IterationDone, list[float]]:
-    """One pass: what to tell of it, and when each request ended."""
+) -> tuple[IterationDone, Pass]:
+    """One pass: what to tell of it, and the pass itself."""
     spec = job.spec
     asked = source.requests(job.launch, index)
     prompts = [
@@ -134,8 +134,7 @@ def _iterate(
     if opened.server is not None:
         flags += prefix_cache_flags(asked, iteration, rows)
     samples = [] if sampler is None else sampler.samples(index, done.began_s)
-    told = IterationDone(iteration=iteration, sequences=rows, flags=flags, samples=samples)
-    return told, [outcome.ended_s for outcome in done.outcomes if outcome.ended_s is not None and not outcome.error]
+    return IterationDone(iteration=iteration, sequences=rows, flags=flags, samples=samples), done
 
 
 def _token_flags(spec: Spec, asked: Sequence[Request], iteration: Iteration, rows: Sequence[SequenceRow]) -> list[Flag]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from rollout_bench.analysis.latencies import PERCENTILES, Distribution
-from rollout_bench.analysis.service import KEPT_UP
+from rollout_bench.keeping_up import KEPT_UP
 from rollout_bench.plan.comparing import ComparisonSettings
 from rollout_bench.plan.fields import Metric
 from rollout_bench.reporting.columns import THROUGHPUT, Column, Line, speedup_columns

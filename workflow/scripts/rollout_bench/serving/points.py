@@ -5,10 +5,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Sequence
 
-from rollout_bench.plan.loads import LoadPoint, LoadSpec
+import numpy as np
 
-KEEPS_UP = 0.95
-"""Share of the offered rate that a server delivers as long as it keeps up; a Poisson process leaves 5 % open."""
+from rollout_bench.keeping_up import KEPT_UP, kept_up
+from rollout_bench.plan.loads import LoadPoint, LoadSpec
+from rollout_bench.serving.target import Pass
 
 MOST_DOUBLINGS = 16
 
@@ -37,19 +38,18 @@ class Points:
                 return
             rate *= 2
 
-    def measured(self, point: LoadPoint, delivered: Sequence[float | None]) -> None:
-        """Takes the rates delivered in the passes of `point`, in requests per second; None where nobody can say."""
-        known = [rate for rate in delivered if rate is not None]
-        offered = point.request_rate
-        self._kept_up = isinstance(offered, float) and bool(known) and statistics.median(known) >= KEEPS_UP * offered
+    def measured(self, passes: Sequence[Pass]) -> None:
+        """Takes the passes of the point that came last."""
+        shares = [share for done in passes if (share := _kept_up(done)) is not None]
+        self._kept_up = bool(shares) and statistics.median(shares) >= KEPT_UP
 
 
-def delivered_per_s(ends_s: Sequence[float]) -> float | None:
-    """Requests per second that a server finished, from when each ended; None for fewer than three.
-
-    (n - 1) / (last - first): neither the latency of the first nor the tail of the last counts, so that a server that
-    keeps up delivers what is offered however long each request takes.
-    """
-    if len(ends_s) < 3 or max(ends_s) <= min(ends_s):
-        return None
-    return (len(ends_s) - 1) / (max(ends_s) - min(ends_s))
+def _kept_up(done: Pass) -> float | None:
+    """The share of the offered rate at which the requests of a pass came back; None where nothing tells."""
+    due = [outcome.due_s for outcome in done.outcomes if outcome.due_s is not None]
+    good = [
+        (o.sent_s, o.pieces_s[-1]) for o in done.outcomes if o.error is None and o.sent_s is not None and o.pieces_s
+    ]
+    e2el = [end - sent for sent, end in good]
+    rates = kept_up(np.array(due), np.array(e2el), np.array([end for _, end in good]), done.elapsed_s)
+    return None if rates is None else rates[1]

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from rollout_bench.analysis.rows import Row
 from rollout_bench.analysis.saturation import t_interval
-from rollout_bench.analysis.service import KEPT_UP
 from rollout_bench.analysis.statistics import mean
+from rollout_bench.keeping_up import KEPT_UP
 from rollout_bench.plan.comparing import ComparisonSettings
 from rollout_bench.reporting.figures.grids import draw_grid, models_of, online_rows, spread, whole_column_of
 from rollout_bench.reporting.figures.style import (
