@@ -18,8 +18,10 @@ from rollout_bench.plan.spec import ModelSpec, Platform
 
 MODES = ("offline", "online")
 
-OWN_ARGS = frozenset({"model", "worker_extension_cls", "disable_log_stats"})
-"""Engine arguments that the measuring command sets itself."""
+OWN_ARGS = frozenset(
+    {"model", "worker_extension_cls", "disable_log_stats", "served_model_name", "host", "port", "api_key"}
+)
+"""Engine arguments that the measuring command sets itself, those of a server's front end too."""
 
 
 OWN_VARIABLES = {
@@ -85,7 +87,7 @@ def check_names(config: Config) -> None:
             )
     values: dict[str, Collection[str]] = {
         "quant": quants,
-        "model": config.model_settings,
+        "model": {*config.model_settings, *(e.model_name or name for name, e in config.endpoints.items())},
         "workload": config.workload_settings,
         "platform": get_args(Platform),
     }

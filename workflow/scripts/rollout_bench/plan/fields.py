@@ -30,7 +30,8 @@ def _list(value: Any) -> Any:
     return value
 
 
-def _brackets(value: Any) -> Any:
+def brackets(value: Any) -> Any:
+    """Refuses a single value and an empty list."""
     value = _list(value)
     if isinstance(value, list) and not value:
         raise ValueError("is an empty list: name at least one")
@@ -117,7 +118,7 @@ def _typed(value: Any) -> Any:
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=60)]
 """A name that becomes part of a path: letters, digits, `.`, `+`, `-`; no separator can escape results/."""
 
-Names = Annotated[list[Name], BeforeValidator(_brackets), AfterValidator(_no_duplicates)]
+Names = Annotated[list[Name], BeforeValidator(brackets), AfterValidator(_no_duplicates)]
 """A selection: at least one name, none twice."""
 
 MaybeNames = Annotated[list[Name], BeforeValidator(_list), AfterValidator(_no_duplicates)]
@@ -146,7 +147,7 @@ def _offline(values: list[str]) -> list[str]:
     return values
 
 
-Metrics = Annotated[list[Metric], BeforeValidator(_brackets), AfterValidator(_no_duplicates)]
+Metrics = Annotated[list[Metric], BeforeValidator(brackets), AfterValidator(_no_duplicates)]
 """A selection of metrics: at least one, none twice."""
 
 OfflineMetrics = Annotated[Metrics, AfterValidator(_offline)]

@@ -48,6 +48,14 @@ def check_online(config: Config, engine: Engine) -> None:
         )
     for name in config.workloads:
         check_harness_can(config, name)
+    labels: dict[tuple[str, str], str] = {}
+    for name, endpoint in config.endpoints.items():
+        first = labels.setdefault((endpoint.model_name or name, endpoint.quant), name)
+        if first != name:
+            raise UserError(
+                f"config: endpoints.{name}: is called {endpoint.model_name or name} {endpoint.quant}, as {first} is",
+                "give one of them another model_name or quant: tables could not tell them apart",
+            )
 
 
 def check_harness_can(config: Config, name: str) -> None:

@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 from rollout_bench.errors import UserError, did_you_mean
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.loads import DISTRIBUTIONS
+from rollout_bench.plan.serving import SECRET, OnlineLoad
 
 _OTHER_NAMES = {"gpu": "cuda", "nvidia": "cuda", "npu": "ascend", "x86": "cpu", "throughput": "output_tokens_per_s"}
 """What people call platforms and metrics, where the nearest spelling would mislead (gpu is nearer to cpu than cuda)."""
@@ -78,13 +79,17 @@ def _told(error: ErrorDetails) -> UserError:
     where = ".".join(str(part) for part in parts if part != "[key]") or "config"
     value = error.get("input")
     if error["type"] == "extra_forbidden":
-        known = _known_keys(error["loc"][:-1])
-        return UserError(f"config: {where}: there is no such key", did_you_mean(str(error["loc"][-1]), known))
+        return UserError(f"config: {where}: there is no such key", _instead(error["loc"]))
     if error["type"] == "missing":
         return UserError(f"config: {where}: is missing", "set it in config.yaml, or lay a config over it that does")
     if error["type"] == "union_tag_invalid":
         said = f"{_short(error['ctx']['tag'])} is not known" if error["ctx"]["tag"] else "is missing"
         return UserError(f"config: {where}.distribution: {said}", did_you_mean(error["ctx"]["tag"], DISTRIBUTIONS))
+    if error["loc"][-1] == "api_key_env":
+        return UserError(
+            f"config: {where}: is no name of an environment variable",
+            "put the key into a variable and name that here: a key must not stand in a config",
+        )
     if error["type"] == "string_pattern_mismatch" or error["type"] == "string_too_long":
         return UserError(
             f"config: {where}: {_short(value)} can't be a name",
@@ -96,18 +101,32 @@ def _told(error: ErrorDetails) -> UserError:
             did_you_mean(_OTHER_NAMES.get(str(value), str(value)), _choices(error)),
         )
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if error["type"] == "string_too_short":
+        return UserError(f"config: {where}: is empty", _see_reference(where))
     if error["type"] == "value_error":
         return UserError(f"config: {where}: {message}", _see_reference(where))
-    return UserError(f"config: {where}: {_short(value)} {message}", _see_reference(where))
+    shown = "what stands there" if "headers" in parts else _short(value)  # it may be a secret
+    return UserError(f"config: {where}: {shown} {message}", _see_reference(where))
+
+
+def _instead(location: tuple[int | str, ...]) -> str:
+    """What to do about a key that there is not, at `location`."""
+    key = str(location[-1])
+    if location[0] == "endpoints" and SECRET.search(key) and not key.startswith("tokenizer"):
+        return "did you mean 'api_key_env'? It names an environment variable: a key must not stand in a config"
+    if location[-2:-1] != ("online",) and key in ("online", *OnlineLoad.model_fields):
+        return f"write it below workload_settings.<name>{'' if key == 'online' else '.online'}"
+    return did_you_mean(key, _known_keys(location[:-1]))
 
 
 def _without_tags(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """Without the kind of length, which pydantic puts behind the key."""
+    """Without the kind of length, and without which type of several a value was tried as: pydantic puts both there."""
     kinds = ("fixed", *DISTRIBUTIONS)
     return tuple(
         part
         for place, part in enumerate(location)
-        if not (part in kinds and place and str(location[place - 1]).endswith("_tokens"))
+        if part != "constrained-float"
+        and not (part in kinds and place and str(location[place - 1]).endswith("_tokens"))
     )
 
 

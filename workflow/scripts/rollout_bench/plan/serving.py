@@ -7,9 +7,9 @@ import re
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from rollout_bench.plan.fields import Count, Folder, Name, Number, Text, Variable, VariableText
+from rollout_bench.plan.fields import Count, Folder, Name, Number, Text, Variable, VariableText, brackets
 from rollout_bench.plan.loads import LoadPoint, Rate
 from rollout_bench.plan.strict import Strict
 
@@ -34,30 +34,27 @@ def _burstiness(value: Any) -> Any:
 
 
 def _url(value: str) -> str:
+    if "@" in value:  # first, and without the value: it may hold a secret
+        raise ValueError(
+            "holds a user or password: put the key into an environment variable and name it in api_key_env"
+        )
+    if "?" in value or "#" in value:
+        raise ValueError("has more than a path: write the address up to and with /v1")
     try:
         parts = urlsplit(value)
         port = parts.port
     except ValueError as error:
         raise ValueError(f"{value!r} is no address: {error}") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or re.search(r"\s", value):
         raise ValueError(f"{value!r} is no address: write http://HOST:PORT/v1 or https://HOST/v1")
-    if parts.username or parts.password:
-        raise ValueError(
-            "holds a user or password: put the key into an environment variable and name it in api_key_env"
-        )
-    if parts.query or parts.fragment:
-        raise ValueError(f"{value!r} has more than a path: write the address up to and with /v1")
+    if not parts.path.rstrip("/").endswith("/v1"):
+        above = re.sub(r"(/v1)?(/chat)?(/completions|/models)?/?$", "", value)
+        raise ValueError(f"{value!r} does not end in /v1: did you mean {above}/v1?")
     return value.rstrip("/")
 
 
 Burstiness = Annotated[Annotated[float, Field(gt=0, le=1e6)] | Literal["constant"], BeforeValidator(_burstiness)]
 Url = Annotated[Text, AfterValidator(_url)]
-
-
-def _some(values: Any) -> Any:
-    if isinstance(values, list) and not values:
-        raise ValueError("is an empty list: name at least one")
-    return values
 
 
 def _rising(values: list[Any]) -> list[Any]:
@@ -87,10 +84,10 @@ class OnlineLoad(Strict):
             "constant, with even gaps."
         ),
     )
-    concurrencies: Annotated[list[Count], BeforeValidator(_some), AfterValidator(_rising)] | None = Field(
+    concurrencies: Annotated[list[Count], BeforeValidator(brackets), AfterValidator(_rising)] | None = Field(
         None, description="A sweep: each of these concurrencies in turn, behind one server launch."
     )
-    request_rates: Annotated[list[Rate], BeforeValidator(_some), AfterValidator(_rising)] | None = Field(
+    request_rates: Annotated[list[Rate], BeforeValidator(brackets), AfterValidator(_rising)] | None = Field(
         None, description="A sweep: each of these rates in turn, behind one server launch."
     )
     saturation: Literal["auto"] | None = Field(
@@ -118,6 +115,13 @@ class OnlineLoad(Strict):
         if self.request_rates is not None:
             return tuple(LoadPoint(concurrency=self.concurrency, request_rate=r) for r in self.request_rates)
         return (LoadPoint(concurrency=self.concurrency, request_rate=self.request_rate),)
+
+    @field_validator("concurrency", "request_rate", mode="before")
+    @classmethod
+    def _one_value(cls, value: Any) -> Any:
+        if isinstance(value, list):
+            raise ValueError("is a list, which makes a sweep: write it as concurrencies or request_rates")
+        return value
 
     @model_validator(mode="after")
     def _one_sweep(self) -> OnlineLoad:
@@ -201,6 +205,9 @@ class Endpoint(Strict):
         for name, value in self.headers.items():
             if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
                 raise ValueError(f"headers: {name!r} is no name of a header")
-            if SECRET.search(name) and not re.search(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}", value):
+            filled, variables = re.subn(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}", "", value)
+            if "${" in filled:
+                raise ValueError(f"headers: {name} has a ${{ that begins no variable: write ${{VARIABLE}}")
+            if SECRET.search(name) and not variables:
                 raise ValueError(f"headers: {name} may be a secret: put it into a variable and write ${{VARIABLE}}")
         return self
