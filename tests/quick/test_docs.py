@@ -160,7 +160,9 @@ def test_troubleshooting_has_every_category_of_failure():
     page = (REPOSITORY / "docs" / "how-to" / "troubleshoot.md").read_text()
     table = page.partition("| category |")[2].partition("\n\n")[0]
     described = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
-    sources = [Path(failures.__file__).parent.rglob("*.py"), (REPOSITORY / "workflow/scripts").glob("run_*.py")]
+    package = Path(failures.__file__).parents[1]
+    sources = [(package / part).rglob("*.py") for part in ("engines", "serving")]
+    sources.append((REPOSITORY / "workflow/scripts").glob("run_*.py"))
     told = {category for files in sources for path in files for category in categories(path)}
     told |= {known.category for known in failures.KNOWN_CAUSES}
     assert len(described) == len(set(described))
@@ -217,14 +219,18 @@ def anchors(page: Path) -> set[str]:
 
 def categories(path: Path) -> set[str]:
     """Categories of failure that a source file names itself."""
-    return set(re.findall(r'(?<!Known)Cause\(\s*"(\w+)"', path.read_text()))
+    text = path.read_text()
+    found = re.findall(r'(?:(?<!Known)Cause|ServingFailed)\(\s*"(\w+)"', text)
+    return {*found, *re.findall(r'^    "\w+": \("(\w+)", ', text.partition("_CATEGORIES = {")[2], re.MULTILINE)}
 
 
 def flag_codes() -> set[str]:
     """Codes of all flags that the source raises."""
     package = Path(failures.__file__).parents[1]
     text = "".join(
-        path.read_text() for part in ("engines", "analysis") for path in sorted((package / part).glob("*.py"))
+        path.read_text()
+        for part in ("engines", "serving", "analysis")
+        for path in sorted((package / part).glob("*.py"))
     )
     return set(re.findall(r'(?:_invalid\(\s*|Flag\(\s*code=|Limit\(\s*|Doubt\(\s*)"(\w+)"', text))
 
