@@ -55,7 +55,7 @@ def parts(summary: str) -> dict[str, str]:
         raise ValueError(f"summary.md: {status}")
     tables = re.findall(r"^\|.*?(?=\n\n|\Z)", summary, re.DOTALL | re.MULTILINE)
     machine = re.search(r"^## Measured with\n\n- \S+, \S+: (.*?), host [^,]+(, rollout-bench \S+)?\.$", summary, re.M)
-    if summary.count("\n## Throughput: ") != 1 or len(tables) < 4 or machine is None:
+    if summary.count("\n## Throughput: offline") != 1 or len(tables) < 4 or machine is None:
         raise ValueError("summary.md: expected one table each of throughput, rates, costs and E2EL, and the machine")
     without_kernel = re.sub(r"\bLinux \S+$", "Linux", machine[1])
     return {

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rollout_bench.plan.comparing import ComparisonSettings
-from rollout_bench.plan.planfile import PlanFile, PlannedExperiment, PlannedLaunch, Skipped
+from rollout_bench.plan.planfile import PLAN_SCHEMA_VERSION, PlanFile, PlannedExperiment, PlannedLaunch, Skipped
 from rollout_bench.plan.spec import MEASUREMENT_VERSION, Spec
 from rollout_bench.records.record import SCHEMA_VERSION, Failure, Flag, Record, SequenceRow
 from rollout_bench.records.store import record_path, write_failure, write_record
@@ -188,7 +188,7 @@ def make_plan(
 ) -> PlanFile:
     """A plan of `specs` in order, with the launches interleaved."""
     return PlanFile(
-        schema_version=3,
+        schema_version=PLAN_SCHEMA_VERSION,
         results="results",
         fingerprint="test",
         baseline={"quant": "bf16"} if baseline is None else dict(baseline),
@@ -208,7 +208,7 @@ def make_plan(
         ],
         skipped=list(skipped),
         launches=[
-            PlannedLaunch(record=f"results/offline/{spec.experiment()}/launch-{launch}.json", expected_s=30.0)
+            PlannedLaunch(record=f"results/{spec.mode}/{spec.experiment()}/launch-{launch}.json", expected_s=30.0)
             for launch in range(launches)
             for spec in specs
         ],

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from other_server import OtherServer, running_other_server
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer
 
 from rollout_bench.checkpoints.build import build_checkpoint
 from rollout_bench.checkpoints.shapes import SyntheticModel
@@ -26,20 +26,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "tiny"
     shape = SyntheticModel.model_validate({"preset": "qwen3-tiny"}).resolve()
     build_checkpoint(shape, "bf16", folder)
-    if not (folder / "tokenizer.json").exists():
-        write_tokenizer(folder, shape.vocab_size)
     return folder
-
-
-def write_tokenizer(folder: Path, vocab_size: int) -> None:
-    """Gives a checkpoint without a tokenizer one whose ids from 256 on are whole words."""
-    letters = {letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    words = {"Ġ" + "".join(chr(ord("a") + int(digit)) for digit in str(i)): i for i in range(256, vocab_size)}
-    tokenizer = Tokenizer(models.BPE(vocab=letters | words, merges=[], ignore_merges=True))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 Only missing records are asked for: a record that is there counts, whatever Snakemake remembers of it.
 """
 
-FIGURES = ["throughput", "speedup", "iterations"]
+FIGURES = workbench.figures(matrix)
 
 
 rule summary:
@@ -29,7 +29,7 @@ rule summary:
 
 
 rule figures:
-    """Draw throughput, speed-ups and iterations, as SVG and PNG."""
+    """Draw the figures, as SVG and PNG: throughput, speed-ups, iterations; of online experiments latencies and more."""
     input:
         rules.summary.output.state,
         code=workbench.newest_source("analysis", "reporting", "plot.py"),
@@ -46,5 +46,6 @@ rule figures:
     params:
         command=[sys.executable, SCRIPTS / "plot.py"],
         plan=workbench.PLAN_FILE,
+        names=FIGURES,
     shell:
-        "{params.command:q} results --plan {params.plan:q} 2>&1 | tee {log:q}"
+        "{params.command:q} results --plan {params.plan:q} --figures {params.names:q} 2>&1 | tee {log:q}"

@@ -14,9 +14,14 @@ from pydantic import ValidationError
 from rollout_bench.errors import UserError, run_command
 from rollout_bench.files import write_whole
 from rollout_bench.plan.comparing import ComparisonSettings
-from rollout_bench.plan.fields import Metric
+from rollout_bench.plan.fields import ONLINE_ONLY, Metric
 
-OPTIONS = {"metrics": "metric", "confidence": "confidence", "relevant_difference": "relevant-difference"}
+OPTIONS = {
+    "metrics": "metric",
+    "online_metrics": "metric",
+    "confidence": "confidence",
+    "relevant_difference": "relevant-difference",
+}
 """Field of the settings -> the option that sets it."""
 
 
@@ -44,7 +49,8 @@ def parser() -> argparse.ArgumentParser:
         "--metric",
         action="append",
         choices=get_args(Metric),
-        help=f"what is compared; can be given several times (default: {' '.join(default.metrics)})",
+        help=f"what is compared; can be given several times (default: {' '.join(default.metrics)}; "
+        f"online {' '.join(default.online_metrics)})",
     )
     parser.add_argument(
         "--confidence", type=float, metavar="SHARE", help=f"of each interval (default: {default.confidence})"
@@ -77,8 +83,11 @@ def main() -> int:
 
 def settings(arguments: argparse.Namespace) -> ComparisonSettings:
     """The settings that are asked for, else the defaults; raises `UserError` for one that can't be."""
+    asked: list[Metric] | None = arguments.metric
     given = {
-        "metrics": arguments.metric,
+        # Of those that only requests to a server have, offline tables have none: they keep the default.
+        "metrics": [metric for metric in asked if metric not in ONLINE_ONLY] or None if asked else None,
+        "online_metrics": asked,
         "confidence": arguments.confidence,
         "relevant_difference": arguments.relevant_difference,
     }

@@ -1,4 +1,8 @@
-"""Draw the figures throughput, speedup and iterations from the records in a results folder, as SVG and PNG."""
+"""Draw the figures from the records in a results folder, as SVG and PNG.
+
+Always throughput, speedup and iterations; of online experiments latency and server, too, sweep where there is one, and
+goodput where slo has a limit.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from pathlib import Path
 
 from rollout_bench.errors import run_command
 from rollout_bench.reporting.earlier import collect_with_earlier
+from rollout_bench.reporting.figure_names import NAMES
 from rollout_bench.reporting.selection import add_selection, chosen_plan
 
 
@@ -17,6 +22,13 @@ def parser() -> argparse.ArgumentParser:
     )
     add_selection(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the figures go (default: RESULTS_DIR/figures)")
+    parser.add_argument(
+        "--figures",
+        nargs="+",
+        choices=NAMES,
+        metavar="NAME",
+        help=f"draw these, also where there is no data for them: {', '.join(NAMES)} (default: those with data)",
+    )
     return parser
 
 
@@ -26,11 +38,11 @@ def main() -> int:
     results: Path = arguments.results
     collection = collect_with_earlier(results, chosen_plan(arguments))
     # Not at the top: --help and errors in the records need not wait for matplotlib.
-    from rollout_bench.reporting.figures.save import NAMES, save_figures
+    from rollout_bench.reporting.figures.save import save_figures
 
     out: Path = arguments.out or results / "figures"
-    save_figures(collection, out)
-    print(f"{', '.join(str(out / name) for name in NAMES)} (.svg, .png)")
+    names = save_figures(results, collection, out, arguments.figures or ())
+    print(f"{', '.join(str(out / name) for name in names)} (.svg, .png)")
     return 0
 
 

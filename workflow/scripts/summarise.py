@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--figures",
         action="store_true",
-        help="show figures/throughput.png and figures/speedup.png in summary.md",
+        help="show the figures throughput, speedup, latency and sweep in summary.md, as far as there are some",
     )
     parser.add_argument(
         "--check", action="store_true", help="exit with status 1 when planned launches are missing or failed"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from rollout_bench.analysis.iterations import best_iterations, relative_time, variances
 from rollout_bench.analysis.launch_cost import parts_of
 from rollout_bench.analysis.launches import measure
+from rollout_bench.analysis.points import points_of
 from rollout_bench.analysis.statistics import mean
 from rollout_bench.records.record import Record
 
@@ -35,9 +36,12 @@ class IterationAdvice:
 def advise_iterations(records: Sequence[Record]) -> IterationAdvice | None:
     """The advice for the valid launches in `records`, all of one experiment.
 
-    None where there are fewer than two of them, fewer than two iterations, or no differences between iterations.
+    None where there are fewer than two of them, fewer than two iterations, several loads, or no differences between
+    iterations.
     Variances are those of the logarithm of output tokens per second, so they are relative.
     """
+    if len(points_of(records)) > 1:
+        return None  # iterations under different loads differ for another reason than chance
     valid = [record for record in records if record.valid]
     rates = [measure(record).iteration_output_tokens_per_s for record in valid]
     if len(rates) < 2 or len({len(launch) for launch in rates}) != 1 or len(rates[0]) < 2:

@@ -13,7 +13,7 @@ AXES = ("model", "platform", "quant", "workload")
 """What a baseline among experiments that took turns may fix."""
 
 Names = tuple[str, ...]
-"""Mode and the value on each of `AXES`."""
+"""Mode, the value on each of `AXES`, and the load of a sweep."""
 
 
 def check_axes(baseline: Mapping[str, str]) -> None:
@@ -25,7 +25,7 @@ def check_axes(baseline: Mapping[str, str]) -> None:
 
 def is_baseline(experiment: Experiment, baseline: Mapping[str, str]) -> bool:
     """True when `experiment` has the baseline's value on each of its axes."""
-    return bool(baseline) and all(getattr(experiment, axis) == value for axis, value in baseline.items())
+    return bool(baseline) and all(getattr(experiment.whole, axis) == value for axis, value in baseline.items())
 
 
 def index_by_names(experiments: Iterable[Experiment]) -> dict[Names, list[Experiment]]:
@@ -57,6 +57,7 @@ def find_baseline(
     spec = experiment.records[0].spec
     if "workload" not in baseline:
         candidates = [other for other in candidates if _spec(other).workload == spec.workload]
+        candidates = [other for other in candidates if _arrivals(_spec(other)) == _arrivals(spec)]
         if not candidates:
             return None, f"the baseline ({name}) is measured with other settings of the workload"
     if "platform" not in baseline:
@@ -74,8 +75,8 @@ def find_baseline(
 
 
 def _names(experiment: Experiment, changes: Mapping[str, str]) -> Names:
-    own: dict[str, str] = {axis: getattr(experiment, axis) for axis in AXES}
-    return (experiment.mode, *{**own, **changes}.values())
+    own: dict[str, str] = {axis: getattr(experiment.whole, axis) for axis in AXES}
+    return (experiment.mode, *{**own, **changes}.values(), experiment.point_label)
 
 
 def _spec(experiment: Experiment) -> Spec:
@@ -84,6 +85,11 @@ def _spec(experiment: Experiment) -> Spec:
 
 def _engine(spec: Spec) -> tuple[str, str, dict[str, str]]:
     return spec.engine.name, spec.engine.version, spec.engine.plugins
+
+
+def _arrivals(spec: Spec) -> object:
+    """What of a load all of its points share and what they measure depends on."""
+    return spec.load and spec.load.model_dump(exclude={"points", "saturation", "cool_down_s"})
 
 
 def _settings(spec: Spec) -> tuple[object, ...]:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from rollout_bench.analysis.experiments import Collection, Experiment
 from rollout_bench.analysis.found import FAILURES, Found, FoundFile, find_results
+from rollout_bench.analysis.points import split
+from rollout_bench.analysis.read_requests import with_requests
 from rollout_bench.errors import UserError
 from rollout_bench.plan.comparing import ComparisonSettings
 from rollout_bench.plan.planfile import PlanFile, PlannedExperiment
@@ -27,12 +29,14 @@ def collect(results: Path, plan: PlanFile | None) -> Collection:
     """
     if not results.is_dir():
         problem = "is not a folder" if results.exists() else "does not exist"
-        raise UserError(f"{results}: {problem}", "give the results folder, the one that holds offline/")
+        raise UserError(f"{results}: {problem}", "give the results folder, the one that holds offline/ or online/")
     found = find_results(results)
     if plan is None:
         return _collect_all(results, found)
     records, failures = _by_experiment(found.records.values()), _by_experiment(found.failures.values())
-    experiments = tuple(_planned_experiment(results, planned, records, failures) for planned in plan.experiments)
+    experiments = with_requests(
+        results, [_planned_experiment(results, planned, records, failures) for planned in plan.experiments]
+    )
     if plan.precision is not None:
         # Not at the top: a plan with a fixed number of launches is read without numpy.
         from rollout_bench.analysis.enough import with_enough
@@ -41,10 +45,11 @@ def collect(results: Path, plan: PlanFile | None) -> Collection:
     selected = {(e.mode, e.experiment): e.planned for e in experiments}
     places = [(file.launch, selected.get((file.mode, file.experiment))) for file in found.records.values()]
     return Collection(
-        experiments=experiments,
+        experiments=split(experiments),
         baseline=dict(plan.baseline),
         comparison=plan.comparison,
         precision=plan.precision,
+        slo=plan.slo,
         skipped=tuple(plan.skipped),
         planned=True,
         beyond_planned=sum(wanted is not None and launch >= wanted for launch, wanted in places),
@@ -95,7 +100,9 @@ def _collect_all(results: Path, found: Found) -> Collection:
         if read or open_failures:
             experiments.append(_found_experiment(results, place, read, open_failures))
     experiments.sort(key=lambda e: (e.mode, e.platform, e.model, e.workload, e.quant, e.experiment))
-    return Collection(tuple(experiments), dict(DEFAULT_BASELINE), ComparisonSettings(), None, (), False, 0, 0)
+    return Collection(
+        split(with_requests(results, experiments)), dict(DEFAULT_BASELINE), ComparisonSettings(), None, (), False, 0, 0
+    )
 
 
 def _found_experiment(

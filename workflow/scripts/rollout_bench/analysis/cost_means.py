@@ -18,9 +18,12 @@ COST_COLUMNS: dict[str, str] = dict.fromkeys(("launch_s", *PARTS, *REPORTED, "me
 
 
 def cost_line(row: Row) -> dict[str, object]:
-    """The values of `COST_COLUMNS` for a row with launches: seconds, and the share of them that was measured."""
+    """The values of `COST_COLUMNS` for a row with launches: seconds, and the share of them that was measured.
+
+    Of a load of a sweep they are those of the whole launch.
+    """
     used = {launch.launch for launch in row.used}
-    records = [record for record in row.experiment.records if record.launch in used]
+    records = [record for record in row.experiment.whole.records if record.launch in used]
     costs = [parts_of(record) for record in records]
     launch_s = mean([cost.wall_s for cost in costs])
     parts = {part: mean([getattr(cost, part) for cost in costs]) for part in PARTS}

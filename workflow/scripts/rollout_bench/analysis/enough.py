@@ -12,10 +12,13 @@ from rollout_bench.analysis.baselines import Names, find_baseline, index_by_name
 from rollout_bench.analysis.comparison import compare
 from rollout_bench.analysis.experiments import Experiment
 from rollout_bench.analysis.launches import LaunchMeasures, measure
-from rollout_bench.analysis.metrics import METRICS
+from rollout_bench.analysis.metrics import METRICS, fell_behind, values_of
+from rollout_bench.analysis.points import split
 from rollout_bench.analysis.sequential import Rule
+from rollout_bench.analysis.service import at_a_rate
 from rollout_bench.analysis.turns import marked_out_of_turn, round_s
 from rollout_bench.plan.comparing import ComparisonSettings, Precision
+from rollout_bench.plan.fields import Metric
 
 OF_THE_MOMENT = {"cpu_steal", "cpu_shared", "memory_pressure"}
 """Flags that make a launch invalid because of what else the machine did; the next may be spared."""
@@ -30,21 +33,29 @@ def with_enough(
     """`experiments` cut down to the launches that are wanted now, given the records that are there.
 
     An experiment is wanted until its comparison in the first metric is narrow enough; while one of the launches up to
-    then is missing on either side, no further one is. The baseline is wanted as often as anything compared with it,
-    and what is compared with nothing as often as the least. Records beyond are left out, although they are
-    there: which launches count is for the rule to say, not for what somebody measured besides.
+    then is missing on either side, no further one is. Of a sweep the load counts that wants most. The baseline is
+    wanted as often as anything compared with it, and what is compared with nothing as often as the least. Records
+    beyond are left out, although they are there: which launches count is for the rule to say, not for what somebody
+    measured besides.
     """
     rule = Rule(precision.half_width, precision.min_launches, precision.max_launches, comparison.confidence)
-    index = index_by_names(experiments)
+    parts = split(experiments)
+    index = index_by_names(parts)
     wanted = {id(experiment): rule.min_pairs for experiment in experiments}
     limit_s = round_s(experiments)
-    for experiment in experiments:
-        other = _partner(experiment, index, baseline)
-        if other is not None:
-            launches = _launches(experiment, other, rule, comparison, limit_s)
-            wanted[id(experiment)] = launches
-            wanted[id(other)] = max(wanted[id(other)], launches)
+    for part in parts:
+        other = _partner(part, index, baseline)
+        if other is None or not (_in_all_launches(part) and _in_all_launches(other)):
+            continue
+        launches = _launches(part, other, rule, comparison, limit_s)
+        for side in (part.whole, other.whole):
+            wanted[id(side)] = max(wanted[id(side)], launches)
     return tuple(_first(experiment, wanted[id(experiment)]) for experiment in experiments)
+
+
+def _in_all_launches(part: Experiment) -> bool:
+    """Whether every launch came to this load; of one that a search finds now and then, no more launches are asked."""
+    return len(part.records) == len(part.whole.records)
 
 
 def _partner(
@@ -62,12 +73,12 @@ def _launches(
     experiment: Experiment, other: Experiment, rule: Rule, comparison: ComparisonSettings, limit_s: float
 ) -> int:
     """Launches that `experiment` wants beside its baseline `other`; `limit_s` as in `turns.marked_out_of_turn`."""
-    metric = METRICS[comparison.metrics[0]]
-    sides = marked_out_of_turn([measure(r) for r in experiment.records], experiment, other, limit_s)
-    own = {launch.launch: metric.value(launch) for launch in sides if launch.valid and launch.in_turn}
-    base = [measure(record) for record in other.records]
-    theirs = {launch.launch: metric.value(launch) for launch in base if launch.valid}
-    pairs = compare(own, theirs, comparison.confidence, metric.higher_is_better).pairs
+    sides = marked_out_of_turn(_measured(experiment), experiment, other, limit_s)
+    base = _measured(other)
+    metric = _deciding([*sides, *base], experiment, comparison)
+    own = values_of(metric, [launch for launch in sides if launch.valid and launch.in_turn])
+    theirs = values_of(metric, [launch for launch in base if launch.valid])
+    pairs = compare(own, theirs, comparison.confidence, METRICS[metric].higher_is_better).pairs
     there = {r.launch for r in experiment.records} & {r.launch for r in other.records}
     for launches in range(rule.min_pairs, rule.max_pairs):
         if not there.issuperset(range(launches)):
@@ -76,6 +87,19 @@ def _launches(
         if rule.narrow(logs)[-1] if len(logs) else _in_vain(sides, base, launches):
             return launches
     return rule.max_pairs
+
+
+def _measured(experiment: Experiment) -> list[LaunchMeasures]:
+    return [measure(record, experiment.requests.get(record.launch)) for record in experiment.records]
+
+
+def _deciding(launches: Sequence[LaunchMeasures], experiment: Experiment, comparison: ComparisonSettings) -> Metric:
+    """The first metric that is not set by the load, which would be precise at once and tell nothing."""
+    metrics = comparison.metrics_of(experiment.mode)
+    point = experiment.records[0].iterations[0].point
+    if not at_a_rate(point) or fell_behind(launches):
+        return metrics[0]
+    return next((metric for metric in metrics if not METRICS[metric].of_load), metrics[0])
 
 
 def _in_vain(own: Sequence[LaunchMeasures], theirs: Sequence[LaunchMeasures], launches: int) -> bool:

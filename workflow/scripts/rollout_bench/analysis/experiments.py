@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from rollout_bench.plan.comparing import ComparisonSettings, Precision
+from rollout_bench.plan.loads import LoadPoint
 from rollout_bench.plan.planfile import Skipped
+from rollout_bench.plan.serving import Slo
 from rollout_bench.records.record import Failure, Record
+
+if TYPE_CHECKING:  # with numpy, which a plan with a fixed number of launches is read without
+    from rollout_bench.analysis.requests import Requests
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which of the loads of a sweep an experiment was cut down to: `point`, the `number`-th from 0 of `whole`."""
+
+    whole: Experiment
+    point: LoadPoint
+    number: int
 
 
 @dataclass(frozen=True)
@@ -15,6 +31,10 @@ class Experiment:
 
     `planned` is the number of launches wanted, None where no plan says it. `records` and `failures`
     are in the order of their launch; a launch has at most one of the two; `missing` has neither.
+    `requests` are those of each launch index whose side file tells of them, `unread` says what it lacks; offline both
+    are empty.
+    Of a sweep each load is an experiment of its own: `part` says which, `workload` names it, the records hold its
+    iterations alone, and failures and missing launches, which are of no load, are with the first.
     """
 
     mode: str
@@ -28,6 +48,29 @@ class Experiment:
     records: tuple[Record, ...]
     failures: tuple[Failure, ...]
     missing: tuple[int, ...]
+    requests: Mapping[int, Requests] = field(default_factory=dict)
+    unread: tuple[str, ...] = ()
+    part: Part | None = None
+
+    @property
+    def whole(self) -> Experiment:
+        """The experiment that was launched: itself, or all loads of the sweep."""
+        return self.part.whole if self.part else self
+
+    @property
+    def point_label(self) -> str:
+        """How tables name its load; empty where the launch had no other."""
+        return self.part.point.label if self.part else ""
+
+    @property
+    def place(self) -> str:
+        """Where it lies and which load of a sweep it is; no other has the same."""
+        return f"{self.mode}/{self.experiment}" + (f" @ {self.point_label}" if self.part else "")
+
+
+def launched(experiments: Iterable[Experiment]) -> list[Experiment]:
+    """What was launched, each once, however many loads of it are among `experiments`."""
+    return list({(e.mode, e.experiment): e.whole for e in experiments}.values())
 
 
 @dataclass(frozen=True)
@@ -58,7 +101,7 @@ class Collection:
     `precision` says when an experiment has launches enough, None where their number is fixed.
     `beyond_planned` counts records of selected experiments whose launch index is not planned,
     `not_selected` those of other experiments; neither are read. `earlier` is what speed-ups refer to where it
-    is not among the experiments.
+    is not among the experiments. `slo` is what a request must keep to count as good.
     """
 
     experiments: tuple[Experiment, ...]
@@ -70,6 +113,7 @@ class Collection:
     beyond_planned: int
     not_selected: int
     earlier: Earlier | None = None
+    slo: Slo = field(default_factory=Slo)
 
     @property
     def complete(self) -> bool:

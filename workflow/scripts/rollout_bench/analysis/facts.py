@@ -66,19 +66,22 @@ def environment_facts(environment: Environment) -> dict[str, str]:
 def load_facts(record: Record) -> dict[str, str]:
     """What must be the same for two experiments to be compared at all: work, passes, and the model's shape."""
     spec = record.spec
-    load = {
+    load: dict[str, Any] = {
         "measurement_version": spec.measurement_version,
         "workload": spec.workload.model_dump(exclude={"name"}),
         "measuring": spec.measuring,
         "synthetic": spec.model.synthetic or {},
     }
+    if spec.load is not None:
+        # A point is compared with the same point; which others were measured besides does not matter.
+        load["arrivals"] = spec.load.model_dump(exclude={"points", "saturation", "cool_down_s", "harness_version"})
     return dict(_flat(load))
 
 
 def launch_facts(record: Record) -> dict[str, str]:
     """What may differ between two launches of one load, and is then told: where they ran and how they were set."""
     spec, environment = record.spec, record.environment
-    settings = {
+    settings: dict[str, Any] = {
         "platform": spec.platform,
         "weights": spec.model.weights,
         "quant": spec.quant.model_dump(exclude={"name"}),
@@ -86,6 +89,10 @@ def launch_facts(record: Record) -> dict[str, str]:
         "args": spec.engine.args,
         "resolved": record.engine.resolved,
     }
+    if spec.load is not None:
+        settings["harness_version"] = spec.load.harness_version
+    if spec.endpoint is not None:
+        settings["endpoint"] = spec.endpoint
     variables = {f"variables.{name}": value for name, value in spec.engine.environment.items()}
     return variables | environment_facts(environment) | dict(_flat(settings))
 

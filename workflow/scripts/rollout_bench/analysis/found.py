@@ -17,7 +17,7 @@ from rollout_bench.files import did_you_mean_folder
 FAILURES = "failures"
 """Folder of the failures inside the results folder; below it the same paths as the records'."""
 
-_REMEDY = "give the results folder, the one that holds offline/"
+_REMEDY = "give the results folder, the one that holds offline/ or online/"
 
 RECORD, SEQUENCES = ".json", ".sequences.jsonl.gz"
 """How the names of a record and of its side file end."""

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rollout_bench.analysis.requests import Requests
+from rollout_bench.analysis.service import Service, service_of
 from rollout_bench.analysis.statistics import mean
 from rollout_bench.plan.loads import longest
+from rollout_bench.plan.serving import Slo
 from rollout_bench.records.record import Flag, Iteration, Record
+
+NO_LIMITS = Slo()
 
 
 @dataclass(frozen=True)
@@ -15,7 +20,8 @@ class LaunchMeasures:
 
     Rates are sums over the measured iterations divided by the sum of their elapsed times.
     `iteration_output_tokens_per_s` has one value for each measured iteration, `warmup_output_tokens_per_s`
-    one for each warm-up iteration, which came before and enters nothing else. `in_turn` is False where the launch did
+    one for each warm-up iteration, which came before and enters nothing else. `service` says how an online launch
+    served its requests, None offline and where its side file does not tell. `in_turn` is False where the launch did
     not take turns with its partner in the baseline.
     """
 
@@ -33,6 +39,7 @@ class LaunchMeasures:
     weights_bytes: int | None
     flags: tuple[Flag, ...]
     in_turn: bool = True
+    service: Service | None = None
 
     @property
     def valid(self) -> bool:
@@ -40,8 +47,8 @@ class LaunchMeasures:
         return all(flag.severity != "invalid" for flag in self.flags)
 
 
-def measure(record: Record) -> LaunchMeasures:
-    """Derives the numbers of `record`, which must hold at least one measured iteration.
+def measure(record: Record, requests: Requests | None = None, slo: Slo = NO_LIMITS) -> LaunchMeasures:
+    """Derives the numbers of `record`, which must hold at least one measured iteration, and of its `requests`.
 
     `startup_s` is import plus construction of the engine. `kv_cache_sequences` is how many of the
     workload's longest sequences (prompt and output tokens) the KV cache holds at once, sharing nothing.
@@ -67,6 +74,7 @@ def measure(record: Record) -> LaunchMeasures:
         kv_cache_sequences=None if tokens is None or not sequence_tokens else tokens // sequence_tokens,
         weights_bytes=None if weights is None else sum(weights.linear.values()) + sum(weights.other.values()),
         flags=tuple(record.validity),
+        service=None if requests is None else service_of(requests, measured, slo),
     )
 
 

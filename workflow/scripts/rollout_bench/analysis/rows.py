@@ -12,14 +12,20 @@ from rollout_bench.analysis.baselines import check_axes, index_by_names
 from rollout_bench.analysis.comparison import Comparison, compare, compare_apart, judge
 from rollout_bench.analysis.experiments import Collection, Experiment
 from rollout_bench.analysis.launches import LaunchMeasures, measure
-from rollout_bench.analysis.metrics import METRICS
+from rollout_bench.analysis.metrics import METRICS, fell_behind, values_of
 from rollout_bench.analysis.outliers import marked
 from rollout_bench.analysis.sequential import Looks
+from rollout_bench.analysis.service import at_a_rate
 from rollout_bench.analysis.turns import marked_out_of_turn, round_s
-from rollout_bench.plan.fields import Metric
+from rollout_bench.plan.fields import ONLINE_ONLY, Metric
+from rollout_bench.plan.loads import LoadPoint
+from rollout_bench.plan.serving import Slo
+
+SET_BY_LOAD = "set by the load: requests arrive at a rate, and the server kept up"
+"""Why there is no verdict on a throughput that every server would have had."""
 
 Measured = Mapping[str, tuple[LaunchMeasures, ...]]
-"""The launches of each experiment, by its mode and folder name."""
+"""The launches of each experiment, by its place."""
 
 
 @dataclass(frozen=True)
@@ -58,40 +64,58 @@ class Row:
         """What a message calls it: model, quant and workload."""
         return f"{self.experiment.model} {self.quant_label} {self.experiment.workload}"
 
+    @property
+    def whole_name(self) -> str:
+        """The same of what was launched, which may have several loads."""
+        return f"{self.experiment.model} {self.quant_label} {self.experiment.whole.workload}"
+
 
 def rows_of(collection: Collection) -> list[Row]:
     """The rows of `collection` in its order; raises `UserError` where the baseline's axes are unknown."""
     check_axes(collection.baseline)
     experiments = collection.experiments
-    measured = _measured(experiments)
+    measured = _measured(experiments, collection.slo)
     others = measured
     if collection.earlier is not None:
         found = against_earlier(experiments, collection.earlier)
-        others = _measured(collection.earlier.experiments)
+        others = _measured(collection.earlier.experiments, collection.slo)
     else:
         index = index_by_names(experiments)
         found = [against_baseline(e, index, collection.baseline) for e in experiments]
         measured = _marked_out_of_turn(measured, experiments, found)
     pairs = list(zip(experiments, found, strict=True))
-    compared = {
-        metric: _judged([_comparison(e, other, measured, others, collection, metric) for e, other in pairs], collection)
-        for metric in collection.comparison.metrics
+    settings = collection.comparison
+    compared: dict[Metric, list[Comparison | None]] = {
+        metric: _judged(
+            [
+                _comparison(e, other, measured, others, collection, metric)
+                if metric in settings.metrics_of(e.mode)
+                else None
+                for e, other in pairs
+            ],
+            collection,
+        )
+        for metric in dict.fromkeys(metric for e in experiments for metric in settings.metrics_of(e.mode))
     }
     shown = Counter(_shown(e) for e in experiments)
     return [
         Row(
             experiment=e,
             quant_label=e.quant if shown[_shown(e)] == 1 else f"{e.quant} ({e.key})",
-            launches=measured[_place(e)],
-            comparisons={metric: compared[metric][number] for metric in compared},
+            launches=measured[e.place],
+            comparisons={
+                metric: found_here
+                for metric in settings.metrics_of(e.mode)
+                if (found_here := compared[metric][number]) is not None
+            },
             against=found[number],
         )
         for number, e in enumerate(experiments)
     ]
 
 
-def _measured(experiments: Sequence[Experiment]) -> Measured:
-    return {_place(e): marked([measure(record) for record in e.records]) for e in experiments}
+def _measured(experiments: Sequence[Experiment], slo: Slo) -> Measured:
+    return {e.place: marked([measure(r, e.requests.get(r.launch), slo) for r in e.records]) for e in experiments}
 
 
 def _marked_out_of_turn(
@@ -99,24 +123,26 @@ def _marked_out_of_turn(
 ) -> dict[str, tuple[LaunchMeasures, ...]]:
     """`measured` with a flag on the launches that did not take turns with their partners."""
     marked_so = dict(measured)
-    for mode, platform in dict.fromkeys((e.mode, e.platform) for e in experiments):
-        table = [(e, a) for e, a in zip(experiments, found, strict=True) if (e.mode, e.platform) == (mode, platform)]
-        limit_s = round_s([e for e, _ in table])
+    for platform in dict.fromkeys(e.platform for e in experiments):
+        table = [(e, a) for e, a in zip(experiments, found, strict=True) if e.platform == platform]
+        limit_s = round_s([e for e, _ in table])  # of all modes, which take turns too
         for experiment, against in table:
             if against.other is not None:
-                place = _place(experiment)
+                place = experiment.place
                 marked_so[place] = marked_out_of_turn(measured[place], experiment, against.other, limit_s)
     return marked_so
 
 
-def _judged(found: Sequence[Comparison], collection: Collection) -> list[Comparison]:
-    """The comparison of each experiment in one metric; those that stand in one table are judged together."""
+def _judged(found: Sequence[Comparison | None], collection: Collection) -> list[Comparison | None]:
+    """The comparison of each experiment in one metric, None where it has none; those of a table are judged together."""
     judged = list(found)
-    experiments = collection.experiments
-    for table in dict.fromkeys((e.mode, e.platform) for e in experiments):
-        places = [number for number, e in enumerate(experiments) if (e.mode, e.platform) == table]
-        family = judge([found[number] for number in places], collection.comparison, _looks(collection))
-        for number, comparison in zip(places, family, strict=True):
+    tables: dict[tuple[str, str], dict[int, Comparison]] = {}
+    for number, (e, comparison) in enumerate(zip(collection.experiments, found, strict=True)):
+        if comparison is not None:
+            tables.setdefault((e.mode, e.platform), {})[number] = comparison
+    for table in tables.values():
+        family = judge(list(table.values()), collection.comparison, _looks(collection))
+        for number, comparison in zip(table, family, strict=True):
             judged[number] = comparison
     return judged
 
@@ -132,10 +158,13 @@ def _comparison(
     if against.other is None:
         return against.instead
     of = METRICS[metric]
-    valid = [launch for launch in measured[_place(experiment)] if launch.valid]
-    own = {launch.launch: of.value(launch) for launch in valid if launch.in_turn}
-    wanted = _wanted(others[_place(against.other)], experiment, collection)
-    theirs = {launch.launch: of.value(launch) for launch in wanted if launch.valid}
+    valid = [launch for launch in measured[experiment.place] if launch.valid]
+    wanted = [w for w in _wanted(others[against.other.place], experiment, collection) if w.valid]
+    if of.of_load and at_a_rate(_point(experiment)) and not (fell_behind(valid) or fell_behind(wanted)):
+        return Comparison(reason=SET_BY_LOAD)
+    own, theirs = values_of(metric, [launch for launch in valid if launch.in_turn]), values_of(metric, wanted)
+    if metric in ONLINE_ONLY and not (values_of(metric, valid) and theirs):
+        return Comparison(reason=_why_without(metric, experiment, collection))
     confidence = collection.comparison.confidence
     if collection.earlier is not None:
         return compare_apart(own, theirs, confidence, of.higher_is_better)
@@ -164,8 +193,18 @@ def _looks(collection: Collection) -> Looks | None:
     return None if precision is None else Looks(precision.min_launches, precision.max_launches)
 
 
-def _place(experiment: Experiment) -> str:
-    return f"{experiment.mode}/{experiment.experiment}"
+def _point(experiment: Experiment) -> LoadPoint | None:
+    return next((i.point for record in experiment.records for i in record.iterations), None)
+
+
+def _why_without(metric: Metric, experiment: Experiment, collection: Collection) -> str:
+    """Why launches, its own or its baseline's, have no value of `metric`."""
+    load = experiment.records[0].spec.load
+    if metric == "goodput_requests_per_s" and not collection.slo.named:
+        return "no goodput without a limit in slo"
+    if load is not None and not load.stream:
+        return f"no {METRICS[metric].name.removesuffix(' ms')}: answers were not streamed, so only E2EL is known"
+    return f"no {METRICS[metric].name.removesuffix(' ms')} in its launches or in its baseline's"
 
 
 def _shown(experiment: Experiment) -> tuple[str, ...]:

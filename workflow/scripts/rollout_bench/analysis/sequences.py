@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rollout_bench.analysis.experiments import Collection, Experiment
 from rollout_bench.analysis.percentiles import effective_samples
+from rollout_bench.analysis.pooled_requests import pool_requests
 from rollout_bench.records.record import Record, SequenceRow
 from rollout_bench.records.store import read_sequences, record_path, sequences_path
 
@@ -27,12 +28,14 @@ class PooledSequences:
 
     `values` has an array [n] by measure, without those that the engine did not give; `independent` as how many
     independent values they count, since sequences of a batch share its steps, and iterations their launch. `reasons`
-    say why a measure or the sequences of a launch are not among them.
+    say why a measure or the sequences of a launch are not among them. `launches` has the values [n] of each launch and
+    as how many independent ones they count in it, for requests to a server.
     """
 
     values: Mapping[str, Array]
     independent: Mapping[str, int]
     reasons: tuple[str, ...] = ()
+    launches: Mapping[str, Sequence[tuple[Array, int]]] = field(default_factory=dict)
 
 
 def pool_sequences(results: Path, collection: Collection) -> list[PooledSequences]:
@@ -41,7 +44,28 @@ def pool_sequences(results: Path, collection: Collection) -> list[PooledSequence
     Raises:
         UserError: a side file is damaged; the message names file and line.
     """
-    return [_pooled(results, experiment) for experiment in collection.experiments]
+    return [_of_requests(e) if e.mode == "online" else _pooled(results, e) for e in collection.experiments]
+
+
+def _of_requests(experiment: Experiment) -> PooledSequences:
+    """Those of an online experiment, whose side files were read with its records."""
+    if not any(record.valid for record in experiment.records):
+        return PooledSequences({}, {}, ("no launch is valid",) if experiment.records else ())
+    valid = [r.launch for r in experiment.records if r.valid and r.launch in experiment.requests]
+    requests = [experiment.requests[launch] for launch in valid]
+    lengths = not experiment.records[0].spec.workload.ignore_eos  # else they are what was asked for
+    values, independent = pool_requests(requests, lengths)
+    launches = {
+        measure: tuple(
+            (v[measure], n[measure]) for each in requests for v, n in [pool_requests([each])] if measure in v
+        )
+        for measure in values
+    }
+    reasons = list(experiment.unread)
+    load = experiment.records[0].spec.load
+    if load is not None and not load.stream:
+        reasons.append("TTFT, TPOT and ITL are not known, since answers were not streamed")
+    return PooledSequences(values, independent, tuple(reasons), launches)
 
 
 def _pooled(results: Path, experiment: Experiment) -> PooledSequences:

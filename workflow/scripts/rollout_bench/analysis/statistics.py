@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
 
 
 def mean(values: ArrayLike) -> float:
@@ -16,6 +18,12 @@ def mean(values: ArrayLike) -> float:
 def standard_deviation(values: ArrayLike) -> float:
     """Sample standard deviation (n - 1) of `values` [n >= 2], in their unit."""
     return float(np.std(np.asarray(values, dtype=float), ddof=1))
+
+
+def ecdf(values: ArrayLike) -> tuple[Array, Array]:
+    """The distinct `values` [n >= 1] in order, and the share of all that each is not exceeded by: the empirical cdf."""
+    distinct, counts = np.unique(np.asarray(values, dtype=float), return_counts=True)
+    return distinct, np.cumsum(counts) / counts.sum()
 
 
 def cv_percent(values: ArrayLike) -> float | None:

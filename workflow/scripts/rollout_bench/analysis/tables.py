@@ -8,9 +8,10 @@ import pandas as pd
 
 from rollout_bench.analysis.comparison import Comparison
 from rollout_bench.analysis.cost_means import COST_COLUMNS, cost_line
-from rollout_bench.analysis.latencies import LATENCY_COLUMNS, Distribution, latency_line
+from rollout_bench.analysis.latencies import LATENCY_COLUMNS, REQUEST_COLUMNS, Distribution, latency_line
 from rollout_bench.analysis.launches import LaunchMeasures
 from rollout_bench.analysis.rows import Row
+from rollout_bench.analysis.service_means import SERVICE_COLUMNS, service_line
 from rollout_bench.analysis.statistics import cv_percent, mean, pooled_cv_percent
 
 COLUMNS: dict[str, str] = {
@@ -55,7 +56,7 @@ COLUMNS: dict[str, str] = {
 """Columns of the table in order, with their types; the same names head summary.csv.
 
 Those from `speedup` to `verdict` are of `MAIN_METRIC`; any other metric that is compared has the same
-columns at the end, `<metric>_` before their names.
+columns at the end, `<metric>_` before their names. Where something is online, the columns of requests stand before.
 """
 
 MAIN_METRIC = "output_tokens_per_s"
@@ -73,7 +74,8 @@ def table(rows: Sequence[Row], latencies: Sequence[Mapping[str, Distribution]] =
         for column in _compared(Comparison())
         if metric != MAIN_METRIC
     }
-    columns = COLUMNS | others
+    of_requests = REQUEST_COLUMNS | SERVICE_COLUMNS if any(row.experiment.mode == "online" for row in rows) else {}
+    columns = COLUMNS | of_requests | others
     lines = [_line(row) for row in rows]
     for line, found in zip(lines, latencies, strict=False):
         line |= latency_line(found)
@@ -113,7 +115,7 @@ def _line(row: Row) -> dict[str, object]:
         "launches_invalid": sum(not launch.valid for launch in row.launches),
         "flags": "; ".join(flag_texts(row)) or None,
         **compared,
-        **(_measured(row) | cost_line(row) if row.launches else {}),
+        **(_measured(row) | cost_line(row) | service_line(row) if row.launches else {}),
     }
 
 

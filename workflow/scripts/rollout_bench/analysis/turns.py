@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from statistics import median
 
-from rollout_bench.analysis.experiments import Experiment
+from rollout_bench.analysis.experiments import Experiment, launched
 from rollout_bench.analysis.launches import LaunchMeasures
 from rollout_bench.records.record import Flag
 
@@ -21,8 +21,9 @@ def round_s(experiments: Sequence[Experiment]) -> float:
 
     Twice what a launch of each takes, since every other round runs backwards and some launches fail, and `SLACK_S`.
     """
-    taken = [record.wall_s for experiment in experiments for record in experiment.records]
-    return 2 * len(experiments) * median(taken) + SLACK_S if taken else SLACK_S
+    each = launched(experiments)
+    taken = [record.wall_s for experiment in each for record in experiment.records]
+    return 2 * len(each) * median(taken) + SLACK_S if taken else SLACK_S
 
 
 def marked_out_of_turn(

@@ -6,9 +6,8 @@ import itertools
 from collections.abc import Sequence
 
 from rollout_bench.plan.loads import LoadPoint
-from rollout_bench.plan.spec import Spec
 from rollout_bench.records.online import ServerUse
-from rollout_bench.records.record import Flag, Iteration, SequenceRow
+from rollout_bench.records.record import Iteration, SequenceRow
 from rollout_bench.serving.target import Outcome, Pass
 from rollout_bench.workloads.requests import Request
 
@@ -62,31 +61,3 @@ def _row(request: Request, outcome: Outcome, began_s: float, index: int) -> Sequ
         status=outcome.status,
         error=outcome.error,
     )
-
-
-def token_flags(
-    spec: Spec, requests: Sequence[Request], iteration: Iteration, rows: Sequence[SequenceRow]
-) -> list[Flag]:
-    """A flag where what came back is not what was asked for; requests that failed are told of elsewhere."""
-    wrong_prompt, wrong_output = [], []
-    for request, row in zip(requests, rows, strict=True):
-        if row.failed:
-            continue
-        if row.prompt_tokens != len(request.prompt_token_ids):
-            wrong_prompt.append((row.prompt_tokens, len(request.prompt_token_ids)))
-        exact = spec.workload.ignore_eos
-        if not (0 < row.output_tokens <= request.output_tokens) or (
-            exact and row.output_tokens != request.output_tokens
-        ):
-            wrong_output.append((row.output_tokens, request.output_tokens))
-    problems = [
-        f"{len(wrong)} sequences with other {what} counts than asked (the first {wrong[0][0]} instead of {wrong[0][1]})"
-        for what, wrong in (("prompt token", wrong_prompt), ("output token", wrong_output))
-        if wrong
-    ]
-    if not problems:
-        return []
-    # Text tokenizes as it likes, and another's server may not know ignore_eos: the counts are right, the load is not.
-    loose = spec.endpoint is not None or (spec.load is not None and not spec.load.token_ids and not wrong_output)
-    sentence = f"Iteration {iteration.index} brought {'; '.join(problems)}."
-    return [Flag(code="token_count", severity="warning" if loose else "invalid", sentence=sentence)]

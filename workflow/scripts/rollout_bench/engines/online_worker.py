@@ -9,20 +9,21 @@ from functools import partial
 
 from rollout_bench.engines.environment import read_environment
 from rollout_bench.engines.events import IterationDone, IterationEnds, Job, PhaseBegins, Ready, WarmupExtended
-from rollout_bench.engines.online_rows import iteration_of, rows_of, token_flags
-from rollout_bench.engines.proof import quant_flags
+from rollout_bench.engines.online_rows import iteration_of, rows_of
+from rollout_bench.engines.proof import prefix_cache_flags, quant_flags, token_flags
 from rollout_bench.engines.series import Series
 from rollout_bench.engines.source import source_of
 from rollout_bench.engines.telling import Tell, Wait
 from rollout_bench.plan.loads import LoadPoint
-from rollout_bench.records.record import SequenceRow
+from rollout_bench.plan.spec import Spec
+from rollout_bench.records.record import Flag, Iteration, SequenceRow
 from rollout_bench.serving import metrics
 from rollout_bench.serving.connection import check_answer
 from rollout_bench.serving.opened import Opened, open_endpoint, open_own
 from rollout_bench.serving.points import Points, delivered_per_s
 from rollout_bench.serving.sending import Sending
-from rollout_bench.serving.target import Pass, ServingFailed
-from rollout_bench.workloads.requests import Source
+from rollout_bench.serving.target import ServingFailed
+from rollout_bench.workloads.requests import Request, Source
 
 
 def measure(job: Job, tell: Tell, wait: Wait) -> None:
@@ -109,10 +110,11 @@ def _iterate(
         request.prompt_token_ids if opened.text is None else opened.text.of(request.prompt_token_ids)
         for request in asked
     ]
-    opened.reset()
     connection = opened.connection
-    before = connection.metrics()
-    round_trip_s = connection.round_trip_s()
+    with opened.between_passes():
+        opened.reset()
+        before = connection.metrics()
+        round_trip_s = connection.round_trip_s()
     sampler = metrics.Sampler(connection.metrics) if before else None
     send = sending.prepare(asked, prompts, point, opened.target, f"{spec.workload.seed}/{job.launch}/{index}")
     wait()
@@ -124,16 +126,28 @@ def _iterate(
         sampler.stop()
     opened.check()
     rows = rows_of(asked, done, index)
-    _check_some_succeeded(done, rows)
-    use = metrics.risen(before, connection.metrics(), round_trip_s) if before else None
+    _check_some_succeeded(rows)
+    with opened.between_passes():
+        use = metrics.risen(before, connection.metrics(), round_trip_s) if before else None
     iteration = iteration_of(index, warmup, point, done, rows, use)
-    flags = token_flags(spec, asked, iteration, rows)
+    flags = _token_flags(spec, asked, iteration, rows)
+    if opened.server is not None:
+        flags += prefix_cache_flags(asked, iteration, rows)
     samples = [] if sampler is None else sampler.samples(index, done.began_s)
     told = IterationDone(iteration=iteration, sequences=rows, flags=flags, samples=samples)
     return told, [outcome.ended_s for outcome in done.outcomes if outcome.ended_s is not None and not outcome.error]
 
 
-def _check_some_succeeded(done: Pass, rows: Sequence[SequenceRow]) -> None:
+def _token_flags(spec: Spec, asked: Sequence[Request], iteration: Iteration, rows: Sequence[SequenceRow]) -> list[Flag]:
+    """Doubts about what came back for the requests that did not fail."""
+    good = [(request, row) for request, row in zip(asked, rows, strict=True) if not row.failed]
+    flags = token_flags(spec.workload, [request for request, _ in good], iteration, [row for _, row in good])
+    exact = spec.endpoint is None and spec.load is not None and spec.load.token_ids
+    # Text tokenizes as it likes, and another's server may not know ignore_eos: the counts are right, the load is not.
+    return flags if exact else [flag.model_copy(update={"severity": "warning"}) for flag in flags]
+
+
+def _check_some_succeeded(rows: Sequence[SequenceRow]) -> None:
     """Raises `ServingFailed` where every request failed, with what was said most often."""
     if not all(row.failed for row in rows):
         return

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from rollout_bench.plan.fields import AutoCount, Folder, Metrics, Name, Number, VersionText
+from rollout_bench.plan.fields import AutoCount, Folder, Metric, Metrics, Name, Number, OfflineMetrics, VersionText
 from rollout_bench.plan.strict import Strict
 
 EARLIER_AXES = ("results", "engine")
@@ -76,13 +76,25 @@ class ComparisonSettings(Strict):
     power: Annotated[Number, Field(ge=0.7, le=0.9999)] = Field(
         0.8, description="Chance to find a difference of the size that a ~ names, were it there."
     )
-    metrics: Metrics = Field(
+    metrics: OfflineMetrics = Field(
         ["output_tokens_per_s"],
         description=(
             "What is compared, each in a column of its own; the figure shows the first. step_time_s and startup_s are "
             "times, so their speed-up is the inverse ratio: above 1 is always better."
         ),
     )
+    online_metrics: Metrics = Field(
+        ["output_tokens_per_s", "ttft_s", "tpot_s"],
+        description=(
+            "The same of online experiments, which have itl_s, e2el_s and, where slo has a limit, "
+            "goodput_requests_per_s besides. Where requests arrive at a rate that the server keeps up with, "
+            "output_tokens_per_s and step_time_s are set by the load and get no verdict."
+        ),
+    )
+
+    def metrics_of(self, mode: str) -> list[Metric]:
+        """What is compared of the experiments of `mode`."""
+        return self.online_metrics if mode == "online" else self.metrics
 
 
 class Precision(Strict):

@@ -12,11 +12,12 @@ from pydantic import Field
 
 from rollout_bench.files import read_model, write_json
 from rollout_bench.plan.comparing import ComparisonSettings, Precision
+from rollout_bench.plan.serving import Slo
 from rollout_bench.plan.strict import Strict
 
-PLAN_SCHEMA_VERSION: Literal[3] = 3
+PLAN_SCHEMA_VERSION: Literal[4] = 4
 """Raised when a field of the plan file is added, removed or changes its meaning. 1 had no `comparison`, 2 neither
-`precision` nor `weights`."""
+`precision` nor `weights`, 3 no `slo`."""
 
 
 class PlannedLaunch(Strict):
@@ -29,7 +30,7 @@ class PlannedLaunch(Strict):
 class PlannedExperiment(Strict):
     """One experiment that is selected."""
 
-    mode: str = Field(description="What is measured: offline.")
+    mode: str = Field(description="What is measured: offline, online.")
     experiment: str = Field(description="Folder name of the experiment below its mode.")
     key: str = Field(description="First 8 hex digits of sha256 over the spec's canonical JSON.")
     platform: str = Field(description="Kind of device: cpu, cuda, ascend.")
@@ -58,7 +59,7 @@ class Skipped(Strict):
 class PlanFile(Strict):
     """Everything that is selected."""
 
-    schema_version: Literal[1, 2, 3] = Field(description="Version of this schema; earlier ones are read too.")
+    schema_version: Literal[1, 2, 3, 4] = Field(description="Version of this schema; earlier ones are read too.")
     results: str = Field(description="The results folder, as the config names it.")
     fingerprint: str = Field(description="Changes with whatever the plan was made from.")
     baseline: dict[str, str] = Field(description="What speed-ups refer to, as axis -> value: {quant: bf16}.")
@@ -66,6 +67,7 @@ class PlanFile(Strict):
     precision: Precision | None = Field(
         None, description="When an experiment has launches enough; null where their number is fixed."
     )
+    slo: Slo = Field(Slo(), description="What a request must keep to count as good.")
     experiments: list[PlannedExperiment] = Field(description="In the order of the tables.")
     skipped: list[Skipped] = Field(description="Combinations that can't be measured.")
     launches: list[PlannedLaunch] = Field(description="In the order they run.")

@@ -111,6 +111,7 @@ class Schedule:
             "baseline": self.config.baseline.named,
             "comparison": self.config.comparison.model_dump(),
             "precision": None if precision is None else precision.model_dump(),
+            "slo": self.config.slo.model_dump(),
         }
         return PlanFile(
             schema_version=PLAN_SCHEMA_VERSION,
@@ -119,6 +120,7 @@ class Schedule:
             baseline=self.config.baseline.named,
             comparison=self.config.comparison,
             precision=precision,
+            slo=self.config.slo,
             experiments=self.experiments,
             skipped=self.matrix.skipped,
             launches=[

@@ -56,18 +56,18 @@ def _throughput(line: Line) -> str:
     return number(line["output_tokens_per_s"]) + ("!" if doubtful else "")
 
 
-def speedup_columns(settings: ComparisonSettings, apart: bool = False) -> tuple[Column, ...]:
-    """The column of each metric that is compared; `apart`: with sides that did not take turns."""
-    return tuple(_speedup_column(metric, settings, apart) for metric in settings.metrics)
+def speedup_columns(settings: ComparisonSettings, mode: str = "offline", apart: bool = False) -> tuple[Column, ...]:
+    """The column of each metric that is compared in `mode`; `apart`: with sides that did not take turns."""
+    return tuple(_speedup_column(metric, settings, apart) for metric in settings.metrics_of(mode))
 
 
 def _speedup_column(metric: Metric, settings: ComparisonSettings, apart: bool) -> Column:
     measure = METRICS[metric]
-    ratio_of = "its {} / the baseline's" if measure.higher_is_better else "the baseline's {} / its own"
+    ratio_of = "Its {} / the baseline's" if measure.higher_is_better else "The baseline's {} / its own"
     how = _RATIO_APART if apart else _RATIO_OF_PAIRS
     return Column(
         measure.header,
-        f"{ratio_of.format(measure.name).capitalize()}, above 1 being better, {how} Then the verdict, and in brackets "
+        f"{ratio_of.format(measure.name)}, above 1 being better, {how} Then the verdict, and in brackets "
         f"the {plain_percent(settings.confidence)} confidence interval of this speed-up taken alone.",
         lambda line: _speedup(line["comparisons"][metric], line["footnotes"][metric], settings),
         words=True,
@@ -105,6 +105,13 @@ def interval_text(comparison: Comparison) -> str:
     if comparison.low is None or comparison.high is None:
         return ""
     return f" [{ratio(comparison.low)}, {ratio(comparison.high)}]"
+
+
+def _or_unknown(line: Line, field: str, text: str) -> str:
+    """`text`, but where it was measured and nobody could know, as with another's server."""
+    if line[field] is not None:
+        return text
+    return "unknown" if line["launches_measured"] else MISSING
 
 
 def _sequences(line: Line) -> str:
@@ -167,7 +174,7 @@ ENGINE = (
     Column(
         "KV cache tokens",
         "Tokens that fit into the KV cache; the least over launches.",
-        lambda line: count(line["kv_cache_tokens"]),
+        lambda line: _or_unknown(line, "kv_cache_tokens", count(line["kv_cache_tokens"])),
     ),
     Column(
         "sequences at once",
@@ -178,7 +185,7 @@ ENGINE = (
     Column(
         "weights GiB",
         "Bytes of the loaded weights, read from the model in the worker.",
-        lambda line: number(None if line["weights_bytes"] is None else line["weights_bytes"] / 2**30, 3),
+        lambda line: _or_unknown(line, "weights_bytes", number((line["weights_bytes"] or 0) / 2**30, 3)),
     ),
 )
 """The other rates, and what it took to get there."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from rollout_bench.analysis.against import valid_records
-from rollout_bench.analysis.experiments import Collection
+from rollout_bench.analysis.experiments import Collection, launched
 from rollout_bench.analysis.facts import Difference
 from rollout_bench.analysis.metrics import METRICS
 from rollout_bench.analysis.rows import Row, rows_of
@@ -23,7 +23,8 @@ from rollout_bench.reporting.notes import Section
 from rollout_bench.reporting.numbers import MISSING, number, several
 from rollout_bench.reporting.terminal import terminal
 from rollout_bench.reporting.verdicts import needed, rule, those
-from rollout_bench.reporting.views import Views, lines_of, tables_of, view
+from rollout_bench.reporting.view import tables_of, view
+from rollout_bench.reporting.views import Views, lines_of
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,12 @@ def compared(two: TwoFolders) -> Compared:
     lines, footnotes = lines_of(table(rows), rows)
     for line, row in zip(lines, rows, strict=True):
         line["launches"] = _launches(row)
-    columns = _columns(settings)
-    tables = Views(tuple(view("B over A: ", title, columns, group) for title, group in tables_of(lines)), footnotes)
+    columns = {mode: _columns(settings, mode) for mode in dict.fromkeys(row.experiment.mode for row in rows)}
+    tables = Views(
+        tuple(view("B over A: ", title, columns[group[0]["mode"]], group) for title, group in tables_of(lines)),
+        footnotes,
+    )
+    defined = {column.header: column.definition for each in columns.values() for column in each}
     sections = [
         Section("A and B", tuple(_sides(two))),
         Section("What is compared", tuple(_subject(rows))),
@@ -51,18 +56,18 @@ def compared(two: TwoFolders) -> Compared:
         Section("Only in A, not compared", tuple(map(told, two.only_in_a))),
         Section("Only in B, not compared", tuple(map(told, two.only_in_b))),
         Section("Verdicts", (*rule(settings, apart=True), *needed(rows, settings))),
-        Section("Definitions", tuple(f"{column.header}: {column.definition}" for column in columns)),
+        Section("Definitions", tuple(f"{header}: {text}" for header, text in defined.items())),
     ]
     sections = [section for section in sections if section.items]
-    amount = sum(row.against.other is not None for row in rows)
+    amount = len(launched(row.experiment for row in rows if row.against.other is not None))
     status = (
         f"{several(amount, 'experiment')} of B compared with A. Nothing took turns: "
         "whatever drifted between A and B is part of each speed-up."
     )
     return Compared(
         text=terminal(status, tables, sections),
-        markdown=markdown(status, tables, sections, figures=False, title="Comparison of two results folders"),
-        csv=_csv(rows, settings.metrics),
+        markdown=markdown(status, tables, sections, figures=(), title="Comparison of two results folders"),
+        csv=_csv(rows),
     )
 
 
@@ -72,7 +77,7 @@ def _launches(row: Row) -> tuple[int, int]:
     return len(valid_records(other)) if other else 0, len(valid_records(row.experiment))
 
 
-def _columns(settings: ComparisonSettings) -> list[Column]:
+def _columns(settings: ComparisonSettings, mode: str) -> list[Column]:
     columns = [
         Column(
             "launches A",
@@ -81,7 +86,7 @@ def _columns(settings: ComparisonSettings) -> list[Column]:
         ),
         Column("launches B", "The same of B.", lambda line: str(line["launches"][1])),
     ]
-    for metric, speedup in zip(settings.metrics, speedup_columns(settings, apart=True), strict=True):
+    for metric, speedup in zip(settings.metrics_of(mode), speedup_columns(settings, mode, apart=True), strict=True):
         name = METRICS[metric].name
         columns += [
             Column(f"{name} A", f"{name} of each launch; geometric mean over the launches of A.", _value(metric, 1)),
@@ -94,7 +99,7 @@ def _columns(settings: ComparisonSettings) -> list[Column]:
 def _value(metric: Metric, side: int) -> Callable[[Line], str]:
     def cell(line: Line) -> str:
         sides = line["comparisons"][metric].sides
-        return number(sides[side].value) if sides else MISSING
+        return number(METRICS[metric].factor * sides[side].value) if sides else MISSING
 
     return cell
 
@@ -107,9 +112,9 @@ def _sides(two: TwoFolders) -> Iterator[str]:
 
 
 def _extent(side: Collection) -> str:
-    records = [record for experiment in side.experiments for record in experiment.records]
+    records = [record for experiment in launched(side.experiments) for record in experiment.records]
     text = f"{extent(side.experiments)}."
-    invalid = len(records) - sum(len(valid_records(experiment)) for experiment in side.experiments)
+    invalid = len(records) - sum(len(valid_records(experiment)) for experiment in launched(side.experiments))
     text += f" {several(invalid, 'launch')} flagged invalid and not used." if invalid else ""
     unread = side.beyond_planned + side.not_selected
     if unread:
@@ -148,7 +153,7 @@ def _told(rows: Sequence[Row], groups: Sequence[str]) -> Iterator[str]:
         yield f"{difference} ({those(names, amount)})"
 
 
-def _csv(rows: Sequence[Row], metrics: Sequence[Metric]) -> str:
+def _csv(rows: Sequence[Row]) -> str:
     """One line for each experiment and metric; a number that does not exist is empty."""
     lines = [
         {
@@ -174,7 +179,6 @@ def _csv(rows: Sequence[Row], metrics: Sequence[Metric]) -> str:
             "differences": "; ".join(map(str, row.against.differences)) or None,
         }
         for row in rows
-        for metric in metrics
-        for comparison in (row.comparisons[metric],)
+        for metric, comparison in row.comparisons.items()
     ]
     return pd.DataFrame(lines).to_csv(index=False, lineterminator="\n")

@@ -14,17 +14,27 @@ Found = Sequence[Mapping[str, Distribution]]
 """The distributions of each row's sequences, by measure."""
 
 
-DEFINITIONS = {
+OFFLINE = {
     "E2EL": "Time from the beginning of the iteration, when all sequences are submitted at once, until the last token "
     "of a sequence, in seconds. It includes waiting in the engine's queue.",
     "TTFT": "Time from the beginning of the iteration until the first token of a sequence, in seconds. It includes "
     "waiting in the engine's queue.",
 }
 
+STEPS = (
+    "Online, percentiles are taken of each launch and then averaged; those of all launches pooled, with intervals, are "
+    "in summary.csv. Inter-token latencies count, besides, as no more independent values than there are requests, or "
+    "steps of the engine, as they resemble each other: whatever is in the batch waits for the same step."
+)
+
 
 def percentile_notes(rows: Sequence[Row], pooled: Sequence[PooledSequences], found: Found) -> tuple[str, ...]:
     """The items of the section, each a sentence or a few; the method only where there is a table."""
-    method = (*rule(), *(f"{name}: {text}" for name, text in DEFINITIONS.items())) if any(found) else ()
+    offline = any(row.experiment.mode != "online" for row in rows)
+    online = any(row.experiment.mode == "online" for row in rows)
+    of_mode = ", offline" if online else ""
+    definitions = [f"{name}{of_mode}: {text}" for name, text in OFFLINE.items()] if offline else []
+    method = (*rule(), *([STEPS] if online else []), *definitions) if any(found) else ()
     return (*method, *_reasons(rows, pooled))
 
 

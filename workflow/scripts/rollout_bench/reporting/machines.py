@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from rollout_bench.analysis.experiments import Experiment
+from rollout_bench.analysis.experiments import Experiment, launched
 from rollout_bench.analysis.facts import environment_facts
 from rollout_bench.records.record import Environment
 from rollout_bench.reporting.numbers import several
@@ -13,6 +13,7 @@ from rollout_bench.reporting.numbers import several
 
 def machine_lines(experiments: Sequence[Experiment]) -> Iterator[str]:
     """For each mode and platform a line on the commonest environment, then one for each fact that differs."""
+    experiments = launched(experiments)
     for mode, platform in dict.fromkeys((e.mode, e.platform) for e in experiments):
         environments = [
             record.environment
@@ -28,6 +29,7 @@ def machine_lines(experiments: Sequence[Experiment]) -> Iterator[str]:
 
 def extent(experiments: Sequence[Experiment]) -> str:
     """How many launches of how many experiments, at least one of each, and when the first and the last started."""
+    experiments = launched(experiments)
     began = sorted(record.started_at for experiment in experiments for record in experiment.records)
     text = f"{several(len(began), 'launch')} of {several(len(experiments), 'experiment')}"
     return f"{text}, started {began[0]} to {began[-1]}"

@@ -6,21 +6,22 @@ import re
 from collections.abc import Sequence
 
 from rollout_bench.reporting.notes import Section
-from rollout_bench.reporting.views import View, Views
+from rollout_bench.reporting.view import View
+from rollout_bench.reporting.views import Views
 
-FIGURES = (("Throughput", "figures/throughput.png"), ("Speed-up", "figures/speedup.png"))
-"""Figures that the summary links to when asked, relative to it."""
+FIGURES = {"throughput": "Throughput", "speedup": "Speed-up", "latency": "Latency", "sweep": "Latency over the sweep"}
+"""Figures that the summary can show, with the words in their place."""
 
 
 def markdown(
-    status: str, tables: Views, sections: Sequence[Section], figures: bool, title: str = "Rollout benchmark"
+    status: str, tables: Views, sections: Sequence[Section], figures: Sequence[str], title: str = "Rollout benchmark"
 ) -> str:
-    """The whole file: `title`, `status`, tables, links to the figures if `figures`, then the sections."""
+    """The whole file: `title`, `status`, tables, those of `FIGURES` that `figures` names, then the sections."""
     strong = f"> **{_escape(status)}**" if status.startswith("INCOMPLETE") else _escape(status)
     parts = [f"# {title}", strong]
     parts += [f"## {_escape(view.title)}\n\n{_table(view)}" for view in tables.tables]
     if figures:
-        parts += ["\n".join(f"![{name}]({path})" for name, path in FIGURES)]
+        parts += ["\n".join(f"![{FIGURES[name]}](figures/{name}.png)" for name in FIGURES if name in figures)]
     for section in sections:
         items = "\n".join(f"- {_escape(item)}" for item in section.items)
         parts.append(f"## {section.heading}\n\n{items}")

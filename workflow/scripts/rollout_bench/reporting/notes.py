@@ -6,13 +6,15 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rollout_bench.analysis.experiments import Collection
+from rollout_bench.analysis.experiments import Collection, launched
 from rollout_bench.analysis.rows import Row
 from rollout_bench.reporting.columns import ENGINE, FLAGS, THROUGHPUT, speedup_columns
 from rollout_bench.reporting.cost_columns import COST
 from rollout_bench.reporting.latency_columns import latency_columns
 from rollout_bench.reporting.machines import extent, machine_lines
 from rollout_bench.reporting.numbers import sentence, several
+from rollout_bench.reporting.online_columns import shown_columns
+from rollout_bench.reporting.online_views import PER_LAUNCH
 from rollout_bench.reporting.verdicts import verdict_notes
 
 
@@ -26,7 +28,7 @@ class Section:
 
 def completeness(collection: Collection) -> str:
     """The line at the top: how many launches are measured, and INCOMPLETE first where one is not."""
-    experiments = collection.experiments
+    experiments = launched(collection.experiments)
     measured = sum(len(e.records) for e in experiments)
     failed = sum(len(e.failures) for e in experiments)
     missing = sum(len(e.missing) for e in experiments)
@@ -44,14 +46,24 @@ def completeness(collection: Collection) -> str:
 
 
 def notes(
-    collection: Collection, rows: Sequence[Row], footnotes: Sequence[str], percentiles: Sequence[str] = ()
+    collection: Collection,
+    rows: Sequence[Row],
+    footnotes: Sequence[str],
+    percentiles: Sequence[str] = (),
+    online: Sequence[str] = (),
 ) -> list[Section]:
-    """The sections below the tables, without those that have nothing to say; `percentiles` are the items of one."""
+    """The sections below the tables, without those that have nothing to say; the last two are the items of one each."""
     apart = collection.earlier is not None
-    columns = (*THROUGHPUT, *speedup_columns(collection.comparison, apart), *ENGINE, *COST, FLAGS)
-    if percentiles:
+    modes = {row.experiment.mode for row in rows}
+    columns = [*THROUGHPUT, *speedup_columns(collection.comparison, apart=apart), *ENGINE, *COST, FLAGS]
+    if modes == {"online"}:
+        columns = [column for column in columns if column in (*THROUGHPUT[:2], *PER_LAUNCH, *COST, FLAGS)]
+    elif percentiles:
         columns += latency_columns("e2el_s")
-    definitions = [f"{column.header}: {column.definition}" for column in columns]
+    online_columns = shown_columns(collection.comparison, apart) if "online" in modes else ()
+    definitions, of_requests = (
+        [f"{column.header}: {column.definition}" for column in shown] for shown in (columns, online_columns)
+    )
     sections = [
         Section("No verdict", tuple(footnotes)),
         Section("Failed", tuple(_failed(rows))),
@@ -63,7 +75,9 @@ def notes(
         Section("Compared with", tuple(_earlier(collection))),
         Section("Verdicts", verdict_notes(rows, collection.comparison, collection.precision, apart=apart)),
         Section("Percentiles", tuple(percentiles)),
+        Section("Online", tuple(online)),
         Section("Definitions", tuple(definitions)),
+        Section("Definitions, online", tuple(text for text in of_requests if text not in definitions)),
     ]
     return [section for section in sections if section.items]
 
@@ -80,7 +94,7 @@ def _failed(rows: Sequence[Row]) -> Iterator[str]:
     for row in rows:
         for failure in row.experiment.failures:
             yield (
-                f"{row.name}, launch {failure.launch} ({failure.category} while {failure.phase}): "
+                f"{row.whole_name}, launch {failure.launch} ({failure.category} while {failure.phase}): "
                 f"{sentence(failure.cause)} Fix: {sentence(failure.fix)} Log: {failure.log}"
             )
 
@@ -88,18 +102,23 @@ def _failed(rows: Sequence[Row]) -> Iterator[str]:
 def _missing(rows: Sequence[Row]) -> Iterator[str]:
     for row in rows:
         if row.experiment.missing:
-            yield f"{row.name}: {len(row.experiment.missing)} of {row.experiment.planned} launches"
+            yield f"{row.whole_name}: {len(row.experiment.missing)} of {row.experiment.planned} launches"
 
 
 def _flags(rows: Sequence[Row]) -> Iterator[str]:
+    told: set[tuple[object, ...]] = set()  # a launch's doubts are those of every load of its sweep
     for row in rows:
         seen: dict[tuple[str, str], list[tuple[int, str]]] = {}
         for launch in row.launches:
             for flag in launch.flags:
+                doubt = (row.experiment.mode, row.experiment.experiment, launch.launch, flag.code, flag.sentence)
+                if doubt in told:
+                    continue
+                told.add(doubt)
                 seen.setdefault((flag.code, flag.severity), []).append((launch.launch, flag.sentence))
         for (code, severity), evidence in seen.items():
             launches = ", ".join(dict.fromkeys(str(launch) for launch, _ in evidence))
-            yield f"{row.name}, launch {launches}: {code} ({severity}): {sentence(evidence[0][1])}"
+            yield f"{row.whole_name}, launch {launches}: {code} ({severity}): {sentence(evidence[0][1])}"
 
 
 def _skipped(collection: Collection) -> Iterator[str]:
@@ -117,10 +136,10 @@ def _grouped_skips(collection: Collection) -> dict[tuple[str, str], list[str]]:
 
 def _left_out(collection: Collection, rows: Sequence[Row]) -> Iterator[str]:
     codes = Counter(
-        ", ".join(sorted({flag.code for flag in launch.flags if flag.severity == "invalid"}))
-        for row in rows
-        for launch in row.launches
-        if not launch.valid
+        ", ".join(sorted({flag.code for flag in record.validity if flag.severity == "invalid"}))
+        for experiment in launched(collection.experiments)
+        for record in experiment.records
+        if not record.valid
     )
     for code, amount in sorted(codes.items()):
         yield f"{several(amount, 'record')} from speed-ups, flagged invalid: {code}"

@@ -7,12 +7,16 @@ from dataclasses import dataclass
 
 from rollout_bench.analysis.experiments import Collection
 from rollout_bench.analysis.latencies import distributions
+from rollout_bench.analysis.modes import mode_pairs
 from rollout_bench.analysis.rows import rows_of
+from rollout_bench.analysis.saturation import saturations
 from rollout_bench.analysis.sequences import PooledSequences
 from rollout_bench.analysis.tables import table
+from rollout_bench.reporting.figure_names import figure_names
 from rollout_bench.reporting.latency_notes import percentile_notes
 from rollout_bench.reporting.markdown import markdown
 from rollout_bench.reporting.notes import completeness, notes
+from rollout_bench.reporting.online_notes import modes_notes, online_notes
 from rollout_bench.reporting.page import page
 from rollout_bench.reporting.terminal import terminal
 from rollout_bench.reporting.views import views
@@ -39,15 +43,19 @@ def summarise(collection: Collection, sequences: Sequence[PooledSequences] = (),
     """
     rows = rows_of(collection)
     found = [distributions(pooled) for pooled in sequences]
+    settings = collection.comparison
+    sweeps, pairs = saturations(rows, settings.confidence), mode_pairs(rows, collection)
     frame = table(rows, found)
     status = completeness(collection)
     apart = collection.earlier is not None
-    tables = views(frame, rows, collection.comparison, found, apart=apart)
-    sections = notes(collection, rows, tables.footnotes, percentile_notes(rows, sequences, found))
+    tables = views(frame, rows, settings, found, apart=apart, found=sweeps, pairs=pairs)
+    online = (*online_notes(rows, sweeps, settings, collection.slo), *modes_notes(pairs, settings))
+    sections = notes(collection, rows, tables.footnotes, percentile_notes(rows, sequences, found), online)
+    shown = figure_names(rows, collection) if figures else ()
     return Summary(
         status=status,
-        markdown=markdown(status, tables, sections, figures),
-        html=page(markdown(status, tables, sections, figures=False)),
+        markdown=markdown(status, tables, sections, shown),
+        html=page(markdown(status, tables, sections, figures=())),
         csv=frame.to_csv(index=False, lineterminator="\n"),
         text=terminal(status, tables, sections),
     )

@@ -14,12 +14,13 @@ from rich.table import Table
 from rollout_bench.analysis.metrics import METRICS
 from rollout_bench.reporting.columns import FLAGS
 from rollout_bench.reporting.notes import Section
-from rollout_bench.reporting.views import View, Views
+from rollout_bench.reporting.view import View
+from rollout_bench.reporting.views import Views
 
 WIDTH = 120
 """Columns of the terminal."""
 
-_NAME_WIDTH, _FLAGS_WIDTH = 28, 17
+_NAME_WIDTH, _NARROW_NAME_WIDTH, _FLAGS_WIDTH = 28, 13, 17
 _SPEEDUP_WIDTH, _ONE_OF_SPEEDUPS_WIDTH = 34, 18
 """Longer words are folded, so that a long model name does not push the numbers out of sight."""
 
@@ -52,13 +53,26 @@ def _fill(text: str, first: str = "", rest: str = "") -> str:
 
 
 def _table(view: View) -> str:
+    """The table as wide as it likes, or with its words folded where it would be wider than `WIDTH`."""
+    text = _rendered(view, _SPEEDUP_WIDTH, _NAME_WIDTH)
+    if _width(text) > WIDTH:
+        text = _rendered(view, _ONE_OF_SPEEDUPS_WIDTH, _NAME_WIDTH)
+    return text if _width(text) <= WIDTH else _rendered(view, _ONE_OF_SPEEDUPS_WIDTH, _NARROW_NAME_WIDTH)
+
+
+def _width(text: str) -> int:
+    """Of the longest line but the title."""
+    return max(map(len, text.splitlines()[1:]))
+
+
+def _rendered(view: View, speedup: int, name: int) -> str:
     table = Table(box=_RULED, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
     several = sum(column.header in _SPEEDUPS for column in view.columns) > 1
-    speedup = _ONE_OF_SPEEDUPS_WIDTH if several else _SPEEDUP_WIDTH
+    speedup = _ONE_OF_SPEEDUPS_WIDTH if several else speedup
     for column in view.columns:
         header = escape(_two_lines(column.header))
         if column.words:
-            width = speedup if column.header in _SPEEDUPS else _NAME_WIDTH
+            width = speedup if column.header in _SPEEDUPS else name
             width = _FLAGS_WIDTH if column is FLAGS else width
             table.add_column(header, overflow="fold", max_width=width)
         else:

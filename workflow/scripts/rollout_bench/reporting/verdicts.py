@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from rollout_bench.analysis.comparison import MIN_PAIRS, Comparison
@@ -119,13 +120,18 @@ def those(names: Sequence[str], compared: int) -> str:
 
 def needed(rows: Sequence[Row], settings: ComparisonSettings) -> Iterator[str]:
     """For each ~ about how many launches would find the relevant difference."""
+    lacking: dict[str, list[Comparison]] = {}
     for row, metric, comparison in _each(rows):
-        if comparison.verdict != "undetected" or not settings.relevant_difference:
-            continue
+        if comparison.verdict == "undetected" and settings.relevant_difference:
+            lacking.setdefault(f"{row.whole_name}{metric}", []).append(comparison)
+    for name, comparisons in lacking.items():
+        # Of the loads of a sweep the one that takes fewest: a line for each would hide the rest.
+        comparison = min(comparisons, key=lambda each: each.launches_for_relevant or math.inf)
         launches = comparison.launches_for_relevant
         amount = "more launches than are worth it" if launches is None else f"about {several(launches, 'launch')}"
+        amount += f" or more (by load, {len(comparisons)} of them)" if len(comparisons) > 1 else ""
         yield (
-            f"{row.name}{metric}: to find a difference of {plain_percent(settings.relevant_difference)} would take "
+            f"{name}: to find a difference of {plain_percent(settings.relevant_difference)} would take "
             f"{amount} of each side at this spread; {_used(comparison)} were used."
         )
 

@@ -8,30 +8,15 @@ from dataclasses import dataclass
 import pandas as pd
 
 from rollout_bench.analysis.latencies import Distribution
+from rollout_bench.analysis.modes import ModePair
 from rollout_bench.analysis.rows import Row
+from rollout_bench.analysis.saturation import Saturation
 from rollout_bench.plan.comparing import ComparisonSettings
-from rollout_bench.reporting.columns import (
-    ENGINE,
-    FLAGS,
-    MODEL,
-    QUANT,
-    THROUGHPUT,
-    WORKLOAD,
-    Column,
-    Line,
-    speedup_columns,
-)
+from rollout_bench.reporting.columns import ENGINE, FLAGS, THROUGHPUT, Line, speedup_columns
 from rollout_bench.reporting.cost_columns import COST
 from rollout_bench.reporting.latency_columns import TITLES, latency_columns
-
-
-@dataclass(frozen=True)
-class View:
-    """One table: `cells` is [lines][columns]."""
-
-    title: str
-    columns: tuple[Column, ...]
-    cells: tuple[tuple[str, ...], ...]
+from rollout_bench.reporting.online_views import modes_view, online_views
+from rollout_bench.reporting.view import View, tables_of, view
 
 
 @dataclass(frozen=True)
@@ -49,18 +34,26 @@ def views(
     latencies: Sequence[Mapping[str, Distribution]] = (),
     *,
     apart: bool = False,
+    found: Sequence[Saturation] = (),
+    pairs: Sequence[ModePair] = (),
 ) -> Views:
-    """The tables for each mode and platform in `frame`, which has a line per row.
+    """The tables for each mode and platform in `frame`, which has a line per row, and that of `pairs` of modes.
 
     Throughput, engine, what a launch costs, and one for each measure that some row of `latencies` has. A model or
     workload that is the same in all lines of a table stands in its title instead, and flags have a column only where
-    there are some. `apart`: the sides of the comparisons did not take turns.
+    there are some. `apart`: the sides of the comparisons did not take turns. Online experiments have tables
+    of their own; `found` says where sweeps saturate.
     """
     lines, footnotes = lines_of(frame, rows, latencies)
     tables: list[View] = []
     for title, group in tables_of(lines):
+        if group[0]["mode"] == "online":
+            own = [row for line, row in zip(lines, rows, strict=True) if any(line is each for each in group)]
+            sweeps = [each for each in found if each.rows[0] in own]
+            tables += online_views(title, group, own, sweeps, settings, apart)
+            continue
         flags = (FLAGS,) if any(line["flags"] for line in group) else ()
-        columns = (*THROUGHPUT, *speedup_columns(settings, apart), *flags)
+        columns = (*THROUGHPUT, *speedup_columns(settings, group[0]["mode"], apart), *flags)
         tables += [
             view("Throughput: ", title, columns, group),
             view("Rates, start-up and memory: ", title, ENGINE, group),
@@ -71,6 +64,8 @@ def views(
                 if any(measure in line["distributions"] for line in group)
             ),
         ]
+    if pairs:
+        tables.append(modes_view(pairs))
     return Views(tuple(tables), footnotes)
 
 
@@ -92,24 +87,3 @@ def lines_of(
             for metric, reason in reasons.items()
         }
     return lines, tuple(f"[{number}] {reason}." for reason, number in footnotes.items())
-
-
-def tables_of(lines: Sequence[Line]) -> list[tuple[str, list[Line]]]:
-    """The lines that stand in one table, of one mode and platform, with the title of each."""
-    return [
-        (f"{mode}, {platform}", [line for line in lines if (line["mode"], line["platform"]) == (mode, platform)])
-        for mode, platform in dict.fromkeys((line["mode"], line["platform"]) for line in lines)
-    ]
-
-
-def view(kind: str, title: str, columns: Sequence[Column], lines: Sequence[Line]) -> View:
-    """The table of `lines` with `columns` after those of names that are not the same in all of them."""
-    names: list[Column] = []
-    for column in (MODEL, WORKLOAD):
-        values = {column.cell(line) for line in lines}
-        if len(values) == 1:
-            title += f", {column.header} {values.pop()}"
-        else:
-            names.append(column)
-    shown = (*names, QUANT, *columns)
-    return View(kind + title, shown, tuple(tuple(column.cell(line) for column in shown) for line in lines))

@@ -19,7 +19,7 @@ from rollout_bench.records.online import Served
 from rollout_bench.serving.metrics import median_s
 from rollout_bench.serving.target import ServingFailed, Target
 
-ANSWER_S = 60.0
+ANSWER_S = 30.0
 """How long a single request may take."""
 
 PINGS = 11
@@ -147,7 +147,8 @@ def identity(connection: Connection, model: str, token_ids: bool) -> Served:
         )
     entry = listed[names.index(model)] if listed else {}
     version = connection.json("GET", "/version")
-    longest = entry.get("max_model_len")
+    meta = entry.get("meta")  # llama.cpp's
+    longest = entry.get("max_model_len") or (meta.get("n_ctx") if isinstance(meta, dict) else None)
     return Served(
         model=model,
         version=str(version["version"]) if isinstance(version, dict) and "version" in version else None,

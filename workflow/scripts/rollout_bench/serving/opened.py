@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,11 +16,16 @@ from rollout_bench.records.record import EngineFacts, Flag
 from rollout_bench.serving.connection import Connection, check_answer, headers_of, identity, reaching
 from rollout_bench.serving.metrics import cache_labels
 from rollout_bench.serving.server import NAME, Server
+from rollout_bench.serving.stream import TOKEN_IDS
 from rollout_bench.serving.target import ServingFailed, Target
 from rollout_bench.serving.text import PromptText
 
 PROBE = [70, 71, 72, 73, 74, 75, 76, 77]
 """A prompt for finding out what a server takes; no vocabulary is so small that it lacks these."""
+
+
+DYING_S = 1.0
+"""How long a process may take from closing its sockets to its end."""
 
 
 @dataclass
@@ -56,6 +62,17 @@ class Opened:
         """Raises `ServingFailed` where a server of ours has ended."""
         if self.server is not None:
             self.server.check()
+
+    @contextlib.contextmanager
+    def between_passes(self) -> Iterator[None]:
+        """Turns what goes wrong with single requests into `ServingFailed`."""
+        try:
+            with reaching(self.target.url):
+                yield
+        except ServingFailed:
+            time.sleep(DYING_S)
+            self.check()  # that a server of ours ended says more than that nothing listens
+            raise
 
     def reset(self) -> None:
         """Empties the prefix cache of a server of ours; nobody else's is touched."""
@@ -195,7 +212,7 @@ def _took_token_ids(answer: str) -> bool:
 def _found(
     connection: Connection, vocabulary: int, served: Served, full: bool, token_ids: bool, text: PromptText, answer: str
 ) -> Opened:
-    counts = '"token_ids"' in answer
+    counts = TOKEN_IDS.search(answer.encode()) is not None
     served = served.model_copy(update={"token_ids": token_ids, "counts_tokens": counts})
     flags = [] if token_ids else [text_flag()]
     if not full:

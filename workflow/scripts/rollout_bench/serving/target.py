@@ -40,7 +40,7 @@ class Outcome:
 
     Attributes:
         due_s: when it was to be sent; None where it was to be sent as soon as possible.
-        sent_s: when it was sent; None where it never was.
+        sent_s: when it was sent, the connection standing; None where it never was.
         pieces_s: when each piece of the answer came.
         piece_tokens: tokens in each piece.
         prompt_tokens: as the server counted them; None where it does not say.

@@ -14,11 +14,13 @@ import json
 import resource
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import aiohttp
+
 from rollout_bench.records.online import ClientUse
-from rollout_bench.serving.stream import send
+from rollout_bench.serving.stream import open_session, send
 from rollout_bench.serving.target import Outcome, Pass, Target
 from rollout_bench.workloads.requests import Request
 
@@ -64,10 +66,15 @@ def prepare(
     headers = {"Content-Type": "application/json", **target.headers}
     url = f"{target.url}/completions"
 
+    handed_s: dict[int, float] = {}
+    sessions: list[aiohttp.ClientSession] = []  # ours, since vLLM's does not tell when a request was really sent
+
     async def request(request_func_input: Any, session: Any, pbar: Any = None) -> Any:  # named as vLLM names them
         number = int(request_func_input.request_id)
         outcome = outcomes[number]
-        await send(session, url, {**headers, "X-Request-Id": str(number)}, contents[number], target.stream, outcome)
+        handed_s[number] = time.monotonic()
+        own = {**headers, "X-Request-Id": str(number)}
+        await send(sessions[0], url, own, contents[number], target.stream, outcome)
         return _as_vllm_has_it(outcome, request_func_input.prompt_len)
 
     serve.ASYNC_REQUEST_FUNCS[BACKEND] = request
@@ -115,36 +122,39 @@ def prepare(
     async def watched() -> list[float]:
         late: list[float] = []
         watcher = asyncio.create_task(_watch(late))
+        sessions.append(open_session(target.verify_tls))
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that all failed is told by us
                 await serve.benchmark(**{name: value for name, value in arguments.items() if name in known})
         finally:
             watcher.cancel()
+            await sessions[0].close()
         return late
 
     def run() -> Pass:
         before, cpu_before = time.monotonic(), time.process_time()
         late_s = asyncio.run(watched())  # not uvloop, which hangs as it closes where vLLM left a connection open
         cpu_s, all_s = time.process_time() - cpu_before, time.monotonic() - before
-        return _pass_of(outcomes, due_s, before, _client_use(cpu_s / all_s, late_s))
+        return _pass_of(outcomes, due_s, handed_s, _client_use(cpu_s / all_s, late_s))
 
     _open_files()
     gc.collect()
     return run
 
 
-def _pass_of(outcomes: list[Outcome], due_s: Sequence[float] | None, before_s: float, client: ClientUse) -> Pass:
-    sent = [outcome.sent_s for outcome in outcomes if outcome.sent_s is not None]
-    ended = [outcome.ended_s for outcome in outcomes if outcome.ended_s is not None]
-    began_s = min(sent, default=before_s)
+def _pass_of(
+    outcomes: list[Outcome], due_s: Sequence[float] | None, handed_s: Mapping[int, float], client: ClientUse
+) -> Pass:
+    """The pass, from when vLLM handed each request over; it began with the first."""
+    began_s = min(handed_s.values())
     if due_s is not None:
-        # vLLM does not tell when its clock began; no request can have been sent before it was due
-        pairs = zip(outcomes, due_s, strict=True)
-        began_s = min((outcome.sent_s - due for outcome, due in pairs if outcome.sent_s is not None), default=before_s)
+        # vLLM does not tell when its clock began; no request can have been handed over before it was due
+        began_s = min(handed - due_s[number] for number, handed in handed_s.items())
         for outcome, due in zip(outcomes, due_s, strict=True):
             outcome.due_s = began_s + due
-    return Pass(began_s, max(max(ended, default=began_s) - began_s, 1e-9), outcomes, client)
+    ended_s = max(outcome.ended_s for outcome in outcomes if outcome.ended_s is not None)
+    return Pass(began_s, max(ended_s - began_s, 1e-9), outcomes, client)
 
 
 async def _watch(late: list[float]) -> None:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from rollout_bench.analysis.rows import Row
-from rollout_bench.reporting.figures.panels import Group, group_of, group_title
+from rollout_bench.reporting.figures.panels import Group, group_of, group_title, heaviest
 from rollout_bench.reporting.figures.style import (
     QuantStyle,
+    legend,
     message_figure,
     new_figure,
     quant_styles,
@@ -28,7 +28,7 @@ MAX_SIDE = 4
 
 def iterations_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
     """Draws output tok/s over the index of the iteration: a panel per model and workload, a line per launch."""
-    rows = [row for row in rows if row.launches]
+    rows, swept = heaviest([row for row in rows if row.launches])
     if not rows:
         return message_figure(TITLE, "Nothing is measured yet.", alarm=alarm)
     groups = list(dict.fromkeys(map(group_of, rows)))
@@ -37,7 +37,7 @@ def iterations_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
     if len(groups) > MAX_SIDE or len(models) > MAX_SIDE:
         notes.append(f"Not shown for want of room: some of {len(models)} models and {len(groups)} workloads.")
     groups, models = groups[:MAX_SIDE], models[:MAX_SIDE]
-    figure = new_figure(TITLE, [*notes, where], alarm)
+    figure = new_figure(TITLE, [*notes, swept, where], alarm)
     grid = figure.subplots(len(models), len(groups), squeeze=False, sharex=True)
     styles = quant_styles(rows)
     for model, line in zip(models, grid, strict=True):
@@ -48,7 +48,7 @@ def iterations_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
     for axes in grid[-1]:
         axes.set_xlabel("iteration")
     figure.supylabel("output tok/s", fontsize=15)
-    _legend(figure, styles)
+    legend(figure, styles)
     return figure
 
 
@@ -82,11 +82,3 @@ def _draw_panel(axes: Axes, rows: Sequence[Row], styles: dict[str, QuantStyle]) 
 
 def _title(model: str, group: Group, groups: Sequence[Group], characters: int) -> str:
     return shorten(f"{model}, {group_title(group, groups).removeprefix('workload ')}", characters)
-
-
-def _legend(figure: Figure, styles: dict[str, QuantStyle]) -> None:
-    handles = [
-        Line2D([], [], color=style.colour, marker=style.marker, linewidth=2, markersize=8, label=shorten(label, 20))
-        for label, style in styles.items()
-    ]
-    figure.legend(handles=handles, loc="upper right", ncols=6, frameon=False).set_in_layout(False)

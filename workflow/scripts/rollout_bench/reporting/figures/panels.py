@@ -74,9 +74,21 @@ def group_of(row: Row) -> Group:
     return row.experiment.mode, row.experiment.platform, row.experiment.workload
 
 
+def heaviest(rows: Sequence[Row]) -> tuple[list[Row], str]:
+    """`rows` with the last load of each sweep alone, since each would take a panel; and a note that says so."""
+    last: dict[str, Row] = {}
+    for row in rows:
+        part = row.experiment.part
+        name = row.experiment.whole.place
+        if part and (name not in last or part.number > (last[name].experiment.part or part).number):
+            last[name] = row
+    shown = [row for row in rows if row.experiment.part is None or row is last[row.experiment.whole.place]]
+    return shown, "Of a sweep its heaviest load." if len(shown) < len(rows) else ""
+
+
 def group_title(group: Group, groups: Sequence[Group]) -> str:
     """The workload; with mode and platform where the figure shows several of them."""
-    parts = [f"workload {group[2]}"]
+    parts = [f"workload {group[2]}" if len(groups) < MAX_PANELS - 1 else group[2]]
     parts += [group[axis] for axis in (0, 1) if len({other[axis] for other in groups}) > 1]
     return ", ".join(parts)
 
@@ -91,7 +103,7 @@ def draw_frame(figure: Figure, frame: Frame) -> list[Axes]:
         axes.set_yticks(list(frame.heights.values()), [shorten(q, 18) for _, q in frame.heights])
         axes.tick_params(axis="y", length=0, labelsize=size, labelleft=place == 0)
         axes.grid(axis="y", visible=False)
-        axes.set_title(shorten(group_title(group, frame.panels), 90 // len(frame.panels)), loc="left")
+        axes.set_title(shorten(group_title(group, frame.panels), 100 // len(frame.panels)), loc="left")
         if place == 0:
             for model, y in frame.headings.items():
                 name = axes.annotate(

@@ -2,41 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from rollout_bench.analysis.experiments import Collection
+from rollout_bench.analysis.read_requests import read_servers
 from rollout_bench.analysis.rows import rows_of
 from rollout_bench.files import write_whole
+from rollout_bench.reporting.figure_names import figure_names
+from rollout_bench.reporting.figures.goodput import goodput_figure
 from rollout_bench.reporting.figures.iterations import iterations_figure
+from rollout_bench.reporting.figures.latency import latency_figure
+from rollout_bench.reporting.figures.server import Samples, server_figure
 from rollout_bench.reporting.figures.speedup import speedup_figure
 from rollout_bench.reporting.figures.style import image, settings
+from rollout_bench.reporting.figures.sweep import sweep_figure
 from rollout_bench.reporting.figures.throughput import throughput_figure
 from rollout_bench.reporting.machines import hardware
 from rollout_bench.reporting.notes import completeness
 
-NAMES = ("throughput", "speedup", "iterations")
-"""The figures; each is saved as <name>.svg and <name>.png."""
 
-
-def figure_files(collection: Collection) -> dict[str, bytes]:
-    """File name -> content of every figure of `collection`; the same bytes for the same records."""
+def figure_files(collection: Collection, names: Sequence[str] = (), samples: Samples | None = None) -> dict[str, bytes]:
+    """File name -> content of the figures with these names, of those that `collection` has data for where there are
+    none; the same bytes for the same records. `samples` are those of servers.
+    """
     rows = rows_of(collection)
+    names = names or figure_names(rows, collection)
+    compared = collection.comparison
     alarm = "" if collection.complete else completeness(collection)
     where = hardware(collection.experiments)
     files = {}
     with settings():
-        figures = {
-            "throughput": throughput_figure(rows, where, alarm),
-            "speedup": speedup_figure(rows, collection.baseline, collection.comparison, where, alarm),
-            "iterations": iterations_figure(rows, where, alarm),
+        figures: dict[str, Callable[[], Figure]] = {
+            "throughput": lambda: throughput_figure(rows, where, alarm),
+            "speedup": lambda: speedup_figure(rows, collection.baseline, compared, where, alarm),
+            "iterations": lambda: iterations_figure(rows, where, alarm),
+            "latency": lambda: latency_figure(rows, where, alarm),
+            "server": lambda: server_figure(rows, samples or {}, where, alarm),
+            "sweep": lambda: sweep_figure(rows, compared, where, alarm),
+            "goodput": lambda: goodput_figure(rows, collection.slo, compared, where, alarm),
         }
-        for name, figure in figures.items():
+        for name in names:
+            figure = figures[name]()
             for kind in ("svg", "png"):
                 files[f"{name}.{kind}"] = image(figure, kind)
     return files
 
 
-def save_figures(collection: Collection, folder: Path) -> None:
-    """Writes `figure_files` into `folder`; nothing where one can't be drawn."""
-    for name, content in figure_files(collection).items():
+def save_figures(results: Path, collection: Collection, folder: Path, names: Sequence[str] = ()) -> list[str]:
+    """Writes `figure_files` of `collection`, read from `results`, into `folder`, and gives the names of the figures.
+
+    Nothing is written where one can't be drawn.
+
+    Raises:
+        UserError: a side file is damaged; the message names file and line.
+    """
+    files = figure_files(collection, names, read_servers(results, collection))
+    for name, content in files.items():
         write_whole(folder / name, content)
+    return list(dict.fromkeys(name.rpartition(".")[0] for name in files))

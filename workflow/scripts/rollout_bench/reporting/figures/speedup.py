@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,8 +13,9 @@ from rollout_bench.analysis.comparison import Comparison
 from rollout_bench.analysis.metrics import METRICS
 from rollout_bench.analysis.rows import Row
 from rollout_bench.plan.comparing import ComparisonSettings
+from rollout_bench.plan.fields import Metric
 from rollout_bench.reporting.columns import verdict_text
-from rollout_bench.reporting.figures.panels import draw_frame, frame_of, group_of, text_size
+from rollout_bench.reporting.figures.panels import Group, draw_frame, frame_of, group_of, heaviest, text_size
 from rollout_bench.reporting.figures.style import (
     HALO,
     INK,
@@ -46,7 +47,17 @@ class Limits:
 def speedup_figure(
     rows: Sequence[Row], baseline: Mapping[str, str], settings: ComparisonSettings, where: str, alarm: str
 ) -> Figure:
-    """Draws the speed-ups of `rows` over `baseline` (axis -> value) in the first metric; or says why there is none."""
+    """Draws the speed-ups of `rows` over `baseline` (axis -> value), or says why there is none.
+
+    Each panel in the first metric that has some: where requests arrive at a rate, throughput has none.
+    """
+    rows, swept = heaviest(rows)
+    metrics = {group: _metric([row for row in rows if group_of(row) == group]) for group in map(group_of, rows)}
+    rows = [
+        replace(row, comparisons={metric: row.comparisons[metric]})
+        for row in rows
+        for metric in (metrics[group_of(row)],)
+    ]
     name = ", ".join(baseline.values()) or "the baseline"
     title = f"Rollout speed-up over {name}"
     compared = [row for row in rows if row.comparison.speedup is not None]
@@ -55,7 +66,7 @@ def speedup_figure(
     shown = [row for row in rows if not row.comparison.is_baseline]
     frame = frame_of(shown)
     limits = _limits([row.comparison for row in compared], room=0.3 + 0.22 * len(frame.panels))
-    figure = new_figure(title, [*_notes(compared, settings, limits), frame.left_out, where], alarm)
+    figure = new_figure(title, [*_notes(compared, settings, limits, metrics), swept, frame.left_out, where], alarm)
     styles = quant_styles(rows)
     size = text_size(frame)
     for axes, group in zip(draw_frame(figure, frame), frame.panels, strict=True):
@@ -70,14 +81,21 @@ def speedup_figure(
             else:
                 _draw_row(axes, row.comparison, y, styles[row.quant_label], size, limits)
                 _annotate_right(axes, _label(row.comparison, settings), y, INK, size)
-        axes.set_xlabel(f"{METRICS[settings.metrics[0]].header} (x {name})")
+        axes.set_xlabel(f"{METRICS[metrics[group]].header} (x {name})")
         axes.xaxis.set_major_locator(MaxNLocator(max(4, 10 // len(frame.panels)), steps=[1, 2, 2.5, 5, 10]))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
     return figure
 
 
-def _notes(compared: Sequence[Row], settings: ComparisonSettings, limits: Limits) -> list[str]:
-    metric = METRICS[settings.metrics[0]].name
+def _metric(rows: Sequence[Row]) -> Metric:
+    """The metric that most of `rows` have a speed-up in, the first of several."""
+    return max(rows[0].comparisons, key=lambda m: sum(row.comparisons[m].speedup is not None for row in rows))
+
+
+def _notes(
+    compared: Sequence[Row], settings: ComparisonSettings, limits: Limits, metrics: Mapping[Group, Metric]
+) -> list[str]:
+    metric = ", ".join(dict.fromkeys(METRICS[metrics[group_of(row)]].name for row in compared))
     apart = any(row.comparison.sides for row in compared)
     how, needed = (_APART, "launches of each side") if apart else (_IN_PAIRS, "pairs of launches")
     notes = [

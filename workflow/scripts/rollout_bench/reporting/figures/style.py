@@ -12,6 +12,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from rollout_bench.analysis.rows import Row
@@ -95,6 +96,15 @@ def message_figure(title: str, message: str, notes: Sequence[str] = (), alarm: s
     text = textwrap.fill(message, 60)
     figure.text(0.5, 0.52, text, fontsize=20, color=QUIET, ha="center", va="center")
     return figure
+
+
+def legend(figure: Figure, styles: dict[str, QuantStyle]) -> None:
+    """The quants of the whole figure, beside its title."""
+    handles = [
+        Line2D([], [], color=style.colour, marker=style.marker, linewidth=2, markersize=8, label=shorten(label, 20))
+        for label, style in styles.items()
+    ]
+    figure.legend(handles=handles, loc="upper right", ncols=6, frameon=False).set_in_layout(False)
 
 
 def thousands() -> FuncFormatter:

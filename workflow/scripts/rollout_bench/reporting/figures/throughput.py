@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from rollout_bench.analysis.rows import Row
 from rollout_bench.analysis.statistics import mean
-from rollout_bench.reporting.figures.panels import Frame, draw_frame, frame_of, group_of, text_size
+from rollout_bench.reporting.figures.panels import Frame, draw_frame, frame_of, group_of, heaviest, text_size
 from rollout_bench.reporting.figures.style import (
     INK,
     QUIET,
@@ -29,13 +29,14 @@ def throughput_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
     """Draws the output tok/s of `rows`; `where` names the machine; `alarm` says what must not be overlooked."""
     if not any(row.launches for row in rows):
         return message_figure(TITLE, "Nothing is measured yet.", alarm=alarm)
+    rows, swept = heaviest(rows)
     frame = frame_of(rows)
     notes = ["Bar: mean over launches. Point: one launch, warm-up iterations not counted."]
     if max(len(row.launches) for row in rows) == 1:
         notes.append("One launch each: the spread over launches is not known.")
     if any(not launch.valid for row in rows for launch in row.launches):
         notes.append("x: invalid launch, not in the mean; hatched: only invalid launches.")
-    figure = new_figure(TITLE, [*notes, frame.left_out, where], alarm)
+    figure = new_figure(TITLE, [*notes, swept, frame.left_out, where], alarm)
     styles = quant_styles(rows)
     for axes, group in zip(draw_frame(figure, frame), frame.panels, strict=True):
         shown = [row for row in rows if group_of(row) == group]

@@ -1,0 +1,174 @@
+"""Servers that somebody else started: stubs with known faults, and another make; nothing of theirs is ever touched."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fault_proxy import FaultProxy
+from launching import Launching, online_spec
+from other_server import running_other_server
+from stub_server import running_stub
+
+from rollout_bench.checkpoints.build import build_checkpoint
+from rollout_bench.checkpoints.shapes import SyntheticModel
+from rollout_bench.records.store import read_sequences, sequences_path
+
+pytestmark = pytest.mark.engine
+
+KEY = "sk-never-to-be-seen-0815"
+
+
+def at(url: str, **changes: Any) -> Any:
+    """A spec for a server at `url`, with requests that take a moment."""
+    workload = {"prompt_tokens": 16, "output_tokens": 8}
+    return online_spec({"points": [{"concurrency": 4}]}, {"url": f"{url}/v1", **changes}, workload=workload)
+
+
+@pytest.fixture
+def stub(tmp_path: Path) -> Iterator[Any]:
+    """Starts stubs."""
+    with ExitStack() as running:
+
+        def start(*options: str, env: dict[str, str] | None = None) -> str:
+            folder = tmp_path / f"stub{len(list(tmp_path.iterdir()))}"
+            folder.mkdir()
+            return running.enter_context(running_stub(folder, *options, env=env))
+
+        yield start
+
+
+def test_a_stub_is_measured_and_what_nobody_can_know_is_unknown(tmp_path: Path, stub: Any, monkeypatch: Any) -> None:
+    monkeypatch.setenv("STUB_KEY", KEY)
+    monkeypatch.setenv("TEAM", "blue-secret-team")
+    url = stub("--api-key-env", "STUB_KEY", "--max-model-len", "4096")
+    launch = Launching(tmp_path / "run", at(url, api_key_env="STUB_KEY", headers={"X-Team": "${TEAM}"}))
+    assert launch.finish() == 0, launch.said + launch.log_text()[-2000:]
+    record = launch.record()
+    assert record.engine.weights_bytes_by_dtype is None
+    assert (record.environment.torch_version, record.environment.device_model) == ("unknown", "unknown")
+    assert record.engine.served is not None
+    assert (record.engine.served.model, record.engine.served.max_model_len) == ("stub", 4096)
+    assert record.engine.served.counts_tokens
+    assert {row.output_tokens for row in read_sequences(sequences_path(launch.out))} == {8}
+    for path in launch.folder.rglob("*"):
+        if path.is_file():
+            assert KEY.encode() not in path.read_bytes(), path
+            assert b"blue-secret-team" not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize(
+    ("options", "changes", "variable", "category"),
+    [
+        (["--api-key-env", "STUB_KEY"], {"api_key_env": "STUB_KEY"}, "sk-another-one", "wrong_key"),
+        (["--api-key-env", "STUB_KEY"], {}, KEY, "wrong_key"),
+        ([], {"api_key_env": "NOBODY_SET_THIS"}, KEY, "wrong_key"),
+        ([], {"model": "stab"}, KEY, "wrong_model"),
+        (["--status", "500", "--status-share", "1"], {}, KEY, "request_refused"),
+        (None, {}, KEY, "refused"),
+    ],
+    ids=["another_key", "no_key", "variable_not_set", "model", "500", "nobody_there"],
+)
+def test_a_server_that_can_t_be_measured_is_told_of_at_once(
+    tmp_path: Path, stub: Any, monkeypatch: Any, options: list[str] | None, changes: Any, variable: str, category: str
+) -> None:
+    if options is None:
+        with running_stub(tmp_path) as gone:
+            url = gone
+    else:
+        url = stub(*options, env={"STUB_KEY": KEY})
+    monkeypatch.setenv("STUB_KEY", variable)
+    launch = Launching(tmp_path / "run", at(url, **changes))
+    assert launch.finish() == 1
+    failure = launch.failure()
+    assert failure.category == category
+    assert "importing" not in launch.said  # not after seconds of importing
+    assert len(launch.errors()) == 2
+    assert variable not in launch.said + launch.log_text() + failure.cause
+
+
+def test_failed_requests_are_counted_and_never_fast_ones(tmp_path: Path, stub: Any) -> None:
+    launch = Launching(tmp_path / "run", at(stub("--status", "429", "--status-share", "0.4")))
+    assert launch.finish() == 0, launch.said
+    record = launch.record()
+    flag = next(flag for flag in record.validity if flag.code == "requests_failed")
+    assert flag.severity == "invalid"
+    assert "429" in flag.sentence
+    rows = read_sequences(sequences_path(launch.out))
+    for iteration in record.iterations:
+        own = [row for row in rows if row.iteration == iteration.index]
+        assert iteration.failed == sum(row.failed for row in own) > 0
+        assert iteration.output_tokens == sum(row.output_tokens for row in own if not row.failed)
+        assert iteration.sequences + iteration.failed == iteration.requests == len(own)
+
+
+def test_a_stall_in_mid_stream_ends_the_launch_in_bounded_time(tmp_path: Path, stub: Any) -> None:
+    url = stub("--stall-after", "3", "--stall-share", "0.3")
+    launch = Launching(tmp_path / "run", at(url), ["--limits", '{"warmup_s": 3}'])
+    assert launch.finish() == 1
+    assert launch.survivors() == []
+    assert launch.failure().category == "warmup_timeout"
+
+
+def test_bytes_held_back_on_the_way_end_the_launch_in_bounded_time(tmp_path: Path, stub: Any) -> None:
+    with FaultProxy(int(stub("--itl-ms", "100").rpartition(":")[2])) as proxy:
+        launch = Launching(tmp_path / "run", at(proxy.url), ["--limits", '{"iteration_s": 4}'])
+        launch.wait_for(": measuring")
+        before = proxy.answered_bytes
+        while proxy.answered_bytes < before + 3000:  # until it is in the middle of a pass
+            time.sleep(0.02)
+        proxy.hold()
+        assert launch.finish() == 1
+    assert launch.failure().category == "iteration_timeout"
+    assert launch.survivors() == []
+
+
+def test_a_server_that_goes_away_fails_every_request_and_the_launch(tmp_path: Path, stub: Any) -> None:
+    with FaultProxy(int(stub("--itl-ms", "100").rpartition(":")[2])) as proxy:
+        launch = Launching(tmp_path / "run", at(proxy.url))
+        launch.wait_for("iteration 1/")
+        proxy.refuse()
+        proxy.drop()
+        assert launch.finish() == 1
+    assert launch.failure().category in ("all_requests_failed", "refused", "unreachable")
+    assert launch.left_behind() == [f"failures/online/{launch.spec.experiment()}/launch-0.json"]
+
+
+@pytest.mark.parametrize(
+    ("options", "codes"),
+    [(["--text-only"], {"prompts_as_text"}), (["--strict"], {"plain_sampling", "tokens_claimed"})],
+    ids=["text_only", "strict"],
+)
+def test_what_a_server_refuses_is_left_out_and_flagged(
+    tmp_path: Path, stub: Any, options: list[str], codes: set[str]
+) -> None:
+    launch = Launching(tmp_path / "run", at(stub(*options)))
+    assert launch.finish() == 0, launch.said + launch.log_text()[-2000:]
+    record = launch.record()
+    assert codes <= {flag.code for flag in record.validity}
+    assert record.engine.served is not None
+    assert record.engine.served.token_ids == ("--text-only" not in options)
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["streaming", "whole"])
+def test_another_make_of_server_is_measured(tmp_path: Path, stream: bool) -> None:
+    model = tmp_path / "model"
+    build_checkpoint(SyntheticModel(preset="qwen3-tiny").resolve(), "bf16", model)
+    with running_other_server(model, tmp_path) as server:
+        spec = online_spec(
+            {"points": [{"concurrency": 2}], "stream": stream},
+            {"url": f"{server.url}/v1", "model": server.model},
+            workload={"prompts": 3, "prompt_tokens": 16, "output_tokens": 6},
+            measuring={"warmup_iterations": 0, "iterations": 1},
+        )
+        launch = Launching(tmp_path / "run", spec)
+        assert launch.finish() == 0, launch.said + launch.log_text()[-2000:]
+    record = launch.record()
+    assert {"prompts_as_text", "plain_sampling", "tokens_claimed"} <= {flag.code for flag in record.validity}
+    rows = read_sequences(sequences_path(launch.out))
+    assert {row.output_tokens for row in rows} == {6}
+    assert all((row.first_token_s is not None) == stream and row.last_token_s is not None for row in rows)

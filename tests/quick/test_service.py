@@ -1,0 +1,234 @@
+"""Measures of requests to a server: by hand, by what must hold of any, and what failed requests are not."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from synthetic_online import REQUESTS, Server, make_online, make_online_spec
+from synthetic_records import OUTPUT_TOKENS
+
+from rollout_bench.analysis.launches import NO_LIMITS, measure
+from rollout_bench.analysis.requests import Requests, requests_of
+from rollout_bench.analysis.service import Service, kept_up, most_at_once, service_of
+from rollout_bench.plan.loads import LoadPoint
+from rollout_bench.plan.serving import Slo
+from rollout_bench.records.record import Record, SequenceRow
+
+SPEC = make_online_spec()
+
+
+def row(
+    sent_s: float, first_s: float | None, gaps_us: list[int] | None, tokens: int | None = None, **changes: Any
+) -> SequenceRow:
+    """A request of iteration 1, which counts; without `tokens` one for each piece."""
+    last_s = None if first_s is None else first_s + sum(gaps_us or []) / 1e6
+    content = {
+        "iteration": 1, "prompt": 0, "sample": 0, "prompt_tokens": 8,
+        "output_tokens": 1 + len(gaps_us or []) if tokens is None else tokens, "finish_reason": "length",
+        "sent_s": sent_s, "first_token_s": first_s, "last_token_s": last_s, "gaps_us": gaps_us, "status": 200,
+    }  # fmt: skip
+    return SequenceRow.model_validate(content | changes)
+
+
+def failed(sent_s: float) -> SequenceRow:
+    return row(sent_s, None, None, 0, error="HTTP 500", status=500, finish_reason=None)
+
+
+def served(rows: list[SequenceRow], slo: Slo = NO_LIMITS, elapsed_s: float = 2.0) -> tuple[Requests, Service]:
+    record = launch(elapsed_s, rows)
+    requests = requests_of(record, rows)
+    return requests, service_of(requests, [i for i in record.iterations if not i.warmup], slo)
+
+
+def launch(elapsed_s: float, rows: list[SequenceRow]) -> Record:
+    record, _ = make_online(SPEC, iterations=1)
+    passes = [record.iterations[0], record.iterations[1].model_copy(update={"elapsed_s": elapsed_s})]
+    return record.model_copy(update={"iterations": passes})
+
+
+EXAMPLE = [
+    row(0.0, 0.1, [20_000, 30_000, 50_000]),  # 4 tokens in 0.2 s
+    row(0.5, 0.8, [100_000]),  # 2 tokens in 0.4 s
+    row(1.0, 1.6, []),  # 1 token in 0.6 s
+    failed(1.1),
+]
+
+
+def test_the_measures_of_four_requests_by_hand() -> None:
+    requests, service = served(EXAMPLE)
+    assert requests.known("ttft_s") == pytest.approx([0.1, 0.3, 0.6])
+    assert requests.known("e2el_s") == pytest.approx([0.2, 0.4, 0.6])
+    assert requests.known("tpot_s") == pytest.approx([0.1 / 3, 0.1])
+    assert requests.known("itl_s") == pytest.approx([0.02, 0.03, 0.05, 0.1])
+    assert requests.known("ntpot_s") == pytest.approx([0.025 + 0.1 / 3, 0.15 + 0.1, 0.6])
+    assert service.ttft_s == pytest.approx(1.0 / 3)
+    assert service.itl_s == pytest.approx(0.05)
+    assert (service.requests, service.failed) == (4, 1)
+    assert service.requests_per_s == pytest.approx(3 / 2.0)
+    assert service.in_flight == pytest.approx(1.2 / 2.0)
+    assert service.in_flight_most == 1
+    assert service.tokens_per_piece == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("limits", "good"),
+    [
+        ({"ttft_ms": 300.001}, 2),
+        ({"tpot_ms": 50}, 2),  # the request of one token has no TPOT, and keeps its limit, as in vLLM
+        ({"e2el_ms": 199}, 0),
+        ({"ttft_ms": 700, "tpot_ms": 200, "e2el_ms": 700}, 3),
+        ({"ttft_ms": 150, "tpot_ms": 20}, 0),
+    ],
+)
+def test_goodput_counts_what_met_every_limit_and_never_what_failed(limits: dict[str, float], good: int) -> None:
+    assert served(EXAMPLE, Slo(**limits))[1].goodput_requests_per_s == pytest.approx(good / 2.0)
+
+
+def test_there_is_no_goodput_without_a_limit() -> None:
+    assert served(EXAMPLE)[1].goodput_requests_per_s is None
+
+
+def test_pieces_of_several_tokens_have_one_gap_each() -> None:
+    requests, service = served([row(0.0, 0.1, [60_000], 6, gap_tokens=[3, 3])])
+    assert requests.known("itl_s") == pytest.approx([0.06])
+    assert requests.known("tpot_s") == pytest.approx([0.06 / 5])
+    assert service.tokens_per_piece == pytest.approx(3)
+
+
+def test_without_streaming_there_is_only_the_end_to_end_latency() -> None:
+    whole = row(0.0, None, None, 5, last_token_s=0.7)
+    requests, service = served([whole], Slo(e2el_ms=800))
+    assert requests.known("e2el_s") == pytest.approx([0.7])
+    assert (service.ttft_s, service.tpot_s, service.itl_s, service.ntpot_s) == (None, None, None, None)
+    assert service.goodput_requests_per_s == pytest.approx(0.5)
+    assert served([whole], Slo(ttft_ms=800))[1].goodput_requests_per_s is None
+
+
+def test_a_load_whose_every_request_fails_has_no_latency() -> None:
+    requests, service = served([failed(0.0), failed(0.1)], Slo(e2el_ms=1e6))
+    assert [requests.known(m).size for m in ("ttft_s", "tpot_s", "itl_s", "e2el_s", "ntpot_s")] == [0] * 5
+    assert (service.failed, service.e2el_s, service.in_flight, service.goodput_requests_per_s) == (2, None, None, 0)
+
+
+def test_warm_up_requests_never_count() -> None:
+    early = row(0.0, 9.0, [1_000_000]).model_copy(update={"iteration": 0})
+    assert served([early, *EXAMPLE])[0].known("ttft_s") == pytest.approx(served(EXAMPLE)[0].known("ttft_s"))
+
+
+ANSWERS = st.lists(
+    st.tuples(st.floats(0, 100), st.floats(1e-4, 50), st.lists(st.integers(1, 10**7), max_size=40)), min_size=1
+)
+
+
+@settings(deadline=None)
+@given(ANSWERS)
+def test_the_measures_of_a_request_add_up(answers: list[tuple[float, float, list[int]]]) -> None:
+    requests, service = served([row(sent, sent + ttft, gaps) for sent, ttft, gaps in answers])
+    tokens = requests.output_tokens
+    several = tokens > 1
+    again = requests.ttft_s + np.where(several, requests.tpot_s, 0) * (tokens - 1)
+    assert again == pytest.approx(requests.e2el_s)
+    # NTPOT as defined here is E2EL / n, and a share 1 / n of TPOT more.
+    differing = requests.ntpot_s - requests.e2el_s / tokens
+    assert differing[several] == pytest.approx(requests.tpot_s[several] / tokens[several], abs=1e-9)
+    assert differing[~several] == pytest.approx(0, abs=1e-9)
+    sums = np.bincount(requests.gap_of, weights=requests.gaps_s, minlength=tokens.size)
+    assert sums == pytest.approx(requests.e2el_s - requests.ttft_s, abs=1e-6)
+    ends = [requests.gap_end_s[requests.gap_of == i][-1] for i in np.flatnonzero(several)]
+    assert ends == pytest.approx(list(requests.last_s[several]))
+    assert service.in_flight == pytest.approx(float(requests.e2el_s.sum()) / 2.0)
+    assert 1 <= service.in_flight_most <= len(answers)
+
+
+@settings(deadline=None)
+@given(ANSWERS, st.integers(0, 5))
+def test_failed_requests_change_no_latency(answers: list[tuple[float, float, list[int]]], failures: int) -> None:
+    rows = [row(sent, sent + ttft, gaps) for sent, ttft, gaps in answers]
+    alone, among = served(rows)[1], served([failed(0.0)] * failures + rows)[1]
+    for field in ("ttft_s", "tpot_s", "itl_s", "e2el_s", "ntpot_s", "in_flight", "requests_per_s"):
+        assert getattr(among, field) == getattr(alone, field)
+    assert among.failed == failures
+
+
+@settings(deadline=None)
+@given(ANSWERS)
+def test_requests_of_an_iteration_keep_their_gaps(answers: list[tuple[float, float, list[int]]]) -> None:
+    rows = [row(sent, sent + ttft, gaps) for sent, ttft, gaps in answers]
+    others = [each.model_copy(update={"iteration": 2}) for each in rows[::-1]]
+    record = launch(2.0, rows)
+    record = record.model_copy(
+        update={"iterations": [*record.iterations, record.iterations[1].model_copy(update={"index": 2})]}
+    )
+    mixed = [each for pair in zip(others, rows, strict=True) for each in pair]
+    one, alone = requests_of(record, mixed).of_iterations([1]), requests_of(record, rows)
+    assert one.gaps_s == pytest.approx(alone.gaps_s)
+    assert list(one.gap_of) == list(alone.gap_of)
+    assert one.e2el_s == pytest.approx(alone.e2el_s)
+
+
+def test_the_most_at_once_counts_overlaps() -> None:
+    rows = [row(0.0, 1.0, []), row(0.5, 1.5, []), row(0.9, 3.0, []), row(1.0, 1.2, []), row(4.0, 5.0, [])]
+    assert most_at_once(requests_of(launch(5.0, rows), rows)) == 3
+
+
+def share(due_s: Any, end_s: Any) -> tuple[float, float] | None:
+    due, ends = np.asarray(due_s, dtype=float), np.asarray(end_s, dtype=float)
+    return kept_up(due, ends - due[: ends.size], ends, float(ends.max(initial=0.0)))
+
+
+def test_a_server_that_is_only_late_keeps_up_and_one_that_falls_behind_does_not() -> None:
+    due = np.arange(400) / 4
+    assert share(due, due + 30) == pytest.approx((4, 1))
+    first_come_first_served = np.arange(400) / 3 + 1
+    assert share(due, first_come_first_served) == pytest.approx((4, 0.75), rel=0.02)
+    uneven = np.cumsum(np.random.default_rng(0).exponential(0.25, 400))
+    assert share(uneven, uneven + 20)[1] == pytest.approx(1)  # type: ignore[index]
+
+
+def test_a_burst_of_answers_after_the_last_request_is_no_rate() -> None:
+    due = np.arange(32) / 16
+    together = np.linspace(3.5, 3.6, 32)
+    assert share(due, together) == pytest.approx((16, 32 / 3.6 / 16))
+
+
+def test_answers_that_never_come_are_missing() -> None:
+    due = np.arange(100) / 4
+    kept = kept_up(due, np.ones(50), (due + 1)[::2], 26.0)
+    assert kept == pytest.approx((4, 0.5), rel=0.05)
+    assert kept_up(due, np.empty(0), np.empty(0), 26.0) == (pytest.approx(4), 0.0)
+
+
+def test_all_at_once_is_no_rate() -> None:
+    assert share(np.zeros(100), np.arange(100)) is None
+
+
+@pytest.mark.parametrize(("rate", "kept"), [(5.0, True), (10.0, True), (40.0, False)])
+def test_what_is_kept_of_a_rate_is_told_by_queueing(rate: float, kept: bool) -> None:
+    spec = make_online_spec(points=[LoadPoint(request_rate=rate)])
+    record, rows = make_online(spec, server=Server(slots=8), requests=200)  # 8 slots of 0.36 s: 22 requests/s
+    service = measure(record, requests_of(record, rows)).service
+    assert service is not None
+    assert service.kept_up is not None
+    assert service.offered_per_s == pytest.approx(rate, rel=0.15)
+    assert (service.kept_up > 0.95) == kept
+    assert kept or service.kept_up == pytest.approx(22 / 40, rel=0.1)
+    assert service.send_delay_s == pytest.approx(0.0005)
+
+
+def test_a_closed_loop_holds_its_concurrency_and_offers_no_rate() -> None:
+    spec = make_online_spec(points=[LoadPoint(concurrency=4)])
+    record, rows = make_online(spec)
+    service = measure(record, requests_of(record, rows)).service
+    assert service is not None
+    assert service.in_flight_most == 4
+    assert service.in_flight == pytest.approx(4, rel=0.05)
+    assert service.kept_up is None
+    assert service.requests == 3 * REQUESTS
+    assert measure(record).output_tokens_per_s == pytest.approx(
+        3 * REQUESTS * OUTPUT_TOKENS / math.fsum(i.elapsed_s for i in record.iterations if not i.warmup)
+    )

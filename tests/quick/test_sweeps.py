@@ -1,0 +1,196 @@
+"""Sweeps: each load is a row of its own, compared with the same load; launches count once; where it saturates."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from comparing import run
+from synthetic_online import Server, make_online, make_online_spec, save_online
+from synthetic_records import make_failure, make_plan, make_record, make_spec, save
+
+from rollout_bench.analysis import read_requests
+from rollout_bench.analysis.collection import collect
+from rollout_bench.analysis.experiments import Collection, launched
+from rollout_bench.analysis.points import split
+from rollout_bench.analysis.rows import SET_BY_LOAD, Row, rows_of
+from rollout_bench.analysis.saturation import saturations
+from rollout_bench.analysis.sequences import pool_sequences
+from rollout_bench.plan.comparing import ComparisonSettings, Precision
+from rollout_bench.plan.loads import LoadPoint
+from rollout_bench.plan.spec import Spec
+from rollout_bench.records.record import Flag
+from rollout_bench.records.store import record_path, sequences_path
+from rollout_bench.reporting.notes import completeness, notes
+
+RATES = [LoadPoint(request_rate=rate) for rate in (4.0, 16.0, 40.0)]
+BF16, W8A8 = make_online_spec(points=RATES), make_online_spec(quant="w8a8", points=RATES)
+FAST = Server(step_s=0.008)
+
+
+def swept(results: Path, launches: int = 3, specs: Sequence[Spec] = (BF16, W8A8)) -> Collection:
+    for spec in specs:
+        server = FAST if spec.quant.name == "w8a8" else Server()
+        save_online(results, *(make_online(spec, launch, server) for launch in range(launches)))
+    return collect(results, make_plan(specs, launches))
+
+
+def by_load(rows: Sequence[Row], quant: str = "w8a8") -> dict[str, Row]:
+    return {row.experiment.workload: row for row in rows if row.experiment.quant == quant}
+
+
+def test_each_load_is_a_row_next_to_the_same_load_of_the_other_quant(tmp_path: Path) -> None:
+    rows = rows_of(swept(tmp_path))
+    assert [(row.experiment.workload, row.experiment.quant) for row in rows] == [
+        (f"small @ {rate} req/s", quant) for rate in (4, 16, 40) for quant in ("bf16", "w8a8")
+    ]
+    assert all(len(row.launches) == 3 for row in rows)
+    # 32 requests of 32 tokens at 4/s take 8 s, and their own time
+    assert by_load(rows)["small @ 4 req/s"].launches[0].output_tokens_per_s == pytest.approx(128, rel=0.1)
+    assert len(by_load(rows)["small @ 4 req/s"].launches[0].iteration_output_tokens_per_s) == 3
+
+
+def test_a_load_is_compared_with_the_same_load_of_the_baseline(tmp_path: Path) -> None:
+    rows = by_load(rows_of(swept(tmp_path)))
+    for name, row in rows.items():
+        assert row.against.other is not None
+        assert row.against.other.workload == name
+        assert row.comparisons["tpot_s"].speedup == pytest.approx(1.25, rel=0.1)
+
+
+def test_throughput_gets_a_verdict_only_where_the_server_fell_behind(tmp_path: Path) -> None:
+    rows = by_load(rows_of(swept(tmp_path)))
+    assert rows["small @ 4 req/s"].comparisons["output_tokens_per_s"].reason == SET_BY_LOAD
+    assert rows["small @ 40 req/s"].comparisons["output_tokens_per_s"].verdict == "faster"
+
+
+def test_a_single_load_keeps_the_name_of_its_workload(tmp_path: Path) -> None:
+    spec = make_online_spec(points=[LoadPoint(concurrency=4)])
+    (experiment,) = swept(tmp_path, 2, [spec]).experiments
+    assert (experiment.workload, experiment.part) == ("small", None)
+
+
+def test_a_baseline_that_is_a_workload_is_looked_up_by_its_name_and_load(tmp_path: Path) -> None:
+    other = make_online_spec(workload="other", points=RATES)
+    swept(tmp_path, 2, [BF16, other])
+    collection = collect(tmp_path, make_plan([BF16, other], 2, baseline={"workload": "small"}))
+    found = {row.experiment.workload: row.against.other for row in rows_of(collection)}
+    assert found["small @ 4 req/s"] is None
+    compared = found["other @ 16 req/s"]
+    assert compared is not None
+    assert compared.workload == "small @ 16 req/s"
+
+
+def test_other_arrivals_are_no_baseline_and_other_points_do_not_matter(tmp_path: Path) -> None:
+    more = make_online_spec(quant="w8a8", points=[*RATES, LoadPoint(request_rate=60.0)])
+    bursts = make_online_spec(quant="w8a16", points=RATES, burstiness=0.5)
+    swept(tmp_path, 2, [BF16, more, bursts])
+    rows = rows_of(collect(tmp_path, make_plan([BF16, more, bursts], 2)))
+    assert by_load(rows)["small @ 40 req/s"].against.other is not None
+    assert "not selected" in by_load(rows)["small @ 60 req/s"].comparison.reason
+    assert "other settings of the workload" in by_load(rows, "w8a16")["small @ 4 req/s"].comparison.reason
+
+
+def test_failed_and_missing_launches_and_flags_are_counted_once(tmp_path: Path) -> None:
+    flag = Flag(code="token_count", severity="invalid", sentence="1 token is missing.")
+    save_online(tmp_path, make_online(BF16, 0), make_online(BF16, 1, flags=[flag]))
+    failure = make_failure(BF16, 2)
+    path = record_path(tmp_path / "failures", "online", BF16.experiment(), 2)
+    path.parent.mkdir(parents=True)
+    path.write_text(failure.model_dump_json())
+    collection = collect(tmp_path, make_plan([BF16], 4))
+    assert completeness(collection) == (
+        "INCOMPLETE: 2 of 4 planned launches measured, 1 experiment; 1 failed; 1 missing."
+    )
+    sections = {section.heading: section.items for section in notes(collection, rows_of(collection), ())}
+    assert len(sections["Failed"]) == len(sections["Missing"]) == len(sections["Flags"]) == 1
+    assert sections["Flags"][0].startswith("qwen3-90m bf16 small, launch 1: token_count")
+    assert sections["Left out"] == ("1 record from speed-ups, flagged invalid: token_count",)
+    assert len(launched(collection.experiments)) == 1
+
+
+def test_a_side_file_is_read_once_for_all_loads_and_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    swept(tmp_path, 2)
+    read: list[Path] = []
+    original = read_requests.read_sequences
+    monkeypatch.setattr(read_requests, "read_sequences", lambda path: read.append(path) or original(path))
+    collection = collect(tmp_path, make_plan([BF16, W8A8], 2))
+    pool_sequences(tmp_path, collection)
+    rows_of(collection)
+    assert len(read) == len(set(read)) == 4
+
+
+def test_a_missing_side_file_leaves_throughput_and_takes_the_latencies_of_its_launch(tmp_path: Path) -> None:
+    swept(tmp_path, 3)
+    sequences_path(record_path(tmp_path, "online", W8A8.experiment(), 1)).unlink()
+    collection = collect(tmp_path, make_plan([BF16, W8A8], 3))
+    row = by_load(rows_of(collection))["small @ 40 req/s"]
+    assert len(row.comparisons["output_tokens_per_s"].pairs) == 3
+    assert len(row.comparisons["ttft_s"].pairs) == 2
+    told = [reason for pooled in pool_sequences(tmp_path, collection) for reason in pooled.reasons]
+    assert told == ["launch 1 is not among them, its side file launch-1.sequences.jsonl.gz is missing"]
+
+
+def test_offline_experiments_are_not_split_and_keep_their_order(tmp_path: Path) -> None:
+    specs = [make_spec(quant="w8a8"), make_spec(workload="other"), make_spec()]
+    save(tmp_path, *map(make_record, specs))
+    experiments = collect(tmp_path, make_plan(specs, 1)).experiments
+    assert [(e.workload, e.quant) for e in experiments] == [("small", "w8a8"), ("other", "bf16"), ("small", "bf16")]
+    assert split(experiments) == experiments
+
+
+def test_the_knee_is_the_highest_rate_that_is_kept_up(tmp_path: Path) -> None:
+    found = saturations(rows_of(swept(tmp_path)), 0.95)
+    assert [set(each.kept.values()) for each in found] == [{16.0}, {16.0}]
+    assert [each.first_missed for each in found] == [40.0, 40.0]
+    bf16, w8a8 = found
+    assert bf16.delivered == pytest.approx(8 / 0.36, rel=0.2)  # 8 slots of 0.36 s, and the end of the pass
+    assert bf16.delivered_interval is not None
+    assert bf16.delivered_interval[0] < bf16.delivered < bf16.delivered_interval[1]
+    assert w8a8.delivered > bf16.delivered
+
+
+def test_a_search_may_end_at_another_load_in_each_launch(tmp_path: Path) -> None:
+    start = [LoadPoint(request_rate=4.0)]
+    spec = make_online_spec(points=start, saturation="auto")
+    doubled = [LoadPoint(request_rate=4.0 * 2**n) for n in range(4)]
+    save_online(tmp_path, make_online(spec, 0, points=doubled), make_online(spec, 1, points=doubled[:3]))
+    rows = rows_of(collect(tmp_path, make_plan([spec], 2)))
+    assert [(row.experiment.workload, len(row.launches)) for row in rows] == [
+        ("small @ 4 req/s", 2), ("small @ 8 req/s", 2), ("small @ 16 req/s", 2), ("small @ 32 req/s", 1),
+    ]  # fmt: skip
+    (found,) = saturations(rows, 0.95)
+    assert found.kept == {0: 16.0, 1: 16.0}
+
+
+@pytest.mark.parametrize(("metrics", "wanted"), [(["tpot_s"], 3), (["ttft_s"], 12)])
+def test_launches_are_wanted_for_the_load_that_needs_most(tmp_path: Path, metrics: list[str], wanted: int) -> None:
+    # Steps are even at every load; the time to first token depends on a queue at the heavier ones, and scatters.
+    for spec in (BF16, W8A8):
+        server = Server(noise=0.001, step_s=0.009 if spec is W8A8 else 0.01)
+        save_online(tmp_path, *(make_online(spec, launch, server) for launch in range(12)))
+    settings = ComparisonSettings.model_validate({"online_metrics": metrics})
+    plan = make_plan([BF16, W8A8], 12, comparison=settings)
+    precision = Precision(half_width=0.05, min_launches=3, max_launches=12)
+    experiments = collect(tmp_path, plan.model_copy(update={"precision": precision})).experiments
+    assert {e.planned for e in experiments} == {wanted}
+    assert {len(e.records) for e in experiments} == {wanted}
+
+
+def test_two_folders_are_compared_load_by_load_in_the_metrics_of_requests(tmp_path: Path) -> None:
+    for folder, server in (("a", Server(prefill_s=0.1, noise=0.01)), ("b", Server(noise=0.01))):
+        flags = [Flag(code="token_count", severity="invalid", sentence="1 token is missing.")]
+        launches = [make_online(BF16, launch, server) for launch in range(3)]
+        save_online(tmp_path / folder / "results", *launches, make_online(BF16, 3, server, flags=flags))
+    done = run(tmp_path, "a/results", "b/results", "--metric", "ttft_s", "--out", "out")
+    assert "1 experiment of B compared with A" in done.flat
+    assert "1 launch flagged invalid and not used" in done.flat
+    lines = list(csv.DictReader(io.StringIO((tmp_path / "out" / "compare.csv").read_text())))
+    assert [(line["workload"], line["metric"]) for line in lines] == [
+        (f"small @ {rate} req/s", "ttft_s") for rate in (4, 16, 40)
+    ]
+    assert float(lines[0]["speedup"]) == pytest.approx(2, rel=0.05)
+    assert float(lines[0]["value_a"]) == pytest.approx(0.1, rel=0.05)

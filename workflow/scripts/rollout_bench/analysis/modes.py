@@ -1,0 +1,85 @@
+"""Offline and online side by side: what it costs to have a server in between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rollout_bench.analysis.comparison import Comparison, compare, compare_apart
+from rollout_bench.analysis.experiments import Collection
+from rollout_bench.analysis.metrics import values_of
+from rollout_bench.analysis.rows import Row
+from rollout_bench.analysis.service import at_a_rate
+from rollout_bench.analysis.turns import marked_out_of_turn, round_s
+from rollout_bench.plan.spec import Spec
+
+
+@dataclass(frozen=True)
+class ModePair:
+    """The same model, quant and workload in both modes.
+
+    `ratio` compares online with offline throughput: in pairs where launches of both took turns, else apart. `settings`
+    are those of the engine in which they differ besides, as (name, offline, online). `reason` says why there is no
+    ratio.
+    """
+
+    offline: Row
+    online: Row
+    ratio: Comparison | None
+    settings: tuple[tuple[str, str, str], ...]
+    reason: str = ""
+
+
+def mode_pairs(rows: Sequence[Row], collection: Collection) -> list[ModePair]:
+    """Every online row of which there is an offline one, in the order of the online rows."""
+    return [
+        _pair(offline, online, rows, collection.comparison.confidence)
+        for online in rows
+        if online.experiment.mode == "online" and online.launches
+        for offline in _counterparts(online, rows)
+    ]
+
+
+def _counterparts(online: Row, rows: Sequence[Row]) -> Iterator[Row]:
+    own = online.experiment.records[0].spec
+    for row in rows:
+        if row.experiment.mode == "offline" and row.launches:
+            other = row.experiment.records[0].spec
+            same = ("platform", "model", "quant", "workload")
+            if all(getattr(own, part) == getattr(other, part) for part in same) and _engine(own) == _engine(other):
+                yield row
+
+
+def _engine(spec: Spec) -> tuple[object, ...]:
+    return spec.engine.name, spec.engine.version, spec.engine.plugins
+
+
+def _pair(offline: Row, online: Row, rows: Sequence[Row], confidence: float) -> ModePair:
+    settings = tuple(_settings(offline.experiment.records[0].spec, online.experiment.records[0].spec))
+    point = online.experiment.records[0].iterations[0].point
+    if at_a_rate(point):
+        return ModePair(offline, online, None, settings, "arrives at a rate")
+    if not (online.valid and offline.valid):
+        return ModePair(offline, online, None, settings, "no valid launch")
+    limit_s = round_s([row.experiment for row in rows if row.experiment.platform == online.experiment.platform])
+    turned = marked_out_of_turn(online.used, online.experiment, offline.experiment, limit_s)
+    own, theirs = (values_of("output_tokens_per_s", side) for side in (online.used, offline.used))
+    in_turn = {launch.launch for launch in turned if launch.in_turn} & theirs.keys()
+    # All of the smaller side must be in pairs; launches that are none would else be left out without need.
+    if len(in_turn) >= min(len(own), len(theirs)):
+        return ModePair(offline, online, compare({i: own[i] for i in in_turn}, theirs, confidence), settings)
+    return ModePair(offline, online, compare_apart(own, theirs, confidence), settings)
+
+
+def _settings(offline: Spec, online: Spec) -> Iterator[tuple[str, str, str]]:
+    """What of the engine's settings differs, besides what each mode needs."""
+    sides = [
+        {"engine.multiprocess": spec.engine.multiprocess}
+        | {f"engine_args.{name}": value for name, value in spec.engine.args.items()}
+        | {f"engine.environment.{name}": value for name, value in spec.engine.environment.items()}
+        for spec in (offline, online)
+    ]
+    for name in dict.fromkeys([*sides[0], *sides[1]]):
+        values = [str(side.get(name, "not set")) for side in sides]
+        if values[0] != values[1]:
+            yield name, values[0], values[1]
