@@ -47,10 +47,10 @@ each load, start before it begins. The server: `python -m vllm.entrypoints.opena
 
 What differs by definition, and is not taken out:
 
-- TTFT begins when the client asks for a connection, with rollout-bench's `harness: vllm` and with `vllm bench serve`;
-  with guidellm it begins when the connection stands and the request's head is written.
+- TTFT begins when `vllm bench serve` asks for a connection. With rollout-bench it begins when the request's head has
+  been sent over one, with guidellm when it is about to be.
 - Output tokens per second: `vllm bench serve` divides by the time from before its first request until all its tasks are
-  done, rollout-bench by the time from its first request until its last answer ended.
+  done; here it is the time from when the first request may be sent until the last answer ended.
 - TPOT leaves the first token out and ITL is the mean of all gaps: for guidellm they are worked out here from when each
   piece came. Its own report means other things by these words ([how](explanation/guidellm.md)).
 - `vllm bench serve` draws its own token ids, with as many in each prompt. It sends a `repetition_penalty` of 1; the

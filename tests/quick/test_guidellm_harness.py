@@ -153,7 +153,7 @@ def test_a_closed_loop_sends_each_request_once_and_never_more_than_its_concurren
         assert (outcome.error, outcome.status, outcome.finish_reason) == (None, 200, "length")
         assert (outcome.prompt_tokens, outcome.output_tokens, outcome.due_s) == (3, TOKENS, None)
         assert (outcome.counted, outcome.piece_tokens, outcome.streamed) == (True, [1] * TOKENS, True)
-    assert done.began_s == min(outcome.sent_s for outcome in done.outcomes)
+    assert 0 < min(outcome.sent_s for outcome in done.outcomes) - done.began_s < 0.1
     assert 0 < done.client.cpu_share < 2
     assert stub.keys == {f"bearer {KEY}"}
     assert KEY not in "".join(capfd.readouterr())

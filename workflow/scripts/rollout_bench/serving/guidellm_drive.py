@@ -10,16 +10,16 @@ import multiprocessing
 import multiprocessing.context
 import os
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import psutil
 from guidellm.logger import configure_logger
 from guidellm.scheduler import NonDistributedEnvironment, Scheduler, TraceReplayStrategy, worker_group
 from guidellm.scheduler.schemas import ConversationGraph
 from guidellm.scheduler.schemas.conversation_graph import GenerativeConversationGraph, GenerativeConversationNode
-from guidellm.schemas import GenerationRequest, GenerationResponse, RequestSettings
+from guidellm.schemas import GenerationRequest, GenerationResponse, RequestInfo, RequestSettings
 from guidellm.settings import LoggingSettings, Settings, settings
 
 from rollout_bench.serving.guidellm_backend import CompletionsBackend, Wire
@@ -30,6 +30,9 @@ CONNECT_LIMIT_S = 60.0
 MOST_PROCESSES = 10
 # So many requests a second pass through guidellm's queue to its processes on two cores, with room to spare.
 HAND_OUT_PER_S = 500
+
+RequestT = TypeVar("RequestT")
+ResponseT = TypeVar("ResponseT")
 
 
 @dataclass
@@ -115,6 +118,23 @@ def _cpu_s() -> float:
     return found
 
 
+class _State(worker_group.WorkerGroupState[RequestT, ResponseT]):
+    """guidellm's own, that also tells of a request's end where this process first hears of it.
+
+    Between there and whoever iterates over the scheduler's updates an end can get lost: the thread that hears of the
+    last one lets the iteration end before it has passed it on. With busy cores that was seen.
+    """
+
+    ended: ClassVar[Callable[[int, GenerationResponse | None, RequestInfo], None]]
+
+    def received_callback(self, update: Any) -> Any:
+        """Called in guidellm's thread for each update that a worker process sends."""
+        response, request, info = update
+        if info.status in ("completed", "errored", "cancelled"):
+            _State.ended(int(request.request_id), response, info)
+        return super().received_callback(update)
+
+
 async def drive(bodies: list[bytes], due_s: Sequence[float] | None, concurrency: int | None, target: Target) -> Driven:
     """Sends every request once and waits for all answers.
 
@@ -126,8 +146,18 @@ async def drive(bodies: list[bytes], due_s: Sequence[float] | None, concurrency:
     settings.max_concurrency = len(bodies)
     settings.scheduler_start_delay_non_distributed = 0.0
     configure_logger(LoggingSettings(console_log_level="WARNING", log_file_level=None))
+    ended: dict[int, tuple[GenerationResponse | None, RequestInfo]] = {}
+    loop, all_ended = asyncio.get_running_loop(), asyncio.Event()
+
+    def end(number: int, response: GenerationResponse | None, info: RequestInfo) -> None:
+        ended[number] = (response, info)
+        if len(ended) == len(bodies):
+            loop.call_soon_threadsafe(all_ended.set)
+
     scheduling: Any = worker_group
     scheduling.get_context = lambda kind: SpawnContext()
+    scheduling.WorkerGroupState = _State
+    _State.ended = staticmethod(end)
     updates: AsyncIterator[Any] = Scheduler[GenerationRequest, GenerationResponse]().run(  # type: ignore[no-untyped-call]
         requests=_graphs(len(bodies), due_s),
         backend=CompletionsBackend(_wire(bodies, concurrency, target)),
@@ -137,34 +167,38 @@ async def drive(bodies: list[bytes], due_s: Sequence[float] | None, concurrency:
         strategy=TraceReplayStrategy(schedule_turn="timestamp"),
         env=NonDistributedEnvironment[GenerationRequest, GenerationResponse](),  # type: ignore[no-untyped-call]
     )
-    driven = Driven({})
-    watching: asyncio.Task[tuple[float, float]] | None = None
-    try:
-        async for response, request, info, _ in updates:
-            if watching is None:
-                starts_s = info.scheduler_start_time + lead_s(len(bodies)) - time.time()
-                driven.began_s = time.monotonic() + starts_s
-                watching = asyncio.create_task(_cpu_at(starts_s))
-            if info.status in ("completed", "errored", "cancelled"):
-                if response is None:
-                    raise RuntimeError(info.error or f"request {request.request_id} was {info.status}")
-                driven.outcomes[int(request.request_id)] = Outcome(**response.response_metrics)
-            # Left here and not at guidellm's own end, which it misses if the last answer is very quick.
-            if len(driven.outcomes) == len(bodies):
-                break
-        cpu_s, now_s = _cpu_s(), time.monotonic()
-        if watching is not None and watching.done():
-            cpu_before_s, before_s = watching.result()
-            driven.cpu_s, driven.measured_s = cpu_s - cpu_before_s, now_s - before_s
-    except RuntimeError as error:
-        raise ServingFailed(
-            "load_generator", f"guidellm failed: {error}", "look into the log, or set harness: vllm"
-        ) from error
-    finally:
-        if watching is not None:
-            watching.cancel()
-        await updates.aclose()  # type: ignore[attr-defined]
+    watching: list[asyncio.Task[tuple[float, float]]] = []
+    running = asyncio.create_task(_run(updates, lead_s(len(bodies)), watching))
+    waiting = asyncio.create_task(all_ended.wait())
+    # Not until guidellm's own end, which it misses if the last answer is very quick.
+    await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    cpu_s, now_s = _cpu_s(), time.monotonic()
+    for task in (waiting, running, *watching):
+        task.cancel()
+    failed, *before = await asyncio.gather(running, *watching, return_exceptions=True)
+    if len(ended) < len(bodies) or any(response is None for response, _ in ended.values()):
+        said = next((info.error for _, info in ended.values() if info.error), None) or failed
+        cause = f"guidellm failed with {len(ended)} of {len(bodies)} requests done: {said}"
+        raise ServingFailed("load_generator", cause, "look into the log, or set harness: vllm")
+    info = ended[0][1]
+    driven = Driven(
+        {number: Outcome(**(response.response_metrics or {})) for number, (response, _) in ended.items() if response},
+        began_s=info.scheduler_start_time + lead_s(len(bodies)) + time.monotonic() - time.time(),
+    )
+    for seen in before:
+        if isinstance(seen, tuple):
+            driven.cpu_s, driven.measured_s = cpu_s - seen[0], now_s - seen[1]
     return driven
+
+
+async def _run(updates: AsyncIterator[Any], lead: float, watching: list[asyncio.Task[tuple[float, float]]]) -> None:
+    """Lets guidellm run; cancelled, it ends its processes."""
+    try:
+        async for _, _, info, _ in updates:
+            if not watching:
+                watching.append(asyncio.create_task(_cpu_at(info.scheduler_start_time + lead - time.time())))
+    finally:
+        await updates.aclose()  # type: ignore[attr-defined]
 
 
 async def _cpu_at(after_s: float) -> tuple[float, float]:

@@ -64,15 +64,11 @@ def prepare(
 def _pass_of(driven: Driven, due_s: Sequence[float] | None, count: int, target: Target) -> Pass:
     outcomes = [driven.outcomes[number] for number in range(count)]
     outcomes = [replace(outcome, error=_without_secrets(outcome.error, target)) for outcome in outcomes]
-    began_s = driven.began_s
-    if due_s is None:
-        began_s = min((outcome.sent_s for outcome in outcomes if outcome.sent_s is not None), default=began_s)
-    else:
-        for outcome, due in zip(outcomes, due_s, strict=True):
-            outcome.due_s = began_s + due
-    ended_s = max((outcome.ended_s for outcome in outcomes if outcome.ended_s is not None), default=began_s)
+    for outcome, due in zip(outcomes, due_s or [], strict=False):
+        outcome.due_s = driven.began_s + due
+    ended_s = max((outcome.ended_s for outcome in outcomes if outcome.ended_s is not None), default=driven.began_s)
     used = ClientUse(cpu_share=max(driven.cpu_s, 0.0) / max(driven.measured_s, 1e-9))
-    return Pass(began_s, max(ended_s - began_s, 1e-9), outcomes, used)
+    return Pass(driven.began_s, max(ended_s - driven.began_s, 1e-9), outcomes, used)
 
 
 def _without_secrets(error: str | None, target: Target) -> str | None:
