@@ -27,10 +27,6 @@ def _online(settings: str) -> str:
     return f"{{modes: [online], workload_settings: {{demo: {{online: {{{settings}}}}}}}}}"
 
 
-def _guidellm(settings: str) -> str:
-    return f"{{harness: guidellm, {_online(settings)[1:]}"
-
-
 BAD_URLS = [
     Bad("no_scheme", _at("127.0.0.1:8000/v1"), "theirs.url: '127.0.0.1:8000/v1' is no address", "docs/reference"),
     Bad("a_host_alone", _at("localhost"), "is no address: write http://HOST:PORT/v1", "docs/reference"),
@@ -143,8 +139,6 @@ BAD_ONLINE = [
     Bad("mode_of_vllm", "modes: [serve]", "mode 'serve' is not defined", "known: offline, online"),
     Bad("harness_misspelt", "harness: guidelm", "harness: 'guidelm' is not known", "did you mean 'guidellm'?"),
     Bad("harness_unknown", "harness: wrk", "harness: 'wrk' is not known", "known: guidellm, vllm"),
-    Bad("guidellm_search", _guidellm("request_rate: 4, saturation: auto"), "guidellm can't send", "request_rates"),
-    Bad("guidellm_bursts", _guidellm("request_rate: 4, burstiness: 0.5"), "guidellm can't send", "harness: vllm"),
     Bad(
         "core_inside",
         "{modes: [online], engine: {multiprocess: false}}",

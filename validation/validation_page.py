@@ -11,6 +11,8 @@ from fidelity import Fidelity
 from interval_coverage import Coverage
 from kept import REPOSITORY, RESULTS, kept
 from measured_sections import false_verdicts, measured, power
+from online_fidelity import RESULT, OnlineFidelity
+from online_sections import online_fidelity
 from power import Power
 from predecessor import Predecessor
 from repeats import Launches
@@ -94,6 +96,14 @@ def page(results: Path = RESULTS) -> str:
                 " `run_launch.py`, in turn, each in a process of its own: the same weights, token ids, lengths,"
                 " sampling, engine arguments and environment.",
                 body("fidelity", Fidelity, fidelity),
+            ),
+            section(
+                "Do other clients see the same latencies?",
+                ["python validation/online_fidelity.py"],
+                "`vllm bench serve`, called as one types it, and guidellm through `harness: guidellm`, against"
+                " rollout-bench's `harness: vllm`: in turn, on one server that was started by hand, each in a process"
+                " of its own.",
+                body(RESULT, OnlineFidelity, online_fidelity),
             ),
             section(
                 "What could single runs have claimed?",

@@ -7,19 +7,19 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import psutil
 import pytest
 
-from rollout_bench.errors import UserError
-from rollout_bench.serving import guidellm_harness
-from rollout_bench.serving.guidellm_harness import Outcome, Point, Request, Target, run
+from rollout_bench.serving.guidellm_harness import prepare
+from rollout_bench.serving.target import Outcome, Pass, Target
+from rollout_bench.workloads.requests import Request
 
 KEY = "sk-never-to-be-seen"
 FIRST_TOKEN_S, PACE_S, TOKENS = 0.05, 0.03, 5
-REFUSED, CUT, BROKEN_OFF, STALLED = 429, 9001, 9002, 9003
+REFUSED, CUT, BROKEN_OFF = 429, 9001, 9002
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Stub:
         if kind == REFUSED or not body["stream"]:
             status = kind if kind == REFUSED else 200
             await asyncio.sleep(FIRST_TOKEN_S)
-            choice = {"text": "", "finish_reason": "length"}
+            choice = {"text": "", "finish_reason": "length", "token_ids": [7] * body["max_tokens"]}
             whole = json.dumps({"choices": [choice], "usage": usage}).encode()
             writer.write(b"HTTP/1.1 %d x\r\nContent-Length: %d\r\n\r\n%b" % (status, len(whole), whole))
             return
@@ -70,12 +70,13 @@ class Stub:
             await asyncio.sleep(began + FIRST_TOKEN_S + i * PACE_S - time.monotonic())
             if i == 2 and kind == CUT:
                 raise ConnectionError
-            if i == 2 and kind == STALLED:
-                await asyncio.sleep(600)
             if i == 2 and kind == BROKEN_OFF:
                 break
             done = "length" if i == body["max_tokens"] - 1 else None
-            send(json.dumps({"choices": [{"text": "", "finish_reason": done}]}))
+            choice = {"text": "", "finish_reason": done, "token_ids": [7]}
+            if i == 0:
+                choice["prompt_token_ids"] = body["prompt"]
+            send(json.dumps({"choices": [choice]}))
         else:
             send(json.dumps({"choices": [], "usage": usage}))
             send("[DONE]")
@@ -111,21 +112,29 @@ def stub() -> Iterator[Stub]:
 
 def target(port: int, stream: bool = True) -> Target:
     headers = {"Authorization": f"Bearer {KEY}"}
-    return Target(f"http://127.0.0.1:{port}/v1", "tiny", headers, True, stream, True, {"ignore_eos": True, "seed": 3})
+    return Target(f"http://127.0.0.1:{port}/v1", "tiny", headers, True, stream, {"ignore_eos": True, "seed": 3})
 
 
-def requests(count: int, due_s: float | None = None, kinds: tuple[int, ...] = ()) -> list[Request]:
-    """`count` requests that differ, `due_s` seconds apart; the first ones of the given kinds."""
+def run(
+    count: int,
+    to: Target,
+    due_s: Sequence[float] | None = None,
+    concurrency: int | None = None,
+    kinds: tuple[int, ...] = (),
+) -> Pass:
+    """Sends `count` requests that differ; the first ones of the given kinds."""
     first = [*kinds, *[1] * count][:count]
-    return [Request(7 + i, [first[i], i, 5], None, TOKENS, None if due_s is None else i * due_s) for i in range(count)]
+    prompts: list[list[int] | str] = [[first[i], i, 5] for i in range(count)]
+    asked = [Request(i, 0, [first[i], i, 5], TOKENS) for i in range(count)]
+    return prepare(asked, prompts, due_s, concurrency, to)()
 
 
-def in_order_of_sending(outcomes: list[Outcome]) -> list[int]:
-    return [outcome.index for outcome in sorted(outcomes, key=lambda outcome: outcome.sent_s or 0.0)]
+def span_s(outcome: Outcome) -> float:
+    return outcome.pieces_s[-1] - outcome.pieces_s[0]
 
 
 def test_a_closed_loop_sends_each_request_once_and_never_more_than_its_concurrency(stub, capfd):
-    outcomes = run(requests(6), Point(2, None), target(stub.port), 30)
+    done = run(6, target(stub.port), concurrency=2)
     sent = [body["prompt"][1] for body in stub.bodies]
     assert sorted(sent) == list(range(6))
     # Two are always on their way at once, in either order.
@@ -140,97 +149,82 @@ def test_a_closed_loop_sends_each_request_once_and_never_more_than_its_concurren
         "seed": 3,
     }
     assert stub.most_at_work == 2
-    assert [outcome.index for outcome in outcomes] == list(range(7, 13))
-    for outcome in outcomes:
+    for outcome in done.outcomes:
         assert (outcome.error, outcome.status, outcome.finish_reason) == (None, 200, "length")
         assert (outcome.prompt_tokens, outcome.output_tokens, outcome.due_s) == (3, TOKENS, None)
+        assert (outcome.counted, outcome.piece_tokens, outcome.streamed) == (True, [1] * TOKENS, True)
+    assert 0 < min(outcome.sent_s for outcome in done.outcomes) - done.began_s < 0.1
+    assert 0 < done.client.cpu_share < 2
     assert stub.keys == {f"bearer {KEY}"}
     assert KEY not in "".join(capfd.readouterr())
-    assert KEY not in repr(target(stub.port))
 
 
 def test_times_are_those_of_the_server(stub):
-    outcomes = run(requests(3), Point(1, None), target(stub.port), 30)
-    for outcome in outcomes:
-        assert outcome.first_token_s - outcome.sent_s == pytest.approx(FIRST_TOKEN_S, abs=0.025)
-        assert len(outcome.gaps) == TOKENS - 1
-        assert sum(outcome.gaps) == pytest.approx((TOKENS - 1) * PACE_S, abs=0.025)
-        assert sum(outcome.gaps) == pytest.approx(outcome.last_token_s - outcome.first_token_s, abs=0.002)
+    before_s = time.monotonic()
+    done = run(3, target(stub.port), concurrency=1)
+    for outcome in done.outcomes:
+        assert before_s < outcome.sent_s < outcome.pieces_s[-1] <= outcome.ended_s < time.monotonic()
+        assert outcome.pieces_s[0] - outcome.sent_s == pytest.approx(FIRST_TOKEN_S, abs=0.025)
+        assert len(outcome.pieces_s) == TOKENS
+        assert span_s(outcome) == pytest.approx((TOKENS - 1) * PACE_S, abs=0.025)
+    assert done.elapsed_s == pytest.approx(done.outcomes[-1].ended_s - done.began_s)
 
 
 def test_an_open_loop_keeps_to_the_arrival_times_that_it_is_given(stub):
-    outcomes = run(requests(8, due_s=0.06), Point(None, 16.0), target(stub.port), 30)
-    assert in_order_of_sending(outcomes) == [outcome.index for outcome in outcomes]
-    for i, outcome in enumerate(outcomes):
-        assert outcome.due_s == pytest.approx(0.06 * i)
+    done = run(8, target(stub.port), due_s=[0.06 * i for i in range(8)])
+    assert [outcome.sent_s for outcome in done.outcomes] == sorted(outcome.sent_s for outcome in done.outcomes)
+    for i, outcome in enumerate(done.outcomes):
+        assert outcome.due_s - done.began_s == pytest.approx(0.06 * i)
         assert -0.001 < outcome.sent_s - outcome.due_s < 0.05
 
 
-def test_all_at_once_is_limited_by_a_concurrency(stub):
-    outcomes = run(requests(6, due_s=9.0), Point(3, "inf"), target(stub.port), 30)
-    assert {outcome.due_s for outcome in outcomes} == {0.0}
-    assert stub.most_at_work == 3
+def test_without_times_and_concurrency_all_are_sent_at_once(stub):
+    done = run(6, target(stub.port))
+    assert {outcome.due_s for outcome in done.outcomes} == {None}
+    assert stub.most_at_work == 6
 
 
 def test_an_answer_in_one_piece_has_no_first_token(stub):
-    (outcome,) = run(requests(1), Point(1, None), target(stub.port, stream=False), 30)
+    (outcome,) = run(1, target(stub.port, stream=False)).outcomes
     assert outcome.error is None
-    assert outcome.first_token_s is None
-    assert outcome.gaps is None
-    assert outcome.last_token_s - outcome.sent_s == pytest.approx(FIRST_TOKEN_S, abs=0.025)
+    assert not outcome.streamed
+    assert (outcome.counted, outcome.piece_tokens) == (True, [TOKENS])
+    assert outcome.ended_s - outcome.sent_s == pytest.approx(FIRST_TOKEN_S, abs=0.025)
     assert (outcome.output_tokens, outcome.finish_reason) == (TOKENS, "length")
 
 
 def test_each_failure_is_told_and_spoils_no_other_request(stub):
-    load = requests(6, kinds=(REFUSED, CUT, BROKEN_OFF, STALLED))
-    began = time.monotonic()
-    refused, cut, broken_off, stalled, *good = run(load, Point(6, None), target(stub.port), 2)
-    assert time.monotonic() - began < 30
+    done = run(5, target(stub.port), kinds=(REFUSED, CUT, BROKEN_OFF))
+    refused, cut, broken_off, *good = done.outcomes
     assert refused.status == REFUSED
     assert "429" in refused.error
     assert "RemoteProtocolError" in cut.error
-    assert len(cut.gaps) == 1
-    assert "finish_reason" in broken_off.error
-    assert "within 2 s" in stalled.error
+    assert len(cut.pieces_s) == 2
+    assert "broke off" in broken_off.error
     assert [outcome.error for outcome in good] == [None, None]
 
 
 def test_a_server_that_refuses_connections_fails_every_request():
-    outcomes = run(requests(2), Point(2, None), target(1), 5)
+    outcomes = run(2, target(1), concurrency=2).outcomes
     assert all("ConnectError" in outcome.error for outcome in outcomes)
     assert [outcome.status for outcome in outcomes] == [None, None]
 
 
+def test_no_error_has_a_key_in_it(stub):
+    broken = target(stub.port)
+    broken.headers["Authorization"] += "\n"
+    (outcome,) = run(1, broken).outcomes
+    assert outcome.error
+    assert KEY not in outcome.error
+
+
 def test_the_caller_s_event_loop_policy_stays(stub):
     before = type(asyncio.get_event_loop_policy())
-    run(requests(1), Point(1, None), target(stub.port), 30)
+    run(1, target(stub.port))
     assert type(asyncio.get_event_loop_policy()) is before
 
 
 def test_no_process_is_left_but_python_s_own_tracker(stub):
-    run(requests(2), Point(2, None), target(stub.port), 30)
+    run(2, target(stub.port))
     left = [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
     assert [line for line in left if "resource_tracker" not in line] == []
-
-
-@pytest.mark.parametrize(
-    ("load", "point", "problem"),
-    [
-        (requests(2), Point(None, None), "neither concurrency"),
-        (requests(2), Point(None, 3.0), "no request has an arrival time"),
-        ([*requests(1), *requests(1, due_s=1.0)], Point(2, None), "some requests have"),
-    ],
-)
-def test_a_point_that_does_not_fit_the_requests_is_refused(load, point, problem):
-    with pytest.raises(UserError, match=problem):
-        run(load, point, target(1), 5)
-
-
-def test_a_missing_guidellm_is_told_in_two_lines(monkeypatch):
-    def missing(name: str) -> str:
-        raise guidellm_harness.importlib.metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(guidellm_harness.importlib.metadata, "version", missing)
-    with pytest.raises(UserError, match="not installed") as caught:
-        run(requests(1), Point(1, None), target(1), 5)
-    assert len(str(caught.value).splitlines()) == 2

@@ -81,7 +81,7 @@ def test_any_launch_ends_with_as_many_that_count_as_are_wanted(warmup: int, n: i
 
 
 def test_an_extension_is_told_with_evidence_and_what_was_done() -> None:
-    events = [WarmupExtended(more=1, sentence="First."), WarmupExtended(more=2, sentence="Second.")]
+    events = [WarmupExtended(iterations=[1], sentence="First."), WarmupExtended(iterations=[2, 3], sentence="Second.")]
     (flag,) = warmup_flags(events)
     assert (flag.code, flag.severity) == ("warmup_extended", "warning")
     assert flag.sentence == "First. Second. 3 more count as warm-up and as many were measured in addition."

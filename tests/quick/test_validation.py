@@ -15,6 +15,8 @@ sys.path.append(str(REPOSITORY / "validation"))
 
 import false_verdict_shares
 import fidelity
+import online_clients
+import online_fidelity
 import power
 import predecessor
 import validation_page
@@ -26,6 +28,8 @@ from repeats import BASE, FIRST, OUTPUT_TOKENS, SECOND, Launch, Launches
 from stopping import RULE, auto_comparisons
 
 from rollout_bench.analysis.power import minimal_detectable_difference
+from rollout_bench.records.online import ClientUse
+from rollout_bench.serving.target import Outcome, Pass
 
 PLACE = Place(processor="EPYC", cores=2, memory_gib=24, python="3.11", packages={"torch": "2"}, commit="0", load=0.1)
 
@@ -55,6 +59,36 @@ def make_launches(count: int, sd: float = 0.01, invalid: int | None = None) -> L
                     )
                 )
     return Launches(place=PLACE, output_tokens=OUTPUT_TOKENS, failed=0, launches=launches)
+
+
+def make_online_rounds(levels: dict[str, float]) -> online_fidelity.OnlineFidelity:
+    """Three rounds in which each client sees its level, with a noise of one in a thousand."""
+    rng = np.random.default_rng(0)
+    rounds = []
+    for index in range(3):
+        clients = {}
+        for name, level in levels.items():
+            ttft, tpot, itl, rate = (float(level * (1 + 0.001 * rng.normal())) for _ in online_fidelity.MEASURES)
+            clients[name] = online_clients.Seen(
+                ttft_ms=ttft, tpot_ms=tpot, itl_ms=itl, output_tokens_per_s=rate, output_tokens=512
+            )
+        rounds.append(online_fidelity.Round(index=index, clients=clients))
+    return online_fidelity.OnlineFidelity(
+        place=PLACE, model="m", server=["--enforce-eager"], load=online_fidelity.LOAD, rounds=rounds
+    )
+
+
+def test_what_a_pass_saw_is_by_vllm_s_definitions() -> None:
+    outcomes = [
+        Outcome(sent_s=10.0, pieces_s=[11.0, 11.5, 12.5], output_tokens=3, ended_s=12.6),
+        Outcome(sent_s=10.0, pieces_s=[13.0, 14.0], output_tokens=2, ended_s=14.0),
+    ]
+    seen = online_clients.seen(Pass(10.0, 4.0, outcomes, ClientUse(cpu_share=0.1)))
+    assert (seen.ttft_ms, seen.tpot_ms, seen.output_tokens_per_s) == (2000, 875, 1.25)
+    assert seen.itl_ms == pytest.approx(2500 / 3)
+    outcomes[0].error = "broke off"
+    with pytest.raises(online_clients.ClientFailed, match="broke off"):
+        online_clients.seen(Pass(10.0, 4.0, outcomes, ClientUse(cpu_share=0.1)))
 
 
 def test_blocks_are_disjoint_in_a_row_and_whole() -> None:
@@ -177,6 +211,8 @@ def test_a_page_of_small_results_has_every_section(tmp_path: Path) -> None:
     keep("false_verdicts", false_verdict_shares.analyse(launches, 100, 1, sets=2), tmp_path)
     keep("power", power.analyse(launches, 100, 1), tmp_path)
     keep("fidelity", fidelity.Fidelity(place=PLACE, model="m", load=load, rounds=rounds), tmp_path)
+    shown_online = make_online_rounds({"ours": 1.0, "bench": 1.0, "guidellm": 0.9})
+    keep(online_fidelity.RESULT, shown_online, tmp_path)
     keep(
         "predecessor",
         predecessor.Predecessor(claims=list(predecessor.CLAIMS), sources=sources, first_passes=[]),
@@ -185,6 +221,8 @@ def test_a_page_of_small_results_has_every_section(tmp_path: Path) -> None:
     text = validation_page.page(tmp_path)
     assert validation_page.NOT_RUN not in text
     assert "lies within 2 % of 1" in text
+    assert "- rollout-bench / `vllm bench serve`: all within 2 % of 1." in text
+    assert "- guidellm / rollout-bench: TTFT, TPOT, ITL, output tokens/s MORE than 2 % apart." in text
     assert "96 launches, 0 failed, 0 not valid" in text
     assert not [line for line in text.splitlines() if "nan" in line.lower().split()]
 

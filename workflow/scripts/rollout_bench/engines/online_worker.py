@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from rollout_bench.engines.environment import read_environment
@@ -67,74 +68,75 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
             processes=opened.processes,
         )
     )
-    source = source_of(job, opened.vocabulary)
+    passes = _Load(job, opened, sending, source_of(job, opened.vocabulary), tell, wait)
     points = Points(load)
     index = 0
     for number, point in enumerate(points):
         if number:
             time.sleep(load.cool_down_s)
         series = Series(spec.measuring, index)
-        passes: list[Pass] = []
+        counted: list[Pass] = []
         while not series.complete:
             warmup = series.warming_up
             if series.phase_begins:
                 tell(PhaseBegins(phase="warmup" if warmup else "measuring"))
-            done, sent = _iterate(job, source, opened, sending, point, series.index, warmup, tell, wait)
+            done, sent = passes.send(point, series.index, warmup)
             tell(done)
             if not warmup:
-                passes.append(sent)
+                counted.append(sent)
             slow = series.take(done.iteration.elapsed_s, job.timeout_s - (time.perf_counter() - began))
             if slow is not None:
                 tell(WarmupExtended(iterations=series.dropped, sentence=slow.sentence))
         index = series.index
-        points.measured(passes)
+        points.measured(counted)
     tell(PhaseBegins(phase="stopping"))
     opened.stop()
 
 
-def _iterate(
-    job: Job,
-    source: Source,
-    opened: Opened,
-    sending: Sending,
-    point: LoadPoint,
-    index: int,
-    warmup: bool,
-    tell: Tell,
-    wait: Wait,
-) -> tuple[IterationDone, Pass]:
-    """One pass: what to tell of it, and the pass itself."""
-    spec = job.spec
-    asked = source.requests(job.launch, index)
-    prompts = [
-        request.prompt_token_ids if opened.text is None else opened.text.of(request.prompt_token_ids)
-        for request in asked
-    ]
-    connection = opened.connection
-    with opened.between_passes():
-        opened.reset()
-        before = connection.metrics()
-        round_trip_s = connection.round_trip_s()
-    sampler = metrics.Sampler(connection.metrics) if before else None
-    send = sending.prepare(asked, prompts, point, opened.target, f"{spec.workload.seed}/{job.launch}/{index}")
-    wait()
-    if sampler is not None:
-        sampler.start()
-    done = send()
-    tell(IterationEnds())
-    if sampler is not None:
-        sampler.stop()
-    opened.check()
-    rows = rows_of(asked, done, index)
-    _check_some_succeeded(rows)
-    with opened.between_passes():
-        use = metrics.risen(before, connection.metrics(), round_trip_s) if before else None
-    iteration = iteration_of(index, warmup, point, done, rows, use)
-    flags = _token_flags(spec, asked, iteration, rows)
-    if opened.server is not None:
-        flags += prefix_cache_flags(asked, iteration, rows)
-    samples = [] if sampler is None else sampler.samples(index, done.began_s)
-    return IterationDone(iteration=iteration, sequences=rows, flags=flags, samples=samples), done
+@dataclass(frozen=True)
+class _Load:
+    """What every pass of a launch has in common."""
+
+    job: Job
+    opened: Opened
+    sending: Sending
+    source: Source
+    tell: Tell
+    wait: Wait
+
+    def send(self, point: LoadPoint, index: int, warmup: bool) -> tuple[IterationDone, Pass]:
+        """One pass: what to tell of it, and the pass itself."""
+        spec, opened = self.job.spec, self.opened
+        asked = self.source.requests(self.job.launch, index)
+        prompts = [
+            request.prompt_token_ids if opened.text is None else opened.text.of(request.prompt_token_ids)
+            for request in asked
+        ]
+        with opened.between_passes():
+            opened.reset()
+            before = opened.connection.metrics()
+            round_trip_s = opened.connection.round_trip_s()
+        sampler = metrics.Sampler(opened.connection.metrics) if before else None
+        label = f"{spec.workload.seed}/{self.job.launch}/{index}"
+        send = self.sending.prepare(asked, prompts, point, opened.target, label)
+        self.wait()
+        if sampler is not None:
+            sampler.start()
+        done = send()
+        self.tell(IterationEnds())
+        if sampler is not None:
+            sampler.stop()
+        opened.check()
+        rows = rows_of(asked, done, index)
+        _check_some_succeeded(rows)
+        with opened.between_passes():
+            use = metrics.risen(before, opened.connection.metrics(), round_trip_s) if before else None
+        iteration = iteration_of(index, warmup, point, done, rows, use)
+        flags = _token_flags(spec, asked, iteration, rows)
+        if opened.server is not None:
+            flags += prefix_cache_flags(asked, iteration, rows)
+        samples = [] if sampler is None else sampler.samples(index, done.began_s)
+        return IterationDone(iteration=iteration, sequences=rows, flags=flags, samples=samples), done
 
 
 def _token_flags(spec: Spec, asked: Sequence[Request], iteration: Iteration, rows: Sequence[SequenceRow]) -> list[Flag]:

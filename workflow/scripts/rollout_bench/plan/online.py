@@ -47,7 +47,7 @@ def check_online(config: Config, engine: Engine) -> None:
             f"install it there (requirements/{config.harness}.in has the version), or set harness: vllm",
         )
     for name in config.workloads:
-        check_harness_can(config, name)
+        check_can_be_sent(config, name)
     labels: dict[tuple[str, str], str] = {}
     for name, endpoint in config.endpoints.items():
         first = labels.setdefault((endpoint.model_name or name, endpoint.quant), name)
@@ -58,7 +58,7 @@ def check_online(config: Config, engine: Engine) -> None:
             )
 
 
-def check_harness_can(config: Config, name: str) -> None:
+def check_can_be_sent(config: Config, name: str) -> None:
     """Raises `UserError` where the load of a workload can't be sent as it is described."""
     load, where = config.workload_settings[name], f"config: workload_settings.{name}"
     if load.requests == "per_prompt":
@@ -66,14 +66,6 @@ def check_harness_can(config: Config, name: str) -> None:
             f"{where}.requests: per_prompt hides the latency of each sequence, so it can't be measured online",
             "set it to per_sequence, or leave online out of modes",
         )
-    if config.harness == "guidellm":
-        for key, able, instead in (
-            ("saturation", load.online.saturation is None, "write the rates out in request_rates"),
-            ("request_rate", all(p.request_rate != "trace" for p in load.online.points), "use harness: vllm"),
-            ("burstiness", load.online.burstiness in (1.0, "constant"), "use 1 or constant, or harness: vllm"),
-        ):
-            if not able:
-                raise UserError(f"{where}.online.{key}: guidellm can't send such a load", instead)
 
 
 def endpoint_parts(name: str, endpoint: Endpoint) -> tuple[ModelSpec, QuantSpec, EngineSpec, EndpointSpec]:

@@ -21,7 +21,7 @@ class Served(Strict):
 class ClientUse(Strict):
     """What it cost to send the requests of one pass and to receive the answers."""
 
-    cpu_share: float = Field(ge=0, description="CPU time of the sending process over the pass's time: 1 is a core.")
+    cpu_share: float = Field(ge=0, description="CPU time of the sending processes over the pass's time: 1 is a core.")
     loop_delay_median_s: float | None = Field(
         None, ge=0, description="By how much the event loop was late, in seconds, half of the times it was looked at."
     )

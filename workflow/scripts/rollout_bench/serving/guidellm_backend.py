@@ -1,20 +1,20 @@
-"""What runs inside guidellm's worker processes: a request goes out, the times of its chunks come back.
+"""What runs inside guidellm's worker processes: a request goes out, what became of it comes back.
 
-guidellm's own backend sends the request, reads the lines and takes the times. What it lacks is added here: prompts as
-token ids, the time between every two chunks, the finish reason and the HTTP status.
+guidellm's own backend sends the request and reads the lines; the lines are taken apart as those of every harness are
+(`stream.py`), with the time of each piece, which guidellm does not keep.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
+import json
 import os
 import resource
 import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing.sharedctypes import Synchronized
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,6 +27,8 @@ from guidellm.schemas import GenerationRequest, GenerationRequestArguments, Gene
 from guidellm.schemas.backends import OpenAIHTTPBackendArgs
 
 from rollout_bench.engines.processes import die_with_parent
+from rollout_bench.serving.stream import Answer, read_whole, told
+from rollout_bench.serving.target import Outcome
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -41,7 +43,8 @@ class Wire:
         url: address that completions are posted to.
         headers: sent with every request; never shown, a key may be among them.
         verify_tls: whether the server's certificate is checked.
-        bodies: the JSON of each request.
+        stream: whether answers come token by token.
+        bodies: the content of each request.
         connect_limit_s: longest wait for a connection.
         concurrency: most requests at a time over all processes; None for no limit.
         processes: number of worker processes, not more than `concurrency`.
@@ -52,7 +55,8 @@ class Wire:
     url: str
     headers: dict[str, str]
     verify_tls: bool
-    bodies: list[dict[str, Any]]
+    stream: bool
+    bodies: list[bytes]
     connect_limit_s: float
     concurrency: int | None
     processes: int
@@ -70,79 +74,59 @@ class Wire:
 
 
 class CompletionsHandler(TextCompletionsRequestHandler):
-    """Reads the answer to one request of /v1/completions."""
+    """Reads the answer to one request of /v1/completions.
 
-    def __init__(self) -> None:
+    guidellm counts a chunk only if it has text. A token may have none (part of a character, a special token, a server
+    without a tokenizer), so here those count that have token ids, as with every harness.
+    """
+
+    def __init__(self, stream: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._stamps: list[float] = []
-        self._usage: dict[str, Any] = {}
-        self._finish_reason: str | None = None
-        self._status: int | None = None
+        self.outcome = Outcome(streamed=stream)
+        self._answer = Answer(self.outcome)
 
     def add_streaming_line(self, line: str) -> int | None:
-        """Takes the time of a chunk; returns 1 for one with tokens, 0 for another, None at the end of the stream.
-
-        guidellm counts a chunk only if it has text. A token may have none (part of a character, a special token, a
-        server without a tokenizer), so here every chunk with a choice counts, as in `vllm bench serve`.
-        """
-        now = time.monotonic()
-        self._status = 200
-        data = self.extract_line_data(line)
-        if not data:
-            return None if data is None else 0
-        self._usage = data.get("usage") or self._usage
-        choices = data.get("choices")
-        if not choices:
-            return 0
-        self._finish_reason = choices[0].get("finish_reason") or self._finish_reason
-        if choices[0].get("token_ids") == []:
-            return 0
-        self._stamps.append(now)
-        return 1
+        """Takes a line; returns how many tokens are in it, None at the end of the stream."""
+        self.outcome.status = 200
+        before = len(self.outcome.piece_tokens)
+        if not self._answer.take(line.encode(), time.monotonic()):
+            return None
+        return sum(self.outcome.piece_tokens[before:])
 
     def compile_streaming(
         self, request: GenerationRequest, arguments: GenerationRequestArguments
     ) -> GenerationResponse:
         """What the stream brought until now."""
+        self.outcome.ended_s = time.monotonic()
+        self._answer.end()
         return self.found(request)
 
     def compile_non_streaming(
         self, request: GenerationRequest, arguments: GenerationRequestArguments, response: dict[str, Any]
     ) -> GenerationResponse:
         """What an answer in one piece brought."""
-        self._status = 200
-        self._usage = response.get("usage") or {}
-        choices = response.get("choices") or [{}]
-        self._finish_reason = choices[0].get("finish_reason")
+        self.outcome.status = 200
+        read_whole(json.dumps(response).encode(), self.outcome)
+        self.outcome.ended_s = time.monotonic()
         return self.found(request)
 
     def post_validation(self, response: GenerationResponse) -> None:
-        """Refuses an answer that broke off: the connection may be closed in good order by a server that fails.
-
-        Raises:
-            ValueError: the answer has no finish reason.
-        """
-        if self._finish_reason is None:
-            raise ValueError("the answer ended without a finish_reason")
+        """Nothing: what is wrong with an answer stands in its outcome."""
 
     def failed(self, error: Exception) -> None:
-        """Keeps the HTTP status of an answer that is none."""
+        """Keeps why there is no answer, or no whole one."""
+        self.outcome.ended_s = time.monotonic()
         if isinstance(error, httpx.HTTPStatusError):
-            self._status = error.response.status_code
+            self.outcome.status = error.response.status_code
+            # The body is not at hand: guidellm closes the stream before it says that there is none.
+            self.outcome.error = told(error.response.status_code, error.response.reason_phrase, "")
+        else:
+            self.outcome.error = f"{type(error).__name__}: {error}".rstrip(": ")
 
     def found(self, request: GenerationRequest) -> GenerationResponse:
-        """The values as guidellm carries them; without the text, which nobody asks for."""
-        stamps = self._stamps
+        """The outcome as guidellm carries it; without the text, which nobody asks for."""
         return GenerationResponse(
-            request_id=request.request_id,
-            request_args=None,
-            response_metrics={
-                "gaps": [after - before for before, after in itertools.pairwise(stamps)],
-                "prompt_tokens": self._usage.get("prompt_tokens"),
-                "output_tokens": self._usage.get("completion_tokens"),
-                "finish_reason": self._finish_reason,
-                "status": self._status,
-            },
+            request_id=request.request_id, request_args=None, response_metrics=asdict(self.outcome)
         )
 
 
@@ -189,27 +173,28 @@ class CompletionsBackend(OpenAIHTTPBackend):
     async def resolve(  # type: ignore[override, misc]
         self, request: GenerationRequest, request_info: RequestInfo, history: object = None
     ) -> Steps:
-        """Sends a request when its turn comes and reads its answer.
+        """Sends a request when its turn comes and reads its answer; a failure is an outcome, too.
 
         The limit on concurrency is here and not in guidellm's scheduler, which would ask its main process for the next
         request when one is done: with two busy cores that took up to 0.4 s. A semaphore keeps the order.
-
-        Raises:
-            Exception: whatever broke the request, after what had come until then was yielded.
         """
+        handler = CompletionsHandler(self._wire.stream)
+        headers = {"Content-Type": "application/json", **self._wire.headers, "X-Request-Id": request.request_id}
         body = self._wire.bodies[int(request.request_id)]
-        handler = CompletionsHandler()
-        sent = {"url": self._wire.url, "method": "POST", "headers": self._wire.headers, "json": body}
-        read = self._resolve_streaming if body.get("stream") else self._resolve_non_streaming
+        sent = {"url": self._wire.url, "method": "POST", "headers": headers, "content": body}
+        read = self._resolve_streaming if self._wire.stream else self._resolve_non_streaming
         async with self._turn:
             # A request without an arrival time is here early, and in the order of the list.
             await asyncio.sleep(request_info.scheduler_start_time + self._wire.lead_s - time.time())
+            # guidellm takes times from the wall clock.
+            monotonic_s = time.monotonic() - time.time()
             try:
                 async for step in read(request, request_info, handler, GenerationRequestArguments(), sent):
                     # The news of a first token, for a progress bar, would cost the two processes a message each.
-                    if step[0] is not None:
-                        yield step
+                    if step[0] is None:
+                        continue
             except Exception as error:
                 handler.failed(error)
-                yield handler.found(request), request_info
-                raise
+            if (started := request_info.timings.request_start) is not None:
+                handler.outcome.sent_s = started + monotonic_s
+            yield handler.found(request), request_info

@@ -10,79 +10,83 @@ import multiprocessing
 import multiprocessing.context
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
 
+import psutil
 from guidellm.logger import configure_logger
-from guidellm.scheduler import (
-    NonDistributedEnvironment,
-    Scheduler,
-    SchedulerState,
-    SchedulerUpdateAction,
-    TraceReplayStrategy,
-    worker_group,
-)
+from guidellm.scheduler import NonDistributedEnvironment, Scheduler, TraceReplayStrategy, worker_group
 from guidellm.scheduler.schemas import ConversationGraph
 from guidellm.scheduler.schemas.conversation_graph import GenerativeConversationGraph, GenerativeConversationNode
 from guidellm.schemas import GenerationRequest, GenerationResponse, RequestInfo, RequestSettings
 from guidellm.settings import LoggingSettings, Settings, settings
 
 from rollout_bench.serving.guidellm_backend import CompletionsBackend, Wire
-from rollout_bench.serving.guidellm_harness import HarnessError, Point, Request, Target
+from rollout_bench.serving.target import Outcome, ServingFailed, Target
 
-START_UP_LIMIT_S = 120.0
-STOP_LIMIT_S = 30.0
 CONNECT_LIMIT_S = 60.0
 # More than ten processes is more than guidellm itself ever starts.
 MOST_PROCESSES = 10
 # So many requests a second pass through guidellm's queue to its processes on two cores, with room to spare.
 HAND_OUT_PER_S = 500
 
-Found = dict[int, tuple[GenerationResponse | None, RequestInfo]]
+RequestT = TypeVar("RequestT")
+ResponseT = TypeVar("ResponseT")
 
 
-def processes_for(requests: list[Request], point: Point) -> int:
+@dataclass
+class Driven:
+    """What a pass brought.
+
+    Attributes:
+        outcomes: those of the requests, by their number.
+        began_s: when the first request could be sent, on the monotonic clock.
+        cpu_s: CPU time of this process and guidellm's from then on.
+        measured_s: how long that was.
+    """
+
+    outcomes: dict[int, Outcome]
+    began_s: float = 0.0
+    cpu_s: float = 0.0
+    measured_s: float = 0.0
+
+
+def processes_for(requests: int, concurrency: int | None) -> int:
     """Worker processes: one fewer than there are cores, so that on two the server has one to itself."""
     cores = len(os.sched_getaffinity(0))
-    return max(1, min(cores - 1, MOST_PROCESSES, len(requests), point.concurrency or len(requests)))
+    return max(1, min(cores - 1, MOST_PROCESSES, requests, concurrency or requests))
 
 
-def _body(request: Request, target: Target) -> dict[str, Any]:
-    body: dict[str, Any] = {
-        "model": target.model,
-        "prompt": request.prompt_token_ids if target.token_ids else request.prompt_text,
-        "max_tokens": request.max_tokens,
-        "stream": target.stream,
-    }
-    if target.stream:
-        body["stream_options"] = {"include_usage": True}
-    return {**body, **target.body}
+def lead_s(requests: int) -> float:
+    """Seconds that the requests are handed out to the worker processes, before the pass begins."""
+    return 0.5 + requests / HAND_OUT_PER_S
 
 
-def _wire(requests: list[Request], point: Point, target: Target) -> Wire:
+def _wire(bodies: list[bytes], concurrency: int | None, target: Target) -> Wire:
     return Wire(
-        url=target.base_url.rstrip("/") + "/completions",
+        url=f"{target.url}/completions",
         headers=target.headers,
         verify_tls=target.verify_tls,
-        bodies=[_body(request, target) for request in requests],
+        stream=target.stream,
+        bodies=bodies,
         connect_limit_s=CONNECT_LIMIT_S,
-        concurrency=point.concurrency,
-        processes=processes_for(requests, point),
-        lead_s=lead_s(len(requests)),
+        concurrency=concurrency,
+        processes=processes_for(len(bodies), concurrency),
+        lead_s=lead_s(len(bodies)),
         started=multiprocessing.get_context("spawn").Value("i", 0),
     )
 
 
-def _graphs(requests: list[Request], timed: bool) -> Iterator[ConversationGraph[GenerationRequest]]:
-    lead = lead_s(len(requests))
+def _graphs(count: int, due_s: Sequence[float] | None) -> Iterator[ConversationGraph[GenerationRequest]]:
+    lead = lead_s(count)
     # In the order of arrival: with a limit on concurrency a later one would take the turn of an earlier one.
-    for i in sorted(range(len(requests)), key=lambda i: (requests[i].due_s or 0.0) if timed else 0.0):
-        due_s = requests[i].due_s if timed else None
+    for i in sorted(range(count), key=lambda i: 0.0 if due_s is None else due_s[i]):
         node = GenerativeConversationNode(
             node_id=str(i),
             agent_id="0",
             request=GenerationRequest(request_id=str(i)),
-            settings=RequestSettings(relative_timestamp=None if due_s is None else lead + due_s),
+            settings=RequestSettings(relative_timestamp=None if due_s is None else lead + due_s[i]),
         )
         yield GenerativeConversationGraph(graph_id=str(i), nodes={node.node_id: node})
 
@@ -102,56 +106,102 @@ class SpawnContext(multiprocessing.context.SpawnContext):
         return _NoManager()
 
 
-class _Limit:
-    """Ends a pass some seconds after the scheduler's start; guidellm's own counts from the first request sent."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-
-    def __call__(self, state: SchedulerState, request: RequestInfo | None) -> SchedulerUpdateAction:
-        if time.time() < state.start_time + self._seconds:
-            return SchedulerUpdateAction()
-        return SchedulerUpdateAction(request_queuing="stop", request_processing="stop_local")
-
-
-def lead_s(requests: int) -> float:
-    """Seconds that the requests are handed out to the worker processes, before the pass begins."""
-    return 0.5 + requests / HAND_OUT_PER_S
+def _cpu_s() -> float:
+    """CPU time so far of this process and of those that guidellm started; a server of ours is none of them."""
+    found = time.process_time()
+    for child in multiprocessing.active_children():
+        try:
+            used = psutil.Process(child.pid).cpu_times()
+        except psutil.Error:
+            continue
+        found += used.user + used.system
+    return found
 
 
-async def drive(requests: list[Request], point: Point, target: Target, limit_s: float) -> Found:
-    """What is known of each request that was handed out."""
+class _State(worker_group.WorkerGroupState[RequestT, ResponseT]):
+    """guidellm's own, that also tells of a request's end where this process first hears of it.
+
+    Between there and whoever iterates over the scheduler's updates an end can get lost: the thread that hears of the
+    last one lets the iteration end before it has passed it on. With busy cores that was seen.
+    """
+
+    ended: ClassVar[Callable[[int, GenerationResponse | None, RequestInfo], None]]
+
+    def received_callback(self, update: Any) -> Any:
+        """Called in guidellm's thread for each update that a worker process sends."""
+        response, request, info = update
+        if info.status in ("completed", "errored", "cancelled"):
+            _State.ended(int(request.request_id), response, info)
+        return super().received_callback(update)
+
+
+async def drive(bodies: list[bytes], due_s: Sequence[float] | None, concurrency: int | None, target: Target) -> Driven:
+    """Sends every request once and waits for all answers.
+
+    Raises:
+        ServingFailed: guidellm failed, and nothing is known about the requests.
+    """
     # The defaults, whatever a .env file in this folder or a variable of the caller's says.
     settings.__dict__.update(Settings.model_construct().__dict__)
-    lead = lead_s(len(requests))
-    settings.max_concurrency = len(requests)
+    settings.max_concurrency = len(bodies)
     settings.scheduler_start_delay_non_distributed = 0.0
     configure_logger(LoggingSettings(console_log_level="WARNING", log_file_level=None))
+    ended: dict[int, tuple[GenerationResponse | None, RequestInfo]] = {}
+    loop, all_ended = asyncio.get_running_loop(), asyncio.Event()
+
+    def end(number: int, response: GenerationResponse | None, info: RequestInfo) -> None:
+        ended[number] = (response, info)
+        if len(ended) == len(bodies):
+            loop.call_soon_threadsafe(all_ended.set)
+
     scheduling: Any = worker_group
     scheduling.get_context = lambda kind: SpawnContext()
+    scheduling.WorkerGroupState = _State
+    _State.ended = staticmethod(end)
     updates: AsyncIterator[Any] = Scheduler[GenerationRequest, GenerationResponse]().run(  # type: ignore[no-untyped-call]
-        requests=_graphs(requests, timed=point.request_rate != "inf"),
-        backend=CompletionsBackend(_wire(requests, point, target)),
+        requests=_graphs(len(bodies), due_s),
+        backend=CompletionsBackend(_wire(bodies, concurrency, target)),
         # All are handed out beforehand and wait for their time or turn in a worker process. Not guidellm's "poisson":
         # each of its processes draws from the same seed, so that gaps come in runs of equal ones, as many as there
         # are processes. Nor is there one with burstiness.
         strategy=TraceReplayStrategy(schedule_turn="timestamp"),
         env=NonDistributedEnvironment[GenerationRequest, GenerationResponse](),  # type: ignore[no-untyped-call]
-        limit=_Limit(lead + limit_s),
     )
-    found: Found = {}
+    watching: list[asyncio.Task[tuple[float, float]]] = []
+    running = asyncio.create_task(_run(updates, lead_s(len(bodies)), watching))
+    waiting = asyncio.create_task(all_ended.wait())
+    # Not until guidellm's own end, which it misses if the last answer is very quick.
+    await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    cpu_s, now_s = _cpu_s(), time.monotonic()
+    for task in (waiting, running, *watching):
+        task.cancel()
+    failed, *before = await asyncio.gather(running, *watching, return_exceptions=True)
+    if len(ended) < len(bodies) or any(response is None for response, _ in ended.values()):
+        said = next((info.error for _, info in ended.values() if info.error), None) or failed
+        cause = f"guidellm failed with {len(ended)} of {len(bodies)} requests done: {said}"
+        raise ServingFailed("load_generator", cause, "look into the log, or set harness: vllm")
+    info = ended[0][1]
+    driven = Driven(
+        {number: Outcome(**(response.response_metrics or {})) for number, (response, _) in ended.items() if response},
+        began_s=info.scheduler_start_time + lead_s(len(bodies)) + time.monotonic() - time.time(),
+    )
+    for seen in before:
+        if isinstance(seen, tuple):
+            driven.cpu_s, driven.measured_s = cpu_s - seen[0], now_s - seen[1]
+    return driven
+
+
+async def _run(updates: AsyncIterator[Any], lead: float, watching: list[asyncio.Task[tuple[float, float]]]) -> None:
+    """Lets guidellm run; cancelled, it ends its processes."""
     try:
-        async with asyncio.timeout(START_UP_LIMIT_S + lead + limit_s + STOP_LIMIT_S):
-            async for response, request, info, _ in updates:
-                if info.status in ("completed", "errored", "cancelled"):
-                    found[int(request.request_id)] = (response, info)
-                # Left here and not at guidellm's own end, which it misses if the last answer is very quick.
-                if len(found) == len(requests):
-                    break
-    except TimeoutError:
-        raise HarnessError(f"guidellm did not end {STOP_LIMIT_S:.0f} s after the limit of {limit_s:.0f} s") from None
-    except RuntimeError as error:
-        raise HarnessError(f"guidellm failed: {error}") from error
+        async for _, _, info, _ in updates:
+            if not watching:
+                watching.append(asyncio.create_task(_cpu_at(info.scheduler_start_time + lead - time.time())))
     finally:
         await updates.aclose()  # type: ignore[attr-defined]
-    return found
+
+
+async def _cpu_at(after_s: float) -> tuple[float, float]:
+    """CPU time and the monotonic clock when the requests begin; what starting the processes took is no part of it."""
+    await asyncio.sleep(after_s)
+    return _cpu_s(), time.monotonic()

@@ -46,37 +46,59 @@ async def send(
         async with session.post(url, data=body, headers=headers, trace_request_ctx=outcome) as response:
             outcome.status = response.status
             if response.status != 200:
-                outcome.error = _told(response.status, response.reason, await response.text())
+                outcome.error = told(response.status, response.reason, await response.text())
             elif stream:
                 await _read_stream(response.content, outcome)
             else:
-                _read_whole(await response.read(), outcome)
+                read_whole(await response.read(), outcome)
     except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
         outcome.error = f"{type(error).__name__}: {error}".rstrip(": ")
     outcome.ended_s = time.monotonic()
 
 
+class Answer:
+    """An answer that comes line by line; `outcome` is filled with what comes.
+
+    Args:
+        outcome: what is known of the request so far.
+    """
+
+    def __init__(self, outcome: Outcome) -> None:
+        self._outcome = outcome
+        self._last = b"{}"
+        self._ended = False
+
+    def take(self, line: bytes, now_s: float) -> bool:
+        """Takes a line that came at `now_s`; False for the one that ends the stream."""
+        if not line.startswith(b"data:"):
+            return True  # blank lines between events, comments that keep a connection alive
+        event = line[5:].strip()
+        if event == b"[DONE]":
+            self._ended = True
+            return False
+        self._last = event
+        self._ended = _take(event, now_s, self._outcome) or self._ended
+        return True
+
+    def end(self) -> None:
+        """Says what was wrong with it, after its last line."""
+        outcome = self._outcome
+        _count_claimed(_parsed(self._last), outcome)
+        if outcome.error is None and not self._ended:
+            outcome.error = "the answer broke off before it was finished"
+        elif outcome.error is None and not outcome.pieces_s:
+            outcome.error = "the answer had no tokens in it"
+
+
 async def _read_stream(content: aiohttp.StreamReader, outcome: Outcome) -> None:
     waiting = b""
-    last = b"{}"
-    ended = False
+    answer = Answer(outcome)
     async for data in content.iter_any():
         now = time.monotonic()
         *lines, waiting = (waiting + data).split(b"\n")
         for line in lines:
-            if not line.startswith(b"data:"):
-                continue  # blank lines between events, comments that keep a connection alive
-            event = line[5:].strip()
-            if event == b"[DONE]":
-                ended = True
-            else:
-                last = event
-                ended = _take(event, now, outcome) or ended
-    _count_claimed(_parsed(last), outcome)
-    if outcome.error is None and not ended:
-        outcome.error = "the answer broke off before it was finished"
-    elif outcome.error is None and not outcome.pieces_s:
-        outcome.error = "the answer had no tokens in it"
+            answer.take(line, now)
+    answer.end()
 
 
 def _take(event: bytes, now: float, outcome: Outcome) -> bool:
@@ -94,7 +116,7 @@ def _take(event: bytes, now: float, outcome: Outcome) -> bool:
         outcome.piece_tokens.append(tokens)
         outcome.output_tokens += tokens
     elif event.startswith(b'{"error"') or (b'"error"' in event and b'"choices"' not in event):
-        outcome.error = _told(None, None, event.decode(errors="replace"))
+        outcome.error = told(None, None, event.decode(errors="replace"))
         return True
     finish = FINISH.search(event)
     if finish is not None:
@@ -102,13 +124,14 @@ def _take(event: bytes, now: float, outcome: Outcome) -> bool:
     return finish is not None
 
 
-def _read_whole(content: bytes, outcome: Outcome) -> None:
+def read_whole(content: bytes, outcome: Outcome) -> None:
+    """Takes an answer that came in one piece, now."""
     now = time.monotonic()
     answer = _parsed(content)
     choices = answer.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else None
     if choice is None:
-        outcome.error = _told(None, None, content.decode(errors="replace"))
+        outcome.error = told(None, None, content.decode(errors="replace"))
         return
     ids = choice.get("token_ids")
     outcome.finish_reason = choice.get("finish_reason")
@@ -145,7 +168,7 @@ def _parsed(content: bytes) -> dict[str, Any]:
     return answer if isinstance(answer, dict) else {}
 
 
-def _told(status: int | None, reason: str | None, content: str) -> str:
+def told(status: int | None, reason: str | None, content: str) -> str:
     """What a server said of a failure, in one short line."""
     answer = _parsed(content.encode())
     error = answer.get("error", answer.get("detail", content))

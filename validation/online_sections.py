@@ -1,0 +1,81 @@
+"""What docs/validation.md says about other clients of the same server."""
+
+from __future__ import annotations
+
+from markdown_parts import percent, table
+from online_fidelity import MEASURES, OnlineFidelity
+
+from rollout_bench.analysis.paired import RatioInterval
+
+TOLERANCE = 0.02
+"""How far two clients' means may lie apart for them to have seen the same."""
+
+PAIRS = (("ours", "bench", "rollout-bench / `vllm bench serve`"), ("guidellm", "ours", "guidellm / rollout-bench"))
+
+
+def online_fidelity(result: OnlineFidelity) -> str:
+    """The ratios of what the clients saw, each with an interval, and every round."""
+    if len(result.rounds) < 2:
+        return "Not run often enough: two rounds are the least."
+    load, rows, said = result.load, [], []
+    for side, base, title in PAIRS:
+        found = {name: result.ratio(measure, side, base) for measure, name in MEASURES.items()}
+        rows += [[title, name, _interval(ratio), _holds_one(ratio), _within(ratio)] for name, ratio in found.items()]
+        apart = [name for name, ratio in found.items() if _within(ratio) == "no"]
+        unsure = [name for name, ratio in found.items() if _within(ratio) == "?"]
+        told = [f"{', '.join(apart)} MORE than {percent(TOLERANCE, 0)} apart"] if apart else []
+        told += [f"more rounds are needed to tell for {', '.join(unsure)}"] if unsure else []
+        said.append(f"- {title}: {'; '.join(told) or f'all within {percent(TOLERANCE, 0)} of 1'}.")
+    summary = "\n".join(said)
+    rounds = [
+        [one.index, name, *(f"{getattr(seen, measure):.3f}" for measure in MEASURES)]
+        for one in result.rounds
+        for name, seen in one.clients.items()
+    ]
+    options = " ".join(result.server)
+    return f"""\
+{table(["clients", "measure", "ratio", "holds 1", f"within {percent(TOLERANCE, 0)} of 1"], rows)}
+
+{summary}
+
+Ratios are geometric means with their 95 % t interval, from the log ratio of each round. {len(result.rounds)} rounds of
+{result.model} in bf16: {load.requests} prompts of {load.prompt_tokens} token ids, {load.output_tokens} tokens each,
+{load.concurrency} at once. The order of the clients is drawn anew for each round. They live through all rounds, each
+having sent one load that is not kept; so nobody's imports are timed, and guidellm's worker processes, which end with
+each load, start before it begins. The server: `python -m vllm.entrypoints.openai.api_server` with
+`{options}`.
+
+What differs by definition, and is not taken out:
+
+- TTFT begins when `vllm bench serve` asks for a connection. With rollout-bench it begins when the request's head has
+  been sent over one, with guidellm when it is about to be.
+- Output tokens per second: `vllm bench serve` divides by the time from before its first request until all its tasks are
+  done; here it is the time from when the first request may be sent until the last answer ended.
+- TPOT leaves the first token out and ITL is the mean of all gaps: for guidellm they are worked out here from when each
+  piece came. Its own report means other things by these words ([how](explanation/guidellm.md)).
+- `vllm bench serve` draws its own token ids, with as many in each prompt. It sends a `repetition_penalty` of 1; the
+  other two ask for token ids in the answers, so that tokens are counted. `vllm bench serve` takes the server's count.
+
+Milliseconds, and output tokens per second, of each client, in the order of their turns:
+
+{table(["round", "client", *MEASURES.values()], rounds)}
+
+Not shown: an accelerator, a server on another machine, a rate of arrivals, a server that makes text.
+
+Measured on {result.place}."""
+
+
+def _interval(ratio: RatioInterval) -> str:
+    return f"{float(ratio.ratio):.4f} [{float(ratio.low):.4f}, {float(ratio.high):.4f}]"
+
+
+def _holds_one(ratio: RatioInterval) -> str:
+    return "yes" if float(ratio.low) <= 1 <= float(ratio.high) else "no"
+
+
+def _within(ratio: RatioInterval) -> str:
+    """Whether a ratio surely is near 1, surely is not, or neither."""
+    low, high = float(ratio.low), float(ratio.high)
+    if low >= 1 - TOLERANCE and high <= 1 + TOLERANCE:
+        return "yes"
+    return "no" if high < 1 - TOLERANCE or low > 1 + TOLERANCE else "?"
