@@ -14,7 +14,8 @@ from synthetic_records import OUTPUT_TOKENS
 
 from rollout_bench.analysis.launches import NO_LIMITS, measure
 from rollout_bench.analysis.requests import Requests, requests_of
-from rollout_bench.analysis.service import Service, kept_up, most_at_once, service_of
+from rollout_bench.analysis.service import Service, most_at_once, service_of
+from rollout_bench.keeping_up import Arrivals, kept_up
 from rollout_bench.plan.loads import LoadPoint
 from rollout_bench.plan.serving import Slo
 from rollout_bench.records.record import Record, SequenceRow
@@ -178,7 +179,7 @@ def test_the_most_at_once_counts_overlaps() -> None:
 
 def share(due_s: Any, end_s: Any) -> tuple[float, float] | None:
     due, ends = np.asarray(due_s, dtype=float), np.asarray(end_s, dtype=float)
-    return kept_up(due, ends - due[: ends.size], ends, float(ends.max(initial=0.0)))
+    return kept_up([Arrivals(due, ends - due[: ends.size], ends, float(ends.max(initial=0.0)))])
 
 
 def test_a_server_that_is_only_late_keeps_up_and_one_that_falls_behind_does_not() -> None:
@@ -198,9 +199,25 @@ def test_a_burst_of_answers_after_the_last_request_is_no_rate() -> None:
 
 def test_answers_that_never_come_are_missing() -> None:
     due = np.arange(100) / 4
-    kept = kept_up(due, np.ones(50), (due + 1)[::2], 26.0)
+    kept = kept_up([Arrivals(due, np.ones(50), (due + 1)[::2], 26.0)])
     assert kept == pytest.approx((4, 0.5), rel=0.05)
-    assert kept_up(due, np.empty(0), np.empty(0), 26.0) == (pytest.approx(4), 0.0)
+    assert kept_up([Arrivals(due, np.empty(0), np.empty(0), 26.0)]) == (pytest.approx(4), 0.0)
+
+
+@pytest.mark.parametrize("spread", [0.3, 1.0])
+def test_latencies_that_differ_are_not_taken_for_falling_behind(spread: float) -> None:
+    generator = np.random.default_rng(3)
+    wrong = 0
+    for _ in range(200):
+        passes = []
+        for _ in range(3):
+            due = np.cumsum(generator.exponential(0.1, 200))
+            e2el = 0.2 * (due[-1] - due[0]) * np.exp(generator.normal(-(spread**2) / 2, spread, 200))
+            passes.append(Arrivals(due, e2el, due + e2el, float((due + e2el).max())))
+        rates = kept_up(passes)
+        assert rates is not None
+        wrong += rates[1] < 0.95
+    assert wrong <= 4
 
 
 def test_all_at_once_is_no_rate() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,32 +14,58 @@ Array = npt.NDArray[np.floating[Any]]
 KEPT_UP = 0.95
 """A server that delivers at least this share of the rate that is offered keeps up."""
 
-LONG = 0.5
+CHANCE = 3.0
+"""Standard deviations that may be chance: a search looks at ten rates, and is not to end for one that was unlucky."""
+
+LONG = 0.4
 """Mean E2EL over the time in which requests arrive, from which on a pass is too short to see whether a server keeps
 up."""
 
 
-def kept_up(due_s: Array, e2el_s: Array, end_s: Array, elapsed_s: float) -> tuple[float, float] | None:
-    """The rate at which requests [n] were due, per second, and the share of it at which answers [m <= n] came.
+@dataclass(frozen=True)
+class Arrivals:
+    """One pass whose requests arrived at a rate, in seconds: when each of n was due, E2EL and end of the m <= n that
+    succeeded, and how long the pass took."""
 
-    With a the first and b the last time that one was due, L the mean E2EL: offered is (n - 1) / (b - a), and the share
-    is the number of answers in (a + L, b] over the number of requests due in (a, b - L]: what came while requests still
-    arrived, over what was due so much earlier. A server that keeps up answers them all, however long it takes, and
-    however uneven arrivals are; one that does not lets the number under way grow. Requests over the time of the pass
-    would fall short of the rate at every server, since a pass ends as much later than its last request is due as that
-    takes; and answers alone come in a burst where all that is in a batch ends together.
-    Where L is over `LONG` of b - a nothing of the kind can be seen. The share is then m over the time of the pass,
-    over what was offered: the least that it can be.
+    due_s: Array
+    e2el_s: Array
+    end_s: Array
+    elapsed_s: float
+
+
+def kept_up(passes: Sequence[Arrivals]) -> tuple[float, float] | None:
+    """The rate at which requests were due, per second, and the share of it at which answers came.
+
+    With a the first and b the last time that one of n was due: offered is (n - 1) / (b - a), the mean over passes. A
+    server that falls behind has more and more requests under way, so what is looked at is by how much their number grew
+    in the second half of [a, b], when the first answers have long come, summed over passes. The share is
+    1 - growth / requests due in those halves, but 1 where the growth may be chance: below `CHANCE` standard deviations
+    of the difference of two such numbers, were requests independent. So latencies that differ from request to request,
+    and answers that come in bursts since a batch ends together, are not taken for falling behind, and few requests show
+    only what is far too much.
+    Where the mean E2EL is over `LONG` of b - a in a pass, nothing of the kind can be seen. The share is then answers
+    over the time of the passes, over what was offered: the least that it can be.
     None where fewer than four requests tell, or all were due at once.
     """
-    if due_s.size < 4 or due_s.max() <= due_s.min():
+    if not passes or any(one.due_s.size < 4 or np.ptp(one.due_s) <= 0 for one in passes):
         return None
-    first, last = float(due_s.min()), float(due_s.max())
-    offered = (due_s.size - 1) / (last - first)
-    if not end_s.size:
-        return offered, 0.0
-    latency = float(e2el_s.mean())
-    due_early = int((due_s[due_s > first] <= last - latency).sum())
-    if latency > LONG * (last - first) or not due_early:
-        return offered, end_s.size / elapsed_s / offered
-    return offered, int(((end_s > first + latency) & (end_s <= last)).sum()) / due_early
+    offered = float(np.mean([(one.due_s.size - 1) / np.ptp(one.due_s) for one in passes]))
+    if any(too_short(one) for one in passes):
+        answers, elapsed_s = sum(one.end_s.size for one in passes), sum(one.elapsed_s for one in passes)
+        return offered, min(1.0, answers / elapsed_s / offered)
+    due, came, under_way = np.sum([_second_half(one) for one in passes], axis=0)
+    growth = float(due - came)
+    return offered, 1.0 if growth <= CHANCE * (2 * max(float(under_way), 1.0)) ** 0.5 else float(came / due)
+
+
+def too_short(one: Arrivals) -> bool:
+    """Whether requests took so long, measured by the time in which they arrived, that nothing can be seen."""
+    return bool(one.e2el_s.size and one.e2el_s.mean() > LONG * np.ptp(one.due_s))
+
+
+def _second_half(one: Arrivals) -> tuple[float, float, float]:
+    """Requests due in it, answers that came in it, and how many were under way as it began that were to succeed."""
+    middle, last = float(one.due_s.min() + one.due_s.max()) / 2, float(one.due_s.max())
+    due, came = int((one.due_s > middle).sum()), int(((one.end_s > middle) & (one.end_s <= last)).sum())
+    never = (one.due_s.size - one.end_s.size) / 2  # about: requests of the first half that failed
+    return due, came, max(0.0, int((one.due_s <= middle).sum()) - int((one.end_s <= middle).sum()) - never)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rollout_bench.analysis.requests import Array, Requests
-from rollout_bench.keeping_up import LONG, kept_up
+from rollout_bench.keeping_up import Arrivals, kept_up, too_short
 from rollout_bench.plan.loads import LoadPoint
 from rollout_bench.plan.serving import Slo
 from rollout_bench.records.record import Iteration
@@ -53,11 +53,9 @@ def service_of(requests: Requests, iterations: Sequence[Iteration], slo: Slo) ->
     good = good_requests(requests, slo)
     e2el_s = requests.known("e2el_s")
     delays = (requests.sent_s - requests.due_s)[np.isfinite(requests.due_s) & np.isfinite(requests.sent_s)]
-    kept = [
-        rates
-        for i in iterations
-        if at_a_rate(i.point) and (rates := _rates(requests.of_iterations([i.index]), i.elapsed_s)) is not None
-    ]
+    arriving = [_arrivals(requests.of_iterations([i.index]), i.elapsed_s) for i in iterations if at_a_rate(i.point)]
+    rates = kept_up(arriving) if all(np.isfinite(one.due_s).all() for one in arriving) else None
+    offered_per_s, share = rates if rates is not None else (None, None)
     return Service(
         requests=requests.failed.size,
         failed=int(requests.failed.sum()),
@@ -67,12 +65,12 @@ def service_of(requests: Requests, iterations: Sequence[Iteration], slo: Slo) ->
         itl_s=_mean(requests.known("itl_s")),
         e2el_s=_mean(e2el_s),
         ntpot_s=_mean(requests.known("ntpot_s")),
-        goodput_requests_per_s=None if good is None else int(good.sum()) / elapsed_s,
+        goodput_requests_per_s=_goodput(good, elapsed_s, offered_per_s),
         in_flight=float(e2el_s.sum()) / elapsed_s if e2el_s.size else None,
         in_flight_most=max((most_at_once(requests.of_iterations([i.index])) for i in iterations), default=0),
-        offered_per_s=_mean(np.array([offered for offered, _ in kept])),
-        kept_up=_mean(np.array([share for _, share in kept])),
-        too_short=any(at_a_rate(i.point) and _too_short(requests.of_iterations([i.index])) for i in iterations),
+        offered_per_s=offered_per_s,
+        kept_up=share,
+        too_short=any(too_short(one) for one in arriving),
         send_delay_s=_mean(delays),
         send_delay_most_s=float(delays.max()) if delays.size else None,
         tokens_per_piece=_tokens_per_piece(requests),
@@ -114,17 +112,18 @@ def most_at_once(requests: Requests) -> int:
     return int(under_way.max()) if under_way.size else 0
 
 
-def _rates(requests: Requests, elapsed_s: float) -> tuple[float, float] | None:
+def _arrivals(requests: Requests, elapsed_s: float) -> Arrivals:
     due_s = np.where(np.isfinite(requests.due_s), requests.due_s, requests.sent_s)
-    if not np.isfinite(due_s).all():
-        return None
     good = np.isfinite(requests.e2el_s)
-    return kept_up(due_s, requests.e2el_s[good], requests.last_s[good], elapsed_s)
+    return Arrivals(due_s, requests.e2el_s[good], requests.last_s[good], elapsed_s)
 
 
-def _too_short(requests: Requests) -> bool:
-    due_s, e2el_s = np.where(np.isfinite(requests.due_s), requests.due_s, requests.sent_s), requests.known("e2el_s")
-    return bool(e2el_s.size and e2el_s.mean() > LONG * (np.max(due_s) - np.min(due_s)))
+def _goodput(good: Array | None, elapsed_s: float, offered_per_s: float | None) -> float | None:
+    """Good requests per second: of those that arrive at a rate their share of it, since a pass ends later than its
+    last request is due by however long that takes."""
+    if good is None:
+        return None
+    return int(good.sum()) / elapsed_s if offered_per_s is None else float(good.mean()) * offered_per_s
 
 
 def _mean(values: Array) -> float | None:

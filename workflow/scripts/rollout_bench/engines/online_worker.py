@@ -87,6 +87,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
             slow = series.take(done.iteration.elapsed_s, job.timeout_s - (time.perf_counter() - began))
             if slow is not None:
                 tell(WarmupExtended(iterations=series.dropped, sentence=slow.sentence))
+                del counted[: len(series.dropped)]
         index = series.index
         points.measured(counted)
     tell(PhaseBegins(phase="stopping"))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from rollout_bench.keeping_up import KEPT_UP, kept_up
+from rollout_bench.keeping_up import KEPT_UP, Arrivals, kept_up
 from rollout_bench.plan.loads import LoadPoint, LoadSpec
 from rollout_bench.serving.target import Pass
 
@@ -34,22 +33,19 @@ class Points:
         for _ in range(MOST_DOUBLINGS):
             yield point.model_copy(update={"request_rate": rate})
             if not self._kept_up:
-                yield point.model_copy(update={"request_rate": round(rate / 2**0.5, 3)})
+                yield point.model_copy(update={"request_rate": float(f"{rate / 2**0.5:.4g}")})
                 return
             rate *= 2
 
     def measured(self, passes: Sequence[Pass]) -> None:
-        """Takes the passes of the point that came last."""
-        shares = [share for done in passes if (share := _kept_up(done)) is not None]
-        self._kept_up = bool(shares) and statistics.median(shares) >= KEPT_UP
+        """Takes the passes of the point that came last; one that can't tell ends a search, too."""
+        rates = kept_up([_arrivals(done) for done in passes])
+        self._kept_up = rates is not None and rates[1] >= KEPT_UP
 
 
-def _kept_up(done: Pass) -> float | None:
-    """The share of the offered rate at which the requests of a pass came back; None where nothing tells."""
+def _arrivals(done: Pass) -> Arrivals:
     due = [outcome.due_s for outcome in done.outcomes if outcome.due_s is not None]
-    good = [
-        (o.sent_s, o.pieces_s[-1]) for o in done.outcomes if o.error is None and o.sent_s is not None and o.pieces_s
-    ]
-    e2el = [end - sent for sent, end in good]
-    rates = kept_up(np.array(due), np.array(e2el), np.array([end for _, end in good]), done.elapsed_s)
-    return None if rates is None else rates[1]
+    good = [outcome for outcome in done.outcomes if outcome.error is None and outcome.pieces_s]
+    ends = np.array([outcome.pieces_s[-1] for outcome in good])
+    sent = np.array([outcome.sent_s for outcome in good], dtype=float)
+    return Arrivals(np.array(due), ends - sent, ends, done.elapsed_s)
