@@ -91,7 +91,7 @@ def measure(case: Case) -> Outcome:
         target = Target(f"{url}/v1", "stub", {}, True, True, {"return_token_ids": True})
         done = prepare(asked, [request.prompt_token_ids for request in asked], due_s, None, target)()
         truth = httpx.get(f"{url}/truth", timeout=120).json()["requests"]
-    return compare(done, {entry["request_id"]: entry for entry in truth})
+    return compare(done, {entry["request_id"].rpartition("-")[2]: entry for entry in truth})
 
 
 def compare(done: Pass, truth: dict[str, dict]) -> Outcome:

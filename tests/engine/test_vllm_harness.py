@@ -161,7 +161,9 @@ def test_what_the_client_saw_is_what_the_stub_did(tmp_path: Path) -> None:
         target = Target(f"{url}/v1", "stub", {}, True, True, {"return_token_ids": True})
         asked = [Request(number, 0, PROMPT, 6) for number in range(100)]
         done = prepare(asked, [PROMPT] * 100, None, None, target)()
-        truth = {entry["request_id"]: entry for entry in httpx.get(f"{url}/truth").json()["requests"]}
+        truth = {
+            entry["request_id"].rpartition("-")[2]: entry for entry in httpx.get(f"{url}/truth").json()["requests"]
+        }
     late = [
         seen - sent
         for number, outcome in enumerate(done.outcomes)

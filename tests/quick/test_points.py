@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from launching import ONLINE
@@ -48,7 +47,7 @@ def test_points_that_are_written_down_are_measured_in_their_order():
 
 
 def test_a_search_doubles_until_the_server_falls_behind_and_then_looks_between():
-    assert search(capacity=11.0) == [1.0, 2.0, 4.0, 8.0, 16.0, pytest.approx(11.314, abs=1e-3)]
+    assert search(capacity=11.0) == [1.0, 2.0, 4.0, 8.0, 16.0, 11.31]
 
 
 @given(capacity=st.floats(1.5, 1000), begin=st.sampled_from([0.5, 1.0]))
@@ -69,4 +68,4 @@ def test_a_server_that_answers_nothing_is_below_the_first_rate():
         rates.append(point.request_rate)
         failed = [Outcome(due_s=number / 4, sent_s=number / 4, error="500") for number in range(20)]
         points.measured([Pass(0.0, 5.0, failed, ClientUse(cpu_share=0.1))])
-    assert rates == [4.0, pytest.approx(2.828)]
+    assert rates == [4.0, 2.828]

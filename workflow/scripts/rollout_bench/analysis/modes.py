@@ -12,6 +12,7 @@ from rollout_bench.analysis.rows import Row
 from rollout_bench.analysis.service import at_a_rate
 from rollout_bench.analysis.turns import marked_out_of_turn, round_s
 from rollout_bench.plan.spec import Spec
+from rollout_bench.records.record import Record
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def _engine(spec: Spec) -> tuple[object, ...]:
 
 
 def _pair(offline: Row, online: Row, rows: Sequence[Row], confidence: float) -> ModePair:
-    settings = tuple(_settings(offline.experiment.records[0].spec, online.experiment.records[0].spec))
+    settings = tuple(_settings(offline.experiment.records[0], online.experiment.records[0]))
     point = online.experiment.records[0].iterations[0].point
     if at_a_rate(point):
         return ModePair(offline, online, None, settings, "arrives at a rate")
@@ -71,14 +72,25 @@ def _pair(offline: Row, online: Row, rows: Sequence[Row], confidence: float) -> 
     return ModePair(offline, online, compare_apart(own, theirs, confidence), settings)
 
 
-def _settings(offline: Spec, online: Spec) -> Iterator[tuple[str, str, str]]:
-    """What of the engine's settings differs, besides what each mode needs."""
+def _settings(offline: Record, online: Record) -> Iterator[tuple[str, str, str]]:
+    """What of the engine's settings differs, besides what each mode needs.
+
+    Of what nobody set vLLM has other defaults for a server than for `LLM`, which are told as the engine resolved them.
+    """
+    records = (offline, online)
     sides = [
-        {"engine.multiprocess": spec.engine.multiprocess}
-        | {f"engine_args.{name}": value for name, value in spec.engine.args.items()}
-        | {f"engine.environment.{name}": value for name, value in spec.engine.environment.items()}
-        for spec in (offline, online)
+        {"engine.multiprocess": record.spec.engine.multiprocess}
+        | {f"engine_args.{name}": value for name, value in record.spec.engine.args.items()}
+        | {f"engine.environment.{name}": value for name, value in record.spec.engine.environment.items()}
+        for record in records
     ]
+    known = [
+        {name: value for name, value in record.engine.resolved.items() if name not in record.spec.engine.args}
+        for record in records
+    ]
+    for name in sorted(known[0].keys() & known[1].keys() - {"distributed_executor_backend"}):
+        for side, resolved in zip(sides, known, strict=True):
+            side[f"vLLM's own {name}"] = resolved[name]
     for name in dict.fromkeys([*sides[0], *sides[1]]):
         values = [str(side.get(name, "not set")) for side in sides]
         if values[0] != values[1]:

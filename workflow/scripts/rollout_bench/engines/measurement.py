@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from rollout_bench.engines.comparable import comparable_s
 from rollout_bench.engines.concurrency import batch_flags
 from rollout_bench.engines.events import (
     Done,
@@ -142,7 +143,7 @@ class Measurement:
             *([] if self._spec.endpoint is not None else host_flags(self._spec.platform, measured)),
             *device_flags(measured),
             *warmup_flags(self._extensions),
-            *(flag for point in by_point(measured) for flag in steadiness_flags([it.elapsed_s for it in point])),
+            *(flag for point in by_point(measured) for flag in steadiness_flags(_comparable(self._spec, point))),
             *fallback_flags(log),
             *(online_flags(measured, self._sequences) if self._spec.load is not None else []),
         ]
@@ -154,6 +155,10 @@ def by_point(iterations: Sequence[Iteration]) -> list[list[Iteration]]:
     for iteration in iterations:
         grouped.setdefault("" if iteration.point is None else iteration.point.label, []).append(iteration)
     return list(grouped.values())
+
+
+def _comparable(spec: Spec, iterations: Sequence[Iteration]) -> list[float]:
+    return [comparable_s(spec.workload, iteration) for iteration in iterations]
 
 
 def warmup_flags(extensions: Sequence[WarmupExtended]) -> list[Flag]:

@@ -6,6 +6,7 @@ import logging
 import os
 import time
 
+from rollout_bench.engines.comparable import comparable_s
 from rollout_bench.engines.environment import read_environment
 from rollout_bench.engines.events import (
     IterationDone,
@@ -67,6 +68,9 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
             )
             flags.append(Flag(code="preemptions", severity="warning", sentence=sentence))
         tell(IterationDone(iteration=iteration, sequences=rows, flags=flags))
-        slow = series.take(iteration.elapsed_s, job.timeout_s - (time.perf_counter() - began))
+        slow = series.take(
+            comparable_s(spec.workload, iteration),
+            job.timeout_s - (time.perf_counter() - began),
+        )
         if slow is not None:
             tell(WarmupExtended(iterations=series.dropped, sentence=slow.sentence))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
+from rollout_bench.engines.comparable import comparable_s
 from rollout_bench.engines.environment import read_environment
 from rollout_bench.engines.events import IterationDone, IterationEnds, Job, PhaseBegins, Ready, WarmupExtended
 from rollout_bench.engines.online_rows import iteration_of, rows_of
@@ -24,6 +25,7 @@ from rollout_bench.serving.opened import Opened, open_endpoint, open_own
 from rollout_bench.serving.points import Points
 from rollout_bench.serving.sending import Sending
 from rollout_bench.serving.target import Pass, ServingFailed
+from rollout_bench.workloads.prompts import shifted
 from rollout_bench.workloads.requests import Request, Source
 
 
@@ -84,7 +86,10 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
             tell(done)
             if not warmup:
                 counted.append(sent)
-            slow = series.take(done.iteration.elapsed_s, job.timeout_s - (time.perf_counter() - began))
+            slow = series.take(
+                comparable_s(spec.workload, done.iteration),
+                job.timeout_s - (time.perf_counter() - began),
+            )
             if slow is not None:
                 tell(WarmupExtended(iterations=series.dropped, sentence=slow.sentence))
                 del counted[: len(series.dropped)]
@@ -109,6 +114,13 @@ class _Load:
         """One pass: what to tell of it, and the pass itself."""
         spec, opened = self.job.spec, self.opened
         asked = self.source.requests(self.job.launch, index)
+        if spec.endpoint is not None:
+            # Nobody empties its cache for us, and it may have seen these very prompts: under another name, in another
+            # workload, in a launch that failed.
+            by = int.from_bytes(os.urandom(4))
+            asked = [
+                replace(one, prompt_token_ids=shifted(one.prompt_token_ids, opened.vocabulary, by)) for one in asked
+            ]
         prompts = [
             request.prompt_token_ids if opened.text is None else opened.text.of(request.prompt_token_ids)
             for request in asked
@@ -134,8 +146,10 @@ class _Load:
             use = metrics.risen(before, opened.connection.metrics(), round_trip_s) if before else None
         iteration = iteration_of(index, warmup, point, done, rows, use)
         flags = _token_flags(spec, asked, iteration, rows)
-        if opened.server is not None:
-            flags += prefix_cache_flags(asked, iteration, rows)
+        hits = prefix_cache_flags(asked, iteration, rows)
+        if spec.endpoint is not None:  # others may use it meanwhile
+            hits = [flag.model_copy(update={"severity": "warning"}) for flag in hits]
+        flags += hits
         samples = [] if sampler is None else sampler.samples(index, done.began_s)
         return IterationDone(iteration=iteration, sequences=rows, flags=flags, samples=samples), done
 

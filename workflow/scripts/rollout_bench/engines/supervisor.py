@@ -168,7 +168,8 @@ class Launch:
         self, engine: Watch, guardian: Guardian, pipe: IO[bytes], orders: IO[bytes], listen: Callable[[Event], None]
     ) -> None:
         watching = Watch(guardian.pid, "guardian")
-        told, waiting = True, b""
+        told = True
+        waiting: list[bytes] = []  # pieces of a line whose end has not come; a pass of many requests is a long one
         try:
             while True:
                 readable = self._wait(engine, watching, [pipe.fileno()] if told else [])
@@ -180,7 +181,10 @@ class Launch:
                 if pipe.fileno() in readable:
                     content = os.read(pipe.fileno(), 1 << 20)
                     told = bool(content)
-                    *lines, waiting = (waiting + content).split(b"\n")
+                    first, *further = content.split(b"\n")
+                    waiting.append(first)
+                    lines = [b"".join(waiting), *further[:-1]] if further else []
+                    waiting = further[-1:] or waiting
                     for line in lines:
                         event = parse(line)
                         self._take(event)
@@ -244,6 +248,9 @@ class Launch:
     def _check_children(self) -> None:
         """Notes the first other process of the engine that ended, so that a hang after it stays short."""
         if self._phase == "stopping":
+            for watch in [watch for watch in self._children if watch.ended()]:
+                self._children.remove(watch)  # as it should
+                watch.close()
             return
         for watch in [watch for watch in self._children if watch.ended()]:
             self._children.remove(watch)

@@ -208,6 +208,6 @@ class Endpoint(Strict):
             filled, variables = re.subn(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}", "", value)
             if "${" in filled:
                 raise ValueError(f"headers: {name} has a ${{ that begins no variable: write ${{VARIABLE}}")
-            if SECRET.search(name) and not variables:
+            if not variables and (SECRET.search(name) or re.match(r"(?i)(bearer|basic|token)\s|sk-", value)):
                 raise ValueError(f"headers: {name} may be a secret: put it into a variable and write ${{VARIABLE}}")
         return self

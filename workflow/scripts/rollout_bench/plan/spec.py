@@ -132,8 +132,12 @@ class Spec(Strict):
     endpoint: EndpointSpec | None = absent("A server that is there already, measured instead of one of our own.")
 
     def canonical_json(self) -> str:
-        """JSON with sorted keys and no spaces: the same text for the same settings, whatever their order."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        """JSON with sorted keys and no spaces: the same text for the same settings, whatever their order.
+
+        What a key is called on a machine, and whether a certificate is checked, are no settings of the experiment.
+        """
+        settings = self.model_dump(mode="json", exclude={"endpoint": {"api_key_env", "verify_tls"}})
+        return json.dumps(settings, sort_keys=True, separators=(",", ":"))
 
     def key(self) -> str:
         """The first 8 hex digits of sha256 over the canonical JSON."""

@@ -21,7 +21,9 @@ class Served(Strict):
 class ClientUse(Strict):
     """What it cost to send the requests of one pass and to receive the answers."""
 
-    cpu_share: float = Field(ge=0, description="CPU time of the sending processes over the pass's time: 1 is a core.")
+    cpu_share: float = Field(
+        ge=0, description="CPU time of the process that sends, over the pass's: 1 is a core. The busiest of several."
+    )
     loop_delay_median_s: float | None = Field(
         None, ge=0, description="By how much the event loop was late, in seconds, half of the times it was looked at."
     )

@@ -237,7 +237,7 @@ class SequenceRow(Strict):
     scheduled_s: float | None = Field(None, description="First scheduled.")
     first_token_s: float | None = Field(None, description="First token generated.")
     last_token_s: float | None = Field(None, description="Last token generated.")
-    due_s: float | None = absent("When the request was to be sent, where the load says.")
+    due_s: float | None = absent("When the request was to be sent: when the load says, or else as soon as it was let.")
     sent_s: float | None = absent("When it was sent. What follows from here on is what the client saw.")
     gaps_us: list[int] | None = absent("Microseconds from each piece of the answer to the next.")
     gap_tokens: list[int] | None = absent("Tokens in each piece, the first included. Null: one each.")

@@ -50,7 +50,7 @@ class Connection:
             try:
                 connection.request(method, self._root.path.rstrip("/") + path, body, headers)
                 answer = connection.getresponse()
-                return answer.status, answer.read().decode(errors="replace")
+                return answer.status, self.target.without_secrets(answer.read().decode(errors="replace"))
             except http.client.HTTPException as error:
                 raise ConnectionError(f"{type(error).__name__} {error}".strip()) from None
 
@@ -85,7 +85,7 @@ class Connection:
         return self.ask("POST", "/v1/completions", body)
 
     def _connect(self) -> http.client.HTTPConnection:
-        host, port = self._root.hostname or "", self._root.port
+        host, port = self._root.hostname or "", self._root.port or (443 if self._root.scheme == "https" else 80)
         if self._root.scheme == "https":
             context = ssl.create_default_context()
             if not self.target.verify_tls:
@@ -174,4 +174,7 @@ def _variable(name: str) -> str:
     value = os.environ.get(name, "").strip()
     if not value:
         raise ServingFailed("wrong_key", f"the environment variable {name} is not set", f"export {name} and run again")
+    if not value.isascii() or not value.isprintable():
+        cause = f"the environment variable {name} holds a line break or what no header can carry"
+        raise ServingFailed("wrong_key", cause, f"export {name} with the key alone, and run again")
     return value

@@ -42,7 +42,7 @@ class Driven:
     Attributes:
         outcomes: those of the requests, by their number.
         began_s: when the first request could be sent, on the monotonic clock.
-        cpu_s: CPU time of this process and guidellm's from then on.
+        cpu_s: CPU time from then on of the busiest of this process and guidellm's.
         measured_s: how long that was.
     """
 
@@ -106,15 +106,19 @@ class SpawnContext(multiprocessing.context.SpawnContext):
         return _NoManager()
 
 
-def _cpu_s() -> float:
-    """CPU time so far of this process and of those that guidellm started; a server of ours is none of them."""
-    found = time.process_time()
+Used = tuple[dict[int, float], float]
+"""CPU time by pid, in seconds, and when that was."""
+
+
+def _cpu_s() -> dict[int, float]:
+    """CPU time so far of this process and of those that guidellm started, by pid; a server of ours is none of them."""
+    found = {os.getpid(): time.process_time()}
     for child in multiprocessing.active_children():
         try:
             used = psutil.Process(child.pid).cpu_times()
         except psutil.Error:
             continue
-        found += used.user + used.system
+        found[child.pid or 0] = used.user + used.system
     return found
 
 
@@ -167,7 +171,7 @@ async def drive(bodies: list[bytes], due_s: Sequence[float] | None, concurrency:
         strategy=TraceReplayStrategy(schedule_turn="timestamp"),
         env=NonDistributedEnvironment[GenerationRequest, GenerationResponse](),  # type: ignore[no-untyped-call]
     )
-    watching: list[asyncio.Task[tuple[float, float]]] = []
+    watching: list[asyncio.Task[Used]] = []
     running = asyncio.create_task(_run(updates, lead_s(len(bodies)), watching))
     waiting = asyncio.create_task(all_ended.wait())
     # Not until guidellm's own end, which it misses if the last answer is very quick.
@@ -187,11 +191,13 @@ async def drive(bodies: list[bytes], due_s: Sequence[float] | None, concurrency:
     )
     for seen in before:
         if isinstance(seen, tuple):
-            driven.cpu_s, driven.measured_s = cpu_s - seen[0], now_s - seen[1]
+            # A core is what one process can have, so the busiest is what may be too slow.
+            driven.cpu_s = max(used - seen[0].get(pid, 0.0) for pid, used in cpu_s.items())
+            driven.measured_s = now_s - seen[1]
     return driven
 
 
-async def _run(updates: AsyncIterator[Any], lead: float, watching: list[asyncio.Task[tuple[float, float]]]) -> None:
+async def _run(updates: AsyncIterator[Any], lead: float, watching: list[asyncio.Task[Used]]) -> None:
     """Lets guidellm run; cancelled, it ends its processes."""
     try:
         async for _, _, info, _ in updates:
@@ -201,7 +207,7 @@ async def _run(updates: AsyncIterator[Any], lead: float, watching: list[asyncio.
         await updates.aclose()  # type: ignore[attr-defined]
 
 
-async def _cpu_at(after_s: float) -> tuple[float, float]:
+async def _cpu_at(after_s: float) -> Used:
     """CPU time and the monotonic clock when the requests begin; what starting the processes took is no part of it."""
     await asyncio.sleep(after_s)
     return _cpu_s(), time.monotonic()

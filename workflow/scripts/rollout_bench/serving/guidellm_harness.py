@@ -9,7 +9,6 @@ import asyncio
 import gc
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from rollout_bench.records.online import ClientUse
 from rollout_bench.serving.target import Pass, ServingFailed, Target
@@ -23,7 +22,6 @@ from rollout_bench.serving.guidellm_drive import Driven, drive  # noqa: E402
 asyncio.set_event_loop_policy(_policy)
 
 CLOCK_TOLERANCE_S = 1e-3
-SHORTEST_SECRET = 6
 
 
 def prepare(
@@ -63,17 +61,10 @@ def prepare(
 
 def _pass_of(driven: Driven, due_s: Sequence[float] | None, count: int, target: Target) -> Pass:
     outcomes = [driven.outcomes[number] for number in range(count)]
-    outcomes = [replace(outcome, error=_without_secrets(outcome.error, target)) for outcome in outcomes]
+    for outcome in outcomes:
+        outcome.error = None if outcome.error is None else target.without_secrets(outcome.error)
     for outcome, due in zip(outcomes, due_s or [], strict=False):
         outcome.due_s = driven.began_s + due
     ended_s = max((outcome.ended_s for outcome in outcomes if outcome.ended_s is not None), default=driven.began_s)
     used = ClientUse(cpu_share=max(driven.cpu_s, 0.0) / max(driven.measured_s, 1e-9))
     return Pass(driven.began_s, max(ended_s - driven.began_s, 1e-9), outcomes, used)
-
-
-def _without_secrets(error: str | None, target: Target) -> str | None:
-    """The text of an error, with no word of a header in it."""
-    for word in " ".join(target.headers.values()).split():
-        if error is not None and len(word) >= SHORTEST_SECRET:
-            error = error.replace(word, "***")
-    return error

@@ -49,12 +49,14 @@ COUNTS = {
 
 
 def parse(text: str) -> dict[str, float]:
-    """Sample name -> value, summed over labels (engines of a data-parallel server); buckets are left out."""
+    """Sample name -> value, summed over labels (data-parallel engines), of shares the largest; no buckets."""
     totals: defaultdict[str, float] = defaultdict(float)
     for family in text_string_to_metric_families(text):
         if family.name.startswith("vllm:"):
             for sample in family.samples:
-                if not sample.name.endswith("_bucket"):
+                if sample.name.endswith("_perc"):  # a share of each engine's own
+                    totals[sample.name] = max(totals[sample.name], sample.value)
+                elif not sample.name.endswith("_bucket"):
                     totals[sample.name] += sample.value
     return dict(totals)
 

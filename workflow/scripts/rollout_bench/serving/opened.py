@@ -24,6 +24,11 @@ PROBE = [70, 71, 72, 73, 74, 75, 76, 77]
 """A prompt for finding out what a server takes; no vocabulary is so small that it lacks these."""
 
 
+NOT_UNDERSTOOD = (400, 415, 422, 501)
+"""Statuses by which servers refuse prompts of token ids, and fields that they don't know."""
+
+BUSY_TRIES = 3
+
 DYING_S = 1.0
 """How long a process may take from closing its sockets to its end."""
 
@@ -132,7 +137,13 @@ def _own(spec: Spec, model: str, server: Server) -> Opened:
         settings = _from_workers(connection, "rollout_bench_settings")[0]
         if load.token_ids and not spec.workload.ignore_eos:
             target.body.update(sampling(spec, settings["end_of_text"]))
-        text = None if load.token_ids else PromptText(model)
+        text = (
+            None
+            if load.token_ids
+            else PromptText(
+                str(spec.engine.args.get("tokenizer") or model), bool(spec.engine.args.get("trust_remote_code"))
+            )
+        )
         check_answer(*connection.complete(PROBE if text is None else text.of(PROBE), {}), NAME)
         served = identity(connection, NAME, load.token_ids)
         cache = cache_labels(connection.metrics())
@@ -151,6 +162,11 @@ def _own(spec: Spec, model: str, server: Server) -> Opened:
         flags=[] if text is None else [text_flag()],
         server=server,
     )
+
+
+def _text(spec: Spec, model: str) -> PromptText:
+    args = spec.engine.args
+    return PromptText(str(args.get("tokenizer") or model), bool(args.get("trust_remote_code")))
 
 
 def _from_workers(connection: Connection, method: str) -> list[dict[str, Any]]:
@@ -188,8 +204,8 @@ def open_endpoint(spec: Spec) -> Opened:
             if token_ids and not load.token_ids:
                 continue
             connection = Connection(target(body))
-            status, answer = connection.complete(PROBE if token_ids else text.of(PROBE), {})
-            if status in (401, 403, 404):
+            status, answer = _asked_patiently(connection, PROBE if token_ids else text.of(PROBE))
+            if status not in (200, *NOT_UNDERSTOOD):
                 check_answer(status, answer, endpoint.model)
             if status == 200 and (not token_ids or _took_token_ids(answer)):
                 return _found(connection, endpoint.vocabulary, served, body is full, token_ids, text, answer)
@@ -199,11 +215,21 @@ def open_endpoint(spec: Spec) -> Opened:
     raise ServingFailed("request_refused", f"{endpoint.url} answers nothing that could be measured", "try it by hand")
 
 
+def _asked_patiently(connection: Connection, prompt: list[int] | str) -> tuple[int, str]:
+    """Status and text of a completion; a server that is busy is asked again, since its load is not to depend on it."""
+    for _ in range(BUSY_TRIES):
+        status, answer = connection.complete(prompt, {})
+        if (status != 429 and status < 500) or status == 501:
+            break
+        time.sleep(1.0)
+    return status, answer
+
+
 def _took_token_ids(answer: str) -> bool:
     """Whether the probe was read as one prompt of so many tokens, a beginning-of-text token besides."""
     try:
         content = json.loads(answer)
-        counted = content.get("usage", {}).get("prompt_tokens", len(PROBE))
+        counted = content["usage"]["prompt_tokens"]
         return len(content["choices"]) == 1 and counted in (len(PROBE), len(PROBE) + 1)
     except (ValueError, KeyError, TypeError, AttributeError):
         return False

@@ -18,6 +18,9 @@ from rollout_bench.serving.target import Outcome
 TOKEN_IDS = re.compile(rb'"token_ids":\s*\[([^\]]*)\]')
 PROMPT_TOKEN_IDS = re.compile(rb'"prompt_token_ids":\s*\[([^\]]*)\]')
 TEXT = re.compile(rb'"(?:text|content)":\s*"[^"]')
+ERROR = re.compile(rb'"error":\s*[^n\s]')
+"""An event with an error that is not null."""
+GOOD_ENDS = ("length", "stop", None)
 FINISH = re.compile(rb'"finish_reason":\s*"(\w+)"')
 
 
@@ -26,7 +29,8 @@ def open_session(verify_tls: bool) -> aiohttp.ClientSession:
     trace = aiohttp.TraceConfig()
     trace.on_request_headers_sent.append(_note_sent)
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, ssl=verify_tls),
+        # vLLM's server closes an idle connection after 5 s, and what is sent at that very moment fails
+        connector=aiohttp.TCPConnector(limit=0, ssl=verify_tls, keepalive_timeout=2.0),
         timeout=aiohttp.ClientTimeout(total=None),
         trace_configs=[trace],
     )
@@ -88,6 +92,7 @@ class Answer:
             outcome.error = "the answer broke off before it was finished"
         elif outcome.error is None and not outcome.pieces_s:
             outcome.error = "the answer had no tokens in it"
+        _check_finish(outcome)
 
 
 async def _read_stream(content: aiohttp.StreamReader, outcome: Outcome) -> None:
@@ -115,7 +120,7 @@ def _take(event: bytes, now: float, outcome: Outcome) -> bool:
         outcome.pieces_s.append(now)
         outcome.piece_tokens.append(tokens)
         outcome.output_tokens += tokens
-    elif event.startswith(b'{"error"') or (b'"error"' in event and b'"choices"' not in event):
+    elif b'"choices"' not in event and ERROR.search(event):
         outcome.error = told(None, None, event.decode(errors="replace"))
         return True
     finish = FINISH.search(event)
@@ -139,16 +144,27 @@ def read_whole(content: bytes, outcome: Outcome) -> None:
         outcome.counted, outcome.output_tokens = True, len(ids)
         prompt = choice.get("prompt_token_ids")
         outcome.prompt_tokens = len(prompt) if isinstance(prompt, list) else None
-    outcome.pieces_s.append(now)
     _count_claimed(answer, outcome)
+    if not outcome.output_tokens and outcome.error is None:
+        outcome.error = "the answer had no tokens in it"
+        return
+    outcome.pieces_s.append(now)
     outcome.piece_tokens.append(outcome.output_tokens)
+    _check_finish(outcome)
+
+
+def _check_finish(outcome: Outcome) -> None:
+    """An answer that the server gave up is short, and would pass for a fast one."""
+    if outcome.error is None and outcome.finish_reason not in GOOD_ENDS:
+        outcome.error = f"the server ended it with finish_reason {outcome.finish_reason}"
 
 
 def _count_claimed(answer: dict[str, Any], outcome: Outcome) -> None:
     """Takes the server's own counts where the tokens themselves were not seen."""
-    usage = answer.get("usage") or {}
-    if outcome.prompt_tokens is None:
-        outcome.prompt_tokens = usage.get("prompt_tokens")
+    said = answer.get("usage")
+    usage = said if isinstance(said, dict) else {}
+    if outcome.prompt_tokens is None and isinstance(usage.get("prompt_tokens"), int):
+        outcome.prompt_tokens = usage["prompt_tokens"]
     claimed = usage.get("completion_tokens")
     if isinstance(claimed, int) and not outcome.counted:
         outcome.output_tokens = claimed

@@ -7,6 +7,9 @@ from typing import Any
 
 from rollout_bench.records.online import ClientUse
 
+SHORTEST_SECRET = 6
+"""Letters of a header's word that may be a secret; shorter ones, as `true`, stand in too many texts."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -28,6 +31,13 @@ class Target:
     stream: bool
     body: dict[str, Any]
 
+    def without_secrets(self, text: str) -> str:
+        """`text`, which may quote a server, with no word of a header's value in it."""
+        for word in " ".join(self.headers.values()).split():
+            if len(word) >= SHORTEST_SECRET:
+                text = text.replace(word, "***")
+        return text
+
     @property
     def root(self) -> str:
         """The address above /v1, where /health and /metrics are."""
@@ -39,7 +49,7 @@ class Outcome:
     """What became of one request. Times are seconds of the monotonic clock.
 
     Attributes:
-        due_s: when it was to be sent; None where it was to be sent as soon as possible.
+        due_s: when it was to be sent: when the load says, or else when the harness let it; None where it does not tell.
         sent_s: when it was sent, the connection standing; None where it never was.
         pieces_s: when each piece of the answer came.
         piece_tokens: tokens in each piece.

@@ -22,14 +22,15 @@ class PromptText:
     Args:
         model: folder or hub id of the model, whose own tokenizer decodes; None where nobody has it: each id then
             becomes a word, and a prompt of n ids has about n tokens.
+        trust_remote_code: whether the tokenizer may be code that comes with the model.
     """
 
-    def __init__(self, model: str | None) -> None:
+    def __init__(self, model: str | None, trust_remote_code: bool = False) -> None:
         self._tokenizer: Any = None
         if model is not None:
             from transformers import AutoTokenizer
 
-            self._tokenizer = AutoTokenizer.from_pretrained(model)
+            self._tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=trust_remote_code)
 
     def of(self, token_ids: Sequence[int]) -> str:
         """The text of some ids."""

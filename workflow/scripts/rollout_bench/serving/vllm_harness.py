@@ -12,6 +12,7 @@ import gc
 import inspect
 import json
 import resource
+import secrets
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -66,6 +67,7 @@ def prepare(
     headers = {"Content-Type": "application/json", **target.headers}
     url = f"{target.url}/completions"
 
+    name = secrets.token_hex(4)  # nobody else's requests at that server, nor those of another pass, have such ids
     handed_s: dict[int, float] = {}
     sessions: list[aiohttp.ClientSession] = []  # ours, since vLLM's does not tell when a request was really sent
 
@@ -73,8 +75,9 @@ def prepare(
         number = int(request_func_input.request_id)
         outcome = outcomes[number]
         handed_s[number] = time.monotonic()
-        own = {**headers, "X-Request-Id": str(number)}
+        own = {**headers, "X-Request-Id": f"{name}-{number}"}
         await send(sessions[0], url, own, contents[number], target.stream, outcome)
+        outcome.error = None if outcome.error is None else target.without_secrets(outcome.error)
         return _as_vllm_has_it(outcome, request_func_input.prompt_len)
 
     serve.ASYNC_REQUEST_FUNCS[BACKEND] = request
@@ -153,6 +156,9 @@ def _pass_of(
         began_s = min(handed - due_s[number] for number, handed in handed_s.items())
         for outcome, due in zip(outcomes, due_s, strict=True):
             outcome.due_s = began_s + due
+    else:
+        for number, handed in handed_s.items():
+            outcomes[number].due_s = handed
     ended_s = max(outcome.ended_s for outcome in outcomes if outcome.ended_s is not None)
     return Pass(began_s, max(ended_s - began_s, 1e-9), outcomes, client)
 

@@ -83,6 +83,15 @@ def prefixes(workload: WorkloadSpec, vocabulary: int, launch: int, iteration: in
     return [list(prefix) for prefix in found]
 
 
+def shifted(token_ids: list[int], vocabulary: int, by: int) -> list[int]:
+    """The prompt with every drawn id moved on by `by`, round the range that prompts are made of.
+
+    What prompts share they go on sharing; but no cache that has seen them before moving has any of them now.
+    """
+    ids = token_range(vocabulary)
+    return [ids[(number - ids[0] + by) % len(ids)] if number in ids else number for number in token_ids]
+
+
 def _ids(vocabulary: int, label: str, length: int) -> list[int]:
     ids = token_range(vocabulary)
     return [ids[number % len(ids)] for number in integers(label, length)]

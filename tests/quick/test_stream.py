@@ -1,0 +1,94 @@
+"""What is read from an answer, however it is cut into pieces, and what of it is no answer at all."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rollout_bench.serving.stream import Answer, read_whole
+from rollout_bench.serving.target import Outcome, Target
+
+
+def event(ids: list[int] | None, finish: str | None = None, text: str = "", **more: Any) -> str:
+    choice = {"index": 0, "text": text, "finish_reason": finish, "token_ids": ids, **more}
+    return f"data: {json.dumps({'choices': [choice]})}"
+
+
+def read(*lines: str) -> Outcome:
+    outcome = Outcome(streamed=True)
+    answer = Answer(outcome)
+    for number, line in enumerate(lines):
+        answer.take(line.encode(), float(number))
+    answer.end()
+    return outcome
+
+
+@given(st.lists(st.lists(st.integers(0, 200_000), min_size=1, max_size=5), min_size=1, max_size=8))
+def test_tokens_are_counted_from_their_ids_piece_by_piece(pieces: list[list[int]]):
+    events = [event(ids, "length" if number == len(pieces) - 1 else None) for number, ids in enumerate(pieces)]
+    outcome = read(*events, "data: [DONE]")
+    assert outcome.error is None
+    assert outcome.piece_tokens == [len(ids) for ids in pieces]
+    assert outcome.output_tokens == sum(len(ids) for ids in pieces)
+    assert outcome.pieces_s == [float(number) for number in range(len(pieces))]
+
+
+def test_a_text_that_looks_like_token_ids_is_not_counted_as_such():
+    outcome = read(event(None, text='"token_ids": [1, 2, 3]'), event(None, "stop", text=""))
+    assert (outcome.counted, len(outcome.pieces_s)) == (False, 1)
+
+
+def test_the_last_empty_choice_is_no_token_and_its_usage_is_the_count():
+    last = 'data: {"choices": [{"index": 0, "text": "", "finish_reason": "length"}], "usage": {"completion_tokens": 7}}'
+    outcome = read(event(None, text="a"), event(None, text="b"), last)
+    assert (outcome.error, len(outcome.pieces_s), outcome.output_tokens) == (None, 2, 7)
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ([event([1])], "broke off"),
+        ([event([], "length"), "data: [DONE]"], "no tokens"),
+        ([event([1]), event([2], "abort")], "finish_reason abort"),
+        ([event([1]), 'data: {"error": {"message": "engine died", "code": 500}}'], "engine died"),
+        ([event([1, 2], "stop"), 'data: {"choices": [], "usage": {"completion_tokens": 3}}'], "the server says 3"),
+    ],
+    ids=["cut", "empty", "abort", "error", "counts_differ"],
+)
+def test_an_answer_that_is_none_is_a_failure(lines: list[str], words: str):
+    outcome = read(*lines)
+    assert words in (outcome.error or "")
+
+
+@pytest.mark.parametrize("usage", ["null", '"none"', "[]", "3"])
+def test_a_usage_that_is_none_is_no_failure(usage: str):
+    outcome = read(event([1, 2], "length"), f'data: {{"choices": [], "error": null, "usage": {usage}}}', "data: [DONE]")
+    assert (outcome.error, outcome.output_tokens) == (None, 2)
+
+
+@pytest.mark.parametrize(
+    ("content", "tokens", "error"),
+    [
+        ({"choices": [{"token_ids": [1, 2], "finish_reason": "length"}]}, 2, None),
+        ({"choices": [{"text": "ab", "finish_reason": "stop"}], "usage": {"completion_tokens": 2}}, 2, None),
+        ({"choices": [{"text": "", "finish_reason": "stop"}]}, 0, "no tokens"),
+        ({"choices": [{"token_ids": [1], "finish_reason": "abort"}]}, 1, "abort"),
+        ({"choices": []}, 0, ""),
+    ],
+    ids=["ids", "claimed", "empty", "abort", "no_choice"],
+)
+def test_an_answer_in_one_piece_is_held_to_the_same(content: dict[str, Any], tokens: int, error: str | None):
+    outcome = Outcome()
+    read_whole(json.dumps(content).encode(), outcome)
+    assert outcome.output_tokens == tokens
+    assert (outcome.error is None) if error is None else error in (outcome.error or "no error")
+
+
+def test_a_key_that_a_server_quotes_is_struck_out():
+    target = Target("http://x/v1", "m", {"Authorization": "Bearer sk-secret-1234"}, True, True, {})
+    assert target.without_secrets("401: key sk-secret-1234 is wrong") == "401: key *** is wrong"
+    assert "sk-secret" not in repr(target)
