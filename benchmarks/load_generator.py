@@ -20,7 +20,8 @@ sys.path[:0] = [str(REPOSITORY / "tests"), str(REPOSITORY / "workflow" / "script
 from page import machine_facts  # noqa: E402
 from stub_server import running_stub  # noqa: E402
 
-from rollout_bench.engines.online_doubts import client_flags  # noqa: E402
+from rollout_bench.engines.online_doubts import client_flags, sent_late_flags  # noqa: E402
+from rollout_bench.engines.online_rows import rows_of  # noqa: E402
 from rollout_bench.plan.loads import LoadPoint  # noqa: E402
 from rollout_bench.records.record import Iteration  # noqa: E402
 from rollout_bench.serving.target import Pass, Target  # noqa: E402
@@ -91,10 +92,10 @@ def measure(case: Case) -> Outcome:
         target = Target(f"{url}/v1", "stub", {}, True, True, {"return_token_ids": True})
         done = prepare(asked, [request.prompt_token_ids for request in asked], due_s, None, target)()
         truth = httpx.get(f"{url}/truth", timeout=120).json()["requests"]
-    return compare(done, {entry["request_id"].rpartition("-")[2]: entry for entry in truth})
+    return compare(done, asked, {entry["request_id"].rpartition("-")[2]: entry for entry in truth})
 
 
-def compare(done: Pass, truth: dict[str, dict]) -> Outcome:
+def compare(done: Pass, asked: list[Request], truth: dict[str, dict]) -> Outcome:
     """What the generator saw against what the stub did; gaps between tokens against the stub's own gaps."""
     ttft, itl, failed = [], [], 0
     for number, outcome in enumerate(done.outcomes):
@@ -116,7 +117,7 @@ def compare(done: Pass, truth: dict[str, dict]) -> Outcome:
         _percentiles(np.concatenate(itl)),
         done.client.cpu_share,
         failed,
-        bool(client_flags([iteration])),
+        bool(client_flags([iteration]) or sent_late_flags(rows_of(asked, done, 0))),
     )
 
 

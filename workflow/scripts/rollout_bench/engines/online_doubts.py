@@ -30,6 +30,7 @@ def online_flags(iterations: Sequence[Iteration], rows: Sequence[SequenceRow]) -
     return [
         *failure_flags([row for found in of.values() for row in found]),
         *client_flags(iterations),
+        *sent_late_flags([row for found in of.values() for row in found]),
         *gap_flags([(iteration, of[iteration.index]) for iteration in iterations]),
         *preemption_flags(iterations),
     ]
@@ -66,6 +67,26 @@ def client_flags(iterations: Sequence[Iteration]) -> list[Flag]:
         return []
     sentence = f"What sends the requests {' and '.join(problems)} (the worst of {len(used)} iterations)."
     return [Flag(code="generator_bound", severity="invalid" if busiest > FULL_SHARE else "warning", sentence=sentence)]
+
+
+def sent_late_flags(rows: Sequence[SequenceRow]) -> list[Flag]:
+    """A flag where requests were sent so much later than they were due that it is another load."""
+    late_s = sorted(row.sent_s - row.due_s for row in rows if row.sent_s is not None and row.due_s is not None)
+    answered_s = [
+        (row.last_token_s if row.first_token_s is None else row.first_token_s) - row.sent_s
+        for row in rows
+        if not row.failed and row.sent_s is not None and row.last_token_s is not None
+    ]
+    if not late_s or not answered_s:
+        return []
+    p99_s, usual_s = late_s[int(0.99 * (len(late_s) - 1))], statistics.median(answered_s)
+    if p99_s <= max(LATE_P99_S, GAP_SHARE * usual_s):
+        return []
+    sentence = (
+        f"One request in a hundred was sent {1e3 * p99_s:.1f} ms later than due, or more, where the median answer begins "
+        f"after {1e3 * usual_s:.1f} ms: they did not arrive as the load says."
+    )
+    return [Flag(code="sent_late", severity="warning", sentence=sentence)]
 
 
 def gap_flags(passes: Sequence[tuple[Iteration, Sequence[SequenceRow]]]) -> list[Flag]:

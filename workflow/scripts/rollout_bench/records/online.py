@@ -25,9 +25,9 @@ class ClientUse(Strict):
         ge=0, description="CPU time of the process that sends, over the pass's: 1 is a core. The busiest of several."
     )
     loop_delay_median_s: float | None = Field(
-        None, ge=0, description="By how much the event loop was late, in seconds, half of the times it was looked at."
+        None, ge=0, description="By how much the event loop was late, in seconds, half of the time."
     )
-    loop_delay_p99_s: float | None = Field(None, ge=0, description="As above, 99 times in 100.")
+    loop_delay_p99_s: float | None = Field(None, ge=0, description="As above, 99 % of the time.")
     loop_delay_max_s: float | None = Field(None, ge=0, description="As above, at worst.")
 
 

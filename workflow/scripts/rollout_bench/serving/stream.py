@@ -27,7 +27,7 @@ FINISH = re.compile(rb'"finish_reason":\s*"(\w+)"')
 def open_session(verify_tls: bool) -> aiohttp.ClientSession:
     """A session for `send`: any number of connections, and no limit on time, which the launch has."""
     trace = aiohttp.TraceConfig()
-    trace.on_request_headers_sent.append(_note_sent)
+    trace.on_request_chunk_sent.append(_note_sent)  # the body, which aiohttp writes together with the headers
     return aiohttp.ClientSession(
         # vLLM's server closes an idle connection after 5 s, and what is sent at that very moment fails
         connector=aiohttp.TCPConnector(limit=0, ssl=verify_tls, keepalive_timeout=2.0),
@@ -36,7 +36,7 @@ def open_session(verify_tls: bool) -> aiohttp.ClientSession:
     )
 
 
-async def _note_sent(_session: aiohttp.ClientSession, context: Any, _headers: Any) -> None:
+async def _note_sent(_session: aiohttp.ClientSession, context: Any, _chunk: Any) -> None:
     """A thousand requests that are handed over at once take a second to be sent, and that is not the server's."""
     context.trace_request_ctx.sent_s = time.monotonic()
 
