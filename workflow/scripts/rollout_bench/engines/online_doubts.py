@@ -83,8 +83,8 @@ def sent_late_flags(rows: Sequence[SequenceRow]) -> list[Flag]:
     if p99_s <= max(LATE_P99_S, GAP_SHARE * usual_s):
         return []
     sentence = (
-        f"One request in a hundred was sent {1e3 * p99_s:.1f} ms later than due, or more, where the median answer begins "
-        f"after {1e3 * usual_s:.1f} ms: they did not arrive as the load says."
+        f"One request in a hundred was sent {1e3 * p99_s:.1f} ms later than due, or more, where the median answer "
+        f"begins after {1e3 * usual_s:.1f} ms: they did not arrive as the load says."
     )
     return [Flag(code="sent_late", severity="warning", sentence=sentence)]
 
