@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import statistics
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +14,7 @@ import httpx
 import pytest
 from stub_server import running_stub
 
-from rollout_bench.serving.target import Pass, Target
+from rollout_bench.serving.target import Pass, ServingFailed, Target
 from rollout_bench.workloads.requests import Request
 
 pytestmark = pytest.mark.engine
@@ -101,6 +103,26 @@ def test_requests_are_sent_when_they_are_due(send: Send) -> None:
         assert 0 <= outcome.sent_s - outcome.due_s < 0.1
         assert outcome.due_s - done.began_s == pytest.approx(due)
         assert outcome.sent_s - first == pytest.approx(due, abs=0.1)
+
+
+def test_a_vllm_that_can_t_send_at_given_times_sends_at_them_all_the_same(
+    send: Send, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vllm.benchmarks import serve
+
+    newer = serve.benchmark
+    names = [name for name in inspect.signature(newer).parameters if name != "self_timed"]
+    older = functools.partial(newer, self_timed=False)
+    older.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in names]
+    )
+    monkeypatch.setattr(serve, "benchmark", older)
+    due_s = [0.0, 0.1, 0.15, 0.4]
+    done = send("--ttft-ms", "20", lengths=(2,) * 4, due_s=due_s)
+    sent = [(outcome.sent_s or 0.0) - done.began_s for outcome in done.outcomes]
+    assert sent == pytest.approx(due_s, abs=0.05)
+    with pytest.raises(ServingFailed, match="concurrency"):
+        send(lengths=(2,) * 4, due_s=due_s, concurrency=2)
 
 
 def test_an_answer_in_one_piece_has_an_end_and_no_first_token(send: Send) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import bisect
 import contextlib
+import dataclasses
 import gc
 import inspect
 import itertools
@@ -24,7 +25,7 @@ import aiohttp
 
 from rollout_bench.records.online import ClientUse
 from rollout_bench.serving.stream import open_session, send
-from rollout_bench.serving.target import Outcome, Pass, Target
+from rollout_bench.serving.target import Outcome, Pass, ServingFailed, Target
 from rollout_bench.workloads.requests import Request
 
 BACKEND = "rollout-bench"
@@ -71,11 +72,15 @@ def prepare(
 
     name = secrets.token_hex(4)  # nobody else's requests at that server, nor those of another pass, have such ids
     handed_s: dict[int, float] = {}
+    began_s: list[float] = []
     sessions: list[aiohttp.ClientSession] = []  # ours, since vLLM's does not tell when a request was really sent
 
     async def request(request_func_input: Any, session: Any, pbar: Any = None) -> Any:  # named as vLLM names them
         number = int(request_func_input.request_id)
         outcome = outcomes[number]
+        if paced_here and due_s is not None:
+            began_s.append(time.monotonic())
+            await asyncio.sleep(max(0.0, began_s[0] + due_s[number] - time.monotonic()))
         handed_s[number] = time.monotonic()
         own = {**headers, "X-Request-Id": f"{name}-{number}"}
         await send(sessions[0], url, own, contents[number], target.stream, outcome)
@@ -83,13 +88,14 @@ def prepare(
         return _as_vllm_has_it(outcome, request_func_input.prompt_len)
 
     serve.ASYNC_REQUEST_FUNCS[BACKEND] = request
+    fields = {field.name for field in dataclasses.fields(SampleRequest)}
     samples = [
         SampleRequest(
             prompt="",
             prompt_len=len(asked.prompt_token_ids),
             expected_output_len=asked.output_tokens,
             request_id=str(number),
-            **({"timestamp": due_s[number]} if due_s is not None else {}),
+            **({"timestamp": due_s[number]} if due_s is not None and "timestamp" in fields else {}),
         )
         for number, asked in enumerate(requests)
     ]
@@ -121,8 +127,13 @@ def prepare(
         "self_timed": due_s is not None,
     }
     known = inspect.signature(serve.benchmark).parameters
-    if due_s is not None and "self_timed" not in known:
-        raise RuntimeError("this vLLM's bench serve can't send at given times: use request_rate: inf, or concurrency")
+    paced_here = due_s is not None and "self_timed" not in known  # versions before it can't send at given times
+    if paced_here and concurrency is not None:
+        raise ServingFailed(
+            "load_generator",
+            "this vLLM's bench serve can't send at given times and limit the concurrency as well",
+            "leave online.concurrency or online.request_rate out, use harness: guidellm, or another vLLM",
+        )
 
     async def watched() -> list[float]:
         late: list[float] = []
