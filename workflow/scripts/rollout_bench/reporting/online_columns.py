@@ -35,8 +35,8 @@ def milliseconds(seconds: float | None, digits: int = 4) -> str:
 
 KEPT = Column(
     "kept up %",
-    "Where requests arrive at a rate: answers that came while requests still arrived, over the requests that were due "
-    "a mean E2EL earlier, so that the time that the last ones take is no shortfall. From "
+    "Where requests arrive at a rate: how much of it came back in the second half of the arrivals, 100 where the "
+    "number under way grew no more than by chance. From "
     f"{plain_percent(KEPT_UP)} on the server keeps up, and throughput is set by the load.",
     _number("kept_up_share", 3, 100),
 )
