@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from rollout_bench.analysis.modes import ModePair
 from rollout_bench.analysis.rows import Row
 from rollout_bench.analysis.saturation import Saturation
+from rollout_bench.keeping_up import LONG
 from rollout_bench.plan.comparing import ComparisonSettings
 from rollout_bench.plan.serving import Slo
 from rollout_bench.reporting.numbers import number, plain_percent, several
@@ -71,8 +72,8 @@ def _short(rows: Sequence[Row]) -> Iterator[str]:
     short = [row.name for row in rows if any(launch.service and launch.service.too_short for launch in row.used)]
     if short:
         yield (
-            f"Requests took over {plain_percent(LONG)} as long as they took to arrive, so the pass is too short to tell a server that "
-            "falls behind from one that is only slow: kept up % is what it is at least, requests/time over the rate "
+            f"Requests took over {plain_percent(LONG)} of the time that they took to arrive in, so the pass is too short to "
+            "tell a server that falls behind from one that is only slow: kept up % is what it is at least, requests/time over the rate "
             f"({'; '.join(short)}). More prompts make a pass longer."
         )
 
