@@ -55,7 +55,10 @@ def kept_up(passes: Sequence[Arrivals]) -> tuple[float, float] | None:
         return offered, min(1.0, answers / elapsed_s / offered)
     due, came, under_way = np.sum([_second_half(one) for one in passes], axis=0)
     growth = float(due - came)
-    return offered, 1.0 if growth <= CHANCE * (2 * max(float(under_way), 1.0)) ** 0.5 else float(came / due)
+    if growth > CHANCE * max(2 * float(under_way) + growth, 1.0) ** 0.5:
+        return offered, float(came / due)
+    # What failed never comes back, however much of the growth may be chance.
+    return offered, sum(one.end_s.size for one in passes) / sum(one.due_s.size for one in passes)
 
 
 def too_short(one: Arrivals) -> bool:
@@ -66,6 +69,7 @@ def too_short(one: Arrivals) -> bool:
 def _second_half(one: Arrivals) -> tuple[float, float, float]:
     """Requests due in it, answers that came in it, and how many were under way as it began that were to succeed."""
     middle, last = float(one.due_s.min() + one.due_s.max()) / 2, float(one.due_s.max())
-    due, came = int((one.due_s > middle).sum()), int(((one.end_s > middle) & (one.end_s <= last)).sum())
+    came = int(((one.end_s > middle) & (one.end_s <= last)).sum())
+    due = max(int((one.due_s > middle).sum()) - 1, 1)  # the last one's answer can't have come as it is due
     never = (one.due_s.size - one.end_s.size) / 2  # about: requests of the first half that failed
     return due, came, max(0.0, int((one.due_s <= middle).sum()) - int((one.end_s <= middle).sum()) - never)

@@ -24,6 +24,7 @@ from rollout_bench.plan.checks import (
 from rollout_bench.plan.config import Config, ModelSettings
 from rollout_bench.plan.engine_probe import Engine
 from rollout_bench.plan.load_checks import check_tokenizer, checked_load
+from rollout_bench.plan.loads import longest
 from rollout_bench.plan.online import (
     check_online,
     check_unknown_endpoint_quants,
@@ -164,7 +165,7 @@ def _experiment(
     load = checked_load(workload, config.workload_settings[workload])
     args = {
         **DEFAULT_ARGS,
-        "max_model_len": sum(load.longest),
+        "max_model_len": sum(load.longest) + _room_for_text(config, mode, workload),
         **config.workload_settings[workload].engine_args,
         **config.engine_args,
         **scheme.engine_args,
@@ -203,6 +204,14 @@ def _experiment(
         )
     check_tokenizer(workload, load, source, path)
     return Experiment(spec, spec.experiment(), path, checkpoint, load.dataset_path)
+
+
+def _room_for_text(config: Config, mode: str, workload: str) -> int:
+    """Tokens by which prompts that travel as text may come out longer than they were drawn: a quarter, and some."""
+    settings = config.workload_settings[workload]
+    if mode != "online" or settings.online.prompts_as == "token_ids":
+        return 0
+    return longest(settings.prompt_tokens) // 4 + 32
 
 
 def _on_endpoint(config: Config, engine: Engine, name: str, endpoint: Endpoint, workload: str) -> Experiment:

@@ -72,9 +72,9 @@ def _short(rows: Sequence[Row]) -> Iterator[str]:
     short = [row.name for row in rows if any(launch.service and launch.service.too_short for launch in row.used)]
     if short:
         yield (
-            f"Requests took over {plain_percent(LONG)} of the time in which they arrived, so the pass is too short to tell "
-            "a server that falls behind from one that is only slow: kept up % is what it is at least, requests/time over "
-            "the rate "
+            f"Requests took over {plain_percent(LONG)} of the time in which they arrived, so the pass is too short to "
+            "tell a server that falls behind from one that is only slow: kept up % is the least that it can be, "
+            "requests over time over the rate "
             f"({'; '.join(short)}). More prompts make a pass longer."
         )
 

@@ -92,7 +92,7 @@ def _sweep(rows: Sequence[Row], confidence: float) -> Iterator[Line]:
                 "model": row.experiment.model,
                 "workload": row.experiment.whole.workload,
                 "quant": row.quant_label,
-                "load": row.experiment.point_label,
+                "load": f"{row.experiment.point_label}{'' if row.valid else '!'}",
                 "output_tokens_per_s": (mean(rates), t_interval(rates, confidence)) if rates else None,
             }
             for field in (*SWEPT, "kept_up", "goodput_requests_per_s"):

@@ -41,7 +41,7 @@ def sweep_figure(rows: Sequence[Row], settings: ComparisonSettings, where: str, 
     }
     columns, left_out = spread([whole_column_of(row) for row in rows])
     notes = [
-        "Point: one load of the sweep, mean over launches; the lightest is at the left. Cross: its "
+        "Point: one load of the sweep, mean over launches; lines join loads in their order. Cross: its "
         f"{plain_percent(settings.confidence)} t interval in both directions. Hollow: the server kept less than "
         f"{plain_percent(KEPT_UP)} of the rate.",
         left_out,
