@@ -133,6 +133,8 @@ class _End(asyncio.Protocol):
         self._peer = peer
         self._is_client = peer is None
         self._transport: asyncio.Transport | None = None
+        self._kept = bytearray()
+        """What came though reading was paused: early versions of Python 3.11 read once all the same."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -161,9 +163,15 @@ class _End(asyncio.Protocol):
         if self._proxy.holding or self._peer is None:
             self._transport.pause_reading()
         else:
+            if self._kept:
+                kept, self._kept = bytes(self._kept), bytearray()
+                self.data_received(kept)
             self._transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
+        if self._proxy.holding or self._peer is None:
+            self._kept += data
+            return
         if self._is_client:
             self._proxy.requested_bytes += len(data)
         else:
