@@ -65,7 +65,7 @@ def service_of(requests: Requests, iterations: Sequence[Iteration], slo: Slo) ->
         itl_s=_mean(requests.known("itl_s")),
         e2el_s=_mean(e2el_s),
         ntpot_s=_mean(requests.known("ntpot_s")),
-        goodput_requests_per_s=_goodput(good, elapsed_s, offered_per_s),
+        goodput_requests_per_s=None if good is None else int(good.sum()) / elapsed_s,
         in_flight=float(e2el_s.sum()) / elapsed_s if e2el_s.size else None,
         in_flight_most=max((most_at_once(requests.of_iterations([i.index])) for i in iterations), default=0),
         offered_per_s=offered_per_s,
@@ -116,14 +116,6 @@ def _arrivals(requests: Requests, elapsed_s: float) -> Arrivals:
     due_s = np.where(np.isfinite(requests.due_s), requests.due_s, requests.sent_s)
     good = np.isfinite(requests.e2el_s)
     return Arrivals(due_s, requests.e2el_s[good], requests.last_s[good], elapsed_s)
-
-
-def _goodput(good: Array | None, elapsed_s: float, offered_per_s: float | None) -> float | None:
-    """Good requests per second: of those that arrive at a rate their share of it, since a pass ends later than its
-    last request is due by however long that takes."""
-    if good is None:
-        return None
-    return int(good.sum()) / elapsed_s if offered_per_s is None else float(good.mean()) * offered_per_s
 
 
 def _mean(values: Array) -> float | None:
