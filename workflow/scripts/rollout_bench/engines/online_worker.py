@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 from rollout_bench.engines.comparable import comparable_s
@@ -25,8 +25,7 @@ from rollout_bench.serving.opened import Opened, open_endpoint, open_own
 from rollout_bench.serving.points import Points
 from rollout_bench.serving.sending import Sending
 from rollout_bench.serving.target import Pass, ServingFailed
-from rollout_bench.workloads.prompts import shifted
-from rollout_bench.workloads.requests import Request, Source
+from rollout_bench.workloads.requests import Request, Source, moved
 
 
 def measure(job: Job, tell: Tell, wait: Wait) -> None:
@@ -118,9 +117,7 @@ class _Load:
             # Nobody empties its cache for us, and it may have seen these very prompts: under another name, in another
             # workload, in a launch that failed.
             by = int.from_bytes(os.urandom(4))
-            asked = [
-                replace(one, prompt_token_ids=shifted(one.prompt_token_ids, opened.vocabulary, by)) for one in asked
-            ]
+            asked = moved(asked, opened.vocabulary, by)
         prompts = [
             request.prompt_token_ids if opened.text is None else opened.text.of(request.prompt_token_ids)
             for request in asked

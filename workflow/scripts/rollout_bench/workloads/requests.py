@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from rollout_bench.plan.loads import longest
 from rollout_bench.plan.spec import WorkloadSpec
 from rollout_bench.workloads.datasets import Entry, read_dataset
 from rollout_bench.workloads.lengths import drawn
-from rollout_bench.workloads.prompts import prefixes, prompts
+from rollout_bench.workloads.prompts import prefixes, prompts, shifted
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,11 @@ class Request:
     prompt_token_ids: list[int]
     output_tokens: int
     arrival_s: float | None = None
+
+
+def moved(asked: Sequence[Request], vocabulary: int, by: int) -> list[Request]:
+    """The same requests with other token ids, which share with each other what they shared before."""
+    return [replace(one, prompt_token_ids=shifted(one.prompt_token_ids, vocabulary, by)) for one in asked]
 
 
 class Source:
