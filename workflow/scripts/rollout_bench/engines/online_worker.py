@@ -113,9 +113,10 @@ class _Load:
         """One pass: what to tell of it, and the pass itself."""
         spec, opened = self.job.spec, self.opened
         asked = self.source.requests(self.job.launch, index)
-        if spec.endpoint is not None:
+        dataset = spec.workload.dataset
+        if spec.endpoint is not None and (dataset is None or dataset.format == "trace"):
             # Nobody empties its cache for us, and it may have seen these very prompts: under another name, in another
-            # workload, in a launch that failed.
+            # workload, in a launch that failed. Prompts that somebody wrote stay what they are.
             by = int.from_bytes(os.urandom(4))
             asked = moved(asked, opened.vocabulary, by)
         prompts = [
@@ -138,15 +139,13 @@ class _Load:
             sampler.stop()
         opened.check()
         rows = rows_of(asked, done, index)
-        _check_some_succeeded(rows)
+        _check_some_succeeded(rows, opened.target.model)
         with opened.between_passes():
             use = metrics.risen(before, opened.connection.metrics(), round_trip_s) if before else None
         iteration = iteration_of(index, warmup, point, done, rows, use)
         flags = _token_flags(spec, asked, iteration, rows)
         hits = prefix_cache_flags(asked, iteration, rows)
-        if spec.endpoint is not None:  # others may use it meanwhile
-            hits = [flag.model_copy(update={"severity": "warning"}) for flag in hits]
-        flags += hits
+        flags += hits if spec.endpoint is None else _warnings(hits)  # others may use theirs meanwhile
         samples = [] if sampler is None else sampler.samples(index, done.began_s)
         return IterationDone(iteration=iteration, sequences=rows, flags=flags, samples=samples), done
 
@@ -157,10 +156,14 @@ def _token_flags(spec: Spec, asked: Sequence[Request], iteration: Iteration, row
     flags = token_flags(spec.workload, [request for request, _ in good], iteration, [row for _, row in good])
     exact = spec.endpoint is None and spec.load is not None and spec.load.token_ids
     # Text tokenizes as it likes, and another's server may not know ignore_eos: the counts are right, the load is not.
-    return flags if exact else [flag.model_copy(update={"severity": "warning"}) for flag in flags]
+    return flags if exact else _warnings(flags)
 
 
-def _check_some_succeeded(rows: Sequence[SequenceRow]) -> None:
+def _warnings(flags: Sequence[Flag]) -> list[Flag]:
+    return [flag.model_copy(update={"severity": "warning"}) for flag in flags]
+
+
+def _check_some_succeeded(rows: Sequence[SequenceRow], model: str) -> None:
     """Raises `ServingFailed` where every request failed, with what was said most often."""
     if not all(row.failed for row in rows):
         return
@@ -168,7 +171,7 @@ def _check_some_succeeded(rows: Sequence[SequenceRow]) -> None:
     often = max(set(said), key=said.count)
     status = next((row.status for row in rows if row.error == often), None)
     if status in (401, 403, 404):
-        check_answer(status, often, "")
+        check_answer(status, often, model)
     cause = f"all {len(rows)} requests failed, {said.count(often)} of them with: {often}"
     raise ServingFailed(
         "all_requests_failed", cause, "try one request by hand; lower the load if the server refuses it"
