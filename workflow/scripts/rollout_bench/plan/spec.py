@@ -14,6 +14,7 @@ from pydantic import Field
 
 from rollout_bench.files import read_model
 from rollout_bench.plan.loads import DatasetSpec, EndpointSpec, Length, LoadSpec, SharedPrefix
+from rollout_bench.plan.profiling import ProfileSettings
 from rollout_bench.plan.strict import Strict, absent
 
 MEASUREMENT_VERSION = 1
@@ -122,7 +123,7 @@ class Spec(Strict):
 
     measurement_version: int = Field(description="Version of the meaning of what is measured.")
     platform: Platform = Field(description="Kind of device.")
-    mode: str = Field(description="What is measured: offline, online.")
+    mode: str = Field(description="What is measured: offline, online, profile.")
     model: ModelSpec
     quant: QuantSpec
     workload: WorkloadSpec
@@ -130,6 +131,7 @@ class Spec(Strict):
     measuring: MeasuringSpec
     load: LoadSpec | None = absent("How requests arrive at a server. Null offline.")
     endpoint: EndpointSpec | None = absent("A server that is there already, measured instead of one of our own.")
+    profile: ProfileSettings | None = absent("What is traced. Null in other modes.")
 
     def canonical_json(self) -> str:
         """JSON with sorted keys and no spaces: the same text for the same settings, whatever their order.

@@ -192,8 +192,8 @@ class Flag(Strict):
     sentence: str = Field(description="What was seen, with its numbers.")
 
 
-class Record(Strict):
-    """What one launch measured."""
+class Launched(Strict):
+    """What every record has, whatever its mode: which launch it is, of what, where it ran, and how it started."""
 
     schema_version: Literal[1] = Field(description="Version of this schema.")
     measurement_version: int = Field(description="Version of the meaning of what is measured.")
@@ -203,21 +203,26 @@ class Record(Strict):
     launch: int = Field(ge=0, description="Index of the launch.")
     started_at: str = Field(description="When the launch started, UTC, ISO 8601.")
     wall_s: float = Field(
-        gt=0, description="The whole launch, from starting the engine's process to its last iteration, in seconds."
+        gt=0, description="The whole launch, from starting the engine's process to its last event, in seconds."
     )
     spec: Spec
     environment: Environment
     engine: EngineFacts
     startup: Startup
-    iterations: list[Iteration] = Field(min_length=1, description="Every pass in order, warm-up first.")
     validity: list[Flag] = Field(description="Doubts about the launch; empty if there are none.")
-    sequences_file: str = Field(description="Name of the side file beside this one: one row per sequence.")
-    server_file: str | None = absent("Name of the side file with the server's metrics over time. Null offline.")
 
     @property
     def valid(self) -> bool:
         """False when a flag keeps the launch out of comparisons."""
         return all(flag.severity != "invalid" for flag in self.validity)
+
+
+class Record(Launched):
+    """What one launch measured that generated: offline or online."""
+
+    iterations: list[Iteration] = Field(min_length=1, description="Every pass in order, warm-up first.")
+    sequences_file: str = Field(description="Name of the side file beside this one: one row per sequence.")
+    server_file: str | None = absent("Name of the side file with the server's metrics over time. Null offline.")
 
 
 class SequenceRow(Strict):

@@ -12,12 +12,14 @@ from rollout_bench.plan.config import Config
 from rollout_bench.plan.loads import LogNormal, Normal, Uniform, Zipf
 from rollout_bench.plan.planfile import PlanFile
 from rollout_bench.plan.spec import Spec
+from rollout_bench.records.profile import Profile
 from rollout_bench.records.record import Failure, Record, SequenceRow
 
 MODELS: dict[str, type[BaseModel]] = {
     "config": Config,
     "spec": Spec,
     "record": Record,
+    "profile": Profile,
     "sequence": SequenceRow,
     "failure": Failure,
     "plan": PlanFile,
@@ -65,6 +67,7 @@ def records_page() -> str:
     """Every field of what a launch leaves behind."""
     parts: list[tuple[str, type[BaseModel]]] = [
         ("The record: `results/<mode>/<model>_<quant>_<workload>-<key>/launch-<i>.json`", Record),
+        ("The record of profile mode: `results/profile/.../launch-<i>.json`", Profile),
         ("The side file: `launch-<i>.sequences.jsonl.gz`, one line per sequence", SequenceRow),
         ("A failure: `results/failures/<mode>/<experiment>/launch-<i>.json`", Failure),
     ]
