@@ -31,7 +31,7 @@ def wanted_now(plan: PlanFile, results: Path) -> PlanFile:
     """`plan` with the launches alone that are wanted by what is measured so far, where precision says how many."""
     if plan.precision is None:
         return plan
-    wanted = {(e.mode, e.experiment): e.planned or 0 for e in collect(results, plan).experiments}
+    wanted = {(e.mode, e.experiment): e.planned or 0 for e in collect(results, plan).launched}
     records = {
         str(record_path(Path(plan.results), *place, index)) for place, most in wanted.items() for index in range(most)
     }

@@ -20,12 +20,13 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from pydantic import ValidationError
 
+from rollout_bench.engines.collecting import clock
+from rollout_bench.engines.collectors import collector, folder_for_traces
 from rollout_bench.engines.compile_caches import with_compile_caches
 from rollout_bench.engines.dataset_file import changed, check_dataset_given
 from rollout_bench.engines.environment import version
 from rollout_bench.engines.events import Job, Limits
 from rollout_bench.engines.failures import Cause
-from rollout_bench.engines.measurement import Measurement, clock
 from rollout_bench.engines.model_folder import NO_WEIGHTS_NEEDED, is_local, missing
 from rollout_bench.engines.processes import die_with_parent
 from rollout_bench.engines.progress import Progress, say
@@ -36,7 +37,7 @@ from rollout_bench.engines.surroundings import Surroundings
 from rollout_bench.errors import UserError, run_command
 from rollout_bench.plan.spec import Spec, read_spec
 from rollout_bench.records.record import SCHEMA_VERSION, Failure
-from rollout_bench.records.store import failure_path, write_failure, write_record
+from rollout_bench.records.store import failure_path, write_failure
 
 WORKER = "rollout_bench.engines.worker"
 EXPERIMENT = re.compile(r"-[0-9a-f]{8}$")
@@ -166,31 +167,33 @@ def measure(arguments: argparse.Namespace, spec: Spec, signals: int) -> None:
         arguments.log.write_text(f"{obstacle.cause}\n{obstacle.fix}\n")
         raise LaunchFailed("starting", obstacle)
     progress = Progress(spec, arguments.launch, arguments.out, arguments.progress)
-    launch = Launch(
-        module=WORKER,
-        job=Job(
-            spec=spec,
-            model=model,
-            dataset=None if arguments.dataset is None else str(arguments.dataset.absolute()),
-            launch=arguments.launch,
+    with folder_for_traces(spec, arguments.out) as traces:
+        launch = Launch(
+            module=WORKER,
+            job=Job(
+                spec=spec,
+                model=model,
+                dataset=None if arguments.dataset is None else str(arguments.dataset.absolute()),
+                launch=arguments.launch,
+                timeout_s=arguments.timeout_s,
+                traces=None if traces is None else str(traces),
+            ),
+            limits=arguments.limits,
+            log=arguments.log,
+            environment=engine_environment(spec, model),
             timeout_s=arguments.timeout_s,
-        ),
-        limits=arguments.limits,
-        log=arguments.log,
-        environment=engine_environment(spec, model),
-        timeout_s=arguments.timeout_s,
-        signals=signals,
-    )
-    surroundings = Surroundings(spec.platform, launch.environment, launch.processes)
-    reads_weights = spec.endpoint is None and spec.engine.args.get("load_format") not in NO_WEIGHTS_NEEDED
-    coming = next_weights(arguments.progress, arguments.out, model)
-    read_ahead = ReadAhead(coming, arguments.log if reads_weights else None)
-    measurement = Measurement(spec, arguments.launch, progress, surroundings, read_ahead)
-    try:
-        launch.run(measurement.take)
-    finally:
-        read_ahead.stop()
-    write_record(arguments.out, *measurement.record(arguments.log.read_text(errors="replace"), arguments.out))
+            signals=signals,
+        )
+        surroundings = Surroundings(spec.platform, launch.environment, launch.processes)
+        reads_weights = spec.endpoint is None and spec.engine.args.get("load_format") not in NO_WEIGHTS_NEEDED
+        coming = next_weights(arguments.progress, arguments.out, model)
+        read_ahead = ReadAhead(coming, arguments.log if reads_weights else None)
+        collecting = collector(spec, arguments.launch, progress, surroundings, read_ahead, traces)
+        try:
+            launch.run(collecting.take)
+        finally:
+            read_ahead.stop()
+        collecting.write(arguments.log.read_text(errors="replace"), arguments.out)
 
 
 def fail(arguments: argparse.Namespace, spec: Spec, phase: str, cause: Cause) -> UserError:

@@ -36,7 +36,7 @@ def next_round(plan: Schedule) -> list[str]:
         str(round_file(experiment.mode, experiment.experiment, launches))
         for experiment in plan.experiments
         for launches in (wanted[experiment.experiment],)
-        if launches < plan.config.most_launches
+        if launches < plan.config.launches_of(experiment.mode)
         and _baselines(plan, experiment)
         and missing_of_round(plan, experiment.mode, experiment.experiment, launches)
     ]
@@ -79,6 +79,8 @@ def _baselines(plan: Schedule, own: PlannedExperiment) -> list[PlannedExperiment
 def _wanted(plan: Schedule) -> dict[str, int]:
     """Launches that are wanted of each experiment, by its folder name."""
     least = plan.config.precision.min_launches
+    first = {e.name: min(least, plan.config.launches_of(e.spec.mode)) for e in plan.matrix.experiments}
     if not RESULTS.is_dir():
-        return {experiment.name: least for experiment in plan.matrix.experiments}
-    return {e.experiment: e.planned or least for e in collect(RESULTS, plan.plan_file(estimate=False)).experiments}
+        return first
+    found = collect(RESULTS, plan.plan_file(estimate=False)).launched
+    return {e.experiment: e.planned or first[e.experiment] for e in found}

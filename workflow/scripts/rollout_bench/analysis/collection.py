@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
-from rollout_bench.analysis.experiments import Collection, Experiment
+from rollout_bench.analysis.experiments import Collection, Experiment, Selected
 from rollout_bench.analysis.found import FAILURES, Found, FoundFile, find_results
 from rollout_bench.analysis.points import split
 from rollout_bench.analysis.read_requests import with_requests
@@ -13,8 +14,10 @@ from rollout_bench.errors import UserError
 from rollout_bench.plan.comparing import ComparisonSettings
 from rollout_bench.plan.planfile import PlanFile, PlannedExperiment
 from rollout_bench.plan.spec import read_spec
-from rollout_bench.records.record import Failure, Record
-from rollout_bench.records.store import read_failure, read_record
+from rollout_bench.records.record import Failure, Launched, Record
+from rollout_bench.records.store import LOOKING, read_failure, read_launched, read_record
+
+_Launched = TypeVar("_Launched", bound=Launched)
 
 DEFAULT_BASELINE = {"quant": "bf16"}
 """What speed-ups refer to where no plan says it."""
@@ -34,15 +37,21 @@ def collect(results: Path, plan: PlanFile | None) -> Collection:
     if plan is None:
         return _collect_all(results, found)
     records, failures = _by_experiment(found.records.values()), _by_experiment(found.failures.values())
+    generating = [planned for planned in plan.experiments if planned.mode not in LOOKING]
     experiments = with_requests(
-        results, [_planned_experiment(results, planned, records, failures) for planned in plan.experiments]
+        results, [Experiment(**_became(results, planned, records, failures, _read_records)) for planned in generating]
+    )
+    others: tuple[Selected[Launched], ...] = tuple(
+        Selected(**_became(results, planned, records, failures, _read_others))
+        for planned in plan.experiments
+        if planned.mode in LOOKING
     )
     if plan.precision is not None:
         # Not at the top: a plan with a fixed number of launches is read without numpy.
         from rollout_bench.analysis.enough import with_enough
 
         experiments = with_enough(experiments, plan.baseline, plan.comparison, plan.precision)
-    selected = {(e.mode, e.experiment): e.planned for e in experiments}
+    selected = {(e.mode, e.experiment): e.planned for e in (*experiments, *others)}
     places = [(file.launch, selected.get((file.mode, file.experiment))) for file in found.records.values()]
     return Collection(
         experiments=split(experiments),
@@ -54,18 +63,21 @@ def collect(results: Path, plan: PlanFile | None) -> Collection:
         planned=True,
         beyond_planned=sum(wanted is not None and launch >= wanted for launch, wanted in places),
         not_selected=sum(wanted is None for _, wanted in places),
+        others=others,
     )
 
 
-def _planned_experiment(
+def _became(
     results: Path,
     planned: PlannedExperiment,
     records: dict[tuple[str, str], list[FoundFile]],
     failures: dict[tuple[str, str], list[FoundFile]],
-) -> Experiment:
+    read_all: Callable[[Path, Sequence[FoundFile]], tuple[Launched, ...]],
+) -> dict[str, Any]:
+    """The fields of a planned experiment: what became of its launches."""
     place = (planned.mode, planned.experiment)
     wanted = range(planned.launches)
-    read = _read_records(results, [file for file in records.get(place, []) if file.launch in wanted])
+    read = read_all(results, [file for file in records.get(place, []) if file.launch in wanted])
     done = {record.launch for record in read}
     open_failures = [
         _checked_failure(results, file)
@@ -73,41 +85,54 @@ def _planned_experiment(
         if file.launch in wanted and file.launch not in done
     ]
     failed = {failure.launch for failure in open_failures}
-    return Experiment(
-        mode=planned.mode,
-        experiment=planned.experiment,
-        key=planned.key,
-        platform=planned.platform,
-        model=planned.model,
-        quant=planned.quant,
-        workload=planned.workload,
-        planned=planned.launches,
-        records=read,
-        failures=tuple(open_failures),
-        missing=tuple(launch for launch in wanted if launch not in done | failed),
-    )
+    return {
+        "mode": planned.mode,
+        "experiment": planned.experiment,
+        "key": planned.key,
+        "platform": planned.platform,
+        "model": planned.model,
+        "quant": planned.quant,
+        "workload": planned.workload,
+        "planned": planned.launches,
+        "records": read,
+        "failures": tuple(open_failures),
+        "missing": tuple(launch for launch in wanted if launch not in done | failed),
+    }
 
 
 def _collect_all(results: Path, found: Found) -> Collection:
     records, failures = _by_experiment(found.records.values()), _by_experiment(found.failures.values())
-    experiments = []
+    experiments: list[Experiment] = []
+    others: list[Selected[Launched]] = []
     for place in sorted(records.keys() | failures.keys()):
-        read = _read_records(results, records.get(place, []))
+        looking = place[0] in LOOKING
+        read = (_read_others if looking else _read_records)(results, records.get(place, []))
         done = {record.launch for record in read}
         open_failures = tuple(
             _checked_failure(results, file) for file in failures.get(place, []) if file.launch not in done
         )
         if read or open_failures:
-            experiments.append(_found_experiment(results, place, read, open_failures))
-    experiments.sort(key=lambda e: (e.mode, e.platform, e.model, e.workload, e.quant, e.experiment))
+            fields = _found(results, place, read, open_failures)
+            others.append(Selected(*fields)) if looking else experiments.append(Experiment(*fields))
+    for each in (experiments, others):
+        each.sort(key=lambda e: (e.mode, e.platform, e.model, e.workload, e.quant, e.experiment))
     return Collection(
-        split(with_requests(results, experiments)), dict(DEFAULT_BASELINE), ComparisonSettings(), None, (), False, 0, 0
+        split(with_requests(results, experiments)),
+        dict(DEFAULT_BASELINE),
+        ComparisonSettings(),
+        None,
+        (),
+        False,
+        0,
+        0,
+        others=tuple(others),
     )
 
 
-def _found_experiment(
-    results: Path, place: tuple[str, str], records: tuple[Record, ...], failures: tuple[Failure, ...]
-) -> Experiment:
+def _found(
+    results: Path, place: tuple[str, str], records: tuple[Launched, ...], failures: tuple[Failure, ...]
+) -> tuple[Any, ...]:
+    """The fields of an experiment that was found, with no plan that says how many launches are wanted."""
     mode, experiment = place
     spec_path = results / mode / experiment / "spec.json"
     platform, model, quant, workload, key = "?", experiment, "?", "?", experiment.rpartition("-")[2]
@@ -115,7 +140,7 @@ def _found_experiment(
         spec = records[0].spec if records else read_spec(spec_path)
         platform, model, quant = spec.platform, spec.model.name, spec.quant.name
         workload, key = spec.workload.name, spec.key()
-    return Experiment(mode, experiment, key, platform, model, quant, workload, None, records, failures, missing=())
+    return mode, experiment, key, platform, model, quant, workload, None, records, failures, ()
 
 
 def _by_experiment(files: Iterable[FoundFile]) -> dict[tuple[str, str], list[FoundFile]]:
@@ -142,15 +167,29 @@ def _read_records(results: Path, files: Sequence[FoundFile]) -> tuple[Record, ..
     return records
 
 
+def _read_others(results: Path, files: Sequence[FoundFile]) -> tuple[Launched, ...]:
+    """The records in `files`, which lie in one experiment's folder, of a mode that looks into the engine."""
+    records = []
+    for file in files:
+        path = results / file.path
+        records.append(_in_place(path, file, read_launched(path, file.mode)))
+        _must_match(path, "spec", records[-1].spec.experiment(), file.experiment)
+    return tuple(records)
+
+
 def _checked_record(results: Path, file: FoundFile) -> Record:
     """The record in `file`: in its place, with measured iterations and finite times, or a `UserError`."""
     path = results / file.path
-    record = read_record(path)
+    record = _in_place(path, file, read_record(path))
+    if all(iteration.warmup for iteration in record.iterations):
+        raise UserError(f"{path}: iterations: all are warm-up, none was measured", _REMEDY)
+    return record
+
+
+def _in_place(path: Path, file: FoundFile, record: _Launched) -> _Launched:
     _must_match(path, "spec.mode", record.spec.mode, file.mode)
     _must_match(path, "key", record.key, file.experiment.rpartition("-")[2])
     _must_match(path, "launch", record.launch, file.launch)
-    if all(iteration.warmup for iteration in record.iterations):
-        raise UserError(f"{path}: iterations: all are warm-up, none was measured", _REMEDY)
     return record
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from rollout_bench.plan.comparing import ComparisonSettings, Precision
 from rollout_bench.plan.loads import LoadPoint
 from rollout_bench.plan.planfile import Skipped
 from rollout_bench.plan.serving import Slo
-from rollout_bench.records.record import Failure, Record
+from rollout_bench.records.record import Failure, Launched, Record
 
 if TYPE_CHECKING:  # with numpy, which a plan with a fixed number of launches is read without
     from rollout_bench.analysis.requests import Requests
@@ -25,16 +25,15 @@ class Part:
     number: int
 
 
+AnyRecord = TypeVar("AnyRecord", bound=Launched, covariant=True)
+
+
 @dataclass(frozen=True)
-class Experiment:
-    """One experiment with what became of its launches.
+class Selected(Generic[AnyRecord]):
+    """One experiment, of whatever mode, with what became of its launches.
 
     `planned` is the number of launches wanted, None where no plan says it. `records` and `failures`
     are in the order of their launch; a launch has at most one of the two; `missing` has neither.
-    `requests` are those of each launch index whose side file tells of them, `unread` says what it lacks; offline both
-    are empty.
-    Of a sweep each load is an experiment of its own: `part` says which, `workload` names it, the records hold its
-    iterations alone, and failures and missing launches, which are of no load, are with the first.
     """
 
     mode: str
@@ -45,9 +44,21 @@ class Experiment:
     quant: str
     workload: str
     planned: int | None
-    records: tuple[Record, ...]
+    records: tuple[AnyRecord, ...]
     failures: tuple[Failure, ...]
     missing: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Experiment(Selected[Record]):
+    """One experiment that generates, offline or online.
+
+    `requests` are those of each launch index whose side file tells of them, `unread` says what it lacks; offline both
+    are empty.
+    Of a sweep each load is an experiment of its own: `part` says which, `workload` names it, the records hold its
+    iterations alone, and failures and missing launches, which are of no load, are with the first.
+    """
+
     requests: Mapping[int, Requests] = field(default_factory=dict)
     unread: tuple[str, ...] = ()
     part: Part | None = None
@@ -101,7 +112,8 @@ class Collection:
     `precision` says when an experiment has launches enough, None where their number is fixed.
     `beyond_planned` counts records of selected experiments whose launch index is not planned,
     `not_selected` those of other experiments; neither are read. `earlier` is what speed-ups refer to where it
-    is not among the experiments. `slo` is what a request must keep to count as good.
+    is not among the experiments. `slo` is what a request must keep to count as good. `others` are the experiments that
+    look into the engine instead of timing it: profiles.
     """
 
     experiments: tuple[Experiment, ...]
@@ -114,8 +126,14 @@ class Collection:
     not_selected: int
     earlier: Earlier | None = None
     slo: Slo = field(default_factory=Slo)
+    others: tuple[Selected[Launched], ...] = ()
+
+    @property
+    def launched(self) -> list[Selected[Launched]]:
+        """Every experiment, of all modes, each once."""
+        return [*launched(self.experiments), *self.others]
 
     @property
     def complete(self) -> bool:
         """True when no launch is missing and none has failed."""
-        return not any(experiment.missing or experiment.failures for experiment in self.experiments)
+        return not any(experiment.missing or experiment.failures for experiment in self.launched)

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from rollout_bench.engines.linears import linear_shapes
 from rollout_bench.engines.settings import end_of_text, resolved_settings, world_size
 
 NOT_A_WEIGHT = re.compile(r"scale|zero|offset|shape|g_idx|azp|bias|workspace|sort_ind")
@@ -65,6 +66,10 @@ class WeightCensus:
         model = self.get_model()
         found = count_weights(model)
         return {**found, **_device(), "pid": os.getpid(), "attention_backends": _attention_backends(model)}
+
+    def rollout_bench_linears(self) -> list[dict[str, Any]]:
+        """The linear layers of this rank: `LinearShape`s as dictionaries."""
+        return [shape.model_dump() for shape in linear_shapes(self.get_model())]
 
     def rollout_bench_settings(self) -> dict[str, Any]:
         """What a server does not tell over HTTP: settings as resolved, world size, vocabulary, end of text."""

@@ -11,6 +11,7 @@ from pydantic import Field, TypeAdapter
 from rollout_bench.plan.spec import Spec
 from rollout_bench.plan.strict import Strict
 from rollout_bench.records.online import ServerSample
+from rollout_bench.records.profile import LinearShape, Step, TraceFile
 from rollout_bench.records.record import EngineFacts, Environment, Flag, Iteration, SequenceRow
 
 Phase = Literal["starting", "importing", "initializing", "warmup", "measuring", "stopping", "writing"]
@@ -33,6 +34,7 @@ class Job(Strict):
     dataset: str | None = Field(None, description="File of the workload's data set.")
     launch: int = Field(description="Index of the launch.")
     timeout_s: float = Field(description="Limit for the whole launch, in seconds.")
+    traces: str | None = Field(None, description="Folder for traces, there already. Null where none are taken.")
 
 
 class PhaseBegins(Strict):
@@ -76,6 +78,22 @@ class IterationDone(Strict):
     samples: list[ServerSample] = Field([], description="The server's metrics meanwhile.")
 
 
+class StepsDone(Strict):
+    """A window of steps is over, with the profiler or without."""
+
+    event: Literal["steps"] = "steps"
+    steps: list[Step]
+    traces: list[TraceFile] = Field([], description="What the profiler wrote of them.")
+    truncated: str | None = Field(None, description="Why there are fewer than were to be traced.")
+
+
+class Linears(Strict):
+    """What linear layers the model has."""
+
+    event: Literal["linears"] = "linears"
+    linears: list[LinearShape]
+
+
 class WarmupExtended(Strict):
     """The first of the iterations that counted so far, of one load, belong to the warm-up; as many more are to come."""
 
@@ -99,7 +117,18 @@ class Done(Strict):
     event: Literal["done"] = "done"
 
 
-Event = PhaseBegins | Ready | IterationBegins | IterationEnds | IterationDone | WarmupExtended | Failed | Done
+Event = (
+    PhaseBegins
+    | Ready
+    | IterationBegins
+    | IterationEnds
+    | IterationDone
+    | StepsDone
+    | Linears
+    | WarmupExtended
+    | Failed
+    | Done
+)
 _EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
 
 

@@ -58,7 +58,11 @@ DEVICE_MEMORY_BYTES = 1 << 28
 
 def host_flags(platform: Platform, iterations: Sequence[Iteration]) -> list[Flag]:
     """Doubts from the host's readings around the measured ones of `iterations`."""
-    read = [it.host for it in iterations if it.host is not None and not it.warmup]
+    return doubts_about_host(platform, [it.host for it in iterations if it.host is not None and not it.warmup])
+
+
+def doubts_about_host(platform: Platform, read: Sequence[HostUse]) -> list[Flag]:
+    """Doubts from readings of the host."""
     flags = [flag for limit in HOST_LIMITS if (flag := _judge(limit, platform, read)) is not None]
     if (swapped := sum(host.swap_bytes or 0 for host in read)) > SWAP_BYTES:
         sentence = f"{swapped / 2**20:.1f} MiB were swapped in or out during the measured iterations (limit 1 MiB)."
@@ -68,7 +72,13 @@ def host_flags(platform: Platform, iterations: Sequence[Iteration]) -> list[Flag
 
 def device_flags(iterations: Sequence[Iteration]) -> list[Flag]:
     """Doubts from the devices' readings around the measured ones of `iterations`."""
-    read = [(it.index, use) for it in iterations if it.devices and not it.warmup for use in it.devices]
+    return doubts_about_devices(
+        [(it.index, use) for it in iterations if it.devices and not it.warmup for use in it.devices]
+    )
+
+
+def doubts_about_devices(read: Sequence[tuple[int, DeviceUse]]) -> list[Flag]:
+    """Doubts from readings of devices, each with the index of its iteration."""
     if not read:
         return []
     flags = [

@@ -6,10 +6,13 @@ import contextlib
 import json
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 
 from rollout_bench.plan.spec import Spec
+from rollout_bench.records.profile import Step
 from rollout_bench.records.record import Iteration
 from rollout_bench.records.store import failure_path
 
@@ -62,6 +65,14 @@ class Progress:
             what = f"iteration {number - self._warmup}/{self.spec.measuring.iterations}"
         failed = f", {done.failed} of {done.requests} requests failed" if done.failed else ""
         self._say(f"{f'{point}: ' if point else ''}{what}, {rate(done.output_tokens / done.elapsed_s)} tok/s{failed}")
+
+    def steps(self, done: Sequence[Step]) -> None:
+        """Says that a window of steps is over."""
+        if not done:
+            return
+        mean_s = fmean(step.elapsed_s for step in done)
+        how = ", traced" if done[0].profiled else ""
+        self._say(f"{len(done)} {done[0].phase} steps of {1000 * mean_s:.3g} ms{how}")
 
     def warmup_extended(self, more: int) -> None:
         """Says that so many of the iterations that counted were warm-up after all."""

@@ -33,6 +33,7 @@ from rollout_bench.engines.events import (
     Limits,
     PhaseBegins,
     Ready,
+    StepsDone,
     parse,
 )
 from rollout_bench.engines.failures import CRASH_FIX, Cause, diagnose, died
@@ -232,7 +233,7 @@ class Launch:
                 self._step = step_of(event.phase, self.limits, time.monotonic()) if event.phase == "stopping" else None
         elif isinstance(event, IterationBegins):
             self._step = step_of(self._phase, self.limits, time.monotonic())
-        elif isinstance(event, IterationDone):
+        elif isinstance(event, IterationDone | StepsDone):
             self._step = None
         elif isinstance(event, Ready):
             self._children = [Watch(pid, name) for pid, name in event.processes.items()]

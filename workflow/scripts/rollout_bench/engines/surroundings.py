@@ -9,7 +9,7 @@ from rollout_bench.engines.host import Reading, between, read_host
 from rollout_bench.engines.npus import Npus
 from rollout_bench.engines.processes import Group, members
 from rollout_bench.plan.spec import Platform
-from rollout_bench.records.record import Iteration
+from rollout_bench.records.record import DeviceUse, HostUse, Iteration
 
 
 class Surroundings:
@@ -50,6 +50,11 @@ class Surroundings:
 
     def after(self, iteration: Iteration) -> Iteration:
         """`iteration` with what happened meanwhile."""
+        host, devices = self.meanwhile()
+        return iteration.model_copy(update={"host": host, "devices": devices or None})
+
+    def meanwhile(self) -> tuple[HostUse | None, list[DeviceUse]]:
+        """What host and devices did since `before`."""
         if self._after is None:
             self.ends()
         assert self._after is not None, "was read just now, if not before"
@@ -57,9 +62,5 @@ class Surroundings:
         group, helpers = self._processes()
         ours = helpers | set(members(group) if devices and group is not None else ())
         pairs = list(zip(self._devices_before, devices, strict=False))
-        return iteration.model_copy(
-            update={
-                "host": between(self._host_before, host) if self._host_before and host else None,
-                "devices": [used(before, after, ours) for before, after in pairs] or None,
-            }
-        )
+        use = between(self._host_before, host) if self._host_before and host else None
+        return use, [used(before, after, ours) for before, after in pairs]

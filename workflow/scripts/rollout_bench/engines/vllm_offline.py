@@ -12,6 +12,7 @@ from typing import Any
 from rollout_bench.engines.facts import engine_facts
 from rollout_bench.engines.settings import end_of_text, kv_cache_tokens, resolved_settings, world_size
 from rollout_bench.plan.spec import Spec, WorkloadSpec
+from rollout_bench.records.profile import LinearShape
 from rollout_bench.records.record import EngineFacts, Iteration, SequenceRow
 from rollout_bench.workloads.requests import Request
 
@@ -24,21 +25,22 @@ class Engine:
     Args:
         spec: what to measure.
         model: local folder or hub id of the weights.
+        more: arguments of vLLM's that are no settings of the experiment.
     """
 
-    def __init__(self, spec: Spec, model: str) -> None:
+    def __init__(self, spec: Spec, model: str, **more: Any) -> None:
         from vllm import LLM
 
         defaults = {"skip_tokenizer_init": True, "disable_log_stats": False, "worker_extension_cls": CENSUS}
-        self._llm: Any = LLM(model=model, **{**defaults, **spec.engine.args})
+        self.llm: Any = LLM(model=model, **{**defaults, **spec.engine.args, **more})
         self._spec = spec
-        self._config: Any = self._llm.llm_engine.vllm_config
+        self._config: Any = self.llm.llm_engine.vllm_config
         self.world_size = world_size(self._config)
         self.vocabulary = int(self._config.model_config.get_vocab_size())
 
     def facts(self) -> tuple[EngineFacts, dict[str, Any], dict[int, str]]:
         """What was loaded, the device as a worker sees it, and the engine's other processes."""
-        ranks: list[dict[str, Any]] = self._llm.collective_rpc("rollout_bench_census")
+        ranks: list[dict[str, Any]] = self.llm.collective_rpc("rollout_bench_census")
         tensor_parallel_size = int(self._config.parallel_config.tensor_parallel_size)
         facts = engine_facts(
             ranks, resolved_settings(self._config), tensor_parallel_size, kv_cache_tokens(self._config)
@@ -46,6 +48,11 @@ class Engine:
         processes = {child.pid: child.name for child in multiprocessing.active_children() if child.pid is not None}
         processes.update({rank["pid"]: "worker" for rank in ranks})
         return facts, ranks[0], processes
+
+    def linears(self) -> list[LinearShape]:
+        """The linear layers of the first worker's part of the model."""
+        said = self.llm.collective_rpc("rollout_bench_linears")
+        return [LinearShape.model_validate(shape) for shape in said[0]]
 
     def iterate(
         self, asked: Sequence[Request], index: int, wait: Callable[[], None]
@@ -63,14 +70,14 @@ class Engine:
         workload = self._spec.workload
         sent = asked if workload.requests == "per_sequence" else [request for request in asked if request.sample == 0]
         requests = [{"prompt_token_ids": request.prompt_token_ids} for request in sent]
-        sampling = self._sampling([request.output_tokens for request in sent])
-        self._reset_prefix_cache()
+        sampling = self.sampling_of([request.output_tokens for request in sent])
+        self.reset_prefix_cache()
         before = self._counters()
         gc.collect()
         wait()
         began = time.monotonic()
         start = time.perf_counter()
-        outputs: list[Any] = self._llm.generate(requests, sampling, use_tqdm=False)
+        outputs: list[Any] = self.llm.generate(requests, sampling, use_tqdm=False)
         elapsed_s = time.perf_counter() - start
         risen = self._counters()
         risen.subtract(before)
@@ -88,15 +95,19 @@ class Engine:
         )
         return iteration, rows, dict(risen)
 
-    def _sampling(self, output_tokens: list[int]) -> Any:
-        """vLLM's parameters: one object for requests that want as many tokens each, else one for each."""
+    def sampling_of(self, output_tokens: list[int], single: bool = False) -> Any:
+        """vLLM's parameters: one object for requests that want as many tokens each, else one for each.
+
+        `single`: each request generates one sequence, whatever the workload says.
+        """
         from vllm import SamplingParams
 
         workload = self._spec.workload
+        samples = 1 if single or workload.requests == "per_sequence" else workload.samples_per_prompt
         # ignore_eos alone fixes the length; min_tokens would add a logits processor that verl's requests don't have.
         each = {
             tokens: SamplingParams(
-                n=1 if workload.requests == "per_sequence" else workload.samples_per_prompt,
+                n=samples,
                 temperature=workload.temperature,
                 top_p=workload.top_p,
                 top_k=workload.top_k,
@@ -110,16 +121,17 @@ class Engine:
         }
         return each[output_tokens[0]] if len(each) == 1 else [each[tokens] for tokens in output_tokens]
 
-    def _reset_prefix_cache(self) -> None:
+    def reset_prefix_cache(self) -> None:
+        """Empties the prefix cache; raises `RuntimeError` where it can't be."""
         for _ in range(20):  # the blocks of the last request are freed a moment after its output
-            if self._llm.reset_prefix_cache() is not False:
+            if self.llm.reset_prefix_cache() is not False:
                 return
             time.sleep(0.05)
         raise RuntimeError("the prefix cache cannot be reset: blocks are still in use after all requests ended")
 
     def _counters(self) -> Counter[str]:
         totals: Counter[str] = Counter()
-        for metric in self._llm.get_metrics():
+        for metric in self.llm.get_metrics():
             if metric.name in ("vllm:prefix_cache_hits", "vllm:num_preemptions"):
                 totals[metric.name] += int(metric.value)
         return totals

@@ -26,6 +26,10 @@ def work(job: Job, descriptor: int, orders: IO[bytes]) -> None:
 
     if job.spec.mode == "offline":
         from rollout_bench.engines.offline_worker import measure
+    elif job.spec.mode == "profile" and job.spec.load is not None:
+        from rollout_bench.engines.profile_server import measure
+    elif job.spec.mode == "profile":
+        from rollout_bench.engines.profile_worker import measure
     else:
         from rollout_bench.engines.online_worker import measure
     measure(job, tell, wait)

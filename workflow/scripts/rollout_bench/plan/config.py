@@ -28,6 +28,7 @@ from rollout_bench.plan.fields import (
     Weights,
 )
 from rollout_bench.plan.loads import Length, SharedPrefix
+from rollout_bench.plan.profiling import ProfileSettings
 from rollout_bench.plan.serving import Dataset, Endpoint, OnlineLoad, Slo, Timeouts
 from rollout_bench.plan.strict import Strict
 
@@ -173,7 +174,7 @@ class Config(Strict):
         ["offline"],
         description=(
             "What to measure: offline, throughput through LLM.generate(); online, latency through an OpenAI-compatible "
-            "server."
+            "server; profile, where the time of a step goes."
         ),
     )
     workloads: Names = Field(description="Loads to measure under: names in workload_settings.")
@@ -204,6 +205,7 @@ class Config(Strict):
             "What sends the requests of online launches: vllm, the Python entry point of `vllm bench serve`; guidellm."
         ),
     )
+    profile: ProfileSettings = Field(ProfileSettings(), description="What launches in mode profile trace.")
     slo: Slo = Field(Slo(), description="What counts as good service: goodput is what met it. Measures nothing anew.")
     endpoints: dict[Name, Endpoint] = Field(
         {},
@@ -240,7 +242,11 @@ class Config(Strict):
     )
     workload_settings: dict[Name, WorkloadSettings] = Field({}, description="Workload -> its load.")
 
+    def launches_of(self, mode: str) -> int:
+        """How often an experiment in `mode` is launched at most; a profile is one look, and compared step by step."""
+        return 1 if mode == "profile" else self.most_launches
+
     @property
     def most_launches(self) -> int:
-        """How often an experiment is launched at most."""
+        """How often an experiment that is timed is launched at most."""
         return self.precision.max_launches if self.launches == "auto" else self.launches

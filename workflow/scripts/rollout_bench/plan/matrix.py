@@ -33,6 +33,7 @@ from rollout_bench.plan.online import (
     load_spec,
 )
 from rollout_bench.plan.planfile import Skipped
+from rollout_bench.plan.profile import check_profile, multiprocess_by_default, profile_load
 from rollout_bench.plan.quants import Quant, known_quants, resolve_quant
 from rollout_bench.plan.serving import Endpoint
 from rollout_bench.plan.spec import (
@@ -108,6 +109,7 @@ def expand(config: Config, engine: Engine) -> Matrix:
     check_model_base(Path(config.model_base))
     check_engine_args(config, engine)
     check_online(config, engine)
+    check_profile(config)
     check_unknown_endpoint_quants(config, known_quants(config.quant_settings))
     experiments: list[Experiment] = []
     skipped: list[Skipped] = []
@@ -188,12 +190,15 @@ def _experiment(
             name=engine.name,
             version=engine.version,
             plugins=engine.plugins if platform == "ascend" else {},
-            multiprocess=_or(config.engine.multiprocess, platform != "cpu" or mode == "online"),
+            multiprocess=_or(config.engine.multiprocess, multiprocess_by_default(config, platform, mode)),
             environment=config.engine.environment,
             args=args,
         ),
-        measuring=MeasuringSpec(warmup_iterations=config.warmup_iterations, iterations=config.iterations),
-        load=load_spec(config, workload, engine) if mode == "online" else None,
+        measuring=MeasuringSpec(
+            warmup_iterations=config.warmup_iterations, iterations=1 if mode == "profile" else config.iterations
+        ),
+        load=load_spec(config, workload, engine) if mode == "online" else profile_load(config, mode, engine),
+        profile=config.profile if mode == "profile" else None,
     )
     checkpoint = _checkpoint(config, spec)
     path = _explicit(checkpoint.folder) if checkpoint else _located(config, source.weights or "")

@@ -15,7 +15,7 @@ from rollout_bench.files import write_json
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.matrix import Checkpoint, Experiment, Matrix
 from rollout_bench.plan.planfile import PLAN_SCHEMA_VERSION, PlanFile, PlannedExperiment, PlannedLaunch, write_plan
-from rollout_bench.records.store import read_record, record_path
+from rollout_bench.records.store import read_launched, record_path
 
 RESULTS = Path("results")
 
@@ -95,7 +95,7 @@ class Schedule:
                 model=e.spec.model.name,
                 quant=e.spec.quant.name,
                 workload=e.spec.workload.name,
-                launches=self.config.most_launches,
+                launches=self.config.launches_of(e.spec.mode),
                 weights=_weights_folder(e),
             )
             for e in self.matrix.experiments
@@ -135,7 +135,8 @@ class Schedule:
         for launch in done:
             if launch.experiment.name not in known:
                 try:
-                    known[launch.experiment.name] = read_record(Path(launch.record)).wall_s
+                    mode = launch.experiment.spec.mode
+                    known[launch.experiment.name] = read_launched(Path(launch.record), mode).wall_s
                 except UserError:
                     continue  # the summary tells of it; here it is only an estimate less
         usual = statistics.mean(known.values()) if known else FIRST_GUESS_S[self.matrix.platform]
@@ -156,6 +157,7 @@ def schedule(config: Config, matrix: Matrix) -> Schedule:
         Launch(experiment, index, str(record_path(RESULTS, experiment.spec.mode, experiment.name, index)))
         for index in range(config.most_launches)
         for experiment in sorted(matrix.experiments, key=lambda experiment: _place_in_round(experiment, index))
+        if index < config.launches_of(experiment.spec.mode)
     ]
     return Schedule(config, matrix, launches)
 

@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from rollout_bench.plan.strict import Strict, absent
-from rollout_bench.records.record import Launched
+from rollout_bench.records.record import DeviceUse, HostUse, Launched
 
 Phase = Literal["prefill", "decode", "mixed"]
 """What a step of the engine computed: prompts, one token of each sequence, or both."""
@@ -55,7 +55,12 @@ class Profile(Launched):
     """What one profile launch saw."""
 
     linears: list[LinearShape] = Field(description="The linear layers of one rank by role.")
-    steps: list[Step] = Field(min_length=1, description="Every step in order: first those without the profiler.")
+    steps: list[Step] = Field(
+        min_length=1,
+        description="In order: of each phase some without the profiler, the traced ones, more without.",
+    )
+    host: list[HostUse] = Field([], description="What else the machine did during each window of steps.")
+    devices: list[DeviceUse] = Field([], description="What each device said of itself about each window.")
     traces: list[TraceFile] = Field(min_length=1, description="What the profiler wrote.")
     traces_folder: str = Field(description="Name of the folder beside this file that holds them.")
     truncated: str | None = absent("Why the window ended before its last step: the trace had reached its size limit.")

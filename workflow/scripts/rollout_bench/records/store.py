@@ -14,11 +14,16 @@ from rollout_bench.errors import UserError
 from rollout_bench.files import read_model, write_json, write_whole
 from rollout_bench.plan.strict import Strict
 from rollout_bench.records.online import ServerSample
-from rollout_bench.records.record import Failure, Record, SequenceRow
+from rollout_bench.records.profile import Profile
+from rollout_bench.records.record import Failure, Launched, Record, SequenceRow
 
+_Launched = TypeVar("_Launched", bound=Launched)
 _Row = TypeVar("_Row", bound=Strict)
 _ROWS = TypeAdapter(list[SequenceRow])
 _SAMPLES = TypeAdapter(list[ServerSample])
+
+LOOKING = frozenset({"profile"})
+"""Modes that look into the engine; their records are not `Record`s, and hold no throughput."""
 
 _REMEDY = "restore the file, or delete it to measure that launch again"
 
@@ -42,6 +47,16 @@ def sequences_path(record: Path) -> Path:
 def server_path(record: Path) -> Path:
     """The side file of `record` with the server's metrics over time."""
     return record.with_suffix(".server.jsonl.gz")
+
+
+def traces_path(record: Path) -> Path:
+    """The folder of traces beside a profile's `record`."""
+    return record.with_suffix(".traces")
+
+
+def operators_path(record: Path) -> Path:
+    """The table of operators that is made from the traces of a profile's `record`."""
+    return record.with_suffix(".operators.csv.gz")
 
 
 def write_record(
@@ -72,13 +87,26 @@ def read_record(path: Path) -> Record:
         UserError: naming file and field, where the file can't be read, is no JSON, is of another
             schema version, does not validate, or holds a spec that does not hash to its key.
     """
-    record = read_model(path, Record, _REMEDY)
+    return _unedited(path, read_model(path, Record, _REMEDY))
+
+
+def _unedited(path: Path, record: _Launched) -> _Launched:
     if record.spec.key() != record.key:
         raise UserError(
             f"{path}: key: is {record.key} but the spec in it hashes to {record.spec.key()}: it was edited",
             _REMEDY,
         )
     return record
+
+
+def read_profile(path: Path) -> Profile:
+    """Reads and validates the record of a profile launch, as `read_record` does."""
+    return _unedited(path, read_model(path, Profile, _REMEDY))
+
+
+def read_launched(path: Path, mode: str) -> Launched:
+    """Reads and validates the record of a launch in any mode, as `read_record` does."""
+    return read_profile(path) if mode == "profile" else read_record(path)
 
 
 def read_failure(path: Path) -> Failure:

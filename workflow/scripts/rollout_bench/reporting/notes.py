@@ -15,6 +15,7 @@ from rollout_bench.reporting.machines import extent, machine_lines
 from rollout_bench.reporting.numbers import sentence, several
 from rollout_bench.reporting.online_columns import shown_columns
 from rollout_bench.reporting.online_views import PER_LAUNCH
+from rollout_bench.reporting.other_notes import failed_others, failure_line, flags_of_others, missing_others
 from rollout_bench.reporting.verdicts import verdict_notes
 
 
@@ -28,7 +29,7 @@ class Section:
 
 def completeness(collection: Collection) -> str:
     """The line at the top: how many launches are measured, and INCOMPLETE first where one is not."""
-    experiments = launched(collection.experiments)
+    experiments = collection.launched
     measured = sum(len(e.records) for e in experiments)
     failed = sum(len(e.failures) for e in experiments)
     missing = sum(len(e.missing) for e in experiments)
@@ -66,9 +67,9 @@ def notes(
     )
     sections = [
         Section("No verdict", tuple(footnotes)),
-        Section("Failed", tuple(_failed(rows))),
-        Section("Missing", tuple(_missing(rows))),
-        Section("Flags", tuple(_flags(rows))),
+        Section("Failed", (*_failed(rows), *failed_others(collection))),
+        Section("Missing", (*_missing(rows), *missing_others(collection))),
+        Section("Flags", (*_flags(rows), *flags_of_others(collection))),
         Section("Skipped", tuple(_skipped(collection))),
         Section("Left out", tuple(_left_out(collection, rows))),
         Section("Measured with", tuple(machine_lines(collection.experiments))),
@@ -93,10 +94,7 @@ def _earlier(collection: Collection) -> Iterator[str]:
 def _failed(rows: Sequence[Row]) -> Iterator[str]:
     for row in rows:
         for failure in row.experiment.failures:
-            yield (
-                f"{row.whole_name}, launch {failure.launch} ({failure.category} while {failure.phase}): "
-                f"{sentence(failure.cause)} Fix: {sentence(failure.fix)} Log: {failure.log}"
-            )
+            yield failure_line(row.whole_name, failure)
 
 
 def _missing(rows: Sequence[Row]) -> Iterator[str]:

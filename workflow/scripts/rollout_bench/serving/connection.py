@@ -38,7 +38,7 @@ class Connection:
         self.target = target
         self._root = urlsplit(target.root)
 
-    def ask(self, method: str, path: str, content: Any = None) -> tuple[int, str]:
+    def ask(self, method: str, path: str, content: Any = None, answer_s: float = ANSWER_S) -> tuple[int, str]:
         """Status and text of the answer to a request for `path`, below the address above /v1.
 
         Raises:
@@ -46,7 +46,7 @@ class Connection:
         """
         body = None if content is None else json.dumps(content).encode()
         headers = {**self.target.headers, **({"Content-Type": "application/json"} if body else {})}
-        with contextlib.closing(self._connect()) as connection:
+        with contextlib.closing(self._connect(answer_s)) as connection:
             try:
                 connection.request(method, self._root.path.rstrip("/") + path, body, headers)
                 answer = connection.getresponse()
@@ -84,15 +84,15 @@ class Connection:
         body = {**self.target.body, "model": self.target.model, "prompt": prompt, "max_tokens": 1, **more}
         return self.ask("POST", "/v1/completions", body)
 
-    def _connect(self) -> http.client.HTTPConnection:
+    def _connect(self, timeout_s: float) -> http.client.HTTPConnection:
         host, port = self._root.hostname or "", self._root.port or (443 if self._root.scheme == "https" else 80)
         if self._root.scheme == "https":
             context = ssl.create_default_context()
             if not self.target.verify_tls:
                 context.check_hostname = False
                 context.verify_mode = ssl.CERT_NONE
-            return http.client.HTTPSConnection(host, port, timeout=ANSWER_S, context=context)
-        return http.client.HTTPConnection(host, port, timeout=ANSWER_S)
+            return http.client.HTTPSConnection(host, port, timeout=timeout_s, context=context)
+        return http.client.HTTPConnection(host, port, timeout=timeout_s)
 
 
 @contextlib.contextmanager

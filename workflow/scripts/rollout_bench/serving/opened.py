@@ -12,6 +12,7 @@ from typing import Any
 from rollout_bench.engines.facts import engine_facts
 from rollout_bench.plan.spec import Spec
 from rollout_bench.records.online import Served
+from rollout_bench.records.profile import LinearShape
 from rollout_bench.records.record import EngineFacts, Flag
 from rollout_bench.serving.connection import Connection, check_answer, headers_of, identity, reaching
 from rollout_bench.serving.metrics import cache_labels
@@ -90,15 +91,20 @@ class Opened:
             time.sleep(0.05)
         raise RuntimeError("the prefix cache cannot be reset: blocks are still in use after all requests ended")
 
+    def linears(self) -> list[LinearShape]:
+        """The linear layers of the first worker's part of the model, of a server of ours."""
+        with self.between_passes():
+            return [LinearShape.model_validate(s) for s in _from_workers(self.connection, "rollout_bench_linears")[0]]
+
     def stop(self) -> None:
         """Ends a server of ours."""
         if self.server is not None:
             self.server.stop()
 
 
-def open_own(spec: Spec, model: str) -> Callable[[], Opened]:
-    """Starts a server; what is returned waits until it is ready."""
-    server = Server(spec, model)
+def open_own(spec: Spec, model: str, **more: Any) -> Callable[[], Opened]:
+    """Starts a server, with `more` arguments of the engine; what is returned waits until it is ready."""
+    server = Server(spec, model, more)
     return lambda: _own(spec, model, server)
 
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import psutil
@@ -26,14 +27,15 @@ CENSUS = "rollout_bench.engines.census.WeightCensus"
 POLL_S = 0.1
 
 
-def arguments(spec: Spec, model: str) -> list[str]:
+def arguments(spec: Spec, model: str, more: Mapping[str, Any]) -> list[str]:
     """The server's command line. The port is 0: the kernel picks a free one as it is bound, so nothing can be raced.
 
-    Engine arguments are those of offline mode, in the command line's spelling.
+    Engine arguments are those of offline mode, in the command line's spelling, and `more`.
     """
     load = spec.load
     assert load is not None, "an online spec has a load"
     given: dict[str, Any] = {"skip_tokenizer_init": load.token_ids, "worker_extension_cls": CENSUS, **spec.engine.args}
+    given |= more
     words = ["--model", model, "--served-model-name", NAME, "--host", "127.0.0.1", "--port", "0"]
     words += ["--disable-uvicorn-access-log", "--middleware", f"{KeyForAll.__module__}.{KeyForAll.__qualname__}"]
     for name, value in given.items():
@@ -58,13 +60,14 @@ class Server:
     Args:
         spec: what is measured.
         model: local folder or hub id of the weights.
+        more: arguments of the engine that are no settings of the experiment.
     """
 
-    def __init__(self, spec: Spec, model: str) -> None:
+    def __init__(self, spec: Spec, model: str, more: Mapping[str, Any]) -> None:
         self.key = secrets.token_urlsafe(24)
         environment = {**os.environ, KEY_VARIABLE: self.key, "VLLM_SERVER_DEV_MODE": "1"}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", MODULE, *arguments(spec, model)],
+            [sys.executable, "-m", MODULE, *arguments(spec, model, more)],
             stdin=subprocess.DEVNULL,
             env=environment,
             preexec_fn=lambda: die_with_parent(signal.SIGKILL),

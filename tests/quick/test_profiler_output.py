@@ -1,0 +1,130 @@
+"""What the profiler wrote is kept whole under plain names, or is a failure with a cause and a fix."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rollout_bench.engines.profile_server import decode_steps
+from rollout_bench.engines.traces import MIB, Traces, check_whole, fitting_steps
+from rollout_bench.plan.profiling import ProfileSettings
+from rollout_bench.records.record import SequenceRow
+from rollout_bench.serving.target import ServingFailed
+
+STEP = {"ph": "X", "name": "execute_context_0(0)_generation_8(8)", "ts": 1.0, "dur": 2.0, "pid": 1, "tid": 1}
+
+
+def trace(path: Path, content: bytes | None = None, packed: bool = True) -> Path:
+    raw = json.dumps({"traceEvents": [STEP]}).encode() if content is None else content
+    path.write_bytes(gzip.compress(raw) if packed else raw)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("damage", "category"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:-9]), "torn_trace"),
+        (lambda path: path.write_bytes(b""), "torn_trace"),
+        (lambda path: path.write_bytes(b"no gzip at all"), "torn_trace"),
+        (lambda path: trace(path, b'{"traceEvents": [{"name": "execute_context_1'), "torn_trace"),
+        (lambda path: trace(path, b'{"traceEvents": []}'), "empty_trace"),
+    ],
+)
+def test_a_damaged_trace_is_a_failure_with_a_cause_and_a_fix(
+    tmp_path: Path, damage: Callable[[Path], object], category: str
+):
+    path = trace(tmp_path / "rank0.1.pt.trace.json.gz")
+    check_whole(path)
+    damage(path)
+    with pytest.raises(ServingFailed) as raised:
+        check_whole(path)
+    assert raised.value.category == category
+    assert path.name in raised.value.cause
+    assert raised.value.fix
+
+
+def test_traces_are_kept_under_plain_names_and_the_rest_goes(tmp_path: Path):
+    traces = Traces(tmp_path)
+    for name in ("dp0_pp0_tp1_rank1.77.pt.trace.json.gz", "rank0.77.pt.trace.json.gz"):
+        trace(traces.written / name)
+    (traces.written / "rank0.profiler_out.txt").write_text("a table")
+    kept = traces.take("decode")
+    traces.close()
+    assert [(t.name, t.rank, t.source) for t in sorted(kept, key=lambda t: t.rank)] == [
+        ("decode.rank0.trace.json.gz", 0, "torch"),
+        ("decode.rank1.trace.json.gz", 1, "torch"),
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(t.name for t in kept)
+
+
+def test_what_torch_npu_writes_is_a_folder_and_kept_as_one(tmp_path: Path):
+    traces = Traces(tmp_path)
+    output = traces.written / "node-1_2026_ascend_pt" / "ASCEND_PROFILER_OUTPUT"
+    output.mkdir(parents=True)
+    (output / "kernel_details.csv").write_text("Name,Duration(us)\n")
+    (kept,) = traces.take("prefill")
+    assert (kept.name, kept.source, kept.size_bytes) == ("prefill.rank0_ascend_pt", "torch_npu", 18)
+    assert (tmp_path / kept.name / "ASCEND_PROFILER_OUTPUT" / "kernel_details.csv").is_file()
+
+
+def test_a_profiler_that_wrote_nothing_is_a_failure(tmp_path: Path):
+    with pytest.raises(ServingFailed) as raised:
+        Traces(tmp_path).take("decode")
+    assert raised.value.category == "no_trace"
+
+
+@pytest.mark.parametrize(("size_mib", "steps"), [(0.1, 8), (1.0, 5), (5.0, 1)])
+def test_the_size_limit_shortens_the_window(tmp_path: Path, size_mib: float, steps: int):
+    traces = Traces(tmp_path)
+
+    def one() -> None:
+        (traces.written / "rank0.1.pt.trace.json.gz").write_bytes(bytes(int(size_mib * MIB)))
+
+    settings = ProfileSettings(steps=8, phase="both", max_trace_mib=10)
+    count, truncated = fitting_steps(one, traces, "decode", settings)
+    assert count == steps
+    assert (truncated is None) == (steps == 8)
+    assert list(traces.written.iterdir()) == []
+
+
+def test_a_step_too_large_for_the_limit_is_a_failure(tmp_path: Path):
+    traces = Traces(tmp_path)
+    path = traces.written / "rank0.1.pt.trace.json.gz"
+    with pytest.raises(ServingFailed) as raised:
+        fitting_steps(
+            lambda: path.write_bytes(bytes(2 * MIB)), traces, "decode", ProfileSettings(phase="decode", max_trace_mib=1)
+        )
+    assert raised.value.category == "trace_too_large"
+    assert "max_trace_mib" in raised.value.fix
+
+
+def row(first: float, gaps: list[int], tokens: list[int] | None = None) -> SequenceRow:
+    return SequenceRow(
+        iteration=0,
+        prompt=0,
+        sample=0,
+        prompt_tokens=4,
+        output_tokens=len(gaps) + 1,
+        finish_reason="length",
+        first_token_s=first,
+        last_token_s=first + sum(gaps) / 1e6,
+        gaps_us=gaps,
+        gap_tokens=tokens,
+    )
+
+
+def test_steps_of_a_server_are_the_gaps_in_which_no_prompt_is_computed():
+    longest = row(1.0, [10_000, 20_000, 10_000, 10_000])
+    late = row(1.02, [10_000, 9_000])  # its prompt is computed between 1.01 and 1.03
+    steps = decode_steps([longest, late])
+    assert [round(step.elapsed_s, 6) for step in steps] == [0.01, 0.01, 0.01]
+    assert [step.sequences for step in steps] == [1, 1, 1]
+
+
+def test_pieces_of_several_tokens_are_no_steps():
+    steps = decode_steps([row(1.0, [10_000, 30_000, 10_000], tokens=[1, 1, 3, 1])])
+    assert [round(step.elapsed_s, 6) for step in steps] == [0.01, 0.01]

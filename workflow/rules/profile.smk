@@ -1,0 +1,20 @@
+"""In: as offline. Out: the record of a profile, which has no throughput, its traces, and the table made of them."""
+
+
+use rule offline as profile with:
+    input:
+        lambda wildcards: ancient(workbench.needed_checkpoint(matrix, "profile", wildcards)),
+    output:
+        record="results/profile/{experiment}/launch-{launch}.json",
+        traces=directory("results/profile/{experiment}/launch-{launch}.traces"),
+    log:
+        "logs/profile/{experiment}/launch-{launch}.log",
+    priority: lambda wildcards: workbench.priority(matrix, "profile", wildcards)
+    params:
+        command=[engine.python, SCRIPTS / "run_launch.py"],
+        spec="results/profile/{experiment}/spec.json",
+        model=lambda wildcards, output: matrix.launch_of(output.record).experiment.model_path,
+        dataset=lambda wildcards, output: workbench.dataset_arguments(matrix, output.record),
+        timeout_s=matrix.config.timeout_s,
+        limits=matrix.config.timeouts.model_dump_json(),
+        progress=workbench.PLAN_FILE,

@@ -1,0 +1,54 @@
+"""The linear layers of a loaded model by what they do in it."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from rollout_bench.records.profile import LinearShape, Role
+
+ROLES: dict[str, Role] = {
+    "qkv_proj": "qkv",
+    "qkv": "qkv",
+    "o_proj": "o",
+    "out_proj": "o",
+    "gate_up_proj": "gate_up",
+    "down_proj": "down",
+    "lm_head": "lm_head",
+    "gate": "router",
+    "router": "router",
+    "shared_expert_gate": "router",
+}
+"""Last part of a module's name -> role. Linear layers with another name are `other`."""
+
+
+def linear_modules(model: Any) -> dict[Role, list[Any]]:
+    """The linear modules of `model` by role, in the order of the layers; experts, which are none, are left out."""
+    found: dict[Role, list[Any]] = {}
+    for name, module in model.named_modules():
+        if _sizes(module) is not None:
+            found.setdefault(ROLES.get(name.rpartition(".")[2], "other"), []).append(module)
+    return {role: found[role] for role in get_args(Role) if role in found}
+
+
+def linear_shapes(model: Any) -> list[LinearShape]:
+    """The shapes of `linear_modules`, each with how many layers have it."""
+    shapes: dict[tuple[Role, int, int], int] = {}
+    for role, modules in linear_modules(model).items():
+        for module in modules:
+            into, out = _sizes(module) or (0, 0)
+            shapes[role, into, out] = shapes.get((role, into, out), 0) + 1
+    return [
+        LinearShape(role=role, in_features=into, out_features=out, layers=layers)
+        for (role, into, out), layers in shapes.items()
+    ]
+
+
+def _sizes(module: Any) -> tuple[int, int] | None:
+    """Features in and out on this rank; None for what is no linear layer."""
+    bases = {base.__name__ for base in type(module).__mro__}
+    if "LinearBase" in bases:
+        into = getattr(module, "input_size_per_partition", module.input_size)
+        return int(into), int(getattr(module, "output_size_per_partition", module.output_size))
+    if "ParallelLMHead" in bases:
+        return int(module.embedding_dim), int(module.num_embeddings_per_partition)
+    return None

@@ -1,0 +1,56 @@
+"""What profile mode adds to a spec, and what it can't have."""
+
+from __future__ import annotations
+
+from rollout_bench.errors import UserError
+from rollout_bench.plan.config import Config
+from rollout_bench.plan.engine_probe import Engine
+from rollout_bench.plan.loads import LoadPoint, LoadSpec, longest
+from rollout_bench.plan.spec import Platform
+
+
+def multiprocess_by_default(config: Config, platform: Platform, mode: str) -> bool:
+    """Whether the engine core is a process of its own where the config does not say.
+
+    A profile through the engine goes step by step, so its core is in the measuring process on every platform.
+    """
+    if mode == "profile":
+        return config.profile.through == "server"
+    return platform != "cpu" or mode == "online"
+
+
+def profile_load(config: Config, mode: str, engine: Engine) -> LoadSpec | None:
+    """How requests arrive at the server that is profiled: all at once, as offline; None where there is none."""
+    if mode != "profile" or config.profile.through != "server":
+        return None
+    return LoadSpec(
+        points=(LoadPoint(concurrency=None, request_rate="inf"),),
+        saturation=None,
+        burstiness=1.0,
+        cool_down_s=0.0,
+        stream=True,
+        token_ids=True,
+        harness="vllm",
+        harness_version=engine.version,
+    )
+
+
+def check_profile(config: Config) -> None:
+    """Raises `UserError` where profile mode can't be had as the config wants it."""
+    if "profile" not in config.modes:
+        return
+    if config.engine.multiprocess is not None and config.engine.multiprocess != (config.profile.through == "server"):
+        does = "needs" if config.profile.through == "server" else "goes step by step, so it can't have"
+        raise UserError(
+            f"config: engine.multiprocess: a profile through the {config.profile.through} {does} an engine core in a"
+            " process of its own",
+            "set it to null, so that each mode has its default, or change profile.through",
+        )
+    if config.profile.phase == "prefill":
+        return
+    for name in config.workloads:
+        if longest(config.workload_settings[name].output_tokens) < 2:
+            raise UserError(
+                f"config: profile.phase: workload {name} has no decode steps to trace: it generates one token",
+                "set profile.phase to prefill, or ask for more output_tokens",
+            )
