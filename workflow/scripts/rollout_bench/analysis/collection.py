@@ -64,6 +64,7 @@ def collect(results: Path, plan: PlanFile | None) -> Collection:
         beyond_planned=sum(wanted is not None and launch >= wanted for launch, wanted in places),
         not_selected=sum(wanted is None for _, wanted in places),
         others=others,
+        operator_rules=tuple(plan.operator_rules),
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from rollout_bench.plan.comparing import ComparisonSettings, Precision
 from rollout_bench.plan.loads import LoadPoint
 from rollout_bench.plan.planfile import Skipped
+from rollout_bench.plan.profiling import OperatorRule
 from rollout_bench.plan.serving import Slo
 from rollout_bench.records.record import Failure, Launched, Record
 
@@ -113,7 +114,7 @@ class Collection:
     `beyond_planned` counts records of selected experiments whose launch index is not planned,
     `not_selected` those of other experiments; neither are read. `earlier` is what speed-ups refer to where it
     is not among the experiments. `slo` is what a request must keep to count as good. `others` are the experiments that
-    look into the engine instead of timing it: profiles.
+    look into the engine instead of timing it: profiles, whose operators `operator_rules` tell of.
     """
 
     experiments: tuple[Experiment, ...]
@@ -127,6 +128,7 @@ class Collection:
     earlier: Earlier | None = None
     slo: Slo = field(default_factory=Slo)
     others: tuple[Selected[Launched], ...] = ()
+    operator_rules: tuple[OperatorRule, ...] = ()
 
     @property
     def launched(self) -> list[Selected[Launched]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
-from rollout_bench.records.profile import LinearShape, Role
+from rollout_bench.plan.profiling import Role
+from rollout_bench.records.profile import LinearShape
 
 ROLES: dict[str, Role] = {
     "qkv_proj": "qkv",

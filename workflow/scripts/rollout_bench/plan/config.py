@@ -28,7 +28,7 @@ from rollout_bench.plan.fields import (
     Weights,
 )
 from rollout_bench.plan.loads import Length, SharedPrefix
-from rollout_bench.plan.profiling import ProfileSettings
+from rollout_bench.plan.profiling import OperatorRule, ProfileSettings
 from rollout_bench.plan.serving import Dataset, Endpoint, OnlineLoad, Slo, Timeouts
 from rollout_bench.plan.strict import Strict
 
@@ -206,6 +206,9 @@ class Config(Strict):
         ),
     )
     profile: ProfileSettings = Field(ProfileSettings(), description="What launches in mode profile trace.")
+    operator_rules: list[OperatorRule] = Field(
+        [], description="What operators of profiles are for, tried before the built-in rules. Measures nothing anew."
+    )
     slo: Slo = Field(Slo(), description="What counts as good service: goodput is what met it. Measures nothing anew.")
     endpoints: dict[Name, Endpoint] = Field(
         {},

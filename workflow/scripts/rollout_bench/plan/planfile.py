@@ -12,12 +12,13 @@ from pydantic import Field
 
 from rollout_bench.files import read_model, write_json
 from rollout_bench.plan.comparing import ComparisonSettings, Precision
+from rollout_bench.plan.profiling import OperatorRule
 from rollout_bench.plan.serving import Slo
 from rollout_bench.plan.strict import Strict
 
-PLAN_SCHEMA_VERSION: Literal[4] = 4
+PLAN_SCHEMA_VERSION: Literal[5] = 5
 """Raised when a field of the plan file is added, removed or changes its meaning. 1 had no `comparison`, 2 neither
-`precision` nor `weights`, 3 no `slo`."""
+`precision` nor `weights`, 3 no `slo`, 4 no `operator_rules`."""
 
 
 class PlannedLaunch(Strict):
@@ -59,7 +60,7 @@ class Skipped(Strict):
 class PlanFile(Strict):
     """Everything that is selected."""
 
-    schema_version: Literal[1, 2, 3, 4] = Field(description="Version of this schema; earlier ones are read too.")
+    schema_version: Literal[1, 2, 3, 4, 5] = Field(description="Version of this schema; earlier ones are read too.")
     results: str = Field(description="The results folder, as the config names it.")
     fingerprint: str = Field(description="Changes with whatever the plan was made from.")
     baseline: dict[str, str] = Field(description="What speed-ups refer to, as axis -> value: {quant: bf16}.")
@@ -68,6 +69,7 @@ class PlanFile(Strict):
         None, description="When an experiment has launches enough; null where their number is fixed."
     )
     slo: Slo = Field(Slo(), description="What a request must keep to count as good.")
+    operator_rules: list[OperatorRule] = Field([], description="What operators of profiles are for, tried first.")
     experiments: list[PlannedExperiment] = Field(description="In the order of the tables.")
     skipped: list[Skipped] = Field(description="Combinations that can't be measured.")
     launches: list[PlannedLaunch] = Field(description="In the order they run.")

@@ -6,8 +6,36 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from rollout_bench.plan.fields import Count
+from rollout_bench.plan.fields import Count, Pattern
 from rollout_bench.plan.strict import Strict
+
+Category = Literal[
+    "linear",
+    "attention",
+    "quantize",
+    "norm",
+    "activation",
+    "rotary",
+    "kv_cache",
+    "sampling",
+    "communication",
+    "memory_copy",
+    "embedding",
+    "host_gap",
+    "other",
+]
+"""What an operator is for; quantize is also dequantize, host_gap work that keeps the device waiting."""
+
+Role = Literal["qkv", "o", "gate_up", "down", "lm_head", "router", "experts", "other"]
+"""What a linear layer does in the model."""
+
+
+class OperatorRule(Strict):
+    """What an operator is for that the built-in rules do not know, or take for something else."""
+
+    match: Pattern = Field(description="Regular expression that is found in the operator's or kernel's name.")
+    category: Category = Field(description="What its time counts as.")
+    role: Role | None = Field(None, description="What a linear layer does in the model; told from shapes otherwise.")
 
 
 class ProfileSettings(Strict):

@@ -112,6 +112,7 @@ class Schedule:
             "comparison": self.config.comparison.model_dump(),
             "precision": None if precision is None else precision.model_dump(),
             "slo": self.config.slo.model_dump(),
+            "operator_rules": [rule.model_dump() for rule in self.config.operator_rules],
         }
         return PlanFile(
             schema_version=PLAN_SCHEMA_VERSION,
@@ -121,6 +122,7 @@ class Schedule:
             comparison=self.config.comparison,
             precision=precision,
             slo=self.config.slo,
+            operator_rules=self.config.operator_rules,
             experiments=self.experiments,
             skipped=self.matrix.skipped,
             launches=[

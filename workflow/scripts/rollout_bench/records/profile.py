@@ -9,14 +9,12 @@ from typing import Literal
 
 from pydantic import Field
 
+from rollout_bench.plan.profiling import Role as Role
 from rollout_bench.plan.strict import Strict, absent
 from rollout_bench.records.record import DeviceUse, HostUse, Launched
 
 Phase = Literal["prefill", "decode", "mixed"]
 """What a step of the engine computed: prompts, one token of each sequence, or both."""
-
-Role = Literal["qkv", "o", "gate_up", "down", "lm_head", "router", "experts", "other"]
-"""What a linear layer does in the model."""
 
 
 class LinearShape(Strict):

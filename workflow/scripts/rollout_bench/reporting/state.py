@@ -118,7 +118,8 @@ def _essence(plan: Any) -> Any:
     """The parts of a plan that a summary shows."""
     if not isinstance(plan, dict):
         return plan
-    parts = {part: plan.get(part) for part in ("baseline", "comparison", "precision", "slo", "experiments", "skipped")}
+    names = ("baseline", "comparison", "precision", "slo", "operator_rules", "experiments", "skipped")
+    parts = {name: plan.get(name) for name in names}
     # Where weights lie is no part of any result.
     parts["experiments"] = [{**e, "weights": None} for e in parts["experiments"] or [] if isinstance(e, dict)]
     return parts
