@@ -17,6 +17,7 @@ from rollout_bench.engines.proof import quant_flags
 from rollout_bench.engines.source import source_of
 from rollout_bench.engines.telling import Tell, Wait
 from rollout_bench.engines.traces import Traces, fitting_steps, phases, profiler_config
+from rollout_bench.plan.loads import longest
 from rollout_bench.plan.spec import Spec
 from rollout_bench.records.profile import Phase, Step
 from rollout_bench.records.record import SequenceRow
@@ -38,7 +39,9 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     assert job.traces is not None, "a profile's job says where traces go"
     variables = dict(os.environ)
     traces = Traces(Path(job.traces))
-    opening = open_own(spec, job.model, profiler_config=profiler_config(settings, traces.written))
+    # As of vLLM 0.32 each window says what it is; earlier versions know the server's own setting alone.
+    window = _window(spec, phases(settings)[-1], settings.steps)
+    opening = open_own(spec, job.model, profiler_config=profiler_config(settings, traces.written) | window)
     tell(PhaseBegins(phase="importing"))
     start = time.perf_counter()
     sending = Sending(load)  # imports vLLM, while the server does too
@@ -101,8 +104,7 @@ class _Passes:
 
     def traced(self, phase: Phase, count: int) -> list[SequenceRow]:
         """A pass of which `count` steps are traced: the first that compute, or those half-way through."""
-        longest = _longest(self._job.spec)
-        window = {"delay_iterations": 0 if phase == "prefill" else longest // 2, "max_iterations": count}
+        window = _window(self._job.spec, phase, count)
         rows = self._send(lambda: self._ask("/start_profile", window))[1]
         self._ask("/stop_profile", None)
         return rows
@@ -136,9 +138,12 @@ class _Passes:
         return done, rows
 
 
-def _longest(spec: Spec) -> int:
-    output = spec.workload.output_tokens
-    return output if isinstance(output, int) else output.high
+def _window(spec: Spec, phase: Phase, count: int) -> dict[str, int]:
+    """vLLM's words for `count` steps from the first, or half-way through the longest answer."""
+    return {
+        "delay_iterations": 0 if phase == "prefill" else longest(spec.workload.output_tokens) // 2,
+        "max_iterations": count,
+    }
 
 
 def decode_steps(rows: Sequence[SequenceRow]) -> list[Step]:
