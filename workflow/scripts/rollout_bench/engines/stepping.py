@@ -42,7 +42,8 @@ class Stepping:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._llm_engine: Any = engine.llm.llm_engine
-        self._scheduler: Any = self._llm_engine.engine_core.engine_core.scheduler
+        self._core: Any = self._llm_engine.engine_core.engine_core
+        self._scheduler: Any = self._core.scheduler
         self._batches: list[Batch] = []
         self._ids: list[str] = []
         self._passes = 0
@@ -79,8 +80,8 @@ class Stepping:
         """Ends what is left of the pass."""
         if self._llm_engine.has_unfinished_requests():
             self._llm_engine.abort_request(self._ids)
-            while self._llm_engine.has_unfinished_requests():
-                self._llm_engine.step()
+        while self._llm_engine.has_unfinished_requests() or self._core.batch_queue:
+            self._llm_engine.step()  # with asynchronous scheduling a batch may still be under way
         self._ids = []
 
     def step(self, profiled: bool) -> Step | None:
@@ -118,7 +119,8 @@ class Stepping:
         for name, tokens in scheduled.num_scheduled_tokens.items():
             before = computed.get(name, 0)
             context += before + tokens
-            if before < self._scheduler.requests[name].num_prompt_tokens:
+            request = self._scheduler.requests.get(name)  # none where it was abandoned while its batch was under way
+            if request is not None and before < request.num_prompt_tokens:
                 prefill += 1
             else:
                 decode += 1
