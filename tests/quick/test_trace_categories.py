@@ -213,6 +213,21 @@ def test_shapes_tell_role_and_tokens_of_a_linear_layer(name: str, shapes: str, r
         assert frame["tokens"].tolist()[1] == tokens
 
 
+def test_a_kernel_is_told_by_the_shapes_of_the_operator_that_launched_it():
+    row = {"name": "nvjet", "path": "aten::linear > aten::mm", "shapes": "[[8,64],[64,96]]"}
+    assert categorise(table([row]), LINEARS, platform="cuda")["role"].tolist() == ["", "qkv"]
+
+
+def test_what_a_linear_layer_calls_has_its_role():
+    rows = [
+        {"name": "aten::linear", "shapes": "[[8,64],[96,64]]", "duration_us": 10.0, "self_us": 2.0},
+        {"name": "aten::mm", "path": "aten::linear", "start_us": 1.0, "shapes": "[[8,64],[64,96]]", "self_us": 8.0},
+    ]
+    frame = categorise(table(rows), LINEARS, platform="cpu")
+    assert frame["role"].tolist() == ["", "qkv", "qkv"]
+    assert frame["tokens"].count() == 1
+
+
 def test_packed_weights_tell_the_role_by_the_scales():
     row = {"name": "marlin", "shapes": "[[8,128],[],[8,256],[1,64],[],[]]", "path": "_C::marlin_gemm"}
     assert categorise(table([row]), LINEARS, platform="cuda")["role"].tolist() == ["", "down"]

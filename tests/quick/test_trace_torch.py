@@ -188,7 +188,7 @@ def test_plain_and_packed_files_read_alike_and_an_array_is_a_trace_too(tmp_path:
 def test_events_that_cross_a_piece_of_the_file_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("rollout_bench.traces.json_stream.CHUNK_BYTES", 7)
     events = [step(DECODE, 0, 50), event('in "quotes" }, { and é', 5, 20, dims=[[1, 2], [3]])]
-    frame = read(tmp_path, events, distributedInfo={"groups": [{"a": 1}, {"b": [2]}]})
+    frame = read(tmp_path, events, baseTimeNanoseconds=1790857026000000000, info={"groups": [{"a": 1}, {"b": [2]}]})
     assert row(frame, 'in "quotes" }, { and é')["self_us"] == 20
 
 

@@ -57,15 +57,15 @@ def read_ascend(
     """
     folder = output_folder(path)
     details = read_kernels(folder)
-    raw = RawEvents()
+    raw = RawEvents(offset=_whole(details["start"].iloc[0]))
     kernels = _add_kernels(raw, details, folder / KERNELS)
     warnings = []
     if (folder / VIEW).is_file():
         for event in trace_events(folder / VIEW):
             raw.add(event)
-        raw.finish()
     else:
         warnings.append(f"{trace}: {VIEW} is missing: it is unknown what launched the kernels")
+    raw.finish()
     names = raw.names.texts
     opens = {number for number, text in enumerate(names) if phase_of(text) or is_numbered_step(text)}
     tree = nested(raw, opens)
@@ -75,6 +75,12 @@ def read_ascend(
     steps = device_steps(raw, kernels, of_kernel, steps)
     warnings += _disagreements(raw, kernels, details, folder, trace)
     return table(raw, rows, steps, trace, rank), warnings
+
+
+def _whole(time: str) -> int:
+    """The whole microseconds of a time, 0 if it is none."""
+    digits = time.partition(".")[0]
+    return int(digits) if digits.isdigit() else 0
 
 
 def _add_kernels(raw: RawEvents, details: pd.DataFrame, path: Path) -> Indices:
@@ -111,7 +117,7 @@ def _steps(
     marks = own or {number: phase for number, text in enumerate(raw.names.texts) if is_numbered_step(text)}
     opens = np.flatnonzero(np.isin(name, np.array(list(marks), dtype=name.dtype)) & (raw.array("kind") != KERNEL))
     if len(opens):
-        opens = opens[raw.array("thread")[opens] == raw.array("thread")[opens[0]]]
+        opens = opens[raw.array("thread")[opens] == raw.busiest_thread(opens)]
         steps = windows(start[opens], duration[opens], [marks[n] for n in name[opens].tolist()])
         steps = steps.lasting_until(float((start + duration)[kernels].max()))
         launched = np.where(launch >= 0, start[np.maximum(launch, 0)], start[kernels])

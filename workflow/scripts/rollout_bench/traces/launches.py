@@ -74,7 +74,8 @@ def device_steps(raw: RawEvents, kernels: Indices, step: Indices, host: Steps) -
     follow each other at the same pace. Where a step has no kernel there, the host's windows are kept.
     """
     start, duration, thread = raw.array("start"), raw.array("duration"), raw.array("thread")
-    main = np.bincount(thread[kernels], weights=duration[kernels]).argmax()
+    works = np.bincount(thread[kernels], weights=duration[kernels])
+    main = max(np.unique(thread[kernels]).tolist(), key=lambda n: (works[n], raw.threads.texts[n]))
     counted = (thread[kernels] == main) & (step != OUTSIDE)
     begin = np.full(len(host), np.inf)
     np.minimum.at(begin, step[counted], start[kernels[counted]])

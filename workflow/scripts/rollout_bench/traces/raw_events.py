@@ -72,11 +72,11 @@ class RawEvents:
     """Events with a begin and a duration.
 
     Attributes:
-        offset: microseconds that were taken from every time, so that times of day keep their nanoseconds.
+        offset: whole microseconds to take from every time, so that times of day, given as text, keep their nanoseconds.
         unfinished: events without an end, which are taken to have no duration.
     """
 
-    offset: int | None = None
+    offset: int = 0
     unfinished: int = 0
     events_seen: int = 0
     kind: array[int] = field(default_factory=lambda: array("b"))
@@ -122,13 +122,29 @@ class RawEvents:
         self._append(event, KERNEL, start, self._length(duration))
         self.shapes[-1], self.dtypes[-1] = self.dims.number(shapes), self.types.number(dtypes)
 
+    def busiest_thread(self, events: npt.NDArray[np.int64]) -> int:
+        """Number of the thread that most of these events are on; of several, the one where they last longest."""
+        thread, duration = self.array("thread")[events], self.array("duration")[events]
+        counts, lengths = np.bincount(thread), np.bincount(thread, weights=duration)
+        numbers: list[int] = np.unique(thread).tolist()
+        return max(numbers, key=lambda n: (counts[n], lengths[n], self.threads.texts[n]))
+
     def finish(self) -> None:
-        """Pairs begins with ends, once every event is in: the innermost begin of the same name, on the same thread."""
+        """Once every event is in: pairs begins with ends, and lets time begin with the first event.
+
+        An end belongs to the innermost begin of the same name on the same thread.
+        """
         for halves in self._halves.values():
             # At one time ends come first, so that neighbours stay neighbours.
             halves.sort(key=lambda half: (half[0], half[1] == "B", str(half[2].get("name"))))
             self._pair(halves)
         self._halves.clear()
+        if len(self):
+            # Small numbers keep the profiler's nanoseconds when they are added.
+            start = self.array("start")
+            first = float(start.min())
+            start -= first
+            self.flow_ends = {flow: time - first for flow, time in self.flow_ends.items()}
 
     def array(self, column: str) -> npt.NDArray[Any]:
         """A column without a copy."""
@@ -136,7 +152,7 @@ class RawEvents:
         return np.frombuffer(values, dtype=np.dtype(values.typecode)) if values else np.zeros(0, values.typecode)
 
     def time(self, value: Any) -> float | None:
-        """Microseconds since `offset`, of a number or, as torch_npu writes them, a text. None if it is no time."""
+        """Microseconds after `offset`, of a number or, as torch_npu writes them, a text. None if it is no time."""
         try:
             part = 0.0
             if isinstance(value, str):
@@ -146,8 +162,6 @@ class RawEvents:
                 return None
         except (ValueError, OverflowError):
             return None
-        if self.offset is None:
-            self.offset = int(value)
         return float(value - self.offset) + part
 
     def _length(self, value: Any) -> float:

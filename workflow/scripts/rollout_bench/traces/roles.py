@@ -162,10 +162,11 @@ def _products(dims: list[list[int]], layout: Layout) -> Iterator[Product]:
         if out[:-1] == left[:-1]:
             yield _tokens(left), left[-1], out[-1]
     left, right = dims[0], dims[1]
-    if layout in ("mm", "any") and left[-1] == right[-2]:
-        yield _tokens(left), left[-1], right[-1]
-    if layout in ("linear", "any") and left[-1] == right[-1]:
-        yield _tokens(left), left[-1], right[-2]
+    if layout in ("in_first", "any"):
+        if left[-1] == right[-2]:
+            yield _tokens(left), left[-1], right[-1]
+        if left[-1] == right[-1]:
+            yield _tokens(left), left[-1], right[-2]
     if layout == "any":
         # Packed weights keep only one of their sides, scales have the other.
         sides = {side for other in dims[1:] for side in other}

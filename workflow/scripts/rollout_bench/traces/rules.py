@@ -36,7 +36,7 @@ CATEGORIES: Final[tuple[Category, ...]] = get_args(Category)
 
 Platform = Literal["cpu", "cuda", "ascend"]
 
-Layout = Literal["out_first", "mm", "linear", "any"]
+Layout = Literal["out_first", "in_first", "any"]
 """How the inputs of a matrix multiplication stand."""
 
 RULES_FILE: Final = Path(__file__).with_name("rules.yaml")

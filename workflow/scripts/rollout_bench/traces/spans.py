@@ -40,7 +40,7 @@ def nest(start: Floats, duration: Floats, tie: Indices | None = None) -> tuple[F
         now = _spend(under_way, ends, own, now, begin)
         reach = ends[i] - ROUNDING_US
         for candidate in reversed(under_way):
-            if ends[candidate] >= reach and ends[candidate] > begin:
+            if ends[candidate] >= reach:
                 parent[i] = candidate
                 break
         under_way.append(i)

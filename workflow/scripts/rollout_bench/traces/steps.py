@@ -81,7 +81,7 @@ def windows(begin: Floats, duration: Floats, phases: list[Phase]) -> Steps:
         duration: how long it lasts.
         phases: what each step computes.
     """
-    order = np.argsort(begin, kind="stable")
+    order = np.lexsort((np.array(phases), duration, begin))
     begin, last = begin[order], (begin + duration)[order]
     return Steps(begin, np.append(begin[1:], last[-1:]), [phases[i] for i in order.tolist()])
 

@@ -41,7 +41,6 @@ class Rows:
 def table(raw: RawEvents, rows: Rows, steps: Steps, trace: str, rank: int) -> pd.DataFrame:
     """The events table of one trace: a row for each step, then one for each event, by time."""
     start = raw.array("start")[rows.event]
-    first = float(raw.array("start").min())
     order = np.lexsort((-raw.array("duration")[rows.event], start))
     count = len(order)
     phases = np.array([*steps.phases, ""])
@@ -55,16 +54,16 @@ def table(raw: RawEvents, rows: Rows, steps: Steps, trace: str, rank: int) -> pd
         "name": _named(raw.array("name")[rows.event[order]], raw.names.texts),
         "path": _named(rows.path[order], rows.paths.texts()),
         "stream": _named(raw.array("thread")[rows.event[order]], raw.threads.texts),
-        "start_us": start[order] - first,
+        "start_us": start[order],
         "duration_us": raw.array("duration")[rows.event[order]],
         "self_us": rows.self_us[order],
         "shapes": _named(np.where(source >= 0, raw.array("shapes")[with_source], 0), raw.dims.texts),
         "dtypes": _named(np.where(source >= 0, raw.array("dtypes")[with_source], 0), raw.types.texts),
     }
-    return _with_steps(pd.DataFrame(columns), steps, first, trace, rank)
+    return _with_steps(pd.DataFrame(columns), steps, trace, rank)
 
 
-def _with_steps(frame: pd.DataFrame, steps: Steps, first: float, trace: str, rank: int) -> pd.DataFrame:
+def _with_steps(frame: pd.DataFrame, steps: Steps, trace: str, rank: int) -> pd.DataFrame:
     length = steps.end - steps.begin
     empty = pd.Categorical([""] * len(steps))
     rows = pd.DataFrame(
@@ -76,7 +75,7 @@ def _with_steps(frame: pd.DataFrame, steps: Steps, first: float, trace: str, ran
             "name": pd.Categorical([f"{STEP} {number}" for number in range(len(steps))]),
             "path": empty,
             "stream": empty,
-            "start_us": steps.begin - first,
+            "start_us": steps.begin,
             "duration_us": length,
             "self_us": length,
             "shapes": empty,

@@ -91,7 +91,7 @@ def _marked(path: Path, raw: RawEvents) -> Marked:
             f"see that the profiler runs while the engine computes, then {REMEDY}",
         )
     # Where several threads have some, all but one only wait for it.
-    main = np.bincount(thread[host]).argmax()
+    main = raw.busiest_thread(host)
     return Marked(host[thread[host] == main], np.flatnonzero(opens & (kind == DEVICE_ANNOTATION)), phase)
 
 
