@@ -60,7 +60,9 @@ def test_the_engine_process_needs_nothing_that_vllm_does_not_install():
         assert needs(path) & (ANALYSIS | {"filelock"}) == set(), path.name
 
 
-@pytest.mark.parametrize("command", ["summarise.py", "plot.py", "compare.py", "plan.py", "diagnose.py"])
+@pytest.mark.parametrize(
+    "command", ["summarise.py", "plot.py", "compare.py", "plan.py", "diagnose.py", "read_trace.py"]
+)
 def test_a_command_of_the_analysis_needs_no_engine(command: str):
     assert needs(SCRIPTS / command) & ENGINE == set()
 

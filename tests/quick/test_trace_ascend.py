@@ -1,0 +1,264 @@
+"""What torch_npu's profiler writes, read from files in exactly its layout; no NPU wrote any of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from made_traces import DECODE, LINEARS, PREFILL
+
+from rollout_bench.errors import UserError
+from rollout_bench.records.profile import Phase, TraceFile
+from rollout_bench.traces.ascend import read_ascend
+from rollout_bench.traces.categories import categorise
+from rollout_bench.traces.reading import read_traces
+from rollout_bench.traces.times import step_times
+
+NAME = "worker_20261120_ascend_pt"
+BASE = 1_774_670_741_777_000
+"""Microseconds since 1970, as the profiler has them: too many digits for a float to keep nanoseconds."""
+
+SHAPES = {
+    "QuantBatchMatmulV3": ["8,64;64,96", "8,64;64,64", "8,64;64,256", "8,128;128,64"],
+    "MatMulV2": ["8,64;64,512"],
+}
+LAYER = [
+    ("RmsNorm", 4.0),
+    ("DynamicQuant", 3.0),
+    ("QuantBatchMatmulV3", 10.0),
+    ("ApplyRotaryPosEmb", 2.0),
+    ("ScatterPaKvCache", 2.5),
+    ("FusedInferAttentionScore", 20.0),
+    ("QuantBatchMatmulV3", 6.0),
+    ("AddRmsNormBias", 4.0),
+    ("QuantBatchMatmulV3", 12.0),
+    ("SwiGlu", 3.0),
+    ("QuantBatchMatmulV3", 8.0),
+]
+STEP = [("GatherV2", 5.0), *LAYER, *LAYER, ("MatMulV2", 15.0), ("ArgMaxV2", 7.0)]
+"""Kernels of one step of a model with two layers, 0.5 us apart: 176 us of work."""
+
+GAP_US = 40.0
+"""Between two steps."""
+
+
+def kernels(steps: int, spelling: str = "Block Num", numbered: bool = False) -> list[dict[str, str]]:
+    """Rows of kernel_details.csv."""
+    rows, now = [], 0.25
+    for number in range(steps):
+        seen: dict[str, int] = {}
+        for kind, duration in STEP:
+            shapes = SHAPES.get(kind, ["8,64"])
+            shape = shapes[seen.get(kind, 0) % len(shapes)]
+            seen[kind] = seen.get(kind, 0) + 1
+            rows.append(
+                ({"Step Id": str(number + 3)} if numbered else {})
+                | {
+                    "Device_id": "0",
+                    "Name": f"aclnn{kind}_{kind}",
+                    "Type": kind,
+                    "Accelerator Core": "AI_CORE",
+                    "Start Time(us)": f"{BASE + int(now)}.{now % 1:.3f}\t".replace(".0.", "."),
+                    "Duration(us)": str(duration),
+                    "Wait Time(us)": "0.5",
+                    spelling: "24",
+                    "Input Shapes": f'"""{shape}"""',
+                    "Input Data Types": "INT8;INT8" if "Quant" in kind else "DT_BF16",
+                    "Input Formats": "ND",
+                    "Output Shapes": '"""8,64"""',
+                }
+            )
+            now += duration + 0.5
+        now += GAP_US
+    return rows
+
+
+def csv(path: Path, rows: list[dict[str, str]]) -> None:
+    path.write_text("\n".join([",".join(rows[0]), *(",".join(row.values()) for row in rows)]) + "\n")
+
+
+def statistic(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        found.setdefault(row["Type"], []).append(float(row["Duration(us)"]))
+    return [
+        {
+            "OP Type": kind,
+            "Core Type": "AI_CORE",
+            "Count": str(len(us)),
+            "Total Time(us)": str(sum(us)),
+            "Min Time(us)": str(min(us)),
+            "Avg Time(us)": str(sum(us) / len(us)),
+            "Max Time(us)": str(max(us)),
+            "Ratio(%)": "1",
+        }
+        for kind, us in found.items()
+    ]
+
+
+def view(rows: list[dict[str, str]], names: list[str]) -> list[dict[str, Any]]:
+    """trace_view.json: an array, times as text; the host launches each step's kernels 30 us before they run."""
+    events: list[dict[str, Any]] = [{"ph": "M", "name": "process_name", "pid": 1, "args": {"name": "Python"}}]
+    per_step = len(rows) // len(names)
+
+    def time(value: float) -> str:
+        return f"{BASE + int(value // 1)}.{round(value % 1 * 1000):03d}"
+
+    for number, name in enumerate(names):
+        mine = rows[number * per_step : (number + 1) * per_step]
+        first = float(mine[0]["Start Time(us)"].strip()[-8:]) % 1_000_000 - BASE % 1_000_000
+        base = {"cat": "cpu_op", "ph": "X", "pid": 1, "tid": 1, "args": {}}
+        events.append(base | {"name": name, "ts": time(first - 30), "dur": "25"})
+        for i, kernel in enumerate(mine):
+            at = first - 29 + i * 0.5
+            events.append(base | {"name": "npu::op", "ts": time(at), "dur": 0.4, "args": {"Input Dims": [[8, 64]]}})
+            flow = {"cat": "async_npu", "name": "torch_to_npu", "id": f"{number}.{i}", "pid": 1, "tid": 1}
+            events.append(flow | {"ph": "s", "ts": time(at + 0.1)})
+            events.append(flow | {"ph": "f", "pid": 2, "tid": 7, "ts": kernel["Start Time(us)"].strip()})
+    return events
+
+
+def write(folder: Path, rows: list[dict[str, str]], names: list[str] | None = None) -> Path:
+    """Everything that the profiler leaves of these kernels."""
+    output = folder / NAME / "ASCEND_PROFILER_OUTPUT"
+    output.mkdir(parents=True)
+    csv(output / "kernel_details.csv", rows)
+    csv(output / "op_statistic.csv", statistic(rows))
+    busy = sum(float(row["Duration(us)"]) for row in rows)
+    times = {"Device_id": "0", "Step": "", "Computing": str(busy), "Communication(Not Overlapped)": "0"}
+    csv(output / "step_trace_time.csv", [times | {"Overlapped": "0", "Communication": "0", "Free": "1", "Stage": "9"}])
+    (output / "trace_view.json").write_text(json.dumps(view(rows, names) if names else []))
+    return folder / NAME
+
+
+def read(path: Path, phase: Phase = "decode") -> tuple[pd.DataFrame, list[str]]:
+    return read_ascend(path, path.name, 0, phase, LINEARS)
+
+
+def steps_of(frame: pd.DataFrame) -> list[list[Any]]:
+    return frame[frame["where"] == "step"][["phase", "duration_us"]].to_numpy().tolist()
+
+
+WORK_US = sum(duration for _, duration in STEP)
+LENGTH_US = WORK_US + 0.5 * (len(STEP) - 1)
+
+
+@pytest.mark.parametrize("spelling", ["Block Num", "Block Dim"])
+def test_annotations_tell_the_steps_and_flows_tell_what_launched_a_kernel(tmp_path: Path, spelling: str):
+    frame, warnings = read(write(tmp_path, kernels(2, spelling), [PREFILL, DECODE]))
+    assert warnings == []
+    assert steps_of(frame) == [["prefill", pytest.approx(LENGTH_US + 40.5)], ["decode", pytest.approx(LENGTH_US)]]
+    attention = frame[frame["name"] == "FusedInferAttentionScore"]
+    assert attention["step"].tolist() == [0, 0, 1, 1]
+    assert set(attention["path"]) == {"npu::op > aclnnFusedInferAttentionScore_FusedInferAttentionScore"}
+    assert set(attention["where"]) == {"device"}
+    assert set(frame[frame["name"] == "MatMulV2"]["shapes"]) == {"[[8,64],[64,512]]"}
+    assert set(frame[frame["name"] == "QuantBatchMatmulV3"]["dtypes"]) == {'["INT8","INT8"]'}
+
+
+def test_the_profilers_numbers_tell_the_steps_where_nothing_is_annotated(tmp_path: Path):
+    frame, warnings = read(write(tmp_path, kernels(2, numbered=True)), "prefill")
+    assert warnings == []
+    assert steps_of(frame) == [["prefill", pytest.approx(LENGTH_US + 40.5)], ["prefill", pytest.approx(LENGTH_US)]]
+
+
+def test_attention_kernels_tell_the_steps_where_nothing_else_does(tmp_path: Path):
+    frame, warnings = read(write(tmp_path, kernels(3)))
+    assert warnings == [f"{NAME}: steps are told apart by counting attention kernels, 2 in each"]
+    assert [phase for phase, _ in steps_of(frame)] == ["decode"] * 3
+    assert [us for _, us in steps_of(frame)] == pytest.approx([LENGTH_US + 40.5] * 2 + [LENGTH_US])
+    assert frame[frame["where"] == "device"].groupby("step").size().tolist() == [len(STEP)] * 3
+
+
+def test_where_nothing_tells_the_steps_it_is_an_error(tmp_path: Path):
+    rows = [row for row in kernels(2) if row["Type"] != "FusedInferAttentionScore"]
+    with pytest.raises(UserError, match="nothing tells one step from the next"):
+        read(write(tmp_path, rows))
+
+
+def test_nanoseconds_survive_times_of_day(tmp_path: Path):
+    frame, _ = read(write(tmp_path, kernels(1, numbered=True)))
+    start = frame[frame["where"] == "device"]["start_us"].tolist()
+    assert start[:3] == pytest.approx([0, 5.5, 10], abs=1e-9)
+
+
+def test_categories_and_roles_of_a_step_add_up(tmp_path: Path):
+    frame, _ = read(write(tmp_path, kernels(1, numbered=True)))
+    times = step_times(categorise(frame, LINEARS, platform="ascend"))
+    seen = {f"{c} {r}".strip(): us for c, r, us in times[["category", "role", "us"]].to_numpy().tolist()}
+    assert seen == pytest.approx(
+        {
+            "linear qkv": 20,
+            "linear o": 12,
+            "linear gate_up": 24,
+            "linear down": 16,
+            "linear lm_head": 15,
+            "attention": 40,
+            "quantize": 6,
+            "norm": 16,
+            "activation": 6,
+            "rotary": 4,
+            "kv_cache": 5,
+            "sampling": 7,
+            "embedding": 5,
+            "host_gap": LENGTH_US - WORK_US,
+        }
+    )
+
+
+def test_totals_that_differ_are_told(tmp_path: Path):
+    path = write(tmp_path, kernels(1, numbered=True))
+    output = path / "ASCEND_PROFILER_OUTPUT"
+    text = (output / "op_statistic.csv").read_text()
+    (output / "op_statistic.csv").write_text(text.replace("MatMulV2,AI_CORE,1,15.0", "MatMulV2,AI_CORE,1,15.2"))
+    _, warnings = read(path)
+    assert warnings == [f"{NAME}: MatMulV2 took 15.2 us by op_statistic.csv, 15.0 us by its kernels"]
+    (output / "op_statistic.csv").write_text(text.replace("MatMulV2,AI_CORE,1,15.0", "MatMulV2,AI_CORE,1,15.1"))
+    assert read(path)[1] == []
+    (output / "step_trace_time.csv").write_text("Step,Computing,Communication(Not Overlapped)\n,500,20\n")
+    assert read(path)[1] == [
+        f"{NAME}: the device worked 520.0 us by step_trace_time.csv, {WORK_US:.1f} us by its kernels"
+    ]
+
+
+def test_without_the_csv_files_the_error_names_what_makes_them(tmp_path: Path):
+    (tmp_path / NAME / "PROF_000001").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"kernel_details\.csv: is missing") as error:
+        read(tmp_path / NAME)
+    assert "from torch_npu.profiler.profiler import analyse" in error.value.remedy
+    assert len(str(error.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("kernel_details.csv", b"", "is no table"),
+        ("kernel_details.csv", b"Name,Type\na,b\n", "lacks the column 'Start Time"),
+        ("kernel_details.csv", b"Name,Type,Start Time(us),Duration(us)\n", "holds no kernel"),
+        ("kernel_details.csv", b"Name,Type,Start Time(us),Duration(us)\na,b,c,d\n", "'c' is no time"),
+        ("kernel_details.csv", b"\xff\xfe\x00" * 10, "lacks the column"),
+        ("op_statistic.csv", b"a,b\n1,2\n", "lacks the columns 'OP Type'"),
+        ("step_trace_time.csv", b"a,b\n1,2\n", "lacks the column 'Computing'"),
+        ("trace_view.json", b"[{", "ends in the middle"),
+    ],
+)
+def test_a_damaged_file_is_an_error_of_two_lines(tmp_path: Path, name: str, content: bytes, said: str):
+    path = write(tmp_path, kernels(1, numbered=True))
+    (path / "ASCEND_PROFILER_OUTPUT" / name).write_bytes(content)
+    with pytest.raises(UserError, match=said) as error:
+        read(path)
+    assert name in error.value.problem
+    assert len(str(error.value).splitlines()) == 2
+
+
+def test_files_that_only_add_to_the_kernels_may_lack(tmp_path: Path):
+    path = write(tmp_path, kernels(1, numbered=True))
+    for name in ("op_statistic.csv", "step_trace_time.csv", "trace_view.json"):
+        (path / "ASCEND_PROFILER_OUTPUT" / name).unlink()
+    trace = TraceFile(name=NAME, phase="decode", rank=1, source="torch_npu", size_bytes=1)
+    frame, warnings = read_traces(tmp_path, [trace], LINEARS)
+    assert frame["rank"].unique().tolist() == [1]
+    assert warnings == [f"{NAME}: trace_view.json is missing: it is unknown what launched the kernels"]

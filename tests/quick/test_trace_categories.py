@@ -1,0 +1,299 @@
+"""What operators and kernels are for: the rules, what stands around plain operators, roles of linear layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import pytest
+from made_traces import LINEARS
+
+from rollout_bench.errors import UserError
+from rollout_bench.records.profile import LinearShape
+from rollout_bench.traces.categories import categorise, platform_of
+from rollout_bench.traces.events import COLUMNS, empty_events
+from rollout_bench.traces.rules import CATEGORIES, rule_sets
+from rollout_bench.traces.times import step_times, unknown
+
+
+def table(rows: list[dict[str, Any]], steps: int = 1) -> pd.DataFrame:
+    """An events table of device rows, 10 us each, one after the other unless they say otherwise."""
+    filled: list[dict[str, Any]] = [
+        {
+            "where": "step",
+            "name": f"step {n}",
+            "step": n,
+            "start_us": 1000.0 * n,
+            "duration_us": 1000.0,
+            "self_us": 1000.0,
+        }
+        for n in range(steps)
+    ]
+    for i, row in enumerate(rows):
+        filled.append({"where": "device", "step": 0, "start_us": 10.0 * i, "duration_us": 10.0, "self_us": 10.0} | row)
+    base = {"trace": "t", "phase": "decode", "rank": 0, "path": "", "stream": "s", "shapes": "", "dtypes": ""}
+    return pd.DataFrame([base | row for row in filled])[list(COLUMNS)]
+
+
+def of(names: list[str], platform: Any = "cuda", **more: Any) -> list[str]:
+    frame = categorise(table([{"name": name} | more for name in names]), LINEARS, platform=platform)
+    return [str(c) for c in frame[frame["where"] == "device"]["category"]]
+
+
+CUDA = {
+    "linear": [
+        "nvjet_tst_192x192_64x4_1x2_h_bz_coopB_TNT",
+        "sm90_xmma_gemm_bf16bf16_bf16f32_f32_tn_n_tilesize128x128x64",
+        "void cutlass::device_kernel<vllm::enable_sm90_or_later<cutlass::gemm::kernel::GemmUniversal<int8_t>>>",
+        "void marlin::Marlin<__nv_bfloat16, 1125899906909960l, 256, 1, 8, 8, false, 4, 8, false>",
+        "void machete::MacheteKernelTemplate<cutlass::bfloat16_t>",
+        "ampere_bf16_s16816gemm_bf16_128x64_ldg8_f2f_stages_64x3_tn",
+        "void gemv2T_kernel_val<int, int, __nv_bfloat16>",
+        "void cublasLt::splitKreduce_kernel<32, 16, int, float, __nv_bfloat16>",
+        "fused_moe_kernel",
+    ],
+    "attention": [
+        "void cutlass::device_kernel<flash::enable_sm90<flash::FlashAttnFwdSm90<flash::CollectiveMainloopFwd>>>",
+        "void flash::flash_fwd_splitkv_combine_kernel<Flash_fwd_kernel_traits<128>>",
+        "void flash::prepare_varlen_num_blocks_kernel<1, true>",
+        "void flashinfer::BatchDecodeWithPagedKVCacheKernel<(flashinfer::PosEncodingMode)0>",
+        "kernel_unified_attention_2d",
+    ],
+    "kv_cache": ["void vllm::reshape_and_cache_flash_kernel<__nv_bfloat16>", "_compute_slot_mapping_kernel"],
+    "rotary": ["void vllm::rotary_embedding_kernel<c10::BFloat16, true>", "triton_poi_fused_cat_mul_split_sub_3"],
+    "norm": [
+        "void vllm::rms_norm_kernel<c10::BFloat16>",
+        "void vllm::fused_add_rms_norm_kernel<c10::BFloat16, 8>",
+        "triton_red_fused__to_copy_add_mean_mul_pow_rsqrt_0",
+    ],
+    "activation": ["void vllm::act_and_mul_kernel<c10::BFloat16>", "triton_poi_fused_mul_silu_slice_1"],
+    "quantize": [
+        "void vllm::dynamic_scaled_int8_quant_kernel<c10::BFloat16, float>",
+        "void vllm::dynamic_per_token_scaled_fp8_quant_kernel_strided<c10::BFloat16>",
+        "void vllm::scaled_fp8_quant_kernel_strided<c10::BFloat16>",
+    ],
+    "communication": ["ncclDevKernel_AllReduce_Sum_bf16_RING_LL", "void vllm::cross_device_reduce_1stage<half, 2>"],
+    "sampling": [
+        "_gumbel_sample_kernel",
+        "void at::native::sbtopk::gatherTopK<float, unsigned int, 2>",
+        "void at::native::reduce_kernel<512, 1, at::native::ReduceOp<float, at::native::ArgMaxOps<float>>>",
+        "void at::native::(anonymous namespace)::cunn_SoftMaxForward<8, float, float>",
+        "void at_cuda_detail::cub::DeviceRadixSortOnesweepKernel<float>",
+    ],
+    "memory_copy": ["Memcpy HtoD (Pinned -> Device)", "Memset (Device)", "void at::native::direct_copy_kernel_cuda"],
+    "embedding": ["void at::native::(anonymous namespace)::indexSelectLargeIndex<c10::BFloat16, long>"],
+    "other": ["void some::thing_kernel<4>"],
+}
+
+ASCEND = {
+    "linear": ["MatMulV2", "MatMulV3", "QuantBatchMatmulV3", "WeightQuantBatchMatmulV2", "GroupedMatmul"],
+    "quantize": ["DynamicQuant", "AscendQuantV2"],
+    "attention": ["FusedInferAttentionScore", "PagedAttentionMaskNdKernel", "FlashAttentionScore"],
+    "norm": ["AddRmsNorm", "AddRmsNormBias", "RmsNorm"],
+    "activation": ["SwiGlu"],
+    "rotary": ["RotaryMul", "ApplyRotaryPosEmb"],
+    "kv_cache": ["ScatterPaKvCache", "ReshapeAndCacheNdKernel"],
+    "communication": ["HcomAllReduce", "hcom_allReduce_", "hcom_allGather_"],
+    "sampling": ["ArgMaxV2", "TopKV2", "SoftmaxV2"],
+    "embedding": ["GatherV2", "GatherV3"],
+    "memory_copy": ["Cast", "TensorMove", "Slice", "ConcatD"],
+    "other": ["SomeThing"],
+}
+
+CPU = {
+    "linear": ["_C::onednn_mm", "_C::onednn_scaled_mm", "aten::addmm", "aten::_weight_int8pack_mm", "aten::linear"],
+    "quantize": ["_C::dynamic_scaled_int8_quant", "_C::static_scaled_int8_quant"],
+    "attention": ["_C::cpu_attention_with_kv_cache", "_C::get_scheduler_metadata"],
+    "norm": ["_C::rms_norm", "_C::fused_add_rms_norm"],
+    "activation": ["aten::silu", "_C::silu_and_mul"],
+    "rotary": ["_C::rotary_embedding"],
+    "kv_cache": ["_C::cpu_attn_reshape_and_cache", "_C::compute_slot_mapping_kernel_impl"],
+    "sampling": ["_C::fused_gumbel_argmax", "aten::argmax", "aten::topk"],
+    "embedding": ["aten::embedding"],
+    "memory_copy": ["aten::index", "aten::cat"],
+    "other": ["_C::some_thing", "aten::fft_fft"],
+}
+
+
+@pytest.mark.parametrize(
+    ("platform", "category", "name"),
+    [
+        (platform, category, name)
+        for platform, names in (("cpu", CPU), ("cuda", CUDA), ("ascend", ASCEND))
+        for category, some in names.items()
+        for name in some
+    ],
+)
+def test_a_name_tells_the_category(platform: str, category: str, name: str):
+    assert of([name], platform) == [category]
+
+
+def test_every_category_of_a_rule_is_one_of_those_that_the_summary_knows():
+    assert set(rule_sets()) == {"cpu", "cuda", "ascend"}
+    assert len(CATEGORIES) == 13
+
+
+def test_a_users_rule_comes_first():
+    rule = {"match": "^nvjet", "category": "attention"}
+    frame = categorise(table([{"name": "nvjet_x"}]), LINEARS, [rule], "cuda")
+    assert frame["category"].tolist() == ["other", "attention"]
+
+
+def test_a_users_rule_gives_a_role():
+    rule = {"match": "my_gate", "category": "linear", "role": "router"}
+    frame = categorise(table([{"name": "my_gate_kernel"}]), LINEARS, [rule], "cuda")
+    assert frame["role"].tolist() == ["", "router"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ({"match": "(", "category": "linear"}, "match: .*regular expression"),
+        ({"match": "x", "category": "lineal"}, "category"),
+        ({"match": "x"}, "category"),
+        ({"match": "x", "category": "linear", "rôle": "o"}, "rôle"),
+        ("x", "rule 1"),
+    ],
+)
+def test_a_users_rule_that_is_none_is_an_error_of_two_lines(rule: Any, said: str):
+    with pytest.raises(UserError, match=said) as error:
+        categorise(table([{"name": "x"}]), LINEARS, [rule], "cuda")
+    assert len(str(error.value).splitlines()) == 2
+
+
+def test_what_an_operator_calls_is_for_the_same():
+    assert of(["elementwise"], path="vllm::forward > aten::silu") == ["activation"]
+
+
+def test_plain_operators_on_a_cpu_are_for_what_stands_around_them():
+    names = {
+        "aten::copy_": "host_gap",  # before the embedding: inputs are made ready
+        "aten::embedding": "embedding",
+        "aten::pow": "norm",  # a run with the reciprocal of a root
+        "aten::rsqrt": "norm",
+        "aten::mul": "norm",
+        "_C::onednn_mm": "linear",
+        "aten::view": "attention",  # before attention, for attention
+        "_C::cpu_attention": "attention",
+        "aten::silu": "activation",
+        "aten::mul ": "activation",  # after an activation
+        "aten::mm": "linear",
+        "aten::div_": "sampling",  # after the last linear layer
+        "aten::index": "memory_copy",
+        "aten::sub": "sampling",
+    }
+    assert of([name.strip() for name in names], "cpu") == list(names.values())
+
+
+def test_copies_of_int8_weights_are_dequantization():
+    rows = [{"name": "aten::copy_", "dtypes": '["c10::BFloat16","signed char",""]'}, {"name": "aten::mm"}]
+    frame = categorise(table(rows), LINEARS, platform="cpu")
+    assert frame["category"].tolist()[1:] == ["quantize", "linear"]
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes", "role", "tokens"),
+    [
+        ("_C::onednn_mm", "[[8,96],[8,64],[],[]]", "qkv", 8),
+        ("_C::onednn_scaled_mm", "[[8,64],[8,64],[8,1],[],[1,64],[],[]]", "o", 8),
+        ("aten::mm", "[[8,64],[64,256]]", "gate_up", 8),
+        ("aten::addmm", "[[64],[8,128],[128,64],[],[]]", "down", 8),
+        ("aten::linear", "[[2,4,64],[512,64],[]]", "lm_head", 8),
+        ("aten::_weight_int8pack_mm", "[[8,64],[256,64],[256]]", "gate_up", 8),
+        ("aten::mm", "[[64,64],[64,256]]", "gate_up", 64),  # as many tokens as features
+        ("aten::mm", "[[8,7],[7,9]]", "other", 8),  # a layer that the model does not have
+        ("aten::mm", "[[8,7]", "other", None),
+    ],
+)
+def test_shapes_tell_role_and_tokens_of_a_linear_layer(name: str, shapes: str, role: str, tokens: int | None):
+    frame = categorise(table([{"name": name, "shapes": shapes}]), LINEARS, platform="cpu")
+    assert frame["role"].tolist() == ["", role]
+    assert frame["tokens"].isna().tolist() == [True, tokens is None]
+    if tokens:
+        assert frame["tokens"].tolist()[1] == tokens
+
+
+def test_a_kernel_is_told_by_the_shapes_of_the_operator_that_launched_it():
+    row = {"name": "nvjet", "path": "aten::linear > aten::mm", "shapes": "[[8,64],[64,96]]"}
+    assert categorise(table([row]), LINEARS, platform="cuda")["role"].tolist() == ["", "qkv"]
+
+
+def test_what_a_linear_layer_calls_has_its_role():
+    rows = [
+        {"name": "aten::linear", "shapes": "[[8,64],[96,64]]", "duration_us": 10.0, "self_us": 2.0},
+        {"name": "aten::mm", "path": "aten::linear", "start_us": 1.0, "shapes": "[[8,64],[64,96]]", "self_us": 8.0},
+    ]
+    frame = categorise(table(rows), LINEARS, platform="cpu")
+    assert frame["role"].tolist() == ["", "qkv", "qkv"]
+    assert frame["tokens"].count() == 1
+
+
+def test_packed_weights_tell_the_role_by_the_scales():
+    row = {"name": "marlin", "shapes": "[[8,128],[],[8,256],[1,64],[],[]]", "path": "_C::marlin_gemm"}
+    assert categorise(table([row]), LINEARS, platform="cuda")["role"].tolist() == ["", "down"]
+
+
+def test_without_shapes_the_place_in_the_step_tells_the_role():
+    names = ["nvjet"] * 4 + ["splitKreduce_kernel"] + ["marlin"] * 4 + ["rms_norm", "nvjet"]
+    frame = categorise(table([{"name": name} for name in names]), LINEARS, platform="cuda")
+    layer = ["qkv", "o", "gate_up", "down"]
+    assert frame["role"].tolist() == ["", *layer, "down", *layer, "", "lm_head"]
+
+
+@pytest.mark.parametrize("count", [1, 7, 10])
+def test_where_the_number_of_multiplications_fits_no_model_the_role_is_other(count: int):
+    frame = categorise(table([{"name": "nvjet"}] * count), LINEARS, platform="cuda")
+    assert frame["role"].tolist()[1:] == ["other"] * count
+
+
+def test_a_shape_of_two_roles_is_told_by_its_place():
+    linears = [LinearShape(role=r, in_features=64, out_features=64, layers=1) for r in ("qkv", "o", "gate_up", "down")]
+    rows = [{"name": "aten::mm", "shapes": "[[8,64],[64,64]]"}] * 4
+    frame = categorise(table(rows), linears, platform="cpu")
+    assert frame["role"].tolist()[1:] == ["qkv", "o", "gate_up", "down"]
+
+
+def test_the_roles_of_one_step_do_not_depend_on_another():
+    rows = [{"name": "nvjet", "step": s, "start_us": 1000.0 * s + 10 * i} for s in (0, 1) for i in range(8)]
+    frame = categorise(table(rows[:-1], steps=2), LINEARS, platform="cuda")
+    by_step = frame[frame["where"] == "device"].groupby("step")["role"].agg(list)
+    assert by_step[0] == ["qkv", "o", "gate_up", "down"] * 2
+    assert by_step[1] == ["other"] * 7
+
+
+def test_the_platform_is_told_by_the_names():
+    assert platform_of(table([{"name": "aten::mm"}])) == "cpu"
+    assert platform_of(table([{"name": "nvjet", "path": "aten::mm"}])) == "cuda"
+    assert platform_of(table([{"name": "MatMulV2", "path": "aclnnMatmul_MatMulV2"}])) == "ascend"
+
+
+def test_the_rows_of_a_step_add_up_to_its_duration_where_streams_overlap_and_outlast_it():
+    rows = [
+        {"name": "nvjet", "start_us": 0.0, "duration_us": 400.0},
+        {"name": "ncclDevKernel", "start_us": 300.0, "duration_us": 300.0, "stream": "other"},
+        {"name": "flash_fwd", "start_us": 900.0, "duration_us": 300.0},
+    ]
+    times = step_times(categorise(table(rows), LINEARS, platform="cuda"))
+    # 0..300 linear, 300..600 communication, which began last, 600..900 nothing, 900..1000 attention
+    assert dict(zip(times["category"], times["us"], strict=True)) == {
+        "linear": 300,
+        "communication": 300,
+        "host_gap": 300,
+        "attention": 100,
+    }
+
+
+def test_unknown_names_are_listed_by_time():
+    rows = [{"name": "a", "self_us": 5.0}, {"name": "b", "self_us": 20.0}, {"name": "b"}, {"name": "nvjet"}]
+    found = unknown(categorise(table(rows), LINEARS, platform="cuda"))
+    assert found[["name", "phase", "calls", "us"]].to_numpy().tolist() == [
+        ["b", "decode", 2, 30],
+        ["a", "decode", 1, 5],
+    ]
+    assert found["share"].tolist() == pytest.approx([30 / 45, 5 / 45])
+
+
+def test_a_table_without_rows_has_no_times():
+    frame = categorise(empty_events(), LINEARS)
+    assert len(step_times(frame)) == 0
+    assert len(unknown(frame)) == 0

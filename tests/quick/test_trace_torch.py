@@ -1,0 +1,234 @@
+"""Traces of torch's profiler to events: steps, paths, what launched a kernel, and files that are no such trace."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from made_traces import DECODE, PREFILL, Event, event, save, step
+
+from rollout_bench.errors import UserError
+from rollout_bench.traces.spans import union
+from rollout_bench.traces.steps import phase_of
+from rollout_bench.traces.torch_chrome import read_torch
+
+NAME = "decode.rank0.trace.json.gz"
+
+
+def read(folder: Path, events: list[Any], **more: Any) -> pd.DataFrame:
+    return read_torch(save(folder / NAME, events, **more), NAME, 0)[0]
+
+
+def row(frame: pd.DataFrame, name: str) -> pd.Series:
+    found = frame[frame["name"] == name]
+    assert len(found) == 1, f"{len(found)} rows of {name}"
+    return found.iloc[0]
+
+
+def cuda_step(start: float, correlation: int) -> list[Event]:
+    """A step that launches a matrix multiplication eagerly, then a graph of two kernels, which all run 100 us later."""
+    return [
+        step(DECODE, start, 40),
+        event("aten::linear", start + 2, 8, dims=[[2, 64], [96, 64]], **{"External id": correlation}),
+        event("aten::mm", start + 3, 6, dims=[[2, 64], [64, 96]], types=["bf16", "bf16"]),
+        event("cudaLaunchKernel", start + 5, 2, "cuda_runtime", correlation=correlation),
+        event("nvjet_tst", start + 100, 5, "kernel", pid=0, tid=7, correlation=correlation),
+        event("vllm::forward", start + 12, 10),
+        event("cudaGraphLaunch", start + 14, 4, "cuda_runtime", correlation=correlation + 1),
+        event("flash_fwd", start + 106, 7, "kernel", pid=0, tid=7, correlation=correlation + 1),
+        event("marlin_gemm", start + 114, 3, "kernel", pid=0, tid=7, correlation=correlation + 1),
+        event(DECODE, start + 99, 19, "gpu_user_annotation", pid=0, tid=7),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "phase"),
+    [
+        ("execute_context_32(2048)_generation_0(0)", "prefill"),
+        ("execute_context_0(0)_generation_32(32)", "decode"),
+        ("execute_context_1(64)_generation_31(31)", "mixed"),
+        ("execute_95_context_1(sq64sk64sqsq4096sqsk4096)_generation_31(sq31sk900sqsq31sqsk900)", "mixed"),
+        ("execute_new_4_cached_0", "prefill"),
+        ("execute_new_0_cached_32", "decode"),
+        ("execute_context_0(0)_generation_0(0)", None),
+        ("ProfilerStep#3", None),
+        ("aten::mm", None),
+    ],
+)
+def test_an_annotation_says_what_its_step_computes(name: str, phase: str | None):
+    assert phase_of(name) == phase
+
+
+def test_a_step_lasts_until_the_next_begins_and_the_last_as_long_as_its_thread_works(tmp_path: Path):
+    events = [step(PREFILL, 100, 50), step(DECODE, 200, 20), event("aten::argmax", 225, 5), event("before", 90, 2)]
+    frame = read(tmp_path, events)
+    steps = frame[frame["where"] == "step"]
+    assert steps["start_us"].tolist() == [10, 110]
+    assert steps["duration_us"].tolist() == [100, 30]
+    assert steps["phase"].tolist() == ["prefill", "decode"]
+    assert row(frame, "aten::argmax")[["step", "phase"]].tolist() == [1, "decode"]
+    assert row(frame, "before")[["step", "phase"]].tolist() == [-1, ""]
+
+
+def test_operators_on_the_engines_thread_of_a_cpu_are_the_devices_work(tmp_path: Path):
+    events = [
+        step(DECODE, 0, 50),
+        event("gpu_model_runner: forward", 1, 40, "user_annotation"),
+        event("aten::linear", 2, 30, dims=[[2, 64], [96, 64]], types=["float", "float"]),
+        event("aten::mm", 5, 20),
+        event("aten::add", 5, 10, tid=2),
+    ]
+    frame = read(tmp_path, events)
+    assert row(frame, "aten::mm")["path"] == "gpu_model_runner: forward > aten::linear"
+    assert row(frame, "aten::linear")[["where", "self_us"]].tolist() == ["device", 10]
+    assert row(frame, "aten::linear")["shapes"] == "[[2,64],[96,64]]"
+    assert row(frame, "aten::linear")["dtypes"] == '["float","float"]'
+    assert row(frame, "gpu_model_runner: forward")["where"] == "host"
+    assert row(frame, "aten::add")[["where", "stream"]].tolist() == ["host", "1/2"]
+
+
+def test_a_kernel_has_path_and_shapes_of_the_operator_that_launched_it(tmp_path: Path):
+    frame = read(tmp_path, cuda_step(0, 10))
+    kernel = row(frame, "nvjet_tst")
+    assert kernel["path"] == "aten::linear > aten::mm"
+    assert kernel["shapes"] == "[[2,64],[64,96]]"
+    assert kernel[["where", "self_us", "stream"]].tolist() == ["device", 5, "0/7"]
+    assert (frame[frame["name"] == "aten::mm"]["where"] == "host").all()
+
+
+def test_a_kernel_of_a_graph_has_the_graphs_launch_as_path_and_no_shapes(tmp_path: Path):
+    frame = read(tmp_path, cuda_step(0, 10))
+    assert row(frame, "flash_fwd")["path"] == "vllm::forward > cudaGraphLaunch"
+    assert row(frame, "marlin_gemm")["shapes"] == ""
+
+
+def test_a_kernel_without_a_call_of_the_runtime_is_matched_by_its_external_id(tmp_path: Path):
+    events = [*cuda_step(0, 10), event("late_copy", 119, 1, "gpu_memcpy", pid=0, tid=7, **{"External id": 10})]
+    assert row(read(tmp_path, events), "late_copy")["path"] == "aten::linear"
+
+
+def test_a_kernel_belongs_to_the_step_that_launched_it_though_the_next_has_begun(tmp_path: Path):
+    # The second step's annotation begins at 90, while kernels of the first run from 100 on.
+    frame = read(tmp_path, cuda_step(0, 10) + cuda_step(90, 20))
+    kernels = frame[(frame["where"] == "device") & (frame["name"] == "nvjet_tst")]
+    assert kernels[["start_us", "step"]].to_numpy().tolist() == [[100, 0], [190, 1]]
+    steps = frame[frame["where"] == "step"]
+    assert steps[["start_us", "duration_us"]].to_numpy().tolist() == [[100, 90], [190, 17]]
+
+
+def test_a_kernel_that_nothing_launched_belongs_to_the_step_marked_on_the_device(tmp_path: Path):
+    events = cuda_step(0, 10) + cuda_step(90, 20) + [event("orphan", 117, 1, "kernel", pid=0, tid=7)]
+    assert row(read(tmp_path, events), "orphan")["step"] == 0
+
+
+def test_halves_are_paired_and_what_has_no_end_counts_nothing(tmp_path: Path):
+    def half(phase: str, name: str, time: float) -> Event:
+        return {"ph": phase, "cat": "cpu_op", "name": name, "ts": time, "pid": 1, "tid": 1}
+
+    events = [
+        half("E", "aten::mm", 30),  # out of order
+        half("B", "aten::linear", 5),
+        half("B", "aten::mm", 10),
+        half("E", "aten::linear", 40),
+        half("B", "lost", 20),
+        step(DECODE, 0, 50),
+    ]
+    frame, warnings = read_torch(save(tmp_path / NAME, events), NAME, 0)
+    assert row(frame, "aten::linear")[["duration_us", "self_us"]].tolist() == [35, 15]
+    assert row(frame, "lost")["duration_us"] == 0
+    assert warnings == [f"{NAME}: 1 events have no end; they count as 0 us long"]
+
+
+ODD = st.fixed_dictionaries(
+    {
+        "ph": st.sampled_from(["X", "X", "X", "B", "E", "i", "M", "Q", None]),
+        "cat": st.sampled_from(["cpu_op", "cpu_op", "kernel", "cuda_runtime", "user_annotation", "Trace", [1], None]),
+        "name": st.sampled_from(["aten::mm", "aten::add", DECODE, "", None, 7]),
+        "pid": st.sampled_from([1, "Spans"]),
+        "tid": st.sampled_from([1, 2]),
+        "ts": st.one_of(st.integers(0, 100), st.floats(), st.just("12.5"), st.just(10**400), st.none()),
+        "dur": st.one_of(st.integers(0, 40), st.integers(-5, 0), st.floats(), st.just("x"), st.none()),
+        "args": st.sampled_from([{}, None, [], {"Input Dims": [[1, 2]]}, {"Input Dims": 3, "correlation": "x"}]),
+    }
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(ODD, max_size=25), st.randoms(use_true_random=False))
+def test_odd_events_never_break_the_sums_and_their_order_does_not_matter(tmp_path: Path, odd: list[Any], chance: Any):
+    events = [step(DECODE, 0, 30), step(DECODE, 50, 30), *odd, "no event", None, 3]
+    frame = read(tmp_path, events, packed=False)
+    assert (frame["self_us"] >= 0).all()
+    host = frame[(frame["where"] != "step") & ~frame["stream"].isin(frame[frame["where"] == "device"]["stream"])]
+    for _, thread in host.groupby("stream", observed=True):
+        assert thread["self_us"].sum() <= union(thread["start_us"].to_numpy(), thread["duration_us"].to_numpy()) + 1e-6
+    chance.shuffle(events)
+    again = read(tmp_path, events, packed=False)
+    columns = [c for c in frame.columns if c not in ("path", "shapes")]
+    keys = ["where", "start_us", "duration_us", "name", "stream", "self_us"]
+    one, other = (f[columns].astype({"name": "str", "where": "str", "stream": "str"}) for f in (frame, again))
+    one, other = (f.sort_values(keys, ignore_index=True)[keys] for f in (one, other))
+    pd.testing.assert_frame_equal(one, other, check_dtype=False, check_categorical=False, atol=1e-6)
+
+
+def test_plain_and_packed_files_read_alike_and_an_array_is_a_trace_too(tmp_path: Path):
+    events = [step(DECODE, 0, 50), event("aten::mm", 5, 20)]
+    (tmp_path / "array.json").write_text(json.dumps(events))
+    one = read(tmp_path, events)
+    assert one.equals(read(tmp_path, events, packed=False))
+    assert one.equals(read_torch(tmp_path / "array.json", NAME, 0)[0])
+
+
+def test_events_that_cross_a_piece_of_the_file_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("rollout_bench.traces.json_stream.CHUNK_BYTES", 7)
+    events = [step(DECODE, 0, 50), event('in "quotes" }, { and é', 5, 20, dims=[[1, 2], [3]])]
+    frame = read(tmp_path, events, baseTimeNanoseconds=1790857026000000000, info={"groups": [{"a": 1}, {"b": [2]}]})
+    assert row(frame, 'in "quotes" }, { and é')["self_us"] == 20
+
+
+GOOD = json.dumps({"traceEvents": [step(DECODE, 0, 50), event("aten::mm", 5, 20)]}).encode()
+BROWSER = {"traceEvents": [{"ph": "X", "cat": "blink", "name": "Layout", "pid": 1, "tid": 1, "ts": 1, "dur": 2}]}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty"),
+        (b"hello", "is not JSON"),
+        (b"\x00\xff\x00", "is not JSON"),
+        (b"{hello", "is not JSON"),
+        (b'{"schemaVersion": 1}', "without traceEvents"),
+        (b'{"traceEvents": {}}', "without traceEvents"),
+        (b'"traceEvents"', "is not JSON"),
+        (b'{"traceEvents": []}', "holds no event"),
+        (b"[]", "holds no event"),
+        (GOOD[:-40], "ends in the middle"),
+        (GOOD[:20], "ends in the middle"),
+        (GOOD[:-40] + b"}}}", "ends in the middle"),
+        (gzip.compress(GOOD)[:-12], "cut off gzip"),
+        (gzip.compress(GOOD)[:30] + b"x" * 30, "gzip"),
+        (json.dumps(BROWSER).encode(), "none of torch's profiler"),
+        (json.dumps({"traceEvents": [event("aten::mm", 5, 20)]}).encode(), "holds no step of vLLM"),
+        (b"[" * 100_000, "nests too deep"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_file_that_is_no_trace_of_the_engine_is_an_error_of_two_lines(tmp_path: Path, content: bytes, said: str):
+    path = tmp_path / NAME
+    path.write_bytes(content)
+    with pytest.raises(UserError) as error:
+        read_torch(path, NAME, 0)
+    assert str(path) in error.value.problem
+    assert said in error.value.problem
+    assert len(str(error.value).splitlines()) == 2
+
+
+def test_a_missing_file_is_an_error_of_two_lines(tmp_path: Path):
+    with pytest.raises(UserError, match="cannot be read"):
+        read_torch(tmp_path / NAME, NAME, 0)

@@ -1,0 +1,128 @@
+"""Steps of the engine in a trace: when each begins, what it computes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from rollout_bench.records.profile import Phase
+from rollout_bench.traces.events import OUTSIDE
+
+Floats = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
+
+_STEP = re.compile(r"execute_(?:\d+_)?context_(\d+)\([^)]*\)_generation_(\d+)\([^)]*\)")
+"""vLLM's annotation: requests (tokens) whose prompts are computed, requests (tokens) that decode. A longer form, which
+a setting of vLLM's asks for, counts more in the brackets and has the number of tokens in front."""
+
+_OLDER_STEP = re.compile(r"execute_new_(\d+)_cached_(\d+)")
+"""As workers derived from earlier versions of vLLM's write it: new requests, and those that go on."""
+
+_NUMBERED_STEP = re.compile(r"ProfilerStep#\d+")
+"""The profiler's own mark, where it has a schedule: it does not say what was computed."""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Steps in order, as windows of time.
+
+    Attributes:
+        begin: when each begins, in microseconds, rising.
+        end: when each ends: when the next one begins, but for the last.
+        phases: what each computes.
+    """
+
+    begin: Floats
+    end: Floats
+    phases: list[Phase]
+
+    def __len__(self) -> int:
+        return len(self.phases)
+
+    def at(self, times: Floats) -> Indices:
+        """Number of the step in which each of the times lies, `OUTSIDE` without one."""
+        number = np.searchsorted(self.begin, times, side="right") - 1
+        inside = (number >= 0) & (times < self.end[np.maximum(number, 0)]) if len(self) else np.zeros(len(times), bool)
+        return np.where(inside, number, OUTSIDE).astype(np.int64)
+
+    def lasting_until(self, end: float) -> Steps:
+        """The same with the last one ending no earlier than `end`."""
+        if not len(self):
+            return self
+        return replace(self, end=np.append(self.end[:-1], max(self.end[-1], end)))
+
+
+def phase_of(name: str) -> Phase | None:
+    """What the step computes that an annotation of this name opens, None if it opens none."""
+    found = _STEP.fullmatch(name) or _OLDER_STEP.fullmatch(name)
+    if found is None:
+        return None
+    prompts, decoding = int(found[1]), int(found[2])
+    if not prompts and not decoding:
+        return None  # nothing was scheduled
+    if not prompts:
+        return "decode"
+    return "mixed" if decoding else "prefill"
+
+
+def is_numbered_step(name: str) -> bool:
+    """Whether an annotation of this name is the profiler's own mark of a step."""
+    return _NUMBERED_STEP.fullmatch(name) is not None
+
+
+def windows(begin: Floats, duration: Floats, phases: list[Phase]) -> Steps:
+    """Steps from their annotations, in any order: each lasts until the next one begins, the last as long as itself.
+
+    Args:
+        begin: when each annotation begins, in microseconds.
+        duration: how long it lasts.
+        phases: what each step computes.
+    """
+    order = np.lexsort((np.array(phases), duration, begin))
+    begin, last = begin[order], (begin + duration)[order]
+    return Steps(begin, np.append(begin[1:], last[-1:]), [phases[i] for i in order.tolist()])
+
+
+def by_number(start: Floats, duration: Floats, numbers: npt.NDArray[np.object_], phase: Phase) -> Steps | None:
+    """Steps from the number that each kernel carries, None if one has none or only one number occurs of several steps.
+
+    Args:
+        start: when each kernel begins, in microseconds.
+        duration: how long it takes.
+        numbers: its step's number, as text.
+        phase: what all of them compute.
+    """
+    if not len(numbers) or any(not str(number).isdigit() for number in numbers.tolist()):
+        return None
+    values = numbers.astype(np.int64)
+    begin = np.sort(np.array([start[values == value].min() for value in np.unique(values)]))
+    return Steps(begin, np.append(begin[1:], (start + duration).max()), [phase] * len(begin))
+
+
+def by_attention(
+    start: Floats, duration: Floats, attention: npt.NDArray[np.bool_], layers: int, phase: Phase
+) -> Steps | None:
+    """Steps by counting: each has one attention kernel a layer. None if their number is no multiple of the layers.
+
+    Between the last one of a step and the first of the next, the step ends where the device waits longest.
+
+    Args:
+        start: when each kernel begins, in microseconds.
+        duration: how long it takes.
+        attention: whether it is an attention kernel.
+        layers: layers of the model.
+        phase: what all of the steps compute.
+    """
+    order = np.argsort(start, kind="stable")
+    start, end = start[order], np.maximum.accumulate((start + duration)[order])
+    anchors = np.flatnonzero(attention[order])
+    if not layers or not len(anchors) or len(anchors) % layers:
+        return None
+    begin = [float(start[0])]
+    for last, first in zip(anchors[layers - 1 : -1 : layers], anchors[layers::layers], strict=True):
+        waits = start[last + 1 : first + 1] - end[last:first]
+        begin.append(float(start[last + 1 + int(np.argmax(waits))]))
+    return Steps(np.array(begin), np.append(begin[1:], end[-1]), [phase] * len(begin))
