@@ -44,7 +44,9 @@ def _grouped(rows: pd.DataFrame, breakdown: Breakdown) -> list[Operator]:
     sums = rows.groupby(BY, sort=True)["self_us"].agg(["sum", "size"])
     total = breakdown.total_us
     found = []
-    for names, traced_us, size in zip(sums.index.to_list(), sums["sum"], sums["size"], strict=True):
-        us = float(traced_us) / breakdown.steps
-        found.append(Operator(*names, calls=size / breakdown.steps, us=us, share=us / total if total else 0.0))
+    for (name, category, role, shapes), traced_us, size in zip(
+        sums.index.to_list(), sums["sum"], sums["size"], strict=True
+    ):
+        us, calls = float(traced_us) / breakdown.steps, float(size) / breakdown.steps
+        found.append(Operator(name, category, role, shapes, calls, us, us / total if total else 0.0))
     return sorted(found, key=lambda operator: (-operator.us, operator.name, operator.shapes))

@@ -23,13 +23,13 @@ WAITS = 0.2
 """Share of a step in which the device waits from which on the host has a say in its duration."""
 
 
-NONE_FOUND = "no reason was found in the profiles"
-
-
 def reasons(
     found: Reconciliation, of_own: Mapping[Phase, Breakdown], of_baseline: Mapping[Phase, Breakdown]
 ) -> tuple[str, ...]:
-    """Likely reasons for predicted and measured being apart, each with its evidence; none where they agree."""
+    """Likely reasons for predicted and measured being apart, each with its evidence.
+
+    None where they agree, and none where nothing speaks for one.
+    """
     if found.verdict != "apart":
         return ()
     sides = [(found.own, of_own), (found.baseline, of_baseline)]
@@ -44,7 +44,7 @@ def reasons(
         *_stand_ins(found),
         *_server(found),
     ]
-    return tuple(told) or (NONE_FOUND,)
+    return tuple(told)
 
 
 def _with_profiler(found: Reconciliation) -> Iterator[str]:
