@@ -19,7 +19,7 @@ SUM_OFF = 0.05
 OTHER_BATCH = 0.10
 """Tokens of a step, or those that attention looks back at, may differ by this fraction from those of the pass."""
 
-WAITS = 0.2
+WAITS = 0.3
 """Share of a step in which the device waits from which on the host has a say in its duration."""
 
 
