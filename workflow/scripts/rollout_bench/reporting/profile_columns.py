@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rollout_bench.analysis.profiles.changes import Change
-from rollout_bench.analysis.profiles.checks import AT_ONCE, DEVICE_BOUND, HOST_BOUND, TRACE_OFF, UNKNOWN
+from rollout_bench.analysis.profiles.checks import DEVICE_BOUND, HOST_BOUND, TRACE_OFF, UNKNOWN
 from rollout_bench.analysis.profiles.profiled import HOST_GAP
 from rollout_bench.analysis.profiles.reconciliation import Reconciliation
 from rollout_bench.records.profile import Phase
@@ -112,8 +112,7 @@ TIMED = (
     ),
     Column(
         "flags",
-        "trace_time and other: see their columns. at_once: operators overlap by more than "
-        f"{plain_percent(AT_ONCE)} of the step. untimed: no step without the profiler was timed. unsteady: steps "
+        "trace_time and other: see their columns. untimed: no step without the profiler was timed. unsteady: steps "
         "scatter widely.",
         _text("flags"),
         words=True,
@@ -212,8 +211,8 @@ RECONCILED = (
     Column(
         "predicted",
         "The speed-up of a pass that the parts of its steps add up to (Amdahl's law), each at its time without the "
-        "profiler, times the steps of a pass; in brackets the interval from the scatter of the timed steps. It knows "
-        "of one launch.",
+        "profiler, times the steps of a pass; in brackets the interval from the scatter of the timed steps, "
+        "which knows of one launch; none where a phase has a single one.",
         _pair(_predicted),
         words=True,
     ),
@@ -225,7 +224,7 @@ RECONCILED = (
     ),
     Column(
         "predicted / measured",
-        "Their ratio, in brackets its interval from both (Zou and Donner, 2008).",
+        "Their ratio, in brackets its interval from both (Zou and Donner, 2008), or from the measured one alone.",
         _pair(lambda pair: MISSING if pair.ratio is None else _with_ends(pair.ratio, pair.low, pair.high)),
         words=True,
     ),

@@ -12,7 +12,7 @@ CATEGORY_WORDS = {"kv_cache": "KV cache", "memory_copy": "memory copy", HOST_GAP
 REST = "rest"
 """What is too small for a column or a line of its own."""
 
-_NAME, _SHAPES = 44, 30
+_NAME, _SHAPES = 44, 28
 """Characters of an operator's name and of its shapes that a table shows."""
 
 
@@ -38,15 +38,17 @@ def operator_word(name: str) -> str:
 
 
 def shapes_word(shapes: str) -> str:
-    """Shapes such as `32x768, 768x4096` of JSON such as `[[32, 768], [768, 4096], []]`; scalars left out."""
+    """`32x768, 768x4096` of JSON such as `[[32, 768], [768, 4096], []]`: without scalars, and what is too long."""
     try:
         found = json.loads(shapes) if shapes else []
     except ValueError:
         return cut(shapes, _SHAPES)
     if not isinstance(found, list):
         return cut(shapes, _SHAPES)
-    flat = [shape for shape in found if isinstance(shape, list) and shape and not isinstance(shape[0], list)]
-    return cut(", ".join("x".join(map(str, shape)) for shape in flat), _SHAPES)
+    flat = ["x".join(map(str, s)) for s in found if isinstance(s, list) and s and not isinstance(s[0], list)]
+    while len(flat) > 1 and len(", ".join(flat)) > _SHAPES:
+        flat = [*flat[:-2], "..."] if flat[-1] == "..." else [*flat[:-1], "..."]
+    return cut(", ".join(flat), _SHAPES)
 
 
 def cut(text: str, characters: int) -> str:

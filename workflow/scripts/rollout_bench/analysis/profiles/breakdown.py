@@ -27,9 +27,9 @@ STEP = ["trace", "rank", "step"]
 class Breakdown:
     """A phase of one profiled experiment; all times in microseconds of one step, mean over `steps` of all ranks.
 
-    `parts` is what was traced: their sum is `total_us`, at least the step's duration `traced_us`, and more where
-    operators ran at the same time. `calls` counts operators. `scaled` are the parts without the profiler, their sum
-    is the unprofiled step time. `linear_tokens` is the mean M of the linear layers, None where shapes are not traced.
+    `parts` is what was traced: their sum is `total_us`, the step's duration `traced_us` but for rounding. `calls`
+    counts operators. `scaled` are the parts without the profiler, their sum is the unprofiled step time.
+    `linear_tokens` is the mean M of the linear layers, None where shapes are not traced.
     """
 
     phase: Phase
@@ -79,7 +79,7 @@ def breakdowns(profiled: Profiled) -> dict[Phase, Breakdown]:
 
 def _breakdown(phase: Phase, times: pd.DataFrame, profiled: Profiled, sample: StepSample | None) -> Breakdown:
     steps = len(times[STEP].drop_duplicates())
-    parts = _per_step(times.groupby(["category", "role"], sort=False)["us"].sum(), steps)
+    parts = _per_step(times.groupby(["category", "role"], observed=True, sort=False)["us"].sum(), steps)
     events = profiled.events[profiled.events["phase"] == phase]
     device = device_rows(events)
     whole = events[events["where"] == "step"]
@@ -89,7 +89,7 @@ def _breakdown(phase: Phase, times: pd.DataFrame, profiled: Profiled, sample: St
         phase=phase,
         steps=steps,
         parts=parts,
-        calls=_per_step(device.groupby(["category", "role"], sort=False).size(), steps),
+        calls=_per_step(device.groupby(["category", "role"], observed=True, sort=False).size(), steps),
         scaled=unprofiled(parts, 1e6 * sample.step_s if sample else None, profiled.device_has_a_clock),
         traced_us=float(whole["duration_us"].mean()) if len(whole) else sum(parts.values()),
         sample=sample,

@@ -16,9 +16,6 @@ UNKNOWN = 0.10
 TRACE_OFF = 0.10
 """Fraction by which the steps of a trace may differ from the same steps as they were timed."""
 
-AT_ONCE = 0.05
-"""Fraction of a step by which its parts may exceed it."""
-
 DEVICE_BOUND, HOST_BOUND = 0.2, 0.5
 """The device waits for less than this share of a step: it sets the pace. For more than the other: the host does."""
 
@@ -36,7 +33,7 @@ class Doubt:
 
 def doubts(breakdown: Breakdown) -> list[Doubt]:
     """Everything that is doubtful about one phase of a profile."""
-    return [*_other(breakdown), *_trace(breakdown), *_at_once(breakdown), *_untimed(breakdown), *_unsteady(breakdown)]
+    return [*_other(breakdown), *_trace(breakdown), *_untimed(breakdown), *_unsteady(breakdown)]
 
 
 def agreement(breakdown: Breakdown) -> float | None:
@@ -70,15 +67,6 @@ def _trace(breakdown: Breakdown) -> Iterator[Doubt]:
             f"a step takes {breakdown.traced_us / 1000:.4g} ms in the trace, "
             f"{1000 * mean(breakdown.sample.profiled_s):.4g} ms as it was timed: "
             + ("part of the step is outside the trace" if ratio < 1 else "the trace has more than these steps"),
-        )
-
-
-def _at_once(breakdown: Breakdown) -> Iterator[Doubt]:
-    if breakdown.total_us > (1 + AT_ONCE) * breakdown.traced_us:
-        yield Doubt(
-            "at_once",
-            f"operators add up to {breakdown.total_us / breakdown.traced_us:.2f} of the step, since some ran at the "
-            "same time: shares are of their sum",
         )
 
 

@@ -41,7 +41,7 @@ def unknown(profiled: Profiled, breakdown: Breakdown) -> list[Operator]:
 
 
 def _grouped(rows: pd.DataFrame, breakdown: Breakdown) -> list[Operator]:
-    sums = rows.groupby(BY, sort=True)["self_us"].agg(["sum", "size"])
+    sums = rows.groupby(BY, observed=True)["self_us"].agg(["sum", "size"])
     total = breakdown.total_us
     found = []
     for (name, category, role, shapes), traced_us, size in zip(

@@ -109,8 +109,8 @@ def category_legend(figure: Figure, shown: Iterable[str]) -> None:
         if category in there
     ]
     columns = max(_IN_A_LINE, -(-len(handles) // 2))
-    look: dict[str, Any] = {"frameon": False, "fontsize": 12, "handlelength": 1.2, "columnspacing": 1.2}
-    legend = figure.legend(handles=handles, loc="upper right", ncols=columns, **look)
+    narrow: dict[str, Any] = {"fontsize": 11, "handlelength": 1, "handletextpad": 0.4, "columnspacing": 0.8}
+    legend = figure.legend(handles=handles, loc="upper right", ncols=columns, frameon=False, **narrow)
     legend.set_in_layout(False)
 
 

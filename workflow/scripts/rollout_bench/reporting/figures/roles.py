@@ -29,8 +29,8 @@ from rollout_bench.reporting.profile_words import part_word
 
 TITLE = "Speed-up of each part of a step"
 
-MAX_TABLES = 3
-"""Models and workloads across that fit on a slide."""
+MAX_PANELS = 6
+"""Side by side that fit on a slide: models and workloads, each with its phases."""
 
 SMALL = 0.01
 """Share of a step below which a part is not drawn: its speed-up matters to nobody."""
@@ -52,20 +52,22 @@ def roles_figure(report: ProfileReport, where: str, alarm: str) -> Figure:
         return message_figure(TITLE, text if report.profiled else "No profile is there yet.", alarm=alarm)
     tables = list(dict.fromkeys(pair.own.table for pair in pairs))
     phases = [phase for phase in PHASES if any(phase in _phases(report, pair) for pair in pairs)]
+    shown = tables[: max(1, MAX_PANELS // len(phases))]
+    left = len(tables) - len(shown)
+    columns = [(table, phase) for table in shown for phase in phases]
+    found = [_found(report, [pair for pair in pairs if pair.own.table == table], phase) for table, phase in columns]
     baselines = dict.fromkeys(pair.baseline.quant for pair in pairs)
     notes = [
         f"Times without the profiler, {', '.join(baselines)}'s over its own; above 1 is faster. The larger the marker, "
         "the more of the baseline's step the part takes. Quantizing is new, so it counts with the linear layers it "
         "serves: linear + quantize.",
-        f"Not shown: {len(tables) - MAX_TABLES} of {len(tables)} models and workloads." if tables[MAX_TABLES:] else "",
+        f"Not shown for want of room: {left} of {len(tables)} models and workloads." if left else "",
+        f"At the edge: beyond {FURTHEST:.0f}x either way; the table has the number." if _beyond(found) else "",
         where,
     ]
     figure = new_figure(TITLE, notes, alarm)
     styles = label_styles([each.quant for each in report.profiled])
-    shown = tables[:MAX_TABLES]
     grid = figure.subplots(1, len(shown) * len(phases), squeeze=False, sharey=True, sharex=True)[0]
-    columns = [(table, phase) for table in shown for phase in phases]
-    found = [_found(report, [pair for pair in pairs if pair.own.table == table], phase) for table, phase in columns]
     parts = sorted({part for each in found for by in each.values() for part in by}, key=_order)
     for number, (axes, (table, phase), each) in enumerate(zip(grid, columns, found, strict=True)):
         _draw_panel(axes, each, parts, styles, first=number == 0)
@@ -98,6 +100,11 @@ def _found(report: ProfileReport, pairs: Sequence[Reconciliation], phase: Phase)
         whole = Change(WHOLE, sum(c.baseline for c in all_parts), sum(c.own for c in all_parts))
         by_quant[pair.own.quant] = {part: c for part, c in {**drawn, WHOLE: whole}.items() if c.speedup is not None}
     return by_quant
+
+
+def _beyond(found: Sequence[Mapping[str, Mapping[Part, Change]]]) -> bool:
+    ratios = [change.speedup for each in found for by in each.values() for change in by.values() if change.speedup]
+    return any(max(ratio, 1 / ratio) > FURTHEST for ratio in ratios)
 
 
 def _draw_panel(
