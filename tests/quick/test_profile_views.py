@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
+import pandas as pd
 import pytest
 from synthetic_profiles import BF16, W8A8, Parts, make_profiled
 
 from rollout_bench.analysis.profiles.profiled import CATEGORIES, Profiled
 from rollout_bench.analysis.profiles.report import ProfileReport, profile_report
+from rollout_bench.analysis.profiles.tables import COLUMNS, profile_table
 from rollout_bench.plan.comparing import ComparisonSettings
 from rollout_bench.records.profile import Phase
 from rollout_bench.reporting.markdown import markdown
 from rollout_bench.reporting.numbers import MISSING
 from rollout_bench.reporting.page import page
+from rollout_bench.reporting.profile_columns import RECONCILED as RECONCILED_COLUMNS
+from rollout_bench.reporting.profile_columns import TIMED as TIMED_COLUMNS
 from rollout_bench.reporting.profile_notes import profile_notes
 from rollout_bench.reporting.profile_views import MOST_CATEGORIES, profile_views
 from rollout_bench.reporting.profile_words import operator_word, shapes_word
 from rollout_bench.reporting.terminal import WIDTH, terminal
 from rollout_bench.reporting.view import View
 from rollout_bench.reporting.views import Views
+
+SCRIPTS = Path(__file__).parents[2] / "workflow" / "scripts" / "rollout_bench"
 
 STEPS, TIMED, ROLES, RECONCILED, OPERATORS = (
     "Where a step's time goes", "Steps, timed and traced", "Speed-up by role", "Predicted against measured",
@@ -222,3 +230,25 @@ def test_traces_are_linked_where_links_can_be() -> None:
     assert '<a href="profile/a%20model_bf16_small-00000000/launch-0.traces/">' in page(text)
     assert "Traces of a model bf16 small: profile/a model_bf16_small-" in terminal("x", Views((), ()), sections)
     assert "ui.perfetto.dev" in text
+
+
+def test_the_how_to_explains_every_column_and_flag() -> None:
+    page_text = (Path(__file__).parents[2] / "docs" / "how-to" / "profile.md").read_text()
+    assert [c.header for c in (*TIMED_COLUMNS[4:], *RECONCILED_COLUMNS) if f"{c.header}" not in page_text] == []
+    checks = (SCRIPTS / "analysis" / "profiles" / "checks.py").read_text()
+    codes = re.findall(r'Doubt\(\s*"(\w+)"', checks)
+    assert len(codes) == 4
+    assert [code for code in codes if f"`{code}`" not in page_text] == []
+
+
+def test_the_table_for_programs_has_every_part_with_its_calls() -> None:
+    frame = profile_table(reported())
+    assert tuple(frame.columns) == COLUMNS
+    decode = frame[(frame["quant"] == "w8a8") & (frame["phase"] == "decode")].set_index(["category", "role"])
+    assert decode["us"].sum() == pytest.approx(20_000)
+    assert decode["share"].sum() == pytest.approx(1)
+    assert decode["saved_us"].sum() == pytest.approx(4_000)
+    gate_up = decode.loc[("linear", "gate_up")]
+    assert (gate_up["traced_us"], gate_up["calls"], gate_up["speedup"]) == (6_000, 1, pytest.approx(13 / 6))
+    assert frame[frame["quant"] == "bf16"]["speedup"].isna().all()
+    assert pd.isna(decode.loc[("quantize", "")]["speedup"])
