@@ -9,14 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_profiles import BF16, W8A8, make_events, make_profiled, make_times
+from synthetic_records import make_record
 
 from rollout_bench.analysis.profiles.breakdown import Breakdown, breakdowns, unprofiled
 from rollout_bench.analysis.profiles.changes import batches_differ, other_shapes
 from rollout_bench.analysis.profiles.checks import agreement, bound, doubts
 from rollout_bench.analysis.profiles.operators import operators, unknown
-from rollout_bench.analysis.profiles.passes import pass_steps
+from rollout_bench.analysis.profiles.passes import measured_pass, pass_steps
 from rollout_bench.analysis.profiles.profiled import HOST_GAP, Part, Profiled
 from rollout_bench.analysis.profiles.timeline import CELLS, painted, time_line
+from rollout_bench.records.record import Flag, SequenceRow
 
 GAP = (HOST_GAP, "")
 
@@ -150,6 +152,10 @@ def test_a_time_line_shows_inner_operators_and_gaps() -> None:
         (0, 20, "other"), (20, 20, "linear"), (40, 20, "other"), (60, 20, HOST_GAP), (80, 20, "norm"),
         (100, 20, HOST_GAP),
     ]  # fmt: skip
+    overlapping = painted(_device((0, 30, "linear"), (10, 60, "norm"), (80, 20, "other"), (80, 10, "linear")), 0, 100)
+    assert [(round(begin), category) for begin, _, category in overlapping.segments] == [
+        (0, "linear"), (10, "norm"), (70, HOST_GAP), (80, "linear"), (90, "other"),
+    ]  # fmt: skip
 
 
 @given(
@@ -168,6 +174,11 @@ def test_a_time_line_has_no_gaps_and_stays_small(rows: list[tuple[float, float, 
 
 
 def test_the_time_line_is_that_of_the_median_step_of_a_rank() -> None:
+    lengths = [make_events({"decode": {("norm", ""): us}}, steps=1) for us in (30.0, 10.0, 20.0, 5.0)]
+    traces = [events.assign(trace=f"{place}", rank=place // 3) for place, events in enumerate(lengths)]
+    median = time_line(replace(make_profiled(), events=pd.concat(traces)), "decode")
+    assert median is not None
+    assert median.duration_us == 20
     assert time_line(make_profiled(), "mixed") is None
     line = time_line(make_profiled(), "decode")
     assert line is not None
@@ -180,7 +191,7 @@ def test_steps_of_a_pass_follow_the_scheduler() -> None:
     found = pass_steps([64] * 32, [32] * 32, batched_tokens=2048, at_once=256)
     assert found.steps == {"prefill": 1, "decode": 31}
     assert found.tokens == {"prefill": 2048, "decode": 32}
-    assert found.context_tokens == pytest.approx(32 * (64 + 15))
+    assert found.context_tokens == pytest.approx(32 * (64 + 16))
 
 
 def test_prompts_beyond_one_step_make_mixed_steps_and_too_many_sequences_wait() -> None:
@@ -192,6 +203,32 @@ def test_prompts_beyond_one_step_make_mixed_steps_and_too_many_sequences_wait() 
     waves = pass_steps([10] * 4, [5] * 4, batched_tokens=1000, at_once=2)
     assert waves.steps == {"prefill": 2, "decode": 8}
     assert pass_steps([64] * 2, [1, 1], 1000, 8, cached=[0, 60]).tokens == {"prefill": 68}
+
+
+def test_a_measured_pass_follows_from_records_and_the_engines_settings() -> None:
+    record = make_record(rates=(100.0, 400.0))
+    assert measured_pass([record]) is None  # max_num_batched_tokens is unknown
+    settings = {**record.engine.resolved, "max_num_batched_tokens": 4096, "max_num_seqs": 16}
+    engine = record.engine.model_copy(update={"resolved": settings})
+    told = record.model_copy(update={"engine": engine})
+    found = measured_pass([told])
+    assert found is not None
+    assert found.elapsed_s == pytest.approx((1024 / 100 + 1024 / 400) / 2)
+    assert (found.mode, found.steps) == ("offline", {"prefill": 2, "decode": 62})
+    assert found.tokens == {"prefill": 1024, "decode": 16}
+    small = told.model_copy(update={"engine": engine.model_copy(update={"kv_cache_tokens": 8 * 96})})
+    of_small = measured_pass([small])
+    assert of_small is not None
+    assert of_small.steps["decode"] == 4 * 31
+    rows = [
+        SequenceRow(iteration=1, prompt=0, sample=0, prompt_tokens=64, output_tokens=n, finish_reason=None)
+        for n in (1, 40)
+    ]
+    longest = measured_pass([told], rows)
+    assert longest is not None
+    assert longest.steps["decode"] == 39
+    invalid = Flag(code="token_count", severity="invalid", sentence="1 token is missing.")
+    assert measured_pass([told.model_copy(update={"validity": [invalid]})]) is None
 
 
 @given(

@@ -143,8 +143,6 @@ def _doubts(report: ProfileReport) -> Iterator[str]:
                 )
         if each.record.truncated:
             yield f"{_name(each)}: {sentence(each.record.truncated)}"
-        for flag in each.record.validity:
-            yield f"{_name(each)}: {flag.code} ({flag.severity}): {sentence(flag.sentence)}"
         for warning in each.warnings:
             yield f"{_name(each)}: {sentence(warning)}"
 

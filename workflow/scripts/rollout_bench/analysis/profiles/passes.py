@@ -6,17 +6,72 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rollout_bench.analysis.profiles.profiled import PHASES
+from rollout_bench.analysis.profiles.profiled import PHASES, MeasuredPass
+from rollout_bench.analysis.service import at_a_rate
+from rollout_bench.analysis.statistics import mean
 from rollout_bench.records.profile import Phase
+from rollout_bench.records.record import Iteration, Record, SequenceRow
 
 
 @dataclass(frozen=True)
 class PassSteps:
-    """Steps of a pass by phase, the tokens of one in the mean, and the mean context of a decode step."""
+    """Steps of a pass by phase, tokens of one in the mean, and the mean context of a decode step with its tokens."""
 
     steps: Mapping[Phase, float]
     tokens: Mapping[Phase, float]
     context_tokens: float | None
+
+
+def measured_pass(records: Sequence[Record], sequences: Sequence[SequenceRow] = ()) -> MeasuredPass | None:
+    """The mean pass of valid launches of one experiment, its steps by `pass_steps`; None where they can't be told.
+
+    Nobody counts the engine's steps where throughput is measured; they follow from the engine's settings. They do not
+    where requests arrive at a rate, nor where the engine's `max_num_batched_tokens` is unknown.
+
+    Args:
+        records: the launches, offline or online.
+        sequences: those of one iteration; without them all count as alike, which makes the decode steps of sequences
+            of different lengths too few.
+    """
+    counted = [record for record in records if record.valid]
+    iterations = [iteration for record in counted for iteration in record.iterations if not iteration.warmup]
+    if not iterations:
+        return None
+    first, engine = iterations[0], counted[0].engine
+    batched_tokens = engine.resolved.get("max_num_batched_tokens")
+    if at_a_rate(first.point) or not isinstance(batched_tokens, int) or not first.sequences:
+        return None
+    rows = sequences or [_mean_sequence(first)] * first.sequences
+    limits = [first.sequences, engine.resolved.get("max_num_seqs"), first.point and first.point.concurrency]
+    if engine.kv_cache_tokens is not None:
+        limits.append(engine.kv_cache_tokens // max(row.prompt_tokens + row.output_tokens for row in rows))
+    found = pass_steps(
+        [row.prompt_tokens for row in rows],
+        [max(1, row.output_tokens) for row in rows],
+        batched_tokens,
+        max(1, min(limit for limit in limits if isinstance(limit, int))),
+        [row.cached_prompt_tokens or 0 for row in rows],
+    )
+    return MeasuredPass(
+        mode="offline" if first.point is None else "online",
+        elapsed_s=mean([iteration.elapsed_s for iteration in iterations]),
+        steps=found.steps,
+        tokens=found.tokens,
+        context_tokens=found.context_tokens,
+    )
+
+
+def _mean_sequence(iteration: Iteration) -> SequenceRow:
+    amount = iteration.sequences
+    return SequenceRow(
+        iteration=iteration.index,
+        prompt=0,
+        sample=0,
+        prompt_tokens=round(iteration.prompt_tokens / amount),
+        cached_prompt_tokens=round((iteration.cached_prompt_tokens or 0) / amount),
+        output_tokens=round(iteration.output_tokens / amount),
+        finish_reason=None,
+    )
 
 
 def pass_steps(
@@ -57,7 +112,7 @@ def pass_steps(
             share = min(budget, sequence[0] or 1)
             prompted += share if sequence[0] else 0
             decoded += 0 if sequence[0] else share
-            context += sequence[2]
+            context += sequence[2] + share
             budget -= share
             _advance(sequence, share)
         while waiting and budget and len(running) < at_once:
