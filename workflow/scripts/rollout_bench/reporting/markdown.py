@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from urllib.parse import quote
 
 from rollout_bench.reporting.notes import Section
 from rollout_bench.reporting.view import View
@@ -23,8 +24,9 @@ def markdown(
     if figures:
         parts += ["\n".join(f"![{FIGURES[name]}](figures/{name}.png)" for name in FIGURES if name in figures)]
     for section in sections:
-        items = "\n".join(f"- {_escape(item)}" for item in section.items)
-        parts.append(f"## {section.heading}\n\n{items}")
+        items = [f"- {_escape(item)}" for item in section.items]
+        items += [f"- [{_escape(text)}]({quote(path)})" for text, path in section.links]
+        parts.append("\n".join([f"## {section.heading}\n", *items]))
     return "\n\n".join(parts) + "\n"
 
 

@@ -21,10 +21,11 @@ from rollout_bench.reporting.verdicts import verdict_notes
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with its items, each a sentence or a few."""
+    """A heading with its items, each a sentence or a few, and links as (text, path relative to the summary)."""
 
     heading: str
     items: tuple[str, ...]
+    links: tuple[tuple[str, str], ...] = ()
 
 
 def completeness(collection: Collection) -> str:

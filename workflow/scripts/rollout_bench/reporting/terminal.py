@@ -37,6 +37,7 @@ def terminal(status: str, tables: Views, sections: Sequence[Section]) -> str:
     parts = [_fill(status), *map(_table, tables.tables)]
     for section in sections:
         items = [_fill(item, first="  - ", rest="    ") for item in section.items]
+        items += [f"  - {text}: {path}" for text, path in section.links]
         parts.append("\n".join([section.heading, *items]))
     return "\n\n".join(parts) + "\n"
 

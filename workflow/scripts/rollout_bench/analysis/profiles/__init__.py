@@ -1,0 +1,1 @@
+"""From the traces of profile launches to what explains a speed-up."""

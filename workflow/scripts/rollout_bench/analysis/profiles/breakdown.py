@@ -1,0 +1,136 @@
+"""Where the time of a step goes: by category and role, as traced and as it is without the profiler."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from rollout_bench.analysis.profiles.profiled import (
+    CATEGORIES,
+    HOST_GAP,
+    PHASES,
+    ROLES,
+    Part,
+    Profiled,
+    StepSample,
+    step_samples,
+)
+from rollout_bench.records.profile import Phase
+
+STEP = ["trace", "rank", "step"]
+"""What tells steps apart."""
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """A phase of one profiled experiment; all times in microseconds of one step, mean over `steps` of all ranks.
+
+    `parts` is what was traced: their sum is `total_us`, the step's duration `traced_us` but for rounding. `calls`
+    counts operators. `scaled` are the parts without the profiler, their sum is the unprofiled step time.
+    `linear_tokens` is the mean M of the linear layers, None where shapes are not traced.
+    """
+
+    phase: Phase
+    steps: int
+    parts: Mapping[Part, float]
+    calls: Mapping[Part, float]
+    scaled: Mapping[Part, float]
+    traced_us: float
+    sample: StepSample | None
+    linear_tokens: float | None
+
+    @property
+    def total_us(self) -> float:
+        """All parts together."""
+        return sum(self.parts.values())
+
+    @property
+    def step_us(self) -> float:
+        """All parts together without the profiler."""
+        return sum(self.scaled.values())
+
+    def of_category(self, category: str) -> float:
+        """Its time without the profiler."""
+        return sum(us for (own, _), us in self.scaled.items() if own == category)
+
+    def share(self, category: str) -> float:
+        """The same over the step, from 0 to 1."""
+        return self.of_category(category) / self.step_us if self.step_us else 0.0
+
+    def traced_share(self, category: str) -> float:
+        """Its share of the traced step."""
+        traced = sum(us for (own, _), us in self.parts.items() if own == category)
+        return traced / self.total_us if self.total_us else 0.0
+
+
+def breakdowns(profiled: Profiled) -> dict[Phase, Breakdown]:
+    """The breakdown of each phase that is traced."""
+    samples = step_samples(profiled.record.steps)
+    times = profiled.times[profiled.times["step"] >= 0]
+    found: dict[Phase, Breakdown] = {}
+    for phase in PHASES:
+        own = times[times["phase"] == phase]
+        if not own.empty:
+            found[phase] = _breakdown(phase, own, profiled, samples.get(phase))
+    return found
+
+
+def _breakdown(phase: Phase, times: pd.DataFrame, profiled: Profiled, sample: StepSample | None) -> Breakdown:
+    steps = len(times[STEP].drop_duplicates())
+    parts = _per_step(times.groupby(["category", "role"], observed=True, sort=False)["us"].sum(), steps)
+    events = profiled.events[profiled.events["phase"] == phase]
+    device = device_rows(events)
+    whole = events[events["where"] == "step"]
+    linear = device[device["category"] == "linear"]
+    tokens = linear["tokens"].dropna() if "tokens" in linear else linear["self_us"].iloc[:0]
+    return Breakdown(
+        phase=phase,
+        steps=steps,
+        parts=parts,
+        calls=_per_step(device.groupby(["category", "role"], observed=True, sort=False).size(), steps),
+        scaled=unprofiled(parts, 1e6 * sample.step_s if sample else None, profiled.device_has_a_clock),
+        traced_us=float(whole["duration_us"].mean()) if len(whole) else sum(parts.values()),
+        sample=sample,
+        linear_tokens=float(tokens.mean()) if len(tokens) else None,
+    )
+
+
+def device_rows(events: pd.DataFrame) -> pd.DataFrame:
+    """The operators that the device ran inside steps."""
+    return events[(events["where"] == "device") & (events["step"] >= 0)]
+
+
+def unprofiled(parts: Mapping[Part, float], step_us: float | None, device_clock: bool) -> dict[Part, float]:
+    """`parts` of a traced step, in microseconds, as they are without the profiler, where a step takes `step_us`.
+
+    Their sum is `step_us`. Without a clock of the device's own the profiler slows everything, and each part keeps its
+    share. With one (`device_clock`) it slows the host: operators keep their duration and the device waits for what is
+    left, unless they alone take longer than the step; then they keep their shares of it. Without `step_us` parts stay.
+    """
+    total = sum(parts.values())
+    if step_us is None or total <= 0:
+        return dict(parts)
+    busy = total - sum(us for (category, _), us in parts.items() if category == HOST_GAP)
+    if not device_clock or busy <= 0:
+        return {part: us * step_us / total for part, us in parts.items()}
+    factor = min(1.0, step_us / busy)
+    scaled = {part: us * factor for part, us in parts.items() if part[0] != HOST_GAP}
+    return {**scaled, (HOST_GAP, ""): max(0.0, step_us - busy * factor)}
+
+
+def _per_step(sums: pd.Series, steps: int) -> dict[Part, float]:
+    parts = [(str(category), str(role)) for category, role in sums.index.to_list()]
+    found = {part: float(value) / steps for part, value in zip(parts, sums, strict=True)}
+    return dict(sorted(found.items(), key=lambda item: place(item[0])))
+
+
+def place(part: Part) -> tuple[int, int, str]:
+    """Where a part stands among all: by category, then by role."""
+    category, role = part
+    return (
+        CATEGORIES.index(category) if category in CATEGORIES else len(CATEGORIES),
+        ROLES.index(role) if role in ROLES else len(ROLES),
+        role,
+    )
