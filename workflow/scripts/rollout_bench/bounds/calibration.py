@@ -14,6 +14,7 @@ from typing import Any
 
 from rollout_bench.bounds.timing import Timer
 from rollout_bench.engines.environment import cpu_model
+from rollout_bench.engines.host import between, read_host
 from rollout_bench.errors import UserError
 from rollout_bench.files import read_model, write_json
 from rollout_bench.plan.spec import Platform
@@ -25,6 +26,9 @@ MEASURED_AS = 1
 KINDS: dict[Platform, str] = {"cpu": "cpu", "cuda": "cuda", "ascend": "npu"}
 """Platform -> torch's name for its devices."""
 
+DISTURBED_SHARE = 0.05
+"""Share of the cores' time, used by others or given to other machines, from which on limits are not kept."""
+
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 
@@ -33,7 +37,8 @@ def limits_of_this_machine(
 ) -> MachineLimits:
     """The limits of one device here, or of the cores that this process may use: from the cache, else measured.
 
-    Takes a few seconds where they are not known yet. Nothing else should run meanwhile.
+    Takes a few seconds where they are not known yet. Nothing else should run meanwhile: limits that were measured
+    while others used the cores are too low, so they are given, and not kept.
 
     Args:
         platform: cpu, cuda or ascend.
@@ -54,6 +59,10 @@ def limits_of_this_machine(
         except UserError as error:
             say(f"{error.problem}; {error.remedy}")
     limits = calibrate(torch, kind, machine)
+    disturbed = disturbance(limits)
+    if disturbed:
+        say(f"the limits of this machine are not kept: {disturbed}; measure again when nothing else runs")
+        return limits
     if path is None:
         say("the limits of this machine are not kept: there is no home folder to keep them in")
         return limits
@@ -67,16 +76,31 @@ def limits_of_this_machine(
 def calibrate(torch: Any, kind: str, machine: dict[str, Any]) -> MachineLimits:
     """Measures, whatever is kept; `machine` are the fields that say of what."""
     cache = _device_cache(torch, kind)
+    before = read_host(None, {os.getpid()})
     samples = Timer(torch, kind, machine["cpu_cores"]).samples(cache)
+    after = read_host(None, {os.getpid()})
     return MachineLimits(
         schema_version=LIMITS_SCHEMA_VERSION,
         memory_bandwidth_bytes_per_s=max(sample.rate for sample in samples if sample.test != "matmul"),
         flops_per_s=best_rates(samples),
         cache_bytes=cache,
+        host=between(before, after) if before and after else None,
         samples=samples,
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
         **machine,
     )
+
+
+def disturbance(limits: MachineLimits) -> str:
+    """What disturbed the measurement so much that its numbers may be too low; empty where nothing did."""
+    if limits.host is None:
+        return ""
+    if (limits.host.other_cpu_share or 0) > DISTURBED_SHARE:
+        who = f", {limits.host.busiest_other} most of it" if limits.host.busiest_other else ""
+        return f"other processes used {100 * (limits.host.other_cpu_share or 0):.0f} % of the cores meanwhile{who}"
+    if (limits.host.steal_share or 0) > DISTURBED_SHARE:
+        return f"the hypervisor gave {100 * (limits.host.steal_share or 0):.0f} % of the cores to other machines"
+    return ""
 
 
 def best_rates(samples: list[LimitSample]) -> dict[str, float]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from typing import Any, Literal
 
 from rollout_bench.records.limits import LimitSample
@@ -46,7 +47,7 @@ class Timer:
         with self._threads(), self._torch.inference_mode():
             found = list(self._memory(self._array_bytes(cache_bytes)))
             for dtype, product in self._products():
-                with suppress(RuntimeError, NotImplementedError, AttributeError, TypeError):  # not on this device
+                with suppress(RuntimeError, AttributeError, TypeError, ImportError):  # this device or torch has none
                     found += self._matmul(dtype, product)
             return found
 
@@ -92,7 +93,7 @@ class Timer:
         def plain(dtype: Any) -> Callable[[int], Callable[[], Any]]:
             def make(n: int) -> Callable[[], Any]:
                 a, b = (torch.full((n, n), 0.5, dtype=dtype, device=kind) for _ in range(2))
-                return lambda: torch.mm(a, b)
+                return lambda: torch.nn.functional.linear(a, b)
 
             return make
 
@@ -105,15 +106,18 @@ class Timer:
             scale = torch.ones((), device=kind)
             return lambda: torch._scaled_mm(a, b.t(), scale, scale, out_dtype=torch.bfloat16, use_fast_accum=True)
 
-        found = [("bfloat16", plain(torch.bfloat16)), ("int8", int8)]
+        found = [("bfloat16", plain(torch.bfloat16))]
         if kind == "cpu":
+            # torch's own int8 product is slower there than its bfloat16, which says nothing of the processor
             return [("float32", plain(torch.float32)), *found, ("int8", self._onednn_int8)]
-        return [("float16", plain(torch.float16)), *found, ("float8", float8)]
+        return [("float16", plain(torch.float16)), *found, ("int8", int8), ("float8", float8)]
 
     def _onednn_int8(self, n: int) -> Callable[[], Any]:
-        """vLLM's own int8 product on cpu (`onednn_scaled_mm` of vllm/_custom_ops.py), where its library is loaded."""
+        """vLLM's int8 product on cpu (`onednn_scaled_mm` of vllm/_custom_ops.py)."""
         torch = self._torch
         ops = torch.ops._C
+        if not hasattr(ops, "create_onednn_scaled_mm_handler"):
+            _load_operators_of_vllm()
         weight, scales = torch.ones((n, n), dtype=torch.int8).t(), torch.ones((1, n))
         packed = ops.create_onednn_scaled_mm_handler(weight, scales, torch.bfloat16, True, False, 8)
         handler = torch.tensor(packed, dtype=torch.int64)
@@ -146,3 +150,10 @@ class Timer:
     def _wait(self) -> None:
         if self._kind != "cpu":
             getattr(self._torch, self._kind).synchronize()
+
+
+def _load_operators_of_vllm() -> None:
+    with redirect_stdout(sys.stderr):  # it logs there; what calibrate.py prints is its own
+        from vllm.platforms import current_platform
+
+        current_platform.import_kernels()

@@ -40,9 +40,8 @@ def show(matrix: Matrix, limits: Limits, baseline: Mapping[str, str]) -> None:
     for heading in HEADINGS:
         table.add_column(heading, justify="left" if heading == "limit" else "right", no_wrap=True)
     for experiment in matrix.experiments:
-        table.add_row(
-            *cells(experiment, bounds[experiment.name], _partner(experiment, matrix.experiments, bounds, quant))
-        )
+        partner = _partner(experiment, matrix.experiments, bounds, quant)
+        table.add_row(*cells(experiment, bounds[experiment.name], partner)[modes == 1 :])
     console.print(table)
     for line in notes(matrix.experiments, bounds, limits, quant):
         console.print(escape(line))
