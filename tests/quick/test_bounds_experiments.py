@@ -16,7 +16,7 @@ from planned import REPOSITORY, planned
 from synthetic_records import make_spec
 
 from rollout_bench.bounds.architecture import architecture_from
-from rollout_bench.bounds.arithmetic import prefill_batch, step_costs
+from rollout_bench.bounds.arithmetic import decode_batch, prefill_batch, step_costs
 from rollout_bench.bounds.coding import plain
 from rollout_bench.bounds.experiment import ExperimentBound, experiment_bound, most_gain
 from rollout_bench.bounds.lengths import pass_lengths
@@ -26,6 +26,7 @@ from rollout_bench.bounds.schedule import Lengths, decode_steps, mean_decode, pr
 from rollout_bench.checkpoints.hf_config import hf_config
 from rollout_bench.checkpoints.shapes import SyntheticModel
 from rollout_bench.plan.spec import Spec
+from rollout_bench.workloads.requests import Source
 
 H200 = published(known_peak("H200"))
 
@@ -115,11 +116,11 @@ def test_a_shared_prefix_is_computed_once_in_each_group():
 
 def test_drawn_lengths_are_those_that_a_launch_would_send():
     drawn = {"distribution": "uniform", "low": 5, "high": 50}
-    spec = spec_with({"prompts": 8, "samples_per_prompt": 2, "output_tokens": drawn})
-    from rollout_bench.workloads.requests import Source
-
+    spec = spec_with({"prompts": 8, "samples_per_prompt": 2, "prompt_tokens": drawn, "output_tokens": drawn})
     sent = Source(spec.workload, 16384, "").requests(0, spec.measuring.warmup_iterations)
-    assert [one.output for one in pass_lengths(spec, None)] == [request.output_tokens for request in sent]
+    assert [(one.prompt, one.output) for one in pass_lengths(spec, None)] == [
+        (len(request.prompt_token_ids), request.output_tokens) for request in sent
+    ]
 
 
 def test_a_trace_says_how_long_its_sequences_are(tmp_path: Path):
@@ -131,6 +132,27 @@ def test_a_trace_says_how_long_its_sequences_are(tmp_path: Path):
     }  # fmt: skip
     found = pass_lengths(spec_with(workload), str(trace))
     assert [(one.prompt, one.output) for one in found] == [(30, 31), (10, 11)]  # of the pass after one warm-up
+
+
+def test_a_data_set_of_text_has_a_reason(tmp_path: Path):
+    text = tmp_path / "prompts.txt"
+    text.write_text("one\ntwo\n")
+    workload = {"prompts": 2, "dataset": {"format": "prompts", "sha256": ""}}
+    assert "only the model's tokenizer" in str(experiment_bound(spec_with(workload), "", str(text), H200))
+
+
+def test_prompts_given_as_token_ids_are_as_long_as_they_are_sent(tmp_path: Path):
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("".join(json.dumps({"prompt": list(range(n)), "output_tokens": n}) + "\n" for n in (3, 9, 40)))
+    workload = {
+        "prompts": 3, "samples_per_prompt": 2, "prompt_tokens": 20, "dataset": {"format": "prompts", "sha256": ""},
+        "shared_prefix": {"tokens": 5, "groups": 1},
+    }  # fmt: skip
+    spec = spec_with(workload)
+    sent = Source(spec.workload, 16384, "", file).requests(0, spec.measuring.warmup_iterations)
+    assert [(one.prompt, one.output) for one in pass_lengths(spec, str(file))] == [
+        (len(request.prompt_token_ids), request.output_tokens) for request in sent
+    ]
 
 
 LENGTHS = st.lists(st.builds(Lengths, st.integers(1, 50), st.just(0), st.integers(1, 30)), min_size=1, max_size=25)
@@ -174,8 +196,6 @@ def test_a_run_at_its_mean_is_never_longer_than_its_steps(sequences: int, contex
     limits = Limits("here", "measured", 1e9, {"bfloat16": 4e9})
 
     def seconds(at: float) -> float:
-        from rollout_bench.bounds.arithmetic import decode_batch
-
         return least(step_costs(shape, plain("bfloat16"), decode_batch(sequences, at)), limits).seconds
 
     assert steps * seconds(context + (steps - 1) / 2) <= sum(seconds(context + n) for n in range(steps)) * (1 + 1e-9)

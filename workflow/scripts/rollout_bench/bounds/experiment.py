@@ -11,12 +11,13 @@ from typing import Any
 from rollout_bench.bounds.architecture import Architecture, UnknownArchitectureError, architecture_from
 from rollout_bench.bounds.arithmetic import Batch, Cost, cache_bytes, step_costs, weight_bytes
 from rollout_bench.bounds.coding import cache_value_bytes, coding_of
-from rollout_bench.bounds.lengths import UnknownLengthsError, pass_lengths
+from rollout_bench.bounds.lengths import pass_lengths
 from rollout_bench.bounds.limits import Least, Limits, Total, least, total
 from rollout_bench.bounds.schedule import Lengths, decode_steps, mean_decode, prefill_steps
 from rollout_bench.checkpoints.hf_config import hf_config
 from rollout_bench.checkpoints.shapes import ResolvedShape
 from rollout_bench.plan.spec import Spec
+from rollout_bench.workloads.sizes import UnknownSizesError
 
 OTHER_PARALLEL = ("pipeline_parallel_size", "data_parallel_size")
 """Ways to use several devices that are not counted here."""
@@ -83,7 +84,7 @@ def experiment_bound(spec: Spec, model_path: str, dataset: str | None, limits: L
         config = model_config(spec, model_path)
         costs = _Costs(spec, config)
         sequences = pass_lengths(spec, dataset)
-    except (UnknownArchitectureError, UnknownLengthsError) as error:
+    except (UnknownArchitectureError, UnknownSizesError) as error:
         return str(error)
     return bound_of(costs, sequences, spec.engine.args, limits)
 

@@ -71,7 +71,8 @@ def cells(experiment: Experiment, bound: ExperimentBound | str, baseline: Experi
 
 def limits_line(limits: Limits) -> str:
     """Of what device the limits are, how they are known, and what they are."""
-    rates = ", ".join(f"{dtype} {number(rate / 1e12, 3)} TFLOP/s" for dtype, rate in limits.flops_per_s.items())
+    unit, name = (1e12, "TFLOP/s") if max(limits.flops_per_s.values(), default=0.0) >= 1e12 else (1e9, "GFLOP/s")
+    rates = ", ".join(f"{dtype} {number(rate / unit, 3)} {name}" for dtype, rate in limits.flops_per_s.items())
     return f"Limits of one {limits.device}, {limits.source}: memory {number(limits.bytes_per_s / 1e9, 3)} GB/s; {rates}"
 
 
