@@ -167,11 +167,18 @@ def test_steps_without_the_profiler_are_what_the_bound_of_a_step_is_held_against
     assert isinstance(found, Bound)
     assert found.measured_s == pytest.approx(0.05)
     token_bytes, row = 2 * 4 * 64 * 2 * 12, 768 * 2
-    each = 2 * LINEAR_VALUES + HEAD_BYTES + 25 * row + 32 * row + 32 * 81 * token_bytes
+    each = 2 * LINEAR_VALUES + HEAD_BYTES + 25 * row + 32 * row + 32 * 80 * token_bytes  # 79 read, 1 written
     assert found.bound_s == pytest.approx(2 * each / BANDWIDTH)
     assert "no prefill step" in str(step_bound(profile, limits(), "prefill"))
     unknown = profile_of([step("decode", 0.02, context=None)])
     assert "how far its steps looked back" in str(step_bound(unknown, limits(), "decode"))
+
+
+def test_linear_layers_that_the_engine_does_not_tell_follow_from_the_sizes():
+    whole = profile_of([step("decode", 0.02)])
+    content = whole.model_dump(mode="json")
+    content["linears"] = [shape for shape in content["linears"] if shape["role"] in ("qkv", "down")]
+    assert step_bound(Profile.model_validate(content), limits(), "decode") == step_bound(whole, limits(), "decode")
 
 
 def test_the_prompts_own_tokens_are_not_read_from_the_cache():

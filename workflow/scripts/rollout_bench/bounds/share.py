@@ -138,14 +138,16 @@ def step_batch(phase: Phase, sequences: int, tokens: int, context_tokens: int | 
         phase: prefill, decode or mixed.
         sequences: in the batch.
         tokens: that were computed.
-        context_tokens: that attention looked back at, over all sequences; of a prefill also its own. None: not known,
-            which is taken for nothing before in a prefill.
+        context_tokens: that attention looked back at, over all sequences, the computed ones among them. None: not
+            known, which is taken for nothing before in a prefill.
+
+    Of a mixed step each sequence counts as if it computed as much as the others.
     """
     if not sequences or (context_tokens is None and phase != "prefill"):
         return None
-    if phase == "decode":
-        return decode_batch(sequences, (context_tokens or 0) / sequences)
     before = max(0, (context_tokens or 0) - tokens)
+    if phase == "decode":
+        return decode_batch(sequences, before / sequences)
     return prefill_batch(sequences, tokens / sequences, before / sequences)
 
 
@@ -179,14 +181,18 @@ class _Model:
         self.slots = settings.get("max_num_seqs")
         self.most_tokens = settings.get("max_num_batched_tokens")
 
-    def costs(self, batch: Batch, linears: Sequence[LinearShape] | None = None) -> list[Cost]:
+    def costs(self, batch: Batch, told: Sequence[LinearShape] = ()) -> list[Cost]:
+        """The costs of a step; linear layers as the engine `told` them, those that it leaves out as the sizes say."""
+        roles = {shape.role for shape in told}
+        derived = linear_shapes(self._architecture, self._ranks)
+        linears = [*told, *(shape for shape in derived if shape.role not in roles)]
         return step_costs(
             self._architecture,
             self._coding,
             batch,
             ranks=self._ranks,
             cache_value_bytes=self._value_bytes,
-            linears=linears or None,
+            linears=linears,
         )
 
     def _counted(self, record: Launched, coding: Coding) -> Coding:
