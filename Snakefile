@@ -18,6 +18,7 @@ report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/plan.smk"
+include: "workflow/rules/bounds.smk"
 include: "workflow/rules/checkpoint.smk"
 include: "workflow/rules/offline.smk"
 include: "workflow/rules/online.smk"

@@ -50,7 +50,7 @@ def needs(start: Path) -> set[str]:
     return packages
 
 
-@pytest.mark.parametrize("command", ["run_launch.py", "build_checkpoint.py", "check.py"])
+@pytest.mark.parametrize("command", ["run_launch.py", "build_checkpoint.py", "check.py", "calibrate.py"])
 def test_a_command_of_the_engine_side_needs_nothing_that_vllm_does_not_install(command: str):
     assert needs(SCRIPTS / command) & (ANALYSIS | {"filelock"}) == set()
 
@@ -60,11 +60,16 @@ def test_the_engine_process_needs_nothing_that_vllm_does_not_install():
         assert needs(path) & (ANALYSIS | {"filelock"}) == set(), path.name
 
 
-@pytest.mark.parametrize(
-    "command", ["summarise.py", "plot.py", "compare.py", "plan.py", "diagnose.py", "read_trace.py"]
-)
+ANALYSING = ["summarise.py", "plot.py", "compare.py", "plan.py", "diagnose.py", "bounds.py", "read_trace.py"]
+
+
+@pytest.mark.parametrize("command", ANALYSING)
 def test_a_command_of_the_analysis_needs_no_engine(command: str):
     assert needs(SCRIPTS / command) & ENGINE == set()
+
+
+def test_shares_of_the_limit_are_computed_without_engine_and_without_tables():
+    assert needs(SCRIPTS / OURS / "bounds" / "share.py") & (ENGINE | ANALYSIS | {"psutil"}) == set()
 
 
 def test_one_sampler_serves_every_mode():

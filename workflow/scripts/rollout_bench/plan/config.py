@@ -221,6 +221,13 @@ class Config(Strict):
         False,
         description="After the run, report step by step for each launch: model path, engine, run, record.",
     )
+    bounds_device: Text | None = Field(
+        None,
+        description=(
+            "Device whose published limits `snakemake bounds` computes with: H200, A100 80GB, L4, ... Null: this "
+            "machine, measured. Measures nothing anew."
+        ),
+    )
     baseline: Baseline = Field(
         Baseline(quant="bf16"),
         description=(

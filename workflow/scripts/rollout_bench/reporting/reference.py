@@ -12,6 +12,7 @@ from rollout_bench.plan.config import Config
 from rollout_bench.plan.loads import LogNormal, Normal, Uniform, Zipf
 from rollout_bench.plan.planfile import PlanFile
 from rollout_bench.plan.spec import Spec
+from rollout_bench.records.limits import MachineLimits
 from rollout_bench.records.profile import Profile
 from rollout_bench.records.record import Failure, Record, SequenceRow
 
@@ -23,6 +24,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "sequence": SequenceRow,
     "failure": Failure,
     "plan": PlanFile,
+    "limits": MachineLimits,
 }
 
 LENGTHS: tuple[type[BaseModel], ...] = (Uniform, Normal, LogNormal, Zipf)
@@ -70,6 +72,7 @@ def records_page() -> str:
         ("The record of profile mode: `results/profile/.../launch-<i>.json`", Profile),
         ("The side file: `launch-<i>.sequences.jsonl.gz`, one line per sequence", SequenceRow),
         ("A failure: `results/failures/<mode>/<experiment>/launch-<i>.json`", Failure),
+        ("Measured limits of a machine: `rollout-bench/limits/*.json` in the user's cache folder", MachineLimits),
     ]
     text = "# Records\n\n" + _MADE + "Schemas of all files are in `workflow/schemas/`.\n"
     return text + "".join(f"\n## {title}\n\n{_table(model)}" for title, model in parts)

@@ -1,0 +1,157 @@
+"""What is read from a model's config, and which models get no numbers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic_records import make_spec
+
+from rollout_bench.bounds.architecture import Experts, UnknownArchitectureError, architecture_from, linear_shapes
+from rollout_bench.bounds.coding import cache_value_bytes, coding_of, plain
+from rollout_bench.bounds.experiment import architecture_of
+from rollout_bench.checkpoints.hf_config import hf_config
+from rollout_bench.checkpoints.layout import parameters
+from rollout_bench.checkpoints.presets import PRESETS
+from rollout_bench.checkpoints.shapes import SyntheticModel
+from rollout_bench.plan.spec import QuantSpec, Spec
+
+QWEN2: dict[str, Any] = {
+    "model_type": "qwen2", "hidden_size": 896, "num_hidden_layers": 24, "num_attention_heads": 14,
+    "num_key_value_heads": 2, "intermediate_size": 4864, "vocab_size": 151936, "tie_word_embeddings": True,
+    "torch_dtype": "bfloat16", "sliding_window": 32768, "use_sliding_window": False,
+}  # fmt: skip
+
+
+def with_quant(weights_format: str, *dtypes: str, **args: Any) -> Spec:
+    """A spec with another way to store weights."""
+    spec = make_spec(args=args)
+    quant = QuantSpec(name="q", weights_format=weights_format, linear_dtypes=dtypes, linear_method="")
+    return spec.model_copy(update={"quant": quant})
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_linear_layers_hold_all_but_norms_embedding_and_biases(name: str):
+    shape = SyntheticModel(preset=name).resolve()
+    found = architecture_from(hf_config(shape, "bf16"))
+    inside = sum(s.in_features * s.out_features * s.layers for s in linear_shapes(found) if s.role != "lm_head")
+    outside = shape.vocab_size * shape.hidden_size * (1 if shape.tie_word_embeddings else 2)
+    assert inside + outside == pytest.approx(parameters(shape), rel=0.01 if "tiny" in name else 0.001)
+
+
+def test_the_demo_model_has_the_fused_layers_that_its_trace_shows():
+    shapes = linear_shapes(architecture_from(hf_config(SyntheticModel(preset="qwen3-90m").resolve(), "bf16")))
+    assert {(s.role, s.in_features, s.out_features, s.layers) for s in shapes} == {
+        ("qkv", 768, 1280, 12),
+        ("o", 768, 768, 12),
+        ("gate_up", 768, 4096, 12),
+        ("down", 2048, 768, 12),
+        ("lm_head", 768, 16384, 1),
+    }
+
+
+def test_head_width_and_windows_follow_from_a_config_that_leaves_them_out():
+    found = architecture_from(QWEN2)
+    assert (found.head_dim, found.window, found.dtype, found.tied_embeddings) == (64, None, "bfloat16", True)
+    sliding = architecture_from({**QWEN2, "use_sliding_window": True, "max_window_layers": 20})
+    assert (sliding.window, sliding.sliding_layers) == (32768, 4)
+    mixed = ["sliding_attention"] * 18 + ["full_attention"] * 6
+    gemma = architecture_from({**QWEN2, "sliding_window": 512, "use_sliding_window": None, "layer_types": mixed})
+    assert (gemma.window, gemma.sliding_layers) == (512, 18)
+
+
+def test_the_text_part_of_a_model_with_several_is_what_counts():
+    assert architecture_from({"text_config": QWEN2, "vision_config": {}}) == architecture_from(QWEN2)
+
+
+def test_mixtures_of_several_families_are_understood():
+    mixtral = architecture_from({**QWEN2, "num_local_experts": 8, "num_experts_per_tok": 2})
+    assert mixtral.experts == Experts(8, 2, 4864, 24)
+    shared = architecture_from(
+        {**QWEN2, "n_routed_experts": 64, "num_experts_per_tok": 6, "moe_intermediate_size": 128,
+         "n_shared_experts": 2, "first_k_dense_replace": 1}
+    )  # fmt: skip
+    assert shared.experts == Experts(64, 6, 128, 23, shared_intermediate_size=256)
+    assert shared.dense_layers == 1
+    every_second = {**QWEN2, "num_experts": 60, "num_experts_per_tok": 4, "decoder_sparse_step": 2}
+    assert architecture_from(every_second).dense_layers == 12
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"kv_lora_rank": 512}, "latent attention"),
+        ({"layer_types": ["linear_attention", "full_attention"]}, "linear_attention"),
+        ({"mamba_d_state": 16}, "state-space"),
+        ({"is_encoder_decoder": True}, "encoders"),
+        ({"model_type": "gpt_neox"}, "gpt_neox"),
+        ({"hidden_size": None}, "hidden_size"),
+    ],
+)
+def test_models_whose_work_is_another_sum_get_a_reason(changed: dict[str, Any], why: str):
+    with pytest.raises(UnknownArchitectureError, match=why):
+        architecture_from({**QWEN2, **changed})
+
+
+def test_a_model_is_looked_up_where_its_weights_are(tmp_path: Path):
+    named = make_spec().model_copy(
+        update={"model": make_spec().model.model_copy(update={"synthetic": None, "weights": "mine"})}
+    )
+    assert "there is no" in str(architecture_of(named, str(tmp_path)))
+    (tmp_path / "config.json").write_text("{")
+    assert "is no JSON" in str(architecture_of(named, str(tmp_path)))
+    (tmp_path / "config.json").write_text(json.dumps(QWEN2))
+    assert architecture_of(named, str(tmp_path)) == architecture_from(QWEN2)
+
+
+def test_a_hub_model_that_is_not_here_gets_a_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.chdir(tmp_path)
+    hub = make_spec().model.model_copy(update={"synthetic": None, "weights": "hub:nobody/nothing-of-that-name"})
+    named = make_spec().model_copy(update={"model": hub})
+    assert architecture_of(named, "nobody/nothing-of-that-name") == "the hub's model is not in the local cache"
+
+
+@pytest.mark.parametrize(
+    ("spec", "config", "bits", "compute"),
+    [
+        (with_quant("bf16", "bfloat16"), {}, 16, "bfloat16"),
+        (with_quant("bf16", "float32", dtype="float32"), {}, 32, "float32"),
+        (with_quant("bf16", "int8"), {}, 8, "bfloat16"),
+        (with_quant("bf16", "float8_e4m3fn", "float8_e4m3fnuz"), {}, 8, "float8"),
+        (with_quant("compressed-tensors-w8a8", "int8"), {}, 8, "int8"),
+        (with_quant("compressed-tensors-w8a16", "int32", "uint8"), {}, 8, "bfloat16"),
+        (with_quant("modelslim-w8a8", "int8"), {}, 8, "int8"),
+        (with_quant("own", "int32"), {"quant_method": "gptq", "bits": 4, "group_size": 128}, 4.125, "bfloat16"),
+        (with_quant("own"), {"quant_method": "fp8"}, 8, "float8"),
+        (
+            with_quant("own"),
+            {"config_groups": {"g": {"weights": {"num_bits": 4}, "input_activations": {"num_bits": 8}}}},
+            4,
+            "int8",
+        ),
+    ],
+)
+def test_bits_and_arithmetic_follow_from_the_quantization(
+    spec: Spec, config: dict[str, Any], bits: float, compute: str
+):
+    found = coding_of(spec, {"quantization_config": config} if config else {})
+    assert (found.bits, found.compute) == (bits, compute)
+
+
+def test_a_quantization_that_does_not_say_gets_a_reason():
+    with pytest.raises(UnknownArchitectureError, match="q does not say how many bits"):
+        coding_of(with_quant("own", "int32", "int8"), {})
+
+
+def test_the_cache_is_as_wide_as_the_model_unless_told_otherwise():
+    assert [cache_value_bytes(asked, "bfloat16") for asked in ("auto", None, "fp8", "fp8_e5m2", "float32")] == [
+        2, 2, 1, 1, 4,
+    ]  # fmt: skip
+
+
+def test_weights_of_32_bits_are_served_with_16_as_vllm_does():
+    assert coding_of(with_quant("own"), {"dtype": "float32", "quantization_config": {"quant_method": "fp8"}}) == (
+        plain("float16").__class__(8, 0, "float8", "float16")
+    )
