@@ -12,6 +12,7 @@ from rollout_bench.plan.config import Config
 from rollout_bench.plan.loads import LogNormal, Normal, Uniform, Zipf
 from rollout_bench.plan.planfile import PlanFile
 from rollout_bench.plan.spec import Spec
+from rollout_bench.records.operators import Operators
 from rollout_bench.records.profile import Profile
 from rollout_bench.records.record import Failure, Record, SequenceRow
 
@@ -20,6 +21,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "spec": Spec,
     "record": Record,
     "profile": Profile,
+    "operators": Operators,
     "sequence": SequenceRow,
     "failure": Failure,
     "plan": PlanFile,
@@ -68,6 +70,7 @@ def records_page() -> str:
     parts: list[tuple[str, type[BaseModel]]] = [
         ("The record: `results/<mode>/<model>_<quant>_<workload>-<key>/launch-<i>.json`", Record),
         ("The record of profile mode: `results/profile/.../launch-<i>.json`", Profile),
+        ("The record of operators mode: `results/operators/.../launch-<i>.json`", Operators),
         ("The side file: `launch-<i>.sequences.jsonl.gz`, one line per sequence", SequenceRow),
         ("A failure: `results/failures/<mode>/<experiment>/launch-<i>.json`", Failure),
     ]
