@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -68,10 +68,14 @@ class QuantStyle:
 
 def quant_styles(rows: Sequence[Row]) -> dict[str, QuantStyle]:
     """A style for each quant label, by its order in `rows`. Colours repeat after seven, markers after eight."""
-    labels = dict.fromkeys(row.quant_label for row in rows)
+    return styles_of(row.quant_label for row in rows)
+
+
+def styles_of(labels: Iterable[str]) -> dict[str, QuantStyle]:
+    """As `quant_styles`, for labels that may repeat."""
     return {
         label: QuantStyle(_COLOURS[place % len(_COLOURS)], _MARKERS[place % len(_MARKERS)])
-        for place, label in enumerate(labels)
+        for place, label in enumerate(dict.fromkeys(labels))
     }
 
 
