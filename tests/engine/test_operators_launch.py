@@ -70,7 +70,7 @@ def w8a8(tmp_path_factory: pytest.TempPathFactory) -> tuple[Launching, Operators
     quant = {"name": "w8a8", "weights_format": "w8a8", "linear_dtypes": ["int8"], "linear_method": "W8A8Int8"}
     model = tmp_path_factory.mktemp("model")
     (model / "config.json").write_text(json.dumps({**TINY_MODEL, "quantization_config": W8A8}))
-    return timed(tmp_path_factory.mktemp("w8a8"), operators_spec(quant=quant), model)
+    return timed(tmp_path_factory.mktemp("w8a8"), operators_spec(quant=quant, engine={"multiprocess": True}), model)
 
 
 def test_every_shape_is_timed_at_every_number_of_tokens_in_every_round(bf16: tuple[Launching, Operators]) -> None:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from synthetic_operators import BF16, SHAPES, TOKENS, W8A8, Kernel, make_operators, make_operators_spec, selected
+from synthetic_records import make_record, make_spec, save
 
+from rollout_bench.analysis.collection import collect
+from rollout_bench.analysis.operators.passes import passes_of
 from rollout_bench.analysis.operators.runs import Run, runs_of
-from rollout_bench.analysis.operators.steps import Profiled, Value, steps_of
+from rollout_bench.analysis.operators.steps import Profiled, steps_of
+from rollout_bench.analysis.rows import rows_of
 from rollout_bench.records.record import Flag
 from rollout_bench.reporting.figures.operators import operators_figure
 from rollout_bench.reporting.figures.style import image, settings
@@ -90,9 +96,38 @@ def test_a_profiles_share_tells_what_the_whole_step_would_gain() -> None:
     assert found[1].end_to_end is not None
     assert found[1].end_to_end.value == pytest.approx(1 / (0.5 + 0.5 / gain))
     assert found[0].end_to_end is None
-    table = lines(operators_views(found, {(*PLACE, "w8a8"): Value(1.2, 1.1, 1.3, "launches")})[2])
+    table = lines(operators_views(found)[2])
     assert table[1]["share %"] == "50.0"
-    assert table[1]["measured end to end"] == "1.200x [1.100, 1.300]"
+    assert table[1]["predicted decode step"].startswith(f"{found[1].end_to_end.value:.3f}x [")
+
+
+def test_what_a_pass_would_gain_stands_beside_what_it_gained(tmp_path: Path) -> None:
+    rates = (200.0, 205.0, 210.0)
+    save(tmp_path, *(make_record(make_spec(), launch, rates) for launch in range(3)))
+    save(tmp_path, *(make_record(make_spec(quant="w8a8"), n, (240.0, 250.0 + n, 253.0)) for n in range(3)))
+    steps = steps_of(runs())
+    base, own = passes_of(steps, rows_of(collect(tmp_path, None)))
+    # 32 sequences of 32 tokens: 31 decode steps of the whole batch, and 32 prompts of 64 tokens
+    decode_s, prefill_s = (phase.seconds.value for phase in (steps[0].decode, steps[0].prefill) if phase)
+    assert base.linear_s == pytest.approx(31 * decode_s + 32 * 64 * prefill_s)
+    elapsed_s = float(np.mean([1024 / rate for rate in rates]))
+    assert base.share == pytest.approx(base.linear_s / elapsed_s)
+    assert own.predicted is not None
+    assert own.measured is not None
+    changed_s = elapsed_s - base.linear_s + own.linear_s
+    assert own.predicted.value == pytest.approx(elapsed_s / changed_s, rel=0.001)
+    assert own.predicted.low < own.predicted.value < own.predicted.high
+    assert own.measured.value == pytest.approx(248 / 205, rel=0.02)
+    table = lines(operators_views(steps, [base, own])[3])
+    assert table[0]["predicted"] == "(baseline)"
+    assert table[1]["measured"].startswith(f"{own.measured.value:.3f}x [")
+
+
+def test_linear_layers_that_take_longer_than_the_pass_predict_nothing(tmp_path: Path) -> None:
+    save(tmp_path, make_record(make_spec(), 0, (4000.0,)), make_record(make_spec(quant="w8a8"), 0, (4000.0,)))
+    base, own = passes_of(steps_of(runs()), rows_of(collect(tmp_path, None)))
+    assert base.share > 1
+    assert own.predicted is None
 
 
 def test_a_single_launch_is_compared_over_its_rounds_and_says_so() -> None:

@@ -80,6 +80,8 @@ def test_where_nothing_crosses_it_is_said() -> None:
     assert (partly.kind, partly.faster, partly.slower) == ("always", (64, 128, 256, 512, 1024), ())
     hill = break_even(TOKENS, exact(np.where((np.array(TOKENS) > 5) & (np.array(TOKENS) < 100), 2.0, 0.5)))
     assert (hill.kind, hill.at, hill.until) == ("between", pytest.approx(math.sqrt(32)), pytest.approx(math.sqrt(8192)))
+    bump = break_even(TOKENS, banded(np.where(np.array(TOKENS) == 4, 1.01, 0.8), 0.05))
+    assert (bump.kind, bump.slower) == ("never", (1, 2, 8, 16, 32, 64, 128, 256, 512, 1024))
 
 
 def test_an_interval_that_leaves_the_measured_tokens_has_an_open_end() -> None:

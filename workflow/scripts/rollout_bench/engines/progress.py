@@ -80,7 +80,8 @@ class Progress:
         assert settings is not None, "rounds are of operators mode"
         warmup = settings.warmup_rounds
         what = f"warm-up round {number + 1}/{warmup}"
-        self._say(what if number < warmup else f"round {number + 1 - warmup}/{settings.repeats}")
+        counted = number + 1 - warmup
+        self._say(what if number < warmup else f"round {counted}/{max(counted, settings.repeats)}")
 
     def warmup_extended(self, more: int) -> None:
         """Says that so many of the iterations that counted were warm-up after all."""

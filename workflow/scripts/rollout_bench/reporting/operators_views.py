@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from rollout_bench.analysis.operators.break_even import BreakEven, ranges
 from rollout_bench.analysis.operators.curves import Estimate
+from rollout_bench.analysis.operators.passes import Pass
 from rollout_bench.analysis.operators.runs import Run
-from rollout_bench.analysis.operators.steps import Phase, Place, Step, Value, at
+from rollout_bench.analysis.operators.steps import Phase, Step, Value, at
 from rollout_bench.reporting.columns import Column, Line
 from rollout_bench.reporting.numbers import MISSING, number, ratio
 from rollout_bench.reporting.view import View, view
 
 
-def operators_views(steps: Sequence[Step], measured: Mapping[Place, Value] | None = None) -> list[View]:
+def operators_views(steps: Sequence[Step], passes: Sequence[Pass] = ()) -> list[View]:
     """The tables of each platform.
 
     Args:
         steps: from `analysis.operators.steps.steps_of`, one for each run.
-        measured: what was measured end to end, offline: the speed-up of the same model, quant and workload.
+        passes: from `analysis.operators.passes.passes_of`, of those that were measured offline too.
     """
     tables = []
     for platform in dict.fromkeys(step.run.experiment.platform for step in steps):
@@ -30,11 +31,14 @@ def operators_views(steps: Sequence[Step], measured: Mapping[Place, Value] | Non
         if compared:
             tables.append(view("Linear layers, break-even: ", title, BREAK_EVEN, compared))
         tables.append(view("Linear layers, at the batch in use: ", title, BATCH, list(_batch_lines(runs))))
-        lines = [_step_line(step, (measured or {}).get((*step.run.place, step.run.label))) for step in own]
+        lines = list(map(_step_line, own))
         shown = [
             column for column in STEP if column.header not in OPTIONAL or any(_has(column, line) for line in lines)
         ]
         tables.append(view("Linear layers of a step: ", title, shown, lines))
+        here = [each for each in passes if each.step.run.experiment.platform == platform]
+        if here:
+            tables.append(view("Linear layers and the whole pass: ", title, PASS, list(map(_pass_line, here))))
     return tables
 
 
@@ -127,7 +131,17 @@ def _batch_lines(runs: Sequence[Run]) -> Iterator[Line]:
             }
 
 
-def _step_line(step: Step, measured: Value | None) -> Line:
+def _pass_line(found: Pass) -> Line:
+    return {
+        **_names(found.step.run),
+        "linear": number(found.linear_s, 3),
+        "of_pass": number(100 * found.share, 3),
+        "predicted": "(baseline)" if found.step.run.is_baseline else ratio_text(found.predicted),
+        "measured": "(baseline)" if found.step.run.is_baseline else ratio_text(found.measured),
+    }
+
+
+def _step_line(step: Step) -> Line:
     profiled, run = step.profiled, step.run
     return {
         **_names(run),
@@ -138,7 +152,6 @@ def _step_line(step: Step, measured: Value | None) -> Line:
         "profiled": MISSING if profiled is None else number(1e3 * profiled.linear_s, 3),
         "share": MISSING if profiled is None else number(100 * profiled.linear_s / profiled.step_s, 3),
         "end_to_end": ratio_text(step.end_to_end),
-        "measured": ratio_text(measured),
     }
 
 
@@ -201,19 +214,36 @@ STEP = (
     _cell("profiled ms", "profiled", "Linear layers of a decode step in the profile."),
     _cell("share %", "share", "Their share of the profile's step."),
     _cell(
-        "predicted end to end",
+        "predicted decode step",
         "end_to_end",
         "Speed-up of the whole decode step if its linear layers alone change, by Amdahl's law from the baseline's "
         "share.",
     ),
-    _cell("measured end to end", "measured", "Speed-up of output tok/s in offline mode."),
 )
 """The linear layers of a whole step."""
 
-OPTIONAL = ("profiled ms", "share %", "predicted end to end", "measured end to end")
+PASS = (
+    _cell(
+        "linear s",
+        "linear",
+        "All linear layers of a pass of the workload, from their times alone: its decode steps at the batch in use, "
+        "and prefill of the prompt tokens that no cache held.",
+    ),
+    _cell("of the pass %", "of_pass", "Their share of the pass that offline mode measured."),
+    _cell(
+        "predicted",
+        "predicted",
+        "Speed-up of the baseline's pass with these linear layers and all else as it is: by Amdahl's law. The interval "
+        "is that of the linear layers' times.",
+    ),
+    _cell("measured", "measured", "Speed-up of output tok/s in offline mode."),
+)
+"""Predicted against measured end to end."""
+
+OPTIONAL = ("profiled ms", "share %", "predicted decode step")
 """Columns that are left out where no line has anything in them."""
 
-SHOWN = (*BREAK_EVEN[1:], *BATCH[3:], *STEP)
+SHOWN = (*BREAK_EVEN[1:], *BATCH[3:], *STEP, *PASS)
 """All columns, to define them."""
 
 

@@ -23,9 +23,10 @@ class BreakEven:
     """Where one quant overtakes another over numbers of tokens.
 
     `kind`: faster "from" `at` tokens on (and at all larger numbers); faster "until" `at` and slower from there on;
-    faster only "between" `at` and `until`; "always" or "never" faster at all numbers measured; or "unclear": nowhere
-    does the interval exclude 1. `at` lies between two measured numbers, and `low` and `high` are the ends of its
-    interval, None without one: 0 for one below the least number measured, infinity for one above the largest.
+    faster only "between" `at` and `until`; "always" or "never" faster at all numbers measured, but for what may be
+    chance; or "unclear": nowhere does the interval exclude 1. `at` lies between two measured numbers, and `low` and
+    `high` are the ends of its interval, None without one: 0 for one below the least number measured, infinity for one
+    above the largest.
     `faster` and `slower` are the numbers of tokens at which the interval excludes 1, or, without intervals, at which
     the estimate is above or below 1.
     """
@@ -74,6 +75,8 @@ def break_even(tokens: Sequence[int], ratio: Estimate) -> BreakEven:
     if logs[0] > 0:
         ends = (faster_until(places, low), faster_until(places, high)) if known else (None, None)
         return found("until", faster_until(places, logs), *ends)
+    if not faster:  # what lies above 1 in between does so by no more than chance
+        return found("never")
     rises = int(np.argmax(logs > 0))
     falls = len(logs) - 1 - int(np.argmax(logs[::-1] > 0))
     begin, end = _crossing(places, logs, rises - 1), _crossing(places, logs, falls)
