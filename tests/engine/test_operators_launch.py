@@ -118,7 +118,8 @@ def test_nothing_else_is_left_beside_the_record(bf16: tuple[Launching, Operators
 
 def _selected(record: Operators) -> Selected[Any]:
     spec = record.spec
-    record = record.model_copy(update={"validity": own_flags(record)})  # whatever else this machine had to do
+    # Whatever else this machine had to do; and an engine core of its own leaves the worker fewer threads.
+    record = record.model_copy(update={"validity": own_flags(record), "threads": 1})
     return Selected(
         spec.mode, spec.experiment(), spec.key(), "cpu", "tiny", spec.quant.name, "short", 1, (record,), (), ()
     )

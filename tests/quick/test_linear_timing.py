@@ -63,11 +63,19 @@ def test_a_pass_calls_each_layer_of_the_shape_once_in_turn() -> None:
 
 
 def test_time_per_call_is_that_of_a_pass_over_its_layers_without_what_evicts(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([10.0, 10.6, 20.0, 20.9])
-    bench = Bench(model_with(Method()), torch.float32, captures=False)
+    now = [0.0]
+    method = Method()
+    bench = Bench(model_with(method), torch.float32, captures=False)
     bench.prepare((1, 2))
-    monkeypatch.setattr("rollout_bench.engines.linear_timing.time.perf_counter", lambda: next(clock))
-    assert bench.seconds_per_call((1, 2), 2) == pytest.approx((0.6 + 0.9) / 6)
+
+    def passes(seconds: float) -> Any:
+        return lambda *_: now.__setitem__(0, now[0] + seconds)
+
+    monkeypatch.setattr("rollout_bench.engines.linear_timing.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr(bench, "_evict", passes(100.0))
+    monkeypatch.setitem(bench._runs, (1, 2), passes(0.6))
+    assert bench.seconds_per_call((1, 2), 2) == pytest.approx(0.6 / 3)
+    assert now[0] == pytest.approx(201.2)
 
 
 def test_what_evicts_is_no_more_than_the_rest_of_the_model() -> None:
