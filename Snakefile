@@ -23,6 +23,7 @@ include: "workflow/rules/checkpoint.smk"
 include: "workflow/rules/offline.smk"
 include: "workflow/rules/online.smk"
 include: "workflow/rules/profile.smk"
+include: "workflow/rules/operators.smk"
 include: "workflow/rules/summary.smk"
 
 

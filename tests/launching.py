@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 
 from rollout_bench.plan.spec import Spec
-from rollout_bench.records.record import Failure, Flag, Record
+from rollout_bench.records.record import Failure, Flag, Launched, Record
 from rollout_bench.records.store import failure_path, read_failure, read_record
 
 COMMAND = Path(__file__).resolve().parents[1] / "workflow" / "scripts" / "run_launch.py"
@@ -192,7 +192,7 @@ class Launching:
 
 
 PROGRESS = (
-    r"launch \d+: (importing|initializing|warmup|measuring|stopping|warm-up|iteration \d"
+    r"launch \d+: (importing|initializing|warmup|measuring|stopping|warm-up|(round|iteration) \d"
     r"|[^:]*(at once|req/s|traced): (warm-up|iteration))[^:]*$"
 )
 
@@ -219,6 +219,6 @@ MACHINE_S = {
 """Codes of the flags that a machine with other work to do raises on any launch."""
 
 
-def own_flags(record: Record) -> list[Flag]:
+def own_flags(record: Launched) -> list[Flag]:
     """The flags of `record` that are the launch's own doing."""
     return [flag for flag in record.validity if flag.code not in MACHINE_S]

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rollout_bench.engines.measurement import Measurement
+from rollout_bench.engines.operators_collecting import OperatorsCollecting
 from rollout_bench.engines.profile_collecting import ProfileCollecting
 from rollout_bench.engines.progress import Progress
 from rollout_bench.engines.read_ahead import ReadAhead
@@ -15,7 +16,7 @@ from rollout_bench.engines.surroundings import Surroundings
 from rollout_bench.plan.spec import Spec
 from rollout_bench.records.store import traces_path
 
-Collector = Measurement | ProfileCollecting
+Collector = Measurement | ProfileCollecting | OperatorsCollecting
 
 
 def collector(
@@ -29,6 +30,8 @@ def collector(
     """What collects the events of a launch, and writes its record; `traces` is from `folder_for_traces`."""
     if traces is not None:
         return ProfileCollecting(spec, launch, progress, surroundings, read_ahead, traces)
+    if spec.operators is not None:
+        return OperatorsCollecting(spec, launch, progress, surroundings, read_ahead)
     return Measurement(spec, launch, progress, surroundings, read_ahead)
 
 

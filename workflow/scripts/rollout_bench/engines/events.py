@@ -11,6 +11,7 @@ from pydantic import Field, TypeAdapter
 from rollout_bench.plan.spec import Spec
 from rollout_bench.plan.strict import Strict
 from rollout_bench.records.online import ServerSample
+from rollout_bench.records.operators import OperatorPoint
 from rollout_bench.records.profile import LinearShape, Step, TraceFile
 from rollout_bench.records.record import EngineFacts, Environment, Flag, Iteration, SequenceRow
 
@@ -94,6 +95,24 @@ class Linears(Strict):
     linears: list[LinearShape]
 
 
+class RoundDone(Strict):
+    """Every point of a sweep was timed once more."""
+
+    event: Literal["round"] = "round"
+    round: int = Field(description="Its number, those that don't count included, from 0.")
+    counts: bool
+
+
+class PointsTimed(Strict):
+    """All rounds of a sweep are over."""
+
+    event: Literal["points"] = "points"
+    points: list[OperatorPoint]
+    threads: int = Field(description="Threads of torch in the worker.")
+    evicted_bytes: int = Field(description="Bytes that went through the caches before each pass at most.")
+    flags: list[Flag]
+
+
 class WarmupExtended(Strict):
     """The first of the iterations that counted so far, of one load, belong to the warm-up; as many more are to come."""
 
@@ -125,6 +144,8 @@ Event = (
     | IterationDone
     | StepsDone
     | Linears
+    | RoundDone
+    | PointsTimed
     | WarmupExtended
     | Failed
     | Done

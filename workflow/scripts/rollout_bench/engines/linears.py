@@ -31,17 +31,22 @@ def linear_modules(model: Any) -> dict[Role, list[Any]]:
     return {role: found[role] for role in get_args(Role) if role in found}
 
 
-def linear_shapes(model: Any) -> list[LinearShape]:
-    """The shapes of `linear_modules`, each with how many layers have it."""
-    shapes: dict[tuple[Role, int, int], int] = {}
+def linears_by_shape(model: Any) -> list[tuple[LinearShape, list[Any]]]:
+    """The shapes of `linear_modules`, each with the modules that have it."""
+    shapes: dict[tuple[Role, int, int], list[Any]] = {}
     for role, modules in linear_modules(model).items():
         for module in modules:
             into, out = _sizes(module) or (0, 0)
-            shapes[role, into, out] = shapes.get((role, into, out), 0) + 1
+            shapes.setdefault((role, into, out), []).append(module)
     return [
-        LinearShape(role=role, in_features=into, out_features=out, layers=layers)
-        for (role, into, out), layers in shapes.items()
+        (LinearShape(role=role, in_features=into, out_features=out, layers=len(modules)), modules)
+        for (role, into, out), modules in shapes.items()
     ]
+
+
+def linear_shapes(model: Any) -> list[LinearShape]:
+    """The shapes of `linear_modules`, each with how many layers have it."""
+    return [shape for shape, _ in linears_by_shape(model)]
 
 
 def _sizes(module: Any) -> tuple[int, int] | None:

@@ -74,6 +74,15 @@ class Progress:
         how = ", traced" if done[0].profiled else ""
         self._say(f"{len(done)} {done[0].phase} steps of {1000 * mean_s:.3g} ms{how}")
 
+    def round(self, number: int) -> None:
+        """Says that a round of a sweep is over, the `number`-th from 0, and about how many are left."""
+        settings = self.spec.operators
+        assert settings is not None, "rounds are of operators mode"
+        warmup = settings.warmup_rounds
+        what = f"warm-up round {number + 1}/{warmup}"
+        counted = number + 1 - warmup
+        self._say(what if number < warmup else f"round {counted}/{max(counted, settings.repeats)}")
+
     def warmup_extended(self, more: int) -> None:
         """Says that so many of the iterations that counted were warm-up after all."""
         self._warmup += more

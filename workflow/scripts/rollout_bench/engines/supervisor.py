@@ -33,6 +33,7 @@ from rollout_bench.engines.events import (
     Limits,
     PhaseBegins,
     Ready,
+    RoundDone,
     StepsDone,
     parse,
 )
@@ -233,7 +234,7 @@ class Launch:
                 self._step = step_of(event.phase, self.limits, time.monotonic()) if event.phase == "stopping" else None
         elif isinstance(event, IterationBegins):
             self._step = step_of(self._phase, self.limits, time.monotonic())
-        elif isinstance(event, IterationDone | StepsDone):
+        elif isinstance(event, IterationDone | StepsDone | RoundDone):
             self._step = None
         elif isinstance(event, Ready):
             self._children = [Watch(pid, name) for pid, name in event.processes.items()]

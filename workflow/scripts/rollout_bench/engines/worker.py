@@ -26,6 +26,8 @@ def work(job: Job, descriptor: int, orders: IO[bytes]) -> None:
 
     if job.spec.mode == "offline":
         from rollout_bench.engines.offline_worker import measure
+    elif job.spec.mode == "operators":
+        from rollout_bench.engines.operators_worker import measure
     elif job.spec.mode == "profile" and job.spec.load is not None:
         from rollout_bench.engines.profile_server import measure
     elif job.spec.mode == "profile":

@@ -16,7 +16,7 @@ from rollout_bench.plan.engine_probe import Engine
 from rollout_bench.plan.quants import known_quants
 from rollout_bench.plan.spec import ModelSpec, Platform
 
-MODES = ("offline", "online", "profile")
+MODES = ("offline", "online", "profile", "operators")
 
 OWN_ARGS = frozenset(
     {"model", "worker_extension_cls", "disable_log_stats", "served_model_name", "host", "port", "api_key"}

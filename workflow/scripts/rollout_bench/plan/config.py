@@ -28,7 +28,7 @@ from rollout_bench.plan.fields import (
     Weights,
 )
 from rollout_bench.plan.loads import Length, SharedPrefix
-from rollout_bench.plan.profiling import OperatorRule, ProfileSettings
+from rollout_bench.plan.profiling import OperatorRule, OperatorsSettings, ProfileSettings
 from rollout_bench.plan.serving import Dataset, Endpoint, OnlineLoad, Slo, Timeouts
 from rollout_bench.plan.strict import Strict
 
@@ -174,7 +174,7 @@ class Config(Strict):
         ["offline"],
         description=(
             "What to measure: offline, throughput through LLM.generate(); online, latency through an OpenAI-compatible "
-            "server; profile, where the time of a step goes."
+            "server; profile, where the time of a step goes; operators, the linear layers alone."
         ),
     )
     workloads: Names = Field(description="Loads to measure under: names in workload_settings.")
@@ -206,6 +206,9 @@ class Config(Strict):
         ),
     )
     profile: ProfileSettings = Field(ProfileSettings(), description="What launches in mode profile trace.")
+    operators: OperatorsSettings = Field(
+        OperatorsSettings(), description="What launches in mode operators time: the linear layers' own kernels."
+    )
     operator_rules: list[OperatorRule] = Field(
         [], description="What operators of profiles are for, tried before the built-in rules. Measures nothing anew."
     )
@@ -253,7 +256,12 @@ class Config(Strict):
     workload_settings: dict[Name, WorkloadSettings] = Field({}, description="Workload -> its load.")
 
     def launches_of(self, mode: str) -> int:
-        """How often an experiment in `mode` is launched at most; a profile is one look, and compared step by step."""
+        """How often an experiment in `mode` is launched at most; a profile is one look, and compared step by step.
+
+        What precision `launches: auto` goes for is that of generating; linear layers alone get the least launches.
+        """
+        if mode == "operators" and self.launches == "auto":
+            return self.precision.min_launches
         return 1 if mode == "profile" else self.most_launches
 
     @property

@@ -33,7 +33,13 @@ from rollout_bench.plan.online import (
     load_spec,
 )
 from rollout_bench.plan.planfile import Skipped
-from rollout_bench.plan.profile import check_profile, multiprocess_by_default, profile_load
+from rollout_bench.plan.profile import (
+    check_profile,
+    measuring_of,
+    multiprocess_by_default,
+    operators_settings,
+    profile_load,
+)
 from rollout_bench.plan.quants import Quant, known_quants, resolve_quant
 from rollout_bench.plan.serving import Endpoint
 from rollout_bench.plan.spec import (
@@ -194,11 +200,10 @@ def _experiment(
             environment=config.engine.environment,
             args=args,
         ),
-        measuring=MeasuringSpec(
-            warmup_iterations=config.warmup_iterations, iterations=1 if mode == "profile" else config.iterations
-        ),
+        measuring=measuring_of(config, mode),
         load=load_spec(config, workload, engine) if mode == "online" else profile_load(config, mode, engine),
         profile=config.profile if mode == "profile" else None,
+        operators=operators_settings(config, mode, workload, args),
     )
     checkpoint = _checkpoint(config, spec)
     path = _explicit(checkpoint.folder) if checkpoint else _located(config, source.weights or "")

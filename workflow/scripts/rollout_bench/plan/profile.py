@@ -1,12 +1,15 @@
-"""What profile mode adds to a spec, and what it can't have."""
+"""What profile and operators mode add to a spec, and what they can't have."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from rollout_bench.errors import UserError
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.engine_probe import Engine
 from rollout_bench.plan.loads import LoadPoint, LoadSpec, longest
-from rollout_bench.plan.spec import Platform
+from rollout_bench.plan.profiling import OperatorsSettings, decode_batch
+from rollout_bench.plan.spec import MeasuringSpec, Platform
 
 
 def multiprocess_by_default(config: Config, platform: Platform, mode: str) -> bool:
@@ -33,6 +36,23 @@ def profile_load(config: Config, mode: str, engine: Engine) -> LoadSpec | None:
         harness="vllm",
         harness_version=engine.version,
     )
+
+
+def measuring_of(config: Config, mode: str) -> MeasuringSpec:
+    """What a launch in `mode` does; how often passes are repeated is no setting of modes that look into the engine."""
+    if mode == "operators":
+        return MeasuringSpec(warmup_iterations=0, iterations=1)
+    return MeasuringSpec(
+        warmup_iterations=config.warmup_iterations, iterations=1 if mode == "profile" else config.iterations
+    )
+
+
+def operators_settings(config: Config, mode: str, workload: str, args: dict[str, Any]) -> OperatorsSettings | None:
+    """How linear layers are timed, at the batch of `workload` too, with these engine arguments; None in other modes."""
+    if mode != "operators":
+        return None
+    load = config.workload_settings[workload]
+    return config.operators.with_batch(decode_batch(load.prompts, load.samples_per_prompt, args))
 
 
 def check_profile(config: Config) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from rollout_bench.plan.fields import Count, Pattern
+from rollout_bench.plan.fields import Count, Index, Number, Pattern, brackets
 from rollout_bench.plan.strict import Strict
 
 Category = Literal[
@@ -28,6 +28,12 @@ Category = Literal[
 
 Role = Literal["qkv", "o", "gate_up", "down", "lm_head", "router", "experts", "other"]
 """What a linear layer does in the model."""
+
+TOKENS_OF_A_CALL = tuple(1 << power for power in range(11))
+"""1, 2, 4, ... 1024: what linear layers are called with."""
+
+LARGEST_DEFAULT = 1024
+"""vLLM's max_num_seqs where nothing is said, at most: it depends on the device."""
 
 
 class OperatorRule(Strict):
@@ -62,3 +68,39 @@ class ProfileSettings(Strict):
     max_trace_mib: Annotated[Count, Field(le=100_000)] = Field(
         256, description="MiB of compressed trace after which the window ends early."
     )
+
+
+def _rising(values: list[int]) -> list[int]:
+    return sorted(set(values))  # their order is no setting
+
+
+class OperatorsSettings(Strict):
+    """How linear layers are timed alone."""
+
+    tokens: Annotated[
+        list[Annotated[Count, Field(le=65536)]],
+        BeforeValidator(brackets),
+        AfterValidator(_rising),
+        Field(max_length=64),
+    ] = Field(
+        list(TOKENS_OF_A_CALL),
+        description=("Tokens in a call (M). The sequences that decode at once under the workload are added."),
+    )
+    repeats: Annotated[Count, Field(ge=3, le=10_000)] = Field(
+        20, description="Rounds that count, at least; each times every point once, in an order of its own."
+    )
+    warmup_rounds: Annotated[Index, Field(le=1000)] = Field(2, description="Rounds that are recorded but not counted.")
+    min_s: Annotated[Number, Field(gt=0, le=3600)] = Field(
+        0.02,
+        description="Seconds that each point is timed for over all rounds, at least: short calls are made more often.",
+    )
+
+    def with_batch(self, batch: int) -> OperatorsSettings:
+        """The same with `batch` among the tokens, as a spec has it."""
+        return self.model_copy(update={"tokens": sorted({*self.tokens, batch})})
+
+
+def decode_batch(prompts: int, samples_per_prompt: int, args: dict[str, Any]) -> int:
+    """Sequences that decode at once: all of a pass, as far as `max_num_seqs` in the engine's `args` allows."""
+    limit = args.get("max_num_seqs")
+    return min(prompts * samples_per_prompt, limit if isinstance(limit, int) else LARGEST_DEFAULT)

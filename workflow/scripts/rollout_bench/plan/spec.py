@@ -14,7 +14,7 @@ from pydantic import Field
 
 from rollout_bench.files import read_model
 from rollout_bench.plan.loads import DatasetSpec, EndpointSpec, Length, LoadSpec, SharedPrefix
-from rollout_bench.plan.profiling import ProfileSettings
+from rollout_bench.plan.profiling import OperatorsSettings, ProfileSettings
 from rollout_bench.plan.strict import Strict, absent
 
 MEASUREMENT_VERSION = 1
@@ -132,6 +132,7 @@ class Spec(Strict):
     load: LoadSpec | None = absent("How requests arrive at a server. Null offline.")
     endpoint: EndpointSpec | None = absent("A server that is there already, measured instead of one of our own.")
     profile: ProfileSettings | None = absent("What is traced. Null in other modes.")
+    operators: OperatorsSettings | None = absent("How linear layers are timed alone. Null in other modes.")
 
     def canonical_json(self) -> str:
         """JSON with sorted keys and no spaces: the same text for the same settings, whatever their order.

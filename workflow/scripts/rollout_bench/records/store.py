@@ -14,6 +14,7 @@ from rollout_bench.errors import UserError
 from rollout_bench.files import read_model, write_json, write_whole
 from rollout_bench.plan.strict import Strict
 from rollout_bench.records.online import ServerSample
+from rollout_bench.records.operators import Operators
 from rollout_bench.records.profile import Profile
 from rollout_bench.records.record import Failure, Launched, Record, SequenceRow
 
@@ -22,7 +23,7 @@ _Row = TypeVar("_Row", bound=Strict)
 _ROWS = TypeAdapter(list[SequenceRow])
 _SAMPLES = TypeAdapter(list[ServerSample])
 
-LOOKING = frozenset({"profile"})
+LOOKING = frozenset({"profile", "operators"})
 """Modes that look into the engine; their records are not `Record`s, and hold no throughput."""
 
 _REMEDY = "restore the file, or delete it to measure that launch again"
@@ -104,8 +105,15 @@ def read_profile(path: Path) -> Profile:
     return _unedited(path, read_model(path, Profile, _REMEDY))
 
 
+def read_operators(path: Path) -> Operators:
+    """Reads and validates the record of an operators launch, as `read_record` does."""
+    return _unedited(path, read_model(path, Operators, _REMEDY))
+
+
 def read_launched(path: Path, mode: str) -> Launched:
     """Reads and validates the record of a launch in any mode, as `read_record` does."""
+    if mode == "operators":
+        return read_operators(path)
     return read_profile(path) if mode == "profile" else read_record(path)
 
 

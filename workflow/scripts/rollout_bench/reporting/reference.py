@@ -13,6 +13,7 @@ from rollout_bench.plan.loads import LogNormal, Normal, Uniform, Zipf
 from rollout_bench.plan.planfile import PlanFile
 from rollout_bench.plan.spec import Spec
 from rollout_bench.records.limits import MachineLimits
+from rollout_bench.records.operators import Operators
 from rollout_bench.records.profile import Profile
 from rollout_bench.records.record import Failure, Record, SequenceRow
 
@@ -21,6 +22,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "spec": Spec,
     "record": Record,
     "profile": Profile,
+    "operators": Operators,
     "sequence": SequenceRow,
     "failure": Failure,
     "plan": PlanFile,
@@ -70,6 +72,7 @@ def records_page() -> str:
     parts: list[tuple[str, type[BaseModel]]] = [
         ("The record: `results/<mode>/<model>_<quant>_<workload>-<key>/launch-<i>.json`", Record),
         ("The record of profile mode: `results/profile/.../launch-<i>.json`", Profile),
+        ("The record of operators mode: `results/operators/.../launch-<i>.json`", Operators),
         ("The side file: `launch-<i>.sequences.jsonl.gz`, one line per sequence", SequenceRow),
         ("A failure: `results/failures/<mode>/<experiment>/launch-<i>.json`", Failure),
         ("Measured limits of a machine: `rollout-bench/limits/*.json` in the user's cache folder", MachineLimits),

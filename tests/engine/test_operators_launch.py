@@ -1,0 +1,125 @@
+"""An operators launch on the real engine: every linear layer of each quant is called, and there is no throughput."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from launching import TINY_MODEL, Launching, own_flags, tiny_spec
+
+from rollout_bench.analysis.experiments import Selected
+from rollout_bench.analysis.operators.runs import runs_of
+from rollout_bench.plan.spec import Spec
+from rollout_bench.records.operators import Operators
+from rollout_bench.records.store import read_operators
+
+pytestmark = pytest.mark.engine
+
+TOKENS = [1, 8, 64]
+
+SHAPES = {
+    "qkv": (128, 256, 2),
+    "o": (128, 128, 2),
+    "gate_up": (128, 512, 2),
+    "down": (256, 128, 2),
+    "lm_head": (128, 2048, 1),
+}
+
+
+def operators_spec(**changes: Any) -> Spec:
+    """The tiny spec in operators mode, five rounds of few tokens."""
+    content = tiny_spec(**changes).model_dump(mode="json")
+    settings = {"tokens": TOKENS, "repeats": 5, "warmup_rounds": 1, "min_s": 0.001}
+    return Spec.model_validate({**content, "mode": "operators", "operators": settings})
+
+
+W8A8 = {
+    "quant_method": "compressed-tensors",
+    "format": "int-quantized",
+    "quantization_status": "compressed",
+    "ignore": ["lm_head"],
+    "config_groups": {
+        "group_0": {
+            "targets": ["Linear"],
+            "weights": {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel", "dynamic": False},
+            "input_activations": {
+                "num_bits": 8, "type": "int", "symmetric": True, "strategy": "token", "dynamic": True
+            },
+        }
+    },
+}  # fmt: skip
+"""What a checkpoint's config says of it."""
+
+
+def timed(folder: Path, spec: Spec, model: Path | None = None) -> tuple[Launching, Operators]:
+    launch = Launching(folder, spec, model=model)
+    assert launch.finish() == 0, launch.said + launch.log_text()[-3000:]
+    return launch, read_operators(launch.out)
+
+
+@pytest.fixture(scope="module")
+def bf16(tmp_path_factory: pytest.TempPathFactory) -> tuple[Launching, Operators]:
+    return timed(tmp_path_factory.mktemp("bf16"), operators_spec())
+
+
+@pytest.fixture(scope="module")
+def w8a8(tmp_path_factory: pytest.TempPathFactory) -> tuple[Launching, Operators]:
+    quant = {"name": "w8a8", "weights_format": "w8a8", "linear_dtypes": ["int8"], "linear_method": "W8A8Int8"}
+    model = tmp_path_factory.mktemp("model")
+    (model / "config.json").write_text(json.dumps({**TINY_MODEL, "quantization_config": W8A8}))
+    return timed(tmp_path_factory.mktemp("w8a8"), operators_spec(quant=quant, engine={"multiprocess": True}), model)
+
+
+def test_every_shape_is_timed_at_every_number_of_tokens_in_every_round(bf16: tuple[Launching, Operators]) -> None:
+    _, record = bf16
+    assert {s.role: (s.in_features, s.out_features, s.layers) for s in record.linears} == SHAPES
+    assert [(p.role, p.tokens) for p in record.points] == [(role, tokens) for role in SHAPES for tokens in TOKENS]
+    for point in record.points:
+        assert len(point.warmup_seconds_per_call) == 1
+        assert len(point.seconds_per_call) == len(record.host) >= 5
+        assert point.calls % SHAPES[point.role][2] == 0
+        assert all(1e-7 < seconds < 1 for seconds in point.seconds_per_call)
+    assert record.decode_batch == 8
+    assert record.evicted_bytes > 0
+
+
+def test_more_tokens_take_longer(bf16: tuple[Launching, Operators]) -> None:
+    _, record = bf16
+    least = {(point.role, point.tokens): min(point.seconds_per_call) for point in record.points}
+    assert least["gate_up", 1] < least["gate_up", 64]
+    assert least["lm_head", 1] < least["lm_head", 64]
+
+
+def test_the_record_has_no_throughput(bf16: tuple[Launching, Operators]) -> None:
+    fields = bf16[1].model_dump(mode="json", exclude={"spec"})
+    assert not {"iterations", "sequences_file"} & fields.keys()
+    assert 'per_s"' not in bf16[1].model_dump_json(exclude={"spec"})
+
+
+def test_each_quant_calls_its_own_kernels(bf16: tuple[Launching, Operators], w8a8: tuple[Launching, Operators]) -> None:
+    assert set(bf16[1].engine.linear_methods) == {"UnquantizedLinearMethod"}
+    assert set(w8a8[1].engine.linear_methods) == {"CompressedTensorsW8A8Int8"}
+    assert own_flags(bf16[1]) == own_flags(w8a8[1]) == []
+    runs = runs_of([_selected(bf16[1]), _selected(w8a8[1])], {"quant": "bf16"}, 0.95)
+    assert runs[1].against is not None
+    assert set(runs[1].against) == set(SHAPES)
+    assert all(math.isfinite(value) for against in runs[1].against.values() for value in against.speedup.value)
+
+
+def test_nothing_else_is_left_beside_the_record(bf16: tuple[Launching, Operators]) -> None:
+    launch, record = bf16
+    assert launch.left_behind() == [f"operators/{record.spec.experiment()}/launch-0.json"]
+    assert launch.survivors() == []
+    assert [line for line in launch.said.splitlines() if "round 5/5" in line]
+
+
+def _selected(record: Operators) -> Selected[Any]:
+    spec = record.spec
+    # Whatever else this machine had to do; and an engine core of its own leaves the worker fewer threads.
+    record = record.model_copy(update={"validity": own_flags(record), "threads": 1})
+    return Selected(
+        spec.mode, spec.experiment(), spec.key(), "cpu", "tiny", spec.quant.name, "short", 1, (record,), (), ()
+    )

@@ -1,0 +1,19 @@
+"""In: as offline. Out: the record of a launch that timed linear layers alone, without any throughput."""
+
+
+use rule offline as operators with:
+    input:
+        lambda wildcards: ancient(workbench.needed_checkpoint(matrix, "operators", wildcards)),
+    output:
+        record="results/operators/{experiment}/launch-{launch}.json",
+    log:
+        "logs/operators/{experiment}/launch-{launch}.log",
+    priority: lambda wildcards: workbench.priority(matrix, "operators", wildcards)
+    params:
+        command=[engine.python, SCRIPTS / "run_launch.py"],
+        spec="results/operators/{experiment}/spec.json",
+        model=lambda wildcards, output: matrix.launch_of(output.record).experiment.model_path,
+        dataset=lambda wildcards, output: workbench.dataset_arguments(matrix, output.record),
+        timeout_s=matrix.config.timeout_s,
+        limits=matrix.config.timeouts.model_dump_json(),
+        progress=workbench.PLAN_FILE,
