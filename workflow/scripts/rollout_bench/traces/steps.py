@@ -21,6 +21,9 @@ a setting of vLLM's asks for, counts more in the brackets and has the number of 
 _OLDER_STEP = re.compile(r"execute_new_(\d+)_cached_(\d+)")
 """As workers derived from earlier versions of vLLM's write it: new requests, and those that go on."""
 
+WHOLE_STEP = "rollout_bench_step"
+"""How a profile that steps the engine marks each step; vLLM's annotation inside it covers the model's part alone."""
+
 _NUMBERED_STEP = re.compile(r"ProfilerStep#\d+")
 """The profiler's own mark, where it has a schedule: it does not say what was computed."""
 
@@ -84,6 +87,26 @@ def windows(begin: Floats, duration: Floats, phases: list[Phase]) -> Steps:
     order = np.lexsort((np.array(phases), duration, begin))
     begin, last = begin[order], (begin + duration)[order]
     return Steps(begin, np.append(begin[1:], last[-1:]), [phases[i] for i in order.tolist()])
+
+
+def within(steps: Steps, begin: Floats, duration: Floats) -> Steps | None:
+    """`steps` as long as the marks around them, None unless each has one of its own.
+
+    What lies between two marks, as the next pass being handed over, then belongs to no step.
+
+    Args:
+        steps: steps as vLLM's annotations tell of them.
+        begin: when each mark of a whole step begins, in microseconds.
+        duration: how long it lasts.
+    """
+    order = np.argsort(begin, kind="stable")
+    begin, end = begin[order], (begin + duration)[order]
+    number = np.searchsorted(begin, steps.begin, side="right") - 1
+    if not len(begin) or (number < 0).any() or len(np.unique(number)) < len(steps):
+        return None
+    if (steps.begin >= end[number]).any():
+        return None
+    return Steps(begin[number], end[number], steps.phases)
 
 
 def by_number(start: Floats, duration: Floats, numbers: npt.NDArray[np.object_], phase: Phase) -> Steps | None:

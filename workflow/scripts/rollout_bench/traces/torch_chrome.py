@@ -22,7 +22,7 @@ from rollout_bench.traces.raw_events import (
     RUNTIME,
     RawEvents,
 )
-from rollout_bench.traces.steps import Steps, phase_of, windows
+from rollout_bench.traces.steps import WHOLE_STEP, Steps, phase_of, windows, within
 from rollout_bench.traces.table import Rows, table
 from rollout_bench.traces.threads import Nested, nested
 
@@ -38,11 +38,15 @@ class Marked:
         host: their events on the host, on one thread.
         device: those on the device, of any stream.
         phase: what the step computes, by the number of the annotation's name.
+        whole: events on that thread that mark a whole step, from scheduling to handing back, where it was stepped.
+        names: the numbers of all these annotations' names.
     """
 
     host: Indices
     device: Indices
     phase: dict[int, Phase]
+    whole: Indices
+    names: list[int]
 
 
 def read_torch(path: Path, trace: str, rank: int) -> tuple[pd.DataFrame, list[str]]:
@@ -67,12 +71,15 @@ def read_torch(path: Path, trace: str, rank: int) -> tuple[pd.DataFrame, list[st
         what = "holds no event" if not raw.events_seen else "is a trace, but none of torch's profiler"
         raise UserError(f"{path}: {what}", REMEDY)
     marked = _marked(path, raw)
-    tree = nested(raw, marked.phase)
+    tree = nested(raw, marked.names)
     steps = _host_steps(raw, marked)
     kind = raw.array("kind")
     if (kind == KERNEL).any():
         rows, steps = _cuda(raw, tree, marked, steps)
     else:
+        # A device has a clock of its own, and may be a step behind the host; here the step is what the host took.
+        whole = within(steps, raw.array("start")[marked.whole], raw.array("duration")[marked.whole])
+        steps = steps if whole is None else whole
         rows = _cpu(raw, tree, marked, steps)
     warnings = []
     if raw.unfinished:
@@ -92,7 +99,14 @@ def _marked(path: Path, raw: RawEvents) -> Marked:
         )
     # Where several threads have some, all but one only wait for it.
     main = raw.busiest_thread(host)
-    return Marked(host[thread[host] == main], np.flatnonzero(opens & (kind == DEVICE_ANNOTATION)), phase)
+    wholes = [number for number, text in enumerate(raw.names.texts) if text == WHOLE_STEP]
+    return Marked(
+        host=host[thread[host] == main],
+        device=np.flatnonzero(opens & (kind == DEVICE_ANNOTATION)),
+        phase=phase,
+        whole=np.flatnonzero(np.isin(name, wholes) & (kind != DEVICE_ANNOTATION) & (thread == main)),
+        names=[*phase, *wholes],
+    )
 
 
 def _host_steps(raw: RawEvents, marked: Marked) -> Steps:
@@ -107,7 +121,7 @@ def _host_steps(raw: RawEvents, marked: Marked) -> Steps:
 
 def _cpu(raw: RawEvents, tree: Nested, marked: Marked, steps: Steps) -> Rows:
     kind, thread, name = raw.array("kind"), raw.array("thread"), raw.array("name")
-    shown = np.flatnonzero(((kind == OPERATOR) | (kind == ANNOTATION)) & ~np.isin(name, list(marked.phase)))
+    shown = np.flatnonzero(((kind == OPERATOR) | (kind == ANNOTATION)) & ~np.isin(name, marked.names))
     computes = (kind == OPERATOR) & (thread == thread[marked.host[0]])
     return Rows(
         event=shown,
@@ -128,7 +142,7 @@ def _cuda(raw: RawEvents, tree: Nested, marked: Marked, host: Steps) -> tuple[Ro
     steps = launches.device_steps(raw, kernels, of_kernel, host)
     path, source = launches.paths(raw, tree, kernels, launcher)
     on_host = np.flatnonzero(
-        ((kind == OPERATOR) | (kind == ANNOTATION) | (kind == RUNTIME)) & ~np.isin(name, list(marked.phase))
+        ((kind == OPERATOR) | (kind == ANNOTATION) | (kind == RUNTIME)) & ~np.isin(name, marked.names)
     )
     rows = Rows(
         event=np.concatenate([on_host, kernels]),

@@ -1,0 +1,129 @@
+"""Reads the profiles of a collection: records, traces, and the timed experiments that belong to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from rollout_bench.analysis.experiments import Collection, Selected
+from rollout_bench.analysis.profiles.passes import pass_steps
+from rollout_bench.analysis.profiles.profiled import MeasuredPass, Profiled
+from rollout_bench.analysis.rows import Row
+from rollout_bench.analysis.statistics import mean
+from rollout_bench.errors import UserError
+from rollout_bench.records.profile import Profile
+from rollout_bench.records.record import Launched, Record
+from rollout_bench.records.store import operators_path, read_sequences, record_path, sequences_path, traces_path
+from rollout_bench.traces.categories import categorise
+from rollout_bench.traces.events import read_events, write_events
+from rollout_bench.traces.reading import read_traces
+from rollout_bench.traces.times import step_times
+
+THROUGHPUT = "output_tokens_per_s"
+
+
+def read_profiled(results: Path, collection: Collection, rows: Sequence[Row]) -> list[Profiled]:
+    """The profiles of `collection`, which was read from `results` and summarised in `rows`.
+
+    Raises:
+        UserError: a trace or a side file is missing or damaged; the message names it.
+    """
+    of_profiles = [e for e in collection.others if e.mode == "profile" and e.records]
+    places = {_names(e, {}): f"{e.mode}/{e.experiment}" for e in of_profiles}
+    return [_profiled(results, e, places, collection, rows) for e in of_profiles]
+
+
+def _profiled(
+    results: Path,
+    experiment: Selected[Launched],
+    places: dict[tuple[str, ...], str],
+    collection: Collection,
+    rows: Sequence[Row],
+) -> Profiled:
+    record = experiment.records[0]
+    assert isinstance(record, Profile), "the records of profile mode are profiles"
+    path = record_path(results, experiment.mode, experiment.experiment, record.launch)
+    raw, warnings = events_of(path, record)
+    events = categorise(raw, record.linears, [rule.model_dump(exclude_none=True) for rule in collection.operator_rules])
+    own, baseline = _names(experiment, {}), _names(experiment, collection.baseline)
+    row = _timed(experiment, rows)
+    return Profiled(
+        platform=experiment.platform,
+        model=experiment.model,
+        quant=experiment.quant,
+        workload=experiment.workload,
+        place=places[own],
+        record=record,
+        events=events,
+        times=step_times(events),
+        baseline=places.get(baseline) if baseline != own else None,
+        measured=None if row is None else _measured(results, row),
+        comparison=None if row is None else row.comparisons.get(THROUGHPUT),
+        traces=str(traces_path(path).relative_to(results)),
+        warnings=tuple(warnings),
+    )
+
+
+def events_of(path: Path, record: Profile) -> tuple[pd.DataFrame, list[str]]:
+    """The events of the traces of `record`, which lies at `path`, and what reading them had to say.
+
+    They are read once and kept in a table beside the record, where that can be written.
+
+    Raises:
+        UserError: a trace is missing or damaged.
+    """
+    table, folder = operators_path(path), traces_path(path)
+    if table.is_file() and not (folder.is_dir() and folder.stat().st_mtime_ns > table.stat().st_mtime_ns):
+        return read_events(table), []
+    events, warnings = read_traces(folder, record.traces, record.linears)
+    try:
+        write_events(table, events)
+    except UserError as error:
+        warnings.append(f"the table of operators is not kept: {error.problem}")
+    return events, warnings
+
+
+def _names(experiment: Selected[Launched], changes: dict[str, str]) -> tuple[str, ...]:
+    return tuple(changes.get(axis, getattr(experiment, axis)) for axis in ("platform", "model", "quant", "workload"))
+
+
+def _timed(experiment: Selected[Launched], rows: Sequence[Row]) -> Row | None:
+    """The experiment that was timed of the same names: offline, or else online with all requests at once."""
+    named = [row for row in rows if _names(row.experiment, {}) == _names(experiment, {}) and row.used]
+    offline = [row for row in named if row.experiment.mode == "offline"]
+    online = [row for row in named if row.experiment.mode == "online" and _at_once(row.experiment.records[0])]
+    return next(iter([*offline, *online]), None)
+
+
+def _at_once(record: Record) -> bool:
+    point = record.iterations[0].point
+    return point is not None and point.concurrency is None and point.request_rate == "inf"
+
+
+def _measured(results: Path, row: Row) -> MeasuredPass | None:
+    """The pass of a timed experiment: how long it took, and the steps that its sequences make."""
+    experiment = row.experiment.whole
+    record = row.experiment.records[0]
+    resolved = record.engine.resolved
+    batched, at_once = resolved.get("max_num_batched_tokens"), resolved.get("max_num_seqs")
+    if not batched or not at_once:
+        return None
+    path = record_path(results, experiment.mode, experiment.experiment, record.launch)
+    first = next(iteration.index for iteration in record.iterations if not iteration.warmup)
+    sequences = [s for s in read_sequences(sequences_path(path)) if s.iteration == first and not s.failed]
+    steps = pass_steps(
+        [s.prompt_tokens for s in sequences],
+        [max(1, s.output_tokens) for s in sequences],
+        int(batched),
+        int(at_once),
+        [s.cached_prompt_tokens or 0 for s in sequences],
+    )
+    return MeasuredPass(
+        mode="offline" if experiment.mode == "offline" else "online",
+        elapsed_s=mean([launch.iteration_elapsed_s for launch in row.used]),
+        steps=steps.steps,
+        tokens=steps.tokens,
+        context_tokens=steps.context_tokens,
+    )
