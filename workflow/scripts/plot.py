@@ -1,7 +1,7 @@
 """Draw the figures from the records in a results folder, as SVG and PNG.
 
-Always throughput, speedup and iterations; of online experiments latency and server, too, sweep where there is one, and
-goodput where slo has a limit.
+Of experiments that are timed throughput, speedup and iterations; of online ones latency and server, too, sweep where
+there is one, and goodput where slo has a limit; of profiles steps, roles and timeline.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--figures",
         action="store_true",
-        help="show the figures throughput, speedup, latency and sweep in summary.md, as far as there are some",
+        help="show figures in summary.md, as far as there are some: throughput, speedup, latency, sweep, steps, roles",
     )
     parser.add_argument(
         "--check", action="store_true", help="exit with status 1 when planned launches are missing or failed"
@@ -41,17 +41,21 @@ def main() -> int:
     state = summary_state(results, plan)
     collection = collect_with_earlier(results, plan)
     # Not at the top: --help and errors in the records need not wait for numpy and pandas.
+    from rollout_bench.analysis.profiles.reading import read_profiled
+    from rollout_bench.analysis.rows import rows_of
     from rollout_bench.analysis.sequences import pool_sequences
     from rollout_bench.reporting.summary import summarise
 
     sequences = pool_sequences(results, collection)
-    summary = summarise(collection, sequences, figures=arguments.figures)
+    profiled = read_profiled(results, collection, rows_of(collection))
+    summary = summarise(collection, sequences, figures=arguments.figures, profiled=profiled)
     out: Path = arguments.out or results
     contents = {
         "summary.md": summary.markdown,
         "summary.html": summary.html,
         "summary.csv": summary.csv,
         "summary.txt": summary.text,
+        **summary.tables,
         STATE_FILE: json.dumps(state, indent=1) + "\n",
     }
     for name, content in contents.items():

@@ -17,7 +17,7 @@ from rollout_bench.plan.engine_probe import Engine, probe_engine
 from rollout_bench.plan.matrix import expand
 from rollout_bench.plan.read_config import check_config_file, read_config
 from rollout_bench.plan.schedule import RESULTS, Launch, Schedule, put_on_disk, schedule
-from rollout_bench.records.store import failure_path, record_path
+from rollout_bench.records.store import LOOKING, failure_path, record_path
 from rollout_bench.reporting.figure_names import names_of
 from rollout_bench.reporting.state import is_stale
 from rollout_bench.rounds import LOGS_OF_ROUNDS, ROUNDS, missing_of_round, next_round
@@ -109,8 +109,9 @@ def end_with_errors(plan: Schedule, scripts: Path) -> None:
 
 def figures(plan: Schedule) -> list[str]:
     """The names of the figures that what is selected is drawn in."""
-    loads = [experiment.spec.load for experiment in plan.matrix.experiments]
-    return list(names_of(loads, bool(plan.config.slo.named)))
+    specs = [experiment.spec for experiment in plan.matrix.experiments]
+    loads = [spec.load for spec in specs if spec.mode not in LOOKING]
+    return list(names_of({spec.mode for spec in specs}, loads, bool(plan.config.slo.named)))
 
 
 def records_to_summarise(plan: Schedule, workflow: Any, rule: str) -> list[str]:

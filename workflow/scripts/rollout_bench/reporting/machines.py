@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from rollout_bench.analysis.experiments import Experiment, launched
+from rollout_bench.analysis.experiments import Experiment, Selected, launched
 from rollout_bench.analysis.facts import environment_facts
-from rollout_bench.records.record import Environment
+from rollout_bench.records.record import Environment, Launched
 from rollout_bench.reporting.numbers import several
 
 
@@ -35,7 +35,7 @@ def extent(experiments: Sequence[Experiment]) -> str:
     return f"{text}, started {began[0]} to {began[-1]}"
 
 
-def hardware(experiments: Sequence[Experiment]) -> str:
+def hardware(experiments: Sequence[Selected[Launched]]) -> str:
     """The engines and devices in a few words, for a figure: `vllm 0.23.0 on 8 x NVIDIA H200`."""
     names: dict[str, None] = {}
     for experiment in experiments:

@@ -10,7 +10,14 @@ from rollout_bench.reporting.notes import Section
 from rollout_bench.reporting.view import View
 from rollout_bench.reporting.views import Views
 
-FIGURES = {"throughput": "Throughput", "speedup": "Speed-up", "latency": "Latency", "sweep": "Latency over the sweep"}
+FIGURES = {
+    "throughput": "Throughput",
+    "speedup": "Speed-up",
+    "latency": "Latency",
+    "sweep": "Latency over the sweep",
+    "steps": "Where a step's time goes",
+    "roles": "Speed-up by role",
+}
 """Figures that the summary can show, with the words in their place."""
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from rollout_bench.analysis.experiments import Collection
 from rollout_bench.analysis.latencies import distributions
 from rollout_bench.analysis.modes import mode_pairs
+from rollout_bench.analysis.profiles.profiled import Profiled
+from rollout_bench.analysis.profiles.report import profile_report
+from rollout_bench.analysis.profiles.tables import profile_table
 from rollout_bench.analysis.rows import rows_of
 from rollout_bench.analysis.saturation import saturations
 from rollout_bench.analysis.sequences import PooledSequences
@@ -18,28 +21,41 @@ from rollout_bench.reporting.markdown import markdown
 from rollout_bench.reporting.notes import completeness, notes
 from rollout_bench.reporting.online_notes import modes_notes, online_notes
 from rollout_bench.reporting.page import page
+from rollout_bench.reporting.profile_notes import profile_notes
+from rollout_bench.reporting.profile_views import profile_views
 from rollout_bench.reporting.terminal import terminal
 from rollout_bench.reporting.views import views
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The contents of summary.md, summary.html, summary.csv and summary.txt, and the line that heads them."""
+    """The contents of summary.md, summary.html, summary.csv and summary.txt, and the line that heads them.
+
+    `tables` are those of other files by their names: what profiles come to, for programs.
+    """
 
     status: str
     markdown: str
     html: str
     csv: str
     text: str
+    tables: Mapping[str, str] = field(default_factory=dict)
 
 
-def summarise(collection: Collection, sequences: Sequence[PooledSequences] = (), *, figures: bool = False) -> Summary:
+def summarise(
+    collection: Collection,
+    sequences: Sequence[PooledSequences] = (),
+    *,
+    figures: bool = False,
+    profiled: Sequence[Profiled] = (),
+) -> Summary:
     """Makes the summary of `collection`.
 
     Args:
         collection: the launches.
         sequences: of each experiment in its order; without them there are no percentiles.
         figures: link to the figures in the Markdown.
+        profiled: the profiles among them.
     """
     rows = rows_of(collection)
     found = [distributions(pooled) for pooled in sequences]
@@ -51,6 +67,10 @@ def summarise(collection: Collection, sequences: Sequence[PooledSequences] = (),
     tables = views(frame, rows, settings, found, apart=apart, found=sweeps, pairs=pairs)
     online = (*online_notes(rows, sweeps, settings, collection.slo), *modes_notes(pairs, settings))
     sections = notes(collection, rows, tables.footnotes, percentile_notes(rows, sequences, found), online)
+    profiles = profile_report(profiled, settings)
+    looked = profile_views(profiles)
+    tables = replace(tables, tables=(*tables.tables, *looked))
+    sections += profile_notes(profiles, looked)
     shown = figure_names(rows, collection) if figures else ()
     return Summary(
         status=status,
@@ -58,4 +78,5 @@ def summarise(collection: Collection, sequences: Sequence[PooledSequences] = (),
         html=page(markdown(status, tables, sections, figures=())),
         csv=frame.to_csv(index=False, lineterminator="\n"),
         text=terminal(status, tables, sections),
+        tables={"profile.csv": profile_table(profiles).to_csv(index=False, lineterminator="\n")} if profiled else {},
     )

@@ -13,6 +13,7 @@ from rollout_bench.analysis.profiles.profiled import MeasuredPass, Profiled
 from rollout_bench.analysis.rows import Row
 from rollout_bench.analysis.statistics import mean
 from rollout_bench.errors import UserError
+from rollout_bench.plan.fields import Metric
 from rollout_bench.records.profile import Profile
 from rollout_bench.records.record import Launched, Record
 from rollout_bench.records.store import operators_path, read_sequences, record_path, sequences_path, traces_path
@@ -21,7 +22,7 @@ from rollout_bench.traces.events import read_events, write_events
 from rollout_bench.traces.reading import read_traces
 from rollout_bench.traces.times import step_times
 
-THROUGHPUT = "output_tokens_per_s"
+THROUGHPUT: Metric = "output_tokens_per_s"
 
 
 def read_profiled(results: Path, collection: Collection, rows: Sequence[Row]) -> list[Profiled]:

@@ -8,6 +8,9 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from rollout_bench.analysis.experiments import Collection
+from rollout_bench.analysis.profiles.profiled import Profiled
+from rollout_bench.analysis.profiles.reading import read_profiled
+from rollout_bench.analysis.profiles.report import profile_report
 from rollout_bench.analysis.read_requests import read_servers
 from rollout_bench.analysis.rows import rows_of
 from rollout_bench.files import write_whole
@@ -15,24 +18,33 @@ from rollout_bench.reporting.figure_names import figure_names
 from rollout_bench.reporting.figures.goodput import goodput_figure
 from rollout_bench.reporting.figures.iterations import iterations_figure
 from rollout_bench.reporting.figures.latency import latency_figure
+from rollout_bench.reporting.figures.roles import roles_figure
 from rollout_bench.reporting.figures.server import Samples, server_figure
 from rollout_bench.reporting.figures.speedup import speedup_figure
+from rollout_bench.reporting.figures.steps import steps_figure
 from rollout_bench.reporting.figures.style import image, settings
 from rollout_bench.reporting.figures.sweep import sweep_figure
 from rollout_bench.reporting.figures.throughput import throughput_figure
+from rollout_bench.reporting.figures.timeline import timeline_figure
 from rollout_bench.reporting.machines import hardware
 from rollout_bench.reporting.notes import completeness
 
 
-def figure_files(collection: Collection, names: Sequence[str] = (), samples: Samples | None = None) -> dict[str, bytes]:
+def figure_files(
+    collection: Collection,
+    names: Sequence[str] = (),
+    samples: Samples | None = None,
+    profiled: Sequence[Profiled] = (),
+) -> dict[str, bytes]:
     """File name -> content of the figures with these names, of those that `collection` has data for where there are
-    none; the same bytes for the same records. `samples` are those of servers.
+    none; the same bytes for the same records. `samples` are those of servers, `profiled` the profiles.
     """
     rows = rows_of(collection)
+    profiles = profile_report(profiled, collection.comparison)
     names = names or figure_names(rows, collection)
     compared = collection.comparison
     alarm = "" if collection.complete else completeness(collection)
-    where = hardware(collection.experiments)
+    where = hardware(collection.launched)
     files = {}
     with settings():
         figures: dict[str, Callable[[], Figure]] = {
@@ -42,6 +54,9 @@ def figure_files(collection: Collection, names: Sequence[str] = (), samples: Sam
             "latency": lambda: latency_figure(rows, where, alarm),
             "server": lambda: server_figure(rows, samples or {}, where, alarm),
             "sweep": lambda: sweep_figure(rows, compared, where, alarm),
+            "steps": lambda: steps_figure(profiles, where, alarm),
+            "roles": lambda: roles_figure(profiles, where, alarm),
+            "timeline": lambda: timeline_figure(profiles, where, alarm),
             "goodput": lambda: goodput_figure(rows, collection.slo, compared, where, alarm),
         }
         for name in names:
@@ -59,7 +74,8 @@ def save_figures(results: Path, collection: Collection, folder: Path, names: Seq
     Raises:
         UserError: a side file is damaged; the message names file and line.
     """
-    files = figure_files(collection, names, read_servers(results, collection))
+    profiled = read_profiled(results, collection, rows_of(collection))
+    files = figure_files(collection, names, read_servers(results, collection), profiled)
     for name, content in files.items():
         write_whole(folder / name, content)
     return list(dict.fromkeys(name.rpartition(".")[0] for name in files))
