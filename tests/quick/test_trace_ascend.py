@@ -1,4 +1,4 @@
-"""What torch_npu's profiler writes, read from files in exactly its layout; no NPU wrote any of them."""
+"""What torch_npu's profiler writes, read from files made in the layout known of it; no NPU wrote any of them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The CSV files that torch_npu's profiler writes, as tables with the columns that count.
 
-Not yet read from a real NPU: the layout is as documented for CANN 9.1 and torch_npu 2.10.
+Not yet read from a real NPU: the columns are those known of torch_npu, with the spellings of several versions.
 """
 
 from __future__ import annotations
