@@ -65,6 +65,7 @@ def collect(results: Path, plan: PlanFile | None) -> Collection:
         not_selected=sum(wanted is None for _, wanted in places),
         others=others,
         operator_rules=tuple(plan.operator_rules),
+        weights={planned.experiment: planned.weights for planned in plan.experiments if planned.weights},
     )
 
 

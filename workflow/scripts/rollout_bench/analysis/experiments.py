@@ -114,7 +114,8 @@ class Collection:
     `beyond_planned` counts records of selected experiments whose launch index is not planned,
     `not_selected` those of other experiments; neither are read. `earlier` is what speed-ups refer to where it
     is not among the experiments. `slo` is what a request must keep to count as good. `others` are the experiments that
-    look into the engine instead of timing it: profiles, whose operators `operator_rules` tell of.
+    look into the engine instead of timing it: profiles, whose operators `operator_rules` tell of. `weights`
+    has the folder of the weights of each experiment that reads some.
     """
 
     experiments: tuple[Experiment, ...]
@@ -129,6 +130,7 @@ class Collection:
     slo: Slo = field(default_factory=Slo)
     others: tuple[Selected[Launched], ...] = ()
     operator_rules: tuple[OperatorRule, ...] = ()
+    weights: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def launched(self) -> list[Selected[Launched]]:

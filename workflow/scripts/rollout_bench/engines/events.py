@@ -10,6 +10,7 @@ from pydantic import Field, TypeAdapter
 
 from rollout_bench.plan.spec import Spec
 from rollout_bench.plan.strict import Strict
+from rollout_bench.records.limits import MachineLimits
 from rollout_bench.records.online import ServerSample
 from rollout_bench.records.operators import OperatorPoint
 from rollout_bench.records.profile import LinearShape, Step, TraceFile
@@ -113,6 +114,13 @@ class PointsTimed(Strict):
     flags: list[Flag]
 
 
+class LimitsKnown(Strict):
+    """What this machine can do at most."""
+
+    event: Literal["limits"] = "limits"
+    limits: MachineLimits
+
+
 class WarmupExtended(Strict):
     """The first of the iterations that counted so far, of one load, belong to the warm-up; as many more are to come."""
 
@@ -144,6 +152,7 @@ Event = (
     | IterationDone
     | StepsDone
     | Linears
+    | LimitsKnown
     | RoundDone
     | PointsTimed
     | WarmupExtended

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from rollout_bench.engines.collecting import Collecting
-from rollout_bench.engines.events import Event, IterationDone, Linears, StepsDone
+from rollout_bench.engines.events import Event, IterationDone, LimitsKnown, Linears, StepsDone
 from rollout_bench.engines.fallbacks import fallback_flags
 from rollout_bench.engines.interference import doubts_about_devices, doubts_about_host
 from rollout_bench.engines.progress import Progress
@@ -14,6 +14,7 @@ from rollout_bench.engines.read_ahead import ReadAhead
 from rollout_bench.engines.surroundings import Surroundings
 from rollout_bench.files import write_json
 from rollout_bench.plan.spec import Spec
+from rollout_bench.records.limits import MachineLimits
 from rollout_bench.records.profile import LinearShape, Profile, Step, TraceFile
 from rollout_bench.records.record import DeviceUse, HostUse
 from rollout_bench.records.store import traces_path
@@ -38,6 +39,7 @@ class ProfileCollecting(Collecting):
         super().__init__(spec, launch, progress, surroundings, read_ahead)
         self._folder = traces
         self._linears: list[LinearShape] = []
+        self._limits: MachineLimits | None = None
         self._steps: list[Step] = []
         self._traces: list[TraceFile] = []
         self._truncated: list[str] = []
@@ -49,6 +51,8 @@ class ProfileCollecting(Collecting):
         super().take(event)
         if isinstance(event, Linears):
             self._linears = event.linears
+        elif isinstance(event, LimitsKnown):
+            self._limits = event.limits
         elif isinstance(event, IterationDone):
             self.progress.iteration(event.iteration)
         elif isinstance(event, StepsDone) and (event.steps or event.traces):
@@ -72,6 +76,7 @@ class ProfileCollecting(Collecting):
                 *fallback_flags(log),
             ],
             linears=self._linears,
+            limits=self._limits,
             steps=self._steps,
             host=self._host,
             devices=self._devices,

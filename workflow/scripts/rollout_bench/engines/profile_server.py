@@ -13,6 +13,7 @@ from typing import Any
 from rollout_bench.engines.environment import read_environment
 from rollout_bench.engines.events import IterationDone, IterationEnds, Job, Linears, PhaseBegins, Ready, StepsDone
 from rollout_bench.engines.online_rows import iteration_of, rows_of
+from rollout_bench.engines.profile_worker import tell_limits
 from rollout_bench.engines.proof import quant_flags
 from rollout_bench.engines.source import source_of
 from rollout_bench.engines.telling import Tell, Wait
@@ -73,6 +74,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     traces.close()
     tell(PhaseBegins(phase="stopping"))
     opened.stop()
+    tell_limits(spec.platform, tell)
 
 
 class _Passes:

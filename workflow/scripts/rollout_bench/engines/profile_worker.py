@@ -8,12 +8,15 @@ import time
 from functools import partial
 from pathlib import Path
 
+from rollout_bench.bounds.calibration import limits_of_this_machine
 from rollout_bench.engines.environment import read_environment
-from rollout_bench.engines.events import IterationDone, IterationEnds, Job, Linears, PhaseBegins, Ready, StepsDone
+from rollout_bench.engines.events import IterationDone, IterationEnds, Job, LimitsKnown, Linears, PhaseBegins, Ready, StepsDone
 from rollout_bench.engines.proof import quant_flags
 from rollout_bench.engines.source import source_of
 from rollout_bench.engines.telling import Tell, Wait
 from rollout_bench.engines.traces import Traces, fitting_steps, phases, profiler_config
+from rollout_bench.errors import UserError
+from rollout_bench.plan.spec import Platform
 from rollout_bench.serving.target import ServingFailed
 
 
@@ -79,3 +82,12 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
                 raise ServingFailed("no_steps", cause, "set profile.phase to prefill, or ask for more output_tokens")
             tell(StepsDone(steps=steps, traces=traces.take(phase) if profiled else [], truncated=truncated))
     traces.close()
+    tell_limits(spec.platform, tell)
+
+
+def tell_limits(platform: Platform, tell: Tell) -> None:
+    """Tells what this machine can do at most; a profile is worth having without it."""
+    try:
+        tell(LimitsKnown(limits=limits_of_this_machine(platform, say=print)))
+    except (UserError, RuntimeError) as error:
+        print(f"the machine's limits are not known: {error}")

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from rollout_bench.plan.profiling import Role as Role
 from rollout_bench.plan.strict import Strict, absent
+from rollout_bench.records.limits import MachineLimits
 from rollout_bench.records.record import DeviceUse, HostUse, Launched
 
 Phase = Literal["prefill", "decode", "mixed"]
@@ -61,4 +62,5 @@ class Profile(Launched):
     devices: list[DeviceUse] = Field([], description="What each device said of itself about each window.")
     traces: list[TraceFile] = Field(min_length=1, description="What the profiler wrote.")
     traces_folder: str = Field(description="Name of the folder beside this file that holds them.")
+    limits: MachineLimits | None = absent("What the machine can do at most. Null where it could not be measured.")
     truncated: str | None = absent("Why the window ended before its last step: the trace had reached its size limit.")

@@ -19,10 +19,13 @@ ONLINE = ("latency", "server")
 
 SWEEP, GOODPUT = "sweep", "goodput"
 
-PROFILE = ("steps", "roles", "timeline")
+PROFILE = ("steps", "roles", "timeline", "roofline")
 """Those of profiles."""
 
-NAMES = (*TIMED, *ONLINE, SWEEP, GOODPUT, *PROFILE)
+OPERATORS = "operators"
+"""That of linear layers alone."""
+
+NAMES = (*TIMED, *ONLINE, SWEEP, GOODPUT, *PROFILE, OPERATORS)
 """Every figure; each is saved as <name>.svg and <name>.png."""
 
 
@@ -42,6 +45,7 @@ def names_of(modes: Collection[str], loads: Iterable[LoadSpec | None], has_limit
         *([SWEEP] if swept else []),
         *([GOODPUT] if online and has_limits else []),
         *(PROFILE if "profile" in modes else ()),
+        *([OPERATORS] if "operators" in modes else []),
     )
 
 

@@ -8,10 +8,9 @@ from pathlib import Path
 import pandas as pd
 
 from rollout_bench.analysis.experiments import Collection, Selected
-from rollout_bench.analysis.profiles.passes import pass_steps
+from rollout_bench.analysis.profiles.passes import measured_pass
 from rollout_bench.analysis.profiles.profiled import MeasuredPass, Profiled
 from rollout_bench.analysis.rows import Row
-from rollout_bench.analysis.statistics import mean
 from rollout_bench.errors import UserError
 from rollout_bench.plan.fields import Metric
 from rollout_bench.records.profile import Profile
@@ -106,25 +105,11 @@ def _at_once(record: Record) -> bool:
 def _measured(results: Path, row: Row) -> MeasuredPass | None:
     """The pass of a timed experiment: how long it took, and the steps that its sequences make."""
     experiment = row.experiment.whole
-    record = row.experiment.records[0]
-    resolved = record.engine.resolved
-    batched, at_once = resolved.get("max_num_batched_tokens"), resolved.get("max_num_seqs")
-    if not batched or not at_once:
+    valid = [record for record in row.experiment.records if record.valid]
+    if not valid:
         return None
-    path = record_path(results, experiment.mode, experiment.experiment, record.launch)
-    first = next(iteration.index for iteration in record.iterations if not iteration.warmup)
-    sequences = [s for s in read_sequences(sequences_path(path)) if s.iteration == first and not s.failed]
-    steps = pass_steps(
-        [s.prompt_tokens for s in sequences],
-        [max(1, s.output_tokens) for s in sequences],
-        int(batched),
-        int(at_once),
-        [s.cached_prompt_tokens or 0 for s in sequences],
-    )
-    return MeasuredPass(
-        mode="offline" if experiment.mode == "offline" else "online",
-        elapsed_s=mean([launch.iteration_elapsed_s for launch in row.used]),
-        steps=steps.steps,
-        tokens=steps.tokens,
-        context_tokens=steps.context_tokens,
-    )
+    path = record_path(results, experiment.mode, experiment.experiment, valid[0].launch)
+    first = next(iteration.index for iteration in valid[0].iterations if not iteration.warmup)
+    side = sequences_path(path)
+    sequences = read_sequences(side) if side.is_file() else []
+    return measured_pass(valid, [row for row in sequences if row.iteration == first and not row.failed])

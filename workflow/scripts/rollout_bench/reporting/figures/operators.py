@@ -13,11 +13,11 @@ from rollout_bench.reporting.figures.style import (
     INK,
     QUIET,
     QuantStyle,
+    label_styles,
     legend,
     message_figure,
     new_figure,
     shorten,
-    label_styles,
 )
 from rollout_bench.reporting.numbers import plain_percent
 

@@ -1,0 +1,66 @@
+"""Everything that a summary says of what goes on inside the engine: profiles, linear layers alone, limits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rollout_bench.analysis.experiments import Collection
+from rollout_bench.analysis.operators.passes import Pass, passes_of
+from rollout_bench.analysis.operators.runs import Run, runs_of
+from rollout_bench.analysis.operators.steps import Profiled as ProfiledLinears
+from rollout_bench.analysis.operators.steps import Step, steps_of
+from rollout_bench.analysis.profiles.profiled import LINEAR, QUANTIZE
+from rollout_bench.analysis.profiles.reading import read_profiled
+from rollout_bench.analysis.profiles.report import ProfileReport, profile_report
+from rollout_bench.analysis.reaches import Reach, machine_limits, reaches_of
+from rollout_bench.analysis.rows import Row
+from rollout_bench.plan.comparing import ComparisonSettings
+from rollout_bench.records.limits import MachineLimits
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What was found inside the engine; all empty where nothing of the kind was measured."""
+
+    profiles: ProfileReport = field(default_factory=lambda: profile_report((), ComparisonSettings()))
+    runs: tuple[Run, ...] = ()
+    steps: tuple[Step, ...] = ()
+    passes: tuple[Pass, ...] = ()
+    reaches: tuple[Reach, ...] = ()
+    limits: tuple[MachineLimits, ...] = ()
+
+
+def look(results: Path, collection: Collection, rows: Sequence[Row]) -> Looked:
+    """Reads and analyses what `collection`, which was read from `results`, has of modes that look into the engine.
+
+    Raises:
+        UserError: a trace or a side file is missing or damaged; the message names it.
+    """
+    if not collection.others:
+        return Looked()
+    settings = collection.comparison
+    profiles = profile_report(read_profiled(results, collection, rows), settings)
+    runs = runs_of(collection.others, collection.baseline, settings.confidence)
+    steps = steps_of(runs, _decode_linears(profiles))
+    return Looked(
+        profiles=profiles,
+        runs=tuple(runs),
+        steps=tuple(steps),
+        passes=tuple(passes_of(steps, rows)),
+        reaches=tuple(reaches_of(results, collection, rows)),
+        limits=tuple(machine_limits(collection)),
+    )
+
+
+def _decode_linears(report: ProfileReport) -> dict[tuple[str, str, str, str], ProfiledLinears]:
+    """Of each profile that has decode steps: how long they are, and their linear layers with what quantizing costs."""
+    found = {}
+    for each in report.profiled:
+        breakdown = report.of(each).get("decode")
+        if breakdown is not None:
+            linear_us = breakdown.of_category(LINEAR) + breakdown.of_category(QUANTIZE)
+            place = (each.platform, each.model, each.workload, each.quant)
+            found[place] = ProfiledLinears(breakdown.step_us / 1e6, linear_us / 1e6)
+    return found

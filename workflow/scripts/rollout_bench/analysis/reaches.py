@@ -1,0 +1,145 @@
+"""How far passes and steps are from what the machine can do at most, where its limits are known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rollout_bench.analysis.experiments import Collection, Selected
+from rollout_bench.analysis.rows import Row
+from rollout_bench.analysis.statistics import mean
+from rollout_bench.bounds.architecture import Architecture
+from rollout_bench.bounds.experiment import architecture_of
+from rollout_bench.bounds.share import Bound, same_machine, share_of_limit, step_bound
+from rollout_bench.plan.spec import Spec
+from rollout_bench.records.limits import MachineLimits
+from rollout_bench.records.profile import Phase, Profile
+from rollout_bench.records.record import Environment, Launched
+from rollout_bench.records.store import read_sequences, record_path, sequences_path
+
+What = Literal["pass", "prefill", "mixed", "decode"]
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What of the limit a pass, or a step of one phase, reaches; `reason` says why that is not known.
+
+    `seconds` is one of them, and `bound_s` the least that it could take.
+    """
+
+    mode: str
+    platform: str
+    model: str
+    workload: str
+    quant: str
+    what: What
+    seconds: float = 0.0
+    bound_s: float = 0.0
+    limited_by: str = ""
+    unknown: tuple[str, ...] = ()
+    reason: str = ""
+
+    @property
+    def share(self) -> float:
+        """Of the limit, 1 being all of it."""
+        return self.bound_s / self.seconds
+
+
+def machine_limits(collection: Collection) -> list[MachineLimits]:
+    """The limits that profiles found, one for each machine, the earliest first."""
+    found: list[MachineLimits] = []
+    for experiment in collection.others:
+        for record in experiment.records:
+            if isinstance(record, Profile) and record.limits is not None:
+                known = any(same_machine(limits, record.environment) for limits in found)
+                found += [] if known else [record.limits]
+    return found
+
+
+def reaches_of(results: Path, collection: Collection, rows: Sequence[Row]) -> list[Reach]:
+    """Passes of the timed experiments, then the steps of profiles, on machines whose limits are known.
+
+    Raises:
+        UserError: a side file is damaged; the message names file and line.
+    """
+    limits = machine_limits(collection)
+    found: list[Reach] = []
+    for row in rows:
+        records = [record for record in row.experiment.records if record.valid] or list(row.experiment.records)
+        own = _limits_of(limits, records[0].environment) if records else None
+        if own is None or row.experiment.part is not None:
+            continue
+        found.append(_of_pass(results, row, records, own, _architecture(collection, row.experiment)))
+    for experiment in collection.others:
+        for record in experiment.records:
+            own = _limits_of(limits, record.environment)
+            if isinstance(record, Profile) and own is not None:
+                found += _of_steps(experiment, record, own, _architecture(collection, experiment))
+    return found
+
+
+def _limits_of(limits: Sequence[MachineLimits], environment: Environment) -> MachineLimits | None:
+    return next((each for each in limits if same_machine(each, environment)), None)
+
+
+def _architecture(collection: Collection, experiment: Selected[Launched]) -> Architecture | None:
+    spec: Spec = experiment.records[0].spec
+    found = architecture_of(spec, collection.weights.get(experiment.experiment, spec.model.weights or ""))
+    return None if isinstance(found, str) else found
+
+
+def _of_pass(
+    results: Path, row: Row, records: Sequence[Launched], limits: MachineLimits, architecture: Architecture | None
+) -> Reach:
+    experiment = row.experiment
+    bounds: list[Bound] = []
+    for record in experiment.records:
+        if record not in records:
+            continue
+        path = record_path(results, experiment.mode, experiment.experiment, record.launch)
+        side = sequences_path(path)
+        found = share_of_limit(record, limits, architecture, read_sequences(side) if side.is_file() else ())
+        if isinstance(found, str):
+            return Reach(*_names(experiment, row.quant_label), what="pass", reason=found)
+        bounds.append(found)
+    passes = mean([sum(not i.warmup for i in record.iterations) for record in experiment.records if record in records])
+    return _reach(_names(experiment, row.quant_label), "pass", bounds, passes)
+
+
+def _of_steps(
+    experiment: Selected[Launched], record: Profile, limits: MachineLimits, architecture: Architecture | None
+) -> list[Reach]:
+    names = _names(experiment, experiment.quant)
+    found = []
+    phases: tuple[Phase, ...] = ("prefill", "mixed", "decode")
+    for phase in phases:
+        steps = sum(step.phase == phase and not step.profiled for step in record.steps)
+        if steps:
+            bound = step_bound(record, limits, phase, architecture=architecture)
+            reason = bound if isinstance(bound, str) else ""
+            found.append(
+                Reach(*names, what=phase, reason=reason)
+                if isinstance(bound, str)
+                else _reach(names, phase, [bound], steps)
+            )
+    return found
+
+
+def _names(experiment: Selected[Launched], quant: str) -> tuple[str, str, str, str, str]:
+    return experiment.mode, experiment.platform, experiment.model, experiment.workload, quant
+
+
+def _reach(names: tuple[str, str, str, str, str], what: What, bounds: Sequence[Bound], each: float) -> Reach:
+    """The mean over launches, of which each has `each` passes or steps."""
+    return Reach(
+        *names,
+        what=what,
+        seconds=mean([bound.measured_s for bound in bounds]) / each,
+        bound_s=mean([bound.bound_s for bound in bounds]) / each,
+        limited_by=bounds[0].limited_by,
+        unknown=tuple(sorted(bounds[0].unknown)),
+    )
+
+
