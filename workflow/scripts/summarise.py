@@ -41,14 +41,14 @@ def main() -> int:
     state = summary_state(results, plan)
     collection = collect_with_earlier(results, plan)
     # Not at the top: --help and errors in the records need not wait for numpy and pandas.
-    from rollout_bench.analysis.profiles.reading import read_profiled
+    from rollout_bench.analysis.looked import look
     from rollout_bench.analysis.rows import rows_of
     from rollout_bench.analysis.sequences import pool_sequences
     from rollout_bench.reporting.summary import summarise
 
     sequences = pool_sequences(results, collection)
-    profiled = read_profiled(results, collection, rows_of(collection))
-    summary = summarise(collection, sequences, figures=arguments.figures, profiled=profiled)
+    looked = look(results, collection, rows_of(collection))
+    summary = summarise(collection, sequences, figures=arguments.figures, looked=looked)
     out: Path = arguments.out or results
     contents = {
         "summary.md": summary.markdown,

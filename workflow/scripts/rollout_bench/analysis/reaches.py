@@ -141,5 +141,3 @@ def _reach(names: tuple[str, str, str, str, str], what: What, bounds: Sequence[B
         limited_by=bounds[0].limited_by,
         unknown=tuple(sorted(bounds[0].unknown)),
     )
-
-

@@ -10,7 +10,16 @@ from pathlib import Path
 
 from rollout_bench.bounds.calibration import limits_of_this_machine
 from rollout_bench.engines.environment import read_environment
-from rollout_bench.engines.events import IterationDone, IterationEnds, Job, LimitsKnown, Linears, PhaseBegins, Ready, StepsDone
+from rollout_bench.engines.events import (
+    IterationDone,
+    IterationEnds,
+    Job,
+    LimitsKnown,
+    Linears,
+    PhaseBegins,
+    Ready,
+    StepsDone,
+)
 from rollout_bench.engines.proof import quant_flags
 from rollout_bench.engines.source import source_of
 from rollout_bench.engines.telling import Tell, Wait

@@ -17,6 +17,8 @@ FIGURES = {
     "sweep": "Latency over the sweep",
     "steps": "Where a step's time goes",
     "roles": "Speed-up by role",
+    "roofline": "Roofline",
+    "operators": "Break-even of linear layers",
 }
 """Figures that the summary can show, with the words in their place."""
 

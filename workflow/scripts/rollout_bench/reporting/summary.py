@@ -7,9 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from rollout_bench.analysis.experiments import Collection
 from rollout_bench.analysis.latencies import distributions
+from rollout_bench.analysis.looked import Looked
 from rollout_bench.analysis.modes import mode_pairs
-from rollout_bench.analysis.profiles.profiled import Profiled
-from rollout_bench.analysis.profiles.report import profile_report
 from rollout_bench.analysis.profiles.tables import profile_table
 from rollout_bench.analysis.rows import rows_of
 from rollout_bench.analysis.saturation import saturations
@@ -18,11 +17,13 @@ from rollout_bench.analysis.tables import table
 from rollout_bench.reporting.figure_names import figure_names
 from rollout_bench.reporting.latency_notes import percentile_notes
 from rollout_bench.reporting.markdown import markdown
-from rollout_bench.reporting.notes import completeness, notes
+from rollout_bench.reporting.notes import Section, completeness, notes
 from rollout_bench.reporting.online_notes import modes_notes, online_notes
+from rollout_bench.reporting.operators_views import operators_notes, operators_views
 from rollout_bench.reporting.page import page
 from rollout_bench.reporting.profile_notes import profile_notes
 from rollout_bench.reporting.profile_views import profile_views
+from rollout_bench.reporting.reach_views import reach_notes, reach_views
 from rollout_bench.reporting.terminal import terminal
 from rollout_bench.reporting.views import views
 
@@ -47,7 +48,7 @@ def summarise(
     sequences: Sequence[PooledSequences] = (),
     *,
     figures: bool = False,
-    profiled: Sequence[Profiled] = (),
+    looked: Looked | None = None,
 ) -> Summary:
     """Makes the summary of `collection`.
 
@@ -55,7 +56,7 @@ def summarise(
         collection: the launches.
         sequences: of each experiment in its order; without them there are no percentiles.
         figures: link to the figures in the Markdown.
-        profiled: the profiles among them.
+        looked: what was found inside the engine.
     """
     rows = rows_of(collection)
     found = [distributions(pooled) for pooled in sequences]
@@ -67,10 +68,13 @@ def summarise(
     tables = views(frame, rows, settings, found, apart=apart, found=sweeps, pairs=pairs)
     online = (*online_notes(rows, sweeps, settings, collection.slo), *modes_notes(pairs, settings))
     sections = notes(collection, rows, tables.footnotes, percentile_notes(rows, sequences, found), online)
-    profiles = profile_report(profiled, settings)
-    looked = profile_views(profiles)
-    tables = replace(tables, tables=(*tables.tables, *looked))
-    sections += profile_notes(profiles, looked)
+    inside = looked or Looked()
+    profiles = profile_views(inside.profiles)
+    more = (*reach_views(inside.reaches), *profiles, *operators_views(inside.steps, inside.passes))
+    tables = replace(tables, tables=(*tables.tables, *more))
+    sections += [*reach_notes(inside.reaches, inside.limits), *profile_notes(inside.profiles, profiles)]
+    if linears := operators_notes(inside.runs, settings.confidence):
+        sections.append(Section("Linear layers alone", linears))
     shown = figure_names(rows, collection) if figures else ()
     return Summary(
         status=status,
@@ -78,5 +82,7 @@ def summarise(
         html=page(markdown(status, tables, sections, figures=())),
         csv=frame.to_csv(index=False, lineterminator="\n"),
         text=terminal(status, tables, sections),
-        tables={"profile.csv": profile_table(profiles).to_csv(index=False, lineterminator="\n")} if profiled else {},
+        tables={"profile.csv": profile_table(inside.profiles).to_csv(index=False, lineterminator="\n")}
+        if inside.profiles.profiled
+        else {},
     )

@@ -46,7 +46,8 @@ def _profiled(
     assert isinstance(record, Profile), "the records of profile mode are profiles"
     path = record_path(results, experiment.mode, experiment.experiment, record.launch)
     raw, warnings = events_of(path, record)
-    events = categorise(raw, record.linears, [rule.model_dump(exclude_none=True) for rule in collection.operator_rules])
+    rules = [rule.model_dump(exclude_none=True) for rule in collection.operator_rules]
+    events = categorise(raw, record.linears, rules, platform=experiment.platform)
     own, baseline = _names(experiment, {}), _names(experiment, collection.baseline)
     row = _timed(experiment, rows)
     return Profiled(

@@ -8,9 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from rollout_bench.analysis.experiments import Collection
-from rollout_bench.analysis.profiles.profiled import Profiled
-from rollout_bench.analysis.profiles.reading import read_profiled
-from rollout_bench.analysis.profiles.report import profile_report
+from rollout_bench.analysis.looked import Looked, look
 from rollout_bench.analysis.read_requests import read_servers
 from rollout_bench.analysis.rows import rows_of
 from rollout_bench.files import write_whole
@@ -18,6 +16,8 @@ from rollout_bench.reporting.figure_names import figure_names
 from rollout_bench.reporting.figures.goodput import goodput_figure
 from rollout_bench.reporting.figures.iterations import iterations_figure
 from rollout_bench.reporting.figures.latency import latency_figure
+from rollout_bench.reporting.figures.operators import operators_figure
+from rollout_bench.reporting.figures.profile_roofline import profile_roofline
 from rollout_bench.reporting.figures.roles import roles_figure
 from rollout_bench.reporting.figures.server import Samples, server_figure
 from rollout_bench.reporting.figures.speedup import speedup_figure
@@ -34,13 +34,15 @@ def figure_files(
     collection: Collection,
     names: Sequence[str] = (),
     samples: Samples | None = None,
-    profiled: Sequence[Profiled] = (),
+    looked: Looked | None = None,
 ) -> dict[str, bytes]:
     """File name -> content of the figures with these names, of those that `collection` has data for where there are
-    none; the same bytes for the same records. `samples` are those of servers, `profiled` the profiles.
+    none; the same bytes for the same records. `samples` are those of servers, `looked` what was found inside the
+    engine.
     """
     rows = rows_of(collection)
-    profiles = profile_report(profiled, collection.comparison)
+    inside = looked or Looked()
+    profiles = inside.profiles
     names = names or figure_names(rows, collection)
     compared = collection.comparison
     alarm = "" if collection.complete else completeness(collection)
@@ -57,6 +59,8 @@ def figure_files(
             "steps": lambda: steps_figure(profiles, where, alarm),
             "roles": lambda: roles_figure(profiles, where, alarm),
             "timeline": lambda: timeline_figure(profiles, where, alarm),
+            "roofline": lambda: profile_roofline(inside, where, alarm),
+            "operators": lambda: operators_figure(inside.runs, where, alarm),
             "goodput": lambda: goodput_figure(rows, collection.slo, compared, where, alarm),
         }
         for name in names:
@@ -74,8 +78,8 @@ def save_figures(results: Path, collection: Collection, folder: Path, names: Seq
     Raises:
         UserError: a side file is damaged; the message names file and line.
     """
-    profiled = read_profiled(results, collection, rows_of(collection))
-    files = figure_files(collection, names, read_servers(results, collection), profiled)
+    looked = look(results, collection, rows_of(collection))
+    files = figure_files(collection, names, read_servers(results, collection), looked)
     for name, content in files.items():
         write_whole(folder / name, content)
     return list(dict.fromkeys(name.rpartition(".")[0] for name in files))
