@@ -28,8 +28,8 @@ COLUMNS = (
     ),
     Column(
         "bound ms",
-        "The least time that this machine's limits allow: the larger of bytes / memory bandwidth (weights and KV cache, "
-        "each once a step) and operations / peak rate, summed over steps; docs/explanation/bounds.md has the formulas.",
+        "The least time that the machine allows: the larger of bytes / memory bandwidth (weights and KV cache, each "
+        "once a step) and operations / peak rate, summed over steps; docs/explanation/bounds.md has the formulas.",
         lambda line: number(1000 * line["reach"].bound_s, 4) if not line["reach"].reason else MISSING,
     ),
     Column(

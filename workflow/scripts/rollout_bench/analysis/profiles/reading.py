@@ -46,8 +46,9 @@ def _profiled(
     assert isinstance(record, Profile), "the records of profile mode are profiles"
     path = record_path(results, experiment.mode, experiment.experiment, record.launch)
     raw, warnings = events_of(path, record)
+    platform = record.spec.platform
     rules = [rule.model_dump(exclude_none=True) for rule in collection.operator_rules]
-    events = categorise(raw, record.linears, rules, platform=experiment.platform)
+    events = categorise(raw, record.linears, rules, platform=None if platform == "unknown" else platform)
     own, baseline = _names(experiment, {}), _names(experiment, collection.baseline)
     row = _timed(experiment, rows)
     return Profiled(
