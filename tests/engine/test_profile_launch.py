@@ -62,7 +62,8 @@ def test_the_record_has_no_throughput_in_any_field(done: tuple[Launching, Profil
             return set(value).union(*map(names, value.values()))
         return set().union(*map(names, value)) if isinstance(value, list) else set()
 
-    fields = names({k: v for k, v in done[1].model_dump(mode="json").items() if k != "spec"})
+    record = done[1].model_dump(mode="json", exclude={"spec", "limits"})  # limits are of the machine, not of the engine
+    fields = names(record)
     assert not [name for name in fields if any(word in name for word in THROUGHPUT)]
 
 
@@ -119,6 +120,17 @@ def test_a_server_is_profiled_through_its_own_requests(tmp_path: Path):
     assert {(step.phase, step.profiled) for step in record.steps} == {("decode", False)}
     assert max(step.sequences for step in record.steps) == 8
     assert launch.survivors() == []
+
+
+def test_an_engine_core_in_a_process_of_its_own_is_followed(tmp_path: Path):
+    _, record = profiled(tmp_path, profile_spec(tiny_spec(engine={"multiprocess": True}, measuring={"iterations": 1})))
+    windows = [(step.phase, step.profiled) for step in record.steps]
+    assert {phase for phase, _ in windows} <= {"prefill", "mixed", "decode"}
+    decode = [step for step in record.steps if step.phase == "decode"]
+    assert [step.profiled for step in decode[-12:]] == [False] * 4 + [True] * 4 + [False] * 4
+    assert {step.sequences for step in decode[-12:]} == {8}
+    assert all(8 * 132 <= (step.context_tokens or 0) <= 8 * 146 for step in decode[-12:])
+    assert sorted(trace.phase for trace in record.traces) == ["decode", "prefill"]
 
 
 def test_a_killed_profile_leaves_no_trace_in_the_results_of_the_next(tmp_path: Path):

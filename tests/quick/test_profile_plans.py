@@ -34,8 +34,10 @@ def test_what_is_traced_is_part_of_the_key(setting: str):
     assert default.key() != other.key()
 
 
-def test_the_engine_is_stepped_in_the_measuring_process_and_a_server_is_not():
+def test_the_engine_core_is_where_offline_mode_has_it_and_a_servers_is_its_own():
     (engine,) = specs("{quants: [bf16], modes: [profile], platform: cpu}")
+    (elsewhere,) = specs("{quants: [bf16], modes: [profile], platform: cuda}")
+    assert elsewhere.engine.multiprocess
     (server,) = specs("{quants: [bf16], modes: [profile], profile: {through: server}}")
     assert (engine.engine.multiprocess, engine.load) == (False, None)
     assert server.engine.multiprocess
@@ -66,7 +68,6 @@ def test_an_experiment_is_profiled_once_however_often_it_is_launched(launches: s
         ("{modes: [profile], profile: {step: 4}}", "profile.step", "did you mean 'steps'?"),
         ("{modes: [profile], profile: {steps: 0}}", "profile.steps", ""),
         ("{modes: [profile], profile: {phase: decoding}}", "profile.phase", ""),
-        ("{modes: [profile], engine: {multiprocess: true}}", "engine.multiprocess", "set it to null"),
         (
             "{modes: [profile], engine: {multiprocess: false}, profile: {through: server}}",
             "engine.multiprocess",

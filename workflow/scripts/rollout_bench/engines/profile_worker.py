@@ -47,6 +47,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
 
     import_s = time.perf_counter() - start
 
+    from rollout_bench.engines.following import Following
     from rollout_bench.engines.stepping import Stepping
     from rollout_bench.engines.vllm_offline import Engine
     from rollout_bench.engines.windows import Windows
@@ -75,7 +76,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
         iteration, rows, _ = engine.iterate(source.requests(job.launch, index), index, wait)
         tell(IterationDone(iteration=iteration, sequences=rows, flags=[]))
     passes = (source.requests(job.launch, spec.measuring.warmup_iterations + number) for number in range(10**9))
-    windows = Windows(Stepping(engine), passes)
+    windows = Windows((Following if spec.engine.multiprocess else Stepping)(engine), passes)
     tell(PhaseBegins(phase="measuring"))
     for phase in phases(settings):
         wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from rollout_bench.engines.following import Following
 from rollout_bench.engines.stepping import Stepping
 from rollout_bench.engines.vllm_offline import Engine
 from rollout_bench.records.profile import Phase, Step
@@ -15,11 +16,11 @@ class Windows:
     """Windows of steps of one phase.
 
     Args:
-        stepping: runs the engine.
+        stepping: runs the engine, or follows it.
         passes: the requests of one pass after the other.
     """
 
-    def __init__(self, stepping: Stepping, passes: Iterator[list[Request]]) -> None:
+    def __init__(self, stepping: Stepping | Following, passes: Iterator[list[Request]]) -> None:
         self._stepping = stepping
         self._passes = passes
 

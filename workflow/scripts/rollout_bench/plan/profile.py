@@ -13,13 +13,11 @@ from rollout_bench.plan.spec import MeasuringSpec, Platform
 
 
 def multiprocess_by_default(config: Config, platform: Platform, mode: str) -> bool:
-    """Whether the engine core is a process of its own where the config does not say.
+    """Whether the engine core is a process of its own where the config does not say: as in offline mode.
 
-    A profile through the engine goes step by step, so its core is in the measuring process on every platform.
+    On CPU a profile then goes step by step; elsewhere the host's work would wait for the core's, and slow each step.
     """
-    if mode == "profile":
-        return config.profile.through == "server"
-    return platform != "cpu" or mode == "online"
+    return platform != "cpu" or mode == "online" or (mode == "profile" and config.profile.through == "server")
 
 
 def profile_load(config: Config, mode: str, engine: Engine) -> LoadSpec | None:
@@ -59,12 +57,10 @@ def check_profile(config: Config) -> None:
     """Raises `UserError` where profile mode can't be had as the config wants it."""
     if "profile" not in config.modes:
         return
-    if config.engine.multiprocess is not None and config.engine.multiprocess != (config.profile.through == "server"):
-        does = "needs" if config.profile.through == "server" else "goes step by step, so it can't have"
+    if config.engine.multiprocess is False and config.profile.through == "server":
         raise UserError(
-            f"config: engine.multiprocess: a profile through the {config.profile.through} {does} an engine core in a"
-            " process of its own",
-            "set it to null, so that each mode has its default, or change profile.through",
+            "config: engine.multiprocess: a server's engine core is always a process of its own",
+            "set it to null, so that each mode has its default, or set profile.through: engine",
         )
     if config.profile.phase == "prefill":
         return
