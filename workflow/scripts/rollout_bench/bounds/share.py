@@ -153,13 +153,17 @@ def step_batch(phase: Phase, sequences: int, tokens: int, context_tokens: int | 
 
 def same_machine(limits: MachineLimits, environment: Environment) -> bool:
     """Whether limits are those of the machine that a launch ran on: device, processor, cores and torch."""
-    of_machine = (limits.device_model, limits.cpu_model, limits.cpu_cores, limits.torch_version)
-    return of_machine == (
+    return (limits.device_model, limits.cpu_model, limits.cpu_cores, _release(limits.torch_version)) == (
         environment.device_model,
         environment.cpu_model,
         environment.cpu_cores,
-        environment.torch_version,
+        _release(environment.torch_version),
     )
+
+
+def _release(version: str) -> str:
+    """A version without its build, which torch tells of itself and its distribution may not: 2.11.0 of 2.11.0+cu130."""
+    return version.partition("+")[0]
 
 
 class _Model:

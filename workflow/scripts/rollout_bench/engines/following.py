@@ -16,7 +16,7 @@ class Following:
     """As `Stepping`, for a core that goes on by itself: a step lasts from one answer of the core to the next.
 
     What the core computes is told from whose tokens come back: a step that ends no prompt and gives no token is not
-    seen. The core is a few steps ahead where answers wait to be read.
+    seen, and the step that ends a prompt counts for all of it that was in no cache. The core is a few steps ahead where answers wait to be read.
 
     Args:
         engine: a loaded engine whose core is a process of its own.
@@ -66,7 +66,11 @@ class Following:
                 continue
             now_s = time.perf_counter()
             elapsed_s, self._last_s = now_s - self._last_s, now_s
-            begun = [self._prompts.pop(each.request_id) for each in outputs if each.request_id in self._prompts]
+            begun = [
+                self._prompts.pop(each.request_id) - (each.num_cached_tokens or 0)
+                for each in outputs
+                if each.request_id in self._prompts
+            ]
             decoding = len(outputs) - len(begun)
             return Step(
                 phase="mixed" if begun and decoding else "prefill" if begun else "decode",

@@ -28,6 +28,9 @@ def linear_modules(model: Any) -> dict[Role, list[Any]]:
     for name, module in model.named_modules():
         if _sizes(module) is not None:
             found.setdefault(ROLES.get(name.rpartition(".")[2], "other"), []).append(module)
+    head = getattr(model, "lm_head", None)
+    if head is not None and "lm_head" not in found and _head_sizes(head) is not None:
+        found["lm_head"] = [head]  # it shares the embedding's weights, and is the embedding's module
     return {role: found[role] for role in get_args(Role) if role in found}
 
 
@@ -36,7 +39,7 @@ def linears_by_shape(model: Any) -> list[tuple[LinearShape, list[Any]]]:
     shapes: dict[tuple[Role, int, int], list[Any]] = {}
     for role, modules in linear_modules(model).items():
         for module in modules:
-            into, out = _sizes(module) or (0, 0)
+            into, out = _sizes(module) or _head_sizes(module) or (0, 0)
             shapes.setdefault((role, into, out), []).append(module)
     return [
         (LinearShape(role=role, in_features=into, out_features=out, layers=len(modules)), modules)
@@ -55,6 +58,11 @@ def _sizes(module: Any) -> tuple[int, int] | None:
     if "LinearBase" in bases:
         into = getattr(module, "input_size_per_partition", module.input_size)
         return int(into), int(getattr(module, "output_size_per_partition", module.output_size))
-    if "ParallelLMHead" in bases:
-        return int(module.embedding_dim), int(module.num_embeddings_per_partition)
-    return None
+    return _head_sizes(module) if "ParallelLMHead" in bases else None
+
+
+def _head_sizes(module: Any) -> tuple[int, int] | None:
+    """Of the layer that gives a value to each word of the vocabulary."""
+    if not hasattr(module, "num_embeddings_per_partition"):
+        return None
+    return int(module.embedding_dim), int(module.num_embeddings_per_partition)

@@ -48,6 +48,7 @@ def _profiled(
     raw, warnings = events_of(path, record)
     platform = record.spec.platform
     rules = [rule.model_dump(exclude_none=True) for rule in collection.operator_rules]
+    raw = of_their_windows(raw, record)
     events = categorise(raw, record.linears, rules, platform=None if platform == "unknown" else platform)
     own, baseline = _names(experiment, {}), _names(experiment, collection.baseline)
     row = _timed(experiment, rows)
@@ -66,6 +67,22 @@ def _profiled(
         traces=str(traces_path(path).relative_to(results)),
         warnings=tuple(warnings),
     )
+
+
+def of_their_windows(events: pd.DataFrame, record: Profile) -> pd.DataFrame:
+    """`events` without the steps that are not of the phase that their trace is of.
+
+    A window lets the engine go on for a step or two before it closes, and between the passes of a window the engine
+    waits for the next one: a decode step in the trace of prefill is none that was looked for, and lasts too long.
+    """
+    decodes = {trace.name for trace in record.traces if trace.phase == "decode"}
+    others = {trace.name for trace in record.traces if trace.phase == "prefill"}
+    if not decodes or not others:
+        return events
+    strays = (events["trace"].isin(others) & (events["phase"] == "decode")) | (
+        events["trace"].isin(decodes) & events["phase"].isin(["prefill", "mixed"])
+    )
+    return events[~strays]
 
 
 def events_of(path: Path, record: Profile) -> tuple[pd.DataFrame, list[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from rollout_bench.analysis.profiles.breakdown import Breakdown
 from rollout_bench.analysis.profiles.changes import batches_differ
@@ -23,6 +23,10 @@ WAITS = 0.3
 """Share of a step in which the device waits from which on the host has a say in its duration."""
 
 
+MOST = 6
+"""Reasons that are told."""
+
+
 def reasons(
     found: Reconciliation, of_own: Mapping[Phase, Breakdown], of_baseline: Mapping[Phase, Breakdown]
 ) -> tuple[str, ...]:
@@ -33,18 +37,20 @@ def reasons(
     if found.verdict != "apart":
         return ()
     sides = [(found.own, of_own), (found.baseline, of_baseline)]
-    told = [
-        *_with_profiler(found),
-        *_sums(found),
-        *(text for side, of in sides for text in _batch(side, of)),
-        *_batches(found, of_own, of_baseline),
-        *(text for side, of in sides for text in _host_bound(side, of)),
-        *(text for side, of in sides for text in _unsteady(side, of)),
-        *(text for side, _ in sides for text in _doubts(side)),
-        *_stand_ins(found),
-        *_server(found),
-    ]
-    return tuple(told)
+    told = dict.fromkeys(
+        [
+            *_with_profiler(found),
+            *_sums(found),
+            *(text for side, of in sides for text in _batch(side, of)),
+            *_batches(found, of_own, of_baseline),
+            *(text for side, of in sides for text in _host_bound(side, of)),
+            *(text for side, of in sides for text in _unsteady(side, of)),
+            *(text for side, _ in sides for text in _doubts(side)),
+            *_stand_ins(found),
+            *_server(found),
+        ]
+    )
+    return _first(list(told))
 
 
 def _with_profiler(found: Reconciliation) -> Iterator[str]:
@@ -143,3 +149,10 @@ def _server(found: Reconciliation) -> Iterator[str]:
 
 def _apart(one: float, other: float, fraction: float) -> bool:
     return abs(math.log(one / other)) > math.log1p(fraction)
+
+
+def _first(told: Sequence[str]) -> tuple[str, ...]:
+    """The first of them, of which nobody reads more, and how many there are besides."""
+    if len(told) <= MOST:
+        return tuple(told)
+    return (*told[:MOST], f"{len(told) - MOST} further doubts, of which the table of steps shows most")
