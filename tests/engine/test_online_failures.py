@@ -67,9 +67,12 @@ def test_an_engine_killed_behind_its_server_fails_the_launch(tmp_path: Path) -> 
 def test_each_part_of_a_launch_has_a_limit_and_a_category(
     tmp_path: Path, limits: str, until: str, stop: str | None, category: str
 ) -> None:
-    measuring: dict[str, Any] = MANY if stop == "VLLM::EngineCore" else {"warmup_iterations": 1, "iterations": 1}
-    launch = Launching(tmp_path, online_spec(measuring=measuring), ["--limits", limits])
+    in_a_pass = stop == "VLLM::EngineCore"
+    measuring: dict[str, Any] = MANY if in_a_pass else {"warmup_iterations": 1, "iterations": 1}
+    workload: dict[str, Any] = {"output_tokens": 110} if in_a_pass else {}  # long enough to be met while it runs
+    launch = Launching(tmp_path, online_spec(measuring=measuring, workload=workload), ["--limits", limits])
     launch.wait_for(until)
+    time.sleep(0.4 if in_a_pass else 0.0)  # between two passes the server is asked for its metrics
     if stop is not None:
         launch.child(stop).suspend()
     began = time.monotonic()

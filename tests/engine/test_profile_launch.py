@@ -131,15 +131,3 @@ def test_an_engine_core_in_a_process_of_its_own_is_followed(tmp_path: Path):
     assert {step.sequences for step in decode[-12:]} == {8}
     assert all(8 * 132 <= (step.context_tokens or 0) <= 8 * 146 for step in decode[-12:])
     assert sorted(trace.phase for trace in record.traces) == ["decode", "prefill"]
-
-
-def test_a_killed_profile_leaves_no_trace_in_the_results_of_the_next(tmp_path: Path):
-    launch = Launching(tmp_path, profile_spec(phase="decode"))
-    launch.wait_for("measuring")
-    launch.process.kill()
-    assert launch.finish() != 0
-    assert launch.survivors() == []
-    assert not launch.out.exists()
-    again, record = profiled(tmp_path, profile_spec(phase="decode"))
-    assert [trace.phase for trace in record.traces] == ["decode"]
-    assert [path for path in again.left_behind() if "unfinished" in path] == []

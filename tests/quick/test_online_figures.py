@@ -22,7 +22,7 @@ from rollout_bench.plan.loads import LoadPoint
 from rollout_bench.plan.serving import Slo
 from rollout_bench.plan.spec import Spec
 from rollout_bench.records.store import record_path, server_path
-from rollout_bench.reporting.figure_names import NAMES, TIMED, figure_names, names_of
+from rollout_bench.reporting.figure_names import NAMES, PROFILE, TIMED, figure_names, names_of
 from rollout_bench.reporting.figures.goodput import goodput_figure
 from rollout_bench.reporting.figures.latency import latency_figure
 from rollout_bench.reporting.figures.save import figure_files, save_figures
@@ -104,11 +104,15 @@ def test_the_figures_that_are_declared_are_those_that_have_data(tmp_path: Path) 
     closed = make_online_spec(workload="closed", points=[LoadPoint(concurrency=8)])
     for specs, slo in [([make_spec()], LIMITS), ([make_spec(), closed], Slo()), ([BF16], LIMITS)]:
         collection = collected(tmp_path / str(len(specs)) / str(slo == LIMITS), *specs, slo=slo)
-        assert figure_names(rows_of(collection), collection) == names_of([s.load for s in specs], bool(slo.named))
+        assert figure_names(rows_of(collection), collection) == names_of(
+            {s.mode for s in specs}, [s.load for s in specs], bool(slo.named)
+        )
     assert names_of({"offline"}, [None], has_limits=True) == TIMED
     assert names_of({"offline", "online"}, [None, closed.load], has_limits=False) == (*TIMED, "latency", "server")
-    assert names_of([BF16.load], has_limits=True) == NAMES
-    assert names_of([make_online_spec(points=SWEEP[:1], saturation="auto").load], has_limits=False)[-1] == "sweep"
+    assert names_of({"online", "profile", "operators"}, [BF16.load], has_limits=True) == NAMES
+    searched = make_online_spec(points=SWEEP[:1], saturation="auto").load
+    assert names_of({"online"}, [searched], has_limits=False)[-1] == "sweep"
+    assert names_of({"profile"}, [], has_limits=False) == PROFILE
 
 
 def test_every_figure_that_is_named_is_written_though_there_is_no_data(tmp_path: Path) -> None:

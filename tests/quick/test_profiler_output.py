@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from launching import tiny_spec
 
+from rollout_bench.engines.collectors import folder_for_traces
 from rollout_bench.engines.profile_server import decode_steps
 from rollout_bench.engines.traces import MIB, Traces, check_whole, fitting_steps
 from rollout_bench.plan.profiling import ProfileSettings
@@ -100,6 +102,21 @@ def test_a_step_too_large_for_the_limit_is_a_failure(tmp_path: Path):
         )
     assert raised.value.category == "trace_too_large"
     assert "max_trace_mib" in raised.value.fix
+
+
+def test_what_a_killed_launch_left_is_gone_before_the_next_one_begins(tmp_path: Path):
+    spec = tiny_spec().model_copy(update={"mode": "profile", "profile": ProfileSettings()})
+    record = tmp_path / "launch-0.json"
+    with folder_for_traces(spec, record) as folder:
+        assert folder is not None
+        left = folder
+    left.mkdir()
+    (left / "decode.rank0.trace.json.gz").write_bytes(b"half")
+    with folder_for_traces(spec, record) as folder:
+        assert folder == left
+        assert list(left.iterdir()) == []
+        folder.rename(tmp_path / "launch-0.traces")
+    assert [path.name for path in tmp_path.iterdir()] == ["launch-0.traces"]
 
 
 def row(first: float, gaps: list[int], tokens: list[int] | None = None) -> SequenceRow:

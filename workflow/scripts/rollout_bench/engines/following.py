@@ -16,7 +16,8 @@ class Following:
     """As `Stepping`, for a core that goes on by itself: a step lasts from one answer of the core to the next.
 
     What the core computes is told from whose tokens come back: a step that ends no prompt and gives no token is not
-    seen, and the step that ends a prompt counts for all of it that was in no cache. The core is a few steps ahead where answers wait to be read.
+    seen, and the step that ends a prompt counts for all of it that was in no cache. The core is a few steps ahead where
+    answers wait to be read.
 
     Args:
         engine: a loaded engine whose core is a process of its own.

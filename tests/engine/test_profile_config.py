@@ -1,0 +1,90 @@
+"""configs/profile.yaml as a user runs it, made tiny: timed and looked into on the real engine, up to the summary."""
+
+from __future__ import annotations
+
+import csv
+import re
+
+import pytest
+import yaml
+from workspace import TINY, Workspace
+
+pytestmark = pytest.mark.engine
+
+CALL = ("--configfile", "configs/profile.yaml", "tiny.yaml")
+TINY_PROFILE = {**TINY, "iterations": 4, "profile": {"steps": 3}}
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A workspace in which two quants were timed and profiled."""
+    workspace = Workspace(tmp_path_factory.mktemp("profile") / "workspace")
+    (workspace.path / "tiny.yaml").write_text(yaml.safe_dump(TINY_PROFILE))
+    done = workspace.snakemake(*CALL, timeout_s=400)
+    assert done.returncode == 0, done.stdout
+    return workspace
+
+
+def section(workspace: Workspace, heading: str) -> str:
+    """What stands below a heading that begins so, down to the next one."""
+    _, found, rest = (workspace.path / "results/summary.md").read_text().partition(f"## {heading}")
+    assert found, heading
+    return rest.partition("\n## ")[0]
+
+
+def test_the_summary_says_where_the_time_of_a_step_goes(measured: Workspace):
+    table = section(measured, "Where a step's time goes")
+    assert re.findall(r"^\| (\w+) \| (\w+) \|", table, re.MULTILINE)[1:] == [
+        (quant, phase) for phase in ("prefill", "decode") for quant in ("bf16", "w8a8")
+    ]
+    with (measured.path / "results/profile.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for quant in ("bf16", "w8a8"):
+        for phase in ("prefill", "decode"):
+            own = [row for row in rows if (row["quant"], row["phase"]) == (quant, phase)]
+            assert sum(float(row["share"]) for row in own) == pytest.approx(1)
+            known = sum(float(row["share"]) for row in own if row["category"] != "other")
+            assert known >= 0.9
+            assert {row["role"] for row in own if row["category"] == "linear"} >= {"qkv", "o", "gate_up", "down"}
+    assert any(row["category"] == "quantize" for row in rows if row["quant"] == "w8a8")
+    assert not any(row["category"] == "quantize" and float(row["us"]) for row in rows if row["quant"] == "bf16")
+
+
+def test_predicted_and_measured_are_set_side_by_side(measured: Workspace):
+    table = section(measured, "Predicted against measured")
+    assert re.search(r"^\| w8a8 \| [\d.]+x \| [\d.]+x", table, re.MULTILINE), table
+
+
+def test_steps_in_the_trace_last_as_long_as_they_were_timed(measured: Workspace):
+    table = section(measured, "Steps, timed and traced")
+    header, _, *rows = [line for line in table.splitlines() if line.startswith("|")]
+    column = [cell.strip() for cell in header.split("|")].index("in trace %")
+    assert len(rows) == 4
+    assert all(90 <= float(row.split("|")[column]) <= 110 for row in rows), table
+
+
+def test_what_is_reached_of_the_machine_s_limit_is_said(measured: Workspace):
+    table = section(measured, "How far from the machine's limit")
+    shares = re.findall(r"^\| w8a8 \| (offline pass|decode step) \| [\d.,]+ \| [\d.,]+ \| ([\d.]+) \|", table, re.M)
+    assert len(shares) == 2, table
+    assert all(0 < float(share) < 1 for _, share in shares)
+
+
+def test_figures_and_links_to_the_traces_are_there(measured: Workspace):
+    drawn = {path.stem for path in (measured.path / "results/figures").glob("*.svg")}
+    assert drawn == {"throughput", "speedup", "iterations", "steps", "roles", "timeline", "roofline"}
+    links = re.findall(r"\]\((profile/[^)]+)\)", (measured.path / "results/summary.md").read_text())
+    assert len(links) == 2
+    assert all((measured.path / "results" / link).is_dir() for link in links)
+
+
+def test_a_second_call_measures_nothing_and_reads_no_trace_again(measured: Workspace):
+    assert measured.planned(*CALL) == {}
+    tables = list(measured.path.glob("results/profile/*/launch-0.operators.csv.gz"))
+    assert len(tables) == 2
+
+
+def test_a_rule_of_one_s_own_changes_tables_and_measures_nothing(measured: Workspace):
+    jobs = measured.planned(*CALL, "--config", "operator_rules=[{match: 'rms_norm', category: other}]")
+    assert set(jobs) & {"offline", "profile"} == set()
+    assert "summary" in jobs
