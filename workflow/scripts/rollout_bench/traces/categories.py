@@ -22,6 +22,7 @@ OTHER: Final = CATEGORIES.index("other")
 LINEAR: Final = CATEGORIES.index("linear")
 EMBEDDING: Final = CATEGORIES.index("embedding")
 MEMORY_COPY: Final = CATEGORIES.index("memory_copy")
+QUANTIZE: Final = CATEGORIES.index("quantize")
 ROLES: Final[tuple[str, ...]] = ("", *get_args(Role))
 
 _TORCH_OPERATOR = re.compile(r"^(aten|vllm|_C\w*|torchao|mkldnn)::")
@@ -161,6 +162,10 @@ def _filled(category: Numbers, plain: Any, anchor: Any, code: Any, names: Any, c
         words = {str(names.categories[c]) for c in np.unique(code[inside]).tolist()}
         place = "start" if behind <= begin else "end" if before >= end else None
         after = CATEGORIES[category[before]] if before >= 0 else None
+        if after == CATEGORIES[LINEAR]:
+            inside = _without_rescaling(
+                inside, result, [str(names.categories[c]) for c in code[inside].tolist()], chosen
+            )
         for run in chosen.runs:
             if run.holds is not None and not any(re.search(run.holds, word) for word in words):
                 continue
@@ -172,6 +177,17 @@ def _filled(category: Numbers, plain: Any, anchor: Any, code: Any, names: Any, c
                 result[inside] = category[behind]
             break
     return result
+
+
+def _without_rescaling(inside: Numbers, result: Numbers, words: Sequence[str], chosen: RuleSet) -> Numbers:
+    """The rest of the run `inside` after a linear layer, once what gives the product its scale is noted in `result`."""
+    if chosen.rescale is None or chosen.views is None:
+        return inside
+    computing = [place for place, word in enumerate(words) if not re.search(chosen.views, word)]
+    if not computing or not re.search(chosen.rescale, words[computing[0]]):
+        return inside
+    result[inside[: computing[0] + 1]] = QUANTIZE
+    return inside[computing[0] + 1 :]
 
 
 def _linears(events: pd.DataFrame, rows: Numbers, rule: Numbers, rules: Sequence[Rule]) -> list[Linear]:

@@ -90,6 +90,8 @@ class RuleSet(Strict):
     rules: list[Rule]
     plain: Pattern
     runs: list[Run]
+    rescale: Pattern | None = None
+    views: Pattern | None = None
 
 
 @functools.cache
