@@ -72,9 +72,9 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
             steps = [] if profiled else decode_steps(rows)
             tell(StepsDone(steps=steps, traces=traces.take(phase) if profiled else [], truncated=truncated))
     traces.close()
+    tell_limits(spec.platform, tell)  # the server is idle, and its end has a limit of its own
     tell(PhaseBegins(phase="stopping"))
     opened.stop()
-    tell_limits(spec.platform, tell)
 
 
 class _Passes:
