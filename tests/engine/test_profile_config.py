@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import yaml
-from workspace import TINY, Workspace
+from workspace import REPOSITORY, TINY, Workspace
+
+from rollout_bench.plan.spec import Spec
 
 pytestmark = pytest.mark.engine
 
+SUMMARISE = str(REPOSITORY / "workflow" / "scripts" / "summarise.py")
 CALL = ("--configfile", "configs/profile.yaml", "tiny.yaml")
 TINY_PROFILE = {**TINY, "iterations": 4, "profile": {"steps": 3}}
 
@@ -88,3 +96,35 @@ def test_a_rule_of_one_s_own_changes_tables_and_measures_nothing(measured: Works
     jobs = measured.planned(*CALL, "--config", "operator_rules=[{match: 'rms_norm', category: other}]")
     assert set(jobs) & {"offline", "profile"} == set()
     assert "summary" in jobs
+
+
+def test_a_torn_trace_keeps_back_nothing_but_its_own_profile(measured: Workspace, tmp_path: Path):
+    results = shutil.copytree(measured.path / "results", tmp_path / "results")
+    (folder,) = results.glob("profile/*_w8a8_*")
+    for table in folder.glob("launch-0.operators.*"):
+        table.unlink()
+    trace = folder / "launch-0.traces" / "decode.rank0.trace.json.gz"
+    trace.write_bytes(trace.read_bytes()[:1000])
+    command = [sys.executable, SUMMARISE, str(results), "--plan", str(results / "plan.json")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    text = (results / "summary.md").read_text()
+    assert "## Profiles that can't be read" in text
+    assert "decode.rank0.trace.json.gz" in text.partition("## Profiles that can't be read")[2].partition("## ")[0]
+    assert "## Where a step's time goes" in text
+    assert "## Throughput" in text
+
+
+def test_a_profile_under_an_earlier_setting_is_told_apart(measured: Workspace, tmp_path: Path):
+    results = shutil.copytree(measured.path / "results", tmp_path / "results")
+    (folder,) = results.glob("profile/*_w8a8_*")
+    record = json.loads((folder / "launch-0.json").read_text())
+    record["spec"]["profile"]["steps"] = 2
+    spec = Spec.model_validate(record["spec"])
+    earlier = shutil.copytree(folder, folder.with_name(spec.experiment()))
+    (earlier / "launch-0.json").write_text(json.dumps({**record, "key": spec.key()}))
+    done = subprocess.run(
+        [sys.executable, SUMMARISE, str(results), "--all"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"w8a8 ({spec.key()})" in (results / "summary.md").read_text()

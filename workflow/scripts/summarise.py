@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--figures",
         action="store_true",
-        help="show figures in summary.md, as far as there are some: throughput, speedup, latency, sweep, steps, roles",
+        help="show in summary.md those of the figures that compare, as far as there are some",
     )
     parser.add_argument(
         "--check", action="store_true", help="exit with status 1 when planned launches are missing or failed"

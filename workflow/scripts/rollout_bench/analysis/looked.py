@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,15 +14,20 @@ from rollout_bench.analysis.operators.steps import Step, steps_of
 from rollout_bench.analysis.profiles.profiled import LINEAR, QUANTIZE
 from rollout_bench.analysis.profiles.reading import read_profiled
 from rollout_bench.analysis.profiles.report import ProfileReport, profile_report
-from rollout_bench.analysis.reaches import Reach, machine_limits, reaches_of
+from rollout_bench.analysis.reaches import Reach, architecture_in, machine_limits, reaches_of
 from rollout_bench.analysis.rows import Row
+from rollout_bench.bounds.architecture import Architecture
 from rollout_bench.plan.comparing import ComparisonSettings
 from rollout_bench.records.limits import MachineLimits
 
 
 @dataclass(frozen=True)
 class Looked:
-    """What was found inside the engine; all empty where nothing of the kind was measured."""
+    """What was found inside the engine; all empty where nothing of the kind was measured.
+
+    `architectures` are those of the profiles by their place, as far as they are known. `problems` say of profiles that
+    can't be read why, and what to do.
+    """
 
     profiles: ProfileReport = field(default_factory=lambda: profile_report((), ComparisonSettings()))
     runs: tuple[Run, ...] = ()
@@ -30,18 +35,21 @@ class Looked:
     passes: tuple[Pass, ...] = ()
     reaches: tuple[Reach, ...] = ()
     limits: tuple[MachineLimits, ...] = ()
+    architectures: Mapping[str, Architecture] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
 
 
 def look(results: Path, collection: Collection, rows: Sequence[Row]) -> Looked:
     """Reads and analyses what `collection`, which was read from `results`, has of modes that look into the engine.
 
     Raises:
-        UserError: a trace or a side file is missing or damaged; the message names it.
+        UserError: a side file is damaged; the message names it.
     """
     if not collection.others:
         return Looked()
     settings = collection.comparison
-    profiles = profile_report(read_profiled(results, collection, rows), settings)
+    profiled, problems = read_profiled(results, collection, rows)
+    profiles = profile_report(profiled, settings)
     runs = runs_of(collection.others, collection.baseline, settings.confidence)
     steps = steps_of(runs, _decode_linears(profiles))
     return Looked(
@@ -51,7 +59,17 @@ def look(results: Path, collection: Collection, rows: Sequence[Row]) -> Looked:
         passes=tuple(passes_of(steps, rows)),
         reaches=tuple(reaches_of(results, collection, rows)),
         limits=tuple(machine_limits(collection)),
+        architectures=dict(_architectures(collection)),
+        problems=tuple(problems),
     )
+
+
+def _architectures(collection: Collection) -> Iterator[tuple[str, Architecture]]:
+    for experiment in collection.others:
+        if experiment.mode == "profile" and experiment.records:
+            found = architecture_in(collection, experiment)
+            if not isinstance(found, str):
+                yield f"{experiment.mode}/{experiment.experiment}", found
 
 
 def _decode_linears(report: ProfileReport) -> dict[tuple[str, str, str, str], ProfiledLinears]:

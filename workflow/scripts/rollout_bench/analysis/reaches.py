@@ -71,12 +71,18 @@ def reaches_of(results: Path, collection: Collection, rows: Sequence[Row]) -> li
         own = _limits_of(limits, records[0].environment) if records else None
         if own is None or row.experiment.part is not None:
             continue
-        found.append(_of_pass(results, row, records, own, _architecture(collection, row.experiment)))
+        architecture = architecture_in(collection, row.experiment)
+        names = _names(row.experiment, row.quant_label)
+        if isinstance(architecture, str):
+            found.append(Reach(*names, what="pass", reason=architecture))
+        else:
+            found.append(_of_pass(results, row, records, own, architecture))
     for experiment in collection.others:
         for record in experiment.records:
             own = _limits_of(limits, record.environment)
-            if isinstance(record, Profile) and own is not None:
-                found += _of_steps(experiment, record, own, _architecture(collection, experiment))
+            architecture = architecture_in(collection, experiment)
+            if isinstance(record, Profile) and own is not None and not isinstance(architecture, str):
+                found += _of_steps(experiment, record, own, architecture)
     return found
 
 
@@ -84,14 +90,15 @@ def _limits_of(limits: Sequence[MachineLimits], environment: Environment) -> Mac
     return next((each for each in limits if same_machine(each, environment)), None)
 
 
-def _architecture(collection: Collection, experiment: Selected[Launched]) -> Architecture | None:
+def architecture_in(collection: Collection, experiment: Selected[Launched]) -> Architecture | str:
+    """The sizes of the model of a measured experiment, or why they are not known."""
     spec: Spec = experiment.records[0].spec
-    found = architecture_of(spec, collection.weights.get(experiment.experiment, spec.model.weights or ""))
-    return None if isinstance(found, str) else found
+    named = (spec.model.weights or "").removeprefix("hub:")
+    return architecture_of(spec, collection.weights.get(experiment.experiment, named))
 
 
 def _of_pass(
-    results: Path, row: Row, records: Sequence[Launched], limits: MachineLimits, architecture: Architecture | None
+    results: Path, row: Row, records: Sequence[Launched], limits: MachineLimits, architecture: Architecture
 ) -> Reach:
     experiment = row.experiment
     bounds: list[Bound] = []
@@ -109,7 +116,7 @@ def _of_pass(
 
 
 def _of_steps(
-    experiment: Selected[Launched], record: Profile, limits: MachineLimits, architecture: Architecture | None
+    experiment: Selected[Launched], record: Profile, limits: MachineLimits, architecture: Architecture
 ) -> list[Reach]:
     names = _names(experiment, experiment.quant)
     found = []

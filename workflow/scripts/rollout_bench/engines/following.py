@@ -51,6 +51,11 @@ class Following:
         """Whether prompts of the pass are still to be computed."""
         return bool(self._prompts)
 
+    @property
+    def running(self) -> bool:
+        """Whether something of the pass is left."""
+        return bool(self._llm_engine.has_unfinished_requests())
+
     def abandon(self) -> None:
         """Ends what is left of the pass."""
         if self._llm_engine.has_unfinished_requests():

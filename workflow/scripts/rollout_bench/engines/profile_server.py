@@ -18,14 +18,12 @@ from rollout_bench.engines.proof import quant_flags
 from rollout_bench.engines.source import source_of
 from rollout_bench.engines.telling import Tell, Wait
 from rollout_bench.engines.traces import Traces, fitting_steps, phases, profiler_config
-from rollout_bench.plan.loads import longest
-from rollout_bench.plan.spec import Spec
 from rollout_bench.records.profile import Phase, Step
 from rollout_bench.records.record import SequenceRow
 from rollout_bench.serving.opened import Opened, open_own
 from rollout_bench.serving.sending import Sending
 from rollout_bench.serving.target import ServingFailed
-from rollout_bench.workloads.requests import Source
+from rollout_bench.workloads.requests import Request, Source
 
 
 def measure(job: Job, tell: Tell, wait: Wait) -> None:
@@ -40,9 +38,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     assert job.traces is not None, "a profile's job says where traces go"
     variables = dict(os.environ)
     traces = Traces(Path(job.traces))
-    # As of vLLM 0.32 each window says what it is; earlier versions know the server's own setting alone.
-    window = _window(spec, phases(settings)[-1], settings.steps)
-    opening = open_own(spec, job.model, profiler_config=profiler_config(settings, traces.written) | window)
+    opening = open_own(spec, job.model, profiler_config=profiler_config(settings, traces.written))
     tell(PhaseBegins(phase="importing"))
     start = time.perf_counter()
     sending = Sending(load)  # imports vLLM, while the server does too
@@ -93,7 +89,7 @@ class _Passes:
         """A pass that is told of and never counted."""
         assert self._job.spec.load is not None, "a profile through a server has a load"
         point = self._job.spec.load.points[0]
-        done, rows = self._send(lambda: None)
+        done, rows = self._send()
         self._tell(
             IterationDone(
                 iteration=iteration_of(rows[0].iteration, True, point, done, rows, None), sequences=[], flags=[]
@@ -102,12 +98,15 @@ class _Passes:
 
     def plain(self) -> list[SequenceRow]:
         """A pass without the profiler."""
-        return self._send(lambda: None)[1]
+        return self._send()[1]
 
     def traced(self, phase: Phase, count: int) -> list[SequenceRow]:
         """A pass of which `count` steps are traced: the first that compute, or those half-way through."""
-        window = _window(self._job.spec, phase, count)
-        rows = self._send(lambda: self._ask("/start_profile", window))[1]
+
+        def start(asked: Sequence[Request]) -> None:
+            self._ask("/start_profile", _window(max(request.output_tokens for request in asked), phase, count))
+
+        rows = self._send(start)[1]
         self._ask("/stop_profile", None)
         return rows
 
@@ -118,7 +117,7 @@ class _Passes:
             cause = f"the server answers {status} to {path}: {' '.join(said.split())[:200]}"
             raise ServingFailed("no_trace", cause, "read the end of the log; profile.through: engine needs no server")
 
-    def _send(self, before: Callable[[], None]) -> tuple[Any, list[SequenceRow]]:
+    def _send(self, before: Callable[[Sequence[Request]], None] | None = None) -> tuple[Any, list[SequenceRow]]:
         assert self._job.spec.load is not None, "a profile through a server has a load"
         index, self._index = self._index, self._index + 1
         asked = self._source.requests(self._job.launch, index)
@@ -128,7 +127,8 @@ class _Passes:
         point = self._job.spec.load.points[0]
         send = self._sending.prepare(asked, prompts, point, self._opened.target, f"profile/{index}")
         self._wait()
-        before()
+        if before is not None:
+            before(asked)
         done = send()
         self._tell(IterationEnds())
         self._opened.check()
@@ -140,12 +140,9 @@ class _Passes:
         return done, rows
 
 
-def _window(spec: Spec, phase: Phase, count: int) -> dict[str, int]:
-    """vLLM's words for `count` steps from the first, or half-way through the longest answer."""
-    return {
-        "delay_iterations": 0 if phase == "prefill" else longest(spec.workload.output_tokens) // 2,
-        "max_iterations": count,
-    }
+def _window(most_tokens: int, phase: Phase, count: int) -> dict[str, int]:
+    """vLLM's words for `count` steps from the first, or half-way through the longest answer, of `most_tokens`."""
+    return {"delay_iterations": 0 if phase == "prefill" else most_tokens // 2, "max_iterations": count}
 
 
 def decode_steps(rows: Sequence[SequenceRow]) -> list[Step]:

@@ -76,6 +76,11 @@ class Stepping:
         """Whether prompts of the pass are still to be computed."""
         return any(r.num_computed_tokens < r.num_prompt_tokens for r in self._scheduler.requests.values())
 
+    @property
+    def running(self) -> bool:
+        """Whether something of the pass is left."""
+        return bool(self._llm_engine.has_unfinished_requests())
+
     def abandon(self) -> None:
         """Ends what is left of the pass."""
         if self._llm_engine.has_unfinished_requests():

@@ -23,6 +23,7 @@ class Windows:
     def __init__(self, stepping: Stepping | Following, passes: Iterator[list[Request]]) -> None:
         self._stepping = stepping
         self._passes = passes
+        self._sooner = 0
 
     def steps(self, phase: Phase, count: int, profiled: Engine | None) -> list[Step]:
         """At most `count` steps of `phase`, with the profiler of `profiled` around them where it is given.
@@ -44,18 +45,28 @@ class Windows:
         return taken
 
     def _decode(self, count: int, profiled: Engine | None) -> list[Step]:
-        asked = next(self._passes)
-        most = max(request.output_tokens for request in asked)
-        self._stepping.begin(asked)
-        while self._stepping.prefilling:
-            self._next(None)
-        for _ in range(1, (most - count) // 2):
-            self._next(None)
+        """Where texts end before half of what they may have, an earlier part of a further pass is taken."""
+        while True:
+            asked = next(self._passes)
+            most = max(request.output_tokens for request in asked)
+            before = (most - count) // 2 >> self._sooner
+            if self._come_to(asked, before):
+                break
+            if before < 1:
+                return []
+            self._sooner += 1
         taken: list[Step] = []
         with _profiling(profiled):
             for _ in range(min(count, most - 1)):
                 taken += self._next(profiled)
         return taken
+
+    def _come_to(self, asked: list[Request], before: int) -> bool:
+        """Begins a pass and goes to `before` steps after its last prompt; False where it ended by then."""
+        self._stepping.begin(asked)
+        while self._stepping.prefilling:
+            self._next(None)
+        return all(self._next(None) for _ in range(1, before)) and self._stepping.running
 
     def _next(self, profiled: Engine | None) -> list[Step]:
         """The next step, in a list; an empty one once the pass is over."""

@@ -115,7 +115,7 @@ def expand(config: Config, engine: Engine) -> Matrix:
     check_model_base(Path(config.model_base))
     check_engine_args(config, engine)
     check_online(config, engine)
-    check_profile(config)
+    check_profile(config, engine)
     check_unknown_endpoint_quants(config, known_quants(config.quant_settings))
     experiments: list[Experiment] = []
     skipped: list[Skipped] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from rollout_bench.errors import UserError
@@ -53,10 +54,21 @@ def operators_settings(config: Config, mode: str, workload: str, args: dict[str,
     return config.operators.with_batch(decode_batch(load.prompts, load.samples_per_prompt, args))
 
 
-def check_profile(config: Config) -> None:
+WINDOWS_SINCE = (0, 32)
+"""vLLM whose server takes a window with /start_profile: read in 0.32, and not there in 0.23."""
+
+
+def check_profile(config: Config, engine: Engine) -> None:
     """Raises `UserError` where profile mode can't be had as the config wants it."""
     if "profile" not in config.modes:
         return
+    release = tuple(int(part) for part in re.findall(r"\d+", engine.version)[:2])
+    if config.profile.through == "server" and release < WINDOWS_SINCE:
+        raise UserError(
+            f"config: profile.through: the server of vLLM {engine.version} takes no window with /start_profile, so its"
+            " trace could not be bounded",
+            "set profile.through: engine, or use vLLM 0.32 or later",
+        )
     if config.engine.multiprocess is False and config.profile.through == "server":
         raise UserError(
             "config: engine.multiprocess: a server's engine core is always a process of its own",

@@ -73,6 +73,8 @@ def summarise(
     more = (*reach_views(inside.reaches), *profiles, *operators_views(inside.steps, inside.passes))
     tables = replace(tables, tables=(*tables.tables, *more))
     sections += [*reach_notes(inside.reaches, inside.limits), *profile_notes(inside.profiles, profiles)]
+    if inside.problems:
+        sections.insert(0, Section("Profiles that can't be read", inside.problems))
     if linears := operators_notes(inside.runs, settings.confidence):
         sections.append(Section("Linear layers alone", linears))
     shown = figure_names(rows, collection) if figures else ()

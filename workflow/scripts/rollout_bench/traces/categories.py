@@ -34,6 +34,7 @@ def categorise(
     linears: Sequence[LinearShape],
     extra_rules: Sequence[Rule | Mapping[str, Any]] = (),
     platform: Platform | None = None,
+    quantized: bool = True,
 ) -> pd.DataFrame:
     """Says what each event is for.
 
@@ -42,6 +43,7 @@ def categorise(
         linears: the linear layers of one rank, which tell roles by their shapes.
         extra_rules: a user's rules, tried before the built-in ones.
         platform: whose rules apply; None to tell by the names of the device's rows.
+        quantized: whether linear layers hold quantized weights, whose products may get their scale afterwards.
 
     Returns:
         The table with the columns `category`, `role` ("" where none) and `tokens` (M of a matrix multiplication,
@@ -51,6 +53,7 @@ def categorise(
         UserError: one of `extra_rules` is no rule.
     """
     chosen = rule_sets()[platform or platform_of(events)]
+    chosen = chosen if quantized else chosen.model_copy(update={"rescale": None})
     rules = [*user_rules(extra_rules), *chosen.rules]
     rule = _rule_of(events, rules)
     where = np.asarray(events["where"].astype("str"))

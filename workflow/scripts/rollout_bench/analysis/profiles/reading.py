@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from rollout_bench.analysis.profiles.passes import measured_pass
 from rollout_bench.analysis.profiles.profiled import MeasuredPass, Profiled
 from rollout_bench.analysis.rows import Row
 from rollout_bench.errors import UserError
+from rollout_bench.files import write_whole
 from rollout_bench.plan.fields import Metric
 from rollout_bench.records.profile import Profile
 from rollout_bench.records.record import Launched, Record
@@ -21,23 +23,41 @@ from rollout_bench.traces.events import read_events, write_events
 from rollout_bench.traces.reading import read_traces
 from rollout_bench.traces.times import step_times
 
+READER = "read by version 1"
+"""Raised when traces are read in another way; tables of earlier versions are then made again."""
+
 THROUGHPUT: Metric = "output_tokens_per_s"
 
 
-def read_profiled(results: Path, collection: Collection, rows: Sequence[Row]) -> list[Profiled]:
+def read_profiled(results: Path, collection: Collection, rows: Sequence[Row]) -> tuple[list[Profiled], list[str]]:
     """The profiles of `collection`, which was read from `results` and summarised in `rows`.
 
-    Raises:
-        UserError: a trace or a side file is missing or damaged; the message names it.
+    Returns:
+        Those whose traces can be read, and for each other one why it can't be and what to do: a profile is no reason
+        to keep back what was timed.
     """
     of_profiles = [e for e in collection.others if e.mode == "profile" and e.records]
-    places = {_names(e, {}): f"{e.mode}/{e.experiment}" for e in of_profiles}
-    return [_profiled(results, e, places, collection, rows) for e in of_profiles]
+    named = Counter(_names(e, {}) for e in of_profiles)
+    places = {_names(e, {}): _place(e) for e in of_profiles if named[_names(e, {})] == 1}
+    found, problems = [], []
+    for experiment in of_profiles:
+        alone = named[_names(experiment, {})] == 1
+        label = experiment.quant if alone else f"{experiment.quant} ({experiment.key})"
+        try:
+            found.append(_profiled(results, experiment, label, places, collection, rows))
+        except UserError as error:
+            problems.append(f"{error.problem}; {error.remedy}")
+    return found, problems
+
+
+def _place(experiment: Selected[Launched]) -> str:
+    return f"{experiment.mode}/{experiment.experiment}"
 
 
 def _profiled(
     results: Path,
     experiment: Selected[Launched],
+    label: str,
     places: dict[tuple[str, ...], str],
     collection: Collection,
     rows: Sequence[Row],
@@ -49,15 +69,21 @@ def _profiled(
     platform = record.spec.platform
     rules = [rule.model_dump(exclude_none=True) for rule in collection.operator_rules]
     raw = of_their_windows(raw, record)
-    events = categorise(raw, record.linears, rules, platform=None if platform == "unknown" else platform)
+    events = categorise(
+        raw,
+        record.linears,
+        rules,
+        platform=None if platform == "unknown" else platform,
+        quantized=_is_quantized(record),
+    )
     own, baseline = _names(experiment, {}), _names(experiment, collection.baseline)
     row = _timed(experiment, rows)
     return Profiled(
         platform=experiment.platform,
         model=experiment.model,
-        quant=experiment.quant,
+        quant=label,
         workload=experiment.workload,
-        place=places[own],
+        place=_place(experiment),
         record=record,
         events=events,
         times=step_times(events),
@@ -67,6 +93,12 @@ def _profiled(
         traces=str(traces_path(path).relative_to(results)),
         warnings=tuple(warnings),
     )
+
+
+def _is_quantized(record: Profile) -> bool:
+    """Whether weights of its linear layers are held in another type than they are computed in."""
+    held = record.engine.weights_bytes_by_dtype
+    return held is not None and any(dtype not in ("bfloat16", "float16", "float32") for dtype in held.linear)
 
 
 def of_their_windows(events: pd.DataFrame, record: Profile) -> pd.DataFrame:
@@ -93,12 +125,18 @@ def events_of(path: Path, record: Profile) -> tuple[pd.DataFrame, list[str]]:
     Raises:
         UserError: a trace is missing or damaged.
     """
-    table, folder = operators_path(path), traces_path(path)
-    if table.is_file() and not (folder.is_dir() and folder.stat().st_mtime_ns > table.stat().st_mtime_ns):
-        return read_events(table), []
+    table, folder, said = operators_path(path), traces_path(path), operators_path(path).with_suffix(".txt")
+    kept = said.read_text().splitlines() if said.is_file() else []
+    if (
+        kept[:1] == [READER]
+        and table.is_file()
+        and not (folder.is_dir() and folder.stat().st_mtime_ns > table.stat().st_mtime_ns)
+    ):
+        return read_events(table), kept[1:]
     events, warnings = read_traces(folder, record.traces, record.linears)
     try:
         write_events(table, events)
+        write_whole(said, "".join(f"{line}\n" for line in (READER, *warnings)).encode())
     except UserError as error:
         warnings.append(f"the table of operators is not kept: {error.problem}")
     return events, warnings
@@ -113,7 +151,8 @@ def _timed(experiment: Selected[Launched], rows: Sequence[Row]) -> Row | None:
     named = [row for row in rows if _names(row.experiment, {}) == _names(experiment, {}) and row.used]
     offline = [row for row in named if row.experiment.mode == "offline"]
     online = [row for row in named if row.experiment.mode == "online" and _at_once(row.experiment.records[0])]
-    return next(iter([*offline, *online]), None)
+    found = offline or online
+    return found[0] if len(found) == 1 else None  # of several nobody can say which the profile belongs to
 
 
 def _at_once(record: Record) -> bool:

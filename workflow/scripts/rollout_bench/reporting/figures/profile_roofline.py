@@ -20,7 +20,9 @@ def profile_roofline(looked: Looked, where: str, alarm: str) -> Figure:
     points: list[Point] = []
     for each in shown:
         for phase, breakdown in looked.profiles.of(each).items():
-            costs = profile_costs(each.record, phase)
+            traced = any(step.profiled and step.phase == phase for step in each.record.steps)
+            known = looked.architectures.get(each.place)
+            costs = profile_costs(each.record, phase, profiled=traced, architecture=known)
             if not isinstance(costs, str):
                 seconds = {part: us / 1e6 for part, us in breakdown.scaled.items()}
                 points += points_of(costs, seconds, phase, each.quant)
