@@ -137,7 +137,8 @@ def test_a_device_that_torch_does_not_see_is_told_in_two_lines(measuring: Measur
 
 
 def test_torch_really_copies_and_multiplies(monkeypatch: pytest.MonkeyPatch):
-    torch = pytest.importorskip("torch")
+    import torch  # here alone, since it takes seconds
+
     monkeypatch.setattr(timing, "LEAST_ARRAY_BYTES", 1 << 20)
     monkeypatch.setattr(timing, "TEST_S", 0.0)
     monkeypatch.setattr(timing, "SIZES", {"cpu": (64, 128)})

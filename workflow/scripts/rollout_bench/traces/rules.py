@@ -12,25 +12,9 @@ import yaml
 from pydantic import AfterValidator, Field, ValidationError
 
 from rollout_bench.errors import UserError
+from rollout_bench.plan.profiling import Category
 from rollout_bench.plan.strict import Strict
 from rollout_bench.records.profile import Role
-
-Category = Literal[
-    "linear",
-    "attention",
-    "quantize",
-    "norm",
-    "activation",
-    "rotary",
-    "kv_cache",
-    "sampling",
-    "communication",
-    "memory_copy",
-    "embedding",
-    "host_gap",
-    "other",
-]
-"""What time in a step is spent on. quantize: and dequantize. host_gap: the device waits. other: no rule knows it."""
 
 CATEGORIES: Final[tuple[Category, ...]] = get_args(Category)
 
