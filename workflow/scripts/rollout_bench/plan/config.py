@@ -28,6 +28,7 @@ from rollout_bench.plan.fields import (
     Weights,
 )
 from rollout_bench.plan.loads import Length, SharedPrefix
+from rollout_bench.plan.machine import ClusterSettings, Isolation
 from rollout_bench.plan.profiling import OperatorRule, OperatorsSettings, ProfileSettings
 from rollout_bench.plan.serving import Dataset, Endpoint, OnlineLoad, Slo, Timeouts
 from rollout_bench.plan.strict import Strict
@@ -245,6 +246,18 @@ class Config(Strict):
     model_base: Folder = Field(
         "models", description="Folder that weights are found below, and synthetic ones built in."
     )
+    isolation: Isolation | None = Field(
+        None,
+        description=(
+            "exclusive: a launch has the machine for itself. per_device: launches run side by side, each on devices of "
+            "its own. Null: exclusive on cpu, where they would slow each other, else per_device."
+        ),
+    )
+    devices: Count | None = Field(
+        None,
+        description="Devices of a machine that launches may hold at the same time. Null: all visible ones; on cpu 1.",
+    )
+    cluster: ClusterSettings = Field(ClusterSettings(), description="What each launch asks a cluster for.")
     engine: EngineSettings = Field(EngineSettings(), description="How the engine is run.")
     engine_args: EngineArgs = Field({}, description="Arguments for every experiment; quant and model win over them.")
     model_settings: dict[Name, ModelSettings] = Field(

@@ -13,6 +13,7 @@ from rollout_bench.plan.loads import LoadPoint
 from rollout_bench.plan.spec import Spec
 from rollout_bench.plan.strict import Strict, absent
 from rollout_bench.records.online import ClientUse, Served, ServerUse
+from rollout_bench.records.placement import Placement
 
 SCHEMA_VERSION: Final = 1
 """Raised when earlier records can no longer be read: a field goes, changes its meaning, or comes without default."""
@@ -209,6 +210,7 @@ class Launched(Strict):
     environment: Environment
     engine: EngineFacts
     startup: Startup
+    placement: Placement | None = absent("Where the launch ran, and beside what. Null in earlier records.")
     validity: list[Flag] = Field(description="Doubts about the launch; empty if there are none.")
 
     @property
