@@ -180,11 +180,11 @@ def measure(arguments: argparse.Namespace, spec: Spec, signals: int) -> None:
             ),
             limits=arguments.limits,
             log=arguments.log,
-            environment=engine_environment(spec, model),
+            environments=[engine_environment(spec, model)],
             timeout_s=arguments.timeout_s,
             signals=signals,
         )
-        surroundings = Surroundings(spec.platform, launch.environment, launch.processes)
+        surroundings = Surroundings(spec.platform, launch.environments[0], launch.processes)
         reads_weights = spec.endpoint is None and spec.engine.args.get("load_format") not in NO_WEIGHTS_NEEDED
         coming = next_weights(arguments.progress, arguments.out, model)
         read_ahead = ReadAhead(coming, arguments.log if reads_weights else None)

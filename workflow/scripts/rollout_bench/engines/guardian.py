@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -28,12 +29,16 @@ class Guardian:
         log: file that takes the guardian's output; it must not hold on to a terminal or a pipe of the caller's.
         environment: environment with a PYTHONPATH on which this package is found.
         folder: the engine's temporary folder.
+        keep_open: descriptors that it keeps open until it has ended the group.
     """
 
-    def __init__(self, log: IO[bytes], environment: dict[str, str], folder: Path) -> None:
+    def __init__(
+        self, log: IO[bytes], environment: dict[str, str], folder: Path, keep_open: Sequence[int] = ()
+    ) -> None:
         self._log = log
         self._environment = environment
         self._folder = folder
+        self._keep_open = keep_open
         self._group: Group | None = None
         self._process = self._start()
 
@@ -71,6 +76,7 @@ class Guardian:
             stdout=self._log,
             stderr=self._log,
             env=self._environment,
+            pass_fds=self._keep_open,
             start_new_session=True,
         )
 

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -77,19 +77,24 @@ class Launch:
         module: the engine process's module, run with `python -m`.
         job: what it is to do.
         log: takes the engine's output.
-        environment: its environment.
+        environments: the environment of each replica.
         timeout_s: limit for the whole launch in seconds.
         limits: limits for its parts.
         signals: descriptor from `signals_as_descriptor`.
+        cores: the cores that each replica may run on, None for all; all for all replicas where it is empty.
+        keep_open: descriptors that stay open until the engine has ended, also if this process is killed: the locks
+            of its devices live in them.
     """
 
     module: str
     job: Job
     log: Path
-    environment: dict[str, str]
+    environments: list[dict[str, str]]
     timeout_s: float
     limits: Limits
     signals: int
+    cores: Sequence[Set[int] | None] = ()
+    keep_open: Sequence[int] = ()
     _phase: str = "starting"
     _step: Step | None = None
     _began: float = field(default_factory=time.monotonic)
@@ -116,10 +121,11 @@ class Launch:
         self._oom_kills_before = _oom_kills()
         self._step = step_of(self._phase, self.limits, self._began)
         folder = Path(tempfile.mkdtemp(prefix="rollout-bench-"))
-        self.environment = {**self.environment, "TMPDIR": str(folder)}  # for the engine's sockets and rendezvous files
+        # for the engine's sockets and rendezvous files
+        self.environments = [{**environment, "TMPDIR": str(folder)} for environment in self.environments]
         with self.log.open("wb") as log:
             try:
-                guardian = Guardian(log, self.environment, folder)
+                guardian = Guardian(log, self.environments[0], folder, self.keep_open)
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
@@ -158,12 +164,15 @@ class Launch:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                env=self.environment,
+                env=self.environments[0],
                 pass_fds=[writing],
                 start_new_session=True,
             )
         finally:
             os.close(writing)
+        if self.cores and self.cores[0]:
+            with contextlib.suppress(ProcessLookupError):  # ended already: its pidfd will say so
+                os.sched_setaffinity(process.pid, self.cores[0])  # before it has its job, so before any other thread
         return process, reading
 
     def _listen(
