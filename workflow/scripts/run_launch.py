@@ -184,7 +184,7 @@ def measure(arguments: argparse.Namespace, spec: Spec, signals: int) -> None:
             timeout_s=arguments.timeout_s,
             signals=signals,
         )
-        surroundings = Surroundings(spec.platform, launch.environments[0], launch.processes)
+        surroundings = Surroundings(spec.platform, launch.environments, launch.processes)
         reads_weights = spec.endpoint is None and spec.engine.args.get("load_format") not in NO_WEIGHTS_NEEDED
         coming = next_weights(arguments.progress, arguments.out, model)
         read_ahead = ReadAhead(coming, arguments.log if reads_weights else None)

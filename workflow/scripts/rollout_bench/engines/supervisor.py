@@ -101,13 +101,13 @@ class Launch:
     _children: list[Watch] = field(default_factory=list)
     _child_ended: tuple[str, float] | None = None
     _oom_kills_before: int = 0
-    _group: Group | None = None
+    _groups: list[Group] = field(default_factory=list)
     _guardian: Guardian | None = None
 
-    def processes(self) -> tuple[Group | None, set[int]]:
-        """The engine's session, once there is one, and the pids of the processes that look after it."""
+    def processes(self) -> tuple[list[Group], set[int]]:
+        """The engine's sessions, once there are some, and the pids of the processes that look after them."""
         guardian = set() if self._guardian is None else {self._guardian.pid}
-        return self._group, {os.getpid(), *guardian}
+        return self._groups, {os.getpid(), *guardian}
 
     def run(self, listen: Callable[[Event], None]) -> None:
         """Runs the engine process and hands each of its events to `listen`, until all iterations are delivered.
@@ -136,7 +136,7 @@ class Launch:
                 raise
             group = group_of(process.pid)
             guardian.watch(group)
-            self._group, self._guardian = group, guardian
+            self._groups, self._guardian = [group], guardian
             engine = Watch(process.pid, "engine process")
             try:
                 assert process.stdin is not None
