@@ -42,8 +42,8 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     source = source_of(job, engine.vocabulary)
     tell(PhaseBegins(phase="warmup"))
     for index in range(spec.measuring.warmup_iterations):
-        iteration, rows, _ = engine.iterate(source.requests(job.launch, index), index, wait)
-        tell(IterationDone(iteration=iteration, sequences=rows, flags=[]))
+        done = engine.iterate(source.requests(job.launch, index), index, wait)
+        tell(IterationDone(iteration=done.iteration, sequences=done.rows, flags=[]))
     passes = (source.requests(job.launch, spec.measuring.warmup_iterations + number) for number in range(10**9))
     windows = Windows((Following if spec.engine.multiprocess else Stepping)(engine), passes)
     tell(PhaseBegins(phase="measuring"))
