@@ -14,6 +14,8 @@ from rollout_bench.analysis.replicas import imbalance, replicated
 from rollout_bench.analysis.rows import rows_of
 from rollout_bench.records.record import Iteration, Record
 from rollout_bench.records.replicas import ReplicaPass
+from rollout_bench.reporting.figures.replicas import replicas_figure
+from rollout_bench.reporting.figures.save import figure_files
 from rollout_bench.reporting.summary import Summary, summarise
 
 
@@ -90,3 +92,20 @@ def test_nothing_is_said_of_replicas_where_there_are_none(tmp_path: Path) -> Non
     made = summary(tmp_path, make_record())
     assert "eplica" not in made.markdown + made.csv
     assert made.tables == {}
+
+
+def test_the_figure_has_a_mark_for_each_replica_of_each_measured_iteration(tmp_path: Path) -> None:
+    save(tmp_path, *(replicated_record(launch) for launch in (0, 1)))
+    collection = collect(tmp_path, None)
+    found = replicated(rows_of(collection))
+    axes, *_ = replicas_figure(found, "", "").axes
+    marks = [(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines if line.get_linestyle() != "--"]
+    assert marks == [(launch * 2 + n, one.end_s) for launch in (0, 1) for n in (0, 1) for one in parts(STEPS[n + 1])]
+    assert "replicas.png" in figure_files(collection)
+    save(tmp_path / "other", make_record())
+    assert "replicas.png" not in figure_files(collect(tmp_path / "other", None))
+
+
+def parts(iteration: Iteration) -> list[ReplicaPass]:
+    assert iteration.replicas is not None
+    return iteration.replicas

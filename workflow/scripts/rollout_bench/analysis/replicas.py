@@ -50,6 +50,7 @@ class Replicated:
     Attributes:
         imbalance: of an iteration, the slowest replica's elapsed time over the mean of all replicas', less 1.
         start_spread_s: how long after the first replica the last one began, in the worst iteration.
+        ends_s: when each was done, in seconds after the release: [launches][iterations][replicas].
     """
 
     row: Row
@@ -57,6 +58,12 @@ class Replicated:
     each: tuple[Balance, ...]
     imbalance: float
     start_spread_s: float
+    ends_s: tuple[tuple[tuple[float, ...], ...], ...]
+
+    @property
+    def launches(self) -> int:
+        """Launches that its numbers are of."""
+        return len(self.ends_s)
 
 
 def imbalance(elapsed_s: Sequence[float]) -> float:
@@ -102,6 +109,7 @@ def _of_launches(row: Row, launches: Sequence[Sequence[tuple[Iteration, list[Rep
         each=each,
         imbalance=mean([mean([imbalance([p.elapsed_s for p in parts]) for _, parts in passes]) for passes in launches]),
         start_spread_s=max(part.start_offset_s for passes in launches for _, parts in passes for part in parts),
+        ends_s=tuple(tuple(tuple(part.end_s for part in parts) for _, parts in passes) for passes in launches),
     )
 
 
