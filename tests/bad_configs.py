@@ -147,6 +147,33 @@ BAD_OVERLAYS = [
     ),
     Bad("utilization_zero", "engine_args: {gpu_memory_utilization: 0}", "gpu_memory_utilization: 0", "above 0"),
     Bad("tensor_parallel_zero", "engine_args: {tensor_parallel_size: 0}", "tensor_parallel_size: 0", "from 1 up"),
+    Bad("data_parallel_a_half", "engine_args: {data_parallel_size: 1.5}", "1.5 is no count", "from 1 up"),
+    Bad("data_parallel_zero", "engine_args: {data_parallel_size: 0}", "data_parallel_size: 0 is no count", "from 1 up"),
+    Bad("data_parallel_misspelt", "engine_args: {data_paralel_size: 2}", "data_paralel_size", "'data_parallel_size'"),
+    Bad(
+        "data_parallel_online",
+        "{modes: [online], engine_args: {data_parallel_size: 2}}",
+        "data_parallel_size: qwen3-90m has 2 replicas, and online mode",
+        "leave online out of modes, or start the replicas and their router yourself",
+    ),
+    Bad(
+        "data_parallel_of_vllm",
+        "engine_args: {data_parallel_size: 2, data_parallel_backend: ray}",
+        "data_parallel_backend: is of vLLM's own data parallel",
+        "leave it out",
+    ),
+    Bad(
+        "replicas_beyond_devices",
+        "{devices: 3, model_settings: {qwen3-90m: {engine_args: {data_parallel_size: 4}}}}",
+        "devices: a launch of qwen3-90m needs 4 replicas x 1 = 4 devices at once, more than 3",
+        "raise devices, or lower data_parallel_size",
+    ),
+    Bad(
+        "ranks_beyond_devices",
+        "{platform: cuda, devices: 1, engine_args: {tensor_parallel_size: 2}}",
+        "devices: a launch of qwen3-90m needs 2 devices at once, more than 1",
+        "raise devices, or lower tensor_parallel_size",
+    ),
     Bad("tensor_parallel_a_word", "engine_args: {tensor_parallel_size: two}", "'two' is no count", "from 1 up"),
     Bad(
         "enforce_eager_a_word",

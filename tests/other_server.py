@@ -25,7 +25,7 @@ import httpx
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow" / "scripts"))
 
-from rollout_bench.engines.processes import die_with_parent, end_group, group_of
+from rollout_bench.engines.processes import die_with_parent, end_groups, group_of
 
 START_S = 120
 REVISION = "0" * 40
@@ -68,7 +68,7 @@ def running_other_server(model_folder: Path, folder: Path, *, batching: bool = F
         httpx.post(f"{server.url}/v1/completions", json=question, timeout=START_S).raise_for_status()
         yield server
     finally:
-        end_group(group)
+        end_groups([group])
         process.wait()
 
 

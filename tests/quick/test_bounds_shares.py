@@ -66,6 +66,13 @@ def of_pass(weights_bytes: int) -> float:
     return (weights + embedded + written + read) / BANDWIDTH
 
 
+def test_no_bound_is_claimed_for_replicas_each_of_which_says_that_it_is_alone():
+    record = record_of()
+    record.spec.engine.args["data_parallel_size"] = 2
+    record.engine.resolved["data_parallel_size"] = 1
+    assert share_of_limit(record, limits()) == "data_parallel_size is not counted here"
+
+
 @pytest.mark.parametrize("weights_bytes", [2 * LINEAR_VALUES, LINEAR_VALUES, 3 * LINEAR_VALUES])
 def test_a_pass_is_bound_by_the_weights_that_were_counted(weights_bytes: int):
     record = record_of(weights_bytes)

@@ -47,9 +47,9 @@ def test_a_busy_process_outside_the_launch_is_seen_and_named_and_one_inside_is_n
     try:
         assert process.pid is not None
         stranger, helper = {os.getpid()}, {os.getpid(), process.pid}
-        before = read_host(None, stranger), read_host(None, helper)
+        before = read_host([], stranger), read_host([], helper)
         time.sleep(1.0)
-        after = read_host(None, stranger), read_host(None, helper)
+        after = read_host([], stranger), read_host([], helper)
     finally:
         process.kill()
         process.join()
@@ -67,7 +67,7 @@ def test_a_busy_process_outside_the_launch_is_seen_and_named_and_one_inside_is_n
 
 def test_a_session_of_the_engine_is_its_own() -> None:
     group = group_of(os.getsid(0))
-    whole, none = read_host(group, set()), read_host(None, set())
+    whole, none = read_host([group], set()), read_host([], set())
     assert whole is not None
     assert none is not None
     assert whole.own > 0 == none.own
@@ -87,7 +87,7 @@ def reading(folder: Path, **numbers: int) -> Reading:
     for name, text in PROC.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text.format(**numbers))
-    found = read_host(None, set(), folder)
+    found = read_host([], set(), folder)
     assert found is not None
     return found
 
@@ -106,9 +106,9 @@ def test_steal_memory_pressure_and_swap_are_read_from_the_kernel_s_counters(tmp_
 
 
 def test_a_system_that_says_nothing_gives_nulls_and_no_flag(tmp_path: Path) -> None:
-    assert read_host(None, set(), tmp_path) is None
+    assert read_host([], set(), tmp_path) is None
     (tmp_path / "stat").write_text("cpu 0 0\n")
-    found = read_host(None, set(), tmp_path)
+    found = read_host([], set(), tmp_path)
     assert found is not None
     seen = between(found, found)
     assert (seen.steal_share, seen.other_cpu_share, seen.swap_bytes, seen.load_1m) == (None,) * 4

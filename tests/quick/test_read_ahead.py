@@ -127,7 +127,7 @@ def test_reading_begins_with_the_engine_s_construction_and_ends_before_any_itera
     spec = tiny_spec()
     reading = ReadAhead(large(tmp_path / "next", 1 << 30).parent, None)
     progress = Progress(spec, 0, tmp_path / "launch-0.json", None)
-    measurement = Measurement(spec, 0, progress, Surroundings("cpu", {}, lambda: (None, set())), reading)
+    measurement = Measurement(spec, 0, progress, Surroundings("cpu", [{}], lambda: ([], set())), reading)
     measurement.take(PhaseBegins(phase="importing"))
     assert not reading._thread.is_alive()
     measurement.take(PhaseBegins(phase="initializing"))

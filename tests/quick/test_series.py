@@ -33,6 +33,14 @@ def run(warmup: int, iterations: int, time_of: Callable[[int], float], limit_s: 
     return times, len(times) - warmup - moved
 
 
+def test_a_series_that_may_not_be_extended_makes_as_many_as_planned() -> None:
+    series = Series(MeasuringSpec(warmup_iterations=1, iterations=5), may_extend=False)
+    doubts = []
+    while not series.complete:
+        doubts.append(series.take(2.0 if series.index < 3 else noisy(series.index), 1e6))
+    assert (series.index, doubts) == (6, [None] * 6)
+
+
 def noisy(index: int) -> float:
     return NOISE[index % len(NOISE)]
 

@@ -1,8 +1,8 @@
 """Draw the figures from the records in a results folder, as SVG and PNG.
 
 Of experiments that are timed throughput, speedup and iterations; of online ones latency and server, too, sweep where
-there is one, and goodput where slo has a limit; of profiles steps, roles, timeline and roofline; of linear layers alone
-operators.
+there is one, and goodput where slo has a limit; of those with data_parallel_size replicas; of profiles steps, roles,
+timeline and roofline; of linear layers alone operators.
 """
 
 from __future__ import annotations

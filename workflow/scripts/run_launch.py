@@ -35,6 +35,7 @@ from rollout_bench.engines.signals import Interrupted, signals_as_descriptor
 from rollout_bench.engines.supervisor import Launch, LaunchFailed
 from rollout_bench.engines.surroundings import Surroundings
 from rollout_bench.errors import UserError, run_command
+from rollout_bench.plan.devices import replicas
 from rollout_bench.plan.spec import Spec, read_spec
 from rollout_bench.records.record import SCHEMA_VERSION, Failure
 from rollout_bench.records.store import failure_path, write_failure
@@ -140,6 +141,15 @@ def engine_environment(spec: Spec, model: str) -> dict[str, str]:
     return with_compile_caches({**environment, **spec.engine.environment}, spec, version("torch"))
 
 
+def cores_of_replicas(spec: Spec) -> list[set[int] | None]:
+    """Blocks of this process's cores, as many as replicas, on cpu; else none: replicas there have devices."""
+    count, cores = replicas(spec), sorted(os.sched_getaffinity(0))
+    if spec.platform != "cpu" or count == 1:
+        return []
+    each = len(cores) // count
+    return [set(cores[number * each : (number + 1) * each]) for number in range(count)]
+
+
 def check_before_start(spec: Spec, model: str, dataset: Path | None) -> Cause | None:
     """What speaks against starting the engine at all; None if nothing does."""
     if spec.endpoint is not None:
@@ -180,11 +190,12 @@ def measure(arguments: argparse.Namespace, spec: Spec, signals: int) -> None:
             ),
             limits=arguments.limits,
             log=arguments.log,
-            environment=engine_environment(spec, model),
+            environments=[engine_environment(spec, model)] * replicas(spec),
+            cores=cores_of_replicas(spec),
             timeout_s=arguments.timeout_s,
             signals=signals,
         )
-        surroundings = Surroundings(spec.platform, launch.environment, launch.processes)
+        surroundings = Surroundings(spec.platform, launch.environments, launch.processes)
         reads_weights = spec.endpoint is None and spec.engine.args.get("load_format") not in NO_WEIGHTS_NEEDED
         coming = next_weights(arguments.progress, arguments.out, model)
         read_ahead = ReadAhead(coming, arguments.log if reads_weights else None)
@@ -193,10 +204,10 @@ def measure(arguments: argparse.Namespace, spec: Spec, signals: int) -> None:
             launch.run(collecting.take)
         finally:
             read_ahead.stop()
-        collecting.write(arguments.log.read_text(errors="replace"), arguments.out)
+        collecting.write("".join(log.read_text(errors="replace") for log in launch.logs), arguments.out)
 
 
-def fail(arguments: argparse.Namespace, spec: Spec, phase: str, cause: Cause) -> UserError:
+def fail(arguments: argparse.Namespace, spec: Spec, phase: str, cause: Cause, log: Path | None = None) -> UserError:
     """Leaves a failure file where the record belongs to an experiment folder; returns the error to show."""
     if EXPERIMENT.search(arguments.out.absolute().parent.name):
         failure = Failure(
@@ -208,14 +219,14 @@ def fail(arguments: argparse.Namespace, spec: Spec, phase: str, cause: Cause) ->
             category=cause.category,
             cause=cause.cause,
             fix=cause.fix,
-            log=str(arguments.log),
+            log=str(log or arguments.log),
         )
         try:
             write_failure(arguments.out, failure)
         except UserError as error:
             say(str(error))
     name = f"{spec.model.name} {spec.quant.name} {spec.workload.name} launch {arguments.launch}"
-    return UserError(f"{name}: {phase}: {cause.cause}", f"{cause.fix} (log: {arguments.log})")
+    return UserError(f"{name}: {phase}: {cause.cause}", f"{cause.fix} (log: {log or arguments.log})")
 
 
 def main() -> int:
@@ -232,7 +243,7 @@ def main() -> int:
             arguments.log.parent.mkdir(parents=True, exist_ok=True)
             measure(arguments, spec, signals)
         except LaunchFailed as error:
-            raise fail(arguments, spec, error.phase, error.cause) from None
+            raise fail(arguments, spec, error.phase, error.cause, error.log) from None
         except UserError as error:
             raise fail(arguments, spec, "writing", Cause("not_written", error.problem, error.remedy)) from None
         except OSError as error:

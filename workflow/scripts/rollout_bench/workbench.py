@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import filelock
 
 from rollout_bench.errors import UserError
+from rollout_bench.plan.devices import replicas
 from rollout_bench.plan.engine_probe import Engine, probe_engine
 from rollout_bench.plan.matrix import expand
 from rollout_bench.plan.read_config import check_config_file, read_config
@@ -111,7 +112,8 @@ def figures(plan: Schedule) -> list[str]:
     """The names of the figures that what is selected is drawn in."""
     specs = [experiment.spec for experiment in plan.matrix.experiments]
     loads = [spec.load for spec in specs if spec.mode not in LOOKING]
-    return list(names_of({spec.mode for spec in specs}, loads, bool(plan.config.slo.named)))
+    has_replicas = any(replicas(spec) > 1 for spec in specs)
+    return list(names_of({spec.mode for spec in specs}, loads, bool(plan.config.slo.named), has_replicas))
 
 
 def records_to_summarise(plan: Schedule, workflow: Any, rule: str) -> list[str]:

@@ -10,6 +10,7 @@ from rollout_bench.analysis.comparison import Comparison
 from rollout_bench.analysis.cost_means import COST_COLUMNS, cost_line
 from rollout_bench.analysis.latencies import LATENCY_COLUMNS, REQUEST_COLUMNS, Distribution, latency_line
 from rollout_bench.analysis.launches import LaunchMeasures
+from rollout_bench.analysis.replicas import REPLICA_COLUMNS, replica_line, replicated
 from rollout_bench.analysis.rows import Row
 from rollout_bench.analysis.service_means import SERVICE_COLUMNS, service_line
 from rollout_bench.analysis.statistics import cv_percent, mean, pooled_cv_percent
@@ -56,7 +57,8 @@ COLUMNS: dict[str, str] = {
 """Columns of the table in order, with their types; the same names head summary.csv.
 
 Those from `speedup` to `verdict` are of `MAIN_METRIC`; any other metric that is compared has the same
-columns at the end, `<metric>_` before their names. Where something is online, the columns of requests stand before.
+columns at the end, `<metric>_` before their names. Where something is online, or has replicas,
+the columns of requests and of replicas stand before.
 """
 
 MAIN_METRIC = "output_tokens_per_s"
@@ -75,8 +77,9 @@ def table(rows: Sequence[Row], latencies: Sequence[Mapping[str, Distribution]] =
         if metric != MAIN_METRIC
     }
     of_requests = REQUEST_COLUMNS | SERVICE_COLUMNS if any(row.experiment.mode == "online" for row in rows) else {}
-    columns = COLUMNS | of_requests | others
-    lines = [_line(row) for row in rows]
+    of_replicas = {found.row.experiment.place: replica_line(found) for found in replicated(rows)}
+    columns = COLUMNS | of_requests | (REPLICA_COLUMNS if of_replicas else {}) | others
+    lines = [_line(row) | of_replicas.get(row.experiment.place, {}) for row in rows]
     for line, found in zip(lines, latencies, strict=False):
         line |= latency_line(found)
     return pd.DataFrame(lines, columns=list(columns)).astype(columns)

@@ -76,9 +76,9 @@ def limits_of_this_machine(
 def calibrate(torch: Any, kind: str, machine: dict[str, Any]) -> MachineLimits:
     """Measures, whatever is kept; `machine` are the fields that say of what."""
     cache = _device_cache(torch, kind)
-    before = read_host(None, {os.getpid()})
+    before = read_host([], {os.getpid()})
     samples = Timer(torch, kind, machine["cpu_cores"]).samples(cache)
-    after = read_host(None, {os.getpid()})
+    after = read_host([], {os.getpid()})
     return MachineLimits(
         schema_version=LIMITS_SCHEMA_VERSION,
         memory_bandwidth_bytes_per_s=max(sample.rate for sample in samples if sample.test != "matmul"),

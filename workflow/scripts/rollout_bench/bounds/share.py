@@ -175,8 +175,8 @@ class _Model:
         if isinstance(found, str):
             raise UnknownArchitectureError(found)
         settings = {**spec.engine.args, **record.engine.resolved}
-        for name in OTHER_PARALLEL:
-            if int(settings.get(name) or 1) > 1:
+        for name in OTHER_PARALLEL:  # of replicas the spec alone knows: each engine says that it is one
+            if any(int(said.get(name) or 1) > 1 for said in (spec.engine.args, settings)):
                 raise UnknownArchitectureError(f"{name} is not counted here")
         self._architecture = found
         self._ranks = int(settings.get("tensor_parallel_size") or 1)

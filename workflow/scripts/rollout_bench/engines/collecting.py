@@ -96,5 +96,6 @@ class Collecting:
                 init_s=self._ready.init_s,
                 read_ahead_bytes=self._read_ahead.bytes_read,
                 reported=reported,
+                replicas=self._ready.replicas,
             ),
         }

@@ -18,4 +18,6 @@ def comparable_s(workload: WorkloadSpec, iteration: Iteration) -> float:
     if (fixed and workload.dataset is None) or at_a_rate or not iteration.output_tokens:
         return iteration.elapsed_s
     usual = longest(workload.output_tokens) * workload.prompts * workload.samples_per_prompt
-    return iteration.elapsed_s * usual / iteration.output_tokens
+    # a step is as long as its slowest replica, and so is what that one had to do
+    slowest = max(iteration.replicas or [], key=lambda part: part.end_s, default=None)
+    return iteration.elapsed_s * usual / max(1, (slowest or iteration).output_tokens)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from rollout_bench.plan.loads import longest
@@ -39,14 +40,14 @@ def batch_flags(spec: Spec, rows: Sequence[SequenceRow], engine: EngineFacts) ->
     workload = spec.workload
     sequences = workload.prompts * workload.samples_per_prompt
     asked = min(sequences, engine.resolved.get("max_num_seqs") or sequences)
-    counted: dict[int, int] = {}
-    for index in sorted({row.iteration for row in rows}):
-        found = most_at_once([row for row in rows if row.iteration == index])
-        if found:
-            counted[index] = found
+    of_pass: dict[tuple[int, int], list[SequenceRow]] = defaultdict(list)
+    for row in rows:
+        of_pass[row.iteration, row.replica or 0].append(row)
+    counted = {each: found for each, of in sorted(of_pass.items()) if (found := most_at_once(of))}
     if not counted or min(counted.values()) >= asked:
         return []
-    index = min(counted, key=lambda index: counted[index])
+    least = min(counted, key=lambda each: counted[each])
+    index, replica = least
     block, tokens = int(engine.resolved.get("block_size") or 1), engine.kv_cache_tokens
     each = block * math.ceil((longest(workload.prompt_tokens) + longest(workload.output_tokens)) / block)
     if tokens is None:
@@ -55,5 +56,6 @@ def batch_flags(spec: Spec, rows: Sequence[SequenceRow], engine: EngineFacts) ->
         why = f"the KV cache holds {tokens} tokens, {tokens // each} sequences of {each} (whole blocks) if none share"
     else:
         why = f"the KV cache has room for all ({tokens} tokens), so a step's max_num_batched_tokens may be the limit"
-    sentence = f"Iteration {index}: at most {counted[index]} of {asked} sequences ran together; {why}."
+    where = f"Iteration {index}" + (f", replica {replica}" if any(row.replica is not None for row in rows) else "")
+    sentence = f"{where}: at most {counted[least]} of {asked} sequences ran together; {why}."
     return [Flag(code="batch_not_at_once", severity="warning", sentence=sentence)]

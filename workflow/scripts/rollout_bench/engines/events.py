@@ -15,6 +15,7 @@ from rollout_bench.records.online import ServerSample
 from rollout_bench.records.operators import OperatorPoint
 from rollout_bench.records.profile import LinearShape, Step, TraceFile
 from rollout_bench.records.record import EngineFacts, Environment, Flag, Iteration, SequenceRow
+from rollout_bench.records.replicas import ReplicaStart
 
 Phase = Literal["starting", "importing", "initializing", "warmup", "measuring", "stopping", "writing"]
 
@@ -36,6 +37,7 @@ class Job(Strict):
     dataset: str | None = Field(None, description="File of the workload's data set.")
     launch: int = Field(description="Index of the launch.")
     timeout_s: float = Field(description="Limit for the whole launch, in seconds.")
+    replica: int = Field(0, description="Number of the replica, where several do their part.")
     traces: str | None = Field(None, description="Folder for traces, there already. Null where none are taken.")
 
 
@@ -56,6 +58,7 @@ class Ready(Strict):
     engine: EngineFacts
     flags: list[Flag]
     processes: dict[int, str] = Field(description="Pids of the engine's other processes -> what they are.")
+    replicas: list[ReplicaStart] | None = Field(None, description="The starts of several replicas, of which it is all.")
 
 
 class IterationBegins(Strict):
@@ -78,6 +81,7 @@ class IterationDone(Strict):
     sequences: list[SequenceRow]
     flags: list[Flag]
     samples: list[ServerSample] = Field([], description="The server's metrics meanwhile.")
+    began: float | None = Field(None, description="When it began, on the machine's monotonic clock, in seconds.")
 
 
 class StepsDone(Strict):

@@ -1,7 +1,7 @@
-"""The guardian: a small process that outlives the supervisor and ends the engine's process group.
+"""The guardian: a small process that outlives the supervisor and ends the engine's process groups.
 
 It holds the read end of a pipe. However the supervisor ends, kill -9 included, the kernel closes the
-write end, and the guardian ends the group that it was told of, then removes the engine's temporary folder.
+write end, and the guardian ends the groups that it was told of, then removes the engine's temporary folder.
 Both sides of that pipe are in this file.
 """
 
@@ -13,10 +13,11 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-from rollout_bench.engines.processes import Group, end_group
+from rollout_bench.engines.processes import Group, end_groups
 
 MODULE = "rollout_bench.engines.guardian"
 
@@ -28,13 +29,17 @@ class Guardian:
         log: file that takes the guardian's output; it must not hold on to a terminal or a pipe of the caller's.
         environment: environment with a PYTHONPATH on which this package is found.
         folder: the engine's temporary folder.
+        keep_open: descriptors that it keeps open until it has ended the groups.
     """
 
-    def __init__(self, log: IO[bytes], environment: dict[str, str], folder: Path) -> None:
+    def __init__(
+        self, log: IO[bytes], environment: dict[str, str], folder: Path, keep_open: Sequence[int] = ()
+    ) -> None:
         self._log = log
         self._environment = environment
         self._folder = folder
-        self._group: Group | None = None
+        self._keep_open = keep_open
+        self._groups: list[Group] = []
         self._process = self._start()
 
     @property
@@ -44,7 +49,7 @@ class Guardian:
 
     def watch(self, group: Group) -> None:
         """Has `group` ended once this process ends or calls `end`."""
-        self._group = group
+        self._groups.append(group)
         self._tell(group)
 
     def replace_if_dead(self) -> bool:
@@ -53,16 +58,16 @@ class Guardian:
             return False
         self._close()
         self._process = self._start()
-        if self._group is not None:
-            self._tell(self._group)
+        for group in self._groups:
+            self._tell(group)
         return True
 
     def end(self) -> bool:
-        """Ends the group, in this process if the guardian is dead; returns whether all its processes are gone."""
+        """Ends the groups, in this process if the guardian is dead; returns whether all its processes are gone."""
         self._close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=90)
-        return clean_up(self._group, self._folder)
+        return clean_up(self._groups, self._folder)
 
     def _start(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -71,6 +76,7 @@ class Guardian:
             stdout=self._log,
             stderr=self._log,
             env=self._environment,
+            pass_fds=self._keep_open,
             start_new_session=True,
         )
 
@@ -86,23 +92,23 @@ class Guardian:
             self._process.stdin.close()
 
 
-def clean_up(group: Group | None, folder: Path) -> bool:
-    """Ends `group` and removes `folder`; returns whether all processes are gone."""
-    ended = group is None or end_group(group)
+def clean_up(groups: Sequence[Group], folder: Path) -> bool:
+    """Ends `groups` and removes `folder`; returns whether all processes are gone."""
+    ended = end_groups(groups)
     shutil.rmtree(folder, ignore_errors=True)
     return ended
 
 
 def main() -> int:
-    """Reads `<leader> <start>` of a group from stdin and at end of file cleans up after it."""
+    """Reads `<leader> <start>` of each group from stdin and at end of file cleans up after them."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     os.chdir("/")
-    group = None
+    groups = []
     for line in sys.stdin:
         leader, started = line.split()
-        group = Group(int(leader), int(started))
-    return 0 if clean_up(group, Path(sys.argv[1])) else 1
+        groups.append(Group(int(leader), int(started)))
+    return 0 if clean_up(groups, Path(sys.argv[1])) else 1
 
 
 if __name__ == "__main__":

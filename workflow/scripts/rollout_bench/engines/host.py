@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,11 +39,11 @@ class Reading:
     load_1m: float | None
 
 
-def read_host(group: Group | None, helpers: set[int], proc: Path = Path("/proc")) -> Reading | None:
+def read_host(groups: Sequence[Group], helpers: set[int], proc: Path = Path("/proc")) -> Reading | None:
     """The counters now; None where there is no /proc/stat.
 
     Args:
-        group: the engine's session; all of its processes belong to the launch.
+        groups: the engine's sessions; all of their processes belong to the launch.
         helpers: pids of further processes that do.
         proc: where the proc file system is mounted.
     """
@@ -50,7 +51,7 @@ def read_host(group: Group | None, helpers: set[int], proc: Path = Path("/proc")
         cores = _core_ticks((proc / "stat").read_text())
     except OSError:
         return None
-    own, others = _process_ticks(proc, group, helpers)
+    own, others = _process_ticks(proc, groups, helpers)
     return Reading(
         moment=time.monotonic(),
         cores=max(1, len(cores)),
@@ -96,9 +97,9 @@ def _core_ticks(text: str) -> list[list[int]]:
 
 
 def _process_ticks(
-    proc: Path, group: Group | None, helpers: set[int]
+    proc: Path, groups: Sequence[Group], helpers: set[int]
 ) -> tuple[int, dict[tuple[int, int], tuple[str, int]]]:
-    own, others = 0, {}
+    own, others, leaders = 0, {}, {group.leader for group in groups}
     for entry in os.listdir(proc):  # noqa: PTH208 (names are all that is needed, of thousands)
         if not entry.isdigit():
             continue
@@ -109,7 +110,7 @@ def _process_ticks(
             continue
         fields, pid = tail.split(), int(entry)
         ticks = int(fields[11]) + int(fields[12])
-        if pid in helpers or (group is not None and group.leader in (int(fields[2]), int(fields[3]))):
+        if pid in helpers or not leaders.isdisjoint((int(fields[2]), int(fields[3]))):
             own += ticks + int(fields[13]) + int(fields[14])  # with those of its children that have ended
         else:
             others[pid, int(fields[19])] = (head.partition(b"(")[2].decode(errors="replace"), ticks)

@@ -16,6 +16,7 @@ from rollout_bench.engines.progress import Progress
 from rollout_bench.engines.read_ahead import ReadAhead
 from rollout_bench.engines.steadiness import judge
 from rollout_bench.engines.surroundings import Surroundings
+from rollout_bench.engines.together import apart_flags
 from rollout_bench.plan.spec import Spec
 from rollout_bench.records.online import ServerSample
 from rollout_bench.records.record import EngineFacts, Flag, Iteration, Record, SequenceRow
@@ -77,6 +78,7 @@ class Measurement(Collecting):
             *batch_flags(self.spec, [row for row in self._sequences if row.iteration in counted], facts),
             *([] if self.spec.endpoint is not None else host_flags(self.spec.platform, measured)),
             *device_flags(measured),
+            *apart_flags(measured),
             *warmup_flags(self._extensions),
             *(flag for point in by_point(measured) for flag in steadiness_flags(_comparable(self.spec, point))),
             *fallback_flags(log),

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import os
 import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rollout_bench.engines.environment import read_environment
-from rollout_bench.engines.events import IterationEnds, Job, Linears, PhaseBegins, PointsTimed, Ready, RoundDone
-from rollout_bench.engines.proof import quant_flags
+from rollout_bench.engines.events import IterationEnds, Job, Linears, PhaseBegins, PointsTimed, RoundDone
+from rollout_bench.engines.loading import loaded
 from rollout_bench.engines.telling import Tell, Wait
 from rollout_bench.plan.profiling import OperatorsSettings
 from rollout_bench.records.operators import OperatorPoint
@@ -73,38 +70,12 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     began = time.perf_counter()
     spec = job.spec
     assert spec.operators is not None, "the spec is of operators mode"
-    variables = dict(os.environ)
-    tell(PhaseBegins(phase="importing"))
-    start = time.perf_counter()
-    import vllm  # noqa: F401 (timed on its own)
-    from vllm import LLM  # noqa: F401 (imported lazily by vllm)
-
-    import_s = time.perf_counter() - start
-
-    from rollout_bench.engines.vllm_offline import Engine
-
-    tell(PhaseBegins(phase="initializing"))
-    start = time.perf_counter()
-    engine = Engine(spec, job.model, worker_extension_cls=EXTENSION)
-    init_s = time.perf_counter() - start
-    facts, device, processes = engine.facts()
-    processes.pop(os.getpid(), None)
-    tell(
-        Ready(
-            import_s=import_s,
-            init_s=init_s,
-            environment=read_environment(spec.engine, spec.platform, device, engine.world_size, variables),
-            engine=facts,
-            flags=quant_flags(spec.quant, facts),
-            processes=processes,
-        )
-    )
+    engine = loaded(job, tell, worker_extension_cls=EXTENSION)
     linears = engine.linears()
     if not linears:
         cause = f"{spec.model.name} has no linear layer that could be timed alone"
         raise ServingFailed("no_linear_layers", cause, "leave operators out of modes for this model")
     tell(Linears(linears=linears))
-    logging.getLogger("vllm").setLevel(logging.WARNING)  # no logging inside the timed region
     tell(PhaseBegins(phase="warmup"))
     found = engine.llm.collective_rpc("rollout_bench_linear_bench")[0]
     points, missing = prepare(engine, linears, spec.operators)

@@ -12,6 +12,7 @@ import select
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,22 +61,27 @@ def members(group: Group) -> list[int]:
     return found
 
 
-def end_group(group: Group, grace_s: float = 10.0, limit_s: float = 60.0) -> bool:
-    """Ends every process of `group`: SIGTERM, up to `grace_s` seconds of waiting, SIGKILL until none is left.
+def members_of(groups: Sequence[Group]) -> list[int]:
+    """Pids of the living processes of all `groups`."""
+    return [pid for group in groups for pid in members(group)]
+
+
+def end_groups(groups: Sequence[Group], grace_s: float = 10.0, limit_s: float = 60.0) -> bool:
+    """Ends every process of all `groups`: SIGTERM, up to `grace_s` seconds of waiting, SIGKILL until none is left.
 
     Returns:
         False if processes were left after `limit_s` further seconds (stuck inside the kernel), else True.
     """
-    for pid in members(group):
+    for pid in members_of(groups):
         _send(pid, signal.SIGTERM)
         _send(pid, signal.SIGCONT)  # a stopped process would sleep through the grace period
-    if _wait_until_gone(group, grace_s):
+    if _wait_until_gone(groups, grace_s):
         return True
     deadline = time.monotonic() + limit_s
     while time.monotonic() < deadline:
-        for pid in members(group):
+        for pid in members_of(groups):
             _send(pid, signal.SIGKILL)
-        if _wait_until_gone(group, 0.5):
+        if _wait_until_gone(groups, 0.5):
             return True
     return False
 
@@ -85,10 +91,10 @@ def die_with_parent(signal_number: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal_number, 0, 0, 0)
 
 
-def _wait_until_gone(group: Group, limit_s: float) -> bool:
+def _wait_until_gone(groups: Sequence[Group], limit_s: float) -> bool:
     deadline = time.monotonic() + limit_s
     pause_s = 0.02
-    while members(group):
+    while members_of(groups):
         if time.monotonic() >= deadline:
             return False
         time.sleep(pause_s)

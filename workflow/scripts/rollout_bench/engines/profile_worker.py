@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import time
 from functools import partial
 from pathlib import Path
 
 from rollout_bench.bounds.calibration import limits_of_this_machine
-from rollout_bench.engines.environment import read_environment
 from rollout_bench.engines.events import (
     IterationDone,
     IterationEnds,
@@ -17,13 +13,15 @@ from rollout_bench.engines.events import (
     LimitsKnown,
     Linears,
     PhaseBegins,
-    Ready,
     StepsDone,
 )
-from rollout_bench.engines.proof import quant_flags
+from rollout_bench.engines.following import Following
+from rollout_bench.engines.loading import loaded
 from rollout_bench.engines.source import source_of
+from rollout_bench.engines.stepping import Stepping
 from rollout_bench.engines.telling import Tell, Wait
 from rollout_bench.engines.traces import Traces, fitting_steps, phases, profiler_config
+from rollout_bench.engines.windows import Windows
 from rollout_bench.errors import UserError
 from rollout_bench.plan.spec import Platform
 from rollout_bench.serving.target import ServingFailed
@@ -38,43 +36,14 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     spec, settings = job.spec, job.spec.profile
     assert settings is not None, "a profile's spec says what is traced"
     assert job.traces is not None, "a profile's job says where traces go"
-    variables = dict(os.environ)
     traces = Traces(Path(job.traces))
-    tell(PhaseBegins(phase="importing"))
-    start = time.perf_counter()
-    import vllm  # noqa: F401 (timed on its own)
-    from vllm import LLM  # noqa: F401 (imported lazily by vllm)
-
-    import_s = time.perf_counter() - start
-
-    from rollout_bench.engines.following import Following
-    from rollout_bench.engines.stepping import Stepping
-    from rollout_bench.engines.vllm_offline import Engine
-    from rollout_bench.engines.windows import Windows
-
-    tell(PhaseBegins(phase="initializing"))
-    start = time.perf_counter()
-    engine = Engine(spec, job.model, profiler_config=profiler_config(settings, traces.written))
-    init_s = time.perf_counter() - start
-    facts, device, processes = engine.facts()
-    processes.pop(os.getpid(), None)
-    tell(
-        Ready(
-            import_s=import_s,
-            init_s=init_s,
-            environment=read_environment(spec.engine, spec.platform, device, engine.world_size, variables),
-            engine=facts,
-            flags=quant_flags(spec.quant, facts),
-            processes=processes,
-        )
-    )
+    engine = loaded(job, tell, profiler_config=profiler_config(settings, traces.written))
     tell(Linears(linears=engine.linears()))
-    logging.getLogger("vllm").setLevel(logging.WARNING)  # no logging inside the timed region
     source = source_of(job, engine.vocabulary)
     tell(PhaseBegins(phase="warmup"))
     for index in range(spec.measuring.warmup_iterations):
-        iteration, rows, _ = engine.iterate(source.requests(job.launch, index), index, wait)
-        tell(IterationDone(iteration=iteration, sequences=rows, flags=[]))
+        done = engine.iterate(source.requests(job.launch, index), index, wait)
+        tell(IterationDone(iteration=done.iteration, sequences=done.rows, flags=[]))
     passes = (source.requests(job.launch, spec.measuring.warmup_iterations + number) for number in range(10**9))
     windows = Windows((Following if spec.engine.multiprocess else Stepping)(engine), passes)
     tell(PhaseBegins(phase="measuring"))

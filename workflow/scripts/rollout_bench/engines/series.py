@@ -18,11 +18,12 @@ class Series:
     Args:
         measuring: how many iterations are planned.
         first: index of the first, where a launch has several series.
+        may_extend: whether the warm-up may become longer than planned.
     """
 
-    def __init__(self, measuring: MeasuringSpec, first: int = 0) -> None:
+    def __init__(self, measuring: MeasuringSpec, first: int = 0, *, may_extend: bool = True) -> None:
         self._measuring = measuring
-        self._left = measuring.iterations
+        self._left = measuring.iterations if may_extend else 0
         self._counted_s: list[float] = []
         self._first = first
         self.index = first

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from rollout_bench.engines.events import Job
+from rollout_bench.plan.devices import replicas
+from rollout_bench.workloads.parts import Part
 from rollout_bench.workloads.requests import Source
 
 
@@ -10,4 +12,5 @@ def source_of(job: Job, vocabulary: int) -> Source:
     """Where the requests of `job` come from, for a model with `vocabulary` token ids."""
     args = job.spec.engine.args
     tokenizer = args.get("tokenizer") or job.model
-    return Source(job.spec.workload, vocabulary, tokenizer, job.dataset, bool(args.get("trust_remote_code")))
+    part = Part(job.replica, replicas(job.spec))
+    return Source(job.spec.workload, vocabulary, tokenizer, job.dataset, bool(args.get("trust_remote_code")), part)

@@ -1,8 +1,11 @@
-"""The supervisor: starts the engine process under a guardian, listens to it, and ends its group whatever happens.
+"""The supervisor: starts the engine processes under a guardian, listens to them, and ends them whatever happens.
 
-supervisor  -- job, go (stdin) ->  engine process (session of its own) --- engine core, workers
+supervisor  -- job, go (stdin) ->  engine process of each replica (session of its own) --- engine core, workers
     |       <-- events (pipe) ---
-    +--- pipe held open --->  guardian (session of its own; ends the engine's session at end of file)
+    +--- pipe held open --->  guardian (session of its own; ends the engines' sessions at end of file)
+
+Usually there is one replica. Of several each event counts once all have told theirs: so all of them have to be ready
+for a pass before any is let go.
 """
 
 from __future__ import annotations
@@ -12,14 +15,11 @@ import os
 import select
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence, Set
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO
 
 from rollout_bench.engines import device_memory
 from rollout_bench.engines.deadlines import STARTS, Step, step_of
@@ -32,14 +32,14 @@ from rollout_bench.engines.events import (
     Job,
     Limits,
     PhaseBegins,
-    Ready,
     RoundDone,
     StepsDone,
-    parse,
 )
 from rollout_bench.engines.failures import CRASH_FIX, Cause, diagnose, died
+from rollout_bench.engines.gathering import Gathering
 from rollout_bench.engines.guardian import Guardian
-from rollout_bench.engines.processes import Group, Watch, group_of, members
+from rollout_bench.engines.processes import Group, Watch, members_of
+from rollout_bench.engines.replica import Replica, replica_log
 from rollout_bench.engines.signals import Interrupted
 
 PATIENCE_S = 20.0
@@ -48,8 +48,6 @@ PATIENCE_S = 20.0
 POLL_S = 0.5
 """How often the end of processes is looked for where the kernel has no pidfd."""
 
-LOG_TAIL_BYTES = 400_000
-
 
 class LaunchFailed(Exception):  # noqa: N818 (an outcome)
     """The launch brought no measurement.
@@ -57,55 +55,60 @@ class LaunchFailed(Exception):  # noqa: N818 (an outcome)
     Args:
         phase: what it was doing.
         cause: why it failed.
+        log: where more is to be read, where that is not the launch's own log.
     """
 
-    def __init__(self, phase: str, cause: Cause) -> None:
+    def __init__(self, phase: str, cause: Cause, log: Path | None = None) -> None:
         self.phase = phase
         self.cause = cause
+        self.log = log
         super().__init__(cause.cause)
-
-
-class _EngineEnded(Exception):  # noqa: N818 (an outcome)
-    """The engine process ended without a word."""
 
 
 @dataclass
 class Launch:
-    """One run of the engine process.
+    """One run of the engine, in one process or in several: its replicas, which are released together.
 
     Args:
         module: the engine process's module, run with `python -m`.
-        job: what it is to do.
-        log: takes the engine's output.
-        environment: its environment.
+        job: what it is to do; each replica has its own number in it.
+        log: takes the output of replica 0's engine; those of the others go beside it.
+        environments: the environment of each replica.
         timeout_s: limit for the whole launch in seconds.
         limits: limits for its parts.
         signals: descriptor from `signals_as_descriptor`.
+        cores: the cores that each replica may run on, None for all; all for all replicas where it is empty.
+        keep_open: descriptors that stay open until the engine has ended, also if this process is killed: the locks
+            of its devices live in them.
     """
 
     module: str
     job: Job
     log: Path
-    environment: dict[str, str]
+    environments: list[dict[str, str]]
     timeout_s: float
     limits: Limits
     signals: int
-    _phase: str = "starting"
+    cores: Sequence[Set[int] | None] = ()
+    keep_open: Sequence[int] = ()
     _step: Step | None = None
     _began: float = field(default_factory=time.monotonic)
-    _children: list[Watch] = field(default_factory=list)
-    _child_ended: tuple[str, float] | None = None
     _oom_kills_before: int = 0
-    _group: Group | None = None
+    _replicas: list[Replica] = field(default_factory=list)
     _guardian: Guardian | None = None
 
-    def processes(self) -> tuple[Group | None, set[int]]:
-        """The engine's session, once there is one, and the pids of the processes that look after it."""
+    @property
+    def logs(self) -> list[Path]:
+        """Where each replica's engine writes."""
+        return [replica_log(self.log, number) for number in range(len(self.environments))]
+
+    def processes(self) -> tuple[list[Group], set[int]]:
+        """The engine's sessions, once there are some, and the pids of the processes that look after them."""
         guardian = set() if self._guardian is None else {self._guardian.pid}
-        return self._group, {os.getpid(), *guardian}
+        return [replica.group for replica in self._replicas], {os.getpid(), *guardian}
 
     def run(self, listen: Callable[[Event], None]) -> None:
-        """Runs the engine process and hands each of its events to `listen`, until all iterations are delivered.
+        """Runs the engine and hands each of its events to `listen`, until all iterations are delivered.
 
         When it returns or raises, no process of the engine is left.
 
@@ -114,168 +117,144 @@ class Launch:
             Interrupted: a signal came.
         """
         self._oom_kills_before = _oom_kills()
-        self._step = step_of(self._phase, self.limits, self._began)
-        folder = Path(tempfile.mkdtemp(prefix="rollout-bench-"))
-        self.environment = {**self.environment, "TMPDIR": str(folder)}  # for the engine's sockets and rendezvous files
-        with self.log.open("wb") as log:
+        self._step = step_of("starting", self.limits, self._began)
+        for log in self.logs:
+            log.write_bytes(b"")
+        folder = Path(tempfile.mkdtemp(prefix="rollout-bench-"))  # for the engine's sockets and rendezvous files
+        environments = [{**environment, "TMPDIR": str(folder)} for environment in self.environments]
+        with self.log.open("ab") as log_file:
             try:
-                guardian = Guardian(log, self.environment, folder)
+                guardian = Guardian(log_file, environments[0], folder, self.keep_open)
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
-            try:
-                process, events = self._start(log)
-            except BaseException:
-                guardian.end()
-                raise
-            group = group_of(process.pid)
-            guardian.watch(group)
-            self._group, self._guardian = group, guardian
-            engine = Watch(process.pid, "engine process")
-            try:
-                assert process.stdin is not None
-                with os.fdopen(events, "rb", buffering=0) as pipe, process.stdin as orders:
-                    _order(orders, self.job.model_dump_json())
-                    self._listen(engine, guardian, pipe, orders, listen)
-            except _EngineEnded:
-                guardian.end()
-                cause = died(process.wait(), self._log_tail(), _oom_kills() > self._oom_kills_before)
-                raise LaunchFailed(self._phase, cause) from None
-            finally:
-                pids = members(group)
-                guardian.end()
-                process.wait()
-                for watch in (engine, *self._children):
-                    watch.close()
-                device_memory.wait_until_released(self.job.spec.platform, pids)
+            self._guardian = guardian
+            self._run(environments, guardian, listen)
 
-    def _start(self, log: IO[bytes]) -> tuple[subprocess.Popen[bytes], int]:
-        reading, writing = os.pipe2(os.O_CLOEXEC)
+    def _run(self, environments: list[dict[str, str]], guardian: Guardian, listen: Callable[[Event], None]) -> None:
         try:
-            process = subprocess.Popen(
-                [sys.executable, "-m", self.module, str(writing)],
-                bufsize=0,
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                env=self.environment,
-                pass_fds=[writing],
-                start_new_session=True,
-            )
+            for number, environment in enumerate(environments):
+                replica = Replica(self.module, environment, self._cores(number), self.logs[number])
+                self._replicas.append(replica)
+                guardian.watch(replica.group)
+            for number, replica in enumerate(self._replicas):
+                replica.order(self.job.model_copy(update={"replica": number}).model_dump_json())
+            self._listen(guardian, listen)
         finally:
-            os.close(writing)
-        return process, reading
+            pids = members_of([replica.group for replica in self._replicas])
+            guardian.end()
+            for replica in self._replicas:
+                replica.close()
+            device_memory.wait_until_released(self.job.spec.platform, pids)
 
-    def _listen(
-        self, engine: Watch, guardian: Guardian, pipe: IO[bytes], orders: IO[bytes], listen: Callable[[Event], None]
-    ) -> None:
+    def _cores(self, replica: int) -> Set[int] | None:
+        return self.cores[replica] if self.cores else None
+
+    def _listen(self, guardian: Guardian, listen: Callable[[Event], None]) -> None:
+        gathering = Gathering(len(self._replicas), self.job.spec.platform)
         watching = Watch(guardian.pid, "guardian")
-        told = True
-        waiting: list[bytes] = []  # pieces of a line whose end has not come; a pass of many requests is a long one
         try:
             while True:
-                readable = self._wait(engine, watching, [pipe.fileno()] if told else [])
+                readable = self._wait(watching, gathering)
                 if self.signals in readable:
                     raise Interrupted(os.read(self.signals, 1)[0])
                 if watching.ended() and guardian.replace_if_dead():
                     watching.close()
                     watching = Watch(guardian.pid, "guardian")
-                if pipe.fileno() in readable:
-                    content = os.read(pipe.fileno(), 1 << 20)
-                    told = bool(content)
-                    first, *further = content.split(b"\n")
-                    waiting.append(first)
-                    lines = [b"".join(waiting), *further[:-1]] if further else []
-                    waiting = further[-1:] or waiting
-                    for line in lines:
-                        event = parse(line)
-                        self._take(event)
-                        listen(event)
-                        if isinstance(event, IterationBegins):
-                            _order(orders, "go")
-                        if isinstance(event, Done):
-                            return
-                elif engine.ended():  # and the pipe has nothing left to say
-                    raise _EngineEnded
-                self._check_children()
+                for number, replica in enumerate(self._replicas):
+                    if replica.pipe in readable:
+                        for event in replica.read():
+                            self._check_failed(number, event)
+                            for complete in gathering.take(number, event):
+                                self._take(complete, listen)
+                                if isinstance(complete, Done):
+                                    self._order_all("end")
+                                    return
+                    elif replica.ended():
+                        guardian.end()
+                        raise self._failed([number], died(replica.status(), replica.log_tail(), self._out_of_memory()))
+                    replica.check_children()
         finally:
             watching.close()
 
-    def _wait(self, engine: Watch, guardian: Watch, descriptors: list[int]) -> list[int]:
-        """Sleeps until something happens; the descriptors that are readable then."""
-        watches = [engine, guardian, *self._children]
-        held = [watch.descriptor for watch in watches if watch.descriptor is not None]
-        deadline = self._began + self.timeout_s
-        if self._child_ended is not None:
-            deadline = min(deadline, self._child_ended[1] + PATIENCE_S)
-        if self._step is not None:
-            deadline = min(deadline, self._step.deadline)
-        left_s = deadline - time.monotonic()
-        if left_s > 0:
-            nap_s = left_s if len(held) == len(watches) else min(left_s, POLL_S)
-            return select.select([self.signals, *descriptors, *held], [], [], nap_s)[0]
-        if self._child_ended is not None:
-            raise LaunchFailed(self._phase, self._child_crash(self._child_ended[0]))
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(engine.pid, signal.SIGUSR1)  # has it write to the log where it hangs
-            time.sleep(0.5)
-        if self._step is not None and time.monotonic() >= self._step.deadline:
-            raise LaunchFailed(self._phase, self._step.overrun)
-        cause = f"the launch hung in phase {self._phase}: not done after {self.timeout_s:g} s"
-        fix = "read the end of the log for where it hung; raise timeout_s if the machine is slow or the model large"
-        raise LaunchFailed(self._phase, Cause("timeout", cause, fix))
-
-    def _take(self, event: Event) -> None:
-        if isinstance(event, PhaseBegins):
-            self._phase = event.phase
-            if event.phase in STARTS:
-                self._step = step_of(event.phase, self.limits, self._began)
-            else:
-                self._step = step_of(event.phase, self.limits, time.monotonic()) if event.phase == "stopping" else None
+    def _take(self, event: Event, listen: Callable[[Event], None]) -> None:
+        """Takes an event that all replicas have told."""
+        now = time.monotonic()
+        if isinstance(event, PhaseBegins) and event.phase in STARTS:
+            self._step = step_of(event.phase, self.limits, self._began)
+        elif isinstance(event, PhaseBegins):
+            self._step = step_of(event.phase, self.limits, now) if event.phase == "stopping" else None
         elif isinstance(event, IterationBegins):
-            self._step = step_of(self._phase, self.limits, time.monotonic())
+            self._step = step_of(self._replicas[0].phase, self.limits, now)
         elif isinstance(event, IterationDone | StepsDone | RoundDone):
             self._step = None
-        elif isinstance(event, Ready):
-            self._children = [Watch(pid, name) for pid, name in event.processes.items()]
-        elif isinstance(event, Failed):
-            self._check_children()
-            if event.category:
-                raise LaunchFailed(self._phase, Cause(event.category, event.exception, event.fix))
-            cause = diagnose(event.exception, self._log_tail())
-            if self._child_ended is not None and cause.category == "crash":
-                cause = self._child_crash(self._child_ended[0])
-            raise LaunchFailed(self._phase, cause)
+        listen(event)
+        if isinstance(event, IterationBegins):
+            self._order_all("go")
 
-    def _check_children(self) -> None:
-        """Notes the first other process of the engine that ended, so that a hang after it stays short."""
-        if self._phase == "stopping":
-            for watch in [watch for watch in self._children if watch.ended()]:
-                self._children.remove(watch)  # as it should
-                watch.close()
+    def _order_all(self, line: str) -> None:
+        for replica in self._replicas:
+            replica.order(line)
+
+    def _wait(self, guardian: Watch, gathering: Gathering) -> list[int]:
+        """Sleeps until something happens; the descriptors that are readable then."""
+        pipes = [replica.pipe for replica in self._replicas if replica.told]
+        watches = [guardian, *(watch for replica in self._replicas for watch in replica.watches)]
+        held = [watch.descriptor for watch in watches if watch.descriptor is not None]
+        bereft = [(r.child_ended[1], number) for number, r in enumerate(self._replicas) if r.child_ended is not None]
+        deadlines = [self._began + self.timeout_s, *(when + PATIENCE_S for when, _ in bereft)]
+        if self._step is not None:
+            deadlines.append(self._step.deadline)
+        left_s = min(deadlines) - time.monotonic()
+        if left_s > 0:
+            nap_s = left_s if len(held) == len(watches) else min(left_s, POLL_S)
+            return select.select([self.signals, *pipes, *held], [], [], nap_s)[0]
+        if bereft:
+            number = min(bereft)[1]
+            raise self._failed([number], self._child_crash(self._replicas[number]))
+        behind = gathering.behind()
+        for number in behind:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._replicas[number].pid, signal.SIGUSR1)  # has it write to the log where it hangs
+        time.sleep(0.5)
+        raise self._failed(behind, self._overrun(self._replicas[behind[0]].phase))
+
+    def _overrun(self, phase: str) -> Cause:
+        if self._step is not None and time.monotonic() >= self._step.deadline:
+            return self._step.overrun
+        cause = f"the launch hung in phase {phase}: not done after {self.timeout_s:g} s"
+        fix = "read the end of the log for where it hung; raise timeout_s if the machine is slow or the model large"
+        return Cause("timeout", cause, fix)
+
+    def _check_failed(self, number: int, event: Event) -> None:
+        """Raises `LaunchFailed` where a replica told that it failed."""
+        if not isinstance(event, Failed):
             return
-        for watch in [watch for watch in self._children if watch.ended()]:
-            self._children.remove(watch)
-            watch.close()
-            self._child_ended = self._child_ended or (watch.name, time.monotonic())
+        replica = self._replicas[number]
+        replica.check_children()
+        if event.category:
+            raise self._failed([number], Cause(event.category, event.exception, event.fix))
+        cause = diagnose(event.exception, replica.log_tail())
+        if replica.child_ended is not None and cause.category == "crash":
+            cause = self._child_crash(replica)
+        raise self._failed([number], cause)
 
-    def _child_crash(self, name: str) -> Cause:
-        if _oom_kills() > self._oom_kills_before:
+    def _failed(self, numbers: list[int], cause: Cause) -> LaunchFailed:
+        """That replicas failed, or were waited for, by their numbers unless it is all of them."""
+        replica, of = self._replicas[numbers[0]], len(self._replicas)
+        if len(numbers) < of:
+            named = f"replica{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))} of {of}"
+            cause = replace(cause, cause=f"{named}: {cause.cause}")
+        return LaunchFailed(replica.phase, cause, replica.log)
+
+    def _child_crash(self, replica: Replica) -> Cause:
+        if self._out_of_memory():
             return died(-signal.SIGKILL, "", out_of_memory=True)
-        return Cause("crash", f"the engine's process {name} ended without a word", CRASH_FIX)
+        assert replica.child_ended is not None, "called when a process of the engine ended"
+        return Cause("crash", f"the engine's process {replica.child_ended[0]} ended without a word", CRASH_FIX)
 
-    def _log_tail(self) -> str:
-        with self.log.open("rb") as file:
-            file.seek(max(0, self.log.stat().st_size - LOG_TAIL_BYTES))
-            return file.read().decode(errors="replace")
-
-
-def _order(orders: IO[bytes], line: str) -> None:
-    """Writes a line to the engine process; that it is gone, its pidfd says."""
-    content = f"{line}\n".encode()
-    with contextlib.suppress(BrokenPipeError):
-        while content:
-            content = content[orders.write(content) :]
+    def _out_of_memory(self) -> bool:
+        return _oom_kills() > self._oom_kills_before
 
 
 def _oom_kills() -> int:

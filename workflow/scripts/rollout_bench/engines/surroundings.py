@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from rollout_bench.engines.devices import DeviceReading, Devices, used
 from rollout_bench.engines.host import Reading, between, read_host
 from rollout_bench.engines.npus import Npus
-from rollout_bench.engines.processes import Group, members
+from rollout_bench.engines.processes import Group, members_of
 from rollout_bench.plan.spec import Platform
 from rollout_bench.records.record import DeviceUse, HostUse, Iteration
 
@@ -17,36 +17,40 @@ class Surroundings:
 
     Args:
         platform: kind of device.
-        variables: the engine's environment.
-        processes: returns the engine's session and the pids of what looks after it.
+        environments: the environment of each replica.
+        processes: returns the engine's sessions and the pids of what looks after it.
     """
 
     def __init__(
-        self, platform: Platform, variables: Mapping[str, str], processes: Callable[[], tuple[Group | None, set[int]]]
+        self,
+        platform: Platform,
+        environments: Sequence[Mapping[str, str]],
+        processes: Callable[[], tuple[list[Group], set[int]]],
     ) -> None:
         self._platform = platform
-        self._variables = variables
+        self._environments = environments
         self._processes = processes
-        self._devices: Devices | Npus | None = None
+        self._devices: Sequence[Devices | Npus] = []  # of each replica
         self._host_before: Reading | None = None
         self._devices_before: list[DeviceReading] = []
         self._after: tuple[Reading | None, list[DeviceReading]] | None = None
 
     def ready(self, devices: int) -> None:
-        """Takes note that the engine is loaded and uses so many devices."""
+        """Takes note that the engine is loaded and that all its replicas together use so many devices."""
+        each = devices // len(self._environments)
         if self._platform == "cuda":
-            self._devices = Devices(devices, self._variables)
+            self._devices = [Devices(each, variables) for variables in self._environments]
         elif self._platform == "ascend":
-            self._devices = Npus(devices, self._variables)
+            self._devices = [Npus(each, variables) for variables in self._environments]
 
     def before(self) -> None:
         """Reads all once the engine waits for the word; the host comes last, nearest to the iteration."""
-        self._devices_before = self._devices.read() if self._devices is not None else []
+        self._devices_before = self._read_devices()
         self._host_before = read_host(*self._processes())
 
     def ends(self) -> None:
         """Reads all again, as soon as the pass is over."""
-        self._after = (read_host(*self._processes()), self._devices.read() if self._devices is not None else [])
+        self._after = (read_host(*self._processes()), self._read_devices())
 
     def after(self, iteration: Iteration) -> Iteration:
         """`iteration` with what happened meanwhile."""
@@ -59,8 +63,11 @@ class Surroundings:
             self.ends()
         assert self._after is not None, "was read just now, if not before"
         (host, devices), self._after = self._after, None
-        group, helpers = self._processes()
-        ours = helpers | set(members(group) if devices and group is not None else ())
+        groups, helpers = self._processes()
+        ours = helpers | set(members_of(groups) if devices else ())
         pairs = list(zip(self._devices_before, devices, strict=False))
         use = between(self._host_before, host) if self._host_before and host else None
         return use, [used(before, after, ours) for before, after in pairs]
+
+    def _read_devices(self) -> list[DeviceReading]:
+        return [reading for of_replica in self._devices for reading in of_replica.read()]

@@ -7,6 +7,7 @@ import multiprocessing
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rollout_bench.engines.facts import engine_facts
@@ -17,6 +18,26 @@ from rollout_bench.records.record import EngineFacts, Iteration, SequenceRow
 from rollout_bench.workloads.requests import Request
 
 CENSUS = "rollout_bench.engines.census.WeightCensus"
+
+REPLICAS = "data_parallel_size"
+"""Engine argument that is the supervisor's: it starts as many engines, each of which is whole."""
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A pass that is over.
+
+    Attributes:
+        began: its beginning on the machine's monotonic clock, in seconds.
+        iteration: what came of it.
+        rows: one for each sequence.
+        counters: by how much the engine's own counters rose meanwhile.
+    """
+
+    began: float
+    iteration: Iteration
+    rows: list[SequenceRow]
+    counters: dict[str, int]
 
 
 class Engine:
@@ -32,7 +53,8 @@ class Engine:
         from vllm import LLM
 
         defaults = {"skip_tokenizer_init": True, "disable_log_stats": False, "worker_extension_cls": CENSUS}
-        self.llm: Any = LLM(model=model, **{**defaults, **spec.engine.args, **more})
+        args = {name: value for name, value in spec.engine.args.items() if name != REPLICAS}
+        self.llm: Any = LLM(model=model, **{**defaults, **args, **more})
         self._spec = spec
         self._config: Any = self.llm.llm_engine.vllm_config
         self.world_size = world_size(self._config)
@@ -54,18 +76,13 @@ class Engine:
         said = self.llm.collective_rpc("rollout_bench_linears")
         return [LinearShape.model_validate(shape) for shape in said[0]]
 
-    def iterate(
-        self, asked: Sequence[Request], index: int, wait: Callable[[], None]
-    ) -> tuple[Iteration, list[SequenceRow], dict[str, int]]:
+    def iterate(self, asked: Sequence[Request], index: int, wait: Callable[[], None]) -> Generated:
         """Generates one iteration.
 
         Args:
             asked: the sequences to generate, the samples of a prompt one after the other.
             index: index of the iteration.
             wait: called when all is ready; the timed region begins when it returns.
-
-        Returns:
-            The iteration, one row per sequence, and by how much the engine's own counters rose meanwhile.
         """
         workload = self._spec.workload
         sent = asked if workload.requests == "per_sequence" else [request for request in asked if request.sample == 0]
@@ -93,7 +110,7 @@ class Engine:
             cached_prompt_tokens=sum(cached) if len(cached) == len(rows) else risen.get("vllm:prefix_cache_hits"),
             output_tokens=sum(row.output_tokens for row in rows),
         )
-        return iteration, rows, dict(risen)
+        return Generated(began, iteration, rows, dict(risen))
 
     def sampling_of(self, output_tokens: list[int], single: bool = False) -> Any:
         """vLLM's parameters: one object for requests that want as many tokens each, else one for each.

@@ -11,6 +11,7 @@ from typing import IO
 
 from rollout_bench.engines.events import Done, Event, Failed, IterationBegins, Job, send
 from rollout_bench.engines.processes import die_with_parent
+from rollout_bench.plan.devices import replicas
 from rollout_bench.serving.target import ServingFailed
 
 
@@ -36,6 +37,8 @@ def work(job: Job, descriptor: int, orders: IO[bytes]) -> None:
         from rollout_bench.engines.online_worker import measure
     measure(job, tell, wait)
     tell(Done())
+    if replicas(job.spec) > 1:
+        orders.readline()  # to end an engine takes work, which would be in the other replicas' last pass
 
 
 def main() -> int:

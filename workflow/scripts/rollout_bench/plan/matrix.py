@@ -22,6 +22,7 @@ from rollout_bench.plan.checks import (
     check_variables,
 )
 from rollout_bench.plan.config import Config, ModelSettings
+from rollout_bench.plan.data_parallel import args_in, check_data_parallel
 from rollout_bench.plan.engine_probe import Engine
 from rollout_bench.plan.load_checks import check_tokenizer, checked_load
 from rollout_bench.plan.loads import longest
@@ -171,7 +172,7 @@ def _experiment(
             f"name them in model_settings.{model}.weights.{quant}, or leave {quant} out of quants",
         )
     load = checked_load(workload, config.workload_settings[workload])
-    args = {
+    args: dict[str, Any] = {
         **DEFAULT_ARGS,
         "max_model_len": sum(load.longest) + _room_for_text(config, mode, workload),
         **config.workload_settings[workload].engine_args,
@@ -198,13 +199,14 @@ def _experiment(
             plugins=engine.plugins if platform == "ascend" else {},
             multiprocess=_or(config.engine.multiprocess, multiprocess_by_default(config, platform, mode)),
             environment=config.engine.environment,
-            args=args,
+            args=args_in(mode, args),
         ),
         measuring=measuring_of(config, mode),
         load=load_spec(config, workload, engine) if mode == "online" else profile_load(config, mode, engine),
         profile=config.profile if mode == "profile" else None,
         operators=operators_settings(config, mode, workload, args),
     )
+    check_data_parallel(config, spec)
     checkpoint = _checkpoint(config, spec)
     path = _explicit(checkpoint.folder) if checkpoint else _located(config, source.weights or "")
     if Path(path).is_file():

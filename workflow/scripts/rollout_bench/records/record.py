@@ -14,6 +14,7 @@ from rollout_bench.plan.spec import Spec
 from rollout_bench.plan.strict import Strict, absent
 from rollout_bench.records.online import ClientUse, Served, ServerUse
 from rollout_bench.records.placement import Placement
+from rollout_bench.records.replicas import ReplicaPass, ReplicaStart
 
 SCHEMA_VERSION: Final = 1
 """Raised when earlier records can no longer be read: a field goes, changes its meaning, or comes without default."""
@@ -37,7 +38,7 @@ class Environment(Strict):
     kernel: str = Field(description="Operating system and kernel release.")
     device_model: str = Field(description="Name of the device; on cpu the processor's.")
     device_memory_bytes: int | None = Field(None, description="Memory of one device; on cpu the machine's.")
-    device_count: int = Field(description="Devices that the engine used; 1 on cpu.")
+    device_count: int = Field(description="Devices that the launch used, all replicas together; 1 on cpu.")
     cpu_model: str = Field(description="Name of the processor.")
     cpu_cores: int = Field(description="Cores that the launch may run on.")
     memory_bytes: int = Field(description="Memory of the machine.")
@@ -104,6 +105,7 @@ class Startup(Strict):
             "compile cache), profile_run_s, graph_capture_s, graph_capture_gib, engine_init_s, kv_cache_memory_gib."
         ),
     )
+    replicas: list[ReplicaStart] | None = absent("The start of each replica; import_s and init_s are the slowest's.")
 
 
 class HostUse(Strict):
@@ -156,7 +158,11 @@ class Iteration(Strict):
     index: int = Field(ge=0, description="Number of the pass inside the launch, warm-up included, from 0.")
     warmup: bool = Field(description="True: recorded, never counted.")
     elapsed_s: float = Field(
-        gt=0, description="From handing over the first request until the last token was back, in seconds."
+        gt=0,
+        description=(
+            "From handing over the first request until the last token was back, in seconds; of several replicas, from "
+            "when the first began until the slowest was done."
+        ),
     )
     requests: int = Field(ge=0, description="Requests handed to the engine.")
     sequences: int = Field(ge=0, description="Sequences that came back.")
@@ -181,6 +187,7 @@ class Iteration(Strict):
     failed: int | None = absent("Requests that failed; their tokens are not counted. Null offline.", ge=0)
     client: ClientUse | None = absent("What sending the requests cost. Null offline.")
     server: ServerUse | None = absent("What the server's own metrics say of the pass. Null where it has none.")
+    replicas: list[ReplicaPass] | None = absent("The part of each replica. Null where there is one.")
 
 
 class Flag(Strict):
@@ -250,6 +257,7 @@ class SequenceRow(Strict):
     gap_tokens: list[int] | None = absent("Tokens in each piece, the first included. Null: one each.")
     status: int | None = absent("HTTP status. Null where there was no answer.")
     error: str | None = absent("Why the request failed. Null where it did not.")
+    replica: int | None = absent("The replica that generated it. Null where there is one.", ge=0)
 
     @property
     def failed(self) -> bool:

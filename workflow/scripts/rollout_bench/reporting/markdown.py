@@ -15,6 +15,7 @@ FIGURES = {
     "speedup": "Speed-up",
     "latency": "Latency",
     "sweep": "Latency over the sweep",
+    "replicas": "When replicas were done",
     "steps": "Where a step's time goes",
     "roles": "Speed-up by role",
     "roofline": "Roofline",

@@ -10,6 +10,7 @@ from rollout_bench.analysis.latencies import distributions
 from rollout_bench.analysis.looked import Looked
 from rollout_bench.analysis.modes import mode_pairs
 from rollout_bench.analysis.profiles.tables import profile_table
+from rollout_bench.analysis.replicas import replica_table, replicated
 from rollout_bench.analysis.rows import rows_of
 from rollout_bench.analysis.saturation import saturations
 from rollout_bench.analysis.sequences import PooledSequences
@@ -24,6 +25,7 @@ from rollout_bench.reporting.page import page
 from rollout_bench.reporting.profile_notes import profile_notes
 from rollout_bench.reporting.profile_views import profile_views
 from rollout_bench.reporting.reach_views import reach_notes, reach_views
+from rollout_bench.reporting.replica_views import replica_notes, replica_views
 from rollout_bench.reporting.terminal import terminal
 from rollout_bench.reporting.views import views
 
@@ -32,7 +34,7 @@ from rollout_bench.reporting.views import views
 class Summary:
     """The contents of summary.md, summary.html, summary.csv and summary.txt, and the line that heads them.
 
-    `tables` are those of other files by their names: what profiles come to, for programs.
+    `tables` are those of other files by their names, for programs: what profiles and replicas come to.
     """
 
     status: str
@@ -70,21 +72,32 @@ def summarise(
     sections = notes(collection, rows, tables.footnotes, percentile_notes(rows, sequences, found), online)
     inside = looked or Looked()
     profiles = profile_views(inside.profiles)
-    more = (*reach_views(inside.reaches), *profiles, *operators_views(inside.steps, inside.passes))
+    of_replicas = replicated(rows)
+    more = (
+        *replica_views(of_replicas),
+        *reach_views(inside.reaches),
+        *profiles,
+        *operators_views(inside.steps, inside.passes),
+    )
     tables = replace(tables, tables=(*tables.tables, *more))
-    sections += [*reach_notes(inside.reaches, inside.limits), *profile_notes(inside.profiles, profiles)]
+    sections += [
+        *replica_notes(of_replicas),
+        *reach_notes(inside.reaches, inside.limits),
+        *profile_notes(inside.profiles, profiles),
+    ]
     if inside.problems:
         sections.insert(0, Section("Profiles that can't be read", inside.problems))
     if linears := operators_notes(inside.runs, settings.confidence):
         sections.append(Section("Linear layers alone", linears))
     shown = figure_names(rows, collection) if figures else ()
+    frames = {"replicas.csv": replica_table(of_replicas)} if of_replicas else {}
+    if inside.profiles.profiled:
+        frames["profile.csv"] = profile_table(inside.profiles)
     return Summary(
         status=status,
         markdown=markdown(status, tables, sections, shown),
         html=page(markdown(status, tables, sections, figures=())),
         csv=frame.to_csv(index=False, lineterminator="\n"),
         text=terminal(status, tables, sections),
-        tables={"profile.csv": profile_table(inside.profiles).to_csv(index=False, lineterminator="\n")}
-        if inside.profiles.profiled
-        else {},
+        tables={name: each.to_csv(index=False, lineterminator="\n") for name, each in frames.items()},
     )

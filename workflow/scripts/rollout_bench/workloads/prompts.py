@@ -11,6 +11,7 @@ from rollout_bench.errors import UserError
 from rollout_bench.plan.spec import WorkloadSpec
 from rollout_bench.workloads.lengths import drawn
 from rollout_bench.workloads.numbers import integers
+from rollout_bench.workloads.parts import WHOLE, Part
 
 MARGIN = 32
 """One part in this many is left out at either end of the vocabulary, where special tokens and padding lie."""
@@ -23,7 +24,12 @@ def token_range(vocabulary: int) -> range:
 
 
 def prompts(
-    workload: WorkloadSpec, vocabulary: int, launch: int, iteration: int, lengths: Sequence[int] | None = None
+    workload: WorkloadSpec,
+    vocabulary: int,
+    launch: int,
+    iteration: int,
+    lengths: Sequence[int] | None = None,
+    part: Part = WHOLE,
 ) -> list[list[int]]:
     """The prompts of one iteration.
 
@@ -33,19 +39,20 @@ def prompts(
         launch: index of the launch.
         iteration: index of the iteration, warm-up included.
         lengths: tokens of each prompt, where they are not the workload's to draw.
+        part: which replica they are of.
 
     Returns:
         `workload.prompts` lists of ids, no two alike, each with its shared prefix in front, which counts towards its
         length. They depend on the arguments alone, not on the Python that runs them: every draw is 64 bits of
-        SHAKE-256 over seed, launch, iteration and prompt.
+        SHAKE-256 over seed, launch, iteration, replica and prompt.
 
     Raises:
         UserError: the vocabulary is too small for so many distinct prompts.
     """
-    label = f"{workload.seed}/{launch}/{iteration}"
+    label = part.label(workload, launch, iteration)
     if lengths is None:
         lengths = drawn(workload.prompt_tokens, f"{label}/prompt_tokens", workload.prompts)
-    beginnings = prefixes(workload, vocabulary, launch, iteration)
+    beginnings = prefixes(workload, vocabulary, launch, iteration, part)
     own = [length - len(beginnings[0]) for length in lengths]
     for (_, length), count in Counter((i % len(beginnings), length) for i, length in enumerate(own)).items():
         _check_room(workload, "prompts", vocabulary, count, length)
@@ -62,7 +69,9 @@ def prompts(
     return found
 
 
-def prefixes(workload: WorkloadSpec, vocabulary: int, launch: int, iteration: int) -> list[list[int]]:
+def prefixes(
+    workload: WorkloadSpec, vocabulary: int, launch: int, iteration: int, part: Part = WHOLE
+) -> list[list[int]]:
     """What the prompts of one iteration begin with, by their index modulo the number of these.
 
     Returns:
@@ -76,7 +85,7 @@ def prefixes(workload: WorkloadSpec, vocabulary: int, launch: int, iteration: in
     if shared is None:
         return [[]]
     _check_room(workload, "shared prefixes", vocabulary, shared.groups, shared.tokens)
-    draws = (f"{workload.seed}/{launch}/{iteration}/prefix/{draw}" for draw in itertools.count())
+    draws = (f"{part.label(workload, launch, iteration)}/prefix/{draw}" for draw in itertools.count())
     found: dict[tuple[int, ...], None] = {}
     while len(found) < shared.groups:
         found[tuple(_ids(vocabulary, next(draws), shared.tokens))] = None

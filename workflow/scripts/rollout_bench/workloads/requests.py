@@ -12,6 +12,7 @@ from rollout_bench.plan.loads import longest
 from rollout_bench.plan.spec import WorkloadSpec
 from rollout_bench.workloads.datasets import Entry, read_dataset
 from rollout_bench.workloads.lengths import drawn
+from rollout_bench.workloads.parts import WHOLE, Part
 from rollout_bench.workloads.prompts import prefixes, prompts, shifted
 
 
@@ -48,6 +49,7 @@ class Source:
         model: folder or hub id of the model; its tokenizer is loaded where the data set is text.
         dataset: the data set's file, where the workload has one.
         trust_remote_code: whether a tokenizer may bring its own code.
+        part: which replica they are for.
 
     Raises:
         UserError: the data set can't be read, or there is no tokenizer for its text.
@@ -60,7 +62,9 @@ class Source:
         model: str,
         dataset: str | Path | None = None,
         trust_remote_code: bool = False,
+        part: Part = WHOLE,
     ) -> None:
+        self._part = part
         self._workload = workload
         self._vocabulary = vocabulary
         self._entries: list[Entry] = []
@@ -78,27 +82,29 @@ class Source:
 
         Each sample has an output length of its own where the workload draws them; where a data set says how long the
         answer to a prompt is, all its samples have that. Of a data set an iteration takes the next `prompts` entries,
-        in the order of the file and from its beginning again after its end; every launch begins with the first.
+        for each replica, in the order of the file and from its beginning again after its end; every launch begins with
+        the first.
 
         Raises:
             UserError: the vocabulary is too small for so many distinct prompts, or for the data set's token ids.
         """
         workload, samples = self._workload, self._workload.samples_per_prompt
-        label = f"{workload.seed}/{launch}/{iteration}/output_tokens"
-        outputs = drawn(workload.output_tokens, label, workload.prompts * samples)
+        label = self._part.label(workload, launch, iteration)
+        outputs = drawn(workload.output_tokens, f"{label}/output_tokens", workload.prompts * samples)
         if workload.dataset is None:
-            token_ids = prompts(workload, self._vocabulary, launch, iteration)
+            token_ids = prompts(workload, self._vocabulary, launch, iteration, part=self._part)
             return [
                 Request(number // samples, number % samples, token_ids[number // samples], tokens)
                 for number, tokens in enumerate(outputs)
             ]
-        numbers = range(workload.prompts * iteration, workload.prompts * (iteration + 1))
+        first = workload.prompts * (self._part.replicas * iteration + self._part.replica)
+        numbers = range(first, first + workload.prompts)
         taken = [self._entries[number % len(self._entries)] for number in numbers]
         if workload.dataset.format == "trace":
             lengths = [entry.prompt for entry in taken if isinstance(entry.prompt, int)]
-            token_ids = prompts(workload, self._vocabulary, launch, iteration, lengths)
+            token_ids = prompts(workload, self._vocabulary, launch, iteration, lengths, self._part)
         else:
-            beginnings = prefixes(workload, self._vocabulary, launch, iteration)
+            beginnings = prefixes(workload, self._vocabulary, launch, iteration, self._part)
             token_ids = self._tokenized(taken, beginnings)
         said = self._output_tokens(taken)
         times = self._arrivals(numbers)

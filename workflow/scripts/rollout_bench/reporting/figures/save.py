@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from rollout_bench.analysis.experiments import Collection
 from rollout_bench.analysis.looked import Looked, look
 from rollout_bench.analysis.read_requests import read_servers
+from rollout_bench.analysis.replicas import replicated
 from rollout_bench.analysis.rows import rows_of
 from rollout_bench.files import write_whole
 from rollout_bench.reporting.figure_names import figure_names
@@ -18,6 +19,7 @@ from rollout_bench.reporting.figures.iterations import iterations_figure
 from rollout_bench.reporting.figures.latency import latency_figure
 from rollout_bench.reporting.figures.operators import operators_figure
 from rollout_bench.reporting.figures.profile_roofline import profile_roofline
+from rollout_bench.reporting.figures.replicas import replicas_figure
 from rollout_bench.reporting.figures.roles import roles_figure
 from rollout_bench.reporting.figures.server import Samples, server_figure
 from rollout_bench.reporting.figures.speedup import speedup_figure
@@ -56,6 +58,7 @@ def figure_files(
             "latency": lambda: latency_figure(rows, where, alarm),
             "server": lambda: server_figure(rows, samples or {}, where, alarm),
             "sweep": lambda: sweep_figure(rows, compared, where, alarm),
+            "replicas": lambda: replicas_figure(replicated(rows), where, alarm),
             "steps": lambda: steps_figure(profiles, where, alarm),
             "roles": lambda: roles_figure(profiles, where, alarm),
             "timeline": lambda: timeline_figure(profiles, where, alarm),

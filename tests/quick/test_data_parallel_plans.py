@@ -1,0 +1,68 @@
+"""data_parallel_size is a setting of offline experiments, whose replicas have prompts and lengths of their own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+from launching import SETTINGS, tiny_spec
+from planned import planned
+
+from rollout_bench.engines.events import Job
+from rollout_bench.engines.source import source_of
+from rollout_bench.plan.loads import DatasetSpec, LogNormal
+from rollout_bench.plan.spec import WorkloadSpec
+from rollout_bench.workloads.parts import Part
+from rollout_bench.workloads.requests import Request, Source
+
+LOAD = WorkloadSpec.model_validate_json(
+    json.dumps(
+        {
+            **SETTINGS["workload"],
+            "output_tokens": LogNormal(distribution="lognormal", median=30, sigma=1, low=1, high=300).model_dump(),
+        }
+    )
+)
+
+
+def requests(replica: int, replicas: int, workload: WorkloadSpec = LOAD, dataset: Path | None = None) -> list[Request]:
+    return Source(workload, 2048, "no model", dataset, part=Part(replica, replicas)).requests(0, 1)
+
+
+def test_replicas_are_part_of_the_key_and_of_no_mode_that_looks_into_one_engine() -> None:
+    overlay = "{{modes: [offline, profile, operators], quants: [bf16], engine_args: {args}}}"
+    alone = planned(overlay.format(args="{}")).experiments
+    both = planned(overlay.format(args="{data_parallel_size: 2}")).experiments
+    assert [e.spec.mode for e in both] == ["offline", "profile", "operators"]
+    assert [e.spec.engine.args.get("data_parallel_size") for e in both] == [2, None, None]
+    assert [a.name == b.name for a, b in zip(alone, both, strict=True)] == [False, True, True]
+
+
+@given(replicas=st.integers(1, 16))
+def test_replica_0_is_asked_for_what_an_engine_alone_is_asked_for(replicas: int) -> None:
+    assert requests(0, replicas) == Source(LOAD, 2048, "no model").requests(0, 1)
+
+
+def test_each_replica_has_prompts_and_lengths_of_its_own() -> None:
+    found = [requests(replica, 4) for replica in range(4)]
+    prompts = {tuple(request.prompt_token_ids) for asked in found for request in asked}
+    assert len(prompts) == 4 * LOAD.prompts
+    lengths = [tuple(request.output_tokens for request in asked) for asked in found]
+    assert len({sum(each) for each in lengths}) == 4  # so that some are done before others
+
+
+def test_replicas_share_out_a_data_set_in_the_order_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("".join(json.dumps({"prompt": [100 + n] * 4}) + "\n" for n in range(64)))
+    workload = LOAD.model_copy(update={"dataset": DatasetSpec(format="prompts", sha256="0" * 64)})
+    taken = [[r.prompt_token_ids[0] for r in requests(n, 2, workload, file) if r.sample == 0] for n in (0, 1)]
+    assert taken == [[108, 109, 110, 111], [112, 113, 114, 115]]  # of the second iteration
+
+
+def test_the_job_says_which_replica_s_requests_they_are() -> None:
+    spec = tiny_spec(engine={"args": {**SETTINGS["engine"]["args"], "data_parallel_size": 2}})
+    jobs = [Job(spec=spec, model="none", launch=0, timeout_s=1, replica=replica) for replica in (0, 1)]
+    first, second = (source_of(job, 2048).requests(0, 0) for job in jobs)
+    assert first[0].prompt_token_ids != second[0].prompt_token_ids

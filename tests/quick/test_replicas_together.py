@@ -1,0 +1,161 @@
+"""Several replicas make one iteration and one start: sums, the slowest, and the same in whatever order they tell."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from launching import tiny_spec
+from synthetic_records import make_record
+
+from rollout_bench.engines.comparable import comparable_s
+from rollout_bench.engines.events import Done, Event, IterationBegins, IterationDone, PhaseBegins, Ready
+from rollout_bench.engines.gathering import Gathering
+from rollout_bench.engines.together import apart_flags, differing, done_together, ready_together
+from rollout_bench.records.record import EngineFacts, Flag, Iteration, SequenceRow
+
+FLAG = Flag(code="preemptions", severity="warning", sentence="3 preemptions.")
+
+seconds = st.floats(0.001, 100)
+
+
+def row(prompt: int, sample: int, tokens: int, end_s: float) -> SequenceRow:
+    counts = {"prompt": prompt, "sample": sample, "prompt_tokens": 8, "output_tokens": tokens}
+    return SequenceRow(iteration=3, **counts, finish_reason="length", queued_s=0.0, last_token_s=end_s)
+
+
+@st.composite
+def passes(draw: st.DrawFn) -> IterationDone:
+    """What a replica tells of its pass; the numbers of prompts are the same on all."""
+    elapsed_s = draw(seconds)
+    tokens = draw(st.lists(st.integers(1, 500), min_size=4, max_size=4))
+    rows = [row(number // 2, number % 2, each, elapsed_s * (number + 1) / 4) for number, each in enumerate(tokens)]
+    iteration = Iteration(
+        index=3,
+        warmup=False,
+        elapsed_s=elapsed_s,
+        requests=4,
+        sequences=4,
+        prompt_tokens=32,
+        cached_prompt_tokens=draw(st.sampled_from([16, 0])),
+        output_tokens=sum(tokens),
+    )
+    return IterationDone(iteration=iteration, sequences=rows, flags=[], began=1000 + draw(st.floats(0, 1)))
+
+
+@given(st.lists(passes(), min_size=2, max_size=9))
+def test_an_iteration_is_the_step_of_all_replicas(replicas: list[IterationDone]) -> None:
+    together = done_together(replicas)
+    step, parts = together.iteration, together.iteration.replicas
+    assert parts is not None
+    alone = [done.iteration for done in replicas]
+    for count in ("requests", "sequences", "prompt_tokens", "cached_prompt_tokens", "output_tokens"):
+        assert getattr(step, count) == sum(getattr(one, count) for one in alone)
+        assert [getattr(part, count) for part in parts] == [getattr(one, count) for one in alone]
+    begins = [done.began or 0.0 for done in replicas]
+    ends = [began + one.elapsed_s for began, one in zip(begins, alone, strict=True)]
+    assert step.elapsed_s == pytest.approx(max(ends) - min(begins), abs=1e-9)
+    assert step.elapsed_s >= max(one.elapsed_s for one in alone)
+    assert min(part.start_offset_s for part in parts) == 0
+    assert len({(each.prompt, each.sample) for each in together.sequences}) == step.sequences
+    assert max(each.last_token_s or 0 for each in together.sequences) == pytest.approx(step.elapsed_s, abs=1e-5)
+    for number, (part, one) in enumerate(zip(parts, alone, strict=True)):
+        own = [each for each in together.sequences if each.replica == number]
+        assert sum(each.output_tokens for each in own) == one.output_tokens
+        assert {each.queued_s for each in own} == {round(part.start_offset_s, 6)}
+
+
+def told(replica: int, done: IterationDone) -> list[Event]:
+    return [PhaseBegins(phase="warmup"), ready(replica), IterationBegins(), done, Done()]
+
+
+def ready(replica: int, tokens: int = 1000) -> Ready:
+    record = make_record()
+    facts = record.engine.model_copy(update={"kv_cache_tokens": tokens})
+    environment = record.environment.model_copy(update={"cpu_cores": 2, "device_count": 1})
+    times = {"import_s": 3.0 - replica, "init_s": 2.0 + 2 * replica}
+    return Ready(**times, environment=environment, engine=facts, flags=[FLAG], processes={100 + replica: "worker"})
+
+
+@given(st.lists(passes(), min_size=1, max_size=4), st.randoms(use_true_random=False))
+def test_it_does_not_matter_in_which_order_replicas_tell(replicas: list[IterationDone], random) -> None:
+    waiting = [told(number, done) for number, done in enumerate(replicas)]
+    in_order = Gathering(len(replicas), "cpu")
+    expected = [e for n, events in enumerate(waiting) for event in events for e in in_order.take(n, event)]
+    gathering, found = Gathering(len(replicas), "cpu"), []
+    turns = [number for number, events in enumerate(waiting) for _ in events]
+    random.shuffle(turns)
+    for number in turns:
+        found += gathering.take(number, waiting[number].pop(0))
+    assert found == expected
+    assert [event.event for event in found] == ["phase", "ready", "begins", "iteration", "done"]
+
+
+def test_a_pass_begins_only_when_all_are_ready_and_those_that_are_waited_for_are_known() -> None:
+    gathering = Gathering(3, "cpu")
+    assert gathering.behind() == [0, 1, 2]
+    assert gathering.take(0, IterationBegins()) == []
+    assert gathering.take(2, IterationBegins()) == []
+    assert gathering.behind() == [1]
+    assert gathering.take(1, IterationBegins()) == [IterationBegins()]
+
+
+def test_replicas_that_do_different_things_are_no_launch() -> None:
+    gathering = Gathering(2, "cpu")
+    gathering.take(0, IterationBegins())
+    with pytest.raises(RuntimeError, match="begins, done"):
+        gathering.take(1, Done())
+
+
+def test_a_start_is_the_slowest_replica_s_and_names_whose_flags_are_whose() -> None:
+    together = ready_together([ready(0), ready(1), ready(0)], "cpu")
+    assert (together.import_s, together.init_s) == (2.0, 4.0)
+    assert together.replicas is not None
+    assert [start.init_s for start in together.replicas] == [2.0, 4.0, 2.0]
+    assert together.processes == {100: "worker", 101: "worker"}
+    assert [flag.sentence for flag in together.flags] == [f"Replica {n}: 3 preemptions." for n in range(3)]
+    assert (together.environment.cpu_cores, together.environment.device_count) == (6, 1)
+    on_devices = ready_together([ready(0), ready(1)], "cuda").environment
+    assert (on_devices.cpu_cores, on_devices.device_count) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, None),
+        ({"kv_cache_tokens": 995}, None),  # what a device has free varies a little
+        ({"kv_cache_tokens": 900}, "kv_cache_tokens is 1000 on replica 0 and 900 on replica 1"),
+        ({"linear_methods": {"Int8": 8}}, "linear_methods is"),
+        ({"resolved": {"max_num_seqs": 8, "num_gpu_blocks": 7}}, None),
+        ({"resolved": {"max_num_seqs": 4, "num_gpu_blocks": 9}}, "max_num_seqs is 8 on replica 0 and 4 on replica 1"),
+    ],
+)
+def test_engines_that_are_not_the_same_are_told_of(changes: dict[str, object], words: str | None) -> None:
+    first = ready(0).engine.model_copy(update={"resolved": {"max_num_seqs": 8, "num_gpu_blocks": 9}})
+    other: EngineFacts = first.model_copy(update=changes)
+    assert [flag.code for flag in differing([first, other])] == (["replicas_differ"] if words else [])
+    assert all(words in flag.sentence for flag in differing([first, other]) if words)
+
+
+@pytest.mark.parametrize(("offset_s", "flagged"), [(0.0, False), (0.019, False), (0.021, True)])
+def test_replicas_that_began_apart_are_told_of(offset_s: float, flagged: bool) -> None:
+    done = [IterationDone(iteration=iteration(2.0), sequences=[], flags=[], began=5.0)]
+    done.append(IterationDone(iteration=iteration(1.0), sequences=[], flags=[], began=5.0 + offset_s))
+    flags = apart_flags([done_together(done).iteration])
+    assert [flag.code for flag in flags] == (["replicas_apart"] if flagged else [])
+    assert apart_flags([iteration(2.0)]) == []
+
+
+def iteration(elapsed_s: float, output_tokens: int = 8) -> Iteration:
+    counts = {"requests": 4, "sequences": 4, "prompt_tokens": 8, "output_tokens": output_tokens}
+    return Iteration(index=1, warmup=False, elapsed_s=elapsed_s, **counts)
+
+
+def test_steps_are_comparable_by_what_their_slowest_replica_had_to_do() -> None:
+    drawn = {"distribution": "uniform", "low": 1, "high": 100}
+    workload = tiny_spec(workload={"output_tokens": drawn}).workload
+    steps = []
+    for slow, fast in ((400, 100), (200, 199)):
+        told = [IterationDone(iteration=iteration(n / 100, n), sequences=[], flags=[], began=1.0) for n in (slow, fast)]
+        steps.append(comparable_s(workload, done_together(told).iteration))
+    assert steps[0] == pytest.approx(steps[1])
