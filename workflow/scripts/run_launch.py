@@ -13,7 +13,9 @@ import re
 import signal
 import sys
 import traceback
+from functools import partial
 from pathlib import Path
+from typing import get_args
 
 # ruff: noqa: E402 (a Ctrl-C during the imports below ends the command without a traceback)
 signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -31,10 +33,13 @@ from rollout_bench.engines.model_folder import NO_WEIGHTS_NEEDED, is_local, miss
 from rollout_bench.engines.processes import die_with_parent
 from rollout_bench.engines.progress import Progress, say
 from rollout_bench.engines.read_ahead import ReadAhead, next_weights
-from rollout_bench.engines.signals import Interrupted, signals_as_descriptor
+from rollout_bench.engines.signals import Interrupted, pause, signals_as_descriptor
 from rollout_bench.engines.supervisor import Launch, LaunchFailed
 from rollout_bench.engines.surroundings import Surroundings
 from rollout_bench.errors import UserError, run_command
+from rollout_bench.placement.device import DeviceError
+from rollout_bench.placement.lease import Lease, Wanted, lease
+from rollout_bench.plan.machine import Isolation
 from rollout_bench.plan.spec import Spec, read_spec
 from rollout_bench.records.record import SCHEMA_VERSION, Failure
 from rollout_bench.records.store import failure_path, write_failure
@@ -85,6 +90,25 @@ def parse_arguments() -> argparse.Namespace:
         '"experiments": [{"experiment": NAME, "weights": FOLDER}, ...]}',
     )
     parser.add_argument(
+        "--isolation",
+        choices=get_args(Isolation),
+        help="what may run beside the launch on its node: nothing, or launches on other devices "
+        "(default: exclusive on cpu and of endpoints, else per_device)",
+    )
+    parser.add_argument(
+        "--devices",
+        type=int,
+        metavar="N",
+        help="devices that launches of this workflow hold at most at the same time; on cpu the cores are divided into "
+        "so many blocks (default: all; on cpu as many as the launch needs)",
+    )
+    parser.add_argument(
+        "--first-device",
+        type=int,
+        metavar="I",
+        help="device to take if it is free, counted round among the visible ones, from 0 (default: as --launch)",
+    )
+    parser.add_argument(
         "--die-with-parent",
         type=int,
         metavar="PID",
@@ -118,6 +142,8 @@ def check_arguments(arguments: argparse.Namespace, spec: Spec) -> None:
             f"give --out .../launch-{abs(arguments.launch)}.json",
         )
     check_dataset_given(spec, arguments.dataset)
+    if arguments.devices is not None and arguments.devices < 1:
+        raise UserError(f"--devices {arguments.devices} is no number of devices", "give a whole number above 0")
     if not 0 < arguments.timeout_s < 1e8:
         raise UserError(f"--timeout-s {arguments.timeout_s:g} is no time", "give a number of seconds above 0")
 
@@ -167,6 +193,18 @@ def measure(arguments: argparse.Namespace, spec: Spec, signals: int) -> None:
         arguments.log.write_text(f"{obstacle.cause}\n{obstacle.fix}\n")
         raise LaunchFailed("starting", obstacle)
     progress = Progress(spec, arguments.launch, arguments.out, arguments.progress)
+    first = arguments.launch if arguments.first_device is None else arguments.first_device
+    wanted = Wanted(spec, arguments.out, arguments.isolation, arguments.devices, first)
+    try:
+        with lease(wanted, partial(pause, signals), progress.phase) as held:
+            run(arguments, spec, model, signals, progress, held)
+    except DeviceError as error:
+        arguments.log.write_text(f"{error}\n")
+        raise LaunchFailed("starting", Cause(error.category, error.problem, error.remedy)) from None
+
+
+def run(arguments: argparse.Namespace, spec: Spec, model: str, signals: int, progress: Progress, held: Lease) -> None:
+    """As `measure`, on devices that are held; `model` is what the engine is to load."""
     with folder_for_traces(spec, arguments.out) as traces:
         launch = Launch(
             module=WORKER,
@@ -180,11 +218,13 @@ def measure(arguments: argparse.Namespace, spec: Spec, signals: int) -> None:
             ),
             limits=arguments.limits,
             log=arguments.log,
-            environments=[engine_environment(spec, model)],
+            environments=held.environments(engine_environment(spec, model)),
             timeout_s=arguments.timeout_s,
             signals=signals,
+            cores=held.cores,
+            keep_open=held.keep_open,
         )
-        surroundings = Surroundings(spec.platform, launch.environments, launch.processes)
+        surroundings = Surroundings(spec.platform, launch.environments, launch.processes, held)
         reads_weights = spec.endpoint is None and spec.engine.args.get("load_format") not in NO_WEIGHTS_NEEDED
         coming = next_weights(arguments.progress, arguments.out, model)
         read_ahead = ReadAhead(coming, arguments.log if reads_weights else None)
