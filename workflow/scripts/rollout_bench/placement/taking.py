@@ -78,7 +78,7 @@ def _take(
             waiting = True
             holders = obstacles or [c for c in (*earlier, *later) if set(c.holds or ()) & set(claim.wants)]
             more = f", and {len(holders) - 1} more" if len(holders) > 1 else ""
-            say(f"waiting for devices: {told(holders[0], claim, devices)}{more}" if holders else "waiting for devices")
+            say(f"waiting for devices: {told(holders[0], claim)}{more}" if holders else "waiting for devices")
         pause(nap_s)
         nap_s = min(2 * nap_s, longest_s)
 

@@ -32,10 +32,12 @@ def free(devices: Sequence[Device], claims: Sequence[Claim]) -> list[Device]:
     return [device for device in devices if not held & set(device.parts)]
 
 
-def told(claim: Claim, own: Claim, devices: Sequence[Device]) -> str:
-    """`claim` in words: which launch, of which process, and which of `devices` it holds."""
-    names = [device.name for device in devices if set(device.parts) & set(claim.holds or ())]
-    holds = "waits before it" if claim.holds is None else f"holds {', '.join(names) or 'other devices of the node'}"
+def told(claim: Claim, own: Claim) -> str:
+    """`claim` in words: which launch, of which process, and what it holds."""
+    named, more = (claim.holds or [])[:4], len((claim.holds or [])[4:])
+    parts = ", ".join(named) + (f" and {more} more" if more else "")
+    exclusively = " exclusively" if claim.isolation == "exclusive" else ""
+    holds = "waits before it" if claim.holds is None else f"holds {parts or 'the node'}{exclusively}"
     return f"{name_of(claim, own)} {holds} (pid {claim.pid}, since {claim.since})"
 
 
