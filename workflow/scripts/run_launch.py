@@ -192,19 +192,20 @@ def measure(arguments: argparse.Namespace, spec: Spec, signals: int) -> None:
     if obstacle is not None:
         arguments.log.write_text(f"{obstacle.cause}\n{obstacle.fix}\n")
         raise LaunchFailed("starting", obstacle)
-    progress = Progress(spec, arguments.launch, arguments.out, arguments.progress)
     first = arguments.launch if arguments.first_device is None else arguments.first_device
     wanted = Wanted(spec, arguments.out, arguments.isolation, arguments.devices, first)
     try:
-        with lease(wanted, partial(pause, signals), progress.phase) as held:
-            run(arguments, spec, model, signals, progress, held)
+        waiting = Progress(spec, arguments.launch, arguments.out, arguments.progress)
+        with lease(wanted, partial(pause, signals), waiting.phase) as held:
+            run(arguments, spec, model, signals, held)
     except DeviceError as error:
         arguments.log.write_text(f"{error}\n")
         raise LaunchFailed("starting", Cause(error.category, error.problem, error.remedy)) from None
 
 
-def run(arguments: argparse.Namespace, spec: Spec, model: str, signals: int, progress: Progress, held: Lease) -> None:
+def run(arguments: argparse.Namespace, spec: Spec, model: str, signals: int, held: Lease) -> None:
     """As `measure`, on devices that are held; `model` is what the engine is to load."""
+    progress = Progress(spec, arguments.launch, arguments.out, arguments.progress)
     with folder_for_traces(spec, arguments.out) as traces:
         launch = Launch(
             module=WORKER,

@@ -46,16 +46,17 @@ class SideBySide:
     @property
     def all_cores(self) -> int:
         """Threads of a job beside which nothing may run."""
-        return self._cores or self._plan.config.cluster.cpus_per_device
+        here = self._cores if self._here else None
+        return here or self._plan.config.cluster.cpus_per_device
 
     def threads(self, wildcards: Any) -> int:
         """Threads of a launch: all cores, or its devices' share of them where launches run side by side."""
         devices = devices_needed(self._launch(wildcards).experiment.spec)
-        if self._cores is None:
+        if not self._here:
             return self._plan.config.cluster.cpus_per_device * max(1, devices)
-        if not self._here or self.isolation == "exclusive" or not devices:
+        if self.isolation == "exclusive" or not devices:
             return self.all_cores
-        return max(1, self._cores * min(devices, self._count) // self._count)
+        return max(1, self.all_cores * min(devices, self._count) // self._count)
 
     @property
     def resources(self) -> dict[str, Callable[..., int]]:
