@@ -23,7 +23,7 @@ rule calibrate:
         "logs/calibrate.log",
     conda:
         "../../environment.yml"
-    threads: workflow.cores
+    threads: side_by_side.all_cores
     params:
         command=[engine.python, SCRIPTS / "calibrate.py"],
         platform=matrix.matrix.platform,

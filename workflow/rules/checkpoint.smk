@@ -13,7 +13,7 @@ rule checkpoint:
     priority: 1_000_000_000
     conda:
         "../../environment.yml"
-    threads: workflow.cores
+    threads: side_by_side.all_cores
     params:
         command=[engine.python, SCRIPTS / "build_checkpoint.py"],
         arguments=lambda wildcards, output: workbench.checkpoint_arguments(matrix, output[0]),

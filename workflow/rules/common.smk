@@ -7,5 +7,6 @@ SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 from rollout_bench import workbench
+from rollout_bench.side_by_side import SideBySide
 
 workbench.check_default_config()

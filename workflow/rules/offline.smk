@@ -16,7 +16,9 @@ rule offline:
     priority: lambda wildcards: workbench.priority(matrix, "offline", wildcards)
     conda:
         "../../environment.yml"
-    threads: workflow.cores
+    threads: side_by_side.threads
+    resources:
+        **side_by_side.resources,
     params:
         command=[engine.python, SCRIPTS / "run_launch.py"],
         spec="results/offline/{experiment}/spec.json",
@@ -25,6 +27,7 @@ rule offline:
         timeout_s=matrix.config.timeout_s,
         limits=matrix.config.timeouts.model_dump_json(),
         progress=workbench.PLAN_FILE,
+        placing=side_by_side.arguments,
     shell:
         # Snakemake's thread variables would bind the engine to as many threads as this job has
         "exec env -u OMP_NUM_THREADS -u MKL_NUM_THREADS -u OPENBLAS_NUM_THREADS -u GOTO_NUM_THREADS"
@@ -38,4 +41,5 @@ rule offline:
         " --timeout-s {params.timeout_s}"
         " --limits {params.limits:q}"
         " --progress {params.progress:q}"
+        " {params.placing:q}"
         " --die-with-parent $PPID"

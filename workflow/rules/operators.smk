@@ -17,3 +17,4 @@ use rule offline as operators with:
         timeout_s=matrix.config.timeout_s,
         limits=matrix.config.timeouts.model_dump_json(),
         progress=workbench.PLAN_FILE,
+        placing=side_by_side.arguments,

@@ -1,6 +1,7 @@
-"""In: the merged config. Out: `matrix`, the launches it names; results/plan.json and every spec.json once a run starts."""
+"""In: the merged config. Out: `matrix`, the launches it names, and how many run `side_by_side`; results/plan.json and every spec.json once a run starts."""
 
 matrix, engine = workbench.plan_workflow(config, workflow.config_settings.configfiles)
+side_by_side = SideBySide(matrix, workflow)
 
 
 onstart:

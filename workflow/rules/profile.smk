@@ -18,3 +18,4 @@ use rule offline as profile with:
         timeout_s=matrix.config.timeout_s,
         limits=matrix.config.timeouts.model_dump_json(),
         progress=workbench.PLAN_FILE,
+        placing=side_by_side.arguments,

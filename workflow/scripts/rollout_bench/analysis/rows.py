@@ -14,6 +14,7 @@ from rollout_bench.analysis.experiments import Collection, Experiment
 from rollout_bench.analysis.launches import LaunchMeasures, measure
 from rollout_bench.analysis.metrics import METRICS, fell_behind, values_of
 from rollout_bench.analysis.outliers import marked
+from rollout_bench.analysis.places import marked_elsewhere
 from rollout_bench.analysis.sequential import Looks
 from rollout_bench.analysis.service import at_a_rate
 from rollout_bench.analysis.turns import marked_out_of_turn, round_s
@@ -121,7 +122,7 @@ def _measured(experiments: Sequence[Experiment], slo: Slo) -> Measured:
 def _marked_out_of_turn(
     measured: Measured, experiments: Sequence[Experiment], found: Sequence[Against]
 ) -> dict[str, tuple[LaunchMeasures, ...]]:
-    """`measured` with a flag on the launches that did not take turns with their partners."""
+    """`measured` with a flag on launches that did not take turns with their partners, or ran in another place."""
     marked_so = dict(measured)
     for platform in dict.fromkeys(e.platform for e in experiments):
         table = [(e, a) for e, a in zip(experiments, found, strict=True) if e.platform == platform]
@@ -129,7 +130,8 @@ def _marked_out_of_turn(
         for experiment, against in table:
             if against.other is not None:
                 place = experiment.place
-                marked_so[place] = marked_out_of_turn(measured[place], experiment, against.other, limit_s)
+                in_turn = marked_out_of_turn(measured[place], experiment, against.other, limit_s)
+                marked_so[place] = marked_elsewhere(in_turn, experiment, against.other)
     return marked_so
 
 

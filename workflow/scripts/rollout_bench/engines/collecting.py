@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from typing import Any
 
 from rollout_bench.engines.events import Done, Event, IterationBegins, IterationEnds, PhaseBegins, Ready
+from rollout_bench.engines.interference import neighbour_flags
 from rollout_bench.engines.log_reader import read_log
 from rollout_bench.engines.progress import Progress
 from rollout_bench.engines.read_ahead import ReadAhead
 from rollout_bench.engines.surroundings import Surroundings
 from rollout_bench.plan.spec import Spec
+from rollout_bench.records.placement import Placement
 from rollout_bench.records.record import SCHEMA_VERSION, EngineFacts, Flag, Startup
 
 
@@ -44,6 +47,7 @@ class Collecting:
         self._process_s: float | None = None
         self._wall_s = 0.0
         self._ready: Ready | None = None
+        self._placement: Placement | None = None
 
     def take(self, event: Event) -> None:
         """Takes one event."""
@@ -64,6 +68,12 @@ class Collecting:
             self.surroundings.ends()
         elif isinstance(event, Done):
             self._wall_s = time.monotonic() - self._began
+            self._placement = self.surroundings.placement(self.counted())
+            self.flags += neighbour_flags(self._placement)
+
+    def counted(self) -> Collection[int] | None:
+        """Numbers of the passes that count, from 0; None where all do."""
+        return None
 
     def facts(self, reported: dict[str, float]) -> EngineFacts:
         """What the engine said of itself; what it lacks comes from `reported`, what it logged."""
@@ -90,6 +100,7 @@ class Collecting:
             "spec": self.spec,
             "environment": self._ready.environment,
             "engine": facts,
+            "placement": self._placement,
             "startup": Startup(
                 process_s=self._process_s,
                 import_s=self._ready.import_s,

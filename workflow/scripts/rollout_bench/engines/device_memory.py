@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 from rollout_bench.engines.npus import holders_by_npu, npu_smi
 from rollout_bench.engines.processes import printed_by
+from rollout_bench.placement.device import Device
+from rollout_bench.placement.gpus import nvidia_smi, pids_by_gpu
 from rollout_bench.plan.spec import Platform
 
 LIMIT_S = 50.0
@@ -38,4 +40,34 @@ def wait_until_released(
         if time.monotonic() >= deadline:
             return False
         time.sleep(1.0)
+    return True
+
+
+def pids_on(platform: Platform, devices: Sequence[Device]) -> set[int]:
+    """Pids that hold memory of one of `devices`; empty if the vendor's tool is missing or names none."""
+    if platform == "cuda":
+        pids = pids_by_gpu(nvidia_smi("--query-compute-apps=gpu_uuid,pid", "--format=csv,noheader"))
+        return {pid for device in devices for pid in pids.get(device.name, ())}
+    if platform == "ascend":
+        held = holders_by_npu(npu_smi())
+        return {pid for device in devices if device.number is not None for pid in held.get(device.number, ())}
+    return set()
+
+
+def wait_until_free(
+    platform: Platform,
+    devices: Sequence[Device],
+    pause: Callable[[float], None],
+    limit_s: float = LIMIT_S,
+    holders: Callable[[Platform, Sequence[Device]], set[int]] = pids_on,
+) -> bool:
+    """Waits until nobody holds memory of `devices`, at most `limit_s` seconds; False if somebody still does.
+
+    For devices whose last launch was killed: nobody waited for them then.
+    """
+    deadline = time.monotonic() + limit_s
+    while holders(platform, devices):
+        if time.monotonic() >= deadline:
+            return False
+        pause(1.0)
     return True

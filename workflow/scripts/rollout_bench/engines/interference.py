@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rollout_bench.engines.host import TICK_S
 from rollout_bench.plan.spec import Platform
+from rollout_bench.records.placement import Placement
 from rollout_bench.records.record import DeviceUse, Flag, HostUse, Iteration
 
 
@@ -75,6 +76,19 @@ def device_flags(iterations: Sequence[Iteration]) -> list[Flag]:
     return doubts_about_devices(
         [(it.index, use) for it in iterations if it.devices and not it.warmup for use in it.devices]
     )
+
+
+def neighbour_flags(placement: Placement | None) -> list[Flag]:
+    """A doubt where other launches ran on the same node, though on devices of their own."""
+    if placement is None or not placement.neighbours:
+        return []
+    named = placement.neighbours[:3]
+    more = len(placement.neighbours) - len(named)
+    sentence = (
+        f"Other launches ran on {placement.node} meanwhile: {', '.join(named)}{f' and {more} more' if more else ''}; "
+        "each has devices of its own, but memory of the host, its buses and power are shared."
+    )
+    return [Flag(code="shared_node", severity="warning", sentence=sentence)]
 
 
 def doubts_about_devices(read: Sequence[tuple[int, DeviceUse]]) -> list[Flag]:

@@ -47,6 +47,10 @@ class Measurement(Collecting):
         elif isinstance(event, WarmupExtended):
             self._extend_warmup(event)
 
+    def counted(self) -> set[int]:
+        """Numbers of the iterations that count, from 0."""
+        return {number for number, iteration in enumerate(self._iterations) if not iteration.warmup}
+
     def record(self, log: str, path: Path) -> tuple[Record, list[SequenceRow], list[ServerSample]]:
         """The record that is to lie at `path` with its side files, once all came; `log` is the engine's output."""
         launched = self.launched(log)

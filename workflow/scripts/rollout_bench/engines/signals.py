@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 from collections.abc import Iterator
 
@@ -40,3 +41,9 @@ def signals_as_descriptor() -> Iterator[int]:
             signal.signal(number, handler)
         os.close(reading)
         os.close(writing)
+
+
+def pause(signals: int, seconds: float) -> None:
+    """Sleeps so long; raises `Interrupted` as soon as a signal comes to the descriptor of `signals_as_descriptor`."""
+    if select.select([signals], [], [], seconds)[0]:
+        raise Interrupted(os.read(signals, 1)[0])

@@ -1,0 +1,70 @@
+"""Takes devices again and again, as launches do, and writes down when it held which: for tests of leases.
+
+python contender.py FOLDER LOG DEVICES WANTED ROUNDS [exclusive]
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "workflow" / "scripts"))
+
+from rollout_bench.placement.claims import Claim, Claims
+from rollout_bench.placement.device import Device
+from rollout_bench.placement.links import Links
+from rollout_bench.placement.taking import Taken, taken
+from rollout_bench.plan.machine import Isolation
+
+
+def made_devices(count: int) -> list[Device]:
+    """Devices d0, d1, ..."""
+    return [Device(f"d{number}", str(number), (f"d{number}",), number) for number in range(count)]
+
+
+@contextmanager
+def hold(
+    folder: Path,
+    count: int,
+    wanted: int,
+    isolation: Isolation = "per_device",
+    name: str = "offline/a/launch-0",
+    said: list[str] | None = None,
+    pause=lambda seconds: time.sleep(min(seconds, 0.02)),
+) -> Iterator[Taken]:
+    """Holds `wanted` of `count` devices."""
+    devices = made_devices(count)
+    claim = Claim(
+        name=name,
+        results="/results",
+        pid=os.getpid(),
+        since="now",
+        isolation=isolation,
+        wants=[part for device in devices for part in device.parts],
+    )
+    said = [] if said is None else said
+    with taken(Claims(folder), claim, devices, (1, wanted, Links()), pause, said.append) as got:
+        yield got
+
+
+def main() -> None:
+    """Runs one contender."""
+    folder, log, count, wanted, rounds = sys.argv[1:6]
+    isolation: Isolation = "exclusive" if sys.argv[6:] else "per_device"
+    with Path(log).open("a") as lines:
+        for _ in range(int(rounds)):
+            with hold(Path(folder), int(count), int(wanted), isolation) as got:
+                names = ",".join(device.name for group in got.groups for device in group)
+                began = time.monotonic_ns()
+                time.sleep(0.004)
+                lines.write(f"{began} {time.monotonic_ns()} {isolation} {names}\n")
+                lines.flush()
+            time.sleep(0.001)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""The devices of a machine: what the vendors' tools list, and what variables leave of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rollout_bench.placement import cores, inventory
+from rollout_bench.placement.device import Device, DeviceError
+from rollout_bench.placement.gpus import gpus, pids_by_gpu
+from rollout_bench.placement.npus import npus
+from rollout_bench.placement.visible import restricted
+
+LISTED = "0, GPU-6c1f43a1-3f0d-11b2-9c55-1d0b8a000001\n1, GPU-6c1f43a1-3f0d-11b2-9c55-1d0b8a000002\n"
+
+GPUS = gpus(nvml=object(), ask=lambda *_: LISTED) or []
+
+MAPPED = """
+        NPU ID                         Chip ID                        Chip Logic ID                  Chip Name
+        0                              0                              0                              Ascend 910B4
+        0                              1                              -                              Mcu
+        1                              0                              1                              Ascend 910B4
+        1                              1                              -                              Mcu
+"""
+
+MAPPED_A3 = """
+  NPU ID    Chip ID    Chip Logic ID    Chip Phy-ID    Chip Name
+  0         0          0                10             Ascend910
+  0         1          1                11             Ascend910
+  0         2          -                -              Mcu
+"""
+
+
+def names(devices: list[Device]) -> list[str]:
+    return [device.name for device in devices]
+
+
+def test_gpus_are_called_by_their_uuid_and_shown_to_the_engine_by_their_number():
+    assert names(GPUS) == [line.split(", ")[1] for line in LISTED.splitlines()]
+    assert [gpu.visible for gpu in GPUS] == ["0", "1"]
+
+
+def test_nvml_is_asked_where_it_is_there():
+    nvml = SimpleNamespace(
+        nvmlInit=lambda: None,
+        nvmlDeviceGetCount=lambda: 2,
+        nvmlDeviceGetHandleByIndex=lambda index: index,
+        nvmlDeviceGetUUID=lambda handle: f"GPU-{handle}".encode(),
+    )
+    assert names(gpus(nvml, ask=lambda *_: LISTED) or []) == ["GPU-0", "GPU-1"]
+
+
+def test_without_any_tool_nobody_knows():
+    assert gpus(nvml=object(), ask=lambda *_: "") is None
+    assert npus(ask=lambda *_: "", files=[]) is None
+
+
+def test_pids_are_told_apart_by_gpu():
+    assert pids_by_gpu("GPU-a, 11\nGPU-a, 12\nGPU-b, 13\nGPU-b, [N/A]\n") == {"GPU-a": {11, 12}, "GPU-b": {13}}
+
+
+def test_npus_are_counted_by_logic_id_and_named_by_what_holds_on_the_machine():
+    assert [(npu.name, npu.visible) for npu in npus(ask=lambda *_: MAPPED) or []] == [("npu-0", "0"), ("npu-1", "1")]
+    a3 = npus(ask=lambda *_: MAPPED_A3) or []
+    assert [(npu.name, npu.visible, npu.number) for npu in a3] == [("npu-10", "0", 0), ("npu-11", "1", 0)]
+
+
+def test_without_npu_smi_device_files_tell():
+    files = [Path("/dev/davinci_manager"), Path("/dev/davinci4"), Path("/dev/davinci12")]
+    assert [(npu.name, npu.visible) for npu in npus(lambda *_: "", files) or []] == [("npu-4", "0"), ("npu-12", "1")]
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        (None, [0, 1]),
+        ("", []),
+        ("-1", []),
+        ("NoDevFiles", []),
+        ("1", [1]),
+        ("1,0", [1, 0]),
+        (" 0 , 1 ", [0, 1]),
+        ("1,-1,0", [1]),
+        ("GPU-6c1f43a1-3f0d-11b2-9c55-1d0b8a000002", [1]),
+    ],
+)
+def test_the_variable_restricts_and_orders(text: str | None, left: list[int]):
+    chosen = restricted("CUDA_VISIBLE_DEVICES", text, GPUS)
+    assert names(chosen) == [GPUS[number].name for number in left]
+
+
+def test_the_engine_is_told_in_the_words_of_the_variable():
+    words = "GPU-6c1f43a1-3f0d-11b2-9c55-1d0b8a000002,0"
+    assert [device.visible for device in restricted("CUDA_VISIBLE_DEVICES", words, GPUS)] == words.split(",")
+
+
+def test_parts_of_a_gpu_are_taken_as_they_are_named():
+    assert names(restricted("CUDA_VISIBLE_DEVICES", "MIG-b", GPUS)) == ["MIG-b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("2", "there is no device '2', this machine has 0, 1"),
+        ("0,,1", "there is no device ''"),
+        ("0 1", "there is no device '0 1'"),
+        ("gpu0", "there is no device 'gpu0'"),
+        ("0,0", "it names 0 twice"),
+        ("0,GPU-6c1f43a1-3f0d-11b2-9c55-1d0b8a000001", "twice"),
+        ("GPU-6c1f", "names several"),
+    ],
+)
+def test_what_there_is_not_is_an_error_that_names_the_variable(text: str, what: str):
+    with pytest.raises(DeviceError, match="CUDA_VISIBLE_DEVICES=") as error:
+        restricted("CUDA_VISIBLE_DEVICES", text, GPUS)
+    assert what in error.value.problem
+    assert error.value.remedy == "correct CUDA_VISIBLE_DEVICES, or unset it"
+    assert error.value.category == "visible_devices"
+
+
+def test_a_platform_without_tools_leaves_it_to_the_engine(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(inventory.gpus, "gpus", lambda: None)
+    assert inventory.inventory("cuda", variables={"CUDA_VISIBLE_DEVICES": "7"}) is None
+    monkeypatch.setattr(inventory.gpus, "gpus", lambda: GPUS)
+    assert names(inventory.inventory("cuda", variables={"CUDA_VISIBLE_DEVICES": "1"}) or []) == [GPUS[1].name]
+
+
+@given(st.sets(st.integers(0, 300), min_size=1, max_size=64), st.integers(1, 64))
+def test_blocks_are_of_one_size_and_share_no_core(allowed: set[int], count: int):
+    if count > len(allowed):
+        with pytest.raises(DeviceError, match=f"set devices to at most {len(allowed)}"):
+            cores.blocks(count, allowed)
+        return
+    blocks = cores.blocks(count, allowed, system=Path("/nowhere"))
+    held = [core for block in blocks for core in block.cores]
+    assert {len(block.cores) for block in blocks} == {len(allowed) // count}
+    assert len(set(held)) == len(held)
+    assert set(held) <= allowed
+    assert count > 1 or set(held) == allowed
+
+
+def test_threads_of_one_core_and_cores_of_one_node_come_into_one_block(tmp_path: Path):
+    for core in range(8):  # two sockets of two cores with two threads each, numbered as Linux does
+        topology = tmp_path / f"cpu{core}" / "topology"
+        topology.mkdir(parents=True)
+        (topology / "physical_package_id").write_text(str(core % 4 // 2))
+        (topology / "core_id").write_text(str(core % 2))
+        (tmp_path / f"cpu{core}" / f"node{core % 4 // 2}").mkdir()
+    assert [b.name for b in cores.blocks(2, range(8), tmp_path)] == ["cores-0-1,4-5", "cores-2-3,6-7"]
+    assert [b.cores for b in cores.blocks(4, range(8), tmp_path)] == [(0, 4), (1, 5), (2, 6), (3, 7)]
+    assert cores.memory_nodes([2, 3], tmp_path) == "1"
+
+
+def test_what_launches_of_another_division_hold_excludes_a_block():
+    halves, quarters = cores.blocks(2, range(4), Path("/nowhere")), cores.blocks(4, range(4), Path("/nowhere"))
+    assert set(halves[0].parts) & set(quarters[1].parts)
+    assert not set(halves[0].parts) & set(quarters[2].parts)
