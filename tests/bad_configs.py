@@ -157,6 +157,12 @@ BAD_OVERLAYS = [
         "leave online out of modes, or start the replicas and their router yourself",
     ),
     Bad(
+        "data_parallel_memory_on_cpu",
+        "engine_args: {data_parallel_size: 2, kv_cache_memory_bytes: null, gpu_memory_utilization: 0.5}",
+        "which share the machine's memory on cpu; each would take 0.5 of it",
+        "gpu_memory_utilization to less than 1/2",
+    ),
+    Bad(
         "data_parallel_of_vllm",
         "engine_args: {data_parallel_size: 2, data_parallel_backend: ray}",
         "data_parallel_backend: is of vLLM's own data parallel",

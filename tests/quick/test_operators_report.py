@@ -130,6 +130,11 @@ def test_linear_layers_that_take_longer_than_the_pass_predict_nothing(tmp_path: 
     assert own.predicted is None
 
 
+def test_a_pass_of_several_replicas_is_none_of_one_engine(tmp_path: Path) -> None:
+    save(tmp_path, make_record(make_spec(args={"data_parallel_size": 2})))
+    assert passes_of(steps_of(runs()), rows_of(collect(tmp_path, None))) == []
+
+
 def test_a_single_launch_is_compared_over_its_rounds_and_says_so() -> None:
     single = runs(launches=1)
     assert single[1].against is not None

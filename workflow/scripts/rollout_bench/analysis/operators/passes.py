@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from rollout_bench.analysis.operators.steps import Step, Value
 from rollout_bench.analysis.rows import Row
 from rollout_bench.analysis.statistics import mean
+from rollout_bench.plan.devices import replicas
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,11 @@ class Pass:
 
 
 def passes_of(steps: Sequence[Step], rows: Sequence[Row]) -> list[Pass]:
-    """A line for each of `steps` whose run was measured offline too, as `rows` have it."""
+    """A line for each of `steps` whose run was measured offline too, in one engine, as `rows` have it."""
     offline = {
         (row.experiment.platform, row.experiment.model, row.experiment.workload, row.quant_label): _offline(row)
         for row in rows
-        if row.experiment.mode == "offline" and row.used and row.valid
+        if row.experiment.mode == "offline" and row.used and row.valid and _is_of_one_engine(row)
     }
     found = []
     for step in steps:
@@ -94,6 +95,11 @@ def _predicted(step: Step, base: Offline) -> Value | None:
         for ends in ([each.value for each in both], [each.low for each in both], [each.high for each in both])
     )
     return Value(value, low, high, decode.speedup.over)
+
+
+def _is_of_one_engine(row: Row) -> bool:
+    """False where replicas make the pass: part of its time some of them wait."""
+    return replicas(row.experiment.records[0].spec) == 1
 
 
 def _offline(row: Row) -> Offline:

@@ -26,7 +26,8 @@ def measured_pass(records: Sequence[Record], sequences: Sequence[SequenceRow] = 
     """The mean pass of valid launches of one experiment, its steps by `pass_steps`; None where they can't be told.
 
     Nobody counts the engine's steps where throughput is measured; they follow from the engine's settings. They do not
-    where requests arrive at a rate, nor where the engine's `max_num_batched_tokens` is unknown.
+    where requests arrive at a rate, nor where several replicas make the pass, nor where the engine's
+    `max_num_batched_tokens` is unknown.
 
     Args:
         records: the launches, offline or online.
@@ -39,7 +40,7 @@ def measured_pass(records: Sequence[Record], sequences: Sequence[SequenceRow] = 
         return None
     first, engine = iterations[0], counted[0].engine
     batched_tokens = engine.resolved.get("max_num_batched_tokens")
-    if at_a_rate(first.point) or not isinstance(batched_tokens, int) or not first.sequences:
+    if at_a_rate(first.point) or first.replicas or not isinstance(batched_tokens, int) or not first.sequences:
         return None
     rows = sequences or [_mean_sequence(first)] * first.sequences
     limits = [first.sequences, engine.resolved.get("max_num_seqs"), first.point and first.point.concurrency]
