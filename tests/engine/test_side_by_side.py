@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 from launching import Launching, tiny_spec
 from workspace import TINY, Workspace
@@ -49,7 +51,12 @@ def test_an_exclusive_launch_begins_when_the_engine_of_a_killed_one_is_gone(tmp_
     killed.wait_for("importing")
     waits = Launching(tmp_path / "waits", tiny_spec())
     waits.wait_for(r"waiting for devices: offline/tiny_bf16_short-\w{8}/launch-0 \(another workflow\) holds")
+    guardian = killed.child("guardian")
+    guardian.suspend()
     killed.process.kill()
+    time.sleep(1.5)
+    assert psutil.Process(waits.process.pid).children() == [], "it began before the guardian had seen to the engine"
+    guardian.resume()
     waits.wait_for("importing")
     assert killed.survivors(limit_s=0) == [], "it began while the killed launch's engine was alive"
     assert waits.finish() == 0, waits.said

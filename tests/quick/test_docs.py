@@ -161,7 +161,7 @@ def test_troubleshooting_has_every_category_of_failure():
     table = page.partition("| category |")[2].partition("\n\n")[0]
     described = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
     package = Path(failures.__file__).parents[1]
-    sources = [(package / part).rglob("*.py") for part in ("engines", "serving")]
+    sources = [(package / part).rglob("*.py") for part in ("engines", "serving", "placement")]
     sources.append((REPOSITORY / "workflow/scripts").glob("run_*.py"))
     told = {category for files in sources for path in files for category in categories(path)}
     told |= {known.category for known in failures.KNOWN_CAUSES}
@@ -220,7 +220,7 @@ def anchors(page: Path) -> set[str]:
 def categories(path: Path) -> set[str]:
     """Categories of failure that a source file names itself."""
     text = path.read_text()
-    found = re.findall(r'(?:(?<!Known)Cause|ServingFailed)\(\s*"(\w+)"', text)
+    found = re.findall(r'(?:(?<!Known)Cause|ServingFailed|DeviceError)\(\s*"(\w+)"', text)
     return {*found, *re.findall(r'^    "\w+": \("(\w+)", ', text.partition("_CATEGORIES = {")[2], re.MULTILINE)}
 
 

@@ -250,12 +250,15 @@ class Config(Strict):
         None,
         description=(
             "exclusive: a launch has the machine for itself. per_device: launches run side by side, each on devices of "
-            "its own. Null: exclusive on cpu, where they would slow each other, else per_device."
+            "its own. Null: exclusive on cpu and of endpoints, where they would slow each other, else per_device."
         ),
     )
     devices: Count | None = Field(
         None,
-        description="Devices of a machine that launches may hold at the same time. Null: all visible ones; on cpu 1.",
+        description=(
+            "Devices of a machine that launches may hold at the same time; on cpu the cores are divided into so many "
+            "blocks. Null: all visible ones; on cpu one block for each replica."
+        ),
     )
     cluster: ClusterSettings = Field(ClusterSettings(), description="What each launch asks a cluster for.")
     engine: EngineSettings = Field(EngineSettings(), description="How the engine is run.")

@@ -1,0 +1,126 @@
+"""How many launches run side by side, on which device each begins, and that pairs take turns on it."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from types import SimpleNamespace
+
+import pytest
+import yaml
+from workspace import REPOSITORY, TINY
+
+from rollout_bench.placement.device import Device
+from rollout_bench.plan.engine_probe import probe_engine
+from rollout_bench.plan.matrix import expand
+from rollout_bench.plan.read_config import read_config
+from rollout_bench.plan.schedule import Schedule, schedule
+from rollout_bench.side_by_side import SideBySide
+
+
+class Workflow(SimpleNamespace):
+    """What SideBySide asks of Snakemake's workflow."""
+
+    def __init__(self, cores: int | None = 8, nodes: int | None = None, **resources: int) -> None:
+        values = {"_cores": cores, **resources}
+        limits = {name: SimpleNamespace(value=value) for name, value in values.items()}
+        super().__init__(global_resources=limits, nodes=nodes, is_main_process=True, registered={})
+
+    def register_resource(self, name: str, value: int) -> None:
+        self.registered[name] = value
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node with four GPUs."""
+    found = [Device(f"GPU-{number}", str(number), (f"GPU-{number}",), number) for number in range(4)]
+    monkeypatch.setattr("rollout_bench.side_by_side.inventory", lambda *_: found)
+
+
+def planned(**changes) -> Schedule:
+    config = yaml.safe_load((REPOSITORY / "config.yaml").read_text()) | TINY | changes
+    return schedule(read_config(config), expand(read_config(config), probe_engine(None)))
+
+
+def on_gpus(**engine_args) -> Schedule:
+    """A plan of two models whose specs are made to be of a node with GPUs."""
+    shapes = {name: {"synthetic": {"preset": "qwen3-tiny"}} for name in ("a", "b")}
+    plan = planned(models=["a", "b"], model_settings=shapes, launches=4, isolation="per_device")
+    for launch in plan.launches:
+        spec = launch.experiment.spec
+        args = spec.engine.args | engine_args
+        moved = spec.model_copy(update={"platform": "cuda", "engine": spec.engine.model_copy(update={"args": args})})
+        object.__setattr__(launch.experiment, "spec", moved)
+    return plan
+
+
+def wildcards(launch) -> SimpleNamespace:
+    return SimpleNamespace(experiment=launch.experiment.name, launch=str(launch.index))
+
+
+def slots_of(side: SideBySide, launch) -> set[str]:
+    return {name for name, needed in side.resources.items() if name != "devices" and needed(wildcards(launch))}
+
+
+def test_by_default_a_launch_on_cpu_has_all_cores_and_nothing_is_limited():
+    plan, workflow = planned(), Workflow()
+    side = SideBySide(plan, workflow)
+    assert {side.threads(wildcards(launch)) for launch in plan.launches} == {8}
+    assert workflow.registered == {}
+    assert list(side.resources) == ["devices"]
+    assert side.arguments(wildcards(plan.launches[0]))[:2] == ["--isolation", "exclusive"]
+
+
+def test_launches_that_are_compared_begin_with_one_device_and_a_round_uses_all(gpus: None):
+    plan, workflow = on_gpus(), Workflow()
+    side = SideBySide(plan, workflow)
+    assert workflow.registered == {"devices": 4} | {f"device_{number}": 1 for number in range(4)}
+    places = defaultdict(set)
+    for launch in plan.launches:
+        spec = launch.experiment.spec
+        places[spec.model.name, launch.index] |= slots_of(side, launch)
+        assert side.arguments(wildcards(launch)) == [
+            "--isolation",
+            "per_device",
+            "--first-device",
+            str(side.first(launch)),
+        ]
+        assert side.threads(wildcards(launch)) == 2
+    assert {len(slots) for slots in places.values()} == {1}
+    assert Counter(slot for slots in places.values() for slot in slots) == {
+        f"device_{number}": 2 for number in range(4)
+    }
+
+
+def test_a_launch_on_two_devices_takes_two_of_them_and_their_cores(gpus: None):
+    plan = on_gpus(tensor_parallel_size=2)
+    side = SideBySide(plan, Workflow())
+    assert {frozenset(slots_of(side, launch)) for launch in plan.launches} == {
+        frozenset({"device_0", "device_1"}),
+        frozenset({"device_2", "device_3"}),
+    }
+    assert {side.resources["devices"](wildcards(launch)) for launch in plan.launches} == {2}
+    assert {side.threads(wildcards(launch)) for launch in plan.launches} == {4}
+
+
+def test_a_limit_of_the_user_is_kept(gpus: None):
+    workflow = Workflow(devices=2)
+    side = SideBySide(on_gpus(), workflow)
+    assert workflow.registered == {"device_0": 1, "device_1": 1}
+    assert list(side.resources) == ["devices", "device_0", "device_1"]
+
+
+@pytest.mark.parametrize("cores", [None, 1])
+def test_a_cluster_deals_out_devices_and_cores_itself(gpus: None, cores: int | None):
+    plan, workflow = on_gpus(tensor_parallel_size=2), Workflow(cores=cores, nodes=100)
+    side = SideBySide(plan, workflow)
+    assert workflow.registered == {}
+    assert list(side.resources) == ["devices"]
+    assert {side.threads(wildcards(launch)) for launch in plan.launches} == {16}
+    assert side.all_cores == 8
+    assert side.arguments(wildcards(plan.launches[0])) == ["--isolation", "per_device"]
+
+
+def test_blocks_of_cores_are_devices_too():
+    plan, workflow = planned(isolation="per_device", devices=1), Workflow(cores=2)
+    assert "--devices" in SideBySide(plan, workflow).arguments(wildcards(plan.launches[0]))
+    assert workflow.registered == {"devices": 1, "device_0": 1}
