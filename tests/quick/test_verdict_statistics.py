@@ -187,9 +187,9 @@ def test_a_difference_that_no_number_of_pairs_finds_has_no_number() -> None:
 
 @pytest.mark.parametrize(("pairs", "level"), [(2, 1e-9), (2, 1e-6), (2, 6e-4), (3, 1e-9), (4, 1e-12)])
 def test_what_can_be_detected_at_levels_however_strict_is_known_in_no_time(pairs: int, level: float) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     found = noncentrality(pairs, level, 0.8)
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
     critical = special.stdtrit(pairs - 1, 1 - level / 2)
     rng = np.random.default_rng(1)
     t = (rng.normal(size=400_000) + found) / np.sqrt(rng.chisquare(pairs - 1, size=400_000) / (pairs - 1))
