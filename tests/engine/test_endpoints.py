@@ -15,7 +15,7 @@ from stub_server import running_stub
 
 from rollout_bench.records.store import read_sequences, sequences_path
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.untimed]
 
 KEY = "sk-never-to-be-seen-0815"
 

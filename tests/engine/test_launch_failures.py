@@ -17,7 +17,7 @@ from launching import COMMAND, TINY_MODEL, Launching, tiny_spec
 
 from rollout_bench.engines.failures import diagnose
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.untimed]
 
 MANY = {"warmup_iterations": 1, "iterations": 100_000}
 MULTIPROCESS = {"multiprocess": True}

@@ -17,7 +17,7 @@ from workspace import TINY, Workspace
 
 from rollout_bench.records.store import read_record, read_sequences, sequences_path
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.untimed]
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.engine
 MANY = {"warmup_iterations": 1, "iterations": 100_000}
 
 
+@pytest.mark.untimed
 def test_kill_9_of_the_command_ends_server_and_engine(tmp_path: Path) -> None:
     launch = Launching(tmp_path, online_spec(measuring=MANY))
     launch.wait_for("iteration 1/")
@@ -26,6 +27,7 @@ def test_kill_9_of_the_command_ends_server_and_engine(tmp_path: Path) -> None:
     assert launch.left_behind() == []
 
 
+@pytest.mark.untimed
 def test_kill_9_of_what_sends_the_requests_ends_all(tmp_path: Path) -> None:
     launch = Launching(tmp_path, online_spec(measuring=MANY))
     launch.wait_for("iteration 1/")
@@ -35,6 +37,7 @@ def test_kill_9_of_what_sends_the_requests_ends_all(tmp_path: Path) -> None:
     assert launch.failure().category == "crash"
 
 
+@pytest.mark.untimed
 def test_a_server_killed_in_mid_pass_is_a_crash_that_names_it(tmp_path: Path) -> None:
     launch = Launching(tmp_path, online_spec(measuring=MANY))
     launch.wait_for("iteration 1/")
@@ -47,6 +50,7 @@ def test_a_server_killed_in_mid_pass_is_a_crash_that_names_it(tmp_path: Path) ->
     assert len(launch.errors()) == 2
 
 
+@pytest.mark.untimed
 def test_an_engine_killed_behind_its_server_fails_the_launch(tmp_path: Path) -> None:
     launch = Launching(tmp_path, online_spec(measuring=MANY))
     launch.wait_for("iteration 1/")
@@ -57,6 +61,7 @@ def test_an_engine_killed_behind_its_server_fails_the_launch(tmp_path: Path) -> 
     assert launch.left_behind() == [f"failures/online/{launch.spec.experiment()}/launch-0.json"]
 
 
+@pytest.mark.untimed
 @pytest.mark.parametrize(
     ("limits", "until", "stop", "category"),
     [

@@ -18,7 +18,7 @@ from rollout_bench.checkpoints.shapes import SyntheticModel
 from rollout_bench.engines.processes import group_of, members
 from rollout_bench.records.store import read_sequences, sequences_path
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.untimed]
 
 PROMPT = " cfg cfh"
 

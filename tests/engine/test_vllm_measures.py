@@ -18,7 +18,7 @@ from rollout_bench.plan.loads import LoadPoint
 from rollout_bench.plan.serving import Slo
 from rollout_bench.records.record import Iteration, SequenceRow
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.untimed]
 
 VLLM = """
 import json, sys
