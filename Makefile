@@ -22,7 +22,7 @@ TWO_AT_A_TIME := -n 2 --dist loadfile --no-loadscope-reorder
 test: setup ## every test
 	@status=0; \
 	$(IN_VENV) pytest $(TWO_AT_A_TIME) -m "untimed or not engine" tests/engine tests/workflow tests/quick || status=$$?; \
-	$(IN_VENV) pytest -m "not untimed" tests/engine || status=$$?; \
+	$(IN_VENV) pytest -m "not untimed" tests --ignore=tests/quick --ignore=tests/workflow || status=$$?; \
 	exit $$status
 
 test-quick: setup ## the tests that need no engine
