@@ -17,11 +17,16 @@ demo: setup ## measure the default config on this machine's CPU, print the summa
 	@status=0; $(IN_VENV) snakemake --cores 1 --quiet host reason rules || status=$$?; \
 	if [ -f results/summary.txt ]; then cat results/summary.txt; echo "Figures: results/figures/"; fi; exit $$status
 
+# On two cores, and each file in one process. What asks for times then has the machine to itself.
+TWO_AT_A_TIME := -n 2 --dist loadfile --no-loadscope-reorder
 test: setup ## every test
-	@$(IN_VENV) pytest tests
+	@status=0; \
+	$(IN_VENV) pytest $(TWO_AT_A_TIME) -m "untimed or not engine" tests/engine tests/workflow tests/quick || status=$$?; \
+	$(IN_VENV) pytest -m "not untimed" tests --ignore=tests/quick --ignore=tests/workflow || status=$$?; \
+	exit $$status
 
 test-quick: setup ## the tests that need no engine
-	@$(IN_VENV) pytest tests/quick
+	@$(IN_VENV) pytest $(TWO_AT_A_TIME) tests/quick
 
 lint: setup ## formatting, lint, types; changes nothing
 	$(IN_VENV) ruff check

@@ -1,4 +1,4 @@
-"""Shared by all tests: the helpers beside this file can be imported, and launches lease from a folder of their own."""
+"""Shared by all tests: helpers can be imported, launches lease from a folder of their own, nothing fails for slowness."""
 
 import os
 import sys
@@ -6,9 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow" / "scripts"))
+
+# By default an example may take 200 ms, and making it a second: on a machine with other work to do some take longer.
+settings.register_profile("however_slow", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("however_slow")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -23,6 +23,7 @@ TINY = {
     "warmup_iterations": 1,
     "iterations": 2,
     "timeout_s": 300,
+    "engine": {"environment": {"OMP_NUM_THREADS": "1"}},  # as in launching.py
     "model_settings": {"tiny": {"synthetic": {"preset": "qwen3-tiny"}}},
     "workload_settings": {
         "short": {

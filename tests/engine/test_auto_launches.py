@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from workspace import TINY, Workspace
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.untimed]
 
 NEVER_NARROW = {
     "launches": "auto",

@@ -9,7 +9,7 @@ import pytest
 from kills import kill_once
 from workspace import TINY, Workspace
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.untimed]
 
 MANY, FEW = 100, 2
 """Iterations: so many that a kill hits the launch while it measures, or so few that it is soon over."""

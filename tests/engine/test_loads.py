@@ -14,7 +14,7 @@ from rollout_bench.checkpoints.tokenizer import tokenizer_files
 from rollout_bench.records.store import read_sequences, sequences_path
 from rollout_bench.workloads.requests import Source
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.untimed]
 
 VOCABULARY = 2048
 SPREAD = {"distribution": "lognormal", "median": 12, "sigma": 1, "low": 1, "high": 60}

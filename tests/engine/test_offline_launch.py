@@ -15,7 +15,7 @@ from launching import Launching, own_flags, tiny_spec
 from rollout_bench.errors import UserError
 from rollout_bench.records.store import failure_path, read_record, read_sequences, sequences_path, write_record
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.untimed]
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from workspace import TINY, Workspace
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.untimed]
 
 SMALL = {**TINY["workload_settings"]["short"], "prompts": 4}
 CALL = ("--configfile", "configs/online.yaml", "tiny.yaml")

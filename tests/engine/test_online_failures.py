@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
-from typing import Any
 
+import httpx
+import psutil
 import pytest
 from launching import Launching, online_spec
 
@@ -14,6 +16,7 @@ pytestmark = pytest.mark.engine
 MANY = {"warmup_iterations": 1, "iterations": 100_000}
 
 
+@pytest.mark.untimed
 def test_kill_9_of_the_command_ends_server_and_engine(tmp_path: Path) -> None:
     launch = Launching(tmp_path, online_spec(measuring=MANY))
     launch.wait_for("iteration 1/")
@@ -24,6 +27,7 @@ def test_kill_9_of_the_command_ends_server_and_engine(tmp_path: Path) -> None:
     assert launch.left_behind() == []
 
 
+@pytest.mark.untimed
 def test_kill_9_of_what_sends_the_requests_ends_all(tmp_path: Path) -> None:
     launch = Launching(tmp_path, online_spec(measuring=MANY))
     launch.wait_for("iteration 1/")
@@ -33,6 +37,7 @@ def test_kill_9_of_what_sends_the_requests_ends_all(tmp_path: Path) -> None:
     assert launch.failure().category == "crash"
 
 
+@pytest.mark.untimed
 def test_a_server_killed_in_mid_pass_is_a_crash_that_names_it(tmp_path: Path) -> None:
     launch = Launching(tmp_path, online_spec(measuring=MANY))
     launch.wait_for("iteration 1/")
@@ -45,6 +50,7 @@ def test_a_server_killed_in_mid_pass_is_a_crash_that_names_it(tmp_path: Path) ->
     assert len(launch.errors()) == 2
 
 
+@pytest.mark.untimed
 def test_an_engine_killed_behind_its_server_fails_the_launch(tmp_path: Path) -> None:
     launch = Launching(tmp_path, online_spec(measuring=MANY))
     launch.wait_for("iteration 1/")
@@ -55,11 +61,11 @@ def test_an_engine_killed_behind_its_server_fails_the_launch(tmp_path: Path) -> 
     assert launch.left_behind() == [f"failures/online/{launch.spec.experiment()}/launch-0.json"]
 
 
+@pytest.mark.untimed
 @pytest.mark.parametrize(
     ("limits", "until", "stop", "category"),
     [
         ('{"start_s": 8}', "importing", "api_server", "start_timeout"),
-        ('{"iteration_s": 3}', "iteration 1/", "VLLM::EngineCore", "iteration_timeout"),
         ('{"stop_s": 0.001}', "stopping", None, "stop_timeout"),
         ('{"warmup_s": 0.001}', "warmup", None, "warmup_timeout"),
     ],
@@ -67,14 +73,23 @@ def test_an_engine_killed_behind_its_server_fails_the_launch(tmp_path: Path) -> 
 def test_each_part_of_a_launch_has_a_limit_and_a_category(
     tmp_path: Path, limits: str, until: str, stop: str | None, category: str
 ) -> None:
-    in_a_pass = stop == "VLLM::EngineCore"
-    measuring: dict[str, Any] = MANY if in_a_pass else {"warmup_iterations": 1, "iterations": 1}
-    workload: dict[str, Any] = {"output_tokens": 110} if in_a_pass else {}  # long enough to be met while it runs
-    launch = Launching(tmp_path, online_spec(measuring=measuring, workload=workload), ["--limits", limits])
+    launch = Launching(tmp_path, online_spec(measuring={"warmup_iterations": 1, "iterations": 1}), ["--limits", limits])
     launch.wait_for(until)
-    time.sleep(0.4 if in_a_pass else 0.0)  # between two passes the server is asked for its metrics
     if stop is not None:
         launch.child(stop).suspend()
+    fails_in_time(launch, category)
+
+
+def test_an_engine_that_hangs_in_a_pass_is_told_by_the_limit_of_a_pass(tmp_path: Path) -> None:
+    spec = online_spec(measuring=MANY, workload={"output_tokens": 110})
+    launch = Launching(tmp_path, spec, ["--limits", '{"iteration_s": 4}'])
+    launch.wait_for("iteration 1/")
+    wait_for_a_pass(launch, tokens=4 * 2 * 110)
+    launch.child("VLLM::EngineCore").suspend()
+    fails_in_time(launch, "iteration_timeout")
+
+
+def fails_in_time(launch: Launching, category: str) -> None:
     began = time.monotonic()
     assert launch.finish() == 1
     assert time.monotonic() - began < 60
@@ -82,3 +97,15 @@ def test_each_part_of_a_launch_has_a_limit_and_a_category(
     failure = launch.failure()
     assert failure.category == category
     assert f"timeouts.{category.removesuffix('_timeout')}_s" in failure.fix
+
+
+def wait_for_a_pass(launch: Launching, tokens: int) -> None:
+    """Returns early in a pass of so many tokens, as the server counts them; between two it is asked for its metrics."""
+    server = launch.child("api_server")
+    (port,) = {c.laddr.port for c in server.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
+    headers = {"Authorization": f"Bearer {server.environ()['VLLM_API_KEY']}"}
+    share = 0.0
+    while not 0.1 < share < 0.5:
+        said = httpx.get(f"http://127.0.0.1:{port}/metrics", headers=headers).text
+        (count,) = re.findall(r"^vllm:generation_tokens_total\{.*\} (\S+)$", said, re.MULTILINE)
+        share = float(count) % tokens / tokens

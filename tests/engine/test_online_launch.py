@@ -10,7 +10,7 @@ from launching import Launching, online_spec, own_flags
 
 from rollout_bench.records.store import read_samples, read_sequences, sequences_path, server_path
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.untimed]
 
 
 @pytest.fixture(scope="module")

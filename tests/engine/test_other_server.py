@@ -1,4 +1,4 @@
-"""The server of another make runs on a checkpoint of ours, differs from vLLM as endpoints must allow for, and ends."""
+"""The server of another make on a checkpoint of ours: where it differs from vLLM, that it is measured, and ends."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from typing import Any
 
 import httpx
 import pytest
+from launching import Launching, online_spec
 from other_server import OtherServer, running_other_server
 from tokenizers import Tokenizer
 
 from rollout_bench.checkpoints.build import build_checkpoint
 from rollout_bench.checkpoints.shapes import SyntheticModel
 from rollout_bench.engines.processes import group_of, members
+from rollout_bench.records.store import read_sequences, sequences_path
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.untimed]
 
 PROMPT = " cfg cfh"
 
@@ -71,3 +73,22 @@ def test_its_stream_has_usage_in_the_last_choice_and_no_done(server):
 def test_it_refuses_what_vllm_takes(server, body, status, detail):
     said = complete(server, **body)
     assert (said.status_code, said.json()) == (status, {"detail": detail})
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["streaming", "whole"])
+def test_it_is_measured_and_what_it_refuses_is_left_out(server, tmp_path, stream):
+    spec = online_spec(
+        {"points": [{"concurrency": 2}], "stream": stream},
+        {"url": f"{server.url}/v1", "model": server.model},
+        workload={"prompts": 3, "prompt_tokens": 16, "output_tokens": 6},
+        measuring={"warmup_iterations": 0, "iterations": 1},
+    )
+    launch = Launching(tmp_path, spec)
+    assert launch.finish() == 0, launch.said + launch.log_text()[-2000:]
+    record = launch.record()
+    assert {"prompts_as_text", "plain_sampling", "tokens_claimed"} <= {flag.code for flag in record.validity}
+    rows = read_sequences(sequences_path(launch.out))
+    assert {row.output_tokens for row in rows} == {6}
+    # An answer of random weights may be bytes that make up no letter: nothing of it is seen.
+    assert any(row.first_token_s is not None for row in rows) == stream
+    assert any(row.last_token_s is not None for row in rows)

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from launching import SETTINGS, TINY_MODEL, Launching, tiny_spec
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.untimed]
 
 SIZE = 48 << 20
 """Bytes of the next launch's weights: several chunks, read in a moment."""

@@ -8,6 +8,7 @@ import statistics
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 
 import httpx
@@ -17,9 +18,11 @@ from stub_server import running_stub
 from rollout_bench.serving.target import Pass, ServingFailed, Target
 from rollout_bench.workloads.requests import Request
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.untimed]
 
 PROMPT = [100, 200, 300, 400]
+ATTEMPTS = 5
+"""Another process may take the cores for a moment, but hardly in every attempt; times that are wrong stay so."""
 
 Send = Callable[..., Pass]
 
@@ -64,19 +67,24 @@ def send(tmp_path: Path) -> Iterator[Send]:
 
 
 def test_tokens_and_times_are_those_that_the_stub_sent(send: Send) -> None:
-    done = send("--ttft-ms", "60", "--itl-ms", "20", lengths=(8, 4, 1, 16))
-    assert [outcome.output_tokens for outcome in done.outcomes] == [8, 4, 1, 16]
-    assert [outcome.finish_reason for outcome in done.outcomes] == ["length"] * 4
-    for outcome in done.outcomes:
-        assert outcome.error is None
-        assert outcome.counted
-        assert outcome.prompt_tokens == len(PROMPT)
-        assert outcome.sent_s is not None
-        gaps = [b - a for a, b in zip(outcome.pieces_s, outcome.pieces_s[1:], strict=False)]
-        assert outcome.pieces_s[0] - outcome.sent_s >= 0.06
-        assert not gaps or statistics.median(gaps) == pytest.approx(0.02, abs=0.01)
-    assert done.elapsed_s == pytest.approx(0.06 + 15 * 0.02, abs=0.25)
-    assert done.client.loop_delay_max_s is not None
+    def in_time() -> bool:
+        done = send("--ttft-ms", "60", "--itl-ms", "20", lengths=(8, 4, 1, 16))
+        assert [outcome.output_tokens for outcome in done.outcomes] == [8, 4, 1, 16]
+        assert [outcome.finish_reason for outcome in done.outcomes] == ["length"] * 4
+        medians = []
+        for outcome in done.outcomes:
+            assert outcome.error is None
+            assert outcome.counted
+            assert outcome.prompt_tokens == len(PROMPT)
+            assert outcome.sent_s is not None
+            assert outcome.pieces_s[0] - outcome.sent_s >= 0.06
+            gaps = [b - a for a, b in pairwise(outcome.pieces_s)]
+            medians += [statistics.median(gaps)] if gaps else []
+        assert done.client.loop_delay_max_s is not None
+        lasted = pytest.approx(0.06 + 15 * 0.02, abs=0.25)
+        return medians == pytest.approx([0.02] * 3, abs=0.01) and done.elapsed_s == lasted
+
+    assert any(in_time() for _ in range(ATTEMPTS))
 
 
 def test_a_piece_of_several_tokens_counts_as_so_many(send: Send) -> None:
@@ -95,14 +103,21 @@ def test_no_more_requests_are_under_way_than_the_concurrency_says(send: Send) ->
 
 def test_requests_are_sent_when_they_are_due(send: Send) -> None:
     due_s = [0.0, 0.1, 0.15, 0.4]
-    done = send("--ttft-ms", "300", lengths=(2,) * 4, due_s=due_s)
-    first = done.outcomes[0].sent_s or 0.0
-    for outcome, due in zip(done.outcomes, due_s, strict=True):
-        assert outcome.sent_s is not None
-        assert outcome.due_s is not None
-        assert 0 <= outcome.sent_s - outcome.due_s < 0.1
-        assert outcome.due_s - done.began_s == pytest.approx(due)
-        assert outcome.sent_s - first == pytest.approx(due, abs=0.1)
+
+    def worst_s() -> float:
+        """How late a request was sent at most, and how far off its distance from the first one; none may be early."""
+        done = send("--ttft-ms", "300", lengths=(2,) * 4, due_s=due_s)
+        first = done.outcomes[0].sent_s or 0.0
+        off_s = []
+        for outcome, due in zip(done.outcomes, due_s, strict=True):
+            assert outcome.sent_s is not None
+            assert outcome.due_s is not None
+            assert outcome.sent_s >= outcome.due_s
+            assert outcome.due_s - done.began_s == pytest.approx(due)
+            off_s += [outcome.sent_s - outcome.due_s, abs(outcome.sent_s - first - due)]
+        return max(off_s)
+
+    assert any(worst_s() < 0.1 for _ in range(ATTEMPTS))
 
 
 def test_a_vllm_that_can_t_send_at_given_times_sends_at_them_all_the_same(
@@ -118,9 +133,12 @@ def test_a_vllm_that_can_t_send_at_given_times_sends_at_them_all_the_same(
     )
     monkeypatch.setattr(serve, "benchmark", older)
     due_s = [0.0, 0.1, 0.15, 0.4]
-    done = send("--ttft-ms", "20", lengths=(2,) * 4, due_s=due_s)
-    sent = [(outcome.sent_s or 0.0) - done.began_s for outcome in done.outcomes]
-    assert sent == pytest.approx(due_s, abs=0.05)
+
+    def sent_s() -> list[float]:
+        done = send("--ttft-ms", "20", lengths=(2,) * 4, due_s=due_s)
+        return [(outcome.sent_s or 0.0) - done.began_s for outcome in done.outcomes]
+
+    assert any(sent_s() == pytest.approx(due_s, abs=0.05) for _ in range(ATTEMPTS))
     with pytest.raises(ServingFailed, match="concurrency"):
         send(lengths=(2,) * 4, due_s=due_s, concurrency=2)
 
@@ -182,14 +200,19 @@ def test_what_the_client_saw_is_what_the_stub_did(tmp_path: Path) -> None:
     with running_stub(tmp_path, "--ttft-ms", "100", "--itl-ms", "50") as url:
         target = Target(f"{url}/v1", "stub", {}, True, True, {"return_token_ids": True})
         asked = [Request(number, 0, PROMPT, 6) for number in range(100)]
-        done = prepare(asked, [PROMPT] * 100, None, None, target)()
-        truth = {
-            entry["request_id"].rpartition("-")[2]: entry for entry in httpx.get(f"{url}/truth").json()["requests"]
-        }
-    late = [
-        seen - sent
-        for number, outcome in enumerate(done.outcomes)
-        for seen, sent in zip(outcome.pieces_s, truth[str(number)]["chunks_s"], strict=True)
-    ]
-    assert min(late) >= 0
-    assert statistics.median(late) < 0.05
+
+        def late_s() -> float:
+            """The median of how late the client saw chunks; none may be early."""
+            httpx.delete(f"{url}/truth")
+            done = prepare(asked, [PROMPT] * 100, None, None, target)()
+            told = httpx.get(f"{url}/truth").json()["requests"]
+            truth = {entry["request_id"].rpartition("-")[2]: entry for entry in told}
+            late = [
+                seen - sent
+                for number, outcome in enumerate(done.outcomes)
+                for seen, sent in zip(outcome.pieces_s, truth[str(number)]["chunks_s"], strict=True)
+            ]
+            assert min(late) >= 0
+            return statistics.median(late)
+
+        assert any(late_s() < 0.05 for _ in range(ATTEMPTS))

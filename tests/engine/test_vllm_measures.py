@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 from synthetic_online import Server, make_online, make_online_spec
 
-from rollout_bench.analysis.requests import requests_of
+from rollout_bench.analysis.requests import Requests, requests_of
 from rollout_bench.analysis.service import service_of
 from rollout_bench.plan.loads import LoadPoint
 from rollout_bench.plan.serving import Slo
+from rollout_bench.records.record import Iteration, SequenceRow
+
+pytestmark = [pytest.mark.engine, pytest.mark.untimed]
 
 VLLM = """
 import json, sys
@@ -24,15 +27,23 @@ from vllm.benchmarks.serve import calculate_metrics
 
 given = json.load(sys.stdin)
 outputs = [RequestFuncOutput(**each) for each in given["outputs"]]
-metrics, _ = calculate_metrics([], outputs, given["elapsed_s"], None, [50, 99], given["slo"])
 names = ["completed", "failed", "request_throughput", "request_goodput", "output_throughput"]
 names += [f"{kind}_{name}_ms" for kind in ("mean", "median") for name in ("ttft", "tpot", "itl", "e2el")]
-json.dump({name: float(getattr(metrics, name)) for name in names}, open(sys.argv[1], "w"))
+found = []
+for slo in given["slos"]:
+    metrics, _ = calculate_metrics([], outputs, given["elapsed_s"], None, [50, 99], slo)
+    found.append({name: float(getattr(metrics, name)) for name in names})
+json.dump(found, open(sys.argv[1], "w"))
 """
 
+LIMITS: list[dict[str, float]] = [{"ttft_ms": 52}, {"ttft_ms": 400, "tpot_ms": 10.1}, {"e2el_ms": 500}]
 
-@pytest.mark.parametrize("limits", [{"ttft_ms": 52}, {"ttft_ms": 400, "tpot_ms": 10.1}, {"e2el_ms": 500}], ids=str)
-def test_means_medians_rates_and_goodput_agree(tmp_path: Path, limits: dict[str, float]) -> None:
+Answers = tuple[Requests, Iteration, list[dict[str, float]]]
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
+    """The requests of an iteration, the iteration, and what vLLM makes of it under each of the limits."""
     spec = make_online_spec(points=[LoadPoint(request_rate=30.0)])
     record, rows = make_online(spec, server=Server(failing=9), iterations=1)
     (measured,) = [iteration for iteration in record.iterations if not iteration.warmup]
@@ -41,9 +52,14 @@ def test_means_medians_rates_and_goodput_agree(tmp_path: Path, limits: dict[str,
     rows[1] = rows[1].model_copy(update={"output_tokens": 1, "gaps_us": [], "last_token_s": rows[1].first_token_s})
     rows[2] = rows[2].model_copy(update={"gaps_us": [10_000] * 15 + [160_000]})
     rows[2] = rows[2].model_copy(update={"last_token_s": (rows[2].first_token_s or 0) + 0.31})
-    theirs = vllm(tmp_path, rows, measured.elapsed_s, limits)
-    requests = requests_of(record, rows)
-    ours = service_of(requests, [measured], Slo.model_validate(limits))
+    return requests_of(record, rows), measured, vllm(tmp_path_factory.mktemp("vllm"), rows, measured.elapsed_s)
+
+
+@pytest.mark.parametrize("place", range(len(LIMITS)), ids=map(str, LIMITS))
+def test_means_medians_rates_and_goodput_agree(answers: Answers, place: int) -> None:
+    requests, measured, theirs_of = answers
+    theirs = theirs_of[place]
+    ours = service_of(requests, [measured], Slo.model_validate(LIMITS[place]))
     assert (ours.requests - ours.failed, ours.failed) == (theirs["completed"], theirs["failed"])
     assert ours.requests_per_s == pytest.approx(theirs["request_throughput"])
     assert ours.goodput_requests_per_s == pytest.approx(theirs["request_goodput"])
@@ -54,8 +70,8 @@ def test_means_medians_rates_and_goodput_agree(tmp_path: Path, limits: dict[str,
         assert 1000 * np.median(requests.known(f"{name}_s")) == pytest.approx(theirs[f"median_{name}_ms"]), name
 
 
-def vllm(folder: Path, rows: list, elapsed_s: float, limits: dict[str, float]) -> dict[str, float]:  # type: ignore[type-arg]
-    """What vLLM's `calculate_metrics` makes of `rows`, in a process of its own."""
+def vllm(folder: Path, rows: list[SequenceRow], elapsed_s: float) -> list[dict[str, float]]:
+    """What vLLM's `calculate_metrics` makes of `rows` under each of `LIMITS`, in a process of its own."""
     outputs = [
         {
             "success": not row.failed,
@@ -69,12 +85,13 @@ def vllm(folder: Path, rows: list, elapsed_s: float, limits: dict[str, float]) -
         }
         for row in rows
     ]
-    given = {"outputs": outputs, "elapsed_s": elapsed_s, "slo": {k.removesuffix("_ms"): v for k, v in limits.items()}}
+    slos = [{name.removesuffix("_ms"): value for name, value in limits.items()} for limits in LIMITS]
     done = subprocess.run(
         [sys.executable, "-c", VLLM, str(folder / "metrics.json")],
-        input=json.dumps(given), text=True, capture_output=True, check=False,
+        input=json.dumps({"outputs": outputs, "elapsed_s": elapsed_s, "slos": slos}),
+        text=True, capture_output=True, check=False,
         env={**os.environ, "VLLM_TARGET_DEVICE": "cpu"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    found: dict[str, float] = json.loads((folder / "metrics.json").read_text())
+    found: list[dict[str, float]] = json.loads((folder / "metrics.json").read_text())
     return found

@@ -13,9 +13,6 @@ pytestmark = pytest.mark.engine
 LONG = {"samples_per_prompt": 4, "output_tokens": 120}
 """An iteration so long, about half a second, that it is met while it runs."""
 
-BEGUN_S = 0.2
-"""Until an iteration that was announced has begun: the engine waits for the samplers in between."""
-
 STOPPED_S = 5.0
 
 
@@ -23,8 +20,7 @@ def test_slow_first_iterations_join_the_warm_up_and_as_many_more_are_measured(tm
     spec = tiny_spec(workload=LONG, measuring={"warmup_iterations": 1, "iterations": 4})
     launch = Launching(tmp_path, spec)
     launch.wait_for("measuring")
-    worker = launch.child("engines.worker")
-    time.sleep(BEGUN_S)
+    worker = launch.computing()
     worker.suspend()
     time.sleep(STOPPED_S)
     worker.resume()

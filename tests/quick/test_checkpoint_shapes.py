@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -121,7 +121,6 @@ matrices = st.builds(
 
 
 @given(weight=matrices, scale_dtype=st.sampled_from([torch.bfloat16, torch.float32]))
-@settings(deadline=None)
 def test_int8_rounding_is_within_half_a_step_of_every_weight(weight: torch.Tensor, scale_dtype: torch.dtype) -> None:
     values, scale = round_to_int8(weight, scale_dtype)
     assert (values.dtype, scale.dtype, scale.shape) == (torch.int8, scale_dtype, (len(weight), 1))

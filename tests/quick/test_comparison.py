@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from scipy import stats
 from synthetic_records import make_plan, make_record, make_spec, save
@@ -40,7 +40,6 @@ def judged(
     return judge([compare(values, baseline, settings.confidence)] * among, settings)[0]
 
 
-@settings(deadline=None)
 @given(BY_LAUNCH, BY_LAUNCH, st.integers(1, 5))
 @example(indexed(110.0, 111.0, 112.5), indexed(100.0, 101.0, 102.0), 1)
 def test_swapping_the_sides_inverts_the_ratio_and_mirrors_the_verdict(
@@ -61,7 +60,6 @@ def test_swapping_the_sides_inverts_the_ratio_and_mirrors_the_verdict(
         assert there.minimal_detectable_difference == pytest.approx(back.minimal_detectable_difference)
 
 
-@settings(deadline=None)
 @given(BY_LAUNCH, BY_LAUNCH, st.sampled_from([0.25, 0.5, 2.0, 1024.0]))
 @example(indexed(110.0, 111.0), indexed(100.0, 101.0), 1024.0)
 def test_a_common_factor_changes_nothing(a: dict[int, float], b: dict[int, float], factor: float) -> None:
@@ -74,13 +72,11 @@ def test_a_common_factor_changes_nothing(a: dict[int, float], b: dict[int, float
         assert now is was is None or now == pytest.approx(was, rel=1e-6, abs=1e-9)
 
 
-@settings(deadline=None)
 @given(BY_LAUNCH, BY_LAUNCH)
 def test_the_order_in_which_launches_are_found_does_not_matter(a: dict[int, float], b: dict[int, float]) -> None:
     assert judged(dict(reversed(a.items())), b) == judged(a, dict(reversed(b.items()))) == judged(a, b)
 
 
-@settings(deadline=None)
 @given(BY_LAUNCH)
 def test_nothing_differs_from_itself(a: dict[int, float]) -> None:
     comparison = judged(a, a)
@@ -145,7 +141,6 @@ def test_settings_decide(change: dict[str, float], expected: str) -> None:
     assert judged(indexed(110, 111, 112.5), indexed(100, 101, 102), settings).verdict == expected
 
 
-@settings(deadline=None)
 @given(BY_LAUNCH, BY_LAUNCH, st.integers(1, 20), st.floats(0.7, 0.99))
 def test_an_undetected_effect_is_smaller_than_the_size_that_is_named(
     a: dict[int, float], b: dict[int, float], among: int, power: float

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.util
 import os
 import re
@@ -109,13 +110,8 @@ def test_every_snakemake_command_has_options_that_exist(command: Command):
 
 @pytest.mark.parametrize("command", SCRIPTS, ids=str)
 def test_every_script_exists_and_has_the_options_that_are_shown(command: Command):
-    script = REPOSITORY / command.words[1]
     options = [word for word in command.words[2:] if word.startswith("-")]
-    environment = {**os.environ, "COLUMNS": "100"}
-    done = subprocess.run(
-        [sys.executable, str(script), "--help"], capture_output=True, text=True, check=True, env=environment
-    )
-    assert [option for option in options if option not in done.stdout] == []
+    assert [option for option in options if option not in said_of_options(command.words[1])] == []
 
 
 def test_every_shell_block_is_checked_somewhere():
@@ -209,6 +205,13 @@ def test_no_example_is_made_from_an_incomplete_summary(refresh: ModuleType, tmp_
     save(tmp_path, make_record(spec))
     with pytest.raises(ValueError, match="INCOMPLETE"):
         refresh.parts(summarise(collect(tmp_path, make_plan([spec], launches=2))).markdown)
+
+
+@functools.cache
+def said_of_options(script: str) -> str:
+    """What a script's --help says; asked once, as pages show many commands of one script."""
+    line = [sys.executable, str(REPOSITORY / script), "--help"]
+    return subprocess.run(line, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "100"}).stdout
 
 
 def anchors(page: Path) -> set[str]:

@@ -19,6 +19,8 @@ from rollout_bench.workloads.requests import Request
 
 KEY = "sk-never-to-be-seen"
 FIRST_TOKEN_S, PACE_S, TOKENS = 0.05, 0.03, 5
+ATTEMPTS = 5
+"""Another process may take the cores for a moment, but hardly in every attempt; times that are wrong stay so."""
 REFUSED, CUT, BROKEN_OFF = 429, 9001, 9002
 
 
@@ -153,44 +155,63 @@ def test_a_closed_loop_sends_each_request_once_and_never_more_than_its_concurren
         assert (outcome.error, outcome.status, outcome.finish_reason) == (None, 200, "length")
         assert (outcome.prompt_tokens, outcome.output_tokens, outcome.due_s) == (3, TOKENS, None)
         assert (outcome.counted, outcome.piece_tokens, outcome.streamed) == (True, [1] * TOKENS, True)
-    assert 0 < min(outcome.sent_s for outcome in done.outcomes) - done.began_s < 0.1
+    assert 0 < min(outcome.sent_s for outcome in done.outcomes) - done.began_s < 0.4  # a wrong lead is off by more
     assert 0 < done.client.cpu_share < 2
     assert stub.keys == {f"bearer {KEY}"}
     assert KEY not in "".join(capfd.readouterr())
 
 
 def test_times_are_those_of_the_server(stub):
-    before_s = time.monotonic()
-    done = run(3, target(stub.port), concurrency=1)
-    for outcome in done.outcomes:
-        assert before_s < outcome.sent_s < outcome.pieces_s[-1] <= outcome.ended_s < time.monotonic()
-        assert outcome.pieces_s[0] - outcome.sent_s == pytest.approx(FIRST_TOKEN_S, abs=0.025)
-        assert len(outcome.pieces_s) == TOKENS
-        assert span_s(outcome) == pytest.approx((TOKENS - 1) * PACE_S, abs=0.025)
-    assert done.elapsed_s == pytest.approx(done.outcomes[-1].ended_s - done.began_s)
+    def worst_s() -> float:
+        """How far first tokens and spans are off the server's pace at most."""
+        before_s = time.monotonic()
+        done = run(3, target(stub.port), concurrency=1)
+        assert done.elapsed_s == pytest.approx(done.outcomes[-1].ended_s - done.began_s)
+        off_s = []
+        for outcome in done.outcomes:
+            assert before_s < outcome.sent_s < outcome.pieces_s[-1] <= outcome.ended_s < time.monotonic()
+            assert len(outcome.pieces_s) == TOKENS
+            off_s.append(abs(outcome.pieces_s[0] - outcome.sent_s - FIRST_TOKEN_S))
+            off_s.append(abs(span_s(outcome) - (TOKENS - 1) * PACE_S))
+        return max(off_s)
+
+    assert any(worst_s() < 0.025 for _ in range(ATTEMPTS))
 
 
 def test_an_open_loop_keeps_to_the_arrival_times_that_it_is_given(stub):
-    done = run(8, target(stub.port), due_s=[0.06 * i for i in range(8)])
-    assert [outcome.sent_s for outcome in done.outcomes] == sorted(outcome.sent_s for outcome in done.outcomes)
-    for i, outcome in enumerate(done.outcomes):
-        assert outcome.due_s - done.began_s == pytest.approx(0.06 * i)
-        assert -0.001 < outcome.sent_s - outcome.due_s < 0.05
+    def worst_s() -> float:
+        """How late a request was sent at most; none may be early or out of turn."""
+        done = run(8, target(stub.port), due_s=[0.06 * i for i in range(8)])
+        assert [outcome.sent_s for outcome in done.outcomes] == sorted(outcome.sent_s for outcome in done.outcomes)
+        assert [outcome.due_s - done.began_s for outcome in done.outcomes] == pytest.approx(
+            [0.06 * i for i in range(8)]
+        )
+        late_s = [outcome.sent_s - outcome.due_s for outcome in done.outcomes]
+        assert min(late_s) > -0.001
+        return max(late_s)
+
+    assert any(worst_s() < 0.05 for _ in range(ATTEMPTS))
 
 
 def test_without_times_and_concurrency_all_are_sent_at_once(stub):
-    done = run(6, target(stub.port))
-    assert {outcome.due_s for outcome in done.outcomes} == {None}
-    assert stub.most_at_work == 6
+    def most_at_once() -> int:
+        done = run(6, target(stub.port))
+        assert {outcome.due_s for outcome in done.outcomes} == {None}
+        return stub.most_at_work
+
+    assert any(most_at_once() == 6 for _ in range(ATTEMPTS))
 
 
 def test_an_answer_in_one_piece_has_no_first_token(stub):
-    (outcome,) = run(1, target(stub.port, stream=False)).outcomes
-    assert outcome.error is None
-    assert not outcome.streamed
-    assert (outcome.counted, outcome.piece_tokens) == (True, [TOKENS])
-    assert outcome.ended_s - outcome.sent_s == pytest.approx(FIRST_TOKEN_S, abs=0.025)
-    assert (outcome.output_tokens, outcome.finish_reason) == (TOKENS, "length")
+    def took_s() -> float:
+        (outcome,) = run(1, target(stub.port, stream=False)).outcomes
+        assert outcome.error is None
+        assert not outcome.streamed
+        assert (outcome.counted, outcome.piece_tokens) == (True, [TOKENS])
+        assert (outcome.output_tokens, outcome.finish_reason) == (TOKENS, "length")
+        return outcome.ended_s - outcome.sent_s
+
+    assert any(abs(took_s() - FIRST_TOKEN_S) < 0.025 for _ in range(ATTEMPTS))
 
 
 def test_each_failure_is_told_and_spoils_no_other_request(stub):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import plan as plan_command
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from synthetic_records import make_plan, make_record, make_spec, save
@@ -48,7 +48,6 @@ def test_the_interval_of_their_ratio_covers_the_truth_as_often_as_promised(betwe
     assert stats.binomtest(hits, TRIALS, 0.95).pvalue > 1e-4
 
 
-@settings(deadline=None)
 @given(st.floats(-5, 5), st.floats(0.1, 10))
 def test_variances_follow_the_unit_and_ignore_the_level(level: float, factor: float) -> None:
     values = simulated(1, 3, 5, 0.5, 0.3)[0]
@@ -57,7 +56,6 @@ def test_variances_follow_the_unit_and_ignore_the_level(level: float, factor: fl
     assert (other.ratio_low, other.ratio_high) == pytest.approx((one.ratio_low, one.ratio_high))
 
 
-@settings(deadline=None)
 @given(COSTS, COSTS, RATIOS)
 def test_no_number_of_iterations_takes_less_time_than_the_best(launch_s: float, once_s: float, ratio: float) -> None:
     best = best_iterations(launch_s, once_s, ratio)
@@ -67,7 +65,6 @@ def test_no_number_of_iterations_takes_less_time_than_the_best(launch_s: float, 
     assert all(relative_time(n, 1, launch_s, once_s, ratio) >= least * (1 - 1e-12) for n in others)
 
 
-@settings(deadline=None)
 @given(COSTS, COSTS, RATIOS, st.floats(1.01, 10))
 def test_costly_launches_and_alike_launches_ask_for_more_iterations(
     launch_s: float, once_s: float, ratio: float, factor: float

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -25,14 +25,12 @@ def test_a_percentile_takes_as_many_samples_as_early_stopping_asks(percentile: i
     assert (more_for(percentile, samples - 1), more_for(percentile, samples)) == (1, 0)
 
 
-@settings(deadline=None)
 @given(SHARES, CONFIDENCES)
 def test_the_samples_needed_are_the_fewest_that_do(p: float, confidence: float) -> None:
     n = samples_needed(p, confidence)
     assert stats.binom.cdf(1, n, 1 - p) <= 1 - confidence < stats.binom.cdf(1, n - 1, 1 - p)
 
 
-@settings(deadline=None)
 @given(SHARES, CONFIDENCES)
 def test_a_higher_percentile_or_confidence_never_takes_fewer(p: float, confidence: float) -> None:
     here = samples_needed(p, confidence)
@@ -40,7 +38,6 @@ def test_a_higher_percentile_or_confidence_never_takes_fewer(p: float, confidenc
     assert samples_needed(p, confidence + (1 - confidence) / 2) >= here
 
 
-@settings(deadline=None)
 @given(SHARES, CONFIDENCES, st.integers(0, 3000))
 def test_the_ranks_hold_the_confidence_and_no_narrower_ones_do_on_either_side(
     p: float, confidence: float, more: int
@@ -55,7 +52,6 @@ def test_the_ranks_hold_the_confidence_and_no_narrower_ones_do_on_either_side(
     assert high == 1 or stats.binom.sf(high - 2, n, p) >= tail - 1e-12
 
 
-@settings(deadline=None)
 @given(st.lists(VALUES, min_size=130, max_size=200), st.sampled_from([0.5, 0.9, 0.95]), st.randoms())
 def test_the_interval_encloses_an_estimate_that_is_a_value_of_the_sample(
     values: list[float], p: float, random: object
@@ -68,7 +64,6 @@ def test_the_interval_encloses_an_estimate_that_is_a_value_of_the_sample(
     assert vars(percentile_interval(shuffled, p)) == vars(found)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32), st.integers(662, 2000), st.sampled_from([5, 1_000_000]))
 def test_percentiles_rise(seed: int, samples: int, different: int) -> None:
     values = np.random.default_rng(seed).integers(different, size=samples).astype(float)

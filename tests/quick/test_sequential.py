@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import special
 
@@ -76,7 +76,6 @@ def test_the_rule_does_not_look_at_how_large_the_difference_is(d: list[float], s
 some_looks = st.sampled_from([Looks(5, 5), Looks(2, 4), Looks(3, 5), Looks(3, 12)])
 
 
-@settings(deadline=None)  # the first example of each design simulates it
 @given(st.floats(0, 1), st.floats(0, 1), some_looks)
 def test_the_p_value_over_all_looks_grows_with_that_of_one_and_stays_within_its_bounds(
     one: float, other: float, looks: Looks
@@ -86,7 +85,6 @@ def test_the_p_value_over_all_looks_grows_with_that_of_one_and_stays_within_its_
     assert low <= looks.overall(low) <= min(1.0, (looks.last - looks.first + 1) * low) + 1e-12
 
 
-@settings(deadline=None)
 @given(st.floats(1e-9, 0.5), some_looks)
 def test_the_level_of_each_look_belongs_to_the_overall_one(level: float, looks: Looks):
     each = looks.each(level)

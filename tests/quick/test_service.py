@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_online import REQUESTS, Server, make_online, make_online_spec
 from synthetic_records import OUTPUT_TOKENS
@@ -126,7 +126,6 @@ ANSWERS = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(ANSWERS)
 def test_the_measures_of_a_request_add_up(answers: list[tuple[float, float, list[int]]]) -> None:
     requests, service = served([row(sent, sent + ttft, gaps) for sent, ttft, gaps in answers])
@@ -146,7 +145,6 @@ def test_the_measures_of_a_request_add_up(answers: list[tuple[float, float, list
     assert 1 <= service.in_flight_most <= len(answers)
 
 
-@settings(deadline=None)
 @given(ANSWERS, st.integers(0, 5))
 def test_failed_requests_change_no_latency(answers: list[tuple[float, float, list[int]]], failures: int) -> None:
     rows = [row(sent, sent + ttft, gaps) for sent, ttft, gaps in answers]
@@ -156,7 +154,6 @@ def test_failed_requests_change_no_latency(answers: list[tuple[float, float, lis
     assert among.failed == failures
 
 
-@settings(deadline=None)
 @given(ANSWERS)
 def test_requests_of_an_iteration_keep_their_gaps(answers: list[tuple[float, float, list[int]]]) -> None:
     rows = [row(sent, sent + ttft, gaps) for sent, ttft, gaps in answers]

@@ -123,7 +123,7 @@ def test_without_the_key_nothing_is_told(stub):
 def test_a_share_of_streams_stalls_in_the_middle(stub):
     client = stub("--stall-after", "2", "--stall-share", "0.5")
     assert len(stream(client)) == 4
-    client.timeout = httpx.Timeout(0.3)
+    client.timeout = httpx.Timeout(1.0)
     with pytest.raises(httpx.ReadTimeout):
         stream(client)
     assert ends(client) == ["finished", "stalled"]

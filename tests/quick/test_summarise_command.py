@@ -230,9 +230,9 @@ def test_looking_at_5000_records_takes_no_time(tmp_path: Path) -> None:
     for name in (*SUMMARY_FILES, STATE_FILE):
         (tmp_path / name).write_text('{"schema_version": 1}')
     plan = make_plan(specs, 50)
-    began = time.perf_counter()
+    began = time.process_time()
     assert is_stale(tmp_path, plan)
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:

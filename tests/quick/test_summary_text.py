@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_records import make_failure, make_plan, make_record, make_spec, save
 
@@ -48,7 +48,6 @@ def test_numbers_have_four_digits_and_thousands_separators(value: float | None, 
     assert number(value) == text
 
 
-@settings(deadline=None)
 @given(st.floats(1e-6, 1e12))
 def test_a_number_as_read_is_within_its_last_digit(value: float) -> None:
     assert float(number(value).replace(",", "")) == pytest.approx(value, rel=0.0005)

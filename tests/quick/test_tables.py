@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_records import (
     OUTPUT_TOKENS,
@@ -40,7 +40,6 @@ def tabled(results: Path, plan: PlanFile | None, *entries: Record | Failure) -> 
     return table(rows_of(collect(results, plan)))
 
 
-@settings(deadline=None)
 @given(RATES, RATES)
 def test_warmup_never_counts(rates: list[float], warmup: list[float]) -> None:
     cold, warm = make_record(rates=rates, warmup_rates=warmup), make_record(rates=rates, warmup_rates=())
@@ -51,7 +50,6 @@ def test_warmup_never_counts(rates: list[float], warmup: list[float]) -> None:
     assert with_warmup.iteration_output_tokens_per_s == without.iteration_output_tokens_per_s
 
 
-@settings(deadline=None)
 @given(RATES)
 def test_a_launch_is_its_tokens_over_its_time(rates: list[float]) -> None:
     measured = measure(make_record(rates=rates))
@@ -72,13 +70,11 @@ def test_the_kv_cache_holds_whole_sequences(tokens: int | None, sequences: int |
     assert measure(make_record(kv_cache_tokens=tokens)).kv_cache_sequences == sequences
 
 
-@settings(deadline=None)
 @given(RATES, st.floats(0.01, 100))
 def test_the_coefficient_of_variation_has_no_unit(values: list[float], factor: float) -> None:
     assert cv_percent([factor * value for value in values]) == pytest.approx(cv_percent(values), abs=1e-6)
 
 
-@settings(deadline=None)
 @given(RATES, st.randoms())
 def test_the_order_of_launches_does_not_matter(values: list[float], random: object) -> None:
     shuffled = sorted(values, key=lambda _: random.random())  # type: ignore[attr-defined]
@@ -86,7 +82,6 @@ def test_the_order_of_launches_does_not_matter(values: list[float], random: obje
     assert cv_percent(shuffled) == pytest.approx(cv_percent(values), abs=1e-6)
 
 
-@settings(deadline=None)
 @given(st.lists(RATES, min_size=1, max_size=4), st.floats(0.1, 10))
 def test_the_spread_inside_launches_ignores_that_between_them(groups: list[list[float]], factor: float) -> None:
     moved = [[factor**place * value for value in group] for place, group in enumerate(groups)]

@@ -159,7 +159,7 @@ ODD = st.fixed_dictionaries(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(ODD, max_size=25), st.randoms(use_true_random=False))
 def test_odd_events_never_break_the_sums_and_their_order_does_not_matter(tmp_path: Path, odd: list[Any], chance: Any):
     events = [step(DECODE, 0, 30), step(DECODE, 50, 30), *odd, "no event", None, 3]

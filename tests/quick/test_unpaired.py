@@ -30,7 +30,6 @@ def sides(launches: int, others: int, spread: float, seed: int = 0) -> tuple[np.
     return 0.02 * rng.normal(size=(TRIALS, launches)), 0.02 * spread * rng.normal(size=(TRIALS, others))
 
 
-@settings(deadline=None)
 @given(st.integers(2, 9).flatmap(lambda n: st.tuples(*[st.lists(st.floats(-1, 1), min_size=n, max_size=n)] * 2)))
 def test_interval_and_p_value_are_those_of_welchs_test(logs: tuple[list[float], list[float]]) -> None:
     assume(min(np.std(logs[0]), np.std(logs[1])) > 1e-3)
@@ -41,7 +40,6 @@ def test_interval_and_p_value_are_those_of_welchs_test(logs: tuple[list[float], 
     assert (np.log(ours.low), np.log(ours.high)) == pytest.approx((interval.low, interval.high), rel=1e-9, abs=1e-9)
 
 
-@settings(deadline=None)
 @given(LOGS, LOGS)
 def test_swapped_sides_give_the_inverse_interval_and_the_same_p_value(a: list[float], b: list[float]) -> None:
     there, back = welch_interval(a, b, 0.95), welch_interval(b, a, 0.95)
@@ -49,7 +47,6 @@ def test_swapped_sides_give_the_inverse_interval_and_the_same_p_value(a: list[fl
     assert back.p_value == pytest.approx(there.p_value)
 
 
-@settings(deadline=None)
 @given(LOGS, LOGS, st.randoms(), st.floats(-3, 3))
 def test_neither_the_order_of_launches_nor_a_common_factor_matters(
     a: list[float], b: list[float], random: object, factor: float
@@ -59,7 +56,6 @@ def test_neither_the_order_of_launches_nor_a_common_factor_matters(
     assert vars(one) == pytest.approx(vars(other), rel=1e-6, abs=1e-9)
 
 
-@settings(deadline=None)
 @given(SPREADS, LAUNCHES, SPREADS, LAUNCHES)
 def test_the_degrees_of_freedom_lie_between_those_of_the_smaller_side_and_twice_them(
     sd: float, launches: int, other: float, others: int
@@ -114,7 +110,7 @@ def test_the_detectable_difference_is_detected_as_often_as_promised(
         assert found.mean() == pytest.approx(power, abs=0.01)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(SPREADS, LAUNCHES, SPREADS, LAUNCHES, LEVELS, st.floats(0.7, 0.99))
 def test_less_is_detectable_with_a_stricter_level_more_power_or_more_noise(
     sd: float, launches: int, other: float, others: int, level: float, power: float
@@ -127,7 +123,7 @@ def test_less_is_detectable_with_a_stricter_level_more_power_or_more_noise(
     assert detectable_difference(other, others, sd, launches, level, power) == pytest.approx(here)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(SPREADS, LAUNCHES, SPREADS, LAUNCHES, LEVELS, st.floats(0.7, 0.99))
 def test_what_is_just_not_significant_is_smaller_than_what_would_have_been_detected(
     sd: float, launches: int, other: float, others: int, level: float, power: float
@@ -136,7 +132,7 @@ def test_what_is_just_not_significant_is_smaller_than_what_would_have_been_detec
     assert noncentrality(sd, launches, other, others, level, power) > critical
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(SPREADS, SPREADS, st.floats(0.005, 0.5), LEVELS)
 def test_the_launches_needed_are_the_fewest_that_do(sd: float, other: float, difference: float, level: float) -> None:
     needed = launches_needed(sd, other, difference, level, 0.8)

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import special, stats
 
@@ -36,7 +36,6 @@ def is_at_most(hits: Array, chance: float) -> bool:
     return bool(stats.binomtest(int(hits.sum()), hits.size, chance, alternative="greater").pvalue > 1e-4)
 
 
-@settings(deadline=None)
 @given(LOGS, st.floats(0.5, 0.999))
 def test_interval_and_p_value_are_those_of_the_paired_t_test(logs: list[float], confidence: float) -> None:
     ours = ratio_interval(logs, confidence)
@@ -46,7 +45,6 @@ def test_interval_and_p_value_are_those_of_the_paired_t_test(logs: list[float], 
     assert (np.log(ours.low), np.log(ours.high)) == pytest.approx((interval.low, interval.high), rel=1e-9, abs=1e-9)
 
 
-@settings(deadline=None)
 @given(LOGS, st.randoms())
 def test_the_order_of_pairs_does_not_matter(logs: list[float], random: object) -> None:
     random.shuffle(shuffled := list(logs))  # type: ignore[attr-defined]
@@ -54,7 +52,6 @@ def test_the_order_of_pairs_does_not_matter(logs: list[float], random: object) -
     assert vars(one) == pytest.approx(vars(other), rel=1e-9)
 
 
-@settings(deadline=None)
 @given(LOGS)
 def test_swapped_sides_give_the_inverse_interval_and_the_same_p_value(logs: list[float]) -> None:
     there, back = ratio_interval(logs, 0.95), ratio_interval([-log for log in logs], 0.95)
@@ -62,7 +59,6 @@ def test_swapped_sides_give_the_inverse_interval_and_the_same_p_value(logs: list
     assert back.p_value == pytest.approx(there.p_value)
 
 
-@settings(deadline=None)
 @given(LOGS, st.floats(1.01, 10))
 def test_more_noise_makes_the_interval_wider(logs: list[float], factor: float) -> None:
     noisier = [np.mean(logs) + factor * (log - np.mean(logs)) for log in logs]
@@ -71,7 +67,6 @@ def test_more_noise_makes_the_interval_wider(logs: list[float], factor: float) -
     assert np.log(other.high / other.low) == pytest.approx(factor * np.log(one.high / one.low))
 
 
-@settings(deadline=None)
 @given(LOGS, st.integers(2, 5))
 def test_more_pairs_of_the_same_spread_make_the_interval_narrower(logs: list[float], times: int) -> None:
     one, other = ratio_interval(logs, 0.95), ratio_interval(logs * times, 0.95)
@@ -92,7 +87,6 @@ def test_what_allows_no_interval_is_an_error(logs: object) -> None:
         ratio_interval(logs, 0.95)  # type: ignore[arg-type]
 
 
-@settings(deadline=None)
 @given(P_VALUES, st.floats(0.001, 0.5))
 def test_holm_rejects_what_the_textbook_procedure_rejects(p: list[float], alpha: float) -> None:
     steps = [alpha / (len(p) - step) for step in range(len(p))]
@@ -103,7 +97,6 @@ def test_holm_rejects_what_the_textbook_procedure_rejects(p: list[float], alpha:
     assert sum(holm(p) <= alpha) == stop
 
 
-@settings(deadline=None)
 @given(P_VALUES, st.randoms())
 def test_adjusted_p_values_keep_the_order_and_are_never_below_the_raw_ones(p: list[float], random: object) -> None:
     adjusted = holm(p)
@@ -160,7 +153,6 @@ def test_the_noncentrality_solves_the_equation_that_defines_it(pairs: int, level
     assert stats.nct.sf(critical, pairs - 1, noncentrality(pairs, level, 0.8)) == pytest.approx(0.8, abs=1e-5)
 
 
-@settings(deadline=None)
 @given(st.floats(1e-4, 0.05), st.integers(2, 100), LEVELS, POWERS)
 def test_less_is_detectable_with_more_noise_fewer_pairs_a_stricter_level_or_more_power(
     sd: float, pairs: int, level: float, power: float
@@ -172,7 +164,6 @@ def test_less_is_detectable_with_more_noise_fewer_pairs_a_stricter_level_or_more
     assert minimal_detectable_difference(sd, pairs, level, power + 0.005) > here
 
 
-@settings(deadline=None)
 @given(st.integers(2, 50), LEVELS, POWERS)
 def test_what_is_just_not_significant_is_smaller_than_what_would_have_been_detected(
     pairs: int, level: float, power: float
@@ -180,7 +171,6 @@ def test_what_is_just_not_significant_is_smaller_than_what_would_have_been_detec
     assert noncentrality(pairs, level, power) > stats.t.ppf(1 - level / 2, pairs - 1)
 
 
-@settings(deadline=None)
 @given(st.floats(0.001, 0.1), st.floats(0.005, 0.5), LEVELS, POWERS)
 def test_the_pairs_needed_are_the_fewest_that_do(sd: float, difference: float, level: float, power: float) -> None:
     pairs = pairs_needed(sd, difference, level, power)
@@ -197,9 +187,9 @@ def test_a_difference_that_no_number_of_pairs_finds_has_no_number() -> None:
 
 @pytest.mark.parametrize(("pairs", "level"), [(2, 1e-9), (2, 1e-6), (2, 6e-4), (3, 1e-9), (4, 1e-12)])
 def test_what_can_be_detected_at_levels_however_strict_is_known_in_no_time(pairs: int, level: float) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     found = noncentrality(pairs, level, 0.8)
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
     critical = special.stdtrit(pairs - 1, 1 - level / 2)
     rng = np.random.default_rng(1)
     t = (rng.normal(size=400_000) + found) / np.sqrt(rng.chisquare(pairs - 1, size=400_000) / (pairs - 1))

@@ -66,7 +66,8 @@ def test_every_rule_says_what_it_does(workspace: Workspace):
     assert {"all", "offline", "summary", "plan", "check"} <= {line.split()[0] for line in lines}
 
 
-@pytest.mark.parametrize("bad", BAD_OVERLAYS[::4], ids=lambda bad: bad.name)
+# A sample, as each costs a start of snakemake: tests/quick/test_bad_configs.py has the words of all.
+@pytest.mark.parametrize("bad", BAD_OVERLAYS[::12], ids=lambda bad: bad.name)
 def test_a_wrong_config_file_stops_snakemake_in_two_lines(workspace: Workspace, tmp_path: Path, bad: Bad):
     overlay = tmp_path / "bad.yaml"
     overlay.write_text(bad.overlay)
