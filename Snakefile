@@ -14,9 +14,6 @@ include: "workflow/rules/common.smk"
 configfile: "config.yaml"
 
 
-report: "workflow/report/workflow.rst"
-
-
 include: "workflow/rules/plan.smk"
 include: "workflow/rules/bounds.smk"
 include: "workflow/rules/checkpoint.smk"
