@@ -22,6 +22,7 @@ include: "workflow/rules/online.smk"
 include: "workflow/rules/profile.smk"
 include: "workflow/rules/operators.smk"
 include: "workflow/rules/summary.smk"
+include: "workflow/rules/kubernetes.smk"
 
 
 if matrix.config.launches == "auto":

@@ -27,6 +27,7 @@ from rollout_bench.plan.fields import (
     VariableText,
     Weights,
 )
+from rollout_bench.plan.kubernetes import KubernetesSettings
 from rollout_bench.plan.loads import Length, SharedPrefix
 from rollout_bench.plan.machine import ClusterSettings, Isolation
 from rollout_bench.plan.profiling import OperatorRule, OperatorsSettings, ProfileSettings
@@ -258,6 +259,7 @@ class Config(Strict):
         description="Devices of a machine that launches may hold at the same time. Null: all visible ones; on cpu 1.",
     )
     cluster: ClusterSettings = Field(ClusterSettings(), description="What each launch asks a cluster for.")
+    kubernetes: KubernetesSettings = Field(KubernetesSettings(), description="How launches run on Kubernetes.")
     engine: EngineSettings = Field(EngineSettings(), description="How the engine is run.")
     engine_args: EngineArgs = Field({}, description="Arguments for every experiment; quant and model win over them.")
     model_settings: dict[Name, ModelSettings] = Field(
