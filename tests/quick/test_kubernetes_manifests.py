@@ -106,9 +106,9 @@ def test_devices_are_whole_and_as_many_as_the_engine_arguments_say(full: tuple[S
     for job in jobs(files):
         resources = container(job)["resources"]
         assert resources["requests"] == resources["limits"]
-        devices = 8 if "big" in job["metadata"]["name"] else 1
-        blocks = 4 if plan.matrix.platform == "cpu" and devices == 8 else devices
-        expected = {"cpu": str(4 * blocks), "memory": "64000Mi"}
+        of_engine = 1 if plan.matrix.platform == "cpu" else 2
+        devices = 4 * of_engine if "big" in job["metadata"]["name"] else 1
+        expected = {"cpu": str(4 * devices), "memory": "64000Mi"}
         assert resources["limits"] == (expected | {resource: str(devices)} if resource else expected)
         for building in job["spec"]["template"]["spec"].get("initContainers", []):
             assert set(building["resources"]["limits"]) == {"cpu", "memory"}
@@ -228,6 +228,24 @@ def test_every_spec_is_there_once_and_is_the_one_that_its_key_says(full: tuple[S
         spec = Spec.model_validate(json.loads(maps.pop(specs_name(experiment.spec))["data"]["spec.json"]))
         assert spec == experiment.spec
     assert maps == {}
+
+
+def test_where_launches_would_slow_each_other_a_node_has_one():
+    def terms(overlay: str) -> list[dict[str, Any]]:
+        plan = plan_of("{quants: [bf16], launches: 1}", overlay)
+        (job,) = jobs(manifests(plan, plan.missing))
+        template = job["spec"]["template"]
+        found = template["spec"].get("affinity", {"podAntiAffinity": {}})["podAntiAffinity"]
+        wanted = found.get("requiredDuringSchedulingIgnoredDuringExecution", [])
+        assert all(
+            term["labelSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items() for term in wanted
+        )
+        return wanted
+
+    (term,) = terms("{}")
+    assert term["topologyKey"] == "kubernetes.io/hostname"
+    assert terms("{isolation: per_device}") == terms("{platform: cuda}") == []
+    assert terms("{platform: cuda, isolation: exclusive}") == [term]
 
 
 def test_a_queue_of_kueue_lets_jobs_begin():

@@ -11,9 +11,10 @@ import yaml
 
 from rollout_bench.errors import UserError
 from rollout_bench.files import json_text
+from rollout_bench.kubernetes.launches import CONTAINER, pod_of_launch
 from rollout_bench.kubernetes.names import job_name, specs_name
 from rollout_bench.kubernetes.paths import DATA
-from rollout_bench.kubernetes.pods import CONTAINER, Parts, cautious, pod
+from rollout_bench.kubernetes.pods import LABELS, Parts, cautious
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.matrix import Experiment
 from rollout_bench.plan.schedule import Launch, Schedule
@@ -62,7 +63,7 @@ def job(launch: Launch, config: Config) -> Parts:
     """
     settings, spec = config.kubernetes, launch.experiment.spec
     labels = {
-        "app.kubernetes.io/name": "rollout-bench",
+        **LABELS,
         "rollout-bench/mode": spec.mode,
         "rollout-bench/key": spec.key(),
         "rollout-bench/launch": str(launch.index),
@@ -90,7 +91,7 @@ def job(launch: Launch, config: Config) -> Parts:
                     {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
                 ]
             },
-            "template": {"metadata": {"labels": labels}, "spec": pod(launch, config)},
+            "template": {"metadata": {"labels": labels}, "spec": pod_of_launch(launch, config)},
         },
     }
 
@@ -103,7 +104,7 @@ def specs_of(experiment: Experiment, namespace: str) -> Parts:
         "metadata": {
             "name": specs_name(experiment.spec),
             "namespace": namespace,
-            "labels": {"app.kubernetes.io/name": "rollout-bench", "rollout-bench/key": experiment.spec.key()},
+            "labels": {**LABELS, "rollout-bench/key": experiment.spec.key()},
         },
         "immutable": True,
         "data": {"spec.json": json_text(experiment.spec)},

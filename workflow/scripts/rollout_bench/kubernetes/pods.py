@@ -1,22 +1,23 @@
-"""The pod of one launch: what runs in it, on what devices, with what mounted."""
+"""A pod that works on a launch: on what devices, with what mounted, as whom."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from rollout_bench.kubernetes.devices import device_resource
-from rollout_bench.kubernetes.names import specs_name
-from rollout_bench.kubernetes.paths import CODE, DATA, SCRATCH, SPEC, dataset_in_pod, log_in_pod, model_in_pod
+from rollout_bench.kubernetes.paths import DATA, SCRATCH
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.devices import devices_needed
 from rollout_bench.plan.kubernetes import KubernetesSettings, Toleration
-from rollout_bench.plan.schedule import Launch
+from rollout_bench.plan.spec import Spec
 
 Parts = dict[str, Any]
 """A piece of a manifest."""
 
-CONTAINER = "launch"
+LABELS = {"app.kubernetes.io/name": "rollout-bench"}
+"""Of every pod that works on a launch; those that need a node for themselves keep away from it."""
 
 _MARGIN_S = 300
 """What a pod may take beside the launch: pulling the image, building a synthetic model."""
@@ -25,15 +26,18 @@ _GRACE_S = 90
 """What a launch that is asked to end gets for ending its engine."""
 
 
-def pod(launch: Launch, config: Config) -> Parts:
-    """The spec of the pod that measures `launch`.
+def pod(
+    container: Parts, config: Config, spec: Spec | None, *, before: Sequence[Parts] = (), volumes: Sequence[Parts] = ()
+) -> Parts:
+    """The spec of a pod whose `container` works on a launch of `spec`; None: on nothing that is measured.
 
     Its deadline is the pod's and not the Job's: a Job's runs from its creation on, while it waits for devices.
 
-    Raises:
-        UserError: a setting that is missing or can't be, by the key's name.
+    Args:
+        before: containers that run to their end first.
+        volumes: volumes beside those that every pod has.
     """
-    settings, experiment = config.kubernetes, launch.experiment
+    settings = config.kubernetes
     runtime_s = math.ceil(config.timeout_s) + _MARGIN_S
     parts: Parts = {
         **cautious(settings),
@@ -43,9 +47,10 @@ def pod(launch: Launch, config: Config) -> Parts:
         "schedulerName": settings.scheduler,
         "nodeSelector": settings.node_selector,
         "tolerations": [_toleration(taint) for taint in settings.tolerations],
-        "initContainers": [] if experiment.checkpoint is None else [_building(launch, config)],
-        "containers": [_measuring(launch, config)],
-        "volumes": _volumes(launch, settings),
+        "affinity": _alone() if _is_exclusive(config, spec) else {},
+        "initContainers": list(before),
+        "containers": [container],
+        "volumes": [*_volumes(settings), *volumes],
     }
     return _without_empty(parts)
 
@@ -53,113 +58,95 @@ def pod(launch: Launch, config: Config) -> Parts:
 def cautious(settings: KubernetesSettings) -> Parts:
     """What every pod of ours has: no second start in place, no access to the cluster, the user it runs as."""
     user = settings.user_id
-    runs_as = (
-        {} if user is None else {"runAsUser": user, "runAsGroup": user, "fsGroup": user, "runAsNonRoot": user != 0}
-    )
+    runs_as = {"runAsUser": user, "runAsGroup": user, "fsGroup": user, "runAsNonRoot": user != 0}
     return _without_empty(
         {
             "restartPolicy": "Never",
             "automountServiceAccountToken": False,
             "imagePullSecrets": [{"name": name} for name in settings.image_pull_secrets],
-            "securityContext": runs_as,
+            "securityContext": {} if user is None else runs_as,
         }
     )
 
 
-def _measuring(launch: Launch, config: Config) -> Parts:
-    resources = _cores_and_memory(launch, config)
-    devices = devices_needed(launch.experiment.spec)
-    resource = device_resource(config.cluster.device_resource, launch.experiment.spec.platform)
-    if resource is not None and devices:
-        resources[resource] = str(devices)
-    return {
-        "name": CONTAINER,
-        **_common(config.kubernetes),
-        "command": measuring_command(launch, config),
-        # Devices can't be had but whole: both alike. Of cores and memory too, so that nobody takes them meanwhile.
-        "resources": {"requests": resources, "limits": resources},
-        "volumeMounts": [
-            *_common_mounts(),
-            {"name": "spec", "mountPath": SPEC, "readOnly": True},
-            {"name": "results", "mountPath": DATA},
-            *([] if config.kubernetes.models_claim is None else [_mounted("models", config.kubernetes.models_path)]),
-            *(_mounted(f"host-{i}", path) for i, path in enumerate(config.kubernetes.host_paths)),
-        ],
-    }
+def container(
+    name: str, command: Sequence[str], config: Config, spec: Spec | None, *, mounts: Sequence[Parts] = ()
+) -> Parts:
+    """A container that runs `command` where the results claim is mounted, on the devices that `spec` needs.
 
+    Args:
+        spec: what it works on; None: it takes no device.
+        mounts: mounts beside those that every container has.
 
-def measuring_command(launch: Launch, config: Config) -> list[str]:
-    """The command line that measures `launch` inside its pod."""
-    dataset = dataset_in_pod(launch.experiment)
-    words = [
-        "python",
-        f"{CODE}/run_launch.py",
-        f"--spec={SPEC}/spec.json",
-        f"--model={model_in_pod(launch.experiment, config.kubernetes)}",
-        *([] if dataset is None else [f"--dataset={dataset}"]),
-        f"--launch={launch.index}",
-        f"--out={launch.record}",
-        f"--log={log_in_pod(launch.record)}",
-        f"--timeout-s={config.timeout_s:g}",
-        f"--limits={config.timeouts.model_dump_json()}",
-    ]
-    return [word.replace("$(", "$$(") for word in words]  # Kubernetes puts variables in place of $(NAME)
-
-
-def _building(launch: Launch, config: Config) -> Parts:
-    checkpoint = launch.experiment.checkpoint
-    assert checkpoint is not None
-    resources = _cores_and_memory(launch, config)
-    out = model_in_pod(launch.experiment, config.kubernetes)
-    return {
-        "name": "build-model",
-        **_common(config.kubernetes),
-        "command": ["python", f"{CODE}/build_checkpoint.py", *checkpoint.arguments, f"--out={out}"],
-        "resources": {"requests": resources, "limits": resources},
-        "volumeMounts": [*_common_mounts(), {"name": "results", "mountPath": DATA}],
-    }
-
-
-def _cores_and_memory(launch: Launch, config: Config) -> dict[str, str]:
-    cores = config.cluster.cpus_per_device * max(1, devices_needed(launch.experiment.spec))
+    Raises:
+        UserError: `cluster.device_resource` is no name that a cluster can have.
+    """
+    settings = config.kubernetes
+    devices = 0 if spec is None else devices_needed(spec)
+    resource = None if spec is None else device_resource(config.cluster.device_resource, spec.platform)
     memory = config.cluster.memory_mb
-    return {"cpu": str(cores), **({} if memory is None else {"memory": f"{memory}Mi"})}
-
-
-def _common(settings: KubernetesSettings) -> Parts:
-    parts = {
-        "image": settings.image,
-        "workingDir": DATA,
-        "env": [
-            {"name": "HOME", "value": SCRATCH},
-            {"name": "TMPDIR", "value": SCRATCH},
-            {"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
-            {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-        ],
-        "envFrom": [{"secretRef": {"name": name}} for name in settings.secrets],
-        "securityContext": {"allowPrivilegeEscalation": False},
+    asked = {
+        "cpu": str(config.cluster.cpus_per_device * max(1, devices)),
+        **({} if memory is None else {"memory": f"{memory}Mi"}),
+        **({} if resource is None or not devices else {resource: str(devices)}),
     }
-    return _without_empty(parts)
+    return _without_empty(
+        {
+            "name": name,
+            "image": settings.image,
+            "workingDir": DATA,
+            "command": [word.replace("$(", "$$(") for word in command],  # Kubernetes fills variables into $(NAME)
+            "env": [
+                {"name": "HOME", "value": SCRATCH},
+                {"name": "TMPDIR", "value": SCRATCH},
+                _field("ROLLOUT_BENCH_NODE", "spec.nodeName"),
+                _field("ROLLOUT_BENCH_JOB", "metadata.labels['batch.kubernetes.io/job-name']"),
+            ],
+            "envFrom": [{"secretRef": {"name": secret}} for secret in settings.secrets],
+            "securityContext": {"allowPrivilegeEscalation": False},
+            # Devices can't be had but whole: both alike. Cores and memory too, so that nobody takes them meanwhile.
+            "resources": {"requests": asked, "limits": asked},
+            "volumeMounts": [*_mounts(settings), *mounts],
+        }
+    )
 
 
-def _common_mounts() -> list[Parts]:
-    return [{"name": "scratch", "mountPath": SCRATCH}, {"name": "shared-memory", "mountPath": "/dev/shm"}]
-
-
-def _mounted(name: str, path: str) -> Parts:
-    return {"name": name, "mountPath": path, "readOnly": True}
-
-
-def _volumes(launch: Launch, settings: KubernetesSettings) -> list[Parts]:
+def _volumes(settings: KubernetesSettings) -> list[Parts]:
     models = {"claimName": settings.models_claim, "readOnly": True}
     return [
-        {"name": "spec", "configMap": {"name": specs_name(launch.experiment.spec)}},
         {"name": "results", "persistentVolumeClaim": {"claimName": settings.results_claim}},
         {"name": "scratch", "emptyDir": {} if settings.scratch is None else {"sizeLimit": settings.scratch}},
         {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": settings.shared_memory}},
         *([] if settings.models_claim is None else [{"name": "models", "persistentVolumeClaim": models}]),
         *({"name": f"host-{i}", "hostPath": {"path": path}} for i, path in enumerate(settings.host_paths)),
     ]
+
+
+def _mounts(settings: KubernetesSettings) -> list[Parts]:
+    read_only = {} if settings.models_claim is None else {"models": settings.models_path}
+    read_only |= {f"host-{i}": path for i, path in enumerate(settings.host_paths)}
+    return [
+        {"name": "results", "mountPath": DATA},
+        {"name": "scratch", "mountPath": SCRATCH},
+        {"name": "shared-memory", "mountPath": "/dev/shm"},
+        *({"name": name, "mountPath": path, "readOnly": True} for name, path in read_only.items()),
+    ]
+
+
+def _is_exclusive(config: Config, spec: Spec | None) -> bool:
+    """Whether no other launch may be on the node: on cpu, and of others' servers, they would slow each other."""
+    if spec is None or config.isolation is not None:
+        return config.isolation == "exclusive"
+    return spec.platform not in ("cuda", "ascend")
+
+
+def _alone() -> Parts:
+    term = {"labelSelector": {"matchLabels": LABELS}, "topologyKey": "kubernetes.io/hostname"}
+    return {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+
+
+def _field(name: str, path: str) -> Parts:
+    return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
 
 
 def _toleration(taint: Toleration) -> Parts:
