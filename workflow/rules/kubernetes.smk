@@ -7,6 +7,7 @@ rule kubernetes_manifests:
     """Write a Kubernetes Job for each missing launch to results/manifests/, and remove those not wanted any more."""
     log:
         "logs/kubernetes_manifests.log",
+    localrule: True
     conda:
         "../../environment.yml"
     params:

@@ -70,13 +70,22 @@ def cautious(settings: KubernetesSettings) -> Parts:
 
 
 def container(
-    name: str, command: Sequence[str], config: Config, spec: Spec | None, *, mounts: Sequence[Parts] = ()
+    name: str,
+    command: Sequence[str],
+    config: Config,
+    spec: Spec | None,
+    *,
+    mounts: Sequence[Parts] = (),
+    data: str = DATA,
+    workdir: str = DATA,
 ) -> Parts:
-    """A container that runs `command` where the results claim is mounted, on the devices that `spec` needs.
+    """A container that runs `command` beside the results claim, on the devices that `spec` needs.
 
     Args:
         spec: what it works on; None: it takes no device.
         mounts: mounts beside those that every container has.
+        data: where the results claim is mounted.
+        workdir: where the command runs.
 
     Raises:
         UserError: `cluster.device_resource` is no name that a cluster can have.
@@ -94,7 +103,7 @@ def container(
         {
             "name": name,
             "image": settings.image,
-            "workingDir": DATA,
+            "workingDir": workdir,
             "command": [word.replace("$(", "$$(") for word in command],  # Kubernetes fills variables into $(NAME)
             "env": [
                 {"name": "HOME", "value": SCRATCH},
@@ -106,7 +115,7 @@ def container(
             "securityContext": {"allowPrivilegeEscalation": False},
             # Devices can't be had but whole: both alike. Cores and memory too, so that nobody takes them meanwhile.
             "resources": {"requests": asked, "limits": asked},
-            "volumeMounts": [*_mounts(settings), *mounts],
+            "volumeMounts": [*_mounts(settings, data), *mounts],
         }
     )
 
@@ -122,11 +131,11 @@ def _volumes(settings: KubernetesSettings) -> list[Parts]:
     ]
 
 
-def _mounts(settings: KubernetesSettings) -> list[Parts]:
+def _mounts(settings: KubernetesSettings, data: str) -> list[Parts]:
     read_only = {} if settings.models_claim is None else {"models": settings.models_path}
     read_only |= {f"host-{i}": path for i, path in enumerate(settings.host_paths)}
     return [
-        {"name": "results", "mountPath": DATA},
+        {"name": "results", "mountPath": data},
         {"name": "scratch", "mountPath": SCRATCH},
         {"name": "shared-memory", "mountPath": "/dev/shm"},
         *({"name": name, "mountPath": path, "readOnly": True} for name, path in read_only.items()),
