@@ -265,6 +265,7 @@ def test_names_are_dns_labels_whatever_models_are_called(model: str, quant: str,
     name = job_name(spec, launch)
     assert DNS_LABEL.fullmatch(name)
     assert len(name) <= LONGEST
+    assert "--" not in name
     assert name.startswith(specs_name(spec))
     assert name == job_name(make_spec(model, quant, workload), launch)
 

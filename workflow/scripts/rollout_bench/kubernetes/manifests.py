@@ -135,7 +135,7 @@ def collector(config: Config) -> Parts:
     }
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(yaml.CSafeDumper):
     """Writes texts so that every reader takes them for text: a key like 1234e567 is a number to YAML 1.2."""
 
     def ignore_aliases(self, data: Any) -> bool:
@@ -143,7 +143,7 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-def _quoted(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+def _quoted(dumper: yaml.CSafeDumper, text: str) -> yaml.ScalarNode:
     style = "|" if "\n" in text else '"' if re.match(r"[0-9.+-]", text) else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
