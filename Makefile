@@ -35,6 +35,7 @@ lint: setup ## formatting, lint, types; changes nothing
 	$(IN_VENV) snakefmt --check Snakefile workflow/rules
 	$(IN_VENV) snakemake --lint
 	$(IN_VENV) snakemake --lint --config launches=auto
+	$(IN_VENV) hadolint containers/Dockerfile.*
 
 format: setup ## format the code
 	$(IN_VENV) ruff check --fix --exit-zero

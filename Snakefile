@@ -14,9 +14,6 @@ include: "workflow/rules/common.smk"
 configfile: "config.yaml"
 
 
-report: "workflow/report/workflow.rst"
-
-
 include: "workflow/rules/plan.smk"
 include: "workflow/rules/bounds.smk"
 include: "workflow/rules/checkpoint.smk"
@@ -25,6 +22,7 @@ include: "workflow/rules/online.smk"
 include: "workflow/rules/profile.smk"
 include: "workflow/rules/operators.smk"
 include: "workflow/rules/summary.smk"
+include: "workflow/rules/kubernetes.smk"
 
 
 if matrix.config.launches == "auto":

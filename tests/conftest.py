@@ -1,4 +1,4 @@
-"""Shared by all tests: helpers can be imported, launches lease from a folder of their own, nothing fails for slowness."""
+"""Shared by all tests: helpers can be imported, launches lease from a folder of their own, slowness fails nothing."""
 
 import os
 import sys

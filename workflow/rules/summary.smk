@@ -6,6 +6,9 @@ Only missing records are asked for: a record that is there counts, whatever Snak
 FIGURES = workbench.figures(matrix)
 
 
+report: "../report/workflow.rst"
+
+
 rule summary:
     """Write the tables: one row per experiment, with speed-ups, skipped combinations and failures."""
     input:

@@ -60,7 +60,12 @@ def did_you_mean_folder(path: Path) -> str | None:
 
 def write_json(path: Path, content: BaseModel) -> None:
     """Writes `content` as JSON, as `write_whole` does."""
-    write_whole(path, (json.dumps(content.model_dump(mode="json"), indent=1) + "\n").encode())
+    write_whole(path, json_text(content).encode())
+
+
+def json_text(content: BaseModel) -> str:
+    """`content` as the JSON that our files hold."""
+    return json.dumps(content.model_dump(mode="json"), indent=1) + "\n"
 
 
 def read_model(path: Path, model: type[Model], remedy: str) -> Model:

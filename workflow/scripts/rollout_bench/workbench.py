@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -169,11 +168,9 @@ def newest_source(*parts: str) -> str:
 def checkpoint_arguments(plan: Schedule, folder: str) -> list[str]:
     """Arguments of build_checkpoint.py for the checkpoint at `folder`."""
     try:
-        checkpoint = plan.checkpoint_at(folder)
+        return plan.checkpoint_at(folder).arguments
     except UserError as error:
         stop(error)
-    arguments = ["--shape", json.dumps(checkpoint.shape), "--format", checkpoint.weights_format]
-    return [*arguments, "--config-only"] if checkpoint.config_only else arguments
 
 
 def dataset_arguments(plan: Schedule, record: str) -> list[str]:

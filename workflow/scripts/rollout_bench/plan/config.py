@@ -27,6 +27,7 @@ from rollout_bench.plan.fields import (
     VariableText,
     Weights,
 )
+from rollout_bench.plan.kubernetes import KubernetesSettings
 from rollout_bench.plan.loads import Length, SharedPrefix
 from rollout_bench.plan.machine import ClusterSettings, Isolation
 from rollout_bench.plan.profiling import OperatorRule, OperatorsSettings, ProfileSettings
@@ -261,6 +262,7 @@ class Config(Strict):
         ),
     )
     cluster: ClusterSettings = Field(ClusterSettings(), description="What each launch asks a cluster for.")
+    kubernetes: KubernetesSettings = Field(KubernetesSettings(), description="How launches run on Kubernetes.")
     engine: EngineSettings = Field(EngineSettings(), description="How the engine is run.")
     engine_args: EngineArgs = Field({}, description="Arguments for every experiment; quant and model win over them.")
     model_settings: dict[Name, ModelSettings] = Field(

@@ -73,6 +73,12 @@ class Checkpoint:
     config_only: bool
     folder: str
 
+    @property
+    def arguments(self) -> list[str]:
+        """Arguments of build_checkpoint.py that say what is built."""
+        arguments = ["--shape", json.dumps(self.shape), "--format", self.weights_format]
+        return [*arguments, "--config-only"] if self.config_only else arguments
+
 
 @dataclass(frozen=True)
 class Experiment:

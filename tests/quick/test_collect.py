@@ -1,0 +1,248 @@
+"""Records that were measured elsewhere come home whole and checked; what is at home stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from docs_pages import REPOSITORY
+from synthetic_records import make_failure, make_plan, make_record, make_spec, save
+
+from rollout_bench.analysis.collection import collect as read_all
+from rollout_bench.errors import UserError
+from rollout_bench.kubernetes.collecting import Collected, collect
+from rollout_bench.kubernetes.manifests import COLLECTOR_NAME
+from rollout_bench.records.store import failure_path, record_path, sequences_path, write_failure
+from rollout_bench.reporting.summary import summarise
+
+BF16, W8A8 = make_spec(), make_spec(quant="w8a8")
+
+
+@pytest.fixture
+def claim(tmp_path: Path) -> Path:
+    """A volume with two records of bf16 and one failure of w8a8, with their logs."""
+    claim = tmp_path / "claim"
+    save(claim / "results", make_record(BF16, 0), make_record(BF16, 1), make_failure(W8A8))
+    for spec, launch in ((BF16, 0), (BF16, 1), (W8A8, 0)):
+        log = claim / "logs" / "offline" / spec.experiment() / f"launch-{launch}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text("said\n")
+    return claim
+
+
+def bring(claim: Path) -> Collected:
+    return collect(claim, claim.parent / "results", claim.parent / "logs")
+
+
+def at(folder: Path, spec=BF16, launch: int = 0) -> Path:
+    return record_path(folder / "results", "offline", spec.experiment(), launch)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_records_failures_side_files_and_logs_come_home_and_the_summary_counts_them(claim: Path):
+    done = bring(claim)
+    home = claim.parent
+    assert (len(done.records), len(done.failures), done.present, done.refused) == (2, 1, 0, [])
+    spec = at(home).with_name("spec.json")
+    assert json.loads(spec.read_text()) == BF16.model_dump(mode="json")
+    spec.unlink()
+    assert content(home / "results") == content(claim / "results")
+    assert content(home / "logs") == content(claim / "logs")
+    summary = summarise(read_all(home / "results", make_plan([BF16, W8A8], launches=2)))
+    assert "2/2" in summary.markdown
+    assert "no memory is left for KV cache blocks" in summary.markdown
+
+
+def test_asking_again_takes_what_is_new_and_touches_nothing_else(claim: Path):
+    bring(claim)
+    before = {path: path.stat().st_mtime_ns for path in claim.parent.glob("results/**/*")}
+    save(claim / "results", make_record(BF16, 2))
+    done = bring(claim)
+    assert done.records == [f"offline/{BF16.experiment()}/launch-2.json"]
+    assert done.present == 3
+    assert {path: path.stat().st_mtime_ns for path in before if path.is_file()} == {
+        path: at for path, at in before.items() if path.is_file()
+    }
+
+
+def test_a_record_at_home_is_never_replaced(claim: Path):
+    save(claim.parent / "results", make_record(BF16, 0, rates=(1.0, 2.0, 3.0)))
+    before = at(claim.parent).read_bytes()
+    bring(claim)
+    assert at(claim.parent).read_bytes() == before
+
+
+def test_a_success_takes_the_failure_away_and_no_failure_comes_beside_a_record(claim: Path):
+    bring(claim)
+    save(claim / "results", make_record(W8A8, 0))
+    done = bring(claim)
+    assert done.records == [f"offline/{W8A8.experiment()}/launch-0.json"]
+    assert not failure_path(at(claim.parent, W8A8)).exists()
+    shutil.rmtree(claim / "results" / "offline" / W8A8.experiment())
+    assert bring(claim).failures == []
+    assert not failure_path(at(claim.parent, W8A8)).exists()
+
+
+def test_a_later_failure_replaces_an_earlier_one(claim: Path):
+    bring(claim)
+    later = make_failure(W8A8).model_copy(update={"failed_at": "2025-06-01T00:00:00Z"})
+    write_failure(at(claim, W8A8), later)
+    assert len(bring(claim).failures) == 1
+    write_failure(at(claim, W8A8), make_failure(W8A8))
+    assert bring(claim).failures == []
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def edited(path: Path) -> None:
+    path.write_text(path.read_text().replace('"prompts": 8', '"prompts": 9'))
+
+
+def moved(path: Path) -> None:
+    path.rename(path.with_name("launch-7.json"))
+    sequences_path(path).rename(sequences_path(path.with_name("launch-7.json")))
+
+
+DAMAGE = {
+    "a_record_cut_short": (cut, "is not whole JSON"),
+    "an_edited_spec": (edited, "it was edited"),
+    "another_launch_s": (moved, "launch 0: it was moved"),
+    "side_file_cut_short": (lambda path: cut(sequences_path(path)), "line "),
+    "side_file_missing": (lambda path: sequences_path(path).unlink(), "No such file"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_what_is_damaged_is_told_and_left_out_and_the_rest_comes(claim: Path, name: str):
+    damage, told = DAMAGE[name]
+    damage(at(claim))
+    done = bring(claim)
+    assert done.records == [f"offline/{BF16.experiment()}/launch-1.json"]
+    (refused,) = done.refused
+    assert told in str(refused)
+    assert len(str(refused).splitlines()) == 2
+    assert sorted(path.name for path in at(claim.parent).parent.glob("launch-[07]*")) == []
+
+
+def test_half_a_file_of_a_launch_that_still_runs_is_left_out(claim: Path):
+    (at(claim).parent / ".launch-3.json.17.tmp").write_text("{")
+    (at(claim).parent / "launch-3.sequences.jsonl.gz").write_bytes(b"")
+    assert bring(claim).refused == []
+    assert not list((claim.parent / "results").rglob("*launch-3*"))
+
+
+def test_a_folder_without_results_is_an_error(tmp_path: Path):
+    with pytest.raises(UserError, match="holds no folder results/"):
+        collect(tmp_path, tmp_path / "home", tmp_path / "logs")
+
+
+KUBECTL = """#!/bin/bash
+# Stands in for kubectl: runs what `exec` is to run in a pod here, where the claim is a folder.
+echo "$*" >> "$CALLS"
+while [ "$1" != "--" ]; do shift; done
+shift
+exec "${@//\\/data/$CLAIM}"
+"""
+
+
+def command(claim: Path, *arguments: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs collect.py in the folder beside the claim, with only `path` before the usual ones."""
+    environment = os.environ | {"CLAIM": str(claim), "CALLS": str(claim.parent / "calls")}
+    if path is not None:
+        environment["PATH"] = f"{path}:{environment['PATH']}"
+    return subprocess.run(
+        [sys.executable, REPOSITORY / "workflow/scripts/collect.py", *arguments],
+        cwd=claim.parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def kubectl(claim: Path) -> Path:
+    """A folder with the stand-in for kubectl."""
+    folder = claim.parent / "bin"
+    folder.mkdir()
+    (folder / "kubectl").write_text(KUBECTL)
+    (folder / "kubectl").chmod(0o755)
+    return folder
+
+
+def test_the_command_reads_a_claim_through_a_pod_and_copies_only_what_is_missing(claim: Path, kubectl: Path):
+    odd = claim / "results" / "offline" / BF16.experiment() / "launch-1.odd 'name'\n.txt"
+    odd.write_text("left out: no file of ours has a line break in its name")
+    first = command(claim, "--pod", "--namespace", "bench", path=kubectl)
+    assert first.returncode == 0, first.stderr
+    assert first.stdout == "results: 2 records and 1 failures collected, 0 there already, 0 not taken\n"
+    calls = (claim.parent / "calls").read_text().splitlines()
+    assert [re.sub(" -- .*", "", call) for call in calls[:1]] == [f"--namespace bench exec {COLLECTOR_NAME}"]
+    assert sequences_path(at(claim.parent)).read_bytes() == sequences_path(at(claim)).read_bytes()
+    save(claim / "results", make_record(BF16, 2))
+    again = command(claim, "--pod", "other", path=kubectl)
+    assert again.stdout.startswith("results: 1 records and 0 failures collected")
+
+
+def test_an_archive_that_is_cut_off_brings_nothing(claim: Path, kubectl: Path):
+    cut_off = KUBECTL.replace('exec "${', 'if [ "$1" = tar ]; then "${').replace(
+        'CLAIM}"', 'CLAIM}" | head -c 700; exit 0; fi\nexec "${@//\\/data/$CLAIM}"'
+    )
+    (kubectl / "kubectl").write_text(cut_off)
+    done = command(claim, "--pod", path=kubectl)
+    assert done.returncode == 1
+    assert "what kubectl delivered is cut off" in done.stderr
+    assert len(done.stderr.splitlines()) == 2
+    assert not list((claim.parent / "results").rglob("launch-*"))
+
+
+def test_a_pod_that_is_not_there_is_told_in_two_lines(claim: Path, kubectl: Path):
+    (kubectl / "kubectl").write_text('#!/bin/sh\necho "Error from server (NotFound): pods not found" >&2\nexit 1\n')
+    done = command(claim, "--pod", path=kubectl)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0] == "kubectl exec failed: Error from server (NotFound): pods not found"
+    assert "kubectl apply -f results/manifests/collector" in done.stderr.splitlines()[1]
+
+
+def test_a_machine_without_kubectl_is_told_in_two_lines(claim: Path):
+    done = command(claim, "--pod", "--kubectl", "no-such-kubectl")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0].startswith("no-such-kubectl: does not run")
+
+
+def test_the_command_says_what_it_did_not_take_and_fails(claim: Path):
+    cut(at(claim))
+    done = command(claim, str(claim))
+    assert done.returncode == 1
+    assert "1 records and 1 failures collected, 0 there already, 1 not taken" in done.stdout
+
+
+def test_an_archive_cannot_write_outside_its_folder(tmp_path: Path):
+    import io
+    import tarfile
+
+    from rollout_bench.kubernetes.transport import _extract
+
+    into = tmp_path / "into"
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for name in ("../outside", "results/../../outside", "/tmp/outside", "other/inside", "results/inside"):
+            tar.addfile(tarfile.TarInfo(name))
+    packed.seek(0)
+    with tarfile.open(fileobj=packed) as tar:
+        for member in tar:
+            _extract(tar, member, into)
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()] == [
+        "into/results/inside"
+    ]

@@ -1,0 +1,64 @@
+"""Writes a Kubernetes Job for each launch that is missing, and removes those that are wanted no longer.
+
+Nothing is submitted, and no cluster is asked: `kubectl apply` does that, and collect.py brings the records home.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from rollout_bench.errors import UserError, run_command
+from rollout_bench.kubernetes.folder import put
+from rollout_bench.kubernetes.manifests import COLLECTOR, SPECS, manifests
+from rollout_bench.plan.engine_probe import Engine, probe_engine
+from rollout_bench.plan.matrix import expand
+from rollout_bench.plan.read_config import read_config
+from rollout_bench.plan.schedule import RESULTS, Schedule, schedule
+from rollout_bench.rounds import next_round
+
+
+def main() -> int:
+    """Reads, expands, writes, says what changed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", metavar="CONFIG", help="the merged config as JSON; - is stdin")
+    parser.add_argument("--python", help="interpreter that has the engine (default: engine.python of the config)")
+    parser.add_argument(
+        "--out", type=Path, default=RESULTS / "manifests", metavar="DIR", help="where they go (default: %(default)s)"
+    )
+    arguments = parser.parse_args()
+    merged = sys.stdin.read() if arguments.config == "-" else Path(arguments.config).read_text()
+    config = read_config(json.loads(merged))
+    engine = probe_engine(arguments.python or config.engine.python)
+    plan = schedule(config, expand(config, engine))
+    check_engine(plan, engine)
+    files = manifests(plan, missing(plan))
+    changes = put(arguments.out, files)
+    jobs = len([name for name in files if name not in (SPECS, str(COLLECTOR))])
+    print(f"{arguments.out}: {jobs} jobs; {len(changes.written)} files written, {len(changes.removed)} removed")
+    if jobs:
+        print(f"next: kubectl apply -f {arguments.out}")
+    return 0
+
+
+def missing(plan: Schedule) -> list[str]:
+    """Records that are wanted and missing; with `launches: auto` those of the next round."""
+    wanted = next_round(plan) if plan.config.launches == "auto" else plan.missing
+    return [record for record in wanted if record in plan.by_record]
+
+
+def check_engine(plan: Schedule, engine: Engine) -> None:
+    """Raises `UserError` where the plan is made with an engine that no pod of its platform can have."""
+    platform = plan.matrix.platform
+    if platform != engine.platform() and any(e.spec.endpoint is None for e in plan.matrix.experiments):
+        raise UserError(
+            f"config: platform: {platform}: the engine here, {engine.name} {engine.version}, is for"
+            f" {engine.platform()}, and a launch measures with the engine that it was planned for alone",
+            "write the manifests in a container of the image: docs/how-to/kubernetes.md",
+        )
+
+
+if __name__ == "__main__":
+    run_command(main)
