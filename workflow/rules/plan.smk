@@ -4,6 +4,7 @@ matrix, engine = workbench.plan_workflow(config, workflow.config_settings.config
 
 
 onstart:
+    workbench.drop_default_rate_limit(workflow)
     workbench.begin(matrix, [file for job in workflow.dag.needrun_jobs() for file in job.output])
 
 

@@ -56,6 +56,18 @@ def plan_workflow(merged: Mapping[str, Any], files: Iterable[Path]) -> tuple[Sch
         stop(error)
 
 
+def drop_default_rate_limit(workflow: Any) -> None:
+    """Takes back Snakemake's limit of 100 jobs a second, which nothing here comes near; another one stays.
+
+    With a limit, each look for jobs to start sets a timer of its timespan that has it look once more, and that one
+    sets the next: after k launches Snakemake 9.27 looks k times a second through all that are left, with a thread for
+    each timer, beside the engine that is measured.
+    """
+    limit = workflow.scheduling_settings.max_jobs_per_timespan
+    if limit and (limit.max_jobs, limit.timespan) == (100, 1):
+        workflow.scheduler.job_rate_limiter = None
+
+
 def begin(plan: Schedule, outputs: Iterable[str]) -> None:
     """At the start of a real run that will make `outputs`: takes the folder for this process, puts the plan on disk.
 
