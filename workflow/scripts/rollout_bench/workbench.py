@@ -132,7 +132,13 @@ def records_to_summarise(plan: Schedule, workflow: Any, rule: str) -> list[str]:
     With `launches: auto` also the round after which this is asked again. Snakemake itself takes an output for up to
     date whose inputs are missing, and knows nothing of records that came by copying. This is called when the rule's
     job enters the DAG, before it is decided what runs, and again after each round.
+
+    With `--batch` all records, also those that are there: Snakemake takes a part of what it is given, and each batch
+    has to take its part of the same list.
     """
+    batch = workflow.dag_settings.batch
+    if batch is not None and batch.rulename == rule:
+        return [launch.record for launch in plan.launches]
     try:
         wanted = next_round(plan) if plan.config.launches == "auto" else plan.missing
     except UserError as error:
