@@ -21,10 +21,6 @@ from workspace import Workspace
 
 sys.path.append(str(REPOSITORY / "tests" / "cluster"))
 
-import slurm
-import stand_in
-from workflows import OnSlurm
-
 QUIET = ("-n", "--quiet", "all")
 PARTS = 4
 """Of a run: each has its own row, so that a cost that changes on the way shows."""
@@ -108,8 +104,12 @@ def plan(folder: Path, launches: int) -> str:
 
 def run(folder: Path, launches: int) -> Iterator[str]:
     """Runs so many launches of the stand-in; rows for its parts, then the whole and its summary."""
+    import stand_in
+
     ours, count = make_ours(folder, launches), size(launches)
-    ours.overlay(_with_stand_in(folder))
+    workload = stand_in.CONFIG["workload_settings"]["small"]
+    python = stand_in.install(folder / "stand-in")
+    ours.overlay({"engine": {"python": python}, "workload_settings": {"demo": workload}, "iterations": 3})
     found = watch(_snakemake(ours, "--quiet", "all", expected=""), _records(folder))
     yield f"\n### Running\n\n{RUN.format(launches=count)}"
     for part in range(PARTS):
@@ -132,6 +132,10 @@ def run(folder: Path, launches: int) -> Iterator[str]:
 
 def submit(folder: Path, nodes: int, launches: int) -> str:
     """A row for so many launches of the stand-in, submitted to a Slurm of so many nodes on this machine."""
+    import slurm
+    import stand_in
+    from workflows import OnSlurm
+
     work = folder / "submitted"
     with slurm.running(folder / "slurm", nodes=nodes, cpus=2) as of_nodes:
         ours = OnSlurm(work, of_nodes, {})
@@ -145,12 +149,6 @@ def submit(folder: Path, nodes: int, launches: int) -> str:
     own_ms, all_ms = 1000 * found.own_s / done, 1000 * found.processor_s / done
     rate = f"{done / found.wall_s:.1f}"
     return f"| {nodes} | {done:,} | {found.wall_s:.0f} | {rate} | {own_ms:.0f} | {all_ms - own_ms:.0f} |"
-
-
-def _with_stand_in(folder: Path) -> dict:
-    workload = stand_in.CONFIG["workload_settings"]["small"]
-    python = stand_in.install(folder / "stand-in")
-    return {"engine": {"python": python}, "workload_settings": {"demo": workload}, "iterations": 3}
 
 
 def _records(folder: Path) -> Callable[[], int]:

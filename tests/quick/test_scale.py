@@ -129,3 +129,10 @@ def test_batches_take_their_parts_of_one_list_whatever_is_measured_meanwhile():
         taken += part
         plan = planned(3)
     assert sorted(taken) == sorted(launch.record for launch in plan.launches)
+
+
+def test_rounds_can_not_be_divided_into_batches(capsys: pytest.CaptureFixture[str]):
+    workflow = SimpleNamespace(dag_settings=SimpleNamespace(batch=Batch("summary", 1, 2)))
+    with pytest.raises(SystemExit):
+        workbench.records_to_summarise(planned(1, launches="auto"), workflow, "summary")
+    assert "launches: auto" in capsys.readouterr().err

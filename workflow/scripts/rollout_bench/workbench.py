@@ -138,6 +138,9 @@ def records_to_summarise(plan: Schedule, workflow: Any, rule: str) -> list[str]:
     """
     batch = workflow.dag_settings.batch
     if batch is not None and batch.rulename == rule:
+        if plan.config.launches == "auto":
+            problem = "--batch: with launches: auto nobody knows beforehand which launches there are to divide"
+            stop(UserError(problem, "divide by model, --config models=[...], or set launches to a number"))
         return [launch.record for launch in plan.launches]
     try:
         wanted = next_round(plan) if plan.config.launches == "auto" else plan.missing
