@@ -5,6 +5,7 @@ side_by_side = SideBySide(matrix, workflow)
 
 
 onstart:
+    workbench.drop_default_rate_limit(workflow)
     workbench.begin(matrix, [file for job in workflow.dag.needrun_jobs() for file in job.output])
 
 

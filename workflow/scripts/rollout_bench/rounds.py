@@ -7,7 +7,7 @@ from pathlib import Path
 from rollout_bench.analysis.collection import collect
 from rollout_bench.errors import UserError
 from rollout_bench.plan.planfile import PlannedExperiment
-from rollout_bench.plan.schedule import RESULTS, Schedule
+from rollout_bench.plan.schedule import RESULTS, Schedule, cell_of
 from rollout_bench.records.store import record_path
 
 LOGS_OF_ROUNDS = Path("logs") / "rounds"
@@ -54,7 +54,7 @@ def missing_of_round(plan: Schedule, mode: str, experiment: str, launches: int) 
     Raises:
         UserError: nothing of that name is selected.
     """
-    own = next((e for e in plan.experiments if (e.mode, e.experiment) == (mode, experiment)), None)
+    own = plan.by_name.get((mode, experiment))
     if own is None:
         raise UserError(f"{experiment}: the config selects no such experiment", "see `snakemake plan`")
     records = [
@@ -67,13 +67,8 @@ def missing_of_round(plan: Schedule, mode: str, experiment: str, launches: int) 
 
 def _baselines(plan: Schedule, own: PlannedExperiment) -> list[PlannedExperiment]:
     """The experiments that `own` may be compared with: one, as a rule; none for a baseline."""
-
-    def place(experiment: PlannedExperiment, changes: dict[str, str]) -> list[str]:
-        axes = ("mode", "platform", "model", "quant", "workload")
-        return [changes.get(axis, getattr(experiment, axis)) for axis in axes]
-
-    wanted = place(own, plan.config.baseline.named)
-    return [] if place(own, {}) == wanted else [e for e in plan.experiments if place(e, {}) == wanted]
+    wanted = cell_of(own, plan.config.baseline.named)
+    return [] if wanted == cell_of(own) else plan.by_cell.get(wanted, [])
 
 
 def _wanted(plan: Schedule) -> dict[str, int]:

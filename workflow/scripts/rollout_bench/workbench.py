@@ -56,6 +56,18 @@ def plan_workflow(merged: Mapping[str, Any], files: Iterable[Path]) -> tuple[Sch
         stop(error)
 
 
+def drop_default_rate_limit(workflow: Any) -> None:
+    """Takes back Snakemake's limit of 100 jobs a second, which nothing here comes near; another one stays.
+
+    With a limit, each look for jobs to start sets a timer of its timespan that has it look once more, and that one
+    sets the next: after k launches Snakemake 9.27 looks k times a second through all that are left, with a thread for
+    each timer, beside the engine that is measured.
+    """
+    limit = workflow.scheduling_settings.max_jobs_per_timespan
+    if limit and (limit.max_jobs, limit.timespan) == (100, 1):
+        workflow.scheduler.job_rate_limiter = None
+
+
 def begin(plan: Schedule, outputs: Iterable[str]) -> None:
     """At the start of a real run that will make `outputs`: takes the folder for this process, puts the plan on disk.
 
@@ -121,7 +133,16 @@ def records_to_summarise(plan: Schedule, workflow: Any, rule: str) -> list[str]:
     With `launches: auto` also the round after which this is asked again. Snakemake itself takes an output for up to
     date whose inputs are missing, and knows nothing of records that came by copying. This is called when the rule's
     job enters the DAG, before it is decided what runs, and again after each round.
+
+    With `--batch` all records, also those that are there: Snakemake takes a part of what it is given, and each batch
+    has to take its part of the same list.
     """
+    batch = workflow.dag_settings.batch
+    if batch is not None and batch.rulename == rule:
+        if plan.config.launches == "auto":
+            problem = "--batch: with launches: auto nobody knows beforehand which launches there are to divide"
+            stop(UserError(problem, "divide by model, --config models=[...], or set launches to a number"))
+        return [launch.record for launch in plan.launches]
     try:
         wanted = next_round(plan) if plan.config.launches == "auto" else plan.missing
     except UserError as error:

@@ -8,21 +8,33 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 
 from rollout_bench.plan.spec import Spec
 from rollout_bench.records.profile import Step
 from rollout_bench.records.record import Iteration
-from rollout_bench.records.store import failure_path
+from rollout_bench.records.store import failure_path, present
 
 
 @dataclass(frozen=True)
-class Planned:
-    """A launch of the plan: where its record will lie and how many seconds it is expected to take."""
+class Place:
+    """Where a launch stands in its plan.
 
-    record: Path
+    Attributes:
+        launches: of the plan.
+        missing: those that are neither measured nor failed in this run, this one left out.
+        expected_s: how long this launch is expected to take.
+        others_s: the same of all that are missing.
+        ends_by_precision: True where fewer launches than planned may turn out to be enough.
+    """
+
+    launches: int
+    missing: int
     expected_s: float
+    others_s: float
+    ends_by_precision: bool
 
 
 @dataclass
@@ -95,21 +107,21 @@ class Progress:
         say(f"{place}{name}: {what}{left}")
 
     def _place_and_left(self) -> tuple[str, str]:
-        launches = read_plan(self.plan)
-        own = next((planned for planned in launches if planned.record == self.record), None)
-        expected_s = own.expected_s if own is not None else None
-        own_left_s = self._own_left_s(expected_s)
-        if own is None or self.plan is None:
+        place = self._place
+        own_left_s = self._own_left_s(place.expected_s if place else None)
+        if place is None:
             return "", f"; about {duration(own_left_s)} left" if own_left_s else ""
-        since = self.plan.stat().st_mtime if self.plan.exists() else 0.0
-        missing = [p for p in launches if p is not own and not p.record.exists() and not _failed_since(p.record, since)]
-        done = len(launches) - len(missing)
-        limit = "at most " if _ends_by_precision(self.plan) else ""
-        place = f"[{done}/{limit}{len(launches)}] "
+        limit = "at most " if place.ends_by_precision else ""
         elapsed_s = time.monotonic() - self._began
-        scale = (elapsed_s + own_left_s) / own.expected_s if own_left_s is not None and self._durations else 1.0
-        left_s = (own_left_s or 0.0) + min(max(scale, 0.2), 5.0) * sum(p.expected_s for p in missing)
-        return place, f"; {limit or 'about '}{duration(left_s)} left" if left_s > 0 else ""
+        scale = (elapsed_s + own_left_s) / place.expected_s if own_left_s is not None and self._durations else 1.0
+        left_s = (own_left_s or 0.0) + min(max(scale, 0.2), 5.0) * place.others_s
+        shown = f"[{place.launches - place.missing}/{limit}{place.launches}] "
+        return shown, f"; {limit or 'about '}{duration(left_s)} left" if left_s > 0 else ""
+
+    @cached_property
+    def _place(self) -> Place | None:
+        """Found once for a launch: a plan may have 100,000 of them, and this runs beside the engine."""
+        return None if self.plan is None else place_in_plan(self.plan, self.record)
 
     def _own_left_s(self, expected_s: float | None) -> float | None:
         """Seconds that this launch has left; None while neither it nor the plan says."""
@@ -121,23 +133,25 @@ class Progress:
         return max(expected_s - (time.monotonic() - self._began), 0.0)
 
 
-def read_plan(path: Path | None) -> list[Planned]:
-    """The launches of the plan file; none if it is missing or is none."""
-    if path is None:
-        return []
+def place_in_plan(plan: Path, record: Path) -> Place | None:
+    """Where the launch that writes `record` stands in the plan file; None if that is missing, garbled or lacks it."""
     try:
-        launches = json.loads(path.read_bytes())["launches"]
-        return [Planned(Path(entry["record"]), max(float(entry["expected_s"]), 0.1)) for entry in launches]
+        since = plan.stat().st_mtime
+        content = json.loads(plan.read_bytes())
+        expected = {entry["record"]: max(float(entry["expected_s"]), 0.1) for entry in content["launches"]}
+        own_s = expected[str(record)]
     except (OSError, ValueError, KeyError, TypeError):
-        return []
-
-
-def _ends_by_precision(path: Path) -> bool:
-    """True when the launches of the plan file are those that there may be, and fewer may turn out to be enough."""
-    try:
-        return json.loads(path.read_bytes()).get("precision") is not None
-    except (OSError, ValueError, AttributeError):
-        return False
+        return None
+    missing = expected.keys() - present(expected) - {str(record)}
+    if failure_path(record).parents[2].is_dir():
+        missing = {path for path in missing if not _failed_since(Path(path), since)}
+    return Place(
+        launches=len(expected),
+        missing=len(missing),
+        expected_s=own_s,
+        others_s=sum(expected[path] for path in missing),
+        ends_by_precision=content.get("precision") is not None,
+    )
 
 
 def say(line: str) -> None:

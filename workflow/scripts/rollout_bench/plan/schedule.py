@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,12 +16,16 @@ from rollout_bench.files import write_json
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.matrix import Checkpoint, Experiment, Matrix
 from rollout_bench.plan.planfile import PLAN_SCHEMA_VERSION, PlanFile, PlannedExperiment, PlannedLaunch, write_plan
-from rollout_bench.records.store import read_launched, record_path
+from rollout_bench.records.store import present, read_launched, record_path
 
 RESULTS = Path("results")
 
 FIRST_GUESS_S = {"cpu": 45.0, "cuda": 150.0, "ascend": 180.0, "unknown": 60.0}
 """Seconds a launch is expected to take where none was measured yet (facts of the first runs on each platform)."""
+
+
+Cell = tuple[str, ...]
+"""Mode, platform, model, quant and workload."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +58,8 @@ class Schedule:
 
     def missing_now(self) -> list[str]:
         """Paths of the records that don't exist, in the order they run; where launches: auto, up to the most."""
-        folders = {Path(launch.record).parent for launch in self.launches}
-        present = {str(path) for folder in folders if folder.is_dir() for path in folder.iterdir()}
-        return [launch.record for launch in self.launches if launch.record not in present]
+        there = present(launch.record for launch in self.launches)
+        return [launch.record for launch in self.launches if launch.record not in there]
 
     @cached_property
     def by_record(self) -> dict[str, tuple[int, Launch]]:
@@ -76,12 +80,16 @@ class Schedule:
 
     def checkpoint_at(self, folder: str) -> Checkpoint:
         """The synthetic checkpoint to build at `folder`; raises `UserError` for one that nothing selected loads."""
-        for experiment in self.matrix.experiments:
-            if experiment.checkpoint and experiment.checkpoint.folder == folder:
-                return experiment.checkpoint
-        raise UserError(
-            f"{folder}: no selected experiment loads it", "see `snakemake plan` for those that are selected"
-        )
+        if folder not in self._checkpoints:
+            raise UserError(
+                f"{folder}: no selected experiment loads it", "see `snakemake plan` for those that are selected"
+            )
+        return self._checkpoints[folder]
+
+    @cached_property
+    def _checkpoints(self) -> dict[str, Checkpoint]:
+        """Folder -> the synthetic checkpoint to build there."""
+        return {e.checkpoint.folder: e.checkpoint for e in self.matrix.experiments if e.checkpoint}
 
     @cached_property
     def experiments(self) -> list[PlannedExperiment]:
@@ -100,6 +108,19 @@ class Schedule:
             )
             for e in self.matrix.experiments
         ]
+
+    @cached_property
+    def by_name(self) -> dict[tuple[str, str], PlannedExperiment]:
+        """Mode and folder name -> experiment."""
+        return {(e.mode, e.experiment): e for e in self.experiments}
+
+    @cached_property
+    def by_cell(self) -> dict[Cell, list[PlannedExperiment]]:
+        """Cell of the matrix -> its experiments: one, as a rule."""
+        found: dict[Cell, list[PlannedExperiment]] = {}
+        for experiment in self.experiments:
+            found.setdefault(cell_of(experiment), []).append(experiment)
+        return found
 
     def plan_file(self, *, estimate: bool = True) -> PlanFile:
         """The plan as it is put on disk; `estimate` reads earlier records to say how long launches take."""
@@ -133,9 +154,9 @@ class Schedule:
     def _expected_s(self) -> dict[str, float]:
         """Seconds that a launch of each experiment is expected to take: as its own did, else as the others did."""
         known: dict[str, float] = {}
-        done = [launch for launch in self.launches if launch.record not in set(self.missing)]
-        for launch in done:
-            if launch.experiment.name not in known:
+        missing = set(self.missing)
+        for launch in self.launches:
+            if launch.record not in missing and launch.experiment.name not in known:
                 try:
                     mode = launch.experiment.spec.mode
                     known[launch.experiment.name] = read_launched(Path(launch.record), mode).wall_s
@@ -151,6 +172,12 @@ def _weights_folder(experiment: Experiment) -> str | None:
         return None
     dummy = experiment.spec.engine.args.get("load_format") in NO_WEIGHTS_NEEDED
     return None if dummy or not is_local(experiment.model_path) else experiment.model_path
+
+
+def cell_of(experiment: PlannedExperiment, changes: Mapping[str, str] | None = None) -> Cell:
+    """The cell of an experiment, or the one that differs from it by `changes`, axis -> value."""
+    axes = ("mode", "platform", "model", "quant", "workload")
+    return tuple((changes or {}).get(axis, getattr(experiment, axis)) for axis in axes)
 
 
 def schedule(config: Config, matrix: Matrix) -> Schedule:

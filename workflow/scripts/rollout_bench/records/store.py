@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import os
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -32,6 +34,16 @@ _REMEDY = "restore the file, or delete it to measure that launch again"
 def record_path(results: Path, mode: str, experiment: str, launch: int) -> Path:
     """Where the record of a launch lies."""
     return results / mode / experiment / f"launch-{launch}.json"
+
+
+def present(records: Iterable[str]) -> set[str]:
+    """Those of `records` that exist, found by listing each of their folders once."""
+    wanted = set(records)
+    there: set[str] = set()
+    for folder in {record.rpartition("/")[0] for record in wanted}:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+            there.update(f"{folder}/{entry.name}" for entry in entries)
+    return there & wanted
 
 
 def failure_path(record: Path) -> Path:
