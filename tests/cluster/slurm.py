@@ -24,7 +24,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-COMMANDS = ("slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel")
+DAEMONS = ("slurmctld", "slurmd")
+COMMANDS = ("sbatch", "srun", "squeue", "sinfo", "scontrol", "scancel", "sacct")
 
 LIMIT_S = 60.0
 """How long daemons may take to come up or to end."""
@@ -54,6 +55,7 @@ JobAcctGatherFrequency=1
 JobAcctGatherParams=OverMemoryKill
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
+DefMemPerCPU=200
 # a node may have more cores and memory than this machine, and comes back by itself
 SlurmdParameters=config_overrides
 ReturnToService=2
@@ -99,7 +101,8 @@ class Slurm:
     def environment(self) -> dict[str, str]:
         """Of commands that are to talk to this Slurm and no other."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SBATCH_", "SRUN_"))}
-        return {**kept, "SLURM_CONF": str(self.folder / "slurm.conf")}
+        path = f"{self.folder / 'bin'}:{os.environ['PATH']}"
+        return {**kept, "PATH": path, "SLURM_CONF": str(self.folder / "slurm.conf")}
 
     @property
     def names(self) -> list[str]:
@@ -168,8 +171,13 @@ class Slurm:
 
     def _write_config(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
-        for part in ("state", "spool", "devices"):
+        for part in ("state", "spool", "devices", "bin"):
             (self.folder / part).mkdir(parents=True)
+        # Inside of a job the executor plugin takes SLURM_CONF away; a cluster has its config where Slurm looks for it.
+        for command in COMMANDS:
+            wrapper = self.folder / "bin" / command
+            wrapper.write_text(f'#!/bin/sh\nSLURM_CONF={self.folder}/slurm.conf exec {shutil.which(command)} "$@"\n')
+            wrapper.chmod(0o755)
         for i in range(self.gpus):
             os.mknod(self.folder / "devices" / f"gpu{i}", 0o600 | 0o020000, os.makedev(1, 3))  # as /dev/null
         ports = _free_ports(1 + self.nodes)
@@ -225,7 +233,7 @@ def running(folder: Path, **settings: int) -> Iterator[Slurm]:
 
 def missing() -> list[str]:
     """Commands of Slurm that this machine lacks."""
-    return [command for command in COMMANDS if shutil.which(command) is None]
+    return [command for command in (*DAEMONS, *COMMANDS) if shutil.which(command) is None]
 
 
 def _free_ports(count: int) -> list[int]:
@@ -251,7 +259,7 @@ def main() -> int:
         return 1
     settings = {name: getattr(arguments, name) for name in ("nodes", "cpus", "gpus", "npus")}
     with running(arguments.folder.absolute(), **settings) as slurm:
-        print(f"export SLURM_CONF={slurm.environment['SLURM_CONF']}", flush=True)
+        print(f"export SLURM_CONF={slurm.folder}/slurm.conf PATH={slurm.folder}/bin:$PATH", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             signal.sigwait({signal.SIGINT, signal.SIGTERM})
     return 0

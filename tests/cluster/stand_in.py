@@ -25,7 +25,7 @@ CONFIG = {
     "launches": 6,
     "warmup_iterations": 1,
     "iterations": 3,
-    "model_settings": {"tiny": {"synthetic": {"preset": "qwen3-tiny"}}},
+    "model_settings": {"tiny": {"weights": {"bf16": "tiny", "w8a8": "tiny-w8a8"}}},
     "workload_settings": {
         "small": {
             "prompts": 8,

@@ -7,5 +7,15 @@ SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 from rollout_bench import workbench
+from rollout_bench.cluster import resources
 
 workbench.check_default_config()
+
+# jobs are submitted, or this is one; not known later than here, where rules are read
+ON_CLUSTER = workflow.remote_exec or workflow.resource_settings.nodes is not None
+
+# a launch on one machine may use all cores; on a cluster those that it asks for
+CORES = workflow.resource_settings.cores or 1
+
+# Snakemake removes outputs before a job runs; on a cluster an earlier try of it may have measured them
+kept = update if ON_CLUSTER else lambda output: output

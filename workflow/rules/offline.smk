@@ -4,19 +4,24 @@
 rule offline:
     """Start the engine once and time the workload through LLM.generate()."""
     input:
-        lambda wildcards: ancient(workbench.needed_checkpoint(matrix, "offline", wildcards)),
+        lambda wildcards: ancient(workbench.needed(matrix, ON_CLUSTER, "offline", wildcards)),
     output:
-        record="results/offline/{experiment}/launch-{launch}.json",
-        sequences="results/offline/{experiment}/launch-{launch}.sequences.jsonl.gz",
+        record=kept("results/offline/{experiment}/launch-{launch}.json"),
+        sequences=kept("results/offline/{experiment}/launch-{launch}.sequences.jsonl.gz"),
     log:
         "logs/offline/{experiment}/launch-{launch}.log",
     wildcard_constraints:
         experiment="[^/]+",
         launch="[0-9]+",
     priority: lambda wildcards: workbench.priority(matrix, "offline", wildcards)
+    group:
+        lambda wildcards: resources.allocation(matrix, ON_CLUSTER, wildcards)
     conda:
         "../../environment.yml"
-    threads: workflow.cores
+    threads: CORES
+    resources:
+        **resources.asked_for_launch(matrix, ON_CLUSTER),
+        attempt=lambda wildcards, attempt: attempt,
     params:
         command=[engine.python, SCRIPTS / "run_launch.py"],
         spec="results/offline/{experiment}/spec.json",
@@ -38,4 +43,5 @@ rule offline:
         " --timeout-s {params.timeout_s}"
         " --limits {params.limits:q}"
         " --progress {params.progress:q}"
+        " --attempt {resources.attempt}"
         " --die-with-parent $PPID"

@@ -19,6 +19,7 @@ rule plan:
     """Print the matrix: done, missing, skipped and why, and the minutes that are left."""
     log:
         "logs/plan.log",
+    localrule: True
     conda:
         "../../environment.yml"
     params:
@@ -32,6 +33,7 @@ rule check:
     """Print what a bug report needs, and for each problem its fix: engine, versions, devices, memory, models."""
     log:
         "logs/check.log",
+    localrule: True
     conda:
         "../../environment.yml"
     params:

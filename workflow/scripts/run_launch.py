@@ -8,9 +8,11 @@ also when it is killed.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import signal
+import socket
 import sys
 import traceback
 from pathlib import Path
@@ -20,13 +22,15 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from pydantic import ValidationError
 
+from rollout_bench.cluster import slurm
+from rollout_bench.cluster.claim import claimed
 from rollout_bench.engines.collecting import clock
 from rollout_bench.engines.collectors import collector, folder_for_traces
 from rollout_bench.engines.compile_caches import with_compile_caches
 from rollout_bench.engines.dataset_file import changed, check_dataset_given
 from rollout_bench.engines.environment import version
 from rollout_bench.engines.events import Job, Limits
-from rollout_bench.engines.failures import Cause
+from rollout_bench.engines.failures import Cause, at_fault
 from rollout_bench.engines.model_folder import NO_WEIGHTS_NEEDED, is_local, missing
 from rollout_bench.engines.processes import die_with_parent
 from rollout_bench.engines.progress import Progress, say
@@ -37,7 +41,7 @@ from rollout_bench.engines.surroundings import Surroundings
 from rollout_bench.errors import UserError, run_command
 from rollout_bench.plan.spec import Spec, read_spec
 from rollout_bench.records.record import SCHEMA_VERSION, Failure
-from rollout_bench.records.store import failure_path, write_failure
+from rollout_bench.records.store import failure_path, read_failure, write_failure
 
 WORKER = "rollout_bench.engines.worker"
 EXPERIMENT = re.compile(r"-[0-9a-f]{8}$")
@@ -83,6 +87,13 @@ def parse_arguments() -> argparse.Namespace:
         help="all launches of the plan, for the progress lines, and their weights, to read the next launch's ahead: "
         '{"launches": [{"record": PATH, "expected_s": SECONDS}, ...], '
         '"experiments": [{"experiment": NAME, "weights": FOLDER}, ...]}',
+    )
+    parser.add_argument(
+        "--attempt",
+        type=int,
+        metavar="N",
+        help="which try of the launch it is, from 1; then a record that is there stays and nothing is measured, and a "
+        "further try ends at once where the failure before was the experiment's, not the node's",
     )
     parser.add_argument(
         "--die-with-parent",
@@ -209,13 +220,66 @@ def fail(arguments: argparse.Namespace, spec: Spec, phase: str, cause: Cause) ->
             cause=cause.cause,
             fix=cause.fix,
             log=str(arguments.log),
+            node=socket.gethostname(),
+            job=slurm.own_job(),
         )
         try:
             write_failure(arguments.out, failure)
         except UserError as error:
             say(str(error))
+    return told(arguments, spec, phase, cause)
+
+
+def told(arguments: argparse.Namespace, spec: Spec, phase: str, cause: Cause) -> UserError:
+    """The two lines in which a failure is told."""
     name = f"{spec.model.name} {spec.quant.name} {spec.workload.name} launch {arguments.launch}"
     return UserError(f"{name}: {phase}: {cause.cause}", f"{cause.fix} (log: {arguments.log})")
+
+
+def is_settled(arguments: argparse.Namespace, spec: Spec) -> bool:
+    """Whether another try finds the launch measured.
+
+    Raises:
+        UserError: as the try before ended, where the next would end in the same way.
+    """
+    out: Path = arguments.out.absolute()
+    path = failure_path(out)
+    if (arguments.attempt or 0) > 1 and path.exists() and not out.exists():
+        failure = read_failure(path)
+        if at_fault(failure.category) == "experiment":
+            raise told(arguments, spec, failure.phase, Cause(failure.category, failure.cause, failure.fix))
+    return arguments.attempt is not None and out.exists()
+
+
+def attempt(arguments: argparse.Namespace, spec: Spec, signals: int) -> int:
+    """Measures the launch, unless it is settled; returns the exit status, or raises `UserError` with a failure's."""
+    if is_settled(arguments, spec):
+        say(f"{arguments.out}: is measured already")
+        return 0
+    try:
+        arguments.log.parent.mkdir(parents=True, exist_ok=True)
+        measure(arguments, spec, signals)
+    except LaunchFailed as error:
+        # where Slurm ends a job, the engine's end can be noticed before our own signal
+        cause = slurm.word_on_own_job() if error.cause.category == "crash" else None
+        raise fail(arguments, spec, error.phase, cause or error.cause) from None
+    except UserError as error:
+        raise fail(arguments, spec, "writing", Cause("not_written", error.problem, error.remedy)) from None
+    except OSError as error:
+        cause = Cause("not_written", f"{error.filename}: {error.strerror}", "check the file system and permissions")
+        raise fail(arguments, spec, "starting", cause) from None
+    except (ValueError, TypeError, RuntimeError) as error:  # ours, not the engine's: no launch ends without a word
+        arguments.log.write_text(traceback.format_exc())
+        cause = Cause("crash", f"{type(error).__name__}: {error}", "report it with the log: the fault is not yours")
+        raise fail(arguments, spec, "starting", cause) from None
+    except Interrupted as error:
+        cause = slurm.word_on_own_job()
+        if cause is not None:
+            raise fail(arguments, spec, "interrupted", cause) from None
+        say(f"interrupted by {error}: the engine was ended, nothing was written")
+        return 128 + error.number
+    failure_path(arguments.out.absolute()).unlink(missing_ok=True)
+    return 0
 
 
 def main() -> int:
@@ -228,25 +292,9 @@ def main() -> int:
                 return 128 + signal.SIGTERM
         spec = read_spec(arguments.spec)
         check_arguments(arguments, spec)
-        try:
-            arguments.log.parent.mkdir(parents=True, exist_ok=True)
-            measure(arguments, spec, signals)
-        except LaunchFailed as error:
-            raise fail(arguments, spec, error.phase, error.cause) from None
-        except UserError as error:
-            raise fail(arguments, spec, "writing", Cause("not_written", error.problem, error.remedy)) from None
-        except OSError as error:
-            cause = Cause("not_written", f"{error.filename}: {error.strerror}", "check the file system and permissions")
-            raise fail(arguments, spec, "starting", cause) from None
-        except (ValueError, TypeError, RuntimeError) as error:  # ours, not the engine's: no launch ends without a word
-            arguments.log.write_text(traceback.format_exc())
-            cause = Cause("crash", f"{type(error).__name__}: {error}", "report it with the log: the fault is not yours")
-            raise fail(arguments, spec, "starting", cause) from None
-        except Interrupted as error:
-            say(f"interrupted by {error}: the engine was ended, nothing was written")
-            return 128 + error.number
-        failure_path(arguments.out.absolute()).unlink(missing_ok=True)
-    return 0
+        out = arguments.out.absolute()
+        with claimed(out, arguments.log) if EXPERIMENT.search(out.parent.name) else contextlib.nullcontext():
+            return attempt(arguments, spec, signals)
 
 
 if __name__ == "__main__":
