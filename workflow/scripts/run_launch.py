@@ -12,7 +12,6 @@ import contextlib
 import os
 import re
 import signal
-import socket
 import sys
 import traceback
 from pathlib import Path
@@ -24,14 +23,15 @@ from pydantic import ValidationError
 
 from rollout_bench.cluster import slurm
 from rollout_bench.cluster.claim import claimed
-from rollout_bench.engines.collecting import clock
+from rollout_bench.cluster.ended import tell_of_dead
 from rollout_bench.engines.collectors import collector, folder_for_traces
 from rollout_bench.engines.compile_caches import with_compile_caches
 from rollout_bench.engines.dataset_file import changed, check_dataset_given
 from rollout_bench.engines.environment import version
 from rollout_bench.engines.events import Job, Limits
-from rollout_bench.engines.failures import Cause, at_fault
+from rollout_bench.engines.failures import Cause
 from rollout_bench.engines.model_folder import NO_WEIGHTS_NEEDED, is_local, missing
+from rollout_bench.engines.outcome import Outcome, in_workflow
 from rollout_bench.engines.processes import die_with_parent
 from rollout_bench.engines.progress import Progress, say
 from rollout_bench.engines.read_ahead import ReadAhead, next_weights
@@ -40,11 +40,8 @@ from rollout_bench.engines.supervisor import Launch, LaunchFailed
 from rollout_bench.engines.surroundings import Surroundings
 from rollout_bench.errors import UserError, run_command
 from rollout_bench.plan.spec import Spec, read_spec
-from rollout_bench.records.record import SCHEMA_VERSION, Failure
-from rollout_bench.records.store import failure_path, read_failure, write_failure
 
 WORKER = "rollout_bench.engines.worker"
-EXPERIMENT = re.compile(r"-[0-9a-f]{8}$")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -115,7 +112,7 @@ def limits(text: str) -> Limits:
 def check_arguments(arguments: argparse.Namespace, spec: Spec) -> None:
     """Raises `UserError` where the arguments contradict each other or the spec."""
     folder = arguments.out.absolute().parent.name
-    if EXPERIMENT.search(folder) and folder != spec.experiment():
+    if in_workflow(arguments.out) and folder != spec.experiment():
         raise UserError(
             f"{arguments.out}: the spec {arguments.spec} is of experiment {spec.experiment()}, not {folder}",
             "give the spec.json that lies beside the record, or let the workflow write both again",
@@ -207,53 +204,10 @@ def measure(arguments: argparse.Namespace, spec: Spec, signals: int) -> None:
         collecting.write(arguments.log.read_text(errors="replace"), arguments.out)
 
 
-def fail(arguments: argparse.Namespace, spec: Spec, phase: str, cause: Cause) -> UserError:
-    """Leaves a failure file where the record belongs to an experiment folder; returns the error to show."""
-    if EXPERIMENT.search(arguments.out.absolute().parent.name):
-        failure = Failure(
-            schema_version=SCHEMA_VERSION,
-            experiment=spec.experiment(),
-            launch=arguments.launch,
-            failed_at=clock(),
-            phase=phase,
-            category=cause.category,
-            cause=cause.cause,
-            fix=cause.fix,
-            log=str(arguments.log),
-            node=socket.gethostname(),
-            job=slurm.own_job(),
-        )
-        try:
-            write_failure(arguments.out, failure)
-        except UserError as error:
-            say(str(error))
-    return told(arguments, spec, phase, cause)
-
-
-def told(arguments: argparse.Namespace, spec: Spec, phase: str, cause: Cause) -> UserError:
-    """The two lines in which a failure is told."""
-    name = f"{spec.model.name} {spec.quant.name} {spec.workload.name} launch {arguments.launch}"
-    return UserError(f"{name}: {phase}: {cause.cause}", f"{cause.fix} (log: {arguments.log})")
-
-
-def is_settled(arguments: argparse.Namespace, spec: Spec) -> bool:
-    """Whether another try finds the launch measured.
-
-    Raises:
-        UserError: as the try before ended, where the next would end in the same way.
-    """
-    out: Path = arguments.out.absolute()
-    path = failure_path(out)
-    if (arguments.attempt or 0) > 1 and path.exists() and not out.exists():
-        failure = read_failure(path)
-        if at_fault(failure.category) == "experiment":
-            raise told(arguments, spec, failure.phase, Cause(failure.category, failure.cause, failure.fix))
-    return arguments.attempt is not None and out.exists()
-
-
 def attempt(arguments: argparse.Namespace, spec: Spec, signals: int) -> int:
     """Measures the launch, unless it is settled; returns the exit status, or raises `UserError` with a failure's."""
-    if is_settled(arguments, spec):
+    outcome = Outcome(spec, arguments.launch, arguments.out.absolute(), arguments.log)
+    if outcome.is_settled(arguments.attempt):
         say(f"{arguments.out}: is measured already")
         return 0
     try:
@@ -262,23 +216,23 @@ def attempt(arguments: argparse.Namespace, spec: Spec, signals: int) -> int:
     except LaunchFailed as error:
         # where Slurm ends a job, the engine's end can be noticed before our own signal
         cause = slurm.word_on_own_job() if error.cause.category == "crash" else None
-        raise fail(arguments, spec, error.phase, cause or error.cause) from None
+        raise outcome.failed(error.phase, cause or error.cause) from None
     except UserError as error:
-        raise fail(arguments, spec, "writing", Cause("not_written", error.problem, error.remedy)) from None
+        raise outcome.failed("writing", Cause("not_written", error.problem, error.remedy)) from None
     except OSError as error:
         cause = Cause("not_written", f"{error.filename}: {error.strerror}", "check the file system and permissions")
-        raise fail(arguments, spec, "starting", cause) from None
+        raise outcome.failed("starting", cause) from None
     except (ValueError, TypeError, RuntimeError) as error:  # ours, not the engine's: no launch ends without a word
         arguments.log.write_text(traceback.format_exc())
         cause = Cause("crash", f"{type(error).__name__}: {error}", "report it with the log: the fault is not yours")
-        raise fail(arguments, spec, "starting", cause) from None
+        raise outcome.failed("starting", cause) from None
     except Interrupted as error:
         cause = slurm.word_on_own_job()
         if cause is not None:
-            raise fail(arguments, spec, "interrupted", cause) from None
+            raise outcome.failed("interrupted", cause) from None
         say(f"interrupted by {error}: the engine was ended, nothing was written")
         return 128 + error.number
-    failure_path(arguments.out.absolute()).unlink(missing_ok=True)
+    outcome.succeeded()
     return 0
 
 
@@ -293,7 +247,8 @@ def main() -> int:
         spec = read_spec(arguments.spec)
         check_arguments(arguments, spec)
         out = arguments.out.absolute()
-        with claimed(out, arguments.log) if EXPERIMENT.search(out.parent.name) else contextlib.nullcontext():
+        claim = claimed(out, arguments.log, tell_of_dead) if in_workflow(out) else contextlib.nullcontext()
+        with claim:
             return attempt(arguments, spec, signals)
 
 

@@ -12,7 +12,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pydantic import Field
@@ -33,7 +33,8 @@ PATIENCE_S = 60.0
 class Claim(Strict):
     """Who measures a launch."""
 
-    node: str = Field(description="Name of the machine.")
+    host: str = Field(description="Name of the machine, as its kernel has it.")
+    node: str = Field(description="Name of the machine, as Slurm has it.")
     pid: int = Field(description="The measuring command.")
     started_ticks: int = Field(description="Its start in clock ticks since boot, which tells it from a later process.")
     job: str | None = Field(description="Id of Slurm's job.")
@@ -42,7 +43,7 @@ class Claim(Strict):
 
     def lives(self) -> bool:
         """Whether the process may still be there; True where nobody can tell."""
-        if self.node == socket.gethostname():
+        if self.host == socket.gethostname():
             return group_of(self.pid).started == self.started_ticks
         if self.job is None or self.job == slurm.own_job():  # ours, started again elsewhere: Slurm has ended the first
             return self.job is None
@@ -66,25 +67,29 @@ def read_claim(path: Path) -> Claim:
 
 
 @contextlib.contextmanager
-def claimed(record: Path, log: Path) -> Iterator[None]:
+def claimed(record: Path, log: Path, tell_of_dead: Callable[[Path, Claim], object]) -> Iterator[None]:
     """Holds the claim on the launch that is to write `record` (an absolute path).
+
+    Args:
+        tell_of_dead: is told of a claim that a dead process left, before it is taken over.
 
     Raises:
         UserError: another process measures it, or may do so, or the note can't be written.
     """
     path = claim_path(record)
     own = Claim(
-        node=socket.gethostname(),
+        host=socket.gethostname(),
+        node=slurm.node_name(),
         pid=os.getpid(),
         started_ticks=group_of(os.getpid()).started,
         job=slurm.own_job(),
         began_s=round(time.time(), 1),
         log=str(log),
     )
-    ours = path.with_name(f".{path.name}.{own.node}.{own.pid}")
+    ours = path.with_name(f".{path.name}.{own.host}.{own.pid}")
     write_json(ours, own)
     try:
-        _take(path, ours, own)
+        _take(path, ours, own, lambda dead: tell_of_dead(record, dead))
     finally:
         ours.unlink(missing_ok=True)
     try:
@@ -93,7 +98,7 @@ def claimed(record: Path, log: Path) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
-def _take(path: Path, ours: Path, own: Claim) -> None:
+def _take(path: Path, ours: Path, own: Claim, tell_of_dead: Callable[[Claim], object]) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
@@ -106,6 +111,7 @@ def _take(path: Path, ours: Path, own: Claim) -> None:
                     continue
                 raise
             if not other.lives():
+                tell_of_dead(other)
                 give_up(path, other)
             elif other.job is None or other.job != own.job or time.monotonic() > deadline:
                 raise UserError(

@@ -30,8 +30,6 @@ _KILLED = Cause(
     "run the same command again; where nobody killed it, memory may have run out: look at dmesg",
 )
 
-_TAIL_BYTES = 20_000
-
 
 def end_left_behind(folder: Path) -> None:
     """Cancels what an earlier Snakemake in `folder`, which was killed, has left running or waiting on the cluster.
@@ -64,11 +62,18 @@ def tell_of_claims(results: Path) -> list[Path]:
             continue  # given up meanwhile, or damaged: the launch itself will say so
         if claim.lives():
             continue
-        if not record.exists():
-            _tell(record, _cause_of(claim.job), claim.log, claim)
+        if tell_of_dead(record, claim):
             told.append(record)
         give_up(path, claim)
     return told
+
+
+def tell_of_dead(record: Path, claim: Claim) -> bool:
+    """Turns the claim of a dead process into a failure, if it left neither record nor failure; whether it did."""
+    if record.exists() or failure_path(record).exists():
+        return False
+    _write(record, _cause_of(claim.job), claim.log, claim.node, claim.job)
+    return True
 
 
 def tell_of_jobs(records: Iterable[Path], since_s: float) -> list[Path]:
@@ -85,7 +90,7 @@ def tell_of_jobs(records: Iterable[Path], since_s: float) -> list[Path]:
             known = slurm.ask(job)
             if known is not None and known.state in slurm.LIVING:
                 continue
-            text = _tail(job_log)
+            text = slurm.tail(job_log)
             last = next((line for line in reversed(text.splitlines()) if line.strip()), "it printed nothing")
             cause = (
                 (known and slurm.cause_of_state(known.state))
@@ -113,12 +118,8 @@ def _cause_of(job: str | None) -> Cause:
     known = None if job is None else slurm.ask(job)
     cause = None if known is None else slurm.cause_of_state(known.state)
     if cause is None and job is not None:
-        cause = next((c for log in JOB_LOGS.rglob(f"{job}.log") if (c := slurm.cause_in_log(_tail(log)))), None)
+        cause = next((c for log in JOB_LOGS.rglob(f"{job}.log") if (c := slurm.cause_in_log(slurm.tail(log)))), None)
     return cause or _KILLED
-
-
-def _tell(record: Path, cause: Cause, log: str, claim: Claim) -> None:
-    _write(record, cause, log, claim.node, claim.job)
 
 
 def _write(record: Path, cause: Cause, log: str, node: str | None, job: str | None) -> None:
@@ -136,10 +137,3 @@ def _write(record: Path, cause: Cause, log: str, node: str | None, job: str | No
         job=job,
     )
     write_failure(record, failure)
-
-
-def _tail(log: Path) -> str:
-    try:
-        return log.read_bytes()[-_TAIL_BYTES:].decode(errors="replace")
-    except OSError:
-        return ""

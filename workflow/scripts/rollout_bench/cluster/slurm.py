@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -65,18 +66,26 @@ _WORDS = (
 """What slurmd writes into the log of a job that it ends, and what that means."""
 
 
+_TAIL_BYTES = 20_000
+
+
 @dataclass(frozen=True)
 class Job:
-    """What Slurm says of a job: its state in one word, its nodes as it writes them, and why it waits or ended."""
+    """What Slurm says of a job: its state in a word, its nodes as it writes them, and its log where it says."""
 
     state: str
     nodes: str
-    reason: str
+    log: str
 
 
 def own_job(variables: Mapping[str, str] = os.environ) -> str | None:
     """Id of the job that this process runs in; None outside of Slurm."""
     return variables.get("SLURM_JOB_ID")
+
+
+def node_name(variables: Mapping[str, str] = os.environ) -> str:
+    """Name of this machine, as Slurm has it where this is a job of Slurm's."""
+    return variables.get("SLURMD_NODENAME") or socket.gethostname()
 
 
 def ask(job: str) -> Job | None:
@@ -87,10 +96,10 @@ def ask(job: str) -> Job | None:
     """
     words = dict(word.partition("=")[::2] for word in printed_by("scontrol", "show", "job", job).split())
     if words.get("JobId") == job:
-        return Job(words.get("JobState", "UNKNOWN"), words.get("NodeList", ""), words.get("Reason", ""))
-    line = printed_by("sacct", "-X", "-n", "-P", "-j", job, "-o", "State,NodeList,Reason").strip()
-    state, nodes, reason = [*line.split("|"), "", "", ""][:3]
-    return Job(state.split()[0], nodes, reason) if state else None
+        return Job(words.get("JobState", "UNKNOWN"), words.get("NodeList", ""), words.get("StdOut", ""))
+    line = printed_by("sacct", "-X", "-n", "-P", "-j", job, "-o", "State,NodeList").strip()
+    state, nodes = [*line.split("|"), "", ""][:2]
+    return Job(state.split()[0], nodes, "") if state else None
 
 
 def answers() -> bool:
@@ -98,7 +107,7 @@ def answers() -> bool:
     return " UP" in printed_by("scontrol", "ping").replace("\n", " ")
 
 
-def word_on_own_job(limit_s: float = 2.0) -> Cause | None:
+def word_on_own_job(limit_s: float = 5.0) -> Cause | None:
     """Why Slurm is ending the job that this process runs in; None where it is not, or outside of Slurm.
 
     A job that was preempted and would stay so is put back into the queue: the executor plugin waits for that.
@@ -107,13 +116,23 @@ def word_on_own_job(limit_s: float = 2.0) -> Cause | None:
     deadline = time.monotonic() + limit_s
     while job is not None:
         known = ask(job)
-        cause = None if known is None else cause_of_state(known.state)
-        if cause is not None or known is None or time.monotonic() > deadline:
-            if cause is CAUSES["PREEMPTED"]:
-                printed_by("scontrol", "requeue", job)
+        cause = None if known is None else cause_of_state(known.state) or cause_in_log(tail(Path(known.log)))
+        if cause is CAUSES["PREEMPTED"]:
+            printed_by("scontrol", "requeue", job)
+        if cause is not None or known is None:
             return cause
-        time.sleep(0.3)  # the signal can be faster than the state
+        if time.monotonic() > deadline:
+            return CAUSES["CANCELLED"] if known.state == "COMPLETING" else None
+        time.sleep(0.3)  # the signal can be faster than state and log
     return None
+
+
+def tail(log: Path) -> str:
+    """The end of a job's log; empty where it can't be read."""
+    try:
+        return log.read_bytes()[-_TAIL_BYTES:].decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def cause_of_state(state: str) -> Cause | None:
