@@ -21,7 +21,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,10 +56,10 @@ JobAcctGatherFrequency=1
 JobAcctGatherParams=OverMemoryKill
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
-DefMemPerCPU=200
-# a node may have more cores and memory than this machine, and comes back by itself
+DefMemPerCPU=1000
+# a node may have more cores and memory than this machine, and stays down until it is resumed
 SlurmdParameters=config_overrides
-ReturnToService=2
+ReturnToService=0
 # short times: a test waits for them
 SchedulerParameters=batch_sched_delay=0,sched_interval=2,sched_min_interval=0,bf_interval=2,defer_batch=0
 KillWait=3
@@ -97,6 +97,8 @@ class Slurm:
     gpus: int = 4
     npus: int = 8
     memory_mb: int = 8000
+    at_end: list[Callable[[], None]] = field(default_factory=list)
+    """Called before it ends."""
     _daemons: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
@@ -121,6 +123,8 @@ class Slurm:
 
     def stop(self) -> None:
         """Cancels all jobs, waits for their end, then ends the daemons."""
+        for end in self.at_end:
+            end()
         if "slurmctld" in self._daemons:
             self.run("scancel", "--state=PENDING", "--user=root", check=False)
             self.run("scancel", "--user=root", check=False)
@@ -211,9 +215,9 @@ class Slurm:
             daemon.kill()
             daemon.wait()
 
-    def _until(self, what: str, holds: object) -> None:
+    def _until(self, what: str, holds: Callable[[], object]) -> None:
         deadline = time.monotonic() + LIMIT_S
-        while not holds():  # type: ignore[operator]
+        while not holds():
             for name, daemon in self._daemons.items():
                 if daemon.poll() is not None:
                     log = self.folder / f"{name.replace(' ', '.')}.out"

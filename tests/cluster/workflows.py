@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,7 +23,7 @@ from rollout_bench.records.store import read_failure
 QUICKLY = ("--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1")
 """Ask for the status of jobs at once; the plugin's own times are kind to a busy controller."""
 
-ON_SLURM = ("--workflow-profile", "profiles/slurm", *QUICKLY)
+ON_SLURM = ("--workflow-profile", "profiles/slurm", "--latency-wait", "5", *QUICKLY)
 
 OVERLAY = {**stand_in.CONFIG, "isolation": "per_device", "cluster": {"cpus_per_device": 1, "device_resource": "gpu"}}
 """One GPU for each launch, several launches on a node."""
@@ -39,12 +42,24 @@ class OnSlurm(Workspace):
         own, of_slurm = super().environment, self.slurm.environment
         return {**own, **of_slurm, "PATH": f"{of_slurm['PATH'].partition(':')[0]}:{own['PATH']}"}
 
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """As in any workspace; what still runs when the Slurm ends, ends with it."""
+        run = super().start(*arguments)
+        self.slurm.at_end.append(lambda: _end(run))
+        return run
+
     def jobs(self) -> dict[str, tuple[str, str]]:
         """Comment of each job that was submitted from here, which names its launch -> the id and state of the last."""
         columns = "--Format=JobID: |,State: |,WorkDir: |,Comment:"
         lines = self.slurm.run("squeue", "--noheader", "--states=all", columns).splitlines()
         rows = sorted(([word.strip() for word in line.split("|")] for line in lines), key=lambda row: int(row[0]))
         return {row[3]: (row[0], row[1]) for row in rows if row[2] == str(self.path)}
+
+    def run_requeued(self) -> None:
+        """Lets jobs that were put back into the queue run now: Slurm would wait for two minutes."""
+        waiting = [job for job, state in self.jobs().values() if state == "PENDING"]
+        for job in waiting:
+            self.slurm.run("scontrol", "update", f"job={job}", "StartTime=now", check=False)
 
     def job(self, launch: int) -> tuple[str, str]:
         """Id and state of the last job of a launch."""
@@ -84,7 +99,13 @@ class OnSlurm(Workspace):
         (self.path / "behaviour.json").write_text(json.dumps(behaviour))
 
 
-def until(what: str, holds: Callable[[], object], limit_s: float = 120.0) -> None:
+def _end(run: subprocess.Popen[str]) -> None:
+    if run.poll() is None:
+        os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+
+
+def until(what: str, holds: Callable[[], object], limit_s: float = 90.0) -> None:
     """Returns once `holds` is true."""
     deadline = time.monotonic() + limit_s
     while not holds():
