@@ -60,11 +60,14 @@ DefMemPerCPU=1000
 # a node may have more cores and memory than this machine, and stays down until it is resumed
 SlurmdParameters=config_overrides
 ReturnToService=0
+# patient with daemons on a machine that has much to do
+SlurmdTimeout=120
+SlurmctldTimeout=120
+BatchStartTimeout=120
+MessageTimeout=60
 # short times: a test waits for them
 SchedulerParameters=batch_sched_delay=0,sched_interval=2,sched_min_interval=0,bf_interval=2,defer_batch=0
 KillWait=3
-SlurmdTimeout=5
-SlurmctldTimeout=5
 InactiveLimit=0
 MinJobAge=600
 MaxJobCount=20000

@@ -105,7 +105,7 @@ def _end(run: subprocess.Popen[str]) -> None:
     run.wait()
 
 
-def until(what: str, holds: Callable[[], object], limit_s: float = 90.0) -> None:
+def until(what: str, holds: Callable[[], object], limit_s: float = 150.0) -> None:
     """Returns once `holds` is true."""
     deadline = time.monotonic() + limit_s
     while not holds():

@@ -21,7 +21,7 @@ def test_kill_9_of_the_command_ends_server_and_engine(tmp_path: Path) -> None:
     launch.process.kill()
     launch.finish()
     assert launch.survivors() == []
-    assert launch.left_behind() == []
+    assert launch.left_behind() == [f".started/{launch.spec.mode}/{launch.spec.experiment()}/launch-0.json"]
 
 
 def test_kill_9_of_what_sends_the_requests_ends_all(tmp_path: Path) -> None:
