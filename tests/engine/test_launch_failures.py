@@ -30,7 +30,7 @@ def test_kill_9_of_the_command_ends_every_process_of_the_engine(tmp_path: Path) 
     launch.process.kill()
     launch.finish()
     assert launch.survivors() == []
-    assert launch.left_behind() == []
+    assert launch.left_behind() == [f".started/{launch.spec.mode}/{launch.spec.experiment()}/launch-0.json"]
 
 
 def test_kill_9_of_guardian_then_engine_core_fails_the_launch_and_leaves_nothing(tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ def test_troubleshooting_has_every_category_of_failure():
     table = page.partition("| category |")[2].partition("\n\n")[0]
     described = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
     package = Path(failures.__file__).parents[1]
-    sources = [(package / part).rglob("*.py") for part in ("engines", "serving", "placement")]
+    sources = [(package / part).rglob("*.py") for part in ("engines", "serving", "placement", "cluster")]
     sources.append((REPOSITORY / "workflow/scripts").glob("run_*.py"))
     told = {category for files in sources for path in files for category in categories(path)}
     told |= {known.category for known in failures.KNOWN_CAUSES}

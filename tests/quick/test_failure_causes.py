@@ -69,6 +69,8 @@ SAID = [
     ("sleep_mode_unsupported", "Value error, Sleep mode is not supported on current platform."),
     ("too_few_devices", "ValueError: World size (8) is larger than the number of available GPUs (1) in this node."),
     ("tensor_parallel_size", "Total number of attention heads (4) must be divisible by tensor parallel size (3)."),
+    ("device_broken", "torch.AcceleratorError: CUDA error: uncorrectable ECC error encountered"),
+    ("device_broken", "RuntimeError: CUDA error: all CUDA-capable devices are busy or unavailable"),
     ("cuda_driver", "RuntimeError: The NVIDIA driver on your system is too old (found version 12020)."),
     ("cann_missing", "ImportError: libascend_hal.so: cannot open shared object file: No such file or directory"),
     ("cann_missing", "ImportError: libhccl.so: cannot open shared object file: No such file or directory"),

@@ -63,7 +63,7 @@ def slots_of(side: SideBySide, launch) -> set[str]:
 
 def test_by_default_a_launch_on_cpu_has_all_cores_and_nothing_is_limited():
     plan, workflow = planned(), Workflow()
-    side = SideBySide(plan, workflow)
+    side = SideBySide(plan, workflow, workflow.nodes is not None)
     assert {side.threads(wildcards(launch)) for launch in plan.launches} == {8}
     assert workflow.registered == {}
     assert list(side.resources) == ["devices"]
@@ -72,7 +72,7 @@ def test_by_default_a_launch_on_cpu_has_all_cores_and_nothing_is_limited():
 
 def test_launches_that_are_compared_begin_with_one_device_and_a_round_uses_all(gpus: None):
     plan, workflow = on_gpus(), Workflow()
-    side = SideBySide(plan, workflow)
+    side = SideBySide(plan, workflow, workflow.nodes is not None)
     assert workflow.registered == {"devices": 4} | {f"device_{number}": 1 for number in range(4)}
     places = defaultdict(set)
     for launch in plan.launches:
@@ -93,7 +93,7 @@ def test_launches_that_are_compared_begin_with_one_device_and_a_round_uses_all(g
 
 def test_a_launch_on_two_devices_takes_two_of_them_and_their_cores(gpus: None):
     plan = on_gpus(tensor_parallel_size=2)
-    side = SideBySide(plan, Workflow())
+    side = SideBySide(plan, Workflow(), on_cluster=False)
     assert {frozenset(slots_of(side, launch)) for launch in plan.launches} == {
         frozenset({"device_0", "device_1"}),
         frozenset({"device_2", "device_3"}),
@@ -104,7 +104,7 @@ def test_a_launch_on_two_devices_takes_two_of_them_and_their_cores(gpus: None):
 
 def test_a_limit_of_the_user_is_kept(gpus: None):
     workflow = Workflow(devices=2)
-    side = SideBySide(on_gpus(), workflow)
+    side = SideBySide(on_gpus(), workflow, on_cluster=False)
     assert workflow.registered == {"device_0": 1, "device_1": 1}
     assert list(side.resources) == ["devices", "device_0", "device_1"]
 
@@ -112,7 +112,7 @@ def test_a_limit_of_the_user_is_kept(gpus: None):
 @pytest.mark.parametrize("cores", [None, 1])
 def test_a_cluster_deals_out_devices_and_cores_itself(gpus: None, cores: int | None):
     plan, workflow = on_gpus(tensor_parallel_size=2), Workflow(cores=cores, nodes=100)
-    side = SideBySide(plan, workflow)
+    side = SideBySide(plan, workflow, workflow.nodes is not None)
     assert workflow.registered == {}
     assert list(side.resources) == ["devices"]
     assert {side.threads(wildcards(launch)) for launch in plan.launches} == {16}
@@ -122,5 +122,5 @@ def test_a_cluster_deals_out_devices_and_cores_itself(gpus: None, cores: int | N
 
 def test_blocks_of_cores_are_devices_too():
     plan, workflow = planned(isolation="per_device", devices=1), Workflow(cores=2)
-    assert "--devices" in SideBySide(plan, workflow).arguments(wildcards(plan.launches[0]))
+    assert "--devices" in SideBySide(plan, workflow, workflow.nodes is not None).arguments(wildcards(plan.launches[0]))
     assert workflow.registered == {"devices": 1, "device_0": 1}

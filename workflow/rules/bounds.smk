@@ -7,6 +7,7 @@ rule bounds:
     """Print the least time of each experiment and the most that each quant can gain: memory, computing."""
     log:
         "logs/bounds.log",
+    localrule: True
     conda:
         "../../environment.yml"
     params:
@@ -21,6 +22,7 @@ rule calibrate:
     """Print what this machine can do at most, measured in a few seconds where it is not known: memory, computing."""
     log:
         "logs/calibrate.log",
+    localrule: True
     conda:
         "../../environment.yml"
     threads: side_by_side.all_cores

@@ -1,6 +1,7 @@
 """In: the shape of a synthetic model. Out: a folder below model_base that the engine can load.
 
-Built before anything is measured: nothing else may run beside a measurement.
+Built before anything is measured: nothing else may run beside a measurement. On a cluster it is a job of its own, once
+for all launches: it takes minutes of cores and memory that a login node does not lend, and no device.
 """
 
 
@@ -14,6 +15,8 @@ rule checkpoint:
     conda:
         "../../environment.yml"
     threads: side_by_side.all_cores
+    resources:
+        **resources.asked_for_building(matrix, ON_CLUSTER),
     params:
         command=[engine.python, SCRIPTS / "build_checkpoint.py"],
         arguments=lambda wildcards, output: workbench.checkpoint_arguments(matrix, output[0]),

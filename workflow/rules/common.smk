@@ -7,6 +7,13 @@ SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 from rollout_bench import workbench
+from rollout_bench.cluster import resources
 from rollout_bench.side_by_side import SideBySide
 
 workbench.check_default_config()
+
+# jobs are submitted, or this is one; not known later than here, where rules are read
+ON_CLUSTER = workflow.remote_exec or workflow.resource_settings.nodes is not None
+
+# Snakemake removes outputs before a job runs; on a cluster an earlier try of it may have measured them
+kept = update if ON_CLUSTER else lambda output: output

@@ -4,21 +4,25 @@
 rule offline:
     """Start the engine once and time the workload through LLM.generate()."""
     input:
-        lambda wildcards: ancient(workbench.needed_checkpoint(matrix, "offline", wildcards)),
+        lambda wildcards: ancient(workbench.needed(matrix, ON_CLUSTER, "offline", wildcards)),
     output:
-        record="results/offline/{experiment}/launch-{launch}.json",
-        sequences="results/offline/{experiment}/launch-{launch}.sequences.jsonl.gz",
+        record=kept("results/offline/{experiment}/launch-{launch}.json"),
+        sequences=kept("results/offline/{experiment}/launch-{launch}.sequences.jsonl.gz"),
     log:
         "logs/offline/{experiment}/launch-{launch}.log",
     wildcard_constraints:
         experiment="[^/]+",
         launch="[0-9]+",
     priority: lambda wildcards: workbench.priority(matrix, "offline", wildcards)
+    group:
+        lambda wildcards: resources.allocation(matrix, ON_CLUSTER, wildcards)
     conda:
         "../../environment.yml"
     threads: side_by_side.threads
     resources:
         **side_by_side.resources,
+        **resources.asked_for_launch(matrix, ON_CLUSTER),
+        attempt=lambda wildcards, attempt: attempt,
     params:
         command=[engine.python, SCRIPTS / "run_launch.py"],
         spec="results/offline/{experiment}/spec.json",
@@ -42,4 +46,5 @@ rule offline:
         " --limits {params.limits:q}"
         " --progress {params.progress:q}"
         " {params.placing:q}"
+        " --attempt {resources.attempt}"
         " --die-with-parent $PPID"

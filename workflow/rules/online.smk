@@ -3,11 +3,11 @@
 
 use rule offline as online with:
     input:
-        lambda wildcards: ancient(workbench.needed_checkpoint(matrix, "online", wildcards)),
+        lambda wildcards: ancient(workbench.needed(matrix, ON_CLUSTER, "online", wildcards)),
     output:
-        record="results/online/{experiment}/launch-{launch}.json",
-        sequences="results/online/{experiment}/launch-{launch}.sequences.jsonl.gz",
-        server="results/online/{experiment}/launch-{launch}.server.jsonl.gz",
+        record=kept("results/online/{experiment}/launch-{launch}.json"),
+        sequences=kept("results/online/{experiment}/launch-{launch}.sequences.jsonl.gz"),
+        server=kept("results/online/{experiment}/launch-{launch}.server.jsonl.gz"),
     log:
         "logs/online/{experiment}/launch-{launch}.log",
     priority: lambda wildcards: workbench.priority(matrix, "online", wildcards)

@@ -3,9 +3,9 @@
 
 use rule offline as operators with:
     input:
-        lambda wildcards: ancient(workbench.needed_checkpoint(matrix, "operators", wildcards)),
+        lambda wildcards: ancient(workbench.needed(matrix, ON_CLUSTER, "operators", wildcards)),
     output:
-        record="results/operators/{experiment}/launch-{launch}.json",
+        record=kept("results/operators/{experiment}/launch-{launch}.json"),
     log:
         "logs/operators/{experiment}/launch-{launch}.log",
     priority: lambda wildcards: workbench.priority(matrix, "operators", wildcards)

@@ -1,7 +1,10 @@
-"""In: the merged config. Out: `matrix`, the launches it names, and how many run `side_by_side`; results/plan.json and every spec.json once a run starts."""
+"""In: the merged config. Out: `matrix`, the launches it names, and how many run `side_by_side`.
+
+Once a run starts: results/plan.json and every spec.json.
+"""
 
 matrix, engine = workbench.plan_workflow(config, workflow.config_settings.configfiles)
-side_by_side = SideBySide(matrix, workflow)
+side_by_side = SideBySide(matrix, workflow, ON_CLUSTER)
 
 
 onstart:
@@ -21,6 +24,7 @@ rule plan:
     """Print the matrix: done, missing, skipped and why, and the minutes that are left."""
     log:
         "logs/plan.log",
+    localrule: True
     conda:
         "../../environment.yml"
     params:
@@ -34,6 +38,7 @@ rule check:
     """Print what a bug report needs, and for each problem its fix: engine, versions, devices, memory, models."""
     log:
         "logs/check.log",
+    localrule: True
     conda:
         "../../environment.yml"
     params:

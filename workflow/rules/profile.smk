@@ -3,10 +3,10 @@
 
 use rule offline as profile with:
     input:
-        lambda wildcards: ancient(workbench.needed_checkpoint(matrix, "profile", wildcards)),
+        lambda wildcards: ancient(workbench.needed(matrix, ON_CLUSTER, "profile", wildcards)),
     output:
-        record="results/profile/{experiment}/launch-{launch}.json",
-        traces=directory("results/profile/{experiment}/launch-{launch}.traces"),
+        record=kept("results/profile/{experiment}/launch-{launch}.json"),
+        traces=kept(directory("results/profile/{experiment}/launch-{launch}.traces")),
     log:
         "logs/profile/{experiment}/launch-{launch}.log",
     priority: lambda wildcards: workbench.priority(matrix, "profile", wildcards)

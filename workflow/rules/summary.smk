@@ -22,6 +22,7 @@ rule summary:
         state="results/summary.json",
     log:
         "logs/summary.log",
+    localrule: True
     conda:
         "../../environment.yml"
     params:
@@ -44,6 +45,7 @@ rule figures:
         png=expand("results/figures/{name}.png", name=FIGURES),
     log:
         "logs/figures.log",
+    localrule: True
     conda:
         "../../environment.yml"
     params:

@@ -8,6 +8,7 @@ also when it is killed.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import signal
@@ -21,12 +22,15 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from pydantic import ValidationError
 
-from rollout_bench.engines.collecting import clock
+from rollout_bench.cluster import slurm
+from rollout_bench.cluster.claim import claimed
+from rollout_bench.cluster.ended import tell_of_dead
 from rollout_bench.engines.collectors import collector, folder_for_traces
 from rollout_bench.engines.dataset_file import check_dataset_given
 from rollout_bench.engines.events import Job, Limits
 from rollout_bench.engines.failures import Cause
 from rollout_bench.engines.model_folder import NO_WEIGHTS_NEEDED, is_local
+from rollout_bench.engines.outcome import Outcome, in_workflow
 from rollout_bench.engines.processes import die_with_parent
 from rollout_bench.engines.progress import Progress, say
 from rollout_bench.engines.read_ahead import ReadAhead, next_weights
@@ -39,11 +43,8 @@ from rollout_bench.placement.device import DeviceError
 from rollout_bench.placement.lease import Lease, Wanted, lease
 from rollout_bench.plan.machine import Isolation
 from rollout_bench.plan.spec import Spec, read_spec
-from rollout_bench.records.record import SCHEMA_VERSION, Failure
-from rollout_bench.records.store import failure_path, write_failure
 
 WORKER = "rollout_bench.engines.worker"
-EXPERIMENT = re.compile(r"-[0-9a-f]{8}$")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -107,6 +108,13 @@ def parse_arguments() -> argparse.Namespace:
         help="device to take if it is free, counted round among the visible ones, from 0 (default: as --launch)",
     )
     parser.add_argument(
+        "--attempt",
+        type=int,
+        metavar="N",
+        help="which try of the launch it is, from 1; then a record that is there stays and nothing is measured, and a "
+        "further try ends at once where the failure before was the experiment's, not the node's",
+    )
+    parser.add_argument(
         "--die-with-parent",
         type=int,
         metavar="PID",
@@ -126,7 +134,7 @@ def limits(text: str) -> Limits:
 def check_arguments(arguments: argparse.Namespace, spec: Spec) -> None:
     """Raises `UserError` where the arguments contradict each other or the spec."""
     folder = arguments.out.absolute().parent.name
-    if EXPERIMENT.search(folder) and folder != spec.experiment():
+    if in_workflow(arguments.out) and folder != spec.experiment():
         raise UserError(
             f"{arguments.out}: the spec {arguments.spec} is of experiment {spec.experiment()}, not {folder}",
             "give the spec.json that lies beside the record, or let the workflow write both again",
@@ -205,26 +213,36 @@ def run(arguments: argparse.Namespace, spec: Spec, model: str, signals: int, hel
         collecting.write("".join(log.read_text(errors="replace") for log in launch.logs), arguments.out)
 
 
-def fail(arguments: argparse.Namespace, spec: Spec, phase: str, cause: Cause, log: Path | None = None) -> UserError:
-    """Leaves a failure file where the record belongs to an experiment folder; returns the error to show."""
-    if EXPERIMENT.search(arguments.out.absolute().parent.name):
-        failure = Failure(
-            schema_version=SCHEMA_VERSION,
-            experiment=spec.experiment(),
-            launch=arguments.launch,
-            failed_at=clock(),
-            phase=phase,
-            category=cause.category,
-            cause=cause.cause,
-            fix=cause.fix,
-            log=str(log or arguments.log),
-        )
-        try:
-            write_failure(arguments.out, failure)
-        except UserError as error:
-            say(str(error))
-    name = f"{spec.model.name} {spec.quant.name} {spec.workload.name} launch {arguments.launch}"
-    return UserError(f"{name}: {phase}: {cause.cause}", f"{cause.fix} (log: {log or arguments.log})")
+def attempt(arguments: argparse.Namespace, spec: Spec, signals: int) -> int:
+    """Measures the launch, unless it is settled; returns the exit status, or raises `UserError` with a failure's."""
+    outcome = Outcome(spec, arguments.launch, arguments.out.absolute(), arguments.log)
+    if outcome.is_settled(arguments.attempt):
+        say(f"{arguments.out}: is measured already")
+        return 0
+    try:
+        arguments.log.parent.mkdir(parents=True, exist_ok=True)
+        measure(arguments, spec, signals)
+    except LaunchFailed as error:
+        # where Slurm ends a job, the engine's end can be noticed before our own signal
+        cause = slurm.word_on_own_job() if error.cause.category == "crash" else None
+        raise outcome.failed(error.phase, cause or error.cause, error.log) from None
+    except UserError as error:
+        raise outcome.failed("writing", Cause("not_written", error.problem, error.remedy)) from None
+    except OSError as error:
+        cause = Cause("not_written", f"{error.filename}: {error.strerror}", "check the file system and permissions")
+        raise outcome.failed("starting", cause) from None
+    except (ValueError, TypeError, RuntimeError) as error:  # ours, not the engine's: no launch ends without a word
+        arguments.log.write_text(traceback.format_exc())
+        cause = Cause("crash", f"{type(error).__name__}: {error}", "report it with the log: the fault is not yours")
+        raise outcome.failed("starting", cause) from None
+    except Interrupted as error:
+        cause = slurm.word_on_own_job()
+        if cause is not None:
+            raise outcome.failed("interrupted", cause) from None
+        say(f"interrupted by {error}: the engine was ended, nothing was written")
+        return 128 + error.number
+    outcome.succeeded()
+    return 0
 
 
 def main() -> int:
@@ -237,25 +255,10 @@ def main() -> int:
                 return 128 + signal.SIGTERM
         spec = read_spec(arguments.spec)
         check_arguments(arguments, spec)
-        try:
-            arguments.log.parent.mkdir(parents=True, exist_ok=True)
-            measure(arguments, spec, signals)
-        except LaunchFailed as error:
-            raise fail(arguments, spec, error.phase, error.cause, error.log) from None
-        except UserError as error:
-            raise fail(arguments, spec, "writing", Cause("not_written", error.problem, error.remedy)) from None
-        except OSError as error:
-            cause = Cause("not_written", f"{error.filename}: {error.strerror}", "check the file system and permissions")
-            raise fail(arguments, spec, "starting", cause) from None
-        except (ValueError, TypeError, RuntimeError) as error:  # ours, not the engine's: no launch ends without a word
-            arguments.log.write_text(traceback.format_exc())
-            cause = Cause("crash", f"{type(error).__name__}: {error}", "report it with the log: the fault is not yours")
-            raise fail(arguments, spec, "starting", cause) from None
-        except Interrupted as error:
-            say(f"interrupted by {error}: the engine was ended, nothing was written")
-            return 128 + error.number
-        failure_path(arguments.out.absolute()).unlink(missing_ok=True)
-    return 0
+        out = arguments.out.absolute()
+        claim = claimed(out, arguments.log, tell_of_dead) if in_workflow(out) else contextlib.nullcontext()
+        with claim:
+            return attempt(arguments, spec, signals)
 
 
 if __name__ == "__main__":

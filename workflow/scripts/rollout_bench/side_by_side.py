@@ -24,11 +24,12 @@ class SideBySide:
     Args:
         plan: the launches.
         workflow: Snakemake's, which is told of the limit unless the user set one (`--resources devices=4`).
+        on_cluster: whether jobs are submitted, or this is one.
     """
 
-    def __init__(self, plan: Schedule, workflow: Any) -> None:
+    def __init__(self, plan: Schedule, workflow: Any, on_cluster: bool) -> None:
         self._plan = plan
-        self._here = workflow.nodes is None
+        self._here = not on_cluster
         self._cores: int | None = workflow.global_resources["_cores"].value
         self.isolation = plan.config.isolation or usual_isolation(plan.matrix.platform)
         self._count = 1

@@ -5,12 +5,15 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 import filelock
 
+from rollout_bench.cluster import ended
+from rollout_bench.cluster.resources import before_in_allocation
 from rollout_bench.errors import UserError
 from rollout_bench.plan.devices import replicas
 from rollout_bench.plan.engine_probe import Engine, probe_engine
@@ -25,6 +28,7 @@ from rollout_bench.rounds import LOGS_OF_ROUNDS, ROUNDS, missing_of_round, next_
 PLAN_FILE = RESULTS / "plan.json"
 
 _held: list[filelock.BaseFileLock] = []
+_began_s = time.time()
 
 
 def stop(error: UserError) -> NoReturn:
@@ -79,6 +83,8 @@ def begin(plan: Schedule, outputs: Iterable[str]) -> None:
         lock = filelock.FileLock(RESULTS / ".lock")
         lock.acquire(blocking=False)
         _held.append(lock)
+        ended.end_left_behind(Path.cwd())
+        ended.tell_of_claims(RESULTS)
         measured = [
             launch.record for launch in plan.launches if launch.record in wanted and Path(launch.record).exists()
         ]
@@ -111,6 +117,8 @@ def end_with_errors(plan: Schedule, scripts: Path) -> None:
     """After a run in which a launch failed: writes the summary of what there is, marked incomplete."""
     end_well(plan, scripts)
     records = [Path(launch.record) for launch in plan.launches]
+    ended.tell_of_claims(RESULTS)
+    ended.tell_of_jobs(records, _began_s)
     if not any(path.is_file() or failure_path(path).is_file() for path in records):
         return
     where = [str(RESULTS), "--plan", str(PLAN_FILE)]
@@ -162,10 +170,11 @@ def records_of_round(plan: Schedule, wildcards: Any) -> list[str]:
         stop(error)
 
 
-def needed_checkpoint(plan: Schedule, mode: str, wildcards: Any) -> list[str]:
-    """The synthetic checkpoint that a launch loads; nothing where its weights exist already."""
-    experiment = _launch(plan, mode, wildcards).experiment
-    return [experiment.checkpoint.folder] if experiment.checkpoint else []
+def needed(plan: Schedule, on_cluster: bool, mode: str, wildcards: Any) -> list[str]:
+    """What must be there before a launch: the synthetic checkpoint that it loads, and who goes before it in its job."""
+    launch = _launch(plan, mode, wildcards)
+    checkpoint = launch.experiment.checkpoint
+    return [*([checkpoint.folder] if checkpoint else []), *before_in_allocation(plan, on_cluster, launch.record)]
 
 
 def priority(plan: Schedule, mode: str, wildcards: Any) -> int:

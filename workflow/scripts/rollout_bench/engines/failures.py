@@ -4,6 +4,29 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
+
+AtFault = Literal["experiment", "node"]
+
+NODE_FAULTS = frozenset(
+    {
+        "cann_missing",
+        "cuda_driver",
+        "device_broken",
+        "device_memory_taken",
+        "disk_full",
+        "no_platform",
+        "node_failure",
+        "port_or_ipc",
+        "preempted",
+    }
+)
+"""Categories that are no fault of what is measured: the same launch may well succeed on another node."""
+
+
+def at_fault(category: str) -> AtFault:
+    """Who has to change for a launch to succeed that failed like this."""
+    return "node" if category in NODE_FAULTS else "experiment"
 
 
 @dataclass(frozen=True)
@@ -169,6 +192,13 @@ KNOWN_CAUSES = (
         "tensor_parallel_size",
         "the model cannot be split over so many devices",
         "choose a tensor_parallel_size that divides the number of attention heads",
+    ),
+    KnownCause(
+        r"uncorrectable (?:NVLink |ECC )?error|CUDA error: .*(?:ECC|hardware stack error|fell off the bus)"
+        r"|all CUDA-capable devices are busy or unavailable|DEVICE_LOST|EE1010|device (?:is )?unhealthy",
+        "device_broken",
+        "a device does not work",
+        "have it reset, or leave it out (CUDA_VISIBLE_DEVICES, ASCEND_RT_VISIBLE_DEVICES)",
     ),
     KnownCause(
         r"NVIDIA driver on your system is too old|CUDA driver version is insufficient|Found no NVIDIA driver"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from rollout_bench.placement.claims import Claim, Claims, Own, Pause, folder_of_
 from rollout_bench.placement.device import Device, DeviceError
 from rollout_bench.placement.inventory import VARIABLES, inventory, usual_isolation
 from rollout_bench.placement.links import Links, links_of, told
+from rollout_bench.placement.node import node_name, scheduler_job
 from rollout_bench.placement.taking import taken
 from rollout_bench.placement.waiting import name_of
 from rollout_bench.plan.devices import devices_needed, devices_per_replica, replicas
@@ -175,17 +175,6 @@ def lease(wanted: Wanted, pause: Pause, say: Callable[[str], None]) -> Iterator[
             yield held
         finally:
             os.sched_setaffinity(0, affinity)
-
-
-def node_name() -> str:
-    """Name of the machine; ROLLOUT_BENCH_NODE names it where the host name is that of a container."""
-    return os.environ.get("ROLLOUT_BENCH_NODE") or socket.gethostname()
-
-
-def scheduler_job() -> str | None:
-    """Id of the scheduler's job that this process is part of: Slurm's, or the name of the pod."""
-    in_pod = os.environ.get("KUBERNETES_SERVICE_HOST") is not None
-    return os.environ.get("SLURM_JOB_ID") or (os.environ.get("HOSTNAME") if in_pod else None)
 
 
 def _check(wanted: Wanted, needed: int, there: int) -> None:

@@ -19,7 +19,7 @@ class ClusterSettings(Strict):
     account: Text | None = Field(None, description="Account that jobs are charged to. Null: the cluster's default.")
     partition: Text | None = Field(None, description="Partition that jobs run in. Null: the cluster's default.")
     runtime_min: Count | None = Field(
-        None, description="Time limit of a job in minutes. Null: timeout_s of each launch in it, and 5 minutes."
+        None, description="Time limit for each launch of a job in minutes. Null: timeout_s and 5 minutes."
     )
     memory_mb: Count | None = Field(None, description="Memory of the host for one launch. Null: the cluster's default.")
     cpus_per_device: Count = Field(8, description="Cores for each device of a launch.")
@@ -34,5 +34,9 @@ class ClusterSettings(Strict):
         1, description="Launches of one experiment that share an allocation, one after the other, to wait for one."
     )
     retries: Annotated[Index, Field(le=10)] = Field(
-        1, description="How often a launch is tried again, elsewhere, where the node was at fault."
+        1,
+        description=(
+            "How often the jobs of kubernetes_manifests try a launch again that was ended from outside. With an "
+            "executor plugin its profile's retries count instead."
+        ),
     )

@@ -273,9 +273,14 @@ class Failure(Strict):
     launch: int = Field(ge=0, description="Index of the launch.")
     failed_at: str = Field(description="When, UTC, ISO 8601.")
     phase: str = Field(
-        description="What the launch did: starting, importing, initializing, warmup, measuring, stopping, writing."
+        description=(
+            "What the launch did: starting, importing, initializing, warmup, measuring, stopping, writing; interrupted "
+            "by the scheduler; ended, where it left no word."
+        )
     )
     category: str = Field(description="Kind of failure: no_kv_cache_memory, missing_weights, timeout, crash, ...")
     cause: str = Field(description="What happened, in one line.")
     fix: str = Field(description="What to do about it, in one line.")
     log: str = Field(description="Path of the log.")
+    node: str | None = absent("Name of the machine that it failed on. Null where none was reached.")
+    job: str | None = absent("Id of the scheduler's job that it failed in. Null outside of a scheduler.")

@@ -1,0 +1,31 @@
+"""A Slurm of two nodes for each file of tests here; without Slurm on this machine they are skipped, but not in CI."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from slurm import Slurm, missing, running
+
+REQUIRED = "ROLLOUT_BENCH_TESTS_NEED_SLURM"
+"""Set where tests must fail, not be skipped, if there is no Slurm: .ci/run sets it."""
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
+    """Two nodes of four GPUs and eight NPUs."""
+    lacks = "" if not (gone := missing()) else f"no {', '.join(gone)} here: apt-get install slurm-wlm"
+    if not lacks and os.geteuid() != 0:
+        lacks = "a node of Slurm needs root"
+    if lacks and REQUIRED in os.environ:
+        pytest.fail(lacks)
+    if lacks:
+        pytest.skip(lacks)
+    with running(tmp_path_factory.mktemp("slurm"), nodes=2) as slurm:
+        yield slurm

@@ -1,0 +1,279 @@
+#!/usr/bin/env python3
+"""A private Slurm on this machine: for tests, and by hand to try the Slurm profile without a cluster.
+
+    python tests/cluster/slurm.py /tmp/slurm --nodes 2        # prints what to export, and runs until Ctrl-C
+
+Real daemons of an installed Slurm (Debian's slurm-wlm) that need neither systemd, munge nor a database, on ports of
+their own, with config, state, logs and device files in one folder. Nothing outside of it is read or changed, and only
+processes that were started here are ended, by their pid. Needs root, as a node of Slurm does.
+With several nodes each has a slurmd of its own on this machine, which Slurm offers for testing (multiple-slurmd).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+DAEMONS = ("slurmctld", "slurmd")
+COMMANDS = ("sbatch", "srun", "squeue", "sinfo", "scontrol", "scancel", "sacct")
+
+LIMIT_S = 60.0
+"""How long daemons may take to come up or to end."""
+
+CONFIG = """\
+ClusterName=private
+SlurmctldHost={host}({address})
+SlurmctldPort={ports[0]}
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/none
+CredType=cred/none
+StateSaveLocation={folder}/state
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdSpoolDir={folder}/spool/%n
+SlurmdPidFile={folder}/slurmd.%n.pid
+SlurmdLogFile={folder}/slurmd.%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SwitchType=switch/none
+MpiDefault=none
+AccountingStorageType=accounting_storage/none
+JobCompType=jobcomp/none
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=1
+JobAcctGatherParams=OverMemoryKill
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU_Memory
+DefMemPerCPU=1000
+# a node may have more cores and memory than this machine, and stays down until it is resumed
+SlurmdParameters=config_overrides
+ReturnToService=0
+# patient with daemons on a machine that has much to do
+SlurmdTimeout=120
+SlurmctldTimeout=120
+BatchStartTimeout=120
+MessageTimeout=60
+# short times: a test waits for them
+SchedulerParameters=batch_sched_delay=0,sched_interval=2,sched_min_interval=0,bf_interval=2,defer_batch=0
+KillWait=3
+InactiveLimit=0
+MinJobAge=600
+MaxJobCount=20000
+OverTimeLimit=0
+PreemptType=preempt/partition_prio
+PreemptMode=CANCEL
+GresTypes=gpu,npu
+{nodes}
+PartitionName=batch Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1
+PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10
+"""
+
+
+@dataclass
+class Slurm:
+    """A controller and its nodes.
+
+    Args:
+        folder: everything of it lies there.
+        nodes: how many.
+        cpus: cores that a node claims to have.
+        gpus: fake GPUs of a node, with device files.
+        npus: fake NPUs of a node, with device files too.
+        memory_mb: memory that a node claims to have.
+    """
+
+    folder: Path
+    nodes: int = 1
+    cpus: int = 8
+    gpus: int = 4
+    npus: int = 8
+    memory_mb: int = 8000
+    at_end: list[Callable[[], None]] = field(default_factory=list)
+    """Called before it ends."""
+    _daemons: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of commands that are to talk to this Slurm and no other."""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SBATCH_", "SRUN_"))}
+        path = f"{self.folder / 'bin'}:{os.environ['PATH']}"
+        return {**kept, "PATH": path, "SLURM_CONF": str(self.folder / "slurm.conf")}
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the nodes; the only one of a small Slurm has this machine's."""
+        return [f"node{i:02}" for i in range(self.nodes)] if self.nodes > 1 else [socket.gethostname()]
+
+    def start(self) -> None:
+        """Writes the config and starts all daemons; returns once every node takes jobs."""
+        self._write_config()
+        self.start_controller()
+        for name in self.names:
+            self.start_node(name)
+        self.wait_for_nodes("idle")
+
+    def stop(self) -> None:
+        """Cancels all jobs, waits for their end, then ends the daemons."""
+        for end in self.at_end:
+            end()
+        if "slurmctld" in self._daemons:
+            self.run("scancel", "--state=PENDING", "--user=root", check=False)
+            self.run("scancel", "--user=root", check=False)
+            deadline = time.monotonic() + 20
+            while self.run("squeue", "--noheader", check=False).strip() and time.monotonic() < deadline:
+                time.sleep(0.1)
+        for name in list(self._daemons):
+            self._end(name, signal.SIGTERM)
+
+    def start_controller(self) -> None:
+        """Starts the controller, which goes on with the state that it left; returns once it answers."""
+        self._start("slurmctld", "-D", "-i")
+        self._until("controller", lambda: "UP" in self.run("scontrol", "ping", check=False))
+
+    def stop_controller(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """Ends the controller; jobs run on."""
+        self._end("slurmctld", how)
+
+    def start_node(self, name: str) -> None:
+        """Starts the slurmd of a node."""
+        (self.folder / "spool" / name).mkdir(parents=True, exist_ok=True)
+        self._start("slurmd", "-D", "-N", name)
+
+    def stop_node(self, name: str, how: signal.Signals = signal.SIGTERM) -> None:
+        """Ends the slurmd of a node; processes of jobs live on, as on a machine that lost its network."""
+        self._end(f"slurmd {name}", how)
+
+    def wait_for_nodes(self, *states: str) -> None:
+        """Returns once all nodes are in one of `states`."""
+        self._until(f"nodes {states}", lambda: set(self.states().values()) <= set(states))
+
+    def states(self) -> dict[str, str]:
+        """State of each node: idle, mixed, allocated, down, ..."""
+        lines = self.run("sinfo", "--Node", "--noheader", "--partition=batch", "--format=%N %T", check=False)
+        return dict(line.split() for line in lines.splitlines())
+
+    def run(self, *command: str, check: bool = True) -> str:
+        """Runs a command of Slurm; what it prints."""
+        done = subprocess.run(
+            command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )
+        if check and done.returncode:
+            raise RuntimeError(f"{' '.join(command)}: {done.stdout}")
+        return done.stdout
+
+    def job(self, number: str) -> dict[str, str]:
+        """What `scontrol show job` says of a job."""
+        words = self.run("scontrol", "-d", "show", "job", number).split()
+        return dict(word.partition("=")[::2] for word in words if "=" in word)
+
+    def _write_config(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        for part in ("state", "spool", "devices", "bin"):
+            (self.folder / part).mkdir(parents=True)
+        # Inside of a job the executor plugin takes SLURM_CONF away; a cluster has its config where Slurm looks for it.
+        for command in COMMANDS:
+            wrapper = self.folder / "bin" / command
+            wrapper.write_text(f'#!/bin/sh\nSLURM_CONF={self.folder}/slurm.conf exec {shutil.which(command)} "$@"\n')
+            wrapper.chmod(0o755)
+        for device in [f"gpu{i}" for i in range(self.gpus)] + [f"davinci{i}" for i in range(self.npus)]:
+            os.mknod(self.folder / "devices" / device, 0o600 | stat.S_IFCHR, os.makedev(1, 3))  # as /dev/null
+        ports = _free_ports(1 + self.nodes)
+        host = socket.gethostname()
+        lines = [
+            f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={self.cpus}"
+            f" RealMemory={self.memory_mb} Gres=gpu:fake:{self.gpus},npu:{self.npus} State=UNKNOWN"
+            for name, port in zip(self.names, ports[1:], strict=True)
+        ]
+        config = CONFIG.format(folder=self.folder, host=host, address="127.0.0.1", ports=ports, nodes="\n".join(lines))
+        (self.folder / "slurm.conf").write_text(config)
+        gpus = f"Name=gpu Type=fake File={self.folder}/devices/gpu[0-{self.gpus - 1}]"
+        npus = f"Name=npu File={self.folder}/devices/davinci[0-{self.npus - 1}]"
+        (self.folder / "gres.conf").write_text(f"AutoDetect=off\n{gpus}\n{npus}\n")
+
+    def _start(self, *command: str) -> None:
+        name = " ".join(word for word in command if not word.startswith("-"))
+        with (self.folder / f"{name.replace(' ', '.')}.out").open("ab") as out:
+            self._daemons[name] = subprocess.Popen(
+                command, env=self.environment, stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+
+    def _end(self, name: str, how: signal.Signals) -> None:
+        daemon = self._daemons.pop(name)
+        daemon.send_signal(how)
+        try:
+            daemon.wait(timeout=LIMIT_S)
+        except subprocess.TimeoutExpired:
+            daemon.kill()
+            daemon.wait()
+
+    def _until(self, what: str, holds: Callable[[], object]) -> None:
+        deadline = time.monotonic() + LIMIT_S
+        while not holds():
+            for name, daemon in self._daemons.items():
+                if daemon.poll() is not None:
+                    log = self.folder / f"{name.replace(' ', '.')}.out"
+                    raise RuntimeError(f"{name} ended: {log.read_text()[-2000:]}")
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{what}: not within {LIMIT_S:g} s: {self.run('sinfo', check=False)}")
+            time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def running(folder: Path, **settings: int) -> Iterator[Slurm]:
+    """A Slurm in `folder`, which is emptied first; ended in the end, whatever happens."""
+    slurm = Slurm(folder, **settings)
+    try:
+        slurm.start()
+        yield slurm
+    finally:
+        slurm.stop()
+
+
+def missing() -> list[str]:
+    """Commands of Slurm that this machine lacks."""
+    return [command for command in (*DAEMONS, *COMMANDS) if shutil.which(command) is None]
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="for config, state and logs; emptied first")
+    parser.add_argument("--nodes", type=int, default=1, help="default: %(default)s")
+    parser.add_argument("--cpus", type=int, default=8, help="cores that a node claims to have (default: %(default)s)")
+    parser.add_argument("--gpus", type=int, default=4, help="fake GPUs of a node (default: %(default)s)")
+    parser.add_argument("--npus", type=int, default=8, help="fake NPUs of a node (default: %(default)s)")
+    arguments = parser.parse_args()
+    if missing():
+        print(f"no {', '.join(missing())} here\n  -> install Slurm: apt-get install slurm-wlm", file=sys.stderr)
+        return 1
+    settings = {name: getattr(arguments, name) for name in ("nodes", "cpus", "gpus", "npus")}
+    with running(arguments.folder.absolute(), **settings) as slurm:
+        print(f"export SLURM_CONF={slurm.folder}/slurm.conf PATH={slurm.folder}/bin:$PATH", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.sigwait({signal.SIGINT, signal.SIGTERM})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

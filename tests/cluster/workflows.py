@@ -1,0 +1,113 @@
+"""Workflows that run on the Slurm of a test: with the instant interpreter, or with an engine that does as told."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import stand_in
+from slurm import Slurm
+from synthetic_records import make_record, make_sequences
+from workspace import Workspace
+
+from rollout_bench.records.record import Failure
+from rollout_bench.records.store import read_failure
+
+QUICKLY = ("--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1")
+"""Ask for the status of jobs at once; the plugin's own times are kind to a busy controller."""
+
+ON_SLURM = ("--workflow-profile", "profiles/slurm", "--latency-wait", "5", *QUICKLY)
+
+OVERLAY = {**stand_in.CONFIG, "isolation": "per_device", "cluster": {"cpus_per_device": 1, "device_resource": "gpu"}}
+"""One GPU for each launch, several launches on a node."""
+
+
+class OnSlurm(Workspace):
+    """A workspace whose commands talk to the Slurm of the test."""
+
+    def __init__(self, path: Path, slurm: Slurm, overlay: Mapping[str, Any]) -> None:
+        super().__init__(path, {**OVERLAY, **overlay})
+        self.slurm = slurm
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """As in a shell where the test's Slurm is the only one."""
+        own, of_slurm = super().environment, self.slurm.environment
+        return {**own, **of_slurm, "PATH": f"{of_slurm['PATH'].partition(':')[0]}:{own['PATH']}"}
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """As in any workspace; what still runs when the Slurm ends, ends with it."""
+        run = super().start(*arguments)
+        self.slurm.at_end.append(lambda: _end(run))
+        return run
+
+    def jobs(self) -> dict[str, tuple[str, str]]:
+        """Comment of each job that was submitted from here, which names its launch -> the id and state of the last."""
+        columns = "--Format=JobID: |,State: |,WorkDir: |,Comment:"
+        lines = self.slurm.run("squeue", "--noheader", "--states=all", columns).splitlines()
+        rows = sorted(([word.strip() for word in line.split("|")] for line in lines), key=lambda row: int(row[0]))
+        return {row[3]: (row[0], row[1]) for row in rows if row[2] == str(self.path)}
+
+    def run_requeued(self) -> None:
+        """Lets jobs that were put back into the queue run now: Slurm would wait for two minutes."""
+        waiting = [job for job, state in self.jobs().values() if state == "PENDING"]
+        for job in waiting:
+            self.slurm.run("scontrol", "update", f"job={job}", "StartTime=now", check=False)
+
+    def job(self, launch: int) -> tuple[str, str]:
+        """Id and state of the last job of a launch."""
+        return next(job for comment, job in self.jobs().items() if comment.endswith(f"_{launch}"))
+
+    def starts(self, launch: int | None = None) -> list[str]:
+        """Measurements that began, of one launch or all."""
+        begun = stand_in.starts(self.path)
+        return begun if launch is None else [start for start in begun if start.endswith(f"launch-{launch}")]
+
+    def nodes(self, launch: int) -> list[str]:
+        """Where a launch of the made engine began, each time."""
+        lines = (self.path / stand_in.STARTS).read_text().splitlines()
+        return [line.split()[2] for line in lines if f"launch-{launch} " in line]
+
+    def failure(self, launch: int) -> Failure:
+        """The failure of a launch."""
+        (path,) = self.path.glob(f"results/failures/*/*/launch-{launch}.json")
+        return read_failure(path)
+
+    def with_made_engine(self, behaviour: Mapping[int, str]) -> OnSlurm:
+        """Puts the engine that does as told into the workspace: the measuring command is the real one."""
+        engines = self.path / "workflow" / "scripts" / "rollout_bench" / "engines"
+        shutil.copy(Path(__file__).with_name("made_engine.py"), engines / "offline_worker.py")
+        record = make_record()
+        made, model = self.path / "made", self.path / "models" / "tiny"
+        for folder in (made, model):
+            folder.mkdir(parents=True)
+        (made / "record.json").write_text(record.model_dump_json())
+        (made / "rows.jsonl").write_text("".join(row.model_dump_json() + "\n" for row in make_sequences(record)))
+        (model / "config.json").write_text(json.dumps({"num_hidden_layers": 2}))
+        self.behave(behaviour)
+        return self
+
+    def behave(self, behaviour: Mapping[int, str]) -> None:
+        """Says what launches do from now on."""
+        (self.path / "behaviour.json").write_text(json.dumps(behaviour))
+
+
+def _end(run: subprocess.Popen[str]) -> None:
+    if run.poll() is None:
+        os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+
+
+def until(what: str, holds: Callable[[], object], limit_s: float = 150.0) -> None:
+    """Returns once `holds` is true."""
+    deadline = time.monotonic() + limit_s
+    while not holds():
+        assert time.monotonic() < deadline, f"{what}: not within {limit_s:g} s"
+        time.sleep(0.1)

@@ -1,0 +1,141 @@
+"""One process measures a launch at a time, and what a dead one left is found out."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from rollout_bench.cluster import ended, slurm
+from rollout_bench.cluster.claim import Claim, claim_path, claimed, read_claim
+from rollout_bench.errors import UserError
+from rollout_bench.records.store import failure_path, read_failure
+
+EXPERIMENT = "offline/tiny_bf16_small-00000000"
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Path:
+    return tmp_path / "results" / EXPERIMENT / "launch-0.json"
+
+
+def nobody(*_: object) -> None:
+    raise AssertionError("no claim was to be taken over")
+
+
+def left_by_a_dead_process(record: Path, host: str = socket.gethostname(), job: str | None = None) -> None:
+    """The claim of a process that was killed: no process of this pid began when the machine did."""
+    path = claim_path(record)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    dead = Claim(host=host, node=host, pid=os.getpid(), started_ticks=0, job=job, began_s=1.0, log="l.log")
+    path.write_text(dead.model_dump_json())
+
+
+def test_a_claim_is_held_against_others_and_given_up_in_the_end(record: Path):
+    with claimed(record, Path("a.log"), nobody):
+        assert read_claim(claim_path(record)).pid == os.getpid()
+        with (
+            pytest.raises(UserError, match=f"is being measured by process {os.getpid()}"),
+            claimed(record, Path("b.log"), nobody),
+        ):
+            pass
+    assert not list(claim_path(record).parent.iterdir())
+
+
+def test_of_a_dead_process_the_claim_is_told_and_taken_over(record: Path):
+    left_by_a_dead_process(record)
+    with claimed(record, Path("a.log"), ended.tell_of_dead):
+        assert read_claim(claim_path(record)).pid == os.getpid()
+    assert read_failure(failure_path(record)).category == "killed"
+
+
+def test_a_claim_on_another_machine_holds_where_nobody_can_be_asked(record: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    left_by_a_dead_process(record, host="elsewhere", job="7")
+    with pytest.raises(UserError, match="job 7"), claimed(record, Path("a.log"), nobody):
+        pass
+
+
+def test_a_job_that_runs_again_elsewhere_takes_over_its_own_claim(record: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    left_by_a_dead_process(record, host="elsewhere", job="7")
+    with claimed(record, Path("a.log"), ended.tell_of_dead):
+        pass
+
+
+def test_a_later_run_tells_of_what_was_killed_and_of_nothing_that_was_measured(record: Path, tmp_path: Path):
+    left_by_a_dead_process(record)
+    measured = record.with_name("launch-1.json")
+    left_by_a_dead_process(measured)
+    measured.parent.mkdir(parents=True)
+    measured.write_text("{}")
+    assert ended.tell_of_claims(tmp_path / "results") == [record]
+    assert read_failure(failure_path(record)).log == "l.log"
+    assert not failure_path(measured).exists()
+    assert ended.tell_of_claims(tmp_path / "results") == []
+
+
+def test_a_job_that_ended_before_its_launch_is_told_by_its_log(
+    record: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "/nowhere")
+    log = ended.JOB_LOGS / "rule_offline" / "tiny_bf16_small-00000000_0" / "12.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("/shared/.venv/bin/python: No such file or directory\n\n")
+    earlier = log.stat().st_mtime + 1
+    assert ended.tell_of_jobs([record], since_s=earlier) == []
+    assert ended.tell_of_jobs([record], since_s=0) == [record]
+    failure = read_failure(failure_path(record))
+    assert (failure.category, failure.job) == ("not_begun", "12")
+    assert "No such file or directory" in failure.cause
+
+
+@pytest.mark.parametrize(
+    ("said", "category"),
+    [
+        ("slurmstepd: error: *** JOB 12 ON n1 CANCELLED AT 2026-01-01T00:00:00 DUE TO TIME LIMIT ***", "time_limit"),
+        ("slurmstepd: error: *** JOB 12 ON n1 CANCELLED AT 2026-01-01T00:00:00 DUE TO PREEMPTION ***", "preempted"),
+        (
+            "error: *** JOB 1 ON n CANCELLED AT 2026 DUE TO NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS ***",
+            "node_failure",
+        ),
+        ("slurmstepd: error: Detected 1 oom-kill event(s) in StepId=12.0. Some of your processes", "out_of_memory"),
+        ("slurmstepd: error: StepId=5.0 exceeded memory limit (553209856 > 524288000), being killed", "out_of_memory"),
+        ("slurmstepd: error: *** STEP 4.0 ON n1 CANCELLED AT 2026-01-01T00:00:00 ***", "cancelled"),
+    ],
+)
+def test_what_slurm_writes_into_the_log_of_a_job_tells_why_it_ended(said: str, category: str):
+    cause = slurm.cause_in_log(f"before\n{said}\nafter")
+    assert cause is not None
+    assert cause.category == category
+
+
+@pytest.mark.parametrize(
+    ("nodes", "names"),
+    [
+        ("n1", ["n1"]),
+        ("n[1-3,7],login", ["n1", "n2", "n3", "n7", "login"]),
+        ("gpu[08-10]-ib", ["gpu08-ib", "gpu09-ib", "gpu10-ib"]),
+    ],
+)
+def test_lists_of_nodes_are_read_as_slurm_writes_them(nodes: str, names: list[str]):
+    assert slurm.expanded(nodes) == names
+
+
+@pytest.mark.parametrize(
+    ("gres", "numbers"),
+    [
+        ("npu:2(IDX:0-1)", [0, 1]),
+        ("gpu:h200:1(IDX:3),npu:910b:3(IDX:1,4-5)", [1, 4, 5]),
+        ("npu(CNT:2)", None),
+        ("gpu:2(IDX:0-1)", None),
+    ],
+)
+def test_granted_npus_are_read_where_slurm_names_them(gres: str, numbers: list[int] | None):
+    one, others = "     Nodes=n1 CPU_IDs=7 Mem=0 GRES=npu:1(IDX:7)", f"     Nodes=n[2-3] CPU_IDs=7 Mem=200 GRES={gres}"
+    text = f"JobId=1\n   JOB_GRES=npu:2\n{one}\n{others}\n"
+    assert slurm.npus_in(text, "n2") == numbers

@@ -1,0 +1,211 @@
+"""What Slurm says of jobs, nodes and devices, asked through its own commands; nothing where it is not there."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from rollout_bench.engines.failures import Cause
+from rollout_bench.engines.processes import printed_by
+
+LIVING = frozenset(
+    {
+        "PENDING",
+        "CONFIGURING",
+        "RUNNING",
+        "COMPLETING",
+        "SUSPENDED",
+        "STOPPED",
+        "REQUEUED",
+        "REQUEUE_HOLD",
+        "REQUEUE_FED",
+        "RESIZING",
+        "SIGNALING",
+        "SPECIAL_EXIT",
+        "STAGE_OUT",
+    }
+)
+"""States of jobs that run, or will."""
+
+CAUSES = {
+    "TIMEOUT": Cause(
+        "time_limit",
+        "the job ran into its time limit",
+        "raise cluster.runtime_min; without it the limit is timeout_s and 5 minutes for each launch of a job",
+    ),
+    "OUT_OF_MEMORY": Cause(
+        "out_of_memory", "the job used more memory of the host than it asked for", "raise cluster.memory_mb"
+    ),
+    "NODE_FAIL": Cause(
+        "node_failure", "the node failed", "run the same command again; if it stays down, tell who runs the cluster"
+    ),
+    "PREEMPTED": Cause(
+        "preempted",
+        "a job of higher priority took the node",
+        "run the same command again, or choose another cluster.partition",
+    ),
+    "CANCELLED": Cause("cancelled", "somebody cancelled the job", "run the same command again"),
+}
+"""State of a job that did not end by itself -> why its launch has no record."""
+
+_SAME = {"DEADLINE": "TIMEOUT", "BOOT_FAIL": "NODE_FAIL"}
+
+_WORDS = (
+    (r"DUE TO TIME LIMIT", "TIMEOUT"),
+    (r"DUE TO PREEMPTION", "PREEMPTED"),
+    (r"DUE TO NODE FAILURE", "NODE_FAIL"),
+    (r"oom[_-]kill|[Ee]xceeded (?:job|step) memory limit|exceeded memory limit|Out Of Memory", "OUT_OF_MEMORY"),
+    (r"CANCELLED AT", "CANCELLED"),
+)
+"""What slurmd writes into the log of a job that it ends, and what that means."""
+
+
+_TAIL_BYTES = 20_000
+
+
+@dataclass(frozen=True)
+class Job:
+    """What Slurm says of a job: its state in a word, its nodes as it writes them, and its log where it says."""
+
+    state: str
+    nodes: str
+    log: str
+
+
+def own_job(variables: Mapping[str, str] = os.environ) -> str | None:
+    """Id of the job that this process runs in; None outside of Slurm."""
+    return variables.get("SLURM_JOB_ID")
+
+
+def ask(job: str) -> Job | None:
+    """What Slurm says of a job; None where it has forgotten it, or there is no Slurm.
+
+    The controller forgets jobs that ended more than MinJobAge seconds ago (300 by default); then its accounting,
+    where there is one, is asked.
+    """
+    words = dict(word.partition("=")[::2] for word in printed_by("scontrol", "show", "job", job).split())
+    if words.get("JobId") == job:
+        return Job(words.get("JobState", "UNKNOWN"), words.get("NodeList", ""), words.get("StdOut", ""))
+    line = printed_by("sacct", "-X", "-n", "-P", "-j", job, "-o", "State,NodeList").strip()
+    state, nodes = [*line.split("|"), "", ""][:2]
+    return Job(state.split()[0], nodes, "") if state else None
+
+
+def answers() -> bool:
+    """Whether there is a Slurm whose controller can be asked."""
+    return " UP" in printed_by("scontrol", "ping").replace("\n", " ")
+
+
+def word_on_own_job(limit_s: float = 5.0) -> Cause | None:
+    """Why Slurm is ending the job that this process runs in; None where it is not, or outside of Slurm.
+
+    A job that was preempted and would stay so is put back into the queue: the executor plugin waits for that.
+    """
+    job = own_job()
+    deadline = time.monotonic() + limit_s
+    while job is not None:
+        known = ask(job)
+        cause = None if known is None else cause_of_state(known.state) or cause_in_log(tail(Path(known.log)))
+        if cause is CAUSES["PREEMPTED"]:
+            printed_by("scontrol", "requeue", job)
+        if cause is not None or known is None:
+            return cause
+        if time.monotonic() > deadline:
+            return CAUSES["CANCELLED"] if known.state == "COMPLETING" else None
+        time.sleep(0.3)  # the signal can be faster than state and log
+    return None
+
+
+def tail(log: Path) -> str:
+    """The end of a job's log; empty where it can't be read."""
+    try:
+        return log.read_bytes()[-_TAIL_BYTES:].decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def cause_of_state(state: str) -> Cause | None:
+    """Why a launch ended whose job ended in `state`; None for states that say nothing of it (COMPLETED, FAILED)."""
+    return CAUSES.get(_SAME.get(state, state))
+
+
+def cause_in_log(text: str) -> Cause | None:
+    """Why a launch ended, by what slurmd wrote into the job's log; None where it wrote nothing."""
+    for pattern, state in _WORDS:
+        if re.search(pattern, text):
+            return CAUSES[state]
+    return None
+
+
+def left_running(folder: Path) -> list[str]:
+    """Ids of the jobs that a Snakemake in `folder` submitted and that run or wait, or just end."""
+    wanted = ["--states=PENDING,CONFIGURING,RUNNING,SUSPENDED,STOPPED,COMPLETING,REQUEUED"]
+    lines = printed_by("squeue", "--me", "--noheader", *wanted, "--Format=JobID: |,WorkDir: |,Comment:").splitlines()
+    jobs = [line.split("|", 2) for line in lines if line.count("|") >= 2]
+    here = {str(folder), str(folder.resolve())}
+    return [job.strip() for job, where, comment in jobs if where.strip() in here and comment.startswith("rule_")]
+
+
+def cancel(jobs: Sequence[str], folder: Path, limit_s: float) -> list[str]:
+    """Cancels jobs that `left_running` named, and waits for their end; returns those that still run after `limit_s`."""
+    printed_by("scancel", *jobs)
+    deadline = time.monotonic() + limit_s
+    while (left := sorted(set(jobs) & set(left_running(folder)))) and time.monotonic() < deadline:
+        time.sleep(1.0)
+    return left
+
+
+@cache
+def other_nodes(nodes: frozenset[str], partition: str | None) -> bool:
+    """Whether `partition`, or the default one, has nodes besides `nodes` that take jobs."""
+    wanted = ["--partition", partition] if partition else []
+    lines = printed_by("sinfo", "--noheader", "--Node", "--format=%N %P %t", *wanted).splitlines()
+    rows = [line.split() for line in lines if len(line.split()) == 3]
+    rows = [row for row in rows if wanted or row[1].endswith("*")]
+    return any(name not in nodes and not state.startswith(("down", "drain", "fail")) for name, _, state in rows)
+
+
+def granted_npus(variables: Mapping[str, str] = os.environ) -> list[int] | None:
+    """Numbers of the NPUs that Slurm granted this job on this node, in order; None where it does not say.
+
+    Slurm sets no variable for a resource that it has no plugin for, such as npu. Where gres.conf names their device
+    files it grants particular ones, and `scontrol -d show job` tells which: `GRES=npu:2(IDX:0-1)`. Where gres.conf has
+    their count alone it grants a number, and nobody knows which: then this is None too.
+    """
+    job, node = own_job(variables), variables.get("SLURMD_NODENAME")
+    if job is None or node is None:
+        return None
+    return npus_in(printed_by("scontrol", "-d", "show", "job", job), node)
+
+
+def npus_in(text: str, node: str) -> list[int] | None:
+    """The numbers of NPUs on `node` in what `scontrol -d show job` prints; None where it names none."""
+    for line in text.splitlines():
+        nodes = re.search(r"\bNodes=(\S+)", line)
+        indices = re.search(r"\bGRES=\S*?\bnpu(?::[^(,]*)?\(IDX:([\d,-]+)\)", line)
+        if nodes and indices and node in expanded(nodes[1]):
+            return [number for part in indices[1].split(",") for number in _span(part)]
+    return None
+
+
+def expanded(nodes: str) -> list[str]:
+    """Names of the nodes in a list as Slurm writes it: node[01-03,7],other."""
+    names = []
+    for prefix, inside, rest in re.findall(r"([^,\[\]]+)(?:\[([^\]]+)\])?([^,\[\]]*)", nodes):
+        if not inside:
+            names.append(prefix + rest)
+            continue
+        for part in inside.split(","):
+            width = len(part.split("-")[0])
+            names += [f"{prefix}{number:0{width}}{rest}" for number in _span(part)]
+    return names
+
+
+def _span(part: str) -> range:
+    first, _, last = part.partition("-")
+    return range(int(first), int(last or first) + 1)
