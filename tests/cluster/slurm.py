@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import os
 import shutil
 import signal
@@ -27,6 +28,8 @@ from pathlib import Path
 
 DAEMONS = ("slurmctld", "slurmd")
 COMMANDS = ("sbatch", "srun", "squeue", "sinfo", "scontrol", "scancel", "sacct")
+
+PR_SET_PDEATHSIG = 1
 
 LIMIT_S = 60.0
 """How long daemons may take to come up or to end."""
@@ -206,7 +209,13 @@ class Slurm:
         name = " ".join(word for word in command if not word.startswith("-"))
         with (self.folder / f"{name.replace(' ', '.')}.out").open("ab") as out:
             self._daemons[name] = subprocess.Popen(
-                command, env=self.environment, stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True
+                command,
+                env=self.environment,
+                stdout=out,
+                stderr=out,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                preexec_fn=_end_with_parent,
             )
 
     def _end(self, name: str, how: signal.Signals) -> None:
@@ -244,6 +253,11 @@ def running(folder: Path, **settings: int) -> Iterator[Slurm]:
 def missing() -> list[str]:
     """Commands of Slurm that this machine lacks."""
     return [command for command in (*DAEMONS, *COMMANDS) if shutil.which(command) is None]
+
+
+def _end_with_parent() -> None:
+    """A test that is killed leaves no daemon."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 def _free_ports(count: int) -> list[int]:

@@ -45,8 +45,15 @@ class OnSlurm(Workspace):
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """As in any workspace; what still runs when the Slurm ends, ends with it."""
         run = super().start(*arguments)
-        self.slurm.at_end.append(lambda: _end(run))
+        self.slurm.at_end.append(lambda: self._end(run))
         return run
+
+    def _end(self, run: subprocess.Popen[str]) -> None:
+        if run.poll() is None:
+            os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+        for process in self.processes():  # of jobs: without cgroups Slurm loses sight of those whose parent it killed
+            process.kill()
 
     def jobs(self) -> dict[str, tuple[str, str]]:
         """Comment of each job that was submitted from here, which names its launch -> the id and state of the last."""
@@ -97,12 +104,6 @@ class OnSlurm(Workspace):
     def behave(self, behaviour: Mapping[int, str]) -> None:
         """Says what launches do from now on."""
         (self.path / "behaviour.json").write_text(json.dumps(behaviour))
-
-
-def _end(run: subprocess.Popen[str]) -> None:
-    if run.poll() is None:
-        os.killpg(run.pid, signal.SIGKILL)
-    run.wait()
 
 
 def until(what: str, holds: Callable[[], object], limit_s: float = 150.0) -> None:
