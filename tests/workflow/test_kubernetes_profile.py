@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import pytest
+import yaml
 from stub_kubernetes import Cluster
 from workspace import TINY, Workspace
+
+from rollout_bench.plan.engine_probe import probe_engine
+from rollout_bench.plan.matrix import expand
+from rollout_bench.plan.read_config import read_config
 
 SETTINGS = {
     "quants": ["bf16", "w8a8"],
@@ -44,9 +48,9 @@ def workspace(tmp_path: Path) -> Iterator[OnCluster]:
 
 
 def test_a_job_runs_in_a_pod_on_the_files_of_the_volume(workspace: OnCluster):
-    (folder,) = re.findall(
-        r"output: (models/synthetic/\S+w8a8)", workspace.snakemake("-n", "results/summary.md").stdout
-    )
+    config = read_config(yaml.safe_load((workspace.path / "config.yaml").read_text()))
+    checkpoints = [experiment.checkpoint for experiment in expand(config, probe_engine(None)).experiments]
+    folder = next(found.folder for found in checkpoints if found is not None and found.folder.endswith("w8a8"))
     done = workspace.snakemake(folder)
     assert done.returncode == 0, done.stdout
     assert (workspace.path / folder / "config.json").is_file()
