@@ -21,6 +21,15 @@ from rollout_bench.placement.taking import Taken, taken
 from rollout_bench.plan.machine import Isolation
 
 
+class Cannot(Exception):  # noqa: N818 (an outcome)
+    """Waiting would have been needed."""
+
+
+def no_waiting(seconds: float) -> None:
+    if seconds > 0.01:  # that is no wait for the folder's lock
+        raise Cannot
+
+
 def made_devices(count: int) -> list[Device]:
     """Devices d0, d1, ..."""
     return [Device(f"d{number}", str(number), (f"d{number}",), number) for number in range(count)]

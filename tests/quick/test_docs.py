@@ -23,7 +23,7 @@ from rollout_bench.analysis.collection import collect
 from rollout_bench.analysis.comparison import MARKS
 from rollout_bench.analysis.metrics import METRICS
 from rollout_bench.analysis.sequences import pool_sequences
-from rollout_bench.engines import failures
+from rollout_bench.engines import failures, known_causes
 from rollout_bench.plan.engine_probe import probe_engine
 from rollout_bench.plan.matrix import expand
 from rollout_bench.plan.read_config import read_config
@@ -160,7 +160,7 @@ def test_troubleshooting_has_every_category_of_failure():
     sources = [(package / part).rglob("*.py") for part in ("engines", "serving", "placement", "cluster")]
     sources.append((REPOSITORY / "workflow/scripts").glob("run_*.py"))
     told = {category for files in sources for path in files for category in categories(path)}
-    told |= {known.category for known in failures.KNOWN_CAUSES}
+    told |= {known.category for known in known_causes.KNOWN_CAUSES}
     assert len(described) == len(set(described))
     assert set(described) == told
 

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from rollout_bench.engines.failures import KNOWN_CAUSES, diagnose, died
+from rollout_bench.engines.failures import diagnose, died
+from rollout_bench.engines.known_causes import KNOWN_CAUSES
 
 ENGINE_CORE_DEAD = "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}"
 

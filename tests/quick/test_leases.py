@@ -13,33 +13,21 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
-from contender import hold, made_devices
+from contender import Cannot, hold, made_devices, no_waiting
 from hypothesis import given
 from hypothesis import strategies as st
-from launching import tiny_spec
 
 from rollout_bench.engines import device_memory
 from rollout_bench.engines.signals import Interrupted, pause, signals_as_descriptor
 from rollout_bench.errors import UserError
-from rollout_bench.placement import inventory, lease, waiting
+from rollout_bench.placement import waiting
 from rollout_bench.placement.claims import Claim, Claims
-from rollout_bench.placement.device import Device, DeviceError
-from rollout_bench.placement.lease import Wanted
 
 CONTENDER = Path(__file__).parents[1] / "contender.py"
 
 
 def names(got) -> list[str]:
     return [device.name for group in got.groups for device in group]
-
-
-class Cannot(Exception):  # noqa: N818 (an outcome)
-    """Waiting would have been needed."""
-
-
-def no_waiting(seconds: float) -> None:
-    if seconds > 0.01:  # that is no wait for the folder's lock
-        raise Cannot
 
 
 def is_free(folder: Path, count: int = 1, wanted: int = 1) -> bool:
@@ -256,115 +244,3 @@ def test_every_user_of_the_node_may_use_the_folder_and_clear_away_what_is_in_it(
     assert (tmp_path / "leases").stat().st_mode & 0o7777 == 0o777
     with hold(tmp_path / "leases", 1, 1) as got:
         assert got.own.path.stat().st_mode & 0o777 == 0o666
-
-
-# --- the lease of a launch ---
-
-
-@pytest.fixture
-def gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Device]:
-    """A node with four GPUs, nothing restricted."""
-    found = [Device(f"GPU-{number}", str(number), (f"GPU-{number}",), number) for number in range(4)]
-    monkeypatch.setattr(inventory.gpus, "gpus", lambda: found)
-    monkeypatch.setattr(lease, "links_of", lambda platform: lease.Links({(0, 1): "NV4", (2, 3): "NV4"}))
-    monkeypatch.setenv("ROLLOUT_BENCH_LEASES", str(tmp_path / "leases"))
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    return found
-
-
-def wanted(
-    launch: int = 0, isolation=None, devices: int | None = None, platform: str = "cuda", **engine_args
-) -> Wanted:
-    spec = tiny_spec(engine={"args": engine_args}).model_copy(update={"platform": platform})
-    return Wanted(spec, Path(f"results/offline/tiny-00000000/launch-{launch}.json"), isolation, devices, launch)
-
-
-def leased(want: Wanted):
-    return lease.lease(want, no_waiting, lambda _: None)
-
-
-def test_launches_side_by_side_get_devices_of_their_own_and_name_each_other(gpus: list[Device]):
-    with leased(wanted(1)) as one, leased(wanted(2)) as other, leased(wanted(3, tensor_parallel_size=1)):
-        assert one.environments({"A": "a"}) == [
-            {"A": "a", "CUDA_VISIBLE_DEVICES": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-        ]
-        assert other.environments({})[0]["CUDA_VISIBLE_DEVICES"] == "2"
-        assert one.neighbours() == ["offline/tiny-00000000/launch-2", "offline/tiny-00000000/launch-3"]
-        placement = one.placement(one.neighbours()[:1])
-        assert (placement.devices, placement.visible) == (["GPU-1"], ["1"])
-        assert (placement.isolation, placement.links) == ("per_device", None)
-        assert placement.neighbours == ["offline/tiny-00000000/launch-2"]
-    with leased(wanted(0)) as alone:
-        assert alone.neighbours() == []
-
-
-def test_each_replica_is_told_its_own_linked_devices(gpus: list[Device]):
-    with leased(wanted(tensor_parallel_size=2, data_parallel_size=2)) as held:
-        assert [e["CUDA_VISIBLE_DEVICES"] for e in held.environments({})] == ["0,1", "2,3"]
-        assert held.placement([]).links == "NV4"
-        assert held.placement([]).devices == ["GPU-0", "GPU-1", "GPU-2", "GPU-3"]
-
-
-def test_the_only_device_needs_no_telling(gpus: list[Device], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    with leased(wanted()) as held:
-        assert held.environments({"CUDA_VISIBLE_DEVICES": "3"}) == [{"CUDA_VISIBLE_DEVICES": "3"}]
-        assert held.placement([]).devices == ["GPU-3"]
-
-
-@pytest.mark.parametrize(
-    ("changes", "problem"),
-    [
-        ({"tensor_parallel_size": 8}, "needs 8 devices (tensor_parallel_size 8); 4 are visible here"),
-        ({"tensor_parallel_size": 2, "devices": 1}, "4 are visible here, of which devices allows 1"),
-        (
-            {"tensor_parallel_size": 2, "data_parallel_size": 4},
-            "needs 8 devices (tensor_parallel_size 2 x data_parallel_size 4)",
-        ),
-    ],
-)
-def test_more_devices_than_there_are_is_an_error_before_any_wait(gpus: list[Device], changes: dict, problem: str):
-    everything = hold(Path(os.environ["ROLLOUT_BENCH_LEASES"]), 4, 4)
-    with everything, pytest.raises(DeviceError) as error, leased(wanted(**changes)):
-        pass
-    assert problem in error.value.problem
-    assert error.value.category == "too_few_devices"
-
-
-def test_no_visible_device_is_too_few(gpus: list[Device], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    problem = "needs 1 device; 0 are visible here [(]CUDA_VISIBLE_DEVICES=[)]"
-    with pytest.raises(DeviceError, match=problem), leased(wanted()):
-        pass
-
-
-def test_where_nobody_knows_the_devices_the_engine_is_told_nothing(gpus: list[Device], monkeypatch):
-    monkeypatch.setattr(inventory.gpus, "gpus", lambda: None)
-    with leased(wanted(data_parallel_size=2)) as held:
-        assert held.environments({"A": "a"}) == [{"A": "a"}, {"A": "a"}]
-        assert held.placement([]).devices == []
-
-
-def test_all_cores_are_one_device_and_nothing_changes(gpus: list[Device]):
-    allowed = os.sched_getaffinity(0)
-    with leased(wanted(platform="cpu")) as held:
-        assert (held.environments({"A": "a"}), held.cores, held.isolation) == ([{"A": "a"}], [None], "exclusive")
-        assert os.sched_getaffinity(0) == allowed
-        with pytest.raises(Cannot), leased(wanted(platform="cpu")):
-            pass
-
-
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="a block needs cores to leave to others")
-def test_a_block_of_cores_is_where_the_launch_stays(gpus: list[Device]):
-    allowed = os.sched_getaffinity(0)
-    with leased(wanted(1, "per_device", 2, "cpu")) as held:
-        assert held.cores == [os.sched_getaffinity(0)]
-        assert len(os.sched_getaffinity(0)) == len(allowed) // 2
-        assert held.environments({})[0] == {"CPU_VISIBLE_MEMORY_NODES": "0"}
-        (name,) = held.placement([]).devices
-        assert name.startswith("cores-")
-    assert os.sched_getaffinity(0) == allowed
-    with leased(wanted(platform="cpu", data_parallel_size=2)) as held:
-        assert all(held.cores)
-        assert not held.cores[0] & held.cores[1]
-        assert os.sched_getaffinity(0) == held.cores[0] | held.cores[1]
