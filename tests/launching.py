@@ -131,7 +131,7 @@ class Launching:
         spec.write_text(self.spec.model_dump_json())
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         line = [sys.executable, COMMAND, "--spec", spec, "--model", self.model, "--launch", "0"]
-        line += ["--out", self.out, "--log", self.log, "--timeout-s", "200", *self.arguments]
+        line += ["--out", self.out, "--log", self.log, "--timeout-s", "600", *self.arguments]
         self.process = subprocess.Popen(
             [*self.prefix, *map(str, line)], stderr=subprocess.PIPE, text=True, cwd=self.folder, env=environment
         )

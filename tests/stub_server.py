@@ -212,7 +212,7 @@ def running_stub(folder: Path, *options: str, env: Mapping[str, str] | None = No
     command = [sys.executable, str(Path(__file__).resolve()), "--port-file", str(port_file), *options]
     process = subprocess.Popen(command, env={**os.environ, **(env or {})})
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not port_file.exists():
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"the stub did not start: {command}")

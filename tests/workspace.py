@@ -22,7 +22,7 @@ TINY = {
     "launches": 1,
     "warmup_iterations": 1,
     "iterations": 2,
-    "timeout_s": 300,
+    "timeout_s": 600,
     "engine": {"environment": {"OMP_NUM_THREADS": "1"}},  # as in launching.py
     "model_settings": {"tiny": {"synthetic": {"preset": "qwen3-tiny"}}},
     "workload_settings": {
@@ -71,7 +71,7 @@ class Workspace:
         kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
         return {**kept, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
-    def snakemake(self, *arguments: str, timeout_s: float = 400) -> subprocess.CompletedProcess[str]:
+    def snakemake(self, *arguments: str, timeout_s: float = 1200) -> subprocess.CompletedProcess[str]:
         """Runs `snakemake` to its end; stdout holds both streams in order."""
         return subprocess.run(
             self.command(*arguments),

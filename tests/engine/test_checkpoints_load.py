@@ -80,7 +80,7 @@ def run_engines(engines: dict[str, dict[str, object]], directory: Path) -> dict[
         "HF_HUB_OFFLINE": "1",
     }
     line = [sys.executable, "-c", PROGRAM, json.dumps(engines)]
-    run = subprocess.run(line, env=environment, cwd=directory, capture_output=True, text=True, timeout=300, check=False)
+    run = subprocess.run(line, env=environment, cwd=directory, capture_output=True, text=True, timeout=600, check=False)
     assert run.returncode == 0, run.stderr[-4000:]
     (found,) = (part for part in run.stdout.splitlines() if part.startswith("RESULTS"))
     results: dict[str, dict[str, Any]] = json.loads(found.removeprefix("RESULTS"))

@@ -193,7 +193,7 @@ def raised(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "TMPDIR": str(folder),
     }
     line = [sys.executable, "-c", PROGRAM, json.dumps(ATTEMPTS)]
-    done = subprocess.run(line, capture_output=True, text=True, cwd=folder, env=environment, timeout=200)
+    done = subprocess.run(line, capture_output=True, text=True, cwd=folder, env=environment, timeout=600)
     texts = [text.removeprefix("RAISED ") for text in done.stdout.splitlines() if text.startswith("RAISED ")]
     assert texts, done.stdout + done.stderr
     return dict(json.loads(text) for text in texts)

@@ -160,7 +160,7 @@ def test_a_deleted_record_is_measured_again_and_no_other_and_a_second_workflow_w
         assert first.poll() is None
         time.sleep(0.2)
     second = measured.snakemake("results/summary.md")
-    first.wait(timeout=300)
+    first.wait(timeout=600)
     assert first.returncode == 0, measured.output
     assert second.returncode == 1
     two_lines = [line for line in second.stdout.splitlines() if "another workflow" in line or "-> wait" in line]

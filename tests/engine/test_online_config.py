@@ -29,7 +29,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A workspace in which everything that the config names was measured."""
     workspace = Workspace(tmp_path_factory.mktemp("online") / "workspace")
     (workspace.path / "tiny.yaml").write_text(yaml.safe_dump(OVERLAY))
-    done = workspace.snakemake(*CALL, timeout_s=580)
+    done = workspace.snakemake(*CALL)
     assert done.returncode == 0, done.stdout
     return workspace
 

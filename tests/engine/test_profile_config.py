@@ -28,7 +28,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A workspace in which two quants were timed and profiled."""
     workspace = Workspace(tmp_path_factory.mktemp("profile") / "workspace")
     (workspace.path / "tiny.yaml").write_text(yaml.safe_dump(TINY_PROFILE))
-    done = workspace.snakemake(*CALL, timeout_s=400)
+    done = workspace.snakemake(*CALL)
     assert done.returncode == 0, done.stdout
     return workspace
 

@@ -63,7 +63,7 @@ def large(folder: Path, size: int = 3 * CHUNK_BYTES + 5) -> Path:
 
 
 def wait_until_read(reading: ReadAhead, size: int) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while reading.bytes_read < size and time.monotonic() < deadline:
         time.sleep(0.01)
 
