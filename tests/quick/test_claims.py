@@ -25,20 +25,22 @@ def nobody(*_: object) -> None:
     raise AssertionError("no claim was to be taken over")
 
 
-def left_by_a_dead_process(record: Path, host: str = socket.gethostname(), job: str | None = None) -> None:
+def left_by_a_dead_process(
+    record: Path, host: str = socket.gethostname(), job: str | None = None, until_s: float = 1e12
+) -> None:
     """The claim of a process that was killed: no process of this pid began when the machine did."""
     path = claim_path(record)
     path.parent.mkdir(parents=True, exist_ok=True)
-    dead = Claim(host=host, node=host, pid=os.getpid(), started_ticks=0, job=job, began_s=1.0, log="l.log")
+    dead = Claim(host=host, node=host, pid=os.getpid(), started_ticks=0, job=job, until_s=until_s, log="l.log")
     path.write_text(dead.model_dump_json())
 
 
 def test_a_claim_is_held_against_others_and_given_up_in_the_end(record: Path):
-    with claimed(record, Path("a.log"), nobody):
+    with claimed(record, Path("a.log"), 60.0, nobody):
         assert read_claim(claim_path(record)).pid == os.getpid()
         with (
             pytest.raises(UserError, match=f"is being measured by process {os.getpid()}"),
-            claimed(record, Path("b.log"), nobody),
+            claimed(record, Path("b.log"), 60.0, nobody),
         ):
             pass
     assert not list(claim_path(record).parent.iterdir())
@@ -46,7 +48,7 @@ def test_a_claim_is_held_against_others_and_given_up_in_the_end(record: Path):
 
 def test_of_a_dead_process_the_claim_is_told_and_taken_over(record: Path):
     left_by_a_dead_process(record)
-    with claimed(record, Path("a.log"), ended.tell_of_dead):
+    with claimed(record, Path("a.log"), 60.0, ended.tell_of_dead):
         assert read_claim(claim_path(record)).pid == os.getpid()
     assert read_failure(failure_path(record)).category == "killed"
 
@@ -54,15 +56,25 @@ def test_of_a_dead_process_the_claim_is_told_and_taken_over(record: Path):
 def test_a_claim_on_another_machine_holds_where_nobody_can_be_asked(record: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", "/nowhere")
     left_by_a_dead_process(record, host="elsewhere", job="7")
-    with pytest.raises(UserError, match="job 7"), claimed(record, Path("a.log"), nobody):
+    with pytest.raises(UserError, match="job 7"), claimed(record, Path("a.log"), 60.0, nobody):
         pass
 
 
-def test_a_job_that_runs_again_elsewhere_takes_over_its_own_claim(record: Path, monkeypatch: pytest.MonkeyPatch):
+def test_such_a_claim_holds_no_longer_than_the_launch_may_take(record: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    left_by_a_dead_process(record, host="elsewhere", until_s=1.0)
+    with claimed(record, Path("a.log"), 60.0, ended.tell_of_dead):
+        assert read_claim(claim_path(record)).pid == os.getpid()
+
+
+@pytest.mark.parametrize("variable", ["SLURM_JOB_ID", "ROLLOUT_BENCH_JOB"])
+def test_a_job_that_runs_again_elsewhere_takes_over_its_own_claim(
+    record: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+):
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setenv(variable, "7")
     left_by_a_dead_process(record, host="elsewhere", job="7")
-    with claimed(record, Path("a.log"), ended.tell_of_dead):
+    with claimed(record, Path("a.log"), 60.0, ended.tell_of_dead):
         pass
 
 

@@ -256,8 +256,8 @@ def main() -> int:
         spec = read_spec(arguments.spec)
         check_arguments(arguments, spec)
         out = arguments.out.absolute()
-        claim = claimed(out, arguments.log, tell_of_dead) if in_workflow(out) else contextlib.nullcontext()
-        with claim:
+        claim = claimed(out, arguments.log, arguments.timeout_s, tell_of_dead)
+        with claim if in_workflow(out) else contextlib.nullcontext():
             return attempt(arguments, spec, signals)
 
 

@@ -3,7 +3,8 @@
 It keeps two processes from measuring one launch at the same time, on whatever machines they run, and it is what
 remains of a process that was killed. Made by a hard link, which exactly one of several wins on any shared file system,
 NFS included, where the locks of flock may be of one machine only. No lock tells whether the holder lives, so that is
-asked: the kernel, where the holder ran on this machine, else Slurm. Where neither can tell, the claim holds.
+asked: the kernel, where the holder ran on this machine, else Slurm. Where neither can tell, the claim holds for as long
+as a launch may take.
 """
 
 from __future__ import annotations
@@ -21,11 +22,14 @@ from rollout_bench.cluster import slurm
 from rollout_bench.engines.processes import group_of
 from rollout_bench.errors import UserError
 from rollout_bench.files import read_model, write_json
-from rollout_bench.placement.node import node_name, same_job, scheduler_job
+from rollout_bench.placement.node import node_name, scheduler_job
 from rollout_bench.plan.strict import Strict
 
 FOLDER = ".started"
 """Below the results folder; the same paths as the records'."""
+
+SPARE_S = 900.0
+"""How much longer than its time limit a launch may take: ending the engine, writing, clocks that differ."""
 
 PATIENCE_S = 60.0
 """How long a process of the same job that a failed node left behind may take to end."""
@@ -38,20 +42,23 @@ class Claim(Strict):
     node: str = Field(description="Name of the machine, as its scheduler has it.")
     pid: int = Field(description="The measuring command.")
     started_ticks: int = Field(description="Its start in clock ticks since boot, which tells it from a later process.")
-    job: str | None = Field(description="Id of Slurm's job, or name of the pod.")
-    began_s: float = Field(description="When, in seconds since 1970.")
+    job: str | None = Field(description="Id of the scheduler's job.")
+    until_s: float = Field(description="When it has ended at the latest, in seconds since 1970.")
     log: str = Field(description="Path of the launch's log.")
 
     def lives(self) -> bool:
-        """Whether the process may still be there; True where nobody can tell."""
+        """Whether the process may still be there; where nobody can tell, until the launch's time is over."""
         if self.host == socket.gethostname():
             return group_of(self.pid).started == self.started_ticks
-        if same_job(self.job, scheduler_job()):  # ours, started again elsewhere: the scheduler has ended the first
+        if (
+            self.job is not None and self.job == scheduler_job()
+        ):  # started again elsewhere: the scheduler has ended the first
             return False
-        if self.job is None:
-            return True
-        job = slurm.ask(self.job)
-        return job.state in slurm.LIVING if job is not None else not slurm.answers()
+        known = None if self.job is None else slurm.ask(self.job)
+        if known is not None:
+            return known.state in slurm.LIVING
+        forgotten = self.job is not None and slurm.answers()
+        return not forgotten and time.time() < self.until_s
 
     def holder(self) -> str:
         """Who it is, in words."""
@@ -70,10 +77,12 @@ def read_claim(path: Path) -> Claim:
 
 
 @contextlib.contextmanager
-def claimed(record: Path, log: Path, tell_of_dead: Callable[[Path, Claim], object]) -> Iterator[None]:
+def claimed(record: Path, log: Path, timeout_s: float, tell_of_dead: Callable[[Path, Claim], object]) -> Iterator[None]:
     """Holds the claim on the launch that is to write `record` (an absolute path).
 
     Args:
+        log: the launch's log.
+        timeout_s: the launch's time limit.
         tell_of_dead: is told of a claim that a dead process left, before it is taken over.
 
     Raises:
@@ -86,7 +95,7 @@ def claimed(record: Path, log: Path, tell_of_dead: Callable[[Path, Claim], objec
         pid=os.getpid(),
         started_ticks=group_of(os.getpid()).started,
         job=scheduler_job(),
-        began_s=round(time.time(), 1),
+        until_s=round(time.time() + timeout_s + SPARE_S, 1),
         log=str(log),
     )
     ours = path.with_name(f".{path.name}.{own.host}.{own.pid}")

@@ -12,13 +12,10 @@ def node_name() -> str:
 
 
 def scheduler_job() -> str | None:
-    """Id of the scheduler's job that this process is part of: Slurm's, or the name of the pod; None outside of both."""
+    """Id of the scheduler's job that this process is part of; None outside of a scheduler.
+
+    It is Slurm's, or what ROLLOUT_BENCH_JOB says (the manifests' Jobs, which start a pod after another), or the pod's.
+    """
     in_pod = os.environ.get("KUBERNETES_SERVICE_HOST") is not None
-    return os.environ.get("SLURM_JOB_ID") or (os.environ.get("HOSTNAME") if in_pod else None)
-
-
-def same_job(one: str | None, other: str | None) -> bool:
-    """Whether two ids are of one job: the same id, or pods of one Kubernetes Job, of which one follows another."""
-    if one is None or other is None:
-        return False
-    return one == other or ("-" in one and one.rpartition("-")[0] == other.rpartition("-")[0])
+    known = os.environ.get("SLURM_JOB_ID") or os.environ.get("ROLLOUT_BENCH_JOB")
+    return known or (os.environ.get("HOSTNAME") if in_pod else None)
