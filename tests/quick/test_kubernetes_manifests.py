@@ -188,7 +188,7 @@ def test_the_command_has_every_option_of_the_rule_but_those_of_a_run_at_home():
     plan = plan_of("{quants: [bf16], launches: 1}")
     (job,) = jobs(manifests(plan, plan.missing))
     options = {word.partition("=")[0] for word in container(job)["command"] if word.startswith("--")}
-    assert options == at_home
+    assert options == at_home | {"--isolation"}  # which the rule takes from `side_by_side`
 
 
 def test_a_data_set_is_read_from_the_results_claim(monkeypatch: pytest.MonkeyPatch):

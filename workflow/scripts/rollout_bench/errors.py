@@ -13,9 +13,11 @@ class UserError(Exception):
     Args:
         problem: what is wrong and where, in one line.
         remedy: what to do about it, in one line.
+        status: exit status of the command that it ends.
     """
 
-    def __init__(self, problem: str, remedy: str) -> None:
+    def __init__(self, problem: str, remedy: str, status: int = 1) -> None:
+        self.status = status
         self.problem = " ".join(problem.split())
         self.remedy = " ".join(remedy.split())
         super().__init__(f"{self.problem}\n  -> {self.remedy}")
@@ -37,12 +39,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def run_command(main: Callable[[], int]) -> None:
-    """Runs a command's `main` and turns a `UserError` into two lines on stderr and exit status 1."""
+    """Runs a command's `main` and turns a `UserError` into two lines on stderr and its exit status."""
     try:
         status = main()
     except UserError as error:
         print(error, file=sys.stderr)
-        status = 1
+        status = error.status
     except BrokenPipeError:
         status = 1
     sys.exit(status)

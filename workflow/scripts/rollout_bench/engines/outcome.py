@@ -17,6 +17,9 @@ from rollout_bench.records.store import failure_path, read_failure, write_failur
 
 _EXPERIMENT = re.compile(r"-[0-9a-f]{8}$")
 
+NODE_STATUS = 75
+"""Exit status where the node was at fault: EX_TEMPFAIL of sysexits.h, another try elsewhere may succeed."""
+
 
 def in_workflow(out: Path) -> bool:
     """Whether a record is to lie in an experiment's folder, results/<mode>/<experiment>/launch-<i>.json."""
@@ -76,4 +79,5 @@ class Outcome:
 
     def _told(self, phase: str, cause: Cause, log: Path | None = None) -> UserError:
         name = f"{self.spec.model.name} {self.spec.quant.name} {self.spec.workload.name} launch {self.launch}"
-        return UserError(f"{name}: {phase}: {cause.cause}", f"{cause.fix} (log: {log or self.log})")
+        status = NODE_STATUS if at_fault(cause.category) == "node" else 1
+        return UserError(f"{name}: {phase}: {cause.cause}", f"{cause.fix} (log: {log or self.log})", status)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rollout_bench.kubernetes.names import specs_name
 from rollout_bench.kubernetes.paths import CODE, SPEC, dataset_in_pod, log_in_pod, model_in_pod
 from rollout_bench.kubernetes.pods import Parts, container, pod
+from rollout_bench.placement.inventory import usual_isolation
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.schedule import Launch
 
@@ -42,4 +43,6 @@ def _measuring(launch: Launch, config: Config) -> list[str]:
         f"--log={log_in_pod(launch.record)}",
         f"--timeout-s={config.timeout_s:g}",
         f"--limits={config.timeouts.model_dump_json()}",
+        f"--isolation={config.isolation or usual_isolation(launch.experiment.spec.platform)}",
+        "--attempt=1",  # a Job that is applied again keeps what it measured
     ]
