@@ -52,8 +52,8 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Exit status: 0 measured; 1 failed (two lines say why and what to do), 75 where the node was at fault and "
-        "another may do; 130 or 143 interrupted.",
+        epilog="Exit status: 0 measured; 1 failed (two lines say why and what to do), 75 where the node was at fault "
+        "and another may do; 130 or 143 interrupted.",
     )
     parser.add_argument("--spec", type=Path, required=True, metavar="FILE", help="spec.json of the experiment")
     parser.add_argument("--model", required=True, metavar="MODEL", help="folder with the weights, or hub id")

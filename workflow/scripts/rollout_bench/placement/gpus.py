@@ -1,4 +1,4 @@
-"""The GPUs of a machine, as NVML or nvidia-smi list them (written from their documentation and run on an H200's)."""
+"""The GPUs of a machine, as NVML or nvidia-smi list them (ran on machines with one and two H200s)."""
 
 from __future__ import annotations
 
