@@ -151,3 +151,16 @@ def test_granted_npus_are_read_where_slurm_names_them(gres: str, numbers: list[i
     one, others = "     Nodes=n1 CPU_IDs=7 Mem=0 GRES=npu:1(IDX:7)", f"     Nodes=n[2-3] CPU_IDs=7 Mem=200 GRES={gres}"
     text = f"JobId=1\n   JOB_GRES=npu:2\n{one}\n{others}\n"
     assert slurm.npus_in(text, "n2") == numbers
+
+
+@pytest.mark.parametrize(("set_by_others", "seen"), [(None, "4,5"), ("1", "1")])
+def test_granted_npus_are_what_the_engine_sees_unless_somebody_says_which(
+    monkeypatch: pytest.MonkeyPatch, set_by_others: str | None, seen: str
+):
+    told = "   Nodes=n1 CPU_IDs=0-1 Mem=0 GRES=npu:2(IDX:4-5)\n"
+    monkeypatch.setattr(slurm, "printed_by", lambda *command: told if command[0] == "scontrol" else "")
+    monkeypatch.setattr(os, "environ", {"SLURM_JOB_ID": "7", "SLURMD_NODENAME": "n1"})
+    if set_by_others is not None:
+        os.environ["ASCEND_RT_VISIBLE_DEVICES"] = set_by_others
+    slurm.see_granted_npus()
+    assert os.environ["ASCEND_RT_VISIBLE_DEVICES"] == seen

@@ -169,6 +169,8 @@ def measure(arguments: argparse.Namespace, spec: Spec, signals: int) -> None:
     if obstacle is not None:
         arguments.log.write_text(f"{obstacle.cause}\n{obstacle.fix}\n")
         raise LaunchFailed("starting", obstacle)
+    if spec.platform == "ascend":
+        slurm.see_granted_npus()
     first = arguments.launch if arguments.first_device is None else arguments.first_device
     wanted = Wanted(spec, arguments.out, arguments.isolation, arguments.devices, first)
     try:

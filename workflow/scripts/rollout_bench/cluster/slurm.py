@@ -183,6 +183,13 @@ def granted_npus(variables: Mapping[str, str] = os.environ) -> list[int] | None:
     return npus_in(printed_by("scontrol", "-d", "show", "job", job), node)
 
 
+def see_granted_npus() -> None:
+    """Has this process, and what it starts, see the NPUs that Slurm granted, unless a variable says already which."""
+    granted = granted_npus(os.environ)
+    if granted is not None:
+        os.environ.setdefault("ASCEND_RT_VISIBLE_DEVICES", ",".join(map(str, granted)))
+
+
 def npus_in(text: str, node: str) -> list[int] | None:
     """The numbers of NPUs on `node` in what `scontrol -d show job` prints; None where it names none."""
     for line in text.splitlines():
