@@ -50,6 +50,7 @@ SlurmdPidFile={folder}/slurmd.%n.pid
 SlurmdLogFile={folder}/slurmd.%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
+TaskProlog={folder}/bin/task-prolog
 SwitchType=switch/none
 MpiDefault=none
 AccountingStorageType=accounting_storage/none
@@ -190,6 +191,11 @@ class Slurm:
             wrapper = self.folder / "bin" / command
             wrapper.write_text(f'#!/bin/sh\nSLURM_CONF={self.folder}/slurm.conf exec {shutil.which(command)} "$@"\n')
             wrapper.chmod(0o755)
+        # Nodes here share one machine and its cores, which each job of a real cluster has some of for itself; so what
+        # launches lease of them is to be looked for in another place by each job.
+        prolog = self.folder / "bin" / "task-prolog"
+        prolog.write_text(f'#!/bin/sh\necho "export ROLLOUT_BENCH_LEASES={self.folder}/leases/$SLURM_JOB_ID"\n')
+        prolog.chmod(0o755)
         for device in [f"gpu{i}" for i in range(self.gpus)] + [f"davinci{i}" for i in range(self.npus)]:
             os.mknod(self.folder / "devices" / device, 0o600 | stat.S_IFCHR, os.makedev(1, 3))  # as /dev/null
         ports = _free_ports(1 + self.nodes)

@@ -25,4 +25,4 @@ def test_a_real_launch_goes_through_slurm(slurm: Slurm, tmp_path: Path):
     (launch,) = [job for comment, job in jobs.items() if comment.startswith("rule_offline")]
     assert len(jobs) == 2
     assert launch["OverSubscribe"] == "NO"  # the node for itself, as on cpu by default
-    assert launch["TimeLimit"] == "00:10:00"
+    assert launch["TimeLimit"] == "00:15:00"  # timeout_s and 5 minutes
