@@ -25,6 +25,9 @@ QUIET = ("-n", "--quiet", "all")
 PARTS = 4
 """Of a run: each has its own row, so that a cost that changes on the way shows."""
 
+AT_A_TIME = 24
+"""Jobs on the Slurm: each starts Snakemake twice, which takes 350 MB and seconds of this machine's processors."""
+
 HOLD_S = 0.1
 BEGIN, END = "<!-- measured -->\n", "<!-- /measured -->"
 
@@ -121,9 +124,9 @@ def run(folder: Path, launches: int) -> Iterator[str]:
         f"\nAll together: {found.wall_s:,.0f} s, {each_ms:.0f} ms of processor a launch with the stand-in and the"
         f" summary; Snakemake took {_mebibytes(found)} MiB and had {found.threads} threads at most."
     )
+    again = watch(_snakemake(ours, "-n", expected="Nothing to be done"))
     arguments = [sys.executable, "workflow/scripts/summarise.py", "results", "--plan", "results/plan.json"]
     summary = watch(Command(arguments, folder, ours.environment, "results/"))
-    again = watch(_snakemake(ours, "-n", expected="Nothing to be done"))
     yield (
         f"The summary of {count:,} records alone: {summary.wall_s:.0f} s, {_mebibytes(summary)} MiB."
         f" A dry run with all of them there: {again.wall_s:.1f} s."
@@ -141,7 +144,8 @@ def submit(folder: Path, nodes: int, launches: int) -> str:
         ours = OnSlurm(work, of_nodes, {})
         half = -(-launches // 2)
         ours.overlay({"launches": half, "engine": {"python": stand_in.install(work / "stand-in")}})
-        command = ("--workflow-profile", "profiles/slurm", "--seconds-between-status-checks", "5", "--quiet", "all")
+        profile = ("--workflow-profile", "profiles/slurm", "--seconds-between-status-checks", "5")
+        command = (*profile, "--jobs", str(AT_A_TIME), "--quiet", "all")
         found = watch(_snakemake(ours, *command, expected=""), _records(work))
         done = found.moments[-1].done
     if done != 2 * half:
