@@ -109,7 +109,8 @@ def test_the_figures_that_are_declared_are_those_that_have_data(tmp_path: Path) 
         )
     assert names_of({"offline"}, [None], has_limits=True) == TIMED
     assert names_of({"offline", "online"}, [None, closed.load], has_limits=False) == (*TIMED, "latency", "server")
-    assert names_of({"online", "profile", "operators"}, [BF16.load], has_limits=True) == NAMES
+    every = names_of({"online", "profile", "operators"}, [BF16.load], has_limits=True, has_replicas=True)
+    assert every == NAMES
     searched = make_online_spec(points=SWEEP[:1], saturation="auto").load
     assert names_of({"online"}, [searched], has_limits=False)[-1] == "sweep"
     assert names_of({"profile"}, [], has_limits=False) == PROFILE
