@@ -29,8 +29,10 @@ class Cluster:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                name = self.path.removesuffix("/status").rpartition("/")[2]
-                self.answer(*cluster.status(name))
+                if self.path.endswith("/status"):  # a right of its own, that the documented role does not have
+                    self.answer(403, {"reason": "Forbidden"})
+                else:
+                    self.answer(*cluster.status(self.path.rpartition("/")[2]))
 
             def do_POST(self) -> None:
                 self.answer(201, cluster.create(json.loads(self.rfile.read(int(self.headers["Content-Length"])))))

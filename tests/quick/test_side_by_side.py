@@ -124,3 +124,14 @@ def test_blocks_of_cores_are_devices_too():
     plan, workflow = planned(isolation="per_device", devices=1), Workflow(cores=2)
     assert "--devices" in SideBySide(plan, workflow, workflow.nodes is not None).arguments(wildcards(plan.launches[0]))
     assert workflow.registered == {"devices": 1, "device_0": 1}
+
+
+@pytest.mark.parametrize("models", [1, 2, 3, 4])
+def test_another_index_begins_with_another_device_however_many_groups_there_are(gpus: None, models: int):
+    plan = on_gpus()
+    side = SideBySide(plan, Workflow(), on_cluster=False)
+    side._rank = {(str(number), "offline", "load"): number for number in range(models)} | side._rank
+    side._rank = {group: number for number, group in enumerate(side._rank)}
+    for name in {launch.experiment.name for launch in plan.launches}:
+        begins = [side.first(launch) for launch in plan.launches if launch.experiment.name == name]
+        assert len(set(begins)) == len(begins) == 4

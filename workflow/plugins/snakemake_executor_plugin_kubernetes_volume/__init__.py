@@ -17,6 +17,7 @@ from kubernetes.client.rest import ApiException
 from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
+from urllib3.exceptions import HTTPError
 
 from rollout_bench.kubernetes.names import specs_name
 from rollout_bench.kubernetes.paths import DATA
@@ -80,10 +81,15 @@ class Executor(plugin.Executor):
     def manifest(self, job: JobExecutorInterface, command: str) -> dict[str, Any]:
         """The Job that runs `command` for `job`: on devices where it measures a launch, else on cores alone."""
         config = self.plan.config
+        if job.is_group():
+            raise WorkflowError("cluster.launches_per_job: set it to 1: on Kubernetes each launch has a pod of its own")
         launch = next((self.plan.by_record[path][1] for path in job.output if path in self.plan.by_record), None)
         spec = None if launch is None else launch.experiment.spec
         words = ["/bin/sh", "-c", command]
         running = container("snakemake", words, config, spec, data=str(self.mount), workdir=str(Path.cwd()))
+        # the same in each try of a job, so that a further one may take over from a pod that was killed
+        others = [variable for variable in running["env"] if variable["name"] != "ROLLOUT_BENCH_JOB"]
+        running["env"] = [*others, {"name": "ROLLOUT_BENCH_JOB", "value": f"{self.run_namespace}-{job.jobid}"}]
         unique = str(plugin.get_uuid(f"{self.run_namespace}-{job.jobid}-{job.attempt}"))[:8]
         name = f"rb-{unique}" if launch is None else f"{specs_name(launch.experiment.spec)}-{launch.index}-{unique}"
         return {
@@ -106,13 +112,19 @@ class Executor(plugin.Executor):
             name = submitted.external_jobid
             async with self.status_rate_limiter:
                 try:
-                    status = self.batchapi.read_namespaced_job_status(name, self.namespace).status
+                    status = self.batchapi.read_namespaced_job(name, self.namespace).status
                 except ApiException as error:
+                    if error.status in (401, 403):
+                        raise WorkflowError(f"{name}: {error.reason}: give the service account `get` on jobs") from None
                     if error.status != 404:
                         self.logger.warning(f"{name}: {error.reason}: asked again later")
                         yield submitted
                     else:
                         self.report_job_error(submitted, msg=f"{name} was deleted. ")
+                    continue
+                except HTTPError as error:
+                    self.logger.warning(f"{name}: {error}: asked again later")
+                    yield submitted
                     continue
             if status.succeeded:
                 self.report_job_success(submitted)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -72,14 +74,19 @@ class SideBySide:
         """
         devices = max(1, devices_needed(launch.experiment.spec))
         places = max(1, self._count // devices)
-        return (self._rank[_group(launch)] + launch.index * len(self._rank)) % places * devices
+        groups = len(self._rank)
+        # with a step that shares a factor with their number, a group would never come to some of the places
+        step = next(step for step in itertools.count(groups) if math.gcd(step, places) == 1)
+        return (self._rank[_group(launch)] + launch.index * step) % places * devices
 
     def arguments(self, wildcards: Any) -> list[str]:
         """Arguments of the measuring command for a launch."""
-        arguments = ["--isolation", self.isolation]
+        launch = self._launch(wildcards)
+        isolation = self._plan.config.isolation or usual_isolation(launch.experiment.spec.platform)
+        arguments = ["--isolation", isolation]
         if self._here and self._plan.config.devices is not None:
             arguments += ["--devices", str(self._plan.config.devices)]
-        return [*arguments, "--first-device", str(self.first(self._launch(wildcards)))] if self._here else arguments
+        return [*arguments, "--first-device", str(self.first(launch))] if self._here else arguments
 
     def _launch(self, wildcards: Any) -> Launch:
         return self._launches[wildcards.experiment, int(wildcards.launch)]

@@ -60,6 +60,13 @@ def plan_workflow(merged: Mapping[str, Any], files: Iterable[Path]) -> tuple[Sch
         stop(error)
 
 
+def refuse_jobs_here(workflow: Any) -> None:
+    """Stops `snakemake -j 4` without a cluster: it counts jobs that are submitted, and rules were read for those."""
+    if workflow.local_exec and workflow.resource_settings.nodes is not None:
+        jobs = workflow.resource_settings.nodes
+        stop(UserError(f"--jobs {jobs}: nothing is submitted here", f"say --cores {jobs}, or name a profile"))
+
+
 def drop_default_rate_limit(workflow: Any) -> None:
     """Takes back Snakemake's limit of 100 jobs a second, which nothing here comes near; another one stays.
 
@@ -118,7 +125,7 @@ def end_with_errors(plan: Schedule, scripts: Path) -> None:
     end_well(plan, scripts)
     records = [Path(launch.record) for launch in plan.launches]
     ended.tell_of_claims(RESULTS)
-    ended.tell_of_jobs(records, _began_s)
+    ended.tell_of_jobs(records, _began_s, plan.config.cluster.launches_per_job)
     if not any(path.is_file() or failure_path(path).is_file() for path in records):
         return
     where = [str(RESULTS), "--plan", str(PLAN_FILE)]

@@ -15,6 +15,7 @@ from rollout_bench.cluster import slurm
 from rollout_bench.cluster.claim import FOLDER, Claim, give_up, read_claim
 from rollout_bench.engines.failures import Cause
 from rollout_bench.errors import UserError
+from rollout_bench.placement.node import scheduler_job
 from rollout_bench.records.record import SCHEMA_VERSION, Failure
 from rollout_bench.records.store import failure_path, write_failure
 
@@ -70,21 +71,25 @@ def tell_of_claims(results: Path) -> list[Path]:
 
 def tell_of_dead(record: Path, claim: Claim) -> bool:
     """Turns the claim of a dead process into a failure, if it left neither record nor failure; whether it did."""
-    if record.exists() or failure_path(record).exists():
+    again_here = claim.job is not None and claim.job == scheduler_job()  # this process goes on with that launch
+    if again_here or record.exists() or failure_path(record).exists():
         return False
     _write(record, _cause_of(claim.job), claim.log, claim.node, claim.job)
     return True
 
 
-def tell_of_jobs(records: Iterable[Path], since_s: float) -> list[Path]:
+def tell_of_jobs(records: Iterable[Path], since_s: float, launches_per_job: int = 1) -> list[Path]:
     """Writes failures for `records` that neither exist nor failed and whose jobs have a log younger than `since_s`.
 
     Args:
         since_s: seconds since 1970.
+        launches_per_job: how many launches share an allocation.
     """
     told = []
     for record in records:
-        job_log = None if record.exists() or failure_path(record).exists() else newest_log(record, since_s)
+        job_log = (
+            None if record.exists() or failure_path(record).exists() else newest_log(record, since_s, launches_per_job)
+        )
         if job_log is not None:
             job = job_log.stem
             known = slurm.ask(job)
@@ -102,12 +107,12 @@ def tell_of_jobs(records: Iterable[Path], since_s: float) -> list[Path]:
     return told
 
 
-def newest_log(record: Path, since_s: float) -> Path | None:
+def newest_log(record: Path, since_s: float, launches_per_job: int = 1) -> Path | None:
     """The log of the job that was to write `record`, of those begun after `since_s` the last."""
     mode, experiment, launch = record.parent.parent.name, record.parent.name, record.stem.removeprefix("launch-")
     logs = [
         *(JOB_LOGS / f"rule_{mode}" / f"{experiment}_{launch}").glob("*.log"),
-        *JOB_LOGS.glob(f"group_{experiment}_*_{mode}/*.log"),
+        *JOB_LOGS.glob(f"group_{experiment}_{int(launch) // launches_per_job}_{mode}/*.log"),
     ]
     recent = [log for log in logs if re.fullmatch(r"\d+", log.stem) and log.stat().st_mtime >= since_s]
     return max(recent, key=lambda log: int(log.stem), default=None)

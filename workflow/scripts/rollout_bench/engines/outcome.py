@@ -44,7 +44,10 @@ class Outcome:
         path = failure_path(self.out)
         if (attempt or 0) > 1 and path.exists() and not self.out.exists():
             failure = read_failure(path)
-            if at_fault(failure.category) == "experiment":
+            # written before this run wrote its plan, it may tell of what was mended meanwhile
+            plan = self.out.parent.parent.parent / "plan.json"
+            of_this_run = not plan.exists() or path.stat().st_mtime >= plan.stat().st_mtime
+            if of_this_run and at_fault(failure.category) == "experiment":
                 raise self._told(failure.phase, Cause(failure.category, failure.cause, failure.fix))
         return attempt is not None and self.out.exists()
 

@@ -109,9 +109,11 @@ def _names(folder: Path) -> set[str]:
 
 
 def _copy_log(source: Path, file: FoundFile, logs: Path) -> None:
-    log = Path(file.mode) / file.experiment / f"launch-{file.launch}.log"
-    if (source / "logs" / log).is_file():
-        _copy(source / "logs" / log, logs / log)
+    folder = Path(file.mode) / file.experiment
+    there = source / "logs" / folder
+    for log in (there / f"launch-{file.launch}.log", *there.glob(f"launch-{file.launch}.replica-*.log")):
+        if log.is_file():
+            _copy(log, logs / folder / log.name)
 
 
 def _copy(there: Path, home: Path) -> None:

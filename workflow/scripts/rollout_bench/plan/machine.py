@@ -36,7 +36,7 @@ class ClusterSettings(Strict):
     retries: Annotated[Index, Field(le=10)] = Field(
         1,
         description=(
-            "How often the jobs of kubernetes_manifests try a launch again that was ended from outside. With an "
-            "executor plugin its profile's retries count instead."
+            "How often the jobs of kubernetes_manifests try a launch again that was ended from outside, or "
+            "whose node was at fault. With an executor plugin its profile's retries count instead."
         ),
     )
