@@ -164,3 +164,18 @@ def test_granted_npus_are_what_the_engine_sees_unless_somebody_says_which(
         os.environ["ASCEND_RT_VISIBLE_DEVICES"] = set_by_others
     slurm.see_granted_npus()
     assert os.environ["ASCEND_RT_VISIBLE_DEVICES"] == seen
+
+
+def test_who_was_taken_over_leaves_the_claim_of_the_next_one_alone(record: Path):
+    with claimed(record, Path("a.log"), 60.0, nobody):
+        left_by_a_dead_process(record, host="elsewhere")
+    assert read_claim(claim_path(record)).host == "elsewhere"
+
+
+def test_a_controller_that_fails_to_answer_once_makes_nobody_dead(record: Path, monkeypatch: pytest.MonkeyPatch):
+    running = slurm.Job("RUNNING", "n1", "")
+    answers = iter([None, running])
+    monkeypatch.setattr(slurm, "ask", lambda job: next(answers))
+    monkeypatch.setattr(slurm, "answers", lambda: True)
+    left_by_a_dead_process(record, host="elsewhere", job="7")
+    assert read_claim(claim_path(record)).lives()

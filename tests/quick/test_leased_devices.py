@@ -91,11 +91,15 @@ def test_no_visible_device_is_too_few(gpus: list[Device], monkeypatch: pytest.Mo
         pass
 
 
-def test_where_nobody_knows_the_devices_the_engine_is_told_nothing(gpus: list[Device], monkeypatch):
+def test_where_nobody_knows_the_devices_a_launch_runs_alone_and_replicas_can_have_none(gpus: list[Device], monkeypatch):
     monkeypatch.setattr(inventory.gpus, "gpus", lambda: None)
-    with leased(wanted(data_parallel_size=2)) as held:
-        assert held.environments({"A": "a"}) == [{"A": "a"}, {"A": "a"}]
-        assert held.placement([]).devices == []
+    with leased(wanted()) as held:
+        assert held.environments({"A": "a"}) == [{"A": "a"}]
+        assert (held.isolation, held.placement([]).devices) == ("exclusive", [])
+        with pytest.raises(Cannot), leased(wanted(1)):
+            pass
+    with pytest.raises(DeviceError, match="no tool here lists the devices"), leased(wanted(data_parallel_size=2)):
+        pass
 
 
 def test_all_cores_are_one_device_and_nothing_changes(gpus: list[Device]):

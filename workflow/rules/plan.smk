@@ -8,7 +8,7 @@ side_by_side = SideBySide(matrix, workflow, ON_CLUSTER)
 
 
 onstart:
-    workbench.refuse_jobs_here(workflow)
+    workbench.refuse_jobs_here(matrix, workflow)
     workbench.drop_default_rate_limit(workflow)
     workbench.begin(matrix, [file for job in workflow.dag.needrun_jobs() for file in job.output])
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import os
 import re
 import signal
@@ -232,11 +233,8 @@ def attempt(arguments: argparse.Namespace, spec: Spec, signals: int) -> int:
     except UserError as error:
         raise outcome.failed("writing", Cause("not_written", error.problem, error.remedy)) from None
     except OSError as error:
-        cause = Cause("not_written", f"{error.filename}: {error.strerror}", "check the file system and permissions")
-        raise outcome.failed("starting", cause) from None
-    except (ValueError, TypeError, RuntimeError) as error:  # ours, not the engine's: no launch ends without a word
-        arguments.log.write_text(traceback.format_exc())
-        cause = Cause("crash", f"{type(error).__name__}: {error}", "report it with the log: the fault is not yours")
+        category = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) else "not_written"
+        cause = Cause(category, f"{error.filename}: {error.strerror}", "check the file system and permissions")
         raise outcome.failed("starting", cause) from None
     except Interrupted as error:
         cause = slurm.word_on_own_job()
@@ -244,6 +242,10 @@ def attempt(arguments: argparse.Namespace, spec: Spec, signals: int) -> int:
             raise outcome.failed("interrupted", cause) from None
         say(f"interrupted by {error}: the engine was ended, nothing was written")
         return 128 + error.number
+    except Exception as error:  # ours, not the engine's: no launch ends without a word
+        arguments.log.write_text(traceback.format_exc())
+        cause = Cause("crash", f"{type(error).__name__}: {error}", "report it with the log: the fault is not yours")
+        raise outcome.failed("starting", cause) from None
     outcome.succeeded()
     return 0
 

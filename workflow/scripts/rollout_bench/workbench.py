@@ -60,8 +60,16 @@ def plan_workflow(merged: Mapping[str, Any], files: Iterable[Path]) -> tuple[Sch
         stop(error)
 
 
-def refuse_jobs_here(workflow: Any) -> None:
-    """Stops `snakemake -j 4` without a cluster: it counts jobs that are submitted, and rules were read for those."""
+def refuse_jobs_here(plan: Schedule, workflow: Any) -> None:
+    """Stops `snakemake -j 4` without a cluster, and a cluster's jobs that would load one server all at once.
+
+    The former counts jobs that are submitted, and rules were read for those. Leases are a node's, so nothing keeps
+    launches of other nodes from the same endpoint.
+    """
+    served = [experiment.name for experiment in plan.matrix.experiments if experiment.spec.endpoint is not None]
+    if served and workflow.resource_settings.nodes is not None and not workflow.local_exec:
+        problem = f"endpoints: {served[0]}: launches on several nodes would load one server at the same time"
+        stop(UserError(problem, "measure endpoints in a call of their own without a cluster's profile"))
     if workflow.local_exec and workflow.resource_settings.nodes is not None:
         jobs = workflow.resource_settings.nodes
         stop(UserError(f"--jobs {jobs}: nothing is submitted here", f"say --cores {jobs}, or name a profile"))

@@ -57,7 +57,8 @@ class Claim(Strict):
         known = None if self.job is None else slurm.ask(self.job)
         if known is not None:
             return known.state in slurm.LIVING
-        forgotten = self.job is not None and slurm.answers()
+        # asked again, once the controller is known to answer: a busy one may have failed to, just before
+        forgotten = self.job is not None and slurm.answers() and slurm.ask(self.job) is None
         return not forgotten and time.time() < self.until_s
 
     def holder(self) -> str:
@@ -107,7 +108,9 @@ def claimed(record: Path, log: Path, timeout_s: float, tell_of_dead: Callable[[P
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(UserError):  # gone, or another's that took it over
+            if read_claim(path) == own:
+                path.unlink(missing_ok=True)
 
 
 def _take(path: Path, ours: Path, own: Claim, tell_of_dead: Callable[[Claim], object]) -> None:

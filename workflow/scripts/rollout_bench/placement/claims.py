@@ -116,7 +116,7 @@ class Claims:
         """All claims, the oldest first."""
         claims = []
         for path in sorted(self.folder.glob("*.json")):
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError, PermissionError):  # a file that another user hides is no claim
                 claims.append(_look(path))
         return claims
 

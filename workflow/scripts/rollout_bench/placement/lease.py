@@ -141,6 +141,14 @@ def lease(wanted: Wanted, pause: Pause, say: Callable[[str], None]) -> Iterator[
     devices = turned(there or [], wanted.first)
     if there is not None:
         _check(wanted, needed, len(there))
+    else:  # nobody can say which devices another launch holds, nor give replicas different ones
+        isolation = "exclusive"
+        if replicas(spec) > 1:
+            raise DeviceError(
+                "too_few_devices",
+                f"no tool here lists the devices that {replicas(spec)} replicas are to share out",
+                "put nvidia-smi or npu-smi on PATH, or lower data_parallel_size to 1",
+            )
     links = links_of(spec.platform) if len(devices) > 1 else Links()
     shape = replicas(spec), size if devices else 0, links
     claims = Claims(folder_of_claims())
