@@ -84,7 +84,7 @@ def container(job: dict[str, Any]) -> dict[str, Any]:
 def full(request: pytest.FixtureRequest) -> tuple[Schedule, dict[str, str]]:
     """Manifests with every setting, on one platform."""
     plan = plan_of(FULL, WAYS[request.param])
-    return plan, manifests(plan, plan.missing)
+    return plan, manifests(plan, list(plan.by_record))
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -96,7 +96,7 @@ def test_every_document_is_valid_for_every_version_of_kubernetes(full: tuple[Sch
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_fewest_settings_are_valid_too(version: str):
     plan = plan_of("{launches: 1, quants: [bf16], kubernetes: {user_id: null}}")
-    for document in documents(manifests(plan, plan.missing)):
+    for document in documents(manifests(plan, list(plan.by_record))):
         kubernetes_validate.validate(document, version, strict=True)
 
 
@@ -116,7 +116,7 @@ def test_devices_are_whole_and_as_many_as_the_engine_arguments_say(full: tuple[S
 
 def test_a_device_may_be_called_otherwise():
     plan = plan_of(FULL, "{platform: ascend, cluster: {device_resource: huawei.com/Ascend910B}}")
-    assert "huawei.com/Ascend910B" in container(jobs(manifests(plan, plan.missing))[0])["resources"]["limits"]
+    assert "huawei.com/Ascend910B" in container(jobs(manifests(plan, list(plan.by_record)))[0])["resources"]["limits"]
 
 
 def test_each_kind_of_weights_is_found_in_the_pod(full: tuple[Schedule, dict[str, str]]):
@@ -133,7 +133,7 @@ def test_each_kind_of_weights_is_found_in_the_pod(full: tuple[Schedule, dict[str
 
 def test_a_synthetic_model_is_built_before_its_launch_where_it_is_loaded_from():
     plan = plan_of("{quants: [w8a8], launches: 1}")
-    (job,) = jobs(manifests(plan, plan.missing))
+    (job,) = jobs(manifests(plan, list(plan.by_record)))
     (building,) = job["spec"]["template"]["spec"]["initContainers"]
     (out,) = [word for word in building["command"] if word.startswith("--out=")]
     assert out.replace("--out=", "--model=") in container(job)["command"]
@@ -160,7 +160,7 @@ def test_secrets_are_named_and_nothing_of_them_is_there(
     for job in jobs(files):
         assert container(job)["envFrom"] == [{"secretRef": {"name": "hub-token"}}]
     monkeypatch.setenv("HF_TOKEN", "hush")
-    assert manifests(plan, plan.missing) == files
+    assert manifests(plan, list(plan.by_record)) == files
     assert "hush" not in str(files)
 
 
@@ -169,7 +169,7 @@ def test_the_time_limit_does_not_run_while_a_launch_waits_for_devices(full: tupl
         assert "activeDeadlineSeconds" not in job["spec"]
         assert job["spec"]["template"]["spec"]["activeDeadlineSeconds"] == 1000 + 300
     plan = plan_of(FULL, "cluster: {runtime_min: 30}")
-    (first, *_) = jobs(manifests(plan, plan.missing))
+    (first, *_) = jobs(manifests(plan, list(plan.by_record)))
     assert first["spec"]["template"]["spec"]["activeDeadlineSeconds"] == 1800
 
 
@@ -186,7 +186,7 @@ def test_the_command_has_every_option_of_the_rule_but_those_of_a_run_at_home():
     rule = (REPOSITORY / "workflow/rules/offline.smk").read_text().partition("shell:")[2]
     at_home = set(re.findall(r"--[a-z-]+", rule)) - {"--progress", "--die-with-parent"}
     plan = plan_of("{quants: [bf16], launches: 1}")
-    (job,) = jobs(manifests(plan, plan.missing))
+    (job,) = jobs(manifests(plan, list(plan.by_record)))
     options = {word.partition("=")[0] for word in container(job)["command"] if word.startswith("--")}
     assert options == at_home | {"--isolation"}  # which the rule takes from `side_by_side`
 
@@ -195,14 +195,14 @@ def test_a_data_set_is_read_from_the_results_claim(monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(REPOSITORY)
     load = "{dataset: {path: docs/examples/trace.jsonl, format: trace}, prompts: 8}"
     plan = plan_of(f"{{quants: [bf16], workloads: [traced], workload_settings: {{traced: {load}}}}}")
-    (job, *_) = jobs(manifests(plan, plan.missing))
+    (job, *_) = jobs(manifests(plan, list(plan.by_record)))
     assert "--dataset=datasets/trace.jsonl" in container(job)["command"]
 
 
 def test_dollars_reach_the_command_as_they_are():
     plan = plan_of("{models: [odd], quants: [bf16], launches: 1, kubernetes: {models_claim: weights},"
                    " model_settings: {odd: {weights: {bf16: 'a$(HOME)'}}}}")  # fmt: skip
-    (job,) = jobs(manifests(plan, plan.missing))
+    (job,) = jobs(manifests(plan, list(plan.by_record)))
     assert "--model=/models/a$$(HOME)" in container(job)["command"]
 
 
@@ -233,7 +233,7 @@ def test_every_spec_is_there_once_and_is_the_one_that_its_key_says(full: tuple[S
 def test_where_launches_would_slow_each_other_a_node_has_one():
     def terms(overlay: str) -> list[dict[str, Any]]:
         plan = plan_of("{quants: [bf16], launches: 1}", overlay)
-        (job,) = jobs(manifests(plan, plan.missing))
+        (job,) = jobs(manifests(plan, list(plan.by_record)))
         template = job["spec"]["template"]
         found = template["spec"].get("affinity", {"podAntiAffinity": {}})["podAntiAffinity"]
         wanted = found.get("requiredDuringSchedulingIgnoredDuringExecution", [])
@@ -250,7 +250,7 @@ def test_where_launches_would_slow_each_other_a_node_has_one():
 
 def test_a_queue_of_kueue_lets_jobs_begin():
     plan = plan_of(FULL)
-    for job in jobs(manifests(plan, plan.missing)):
+    for job in jobs(manifests(plan, list(plan.by_record))):
         assert job["spec"]["suspend"] is True
         assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team"
 
