@@ -83,10 +83,6 @@ class Lease:
         """`base` for each replica, with the variable that names its devices."""
         return [{**base, **self._variables(group)} for group in self.groups] or [dict(base)]
 
-    def environment(self, base: Mapping[str, str]) -> dict[str, str]:
-        """`base` with the variable that names the devices of all replicas."""
-        return {**base, **self._variables(self.devices)}
-
     def neighbours(self) -> list[str]:
         """Names of the launches that hold other devices of the node right now."""
         others = [
