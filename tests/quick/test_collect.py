@@ -3,45 +3,32 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from docs_pages import REPOSITORY
-from synthetic_records import make_failure, make_plan, make_record, make_spec, save
+from made_claim import BF16, KUBECTL, W8A8, at, bring, command, make_claim, make_kubectl
+from synthetic_profiles import make_profile, make_steps
+from synthetic_records import make_failure, make_plan, make_record, save
 
 from rollout_bench.analysis.collection import collect as read_all
 from rollout_bench.errors import UserError
-from rollout_bench.kubernetes.collecting import Collected, collect
+from rollout_bench.files import write_json
+from rollout_bench.kubernetes.collecting import collect
 from rollout_bench.kubernetes.manifests import COLLECTOR_NAME
-from rollout_bench.records.store import failure_path, record_path, sequences_path, write_failure
+from rollout_bench.records.store import failure_path, record_path, sequences_path, traces_path, write_failure
 from rollout_bench.reporting.summary import summarise
-
-BF16, W8A8 = make_spec(), make_spec(quant="w8a8")
 
 
 @pytest.fixture
 def claim(tmp_path: Path) -> Path:
-    """A volume with two records of bf16 and one failure of w8a8, with their logs."""
-    claim = tmp_path / "claim"
-    save(claim / "results", make_record(BF16, 0), make_record(BF16, 1), make_failure(W8A8))
-    for spec, launch in ((BF16, 0), (BF16, 1), (W8A8, 0)):
-        log = claim / "logs" / "offline" / spec.experiment() / f"launch-{launch}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text("said\n")
-    return claim
+    return make_claim(tmp_path)
 
 
-def bring(claim: Path) -> Collected:
-    return collect(claim, claim.parent / "results", claim.parent / "logs")
-
-
-def at(folder: Path, spec=BF16, launch: int = 0) -> Path:
-    return record_path(folder / "results", "offline", spec.experiment(), launch)
+@pytest.fixture
+def kubectl(claim: Path) -> Path:
+    return make_kubectl(claim)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -101,6 +88,24 @@ def test_a_later_failure_replaces_an_earlier_one(claim: Path):
     assert bring(claim).failures == []
 
 
+def test_a_profile_comes_home_with_its_traces_in_place_of_those_of_a_launch_that_got_no_record(claim: Path):
+    made = make_profile(steps=make_steps({"decode": {("linear", "qkv"): 1.0}}))
+    spec = made.spec.model_copy(update={"mode": "profile"})
+    profile = made.model_copy(update={"spec": spec, "key": spec.key()})
+    there = record_path(claim / "results", "profile", profile.spec.experiment(), profile.launch)
+    write_json(there, profile)
+    for trace in profile.traces:
+        deep = traces_path(there) / "of_npu" / "PROF_1" / "device.db"
+        deep.parent.mkdir(parents=True, exist_ok=True)
+        for path in (deep, traces_path(there) / trace.name):
+            path.write_text("traced")
+    home = record_path(claim.parent / "results", "profile", profile.spec.experiment(), profile.launch)
+    traces_path(home).mkdir(parents=True)
+    (traces_path(home) / "half").write_text("")
+    assert len(bring(claim).records) == 3
+    assert content(traces_path(home)) == content(traces_path(there))
+
+
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-40])
 
@@ -145,40 +150,6 @@ def test_half_a_file_of_a_launch_that_still_runs_is_left_out(claim: Path):
 def test_a_folder_without_results_is_an_error(tmp_path: Path):
     with pytest.raises(UserError, match="holds no folder results/"):
         collect(tmp_path, tmp_path / "home", tmp_path / "logs")
-
-
-KUBECTL = """#!/bin/bash
-# Stands in for kubectl: runs what `exec` is to run in a pod here, where the claim is a folder.
-echo "$*" >> "$CALLS"
-while [ "$1" != "--" ]; do shift; done
-shift
-exec "${@//\\/data/$CLAIM}"
-"""
-
-
-def command(claim: Path, *arguments: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs collect.py in the folder beside the claim, with only `path` before the usual ones."""
-    environment = os.environ | {"CLAIM": str(claim), "CALLS": str(claim.parent / "calls")}
-    if path is not None:
-        environment["PATH"] = f"{path}:{environment['PATH']}"
-    return subprocess.run(
-        [sys.executable, REPOSITORY / "workflow/scripts/collect.py", *arguments],
-        cwd=claim.parent,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-@pytest.fixture
-def kubectl(claim: Path) -> Path:
-    """A folder with the stand-in for kubectl."""
-    folder = claim.parent / "bin"
-    folder.mkdir()
-    (folder / "kubectl").write_text(KUBECTL)
-    (folder / "kubectl").chmod(0o755)
-    return folder
 
 
 def test_the_command_reads_a_claim_through_a_pod_and_copies_only_what_is_missing(claim: Path, kubectl: Path):
@@ -226,23 +197,3 @@ def test_the_command_says_what_it_did_not_take_and_fails(claim: Path):
     done = command(claim, str(claim))
     assert done.returncode == 1
     assert "1 records and 1 failures collected, 0 there already, 1 not taken" in done.stdout
-
-
-def test_an_archive_cannot_write_outside_its_folder(tmp_path: Path):
-    import io
-    import tarfile
-
-    from rollout_bench.kubernetes.transport import _extract
-
-    into = tmp_path / "into"
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as tar:
-        for name in ("../outside", "results/../../outside", "/tmp/outside", "other/inside", "results/inside"):
-            tar.addfile(tarfile.TarInfo(name))
-    packed.seek(0)
-    with tarfile.open(fileobj=packed) as tar:
-        for member in tar:
-            _extract(tar, member, into)
-    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()] == [
-        "into/results/inside"
-    ]

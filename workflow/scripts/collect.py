@@ -1,7 +1,8 @@
 """Brings records home from where they were measured: a cluster's volume, mounted or behind a pod, or any copy of it.
 
 Each record is validated before it is put in place, whole, with what lies beside it and its log. One that is at home
-already is never replaced. Failures come home too. Asked again, it takes what is new.
+already is never replaced. Failures come home too. Asked again, it takes what is new. Links are not followed, and what
+no launch leaves is left out.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Exit status: 0 when everything that is there was taken, 1 when something was not.",
+        epilog="Exit status: 0 when every launch that is there was taken, 1 when one was not.",
     )
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("source", nargs="?", type=Path, metavar="FOLDER", help="folder that holds results/ and logs/")
@@ -57,8 +58,8 @@ def main() -> int:
         raise UserError(f"{results}: a workflow is running there", "collect when it has ended") from None
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}", "check owner, permissions and space") from None
-    for refused in done.refused:
-        print(refused)
+    for line in (*done.left_out, *done.refused):
+        print(line)
     records, failures = len(done.records), len(done.failures)
     print(
         f"{results}: {records} records and {failures} failures collected,"

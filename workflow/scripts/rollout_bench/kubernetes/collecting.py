@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rollout_bench.analysis.found import FAILURES, FoundFile, find_results
 from rollout_bench.errors import UserError
-from rollout_bench.files import write_json, write_whole
+from rollout_bench.files import write_json
+from rollout_bench.kubernetes.claim_files import copy_file, launch_of
 from rollout_bench.records.profile import Profile
 from rollout_bench.records.record import Record
 from rollout_bench.records.store import (
@@ -29,72 +31,92 @@ _AGAIN = "collect again; if that does not help, delete it where it lies and meas
 
 @dataclass
 class Collected:
-    """What came of it: paths of what was brought home, how much was there already, and what was not taken and why."""
+    """What came of it: paths of what was brought home, how much was there already, and what was not taken and why.
+
+    Attributes:
+        refused: launches that were not taken.
+        left_out: files beside launches that were not taken, each in one line.
+    """
 
     records: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     present: int = 0
     refused: list[UserError] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
 
 def collect(source: Path, results: Path, logs: Path) -> Collected:
     """Copies the launches of `source`, which holds results/ and logs/ as a launch leaves them, to `results` and `logs`.
 
-    A record that is at home stays, whatever the other one says. A failure comes home where there is no record.
+    A record that is at home stays, whatever the other one says. A failure comes home where there is no record. What is
+    checked is a copy that nobody else can write any more.
 
     Raises:
         UserError: `source` holds no results folder, or the home folders can't be written.
     """
+    where = "give the folder that the results claim is mounted at"
     if not (source / "results").is_dir():
-        raise UserError(f"{source}: holds no folder results/", "give the folder that the results claim is mounted at")
+        raise UserError(f"{source}: holds no folder results/", where)
+    if (source / "results").is_symlink():
+        raise UserError(f"{source / 'results'}: is a link, and is not followed", where)
+    results.mkdir(parents=True, exist_ok=True)
     found, done = find_results(source / "results"), Collected()
     failed = [file for path, file in found.failures.items() if path not in found.records]
     for take, files in ((_record, found.records.values()), (_failure, failed)):
         for file in files:
             try:
-                take(source, file, results, logs, done)
+                with tempfile.TemporaryDirectory(prefix=".collecting-", dir=results) as copies:
+                    take(source, file, Path(copies), results, logs, done)
             except UserError as error:
-                done.refused.append(error)
+                # told by its own path, not by that of its copy
+                done.refused.append(UserError(error.problem.replace(copies, str(source)), error.remedy))
             except OSError as error:
                 done.refused.append(UserError(f"{error.filename}: {error.strerror}", _AGAIN))
     return done
 
 
-def _record(source: Path, file: FoundFile, results: Path, logs: Path, done: Collected) -> None:
-    there, home = source / "results" / file.path, results / file.path
+def _record(source: Path, file: FoundFile, copies: Path, results: Path, logs: Path, done: Collected) -> None:
+    home = results / file.path
     if home.exists():
         done.present += 1
         return
-    record = read_launched(there, file.mode)
-    _check_place(there, file, (record.spec.mode, record.spec.experiment(), record.launch))
+    copied = copies / "results" / file.path
+    copy_file(source, f"results/{file.path}", copied)
+    record = read_launched(copied, file.mode)
+    _check_place(copied, file, (record.spec.mode, record.spec.experiment(), record.launch))
+    _copy_beside(source, file, copies, done)
     if isinstance(record, Record):
-        read_sequences(sequences_path(there))
+        read_sequences(sequences_path(copied))
         if record.server_file is not None:
-            read_samples(server_path(there))
-    if isinstance(record, Profile) and {t.name for t in record.traces} - _names(traces_path(there)):
-        raise UserError(f"{traces_path(there)}: lacks a trace that the record names", _AGAIN)
+            read_samples(server_path(copied))
+    if isinstance(record, Profile) and {t.name for t in record.traces} - _names(traces_path(copied)):
+        raise UserError(f"{traces_path(copied)}: lacks a trace that the record names", _AGAIN)
     spec = home.with_name("spec.json")
     if not spec.exists():
         write_json(spec, record.spec)
-    for beside in sorted(there.parent.glob(f"{there.stem}.*")):
-        if beside != there and beside.suffix != ".tmp":
-            _copy(beside, home.with_name(beside.name))
-    _copy_log(source, file, logs)
-    _copy(there, home)  # the last one: a record always has what belongs to it
+    shutil.rmtree(traces_path(home), ignore_errors=True)  # of a launch that never got a record
+    for beside in sorted(copied.parent.iterdir()):
+        if beside != copied:
+            beside.replace(home.with_name(beside.name))
+    _copy_logs(source, file, logs, done)
+    copied.replace(home)  # the last one: a record always has what belongs to it
     failure_path(home).unlink(missing_ok=True)
     done.records.append(file.path)
 
 
-def _failure(source: Path, file: FoundFile, results: Path, logs: Path, done: Collected) -> None:
-    there, home = source / "results" / FAILURES / file.path, failure_path(results / file.path)
-    failure = read_failure(there)
-    _check_place(there, file, (file.mode, failure.experiment, failure.launch))
+def _failure(source: Path, file: FoundFile, copies: Path, results: Path, logs: Path, done: Collected) -> None:
+    home = failure_path(results / file.path)
+    copied = copies / "results" / FAILURES / file.path
+    copy_file(source, f"results/{FAILURES}/{file.path}", copied)
+    failure = read_failure(copied)
+    _check_place(copied, file, (file.mode, failure.experiment, failure.launch))
     known = read_failure(home) if home.exists() else None
     if (results / file.path).exists() or (known is not None and known.failed_at >= failure.failed_at):
         done.present += 1
         return
-    _copy_log(source, file, logs)
-    write_whole(home, there.read_bytes())
+    _copy_logs(source, file, logs, done)
+    home.parent.mkdir(parents=True, exist_ok=True)
+    copied.replace(home)
     done.failures.append(file.path)
 
 
@@ -108,33 +130,40 @@ def _names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
 
-def _copy_log(source: Path, file: FoundFile, logs: Path) -> None:
+def _copy_beside(source: Path, file: FoundFile, copies: Path, done: Collected) -> None:
+    """Copies what lies beside a record and belongs to it."""
+    for path in _beside(source / "results" / file.path):
+        _copy(source, path, copies / path.relative_to(source), done)
+
+
+def _beside(record: Path) -> Iterator[Path]:
+    """What has the name of `record` but for its ending, and what lies in such folders; no link is followed."""
+    for path in sorted(record.parent.glob(f"{record.stem}.*")):
+        if path.is_dir() and not path.is_symlink():
+            yield from (inner for inner in sorted(path.rglob("*")) if inner.is_symlink() or not inner.is_dir())
+        elif path != record and path.suffix != ".tmp":
+            yield path
+
+
+def _copy_logs(source: Path, file: FoundFile, logs: Path, done: Collected) -> None:
     folder = Path(file.mode) / file.experiment
     there = source / "logs" / folder
     for log in (there / f"launch-{file.launch}.log", *there.glob(f"launch-{file.launch}.replica-*.log")):
-        if log.is_file():
-            _copy(log, logs / folder / log.name)
+        if log.exists():
+            home = logs / folder / log.name
+            temporary = home.with_name(f".{home.name}.{os.getpid()}.tmp")
+            if _copy(source, log, temporary, done):
+                temporary.replace(home)
 
 
-def _copy(there: Path, home: Path) -> None:
-    """Copies a file or a folder to where nobody sees half of it."""
-    temporary = home.with_name(f".{home.name}.{os.getpid()}.tmp")
-    home.parent.mkdir(parents=True, exist_ok=True)
+def _copy(source: Path, path: Path, target: Path, done: Collected) -> bool:
+    """Copies a file that belongs to a launch; returns whether it did, and notes what it left out."""
+    name = path.relative_to(source).as_posix()
     try:
-        if there.is_dir():
-            shutil.copytree(there, temporary)
-            shutil.rmtree(home, ignore_errors=True)  # of a launch that never got a record
-        else:
-            shutil.copyfile(there, temporary)
-        _flush(temporary)
-        temporary.replace(home)
-    finally:
-        shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink(missing_ok=True)
-
-
-def _flush(path: Path) -> None:
-    files: Iterable[Path] = path.rglob("*") if path.is_dir() else [path]
-    for file in files:
-        if file.is_file():
-            with file.open("rb") as opened:
-                os.fsync(opened.fileno())
+        if launch_of(name) is None:
+            raise UserError(f"{path}: is no file that a launch leaves", _AGAIN)
+        copy_file(source, name, target)
+    except UserError as error:
+        done.left_out.append(f"left out: {error.problem}")
+        return False
+    return True

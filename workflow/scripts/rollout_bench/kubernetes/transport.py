@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
+import shutil
 import subprocess
 import tarfile
-from pathlib import Path, PurePosixPath
+from collections.abc import Set
+from pathlib import Path
 from typing import IO
 
 from rollout_bench.errors import UserError
+from rollout_bench.kubernetes.claim_files import launch_of
 from rollout_bench.kubernetes.paths import DATA
-
-_LAUNCH = re.compile(r"(results/failures|results|logs)/([^/]+/[^/]+/launch-\d+)\.(.+)")
 
 _LIST = f"cd {DATA} && find . -type f \\( -path './results/*' -o -path './logs/*' \\) ! -name '.*' -print0"
 
@@ -28,39 +28,40 @@ def fetch(kubectl: list[str], pod: str, results: Path, into: Path) -> None:
         UserError: kubectl is missing or fails, or what it delivers is cut off.
     """
     listed = _run([*kubectl, "exec", pod, "--", "sh", "-c", _LIST], b"").decode(errors="replace")
-    names = [name for path in listed.split("\0") if _is_wanted(name := path.removeprefix("./"), results)]
+    names = {name for path in listed.split("\0") if _is_wanted(name := path.removeprefix("./"), results)}
     (into / "results").mkdir(parents=True)
     if not names:
         return
     archive = into / "claim.tar"
     with archive.open("wb") as file:
         tar = [*kubectl, "exec", "-i", pod, "--", "tar", "-C", DATA, "-cf", "-", "--null", "-T", "-"]
-        _run(tar, "\0".join(names).encode(), file)
+        _run(tar, "\0".join(sorted(names)).encode(), file)
     try:
         with tarfile.open(archive) as opened:
             for member in opened:
-                _extract(opened, member, into)
+                _extract(opened, member, names, into)
     except tarfile.TarError as error:
         raise UserError(f"{pod}: what kubectl delivered is cut off: {error}", "collect again") from None
+    except OSError as error:
+        remedy = "free space where temporary files go (TMPDIR), or remove that file from the claim"
+        raise UserError(f"{pod}: {error.filename}: can't be written: {error.strerror}", remedy) from None
     archive.unlink()
 
 
 def _is_wanted(name: str, results: Path) -> bool:
-    match = _LAUNCH.fullmatch(name)
-    return match is not None and not (results / f"{match[2]}.json").exists()
+    launch = launch_of(name)
+    return launch is not None and not (results / f"{launch}.json").exists()
 
 
-def _extract(opened: tarfile.TarFile, member: tarfile.TarInfo, into: Path) -> None:
-    """Writes a plain file that lies below results/ or logs/; whatever else an archive may hold is left out."""
-    path = PurePosixPath(member.name)
-    content = opened.extractfile(member) if member.isreg() else None
-    if content is None or path.is_absolute() or ".." in path.parts or path.parts[0] not in ("results", "logs"):
+def _extract(opened: tarfile.TarFile, member: tarfile.TarInfo, wanted: Set[str], into: Path) -> None:
+    """Writes a plain file that was asked for; whatever else an archive may hold is left out."""
+    content = opened.extractfile(member) if member.isreg() and member.name in wanted else None
+    if content is None:
         return
-    target = into / path
+    target = into / member.name
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.open("wb") as file:
-        while piece := content.read(1 << 20):
-            file.write(piece)
+        shutil.copyfileobj(content, file, 1 << 20)
 
 
 def _run(command: list[str], sent: bytes, out: IO[bytes] | None = None) -> bytes:

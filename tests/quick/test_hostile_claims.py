@@ -1,0 +1,169 @@
+"""A claim that a hostile pod has written to: nothing leaves the folders at home, no file of the user's comes in."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+from made_claim import BF16, W8A8, at, bring, command, make_claim, make_kubectl
+from synthetic_records import make_failure, make_record, save
+
+from rollout_bench.errors import UserError
+from rollout_bench.kubernetes.claim_files import launch_of
+from rollout_bench.kubernetes.transport import _extract
+
+
+@pytest.fixture
+def claim(tmp_path: Path) -> Path:
+    return make_claim(tmp_path)
+
+
+@pytest.fixture
+def kubectl(claim: Path) -> Path:
+    return make_kubectl(claim)
+
+
+def outside(claim: Path, path: str, target: Path | str) -> Path:
+    """Puts a link to `target` at `path` on the claim, in place of what is there."""
+    link = claim / path
+    shutil.rmtree(link) if link.is_dir() else link.unlink(missing_ok=True)
+    link.symlink_to(target)
+    return link
+
+
+LAUNCH = f"offline/{BF16.experiment()}/launch-0"
+
+
+@pytest.fixture
+def private(tmp_path: Path) -> Path:
+    """A file of the user's that no pod may read: a record that would be taken if it lay on the claim."""
+    save(tmp_path / "private" / "results", make_record(BF16, 0))
+    return at(tmp_path / "private").parent
+
+
+@pytest.mark.parametrize("path", [f"results/{LAUNCH}.json", f"results/{LAUNCH}.sequences.jsonl.gz"])
+def test_a_file_that_is_a_link_is_not_followed_and_its_launch_not_taken(claim: Path, private: Path, path: str):
+    outside(claim, path, private / Path(path).name)
+    done = bring(claim)
+    assert done.records == [f"offline/{BF16.experiment()}/launch-1.json"]
+    assert any("is a link" in line for line in (*done.left_out, *map(str, done.refused)))
+    assert not list(at(claim.parent).parent.glob("launch-0*"))
+
+
+@pytest.mark.parametrize("folder", [f"results/offline/{BF16.experiment()}", "results/offline", "results/failures"])
+def test_a_folder_that_is_a_link_is_not_followed(claim: Path, private: Path, folder: str):
+    save(private.parents[1], make_failure(W8A8))
+    outside(claim, folder, private.parents[1] / Path(folder).relative_to("results"))
+    done = bring(claim)
+    assert done.refused
+    assert all("is a link" in str(refused) for refused in done.refused)
+    name = W8A8 if "failures" in folder else BF16
+    assert not list((claim.parent / "results").rglob(f"{name.experiment()}/launch-*"))
+
+
+def test_a_results_folder_that_is_a_link_is_an_error(claim: Path, private: Path):
+    outside(claim, "results", private.parents[1])
+    with pytest.raises(UserError, match="is a link, and is not followed"):
+        bring(claim)
+
+
+def test_what_no_launch_leaves_stays_and_is_named_in_one_line_each(claim: Path, private: Path):
+    (private / "hush").write_text("hush")
+    outside(claim, f"results/{LAUNCH}.extra", private / "hush")
+    outside(claim, f"results/{LAUNCH}.traces", private)
+    outside(claim, f"logs/{LAUNCH}.log", private / "hush")
+    (claim / f"results/{LAUNCH}.sh").write_text("hush")
+    os.mkfifo(claim / f"results/{LAUNCH}.server.jsonl.gz")
+    done = command(claim, str(claim))
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("left out: ")]
+    assert [Path(line.split(": ")[1]).name for line in lines] == [
+        "launch-0.extra",
+        "launch-0.server.jsonl.gz",
+        "launch-0.sh",
+        "launch-0.traces",
+        "launch-0.log",
+    ]
+    home = claim.parent
+    found = [path for folder in ("results", "logs") for path in (home / folder).rglob("*") if path.is_file()]
+    assert not [path for path in found if b"hush" in path.read_bytes()]
+    assert sorted(path.name for path in at(home).parent.glob("launch-0.*")) == [
+        "launch-0.json",
+        "launch-0.sequences.jsonl.gz",
+    ]
+
+
+def test_a_log_behind_a_link_to_a_folder_stays(claim: Path, private: Path):
+    (private / "launch-0.log").write_text("hush")
+    outside(claim, f"logs/offline/{BF16.experiment()}", private)
+    assert len(bring(claim).records) == 2
+    assert not list((claim.parent / "logs" / "offline" / BF16.experiment()).glob("*"))
+
+
+def packed(*members: tuple[str, dict[str, object]]) -> io.BytesIO:
+    """An archive with members of these names, each with attributes of its own."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, attributes in members:
+            info = tarfile.TarInfo(name)
+            for attribute, value in attributes.items():
+                setattr(info, attribute, value)
+            tar.addfile(info)
+    archive.seek(0)
+    return archive
+
+
+INSIDE = f"results/{LAUNCH}.json"
+ODD_MEMBERS = [
+    ("../outside", {}),
+    ("results/../../outside", {}),
+    ("results/../../launch-0.json", {}),
+    ("/tmp/outside", {}),
+    ("other/inside", {}),
+    (".", {}),
+    ("", {}),
+    ("results", {}),
+    (f"{INSIDE}/launch-1.json", {}),
+    (f"results/offline/{'x' * 300}/launch-0.json", {}),
+    (f"results/{LAUNCH}.traces", {"type": tarfile.SYMTYPE, "linkname": "../../../.."}),
+    (f"results/{LAUNCH}.traces/outside", {}),
+    (f"results/{LAUNCH}.sequences.jsonl.gz", {"type": tarfile.LNKTYPE, "linkname": "/etc/passwd"}),
+    (f"results/{LAUNCH}.server.jsonl.gz", {"type": tarfile.FIFOTYPE}),
+]
+
+
+def test_an_archive_can_only_write_the_plain_files_that_were_asked_for(tmp_path: Path):
+    into = tmp_path / "into"
+    with tarfile.open(fileobj=packed((INSIDE, {}), *ODD_MEMBERS)) as tar:
+        for member in tar:
+            _extract(tar, member, {INSIDE, f"results/{LAUNCH}.server.jsonl.gz"}, into)
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if not path.is_dir()] == [f"into/{INSIDE}"]
+
+
+@pytest.mark.parametrize("name", [name for name, attributes in ODD_MEMBERS if not attributes])
+def test_no_odd_name_is_asked_for(name: str):
+    assert launch_of(INSIDE) == LAUNCH
+    assert launch_of(name) is None or name == f"results/{LAUNCH}.traces/outside"
+
+
+def test_a_pod_that_lists_and_sends_odd_names_is_told_in_two_lines_and_nothing_leaves_the_folder(
+    claim: Path, kubectl: Path
+):
+    """A file in place of a folder: both are names that launches leave, and one machine can't hold them both."""
+    there, below = "results/failures/e/launch-0.json", "results/failures/e/launch-0.json/launch-1.json"
+    names = [there, below, *(name for name, attributes in ODD_MEMBERS if not attributes)]
+    (kubectl / "list").write_bytes(b"\0".join(f"./{name}".encode() for name in names))
+    (kubectl / "tar").write_bytes(packed(*((name, {}) for name in names), *ODD_MEMBERS).getvalue())
+    script = '#!/bin/bash\ncase "$*" in *" tar "*) cat "${0%/*}/tar";; *) cat "${0%/*}/list";; esac\n'
+    (kubectl / "kubectl").write_text(script)
+    before = set(claim.parent.parent.rglob("*"))
+    done = command(claim, "--pod", path=kubectl)
+    assert done.returncode == 1
+    assert "launch-0.json" in done.stderr
+    assert len(done.stderr.splitlines()) == 2
+    new = {path.relative_to(claim.parent) for path in set(claim.parent.parent.rglob("*")) - before}
+    assert new == {Path("results"), Path("results/.lock")}
