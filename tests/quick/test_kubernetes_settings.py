@@ -12,6 +12,7 @@ from snakemake.utils import update_config
 from rollout_bench.errors import UserError
 from rollout_bench.kubernetes.devices import device_resource
 from rollout_bench.kubernetes.manifests import manifests
+from rollout_bench.kubernetes.paths import CODE, DATA, SCRATCH, SPEC
 from rollout_bench.plan.engine_probe import probe_engine
 from rollout_bench.plan.kubernetes import KubernetesSettings
 from rollout_bench.plan.matrix import expand
@@ -47,6 +48,22 @@ def test_what_is_wrong_for_manifests_alone_is_told_when_they_are_written(bad: Ba
 )
 def test_an_image_with_tag_or_digest_is_good(image: str):
     assert KubernetesSettings(image=image).image == image
+
+
+@pytest.mark.parametrize(
+    "path", ["/usr/local/Ascend/driver", "/usr/local/dcmi", "/usr/local/bin/npu-smi", "/etc/hccn.conf", "/mnt/weights/"]
+)
+def test_a_folder_or_file_that_hides_nothing_of_the_container_can_be_mounted(path: str):
+    assert KubernetesSettings(host_paths=[path]).host_paths == [path.rstrip("/")]
+
+
+@pytest.mark.parametrize(
+    "own", [CODE, DATA, SCRATCH, SPEC, "/", "/dev", "/etc", "/lib", "/proc", "/sys", "/usr", "/var"]
+)
+def test_no_mount_hides_a_folder_of_the_container(own: str):
+    for place in ({"host_paths": [own]}, {"models_path": own}):
+        with pytest.raises(ValidationError, match="would hide"):
+            KubernetesSettings.model_validate(place)
 
 
 @pytest.mark.parametrize("resource", ["nvidia.com/mig-1g.10gb", "huawei.com/Ascend910B", "example.com/npu"])

@@ -14,7 +14,7 @@ from rollout_bench.files import json_text
 from rollout_bench.kubernetes.launches import CONTAINER, pod_of_launch
 from rollout_bench.kubernetes.names import job_name, specs_name
 from rollout_bench.kubernetes.paths import DATA
-from rollout_bench.kubernetes.pods import LABELS, Parts, cautious
+from rollout_bench.kubernetes.pods import LABELS, Parts, cautious, contained
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.matrix import Experiment
 from rollout_bench.plan.schedule import Launch, Schedule
@@ -126,6 +126,7 @@ def collector(config: Config) -> Parts:
                     "name": "collector",
                     "image": settings.image,
                     "command": ["sleep", "3600"],
+                    "securityContext": contained(settings),
                     "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}},
                     "volumeMounts": [{"name": "results", "mountPath": DATA, "readOnly": True}],
                 }

@@ -56,17 +56,31 @@ def pod(
 
 
 def cautious(settings: KubernetesSettings) -> Parts:
-    """What every pod of ours has: no second start in place, no access to the cluster, the user it runs as."""
+    """What every pod of ours has: no second start in place, no access to the cluster, the user it runs as.
+
+    With `contained` in its containers, and a user other than root, it keeps to Pod Security's level "restricted".
+    """
     user = settings.user_id
-    runs_as = {"runAsUser": user, "runAsGroup": user, "fsGroup": user, "runAsNonRoot": user != 0}
+    runs_as = (
+        {} if user is None else {"runAsUser": user, "runAsGroup": user, "fsGroup": user, "runAsNonRoot": user != 0}
+    )
     return _without_empty(
         {
             "restartPolicy": "Never",
             "automountServiceAccountToken": False,
             "imagePullSecrets": [{"name": name} for name in settings.image_pull_secrets],
-            "securityContext": {} if user is None else runs_as,
+            "securityContext": {**runs_as, "seccompProfile": {"type": "RuntimeDefault"}},
         }
     )
+
+
+def contained(settings: KubernetesSettings) -> Parts:
+    """What every container of ours may not do: gain rights, or keep those of root that it does not need.
+
+    Root keeps the runtime's usual ones: without them it can't open an Ascend device, which is another user's file.
+    """
+    capabilities = {} if settings.user_id in (None, 0) else {"capabilities": {"drop": ["ALL"]}}
+    return {"allowPrivilegeEscalation": False, **capabilities}
 
 
 def container(
@@ -82,7 +96,7 @@ def container(
     """A container that runs `command` beside the results claim, on the devices that `spec` needs.
 
     Args:
-        spec: what it works on; None: it takes no device.
+        spec: what it works on; None: it takes no device, and gets no Secret.
         mounts: mounts beside those that every container has.
         data: where the results claim is mounted.
         workdir: where the command runs.
@@ -111,8 +125,8 @@ def container(
                 _field("ROLLOUT_BENCH_NODE", "spec.nodeName"),
                 _field("ROLLOUT_BENCH_JOB", "metadata.labels['batch.kubernetes.io/job-name']"),
             ],
-            "envFrom": [{"secretRef": {"name": secret}} for secret in settings.secrets],
-            "securityContext": {"allowPrivilegeEscalation": False},
+            "envFrom": [] if spec is None else [{"secretRef": {"name": secret}} for secret in settings.secrets],
+            "securityContext": contained(settings),
             # Devices can't be had but whole: both alike. Cores and memory too, so that nobody takes them meanwhile.
             "resources": {"requests": asked, "limits": asked},
             "volumeMounts": [*_mounts(settings, data), *mounts],

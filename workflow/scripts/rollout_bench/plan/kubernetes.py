@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -91,10 +93,23 @@ def _label_value(value: Any) -> Any:
     return value
 
 
-def _absolute(value: str) -> str:
+_CONTAINERS_OWN = (
+    "/bin", "/data", "/dev/shm", "/etc/rollout-bench", "/lib", "/lib32", "/lib64", "/proc", "/root", "/run", "/sbin",
+    "/opt/rollout-bench/workflow/scripts", "/scratch", "/sys", "/tmp", "/usr/bin", "/usr/include",
+    "/usr/lib/aarch64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/local/bin", "/usr/local/lib",
+    "/usr/libexec", "/usr/sbin", "/usr/share", "/var/lib", "/var/run", "/var/tmp",
+)  # fmt: skip
+"""Folders of the image's system and of ours, which a mount at the same place, or above it, would hide."""
+
+
+def _mountable(value: str) -> str:
     if not value.startswith("/") or ".." in value.split("/") or ":" in value:
         raise ValueError(f"{value!r} is no path that can be mounted: write it from / on, without '..' and ':'")
-    return value.rstrip("/") or "/"
+    path = PurePosixPath(f"/{posixpath.normpath(value).lstrip('/')}")
+    hidden = next((own for own in _CONTAINERS_OWN if PurePosixPath(own).is_relative_to(path)), None)
+    if hidden is not None:
+        raise ValueError(f"{value!r} would hide {hidden} of the container: name the very folder that is wanted")
+    return str(path)
 
 
 DnsLabel = Annotated[str, AfterValidator(_label)]
@@ -104,7 +119,7 @@ Size = Annotated[str, BeforeValidator(_size)]
 Image = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_image)]
 LabelKey = Annotated[str, AfterValidator(_label_key)]
 LabelValue = Annotated[str, BeforeValidator(_label_value)]
-AbsolutePath = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_absolute)]
+MountPath = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_mountable)]
 
 
 class Toleration(Strict):
@@ -131,7 +146,7 @@ class KubernetesSettings(Strict):
     models_claim: DnsName | None = Field(
         None, description="PersistentVolumeClaim with the weights, mounted read-only. Null: none has to be there."
     )
-    models_path: AbsolutePath = Field(
+    models_path: MountPath = Field(
         "/models", description="Where it is mounted: what model_base is on the machine that plans."
     )
     secrets: Annotated[list[SecretName], BeforeValidator(_names)] = Field(
@@ -152,7 +167,7 @@ class KubernetesSettings(Strict):
     )
     node_selector: dict[LabelKey, LabelValue] = Field({}, description="Labels that a node must have.")
     tolerations: list[Toleration] = Field([], description="Taints of nodes that the pods put up with.")
-    host_paths: list[AbsolutePath] = Field(
+    host_paths: list[MountPath] = Field(
         [],
         description=(
             "Paths of the node that are mounted read-only at the same place: Ascend's driver, where no Ascend runtime "
