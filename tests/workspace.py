@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Self
 
 import psutil
 import yaml
@@ -128,6 +132,30 @@ class Workspace:
     def measurements(self, *arguments: str) -> int:
         """Launches that a dry run would measure."""
         return self.planned(*arguments).get("offline", 0)
+
+    def with_made_engine(self, behaviour: Mapping[int, str] = MappingProxyType({})) -> Self:
+        """Puts the engine that does as told into the workspace: the measuring command is the real one.
+
+        Args:
+            behaviour: what each launch does, by its index; others measure.
+        """
+        from synthetic_records import make_record, make_sequences
+
+        engines = self.path / "workflow" / "scripts" / "rollout_bench" / "engines"
+        shutil.copy(Path(__file__).with_name("made_engine.py"), engines / "offline_worker.py")
+        record = make_record()
+        made, model = self.path / "made", self.path / "models" / "tiny"
+        for folder in (made, model):
+            folder.mkdir(parents=True)
+        (made / "record.json").write_text(record.model_dump_json())
+        (made / "rows.jsonl").write_text("".join(row.model_dump_json() + "\n" for row in make_sequences(record)))
+        (model / "config.json").write_text(json.dumps({"num_hidden_layers": 2}))
+        self.behave(behaviour)
+        return self
+
+    def behave(self, behaviour: Mapping[int, str]) -> None:
+        """Says what launches do from now on."""
+        (self.path / "behaviour.json").write_text(json.dumps(dict(behaviour)))
 
     @property
     def records(self) -> set[str]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -14,7 +12,6 @@ from typing import Any
 
 import stand_in
 from slurm import Slurm
-from synthetic_records import make_record, make_sequences
 from workspace import Workspace
 
 from rollout_bench.records.record import Failure
@@ -86,24 +83,6 @@ class OnSlurm(Workspace):
         """The failure of a launch."""
         (path,) = self.path.glob(f"results/failures/*/*/launch-{launch}.json")
         return read_failure(path)
-
-    def with_made_engine(self, behaviour: Mapping[int, str]) -> OnSlurm:
-        """Puts the engine that does as told into the workspace: the measuring command is the real one."""
-        engines = self.path / "workflow" / "scripts" / "rollout_bench" / "engines"
-        shutil.copy(Path(__file__).with_name("made_engine.py"), engines / "offline_worker.py")
-        record = make_record()
-        made, model = self.path / "made", self.path / "models" / "tiny"
-        for folder in (made, model):
-            folder.mkdir(parents=True)
-        (made / "record.json").write_text(record.model_dump_json())
-        (made / "rows.jsonl").write_text("".join(row.model_dump_json() + "\n" for row in make_sequences(record)))
-        (model / "config.json").write_text(json.dumps({"num_hidden_layers": 2}))
-        self.behave(behaviour)
-        return self
-
-    def behave(self, behaviour: Mapping[int, str]) -> None:
-        """Says what launches do from now on."""
-        (self.path / "behaviour.json").write_text(json.dumps(behaviour))
 
 
 def until(what: str, holds: Callable[[], object], limit_s: float = 150.0) -> None:

@@ -44,7 +44,7 @@ rule check:
         "../../environment.yml"
     params:
         command=[engine.python, SCRIPTS / "check.py"],
-        models=workbench.model_arguments(matrix),
+        models=lambda wildcards: workbench.model_arguments(matrix),
         platform=matrix.matrix.platform,
     shell:
         "{params.command:q} --platform {params.platform:q} {params.models:q} | tee {log:q}"

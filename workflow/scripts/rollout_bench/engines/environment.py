@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 
+from rollout_bench.plan.secrets import may_be_secret
 from rollout_bench.plan.spec import EngineSpec, Platform
 from rollout_bench.records.record import Environment
 
@@ -27,8 +28,6 @@ VARIABLES = re.compile(
     r"|MALLOC|NUMA)_|^(LD_PRELOAD|TORCHDYNAMO_DISABLE)$"
 )
 """Environment variables that influence the engine."""
-
-SECRET = re.compile(r"TOKEN|KEY|SECRET|PASSW|CREDENTIAL|AUTH")
 
 
 def read_environment(
@@ -73,11 +72,11 @@ def version(distribution: str) -> str | None:
 
 
 def relevant_variables(environment: dict[str, str]) -> dict[str, str]:
-    """The variables that influence the engine, without any whose name sounds like a secret."""
+    """The variables that influence the engine, without any that may be a secret."""
     return {
         name: value
         for name, value in sorted(environment.items())
-        if VARIABLES.search(name) and not SECRET.search(name.upper())
+        if VARIABLES.search(name) and not may_be_secret(name, value)
     }
 
 

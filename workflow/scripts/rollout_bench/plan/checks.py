@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,6 +14,7 @@ from rollout_bench.plan.comparing import EARLIER_AXES
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.engine_probe import Engine
 from rollout_bench.plan.quants import known_quants
+from rollout_bench.plan.secrets import secrets_in
 from rollout_bench.plan.spec import ModelSpec, Platform
 
 MODES = ("offline", "online", "profile", "operators")
@@ -59,6 +60,18 @@ def check_variables(config: Config) -> None:
     for name in config.engine.environment:
         if name in OWN_VARIABLES:
             raise UserError(f"config: engine.environment.{name}: is set by rollout-bench itself", OWN_VARIABLES[name])
+
+
+def check_no_secrets(config: Config) -> None:
+    """Raises `UserError` for a setting that may be a secret: all of them end in specs, records and manifests."""
+    for place, settings in (("engine.environment", config.engine.environment), *_engine_args(config)):
+        name = next(secrets_in(settings), None)
+        if name is not None:
+            raise UserError(
+                f"config: {place}.{name}: may be a secret, and would stand in spec.json, records and manifests",
+                "take it out and export it as an environment variable where you run snakemake: the engine inherits it"
+                " (on Kubernetes: kubernetes.secrets)",
+            )
 
 
 def check_names(config: Config) -> None:
@@ -117,11 +130,7 @@ def check_earlier_baseline(config: Config) -> None:
 
 def check_engine_args(config: Config, engine: Engine) -> None:
     """Raises `UserError` for an argument that the engine does not know, or whose value it could never take."""
-    places = [("engine_args", config.engine_args)]
-    places += [(f"model_settings.{n}.engine_args", s.engine_args) for n, s in config.model_settings.items()]
-    places += [(f"quant_settings.{n}.engine_args", s.engine_args) for n, s in config.quant_settings.items()]
-    places += [(f"workload_settings.{n}.engine_args", s.engine_args) for n, s in config.workload_settings.items()]
-    for place, args in places:
+    for place, args in _engine_args(config):
         for name, value in args.items():
             if name in OWN_ARGS:
                 raise UserError(f"config: {place}.{name}: is set by rollout-bench itself", "leave it out")
@@ -131,6 +140,14 @@ def check_engine_args(config: Config, engine: Engine) -> None:
                     did_you_mean(name.replace("-", "_"), engine.arguments) if name else "leave it out",
                 )
             _check_engine_arg(f"{place}.{name}", name, value)
+
+
+def _engine_args(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each place where a config has engine arguments, and what stands there."""
+    yield "engine_args", config.engine_args
+    yield from ((f"model_settings.{n}.engine_args", s.engine_args) for n, s in config.model_settings.items())
+    yield from ((f"quant_settings.{n}.engine_args", s.engine_args) for n, s in config.quant_settings.items())
+    yield from ((f"workload_settings.{n}.engine_args", s.engine_args) for n, s in config.workload_settings.items())
 
 
 def _check_engine_arg(where: str, name: str, value: Any) -> None:

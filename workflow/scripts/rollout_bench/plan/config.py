@@ -22,6 +22,7 @@ from rollout_bench.plan.fields import (
     Names,
     Number,
     Pattern,
+    Program,
     Text,
     Variable,
     VariableText,
@@ -49,7 +50,7 @@ EngineArgs = Annotated[
 class EngineSettings(Strict):
     """How the engine is run."""
 
-    python: Text | None = Field(
+    python: Program | None = Field(
         None,
         description=(
             "Python interpreter that has vLLM (a container's, a conda environment's). Null: the one "
@@ -64,7 +65,11 @@ class EngineSettings(Strict):
         ),
     )
     environment: dict[Variable, VariableText] = Field(
-        {}, description="Environment variables set for the engine, as text."
+        {},
+        description=(
+            "Environment variables set for the engine, as text. No secrets: those are inherited from where snakemake "
+            "runs."
+        ),
     )
 
 

@@ -68,7 +68,7 @@ def _home(value: str) -> str:
 
 def _no_braces(value: str) -> str:
     if "{" in value or "}" in value:
-        raise ValueError(f"{value!r} holds braces, which Snakemake takes for wildcards: name another folder")
+        raise ValueError(f"{value!r} holds braces, which Snakemake takes for wildcards: name another path")
     return value
 
 
@@ -163,6 +163,7 @@ Number = Annotated[float, BeforeValidator(_not_bool), Field(allow_inf_nan=False)
 Text = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_plain)]
 VersionText = Annotated[Text, BeforeValidator(_not_number), AfterValidator(_version)]
 Folder = Annotated[Text, AfterValidator(_home), AfterValidator(_no_braces)]
+Program = Annotated[Text, AfterValidator(_no_braces)]
 Weights = Annotated[Text, AfterValidator(_place)]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 VariableText = Annotated[str, AfterValidator(_plain)]

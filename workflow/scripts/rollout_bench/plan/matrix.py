@@ -19,6 +19,7 @@ from rollout_bench.plan.checks import (
     check_model_base,
     check_model_base_can_be_written,
     check_names,
+    check_no_secrets,
     check_variables,
 )
 from rollout_bench.plan.config import Config, ModelSettings
@@ -121,6 +122,7 @@ def expand(config: Config, engine: Engine) -> Matrix:
     check_variables(config)
     check_model_base(Path(config.model_base))
     check_engine_args(config, engine)
+    check_no_secrets(config)
     check_online(config, engine)
     check_profile(config, engine)
     check_unknown_endpoint_quants(config, known_quants(config.quant_settings))

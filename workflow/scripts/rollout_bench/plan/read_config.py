@@ -14,7 +14,8 @@ from pydantic_core import ErrorDetails
 from rollout_bench.errors import UserError, did_you_mean
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.loads import DISTRIBUTIONS
-from rollout_bench.plan.serving import SECRET, OnlineLoad
+from rollout_bench.plan.secrets import SECRET_NAME
+from rollout_bench.plan.serving import OnlineLoad
 
 _OTHER_NAMES = {"gpu": "cuda", "nvidia": "cuda", "npu": "ascend", "x86": "cpu", "throughput": "output_tokens_per_s"}
 """What people call platforms and metrics, where the nearest spelling would mislead (gpu is nearer to cpu than cuda)."""
@@ -105,14 +106,16 @@ def _told(error: ErrorDetails) -> UserError:
         return UserError(f"config: {where}: is empty", _see_reference(where))
     if error["type"] == "value_error":
         return UserError(f"config: {where}: {message}", _see_reference(where))
-    shown = "what stands there" if "headers" in parts else _short(value)  # it may be a secret
+    is_variable = parts[:2] == ("engine", "environment")
+    is_secret = "headers" in parts or (is_variable and SECRET_NAME.search(str(parts[-1])))
+    shown = "what stands there" if is_secret else _short(value)
     return UserError(f"config: {where}: {shown} {message}", _see_reference(where))
 
 
 def _instead(location: tuple[int | str, ...]) -> str:
     """What to do about a key that there is not, at `location`."""
     key = str(location[-1])
-    if location[0] == "endpoints" and SECRET.search(key) and not key.startswith("tokenizer"):
+    if location[0] == "endpoints" and SECRET_NAME.search(key):
         return "did you mean 'api_key_env'? It names an environment variable: a key must not stand in a config"
     if location[-2:-1] != ("online",) and key in ("online", *OnlineLoad.model_fields):
         return f"write it below workload_settings.<name>{'' if key == 'online' else '.online'}"

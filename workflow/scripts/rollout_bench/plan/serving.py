@@ -11,13 +11,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 
 from rollout_bench.plan.fields import Count, Folder, Name, Number, Text, Variable, VariableText, brackets
 from rollout_bench.plan.loads import LoadPoint, Rate
+from rollout_bench.plan.secrets import may_be_secret
 from rollout_bench.plan.strict import Strict
 
 Seconds = Annotated[Number, Field(gt=0, le=1_000_000)]
 Milliseconds = Annotated[Number, Field(gt=0, le=1e9)]
-
-SECRET = re.compile(r"auth|key|token|secret|cookie|password", re.IGNORECASE)
-"""Headers whose value must not stand in a config, since that ends in specs and records."""
 
 
 def _burstiness(value: Any) -> Any:
@@ -208,6 +206,6 @@ class Endpoint(Strict):
             filled, variables = re.subn(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}", "", value)
             if "${" in filled:
                 raise ValueError(f"headers: {name} has a ${{ that begins no variable: write ${{VARIABLE}}")
-            if not variables and (SECRET.search(name) or re.match(r"(?i)(bearer|basic|token)\s|sk-", value)):
+            if not variables and may_be_secret(name, value):
                 raise ValueError(f"headers: {name} may be a secret: put it into a variable and write ${{VARIABLE}}")
         return self

@@ -11,6 +11,7 @@ import os
 import time
 from pathlib import Path
 
+from rollout_bench.engines.environment import relevant_variables
 from rollout_bench.engines.events import IterationDone, IterationEnds, Job, PhaseBegins, Ready
 from rollout_bench.engines.telling import Tell, Wait
 from rollout_bench.records.record import Record, SequenceRow
@@ -27,6 +28,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
         first = f"{name} " not in file.read()
         file.write(f"{name} {slurm_job} {node}\n")
     behaviour = json.loads(Path("behaviour.json").read_text()).get(str(job.launch), "measure")
+    print("it sees", *sorted(os.environ))
     if behaviour == "no memory for kv":
         raise ValueError("No available memory for the cache blocks. Try increasing `gpu_memory_utilization`")
     if behaviour == "no driver at first" and first:
@@ -44,7 +46,8 @@ def deliver(tell: Tell, wait: Wait) -> None:
     """Tells of the iterations of a record that the test has made."""
     record = Record.model_validate_json(Path("made/record.json").read_text())
     rows = [SequenceRow.model_validate_json(line) for line in Path("made/rows.jsonl").read_text().splitlines()]
-    tell(Ready(import_s=0.1, init_s=0.1, environment=record.environment, engine=record.engine, flags=[], processes={}))
+    environment = record.environment.model_copy(update={"variables": relevant_variables(dict(os.environ))})
+    tell(Ready(import_s=0.1, init_s=0.1, environment=environment, engine=record.engine, flags=[], processes={}))
     for iteration in record.iterations:
         tell(PhaseBegins(phase="warmup" if iteration.warmup else "measuring"))
         wait()

@@ -1,0 +1,96 @@
+"""No secret can be written into a config: it would stand in specs, records and manifests. The engine inherits them."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from planned import planned
+from synthetic_records import make_spec
+
+from rollout_bench.engines.environment import relevant_variables
+from rollout_bench.engines.starting import engine_environment
+from rollout_bench.errors import UserError
+from rollout_bench.plan.secrets import may_be_secret
+from rollout_bench.plan.spec import Spec
+
+SECRETS = {
+    "hub": ("engine.environment.HF_TOKEN", "engine: {environment: {HF_TOKEN: hush}}"),
+    "cloud": ("engine.environment.AWS_SECRET_ACCESS_KEY", "engine: {environment: {AWS_SECRET_ACCESS_KEY: hush}}"),
+    "small_letters": ("engine.environment.my_password", "engine: {environment: {my_password: '4711hush'}}"),
+    "digits": ("engine.environment.DB_PASSWORD", "engine: {environment: {DB_PASSWORD: '47110815'}}"),
+    "proxy": ("engine.environment.HTTPS_PROXY", "engine: {environment: {HTTPS_PROXY: 'http://me:hush@proxy:3128'}}"),
+    "by_its_look": ("engine.environment.NOTE", "engine: {environment: {NOTE: hf_hushhushhushhush}}"),
+    "argument": ("engine_args.hf_token", "engine_args: {hf_token: hush}"),
+    "of_model": (
+        "model_settings.qwen3-90m.engine_args.hf_token",
+        "model_settings: {qwen3-90m: {engine_args: {hf_token: hush}}}",
+    ),
+    "of_quant": ("quant_settings.w8a8.engine_args.hf_token", "quant_settings: {w8a8: {engine_args: {hf_token: hush}}}"),
+    "of_workload": (
+        "workload_settings.demo.engine_args.hf_token",
+        "workload_settings: {demo: {engine_args: {hf_token: hush}}}",
+    ),
+    "deep": (
+        "engine_args.model_loader_extra_config.stores.s3.secret_key",
+        "engine_args: {model_loader_extra_config: {stores: [{s3: {secret_key: hush}}]}}",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_secret_in_a_config_is_told_in_two_lines_that_do_not_repeat_it(name: str):
+    place, overlay = SECRETS[name]
+    with pytest.raises(UserError) as raised:
+        planned(overlay)
+    problem, remedy = str(raised.value).split("\n")
+    assert problem.startswith(f"config: {place}: may be a secret")
+    assert "the engine inherits it" in remedy
+    assert "kubernetes.secrets" in remedy
+    assert "hush" not in str(raised.value)
+
+
+@pytest.mark.parametrize("value", ["[hush]", "{a: hush}", "4711"])
+def test_a_secret_of_the_wrong_type_is_not_repeated_either(value: str):
+    with pytest.raises(UserError, match="what stands there") as raised:
+        planned(f"engine: {{environment: {{HF_TOKEN: {value}}}}}")
+    assert "hush" not in str(raised.value)
+    assert "4711" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "overlay",
+    [
+        "engine: {environment: {TOKENIZERS_PARALLELISM: no, VLLM_MAX_TOKENS_PER_EXPERT_FP4_MOE: '163840'}}",
+        "engine: {environment: {HF_HUB_DISABLE_IMPLICIT_TOKEN: '1', HTTPS_PROXY: 'http://proxy:3128'}}",
+        "engine_args: {hf_token: true, max_num_batched_tokens: 4096, long_prefill_token_threshold: '64'}",
+        "engine_args: {tokenizer: Qwen/Qwen3-0.6B, tokenizer_mode: auto, skip_tokenizer_init: 'false'}",
+        "engine_args: {hf_overrides: {num_key_value_heads: 2}}",
+    ],
+)
+def test_settings_that_only_sound_like_secrets_are_taken(overlay: str):
+    assert planned(overlay.replace(": no,", ": 'false',")).experiments
+
+
+def test_a_record_of_before_that_holds_a_secret_can_still_be_read():
+    spec = make_spec()
+    engine = spec.engine.model_copy(update={"environment": {"HF_TOKEN": "hush"}})
+    earlier = spec.model_copy(update={"engine": engine})
+    assert Spec.model_validate_json(earlier.model_dump_json()).key() == earlier.key()
+
+
+def test_the_engine_inherits_what_the_workflow_s_own_process_has(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HF_TOKEN", "hush")
+    assert engine_environment(make_spec(), "model")["HF_TOKEN"] == "hush"
+
+
+def test_no_secret_is_among_the_variables_that_a_record_keeps():
+    secrets = {"VLLM_API_KEY": "hush", "HF_HUB_TOKEN": "hush", "NCCL_AUTH": "hush", "NVIDIA_PROXY": "ftp://a:hush@b"}
+    kept = {"VLLM_USE_V2_MODEL_RUNNER": "1", "VLLM_MAX_TOKENS_PER_EXPERT_FP4_MOE": "163840"}
+    assert relevant_variables({**os.environ, **secrets, **kept}).items() >= kept.items()
+    assert "hush" not in str(relevant_variables(secrets))
+
+
+@pytest.mark.parametrize("value", ["Bearer hush", "token hush", "sk-hush", "https://me:hush@host/path"])
+def test_what_looks_like_a_secret_is_one_whatever_it_is_called(value: str):
+    assert may_be_secret("X-Team", value)
