@@ -85,6 +85,7 @@ BAD_OVERLAYS = [
     Bad("model_twice", "models: [qwen3-90m, qwen3-90m]", "'qwen3-90m' more than once", "docs/reference"),
     Bad("model_escapes_results", "models: [../../etc]", "models.0: '../../etc' can't be a name", "letters, digits"),
     Bad("model_with_slash", "models: [Qwen/Qwen3]", "'Qwen/Qwen3' can't be a name", "letters, digits"),
+    Bad("model_for_a_shell", "models: ['$(touch x)']", "'$(touch x)' can't be a name", "letters, digits"),
     Bad("model_hidden", "models: [.hidden]", "'.hidden' can't be a name", "letters, digits"),
     Bad("model_empty_name", "models: ['']", "'' can't be a name", "letters, digits"),
     Bad("model_with_space", "models: ['a b']", "'a b' can't be a name", "letters, digits"),
@@ -120,6 +121,9 @@ BAD_OVERLAYS = [
     Bad("settings_a_word", "model_settings: qwen", "model_settings", "docs/reference"),
     Bad("engine_a_word", "engine: vllm", "engine", "docs/reference"),
     Bad("engine_args_a_list", "engine_args: [enforce_eager]", "engine_args", "docs/reference"),
+    Bad(
+        "python_with_braces", "engine: {python: '/opt/{x}/python'}", "engine.python: '/opt/{x}/python' holds braces", ""
+    ),
     Bad(
         "environment_a_number",
         "engine: {environment: {OMP_NUM_THREADS: 2}}",

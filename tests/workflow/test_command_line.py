@@ -126,6 +126,23 @@ def test_a_target_that_the_config_does_not_select_is_told_in_two_lines(workspace
 
 
 @pytest.mark.parametrize("folder", ["results", "logs"])
+def test_a_link_to_nowhere_in_place_of_a_folder_is_told_in_two_lines(tmp_path: Path, folder: str):
+    workspace = Workspace(tmp_path / "workspace")
+    (workspace.path / folder).symlink_to("nowhere")
+    done = workspace.snakemake("-n")
+    assert_two_lines(done.stdout, done.returncode, f"{folder}: is a link to nowhere, which", "make that folder")
+
+
+def test_damaged_metadata_of_snakemake_is_told_in_two_lines(tmp_path: Path):
+    workspace = Workspace(tmp_path / "workspace")
+    damaged = workspace.path / ".snakemake/metadata/cmVzdWx0cw=="
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(b"\xff\x00\x80")
+    done = workspace.snakemake("-n")
+    assert_two_lines(done.stdout, done.returncode, "cmVzdWx0cw==: is damaged", "rm -r .snakemake/metadata")
+
+
+@pytest.mark.parametrize("folder", ["results", "logs"])
 def test_a_file_in_place_of_a_folder_is_told_in_two_lines(tmp_path: Path, folder: str):
     workspace = Workspace(tmp_path / "workspace")
     (workspace.path / folder).write_text("")

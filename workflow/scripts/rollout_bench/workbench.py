@@ -38,14 +38,36 @@ def stop(error: UserError) -> NoReturn:
 
 
 def check_default_config(path: str = "config.yaml") -> None:
-    """Stops Snakemake where the default config can't be read, before it tries."""
+    """Stops Snakemake where the default config, or what it keeps in this folder, can't be read, before it tries."""
     try:
-        for folder in ("results", "logs"):
-            if Path(folder).exists() and not Path(folder).is_dir():
-                raise UserError(f"{folder}: is a file, and the workflow needs a folder of that name", "move it away")
+        for folder in (RESULTS, Path("logs")):
+            _check_folder(folder)
+        _check_metadata(Path(".snakemake") / "metadata")
         check_config_file(Path(path))
     except UserError as error:
         stop(error)
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.is_symlink() and not folder.exists():
+        raise UserError(
+            f"{folder}: is a link to {folder.readlink()}, which does not exist",
+            "make that folder (is its disk mounted?), or remove the link",
+        )
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file, and the workflow needs a folder of that name", "move it away")
+
+
+def _check_metadata(folder: Path) -> None:
+    """Raises `UserError` for a damaged file that Snakemake would end on with a traceback."""
+    for path in folder.glob("*"):
+        try:
+            path.read_bytes().decode() if path.is_file() else None
+        except UnicodeDecodeError:
+            remedy = (
+                f"rm -r {folder}: Snakemake's notes on how files were made; results stay, nothing is measured again"
+            )
+            raise UserError(f"{path}: is damaged", remedy) from None
 
 
 def plan_workflow(merged: Mapping[str, Any], files: Iterable[Path]) -> tuple[Schedule, Engine]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -21,12 +22,17 @@ _OTHER_NAMES = {"gpu": "cuda", "nvidia": "cuda", "npu": "ascend", "x86": "cpu", 
 """What people call platforms and metrics, where the nearest spelling would mislead (gpu is nearer to cpu than cuda)."""
 
 
+_MOST_BYTES = 1 << 20
+_MOST_VALUES = 100_000
+"""What a config holds at most. Aliases of aliases multiply: without a limit 300 bytes make 10 billion values."""
+
+
 class _NoKeyTwice(yaml.SafeLoader):
     """YAML where a key that stands twice in one mapping is an error; plain YAML lets the last one win."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        twice = next((key for key in keys if keys.count(key) > 1), None)
+        counts = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        twice = next((key for key, count in counts.items() if count > 1), None)
         if twice is not None:
             raise yaml.MarkedYAMLError(problem=f"key {twice!r} stands twice", problem_mark=node.start_mark)
         return super().construct_mapping(node, deep)
@@ -40,7 +46,11 @@ def check_config_file(path: Path) -> None:
     """
     remedy = "mend the file; docs/reference/config.md shows how a config looks"
     try:
-        content = yaml.load(path.read_bytes().decode("utf-8"), Loader=_NoKeyTwice)
+        with path.open("rb") as file:
+            held = file.read(_MOST_BYTES + 1)
+        if len(held) > _MOST_BYTES:
+            raise UserError(f"{path}: is larger than {_MOST_BYTES >> 20} MiB, which no config is", remedy)
+        content = _content(path, held.decode())
     except OSError as error:
         where = "run snakemake in the clone, or put a config.yaml where you run it; docs/reference/config.md shows one"
         raise UserError(f"{path}: cannot be read: {error.strerror}", where) from None
@@ -53,8 +63,41 @@ def check_config_file(path: Path) -> None:
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise UserError(f"{path}: {where}no valid YAML: {problem}", remedy) from None
+    except (
+        ValueError,
+        AttributeError,
+    ) as error:  # what PyYAML raises on a date that does not exist, or on 5,000 digits
+        raise UserError(f"{path}: holds a value that can't be read: {error}", remedy) from None
+    except RecursionError:
+        raise UserError(f"{path}: is nested deeper than any config is", remedy) from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: must have keys at its top (models: ..., quants: ...)", remedy)
+    if "__use_yte__" in content:  # Snakemake would run the Python that stands in such a file
+        raise UserError(f"{path}: __use_yte__: a config holds values and no programs", "leave it out, write the values")
+
+
+def _content(path: Path, text: str) -> Any:
+    """What `text` holds; raises `UserError` before aliases are filled in that would make too much of it."""
+    loader = _NoKeyTwice(text)
+    node = loader.get_single_node()
+    if node is None:
+        return None
+    if _values(node, {}) > _MOST_VALUES:
+        problem = f"{path}: holds more than {_MOST_VALUES:,} values, each alias (*name) counted in full"
+        raise UserError(
+            problem, "write values where they are needed; docs/reference/config.md shows how a config looks"
+        )
+    return loader.construct_document(node)
+
+
+def _values(node: yaml.Node, counted: dict[int, int]) -> int:
+    """How many values `node` stands for, each alias counted in full; `counted` remembers them by the node's id."""
+    if id(node) not in counted:
+        counted[id(node)] = _MOST_VALUES + 1  # until it is known: a node that holds itself has no end
+        parts = node.value if isinstance(node, yaml.CollectionNode) else []
+        inner = [value for part in parts for value in (part if isinstance(part, tuple) else (part,))]
+        counted[id(node)] = 1 + sum(_values(value, counted) for value in inner)
+    return counted[id(node)]
 
 
 def read_config(merged: Mapping[str, Any]) -> Config:

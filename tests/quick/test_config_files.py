@@ -1,0 +1,59 @@
+"""A config file that can't be read, or would never be read to its end, is told in two lines at once."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from rollout_bench.errors import UserError
+from rollout_bench.plan.read_config import check_config_file
+
+
+def multiplied(first: str, line: str, levels: int = 9) -> str:
+    """Levels of aliases, each ten times the one before: `line` holds NAME, and ALIASES of the level below."""
+    text = f"a: &a {first}\n"
+    for level in range(1, levels):
+        aliases = ", ".join([f"*{chr(96 + level)}"] * 10)
+        text += line.replace("NAME", chr(97 + level)).replace("ALIASES", aliases)
+    return text
+
+
+TOO_MUCH = {
+    "aliases": (multiplied("[x, x]", "NAME: &NAME [ALIASES]\n"), "holds more than 100,000 values"),
+    "merged_keys": (multiplied("{x: 1}", "NAME: &NAME {<<: [ALIASES]}\n"), "holds more than 100,000 values"),
+    "itself": ("a: &a [*a]", "holds more than 100,000 values"),
+    "deep": (f"a: {'[' * 100_000}{']' * 100_000}", "is nested deeper than any config is"),
+    "ten_megabytes": (f"a: {'x' * 10_000_000}", "is larger than 1 MiB"),
+    "ten_megabytes_of_two_bytes_each": (f"a: {'ä' * 5_000_000}", "is larger than 1 MiB"),
+    "no_such_day": ("a: 2020-13-45", "holds a value that can't be read: month must be in 1..12"),
+    "5000_digits": (f"a: {'1' * 5000}", "holds a value that can't be read: Exceeds the limit"),
+    "not_a_time": ("a: !!timestamp x", "holds a value that can't be read"),
+    "code": (
+        "a: !!python/object/apply:os.system ['touch PWNED']",
+        "line 1, column 4: no valid YAML: could not determine",
+    ),
+    "template": ("__use_yte__: true\na: ?print('PWNED')", "__use_yte__: a config holds values and no programs"),
+}
+
+
+@pytest.mark.parametrize("name", TOO_MUCH)
+def test_a_config_that_would_never_be_read_to_its_end_is_told_in_two_lines_at_once(tmp_path: Path, name: str):
+    text, problem = TOO_MUCH[name]
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    began_s = time.process_time()
+    with pytest.raises(UserError) as raised:
+        check_config_file(path)
+    assert time.process_time() - began_s < 10
+    first, remedy = str(raised.value).split("\n")
+    assert problem in first
+    assert "config.yaml" in first
+    assert remedy.startswith("  -> ")
+
+
+def test_a_config_may_use_aliases_and_merged_keys_and_many_keys(tmp_path: Path):
+    path = tmp_path / "config.yaml"
+    path.write_text("a: &a {x: 1}\nb: {<<: *a, y: [*a, *a]}\nc:\n" + "".join(f"  k{i}: {i}\n" for i in range(10_000)))
+    check_config_file(path)
