@@ -18,6 +18,9 @@ from rollout_bench.records.store import failure_path, read_record, read_sequence
 pytestmark = [pytest.mark.engine, pytest.mark.untimed]
 
 
+SECRET = "hush-4711"
+
+
 @pytest.fixture(scope="module")
 def in_process(tmp_path_factory: pytest.TempPathFactory) -> Launching:
     folder = tmp_path_factory.mktemp("in-process")
@@ -28,7 +31,10 @@ def in_process(tmp_path_factory: pytest.TempPathFactory) -> Launching:
     earlier = failure_path(folder / record)
     earlier.parent.mkdir(parents=True)
     earlier.write_text("{}")
-    launch = Launching(folder, spec, ["--progress", str(folder / "plan.json")])
+    with pytest.MonkeyPatch.context() as patch:
+        for variable in ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "VLLM_HUSH_API_KEY"):
+            patch.setenv(variable, SECRET)
+        launch = Launching(folder, spec, ["--progress", str(folder / "plan.json")])
     launch.wait_for("measuring")
     assert launch.finish() == 0, launch.said + launch.log_text()[-3000:]
     return launch
@@ -46,6 +52,13 @@ def multiprocess(tmp_path_factory: pytest.TempPathFactory) -> Launching:
     launch.wait_for("measuring")
     assert launch.finish() == 0, launch.said + launch.log_text()[-3000:]
     return launch
+
+
+def test_secrets_that_the_engine_inherits_are_in_no_file(in_process: Launching) -> None:
+    files = [path for path in in_process.folder.rglob("*") if path.is_file()]
+    assert {in_process.out, in_process.log} <= set(files)
+    assert not [path for path in files if SECRET.encode() in path.read_bytes()]
+    assert SECRET not in in_process.said
 
 
 def test_tokens_are_counted_from_what_the_engine_returned(in_process: Launching) -> None:
