@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from launching import TINY_MODEL, Launching, own_flags, tiny_spec
 
+from rollout_bench.analysis.chosen import chosen
 from rollout_bench.analysis.experiments import Selected
 from rollout_bench.analysis.operators.runs import runs_of
 from rollout_bench.plan.spec import Spec
@@ -103,7 +104,7 @@ def test_each_quant_calls_its_own_kernels(bf16: tuple[Launching, Operators], w8a
     assert set(bf16[1].engine.linear_methods) == {"UnquantizedLinearMethod"}
     assert set(w8a8[1].engine.linear_methods) == {"CompressedTensorsW8A8Int8"}
     assert own_flags(bf16[1]) == own_flags(w8a8[1]) == []
-    runs = runs_of([_selected(bf16[1]), _selected(w8a8[1])], {"quant": "bf16"}, 0.95)
+    runs = runs_of(chosen([_selected(bf16[1]), _selected(w8a8[1])]), {"quant": "bf16"}, 0.95)
     assert runs[1].against is not None
     assert set(runs[1].against) == set(SHAPES)
     assert all(math.isfinite(value) for against in runs[1].against.values() for value in against.speedup.value)

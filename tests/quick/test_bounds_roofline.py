@@ -85,4 +85,6 @@ def test_without_limits_there_are_points_and_no_roof():
 
 
 def test_without_points_the_figure_says_so():
-    assert "No step was profiled" in " ".join(t.get_text() for t in roofline_figure([], HERE, STYLES, "", "").texts)
+    assert "There is no valid profile" in " ".join(
+        t.get_text() for t in roofline_figure([], HERE, STYLES, "", "").texts
+    )

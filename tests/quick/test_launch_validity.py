@@ -13,6 +13,7 @@ from rollout_bench.engines.environment import relevant_variables
 from rollout_bench.engines.model_folder import is_local, missing
 from rollout_bench.engines.progress import Progress, duration, rate
 from rollout_bench.engines.proof import prefix_cache_flags, quant_flags, token_flags
+from rollout_bench.records.profile import Step
 from rollout_bench.records.record import EngineFacts, Iteration, SequenceRow, WeightBytes
 from rollout_bench.workloads.requests import Source
 
@@ -166,8 +167,21 @@ def test_progress_counts_records_that_are_there_and_scales_what_is_left(
     shown.phase("importing")
     shown.iteration(iteration(rows()))
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "[2/4] tiny bf16 short launch 0: importing; about 5 min left"
-    assert lines[1].startswith("[2/4] tiny bf16 short launch 0: iteration 1/2, 128 tok/s; about ")
+    assert lines[0] == "[2/4] tiny bf16 short (offline), launch 0: importing; about 5 min left"
+    assert lines[1].startswith("[2/4] tiny bf16 short (offline), launch 0: iteration 1/2, 128 tok/s; about ")
+
+
+def test_progress_of_steps_names_the_mode_and_writes_long_times_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = Progress(SPEC.model_copy(update={"mode": "profile"}), 0, tmp_path / "launch-0.json", None)
+    step = Step(phase="prefill", profiled=True, elapsed_s=3.41, tokens=64, sequences=1)
+    shown.steps([step] * 8)
+    shown.steps([step.model_copy(update={"elapsed_s": 0.036972, "profiled": False})])
+    assert capsys.readouterr().err.splitlines() == [
+        "tiny bf16 short (profile), launch 0: 8 prefill steps of 3,410 ms, traced",
+        "tiny bf16 short (profile), launch 0: 1 prefill step of 37.0 ms",
+    ]
 
 
 def test_progress_calls_launches_that_precision_may_save_a_limit(
@@ -177,7 +191,7 @@ def test_progress_calls_launches_that_precision_may_save_a_limit(
     launches = [{"record": record, "expected_s": 100} for record in records]
     progress(tmp_path, json.dumps({"launches": launches, "precision": {"half_width": 0.01}})).phase("importing")
     said = capsys.readouterr().err
-    assert said == "[1/at most 4] tiny bf16 short launch 0: importing; at most 7 min left\n"
+    assert said == "[1/at most 4] tiny bf16 short (offline), launch 0: importing; at most 7 min left\n"
 
 
 @pytest.mark.parametrize("plan", ["", "{", "[]", '{"launches": 3}', '{"launches": [{"record": 1}]}'])
@@ -185,7 +199,7 @@ def test_a_garbled_plan_gives_progress_without_totals(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], plan: str
 ) -> None:
     progress(tmp_path, plan).phase("importing")
-    assert capsys.readouterr().err == "tiny bf16 short launch 0: importing\n"
+    assert capsys.readouterr().err == "tiny bf16 short (offline), launch 0: importing\n"
 
 
 def test_rates_and_durations_are_short() -> None:

@@ -13,12 +13,12 @@ from matplotlib.text import Text
 from synthetic_operators import BF16, SHAPES, TOKENS, W8A8, Kernel, make_operators, make_operators_spec, selected
 from synthetic_records import make_record, make_spec, save
 
+from rollout_bench.analysis.chosen import chosen
 from rollout_bench.analysis.collection import collect
 from rollout_bench.analysis.operators.passes import passes_of
 from rollout_bench.analysis.operators.runs import Run, runs_of
 from rollout_bench.analysis.operators.steps import Profiled, steps_of
 from rollout_bench.analysis.rows import rows_of
-from rollout_bench.records.record import Flag
 from rollout_bench.reporting.figures.operators import operators_figure
 from rollout_bench.reporting.figures.style import image, settings
 from rollout_bench.reporting.operators_views import operators_notes, operators_views
@@ -38,7 +38,7 @@ def runs(launches: int = 3, quants: Sequence[tuple[str, Kernel]] = (("bf16", BF1
         selected(*(make_operators(make_operators_spec(quant=quant), launch, kernel) for launch in range(launches)))
         for quant, kernel in quants
     ]
-    return runs_of(experiments, {"quant": "bf16"}, 0.95)
+    return runs_of(chosen(experiments), {"quant": "bf16"}, 0.95)
 
 
 def lines(table: View) -> list[dict[str, str]]:
@@ -144,17 +144,13 @@ def test_a_single_launch_is_compared_over_its_rounds_and_says_so() -> None:
 
 
 def test_what_does_not_compare_says_why() -> None:
-    broken = Flag(code="quant_not_proven", severity="invalid", sentence="It is not.")
     w8a8 = make_operators_spec(quant="w8a8")
-    alone = runs_of([selected(make_operators(w8a8, 0, W8A8))], {"quant": "bf16"}, 0.95)
+    alone = runs_of(chosen([selected(make_operators(w8a8, 0, W8A8))]), {"quant": "bf16"}, 0.95)
     assert alone[0].reason == "bf16 is not measured for it"
-    both = [selected(make_operators(make_operators_spec())), selected(make_operators(w8a8, 0, W8A8, flags=[broken]))]
-    doubted = runs_of(both, {"model": "x"}, 0.95)
-    assert doubted[1].reason == "no valid launch"
-    assert "w8a8!" in {line["quant"] for table in operators_views(steps_of(doubted)) for line in lines(table)}
+    bf16 = selected(make_operators(make_operators_spec()))
     other = make_operators(w8a8, 0, W8A8).model_copy(update={"threads": 8})
-    assert "another machine" in runs_of([both[0], selected(other)], {}, 0.95)[1].reason
-    assert "nothing to compare" in words(operators_figure(runs_of(both[:1], {}, 0.95), "here", ""))
+    assert "another machine" in runs_of(chosen([bf16, selected(other)]), {}, 0.95)[1].reason
+    assert "nothing to compare" in words(operators_figure(runs_of(chosen([bf16]), {}, 0.95), "here", ""))
     assert "bf16 is not measured" in words(operators_figure(alone, "here", ""))
     assert operators_notes([], 0.95) == ()
 
@@ -162,7 +158,7 @@ def test_what_does_not_compare_says_why() -> None:
 def test_points_that_a_launch_lacks_are_left_out_of_all() -> None:
     spec = make_operators_spec()
     short = selected(make_operators(spec), make_operators(spec, 1, tokens=TOKENS[:-1]))
-    run = runs_of([short], {}, 0.95)[0]
+    run = runs_of(chosen([short]), {}, 0.95)[0]
     assert {curve.tokens for curve in run.curves.values()} == {TOKENS[:-1]}
     assert steps_of([run])[0].prefill.tokens == 512  # type: ignore[union-attr]
 
@@ -174,7 +170,7 @@ def test_shapes_of_one_role_stand_apart() -> None:
     mixed = record.model_copy(
         update={"linears": record.linears + second.linears, "points": record.points + second.points}
     )
-    run = runs_of([selected(mixed)], {}, 0.95)[0]
+    run = runs_of(chosen([selected(mixed)]), {}, 0.95)[0]
     assert list(run.curves) == ["gate_up 768x4096", "gate_up 768x1024"]
 
 

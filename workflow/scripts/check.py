@@ -18,6 +18,7 @@ import psutil
 
 from rollout_bench.errors import UserError, run_command
 from rollout_bench.plan.engine_probe import Engine, probe_engine
+from rollout_bench.reporting.numbers import several
 
 GIB = 1 << 30
 
@@ -48,7 +49,7 @@ def main() -> int:
         print(f"{name + ':':<22} {value}")
     for problem in problems:
         print(f"problem: {problem}")
-    print(f"{len(problems)} problems found" if problems else "no problem found")
+    print(f"{several(len(problems), 'problem')} found" if problems else "no problem found")
     return 1 if problems else 0
 
 

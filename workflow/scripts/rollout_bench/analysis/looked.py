@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rollout_bench.analysis.chosen import Chosen, chosen
 from rollout_bench.analysis.experiments import Collection
 from rollout_bench.analysis.operators.passes import Pass, passes_of
 from rollout_bench.analysis.operators.runs import Run, runs_of
@@ -26,7 +27,8 @@ class Looked:
     """What was found inside the engine; all empty where nothing of the kind was measured.
 
     `architectures` are those of the profiles by their place, as far as they are known. `problems` say of profiles that
-    can't be read why, and what to do.
+    can't be read why, and what to do. `left_out` are the experiments without a valid launch, of which nothing else is
+    made from anything that they measured.
     """
 
     profiles: ProfileReport = field(default_factory=lambda: profile_report((), ComparisonSettings()))
@@ -37,6 +39,7 @@ class Looked:
     limits: tuple[MachineLimits, ...] = ()
     architectures: Mapping[str, Architecture] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    left_out: tuple[Chosen, ...] = ()
 
 
 def look(results: Path, collection: Collection, rows: Sequence[Row]) -> Looked:
@@ -48,33 +51,41 @@ def look(results: Path, collection: Collection, rows: Sequence[Row]) -> Looked:
     if not collection.others:
         return Looked()
     settings = collection.comparison
-    profiled, problems = read_profiled(results, collection, rows)
-    profiles = profile_report(profiled, settings)
-    runs = runs_of(collection.others, collection.baseline, settings.confidence)
+    inside = chosen(collection.others)
+    read = read_profiled(results, inside, collection, rows)
+    profiles = profile_report(read.profiled, settings, read.left_out)
+    runs = runs_of(inside, collection.baseline, settings.confidence)
     steps = steps_of(runs, _decode_linears(profiles))
+    limits = machine_limits(inside)
     return Looked(
         profiles=profiles,
         runs=tuple(runs),
         steps=tuple(steps),
         passes=tuple(passes_of(steps, rows)),
-        reaches=tuple(reaches_of(results, collection, rows)),
-        limits=tuple(machine_limits(collection)),
-        architectures=dict(_architectures(collection)),
-        problems=tuple(problems),
+        reaches=tuple(reaches_of(results, inside, limits, collection, rows)),
+        limits=tuple(limits),
+        architectures=dict(_architectures(inside, collection)),
+        problems=read.problems,
+        left_out=tuple(each for each in inside if each.reason),
     )
 
 
-def _architectures(collection: Collection) -> Iterator[tuple[str, Architecture]]:
-    for experiment in collection.others:
-        if experiment.mode == "profile" and experiment.records:
-            found = architecture_in(collection, experiment)
+def _architectures(inside: Sequence[Chosen], collection: Collection) -> Iterator[tuple[str, Architecture]]:
+    for each in inside:
+        if each.experiment.mode == "profile" and not each.reason:
+            found = architecture_in(collection, each.experiment)
             if not isinstance(found, str):
-                yield f"{experiment.mode}/{experiment.experiment}", found
+                yield each.place, found
 
 
-def _decode_linears(report: ProfileReport) -> dict[tuple[str, str, str, str], ProfiledLinears]:
-    """Of each profile that has decode steps: how long they are, and their linear layers with what quantizing costs."""
-    found = {}
+def _decode_linears(report: ProfileReport) -> dict[tuple[str, str, str, str], ProfiledLinears | str]:
+    """Of each profile that has decode steps: how long they are, and their linear layers with what quantizing costs.
+
+    Of a profile without a valid launch instead why.
+    """
+    found: dict[tuple[str, str, str, str], ProfiledLinears | str] = {
+        (each.platform, each.model, each.workload, each.quant): each.reason for each in report.left_out
+    }
     for each in report.profiled:
         breakdown = report.of(each).get("decode")
         if breakdown is not None:

@@ -7,26 +7,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from rollout_bench.analysis.chosen import Chosen
 from rollout_bench.analysis.experiments import Collection, Selected
 from rollout_bench.analysis.rows import Row
 from rollout_bench.analysis.statistics import mean
+from rollout_bench.analysis.validity import no_valid_launch
 from rollout_bench.bounds.architecture import Architecture
 from rollout_bench.bounds.experiment import architecture_of
 from rollout_bench.bounds.share import Bound, same_machine, share_of_limit, step_bound
 from rollout_bench.plan.spec import Spec
 from rollout_bench.records.limits import MachineLimits
 from rollout_bench.records.profile import Phase, Profile
-from rollout_bench.records.record import Environment, Launched
+from rollout_bench.records.record import Environment, Launched, Record
 from rollout_bench.records.store import read_sequences, record_path, sequences_path
 
-What = Literal["pass", "prefill", "mixed", "decode"]
+What = Literal["pass", "step", "prefill", "mixed", "decode"]
+"""`step` is one of no matter which phase."""
+
+
+Names = tuple[str, str, str, str, str]
+"""Mode, platform, model, workload and quant label."""
 
 
 @dataclass(frozen=True)
 class Reach:
     """What of the limit a pass, or a step of one phase, reaches; `reason` says why that is not known.
 
-    `seconds` is one of them, and `bound_s` the least that it could take.
+    `seconds` is one of them, and `bound_s` the least that it could take. Where no launch is valid, `left_out` says so.
     """
 
     mode: str
@@ -40,6 +47,12 @@ class Reach:
     limited_by: str = ""
     unknown: tuple[str, ...] = ()
     reason: str = ""
+    left_out: str = ""
+
+    @property
+    def known(self) -> bool:
+        """Whether there is a number."""
+        return not (self.reason or self.left_out)
 
     @property
     def share(self) -> float:
@@ -47,42 +60,53 @@ class Reach:
         return self.bound_s / self.seconds
 
 
-def machine_limits(collection: Collection) -> list[MachineLimits]:
+def machine_limits(inside: Sequence[Chosen]) -> list[MachineLimits]:
     """The limits that profiles found, one for each machine, the earliest first."""
     found: list[MachineLimits] = []
-    for experiment in collection.others:
-        for record in experiment.records:
+    for each in inside:
+        for record in each.experiment.records:
             if isinstance(record, Profile) and record.limits is not None:
                 known = any(same_machine(limits, record.environment) for limits in found)
                 found += [] if known else [record.limits]
     return found
 
 
-def reaches_of(results: Path, collection: Collection, rows: Sequence[Row]) -> list[Reach]:
-    """Passes of the timed experiments, then the steps of profiles, on machines whose limits are known.
+def reaches_of(
+    results: Path,
+    inside: Sequence[Chosen],
+    limits: Sequence[MachineLimits],
+    collection: Collection,
+    rows: Sequence[Row],
+) -> list[Reach]:
+    """Passes of the timed experiments, then the steps of profiles, on machines whose `limits` are known.
 
     Raises:
         UserError: a side file is damaged; the message names file and line.
     """
-    limits = machine_limits(collection)
     found: list[Reach] = []
     for row in rows:
-        records = [record for record in row.experiment.records if record.valid] or list(row.experiment.records)
+        records = row.experiment.records
         own = _limits_of(limits, records[0].environment) if records else None
         if own is None or row.experiment.part is not None:
             continue
         architecture = architecture_in(collection, row.experiment)
         names = _names(row.experiment, row.quant_label)
-        if isinstance(architecture, str):
+        if left_out := no_valid_launch(records):
+            found.append(Reach(*names, what="pass", left_out=left_out))
+        elif isinstance(architecture, str):
             found.append(Reach(*names, what="pass", reason=architecture))
         else:
-            found.append(_of_pass(results, row, records, own, architecture))
-    for experiment in collection.others:
-        for record in experiment.records:
+            found.append(_of_pass(results, row, own, architecture))
+    for each in inside:
+        if each.experiment.mode != "profile":
+            continue
+        if each.reason and limits:
+            found.append(Reach(*_names(each.experiment, each.label), what="step", left_out=each.reason))
+        for record in each.experiment.records:
             own = _limits_of(limits, record.environment)
-            architecture = architecture_in(collection, experiment)
+            architecture = architecture_in(collection, each.experiment)
             if isinstance(record, Profile) and own is not None and not isinstance(architecture, str):
-                found += _of_steps(experiment, record, own, architecture)
+                found += _of_steps(_names(each.experiment, each.label), record, own, architecture)
     return found
 
 
@@ -97,28 +121,22 @@ def architecture_in(collection: Collection, experiment: Selected[Launched]) -> A
     return architecture_of(spec, collection.weights.get(experiment.experiment, named))
 
 
-def _of_pass(
-    results: Path, row: Row, records: Sequence[Launched], limits: MachineLimits, architecture: Architecture
-) -> Reach:
+def _of_pass(results: Path, row: Row, limits: MachineLimits, architecture: Architecture) -> Reach:
     experiment = row.experiment
+    records: list[Record] = [record for record in experiment.records if record.valid]
     bounds: list[Bound] = []
-    for record in experiment.records:
-        if record not in records:
-            continue
+    for record in records:
         path = record_path(results, experiment.mode, experiment.experiment, record.launch)
         side = sequences_path(path)
         found = share_of_limit(record, limits, architecture, read_sequences(side) if side.is_file() else ())
         if isinstance(found, str):
             return Reach(*_names(experiment, row.quant_label), what="pass", reason=found)
         bounds.append(found)
-    passes = mean([sum(not i.warmup for i in record.iterations) for record in experiment.records if record in records])
+    passes = mean([sum(not i.warmup for i in record.iterations) for record in records])
     return _reach(_names(experiment, row.quant_label), "pass", bounds, passes)
 
 
-def _of_steps(
-    experiment: Selected[Launched], record: Profile, limits: MachineLimits, architecture: Architecture
-) -> list[Reach]:
-    names = _names(experiment, experiment.quant)
+def _of_steps(names: Names, record: Profile, limits: MachineLimits, architecture: Architecture) -> list[Reach]:
     found = []
     phases: tuple[Phase, ...] = ("prefill", "mixed", "decode")
     for phase in phases:
@@ -134,11 +152,11 @@ def _of_steps(
     return found
 
 
-def _names(experiment: Selected[Launched], quant: str) -> tuple[str, str, str, str, str]:
+def _names(experiment: Selected[Launched], quant: str) -> Names:
     return experiment.mode, experiment.platform, experiment.model, experiment.workload, quant
 
 
-def _reach(names: tuple[str, str, str, str, str], what: What, bounds: Sequence[Bound], each: float) -> Reach:
+def _reach(names: Names, what: What, bounds: Sequence[Bound], each: float) -> Reach:
     """The mean over launches, of which each has `each` passes or steps."""
     return Reach(
         *names,

@@ -16,6 +16,7 @@ from rollout_bench.plan.spec import Spec
 from rollout_bench.records.profile import Step
 from rollout_bench.records.record import Iteration
 from rollout_bench.records.store import failure_path, present
+from rollout_bench.reporting.numbers import number, several
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,10 @@ class Progress:
         point = "" if done.point is None else done.point.label
         if point != self._point:
             self._point, self._first, self._warmup = point, done.index, self.spec.measuring.warmup_iterations
-        number = done.index - self._first + 1
-        what = f"warm-up {number}/{self._warmup}"
+        place = done.index - self._first + 1
+        what = f"warm-up {place}/{self._warmup}"
         if not done.warmup:
-            what = f"iteration {number - self._warmup}/{self.spec.measuring.iterations}"
+            what = f"iteration {place - self._warmup}/{self.spec.measuring.iterations}"
         failed = f", {done.failed} of {done.requests} requests failed" if done.failed else ""
         self._say(f"{f'{point}: ' if point else ''}{what}, {rate(done.output_tokens / done.elapsed_s)} tok/s{failed}")
 
@@ -84,16 +85,16 @@ class Progress:
             return
         mean_s = fmean(step.elapsed_s for step in done)
         how = ", traced" if done[0].profiled else ""
-        self._say(f"{len(done)} {done[0].phase} steps of {1000 * mean_s:.3g} ms{how}")
+        self._say(f"{several(len(done), f'{done[0].phase} step')} of {number(1000 * mean_s, 3)} ms{how}")
 
-    def round(self, number: int) -> None:
-        """Says that a round of a sweep is over, the `number`-th from 0, and about how many are left."""
+    def round(self, index: int) -> None:
+        """Says that a round of a sweep is over, the `index`-th from 0, and about how many are left."""
         settings = self.spec.operators
         assert settings is not None, "rounds are of operators mode"
         warmup = settings.warmup_rounds
-        what = f"warm-up round {number + 1}/{warmup}"
-        counted = number + 1 - warmup
-        self._say(what if number < warmup else f"round {counted}/{max(counted, settings.repeats)}")
+        what = f"warm-up round {index + 1}/{warmup}"
+        counted = index + 1 - warmup
+        self._say(what if index < warmup else f"round {counted}/{max(counted, settings.repeats)}")
 
     def warmup_extended(self, more: int) -> None:
         """Says that so many of the iterations that counted were warm-up after all."""
@@ -103,7 +104,7 @@ class Progress:
     def _say(self, what: str) -> None:
         spec = self.spec
         place, left = self._place_and_left()
-        name = f"{spec.model.name} {spec.quant.name} {spec.workload.name} launch {self.launch}"
+        name = f"{spec.model.name} {spec.quant.name} {spec.workload.name} ({spec.mode}), launch {self.launch}"
         say(f"{place}{name}: {what}{left}")
 
     def _place_and_left(self) -> tuple[str, str]:

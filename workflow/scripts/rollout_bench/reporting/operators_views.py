@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from rollout_bench.analysis.chosen import Chosen
 from rollout_bench.analysis.operators.break_even import BreakEven, ranges
 from rollout_bench.analysis.operators.curves import Estimate
 from rollout_bench.analysis.operators.passes import Pass
@@ -12,33 +13,41 @@ from rollout_bench.analysis.operators.runs import Run
 from rollout_bench.analysis.operators.steps import Phase, Step, Value, at
 from rollout_bench.reporting.columns import Column, Line
 from rollout_bench.reporting.numbers import MISSING, number, ratio
+from rollout_bench.reporting.operators_columns import BATCH, BREAK_EVEN, OPTIONAL, PASS, STEP
 from rollout_bench.reporting.view import View, view
 
 
-def operators_views(steps: Sequence[Step], passes: Sequence[Pass] = ()) -> list[View]:
+def operators_views(steps: Sequence[Step], passes: Sequence[Pass] = (), left_out: Sequence[Chosen] = ()) -> list[View]:
     """The tables of each platform.
 
     Args:
         steps: from `analysis.operators.steps.steps_of`, one for each run.
         passes: from `analysis.operators.passes.passes_of`, of those that were measured offline too.
+        left_out: experiments, of any mode, without a valid launch.
     """
     tables = []
     for platform in dict.fromkeys(step.run.experiment.platform for step in steps):
         own = [step for step in steps if step.run.experiment.platform == platform]
         runs = [step.run for step in own]
         title = f"operators, {platform}"
+        without = [
+            {"model": model, "workload": workload, "quant": each.label, "empty_because": each.reason}
+            for each in left_out
+            for own_platform, model, workload in [each.table]
+            if each.experiment.mode == "operators" and own_platform == platform
+        ]
         compared = list(_break_even_lines(runs))
         if compared:
-            tables.append(view("Linear layers, break-even: ", title, BREAK_EVEN, compared))
-        tables.append(view("Linear layers, at the batch in use: ", title, BATCH, list(_batch_lines(runs))))
+            tables.append(view("Linear layers, break-even: ", title, BREAK_EVEN, compared, without))
+        tables.append(view("Linear layers, at the batch in use: ", title, BATCH, list(_batch_lines(runs)), without))
         lines = list(map(_step_line, own))
         shown = [
             column for column in STEP if column.header not in OPTIONAL or any(_has(column, line) for line in lines)
         ]
-        tables.append(view("Linear layers of a step: ", title, shown, lines))
+        tables.append(view("Linear layers of a step: ", title, shown, lines, without))
         here = [each for each in passes if each.step.run.experiment.platform == platform]
         if here:
-            tables.append(view("Linear layers and the whole pass: ", title, PASS, list(map(_pass_line, here))))
+            tables.append(view("Linear layers and the whole pass: ", title, PASS, list(map(_pass_line, here)), without))
     return tables
 
 
@@ -93,7 +102,7 @@ def _value_at(estimate: Estimate, tokens: Sequence[int], wanted: int) -> Value |
 
 def _names(run: Run) -> Line:
     e = run.experiment
-    return {"model": e.model, "workload": e.workload, "quant": f"{run.label}{'' if run.valid else '!'}"}
+    return {"model": e.model, "workload": e.workload, "quant": run.label, "empty_because": run.reason}
 
 
 def _layer(run: Run, name: str) -> Line:
@@ -132,10 +141,12 @@ def _batch_lines(runs: Sequence[Run]) -> Iterator[Line]:
 
 
 def _pass_line(found: Pass) -> Line:
+    reasons = filter(None, (found.step.run.reason, found.reason))
     return {
         **_names(found.step.run),
+        "empty_because": "; ".join(reasons),
         "linear": number(found.linear_s, 3),
-        "of_pass": number(100 * found.share, 3),
+        "of_pass": number(None if found.share is None else 100 * found.share, 3),
         "predicted": "(baseline)" if found.step.run.is_baseline else ratio_text(found.predicted),
         "measured": "(baseline)" if found.step.run.is_baseline else ratio_text(found.measured),
     }
@@ -145,6 +156,7 @@ def _step_line(step: Step) -> Line:
     profiled, run = step.profiled, step.run
     return {
         **_names(run),
+        "empty_because": "; ".join(filter(None, (run.reason, step.reason))),
         "decode": MISSING if step.decode is None else f"{interval_text(step.decode.seconds, 1e3)}",
         "decode_speedup": _phase_speedup(run, step.decode),
         "prefill": MISSING if step.prefill is None else interval_text(step.prefill.seconds, 1e6),
@@ -161,90 +173,6 @@ def _phase_speedup(run: Run, phase: Phase | None) -> str:
 
 def _has(column: Column, line: Line) -> bool:
     return column.cell(line) != MISSING
-
-
-def _cell(header: str, field: str, definition: str, words: bool = False) -> Column:
-    return Column(header, definition, lambda line: line[field], words)
-
-
-_LAYER = (
-    _cell("layer", "layer", "", words=True),
-    _cell("K x N", "shape", "Features in and out of each layer, fused and cut by tensor parallelism as it runs."),
-    _cell("layers", "layers", "How many layers have that shape."),
-)
-
-BREAK_EVEN = (
-    *_LAYER,
-    _cell(
-        "break-even M",
-        "break_even",
-        "Numbers of tokens in a call from which on (>=) or up to which (<=) the quant is faster than the baseline, "
-        "interpolated between those measured; in brackets the numbers at which the bands of the speed-up cross 1. "
-        "Not clear: no speed-up has an interval without 1.",
-        words=True,
-    ),
-    _cell("faster at M", "faster", "Measured numbers of tokens at which the interval lies above 1.", words=True),
-    _cell("slower at M", "slower", "The same below 1.", words=True),
-    _cell("least / most M", "ends", "Speed-ups at the least and at the largest number of tokens."),
-)
-"""Where a quant overtakes the baseline."""
-
-BATCH = (
-    *_LAYER,
-    _cell("M", "batch", "The batch in use: sequences that decode at once under the workload, if all do."),
-    _cell(
-        "us per call",
-        "us",
-        "Time of one call at that batch, activation quantization included, in microseconds: median over rounds, mean "
-        "over launches.",
-    ),
-    _cell("speed-up", "speedup", "The baseline's time over its own."),
-)
-"""Each layer at the batch in use."""
-
-STEP = (
-    _cell("decode ms", "decode", "All linear layers of a decode step at the batch in use, each times its number."),
-    _cell("decode speed-up", "decode_speedup", "The baseline's over its own: the most a decode step could gain."),
-    _cell(
-        "prefill us/token",
-        "prefill",
-        "All linear layers but lm_head at the largest number of tokens measured, over that number.",
-    ),
-    _cell("prefill speed-up", "prefill_speedup", "The baseline's over its own."),
-    _cell("profiled ms", "profiled", "Linear layers of a decode step in the profile."),
-    _cell("share %", "share", "Their share of the profile's step."),
-    _cell(
-        "predicted decode step",
-        "end_to_end",
-        "Speed-up of the whole decode step if its linear layers alone change, by Amdahl's law from the baseline's "
-        "share.",
-    ),
-)
-"""The linear layers of a whole step."""
-
-PASS = (
-    _cell(
-        "linear s",
-        "linear",
-        "All linear layers of a pass of the workload, from their times alone: its decode steps at the batch in use, "
-        "and prefill of the prompt tokens that no cache held.",
-    ),
-    _cell("of the pass %", "of_pass", "Their share of the pass that offline mode measured."),
-    _cell(
-        "predicted",
-        "predicted",
-        "Speed-up of the baseline's pass with these linear layers and all else as it is: by Amdahl's law. The interval "
-        "is that of the linear layers' times.",
-    ),
-    _cell("measured", "measured", "Speed-up of output tok/s in offline mode."),
-)
-"""Predicted against measured end to end."""
-
-OPTIONAL = ("profiled ms", "share %", "predicted decode step")
-"""Columns that are left out where no line has anything in them."""
-
-SHOWN = (*BREAK_EVEN[1:], *BATCH[3:], *STEP, *PASS)
-"""All columns, to define them."""
 
 
 def operators_notes(runs: Sequence[Run], confidence: float) -> tuple[str, ...]:

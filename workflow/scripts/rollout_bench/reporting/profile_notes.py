@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from rollout_bench.analysis.profiles.changes import Change, other_shapes
 from rollout_bench.analysis.profiles.checks import UNKNOWN, doubts
 from rollout_bench.analysis.profiles.operators import unknown
-from rollout_bench.analysis.profiles.profiled import LINEAR, QUANTIZE, Profiled
+from rollout_bench.analysis.profiles.profiled import LINEAR, QUANTIZE, LeftOut, Profiled
 from rollout_bench.analysis.profiles.reconciliation import Prediction, Reconciliation
 from rollout_bench.analysis.profiles.report import ProfileReport
 from rollout_bench.records.profile import Phase
@@ -45,7 +45,7 @@ def profile_notes(report: ProfileReport, tables: Sequence[View]) -> list[Section
     return [section for section in sections if section.items]
 
 
-def _name(profiled: Profiled) -> str:
+def _name(profiled: Profiled | LeftOut) -> str:
     return f"{profiled.model} {profiled.quant} {profiled.workload}"
 
 
@@ -57,6 +57,8 @@ def _reconciled(report: ProfileReport) -> Iterator[str]:
             yield f"{name}: {_net(pair.prediction)}"
             yield from _traces_alone(report, pair, pair.prediction)
             yield from _stand_ins(name, pair)
+    for own, reason in report.uncompared:
+        yield f"{_name(own)}: predicted and measured are not compared: {sentence(reason)}"
 
 
 def _verdict(pair: Reconciliation) -> str:

@@ -8,7 +8,16 @@ from rollout_bench.analysis.profiles.breakdown import Breakdown, place
 from rollout_bench.analysis.profiles.changes import Change, changes, linear_with_quantize, together
 from rollout_bench.analysis.profiles.checks import agreement, bound, doubts
 from rollout_bench.analysis.profiles.operators import Operator, operators
-from rollout_bench.analysis.profiles.profiled import CATEGORIES, HOST_GAP, LINEAR, OTHER, PHASES, Part, Profiled
+from rollout_bench.analysis.profiles.profiled import (
+    CATEGORIES,
+    HOST_GAP,
+    LINEAR,
+    OTHER,
+    PHASES,
+    LeftOut,
+    Part,
+    Profiled,
+)
 from rollout_bench.analysis.profiles.reconciliation import Reconciliation
 from rollout_bench.analysis.profiles.report import ProfileReport
 from rollout_bench.analysis.statistics import mean
@@ -44,8 +53,11 @@ def profile_views(report: ProfileReport) -> list[View]:
         own = [each for each in report.profiled if each.platform == platform]
         pairs = [found for found in report.reconciliations if found.own.platform == platform]
         title = f"profile, {platform}"
-        tables += [*_steps(title, report, own), *_timed(title, report, own)]
-        tables += [*_changes(title, report, pairs), *_reconciled(title, pairs), *_operators(title, report, own)]
+        without = [_names(each, each.reason) for each in report.left_out if each.platform == platform]
+        uncompared = [_names(each, reason) for each, reason in report.uncompared if each.platform == platform]
+        tables += [*_steps(title, report, own, without), *_timed(title, report, own, without)]
+        tables += [*_changes(title, report, pairs, uncompared), *_reconciled(title, pairs, uncompared)]
+        tables += _operators(title, report, own, without)
     return tables
 
 
@@ -58,11 +70,12 @@ def by_phase(report: ProfileReport, profiled: Sequence[Profiled]) -> Iterator[tu
                     yield each, report.of(each)[phase]
 
 
-def _names(profiled: Profiled) -> Line:
-    return {"model": profiled.model, "workload": profiled.workload, "quant": profiled.quant}
+def _names(profiled: Profiled | LeftOut, empty_because: str = "") -> Line:
+    names = {"model": profiled.model, "workload": profiled.workload, "quant": profiled.quant}
+    return names | {"empty_because": empty_because}
 
 
-def _steps(title: str, report: ProfileReport, profiled: Sequence[Profiled]) -> Iterator[View]:
+def _steps(title: str, report: ProfileReport, profiled: Sequence[Profiled], without: Sequence[Line]) -> Iterator[View]:
     found = list(by_phase(report, profiled))
     if not found:
         return
@@ -79,7 +92,7 @@ def _steps(title: str, report: ProfileReport, profiled: Sequence[Profiled]) -> I
     columns: list[Column] = [category_column(category) for category in shown]
     if any(line["parts"][REST] > 0 for line in lines):
         columns.append(category_column(REST))
-    yield view("Where a step's time goes, ms (%): ", title, (*STEP, *columns), lines)
+    yield view("Where a step's time goes, ms (%): ", title, (*STEP, *columns), lines, without)
 
 
 def shown_categories(found: Sequence[Breakdown]) -> list[str]:
@@ -90,7 +103,7 @@ def shown_categories(found: Sequence[Breakdown]) -> list[str]:
     return [category for category in CATEGORIES if category in most or category == HOST_GAP]
 
 
-def _timed(title: str, report: ProfileReport, profiled: Sequence[Profiled]) -> Iterator[View]:
+def _timed(title: str, report: ProfileReport, profiled: Sequence[Profiled], without: Sequence[Line]) -> Iterator[View]:
     lines = []
     for each, breakdown in by_phase(report, profiled):
         sample = breakdown.sample
@@ -112,10 +125,12 @@ def _timed(title: str, report: ProfileReport, profiled: Sequence[Profiled]) -> I
         )
     if lines:
         columns = TIMED if any(line["flags"] for line in lines) else TIMED[:-1]
-        yield view("Steps, timed and traced: ", title, columns, lines)
+        yield view("Steps, timed and traced: ", title, columns, lines, without)
 
 
-def _changes(title: str, report: ProfileReport, pairs: Sequence[Reconciliation]) -> Iterator[View]:
+def _changes(
+    title: str, report: ProfileReport, pairs: Sequence[Reconciliation], without: Sequence[Line]
+) -> Iterator[View]:
     """One line for each part that takes some share of a step in either; their last one is the whole step."""
     lines: list[Line] = []
     for pair in pairs:
@@ -128,7 +143,7 @@ def _changes(title: str, report: ProfileReport, pairs: Sequence[Reconciliation])
     phases = [phase for phase in PHASES if any(phase in line["changes"] for line in lines)]
     if phases:
         columns = [column for phase in phases for column in change_columns(phase)]
-        yield view("Speed-up by role: ", title, (PART, *columns), lines)
+        yield view("Speed-up by role: ", title, (PART, *columns), lines, without)
 
 
 def _lines_of(found: dict[Phase, list[Change]], steps: dict[Phase, float]) -> Iterator[tuple[str, dict[Phase, Change]]]:
@@ -165,20 +180,22 @@ def _sum(found: Sequence[Change]) -> Change:
     return Change((REST, ""), sum(change.baseline for change in found), sum(change.own for change in found))
 
 
-def _reconciled(title: str, pairs: Sequence[Reconciliation]) -> Iterator[View]:
-    lines = [_names(pair.own) | {"pair": pair} for pair in pairs]
+def _reconciled(title: str, pairs: Sequence[Reconciliation], without: Sequence[Line]) -> Iterator[View]:
+    lines = [_names(pair.own, pair.reason if pair.unmeasured else "") | {"pair": pair} for pair in pairs]
     if lines:
-        yield view("Predicted against measured: ", title, RECONCILED, lines)
+        yield view("Predicted against measured: ", title, RECONCILED, lines, without)
 
 
-def _operators(title: str, report: ProfileReport, profiled: Sequence[Profiled]) -> Iterator[View]:
+def _operators(
+    title: str, report: ProfileReport, profiled: Sequence[Profiled], without: Sequence[Line]
+) -> Iterator[View]:
     lines = [
         _names(each) | {"phase": breakdown.phase} | _operator(operator)
         for each, breakdown in by_phase(report, profiled)
         for operator in operators(each, breakdown)[:MOST_OPERATORS]
     ]
     if lines:
-        yield view("Operators that take most: ", title, OPERATORS, lines)
+        yield view("Operators that take most: ", title, OPERATORS, lines, without)
 
 
 def _operator(operator: Operator) -> Line:

@@ -11,8 +11,7 @@ from rollout_bench.reporting.notes import Section
 from rollout_bench.reporting.numbers import MISSING, number
 from rollout_bench.reporting.view import View, view
 
-_ORDER = ("pass", "prefill", "mixed", "decode")
-
+_ORDER = ("pass", "prefill", "mixed", "decode", "step")
 
 COLUMNS = (
     Column(
@@ -24,18 +23,18 @@ COLUMNS = (
     Column(
         "takes ms",
         "How long it takes: a pass in the mean over launches, a step in the mean over those without the profiler.",
-        lambda line: number(1000 * line["reach"].seconds, 4) if not line["reach"].reason else MISSING,
+        lambda line: number(1000 * line["reach"].seconds, 4) if line["reach"].known else MISSING,
     ),
     Column(
         "bound ms",
         "The least time that the machine allows: the larger of bytes / memory bandwidth (weights and KV cache, each "
         "once a step) and operations / peak rate, summed over steps; docs/explanation/bounds.md has the formulas.",
-        lambda line: number(1000 * line["reach"].bound_s, 4) if not line["reach"].reason else MISSING,
+        lambda line: number(1000 * line["reach"].bound_s, 4) if line["reach"].known else MISSING,
     ),
     Column(
         "x of the limit",
         "bound / takes: 1 would be all that the machine can do.",
-        lambda line: number(line["reach"].share, 2) if not line["reach"].reason else MISSING,
+        lambda line: number(line["reach"].share, 2) if line["reach"].known else MISSING,
     ),
     Column(
         "limited by",
@@ -47,16 +46,17 @@ COLUMNS = (
 
 
 def reach_views(reaches: Sequence[Reach]) -> list[View]:
-    """A table for each platform."""
+    """A table for each platform with a valid launch."""
     tables = []
-    for platform in dict.fromkeys(reach.platform for reach in reaches):
+    for platform in dict.fromkeys(reach.platform for reach in reaches if not reach.left_out):
         lines: list[Line] = [
             {
                 "model": reach.model,
                 "workload": reach.workload,
                 "quant": reach.quant,
-                "what": f"{reach.mode} pass" if reach.what == "pass" else f"{reach.what} step",
+                "what": _what(reach),
                 "reach": reach,
+                "empty_because": reach.left_out,
             }
             for reach in sorted((r for r in reaches if r.platform == platform), key=lambda r: _ORDER.index(r.what))
         ]
@@ -64,9 +64,15 @@ def reach_views(reaches: Sequence[Reach]) -> list[View]:
     return tables
 
 
+def _what(reach: Reach) -> str:
+    if reach.what in ("pass", "step"):
+        return f"{reach.mode} {reach.what}"
+    return f"{reach.what} step"
+
+
 def reach_notes(reaches: Sequence[Reach], limits: Sequence[MachineLimits]) -> list[Section]:
     """The limits, why some bounds are not known, and what the columns mean; nothing without a table."""
-    if not reaches:
+    if all(reach.left_out for reach in reaches):
         return []
     said = [_limits(each) for each in limits]
     reasons = {

@@ -21,6 +21,7 @@ from rollout_bench.reporting.markdown import markdown
 from rollout_bench.reporting.notes import Section, completeness, notes
 from rollout_bench.reporting.online_notes import modes_notes, online_notes
 from rollout_bench.reporting.operators_views import operators_notes, operators_views
+from rollout_bench.reporting.other_notes import left_out_notes
 from rollout_bench.reporting.page import page
 from rollout_bench.reporting.profile_notes import profile_notes
 from rollout_bench.reporting.profile_views import profile_views
@@ -77,7 +78,7 @@ def summarise(
         *replica_views(of_replicas),
         *reach_views(inside.reaches),
         *profiles,
-        *operators_views(inside.steps, inside.passes),
+        *operators_views(inside.steps, inside.passes, inside.left_out),
     )
     tables = replace(tables, tables=(*tables.tables, *more))
     sections += [
@@ -85,13 +86,15 @@ def summarise(
         *reach_notes(inside.reaches, inside.limits),
         *profile_notes(inside.profiles, profiles),
     ]
+    if left_out := left_out_notes(inside.left_out):
+        sections.insert(0, Section("No valid launch", left_out))
     if inside.problems:
         sections.insert(0, Section("Profiles that can't be read", inside.problems))
     if linears := operators_notes(inside.runs, settings.confidence):
         sections.append(Section("Linear layers alone", linears))
     shown = figure_names(rows, collection) if figures else ()
     frames = {"replicas.csv": replica_table(of_replicas)} if of_replicas else {}
-    if inside.profiles.profiled:
+    if inside.profiles.profiled or inside.profiles.left_out:
         frames["profile.csv"] = profile_table(inside.profiles)
     return Summary(
         status=status,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from rollout_bench.analysis.operators.steps import Step, Value
 from rollout_bench.analysis.rows import Row
 from rollout_bench.analysis.statistics import mean
+from rollout_bench.analysis.validity import no_valid_launch
 from rollout_bench.plan.devices import replicas
 
 
@@ -31,22 +32,26 @@ class Pass:
 
     `predicted` is the speed-up of the pass if its linear layers alone change; None for the baseline, where either was
     not measured offline, and where the baseline's linear layers alone take longer than its pass: something is wrong
-    then, and `share` shows it. `measured` is what offline mode says.
+    then, and `share` shows it. `measured` is what offline mode says. Where offline mode has no valid launch of the run
+    `linear_s` and `share` are None; there, and where the baseline's has none, `reason` says so.
     """
 
     step: Step
-    linear_s: float
-    share: float
+    linear_s: float | None
+    share: float | None
     predicted: Value | None
     measured: Value | None
+    reason: str = ""
 
 
 def passes_of(steps: Sequence[Step], rows: Sequence[Row]) -> list[Pass]:
     """A line for each of `steps` whose run was measured offline too, in one engine, as `rows` have it."""
     offline = {
-        (row.experiment.platform, row.experiment.model, row.experiment.workload, row.quant_label): _offline(row)
+        (row.experiment.platform, row.experiment.model, row.experiment.workload, row.quant_label): (
+            _offline(row) if row.valid else no_valid_launch(row.experiment.records)
+        )
         for row in rows
-        if row.experiment.mode == "offline" and row.used and row.valid and _is_of_one_engine(row)
+        if row.experiment.mode == "offline" and row.launches and _is_of_one_engine(row)
     }
     found = []
     for step in steps:
@@ -54,12 +59,20 @@ def passes_of(steps: Sequence[Step], rows: Sequence[Row]) -> list[Pass]:
         own = offline.get((*run.place, run.label))
         base = None if run.baseline is None else offline.get((*run.place, run.baseline.label))
         if own is not None and step.decode is not None and step.prefill is not None:
-            decode_s, prefill_s = linear_seconds(step, own)
-            predicted = None if base is None else _predicted(step, base)
-            found.append(
-                Pass(step, decode_s + prefill_s, (decode_s + prefill_s) / own.elapsed_s, predicted, own.speedup)
-            )
+            found.append(_pass(step, own, base))
     return found
+
+
+def _pass(step: Step, own: Offline | str, base: Offline | str | None) -> Pass:
+    """The line of `step`; a pass that has no valid launch is the reason why."""
+    if isinstance(own, str):
+        return Pass(step, None, None, None, None, f"offline: {own}")
+    linear_s = sum(linear_seconds(step, own))
+    share = linear_s / own.elapsed_s
+    if isinstance(base, str):
+        assert step.run.baseline is not None
+        return Pass(step, linear_s, share, None, None, f"{step.run.baseline.label} offline: {base}")
+    return Pass(step, linear_s, share, None if base is None else _predicted(step, base), own.speedup)
 
 
 def linear_seconds(step: Step, offline: Offline) -> tuple[float, float]:
@@ -103,11 +116,10 @@ def _is_of_one_engine(row: Row) -> bool:
 
 
 def _offline(row: Row) -> Offline:
-    used = {launch.launch for launch in row.used}
     passes = [
         iteration
         for record in row.experiment.records
-        if record.launch in used
+        if record.valid
         for iteration in record.iterations
         if not iteration.warmup
     ]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from rollout_bench.analysis.chosen import Chosen
 from rollout_bench.analysis.experiments import Selected
 from rollout_bench.analysis.operators.break_even import BreakEven, break_even
 from rollout_bench.analysis.operators.curves import Curve, Estimate, seconds, speedup
@@ -30,18 +31,17 @@ class Against:
 
 @dataclass(frozen=True)
 class Run:
-    """One experiment of operators mode.
+    """One experiment of operators mode with a valid launch.
 
-    `label` is its quant, with the key where others have the same. `launches` are those that count: the valid ones, or
-    all where none is, and then `valid` is False. `curves` and `linears` are by the shape's name: its role, with
-    features in and out where a role has several shapes. `against` has those shapes that the baseline has too, and is
-    empty for the baseline itself and where `reason` says why there is none.
+    `label` is its quant, with the key where others have the same. `launches` are those that count: the valid ones.
+    `curves` and `linears` are by the shape's name: its role, with features in and out where a role has several shapes.
+    `against` has those shapes that the baseline has too, and is empty for the baseline itself and where `reason` says
+    why there is none.
     """
 
     experiment: Selected[Launched]
     label: str
     launches: tuple[Operators, ...]
-    valid: bool
     linears: Mapping[str, LinearShape]
     curves: Mapping[str, Curve]
     confidence: float
@@ -66,41 +66,30 @@ class Run:
         return {name: seconds(curve, self.confidence) for name, curve in self.curves.items()}
 
 
-def runs_of(experiments: Sequence[Selected[Launched]], baseline: Mapping[str, str], confidence: float) -> list[Run]:
-    """The runs of those of `experiments` that are of operators mode and measured, in their order.
+def runs_of(inside: Sequence[Chosen], baseline: Mapping[str, str], confidence: float) -> list[Run]:
+    """The runs of those of `inside` that are of operators mode and have a valid launch, in their order.
 
     `baseline` (axis -> value) may name the quant to compare with; other axes say nothing here.
     """
     quant = baseline.get("quant", DEFAULT_BASELINE)
-    measured = [_run(experiment, quant, confidence) for experiment in experiments]
-    runs = [run for run in measured if run is not None]
-    shared = Counter((*run.place, run.experiment.quant) for run in runs)
-    found = []
-    for run in runs:
-        label = run.label
-        if shared[*run.place, run.experiment.quant] > 1:
-            label = f"{run.label} ({run.experiment.key})"
-        found.append(_compared(run, label, runs, quant))
-    return found
+    measured = [each for each in inside if each.experiment.mode == "operators"]
+    without = {each.table: each.reason for each in measured if each.reason and each.experiment.quant == quant}
+    runs = [_run(each, quant, confidence) for each in measured if not each.reason]
+    return [_compared(run, runs, quant, without.get(run.place, "")) for run in runs]
 
 
-def _run(experiment: Selected[Launched], baseline: str, confidence: float) -> Run | None:
-    records = [record for record in experiment.records if isinstance(record, Operators)]
-    if not records:
-        return None
-    valid = [record for record in records if record.valid]
-    used = tuple(valid or records)
+def _run(each: Chosen, baseline: str, confidence: float) -> Run:
+    used = tuple(record for record in each.experiment.records if isinstance(record, Operators))
     linears = _named(used[0].linears)
     curves = {name: curve for name, shape in linears.items() if (curve := _curve(used, shape)) is not None}
     return Run(
-        experiment=experiment,
-        label=experiment.quant,
+        experiment=each.experiment,
+        label=each.label,
         launches=used,
-        valid=bool(valid),
         linears=linears,
         curves=curves,
         confidence=confidence,
-        is_baseline=experiment.quant == baseline,
+        is_baseline=each.experiment.quant == baseline,
     )
 
 
@@ -131,20 +120,18 @@ def _curve(records: Sequence[Operators], shape: LinearShape) -> Curve | None:
     )
 
 
-def _compared(run: Run, label: str, runs: Sequence[Run], quant: str) -> Run:
-    named = replace(run, label=label)
+def _compared(run: Run, runs: Sequence[Run], quant: str, without: str) -> Run:
+    """`run` beside its baseline; `without` says why one that was measured has no valid launch."""
     if run.is_baseline:
-        return named
+        return run
     candidates = [other for other in runs if other.place == run.place and other.is_baseline]
     alike = [other for other in candidates if _comparable(other) == _comparable(run)]
     if not candidates:
-        return replace(named, reason=f"{quant} is not measured for it")
+        return replace(run, reason=f"{quant}: {without}" if without else f"{quant} is not measured for it")
     if len(alike) != 1:
         how = "on another machine or with other settings" if not alike else f"{len(alike)} times"
-        return replace(named, reason=f"{quant} is measured {how}")
+        return replace(run, reason=f"{quant} is measured {how}")
     other = alike[0]
-    if not (run.valid and other.valid):
-        return replace(named, reason="no valid launch" if not run.valid else f"{quant} has no valid launch")
     against = {}
     for name, curve in run.curves.items():
         theirs = other.curves.get(name)
@@ -154,7 +141,7 @@ def _compared(run: Run, label: str, runs: Sequence[Run], quant: str) -> Run:
         if tokens:
             ratio = speedup(curve.at(tokens), theirs.at(tokens), run.confidence)
             against[name] = Against(tokens, ratio, break_even(tokens, ratio))
-    return replace(named, baseline=other, against=against)
+    return replace(run, baseline=other, against=against)
 
 
 def _comparable(run: Run) -> tuple[object, ...]:

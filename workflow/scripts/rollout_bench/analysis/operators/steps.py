@@ -52,7 +52,8 @@ class Step:
 
     Prefill is at the largest number of tokens measured, its seconds divided by that number, and without `lm_head`,
     which is called with one token of each sequence. `profiled` is what a profile says of decode steps, of its own and
-    of the baseline; `end_to_end` the speed-up of the whole decode step that follows.
+    of the baseline; `end_to_end` the speed-up of the whole decode step that follows. `reason` says of profiles that
+    have no valid launch why.
     """
 
     run: Run
@@ -60,10 +61,11 @@ class Step:
     prefill: Phase | None
     profiled: Profiled | None = None
     end_to_end: Value | None = None
+    reason: str = ""
 
 
-def steps_of(runs: Sequence[Run], profiled: Mapping[Place, Profiled] | None = None) -> list[Step]:
-    """A line for each of `runs`; `profiled` are decode steps of profiles, where there are some."""
+def steps_of(runs: Sequence[Run], profiled: Mapping[Place, Profiled | str] | None = None) -> list[Step]:
+    """A line for each of `runs`; `profiled` are decode steps of profiles, or why a profile has none that count."""
     return [_step(run, profiled or {}) for run in runs]
 
 
@@ -81,12 +83,18 @@ def amdahl(share: float, speedup: float) -> float:
     return 1 / (1 - share + share / speedup)
 
 
-def _step(run: Run, profiled: Mapping[Place, Profiled]) -> Step:
+def _step(run: Run, profiled: Mapping[Place, Profiled | str]) -> Step:
     decode = _phase(run, run.decode_batch, 1, ())
     largest = _largest(run)
     prefill = None if largest is None else _phase(run, largest, largest, BEYOND_PREFILL)
     own = profiled.get((*run.place, run.label))
     base = None if run.baseline is None else profiled.get((*run.place, run.baseline.label))
+    reasons = [
+        f"profile of {label}: {found}"
+        for label, found in ((run.label, own), (run.baseline.label if run.baseline else "", base))
+        if isinstance(found, str)
+    ]
+    own, base = (None if isinstance(found, str) else found for found in (own, base))
     end_to_end = None
     if base is not None and decode is not None and decode.speedup is not None:
         # The baseline's share: it is the whole that gets faster by its part.
@@ -96,7 +104,7 @@ def _step(run: Run, profiled: Mapping[Place, Profiled]) -> Step:
             for end in (decode.speedup.value, decode.speedup.low, decode.speedup.high)
         )
         end_to_end = Value(value, low, high, decode.speedup.over)
-    return Step(run, decode, prefill, own, end_to_end)
+    return Step(run, decode, prefill, own, end_to_end, "; ".join(reasons))
 
 
 def _largest(run: Run) -> int | None:

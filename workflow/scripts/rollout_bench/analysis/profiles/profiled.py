@@ -64,8 +64,9 @@ class Profiled:
     `place` is unique, `quant` the label that tables show. `baseline` is the place of what it is compared with, None
     where it is a baseline itself or has none. `events` are categorised, `times` what `step_times` makes of them, in
     microseconds. `measured` and `comparison` are those of the experiment of the same model, quant and workload that
-    was measured: its pass, and its throughput over that of the baseline. `traces` is the folder of the traces
-    relative to the summary, `warnings` what reading and categorising had to say.
+    was measured: its pass, and its throughput over that of the baseline. Where it was and has no valid launch,
+    `unmeasured` says so. `traces` is the folder of the traces relative to the summary, `warnings` what reading and
+    categorising had to say.
     """
 
     platform: str
@@ -79,6 +80,7 @@ class Profiled:
     baseline: str | None = None
     measured: MeasuredPass | None = None
     comparison: Comparison | None = None
+    unmeasured: str = ""
     traces: str = ""
     warnings: tuple[str, ...] = ()
 
@@ -91,6 +93,19 @@ class Profiled:
     def device_has_a_clock(self) -> bool:
         """Whether durations are the device's own, which the profiler slows little; on CPU it slows all alike."""
         return self.platform != "cpu"
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A profiled experiment without a valid launch: `reason` says why, the other fields are those of `Profiled`."""
+
+    platform: str
+    model: str
+    quant: str
+    workload: str
+    place: str
+    baseline: str | None
+    reason: str
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
+from rollout_bench.analysis.chosen import Chosen
 from rollout_bench.analysis.experiments import Collection, Selected
 from rollout_bench.analysis.profiles.passes import measured_pass
-from rollout_bench.analysis.profiles.profiled import MeasuredPass, Profiled
+from rollout_bench.analysis.profiles.profiled import LeftOut, MeasuredPass, Profiled
 from rollout_bench.analysis.rows import Row
+from rollout_bench.analysis.validity import no_valid_launch
 from rollout_bench.errors import UserError
 from rollout_bench.files import write_whole
 from rollout_bench.plan.fields import Metric
@@ -29,39 +32,55 @@ READER = "read by version 1"
 THROUGHPUT: Metric = "output_tokens_per_s"
 
 
-def read_profiled(results: Path, collection: Collection, rows: Sequence[Row]) -> tuple[list[Profiled], list[str]]:
-    """The profiles of `collection`, which was read from `results` and summarised in `rows`.
+@dataclass(frozen=True)
+class Read:
+    """The profiles whose traces can be read, those without a valid launch, and of each other one why and what to do.
 
-    Returns:
-        Those whose traces can be read, and for each other one why it can't be and what to do: a profile is no reason
-        to keep back what was timed.
+    A profile that can't be read is no reason to keep back what was timed.
     """
-    of_profiles = [e for e in collection.others if e.mode == "profile" and e.records]
-    named = Counter(_names(e, {}) for e in of_profiles)
-    places = {_names(e, {}): _place(e) for e in of_profiles if named[_names(e, {})] == 1}
+
+    profiled: tuple[Profiled, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+def read_profiled(results: Path, inside: Sequence[Chosen], collection: Collection, rows: Sequence[Row]) -> Read:
+    """The profiles among `inside`, which are those of `collection`, read from `results` and summarised in `rows`."""
+    of_profiles = [each for each in inside if each.experiment.mode == "profile"]
+    named = Counter(_names(each.experiment, {}) for each in of_profiles)
+    places = {names: each.place for each in of_profiles if named[names := _names(each.experiment, {})] == 1}
     found, problems = [], []
-    for experiment in of_profiles:
-        alone = named[_names(experiment, {})] == 1
-        label = experiment.quant if alone else f"{experiment.quant} ({experiment.key})"
-        try:
-            found.append(_profiled(results, experiment, label, places, collection, rows))
-        except UserError as error:
-            problems.append(f"{error.problem}; {error.remedy}")
-    return found, problems
+    for each in of_profiles:
+        if not each.reason:
+            try:
+                found.append(_profiled(results, each, places, collection, rows))
+            except UserError as error:
+                problems.append(f"{error.problem}; {error.remedy}")
+    left_out = [
+        LeftOut(e.platform, e.model, each.label, e.workload, each.place, _baseline(e, places, collection), each.reason)
+        for each in of_profiles
+        for e in [each.experiment]
+        if each.reason
+    ]
+    return Read(tuple(found), tuple(left_out), tuple(problems))
 
 
-def _place(experiment: Selected[Launched]) -> str:
-    return f"{experiment.mode}/{experiment.experiment}"
+def _baseline(
+    experiment: Selected[Launched], places: Mapping[tuple[str, ...], str], collection: Collection
+) -> str | None:
+    """The place of what it is compared with; None where it is a baseline itself or has none."""
+    own, baseline = _names(experiment, {}), _names(experiment, collection.baseline)
+    return places.get(baseline) if baseline != own else None
 
 
 def _profiled(
     results: Path,
-    experiment: Selected[Launched],
-    label: str,
-    places: dict[tuple[str, ...], str],
+    each: Chosen,
+    places: Mapping[tuple[str, ...], str],
     collection: Collection,
     rows: Sequence[Row],
 ) -> Profiled:
+    experiment = each.experiment
     record = experiment.records[0]
     assert isinstance(record, Profile), "the records of profile mode are profiles"
     path = record_path(results, experiment.mode, experiment.experiment, record.launch)
@@ -76,20 +95,20 @@ def _profiled(
         platform=None if platform == "unknown" else platform,
         quantized=_is_quantized(record),
     )
-    own, baseline = _names(experiment, {}), _names(experiment, collection.baseline)
-    row = _timed(experiment, rows)
+    row, unmeasured = _timed(experiment, rows)
     return Profiled(
         platform=experiment.platform,
         model=experiment.model,
-        quant=label,
+        quant=each.label,
         workload=experiment.workload,
-        place=_place(experiment),
+        place=each.place,
         record=record,
         events=events,
         times=step_times(events),
-        baseline=places.get(baseline) if baseline != own else None,
+        baseline=_baseline(experiment, places, collection),
         measured=None if row is None else _measured(results, row),
         comparison=None if row is None else row.comparisons.get(THROUGHPUT),
+        unmeasured=unmeasured,
         traces=str(traces_path(path).relative_to(results)),
         warnings=tuple(warnings),
     )
@@ -146,13 +165,19 @@ def _names(experiment: Selected[Launched], changes: dict[str, str]) -> tuple[str
     return tuple(changes.get(axis, getattr(experiment, axis)) for axis in ("platform", "model", "quant", "workload"))
 
 
-def _timed(experiment: Selected[Launched], rows: Sequence[Row]) -> Row | None:
-    """The experiment that was timed of the same names: offline, or else online with all requests at once."""
-    named = [row for row in rows if _names(row.experiment, {}) == _names(experiment, {}) and row.used]
+def _timed(experiment: Selected[Launched], rows: Sequence[Row]) -> tuple[Row | None, str]:
+    """The experiment that was timed of the same names: offline, or else online with all requests at once.
+
+    Where it has no valid launch, instead of it why: a pass of another mode beside the other side's would not compare.
+    """
+    named = [row for row in rows if _names(row.experiment, {}) == _names(experiment, {}) and row.launches]
     offline = [row for row in named if row.experiment.mode == "offline"]
     online = [row for row in named if row.experiment.mode == "online" and _at_once(row.experiment.records[0])]
     found = offline or online
-    return found[0] if len(found) == 1 else None  # of several nobody can say which the profile belongs to
+    if len(found) != 1:  # of several nobody can say which the profile belongs to
+        return None, ""
+    (row,) = found
+    return (row, "") if row.valid else (None, f"{row.experiment.mode}: {no_valid_launch(row.experiment.records)}")
 
 
 def _at_once(record: Record) -> bool:
@@ -164,8 +189,6 @@ def _measured(results: Path, row: Row) -> MeasuredPass | None:
     """The pass of a timed experiment: how long it took, and the steps that its sequences make."""
     experiment = row.experiment.whole
     valid = [record for record in row.experiment.records if record.valid]
-    if not valid:
-        return None
     path = record_path(results, experiment.mode, experiment.experiment, valid[0].launch)
     first = next(iteration.index for iteration in valid[0].iterations if not iteration.warmup)
     side = sequences_path(path)

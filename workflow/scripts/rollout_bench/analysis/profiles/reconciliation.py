@@ -66,6 +66,11 @@ class Reconciliation:
     reason: str = ""
     reasons: tuple[str, ...] = ()
 
+    @property
+    def unmeasured(self) -> bool:
+        """Whether a side was launched to be measured, and has no valid launch; `reason` says which and why."""
+        return bool(self.own.unmeasured or self.baseline.unmeasured)
+
 
 def predict(
     own: Profiled, baseline: Profiled, of_own: Breakdowns, of_baseline: Breakdowns, confidence: float
@@ -116,12 +121,7 @@ def reconcile(
     """
     prediction = predict(own, baseline, of_own, of_baseline, settings.confidence)
     if prediction is None:
-        why = (
-            "neither offline nor online measured passes of both"
-            if own.measured is None or baseline.measured is None
-            else "no phase of the pass is profiled in both"
-        )
-        return Reconciliation(own, baseline, None, reason=why)
+        return Reconciliation(own, baseline, None, reason=_why_no_prediction(own, baseline))
     measured = own.comparison
     if measured is None or measured.speedup is None:
         why = measured.reason if measured is not None and measured.reason else "no measured speed-up"
@@ -144,6 +144,15 @@ def reconcile(
     near = max(ratio, 1 / ratio) < 1 + settings.relevant_difference
     verdict: Literal["agree", "apart"] = "agree" if low <= 1 <= high or near else "apart"
     return Reconciliation(own, baseline, prediction, ratio, low, high, verdict)
+
+
+def _why_no_prediction(own: Profiled, baseline: Profiled) -> str:
+    unmeasured = [f"{side.quant}, {side.unmeasured}" for side in (own, baseline) if side.unmeasured]
+    if unmeasured:
+        return "; ".join(unmeasured)
+    if own.measured is None or baseline.measured is None:
+        return "neither offline nor online measured passes of both"
+    return "no phase of the pass is profiled in both"
 
 
 def _timed(breakdown: Breakdown) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rollout_bench.analysis.profiles.breakdown import Breakdown, breakdowns
-from rollout_bench.analysis.profiles.profiled import Profiled
+from rollout_bench.analysis.profiles.profiled import LeftOut, Profiled
 from rollout_bench.analysis.profiles.reasons import reasons
 from rollout_bench.analysis.profiles.reconciliation import Reconciliation, reconcile
 from rollout_bench.plan.comparing import ComparisonSettings
@@ -15,12 +15,18 @@ from rollout_bench.records.profile import Phase
 
 @dataclass(frozen=True, eq=False)
 class ProfileReport:
-    """`profiled` in order, the phases of each by its place, and a reconciliation for each that has a baseline."""
+    """`profiled` in order, the phases of each by its place, and a reconciliation for each that has a baseline.
+
+    `left_out` are those without a valid launch. `uncompared` are those that have a baseline and no reconciliation,
+    since they are left out themselves or their baseline is, each with the reason.
+    """
 
     profiled: tuple[Profiled, ...]
     phases: Mapping[str, Mapping[Phase, Breakdown]]
     reconciliations: tuple[Reconciliation, ...]
     settings: ComparisonSettings
+    left_out: tuple[LeftOut, ...] = ()
+    uncompared: tuple[tuple[Profiled | LeftOut, str], ...] = ()
 
     def of(self, profiled: Profiled) -> Mapping[Phase, Breakdown]:
         """The phases of one of them."""
@@ -32,10 +38,13 @@ class ProfileReport:
         return [(found.own, found.baseline) for found in self.reconciliations]
 
 
-def profile_report(profiled: Sequence[Profiled], settings: ComparisonSettings) -> ProfileReport:
+def profile_report(
+    profiled: Sequence[Profiled], settings: ComparisonSettings, left_out: Sequence[LeftOut] = ()
+) -> ProfileReport:
     """Analyses `profiled`; what one is compared with must be among them, or it is not compared."""
     by_place = {each.place: each for each in profiled}
-    if len(by_place) < len(profiled):
+    without = {each.place: each for each in left_out}
+    if len(by_place | without) < len(profiled) + len(left_out):
         raise ValueError("two profiles have the same place")
     phases = {each.place: breakdowns(each) for each in profiled}
     found = []
@@ -45,4 +54,10 @@ def profile_report(profiled: Sequence[Profiled], settings: ComparisonSettings) -
             sides = phases[own.place], phases[baseline.place]
             reconciled = reconcile(own, baseline, *sides, settings)
             found.append(replace(reconciled, reasons=reasons(reconciled, *sides)))
-    return ProfileReport(tuple(profiled), phases, tuple(found), settings)
+    uncompared: list[tuple[Profiled | LeftOut, str]] = [
+        (own, f"{left.quant}: {left.reason}")
+        for own in profiled
+        if (left := without.get(own.baseline or "")) is not None
+    ]
+    uncompared += [(each, each.reason) for each in left_out if each.baseline in by_place | without]
+    return ProfileReport(tuple(profiled), phases, tuple(found), settings, tuple(left_out), tuple(uncompared))

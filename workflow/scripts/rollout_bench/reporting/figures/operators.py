@@ -135,7 +135,7 @@ def _same(panels: Sequence[Panel]) -> str:
 
 def _why_none(runs: Sequence[Run]) -> str:
     if not runs:
-        return "No linear layers are timed yet."
+        return "There is no valid launch that timed linear layers yet."
     reasons = list(dict.fromkeys(run.reason for run in runs if run.reason))
     if not reasons:
         return "Only the baseline is timed: there is nothing to compare with it."

@@ -49,7 +49,7 @@ def roles_figure(report: ProfileReport, where: str, alarm: str) -> Figure:
     pairs = [pair for pair in report.reconciliations if _phases(report, pair)]
     if not pairs:
         text = "Nothing is compared: it takes profiles of the baseline and of another quant."
-        return message_figure(TITLE, text if report.profiled else "No profile is there yet.", alarm=alarm)
+        return message_figure(TITLE, text if report.profiled else "There is no valid profile yet.", alarm=alarm)
     tables = list(dict.fromkeys(pair.own.table for pair in pairs))
     phases = [phase for phase in PHASES if any(phase in _phases(report, pair) for pair in pairs)]
     shown = tables[: max(1, MAX_PANELS // len(phases))]

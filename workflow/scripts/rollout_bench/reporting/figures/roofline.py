@@ -102,7 +102,7 @@ def roofline_figure(
 ) -> Figure:
     """A panel for each phase; `limits` None draws no roof. `where` names the machine; `alarm` warns."""
     if not points:
-        return message_figure(TITLE, "No step was profiled yet whose operators' sizes are known.", alarm=alarm)
+        return message_figure(TITLE, "There is no valid profile yet with operators whose sizes are known.", alarm=alarm)
     phases = [phase for phase in ("prefill", "decode", "mixed") if any(point.phase == phase for point in points)]
     notes = [
         "Point: one operator class in a mean step; right: computes more for each byte that it moves; up: computes more"

@@ -30,6 +30,7 @@ from rollout_bench.reporting.figures.throughput import throughput_figure
 from rollout_bench.reporting.figures.timeline import timeline_figure
 from rollout_bench.reporting.machines import hardware
 from rollout_bench.reporting.notes import completeness
+from rollout_bench.reporting.other_notes import left_out_alarm
 
 
 def figure_files(
@@ -49,6 +50,9 @@ def figure_files(
     compared = collection.comparison
     alarm = "" if collection.complete else completeness(collection)
     where = hardware(collection.launched)
+    of_profiles, of_operators = (
+        " ".join(filter(None, (alarm, left_out_alarm(inside.left_out, mode)))) for mode in ("profile", "operators")
+    )
     files = {}
     with settings():
         figures: dict[str, Callable[[], Figure]] = {
@@ -59,11 +63,11 @@ def figure_files(
             "server": lambda: server_figure(rows, samples or {}, where, alarm),
             "sweep": lambda: sweep_figure(rows, compared, where, alarm),
             "replicas": lambda: replicas_figure(replicated(rows), where, alarm),
-            "steps": lambda: steps_figure(profiles, where, alarm),
-            "roles": lambda: roles_figure(profiles, where, alarm),
-            "timeline": lambda: timeline_figure(profiles, where, alarm),
-            "roofline": lambda: profile_roofline(inside, where, alarm),
-            "operators": lambda: operators_figure(inside.runs, where, alarm),
+            "steps": lambda: steps_figure(profiles, where, of_profiles),
+            "roles": lambda: roles_figure(profiles, where, of_profiles),
+            "timeline": lambda: timeline_figure(profiles, where, of_profiles),
+            "roofline": lambda: profile_roofline(inside, where, of_profiles),
+            "operators": lambda: operators_figure(inside.runs, where, of_operators),
             "goodput": lambda: goodput_figure(rows, collection.slo, compared, where, alarm),
         }
         for name in names:

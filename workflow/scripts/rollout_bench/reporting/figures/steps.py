@@ -29,7 +29,7 @@ def steps_figure(report: ProfileReport, where: str, alarm: str) -> Figure:
     """Draws the milliseconds of each category in a step without the profiler."""
     shown = [each for each in report.profiled if report.of(each)]
     if not shown:
-        return message_figure(TITLE, "No profile is there yet.", alarm=alarm)
+        return message_figure(TITLE, "There is no valid profile yet.", alarm=alarm)
     lines = lines_of(shown)
     phases = [phase for phase in PHASES if any(phase in report.of(each) for each in shown)]
     notes = [

@@ -22,7 +22,7 @@ def timeline_figure(report: ProfileReport, where: str, alarm: str) -> Figure:
     found = {each.place: time_line(each, PHASE) for each in report.profiled}
     shown = [each for each in report.profiled if found[each.place] is not None]
     if not shown:
-        return message_figure(title, f"No {PHASE} step is traced yet.", alarm=alarm)
+        return message_figure(title, f"There is no valid trace of a {PHASE} step yet.", alarm=alarm)
     lines = lines_of(shown)
     notes = [
         "As traced, so with the profiler's overhead: the step of median duration, of the first rank. Colour: what the "

@@ -1,0 +1,115 @@
+"""A results folder with two quants, each timed offline, profiled, and its linear layers timed alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import synthetic_operators
+import synthetic_profiles
+from synthetic_operators import Kernel, make_operators, make_operators_spec
+from synthetic_profiles import make_events, make_profile, make_steps
+from synthetic_records import make_record, make_sequences, make_spec
+
+from rollout_bench.analysis.profiles.reading import READER
+from rollout_bench.checkpoints.shapes import SyntheticModel
+from rollout_bench.files import write_json
+from rollout_bench.plan.profiling import ProfileSettings
+from rollout_bench.plan.spec import Spec
+from rollout_bench.records.limits import LIMITS_SCHEMA_VERSION, MachineLimits
+from rollout_bench.records.operators import Operators
+from rollout_bench.records.profile import Phase, Profile
+from rollout_bench.records.record import Flag, Record
+from rollout_bench.records.store import operators_path, record_path, write_record
+from rollout_bench.traces.events import write_events
+
+MODES, QUANTS = ("offline", "profile", "operators"), ("bf16", "w8a8")
+
+INVALID = Flag(
+    code="cpu_shared", severity="invalid", sentence="45.2 % of its cores' time other processes used (limit 25 %)"
+)
+
+_NAMES = {
+    "linear": "aten::linear",
+    "quantize": "_C::dynamic_scaled_int8_quant",
+    "attention": "vllm::unified_attention",
+    "norm": "_C::rms_norm",
+    "kv_cache": "_C::reshape_and_cache",
+    "sampling": "aten::argmax",
+}
+"""Category -> an operator that the rules take for one."""
+
+
+def save_launch(
+    results: Path, mode: str, quant: str, launch: int = 0, *, slow: float = 1.0, flags: Sequence[Flag] = ()
+) -> None:
+    """Writes a launch in which everything took `slow` times as long as it should."""
+    quantized = quant != "bf16"
+    if mode == "offline":
+        elapsed = (180.0 + launch, 184.0, 189.0) if not quantized else (225.0, 231.0 + launch, 234.0)
+        record: Record | Profile | Operators = make_record(
+            _sized(make_spec(quant=quant)), launch, [rate / slow for rate in elapsed], flags=flags
+        )
+    elif mode == "profile":
+        record = _profile(quant, launch, slow, flags)
+    else:
+        usual = synthetic_operators.W8A8 if quantized else synthetic_operators.BF16
+        kernel = Kernel(slow * usual.call_s, slow * usual.token_s)
+        record = make_operators(_sized(make_operators_spec(quant=quant)), launch, kernel, flags=flags)
+    resolved = {"max_num_batched_tokens": 4096, "max_num_seqs": 64, "dtype": "bfloat16"}
+    engine = record.engine.model_copy(update={"resolved": record.engine.resolved | resolved})
+    record = record.model_copy(update={"engine": engine})
+    path = record_path(results, mode, record.spec.experiment(), launch)
+    if isinstance(record, Record):
+        write_record(path, record, make_sequences(record))
+        return
+    write_json(path, record)
+    if isinstance(record, Profile):
+        # As if its traces had been read before.
+        write_events(operators_path(path), _raw_events(quant, slow))
+        operators_path(path).with_suffix(".txt").write_text(f"{READER}\n")
+
+
+def _sized(spec: Spec) -> Spec:
+    """`spec` with a model whose sizes are known."""
+    shape = SyntheticModel(preset="qwen3-90m").resolve().model_dump(mode="json")
+    return spec.model_copy(update={"model": spec.model.model_copy(update={"synthetic": shape})})
+
+
+def _profile(quant: str, launch: int, slow: float, flags: Sequence[Flag]) -> Profile:
+    content = _sized(make_spec(quant=quant)).model_dump() | {"mode": "profile", "profile": ProfileSettings()}
+    spec = Spec.model_validate(content)
+    record = make_profile(quant, make_steps(_parts(quant, slow)), flags)
+    limits = MachineLimits.model_validate(
+        {
+            "schema_version": LIMITS_SCHEMA_VERSION,
+            "device_model": record.environment.device_model,
+            "cpu_model": record.environment.cpu_model,
+            "cpu_cores": record.environment.cpu_cores,
+            "torch_version": record.environment.torch_version,
+            "memory_bandwidth_bytes_per_s": 20e9 / slow,
+            "flops_per_s": {"bfloat16": 1e12 / slow, "int8": 2e12 / slow},
+            "samples": [{"test": "copy", "dtype": "float32", "work": 20e9, "elapsed_s": slow}],
+            "measured_at": "2025-01-01T00:00:00+00:00",
+        }
+    )
+    named = {"launch": launch, "traces_folder": f"launch-{launch}.traces"}
+    return record.model_copy(update={"spec": spec, "key": spec.key(), "limits": limits, **named})
+
+
+def _parts(quant: str, slow: float) -> Mapping[Phase, Mapping[tuple[str, str], float]]:
+    usual = synthetic_profiles.BF16 if quant == "bf16" else synthetic_profiles.W8A8
+    # Of a slow launch not everything is slow alike, so that its shares are others, too.
+    return {
+        phase: {part: us * (slow if part[0] == "linear" else slow**0.5) for part, us in parts.items()}
+        for phase, parts in usual.items()
+    }
+
+
+def _raw_events(quant: str, slow: float) -> Any:
+    """The events as they are read, before anything is said of what they are for."""
+    events = make_events(_parts(quant, slow))
+    device = events["where"] == "device"
+    events.loc[device, "name"] = events.loc[device, "category"].map(_NAMES)
+    return events.drop(columns=["category", "role", "tokens"])
