@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import shutil
 import signal
 import tempfile
@@ -38,6 +37,7 @@ from rollout_bench.engines.events import (
 from rollout_bench.engines.failures import CRASH_FIX, Cause, diagnose, died
 from rollout_bench.engines.gathering import Gathering
 from rollout_bench.engines.guardian import Guardian
+from rollout_bench.engines.pauses import Pauses
 from rollout_bench.engines.processes import Group, Watch, members_of
 from rollout_bench.engines.replica import Replica, replica_log
 from rollout_bench.engines.signals import Interrupted
@@ -80,6 +80,7 @@ class Launch:
         cores: the cores that each replica may run on, None for all; all for all replicas where it is empty.
         keep_open: descriptors that stay open until the engine has ended, also if this process is killed: the locks
             of its devices live in them.
+        pauses: notices, while a pass runs, whether the engine can.
     """
 
     module: str
@@ -91,6 +92,7 @@ class Launch:
     signals: int
     cores: Sequence[Set[int] | None] = ()
     keep_open: Sequence[int] = ()
+    pauses: Pauses = field(default_factory=Pauses)
     _step: Step | None = None
     _began: float = field(default_factory=time.monotonic)
     _oom_kills_before: int = 0
@@ -208,7 +210,7 @@ class Launch:
         left_s = min(deadlines) - time.monotonic()
         if left_s > 0:
             nap_s = left_s if len(held) == len(watches) else min(left_s, POLL_S)
-            return select.select([self.signals, *pipes, *held], [], [], nap_s)[0]
+            return self.pauses.wait([self.signals, *pipes, *held], nap_s)
         if bereft:
             number = min(bereft)[1]
             raise self._failed([number], self._child_crash(self._replicas[number]))

@@ -92,6 +92,15 @@ class Lease:
         ]
         return sorted(name_of(claim, self._claim) for claim in others if claim.holds is not None)
 
+    @property
+    def file(self) -> Path:
+        """The file that says what is held."""
+        return self._own.path
+
+    def is_lost(self) -> bool:
+        """Return whether somebody removed that file, so that others may take the devices."""
+        return self._own.is_lost()
+
     def placement(self, neighbours: Sequence[str]) -> Placement:
         """What the record says of it; `neighbours` are those that were there when it mattered."""
         return Placement(
