@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field, replace
@@ -40,6 +38,7 @@ from rollout_bench.engines.guardian import Guardian
 from rollout_bench.engines.pauses import Pauses
 from rollout_bench.engines.processes import Group, Watch, members_of
 from rollout_bench.engines.replica import Replica, replica_log
+from rollout_bench.engines.scratch import scratch
 from rollout_bench.engines.signals import Interrupted
 
 PATIENCE_S = 20.0
@@ -122,15 +121,10 @@ class Launch:
         self._step = step_of("starting", self.limits, self._began)
         for log in self.logs:
             log.write_bytes(b"")
-        folder = Path(tempfile.mkdtemp(prefix="rollout-bench-"))  # for the engine's sockets and rendezvous files
-        environments = [{**environment, "TMPDIR": str(folder)} for environment in self.environments]
-        with self.log.open("ab") as log_file:
-            try:
-                guardian = Guardian(log_file, environments[0], folder, self.keep_open)
-            except BaseException:
-                shutil.rmtree(folder, ignore_errors=True)
-                raise
-            self._guardian = guardian
+        with self.log.open("ab") as log_file, scratch() as temporary:
+            environments = [{**environment, "TMPDIR": str(temporary.folder)} for environment in self.environments]
+            keep_open = [*self.keep_open, temporary.descriptor]
+            self._guardian = guardian = Guardian(log_file, environments[0], temporary.folder, keep_open)
             self._run(environments, guardian, listen)
 
     def _run(self, environments: list[dict[str, str]], guardian: Guardian, listen: Callable[[Event], None]) -> None:

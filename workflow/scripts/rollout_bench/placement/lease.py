@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rollout_bench.engines import device_memory
+from rollout_bench.engines.scratch import end_left_behind
 from rollout_bench.placement import cores
 from rollout_bench.placement.choice import turned
 from rollout_bench.placement.claims import Claim, Claims, Own, Pause, folder_of_claims
@@ -168,7 +169,7 @@ def lease(wanted: Wanted, pause: Pause, say: Callable[[str], None]) -> Iterator[
     began = time.monotonic()
     affinity = os.sched_getaffinity(0)
     with taken(claims, claim, devices, shape, pause, say) as got:
-        if got.left_over:
+        if end_left_behind() or got.left_over:
             device_memory.wait_until_free(spec.platform, [device for group in got.groups for device in group], pause)
         held = Lease(
             wanted=wanted,
