@@ -1,6 +1,6 @@
 """A stand-in for the engine process: tells what a worker tells, without an engine, and fails as it is asked to.
 
-STAND_IN in its environment says how: late (comes late to the barrier), slow, crash (in its pass), fails, hangs.
+STAND_IN in its environment says how: late (comes late to the barrier), slow, crash, stops (in its pass), fails, hangs.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ def main() -> None:
         time.sleep(60)
     if how == "crash":
         os.kill(os.getpid(), signal.SIGKILL)
+    if how == "stops":
+        os.kill(os.getpid(), signal.SIGSTOP)
     time.sleep(0.3 if how == "slow" else 0.05)
     counts = {"requests": 1, "sequences": 1, "prompt_tokens": 1, "output_tokens": 10 + job.replica}
     iteration = Iteration(index=0, warmup=False, elapsed_s=time.monotonic() - began, **counts)

@@ -100,7 +100,10 @@ def test_sequences_that_lost_their_memory_and_were_computed_again_are_flagged(tm
     )
 
 
-def test_an_iteration_that_was_held_up_makes_the_launch_unsteady(tmp_path: Path) -> None:
+def test_an_iteration_that_was_held_up_and_a_lease_that_was_removed_make_the_launch_invalid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROLLOUT_BENCH_LEASES", str(tmp_path / "leases"))
     spec = tiny_spec(workload={"output_tokens": 100}, measuring={"warmup_iterations": 1, "iterations": 6})
     launch = Launching(tmp_path, spec)
     launch.wait_for("iteration 4/6")  # past the half that could still be warm-up
@@ -108,6 +111,8 @@ def test_an_iteration_that_was_held_up_makes_the_launch_unsteady(tmp_path: Path)
     engine.suspend()
     time.sleep(3.0)
     engine.resume()
+    (lease,) = (tmp_path / "leases").iterdir()
+    lease.unlink()
     assert launch.finish() == 0, launch.said + launch.log_text()[-3000:]
     record = launch.record()
     slowest = max(record.iterations[1:], key=lambda iteration: iteration.elapsed_s)
@@ -115,3 +120,12 @@ def test_an_iteration_that_was_held_up_makes_the_launch_unsteady(tmp_path: Path)
     (flag,) = [flag for flag in record.validity if flag.code == "not_steady"]
     assert f"Measured iteration {slowest.index} of 6 took {slowest.elapsed_s:.4g} s" in flag.sentence
     assert flag.severity == "warning"
+    invalid = {flag.code: flag.sentence for flag in own_flags(record) if flag.severity == "invalid"}
+    assert invalid.keys() == {"paused", "lease_lost"}
+    paused = re.fullmatch(
+        r"During pass (\d+) a process of the engine was stopped for about ([\d.]+) s\.", invalid["paused"]
+    )
+    assert paused is not None
+    assert int(paused[1]) == slowest.index
+    assert 2.0 < float(paused[2]) < slowest.elapsed_s + 1
+    assert str(lease) in invalid["lease_lost"]

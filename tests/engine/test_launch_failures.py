@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,41 @@ def test_kill_9_of_guardian_then_engine_core_fails_the_launch_and_leaves_nothing
     assert launch.left_behind() == [f"failures/offline/{launch.spec.experiment()}/launch-0.json"]
     assert len(launch.errors()) == 2
     assert str(launch.log) in launch.errors()[1]
+
+
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where launches make temporary folders; its path is short, as those of sockets must be."""
+    with tempfile.TemporaryDirectory(prefix="t") as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        yield Path(folder)
+
+
+def test_what_kill_9_of_guardian_and_command_leaves_is_ended_by_the_next_launch(
+    tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROLLOUT_BENCH_LEASES", str(tmp_path / "leases"))
+    launch = Launching(tmp_path / "a", tiny_spec(engine=MULTIPROCESS, measuring=MANY))
+    launch.wait_for("iteration 1/")
+    launch.child("guardian").kill()
+    launch.process.kill()
+    launch.finish()
+    left = {process.name() for process in launch.survivors(limit_s=5)}
+    assert "VLLM::EngineCore" in left, "nothing is left any more that the next launch would have to end"
+    claim = f".started/{launch.spec.mode}/{launch.spec.experiment()}/launch-0.json"
+    assert launch.left_behind() == [claim]
+    again = Launching(tmp_path / "a", tiny_spec(engine=MULTIPROCESS, measuring=MANY))
+    again.wait_for("importing")
+    still_there = launch.survivors(limit_s=0)
+    for process in still_there:
+        process.kill()
+    assert still_there == []
+    again.process.terminate()
+    assert again.finish() == 143
+    assert again.survivors() == []
+    assert again.failure().category == "killed"
+    assert [path for path in temporary.iterdir() if "compile" not in path.name] == []
+    assert list((tmp_path / "leases").iterdir()) == []
 
 
 def test_a_hang_past_the_limit_is_a_timeout_that_names_its_phase(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import socket
 from pathlib import Path
@@ -43,6 +44,31 @@ def test_a_claim_is_held_against_others_and_given_up_in_the_end(record: Path):
             claimed(record, Path("b.log"), 60.0, nobody),
         ):
             pass
+    assert not list(claim_path(record).parent.iterdir())
+
+
+def contend(record: Path, start, told, over) -> None:
+    start.wait()
+    try:
+        with claimed(record, Path("a.log"), 60.0, nobody):
+            told.put("won")
+            over.wait()
+    except UserError as error:
+        told.put(error.problem)
+
+
+def test_of_many_processes_that_claim_one_launch_at_once_exactly_one_gets_it(record: Path):
+    fork = multiprocessing.get_context("fork")
+    start, told, over = fork.Barrier(12), fork.Queue(), fork.Event()
+    processes = [fork.Process(target=contend, args=(record, start, told, over)) for _ in range(12)]
+    for process in processes:
+        process.start()
+    said = [told.get(timeout=60) for _ in processes]
+    over.set()
+    for process in processes:
+        process.join(timeout=60)
+    assert said.count("won") == 1
+    assert sum("is being measured by process" in line for line in said) == 11
     assert not list(claim_path(record).parent.iterdir())
 
 

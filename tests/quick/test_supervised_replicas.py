@@ -81,8 +81,9 @@ def test_each_replica_runs_on_its_own_cores(tmp_path: Path, signals: int) -> Non
         (("hangs", "hangs"), {"limits": Limits(iteration_s=1)}, "iteration_timeout", "^the engine had not",
          "launch.log"),
         (("crash",), {}, "crash", r"^(?!replica).*signal 9", "launch.log"),
+        (("stops",), {"timeout_s": 2.0}, "timeout", "^the launch hung in phase measuring", "launch.log"),
     ],
-    ids=["killed", "fails", "hang", "all_hang", "alone"],
+    ids=["killed", "fails", "hang", "all_hang", "alone", "stopped_for_good"],
 )  # fmt: skip
 def test_a_replica_that_fails_ends_all_and_is_named(
     tmp_path: Path, signals: int, hows: tuple[str, ...], more: dict[str, Any], category: str, cause: str, log: str

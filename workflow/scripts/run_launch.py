@@ -205,7 +205,7 @@ def run(arguments: argparse.Namespace, spec: Spec, model: str, signals: int, hel
             cores=held.cores,
             keep_open=held.keep_open,
         )
-        surroundings = Surroundings(spec.platform, launch.environments, launch.processes, held)
+        surroundings = Surroundings(spec.platform, launch.environments, launch.processes, held, launch.pauses)
         reads_weights = spec.endpoint is None and spec.engine.args.get("load_format") not in NO_WEIGHTS_NEEDED
         coming = next_weights(arguments.progress, arguments.out, model)
         read_ahead = ReadAhead(coming, arguments.log if reads_weights else None)

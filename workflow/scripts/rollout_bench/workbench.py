@@ -132,8 +132,8 @@ def begin(plan: Schedule, outputs: Iterable[str]) -> None:
     except filelock.Timeout:
         stop(
             UserError(
-                f"{Path.cwd()}: another workflow is running in this folder",
-                "wait until it ends, or work in another clone",
+                f"{RESULTS.resolve()}: another workflow is running that writes its results there",
+                "wait until it ends, or work in a clone that has a folder results/ of its own",
             )
         )
     except OSError as error:

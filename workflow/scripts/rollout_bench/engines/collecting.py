@@ -68,8 +68,9 @@ class Collecting:
             self.surroundings.ends()
         elif isinstance(event, Done):
             self._wall_s = time.monotonic() - self._began
-            self._placement = self.surroundings.placement(self.counted())
-            self.flags += neighbour_flags(self._placement)
+            counted = self.counted()
+            self._placement = self.surroundings.placement(counted)
+            self.flags += [*neighbour_flags(self._placement), *self.surroundings.flags(counted)]
 
     def counted(self) -> Collection[int] | None:
         """Numbers of the passes that count, from 0; None where all do."""

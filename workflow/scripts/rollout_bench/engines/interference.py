@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from rollout_bench.engines.host import TICK_S
 from rollout_bench.plan.spec import Platform
@@ -89,6 +90,23 @@ def neighbour_flags(placement: Placement | None) -> list[Flag]:
         "each has devices of its own, but memory of the host, its buses and power are shared."
     )
     return [Flag(code="shared_node", severity="warning", sentence=sentence)]
+
+
+def lease_flags(file: Path, number: int) -> list[Flag]:
+    """A flag where the lease's `file` was gone when pass `number` was over: nobody knows who else had the devices."""
+    sentence = (
+        f"Somebody removed the lease, {file}, before pass {number} was over; so another launch could take the devices, "
+        "and nobody could have told."
+    )
+    return [Flag(code="lease_lost", severity="invalid", sentence=sentence)]
+
+
+def pause_flags(held_up: Mapping[int, Sequence[str]]) -> list[Flag]:
+    """A flag where passes, by their numbers, were held up from outside: their times are those of the pause."""
+    if not held_up:
+        return []
+    sentence = " ".join(f"During pass {number} {', and '.join(what)}." for number, what in held_up.items())
+    return [Flag(code="paused", severity="invalid", sentence=sentence)]
 
 
 def doubts_about_devices(read: Sequence[tuple[int, DeviceUse]]) -> list[Flag]:

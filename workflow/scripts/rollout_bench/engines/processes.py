@@ -66,6 +66,12 @@ def members_of(groups: Sequence[Group]) -> list[int]:
     return [pid for group in groups for pid in members(group)]
 
 
+def is_stopped(pid: int) -> bool:
+    """Return whether somebody stopped the process, by a signal or with a debugger."""
+    stat = _stat(pid)
+    return stat is not None and stat.state in "Tt"
+
+
 def end_groups(groups: Sequence[Group], grace_s: float = 10.0, limit_s: float = 60.0) -> bool:
     """Ends every process of all `groups`: SIGTERM, up to `grace_s` seconds of waiting, SIGKILL until none is left.
 

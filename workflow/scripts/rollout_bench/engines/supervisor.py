@@ -12,10 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
-import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field, replace
@@ -38,8 +35,10 @@ from rollout_bench.engines.events import (
 from rollout_bench.engines.failures import CRASH_FIX, Cause, diagnose, died
 from rollout_bench.engines.gathering import Gathering
 from rollout_bench.engines.guardian import Guardian
+from rollout_bench.engines.pauses import Pauses
 from rollout_bench.engines.processes import Group, Watch, members_of
 from rollout_bench.engines.replica import Replica, replica_log
+from rollout_bench.engines.scratch import scratch
 from rollout_bench.engines.signals import Interrupted
 
 PATIENCE_S = 20.0
@@ -80,6 +79,7 @@ class Launch:
         cores: the cores that each replica may run on, None for all; all for all replicas where it is empty.
         keep_open: descriptors that stay open until the engine has ended, also if this process is killed: the locks
             of its devices live in them.
+        pauses: notices, while a pass runs, whether the engine can.
     """
 
     module: str
@@ -91,6 +91,7 @@ class Launch:
     signals: int
     cores: Sequence[Set[int] | None] = ()
     keep_open: Sequence[int] = ()
+    pauses: Pauses = field(default_factory=Pauses)
     _step: Step | None = None
     _began: float = field(default_factory=time.monotonic)
     _oom_kills_before: int = 0
@@ -120,15 +121,10 @@ class Launch:
         self._step = step_of("starting", self.limits, self._began)
         for log in self.logs:
             log.write_bytes(b"")
-        folder = Path(tempfile.mkdtemp(prefix="rollout-bench-"))  # for the engine's sockets and rendezvous files
-        environments = [{**environment, "TMPDIR": str(folder)} for environment in self.environments]
-        with self.log.open("ab") as log_file:
-            try:
-                guardian = Guardian(log_file, environments[0], folder, self.keep_open)
-            except BaseException:
-                shutil.rmtree(folder, ignore_errors=True)
-                raise
-            self._guardian = guardian
+        with self.log.open("ab") as log_file, scratch() as temporary:
+            environments = [{**environment, "TMPDIR": str(temporary.folder)} for environment in self.environments]
+            keep_open = [*self.keep_open, temporary.descriptor]
+            self._guardian = guardian = Guardian(log_file, environments[0], temporary.folder, keep_open)
             self._run(environments, guardian, listen)
 
     def _run(self, environments: list[dict[str, str]], guardian: Guardian, listen: Callable[[Event], None]) -> None:
@@ -208,7 +204,7 @@ class Launch:
         left_s = min(deadlines) - time.monotonic()
         if left_s > 0:
             nap_s = left_s if len(held) == len(watches) else min(left_s, POLL_S)
-            return select.select([self.signals, *pipes, *held], [], [], nap_s)[0]
+            return self.pauses.wait([self.signals, *pipes, *held], nap_s)
         if bereft:
             number = min(bereft)[1]
             raise self._failed([number], self._child_crash(self._replicas[number]))

@@ -7,27 +7,43 @@ filelock gives back it unlocks for everybody who inherited it, and it keeps its 
 
 Whoever enters, takes or clears away holds the folder's own lock meanwhile, some milliseconds; there is no lock file
 that somebody might delete.
+
+All users may write to the folder, so anything may lie there. Only regular files that have the name and the content of a
+claim are looked at or removed, never through a link.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
+import re
+import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from rollout_bench.errors import UserError
+from rollout_bench.errors import UserError, printable
 from rollout_bench.plan.machine import Isolation
 
 VARIABLE = "ROLLOUT_BENCH_LEASES"
 
 DEFAULT = Path("/tmp/rollout-bench-leases")
 """The one place that all users of a node share. A container has a /tmp of its own: mount this, or name another."""
+
+FILE_NAME = re.compile(r"\d{20}-\d+\.json")
+"""Name of a claim's file: the moment at which it was entered, in ns of the monotonic clock, and the process."""
+
+_NO_FILE = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENXIO}
+"""Why a file can't be opened that is no claim: it is gone, another user hides it, it is a link or a socket."""
+
+Shown = Annotated[str, AfterValidator(lambda text: printable(" ".join(text.split())))]
+"""What another user wrote and is shown to this one: one line that can do nothing but be read."""
 
 Pause = Callable[[float], None]
 """Waits so many seconds, or raises if this process is to end."""
@@ -38,22 +54,26 @@ class Claim(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    name: str
+    name: Shown
     """<mode>/<experiment>/launch-<i>"""
     results: str
     """Folder of its results, which tells workflows apart."""
     pid: int
-    since: str
+    since: Shown
     isolation: Isolation
     wants: list[str]
     """Parts of all the devices that would do."""
-    holds: list[str] | None = None
+    holds: list[Shown] | None = None
     """Parts of those that it holds; None while it waits."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """A claim's file. `claim` is None where it can't be read: it is being written, or its launch was killed then."""
+    """A claim's file.
+
+    `claim` is None where it can't be read: a living one that is of another version or being written, or an empty one
+    whose launch was killed before it had written it.
+    """
 
     path: Path
     claim: Claim | None
@@ -67,11 +87,16 @@ class Claims:
         folder: where they lie; made if it is not there.
 
     Raises:
-        UserError: it can't be made or used.
+        UserError: it can't be made or used, or is a link.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        if folder.is_symlink():
+            raise UserError(
+                f"{folder}: is a link, and whoever made it decides where claims are written and removed",
+                f"remove it, or set {VARIABLE} to the folder itself",
+            )
         try:
             if not folder.is_dir():
                 with contextlib.suppress(FileExistsError):
@@ -90,7 +115,7 @@ class Claims:
     @contextlib.contextmanager
     def alone(self, pause: Pause) -> Iterator[None]:
         """While it holds, nobody else enters, takes or clears away."""
-        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
             while not _locked(folder, fcntl.LOCK_EX):
                 pause(0.002)
@@ -113,12 +138,9 @@ class Claims:
         return own
 
     def found(self) -> list[Found]:
-        """All claims, the oldest first."""
-        claims = []
-        for path in sorted(self.folder.glob("*.json")):
-            with contextlib.suppress(FileNotFoundError, PermissionError):  # a file that another user hides is no claim
-                claims.append(_look(path))
-        return claims
+        """Return all claims, the oldest first."""
+        named = sorted(path for path in self.folder.iterdir() if FILE_NAME.fullmatch(path.name))
+        return [found for path in named if (found := _look(path)) is not None]
 
 
 @dataclass(frozen=True)
@@ -134,15 +156,31 @@ class Own:
         os.ftruncate(self.descriptor, 0)
         os.pwrite(self.descriptor, content, 0)
 
+    def is_lost(self) -> bool:
+        """Return whether somebody removed or replaced the file, so that others may take what it holds."""
+        try:
+            return not os.path.samestat(os.fstat(self.descriptor), self.path.lstat())
+        except OSError:
+            return True
+
     def give_back(self) -> None:
         """Removes the claim."""
         self.path.unlink(missing_ok=True)
         os.close(self.descriptor)
 
 
-def _look(path: Path) -> Found:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def _look(path: Path) -> Found | None:
+    """Return the claim at `path`; None where there is none, whatever the name says."""
     try:
+        # not through a link, and not waiting for a pipe's other end
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno in _NO_FILE:
+            return None
+        raise
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
         # A shared lock is never in the way of others who look.
         alive = not _locked(descriptor, fcntl.LOCK_SH)
         content = os.pread(descriptor, 1 << 20, 0)
@@ -151,7 +189,7 @@ def _look(path: Path) -> Found:
     try:
         return Found(path, Claim.model_validate_json(content), alive)
     except ValidationError:
-        return Found(path, None, alive)
+        return Found(path, None, alive) if alive or not content else None
 
 
 def _locked(descriptor: int, kind: int) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rollout_bench.engines import device_memory
+from rollout_bench.engines.scratch import end_left_behind
 from rollout_bench.placement import cores
 from rollout_bench.placement.choice import turned
 from rollout_bench.placement.claims import Claim, Claims, Own, Pause, folder_of_claims
@@ -92,6 +93,15 @@ class Lease:
         ]
         return sorted(name_of(claim, self._claim) for claim in others if claim.holds is not None)
 
+    @property
+    def file(self) -> Path:
+        """The file that says what is held."""
+        return self._own.path
+
+    def is_lost(self) -> bool:
+        """Return whether somebody removed that file, so that others may take the devices."""
+        return self._own.is_lost()
+
     def placement(self, neighbours: Sequence[str]) -> Placement:
         """What the record says of it; `neighbours` are those that were there when it mattered."""
         return Placement(
@@ -159,7 +169,7 @@ def lease(wanted: Wanted, pause: Pause, say: Callable[[str], None]) -> Iterator[
     began = time.monotonic()
     affinity = os.sched_getaffinity(0)
     with taken(claims, claim, devices, shape, pause, say) as got:
-        if got.left_over:
+        if end_left_behind() or got.left_over:
             device_memory.wait_until_free(spec.platform, [device for group in got.groups for device in group], pause)
         held = Lease(
             wanted=wanted,

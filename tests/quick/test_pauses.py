@@ -1,0 +1,145 @@
+"""A launch whose engine was kept from running, or whose devices another could take, does not count, and says why."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from launching import tiny_spec
+
+from rollout_bench.engines import pauses
+from rollout_bench.engines.pauses import LATE_S, LOOK_S, Pauses
+from rollout_bench.engines.processes import group_of
+from rollout_bench.engines.surroundings import Surroundings
+from rollout_bench.placement.lease import Wanted, lease
+
+
+@pytest.fixture
+def engine() -> Iterator[psutil.Process]:
+    """A process that leads a session, as an engine's does."""
+    with subprocess.Popen(["sleep", "100"], start_new_session=True) as process:
+        yield psutil.Process(process.pid)
+        process.kill()
+
+
+def wait(looking: Pauses, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while (left_s := deadline - time.monotonic()) > 0:
+        assert looking.wait([], left_s) == []
+
+
+def test_a_process_that_was_stopped_is_seen_with_for_how_long(engine: psutil.Process):
+    looking = Pauses()
+    looking.begin([os.getpid(), engine.pid])
+    wait(looking, LOOK_S)
+    engine.suspend()
+    wait(looking, 3 * LOOK_S)
+    engine.resume()
+    (said,) = looking.end()
+    stopped_s = float(said.removeprefix("a process of the engine was stopped for about ").removesuffix(" s"))
+    assert 2 * LOOK_S < stopped_s < 10
+    looking.begin([engine.pid])
+    wait(looking, LOOK_S)
+    assert looking.end() == []
+
+
+def test_what_is_ready_to_be_read_ends_the_wait_at_once():
+    looking, (reading, writing) = Pauses(), os.pipe()
+    for pids in ([], [os.getpid()]):
+        looking.begin(pids)
+        os.write(writing, b"x")
+        began = time.monotonic()
+        assert looking.wait([reading], 60.0) == [reading]
+        assert time.monotonic() - began < 5
+        os.read(reading, 1)
+    os.close(reading)
+    os.close(writing)
+
+
+FROZEN = """
+import os, sys, time
+sys.path.insert(0, {scripts!r})
+from rollout_bench.engines.pauses import Pauses
+looking, deadline = Pauses(), time.monotonic() + 4
+looking.begin([os.getppid()])
+print("looks", flush=True)
+while time.monotonic() < deadline:
+    looking.wait([], 4)
+print(looking.end())
+"""
+
+
+def test_who_looks_notices_that_it_was_not_let_run_itself():
+    scripts = str(Path(pauses.__file__).parents[2])
+    command = [sys.executable, "-c", FROZEN.format(scripts=scripts)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as looks:
+        assert looks.stdout is not None
+        assert looks.stdout.readline() == "looks\n"
+        looks.send_signal(signal.SIGSTOP)
+        time.sleep(LOOK_S + LATE_S + 1)
+        looks.send_signal(signal.SIGCONT)
+        assert "['the launch as a whole was stopped or frozen for about " in looks.stdout.read()
+
+
+def test_a_machine_that_was_suspended_is_told_by_its_clocks(monkeypatch: pytest.MonkeyPatch):
+    looking = Pauses()
+    looking.begin([os.getpid()])
+    assert looking.end() == []
+    looking.begin([os.getpid()])
+    suspended_s = pauses._suspended_s() + 60.0
+    monkeypatch.setattr(pauses, "_suspended_s", lambda: suspended_s)
+    assert looking.end() == ["the machine was suspended for about 60.0 s"]
+
+
+def test_looking_costs_a_thousandth_of_a_core_at_most():
+    looking = Pauses()
+    looking.begin([os.getpid()] * 4)
+    reading, writing = os.pipe()
+    os.write(writing, b"x")
+    began = time.process_time()
+    for _ in range(200):
+        looking.wait([reading], 60.0)
+    each_s = (time.process_time() - began) / 200
+    os.close(reading)
+    os.close(writing)
+    assert each_s / LOOK_S < 1e-3
+
+
+def test_only_a_pass_that_counts_makes_the_launch_invalid(
+    engine: psutil.Process, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("ROLLOUT_BENCH_LEASES", str(tmp_path / "leases"))
+    looking = Pauses()
+    wanted = Wanted(tiny_spec(), tmp_path / "results/offline/tiny-00000000/launch-0.json")
+    with lease(wanted, time.sleep, print) as held:
+        around = Surroundings("cpu", [{}], lambda: ([group_of(engine.pid)], set()), held, looking)
+
+        def run_pass(*, stopped: bool) -> None:
+            around.before()
+            if stopped:
+                engine.suspend()
+            wait(looking, 2 * LOOK_S)
+            engine.resume()
+            around.meanwhile()
+
+        run_pass(stopped=True)
+        run_pass(stopped=False)
+        run_pass(stopped=True)
+        assert around.flags({1}) == []
+        (paused,) = around.flags({1, 2})
+        assert (paused.code, paused.severity) == ("paused", "invalid")
+        assert paused.sentence.startswith("During pass 2 a process of the engine was stopped for about ")
+        assert around.flags(None)[0].sentence.count("During pass") == 2
+        held.file.unlink()
+        run_pass(stopped=False)
+        (lost,) = around.flags({1, 3})
+        assert (lost.code, lost.severity) == ("lease_lost", "invalid")
+        assert f"{held.file}, before pass 3 was over" in lost.sentence
+        assert around.flags({1}) == []

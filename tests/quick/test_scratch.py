@@ -1,0 +1,111 @@
+"""What outlived a launch whose command and guardian were both killed is ended by the next, and nothing else is."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from launching import tiny_spec
+
+from rollout_bench.engines import scratch
+from rollout_bench.placement.lease import Wanted, lease
+
+HERE = Path(__file__).parent
+PATHS = os.pathsep.join(map(str, [HERE, HERE.parent, HERE.parents[1] / "workflow" / "scripts"]))
+
+PROGRAM = """
+import os, sys
+from pathlib import Path
+from test_supervised_replicas import launch
+launch(Path(sys.argv[1]), os.pipe()[0], "hangs").run(lambda event: print(event, flush=True))
+"""
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where temporary folders are made."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setenv("ROLLOUT_BENCH_LEASES", str(tmp_path / "leases"))
+    return folder
+
+
+@pytest.fixture
+def processes(tmp_path: Path, temporary: Path) -> Iterator[dict[str, psutil.Process]]:
+    """A supervisor in a pass, its guardian and its engine, which would sleep for a minute."""
+    environment = {**os.environ, "PYTHONPATH": PATHS}
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as supervisor:
+        assert supervisor.stdout is not None
+        next(line for line in supervisor.stdout if "begins" in line)
+        found = {"supervisor": psutil.Process(supervisor.pid)}
+        for child in found["supervisor"].children():
+            found["guardian" if "guardian" in " ".join(child.cmdline()) else "engine"] = child
+        yield found
+        for process in found.values():
+            if process.is_running():
+                process.kill()
+
+
+def is_alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+def test_the_next_launch_ends_what_outlived_guardian_and_command(
+    processes: dict[str, psutil.Process], temporary: Path, tmp_path: Path
+):
+    (folder,) = temporary.iterdir()
+    assert not scratch.end_left_behind()
+    assert folder.is_dir(), "the launch was alive"
+    processes["guardian"].suspend()
+    processes["supervisor"].kill()
+    processes["supervisor"].wait()
+    assert not scratch.end_left_behind()
+    assert folder.is_dir(), "the guardian would have seen to it"
+    processes["guardian"].kill()
+    assert is_alive(processes["engine"])
+    with lease(Wanted(tiny_spec(), tmp_path / "a/b/launch-0.json"), time.sleep, print):
+        assert not is_alive(processes["engine"])
+        assert list(temporary.iterdir()) == []
+
+
+def test_a_folder_in_use_is_left_alone_and_gone_afterwards(temporary: Path):
+    with scratch.scratch() as made:
+        assert not scratch.end_left_behind()
+        assert made.folder.is_dir()
+        assert list(temporary.iterdir()) == [made.folder]
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_folder_of_that_name_that_is_nobody_s_engine_s_stays(temporary: Path):
+    mine, linked, elsewhere = (temporary / name for name in ("rollout-engine-mine", "rollout-engine-link", "elsewhere"))
+    for folder in (mine, elsewhere):
+        folder.mkdir()
+        (folder / "file").touch()
+    (elsewhere / scratch.LOCK).touch()
+    linked.symlink_to(elsewhere)
+    assert not scratch.end_left_behind()
+    assert (mine / "file").is_file()
+    assert (linked / "file").is_file()
+
+
+def test_what_another_user_s_launch_left_is_that_user_s_to_end(temporary: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = temporary / f"{scratch.PREFIX}left"
+    folder.mkdir()
+    (folder / scratch.LOCK).touch()
+    user = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: user + 1)
+    scratch.end_left_behind()
+    assert folder.is_dir()
+    monkeypatch.setattr(os, "getuid", lambda: user)
+    scratch.end_left_behind()
+    assert not folder.exists()

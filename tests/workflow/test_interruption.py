@@ -1,0 +1,60 @@
+"""A run that is asked to end keeps what was measured, and two runs never write into one folder of results."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from pathlib import Path
+
+import filelock
+from workspace import REPOSITORY, TINY, Workspace
+
+sys.path.insert(0, str(REPOSITORY / "tests" / "cluster"))
+
+import stand_in
+
+from rollout_bench.records.store import read_record, read_sequences, sequences_path
+
+DEADLINE_S = 120.0
+
+
+def test_a_run_that_is_asked_to_end_keeps_whole_records_and_the_next_measures_only_what_is_left(tmp_path: Path):
+    engine = {"python": stand_in.install(tmp_path / "engine", measure_s=0.5)}
+    workspace = Workspace(tmp_path / "workspace", {**stand_in.CONFIG, "engine": engine})
+    run, began = workspace.start("--cores", "1", "results/summary.md"), time.monotonic()
+    while len(stand_in.starts(workspace.path)) < 3:
+        assert run.poll() is None, workspace.output
+        assert time.monotonic() - began < DEADLINE_S
+        time.sleep(0.05)
+    run.send_signal(signal.SIGTERM)
+    assert run.wait(timeout=DEADLINE_S) != 0
+    results = workspace.path / "results"
+    measured = workspace.records
+    assert 3 <= len(measured) < 12
+    assert {f"{name}.json" for name in stand_in.starts(workspace.path)} == measured
+    for name in measured:
+        assert read_sequences(sequences_path(results / name))
+        assert read_record(results / name).valid
+    assert [path for path in results.rglob("*") if path.name.endswith(".tmp") or ".started" in path.parts[:-1]] == []
+    stand_in.install(tmp_path / "engine")
+    done = workspace.snakemake("--cores", "1", "results/summary.md")
+    assert done.returncode == 0, done.stdout
+    assert len(workspace.records) == len(stand_in.starts(workspace.path)) == 12, "a launch was measured twice"
+
+
+def test_a_clone_that_shares_the_results_of_one_that_runs_is_refused_and_told_what_helps(tmp_path: Path):
+    runs, shares = Workspace(tmp_path / "runs", TINY), Workspace(tmp_path / "shares", TINY)
+    results = runs.path / "results"
+    results.mkdir()
+    (shares.path / "results").symlink_to(results)
+    with filelock.FileLock(results / ".lock"):  # as a run of the first holds it
+        done = shares.snakemake("results/summary.md")
+    assert done.returncode == 1
+    told = [line for line in done.stdout.splitlines() if "another workflow" in line or "-> wait" in line]
+    assert told == [
+        f"{results}: another workflow is running that writes its results there",
+        "  -> wait until it ends, or work in a clone that has a folder results/ of its own",
+    ]
+    assert "Traceback" not in done.stdout
+    assert not runs.records

@@ -1,0 +1,115 @@
+"""The engine's temporary folder, and the end of what outlived command and guardian.
+
+The folder takes the engine's sockets and rendezvous files. Usually the guardian removes it, once it has ended the
+engine. Where somebody killed both at once (`pkill -9 -f rollout_bench` does), the engine process ends with its parent,
+but vLLM's engine core and its workers go on computing (ran, vLLM 0.32: for as long as one looked). So whoever holds
+devices next ends them first.
+
+A launch locks a file in its folder, and its guardian inherits the lock. A folder whose lock is free is left behind. Its
+processes are those that have it as TMPDIR: its name is random and it is still there, so nobody else can have it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+PREFIX = "rollout-engine-"
+"""Of the folders' names. Short: the path of a socket has at most 107 bytes."""
+
+LOCK = ".launch"
+"""The locked file. A folder without it is none of ours, or is just being made: it is left alone."""
+
+LIMIT_S = 20.0
+"""How long killed processes may take to be gone; longer they are stuck inside the kernel."""
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """The temporary folder of an engine; it is in use for as long as anybody has `descriptor` open."""
+
+    folder: Path
+    descriptor: int
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Scratch]:
+    """Make a temporary folder for an engine and remove it in the end."""
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+    try:
+        # locked before it gets its name, or somebody could take the folder for left behind
+        unnamed = folder / "new"
+        descriptor = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            unnamed.rename(folder / LOCK)
+            yield Scratch(folder, descriptor)
+        finally:
+            os.close(descriptor)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def end_left_behind() -> bool:
+    """End the processes, and remove the folders, of this user's launches whose command and guardian were killed.
+
+    Returns:
+        Whether a process was left.
+    """
+    ended = False
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        descriptor = _taken_over(folder)
+        if descriptor is not None:
+            ended = _end_processes(folder) or ended
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(descriptor)
+    return ended
+
+
+def _taken_over(folder: Path) -> int | None:
+    """Take the lock of a folder that is left behind and return its descriptor; None where it is in use or not ours."""
+    try:
+        there = folder.lstat()
+        if not stat.S_ISDIR(there.st_mode) or there.st_uid != os.getuid():
+            return None
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:  # gone meanwhile, or being made
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _end_processes(folder: Path) -> bool:
+    deadline = time.monotonic() + LIMIT_S
+    found = False
+    while (pids := _processes(folder)) and time.monotonic() < deadline:
+        found = True
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
+    return found
+
+
+def _processes(folder: Path) -> list[int]:
+    """Return the pids of the processes whose temporary folder is `folder`."""
+    setting = f"TMPDIR={folder}".encode()
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # ended meanwhile, or another user's
+            if setting in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+    return found
