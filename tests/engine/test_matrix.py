@@ -74,9 +74,12 @@ def test_every_sequence_has_its_times_in_order(measured: Workspace):
 def test_the_summary_has_a_row_for_each_experiment_and_its_throughput_counts_all_samples(measured: Workspace):
     by_quant = {row["quant"]: row for row in rows(measured)}
     assert set(by_quant) == {"bf16", "w8a8"}
-    counted = [i for i in read_record(record_of(measured, "bf16")).iterations if not i.warmup]
+    record = read_record(record_of(measured, "bf16"))
+    counted = [i for i in record.iterations if not i.warmup]
     expected = sum(i.output_tokens for i in counted) / sum(i.elapsed_s for i in counted)
-    assert float(by_quant["bf16"]["output_tokens_per_s"]) == pytest.approx(expected)
+    told = by_quant["bf16"]["output_tokens_per_s"]
+    # On a machine that does something else the launch is not valid, and has no number.
+    assert (float(told) == pytest.approx(expected)) if record.valid else told == ""
     for name in ("summary.md", "summary.html", "summary.txt", "figures/throughput.svg", "figures/speedup.png"):
         assert (measured.path / "results" / name).stat().st_size > 500
 

@@ -57,19 +57,20 @@ def test_each_mode_has_a_record_and_a_server_its_side_files(measured: Workspace)
 
 def test_the_summary_has_offline_beside_online(measured: Workspace):
     assert "4 of 4 planned launches measured" in summary(measured)
-    # no ratio is asked for: on a machine that does something else its launches would not be valid
+    # no number is asked for: on a machine that does something else launches are not valid and have none
     text = section(measured, "Offline and online")
-    rows = re.findall(r"^\| (.+?) \| bf16 \| [\d.,]+!? \| [\d.,]+!? \|", text, re.MULTILINE)
+    rows = re.findall(r"^\| (.+?) \| bf16 \| [\d.,-]+ \| [\d.,-]+ \|", text, re.MULTILINE)
     assert rows == ["demo", "served @ 1 at once", "served @ 4 at once"], summary(measured)
 
 
 def test_the_summary_has_a_row_for_each_load_of_the_sweep(measured: Workspace):
-    loads = re.findall(r"^\| bf16 \| (.+?)!? \|", section(measured, "Latency over the sweep"), re.MULTILINE)
+    loads = re.findall(r"^\| bf16 \| (.+?) \|", section(measured, "Latency over the sweep"), re.MULTILINE)
     assert loads == ["1 at once", "4 at once"]
     with (measured.path / "results/summary.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["mode"] == "online"]
     assert sorted(row["concurrency"] for row in rows) == ["", "1", "4"]
-    assert all(float(row["ttft_mean_s"]) > 0 and float(row["tpot_mean_s"]) > 0 for row in rows)
+    numbers = [row[name] for row in rows for name in ("ttft_mean_s", "tpot_mean_s") if row["launches_valid"] != "0"]
+    assert all(float(number) > 0 for number in numbers)
 
 
 def test_the_figures_of_both_modes_are_drawn(measured: Workspace):

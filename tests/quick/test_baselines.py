@@ -87,7 +87,7 @@ def test_invalid_launches_take_no_part(tmp_path: Path) -> None:
     assert found[1].speedup == pytest.approx(1.2)
     assert (found[1].unpaired, found[1].baseline_unpaired, found[1].verdict) == (1, 0, "unknown")
     assert found[2].speedup is None
-    assert found[2].reason == "no valid launch"
+    assert found[2].reason == "no valid launch: token_count"
 
 
 @pytest.mark.parametrize(

@@ -184,11 +184,16 @@ def test_an_interval_without_end_is_cut_with_an_arrow_and_the_points_stay_apart(
 def test_failed_missing_and_invalid_launches_are_shown_as_such(tmp_path: Path) -> None:
     w8a16 = make_spec(quant="w8a16")
     fp8 = make_spec(quant="fp8")
-    entries = [make_record(BF16), make_failure(W8A8), make_record(w8a16, flags=[INVALID])]
+    slow = make_record(BF16, 1, [300.0] * 3, flags=[INVALID])
+    far = make_record(BF16, 2, [3000.0] * 3, flags=[INVALID])
+    entries = [make_record(BF16), slow, far, make_failure(W8A8), make_record(w8a16, flags=[INVALID])]
     throughput = figures(collected(tmp_path, [BF16, W8A8, w8a16, fp8], *entries))[0]
     shown = texts(throughput)
-    for word in ("failed", "not measured", "409.8!", "x: invalid launch"):
+    for word in ("failed", "not measured", "no valid launch", "x: invalid launch"):
         assert word in shown
+    (axes,) = throughput.axes
+    assert [float(mark.get_offsets()[0, 0]) for mark in axes.collections] == pytest.approx([409.8, 300.0], rel=1e-3)
+    assert axes.get_xlim()[1] < 600
 
 
 def test_an_incomplete_matrix_is_marked(tmp_path: Path) -> None:

@@ -106,8 +106,7 @@ def test_nothing_is_said_of_replicas_where_there_are_none(tmp_path: Path) -> Non
 def test_the_figure_has_a_mark_for_each_replica_of_each_measured_iteration(tmp_path: Path) -> None:
     save(tmp_path, *(replicated_record(launch) for launch in (0, 1)))
     collection = collect(tmp_path, None)
-    found = replicated(rows_of(collection))
-    axes, *_ = replicas_figure(found, "", "").axes
+    axes, *_ = replicas_figure(rows_of(collection), "", "").axes
     marks = [(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines if line.get_linestyle() != "--"]
     assert marks == [(launch * 2 + n, one.end_s) for launch in (0, 1) for n in (0, 1) for one in parts(STEPS[n + 1])]
     assert "replicas.png" in figure_files(collection)

@@ -29,6 +29,7 @@ from rollout_bench.reporting.notes import completeness, notes
 RATES = [LoadPoint(request_rate=rate) for rate in (4.0, 16.0, 40.0)]
 BF16, W8A8 = make_online_spec(points=RATES), make_online_spec(quant="w8a8", points=RATES)
 FAST = Server(step_s=0.008)
+SPOILT = Flag(code="cpu_shared", severity="invalid", sentence="Others used the cores.")
 
 
 def swept(results: Path, launches: int = 3, specs: Sequence[Spec] = (BF16, W8A8)) -> Collection:
@@ -103,12 +104,12 @@ def test_failed_and_missing_launches_and_flags_are_counted_once(tmp_path: Path) 
     path.write_text(failure.model_dump_json())
     collection = collect(tmp_path, make_plan([BF16], 4))
     assert completeness(collection) == (
-        "INCOMPLETE: 2 of 4 planned launches measured, 1 experiment; 1 failed; 1 missing."
+        "INCOMPLETE: 2 of 4 planned launches measured (1 invalid), 1 experiment; 1 failed; 1 missing."
     )
     sections = {section.heading: section.items for section in notes(collection, rows_of(collection), ())}
     assert len(sections["Failed"]) == len(sections["Missing"]) == len(sections["Flags"]) == 1
     assert sections["Flags"][0].startswith("qwen3-90m bf16 small, launch 1: token_count")
-    assert sections["Left out"] == ("1 record from speed-ups, flagged invalid: token_count",)
+    assert sections["Left out"] == ("1 record from all tables and figures, flagged invalid: token_count",)
     assert len(launched(collection.experiments)) == 1
 
 
@@ -148,6 +149,8 @@ def test_the_knee_is_the_highest_rate_that_is_kept_up(tmp_path: Path) -> None:
     assert [each.first_missed for each in found] == [40.0, 40.0]
     bf16, w8a8 = found
     assert bf16.delivered == pytest.approx(8 / 0.36, rel=0.2)  # 8 slots of 0.36 s, and the end of the pass
+    assert bf16.delivered is not None
+    assert w8a8.delivered is not None
     assert bf16.delivered_interval is not None
     assert bf16.delivered_interval[0] < bf16.delivered < bf16.delivered_interval[1]
     assert w8a8.delivered > bf16.delivered
@@ -178,6 +181,34 @@ def test_launches_are_wanted_for_the_load_that_needs_most(tmp_path: Path, metric
     experiments = collect(tmp_path, plan.model_copy(update={"precision": precision})).experiments
     assert {e.planned for e in experiments} == {wanted}
     assert {len(e.records) for e in experiments} == {wanted}
+
+
+def test_a_load_that_an_invalid_launch_did_not_come_to_still_wants_launches(tmp_path: Path) -> None:
+    points = [LoadPoint(request_rate=rate) for rate in (4.0, 40.0)]
+    specs = [make_online_spec(quant=quant, points=points[:1], saturation="auto") for quant in ("bf16", "w8a8")]
+    for spec in specs:
+        server = Server(noise=0.001, step_s=0.009 if spec.quant.name == "w8a8" else 0.01)
+        launches = [make_online(spec, launch, server, points=points) for launch in (0, 2, 3)]
+        save_online(tmp_path, *launches, make_online(spec, 1, server, points=points[:1], flags=[SPOILT]))
+    assert planned(tmp_path, specs, ["ttft_s"], 0.05) == {5}
+
+
+def test_an_invalid_launch_has_no_say_in_which_metric_decides(tmp_path: Path) -> None:
+    # The server keeps up, so throughput is the load's, and scatters as arrivals do; the time to first token decides.
+    specs = [make_online_spec(quant=quant, points=RATES[:1]) for quant in ("bf16", "w8a8")]
+    for spec in specs:
+        overrun = make_online(spec, 0, Server(slots=1, step_s=0.1), flags=[SPOILT])
+        server = Server(noise=0.001, step_s=0.009 if spec.quant.name == "w8a8" else 0.01)
+        save_online(tmp_path, overrun, *(make_online(spec, launch, server) for launch in (1, 2, 3)))
+    assert planned(tmp_path, specs, ["output_tokens_per_s", "ttft_s"], 0.02) == {4}
+    assert planned(tmp_path, specs, ["output_tokens_per_s"], 0.02) == {5}
+
+
+def planned(results: Path, specs: Sequence[Spec], metrics: list[str], half_width: float) -> set[int | None]:
+    settings = ComparisonSettings.model_validate({"online_metrics": metrics})
+    precision = Precision(half_width=half_width, min_launches=3, max_launches=12)
+    plan = make_plan(specs, 12, comparison=settings).model_copy(update={"precision": precision})
+    return {e.planned for e in collect(results, plan).experiments}
 
 
 def test_two_folders_are_compared_load_by_load_in_the_metrics_of_requests(tmp_path: Path) -> None:

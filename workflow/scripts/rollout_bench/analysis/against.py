@@ -9,6 +9,7 @@ from rollout_bench.analysis.baselines import Names, find_baseline, is_baseline
 from rollout_bench.analysis.comparison import Comparison
 from rollout_bench.analysis.experiments import Experiment
 from rollout_bench.analysis.facts import Difference, pair_differences
+from rollout_bench.analysis.validity import no_valid_launch
 from rollout_bench.records.record import Record
 
 
@@ -31,9 +32,7 @@ def valid_records(experiment: Experiment) -> list[Record]:
 
 def why_not_measured(experiment: Experiment) -> str:
     """Why `experiment` has nothing to compare; empty where it has."""
-    if valid_records(experiment):
-        return ""
-    return "no valid launch" if experiment.records else "not measured"
+    return no_valid_launch(experiment.records) if experiment.records else "not measured"
 
 
 def against_baseline(
@@ -48,8 +47,9 @@ def against_baseline(
     other, reason = find_baseline(experiment, index, baseline)
     if other is None:
         return Against(instead=Comparison(reason=reason))
-    if not valid_records(other):
-        return Against(instead=Comparison(reason="its baseline has no valid launch"))
+    reason = why_not_measured(other)
+    if reason:
+        return Against(instead=Comparison(reason=f"its baseline has {reason}"))
     between_platforms = "platform" in baseline
     mixed = _mixed_engines(experiment, other, across=not between_platforms)
     if mixed:

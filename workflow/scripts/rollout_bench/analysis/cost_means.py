@@ -18,7 +18,7 @@ COST_COLUMNS: dict[str, str] = dict.fromkeys(("launch_s", *PARTS, *REPORTED, "me
 
 
 def cost_line(row: Row) -> dict[str, object]:
-    """The values of `COST_COLUMNS` for a row with launches: seconds, and the share of them that was measured.
+    """The values of `COST_COLUMNS` for a row with valid launches: seconds, and the share of them that was measured.
 
     Of a load of a sweep they are those of the whole launch.
     """

@@ -54,8 +54,8 @@ def with_enough(
 
 
 def _in_all_launches(part: Experiment) -> bool:
-    """Whether every launch came to this load; of one that a search finds now and then, no more launches are asked."""
-    return len(part.records) == len(part.whole.records)
+    """Whether every valid launch came to this load; of one that a search finds now and then, no more are asked for."""
+    return len(valid_records(part)) == len(valid_records(part.whole))
 
 
 def _partner(
@@ -75,11 +75,13 @@ def _launches(
     """Launches that `experiment` wants beside its baseline `other`; `limit_s` as in `turns.marked_out_of_turn`."""
     sides = marked_out_of_turn(_measured(experiment), experiment, other, limit_s)
     base = _measured(other)
-    metric = _deciding([*sides, *base], experiment, comparison)
-    own = values_of(metric, [launch for launch in sides if launch.valid and launch.in_turn])
-    theirs = values_of(metric, [launch for launch in base if launch.valid])
+    valid, others = ([launch for launch in side if launch.valid] for side in (sides, base))
+    metric = _deciding([*valid, *others], experiment, comparison)
+    own = values_of(metric, [launch for launch in valid if launch.in_turn])
+    theirs = values_of(metric, others)
     pairs = compare(own, theirs, comparison.confidence, METRICS[metric].higher_is_better).pairs
-    there = {r.launch for r in experiment.records} & {r.launch for r in other.records}
+    # Of the whole, since an invalid launch need not have come to this load.
+    there = {r.launch for r in experiment.whole.records} & {r.launch for r in other.whole.records}
     for launches in range(rule.min_pairs, rule.max_pairs):
         if not there.issuperset(range(launches)):
             return launches

@@ -79,6 +79,11 @@ class Experiment(Selected[Record]):
         """Where it lies and which load of a sweep it is; no other has the same."""
         return f"{self.mode}/{self.experiment}" + (f" @ {self.point_label}" if self.part else "")
 
+    @property
+    def has_replicas(self) -> bool:
+        """Whether a launch had several engines side by side."""
+        return any(iteration.replicas for record in self.records for iteration in record.iterations)
+
 
 def launched(experiments: Iterable[Experiment]) -> list[Experiment]:
     """What was launched, each once, however many loads of it are among `experiments`."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from rollout_bench.analysis.requests import Requests
 from rollout_bench.analysis.service import Service, service_of
 from rollout_bench.analysis.statistics import mean
+from rollout_bench.analysis.validity import invalid_codes
 from rollout_bench.plan.loads import longest
 from rollout_bench.plan.serving import Slo
 from rollout_bench.records.record import Flag, Iteration, Record
@@ -43,8 +44,8 @@ class LaunchMeasures:
 
     @property
     def valid(self) -> bool:
-        """False when a flag keeps the launch out of comparisons."""
-        return all(flag.severity != "invalid" for flag in self.flags)
+        """False when a flag says that the launch is no result."""
+        return not invalid_codes(self.flags)
 
 
 def measure(record: Record, requests: Requests | None = None, slo: Slo = NO_LIMITS) -> LaunchMeasures:

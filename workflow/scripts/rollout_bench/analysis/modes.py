@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from rollout_bench.analysis.against import valid_records
 from rollout_bench.analysis.comparison import Comparison, compare, compare_apart
 from rollout_bench.analysis.experiments import Collection
 from rollout_bench.analysis.metrics import values_of
@@ -56,12 +57,13 @@ def _engine(spec: Spec) -> tuple[object, ...]:
 
 
 def _pair(offline: Row, online: Row, rows: Sequence[Row], confidence: float) -> ModePair:
-    settings = tuple(_settings(offline.experiment.records[0], online.experiment.records[0]))
-    point = online.experiment.records[0].iterations[0].point
-    if at_a_rate(point):
+    for row in (offline, online):
+        if row.empty_because:
+            return ModePair(offline, online, None, (), f"{row.empty_because} ({row.experiment.mode})")
+    records = [valid_records(row.experiment)[0] for row in (offline, online)]
+    settings = tuple(_settings(*records))
+    if at_a_rate(records[1].iterations[0].point):
         return ModePair(offline, online, None, settings, "arrives at a rate")
-    if not (online.valid and offline.valid):
-        return ModePair(offline, online, None, settings, "no valid launch")
     limit_s = round_s([row.experiment for row in rows if row.experiment.platform == online.experiment.platform])
     turned = marked_out_of_turn(online.used, online.experiment, offline.experiment, limit_s)
     own, theirs = (values_of("output_tokens_per_s", side) for side in (online.used, offline.used))

@@ -45,7 +45,7 @@ class Balance:
 
 @dataclass(frozen=True)
 class Replicated:
-    """The replicas of a row, `each` in the order of their numbers; all numbers are means over launches.
+    """The replicas of a row, `each` in the order of their numbers; all numbers are means over valid launches.
 
     Attributes:
         imbalance: of an iteration, the slowest replica's elapsed time over the mean of all replicas', less 1.
@@ -72,7 +72,7 @@ def imbalance(elapsed_s: Sequence[float]) -> float:
 
 
 def replicated(rows: Sequence[Row]) -> list[Replicated]:
-    """Those of `rows` that have replicas, with the launches that their means are taken over."""
+    """Those of `rows` that have replicas in a valid launch."""
     found = []
     for row in rows:
         used = {launch.launch for launch in row.used}
@@ -132,25 +132,25 @@ def replica_line(found: Replicated) -> dict[str, object]:
     }
 
 
-def replica_table(found: Sequence[Replicated]) -> pd.DataFrame:
-    """A line for each replica, in plain units and full precision."""
-    return pd.DataFrame(
-        [
-            {
-                "mode": one.row.experiment.mode,
-                "platform": one.row.experiment.platform,
-                "model": one.row.experiment.model,
-                "workload": one.row.experiment.workload,
-                "quant": one.row.quant_label,
-                "experiment": one.row.experiment.experiment,
-                "replica": number,
-                "elapsed_s": balance.elapsed_s,
-                "output_tokens": balance.output_tokens,
-                "output_tokens_per_s": balance.output_tokens_per_s,
-                "idle_share": balance.idle_share,
-                "slowest_share": balance.slowest_share,
-            }
-            for one in found
-            for number, balance in enumerate(one.each)
-        ]
-    )
+def replica_table(rows: Sequence[Row]) -> pd.DataFrame:
+    """A line for each replica of `rows`, in plain units and full precision; an empty one where no launch is valid."""
+    found = {one.row.experiment.place: one for one in replicated(rows)}
+    columns = ("elapsed_s", "output_tokens", "output_tokens_per_s", "idle_share", "slowest_share")
+    lines: list[dict[str, object]] = []
+    for row in (row for row in rows if row.experiment.has_replicas):
+        one = found.get(row.experiment.place)
+        names = {
+            "mode": row.experiment.mode,
+            "platform": row.experiment.platform,
+            "model": row.experiment.model,
+            "workload": row.experiment.workload,
+            "quant": row.quant_label,
+            "experiment": row.experiment.experiment,
+            "launches_valid": len(row.used),
+            "replica": None,
+        }
+        lines += [
+            names | {"replica": number} | {column: getattr(balance, column) for column in columns}
+            for number, balance in enumerate(one.each if one else ())
+        ] or [names | dict.fromkeys(columns)]
+    return pd.DataFrame(lines).astype({"replica": "Int64"})

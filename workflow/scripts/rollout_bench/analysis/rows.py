@@ -18,6 +18,7 @@ from rollout_bench.analysis.places import marked_elsewhere
 from rollout_bench.analysis.sequential import Looks
 from rollout_bench.analysis.service import at_a_rate
 from rollout_bench.analysis.turns import marked_out_of_turn, round_s
+from rollout_bench.analysis.validity import no_valid_launch
 from rollout_bench.plan.fields import ONLINE_ONLY, Metric
 from rollout_bench.plan.loads import LoadPoint
 from rollout_bench.plan.serving import Slo
@@ -33,10 +34,10 @@ Measured = Mapping[str, tuple[LaunchMeasures, ...]]
 class Row:
     """An experiment with its numbers.
 
-    `launches` are all that were measured. `used` are those that its means are taken over: the valid
-    ones, or all of them where none is valid, and then `valid` is False. `quant_label` is the quant's
-    name, with the key where two experiments differ in nothing else that a table shows. `comparisons` has
-    at least one metric, in the order of the config; `against` is what they compare with.
+    `launches` are all that were measured, which only what tells of their state may look at: counts, flags, crosses.
+    Every number comes from `used`, the valid ones; where there are none it is missing, and `empty_because` says why.
+    `quant_label` is the quant's name, with the key where two experiments differ in nothing else that a table shows.
+    `comparisons` has at least one metric, in the order of the config; `against` is what they compare with.
     """
 
     experiment: Experiment
@@ -52,13 +53,18 @@ class Row:
 
     @property
     def valid(self) -> bool:
-        """True when some launch may take part in comparisons."""
-        return any(launch.valid for launch in self.launches)
+        """True when some launch gives numbers."""
+        return bool(self.used)
 
     @property
     def used(self) -> tuple[LaunchMeasures, ...]:
-        """The launches that means are taken over."""
-        return tuple(launch for launch in self.launches if launch.valid or not self.valid)
+        """The launches that numbers are taken from: those that are valid."""
+        return tuple(launch for launch in self.launches if launch.valid)
+
+    @property
+    def empty_because(self) -> str:
+        """Why there is no number although launches were measured; else empty."""
+        return no_valid_launch(self.experiment.records)
 
     @property
     def name(self) -> str:

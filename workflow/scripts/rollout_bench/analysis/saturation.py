@@ -19,12 +19,13 @@ class Saturation:
     `kept` has by launch the highest rate that it kept up with, in requests per second, 0 where it kept up with none;
     `first_missed` the lowest rate above those of all launches, None where the sweep ended before. `delivered` is the
     highest rate of answers over all loads, mean over launches, with its t interval, None for a single launch.
+    Without a valid launch all of it is missing and `kept` is empty.
     """
 
     rows: tuple[Row, ...]
     kept: Mapping[int, float]
     first_missed: float | None
-    delivered: float
+    delivered: float | None
     delivered_interval: tuple[float, float] | None
 
 
@@ -51,6 +52,8 @@ def _saturation(rows: Sequence[Row], confidence: float) -> Saturation | None:
             kept[launch.launch] = max(kept.get(launch.launch, 0.0), held)
             came = service.kept_up * service.offered_per_s
             delivered[launch.launch] = max(delivered.get(launch.launch, 0.0), came)
+    if not any(row.used for row in rows):
+        return Saturation(tuple(rows), {}, None, None, None)
     if not kept:
         return None
     above = [_rate(row) for row in rows if _rate(row) > max(kept.values())]

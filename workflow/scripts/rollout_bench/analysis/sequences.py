@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rollout_bench.analysis.experiments import Collection, Experiment
 from rollout_bench.analysis.percentiles import effective_samples
 from rollout_bench.analysis.pooled_requests import pool_requests
+from rollout_bench.analysis.validity import no_valid_launch
 from rollout_bench.records.record import Record, SequenceRow
 from rollout_bench.records.store import read_sequences, record_path, sequences_path
 
@@ -50,7 +51,7 @@ def pool_sequences(results: Path, collection: Collection) -> list[PooledSequence
 def _of_requests(experiment: Experiment) -> PooledSequences:
     """Those of an online experiment, whose side files were read with its records."""
     if not any(record.valid for record in experiment.records):
-        return PooledSequences({}, {}, ("no launch is valid",) if experiment.records else ())
+        return _without(experiment)
     valid = [r.launch for r in experiment.records if r.valid and r.launch in experiment.requests]
     requests = [experiment.requests[launch] for launch in valid]
     lengths = not experiment.records[0].spec.workload.ignore_eos  # else they are what was asked for
@@ -68,10 +69,16 @@ def _of_requests(experiment: Experiment) -> PooledSequences:
     return PooledSequences(values, independent, tuple(reasons), launches)
 
 
+def _without(experiment: Experiment) -> PooledSequences:
+    """Those of an experiment without a valid launch: none, and why, where it was measured."""
+    reason = no_valid_launch(experiment.records)
+    return PooledSequences({}, {}, (reason,) if reason else ())
+
+
 def _pooled(results: Path, experiment: Experiment) -> PooledSequences:
     valid = [record for record in experiment.records if record.valid]
     if not valid:
-        return PooledSequences({}, {}, ("no launch is valid",) if experiment.records else ())
+        return _without(experiment)
     reasons = []
     launches: list[Mapping[str, Array]] = []
     batches: list[tuple[int, int]] = []

@@ -43,15 +43,18 @@ SERVICE_COLUMNS: dict[str, str] = {
 """Columns of the table, with their types; `request_rate` is a number, inf or trace."""
 
 
-def service_line(row: Row) -> dict[str, object]:
-    """The values of `SERVICE_COLUMNS` for a row with launches; none offline."""
+def load_line(row: Row) -> dict[str, object]:
+    """Those values of `SERVICE_COLUMNS` that say under which load a row with launches was measured; none offline."""
     point = row.experiment.records[0].iterations[0].point
-    if point is None:
-        return {}
-    line: dict[str, object] = {"request_rate": str(point.request_rate), "concurrency": point.concurrency}
+    return {} if point is None else {"request_rate": str(point.request_rate), "concurrency": point.concurrency}
+
+
+def service_line(row: Row) -> dict[str, object]:
+    """The other values of `SERVICE_COLUMNS`; none where no valid launch tells of its requests."""
     services = [launch.service for launch in row.used if launch.service is not None]
     if not services:
-        return line
+        return {}
+    line: dict[str, object] = {}
     for field in MEANS:
         known = [value for service in services if (value := getattr(service, field)) is not None]
         line[_NAMES.get(field, field)] = mean(known) if known else None

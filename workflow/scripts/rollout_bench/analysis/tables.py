@@ -12,7 +12,7 @@ from rollout_bench.analysis.latencies import LATENCY_COLUMNS, REQUEST_COLUMNS, D
 from rollout_bench.analysis.launches import LaunchMeasures
 from rollout_bench.analysis.replicas import REPLICA_COLUMNS, replica_line, replicated
 from rollout_bench.analysis.rows import Row
-from rollout_bench.analysis.service_means import SERVICE_COLUMNS, service_line
+from rollout_bench.analysis.service_means import SERVICE_COLUMNS, load_line, service_line
 from rollout_bench.analysis.statistics import cv_percent, mean, pooled_cv_percent
 
 COLUMNS: dict[str, str] = {
@@ -25,6 +25,7 @@ COLUMNS: dict[str, str] = {
     "key": "string",
     "engine": "string",
     "launches_measured": "Int64",
+    "launches_valid": "Int64",
     "launches_planned": "Int64",
     "launches_failed": "Int64",
     "launches_invalid": "Int64",
@@ -113,12 +114,14 @@ def _line(row: Row) -> dict[str, object]:
         "experiment": experiment.experiment,
         "key": experiment.key,
         "launches_measured": len(row.launches),
+        "launches_valid": len(row.used),
         "launches_planned": experiment.planned,
         "launches_failed": len(experiment.failures),
-        "launches_invalid": sum(not launch.valid for launch in row.launches),
+        "launches_invalid": len(row.launches) - len(row.used),
         "flags": "; ".join(flag_texts(row)) or None,
         **compared,
-        **(_measured(row) | cost_line(row) | service_line(row) if row.launches else {}),
+        **(_asked(row) | load_line(row) if row.launches else {}),
+        **(_measured(row) | cost_line(row) | service_line(row) if row.used else {}),
     }
 
 
@@ -136,12 +139,18 @@ def _compared(comparison: Comparison) -> dict[str, object]:
     }
 
 
-def _measured(row: Row) -> dict[str, object]:
-    used = row.used
+def _asked(row: Row) -> dict[str, object]:
     spec = row.experiment.records[0].spec
-    rates = [launch.output_tokens_per_s for launch in used]
     return {
         "engine": f"{spec.engine.name} {spec.engine.version}",
+        "workload_sequences": spec.workload.prompts * spec.workload.samples_per_prompt,
+    }
+
+
+def _measured(row: Row) -> dict[str, object]:
+    used = row.used
+    rates = [launch.output_tokens_per_s for launch in used]
+    return {
         "output_tokens_per_s": mean(rates),
         "output_tokens_per_s_min": min(rates),
         "output_tokens_per_s_max": max(rates),
@@ -154,7 +163,6 @@ def _measured(row: Row) -> dict[str, object]:
         "startup_s": mean([launch.startup_s for launch in used]),
         "kv_cache_tokens": _least(used, lambda launch: launch.kv_cache_tokens),
         "kv_cache_sequences": _least(used, lambda launch: launch.kv_cache_sequences),
-        "workload_sequences": spec.workload.prompts * spec.workload.samples_per_prompt,
         "weights_bytes": max(
             (launch.weights_bytes for launch in used if launch.weights_bytes is not None), default=None
         ),

@@ -14,7 +14,8 @@ from rollout_bench.reporting.numbers import MISSING, count, number, percent, pla
 
 Line = dict[str, Any]
 """One line of the table (`analysis.tables.COLUMNS`), missing numbers as None; plus, by metric, `comparisons` and
-`footnotes` (a number or None), and, by measure, `distributions` of its sequences."""
+`footnotes` (a number or None), by measure, `distributions` of its sequences, and `empty_because`: why what was measured
+gives no number, empty where it does."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,6 @@ def _number(field: str, digits: int = 4) -> Callable[[Line], str]:
 def _launches(line: Line) -> str:
     planned = "" if line["launches_planned"] is None else f"/{line['launches_planned']}"
     return f"{line['launches_measured']}{planned}"
-
-
-def _throughput(line: Line) -> str:
-    doubtful = 0 < line["launches_measured"] == line["launches_invalid"]
-    return number(line["output_tokens_per_s"]) + ("!" if doubtful else "")
 
 
 def speedup_columns(settings: ComparisonSettings, mode: str = "offline", apart: bool = False) -> tuple[Column, ...]:
@@ -111,7 +107,7 @@ def _or_unknown(line: Line, field: str, text: str) -> str:
     """`text`, but where it was measured and nobody could know, as with another's server."""
     if line[field] is not None:
         return text
-    return "unknown" if line["launches_measured"] else MISSING
+    return "unknown" if line["launches_valid"] else MISSING
 
 
 def _sequences(line: Line) -> str:
@@ -128,19 +124,19 @@ QUANT = Column("quant", "", _text("quant"), words=True)
 
 FLAGS = Column(
     "flags",
-    "Doubts about launches, and how many launches have them; ! keeps a launch out of means and speed-ups.",
-    _text("flags"),
+    "Doubts about launches, and how many launches have them; ! makes them invalid: no number comes from them.",
+    lambda line: line["empty_because"] or line["flags"] or MISSING,
     words=True,
 )
 
 THROUGHPUT = (
-    Column("launches", "Engine starts that were measured, of those planned.", _launches),
+    Column("launches", "Engine starts that were measured, invalid ones too, of those planned.", _launches),
     Column(
         "output tok/s",
         "Output tokens of all sequences (each of a prompt's n samples counts) in the measured iterations of "
-        "a launch, divided by the time those iterations took; then the mean over launches. "
-        "Warm-up iterations never count. ! marks a value that only invalid launches gave.",
-        _throughput,
+        "a launch, divided by the time those iterations took; then the mean over valid launches, as in every column. "
+        "Warm-up iterations never count.",
+        _number("output_tokens_per_s"),
     ),
     Column(
         "launch CV %",

@@ -60,5 +60,4 @@ def figure_names(rows: Sequence[Row], collection: Collected) -> tuple[str, ...]:
     """The figures of what was measured."""
     loads = [record.spec.load for row in rows for record in row.experiment.records[:1]]
     modes = {experiment.mode for experiment in collection.launched}
-    has_replicas = any(i.replicas for row in rows for record in row.experiment.records for i in record.iterations)
-    return names_of(modes, loads, bool(collection.slo.named), has_replicas)
+    return names_of(modes, loads, bool(collection.slo.named), any(row.experiment.has_replicas for row in rows))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from rollout_bench.analysis.experiments import Collection, launched
 from rollout_bench.analysis.rows import Row
+from rollout_bench.analysis.validity import invalid_codes
 from rollout_bench.reporting.columns import ENGINE, FLAGS, THROUGHPUT, speedup_columns
 from rollout_bench.reporting.cost_columns import COST
 from rollout_bench.reporting.latency_columns import latency_columns
@@ -17,6 +18,9 @@ from rollout_bench.reporting.online_columns import shown_columns
 from rollout_bench.reporting.online_views import PER_LAUNCH
 from rollout_bench.reporting.other_notes import failed_others, failure_line, flags_of_others, missing_others
 from rollout_bench.reporting.verdicts import verdict_notes
+
+_NAMED = 3
+"""Experiments that a line below a figure names before it counts."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +43,28 @@ def completeness(collection: Collection) -> str:
         text = f"{measured:,d} of {several(wanted, 'planned launch')} measured"
     else:
         text = f"{several(measured, 'launch')} measured"
+    invalid = sum(not record.valid for e in experiments for record in e.records)
+    text += f" ({invalid:,d} invalid)" if invalid else ""
     text += f", {several(len(experiments), 'experiment')}"
     if collection.complete:
         return text + "."
     text += f"; {failed:,d} failed" if failed else ""
     text += f"; {missing:,d} missing" if missing else ""
     return f"INCOMPLETE: {text}."
+
+
+def left_out(rows: Sequence[Row]) -> str:
+    """What to say beside a figure of experiments without a valid launch, of which it shows no number; mostly empty."""
+    names: dict[str, dict[str, None]] = {}
+    for row in rows:
+        if row.empty_because:
+            names.setdefault(row.empty_because, {})[row.whole_name] = None
+    return " ".join(f"Left out: {_some(list(those))} ({reason})." for reason, those in names.items())
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{'; '.join(names[:_NAMED])}{more}"
 
 
 def notes(
@@ -135,13 +155,13 @@ def _grouped_skips(collection: Collection) -> dict[tuple[str, str], list[str]]:
 
 def _left_out(collection: Collection, rows: Sequence[Row]) -> Iterator[str]:
     codes = Counter(
-        ", ".join(sorted({flag.code for flag in record.validity if flag.severity == "invalid"}))
+        ", ".join(invalid_codes(record.validity))
         for experiment in launched(collection.experiments)
         for record in experiment.records
         if not record.valid
     )
     for code, amount in sorted(codes.items()):
-        yield f"{several(amount, 'record')} from speed-ups, flagged invalid: {code}"
+        yield f"{several(amount, 'record')} from all tables and figures, flagged invalid: {code}"
     if collection.beyond_planned:
         yield f"{several(collection.beyond_planned, 'record')} of launches beyond those planned, not read"
     if collection.not_selected:

@@ -57,6 +57,8 @@ def _sweep_rule(rows: Sequence[Row], found: Sequence[Saturation], settings: Comp
 
 def _saturated(found: Sequence[Saturation]) -> Iterator[str]:
     for each in found:
+        if each.delivered is None:
+            continue
         row = each.rows[0]
         name = f"{row.experiment.model} {row.quant_label} {row.experiment.whole.workload}"
         if each.first_missed is None:

@@ -92,7 +92,8 @@ def _sweep(rows: Sequence[Row], confidence: float) -> Iterator[Line]:
                 "model": row.experiment.model,
                 "workload": row.experiment.whole.workload,
                 "quant": row.quant_label,
-                "load": f"{row.experiment.point_label}{'' if row.valid else '!'}",
+                "load": row.experiment.point_label,
+                "empty_because": row.empty_because,
                 "output_tokens_per_s": (mean(rates), t_interval(rates, confidence)) if rates else None,
             }
             for field in (*SWEPT, "kept_up", "goodput_requests_per_s"):
@@ -125,16 +126,20 @@ SATURATION = (
 
 
 def _saturation(found: Saturation) -> Line:
+    row = found.rows[0]
+    line: Line = {
+        "model": row.experiment.model,
+        "workload": row.experiment.whole.workload,
+        "quant": row.quant_label,
+        "empty_because": row.empty_because,
+    }
+    if found.delivered is None:
+        return line | {"kept": MISSING, "missed": MISSING, "delivered": None}
     low, high = min(found.kept.values()), max(found.kept.values())
-    first = found.rows[0].experiment.part
-    assert first is not None
-    below = f"below {number(float(first.point.request_rate), 3)}"
+    assert row.experiment.part is not None
+    below = f"below {number(float(row.experiment.part.point.request_rate), 3)}"
     ends = [below if rate == 0 else number(rate, 3) for rate in (low, high)]
-    experiment = found.rows[0].experiment
-    return {
-        "model": experiment.model,
-        "workload": experiment.whole.workload,
-        "quant": found.rows[0].quant_label,
+    return line | {
         "kept": ends[0] if low == high else f"{ends[0]} to {ends[1]}",
         "missed": "not reached" if found.first_missed is None else number(found.first_missed, 3),
         "delivered": (found.delivered, found.delivered_interval),
@@ -165,8 +170,12 @@ def _modes(pair: ModePair) -> Line:
         "model": pair.online.experiment.model,
         "workload": pair.online.experiment.workload,
         "quant": pair.online.quant_label,
-        "offline": mean([launch.output_tokens_per_s for launch in pair.offline.used]),
-        "online": mean([launch.output_tokens_per_s for launch in pair.online.used]),
+        "offline": _mean_rate(pair.offline),
+        "online": _mean_rate(pair.online),
         "ratio": text,
         "costs": costs,
     }
+
+
+def _mean_rate(row: Row) -> float | None:
+    return mean([launch.output_tokens_per_s for launch in row.used]) if row.used else None

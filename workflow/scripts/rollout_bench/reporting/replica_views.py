@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from rollout_bench.analysis.replicas import Balance, Replicated
+from rollout_bench.analysis.replicas import Balance, Replicated, replicated
+from rollout_bench.analysis.rows import Row
 from rollout_bench.reporting.columns import Column, Line
 from rollout_bench.reporting.notes import Section
 from rollout_bench.reporting.numbers import MISSING, number
 from rollout_bench.reporting.view import View, tables_of, view
 
 
-def _percent(share: float) -> str:
-    return number(100 * share, 2)
+def _number(field: str) -> Callable[[Line], str]:
+    return lambda line: MISSING if line["balance"] is None else number(getattr(line["balance"], field))
 
+
+def _percent(share: float | None) -> str:
+    return MISSING if share is None else number(100 * share, 2)
+
+
+ALL = "all"
+"""The line of all replicas of an experiment."""
 
 COLUMNS = (
     Column(
@@ -27,34 +35,34 @@ COLUMNS = (
         "own s",
         "Elapsed time of a measured iteration on this replica, in seconds; of all of them the step's. Mean over "
         "iterations, then over launches.",
-        lambda line: number(line["balance"].elapsed_s, 4),
+        _number("elapsed_s"),
     ),
     Column(
         "output tokens",
         "Generated in an iteration; mean over iterations, then over launches.",
-        lambda line: number(line["balance"].output_tokens, 4),
+        _number("output_tokens"),
     ),
     Column(
         "own tok/s",
         "Output tokens by own s: what it generated while it ran.",
-        lambda line: number(line["balance"].output_tokens_per_s, 4),
+        _number("output_tokens_per_s"),
     ),
     Column(
         "slowest %",
         "Share of the iterations in which the step waited for this replica.",
-        lambda line: MISSING if line["imbalance"] is not None else _percent(line["balance"].slowest_share),
+        lambda line: MISSING if line["replica"] == ALL else _percent(line["balance"].slowest_share),
     ),
     Column(
         "idle %",
         "Share of the steps' time in which its devices waited for the slowest replica: 1 - its elapsed time / the "
         "step's. Of all of them the mean: what of the devices' time a step leaves unused.",
-        lambda line: _percent(line["balance"].idle_share),
+        lambda line: _percent(line["balance"] and line["balance"].idle_share),
     ),
     Column(
         "imbalance %",
         "Elapsed time of an iteration's slowest replica over the mean of all replicas', less 1; mean over iterations, "
         "then over launches.",
-        lambda line: MISSING if line["imbalance"] is None else _percent(line["imbalance"]),
+        lambda line: _percent(line["imbalance"]),
     ),
     Column(
         "start spread ms",
@@ -64,36 +72,43 @@ COLUMNS = (
 )
 
 
-def replica_views(found: Sequence[Replicated]) -> list[View]:
-    """A table for each platform, of which each experiment has a line for all of its replicas and one for each."""
-    lines = [line for one in found for line in _lines(one)]
+def replica_views(rows: Sequence[Row]) -> list[View]:
+    """A table for each platform, of which each experiment has a line for all of its replicas and one for each.
+
+    An experiment without a valid launch has the first one alone, which says so.
+    """
+    found = {one.row.experiment.place: one for one in replicated(rows)}
+    lines = [
+        line for row in rows if row.experiment.has_replicas for line in _lines(row, found.get(row.experiment.place))
+    ]
     return [view("Replicas: ", title, COLUMNS, group) for title, group in tables_of(lines)]
 
 
-def replica_notes(found: Sequence[Replicated]) -> list[Section]:
+def replica_notes(rows: Sequence[Row]) -> list[Section]:
     """What the columns mean; nothing without a table."""
-    if not found:
+    if not any(row.experiment.has_replicas for row in rows):
         return []
     return [Section("Definitions, replicas", tuple(f"{column.header}: {column.definition}" for column in COLUMNS))]
 
 
-def _lines(one: Replicated) -> list[Line]:
-    return [
-        _line(one, "all", one.whole, one.imbalance, one.start_spread_s),
-        *(_line(one, str(number), balance, None, None) for number, balance in enumerate(one.each)),
-    ]
+def _lines(row: Row, one: Replicated | None) -> list[Line]:
+    if one is None:
+        return [_line(row, ALL, None)]
+    whole = _line(row, ALL, one.whole) | {"imbalance": one.imbalance, "spread_s": one.start_spread_s}
+    return [whole, *(_line(row, str(number), balance) for number, balance in enumerate(one.each))]
 
 
-def _line(one: Replicated, replica: str, balance: Balance, imbalance: float | None, spread_s: float | None) -> Line:
-    experiment = one.row.experiment
+def _line(row: Row, replica: str, balance: Balance | None) -> Line:
+    experiment = row.experiment
     return {
         "mode": experiment.mode,
         "platform": experiment.platform,
         "model": experiment.model,
         "workload": experiment.workload,
-        "quant": one.row.quant_label,
+        "quant": row.quant_label,
+        "empty_because": row.empty_because,
         "replica": replica,
         "balance": balance,
-        "imbalance": imbalance,
-        "spread_s": spread_s,
+        "imbalance": None,
+        "spread_s": None,
     }

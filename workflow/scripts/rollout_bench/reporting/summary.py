@@ -10,7 +10,7 @@ from rollout_bench.analysis.latencies import distributions
 from rollout_bench.analysis.looked import Looked
 from rollout_bench.analysis.modes import mode_pairs
 from rollout_bench.analysis.profiles.tables import profile_table
-from rollout_bench.analysis.replicas import replica_table, replicated
+from rollout_bench.analysis.replicas import replica_table
 from rollout_bench.analysis.rows import rows_of
 from rollout_bench.analysis.saturation import saturations
 from rollout_bench.analysis.sequences import PooledSequences
@@ -73,16 +73,15 @@ def summarise(
     sections = notes(collection, rows, tables.footnotes, percentile_notes(rows, sequences, found), online)
     inside = looked or Looked()
     profiles = profile_views(inside.profiles)
-    of_replicas = replicated(rows)
     more = (
-        *replica_views(of_replicas),
+        *replica_views(rows),
         *reach_views(inside.reaches),
         *profiles,
         *operators_views(inside.steps, inside.passes, inside.left_out),
     )
     tables = replace(tables, tables=(*tables.tables, *more))
     sections += [
-        *replica_notes(of_replicas),
+        *replica_notes(rows),
         *reach_notes(inside.reaches, inside.limits),
         *profile_notes(inside.profiles, profiles),
     ]
@@ -93,7 +92,7 @@ def summarise(
     if linears := operators_notes(inside.runs, settings.confidence):
         sections.append(Section("Linear layers alone", linears))
     shown = figure_names(rows, collection) if figures else ()
-    frames = {"replicas.csv": replica_table(of_replicas)} if of_replicas else {}
+    frames = {"replicas.csv": replica_table(rows)} if any(e.has_replicas for e in collection.experiments) else {}
     if inside.profiles.profiled or inside.profiles.left_out:
         frames["profile.csv"] = profile_table(inside.profiles)
     return Summary(

@@ -80,6 +80,7 @@ def lines_of(
     footnotes: dict[str, int] = {}
     for place, (line, row) in enumerate(zip(lines, rows, strict=True)):
         line["distributions"] = latencies[place] if latencies else {}
+        line["empty_because"] = row.empty_because
         reasons = {metric: comparison.reason for metric, comparison in row.comparisons.items()}
         line["comparisons"] = row.comparisons
         line["footnotes"] = {

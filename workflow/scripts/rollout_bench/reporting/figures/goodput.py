@@ -12,7 +12,15 @@ from rollout_bench.analysis.saturation import t_interval
 from rollout_bench.analysis.statistics import mean
 from rollout_bench.plan.comparing import ComparisonSettings
 from rollout_bench.plan.serving import Slo
-from rollout_bench.reporting.figures.grids import Column, draw_grid, models_of, online_rows, spread, whole_column_of
+from rollout_bench.reporting.figures.grids import (
+    Column,
+    draw_grid,
+    models_of,
+    nothing_online,
+    online_rows,
+    spread,
+    whole_column_of,
+)
 from rollout_bench.reporting.figures.style import legend, message_figure, new_figure, quant_styles, thousands
 from rollout_bench.reporting.numbers import plain_percent
 
@@ -30,9 +38,11 @@ def goodput_figure(rows: Sequence[Row], slo: Slo, settings: ComparisonSettings, 
     limits = ", ".join(f"{name.removesuffix('_ms').upper()} {limit:g} ms" for name, limit in slo.named.items())
     if not limits:
         return message_figure(TITLE, "slo has no limit, so nothing is good or bad.", alarm=alarm)
-    rows = [row for row in online_rows(rows) if _good(row)]
-    if not rows:
-        return message_figure(TITLE, f"Nothing is measured online yet that tells ({limits}).", alarm=alarm)
+    good = [row for row in online_rows(rows) if _good(row)]
+    if not good:
+        message = nothing_online(rows, f"Nothing is measured online yet that tells ({limits}).")
+        return message_figure(TITLE, message, alarm=alarm)
+    rows = good
     columns, left_out = spread([whole_column_of(row) for row in rows])
     notes = [
         f"Bar: requests per second that kept {limits}; outline: all that succeeded; means over launches. Line: "

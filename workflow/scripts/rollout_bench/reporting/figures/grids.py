@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rollout_bench.analysis.rows import Row
-from rollout_bench.reporting.figures.style import shorten
+from rollout_bench.reporting.figures.style import nothing, shorten
 
 MAX_COLUMNS = 4
 """Panels side by side that fit on a slide."""
@@ -18,8 +18,13 @@ Column = tuple[str, str, str]
 
 
 def online_rows(rows: Sequence[Row]) -> list[Row]:
-    """The rows of online experiments that were measured."""
+    """The rows of online experiments that have a valid launch."""
     return [row for row in rows if row.experiment.mode == "online" and row.used]
+
+
+def nothing_online(rows: Sequence[Row], otherwise: str) -> str:
+    """As `nothing`, for a figure of the online experiments among `rows`."""
+    return nothing([row for row in rows if row.experiment.mode == "online"], otherwise)
 
 
 def column_of(row: Row) -> Column:

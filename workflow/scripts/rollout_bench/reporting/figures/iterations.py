@@ -11,10 +11,12 @@ from matplotlib.ticker import MaxNLocator
 from rollout_bench.analysis.rows import Row
 from rollout_bench.reporting.figures.panels import Group, group_of, group_title, heaviest
 from rollout_bench.reporting.figures.style import (
+    QUIET,
     QuantStyle,
     legend,
     message_figure,
     new_figure,
+    nothing,
     quant_styles,
     shorten,
     thousands,
@@ -28,12 +30,12 @@ MAX_SIDE = 4
 
 def iterations_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
     """Draws output tok/s over the index of the iteration: a panel per model and workload, a line per launch."""
+    if not any(row.used for row in rows):
+        return message_figure(TITLE, nothing(rows, "Nothing is measured yet."), alarm=alarm)
     rows, swept = heaviest([row for row in rows if row.launches])
-    if not rows:
-        return message_figure(TITLE, "Nothing is measured yet.", alarm=alarm)
     groups = list(dict.fromkeys(map(group_of, rows)))
     models = list(dict.fromkeys(row.experiment.model for row in rows))
-    notes = ["Line: one launch. Hollow, on grey: warm-up, never counted. The vertical axes do not begin at zero."]
+    notes = ["Line: one valid launch. Hollow, on grey: warm-up, never counted. The vertical axes do not begin at zero."]
     if len(groups) > MAX_SIDE or len(models) > MAX_SIDE:
         notes.append(f"Not shown for want of room: some of {len(models)} models and {len(groups)} workloads.")
     groups, models = groups[:MAX_SIDE], models[:MAX_SIDE]
@@ -48,30 +50,30 @@ def iterations_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
     for axes in grid[-1]:
         axes.set_xlabel("iteration")
     figure.supylabel("output tok/s", fontsize=15)
-    legend(figure, styles)
+    drawn = {row.quant_label for row in rows if row.used}
+    legend(figure, {label: style for label, style in styles.items() if label in drawn})
     return figure
 
 
 def _draw_panel(axes: Axes, rows: Sequence[Row], styles: dict[str, QuantStyle]) -> None:
-    if not rows:
-        axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", va="center", color="#666666")
+    launches = [(row, launch) for row in rows for launch in row.used]
+    if not launches:
+        text = "no valid launch" if rows else "not measured"
+        axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=QUIET)
         axes.set_yticks([])
         return
-    warmups = max(len(launch.warmup_output_tokens_per_s) for row in rows for launch in row.launches)
+    warmups = max(len(launch.warmup_output_tokens_per_s) for _, launch in launches)
     if warmups:
         axes.axvspan(-0.5, warmups - 0.5, color="#eeeeee", zorder=0)
-    for row in rows:
+    for row, launch in launches:
         style = styles[row.quant_label]
-        for launch in row.launches:
-            warm, measured = launch.warmup_output_tokens_per_s, launch.iteration_output_tokens_per_s
-            both = (*warm, *measured)
-            axes.plot(range(len(both)), both, color=style.colour, linewidth=1.3, alpha=0.7)
-            axes.plot(range(len(warm)), warm, style.marker, color=style.colour, markersize=6, mfc="white")
-            axes.plot(range(len(warm), len(both)), measured, style.marker, color=style.colour, markersize=5)
+        warm, measured = launch.warmup_output_tokens_per_s, launch.iteration_output_tokens_per_s
+        both = (*warm, *measured)
+        axes.plot(range(len(both)), both, color=style.colour, linewidth=1.3, alpha=0.7)
+        axes.plot(range(len(warm)), warm, style.marker, color=style.colour, markersize=6, mfc="white")
+        axes.plot(range(len(warm), len(both)), measured, style.marker, color=style.colour, markersize=5)
     longest = max(
-        len(launch.warmup_output_tokens_per_s) + len(launch.iteration_output_tokens_per_s)
-        for row in rows
-        for launch in row.launches
+        len(launch.warmup_output_tokens_per_s) + len(launch.iteration_output_tokens_per_s) for _, launch in launches
     )
     axes.set_xlim(-0.5, max(axes.get_xlim()[1] if longest == 0 else longest - 0.5, 0.5))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))

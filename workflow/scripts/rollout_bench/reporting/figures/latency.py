@@ -11,7 +11,14 @@ from matplotlib.ticker import PercentFormatter
 
 from rollout_bench.analysis.rows import Row
 from rollout_bench.analysis.statistics import Array, ecdf
-from rollout_bench.reporting.figures.grids import column_of, models_of, online_rows, spread, title_columns
+from rollout_bench.reporting.figures.grids import (
+    column_of,
+    models_of,
+    nothing_online,
+    online_rows,
+    spread,
+    title_columns,
+)
 from rollout_bench.reporting.figures.style import (
     QUIET,
     QuantStyle,
@@ -32,9 +39,9 @@ BEYOND = 0.995
 
 def latency_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
     """Draws the distribution of TTFT and of ITL, one line per quant, a column of panels for each model and load."""
+    if not online_rows(rows):
+        return message_figure(TITLE, nothing_online(rows, "Nothing is measured online yet."), alarm=alarm)
     rows = online_rows(rows)
-    if not rows:
-        return message_figure(TITLE, "Nothing is measured online yet.", alarm=alarm)
     values = {(place, measure): _pooled(row, measure) for place, row in enumerate(rows) for measure in MEASURES}
     if not any(array.size for array in values.values()):
         return message_figure(TITLE, "Answers were not streamed: only E2EL is known.", alarm=alarm)

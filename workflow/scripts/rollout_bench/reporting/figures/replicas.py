@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from rollout_bench.analysis.replicas import Replicated
+from rollout_bench.analysis.replicas import Replicated, replicated
+from rollout_bench.analysis.rows import Row
 from rollout_bench.reporting.figures.style import (
     QUIET,
     QuantStyle,
@@ -16,6 +17,7 @@ from rollout_bench.reporting.figures.style import (
     legend,
     message_figure,
     new_figure,
+    nothing,
     shorten,
 )
 
@@ -28,10 +30,13 @@ NAMED = 6
 """Replicas that the legend has room for; of more all look alike but the slowest."""
 
 
-def replicas_figure(found: Sequence[Replicated], where: str, alarm: str) -> Figure:
+def replicas_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
     """Draws each replica's end over the measured iterations, launch after launch: a panel per experiment."""
+    found = replicated(rows)
     if not found:
-        return message_figure(TITLE, "No experiment has data_parallel_size above 1.", alarm=alarm)
+        of_replicas = [row for row in rows if row.experiment.has_replicas]
+        message = nothing(of_replicas, "No experiment has data_parallel_size above 1.")
+        return message_figure(TITLE, message, alarm=alarm)
     notes = ["Mark: one replica's last token, counted from the release of all. Line: waiting for the slowest."]
     if any(one.launches > 1 for one in found):
         notes.append("Dashed: another launch.")

@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from rollout_bench.analysis.experiments import Collection
 from rollout_bench.analysis.looked import Looked, look
 from rollout_bench.analysis.read_requests import read_servers
-from rollout_bench.analysis.replicas import replicated
 from rollout_bench.analysis.rows import rows_of
 from rollout_bench.files import write_whole
 from rollout_bench.reporting.figure_names import figure_names
@@ -29,7 +28,7 @@ from rollout_bench.reporting.figures.sweep import sweep_figure
 from rollout_bench.reporting.figures.throughput import throughput_figure
 from rollout_bench.reporting.figures.timeline import timeline_figure
 from rollout_bench.reporting.machines import hardware
-from rollout_bench.reporting.notes import completeness
+from rollout_bench.reporting.notes import completeness, left_out
 from rollout_bench.reporting.other_notes import left_out_alarm
 
 
@@ -48,10 +47,11 @@ def figure_files(
     profiles = inside.profiles
     names = names or figure_names(rows, collection)
     compared = collection.comparison
-    alarm = "" if collection.complete else completeness(collection)
+    incomplete = "" if collection.complete else completeness(collection)
+    alarm = " ".join(filter(None, (incomplete, left_out(rows))))
     where = hardware(collection.launched)
     of_profiles, of_operators = (
-        " ".join(filter(None, (alarm, left_out_alarm(inside.left_out, mode)))) for mode in ("profile", "operators")
+        " ".join(filter(None, (incomplete, left_out_alarm(inside.left_out, mode)))) for mode in ("profile", "operators")
     )
     files = {}
     with settings():
@@ -62,7 +62,7 @@ def figure_files(
             "latency": lambda: latency_figure(rows, where, alarm),
             "server": lambda: server_figure(rows, samples or {}, where, alarm),
             "sweep": lambda: sweep_figure(rows, compared, where, alarm),
-            "replicas": lambda: replicas_figure(replicated(rows), where, alarm),
+            "replicas": lambda: replicas_figure(rows, where, alarm),
             "steps": lambda: steps_figure(profiles, where, of_profiles),
             "roles": lambda: roles_figure(profiles, where, of_profiles),
             "timeline": lambda: timeline_figure(profiles, where, of_profiles),

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from rollout_bench.analysis.rows import Row
 from rollout_bench.analysis.statistics import Array
 from rollout_bench.records.online import ServerSample
-from rollout_bench.reporting.figures.grids import column_of, draw_grid, models_of, online_rows, spread
+from rollout_bench.reporting.figures.grids import column_of, draw_grid, models_of, nothing_online, online_rows, spread
 from rollout_bench.reporting.figures.style import QUIET, legend, message_figure, new_figure, quant_styles, thousands
 
 TITLE = "Requests in the server over a pass"
@@ -30,9 +30,9 @@ Samples = Mapping[tuple[str, int], Sequence[ServerSample]]
 
 def server_figure(rows: Sequence[Row], samples: Samples, where: str, alarm: str) -> Figure:
     """Draws running and waiting requests over the time of each measured iteration, as the server told them."""
+    if not online_rows(rows):
+        return message_figure(TITLE, nothing_online(rows, "Nothing is measured online yet."), alarm=alarm)
     rows = online_rows(rows)
-    if not rows:
-        return message_figure(TITLE, "Nothing is measured online yet.", alarm=alarm)
     if not any(samples.values()):
         return message_figure(TITLE, "No server told what it was doing: it has no /metrics.", alarm=alarm)
     columns, left_out = spread([column_of(row) for row in rows])

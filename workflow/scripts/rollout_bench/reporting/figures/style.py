@@ -102,6 +102,13 @@ def message_figure(title: str, message: str, notes: Sequence[str] = (), alarm: s
     return figure
 
 
+def nothing(rows: Sequence[Row], otherwise: str) -> str:
+    """The message of an empty figure of `rows`: that no launch is valid, where some were measured, else `otherwise`."""
+    return (
+        "No launch is valid." if any(row.launches for row in rows) and not any(row.used for row in rows) else otherwise
+    )
+
+
 def legend(figure: Figure, styles: dict[str, QuantStyle]) -> None:
     """The quants of the whole figure, beside its title."""
     handles = [

@@ -18,6 +18,7 @@ from rollout_bench.reporting.figures.style import (
     legend,
     message_figure,
     new_figure,
+    nothing,
     quant_styles,
     thousands,
 )
@@ -33,9 +34,10 @@ FAR = 20.0
 
 def sweep_figure(rows: Sequence[Row], settings: ComparisonSettings, where: str, alarm: str) -> Figure:
     """Draws mean TTFT and TPOT over output tok/s, a curve for each quant through the loads of its sweep."""
-    rows = [row for row in online_rows(rows) if row.experiment.part is not None]
+    swept = [row for row in rows if row.experiment.part is not None]
+    rows = online_rows(swept)
     if not rows:
-        return message_figure(TITLE, "No sweep is measured yet.", alarm=alarm)
+        return message_figure(TITLE, nothing(swept, "No sweep is measured yet."), alarm=alarm)
     measures = {m: label for m, label in MEASURES.items() if any(_values(row, m) for row in rows)} or {
         "e2el_s": "E2EL ms"
     }
