@@ -1,25 +1,102 @@
-"""Shared by all tests: helpers can be imported, launches lease from a folder of their own, slowness fails nothing."""
+"""Shared by all tests: helpers can be imported, nothing of the clone or its user is touched, slowness fails nothing."""
 
+import contextlib
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1] / "workflow" / "scripts"))
+REPOSITORY = Path(__file__).resolve().parents[1]
+GUARD = Path(__file__).parent / "guard"
+
+sys.path[:0] = [str(Path(__file__).parent), str(GUARD), str(REPOSITORY / "workflow" / "scripts")]
+
+THOROUGH = "ROLLOUT_BENCH_TESTS_THOROUGH"
+"""How many times as many examples each property test tries."""
 
 # By default an example may take 200 ms, and making it a second: on a machine with other work to do some take longer.
-settings.register_profile("however_slow", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "however_slow",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    max_examples=100 * int(os.environ.get(THOROUGH, "1")),
+)
 settings.load_profile("however_slow")
+
+HELD = ("results", "models", "logs", ".snakemake")
+"""What runs leave in the clone."""
+
+SET_BY_USERS = ("ROLLOUT_BENCH_", "SLURM_", "SNAKEMAKE_", "TORCHINDUCTOR_", "TRITON_", "VLLM_", "XDG_")
+"""How variables begin that change what is measured, or where anything is kept; those of the tests themselves stay."""
 
 
 @pytest.fixture(autouse=True, scope="session")
-def own_leases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tests don't wait for what else measures on this machine; where they must, the variable is set from outside."""
+def elsewhere(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """The folder that tests work in, with links to what git holds; HOME and leases are of this session, too.
+
+    Yields the file in which `keep_out` notes what was refused, in this process and in those that tests start.
+    """
+    import keep_out
+
+    from rollout_bench.placement.claims import DEFAULT, VARIABLE
+
+    own = tmp_path_factory.mktemp("session")
+    project = own / "project"
+    project.mkdir()
+    for name in LINKED:
+        (project / name).symlink_to(REPOSITORY / name)
+    held = [REPOSITORY / name for name in HELD] + [DEFAULT, Path.home() / ".cache" / "rollout-bench"]
+    guarded = [str(path) for path in (own / "refused", REPOSITORY, *held)]
     with pytest.MonkeyPatch.context() as patch:
-        if "ROLLOUT_BENCH_LEASES" not in os.environ:
-            patch.setenv("ROLLOUT_BENCH_LEASES", str(tmp_path_factory.mktemp("leases")))
-        yield
+        for name in os.environ:
+            if name.startswith(SET_BY_USERS) and not name.startswith("ROLLOUT_BENCH_TESTS_"):
+                patch.delenv(name)
+        patch.setenv("HOME", str(shared_home(tmp_path_factory, request.config)))
+        patch.setenv(VARIABLE, str(own / "leases"))
+        patch.setenv(keep_out.VARIABLE, "\n".join(guarded))
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(GUARD), os.environ.get("PYTHONPATH")])))
+        patch.chdir(project)
+        end = keep_out.watch(*guarded)
+        yield own
+        end()
+
+
+LINKED = ("config.yaml", "configs", "docs", "workflow")
+"""What tests name by a relative path."""
+
+
+def shared_home(tmp_path_factory: pytest.TempPathFactory, config: pytest.Config) -> Path:
+    """Make the HOME of this run of pytest, one for all its processes; what engines compile outlives it."""
+    base = tmp_path_factory.getbasetemp()
+    home = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "home"
+    caches = home / ".cache" / "rollout-bench"
+    caches.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        (caches / "compile").symlink_to(config.cache.mkdir("compile"))
+    return home
+
+
+@pytest.fixture(autouse=True)
+def kept_out(elsewhere: Path) -> Iterator[None]:
+    """Fail a test that touched what the clone or its user holds, or left something where all tests work."""
+    yield
+    refused = elsewhere / "refused"
+    if refused.exists():
+        lines = refused.read_text()
+        refused.unlink()
+        pytest.fail(f"touched what no test may depend on:\n{lines}", pytrace=False)
+    left = {path.name for path in (elsewhere / "project").iterdir()} - set(LINKED)
+    assert not left, "left behind in the working folder of all tests: use tmp_path"
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Say what was skipped and why, as the last thing: pytest says it above its own last line."""
+    terminal = config.pluginmanager.get_plugin("terminalreporter")
+    reports = terminal.stats.get("skipped", []) if terminal else []
+    reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in reports)
+    for reason, number in reasons.items():
+        terminal.write_line(f"{number} skipped: {reason}")

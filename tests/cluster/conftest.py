@@ -20,9 +20,9 @@ REQUIRED = "ROLLOUT_BENCH_TESTS_NEED_SLURM"
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
     """Two nodes of four GPUs and eight NPUs."""
-    lacks = "" if not (gone := missing()) else f"no {', '.join(gone)} here: apt-get install slurm-wlm"
+    lacks = "no Slurm here; to run them: apt-get install slurm-wlm, then make test" if missing() else ""
     if not lacks and os.geteuid() != 0:
-        lacks = "a node of Slurm needs root"
+        lacks = "a node of Slurm needs root; to run them: sudo make test"
     if lacks and REQUIRED in os.environ:
         pytest.fail(lacks)
     if lacks:

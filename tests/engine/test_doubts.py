@@ -86,6 +86,7 @@ def test_host_is_read_outside_the_timed_region(doubtful: Launching) -> None:
         assert iteration.elapsed_s < iteration.host.window_s
 
 
+@pytest.mark.untimed
 def test_sequences_that_lost_their_memory_and_were_computed_again_are_flagged(tmp_path: Path) -> None:
     # Eight prompts of a block each fit into ten blocks; eight sequences that have grown into a second do not.
     args = {**SETTINGS["engine"]["args"], "num_gpu_blocks_override": 10}

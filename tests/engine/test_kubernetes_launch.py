@@ -11,7 +11,7 @@ import pytest
 import yaml
 from workspace import TINY, Workspace
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.untimed]
 
 LOCAL = {"quants": ["bf16"], "kubernetes": {"image": "bench:1", "secrets": ["hub"]}}
 

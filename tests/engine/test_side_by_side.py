@@ -13,7 +13,10 @@ from workspace import TINY, Workspace
 
 from rollout_bench.records.store import read_record
 
-pytestmark = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="each launch needs a core of its own")
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="each launch needs a core of its own"),
+]
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from bad_configs import BAD_OVERLAYS, Bad
-from planned import REPOSITORY, planned
+from planned import planned
 
 from rollout_bench.errors import UserError
 from rollout_bench.plan.read_config import check_config_file
@@ -32,8 +32,7 @@ def test_weights_below_the_home_folder_have_the_same_key_for_every_user(monkeypa
 
 
 @pytest.mark.parametrize("bad", BAD_OVERLAYS, ids=lambda bad: bad.name)
-def test_a_wrong_config_is_told_in_two_lines(bad: Bad, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(REPOSITORY)
+def test_a_wrong_config_is_told_in_two_lines(bad: Bad):
     with pytest.raises(UserError) as raised:
         planned(bad.overlay)
     problem, remedy = str(raised.value).split("\n")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from planned import REPOSITORY, planned
+from planned import planned
 from synthetic_records import make_spec
 
 from rollout_bench.bounds.architecture import architecture_from
@@ -204,7 +204,6 @@ def test_a_run_at_its_mean_is_never_longer_than_its_steps(sequences: int, contex
 def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "workflow/scripts/bounds.py", *arguments],
-        cwd=REPOSITORY,
         input=stdin,
         capture_output=True,
         text=True,

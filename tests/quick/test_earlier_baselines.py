@@ -229,8 +229,7 @@ def test_null_on_the_command_line_takes_back_an_axis_too() -> None:
 
 
 @pytest.mark.parametrize("baseline", ["{quant: null, results: docs}", "{quant: null, engine: '0.23.0'}"])
-def test_the_plan_and_its_fingerprint_have_the_baseline(baseline: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(REPOSITORY)
+def test_the_plan_and_its_fingerprint_have_the_baseline(baseline: str) -> None:
     plans = []
     for overlay in ("{}", f"baseline: {baseline}"):
         merged = yaml.safe_load((REPOSITORY / "config.yaml").read_text())

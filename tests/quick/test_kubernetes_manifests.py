@@ -191,8 +191,7 @@ def test_the_command_has_every_option_of_the_rule_but_those_of_a_run_at_home():
     assert options == at_home | {"--isolation"}  # which the rule takes from `side_by_side`
 
 
-def test_a_data_set_is_read_from_the_results_claim(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(REPOSITORY)
+def test_a_data_set_is_read_from_the_results_claim():
     load = "{dataset: {path: docs/examples/trace.jsonl, format: trace}, prompts: 8}"
     plan = plan_of(f"{{quants: [bf16], workloads: [traced], workload_settings: {{traced: {load}}}}}")
     (job, *_) = jobs(manifests(plan, list(plan.by_record)))

@@ -119,7 +119,7 @@ def launches(seed: int, count: int, factor: float = 1.0, noise: float = 0.03, ro
     )
 
 
-@settings(max_examples=20)
+@settings(max_examples=settings.default.max_examples // 5)
 @given(st.floats(1e-6, 1e6), st.integers(1, 4), st.integers(1, 4), st.integers(0, 50))
 def test_speedups_do_not_know_the_unit_of_time(scale: float, own: int, theirs: int, seed: int) -> None:
     sides = [launches(seed, own, 0.8), launches(seed + 1000, theirs)]

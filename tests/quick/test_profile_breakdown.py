@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from synthetic_profiles import BF16, W8A8, make_events, make_profiled, make_times
 from synthetic_records import make_record
@@ -74,6 +74,8 @@ PARTS = st.dictionaries(
 
 
 @given(PARTS, st.floats(1, 1e6), st.booleans())
+@example({("linear", "qkv"): 5e-324}, 1.5, False)
+@example({("linear", "qkv"): 1e-9, GAP: 1e6}, 2.0, True)
 def test_scaled_parts_always_add_up_to_the_step(parts: dict[Part, float], step_us: float, clock: bool) -> None:
     found = unprofiled(parts, step_us, clock)
     assert all(us >= 0 for us in found.values())

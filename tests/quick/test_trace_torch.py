@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from made_traces import DECODE, PREFILL, Event, event, save, step
 
@@ -161,6 +162,8 @@ ODD = st.fixed_dictionaries(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(ODD, max_size=25), st.randoms(use_true_random=False))
+@example([event("aten::mm", 12, 6), event("aten::mm", 12, 6, "cuda_runtime")], random.Random(0))
+@example([event("aten::mm", 12, 6), event("aten::mm", 12, 6, "cuda_runtime")], random.Random(1))
 def test_odd_events_never_break_the_sums_and_their_order_does_not_matter(tmp_path: Path, odd: list[Any], chance: Any):
     events = [step(DECODE, 0, 30), step(DECODE, 50, 30), *odd, "no event", None, 3]
     frame = read(tmp_path, events, packed=False)

@@ -110,7 +110,7 @@ def test_the_detectable_difference_is_detected_as_often_as_promised(
         assert found.mean() == pytest.approx(power, abs=0.01)
 
 
-@settings(max_examples=30)
+@settings(max_examples=3 * settings.default.max_examples // 10)
 @given(SPREADS, LAUNCHES, SPREADS, LAUNCHES, LEVELS, st.floats(0.7, 0.99))
 def test_less_is_detectable_with_a_stricter_level_more_power_or_more_noise(
     sd: float, launches: int, other: float, others: int, level: float, power: float
@@ -123,7 +123,7 @@ def test_less_is_detectable_with_a_stricter_level_more_power_or_more_noise(
     assert detectable_difference(other, others, sd, launches, level, power) == pytest.approx(here)
 
 
-@settings(max_examples=30)
+@settings(max_examples=3 * settings.default.max_examples // 10)
 @given(SPREADS, LAUNCHES, SPREADS, LAUNCHES, LEVELS, st.floats(0.7, 0.99))
 def test_what_is_just_not_significant_is_smaller_than_what_would_have_been_detected(
     sd: float, launches: int, other: float, others: int, level: float, power: float
@@ -132,7 +132,7 @@ def test_what_is_just_not_significant_is_smaller_than_what_would_have_been_detec
     assert noncentrality(sd, launches, other, others, level, power) > critical
 
 
-@settings(max_examples=30)
+@settings(max_examples=3 * settings.default.max_examples // 10)
 @given(SPREADS, SPREADS, st.floats(0.005, 0.5), LEVELS)
 def test_the_launches_needed_are_the_fewest_that_do(sd: float, other: float, difference: float, level: float) -> None:
     needed = launches_needed(sd, other, difference, level, 0.8)

@@ -93,10 +93,11 @@ def _lead(
 
 
 def _ties(raw: RawEvents) -> npt.NDArray[np.int64]:
-    """What tells events apart that begin and end together: the profiler's own numbering, then the name."""
+    """What tells events apart that begin and end together: the profiler's own numbering, then name, then kind."""
     ranks = np.argsort(np.argsort(np.array(raw.names.texts, dtype=object), kind="stable"), kind="stable")
     # Events without a number, such as calls of the runtime, are the inner ones.
     external = raw.array("external")
-    numbered = np.where(external >= 0, external, np.int64(1) << 40)
-    result: npt.NDArray[np.int64] = numbered * np.int64(1 << 20) + ranks[raw.array("name")]
-    return result
+    numbered = np.where(external >= 0, external, np.iinfo(np.int64).max)
+    place = np.empty(len(raw), dtype=np.int64)
+    place[np.lexsort((raw.array("kind"), ranks[raw.array("name")], numbered))] = np.arange(len(raw))
+    return place

@@ -112,12 +112,13 @@ def unprofiled(parts: Mapping[Part, float], step_us: float | None, device_clock:
     total = sum(parts.values())
     if step_us is None or total <= 0:
         return dict(parts)
-    busy = total - sum(us for (category, _), us in parts.items() if category == HOST_GAP)
+    run = {part: us for part, us in parts.items() if part[0] != HOST_GAP}
+    busy = sum(run.values())
     if not device_clock or busy <= 0:
-        return {part: us * step_us / total for part, us in parts.items()}
+        # Shares first: the product of a step and a part near the smallest float is rounded by as much as the part.
+        return {part: us / total * step_us for part, us in parts.items()}
     factor = min(1.0, step_us / busy)
-    scaled = {part: us * factor for part, us in parts.items() if part[0] != HOST_GAP}
-    return {**scaled, (HOST_GAP, ""): max(0.0, step_us - busy * factor)}
+    return {**{part: us * factor for part, us in run.items()}, (HOST_GAP, ""): max(0.0, step_us - busy * factor)}
 
 
 def _per_step(sums: pd.Series, steps: int) -> dict[Part, float]:
