@@ -6,6 +6,30 @@ import difflib
 import sys
 from collections.abc import Callable, Iterable
 
+_LONGEST = 10_000
+"""Characters of an error's line: more than any list that is of use."""
+
+
+def printable(text: str, most: int = 300) -> str:
+    """Return `text`, which somebody else wrote, so that it can do nothing but be read.
+
+    Line breaks and tabs stay. Control characters, invisible ones and marks that reverse the direction of writing become
+    visible escapes, as `\\x1b`: a terminal obeys them, and they hide what else is there.
+
+    Args:
+        text: a server's answer, a line of a log, the name in a file that anybody may have written.
+        most: characters of the result; a longer one ends with "...".
+    """
+    head = text[: most + 1]  # what is cut off anyway is not looked at: it may be megabytes
+    shown = head if head.isprintable() else "".join(map(_visible, head))
+    return shown if len(shown) <= most else shown[: most - 3] + "..."
+
+
+def _visible(character: str) -> str:
+    if character.isprintable() or character in "\n\t":
+        return character
+    return character.encode("unicode_escape").decode()
+
 
 class UserError(Exception):
     """Something a user can mend.
@@ -18,8 +42,8 @@ class UserError(Exception):
 
     def __init__(self, problem: str, remedy: str, status: int = 1) -> None:
         self.status = status
-        self.problem = " ".join(problem.split())
-        self.remedy = " ".join(remedy.split())
+        self.problem = printable(" ".join(problem.split()), _LONGEST)
+        self.remedy = printable(" ".join(remedy.split()), _LONGEST)
         super().__init__(f"{self.problem}\n  -> {self.remedy}")
 
 
