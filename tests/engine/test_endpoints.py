@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from fault_proxy import FaultProxy
+from hostile_server import KINDS, hostile_server
 from launching import Launching, online_spec
 from stub_server import running_stub
 
@@ -60,10 +61,8 @@ def test_a_stub_is_measured_and_what_nobody_can_know_is_unknown(tmp_path: Path, 
     assert (record.engine.served.model, record.engine.served.max_model_len) == ("stub", 4096)
     assert record.engine.served.counts_tokens
     assert {row.output_tokens for row in read_sequences(sequences_path(launch.out))} == {8}
-    for path in launch.folder.rglob("*"):
-        if path.is_file():
-            assert KEY.encode() not in path.read_bytes(), path
-            assert b"blue-secret-team" not in path.read_bytes(), path
+    assert_unseen(KEY, launch)
+    assert_unseen("blue-secret-team", launch)
 
 
 @pytest.mark.parametrize(
@@ -157,3 +156,47 @@ def test_what_a_server_refuses_is_left_out_and_flagged(
     assert codes <= {flag.code for flag in record.validity}
     assert record.engine.served is not None
     assert record.engine.served.token_ids == ("--text-only" not in options)
+
+
+def test_a_server_that_turns_hostile_in_mid_pass_fails_requests_and_gets_no_key_out(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("STUB_KEY", KEY)
+    half = [answered for kind in KINDS for answered in (kind, None)]  # never a pass whose every request fails
+    with hostile_server(*half, after=14) as server, hostile_server() as elsewhere:
+        server.elsewhere = elsewhere.url
+        spec = at(server.url, 6, api_key_env="STUB_KEY", headers={"X-Api-Key": "${STUB_KEY}"})
+        launch = Launching(tmp_path / "some", spec, ["--limits", '{"iteration_s": 120}'])
+        assert launch.finish() == 0, launch.said + launch.log_text()[-2000:]
+    record = launch.record()
+    assert next(flag for flag in record.validity if flag.code == "requests_failed").severity == "invalid"
+    rows = read_sequences(sequences_path(launch.out))
+    failed = [row for row in rows if row.failed]
+    assert len({row.error for row in failed}) >= len(KINDS) - 4  # one is only odd, some end alike
+    assert sum(iteration.failed or 0 for iteration in record.iterations) == len(failed)
+    assert all(0 <= row.output_tokens <= 9 for row in rows)
+    assert all(row.error is None or (row.error.isprintable() and len(row.error) <= 300) for row in rows)
+    assert elsewhere.met == []
+    assert_unseen(KEY, launch)
+
+
+def test_a_server_that_redirects_in_mid_pass_ends_the_launch(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("STUB_KEY", KEY)
+    with hostile_server("redirect", after=14) as server, hostile_server() as elsewhere:
+        server.elsewhere = elsewhere.url
+        spec = at(server.url, api_key_env="STUB_KEY", headers={"X-Api-Key": "${STUB_KEY}"})
+        launch = Launching(tmp_path / "all", spec, ["--limits", '{"iteration_s": 120}'])
+        assert launch.finish() == 1
+    assert launch.failure().category == "all_requests_failed"
+    assert "307 Moved: it redirects to 127.0.0.1, and redirects are not followed" in launch.failure().cause
+    assert len(launch.errors()) == 2
+    assert elsewhere.met == []
+    assert_unseen(KEY, launch)
+
+
+def assert_unseen(secret: str, launch: Launching) -> None:
+    """That a secret is neither in what a launch said nor in what it left."""
+    assert secret not in launch.said
+    for path in launch.folder.rglob("*"):
+        if path.is_file():
+            assert secret.encode() not in path.read_bytes(), path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 from launching import Launching, online_spec, own_flags
@@ -11,6 +12,8 @@ from launching import Launching, online_spec, own_flags
 from rollout_bench.records.store import read_samples, read_sequences, sequences_path, server_path
 
 pytestmark = [pytest.mark.engine, pytest.mark.untimed]
+
+PATHS = ("/health", "/metrics", "/v1/models", "/collective_rpc", "/reset_prefix_cache", "/docs", "/openapi.json", "/no")
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +25,11 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Launching, dict[str,
     server = launch.child("api_server")
     lines = [line for process in launch.started for line in process.cmdline()]
     key = server.environ()["VLLM_API_KEY"]
-    listens = {c.laddr.ip for c in server.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
+    listens = {c.laddr for c in server.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
+    at = f"http://127.0.0.1:{next(iter(listens)).port}"
+    without_key = {path: httpx.get(at + path).status_code for path in PATHS}
     assert launch.finish() == 0, launch.said + launch.log_text()[-3000:]
-    return launch, {"lines": lines, "key": key, "listens": listens}
+    return launch, {"lines": lines, "key": key, "listens": listens, "without_key": without_key}
 
 
 def test_every_token_of_every_request_is_counted(done: tuple[Launching, dict[str, Any]]) -> None:
@@ -101,11 +106,15 @@ def test_the_key_stands_on_no_command_line_and_in_no_file(done: tuple[Launching,
     assert seen["key"] not in launch.said
 
 
+def test_without_the_key_every_path_is_refused(done: tuple[Launching, dict[str, Any]]) -> None:
+    assert done[1]["without_key"] == dict.fromkeys(PATHS, 401)
+
+
 def test_the_server_listens_on_this_machine_alone_and_ends_with_its_launch(
     done: tuple[Launching, dict[str, Any]],
 ) -> None:
     launch, seen = done
-    assert seen["listens"] == {"127.0.0.1"}
+    assert {address.ip for address in seen["listens"]} == {"127.0.0.1"}
     assert launch.survivors(0) == []
 
 

@@ -131,6 +131,16 @@ def test_an_unknown_exception_is_a_crash_that_quotes_it() -> None:
     assert (cause.category, cause.cause) == ("crash", "the engine failed: KeyError: 'rope'")
 
 
+@pytest.mark.parametrize(
+    "known", ["ValueError: no kernel for \x1b[2J", "torch.OutOfMemoryError: CUDA out of memory \x1b[2J"]
+)
+def test_what_the_engine_says_is_quoted_in_one_line_that_only_can_be_read(known: str) -> None:
+    cause = diagnose(f"{known}\x07{'x' * 1000}", "").cause
+    assert "\\x1b[2J\\x07xxx" in cause
+    assert cause.isprintable()
+    assert len(cause) < 500
+
+
 def test_an_unknown_exception_of_the_engine_core_is_quoted_from_the_log() -> None:
     log = "(EngineCore pid=7) ERROR 11-20 06:40:29 [core.py:946] KeyError: 'rope'\n"
     assert diagnose(ENGINE_CORE_DEAD, log).cause == "the engine failed: KeyError: 'rope'"

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rollout_bench.serving.answers import Question
 from rollout_bench.serving.stream import Answer, read_whole
 from rollout_bench.serving.target import Outcome, Target
 
@@ -20,7 +21,7 @@ def event(ids: list[int] | None, finish: str | None = None, text: str = "", **mo
 
 def read(*lines: str) -> Outcome:
     outcome = Outcome(streamed=True)
-    answer = Answer(outcome)
+    answer = Answer(Question(b"x" * 100, 100), outcome)
     for number, line in enumerate(lines):
         answer.take(line.encode(), float(number))
     answer.end()
@@ -56,8 +57,10 @@ def test_the_last_empty_choice_is_no_token_and_its_usage_is_the_count():
         ([event([1]), event([2], "abort")], "finish_reason abort"),
         ([event([1]), 'data: {"error": {"message": "engine died", "code": 500}}'], "engine died"),
         ([event([1, 2], "stop"), 'data: {"choices": [], "usage": {"completion_tokens": 3}}'], "the server says 3"),
+        ([event(None, text="a") for _ in range(101)] + [event(None, "stop")], "101 tokens came where 100 were"),
+        ([event([1], "stop", prompt_token_ids=[1] * 101)], "101 prompt tokens came back of a request of 100 bytes"),
     ],
-    ids=["cut", "empty", "abort", "error", "counts_differ"],
+    ids=["cut", "empty", "abort", "error", "counts_differ", "too_many", "prompt"],
 )
 def test_an_answer_that_is_none_is_a_failure(lines: list[str], words: str):
     outcome = read(*lines)
@@ -83,12 +86,12 @@ def test_a_usage_that_is_none_is_no_failure(usage: str):
 )
 def test_an_answer_in_one_piece_is_held_to_the_same(content: dict[str, Any], tokens: int, error: str | None):
     outcome = Outcome()
-    read_whole(json.dumps(content).encode(), outcome)
+    read_whole(json.dumps(content).encode(), Question(b"x" * 100, 100), outcome)
     assert outcome.output_tokens == tokens
     assert (outcome.error is None) if error is None else error in (outcome.error or "no error")
 
 
 def test_a_key_that_a_server_quotes_is_struck_out():
     target = Target("http://x/v1", "m", {"Authorization": "Bearer sk-secret-1234"}, True, True, {})
-    assert target.without_secrets("401: key sk-secret-1234 is wrong") == "401: key *** is wrong"
+    assert target.quoted("401: key sk-secret-1234 is wrong") == "401: key *** is wrong"
     assert "sk-secret" not in repr(target)

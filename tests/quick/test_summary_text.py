@@ -244,6 +244,18 @@ def test_markup_in_names_and_messages_is_taken_literally(tmp_path: Path) -> None
     )
 
 
+def test_what_a_failure_of_before_quotes_can_t_move_a_terminal_s_cursor(tmp_path: Path) -> None:
+    failure = make_failure(BF16).model_copy(
+        update={"cause": "\x1b[31mred\x1b]0;title\x07 \u202e &#27;[2J &#x202e;", "fix": "\x9b2J"}
+    )
+    made = summary(tmp_path, make_plan([BF16], launches=1), failure)
+    for text in (made.text, made.markdown, made.html):
+        assert all(character.isprintable() or character == "\n" for character in text)
+        assert "title" in text
+    assert "\\x1b[31mred\\x1b]0;title\\x07 \\u202e &#27;[2J" in made.text
+    assert "&amp;#27;" in made.html
+
+
 def test_the_csv_has_full_precision_and_one_row_per_experiment(tmp_path: Path) -> None:
     made = summary(tmp_path, make_plan([BF16, W8A8], launches=1), make_record(BF16, rates=[1000 / 3]))
     rows = list(csv.DictReader(io.StringIO(made.csv)))

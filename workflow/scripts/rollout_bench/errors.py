@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 from collections.abc import Callable, Iterable
 
 _LONGEST = 10_000
 """Characters of an error's line: more than any list that is of use."""
+
+_NOT_ASCII = re.compile(r"[^ -~\n\t]")
+"""What may be more than a letter."""
 
 
 def printable(text: str, most: int = 300) -> str:
@@ -21,14 +25,12 @@ def printable(text: str, most: int = 300) -> str:
         most: characters of the result; a longer one ends with "...".
     """
     head = text[: most + 1]  # what is cut off anyway is not looked at: it may be megabytes
-    shown = head if head.isprintable() else "".join(map(_visible, head))
+    shown = _NOT_ASCII.sub(_visible, head)
     return shown if len(shown) <= most else shown[: most - 3] + "..."
 
 
-def _visible(character: str) -> str:
-    if character.isprintable() or character in "\n\t":
-        return character
-    return character.encode("unicode_escape").decode()
+def _visible(found: re.Match[str]) -> str:
+    return found[0] if found[0].isprintable() else found[0].encode("unicode_escape").decode()
 
 
 class UserError(Exception):

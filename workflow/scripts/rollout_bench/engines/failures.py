@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rollout_bench.engines.known_causes import KNOWN_CAUSES
+from rollout_bench.errors import printable
 
 AtFault = Literal["experiment", "node"]
 
@@ -116,6 +117,5 @@ def _quote(text: str, match: re.Match[str]) -> str:
     return _shorten(re.sub(r" \[type=.*| For further information visit.*", "", quoted))
 
 
-def _shorten(text: str, limit: int = 300) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= limit else line[: limit - 3] + "..."
+def _shorten(text: str) -> str:
+    return printable(" ".join(text.split()))

@@ -24,7 +24,7 @@ from rollout_bench.serving.connection import check_answer
 from rollout_bench.serving.opened import Opened, open_endpoint, open_own
 from rollout_bench.serving.points import Points
 from rollout_bench.serving.sending import Sending
-from rollout_bench.serving.target import Pass, ServingFailed
+from rollout_bench.serving.target import Pass, ServingFailed, Target
 from rollout_bench.workloads.requests import Request, Source, moved
 
 
@@ -139,7 +139,7 @@ class _Load:
             sampler.stop()
         opened.check()
         rows = rows_of(asked, done, index)
-        _check_some_succeeded(rows, opened.target.model)
+        _check_some_succeeded(rows, opened.target)
         with opened.between_passes():
             use = metrics.risen(before, opened.connection.metrics(), round_trip_s) if before else None
         iteration = iteration_of(index, warmup, point, done, rows, use)
@@ -163,7 +163,7 @@ def _warnings(flags: Sequence[Flag]) -> list[Flag]:
     return [flag.model_copy(update={"severity": "warning"}) for flag in flags]
 
 
-def _check_some_succeeded(rows: Sequence[SequenceRow], model: str) -> None:
+def _check_some_succeeded(rows: Sequence[SequenceRow], target: Target) -> None:
     """Raises `ServingFailed` where every request failed, with what was said most often."""
     if not all(row.failed for row in rows):
         return
@@ -171,7 +171,7 @@ def _check_some_succeeded(rows: Sequence[SequenceRow], model: str) -> None:
     often = max(set(said), key=said.count)
     status = next((row.status for row in rows if row.error == often), None)
     if status in (401, 403, 404):
-        check_answer(status, often, model)
+        check_answer(status, often, target)
     cause = f"all {len(rows)} requests failed, {said.count(often)} of them with: {often}"
     raise ServingFailed(
         "all_requests_failed", cause, "try one request by hand; lower the load if the server refuses it"

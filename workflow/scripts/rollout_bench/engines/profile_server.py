@@ -114,7 +114,7 @@ class _Passes:
         with self._opened.between_passes():
             status, said = self._opened.connection.ask("POST", path, content, answer_s=self._job.timeout_s)
         if status != 200:
-            cause = f"the server answers {status} to {path}: {' '.join(said.split())[:200]}"
+            cause = f"the server answers {status} to {path}: {self._opened.target.quoted(said, 200)}"
             raise ServingFailed("no_trace", cause, "read the end of the log; profile.through: engine needs no server")
 
     def _send(self, before: Callable[[Sequence[Request]], None] | None = None) -> tuple[Any, list[SequenceRow]]:

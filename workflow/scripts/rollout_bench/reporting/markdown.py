@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from urllib.parse import quote
 
+from rollout_bench.errors import printable
 from rollout_bench.reporting.notes import Section
 from rollout_bench.reporting.view import View
 from rollout_bench.reporting.views import Views
@@ -37,7 +39,8 @@ def markdown(
         items = [f"- {_escape(item)}" for item in section.items]
         items += [f"- [{_escape(text)}]({quote(path)})" for text, path in section.links]
         parts.append("\n".join([f"## {section.heading}\n", *items]))
-    return "\n\n".join(parts) + "\n"
+    # what records of earlier versions quote was not made printable when it was written
+    return printable("\n\n".join(parts) + "\n", sys.maxsize)
 
 
 def _table(view: View) -> str:
@@ -52,7 +55,7 @@ def _table(view: View) -> str:
 def _escape(text: str) -> str:
     """`text` on one line, with everything that Markdown would read as markup taken literally."""
     text = " ".join(text.split())
-    for character in "\\|*<>`~[]":
+    for character in "\\|*<>`~[]&":
         text = text.replace(character, "\\" + character)
     # Underscores inside a word are no markup on GitHub.
     return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)

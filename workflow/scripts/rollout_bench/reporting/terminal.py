@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import textwrap
 from collections.abc import Sequence
 
@@ -12,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from rollout_bench.analysis.metrics import METRICS
+from rollout_bench.errors import printable
 from rollout_bench.reporting.columns import FLAGS
 from rollout_bench.reporting.notes import Section
 from rollout_bench.reporting.view import View
@@ -39,7 +41,8 @@ def terminal(status: str, tables: Views, sections: Sequence[Section]) -> str:
         items = [_fill(item, first="  - ", rest="    ") for item in section.items]
         items += [f"  - {text}: {path}" for text, path in section.links]
         parts.append("\n".join([section.heading, *items]))
-    return "\n\n".join(parts) + "\n"
+    # what records of earlier versions quote was not made printable when it was written
+    return printable("\n\n".join(parts) + "\n", sys.maxsize)
 
 
 def _fill(text: str, first: str = "", rest: str = "") -> str:

@@ -23,9 +23,12 @@ class KeyForAll:
         self._wanted = f"Bearer {os.environ[KEY_VARIABLE]}".encode()
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        if scope["type"] == "http":
+        if scope["type"] in ("http", "websocket"):
             given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
             if not hmac.compare_digest(given, self._wanted):
+                if scope["type"] == "websocket":
+                    await send({"type": "websocket.close", "code": 1008})  # before it was accepted: status 403
+                    return
                 await send({"type": "http.response.start", "status": 401, "headers": []})
                 await send({"type": "http.response.body", "body": b"no key"})
                 return

@@ -27,8 +27,9 @@ from guidellm.schemas import GenerationRequest, GenerationRequestArguments, Gene
 from guidellm.schemas.backends import OpenAIHTTPBackendArgs
 
 from rollout_bench.engines.processes import die_with_parent
-from rollout_bench.serving.stream import Answer, read_whole, told
-from rollout_bench.serving.target import Outcome
+from rollout_bench.serving.answers import Question, Unusable, check_head, too_long
+from rollout_bench.serving.stream import Answer, read_whole
+from rollout_bench.serving.target import Outcome, Target
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -40,11 +41,8 @@ class Wire:
     """Everything a worker process needs; pickled to it once, so that a request travels as its number alone.
 
     Args:
-        url: address that completions are posted to.
-        headers: sent with every request; never shown, a key may be among them.
-        verify_tls: whether the server's certificate is checked.
-        stream: whether answers come token by token.
-        bodies: the content of each request.
+        target: the server.
+        questions: the requests.
         connect_limit_s: longest wait for a connection.
         concurrency: most requests at a time over all processes; None for no limit.
         processes: number of worker processes, not more than `concurrency`.
@@ -52,11 +50,8 @@ class Wire:
         started: counts the worker processes that have begun, so that each knows its share of `concurrency`.
     """
 
-    url: str
-    headers: dict[str, str]
-    verify_tls: bool
-    stream: bool
-    bodies: list[bytes]
+    target: Target
+    questions: list[Question]
     connect_limit_s: float
     concurrency: int | None
     processes: int
@@ -80,10 +75,12 @@ class CompletionsHandler(TextCompletionsRequestHandler):
     without a tokenizer), so here those count that have token ids, as with every harness.
     """
 
-    def __init__(self, stream: bool) -> None:
+    def __init__(self, target: Target, question: Question) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.outcome = Outcome(streamed=stream)
-        self._answer = Answer(self.outcome)
+        self.outcome = Outcome(streamed=target.stream)
+        self._target = target
+        self._question = question
+        self._answer = Answer(question, self.outcome)
 
     def add_streaming_line(self, line: str) -> int | None:
         """Takes a line; returns how many tokens are in it, None at the end of the stream."""
@@ -106,7 +103,7 @@ class CompletionsHandler(TextCompletionsRequestHandler):
     ) -> GenerationResponse:
         """What an answer in one piece brought."""
         self.outcome.status = 200
-        read_whole(json.dumps(response).encode(), self.outcome)
+        read_whole(json.dumps(response).encode(), self._question, self.outcome)
         self.outcome.ended_s = time.monotonic()
         return self.found(request)
 
@@ -116,18 +113,37 @@ class CompletionsHandler(TextCompletionsRequestHandler):
     def failed(self, error: Exception) -> None:
         """Keeps why there is no answer, or no whole one."""
         self.outcome.ended_s = time.monotonic()
-        if isinstance(error, httpx.HTTPStatusError):
-            self.outcome.status = error.response.status_code
-            # The body is not at hand: guidellm closes the stream before it says that there is none.
-            self.outcome.error = told(error.response.status_code, error.response.reason_phrase, "")
+        if isinstance(error, Unusable):
+            self.outcome.status, self.outcome.error = error.status, str(error)
         else:
             self.outcome.error = f"{type(error).__name__}: {error}".rstrip(": ")
 
     def found(self, request: GenerationRequest) -> GenerationResponse:
         """The outcome as guidellm carries it; without the text, which nobody asks for."""
+        self._target.settle(self.outcome)
         return GenerationResponse(
             request_id=request.request_id, request_args=None, response_metrics=asdict(self.outcome)
         )
+
+
+class Bounded(httpx.AsyncByteStream):
+    """A stream that raises `Unusable` once more than `most` bytes of it have come."""
+
+    def __init__(self, stream: httpx.AsyncByteStream, most: int) -> None:
+        self._stream = stream
+        self._most = most
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        left = self._most
+        async for data in self._stream:
+            left -= len(data)
+            if left < 0:
+                raise too_long(self._most)
+            yield data
+
+    async def aclose(self) -> None:
+        """Close the stream."""
+        await self._stream.aclose()
 
 
 class CompletionsBackend(OpenAIHTTPBackend):
@@ -136,7 +152,7 @@ class CompletionsBackend(OpenAIHTTPBackend):
     def __init__(self, wire: Wire) -> None:
         super().__init__(
             OpenAIHTTPBackendArgs(
-                target=wire.url,
+                target=wire.target.url,
                 model="unused",
                 request_format="/v1/completions",
                 timeout_connect=wire.connect_limit_s,
@@ -144,7 +160,7 @@ class CompletionsBackend(OpenAIHTTPBackend):
                 http2=False,
                 # Another host is none that was named: it would be measured, and sent the headers.
                 follow_redirects=False,
-                verify=wire.verify_tls,
+                verify=wire.target.verify_tls,
                 validate_backend=False,
             )
         )
@@ -164,11 +180,21 @@ class CompletionsBackend(OpenAIHTTPBackend):
         share = self._wire.share()
         if share is not None:
             self._turn = asyncio.Semaphore(share)
-        if urlsplit(self._wire.url).hostname in LOOPBACK:
+        if urlsplit(self._wire.target.url).hostname in LOOPBACK:
             os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(LOOPBACK)
         # The first connection imports anyio's event loop backend, which would hold the first request back by 60 ms.
         await anyio.sleep(0)
         await super().process_startup()  # type: ignore[no-untyped-call]
+        assert self._async_client is not None, "made by what was just called"
+        self._async_client.event_hooks = {"response": [self._check]}
+
+    async def _check(self, response: httpx.Response) -> None:
+        """Look at the head of an answer before guidellm reads on; bound what it reads then."""
+        question = self._wire.questions[int(response.request.headers["X-Request-Id"])]
+        assert isinstance(response.stream, httpx.AsyncByteStream), "what an asynchronous client is answered with"
+        body = Bounded(response.stream, question.answer_bytes)
+        await check_head(response.status_code, response.reason_phrase, response.headers, aiter(body))
+        response.stream = body
 
     async def resolve(  # type: ignore[override, misc]
         self, request: GenerationRequest, request_info: RequestInfo, history: object = None
@@ -178,11 +204,16 @@ class CompletionsBackend(OpenAIHTTPBackend):
         The limit on concurrency is here and not in guidellm's scheduler, which would ask its main process for the next
         request when one is done: with two busy cores that took up to 0.4 s. A semaphore keeps the order.
         """
-        handler = CompletionsHandler(self._wire.stream)
-        headers = {"Content-Type": "application/json", **self._wire.headers, "X-Request-Id": request.request_id}
-        body = self._wire.bodies[int(request.request_id)]
-        sent = {"url": self._wire.url, "method": "POST", "headers": headers, "content": body}
-        read = self._resolve_streaming if self._wire.stream else self._resolve_non_streaming
+        target, question = self._wire.target, self._wire.questions[int(request.request_id)]
+        handler = CompletionsHandler(target, question)
+        headers = {
+            "Content-Type": "application/json",
+            **target.headers,
+            "Accept-Encoding": "identity",
+            "X-Request-Id": request.request_id,
+        }
+        sent = {"url": f"{target.url}/completions", "method": "POST", "headers": headers, "content": question.body}
+        read = self._resolve_streaming if target.stream else self._resolve_non_streaming
         async with self._turn:
             # A request without an arrival time is here early, and in the order of the list.
             await asyncio.sleep(request_info.scheduler_start_time + self._wire.lead_s - time.time())

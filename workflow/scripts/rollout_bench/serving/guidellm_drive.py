@@ -22,6 +22,7 @@ from guidellm.scheduler.schemas.conversation_graph import GenerativeConversation
 from guidellm.schemas import GenerationRequest, GenerationResponse, RequestInfo, RequestSettings
 from guidellm.settings import LoggingSettings, Settings, settings
 
+from rollout_bench.serving.answers import Question
 from rollout_bench.serving.guidellm_backend import CompletionsBackend, Wire
 from rollout_bench.serving.target import Outcome, ServingFailed, Target
 
@@ -63,17 +64,14 @@ def lead_s(requests: int) -> float:
     return 0.5 + requests / HAND_OUT_PER_S
 
 
-def _wire(bodies: list[bytes], concurrency: int | None, target: Target) -> Wire:
+def _wire(questions: list[Question], concurrency: int | None, target: Target) -> Wire:
     return Wire(
-        url=f"{target.url}/completions",
-        headers=target.headers,
-        verify_tls=target.verify_tls,
-        stream=target.stream,
-        bodies=bodies,
+        target=target,
+        questions=questions,
         connect_limit_s=CONNECT_LIMIT_S,
         concurrency=concurrency,
-        processes=processes_for(len(bodies), concurrency),
-        lead_s=lead_s(len(bodies)),
+        processes=processes_for(len(questions), concurrency),
+        lead_s=lead_s(len(questions)),
         started=multiprocessing.get_context("spawn").Value("i", 0),
     )
 
@@ -139,7 +137,9 @@ class _State(worker_group.WorkerGroupState[RequestT, ResponseT]):
         return super().received_callback(update)
 
 
-async def drive(bodies: list[bytes], due_s: Sequence[float] | None, concurrency: int | None, target: Target) -> Driven:
+async def drive(
+    questions: list[Question], due_s: Sequence[float] | None, concurrency: int | None, target: Target
+) -> Driven:
     """Sends every request once and waits for all answers.
 
     Raises:
@@ -147,7 +147,7 @@ async def drive(bodies: list[bytes], due_s: Sequence[float] | None, concurrency:
     """
     # The defaults, whatever a .env file in this folder or a variable of the caller's says.
     settings.__dict__.update(Settings.model_construct().__dict__)
-    settings.max_concurrency = len(bodies)
+    settings.max_concurrency = len(questions)
     settings.scheduler_start_delay_non_distributed = 0.0
     configure_logger(LoggingSettings(console_log_level="WARNING", log_file_level=None))
     ended: dict[int, tuple[GenerationResponse | None, RequestInfo]] = {}
@@ -155,7 +155,7 @@ async def drive(bodies: list[bytes], due_s: Sequence[float] | None, concurrency:
 
     def end(number: int, response: GenerationResponse | None, info: RequestInfo) -> None:
         ended[number] = (response, info)
-        if len(ended) == len(bodies):
+        if len(ended) == len(questions):
             loop.call_soon_threadsafe(all_ended.set)
 
     scheduling: Any = worker_group
@@ -163,8 +163,8 @@ async def drive(bodies: list[bytes], due_s: Sequence[float] | None, concurrency:
     scheduling.WorkerGroupState = _State
     _State.ended = staticmethod(end)
     updates: AsyncIterator[Any] = Scheduler[GenerationRequest, GenerationResponse]().run(  # type: ignore[no-untyped-call]
-        requests=_graphs(len(bodies), due_s),
-        backend=CompletionsBackend(_wire(bodies, concurrency, target)),
+        requests=_graphs(len(questions), due_s),
+        backend=CompletionsBackend(_wire(questions, concurrency, target)),
         # All are handed out beforehand and wait for their time or turn in a worker process. Not guidellm's "poisson":
         # each of its processes draws from the same seed, so that gaps come in runs of equal ones, as many as there
         # are processes. Nor is there one with burstiness.
@@ -172,7 +172,7 @@ async def drive(bodies: list[bytes], due_s: Sequence[float] | None, concurrency:
         env=NonDistributedEnvironment[GenerationRequest, GenerationResponse](),  # type: ignore[no-untyped-call]
     )
     watching: list[asyncio.Task[Used]] = []
-    running = asyncio.create_task(_run(updates, lead_s(len(bodies)), watching))
+    running = asyncio.create_task(_run(updates, lead_s(len(questions)), watching))
     waiting = asyncio.create_task(all_ended.wait())
     # Not until guidellm's own end, which it misses if the last answer is very quick.
     await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -180,14 +180,14 @@ async def drive(bodies: list[bytes], due_s: Sequence[float] | None, concurrency:
     for task in (waiting, running, *watching):
         task.cancel()
     failed, *before = await asyncio.gather(running, *watching, return_exceptions=True)
-    if len(ended) < len(bodies) or any(response is None for response, _ in ended.values()):
+    if len(ended) < len(questions) or any(response is None for response, _ in ended.values()):
         said = next((info.error for _, info in ended.values() if info.error), None) or failed
-        cause = f"guidellm failed with {len(ended)} of {len(bodies)} requests done: {said}"
+        cause = f"guidellm failed with {len(ended)} of {len(questions)} requests done: {said}"
         raise ServingFailed("load_generator", cause, "look into the log, or set harness: vllm")
     info = ended[0][1]
     driven = Driven(
         {number: Outcome(**(response.response_metrics or {})) for number, (response, _) in ended.items() if response},
-        began_s=info.scheduler_start_time + lead_s(len(bodies)) + time.monotonic() - time.time(),
+        began_s=info.scheduler_start_time + lead_s(len(questions)) + time.monotonic() - time.time(),
     )
     for seen in before:
         if isinstance(seen, tuple):

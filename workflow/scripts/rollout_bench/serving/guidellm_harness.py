@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from rollout_bench.records.online import ClientUse
 from rollout_bench.serving.target import Pass, ServingFailed, Target
-from rollout_bench.serving.vllm_harness import bodies
+from rollout_bench.serving.vllm_harness import questions
 from rollout_bench.workloads.requests import Request
 
 # Importing guidellm puts uvloop into this process for good; its worker processes see to that themselves.
@@ -40,7 +40,7 @@ def prepare(
         concurrency: how many may be under way at once; None: any number.
         target: where they go.
     """
-    contents = bodies(requests, prompts, target)
+    contents = questions(requests, prompts, target)
 
     def run() -> Pass:
         """Raises `ServingFailed` where guidellm failed, or the wall clock was set during the pass."""
@@ -53,16 +53,14 @@ def prepare(
                 "the wall clock was set during the pass, which guidellm's times depend on",
                 "run again, or set harness: vllm",
             )
-        return _pass_of(driven, due_s, len(contents), target)
+        return _pass_of(driven, due_s, len(contents))
 
     gc.collect()
     return run
 
 
-def _pass_of(driven: Driven, due_s: Sequence[float] | None, count: int, target: Target) -> Pass:
+def _pass_of(driven: Driven, due_s: Sequence[float] | None, count: int) -> Pass:
     outcomes = [driven.outcomes[number] for number in range(count)]
-    for outcome in outcomes:
-        outcome.error = None if outcome.error is None else target.without_secrets(outcome.error)
     for outcome, due in zip(outcomes, due_s or [], strict=False):
         outcome.due_s = driven.began_s + due
     ended_s = max((outcome.ended_s for outcome in outcomes if outcome.ended_s is not None), default=driven.began_s)

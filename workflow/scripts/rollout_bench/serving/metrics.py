@@ -1,4 +1,4 @@
-"""The server's own metrics: read while a pass goes on, understood after it."""
+"""The server's own metrics, read before, after and while a pass goes on."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -48,25 +49,44 @@ COUNTS = {
 """Field of a pass -> the counter."""
 
 
+_SAMPLED = tuple(name + end for names in GAUGES.values() for name in names for end in "{ ")
+"""How the lines of /metrics begin that are needed while a pass goes on: a hundredth of them."""
+
+_MOST = 1e18
+"""More than any count, and any time in seconds."""
+
+
 def parse(text: str) -> dict[str, float]:
-    """Sample name -> value, summed over labels (data-parallel engines), of shares the largest; no buckets."""
+    """Sample name -> value, summed over labels (data-parallel engines), of shares the largest; no buckets.
+
+    Of a text that is not in the format of Prometheus nothing, and nothing that can't be a count or a time.
+    """
     totals: defaultdict[str, float] = defaultdict(float)
-    for family in text_string_to_metric_families(text):
-        if family.name.startswith("vllm:"):
-            for sample in family.samples:
-                if sample.name.endswith("_perc"):  # a share of each engine's own
-                    totals[sample.name] = max(totals[sample.name], sample.value)
-                elif not sample.name.endswith("_bucket"):
-                    totals[sample.name] += sample.value
+    for family in _families(text):
+        for sample in family.samples:
+            if not 0 <= sample.value <= _MOST:
+                continue
+            if sample.name.endswith("_perc"):  # a share of each engine's own
+                totals[sample.name] = max(totals[sample.name], sample.value)
+            elif not sample.name.endswith("_bucket"):
+                totals[sample.name] += sample.value
     return dict(totals)
 
 
 def cache_labels(text: str) -> dict[str, str]:
     """What vLLM says of its KV cache, as label -> text; empty where it does not."""
-    for family in text_string_to_metric_families(text):
+    for family in _families(text):
         if family.name in ("vllm:cache_config", "vllm:cache_config_info") and family.samples:
             return dict(family.samples[0].labels)
     return {}
+
+
+def _families(text: str) -> list[Any]:
+    """vLLM's metrics; none where the text is not in the format of Prometheus."""
+    try:
+        return [family for family in text_string_to_metric_families(text) if family.name.startswith("vllm:")]
+    except (ValueError, LookupError):
+        return []
 
 
 class Sampler:
@@ -78,7 +98,7 @@ class Sampler:
 
     def __init__(self, read: Callable[[], str]) -> None:
         self._read = read
-        self._texts: list[tuple[float, str]] = []
+        self._values: list[tuple[float, dict[str, float]]] = []
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -94,8 +114,7 @@ class Sampler:
     def samples(self, iteration: int, began_s: float) -> list[ServerSample]:
         """What was read, as it stood in seconds after `began_s` of the monotonic clock."""
         found = []
-        for at_s, text in self._texts:
-            values = parse(text)
+        for at_s, values in self._values:
             named = {field: _first(values, names) for field, names in GAUGES.items()}
             found.append(ServerSample(iteration=iteration, at_s=round(at_s - began_s, 6), **named))
         return found
@@ -105,7 +124,9 @@ class Sampler:
         while True:
             over = self._over.is_set()
             with contextlib.suppress(OSError):  # the pass itself tells what became of the server
-                self._texts.append((time.monotonic(), self._read()))
+                at_s = time.monotonic()
+                lines = [line for line in self._read().split("\n") if line.startswith(_SAMPLED)]
+                self._values.append((at_s, parse("\n".join(lines))))
             if over:
                 return
             following += PERIOD_S
@@ -132,9 +153,9 @@ def _first(values: Mapping[str, float], names: tuple[str, ...]) -> float | None:
 
 def _mean(rose: Mapping[str, float], names: tuple[str, ...]) -> float | None:
     for name in names:
-        count = rose.get(f"{name}_count", 0.0)
-        if count > 0:
-            return max(0.0, rose[f"{name}_sum"] / count)
+        count, total = rose.get(f"{name}_count", 0.0), rose.get(f"{name}_sum")
+        if count > 0 and total is not None:
+            return max(0.0, total / count)
     return None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from rollout_bench.plan.spec import Spec
 from rollout_bench.records.online import Served
 from rollout_bench.records.profile import LinearShape
 from rollout_bench.records.record import EngineFacts, Flag
+from rollout_bench.serving.answers import parsed
 from rollout_bench.serving.connection import Connection, check_answer, headers_of, identity, reaching
 from rollout_bench.serving.metrics import cache_labels
 from rollout_bench.serving.server import NAME, Server
@@ -150,8 +150,8 @@ def _own(spec: Spec, model: str, server: Server) -> Opened:
                 str(spec.engine.args.get("tokenizer") or model), bool(spec.engine.args.get("trust_remote_code"))
             )
         )
-        check_answer(*connection.complete(PROBE if text is None else text.of(PROBE), {}), NAME)
-        served = identity(connection, NAME, load.token_ids)
+        check_answer(*connection.complete(PROBE if text is None else text.of(PROBE), {}), target)
+        served = identity(connection, load.token_ids)
         cache = cache_labels(connection.metrics())
     facts = engine_facts(ranks, settings["resolved"], settings["tensor_parallel_size"], _kv_cache_tokens(cache))
     processes = {**server.processes(), **{int(rank["pid"]): "worker" for rank in ranks}}
@@ -204,7 +204,7 @@ def open_endpoint(spec: Spec) -> Opened:
 
     with reaching(endpoint.url):
         connection = Connection(target(full))
-        served = identity(connection, endpoint.model, load.token_ids)
+        served = identity(connection, load.token_ids)
         refused: tuple[int, str] | None = None
         for body, token_ids in ((full, True), (full, False), (plain, True), (plain, False)):
             if token_ids and not load.token_ids:
@@ -212,12 +212,12 @@ def open_endpoint(spec: Spec) -> Opened:
             connection = Connection(target(body))
             status, answer = _asked_patiently(connection, PROBE if token_ids else text.of(PROBE))
             if status not in (200, *NOT_UNDERSTOOD):
-                check_answer(status, answer, endpoint.model)
+                check_answer(status, answer, connection.target)
             if status == 200 and (not token_ids or _took_token_ids(answer)):
                 return _found(connection, endpoint.vocabulary, served, body is full, token_ids, text, answer)
             if status != 200:
                 refused = refused or (status, answer)
-        check_answer(*(refused or (400, "it takes prompts neither as token ids nor as text")), endpoint.model)
+        check_answer(*(refused or (400, "it takes prompts neither as token ids nor as text")), connection.target)
     raise ServingFailed("request_refused", f"{endpoint.url} answers nothing that could be measured", "try it by hand")
 
 
@@ -234,10 +234,10 @@ def _asked_patiently(connection: Connection, prompt: list[int] | str) -> tuple[i
 def _took_token_ids(answer: str) -> bool:
     """Whether the probe was read as one prompt of so many tokens, a beginning-of-text token besides."""
     try:
-        content = json.loads(answer)
+        content = parsed(answer)
         counted = content["usage"]["prompt_tokens"]
         return len(content["choices"]) == 1 and counted in (len(PROBE), len(PROBE) + 1)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError):
         return False
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from rollout_bench.errors import printable
 from rollout_bench.records.online import ClientUse
 
 SHORTEST_SECRET = 6
@@ -31,12 +33,20 @@ class Target:
     stream: bool
     body: dict[str, Any]
 
-    def without_secrets(self, text: str) -> str:
-        """`text`, which may quote a server, with no word of a header's value in it."""
+    def quoted(self, text: str, most: int = 300) -> str:
+        """Return what the server wrote as one line of at most `most` characters, with no word of a header's value."""
         for word in " ".join(self.headers.values()).split():
             if len(word) >= SHORTEST_SECRET:
-                text = text.replace(word, "***")
-        return text
+                text = re.sub(re.escape(word), "***", text, flags=re.IGNORECASE)  # a host's name has small letters
+        return printable(" ".join(text.split()), most)
+
+    def settle(self, outcome: Outcome) -> None:
+        """Make what the server says in an `outcome` that failed fit to be kept and shown."""
+        if outcome.error is None:
+            return
+        outcome.error = self.quoted(outcome.error)
+        if outcome.finish_reason is not None:
+            outcome.finish_reason = self.quoted(outcome.finish_reason, 40)
 
     @property
     def root(self) -> str:
@@ -105,6 +115,6 @@ class ServingFailed(Exception):  # noqa: N818 (an outcome)
 
     def __init__(self, category: str, cause: str, fix: str) -> None:
         self.category = category
-        self.cause = cause
+        self.cause = printable(" ".join(cause.split()), 1000)
         self.fix = fix
-        super().__init__(cause)
+        super().__init__(self.cause)

@@ -24,6 +24,7 @@ from typing import Any
 import aiohttp
 
 from rollout_bench.records.online import ClientUse
+from rollout_bench.serving.answers import Question
 from rollout_bench.serving.stream import open_session, send
 from rollout_bench.serving.target import Outcome, Pass, ServingFailed, Target
 from rollout_bench.workloads.requests import Request
@@ -35,13 +36,15 @@ LOOK_S = 0.01
 """How often the event loop is asked whether it is late."""
 
 
-def bodies(requests: Sequence[Request], prompts: Sequence[list[int] | str], target: Target) -> list[bytes]:
+def questions(requests: Sequence[Request], prompts: Sequence[list[int] | str], target: Target) -> list[Question]:
     """What is sent for each request, made before the pass so that making it costs nothing in it."""
     asked = {**target.body, "model": target.model, "stream": target.stream}
     if target.stream:
         asked["stream_options"] = {"include_usage": True}
     return [
-        json.dumps({**asked, "prompt": prompt, "max_tokens": request.output_tokens}).encode()
+        Question(
+            json.dumps({**asked, "prompt": prompt, "max_tokens": request.output_tokens}).encode(), request.output_tokens
+        )
         for request, prompt in zip(requests, prompts, strict=True)
     ]
 
@@ -66,7 +69,7 @@ def prepare(
     from vllm.benchmarks.datasets import SampleRequest
 
     outcomes = [Outcome() for _ in requests]
-    contents = bodies(requests, prompts, target)
+    contents = questions(requests, prompts, target)
     headers = {"Content-Type": "application/json", **target.headers}
     url = f"{target.url}/completions"
 
@@ -84,7 +87,7 @@ def prepare(
         handed_s[number] = time.monotonic()
         own = {**headers, "X-Request-Id": f"{name}-{number}"}
         await send(sessions[0], url, own, contents[number], target.stream, outcome)
-        outcome.error = None if outcome.error is None else target.without_secrets(outcome.error)
+        target.settle(outcome)
         return _as_vllm_has_it(outcome, request_func_input.prompt_len)
 
     serve.ASYNC_REQUEST_FUNCS[BACKEND] = request
@@ -103,7 +106,7 @@ def prepare(
         "task_type": serve.TaskType.GENERATION,
         "endpoint_type": BACKEND,
         "api_url": url,
-        "base_url": target.root,
+        "base_url": "",  # else vLLM asks its /metrics four times a pass, at any length and wherever it redirects to
         "model_id": target.model,
         "model_name": target.model,
         "tokenizer": None,

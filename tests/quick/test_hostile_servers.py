@@ -1,0 +1,158 @@
+"""Whatever a server does, a request ends with an error in one short line, and costs no more than an answer may."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hostile_server import FIRST_KIND, KINDS, hostile_server
+
+from rollout_bench.engines.online_rows import rows_of
+from rollout_bench.serving.answers import Question
+from rollout_bench.serving.stream import open_session, send
+from rollout_bench.serving.target import Outcome, Pass, Target
+from rollout_bench.serving.vllm_harness import questions
+from rollout_bench.workloads.requests import Request
+
+KEY, API_KEY = "sk-never/to-be-seen-0815", "x-api-key-never-to-be-seen"
+TOKENS = 8
+MOST_BYTES = 20 << 20
+"""More than a server gets rid of before a client has left, with what kernels hold for it."""
+
+ERRORS = {
+    "redirect": "307 Moved: it redirects to 127.0.0.1, and redirects are not followed",
+    "redirect_get": "302 Moved: it redirects to 127.0.0.1, and redirects are not followed",
+    "deep_json": "the answer had no tokens in it",
+    "deep_error": '500 No: {"error":[{"a":',
+    "negative_usage": "the server says completion_tokens: -7, where 0 to 8 can be",
+    "claims_many": "the server says completion_tokens: 1000000000000, where 0 to 8 can be",
+    "many_tokens": "9 tokens came where 8 were asked for at most",
+    "endless_stream": "the answer is longer than",
+    "endless_line": "the answer is longer than",
+    "endless_error": "500 No: error error",
+    "gzip_error": "500 No",
+    "gzip_answer": "the answer is compressed (gzip), though that was not asked for",
+    "long_head": "",
+    "escapes": "500 No: \\x1b[31mred\\x1b]0;title\\x07 \\u202etxt.exe\\x9b2J",
+    "echo": "429 No: xxx",
+    "forged": None,
+    "nested_ids": "the answer had no tokens in it",
+}
+"""By the kind of server, how the error of its request begins; None where there is none."""
+
+
+def target(url: str, stream: bool = True) -> Target:
+    headers = {"Authorization": f"Bearer {KEY}", "X-Api-Key": API_KEY}
+    return Target(f"{url}/v1", "stub", headers, True, stream, {"return_token_ids": True})
+
+
+def sent_by_us(to: Target, asked: list[Question]) -> list[Outcome]:
+    """What becomes of `asked`, sent one after the other as the harness `vllm` does."""
+    outcomes = [Outcome() for _ in asked]
+
+    async def run() -> None:
+        async with open_session(True) as session:
+            for question, outcome in zip(asked, outcomes, strict=True):
+                await send(session, f"{to.url}/completions", to.headers, question, to.stream, outcome)
+                to.settle(outcome)
+
+    asyncio.run(run())
+    return outcomes
+
+
+def sent_by_guidellm(to: Target, asked: list[Request]) -> Pass:
+    from rollout_bench.serving.guidellm_harness import prepare
+
+    return prepare(asked, [request.prompt_token_ids for request in asked], None, 1, to)()
+
+
+def requests(kinds: list[str | None]) -> list[Request]:
+    """Requests that are answered by these kinds."""
+    numbers = [1 if kind is None else FIRST_KIND + list(KINDS).index(kind) for kind in kinds]
+    return [Request(i, 0, [number, i, 5], TOKENS) for i, number in enumerate(numbers)]
+
+
+def check(kind: str, outcome: Outcome) -> None:
+    """That `outcome` is what becomes of a request that is answered by `kind`."""
+    begins = ERRORS[kind]
+    assert (outcome.error is None) == (begins is None), outcome.error
+    assert (outcome.error or "").startswith(begins or ""), outcome.error
+    if outcome.error is not None:
+        assert len(outcome.error) <= 300
+        assert outcome.error.isprintable()
+        assert not any(part in outcome.error for part in (KEY[:6], API_KEY[:6], "secret=path"))
+    assert 0 <= outcome.output_tokens <= TOKENS + 1
+    assert outcome.ended_s is not None
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_a_request_ends_soon_with_an_error_and_the_next_one_is_answered(kind: str, stream: bool):
+    with hostile_server() as server, hostile_server() as elsewhere:
+        server.elsewhere = elsewhere.url
+        to = target(server.url, stream)
+        asked = requests([kind, None])
+        began_s = time.monotonic()
+        bad, good = sent_by_us(to, questions(asked, [request.prompt_token_ids for request in asked], to))
+        assert time.monotonic() - began_s < 50  # a server goes on for 60
+        if stream:
+            check(kind, bad)
+        assert bad.error is None or len(bad.error) <= 300
+        assert server.sent_bytes < MOST_BYTES
+        assert (good.error, good.output_tokens) == (None, TOKENS)
+        assert elsewhere.met == []
+        rows_of(asked, Pass(began_s, 1.0, [bad, good], None), 0)  # type: ignore[arg-type]
+
+
+def test_guidellm_ends_each_of_them_likewise(capfd: Any):
+    kinds = [*KINDS, None]
+    with hostile_server() as server, hostile_server() as elsewhere:
+        server.elsewhere = elsewhere.url
+        asked = requests(kinds)
+        done = sent_by_guidellm(target(server.url), asked)
+        for kind, outcome in zip(kinds, done.outcomes, strict=True):
+            if kind is not None:
+                check(kind, outcome)
+        assert (done.outcomes[-1].error, done.outcomes[-1].output_tokens) == (None, TOKENS)
+        assert elsewhere.met == []
+        rows_of(asked, done, 0)
+    assert KEY not in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize("kind", ["gzip_error", "gzip_answer", "endless_error", "many_tokens"])
+def test_guidellm_reads_no_more_of_an_answer_than_it_may_take(kind: str):
+    with hostile_server() as server:
+        (outcome,) = sent_by_guidellm(target(server.url, stream=kind != "gzip_answer"), requests([kind])).outcomes
+        assert outcome.error is not None
+        assert server.sent_bytes < MOST_BYTES
+
+
+def test_a_text_that_looks_like_token_ids_counts_as_one_piece():
+    with hostile_server() as server:
+        to = target(server.url)
+        (outcome,) = sent_by_us(to, questions(requests(["forged"]), [[FIRST_KIND + list(KINDS).index("forged")]], to))
+        assert (outcome.counted, outcome.piece_tokens) == (False, [1])
+
+
+def best_s(work: Callable[[], object]) -> float:
+    """The shortest of some times that `work` takes."""
+    times = []
+    for _ in range(3):
+        began = time.process_time()
+        work()
+        times.append(time.process_time() - began)
+    return min(times)
+
+
+@pytest.mark.parametrize("piece", [b"x", b'"token_ids":[', b'"error": '], ids=["letters", "ids", "errors"])
+def test_a_long_line_costs_as_much_as_its_length(piece: bytes):
+    from rollout_bench.serving.stream import Answer
+
+    def read(times: int) -> float:
+        line = b"data: " + piece * times
+        return best_s(lambda: Answer(Question(b"{}", 1), Outcome()).take(line, 0.0))
+
+    assert read(80_000) < 40 * max(read(8_000), 1e-4)
