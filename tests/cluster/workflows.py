@@ -91,7 +91,7 @@ class OnSlurm(Workspace):
         """Puts the engine that does as told into the workspace: the measuring command is the real one."""
         engines = self.path / "workflow" / "scripts" / "rollout_bench" / "engines"
         shutil.copy(Path(__file__).with_name("made_engine.py"), engines / "offline_worker.py")
-        record = make_record()
+        record = make_record(rates=[1e5] * 3, warmup_rates=[1e5])  # passes that fit into a launch of this engine
         made, model = self.path / "made", self.path / "models" / "tiny"
         for folder in (made, model):
             folder.mkdir(parents=True)

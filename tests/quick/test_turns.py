@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from synthetic_records import make_plan, make_record, make_spec, save
 
 from rollout_bench.analysis.collection import collect
@@ -69,10 +68,3 @@ def test_launches_that_are_added_take_turns_again(tmp_path: Path):
     put(tmp_path, OTHER, 500, *later)
     comparison = rows_of(collect(tmp_path, make_plan([BASE, OTHER], 4)))[1].comparison
     assert (list(comparison.pairs), comparison.verdict) == ([2, 3], "faster")
-
-
-@pytest.mark.parametrize("text", ["", "yesterday"])
-def test_a_time_that_is_none_marks_nothing(tmp_path: Path, text: str):
-    put(tmp_path, BASE, 400, text, text, text)
-    put(tmp_path, OTHER, 500, *["2026-01-01T00:00:00Z"] * 3)
-    assert codes(tmp_path) == [[], [], []]

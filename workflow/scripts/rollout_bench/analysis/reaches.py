@@ -17,7 +17,8 @@ from rollout_bench.plan.spec import Spec
 from rollout_bench.records.limits import MachineLimits
 from rollout_bench.records.profile import Phase, Profile
 from rollout_bench.records.record import Environment, Launched
-from rollout_bench.records.store import read_sequences, record_path, sequences_path
+from rollout_bench.records.side_files import known_sequences
+from rollout_bench.records.store import record_path, sequences_path
 
 What = Literal["pass", "prefill", "mixed", "decode"]
 
@@ -59,11 +60,7 @@ def machine_limits(collection: Collection) -> list[MachineLimits]:
 
 
 def reaches_of(results: Path, collection: Collection, rows: Sequence[Row]) -> list[Reach]:
-    """Passes of the timed experiments, then the steps of profiles, on machines whose limits are known.
-
-    Raises:
-        UserError: a side file is damaged; the message names file and line.
-    """
+    """Passes of the timed experiments, then the steps of profiles, on machines whose limits are known."""
     limits = machine_limits(collection)
     found: list[Reach] = []
     for row in rows:
@@ -106,8 +103,7 @@ def _of_pass(
         if record not in records:
             continue
         path = record_path(results, experiment.mode, experiment.experiment, record.launch)
-        side = sequences_path(path)
-        found = share_of_limit(record, limits, architecture, read_sequences(side) if side.is_file() else ())
+        found = share_of_limit(record, limits, architecture, known_sequences(sequences_path(path), record))
         if isinstance(found, str):
             return Reach(*_names(experiment, row.quant_label), what="pass", reason=found)
         bounds.append(found)

@@ -13,12 +13,11 @@ from rollout_bench.errors import UserError
 from rollout_bench.files import write_json, write_whole
 from rollout_bench.records.profile import Profile
 from rollout_bench.records.record import Record
+from rollout_bench.records.side_files import read_samples, read_sequences
 from rollout_bench.records.store import (
     failure_path,
     read_failure,
     read_launched,
-    read_samples,
-    read_sequences,
     sequences_path,
     server_path,
     traces_path,
@@ -68,9 +67,9 @@ def _record(source: Path, file: FoundFile, results: Path, logs: Path, done: Coll
     record = read_launched(there, file.mode)
     _check_place(there, file, (record.spec.mode, record.spec.experiment(), record.launch))
     if isinstance(record, Record):
-        read_sequences(sequences_path(there))
+        read_sequences(sequences_path(there), record)
         if record.server_file is not None:
-            read_samples(server_path(there))
+            read_samples(server_path(there), record)
     if isinstance(record, Profile) and {t.name for t in record.traces} - _names(traces_path(there)):
         raise UserError(f"{traces_path(there)}: lacks a trace that the record names", _AGAIN)
     spec = home.with_name("spec.json")
