@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -335,3 +336,16 @@ def test_a_plan_that_names_a_folder_elsewhere_reads_nothing_there(results: Path)
     (experiment,) = collect(results, plan.model_copy(update={"experiments": [elsewhere]})).experiments
     assert experiment.records == ()
     assert len(experiment.missing) == 3
+
+
+def test_thousands_of_records_are_read_within_seconds(tmp_path: Path) -> None:
+    save(tmp_path, make_record(BF16))
+    content = json.loads(at(tmp_path).read_text())
+    for launch in range(1, 1000):
+        record = {**content, "launch": launch, "wall_s": content["wall_s"] + launch}
+        record["sha256"] = checksum(record)
+        at(tmp_path, launch).write_text(json.dumps(record))
+    began = time.process_time()
+    (experiment,) = collect(tmp_path, None).experiments
+    assert time.process_time() - began < 5
+    assert len(experiment.records) + len(experiment.damaged) == 1000

@@ -62,6 +62,12 @@ def test_one_record_that_was_measured_again_is_marked_alone(tmp_path: Path):
     assert row(tmp_path).comparison.verdict == "faster"
 
 
+def test_a_launch_of_a_far_future_is_marked(tmp_path: Path):
+    put(tmp_path, BASE, 400, *[f"2026-01-01T00:0{i}:00Z" for i in range(3)])
+    put(tmp_path, OTHER, 500, "2026-01-01T00:00:00Z", "2999-12-31T23:59:59Z", "2026-01-01T00:02:00Z")
+    assert codes(tmp_path) == [[], ["not_in_turn"], []]
+
+
 def test_launches_that_are_added_take_turns_again(tmp_path: Path):
     first, later = [f"2026-01-01T00:0{i}:00Z" for i in range(2)], [f"2026-01-08T00:0{i}:00Z" for i in range(4)]
     put(tmp_path, BASE, 400, *first, *later[2:])

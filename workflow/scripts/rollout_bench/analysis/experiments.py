@@ -150,9 +150,14 @@ class Collection:
 
     @property
     def damaged(self) -> list[UserError]:
-        """What is wrong with each file that can't be used, also of the earlier results."""
-        earlier = launched(self.earlier.experiments) if self.earlier else []
-        return [damaged.error for experiment in (*self.launched, *earlier) for damaged in experiment.damaged]
+        """What is wrong with each file that can't be used."""
+        return [damaged.error for experiment in self.launched for damaged in experiment.damaged]
+
+    @property
+    def damaged_earlier(self) -> list[UserError]:
+        """The same of the earlier results, which may be nobody's to mend."""
+        experiments = launched(self.earlier.experiments) if self.earlier else []
+        return [damaged.error for experiment in experiments for damaged in experiment.damaged]
 
     @property
     def complete(self) -> bool:

@@ -71,7 +71,7 @@ def notes(
     )
     sections = [
         Section("No verdict", tuple(footnotes)),
-        Section("Damaged", damage(collection.damaged)),
+        Section("Damaged", damage([*collection.damaged, *collection.damaged_earlier])),
         Section("Failed", (*_failed(rows), *failed_others(collection))),
         Section("Missing", (*_missing(rows), *missing_others(collection))),
         Section("Flags", (*_flags(rows), *flags_of_others(collection))),
