@@ -23,7 +23,8 @@ import psutil
 from workspace import TINY, Workspace
 
 from rollout_bench.errors import UserError
-from rollout_bench.records.store import read_record, read_sequences, sequences_path
+from rollout_bench.records.side_files import read_sequences
+from rollout_bench.records.store import read_record, sequences_path
 
 VICTIMS = ("snakemake", "snakemake's group", "measuring command", "guardian", "engine", "engine core")
 END_S = 30
@@ -131,7 +132,7 @@ def damage(workspace: Workspace) -> list[str]:
         path = workspace.path / "results" / name
         try:
             record = read_record(path)
-            rows = read_sequences(sequences_path(path))
+            rows = read_sequences(sequences_path(path), record)
         except UserError as error:
             troubles.append(str(error))
             continue

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +101,8 @@ def make_record(
             "measurement_version": MEASUREMENT_VERSION,
             "key": spec.key(),
             "launch": launch,
-            "started_at": "2025-01-01T00:00:00Z",
-            "wall_s": 30.0 + sum(output_tokens / rate for rate in rates),
+            "started_at": f"{(datetime(2025, 1, 1, tzinfo=UTC) + timedelta(minutes=launch)):%Y-%m-%dT%H:%M:%SZ}",
+            "wall_s": 30.0 + sum(output_tokens / rate for rate in [*warmup_rates, *rates]),
             "spec": spec,
             "environment": {
                 "engine_name": spec.engine.name,
@@ -160,6 +162,15 @@ def make_sequences(record: Record, *, times: bool = True) -> list[SequenceRow]:
                 )
             )
     return rows
+
+
+def counted(record: Record, rows: Sequence[SequenceRow]) -> Record:
+    """`record` with the output tokens that `rows`, its side file, have."""
+    tokens: Counter[int] = Counter()
+    for row in rows:
+        tokens[row.iteration] += row.output_tokens
+    iterations = [each.model_copy(update={"output_tokens": tokens[each.index]}) for each in record.iterations]
+    return record.model_copy(update={"iterations": iterations})
 
 
 def make_failure(spec: Spec | None = None, launch: int = 0) -> Failure:

@@ -143,7 +143,7 @@ class Workspace:
 
         engines = self.path / "workflow" / "scripts" / "rollout_bench" / "engines"
         shutil.copy(Path(__file__).with_name("made_engine.py"), engines / "offline_worker.py")
-        record = make_record()
+        record = make_record(rates=[1e5] * 3, warmup_rates=[1e5])  # passes that fit into a launch of this engine
         made, model = self.path / "made", self.path / "models" / "tiny"
         for folder in (made, model):
             folder.mkdir(parents=True)

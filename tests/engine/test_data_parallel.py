@@ -11,7 +11,8 @@ import pytest
 from launching import SETTINGS, Launching, own_flags, tiny_spec
 
 from rollout_bench.records.record import Record, SequenceRow
-from rollout_bench.records.store import read_sequences, sequences_path
+from rollout_bench.records.side_files import read_sequences
+from rollout_bench.records.store import sequences_path
 
 pytestmark = [
     pytest.mark.engine,
@@ -42,7 +43,7 @@ def record(launch: Launching) -> Record:
 
 @pytest.fixture(scope="module")
 def rows(launch: Launching) -> list[SequenceRow]:
-    return read_sequences(sequences_path(launch.out))
+    return read_sequences(sequences_path(launch.out), launch.record())
 
 
 def test_an_iteration_is_the_step_of_both(record: Record) -> None:

@@ -13,7 +13,8 @@ import pytest
 from launching import SETTINGS, Launching, own_flags, tiny_spec
 
 from rollout_bench.engines.concurrency import most_at_once
-from rollout_bench.records.store import read_sequences, sequences_path
+from rollout_bench.records.side_files import read_sequences
+from rollout_bench.records.store import sequences_path
 
 pytestmark = pytest.mark.engine
 
@@ -54,7 +55,7 @@ def doubtful(tmp_path_factory: pytest.TempPathFactory) -> Launching:
 
 def test_a_kv_cache_too_small_for_the_batch_is_flagged_with_what_ran_together(doubtful: Launching) -> None:
     (flag,) = [flag for flag in doubtful.record().validity if flag.code == "batch_not_at_once"]
-    rows = [row for row in read_sequences(sequences_path(doubtful.out)) if row.iteration == 2]
+    rows = [row for row in read_sequences(sequences_path(doubtful.out), doubtful.record()) if row.iteration == 2]
     assert f"at most {most_at_once(rows)} of 8 sequences ran together" in flag.sentence
     assert "the KV cache holds 1280 tokens, 5 sequences of 256 (whole blocks) if none share" in flag.sentence
 

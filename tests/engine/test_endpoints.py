@@ -14,7 +14,8 @@ from hostile_server import KINDS, hostile_server
 from launching import Launching, online_spec
 from stub_server import running_stub
 
-from rollout_bench.records.store import read_sequences, sequences_path
+from rollout_bench.records.side_files import read_sequences
+from rollout_bench.records.store import sequences_path
 
 pytestmark = [pytest.mark.engine, pytest.mark.untimed]
 
@@ -60,7 +61,7 @@ def test_a_stub_is_measured_and_what_nobody_can_know_is_unknown(tmp_path: Path, 
     assert record.engine.served is not None
     assert (record.engine.served.model, record.engine.served.max_model_len) == ("stub", 4096)
     assert record.engine.served.counts_tokens
-    assert {row.output_tokens for row in read_sequences(sequences_path(launch.out))} == {8}
+    assert {row.output_tokens for row in read_sequences(sequences_path(launch.out), launch.record())} == {8}
     assert_unseen(KEY, launch)
     assert_unseen("blue-secret-team", launch)
 
@@ -102,7 +103,7 @@ def test_failed_requests_are_counted_and_never_fast_ones(tmp_path: Path, stub: A
     flag = next(flag for flag in record.validity if flag.code == "requests_failed")
     assert flag.severity == "invalid"
     assert "429" in flag.sentence
-    rows = read_sequences(sequences_path(launch.out))
+    rows = read_sequences(sequences_path(launch.out), launch.record())
     for iteration in record.iterations:
         own = [row for row in rows if row.iteration == iteration.index]
         assert iteration.failed == sum(row.failed for row in own) > 0

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from launching import Launching, online_spec, own_flags
 
-from rollout_bench.records.store import read_sequences, sequences_path
+from rollout_bench.records.side_files import read_sequences
+from rollout_bench.records.store import sequences_path
 
 pytestmark = [pytest.mark.engine, pytest.mark.untimed]
 
@@ -31,7 +32,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Launching, dict[str,
 
 def test_every_token_of_every_request_is_counted(done: tuple[Launching, dict[str, Any]]) -> None:
     launch, _ = done
-    record, rows = launch.record(), read_sequences(sequences_path(launch.out))
+    record, rows = launch.record(), read_sequences(sequences_path(launch.out), launch.record())
     assert len(rows) == 16 * len(record.iterations)
     assert {row.output_tokens for row in rows} == {16}
     assert {row.prompt_tokens for row in rows} == {130}
@@ -48,7 +49,7 @@ def test_every_token_of_every_request_is_counted(done: tuple[Launching, dict[str
 def test_each_row_says_when_its_request_was_sent_and_each_token_came(done: tuple[Launching, dict[str, Any]]) -> None:
     launch, _ = done
     at_a_rate = {it.index for it in launch.record().iterations if it.point is not None and it.point.concurrency is None}
-    for row in read_sequences(sequences_path(launch.out)):
+    for row in read_sequences(sequences_path(launch.out), launch.record()):
         assert row.sent_s is not None
         assert row.first_token_s is not None
         assert row.last_token_s is not None

@@ -11,7 +11,8 @@ import pytest
 from launching import Launching, own_flags, tiny_spec
 
 from rollout_bench.checkpoints.tokenizer import tokenizer_files
-from rollout_bench.records.store import read_sequences, sequences_path
+from rollout_bench.records.side_files import read_sequences
+from rollout_bench.records.store import sequences_path
 from rollout_bench.workloads.requests import Source
 
 pytestmark = [pytest.mark.engine, pytest.mark.untimed]
@@ -27,7 +28,7 @@ def measured(folder: Path, workload: dict[str, Any], *arguments: str) -> Launchi
 
 
 def check_as_asked(launch: Launching, source: Source) -> None:
-    rows = read_sequences(sequences_path(launch.out))
+    rows = read_sequences(sequences_path(launch.out), launch.record())
     asked = [(index, request) for index in range(3) for request in source.requests(0, index)]
     found = [(row.iteration, row.prompt, row.sample, row.prompt_tokens, row.output_tokens) for row in rows]
     assert found == [(i, r.prompt, r.sample, len(r.prompt_token_ids), r.output_tokens) for i, r in asked]
@@ -41,7 +42,7 @@ def test_a_long_tail_behind_a_shared_prefix_is_counted_token_by_token(tmp_path: 
         {"prompt_tokens": prompts, "output_tokens": SPREAD, "shared_prefix": {"tokens": 128, "groups": 2}},
     )
     check_as_asked(launch, Source(launch.spec.workload, VOCABULARY, "tiny"))
-    rows = read_sequences(sequences_path(launch.out))
+    rows = read_sequences(sequences_path(launch.out), launch.record())
     assert len({row.output_tokens for row in rows}) > 5
     # the one full block of a group's prefix is computed once: 2 groups of 2 prompts with 2 samples
     assert [iteration.cached_prompt_tokens for iteration in launch.record().iterations] == [6 * 128] * 3
@@ -57,7 +58,9 @@ def test_text_goes_through_the_model_s_own_tokenizer(tmp_path: Path) -> None:
     named = {"format": "sharegpt", "sha256": hashlib.sha256(data.read_bytes()).hexdigest()}
     launch = measured(tmp_path, {"dataset": named, "prompt_tokens": 9, "output_tokens": 16}, "--dataset", str(data))
     check_as_asked(launch, Source(launch.spec.workload, VOCABULARY, str(tmp_path / "tiny"), data))
-    assert {(row.prompt_tokens, row.output_tokens) for row in read_sequences(sequences_path(launch.out))} == {(9, 12)}
+    assert {
+        (row.prompt_tokens, row.output_tokens) for row in read_sequences(sequences_path(launch.out), launch.record())
+    } == {(9, 12)}
 
 
 def test_a_data_set_that_changed_since_the_plan_is_not_measured(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ import pytest
 from launching import own_flags
 from workspace import TINY, Workspace
 
-from rollout_bench.records.store import read_record, read_sequences, sequences_path
+from rollout_bench.records.side_files import read_sequences
+from rollout_bench.records.store import read_record, sequences_path
 
 pytestmark = [pytest.mark.engine, pytest.mark.untimed]
 
@@ -61,7 +62,8 @@ def test_each_quant_is_proven_by_the_loaded_weights(measured: Workspace):
 
 
 def test_every_sequence_has_its_times_in_order(measured: Workspace):
-    sequences = read_sequences(sequences_path(record_of(measured, "w8a8")))
+    path = record_of(measured, "w8a8")
+    sequences = read_sequences(sequences_path(path), read_record(path))
     assert len(sequences) == 3 * 4
     for row in sequences:
         assert row.output_tokens == 8

@@ -13,7 +13,8 @@ import pytest
 from launching import Launching, own_flags, tiny_spec
 
 from rollout_bench.errors import UserError
-from rollout_bench.records.store import failure_path, read_record, read_sequences, sequences_path, write_record
+from rollout_bench.records.side_files import read_sequences
+from rollout_bench.records.store import failure_path, read_record, sequences_path, write_record
 
 pytestmark = [pytest.mark.engine, pytest.mark.untimed]
 
@@ -80,7 +81,7 @@ def test_siblings_share_their_prompt_and_iterations_share_nothing(in_process: La
 
 def test_sequence_times_are_in_order_and_inside_their_iteration(in_process: Launching) -> None:
     record = in_process.record()
-    rows = read_sequences(sequences_path(in_process.out))
+    rows = read_sequences(sequences_path(in_process.out), in_process.record())
     expected = [(i, prompt, sample) for i in range(3) for prompt in range(4) for sample in range(2)]
     assert [(row.iteration, row.prompt, row.sample) for row in rows] == expected
     for row in rows:
@@ -135,7 +136,7 @@ def test_one_request_with_n_samples_has_counts_but_no_times(multiprocess: Launch
     record = multiprocess.record()
     assert [(i.requests, i.sequences, i.output_tokens) for i in record.iterations] == [(4, 8, 128)] * 3
     assert [i.cached_prompt_tokens for i in record.iterations] == [4 * 128] * 3
-    rows = read_sequences(sequences_path(multiprocess.out))
+    rows = read_sequences(sequences_path(multiprocess.out), multiprocess.record())
     assert {(row.queued_s, row.last_token_s, row.cached_prompt_tokens) for row in rows} == {(None, None, None)}
 
 
@@ -165,7 +166,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_an_error_and_leaves_no_truncated_file(in_process: Launching, small_disk: Path) -> None:
-    record, rows = read_record(in_process.out), read_sequences(sequences_path(in_process.out))
+    record, rows = read_record(in_process.out), read_sequences(sequences_path(in_process.out), in_process.record())
 
     def write_many() -> None:
         for launch in range(9):
@@ -176,6 +177,6 @@ def test_a_full_disk_is_an_error_and_leaves_no_truncated_file(in_process: Launch
     written = sorted(small_disk.glob("*.json"))
     assert 0 < len(written) < 9
     assert [read_record(path).key for path in written] == [record.key] * len(written)
-    assert all(read_sequences(path) == rows for path in small_disk.glob("*.gz"))
+    assert all(read_sequences(path, record) == rows for path in small_disk.glob("*.gz"))
     assert list(small_disk.glob(".*")) == []
     shutil.rmtree(small_disk, ignore_errors=True)

@@ -9,7 +9,8 @@ import psutil
 import pytest
 from launching import Launching, online_spec, own_flags
 
-from rollout_bench.records.store import read_samples, read_sequences, sequences_path, server_path
+from rollout_bench.records.side_files import read_samples, read_sequences
+from rollout_bench.records.store import sequences_path, server_path
 
 pytestmark = [pytest.mark.engine, pytest.mark.untimed]
 
@@ -34,7 +35,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Launching, dict[str,
 
 def test_every_token_of_every_request_is_counted(done: tuple[Launching, dict[str, Any]]) -> None:
     launch, _ = done
-    record, rows = launch.record(), read_sequences(sequences_path(launch.out))
+    record, rows = launch.record(), read_sequences(sequences_path(launch.out), launch.record())
     assert {row.output_tokens for row in rows} == {16}
     assert {row.prompt_tokens for row in rows} == {130}
     assert {row.status for row in rows} == {200}
@@ -46,7 +47,7 @@ def test_every_token_of_every_request_is_counted(done: tuple[Launching, dict[str
 
 def test_each_row_says_when_its_request_was_sent_and_each_token_came(done: tuple[Launching, dict[str, Any]]) -> None:
     launch, _ = done
-    for row in read_sequences(sequences_path(launch.out)):
+    for row in read_sequences(sequences_path(launch.out), launch.record()):
         assert row.sent_s is not None
         assert row.first_token_s is not None
         assert row.last_token_s is not None
@@ -61,7 +62,7 @@ def test_the_points_of_a_sweep_share_one_server(done: tuple[Launching, dict[str,
     record = launch.record()
     labels = [it.point.label for it in record.iterations if it.point is not None and not it.warmup]
     assert labels == ["2 at once"] * 2 + ["40 req/s"] * 2
-    rows = read_sequences(sequences_path(launch.out))
+    rows = read_sequences(sequences_path(launch.out), launch.record())
     for it in record.iterations:
         own = [row for row in rows if row.iteration == it.index]
         assert it.point is not None
@@ -82,7 +83,7 @@ def test_the_server_s_own_counts_agree_with_the_client_s(done: tuple[Launching, 
         assert it.server.prompt_tokens == it.prompt_tokens
         assert 0 < (it.server.ttft_mean_s or 0) < (it.server.e2el_mean_s or 0)
         assert 0 < it.client.cpu_share < 1
-    samples = read_samples(server_path(launch.out))
+    samples = read_samples(server_path(launch.out), launch.record())
     assert {sample.iteration for sample in samples} == {it.index for it in launch.record().iterations}
     assert max(sample.output_tokens or 0 for sample in samples) > 0
 

@@ -16,7 +16,8 @@ from tokenizers import Tokenizer
 from rollout_bench.checkpoints.build import build_checkpoint
 from rollout_bench.checkpoints.shapes import SyntheticModel
 from rollout_bench.engines.processes import group_of, members
-from rollout_bench.records.store import read_sequences, sequences_path
+from rollout_bench.records.side_files import read_sequences
+from rollout_bench.records.store import sequences_path
 
 pytestmark = [pytest.mark.engine, pytest.mark.untimed]
 
@@ -87,7 +88,7 @@ def test_it_is_measured_and_what_it_refuses_is_left_out(server, tmp_path, stream
     assert launch.finish() == 0, launch.said + launch.log_text()[-2000:]
     record = launch.record()
     assert {"prompts_as_text", "plain_sampling", "tokens_claimed"} <= {flag.code for flag in record.validity}
-    rows = read_sequences(sequences_path(launch.out))
+    rows = read_sequences(sequences_path(launch.out), launch.record())
     assert {row.output_tokens for row in rows} == {6}
     # An answer of random weights may be bytes that make up no letter: nothing of it is seen.
     assert any(row.first_token_s is not None for row in rows) == stream

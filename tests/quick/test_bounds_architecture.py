@@ -100,8 +100,9 @@ def test_a_model_is_looked_up_where_its_weights_are(tmp_path: Path):
         update={"model": make_spec().model.model_copy(update={"synthetic": None, "weights": "mine"})}
     )
     assert "there is no" in str(architecture_of(named, str(tmp_path)))
-    (tmp_path / "config.json").write_text("{")
-    assert "is no JSON" in str(architecture_of(named, str(tmp_path)))
+    for damaged in ("{", "[" * 100_000):
+        (tmp_path / "config.json").write_text(damaged)
+        assert "is no JSON" in str(architecture_of(named, str(tmp_path)))
     (tmp_path / "config.json").write_text(json.dumps(QWEN2))
     assert architecture_of(named, str(tmp_path)) == architecture_from(QWEN2)
 

@@ -124,7 +124,7 @@ DAMAGE = {
     "an_edited_spec": (edited, "it was edited"),
     "another_launch_s": (moved, "launch 0: it was moved"),
     "side_file_cut_short": (lambda path: cut(sequences_path(path)), "line "),
-    "side_file_missing": (lambda path: sequences_path(path).unlink(), "No such file"),
+    "side_file_missing": (lambda path: sequences_path(path).unlink(), "is missing"),
 }
 
 

@@ -14,8 +14,10 @@ import summarise
 from comparing import BF16, NEW, OLD, OTHER_ENGINE, W8A8, W8A16, cell, compared, launches, refused, run
 from synthetic_records import make_failure, make_plan, make_record, make_spec, save
 
+from rollout_bench.errors import LEFT_OUT_STATUS
 from rollout_bench.plan.planfile import write_plan
 from rollout_bench.records.record import Flag
+from rollout_bench.records.store import record_path
 from rollout_bench.reporting.terminal import WIDTH
 
 SCRIPTS = Path(__file__).parents[2] / "workflow" / "scripts"
@@ -58,6 +60,22 @@ def test_a_launch_that_generated_nothing_gives_no_verdict(tmp_path: Path) -> Non
     done = compared(tmp_path, [*launches(BF16, OLD[:3]), broken], launches(BF16, NEW))
     assert cell(done)[5:] == ["?", "[1]"]
     assert "its baseline has a launch (3) whose measurement is zero or no number" in done.flat
+
+
+@pytest.mark.parametrize("side", ["a", "b"])
+def test_a_damaged_record_of_either_side_is_told_and_the_others_are_compared(tmp_path: Path, side: str) -> None:
+    compared(tmp_path, launches(BF16, OLD), launches(BF16, NEW))
+    path = record_path(Path(side), "offline", BF16.experiment(), 3)
+    (tmp_path / path).write_text("{")
+    done = run(tmp_path, "a", "b")
+    assert done.returncode == LEFT_OUT_STATUS
+    assert done.stderr.startswith(f"{path}: is not whole JSON")
+    assert f"{path}: is not whole JSON" in done.flat
+    assert sorted(cell(done)[1:3]) == ["3", "4"]
+    for launch in range(3):
+        (tmp_path / path).with_name(f"launch-{launch}.json").write_text("{")
+    done = run(tmp_path, "a", "b")
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 2)
 
 
 def test_invalid_launches_take_no_part_and_are_counted(tmp_path: Path) -> None:

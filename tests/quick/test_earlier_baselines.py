@@ -134,6 +134,7 @@ def test_another_load_and_what_was_not_measured_are_reasons_too(two: Path) -> No
     [
         ("nowhere/results", "nowhere/results: does not exist"),
         ("old", "old: holds no record of a launch"),
+        ("/etc", "/etc: holds no record of a launch"),
         ("results", "results: is the folder of these results"),
     ],
 )
@@ -143,10 +144,15 @@ def test_an_earlier_folder_that_can_not_be_used_is_a_footnote(two: Path, folder:
     assert reason in " ".join(text.split())
 
 
-def test_a_broken_record_there_is_a_footnote(two: Path) -> None:
+def test_a_damaged_record_there_is_named_takes_no_part_and_leaves_these_results_complete(two: Path) -> None:
     record_path(two / "old" / "results", "offline", BF16.experiment(), 1).write_text("{")
-    text = summary(two / "results", planned([BF16], results="old/results")).text
-    assert "launch-1.json: is not whole JSON" in " ".join(text.split())
+    plan = planned([BF16], results="old/results")
+    made = summary(two / "results", plan)
+    assert "launch-1.json: is not whole JSON" in " ".join(made.text.split())
+    assert next(iter(csv.DictReader(io.StringIO(made.csv))))["baseline_launches"] == "2"
+    collection = collect_with_earlier(two / "results", plan)
+    assert collection.complete
+    assert collection.damaged == []
 
 
 def test_an_earlier_engine_is_found_among_what_is_not_selected(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 
@@ -118,6 +119,16 @@ def test_the_reason_that_pydantic_puts_on_its_second_line_is_quoted() -> None:
     )
     assert cause.category == "bad_engine_argument"
     assert cause.cause.endswith("ValidationError: 1 validation error for VllmConfig Value error, no such thing")
+
+
+@pytest.mark.parametrize("filler", ["x", "x\n", "divisible by ", "Total number of attention heads ", "ERROR 1 "])
+def test_an_error_of_50_mb_is_searched_in_no_time(filler: str) -> None:
+    exception = f"RuntimeError: {filler * (50_000_000 // len(filler))} CUDA driver version is insufficient"
+    began = time.process_time()
+    cause = diagnose(exception, exception)
+    assert cause.category == "cuda_driver"
+    assert len(cause.cause) < 450
+    assert time.process_time() - began < 3
 
 
 def test_warnings_that_quote_an_error_are_no_cause() -> None:

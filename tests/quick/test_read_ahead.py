@@ -90,7 +90,7 @@ def test_in_a_job_of_slurm_nothing_is_read(plan: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize(
     "content",
-    ["", "{", "[]", "{}", '{"launches": 3}', '{"launches": [{"record": 1}], "experiments": []}',
+    ["", "{", "[]", "{}", "[" * 100_000, '{"launches": 3}', '{"launches": [{"record": 1}], "experiments": []}',
      '{"launches": [{"record": "x/a/0"}, {"record": "x/b/0"}], "experiments": [{"experiment": "b", "weights": 7}]}',
      '{"launches": [{"record": "x/a/0"}, {"record": "x/b/0"}], "experiments": [3]}'],
 )  # fmt: skip

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from synthetic_records import SEQUENCES, make_plan, make_record, make_sequences, make_spec, save
+from synthetic_records import SEQUENCES, counted, make_plan, make_record, make_sequences, make_spec, save
 
 from rollout_bench.analysis.collection import collect
 from rollout_bench.analysis.sequences import pool_sequences
-from rollout_bench.errors import UserError
 from rollout_bench.plan.spec import Spec
 from rollout_bench.records.record import Flag, Record
-from rollout_bench.records.store import read_sequences, record_path, sequences_path, write_record
+from rollout_bench.records.side_files import read_sequences
+from rollout_bench.records.store import record_path, sequences_path, write_record
 from rollout_bench.reporting.summary import Summary, summarise
 from rollout_bench.reporting.terminal import WIDTH
 
@@ -120,7 +120,7 @@ def test_lengths_have_a_table_where_the_model_may_end_them(tmp_path: Path) -> No
     free = changed(BF16, ignore_eos=False)
     record = make_record(free)
     rows = [row.model_copy(update={"output_tokens": 1 + row.sample}) for row in make_sequences(record)]
-    write_record(record_path(tmp_path, "offline", free.experiment(), 0), record, rows)
+    write_record(record_path(tmp_path, "offline", free.experiment(), 0), counted(record, rows), rows)
     made = summary(tmp_path, free)
     assert cells(made, "Output length, tokens")["bf16"][:3] == ["96", "2.00 [2.00, 3.00]", "4.00 [4.00, 4.00]"]
     assert csv_row(made)["output_tokens_p90"] == "4.0"
@@ -142,7 +142,7 @@ def test_a_missing_side_file_is_told_and_its_launch_left_out(tmp_path: Path) -> 
     side_file(tmp_path, launch=1).unlink()
     made = summary(tmp_path, BF16)
     assert csv_row(made)["sequences"] == "96"
-    expected = "bf16 small: launch 1 is not among them, its side file launch-1.sequences.jsonl.gz is missing."
+    expected = f"bf16 small: launch 1 is not among them, {side_file(tmp_path, launch=1)}: is missing."
     assert expected in " ".join(made.text.split())
     side_file(tmp_path, launch=0).unlink()
     assert "E2EL" not in summary(tmp_path, BF16).text
@@ -154,7 +154,7 @@ def test_a_side_file_without_all_rows_is_told_and_its_launch_left_out(tmp_path: 
     side_file(tmp_path).write_bytes(gzip.compress(b"".join(lines[:-1])))
     made = summary(tmp_path, BF16)
     assert csv_row(made)["sequences"] == "96"
-    assert "launch-0.sequences.jsonl.gz has 95 of 96 rows" in " ".join(made.text.split())
+    assert "launch-0.sequences.jsonl.gz: has 127 of 128 rows" in " ".join(made.text.split())
 
 
 def replaced(line: int, old: bytes, new: bytes) -> Callable[[bytes], bytes]:
@@ -184,22 +184,24 @@ def replaced(line: int, old: bytes, new: bytes) -> Callable[[bytes], bytes]:
     ],
     ids=["words", "negative", "unknown", "nan", "json", "utf8", "truncated", "flipped", "nogzip"],
 )
-def test_a_damaged_side_file_is_an_error_that_names_file_and_line(
+def test_a_damaged_side_file_is_told_with_file_and_line_and_its_launch_left_out(
     tmp_path: Path, change: Callable[[bytes], bytes], words: str
 ) -> None:
-    save(tmp_path, make_record(BF16, 0))
+    save(tmp_path, make_record(BF16, 0), make_record(BF16, 1))
     path = side_file(tmp_path)
     path.write_bytes(change(path.read_bytes()))
-    with pytest.raises(UserError) as error:
-        pool_sequences(tmp_path, collect(tmp_path, None))
-    assert error.value.problem.startswith(f"{path}: {words}")
-    assert len(str(error.value).splitlines()) == 2
+    collection = collect(tmp_path, None)
+    (pooled,) = pool_sequences(tmp_path, collection)
+    (reason,) = pooled.reasons
+    assert reason.startswith(f"launch 0 is not among them, {path}: {words}")
+    assert pooled.values["e2el_s"].size == 3 * SEQUENCES
+    assert collection.damaged == []
 
 
 def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
     record = make_record(BF16, 0)
     save(tmp_path, record)
-    assert read_sequences(side_file(tmp_path)) == make_sequences(record)
+    assert read_sequences(side_file(tmp_path), record) == make_sequences(record)
 
 
 def test_every_table_fits_a_terminal(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import pytest
 import summarise
 from synthetic_records import make_failure, make_plan, make_record, make_spec, save
 
-from rollout_bench.errors import UserError, run_command
+from rollout_bench.errors import LEFT_OUT_STATUS, UserError, run_command
 from rollout_bench.plan.comparing import ComparisonSettings
 from rollout_bench.plan.planfile import PlannedLaunch, read_plan, write_plan
 from rollout_bench.records.store import record_path, sequences_path
@@ -82,16 +82,31 @@ def test_an_incomplete_summary_is_written_and_only_the_check_fails(project: Path
 
 
 @pytest.mark.parametrize("script", ["summarise.py", "plot.py"])
-def test_a_bad_record_is_two_lines_and_nothing_is_written(project: Path, script: str) -> None:
-    path = record_path(project / "results", "offline", BF16.experiment(), 0)
+def test_a_damaged_record_is_told_in_two_lines_and_the_rest_is_written(project: Path, script: str) -> None:
+    path = record_path(project / "results", "offline", W8A8.experiment(), 0)
     path.write_text(path.read_text().replace('"wall_s"', '"wall"'))
     done = run(script, "results", "--plan", "plan.json", cwd=project)
-    assert done.returncode == 1
+    assert done.returncode == LEFT_OUT_STATUS
     lines = done.stderr.splitlines()
     assert len(lines) == 2
     assert "launch-0.json: wall_s: " in lines[0]
-    assert not (project / "results" / "summary.md").exists()
-    assert not (project / "results" / "figures").exists()
+    assert (project / "results" / {"summarise.py": "summary.md", "plot.py": "figures"}[script]).exists()
+
+
+def test_a_summary_names_what_is_damaged_and_each_run_does_until_it_is_mended(project: Path) -> None:
+    results = project / "results"
+    path = record_path(results, "offline", W8A8.experiment(), 0)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-40])
+    assert run("summarise.py", "results", "--plan", "plan.json", cwd=project).returncode == LEFT_OUT_STATUS
+    assert run("summarise.py", "results", "--plan", "plan.json", "--check", cwd=project).returncode == 1
+    text = " ".join((results / "summary.txt").read_text().split())
+    assert "INCOMPLETE: 1 of 2 planned launches measured, 2 experiments; 1 damaged." in text
+    assert "launch-0.json: is not whole JSON" in text
+    assert is_stale(results, PLAN)
+    path.write_bytes(whole)
+    summarised(project, "--check")
+    assert not is_stale(results, PLAN)
 
 
 @pytest.mark.parametrize("script", ["summarise.py", "plot.py"])

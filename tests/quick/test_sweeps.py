@@ -117,7 +117,9 @@ def test_a_side_file_is_read_once_for_all_loads_and_measures(tmp_path: Path, mon
     swept(tmp_path, 2)
     read: list[Path] = []
     original = read_requests.read_sequences
-    monkeypatch.setattr(read_requests, "read_sequences", lambda path: read.append(path) or original(path))
+    monkeypatch.setattr(
+        read_requests, "read_sequences", lambda path, record: read.append(path) or original(path, record)
+    )
     collection = collect(tmp_path, make_plan([BF16, W8A8], 2))
     pool_sequences(tmp_path, collection)
     rows_of(collection)
@@ -126,13 +128,14 @@ def test_a_side_file_is_read_once_for_all_loads_and_measures(tmp_path: Path, mon
 
 def test_a_missing_side_file_leaves_throughput_and_takes_the_latencies_of_its_launch(tmp_path: Path) -> None:
     swept(tmp_path, 3)
-    sequences_path(record_path(tmp_path, "online", W8A8.experiment(), 1)).unlink()
+    side_file = sequences_path(record_path(tmp_path, "online", W8A8.experiment(), 1))
+    side_file.unlink()
     collection = collect(tmp_path, make_plan([BF16, W8A8], 3))
     row = by_load(rows_of(collection))["small @ 40 req/s"]
     assert len(row.comparisons["output_tokens_per_s"].pairs) == 3
     assert len(row.comparisons["ttft_s"].pairs) == 2
     told = [reason for pooled in pool_sequences(tmp_path, collection) for reason in pooled.reasons]
-    assert told == ["launch 1 is not among them, its side file launch-1.sequences.jsonl.gz is missing"]
+    assert told == [f"launch 1 is not among them, {side_file}: is missing"]
 
 
 def test_offline_experiments_are_not_split_and_keep_their_order(tmp_path: Path) -> None:

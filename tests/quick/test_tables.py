@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pandas as pd
@@ -28,7 +27,7 @@ from rollout_bench.analysis.tables import COLUMNS, table
 from rollout_bench.errors import UserError
 from rollout_bench.plan.planfile import PlanFile
 from rollout_bench.records.record import Failure, Flag, Record
-from rollout_bench.records.store import failure_path, record_path
+from rollout_bench.records.store import record_path
 
 RATES = st.lists(st.floats(1, 1e6), min_size=2, max_size=6)
 INVALID = Flag(code="quant_not_proven", severity="invalid", sentence="linear weights are bfloat16.")
@@ -157,59 +156,6 @@ def test_experiments_that_differ_in_the_key_alone_are_told_apart(tmp_path: Path)
     eager = make_spec(args={"enforce_eager": True})
     frame = tabled(tmp_path, None, make_record(BF16), make_record(eager))
     assert sorted(frame["quant"]) == sorted([f"bf16 ({BF16.key()})", f"bf16 ({eager.key()})"])
-
-
-@pytest.mark.parametrize(
-    ("change", "field"),
-    [
-        (lambda record: record.pop("wall_s"), "wall_s"),
-        (lambda record: record.update(schema_version=0), "schema_version"),
-        (lambda record: record["iterations"][1].update(output_tokens=-1), "iterations.1.output_tokens"),
-        (lambda record: record["iterations"][1].update(elapsed_s=float("inf")), "iterations.1.elapsed_s"),
-        (lambda record: record["startup"].update(init_s=float("nan")), "startup.init_s"),
-        (lambda record: record["spec"]["workload"].update(prompts=99), "key"),
-        (lambda record: record.update(launch=7), "launch"),
-        (lambda record: record.update(iterations=record["iterations"][:1]), "iterations"),
-        (lambda record: record.update(comment="edited"), "comment"),
-    ],
-)
-def test_an_edited_record_is_an_error_that_names_file_and_field(tmp_path: Path, change: object, field: str) -> None:
-    save(tmp_path, make_record(BF16, 0))
-    path = record_path(tmp_path, "offline", BF16.experiment(), 0)
-    content = json.loads(path.read_text())
-    change(content)  # type: ignore[operator]
-    path.write_text(json.dumps(content))
-    with pytest.raises(UserError) as error:
-        collect(tmp_path, None)
-    assert f"{path}: {field}: " in error.value.problem
-
-
-def test_a_truncated_record_is_an_error(tmp_path: Path) -> None:
-    save(tmp_path, make_record(BF16, 0))
-    path = record_path(tmp_path, "offline", BF16.experiment(), 0)
-    path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(UserError, match="not whole JSON"):
-        collect(tmp_path, make_plan([BF16], launches=1))
-
-
-def test_a_record_in_another_experiments_folder_is_an_error(tmp_path: Path) -> None:
-    save(tmp_path, make_record(BF16, 0), make_record(W8A8, 0))
-    path = record_path(tmp_path, "offline", BF16.experiment(), 0)
-    path.write_bytes(record_path(tmp_path, "offline", W8A8.experiment(), 0).read_bytes())
-    with pytest.raises(UserError, match=f"key: says {W8A8.key()}"):
-        collect(tmp_path, None)
-    renamed = path.parent.with_name(f"other_bf16_small-{W8A8.key()}")
-    path.parent.rename(renamed)
-    with pytest.raises(UserError, match="spec: says"):
-        collect(tmp_path, None)
-
-
-def test_a_failure_in_the_wrong_place_is_an_error(tmp_path: Path) -> None:
-    save(tmp_path, make_failure(BF16, 0))
-    path = failure_path(record_path(tmp_path, "offline", BF16.experiment(), 0))
-    path.rename(path.with_name("launch-4.json"))
-    with pytest.raises(UserError, match="launch: says 0"):
-        collect(tmp_path, None)
 
 
 def test_a_missing_results_folder_is_an_error(tmp_path: Path) -> None:

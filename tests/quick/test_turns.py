@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from synthetic_records import make_plan, make_record, make_spec, save
 
 from rollout_bench.analysis.collection import collect
@@ -63,16 +62,15 @@ def test_one_record_that_was_measured_again_is_marked_alone(tmp_path: Path):
     assert row(tmp_path).comparison.verdict == "faster"
 
 
+def test_a_launch_of_a_far_future_is_marked(tmp_path: Path):
+    put(tmp_path, BASE, 400, *[f"2026-01-01T00:0{i}:00Z" for i in range(3)])
+    put(tmp_path, OTHER, 500, "2026-01-01T00:00:00Z", "2999-12-31T23:59:59Z", "2026-01-01T00:02:00Z")
+    assert codes(tmp_path) == [[], ["not_in_turn"], []]
+
+
 def test_launches_that_are_added_take_turns_again(tmp_path: Path):
     first, later = [f"2026-01-01T00:0{i}:00Z" for i in range(2)], [f"2026-01-08T00:0{i}:00Z" for i in range(4)]
     put(tmp_path, BASE, 400, *first, *later[2:])
     put(tmp_path, OTHER, 500, *later)
     comparison = rows_of(collect(tmp_path, make_plan([BASE, OTHER], 4)))[1].comparison
     assert (list(comparison.pairs), comparison.verdict) == ([2, 3], "faster")
-
-
-@pytest.mark.parametrize("text", ["", "yesterday"])
-def test_a_time_that_is_none_marks_nothing(tmp_path: Path, text: str):
-    put(tmp_path, BASE, 400, text, text, text)
-    put(tmp_path, OTHER, 500, *["2026-01-01T00:00:00Z"] * 3)
-    assert codes(tmp_path) == [[], [], []]

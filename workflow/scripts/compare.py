@@ -11,7 +11,7 @@ from typing import get_args
 
 from pydantic import ValidationError
 
-from rollout_bench.errors import UserError, run_command
+from rollout_bench.errors import UserError, run_command, tell
 from rollout_bench.files import write_whole
 from rollout_bench.plan.comparing import ComparisonSettings
 from rollout_bench.plan.fields import ONLINE_ONLY, Metric
@@ -29,7 +29,9 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     default = ComparisonSettings()
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog="Exit status: 0 when the folders are compared, 1 on an error."
+        description=__doc__,
+        epilog="Exit status: 0 when the folders are compared, 1 on an error, 3 when they are compared without damaged "
+        "records, which are told on stderr.",
     )
     parser.add_argument("a", type=Path, metavar="A", help="results folder that B is compared with: the earlier one")
     parser.add_argument("b", type=Path, metavar="B", help="results folder whose speed-ups are told")
@@ -73,12 +75,13 @@ def main() -> int:
     from rollout_bench.reporting.compared import compared
     from rollout_bench.reporting.folders import read_two
 
-    made = compared(read_two(arguments.a, arguments.b, asked, arguments.differ, arguments.all))
+    two = read_two(arguments.a, arguments.b, asked, arguments.differ, arguments.all)
+    made = compared(two)
     if arguments.out:
         write_whole(arguments.out / "compare.md", made.markdown.encode())
         write_whole(arguments.out / "compare.csv", made.csv.encode())
     print(made.text, end="")
-    return 0
+    return tell(two.damaged)
 
 
 def settings(arguments: argparse.Namespace) -> ComparisonSettings:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rollout_bench.errors import run_command
+from rollout_bench.errors import run_command, tell
 from rollout_bench.reporting.earlier import collect_with_earlier
 from rollout_bench.reporting.figure_names import NAMES
 from rollout_bench.reporting.selection import add_selection, chosen_plan
@@ -19,7 +19,9 @@ from rollout_bench.reporting.selection import add_selection, chosen_plan
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog="Exit status: 0 when the figures are drawn, 1 on an error."
+        description=__doc__,
+        epilog="Exit status: 0 when the figures are drawn, 1 on an error, 3 when they are drawn without damaged "
+        "records, which are told on stderr.",
     )
     add_selection(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the figures go (default: RESULTS_DIR/figures)")
@@ -44,7 +46,7 @@ def main() -> int:
     out: Path = arguments.out or results / "figures"
     names = save_figures(results, collection, out, arguments.figures or ())
     print(f"{', '.join(str(out / name) for name in names)} (.svg, .png)")
-    return 0
+    return tell(collection.damaged)
 
 
 if __name__ == "__main__":

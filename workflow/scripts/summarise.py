@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from rollout_bench.errors import run_command
+from rollout_bench.errors import run_command, tell
 from rollout_bench.files import write_whole
 from rollout_bench.reporting.earlier import collect_with_earlier
 from rollout_bench.reporting.selection import add_selection, chosen_plan
@@ -17,7 +17,8 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="Exit status: 0 when the summary is written, 1 on an error; with --check also 1 when incomplete.",
+        epilog="Exit status: 0 when the summary is written, 1 on an error, 3 when it is written without damaged "
+        "records, which are told on stderr; with --check 1 when it is written and incomplete.",
     )
     add_selection(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the summary goes (default: RESULTS_DIR)")
@@ -56,12 +57,13 @@ def main() -> int:
         "summary.csv": summary.csv,
         "summary.txt": summary.text,
         **summary.tables,
-        STATE_FILE: json.dumps(state, indent=1) + "\n",
+        STATE_FILE: json.dumps({**state, "damaged": [e.problem for e in collection.damaged]}, indent=1) + "\n",
     }
     for name, content in contents.items():
         write_whole(out / name, content.encode())
     print(f"{out / 'summary.md'} (.html, .csv, .txt): {summary.status}")
-    return 1 if arguments.check and not collection.complete else 0
+    status = tell(collection.damaged)
+    return 1 if arguments.check and not collection.complete else status
 
 
 if __name__ == "__main__":

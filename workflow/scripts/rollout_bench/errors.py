@@ -7,6 +7,9 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 
+LEFT_OUT_STATUS = 3
+"""Exit status of a command that did its work and left out damaged records."""
+
 _LONGEST = 10_000
 """Characters of an error's line: more than any list that is of use."""
 
@@ -62,6 +65,14 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     if close is not None:
         return f"did you mean '{close}'?"
     return f"known: {', '.join(known)}" if known else "none is defined"
+
+
+def tell(errors: Iterable[UserError]) -> int:
+    """Print `errors` on stderr, each once; return the exit status of a command that left out what they are about."""
+    told = dict.fromkeys(map(str, errors))
+    for text in told:
+        print(text, file=sys.stderr)
+    return LEFT_OUT_STATUS if told else 0
 
 
 def run_command(main: Callable[[], int]) -> None:

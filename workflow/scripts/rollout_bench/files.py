@@ -6,7 +6,7 @@ import errno
 import json
 import os
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -78,12 +78,25 @@ def read_model(path: Path, model: type[Model], remedy: str) -> Model:
         UserError: naming file and field, where the file can't be read, is no JSON, is of another schema version, or
             does not validate.
     """
+    return validated(path, read_json(path, remedy), model, remedy)
+
+
+def read_json(path: Path, remedy: str) -> Any:
+    """Return what the JSON file at `path` holds; raise `UserError` where it can't be read or is no JSON."""
     try:
-        content = json.loads(path.read_bytes())
+        if not path.is_file() and path.exists() and not path.is_dir():  # a pipe never ends, and neither does /dev/zero
+            raise UserError(f"{path}: cannot be read: it is no regular file", remedy)
+        return json.loads(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}", remedy) from None
+    except RecursionError:
+        raise UserError(f"{path}: is not whole JSON: it is nested too deeply", remedy) from None
     except ValueError as error:
         raise UserError(f"{path}: is not whole JSON: {error}", remedy) from None
+
+
+def validated(path: Path, content: Any, model: type[Model], remedy: str) -> Model:
+    """Return `content`, which was read from `path`, as `model`; raise `UserError` naming file and field."""
     try:
         return model.model_validate(content)
     except ValidationError as error:

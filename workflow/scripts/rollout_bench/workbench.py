@@ -14,10 +14,11 @@ import filelock
 
 from rollout_bench.cluster import ended
 from rollout_bench.cluster.resources import before_in_allocation
-from rollout_bench.errors import UserError
+from rollout_bench.errors import LEFT_OUT_STATUS, UserError
 from rollout_bench.plan.devices import replicas
 from rollout_bench.plan.engine_probe import Engine, probe_engine
 from rollout_bench.plan.matrix import expand
+from rollout_bench.plan.planfile import is_plan
 from rollout_bench.plan.read_config import check_config_file, read_config
 from rollout_bench.plan.schedule import RESULTS, Launch, Schedule, put_on_disk, schedule
 from rollout_bench.records.store import LOOKING, failure_path, record_path
@@ -160,7 +161,7 @@ def end_with_errors(plan: Schedule, scripts: Path) -> None:
         return
     where = [str(RESULTS), "--plan", str(PLAN_FILE)]
     summarised = subprocess.run([sys.executable, str(scripts / "summarise.py"), *where, "--figures"], check=False)
-    if summarised.returncode == 0:
+    if summarised.returncode in (0, LEFT_OUT_STATUS):
         subprocess.run([sys.executable, str(scripts / "plot.py"), *where, "--figures", *figures(plan)], check=False)
 
 
@@ -194,7 +195,7 @@ def records_to_summarise(plan: Schedule, workflow: Any, rule: str) -> list[str]:
         if not _held:
             stop(error)
         wanted = []  # a record was damaged while the run goes on: the summary, which reads it too, tells
-    if wanted or is_stale(RESULTS, plan.plan_file(estimate=False)):
+    if wanted or is_stale(RESULTS, plan.plan_file(estimate=False)) or not is_plan(PLAN_FILE):
         workflow.dag.forcerules.add(workflow.get_rule(rule))
     return wanted
 

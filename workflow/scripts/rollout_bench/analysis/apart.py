@@ -121,8 +121,7 @@ def _same_records(one: Experiment, other: Experiment) -> list[int]:
     return [
         record.launch
         for record in valid_records(one)
-        if (same := there.get(record.launch)) is not None
-        and (same.started_at, same.iterations) == (record.started_at, record.iterations)
+        if (same := there.get(record.launch)) is not None and record.origin == same.origin
     ]
 
 

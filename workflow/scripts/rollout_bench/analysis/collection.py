@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from rollout_bench.analysis.experiments import Collection, Experiment, Selected
+from rollout_bench.analysis.experiments import Collection, Damaged, Experiment, Selected
 from rollout_bench.analysis.found import FAILURES, Found, FoundFile, find_results
 from rollout_bench.analysis.points import split
 from rollout_bench.analysis.read_requests import with_requests
 from rollout_bench.errors import UserError
 from rollout_bench.plan.comparing import ComparisonSettings
 from rollout_bench.plan.planfile import PlanFile, PlannedExperiment
-from rollout_bench.plan.spec import read_spec
+from rollout_bench.plan.spec import Spec, read_spec
 from rollout_bench.records.record import Failure, Launched, Record
-from rollout_bench.records.store import LOOKING, read_failure, read_launched, read_record
-
-_Launched = TypeVar("_Launched", bound=Launched)
+from rollout_bench.records.store import LOOKING, RECORD_REMEDY, read_failure, read_launched, record_path
 
 DEFAULT_BASELINE = {"quant": "bf16"}
 """What speed-ups refer to where no plan says it."""
@@ -26,9 +24,11 @@ DEFAULT_BASELINE = {"quant": "bf16"}
 def collect(results: Path, plan: PlanFile | None) -> Collection:
     """Reads the records and failures that `plan` selects, or all there are where it is None.
 
+    A record or failure that does not validate, was edited, lies where it does not belong or is a copy of another is
+    among the damaged ones of its experiment, and takes no part in anything else.
+
     Raises:
-        UserError: `results` is no folder, or a file does not validate or lies where it does not
-            belong; the message names file and field.
+        UserError: `results` is no folder.
     """
     if not results.is_dir():
         problem = "is not a folder" if results.exists() else "does not exist"
@@ -39,10 +39,10 @@ def collect(results: Path, plan: PlanFile | None) -> Collection:
     records, failures = _by_experiment(found.records.values()), _by_experiment(found.failures.values())
     generating = [planned for planned in plan.experiments if planned.mode not in LOOKING]
     experiments = with_requests(
-        results, [Experiment(**_became(results, planned, records, failures, _read_records)) for planned in generating]
+        results, [Experiment(**_became(results, planned, records, failures)) for planned in generating]
     )
     others: tuple[Selected[Launched], ...] = tuple(
-        Selected(**_became(results, planned, records, failures, _read_others))
+        Selected(**_became(results, planned, records, failures))
         for planned in plan.experiments
         if planned.mode in LOOKING
     )
@@ -74,19 +74,16 @@ def _became(
     planned: PlannedExperiment,
     records: dict[tuple[str, str], list[FoundFile]],
     failures: dict[tuple[str, str], list[FoundFile]],
-    read_all: Callable[[Path, Sequence[FoundFile]], tuple[Launched, ...]],
 ) -> dict[str, Any]:
     """The fields of a planned experiment: what became of its launches."""
     place = (planned.mode, planned.experiment)
     wanted = range(planned.launches)
-    read = read_all(results, [file for file in records.get(place, []) if file.launch in wanted])
-    done = {record.launch for record in read}
-    open_failures = [
-        _checked_failure(results, file)
-        for file in failures.get(place, [])
-        if file.launch in wanted and file.launch not in done
-    ]
-    failed = {failure.launch for failure in open_failures}
+    read, damaged = _read(results, [file for file in records.get(place, []) if file.launch in wanted])
+    there = {record.launch for record in read} | {each.launch for each in damaged}
+    open_failures, unreadable = _read_failures(
+        results, [file for file in failures.get(place, []) if file.launch in wanted], there
+    )
+    told = there | {failure.launch for failure in open_failures} | {each.launch for each in unreadable}
     return {
         "mode": planned.mode,
         "experiment": planned.experiment,
@@ -97,8 +94,9 @@ def _became(
         "workload": planned.workload,
         "planned": planned.launches,
         "records": read,
-        "failures": tuple(open_failures),
-        "missing": tuple(launch for launch in wanted if launch not in done | failed),
+        "failures": open_failures,
+        "missing": tuple(launch for launch in wanted if launch not in told),
+        "damaged": (*damaged, *unreadable),
     }
 
 
@@ -107,15 +105,11 @@ def _collect_all(results: Path, found: Found) -> Collection:
     experiments: list[Experiment] = []
     others: list[Selected[Launched]] = []
     for place in sorted(records.keys() | failures.keys()):
-        looking = place[0] in LOOKING
-        read = (_read_others if looking else _read_records)(results, records.get(place, []))
-        done = {record.launch for record in read}
-        open_failures = tuple(
-            _checked_failure(results, file) for file in failures.get(place, []) if file.launch not in done
-        )
-        if read or open_failures:
-            fields = _found(results, place, read, open_failures)
-            others.append(Selected(*fields)) if looking else experiments.append(Experiment(*fields))
+        read, damaged = _read(results, records.get(place, []))
+        there = {record.launch for record in read} | {each.launch for each in damaged}
+        open_failures, unreadable = _read_failures(results, failures.get(place, []), there)
+        fields = _found(results, place, read, open_failures, (*damaged, *unreadable))
+        others.append(Selected(*fields)) if place[0] in LOOKING else experiments.append(Experiment(*fields))
     for each in (experiments, others):
         each.sort(key=lambda e: (e.mode, e.platform, e.model, e.workload, e.quant, e.experiment))
     return Collection(
@@ -132,17 +126,28 @@ def _collect_all(results: Path, found: Found) -> Collection:
 
 
 def _found(
-    results: Path, place: tuple[str, str], records: tuple[Launched, ...], failures: tuple[Failure, ...]
+    results: Path,
+    place: tuple[str, str],
+    records: tuple[Launched, ...],
+    failures: tuple[Failure, ...],
+    damaged: tuple[Damaged, ...],
 ) -> tuple[Any, ...]:
     """The fields of an experiment that was found, with no plan that says how many launches are wanted."""
     mode, experiment = place
-    spec_path = results / mode / experiment / "spec.json"
     platform, model, quant, workload, key = "?", experiment, "?", "?", experiment.rpartition("-")[2]
-    if records or spec_path.is_file():
-        spec = records[0].spec if records else read_spec(spec_path)
+    spec = records[0].spec if records else _spec(results / mode / experiment / "spec.json")
+    if spec is not None:
         platform, model, quant = spec.platform, spec.model.name, spec.quant.name
         workload, key = spec.workload.name, spec.key()
-    return mode, experiment, key, platform, model, quant, workload, None, records, failures, ()
+    return mode, experiment, key, platform, model, quant, workload, None, records, failures, (), damaged
+
+
+def _spec(path: Path) -> Spec | None:
+    """The spec at `path`, None without a whole one: the folder's name then tells what there is."""
+    try:
+        return read_spec(path)
+    except UserError:
+        return None
 
 
 def _by_experiment(files: Iterable[FoundFile]) -> dict[tuple[str, str], list[FoundFile]]:
@@ -152,52 +157,75 @@ def _by_experiment(files: Iterable[FoundFile]) -> dict[tuple[str, str], list[Fou
     return grouped
 
 
-def _checked_failure(results: Path, file: FoundFile) -> Failure:
-    path = results / FAILURES / file.path
-    failure = read_failure(path)
-    _must_match(path, "experiment", failure.experiment, file.experiment)
-    _must_match(path, "launch", failure.launch, file.launch)
-    return failure
-
-
-def _read_records(results: Path, files: Sequence[FoundFile]) -> tuple[Record, ...]:
-    """The records in `files`, which lie in one experiment's folder."""
-    records = tuple(_checked_record(results, file) for file in files)
-    if records:
-        # Specs with one key are equal, so the first one's names are those of all; hashing each again is slow.
-        _must_match(results / files[0].path, "spec", records[0].spec.experiment(), files[0].experiment)
-    return records
-
-
-def _read_others(results: Path, files: Sequence[FoundFile]) -> tuple[Launched, ...]:
-    """The records in `files`, which lie in one experiment's folder, of a mode that looks into the engine."""
-    records = []
+def _read(results: Path, files: Iterable[FoundFile]) -> tuple[tuple[Launched, ...], tuple[Damaged, ...]]:
+    """The records in `files`, which lie in one experiment's folder, and those that can't be used."""
+    records: list[Launched] = []
+    damaged: list[Damaged] = []
     for file in files:
         path = results / file.path
-        records.append(_in_place(path, file, read_launched(path, file.mode)))
-        _must_match(path, "spec", records[-1].spec.experiment(), file.experiment)
-    return tuple(records)
+        try:
+            records.append(_checked(path, file, read_launched(path, file.mode)))
+        except UserError as error:
+            damaged.append(Damaged(file.launch, error))
+    copies = list(_copies(results, records))
+    refused = {copy.launch for copy in copies}
+    damaged = sorted([*damaged, *copies], key=lambda each: each.launch)
+    return tuple(record for record in records if record.launch not in refused), tuple(damaged)
 
 
-def _checked_record(results: Path, file: FoundFile) -> Record:
-    """The record in `file`: in its place, with measured iterations and finite times, or a `UserError`."""
-    path = results / file.path
-    record = _in_place(path, file, read_record(path))
-    if all(iteration.warmup for iteration in record.iterations):
-        raise UserError(f"{path}: iterations: all are warm-up, none was measured", _REMEDY)
-    return record
-
-
-def _in_place(path: Path, file: FoundFile, record: _Launched) -> _Launched:
+def _checked(path: Path, file: FoundFile, record: Launched) -> Launched:
+    """`record`, which was read from `path`: in its place and with measured iterations, or a `UserError`."""
     _must_match(path, "spec.mode", record.spec.mode, file.mode)
     _must_match(path, "key", record.key, file.experiment.rpartition("-")[2])
     _must_match(path, "launch", record.launch, file.launch)
+    _must_match(path, "spec", record.experiment, file.experiment)
+    if isinstance(record, Record) and all(iteration.warmup for iteration in record.iterations):
+        raise UserError(f"{path}: iterations: all are warm-up, none was measured", RECORD_REMEDY)
     return record
+
+
+def _copies(results: Path, records: Sequence[Launched]) -> Iterator[Damaged]:
+    """Those of `records`, which are of one experiment, that are copies of another: one launch counts once.
+
+    A record that was renumbered no longer hashes to its checksum. Of records of earlier versions, which have none,
+    nobody can say which is the copy, so none of them counts.
+    """
+    by_origin: dict[object, list[Launched]] = {}
+    for record in records:
+        by_origin.setdefault(record.origin, []).append(record)
+    for same in by_origin.values():
+        if len(same) == 1:
+            continue
+        protected = [record for record in same if record.sha256 is not None]
+        original = protected[0] if len(protected) == 1 else None
+        paths = [record_path(results, record.spec.mode, record.experiment, record.launch) for record in same]
+        for record, path in zip(same, paths, strict=True):
+            if record is not original:
+                others = ", ".join(str(other) for other in paths if other != path)
+                problem = f"{path}: holds the same launch as {others}, with all its times"
+                yield Damaged(record.launch, UserError(problem, "delete the copy to have that launch measured"))
+
+
+def _read_failures(
+    results: Path, files: Iterable[FoundFile], settled: set[int]
+) -> tuple[tuple[Failure, ...], tuple[Damaged, ...]]:
+    """The failures in `files` of launches that are not `settled`, and those that can't be read."""
+    failures: list[Failure] = []
+    damaged: list[Damaged] = []
+    for file in files:
+        if file.launch in settled:
+            continue
+        path = results / FAILURES / file.path
+        try:
+            failure = read_failure(path)
+            _must_match(path, "experiment", failure.experiment, file.experiment)
+            _must_match(path, "launch", failure.launch, file.launch)
+            failures.append(failure)
+        except UserError as error:
+            damaged.append(Damaged(file.launch, error))
+    return tuple(failures), tuple(damaged)
 
 
 def _must_match(path: Path, field: str, inside: str | int, place: str | int) -> None:
     if inside != place:
-        raise UserError(f"{path}: {field}: says {inside} but the file lies where {place} belongs", _REMEDY)
-
-
-_REMEDY = "restore the file, or delete it to measure that launch again"
+        raise UserError(f"{path}: {field}: says {inside} but the file lies where {place} belongs", RECORD_REMEDY)

@@ -122,4 +122,5 @@ def _first(experiment: Experiment, launches: int) -> Experiment:
         records=tuple(record for record in experiment.records if record.launch < launches),
         failures=tuple(failure for failure in experiment.failures if failure.launch < launches),
         missing=tuple(launch for launch in experiment.missing if launch < launches),
+        damaged=tuple(damaged for damaged in experiment.damaged if damaged.launch < launches),
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from rollout_bench.errors import UserError
 from rollout_bench.plan.comparing import ComparisonSettings, Precision
 from rollout_bench.plan.loads import LoadPoint
 from rollout_bench.plan.planfile import Skipped
@@ -15,6 +16,14 @@ from rollout_bench.records.record import Failure, Launched, Record
 
 if TYPE_CHECKING:  # with numpy, which a plan with a fixed number of launches is read without
     from rollout_bench.analysis.requests import Requests
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """A launch whose record, or whose failure, can't be used: `error` names the file, what is wrong, what to do."""
+
+    launch: int
+    error: UserError
 
 
 @dataclass(frozen=True)
@@ -34,7 +43,8 @@ class Selected(Generic[AnyRecord]):
     """One experiment, of whatever mode, with what became of its launches.
 
     `planned` is the number of launches wanted, None where no plan says it. `records` and `failures`
-    are in the order of their launch; a launch has at most one of the two; `missing` has neither.
+    are in the order of their launch; a launch has at most one of the two; `missing` has neither, and `damaged` one that
+    can't be used.
     """
 
     mode: str
@@ -48,6 +58,7 @@ class Selected(Generic[AnyRecord]):
     records: tuple[AnyRecord, ...]
     failures: tuple[Failure, ...]
     missing: tuple[int, ...]
+    damaged: tuple[Damaged, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,7 +68,7 @@ class Experiment(Selected[Record]):
     `requests` are those of each launch index whose side file tells of them, `unread` says what it lacks; offline both
     are empty.
     Of a sweep each load is an experiment of its own: `part` says which, `workload` names it, the records hold its
-    iterations alone, and failures and missing launches, which are of no load, are with the first.
+    iterations alone, and launches that failed, are missing or damaged, which are of no load, are with the first.
     """
 
     requests: Mapping[int, Requests] = field(default_factory=dict)
@@ -143,6 +154,17 @@ class Collection:
         return [*launched(self.experiments), *self.others]
 
     @property
+    def damaged(self) -> list[UserError]:
+        """What is wrong with each file that can't be used."""
+        return [damaged.error for experiment in self.launched for damaged in experiment.damaged]
+
+    @property
+    def damaged_earlier(self) -> list[UserError]:
+        """The same of the earlier results, which may be nobody's to mend."""
+        experiments = launched(self.earlier.experiments) if self.earlier else []
+        return [damaged.error for experiment in experiments for damaged in experiment.damaged]
+
+    @property
     def complete(self) -> bool:
-        """True when no launch is missing and none has failed."""
-        return not any(experiment.missing or experiment.failures for experiment in self.launched)
+        """True when no launch is missing, none has failed and none is damaged."""
+        return not any(each.missing or each.failures or each.damaged for each in self.launched)

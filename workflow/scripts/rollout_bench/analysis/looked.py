@@ -43,11 +43,7 @@ class Looked:
 
 
 def look(results: Path, collection: Collection, rows: Sequence[Row]) -> Looked:
-    """Reads and analyses what `collection`, which was read from `results`, has of modes that look into the engine.
-
-    Raises:
-        UserError: a side file is damaged; the message names it.
-    """
+    """Reads and analyses what `collection`, which was read from `results`, has of modes that look into the engine."""
     if not collection.others:
         return Looked()
     settings = collection.comparison

@@ -58,6 +58,7 @@ def _part(whole: Experiment, point: LoadPoint, number: int) -> Experiment:
         records=tuple(records),
         failures=whole.failures if number == 0 else (),
         missing=whole.missing if number == 0 else (),
+        damaged=whole.damaged if number == 0 else (),
         requests={
             launch: requests.of_iterations({i.index for r in records if r.launch == launch for i in r.iterations})
             for launch, requests in whole.requests.items()

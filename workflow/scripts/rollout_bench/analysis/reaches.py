@@ -19,7 +19,8 @@ from rollout_bench.plan.spec import Spec
 from rollout_bench.records.limits import MachineLimits
 from rollout_bench.records.profile import Phase, Profile
 from rollout_bench.records.record import Environment, Launched, Record
-from rollout_bench.records.store import read_sequences, record_path, sequences_path
+from rollout_bench.records.side_files import known_sequences
+from rollout_bench.records.store import record_path, sequences_path
 
 What = Literal["pass", "step", "prefill", "mixed", "decode"]
 """`step` is one of no matter which phase."""
@@ -78,11 +79,7 @@ def reaches_of(
     collection: Collection,
     rows: Sequence[Row],
 ) -> list[Reach]:
-    """Passes of the timed experiments, then the steps of profiles, on machines whose `limits` are known.
-
-    Raises:
-        UserError: a side file is damaged; the message names file and line.
-    """
+    """Passes of the timed experiments, then the steps of profiles, on machines whose `limits` are known."""
     found: list[Reach] = []
     for row in rows:
         records = row.experiment.records
@@ -127,8 +124,7 @@ def _of_pass(results: Path, row: Row, limits: MachineLimits, architecture: Archi
     bounds: list[Bound] = []
     for record in records:
         path = record_path(results, experiment.mode, experiment.experiment, record.launch)
-        side = sequences_path(path)
-        found = share_of_limit(record, limits, architecture, read_sequences(side) if side.is_file() else ())
+        found = share_of_limit(record, limits, architecture, known_sequences(sequences_path(path), record))
         if isinstance(found, str):
             return Reach(*_names(experiment, row.quant_label), what="pass", reason=found)
         bounds.append(found)

@@ -13,8 +13,10 @@ from rollout_bench.analysis.experiments import Collection, Experiment
 from rollout_bench.analysis.percentiles import effective_samples
 from rollout_bench.analysis.pooled_requests import pool_requests
 from rollout_bench.analysis.validity import no_valid_launch
+from rollout_bench.errors import UserError
 from rollout_bench.records.record import Record, SequenceRow
-from rollout_bench.records.store import read_sequences, record_path, sequences_path
+from rollout_bench.records.side_files import read_sequences
+from rollout_bench.records.store import record_path, sequences_path
 
 Array = NDArray[np.float64]
 
@@ -40,11 +42,7 @@ class PooledSequences:
 
 
 def pool_sequences(results: Path, collection: Collection) -> list[PooledSequences]:
-    """The sequences of each experiment of `collection`, which was read from `results`, in its order.
-
-    Raises:
-        UserError: a side file is damaged; the message names file and line.
-    """
+    """The sequences of each experiment of `collection`, which was read from `results`, in its order."""
     return [_of_requests(e) if e.mode == "online" else _pooled(results, e) for e in collection.experiments]
 
 
@@ -84,17 +82,13 @@ def _pooled(results: Path, experiment: Experiment) -> PooledSequences:
     batches: list[tuple[int, int]] = []
     for record in valid:
         path = sequences_path(record_path(results, experiment.mode, experiment.experiment, record.launch))
-        if not path.is_file():
-            # The record is whole without it, so the summary is still worth having.
-            reasons.append(f"launch {record.launch} is not among them, its side file {path.name} is missing")
+        try:
+            rows = _counted(record, read_sequences(path, record))
+        except UserError as error:  # the record is whole without it, so the summary is still worth having
+            reasons.append(f"launch {record.launch} is not among them, {error.problem}")
             continue
-        rows = _counted(record, read_sequences(path))
-        expected = sum(iteration.sequences for iteration in record.iterations if not iteration.warmup)
-        if len(rows) != expected:
-            reasons.append(f"launch {record.launch} is not among them, {path.name} has {len(rows)} of {expected} rows")
-        else:
-            launches.append(_columns(rows))
-            batches += [(record.launch, row.iteration) for row in rows]
+        launches.append(_columns(rows))
+        batches += [(record.launch, row.iteration) for row in rows]
     if not launches:
         return PooledSequences({}, {}, tuple(reasons))
     pooled = {measure: np.concatenate([launch[measure] for launch in launches]) for measure in MEASURES}

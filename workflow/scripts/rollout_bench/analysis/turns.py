@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -34,8 +33,8 @@ def marked_out_of_turn(
     That is what becomes of launches of which one side was measured later: of an experiment that was added, of a record
     that was deleted. Whatever changed meanwhile is the same in all of their ratios, so no number of them would tell.
     """
-    theirs = {record.launch: _started(record.started_at) for record in other.records}
-    own = {record.launch: _started(record.started_at) for record in experiment.records}
+    theirs = {record.launch: datetime.fromisoformat(record.started_at).timestamp() for record in other.records}
+    own = {record.launch: datetime.fromisoformat(record.started_at).timestamp() for record in experiment.records}
     found = []
     for launch in launches:
         there = launch.launch in theirs
@@ -49,14 +48,6 @@ def marked_out_of_turn(
             launch = replace(launch, flags=(*launch.flags, flag), in_turn=False)
         found.append(launch)
     return tuple(found)
-
-
-def _started(text: str) -> float:
-    """Seconds since the epoch of an ISO 8601 time; NaN, which is apart from nothing, where it is none."""
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except ValueError:
-        return math.nan
 
 
 def _hours(seconds: float) -> str:

@@ -155,7 +155,7 @@ def model_config(spec: Spec, model_path: str) -> dict[str, Any]:
         content = json.loads(file.read_bytes())
     except OSError:
         raise UnknownArchitectureError(f"there is no {file}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UnknownArchitectureError(f"{file} is no JSON") from None
     if not isinstance(content, dict):
         raise UnknownArchitectureError(f"{file} holds no settings")

@@ -129,7 +129,7 @@ def _is_whole(destination: Path, identity: dict[str, Any]) -> bool:
         manifest = json.loads((destination / MANIFEST).read_text(encoding="utf-8"))
         files = manifest.pop("file_bytes")
         damaged = [name for name, size in files.items() if _size_bytes(destination / name) != size]
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(
             f"{destination} exists and is not a checkpoint that this command built",
             "name another directory, or move that one away",

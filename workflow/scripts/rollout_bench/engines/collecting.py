@@ -14,7 +14,8 @@ from rollout_bench.engines.read_ahead import ReadAhead
 from rollout_bench.engines.surroundings import Surroundings
 from rollout_bench.plan.spec import Spec
 from rollout_bench.records.placement import Placement
-from rollout_bench.records.record import SCHEMA_VERSION, EngineFacts, Flag, Startup
+from rollout_bench.records.record import SCHEMA_VERSION, EngineFacts, Flag
+from rollout_bench.records.startup import Startup
 
 
 def clock() -> str:

@@ -47,6 +47,12 @@ class Cause:
     fix: str
 
 
+SEARCHED = 200_000
+"""Characters at each end of a text that are searched for a known cause: as many as are kept of a log."""
+
+SEARCHED_OF_LINE = 10_000
+"""The same of a line."""
+
 CRASH_FIX = "read the log; run the same command again, since a crash may be chance"
 
 
@@ -71,7 +77,8 @@ def diagnose(exception: str, log: str) -> Cause:
         The first known cause that matches the exception, then the log's errors; else a crash that quotes
         the exception.
     """
-    errors = PREFIX.sub("", CHATTER.sub("", log))
+    exception = _searched(exception)
+    errors = PREFIX.sub("", CHATTER.sub("", _searched(log)))
     for text in (exception, errors):
         for known in KNOWN_CAUSES:
             match = re.search(known.pattern, text, re.MULTILINE)
@@ -107,6 +114,15 @@ def last_exception(log: str) -> str:
     found = re.findall(r"(?:^|\s)((?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception): .+)$", log, re.MULTILINE)
     plain = [line for line in found if not WRAPPERS.search(line)]
     return str(plain[-1]) if plain else ""
+
+
+def _searched(text: str) -> str:
+    """`text` without its middle where it is long, and so its long lines: an error may quote megabytes."""
+    if len(text) > 2 * SEARCHED:
+        text = f"{text[:SEARCHED]}\n...\n{text[-SEARCHED:]}"
+    lines = text.split("\n")
+    most = SEARCHED_OF_LINE
+    return "\n".join(x if len(x) <= 2 * most else f"{x[:most]} ... {x[-most:]}" for x in lines)
 
 
 def _quote(text: str, match: re.Match[str]) -> str:

@@ -11,12 +11,12 @@ from rollout_bench.engines.interference import doubts_about_devices, doubts_abou
 from rollout_bench.engines.progress import Progress
 from rollout_bench.engines.read_ahead import ReadAhead
 from rollout_bench.engines.surroundings import Surroundings
-from rollout_bench.files import write_json
 from rollout_bench.plan.profiling import decode_batch
 from rollout_bench.plan.spec import Spec
 from rollout_bench.records.operators import Operators
 from rollout_bench.records.profile import LinearShape
 from rollout_bench.records.record import DeviceUse, HostUse
+from rollout_bench.records.store import write_launched
 
 
 class OperatorsCollecting(Collecting):
@@ -52,7 +52,7 @@ class OperatorsCollecting(Collecting):
         common = self.launched(log)
         resolved = common["engine"].resolved
         workload = self.spec.workload
-        write_json(
+        write_launched(
             path,
             Operators(
                 **common,

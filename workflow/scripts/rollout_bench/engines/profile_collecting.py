@@ -12,12 +12,11 @@ from rollout_bench.engines.interference import doubts_about_devices, doubts_abou
 from rollout_bench.engines.progress import Progress
 from rollout_bench.engines.read_ahead import ReadAhead
 from rollout_bench.engines.surroundings import Surroundings
-from rollout_bench.files import write_json
 from rollout_bench.plan.spec import Spec
 from rollout_bench.records.limits import MachineLimits
 from rollout_bench.records.profile import LinearShape, Profile, Step, TraceFile
 from rollout_bench.records.record import DeviceUse, HostUse
-from rollout_bench.records.store import traces_path
+from rollout_bench.records.store import traces_path, write_launched
 
 
 class ProfileCollecting(Collecting):
@@ -88,4 +87,4 @@ class ProfileCollecting(Collecting):
         if folder.exists():  # of a record that was deleted
             shutil.rmtree(folder)
         self._folder.rename(folder)
-        write_json(path, record)
+        write_launched(path, record)

@@ -141,7 +141,7 @@ def place_in_plan(plan: Path, record: Path) -> Place | None:
         content = json.loads(plan.read_bytes())
         expected = {entry["record"]: max(float(entry["expected_s"]), 0.1) for entry in content["launches"]}
         own_s = expected[str(record)]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     missing = expected.keys() - present(expected) - {str(record)}
     if failure_path(record).parents[2].is_dir():

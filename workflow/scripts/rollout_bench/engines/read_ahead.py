@@ -98,7 +98,7 @@ def next_weights(plan: Path | None, record: Path, present: str) -> Path | None:
         coming = next(path for path in records[records.index(record) + 1 :] if not path.exists())
         folder = Path(weights[coming.parent.name])
         return folder if folder.is_dir() and folder.resolve() != Path(present).resolve() else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, StopIteration):
         return None
 
 

@@ -15,12 +15,11 @@ from rollout_bench.files import write_json
 from rollout_bench.kubernetes.claim_files import copy_file, launch_of
 from rollout_bench.records.profile import Profile
 from rollout_bench.records.record import Record
+from rollout_bench.records.side_files import read_samples, read_sequences
 from rollout_bench.records.store import (
     failure_path,
     read_failure,
     read_launched,
-    read_samples,
-    read_sequences,
     sequences_path,
     server_path,
     traces_path,
@@ -86,9 +85,9 @@ def _record(source: Path, file: FoundFile, copies: Path, results: Path, logs: Pa
     _check_place(copied, file, (record.spec.mode, record.spec.experiment(), record.launch))
     _copy_beside(source, file, copies, done)
     if isinstance(record, Record):
-        read_sequences(sequences_path(copied))
+        read_sequences(sequences_path(copied), record)
         if record.server_file is not None:
-            read_samples(server_path(copied))
+            read_samples(server_path(copied), record)
     if isinstance(record, Profile) and {t.name for t in record.traces} - _names(traces_path(copied)):
         raise UserError(f"{traces_path(copied)}: lacks a trace that the record names", _AGAIN)
     spec = home.with_name("spec.json")

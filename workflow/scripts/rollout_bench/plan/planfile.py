@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from rollout_bench.errors import UserError
 from rollout_bench.files import read_model, write_json
 from rollout_bench.plan.comparing import ComparisonSettings, Precision
 from rollout_bench.plan.profiling import OperatorRule
@@ -78,6 +79,15 @@ class PlanFile(Strict):
 def read_plan(path: Path) -> PlanFile:
     """Reads and validates a plan file; raises `UserError` naming file and field where it is none."""
     return read_model(path, PlanFile, "give the path of a plan file; the workflow writes a damaged one again")
+
+
+def is_plan(path: Path) -> bool:
+    """Whether a whole plan file lies at `path`."""
+    try:
+        read_plan(path)
+    except UserError:
+        return False
+    return True
 
 
 def write_plan(path: Path, plan: PlanFile) -> None:

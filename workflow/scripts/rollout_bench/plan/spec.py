@@ -146,9 +146,14 @@ class Spec(Strict):
         """The first 8 hex digits of sha256 over the canonical JSON."""
         return hashlib.sha256(self.canonical_json().encode()).hexdigest()[:8]
 
+    @property
+    def names(self) -> str:
+        """`<model>_<quant>_<workload>`, as the config calls them."""
+        return f"{self.model.name}_{self.quant.name}_{self.workload.name}"
+
     def experiment(self) -> str:
         """Folder name of the experiment below its mode: `<model>_<quant>_<workload>-<key>`."""
-        return f"{self.model.name}_{self.quant.name}_{self.workload.name}-{self.key()}"
+        return f"{self.names}-{self.key()}"
 
 
 def read_spec(path: Path) -> Spec:

@@ -1,10 +1,12 @@
-"""The base of all that is read from a file, and how fields that came later keep earlier keys."""
+"""The base of all that is read from a file, how fields that came later keep earlier keys, and moments in time."""
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 
 class Strict(BaseModel):
@@ -19,3 +21,16 @@ def absent(description: str, **more: Any) -> Any:
     What was measured before the field existed keeps its key, and records don't carry what their mode does not have.
     """
     return Field(None, description=description, exclude_if=lambda value: value is None, **more)
+
+
+def _utc(text: str) -> str:
+    try:
+        if datetime.fromisoformat(text).utcoffset() == timedelta(0):
+            return text
+    except ValueError:
+        pass
+    raise PydanticCustomError("utc", "Is no moment in UTC, ISO 8601, as 2025-01-31T12:00:00+00:00")
+
+
+UtcTime = Annotated[str, AfterValidator(_utc)]
+"""A moment in UTC, ISO 8601."""

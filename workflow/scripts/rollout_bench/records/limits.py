@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from pydantic import Field
 
-from rollout_bench.plan.strict import Strict
+from rollout_bench.plan.strict import Strict, UtcTime
 from rollout_bench.records.record import HostUse
 
 LIMITS_SCHEMA_VERSION: Final = 1
@@ -44,4 +44,4 @@ class MachineLimits(Strict):
     cache_bytes: int | None = Field(None, description="Last-level cache that the system names. Null where unknown.")
     host: HostUse | None = Field(None, description="What else the machine did meanwhile. Null where it can't be told.")
     samples: list[LimitSample] = Field(min_length=1, description="Every timed repeat, in order.")
-    measured_at: str = Field(description="When, UTC, ISO 8601.")
+    measured_at: UtcTime = Field(description="When, UTC, ISO 8601.")

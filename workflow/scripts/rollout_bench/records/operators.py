@@ -38,3 +38,13 @@ class Operators(Launched):
     host: list[HostUse] = Field([], description="What else the machine did during each round that counts.")
     devices: list[DeviceUse] = Field([], description="What each device said of itself about each such round.")
     points: list[OperatorPoint] = Field(min_length=1, description="By shape, and then by tokens.")
+
+    @property
+    def timed_s(self) -> dict[str, float]:
+        """Start-up and every call."""
+        calls = {
+            f"points.{number}.seconds_per_call.{place}": seconds
+            for number, point in enumerate(self.points)
+            for place, seconds in enumerate(point.seconds_per_call)
+        }
+        return super().timed_s | calls

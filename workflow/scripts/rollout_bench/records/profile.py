@@ -64,3 +64,8 @@ class Profile(Launched):
     traces_folder: str = Field(description="Name of the folder beside this file that holds them.")
     limits: MachineLimits | None = absent("What the machine can do at most. Null where it could not be measured.")
     truncated: str | None = absent("Why the window ended before its last step: the trace had reached its size limit.")
+
+    @property
+    def timed_s(self) -> dict[str, float]:
+        """Start-up and every step."""
+        return super().timed_s | {f"steps.{number}.elapsed_s": step.elapsed_s for number, step in enumerate(self.steps)}

@@ -11,10 +11,11 @@ from pydantic import Field
 
 from rollout_bench.plan.loads import LoadPoint
 from rollout_bench.plan.spec import Spec
-from rollout_bench.plan.strict import Strict, absent
+from rollout_bench.plan.strict import Strict, UtcTime, absent
 from rollout_bench.records.online import ClientUse, Served, ServerUse
 from rollout_bench.records.placement import Placement
-from rollout_bench.records.replicas import ReplicaPass, ReplicaStart
+from rollout_bench.records.replicas import ReplicaPass
+from rollout_bench.records.startup import Startup
 
 SCHEMA_VERSION: Final = 1
 """Raised when earlier records can no longer be read: a field goes, changes its meaning, or comes without default."""
@@ -80,32 +81,6 @@ class EngineFacts(Strict):
         description=("The engine's name of each linear layer's quantization method or scheme -> number of layers.")
     )
     served: Served | None = absent("What a server said of itself. Null offline.")
-
-
-class Startup(Strict):
-    """What the time before the first iteration went to."""
-
-    process_s: float | None = Field(
-        None,
-        ge=0,
-        description="From the launch's beginning until the engine process ran, in seconds. Null in earlier records.",
-    )
-    import_s: float = Field(ge=0, description="Importing the engine, in seconds.")
-    init_s: float = Field(ge=0, description="Constructing the engine until it takes requests, in seconds.")
-    read_ahead_bytes: int | None = Field(
-        None,
-        ge=0,
-        description="Bytes of the next launch's weights that were read meanwhile. Null in earlier records.",
-    )
-    reported: dict[str, float] = Field(
-        {},
-        description=(
-            "What the engine logged: model_build_s, weights_load_s, online_quantization_s, model_load_s, "
-            "model_memory_gib, compile_s (on cpu to whole seconds), compile_cache_loads (graphs that came from the "
-            "compile cache), profile_run_s, graph_capture_s, graph_capture_gib, engine_init_s, kv_cache_memory_gib."
-        ),
-    )
-    replicas: list[ReplicaStart] | None = absent("The start of each replica; import_s and init_s are the slowest's.")
 
 
 class HostUse(Strict):
@@ -209,7 +184,7 @@ class Launched(Strict):
         pattern="^[0-9a-f]{8}$", description="First 8 hex digits of sha256 over the spec's canonical JSON."
     )
     launch: int = Field(ge=0, description="Index of the launch.")
-    started_at: str = Field(description="When the launch started, UTC, ISO 8601.")
+    started_at: UtcTime = Field(description="When the launch started, UTC, ISO 8601.")
     wall_s: float = Field(
         gt=0, description="The whole launch, from starting the engine's process to its last event, in seconds."
     )
@@ -219,11 +194,30 @@ class Launched(Strict):
     startup: Startup
     placement: Placement | None = absent("Where the launch ran, and beside what. Null in earlier records.")
     validity: list[Flag] = Field(description="Doubts about the launch; empty if there are none.")
+    sha256: str | None = absent(
+        "SHA-256 over all other fields, as JSON with sorted keys and no spaces. Null in earlier records.",
+        pattern="^[0-9a-f]{64}$",
+    )
 
     @property
     def valid(self) -> bool:
         """False when a flag keeps the launch out of comparisons."""
         return all(flag.severity != "invalid" for flag in self.validity)
+
+    @property
+    def experiment(self) -> str:
+        """Folder name of its experiment, by the key that it holds."""
+        return f"{self.spec.names}-{self.key}"
+
+    @property
+    def timed_s(self) -> dict[str, float]:
+        """Everything that was timed while the launch lasted, in seconds, by the name of its field."""
+        return {"startup.import_s": self.startup.import_s, "startup.init_s": self.startup.init_s}
+
+    @property
+    def origin(self) -> tuple[str | float, ...]:
+        """When it began and all that was timed, to the last digit: only copies of one record have it in common."""
+        return (self.started_at, *self.timed_s.values())
 
 
 class Record(Launched):
@@ -232,6 +226,13 @@ class Record(Launched):
     iterations: list[Iteration] = Field(min_length=1, description="Every pass in order, warm-up first.")
     sequences_file: str = Field(description="Name of the side file beside this one: one row per sequence.")
     server_file: str | None = absent("Name of the side file with the server's metrics over time. Null offline.")
+    side_files_sha256: dict[str, str] | None = absent("SHA-256 of each side file by its name. Null in earlier records.")
+
+    @property
+    def timed_s(self) -> dict[str, float]:
+        """Start-up and every pass."""
+        passes = {f"iterations.{number}.elapsed_s": each.elapsed_s for number, each in enumerate(self.iterations)}
+        return super().timed_s | passes
 
 
 class SequenceRow(Strict):
@@ -271,7 +272,7 @@ class Failure(Strict):
     schema_version: Literal[1] = Field(description="Version of this schema.")
     experiment: str = Field(description="Folder name of the experiment.")
     launch: int = Field(ge=0, description="Index of the launch.")
-    failed_at: str = Field(description="When, UTC, ISO 8601.")
+    failed_at: UtcTime = Field(description="When, UTC, ISO 8601.")
     phase: str = Field(
         description=(
             "What the launch did: starting, importing, initializing, warmup, measuring, stopping, writing; interrupted "

@@ -1,34 +1,33 @@
-"""Where results lie, and how they are written and read: whole or not at all, validated both ways."""
+"""Where results lie, and how they are written and read: whole or not at all, validated both ways, unedited."""
 
 from __future__ import annotations
 
 import contextlib
-import gzip
+import hashlib
+import json
 import os
-import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TypeVar
-
-from pydantic import TypeAdapter, ValidationError
+from typing import Any, Final, TypeVar
 
 from rollout_bench.errors import UserError
-from rollout_bench.files import read_model, write_json, write_whole
-from rollout_bench.plan.strict import Strict
+from rollout_bench.files import json_text, read_json, read_model, validated, write_json, write_whole
+from rollout_bench.plan.loads import longest
 from rollout_bench.records.online import ServerSample
 from rollout_bench.records.operators import Operators
 from rollout_bench.records.profile import Profile
 from rollout_bench.records.record import Failure, Launched, Record, SequenceRow
+from rollout_bench.records.side_files import write_rows
 
 _Launched = TypeVar("_Launched", bound=Launched)
-_Row = TypeVar("_Row", bound=Strict)
-_ROWS = TypeAdapter(list[SequenceRow])
-_SAMPLES = TypeAdapter(list[ServerSample])
 
 LOOKING = frozenset({"profile", "operators"})
 """Modes that look into the engine; their records are not `Record`s, and hold no throughput."""
 
-_REMEDY = "restore the file, or delete it to measure that launch again"
+RECORD_REMEDY: Final = "restore the file, or delete it to measure that launch again"
+
+LONGEST_S: Final = 366 * 86_400.0
+"""No launch lasts a year."""
 
 
 def record_path(results: Path, mode: str, experiment: str, launch: int) -> Path:
@@ -76,16 +75,24 @@ def write_record(
     path: Path, record: Record, sequences: Iterable[SequenceRow], samples: Iterable[ServerSample] = ()
 ) -> None:
     """Writes the side files, then the record, each whole; a record therefore always has its side files."""
-    _write_lines(sequences_path(path), sequences)
+    sums = {sequences_path(path).name: write_rows(sequences_path(path), sequences)}
     if record.server_file is not None:
-        _write_lines(server_path(path), samples)
-    checked = Record.model_validate(record.model_dump())
-    write_json(path, checked)
+        sums[server_path(path).name] = write_rows(server_path(path), samples)
+    write_launched(path, record.model_copy(update={"side_files_sha256": sums}))
 
 
-def _write_lines(path: Path, rows: Iterable[Strict]) -> None:
-    lines = "".join(row.model_dump_json() + "\n" for row in rows)
-    write_whole(path, gzip.compress(lines.encode(), compresslevel=6, mtime=0))
+def write_launched(path: Path, record: Launched) -> None:
+    """Write the record of a launch in any mode, validated and with its checksum."""
+    assert record.key == record.spec.key(), "a record is named by its spec"
+    content = json.loads(json_text(type(record).model_validate(record.model_dump())))
+    content["sha256"] = checksum(content)
+    write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def checksum(content: Mapping[str, Any]) -> str:
+    """Return the SHA-256 in hex over a record as JSON says it: keys sorted, no spaces, without the checksum itself."""
+    fields = {name: value for name, value in content.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def write_failure(record: Path, failure: Failure) -> None:
@@ -97,29 +104,52 @@ def read_record(path: Path) -> Record:
     """Reads and validates a record.
 
     Raises:
-        UserError: naming file and field, where the file can't be read, is no JSON, is of another
-            schema version, does not validate, or holds a spec that does not hash to its key.
+        UserError: naming file and field, where the file can't be read, is no JSON, is of another schema version, does
+            not validate, was edited (it does not hash to its checksum or, without one, its spec not to its key), or
+            holds what cannot be.
     """
-    return _unedited(path, read_model(path, Record, _REMEDY))
+    return _read(path, Record)
 
 
-def _unedited(path: Path, record: _Launched) -> _Launched:
-    if record.spec.key() != record.key:
-        raise UserError(
-            f"{path}: key: is {record.key} but the spec in it hashes to {record.spec.key()}: it was edited",
-            _REMEDY,
-        )
+def _read(path: Path, model: type[_Launched]) -> _Launched:
+    content = read_json(path, RECORD_REMEDY)
+    record = validated(path, content, model, RECORD_REMEDY)
+    if record.sha256 is None:  # of an earlier version: of its fields only the spec is protected, by the key
+        if record.spec.key() != record.key:
+            problem = f"is {record.key} but the spec in it hashes to {record.spec.key()}: it was edited"
+            raise UserError(f"{path}: key: {problem}", RECORD_REMEDY)
+    elif record.sha256 != checksum(content):
+        raise UserError(f"{path}: sha256: the rest of the record does not hash to it: it was edited", RECORD_REMEDY)
+    impossible = _impossible(record)
+    if impossible:
+        raise UserError(f"{path}: {impossible}", RECORD_REMEDY)
     return record
+
+
+def _impossible(record: Launched) -> str:
+    """Which field of `record` holds what no launch can have measured; empty where none does."""
+    if record.wall_s > LONGEST_S:
+        return f"wall_s: is {record.wall_s:.3g} s, and no launch lasts a year"
+    for name, seconds in record.timed_s.items():
+        if seconds > record.wall_s:
+            return f"{name}: is {seconds:.3g} s, and the whole launch took {record.wall_s:.3g} s"
+    if isinstance(record, Record) and record.valid:  # a server that gave more than was asked for is flagged
+        most = longest(record.spec.workload.output_tokens)
+        for number, iteration in enumerate(record.iterations):
+            if not iteration.warmup and iteration.output_tokens > iteration.sequences * most:
+                tokens, sequences = iteration.output_tokens, iteration.sequences
+                return f"iterations.{number}.output_tokens: is {tokens}, and {sequences} sequences have {most} at most"
+    return ""
 
 
 def read_profile(path: Path) -> Profile:
     """Reads and validates the record of a profile launch, as `read_record` does."""
-    return _unedited(path, read_model(path, Profile, _REMEDY))
+    return _read(path, Profile)
 
 
 def read_operators(path: Path) -> Operators:
     """Reads and validates the record of an operators launch, as `read_record` does."""
-    return _unedited(path, read_model(path, Operators, _REMEDY))
+    return _read(path, Operators)
 
 
 def read_launched(path: Path, mode: str) -> Launched:
@@ -131,40 +161,4 @@ def read_launched(path: Path, mode: str) -> Launched:
 
 def read_failure(path: Path) -> Failure:
     """Reads and validates a failure; raises `UserError` naming file and field."""
-    return read_model(path, Failure, _REMEDY)
-
-
-def read_sequences(path: Path) -> list[SequenceRow]:
-    """Reads the side file at `path`; raises `UserError` naming file and line."""
-    return _read_lines(path, _ROWS, SequenceRow)
-
-
-def read_samples(path: Path) -> list[ServerSample]:
-    """Reads the side file at `path` with a server's metrics; raises `UserError` naming file and line."""
-    return _read_lines(path, _SAMPLES, ServerSample)
-
-
-def _read_lines(path: Path, rows: TypeAdapter[list[_Row]], row: type[_Row]) -> list[_Row]:
-    try:
-        lines = gzip.decompress(path.read_bytes()).splitlines()
-        # All rows in one call: a summary of 5,000 launches reads a million, and one call for each takes minutes.
-        return rows.validate_json(b"[" + b",".join(lines) + b"]")
-    except (OSError, EOFError, zlib.error, ValidationError) as error:
-        number, problem = _first_damage(path, row, error)
-        remedy = "restore it, or delete this file alone: the percentiles then lack its launch"
-        raise UserError(f"{path}: line {number}: {problem}", remedy) from None
-
-
-def _first_damage(path: Path, row: type[Strict], found: Exception) -> tuple[int, str]:
-    """Number of the first line of a side file that can't be read, and why; `found` where each line alone can."""
-    number = 0
-    try:
-        with gzip.open(path, "rb") as file:
-            for number, line in enumerate(file, 1):  # noqa: B007 (named in what is returned)
-                row.model_validate_json(line)
-    except ValidationError as error:
-        first = error.errors()[0]
-        return number, ": ".join([*map(str, first["loc"]), first["msg"]])
-    except (OSError, EOFError, zlib.error) as error:
-        return number + 1, str(error)
-    return number, str(found).splitlines()[0]
+    return read_model(path, Failure, RECORD_REMEDY)

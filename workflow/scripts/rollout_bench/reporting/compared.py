@@ -19,7 +19,7 @@ from rollout_bench.reporting.columns import Column, Line, speedup_columns
 from rollout_bench.reporting.folders import TwoFolders, told
 from rollout_bench.reporting.machines import extent, machine_lines
 from rollout_bench.reporting.markdown import markdown
-from rollout_bench.reporting.notes import Section
+from rollout_bench.reporting.notes import Section, damage
 from rollout_bench.reporting.numbers import MISSING, number, several
 from rollout_bench.reporting.terminal import terminal
 from rollout_bench.reporting.verdicts import needed, rule, those
@@ -49,6 +49,7 @@ def compared(two: TwoFolders) -> Compared:
     )
     defined = {column.header: column.definition for each in columns.values() for column in each}
     sections = [
+        Section("Damaged", damage(two.damaged)),
         Section("A and B", tuple(_sides(two))),
         Section("What is compared", tuple(_subject(rows))),
         Section("Warnings", tuple(_warnings(rows))),

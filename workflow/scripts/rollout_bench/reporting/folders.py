@@ -20,13 +20,17 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class TwoFolders:
-    """What each folder selects, `of_a` and `of_b`; `collection` has those of B that A has too, and A's as earlier."""
+    """What each folder selects, `of_a` and `of_b`; `collection` has those of B that A has too, and A's as earlier.
+
+    `damaged` says what is wrong with each file of either that can't be used.
+    """
 
     a: Path
     b: Path
     of_a: Collection
     of_b: Collection
     collection: Collection
+    damaged: tuple[UserError, ...]
 
     @property
     def only_in_a(self) -> tuple[Experiment, ...]:
@@ -45,14 +49,15 @@ def read_two(
     """Reads two results folders, each as its summary selects, or all there is with `everything`.
 
     Raises:
-        UserError: a folder holds no records or one that can't be read, both are the same, they have nothing in common,
+        UserError: a folder holds no records or none that can be used, both are the same, they have nothing in common,
             or they differ in more than may differ: `differ` names what may, of engine and machine; empty: one of them.
     """
     for folder in (a, b):
         check_results_folder(folder)
     if a.resolve() == b.resolve():
         raise UserError(f"{a} and {b} are the same folder", "name two results folders, the earlier one first")
-    of_a, of_b = (_measured(folder, everything) for folder in (a, b))
+    all_of_a, all_of_b = (collect(f, None if everything else plan_of_summary(f)) for f in (a, b))
+    of_a, of_b = _measured(a, all_of_a), _measured(b, all_of_b)
     common = in_common(of_b.experiments, of_a.experiments)
     if not common:
         raise _nothing_in_common(a, of_a, b, of_b)
@@ -65,7 +70,7 @@ def read_two(
     collection = replace(
         of_b, experiments=common, baseline=baseline, comparison=settings, precision=None, earlier=earlier
     )
-    return TwoFolders(a, b, of_a, of_b, collection)
+    return TwoFolders(a, b, of_a, of_b, collection, (*all_of_a.damaged, *all_of_b.damaged))
 
 
 def told(experiment: Experiment) -> str:
@@ -73,10 +78,11 @@ def told(experiment: Experiment) -> str:
     return f"{experiment.model} {experiment.quant} {experiment.workload}"
 
 
-def _measured(folder: Path, everything: bool) -> Collection:
-    """What `folder` selects and has records of."""
-    collection = collect(folder, None if everything else plan_of_summary(folder))
+def _measured(folder: Path, collection: Collection) -> Collection:
+    """Those of `collection`, which was read from `folder`, that there are records of."""
     experiments = tuple(e for e in collection.experiments if e.records)
+    if not experiments and collection.damaged:
+        raise collection.damaged[0]
     if not experiments:
         raise UserError(
             f"{folder}: nothing of what its summary selects is measured", "add --all to take every record that is there"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rollout_bench.analysis.experiments import Collection, launched
 from rollout_bench.analysis.rows import Row
 from rollout_bench.analysis.validity import invalid_codes
+from rollout_bench.errors import UserError
 from rollout_bench.reporting.columns import ENGINE, FLAGS, THROUGHPUT, speedup_columns
 from rollout_bench.reporting.cost_columns import COST
 from rollout_bench.reporting.latency_columns import latency_columns
@@ -38,7 +39,8 @@ def completeness(collection: Collection) -> str:
     measured = sum(len(e.records) for e in experiments)
     failed = sum(len(e.failures) for e in experiments)
     missing = sum(len(e.missing) for e in experiments)
-    wanted = measured + failed + missing
+    damaged = sum(len(e.damaged) for e in experiments)
+    wanted = measured + failed + missing + damaged
     if collection.planned:
         text = f"{measured:,d} of {several(wanted, 'planned launch')} measured"
     else:
@@ -50,6 +52,7 @@ def completeness(collection: Collection) -> str:
         return text + "."
     text += f"; {failed:,d} failed" if failed else ""
     text += f"; {missing:,d} missing" if missing else ""
+    text += f"; {damaged:,d} damaged" if damaged else ""
     return f"INCOMPLETE: {text}."
 
 
@@ -88,12 +91,13 @@ def notes(
     )
     sections = [
         Section("No verdict", tuple(footnotes)),
+        Section("Damaged", damage([*collection.damaged, *collection.damaged_earlier])),
         Section("Failed", (*_failed(rows), *failed_others(collection))),
         Section("Missing", (*_missing(rows), *missing_others(collection))),
         Section("Flags", (*_flags(rows), *flags_of_others(collection))),
         Section("Skipped", tuple(_skipped(collection))),
         Section("Left out", tuple(_left_out(collection, rows))),
-        Section("Measured with", tuple(machine_lines(collection.experiments))),
+        Section("Measured with", (*machine_lines(collection.experiments), *_unprotected(collection))),
         Section("Compared with", tuple(_earlier(collection))),
         Section("Verdicts", verdict_notes(rows, collection.comparison, collection.precision, apart=apart)),
         Section("Percentiles", tuple(percentiles)),
@@ -110,6 +114,21 @@ def _earlier(collection: Collection) -> Iterator[str]:
         yield f"{collection.earlier.name}: {extent(measured)}."
         for line in machine_lines(measured):
             yield f"{collection.earlier.name}: {line}"
+
+
+def damage(errors: Iterable[UserError]) -> tuple[str, ...]:
+    """A line for each file that can't be used."""
+    return tuple(f"{sentence(error.problem)} Fix: {sentence(error.remedy)}" for error in errors)
+
+
+def _unprotected(collection: Collection) -> Iterator[str]:
+    records = [record for experiment in collection.launched for record in experiment.records]
+    amount = sum(record.sha256 is None for record in records)
+    if amount:
+        yield (
+            f"{amount:,d} of {several(len(records), 'record')} without a checksum, written by an earlier version: "
+            "whether a number in them was edited can't be told"
+        )
 
 
 def _failed(rows: Sequence[Row]) -> Iterator[str]:

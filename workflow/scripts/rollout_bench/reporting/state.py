@@ -5,7 +5,6 @@ Imported while the workflow is parsed, so it lists folders and opens one small f
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from pydantic import ValidationError
 
 from rollout_bench.analysis.found import Found, earlier_folder, find_results
 from rollout_bench.errors import UserError
+from rollout_bench.files import read_json
 from rollout_bench.plan.planfile import PlanFile
 
 SUMMARY_FILES = ("summary.md", "summary.html", "summary.csv", "summary.txt")
@@ -42,21 +42,22 @@ def is_stale(results: Path, plan: PlanFile | None, out: Path | None = None) -> b
     """True when the summary in `out` (default: `results`) has to be made again.
 
     That is when one of its files is missing, when a record, side file or failure came, went or changed since, there or
-    in the earlier results that the baseline names, or when another plan is asked for. How long launches are expected
-    to take does not matter.
+    in the earlier results that the baseline names, when another plan is asked for, or while a record is damaged, so
+    that each run tells. How long launches are expected to take does not matter.
     """
     folder = out or results
     if not all((folder / name).is_file() for name in SUMMARY_FILES):
         return True
     try:
-        state = json.loads((folder / STATE_FILE).read_bytes())
-    except (OSError, ValueError):
+        state = read_json(folder / STATE_FILE, "")
+    except UserError:
         return True
     if not isinstance(state, dict) or state.get("schema_version") != STATE_VERSION:
         return True
     now = summary_state(results, plan)
     return any(
         [
+            state.get("damaged"),
             state.get("records") != now["records"],
             state.get("sequences") != now["sequences"],
             state.get("failures") != now["failures"],
@@ -74,14 +75,9 @@ def plan_of_summary(folder: Path) -> PlanFile | None:
     """
     path = folder / STATE_FILE
     remedy = "ask for everything (--all), or delete the file"
-    try:
-        state = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}", remedy) from None
-    except ValueError as error:
-        raise UserError(f"{path}: is not whole JSON: {error}", remedy) from None
+    state = read_json(path, remedy)
     if not isinstance(state, dict) or "plan" not in state:
         raise UserError(f"{path}: plan: is missing", remedy)
     if state["plan"] is None:

@@ -20,7 +20,8 @@ from rollout_bench.files import write_whole
 from rollout_bench.plan.fields import Metric
 from rollout_bench.records.profile import Profile
 from rollout_bench.records.record import Launched, Record
-from rollout_bench.records.store import operators_path, read_sequences, record_path, sequences_path, traces_path
+from rollout_bench.records.side_files import known_sequences
+from rollout_bench.records.store import operators_path, record_path, sequences_path, traces_path
 from rollout_bench.traces.categories import categorise
 from rollout_bench.traces.events import read_events, write_events
 from rollout_bench.traces.reading import read_traces
@@ -191,6 +192,6 @@ def _measured(results: Path, row: Row) -> MeasuredPass | None:
     valid = [record for record in row.experiment.records if record.valid]
     path = record_path(results, experiment.mode, experiment.experiment, valid[0].launch)
     first = next(iteration.index for iteration in valid[0].iterations if not iteration.warmup)
-    side = sequences_path(path)
-    sequences = read_sequences(side) if side.is_file() else []
+    whole = next(record for record in experiment.records if record.launch == valid[0].launch)
+    sequences = known_sequences(sequences_path(path), whole)
     return measured_pass(valid, [row for row in sequences if row.iteration == first and not row.failed])

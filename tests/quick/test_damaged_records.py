@@ -1,0 +1,351 @@
+"""Records, failures and plans that are damaged, edited, copied or moved: named, left out, and no reason to stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic_operators import make_operators, make_operators_spec
+from synthetic_profiles import BF16 as PARTS_OF
+from synthetic_profiles import make_profile, make_steps
+from synthetic_records import SEQUENCES, make_failure, make_plan, make_record, make_spec, save
+
+from rollout_bench.analysis.collection import collect
+from rollout_bench.analysis.experiments import Experiment
+from rollout_bench.analysis.rows import rows_of
+from rollout_bench.errors import UserError
+from rollout_bench.plan.planfile import is_plan, read_plan, write_plan
+from rollout_bench.records.record import Flag
+from rollout_bench.records.store import (
+    checksum,
+    failure_path,
+    read_launched,
+    read_record,
+    record_path,
+    sequences_path,
+    write_launched,
+)
+from rollout_bench.reporting.notes import notes
+from rollout_bench.reporting.state import STATE_FILE, plan_of_summary
+
+BF16, W8A8 = make_spec(), make_spec(quant="w8a8")
+Change = Callable[[dict[str, Any]], object]
+
+
+def at(results: Path, launch: int = 0) -> Path:
+    return record_path(results, "offline", BF16.experiment(), launch)
+
+
+def edit(path: Path, change: Change, *, hashed: bool = False) -> None:
+    """Edits a record; where `hashed` as somebody would who knows of its checksum."""
+    content = json.loads(path.read_text())
+    change(content)
+    if hashed:
+        content["sha256"] = checksum(content)
+    path.write_text(json.dumps(content))
+
+
+def unprotected(path: Path) -> None:
+    """Makes a record one of an earlier version."""
+    edit(path, lambda record: (record.pop("sha256"), record.pop("side_files_sha256")))
+
+
+def found(results: Path) -> Experiment:
+    """The bf16 experiment, of which three launches are planned; the records of w8a8 are always read."""
+    bf16, w8a8 = collect(results, make_plan([BF16, W8A8], launches=3)).experiments
+    assert len(w8a8.records) == 3
+    return bf16
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """Three launches of each of two quants."""
+    folder = tmp_path / "results"
+    save(folder, *(make_record(spec, launch) for spec in (BF16, W8A8) for launch in range(3)))
+    return folder
+
+
+def in_place(path: Path, make: Callable[[], object]) -> None:
+    path.unlink()
+    make()
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "torn": (lambda path: path.write_bytes(path.read_bytes()[:500]), "is not whole JSON: "),
+    "empty": (lambda path: path.write_bytes(b""), "is not whole JSON: "),
+    "nuls": (lambda path: path.write_bytes(bytes(path.stat().st_size)), "is not whole JSON: "),
+    "not_utf8": (
+        lambda path: path.write_bytes(path.read_bytes().replace(b"bench-1", b"bench-\xff")),
+        "is not whole JSON",
+    ),
+    "nested": (lambda path: path.write_text("[" * 200_000), "is not whole JSON: it is nested too deeply"),
+    "5000_digits": (
+        lambda path: path.write_text(path.read_text().replace('"launch": 0', f'"launch": {"9" * 5000}')),
+        "is not whole JSON: ",
+    ),
+    "a_list": (lambda path: path.write_text("[]"), "file: "),
+    "a_folder": (lambda path: in_place(path, path.mkdir), "cannot be read: Is a directory"),
+    "a_pipe": (lambda path: in_place(path, lambda: os.mkfifo(path)), "cannot be read: it is no regular file"),
+    "a_link_to_itself": (lambda path: in_place(path, lambda: path.symlink_to(path)), "cannot be read: "),
+    "a_link_to_nothing": (lambda path: in_place(path, lambda: path.symlink_to("nowhere")), "cannot be read: No such"),
+    "of_another_experiment": (
+        lambda path: path.write_bytes(record_path(path.parents[2], "offline", W8A8.experiment(), 0).read_bytes()),
+        f"key: says {W8A8.key()}",
+    ),
+    "of_another_launch": (
+        lambda path: path.write_bytes(path.with_name("launch-2.json").read_bytes()),
+        "launch: says 2",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_record_is_named_and_left_out(results: Path, name: str) -> None:
+    damage, words = DAMAGE[name]
+    damage(at(results))
+    bf16 = found(results)
+    assert [record.launch for record in bf16.records] == [1, 2]
+    assert bf16.missing == ()
+    (damaged,) = bf16.damaged
+    assert damaged.launch == 0
+    assert damaged.error.problem.startswith(f"{at(results)}: {words}")
+    assert len(str(damaged.error).splitlines()) == 2
+
+
+def last(record: dict[str, Any]) -> dict[str, Any]:
+    iteration: dict[str, Any] = record["iterations"][-1]
+    return iteration
+
+
+IMPOSSIBLE: dict[str, tuple[Change, str]] = {
+    "field_missing": (lambda record: record.pop("wall_s"), "wall_s"),
+    "field_too_much": (lambda record: record.update(comment="edited"), "comment"),
+    "schema": (lambda record: record.update(schema_version=0), "schema_version"),
+    "tokens_below_0": (lambda record: last(record).update(output_tokens=-1), "iterations.3.output_tokens"),
+    "infinite": (lambda record: last(record).update(elapsed_s=float("inf")), "iterations.3.elapsed_s"),
+    "no_time": (lambda record: last(record).update(elapsed_s=0.0), "iterations.3.elapsed_s"),
+    "nan": (lambda record: record["startup"].update(init_s=float("nan")), "startup.init_s"),
+    "launch_edited": (lambda record: record.update(launch=7), "launch"),
+    "all_warmup": (lambda record: record.update(iterations=record["iterations"][:1]), "iterations"),
+    "longer_than_the_launch": (lambda record: last(record).update(elapsed_s=1e308), "iterations.3.elapsed_s"),
+    "start_longer_than_the_launch": (lambda record: record["startup"].update(init_s=1e9), "startup.init_s"),
+    "launch_of_ages": (lambda record: record.update(wall_s=1e308), "wall_s"),
+    "more_tokens_than_asked": (
+        lambda record: last(record).update(output_tokens=2 * last(record)["output_tokens"]),
+        "iterations.3.output_tokens",
+    ),
+    "no_moment": (lambda record: record.update(started_at="yesterday <b>"), "started_at"),
+    "no_such_day": (lambda record: record.update(started_at="2025-02-30T00:00:00Z"), "started_at"),
+    "no_zone": (lambda record: record.update(started_at="2025-02-03T00:00:00"), "started_at"),
+    "other_zone": (lambda record: record.update(started_at="2025-02-03T00:00:00+02:00"), "started_at"),
+    "no_checksum": (lambda record: record.update(side_files_sha256=[]), "side_files_sha256"),
+}
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_what_no_launch_can_have_measured_is_named_by_its_field_whatever_the_checksum_says(
+    results: Path, name: str
+) -> None:
+    change, field = IMPOSSIBLE[name]
+    edit(at(results), change, hashed=True)
+    (damaged,) = found(results).damaged
+    assert damaged.error.problem.startswith(f"{at(results)}: {field}: ")
+    assert len(str(damaged.error).splitlines()) == 2
+
+
+EDITS: dict[str, Change] = {
+    "spec": lambda record: record["spec"]["workload"].update(prompts=99),
+    "elapsed": lambda record: last(record).update(elapsed_s=last(record)["elapsed_s"] / 3),
+    "tokens": lambda record: last(record).update(output_tokens=7),
+    "moment": lambda record: record.update(started_at="2025-01-01T00:00:01Z"),
+    "flag": lambda record: record.update(
+        validity=[{"code": "seen", "severity": "warning", "sentence": "No such thing."}]
+    ),
+    "machine": lambda record: record["environment"].update(hostname="bench-2"),
+    "checksum": lambda record: record.update(sha256="0" * 64),
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_an_edited_record_takes_no_part(results: Path, name: str) -> None:
+    edit(at(results), EDITS[name])
+    bf16 = found(results)
+    assert [record.launch for record in bf16.records] == [1, 2]
+    assert bf16.damaged[0].error.problem.startswith(f"{at(results)}: sha256: ")
+
+
+def test_an_edited_spec_is_noticed_in_records_of_earlier_versions_too(results: Path) -> None:
+    unprotected(at(results))
+    edit(at(results), EDITS["spec"])
+    assert found(results).damaged[0].error.problem.startswith(f"{at(results)}: key: is {BF16.key()}")
+
+
+def test_more_tokens_than_asked_are_read_where_the_launch_was_flagged_for_it(tmp_path: Path) -> None:
+    flag = Flag(code="token_count", severity="invalid", sentence="40 tokens instead of 32.")
+    record = make_record(BF16, flags=[flag])
+    more = [each.model_copy(update={"output_tokens": SEQUENCES * 40}) for each in record.iterations]
+    write_launched(at(tmp_path), record.model_copy(update={"iterations": more}))
+    assert read_record(at(tmp_path)).iterations[1].output_tokens == SEQUENCES * 40
+
+
+@pytest.mark.parametrize("mode", ["profile", "operators"])
+def test_the_records_of_every_mode_are_protected(tmp_path: Path, mode: str) -> None:
+    made = make_profile(steps=make_steps(PARTS_OF)) if mode == "profile" else make_operators(make_operators_spec())
+    path = tmp_path / "launch-0.json"
+    write_launched(path, made)
+    assert read_launched(path, mode).sha256 is not None
+    edit(path, lambda record: record.update(wall_s=record["wall_s"] + 1))
+    with pytest.raises(UserError, match="sha256: "):
+        read_launched(path, mode)
+    field = "steps" if mode == "profile" else "points"
+    name = "elapsed_s" if mode == "profile" else "seconds_per_call"
+    value = 1e308 if mode == "profile" else [1e308]
+    edit(path, lambda record: record[field][0].update({name: value}), hashed=True)
+    with pytest.raises(UserError, match=rf"{field}\.0\.{name}.*: is 1e\+308 s"):
+        read_launched(path, mode)
+
+
+def test_a_renumbered_copy_takes_no_part_and_its_original_does(results: Path) -> None:
+    for launch in (1, 2):
+        at(results, launch).write_bytes(at(results).read_bytes())
+        edit(at(results, launch), lambda record, launch=launch: record.update(launch=launch))
+    bf16 = found(results)
+    assert [record.launch for record in bf16.records] == [0]
+    assert [damaged.launch for damaged in bf16.damaged] == [1, 2]
+
+
+def test_of_copies_of_earlier_versions_none_counts_and_both_files_are_named(results: Path) -> None:
+    for launch in range(3):
+        unprotected(at(results, launch))
+    at(results, 2).write_bytes(at(results).read_bytes())
+    edit(at(results, 2), lambda record: record.update(launch=2))
+    bf16 = found(results)
+    assert [record.launch for record in bf16.records] == [1]
+    for launch, other in ((0, 2), (2, 0)):
+        error = next(damaged.error for damaged in bf16.damaged if damaged.launch == launch)
+        assert f"{at(results, launch)}: " in error.problem
+        assert str(at(results, other)) in error.problem
+        assert "delete the copy" in error.remedy
+
+
+def test_of_a_copy_without_checksum_and_its_original_the_original_counts(results: Path) -> None:
+    at(results, 2).write_bytes(at(results).read_bytes())
+    edit(at(results, 2), lambda record: record.update(launch=2))
+    unprotected(at(results, 2))
+    bf16 = found(results)
+    assert [record.launch for record in bf16.records] == [0, 1]
+    assert str(at(results)) in bf16.damaged[0].error.problem
+
+
+def test_launches_of_one_second_are_no_copies_where_their_times_differ(tmp_path: Path) -> None:
+    at_once = [make_record(BF16, launch, [400.0 + launch] * 3) for launch in range(2)]
+    save(tmp_path, *(each.model_copy(update={"started_at": at_once[0].started_at}) for each in at_once))
+    (bf16,) = collect(tmp_path, None).experiments
+    assert len(bf16.records) == 2
+
+
+def test_records_of_earlier_versions_are_read_and_counted_in_a_note(results: Path) -> None:
+    unprotected(at(results))
+    edit(at(results), lambda record: last(record).update(elapsed_s=last(record)["elapsed_s"] / 3))
+    collection = collect(results, make_plan([BF16, W8A8], launches=3))
+    assert collection.complete
+    sections = {section.heading: section.items for section in notes(collection, rows_of(collection), ())}
+    assert [line for line in sections["Measured with"] if line.startswith("1 of 6 records without a checksum")]
+    assert "Damaged" not in sections
+
+
+def test_a_record_is_read_as_it_was_written_with_a_checksum_of_it_and_of_its_side_file(tmp_path: Path) -> None:
+    record = make_record(BF16)
+    save(tmp_path, record)
+    read = read_record(at(tmp_path))
+    assert read.sha256 == checksum(json.loads(at(tmp_path).read_text()))
+    assert list(read.side_files_sha256 or {}) == [sequences_path(at(tmp_path)).name]
+    assert read.model_copy(update={"sha256": None, "side_files_sha256": None}) == record
+
+
+def test_layout_and_order_of_fields_are_no_part_of_the_checksum(tmp_path: Path) -> None:
+    save(tmp_path, make_record(BF16))
+    content = json.loads(at(tmp_path).read_text())
+    at(tmp_path).write_text(json.dumps(dict(reversed(content.items()))))
+    assert read_record(at(tmp_path)).launch == 0
+
+
+def test_a_damaged_failure_is_named_and_the_rest_is_collected(results: Path) -> None:
+    at(results).unlink()
+    save(results, make_failure(BF16, 0))
+    failure_path(at(results)).write_text("{")
+    bf16 = found(results)
+    assert [record.launch for record in bf16.records] == [1, 2]
+    assert bf16.failures == bf16.missing == ()
+    assert "is not whole JSON" in bf16.damaged[0].error.problem
+
+
+def test_a_failure_in_the_wrong_place_is_named(tmp_path: Path) -> None:
+    save(tmp_path, make_failure(BF16, 0))
+    path = failure_path(at(tmp_path))
+    path.rename(path.with_name("launch-4.json"))
+    (experiment,) = collect(tmp_path, None).experiments
+    assert "launch: says 0" in experiment.damaged[0].error.problem
+
+
+def test_a_record_in_a_renamed_folder_is_named(results: Path) -> None:
+    renamed = at(results).parent.with_name(f"other_bf16_small-{BF16.key()}")
+    at(results).parent.rename(renamed)
+    other = next(e for e in collect(results, None).experiments if e.experiment == renamed.name)
+    assert other.records == ()
+    assert ["spec: says" in damaged.error.problem for damaged in other.damaged] == [True] * 3
+
+
+def test_a_damaged_spec_beside_a_failure_stops_nothing(tmp_path: Path) -> None:
+    save(tmp_path, make_failure(BF16, 0))
+    at(tmp_path).parent.mkdir(parents=True)
+    at(tmp_path).with_name("spec.json").write_text("[" * 200_000)
+    (experiment,) = collect(tmp_path, None).experiments
+    assert len(experiment.failures) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b'{"schema_version": 5', b"\0" * 100, b"[" * 200_000, b"{}", b"\xff"])
+def test_a_damaged_plan_is_told_in_two_lines_and_known_as_none(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "plan.json"
+    path.write_bytes(content)
+    assert not is_plan(path)
+    with pytest.raises(UserError) as error:
+        read_plan(path)
+    assert error.value.problem.startswith(f"{path}: ")
+    assert "the workflow writes a damaged one again" in error.value.remedy
+    write_plan(path, make_plan([BF16]))
+    assert is_plan(path)
+
+
+def test_a_deeply_nested_state_of_a_summary_is_told_in_two_lines(tmp_path: Path) -> None:
+    (tmp_path / STATE_FILE).write_text("[" * 200_000)
+    with pytest.raises(UserError, match="nested too deeply"):
+        plan_of_summary(tmp_path)
+
+
+def test_a_plan_that_names_a_folder_elsewhere_reads_nothing_there(results: Path) -> None:
+    plan = make_plan([BF16], launches=3)
+    elsewhere = plan.experiments[0].model_copy(
+        update={"experiment": f"../../{results.name}/offline/{BF16.experiment()}"}
+    )
+    (experiment,) = collect(results, plan.model_copy(update={"experiments": [elsewhere]})).experiments
+    assert experiment.records == ()
+    assert len(experiment.missing) == 3
+
+
+def test_thousands_of_records_are_read_within_seconds(tmp_path: Path) -> None:
+    save(tmp_path, make_record(BF16))
+    content = json.loads(at(tmp_path).read_text())
+    for launch in range(1, 1000):
+        record = {**content, "launch": launch, "wall_s": content["wall_s"] + launch}
+        record["sha256"] = checksum(record)
+        at(tmp_path, launch).write_text(json.dumps(record))
+    began = time.process_time()
+    (experiment,) = collect(tmp_path, None).experiments
+    assert time.process_time() - began < 5
+    assert len(experiment.records) + len(experiment.damaged) == 1000

@@ -1,0 +1,42 @@
+"""Files of results are written whole or not at all, whatever the file system refuses."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from synthetic_records import make_record, make_spec, save
+
+from rollout_bench.errors import UserError
+from rollout_bench.records.store import read_record, record_path
+
+BF16 = make_spec()
+
+
+@pytest.mark.parametrize("refusal", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
+def test_a_record_stays_as_it_was_where_it_cannot_be_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: int
+) -> None:
+    save(tmp_path, make_record(BF16))
+    path = record_path(tmp_path, "offline", BF16.experiment(), 0)
+    before = {each: each.read_bytes() for each in path.parent.iterdir()}
+
+    def refuse(_: int) -> None:
+        raise OSError(refusal, os.strerror(refusal))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(UserError) as error:
+        save(tmp_path, make_record(BF16, rates=[500.0]))
+    assert f"cannot be written: {os.strerror(refusal)}" in error.value.problem
+    assert ("free some space" in error.value.remedy) == (refusal in (errno.ENOSPC, errno.EDQUOT))
+    assert {each: each.read_bytes() for each in path.parent.iterdir()} == before
+    assert read_record(path).launch == 0
+
+
+def test_a_file_in_place_of_a_folder_is_told_in_two_lines(tmp_path: Path) -> None:
+    (tmp_path / "offline").write_text("")
+    with pytest.raises(UserError, match="cannot be written") as error:
+        save(tmp_path, make_record(BF16))
+    assert len(str(error.value).splitlines()) == 2

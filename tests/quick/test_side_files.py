@@ -1,0 +1,154 @@
+"""Side files that are missing, damaged, swapped, or unpack to far more than they should: noted, never waited for."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from synthetic_online import make_online, make_online_spec, make_samples, save_online
+from synthetic_records import make_record, make_sequences, make_spec, save
+
+from rollout_bench.analysis.collection import collect
+from rollout_bench.analysis.read_requests import read_servers
+from rollout_bench.analysis.sequences import pool_sequences
+from rollout_bench.errors import UserError
+from rollout_bench.records.record import Record
+from rollout_bench.records.side_files import read_samples, read_sequences, write_rows
+from rollout_bench.records.store import read_record, record_path, sequences_path, server_path
+
+BF16, W8A8 = make_spec(), make_spec(quant="w8a8")
+ONLINE = make_online_spec()
+MANY = 100 << 20
+
+
+def earlier(record: Record) -> Record:
+    """`record` as an earlier version left it: without checksums."""
+    return record.model_copy(update={"sha256": None, "side_files_sha256": None})
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Record:
+    """A launch of an earlier version, with its side file in `tmp_path`."""
+    save(tmp_path, make_record(BF16))
+    return earlier(read_record(at(tmp_path)))
+
+
+def at(results: Path, launch: int = 0, mode: str = "offline") -> Path:
+    return record_path(results, mode, (ONLINE if mode == "online" else BF16).experiment(), launch)
+
+
+def refused(path: Path, record: Record) -> str:
+    with pytest.raises(UserError) as error:
+        read_sequences(path, record)
+    assert len(str(error.value).splitlines()) == 2
+    return error.value.problem.removeprefix(f"{path}: ")
+
+
+BOMBS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "one_line": (lambda _: b" " * MANY, "line 1: is longer than "),
+    "empty_lines": (lambda _: b"\n" * MANY, "line 129: it has more than the 128 rows"),
+    "a_long_line_behind_whole_ones": (lambda lines: lines + b"x" * MANY, "line 129: it has more than the 128 rows"),
+    "whole_lines": (lambda lines: lines * (MANY // len(lines)), "line 129: it has more than the 128 rows"),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_file_that_unpacks_to_far_more_than_it_should_takes_no_memory(
+    record: Record, tmp_path: Path, name: str
+) -> None:
+    make, words = BOMBS[name]
+    path = sequences_path(at(tmp_path))
+    path.write_bytes(gzip.compress(make(gzip.decompress(path.read_bytes())), compresslevel=1))
+    tracemalloc.start()
+    problem = refused(path, record)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert problem.startswith(words)
+    assert peak < 32 << 20
+
+
+def test_a_server_s_file_that_unpacks_to_far_more_takes_no_memory_either(tmp_path: Path) -> None:
+    launch = make_online(ONLINE)
+    save_online(tmp_path, launch)
+    path = server_path(at(tmp_path, mode="online"))
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) * 5000, compresslevel=1))
+    with pytest.raises(UserError, match="more than the"):
+        read_samples(path, earlier(launch[0]))
+
+
+@pytest.mark.parametrize("ending", [b"", b"\n"])
+def test_an_empty_file_has_no_rows(record: Record, tmp_path: Path, ending: bytes) -> None:
+    path = sequences_path(at(tmp_path))
+    path.write_bytes(b"")
+    assert refused(path, record) == "has 0 of 128 rows"
+    path.write_bytes(gzip.compress(ending))
+    assert refused(path, record) == "has 0 of 128 rows"
+
+
+def test_a_pipe_or_a_folder_in_its_place_is_not_waited_for(record: Record, tmp_path: Path) -> None:
+    path = sequences_path(at(tmp_path))
+    path.unlink()
+    assert refused(path, record) == "is missing"
+    os.mkfifo(path)
+    assert refused(path, record) == "is no file"
+    path.unlink()
+    path.mkdir()
+    assert refused(path, record) == "is no file"
+
+
+def test_rows_that_have_other_tokens_than_the_record_are_of_another_launch(record: Record, tmp_path: Path) -> None:
+    rows = make_sequences(record)
+    path = sequences_path(at(tmp_path))
+    write_rows(path, [*rows[:-1], rows[-1].model_copy(update={"output_tokens": 31})])
+    assert refused(path, record) == "has 1023 output tokens of iteration 3, and the record 1024"
+
+
+def test_swapped_side_files_are_noted_and_their_launches_left_out(tmp_path: Path) -> None:
+    save(tmp_path, *(make_record(BF16, launch, [400.0 + launch] * 3) for launch in range(3)))
+    one, other = sequences_path(at(tmp_path, 0)), sequences_path(at(tmp_path, 2))
+    kept = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(kept)
+    collection = collect(tmp_path, None)
+    (pooled,) = pool_sequences(tmp_path, collection)
+    assert [reason.split(",")[0] for reason in pooled.reasons] == [
+        f"launch {launch} is not among them" for launch in (0, 2)
+    ]
+    assert all("is not the one that was written with the record" in reason for reason in pooled.reasons)
+    assert len(pooled.values["e2el_s"]) == 3 * 32
+    assert collection.damaged == []
+    assert len(collection.experiments[0].records) == 3
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-40], lambda _: b"no gzip", lambda _: b""])
+def test_a_damaged_side_file_of_an_online_launch_takes_its_latencies_only(
+    tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    save_online(tmp_path, *(make_online(ONLINE, launch) for launch in range(2)))
+    path = sequences_path(at(tmp_path, 1, "online"))
+    path.write_bytes(damage(path.read_bytes()))
+    (experiment,) = collect(tmp_path, None).experiments
+    assert len(experiment.records) == 2
+    assert list(experiment.requests) == [0]
+    assert experiment.unread[0].startswith(f"launch 1 is not among them, {path}: ")
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b"no gzip"), lambda path: path.unlink()])
+def test_a_damaged_file_of_a_server_s_metrics_is_as_good_as_none(
+    tmp_path: Path, damage: Callable[[Path], object]
+) -> None:
+    save_online(tmp_path, *(make_online(ONLINE, launch) for launch in range(2)))
+    damage(server_path(at(tmp_path, 1, "online")))
+    collection = collect(tmp_path, None)
+    assert [launch for _, launch in read_servers(tmp_path, collection)] == [0]
+
+
+def test_a_server_s_file_of_another_launch_is_not_taken(tmp_path: Path) -> None:
+    launches = [make_online(ONLINE, launch) for launch in range(2)]
+    save_online(tmp_path, *launches)
+    write_rows(server_path(at(tmp_path, 1, "online")), make_samples(*launches[0]))
+    assert [launch for _, launch in read_servers(tmp_path, collect(tmp_path, None))] == [0]
