@@ -18,7 +18,7 @@ from rollout_bench.placement.claims import Claim, Claims
 from rollout_bench.placement.device import Device
 from rollout_bench.placement.links import Links
 from rollout_bench.placement.taking import Taken, taken
-from rollout_bench.plan.machine import Isolation
+from rollout_bench.plan.spec import Isolation
 
 
 class Cannot(Exception):  # noqa: N818 (an outcome)

@@ -30,7 +30,6 @@ from rollout_bench.engines.collectors import collector, folder_for_traces
 from rollout_bench.engines.dataset_file import check_dataset_given
 from rollout_bench.engines.events import Job, Limits
 from rollout_bench.engines.failures import Cause
-from rollout_bench.engines.model_folder import NO_WEIGHTS_NEEDED, is_local
 from rollout_bench.engines.outcome import Outcome, in_workflow
 from rollout_bench.engines.processes import die_with_parent
 from rollout_bench.engines.progress import Progress, say
@@ -42,8 +41,7 @@ from rollout_bench.engines.surroundings import Surroundings
 from rollout_bench.errors import UserError, run_command
 from rollout_bench.placement.device import DeviceError
 from rollout_bench.placement.lease import Lease, Wanted, lease
-from rollout_bench.plan.machine import Isolation
-from rollout_bench.plan.spec import Spec, read_spec
+from rollout_bench.plan.spec import NO_WEIGHTS_NEEDED, Isolation, Spec, is_local, read_spec
 
 WORKER = "rollout_bench.engines.worker"
 

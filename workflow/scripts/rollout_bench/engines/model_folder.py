@@ -5,15 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from rollout_bench.engines.failures import Cause
+from rollout_bench.plan.spec import NO_WEIGHTS_NEEDED, is_local
 
 WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.gguf")
-NO_WEIGHTS_NEEDED = ("dummy",)
-"""Load formats that read no weights."""
-
-
-def is_local(model: str) -> bool:
-    """Whether `model` is meant as a folder; else it is a hub id, `<owner>/<name>`."""
-    return Path(model).expanduser().exists() or model.startswith(("/", "./", "../", "~")) or model.count("/") != 1
 
 
 def missing(model: str, load_format: str) -> Cause | None:

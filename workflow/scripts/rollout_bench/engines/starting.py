@@ -10,8 +10,8 @@ from rollout_bench.engines.compile_caches import with_compile_caches
 from rollout_bench.engines.dataset_file import changed
 from rollout_bench.engines.environment import version
 from rollout_bench.engines.failures import Cause
-from rollout_bench.engines.model_folder import is_local, missing
-from rollout_bench.plan.spec import Spec
+from rollout_bench.engines.model_folder import missing
+from rollout_bench.plan.spec import Spec, is_local
 
 
 def engine_environment(spec: Spec, model: str) -> dict[str, str]:

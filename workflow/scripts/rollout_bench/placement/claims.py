@@ -29,7 +29,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from rollout_bench.errors import UserError, printable
-from rollout_bench.plan.machine import Isolation
+from rollout_bench.plan.spec import Isolation
 
 VARIABLE = "ROLLOUT_BENCH_LEASES"
 

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from rollout_bench.placement import cores, gpus, npus
 from rollout_bench.placement.device import Device
 from rollout_bench.placement.visible import restricted
-from rollout_bench.plan.machine import Isolation
-from rollout_bench.plan.spec import Platform
+from rollout_bench.plan.spec import Isolation, Platform
 
 VARIABLES = {"cuda": gpus.VARIABLE, "ascend": npus.VARIABLE}
 """Platform -> the variable that says which of its devices a process may use."""

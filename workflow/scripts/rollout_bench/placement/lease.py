@@ -21,8 +21,7 @@ from rollout_bench.placement.node import node_name, scheduler_job
 from rollout_bench.placement.taking import taken
 from rollout_bench.placement.waiting import name_of
 from rollout_bench.plan.devices import devices_needed, devices_per_replica, replicas
-from rollout_bench.plan.machine import Isolation
-from rollout_bench.plan.spec import Spec
+from rollout_bench.plan.spec import Isolation, Spec
 from rollout_bench.records.placement import Placement
 
 

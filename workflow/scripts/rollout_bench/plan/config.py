@@ -30,9 +30,10 @@ from rollout_bench.plan.fields import (
 )
 from rollout_bench.plan.kubernetes import KubernetesSettings
 from rollout_bench.plan.loads import Length, SharedPrefix
-from rollout_bench.plan.machine import ClusterSettings, Isolation
+from rollout_bench.plan.machine import ClusterSettings
 from rollout_bench.plan.profiling import OperatorRule, OperatorsSettings, ProfileSettings
 from rollout_bench.plan.serving import Dataset, Endpoint, OnlineLoad, Slo, Timeouts
+from rollout_bench.plan.spec import Isolation
 from rollout_bench.plan.strict import Strict
 
 EngineArgs = Annotated[

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
 from rollout_bench.plan.fields import Count, Index, Text
 from rollout_bench.plan.strict import Strict
-
-Isolation = Literal["exclusive", "per_device"]
-"""exclusive: a launch has the node for itself; per_device: launches run side by side, each on devices of its own."""
 
 
 class ClusterSettings(Strict):

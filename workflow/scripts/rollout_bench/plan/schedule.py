@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from rollout_bench.engines.model_folder import NO_WEIGHTS_NEEDED, is_local
 from rollout_bench.errors import UserError
 from rollout_bench.files import write_json
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.matrix import Checkpoint, Experiment, Matrix
 from rollout_bench.plan.planfile import PLAN_SCHEMA_VERSION, PlanFile, PlannedExperiment, PlannedLaunch, write_plan
+from rollout_bench.plan.spec import NO_WEIGHTS_NEEDED, is_local
 from rollout_bench.records.store import present, read_launched, record_path
 
 RESULTS = Path("results")

@@ -23,6 +23,12 @@ MEASUREMENT_VERSION = 1
 Platform = Literal["cpu", "cuda", "ascend", "unknown"]
 """unknown: where another's server runs."""
 
+Isolation = Literal["exclusive", "per_device"]
+"""exclusive: a launch has the node for itself; per_device: launches run side by side, each on devices of its own."""
+
+NO_WEIGHTS_NEEDED = ("dummy",)
+"""Load formats that read no weights."""
+
 
 class ModelSpec(Strict):
     """Which weights are loaded."""
@@ -159,3 +165,8 @@ class Spec(Strict):
 def read_spec(path: Path) -> Spec:
     """Reads a spec file; raises `UserError` naming file and field where it is none."""
     return read_model(path, Spec, "give the path of a spec.json; the workflow writes a damaged one again")
+
+
+def is_local(model: str) -> bool:
+    """Whether `model` is meant as a folder; else it is a hub id, `<owner>/<name>`."""
+    return Path(model).expanduser().exists() or model.startswith(("/", "./", "../", "~")) or model.count("/") != 1

@@ -170,11 +170,6 @@ def _own(spec: Spec, model: str, server: Server) -> Opened:
     )
 
 
-def _text(spec: Spec, model: str) -> PromptText:
-    args = spec.engine.args
-    return PromptText(str(args.get("tokenizer") or model), bool(args.get("trust_remote_code")))
-
-
 def _from_workers(connection: Connection, method: str) -> list[dict[str, Any]]:
     answer = connection.json("POST", "/collective_rpc", {"method": method})
     if not isinstance(answer, dict) or not answer.get("results"):

@@ -26,7 +26,6 @@ from rollout_bench.traces.steps import WHOLE_STEP, Steps, phase_of, windows, wit
 from rollout_bench.traces.table import Rows, table
 from rollout_bench.traces.threads import Nested, nested
 
-Mask = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.int64]
 
 
