@@ -8,10 +8,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from rollout_bench.placement.claims import Claim, Claims
-from rollout_bench.placement.device import Device
-from rollout_bench.placement.links import Links
-from rollout_bench.placement.taking import taken
+from rollout_bench.measure.machine.device import Device
+from rollout_bench.measure.machine.leases import Claim, Claims, taken
+from rollout_bench.measure.machine.links import Links
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,12 @@ sys.path[:0] = [str(REPOSITORY / "tests"), str(REPOSITORY / "workflow" / "script
 from page import machine_facts  # noqa: E402
 from stub_server import running_stub  # noqa: E402
 
-from rollout_bench.engines.online_doubts import client_flags, sent_late_flags  # noqa: E402
-from rollout_bench.engines.online_rows import rows_of  # noqa: E402
-from rollout_bench.plan.loads import LoadPoint  # noqa: E402
-from rollout_bench.records.record import Iteration  # noqa: E402
-from rollout_bench.serving.target import Pass, Target  # noqa: E402
-from rollout_bench.workloads.requests import Request  # noqa: E402
+from rollout_bench.contracts.load import LoadPoint  # noqa: E402  # noqa: E402
+from rollout_bench.contracts.record import Iteration  # noqa: E402  # noqa: E402
+from rollout_bench.measure.engine.online import rows_of  # noqa: E402  # noqa: E402
+from rollout_bench.measure.launch.flags import client_flags, sent_late_flags  # noqa: E402  # noqa: E402
+from rollout_bench.measure.server.stream import LoadPass, Target  # noqa: E402  # noqa: E402
+from rollout_bench.workloads.requests import Request  # noqa: E402  # noqa: E402
 
 PROMPT_TOKENS = 64
 MEDIAN_MS, P99_MS = 1.0, 5.0
@@ -83,7 +83,7 @@ class Outcome:
 
 def measure(case: Case) -> Outcome:
     """Sends one load and compares."""
-    from rollout_bench.serving.vllm_harness import prepare
+    from rollout_bench.measure.server.vllm_bench import prepare
 
     options = ["--ttft-ms", str(case.itl_ms), "--itl-ms", str(case.itl_ms)]
     asked = [Request(number, 0, list(range(100, 100 + PROMPT_TOKENS)), case.tokens) for number in range(case.requests)]
@@ -95,7 +95,7 @@ def measure(case: Case) -> Outcome:
     return compare(done, asked, {entry["request_id"].rpartition("-")[2]: entry for entry in truth})
 
 
-def compare(done: Pass, asked: list[Request], truth: dict[str, dict]) -> Outcome:
+def compare(done: LoadPass, asked: list[Request], truth: dict[str, dict]) -> Outcome:
     """What the generator saw against what the stub did; gaps between tokens against the stub's own gaps."""
     ttft, itl, failed = [], [], 0
     for number, outcome in enumerate(done.outcomes):

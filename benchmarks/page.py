@@ -11,7 +11,7 @@ import psutil
 from claims import Claim
 from projects import LAUNCHES, QUANTS
 
-from rollout_bench.engines.environment import cpu_model, git_commit
+from rollout_bench.measure.machine.host import cpu_model, git_commit
 
 PAGE = """\
 # What the workflow itself costs

@@ -14,7 +14,7 @@ from projects import fill_bare, fill_ours, make_bare, make_ours, size
 from timing import Command, run, take_turns
 from workspace import Workspace
 
-from rollout_bench.workbench import PLAN_FILE
+from rollout_bench.snakefile import PLAN_FILE
 
 CORES = 2
 """What the promises are made for."""

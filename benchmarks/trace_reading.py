@@ -59,9 +59,9 @@ def main() -> int:
 
 def read(path: Path) -> None:
     """Reads and writes as `read_trace.py` does, then says what everything up to there took."""
-    from rollout_bench.records.profile import TraceFile
-    from rollout_bench.traces.events import write_events
-    from rollout_bench.traces.reading import read_traces
+    from rollout_bench.analysis.traces.events import write_events
+    from rollout_bench.analysis.traces.trace import read_traces
+    from rollout_bench.contracts.inside import TraceFile
 
     trace = TraceFile(name=path.name, phase="decode", rank=0, source="torch", size_bytes=1)
     begin = time.monotonic()

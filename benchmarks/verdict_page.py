@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from page import machine_facts
 
-from rollout_bench.analysis.launch_cost import parts_of
-from rollout_bench.records.record import Record
+from rollout_bench.analysis.timed.launches import parts_of
+from rollout_bench.contracts.record import Record
 
 AT_MOST = 1 / 3
 """Of the loop's time: what is promised."""

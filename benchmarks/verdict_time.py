@@ -26,7 +26,7 @@ from copies import Copy
 from kept import alone
 from verdict_page import Verdict, page
 
-from rollout_bench.records.store import read_record
+from rollout_bench.contracts.store import read_record
 
 QUANTS = {"bf16": "bf16", "w8a8": "compressed-tensors-w8a8"}
 """Quantization -> layout of its checkpoint."""

@@ -15,9 +15,9 @@ import compare
 import pytest
 from synthetic_records import make_record, make_spec, save
 
-from rollout_bench.errors import run_command
-from rollout_bench.plan.spec import Spec
-from rollout_bench.records.record import Record
+from rollout_bench.contracts.record import Record
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.core.errors import run_command
 
 BF16, W8A8, W8A16 = make_spec(), make_spec(quant="w8a8"), make_spec(quant="w8a16")
 

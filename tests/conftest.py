@@ -42,7 +42,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureR
     """
     import keep_out
 
-    from rollout_bench.placement.claims import DEFAULT, VARIABLE
+    from rollout_bench.measure.machine.leases import DEFAULT, VARIABLE
 
     own = tmp_path_factory.mktemp("session")
     project = own / "project"

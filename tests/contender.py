@@ -14,11 +14,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow" / "scripts"))
 
-from rollout_bench.placement.claims import Claim, Claims
-from rollout_bench.placement.device import Device
-from rollout_bench.placement.links import Links
-from rollout_bench.placement.taking import Taken, taken
-from rollout_bench.plan.spec import Isolation
+from rollout_bench.contracts.spec import Isolation
+from rollout_bench.measure.machine.device import Device
+from rollout_bench.measure.machine.leases import Claim, Claims, Taken, taken
+from rollout_bench.measure.machine.links import Links
 
 
 class Cannot(Exception):  # noqa: N818 (an outcome)

@@ -22,9 +22,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "workflow" / "scripts"))
 import psutil
 from workspace import TINY, Workspace
 
-from rollout_bench.errors import UserError
-from rollout_bench.records.side_files import read_sequences
-from rollout_bench.records.store import read_record, sequences_path
+from rollout_bench.contracts.side_files import read_sequences
+from rollout_bench.contracts.store import read_record, sequences_path
+from rollout_bench.core.errors import UserError
 
 VICTIMS = ("snakemake", "snakemake's group", "measuring command", "guardian", "engine", "engine core")
 END_S = 30

@@ -14,9 +14,9 @@ from typing import Any
 
 import psutil
 
-from rollout_bench.plan.spec import Spec
-from rollout_bench.records.record import Failure, Flag, Launched, Record
-from rollout_bench.records.store import failure_path, read_failure, read_record
+from rollout_bench.contracts.record import Failure, Flag, Launched, Record
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.contracts.store import failure_path, read_failure, read_record
 
 COMMAND = Path(__file__).resolve().parents[1] / "workflow" / "scripts" / "run_launch.py"
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from docs_pages import REPOSITORY
 from synthetic_records import make_failure, make_record, make_spec, save
 
-from rollout_bench.kubernetes.collecting import Collected, collect
-from rollout_bench.records.store import record_path
+from rollout_bench.cluster.retrieval import Collected, collect
+from rollout_bench.contracts.store import record_path
 
 BF16, W8A8 = make_spec(), make_spec(quant="w8a8")
 

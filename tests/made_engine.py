@@ -1,4 +1,4 @@
-"""In place of engines/offline_worker.py in the copy of a test: an engine that does what behaviour.json says, at once.
+"""In place of measure/engine/offline.py in the copy of a test: an engine that does what behaviour.json says, at once.
 
 All else is real: the measuring command, its supervisor and guardian, failures and records. behaviour.json lies in the
 workflow's folder and has what a launch does by its index: `{"0": "measure", "1": "no memory for kv", ...}`.
@@ -11,10 +11,9 @@ import os
 import time
 from pathlib import Path
 
-from rollout_bench.engines.environment import relevant_variables
-from rollout_bench.engines.events import IterationDone, IterationEnds, Job, PhaseBegins, Ready
-from rollout_bench.engines.telling import Tell, Wait
-from rollout_bench.records.record import Record, SequenceRow
+from rollout_bench.contracts.record import Record, SequenceRow
+from rollout_bench.measure.launch.protocol import IterationDone, IterationEnds, Job, PhaseBegins, Ready, Tell, Wait
+from rollout_bench.measure.machine.host import relevant_variables
 
 HANG_S = 600.0
 

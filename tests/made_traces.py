@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rollout_bench.records.profile import LinearShape
+from rollout_bench.contracts.inside import LinearShape
 
 Event = dict[str, Any]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rollout_bench.plan.spec import WorkloadSpec
+from rollout_bench.contracts.spec import WorkloadSpec
 
 
 def workload(**changes: object) -> WorkloadSpec:

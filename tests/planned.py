@@ -8,9 +8,9 @@ from typing import Any
 import yaml
 from snakemake.utils import update_config
 
-from rollout_bench.plan.engine_probe import probe_engine
+from rollout_bench.plan.config_file import read_config
+from rollout_bench.plan.engine import probe_engine
 from rollout_bench.plan.matrix import Matrix, expand
-from rollout_bench.plan.read_config import read_config
 
 REPOSITORY = Path(__file__).parents[1]
 

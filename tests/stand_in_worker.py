@@ -10,16 +10,8 @@ import signal
 import sys
 import time
 
-from rollout_bench.engines.events import (
-    Done,
-    Failed,
-    IterationBegins,
-    IterationDone,
-    Job,
-    PhaseBegins,
-    send,
-)
-from rollout_bench.records.record import Flag, Iteration
+from rollout_bench.contracts.record import Flag, Iteration
+from rollout_bench.measure.launch.protocol import Done, Failed, IterationBegins, IterationDone, Job, PhaseBegins, send
 
 
 def main() -> None:

@@ -12,17 +12,14 @@ from synthetic_operators import Kernel, make_operators, make_operators_spec
 from synthetic_profiles import make_events, make_profile, make_steps
 from synthetic_records import make_record, make_sequences, make_spec
 
-from rollout_bench.analysis.profiles.reading import READER
+from rollout_bench.analysis.inside.profiles import READER
+from rollout_bench.analysis.traces.events import write_events
 from rollout_bench.checkpoints.shapes import SyntheticModel
-from rollout_bench.files import write_json
-from rollout_bench.plan.profiling import ProfileSettings
-from rollout_bench.plan.spec import Spec
-from rollout_bench.records.limits import LIMITS_SCHEMA_VERSION, MachineLimits
-from rollout_bench.records.operators import Operators
-from rollout_bench.records.profile import Phase, Profile
-from rollout_bench.records.record import Flag, Record
-from rollout_bench.records.store import operators_path, record_path, write_record
-from rollout_bench.traces.events import write_events
+from rollout_bench.contracts.inside import LIMITS_SCHEMA_VERSION, MachineLimits, Operators, Phase, Profile
+from rollout_bench.contracts.record import Flag, Record
+from rollout_bench.contracts.spec import ProfileSettings, Spec
+from rollout_bench.contracts.store import operators_path, record_path, write_record
+from rollout_bench.core.files import write_json
 
 MODES, QUANTS = ("offline", "profile", "operators"), ("bf16", "w8a8")
 

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 from synthetic_records import OUTPUT_TOKENS, PROMPT_TOKENS, make_record, make_spec
 
-from rollout_bench.plan.loads import LoadPoint
-from rollout_bench.plan.spec import Spec
-from rollout_bench.records.online import ServerSample
-from rollout_bench.records.record import Flag, Record, SequenceRow
-from rollout_bench.records.store import record_path, write_record
+from rollout_bench.contracts.load import LoadPoint
+from rollout_bench.contracts.record import Flag, Record, SequenceRow, ServerSample
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.contracts.store import record_path, write_record
 
 REQUESTS = 32
 """In each pass."""

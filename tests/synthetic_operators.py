@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from synthetic_records import make_record, make_spec
 
-from rollout_bench.analysis.experiments import Selected
-from rollout_bench.plan.profiling import OperatorsSettings, decode_batch
-from rollout_bench.plan.spec import Spec
-from rollout_bench.records.operators import Operators
-from rollout_bench.records.record import Flag, Launched
+from rollout_bench.analysis.timed.experiments import Selected
+from rollout_bench.contracts.inside import Operators
+from rollout_bench.contracts.record import Flag, Launched
+from rollout_bench.contracts.spec import OperatorsSettings, Spec, decode_batch
 
 TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 

@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 from synthetic_records import make_record, make_spec
 
-from rollout_bench.analysis.comparison import Comparison
-from rollout_bench.analysis.profiles.profiled import HOST_GAP, MeasuredPass, Part, Profiled
-from rollout_bench.records.profile import Phase, Profile
-from rollout_bench.records.record import Flag
+from rollout_bench.analysis.inside.profiles import HOST_GAP, MeasuredPass, Part, ProfiledExperiment
+from rollout_bench.analysis.timed.comparison import Comparison
+from rollout_bench.contracts.inside import Phase, Profile
+from rollout_bench.contracts.record import Flag
 
 Parts = Mapping[Part, float]
 
@@ -144,7 +144,7 @@ def make_profiled(
     elapsed_s: float | None = None,
     speedup: tuple[float, float, float] | None = None,
     flags: Sequence[Flag] = (),
-) -> Profiled:
+) -> ProfiledExperiment:
     """A profiled experiment whose pass takes 1 prefill and 31 decode steps, and as long as these add up to."""
     events = make_events(phases, m=tokens)
     counted: Mapping[Phase, float] = steps or {"prefill": 1.0, "decode": 31.0}
@@ -153,7 +153,7 @@ def make_profiled(
     comparison = None
     if speedup is not None:
         comparison = Comparison(speedup=speedup[0], low=speedup[1], high=speedup[2], verdict="faster")
-    return Profiled(
+    return ProfiledExperiment(
         platform=platform,
         model=model,
         quant=quant,

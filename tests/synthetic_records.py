@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from rollout_bench.plan.comparing import ComparisonSettings
+from rollout_bench.contracts.record import SCHEMA_VERSION, Failure, Flag, Record, SequenceRow
+from rollout_bench.contracts.spec import MEASUREMENT_VERSION, Spec
+from rollout_bench.contracts.store import record_path, write_failure, write_record
+from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.plan.planfile import PLAN_SCHEMA_VERSION, PlanFile, PlannedExperiment, PlannedLaunch, Skipped
-from rollout_bench.plan.spec import MEASUREMENT_VERSION, Spec
-from rollout_bench.records.record import SCHEMA_VERSION, Failure, Flag, Record, SequenceRow
-from rollout_bench.records.store import record_path, write_failure, write_record
 
 PROMPT_TOKENS, OUTPUT_TOKENS, SEQUENCES = 64, 32, 32
 """Of the workload: 8 prompts x 4 samples, 64 -> 32 tokens."""

@@ -141,8 +141,8 @@ class Workspace:
         """
         from synthetic_records import make_record, make_sequences
 
-        engines = self.path / "workflow" / "scripts" / "rollout_bench" / "engines"
-        shutil.copy(Path(__file__).with_name("made_engine.py"), engines / "offline_worker.py")
+        engine = self.path / "workflow" / "scripts" / "rollout_bench" / "measure" / "engine"
+        shutil.copy(Path(__file__).with_name("made_engine.py"), engine / "offline.py")
         record = make_record(rates=[1e5] * 3, warmup_rates=[1e5])  # passes that fit into a launch of this engine
         made, model = self.path / "made", self.path / "models" / "tiny"
         for folder in (made, model):

@@ -9,9 +9,9 @@ from kept import SETTINGS
 from noise import Array
 from repeats import Launches
 
-from rollout_bench.analysis.comparison import Comparison, compare, judge
-from rollout_bench.analysis.metrics import METRICS
-from rollout_bench.plan.fields import Metric
+from rollout_bench.analysis.timed.comparison import Comparison, compare, judge
+from rollout_bench.analysis.timed.launches import METRICS
+from rollout_bench.contracts.fields import Metric
 
 Side = tuple[str, str]
 """Quant and workload."""

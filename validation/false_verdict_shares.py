@@ -13,12 +13,9 @@ from noise import Array
 from repeats import FIRST, SECOND, Launches
 from stopping import RULE, auto_comparisons
 
-from rollout_bench.analysis.multiple import holm
-from rollout_bench.analysis.paired import ratio_interval
-from rollout_bench.analysis.sequential import Rule
-from rollout_bench.analysis.statistics import pooled_cv_percent
-from rollout_bench.plan.fields import Metric
-from rollout_bench.plan.strict import Strict
+from rollout_bench.analysis.stats.intervals import holm, pooled_cv_percent, ratio_interval
+from rollout_bench.analysis.stats.sequential import StoppingRule
+from rollout_bench.contracts.fields import Metric, Strict
 
 METRIC: Metric = "output_tokens_per_s"
 ALPHA = 1 - SETTINGS.confidence
@@ -111,7 +108,7 @@ def analyse(launches: Launches, tables: int, seed: int, sets: int = 100) -> Fals
     )
 
 
-def _auto(each: list[Array], rule: Rule) -> Share | None:
+def _auto(each: list[Array], rule: StoppingRule) -> Share | None:
     """False findings of the sequential `rule` on measured pairs: a comparison begins where the one before it ended."""
     p_values = []
     for logs in each:
@@ -123,7 +120,7 @@ def _auto(each: list[Array], rule: Rule) -> Share | None:
     return Share(count=int(sum(p < ALPHA for p in p_values)), of=len(p_values)) if p_values else None
 
 
-def _simulate(logs: Array, log_sd: float, rule: Rule, tables: int, seed: int, sets: int) -> list[Simulated]:
+def _simulate(logs: Array, log_sd: float, rule: StoppingRule, tables: int, seed: int, sets: int) -> list[Simulated]:
     """Tables of 1, 2 and 6 comparisons, with normal noise and with `logs`, where these are enough to draw from."""
     found = []
     for count in (1, 2, 6):
@@ -140,7 +137,9 @@ def _simulate(logs: Array, log_sd: float, rule: Rule, tables: int, seed: int, se
     return sorted(found, key=lambda one: (one.noise, one.launches))
 
 
-def _by_chance(rng: np.random.Generator, noise: Array, launches: str, rule: Rule, count: int) -> tuple[float, float]:
+def _by_chance(
+    rng: np.random.Generator, noise: Array, launches: str, rule: StoppingRule, count: int
+) -> tuple[float, float]:
     """Between which shares 95 % of the sets of normal log ratios `noise` [sets, n] lie, drawn from as the measured are.
 
     A few odd pairs of so few change the share of all that is drawn from them, more than the number of tables tells.
@@ -153,7 +152,7 @@ def _by_chance(rng: np.random.Generator, noise: Array, launches: str, rule: Rule
     return float(low), float(high)
 
 
-def _counted(noise: Kind, launches: str, rule: Rule, count: int, drawn: Array) -> Simulated:
+def _counted(noise: Kind, launches: str, rule: StoppingRule, count: int, drawn: Array) -> Simulated:
     """Tables of `count` comparisons each, log ratios in the rows of `drawn`: how many show some that is false."""
     if launches == AUTO:
         pairs, middle, p_values = auto_comparisons(drawn, rule)

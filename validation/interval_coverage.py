@@ -11,9 +11,8 @@ from kept import SETTINGS, Share, keep
 from noise import NOISES, log_ratios
 from stopping import RULE
 
-from rollout_bench.analysis.paired import ratio_interval
-from rollout_bench.analysis.unpaired import welch_interval
-from rollout_bench.plan.strict import Strict
+from rollout_bench.analysis.stats.intervals import ratio_interval, welch_interval
+from rollout_bench.contracts.fields import Strict
 
 TRUTH = 1.05
 PAIRS = range(3, 13)

@@ -11,7 +11,7 @@ from markdown_parts import percent, table
 from power import Power
 from repeats import Launches
 
-from rollout_bench.analysis.statistics import mean, pooled_cv_percent
+from rollout_bench.analysis.stats.intervals import mean, pooled_cv_percent
 
 PROMISE = 1 - SETTINGS.confidence
 

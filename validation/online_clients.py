@@ -22,8 +22,8 @@ from typing import Any
 
 from kept import REPOSITORY  # puts the package on the path
 
-from rollout_bench.plan.strict import Strict
-from rollout_bench.serving.target import Outcome, Pass, Target
+from rollout_bench.contracts.fields import Strict
+from rollout_bench.measure.server.stream import LoadPass, RequestOutcome, Target
 from rollout_bench.workloads.requests import Request
 
 NAME = "fidelity"
@@ -81,14 +81,14 @@ def ours(aim: Aim) -> Callable[[int], Seen]:
     """What `harness: vllm` does with its requests."""
     import vllm.benchmarks.serve  # noqa: F401 (seconds, which belong to no pass)
 
-    from rollout_bench.serving.vllm_harness import prepare
+    from rollout_bench.measure.server.vllm_bench import prepare
 
     return lambda index: _sent(aim, index, prepare)
 
 
 def guidellm(aim: Aim) -> Callable[[int], Seen]:
     """What `harness: guidellm` does with them."""
-    from rollout_bench.serving.guidellm_harness import prepare
+    from rollout_bench.measure.server.guidellm_harness import prepare
 
     return lambda index: _sent(aim, index, prepare)
 
@@ -146,7 +146,7 @@ def _trace(load: Load, index: int) -> list[str]:
     ]
 
 
-def _sent(aim: Aim, index: int, prepare: Callable[..., Callable[[], Pass]]) -> Seen:
+def _sent(aim: Aim, index: int, prepare: Callable[..., Callable[[], LoadPass]]) -> Seen:
     load, draw = aim.load, random.Random(f"online-fidelity/{index}")
     prompts = [[draw.randrange(aim.vocabulary) for _ in range(load.prompt_tokens)] for _ in range(load.requests)]
     asked = [Request(number, 0, prompt, load.output_tokens) for number, prompt in enumerate(prompts)]
@@ -155,7 +155,7 @@ def _sent(aim: Aim, index: int, prepare: Callable[..., Callable[[], Pass]]) -> S
     return seen(prepare(asked, prompts, None, load.concurrency, target)())
 
 
-def seen(done: Pass) -> Seen:
+def seen(done: LoadPass) -> Seen:
     """The measures of a pass, by vLLM's definitions: TPOT without the first token, ITL over all gaps.
 
     Raises:
@@ -175,7 +175,7 @@ def seen(done: Pass) -> Seen:
     )
 
 
-def _gaps_s(outcome: Outcome) -> list[float]:
+def _gaps_s(outcome: RequestOutcome) -> list[float]:
     return [after - before for before, after in zip(outcome.pieces_s, outcome.pieces_s[1:], strict=False)]
 
 

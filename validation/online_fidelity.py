@@ -27,9 +27,9 @@ from copies import TEMPORARY
 from kept import REPOSITORY, RESULTS, SETTINGS, Place, alone, keep, kept, this_place
 from online_clients import CLIENTS, NAME, Aim, Client, Load, Seen
 
-from rollout_bench.analysis.paired import RatioInterval, ratio_interval
-from rollout_bench.engines.processes import die_with_parent
-from rollout_bench.plan.strict import Strict
+from rollout_bench.analysis.stats.intervals import RatioInterval, ratio_interval
+from rollout_bench.contracts.fields import Strict
+from rollout_bench.core.processes import die_with_parent
 
 RESULT = "online-fidelity"
 LOAD = Load(requests=16, concurrency=8, prompt_tokens=64, output_tokens=32)

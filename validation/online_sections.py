@@ -5,7 +5,7 @@ from __future__ import annotations
 from markdown_parts import percent, table
 from online_fidelity import MEASURES, OnlineFidelity
 
-from rollout_bench.analysis.paired import RatioInterval
+from rollout_bench.analysis.stats.intervals import RatioInterval
 
 TOLERANCE = 0.02
 """How far two clients' means may lie apart for them to have seen the same."""

@@ -14,10 +14,9 @@ from noise import Array
 from repeats import BASE, FIRST, SECOND, Launches
 from scipy import stats
 
-from rollout_bench.analysis.paired import ratio_interval
-from rollout_bench.analysis.power import minimal_detectable_difference
-from rollout_bench.plan.fields import Metric
-from rollout_bench.plan.strict import Strict
+from rollout_bench.analysis.stats.intervals import ratio_interval
+from rollout_bench.analysis.stats.power import minimal_detectable_difference
+from rollout_bench.contracts.fields import Metric, Strict
 
 METRIC: Metric = "step_time_s"
 PAIRS = (3, 4, 6, 8, 12)

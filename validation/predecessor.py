@@ -14,9 +14,9 @@ from kept import REPOSITORY, SETTINGS, keep, kept
 from repeats import Launches
 from scipy import special, stats
 
-from rollout_bench.analysis.power import pairs_needed
-from rollout_bench.analysis.statistics import mean, pooled_cv_percent
-from rollout_bench.plan.strict import Strict
+from rollout_bench.analysis.stats.intervals import mean, pooled_cv_percent
+from rollout_bench.analysis.stats.power import pairs_needed
+from rollout_bench.contracts.fields import Strict
 
 CLAIMS = (0.89, 1.16, 1.19, 1.28)
 """The least and the largest speed-up among its results, then the two in the example of its README; one run each."""

@@ -9,10 +9,9 @@ from typing import Any
 from copies import Copy
 from kept import Place
 
-from rollout_bench.analysis.collection import collect
-from rollout_bench.analysis.launches import measure
-from rollout_bench.plan.fields import Metric
-from rollout_bench.plan.strict import Strict
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.analysis.timed.launches import measure
+from rollout_bench.contracts.fields import Metric, Strict
 
 FIRST, SECOND = "first", "second"
 """Two names for the same: quants that load the same bf16 weights with the same arguments."""

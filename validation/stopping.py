@@ -7,15 +7,15 @@ from kept import SETTINGS
 from noise import Array
 from numpy.typing import NDArray
 
-from rollout_bench.analysis.paired import ratio_interval
-from rollout_bench.analysis.sequential import Rule
-from rollout_bench.plan.comparing import Precision
+from rollout_bench.analysis.stats.intervals import ratio_interval
+from rollout_bench.analysis.stats.sequential import StoppingRule
+from rollout_bench.plan.config import Precision
 
 _DEFAULT = Precision()
-RULE = Rule(_DEFAULT.half_width, _DEFAULT.min_launches, _DEFAULT.max_launches, SETTINGS.confidence)
+RULE = StoppingRule(_DEFAULT.half_width, _DEFAULT.min_launches, _DEFAULT.max_launches, SETTINGS.confidence)
 
 
-def auto_comparisons(log_ratios: Array, rule: Rule = RULE) -> tuple[NDArray[np.int_], Array, Array]:
+def auto_comparisons(log_ratios: Array, rule: StoppingRule = RULE) -> tuple[NDArray[np.int_], Array, Array]:
     """Pairs after which the rule stops each of `log_ratios` [comparisons, max_pairs], mean log ratio and p value then.
 
     The p values hold over all looks together.

@@ -18,7 +18,7 @@ from predecessor import Predecessor
 from repeats import Launches
 from validation_sections import coverage, fidelity, predecessor
 
-from rollout_bench.plan.strict import Strict
+from rollout_bench.contracts.fields import Strict
 
 PAGE = REPOSITORY / "docs" / "validation.md"
 

@@ -11,7 +11,7 @@ from markdown_parts import percent, table
 from predecessor import FirstPass, Predecessor
 from stopping import RULE
 
-from rollout_bench.analysis.paired import RatioInterval
+from rollout_bench.analysis.stats.intervals import RatioInterval
 
 TOLERANCE = 0.02
 """How far the throughputs of two ways to time the same may lie apart."""

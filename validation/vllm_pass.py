@@ -13,7 +13,7 @@ from typing import Any
 
 import kept  # noqa: F401 (puts the package on the path)
 
-from rollout_bench.plan.spec import Spec, read_spec
+from rollout_bench.contracts.spec import Spec, read_spec
 from rollout_bench.workloads.requests import Source
 
 

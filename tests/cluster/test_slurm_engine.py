@@ -9,7 +9,7 @@ from slurm import Slurm
 from workflows import ON_SLURM, OnSlurm
 from workspace import TINY
 
-from rollout_bench.records.store import read_record
+from rollout_bench.contracts.store import read_record
 
 
 @pytest.mark.engine

@@ -9,7 +9,7 @@ import pytest
 from slurm import Slurm
 from workflows import ON_SLURM, OnSlurm, until
 
-from rollout_bench.cluster.claim import claim_path, read_claim
+from rollout_bench.cluster.ownership import claim_path, read_claim
 
 LAUNCHES = {
     1: "no memory for kv",

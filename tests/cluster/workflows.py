@@ -14,8 +14,8 @@ import stand_in
 from slurm import Slurm
 from workspace import Workspace
 
-from rollout_bench.records.record import Failure
-from rollout_bench.records.store import read_failure
+from rollout_bench.contracts.record import Failure
+from rollout_bench.contracts.store import read_failure
 
 QUICKLY = ("--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1")
 """Ask for the status of jobs at once; the plugin's own times are kind to a busy controller."""

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from launching import SETTINGS, Launching, own_flags, tiny_spec
 
-from rollout_bench.records.record import Record, SequenceRow
-from rollout_bench.records.side_files import read_sequences
-from rollout_bench.records.store import sequences_path
+from rollout_bench.contracts.record import Record, SequenceRow
+from rollout_bench.contracts.side_files import read_sequences
+from rollout_bench.contracts.store import sequences_path
 
 pytestmark = [
     pytest.mark.engine,

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from launching import SETTINGS, Launching, own_flags, tiny_spec
 
-from rollout_bench.engines.concurrency import most_at_once
-from rollout_bench.records.side_files import read_sequences
-from rollout_bench.records.store import sequences_path
+from rollout_bench.contracts.side_files import read_sequences
+from rollout_bench.contracts.store import sequences_path
+from rollout_bench.measure.launch.flags import most_at_once
 
 pytestmark = pytest.mark.engine
 

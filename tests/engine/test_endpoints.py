@@ -14,8 +14,8 @@ from hostile_server import KINDS, hostile_server
 from launching import Launching, online_spec
 from stub_server import running_stub
 
-from rollout_bench.records.side_files import read_sequences
-from rollout_bench.records.store import sequences_path
+from rollout_bench.contracts.side_files import read_sequences
+from rollout_bench.contracts.store import sequences_path
 
 pytestmark = [pytest.mark.engine, pytest.mark.untimed]
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from launching import Launching, online_spec, own_flags
 
-from rollout_bench.records.side_files import read_sequences
-from rollout_bench.records.store import sequences_path
+from rollout_bench.contracts.side_files import read_sequences
+from rollout_bench.contracts.store import sequences_path
 
 pytestmark = [pytest.mark.engine, pytest.mark.untimed]
 

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from launching import COMMAND, TINY_MODEL, Launching, tiny_spec
 
-from rollout_bench.engines.failures import diagnose
+from rollout_bench.measure.launch.failures import diagnose
 
 pytestmark = [pytest.mark.engine, pytest.mark.untimed]
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from launching import Launching, own_flags, tiny_spec
 
-from rollout_bench.checkpoints.tokenizer import tokenizer_files
-from rollout_bench.records.side_files import read_sequences
-from rollout_bench.records.store import sequences_path
+from rollout_bench.checkpoints.formats import tokenizer_files
+from rollout_bench.contracts.side_files import read_sequences
+from rollout_bench.contracts.store import sequences_path
 from rollout_bench.workloads.requests import Source
 
 pytestmark = [pytest.mark.engine, pytest.mark.untimed]

@@ -16,8 +16,8 @@ import pytest
 from launching import own_flags
 from workspace import TINY, Workspace
 
-from rollout_bench.records.side_files import read_sequences
-from rollout_bench.records.store import read_record, sequences_path
+from rollout_bench.contracts.side_files import read_sequences
+from rollout_bench.contracts.store import read_record, sequences_path
 
 pytestmark = [pytest.mark.engine, pytest.mark.untimed]
 
@@ -109,7 +109,7 @@ def test_reordering_lists_and_keys_measures_nothing(measured: Workspace):
 
 
 def test_changing_how_tables_and_figures_are_made_measures_nothing(measured: Workspace):
-    for part in ("summarise.py", "rollout_bench/analysis/statistics.py"):
+    for part in ("summarise.py", "rollout_bench/analysis/stats/intervals.py"):
         path = measured.path / "workflow/scripts" / part
         path.write_text(path.read_text() + "\n# changed\n")
     assert measured.planned() == {"summary": 1, "figures": 1, "all": 1}

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from launching import Launching, own_flags, tiny_spec
 
-from rollout_bench.errors import UserError
-from rollout_bench.records.side_files import read_sequences
-from rollout_bench.records.store import failure_path, read_record, sequences_path, write_record
+from rollout_bench.contracts.side_files import read_sequences
+from rollout_bench.contracts.store import failure_path, read_record, sequences_path, write_record
+from rollout_bench.core.errors import UserError
 
 pytestmark = [pytest.mark.engine, pytest.mark.untimed]
 

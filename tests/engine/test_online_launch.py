@@ -9,8 +9,8 @@ import psutil
 import pytest
 from launching import Launching, online_spec, own_flags
 
-from rollout_bench.records.side_files import read_samples, read_sequences
-from rollout_bench.records.store import sequences_path, server_path
+from rollout_bench.contracts.side_files import read_samples, read_sequences
+from rollout_bench.contracts.store import sequences_path, server_path
 
 pytestmark = [pytest.mark.engine, pytest.mark.untimed]
 

@@ -10,12 +10,11 @@ from typing import Any
 import pytest
 from launching import TINY_MODEL, Launching, own_flags, tiny_spec
 
-from rollout_bench.analysis.chosen import chosen
-from rollout_bench.analysis.experiments import Selected
-from rollout_bench.analysis.operators.runs import runs_of
-from rollout_bench.plan.spec import Spec
-from rollout_bench.records.operators import Operators
-from rollout_bench.records.store import read_operators
+from rollout_bench.analysis.inside.curves import runs_of
+from rollout_bench.analysis.timed.experiments import Selected, chosen
+from rollout_bench.contracts.inside import Operators
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.contracts.store import read_operators
 
 pytestmark = pytest.mark.engine
 

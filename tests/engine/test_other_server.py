@@ -15,9 +15,9 @@ from tokenizers import Tokenizer
 
 from rollout_bench.checkpoints.build import build_checkpoint
 from rollout_bench.checkpoints.shapes import SyntheticModel
-from rollout_bench.engines.processes import group_of, members
-from rollout_bench.records.side_files import read_sequences
-from rollout_bench.records.store import sequences_path
+from rollout_bench.contracts.side_files import read_sequences
+from rollout_bench.contracts.store import sequences_path
+from rollout_bench.core.processes import group_of, members
 
 pytestmark = [pytest.mark.engine, pytest.mark.untimed]
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from workspace import REPOSITORY, TINY, Workspace
 
-from rollout_bench.plan.spec import Spec
+from rollout_bench.contracts.spec import Spec
 
 pytestmark = pytest.mark.engine
 

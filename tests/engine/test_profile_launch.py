@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from launching import Launching, online_spec, tiny_spec
 
-from rollout_bench.plan.spec import Spec
-from rollout_bench.records.profile import Profile
-from rollout_bench.records.store import read_profile, traces_path
+from rollout_bench.contracts.inside import Profile
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.contracts.store import read_profile, traces_path
 
 pytestmark = pytest.mark.engine
 

@@ -11,7 +11,7 @@ import pytest
 from launching import Launching, tiny_spec
 from workspace import TINY, Workspace
 
-from rollout_bench.records.store import read_record
+from rollout_bench.contracts.store import read_record
 
 pytestmark = [
     pytest.mark.engine,

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from stub_server import running_stub
 
-from rollout_bench.serving.target import Pass, ServingFailed, Target
+from rollout_bench.measure.server.stream import LoadPass, ServingFailed, Target
 from rollout_bench.workloads.requests import Request
 
 pytestmark = [pytest.mark.engine, pytest.mark.untimed]
@@ -24,7 +24,7 @@ PROMPT = [100, 200, 300, 400]
 ATTEMPTS = 5
 """Another process may take the cores for a moment, but hardly in every attempt; times that are wrong stay so."""
 
-Send = Callable[..., Pass]
+Send = Callable[..., LoadPass]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -41,7 +41,7 @@ def vllm() -> Iterator[None]:
 @pytest.fixture
 def send(tmp_path: Path) -> Iterator[Send]:
     """Starts a stub with the given options and sends it a pass of requests of the given output lengths."""
-    from rollout_bench.serving.vllm_harness import prepare
+    from rollout_bench.measure.server.vllm_bench import prepare
 
     with ExitStack() as running:
 
@@ -54,7 +54,7 @@ def send(tmp_path: Path) -> Iterator[Send]:
             headers: dict[str, str] | None = None,
             token_ids: bool = True,
             env: dict[str, str] | None = None,
-        ) -> Pass:
+        ) -> LoadPass:
             folder = tmp_path / str(len(list(tmp_path.iterdir())))
             folder.mkdir()
             url = running.enter_context(running_stub(folder, *options, env=env))
@@ -183,7 +183,7 @@ def test_a_missing_key_is_told_and_a_given_one_is_sent(send: Send) -> None:
 
 
 def test_nobody_there_is_an_error_of_each_request(tmp_path: Path) -> None:
-    from rollout_bench.serving.vllm_harness import prepare
+    from rollout_bench.measure.server.vllm_bench import prepare
 
     with running_stub(tmp_path) as url:
         pass
@@ -195,7 +195,7 @@ def test_nobody_there_is_an_error_of_each_request(tmp_path: Path) -> None:
 
 def test_what_the_client_saw_is_what_the_stub_did(tmp_path: Path) -> None:
     """By the stub's own clock; the bound is generous here and sharp in benchmarks/load_generator.py."""
-    from rollout_bench.serving.vllm_harness import prepare
+    from rollout_bench.measure.server.vllm_bench import prepare
 
     with running_stub(tmp_path, "--ttft-ms", "100", "--itl-ms", "50") as url:
         target = Target(f"{url}/v1", "stub", {}, True, True, {"return_token_ids": True})

@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 from synthetic_online import Server, make_online, make_online_spec
 
-from rollout_bench.analysis.requests import Requests, requests_of
-from rollout_bench.analysis.service import service_of
-from rollout_bench.plan.loads import LoadPoint
+from rollout_bench.analysis.timed.service import Requests, requests_of, service_of
+from rollout_bench.contracts.load import LoadPoint
+from rollout_bench.contracts.record import Iteration, SequenceRow
 from rollout_bench.plan.serving import Slo
-from rollout_bench.records.record import Iteration, SequenceRow
 
 pytestmark = [pytest.mark.engine, pytest.mark.untimed]
 

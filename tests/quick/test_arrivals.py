@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from rollout_bench.workloads.arrivals import arrivals
+from rollout_bench.workloads.requests import arrivals
 
 
 def gaps(burstiness: float, rate: float = 4.0, count: int = 5001) -> np.ndarray:

@@ -8,8 +8,8 @@ import pytest
 from bad_configs import BAD_OVERLAYS, Bad
 from planned import planned
 
-from rollout_bench.errors import UserError
-from rollout_bench.plan.read_config import check_config_file
+from rollout_bench.core.errors import UserError
+from rollout_bench.plan.config_file import check_config_file
 
 
 def test_there_are_at_least_sixty_and_no_two_alike():

@@ -8,10 +8,10 @@ import pytest
 from bad_endpoints import ADDRESS, BAD_ONLINE, Bad
 from planned import merged_with, planned
 
-from rollout_bench.errors import UserError
-from rollout_bench.plan.engine_probe import probe_engine
+from rollout_bench.core.errors import UserError
+from rollout_bench.plan.config_file import read_config
+from rollout_bench.plan.engine import probe_engine
 from rollout_bench.plan.matrix import expand
-from rollout_bench.plan.read_config import read_config
 
 
 def test_no_two_are_alike():

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from synthetic_records import make_plan, make_record, make_spec, save
 
-from rollout_bench.analysis.collection import collect
-from rollout_bench.analysis.comparison import Comparison
-from rollout_bench.analysis.rows import rows_of
-from rollout_bench.errors import UserError
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.analysis.timed.comparison import Comparison
+from rollout_bench.analysis.timed.rows import rows_of
+from rollout_bench.contracts.record import Flag, Record
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.core.errors import UserError
 from rollout_bench.plan.planfile import PlanFile
-from rollout_bench.plan.spec import Spec
-from rollout_bench.records.record import Flag, Record
-from rollout_bench.reporting.summary import summarise
+from rollout_bench.report.summary import summarise
 
 INVALID = Flag(code="token_count", severity="invalid", sentence="1 token is missing.")
 

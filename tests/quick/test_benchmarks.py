@@ -19,7 +19,7 @@ from timing import Command, Times, run, take_turns
 from verdict_page import Verdict
 from verdict_page import page as verdict_page
 
-from rollout_bench.analysis.collection import collect
+from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.plan.planfile import read_plan
 
 FEWEST = size(1)

@@ -9,14 +9,17 @@ from typing import Any
 import pytest
 from synthetic_records import make_spec
 
-from rollout_bench.bounds.architecture import Experts, UnknownArchitectureError, architecture_from, linear_shapes
-from rollout_bench.bounds.coding import cache_value_bytes, coding_of, plain
-from rollout_bench.bounds.experiment import architecture_of
-from rollout_bench.checkpoints.hf_config import hf_config
-from rollout_bench.checkpoints.layout import parameters
-from rollout_bench.checkpoints.presets import PRESETS
-from rollout_bench.checkpoints.shapes import SyntheticModel
-from rollout_bench.plan.spec import QuantSpec, Spec
+from rollout_bench.analysis.bounds.architecture import (
+    Experts,
+    UnknownArchitectureError,
+    architecture_from,
+    linear_shapes,
+)
+from rollout_bench.analysis.bounds.bound import architecture_of
+from rollout_bench.analysis.bounds.cost import cache_value_bytes, coding_of, plain
+from rollout_bench.checkpoints.formats import hf_config, parameters
+from rollout_bench.checkpoints.shapes import PRESETS, SyntheticModel
+from rollout_bench.contracts.spec import QuantSpec, Spec
 
 QWEN2: dict[str, Any] = {
     "model_type": "qwen2", "hidden_size": 896, "num_hidden_layers": 24, "num_attention_heads": 14,

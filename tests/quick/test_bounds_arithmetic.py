@@ -6,21 +6,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout_bench.bounds.architecture import Architecture, Experts, architecture_from, linear_shapes
-from rollout_bench.bounds.arithmetic import (
+from rollout_bench.analysis.bounds.architecture import Architecture, Experts, architecture_from, linear_shapes
+from rollout_bench.analysis.bounds.cost import (
+    Coding,
     Cost,
     cache_bytes,
     decode_batch,
+    plain,
     prefill_batch,
     step_costs,
     weight_bytes,
 )
-from rollout_bench.bounds.coding import Coding, plain
-from rollout_bench.bounds.limits import Limits, least, total
-from rollout_bench.bounds.peaks import PEAKS, find_peak, known_peak, published
-from rollout_bench.checkpoints.hf_config import hf_config
+from rollout_bench.analysis.bounds.limits import PEAKS, DeviceLimits, find_peak, known_peak, least, published, total
+from rollout_bench.checkpoints.formats import hf_config
 from rollout_bench.checkpoints.shapes import SyntheticModel
-from rollout_bench.errors import UserError
+from rollout_bench.core.errors import UserError
 
 BF16 = plain("bfloat16")
 W8A8 = Coding(8, 2, "int8", "bfloat16")
@@ -136,7 +136,7 @@ def test_more_ranks_than_key_value_heads_each_keep_one():
 
 
 def test_the_longer_of_memory_and_computing_is_the_bound():
-    limits = Limits("here", "measured", 100.0, {"bfloat16": 10.0})
+    limits = DeviceLimits("here", "measured", 100.0, {"bfloat16": 10.0})
     costs = [Cost("linear", "o", 200, 100, 1e9, 20, "bfloat16"), Cost("linear", "o", 0, 0, 0, 5, "int8")]
     found = least(costs, limits)
     assert (found.memory_s, found.compute_s, found.seconds, found.limited_by) == (3.0, 2.0, 3.0, "memory")

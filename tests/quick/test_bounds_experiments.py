@@ -15,17 +15,22 @@ from hypothesis import strategies as st
 from planned import planned
 from synthetic_records import make_spec
 
-from rollout_bench.bounds.architecture import architecture_from
-from rollout_bench.bounds.arithmetic import decode_batch, prefill_batch, step_costs
-from rollout_bench.bounds.coding import plain
-from rollout_bench.bounds.experiment import ExperimentBound, experiment_bound, most_gain
-from rollout_bench.bounds.lengths import pass_lengths
-from rollout_bench.bounds.limits import Limits, least
-from rollout_bench.bounds.peaks import known_peak, published
-from rollout_bench.bounds.schedule import Lengths, decode_steps, mean_decode, prefill_steps
-from rollout_bench.checkpoints.hf_config import hf_config
+from rollout_bench.analysis.bounds.architecture import architecture_from
+from rollout_bench.analysis.bounds.bound import (
+    ExperimentBound,
+    Lengths,
+    decode_steps,
+    experiment_bound,
+    mean_decode,
+    most_gain,
+    pass_lengths,
+    prefill_steps,
+)
+from rollout_bench.analysis.bounds.cost import decode_batch, plain, prefill_batch, step_costs
+from rollout_bench.analysis.bounds.limits import DeviceLimits, known_peak, least, published
+from rollout_bench.checkpoints.formats import hf_config
 from rollout_bench.checkpoints.shapes import SyntheticModel
-from rollout_bench.plan.spec import Spec
+from rollout_bench.contracts.spec import Spec
 from rollout_bench.workloads.requests import Source
 
 H200 = published(known_peak("H200"))
@@ -51,7 +56,7 @@ def spec_with(workload: dict[str, Any] | None = None, **args: Any) -> Spec:
     )
 
 
-def bounds_of(overlay: str, limits: Limits = H200) -> dict[str, ExperimentBound | str]:
+def bounds_of(overlay: str, limits: DeviceLimits = H200) -> dict[str, ExperimentBound | str]:
     """The bound of each quant in a config."""
     experiments = planned(overlay).experiments
     return {e.spec.quant.name: experiment_bound(e.spec, e.model_path, e.dataset_path, limits) for e in experiments}
@@ -193,7 +198,7 @@ def test_prompts_are_computed_in_as_few_steps_as_hold_them():
 @given(st.integers(1, 64), st.integers(0, 2000), st.integers(1, 500))
 def test_a_run_at_its_mean_is_never_longer_than_its_steps(sequences: int, context: int, steps: int):
     shape = architecture_from(hf_config(SyntheticModel(preset="qwen3-tiny").resolve(), "bf16"))
-    limits = Limits("here", "measured", 1e9, {"bfloat16": 4e9})
+    limits = DeviceLimits("here", "measured", 1e9, {"bfloat16": 4e9})
 
     def seconds(at: float) -> float:
         return least(step_costs(shape, plain("bfloat16"), decode_batch(sequences, at)), limits).seconds

@@ -7,15 +7,14 @@ from collections.abc import Iterator
 import matplotlib.pyplot as plt
 import pytest
 
-from rollout_bench.bounds.architecture import Architecture
-from rollout_bench.bounds.arithmetic import decode_batch, prefill_batch, step_costs
-from rollout_bench.bounds.coding import Coding, plain
-from rollout_bench.bounds.limits import Limits
-from rollout_bench.reporting.figures.roofline import Point, draw_roofline, points_of, roofline_figure
-from rollout_bench.reporting.figures.style import QuantStyle, image, settings
+from rollout_bench.analysis.bounds.architecture import Architecture
+from rollout_bench.analysis.bounds.cost import Coding, decode_batch, plain, prefill_batch, step_costs
+from rollout_bench.analysis.bounds.limits import DeviceLimits
+from rollout_bench.report.figures.roofline import Point, draw_roofline, points_of, roofline_figure
+from rollout_bench.report.figures.style import QuantStyle, image, settings
 
 DEMO = Architecture(768, 12, 12, 4, 64, 2048, 16384, True)
-HERE = Limits("AMD EPYC", "measured", 20e9, {"bfloat16": 250e9, "int8": 480e9, "float32": 99e9})
+HERE = DeviceLimits("AMD EPYC", "measured", 20e9, {"bfloat16": 250e9, "int8": 480e9, "float32": 99e9})
 STYLES = {"bf16": QuantStyle("#0072B2", "o"), "w8a8": QuantStyle("#E69F00", "s")}
 
 

@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 from synthetic_records import OUTPUT_TOKENS, PROMPT_TOKENS, SEQUENCES, make_record, make_sequences, make_spec
 
-from rollout_bench.bounds.architecture import architecture_from
-from rollout_bench.bounds.share import Bound, profile_costs, same_machine, share_of_limit, step_bound
-from rollout_bench.checkpoints.hf_config import hf_config
+from rollout_bench.analysis.bounds.architecture import architecture_from
+from rollout_bench.analysis.bounds.reached import Bound, profile_costs, same_machine, share_of_limit, step_bound
+from rollout_bench.checkpoints.formats import hf_config
 from rollout_bench.checkpoints.shapes import SyntheticModel
-from rollout_bench.records.limits import LIMITS_SCHEMA_VERSION, MachineLimits
-from rollout_bench.records.profile import Profile
-from rollout_bench.records.record import Record
+from rollout_bench.contracts.inside import LIMITS_SCHEMA_VERSION, MachineLimits, Profile
+from rollout_bench.contracts.record import Record
 
 BANDWIDTH = 20e9
 SHAPE = SyntheticModel(preset="qwen3-90m").resolve()

@@ -10,12 +10,11 @@ from typing import Any
 import calibrate
 import pytest
 
-from rollout_bench.bounds import calibration, timing
-from rollout_bench.bounds.calibration import best_rates, cache_file, limits_of_this_machine, platform_of
-from rollout_bench.bounds.timing import Timer
-from rollout_bench.errors import UserError
-from rollout_bench.records.limits import LimitSample, MachineLimits
-from rollout_bench.records.record import HostUse
+from rollout_bench.contracts.inside import LimitSample, MachineLimits
+from rollout_bench.contracts.record import HostUse
+from rollout_bench.core.errors import UserError
+from rollout_bench.measure.machine import calibration
+from rollout_bench.measure.machine.calibration import Timer, best_rates, cache_file, limits_of_this_machine, platform_of
 
 SAMPLES = [
     LimitSample(test="copy", dtype="float32", work=8e9, elapsed_s=0.5),
@@ -139,16 +138,16 @@ def test_a_device_that_torch_does_not_see_is_told_in_two_lines(measuring: Measur
 def test_torch_really_copies_and_multiplies(monkeypatch: pytest.MonkeyPatch):
     import torch  # here alone, since it takes seconds
 
-    monkeypatch.setattr(timing, "LEAST_ARRAY_BYTES", 1 << 20)
-    monkeypatch.setattr(timing, "TEST_S", 0.0)
-    monkeypatch.setattr(timing, "SIZES", {"cpu": (64, 128)})
+    monkeypatch.setattr(calibration, "LEAST_ARRAY_BYTES", 1 << 20)
+    monkeypatch.setattr(calibration, "TEST_S", 0.0)
+    monkeypatch.setattr(calibration, "SIZES", {"cpu": (64, 128)})
     threads = torch.get_num_threads()
     samples = Timer(torch, "cpu", 1).samples(None)
     assert torch.get_num_threads() == threads
     assert {sample.test for sample in samples} == {"copy", "read", "triad", "matmul"}
     assert {"bfloat16", "float32"} <= set(best_rates(samples))
     copies = [sample for sample in samples if sample.test == "copy"]
-    assert len(copies) >= timing.LEAST_REPEATS
+    assert len(copies) >= calibration.LEAST_REPEATS
     assert {sample.work for sample in copies} == {2 * (1 << 20)}
     assert {sample.work for sample in samples if sample.test == "matmul"} <= {2.0 * 64**3, 2.0 * 128**3}
 

@@ -10,10 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from rollout_bench.checkpoints.formats import check_format
-from rollout_bench.checkpoints.layout import parameters, tensors
-from rollout_bench.checkpoints.presets import PRESETS
-from rollout_bench.checkpoints.shapes import ResolvedShape, SyntheticModel
+from rollout_bench.checkpoints.formats import check_format, parameters, tensors
+from rollout_bench.checkpoints.shapes import PRESETS, ResolvedShape, SyntheticModel
 from rollout_bench.checkpoints.weights import pack_int8, round_to_int8
 
 

@@ -16,14 +16,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from rollout_bench.checkpoints import shards as shards_module
-from rollout_bench.checkpoints import writer as writer_module
+from rollout_bench.checkpoints import formats as shards_module
+from rollout_bench.checkpoints import weights as writer_module
 from rollout_bench.checkpoints.build import build_checkpoint
-from rollout_bench.checkpoints.formats import FORMATS, check_format, stored_tensors
-from rollout_bench.checkpoints.layout import tensors
+from rollout_bench.checkpoints.formats import FORMATS, check_format, stored_tensors, tensors
 from rollout_bench.checkpoints.shapes import ResolvedShape, SyntheticModel
 from rollout_bench.checkpoints.weights import random_weight
-from rollout_bench.errors import UserError
+from rollout_bench.core.errors import UserError
 
 COMMAND = Path(__file__).parents[2] / "workflow" / "scripts" / "build_checkpoint.py"
 TINY = ("qwen3-tiny", "qwen3-moe-tiny", "openpangu-tiny")

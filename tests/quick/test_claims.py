@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from rollout_bench.cluster import ended, slurm
-from rollout_bench.cluster.claim import Claim, claim_path, claimed, read_claim
-from rollout_bench.errors import UserError
-from rollout_bench.records.store import failure_path, read_failure
+from rollout_bench.cluster import ownership, slurm
+from rollout_bench.cluster.ownership import Owner, claim_path, claimed, read_claim
+from rollout_bench.contracts.store import failure_path, read_failure
+from rollout_bench.core.errors import UserError
 
 EXPERIMENT = "offline/tiny_bf16_small-00000000"
 
@@ -32,7 +32,7 @@ def left_by_a_dead_process(
     """The claim of a process that was killed: no process of this pid began when the machine did."""
     path = claim_path(record)
     path.parent.mkdir(parents=True, exist_ok=True)
-    dead = Claim(host=host, node=host, pid=os.getpid(), started_ticks=0, job=job, until_s=until_s, log="l.log")
+    dead = Owner(host=host, node=host, pid=os.getpid(), started_ticks=0, job=job, until_s=until_s, log="l.log")
     path.write_text(dead.model_dump_json())
 
 
@@ -74,7 +74,7 @@ def test_of_many_processes_that_claim_one_launch_at_once_exactly_one_gets_it(rec
 
 def test_of_a_dead_process_the_claim_is_told_and_taken_over(record: Path):
     left_by_a_dead_process(record)
-    with claimed(record, Path("a.log"), 60.0, ended.tell_of_dead):
+    with claimed(record, Path("a.log"), 60.0, ownership.tell_of_dead):
         assert read_claim(claim_path(record)).pid == os.getpid()
     assert read_failure(failure_path(record)).category == "killed"
 
@@ -89,7 +89,7 @@ def test_a_claim_on_another_machine_holds_where_nobody_can_be_asked(record: Path
 def test_such_a_claim_holds_no_longer_than_the_launch_may_take(record: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", "/nowhere")
     left_by_a_dead_process(record, host="elsewhere", until_s=1.0)
-    with claimed(record, Path("a.log"), 60.0, ended.tell_of_dead):
+    with claimed(record, Path("a.log"), 60.0, ownership.tell_of_dead):
         assert read_claim(claim_path(record)).pid == os.getpid()
 
 
@@ -100,7 +100,7 @@ def test_a_job_that_runs_again_elsewhere_takes_over_its_own_claim(
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setenv(variable, "7")
     left_by_a_dead_process(record, host="elsewhere", job="7")
-    with claimed(record, Path("a.log"), 60.0, ended.tell_of_dead):
+    with claimed(record, Path("a.log"), 60.0, ownership.tell_of_dead):
         pass
 
 
@@ -110,10 +110,10 @@ def test_a_later_run_tells_of_what_was_killed_and_of_nothing_that_was_measured(r
     left_by_a_dead_process(measured)
     measured.parent.mkdir(parents=True)
     measured.write_text("{}")
-    assert ended.tell_of_claims(tmp_path / "results") == [record]
+    assert ownership.tell_of_claims(tmp_path / "results") == [record]
     assert read_failure(failure_path(record)).log == "l.log"
     assert not failure_path(measured).exists()
-    assert ended.tell_of_claims(tmp_path / "results") == []
+    assert ownership.tell_of_claims(tmp_path / "results") == []
 
 
 def test_a_job_that_ended_before_its_launch_is_told_by_its_log(
@@ -121,12 +121,12 @@ def test_a_job_that_ended_before_its_launch_is_told_by_its_log(
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", "/nowhere")
-    log = ended.JOB_LOGS / "rule_offline" / "tiny_bf16_small-00000000_0" / "12.log"
+    log = ownership.JOB_LOGS / "rule_offline" / "tiny_bf16_small-00000000_0" / "12.log"
     log.parent.mkdir(parents=True)
     log.write_text("/shared/.venv/bin/python: No such file or directory\n\n")
     earlier = log.stat().st_mtime + 1
-    assert ended.tell_of_jobs([record], since_s=earlier) == []
-    assert ended.tell_of_jobs([record], since_s=0) == [record]
+    assert ownership.tell_of_jobs([record], since_s=earlier) == []
+    assert ownership.tell_of_jobs([record], since_s=0) == [record]
     failure = read_failure(failure_path(record))
     assert (failure.category, failure.job) == ("not_begun", "12")
     assert "No such file or directory" in failure.cause
@@ -199,7 +199,7 @@ def test_who_was_taken_over_leaves_the_claim_of_the_next_one_alone(record: Path)
 
 
 def test_a_controller_that_fails_to_answer_once_makes_nobody_dead(record: Path, monkeypatch: pytest.MonkeyPatch):
-    running = slurm.Job("RUNNING", "n1", "")
+    running = slurm.SlurmJob("RUNNING", "n1", "")
     answers = iter([None, running])
     monkeypatch.setattr(slurm, "ask", lambda job: next(answers))
     monkeypatch.setattr(slurm, "answers", lambda: True)

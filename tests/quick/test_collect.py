@@ -12,13 +12,13 @@ from made_claim import BF16, KUBECTL, W8A8, at, bring, command, make_claim, make
 from synthetic_profiles import make_profile, make_steps
 from synthetic_records import make_failure, make_plan, make_record, save
 
-from rollout_bench.analysis.collection import collect as read_all
-from rollout_bench.errors import UserError
-from rollout_bench.files import write_json
-from rollout_bench.kubernetes.collecting import collect
-from rollout_bench.kubernetes.manifests import COLLECTOR_NAME
-from rollout_bench.records.store import failure_path, record_path, sequences_path, traces_path, write_failure
-from rollout_bench.reporting.summary import summarise
+from rollout_bench.analysis.timed.collection import collect as read_all
+from rollout_bench.cluster.manifests import COLLECTOR_NAME
+from rollout_bench.cluster.retrieval import collect
+from rollout_bench.contracts.store import failure_path, record_path, sequences_path, traces_path, write_failure
+from rollout_bench.core.errors import UserError
+from rollout_bench.core.files import write_json
+from rollout_bench.report.summary import summarise
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ import summarise
 from comparing import BF16, NEW, OLD, OTHER_ENGINE, W8A8, W8A16, cell, compared, launches, refused, run
 from synthetic_records import make_failure, make_plan, make_record, make_spec, save
 
-from rollout_bench.errors import LEFT_OUT_STATUS
+from rollout_bench.contracts.record import Flag
+from rollout_bench.contracts.store import record_path
+from rollout_bench.core.errors import LEFT_OUT_STATUS
 from rollout_bench.plan.planfile import write_plan
-from rollout_bench.records.record import Flag
-from rollout_bench.records.store import record_path
-from rollout_bench.reporting.terminal import WIDTH
+from rollout_bench.report.rendering import WIDTH
 
 SCRIPTS = Path(__file__).parents[2] / "workflow" / "scripts"
 INVALID = Flag(code="token_count", severity="invalid", sentence="1 token is missing.")

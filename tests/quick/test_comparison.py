@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from scipy import stats
 from synthetic_records import make_plan, make_record, make_spec, save
 
-from rollout_bench.analysis.collection import collect
-from rollout_bench.analysis.comparison import MARKS, Comparison, compare, judge
-from rollout_bench.analysis.rows import rows_of
-from rollout_bench.plan.comparing import ComparisonSettings
-from rollout_bench.plan.spec import Spec
-from rollout_bench.records.record import Record
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.analysis.timed.comparison import MARKS, Comparison, compare, judge
+from rollout_bench.analysis.timed.rows import rows_of
+from rollout_bench.contracts.record import Record
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.plan.config import ComparisonSettings
 
 BY_LAUNCH = st.dictionaries(st.integers(0, 9), st.floats(50, 200), min_size=1, max_size=6)
 MIRROR = {"faster": "slower", "slower": "faster"}

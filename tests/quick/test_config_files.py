@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rollout_bench.errors import UserError
-from rollout_bench.plan.read_config import check_config_file
+from rollout_bench.core.errors import UserError
+from rollout_bench.plan.config_file import check_config_file
 
 
 def multiplied(first: str, line: str, levels: int = 9) -> str:

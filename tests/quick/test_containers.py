@@ -11,7 +11,7 @@ import pytest
 from docs_pages import REPOSITORY
 from workspace import PARTS
 
-from rollout_bench.kubernetes.paths import CODE
+from rollout_bench.cluster.manifests import CODE
 
 PLATFORMS = ["cpu", "cuda", "ascend"]
 

@@ -15,13 +15,11 @@ from synthetic_profiles import BF16 as PARTS_OF
 from synthetic_profiles import make_profile, make_steps
 from synthetic_records import SEQUENCES, make_failure, make_plan, make_record, make_spec, save
 
-from rollout_bench.analysis.collection import collect
-from rollout_bench.analysis.experiments import Experiment
-from rollout_bench.analysis.rows import rows_of
-from rollout_bench.errors import UserError
-from rollout_bench.plan.planfile import is_plan, read_plan, write_plan
-from rollout_bench.records.record import Flag
-from rollout_bench.records.store import (
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.analysis.timed.experiments import TimedExperiment
+from rollout_bench.analysis.timed.rows import rows_of
+from rollout_bench.contracts.record import Flag
+from rollout_bench.contracts.store import (
     checksum,
     failure_path,
     read_launched,
@@ -30,8 +28,10 @@ from rollout_bench.records.store import (
     sequences_path,
     write_launched,
 )
-from rollout_bench.reporting.notes import notes
-from rollout_bench.reporting.state import STATE_FILE, plan_of_summary
+from rollout_bench.core.errors import UserError
+from rollout_bench.plan.planfile import is_plan, read_plan, write_plan
+from rollout_bench.report.notes import notes
+from rollout_bench.report.state import STATE_FILE, plan_of_summary
 
 BF16, W8A8 = make_spec(), make_spec(quant="w8a8")
 Change = Callable[[dict[str, Any]], object]
@@ -55,7 +55,7 @@ def unprotected(path: Path) -> None:
     edit(path, lambda record: (record.pop("sha256"), record.pop("side_files_sha256")))
 
 
-def found(results: Path) -> Experiment:
+def found(results: Path) -> TimedExperiment:
     """The bf16 experiment, of which three launches are planned; the records of w8a8 are always read."""
     bf16, w8a8 = collect(results, make_plan([BF16, W8A8], launches=3)).experiments
     assert len(w8a8.records) == 3

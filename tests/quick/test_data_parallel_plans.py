@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 from launching import SETTINGS, tiny_spec
 from planned import planned
 
-from rollout_bench.engines.events import Job
-from rollout_bench.engines.source import source_of
-from rollout_bench.plan.loads import DatasetSpec, LogNormal
-from rollout_bench.plan.spec import WorkloadSpec
-from rollout_bench.workloads.parts import Part
-from rollout_bench.workloads.requests import Request, Source
+from rollout_bench.contracts.load import DatasetSpec, LogNormal
+from rollout_bench.contracts.spec import WorkloadSpec
+from rollout_bench.measure.engine.vllm import source_of
+from rollout_bench.measure.launch.protocol import Job
+from rollout_bench.workloads.requests import ReplicaPart, Request, Source
 
 LOAD = WorkloadSpec.model_validate_json(
     json.dumps(
@@ -28,7 +27,7 @@ LOAD = WorkloadSpec.model_validate_json(
 
 
 def requests(replica: int, replicas: int, workload: WorkloadSpec = LOAD, dataset: Path | None = None) -> list[Request]:
-    return Source(workload, 2048, "no model", dataset, part=Part(replica, replicas)).requests(0, 1)
+    return Source(workload, 2048, "no model", dataset, part=ReplicaPart(replica, replicas)).requests(0, 1)
 
 
 def test_replicas_are_part_of_the_key_and_of_no_mode_that_looks_into_one_engine() -> None:

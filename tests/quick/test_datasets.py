@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from made_workloads import workload
 
-from rollout_bench.checkpoints.tokenizer import tokenizer_files
-from rollout_bench.errors import UserError
-from rollout_bench.plan.dataset_facts import dataset_facts
+from rollout_bench.checkpoints.formats import tokenizer_files
+from rollout_bench.core.errors import UserError
+from rollout_bench.plan.load_checks import dataset_facts
 from rollout_bench.workloads.datasets import Entry, read_dataset
 from rollout_bench.workloads.requests import Source
 

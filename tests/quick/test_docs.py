@@ -21,18 +21,16 @@ from snakemake.utils import update_config
 from synthetic_records import make_plan, make_record, make_spec, save
 from workspace import Workspace
 
-from rollout_bench.analysis.collection import collect
-from rollout_bench.analysis.comparison import MARKS
-from rollout_bench.analysis.metrics import METRICS
-from rollout_bench.analysis.sequences import pool_sequences
-from rollout_bench.engines import failures, known_causes
-from rollout_bench.plan.engine_probe import probe_engine
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.analysis.timed.comparison import MARKS
+from rollout_bench.analysis.timed.latencies import pool_sequences
+from rollout_bench.analysis.timed.launches import METRICS
+from rollout_bench.measure.launch import failures
+from rollout_bench.plan.config_file import read_config
+from rollout_bench.plan.engine import probe_engine
 from rollout_bench.plan.matrix import expand
-from rollout_bench.plan.read_config import read_config
-from rollout_bench.reporting.columns import ENGINE, THROUGHPUT
-from rollout_bench.reporting.cost_columns import COST
-from rollout_bench.reporting.latency_columns import latency_columns
-from rollout_bench.reporting.summary import summarise
+from rollout_bench.report.headings import COST, ENGINE, THROUGHPUT, latency_columns
+from rollout_bench.report.summary import summarise
 
 PAGES = pages()
 WRITTEN = [page for page in PAGES if GENERATED not in page.parents]
@@ -154,11 +152,11 @@ def test_troubleshooting_has_every_category_of_failure():
     page = (REPOSITORY / "docs" / "how-to" / "troubleshoot.md").read_text()
     table = page.partition("| category |")[2].partition("\n\n")[0]
     described = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
-    package = Path(failures.__file__).parents[1]
-    sources = [(package / part).rglob("*.py") for part in ("engines", "serving", "placement", "cluster")]
+    package = Path(failures.__file__).parents[2]
+    sources = [(package / part).rglob("*.py") for part in ("measure", "cluster")]
     sources.append((REPOSITORY / "workflow/scripts").glob("run_*.py"))
     told = {category for files in sources for path in files for category in categories(path)}
-    told |= {known.category for known in known_causes.KNOWN_CAUSES}
+    told |= {known.category for known in failures.KNOWN_CAUSES}
     assert len(described) == len(set(described))
     assert set(described) == told
 
@@ -227,13 +225,11 @@ def categories(path: Path) -> set[str]:
 
 def flag_codes() -> set[str]:
     """Codes of all flags that the source raises."""
-    package = Path(failures.__file__).parents[1]
+    package = Path(failures.__file__).parents[2]
     text = "".join(
-        path.read_text()
-        for part in ("engines", "serving", "analysis")
-        for path in sorted((package / part).glob("*.py"))
+        path.read_text() for part in ("measure", "analysis/timed") for path in sorted((package / part).rglob("*.py"))
     )
-    return set(re.findall(r'(?:_invalid\(\s*|Flag\(\s*code=|Limit\(\s*|Doubt\(\s*)"(\w+)"', text))
+    return set(re.findall(r'(?:_invalid\(\s*|Flag\(\s*code=|Limit\(\s*|Unsteadiness\(\s*)"(\w+)"', text))
 
 
 def keys(value: object, path: str = "") -> set[str]:

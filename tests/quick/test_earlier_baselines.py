@@ -15,22 +15,22 @@ import yaml
 from snakemake.utils import update_config
 from synthetic_records import make_plan, make_record, make_spec, save
 
-from rollout_bench.analysis.rows import Row, rows_of
-from rollout_bench.files import write_whole
-from rollout_bench.plan.comparing import Baseline
-from rollout_bench.plan.engine_probe import probe_engine
+from rollout_bench.analysis.timed.rows import Row, rows_of
+from rollout_bench.contracts.record import Record
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.contracts.store import record_path
+from rollout_bench.core.files import write_whole
+from rollout_bench.plan.config import Baseline
+from rollout_bench.plan.config_file import read_config
+from rollout_bench.plan.engine import probe_engine
 from rollout_bench.plan.matrix import expand
 from rollout_bench.plan.planfile import PlanFile
-from rollout_bench.plan.read_config import read_config
 from rollout_bench.plan.schedule import schedule
-from rollout_bench.plan.spec import Spec
-from rollout_bench.records.record import Record
-from rollout_bench.records.store import record_path
-from rollout_bench.reporting.earlier import collect_with_earlier
-from rollout_bench.reporting.figures.save import figure_files
-from rollout_bench.reporting.figures.speedup import speedup_figure
-from rollout_bench.reporting.state import STATE_FILE, SUMMARY_FILES, is_stale, summary_state
-from rollout_bench.reporting.summary import Summary, summarise
+from rollout_bench.report.earlier import collect_with_earlier
+from rollout_bench.report.figures.save import figure_files
+from rollout_bench.report.figures.timed_figures import speedup_figure
+from rollout_bench.report.state import STATE_FILE, SUMMARY_FILES, is_stale, summary_state
+from rollout_bench.report.summary import Summary, summarise
 
 REPOSITORY = Path(__file__).parents[2]
 BF16, W8A8 = make_spec(), make_spec(quant="w8a8")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rollout_bench.engines.log_reader import read_log
+from rollout_bench.measure.launch.flags import read_log
 
 GPU = """\
 (Worker_TP0 pid=71) INFO 07-01 10:00:01 [default_loader.py:384] Loading weights took 12.31 seconds

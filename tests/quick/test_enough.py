@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from synthetic_records import make_failure, make_plan, make_record, make_spec, save
 
-from rollout_bench.analysis.collection import collect
-from rollout_bench.analysis.rows import rows_of
-from rollout_bench.plan.comparing import ComparisonSettings, Precision
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.analysis.timed.rows import rows_of
+from rollout_bench.contracts.record import Flag
+from rollout_bench.plan.config import ComparisonSettings, Precision
 from rollout_bench.plan.planfile import PlanFile
-from rollout_bench.records.record import Flag
-from rollout_bench.reporting.summary import summarise
+from rollout_bench.report.summary import summarise
 
 BASE, NARROW, WIDE = make_spec(quant="bf16"), make_spec(quant="w8a8"), make_spec(quant="w8a16")
 NOISE = [0.0, 0.001, -0.001, 0.0005, -0.0005, 0.001, 0.0, -0.001]

@@ -7,8 +7,7 @@ import time
 
 import pytest
 
-from rollout_bench.engines.failures import diagnose, died
-from rollout_bench.engines.known_causes import KNOWN_CAUSES
+from rollout_bench.measure.launch.failures import KNOWN_CAUSES, diagnose, died
 
 ENGINE_CORE_DEAD = "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rollout_bench.engines.fallbacks import fallback_flags
+from rollout_bench.measure.launch.flags import fallback_flags
 
 LOG = """(EngineCore pid=7) WARNING 11-20 07:53:17 [kernel.py:419] --linear-backend=marlin was requested, but no \
 marlin kernel exists for int8 layers; falling back to normal kernel selection for this layer.

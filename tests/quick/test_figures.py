@@ -13,18 +13,15 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from synthetic_records import make_failure, make_plan, make_record, make_spec, save
 
-from rollout_bench.analysis.collection import collect
-from rollout_bench.analysis.experiments import Collection
-from rollout_bench.analysis.rows import rows_of
-from rollout_bench.plan.spec import Spec
-from rollout_bench.records.record import Failure, Flag, Record
-from rollout_bench.reporting.figure_names import TIMED
-from rollout_bench.reporting.figures.iterations import iterations_figure
-from rollout_bench.reporting.figures.panels import MAX_LINES
-from rollout_bench.reporting.figures.save import figure_files
-from rollout_bench.reporting.figures.speedup import speedup_figure
-from rollout_bench.reporting.figures.style import settings, shorten
-from rollout_bench.reporting.figures.throughput import throughput_figure
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.analysis.timed.experiments import Collection
+from rollout_bench.analysis.timed.rows import rows_of
+from rollout_bench.contracts.record import Failure, Flag, Record
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.report.figure_names import TIMED
+from rollout_bench.report.figures.save import figure_files
+from rollout_bench.report.figures.style import MAX_LINES, settings, shorten
+from rollout_bench.report.figures.timed_figures import iterations_figure, speedup_figure, throughput_figure
 
 BF16, W8A8 = make_spec(), make_spec(quant="w8a8")
 INVALID = Flag(code="token_count", severity="invalid", sentence="1 token is missing.")

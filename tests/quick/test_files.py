@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from synthetic_records import make_record, make_spec, save
 
-from rollout_bench.errors import UserError
-from rollout_bench.records.store import read_record, record_path
+from rollout_bench.contracts.store import read_record, record_path
+from rollout_bench.core.errors import UserError
 
 BF16 = make_spec()
 

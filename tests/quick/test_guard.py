@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rollout_bench.serving.guard import KEY_VARIABLE, KeyForAll
+from rollout_bench.measure.server.guard import KEY_VARIABLE, KeyForAll
 
 KEY = "the-key-of-a-launch"
 

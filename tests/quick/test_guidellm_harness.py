@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import psutil
 import pytest
 
-from rollout_bench.serving.guidellm_harness import prepare
-from rollout_bench.serving.target import Outcome, Pass, Target
+from rollout_bench.measure.server.guidellm_harness import prepare
+from rollout_bench.measure.server.stream import LoadPass, RequestOutcome, Target
 from rollout_bench.workloads.requests import Request
 
 KEY = "sk-never-to-be-seen"
@@ -123,7 +123,7 @@ def run(
     due_s: Sequence[float] | None = None,
     concurrency: int | None = None,
     kinds: tuple[int, ...] = (),
-) -> Pass:
+) -> LoadPass:
     """Sends `count` requests that differ; the first ones of the given kinds."""
     first = [*kinds, *[1] * count][:count]
     prompts: list[list[int] | str] = [[first[i], i, 5] for i in range(count)]
@@ -131,7 +131,7 @@ def run(
     return prepare(asked, prompts, due_s, concurrency, to)()
 
 
-def span_s(outcome: Outcome) -> float:
+def span_s(outcome: RequestOutcome) -> float:
     return outcome.pieces_s[-1] - outcome.pieces_s[0]
 
 

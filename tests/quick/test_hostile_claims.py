@@ -12,9 +12,8 @@ import pytest
 from made_claim import BF16, W8A8, at, bring, command, make_claim, make_kubectl
 from synthetic_records import make_failure, make_record, save
 
-from rollout_bench.errors import UserError
-from rollout_bench.kubernetes.claim_files import launch_of
-from rollout_bench.kubernetes.transport import _extract
+from rollout_bench.cluster.retrieval import _extract, launch_of
+from rollout_bench.core.errors import UserError
 
 
 @pytest.fixture

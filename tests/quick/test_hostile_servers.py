@@ -10,11 +10,9 @@ from typing import Any
 import pytest
 from hostile_server import FIRST_KIND, KINDS, hostile_server
 
-from rollout_bench.engines.online_rows import rows_of
-from rollout_bench.serving.answers import Question
-from rollout_bench.serving.stream import open_session, send
-from rollout_bench.serving.target import Outcome, Pass, Target
-from rollout_bench.serving.vllm_harness import questions
+from rollout_bench.measure.engine.online import rows_of
+from rollout_bench.measure.server.stream import LoadPass, Question, RequestOutcome, Target, open_session, send
+from rollout_bench.measure.server.vllm_bench import questions
 from rollout_bench.workloads.requests import Request
 
 KEY, API_KEY = "sk-never/to-be-seen-0815", "x-api-key-never-to-be-seen"
@@ -49,9 +47,9 @@ def target(url: str, stream: bool = True) -> Target:
     return Target(f"{url}/v1", "stub", headers, True, stream, {"return_token_ids": True})
 
 
-def sent_by_us(to: Target, asked: list[Question]) -> list[Outcome]:
+def sent_by_us(to: Target, asked: list[Question]) -> list[RequestOutcome]:
     """What becomes of `asked`, sent one after the other as the harness `vllm` does."""
-    outcomes = [Outcome() for _ in asked]
+    outcomes = [RequestOutcome() for _ in asked]
 
     async def run() -> None:
         async with open_session(True) as session:
@@ -63,8 +61,8 @@ def sent_by_us(to: Target, asked: list[Question]) -> list[Outcome]:
     return outcomes
 
 
-def sent_by_guidellm(to: Target, asked: list[Request]) -> Pass:
-    from rollout_bench.serving.guidellm_harness import prepare
+def sent_by_guidellm(to: Target, asked: list[Request]) -> LoadPass:
+    from rollout_bench.measure.server.guidellm_harness import prepare
 
     return prepare(asked, [request.prompt_token_ids for request in asked], None, 1, to)()
 
@@ -75,7 +73,7 @@ def requests(kinds: list[str | None]) -> list[Request]:
     return [Request(i, 0, [number, i, 5], TOKENS) for i, number in enumerate(numbers)]
 
 
-def check(kind: str, outcome: Outcome) -> None:
+def check(kind: str, outcome: RequestOutcome) -> None:
     """That `outcome` is what becomes of a request that is answered by `kind`."""
     begins = ERRORS[kind]
     assert (outcome.error is None) == (begins is None), outcome.error
@@ -104,7 +102,7 @@ def test_a_request_ends_soon_with_an_error_and_the_next_one_is_answered(kind: st
         assert server.sent_bytes < MOST_BYTES
         assert (good.error, good.output_tokens) == (None, TOKENS)
         assert elsewhere.met == []
-        rows_of(asked, Pass(began_s, 1.0, [bad, good], None), 0)  # type: ignore[arg-type]
+        rows_of(asked, LoadPass(began_s, 1.0, [bad, good], None), 0)  # type: ignore[arg-type]
 
 
 def test_guidellm_ends_each_of_them_likewise(capfd: Any):
@@ -149,10 +147,10 @@ def best_s(work: Callable[[], object]) -> float:
 
 @pytest.mark.parametrize("piece", [b"x", b'"token_ids":[', b'"error": '], ids=["letters", "ids", "errors"])
 def test_a_long_line_costs_as_much_as_its_length(piece: bytes):
-    from rollout_bench.serving.stream import Answer
+    from rollout_bench.measure.server.stream import Answer
 
     def read(times: int) -> float:
         line = b"data: " + piece * times
-        return best_s(lambda: Answer(Question(b"{}", 1), Outcome()).take(line, 0.0))
+        return best_s(lambda: Answer(Question(b"{}", 1), RequestOutcome()).take(line, 0.0))
 
     assert read(80_000) < 40 * max(read(8_000), 1e-4)

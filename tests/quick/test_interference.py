@@ -16,12 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from launching import tiny_spec
 
-from rollout_bench.engines.concurrency import batch_flags, most_at_once
-from rollout_bench.engines.devices import Devices, used
-from rollout_bench.engines.host import Reading, between, read_host
-from rollout_bench.engines.interference import device_flags, host_flags
-from rollout_bench.engines.processes import group_of
-from rollout_bench.records.record import DeviceUse, EngineFacts, HostUse, Iteration, SequenceRow, WeightBytes
+from rollout_bench.contracts.record import DeviceUse, EngineFacts, HostUse, Iteration, SequenceRow, WeightBytes
+from rollout_bench.core.processes import group_of
+from rollout_bench.measure.launch.flags import batch_flags, most_at_once
+from rollout_bench.measure.machine.gpus import Devices, used
+from rollout_bench.measure.machine.host import Reading, between, read_host
+from rollout_bench.measure.machine.readings import device_flags, host_flags
 
 
 def iteration(

@@ -15,18 +15,16 @@ import pytest
 from synthetic_online import Server, make_online, make_online_spec, make_samples
 from synthetic_records import make_record, make_sequences, make_spec
 
-from rollout_bench.analysis.collection import collect
-from rollout_bench.analysis.read_requests import read_servers
-from rollout_bench.analysis.sequences import pool_sequences
-from rollout_bench.plan.loads import LoadPoint
+from rollout_bench.analysis.timed.collection import collect, read_servers
+from rollout_bench.analysis.timed.latencies import pool_sequences
+from rollout_bench.contracts.load import LoadPoint
+from rollout_bench.contracts.record import Flag, Iteration, Record, ReplicaPass, SequenceRow
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.contracts.store import record_path, write_record
 from rollout_bench.plan.serving import Slo
-from rollout_bench.plan.spec import Spec
-from rollout_bench.records.record import Flag, Iteration, Record, SequenceRow
-from rollout_bench.records.replicas import ReplicaPass
-from rollout_bench.records.store import record_path, write_record
-from rollout_bench.reporting.figure_names import names_of
-from rollout_bench.reporting.figures import save
-from rollout_bench.reporting.summary import Summary, summarise
+from rollout_bench.report.figure_names import names_of
+from rollout_bench.report.figures import save
+from rollout_bench.report.summary import Summary, summarise
 
 BUSY = Flag(code="cpu_shared", severity="invalid", sentence="Others used the cores.")
 WHY = "no valid launch: cpu_shared"

@@ -16,12 +16,12 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from synthetic_inside import INVALID, MODES, QUANTS, save_launch
 
-from rollout_bench.analysis.collection import collect
-from rollout_bench.analysis.looked import look
-from rollout_bench.analysis.rows import rows_of
-from rollout_bench.reporting.figure_names import OPERATORS, PROFILE
-from rollout_bench.reporting.figures import save
-from rollout_bench.reporting.summary import summarise
+from rollout_bench.analysis.inside.overview import look
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.analysis.timed.rows import rows_of
+from rollout_bench.report.figure_names import OPERATORS, PROFILE
+from rollout_bench.report.figures import save
+from rollout_bench.report.summary import summarise
 
 ALL = tuple(product(MODES, QUANTS))
 """Every experiment, by mode and quant."""

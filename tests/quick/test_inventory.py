@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout_bench.placement import cores, inventory
-from rollout_bench.placement.device import Device, DeviceError
-from rollout_bench.placement.gpus import gpus, pids_by_gpu
-from rollout_bench.placement.npus import npus
-from rollout_bench.placement.visible import restricted
+from rollout_bench.measure.machine import inventory
+from rollout_bench.measure.machine.device import Device, DeviceError
+from rollout_bench.measure.machine.gpus import gpus, pids_by_gpu
+from rollout_bench.measure.machine.inventory import restricted
+from rollout_bench.measure.machine.npus import npus
 
 LISTED = "0, GPU-6c1f43a1-3f0d-11b2-9c55-1d0b8a000001\n1, GPU-6c1f43a1-3f0d-11b2-9c55-1d0b8a000002\n"
 
@@ -124,18 +124,18 @@ def test_what_there_is_not_is_an_error_that_names_the_variable(text: str, what: 
 
 def test_a_platform_without_tools_leaves_it_to_the_engine(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(inventory.gpus, "gpus", lambda: None)
-    assert inventory.inventory("cuda", variables={"CUDA_VISIBLE_DEVICES": "7"}) is None
+    assert inventory.visible_devices("cuda", variables={"CUDA_VISIBLE_DEVICES": "7"}) is None
     monkeypatch.setattr(inventory.gpus, "gpus", lambda: GPUS)
-    assert names(inventory.inventory("cuda", variables={"CUDA_VISIBLE_DEVICES": "1"}) or []) == [GPUS[1].name]
+    assert names(inventory.visible_devices("cuda", variables={"CUDA_VISIBLE_DEVICES": "1"}) or []) == [GPUS[1].name]
 
 
 @given(st.sets(st.integers(0, 300), min_size=1, max_size=64), st.integers(1, 64))
 def test_blocks_are_of_one_size_and_share_no_core(allowed: set[int], count: int):
     if count > len(allowed):
         with pytest.raises(DeviceError, match=f"set devices to at most {len(allowed)}"):
-            cores.blocks(count, allowed)
+            inventory.core_blocks(count, allowed)
         return
-    blocks = cores.blocks(count, allowed, system=Path("/nowhere"))
+    blocks = inventory.core_blocks(count, allowed, system=Path("/nowhere"))
     held = [core for block in blocks for core in block.cores]
     assert {len(block.cores) for block in blocks} == {len(allowed) // count}
     assert len(set(held)) == len(held)
@@ -150,12 +150,15 @@ def test_threads_of_one_core_and_cores_of_one_node_come_into_one_block(tmp_path:
         (topology / "physical_package_id").write_text(str(core % 4 // 2))
         (topology / "core_id").write_text(str(core % 2))
         (tmp_path / f"cpu{core}" / f"node{core % 4 // 2}").mkdir()
-    assert [b.name for b in cores.blocks(2, range(8), tmp_path)] == ["cores-0-1,4-5", "cores-2-3,6-7"]
-    assert [b.cores for b in cores.blocks(4, range(8), tmp_path)] == [(0, 4), (1, 5), (2, 6), (3, 7)]
-    assert cores.memory_nodes([2, 3], tmp_path) == "1"
+    assert [b.name for b in inventory.core_blocks(2, range(8), tmp_path)] == ["cores-0-1,4-5", "cores-2-3,6-7"]
+    assert [b.cores for b in inventory.core_blocks(4, range(8), tmp_path)] == [(0, 4), (1, 5), (2, 6), (3, 7)]
+    assert inventory.memory_nodes([2, 3], tmp_path) == "1"
 
 
 def test_what_launches_of_another_division_hold_excludes_a_block():
-    halves, quarters = cores.blocks(2, range(4), Path("/nowhere")), cores.blocks(4, range(4), Path("/nowhere"))
+    halves, quarters = (
+        inventory.core_blocks(2, range(4), Path("/nowhere")),
+        inventory.core_blocks(4, range(4), Path("/nowhere")),
+    )
     assert set(halves[0].parts) & set(quarters[1].parts)
     assert not set(halves[0].parts) & set(quarters[2].parts)

@@ -11,7 +11,7 @@ import keep_out
 import pytest
 from docs_pages import REPOSITORY
 
-from rollout_bench.placement.claims import DEFAULT, VARIABLE
+from rollout_bench.measure.machine.leases import DEFAULT, VARIABLE
 
 TOUCHES = [
     "open('{held}/summary.md')",

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from scipy import stats
 from synthetic_records import make_plan, make_record, make_spec, save
 
-from rollout_bench.analysis.advice import FEWEST, MOST, advise_iterations
-from rollout_bench.analysis.iterations import best_iterations, relative_time, variances
-from rollout_bench.analysis.launches import measure
-from rollout_bench.records.record import Flag, Record
-from rollout_bench.records.store import record_path
-from rollout_bench.reporting.advice import iteration_lines
+from rollout_bench.analysis.stats.iterations import best_iterations, relative_time, variances
+from rollout_bench.analysis.timed.advice import FEWEST, MOST, advise_iterations
+from rollout_bench.analysis.timed.launches import measure
+from rollout_bench.contracts.record import Flag, Record
+from rollout_bench.contracts.store import record_path
+from rollout_bench.report.plan_advice import iteration_lines
 
 COSTS = st.floats(0.1, 1000)
 RATIOS = st.floats(0.001, 100)

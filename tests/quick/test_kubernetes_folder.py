@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rollout_bench.errors import UserError
-from rollout_bench.kubernetes.folder import Changes, put
-from rollout_bench.kubernetes.manifests import HEADER
+from rollout_bench.cluster.manifests import HEADER, Changes, put
+from rollout_bench.core.errors import UserError
 
 
 def test_asking_again_touches_nothing(tmp_path: Path):

@@ -17,14 +17,13 @@ from planned import merged_with
 from snakemake.utils import update_config
 from synthetic_records import make_spec
 
-from rollout_bench.kubernetes.manifests import COLLECTOR, HEADER, SPECS, _text, manifests
-from rollout_bench.kubernetes.names import LONGEST, job_name, specs_name
-from rollout_bench.plan.engine_probe import probe_engine
-from rollout_bench.plan.fields import NAME_PATTERN
+from rollout_bench.cluster.manifests import COLLECTOR, HEADER, LONGEST, SPECS, _text, job_name, manifests, specs_name
+from rollout_bench.contracts.fields import NAME_PATTERN
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.plan.config_file import read_config
+from rollout_bench.plan.engine import probe_engine
 from rollout_bench.plan.matrix import expand
-from rollout_bench.plan.read_config import read_config
 from rollout_bench.plan.schedule import Schedule, schedule
-from rollout_bench.plan.spec import Spec
 
 VERSIONS = ["1.29", "1.33", "1.37"]
 

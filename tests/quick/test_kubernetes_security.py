@@ -9,10 +9,10 @@ import yaml
 from planned import merged_with
 from snakemake.utils import update_config
 
-from rollout_bench.kubernetes.manifests import manifests
-from rollout_bench.plan.engine_probe import probe_engine
+from rollout_bench.cluster.manifests import manifests
+from rollout_bench.plan.config_file import read_config
+from rollout_bench.plan.engine import probe_engine
 from rollout_bench.plan.matrix import expand
-from rollout_bench.plan.read_config import read_config
 from rollout_bench.plan.schedule import schedule
 
 MODELS = """

@@ -9,14 +9,12 @@ from planned import merged_with, planned
 from pydantic import ValidationError
 from snakemake.utils import update_config
 
-from rollout_bench.errors import UserError
-from rollout_bench.kubernetes.devices import device_resource
-from rollout_bench.kubernetes.manifests import manifests
-from rollout_bench.kubernetes.paths import CODE, DATA, SCRATCH, SPEC
-from rollout_bench.plan.engine_probe import probe_engine
-from rollout_bench.plan.kubernetes import KubernetesSettings
+from rollout_bench.cluster.manifests import CODE, DATA, SCRATCH, SPEC, device_resource, manifests
+from rollout_bench.core.errors import UserError
+from rollout_bench.plan.config_file import read_config
+from rollout_bench.plan.engine import probe_engine
 from rollout_bench.plan.matrix import expand
-from rollout_bench.plan.read_config import read_config
+from rollout_bench.plan.pods import KubernetesSettings
 from rollout_bench.plan.schedule import schedule
 
 

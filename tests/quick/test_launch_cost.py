@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from synthetic_records import make_record
 
-from rollout_bench.analysis.launch_cost import parts_of
-from rollout_bench.records.record import Record
+from rollout_bench.analysis.timed.launches import parts_of
+from rollout_bench.contracts.record import Record
 
 
 def with_process(record: Record, process_s: float | None) -> Record:

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from synthetic_records import make_plan, make_record, make_spec, save
 
-from rollout_bench.analysis.collection import collect
-from rollout_bench.analysis.launch_cost import parts_of
-from rollout_bench.records.record import Flag, Record
-from rollout_bench.reporting.cost_columns import COST
-from rollout_bench.reporting.summary import Summary, summarise
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.analysis.timed.launches import parts_of
+from rollout_bench.contracts.record import Flag, Record
+from rollout_bench.report.headings import COST
+from rollout_bench.report.summary import Summary, summarise
 
 INVALID = Flag(code="quant_not_proven", severity="invalid", sentence="linear weights are bfloat16.")
 SPEC = make_spec()

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from launching import tiny_spec
 
-from rollout_bench.engines.device_memory import wait_until_released
-from rollout_bench.engines.environment import relevant_variables
-from rollout_bench.engines.model_folder import missing
-from rollout_bench.engines.progress import Progress, duration, rate
-from rollout_bench.engines.proof import prefix_cache_flags, quant_flags, token_flags
-from rollout_bench.plan.spec import is_local
-from rollout_bench.records.profile import Step
-from rollout_bench.records.record import EngineFacts, Iteration, SequenceRow, WeightBytes
+from rollout_bench.contracts.inside import Step
+from rollout_bench.contracts.record import EngineFacts, Iteration, SequenceRow, WeightBytes
+from rollout_bench.contracts.spec import is_local
+from rollout_bench.measure.launch.flags import prefix_cache_flags, quant_flags, token_flags
+from rollout_bench.measure.launch.preflight import missing
+from rollout_bench.measure.launch.progress import Progress, duration, rate
+from rollout_bench.measure.machine.device_memory import wait_until_released
+from rollout_bench.measure.machine.host import relevant_variables
 from rollout_bench.workloads.requests import Source
 
 SPEC = tiny_spec()

@@ -1,17 +1,38 @@
-"""One direction: the engine's side runs in any Python that has vLLM, and the analysis needs no engine."""
+"""Rooms in the order in which data flows: who may import whom, what each process needs, and names that stand once."""
 
 from __future__ import annotations
 
 import ast
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
 
 SCRIPTS = Path(__file__).parents[2] / "workflow" / "scripts"
 OURS = "rollout_bench"
+PACKAGE = SCRIPTS / OURS
 
 ANALYSIS = {"pandas", "scipy", "matplotlib", "rich", "snakemake", "tabulate"}
 ENGINE = {"vllm", "torch", "torchao", "transformers", "safetensors"}
+
+MAY_IMPORT: dict[str, set[str]] = {
+    "core": set(),
+    "contracts": {"core"},
+    "workloads": {"core", "contracts"},
+    "checkpoints": {"core", "contracts"},
+    "plan": {"core", "contracts", "workloads", "checkpoints"},
+    "measure": {"core", "contracts", "workloads", "checkpoints"},
+    "analysis": {"core", "contracts", "workloads", "checkpoints", "plan"},
+    "report": {"core", "contracts", "plan", "analysis"},
+    "cluster": {"core", "contracts", "plan", "measure"},
+    "snakefile": {"core", "contracts", "plan", "measure", "analysis", "report", "cluster"},
+}
+"""Room -> the rooms that it may import. `measure` and `plan` meet in `contracts` alone; `analysis` never measures."""
+
+MOST_MODULES = 16
+"""In one folder: more are not found by looking."""
+
+MOST_LINES = 700
 
 
 def imported_by(path: Path) -> set[str]:
@@ -50,13 +71,80 @@ def needs(start: Path) -> set[str]:
     return packages
 
 
+def modules() -> list[Path]:
+    """Every module of the package, without the files that only make a folder a package."""
+    return sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
+
+
+def arrows() -> dict[Path, set[Path]]:
+    """Each module and the modules of ours that it imports."""
+    found = {}
+    for path in modules():
+        imported = {file_of(name) for name in imported_by(path) if name.split(".")[0] == OURS}
+        found[path] = {other for other in imported if other is not None and other.name != "__init__.py"} - {path}
+    return found
+
+
+def room(path: Path) -> str:
+    """The folder or module right below the package that a file belongs to."""
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def test_every_room_is_known_and_imports_only_what_flows_into_it():
+    assert {room(path) for path in modules()} == set(MAY_IMPORT)
+    wrong = [
+        f"{path.relative_to(PACKAGE)} imports {other.relative_to(PACKAGE)}"
+        for path, others in arrows().items()
+        for other in others
+        if room(other) != room(path) and room(other) not in MAY_IMPORT[room(path)]
+    ]
+    assert wrong == []
+
+
+def test_statistics_import_nothing_of_ours_but_statistics():
+    stats = PACKAGE / "analysis" / "stats"
+    assert {other.parent for path, others in arrows().items() if path.parent == stats for other in others} <= {stats}
+
+
+def test_no_two_packages_import_each_other():
+    between = {(path.parent, other.parent) for path, others in arrows().items() for other in others}
+    # a package's own folders are its parts: figures draw what the report's words and numbers are made of
+    assert [(a.name, b.name) for a, b in between if a.name < b.name and (b, a) in between] == []
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    left = {path: set(others) for path, others in arrows().items()}
+    while free := [path for path, others in left.items() if not others & left.keys()]:
+        for path in free:
+            del left[path]
+    assert sorted(path.name for path in left) == []
+
+
+def test_a_module_and_a_class_are_named_once():
+    names = Counter(path.name for path in modules())
+    assert [name for name, count in names.items() if count > 1] == []
+    classes = defaultdict(list)
+    for path in modules():
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef):
+                classes[node.name].append(path.name)
+    assert {name: paths for name, paths in classes.items() if len(paths) > 1} == {}
+
+
+def test_a_folder_can_be_overlooked_and_a_module_be_read():
+    folders = Counter(path.parent for path in modules())
+    assert {folder.name: count for folder, count in folders.items() if count > MOST_MODULES} == {}
+    lines = {path.name: len(path.read_text().splitlines()) for path in modules()}
+    assert {name: count for name, count in lines.items() if count > MOST_LINES} == {}
+
+
 @pytest.mark.parametrize("command", ["run_launch.py", "build_checkpoint.py", "check.py", "calibrate.py"])
 def test_a_command_of_the_engine_side_needs_nothing_that_vllm_does_not_install(command: str):
     assert needs(SCRIPTS / command) & (ANALYSIS | {"filelock"}) == set()
 
 
-def test_the_engine_process_needs_nothing_that_vllm_does_not_install():
-    for path in (SCRIPTS / OURS / "engines").glob("*.py"):
+def test_the_measuring_processes_need_nothing_that_vllm_does_not_install():
+    for path in (PACKAGE / "measure").rglob("*.py"):
         assert needs(path) & (ANALYSIS | {"filelock"}) == set(), path.name
 
 
@@ -69,21 +157,21 @@ def test_a_command_of_the_analysis_needs_no_engine(command: str):
 
 
 def test_shares_of_the_limit_are_computed_without_engine_and_without_tables():
-    assert needs(SCRIPTS / OURS / "bounds" / "share.py") & (ENGINE | ANALYSIS | {"psutil"}) == set()
+    assert needs(PACKAGE / "analysis" / "bounds" / "reached.py") & (ENGINE | ANALYSIS | {"psutil"}) == set()
 
 
 def test_one_sampler_serves_every_mode():
-    parts = {f"{OURS}.workloads.{part}" for part in ("prompts", "lengths", "numbers")}
-    takers = {
-        path.relative_to(SCRIPTS / OURS)
-        for path in SCRIPTS.rglob("*.py")
-        if path.parent.name != "workloads" and imported_by(path) & parts
+    callers = {
+        path.name
+        for path in modules()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Source"
     }
-    assert takers == {Path("plan/load_checks.py")}  # which draws nothing
-    for worker in ("offline_worker", "online_worker"):
-        assert f"{OURS}.engines.source" in imported_by(SCRIPTS / OURS / "engines" / f"{worker}.py")
+    assert callers == {"vllm.py"}, "the modes take their requests from one place"
+    for mode in ("offline", "online"):
+        assert f"{OURS}.measure.engine.vllm" in imported_by(PACKAGE / "measure" / "engine" / f"{mode}.py")
 
 
 def test_the_walk_finds_what_is_there():
     assert {"pandas", "pydantic"} <= needs(SCRIPTS / "summarise.py")
-    assert "vllm" in {p for path in (SCRIPTS / OURS / "engines").glob("*.py") for p in needs(path)}
+    assert "vllm" in {p for path in (PACKAGE / "measure").rglob("*.py") for p in needs(path)}

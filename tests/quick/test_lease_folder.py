@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from contender import Cannot, hold, no_waiting
 
-from rollout_bench.errors import UserError
-from rollout_bench.placement.claims import Claims
+from rollout_bench.core.errors import UserError
+from rollout_bench.measure.machine.leases import Claims
 
 NAME = "00000000000000000001-1.json"
 """Of a claim: older than any other."""

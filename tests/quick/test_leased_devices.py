@@ -9,9 +9,9 @@ import pytest
 from contender import Cannot, hold, no_waiting
 from launching import tiny_spec
 
-from rollout_bench.placement import inventory, lease
-from rollout_bench.placement.device import Device, DeviceError
-from rollout_bench.placement.lease import Wanted
+from rollout_bench.measure.machine import inventory, leases
+from rollout_bench.measure.machine.device import Device, DeviceError
+from rollout_bench.measure.machine.leases import Wanted
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Device]:
     """A node with four GPUs, nothing restricted."""
     found = [Device(f"GPU-{number}", str(number), (f"GPU-{number}",), number) for number in range(4)]
     monkeypatch.setattr(inventory.gpus, "gpus", lambda: found)
-    monkeypatch.setattr(lease, "links_of", lambda platform: lease.Links({(0, 1): "NV4", (2, 3): "NV4"}))
+    monkeypatch.setattr(leases, "links_of", lambda platform: leases.Links({(0, 1): "NV4", (2, 3): "NV4"}))
     monkeypatch.setenv("ROLLOUT_BENCH_LEASES", str(tmp_path / "leases"))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     return found
@@ -33,7 +33,7 @@ def wanted(
 
 
 def leased(want: Wanted):
-    return lease.lease(want, no_waiting, lambda _: None)
+    return leases.lease(want, no_waiting, lambda _: None)
 
 
 def test_launches_side_by_side_get_devices_of_their_own_and_name_each_other(gpus: list[Device]):

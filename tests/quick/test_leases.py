@@ -17,11 +17,10 @@ from contender import Cannot, hold, made_devices, no_waiting
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout_bench.engines import device_memory
-from rollout_bench.engines.signals import Interrupted, pause, signals_as_descriptor
-from rollout_bench.errors import UserError
-from rollout_bench.placement import waiting
-from rollout_bench.placement.claims import Claim, Claims
+from rollout_bench.core.errors import UserError
+from rollout_bench.core.processes import Interrupted, pause, signals_as_descriptor
+from rollout_bench.measure.machine import device_memory, leases
+from rollout_bench.measure.machine.leases import Claim, Claims
 
 CONTENDER = Path(__file__).parents[1] / "contender.py"
 
@@ -125,7 +124,7 @@ CLAIMS = st.builds(
 
 @given(CLAIMS, st.lists(CLAIMS, max_size=4), st.lists(CLAIMS, max_size=4))
 def test_nobody_waits_for_who_came_later_and_holds_nothing(own: Claim, earlier: list[Claim], later: list[Claim]):
-    obstacles = waiting.in_the_way(own, earlier, later)
+    obstacles = leases.in_the_way(own, earlier, later)
     assert all(claim.holds is not None for claim in obstacles if claim not in earlier)
     for claim in earlier:
         if claim.holds is None and set(claim.wants) & set(own.wants):

@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from rollout_bench.plan.loads import Length, LogNormal, Normal, Uniform, Zipf, longest
-from rollout_bench.workloads.lengths import drawn, share_within
-from rollout_bench.workloads.numbers import integers, share, stream
+from rollout_bench.contracts.load import Length, LogNormal, Normal, Uniform, Zipf, longest
+from rollout_bench.workloads.lengths import drawn, integers, share, share_within, stream
 
 bounds = st.tuples(st.integers(1, 5000), st.integers(1, 5000)).map(sorted)
 lengths = st.one_of(

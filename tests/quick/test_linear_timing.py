@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from rollout_bench.engines.events import IterationBegins
-from rollout_bench.engines.linear_timing import Bench, bias_of, last_level_cache_bytes
-from rollout_bench.engines.operators_worker import LEAST_ROUNDS, Timed, expert_flags, missing_flags, prepare, run_rounds
-from rollout_bench.plan.profiling import OperatorsSettings
-from rollout_bench.records.profile import LinearShape
+from rollout_bench.contracts.inside import LinearShape
+from rollout_bench.contracts.spec import OperatorsSettings
+from rollout_bench.measure.engine.operators import LEAST_ROUNDS, Timed, expert_flags, missing_flags, prepare, run_rounds
+from rollout_bench.measure.launch.protocol import IterationBegins
+from rollout_bench.measure.probes.linear_timing import Bench, bias_of, last_level_cache_bytes
 
 
 class LinearBase(torch.nn.Module):
@@ -71,7 +71,7 @@ def test_time_per_call_is_that_of_a_pass_over_its_layers_without_what_evicts(mon
     def passes(seconds: float) -> Any:
         return lambda *_: now.__setitem__(0, now[0] + seconds)
 
-    monkeypatch.setattr("rollout_bench.engines.linear_timing.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("rollout_bench.measure.probes.linear_timing.time.perf_counter", lambda: now[0])
     monkeypatch.setattr(bench, "_evict", passes(100.0))
     monkeypatch.setitem(bench._runs, (1, 2), passes(0.6))
     assert bench.seconds_per_call((1, 2), 2) == pytest.approx(0.6 / 3)

@@ -8,9 +8,9 @@ import pytest
 from bad_loads import BAD_LOADS, FILES, Bad
 from planned import planned
 
-from rollout_bench.errors import UserError
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.core.errors import UserError
 from rollout_bench.plan.matrix import Experiment
-from rollout_bench.plan.spec import Spec
 
 TRACED = "{{workloads: [w], workload_settings: {{w: {{prompts: 8, dataset: {{format: trace, path: {}}}}}}}}}"
 

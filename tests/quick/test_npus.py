@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from rollout_bench.engines.devices import used
-from rollout_bench.engines.interference import device_flags
-from rollout_bench.engines.npus import Npus, holders_by_npu, npu_smi
-from rollout_bench.records.record import Iteration
+from rollout_bench.contracts.record import Iteration
+from rollout_bench.measure.machine.gpus import used
+from rollout_bench.measure.machine.npus import Npus, holders_by_npu, npu_smi
+from rollout_bench.measure.machine.readings import device_flags
 
 PRINTED = """\
 +------------------------------------------------------------------------------------------------+

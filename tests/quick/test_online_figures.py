@@ -13,23 +13,19 @@ from matplotlib.text import Text
 from synthetic_online import Server, make_online, make_online_spec, save_online
 from synthetic_records import make_plan, make_record, make_spec, save
 
-from rollout_bench.analysis.collection import collect
-from rollout_bench.analysis.experiments import Collection
-from rollout_bench.analysis.read_requests import read_servers
-from rollout_bench.analysis.rows import rows_of
-from rollout_bench.analysis.statistics import ecdf
-from rollout_bench.plan.loads import LoadPoint
+from rollout_bench.analysis.stats.intervals import ecdf
+from rollout_bench.analysis.timed.collection import collect, read_servers
+from rollout_bench.analysis.timed.experiments import Collection
+from rollout_bench.analysis.timed.rows import rows_of
+from rollout_bench.contracts.load import LoadPoint
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.contracts.store import record_path, server_path
 from rollout_bench.plan.serving import Slo
-from rollout_bench.plan.spec import Spec
-from rollout_bench.records.store import record_path, server_path
-from rollout_bench.reporting.figure_names import NAMES, PROFILE, TIMED, figure_names, names_of
-from rollout_bench.reporting.figures.goodput import goodput_figure
-from rollout_bench.reporting.figures.latency import latency_figure
-from rollout_bench.reporting.figures.save import figure_files, save_figures
-from rollout_bench.reporting.figures.server import server_figure
-from rollout_bench.reporting.figures.speedup import speedup_figure
-from rollout_bench.reporting.figures.style import settings
-from rollout_bench.reporting.figures.sweep import sweep_figure
+from rollout_bench.report.figure_names import NAMES, PROFILE, TIMED, figure_names, names_of
+from rollout_bench.report.figures.online_figures import goodput_figure, latency_figure, server_figure, sweep_figure
+from rollout_bench.report.figures.save import figure_files, save_figures
+from rollout_bench.report.figures.style import settings
+from rollout_bench.report.figures.timed_figures import speedup_figure
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SWEEP = [LoadPoint(request_rate=rate) for rate in (4.0, 16.0, 40.0)]

@@ -12,20 +12,20 @@ import pytest
 from synthetic_online import Server, make_online, make_online_spec, save_online
 from synthetic_records import make_plan, make_record, make_spec, save
 
-from rollout_bench.analysis.collection import collect
-from rollout_bench.analysis.metrics import METRICS
-from rollout_bench.analysis.modes import mode_pairs
-from rollout_bench.analysis.rows import rows_of
-from rollout_bench.analysis.sequences import pool_sequences
-from rollout_bench.analysis.tables import COLUMNS
-from rollout_bench.plan.comparing import ComparisonSettings
-from rollout_bench.plan.loads import LoadPoint
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.analysis.timed.columns import COLUMNS
+from rollout_bench.analysis.timed.latencies import pool_sequences
+from rollout_bench.analysis.timed.launches import METRICS
+from rollout_bench.analysis.timed.modes import mode_pairs
+from rollout_bench.analysis.timed.rows import rows_of
+from rollout_bench.contracts.load import LoadPoint
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.plan.planfile import PlanFile
 from rollout_bench.plan.serving import Slo
-from rollout_bench.plan.spec import Spec
-from rollout_bench.reporting.online_columns import shown_columns
-from rollout_bench.reporting.summary import Summary, summarise
-from rollout_bench.reporting.terminal import WIDTH
+from rollout_bench.report.online_tables import shown_columns
+from rollout_bench.report.rendering import WIDTH
+from rollout_bench.report.summary import Summary, summarise
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CLOSED = [LoadPoint(concurrency=8)]

@@ -5,13 +5,12 @@ from __future__ import annotations
 import pytest
 from planned import merged_with, planned
 
-from rollout_bench.errors import UserError
-from rollout_bench.plan.engine_probe import probe_engine
+from rollout_bench.contracts.spec import OperatorsSettings, Spec, decode_batch
+from rollout_bench.core.errors import UserError
+from rollout_bench.plan.config_file import read_config
+from rollout_bench.plan.engine import probe_engine
 from rollout_bench.plan.matrix import expand
-from rollout_bench.plan.profiling import OperatorsSettings, decode_batch
-from rollout_bench.plan.read_config import read_config
 from rollout_bench.plan.schedule import schedule
-from rollout_bench.plan.spec import Spec
 
 
 def specs(overlay: str) -> list[Spec]:

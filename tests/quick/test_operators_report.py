@@ -13,16 +13,15 @@ from matplotlib.text import Text
 from synthetic_operators import BF16, SHAPES, TOKENS, W8A8, Kernel, make_operators, make_operators_spec, selected
 from synthetic_records import make_record, make_spec, save
 
-from rollout_bench.analysis.chosen import chosen
-from rollout_bench.analysis.collection import collect
-from rollout_bench.analysis.operators.passes import passes_of
-from rollout_bench.analysis.operators.runs import Run, runs_of
-from rollout_bench.analysis.operators.steps import Profiled, steps_of
-from rollout_bench.analysis.rows import rows_of
-from rollout_bench.reporting.figures.operators import operators_figure
-from rollout_bench.reporting.figures.style import image, settings
-from rollout_bench.reporting.operators_views import operators_notes, operators_views
-from rollout_bench.reporting.view import View
+from rollout_bench.analysis.inside.curves import OperatorsRun, runs_of
+from rollout_bench.analysis.inside.predictions import ProfiledStep, passes_of, steps_of
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.analysis.timed.experiments import chosen
+from rollout_bench.analysis.timed.rows import rows_of
+from rollout_bench.report.figures.operator_figures import operators_figure
+from rollout_bench.report.figures.style import image, settings
+from rollout_bench.report.headings import View
+from rollout_bench.report.operator_tables import operators_notes, operators_views
 
 PLACE = ("cpu", "qwen3-90m", "small")
 
@@ -33,7 +32,9 @@ def _style() -> Iterator[None]:
         yield
 
 
-def runs(launches: int = 3, quants: Sequence[tuple[str, Kernel]] = (("bf16", BF16), ("w8a8", W8A8))) -> list[Run]:
+def runs(
+    launches: int = 3, quants: Sequence[tuple[str, Kernel]] = (("bf16", BF16), ("w8a8", W8A8))
+) -> list[OperatorsRun]:
     experiments = [
         selected(*(make_operators(make_operators_spec(quant=quant), launch, kernel) for launch in range(launches)))
         for quant, kernel in quants
@@ -89,7 +90,7 @@ def test_prefill_leaves_lm_head_out_and_is_per_token() -> None:
 
 
 def test_a_profiles_share_tells_what_the_whole_step_would_gain() -> None:
-    profiled = {(*PLACE, "bf16"): Profiled(0.040, 0.020), (*PLACE, "w8a8"): Profiled(0.030, 0.015)}
+    profiled = {(*PLACE, "bf16"): ProfiledStep(0.040, 0.020), (*PLACE, "w8a8"): ProfiledStep(0.030, 0.015)}
     found = steps_of(runs(), profiled)
     gain = found[1].decode.speedup.value  # type: ignore[union-attr]
     assert gain == pytest.approx((50 + 320) / (80 + 160), rel=0.05)

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rollout_bench.analysis.operators.break_even import break_even, ranges
-from rollout_bench.analysis.operators.curves import Curve, Estimate, seconds, speedup, summed
-from rollout_bench.analysis.operators.steps import amdahl
+from rollout_bench.analysis.inside.curves import Curve, Estimate, break_even, ranges, seconds, speedup, summed
+from rollout_bench.analysis.inside.predictions import amdahl
 
 TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 LOGS = np.log(np.array(TOKENS, dtype=float))

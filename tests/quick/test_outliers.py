@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_records import make_plan, make_record, make_spec, save
 
-from rollout_bench.analysis.collection import collect
-from rollout_bench.analysis.launches import measure
-from rollout_bench.analysis.outliers import CUTOFFS, LEAST, cutoff, marked, modified_z, outliers
-from rollout_bench.records.record import Flag
-from rollout_bench.reporting.summary import summarise
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.analysis.timed.comparison import CUTOFFS, LEAST, cutoff, marked, modified_z, outliers
+from rollout_bench.analysis.timed.launches import measure
+from rollout_bench.contracts.record import Flag
+from rollout_bench.report.summary import summarise
 
 RATES = st.lists(st.floats(1.0, 1e5), min_size=1, max_size=15)
 

@@ -14,11 +14,10 @@ import psutil
 import pytest
 from launching import tiny_spec
 
-from rollout_bench.engines import pauses
-from rollout_bench.engines.pauses import LATE_S, LOOK_S, Pauses
-from rollout_bench.engines.processes import group_of
-from rollout_bench.engines.surroundings import Surroundings
-from rollout_bench.placement.lease import Wanted, lease
+from rollout_bench.core.processes import group_of
+from rollout_bench.measure.machine import readings
+from rollout_bench.measure.machine.leases import Wanted, lease
+from rollout_bench.measure.machine.readings import LATE_S, LOOK_S, Pauses, Surroundings
 
 
 @pytest.fixture
@@ -66,7 +65,7 @@ def test_what_is_ready_to_be_read_ends_the_wait_at_once():
 FROZEN = """
 import os, sys, time
 sys.path.insert(0, {scripts!r})
-from rollout_bench.engines.pauses import Pauses
+from rollout_bench.measure.machine.readings import Pauses
 looking, deadline = Pauses(), time.monotonic() + 4
 looking.begin([os.getppid()])
 print("looks", flush=True)
@@ -77,7 +76,7 @@ print(looking.end())
 
 
 def test_who_looks_notices_that_it_was_not_let_run_itself():
-    scripts = str(Path(pauses.__file__).parents[2])
+    scripts = str(Path(readings.__file__).parents[3])
     command = [sys.executable, "-c", FROZEN.format(scripts=scripts)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as looks:
         assert looks.stdout is not None
@@ -93,8 +92,8 @@ def test_a_machine_that_was_suspended_is_told_by_its_clocks(monkeypatch: pytest.
     looking.begin([os.getpid()])
     assert looking.end() == []
     looking.begin([os.getpid()])
-    suspended_s = pauses._suspended_s() + 60.0
-    monkeypatch.setattr(pauses, "_suspended_s", lambda: suspended_s)
+    suspended_s = readings._suspended_s() + 60.0
+    monkeypatch.setattr(readings, "_suspended_s", lambda: suspended_s)
     assert looking.end() == ["the machine was suspended for about 60.0 s"]
 
 

@@ -8,8 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from rollout_bench.analysis.latencies import PERCENTILES, claimable, distribution, more_for
-from rollout_bench.analysis.percentiles import effective_samples, interval_ranks, percentile_interval, samples_needed
+from rollout_bench.analysis.stats.percentiles import (
+    effective_samples,
+    interval_ranks,
+    percentile_interval,
+    samples_needed,
+)
+from rollout_bench.analysis.timed.latencies import PERCENTILES, claimable, distribution, more_for
 
 SHARES = st.floats(0.5, 0.995)
 CONFIDENCES = st.floats(0.8, 0.999)

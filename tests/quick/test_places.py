@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from synthetic_records import make_plan, make_record, make_spec, save
 
-from rollout_bench.analysis.collection import collect
-from rollout_bench.analysis.rows import Row, rows_of
-from rollout_bench.records.placement import Placement
-from rollout_bench.reporting.summary import summarise
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.analysis.timed.rows import Row, rows_of
+from rollout_bench.contracts.record import Placement
+from rollout_bench.report.summary import summarise
 
 BASE, OTHER = make_spec(), make_spec(quant="w8a8")
 

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from launching import ONLINE
 
-from rollout_bench.plan.loads import LoadSpec
-from rollout_bench.records.online import ClientUse
-from rollout_bench.serving.points import MOST_DOUBLINGS, Points
-from rollout_bench.serving.target import Outcome, Pass
+from rollout_bench.contracts.load import LoadSpec
+from rollout_bench.contracts.record import ClientUse
+from rollout_bench.measure.server.dispatch import MOST_DOUBLINGS, Points
+from rollout_bench.measure.server.stream import LoadPass, RequestOutcome
 
 REQUESTS = 200
 
@@ -20,15 +20,15 @@ def load(**changes: object) -> LoadSpec:
     return LoadSpec.model_validate_json(json.dumps({**ONLINE, **changes}))
 
 
-def served(rate: float, capacity: float, latency_s: float = 0.02) -> Pass:
+def served(rate: float, capacity: float, latency_s: float = 0.02) -> LoadPass:
     """A pass at `rate` of a server that lets `capacity` requests per second through and answers each a bit later."""
     outcomes, free = [], 0.0
     for number in range(REQUESTS):
         due = number / rate
         free = max(free, due) + 1 / capacity
         end = free + latency_s
-        outcomes.append(Outcome(due_s=due, sent_s=due, pieces_s=[end], ended_s=end))
-    return Pass(0.0, max(outcome.pieces_s[-1] for outcome in outcomes), outcomes, ClientUse(cpu_share=0.1))
+        outcomes.append(RequestOutcome(due_s=due, sent_s=due, pieces_s=[end], ended_s=end))
+    return LoadPass(0.0, max(outcome.pieces_s[-1] for outcome in outcomes), outcomes, ClientUse(cpu_share=0.1))
 
 
 def search(capacity: float, begin: float = 1.0) -> list[float]:
@@ -66,6 +66,6 @@ def test_a_server_that_answers_nothing_is_below_the_first_rate():
     rates = []
     for point in points:
         rates.append(point.request_rate)
-        failed = [Outcome(due_s=number / 4, sent_s=number / 4, error="500") for number in range(20)]
-        points.measured([Pass(0.0, 5.0, failed, ClientUse(cpu_share=0.1))])
+        failed = [RequestOutcome(due_s=number / 4, sent_s=number / 4, error="500") for number in range(20)]
+        points.measured([LoadPass(0.0, 5.0, failed, ClientUse(cpu_share=0.1))])
     assert rates == [4.0, 2.828]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout_bench.errors import UserError, printable
+from rollout_bench.core.errors import UserError, printable
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,21 @@ from hypothesis import strategies as st
 from synthetic_profiles import BF16, W8A8, make_events, make_profiled, make_times
 from synthetic_records import make_record
 
-from rollout_bench.analysis.profiles.breakdown import Breakdown, breakdowns, unprofiled
-from rollout_bench.analysis.profiles.changes import batches_differ, other_shapes
-from rollout_bench.analysis.profiles.checks import agreement, bound, doubts
-from rollout_bench.analysis.profiles.operators import operators, unknown
-from rollout_bench.analysis.profiles.passes import measured_pass, pass_steps
-from rollout_bench.analysis.profiles.profiled import HOST_GAP, Part, Profiled
-from rollout_bench.analysis.profiles.timeline import CELLS, painted, time_line
-from rollout_bench.records.record import Flag, SequenceRow
+from rollout_bench.analysis.inside.breakdown import (
+    CELLS,
+    Breakdown,
+    batches_differ,
+    breakdowns,
+    operators,
+    other_shapes,
+    painted,
+    time_line,
+    unknown,
+    unprofiled,
+)
+from rollout_bench.analysis.inside.profiles import HOST_GAP, Part, ProfiledExperiment, measured_pass, pass_steps
+from rollout_bench.analysis.inside.reconciliation import agreement, bound, doubts
+from rollout_bench.contracts.record import Flag, SequenceRow
 
 GAP = (HOST_GAP, "")
 
@@ -247,6 +254,6 @@ def test_a_pass_computes_every_token_once(sequences: list[tuple[int, int]], budg
 
 
 def test_make_profiled_is_what_it_says() -> None:
-    profiled: Profiled = make_profiled()
+    profiled: ProfiledExperiment = make_profiled()
     assert profiled.measured is not None
     assert profiled.measured.elapsed_s == pytest.approx((0.5 + 31 * 0.03) / 1.25)

@@ -11,16 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from synthetic_profiles import BF16, W8A8, Parts, make_profiled
 
-from rollout_bench.analysis.profiles.profiled import CATEGORIES, HOST_GAP, ROLES
-from rollout_bench.analysis.profiles.report import ProfileReport, profile_report
-from rollout_bench.plan.comparing import ComparisonSettings
-from rollout_bench.records.profile import Phase
-from rollout_bench.reporting.figures.panels import MAX_LINES
-from rollout_bench.reporting.figures.profile_frame import COLOURS
-from rollout_bench.reporting.figures.roles import FURTHEST, roles_figure
-from rollout_bench.reporting.figures.steps import steps_figure
-from rollout_bench.reporting.figures.style import image, settings
-from rollout_bench.reporting.figures.timeline import timeline_figure
+from rollout_bench.analysis.inside.profiles import CATEGORIES, HOST_GAP, ROLES
+from rollout_bench.analysis.inside.reconciliation import ProfileReport, profile_report
+from rollout_bench.contracts.inside import Phase
+from rollout_bench.plan.config import ComparisonSettings
+from rollout_bench.report.figures.profile_figures import COLOURS, FURTHEST, roles_figure, steps_figure, timeline_figure
+from rollout_bench.report.figures.style import MAX_LINES, image, settings
 
 
 @pytest.fixture(autouse=True)

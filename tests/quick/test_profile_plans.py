@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from planned import planned
 
-from rollout_bench.errors import UserError
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.core.errors import UserError
 from rollout_bench.plan.schedule import schedule
-from rollout_bench.plan.spec import Spec
 
 
 def specs(overlay: str) -> list[Spec]:
@@ -49,9 +49,9 @@ def test_the_engine_core_is_where_offline_mode_has_it_and_a_servers_is_its_own()
 def test_an_experiment_is_profiled_once_however_often_it_is_launched(launches: str):
     from planned import merged_with
 
-    from rollout_bench.plan.engine_probe import probe_engine
+    from rollout_bench.plan.config_file import read_config
+    from rollout_bench.plan.engine import probe_engine
     from rollout_bench.plan.matrix import expand
-    from rollout_bench.plan.read_config import read_config
 
     config = read_config(merged_with(f"{{quants: [bf16], modes: [offline, profile], launches: {launches}}}"))
     plan = schedule(config, expand(config, probe_engine(None)))

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout_bench.analysis.profiles.changes import changes, linear_with_quantize
-from rollout_bench.analysis.profiles.prediction import amdahl, pass_time, predicted, ratio_interval, ratio_of_ratios
-from rollout_bench.analysis.profiles.profiled import CATEGORIES, PHASES, ROLES
-from rollout_bench.records.profile import Phase, Role
+from rollout_bench.analysis.inside.breakdown import changes, linear_with_quantize
+from rollout_bench.analysis.inside.profiles import CATEGORIES, PHASES, ROLES
+from rollout_bench.analysis.inside.reconciliation import amdahl, pass_time, predicted, ratio_interval, ratio_of_ratios
+from rollout_bench.contracts.inside import Phase
+from rollout_bench.contracts.spec import Role
 
 TIMES = st.floats(min_value=1e-3, max_value=1e6)
 PARTS = st.dictionaries(

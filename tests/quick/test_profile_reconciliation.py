@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 from synthetic_profiles import BF16, W8A8, make_profiled
 
-from rollout_bench.analysis.comparison import Comparison
-from rollout_bench.analysis.profiles.profiled import HOST_GAP, Profiled
-from rollout_bench.analysis.profiles.reconciliation import Reconciliation
-from rollout_bench.analysis.profiles.report import profile_report
-from rollout_bench.plan.comparing import ComparisonSettings
-from rollout_bench.records.record import Flag
+from rollout_bench.analysis.inside.profiles import HOST_GAP, ProfiledExperiment
+from rollout_bench.analysis.inside.reconciliation import Reconciliation, profile_report
+from rollout_bench.analysis.timed.comparison import Comparison
+from rollout_bench.contracts.record import Flag
+from rollout_bench.plan.config import ComparisonSettings
 
 SETTINGS = ComparisonSettings()
 
@@ -157,7 +156,7 @@ def test_a_side_is_only_blamed_where_it_moves_the_prediction_the_right_way() -> 
 
 
 def test_steps_that_nobody_timed_without_the_profiler_are_named() -> None:
-    def untimed(profiled: Profiled) -> Profiled:
+    def untimed(profiled: ProfiledExperiment) -> ProfiledExperiment:
         steps = [step for step in profiled.record.steps if step.profiled]
         return replace(profiled, record=profiled.record.model_copy(update={"steps": steps}))
 

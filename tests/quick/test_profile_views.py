@@ -10,22 +10,23 @@ import pandas as pd
 import pytest
 from synthetic_profiles import BF16, W8A8, Parts, make_profiled
 
-from rollout_bench.analysis.profiles.profiled import CATEGORIES, Profiled
-from rollout_bench.analysis.profiles.report import ProfileReport, profile_report
-from rollout_bench.analysis.profiles.tables import COLUMNS, profile_table
-from rollout_bench.plan.comparing import ComparisonSettings
-from rollout_bench.records.profile import Phase
-from rollout_bench.reporting.markdown import markdown
-from rollout_bench.reporting.numbers import MISSING
-from rollout_bench.reporting.page import page
-from rollout_bench.reporting.profile_columns import RECONCILED as RECONCILED_COLUMNS
-from rollout_bench.reporting.profile_columns import TIMED as TIMED_COLUMNS
-from rollout_bench.reporting.profile_notes import profile_notes
-from rollout_bench.reporting.profile_views import MOST_CATEGORIES, profile_views
-from rollout_bench.reporting.profile_words import operator_word, shapes_word
-from rollout_bench.reporting.terminal import WIDTH, terminal
-from rollout_bench.reporting.view import View
-from rollout_bench.reporting.views import Views
+from rollout_bench.analysis.inside.profiles import CATEGORIES, ProfiledExperiment
+from rollout_bench.analysis.inside.reconciliation import COLUMNS, ProfileReport, profile_report, profile_table
+from rollout_bench.contracts.inside import Phase
+from rollout_bench.core.numbers import MISSING
+from rollout_bench.plan.config import ComparisonSettings
+from rollout_bench.report.headings import View
+from rollout_bench.report.profile_tables import (
+    MOST_CATEGORIES,
+    operator_word,
+    profile_notes,
+    profile_views,
+    shapes_word,
+)
+from rollout_bench.report.profile_tables import RECONCILED as RECONCILED_COLUMNS
+from rollout_bench.report.profile_tables import TIMED as TIMED_COLUMNS
+from rollout_bench.report.rendering import WIDTH, markdown, page, terminal
+from rollout_bench.report.tables import Views
 
 SCRIPTS = Path(__file__).parents[2] / "workflow" / "scripts" / "rollout_bench"
 
@@ -40,11 +41,11 @@ EVERYTHING: dict[Phase, Parts] = {
 }
 
 
-def reported(*profiled: Profiled) -> ProfileReport:
+def reported(*profiled: ProfiledExperiment) -> ProfileReport:
     return profile_report(profiled or (make_profiled(), quantized()), ComparisonSettings())
 
 
-def quantized(speedup: tuple[float, float, float] | None = (1.21, 1.18, 1.24)) -> Profiled:
+def quantized(speedup: tuple[float, float, float] | None = (1.21, 1.18, 1.24)) -> ProfiledExperiment:
     return make_profiled("w8a8", W8A8, baseline="bf16", speedup=speedup)
 
 
@@ -235,8 +236,8 @@ def test_traces_are_linked_where_links_can_be() -> None:
 def test_the_how_to_explains_every_column_and_flag() -> None:
     page_text = (Path(__file__).parents[2] / "docs" / "how-to" / "profile.md").read_text()
     assert [c.header for c in (*TIMED_COLUMNS[4:], *RECONCILED_COLUMNS) if f"{c.header}" not in page_text] == []
-    checks = (SCRIPTS / "analysis" / "profiles" / "checks.py").read_text()
-    codes = re.findall(r'Doubt\(\s*"(\w+)"', checks)
+    checks = (SCRIPTS / "analysis" / "inside" / "reconciliation.py").read_text()
+    codes = re.findall(r'ProfileFlag\(\s*"(\w+)"', checks)
     assert len(codes) == 4
     assert [code for code in codes if f"`{code}`" not in page_text] == []
 

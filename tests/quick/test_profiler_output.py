@@ -10,12 +10,11 @@ from pathlib import Path
 import pytest
 from launching import tiny_spec
 
-from rollout_bench.engines.collectors import folder_for_traces
-from rollout_bench.engines.profile_server import decode_steps
-from rollout_bench.engines.traces import MIB, Traces, check_whole, fitting_steps
-from rollout_bench.plan.profiling import ProfileSettings
-from rollout_bench.records.record import SequenceRow
-from rollout_bench.serving.target import ServingFailed
+from rollout_bench.contracts.record import SequenceRow
+from rollout_bench.contracts.spec import ProfileSettings
+from rollout_bench.measure.engine.profile import MIB, Traces, check_whole, decode_steps, fitting_steps
+from rollout_bench.measure.launch.recorder import folder_for_traces
+from rollout_bench.measure.server.stream import ServingFailed
 
 STEP = {"ph": "X", "name": "execute_context_0(0)_generation_8(8)", "ts": 1.0, "dur": 2.0, "pid": 1, "tid": 1}
 

@@ -12,16 +12,16 @@ from docs_pages import REPOSITORY
 from launching import tiny_spec
 from synthetic_records import make_record
 
-from rollout_bench.engines import read_ahead
-from rollout_bench.engines.events import PhaseBegins, Ready
-from rollout_bench.engines.measurement import Measurement
-from rollout_bench.engines.progress import Progress
-from rollout_bench.engines.read_ahead import CHUNK_BYTES, ReadAhead, next_weights, weight_files
-from rollout_bench.engines.surroundings import Surroundings
-from rollout_bench.plan.engine_probe import probe_engine
+from rollout_bench.measure.launch import read_ahead
+from rollout_bench.measure.launch.progress import Progress
+from rollout_bench.measure.launch.protocol import PhaseBegins, Ready
+from rollout_bench.measure.launch.read_ahead import CHUNK_BYTES, ReadAhead, next_weights, weight_files
+from rollout_bench.measure.launch.recorder import Measurement
+from rollout_bench.measure.machine.readings import Surroundings
+from rollout_bench.plan.config_file import read_config
+from rollout_bench.plan.engine import probe_engine
 from rollout_bench.plan.matrix import expand
 from rollout_bench.plan.planfile import PlanFile
-from rollout_bench.plan.read_config import read_config
 from rollout_bench.plan.schedule import schedule
 
 RECORDS = [f"results/offline/{name}/launch-{launch}.json" for launch in (0, 1) for name in ("a", "b", "c")]

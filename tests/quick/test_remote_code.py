@@ -9,12 +9,12 @@ import pytest
 from launching import online_spec, tiny_spec
 from planned import planned
 
-from rollout_bench.engines.events import Job
-from rollout_bench.engines.source import source_of
-from rollout_bench.errors import UserError
-from rollout_bench.plan.spec import Spec
-from rollout_bench.serving.server import arguments
-from rollout_bench.serving.text import PromptText
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.core.errors import UserError
+from rollout_bench.measure.engine.vllm import source_of
+from rollout_bench.measure.launch.protocol import Job
+from rollout_bench.measure.server.server import arguments
+from rollout_bench.measure.server.session import PromptText
 
 
 @pytest.fixture

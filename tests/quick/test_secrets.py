@@ -8,11 +8,11 @@ import pytest
 from planned import planned
 from synthetic_records import make_spec
 
-from rollout_bench.engines.environment import relevant_variables
-from rollout_bench.engines.starting import engine_environment
-from rollout_bench.errors import UserError
-from rollout_bench.plan.secrets import may_be_secret
-from rollout_bench.plan.spec import Spec
+from rollout_bench.contracts.secrets import may_be_secret
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.core.errors import UserError
+from rollout_bench.measure.launch.preflight import engine_environment
+from rollout_bench.measure.machine.host import relevant_variables
 
 SECRETS = {
     "hub": ("engine.environment.HF_TOKEN", "engine: {environment: {HF_TOKEN: hush}}"),

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from synthetic_records import SEQUENCES, counted, make_plan, make_record, make_sequences, make_spec, save
 
-from rollout_bench.analysis.collection import collect
-from rollout_bench.analysis.sequences import pool_sequences
-from rollout_bench.plan.spec import Spec
-from rollout_bench.records.record import Flag, Record
-from rollout_bench.records.side_files import read_sequences
-from rollout_bench.records.store import record_path, sequences_path, write_record
-from rollout_bench.reporting.summary import Summary, summarise
-from rollout_bench.reporting.terminal import WIDTH
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.analysis.timed.latencies import pool_sequences
+from rollout_bench.contracts.record import Flag, Record
+from rollout_bench.contracts.side_files import read_sequences
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.contracts.store import record_path, sequences_path, write_record
+from rollout_bench.report.rendering import WIDTH
+from rollout_bench.report.summary import Summary, summarise
 
 INVALID = Flag(code="quant_not_proven", severity="invalid", sentence="linear weights are bfloat16.")
 BF16, W8A8 = make_spec(), make_spec(quant="w8a8")

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import special
 
-from rollout_bench.analysis.paired import ratio_interval
-from rollout_bench.analysis.sequential import Looks, Rule
+from rollout_bench.analysis.stats.intervals import ratio_interval
+from rollout_bench.analysis.stats.sequential import Looks, StoppingRule
 
-RULE = Rule(half_width=0.01, min_pairs=3, max_pairs=12, confidence=0.95)
+RULE = StoppingRule(half_width=0.01, min_pairs=3, max_pairs=12, confidence=0.95)
 
 
 def false_share(d: np.ndarray, looks: Looks, level: float) -> float:
@@ -43,7 +43,7 @@ def test_the_interval_of_the_pairs_at_which_the_rule_stops_holds_the_truth_as_of
 
 def test_a_rule_stops_at_the_first_pair_whose_interval_is_narrow_enough_and_else_at_the_last():
     d = np.log([1.1, 1.101, 1.1005, 1.1, 1.1])
-    rule = Rule(half_width=0.01, min_pairs=3, max_pairs=5, confidence=0.95)
+    rule = StoppingRule(half_width=0.01, min_pairs=3, max_pairs=5, confidence=0.95)
     assert rule.stopped(d) == 3
     interval = ratio_interval(d[:3], rule.level)
     assert interval.high / interval.ratio - 1 <= 0.01
@@ -56,7 +56,7 @@ def test_copies_of_one_launch_are_never_narrow():
 
 @given(st.lists(st.floats(-0.1, 0.1), min_size=12, max_size=12), st.floats(0.001, 0.1), st.floats(1.0, 10.0))
 def test_a_wider_goal_never_asks_for_more_pairs(d: list[float], half_width: float, factor: float):
-    narrow, wide = (Rule(width, 3, 12, 0.95) for width in (half_width, factor * half_width))
+    narrow, wide = (StoppingRule(width, 3, 12, 0.95) for width in (half_width, factor * half_width))
     assert wide.stopped(d) <= narrow.stopped(d)
 
 
@@ -64,7 +64,7 @@ def test_a_wider_goal_never_asks_for_more_pairs(d: list[float], half_width: floa
 def test_the_rule_does_not_look_at_how_large_the_difference_is(d: list[float], shift: float):
     # widths up to rounding: a rule just at its goal may fall either way
     moved = np.asarray(d) + shift
-    for rule in (Rule(0.0123, 3, 12, 0.95), Rule(0.0377, 3, 12, 0.95)):
+    for rule in (StoppingRule(0.0123, 3, 12, 0.95), StoppingRule(0.0377, 3, 12, 0.95)):
         widths = [rule.narrow(x).astype(int) for x in (d, moved)]
         differ = np.flatnonzero(widths[0] != widths[1])
         for at in differ:

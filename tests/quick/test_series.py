@@ -11,13 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from launching import tiny_spec
 
-from rollout_bench.engines.events import WarmupExtended
-from rollout_bench.engines.measurement import steadiness_flags, warmup_flags
-from rollout_bench.engines.progress import Progress
-from rollout_bench.engines.series import Series
-from rollout_bench.engines.steadiness import judge
-from rollout_bench.plan.spec import MeasuringSpec
-from rollout_bench.records.record import Iteration
+from rollout_bench.contracts.record import Iteration
+from rollout_bench.contracts.spec import MeasuringSpec
+from rollout_bench.measure.launch.progress import Progress
+from rollout_bench.measure.launch.protocol import WarmupExtended
+from rollout_bench.measure.launch.recorder import steadiness_flags, warmup_flags
+from rollout_bench.measure.launch.steadiness import Series, judge
 
 NOISE = (1.0, 1.004, 0.997, 1.001, 0.996, 1.003, 0.999)
 

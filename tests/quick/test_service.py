@@ -12,13 +12,12 @@ from hypothesis import strategies as st
 from synthetic_online import REQUESTS, Server, make_online, make_online_spec
 from synthetic_records import OUTPUT_TOKENS
 
-from rollout_bench.analysis.launches import NO_LIMITS, measure
-from rollout_bench.analysis.requests import Requests, requests_of
-from rollout_bench.analysis.service import Service, most_at_once, service_of
-from rollout_bench.keeping_up import Arrivals, kept_up
-from rollout_bench.plan.loads import LoadPoint
+from rollout_bench.analysis.timed.launches import NO_LIMITS, measure
+from rollout_bench.analysis.timed.service import Requests, Service, most_at_once, requests_of, service_of
+from rollout_bench.contracts.load import LoadPoint
+from rollout_bench.contracts.record import Record, SequenceRow
+from rollout_bench.contracts.saturation import Arrivals, kept_up
 from rollout_bench.plan.serving import Slo
-from rollout_bench.records.record import Record, SequenceRow
 
 SPEC = make_online_spec()
 

@@ -6,9 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_workloads import workload
 
-from rollout_bench.workloads.prompts import prefixes, prompts
-from rollout_bench.workloads.requests import Request, Source
-from rollout_bench.workloads.sharing import sharing
+from rollout_bench.workloads.requests import Request, Source, prefixes, prompts, sharing
 
 UNIFORM = {"distribution": "uniform", "low": 13, "high": 40}
 

@@ -9,12 +9,12 @@ import pytest
 import yaml
 from workspace import REPOSITORY, TINY
 
-from rollout_bench.placement.device import Device
-from rollout_bench.plan.engine_probe import probe_engine
+from rollout_bench.measure.machine.device import Device
+from rollout_bench.plan.config_file import read_config
+from rollout_bench.plan.engine import probe_engine
 from rollout_bench.plan.matrix import expand
-from rollout_bench.plan.read_config import read_config
 from rollout_bench.plan.schedule import Schedule, schedule
-from rollout_bench.side_by_side import SideBySide
+from rollout_bench.snakefile import SideBySide
 
 
 class Workflow(SimpleNamespace):
@@ -33,7 +33,7 @@ class Workflow(SimpleNamespace):
 def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """A node with four GPUs."""
     found = [Device(f"GPU-{number}", str(number), (f"GPU-{number}",), number) for number in range(4)]
-    monkeypatch.setattr("rollout_bench.side_by_side.inventory", lambda *_: found)
+    monkeypatch.setattr("rollout_bench.snakefile.visible_devices", lambda *_: found)
 
 
 def planned(**changes) -> Schedule:

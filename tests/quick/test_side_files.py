@@ -12,13 +12,12 @@ import pytest
 from synthetic_online import make_online, make_online_spec, make_samples, save_online
 from synthetic_records import make_record, make_sequences, make_spec, save
 
-from rollout_bench.analysis.collection import collect
-from rollout_bench.analysis.read_requests import read_servers
-from rollout_bench.analysis.sequences import pool_sequences
-from rollout_bench.errors import UserError
-from rollout_bench.records.record import Record
-from rollout_bench.records.side_files import read_samples, read_sequences, write_rows
-from rollout_bench.records.store import read_record, record_path, sequences_path, server_path
+from rollout_bench.analysis.timed.collection import collect, read_servers
+from rollout_bench.analysis.timed.latencies import pool_sequences
+from rollout_bench.contracts.record import Record
+from rollout_bench.contracts.side_files import read_samples, read_sequences, write_rows
+from rollout_bench.contracts.store import read_record, record_path, sequences_path, server_path
+from rollout_bench.core.errors import UserError
 
 BF16, W8A8 = make_spec(), make_spec(quant="w8a8")
 ONLINE = make_online_spec()

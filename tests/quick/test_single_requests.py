@@ -12,10 +12,9 @@ from contextlib import contextmanager
 import pytest
 from hostile_server import BOMB, DEEP, hostile_server
 
-from rollout_bench.serving import metrics
-from rollout_bench.serving.connection import Connection, check_answer, identity, reaching
-from rollout_bench.serving.opened import _took_token_ids
-from rollout_bench.serving.target import ServingFailed, Target
+from rollout_bench.measure.server import metrics
+from rollout_bench.measure.server.session import Connection, _took_token_ids, check_answer, identity, reaching
+from rollout_bench.measure.server.stream import ServingFailed, Target
 
 KEY = "sk-Never/to-be-seen-0815"
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"

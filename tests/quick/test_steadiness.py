@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from rollout_bench.engines.steadiness import (
+from rollout_bench.measure.launch.steadiness import (
     LEAD_IN_LEVEL,
     LEAST,
     LEVEL,

@@ -9,9 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout_bench.serving.answers import Question
-from rollout_bench.serving.stream import Answer, read_whole
-from rollout_bench.serving.target import Outcome, Target
+from rollout_bench.measure.server.stream import Answer, Question, RequestOutcome, Target, read_whole
 
 
 def event(ids: list[int] | None, finish: str | None = None, text: str = "", **more: Any) -> str:
@@ -19,8 +17,8 @@ def event(ids: list[int] | None, finish: str | None = None, text: str = "", **mo
     return f"data: {json.dumps({'choices': [choice]})}"
 
 
-def read(*lines: str) -> Outcome:
-    outcome = Outcome(streamed=True)
+def read(*lines: str) -> RequestOutcome:
+    outcome = RequestOutcome(streamed=True)
     answer = Answer(Question(b"x" * 100, 100), outcome)
     for number, line in enumerate(lines):
         answer.take(line.encode(), float(number))
@@ -85,7 +83,7 @@ def test_a_usage_that_is_none_is_no_failure(usage: str):
     ids=["ids", "claimed", "empty", "abort", "no_choice"],
 )
 def test_an_answer_in_one_piece_is_held_to_the_same(content: dict[str, Any], tokens: int, error: str | None):
-    outcome = Outcome()
+    outcome = RequestOutcome()
     read_whole(json.dumps(content).encode(), Question(b"x" * 100, 100), outcome)
     assert outcome.output_tokens == tokens
     assert (outcome.error is None) if error is None else error in (outcome.error or "no error")

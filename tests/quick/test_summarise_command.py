@@ -19,11 +19,11 @@ import pytest
 import summarise
 from synthetic_records import make_failure, make_plan, make_record, make_spec, save
 
-from rollout_bench.errors import LEFT_OUT_STATUS, UserError, run_command
-from rollout_bench.plan.comparing import ComparisonSettings
+from rollout_bench.contracts.store import record_path, sequences_path
+from rollout_bench.core.errors import LEFT_OUT_STATUS, UserError, run_command
+from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.plan.planfile import PlannedLaunch, read_plan, write_plan
-from rollout_bench.records.store import record_path, sequences_path
-from rollout_bench.reporting.state import STATE_FILE, SUMMARY_FILES, is_stale, plan_of_summary
+from rollout_bench.report.state import STATE_FILE, SUMMARY_FILES, is_stale, plan_of_summary
 
 SCRIPTS = Path(__file__).parents[2] / "workflow" / "scripts"
 BF16, W8A8 = make_spec(), make_spec(quant="w8a8")

@@ -11,16 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_records import make_failure, make_plan, make_record, make_spec, save
 
-from rollout_bench.analysis.collection import collect
-from rollout_bench.analysis.tables import COLUMNS
-from rollout_bench.plan.comparing import ComparisonSettings
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.analysis.timed.columns import COLUMNS
+from rollout_bench.contracts.record import Failure, Flag, Record
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.core.numbers import number, percent, ratio
+from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.plan.planfile import PlanFile, Skipped
-from rollout_bench.plan.spec import Spec
-from rollout_bench.records.record import Failure, Flag, Record
-from rollout_bench.reporting.columns import ENGINE, FLAGS, THROUGHPUT, speedup_columns
-from rollout_bench.reporting.numbers import number, percent, ratio
-from rollout_bench.reporting.summary import Summary, summarise
-from rollout_bench.reporting.terminal import WIDTH
+from rollout_bench.report.headings import ENGINE, FLAGS, THROUGHPUT, speedup_columns
+from rollout_bench.report.rendering import WIDTH
+from rollout_bench.report.summary import Summary, summarise
 
 INVALID = Flag(code="quant_not_proven", severity="invalid", sentence="linear weights are bfloat16.")
 BF16, W8A8, W8A16 = make_spec(), make_spec(quant="w8a8"), make_spec(quant="w8a16")

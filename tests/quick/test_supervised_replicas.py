@@ -17,10 +17,9 @@ import pytest
 import stand_in_worker
 from launching import tiny_spec
 
-from rollout_bench.engines.events import Event, IterationDone, Job, Limits
-from rollout_bench.engines.processes import members_of
-from rollout_bench.engines.signals import signals_as_descriptor
-from rollout_bench.engines.supervisor import Launch, LaunchFailed
+from rollout_bench.core.processes import members_of, signals_as_descriptor
+from rollout_bench.measure.launch.protocol import Event, IterationDone, Job, TimeLimits
+from rollout_bench.measure.launch.supervisor import EngineLaunch, LaunchFailed
 
 TESTS = Path(stand_in_worker.__file__).parent
 PATHS = os.pathsep.join([str(TESTS), str(TESTS.parent / "workflow" / "scripts")])
@@ -32,18 +31,18 @@ def signals() -> Iterator[int]:
         yield descriptor
 
 
-def launch(folder: Path, signals: int, *hows: str, **more: Any) -> Launch:
-    return Launch(
+def launch(folder: Path, signals: int, *hows: str, **more: Any) -> EngineLaunch:
+    return EngineLaunch(
         module="stand_in_worker",
         job=Job(spec=tiny_spec(), model="none", launch=0, timeout_s=30),
         log=folder / "launch.log",
         environments=[{**os.environ, "PYTHONPATH": PATHS, "STAND_IN": how} for how in hows],
         signals=signals,
-        **{"timeout_s": 30.0, "limits": Limits(), **more},
+        **{"timeout_s": 30.0, "limits": TimeLimits(), **more},
     )
 
 
-def only_pass(launched: Launch) -> IterationDone:
+def only_pass(launched: EngineLaunch) -> IterationDone:
     told: list[Event] = []
     launched.run(told.append)
     assert members_of(launched.processes()[0]) == []
@@ -78,7 +77,7 @@ def test_each_replica_runs_on_its_own_cores(tmp_path: Path, signals: int) -> Non
         (("fails", ""), {}, "crash", r"^replica 0 of 2: .*there is no such thing", "launch.log"),
         (("", "hangs", "hangs"), {"timeout_s": 2.0}, "timeout", r"^replicas 1, 2 of 3: the launch hung in phase measu",
          "launch.replica-1.log"),
-        (("hangs", "hangs"), {"limits": Limits(iteration_s=1)}, "iteration_timeout", "^the engine had not",
+        (("hangs", "hangs"), {"limits": TimeLimits(iteration_s=1)}, "iteration_timeout", "^the engine had not",
          "launch.log"),
         (("crash",), {}, "crash", r"^(?!replica).*signal 9", "launch.log"),
         (("stops",), {"timeout_s": 2.0}, "timeout", "^the launch hung in phase measuring", "launch.log"),

@@ -12,19 +12,20 @@ from comparing import run
 from synthetic_online import Server, make_online, make_online_spec, save_online
 from synthetic_records import make_failure, make_plan, make_record, make_spec, save
 
-from rollout_bench.analysis import read_requests
-from rollout_bench.analysis.collection import collect
-from rollout_bench.analysis.experiments import Collection, launched
-from rollout_bench.analysis.points import split
-from rollout_bench.analysis.rows import SET_BY_LOAD, Row, rows_of
-from rollout_bench.analysis.saturation import saturations
-from rollout_bench.analysis.sequences import pool_sequences
-from rollout_bench.plan.comparing import ComparisonSettings, Precision
-from rollout_bench.plan.loads import LoadPoint
-from rollout_bench.plan.spec import Spec
-from rollout_bench.records.record import Flag
-from rollout_bench.records.store import record_path, sequences_path
-from rollout_bench.reporting.notes import completeness, notes
+from rollout_bench.analysis.timed import collection as collecting
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.analysis.timed.experiments import Collection, launched
+from rollout_bench.analysis.timed.latencies import pool_sequences
+from rollout_bench.analysis.timed.modes import saturations
+from rollout_bench.analysis.timed.points import split
+from rollout_bench.analysis.timed.rows import SET_BY_LOAD, Row, rows_of
+from rollout_bench.contracts import side_files
+from rollout_bench.contracts.load import LoadPoint
+from rollout_bench.contracts.record import Flag
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.contracts.store import record_path, sequences_path
+from rollout_bench.plan.config import ComparisonSettings, Precision
+from rollout_bench.report.notes import completeness, notes
 
 RATES = [LoadPoint(request_rate=rate) for rate in (4.0, 16.0, 40.0)]
 BF16, W8A8 = make_online_spec(points=RATES), make_online_spec(quant="w8a8", points=RATES)
@@ -116,10 +117,8 @@ def test_failed_and_missing_launches_and_flags_are_counted_once(tmp_path: Path) 
 def test_a_side_file_is_read_once_for_all_loads_and_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     swept(tmp_path, 2)
     read: list[Path] = []
-    original = read_requests.read_sequences
-    monkeypatch.setattr(
-        read_requests, "read_sequences", lambda path, record: read.append(path) or original(path, record)
-    )
+    original = side_files.read_sequences
+    monkeypatch.setattr(collecting, "read_sequences", lambda path, record: read.append(path) or original(path, record))
     collection = collect(tmp_path, make_plan([BF16, W8A8], 2))
     pool_sequences(tmp_path, collection)
     rows_of(collection)

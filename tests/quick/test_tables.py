@@ -19,15 +19,15 @@ from synthetic_records import (
     save,
 )
 
-from rollout_bench.analysis.collection import collect
-from rollout_bench.analysis.launches import measure
-from rollout_bench.analysis.rows import rows_of
-from rollout_bench.analysis.statistics import cv_percent, mean, pooled_cv_percent
-from rollout_bench.analysis.tables import COLUMNS, table
-from rollout_bench.errors import UserError
+from rollout_bench.analysis.stats.intervals import cv_percent, mean, pooled_cv_percent
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.analysis.timed.columns import COLUMNS, table
+from rollout_bench.analysis.timed.launches import measure
+from rollout_bench.analysis.timed.rows import rows_of
+from rollout_bench.contracts.record import Failure, Flag, Record
+from rollout_bench.contracts.store import record_path
+from rollout_bench.core.errors import UserError
 from rollout_bench.plan.planfile import PlanFile
-from rollout_bench.records.record import Failure, Flag, Record
-from rollout_bench.records.store import record_path
 
 RATES = st.lists(st.floats(1, 1e6), min_size=2, max_size=6)
 INVALID = Flag(code="quant_not_proven", severity="invalid", sentence="linear weights are bfloat16.")

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollout_bench.checkpoints.build import build_checkpoint
+from rollout_bench.checkpoints.formats import tokenizer_files
 from rollout_bench.checkpoints.shapes import SyntheticModel
-from rollout_bench.checkpoints.tokenizer import tokenizer_files
 
 VOCABULARY = 2048
 

@@ -7,9 +7,8 @@ from itertools import combinations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout_bench.placement.choice import choose, turned
-from rollout_bench.placement.device import Device
-from rollout_bench.placement.links import Links, links_of, read_links, told
+from rollout_bench.measure.machine.device import Device
+from rollout_bench.measure.machine.links import Links, choose, link_kinds, links_of, read_links, turned
 
 NVSWITCH = """
 \t\x1b[4mGPU0\tGPU1\tGPU2\tGPU3\tNIC0\tCPU Affinity\tNUMA Affinity\tGPU NUMA ID\x1b[0m
@@ -96,10 +95,10 @@ def test_faster_links_are_stronger():
 
 
 def test_links_are_told_fastest_first():
-    assert told(read_links(BRIDGED), [[0, 1, 2]]) == "NV4, NODE"
-    assert told(read_links(BRIDGED), [[0, 1], [2, 3]]) == "NV4"
-    assert told(Links(), [[0, 1]]) is None
-    assert told(read_links(BRIDGED), [[0], [1]]) is None
+    assert link_kinds(read_links(BRIDGED), [[0, 1, 2]]) == "NV4, NODE"
+    assert link_kinds(read_links(BRIDGED), [[0, 1], [2, 3]]) == "NV4"
+    assert link_kinds(Links(), [[0, 1]]) is None
+    assert link_kinds(read_links(BRIDGED), [[0], [1]]) is None
 
 
 def test_a_pair_gets_the_fastest_link_wherever_it_begins():

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 from made_traces import DECODE, LINEARS, PREFILL
 
-from rollout_bench.errors import UserError
-from rollout_bench.records.profile import Phase, TraceFile
-from rollout_bench.traces.ascend import read_ascend
-from rollout_bench.traces.categories import categorise
-from rollout_bench.traces.reading import read_traces
-from rollout_bench.traces.times import step_times
+from rollout_bench.analysis.traces.ascend import read_ascend
+from rollout_bench.analysis.traces.categories import categorise
+from rollout_bench.analysis.traces.trace import read_traces
+from rollout_bench.analysis.traces.trace_steps import step_times
+from rollout_bench.contracts.inside import Phase, TraceFile
+from rollout_bench.core.errors import UserError
 
 NAME = "worker_20261120_ascend_pt"
 BASE = 1_774_670_741_777_000

@@ -8,12 +8,11 @@ import pandas as pd
 import pytest
 from made_traces import LINEARS
 
-from rollout_bench.errors import UserError
-from rollout_bench.records.profile import LinearShape
-from rollout_bench.traces.categories import categorise, platform_of
-from rollout_bench.traces.events import COLUMNS, empty_events
-from rollout_bench.traces.rules import CATEGORIES, rule_sets
-from rollout_bench.traces.times import step_times, unknown
+from rollout_bench.analysis.traces.categories import CATEGORIES, categorise, platform_of, rule_sets
+from rollout_bench.analysis.traces.events import COLUMNS, empty_events
+from rollout_bench.analysis.traces.trace_steps import step_times, unknown
+from rollout_bench.contracts.inside import LinearShape
+from rollout_bench.core.errors import UserError
 
 
 def table(rows: list[dict[str, Any]], steps: int = 1) -> pd.DataFrame:

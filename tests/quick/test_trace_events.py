@@ -13,11 +13,11 @@ import pytest
 from made_traces import DECODE, LINEARS, event, save, step
 from synthetic_records import make_record, make_spec
 
-from rollout_bench.errors import UserError
-from rollout_bench.records.profile import Profile, TraceFile
-from rollout_bench.records.record import Launched
-from rollout_bench.traces.events import COLUMNS, empty_events, joined, read_events, write_events
-from rollout_bench.traces.reading import read_traces
+from rollout_bench.analysis.traces.events import COLUMNS, empty_events, joined, read_events, write_events
+from rollout_bench.analysis.traces.trace import read_traces
+from rollout_bench.contracts.inside import Profile, TraceFile
+from rollout_bench.contracts.record import Launched
+from rollout_bench.core.errors import UserError
 
 SCRIPT = Path(__file__).parents[2] / "workflow" / "scripts" / "read_trace.py"
 EVENTS = [step(DECODE, 0, 50), event('odd, "name"\n', 5.1234, 20, dims=[[1, 2]], types=["float"]), event("NA", 30, 1)]

@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 from made_traces import DECODE, PREFILL, Event, event, save, step
 
-from rollout_bench.records.profile import LinearShape
-from rollout_bench.traces.categories import categorise
-from rollout_bench.traces.times import step_times, unknown
-from rollout_bench.traces.torch_chrome import read_torch
+from rollout_bench.analysis.traces.categories import categorise
+from rollout_bench.analysis.traces.torch import read_torch
+from rollout_bench.analysis.traces.trace_steps import step_times, unknown
+from rollout_bench.contracts.inside import LinearShape
 
 LINEARS = [
     LinearShape(role="qkv", in_features=64, out_features=96, layers=1),

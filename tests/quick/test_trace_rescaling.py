@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from rollout_bench.traces.categories import categorise
+from rollout_bench.analysis.traces.categories import categorise
 
 
 @pytest.mark.parametrize(

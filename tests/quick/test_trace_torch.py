@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from made_traces import DECODE, PREFILL, Event, event, save, step
 
-from rollout_bench.errors import UserError
-from rollout_bench.traces.spans import union
-from rollout_bench.traces.steps import phase_of
-from rollout_bench.traces.torch_chrome import read_torch
+from rollout_bench.analysis.traces.threads import union
+from rollout_bench.analysis.traces.torch import read_torch
+from rollout_bench.analysis.traces.trace_steps import phase_of
+from rollout_bench.core.errors import UserError
 
 NAME = "decode.rank0.trace.json.gz"
 
@@ -189,7 +189,7 @@ def test_plain_and_packed_files_read_alike_and_an_array_is_a_trace_too(tmp_path:
 
 
 def test_events_that_cross_a_piece_of_the_file_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("rollout_bench.traces.json_stream.CHUNK_BYTES", 7)
+    monkeypatch.setattr("rollout_bench.analysis.traces.trace_files.CHUNK_BYTES", 7)
     events = [step(DECODE, 0, 50), event('in "quotes" }, { and é', 5, 20, dims=[[1, 2], [3]])]
     frame = read(tmp_path, events, baseTimeNanoseconds=1790857026000000000, info={"groups": [{"a": 1}, {"b": [2]}]})
     assert row(frame, 'in "quotes" }, { and é')["self_us"] == 20

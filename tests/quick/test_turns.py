@@ -6,9 +6,9 @@ from pathlib import Path
 
 from synthetic_records import make_plan, make_record, make_spec, save
 
-from rollout_bench.analysis.collection import collect
-from rollout_bench.analysis.rows import Row, rows_of
-from rollout_bench.reporting.summary import summarise
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.analysis.timed.rows import Row, rows_of
+from rollout_bench.report.summary import summarise
 
 BASE, OTHER = make_spec(), make_spec(quant="w8a8")
 

@@ -8,14 +8,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from rollout_bench.analysis.power import MAX_PAIRS
-from rollout_bench.analysis.unpaired import (
+from rollout_bench.analysis.stats.intervals import (
     degrees_of_freedom,
     detectable_difference,
     launches_needed,
     noncentrality,
     welch_interval,
 )
+from rollout_bench.analysis.stats.power import MAX_PAIRS
 
 LOGS = st.lists(st.floats(-0.5, 0.5), min_size=2, max_size=9).filter(lambda logs: np.std(logs) > 1e-3)
 SPREADS = st.floats(1e-4, 0.1)

@@ -27,9 +27,9 @@ from noise import NOISES
 from repeats import BASE, FIRST, OUTPUT_TOKENS, SECOND, Launch, Launches
 from stopping import RULE, auto_comparisons
 
-from rollout_bench.analysis.power import minimal_detectable_difference
-from rollout_bench.records.online import ClientUse
-from rollout_bench.serving.target import Outcome, Pass
+from rollout_bench.analysis.stats.power import minimal_detectable_difference
+from rollout_bench.contracts.record import ClientUse
+from rollout_bench.measure.server.stream import LoadPass, RequestOutcome
 
 PLACE = Place(processor="EPYC", cores=2, memory_gib=24, python="3.11", packages={"torch": "2"}, commit="0", load=0.1)
 
@@ -80,15 +80,15 @@ def make_online_rounds(levels: dict[str, float]) -> online_fidelity.OnlineFideli
 
 def test_what_a_pass_saw_is_by_vllm_s_definitions() -> None:
     outcomes = [
-        Outcome(sent_s=10.0, pieces_s=[11.0, 11.5, 12.5], output_tokens=3, ended_s=12.6),
-        Outcome(sent_s=10.0, pieces_s=[13.0, 14.0], output_tokens=2, ended_s=14.0),
+        RequestOutcome(sent_s=10.0, pieces_s=[11.0, 11.5, 12.5], output_tokens=3, ended_s=12.6),
+        RequestOutcome(sent_s=10.0, pieces_s=[13.0, 14.0], output_tokens=2, ended_s=14.0),
     ]
-    seen = online_clients.seen(Pass(10.0, 4.0, outcomes, ClientUse(cpu_share=0.1)))
+    seen = online_clients.seen(LoadPass(10.0, 4.0, outcomes, ClientUse(cpu_share=0.1)))
     assert (seen.ttft_ms, seen.tpot_ms, seen.output_tokens_per_s) == (2000, 875, 1.25)
     assert seen.itl_ms == pytest.approx(2500 / 3)
     outcomes[0].error = "broke off"
     with pytest.raises(online_clients.ClientFailed, match="broke off"):
-        online_clients.seen(Pass(10.0, 4.0, outcomes, ClientUse(cpu_share=0.1)))
+        online_clients.seen(LoadPass(10.0, 4.0, outcomes, ClientUse(cpu_share=0.1)))
 
 
 def test_blocks_are_disjoint_in_a_row_and_whole() -> None:

@@ -10,9 +10,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import special, stats
 
-from rollout_bench.analysis.multiple import holm, strictest_level
-from rollout_bench.analysis.paired import Array, ratio_interval
-from rollout_bench.analysis.power import MAX_PAIRS, minimal_detectable_difference, noncentrality, pairs_needed
+from rollout_bench.analysis.stats.intervals import Array, holm, ratio_interval, strictest_level
+from rollout_bench.analysis.stats.power import MAX_PAIRS, minimal_detectable_difference, noncentrality, pairs_needed
 
 LOGS = st.lists(st.floats(-0.5, 0.5), min_size=2, max_size=12).filter(lambda logs: np.std(logs) > 1e-3)
 P_VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=12)

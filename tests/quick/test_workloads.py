@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from made_workloads import workload
 
-from rollout_bench.errors import UserError
-from rollout_bench.workloads.prompts import prompts, token_range
+from rollout_bench.core.errors import UserError
+from rollout_bench.workloads.requests import prompts, token_range
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "workflow" / "scripts"
 

@@ -15,9 +15,9 @@ from snakemake.cli import parse_config
 from snakemake.utils import update_config
 from workspace import Workspace
 
-from rollout_bench.plan.engine_probe import probe_engine
+from rollout_bench.plan.config_file import read_config
+from rollout_bench.plan.engine import probe_engine
 from rollout_bench.plan.matrix import Experiment, expand
-from rollout_bench.plan.read_config import read_config
 
 PAGE = REPOSITORY / "docs" / "how-to" / "coming-from-verl-rollout-bench.md"
 

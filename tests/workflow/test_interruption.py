@@ -14,7 +14,7 @@ sys.path.insert(0, str(REPOSITORY / "tests" / "cluster"))
 
 import stand_in
 
-from rollout_bench.records.store import read_record, read_sequences, sequences_path
+from rollout_bench.contracts.store import read_record, read_sequences, sequences_path
 
 DEADLINE_S = 120.0
 

@@ -12,9 +12,9 @@ import yaml
 from stub_kubernetes import Cluster
 from workspace import TINY, Workspace
 
-from rollout_bench.plan.engine_probe import probe_engine
+from rollout_bench.plan.config_file import read_config
+from rollout_bench.plan.engine import probe_engine
 from rollout_bench.plan.matrix import expand
-from rollout_bench.plan.read_config import read_config
 
 SETTINGS = {
     "quants": ["bf16", "w8a8"],

@@ -8,7 +8,7 @@ for all launches: it takes minutes of cores and memory that a login node does no
 rule checkpoint:
     """Build the weights of a synthetic model in one format."""
     output:
-        directory(workbench.checkpoint_pattern(matrix)),
+        directory(snakefile.checkpoint_pattern(matrix)),
     log:
         "logs/checkpoint/{checkpoint}.log",
     priority: 1_000_000_000
@@ -16,9 +16,9 @@ rule checkpoint:
         "../../environment.yml"
     threads: side_by_side.all_cores
     resources:
-        **resources.asked_for_building(matrix, ON_CLUSTER),
+        **slurm.asked_for_building(matrix, ON_CLUSTER),
     params:
         command=[engine.python, SCRIPTS / "build_checkpoint.py"],
-        arguments=lambda wildcards, output: workbench.checkpoint_arguments(matrix, output[0]),
+        arguments=lambda wildcards, output: snakefile.checkpoint_arguments(matrix, output[0]),
     shell:
         "{params.command:q} {params.arguments:q} --out {output:q} 2>&1 | tee {log:q}"

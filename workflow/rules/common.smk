@@ -6,11 +6,10 @@ from pathlib import Path
 SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from rollout_bench import workbench
-from rollout_bench.cluster import resources
-from rollout_bench.side_by_side import SideBySide
+from rollout_bench import snakefile
+from rollout_bench.cluster import slurm
 
-workbench.check_default_config()
+snakefile.check_default_config()
 
 # jobs are submitted, or this is one; not known later than here, where rules are read
 ON_CLUSTER = workflow.remote_exec or workflow.resource_settings.nodes is not None

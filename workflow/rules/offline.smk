@@ -4,7 +4,7 @@
 rule offline:
     """Start the engine once and time the workload through LLM.generate()."""
     input:
-        lambda wildcards: ancient(workbench.needed(matrix, ON_CLUSTER, "offline", wildcards)),
+        lambda wildcards: ancient(snakefile.needed(matrix, ON_CLUSTER, "offline", wildcards)),
     output:
         record=kept("results/offline/{experiment}/launch-{launch}.json"),
         sequences=kept("results/offline/{experiment}/launch-{launch}.sequences.jsonl.gz"),
@@ -13,24 +13,24 @@ rule offline:
     wildcard_constraints:
         experiment="[^/]+",
         launch="[0-9]+",
-    priority: lambda wildcards: workbench.priority(matrix, "offline", wildcards)
+    priority: lambda wildcards: snakefile.priority(matrix, "offline", wildcards)
     group:
-        lambda wildcards: resources.allocation(matrix, ON_CLUSTER, wildcards)
+        lambda wildcards: slurm.allocation(matrix, ON_CLUSTER, wildcards)
     conda:
         "../../environment.yml"
     threads: side_by_side.threads
     resources:
         **side_by_side.resources,
-        **resources.asked_for_launch(matrix, ON_CLUSTER),
+        **slurm.asked_for_launch(matrix, ON_CLUSTER),
         attempt=lambda wildcards, attempt: attempt,
     params:
         command=[engine.python, SCRIPTS / "run_launch.py"],
         spec="results/offline/{experiment}/spec.json",
         model=lambda wildcards, output: matrix.launch_of(output.record).experiment.model_path,
-        dataset=lambda wildcards, output: workbench.dataset_arguments(matrix, output.record),
+        dataset=lambda wildcards, output: snakefile.dataset_arguments(matrix, output.record),
         timeout_s=matrix.config.timeout_s,
         limits=matrix.config.timeouts.model_dump_json(),
-        progress=workbench.PLAN_FILE,
+        progress=snakefile.PLAN_FILE,
         placing=side_by_side.arguments,
     shell:
         # Snakemake's thread variables would bind the engine to as many threads as this job has

@@ -3,22 +3,22 @@
 Once a run starts: results/plan.json and every spec.json.
 """
 
-matrix, engine = workbench.plan_workflow(config, workflow.config_settings.configfiles)
-side_by_side = SideBySide(matrix, workflow, ON_CLUSTER)
+matrix, engine = snakefile.plan_workflow(config, workflow.config_settings.configfiles)
+side_by_side = snakefile.SideBySide(matrix, workflow, ON_CLUSTER)
 
 
 onstart:
-    workbench.refuse_jobs_here(matrix, workflow)
-    workbench.drop_default_rate_limit(workflow)
-    workbench.begin(matrix, [file for job in workflow.dag.needrun_jobs() for file in job.output])
+    snakefile.refuse_jobs_here(matrix, workflow)
+    snakefile.drop_default_rate_limit(workflow)
+    snakefile.begin(matrix, [file for job in workflow.dag.needrun_jobs() for file in job.output])
 
 
 onsuccess:
-    workbench.end_well(matrix, SCRIPTS)
+    snakefile.end_well(matrix, SCRIPTS)
 
 
 onerror:
-    workbench.end_with_errors(matrix, SCRIPTS)
+    snakefile.end_with_errors(matrix, SCRIPTS)
 
 
 rule plan:
@@ -30,7 +30,7 @@ rule plan:
         "../../environment.yml"
     params:
         command=[sys.executable, SCRIPTS / "plan.py"],
-        plan=workbench.PLAN_FILE,
+        plan=snakefile.PLAN_FILE,
     shell:
         "{params.command:q} {params.plan:q} | tee {log:q}"
 
@@ -44,7 +44,7 @@ rule check:
         "../../environment.yml"
     params:
         command=[engine.python, SCRIPTS / "check.py"],
-        models=lambda wildcards: workbench.model_arguments(matrix),
+        models=lambda wildcards: snakefile.model_arguments(matrix),
         platform=matrix.matrix.platform,
     shell:
         "{params.command:q} --platform {params.platform:q} {params.models:q} | tee {log:q}"

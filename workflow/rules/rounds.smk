@@ -4,7 +4,7 @@
 checkpoint round:
     """Look at the launches that are there: are they enough for the precision that is wanted?"""
     input:
-        lambda wildcards: workbench.records_of_round(matrix, wildcards),
+        lambda wildcards: snakefile.records_of_round(matrix, wildcards),
     output:
         touch("results/rounds/{mode}/{experiment}/{launches}"),
     log:

@@ -3,7 +3,7 @@
 Only missing records are asked for: a record that is there counts, whatever Snakemake remembers of it.
 """
 
-FIGURES = workbench.figures(matrix)
+FIGURES = snakefile.figures(matrix)
 
 
 report: "../report/workflow.rst"
@@ -12,8 +12,8 @@ report: "../report/workflow.rst"
 rule summary:
     """Write the tables: one row per experiment, with speed-ups, skipped combinations and failures."""
     input:
-        wanted=lambda _: workbench.records_to_summarise(matrix, workflow, "summary"),
-        code=workbench.newest_source("analysis", "reporting", "summarise.py"),
+        wanted=lambda _: snakefile.records_to_summarise(matrix, workflow, "summary"),
+        code=snakefile.newest_source("analysis", "report", "summarise.py"),
     output:
         md="results/summary.md",
         html=report("results/summary.html", caption="../report/summary.rst", category="Summary"),
@@ -27,7 +27,7 @@ rule summary:
         "../../environment.yml"
     params:
         command=[sys.executable, SCRIPTS / "summarise.py"],
-        plan=workbench.PLAN_FILE,
+        plan=snakefile.PLAN_FILE,
     shell:
         "{params.command:q} results --plan {params.plan:q} --figures 2>&1 | tee {log:q}"
 
@@ -36,7 +36,7 @@ rule figures:
     """Draw the figures, as SVG and PNG: throughput, speed-ups, iterations; of online experiments latencies and more."""
     input:
         rules.summary.output.state,
-        code=workbench.newest_source("analysis", "reporting", "plot.py"),
+        code=snakefile.newest_source("analysis", "report", "plot.py"),
     output:
         svg=[
             report(f"results/figures/{name}.svg", caption=f"../report/{name}.rst", category="Figures")
@@ -50,7 +50,7 @@ rule figures:
         "../../environment.yml"
     params:
         command=[sys.executable, SCRIPTS / "plot.py"],
-        plan=workbench.PLAN_FILE,
+        plan=snakefile.PLAN_FILE,
         names=FIGURES,
     shell:
         "{params.command:q} results --plan {params.plan:q} --figures {params.names:q} 2>&1 | tee {log:q}"

@@ -16,14 +16,13 @@ from typing import Any
 
 import yaml
 
-from rollout_bench.bounds.limits import measured
-from rollout_bench.bounds.peaks import PEAKS, Peak, known_peak, published
-from rollout_bench.errors import UserError, run_command
+from rollout_bench.analysis.bounds.limits import PEAKS, Peak, known_peak, measured, published
+from rollout_bench.contracts.inside import MachineLimits
+from rollout_bench.core.errors import UserError, run_command
 from rollout_bench.plan.config import Config
-from rollout_bench.plan.engine_probe import Engine, probe_engine
+from rollout_bench.plan.config_file import check_config_file, read_config
+from rollout_bench.plan.engine import InstalledEngine, probe_engine
 from rollout_bench.plan.matrix import Matrix, expand
-from rollout_bench.plan.read_config import check_config_file, read_config
-from rollout_bench.records.limits import MachineLimits
 
 
 def parser() -> argparse.ArgumentParser:
@@ -54,7 +53,7 @@ def main() -> int:
     matrix = _matrix(config, python, peak)
     limits = published(peak) if peak else measured(_measured(matrix, python or sys.executable))
     # Not at the top: --help and errors in the config need not wait for the table.
-    from rollout_bench.reporting.bounds_table import show
+    from rollout_bench.report.bound_tables import show
 
     show(matrix, limits, config.baseline.named)
     return 0
@@ -89,7 +88,7 @@ def _matrix(config: Config, python: str | None, peak: Peak | None) -> Matrix:
     try:
         engine = probe_engine(python)
     except UserError:
-        engine = Engine("vllm", "unknown", {}, frozenset(), python or sys.executable)
+        engine = InstalledEngine("vllm", "unknown", {}, frozenset(), python or sys.executable)
     return expand(config, engine)
 
 

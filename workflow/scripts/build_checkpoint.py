@@ -15,9 +15,8 @@ from pydantic import ValidationError
 
 from rollout_bench.checkpoints.build import build_checkpoint
 from rollout_bench.checkpoints.formats import FORMATS
-from rollout_bench.checkpoints.presets import PRESETS
-from rollout_bench.checkpoints.shapes import ResolvedShape, SyntheticModel
-from rollout_bench.errors import UserError, did_you_mean, run_command
+from rollout_bench.checkpoints.shapes import PRESETS, ResolvedShape, SyntheticModel
+from rollout_bench.core.errors import UserError, did_you_mean, run_command
 
 
 def main() -> int:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import argparse
 from typing import Literal, cast
 
-from rollout_bench.bounds.calibration import import_torch, limits_of_this_machine, platform_of
-from rollout_bench.errors import run_command
-from rollout_bench.records.limits import MachineLimits
+from rollout_bench.contracts.inside import MachineLimits
+from rollout_bench.core.errors import run_command
+from rollout_bench.measure.machine.calibration import import_torch, limits_of_this_machine, platform_of
 
 
 def parser() -> argparse.ArgumentParser:

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import psutil
 
-from rollout_bench.errors import UserError, run_command
-from rollout_bench.plan.engine_probe import Engine, probe_engine
-from rollout_bench.reporting.numbers import several
+from rollout_bench.core.errors import UserError, run_command
+from rollout_bench.core.numbers import several
+from rollout_bench.plan.engine import InstalledEngine, probe_engine
 
 GIB = 1 << 30
 
@@ -86,7 +86,7 @@ def _engine(wanted: str, problems: list[UserError]) -> Iterator[tuple[str, str]]
         problems.append(UserError(f"torch can't be imported: {said}", "install the engine's pins again: `make setup`"))
 
 
-def _wrong_platform(engine: Engine, wanted: str) -> UserError:
+def _wrong_platform(engine: InstalledEngine, wanted: str) -> UserError:
     return UserError(
         f"platform is {wanted}, but {engine.name} {engine.version} was built for {engine.platform()}",
         f"set engine.python to an interpreter with vLLM for {wanted}, or platform to {engine.platform()}",

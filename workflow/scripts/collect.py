@@ -14,10 +14,9 @@ from pathlib import Path
 
 import filelock
 
-from rollout_bench.errors import UserError, run_command
-from rollout_bench.kubernetes.collecting import Collected, collect
-from rollout_bench.kubernetes.manifests import COLLECTOR_NAME
-from rollout_bench.kubernetes.transport import fetch
+from rollout_bench.cluster.manifests import COLLECTOR_NAME
+from rollout_bench.cluster.retrieval import Collected, collect, fetch
+from rollout_bench.core.errors import UserError, run_command
 
 
 def parser() -> argparse.ArgumentParser:

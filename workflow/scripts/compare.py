@@ -11,10 +11,10 @@ from typing import get_args
 
 from pydantic import ValidationError
 
-from rollout_bench.errors import UserError, run_command, tell
-from rollout_bench.files import write_whole
-from rollout_bench.plan.comparing import ComparisonSettings
-from rollout_bench.plan.fields import ONLINE_ONLY, Metric
+from rollout_bench.contracts.fields import ONLINE_ONLY, Metric
+from rollout_bench.core.errors import UserError, run_command, tell
+from rollout_bench.core.files import write_whole
+from rollout_bench.plan.config import ComparisonSettings
 
 OPTIONS = {
     "metrics": "metric",
@@ -72,8 +72,7 @@ def main() -> int:
     arguments = parser().parse_args()
     asked = settings(arguments)
     # Not at the top: --help need not wait for scipy and pandas.
-    from rollout_bench.reporting.compared import compared
-    from rollout_bench.reporting.folders import read_two
+    from rollout_bench.report.differences import compared, read_two
 
     two = read_two(arguments.a, arguments.b, asked, arguments.differ, arguments.all)
     made = compared(two)

@@ -6,11 +6,11 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from rollout_bench.errors import UserError, run_command
+from rollout_bench.contracts.record import Failure, Record
+from rollout_bench.contracts.spec import Spec, read_spec
+from rollout_bench.contracts.store import failure_path, read_failure, read_record
+from rollout_bench.core.errors import UserError, run_command
 from rollout_bench.plan.planfile import read_plan
-from rollout_bench.plan.spec import Spec, read_spec
-from rollout_bench.records.record import Failure, Record
-from rollout_bench.records.store import failure_path, read_failure, read_record
 
 STEPS = ("model path", "engine", "run", "record")
 

@@ -10,14 +10,13 @@ import json
 import sys
 from pathlib import Path
 
-from rollout_bench.errors import UserError, run_command
-from rollout_bench.kubernetes.folder import put
-from rollout_bench.kubernetes.manifests import COLLECTOR, SPECS, manifests
-from rollout_bench.plan.engine_probe import Engine, probe_engine
+from rollout_bench.cluster.manifests import COLLECTOR, SPECS, manifests, put
+from rollout_bench.core.errors import UserError, run_command
+from rollout_bench.plan.config_file import read_config
+from rollout_bench.plan.engine import InstalledEngine, probe_engine
 from rollout_bench.plan.matrix import expand
-from rollout_bench.plan.read_config import read_config
 from rollout_bench.plan.schedule import RESULTS, Schedule, schedule
-from rollout_bench.rounds import next_round
+from rollout_bench.snakefile import next_round
 
 
 def main() -> int:
@@ -49,7 +48,7 @@ def missing(plan: Schedule) -> list[str]:
     return [record for record in wanted if record in plan.by_record]
 
 
-def check_engine(plan: Schedule, engine: Engine) -> None:
+def check_engine(plan: Schedule, engine: InstalledEngine) -> None:
     """Raises `UserError` where the plan is made with an engine that no pod of its platform can have."""
     platform = plan.matrix.platform
     if platform != engine.platform() and any(e.spec.endpoint is None for e in plan.matrix.experiments):

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from rollout_bench.errors import UserError, run_command
-from rollout_bench.reporting.reference import commands_page, config_page, records_page, schemas
+from rollout_bench.core.errors import UserError, run_command
+from rollout_bench.report.reference import commands_page, config_page, records_page, schemas
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPTS = Path(__file__).resolve().parent

@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rollout_bench.analysis.collection import collect
-from rollout_bench.errors import UserError, run_command
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.contracts.store import failure_path, read_failure, record_path
+from rollout_bench.core.errors import UserError, run_command
 from rollout_bench.plan.planfile import PlanFile, read_plan
-from rollout_bench.records.store import failure_path, read_failure, record_path
-from rollout_bench.reporting.advice import iteration_lines
+from rollout_bench.report.plan_advice import iteration_lines
 
 
 def main() -> int:

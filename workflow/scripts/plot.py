@@ -10,10 +10,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rollout_bench.errors import run_command, tell
-from rollout_bench.reporting.earlier import collect_with_earlier
-from rollout_bench.reporting.figure_names import NAMES
-from rollout_bench.reporting.selection import add_selection, chosen_plan
+from rollout_bench.core.errors import run_command, tell
+from rollout_bench.report.earlier import collect_with_earlier
+from rollout_bench.report.figure_names import NAMES
+from rollout_bench.report.state import add_selection, chosen_plan
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,7 +41,7 @@ def main() -> int:
     results: Path = arguments.results
     collection = collect_with_earlier(results, chosen_plan(arguments))
     # Not at the top: --help and errors in the records need not wait for matplotlib.
-    from rollout_bench.reporting.figures.save import save_figures
+    from rollout_bench.report.figures.save import save_figures
 
     out: Path = arguments.out or results / "figures"
     names = save_figures(results, collection, out, arguments.figures or ())

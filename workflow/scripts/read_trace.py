@@ -9,9 +9,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from rollout_bench.errors import run_command
-from rollout_bench.files import read_model
-from rollout_bench.records.profile import Profile
+from rollout_bench.contracts.inside import Profile
+from rollout_bench.core.errors import run_command
+from rollout_bench.core.files import read_model
 
 
 def parser() -> argparse.ArgumentParser:
@@ -32,8 +32,8 @@ def main() -> int:
     """Reads everything before it writes."""
     arguments = parser().parse_args()
     # Not at the top: --help need not wait for pandas.
-    from rollout_bench.traces.events import write_events
-    from rollout_bench.traces.reading import read_traces
+    from rollout_bench.analysis.traces.events import write_events
+    from rollout_bench.analysis.traces.trace import read_traces
 
     record: Path = arguments.record
     profile = read_model(record, Profile, "delete it to have the launch made again")

@@ -24,26 +24,23 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)
 from pydantic import ValidationError
 
 from rollout_bench.cluster import slurm
-from rollout_bench.cluster.claim import claimed
-from rollout_bench.cluster.ended import tell_of_dead
-from rollout_bench.engines.collectors import collector, folder_for_traces
-from rollout_bench.engines.dataset_file import check_dataset_given
-from rollout_bench.engines.events import Job, Limits
-from rollout_bench.engines.failures import Cause
-from rollout_bench.engines.outcome import Outcome, in_workflow
-from rollout_bench.engines.processes import die_with_parent
-from rollout_bench.engines.progress import Progress, say
-from rollout_bench.engines.read_ahead import ReadAhead, next_weights
-from rollout_bench.engines.signals import Interrupted, pause, signals_as_descriptor
-from rollout_bench.engines.starting import check_before_start, engine_environment
-from rollout_bench.engines.supervisor import Launch, LaunchFailed
-from rollout_bench.engines.surroundings import Surroundings
-from rollout_bench.errors import UserError, run_command
-from rollout_bench.placement.device import DeviceError
-from rollout_bench.placement.lease import Lease, Wanted, lease
-from rollout_bench.plan.spec import NO_WEIGHTS_NEEDED, Isolation, Spec, is_local, read_spec
+from rollout_bench.cluster.ownership import claimed, tell_of_dead
+from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Isolation, Spec, is_local, read_spec
+from rollout_bench.core.errors import UserError, run_command
+from rollout_bench.core.processes import Interrupted, die_with_parent, pause, signals_as_descriptor
+from rollout_bench.measure.launch.failures import Cause
+from rollout_bench.measure.launch.outcome import LaunchOutcome, in_workflow
+from rollout_bench.measure.launch.preflight import check_before_start, check_dataset_given, engine_environment
+from rollout_bench.measure.launch.progress import Progress, say
+from rollout_bench.measure.launch.protocol import Job, TimeLimits
+from rollout_bench.measure.launch.read_ahead import ReadAhead, next_weights
+from rollout_bench.measure.launch.recorder import collector, folder_for_traces
+from rollout_bench.measure.launch.supervisor import EngineLaunch, LaunchFailed
+from rollout_bench.measure.machine.device import DeviceError
+from rollout_bench.measure.machine.leases import Lease, Wanted, lease
+from rollout_bench.measure.machine.readings import Surroundings
 
-WORKER = "rollout_bench.engines.worker"
+WORKER = "rollout_bench.measure.engine.worker"
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -76,7 +73,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--limits",
         type=limits,
-        default=Limits(),
+        default=TimeLimits(),
         metavar="JSON",
         help='limits for its parts, each or none: {"start_s": S, "warmup_s": S, "iteration_s": S, "stop_s": S}',
     )
@@ -123,10 +120,10 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def limits(text: str) -> Limits:
+def limits(text: str) -> TimeLimits:
     """Reads --limits; raises `argparse.ArgumentTypeError` where it is none."""
     try:
-        return Limits.model_validate_json(text)
+        return TimeLimits.model_validate_json(text)
     except ValidationError as error:
         raise argparse.ArgumentTypeError(f"{text!r}: {error.errors()[0]['msg']}") from None
 
@@ -185,7 +182,7 @@ def run(arguments: argparse.Namespace, spec: Spec, model: str, signals: int, hel
     """As `measure`, on devices that are held; `model` is what the engine is to load."""
     progress = Progress(spec, arguments.launch, arguments.out, arguments.progress)
     with folder_for_traces(spec, arguments.out) as traces:
-        launch = Launch(
+        launch = EngineLaunch(
             module=WORKER,
             job=Job(
                 spec=spec,
@@ -217,7 +214,7 @@ def run(arguments: argparse.Namespace, spec: Spec, model: str, signals: int, hel
 
 def attempt(arguments: argparse.Namespace, spec: Spec, signals: int) -> int:
     """Measures the launch, unless it is settled; returns the exit status, or raises `UserError` with a failure's."""
-    outcome = Outcome(spec, arguments.launch, arguments.out.absolute(), arguments.log)
+    outcome = LaunchOutcome(spec, arguments.launch, arguments.out.absolute(), arguments.log)
     if outcome.is_settled(arguments.attempt):
         say(f"{arguments.out}: is measured already")
         return 0

@@ -6,11 +6,10 @@ import argparse
 import json
 from pathlib import Path
 
-from rollout_bench.errors import run_command, tell
-from rollout_bench.files import write_whole
-from rollout_bench.reporting.earlier import collect_with_earlier
-from rollout_bench.reporting.selection import add_selection, chosen_plan
-from rollout_bench.reporting.state import STATE_FILE, summary_state
+from rollout_bench.core.errors import run_command, tell
+from rollout_bench.core.files import write_whole
+from rollout_bench.report.earlier import collect_with_earlier
+from rollout_bench.report.state import STATE_FILE, add_selection, chosen_plan, summary_state
 
 
 def parser() -> argparse.ArgumentParser:
@@ -42,10 +41,10 @@ def main() -> int:
     state = summary_state(results, plan)
     collection = collect_with_earlier(results, plan)
     # Not at the top: --help and errors in the records need not wait for numpy and pandas.
-    from rollout_bench.analysis.looked import look
-    from rollout_bench.analysis.rows import rows_of
-    from rollout_bench.analysis.sequences import pool_sequences
-    from rollout_bench.reporting.summary import summarise
+    from rollout_bench.analysis.inside.overview import look
+    from rollout_bench.analysis.timed.latencies import pool_sequences
+    from rollout_bench.analysis.timed.rows import rows_of
+    from rollout_bench.report.summary import summarise
 
     sequences = pool_sequences(results, collection)
     looked = look(results, collection, rows_of(collection))

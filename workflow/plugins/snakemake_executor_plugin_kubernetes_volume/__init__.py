@@ -4,7 +4,7 @@ The plugin snakemake-executor-plugin-kubernetes takes it for granted that there 
 would go through a storage provider, which is installed when a job starts, and no path in a record would be the one at
 home. Nor does it ask for devices other than `nvidia.com/gpu` and `amd.com/gpu`, or for taints and node labels. So this
 one, which is found by its name on PYTHONPATH, says that files are shared, and submits the pods of
-`rollout_bench.kubernetes.pods`: both ways to run on Kubernetes are set in the config's `kubernetes` and `cluster`.
+`rollout_bench.cluster.manifests`: both ways to run on Kubernetes are set in the config's `kubernetes` and `cluster`.
 """
 
 from collections.abc import AsyncGenerator
@@ -19,9 +19,7 @@ from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
 from urllib3.exceptions import HTTPError
 
-from rollout_bench.kubernetes.names import specs_name
-from rollout_bench.kubernetes.paths import DATA
-from rollout_bench.kubernetes.pods import LABELS, container, pod
+from rollout_bench.cluster.manifests import DATA, LABELS, container, pod, specs_name
 
 common_settings = replace(
     plugin.common_settings,

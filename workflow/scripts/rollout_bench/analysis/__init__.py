@@ -1,1 +1,1 @@
-"""From records to tables: pure functions, no engine."""
+"""From records to tables: no engine, no text for people."""

@@ -1,1 +1,1 @@
-"""Synthetic checkpoints: real architectures with random weights, in every weight format the benchmark compares."""
+"""Synthetic checkpoints: real architectures with random weights, in every weight format."""

@@ -12,13 +12,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
-from .formats import WeightsFormat, check_format, modelslim_description
-from .hf_config import hf_config
-from .shapes import ResolvedShape
-from .shards import checkpoint_bytes, plan_shards, shard_index
-from .tokenizer import tokenizer_files
-from .version import BUILDER_VERSION
+from rollout_bench.checkpoints.formats import (
+    BUILDER_VERSION,
+    WeightsFormat,
+    check_format,
+    checkpoint_bytes,
+    hf_config,
+    modelslim_description,
+    plan_shards,
+    shard_index,
+    tokenizer_files,
+)
+from rollout_bench.checkpoints.shapes import ResolvedShape
+from rollout_bench.core.errors import UserError
 
 MANIFEST = "synthetic.json"
 """Says what a directory was built from and how long each file is; written last."""
@@ -91,7 +97,7 @@ def _build(
 
 def _write_weights(directory: Path, shape: ResolvedShape, weights_format: WeightsFormat) -> None:
     # Importing torch takes seconds, and a refused build or a whole destination needs none of it.
-    from .writer import write_shards
+    from rollout_bench.checkpoints.weights import write_shards
 
     shards = plan_shards(shape, weights_format)
     write_shards(directory, shape, weights_format, shards)

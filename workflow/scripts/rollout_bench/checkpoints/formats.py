@@ -1,14 +1,122 @@
-"""Weight formats: what config.json says about each, and which tensors each stores for a projection."""
+"""Weight formats: the tensors of an architecture, how each format stores them, config.json, tokenizer and file sizes.
+
+Byte-level BPE without merges, as tokenizer.json describes it: https://huggingface.co/docs/tokenizers. Ids 0 to 255 are
+the bytes, all further ones a word each, a space and letters, all as long. `ignore_merges` takes a word that is in the
+vocabulary whole and splits any other into its bytes. So ids of words, put into text, come back as the same ids. Those
+of bytes need not: two of them may be half a character, or begin a word.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from math import prod
 from typing import Any, Literal, get_args
 
-from ..errors import did_you_mean
-from .layout import TensorSpec, tensors
-from .shapes import ResolvedShape
+from rollout_bench.checkpoints.shapes import ResolvedShape
+from rollout_bench.core.errors import did_you_mean
+
+BUILDER_VERSION = 2
+"""Goes up when the same shape and seed no longer give the same files, and is part of their folder's name. 1 had no
+tokenizer."""
+
+
+class Role(Enum):
+    """What a tensor does, which decides how it is filled and whether a format quantizes it."""
+
+    LINEAR = "linear"
+    """Projection that quantized formats store as int8."""
+    RESIDUAL_LINEAR = "residual_linear"
+    """Projection like LINEAR whose output is added to the residual stream."""
+    ROUTER = "router"
+    """Expert router: a projection that stays in bf16 in every format."""
+    EMBEDDING = "embedding"
+    HEAD = "head"
+    NORM = "norm"
+    BIAS = "bias"
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One unquantized tensor: its checkpoint name, its shape ([out, in] for projections) and its role."""
+
+    name: str
+    shape: tuple[int, ...]
+    role: Role
+
+    @property
+    def elements(self) -> int:
+        """Number of values in the tensor."""
+        return prod(self.shape)
+
+    @property
+    def quantizable(self) -> bool:
+        """Whether quantized formats store this tensor as int8."""
+        return self.role in (Role.LINEAR, Role.RESIDUAL_LINEAR)
+
+
+def tensors(shape: ResolvedShape) -> Iterator[TensorSpec]:
+    """Yield every tensor of a model, in the order in which a checkpoint stores them."""
+    yield from outer_tensors(shape)
+    for layer in range(shape.num_hidden_layers):
+        yield from layer_tensors(shape, layer)
+
+
+def parameters(shape: ResolvedShape) -> int:
+    """Count the parameters of a model; a tied output head counts once."""
+    outer = sum(spec.elements for spec in outer_tensors(shape))
+    return outer + shape.num_hidden_layers * sum(spec.elements for spec in layer_tensors(shape, 0))
+
+
+def layer_tensors(shape: ResolvedShape, layer: int) -> Iterator[TensorSpec]:
+    """Yield the tensors of decoder layer `layer` (from 0)."""
+    prefix = f"model.layers.{layer}"
+    hidden = shape.hidden_size
+    yield TensorSpec(f"{prefix}.input_layernorm.weight", (hidden,), Role.NORM)
+    yield from _attention_tensors(shape, f"{prefix}.self_attn")
+    yield TensorSpec(f"{prefix}.post_attention_layernorm.weight", (hidden,), Role.NORM)
+    if shape.num_experts is None or shape.moe_intermediate_size is None:
+        yield from _mlp_tensors(f"{prefix}.mlp", hidden, shape.intermediate_size)
+        return
+    yield TensorSpec(f"{prefix}.mlp.gate.weight", (shape.num_experts, hidden), Role.ROUTER)
+    for expert in range(shape.num_experts):
+        yield from _mlp_tensors(f"{prefix}.mlp.experts.{expert}", hidden, shape.moe_intermediate_size)
+
+
+def outer_tensors(shape: ResolvedShape) -> Iterator[TensorSpec]:
+    """Yield the tensors outside of the decoder layers: embedding, last norm, and the output head unless it is tied."""
+    yield TensorSpec("model.embed_tokens.weight", (shape.vocab_size, shape.hidden_size), Role.EMBEDDING)
+    yield TensorSpec("model.norm.weight", (shape.hidden_size,), Role.NORM)
+    if not shape.tie_word_embeddings:
+        yield TensorSpec("lm_head.weight", (shape.vocab_size, shape.hidden_size), Role.HEAD)
+
+
+def _attention_tensors(shape: ResolvedShape, prefix: str) -> Iterator[TensorSpec]:
+    hidden = shape.hidden_size
+    query = shape.num_attention_heads * shape.head_dim
+    key_value = shape.num_key_value_heads * shape.head_dim
+    projections = (
+        ("q_proj", (query, hidden), Role.LINEAR),
+        ("k_proj", (key_value, hidden), Role.LINEAR),
+        ("v_proj", (key_value, hidden), Role.LINEAR),
+        ("o_proj", (hidden, query), Role.RESIDUAL_LINEAR),
+    )
+    for name, size, role in projections:
+        yield TensorSpec(f"{prefix}.{name}.weight", size, role)
+        if shape.attention_bias:
+            yield TensorSpec(f"{prefix}.{name}.bias", size[:1], Role.BIAS)
+    if shape.query_key_norm:
+        yield TensorSpec(f"{prefix}.q_norm.weight", (shape.head_dim,), Role.NORM)
+        yield TensorSpec(f"{prefix}.k_norm.weight", (shape.head_dim,), Role.NORM)
+
+
+def _mlp_tensors(prefix: str, hidden: int, intermediate: int) -> Iterator[TensorSpec]:
+    yield TensorSpec(f"{prefix}.gate_proj.weight", (intermediate, hidden), Role.LINEAR)
+    yield TensorSpec(f"{prefix}.up_proj.weight", (intermediate, hidden), Role.LINEAR)
+    yield TensorSpec(f"{prefix}.down_proj.weight", (hidden, intermediate), Role.RESIDUAL_LINEAR)
+
 
 WeightsFormat = Literal[
     "bf16",
@@ -117,3 +225,196 @@ def modelslim_description(shape: ResolvedShape, weights_format: WeightsFormat) -
         kind = quantized_type if spec.quantizable else "FLOAT"
         description.update({stored.name: kind for stored in stored_tensors(spec, weights_format)})
     return description
+
+
+# openPangu's own model_type exists only in its remote code. vLLM picks the model class by `architectures`, and
+# Llama's config class carries every attribute which that class reads (attention_bias, rope_parameters, head_dim ...).
+MODEL_TYPES = {"qwen3": "qwen3", "qwen3_moe": "qwen3_moe", "openpangu": "llama"}
+MODEL_CLASSES = {
+    "qwen3": "Qwen3ForCausalLM",
+    "qwen3_moe": "Qwen3MoeForCausalLM",
+    "openpangu": "PanguEmbeddedForCausalLM",
+}
+RMS_NORM_EPS = {"qwen3": 1e-6, "qwen3_moe": 1e-6, "openpangu": 1e-5}
+
+
+def hf_config(shape: ResolvedShape, weights_format: WeightsFormat) -> dict[str, Any]:
+    """Return the content of config.json for a shape in a format."""
+    config: dict[str, Any] = {
+        "architectures": [MODEL_CLASSES[shape.architecture]],
+        "model_type": MODEL_TYPES[shape.architecture],
+        "dtype": "bfloat16",
+        "hidden_act": "silu",
+        "hidden_size": shape.hidden_size,
+        "intermediate_size": shape.intermediate_size,
+        "num_hidden_layers": shape.num_hidden_layers,
+        "num_attention_heads": shape.num_attention_heads,
+        "num_key_value_heads": shape.num_key_value_heads,
+        "head_dim": shape.head_dim,
+        "vocab_size": shape.vocab_size,
+        "max_position_embeddings": shape.max_position_embeddings,
+        "tie_word_embeddings": shape.tie_word_embeddings,
+        "rope_theta": shape.rope_theta,
+        "rms_norm_eps": RMS_NORM_EPS[shape.architecture],
+        "attention_bias": shape.attention_bias,
+        # Some config classes default to real token ids, and random weights do sample them.
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "pad_token_id": None,
+    }
+    if shape.num_experts is not None:
+        config.update(
+            num_experts=shape.num_experts,
+            num_experts_per_tok=shape.num_experts_per_tok,
+            moe_intermediate_size=shape.moe_intermediate_size,
+            norm_topk_prob=True,
+            decoder_sparse_step=1,
+            mlp_only_layers=[],
+        )
+    quantization = quantization_config(shape, weights_format)
+    if quantization is not None:
+        config["quantization_config"] = quantization
+    return config
+
+
+SHARD_BYTES = 4 << 30
+"""A file is closed before it grows past this."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One safetensors file: its name and the tensors of the model that it holds, in order."""
+
+    name: str
+    specs: tuple[TensorSpec, ...]
+
+
+def plan_shards(shape: ResolvedShape, weights_format: WeightsFormat) -> list[Shard]:
+    """Divide a model over files of at most SHARD_BYTES, unless a single tensor is larger.
+
+    A weight and its scales stay in one file. One file has no number in its name, as transformers writes it.
+    """
+    groups: list[list[TensorSpec]] = [[]]
+    filled = 0
+    for spec in tensors(shape):
+        size = stored_bytes([spec], weights_format)
+        if groups[-1] and filled + size > SHARD_BYTES:
+            groups.append([])
+            filled = 0
+        groups[-1].append(spec)
+        filled += size
+    stem = "quant_model_weights" if weights_format.startswith("modelslim") else "model"
+    if len(groups) == 1:
+        return [Shard(f"{stem}.safetensors", tuple(groups[0]))]
+    count = len(groups)
+    return [Shard(f"{stem}-{i:05}-of-{count:05}.safetensors", tuple(group)) for i, group in enumerate(groups, start=1)]
+
+
+def checkpoint_bytes(shape: ResolvedShape, weights_format: WeightsFormat) -> int:
+    """Bytes that all weights of a model take in a format, without walking every layer; file headers not counted."""
+    layers = shape.num_hidden_layers * stored_bytes(layer_tensors(shape, 0), weights_format)
+    return stored_bytes(outer_tensors(shape), weights_format) + layers
+
+
+def stored_bytes(specs: Iterable[TensorSpec], weights_format: WeightsFormat) -> int:
+    """Bytes that the tensors take in a format, headers not counted."""
+    return sum(stored.size_bytes for spec in specs for stored in stored_tensors(spec, weights_format))
+
+
+def shard_index(shards: Sequence[Shard], weights_format: WeightsFormat) -> tuple[str, dict[str, object]]:
+    """Return the index of a sharded checkpoint, its file name and its content: which file holds which tensor."""
+    name = f"{shards[0].name.rsplit('-', 3)[0]}.safetensors.index.json"
+    weight_map = {
+        stored.name: shard.name
+        for shard in shards
+        for spec in shard.specs
+        for stored in stored_tensors(spec, weights_format)
+    }
+    total = sum(stored_bytes(shard.specs, weights_format) for shard in shards)
+    return name, {"metadata": {"total_size": total}, "weight_map": weight_map}
+
+
+def file_header(stored: Sequence[StoredTensor]) -> bytes:
+    """Return the JSON header of a safetensors file, padded so that the values after it are aligned."""
+    entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for item in stored:
+        end = offset + item.size_bytes
+        entries[item.name] = {"dtype": item.dtype, "shape": list(item.shape), "data_offsets": [offset, end]}
+        offset = end
+    header = json.dumps(entries, separators=(",", ":")).encode()
+    return header + b" " * (-len(header) % 8)
+
+
+BYTES = 256
+SMALLEST_VOCABULARY = BYTES
+"""Ids that it takes to write any text; a smaller model has no tokenizer."""
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+def tokenizer_files(vocabulary: int, longest: int) -> dict[str, dict[str, Any]]:
+    """File name -> content of a tokenizer with `vocabulary` ids, none of them special, in the form of transformers'.
+
+    Args:
+        vocabulary: number of ids; below `SMALLEST_VOCABULARY` there are no files.
+        longest: tokens in the longest sequence that the model takes.
+    """
+    if vocabulary < SMALLEST_VOCABULARY:
+        return {}
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    tokens = [*_byte_letters(), *_words(vocabulary - BYTES)]
+    return {
+        "tokenizer.json": {
+            "version": "1.0",
+            "truncation": None,
+            "padding": None,
+            "added_tokens": [],
+            "normalizer": None,
+            "pre_tokenizer": byte_level,
+            "post_processor": None,
+            "decoder": byte_level,
+            "model": {
+                "type": "BPE",
+                "dropout": None,
+                "unk_token": None,
+                "continuing_subword_prefix": None,
+                "end_of_word_suffix": None,
+                "fuse_unk": False,
+                "byte_fallback": False,
+                "ignore_merges": True,
+                "vocab": {token: number for number, token in enumerate(tokens)},
+                "merges": [],
+            },
+        },
+        "tokenizer_config.json": {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "clean_up_tokenization_spaces": False,
+            "model_max_length": longest,
+        },
+    }
+
+
+def _words(count: int) -> list[str]:
+    """`count` different words with the space before them, which byte-level BPE writes as a G with a dot."""
+    length = next(length for length in range(1, 10) if len(LETTERS) ** length >= count)
+    return ["\u0120" + _word(number, length) for number in range(count)]
+
+
+def _word(number: int, length: int) -> str:
+    letters = []
+    for _ in range(length):
+        number, letter = divmod(number, len(LETTERS))
+        letters.append(LETTERS[letter])
+    return "".join(reversed(letters))
+
+
+def _byte_letters() -> list[str]:
+    """The character that stands for each byte in byte-level BPE.
+
+    GPT-2's: printable ones for themselves, the others from U+0100 on
+    (https://github.com/openai/gpt-2/blob/master/src/encoder.py, `bytes_to_unicode`).
+    """
+    own = {*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)}
+    others = iter(range(256, 512))
+    return [chr(byte if byte in own else next(others)) for byte in range(BYTES)]

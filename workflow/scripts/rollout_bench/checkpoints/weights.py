@@ -1,14 +1,30 @@
-"""The numbers: seeded random bf16 weights, and their rounding to int8."""
+"""The numbers: seeded random weights, their rounding to int8, written one tensor at a time.
+
+safetensors' own save_file needs a whole file in memory; the format is a length, a JSON header and the raw values
+(https://huggingface.co/docs/safetensors#format).
+"""
 
 from __future__ import annotations
 
 import hashlib
 import math
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
 
-from .formats import VALUES_PER_WORD, StoredTensor, WeightsFormat, stored_tensors
-from .layout import Role, TensorSpec
+from rollout_bench.checkpoints.formats import (
+    VALUES_PER_WORD,
+    Role,
+    Shard,
+    StoredTensor,
+    TensorSpec,
+    WeightsFormat,
+    file_header,
+    stored_tensors,
+)
+from rollout_bench.checkpoints.shapes import ResolvedShape
 
 CHUNK_ELEMENTS = 1 << 22
 """Values drawn at a time in float32 (16 MiB), so that a large embedding needs no float32 copy of itself."""
@@ -93,3 +109,38 @@ def _standard_deviation(spec: TensorSpec, num_hidden_layers: int) -> float:
     if spec.role is Role.RESIDUAL_LINEAR:
         deviation /= math.sqrt(2.0 * num_hidden_layers)
     return deviation
+
+
+def write_shards(directory: Path, shape: ResolvedShape, weights_format: WeightsFormat, shards: Sequence[Shard]) -> None:
+    """Write the safetensors files of a checkpoint and fsync them.
+
+    Raises:
+        OSError: a file could not be written, for instance because the disk is full.
+    """
+    for shard in shards:
+        stored = [item for spec in shard.specs for item in stored_tensors(spec, weights_format)]
+        _write_file(directory / shard.name, stored, _shard_values(shard, shape, weights_format))
+
+
+def _shard_values(
+    shard: Shard, shape: ResolvedShape, weights_format: WeightsFormat
+) -> Iterator[tuple[StoredTensor, torch.Tensor]]:
+    for spec in shard.specs:
+        weight = random_weight(spec, shape.seed, shape.num_hidden_layers)
+        yield from encode(spec, weight, weights_format)
+
+
+def _write_file(
+    path: Path, stored: Sequence[StoredTensor], values: Iterator[tuple[StoredTensor, torch.Tensor]]
+) -> None:
+    header = file_header(stored)
+    with path.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little"))
+        file.write(header)
+        for item, tensor in values:
+            if tensor.dtype is not TORCH_DTYPES[item.dtype] or tuple(tensor.shape) != item.shape:
+                raise AssertionError(f"{item.name} was announced as {item} and made as {tensor.dtype} {tensor.shape}")
+            # numpy has no bfloat16, so the bytes travel as uint8.
+            file.write(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
+        file.flush()
+        os.fsync(file.fileno())

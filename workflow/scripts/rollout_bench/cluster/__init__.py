@@ -1,1 +1,1 @@
-"""Launches as jobs of a cluster: what they ask for, who runs them, and how those ended that left no word."""
+"""Launches as jobs of Slurm and Kubernetes: what they ask for, who owns them, how they ended."""

@@ -1,1 +1,1 @@
-"""From a config to the experiments that it names, and from an experiment to its key."""
+"""From a config to experiments and launches. Starts nothing."""

@@ -1,21 +1,35 @@
-"""What pydantic can't see: names that must be defined, arguments the engine must know, lengths that must fit."""
+"""Checks of a config that pydantic can't make: names, engine arguments, and what each mode needs or refuses."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
-from rollout_bench.errors import UserError, did_you_mean
-from rollout_bench.files import did_you_mean_folder
-from rollout_bench.plan.comparing import EARLIER_AXES
-from rollout_bench.plan.config import Config
-from rollout_bench.plan.engine_probe import Engine
+from rollout_bench.contracts.load import EndpointSpec, LoadPoint, LoadSpec, longest
+from rollout_bench.contracts.secrets import secrets_in
+from rollout_bench.contracts.spec import (
+    EngineSpec,
+    MeasuringSpec,
+    ModelSpec,
+    OperatorsSettings,
+    Platform,
+    QuantSpec,
+    Spec,
+    decode_batch,
+    devices_needed,
+    devices_per_replica,
+    replicas,
+)
+from rollout_bench.core.errors import UserError, did_you_mean
+from rollout_bench.core.files import did_you_mean_folder
+from rollout_bench.plan.config import EARLIER_AXES, Config
+from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.quants import known_quants
-from rollout_bench.plan.secrets import secrets_in
-from rollout_bench.plan.spec import ModelSpec, Platform
+from rollout_bench.plan.serving import Endpoint
 
 MODES = ("offline", "online", "profile", "operators")
 
@@ -128,7 +142,7 @@ def check_earlier_baseline(config: Config) -> None:
         )
 
 
-def check_engine_args(config: Config, engine: Engine) -> None:
+def check_engine_args(config: Config, engine: InstalledEngine) -> None:
     """Raises `UserError` for an argument that the engine does not know, or whose value it could never take."""
     for place, args in _engine_args(config):
         for name, value in args.items():
@@ -190,3 +204,218 @@ def check_lengths(model: str, workload: str, longest: tuple[int, int], args: dic
             f" the model has {positions}",
             f"set max_position_embeddings to {wanted} or more, or shorten the workload",
         )
+
+
+SIZE = "data_parallel_size"
+
+USUAL_UTILIZATION = 0.92
+"""vLLM's gpu_memory_utilization where nothing is said; on cpu it is of the machine's memory (vLLM 0.32, ran)."""
+
+ONE_ENGINE = frozenset({"profile", "operators"})
+"""Modes that look into one engine: it does the same whether others run beside it or not."""
+
+
+def args_in(mode: str, args: dict[str, Any]) -> dict[str, Any]:
+    """`args` without the number of replicas where `mode` has one."""
+    return {name: value for name, value in args.items() if name != SIZE or mode not in ONE_ENGINE}
+
+
+def check_data_parallel(config: Config, spec: Spec) -> None:
+    """Raises `UserError` where the replicas or the devices of an experiment can't be had as the config wants it."""
+    count, each, model = replicas(spec), devices_per_replica(spec), spec.model.name
+    if config.devices is not None and devices_needed(spec) > config.devices:
+        needed = f"{count} replicas x {each} = {devices_needed(spec)}" if count > 1 else str(each)
+        raise UserError(
+            f"config: devices: a launch of {model} needs {needed} devices at once, more than {config.devices}",
+            f"raise devices, or lower {SIZE if count > 1 else 'tensor_parallel_size'}",
+        )
+    if count == 1:
+        return
+    if spec.mode == "online":
+        raise UserError(
+            f"config: {SIZE}: {model} has {count} replicas, and online mode measures one engine behind one server",
+            "leave online out of modes, or start the replicas and their router yourself and name that in endpoints",
+        )
+    if spec.platform == "cpu" and not _memory_is_shared_out(spec, count):
+        raise UserError(
+            f"config: {SIZE}: {model} has {count} replicas, which share the machine's memory on cpu; each would take "
+            f"{spec.engine.args.get('gpu_memory_utilization', USUAL_UTILIZATION)} of it",
+            f"set kv_cache_memory_bytes in engine_args, or gpu_memory_utilization to less than 1/{count}",
+        )
+    for name, value in spec.engine.args.items():
+        if name.startswith("data_parallel_") and name != SIZE and value is not None:
+            raise UserError(
+                f"config: {name}: is of vLLM's own data parallel; {model} has {count} replicas that are whole engines",
+                f"leave it out: {SIZE} is all that replicas need",
+            )
+
+
+def _memory_is_shared_out(spec: Spec, count: int) -> bool:
+    """Whether `count` engines find as much memory as they will ask for, as far as can be known beforehand."""
+    args, variables = spec.engine.args, {*spec.engine.environment, *os.environ}
+    if args.get("kv_cache_memory_bytes") is not None or "VLLM_CPU_KVCACHE_SPACE" in variables:
+        return True
+    return count * float(args.get("gpu_memory_utilization") or USUAL_UTILIZATION) < 1
+
+
+def multiprocess_by_default(config: Config, platform: Platform, mode: str) -> bool:
+    """Whether the engine core is a process of its own where the config does not say: as in offline mode.
+
+    On CPU a profile then goes step by step; elsewhere the host's work would wait for the core's, and slow each step.
+    """
+    return platform != "cpu" or mode == "online" or (mode == "profile" and config.profile.through == "server")
+
+
+def profile_load(config: Config, mode: str, engine: InstalledEngine) -> LoadSpec | None:
+    """How requests arrive at the server that is profiled: all at once, as offline; None where there is none."""
+    if mode != "profile" or config.profile.through != "server":
+        return None
+    return LoadSpec(
+        points=(LoadPoint(concurrency=None, request_rate="inf"),),
+        saturation=None,
+        burstiness=1.0,
+        cool_down_s=0.0,
+        stream=True,
+        token_ids=True,
+        harness="vllm",
+        harness_version=engine.version,
+    )
+
+
+def measuring_of(config: Config, mode: str) -> MeasuringSpec:
+    """What a launch in `mode` does; how often passes are repeated is no setting of modes that look into the engine."""
+    if mode == "operators":
+        return MeasuringSpec(warmup_iterations=0, iterations=1)
+    return MeasuringSpec(
+        warmup_iterations=config.warmup_iterations, iterations=1 if mode == "profile" else config.iterations
+    )
+
+
+def operators_settings(config: Config, mode: str, workload: str, args: dict[str, Any]) -> OperatorsSettings | None:
+    """How linear layers are timed, at the batch of `workload` too, with these engine arguments; None in other modes."""
+    if mode != "operators":
+        return None
+    load = config.workload_settings[workload]
+    return config.operators.with_batch(decode_batch(load.prompts, load.samples_per_prompt, args))
+
+
+WINDOWS_SINCE = (0, 32)
+"""vLLM whose server takes a window with /start_profile: read in 0.32, and not there in 0.23."""
+
+
+def check_profile(config: Config, engine: InstalledEngine) -> None:
+    """Raises `UserError` where profile mode can't be had as the config wants it."""
+    if "profile" not in config.modes:
+        return
+    release = tuple(int(part) for part in re.findall(r"\d+", engine.version)[:2])
+    if config.profile.through == "server" and release < WINDOWS_SINCE:
+        raise UserError(
+            f"config: profile.through: the server of vLLM {engine.version} takes no window with /start_profile, so its"
+            " trace could not be bounded",
+            "set profile.through: engine, or use vLLM 0.32 or later",
+        )
+    if config.engine.multiprocess is False and config.profile.through == "server":
+        raise UserError(
+            "config: engine.multiprocess: a server's engine core is always a process of its own",
+            "set it to null, so that each mode has its default, or set profile.through: engine",
+        )
+    if config.profile.phase == "prefill":
+        return
+    for name in config.workloads:
+        if longest(config.workload_settings[name].output_tokens) < 2:
+            raise UserError(
+                f"config: profile.phase: workload {name} has no decode steps to trace: it generates one token",
+                "set profile.phase to prefill, or ask for more output_tokens",
+            )
+
+
+UNKNOWN = "unknown"
+"""What stands where nobody can know: another's server tells neither its engine's settings nor its weights."""
+
+
+def load_spec(config: Config, workload: str, engine: InstalledEngine) -> LoadSpec:
+    """How the requests of `workload` arrive at a server."""
+    load = config.workload_settings[workload].online
+    return LoadSpec(
+        points=load.points,
+        saturation=load.saturation,
+        burstiness=load.burstiness,
+        cool_down_s=load.cool_down_s,
+        stream=load.stream,
+        token_ids=load.prompts_as == "token_ids",
+        harness=config.harness,
+        harness_version=engine.version if config.harness == "vllm" else engine.harnesses[config.harness],
+    )
+
+
+def check_online(config: Config, engine: InstalledEngine) -> None:
+    """Raises `UserError` where online mode can't be had as the config wants it."""
+    if "online" not in config.modes:
+        if config.endpoints and not config.models:
+            raise UserError("config: modes: endpoints are measured online, and modes has no online", "add it to modes")
+        return
+    if config.engine.multiprocess is False:
+        raise UserError(
+            "config: engine.multiprocess: a server's engine core is always a process of its own",
+            "set it to null, so that each mode has its default, or leave online out of modes",
+        )
+    if config.harness != "vllm" and config.harness not in engine.harnesses:
+        raise UserError(
+            f"config: harness: {config.harness} is not installed in {engine.python}",
+            f"install it there (requirements/{config.harness}.in has the version), or set harness: vllm",
+        )
+    for name in config.workloads:
+        check_can_be_sent(config, name)
+    labels: dict[tuple[str, str], str] = {}
+    for name, endpoint in config.endpoints.items():
+        first = labels.setdefault((endpoint.model_name or name, endpoint.quant), name)
+        if first != name:
+            raise UserError(
+                f"config: endpoints.{name}: is called {endpoint.model_name or name} {endpoint.quant}, as {first} is",
+                "give one of them another model_name or quant: tables could not tell them apart",
+            )
+
+
+def check_can_be_sent(config: Config, name: str) -> None:
+    """Raises `UserError` where the load of a workload can't be sent as it is described."""
+    load, where = config.workload_settings[name], f"config: workload_settings.{name}"
+    if load.requests == "per_prompt":
+        raise UserError(
+            f"{where}.requests: per_prompt hides the latency of each sequence, so it can't be measured online",
+            "set it to per_sequence, or leave online out of modes",
+        )
+
+
+def endpoint_parts(name: str, endpoint: Endpoint) -> tuple[ModelSpec, QuantSpec, EngineSpec, EndpointSpec]:
+    """What a spec says of a server that is up already."""
+    return (
+        ModelSpec(name=endpoint.model_name or name, weights=None, synthetic=None),
+        QuantSpec(name=endpoint.quant, weights_format=UNKNOWN, linear_dtypes=(), linear_method=""),
+        EngineSpec(name=UNKNOWN, version=UNKNOWN, plugins={}, multiprocess=True, environment={}, args={}),
+        EndpointSpec(
+            url=endpoint.url,
+            model=endpoint.model,
+            api_key_env=endpoint.api_key_env,
+            verify_tls=endpoint.verify_tls,
+            headers=endpoint.headers,
+            vocabulary=endpoint.vocabulary,
+        ),
+    )
+
+
+def endpoint_cells(config: Config) -> Iterator[tuple[str, Endpoint, str]]:
+    """Name and settings of each endpoint with each workload, where online is selected."""
+    if "online" in config.modes:
+        for name, endpoint in config.endpoints.items():
+            for workload in config.workloads:
+                yield name, endpoint, workload
+
+
+def check_unknown_endpoint_quants(config: Config, quants: set[str]) -> None:
+    """Raises `UserError` where an endpoint is called by a quant that nobody knows, which is most likely a typo."""
+    for name, endpoint in config.endpoints.items():
+        if endpoint.quant not in quants | {UNKNOWN}:
+            raise UserError(
+                f"config: endpoints.{name}.quant: quant '{endpoint.quant}' is not defined",
+                did_you_mean(endpoint.quant, quants),
+            )

@@ -10,41 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rollout_bench.checkpoints.version import BUILDER_VERSION
-from rollout_bench.errors import UserError
-from rollout_bench.plan.checks import (
-    check_earlier_baseline,
-    check_engine_args,
-    check_lengths,
-    check_model_base,
-    check_model_base_can_be_written,
-    check_names,
-    check_no_secrets,
-    check_variables,
-)
-from rollout_bench.plan.config import Config, ModelSettings
-from rollout_bench.plan.data_parallel import args_in, check_data_parallel
-from rollout_bench.plan.engine_probe import Engine
-from rollout_bench.plan.load_checks import check_tokenizer, checked_load
-from rollout_bench.plan.loads import longest
-from rollout_bench.plan.online import (
-    check_online,
-    check_unknown_endpoint_quants,
-    endpoint_cells,
-    endpoint_parts,
-    load_spec,
-)
-from rollout_bench.plan.planfile import Skipped
-from rollout_bench.plan.profile import (
-    check_profile,
-    measuring_of,
-    multiprocess_by_default,
-    operators_settings,
-    profile_load,
-)
-from rollout_bench.plan.quants import Quant, known_quants, resolve_quant
-from rollout_bench.plan.serving import Endpoint
-from rollout_bench.plan.spec import (
+from rollout_bench.checkpoints.formats import BUILDER_VERSION
+from rollout_bench.contracts.load import longest
+from rollout_bench.contracts.spec import (
     MEASUREMENT_VERSION,
     EngineSpec,
     MeasuringSpec,
@@ -53,6 +21,35 @@ from rollout_bench.plan.spec import (
     QuantSpec,
     Spec,
 )
+from rollout_bench.core.errors import UserError
+from rollout_bench.plan.checks import (
+    args_in,
+    check_data_parallel,
+    check_earlier_baseline,
+    check_engine_args,
+    check_lengths,
+    check_model_base,
+    check_model_base_can_be_written,
+    check_names,
+    check_no_secrets,
+    check_online,
+    check_profile,
+    check_unknown_endpoint_quants,
+    check_variables,
+    endpoint_cells,
+    endpoint_parts,
+    load_spec,
+    measuring_of,
+    multiprocess_by_default,
+    operators_settings,
+    profile_load,
+)
+from rollout_bench.plan.config import Config, ModelSettings
+from rollout_bench.plan.engine import InstalledEngine
+from rollout_bench.plan.load_checks import check_tokenizer, checked_load
+from rollout_bench.plan.planfile import Skipped
+from rollout_bench.plan.quants import Quant, known_quants, resolve_quant
+from rollout_bench.plan.serving import Endpoint
 
 DEFAULT_ARGS: dict[str, Any] = {"enable_prefix_caching": True, "seed": 0}
 """Spelled out although vLLM's defaults are the same, since results depend on them."""
@@ -109,7 +106,7 @@ class Matrix:
     skipped: list[Skipped]
 
 
-def expand(config: Config, engine: Engine) -> Matrix:
+def expand(config: Config, engine: InstalledEngine) -> Matrix:
     """Expands a config for an engine.
 
     Raises:
@@ -164,7 +161,7 @@ def _cells(config: Config) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _experiment(
-    config: Config, engine: Engine, platform: Platform, mode: str, model: str, workload: str, quant: str
+    config: Config, engine: InstalledEngine, platform: Platform, mode: str, model: str, workload: str, quant: str
 ) -> Experiment | tuple[str, str]:
     settings = config.model_settings[model]
     scheme = resolve_quant(quant, platform, config.quant_settings)
@@ -234,7 +231,7 @@ def _room_for_text(config: Config, mode: str, workload: str) -> int:
     return longest(settings.prompt_tokens) // 4 + 32
 
 
-def _on_endpoint(config: Config, engine: Engine, name: str, endpoint: Endpoint, workload: str) -> Experiment:
+def _on_endpoint(config: Config, engine: InstalledEngine, name: str, endpoint: Endpoint, workload: str) -> Experiment:
     model, quant, served_by, spec_of_endpoint = endpoint_parts(name, endpoint)
     load = checked_load(workload, config.workload_settings[workload])
     check_tokenizer(workload, load, model, None, endpoint.vocabulary)

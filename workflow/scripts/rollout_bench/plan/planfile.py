@@ -10,12 +10,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from rollout_bench.errors import UserError
-from rollout_bench.files import read_model, write_json
-from rollout_bench.plan.comparing import ComparisonSettings, Precision
-from rollout_bench.plan.profiling import OperatorRule
+from rollout_bench.contracts.fields import Strict
+from rollout_bench.contracts.spec import OperatorRule
+from rollout_bench.core.errors import UserError
+from rollout_bench.core.files import read_model, write_json
+from rollout_bench.plan.config import ComparisonSettings, Precision
 from rollout_bench.plan.serving import Slo
-from rollout_bench.plan.strict import Strict
 
 PLAN_SCHEMA_VERSION: Literal[5] = 5
 """Raised when a field of the plan file is added, removed or changes its meaning. 1 had no `comparison`, 2 neither

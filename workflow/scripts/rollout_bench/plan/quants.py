@@ -9,8 +9,8 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from rollout_bench.contracts.spec import Platform
 from rollout_bench.plan.config import QuantSettings
-from rollout_bench.plan.spec import Platform
 
 # what torchao's config_to_dict(Int8WeightOnlyConfig()) gives; spelled out because planning imports no torch
 _PER_ROW = {"_type": "PerRow", "_version": 1, "_data": {"dim": -1}}

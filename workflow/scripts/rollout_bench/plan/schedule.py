@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from rollout_bench.errors import UserError
-from rollout_bench.files import write_json
+from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, is_local
+from rollout_bench.contracts.store import present, read_launched, record_path
+from rollout_bench.core.errors import UserError
+from rollout_bench.core.files import write_json
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.matrix import Checkpoint, Experiment, Matrix
 from rollout_bench.plan.planfile import PLAN_SCHEMA_VERSION, PlanFile, PlannedExperiment, PlannedLaunch, write_plan
-from rollout_bench.plan.spec import NO_WEIGHTS_NEEDED, is_local
-from rollout_bench.records.store import present, read_launched, record_path
 
 RESULTS = Path("results")
 
@@ -29,7 +29,7 @@ Cell = tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Launch:
+class ScheduledLaunch:
     """One launch that is selected: launch `index` of `experiment`, whose record lies at `record`."""
 
     experiment: Experiment
@@ -49,7 +49,7 @@ class Schedule:
 
     config: Config
     matrix: Matrix
-    launches: list[Launch]
+    launches: list[ScheduledLaunch]
 
     @cached_property
     def missing(self) -> list[str]:
@@ -62,11 +62,11 @@ class Schedule:
         return [launch.record for launch in self.launches if launch.record not in there]
 
     @cached_property
-    def by_record(self) -> dict[str, tuple[int, Launch]]:
+    def by_record(self) -> dict[str, tuple[int, ScheduledLaunch]]:
         """Record path -> (position in the order, launch)."""
         return {launch.record: (position, launch) for position, launch in enumerate(self.launches)}
 
-    def launch_of(self, record: str) -> Launch:
+    def launch_of(self, record: str) -> ScheduledLaunch:
         """The launch whose record is at `record`; raises `UserError` for one that the config does not select."""
         if record not in self.by_record:
             raise UserError(
@@ -183,7 +183,7 @@ def cell_of(experiment: PlannedExperiment, changes: Mapping[str, str] | None = N
 def schedule(config: Config, matrix: Matrix) -> Schedule:
     """Puts the launches of a matrix in order."""
     launches = [
-        Launch(experiment, index, str(record_path(RESULTS, experiment.spec.mode, experiment.name, index)))
+        ScheduledLaunch(experiment, index, str(record_path(RESULTS, experiment.spec.mode, experiment.name, index)))
         for index in range(config.most_launches)
         for experiment in sorted(matrix.experiments, key=lambda experiment: _place_in_round(experiment, index))
         if index < config.launches_of(experiment.spec.mode)

@@ -9,10 +9,9 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from rollout_bench.plan.fields import Count, Folder, Name, Number, Text, Variable, VariableText, brackets
-from rollout_bench.plan.loads import LoadPoint, Rate
-from rollout_bench.plan.secrets import may_be_secret
-from rollout_bench.plan.strict import Strict
+from rollout_bench.contracts.fields import Count, Folder, Name, Number, Strict, Text, Variable, VariableText, brackets
+from rollout_bench.contracts.load import LoadPoint, Rate
+from rollout_bench.contracts.secrets import may_be_secret
 
 Seconds = Annotated[Number, Field(gt=0, le=1_000_000)]
 Milliseconds = Annotated[Number, Field(gt=0, le=1e9)]

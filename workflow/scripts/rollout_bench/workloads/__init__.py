@@ -1,1 +1,1 @@
-"""The load: which token ids are sent, how often, in which order."""
+"""The load: lengths, data sets, and the requests of a pass."""

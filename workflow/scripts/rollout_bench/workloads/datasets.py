@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-from rollout_bench.errors import UserError
+from rollout_bench.core.errors import UserError
 
 Format = Literal["trace", "prompts", "sharegpt"]
 

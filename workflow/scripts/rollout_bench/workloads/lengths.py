@@ -1,4 +1,4 @@
-"""Lengths of prompts and outputs: seeded draws of each distribution, exactly within its bounds.
+"""Lengths of prompts and outputs: seeded draws that depend on a label alone, exactly within their bounds.
 
 Every draw inverts the distribution's function at a uniform number, so there is no loop that could go on for ever, and
 the n-th length depends on label and n alone. Of the platform only the last bit of the C library's erf, log and exp
@@ -8,14 +8,46 @@ has a part in it, which could move one draw in 10^12 by one token.
 from __future__ import annotations
 
 import functools
+import hashlib
 import itertools
 import math
 from array import array
 from bisect import bisect_left
+from collections.abc import Iterator
+from pathlib import Path
 from statistics import NormalDist
 
-from rollout_bench.plan.loads import Length, LogNormal, Normal, Uniform, Zipf
-from rollout_bench.workloads.numbers import integers, shares
+from rollout_bench.contracts.load import Length, LogNormal, Normal, Uniform, Zipf, longest
+from rollout_bench.contracts.spec import WorkloadSpec
+from rollout_bench.workloads.datasets import Entry, read_dataset
+
+BLOCK = 512
+"""Numbers that a stream draws at a time."""
+
+
+def integers(label: str, count: int) -> array[int]:
+    """The first `count` 64-bit numbers of SHAKE-256 over `label`; more of them begin with the same ones."""
+    return array("Q", hashlib.shake_256(label.encode()).digest(8 * count))
+
+
+def share(number: int) -> float:
+    """The uniform number in (0, 1) that a 64-bit number stands for: never 0 and never 1.
+
+    The upper 52 bits and a half: all that a double holds without rounding up to 1.
+    """
+    return ((number >> 12) + 0.5) / (1 << 52)
+
+
+def shares(label: str, count: int) -> list[float]:
+    """`count` uniform numbers in (0, 1)."""
+    return [share(number) for number in integers(label, count)]
+
+
+def stream(label: str) -> Iterator[float]:
+    """Uniform numbers in (0, 1) without end."""
+    for block in itertools.count():
+        yield from shares(f"{label}/{block}", BLOCK)
+
 
 STANDARD = NormalDist()
 
@@ -74,3 +106,50 @@ def _edges(length: Normal | LogNormal) -> tuple[float, float]:
 def _zipf_table(exponent: float, lengths: int) -> array[float]:
     """Sums of k^-exponent for k from 1 up to 1, 2, ... `lengths`."""
     return array("d", itertools.accumulate(k**-exponent for k in range(1, lengths + 1)))
+
+
+class UnknownSizesError(Exception):
+    """Why they are not known, in words that can follow `since`."""
+
+
+def sizes(workload: WorkloadSpec, launch: int, iteration: int, dataset: str | None) -> list[tuple[int, int]]:
+    """Prompt and output tokens of each sequence, as `Source.requests` hands them over.
+
+    Args:
+        workload: what is asked for.
+        launch: index of the launch.
+        iteration: index of the iteration, warm-up included.
+        dataset: where its data set is, if it has one.
+
+    Raises:
+        UnknownSizesError: they depend on a tokenizer, or on a data set that is not there.
+        UserError: the data set can't be read.
+    """
+    label, samples = f"{workload.seed}/{launch}/{iteration}", workload.samples_per_prompt
+    outputs = drawn(workload.output_tokens, f"{label}/output_tokens", workload.prompts * samples)
+    if workload.dataset is None:
+        prompts = drawn(workload.prompt_tokens, f"{label}/prompt_tokens", workload.prompts)
+        return [(prompts[number // samples], output) for number, output in enumerate(outputs)]
+    taken = _entries(workload, iteration, dataset)
+    lengths = [_prompt_tokens(entry, workload) for entry in taken]
+    said = [entry.output if isinstance(entry.output, int) else None for entry in taken]
+    return [(lengths[number // samples], said[number // samples] or output) for number, output in enumerate(outputs)]
+
+
+def _entries(workload: WorkloadSpec, iteration: int, dataset: str | None) -> list[Entry]:
+    """The entries of the data set that the iteration takes."""
+    assert workload.dataset is not None, "called for data sets"
+    if dataset is None:
+        raise UnknownSizesError("its data set is not there")
+    entries = read_dataset(Path(dataset), workload.dataset.format)
+    if any(isinstance(text, str) for entry in entries for text in (entry.prompt, entry.output)):
+        raise UnknownSizesError("its data set is text, and only the model's tokenizer knows how many tokens that is")
+    numbers = range(workload.prompts * iteration, workload.prompts * (iteration + 1))
+    return [entries[number % len(entries)] for number in numbers]
+
+
+def _prompt_tokens(entry: Entry, workload: WorkloadSpec) -> int:
+    if isinstance(entry.prompt, int):
+        return entry.prompt
+    prefix = workload.shared_prefix.tokens if workload.shared_prefix else 0
+    return min(prefix + len(entry.prompt), longest(workload.prompt_tokens))

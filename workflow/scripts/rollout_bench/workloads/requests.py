@@ -1,19 +1,192 @@
-"""The requests of one iteration: the same for every quantization, mode and harness."""
+"""The requests of one pass: prompts as token ids, shared prefixes, arrivals; the same for every mode."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import math
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from rollout_bench.errors import UserError
-from rollout_bench.plan.loads import longest
-from rollout_bench.plan.spec import WorkloadSpec
+from rollout_bench.contracts.load import longest
+from rollout_bench.contracts.spec import WorkloadSpec
+from rollout_bench.core.errors import UserError
 from rollout_bench.workloads.datasets import Entry, read_dataset
-from rollout_bench.workloads.lengths import drawn
-from rollout_bench.workloads.parts import WHOLE, Part
-from rollout_bench.workloads.prompts import prefixes, prompts, shifted
+from rollout_bench.workloads.lengths import STANDARD, drawn, integers, stream
+
+
+@dataclass(frozen=True)
+class ReplicaPart:
+    """The part of replica `replica` of `replicas`: the whole workload, with prompts and lengths of its own."""
+
+    replica: int = 0
+    replicas: int = 1
+
+    def label(self, workload: WorkloadSpec, launch: int, iteration: int) -> str:
+        """What the draws of an iteration depend on; replica 0 draws what the one engine of a launch does."""
+        whole = f"{workload.seed}/{launch}/{iteration}"
+        return f"{whole}/replica-{self.replica}" if self.replica else whole
+
+
+WHOLE = ReplicaPart()
+"""The part of an engine that is alone."""
+
+
+MARGIN = 32
+"""One part in this many is left out at either end of the vocabulary, where special tokens and padding lie."""
+
+
+def token_range(vocabulary: int) -> range:
+    """The token ids that prompts are made of, for a vocabulary of so many ids."""
+    margin = vocabulary // MARGIN
+    return range(margin, vocabulary - margin)
+
+
+def prompts(
+    workload: WorkloadSpec,
+    vocabulary: int,
+    launch: int,
+    iteration: int,
+    lengths: Sequence[int] | None = None,
+    part: ReplicaPart = WHOLE,
+) -> list[list[int]]:
+    """The prompts of one iteration.
+
+    Args:
+        workload: how many prompts, how long, what they share, and the seed.
+        vocabulary: size of the model's vocabulary.
+        launch: index of the launch.
+        iteration: index of the iteration, warm-up included.
+        lengths: tokens of each prompt, where they are not the workload's to draw.
+        part: which replica they are of.
+
+    Returns:
+        `workload.prompts` lists of ids, no two alike, each with its shared prefix in front, which counts towards its
+        length. They depend on the arguments alone, not on the Python that runs them: every draw is 64 bits of
+        SHAKE-256 over seed, launch, iteration, replica and prompt.
+
+    Raises:
+        UserError: the vocabulary is too small for so many distinct prompts.
+    """
+    label = part.label(workload, launch, iteration)
+    if lengths is None:
+        lengths = drawn(workload.prompt_tokens, f"{label}/prompt_tokens", workload.prompts)
+    beginnings = prefixes(workload, vocabulary, launch, iteration, part)
+    own = [length - len(beginnings[0]) for length in lengths]
+    for (_, length), count in Counter((i % len(beginnings), length) for i, length in enumerate(own)).items():
+        _check_room(workload, "prompts", vocabulary, count, length)
+    draws = (f"{label}/{draw}" for draw in itertools.count())
+    found: list[list[int]] = []
+    seen: set[bytes] = set()
+    while len(found) < len(own):
+        number = len(found)
+        prompt = beginnings[number % len(beginnings)] + _ids(vocabulary, next(draws), own[number])
+        identity = array("Q", prompt).tobytes()
+        if identity not in seen:
+            seen.add(identity)
+            found.append(prompt)
+    return found
+
+
+def prefixes(
+    workload: WorkloadSpec, vocabulary: int, launch: int, iteration: int, part: ReplicaPart = WHOLE
+) -> list[list[int]]:
+    """What the prompts of one iteration begin with, by their index modulo the number of these.
+
+    Returns:
+        As many different lists of ids as `shared_prefix` has groups, each of its length; one empty one where there is
+        none.
+
+    Raises:
+        UserError: the vocabulary is too small for so many distinct ones.
+    """
+    shared = workload.shared_prefix
+    if shared is None:
+        return [[]]
+    _check_room(workload, "shared prefixes", vocabulary, shared.groups, shared.tokens)
+    draws = (f"{part.label(workload, launch, iteration)}/prefix/{draw}" for draw in itertools.count())
+    found: dict[tuple[int, ...], None] = {}
+    while len(found) < shared.groups:
+        found[tuple(_ids(vocabulary, next(draws), shared.tokens))] = None
+    return [list(prefix) for prefix in found]
+
+
+def shifted(token_ids: list[int], vocabulary: int, by: int) -> list[int]:
+    """The prompt with every drawn id moved on by `by`, round the range that prompts are made of.
+
+    What prompts share they go on sharing; but no cache that has seen them before moving has any of them now.
+    """
+    ids = token_range(vocabulary)
+    return [ids[(number - ids[0] + by) % len(ids)] if number in ids else number for number in token_ids]
+
+
+def _ids(vocabulary: int, label: str, length: int) -> list[int]:
+    ids = token_range(vocabulary)
+    return [ids[number % len(ids)] for number in integers(label, length)]
+
+
+def _check_room(workload: WorkloadSpec, what: str, vocabulary: int, count: int, length: int) -> None:
+    if len(token_range(vocabulary)) ** min(length, 64) < 2 * count:
+        raise UserError(
+            f"workload {workload.name}: {count} distinct {what} of {length} tokens are not possible "
+            f"with a vocabulary of {vocabulary}",
+            "ask for fewer or longer ones",
+        )
+
+
+Burstiness = float | Literal["constant"]
+
+
+def arrivals(rate: float, burstiness: Burstiness, count: int, label: str) -> list[float]:
+    """Due times of `count` requests at `rate` per second: the first at 0, the last at (count - 1) / rate.
+
+    Gaps are drawn from the gamma distribution with shape `burstiness` (1: exponential, a Poisson process; its
+    coefficient of variation is burstiness^-1/2), as `vllm bench serve` and others define it, and then scaled to that
+    sum, which vLLM does too. For a Poisson process this is exactly how arrivals lie once their number within a time
+    is given. Without it a pass of 32 requests would offer 18 % more or less than the rate that its table names.
+    vLLM has a gap before the first request as well and ends at count / rate.
+
+    Args:
+        rate: requests per second.
+        burstiness: shape of the gaps' distribution, or `constant` for even gaps.
+        count: number of requests.
+        label: what the draws depend on: seed, launch and iteration. The rate is not in it, and only scales the
+            pattern.
+    """
+    if count < 2:
+        return [0.0] * count
+    if burstiness == "constant":
+        return [number / rate for number in range(count)]
+    uniform = stream(f"{label}/arrivals")  # the label alone is that of prompts
+    logs = [_log_gamma_draw(float(burstiness), uniform) for _ in range(count - 1)]
+    largest = max(logs)  # of shapes far below 1 almost all gaps are too short for a double, the largest too
+    gaps = [math.exp(value - largest) for value in logs]
+    scale = (count - 1) / rate / math.fsum(gaps)
+    return [0.0, *(scale * due for due in accumulate(gaps))]
+
+
+def _log_gamma_draw(shape: float, uniform: Iterator[float]) -> float:
+    """The logarithm of a gamma-distributed number of scale 1.
+
+    G. Marsaglia and W. W. Tsang, "A simple method for generating gamma variables", ACM TOMS 26 (2000) 363-372: exact,
+    with at least 95 % of the draws accepted whatever the shape. Written out here since scipy, whose inverse would do,
+    is not installed with vLLM, and since numpy and `random` don't promise the same draws in their next version.
+    """
+    boost = 0.0
+    if shape < 1:  # gamma(shape) is gamma(shape + 1) times a uniform number to the power of 1 / shape
+        boost = math.log(next(uniform)) / shape
+        shape += 1
+    d = shape - 1 / 3
+    c = 1 / math.sqrt(9 * d)
+    while True:
+        x = STANDARD.inv_cdf(next(uniform))
+        v = (1 + c * x) ** 3
+        if v > 0 and math.log(next(uniform)) < x * x / 2 + d - d * v + d * math.log(v):
+            return math.log(d) + math.log(v) + boost
 
 
 @dataclass(frozen=True)
@@ -62,7 +235,7 @@ class Source:
         model: str,
         dataset: str | Path | None = None,
         trust_remote_code: bool = False,
-        part: Part = WHOLE,
+        part: ReplicaPart = WHOLE,
     ) -> None:
         self._part = part
         self._workload = workload
@@ -175,3 +348,40 @@ def _tokenizer(model: str, trust_remote_code: bool) -> Any:
             f"{model}: has no tokenizer that works: {said[:200]}",
             "put the model's tokenizer files beside its weights, or give prompts as token ids",
         ) from None
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """What a prefix cache that was empty before can hold of some requests, at most.
+
+    Attributes:
+        tokens: prompt tokens of all requests together that need not be computed: all, less each distinct beginning
+            once. Drawn as a tree with a node for each token, the lengths less the number of nodes.
+        with_others: index of a prompt -> how many of its tokens another prompt begins with too.
+    """
+
+    tokens: int
+    with_others: dict[int, int]
+
+
+def sharing(requests: Iterable[Request]) -> Sharing:
+    """What `requests` share. Sorted prompts that lie side by side share the most: those nodes are counted twice."""
+    samples: dict[int, int] = defaultdict(int)
+    ids: dict[int, list[int]] = {}
+    for request in requests:
+        samples[request.prompt] += 1
+        ids[request.prompt] = request.prompt_token_ids
+    order = sorted(ids, key=lambda prompt: ids[prompt])
+    common = {(a, b): _common(ids[a], ids[b]) for a, b in pairwise(order)}
+    with_others = dict.fromkeys(ids, 0)
+    for pair, tokens in common.items():
+        for prompt in pair:
+            with_others[prompt] = max(with_others[prompt], tokens)
+    among_samples = sum((count - 1) * len(ids[prompt]) for prompt, count in samples.items())
+    return Sharing(among_samples + sum(common.values()), with_others)
+
+
+def _common(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many tokens two prompts begin with together."""
+    return next((place for place, (a, b) in enumerate(zip(first, second, strict=False)) if a != b),
+                min(len(first), len(second)))  # fmt: skip

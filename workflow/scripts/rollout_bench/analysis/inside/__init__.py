@@ -1,0 +1,1 @@
+"""Launches that look into the engine: profiles and linear layers alone."""

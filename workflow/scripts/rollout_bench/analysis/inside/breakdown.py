@@ -1,0 +1,305 @@
+"""Where the time of a step goes: categories, changes by a quant, operators that take most, the time line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+
+from rollout_bench.analysis.inside.profiles import (
+    CATEGORIES,
+    HOST_GAP,
+    LINEAR,
+    OTHER,
+    PHASES,
+    QUANTIZE,
+    ROLES,
+    Part,
+    ProfiledExperiment,
+    StepSample,
+    step_samples,
+)
+from rollout_bench.contracts.inside import LinearShape, Phase
+
+STEP = ["trace", "rank", "step"]
+"""What tells steps apart."""
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """A phase of one profiled experiment; all times in microseconds of one step, mean over `steps` of all ranks.
+
+    `parts` is what was traced: their sum is `total_us`, the step's duration `traced_us` but for rounding. `calls`
+    counts operators. `scaled` are the parts without the profiler, their sum is the unprofiled step time.
+    `linear_tokens` is the mean M of the linear layers, None where shapes are not traced.
+    """
+
+    phase: Phase
+    steps: int
+    parts: Mapping[Part, float]
+    calls: Mapping[Part, float]
+    scaled: Mapping[Part, float]
+    traced_us: float
+    sample: StepSample | None
+    linear_tokens: float | None
+
+    @property
+    def total_us(self) -> float:
+        """All parts together."""
+        return sum(self.parts.values())
+
+    @property
+    def step_us(self) -> float:
+        """All parts together without the profiler."""
+        return sum(self.scaled.values())
+
+    def of_category(self, category: str) -> float:
+        """Its time without the profiler."""
+        return sum(us for (own, _), us in self.scaled.items() if own == category)
+
+    def share(self, category: str) -> float:
+        """The same over the step, from 0 to 1."""
+        return self.of_category(category) / self.step_us if self.step_us else 0.0
+
+    def traced_share(self, category: str) -> float:
+        """Its share of the traced step."""
+        traced = sum(us for (own, _), us in self.parts.items() if own == category)
+        return traced / self.total_us if self.total_us else 0.0
+
+
+def breakdowns(profiled: ProfiledExperiment) -> dict[Phase, Breakdown]:
+    """The breakdown of each phase that is traced."""
+    samples = step_samples(profiled.record.steps)
+    times = profiled.times[profiled.times["step"] >= 0]
+    found: dict[Phase, Breakdown] = {}
+    for phase in PHASES:
+        own = times[times["phase"] == phase]
+        if not own.empty:
+            found[phase] = _breakdown(phase, own, profiled, samples.get(phase))
+    return found
+
+
+def _breakdown(phase: Phase, times: pd.DataFrame, profiled: ProfiledExperiment, sample: StepSample | None) -> Breakdown:
+    steps = len(times[STEP].drop_duplicates())
+    parts = _per_step(times.groupby(["category", "role"], observed=True, sort=False)["us"].sum(), steps)
+    events = profiled.events[profiled.events["phase"] == phase]
+    device = device_rows(events)
+    whole = events[events["where"] == "step"]
+    linear = device[device["category"] == "linear"]
+    tokens = linear["tokens"].dropna() if "tokens" in linear else linear["self_us"].iloc[:0]
+    return Breakdown(
+        phase=phase,
+        steps=steps,
+        parts=parts,
+        calls=_per_step(device.groupby(["category", "role"], observed=True, sort=False).size(), steps),
+        scaled=unprofiled(parts, 1e6 * sample.step_s if sample else None, profiled.device_has_a_clock),
+        traced_us=float(whole["duration_us"].mean()) if len(whole) else sum(parts.values()),
+        sample=sample,
+        linear_tokens=float(tokens.mean()) if len(tokens) else None,
+    )
+
+
+def device_rows(events: pd.DataFrame) -> pd.DataFrame:
+    """The operators that the device ran inside steps."""
+    return events[(events["where"] == "device") & (events["step"] >= 0)]
+
+
+def unprofiled(parts: Mapping[Part, float], step_us: float | None, device_clock: bool) -> dict[Part, float]:
+    """`parts` of a traced step, in microseconds, as they are without the profiler, where a step takes `step_us`.
+
+    Their sum is `step_us`. Without a clock of the device's own the profiler slows everything, and each part keeps its
+    share. With one (`device_clock`) it slows the host: operators keep their duration and the device waits for what is
+    left, unless they alone take longer than the step; then they keep their shares of it. Without `step_us` parts stay.
+    """
+    total = sum(parts.values())
+    if step_us is None or total <= 0:
+        return dict(parts)
+    run = {part: us for part, us in parts.items() if part[0] != HOST_GAP}
+    busy = sum(run.values())
+    if not device_clock or busy <= 0:
+        # Shares first: the product of a step and a part near the smallest float is rounded by as much as the part.
+        return {part: us / total * step_us for part, us in parts.items()}
+    factor = min(1.0, step_us / busy)
+    return {**{part: us * factor for part, us in run.items()}, (HOST_GAP, ""): max(0.0, step_us - busy * factor)}
+
+
+def _per_step(sums: pd.Series, steps: int) -> dict[Part, float]:
+    parts = [(str(category), str(role)) for category, role in sums.index.to_list()]
+    found = {part: float(value) / steps for part, value in zip(parts, sums, strict=True)}
+    return dict(sorted(found.items(), key=lambda item: place(item[0])))
+
+
+def place(part: Part) -> tuple[int, int, str]:
+    """Where a part stands among all: by category, then by role."""
+    category, role = part
+    return (
+        CATEGORIES.index(category) if category in CATEGORIES else len(CATEGORIES),
+        ROLES.index(role) if role in ROLES else len(ROLES),
+        role,
+    )
+
+
+SAME_BATCH = 0.05
+"""Rows of linear layers may differ by this fraction before two profiles count as of different batches."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One part in the baseline and in the quant, in the unit that they came in.
+
+    `speedup` is the baseline's over its own, None where one side has none of it.
+    """
+
+    part: Part
+    baseline: float
+    own: float
+
+    @property
+    def speedup(self) -> float | None:
+        """Above 1: it became faster."""
+        return self.baseline / self.own if self.baseline > 0 and self.own > 0 else None
+
+    @property
+    def saved(self) -> float:
+        """What it saves, negative where it costs."""
+        return self.baseline - self.own
+
+
+def changes(baseline: Mapping[Part, float], own: Mapping[Part, float]) -> list[Change]:
+    """Every part that one of both has; what they save adds up to what the whole saves."""
+    parts = sorted({*baseline, *own}, key=place)
+    return [Change(part, baseline.get(part, 0.0), own.get(part, 0.0)) for part in parts]
+
+
+def together(found: list[Change], categories: tuple[str, ...], name: Part) -> Change:
+    """The parts of some categories as one."""
+    own = [change for change in found if change.part[0] in categories]
+    return Change(name, sum(change.baseline for change in own), sum(change.own for change in own))
+
+
+def linear_with_quantize(found: list[Change]) -> Change:
+    """The linear layers with what quantizing and dequantizing costs: the net of the quantization."""
+    return together(found, (LINEAR, QUANTIZE), (LINEAR, "with quantize"))
+
+
+def other_shapes(own: ProfiledExperiment, baseline: ProfiledExperiment) -> list[str]:
+    """The roles whose layers are not the same in both, which no speed-up by role compares."""
+    sides = [{linear.role: shape_of(linear) for linear in side.record.linears} for side in (own, baseline)]
+    return [role for role in sorted({*sides[0], *sides[1]}) if sides[0].get(role) != sides[1].get(role)]
+
+
+def shape_of(linear: LinearShape) -> tuple[int, int, int]:
+    """K, N and how many."""
+    return linear.in_features, linear.out_features, linear.layers
+
+
+def batches_differ(own: Breakdown, baseline: Breakdown) -> tuple[float, float] | None:
+    """The mean rows of the linear layers in both, or tokens of a step, where they differ by over `SAME_BATCH`."""
+    sides = own.linear_tokens, baseline.linear_tokens
+    if None in sides and own.sample and baseline.sample:
+        sides = own.sample.tokens, baseline.sample.tokens
+    if sides[0] and sides[1] and abs(math.log(sides[0] / sides[1])) > math.log1p(SAME_BATCH):
+        return sides[0], sides[1]
+    return None
+
+
+BY = ["name", "category", "role", "shapes"]
+
+
+@dataclass(frozen=True)
+class Operator:
+    """All calls of one operator with the same shapes: `calls` and traced microseconds `us` of one step in the mean.
+
+    `share` is that of the traced step, from 0 to 1; `shapes` those of its inputs as JSON, empty where not traced.
+    """
+
+    name: str
+    category: str
+    role: str
+    shapes: str
+    calls: float
+    us: float
+    share: float
+
+
+def operators(profiled: ProfiledExperiment, breakdown: Breakdown) -> list[Operator]:
+    """The operators of a phase, those that take most first."""
+    rows = device_rows(profiled.events[profiled.events["phase"] == breakdown.phase])
+    return _grouped(rows, breakdown)
+
+
+def unknown(profiled: ProfiledExperiment, breakdown: Breakdown) -> list[Operator]:
+    """The names in a phase that are of category `other`, whatever their shapes, those that take most first."""
+    rows = device_rows(profiled.events[profiled.events["phase"] == breakdown.phase])
+    return _grouped(rows[rows["category"] == OTHER].assign(role="", shapes=""), breakdown)
+
+
+def _grouped(rows: pd.DataFrame, breakdown: Breakdown) -> list[Operator]:
+    sums = rows.groupby(BY, observed=True)["self_us"].agg(["sum", "size"])
+    total = breakdown.total_us
+    found = []
+    for (name, category, role, shapes), traced_us, size in zip(
+        sums.index.to_list(), sums["sum"], sums["size"], strict=True
+    ):
+        us, calls = float(traced_us) / breakdown.steps, float(size) / breakdown.steps
+        found.append(Operator(name, category, role, shapes, calls, us, us / total if total else 0.0))
+    return sorted(found, key=lambda operator: (-operator.us, operator.name, operator.shapes))
+
+
+CELLS = 1200
+"""Of one time line: more than a figure can show."""
+
+_FINE = 16
+"""Moments looked at in each cell."""
+
+
+@dataclass(frozen=True)
+class TimeLine:
+    """One step of `duration_us`; `segments` are (begin, duration, category) in microseconds, in order, without gaps."""
+
+    duration_us: float
+    segments: tuple[tuple[float, float, str], ...]
+
+
+def time_line(profiled: ProfiledExperiment, phase: Phase, rank: int = 0) -> TimeLine | None:
+    """That of the traced step of `phase` whose duration is the median one; None where there is none."""
+    events = profiled.events
+    own = events[(events["phase"] == phase) & (events["rank"] == rank)]
+    steps = own[(own["where"] == "step") & (own["duration_us"] > 0)].sort_values("duration_us", kind="stable")
+    if steps.empty:
+        return None
+    step = steps.iloc[(len(steps) - 1) // 2]
+    device = own[(own["where"] == "device") & (own["trace"] == step["trace"]) & (own["step"] == step["step"])]
+    return painted(device, float(step["start_us"]), float(step["duration_us"]))
+
+
+def painted(device: pd.DataFrame, start_us: float, duration_us: float) -> TimeLine:
+    """The time line of device rows [n] with start_us, duration_us and category, from `start_us` on.
+
+    An operator covers those that enclose it, a later one an earlier one; each of `CELLS` equal cells shows what covers
+    most of it.
+    """
+    moments = CELLS * _FINE
+    gap = CATEGORIES.index(HOST_GAP)
+    codes = {category: place for place, category in enumerate(CATEGORIES)}
+    line = np.full(moments, gap, dtype=np.int8)
+    ordered = device.assign(_length=-device["duration_us"]).sort_values(["start_us", "_length"], kind="stable")
+    begins = (ordered["start_us"].to_numpy(dtype=float) - start_us) / duration_us * moments
+    ends = begins + ordered["duration_us"].to_numpy(dtype=float) / duration_us * moments
+    places = [codes.get(category, codes[OTHER]) for category in ordered["category"]]
+    firsts = np.clip(np.rint(begins), 0, moments).astype(int)
+    lasts = np.clip(np.rint(ends), 0, moments).astype(int)
+    for first, last, code in zip(firsts.tolist(), lasts.tolist(), places, strict=True):
+        line[first:last] = code
+    counts = np.stack([(line == code).reshape(CELLS, _FINE).sum(axis=1) for code in range(len(CATEGORIES))])
+    cells = counts.argmax(axis=0)
+    edges = [0, *(np.flatnonzero(np.diff(cells)) + 1).tolist(), CELLS]
+    width = duration_us / CELLS
+    return TimeLine(
+        duration_us,
+        tuple((first * width, (last - first) * width, CATEGORIES[cells[first]]) for first, last in pairwise(edges)),
+    )

@@ -1,0 +1,613 @@
+"""What steps predict for a pass against what was measured end to end, and reasons where the two are apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
+
+import numpy as np
+import pandas as pd
+from scipy import special
+
+from rollout_bench.analysis.inside.breakdown import Breakdown, Change, batches_differ, breakdowns, changes
+from rollout_bench.analysis.inside.profiles import HOST_GAP, OTHER, LeftOut, Part, ProfiledExperiment
+from rollout_bench.analysis.stats.intervals import NO_SPREAD, cv_percent, mean
+from rollout_bench.contracts.inside import Phase
+from rollout_bench.plan.config import ComparisonSettings
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+def amdahl(parts: Mapping[Key, float], speedups: Mapping[Key, float], added: float = 0.0) -> float:
+    """The speed-up of a whole of `parts` >= 0 with a sum above 0, in any one unit, when each becomes faster.
+
+    With T_i the time of part i and s_i its speed-up, 1 where `speedups` lacks it: sum T_i / (sum T_i / s_i + added)
+    (Amdahl, "Validity of the single processor approach to achieving large scale computing capabilities", AFIPS 1967,
+    there for two parts). `added` is the time of parts that the whole did not have. A part that goes has s_i = inf.
+
+    Raises:
+        ValueError: nothing is left of the whole.
+    """
+    left = sum(time / speedups.get(part, 1.0) for part, time in parts.items()) + added
+    if left <= 0:
+        raise ValueError("nothing is left of the whole")
+    return sum(parts.values()) / left
+
+
+def predicted(baseline: Mapping[Key, float], own: Mapping[Key, float]) -> float:
+    """`amdahl` from both sides' times of the same parts: what only `own` has is added, what only `baseline` has goes.
+
+    Since the speed-ups are those of the same times this is the ratio of both sums: the parts say where it comes from.
+    """
+    speedups = {part: time / own[part] if own.get(part) else math.inf for part, time in baseline.items() if time > 0}
+    return amdahl(baseline, speedups, sum(time for part, time in own.items() if not baseline.get(part)))
+
+
+@dataclass(frozen=True)
+class Sum:
+    """A weighted sum of means: `total` in seconds, its variance over `total` squared by term with degrees of freedom.
+
+    `terms` are None where some mean is of a single value, whose scatter nobody knows.
+    """
+
+    total: float
+    terms: tuple[tuple[float, int], ...] | None
+
+
+def pass_time(steps: Sequence[tuple[float, Sequence[float]]]) -> Sum:
+    """The time of a pass, of (number of steps, step times in seconds) by phase.
+
+    Sum of n_p mean(t_p), with the variance n_p^2 s_p^2 / k_p of each term over k_p timed steps. Steps count as
+    independent; where they drift, s_p holds the drift, which makes it no smaller.
+    """
+    total = sum(number * float(np.mean(times)) for number, times in steps)
+    if any(len(times) < 2 for number, times in steps if number):
+        return Sum(total, None)
+    terms = [
+        (float(number**2 * np.var(times, ddof=1) / len(times)) / total**2, len(times) - 1)
+        for number, times in steps
+        if number
+    ]
+    return Sum(total, tuple(terms))
+
+
+def ratio_interval(baseline: Sum, own: Sum, confidence: float) -> tuple[float, float] | None:
+    """The interval of baseline / own, None where the scatter of one is unknown or both have none.
+
+    exp(ln R -+ t sqrt(V)), V the sum of all terms' relative variances (the first-order variance of ln R), t with the
+    degrees of freedom V^2 / sum(V_i^2 / f_i) (Satterthwaite, "An approximate distribution of estimates of variance
+    components", Biometrics Bulletin 2, 1946). It holds for this launch: what changes from launch to launch is not in.
+    """
+    if baseline.terms is None or own.terms is None:
+        return None
+    terms = [*baseline.terms, *own.terms]
+    variance = sum(v for v, _ in terms)
+    if math.sqrt(variance) < NO_SPREAD:
+        return None
+    freedom = variance**2 / sum(v**2 / f for v, f in terms)
+    half = float(special.stdtrit(freedom, 0.5 + confidence / 2)) * math.sqrt(variance)
+    middle = math.log(baseline.total / own.total)
+    # A handful of unsteady steps can be worth less than one degree of freedom; beyond e^700 no float goes.
+    return math.exp(max(-700.0, middle - half)), math.exp(min(700.0, middle + half))
+
+
+def ratio_of_ratios(
+    one: float, one_interval: tuple[float, float], other: float, other_interval: tuple[float, float]
+) -> tuple[float, float]:
+    """The interval of one / other from the intervals of both, all above 0 and of the same confidence.
+
+    On logarithms: low = x - y - sqrt((x - l)^2 + (u' - y)^2), high = x - y + sqrt((u - x)^2 + (y - l')^2) (Zou and
+    Donner, "Construction of confidence limits about effect measures: a general approach", Statistics in Medicine 27,
+    2008), which takes them as independent.
+    """
+    x, y = math.log(one), math.log(other)
+    (low, high), (low_, high_) = (tuple(map(math.log, interval)) for interval in (one_interval, other_interval))
+    return (
+        math.exp(x - y - math.hypot(x - low, high_ - y)),
+        math.exp(x - y + math.hypot(high - x, y - low_)),
+    )
+
+
+UNKNOWN = 0.10
+"""Share of a step that `other` may take."""
+
+TRACE_OFF = 0.10
+"""Fraction by which the steps of a trace may differ from the same steps as they were timed."""
+
+DEVICE_BOUND, HOST_BOUND = 0.2, 0.5
+"""The device waits for less than this share of a step: it sets the pace. For more than the other: the host does."""
+
+UNSTEADY_PERCENT = 15.0
+"""Coefficient of variation of unprofiled steps from which on they are unsteady."""
+
+
+@dataclass(frozen=True)
+class ProfileFlag:
+    """One doubt: `code` for a column of flags, and a sentence with what was seen."""
+
+    code: str
+    sentence: str
+
+
+def doubts(breakdown: Breakdown) -> list[ProfileFlag]:
+    """Everything that is doubtful about one phase of a profile."""
+    return [*_other(breakdown), *_trace(breakdown), *_untimed(breakdown), *_unsteady_flag(breakdown)]
+
+
+def agreement(breakdown: Breakdown) -> float | None:
+    """The duration of a step in the trace over that of a profiled step as it was timed; None where none was."""
+    if breakdown.sample is None or not breakdown.sample.profiled_s:
+        return None
+    return breakdown.traced_us / (1e6 * mean(breakdown.sample.profiled_s))
+
+
+def bound(breakdown: Breakdown) -> str:
+    """What sets the pace of a step: device, host, or both."""
+    waits = breakdown.share(HOST_GAP)
+    return "device" if waits < DEVICE_BOUND else "host" if waits > HOST_BOUND else "both"
+
+
+def _other(breakdown: Breakdown) -> Iterator[ProfileFlag]:
+    share = breakdown.traced_share(OTHER)
+    if share > UNKNOWN:
+        yield ProfileFlag(
+            "other",
+            f"{100 * share:.0f} % of the step are operators that no rule knows, over {100 * UNKNOWN:.0f} %",
+        )
+
+
+def _trace(breakdown: Breakdown) -> Iterator[ProfileFlag]:
+    ratio = agreement(breakdown)
+    if ratio is not None and abs(math.log(ratio)) > math.log1p(TRACE_OFF):
+        assert breakdown.sample is not None
+        yield ProfileFlag(
+            "trace_time",
+            f"a step takes {breakdown.traced_us / 1000:.4g} ms in the trace, "
+            f"{1000 * mean(breakdown.sample.profiled_s):.4g} ms as it was timed: "
+            + ("part of the step is outside the trace" if ratio < 1 else "the trace has more than these steps"),
+        )
+
+
+def _untimed(breakdown: Breakdown) -> Iterator[ProfileFlag]:
+    if breakdown.sample is None or not breakdown.sample.unprofiled_s:
+        yield ProfileFlag("untimed", "no step was timed without the profiler: its overhead is unknown and in all times")
+
+
+def _unsteady_flag(breakdown: Breakdown) -> Iterator[ProfileFlag]:
+    cv = cv_percent(breakdown.sample.unprofiled_s) if breakdown.sample else None
+    if cv is not None and cv >= UNSTEADY_PERCENT:
+        yield ProfileFlag("unsteady", f"steps vary by {cv:.0f} % without the profiler")
+
+
+STAND_INS: dict[Phase, Phase] = {"mixed": "prefill", "prefill": "mixed"}
+"""A phase that is not profiled is taken as this one: prompts are most of both."""
+
+Breakdowns = Mapping[Phase, Breakdown]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The speed-up of the pass that the parts add up to; `low` and `high` its interval, None without any scatter.
+
+    `traces_alone` is what the traced steps say without their unprofiled times as weight. `baseline_s` and `own_s` are
+    the steps of a pass in seconds, `changes` its parts in seconds. `taken_for` are phases in place of which others
+    were taken, `missing` those of the pass that are not profiled and are left out; `with_profiler` the phases that
+    nobody timed without the profiler.
+    """
+
+    speedup: float
+    low: float | None
+    high: float | None
+    traces_alone: float
+    baseline_s: float
+    own_s: float
+    changes: tuple[Change, ...]
+    taken_for: Mapping[Phase, Phase]
+    missing: tuple[Phase, ...]
+    with_profiler: tuple[Phase, ...]
+
+
+@dataclass(frozen=True)
+class Reconciliation:
+    """`prediction` beside what was measured.
+
+    `ratio` is predicted over measured with its interval. `verdict` is apart where the interval excludes 1 and the two
+    are further apart than the relevant difference; unknown where one is missing, and `reason` says which. `reasons`
+    are likely ones for being apart, each with its evidence.
+    """
+
+    own: ProfiledExperiment
+    baseline: ProfiledExperiment
+    prediction: Prediction | None
+    ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+    verdict: Literal["agree", "apart", "unknown"] = "unknown"
+    reason: str = ""
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def unmeasured(self) -> bool:
+        """Whether a side was launched to be measured, and has no valid launch; `reason` says which and why."""
+        return bool(self.own.unmeasured or self.baseline.unmeasured)
+
+
+def predict(
+    own: ProfiledExperiment,
+    baseline: ProfiledExperiment,
+    of_own: Breakdowns,
+    of_baseline: Breakdowns,
+    confidence: float,
+) -> Prediction | None:
+    """The prediction from the steps of each side's measured pass; None where no pass is known or nothing in common."""
+    if own.measured is None or baseline.measured is None:
+        return None
+    both = [phase for phase in of_own if phase in of_baseline and of_own[phase].sample and of_baseline[phase].sample]
+    wanted = [phase for phase in baseline.measured.steps if baseline.measured.steps[phase] > 0]
+    wanted += [phase for phase in own.measured.steps if own.measured.steps[phase] > 0 and phase not in wanted]
+    used: dict[Phase, Phase] = {}
+    for phase in wanted:
+        stand_in = phase if phase in both else STAND_INS.get(phase)
+        if stand_in in both:
+            used[phase] = stand_in
+    if not used:
+        return None
+    sides = [(baseline.measured.steps, of_baseline), (own.measured.steps, of_own)]
+    parts = [_pass_parts(steps, of, used) for steps, of in sides]
+    traced = [_traced(steps, of, used) for steps, of in sides]
+    sums = [_sum(steps, of, used) for steps, of in sides]
+    interval = ratio_interval(sums[0], sums[1], confidence)
+    return Prediction(
+        speedup=predicted(parts[0], parts[1]),
+        low=interval[0] if interval else None,
+        high=interval[1] if interval else None,
+        traces_alone=traced[0] / traced[1],
+        baseline_s=sum(parts[0].values()),
+        own_s=sum(parts[1].values()),
+        changes=tuple(changes(_over_phases(parts[0]), _over_phases(parts[1]))),
+        taken_for={phase: stand_in for phase, stand_in in used.items() if phase != stand_in},
+        missing=tuple(phase for phase in wanted if phase not in used),
+        with_profiler=tuple(p for p in both if not all(_timed(of[p]) for _, of in sides)),
+    )
+
+
+def reconcile(
+    own: ProfiledExperiment,
+    baseline: ProfiledExperiment,
+    of_own: Breakdowns,
+    of_baseline: Breakdowns,
+    settings: ComparisonSettings,
+) -> Reconciliation:
+    """Compares the prediction with what was measured, as yet without reasons for a difference.
+
+    Each side's interval is taken as known: that of the prediction knows of one launch alone, and where the steps have
+    no scatter the measured one stands alone.
+    """
+    prediction = predict(own, baseline, of_own, of_baseline, settings.confidence)
+    if prediction is None:
+        return Reconciliation(own, baseline, None, reason=_why_no_prediction(own, baseline))
+    measured = own.comparison
+    if measured is None or measured.speedup is None:
+        why = measured.reason if measured is not None and measured.reason else "no measured speed-up"
+        return Reconciliation(own, baseline, prediction, reason=why)
+    ratio = prediction.speedup / measured.speedup
+    if prediction.missing:
+        why = f"{' and '.join(prediction.missing)} steps of the pass are not profiled"
+        return Reconciliation(own, baseline, prediction, ratio, reason=why)
+    if measured.low is None or measured.high is None:
+        why = measured.reason or "the measured speed-up has no interval"
+        return Reconciliation(own, baseline, prediction, ratio, reason=why)
+    point = (prediction.speedup, prediction.speedup)
+    scatter = (prediction.low, prediction.high)
+    low, high = ratio_of_ratios(
+        prediction.speedup,
+        point if scatter[0] is None or scatter[1] is None else (scatter[0], scatter[1]),
+        measured.speedup,
+        (measured.low, measured.high),
+    )
+    near = max(ratio, 1 / ratio) < 1 + settings.relevant_difference
+    verdict: Literal["agree", "apart"] = "agree" if low <= 1 <= high or near else "apart"
+    return Reconciliation(own, baseline, prediction, ratio, low, high, verdict)
+
+
+def _why_no_prediction(own: ProfiledExperiment, baseline: ProfiledExperiment) -> str:
+    unmeasured = [f"{side.quant}, {side.unmeasured}" for side in (own, baseline) if side.unmeasured]
+    if unmeasured:
+        return "; ".join(unmeasured)
+    if own.measured is None or baseline.measured is None:
+        return "neither offline nor online measured passes of both"
+    return "no phase of the pass is profiled in both"
+
+
+def _timed(breakdown: Breakdown) -> bool:
+    return breakdown.sample is not None and bool(breakdown.sample.unprofiled_s)
+
+
+def _pass_parts(
+    steps: Mapping[Phase, float], of: Breakdowns, used: Mapping[Phase, Phase]
+) -> dict[tuple[Phase, Part], float]:
+    """Seconds of each part in each phase of a pass."""
+    return {
+        (phase, part): steps.get(phase, 0.0) * us / 1e6
+        for phase, stand_in in used.items()
+        for part, us in of[stand_in].scaled.items()
+    }
+
+
+def _traced(steps: Mapping[Phase, float], of: Breakdowns, used: Mapping[Phase, Phase]) -> float:
+    return sum(steps.get(phase, 0.0) * of[stand_in].traced_us for phase, stand_in in used.items())
+
+
+def _sum(steps: Mapping[Phase, float], of: Breakdowns, used: Mapping[Phase, Phase]) -> Sum:
+    # A phase that stands in for another is one sample with both numbers of steps.
+    numbers: dict[Phase, float] = {}
+    for phase, stand_in in used.items():
+        numbers[stand_in] = numbers.get(stand_in, 0.0) + steps.get(phase, 0.0)
+    samples = [(number, of[phase].sample) for phase, number in numbers.items()]
+    return pass_time([(n, sample.unprofiled_s or sample.profiled_s) for n, sample in samples if sample is not None])
+
+
+def _over_phases(parts: Mapping[tuple[Phase, Part], float]) -> dict[Part, float]:
+    sums: dict[Part, float] = {}
+    for (_, part), seconds in parts.items():
+        sums[part] = sums.get(part, 0.0) + seconds
+    return sums
+
+
+SUM_OFF = 0.05
+"""Steps of a pass that add up to its measured time but for less than this fraction say nothing."""
+
+OTHER_BATCH = 0.10
+"""Tokens of a step, or those that attention looks back at, may differ by this fraction from those of the pass."""
+
+WAITS = 0.3
+"""Share of a step in which the device waits from which on the host has a say in its duration."""
+
+
+MOST = 6
+"""Reasons that are told."""
+
+
+def reasons(
+    found: Reconciliation, of_own: Mapping[Phase, Breakdown], of_baseline: Mapping[Phase, Breakdown]
+) -> tuple[str, ...]:
+    """Likely reasons for predicted and measured being apart, each with its evidence.
+
+    None where they agree, and none where nothing speaks for one.
+    """
+    if found.verdict != "apart":
+        return ()
+    sides = [(found.own, of_own), (found.baseline, of_baseline)]
+    told = dict.fromkeys(
+        [
+            *_with_profiler(found),
+            *_sums(found),
+            *(text for side, of in sides for text in _batch(side, of)),
+            *_batches(found, of_own, of_baseline),
+            *(text for side, of in sides for text in _host_bound(side, of)),
+            *(text for side, of in sides for text in _unsteady_reason(side, of)),
+            *(text for side, _ in sides for text in _doubts(side)),
+            *_stand_ins(found),
+            *_server(found),
+        ]
+    )
+    return _first(list(told))
+
+
+def _with_profiler(found: Reconciliation) -> Iterator[str]:
+    # Overheads that are known and differ change what the traces alone say, not the prediction: no reason here.
+    assert found.prediction is not None
+    for phase in found.prediction.with_profiler:
+        yield f"profiler overhead: nobody timed {phase} steps without the profiler, so it is part of the prediction"
+
+
+def _sums(found: Reconciliation) -> Iterator[str]:
+    """Which side's steps do not add up to its pass, of those that move the prediction the way that it is off."""
+    prediction, ratio = found.prediction, found.ratio
+    own, baseline = found.own.measured, found.baseline.measured
+    assert prediction is not None
+    assert ratio is not None
+    assert own is not None
+    assert baseline is not None
+    # predicted / measured = (baseline's steps / its pass) / (own steps / own pass), if both were measured alike
+    for side, steps_s, pass_s, way in (
+        (found.own, prediction.own_s, own.elapsed_s, -1),
+        (found.baseline, prediction.baseline_s, baseline.elapsed_s, 1),
+    ):
+        off = math.log(steps_s / pass_s)
+        if abs(off) < math.log1p(SUM_OFF) or way * off * math.log(ratio) < 0:
+            continue
+        much = f"the steps of {side.quant} add up to {steps_s:.3g} s where a pass takes {pass_s:.3g} s"
+        if off < 0:
+            yield f"{much}: time outside steps, slower steps in the pass, or too few steps counted"
+        else:
+            yield f"{much}: slower steps in the profile's launch, or too many steps counted"
+
+
+def _batch(side: ProfiledExperiment, of: Mapping[Phase, Breakdown]) -> Iterator[str]:
+    if side.measured is None:
+        return
+    for phase, breakdown in of.items():
+        sample, tokens = breakdown.sample, side.measured.tokens.get(phase)
+        if sample is None:
+            continue
+        if tokens and sample.tokens and _apart(sample.tokens, tokens, OTHER_BATCH):
+            yield (
+                f"another batch: {phase} steps of {side.quant} were profiled with {sample.tokens:.4g} tokens, those of "
+                f"the pass have {tokens:.4g} in the mean"
+            )
+        context, passed = sample.context_tokens, side.measured.context_tokens
+        if phase == "decode" and context and passed and _apart(context, passed, OTHER_BATCH):
+            yield (
+                f"another context: attention of {side.quant} looked back at {context:.4g} tokens in the timed decode "
+                f"steps, at {passed:.4g} in those of the pass in the mean"
+            )
+
+
+def _batches(
+    found: Reconciliation, of_own: Mapping[Phase, Breakdown], of_baseline: Mapping[Phase, Breakdown]
+) -> Iterator[str]:
+    for phase in of_own:
+        differ = batches_differ(of_own[phase], of_baseline[phase]) if phase in of_baseline else None
+        if differ:
+            yield (
+                f"another batch: {phase} steps were profiled with {differ[0]:.4g} tokens for {found.own.quant}, with "
+                f"{differ[1]:.4g} for {found.baseline.quant}"
+            )
+
+
+def _host_bound(side: ProfiledExperiment, of: Mapping[Phase, Breakdown]) -> Iterator[str]:
+    for phase, breakdown in of.items():
+        if breakdown.share(HOST_GAP) >= WAITS:
+            yield (
+                f"host-bound: the device waits in {100 * breakdown.share(HOST_GAP):.0f} % of a {phase} step of "
+                f"{side.quant}, and what the host does is not the same in a profile as in a pass"
+            )
+
+
+def _unsteady_reason(side: ProfiledExperiment, of: Mapping[Phase, Breakdown]) -> Iterator[str]:
+    for phase, breakdown in of.items():
+        cv = cv_percent(breakdown.sample.unprofiled_s) if breakdown.sample else None
+        if cv is not None and cv >= UNSTEADY_PERCENT:
+            yield f"unsteady steps: {phase} steps of {side.quant} vary by {cv:.0f} % without the profiler"
+
+
+def _doubts(side: ProfiledExperiment) -> Iterator[str]:
+    for flag in side.record.validity:
+        yield f"a doubt about the profile of {side.quant}: {flag.sentence.rstrip('.')}"
+
+
+def _stand_ins(found: Reconciliation) -> Iterator[str]:
+    assert found.prediction is not None
+    for phase, stand_in in found.prediction.taken_for.items():
+        yield f"{phase} steps are not profiled and were taken as {stand_in} steps"
+
+
+def _server(found: Reconciliation) -> Iterator[str]:
+    if found.own.measured is not None and found.own.measured.mode == "online":
+        yield "online: requests come and go through a server, which is in the measured pass and not in the steps"
+
+
+def _apart(one: float, other: float, fraction: float) -> bool:
+    return abs(math.log(one / other)) > math.log1p(fraction)
+
+
+def _first(told: Sequence[str]) -> tuple[str, ...]:
+    """The first of them, of which nobody reads more, and how many there are besides."""
+    if len(told) <= MOST:
+        return tuple(told)
+    return (*told[:MOST], f"{len(told) - MOST} further doubts, of which the table of steps shows most")
+
+
+@dataclass(frozen=True, eq=False)
+class ProfileReport:
+    """`profiled` in order, the phases of each by its place, and a reconciliation for each that has a baseline.
+
+    `left_out` are those without a valid launch. `uncompared` are those that have a baseline and no reconciliation,
+    since they are left out themselves or their baseline is, each with the reason.
+    """
+
+    profiled: tuple[ProfiledExperiment, ...]
+    phases: Mapping[str, Mapping[Phase, Breakdown]]
+    reconciliations: tuple[Reconciliation, ...]
+    settings: ComparisonSettings
+    left_out: tuple[LeftOut, ...] = ()
+    uncompared: tuple[tuple[ProfiledExperiment | LeftOut, str], ...] = ()
+
+    def of(self, profiled: ProfiledExperiment) -> Mapping[Phase, Breakdown]:
+        """The phases of one of them."""
+        return self.phases[profiled.place]
+
+    @property
+    def pairs(self) -> list[tuple[ProfiledExperiment, ProfiledExperiment]]:
+        """Each that is compared, and with what."""
+        return [(found.own, found.baseline) for found in self.reconciliations]
+
+
+def profile_report(
+    profiled: Sequence[ProfiledExperiment], settings: ComparisonSettings, left_out: Sequence[LeftOut] = ()
+) -> ProfileReport:
+    """Analyses `profiled`; what one is compared with must be among them, or it is not compared."""
+    by_place = {each.place: each for each in profiled}
+    without = {each.place: each for each in left_out}
+    if len(by_place | without) < len(profiled) + len(left_out):
+        raise ValueError("two profiles have the same place")
+    phases = {each.place: breakdowns(each) for each in profiled}
+    found = []
+    for own in profiled:
+        baseline = by_place.get(own.baseline or "")
+        if baseline is not None and baseline is not own:
+            sides = phases[own.place], phases[baseline.place]
+            reconciled = reconcile(own, baseline, *sides, settings)
+            found.append(replace(reconciled, reasons=reasons(reconciled, *sides)))
+    uncompared: list[tuple[ProfiledExperiment | LeftOut, str]] = [
+        (own, f"{left.quant}: {left.reason}")
+        for own in profiled
+        if (left := without.get(own.baseline or "")) is not None
+    ]
+    uncompared += [(each, each.reason) for each in left_out if each.baseline in by_place | without]
+    return ProfileReport(tuple(profiled), phases, tuple(found), settings, tuple(left_out), tuple(uncompared))
+
+
+COLUMNS = (
+    "platform",
+    "model",
+    "workload",
+    "quant",
+    "phase",
+    "category",
+    "role",
+    "step_us",
+    "us",
+    "share",
+    "traced_us",
+    "calls",
+    "speedup",
+    "saved_us",
+)
+"""`us` of a part and `step_us` of all are without the profiler, `traced_us` with it; `share` is us / step_us. `calls`
+are those of a step. `speedup` and `saved_us` compare `us` with the baseline's, empty where there is none."""
+
+
+def profile_table(report: ProfileReport) -> pd.DataFrame:
+    """A row for each part of each phase of each profile, also for parts that only its baseline has; see `COLUMNS`."""
+    baselines = {own.place: baseline for own, baseline in report.pairs}
+    rows = [
+        row
+        for each in report.profiled
+        for phase in report.of(each)
+        for row in _rows(report, each, phase, baselines.get(each.place))
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _rows(
+    report: ProfileReport, own: ProfiledExperiment, phase: Phase, baseline: ProfiledExperiment | None
+) -> list[tuple[object, ...]]:
+    breakdown = report.of(own)[phase]
+    other = None if baseline is None else report.of(baseline).get(phase)
+    compared = {} if other is None else {c.part: c for c in changes(other.scaled, breakdown.scaled)}
+    parts: list[Part] = list(compared) or list(breakdown.scaled)
+    rows: list[tuple[object, ...]] = []
+    for part in parts:
+        change, us = compared.get(part), breakdown.scaled.get(part, 0.0)
+        rows.append(
+            (
+                own.platform,
+                own.model,
+                own.workload,
+                own.quant,
+                phase,
+                *part,
+                breakdown.step_us,
+                us,
+                us / breakdown.step_us if breakdown.step_us else None,
+                breakdown.parts.get(part, 0.0),
+                breakdown.calls.get(part, 0.0),
+                change.speedup if change else None,
+                change.saved if change else None,
+            )
+        )
+    return rows

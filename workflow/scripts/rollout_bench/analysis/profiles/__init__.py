@@ -1,1 +1,0 @@
-"""From the traces of profile launches to what explains a speed-up."""

@@ -1,0 +1,1 @@
+"""Launches that generate: throughput, latency, comparisons."""

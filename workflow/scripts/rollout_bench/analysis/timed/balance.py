@@ -1,0 +1,155 @@
+"""How evenly the replicas of a data-parallel experiment share the time of its steps. Warm-up never counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from rollout_bench.analysis.stats.intervals import mean
+from rollout_bench.analysis.timed.rows import Row
+from rollout_bench.contracts.record import Iteration, ReplicaPass
+
+REPLICA_COLUMNS: dict[str, str] = {
+    "replicas": "Int64",
+    "replica_imbalance": "Float64",
+    "replica_idle_share": "Float64",
+    "replica_start_spread_s": "Float64",
+}
+"""Columns of the table where some experiment has replicas, with their types."""
+
+
+@dataclass(frozen=True)
+class Balance:
+    """Shares of the steps of one replica, or of all.
+
+    Attributes:
+        elapsed_s: its own time of an iteration; of all of them the step's.
+        output_tokens: that it generated in an iteration.
+        idle_share: share of the steps' time in which its devices waited for the slowest replica, or to be let go.
+        slowest_share: share of iterations in which it was the slowest.
+    """
+
+    elapsed_s: float
+    output_tokens: float
+    idle_share: float
+    slowest_share: float
+
+    @property
+    def output_tokens_per_s(self) -> float:
+        """Its rate while it ran; of all of them the step's."""
+        return self.output_tokens / self.elapsed_s
+
+
+@dataclass(frozen=True)
+class Replicated:
+    """The replicas of a row, `each` in the order of their numbers; all numbers are means over valid launches.
+
+    Attributes:
+        imbalance: of an iteration, the slowest replica's elapsed time over the mean of all replicas', less 1.
+        start_spread_s: how long after the first replica the last one began, in the worst iteration.
+        ends_s: when each was done, in seconds after the release: [launches][iterations][replicas].
+    """
+
+    row: Row
+    whole: Balance
+    each: tuple[Balance, ...]
+    imbalance: float
+    start_spread_s: float
+    ends_s: tuple[tuple[tuple[float, ...], ...], ...]
+
+    @property
+    def launches(self) -> int:
+        """Launches that its numbers are of."""
+        return len(self.ends_s)
+
+
+def imbalance(elapsed_s: Sequence[float]) -> float:
+    """max(t) / mean(t) - 1 over the elapsed times t of replicas, in seconds: 0 where all take as long."""
+    return max(elapsed_s) / mean(elapsed_s) - 1
+
+
+def replicated(rows: Sequence[Row]) -> list[Replicated]:
+    """Those of `rows` that have replicas in a valid launch."""
+    found = []
+    for row in rows:
+        used = {launch.launch for launch in row.used}
+        launches = [
+            [(i, i.replicas) for i in record.iterations if i.replicas and not i.warmup]
+            for record in row.experiment.records
+            if record.launch in used
+        ]
+        measured = [passes for passes in launches if passes]
+        if measured:
+            found.append(_of_launches(row, measured))
+    return found
+
+
+def _of_launches(row: Row, launches: Sequence[Sequence[tuple[Iteration, list[ReplicaPass]]]]) -> Replicated:
+    count = len(launches[0][0][1])
+    each = tuple(
+        Balance(
+            elapsed_s=mean([mean([parts[n].elapsed_s for _, parts in passes]) for passes in launches]),
+            output_tokens=mean([mean([parts[n].output_tokens for _, parts in passes]) for passes in launches]),
+            idle_share=mean([1 - _ran(passes, n) for passes in launches]),
+            slowest_share=mean([mean([_slowest(parts) == n for _, parts in passes]) for passes in launches]),
+        )
+        for n in range(count)
+    )
+    return Replicated(
+        row=row,
+        whole=Balance(
+            elapsed_s=mean([mean([step.elapsed_s for step, _ in passes]) for passes in launches]),
+            output_tokens=mean([mean([step.output_tokens for step, _ in passes]) for passes in launches]),
+            idle_share=mean([one.idle_share for one in each]),
+            slowest_share=1.0,
+        ),
+        each=each,
+        imbalance=mean([mean([imbalance([p.elapsed_s for p in parts]) for _, parts in passes]) for passes in launches]),
+        start_spread_s=max(part.start_offset_s for passes in launches for _, parts in passes for part in parts),
+        ends_s=tuple(tuple(tuple(part.end_s for part in parts) for _, parts in passes) for passes in launches),
+    )
+
+
+def _ran(passes: Sequence[tuple[Iteration, list[ReplicaPass]]], replica: int) -> float:
+    """Share of the steps' time in which the replica ran."""
+    return sum(parts[replica].elapsed_s for _, parts in passes) / sum(step.elapsed_s for step, _ in passes)
+
+
+def _slowest(parts: Sequence[ReplicaPass]) -> int:
+    return max(range(len(parts)), key=lambda number: parts[number].end_s)
+
+
+def replica_line(found: Replicated) -> dict[str, object]:
+    """The values of `REPLICA_COLUMNS`."""
+    return {
+        "replicas": len(found.each),
+        "replica_imbalance": found.imbalance,
+        "replica_idle_share": found.whole.idle_share,
+        "replica_start_spread_s": found.start_spread_s,
+    }
+
+
+def replica_table(rows: Sequence[Row]) -> pd.DataFrame:
+    """A line for each replica of `rows`, in plain units and full precision; an empty one where no launch is valid."""
+    found = {one.row.experiment.place: one for one in replicated(rows)}
+    columns = ("elapsed_s", "output_tokens", "output_tokens_per_s", "idle_share", "slowest_share")
+    lines: list[dict[str, object]] = []
+    for row in (row for row in rows if row.experiment.has_replicas):
+        one = found.get(row.experiment.place)
+        names = {
+            "mode": row.experiment.mode,
+            "platform": row.experiment.platform,
+            "model": row.experiment.model,
+            "workload": row.experiment.workload,
+            "quant": row.quant_label,
+            "experiment": row.experiment.experiment,
+            "launches_valid": len(row.used),
+            "replica": None,
+        }
+        lines += [
+            names | {"replica": number} | {column: getattr(balance, column) for column in columns}
+            for number, balance in enumerate(one.each if one else ())
+        ] or [names | dict.fromkeys(columns)]
+    return pd.DataFrame(lines).astype({"replica": "Int64"})

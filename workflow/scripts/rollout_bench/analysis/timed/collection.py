@@ -1,0 +1,279 @@
+"""Collects what is to be summarised: the selected experiments, their records, side files and failures, checked."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rollout_bench.analysis.timed.experiments import Collection, Damaged, Selected, TimedExperiment, launched
+from rollout_bench.analysis.timed.points import split
+from rollout_bench.contracts.record import Failure, Launched, Record, ServerSample
+from rollout_bench.contracts.side_files import read_samples, read_sequences
+from rollout_bench.contracts.spec import Spec, read_spec
+from rollout_bench.contracts.store import (
+    FAILURES,
+    LOOKING,
+    RECORD_REMEDY,
+    FoundFile,
+    ResultsListing,
+    find_results,
+    read_failure,
+    read_launched,
+    record_path,
+    sequences_path,
+    server_path,
+)
+from rollout_bench.core.errors import UserError
+from rollout_bench.plan.config import ComparisonSettings
+from rollout_bench.plan.planfile import PlanFile, PlannedExperiment
+
+
+def with_requests(results: Path, experiments: Sequence[TimedExperiment]) -> tuple[TimedExperiment, ...]:
+    """`experiments` of `results`, the online ones with the requests of their launches, or why a launch has none."""
+    return tuple(_with_requests(results, e) if e.mode == "online" and e.records else e for e in experiments)
+
+
+def read_servers(results: Path, collection: Collection) -> dict[tuple[str, int], list[ServerSample]]:
+    """What servers said of themselves, by the place of what was launched and launch index.
+
+    A launch whose side file is missing or damaged has none.
+    """
+    found = {}
+    for experiment in launched(collection.experiments):
+        for record in experiment.records:
+            path = server_path(record_path(results, experiment.mode, experiment.experiment, record.launch))
+            if record.server_file is not None:
+                with contextlib.suppress(UserError):
+                    found[experiment.place, record.launch] = read_samples(path, record)
+    return found
+
+
+def _with_requests(results: Path, experiment: TimedExperiment) -> TimedExperiment:
+    # Not at the top: where nothing is online, nothing here needs numpy.
+    from rollout_bench.analysis.timed.service import requests_of
+
+    found, unread = {}, []
+    for record in experiment.records:
+        path = sequences_path(record_path(results, experiment.mode, experiment.experiment, record.launch))
+        try:
+            found[record.launch] = requests_of(record, read_sequences(path, record))
+        except UserError as error:
+            unread.append(f"launch {record.launch} is not among them, {error.problem}")
+    return replace(experiment, requests=found, unread=tuple(unread))
+
+
+DEFAULT_BASELINE = {"quant": "bf16"}
+"""What speed-ups refer to where no plan says it."""
+
+
+def collect(results: Path, plan: PlanFile | None) -> Collection:
+    """Reads the records and failures that `plan` selects, or all there are where it is None.
+
+    A record or failure that does not validate, was edited, lies where it does not belong or is a copy of another is
+    among the damaged ones of its experiment, and takes no part in anything else.
+
+    Raises:
+        UserError: `results` is no folder.
+    """
+    if not results.is_dir():
+        problem = "is not a folder" if results.exists() else "does not exist"
+        raise UserError(f"{results}: {problem}", "give the results folder, the one that holds offline/ or online/")
+    found = find_results(results)
+    if plan is None:
+        return _collect_all(results, found)
+    records, failures = _by_experiment(found.records.values()), _by_experiment(found.failures.values())
+    generating = [planned for planned in plan.experiments if planned.mode not in LOOKING]
+    experiments = with_requests(
+        results, [TimedExperiment(**_became(results, planned, records, failures)) for planned in generating]
+    )
+    others: tuple[Selected[Launched], ...] = tuple(
+        Selected(**_became(results, planned, records, failures))
+        for planned in plan.experiments
+        if planned.mode in LOOKING
+    )
+    if plan.precision is not None:
+        # Not at the top: a plan with a fixed number of launches is read without numpy.
+        from rollout_bench.analysis.timed.precision import with_enough
+
+        experiments = with_enough(experiments, plan.baseline, plan.comparison, plan.precision)
+    selected = {(e.mode, e.experiment): e.planned for e in (*experiments, *others)}
+    places = [(file.launch, selected.get((file.mode, file.experiment))) for file in found.records.values()]
+    return Collection(
+        experiments=split(experiments),
+        baseline=dict(plan.baseline),
+        comparison=plan.comparison,
+        precision=plan.precision,
+        slo=plan.slo,
+        skipped=tuple(plan.skipped),
+        planned=True,
+        beyond_planned=sum(wanted is not None and launch >= wanted for launch, wanted in places),
+        not_selected=sum(wanted is None for _, wanted in places),
+        others=others,
+        operator_rules=tuple(plan.operator_rules),
+        weights={planned.experiment: planned.weights for planned in plan.experiments if planned.weights},
+    )
+
+
+def _became(
+    results: Path,
+    planned: PlannedExperiment,
+    records: dict[tuple[str, str], list[FoundFile]],
+    failures: dict[tuple[str, str], list[FoundFile]],
+) -> dict[str, Any]:
+    """The fields of a planned experiment: what became of its launches."""
+    place = (planned.mode, planned.experiment)
+    wanted = range(planned.launches)
+    read, damaged = _read(results, [file for file in records.get(place, []) if file.launch in wanted])
+    there = {record.launch for record in read} | {each.launch for each in damaged}
+    open_failures, unreadable = _read_failures(
+        results, [file for file in failures.get(place, []) if file.launch in wanted], there
+    )
+    told = there | {failure.launch for failure in open_failures} | {each.launch for each in unreadable}
+    return {
+        "mode": planned.mode,
+        "experiment": planned.experiment,
+        "key": planned.key,
+        "platform": planned.platform,
+        "model": planned.model,
+        "quant": planned.quant,
+        "workload": planned.workload,
+        "planned": planned.launches,
+        "records": read,
+        "failures": open_failures,
+        "missing": tuple(launch for launch in wanted if launch not in told),
+        "damaged": (*damaged, *unreadable),
+    }
+
+
+def _collect_all(results: Path, found: ResultsListing) -> Collection:
+    records, failures = _by_experiment(found.records.values()), _by_experiment(found.failures.values())
+    experiments: list[TimedExperiment] = []
+    others: list[Selected[Launched]] = []
+    for place in sorted(records.keys() | failures.keys()):
+        read, damaged = _read(results, records.get(place, []))
+        there = {record.launch for record in read} | {each.launch for each in damaged}
+        open_failures, unreadable = _read_failures(results, failures.get(place, []), there)
+        fields = _found(results, place, read, open_failures, (*damaged, *unreadable))
+        others.append(Selected(*fields)) if place[0] in LOOKING else experiments.append(TimedExperiment(*fields))
+    for each in (experiments, others):
+        each.sort(key=lambda e: (e.mode, e.platform, e.model, e.workload, e.quant, e.experiment))
+    return Collection(
+        split(with_requests(results, experiments)),
+        dict(DEFAULT_BASELINE),
+        ComparisonSettings(),
+        None,
+        (),
+        False,
+        0,
+        0,
+        others=tuple(others),
+    )
+
+
+def _found(
+    results: Path,
+    place: tuple[str, str],
+    records: tuple[Launched, ...],
+    failures: tuple[Failure, ...],
+    damaged: tuple[Damaged, ...],
+) -> tuple[Any, ...]:
+    """The fields of an experiment that was found, with no plan that says how many launches are wanted."""
+    mode, experiment = place
+    platform, model, quant, workload, key = "?", experiment, "?", "?", experiment.rpartition("-")[2]
+    spec = records[0].spec if records else _spec(results / mode / experiment / "spec.json")
+    if spec is not None:
+        platform, model, quant = spec.platform, spec.model.name, spec.quant.name
+        workload, key = spec.workload.name, spec.key()
+    return mode, experiment, key, platform, model, quant, workload, None, records, failures, (), damaged
+
+
+def _spec(path: Path) -> Spec | None:
+    """The spec at `path`, None without a whole one: the folder's name then tells what there is."""
+    try:
+        return read_spec(path)
+    except UserError:
+        return None
+
+
+def _by_experiment(files: Iterable[FoundFile]) -> dict[tuple[str, str], list[FoundFile]]:
+    grouped: dict[tuple[str, str], list[FoundFile]] = {}
+    for file in files:
+        grouped.setdefault((file.mode, file.experiment), []).append(file)
+    return grouped
+
+
+def _read(results: Path, files: Iterable[FoundFile]) -> tuple[tuple[Launched, ...], tuple[Damaged, ...]]:
+    """The records in `files`, which lie in one experiment's folder, and those that can't be used."""
+    records: list[Launched] = []
+    damaged: list[Damaged] = []
+    for file in files:
+        path = results / file.path
+        try:
+            records.append(_checked(path, file, read_launched(path, file.mode)))
+        except UserError as error:
+            damaged.append(Damaged(file.launch, error))
+    copies = list(_copies(results, records))
+    refused = {copy.launch for copy in copies}
+    damaged = sorted([*damaged, *copies], key=lambda each: each.launch)
+    return tuple(record for record in records if record.launch not in refused), tuple(damaged)
+
+
+def _checked(path: Path, file: FoundFile, record: Launched) -> Launched:
+    """`record`, which was read from `path`: in its place and with measured iterations, or a `UserError`."""
+    _must_match(path, "spec.mode", record.spec.mode, file.mode)
+    _must_match(path, "key", record.key, file.experiment.rpartition("-")[2])
+    _must_match(path, "launch", record.launch, file.launch)
+    _must_match(path, "spec", record.experiment, file.experiment)
+    if isinstance(record, Record) and all(iteration.warmup for iteration in record.iterations):
+        raise UserError(f"{path}: iterations: all are warm-up, none was measured", RECORD_REMEDY)
+    return record
+
+
+def _copies(results: Path, records: Sequence[Launched]) -> Iterator[Damaged]:
+    """Those of `records`, which are of one experiment, that are copies of another: one launch counts once.
+
+    A record that was renumbered no longer hashes to its checksum. Of records of earlier versions, which have none,
+    nobody can say which is the copy, so none of them counts.
+    """
+    by_origin: dict[object, list[Launched]] = {}
+    for record in records:
+        by_origin.setdefault(record.origin, []).append(record)
+    for same in by_origin.values():
+        if len(same) == 1:
+            continue
+        protected = [record for record in same if record.sha256 is not None]
+        original = protected[0] if len(protected) == 1 else None
+        paths = [record_path(results, record.spec.mode, record.experiment, record.launch) for record in same]
+        for record, path in zip(same, paths, strict=True):
+            if record is not original:
+                others = ", ".join(str(other) for other in paths if other != path)
+                problem = f"{path}: holds the same launch as {others}, with all its times"
+                yield Damaged(record.launch, UserError(problem, "delete the copy to have that launch measured"))
+
+
+def _read_failures(
+    results: Path, files: Iterable[FoundFile], settled: set[int]
+) -> tuple[tuple[Failure, ...], tuple[Damaged, ...]]:
+    """The failures in `files` of launches that are not `settled`, and those that can't be read."""
+    failures: list[Failure] = []
+    damaged: list[Damaged] = []
+    for file in files:
+        if file.launch in settled:
+            continue
+        path = results / FAILURES / file.path
+        try:
+            failure = read_failure(path)
+            _must_match(path, "experiment", failure.experiment, file.experiment)
+            _must_match(path, "launch", failure.launch, file.launch)
+            failures.append(failure)
+        except UserError as error:
+            damaged.append(Damaged(file.launch, error))
+    return tuple(failures), tuple(damaged)
+
+
+def _must_match(path: Path, field: str, inside: str | int, place: str | int) -> None:
+    if inside != place:
+        raise UserError(f"{path}: {field}: says {inside} but the file lies where {place} belongs", RECORD_REMEDY)

@@ -1,0 +1,172 @@
+"""The table: one row per experiment, one column per number, in plain units and full precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import pandas as pd
+
+from rollout_bench.analysis.stats.intervals import cv_percent, mean, pooled_cv_percent
+from rollout_bench.analysis.timed.balance import REPLICA_COLUMNS, replica_line, replicated
+from rollout_bench.analysis.timed.comparison import Comparison
+from rollout_bench.analysis.timed.latencies import LATENCY_COLUMNS, REQUEST_COLUMNS, Distribution, latency_line
+from rollout_bench.analysis.timed.launches import LaunchMeasures
+from rollout_bench.analysis.timed.rows import COST_COLUMNS, SERVICE_COLUMNS, Row, cost_line, load_line, service_line
+
+COLUMNS: dict[str, str] = {
+    "mode": "string",
+    "platform": "string",
+    "model": "string",
+    "workload": "string",
+    "quant": "string",
+    "experiment": "string",
+    "key": "string",
+    "engine": "string",
+    "launches_measured": "Int64",
+    "launches_valid": "Int64",
+    "launches_planned": "Int64",
+    "launches_failed": "Int64",
+    "launches_invalid": "Int64",
+    "output_tokens_per_s": "Float64",
+    "output_tokens_per_s_min": "Float64",
+    "output_tokens_per_s_max": "Float64",
+    "launch_cv_percent": "Float64",
+    "iteration_cv_percent": "Float64",
+    "speedup": "Float64",
+    "speedup_low": "Float64",
+    "speedup_high": "Float64",
+    "p_adjusted": "Float64",
+    "minimal_detectable_difference": "Float64",
+    "pairs": "Int64",
+    "baseline_launches": "Int64",
+    "verdict": "string",
+    "total_tokens_per_s": "Float64",
+    "requests_per_s": "Float64",
+    "sequences_per_s": "Float64",
+    "iteration_elapsed_s": "Float64",
+    "startup_s": "Float64",
+    "kv_cache_tokens": "Int64",
+    "kv_cache_sequences": "Int64",
+    "workload_sequences": "Int64",
+    "weights_bytes": "Int64",
+    **COST_COLUMNS,
+    **LATENCY_COLUMNS,
+    "flags": "string",
+}
+"""Columns of the table in order, with their types; the same names head summary.csv.
+
+Those from `speedup` to `verdict` are of `MAIN_METRIC`; any other metric that is compared has the same
+columns at the end, `<metric>_` before their names. Where something is online, or has replicas,
+the columns of requests and of replicas stand before.
+"""
+
+MAIN_METRIC = "output_tokens_per_s"
+"""The metric whose comparison needs no prefix."""
+
+
+def table(rows: Sequence[Row], latencies: Sequence[Mapping[str, Distribution]] = ()) -> pd.DataFrame:
+    """One line per row, in order, with `COLUMNS`; a number that does not exist is missing, never zero.
+
+    `latencies` has the distributions of each row's sequences by measure; empty where the sequences were not read.
+    """
+    others = {
+        f"{metric}_{column}": COLUMNS[column]
+        for metric in dict.fromkeys(metric for row in rows for metric in row.comparisons)
+        for column in _compared(Comparison())
+        if metric != MAIN_METRIC
+    }
+    of_requests = REQUEST_COLUMNS | SERVICE_COLUMNS if any(row.experiment.mode == "online" for row in rows) else {}
+    of_replicas = {found.row.experiment.place: replica_line(found) for found in replicated(rows)}
+    columns = COLUMNS | of_requests | (REPLICA_COLUMNS if of_replicas else {}) | others
+    lines = [_line(row) | of_replicas.get(row.experiment.place, {}) for row in rows]
+    for line, found in zip(lines, latencies, strict=False):
+        line |= latency_line(found)
+    return pd.DataFrame(lines, columns=list(columns)).astype(columns)
+
+
+def flag_texts(row: Row) -> list[str]:
+    """The flags of a row's launches, each once: code, `!` where it makes invalid, how many have it."""
+    counts: dict[tuple[str, bool], int] = {}
+    for launch in row.launches:
+        for flag in {(flag.code, flag.severity == "invalid") for flag in launch.flags}:
+            counts[flag] = counts.get(flag, 0) + 1
+    return [
+        f"{code}{'!' if invalid else ''} {count}/{len(row.launches)}"
+        for (code, invalid), count in sorted(counts.items())
+    ]
+
+
+def _line(row: Row) -> dict[str, object]:
+    experiment = row.experiment
+    compared = {
+        column if metric == MAIN_METRIC else f"{metric}_{column}": value
+        for metric, comparison in row.comparisons.items()
+        for column, value in _compared(comparison).items()
+    }
+    return {
+        "mode": experiment.mode,
+        "platform": experiment.platform,
+        "model": experiment.model,
+        "workload": experiment.workload,
+        "quant": row.quant_label,
+        "experiment": experiment.experiment,
+        "key": experiment.key,
+        "launches_measured": len(row.launches),
+        "launches_valid": len(row.used),
+        "launches_planned": experiment.planned,
+        "launches_failed": len(experiment.failures),
+        "launches_invalid": len(row.launches) - len(row.used),
+        "flags": "; ".join(flag_texts(row)) or None,
+        **compared,
+        **(_asked(row) | load_line(row) if row.launches else {}),
+        **(_measured(row) | cost_line(row) | service_line(row) if row.used else {}),
+    }
+
+
+def _compared(comparison: Comparison) -> dict[str, object]:
+    nothing = comparison.is_baseline or comparison.verdict is None
+    return {
+        "speedup": comparison.speedup,
+        "speedup_low": comparison.low,
+        "speedup_high": comparison.high,
+        "p_adjusted": comparison.p_adjusted,
+        "minimal_detectable_difference": comparison.minimal_detectable_difference,
+        "pairs": None if nothing or comparison.sides else len(comparison.pairs),
+        "baseline_launches": None if nothing else comparison.launches_used[1],
+        "verdict": "baseline" if comparison.is_baseline else comparison.verdict,
+    }
+
+
+def _asked(row: Row) -> dict[str, object]:
+    spec = row.experiment.records[0].spec
+    return {
+        "engine": f"{spec.engine.name} {spec.engine.version}",
+        "workload_sequences": spec.workload.prompts * spec.workload.samples_per_prompt,
+    }
+
+
+def _measured(row: Row) -> dict[str, object]:
+    used = row.used
+    rates = [launch.output_tokens_per_s for launch in used]
+    return {
+        "output_tokens_per_s": mean(rates),
+        "output_tokens_per_s_min": min(rates),
+        "output_tokens_per_s_max": max(rates),
+        "launch_cv_percent": cv_percent(rates),
+        "iteration_cv_percent": pooled_cv_percent([m.iteration_output_tokens_per_s for m in used]),
+        "total_tokens_per_s": mean([launch.total_tokens_per_s for launch in used]),
+        "requests_per_s": mean([launch.requests_per_s for launch in used]),
+        "sequences_per_s": mean([launch.sequences_per_s for launch in used]),
+        "iteration_elapsed_s": mean([launch.iteration_elapsed_s for launch in used]),
+        "startup_s": mean([launch.startup_s for launch in used]),
+        "kv_cache_tokens": _least(used, lambda launch: launch.kv_cache_tokens),
+        "kv_cache_sequences": _least(used, lambda launch: launch.kv_cache_sequences),
+        "weights_bytes": max(
+            (launch.weights_bytes for launch in used if launch.weights_bytes is not None), default=None
+        ),
+    }
+
+
+def _least(used: Sequence[LaunchMeasures], value: Callable[[LaunchMeasures], int | None]) -> int | None:
+    known = [number for number in map(value, used) if number is not None]
+    return min(known, default=None)

@@ -1,0 +1,225 @@
+"""Percentiles of sequences: read from side files, pooled, and only as far as a sample can claim them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from rollout_bench.analysis.stats.percentiles import Array, effective_samples, percentile_interval, samples_needed
+from rollout_bench.analysis.timed.experiments import Collection, TimedExperiment, no_valid_launch
+from rollout_bench.analysis.timed.service import LATENCIES, pool_requests
+from rollout_bench.contracts.record import Record, SequenceRow
+from rollout_bench.contracts.side_files import read_sequences
+from rollout_bench.contracts.store import record_path, sequences_path
+from rollout_bench.core.errors import UserError
+
+MEASURES = ("e2el_s", "ttft_s", "output_tokens")
+"""What is pooled: seconds from the beginning of the iteration until a sequence was complete, seconds until its first
+token, and its length in tokens, which is of interest only where the model may end it."""
+
+
+@dataclass(frozen=True)
+class PooledSequences:
+    """The counted sequences of all valid launches of one experiment.
+
+    `values` has an array [n] by measure, without those that the engine did not give; `independent` as how many
+    independent values they count, since sequences of a batch share its steps, and iterations their launch. `reasons`
+    say why a measure or the sequences of a launch are not among them. `launches` has the values [n] of each launch and
+    as how many independent ones they count in it, for requests to a server.
+    """
+
+    values: Mapping[str, Array]
+    independent: Mapping[str, int]
+    reasons: tuple[str, ...] = ()
+    launches: Mapping[str, Sequence[tuple[Array, int]]] = field(default_factory=dict)
+
+
+def pool_sequences(results: Path, collection: Collection) -> list[PooledSequences]:
+    """The sequences of each experiment of `collection`, which was read from `results`, in its order."""
+    return [_of_requests(e) if e.mode == "online" else _pooled(results, e) for e in collection.experiments]
+
+
+def _of_requests(experiment: TimedExperiment) -> PooledSequences:
+    """Those of an online experiment, whose side files were read with its records."""
+    if not any(record.valid for record in experiment.records):
+        return _without(experiment)
+    valid = [r.launch for r in experiment.records if r.valid and r.launch in experiment.requests]
+    requests = [experiment.requests[launch] for launch in valid]
+    lengths = not experiment.records[0].spec.workload.ignore_eos  # else they are what was asked for
+    values, independent = pool_requests(requests, lengths)
+    launches = {
+        measure: tuple(
+            (v[measure], n[measure]) for each in requests for v, n in [pool_requests([each])] if measure in v
+        )
+        for measure in values
+    }
+    reasons = list(experiment.unread)
+    load = experiment.records[0].spec.load
+    if load is not None and not load.stream:
+        reasons.append("TTFT, TPOT and ITL are not known, since answers were not streamed")
+    return PooledSequences(values, independent, tuple(reasons), launches)
+
+
+def _without(experiment: TimedExperiment) -> PooledSequences:
+    """Those of an experiment without a valid launch: none, and why, where it was measured."""
+    reason = no_valid_launch(experiment.records)
+    return PooledSequences({}, {}, (reason,) if reason else ())
+
+
+def _pooled(results: Path, experiment: TimedExperiment) -> PooledSequences:
+    valid = [record for record in experiment.records if record.valid]
+    if not valid:
+        return _without(experiment)
+    reasons = []
+    launches: list[Mapping[str, Array]] = []
+    batches: list[tuple[int, int]] = []
+    for record in valid:
+        path = sequences_path(record_path(results, experiment.mode, experiment.experiment, record.launch))
+        try:
+            rows = _counted(record, read_sequences(path, record))
+        except UserError as error:  # the record is whole without it, so the summary is still worth having
+            reasons.append(f"launch {record.launch} is not among them, {error.problem}")
+            continue
+        launches.append(_sequence_columns(rows))
+        batches += [(record.launch, row.iteration) for row in rows]
+    if not launches:
+        return PooledSequences({}, {}, tuple(reasons))
+    pooled = {measure: np.concatenate([launch[measure] for launch in launches]) for measure in MEASURES}
+    if np.isnan(pooled["e2el_s"]).any() or np.isnan(pooled["ttft_s"]).any():
+        per_prompt = experiment.records[0].spec.workload.requests == "per_prompt"
+        why = "requests: per_prompt keeps none" if per_prompt else "the engine did not give all"
+        reasons.append(f"no times of single sequences, {why}")
+    if experiment.records[0].spec.workload.ignore_eos:
+        del pooled["output_tokens"]  # all of one length, the one that was asked for
+    complete = {measure: values for measure, values in pooled.items() if not np.isnan(values).any()}
+    return PooledSequences(complete, {m: _independent(v, batches) for m, v in complete.items()}, tuple(reasons))
+
+
+def _counted(record: Record, rows: Sequence[SequenceRow]) -> list[SequenceRow]:
+    counted = {iteration.index for iteration in record.iterations if not iteration.warmup}
+    return [row for row in rows if row.iteration in counted]
+
+
+def _sequence_columns(rows: Sequence[SequenceRow]) -> dict[str, Array]:
+    return {
+        "e2el_s": np.array([row.last_token_s for row in rows], dtype=float),
+        "ttft_s": np.array([row.first_token_s for row in rows], dtype=float),
+        "output_tokens": np.array([row.output_tokens for row in rows], dtype=float),
+    }
+
+
+def _independent(values: Array, batches: Sequence[tuple[int, int]]) -> int:
+    """As how many independent values sequences of these launches and iterations count, at most."""
+    launches, iterations = (np.array(labels) for labels in zip(*batches, strict=True))
+    of_iterations = effective_samples(values, launches * (iterations.max() + 1) + iterations)
+    return max(1, int(min(of_iterations, effective_samples(values, launches))))
+
+
+PERCENTILES = (50, 90, 95, 97, 99)
+"""Those that are told, rising."""
+
+LAST = PERCENTILES[-1]
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A percentile with its interval, in the unit of the measure."""
+
+    percentile: int
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """One measure of `sequences` sequences, which tell as much as `independent` independent ones would.
+
+    `claimed` has what so many can claim. `by_launch` has, where each launch is a sample of its own, the means over
+    launches of what every one of them can claim.
+    """
+
+    sequences: int
+    independent: int
+    claimed: Mapping[int, Claimed]
+    by_launch: Mapping[int, float] = field(default_factory=dict)
+
+
+def distributions(pooled: PooledSequences) -> dict[str, Distribution]:
+    """The distribution of each measure that `pooled` has."""
+    return {
+        measure: replace(
+            distribution(values, pooled.independent[measure]), by_launch=_by_launch(pooled.launches.get(measure, ()))
+        )
+        for measure, values in pooled.values.items()
+    }
+
+
+def _by_launch(launches: Sequence[tuple[Array, int]]) -> dict[int, float]:
+    """Means over `launches`, each its values [n] and as how many independent ones they count."""
+    found = [distribution(values, independent) for values, independent in launches]
+    common = [p for p in PERCENTILES if found and all(p in each.claimed for each in found)]
+    return {p: float(np.mean([each.claimed[p].value for each in found])) for p in common}
+
+
+def distribution(values: Array, independent: int) -> Distribution:
+    """The distribution of `values` [n >= 1], which tell as much as `independent` <= n independent ones."""
+    ordered = np.sort(values)  # so that sorting it again for each percentile costs next to nothing
+    claimed = {}
+    for percentile in claimable(independent):
+        found = percentile_interval(ordered, percentile / 100, independent=independent)
+        claimed[percentile] = Claimed(percentile, float(found.estimate), float(found.low), float(found.high))
+    return Distribution(len(ordered), independent, claimed)
+
+
+def claimable(samples: int) -> list[int]:
+    """Those of `PERCENTILES` that so many independent values can claim."""
+    return [percentile for percentile in PERCENTILES if samples >= samples_needed(percentile / 100)]
+
+
+def more_for(percentile: int, independent: int) -> int:
+    """Independent values that `percentile` still lacks."""
+    return max(0, samples_needed(percentile / 100) - independent)
+
+
+def _latency_columns(measures: Iterable[str]) -> dict[str, str]:
+    columns = {}
+    for measure in measures:
+        columns[_name(measure, "independent")] = "Int64"
+        for percentile in PERCENTILES:
+            columns |= {_name(measure, f"p{percentile}{end}"): "Float64" for end in ("", "_low", "_high")}
+    return columns
+
+
+def _name(measure: str, part: str) -> str:
+    """A column: `e2el_p50_low_s`, the unit last."""
+    base = measure.removesuffix("_s")
+    return f"{base}_{part}" + ("_s" if base != measure and part != "independent" else "")
+
+
+LATENCY_COLUMNS: dict[str, str] = {"sequences": "Int64"} | _latency_columns(MEASURES)
+"""Columns of the table, with their types."""
+
+REQUEST_COLUMNS: dict[str, str] = _latency_columns(measure for measure in LATENCIES if measure not in MEASURES) | {
+    _name(measure, f"p{percentile}_launch_mean"): "Float64" for measure in LATENCIES for percentile in PERCENTILES
+}
+"""Those that only requests to a server have."""
+
+
+def latency_line(found: Mapping[str, Distribution]) -> dict[str, object]:
+    """The values of `LATENCY_COLUMNS`, without those that there are not."""
+    if not found:
+        return {}
+    # Of the gaps between tokens, which are among the measures of a request, there are many more.
+    sequences = [d.sequences for measure, d in found.items() if measure != "itl_s"]
+    line: dict[str, object] = {"sequences": max(sequences, default=None)}
+    for measure, distribution in found.items():
+        line[_name(measure, "independent")] = distribution.independent
+        for percentile, claimed in distribution.claimed.items():
+            parts = {"": claimed.value, "_low": claimed.low, "_high": claimed.high}
+            line |= {_name(measure, f"p{percentile}{end}"): value for end, value in parts.items()}
+        line |= {_name(measure, f"p{p}_launch_mean"): value for p, value in distribution.by_launch.items()}
+    return line

@@ -1,0 +1,607 @@
+"""Which experiment is compared with which: baselines, earlier results, and what must agree for it.
+
+Where they did not, what differs between the places is part of their ratio. That is chance where places were dealt out
+by chance, as a rule, and then the spread of the pairs has it; so such pairs are compared, and marked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from statistics import median
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from rollout_bench.analysis.timed.comparison import Comparison
+from rollout_bench.analysis.timed.experiments import Earlier, TimedExperiment, launched, no_valid_launch
+from rollout_bench.analysis.timed.launches import LaunchMeasures
+from rollout_bench.contracts.record import Environment, Flag, Placement, Record
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.core.errors import UserError, did_you_mean
+from rollout_bench.plan.config import EARLIER_AXES
+
+AXES = ("model", "platform", "quant", "workload")
+"""What a baseline among experiments that took turns may fix."""
+
+Names = tuple[str, ...]
+"""Mode, the value on each of `AXES`, and the load of a sweep."""
+
+
+def check_axes(baseline: Mapping[str, str]) -> None:
+    """Raises `UserError` where `baseline` (axis -> value) names an axis that there is not."""
+    for axis in baseline:
+        if axis not in (*AXES, *EARLIER_AXES):
+            raise UserError(f"baseline: unknown axis '{axis}'", did_you_mean(axis, (*AXES, *EARLIER_AXES)))
+
+
+def is_baseline(experiment: TimedExperiment, baseline: Mapping[str, str]) -> bool:
+    """True when `experiment` has the baseline's value on each of its axes."""
+    return bool(baseline) and all(getattr(experiment.whole, axis) == value for axis, value in baseline.items())
+
+
+def index_by_names(experiments: Iterable[TimedExperiment]) -> dict[Names, list[TimedExperiment]]:
+    """`experiments` by what `find_baseline` looks for first."""
+    index: dict[Names, list[TimedExperiment]] = {}
+    for experiment in experiments:
+        index.setdefault(_names(experiment, {}), []).append(experiment)
+    return index
+
+
+def find_baseline(
+    experiment: TimedExperiment, index: Mapping[Names, Sequence[TimedExperiment]], baseline: Mapping[str, str]
+) -> tuple[TimedExperiment | None, str]:
+    """The experiment that `experiment`, which must be measured, is compared with; or None and the reason.
+
+    Same mode, platform, model, quant and workload but for the baseline's axes, same workload settings
+    and same engine version (unless the platform is what is compared). Among several, the one with the
+    same engine arguments and iterations.
+    """
+    name = ", ".join(f"{axis} {value}" for axis, value in baseline.items())
+    if not baseline:
+        return None, "no baseline is named"
+    candidates = list(index.get(_names(experiment, baseline), ()))
+    if not candidates:
+        return None, f"the baseline ({name}) is not selected for it"
+    candidates = [other for other in candidates if other.records]
+    if not candidates:
+        return None, f"the baseline ({name}) is not measured"
+    spec = experiment.records[0].spec
+    if "workload" not in baseline:
+        candidates = [other for other in candidates if _spec(other).workload == spec.workload]
+        candidates = [other for other in candidates if _arrivals(_spec(other)) == _arrivals(spec)]
+        if not candidates:
+            return None, f"the baseline ({name}) is measured with other settings of the workload"
+    if "platform" not in baseline:
+        engines = {f"{_spec(other).engine.name} {_spec(other).engine.version}" for other in candidates}
+        candidates = [other for other in candidates if _engine(_spec(other)) == _engine(spec)]
+        if not candidates:
+            found = ", ".join(sorted(engines))
+            return None, f"the baseline ({name}) is measured with another engine or plugin: {found}"
+    if len(candidates) > 1:
+        alike = [other for other in candidates if _settings(_spec(other)) == _settings(spec)]
+        candidates = alike or candidates
+    if len(candidates) > 1:
+        return None, f"{len(candidates)} experiments could be the baseline ({name}); name them in a plan"
+    return candidates[0], ""
+
+
+def _names(experiment: TimedExperiment, changes: Mapping[str, str]) -> Names:
+    own: dict[str, str] = {axis: getattr(experiment.whole, axis) for axis in AXES}
+    return (experiment.mode, *{**own, **changes}.values(), experiment.point_label)
+
+
+def _spec(experiment: TimedExperiment) -> Spec:
+    return experiment.records[0].spec
+
+
+def _engine(spec: Spec) -> tuple[str, str, dict[str, str]]:
+    return spec.engine.name, spec.engine.version, spec.engine.plugins
+
+
+def _arrivals(spec: Spec) -> object:
+    """What of a load all of its points share and what they measure depends on."""
+    return spec.load and spec.load.model_dump(exclude={"points", "saturation", "cool_down_s"})
+
+
+def _settings(spec: Spec) -> tuple[object, ...]:
+    return spec.engine, spec.measuring
+
+
+Group = Literal["engine", "machine", "circumstance"]
+
+ENGINE = ("engine_name", "engine_version", "plugins", "torch_version", "python_version", "packages")
+"""Facts that make the engine."""
+
+MACHINE = (
+    "platform",
+    "device_model",
+    "device_memory_bytes",
+    "device_count",
+    "cpu_model",
+    "cpu_cores",
+    "memory_bytes",
+)
+"""Facts that make the machine; its name and its kernel are circumstances."""
+
+IN_PAIRS = ("device_model", "cpu_model", "cpu_cores", "device_count", "torch_version")
+"""Facts that the two launches of a pair must share; the number of devices only where both were to use as many."""
+
+_PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+
+ABOUT = {"device_memory_bytes": 0.01, "memory_bytes": 0.01, "resolved.num_gpu_blocks": 0.01}
+"""Facts that are measured -> how far they may be apart and still agree: kernels keep some memory for themselves."""
+
+CACHES = {f"variables.{name}" for name in ("VLLM_CACHE_ROOT", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")}
+"""Facts that say where compiled code is kept, in a folder for each engine below a user's home: no difference."""
+
+DEALT_OUT = {f"variables.{name}" for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "ASCEND_RT_VISIBLE_DEVICES")}
+"""Facts that a lease sets for each launch anew; which devices it had, its placement says."""
+
+_NOT_SET = "not set"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A fact in which an experiment's launches, `own`, differ from those it is compared with, `other`."""
+
+    fact: str
+    own: str
+    other: str
+
+    @property
+    def group(self) -> Group:
+        """What the fact belongs to."""
+        name = self.fact.partition(".")[0]
+        return "engine" if name in ENGINE else "machine" if name in MACHINE else "circumstance"
+
+    def __str__(self) -> str:
+        return f"{self.fact} {self.other} -> {self.own}"
+
+
+def environment_facts(environment: Environment) -> dict[str, str]:
+    """Every field of `environment` as text, those of mappings as `<field>.<name>`."""
+    return {name: value for name, value in _flat(environment.model_dump()) if name not in CACHES | DEALT_OUT}
+
+
+def load_facts(record: Record) -> dict[str, str]:
+    """What must be the same for two experiments to be compared at all: work, passes, and the model's shape."""
+    spec = record.spec
+    load: dict[str, Any] = {
+        "measurement_version": spec.measurement_version,
+        "workload": spec.workload.model_dump(exclude={"name"}),
+        "measuring": spec.measuring,
+        "synthetic": spec.model.synthetic or {},
+    }
+    if spec.load is not None:
+        # A point is compared with the same point; which others were measured besides does not matter.
+        load["arrivals"] = spec.load.model_dump(exclude={"points", "saturation", "cool_down_s", "harness_version"})
+    return dict(_flat(load))
+
+
+def launch_facts(record: Record) -> dict[str, str]:
+    """What may differ between two launches of one load, and is then told: where they ran and how they were set."""
+    spec, environment = record.spec, record.environment
+    settings: dict[str, Any] = {
+        "platform": spec.platform,
+        "weights": spec.model.weights,
+        "quant": spec.quant.model_dump(exclude={"name"}),
+        "multiprocess": spec.engine.multiprocess,
+        "args": spec.engine.args,
+        "resolved": record.engine.resolved,
+    }
+    if spec.load is not None:
+        settings["harness_version"] = spec.load.harness_version
+    if spec.endpoint is not None:
+        settings["endpoint"] = spec.endpoint
+    variables = {f"variables.{name}": value for name, value in spec.engine.environment.items()}
+    return variables | environment_facts(environment) | dict(_flat(settings))
+
+
+def differences(own: Sequence[Mapping[str, str]], other: Sequence[Mapping[str, str]]) -> list[Difference]:
+    """The facts whose values are not the same on both sides, each side being the facts of its launches.
+
+    What the engine says of itself (`resolved`) counts only where both sides say it: versions tell of different things.
+    """
+    names = dict.fromkeys(name for facts in (*other, *own) for name in facts)
+    found = []
+    for name in names:
+        mine, theirs = ({facts.get(name, _NOT_SET): None for facts in side} for side in (own, other))
+        if set(mine) == set(theirs) or _about_the_same(name, [*mine, *theirs]):
+            continue
+        if name.startswith("resolved.") and _NOT_SET in {**mine, **theirs}:
+            continue
+        found.append(
+            Difference(name, *(", ".join(_readable(name, value) for value in side) for side in (mine, theirs)))
+        )
+    return found
+
+
+def pair_differences(own: Sequence[Record], other: Sequence[Record]) -> list[tuple[int, Difference]]:
+    """Launch index and fact, for the launches that both sides have: those of `IN_PAIRS` and the host's name."""
+    partners = {record.launch: record for record in other}
+    return [
+        (record.launch, Difference(fact, str(own_value), str(other_value)))
+        for record in own
+        if (partner := partners.get(record.launch)) is not None
+        for fact in (*IN_PAIRS, "hostname")
+        for own_value, other_value in [(_of_pair(fact, side) for side in (record, partner))]
+        if own_value != other_value and not (fact == "device_count" and _asked(record) != _asked(partner))
+    ]
+
+
+def _of_pair(fact: str, record: Record) -> object:
+    """A fact of `IN_PAIRS`, or the host's name: the node's, where the host is a container on it."""
+    placement = record.placement
+    return placement.node if fact == "hostname" and placement is not None else getattr(record.environment, fact)
+
+
+def _asked(record: Record) -> list[int]:
+    """How the launch was to be spread over devices."""
+    return [record.spec.engine.args.get(name, 1) for name in _PARALLEL]
+
+
+def _flat(content: Mapping[str, Any] | BaseModel, prefix: str = "") -> Iterator[tuple[str, str]]:
+    items = content.model_dump() if isinstance(content, BaseModel) else content
+    for name, value in items.items():
+        if isinstance(value, Mapping | BaseModel):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", "unknown" if value is None else str(value)
+
+
+def _about_the_same(name: str, values: Sequence[str]) -> bool:
+    if name not in ABOUT or not all(value.isdecimal() for value in values):
+        return False
+    numbers = [int(value) for value in values]
+    return max(numbers) <= (1 + ABOUT[name]) * min(numbers)
+
+
+def _readable(name: str, value: str) -> str:
+    if name in ("device_memory_bytes", "memory_bytes") and value.isdecimal():
+        return f"{int(value) / 2**30:.1f} GiB"
+    if name == "git_commit":
+        digits, dirty, _ = value.partition("-dirty")
+        return digits[:12] + dirty
+    return value or "(empty)"
+
+
+SLACK_S = 600.0
+"""Seconds by which two launches of one round may be further apart than the launches between them take."""
+
+
+def round_s(experiments: Sequence[TimedExperiment]) -> float:
+    """How far apart two launches of one round of `experiments` can be, in seconds.
+
+    Twice what a launch of each takes, since every other round runs backwards and some launches fail, and `SLACK_S`.
+    """
+    each = launched(experiments)
+    taken = [record.wall_s for experiment in each for record in experiment.records]
+    return 2 * len(each) * median(taken) + SLACK_S if taken else SLACK_S
+
+
+def marked_out_of_turn(
+    launches: Sequence[LaunchMeasures], experiment: TimedExperiment, other: TimedExperiment, limit_s: float
+) -> tuple[LaunchMeasures, ...]:
+    """`launches` of `experiment`, those marked that started over `limit_s` before or after their partner in `other`.
+
+    That is what becomes of launches of which one side was measured later: of an experiment that was added, of a record
+    that was deleted. Whatever changed meanwhile is the same in all of their ratios, so no number of them would tell.
+    """
+    theirs = {record.launch: datetime.fromisoformat(record.started_at).timestamp() for record in other.records}
+    own = {record.launch: datetime.fromisoformat(record.started_at).timestamp() for record in experiment.records}
+    found = []
+    for launch in launches:
+        there = launch.launch in theirs
+        apart_s = abs(own[launch.launch] - theirs[launch.launch]) if there else 0.0
+        if apart_s > limit_s:
+            sentence = (
+                f"It and its partner in the baseline started {_hours(apart_s)} apart, and launches that take turns at "
+                f"most {_hours(limit_s)}: what changed meanwhile would pass for a difference, so they are no pair."
+            )
+            flag = Flag(code="not_in_turn", severity="warning", sentence=sentence)
+            launch = replace(launch, flags=(*launch.flags, flag), in_turn=False)
+        found.append(launch)
+    return tuple(found)
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} h"
+
+
+def marked_elsewhere(
+    launches: Sequence[LaunchMeasures], experiment: TimedExperiment, other: TimedExperiment
+) -> tuple[LaunchMeasures, ...]:
+    """`launches` of `experiment`, those marked that ran in another place than their partner in `other`.
+
+    Launches of which a record does not say where it ran are not marked.
+    """
+    if experiment.platform != other.platform:
+        return tuple(launches)  # that they ran in different places is what is compared
+    own, theirs = ({record.launch: record.placement for record in side.records} for side in (experiment, other))
+    found = []
+    for launch in launches:
+        here, there = own.get(launch.launch), theirs.get(launch.launch)
+        flags = place_flags(here, there) if here is not None and there is not None else []
+        found.append(replace(launch, flags=(*launch.flags, *flags)) if flags else launch)
+    return tuple(found)
+
+
+def place_flags(own: Placement, other: Placement) -> list[Flag]:
+    """Doubts about a pair from where its launches ran: `own`, and its partner in the baseline."""
+    flags = []
+    if own.node != other.node:
+        sentence = f"It ran on {own.node}, its partner in the baseline on {other.node}: nodes may differ in speed."
+        flags.append(Flag(code="other_node", severity="warning", sentence=sentence))
+    elif _differ(own, other):
+        own_devices, others = ", ".join(own.devices), ", ".join(other.devices)
+        sentence = f"It ran on {own_devices}, its partner in the baseline on {others}: devices may differ in speed."
+        flags.append(Flag(code="other_device", severity="warning", sentence=sentence))
+    if bool(own.neighbours) != bool(other.neighbours):
+        alone, beside = ("its partner in the baseline", "It") if own.neighbours else ("it", "Its partner")
+        sentence = (
+            f"{beside} ran beside other launches of the node, {alone} alone: what they took is part of the ratio."
+        )
+        flags.append(Flag(code="other_neighbours", severity="warning", sentence=sentence))
+    return flags
+
+
+def _differ(own: Placement, other: Placement) -> bool:
+    """Whether the devices differ; of another number than the partner's, which both asked for, they tell nothing."""
+    known = own.devices and other.devices
+    return bool(known) and len(own.devices) == len(other.devices) and set(own.devices) != set(other.devices)
+
+
+@dataclass(frozen=True)
+class Counterpart:
+    """The `other` experiment; where there is none, `instead` stands in place of a comparison.
+
+    `differences` are facts in which the two differ, though they may be compared.
+    """
+
+    other: TimedExperiment | None = None
+    instead: Comparison = field(default_factory=Comparison)
+    differences: tuple[Difference, ...] = ()
+
+
+def valid_records(experiment: TimedExperiment) -> list[Record]:
+    """The launches of `experiment` that take part in comparisons."""
+    return [record for record in experiment.records if record.valid]
+
+
+def why_not_measured(experiment: TimedExperiment) -> str:
+    """Why `experiment` has nothing to compare; empty where it has."""
+    return no_valid_launch(experiment.records) if experiment.records else "not measured"
+
+
+def against_baseline(
+    experiment: TimedExperiment, index: Mapping[Names, Sequence[TimedExperiment]], baseline: Mapping[str, str]
+) -> Counterpart:
+    """What `experiment` is compared with in pairs of launches: its baseline among those in `index`."""
+    if is_baseline(experiment, baseline):
+        return Counterpart(instead=Comparison(is_baseline=True))
+    reason = why_not_measured(experiment)
+    if reason:
+        return Counterpart(instead=Comparison(reason=reason))
+    other, reason = find_baseline(experiment, index, baseline)
+    if other is None:
+        return Counterpart(instead=Comparison(reason=reason))
+    reason = why_not_measured(other)
+    if reason:
+        return Counterpart(instead=Comparison(reason=f"its baseline has {reason}"))
+    between_platforms = "platform" in baseline
+    mixed = _mixed_engines(experiment, other, across=not between_platforms)
+    if mixed:
+        reason = f"its launches or its baseline's ran in different engines: {mixed}"
+        return Counterpart(instead=Comparison(verdict="unknown", reason=reason))
+    if between_platforms:
+        return Counterpart(other)
+    differing = pair_differences(valid_records(experiment), valid_records(other))
+    for launch, difference in differing:
+        if difference.fact != "hostname":
+            reason = (
+                f"launch {launch} and its partner in the baseline ran on unlike machines or engines: "
+                f"{difference.fact} {difference.own} against {difference.other}"
+            )
+            return Counterpart(instead=Comparison(verdict="unknown", reason=reason))
+    return Counterpart(other, differences=tuple(dict.fromkeys(difference for _, difference in differing)))
+
+
+def _mixed_engines(one: TimedExperiment, other: TimedExperiment, across: bool) -> str:
+    """The engines that the valid launches found where they ran, if not all ran in one; across both sides or in each."""
+    sides = [_engines(one), _engines(other)]
+    if across:
+        sides = [sides[0] | sides[1]]
+    return ", ".join(sorted(next((side for side in sides if len(side) > 1), set())))
+
+
+def _engines(experiment: TimedExperiment) -> set[str]:
+    return {
+        " ".join([r.environment.engine_name, r.environment.engine_version, *map(" ".join, sorted(plugins.items()))])
+        for r in valid_records(experiment)
+        for plugins in (r.environment.plugins,)
+    }
+
+
+ONE_IN_A_SIDE = ("engine_name", "engine_version", "plugins", "torch_version", "device_model", "cpu_model", "cpu_cores")
+"""Facts that all launches of one side must share."""
+
+_SHOWN = 4
+"""Facts or launches that a message names before it counts."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why the sides of the table of `mode` and `platform` are not compared, and what to do about it."""
+
+    mode: str
+    platform: str
+    problem: str
+    remedy: str
+
+    def error(self) -> UserError:
+        """The same as an error."""
+        return UserError(self.problem, self.remedy)
+
+
+def against_earlier(experiments: Sequence[TimedExperiment], earlier: Earlier) -> list[Counterpart]:
+    """What each of `experiments` is compared with; where a table is refused, all of it has the reason instead."""
+    found = counterparts(experiments, earlier)
+    refused = {(refusal.mode, refusal.platform): refusal for refusal in refusals(experiments, found, earlier)}
+    return [
+        Counterpart(instead=Comparison(reason=refused[e.mode, e.platform].problem))
+        if against.other is not None and (e.mode, e.platform) in refused
+        else against
+        for e, against in zip(experiments, found, strict=True)
+    ]
+
+
+def counterparts(experiments: Sequence[TimedExperiment], earlier: Earlier) -> list[Counterpart]:
+    """The one of `earlier` that has the same mode, model, quant and workload as each, and the same load.
+
+    The platform must be the same too, unless each side has one platform and they are not the same. Among several
+    the one with the same engine arguments counts.
+    """
+    across = _across(experiments, earlier.experiments)
+    return [_counterpart(experiment, earlier, across) for experiment in experiments]
+
+
+def in_common(experiments: Sequence[TimedExperiment], others: Sequence[TimedExperiment]) -> tuple[TimedExperiment, ...]:
+    """Those of `experiments` whose names some of `others` have too."""
+    across = _across(experiments, others)
+    names = {_names_apart(other, across) for other in others}
+    return tuple(e for e in experiments if _names_apart(e, across) in names)
+
+
+def refusals(experiments: Sequence[TimedExperiment], found: Sequence[Counterpart], earlier: Earlier) -> list[Refusal]:
+    """The tables (mode and platform) whose sides can't be compared: launches of one side differ, or too much does.
+
+    Either the engine or the machine may differ, or what `earlier.differ` accepts.
+    """
+    refused = []
+    for mode, platform in dict.fromkeys((e.mode, e.platform) for e in experiments):
+        matched = [
+            (e, against.other, against)
+            for e, against in zip(experiments, found, strict=True)
+            if (e.mode, e.platform) == (mode, platform) and against.other is not None
+        ]
+        problem = (
+            _mixed([other for _, other, _ in matched], earlier.name)
+            or _mixed([own for own, _, _ in matched], earlier.of)
+            or _too_different([against for _, _, against in matched], earlier)
+        )
+        if problem:
+            refused.append(Refusal(mode, platform, *problem))
+    return refused
+
+
+def _counterpart(experiment: TimedExperiment, earlier: Earlier, across: bool) -> Counterpart:
+    reason = why_not_measured(experiment) or earlier.problem
+    if reason:
+        return Counterpart(instead=Comparison(reason=reason))
+    if earlier.is_own(experiment):
+        return Counterpart(instead=Comparison(is_baseline=True))
+    candidates = [
+        other for other in earlier.experiments if _names_apart(other, across) == _names_apart(experiment, across)
+    ]
+    if not candidates:
+        return Counterpart(instead=Comparison(reason=f"{earlier.name} has no experiment of its names"))
+    measured = [other for other in candidates if valid_records(other)]
+    if not measured:
+        return Counterpart(instead=Comparison(reason=f"{why_not_measured(candidates[0])} in {earlier.name}"))
+    load = [load_facts(valid_records(experiment)[0])]
+    unlike = {other.key: differences(load, [load_facts(valid_records(other)[0])]) for other in measured}
+    alike = [other for other in measured if not unlike[other.key]]
+    if not alike:
+        told = told_differences(unlike[measured[0].key])
+        return Counterpart(instead=Comparison(reason=f"{earlier.name} measured another load: {told}"))
+    spec = experiment.records[0].spec.engine
+    same = [o for o in alike if _settings_apart(o) == (spec.multiprocess, spec.environment, spec.args)]
+    candidates = same or alike
+    if len(candidates) > 1:
+        reason = f"{len(candidates)} experiments of its names in {earlier.name} could be meant"
+        return Counterpart(instead=Comparison(reason=reason))
+    shared = _same_records(experiment, candidates[0])
+    if shared:
+        reason = f"{earlier.name} has the very same record of launch {', '.join(map(str, shared))}, as a copy would"
+        return Counterpart(instead=Comparison(reason=reason))
+    own, theirs = ([launch_facts(record) for record in valid_records(side)] for side in (experiment, candidates[0]))
+    return Counterpart(candidates[0], differences=tuple(differences(own, theirs)))
+
+
+def _same_records(one: TimedExperiment, other: TimedExperiment) -> list[int]:
+    """The launches that are one and the same on both sides: they tell nothing of a difference."""
+    there = {record.launch: record for record in valid_records(other)}
+    return [
+        record.launch
+        for record in valid_records(one)
+        if (same := there.get(record.launch)) is not None and record.origin == same.origin
+    ]
+
+
+def told_differences(differing: Iterable[Difference]) -> str:
+    """The first few of `differing` in a line, and how many more there are."""
+    facts = list(differing)
+    more = f", and {len(facts) - _SHOWN} more" if len(facts) > _SHOWN else ""
+    return ", ".join(map(str, facts[:_SHOWN])) + more
+
+
+def _mixed(side: Sequence[TimedExperiment], name: str) -> tuple[str, str] | None:
+    """Problem and remedy where launches of one side differ in a fact of `ONE_IN_A_SIDE`."""
+    launches = [
+        (f"{e.model} {e.quant} {e.workload} launch {record.launch}", launch_facts(record))
+        for e in side
+        for record in valid_records(e)
+    ]
+    for fact in dict.fromkeys(fact for _, facts in launches for fact in facts):
+        if fact.partition(".")[0] not in ONE_IN_A_SIDE:
+            continue
+        by_value: dict[str, list[str]] = {}
+        for launch, facts in launches:
+            by_value.setdefault(facts.get(fact, "not set"), []).append(launch)
+        if len(by_value) > 1:
+            told = "; ".join(f"{value} ({_named(found)})" for value, found in by_value.items())
+            return (
+                f"{name}: its launches differ in {fact}: {told}",
+                "select those of one kind (make its summary with a plan of them), or move the others away",
+            )
+    return None
+
+
+def _named(launches: Sequence[str]) -> str:
+    more = f", and {len(launches) - _SHOWN} more" if len(launches) > _SHOWN else ""
+    return ", ".join(launches[:_SHOWN]) + more
+
+
+def _too_different(found: Sequence[Counterpart], earlier: Earlier) -> tuple[str, str] | None:
+    """Problem and remedy where engine and machine differ, or one that was not to."""
+    unique = dict.fromkeys(difference for against in found for difference in against.differences)
+    groups: tuple[Group, ...] = ("engine", "machine")
+    differing = {g: [d for d in unique if d.group == g] for g in groups}
+    there = [group for group in groups if differing[group]]
+    accepted = earlier.differ or (there if len(there) == 1 else [])
+    if set(there) <= set(accepted):
+        return None
+    told = "; ".join(f"{group}: {told_differences(differing[group])}" for group in there)
+    return (
+        f"{earlier.name} and {earlier.of} differ in {' and in '.join(there)}, and no more than one may: {told}"
+        if len(there) > 1
+        else f"{earlier.name} and {earlier.of} differ in {there[0]}, which was not to differ: {told}",
+        f"make one side agree, or take the difference of all together: compare.py with --differ {' '.join(there)}",
+    )
+
+
+def _across(experiments: Sequence[TimedExperiment], others: Sequence[TimedExperiment]) -> bool:
+    """Whether the platform is what differs: each side has one."""
+    return len({e.platform for e in experiments}) == len({e.platform for e in others}) == 1
+
+
+def _names_apart(experiment: TimedExperiment, across: bool) -> tuple[str, ...]:
+    platform = "" if across else experiment.platform
+    return experiment.mode, platform, experiment.model, experiment.quant, experiment.workload
+
+
+def _settings_apart(experiment: TimedExperiment) -> tuple[object, ...]:
+    engine = experiment.records[0].spec.engine
+    return engine.multiprocess, engine.environment, engine.args

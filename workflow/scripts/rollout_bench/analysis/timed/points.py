@@ -1,0 +1,82 @@
+"""The loads of a sweep as experiments of their own, so that each has its means, its baseline and its verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from rollout_bench.analysis.timed.experiments import LoadPart, TimedExperiment
+from rollout_bench.contracts.load import LoadPoint
+from rollout_bench.contracts.record import Record
+
+
+def split(experiments: Sequence[TimedExperiment]) -> tuple[TimedExperiment, ...]:
+    """`experiments`, those with several loads as one for each, so ordered that quants under one load are neighbours.
+
+    An experiment with one load, or none, stays as it is. A search may end at another load in each launch; its loads
+    have the launches that came to them.
+    """
+    found = [_parts(experiment) for experiment in experiments]
+    if all(len(parts) == 1 for parts in found):
+        return tuple(experiments)
+    swept = {_names(parts[0].whole) for parts in found if len(parts) > 1}
+    groups: dict[object, list[TimedExperiment]] = {}
+    for number, parts in enumerate(found):
+        names = _names(parts[0].whole)
+        groups.setdefault(names if names in swept else number, []).extend(parts)
+    return tuple(
+        part
+        for group in groups.values()
+        for part in sorted(group, key=lambda part: _order(part.part.point if part.part else None))
+    )
+
+
+def _names(experiment: TimedExperiment) -> tuple[str, ...]:
+    return experiment.mode, experiment.platform, experiment.model, experiment.workload
+
+
+def points_of(records: Iterable[Record]) -> list[LoadPoint]:
+    """The loads of `records`, in the order in which they came."""
+    return list(dict.fromkeys(i.point for record in records for i in record.iterations if i.point is not None))
+
+
+def _parts(experiment: TimedExperiment) -> list[TimedExperiment]:
+    # Of records that tell of no load none has several; so that thousands of them are not gone through.
+    points = points_of(experiment.records) if experiment.mode == "online" else []
+    if len(points) < 2:
+        return [experiment]
+    return [_part(experiment, point, number) for number, point in enumerate(sorted(points, key=_order))]
+
+
+def _part(whole: TimedExperiment, point: LoadPoint, number: int) -> TimedExperiment:
+    records = [_of_point(record, point) for record in whole.records]
+    records = [record for record in records if any(not iteration.warmup for iteration in record.iterations)]
+    launches = {record.launch for record in records}
+    return replace(
+        whole,
+        workload=f"{whole.workload} @ {point.label}",
+        records=tuple(records),
+        failures=whole.failures if number == 0 else (),
+        missing=whole.missing if number == 0 else (),
+        damaged=whole.damaged if number == 0 else (),
+        requests={
+            launch: requests.of_iterations({i.index for r in records if r.launch == launch for i in r.iterations})
+            for launch, requests in whole.requests.items()
+            if launch in launches
+        },
+        unread=whole.unread if number == 0 else (),
+        part=LoadPart(whole, point, number),
+    )
+
+
+def _of_point(record: Record, point: LoadPoint) -> Record:
+    """`record` with the iterations under `point` alone; not validated again, since a part of it is as valid."""
+    return record.model_copy(update={"iterations": [i for i in record.iterations if i.point == point]})
+
+
+def _order(point: LoadPoint | None) -> tuple[float, float]:
+    """Sorts loads from the lightest; what is sent at once comes last."""
+    if point is None:
+        return (-1.0, 0.0)
+    rate = float(point.request_rate) if isinstance(point.request_rate, float) else float("inf")
+    return rate, float("inf") if point.concurrency is None else point.concurrency

@@ -1,0 +1,318 @@
+"""One row per experiment: its launches in numbers, its means, and its comparisons with the baseline."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from rollout_bench.analysis.stats.intervals import mean
+from rollout_bench.analysis.stats.sequential import Looks
+from rollout_bench.analysis.timed.comparison import Comparison, compare, compare_apart, judge, marked
+from rollout_bench.analysis.timed.experiments import Collection, TimedExperiment, no_valid_launch
+from rollout_bench.analysis.timed.launches import METRICS, LaunchMeasures, fell_behind, measure, parts_of, values_of
+from rollout_bench.analysis.timed.partners import (
+    Counterpart,
+    against_baseline,
+    against_earlier,
+    check_axes,
+    index_by_names,
+    marked_elsewhere,
+    marked_out_of_turn,
+    round_s,
+)
+from rollout_bench.analysis.timed.service import at_a_rate
+from rollout_bench.contracts.fields import ONLINE_ONLY, Metric
+from rollout_bench.contracts.load import LoadPoint
+from rollout_bench.contracts.record import Record
+from rollout_bench.plan.serving import Slo
+
+SET_BY_LOAD = "set by the load: requests arrive at a rate, and the server kept up"
+"""Why there is no verdict on a throughput that every server would have had."""
+
+Measured = Mapping[str, tuple[LaunchMeasures, ...]]
+"""The launches of each experiment, by its place."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """An experiment with its numbers.
+
+    `launches` are all that were measured, which only what tells of their state may look at: counts, flags, crosses.
+    Every number comes from `used`, the valid ones; where there are none it is missing, and `empty_because` says why.
+    `quant_label` is the quant's name, with the key where two experiments differ in nothing else that a table shows.
+    `comparisons` has at least one metric, in the order of the config; `against` is what they compare with.
+    """
+
+    experiment: TimedExperiment
+    quant_label: str
+    launches: tuple[LaunchMeasures, ...]
+    comparisons: Mapping[Metric, Comparison]
+    against: Counterpart
+
+    @property
+    def comparison(self) -> Comparison:
+        """That of the first metric."""
+        return next(iter(self.comparisons.values()))
+
+    @property
+    def valid(self) -> bool:
+        """True when some launch gives numbers."""
+        return bool(self.used)
+
+    @property
+    def used(self) -> tuple[LaunchMeasures, ...]:
+        """The launches that numbers are taken from: those that are valid."""
+        return tuple(launch for launch in self.launches if launch.valid)
+
+    @property
+    def empty_because(self) -> str:
+        """Why there is no number although launches were measured; else empty."""
+        return no_valid_launch(self.experiment.records)
+
+    @property
+    def name(self) -> str:
+        """What a message calls it: model, quant and workload."""
+        return f"{self.experiment.model} {self.quant_label} {self.experiment.workload}"
+
+    @property
+    def whole_name(self) -> str:
+        """The same of what was launched, which may have several loads."""
+        return f"{self.experiment.model} {self.quant_label} {self.experiment.whole.workload}"
+
+
+def rows_of(collection: Collection) -> list[Row]:
+    """The rows of `collection` in its order; raises `UserError` where the baseline's axes are unknown."""
+    check_axes(collection.baseline)
+    experiments = collection.experiments
+    measured = _measured(experiments, collection.slo)
+    others = measured
+    if collection.earlier is not None:
+        found = against_earlier(experiments, collection.earlier)
+        others = _measured(collection.earlier.experiments, collection.slo)
+    else:
+        index = index_by_names(experiments)
+        found = [against_baseline(e, index, collection.baseline) for e in experiments]
+        measured = _marked_out_of_turn(measured, experiments, found)
+    pairs = list(zip(experiments, found, strict=True))
+    settings = collection.comparison
+    compared: dict[Metric, list[Comparison | None]] = {
+        metric: _judged(
+            [
+                _comparison(e, other, measured, others, collection, metric)
+                if metric in settings.metrics_of(e.mode)
+                else None
+                for e, other in pairs
+            ],
+            collection,
+        )
+        for metric in dict.fromkeys(metric for e in experiments for metric in settings.metrics_of(e.mode))
+    }
+    shown = Counter(_shown(e) for e in experiments)
+    return [
+        Row(
+            experiment=e,
+            quant_label=e.quant if shown[_shown(e)] == 1 else f"{e.quant} ({e.key})",
+            launches=measured[e.place],
+            comparisons={
+                metric: found_here
+                for metric in settings.metrics_of(e.mode)
+                if (found_here := compared[metric][number]) is not None
+            },
+            against=found[number],
+        )
+        for number, e in enumerate(experiments)
+    ]
+
+
+def _measured(experiments: Sequence[TimedExperiment], slo: Slo) -> Measured:
+    return {e.place: marked([measure(r, e.requests.get(r.launch), slo) for r in e.records]) for e in experiments}
+
+
+def _marked_out_of_turn(
+    measured: Measured, experiments: Sequence[TimedExperiment], found: Sequence[Counterpart]
+) -> dict[str, tuple[LaunchMeasures, ...]]:
+    """`measured` with a flag on launches that did not take turns with their partners, or ran in another place."""
+    marked_so = dict(measured)
+    for platform in dict.fromkeys(e.platform for e in experiments):
+        table = [(e, a) for e, a in zip(experiments, found, strict=True) if e.platform == platform]
+        limit_s = round_s([e for e, _ in table])  # of all modes, which take turns too
+        for experiment, against in table:
+            if against.other is not None:
+                place = experiment.place
+                in_turn = marked_out_of_turn(measured[place], experiment, against.other, limit_s)
+                marked_so[place] = marked_elsewhere(in_turn, experiment, against.other)
+    return marked_so
+
+
+def _judged(found: Sequence[Comparison | None], collection: Collection) -> list[Comparison | None]:
+    """The comparison of each experiment in one metric, None where it has none; those of a table are judged together."""
+    judged = list(found)
+    tables: dict[tuple[str, str], dict[int, Comparison]] = {}
+    for number, (e, comparison) in enumerate(zip(collection.experiments, found, strict=True)):
+        if comparison is not None:
+            tables.setdefault((e.mode, e.platform), {})[number] = comparison
+    for table in tables.values():
+        family = judge(list(table.values()), collection.comparison, _looks(collection))
+        for number, comparison in zip(table, family, strict=True):
+            judged[number] = comparison
+    return judged
+
+
+def _comparison(
+    experiment: TimedExperiment,
+    against: Counterpart,
+    measured: Measured,
+    others: Measured,
+    collection: Collection,
+    metric: Metric,
+) -> Comparison:
+    if against.other is None:
+        return against.instead
+    of = METRICS[metric]
+    valid = [launch for launch in measured[experiment.place] if launch.valid]
+    wanted = [w for w in _wanted(others[against.other.place], experiment, collection) if w.valid]
+    if of.of_load and at_a_rate(_point(experiment)) and not (fell_behind(valid) or fell_behind(wanted)):
+        return Comparison(reason=SET_BY_LOAD)
+    own, theirs = values_of(metric, [launch for launch in valid if launch.in_turn]), values_of(metric, wanted)
+    if metric in ONLINE_ONLY and not (values_of(metric, valid) and theirs):
+        return Comparison(reason=_why_without(metric, experiment, collection))
+    confidence = collection.comparison.confidence
+    if collection.earlier is not None:
+        return compare_apart(own, theirs, confidence, of.higher_is_better)
+    out_of_turn = len(valid) - len(own)
+    reason = (
+        f"{out_of_turn} of its {len(valid)} launches did not take turns with the baseline's; raise launches, and the "
+        "further ones do"
+    )
+    if not own:
+        return Comparison(verdict="unknown", reason=reason)
+    compared = compare(own, theirs, confidence, of.higher_is_better, _looks(collection))
+    return replace(compared, reason=reason) if out_of_turn and compared.launches_missing else compared
+
+
+def _wanted(
+    theirs: Sequence[LaunchMeasures], experiment: TimedExperiment, collection: Collection
+) -> Sequence[LaunchMeasures]:
+    """`theirs` without those that the baseline needs for other comparisons alone, where precision says how many."""
+    if collection.precision is None or collection.earlier is not None or experiment.planned is None:
+        return theirs
+    return [launch for launch in theirs if launch.launch < experiment.planned]
+
+
+def _looks(collection: Collection) -> Looks | None:
+    precision = collection.precision
+    return None if precision is None else Looks(precision.min_launches, precision.max_launches)
+
+
+def _point(experiment: TimedExperiment) -> LoadPoint | None:
+    return next((i.point for record in experiment.records for i in record.iterations), None)
+
+
+def _why_without(metric: Metric, experiment: TimedExperiment, collection: Collection) -> str:
+    """Why launches, its own or its baseline's, have no value of `metric`."""
+    load = experiment.records[0].spec.load
+    if metric == "goodput_requests_per_s" and not collection.slo.named:
+        return "no goodput without a limit in slo"
+    if load is not None and not load.stream:
+        return f"no {METRICS[metric].name.removesuffix(' ms')}: answers were not streamed, so only E2EL is known"
+    return f"no {METRICS[metric].name.removesuffix(' ms')} in its launches or in its baseline's"
+
+
+def _shown(experiment: TimedExperiment) -> tuple[str, ...]:
+    return experiment.mode, experiment.platform, experiment.model, experiment.quant, experiment.workload
+
+
+PARTS = ("process_s", "import_s", "init_s", "warmup_s", "measured_s", "other_s")
+"""In the order of time; `other_s` is what no other part explains. They add up to `launch_s`."""
+
+REPORTED = ("weights_load_s", "compile_s", "graph_capture_s")
+"""Parts of `init_s`, as the engine's log tells them."""
+
+COST_COLUMNS: dict[str, str] = dict.fromkeys(("launch_s", *PARTS, *REPORTED, "measured_share"), "Float64")
+"""Columns of the table, with their types."""
+
+
+def cost_line(row: Row) -> dict[str, object]:
+    """The values of `COST_COLUMNS` for a row with valid launches: seconds, and the share of them that was measured.
+
+    Of a load of a sweep they are those of the whole launch.
+    """
+    used = {launch.launch for launch in row.used}
+    records = [record for record in row.experiment.whole.records if record.launch in used]
+    costs = [parts_of(record) for record in records]
+    launch_s = mean([cost.wall_s for cost in costs])
+    parts = {part: mean([getattr(cost, part) for cost in costs]) for part in PARTS}
+    return {
+        "launch_s": launch_s,
+        **parts,
+        **{part: _reported(records, part) for part in REPORTED},
+        "measured_share": parts["measured_s"] / launch_s,
+    }
+
+
+def _reported(records: list[Record], part: str) -> float | None:
+    """Mean over the launches whose log had it."""
+    told = [record.startup.reported[part] for record in records if part in record.startup.reported]
+    return mean(told) if told else None
+
+
+MEANS = (
+    "requests_per_s",
+    "ttft_s",
+    "tpot_s",
+    "itl_s",
+    "e2el_s",
+    "ntpot_s",
+    "goodput_requests_per_s",
+    "in_flight",
+    "offered_per_s",
+    "kept_up",
+    "send_delay_s",
+    "tokens_per_piece",
+)
+"""Fields of `analysis.service.Service` of which the mean over launches is taken."""
+
+_NAMES = {
+    "requests_per_s": "completed_requests_per_s",
+    "ttft_s": "ttft_mean_s",
+    "tpot_s": "tpot_mean_s",
+    "itl_s": "itl_mean_s",
+    "e2el_s": "e2el_mean_s",
+    "ntpot_s": "ntpot_mean_s",
+    "offered_per_s": "offered_requests_per_s",
+    "kept_up": "kept_up_share",
+}
+
+SERVICE_COLUMNS: dict[str, str] = {
+    "request_rate": "string",
+    "concurrency": "Int64",
+    **{_NAMES.get(field, field): "Float64" for field in MEANS},
+    "failed_share": "Float64",
+    "in_flight_most": "Int64",
+    "send_delay_most_s": "Float64",
+}
+"""Columns of the table, with their types; `request_rate` is a number, inf or trace."""
+
+
+def load_line(row: Row) -> dict[str, object]:
+    """Those values of `SERVICE_COLUMNS` that say under which load a row with launches was measured; none offline."""
+    point = row.experiment.records[0].iterations[0].point
+    return {} if point is None else {"request_rate": str(point.request_rate), "concurrency": point.concurrency}
+
+
+def service_line(row: Row) -> dict[str, object]:
+    """The other values of `SERVICE_COLUMNS`; none where no valid launch tells of its requests."""
+    services = [launch.service for launch in row.used if launch.service is not None]
+    if not services:
+        return {}
+    line: dict[str, object] = {}
+    for field in MEANS:
+        known = [value for service in services if (value := getattr(service, field)) is not None]
+        line[_NAMES.get(field, field)] = mean(known) if known else None
+    delays = [service.send_delay_most_s for service in services if service.send_delay_most_s is not None]
+    return line | {
+        "failed_share": sum(service.failed for service in services) / sum(service.requests for service in services),
+        "in_flight_most": max(service.in_flight_most for service in services),
+        "send_delay_most_s": max(delays, default=None),
+    }

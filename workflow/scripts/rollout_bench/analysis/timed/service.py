@@ -1,0 +1,272 @@
+"""How well requests were served: latencies of each, goodput, and the requests of several launches pooled.
+
+All times are what the client saw, in seconds.
+
+Pure functions on arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rollout_bench.analysis.stats.percentiles import Array, effective_samples
+from rollout_bench.contracts.load import LoadPoint
+from rollout_bench.contracts.record import Iteration, Record, SequenceRow
+from rollout_bench.contracts.saturation import Arrivals, kept_up, too_short
+from rollout_bench.plan.serving import Slo
+
+Indices = NDArray[np.int64]
+
+LATENCIES = ("ttft_s", "tpot_s", "itl_s", "e2el_s", "ntpot_s")
+"""What is known of each request that succeeded; of inter-token latencies a request has many."""
+
+
+@dataclass(frozen=True)
+class Requests:
+    """The requests in the measured iterations of one launch, an array [n] for each field but the last two.
+
+    Times are seconds after the request's iteration began, NaN where there is none. `gaps_s` [g] are the times from
+    one piece of an answer to the next, of succeeded requests, `gap_of` [g] the position of the request each is of.
+    """
+
+    iteration: Indices
+    due_s: Array
+    sent_s: Array
+    first_s: Array
+    last_s: Array
+    output_tokens: Indices
+    failed: NDArray[np.bool_]
+    gaps_s: Array
+    gap_of: Indices
+
+    @cached_property
+    def ttft_s(self) -> Array:
+        """Time to first token of each request, NaN where it failed or was not streamed."""
+        return np.where(self.failed, np.nan, self.first_s - self.sent_s)
+
+    @cached_property
+    def e2el_s(self) -> Array:
+        """End-to-end latency of each request, NaN where it failed."""
+        return np.where(self.failed, np.nan, self.last_s - self.sent_s)
+
+    @cached_property
+    def tpot_s(self) -> Array:
+        """Time per output token after the first, (E2EL - TTFT) / (n - 1); NaN for a single token."""
+        steps = np.where(self.output_tokens > 1, self.output_tokens - 1, np.nan)
+        return np.asarray((self.e2el_s - self.ttft_s) / steps)
+
+    @cached_property
+    def ntpot_s(self) -> Array:
+        """Normalised time per output token, TTFT / n + TPOT; for a single token TTFT."""
+        tokens = np.where(self.output_tokens > 0, self.output_tokens, np.nan)
+        return np.asarray(self.ttft_s / tokens + np.where(self.output_tokens == 1, 0.0, self.tpot_s))
+
+    @property
+    def itl_s(self) -> Array:
+        """Inter-token latencies [g], all of every request that succeeded: the gaps between pieces of an answer."""
+        return self.gaps_s
+
+    @cached_property
+    def gap_end_s(self) -> Array:
+        """When each gap ended [g], in seconds after its iteration began."""
+        starts = np.flatnonzero(np.diff(self.gap_of, prepend=-1))  # gaps of one request stand together
+        total = np.cumsum(self.gaps_s)
+        before = np.repeat(np.concatenate([[0.0], total])[starts], np.diff([*starts, self.gaps_s.size]))
+        return np.asarray(self.first_s[self.gap_of] + total - before)
+
+    def known(self, measure: str) -> Array:
+        """The values of one of `LATENCIES` that there are."""
+        values: Array = getattr(self, measure)
+        return np.asarray(values[np.isfinite(values)])
+
+    def of_iterations(self, indices: Collection[int]) -> Requests:
+        """Those in the iterations with these indices."""
+        keep = np.isin(self.iteration, list(indices))
+        position = np.cumsum(keep) - 1
+        gaps = keep[self.gap_of]
+        return Requests(
+            iteration=self.iteration[keep],
+            due_s=self.due_s[keep],
+            sent_s=self.sent_s[keep],
+            first_s=self.first_s[keep],
+            last_s=self.last_s[keep],
+            output_tokens=self.output_tokens[keep],
+            failed=self.failed[keep],
+            gaps_s=self.gaps_s[gaps],
+            gap_of=position[self.gap_of[gaps]],
+        )
+
+
+def requests_of(record: Record, rows: Sequence[SequenceRow]) -> Requests:
+    """The requests of `record` that count, from its side file's `rows`."""
+    counted = {iteration.index for iteration in record.iterations if not iteration.warmup}
+    rows = [row for row in rows if row.iteration in counted]
+    gaps = [[] if row.failed else row.gaps_us or [] for row in rows]
+    lengths = np.array([len(each) for each in gaps], dtype=np.int64)
+    return Requests(
+        iteration=np.array([row.iteration for row in rows], dtype=np.int64),
+        due_s=np.array([row.due_s for row in rows], dtype=float),
+        sent_s=np.array([row.sent_s for row in rows], dtype=float),
+        first_s=np.array([row.first_token_s for row in rows], dtype=float),
+        last_s=np.array([row.last_token_s for row in rows], dtype=float),
+        output_tokens=np.array([row.output_tokens for row in rows], dtype=np.int64),
+        failed=np.array([row.failed for row in rows], dtype=bool),
+        gaps_s=np.concatenate([np.array(each, dtype=float) for each in gaps] or [np.empty(0)]) / 1e6,
+        gap_of=np.repeat(np.arange(len(rows)), lengths) if rows else np.empty(0, dtype=np.int64),
+    )
+
+
+def pool_requests(launches: Sequence[Requests], lengths: bool = False) -> tuple[dict[str, Array], dict[str, int]]:
+    """Values [n] of each measure that the requests of `launches` have, and as how many independent ones they count.
+
+    `lengths`: output tokens are among them.
+    """
+    if not launches:
+        return {}, {}
+    values = {measure: np.concatenate([launch.known(measure) for launch in launches]) for measure in LATENCIES}
+    clusters = {measure: [_clusters(launch, measure) for launch in launches] for measure in LATENCIES}
+    if lengths:
+        values["output_tokens"] = np.concatenate([launch.output_tokens[~launch.failed] for launch in launches]) * 1.0
+        clusters["output_tokens"] = [[launch.iteration[~launch.failed]] for launch in launches]
+    there = {measure: found for measure, found in values.items() if found.size}
+    return there, {measure: _independent(found, clusters[measure]) for measure, found in there.items()}
+
+
+def _clusters(launch: Requests, measure: str) -> list[Indices]:
+    """Labels [n] of what makes the values of `measure` in one launch resemble each other, a labelling for each."""
+    if measure != "itl_s":
+        return [launch.iteration[np.isfinite(getattr(launch, measure))]]
+    iteration = launch.iteration[launch.gap_of]
+    # Tokens that came within a median gap of each other are of one step of the engine, or of two: all that are in the
+    # batch wait for the same step, however many they are.
+    width_s = float(np.median(launch.gaps_s)) if launch.gaps_s.size else 0.0
+    steps = np.floor(launch.gap_end_s / width_s).astype(np.int64) if width_s > 0 else iteration
+    steps = np.where(np.isfinite(launch.gap_end_s), steps, 0)
+    return [iteration, launch.gap_of, iteration * (int(steps.max(initial=0)) + 1) + steps]
+
+
+def _independent(values: Array, launches: Sequence[Sequence[Indices]]) -> int:
+    """As how many independent values they count, at most: by launch, and by each labelling inside launches."""
+    sizes = [labels[0].size for labels in launches]
+    of_launch = np.repeat(np.arange(len(sizes)), sizes)
+    found = [effective_samples(values, of_launch)]
+    for labelling in zip(*launches, strict=True):
+        most = max(int(labels.max(initial=0)) for labels in labelling) + 1
+        found.append(effective_samples(values, of_launch * most + np.concatenate(labelling)))
+    return max(1, int(min(found)))
+
+
+@dataclass(frozen=True)
+class Service:
+    """One launch under one load, means over its requests that succeeded; None where nothing tells.
+
+    `requests` were sent, of which `failed` failed. `requests_per_s` and `goodput_requests_per_s` count those that
+    succeeded, and those that met every limit. `in_flight` is the mean number under way, `in_flight_most` the most at
+    once. `offered_per_s` is the rate at which requests were due, `kept_up` the share of it that came back,
+    which is only the least that it can be where a pass was `too_short`.
+    `send_delay_s` is how much later than due they were sent. `tokens_per_piece` is 1 where each token came alone.
+    """
+
+    requests: int
+    failed: int
+    requests_per_s: float
+    ttft_s: float | None
+    tpot_s: float | None
+    itl_s: float | None
+    e2el_s: float | None
+    ntpot_s: float | None
+    goodput_requests_per_s: float | None
+    in_flight: float | None
+    in_flight_most: int
+    offered_per_s: float | None
+    kept_up: float | None
+    too_short: bool
+    send_delay_s: float | None
+    send_delay_most_s: float | None
+    tokens_per_piece: float | None
+
+
+def service_of(requests: Requests, iterations: Sequence[Iteration], slo: Slo) -> Service:
+    """The service in `iterations`, the measured ones of one launch under one load, whose requests are `requests`."""
+    elapsed_s = sum(iteration.elapsed_s for iteration in iterations)
+    good = good_requests(requests, slo)
+    e2el_s = requests.known("e2el_s")
+    delays = (requests.sent_s - requests.due_s)[np.isfinite(requests.due_s) & np.isfinite(requests.sent_s)]
+    arriving = [_arrivals(requests.of_iterations([i.index]), i.elapsed_s) for i in iterations if at_a_rate(i.point)]
+    rates = kept_up(arriving) if all(np.isfinite(one.due_s).all() for one in arriving) else None
+    offered_per_s, share = rates if rates is not None else (None, None)
+    return Service(
+        requests=requests.failed.size,
+        failed=int(requests.failed.sum()),
+        requests_per_s=int((~requests.failed).sum()) / elapsed_s,
+        ttft_s=_mean(requests.known("ttft_s")),
+        tpot_s=_mean(requests.known("tpot_s")),
+        itl_s=_mean(requests.known("itl_s")),
+        e2el_s=_mean(e2el_s),
+        ntpot_s=_mean(requests.known("ntpot_s")),
+        goodput_requests_per_s=None if good is None else int(good.sum()) / elapsed_s,
+        in_flight=float(e2el_s.sum()) / elapsed_s if e2el_s.size else None,
+        in_flight_most=max((most_at_once(requests.of_iterations([i.index])) for i in iterations), default=0),
+        offered_per_s=offered_per_s,
+        kept_up=share,
+        too_short=any(too_short(one) for one in arriving),
+        send_delay_s=_mean(delays),
+        send_delay_most_s=float(delays.max()) if delays.size else None,
+        tokens_per_piece=_tokens_per_piece(requests),
+    )
+
+
+def at_a_rate(point: LoadPoint | None) -> bool:
+    """Whether requests arrive when the load says, and not when others have ended."""
+    return point is not None and point.request_rate != "inf"
+
+
+def good_requests(requests: Requests, slo: Slo) -> Array | None:
+    """Which of `requests` [n] met every limit of `slo`; None without a limit, or where one can't be looked at.
+
+    A request that failed never does. One of a single token has no TPOT and meets its limit, as in vLLM's
+    `calculate_metrics`.
+    """
+    if not slo.named:
+        return None
+    good = ~requests.failed
+    single = requests.output_tokens <= 1
+    for name, limit_ms in slo.named.items():
+        values: Array = getattr(requests, name.removesuffix("_ms") + "_s")
+        known = np.isfinite(values) | requests.failed | (single if name == "tpot_ms" else False)
+        if not known.all():
+            return None
+        exempt = single if name == "tpot_ms" else np.zeros_like(single)
+        with np.errstate(invalid="ignore"):
+            good &= exempt | (values <= limit_ms / 1000)
+    return np.asarray(good, dtype=float)
+
+
+def most_at_once(requests: Requests) -> int:
+    """The most requests of one iteration that were under way at once, of those that succeeded."""
+    there = np.isfinite(requests.e2el_s)
+    begins, ends = np.sort(requests.sent_s[there]), np.sort(requests.last_s[there])
+    # Of those that had begun when one began, those that had ended by then; one that ends just then makes room for it.
+    under_way = np.arange(1, begins.size + 1) - np.searchsorted(ends, begins, side="right")
+    return int(under_way.max()) if under_way.size else 0
+
+
+def _arrivals(requests: Requests, elapsed_s: float) -> Arrivals:
+    due_s = np.where(np.isfinite(requests.due_s), requests.due_s, requests.sent_s)
+    good = np.isfinite(requests.e2el_s)
+    return Arrivals(due_s, requests.e2el_s[good], requests.last_s[good], elapsed_s)
+
+
+def _mean(values: Array) -> float | None:
+    return float(values.mean()) if values.size else None
+
+
+def _tokens_per_piece(requests: Requests) -> float | None:
+    streamed = np.isfinite(requests.ttft_s)
+    pieces = int(streamed.sum()) + requests.gaps_s.size
+    return float(requests.output_tokens[streamed].sum()) / pieces if pieces else None

@@ -1,0 +1,281 @@
+"""Files of profilers: torch_npu's CSV files as tables, and trace events one after the other.
+
+Not yet read from a real NPU: the columns are those known of torch_npu, with the spellings of several versions.
+
+Format: "Trace Event Format" of the Chromium project; an object with `traceEvents`, or that array alone.
+"""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Final, cast
+
+import pandas as pd
+
+from rollout_bench.core.errors import UserError
+
+OUTPUT: Final = "ASCEND_PROFILER_OUTPUT"
+KERNELS, STATISTIC, STEP_TIMES, VIEW = (
+    "kernel_details.csv",
+    "op_statistic.csv",
+    "step_trace_time.csv",
+    "trace_view.json",
+)
+
+_NOTHING: Final = frozenset({"", "N/A", "nan"})
+
+_KERNEL_COLUMNS: Final = {
+    "step": (("Step Id", "Step ID"), False),
+    "device": (("Device_id", "Device ID"), False),
+    "stream": (("Stream ID", "Stream Id"), False),
+    "name": (("Name",), True),
+    "type": (("Type",), True),
+    "core": (("Accelerator Core",), False),
+    "start": (("Start Time(us)",), True),
+    "duration": (("Duration(us)",), True),
+    "wait": (("Wait Time(us)",), False),
+    "blocks": (("Block Num", "Block Dim"), False),
+    "shapes": (("Input Shapes",), False),
+    "dtypes": (("Input Data Types",), False),
+}
+"""Our name, the spellings in the file, and whether nothing goes without it."""
+
+
+def output_folder(path: Path) -> Path:
+    """The folder of CSV files in what torch_npu wrote.
+
+    Raises:
+        UserError: there is none, or none with kernels: the raw data were not analysed.
+    """
+    folder = path / OUTPUT if path.name != OUTPUT else path
+    if not (folder / KERNELS).is_file():
+        raise UserError(
+            f"{folder / KERNELS}: is missing, so what torch_npu recorded was not analysed",
+            "in the engine's Python: from torch_npu.profiler.profiler import analyse; "
+            f"analyse(profiler_path={str(path)!r}); then run the same command again",
+        )
+    return folder
+
+
+def read_kernels(folder: Path) -> pd.DataFrame:
+    """`kernel_details.csv` as text; columns as in `_KERNEL_COLUMNS`.
+
+    Times stay text, too, so that times of day keep their nanoseconds. shapes and dtypes are JSON lists or "".
+
+    Raises:
+        UserError: the file can't be read, lacks a column, or has no row.
+    """
+    path = folder / KERNELS
+    content = _read(path)
+    columns = {}
+    for ours, (spellings, needed) in _KERNEL_COLUMNS.items():
+        spelling = next((s for s in spellings if s in content.columns), None)
+        if spelling is None and needed:
+            raise UserError(f"{path}: lacks the column {spellings[0]!r}", "see that torch_npu's version is a known one")
+        columns[ours] = "" if spelling is None else content[spelling].where(~content[spelling].isin(_NOTHING), "")
+    kernels = pd.DataFrame(columns, index=content.index)
+    if kernels.empty:
+        raise UserError(f"{path}: holds no kernel", "see that the profiler runs while the engine computes")
+    kernels["shapes"] = kernels["shapes"].map(_shapes)
+    kernels["dtypes"] = kernels["dtypes"].map(_types)
+    return kernels
+
+
+def totals_by_type(folder: Path) -> dict[str, float] | None:
+    """Microseconds by operator type in `op_statistic.csv`, None if there is no such file.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = folder / STATISTIC
+    if not path.is_file():
+        return None
+    content = _read(path)
+    if not {"OP Type", "Total Time(us)"} <= set(content.columns):
+        raise UserError(f"{path}: lacks the columns 'OP Type' and 'Total Time(us)'", "analyse the raw data again")
+    total = pd.to_numeric(content["Total Time(us)"], errors="coerce").fillna(0.0)
+    return {str(kind): float(us) for kind, us in total.groupby(content["OP Type"]).sum().items()}
+
+
+def busy_time(folder: Path) -> float | None:
+    """Microseconds in which the device worked, as `step_trace_time.csv` has it over all its rows; None without it.
+
+    Computing plus communication that no computing hides.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = folder / STEP_TIMES
+    if not path.is_file():
+        return None
+    content = _read(path)
+    wanted = ["Computing", "Communication(Not Overlapped)"]
+    missing = [column for column in wanted if column not in content.columns]
+    if missing:
+        raise UserError(f"{path}: lacks the column {missing[0]!r}", "analyse the raw data again")
+    return float(content[wanted].apply(pd.to_numeric, errors="coerce").fillna(0.0).to_numpy().sum())
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """A CSV file as text, without the blanks and tabs that the profiler leaves around values."""
+    try:
+        content = pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors="replace", index_col=False)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}", "analyse the raw data again") from None
+    except ValueError as error:  # what pandas raises where a file is no CSV derives from it
+        raise UserError(f"{path}: is no table: {error}", "analyse the raw data again") from None
+    content.columns = content.columns.str.strip()
+    return pd.DataFrame({column: content[column].str.strip() for column in content.columns})
+
+
+def _shapes(text: str) -> str:
+    """`"4,4096;4096,12288"` as JSON; quotes and brackets around and in it count for nothing."""
+    if not re.search(r"\d", text):
+        return ""
+    parts = [[int(n) for n in re.findall(r"\d+", part)] for part in text.split(";")]
+    return json.dumps(parts, separators=(",", ":"))
+
+
+def _types(text: str) -> str:
+    bare = text.strip('"')
+    return json.dumps(bare.split(";"), separators=(",", ":")) if bare else ""
+
+
+CHUNK_BYTES = 4 << 20
+LONGEST = 64 << 20
+"""Characters that one event, or one value beside the events, may have."""
+
+REMEDY = "profile again: delete the record that it belongs to and run the same command"
+
+_GZIP = b"\x1f\x8b"
+_FILLER = re.compile(r"[\s,]*")
+_SPACE = re.compile(r"\s*")
+
+
+def trace_events(path: Path) -> Iterator[dict[str, Any]]:
+    """The events of a trace, plain or gzip-compressed, in the file's order. What is no object is left out.
+
+    Raises:
+        UserError: the file can't be read, is empty, is cut off, is not JSON, or holds no trace events.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(2)
+            if not head:
+                raise UserError(f"{path}: is empty", REMEDY)
+            file.seek(0)
+            source = cast(BinaryIO, gzip.GzipFile(fileobj=file)) if head == _GZIP else file
+            yield from _Reader(path, source).events()
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(f"{path}: is a damaged or cut off gzip file: {error}", REMEDY) from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}", REMEDY) from None
+
+
+class _Reader:
+    """Looks at a file through a buffer of text that holds what is next."""
+
+    def __init__(self, path: Path, source: BinaryIO) -> None:
+        self._path = path
+        self._source = source
+        # A name may be cut in two by the profiler, in the middle of a character.
+        self._characters = codecs.getincrementaldecoder("utf-8")("replace")
+        self._decode = json.JSONDecoder().raw_decode
+        self._text = ""
+        self._at = 0
+        self._ended = False
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        opening = self._peek(_SPACE)
+        if opening == "[":
+            yield from self._array()
+        elif opening == "{":
+            yield from self._object()
+        else:
+            raise self._error("is not JSON")
+
+    def _object(self) -> Iterator[dict[str, Any]]:
+        self._at += 1
+        while (mark := self._peek(_FILLER)) != "}":
+            if mark != '"':
+                raise self._error("is not JSON" if mark else "ends in the middle")
+            key = self._value()
+            if self._peek(_SPACE) != ":":
+                raise self._error("is not JSON")
+            self._at += 1
+            if key == "traceEvents" and self._peek(_SPACE) == "[":
+                yield from self._array()
+                return
+            self._peek(_SPACE)
+            self._value()
+        raise UserError(f"{self._path}: is JSON without traceEvents, so no trace", REMEDY)
+
+    def _array(self) -> Iterator[dict[str, Any]]:
+        self._at += 1
+        decode = self._decode
+        while True:
+            # Most events lie whole in the buffer: this is the loop in which the time goes.
+            text, at = self._text, self._at
+            skip = _FILLER.match
+            try:
+                while True:
+                    start = cast("re.Match[str]", skip(text, at)).end()
+                    event, at = decode(text, start)
+                    if type(event) is dict:
+                        yield event
+            except ValueError:
+                self._at = start
+            except RecursionError:
+                raise self._error("is not a trace: it nests too deep") from None
+            mark = self._peek(_FILLER)
+            if mark == "]":
+                self._at += 1
+                return
+            if not mark:
+                raise self._error("ends in the middle")
+            event = self._value()
+            if isinstance(event, dict):
+                yield event
+
+    def _value(self) -> Any:
+        """The next value, which begins where the buffer stands."""
+        while True:
+            try:
+                value, at = self._decode(self._text, self._at)
+            except ValueError:
+                if self._ended or len(self._text) - self._at > LONGEST:
+                    raise self._error("ends in the middle or is not JSON") from None
+                self._more()
+                continue
+            except RecursionError:
+                raise self._error("is not a trace: it nests too deep") from None
+            if at < len(self._text) or self._ended:  # a number could go on
+                self._at = at
+                return value
+            self._more()
+
+    def _peek(self, filler: re.Pattern[str]) -> str:
+        """The next character that is no filler, "" at the end of the file."""
+        while True:
+            self._at = cast("re.Match[str]", filler.match(self._text, self._at)).end()
+            if self._at < len(self._text):
+                return self._text[self._at]
+            if self._ended:
+                return ""
+            self._more()
+
+    def _more(self) -> None:
+        """Adds to the buffer and drops what was read; as much again as there is, so that long values stay linear."""
+        piece = self._source.read(max(CHUNK_BYTES, len(self._text) - self._at))
+        self._ended = not piece
+        self._text = self._text[self._at :] + self._characters.decode(piece, final=self._ended)
+        self._at = 0
+
+    def _error(self, what: str) -> UserError:
+        return UserError(f"{self._path}: {what}", REMEDY)

@@ -1,0 +1,286 @@
+"""Who owns a launch while it is measured, and failures of owners that ended silently.
+
+It keeps two processes from measuring one launch at the same time, on whatever machines they run, and it is what
+remains of a process that was killed. Made by a hard link, which exactly one of several wins on any shared file system,
+NFS included, where the locks of flock may be of one machine only. No lock tells whether the holder lives, so that is
+asked: the kernel, where the holder ran on this machine, else Slurm. Where neither can tell, the claim holds for as long
+as a launch may take.
+
+A launch leaves its claim while it is measured, and Slurm a log for each job; those, and what Slurm still knows of the
+job, say why there is no record.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import re
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from pydantic import Field
+
+from rollout_bench.cluster import slurm
+from rollout_bench.contracts.fields import Strict
+from rollout_bench.contracts.record import SCHEMA_VERSION, Failure
+from rollout_bench.contracts.store import failure_path, write_failure
+from rollout_bench.core.errors import UserError
+from rollout_bench.core.files import read_model, write_json
+from rollout_bench.core.processes import group_of, node_name, scheduler_job
+from rollout_bench.measure.launch.failures import Cause
+
+FOLDER = ".started"
+"""Below the results folder; the same paths as the records'."""
+
+SPARE_S = 900.0
+"""How much longer than its time limit a launch may take: ending the engine, writing, clocks that differ."""
+
+PATIENCE_S = 60.0
+"""How long a process of the same job that a failed node left behind may take to end."""
+
+
+class Owner(Strict):
+    """Who measures a launch."""
+
+    host: str = Field(description="Name of the machine, as its kernel has it.")
+    node: str = Field(description="Name of the machine, as its scheduler has it.")
+    pid: int = Field(description="The measuring command.")
+    started_ticks: int = Field(description="Its start in clock ticks since boot, which tells it from a later process.")
+    job: str | None = Field(description="Id of the scheduler's job.")
+    until_s: float = Field(description="When it has ended at the latest, in seconds since 1970.")
+    log: str = Field(description="Path of the launch's log.")
+
+    def lives(self) -> bool:
+        """Whether the process may still be there; where nobody can tell, until the launch's time is over."""
+        if self.host == socket.gethostname():
+            return group_of(self.pid).started == self.started_ticks
+        if (
+            self.job is not None and self.job == scheduler_job()
+        ):  # started again elsewhere: the scheduler has ended the first
+            return False
+        known = None if self.job is None else slurm.ask(self.job)
+        if known is not None:
+            return known.state in slurm.LIVING
+        # asked again, once the controller is known to answer: a busy one may have failed to, just before
+        forgotten = self.job is not None and slurm.answers() and slurm.ask(self.job) is None
+        return not forgotten and time.time() < self.until_s
+
+    def holder(self) -> str:
+        """Who it is, in words."""
+        return f"process {self.pid} on {self.node}" + (f", job {self.job}" if self.job else "")
+
+
+def claim_path(record: Path) -> Path:
+    """Where the claim on the launch lies that is to write `record`."""
+    results = record.parent.parent.parent
+    return results / FOLDER / record.relative_to(results)
+
+
+def read_claim(path: Path) -> Owner:
+    """Reads a claim; raises `UserError` naming file and field."""
+    return read_model(path, Owner, "delete the file if nothing measures that launch")
+
+
+@contextlib.contextmanager
+def claimed(record: Path, log: Path, timeout_s: float, tell_of_dead: Callable[[Path, Owner], object]) -> Iterator[None]:
+    """Holds the claim on the launch that is to write `record` (an absolute path).
+
+    Args:
+        log: the launch's log.
+        timeout_s: the launch's time limit.
+        tell_of_dead: is told of a claim that a dead process left, before it is taken over.
+
+    Raises:
+        UserError: another process measures it, or may do so, or the note can't be written.
+    """
+    path = claim_path(record)
+    own = Owner(
+        host=socket.gethostname(),
+        node=node_name(),
+        pid=os.getpid(),
+        started_ticks=group_of(os.getpid()).started,
+        job=scheduler_job(),
+        until_s=round(time.time() + timeout_s + SPARE_S, 1),
+        log=str(log),
+    )
+    ours = path.with_name(f".{path.name}.{own.host}.{own.pid}")
+    write_json(ours, own)
+    try:
+        _take(path, ours, own, lambda dead: tell_of_dead(record, dead))
+    finally:
+        ours.unlink(missing_ok=True)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(UserError):  # gone, or another's that took it over
+            if read_claim(path) == own:
+                path.unlink(missing_ok=True)
+
+
+def _take(path: Path, ours: Path, own: Owner, tell_of_dead: Callable[[Owner], object]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            os.link(ours, path)
+        except FileExistsError:
+            try:
+                other = read_claim(path)
+            except UserError:
+                if not path.exists():  # given up meanwhile
+                    continue
+                raise
+            if not other.lives():
+                tell_of_dead(other)
+                give_up(path, other)
+            elif other.job is None or other.job != own.job or time.monotonic() > deadline:
+                raise UserError(
+                    f"{path}: the launch is being measured by {other.holder()}",
+                    "wait for it or end it; delete the file if there is no such process any more",
+                ) from None
+            else:
+                time.sleep(1.0)
+        except OSError as error:
+            raise UserError(
+                f"{path}: cannot be linked: {error.strerror}", "put results/ on another file system"
+            ) from None
+        else:
+            return
+
+
+def give_up(path: Path, dead: Owner) -> None:
+    """Removes the claim of a dead process, and no other that was made meanwhile."""
+    aside = path.with_name(f".{path.name}.dead.{socket.gethostname()}.{os.getpid()}")
+    with contextlib.suppress(FileNotFoundError):
+        path.rename(aside)
+        if read_claim(aside) != dead:
+            with contextlib.suppress(FileExistsError):
+                os.link(aside, path)
+        aside.unlink()
+
+
+JOB_LOGS = Path("logs/slurm")
+"""Where the profile has Slurm put the logs of jobs: rule_<mode>/<experiment>_<launch>/<job>.log."""
+
+CANCEL_S = 180.0
+"""How long jobs may take to end that are cancelled: Slurm's KillWait, and the engine's end."""
+
+_KILLED = Cause(
+    "killed",
+    "the measuring command was killed (SIGKILL), and left no word",
+    "run the same command again; where nobody killed it, memory may have run out: look at dmesg",
+)
+
+
+def end_left_behind(folder: Path) -> None:
+    """Cancels what an earlier Snakemake in `folder`, which was killed, has left running or waiting on the cluster.
+
+    It would have done so itself, had it been let. Its launches would otherwise be measured twice.
+
+    Raises:
+        UserError: they don't end.
+    """
+    if not JOB_LOGS.is_dir():
+        return  # nothing was ever submitted from here
+    jobs = slurm.left_running(folder)
+    if not jobs:
+        return
+    names = ", ".join(jobs[:5]) + (f" and {len(jobs) - 5} more" if len(jobs) > 5 else "")
+    print(f"Cancelling what an earlier run has left on the cluster: job {names}", flush=True)
+    if left := slurm.cancel(jobs, folder, CANCEL_S):
+        raise UserError(f"job {left[0]} of an earlier run does not end", "end it with scancel, then run again")
+
+
+def tell_of_claims(results: Path) -> list[Path]:
+    """Turns the claims of dead processes into failures; returns the records that these would have written."""
+    told = []
+    folder = results / FOLDER
+    for path in sorted(folder.glob("*/*/launch-*.json")):
+        record = results / path.relative_to(folder)
+        try:
+            claim = read_claim(path)
+        except UserError:
+            continue  # given up meanwhile, or damaged: the launch itself will say so
+        if claim.lives():
+            continue
+        if tell_of_dead(record, claim):
+            told.append(record)
+        give_up(path, claim)
+    return told
+
+
+def tell_of_dead(record: Path, claim: Owner) -> bool:
+    """Turns the claim of a dead process into a failure, if it left neither record nor failure; whether it did."""
+    again_here = claim.job is not None and claim.job == scheduler_job()  # this process goes on with that launch
+    if again_here or record.exists() or failure_path(record).exists():
+        return False
+    _write(record, _cause_of(claim.job), claim.log, claim.node, claim.job)
+    return True
+
+
+def tell_of_jobs(records: Iterable[Path], since_s: float, launches_per_job: int = 1) -> list[Path]:
+    """Writes failures for `records` that neither exist nor failed and whose jobs have a log younger than `since_s`.
+
+    Args:
+        since_s: seconds since 1970.
+        launches_per_job: how many launches share an allocation.
+    """
+    told = []
+    for record in records:
+        job_log = (
+            None if record.exists() or failure_path(record).exists() else newest_log(record, since_s, launches_per_job)
+        )
+        if job_log is not None:
+            job = job_log.stem
+            known = slurm.ask(job)
+            if known is not None and known.state in slurm.LIVING:
+                continue
+            text = slurm.tail(job_log)
+            last = next((line for line in reversed(text.splitlines()) if line.strip()), "it printed nothing")
+            cause = (
+                (known and slurm.cause_of_state(known.state))
+                or slurm.cause_in_log(text)
+                or Cause("not_begun", f"the job ended before its launch began: {last.strip()[:200]}", f"read {job_log}")
+            )
+            _write(record, cause, str(job_log), None if known is None else known.nodes or None, job)
+            told.append(record)
+    return told
+
+
+def newest_log(record: Path, since_s: float, launches_per_job: int = 1) -> Path | None:
+    """The log of the job that was to write `record`, of those begun after `since_s` the last."""
+    mode, experiment, launch = record.parent.parent.name, record.parent.name, record.stem.removeprefix("launch-")
+    logs = [
+        *(JOB_LOGS / f"rule_{mode}" / f"{experiment}_{launch}").glob("*.log"),
+        *JOB_LOGS.glob(f"group_{experiment}_{int(launch) // launches_per_job}_{mode}/*.log"),
+    ]
+    recent = [log for log in logs if re.fullmatch(r"\d+", log.stem) and log.stat().st_mtime >= since_s]
+    return max(recent, key=lambda log: int(log.stem), default=None)
+
+
+def _cause_of(job: str | None) -> Cause:
+    """Why a launch ended that was killed, in a job of Slurm's or not."""
+    known = None if job is None else slurm.ask(job)
+    cause = None if known is None else slurm.cause_of_state(known.state)
+    if cause is None and job is not None:
+        cause = next((c for log in JOB_LOGS.rglob(f"{job}.log") if (c := slurm.cause_in_log(slurm.tail(log)))), None)
+    return cause or _KILLED
+
+
+def _write(record: Path, cause: Cause, log: str, node: str | None, job: str | None) -> None:
+    failure = Failure(
+        schema_version=SCHEMA_VERSION,
+        experiment=record.parent.name,
+        launch=int(record.stem.removeprefix("launch-")),
+        failed_at=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        phase="ended",
+        category=cause.category,
+        cause=cause.cause,
+        fix=cause.fix,
+        log=log,
+        node=node,
+        job=job,
+    )
+    write_failure(record, failure)

@@ -1,0 +1,292 @@
+"""Brings records home from a cluster: each is checked, put in place whole, and none is replaced.
+
+Only what a launch leaves is read, only plain files, and no link is followed: it could lead to any file of the machine
+that collects.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import stat
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator, Set
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from rollout_bench.cluster.manifests import DATA
+from rollout_bench.contracts.inside import Profile
+from rollout_bench.contracts.record import Record
+from rollout_bench.contracts.side_files import read_samples, read_sequences
+from rollout_bench.contracts.store import (
+    FAILURES,
+    FoundFile,
+    failure_path,
+    find_results,
+    read_failure,
+    read_launched,
+    sequences_path,
+    server_path,
+    traces_path,
+)
+from rollout_bench.core.errors import UserError
+from rollout_bench.core.files import write_json
+
+_LEFT = re.compile(
+    r"(?:results|results/failures|logs)/(?P<launch>[^/]+/[^/]+/launch-\d+)"
+    r"(?:\.json|\.(?:sequences|server)\.jsonl\.gz|\.operators\.csv\.(?:gz|txt)|\.traces/.+|(?:\.replica-\d+)?\.log)"
+)
+_LONGEST = 200
+"""Bytes in a name, at most; a file system takes 255, and copies have a longer name for a while."""
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe without a writer would be waited for
+
+
+def launch_of(path: str) -> str | None:
+    """The launch, `<mode>/<experiment>/launch-<i>`, that left a file at `path` below the claim; None if none did."""
+    match, parts = _LEFT.fullmatch(path), path.split("/")
+    odd = any(part in ("", ".", "..") or len(part.encode()) > _LONGEST for part in parts)
+    return None if match is None or odd else match["launch"]
+
+
+def copy_file(root: Path, path: str, target: Path) -> None:
+    """Copies the plain file at `path` below `root` to `target`, through to the disk.
+
+    Raises:
+        UserError: it is no plain file, it or a folder on the way from `root` is a link, or it can't be copied.
+    """
+    *folders, name = PurePosixPath(path).parts
+    descriptor = -1
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        for flags, part in [*((_DIRECTORY, folder) for folder in folders), (_FILE, name)]:
+            above, descriptor = descriptor, os.open(part, flags, dir_fd=descriptor)
+            os.close(above)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "is no plain file")
+        with open(descriptor, "rb", closefd=False) as source, target.open("wb") as file:
+            shutil.copyfileobj(source, file, 1 << 20)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        linked = error.errno in (errno.ELOOP, errno.ENOTDIR)
+        problem = "is a link, or lies behind one, and is not followed" if linked else error.strerror
+        raise UserError(f"{root / path}: {problem}", "put the file itself there, and collect again") from None
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+_LIST = f"cd {DATA} && find . -type f \\( -path './results/*' -o -path './logs/*' \\) ! -name '.*' -print0"
+
+
+def fetch(kubectl: list[str], pod: str, results: Path, into: Path) -> None:
+    """Copies what `results` lacks of the launches on the claim to `into`, as results/ and logs/.
+
+    Args:
+        kubectl: the command, with the namespace and what else it needs.
+        pod: name of a pod that mounts the claim at /data, and has sh, find and tar.
+        results: the results folder at home: of launches that have a record there nothing is copied.
+
+    Raises:
+        UserError: kubectl is missing or fails, or what it delivers is cut off.
+    """
+    listed = _run([*kubectl, "exec", pod, "--", "sh", "-c", _LIST], b"").decode(errors="replace")
+    names = {name for path in listed.split("\0") if _is_wanted(name := path.removeprefix("./"), results)}
+    (into / "results").mkdir(parents=True)
+    if not names:
+        return
+    archive = into / "claim.tar"
+    with archive.open("wb") as file:
+        tar = [*kubectl, "exec", "-i", pod, "--", "tar", "-C", DATA, "-cf", "-", "--null", "-T", "-"]
+        _run(tar, "\0".join(sorted(names)).encode(), file)
+    try:
+        with tarfile.open(archive) as opened:
+            for member in opened:
+                _extract(opened, member, names, into)
+    except tarfile.TarError as error:
+        raise UserError(f"{pod}: what kubectl delivered is cut off: {error}", "collect again") from None
+    except OSError as error:
+        remedy = "free space where temporary files go (TMPDIR), or remove that file from the claim"
+        raise UserError(f"{pod}: {error.filename}: can't be written: {error.strerror}", remedy) from None
+    archive.unlink()
+
+
+def _is_wanted(name: str, results: Path) -> bool:
+    launch = launch_of(name)
+    return launch is not None and not (results / f"{launch}.json").exists()
+
+
+def _extract(opened: tarfile.TarFile, member: tarfile.TarInfo, wanted: Set[str], into: Path) -> None:
+    """Writes a plain file that was asked for; whatever else an archive may hold is left out."""
+    content = opened.extractfile(member) if member.isreg() and member.name in wanted else None
+    if content is None:
+        return
+    target = into / member.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("wb") as file:
+        shutil.copyfileobj(content, file, 1 << 20)
+
+
+def _run(command: list[str], sent: bytes, out: IO[bytes] | None = None) -> bytes:
+    try:
+        done = subprocess.run(command, input=sent, stdout=out or subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+    except OSError as error:
+        raise UserError(f"{command[0]}: does not run: {error.strerror}", "install kubectl, or give a folder") from None
+    if done.returncode != 0:
+        said = (done.stderr.decode(errors="replace").strip().splitlines() or ["it says nothing"])[-1]
+        raise UserError(
+            f"kubectl exec failed: {said}",
+            "is the pod there? kubectl apply -f results/manifests/collector, and wait until it runs",
+        )
+    return done.stdout or b""
+
+
+_AGAIN = "collect again; if that does not help, delete it where it lies and measure that launch again"
+
+
+@dataclass
+class Collected:
+    """What came of it: paths of what was brought home, how much was there already, and what was not taken and why.
+
+    Attributes:
+        refused: launches that were not taken.
+        left_out: files beside launches that were not taken, each in one line.
+    """
+
+    records: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    present: int = 0
+    refused: list[UserError] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+
+def collect(source: Path, results: Path, logs: Path) -> Collected:
+    """Copies the launches of `source`, which holds results/ and logs/ as a launch leaves them, to `results` and `logs`.
+
+    A record that is at home stays, whatever the other one says. A failure comes home where there is no record. What is
+    checked is a copy that nobody else can write any more.
+
+    Raises:
+        UserError: `source` holds no results folder, or the home folders can't be written.
+    """
+    where = "give the folder that the results claim is mounted at"
+    if not (source / "results").is_dir():
+        raise UserError(f"{source}: holds no folder results/", where)
+    if (source / "results").is_symlink():
+        raise UserError(f"{source / 'results'}: is a link, and is not followed", where)
+    results.mkdir(parents=True, exist_ok=True)
+    found, done = find_results(source / "results"), Collected()
+    failed = [file for path, file in found.failures.items() if path not in found.records]
+    for take, files in ((_record, found.records.values()), (_failure, failed)):
+        for file in files:
+            try:
+                with tempfile.TemporaryDirectory(prefix=".collecting-", dir=results) as copies:
+                    take(source, file, Path(copies), results, logs, done)
+            except UserError as error:
+                # told by its own path, not by that of its copy
+                done.refused.append(UserError(error.problem.replace(copies, str(source)), error.remedy))
+            except OSError as error:
+                done.refused.append(UserError(f"{error.filename}: {error.strerror}", _AGAIN))
+    return done
+
+
+def _record(source: Path, file: FoundFile, copies: Path, results: Path, logs: Path, done: Collected) -> None:
+    home = results / file.path
+    if home.exists():
+        done.present += 1
+        return
+    copied = copies / "results" / file.path
+    copy_file(source, f"results/{file.path}", copied)
+    record = read_launched(copied, file.mode)
+    _check_place(copied, file, (record.spec.mode, record.spec.experiment(), record.launch))
+    _copy_beside(source, file, copies, done)
+    if isinstance(record, Record):
+        read_sequences(sequences_path(copied), record)
+        if record.server_file is not None:
+            read_samples(server_path(copied), record)
+    if isinstance(record, Profile) and {t.name for t in record.traces} - _names(traces_path(copied)):
+        raise UserError(f"{traces_path(copied)}: lacks a trace that the record names", _AGAIN)
+    spec = home.with_name("spec.json")
+    if not spec.exists():
+        write_json(spec, record.spec)
+    shutil.rmtree(traces_path(home), ignore_errors=True)  # of a launch that never got a record
+    for beside in sorted(copied.parent.iterdir()):
+        if beside != copied:
+            beside.replace(home.with_name(beside.name))
+    _copy_logs(source, file, logs, done)
+    copied.replace(home)  # the last one: a record always has what belongs to it
+    failure_path(home).unlink(missing_ok=True)
+    done.records.append(file.path)
+
+
+def _failure(source: Path, file: FoundFile, copies: Path, results: Path, logs: Path, done: Collected) -> None:
+    home = failure_path(results / file.path)
+    copied = copies / "results" / FAILURES / file.path
+    copy_file(source, f"results/{FAILURES}/{file.path}", copied)
+    failure = read_failure(copied)
+    _check_place(copied, file, (file.mode, failure.experiment, failure.launch))
+    known = read_failure(home) if home.exists() else None
+    if (results / file.path).exists() or (known is not None and known.failed_at >= failure.failed_at):
+        done.present += 1
+        return
+    _copy_logs(source, file, logs, done)
+    home.parent.mkdir(parents=True, exist_ok=True)
+    copied.replace(home)
+    done.failures.append(file.path)
+
+
+def _check_place(path: Path, file: FoundFile, told: tuple[str, str, int]) -> None:
+    """Raises `UserError` where a file that tells of one launch lies at the place of another."""
+    if told != (file.mode, file.experiment, file.launch):
+        raise UserError(f"{path}: is of {told[0]} {told[1]} launch {told[2]}: it was moved", _AGAIN)
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+
+
+def _copy_beside(source: Path, file: FoundFile, copies: Path, done: Collected) -> None:
+    """Copies what lies beside a record and belongs to it."""
+    for path in _beside(source / "results" / file.path):
+        _copy(source, path, copies / path.relative_to(source), done)
+
+
+def _beside(record: Path) -> Iterator[Path]:
+    """What has the name of `record` but for its ending, and what lies in such folders; no link is followed."""
+    for path in sorted(record.parent.glob(f"{record.stem}.*")):
+        if path.is_dir() and not path.is_symlink():
+            yield from (inner for inner in sorted(path.rglob("*")) if inner.is_symlink() or not inner.is_dir())
+        elif path != record and path.suffix != ".tmp":
+            yield path
+
+
+def _copy_logs(source: Path, file: FoundFile, logs: Path, done: Collected) -> None:
+    folder = Path(file.mode) / file.experiment
+    there = source / "logs" / folder
+    for log in (there / f"launch-{file.launch}.log", *there.glob(f"launch-{file.launch}.replica-*.log")):
+        if log.exists():
+            home = logs / folder / log.name
+            temporary = home.with_name(f".{home.name}.{os.getpid()}.tmp")
+            if _copy(source, log, temporary, done):
+                temporary.replace(home)
+
+
+def _copy(source: Path, path: Path, target: Path, done: Collected) -> bool:
+    """Copies a file that belongs to a launch; returns whether it did, and notes what it left out."""
+    name = path.relative_to(source).as_posix()
+    try:
+        if launch_of(name) is None:
+            raise UserError(f"{path}: is no file that a launch leaves", _AGAIN)
+        copy_file(source, name, target)
+    except UserError as error:
+        done.left_out.append(f"left out: {error.problem}")
+        return False
+    return True

@@ -1,0 +1,206 @@
+"""The base of every model that is read from a file, and types of values that say what they accept."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+
+class Strict(BaseModel):
+    """Base of all that is read from a file: unknown fields are errors, values don't change, numbers are finite."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def absent(description: str, **more: Any) -> Any:
+    """A field that is None by default, and then not written at all.
+
+    What was measured before the field existed keeps its key, and records don't carry what their mode does not have.
+    """
+    return Field(None, description=description, exclude_if=lambda value: value is None, **more)
+
+
+def _utc(text: str) -> str:
+    try:
+        if datetime.fromisoformat(text).utcoffset() == timedelta(0):
+            return text
+    except ValueError:
+        pass
+    raise PydanticCustomError("utc", "Is no moment in UTC, ISO 8601, as 2025-01-31T12:00:00+00:00")
+
+
+UtcTime = Annotated[str, AfterValidator(_utc)]
+"""A moment in UTC, ISO 8601."""
+
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9.+-]*$"
+
+
+def _not_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("is true or false, but a number is wanted")
+    return value
+
+
+def _number_or_auto(value: Any) -> Any:
+    if isinstance(value, str) and value != "auto":
+        raise ValueError(f"{value!r} is neither a number nor auto")
+    return _not_bool(value)
+
+
+def _list(value: Any) -> Any:
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        raise ValueError(f"is the single value {value!r}, but a list is wanted: write [{str(value).strip('[] ')}]")
+    return value
+
+
+def brackets(value: Any) -> Any:
+    """Refuses a single value and an empty list."""
+    value = _list(value)
+    if isinstance(value, list) and not value:
+        raise ValueError("is an empty list: name at least one")
+    return value
+
+
+def _no_duplicates(values: list[str]) -> list[str]:
+    twice = sorted({value for value in values if values.count(value) > 1})
+    if twice:
+        raise ValueError(f"names {', '.join(map(repr, twice))} more than once")
+    return values
+
+
+def _plain(value: str) -> str:
+    if "\x00" in value or "\n" in value or not _encodable(value):
+        raise ValueError("holds a line break, a NUL character or half of a character pair")
+    return value
+
+
+def _encodable(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _home(value: str) -> str:
+    try:
+        return str(Path(value).expanduser())
+    except RuntimeError:
+        raise ValueError(f"{value!r} begins with the home folder of a user that is not known") from None
+
+
+def _no_braces(value: str) -> str:
+    if "{" in value or "}" in value:
+        raise ValueError(f"{value!r} holds braces, which Snakemake takes for wildcards: name another path")
+    return value
+
+
+def _place(value: str) -> str:
+    if value.startswith("hub:") and not re.fullmatch(r"hub:\w[\w.-]*/\w[\w.-]*", value):
+        raise ValueError(f"{value!r} names no model on the hub: write hub:<owner>/<name>")
+    _home(value)
+    return value  # as written: it becomes part of the spec, and a home folder would give each user keys of its own
+
+
+def _not_number(value: Any) -> Any:
+    if isinstance(value, int | float):
+        raise ValueError(f"is the number {value!r}, but a text is wanted: put the version in quotes")
+    return value
+
+
+def _version(value: str) -> str:
+    if not re.fullmatch(r"[0-9]+(\.[0-9A-Za-z]+)*([+-][0-9A-Za-z.]+)?", value):
+        raise ValueError(f"{value!r} is no version: write it as the records do, '0.23.0'")
+    return value
+
+
+def _compiles(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"{value!r} is no regular expression: {error}") from None
+    return value
+
+
+def _typed_args(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {name: arg if str(name).endswith("revision") else _typed(arg) for name, arg in value.items()}
+
+
+def _typed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _typed(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_typed(inner) for inner in value]
+    if isinstance(value, str) and re.fullmatch(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?(e-?[0-9]+)?|true|false|null", value):
+        return yaml.safe_load(value)
+    return value
+
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=60)]
+"""A name that becomes part of a path: letters, digits, `.`, `+`, `-`; no separator can escape results/."""
+
+Names = Annotated[list[Name], BeforeValidator(brackets), AfterValidator(_no_duplicates)]
+"""A selection: at least one name, none twice."""
+
+MaybeNames = Annotated[list[Name], BeforeValidator(_list), AfterValidator(_no_duplicates)]
+"""A selection that may be empty; no name twice."""
+
+Metric = Literal[
+    "output_tokens_per_s",
+    "step_time_s",
+    "startup_s",
+    "ttft_s",
+    "tpot_s",
+    "itl_s",
+    "e2el_s",
+    "goodput_requests_per_s",
+]
+"""What speed-ups can be taken of."""
+
+ONLINE_ONLY: tuple[Metric, ...] = ("ttft_s", "tpot_s", "itl_s", "e2el_s", "goodput_requests_per_s")
+"""Those that only requests to a server have."""
+
+
+def _offline(values: list[str]) -> list[str]:
+    for value in values:
+        if value in ONLINE_ONLY:
+            raise ValueError(f"{value!r} is of requests to a server: name it in online_metrics")
+    return values
+
+
+Metrics = Annotated[list[Metric], BeforeValidator(brackets), AfterValidator(_no_duplicates)]
+"""A selection of metrics: at least one, none twice."""
+
+OfflineMetrics = Annotated[Metrics, AfterValidator(_offline)]
+"""Those that need no server."""
+
+Count = Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=1_000_000)]
+Launches = Annotated[Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"], BeforeValidator(_number_or_auto)]
+AutoCount = Annotated[int, BeforeValidator(_not_bool), Field(le=100)]
+"""A number of launches that `launches: auto` may come to; levels for more looks than that take long to simulate."""
+Index = Annotated[int, BeforeValidator(_not_bool), Field(ge=0, le=1_000_000)]
+Tokens = Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=10_000_000)]
+Number = Annotated[float, BeforeValidator(_not_bool), Field(allow_inf_nan=False)]
+Text = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_plain)]
+VersionText = Annotated[Text, BeforeValidator(_not_number), AfterValidator(_version)]
+Folder = Annotated[Text, AfterValidator(_home), AfterValidator(_no_braces)]
+Program = Annotated[Text, AfterValidator(_no_braces)]
+Weights = Annotated[Text, AfterValidator(_place)]
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+VariableText = Annotated[str, AfterValidator(_plain)]
+Pattern = Annotated[str, AfterValidator(_compiles)]
+
+Args = Annotated[dict[Text, Any], BeforeValidator(_typed_args)]
+"""Any values; numbers, true, false and null are read from text too, since the command line delivers all as text.
+
+The name of a revision stays text: it may be all digits.
+"""

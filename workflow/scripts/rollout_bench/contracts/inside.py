@@ -1,0 +1,147 @@
+"""Records of launches that look into the engine: profiles, linear layers alone, and the limits of a machine.
+
+There is no throughput in it, by design: a profiled engine is slower than it is.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from pydantic import Field
+
+from rollout_bench.contracts.fields import Strict, UtcTime, absent
+from rollout_bench.contracts.record import DeviceUse, HostUse, Launched
+from rollout_bench.contracts.spec import Role as Role
+
+LIMITS_SCHEMA_VERSION: Final = 1
+
+
+class LimitSample(Strict):
+    """One timed repeat."""
+
+    test: Literal["copy", "read", "triad", "matmul"] = Field(
+        description="copy: b = a; read: sum of a; triad: c = a + s b; matmul: a product of two square matrices."
+    )
+    dtype: str = Field(description="Data type by torch's name; float8 for its 8-bit floats.")
+    work: float = Field(gt=0, description="Bytes read and written; of matmul the operations, 2 n^3.")
+    elapsed_s: float = Field(gt=0, description="How long it took, in seconds.")
+
+    @property
+    def rate(self) -> float:
+        """Work per second."""
+        return self.work / self.elapsed_s
+
+
+class MachineLimits(Strict):
+    """The measured limits of one device of a machine, or of all cores that a launch may use."""
+
+    schema_version: Literal[1] = Field(description="Version of this schema.")
+    device_model: str = Field(description="Name of the device; on cpu the processor's.")
+    cpu_model: str = Field(description="Name of the processor.")
+    cpu_cores: int = Field(ge=1, description="Cores that the measuring process might run on.")
+    device_count: int = Field(1, ge=1, description="Devices that the numbers are of.")
+    torch_version: str = Field(description="Version of torch, whose kernels were timed.")
+    memory_bandwidth_bytes_per_s: float = Field(gt=0, description="Best of copy, read and triad.")
+    flops_per_s: dict[str, float] = Field(
+        description="Data type -> operations a second, the best of the products of square matrices in it."
+    )
+    cache_bytes: int | None = Field(None, description="Last-level cache that the system names. Null where unknown.")
+    host: HostUse | None = Field(None, description="What else the machine did meanwhile. Null where it can't be told.")
+    samples: list[LimitSample] = Field(min_length=1, description="Every timed repeat, in order.")
+    measured_at: UtcTime = Field(description="When, UTC, ISO 8601.")
+
+
+Phase = Literal["prefill", "decode", "mixed"]
+"""What a step of the engine computed: prompts, one token of each sequence, or both."""
+
+
+class LinearShape(Strict):
+    """The linear layers of one role on one rank, as the engine holds them: fused, and cut by tensor parallelism."""
+
+    role: Role = Field(description="What they do: qkv, o, gate_up, down, lm_head, router, experts, other.")
+    in_features: int = Field(gt=0, description="K: features that go in.")
+    out_features: int = Field(gt=0, description="N: features that come out.")
+    layers: int = Field(gt=0, description="How many there are.")
+
+
+class Step(Strict):
+    """One step of the engine: scheduling, computing, sampling, handing back."""
+
+    phase: Phase = Field(description="What it computed.")
+    profiled: bool = Field(description="Whether the profiler was on.")
+    elapsed_s: float = Field(gt=0, description="How long it took, in seconds.")
+    tokens: int = Field(ge=0, description="Tokens computed: of prompts, and one of each sequence that decodes.")
+    sequences: int = Field(ge=0, description="Sequences in the batch.")
+    context_tokens: int | None = Field(
+        None, ge=0, description="Tokens that attention looked back at, over all sequences, on average of the step."
+    )
+
+
+class TraceFile(Strict):
+    """One trace in the folder beside the record."""
+
+    name: str = Field(description="Name in the folder: a file, or the folder that torch_npu writes.")
+    phase: Phase = Field(description="Which steps it holds.")
+    rank: int = Field(ge=0, description="Worker that it is of.")
+    source: Literal["torch", "torch_npu"] = Field(description="Profiler that wrote it.")
+    size_bytes: int = Field(gt=0, description="Its size on disk.")
+
+
+class Profile(Launched):
+    """What one profile launch saw."""
+
+    linears: list[LinearShape] = Field(description="The linear layers of one rank by role.")
+    steps: list[Step] = Field(
+        min_length=1,
+        description="In order: of each phase some without the profiler, the traced ones, more without.",
+    )
+    host: list[HostUse] = Field([], description="What else the machine did during each window of steps.")
+    devices: list[DeviceUse] = Field([], description="What each device said of itself about each window.")
+    traces: list[TraceFile] = Field(min_length=1, description="What the profiler wrote.")
+    traces_folder: str = Field(description="Name of the folder beside this file that holds them.")
+    limits: MachineLimits | None = absent("What the machine can do at most. Null where it could not be measured.")
+    truncated: str | None = absent("Why the window ended before its last step: the trace had reached its size limit.")
+
+    @property
+    def timed_s(self) -> dict[str, float]:
+        """Start-up and every step."""
+        return super().timed_s | {f"steps.{number}.elapsed_s": step.elapsed_s for number, step in enumerate(self.steps)}
+
+
+class OperatorPoint(Strict):
+    """The linear layers of one shape, called with so many tokens: a value for each round, those of all points alike."""
+
+    role: Role = Field(description="What the layers do.")
+    in_features: int = Field(gt=0, description="K: features that go in.")
+    out_features: int = Field(gt=0, description="N: features that come out.")
+    tokens: int = Field(gt=0, description="M: tokens in a call.")
+    calls: int = Field(gt=0, description="Calls that each value is the mean of: passes over all layers of the shape.")
+    through: Literal["calls", "graph"] = Field(
+        description="calls: each from Python, as without graphs; graph: a pass captured once and replayed."
+    )
+    warmup_seconds_per_call: list[float] = Field(description="Of the rounds that are recorded and never counted.")
+    seconds_per_call: list[float] = Field(min_length=1, description="Of each round that counts.")
+
+
+class Operators(Launched):
+    """What one operators launch measured."""
+
+    linears: list[LinearShape] = Field(min_length=1, description="The linear layers of one rank by shape.")
+    decode_batch: int = Field(gt=0, description="Sequences that decode at once under the workload, if all do.")
+    threads: int = Field(gt=0, description="Threads of torch in the worker.")
+    evicted_bytes: int = Field(
+        ge=0, description="Bytes read and written before each pass at most, so that the weights come from memory."
+    )
+    host: list[HostUse] = Field([], description="What else the machine did during each round that counts.")
+    devices: list[DeviceUse] = Field([], description="What each device said of itself about each such round.")
+    points: list[OperatorPoint] = Field(min_length=1, description="By shape, and then by tokens.")
+
+    @property
+    def timed_s(self) -> dict[str, float]:
+        """Start-up and every call."""
+        calls = {
+            f"points.{number}.seconds_per_call.{place}": seconds
+            for number, point in enumerate(self.points)
+            for place, seconds in enumerate(point.seconds_per_call)
+        }
+        return super().timed_s | calls

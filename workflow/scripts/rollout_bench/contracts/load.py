@@ -1,0 +1,169 @@
+"""The load of an experiment: lengths, shared prefixes, data sets, arrivals, and whose server it goes to.
+
+Part of the spec, and written the same way in the config.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+
+from rollout_bench.contracts.fields import Count, Number, Strict, Tokens, Variable
+
+
+class _Bounded(Strict):
+    low: Tokens = Field(1, description="The shortest; what is drawn below it is drawn again.")
+    high: Tokens = Field(description="The longest; what is drawn above it is drawn again.")
+
+    @model_validator(mode="after")
+    def _order(self) -> _Bounded:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} is above high {self.high}")
+        return self
+
+
+class Uniform(_Bounded):
+    """Every length from low to high is as likely."""
+
+    distribution: Literal["uniform"] = Field(description="Which distribution it is.")
+
+
+class Normal(_Bounded):
+    """Normally distributed lengths, rounded."""
+
+    distribution: Literal["normal"] = Field(description="Which distribution it is.")
+    mean: Annotated[Number, Field(gt=0, le=1e7)] = Field(description="Mean, before the bounds cut it.")
+    std: Annotated[Number, Field(gt=0, le=1e7)] = Field(description="Standard deviation, before the bounds cut it.")
+
+
+class LogNormal(_Bounded):
+    """Lengths whose logarithm is normally distributed: many short ones and a long tail, as answers have it."""
+
+    distribution: Literal["lognormal"] = Field(description="Which distribution it is.")
+    median: Annotated[Number, Field(gt=0, le=1e7)] = Field(description="Median, before the bounds cut it.")
+    sigma: Annotated[Number, Field(gt=0, le=10)] = Field(
+        description="Standard deviation of the natural logarithm: 1 has one length in six beyond 2.7 times the median."
+    )
+
+
+class Zipf(_Bounded):
+    """The k-th shortest length is k^-exponent times as likely as the shortest."""
+
+    distribution: Literal["zipf"] = Field(description="Which distribution it is.")
+    exponent: Annotated[Number, Field(gt=0, le=20)] = Field(description="How fast long ones get rare; 1 to 2 is usual.")
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, dict):
+        return str(value.get("distribution", ""))
+    return str(value.distribution) if isinstance(value, _Bounded) else "fixed"  # type: ignore[attr-defined]
+
+
+Length = Annotated[
+    Annotated[Tokens, Tag("fixed")]
+    | Annotated[Uniform, Tag("uniform")]
+    | Annotated[Normal, Tag("normal")]
+    | Annotated[LogNormal, Tag("lognormal")]
+    | Annotated[Zipf, Tag("zipf")],
+    Discriminator(_kind),
+]
+"""A number of tokens, or how it is distributed."""
+
+
+DISTRIBUTIONS = ("uniform", "normal", "lognormal", "zipf")
+"""What a length can be but a number."""
+
+
+def longest(length: Length) -> int:
+    """The most tokens that `length` can come to."""
+    return length if isinstance(length, int) else length.high
+
+
+class SharedPrefix(Strict):
+    """Tokens that prompts begin with together, as they do with a system prompt or few-shot examples."""
+
+    tokens: Tokens = Field(description="How many of a prompt's tokens are shared; each prompt has at least one more.")
+    groups: Count = Field(1, description="How many different prefixes there are; prompts take them in turn.")
+
+
+class DatasetSpec(Strict):
+    """A file that lengths or prompts come from, named by its content."""
+
+    format: Literal["trace", "prompts", "sharegpt"] = Field(
+        description=(
+            "trace: JSON lines of prompt_tokens, output_tokens, perhaps arrival_s; prompts: JSON lines with a prompt, "
+            "or one prompt a line; sharegpt: a JSON list of conversations."
+        )
+    )
+    sha256: str = Field(description="SHA-256 of the file; where it lies is not part of the experiment.")
+
+
+def _rate(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("is true or false, but a rate is wanted")
+    if isinstance(value, float) and math.isinf(value) and value > 0:
+        return "inf"
+    if isinstance(value, str) and value not in ("inf", "trace"):
+        try:
+            return float(value)
+        except ValueError:
+            raise ValueError(f"{value!r} is neither a number of requests per second, nor inf, nor trace") from None
+    return value
+
+
+Rate = Annotated[Annotated[float, Field(gt=0, le=1e6)] | Literal["inf", "trace"], BeforeValidator(_rate)]
+"""Requests per second; inf sends all at once, trace when the data set says."""
+
+Concurrency = Annotated[Count, Field(description="Requests that are under way at once, at most.")]
+
+
+class LoadPoint(Strict):
+    """How the requests of one pass are sent."""
+
+    concurrency: Concurrency | None = Field(
+        None, description="Requests under way at once, at most: the next is sent when one ends. Null: no limit."
+    )
+    request_rate: Rate = Field(
+        "inf",
+        description="Requests sent per second; inf: as soon as concurrency lets them; trace: when the trace says.",
+    )
+
+    @property
+    def label(self) -> str:
+        """How tables name it: `all at once`, `8 at once`, `4 req/s`, `as traced`."""
+        rate = {"inf": "", "trace": "as traced"}.get(str(self.request_rate), f"{self.request_rate} req/s")
+        rate = rate.replace(".0 req/s", " req/s")
+        limit = "" if self.concurrency is None else f"{self.concurrency} at once"
+        return ", ".join(filter(None, [rate, limit])) or "all at once"
+
+
+class LoadSpec(Strict):
+    """How requests arrive at a server, and who sends them."""
+
+    points: tuple[LoadPoint, ...] = Field(
+        min_length=1, description="Loads that a launch measures one after the other; of a search the first one."
+    )
+    saturation: Literal["auto"] | None = Field(
+        None, description="auto: further points follow, each twice the rate before, until the server can't keep up."
+    )
+    burstiness: Annotated[float, Field(gt=0)] | Literal["constant"] = Field(
+        description="Shape of the gamma distribution of the gaps between arrivals: 1 is Poisson; constant: even gaps."
+    )
+    cool_down_s: float = Field(ge=0, description="Pause between two points, in seconds.")
+    stream: bool = Field(description="Whether tokens come one by one; else a request has one time only, its end.")
+    token_ids: bool = Field(description="Whether prompts are sent as token ids; else as text.")
+    harness: Literal["vllm", "guidellm"] = Field(description="What sends the requests.")
+    harness_version: str = Field(description="Version of the package that provides it.")
+
+
+class EndpointSpec(Strict):
+    """A server that somebody else started."""
+
+    url: str = Field(description="Base address of its API, up to and with /v1.")
+    model: str = Field(description="The model's name there.")
+    api_key_env: Variable | None = Field(None, description="Environment variable that holds the key.")
+    verify_tls: bool = Field(True, description="Whether its certificate is checked.")
+    headers: dict[str, str] = Field({}, description="Further headers; ${NAME} stands for an environment variable.")
+    vocabulary: int = Field(description="Token ids of prompts are drawn below this number.")

@@ -1,0 +1,420 @@
+"""The record: what one launch measured, with everything needed to judge it later.
+
+Raw values only; whatever can be derived from them is derived when it is needed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+
+from pydantic import Field
+
+from rollout_bench.contracts.fields import Strict, UtcTime, absent
+from rollout_bench.contracts.load import LoadPoint
+from rollout_bench.contracts.spec import Spec
+
+
+class Served(Strict):
+    """What a server said of itself."""
+
+    model: str = Field(description="The model's name in /v1/models.")
+    version: str | None = Field(description="What /version says. Null where there is no such thing.")
+    max_model_len: int | None = Field(description="What /v1/models says. Null where it does not.")
+    owned_by: str | None = Field(None, description="What /v1/models says of the model's owner: vllm, llamacpp, ...")
+    token_ids: bool = Field(True, description="Whether it takes prompts as token ids.")
+    counts_tokens: bool = Field(True, description="Whether its answers let every token be counted.")
+
+
+class ClientUse(Strict):
+    """What it cost to send the requests of one pass and to receive the answers."""
+
+    cpu_share: float = Field(
+        ge=0, description="CPU time of the process that sends, over the pass's: 1 is a core. The busiest of several."
+    )
+    loop_delay_median_s: float | None = Field(
+        None, ge=0, description="By how much the event loop was late, in seconds, half of the time."
+    )
+    loop_delay_p99_s: float | None = Field(None, ge=0, description="As above, 99 % of the time.")
+    loop_delay_max_s: float | None = Field(None, ge=0, description="As above, at worst.")
+
+
+class ServerUse(Strict):
+    """What the server's counters and histograms rose by in one pass; means are sums over counts."""
+
+    round_trip_s: float | None = Field(None, ge=0, description="Median time of a request that does nothing, before it.")
+    requests: int | None = Field(None, ge=0, description="Requests that ended well.")
+    prompt_tokens: int | None = Field(None, ge=0, description="Prompt tokens it counted.")
+    output_tokens: int | None = Field(None, ge=0, description="Tokens it generated.")
+    ttft_mean_s: float | None = Field(None, ge=0, description="Mean time to first token, as the server sees it.")
+    itl_mean_s: float | None = Field(None, ge=0, description="Mean time between two tokens.")
+    e2el_mean_s: float | None = Field(None, ge=0, description="Mean end-to-end latency.")
+    queue_mean_s: float | None = Field(None, ge=0, description="Mean time a request waited to be scheduled.")
+    preemptions: int | None = Field(None, ge=0, description="Preemptions.")
+    prefix_cache_queries: int | None = Field(None, ge=0, description="Prompt tokens looked up in the prefix cache.")
+    prefix_cache_hits: int | None = Field(None, ge=0, description="Of these, found.")
+
+
+class ServerSample(Strict):
+    """The server's metrics at one moment: a line of the side file. Counters are since the server began."""
+
+    iteration: int = Field(ge=0, description="Index of the iteration.")
+    at_s: float = Field(description="When, in seconds after the iteration began.")
+    running: float | None = Field(None, description="Requests being computed.")
+    waiting: float | None = Field(None, description="Requests waiting.")
+    kv_cache_use: float | None = Field(None, description="Share of the KV cache in use, 0 to 1.")
+    preemptions: float | None = Field(None, description="Preemptions so far.")
+    prefix_cache_queries: float | None = Field(None, description="Prompt tokens looked up so far.")
+    prefix_cache_hits: float | None = Field(None, description="Of these, found.")
+    queue_sum_s: float | None = Field(None, description="Time that requests waited so far, summed.")
+    queue_count: float | None = Field(None, description="Requests in that sum.")
+    output_tokens: float | None = Field(None, description="Tokens generated so far.")
+
+
+class Placement(Strict):
+    """The node and devices that a launch held while its engine lived, and its neighbours."""
+
+    node: str = Field(description="Name of the machine.")
+    devices: list[str] = Field(
+        description=(
+            "Devices that the launch held, replica after replica, by names that hold on the whole machine: a GPU's "
+            "UUID, npu-0, or on cpu the cores of a block: cores-0-3."
+        )
+    )
+    visible: list[str] = Field(description="The same as the engine was told them: CUDA_VISIBLE_DEVICES, or cores.")
+    isolation: Literal["exclusive", "per_device"] = Field(description="What was allowed to run beside it.")
+    waited_s: float = Field(ge=0, description="Time until the devices were free, in seconds.")
+    neighbours: list[str] = Field(
+        description=(
+            "Launches on other devices of the same node during some pass that counts, as "
+            "<mode>/<experiment>/launch-<i>, or of another workflow."
+        )
+    )
+    links: str | None = absent("How the devices are connected: NVLink, PCIe, HCCS. Null for one, or where unknown.")
+    job: str | None = absent("Id of the scheduler's job: Slurm's, or the pod's name. Null outside of a scheduler.")
+
+
+class ReplicaPass(Strict):
+    """One replica's part of an iteration."""
+
+    start_offset_s: float = Field(
+        ge=0, description="When it began, in seconds after the release, which is when the first of them began."
+    )
+    elapsed_s: float = Field(
+        gt=0, description="From handing over its first request until its last token was back, in seconds."
+    )
+    requests: int = Field(ge=0, description="Requests handed to it.")
+    sequences: int = Field(ge=0, description="Sequences that came back.")
+    prompt_tokens: int = Field(ge=0, description="Prompt tokens of all its sequences.")
+    cached_prompt_tokens: int | None = Field(
+        None, ge=0, description="Prompt tokens that it took from its prefix cache. Null where it does not say."
+    )
+    output_tokens: int = Field(ge=0, description="Tokens that it generated.")
+
+    @property
+    def end_s(self) -> float:
+        """When its last token was back, in seconds after the release."""
+        return self.start_offset_s + self.elapsed_s
+
+
+class ReplicaStart(Strict):
+    """What one replica's start took; they start side by side."""
+
+    import_s: float = Field(ge=0, description="Importing the engine, in seconds.")
+    init_s: float = Field(ge=0, description="Constructing the engine until it takes requests, in seconds.")
+    kv_cache_tokens: int | None = Field(None, description="Tokens that fit into its KV cache. Null where unknown.")
+
+
+class Startup(Strict):
+    """What the time before the first iteration went to."""
+
+    process_s: float | None = Field(
+        None,
+        ge=0,
+        description="From the launch's beginning until the engine process ran, in seconds. Null in earlier records.",
+    )
+    import_s: float = Field(ge=0, description="Importing the engine, in seconds.")
+    init_s: float = Field(ge=0, description="Constructing the engine until it takes requests, in seconds.")
+    read_ahead_bytes: int | None = Field(
+        None,
+        ge=0,
+        description="Bytes of the next launch's weights that were read meanwhile. Null in earlier records.",
+    )
+    reported: dict[str, float] = Field(
+        {},
+        description=(
+            "What the engine logged: model_build_s, weights_load_s, online_quantization_s, model_load_s, "
+            "model_memory_gib, compile_s (on cpu to whole seconds), compile_cache_loads (graphs that came from the "
+            "compile cache), profile_run_s, graph_capture_s, graph_capture_gib, engine_init_s, kv_cache_memory_gib."
+        ),
+    )
+    replicas: list[ReplicaStart] | None = absent("The start of each replica; import_s and init_s are the slowest's.")
+
+
+SCHEMA_VERSION: Final = 1
+"""Raised when earlier records can no longer be read: a field goes, changes its meaning, or comes without default."""
+
+
+class Environment(Strict):
+    """Where the launch ran."""
+
+    engine_name: str = Field(description="Distribution that provides the engine.")
+    engine_version: str = Field(description="Version of the engine as found where it ran.")
+    plugins: dict[str, str] = Field({}, description="Platform plugins with their versions.")
+    torch_version: str = Field(description="Version of torch.")
+    python_version: str = Field(description="Version of the Python that ran the engine.")
+    packages: dict[str, str] = Field(
+        {},
+        description=(
+            "Versions of other packages that influence speed: transformers, torchao, triton, compressed-tensors, ..."
+        ),
+    )
+    hostname: str = Field(description="Name of the machine.")
+    kernel: str = Field(description="Operating system and kernel release.")
+    device_model: str = Field(description="Name of the device; on cpu the processor's.")
+    device_memory_bytes: int | None = Field(None, description="Memory of one device; on cpu the machine's.")
+    device_count: int = Field(description="Devices that the launch used, all replicas together; 1 on cpu.")
+    cpu_model: str = Field(description="Name of the processor.")
+    cpu_cores: int = Field(description="Cores that the launch may run on.")
+    memory_bytes: int = Field(description="Memory of the machine.")
+    variables: dict[str, str] = Field(
+        {},
+        description=(
+            "Environment variables that the engine saw and that influence it: VLLM_*, OMP_*, CUDA_*, "
+            "ASCEND_*, PYTORCH_*, ...; values of secrets are left out."
+        ),
+    )
+    git_commit: str | None = Field(
+        None,
+        description=("Commit of rollout-bench; ends in -dirty when files differ from it. Null outside a checkout."),
+    )
+
+
+class WeightBytes(Strict):
+    """Bytes of the loaded weights by data type, read from the model in the worker."""
+
+    linear: dict[str, int] = Field(description="Weights of linear layers and experts, as data type -> bytes.")
+    other: dict[str, int] = Field(
+        description="Everything else (embeddings, output head, norms, scales, router), as data type -> bytes."
+    )
+
+
+class EngineFacts(Strict):
+    """What the engine said of itself once loaded."""
+
+    resolved: dict[str, Any] = Field(
+        {},
+        description=(
+            "Settings that matter as the engine resolved them: max_model_len, max_num_seqs, "
+            "enable_prefix_caching, block_size, ..."
+        ),
+    )
+    kv_cache_tokens: int | None = Field(None, description="Tokens that fit into the KV cache. Null where unknown.")
+    weights_bytes_by_dtype: WeightBytes | None = Field(description="Null where nobody can know: another's server.")
+    linear_methods: dict[str, int] = Field(
+        description=("The engine's name of each linear layer's quantization method or scheme -> number of layers.")
+    )
+    served: Served | None = absent("What a server said of itself. Null offline.")
+
+
+class HostUse(Strict):
+    """What else the machine did during one iteration, read by the supervisor just before and just after it.
+
+    Cores are those that the launch may run on; null where the system does not say.
+    """
+
+    window_s: float = Field(gt=0, description="Time between the two readings, in seconds.")
+    cores: int = Field(ge=1, description="Cores that the shares refer to.")
+    steal_share: float | None = Field(
+        None, ge=0, description="Share of the cores' time that the hypervisor gave to other machines."
+    )
+    other_cpu_share: float | None = Field(
+        None, ge=0, description="Share of the cores' time that processes used that are not of this launch."
+    )
+    busiest_other: str | None = Field(
+        None, description="Name of the process outside this launch that used most. Null where none was seen."
+    )
+    memory_available_bytes: int | None = Field(None, ge=0, description="Memory that was available afterwards.")
+    memory_pressure_share: float | None = Field(
+        None, ge=0, description="Share of the time in which some process waited for memory (/proc/pressure/memory)."
+    )
+    swap_bytes: int | None = Field(None, ge=0, description="Bytes swapped in and out.")
+    load_1m: float | None = Field(None, ge=0, description="Load average of the last minute, afterwards.")
+
+
+class DeviceUse(Strict):
+    """What a device said of itself about one iteration, read just before and just after it."""
+
+    device: str = Field(description="Its UUID.")
+    thermal_share: float | None = Field(
+        None, ge=0, description="Share of the time in which its clock was lowered because of heat."
+    )
+    power_share: float | None = Field(
+        None, ge=0, description="Share of the time in which its clock was lowered to stay within the power limit."
+    )
+    power_limit_w: float | None = Field(None, description="Power limit in force, in watts.")
+    power_limit_default_w: float | None = Field(None, description="Power limit that it comes with, in watts.")
+    temperature_c: int | None = Field(None, description="Temperature afterwards, in degrees Celsius.")
+    other_processes: int | None = Field(
+        None, description="Processes outside this launch that held memory of it. Null where that cannot be told."
+    )
+    other_memory_bytes: int | None = Field(None, description="Memory of it that they held.")
+
+
+class Iteration(Strict):
+    """One pass of the workload."""
+
+    index: int = Field(ge=0, description="Number of the pass inside the launch, warm-up included, from 0.")
+    warmup: bool = Field(description="True: recorded, never counted.")
+    elapsed_s: float = Field(
+        gt=0,
+        description=(
+            "From handing over the first request until the last token was back, in seconds; of several replicas, from "
+            "when the first began until the slowest was done."
+        ),
+    )
+    requests: int = Field(ge=0, description="Requests handed to the engine.")
+    sequences: int = Field(ge=0, description="Sequences that came back.")
+    prompt_tokens: int = Field(
+        ge=0,
+        description=(
+            "Prompt tokens of all sequences, counted from what the engine returned (n sequences of one "
+            "prompt count n times)."
+        ),
+    )
+    cached_prompt_tokens: int | None = Field(
+        None, ge=0, description="Prompt tokens that the engine took from its prefix cache. Null where it does not say."
+    )
+    output_tokens: int = Field(ge=0, description="Tokens generated, counted from what the engine returned.")
+    host: HostUse | None = Field(
+        None, description="What else the machine did meanwhile. Null in records of earlier versions."
+    )
+    devices: list[DeviceUse] | None = Field(
+        None, description="What each device said of itself. Null where there is none that can be asked."
+    )
+    point: LoadPoint | None = absent("How requests were sent. Null offline.")
+    failed: int | None = absent("Requests that failed; their tokens are not counted. Null offline.", ge=0)
+    client: ClientUse | None = absent("What sending the requests cost. Null offline.")
+    server: ServerUse | None = absent("What the server's own metrics say of the pass. Null where it has none.")
+    replicas: list[ReplicaPass] | None = absent("The part of each replica. Null where there is one.")
+
+
+class Flag(Strict):
+    """A doubt about the launch."""
+
+    code: str = Field(description="Short name: quant_not_proven, token_count, cross_iteration_prefix_hits, ...")
+    severity: Literal["invalid", "warning"] = Field(
+        description="invalid: the launch takes no part in comparisons; warning: it does, marked."
+    )
+    sentence: str = Field(description="What was seen, with its numbers.")
+
+
+class Launched(Strict):
+    """What every record has, whatever its mode: which launch it is, of what, where it ran, and how it started."""
+
+    schema_version: Literal[1] = Field(description="Version of this schema.")
+    measurement_version: int = Field(description="Version of the meaning of what is measured.")
+    key: str = Field(
+        pattern="^[0-9a-f]{8}$", description="First 8 hex digits of sha256 over the spec's canonical JSON."
+    )
+    launch: int = Field(ge=0, description="Index of the launch.")
+    started_at: UtcTime = Field(description="When the launch started, UTC, ISO 8601.")
+    wall_s: float = Field(
+        gt=0, description="The whole launch, from starting the engine's process to its last event, in seconds."
+    )
+    spec: Spec
+    environment: Environment
+    engine: EngineFacts
+    startup: Startup
+    placement: Placement | None = absent("Where the launch ran, and beside what. Null in earlier records.")
+    validity: list[Flag] = Field(description="Doubts about the launch; empty if there are none.")
+    sha256: str | None = absent(
+        "SHA-256 over all other fields, as JSON with sorted keys and no spaces. Null in earlier records.",
+        pattern="^[0-9a-f]{64}$",
+    )
+
+    @property
+    def valid(self) -> bool:
+        """False when a flag keeps the launch out of comparisons."""
+        return all(flag.severity != "invalid" for flag in self.validity)
+
+    @property
+    def experiment(self) -> str:
+        """Folder name of its experiment, by the key that it holds."""
+        return f"{self.spec.names}-{self.key}"
+
+    @property
+    def timed_s(self) -> dict[str, float]:
+        """Everything that was timed while the launch lasted, in seconds, by the name of its field."""
+        return {"startup.import_s": self.startup.import_s, "startup.init_s": self.startup.init_s}
+
+    @property
+    def origin(self) -> tuple[str | float, ...]:
+        """When it began and all that was timed, to the last digit: only copies of one record have it in common."""
+        return (self.started_at, *self.timed_s.values())
+
+
+class Record(Launched):
+    """What one launch measured that generated: offline or online."""
+
+    iterations: list[Iteration] = Field(min_length=1, description="Every pass in order, warm-up first.")
+    sequences_file: str = Field(description="Name of the side file beside this one: one row per sequence.")
+    server_file: str | None = absent("Name of the side file with the server's metrics over time. Null offline.")
+    side_files_sha256: dict[str, str] | None = absent("SHA-256 of each side file by its name. Null in earlier records.")
+
+    @property
+    def timed_s(self) -> dict[str, float]:
+        """Start-up and every pass."""
+        passes = {f"iterations.{number}.elapsed_s": each.elapsed_s for number, each in enumerate(self.iterations)}
+        return super().timed_s | passes
+
+
+class SequenceRow(Strict):
+    """One generated sequence: a line of the side file.
+
+    Times are seconds after its iteration began, null where the engine does not say.
+    """
+
+    iteration: int = Field(ge=0, description="Index of the iteration.")
+    prompt: int = Field(ge=0, description="Index of the prompt inside the iteration.")
+    sample: int = Field(ge=0, description="Index of the sample of that prompt.")
+    prompt_tokens: int = Field(ge=0, description="Tokens of the prompt.")
+    cached_prompt_tokens: int | None = Field(None, ge=0, description="Of these, taken from the prefix cache.")
+    output_tokens: int = Field(ge=0, description="Tokens generated.")
+    finish_reason: str | None = Field(description="Why it ended: length, stop, abort.")
+    queued_s: float | None = Field(None, description="Entered the engine's queue.")
+    scheduled_s: float | None = Field(None, description="First scheduled.")
+    first_token_s: float | None = Field(None, description="First token generated.")
+    last_token_s: float | None = Field(None, description="Last token generated.")
+    due_s: float | None = absent("When the request was to be sent: when the load says, or else as soon as it was let.")
+    sent_s: float | None = absent("When it was sent. What follows from here on is what the client saw.")
+    gaps_us: list[int] | None = absent("Microseconds from each piece of the answer to the next.")
+    gap_tokens: list[int] | None = absent("Tokens in each piece, the first included. Null: one each.")
+    status: int | None = absent("HTTP status. Null where there was no answer.")
+    error: str | None = absent("Why the request failed. Null where it did not.")
+    replica: int | None = absent("The replica that generated it. Null where there is one.", ge=0)
+
+    @property
+    def failed(self) -> bool:
+        """Whether it is the row of a request that failed."""
+        return self.error is not None
+
+
+class Failure(Strict):
+    """Why a launch has no record: results/failures/<path of the record>.json."""
+
+    schema_version: Literal[1] = Field(description="Version of this schema.")
+    experiment: str = Field(description="Folder name of the experiment.")
+    launch: int = Field(ge=0, description="Index of the launch.")
+    failed_at: UtcTime = Field(description="When, UTC, ISO 8601.")
+    phase: str = Field(
+        description=(
+            "What the launch did: starting, importing, initializing, warmup, measuring, stopping, writing; interrupted "
+            "by the scheduler; ended, where it left no word."
+        )
+    )
+    category: str = Field(description="Kind of failure: no_kv_cache_memory, missing_weights, timeout, crash, ...")
+    cause: str = Field(description="What happened, in one line.")
+    fix: str = Field(description="What to do about it, in one line.")
+    log: str = Field(description="Path of the log.")
+    node: str | None = absent("Name of the machine that it failed on. Null where none was reached.")
+    job: str | None = absent("Id of the scheduler's job that it failed in. Null outside of a scheduler.")

@@ -1,0 +1,150 @@
+"""Side files: a line of JSON for each sequence, or for each look at a server, compressed, beside the record."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from rollout_bench.contracts.fields import Strict
+from rollout_bench.contracts.load import longest
+from rollout_bench.contracts.record import Record, SequenceRow, ServerSample
+from rollout_bench.core.errors import UserError
+from rollout_bench.core.files import write_whole
+
+_Row = TypeVar("_Row", bound=Strict)
+_ROWS = TypeAdapter(list[SequenceRow])
+_SAMPLES = TypeAdapter(list[ServerSample])
+
+REMEDY = "restore it, or delete it: the launch then counts without it"
+
+LINE_BYTES = 1 << 16
+"""What a line takes at most, apart from what its tokens take."""
+
+TOKEN_BYTES = 32
+"""What a line takes at most for a token: two numbers."""
+
+SAMPLES_PER_S = 100
+"""How often a server is looked at, at most: far more often than is ever done."""
+
+BATCH_BYTES = 1 << 20
+"""How much is validated in one call: of a million rows a call for each would take minutes."""
+
+
+def write_rows(path: Path, rows: Iterable[Strict]) -> str:
+    """Write a side file, whole or not at all; return its SHA-256 in hex."""
+    lines = "".join(row.model_dump_json() + "\n" for row in rows)
+    content = gzip.compress(lines.encode(), compresslevel=6, mtime=0)
+    write_whole(path, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def read_sequences(path: Path, record: Record) -> list[SequenceRow]:
+    """Return the rows of the side file at `path`, which belongs to `record`.
+
+    Raises:
+        UserError: naming file and line, where it is missing, damaged, of another launch, or not of as many rows and
+            tokens as the record counts.
+    """
+    expected = sum(iteration.sequences + (iteration.failed or 0) for iteration in record.iterations)
+    line_bytes = LINE_BYTES + TOKEN_BYTES * longest(record.spec.workload.output_tokens)
+    rows = _read(path, _ROWS, SequenceRow, expected, line_bytes)
+    if len(rows) != expected:
+        raise UserError(f"{path}: has {len(rows)} of {expected} rows", REMEDY)
+    tokens: Counter[int] = Counter()
+    for row in rows:
+        if row.error is None:
+            tokens[row.iteration] += row.output_tokens
+    for iteration in record.iterations:
+        if tokens[iteration.index] != iteration.output_tokens:
+            there = f"has {tokens[iteration.index]} output tokens of iteration {iteration.index}"
+            raise UserError(f"{path}: {there}, and the record {iteration.output_tokens}", REMEDY)
+    _check_written_with(path, record)
+    return rows
+
+
+def known_sequences(path: Path, record: Record) -> list[SequenceRow]:
+    """Return what `read_sequences` does; nothing where it raises, which the notes on percentiles tell."""
+    try:
+        return read_sequences(path, record)
+    except UserError:
+        return []
+
+
+def read_samples(path: Path, record: Record) -> list[ServerSample]:
+    """Return what the side file at `path`, which belongs to `record`, has of its server; raise as `read_sequences`."""
+    most = int(SAMPLES_PER_S * record.wall_s) + 2 * len(record.iterations)
+    samples = _read(path, _SAMPLES, ServerSample, most, LINE_BYTES)
+    _check_written_with(path, record)
+    return samples
+
+
+def _read(path: Path, rows: TypeAdapter[list[_Row]], row: type[_Row], most: int, line_bytes: int) -> list[_Row]:
+    """The rows of a side file with `most` lines of `line_bytes` at most: what is packed well needs no memory."""
+    if not path.is_file():
+        raise UserError(f"{path}: is missing" if not path.exists() else f"{path}: is no file", REMEDY)
+    found: list[_Row] = []
+    try:
+        for lines in _batches(path, most, line_bytes):
+            found += _validated(lines, rows, row, len(found))
+    except _DamagedRowError as damage:
+        raise UserError(f"{path}: {damage}", REMEDY) from None
+    return found
+
+
+class _DamagedRowError(Exception):
+    """What is wrong with a side file."""
+
+
+def _check_written_with(path: Path, record: Record) -> None:
+    known = (record.side_files_sha256 or {}).get(path.name)
+    if known is None:
+        return
+    with path.open("rb") as file:
+        content = hashlib.file_digest(file, "sha256")
+    if content.hexdigest() != known:
+        problem = "is not the one that was written with the record, which has another SHA-256 of it"
+        raise UserError(f"{path}: {problem}", REMEDY)
+
+
+def _batches(path: Path, most: int, line_bytes: int) -> Iterator[list[bytes]]:
+    """The lines of a side file, some at a time."""
+    number, size, lines = 1, 0, []
+    try:
+        with gzip.open(path, "rb") as file:
+            while line := file.readline(line_bytes + 1):
+                if number > most:
+                    raise _DamagedRowError(f"line {number}: it has more than the {most} rows that the record counts")
+                if len(line) > line_bytes:
+                    raise _DamagedRowError(f"line {number}: is longer than {line_bytes} bytes")
+                lines.append(line)
+                size += len(line)
+                if size > BATCH_BYTES:
+                    yield lines
+                    size, lines = 0, []
+                number += 1
+    except (OSError, EOFError, zlib.error) as error:
+        raise _DamagedRowError(f"line {number}: {error}") from None
+    if lines:
+        yield lines
+
+
+def _validated(lines: list[bytes], rows: TypeAdapter[list[_Row]], row: type[_Row], before: int) -> list[_Row]:
+    """The rows that `lines` hold, which `before` others precede in their file."""
+    try:
+        return rows.validate_json(b"[" + b",".join(lines) + b"]")
+    except ValidationError:
+        for number, line in enumerate(lines, before + 1):
+            try:
+                row.model_validate_json(line)
+            except ValidationError as error:
+                first = error.errors()[0]
+                problem = ": ".join([*map(str, first["loc"]), first["msg"]])
+                raise _DamagedRowError(f"line {number}: {problem}") from None
+        raise  # what no line alone can cause

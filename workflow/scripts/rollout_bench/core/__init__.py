@@ -1,0 +1,1 @@
+"""Errors, files and processes: what every room stands on."""

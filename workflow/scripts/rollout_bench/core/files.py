@@ -1,0 +1,112 @@
+"""Files that hold one validated object: written whole or not at all, read with an error that names file and field."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from rollout_bench.core.errors import UserError, near_miss
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes `content` to `path` by way of a temporary file, fsync and rename.
+
+    Raises:
+        UserError: the file system refuses; then neither `path` nor the temporary file is left changed.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        remedy = "check the folder's owner and permissions"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            remedy = "free some space, then run the same command again: what was measured before is kept"
+        raise UserError(f"{path}: cannot be written: {error.strerror}", remedy) from None
+
+
+def did_you_mean_folder(path: Path) -> str | None:
+    """A remedy for a folder that is not there: the one that is, but for one name on its way, None without one."""
+    missing = path
+    while not missing.parent.is_dir() and missing.parent != missing:
+        missing = missing.parent
+    try:
+        beside = [other.name for other in missing.parent.iterdir() if other.is_dir()]
+    except OSError:
+        return None
+    close = near_miss(missing.name, beside)
+    meant = missing.parent / close / path.relative_to(missing) if close else None
+    return f"did you mean '{meant}'?" if meant and meant.is_dir() else None
+
+
+def write_json(path: Path, content: BaseModel) -> None:
+    """Writes `content` as JSON, as `write_whole` does."""
+    write_whole(path, json_text(content).encode())
+
+
+def json_text(content: BaseModel) -> str:
+    """`content` as the JSON that our files hold."""
+    return json.dumps(content.model_dump(mode="json"), indent=1) + "\n"
+
+
+def read_model(path: Path, model: type[Model], remedy: str) -> Model:
+    """Reads and validates the JSON file at `path`.
+
+    Args:
+        remedy: what to do where it is damaged or missing.
+
+    Raises:
+        UserError: naming file and field, where the file can't be read, is no JSON, is of another schema version, or
+            does not validate.
+    """
+    return validated(path, read_json(path, remedy), model, remedy)
+
+
+def read_json(path: Path, remedy: str) -> Any:
+    """Return what the JSON file at `path` holds; raise `UserError` where it can't be read or is no JSON."""
+    try:
+        if not path.is_file() and path.exists() and not path.is_dir():  # a pipe never ends, and neither does /dev/zero
+            raise UserError(f"{path}: cannot be read: it is no regular file", remedy)
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}", remedy) from None
+    except RecursionError:
+        raise UserError(f"{path}: is not whole JSON: it is nested too deeply", remedy) from None
+    except ValueError as error:
+        raise UserError(f"{path}: is not whole JSON: {error}", remedy) from None
+
+
+def validated(path: Path, content: Any, model: type[Model], remedy: str) -> Model:
+    """Return `content`, which was read from `path`, as `model`; raise `UserError` naming file and field."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        errors = error.errors()
+        first = next((e for e in errors if e["loc"] == ("schema_version",)), errors[0])
+        where = ".".join(str(part) for part in first["loc"]) or "file"
+        if where == "schema_version" and first["type"] == "literal_error":
+            expected = first.get("ctx", {}).get("expected")
+            raise UserError(
+                f"{path}: schema_version: is {first['input']!r}, this version reads {expected}",
+                "delete it to have it made again, or read it with the version that wrote it",
+            ) from None
+        raise UserError(f"{path}: {where}: {first['msg']}", remedy) from None

@@ -1,0 +1,217 @@
+"""Process groups, signals and the node: who belongs to a group, how it is ended, what asks this process to end.
+
+Only groups that we started ourselves are ever named here, by the pid and start time of their leader.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Group:
+    """A session that a process of ours leads.
+
+    Args:
+        leader: pid of the leader, which is also the id of its process group and session.
+        started: the leader's start in clock ticks since boot; tells it from a later process of the same pid.
+    """
+
+    leader: int
+    started: int
+
+
+@dataclass(frozen=True)
+class _Stat:
+    state: str
+    group: int
+    session: int
+    started: int
+
+
+def group_of(leader: int) -> Group:
+    """The group that the running (or not yet reaped) process `leader` leads."""
+    stat = _stat(leader)
+    return Group(leader, stat.started if stat is not None else -1)
+
+
+def members(group: Group) -> list[int]:
+    """Pids of the living processes of `group`, those included that left the process group but not the session."""
+    leader = _stat(group.leader)
+    if leader is not None and leader.started != group.started:
+        return []  # the group is gone and its number belongs to somebody else
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        stat = _stat(int(entry.name))
+        if stat is not None and group.leader in (stat.group, stat.session) and stat.state not in "ZX":
+            found.append(int(entry.name))
+    return found
+
+
+def members_of(groups: Sequence[Group]) -> list[int]:
+    """Pids of the living processes of all `groups`."""
+    return [pid for group in groups for pid in members(group)]
+
+
+def is_stopped(pid: int) -> bool:
+    """Return whether somebody stopped the process, by a signal or with a debugger."""
+    stat = _stat(pid)
+    return stat is not None and stat.state in "Tt"
+
+
+def end_groups(groups: Sequence[Group], grace_s: float = 10.0, limit_s: float = 60.0) -> bool:
+    """Ends every process of all `groups`: SIGTERM, up to `grace_s` seconds of waiting, SIGKILL until none is left.
+
+    Returns:
+        False if processes were left after `limit_s` further seconds (stuck inside the kernel), else True.
+    """
+    for pid in members_of(groups):
+        _send(pid, signal.SIGTERM)
+        _send(pid, signal.SIGCONT)  # a stopped process would sleep through the grace period
+    if _wait_until_gone(groups, grace_s):
+        return True
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        for pid in members_of(groups):
+            _send(pid, signal.SIGKILL)
+        if _wait_until_gone(groups, 0.5):
+            return True
+    return False
+
+
+def die_with_parent(signal_number: int) -> None:
+    """Has the kernel send `signal_number` to this process when the thread that started it ends."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal_number, 0, 0, 0)
+
+
+def _wait_until_gone(groups: Sequence[Group], limit_s: float) -> bool:
+    deadline = time.monotonic() + limit_s
+    pause_s = 0.02
+    while members_of(groups):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, 0.2)
+    return True
+
+
+def _send(pid: int, signal_number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal_number)
+
+
+def _stat(pid: int) -> _Stat | None:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return None
+    fields = text.rpartition(")")[2].split()
+    return _Stat(state=fields[0], group=int(fields[2]), session=int(fields[3]), started=int(fields[19]))
+
+
+class Watch:
+    """Notices the end of a process, our child or not, without reaping it.
+
+    Args:
+        pid: the process.
+        name: what it is, for messages.
+    """
+
+    def __init__(self, pid: int, name: str) -> None:
+        self.pid = pid
+        self.name = name
+        self.descriptor: int | None = None
+        """Becomes readable when the process ends; None on kernels before 5.3, where `ended` has to be asked."""
+        self._started = group_of(pid).started
+        with contextlib.suppress(OSError, AttributeError):
+            self.descriptor = os.pidfd_open(pid)
+
+    def ended(self) -> bool:
+        """Whether the process has ended (it may not be reaped yet)."""
+        if self.descriptor is not None:
+            return bool(select.select([self.descriptor], [], [], 0)[0])
+        stat = _stat(self.pid)
+        return stat is None or stat.started != self._started or stat.state in "ZX"
+
+    def close(self) -> None:
+        """Gives the descriptor back."""
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+            self.descriptor = None
+
+
+def printed_by(*command: str) -> str:
+    """What a vendor's tool prints; empty where there is no such tool, or where it hangs for 20 s."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+
+
+class Interrupted(Exception):  # noqa: N818 (an outcome)
+    """A signal asked this process to end.
+
+    Args:
+        number: the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        super().__init__(signal.Signals(number).name)
+
+
+@contextlib.contextmanager
+def signals_as_descriptor() -> Iterator[int]:
+    """While it holds, SIGINT, SIGTERM and SIGHUP are bytes to read from the descriptor and do nothing else.
+
+    A SIGHUP that is ignored (nohup) stays ignored.
+    """
+    reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, lambda *_: None) for number in numbers}
+    woken = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    try:
+        yield reading
+    finally:
+        signal.set_wakeup_fd(woken)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(reading)
+        os.close(writing)
+
+
+def pause(signals: int, seconds: float) -> None:
+    """Sleeps so long; raises `Interrupted` as soon as a signal comes to the descriptor of `signals_as_descriptor`."""
+    if select.select([signals], [], [], seconds)[0]:
+        raise Interrupted(os.read(signals, 1)[0])
+
+
+def node_name() -> str:
+    """Name of the machine: as Slurm has it, or as ROLLOUT_BENCH_NODE says where the host name is a container's."""
+    return os.environ.get("ROLLOUT_BENCH_NODE") or os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+
+
+def scheduler_job() -> str | None:
+    """Id of the scheduler's job that this process is part of; None outside of a scheduler.
+
+    It is Slurm's, or what ROLLOUT_BENCH_JOB says (the manifests' Jobs, which start a pod after another), or the pod's.
+    """
+    in_pod = os.environ.get("KUBERNETES_SERVICE_HOST") is not None
+    known = os.environ.get("SLURM_JOB_ID") or os.environ.get("ROLLOUT_BENCH_JOB")
+    return known or (os.environ.get("HOSTNAME") if in_pod else None)

@@ -1,1 +1,0 @@
-"""The engine side: needs only the standard library and what vLLM itself installs."""

@@ -1,1 +1,0 @@
-"""Launches on Kubernetes without a plugin: manifests to apply, and records brought home. No cluster is asked."""

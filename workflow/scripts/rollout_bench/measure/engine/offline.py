@@ -1,0 +1,43 @@
+"""Offline mode in the engine process: loads vLLM, generates iteration after iteration."""
+
+from __future__ import annotations
+
+import time
+
+from rollout_bench.contracts.record import Flag
+from rollout_bench.contracts.spec import replicas
+from rollout_bench.measure.engine.vllm import loaded, source_of
+from rollout_bench.measure.launch.flags import prefix_cache_flags, token_flags
+from rollout_bench.measure.launch.protocol import IterationDone, Job, PhaseBegins, Tell, Wait, WarmupExtended
+from rollout_bench.measure.launch.steadiness import Series, comparable_s
+
+
+def measure(job: Job, tell: Tell, wait: Wait) -> None:
+    """Does `job`: tells each event, and waits for the word before each iteration."""
+    began = time.perf_counter()
+    spec = job.spec
+    engine = loaded(job, tell)
+    source = source_of(job, engine.vocabulary)
+    # Replicas have to make as many passes each, and one alone can't tell: only the steps of all show whether they are
+    # steady. The supervisor sees those, and flags them.
+    series = Series(spec.measuring, may_extend=replicas(spec) == 1)
+    while not series.complete:
+        index = series.index
+        if series.phase_begins:
+            tell(PhaseBegins(phase="warmup" if series.warming_up else "measuring"))
+        asked = source.requests(job.launch, index)
+        done = engine.iterate(asked, index, wait)
+        iteration, rows = done.iteration, done.rows
+        flags = token_flags(spec.workload, asked, iteration, rows) + prefix_cache_flags(asked, iteration, rows)
+        if preemptions := done.counters.get("vllm:num_preemptions", 0):
+            sentence = (
+                f"Iteration {index}: {preemptions} preemptions; the KV cache does not hold all sequences at once."
+            )
+            flags.append(Flag(code="preemptions", severity="warning", sentence=sentence))
+        tell(IterationDone(iteration=iteration, sequences=rows, flags=flags, began=done.began))
+        slow = series.take(
+            comparable_s(spec.workload, iteration),
+            job.timeout_s - (time.perf_counter() - began),
+        )
+        if slow is not None:
+            tell(WarmupExtended(iterations=series.dropped, sentence=slow.sentence))

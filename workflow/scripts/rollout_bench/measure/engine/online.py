@@ -1,0 +1,234 @@
+"""Online mode in the engine process: a server under one load after the other, and the rows that come of it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from rollout_bench.contracts.load import LoadPoint
+from rollout_bench.contracts.record import Flag, Iteration, SequenceRow, ServerUse
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.measure.engine.vllm import source_of
+from rollout_bench.measure.launch.flags import prefix_cache_flags, quant_flags, token_flags
+from rollout_bench.measure.launch.protocol import (
+    IterationDone,
+    IterationEnds,
+    Job,
+    PhaseBegins,
+    Ready,
+    Tell,
+    Wait,
+    WarmupExtended,
+)
+from rollout_bench.measure.launch.steadiness import Series, comparable_s
+from rollout_bench.measure.machine.host import read_environment
+from rollout_bench.measure.server import metrics
+from rollout_bench.measure.server.dispatch import Points, Sending
+from rollout_bench.measure.server.session import Opened, check_answer, open_endpoint, open_own
+from rollout_bench.measure.server.stream import LoadPass, RequestOutcome, ServingFailed, Target
+from rollout_bench.workloads.requests import Request, Source, moved
+
+
+def iteration_of(
+    index: int, warmup: bool, point: LoadPoint, done: LoadPass, rows: Sequence[SequenceRow], server: ServerUse | None
+) -> Iteration:
+    """The iteration: what failed is not counted, neither its tokens nor its sequences."""
+    good = [row for row in rows if not row.failed]
+    return Iteration(
+        index=index,
+        warmup=warmup,
+        elapsed_s=done.elapsed_s,
+        requests=len(rows),
+        sequences=len(good),
+        prompt_tokens=sum(row.prompt_tokens for row in good),
+        cached_prompt_tokens=None if server is None else server.prefix_cache_hits,
+        output_tokens=sum(row.output_tokens for row in good),
+        point=point,
+        failed=len(rows) - len(good),
+        client=done.client,
+        server=server,
+    )
+
+
+def rows_of(requests: Sequence[Request], done: LoadPass, index: int) -> list[SequenceRow]:
+    """One row for each request, in their order; times in seconds after the pass began."""
+    return [
+        _row(request, outcome, done.began_s, index) for request, outcome in zip(requests, done.outcomes, strict=True)
+    ]
+
+
+def _row(request: Request, outcome: RequestOutcome, began_s: float, index: int) -> SequenceRow:
+    def since(moment: float | None) -> float | None:
+        return None if moment is None else round(moment - began_s, 6)
+
+    pieces, tokens = outcome.pieces_s, outcome.piece_tokens
+    return SequenceRow(
+        iteration=index,
+        prompt=request.prompt,
+        sample=request.sample,
+        prompt_tokens=len(request.prompt_token_ids) if outcome.prompt_tokens is None else outcome.prompt_tokens,
+        output_tokens=outcome.output_tokens,
+        finish_reason=outcome.finish_reason,
+        first_token_s=since(pieces[0]) if pieces and outcome.streamed else None,
+        last_token_s=since(pieces[-1]) if pieces else None,
+        due_s=since(outcome.due_s),
+        sent_s=since(outcome.sent_s),
+        gaps_us=[round(1e6 * (b - a)) for a, b in itertools.pairwise(pieces)] if outcome.streamed else None,
+        gap_tokens=tokens if outcome.streamed and any(count != 1 for count in tokens) else None,
+        status=outcome.status,
+        error=outcome.error,
+    )
+
+
+def measure(job: Job, tell: Tell, wait: Wait) -> None:
+    """Does `job`: tells each event, and waits for the word before each iteration.
+
+    Raises:
+        ServingFailed: there is no server, it ended, or every request of a pass failed.
+    """
+    spec, load = job.spec, job.spec.load
+    assert load is not None, "an online spec has a load"
+    began = time.perf_counter()
+    variables = dict(os.environ)
+    if spec.endpoint is not None:
+        open_endpoint(spec)  # so that one that is not there is told of at once
+    opening = open_own(spec, job.model) if spec.endpoint is None else partial(open_endpoint, spec)
+    tell(PhaseBegins(phase="importing"))
+    start = time.perf_counter()
+    sending = Sending(load)  # imports vLLM, while the server does too
+    import_s = time.perf_counter() - start
+    tell(PhaseBegins(phase="initializing"))
+    opened = opening()
+    init_s = time.perf_counter() - start - import_s
+    environment = read_environment(spec.engine, spec.platform, opened.device, opened.world_size, variables)
+    if spec.endpoint is not None:
+        environment = environment.model_copy(
+            update={
+                "torch_version": "unknown",
+                "packages": {},
+                "engine_version": opened.served.version or "unknown",
+                "variables": {},  # they are of this machine, and one of them may be the key
+            }
+        )
+    flags = opened.flags + ([] if spec.endpoint is not None else quant_flags(spec.quant, opened.facts))
+    tell(
+        Ready(
+            import_s=import_s,
+            init_s=init_s,
+            environment=environment,
+            engine=opened.facts,
+            flags=flags,
+            processes=opened.processes,
+        )
+    )
+    passes = _Load(job, opened, sending, source_of(job, opened.vocabulary), tell, wait)
+    points = Points(load)
+    index = 0
+    for number, point in enumerate(points):
+        if number:
+            time.sleep(load.cool_down_s)
+        series = Series(spec.measuring, index)
+        counted: list[LoadPass] = []
+        while not series.complete:
+            warmup = series.warming_up
+            if series.phase_begins:
+                tell(PhaseBegins(phase="warmup" if warmup else "measuring"))
+            done, sent = passes.send(point, series.index, warmup)
+            tell(done)
+            if not warmup:
+                counted.append(sent)
+            slow = series.take(
+                comparable_s(spec.workload, done.iteration),
+                job.timeout_s - (time.perf_counter() - began),
+            )
+            if slow is not None:
+                tell(WarmupExtended(iterations=series.dropped, sentence=slow.sentence))
+                del counted[: len(series.dropped)]
+        index = series.index
+        points.measured(counted)
+    tell(PhaseBegins(phase="stopping"))
+    opened.stop()
+
+
+@dataclass(frozen=True)
+class _Load:
+    """What every pass of a launch has in common."""
+
+    job: Job
+    opened: Opened
+    sending: Sending
+    source: Source
+    tell: Tell
+    wait: Wait
+
+    def send(self, point: LoadPoint, index: int, warmup: bool) -> tuple[IterationDone, LoadPass]:
+        """One pass: what to tell of it, and the pass itself."""
+        spec, opened = self.job.spec, self.opened
+        asked = self.source.requests(self.job.launch, index)
+        dataset = spec.workload.dataset
+        if spec.endpoint is not None and (dataset is None or dataset.format == "trace"):
+            # Nobody empties its cache for us, and it may have seen these very prompts: under another name, in another
+            # workload, in a launch that failed. Prompts that somebody wrote stay what they are.
+            by = int.from_bytes(os.urandom(4))
+            asked = moved(asked, opened.vocabulary, by)
+        prompts = [
+            request.prompt_token_ids if opened.text is None else opened.text.of(request.prompt_token_ids)
+            for request in asked
+        ]
+        with opened.between_passes():
+            opened.reset()
+            before = opened.connection.metrics()
+            round_trip_s = opened.connection.round_trip_s()
+        sampler = metrics.Sampler(opened.connection.metrics) if before else None
+        label = f"{spec.workload.seed}/{self.job.launch}/{index}"
+        send = self.sending.prepare(asked, prompts, point, opened.target, label)
+        self.wait()
+        if sampler is not None:
+            sampler.start()
+        done = send()
+        self.tell(IterationEnds())
+        if sampler is not None:
+            sampler.stop()
+        opened.check()
+        rows = rows_of(asked, done, index)
+        _check_some_succeeded(rows, opened.target)
+        with opened.between_passes():
+            use = metrics.risen(before, opened.connection.metrics(), round_trip_s) if before else None
+        iteration = iteration_of(index, warmup, point, done, rows, use)
+        flags = _token_flags(spec, asked, iteration, rows)
+        hits = prefix_cache_flags(asked, iteration, rows)
+        flags += hits if spec.endpoint is None else _warnings(hits)  # others may use theirs meanwhile
+        samples = [] if sampler is None else sampler.samples(index, done.began_s)
+        return IterationDone(iteration=iteration, sequences=rows, flags=flags, samples=samples), done
+
+
+def _token_flags(spec: Spec, asked: Sequence[Request], iteration: Iteration, rows: Sequence[SequenceRow]) -> list[Flag]:
+    """Doubts about what came back for the requests that did not fail."""
+    good = [(request, row) for request, row in zip(asked, rows, strict=True) if not row.failed]
+    flags = token_flags(spec.workload, [request for request, _ in good], iteration, [row for _, row in good])
+    exact = spec.endpoint is None and spec.load is not None and spec.load.token_ids
+    # Text tokenizes as it likes, and another's server may not know ignore_eos: the counts are right, the load is not.
+    return flags if exact else _warnings(flags)
+
+
+def _warnings(flags: Sequence[Flag]) -> list[Flag]:
+    return [flag.model_copy(update={"severity": "warning"}) for flag in flags]
+
+
+def _check_some_succeeded(rows: Sequence[SequenceRow], target: Target) -> None:
+    """Raises `ServingFailed` where every request failed, with what was said most often."""
+    if not all(row.failed for row in rows):
+        return
+    said = [row.error or "" for row in rows]
+    often = max(set(said), key=said.count)
+    status = next((row.status for row in rows if row.error == often), None)
+    if status in (401, 403, 404):
+        check_answer(status, often, target)
+    cause = f"all {len(rows)} requests failed, {said.count(often)} of them with: {often}"
+    raise ServingFailed(
+        "all_requests_failed", cause, "try one request by hand; lower the load if the server refuses it"
+    )

@@ -1,0 +1,364 @@
+"""Profile mode in the engine process: through the engine or its server, and whole traces under plain names."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import os
+import re
+import shutil
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rollout_bench.contracts.inside import Phase, Step, TraceFile
+from rollout_bench.contracts.record import SequenceRow
+from rollout_bench.contracts.spec import Platform, ProfileSettings
+from rollout_bench.core.errors import UserError
+from rollout_bench.measure.engine.online import iteration_of, rows_of
+from rollout_bench.measure.engine.steps import Following, Stepping, Windows
+from rollout_bench.measure.engine.vllm import loaded, source_of
+from rollout_bench.measure.launch.flags import quant_flags
+from rollout_bench.measure.launch.protocol import (
+    IterationDone,
+    IterationEnds,
+    Job,
+    LimitsKnown,
+    Linears,
+    PhaseBegins,
+    Ready,
+    StepsDone,
+    Tell,
+    Wait,
+)
+from rollout_bench.measure.machine.calibration import limits_of_this_machine
+from rollout_bench.measure.machine.host import read_environment
+from rollout_bench.measure.server.dispatch import Sending
+from rollout_bench.measure.server.session import Opened, open_own
+from rollout_bench.measure.server.stream import ServingFailed
+from rollout_bench.workloads.requests import Request, Source
+
+STEP = re.compile(rb"execute_(context|new)_\d+")
+"""How vLLM's worker marks a step, in 0.23 and since."""
+
+RANK = re.compile(r"(?:global_)?rank[-_]?(\d+)")
+
+MIB = 1 << 20
+
+ENDING = ".pt.trace.json"
+"""How torch's profiler ends the names of its files; .gz follows."""
+
+ASCEND = "_ascend_pt"
+"""How torch_npu's profiler ends the names of its folders."""
+
+
+def profiler_config(settings: ProfileSettings, folder: Path) -> dict[str, Any]:
+    """vLLM's `profiler_config` for traces in `folder`."""
+    return {
+        "profiler": "torch",
+        "torch_profiler_dir": str(folder),
+        "torch_profiler_record_shapes": settings.record_shapes,
+        "torch_profiler_with_stack": settings.with_stack,
+        "torch_profiler_with_memory": settings.profile_memory,
+        "torch_profiler_use_gzip": True,
+        # Else its table of all operators is made at each stop, which takes longer than the steps.
+        "torch_profiler_dump_cuda_time_total": False,
+        # Its front end would be traced from start to stop, whatever the window is.
+        "ignore_frontend": True,
+    }
+
+
+class Traces:
+    """The traces of a launch.
+
+    Args:
+        folder: where they are kept; it is there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.written = folder / "profiler"
+        """Where the profiler is to write."""
+        self.written.mkdir()
+
+    def take(self, phase: Phase) -> list[TraceFile]:
+        """Moves what the profiler wrote since the last call to where it is kept.
+
+        Raises:
+            ServingFailed: it wrote nothing, or a trace that is torn or empty.
+        """
+        found = [path for path in sorted(self.written.iterdir()) if ENDING in path.name or path.name.endswith(ASCEND)]
+        if not found:
+            raise ServingFailed(
+                "no_trace",
+                f"the profiler was stopped and wrote no trace of {phase}",
+                "look for 'profiler' in the log; free some space, and check that this torch was built with kineto",
+            )
+        kept = []
+        for number, path in enumerate(found):
+            said = RANK.search(path.name)
+            rank = int(said[1]) if said else number
+            ascend = path.name.endswith(ASCEND)
+            name = f"{phase}.rank{rank}" + (ASCEND if ascend else ".trace.json.gz")
+            if not ascend:
+                check_whole(path)
+            target = self._folder / name
+            shutil.move(path, target)
+            size = sum(f.stat().st_size for f in target.rglob("*") if f.is_file()) if ascend else target.stat().st_size
+            source = "torch_npu" if ascend else "torch"
+            kept.append(TraceFile(name=name, phase=phase, rank=rank, source=source, size_bytes=size))
+        return kept
+
+    def drop(self) -> int:
+        """Removes what the profiler wrote since the last call; its size in bytes."""
+        size = 0
+        for path in self.written.iterdir():
+            files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+            size += sum(file.stat().st_size for file in files if not file.name.endswith(".txt"))
+            path.unlink() if path.is_file() else shutil.rmtree(path)
+        return size
+
+    def close(self) -> None:
+        """Removes what else the profiler wrote."""
+        shutil.rmtree(self.written, ignore_errors=True)
+
+
+def phases(settings: ProfileSettings) -> tuple[Phase, ...]:
+    """The phases that are traced, each in windows of its own."""
+    return ("prefill", "decode") if settings.phase == "both" else (settings.phase,)
+
+
+def fitting_steps(
+    trace_one: Callable[[], object], traces: Traces, phase: Phase, settings: ProfileSettings
+) -> tuple[int, str | None]:
+    """How many steps of `phase` the size limit allows, and why fewer than wanted if so.
+
+    Has `trace_one` trace one step and throws its trace away. The profiler's first step is slow besides, so this is its
+    warm-up.
+
+    Raises:
+        ServingFailed: the trace of one step is too large.
+    """
+    trace_one()
+    size = traces.drop()
+    each = settings.max_trace_mib / len(phases(settings))
+    fits = int(each * MIB / size) if size else settings.steps
+    if fits < 1:
+        raise ServingFailed(
+            "trace_too_large",
+            f"the trace of one {phase} step takes {size / MIB:.0f} MiB, and {each:.0f} are allowed",
+            "raise profile.max_trace_mib, or set with_stack and profile_memory to false",
+        )
+    if fits >= settings.steps:
+        return settings.steps, None
+    return fits, f"{fits} {phase} steps instead of {settings.steps}: the trace of one takes {size / MIB:.1f} MiB."
+
+
+def check_whole(path: Path) -> None:
+    """Raises `ServingFailed` where the trace at `path` is torn or holds no step of the engine."""
+    steps, end = 0, b""
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            while content := file.read(1 << 22):
+                steps += len(STEP.findall(content))
+                end = (end + content)[-64:]
+    except (OSError, EOFError, zlib.error) as error:
+        raise ServingFailed("torn_trace", f"the trace {path.name} is torn: {error}", _SMALLER) from None
+    if not end.rstrip().endswith(b"}"):
+        raise ServingFailed("torn_trace", f"the trace {path.name} is torn: it ends in the middle", _SMALLER)
+    if not steps:
+        raise ServingFailed("empty_trace", f"the trace {path.name} holds no step of the engine", _SMALLER)
+
+
+_SMALLER = "free some space in the results folder; with fewer profile.steps and with_stack: false a trace is smaller"
+
+
+def measure_engine(job: Job, tell: Tell, wait: Wait) -> None:
+    """Does `job`: tells each event, and waits for the word before each window of steps.
+
+    Raises:
+        ServingFailed: there is no trace of what was asked for.
+    """
+    spec, settings = job.spec, job.spec.profile
+    assert settings is not None, "a profile's spec says what is traced"
+    assert job.traces is not None, "a profile's job says where traces go"
+    traces = Traces(Path(job.traces))
+    engine = loaded(job, tell, profiler_config=profiler_config(settings, traces.written))
+    tell(Linears(linears=engine.linears()))
+    source = source_of(job, engine.vocabulary)
+    tell(PhaseBegins(phase="warmup"))
+    for index in range(spec.measuring.warmup_iterations):
+        done = engine.iterate(source.requests(job.launch, index), index, wait)
+        tell(IterationDone(iteration=done.iteration, sequences=done.rows, flags=[]))
+    passes = (source.requests(job.launch, spec.measuring.warmup_iterations + number) for number in range(10**9))
+    windows = Windows((Following if spec.engine.multiprocess else Stepping)(engine), passes)
+    tell(PhaseBegins(phase="measuring"))
+    for phase in phases(settings):
+        wait()
+        count, truncated = fitting_steps(partial(windows.steps, phase, 1, engine), traces, phase, settings)
+        tell(IterationEnds())
+        tell(StepsDone(steps=[]))
+        for profiled in (False, True, False):
+            wait()
+            steps = windows.steps(phase, count, engine if profiled else None)
+            tell(IterationEnds())
+            if not steps:
+                cause = f"the workload has no {phase} steps to trace"
+                raise ServingFailed("no_steps", cause, "set profile.phase to prefill, or ask for more output_tokens")
+            tell(StepsDone(steps=steps, traces=traces.take(phase) if profiled else [], truncated=truncated))
+    traces.close()
+    tell_limits(spec.platform, tell)
+
+
+def tell_limits(platform: Platform, tell: Tell) -> None:
+    """Tells what this machine can do at most; a profile is worth having without it."""
+    try:
+        tell(LimitsKnown(limits=limits_of_this_machine(platform, say=print)))
+    except (UserError, RuntimeError) as error:
+        print(f"the machine's limits are not known: {error}")
+
+
+def measure_server(job: Job, tell: Tell, wait: Wait) -> None:
+    """Does `job`: tells each event, and waits for the word before each pass.
+
+    Raises:
+        ServingFailed: there is no server, it ended, or there is no trace of what was asked for.
+    """
+    spec, load, settings = job.spec, job.spec.load, job.spec.profile
+    assert load is not None, "a profile through a server has a load"
+    assert settings is not None, "a profile's spec says what is traced"
+    assert job.traces is not None, "a profile's job says where traces go"
+    variables = dict(os.environ)
+    traces = Traces(Path(job.traces))
+    opening = open_own(spec, job.model, profiler_config=profiler_config(settings, traces.written))
+    tell(PhaseBegins(phase="importing"))
+    start = time.perf_counter()
+    sending = Sending(load)  # imports vLLM, while the server does too
+    import_s = time.perf_counter() - start
+    tell(PhaseBegins(phase="initializing"))
+    opened = opening()
+    tell(
+        Ready(
+            import_s=import_s,
+            init_s=time.perf_counter() - start - import_s,
+            environment=read_environment(spec.engine, spec.platform, opened.device, opened.world_size, variables),
+            engine=opened.facts,
+            flags=opened.flags + quant_flags(spec.quant, opened.facts),
+            processes=opened.processes,
+        )
+    )
+    tell(Linears(linears=opened.linears()))
+    passes = _Passes(job, opened, sending, source_of(job, opened.vocabulary), tell, wait)
+    tell(PhaseBegins(phase="warmup"))
+    for _ in range(spec.measuring.warmup_iterations):
+        passes.warm_up()
+    tell(PhaseBegins(phase="measuring"))
+    for phase in phases(settings):
+        count, truncated = fitting_steps(partial(passes.traced, phase, 1), traces, phase, settings)
+        for profiled in (False, True, False):
+            rows = passes.traced(phase, count) if profiled else passes.plain()
+            steps = [] if profiled else decode_steps(rows)
+            tell(StepsDone(steps=steps, traces=traces.take(phase) if profiled else [], truncated=truncated))
+    traces.close()
+    tell_limits(spec.platform, tell)  # the server is idle, and its end has a limit of its own
+    tell(PhaseBegins(phase="stopping"))
+    opened.stop()
+
+
+class _Passes:
+    """Sends one pass of the workload after the other, all requests at once."""
+
+    def __init__(self, job: Job, opened: Opened, sending: Sending, source: Source, tell: Tell, wait: Wait) -> None:
+        self._job = job
+        self._opened = opened
+        self._sending = sending
+        self._source = source
+        self._tell = tell
+        self._wait = wait
+        self._index = 0
+
+    def warm_up(self) -> None:
+        """A pass that is told of and never counted."""
+        assert self._job.spec.load is not None, "a profile through a server has a load"
+        point = self._job.spec.load.points[0]
+        done, rows = self._send()
+        self._tell(
+            IterationDone(
+                iteration=iteration_of(rows[0].iteration, True, point, done, rows, None), sequences=[], flags=[]
+            )
+        )
+
+    def plain(self) -> list[SequenceRow]:
+        """A pass without the profiler."""
+        return self._send()[1]
+
+    def traced(self, phase: Phase, count: int) -> list[SequenceRow]:
+        """A pass of which `count` steps are traced: the first that compute, or those half-way through."""
+
+        def start(asked: Sequence[Request]) -> None:
+            self._ask("/start_profile", _window(max(request.output_tokens for request in asked), phase, count))
+
+        rows = self._send(start)[1]
+        self._ask("/stop_profile", None)
+        return rows
+
+    def _ask(self, path: str, content: dict[str, Any] | None) -> None:
+        with self._opened.between_passes():
+            status, said = self._opened.connection.ask("POST", path, content, answer_s=self._job.timeout_s)
+        if status != 200:
+            cause = f"the server answers {status} to {path}: {self._opened.target.quoted(said, 200)}"
+            raise ServingFailed("no_trace", cause, "read the end of the log; profile.through: engine needs no server")
+
+    def _send(self, before: Callable[[Sequence[Request]], None] | None = None) -> tuple[Any, list[SequenceRow]]:
+        assert self._job.spec.load is not None, "a profile through a server has a load"
+        index, self._index = self._index, self._index + 1
+        asked = self._source.requests(self._job.launch, index)
+        with self._opened.between_passes():
+            self._opened.reset()
+        prompts = [request.prompt_token_ids for request in asked]
+        point = self._job.spec.load.points[0]
+        send = self._sending.prepare(asked, prompts, point, self._opened.target, f"profile/{index}")
+        self._wait()
+        if before is not None:
+            before(asked)
+        done = send()
+        self._tell(IterationEnds())
+        self._opened.check()
+        rows = rows_of(asked, done, index)
+        failed = [row.error for row in rows if row.error]
+        if failed:
+            cause = f"{len(failed)} of {len(rows)} requests failed, the first with: {failed[0]}"
+            raise ServingFailed("all_requests_failed", cause, "read the end of the log for what the server said")
+        return done, rows
+
+
+def _window(most_tokens: int, phase: Phase, count: int) -> dict[str, int]:
+    """vLLM's words for `count` steps from the first, or half-way through the longest answer, of `most_tokens`."""
+    return {"delay_iterations": 0 if phase == "prefill" else most_tokens // 2, "max_iterations": count}
+
+
+def decode_steps(rows: Sequence[SequenceRow]) -> list[Step]:
+    """The steps in which nothing but decoding went on, as the longest answer of `rows` shows them.
+
+    From one of its tokens to the next is one step of the engine; a step in which another answer had its first token
+    computed a prompt, too, and is left out.
+    """
+    shown = max(rows, key=lambda row: len(row.gaps_us or ()))
+    if shown.first_token_s is None or shown.gaps_us is None:
+        return []
+    ends = list(itertools.accumulate((gap / 1e6 for gap in shown.gaps_us), initial=shown.first_token_s))
+    tokens = shown.gap_tokens or [1] * len(ends)
+    firsts = sorted(row.first_token_s for row in rows if row.first_token_s is not None)
+    steps = []
+    for (began, ended), single in zip(itertools.pairwise(ends), (count == 1 for count in tokens[1:]), strict=True):
+        if not single or ended <= began or any(began < first <= ended for first in firsts):
+            continue
+        running = sum(
+            row.first_token_s is not None and row.first_token_s <= began and (row.last_token_s or 0.0) >= ended
+            for row in rows
+        )
+        steps.append(Step(phase="decode", profiled=False, elapsed_s=ended - began, tokens=running, sequences=running))
+    return steps

@@ -1,0 +1,248 @@
+"""What is asked of vLLM's `LLM`: import, load, say what was loaded, and generate one timed iteration."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import multiprocessing
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rollout_bench.contracts.inside import LinearShape
+from rollout_bench.contracts.record import EngineFacts, Iteration, SequenceRow
+from rollout_bench.contracts.spec import Spec, WorkloadSpec, replicas
+from rollout_bench.measure.launch.flags import quant_flags
+from rollout_bench.measure.launch.protocol import Job, PhaseBegins, Ready, Tell
+from rollout_bench.measure.machine.host import read_environment
+from rollout_bench.measure.probes.census import (
+    end_of_text,
+    engine_facts,
+    kv_cache_tokens,
+    resolved_settings,
+    world_size,
+)
+from rollout_bench.workloads.requests import ReplicaPart, Request, Source
+
+
+def source_of(job: Job, vocabulary: int) -> Source:
+    """Where the requests of `job` come from, for a model with `vocabulary` token ids."""
+    args = job.spec.engine.args
+    tokenizer = args.get("tokenizer") or job.model
+    part = ReplicaPart(job.replica, replicas(job.spec))
+    return Source(job.spec.workload, vocabulary, tokenizer, job.dataset, bool(args.get("trust_remote_code")), part)
+
+
+CENSUS = "rollout_bench.measure.probes.census.WeightCensus"
+
+REPLICAS = "data_parallel_size"
+"""Engine argument that is the supervisor's: it starts as many engines, each of which is whole."""
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A pass that is over.
+
+    Attributes:
+        began: its beginning on the machine's monotonic clock, in seconds.
+        iteration: what came of it.
+        rows: one for each sequence.
+        counters: by how much the engine's own counters rose meanwhile.
+    """
+
+    began: float
+    iteration: Iteration
+    rows: list[SequenceRow]
+    counters: dict[str, int]
+
+
+class LoadedEngine:
+    """A loaded vLLM engine.
+
+    Args:
+        spec: what to measure.
+        model: local folder or hub id of the weights.
+        more: arguments of vLLM's that are no settings of the experiment.
+    """
+
+    def __init__(self, spec: Spec, model: str, **more: Any) -> None:
+        from vllm import LLM
+
+        defaults = {"skip_tokenizer_init": True, "disable_log_stats": False, "worker_extension_cls": CENSUS}
+        args = {name: value for name, value in spec.engine.args.items() if name != REPLICAS}
+        self.llm: Any = LLM(model=model, **{**defaults, **args, **more})
+        self._spec = spec
+        self._config: Any = self.llm.llm_engine.vllm_config
+        self.world_size = world_size(self._config)
+        self.vocabulary = int(self._config.model_config.get_vocab_size())
+
+    def facts(self) -> tuple[EngineFacts, dict[str, Any], dict[int, str]]:
+        """What was loaded, the device as a worker sees it, and the engine's other processes."""
+        ranks: list[dict[str, Any]] = self.llm.collective_rpc("rollout_bench_census")
+        tensor_parallel_size = int(self._config.parallel_config.tensor_parallel_size)
+        facts = engine_facts(
+            ranks, resolved_settings(self._config), tensor_parallel_size, kv_cache_tokens(self._config)
+        )
+        processes = {child.pid: child.name for child in multiprocessing.active_children() if child.pid is not None}
+        processes.update({rank["pid"]: "worker" for rank in ranks})
+        return facts, ranks[0], processes
+
+    def linears(self) -> list[LinearShape]:
+        """The linear layers of the first worker's part of the model."""
+        said = self.llm.collective_rpc("rollout_bench_linears")
+        return [LinearShape.model_validate(shape) for shape in said[0]]
+
+    def iterate(self, asked: Sequence[Request], index: int, wait: Callable[[], None]) -> Generated:
+        """Generates one iteration.
+
+        Args:
+            asked: the sequences to generate, the samples of a prompt one after the other.
+            index: index of the iteration.
+            wait: called when all is ready; the timed region begins when it returns.
+        """
+        workload = self._spec.workload
+        sent = asked if workload.requests == "per_sequence" else [request for request in asked if request.sample == 0]
+        requests = [{"prompt_token_ids": request.prompt_token_ids} for request in sent]
+        sampling = self.sampling_of([request.output_tokens for request in sent])
+        self.reset_prefix_cache()
+        before = self._counters()
+        gc.collect()
+        wait()
+        began = time.monotonic()
+        start = time.perf_counter()
+        outputs: list[Any] = self.llm.generate(requests, sampling, use_tqdm=False)
+        elapsed_s = time.perf_counter() - start
+        risen = self._counters()
+        risen.subtract(before)
+        rows = sequence_rows(outputs, workload, index, began)
+        cached = [row.cached_prompt_tokens for row in rows if row.cached_prompt_tokens is not None]
+        iteration = Iteration(
+            index=index,
+            warmup=index < self._spec.measuring.warmup_iterations,
+            elapsed_s=elapsed_s,
+            requests=len(requests),
+            sequences=len(rows),
+            prompt_tokens=sum(row.prompt_tokens for row in rows),
+            cached_prompt_tokens=sum(cached) if len(cached) == len(rows) else risen.get("vllm:prefix_cache_hits"),
+            output_tokens=sum(row.output_tokens for row in rows),
+        )
+        return Generated(began, iteration, rows, dict(risen))
+
+    def sampling_of(self, output_tokens: list[int], single: bool = False) -> Any:
+        """vLLM's parameters: one object for requests that want as many tokens each, else one for each.
+
+        `single`: each request generates one sequence, whatever the workload says.
+        """
+        from vllm import SamplingParams
+
+        workload = self._spec.workload
+        samples = 1 if single or workload.requests == "per_sequence" else workload.samples_per_prompt
+        # ignore_eos alone fixes the length; min_tokens would add a logits processor that verl's requests don't have.
+        each = {
+            tokens: SamplingParams(
+                n=samples,
+                temperature=workload.temperature,
+                top_p=workload.top_p,
+                top_k=workload.top_k,
+                max_tokens=tokens,
+                ignore_eos=workload.ignore_eos,
+                stop_token_ids=None if workload.ignore_eos else end_of_text(self._config.model_config),
+                detokenize=False,
+                logprobs=workload.logprobs,
+            )
+            for tokens in set(output_tokens)
+        }
+        return each[output_tokens[0]] if len(each) == 1 else [each[tokens] for tokens in output_tokens]
+
+    def reset_prefix_cache(self) -> None:
+        """Empties the prefix cache; raises `RuntimeError` where it can't be."""
+        for _ in range(20):  # the blocks of the last request are freed a moment after its output
+            if self.llm.reset_prefix_cache() is not False:
+                return
+            time.sleep(0.05)
+        raise RuntimeError("the prefix cache cannot be reset: blocks are still in use after all requests ended")
+
+    def _counters(self) -> Counter[str]:
+        totals: Counter[str] = Counter()
+        for metric in self.llm.get_metrics():
+            if metric.name in ("vllm:prefix_cache_hits", "vllm:num_preemptions"):
+                totals[metric.name] += int(metric.value)
+        return totals
+
+
+def sequence_rows(outputs: list[Any], workload: WorkloadSpec, iteration: int, began: float) -> list[SequenceRow]:
+    """One row per generated sequence.
+
+    Args:
+        outputs: vLLM's RequestOutputs, in the order of the requests.
+        workload: what was asked.
+        iteration: index of the iteration.
+        began: its beginning on the monotonic clock, which vLLM's engine core uses too.
+    """
+    single = workload.requests == "per_sequence"
+    each = workload.samples_per_prompt if single else 1
+    rows = []
+    for number, output in enumerate(outputs):
+        alone = len(output.outputs) == 1  # of n samples in one request only one's statistics survive
+        stats = output.metrics if alone else None
+        for position, completion in enumerate(output.outputs):
+            rows.append(
+                SequenceRow(
+                    iteration=iteration,
+                    prompt=number // each,
+                    sample=number % each if single else position,
+                    prompt_tokens=len(output.prompt_token_ids or ()),
+                    cached_prompt_tokens=output.num_cached_tokens if alone else None,
+                    output_tokens=len(completion.token_ids),
+                    finish_reason=completion.finish_reason,
+                    queued_s=_since(began, stats, "queued_ts"),
+                    scheduled_s=_since(began, stats, "scheduled_ts"),
+                    first_token_s=_since(began, stats, "first_token_ts"),
+                    last_token_s=_since(began, stats, "last_token_ts"),
+                )
+            )
+    return rows
+
+
+def _since(began: float, stats: Any, name: str) -> float | None:
+    moment = getattr(stats, name, 0.0) or 0.0
+    return round(moment - began, 6) if moment > 0.0 else None
+
+
+def loaded(job: Job, tell: Tell, **more: Any) -> LoadedEngine:
+    """The engine of `job`, of which all is told; from here on it logs nothing but warnings.
+
+    Args:
+        job: what is to be done.
+        tell: takes each event.
+        more: arguments of vLLM's that are no settings of the experiment.
+    """
+    spec = job.spec
+    variables = dict(os.environ)
+    tell(PhaseBegins(phase="importing"))
+    start = time.perf_counter()
+    import vllm  # noqa: F401 (timed on its own)
+    from vllm import LLM  # noqa: F401 (imported lazily by vllm)
+
+    import_s = time.perf_counter() - start
+    tell(PhaseBegins(phase="initializing"))
+    start = time.perf_counter()
+    engine = LoadedEngine(spec, job.model, **more)
+    init_s = time.perf_counter() - start
+    facts, device, processes = engine.facts()
+    processes.pop(os.getpid(), None)
+    tell(
+        Ready(
+            import_s=import_s,
+            init_s=init_s,
+            environment=read_environment(spec.engine, spec.platform, device, engine.world_size, variables),
+            engine=facts,
+            flags=quant_flags(spec.quant, facts),
+            processes=processes,
+        )
+    )
+    logging.getLogger("vllm").setLevel(logging.WARNING)  # no logging inside the timed region
+    return engine

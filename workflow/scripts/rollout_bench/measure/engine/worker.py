@@ -1,0 +1,74 @@
+"""The engine process: does the job of one launch and tells its supervisor. Started by it, never by hand."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import sys
+import traceback
+from typing import IO
+
+from rollout_bench.contracts.spec import replicas
+from rollout_bench.core.processes import die_with_parent
+from rollout_bench.measure.launch.protocol import Done, Event, Failed, IterationBegins, Job, send
+from rollout_bench.measure.server.stream import ServingFailed
+
+
+def work(job: Job, descriptor: int, orders: IO[bytes]) -> None:
+    """Does `job` and writes each event to the pipe `descriptor`; waits for a line of `orders` before each iteration."""
+
+    def tell(event: Event) -> None:
+        send(descriptor, event)
+
+    def wait() -> None:
+        tell(IterationBegins())
+        orders.readline()
+
+    if job.spec.mode == "offline" or job.spec.mode == "operators":
+        pass
+    elif job.spec.mode == "profile" and job.spec.load is not None:
+        from rollout_bench.measure.engine.profile import measure_server
+    elif job.spec.mode == "profile":
+        pass
+    else:
+        pass
+    measure_server(job, tell, wait)
+    tell(Done())
+    if replicas(job.spec) > 1:
+        orders.readline()  # to end an engine takes work, which would be in the other replicas' last pass
+
+
+def main() -> int:
+    """Reads the job from stdin and does it; 0 if all iterations were delivered."""
+    die_with_parent(signal.SIGKILL)
+    descriptor = int(sys.argv[1])
+    os.set_inheritable(descriptor, False)
+    orders = os.fdopen(os.dup(0), "rb", buffering=0)
+    text = orders.readline()
+    with open(os.devnull) as nothing:  # noqa: PTH123 (nobody else is to read, or to wait for, what comes on stdin)
+        os.dup2(nothing.fileno(), 0)
+    if not text:  # the supervisor ended before it had anything to do
+        return 1
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    try:
+        work(Job.model_validate_json(text), descriptor, orders)
+    except ServingFailed as error:
+        print(error.cause, file=sys.stderr)
+        send(descriptor, Failed(exception=error.cause, category=error.category, fix=error.fix))
+        status = 1
+    except Exception as error:
+        traceback.print_exc()
+        send(descriptor, Failed(exception=f"{type(error).__name__}: {error}"))
+        status = 1
+    else:
+        status = 0
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Interpreter shutdown could hang in the engine's threads; the guardian ends the engine's other processes.
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The measuring process: starts the engine, listens to it, ends it, writes the record."""

@@ -1,0 +1,373 @@
+"""Flags of a launch: what was loaded against what was asked, others on the machine, clients too slow, fallbacks."""
+
+from __future__ import annotations
+
+import math
+import re
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from rollout_bench.contracts.load import longest
+from rollout_bench.contracts.record import EngineFacts, Flag, Iteration, SequenceRow
+from rollout_bench.contracts.spec import QuantSpec, Spec, WorkloadSpec
+from rollout_bench.workloads.requests import Request, sharing
+
+
+def most_at_once(rows: Iterable[SequenceRow]) -> int | None:
+    """The largest number of sequences that were running at one moment; None where a row has no times.
+
+    A sequence runs from when it is first scheduled until its last token. One that was preempted counts as running
+    (the flag `preemptions` tells of it); one that ends at the very moment another begins does not meet it.
+    """
+    changes = []
+    for row in rows:
+        if row.scheduled_s is None or row.last_token_s is None:
+            return None
+        changes += [(row.scheduled_s, 1), (max(row.scheduled_s, row.last_token_s), -1)]
+    running = most = 0
+    for _, change in sorted(changes):
+        running += change
+        most = max(most, running)
+    return most
+
+
+def batch_flags(spec: Spec, rows: Sequence[SequenceRow], engine: EngineFacts) -> list[Flag]:
+    """A flag where fewer sequences ran together than were handed over at once.
+
+    Args:
+        spec: what was asked; a `max_num_seqs` below the batch is asked for and no doubt.
+        rows: the sequences of the iterations that count.
+        engine: what the engine said of its KV cache and its limits.
+    """
+    workload = spec.workload
+    sequences = workload.prompts * workload.samples_per_prompt
+    asked = min(sequences, engine.resolved.get("max_num_seqs") or sequences)
+    of_pass: dict[tuple[int, int], list[SequenceRow]] = defaultdict(list)
+    for row in rows:
+        of_pass[row.iteration, row.replica or 0].append(row)
+    counted = {each: found for each, of in sorted(of_pass.items()) if (found := most_at_once(of))}
+    if not counted or min(counted.values()) >= asked:
+        return []
+    least = min(counted, key=lambda each: counted[each])
+    index, replica = least
+    block, tokens = int(engine.resolved.get("block_size") or 1), engine.kv_cache_tokens
+    each = block * math.ceil((longest(workload.prompt_tokens) + longest(workload.output_tokens)) / block)
+    if tokens is None:
+        why = "the engine does not say how many tokens its KV cache holds"
+    elif tokens < asked * each:
+        why = f"the KV cache holds {tokens} tokens, {tokens // each} sequences of {each} (whole blocks) if none share"
+    else:
+        why = f"the KV cache has room for all ({tokens} tokens), so a step's max_num_batched_tokens may be the limit"
+    where = f"Iteration {index}" + (f", replica {replica}" if any(row.replica is not None for row in rows) else "")
+    sentence = f"{where}: at most {counted[least]} of {asked} sequences ran together; {why}."
+    return [Flag(code="batch_not_at_once", severity="warning", sentence=sentence)]
+
+
+FALLBACK_PATTERNS = (
+    r"\b[Ff]all(?:ing|s)? ?back\b",
+    r"using \w+ fallback",
+    r"not (?:officially )?support(?:ed)?\b.*(?:disabl|ignor|\busing\b|\binstead\b)",
+    r"overriding (?:user-specified )?\w+",
+    r"Overriding (?:cudagraph_mode|to |flash_attn_version|draft model max)",
+    r"(?:will be|is|are) (?:ignored|overridden)\b",
+    r"[Ii]gnoring (?:the )?(?:option|argument|setting|unreadable)",
+    r"The fusion will be disabled|Disabling (?:fuse_|CUDA Graphs|chunked prefill|prefix caching)",
+    r"performance is not optimized|sub-?optimal performance|Performance might be sub-optimal",
+    r"[Uu]sing default MoE config|Custom allreduce is disabled",
+)  # fmt: skip
+"""Wordings of vLLM 0.32, searched for in each line that the engine's loggers wrote. Examples: "... falling back to
+normal kernel selection", "... is not supported on CPU, disabled.", "..., overriding user-specified block_size=..."."""
+
+ASKED_FOR = (
+    r"Enforce eager set|Inductor compilation was disabled by user settings",
+    r"Set OMP_NUM_THREADS|To allow overriding|generation_config|[Dd]efault sampling parameters",
+    r"Filesystem type|Auto-prefetch|safetensors checkpoint|[Cc]hat template",
+    r"num_gpu_blocks_override",
+)
+"""Lines that match and tell of nothing but what the settings ask for, or of nothing that is measured."""
+
+LINE = re.compile(r"^(?:\(.*?\) )?(?:INFO|WARNING) [\d-]+ [\d:]+ \[[\w.]+:\d+\] (.*)$", re.MULTILINE)
+
+LIMIT = 300
+"""Characters of a line that a sentence quotes."""
+
+
+def fallback_flags(log: str) -> list[Flag]:
+    """A flag for each different line of `log` with which the engine fell back or dropped an option."""
+    said = dict.fromkeys(match.group(1).strip() for match in LINE.finditer(log))
+    return [
+        Flag(code="engine_fallback", severity="warning", sentence=f"The engine logged: {line[:LIMIT]}")
+        for line in said
+        if any(re.search(pattern, line) for pattern in FALLBACK_PATTERNS)
+        and not any(re.search(pattern, line) for pattern in ASKED_FOR)
+    ]
+
+
+_NUMBER = r"([0-9][0-9,]*\.?[0-9]*)"
+
+START_UP_PATTERNS: dict[str, str] = {
+    "model_build_s": rf"Initializing model took {_NUMBER} seconds",
+    "weights_load_s": rf"Loading weights took {_NUMBER} seconds",
+    "online_quantization_s": rf"Online quantization as part of model loading took {_NUMBER} seconds",
+    "model_memory_gib": rf"Model loading took {_NUMBER} GiB",
+    "model_load_s": rf"Model loading took [0-9.,]+ GiB(?: memory)? and {_NUMBER} seconds",
+    "compile_s": rf"torch\.compile (?:and initial profiling/warmup run together )?took {_NUMBER} s in total",
+    "profile_run_s": rf"Initial profiling/warmup run took {_NUMBER} s",
+    "graph_capture_s": rf"Graph capturing finished in {_NUMBER} secs",
+    "graph_capture_gib": rf"Graph capturing finished in [0-9.,]+ secs, took {_NUMBER} GiB",
+    "engine_init_s": rf"init engine \(profile, create kv cache, warmup model\) took {_NUMBER}",
+    "kv_cache_memory_gib": rf"Available KV cache memory: {_NUMBER} GiB",
+    "kv_cache_tokens": rf"\b[A-Z]+ KV cache size: {_NUMBER} tokens",
+}
+"""Name -> regular expression whose one group is the number, in the unit that the name ends in."""
+
+FROM_CACHE = r"Directly load (?:AOT compilation|the compiled graph)"
+"""A compiled graph came from the compile cache; how many did is `compile_cache_loads`."""
+
+_TIME = r"INFO (\d\d-\d\d \d\d:\d\d:\d\d) "
+
+CPU_COMPILE = rf"{_TIME}[^\n]*Warming up model for the compilation\.\.\..*?{_TIME}[^\n]*Warming up done\."
+"""The CPU runner logs no duration of its compilation, but the beginning and the end of it, to whole seconds."""
+
+
+def read_log(text: str) -> dict[str, float]:
+    """The numbers that the engine logged while it started, as name -> value.
+
+    With several workers each reports; the largest counts, since the engine waits for the slowest.
+    """
+    found = {}
+    for name, pattern in START_UP_PATTERNS.items():
+        values = [float(match.replace(",", "")) for match in re.findall(pattern, text)]
+        if values:
+            found[name] = max(values)
+    if spans := [_seconds(*match) for match in re.findall(CPU_COMPILE, text, re.DOTALL)]:
+        found.setdefault("compile_s", max(spans))
+    if loads := len(re.findall(FROM_CACHE, text)):
+        found["compile_cache_loads"] = float(loads)
+    return found
+
+
+def _seconds(begin: str, end: str) -> float:
+    """Seconds between two times of the log, which has no years."""
+    first, last = (datetime.strptime(f"2000-{time}", "%Y-%m-%d %H:%M:%S") for time in (begin, end))
+    return max(0.0, (last - first).total_seconds())
+
+
+FAILED_SHARE = 0.01
+"""Share of requests that may fail before a launch takes no part in comparisons: the rest had the server to itself."""
+
+BUSY_SHARE, FULL_SHARE = 0.8, 0.95
+"""CPU share of the sending process from which on it is a doubt, and from which on it is what was measured."""
+
+LATE_MEDIAN_S, LATE_P99_S = 0.001, 0.005
+"""How late the sending process may see an answer, at the median and 99 times in 100."""
+
+GAP_S, GAP_SHARE = 0.005, 0.1
+"""How much longer than the server a client may see a request take, besides the network: what HTTP itself costs."""
+
+
+def online_flags(iterations: Sequence[Iteration], rows: Sequence[SequenceRow]) -> list[Flag]:
+    """All of them, from the measured `iterations` and the rows of a launch."""
+    of: dict[int, list[SequenceRow]] = {iteration.index: [] for iteration in iterations}
+    for row in rows:
+        if row.iteration in of:
+            of[row.iteration].append(row)
+    return [
+        *failure_flags([row for found in of.values() for row in found]),
+        *client_flags(iterations),
+        *sent_late_flags([row for found in of.values() for row in found]),
+        *gap_flags([(iteration, of[iteration.index]) for iteration in iterations]),
+        *preemption_flags(iterations),
+    ]
+
+
+def failure_flags(rows: Sequence[SequenceRow]) -> list[Flag]:
+    """A flag where requests failed, with what was said most often."""
+    said = Counter(row.error for row in rows if row.error is not None)
+    if not said:
+        return []
+    often, times = said.most_common(1)[0]
+    failed = said.total()
+    share = failed / len(rows)
+    sentence = f"{failed} of {len(rows)} measured requests failed ({100 * share:.2g} %), {times} of them with: {often}"
+    return [Flag(code="requests_failed", severity="invalid" if share > FAILED_SHARE else "warning", sentence=sentence)]
+
+
+def client_flags(iterations: Sequence[Iteration]) -> list[Flag]:
+    """A flag where what sends the requests may be what was measured."""
+    used = [iteration.client for iteration in iterations if iteration.client is not None]
+    if not used:
+        return []
+    busiest = max(use.cpu_share for use in used)
+    median_s = max(use.loop_delay_median_s or 0.0 for use in used)
+    p99_s = max(use.loop_delay_p99_s or 0.0 for use in used)
+    problems = []
+    if busiest > BUSY_SHARE:
+        problems.append(f"used {100 * busiest:.0f} % of a core")
+    if median_s > LATE_MEDIAN_S:
+        problems.append(f"saw answers {1e3 * median_s:.1f} ms late at the median")
+    if p99_s > LATE_P99_S:
+        problems.append(f"saw one answer in a hundred {1e3 * p99_s:.1f} ms late or more")
+    if not problems:
+        return []
+    sentence = f"What sends the requests {' and '.join(problems)} (the worst of {len(used)} iterations)."
+    return [Flag(code="generator_bound", severity="invalid" if busiest > FULL_SHARE else "warning", sentence=sentence)]
+
+
+def sent_late_flags(rows: Sequence[SequenceRow]) -> list[Flag]:
+    """A flag where requests were sent so much later than they were due that it is another load."""
+    late_s = sorted(row.sent_s - row.due_s for row in rows if row.sent_s is not None and row.due_s is not None)
+    answered_s = [
+        (row.last_token_s if row.first_token_s is None else row.first_token_s) - row.sent_s
+        for row in rows
+        if not row.failed and row.sent_s is not None and row.last_token_s is not None
+    ]
+    if not late_s or not answered_s:
+        return []
+    p99_s, usual_s = late_s[int(0.99 * (len(late_s) - 1))], statistics.median(answered_s)
+    if p99_s <= max(LATE_P99_S, GAP_SHARE * usual_s):
+        return []
+    sentence = (
+        f"One request in a hundred was sent {1e3 * p99_s:.1f} ms later than due, or more, where the median answer "
+        f"begins after {1e3 * usual_s:.1f} ms: they did not arrive as the load says."
+    )
+    return [Flag(code="sent_late", severity="warning", sentence=sentence)]
+
+
+def gap_flags(passes: Sequence[tuple[Iteration, Sequence[SequenceRow]]]) -> list[Flag]:
+    """A flag where the client saw requests take longer than the server's own histograms, and the network, say."""
+    found = [gap for iteration, rows in passes for gap in _gaps(iteration, rows)]
+    if not found:
+        return []
+    name, ours_s, theirs_s, network_s = max(found, key=lambda gap: gap[1] - gap[2])
+    sentence = (
+        f"The client saw a mean {name} of {1e3 * ours_s:.1f} ms where the server counts {1e3 * theirs_s:.1f} ms, and a "
+        f"round trip takes {1e3 * network_s:.1f} ms: the rest is HTTP's (the largest gap of {len(passes)} iterations)."
+    )
+    return [Flag(code="server_client_gap", severity="warning", sentence=sentence)]
+
+
+def _gaps(iteration: Iteration, rows: Sequence[SequenceRow]) -> list[tuple[str, float, float, float]]:
+    server = iteration.server
+    good = [row for row in rows if not row.failed and row.sent_s is not None]
+    if server is None or not good or server.requests != len(good):
+        return []
+    network_s = server.round_trip_s or 0.0
+    gaps = []
+    for name, theirs_s, ends in (
+        ("TTFT", server.ttft_mean_s, [row.first_token_s for row in good]),
+        ("E2EL", server.e2el_mean_s, [row.last_token_s for row in good]),
+    ):
+        seen = [end - (row.sent_s or 0.0) for row, end in zip(good, ends, strict=True) if end is not None]
+        if theirs_s is None or len(seen) != len(good):
+            continue
+        ours_s = statistics.mean(seen)
+        if ours_s - theirs_s > network_s + max(GAP_S, GAP_SHARE * ours_s):
+            gaps.append((name, ours_s, theirs_s, network_s))
+    return gaps
+
+
+def preemption_flags(iterations: Sequence[Iteration]) -> list[Flag]:
+    """A flag where the server preempted requests."""
+    counts = [iteration.server.preemptions or 0 for iteration in iterations if iteration.server is not None]
+    if not sum(counts):
+        return []
+    what = f"{sum(counts)} preemptions in {len(counts)} measured iterations"
+    sentence = f"{what}; the KV cache does not hold all sequences at once."
+    return [Flag(code="preemptions", severity="warning", sentence=sentence)]
+
+
+PROVEN_SHARE = 0.9
+"""Share of the linear layers' bytes that must have the quantization's data type."""
+
+
+def quant_flags(quant: QuantSpec, engine: EngineFacts) -> list[Flag]:
+    """A flag if the loaded weights do not prove `quant`."""
+    assert engine.weights_bytes_by_dtype is not None, "an engine of ours tells its weights"
+    weights = engine.weights_bytes_by_dtype.linear
+    total = sum(weights.values())
+    proven = sum(weights.get(dtype, 0) for dtype in quant.linear_dtypes)
+    seen = ", ".join(f"{size / 1e6:.1f} MB {dtype}" for dtype, size in sorted(weights.items())) or "none seen"
+    flags = []
+    if total == 0 or proven < PROVEN_SHARE * total:
+        share = 100 * proven / total if total else 0.0
+        flags.append(
+            _invalid(
+                "quant_not_proven",
+                f"{quant.name} wants {' or '.join(quant.linear_dtypes)} weights in the linear layers; "
+                f"{share:.0f} % of their bytes are ({seen}).",
+            )
+        )
+    strangers = {name: n for name, n in engine.linear_methods.items() if not re.search(quant.linear_method, name)}
+    if strangers or not engine.linear_methods:
+        named = ", ".join(f"{name} ({n} layers)" for name, n in sorted(strangers.items())) or "no linear layers"
+        flags.append(
+            _invalid(
+                "quant_not_proven",
+                f"{quant.name} wants linear methods that match '{quant.linear_method}'; saw {named}.",
+            )
+        )
+    return flags
+
+
+def token_flags(
+    workload: WorkloadSpec, asked: Sequence[Request], iteration: Iteration, rows: Sequence[SequenceRow]
+) -> list[Flag]:
+    """A flag if `iteration` brought back other tokens than were `asked` for."""
+    wanted = {(request.prompt, request.sample): request for request in asked}
+    problems = []
+    if len(rows) != len(asked):
+        problems.append(f"{len(rows)} sequences instead of {len(asked)}")
+    pairs = [(row, wanted[row.prompt, row.sample]) for row in rows if (row.prompt, row.sample) in wanted]
+    prompts = [(row.prompt_tokens, len(request.prompt_token_ids)) for row, request in pairs]
+    if wrong := [pair for pair in prompts if pair[0] != pair[1]]:
+        problems.append(f"{len(wrong)} sequences with other prompts than asked, {wrong[0][0]} tokens instead of"
+                        f" {wrong[0][1]}")  # fmt: skip
+    outputs = [(row.output_tokens, request.output_tokens) for row, request in pairs]
+    if wrong := [pair for pair in outputs if not _length_as_asked(workload, *pair)]:
+        most = "" if workload.ignore_eos else "at most "
+        problems.append(f"{len(wrong)} sequences of another length than asked, {wrong[0][0]} output tokens instead of"
+                        f" {most}{wrong[0][1]}")  # fmt: skip
+    if not problems:
+        return []
+    return [_invalid("token_count", f"Iteration {iteration.index} brought {'; '.join(problems)}.")]
+
+
+def prefix_cache_flags(asked: Sequence[Request], iteration: Iteration, rows: Iterable[SequenceRow]) -> list[Flag]:
+    """A flag if prompt tokens came from the prefix cache that nothing in `iteration` can have put there.
+
+    The first sample of a prompt finds nothing of it in a cache that was reset, but what other prompts begin with too;
+    its siblings may find all.
+    """
+    shared = sharing(asked)
+    if iteration.cached_prompt_tokens is not None and iteration.cached_prompt_tokens > shared.tokens:
+        return [
+            _invalid(
+                "cross_iteration_prefix_hits",
+                f"Iteration {iteration.index} took {iteration.cached_prompt_tokens} prompt tokens from the prefix "
+                f"cache; its sequences can share {shared.tokens} at most.",
+            )
+        ]
+    cached: dict[int, list[int]] = defaultdict(list)
+    for row in rows:
+        if row.cached_prompt_tokens is not None:
+            cached[row.prompt].append(row.cached_prompt_tokens)
+    if warm := [prompt for prompt, tokens in cached.items() if min(tokens) > shared.with_others.get(prompt, 0)]:
+        return [
+            _invalid(
+                "cross_iteration_prefix_hits",
+                f"Iteration {iteration.index}: {len(warm)} of {len(shared.with_others)} prompts were in the prefix "
+                "cache before their first sample ran.",
+            )
+        ]
+    return []
+
+
+def _length_as_asked(workload: WorkloadSpec, tokens: int, asked: int) -> bool:
+    return tokens == asked if workload.ignore_eos else 0 < tokens <= asked
+
+
+def _invalid(code: str, sentence: str) -> Flag:
+    return Flag(code=code, severity="invalid", sentence=sentence)

@@ -1,0 +1,86 @@
+"""How a launch came out, for whoever asks later: the failure that it leaves, and whether another try is of use."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from rollout_bench.contracts.record import SCHEMA_VERSION, Failure
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.contracts.store import failure_path, read_failure, write_failure
+from rollout_bench.core.errors import UserError
+from rollout_bench.core.processes import node_name, scheduler_job
+from rollout_bench.measure.launch.failures import Cause, at_fault
+from rollout_bench.measure.launch.progress import say
+from rollout_bench.measure.launch.recorder import clock
+
+_EXPERIMENT = re.compile(r"-[0-9a-f]{8}$")
+
+NODE_STATUS = 75
+"""Exit status where the node was at fault: EX_TEMPFAIL of sysexits.h, another try elsewhere may succeed."""
+
+
+def in_workflow(out: Path) -> bool:
+    """Whether a record is to lie in an experiment's folder, results/<mode>/<experiment>/launch-<i>.json."""
+    return _EXPERIMENT.search(out.absolute().parent.name) is not None
+
+
+@dataclass(frozen=True)
+class LaunchOutcome:
+    """What is to come of launch `launch` of `spec`: its record at `out`, an absolute path, and its log."""
+
+    spec: Spec
+    launch: int
+    out: Path
+    log: Path
+
+    def is_settled(self, attempt: int | None) -> bool:
+        """Whether the launch is measured already, asked by its try `attempt`, from 1 (None: by hand, measured again).
+
+        Raises:
+            UserError: as the try before ended, where this one would end in the same way.
+        """
+        path = failure_path(self.out)
+        if (attempt or 0) > 1 and path.exists() and not self.out.exists():
+            failure = read_failure(path)
+            # written before this run wrote its plan, it may tell of what was mended meanwhile
+            plan = self.out.parent.parent.parent / "plan.json"
+            of_this_run = not plan.exists() or path.stat().st_mtime >= plan.stat().st_mtime
+            if of_this_run and at_fault(failure.category) == "experiment":
+                raise self._told(failure.phase, Cause(failure.category, failure.cause, failure.fix))
+        return attempt is not None and self.out.exists()
+
+    def failed(self, phase: str, cause: Cause, log: Path | None = None) -> UserError:
+        """Leaves a failure file where the record belongs to an experiment folder; returns the error to show.
+
+        `log`: where a replica has one of its own.
+        """
+        if in_workflow(self.out):
+            failure = Failure(
+                schema_version=SCHEMA_VERSION,
+                experiment=self.spec.experiment(),
+                launch=self.launch,
+                failed_at=clock(),
+                phase=phase,
+                category=cause.category,
+                cause=cause.cause,
+                fix=cause.fix,
+                log=str(log or self.log),
+                node=node_name(),
+                job=scheduler_job(),
+            )
+            try:
+                write_failure(self.out, failure)
+            except UserError as error:
+                say(str(error))
+        return self._told(phase, cause, log)
+
+    def succeeded(self) -> None:
+        """Takes back what an earlier try left."""
+        failure_path(self.out).unlink(missing_ok=True)
+
+    def _told(self, phase: str, cause: Cause, log: Path | None = None) -> UserError:
+        name = f"{self.spec.model.name} {self.spec.quant.name} {self.spec.workload.name} launch {self.launch}"
+        status = NODE_STATUS if at_fault(cause.category) == "node" else 1
+        return UserError(f"{name}: {phase}: {cause.cause}", f"{cause.fix} (log: {log or self.log})", status)

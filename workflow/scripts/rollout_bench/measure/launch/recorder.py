@@ -1,0 +1,414 @@
+"""From the engine's events to the record of a launch, for each mode."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rollout_bench.contracts.inside import LinearShape, MachineLimits, Operators, Profile, Step, TraceFile
+from rollout_bench.contracts.record import (
+    SCHEMA_VERSION,
+    DeviceUse,
+    EngineFacts,
+    Flag,
+    HostUse,
+    Iteration,
+    Placement,
+    Record,
+    SequenceRow,
+    ServerSample,
+    Startup,
+)
+from rollout_bench.contracts.spec import Spec, decode_batch
+from rollout_bench.contracts.store import sequences_path, server_path, traces_path, write_launched, write_record
+from rollout_bench.measure.launch.flags import batch_flags, fallback_flags, online_flags, read_log
+from rollout_bench.measure.launch.progress import Progress
+from rollout_bench.measure.launch.protocol import (
+    Done,
+    Event,
+    IterationBegins,
+    IterationDone,
+    IterationEnds,
+    LimitsKnown,
+    Linears,
+    PhaseBegins,
+    PointsTimed,
+    Ready,
+    RoundDone,
+    StepsDone,
+    WarmupExtended,
+)
+from rollout_bench.measure.launch.read_ahead import ReadAhead
+from rollout_bench.measure.launch.replicas import apart_flags
+from rollout_bench.measure.launch.steadiness import comparable_s, judge
+from rollout_bench.measure.machine.readings import (
+    Surroundings,
+    device_flags,
+    doubts_about_devices,
+    doubts_about_host,
+    host_flags,
+    neighbour_flags,
+)
+
+
+def clock() -> str:
+    """Now in UTC, ISO 8601."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
+
+
+class Collecting:
+    """Collects what the engine process delivers, whatever the mode; what the mode measures, its own class adds.
+
+    Args:
+        spec: what is measured.
+        launch: index of the launch.
+        progress: is told of every phase and iteration.
+        surroundings: reads host and devices around every iteration.
+        read_ahead: reads the next launch's weights while this one's engine starts.
+    """
+
+    def __init__(
+        self, spec: Spec, launch: int, progress: Progress, surroundings: Surroundings, read_ahead: ReadAhead
+    ) -> None:
+        self.spec = spec
+        self.launch = launch
+        self.progress = progress
+        self.surroundings = surroundings
+        self.flags: list[Flag] = []
+        self._read_ahead = read_ahead
+        self._started_at = clock()
+        self._began = time.monotonic()
+        self._process_s: float | None = None
+        self._wall_s = 0.0
+        self._ready: Ready | None = None
+        self._placement: Placement | None = None
+
+    def take(self, event: Event) -> None:
+        """Takes one event."""
+        if isinstance(event, PhaseBegins):
+            if event.phase == "importing":
+                self._process_s = time.monotonic() - self._began
+            elif event.phase == "initializing":
+                self._read_ahead.start()
+            self.progress.phase(event.phase)
+        elif isinstance(event, Ready):
+            self._read_ahead.stop()  # before any iteration, warm-up included
+            self._ready = event
+            self.flags += event.flags
+            self.surroundings.ready(event.environment.device_count)
+        elif isinstance(event, IterationBegins):
+            self.surroundings.before()
+        elif isinstance(event, IterationEnds):
+            self.surroundings.ends()
+        elif isinstance(event, Done):
+            self._wall_s = time.monotonic() - self._began
+            counted = self.counted()
+            self._placement = self.surroundings.placement(counted)
+            self.flags += [*neighbour_flags(self._placement), *self.surroundings.flags(counted)]
+
+    def counted(self) -> Collection[int] | None:
+        """Numbers of the passes that count, from 0; None where all do."""
+        return None
+
+    def facts(self, reported: dict[str, float]) -> EngineFacts:
+        """What the engine said of itself; what it lacks comes from `reported`, what it logged."""
+        assert self._ready is not None, "the engine delivered before it was ready"
+        facts = self._ready.engine
+        tokens = reported.get("kv_cache_tokens")
+        if facts.kv_cache_tokens is None and tokens is not None:
+            return facts.model_copy(update={"kv_cache_tokens": int(tokens)})
+        return facts
+
+    def launched(self, log: str) -> dict[str, Any]:
+        """The fields that all records have, `validity` apart, once all came; `log` is the engine's output."""
+        assert self._ready is not None, "the engine delivered before it was ready"
+        reported = read_log(log)
+        facts = self.facts(reported)
+        reported.pop("kv_cache_tokens", None)
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "measurement_version": self.spec.measurement_version,
+            "key": self.spec.key(),
+            "launch": self.launch,
+            "started_at": self._started_at,
+            "wall_s": self._wall_s,
+            "spec": self.spec,
+            "environment": self._ready.environment,
+            "engine": facts,
+            "placement": self._placement,
+            "startup": Startup(
+                process_s=self._process_s,
+                import_s=self._ready.import_s,
+                init_s=self._ready.init_s,
+                read_ahead_bytes=self._read_ahead.bytes_read,
+                reported=reported,
+                replicas=self._ready.replicas,
+            ),
+        }
+
+
+class Measurement(Collecting):
+    """Collects the iterations of a launch."""
+
+    def __init__(
+        self, spec: Spec, launch: int, progress: Progress, surroundings: Surroundings, read_ahead: ReadAhead
+    ) -> None:
+        super().__init__(spec, launch, progress, surroundings, read_ahead)
+        self._iterations: list[Iteration] = []
+        self._sequences: list[SequenceRow] = []
+        self._samples: list[ServerSample] = []
+        self._extensions: list[WarmupExtended] = []
+
+    def take(self, event: Event) -> None:
+        """Takes one event."""
+        super().take(event)
+        if isinstance(event, IterationDone):
+            self._iterations.append(self.surroundings.after(event.iteration))
+            self._sequences += event.sequences
+            self._samples += event.samples
+            self.flags += event.flags
+            self.progress.iteration(event.iteration)
+        elif isinstance(event, WarmupExtended):
+            self._extend_warmup(event)
+
+    def counted(self) -> set[int]:
+        """Numbers of the iterations that count, from 0."""
+        return {number for number, iteration in enumerate(self._iterations) if not iteration.warmup}
+
+    def record(self, log: str, path: Path) -> tuple[Record, list[SequenceRow], list[ServerSample]]:
+        """The record that is to lie at `path` with its side files, once all came; `log` is the engine's output."""
+        launched = self.launched(log)
+        record = Record(
+            **launched,
+            iterations=self._iterations,
+            validity=[*self.flags, *self._doubts(launched["engine"], log)],
+            sequences_file=sequences_path(path).name,
+            server_file=server_path(path).name if self.spec.mode == "online" else None,
+        )
+        return record, self._sequences, self._samples
+
+    def write(self, log: str, path: Path) -> None:
+        """Writes the record to `path`, and its side files beside it."""
+        write_record(path, *self.record(log, path))
+
+    def _extend_warmup(self, event: WarmupExtended) -> None:
+        """The first iterations that counted so far no longer do."""
+        for position in event.iterations:
+            self._iterations[position] = self._iterations[position].model_copy(update={"warmup": True})
+        self._extensions.append(event)
+        self.progress.warmup_extended(len(event.iterations))
+
+    def _doubts(self, facts: EngineFacts, log: str) -> list[Flag]:
+        """Flags that only the whole launch can raise."""
+        measured = [iteration for iteration in self._iterations if not iteration.warmup]
+        counted = {iteration.index for iteration in measured}
+        return [
+            *batch_flags(self.spec, [row for row in self._sequences if row.iteration in counted], facts),
+            *([] if self.spec.endpoint is not None else host_flags(self.spec.platform, measured)),
+            *device_flags(measured),
+            *apart_flags(measured),
+            *warmup_flags(self._extensions),
+            *(flag for point in by_point(measured) for flag in steadiness_flags(_comparable(self.spec, point))),
+            *fallback_flags(log),
+            *(online_flags(measured, self._sequences) if self.spec.load is not None else []),
+        ]
+
+
+def by_point(iterations: Sequence[Iteration]) -> list[list[Iteration]]:
+    """`iterations` that were run under the same load, one list for each; offline there is one."""
+    grouped: dict[str, list[Iteration]] = {}
+    for iteration in iterations:
+        grouped.setdefault("" if iteration.point is None else iteration.point.label, []).append(iteration)
+    return list(grouped.values())
+
+
+def _comparable(spec: Spec, iterations: Sequence[Iteration]) -> list[float]:
+    return [comparable_s(spec.workload, iteration) for iteration in iterations]
+
+
+def warmup_flags(extensions: Sequence[WarmupExtended]) -> list[Flag]:
+    """A flag where the warm-up took longer than planned: what was seen each time, and what was done."""
+    if not extensions:
+        return []
+    more = sum(len(event.iterations) for event in extensions)
+    did = f"{more} more count as warm-up and as many were measured in addition."
+    sentence = " ".join([*(event.sentence for event in extensions), did])
+    return [Flag(code="warmup_extended", severity="warning", sentence=sentence)]
+
+
+def steadiness_flags(elapsed_s: Sequence[float]) -> list[Flag]:
+    """A flag where the iterations that count [n], in seconds, are not steady, whatever was added to the warm-up."""
+    doubt = judge(elapsed_s)
+    if doubt is None:
+        return []
+    sentence = doubt.sentence
+    if doubt.more:
+        sentence += f" It would take {doubt.more} more of warm-up; the launch was not lengthened any further."
+    return [Flag(code=doubt.code, severity="warning", sentence=sentence)]
+
+
+class OperatorsCollecting(Collecting):
+    """Collects what an operators launch timed; its arguments are those of `Collecting`."""
+
+    def __init__(
+        self, spec: Spec, launch: int, progress: Progress, surroundings: Surroundings, read_ahead: ReadAhead
+    ) -> None:
+        super().__init__(spec, launch, progress, surroundings, read_ahead)
+        self._linears: list[LinearShape] = []
+        self._timed: PointsTimed | None = None
+        self._host: list[HostUse] = []
+        self._devices: list[DeviceUse] = []
+
+    def take(self, event: Event) -> None:
+        """Takes one event."""
+        super().take(event)
+        if isinstance(event, Linears):
+            self._linears = event.linears
+        elif isinstance(event, RoundDone):
+            host, devices = self.surroundings.meanwhile()
+            if event.counts:
+                self._host += [host] if host is not None else []
+                self._devices += devices
+            self.progress.round(event.round)
+        elif isinstance(event, PointsTimed):
+            self.flags += event.flags
+            self._timed = event
+
+    def write(self, log: str, path: Path) -> None:
+        """Writes the record to `path`; `log` is the engine's output."""
+        assert self._timed is not None, "the engine was done before it had timed anything"
+        common = self.launched(log)
+        resolved = common["engine"].resolved
+        workload = self.spec.workload
+        write_launched(
+            path,
+            Operators(
+                **common,
+                validity=[
+                    *self.flags,
+                    *doubts_about_host(self.spec.platform, self._host),
+                    *doubts_about_devices(list(enumerate(self._devices))),
+                    *fallback_flags(log),
+                ],
+                linears=self._linears,
+                decode_batch=decode_batch(workload.prompts, workload.samples_per_prompt, resolved),
+                threads=self._timed.threads,
+                evicted_bytes=self._timed.evicted_bytes,
+                host=self._host,
+                devices=self._devices,
+                points=self._timed.points,
+            ),
+        )
+
+
+class ProfileCollecting(Collecting):
+    """Collects the steps and traces of a profile launch; its arguments are those of `Collecting`, and
+
+    Args:
+        traces: the folder that the traces are in until the record is written.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        launch: int,
+        progress: Progress,
+        surroundings: Surroundings,
+        read_ahead: ReadAhead,
+        traces: Path,
+    ) -> None:
+        super().__init__(spec, launch, progress, surroundings, read_ahead)
+        self._folder = traces
+        self._linears: list[LinearShape] = []
+        self._limits: MachineLimits | None = None
+        self._steps: list[Step] = []
+        self._traces: list[TraceFile] = []
+        self._truncated: list[str] = []
+        self._host: list[HostUse] = []
+        self._devices: list[DeviceUse] = []
+
+    def take(self, event: Event) -> None:
+        """Takes one event."""
+        super().take(event)
+        if isinstance(event, Linears):
+            self._linears = event.linears
+        elif isinstance(event, LimitsKnown):
+            self._limits = event.limits
+        elif isinstance(event, IterationDone):
+            self.progress.iteration(event.iteration)
+        elif isinstance(event, StepsDone) and (event.steps or event.traces):
+            host, devices = self.surroundings.meanwhile()
+            self._host += [host] if host is not None else []
+            self._devices += devices
+            self._steps += event.steps
+            self._traces += event.traces
+            if event.truncated and event.traces:
+                self._truncated.append(event.truncated)
+            self.progress.steps(event.steps)
+
+    def write(self, log: str, path: Path) -> None:
+        """Puts the traces beside `path`, then writes the record there."""
+        record = Profile(
+            **self.launched(log),
+            validity=[
+                *self.flags,
+                *doubts_about_host(self.spec.platform, self._host),
+                *doubts_about_devices(list(enumerate(self._devices))),
+                *fallback_flags(log),
+            ],
+            linears=self._linears,
+            limits=self._limits,
+            steps=self._steps,
+            host=self._host,
+            devices=self._devices,
+            traces=self._traces,
+            traces_folder=traces_path(path).name,
+            truncated=" ".join(self._truncated) or None,
+        )
+        folder = traces_path(path)
+        if folder.exists():  # of a record that was deleted
+            shutil.rmtree(folder)
+        self._folder.rename(folder)
+        write_launched(path, record)
+
+
+Collector = Measurement | ProfileCollecting | OperatorsCollecting
+
+
+def collector(
+    spec: Spec,
+    launch: int,
+    progress: Progress,
+    surroundings: Surroundings,
+    read_ahead: ReadAhead,
+    traces: Path | None,
+) -> Collector:
+    """What collects the events of a launch, and writes its record; `traces` is from `folder_for_traces`."""
+    if traces is not None:
+        return ProfileCollecting(spec, launch, progress, surroundings, read_ahead, traces)
+    if spec.operators is not None:
+        return OperatorsCollecting(spec, launch, progress, surroundings, read_ahead)
+    return Measurement(spec, launch, progress, surroundings, read_ahead)
+
+
+@contextmanager
+def folder_for_traces(spec: Spec, record: Path) -> Iterator[Path | None]:
+    """An empty folder beside `record`, gone afterwards unless it was renamed; None where the mode has no traces.
+
+    It is on the file system of the results, so that traces come to their place whole, by a rename.
+    """
+    if spec.profile is None:
+        yield None
+        return
+    final = traces_path(record)
+    folder = final.with_name(f".{final.name}.unfinished").absolute()
+    shutil.rmtree(folder, ignore_errors=True)  # of a launch that was killed
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,197 @@
+"""Several replicas as one engine: one stream of events, one start, one iteration for each pass.
+
+All replicas run the same program, so the n-th event of one belongs to the n-th of every other, in whatever order
+they come. That all have said `IterationBegins` is the barrier before a pass.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+from rollout_bench.contracts.record import (
+    EngineFacts,
+    Environment,
+    Flag,
+    Iteration,
+    ReplicaPass,
+    ReplicaStart,
+    SequenceRow,
+)
+from rollout_bench.contracts.spec import Platform
+from rollout_bench.measure.launch.protocol import Event, IterationDone, Ready
+
+APART_SHARE = 0.01
+"""Share of a step by which replicas may begin apart: as much as the least relevant difference."""
+
+KV_CACHE_SHARE = 0.01
+"""Share by which the KV caches of replicas may differ: what an engine finds free on its device varies a little."""
+
+OF_KV_CACHE = frozenset({"num_gpu_blocks"})
+"""Resolved settings that say the size of the KV cache once more."""
+
+TIMES = ("queued_s", "scheduled_s", "first_token_s", "last_token_s")
+
+
+def done_together(passes: Sequence[IterationDone]) -> IterationDone:
+    """The iteration that the `passes` of replicas 0, 1, ... make, which were released together.
+
+    It begins with the first of them and ends with the last: that is the step that training waits for. Tokens, requests
+    and sequences are sums. Prompts are numbered on from replica to replica, and the times of all sequences count from
+    the common beginning.
+    """
+    moments = [done.began for done in passes if done.began is not None]
+    assert len(moments) == len(passes), "a replica says when it began"
+    release = min(moments)
+    parts, rows, prompts = [], list[SequenceRow](), 0
+    for replica, (done, began) in enumerate(zip(passes, moments, strict=True)):
+        of = done.iteration
+        offset_s = began - release
+        parts.append(
+            ReplicaPass(
+                start_offset_s=offset_s,
+                elapsed_s=of.elapsed_s,
+                requests=of.requests,
+                sequences=of.sequences,
+                prompt_tokens=of.prompt_tokens,
+                cached_prompt_tokens=of.cached_prompt_tokens,
+                output_tokens=of.output_tokens,
+            )
+        )
+        rows += [_moved(row, replica, prompts, offset_s) for row in done.sequences]
+        prompts += max((row.prompt for row in done.sequences), default=-1) + 1
+    cached = [part.cached_prompt_tokens for part in parts]
+    iteration = Iteration(
+        index=passes[0].iteration.index,
+        warmup=passes[0].iteration.warmup,
+        elapsed_s=max(part.end_s for part in parts),
+        requests=sum(part.requests for part in parts),
+        sequences=sum(part.sequences for part in parts),
+        prompt_tokens=sum(part.prompt_tokens for part in parts),
+        cached_prompt_tokens=None if None in cached else sum(tokens or 0 for tokens in cached),
+        output_tokens=sum(part.output_tokens for part in parts),
+        replicas=parts,
+    )
+    return IterationDone(iteration=iteration, sequences=rows, flags=_named(done.flags for done in passes))
+
+
+def ready_together(readies: Sequence[Ready], platform: Platform) -> Ready:
+    """The start that those of replicas 0, 1, ... make: the slowest one's times, the facts of replica 0.
+
+    A launch on cpu runs on the cores of all replicas, and elsewhere on the devices of all.
+    """
+    slowest = max(readies, key=lambda ready: ready.import_s + ready.init_s)
+    return Ready(
+        import_s=slowest.import_s,
+        init_s=slowest.init_s,
+        environment=_environment([ready.environment for ready in readies], platform),
+        engine=readies[0].engine,
+        flags=[*_named(ready.flags for ready in readies), *differing([ready.engine for ready in readies])],
+        processes={pid: name for ready in readies for pid, name in ready.processes.items()},
+        replicas=[
+            ReplicaStart(import_s=r.import_s, init_s=r.init_s, kv_cache_tokens=r.engine.kv_cache_tokens)
+            for r in readies
+        ],
+    )
+
+
+def differing(engines: Sequence[EngineFacts]) -> list[Flag]:
+    """A flag where the engines of replicas 0, 1, ... are not the same, with the first thing that differs in each."""
+    problems = []
+    for replica, engine in enumerate(engines[1:], 1):
+        different = _difference(engines[0], engine)
+        if different is not None:
+            name, here, there = different
+            problems.append(f"{name} is {here} on replica 0 and {there} on replica {replica}")
+    if not problems:
+        return []
+    return [Flag(code="replicas_differ", severity="warning", sentence=f"{'; '.join(problems)}.")]
+
+
+def apart_flags(iterations: Iterable[Iteration]) -> list[Flag]:
+    """A flag where the replicas of one of `iterations` began further apart than `APART_SHARE` of the step."""
+    shares = [
+        (max(part.start_offset_s for part in iteration.replicas) / iteration.elapsed_s, iteration)
+        for iteration in iterations
+        if iteration.replicas
+    ]
+    share, worst = max(shares, key=lambda pair: pair[0], default=(0.0, None))
+    if worst is None or share <= APART_SHARE:
+        return []
+    sentence = (
+        f"Iteration {worst.index}: the last replica began {1e3 * share * worst.elapsed_s:.1f} ms after the first, "
+        f"{100 * share:.1f} % of the step (limit {100 * APART_SHARE:.0f} %)."
+    )
+    return [Flag(code="replicas_apart", severity="warning", sentence=sentence)]
+
+
+def _moved(row: SequenceRow, replica: int, prompts: int, offset_s: float) -> SequenceRow:
+    times = {name: getattr(row, name) for name in TIMES}
+    moved = {name: round(time + offset_s, 6) for name, time in times.items() if time is not None}
+    return row.model_copy(update={"replica": replica, "prompt": prompts + row.prompt, **moved})
+
+
+def _named(flags: Iterable[Sequence[Flag]]) -> list[Flag]:
+    return [
+        flag.model_copy(update={"sentence": f"Replica {replica}: {flag.sentence}"})
+        for replica, found in enumerate(flags)
+        for flag in found
+    ]
+
+
+def _environment(environments: Sequence[Environment], platform: Platform) -> Environment:
+    first = environments[0]
+    if platform == "cpu":
+        return first.model_copy(update={"cpu_cores": sum(each.cpu_cores for each in environments)})
+    return first.model_copy(update={"device_count": sum(each.device_count for each in environments)})
+
+
+def _difference(one: EngineFacts, other: EngineFacts) -> tuple[str, object, object] | None:
+    """Name and values of the first fact that differs."""
+    tokens, others = one.kv_cache_tokens or 0, other.kv_cache_tokens or 0
+    if abs(tokens - others) > KV_CACHE_SHARE * max(tokens, others):
+        return "kv_cache_tokens", one.kv_cache_tokens, other.kv_cache_tokens
+    for name in ("weights_bytes_by_dtype", "linear_methods"):
+        if getattr(one, name) != getattr(other, name):
+            return name, getattr(one, name), getattr(other, name)
+    for name in sorted((one.resolved.keys() | other.resolved.keys()) - OF_KV_CACHE):
+        if one.resolved.get(name) != other.resolved.get(name):
+            return name, one.resolved.get(name), other.resolved.get(name)
+    return None
+
+
+class Gathering:
+    """Gathers the events of so many `replicas` on `platform`."""
+
+    def __init__(self, replicas: int, platform: Platform) -> None:
+        self._platform = platform
+        self._told: list[deque[Event]] = [deque() for _ in range(replicas)]
+
+    def take(self, replica: int, event: Event) -> list[Event]:
+        """Takes the next event of `replica`; the events that are complete with it, in order.
+
+        Raises:
+            RuntimeError: replicas told of different things.
+        """
+        self._told[replica].append(event)
+        complete = []
+        while all(self._told):
+            complete.append(_as_one([told.popleft() for told in self._told], self._platform))
+        return complete
+
+    def behind(self) -> list[int]:
+        """The replicas that the others wait for; all of them where nobody waits."""
+        fewest = min(len(told) for told in self._told)
+        return [number for number, told in enumerate(self._told) if len(told) == fewest]
+
+
+def _as_one(events: Sequence[Event], platform: Platform) -> Event:
+    if len(events) == 1:
+        return events[0]
+    if len({type(event) for event in events}) > 1:
+        raise RuntimeError(f"replicas told of different things: {', '.join(event.event for event in events)}")
+    if passes := [event for event in events if isinstance(event, IterationDone)]:
+        return done_together(passes)
+    if readies := [event for event in events if isinstance(event, Ready)]:
+        return ready_together(readies, platform)
+    return events[0]

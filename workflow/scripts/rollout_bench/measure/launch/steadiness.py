@@ -1,0 +1,300 @@
+"""Whether passes come from a steady state, and which of them are warm-up. Pure functions on elapsed times.
+
+Series as short as these (4 to 20 iterations) allow no more than four plain questions, asked of the elapsed times
+x[n] of the measured iterations:
+
+- lead-in: are the first k slower than the rest, for some k <= n/2 that leaves three or more? One-sided: the mean of
+  x[:k] less that of x[k:], over the standard deviation of x[k:] times sqrt(1/k + 1/(n-k)), is Student's t with
+  n - k - 1 degrees of freedom (what warms up scatters as it likes, so the first k say nothing about the noise). The
+  smallest p-value over k, times the number of k (Bonferroni).
+- step: is there a split k with mean(x[:k]) unlike mean(x[k:])? The largest two-sample t statistic over all splits
+  (Hinkley, Biometrika 57, 1970), its p-value times the n - 1 splits (Bonferroni; Worsley, JASA 74, 1979, shows that
+  this is close for short series).
+- drift: is the slope of the least-squares line through x zero? Its t statistic with n - 2 degrees of freedom.
+- scatter: is an iteration more than `SCATTER` off the median? No statistic; at noise that deserves the name it does
+  not happen.
+
+Each needs p below its level and a change of at least `CHANGE` of the mean, so that what cannot move a verdict raises
+no doubt. A lead-in after which the rest is steady belongs to the warm-up. The lead-in has a question and the larger
+level of its own since it is the usual trouble and being wrong about it is cheap: one iteration more. All depends on
+ratios of times alone. Fewer than `LEAST` iterations tell nothing.
+
+Doubts about launches that are steady, and of these lead-ins, among 20,000 series of independent normal noise
+(`tests/quick/test_steadiness.py` simulates it again):
+
+| noise (CV) | n = 4 | n = 5 | n = 8 | n = 20 |
+|---|---|---|---|---|
+| 1 % | 1.7 % (0.8 %) | 1.4 % (0.6 %) | 1.5 % (0.4 %) | 0.8 % (0.2 %) |
+| 2 % | 3.2 % (1.7 %) | 3.1 % (1.4 %) | 2.5 % (0.9 %) | 1.9 % (0.5 %) |
+| 5 % | 3.8 % (1.9 %) | 3.6 % (1.6 %) | 2.9 % (1.2 %) | 2.2 % (0.8 %) |
+
+What is found: a first iteration that is slower than the others by
+
+| | n = 4 | n = 5 | n = 8 | n = 20 |
+|---|---|---|---|---|
+| 10 %, at 1 % noise | 95 % | 96 % | 98 % | 99 % |
+| 5 %, at 1 % noise | 54 % | 58 % | 76 % | 89 % |
+| 10 %, at 2 % noise | 54 % | 57 % | 73 % | 86 % |
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, median, stdev
+from typing import Literal
+
+from rollout_bench.contracts.load import longest
+from rollout_bench.contracts.record import Iteration
+from rollout_bench.contracts.spec import MeasuringSpec, WorkloadSpec
+
+
+def comparable_s(workload: WorkloadSpec, iteration: Iteration) -> float:
+    """The time of a pass, in seconds; as if it had generated as much as every other, where lengths are drawn.
+
+    Passes that are asked for different work differ without anything being unsteady. What arrives at a rate takes as
+    long as it arrives, whatever is asked for.
+    """
+    fixed = isinstance(workload.output_tokens, int) and isinstance(workload.prompt_tokens, int)
+    at_a_rate = iteration.point is not None and iteration.point.request_rate != "inf"
+    if (fixed and workload.dataset is None) or at_a_rate or not iteration.output_tokens:
+        return iteration.elapsed_s
+    usual = longest(workload.output_tokens) * workload.prompts * workload.samples_per_prompt
+    # a step is as long as its slowest replica, and so is what that one had to do
+    slowest = max(iteration.replicas or [], key=lambda part: part.end_s, default=None)
+    return iteration.elapsed_s * usual / max(1, (slowest or iteration).output_tokens)
+
+
+LEAST = 4
+"""Iterations that it takes to tell."""
+
+LEAD_IN_LEVEL = 0.02
+"""Level of the test for a lead-in."""
+
+LEVEL = 0.01
+"""Level of the tests for a step and for a drift, each: with the lead-in at most 4 % of steady launches are doubted."""
+
+CHANGE = 0.02
+"""Least change that counts, of the mean: half of it, 1 %, is by how much it can move the mean of a launch, and 1 %
+is the least difference that a verdict takes for relevant."""
+
+SCATTER = 0.2
+"""Distance of one iteration from the median, of the median, that no steady launch has."""
+
+
+@dataclass(frozen=True)
+class Unsteadiness:
+    """Why a launch is not in a steady state.
+
+    Args:
+        code: `warmup_too_short`: it is steady after the first `more` iterations; `not_steady`: it is not.
+        sentence: the evidence, with its numbers.
+        more: how many of the measured iterations belong to the warm-up; 0 for `not_steady`.
+    """
+
+    code: Literal["warmup_too_short", "not_steady"]
+    sentence: str
+    more: int = 0
+
+
+def judge(elapsed_s: Sequence[float]) -> Unsteadiness | None:
+    """What speaks against a steady state of the measured iterations `elapsed_s` [n > 0], in seconds; None if nothing.
+
+    With fewer than `LEAST` iterations always None.
+    """
+    more, p = lead_in(elapsed_s)
+    first, rest = elapsed_s[:more], elapsed_s[more:]
+    if p < LEAD_IN_LEVEL and unsteady(rest) is None:
+        excess = 100 * (fmean(first) / fmean(rest) - 1)
+        sentence = (
+            f"The first {_iterations(more)} of {len(elapsed_s)} measured took {excess:.1f} % longer than the rest, "
+            f"{_times(first)} s against {_mean(rest)} s on average (p {_p(p)}, level {LEAD_IN_LEVEL})."
+        )
+        return Unsteadiness("warmup_too_short", sentence, more)
+    evidence = unsteady(elapsed_s)
+    return Unsteadiness("not_steady", evidence) if evidence is not None else None
+
+
+def unsteady(elapsed_s: Sequence[float]) -> str | None:
+    """The evidence that `elapsed_s` [n > 0] is no steady series, as a sentence; None where there is none."""
+    n = len(elapsed_s)
+    if n < LEAST:
+        return None
+    middle = median(elapsed_s)
+    far = max(range(n), key=lambda i: abs(elapsed_s[i] - middle))
+    if abs(elapsed_s[far] - middle) > SCATTER * middle:
+        return (
+            f"Measured iteration {far + 1} of {n} took {elapsed_s[far]:.4g} s, {_off(elapsed_s[far], middle)} the "
+            f"median of {middle:.4g} s (limit {100 * SCATTER:.0f} %)."
+        )
+    split, p = step(elapsed_s)
+    before, after = fmean(elapsed_s[:split]), fmean(elapsed_s[split:])
+    if p < LEVEL and abs(after - before) >= CHANGE * fmean(elapsed_s):
+        return (
+            f"After measured iteration {split} of {n} the time of an iteration went from {before:.4g} s to {after:.4g} "
+            f"s on average, {_off(after, before)} (p {_p(p)}, level {LEVEL})."
+        )
+    slope, p = drift(elapsed_s)
+    change = slope * (n - 1) / fmean(elapsed_s)
+    if p < LEVEL and abs(change) >= CHANGE:
+        return (
+            f"The time of an iteration {'rose' if change > 0 else 'fell'} by {100 * abs(change):.1f} % over the {n} "
+            f"measured ones (p {_p(p)}, level {LEVEL})."
+        )
+    return None
+
+
+def lead_in(values: Sequence[float]) -> tuple[int, float]:
+    """How many of the first values are most clearly slower than the rest, and the p-value of that; (0, 1) if none."""
+    n = len(values)
+    candidates = range(1, min(n // 2, n - LEAST + 1) + 1) if n >= LEAST else range(0)
+    best, smallest = 0, 1.0
+    for k in candidates:
+        first, rest = values[:k], values[k:]
+        if min(first) - fmean(rest) >= CHANGE * fmean(rest):
+            t = _ratio(fmean(first) - fmean(rest), stdev(rest) * math.sqrt(1 / k + 1 / (n - k)))
+            p = min(1.0, len(candidates) * two_sided_p(t, n - k - 1) / 2)
+            if p < smallest:
+                best, smallest = k, p
+    return best, smallest
+
+
+def step(values: Sequence[float]) -> tuple[int, float]:
+    """The split with the largest t statistic (values before it), and its p-value times the number of splits."""
+    n = len(values)
+    best, largest = 1, -1.0
+    for split in range(1, n):
+        left, right = values[:split], values[split:]
+        difference = fmean(left) - fmean(right)
+        t = _ratio(difference, math.sqrt((_squares(left) + _squares(right)) / (n - 2) * (1 / split + 1 / (n - split))))
+        if t > largest:
+            best, largest = split, t
+    return best, min(1.0, (n - 1) * two_sided_p(largest, n - 2))
+
+
+def drift(values: Sequence[float]) -> tuple[float, float]:
+    """Slope of the least-squares line through `values` [n >= 3] per step, and the p-value of its t statistic."""
+    n = len(values)
+    centre, mean = (n - 1) / 2, fmean(values)
+    spread = n * (n * n - 1) / 12
+    slope = sum((i - centre) * (value - mean) for i, value in enumerate(values)) / spread
+    residual = sum((value - mean - slope * (i - centre)) ** 2 for i, value in enumerate(values))
+    return slope, two_sided_p(_ratio(slope, math.sqrt(residual / (n - 2) / spread)), n - 2)
+
+
+def two_sided_p(t: float, freedom: int) -> float:
+    """P(|T| > |t|) of Student's t with `freedom` >= 1 degrees; Abramowitz and Stegun 26.7.3 and 26.7.4."""
+    if math.isinf(t):
+        return 0.0
+    angle = math.atan(abs(t) / math.sqrt(freedom))
+    cosine, sine = math.cos(angle), math.sin(angle)
+    if freedom % 2:
+        term, total = cosine, 0.0
+        for k in range(1, freedom - 1, 2):
+            total += term
+            term *= cosine * cosine * (k + 1) / (k + 2)
+        inside = 2 / math.pi * (angle + sine * total)
+    else:
+        term, total = 1.0, 0.0
+        for k in range(0, freedom - 1, 2):
+            total += term
+            term *= cosine * cosine * (k + 1) / (k + 2)
+        inside = sine * total
+    return max(0.0, 1 - inside)
+
+
+def _squares(values: Sequence[float]) -> float:
+    mean = fmean(values)
+    return sum((value - mean) ** 2 for value in values)
+
+
+def _ratio(difference: float, error: float) -> float:
+    """|difference| / error; rounding errors alone are no difference."""
+    return abs(difference) / error if error else math.inf if difference else 0.0
+
+
+def _off(value: float, reference: float) -> str:
+    change = 100 * (value / reference - 1)
+    return f"{abs(change):.1f} % {'above' if change > 0 else 'below'}"
+
+
+def _p(p: float) -> str:
+    return f"{p:.2g}" if p >= 0.0001 else "below 0.0001"
+
+
+def _iterations(count: int) -> str:
+    return "iteration" if count == 1 else f"{count} iterations"
+
+
+def _times(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)
+
+
+def _mean(values: Sequence[float]) -> str:
+    return f"{fmean(values):.4g}"
+
+
+RESERVE = 2.0
+"""Times what further iterations should take that must be left of the launch's time limit."""
+
+
+class Series:
+    """The iterations of a launch so far.
+
+    The planned warm-up is the least. Once as many iterations count as are wanted, the first of them go to the warm-up
+    if they belong there, and as many more are run: at most `iterations` more, so that the launch ends.
+
+    Args:
+        measuring: how many iterations are planned.
+        first: index of the first, where a launch has several series.
+        may_extend: whether the warm-up may become longer than planned.
+    """
+
+    def __init__(self, measuring: MeasuringSpec, first: int = 0, *, may_extend: bool = True) -> None:
+        self._measuring = measuring
+        self._left = measuring.iterations if may_extend else 0
+        self._counted_s: list[float] = []
+        self._first = first
+        self.index = first
+        """Index of the next iteration."""
+        self.dropped: list[int] = []
+        """Indices of those that went to the warm-up last."""
+
+    @property
+    def warming_up(self) -> bool:
+        """Whether the next iteration is one of the planned warm-up."""
+        return self.index < self._first + self._measuring.warmup_iterations
+
+    @property
+    def phase_begins(self) -> bool:
+        """Whether the next iteration is the first of the planned warm-up, or of those that may count."""
+        return self.index in (self._first, self._first + self._measuring.warmup_iterations)
+
+    @property
+    def complete(self) -> bool:
+        """Whether enough iterations count."""
+        return len(self._counted_s) >= self._measuring.iterations
+
+    def take(self, elapsed_s: float, left_s: float) -> Unsteadiness | None:
+        """Takes the time of the next iteration; `left_s` is what the launch may still take, both in seconds.
+
+        Returns:
+            Why the first `more` of those that count so far go to the warm-up; None if none do, or if there is not time
+            enough to make up for them: a launch that is measured must not be lost for being lengthened.
+        """
+        warming_up = self.warming_up
+        self.index += 1
+        if warming_up:
+            return None
+        self._counted_s.append(elapsed_s)
+        doubt = judge(self._counted_s) if self.complete else None
+        if doubt is None or not 0 < doubt.more <= self._left:
+            return None
+        if RESERVE * doubt.more * max(self._counted_s) > left_s:
+            return None
+        counted = self.index - len(self._counted_s)
+        self.dropped = list(range(counted, counted + doubt.more))
+        del self._counted_s[: doubt.more]
+        self._left -= doubt.more
+        return doubt

@@ -1,0 +1,421 @@
+"""The supervisor: starts the engine processes under a guardian, listens to them, and ends them whatever happens.
+
+supervisor  -- job, go (stdin) ->  engine process of each replica (session of its own) --- engine core, workers
+    |       <-- events (pipe) ---
+    +--- pipe held open --->  guardian (session of its own; ends the engines' sessions at end of file)
+
+Usually there is one replica. Of several each event counts once all have told theirs: so all of them have to be ready
+for a pass before any is let go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence, Set
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from rollout_bench.core.processes import Group, Interrupted, Watch, group_of, members_of
+from rollout_bench.measure.launch.failures import CRASH_FIX, Cause, diagnose, died
+from rollout_bench.measure.launch.guardian import Guardian
+from rollout_bench.measure.launch.protocol import (
+    Done,
+    Event,
+    Failed,
+    IterationBegins,
+    IterationDone,
+    Job,
+    PhaseBegins,
+    Ready,
+    RoundDone,
+    StepsDone,
+    TimeLimits,
+    parse,
+)
+from rollout_bench.measure.launch.replicas import Gathering
+from rollout_bench.measure.machine import device_memory
+from rollout_bench.measure.machine.readings import Pauses
+from rollout_bench.measure.machine.scratch import scratch
+
+STARTS = ("starting", "importing", "initializing")
+"""Phases that together are the start."""
+
+_CATEGORIES = {
+    "start": ("start_timeout", "was not ready", "raise timeouts.start_s if the model is large or the machine slow"),
+    "warmup": ("warmup_timeout", "had not finished a warm-up pass", "raise timeouts.warmup_s, or send less"),
+    "measuring": ("iteration_timeout", "had not finished a pass", "raise timeouts.iteration_s, or send less"),
+    "stopping": ("stop_timeout", "had not ended", "raise timeouts.stop_s; what was measured before is not kept"),
+}
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """A part of a launch: when it has to be over, on the monotonic clock, and what it means if it is not."""
+
+    deadline: float
+    overrun: Cause
+
+
+def step_of(phase: str, limits: TimeLimits, began: float) -> Deadline | None:
+    """The limit of what is done in `phase` and began at `began`; None where it has none of its own."""
+    name = "start" if phase in STARTS else phase
+    limit_s = {
+        "start": limits.start_s,
+        "warmup": limits.warmup_s,
+        "measuring": limits.iteration_s,
+        "stopping": limits.stop_s,
+    }.get(name)
+    if limit_s is None:
+        return None
+    category, what, fix = _CATEGORIES[name]
+    cause = f"the engine {what} after {limit_s:g} s"
+    return Deadline(began + limit_s, Cause(category, cause, f"read the end of the log for where it hung; {fix}"))
+
+
+LOG_TAIL_BYTES = 400_000
+
+
+def replica_log(log: Path, replica: int) -> Path:
+    """Where a replica's engine writes, of a launch whose log is `log`: replica 0 there, the others beside it."""
+    return log if replica == 0 else log.with_suffix(f".replica-{replica}{log.suffix}")
+
+
+class Replica:
+    """Starts an engine process in a session of its own; it does nothing before its first order, which is its job.
+
+    Args:
+        module: the engine process's module, run with `python -m`.
+        environment: its environment.
+        cores: those that it may run on; None for all.
+        log: takes the engine's output.
+    """
+
+    def __init__(self, module: str, environment: dict[str, str], cores: Set[int] | None, log: Path) -> None:
+        self.log = log
+        self.phase = "starting"
+        self.child_ended: tuple[str, float] | None = None
+        """The first other process of the engine that ended, and when, on the monotonic clock."""
+        self.told = True
+        """Whether it may still tell something."""
+        self._pieces: list[bytes] = []  # pieces of a line whose end has not come; a pass of many requests is a long one
+        self._children: list[Watch] = []
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        try:
+            with log.open("ab") as output:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", module, str(writing)],
+                    bufsize=0,
+                    stdin=subprocess.PIPE,
+                    stdout=output,
+                    stderr=output,
+                    env=environment,
+                    pass_fds=[writing],
+                    start_new_session=True,
+                )
+        except BaseException:
+            os.close(reading)
+            raise
+        finally:
+            os.close(writing)
+        self.pipe = reading
+        """Becomes readable when it tells something."""
+        if cores:
+            with contextlib.suppress(ProcessLookupError):  # ended already: its pidfd will say so
+                os.sched_setaffinity(self._process.pid, cores)  # before it has its job, so before any other thread
+        self.group: Group = group_of(self._process.pid)
+        self._watch = Watch(self._process.pid, "engine process")
+
+    @property
+    def pid(self) -> int:
+        """Pid of the engine process."""
+        return self._process.pid
+
+    @property
+    def watches(self) -> list[Watch]:
+        """The processes whose end is worth waking up for."""
+        return [self._watch, *self._children]
+
+    def order(self, line: str) -> None:
+        """Writes a line to the engine process; that it is gone, its pidfd says."""
+        assert self._process.stdin is not None
+        content = f"{line}\n".encode()
+        with contextlib.suppress(BrokenPipeError):
+            while content:
+                content = content[self._process.stdin.write(content) :]
+
+    def read(self) -> list[Event]:
+        """What it told since; call it once `pipe` is readable."""
+        content = os.read(self.pipe, 1 << 20)
+        self.told = bool(content)
+        first, *further = content.split(b"\n")
+        self._pieces.append(first)
+        lines = [b"".join(self._pieces), *further[:-1]] if further else []
+        self._pieces = further[-1:] or self._pieces
+        events = [parse(line) for line in lines]
+        for event in events:
+            if isinstance(event, PhaseBegins):
+                self.phase = event.phase
+            elif isinstance(event, Ready):
+                self._children = [Watch(pid, name) for pid, name in event.processes.items()]
+        return events
+
+    def ended(self) -> bool:
+        """Whether the engine process has ended and left nothing in its pipe."""
+        return self._watch.ended() and not (self.told and select.select([self.pipe], [], [], 0)[0])
+
+    def check_children(self) -> None:
+        """Notes the first other process of the engine that ended, so that a hang after it stays short."""
+        for watch in [watch for watch in self._children if watch.ended()]:
+            self._children.remove(watch)
+            watch.close()
+            if self.phase != "stopping":  # then it should
+                self.child_ended = self.child_ended or (watch.name, time.monotonic())
+
+    def status(self) -> int:
+        """Waits for the end of the engine process; its exit status, a signal as a negative number."""
+        return self._process.wait()
+
+    def log_tail(self) -> str:
+        """The end of what its engine logged."""
+        with self.log.open("rb") as file:
+            file.seek(max(0, self.log.stat().st_size - LOG_TAIL_BYTES))
+            return file.read().decode(errors="replace")
+
+    def close(self) -> None:
+        """Waits for the engine process, which has been ended, and gives all descriptors back."""
+        self._process.wait()
+        os.close(self.pipe)
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        for watch in self.watches:
+            watch.close()
+
+
+PATIENCE_S = 20.0
+"""How long the engine process may take to notice that another process of the engine ended."""
+
+POLL_S = 0.5
+"""How often the end of processes is looked for where the kernel has no pidfd."""
+
+
+class LaunchFailed(Exception):  # noqa: N818 (an outcome)
+    """The launch brought no measurement.
+
+    Args:
+        phase: what it was doing.
+        cause: why it failed.
+        log: where more is to be read, where that is not the launch's own log.
+    """
+
+    def __init__(self, phase: str, cause: Cause, log: Path | None = None) -> None:
+        self.phase = phase
+        self.cause = cause
+        self.log = log
+        super().__init__(cause.cause)
+
+
+@dataclass
+class EngineLaunch:
+    """One run of the engine, in one process or in several: its replicas, which are released together.
+
+    Args:
+        module: the engine process's module, run with `python -m`.
+        job: what it is to do; each replica has its own number in it.
+        log: takes the output of replica 0's engine; those of the others go beside it.
+        environments: the environment of each replica.
+        timeout_s: limit for the whole launch in seconds.
+        limits: limits for its parts.
+        signals: descriptor from `signals_as_descriptor`.
+        cores: the cores that each replica may run on, None for all; all for all replicas where it is empty.
+        keep_open: descriptors that stay open until the engine has ended, also if this process is killed: the locks
+            of its devices live in them.
+        pauses: notices, while a pass runs, whether the engine can.
+    """
+
+    module: str
+    job: Job
+    log: Path
+    environments: list[dict[str, str]]
+    timeout_s: float
+    limits: TimeLimits
+    signals: int
+    cores: Sequence[Set[int] | None] = ()
+    keep_open: Sequence[int] = ()
+    pauses: Pauses = field(default_factory=Pauses)
+    _step: Deadline | None = None
+    _began: float = field(default_factory=time.monotonic)
+    _oom_kills_before: int = 0
+    _replicas: list[Replica] = field(default_factory=list)
+    _guardian: Guardian | None = None
+
+    @property
+    def logs(self) -> list[Path]:
+        """Where each replica's engine writes."""
+        return [replica_log(self.log, number) for number in range(len(self.environments))]
+
+    def processes(self) -> tuple[list[Group], set[int]]:
+        """The engine's sessions, once there are some, and the pids of the processes that look after them."""
+        guardian = set() if self._guardian is None else {self._guardian.pid}
+        return [replica.group for replica in self._replicas], {os.getpid(), *guardian}
+
+    def run(self, listen: Callable[[Event], None]) -> None:
+        """Runs the engine and hands each of its events to `listen`, until all iterations are delivered.
+
+        When it returns or raises, no process of the engine is left.
+
+        Raises:
+            LaunchFailed: the engine failed, ended, or ran past the limit.
+            Interrupted: a signal came.
+        """
+        self._oom_kills_before = _oom_kills()
+        self._step = step_of("starting", self.limits, self._began)
+        for log in self.logs:
+            log.write_bytes(b"")
+        with self.log.open("ab") as log_file, scratch() as temporary:
+            environments = [{**environment, "TMPDIR": str(temporary.folder)} for environment in self.environments]
+            keep_open = [*self.keep_open, temporary.descriptor]
+            self._guardian = guardian = Guardian(log_file, environments[0], temporary.folder, keep_open)
+            self._run(environments, guardian, listen)
+
+    def _run(self, environments: list[dict[str, str]], guardian: Guardian, listen: Callable[[Event], None]) -> None:
+        try:
+            for number, environment in enumerate(environments):
+                replica = Replica(self.module, environment, self._cores(number), self.logs[number])
+                self._replicas.append(replica)
+                guardian.watch(replica.group)
+            for number, replica in enumerate(self._replicas):
+                replica.order(self.job.model_copy(update={"replica": number}).model_dump_json())
+            self._listen(guardian, listen)
+        finally:
+            pids = members_of([replica.group for replica in self._replicas])
+            guardian.end()
+            for replica in self._replicas:
+                replica.close()
+            device_memory.wait_until_released(self.job.spec.platform, pids)
+
+    def _cores(self, replica: int) -> Set[int] | None:
+        return self.cores[replica] if self.cores else None
+
+    def _listen(self, guardian: Guardian, listen: Callable[[Event], None]) -> None:
+        gathering = Gathering(len(self._replicas), self.job.spec.platform)
+        watching = Watch(guardian.pid, "guardian")
+        try:
+            while True:
+                readable = self._wait(watching, gathering)
+                if self.signals in readable:
+                    raise Interrupted(os.read(self.signals, 1)[0])
+                if watching.ended() and guardian.replace_if_dead():
+                    watching.close()
+                    watching = Watch(guardian.pid, "guardian")
+                for number, replica in enumerate(self._replicas):
+                    if replica.pipe in readable:
+                        for event in replica.read():
+                            self._check_failed(number, event)
+                            for complete in gathering.take(number, event):
+                                self._take(complete, listen)
+                                if isinstance(complete, Done):
+                                    self._order_all("end")
+                                    return
+                    elif replica.ended():
+                        guardian.end()
+                        raise self._failed([number], died(replica.status(), replica.log_tail(), self._out_of_memory()))
+                    replica.check_children()
+        finally:
+            watching.close()
+
+    def _take(self, event: Event, listen: Callable[[Event], None]) -> None:
+        """Takes an event that all replicas have told."""
+        now = time.monotonic()
+        if isinstance(event, PhaseBegins) and event.phase in STARTS:
+            self._step = step_of(event.phase, self.limits, self._began)
+        elif isinstance(event, PhaseBegins):
+            self._step = step_of(event.phase, self.limits, now) if event.phase == "stopping" else None
+        elif isinstance(event, IterationBegins):
+            self._step = step_of(self._replicas[0].phase, self.limits, now)
+        elif isinstance(event, IterationDone | StepsDone | RoundDone):
+            self._step = None
+        listen(event)
+        if isinstance(event, IterationBegins):
+            self._order_all("go")
+
+    def _order_all(self, line: str) -> None:
+        for replica in self._replicas:
+            replica.order(line)
+
+    def _wait(self, guardian: Watch, gathering: Gathering) -> list[int]:
+        """Sleeps until something happens; the descriptors that are readable then."""
+        pipes = [replica.pipe for replica in self._replicas if replica.told]
+        watches = [guardian, *(watch for replica in self._replicas for watch in replica.watches)]
+        held = [watch.descriptor for watch in watches if watch.descriptor is not None]
+        bereft = [(r.child_ended[1], number) for number, r in enumerate(self._replicas) if r.child_ended is not None]
+        deadlines = [self._began + self.timeout_s, *(when + PATIENCE_S for when, _ in bereft)]
+        if self._step is not None:
+            deadlines.append(self._step.deadline)
+        left_s = min(deadlines) - time.monotonic()
+        if left_s > 0:
+            nap_s = left_s if len(held) == len(watches) else min(left_s, POLL_S)
+            return self.pauses.wait([self.signals, *pipes, *held], nap_s)
+        if bereft:
+            number = min(bereft)[1]
+            raise self._failed([number], self._child_crash(self._replicas[number]))
+        behind = gathering.behind()
+        for number in behind:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._replicas[number].pid, signal.SIGUSR1)  # has it write to the log where it hangs
+        time.sleep(0.5)
+        raise self._failed(behind, self._overrun(self._replicas[behind[0]].phase))
+
+    def _overrun(self, phase: str) -> Cause:
+        if self._step is not None and time.monotonic() >= self._step.deadline:
+            return self._step.overrun
+        cause = f"the launch hung in phase {phase}: not done after {self.timeout_s:g} s"
+        fix = "read the end of the log for where it hung; raise timeout_s if the machine is slow or the model large"
+        return Cause("timeout", cause, fix)
+
+    def _check_failed(self, number: int, event: Event) -> None:
+        """Raises `LaunchFailed` where a replica told that it failed."""
+        if not isinstance(event, Failed):
+            return
+        replica = self._replicas[number]
+        replica.check_children()
+        if event.category:
+            raise self._failed([number], Cause(event.category, event.exception, event.fix))
+        cause = diagnose(event.exception, replica.log_tail())
+        if replica.child_ended is not None and cause.category == "crash":
+            cause = self._child_crash(replica)
+        raise self._failed([number], cause)
+
+    def _failed(self, numbers: list[int], cause: Cause) -> LaunchFailed:
+        """That replicas failed, or were waited for, by their numbers unless it is all of them."""
+        replica, of = self._replicas[numbers[0]], len(self._replicas)
+        if len(numbers) < of:
+            named = f"replica{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))} of {of}"
+            cause = replace(cause, cause=f"{named}: {cause.cause}")
+        return LaunchFailed(replica.phase, cause, replica.log)
+
+    def _child_crash(self, replica: Replica) -> Cause:
+        if self._out_of_memory():
+            return died(-signal.SIGKILL, "", out_of_memory=True)
+        assert replica.child_ended is not None, "called when a process of the engine ended"
+        return Cause("crash", f"the engine's process {replica.child_ended[0]} ended without a word", CRASH_FIX)
+
+    def _out_of_memory(self) -> bool:
+        return _oom_kills() > self._oom_kills_before
+
+
+def _oom_kills() -> int:
+    """How many processes of this cgroup, or else of the machine, the kernel has ended for want of memory."""
+    total = 0
+    for path, name in (("/sys/fs/cgroup/memory.events", "oom_kill"), ("/proc/vmstat", "oom_kill")):
+        with contextlib.suppress(OSError, ValueError):
+            for line in Path(path).read_text().splitlines():
+                if line.split()[0] == name:
+                    total += int(line.split()[1])
+    return total

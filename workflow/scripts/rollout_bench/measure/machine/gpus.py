@@ -1,0 +1,163 @@
+"""NVIDIA devices: which there are, and what they say of themselves, by NVML or nvidia-smi (ran on H200s).
+
+NVML counts for how long a clock was lowered, and why, so that readings before and after an iteration suffice. The
+reasons that it gives for the present moment would be of no use then: the device is idle.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rollout_bench.contracts.record import DeviceUse
+from rollout_bench.core.processes import printed_by
+from rollout_bench.measure.machine.device import Device
+
+VARIABLE = "CUDA_VISIBLE_DEVICES"
+
+
+def nvidia_smi(*arguments: str) -> str:
+    """What nvidia-smi prints; empty where there is none."""
+    return printed_by("nvidia-smi", *arguments)
+
+
+def gpus(nvml: Any = None, ask: Callable[..., str] = nvidia_smi) -> list[Device] | None:
+    """All GPUs in the order of their PCI bus, which is that of NVML; None where neither NVML nor nvidia-smi tells."""
+    uuids = _by_nvml(nvml) or _by_tool(ask("--query-gpu=index,uuid", "--format=csv,noheader"))
+    return [Device(uuid, str(index), (uuid,), index) for index, uuid in sorted(uuids.items())] or None
+
+
+def pids_by_gpu(text: str) -> dict[str, set[int]]:
+    """UUID -> pids that hold memory of it, from `--query-compute-apps=gpu_uuid,pid --format=csv,noheader`."""
+    pids: dict[str, set[int]] = {}
+    for line in text.splitlines():
+        uuid, _, pid = line.partition(",")
+        if pid.strip().isdigit():
+            pids.setdefault(uuid.strip(), set()).add(int(pid))
+    return pids
+
+
+def _by_nvml(nvml: Any) -> dict[int, str]:
+    try:
+        nvml = nvml if nvml is not None else importlib.import_module("pynvml")
+        nvml.nvmlInit()
+        found = {}
+        for index in range(nvml.nvmlDeviceGetCount()):
+            uuid = nvml.nvmlDeviceGetUUID(nvml.nvmlDeviceGetHandleByIndex(index))
+            found[index] = uuid.decode() if isinstance(uuid, bytes) else str(uuid)
+        return found
+    except Exception:  # no package, driver or device: nvidia-smi may still know
+        return {}
+
+
+def _by_tool(text: str) -> dict[int, str]:
+    lines = [line.partition(",") for line in text.splitlines()]
+    return {
+        int(index): uuid.strip()
+        for index, _, uuid in lines
+        if index.strip().isdigit() and uuid.strip().startswith("GPU-")
+    }
+
+
+POWER, THERMAL = 0, 1
+"""NVML_PERF_POLICY_POWER and NVML_PERF_POLICY_THERMAL."""
+
+
+@dataclass(frozen=True)
+class DeviceReading:
+    """A device at one moment; None where NVML does not say. `holders`: pid -> bytes of the device's memory."""
+
+    moment: float
+    device: str
+    thermal_s: float | None
+    power_s: float | None
+    limit_w: float | None
+    default_limit_w: float | None
+    temperature_c: int | None
+    holders: dict[int, int]
+
+
+class Devices:
+    """The devices of a launch; none where there is no NVML.
+
+    Args:
+        count: how many devices the engine uses: the first of those that `CUDA_VISIBLE_DEVICES` names.
+        variables: the engine's environment.
+        nvml: the pynvml module (package nvidia-ml-py, which vLLM installs on CUDA).
+    """
+
+    def __init__(self, count: int, variables: Mapping[str, str], nvml: Any = None) -> None:
+        self._handles: list[Any] = []
+        try:
+            self._nvml = nvml if nvml is not None else importlib.import_module("pynvml")
+            self._nvml.nvmlInit()
+            names = [name.strip() for name in variables.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+            names = names or [str(index) for index in range(self._nvml.nvmlDeviceGetCount())]
+            self._handles = [self._handle(name) for name in names[:count]]
+        except Exception:  # no package, driver or device, or names that NVML does not know: there is nothing to ask
+            self._handles = []
+
+    def read(self) -> list[DeviceReading]:
+        """A reading of each device."""
+        return [self._read(handle) for handle in self._handles]
+
+    def _handle(self, name: str) -> Any:
+        if name.isdigit():
+            return self._nvml.nvmlDeviceGetHandleByIndex(int(name))
+        return self._nvml.nvmlDeviceGetHandleByUUID(name)
+
+    def _read(self, handle: Any) -> DeviceReading:
+        uuid = self._ask("nvmlDeviceGetUUID", handle)
+        limit, default = (
+            self._ask("nvmlDeviceGetEnforcedPowerLimit", handle),
+            self._ask("nvmlDeviceGetPowerManagementDefaultLimit", handle),
+        )
+        processes = self._ask("nvmlDeviceGetComputeRunningProcesses", handle) or []
+        return DeviceReading(
+            moment=time.monotonic(),
+            device=uuid.decode() if isinstance(uuid, bytes) else str(uuid),
+            thermal_s=self._lowered_s(handle, THERMAL),
+            power_s=self._lowered_s(handle, POWER),
+            limit_w=None if limit is None else limit / 1000,
+            default_limit_w=None if default is None else default / 1000,
+            temperature_c=self._ask("nvmlDeviceGetTemperature", handle, 0),
+            holders={int(process.pid): int(process.usedGpuMemory or 0) for process in processes},
+        )
+
+    def _lowered_s(self, handle: Any, policy: int) -> float | None:
+        status = self._ask("nvmlDeviceGetViolationStatus", handle, policy)
+        return None if status is None else status.violationTime / 1e9
+
+    def _ask(self, function: str, *arguments: Any) -> Any:
+        try:
+            return getattr(self._nvml, function)(*arguments)
+        except Exception:  # NVMLError: this device, driver or container does not say
+            return None
+
+
+def used(before: DeviceReading, after: DeviceReading, ours: set[int]) -> DeviceUse:
+    """What happened to a device between two readings; `ours` are the pids of the launch.
+
+    In a container NVML may name the host's pids. Then none of ours is among them, though the engine holds memory, and
+    who the others are cannot be told.
+    """
+    window_s = max(after.moment - before.moment, 1e-6)
+    others = {pid: size for pid, size in (before.holders | after.holders).items() if pid not in ours}
+    known = bool(ours & (before.holders.keys() | after.holders.keys()))
+    return DeviceUse(
+        device=after.device,
+        thermal_share=_share(before.thermal_s, after.thermal_s, window_s),
+        power_share=_share(before.power_s, after.power_s, window_s),
+        power_limit_w=after.limit_w,
+        power_limit_default_w=after.default_limit_w,
+        temperature_c=after.temperature_c,
+        other_processes=len(others) if known else None,
+        other_memory_bytes=sum(others.values()) if known else None,
+    )
+
+
+def _share(before: float | None, after: float | None, window_s: float) -> float | None:
+    return None if before is None or after is None else round(max(0.0, after - before) / window_s, 4)

@@ -1,0 +1,158 @@
+"""The devices of this machine that this process may use: visible accelerators, or blocks of cores."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rollout_bench.contracts.spec import Isolation, Platform
+from rollout_bench.measure.machine import gpus, npus
+from rollout_bench.measure.machine.device import Device, DeviceError
+
+NONE = ("", "NoDevFiles")
+"""Values that hide all devices; the second is what Slurm gives to jobs without GPUs."""
+
+
+def restricted(variable: str, text: str | None, devices: Sequence[Device]) -> list[Device]:
+    """The devices that `variable` with the value `text` names, in its order and its words; all where it is not set.
+
+    A negative number hides what follows it, as in CUDA. UUIDs may be abbreviated; parts of a GPU (MIG) are taken as
+    they are named.
+
+    Raises:
+        DeviceError: it names what there is not, or one device twice.
+    """
+    if text is None:
+        return list(devices)
+    chosen: list[Device] = []
+    for word in [] if text.strip() in NONE else [word.strip() for word in text.split(",")]:
+        if word.startswith("-") and word[1:].isdigit():
+            break
+        device = _named(variable, text, word, devices)
+        if any(device.name == other.name for other in chosen):
+            raise _wrong(variable, text, f"it names {word} twice")
+        chosen.append(device)
+    return chosen
+
+
+def _named(variable: str, text: str, word: str, devices: Sequence[Device]) -> Device:
+    if word.startswith("MIG-"):
+        return Device(name=word, visible=word, parts=(word,))
+    if word.isdigit():
+        found = [device for device in devices if device.visible == str(int(word))]
+    else:
+        found = [device for device in devices if word.startswith("GPU-") and device.name.startswith(word)]
+    if len(found) == 1:
+        return replace(found[0], visible=word)
+    numbers = [device.visible for device in devices]
+    there = f"this machine has {', '.join(numbers)}" if numbers else "this machine has none"
+    raise _wrong(variable, text, f"there is no device {word!r}, {there}" if not found else f"{word} names several")
+
+
+def _wrong(variable: str, text: str, what: str) -> DeviceError:
+    return DeviceError("visible_devices", f"{variable}={text}: {what}", f"correct {variable}, or unset it")
+
+
+MEMORY_NODES = "CPU_VISIBLE_MEMORY_NODES"
+"""vLLM on CPU takes cores of the first of these NUMA nodes alone, among those that it may run on."""
+
+SYSTEM = Path("/sys/devices/system/cpu")
+
+
+def core_blocks(count: int, allowed: Collection[int] | None = None, system: Path = SYSTEM) -> list[Device]:
+    """The allowed cores in `count` blocks of one size; what is left over is in none.
+
+    Threads of one core, and cores of one socket, come into the same block as far as they can.
+
+    Raises:
+        DeviceError: there are fewer cores than blocks.
+    """
+    cores = sorted(os.sched_getaffinity(0) if allowed is None else allowed)
+    if count > len(cores):
+        raise DeviceError(
+            "too_few_devices",
+            f"devices: {count} blocks of cores are wanted, and this process may run on {len(cores)}",
+            f"set devices to at most {len(cores)}",
+        )
+    if count == 1:
+        return [_block(cores)]
+    cores.sort(key=lambda core: (_node(core, system), *_place(core, system), core))
+    size = len(cores) // count
+    return [_block(sorted(cores[size * number : size * (number + 1)])) for number in range(count)]
+
+
+def written(cores: Iterable[int]) -> str:
+    """Numbers as `taskset -c` takes them: 0-3,8."""
+    runs: list[list[int]] = []
+    for core in sorted(cores):
+        if runs and core == runs[-1][-1] + 1:
+            runs[-1].append(core)
+        else:
+            runs.append([core])
+    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def memory_nodes(cores: Iterable[int], system: Path = SYSTEM) -> str:
+    """The NUMA nodes of `cores`, as `MEMORY_NODES` lists them."""
+    return ",".join(str(node) for node in sorted({_node(core, system) for core in cores}))
+
+
+def are_all(cores: Collection[int]) -> bool:
+    """Whether `cores` are all that this process may run on."""
+    return set(cores) == os.sched_getaffinity(0)
+
+
+def _block(cores: Sequence[int]) -> Device:
+    text = written(cores)
+    return Device(f"cores-{text}", text, tuple(f"core-{core}" for core in cores), cores=tuple(cores))
+
+
+def _place(core: int, system: Path) -> tuple[int, int]:
+    folder = system / f"cpu{core}" / "topology"
+    return _number(folder / "physical_package_id"), _number(folder / "core_id")
+
+
+def _node(core: int, system: Path) -> int:
+    found = [path.name[4:] for path in (system / f"cpu{core}").glob("node[0-9]*")]
+    return int(found[0]) if found else 0
+
+
+def _number(path: Path) -> int:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+VARIABLES = {"cuda": gpus.VARIABLE, "ascend": npus.VARIABLE}
+"""Platform -> the variable that says which of its devices a process may use."""
+
+
+def visible_devices(
+    platform: Platform, blocks: int | None = None, variables: Mapping[str, str] = os.environ
+) -> list[Device] | None:
+    """The devices that `variables` leave, in their order; None where nobody can tell, and the engine has to see.
+
+    Args:
+        platform: kind of device; of an endpoint there are none here.
+        blocks: into how many the cores are divided, on cpu; None: one.
+        variables: the environment of the process that is to use them.
+
+    Raises:
+        DeviceError: a variable names what there is not, or there are fewer cores than blocks.
+    """
+    if platform == "cpu":
+        return core_blocks(blocks or 1)
+    if platform == "unknown":
+        return []
+    found = gpus.gpus() if platform == "cuda" else npus.npus()
+    if found is None:
+        return None
+    return restricted(VARIABLES[platform], variables.get(VARIABLES[platform]), found)
+
+
+def usual_isolation(platform: Platform) -> Isolation:
+    """What holds where the config leaves it open: launches on one processor, or at one server, slow each other."""
+    return "per_device" if platform in VARIABLES else "exclusive"

@@ -1,0 +1,334 @@
+"""Host and devices around each pass: readings, pauses, and flags for what others did meanwhile.
+
+The times of such a pass are those of the pause. A process that was stopped leaves no trace, so the supervisor looks
+while a pass runs, twice a second: at the state of each of the engine's processes, and at the clock. Who sleeps for half
+a second and wakes up more than a second late was not let run, and its engine, in the same job and container, most
+likely neither: `scontrol suspend`, `docker pause`, Ctrl-Z. A machine that is suspended stands still together with the
+monotonic clock; the clock that counts on tells.
+
+A look reads one small file of each process and takes 0.03 ms for each (measured): 0.02 % of a core for three of them.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rollout_bench.contracts.record import DeviceUse, Flag, HostUse, Iteration, Placement
+from rollout_bench.contracts.spec import Platform
+from rollout_bench.core.processes import Group, is_stopped, members_of
+from rollout_bench.measure.machine.gpus import DeviceReading, Devices, used
+from rollout_bench.measure.machine.host import TICK_S, Reading, between, read_host
+from rollout_bench.measure.machine.leases import Lease
+from rollout_bench.measure.machine.npus import Npus
+
+
+@dataclass(frozen=True)
+class Limit:
+    """From where on a share of the measured time is a doubt.
+
+    Args:
+        code: of the flag.
+        what: what has the share, as the end of a sentence.
+        share: from the reading of one iteration; None where it was not read.
+        warning: above this share the launch is marked.
+        invalid: above this share it takes no part in comparisons, where the platform is cpu; None: it always does.
+        in_ticks: counted in the kernel's ticks, and so no more exact than one tick a core and iteration.
+    """
+
+    code: str
+    what: str
+    share: Callable[[HostUse], float | None]
+    warning: float
+    invalid: float | None
+    in_ticks: bool = False
+
+
+HOST_LIMITS = (
+    # Time that is taken from the engine's cores slows a CPU engine in proportion. 2 % is what the hypervisor takes on
+    # a machine that is not oversold, and twice the least relevant difference; with 10 % the number is the neighbours'.
+    Limit("cpu_steal", "of its cores' time went to other virtual machines", lambda h: h.steal_share, 0.02, 0.1, True),
+    # Below 5 % is what an idle system does. At 25 % a CPU engine may be a third slower: more than quantizations gain.
+    Limit("cpu_shared", "of its cores' time other processes used", lambda h: h.other_cpu_share, 0.05, 0.25, True),
+    # Who waits for memory for 1 % of the time reclaims pages; at 10 % the machine thrashes.
+    Limit("memory_pressure", "of the time processes waited for memory", lambda h: h.memory_pressure_share, 0.01, 0.1),
+)
+"""Limits for shares of the time of all measured iterations together. On accelerators none makes a launch invalid: the
+host's cores only feed the device, and the effect shows in the times themselves (`not_steady`, `outlier_launch`)."""
+
+SWAP_BYTES = 1 << 20
+"""Swapped bytes that are a doubt: some pages are always moved; a megabyte a launch is more than that."""
+
+THERMAL_SHARE = 0.01
+"""Share of the time with a clock lowered by heat that is a doubt: a cooled device has none."""
+
+POWER_SHARE = 0.1
+"""Share of the time with a clock lowered to keep to the power limit that is a doubt."""
+
+DEVICE_MEMORY_BYTES = 1 << 28
+"""Memory of the device held by others that is a doubt: an empty context of a monitor holds less."""
+
+
+def host_flags(platform: Platform, iterations: Sequence[Iteration]) -> list[Flag]:
+    """Doubts from the host's readings around the measured ones of `iterations`."""
+    return doubts_about_host(platform, [it.host for it in iterations if it.host is not None and not it.warmup])
+
+
+def doubts_about_host(platform: Platform, read: Sequence[HostUse]) -> list[Flag]:
+    """Doubts from readings of the host."""
+    flags = [flag for limit in HOST_LIMITS if (flag := _judge(limit, platform, read)) is not None]
+    if (swapped := sum(host.swap_bytes or 0 for host in read)) > SWAP_BYTES:
+        sentence = f"{swapped / 2**20:.1f} MiB were swapped in or out during the measured iterations (limit 1 MiB)."
+        flags.append(Flag(code="swapping", severity="warning", sentence=sentence))
+    return flags
+
+
+def device_flags(iterations: Sequence[Iteration]) -> list[Flag]:
+    """Doubts from the devices' readings around the measured ones of `iterations`."""
+    return doubts_about_devices(
+        [(it.index, use) for it in iterations if it.devices and not it.warmup for use in it.devices]
+    )
+
+
+def neighbour_flags(placement: Placement | None) -> list[Flag]:
+    """A doubt where other launches ran on the same node, though on devices of their own."""
+    if placement is None or not placement.neighbours:
+        return []
+    named = placement.neighbours[:3]
+    more = len(placement.neighbours) - len(named)
+    sentence = (
+        f"Other launches ran on {placement.node} meanwhile: {', '.join(named)}{f' and {more} more' if more else ''}; "
+        "each has devices of its own, but memory of the host, its buses and power are shared."
+    )
+    return [Flag(code="shared_node", severity="warning", sentence=sentence)]
+
+
+def lease_flags(file: Path, number: int) -> list[Flag]:
+    """A flag where the lease's `file` was gone when pass `number` was over: nobody knows who else had the devices."""
+    sentence = (
+        f"Somebody removed the lease, {file}, before pass {number} was over; so another launch could take the devices, "
+        "and nobody could have told."
+    )
+    return [Flag(code="lease_lost", severity="invalid", sentence=sentence)]
+
+
+def pause_flags(held_up: Mapping[int, Sequence[str]]) -> list[Flag]:
+    """A flag where passes, by their numbers, were held up from outside: their times are those of the pause."""
+    if not held_up:
+        return []
+    sentence = " ".join(f"During pass {number} {', and '.join(what)}." for number, what in held_up.items())
+    return [Flag(code="paused", severity="invalid", sentence=sentence)]
+
+
+def doubts_about_devices(read: Sequence[tuple[int, DeviceUse]]) -> list[Flag]:
+    """Doubts from readings of devices, each with the index of its iteration."""
+    if not read:
+        return []
+    flags = [
+        *_throttled(read, "heat", lambda use: use.thermal_share or 0.0, THERMAL_SHARE),
+        *_throttled(read, "its power limit", lambda use: use.power_share or 0.0, POWER_SHARE),
+    ]
+    index, use = max(read, key=lambda pair: pair[1].other_memory_bytes or 0)
+    if (held := use.other_memory_bytes or 0) > DEVICE_MEMORY_BYTES:
+        sentence = f"Iteration {index}: {use.other_processes} others held {held / 2**30:.1f} GiB of {use.device}."
+        flags.append(Flag(code="device_shared", severity="warning", sentence=sentence))
+    return flags
+
+
+def _throttled(
+    read: Sequence[tuple[int, DeviceUse]], cause: str, share: Callable[[DeviceUse], float], limit: float
+) -> list[Flag]:
+    index, use = max(read, key=lambda pair: share(pair[1]))
+    if share(use) <= limit:
+        return []
+    sentence = (
+        f"Iteration {index}: the clock of {use.device} was lowered by {cause} for {100 * share(use):.0f} % of the time "
+        f"(limit {100 * limit:.0f} %; {use.temperature_c} C, limit {use.power_limit_w} W of "
+        f"{use.power_limit_default_w} W)."
+    )
+    return [Flag(code="throttled", severity="warning", sentence=sentence)]
+
+
+def _judge(limit: Limit, platform: Platform, read: Sequence[HostUse]) -> Flag | None:
+    shares = [(share, host) for host in read if (share := limit.share(host)) is not None]
+    time_s = sum(host.window_s for _, host in shares)
+    if not time_s:
+        return None
+    mean = sum(share * host.window_s for share, host in shares) / time_s
+    uncertain = TICK_S * len(shares) / time_s if limit.in_ticks else 0.0
+    if mean - uncertain <= limit.warning:
+        return None
+    invalid = platform == "cpu" and limit.invalid is not None and mean - uncertain > limit.invalid
+    allowed = limit.invalid if invalid and limit.invalid is not None else limit.warning
+    worst, host = max(shares, key=lambda pair: pair[0])
+    who = f", most of it {host.busiest_other}" if limit.code == "cpu_shared" and host.busiest_other else ""
+    sentence = (
+        f"During the measured iterations {100 * mean:.1f} % {limit.what}{who}; {100 * worst:.1f} % in the worst of "
+        f"them (limit {100 * allowed:.0f} %)."
+    )
+    return Flag(code=limit.code, severity="invalid" if invalid else "warning", sentence=sentence)
+
+
+LOOK_S = 0.5
+"""Time between two looks: what is stopped for longer is seen."""
+
+LATE_S = 1.0
+"""By how much the supervisor may wake up late: other work on its cores delays it by hundredths of a second."""
+
+
+class Pauses:
+    """What held up the pass that runs."""
+
+    def __init__(self) -> None:
+        self.begin(())
+
+    def begin(self, pids: Sequence[int]) -> None:
+        """Take note that a pass begins, which the processes `pids` run; none: nothing is looked at."""
+        self._pids = pids
+        self._stopped_s = self._late_s = 0.0
+        self._suspended_s = _suspended_s()
+
+    def wait(self, descriptors: Sequence[int], limit_s: float) -> list[int]:
+        """Return which of `descriptors` are readable, once one is, or after `limit_s` seconds at the latest.
+
+        While a pass runs it looks whether the engine can, and returns after `LOOK_S` at the latest.
+        """
+        if not self._pids:
+            return select.select(descriptors, [], [], limit_s)[0]
+        nap_s, began = min(limit_s, LOOK_S), time.monotonic()
+        readable = select.select(descriptors, [], [], nap_s)[0]
+        slept_s = time.monotonic() - began
+        if slept_s > nap_s + LATE_S:
+            self._late_s += slept_s
+        elif any(is_stopped(pid) for pid in self._pids):
+            self._stopped_s += slept_s
+        return readable
+
+    def end(self) -> list[str]:
+        """Take note that the pass is over; return what held it up, each as the end of a sentence."""
+        self._pids = ()
+        held_up = (
+            ("a process of the engine was stopped", self._stopped_s, 0.0),
+            ("the launch as a whole was stopped or frozen", self._late_s, 0.0),
+            # two clocks can't be read at the same moment, so less is no evidence
+            ("the machine was suspended", _suspended_s() - self._suspended_s, LATE_S),
+        )
+        return [f"{what} for about {seconds:.1f} s" for what, seconds, least in held_up if seconds > least]
+
+
+def _suspended_s() -> float:
+    """Return for how long the machine was suspended since it started, in seconds."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
+
+
+@dataclass
+class Seen:
+    """What was seen around one pass, besides host and devices.
+
+    Args:
+        neighbours: launches on other devices of the node.
+        lost: whether the lease was gone when it was over.
+        held_up: what kept the engine from running, each as the end of a sentence.
+    """
+
+    neighbours: set[str] = field(default_factory=set)
+    lost: bool = False
+    held_up: list[str] = field(default_factory=list)
+
+
+class Surroundings:
+    """Reads host and devices in the supervisor.
+
+    Args:
+        platform: kind of device.
+        environments: the environment of each replica.
+        processes: returns the engine's sessions and the pids of what looks after it.
+        lease: the devices that the launch holds; None where nobody asks for its neighbours.
+        pauses: is told when a pass begins and ends, and what held it up; None where nobody looks.
+    """
+
+    def __init__(
+        self,
+        platform: Platform,
+        environments: Sequence[Mapping[str, str]],
+        processes: Callable[[], tuple[list[Group], set[int]]],
+        lease: Lease | None = None,
+        pauses: Pauses | None = None,
+    ) -> None:
+        self._platform = platform
+        self._environments = environments
+        self._processes = processes
+        self._lease = lease
+        self._pauses = pauses or Pauses()
+        self._devices: Sequence[Devices | Npus] = []  # of each replica
+        self._host_before: Reading | None = None
+        self._devices_before: list[DeviceReading] = []
+        self._after: tuple[Reading | None, list[DeviceReading]] | None = None
+        self._seen = Seen()
+        self._seen_of: list[Seen] = []  # of each pass
+
+    def ready(self, devices: int) -> None:
+        """Takes note that the engine is loaded and that all its replicas together use so many devices."""
+        each = devices // len(self._environments)
+        if self._platform == "cuda":
+            self._devices = [Devices(each, variables) for variables in self._environments]
+        elif self._platform == "ascend":
+            self._devices = [Npus(each, variables) for variables in self._environments]
+
+    def before(self) -> None:
+        """Reads all once the engine waits for the word; the host comes last, nearest to the iteration."""
+        self._seen = Seen(self._read_neighbours())
+        self._pauses.begin(members_of(self._processes()[0]))
+        self._devices_before = self._read_devices()
+        self._host_before = read_host(*self._processes())
+
+    def ends(self) -> None:
+        """Reads all again, as soon as the pass is over."""
+        self._after = (read_host(*self._processes()), self._read_devices())
+        self._seen.held_up = self._pauses.end()
+        self._seen.neighbours |= self._read_neighbours()
+        self._seen.lost = self._lease is not None and self._lease.is_lost()
+
+    def after(self, iteration: Iteration) -> Iteration:
+        """`iteration` with what happened meanwhile."""
+        host, devices = self.meanwhile()
+        return iteration.model_copy(update={"host": host, "devices": devices or None})
+
+    def meanwhile(self) -> tuple[HostUse | None, list[DeviceUse]]:
+        """What host and devices did since `before`."""
+        if self._after is None:
+            self.ends()
+        assert self._after is not None, "was read just now, if not before"
+        (host, devices), self._after = self._after, None
+        self._seen_of.append(self._seen)
+        groups, helpers = self._processes()
+        ours = helpers | set(members_of(groups) if devices else ())
+        pairs = list(zip(self._devices_before, devices, strict=False))
+        use = between(self._host_before, host) if self._host_before and host else None
+        return use, [used(before, after, ours) for before, after in pairs]
+
+    def placement(self, counted: Collection[int] | None) -> Placement | None:
+        """Where the launch ran, with its neighbours in the passes that `counted` numbers, from 0; None for all."""
+        beside = [seen.neighbours for seen in self._counted(counted).values()]
+        return None if self._lease is None else self._lease.placement(sorted(set().union(*beside)))
+
+    def flags(self, counted: Collection[int] | None) -> list[Flag]:
+        """Return what makes the times of those passes worthless: another had the devices, or the engine stood still."""
+        passes = self._counted(counted)
+        lost = next((number for number, seen in passes.items() if seen.lost), None)
+        return [
+            *(lease_flags(self._lease.file, lost) if self._lease is not None and lost is not None else []),
+            *pause_flags({number: seen.held_up for number, seen in passes.items() if seen.held_up}),
+        ]
+
+    def _counted(self, counted: Collection[int] | None) -> dict[int, Seen]:
+        return {number: seen for number, seen in enumerate(self._seen_of) if counted is None or number in counted}
+
+    def _read_neighbours(self) -> set[str]:
+        return set() if self._lease is None else set(self._lease.neighbours())
+
+    def _read_devices(self) -> list[DeviceReading]:
+        return [reading for of_replica in self._devices for reading in of_replica.read()]

@@ -1,0 +1,355 @@
+"""The weight census inside vLLM's worker: bytes by data type, linear layers by role, resolved settings.
+
+vLLM mixes `WeightCensus` into its worker class (`worker_extension_cls`) and calls it by name on every rank.
+On CPU the weights of most linear layers are handed to oneDNN, which packs them into memory of its own and
+leaves an empty parameter behind; what is handed over is noted at that moment.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from enum import Enum
+from typing import Any, get_args
+
+from rollout_bench.contracts.inside import LinearShape
+from rollout_bench.contracts.record import EngineFacts, WeightBytes
+from rollout_bench.contracts.spec import Role
+
+ROLES: dict[str, Role] = {
+    "qkv_proj": "qkv",
+    "qkv": "qkv",
+    "o_proj": "o",
+    "out_proj": "o",
+    "gate_up_proj": "gate_up",
+    "down_proj": "down",
+    "lm_head": "lm_head",
+    "gate": "router",
+    "router": "router",
+    "shared_expert_gate": "router",
+}
+"""Last part of a module's name -> role. Linear layers with another name are `other`."""
+
+
+def linear_modules(model: Any) -> dict[Role, list[Any]]:
+    """The linear modules of `model` by role, in the order of the layers; experts, which are none, are left out."""
+    found: dict[Role, list[Any]] = {}
+    for name, module in model.named_modules():
+        if _sizes(module) is not None:
+            found.setdefault(ROLES.get(name.rpartition(".")[2], "other"), []).append(module)
+    head = getattr(model, "lm_head", None)
+    if head is not None and "lm_head" not in found and _head_sizes(head) is not None:
+        found["lm_head"] = [head]  # it shares the embedding's weights, and is the embedding's module
+    return {role: found[role] for role in get_args(Role) if role in found}
+
+
+def linears_by_shape(model: Any) -> list[tuple[LinearShape, list[Any]]]:
+    """The shapes of `linear_modules`, each with the modules that have it."""
+    shapes: dict[tuple[Role, int, int], list[Any]] = {}
+    for role, modules in linear_modules(model).items():
+        for module in modules:
+            into, out = _sizes(module) or _head_sizes(module) or (0, 0)
+            shapes.setdefault((role, into, out), []).append(module)
+    return [
+        (LinearShape(role=role, in_features=into, out_features=out, layers=len(modules)), modules)
+        for (role, into, out), modules in shapes.items()
+    ]
+
+
+def linear_shapes(model: Any) -> list[LinearShape]:
+    """The shapes of `linear_modules`, each with how many layers have it."""
+    return [shape for shape, _ in linears_by_shape(model)]
+
+
+def _sizes(module: Any) -> tuple[int, int] | None:
+    """Features in and out on this rank; None for what is no linear layer."""
+    bases = {base.__name__ for base in type(module).__mro__}
+    if "LinearBase" in bases:
+        into = getattr(module, "input_size_per_partition", module.input_size)
+        return int(into), int(getattr(module, "output_size_per_partition", module.output_size))
+    return _head_sizes(module) if "ParallelLMHead" in bases else None
+
+
+def _head_sizes(module: Any) -> tuple[int, int] | None:
+    """Of the layer that gives a value to each word of the vocabulary."""
+    if not hasattr(module, "num_embeddings_per_partition"):
+        return None
+    return int(module.embedding_dim), int(module.num_embeddings_per_partition)
+
+
+FIELDS: dict[str, tuple[str, ...]] = {
+    "model_config": ("max_model_len", "dtype", "quantization", "enforce_eager", "seed", "skip_tokenizer_init"),
+    "scheduler_config": (
+        "max_num_seqs",
+        "max_num_batched_tokens",
+        "enable_chunked_prefill",
+        "async_scheduling",
+        "policy",
+    ),
+    "cache_config": (
+        "block_size",
+        "cache_dtype",
+        "enable_prefix_caching",
+        "gpu_memory_utilization",
+        "num_gpu_blocks",
+        "prefix_caching_hash_algo",
+    ),
+    "parallel_config": (
+        "tensor_parallel_size",
+        "pipeline_parallel_size",
+        "data_parallel_size",
+        "enable_expert_parallel",
+        "distributed_executor_backend",
+    ),
+    "load_config": ("load_format",),
+    "compilation_config": ("mode", "level", "cudagraph_mode"),
+}
+"""Part of vLLM's VllmConfig -> fields of it that influence speed."""
+
+NAMES = {"cache_dtype": "kv_cache_dtype", "mode": "compilation_mode", "level": "compilation_level"}
+"""Fields that are recorded under a plainer name."""
+
+
+def resolved_settings(vllm_config: Any) -> dict[str, Any]:
+    """The fields above as JSON values; those that this vLLM does not have are left out."""
+    found: dict[str, Any] = {}
+    for part, fields in FIELDS.items():
+        config = getattr(vllm_config, part, None)
+        for field in fields:
+            if hasattr(config, field):
+                found[NAMES.get(field, field)] = _plain(getattr(config, field))
+    return found
+
+
+def kv_cache_tokens(vllm_config: Any) -> int | None:
+    """Tokens that fit into the KV cache; None where this vLLM does not say."""
+    cache = vllm_config.cache_config
+    said = getattr(cache, "kv_cache_size_tokens", None)
+    if said is not None:
+        return int(said)
+    blocks, block_size = getattr(cache, "num_gpu_blocks", None), getattr(cache, "block_size", None)
+    return int(blocks) * int(block_size) if blocks and block_size else None
+
+
+def world_size(vllm_config: Any) -> int:
+    """Devices that the engine uses."""
+    parallel = vllm_config.parallel_config
+    return int(parallel.world_size) * int(getattr(parallel, "data_parallel_size", 1) or 1)
+
+
+def end_of_text(model_config: Any) -> list[int]:
+    """Token ids that end a text, from the model's own config: without a tokenizer vLLM does not know them."""
+    said = getattr(model_config.hf_text_config, "eos_token_id", None)
+    return [int(i) for i in said] if isinstance(said, list | tuple) else [] if said is None else [int(said)]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.name
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
+    return str(value).removeprefix("torch.")
+
+
+NOT_A_WEIGHT = re.compile(r"scale|zero|offset|shape|g_idx|azp|bias|workspace|sort_ind")
+"""Tensors of a linear layer that are no weights of it."""
+
+ROUTER = re.compile(r"(^|\.)(gate|router|shared_expert_gate)$")
+"""Linear layers that choose experts; they stay unquantized by design and do not count as linear."""
+
+EXPERTS = ("FusedMoE", "RoutedExperts")
+"""Classes that hold the experts' weights: vLLM up to 0.23, and since."""
+
+DEPTH = 5
+"""How far from a layer's own attributes its packed weights are looked for."""
+
+_packed: dict[int, tuple[Any, str, int]] = {}
+"""id of a oneDNN handler -> the handler (kept alive), data type and bytes of what it packed."""
+
+
+def _note_packed_weights() -> None:
+    from vllm import _custom_ops as ops
+
+    for name in ("create_onednn_mm", "create_onednn_scaled_mm"):
+        create = getattr(ops, name, None)
+        if create is not None:
+            setattr(ops, name, _noting(create))
+
+
+def _noting(create: Any) -> Any:
+    def noted(weight: Any, *args: Any, **kwargs: Any) -> Any:
+        handler = create(weight, *args, **kwargs)
+        _packed[id(handler)] = (handler, _dtype(weight), weight.numel() * weight.element_size())
+        return handler
+
+    return noted
+
+
+class WeightCensus:
+    """What vLLM mixes into its worker."""
+
+    get_model: Any  # the worker's own
+    vllm_config: Any
+
+    def rollout_bench_census(self) -> dict[str, Any]:
+        """Bytes and facts of this rank.
+
+        Returns:
+            linear, other: data type -> bytes; linear_methods: class name -> layers; attention_backends: their
+            names; pid of this process; device_model and device_memory_bytes, None on cpu.
+        """
+        model = self.get_model()
+        found = count_weights(model)
+        return {**found, **_device(), "pid": os.getpid(), "attention_backends": _attention_backends(model)}
+
+    def rollout_bench_linears(self) -> list[dict[str, Any]]:
+        """The linear layers of this rank: `LinearShape`s as dictionaries."""
+        return [shape.model_dump() for shape in linear_shapes(self.get_model())]
+
+    def rollout_bench_settings(self) -> dict[str, Any]:
+        """What a server does not tell over HTTP: settings as resolved, world size, vocabulary, end of text."""
+        model_config = self.vllm_config.model_config
+        return {
+            "resolved": resolved_settings(self.vllm_config),
+            "world_size": world_size(self.vllm_config),
+            "tensor_parallel_size": int(self.vllm_config.parallel_config.tensor_parallel_size),
+            "vocabulary": int(model_config.get_vocab_size()),
+            "end_of_text": end_of_text(model_config),
+        }
+
+
+def count_weights(model: Any) -> dict[str, dict[str, int]]:
+    """Bytes of all tensors of `model` by data type, those of linear layers and experts apart."""
+    linear: Counter[str] = Counter()
+    other: Counter[str] = Counter()
+    methods: Counter[str] = Counter()
+    seen: set[int] = set()
+    for name, module in model.named_modules():
+        is_linear = _is_linear(module) and not ROUTER.search(name)
+        if is_linear:
+            methods[_method(module)] += 1
+        held = _tensors(module, seen) if is_linear else _own_tensors(module, seen)
+        for label, dtype, size in held:
+            (linear if is_linear and not NOT_A_WEIGHT.search(label) else other)[dtype] += size
+    return {"linear": dict(linear), "other": dict(other), "linear_methods": dict(methods)}
+
+
+def _is_linear(module: Any) -> bool:
+    bases = {base.__name__ for base in type(module).__mro__}
+    return "LinearBase" in bases or bool(bases & set(EXPERTS))
+
+
+def _method(module: Any) -> str:
+    scheme = getattr(module, "scheme", None)
+    scheme = scheme if scheme is not None else getattr(module, "quant_method", None)
+    inner = getattr(scheme, "quant_method", None)  # vllm-ascend wraps its schemes once
+    return type(inner if inner is not None else scheme).__name__
+
+
+def _own_tensors(module: Any, seen: set[int]) -> Iterator[tuple[str, str, int]]:
+    """Name, data type and bytes of each parameter and buffer of `module` itself, each once."""
+    for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
+        if tensor is not None and id(tensor) not in seen:
+            seen.add(id(tensor))
+            yield from _plain_tensors(name, tensor)
+
+
+def _tensors(module: Any, seen: set[int]) -> Iterator[tuple[str, str, int]]:
+    """As `_own_tensors`, with what hides behind the other attributes of a linear layer: packed weights."""
+    import torch
+
+    own = {**module.__dict__, **module._parameters, **module._buffers}
+    waiting = [(name, value, 0) for name, value in own.items() if name not in ("_parameters", "_buffers", "_modules")]
+    while waiting:
+        name, value, depth = waiting.pop()
+        if id(value) in seen or isinstance(value, torch.nn.Module):
+            continue
+        if isinstance(value, torch.Tensor):
+            seen.add(id(value))
+            yield from _plain_tensors(name, value)
+        elif id(value) in _packed:
+            seen.add(id(value))
+            yield ("weight", *_packed[id(value)][1:])
+        elif depth < DEPTH:
+            waiting += [(inner, held, depth + 1) for inner, held in _held_by(name, value)]
+
+
+def _plain_tensors(name: str, tensor: Any) -> Iterator[tuple[str, str, int]]:
+    """The tensors inside `tensor`: itself, or what a wrapping subclass (torchao) is made of."""
+    flatten = getattr(tensor, "__tensor_flatten__", None)
+    if flatten is None:
+        if tensor.device.type != "meta" and tensor.numel():
+            yield name, _dtype(tensor), tensor.numel() * tensor.element_size()
+        return
+    for inner in flatten()[0]:
+        yield from _plain_tensors(f"{name}.{inner}", getattr(tensor, inner))
+
+
+def _held_by(name: str, value: Any) -> list[tuple[str, Any]]:
+    if isinstance(value, dict):
+        return [(str(key), held) for key, held in value.items()]
+    if isinstance(value, list | tuple):
+        return [(name, held) for held in value]
+    closure = getattr(value, "__closure__", None)
+    if closure:
+        return [(held, cell.cell_contents) for held, cell in zip(value.__code__.co_freevars, closure, strict=True)]
+    package = type(value).__module__.partition(".")[0]
+    if package in ("vllm", "vllm_ascend") and not type(value).__name__.endswith("Config"):
+        return list(getattr(value, "__dict__", {}).items())
+    return []
+
+
+def _dtype(tensor: Any) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _attention_backends(model: Any) -> list[str]:
+    backends = [module.attn_backend for module in model.modules() if hasattr(module, "attn_backend")]
+    return sorted({backend.get_name() for backend in backends if hasattr(backend, "get_name")})
+
+
+def _device() -> dict[str, Any]:
+    import torch
+
+    for kind in ("cuda", "npu"):
+        devices = getattr(torch, kind, None)
+        if devices is not None and devices.is_available():
+            properties = devices.get_device_properties(devices.current_device())
+            return {"device_model": properties.name, "device_memory_bytes": int(properties.total_memory)}
+    return {"device_model": None, "device_memory_bytes": None}
+
+
+if os.environ.get("VLLM_TARGET_DEVICE") == "cpu":
+    _note_packed_weights()
+
+
+def engine_facts(
+    ranks: Sequence[dict[str, Any]], resolved: dict[str, Any], tensor_parallel_size: int, kv_cache_tokens: int | None
+) -> EngineFacts:
+    """The facts of an engine.
+
+    Args:
+        ranks: the census of each worker.
+        resolved: settings as the engine resolved them.
+        tensor_parallel_size: workers that hold parts of the same layers.
+        kv_cache_tokens: tokens that fit into the KV cache; None where it is not known.
+    """
+    linear: Counter[str] = Counter()
+    other: Counter[str] = Counter()
+    methods: Counter[str] = Counter()
+    for rank in ranks:
+        linear.update(rank["linear"])
+        other.update(rank["other"])
+    for rank in ranks[::tensor_parallel_size]:
+        methods.update(rank["linear_methods"])
+    backends = sorted({name for rank in ranks for name in rank["attention_backends"]})
+    return EngineFacts(
+        resolved={**resolved, "attention_backends": backends},
+        kv_cache_tokens=kv_cache_tokens,
+        weights_bytes_by_dtype=WeightBytes(linear=dict(linear), other=dict(other)),
+        linear_methods=dict(methods),
+    )

@@ -1,0 +1,1 @@
+"""Servers and the requests to them. Runs in the engine's process."""

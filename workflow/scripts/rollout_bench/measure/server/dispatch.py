@@ -1,0 +1,88 @@
+"""How the requests of a pass are sent: which loads, when each request is due, and by which harness."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from rollout_bench.contracts.load import LoadPoint, LoadSpec
+from rollout_bench.contracts.saturation import KEPT_UP, Arrivals, kept_up
+from rollout_bench.measure.server.stream import LoadPass, Target
+from rollout_bench.workloads.requests import Request, arrivals
+
+MOST_DOUBLINGS = 16
+
+
+class Points:
+    """The points of one launch, in the order they are measured.
+
+    A search doubles the rate until the server no longer keeps up, then measures the rate between the last two: half
+    way on the logarithmic scale. Rates are therefore on one grid for every quantization, and can be compared.
+    """
+
+    def __init__(self, load: LoadSpec) -> None:
+        self._load = load
+        self._kept_up = True
+
+    def __iter__(self) -> Iterator[LoadPoint]:
+        if self._load.saturation is None:
+            yield from self._load.points
+            return
+        point = self._load.points[0]
+        rate = float(point.request_rate)
+        for _ in range(MOST_DOUBLINGS):
+            yield point.model_copy(update={"request_rate": rate})
+            if not self._kept_up:
+                yield point.model_copy(update={"request_rate": float(f"{rate / 2**0.5:.4g}")})
+                return
+            rate *= 2
+
+    def measured(self, passes: Sequence[LoadPass]) -> None:
+        """Takes the passes of the point that came last; one that can't tell ends a search, too."""
+        rates = kept_up([_arrivals(done) for done in passes])
+        self._kept_up = rates is not None and rates[1] >= KEPT_UP
+
+
+def _arrivals(done: LoadPass) -> Arrivals:
+    due = [outcome.due_s for outcome in done.outcomes if outcome.due_s is not None]
+    good = [outcome for outcome in done.outcomes if outcome.error is None and outcome.pieces_s]
+    ends = np.array([outcome.pieces_s[-1] for outcome in good])
+    sent = np.array([outcome.sent_s for outcome in good], dtype=float)
+    return Arrivals(np.array(due), ends - sent, ends, done.elapsed_s)
+
+
+class Sending:
+    """Sends passes. Making one imports the harness, which takes seconds.
+
+    Args:
+        load: which harness, and how arrivals are spread.
+    """
+
+    def __init__(self, load: LoadSpec) -> None:
+        self._load = load
+        if load.harness == "guidellm":
+            from rollout_bench.measure.server.guidellm_harness import prepare
+        else:
+            import vllm.benchmarks.serve  # noqa: F401 (seconds, which belong to no pass)
+
+            from rollout_bench.measure.server.vllm_bench import prepare
+        self._prepare: Callable[..., Callable[[], LoadPass]] = prepare
+
+    def prepare(
+        self,
+        requests: Sequence[Request],
+        prompts: Sequence[list[int] | str],
+        point: LoadPoint,
+        target: Target,
+        label: str,
+    ) -> Callable[[], LoadPass]:
+        """Makes all that one pass needs; what is returned sends it. `label` seeds when requests are due."""
+        return self._prepare(requests, prompts, self._due_s(requests, point, label), point.concurrency, target)
+
+    def _due_s(self, requests: Sequence[Request], point: LoadPoint, label: str) -> list[float] | None:
+        if point.request_rate == "inf":
+            return None
+        if point.request_rate == "trace":
+            return [request.arrival_s or 0.0 for request in requests]
+        return arrivals(float(point.request_rate), self._load.burstiness, len(requests), label)

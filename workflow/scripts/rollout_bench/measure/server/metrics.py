@@ -1,0 +1,163 @@
+"""The server's own metrics, read before, after and while a pass goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from rollout_bench.contracts.record import ServerSample, ServerUse
+
+PERIOD_S = 0.5
+"""Time between two readings. One costs vLLM 5 to 30 ms of its front end's time, so at most a few percent."""
+
+GAUGES = {
+    "running": ("vllm:num_requests_running",),
+    "waiting": ("vllm:num_requests_waiting",),
+    "kv_cache_use": ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
+    "preemptions": ("vllm:num_preemptions_total",),
+    "prefix_cache_queries": ("vllm:prefix_cache_queries_total",),
+    "prefix_cache_hits": ("vllm:prefix_cache_hits_total",),
+    "queue_sum_s": ("vllm:request_queue_time_seconds_sum",),
+    "queue_count": ("vllm:request_queue_time_seconds_count",),
+    "output_tokens": ("vllm:generation_tokens_total",),
+}
+"""Field of a sample -> the metric, under the names that versions of vLLM have given it."""
+
+MEANS = {
+    "ttft_mean_s": ("vllm:time_to_first_token_seconds",),
+    "itl_mean_s": ("vllm:inter_token_latency_seconds", "vllm:time_per_output_token_seconds"),
+    "e2el_mean_s": ("vllm:e2e_request_latency_seconds",),
+    "queue_mean_s": ("vllm:request_queue_time_seconds",),
+}
+"""Field of a pass -> the histogram."""
+
+COUNTS = {
+    "requests": ("vllm:e2e_request_latency_seconds_count",),
+    "prompt_tokens": ("vllm:prompt_tokens_total",),
+    "output_tokens": ("vllm:generation_tokens_total",),
+    "preemptions": ("vllm:num_preemptions_total",),
+    "prefix_cache_queries": ("vllm:prefix_cache_queries_total",),
+    "prefix_cache_hits": ("vllm:prefix_cache_hits_total",),
+}
+"""Field of a pass -> the counter."""
+
+
+_SAMPLED = tuple(name + end for names in GAUGES.values() for name in names for end in "{ ")
+"""How the lines of /metrics begin that are needed while a pass goes on: a hundredth of them."""
+
+_MOST = 1e18
+"""More than any count, and any time in seconds."""
+
+
+def parse(text: str) -> dict[str, float]:
+    """Sample name -> value, summed over labels (data-parallel engines), of shares the largest; no buckets.
+
+    Of a text that is not in the format of Prometheus nothing, and nothing that can't be a count or a time.
+    """
+    totals: defaultdict[str, float] = defaultdict(float)
+    for family in _families(text):
+        for sample in family.samples:
+            if not 0 <= sample.value <= _MOST:
+                continue
+            if sample.name.endswith("_perc"):  # a share of each engine's own
+                totals[sample.name] = max(totals[sample.name], sample.value)
+            elif not sample.name.endswith("_bucket"):
+                totals[sample.name] += sample.value
+    return dict(totals)
+
+
+def cache_labels(text: str) -> dict[str, str]:
+    """What vLLM says of its KV cache, as label -> text; empty where it does not."""
+    for family in _families(text):
+        if family.name in ("vllm:cache_config", "vllm:cache_config_info") and family.samples:
+            return dict(family.samples[0].labels)
+    return {}
+
+
+def _families(text: str) -> list[Any]:
+    """vLLM's metrics; none where the text is not in the format of Prometheus."""
+    try:
+        return [family for family in text_string_to_metric_families(text) if family.name.startswith("vllm:")]
+    except (ValueError, LookupError):
+        return []
+
+
+class Sampler:
+    """Reads a server's metrics again and again, from a thread of its own.
+
+    Args:
+        read: returns the text of /metrics; raises OSError where it can't be had.
+    """
+
+    def __init__(self, read: Callable[[], str]) -> None:
+        self._read = read
+        self._values: list[tuple[float, dict[str, float]]] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        """Begins; the first reading comes at once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends after a last reading."""
+        self._over.set()
+        self._thread.join()
+
+    def samples(self, iteration: int, began_s: float) -> list[ServerSample]:
+        """What was read, as it stood in seconds after `began_s` of the monotonic clock."""
+        found = []
+        for at_s, values in self._values:
+            named = {field: _first(values, names) for field, names in GAUGES.items()}
+            found.append(ServerSample(iteration=iteration, at_s=round(at_s - began_s, 6), **named))
+        return found
+
+    def _run(self) -> None:
+        following = time.monotonic()
+        while True:
+            over = self._over.is_set()
+            with contextlib.suppress(OSError):  # the pass itself tells what became of the server
+                at_s = time.monotonic()
+                lines = [line for line in self._read().split("\n") if line.startswith(_SAMPLED)]
+                self._values.append((at_s, parse("\n".join(lines))))
+            if over:
+                return
+            following += PERIOD_S
+            self._over.wait(max(0.0, following - time.monotonic()))
+
+
+def risen(before: str, after: str, round_trip_s: float | None) -> ServerUse:
+    """By how much the server's counters and histograms rose between two readings."""
+    old, new = parse(before), parse(after)
+    rose = {name: value - old.get(name, 0.0) for name, value in new.items()}
+    counts = {field: _whole(_first(rose, names)) for field, names in COUNTS.items()}
+    means = {field: _mean(rose, names) for field, names in MEANS.items()}
+    return ServerUse(round_trip_s=round_trip_s, **counts, **means)
+
+
+def median_s(times: list[float]) -> float | None:
+    """The median of some times; None where there are none."""
+    return statistics.median(times) if times else None
+
+
+def _first(values: Mapping[str, float], names: tuple[str, ...]) -> float | None:
+    return next((values[name] for name in names if name in values), None)
+
+
+def _mean(rose: Mapping[str, float], names: tuple[str, ...]) -> float | None:
+    for name in names:
+        count, total = rose.get(f"{name}_count", 0.0), rose.get(f"{name}_sum")
+        if count > 0 and total is not None:
+            return max(0.0, total / count)
+    return None
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else max(0, round(value))

@@ -1,0 +1,124 @@
+"""vLLM's OpenAI-compatible server as a child process: started on a port of the kernel's choice, asked, and ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import psutil
+
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.core.processes import die_with_parent
+from rollout_bench.measure.server.guard import KEY_VARIABLE, KeyForAll
+from rollout_bench.measure.server.stream import ServingFailed
+
+MODULE = "vllm.entrypoints.openai.api_server"
+NAME = "rollout-bench"
+"""The model's name at servers of ours."""
+
+CENSUS = "rollout_bench.measure.probes.census.WeightCensus"
+POLL_S = 0.1
+
+
+def arguments(spec: Spec, model: str, more: Mapping[str, Any]) -> list[str]:
+    """The server's command line. The port is 0: the kernel picks a free one as it is bound, so nothing can be raced.
+
+    Engine arguments are those of offline mode, in the command line's spelling, and `more`.
+    """
+    load = spec.load
+    assert load is not None, "an online spec has a load"
+    given: dict[str, Any] = {"skip_tokenizer_init": load.token_ids, "worker_extension_cls": CENSUS, **spec.engine.args}
+    given |= more
+    words = ["--model", model, "--served-model-name", NAME, "--host", "127.0.0.1", "--port", "0"]
+    words += ["--disable-uvicorn-access-log", "--middleware", f"{KeyForAll.__module__}.{KeyForAll.__qualname__}"]
+    for name, value in given.items():
+        words += _words(name.replace("_", "-"), value)
+    return words
+
+
+def _words(option: str, value: Any) -> list[str]:
+    if value is None:
+        return []
+    if isinstance(value, bool):
+        return [f"--{option}" if value else f"--no-{option}"]
+    if isinstance(value, list | tuple) and not any(isinstance(item, dict | list) for item in value):
+        return [f"--{option}", *map(str, value)]
+    # with =, so that a value beginning with a dash is none of argparse's options
+    return [f"--{option}={json.dumps(value) if isinstance(value, dict | list) else value}"]
+
+
+class Server:
+    """A running server. Its log is this process's output.
+
+    Args:
+        spec: what is measured.
+        model: local folder or hub id of the weights.
+        more: arguments of the engine that are no settings of the experiment.
+    """
+
+    def __init__(self, spec: Spec, model: str, more: Mapping[str, Any]) -> None:
+        self.key = secrets.token_urlsafe(24)
+        environment = {**os.environ, KEY_VARIABLE: self.key, "VLLM_SERVER_DEV_MODE": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", MODULE, *arguments(spec, model, more)],
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            preexec_fn=lambda: die_with_parent(signal.SIGKILL),
+        )
+        self.pid = self._process.pid
+
+    def port(self) -> int | None:
+        """Where it listens; None as long as it does not. vLLM binds first and listens once the engine is loaded.
+
+        Raises:
+            ServingFailed: it ended.
+        """
+        self.check()
+        try:
+            listening = psutil.Process(self.pid).net_connections("tcp")
+        except psutil.Error:
+            return None
+        return next((c.laddr.port for c in listening if c.status == psutil.CONN_LISTEN), None)
+
+    def wait_for_port(self) -> int:
+        """Waits until it listens; whoever calls has a limit of its own. Raises `ServingFailed` where it ends."""
+        while (port := self.port()) is None:
+            time.sleep(POLL_S)
+        return port
+
+    def check(self) -> None:
+        """Raises `ServingFailed` where the server has ended."""
+        status = self._process.poll()
+        if status is not None:
+            how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
+            raise ServingFailed("", f"the server {how}", "")  # the log's end says why
+
+    def processes(self) -> dict[int, str]:
+        """Pids of the server and of the engine behind it -> what they are."""
+        try:
+            children = psutil.Process(self.pid).children(recursive=True)
+        except psutil.Error:
+            children = []
+        named = {child.pid: _name(child) for child in children}
+        return {self.pid: "server", **{pid: name for pid, name in named.items() if name}}
+
+    def stop(self) -> None:
+        """Asks it to end and waits until it has; whoever calls has a limit of its own."""
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait()
+
+
+def _name(process: psutil.Process) -> str:
+    """What a process of the engine is; empty for Python's helpers, which may end whenever they like."""
+    try:
+        title = " ".join(process.cmdline()) or process.name()
+    except psutil.Error:
+        return ""
+    return title.strip() if title.startswith("VLLM::") else ""

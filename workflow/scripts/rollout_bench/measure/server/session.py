@@ -1,0 +1,543 @@
+"""A session with a server, ours or somebody's: what is known of it, single requests, prompts as text."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import io
+import json
+import os
+import re
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
+
+from rollout_bench.contracts.inside import LinearShape
+from rollout_bench.contracts.load import EndpointSpec
+from rollout_bench.contracts.record import EngineFacts, Flag, Served
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.measure.probes.census import engine_facts
+from rollout_bench.measure.server.metrics import cache_labels, median_s
+from rollout_bench.measure.server.server import NAME, Server
+from rollout_bench.measure.server.stream import (
+    ERROR_BYTES,
+    TOKEN_IDS,
+    ServingFailed,
+    Target,
+    elsewhere,
+    encoding_of,
+    parsed,
+    told,
+)
+
+_COMMON = """
+the of and to in is that it was for on are as with his they at be this from have or by one had not but what
+all were when we there can an your which their said if do will each about how up out them then she many some
+so these would other into has more her two like him see time could no make than first been its who now
+people my made over did down only way find use may water long little very after words called just where most
+know get through back
+"""
+WORDS = tuple(_COMMON.split())
+"""Words that most vocabularies hold as one token each."""
+
+
+class PromptText:
+    """Turns token ids into text.
+
+    Args:
+        model: folder or hub id of the model, whose own tokenizer decodes; None where nobody has it: each id then
+            becomes a word, and a prompt of n ids has about n tokens.
+        trust_remote_code: whether the tokenizer may be code that comes with the model.
+    """
+
+    def __init__(self, model: str | None, trust_remote_code: bool = False) -> None:
+        self._tokenizer: Any = None
+        if model is not None:
+            from transformers import AutoTokenizer
+
+            self._tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=trust_remote_code)
+
+    def of(self, token_ids: Sequence[int]) -> str:
+        """The text of some ids."""
+        if self._tokenizer is not None:
+            return str(self._tokenizer.decode(list(token_ids)))
+        return " ".join(WORDS[number % len(WORDS)] for number in token_ids)
+
+
+ANSWER_S = 30.0
+"""How long a single request may take, from its beginning to the last byte of its answer."""
+
+ANSWER_BYTES = 8 << 20
+"""More than any single answer takes: what each worker of a large server says of its layers, or /metrics."""
+
+PINGS = 11
+
+HOW_TO_REACH = "check its url, that it is up, and that no proxy or firewall stands between"
+
+
+class Connection:
+    """Asks the server behind a target, one request at a time.
+
+    Args:
+        target: the server.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self._root = urlsplit(target.root)
+
+    def ask(self, method: str, path: str, content: Any = None, answer_s: float = ANSWER_S) -> tuple[int, str]:
+        """Status and text of the answer to a request for `path`, below the address above /v1.
+
+        The text is as the server wrote it, to be shown through `Target.quoted` only. Of an error it is the beginning,
+        of a redirect where it leads.
+
+        Raises:
+            OSError: there is no server, or no whole answer in time, or one without end.
+        """
+        body = None if content is None else json.dumps(content).encode()
+        headers = {**self.target.headers, **({"Content-Type": "application/json"} if body else {})}
+        with contextlib.closing(self._connect(answer_s)) as connection:
+            try:
+                connection.request(method, self._root.path.rstrip("/") + path, body, headers)
+                return _read(connection.getresponse())
+            except http.client.HTTPException as error:
+                said = self.target.quoted(f"{type(error).__name__} {error}")
+                raise ConnectionError(said) from None
+
+    def json(self, method: str, path: str, content: Any = None) -> Any:
+        """As `ask`, parsed; None where the answer is no JSON or no success."""
+        status, text = self.ask(method, path, content)
+        return parsed(text) if status == 200 else None
+
+    def metrics(self) -> str:
+        """The text of /metrics; empty where the server has none."""
+        status, text = self.ask("GET", "/metrics")
+        return text if status == 200 and "vllm:" in text else ""
+
+    def round_trip_s(self) -> float | None:
+        """Median time of a request that does nothing, in seconds."""
+        times = []
+        for _ in range(PINGS):
+            start = time.monotonic()
+            status, _text = self.ask("GET", "/health")
+            if status == 200:
+                times.append(time.monotonic() - start)
+        return median_s(times)
+
+    def complete(self, prompt: list[int] | str, more: dict[str, Any]) -> tuple[int, str]:
+        """Has one token generated."""
+        body = {**self.target.body, "model": self.target.model, "prompt": prompt, "max_tokens": 1, **more}
+        return self.ask("POST", "/v1/completions", body)
+
+    def _connect(self, timeout_s: float) -> http.client.HTTPConnection:
+        host, port = self._root.hostname or "", self._root.port or (443 if self._root.scheme == "https" else 80)
+        if self._root.scheme == "https":
+            context = ssl.create_default_context()
+            if not self.target.verify_tls:
+                context.check_hostname = False
+                context.verify_mode = ssl.CERT_NONE
+            connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+                host, port, timeout=timeout_s, context=context
+            )
+        else:
+            connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
+        connection.response_class = partial(_Answer, time.monotonic() + timeout_s)  # type: ignore[assignment]
+        return connection
+
+
+class _Arriving(io.RawIOBase):
+    """What comes over a connection until a moment of the monotonic clock; sockets only limit the wait for each byte."""
+
+    def __init__(self, raw: io.RawIOBase, connected: socket.socket, until_s: float) -> None:
+        self._raw = raw
+        self._connected = connected
+        self._until_s = until_s
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left_s = self._until_s - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError
+        self._connected.settimeout(left_s)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Answer(http.client.HTTPResponse):
+    """An answer, head and all, that comes until `until_s` or not at all."""
+
+    def __init__(self, until_s: float, connected: socket.socket, *arguments: Any, **more: Any) -> None:
+        super().__init__(connected, *arguments, **more)
+        self.fp = io.BufferedReader(_Arriving(self.fp.detach(), connected, until_s))
+
+
+def _read(answer: http.client.HTTPResponse) -> tuple[int, str]:
+    encoding, redirect = encoding_of(answer.headers), elsewhere(answer.status, answer.headers)
+    if redirect is not None:
+        return answer.status, redirect
+    if encoding is not None:
+        raise ConnectionError("the answer is compressed, though that was not asked for")
+    if answer.status != 200:
+        return answer.status, answer.read(ERROR_BYTES).decode(errors="replace")
+    content = answer.read(ANSWER_BYTES + 1)
+    if len(content) > ANSWER_BYTES:
+        raise ConnectionError(f"the answer is longer than {ANSWER_BYTES} bytes")
+    if answer.length:
+        raise http.client.IncompleteRead(content, answer.length)
+    return answer.status, content.decode(errors="replace")
+
+
+@contextlib.contextmanager
+def reaching(url: str) -> Iterator[None]:
+    """Turns what goes wrong on the way to `url` into `ServingFailed`."""
+    try:
+        yield
+    except ssl.SSLError as error:
+        cause = f"{url}: its certificate is not accepted: {error.reason or error}"
+        raise ServingFailed("tls", cause, "mend the certificate, or set verify_tls: false") from None
+    except socket.gaierror as error:
+        raise ServingFailed("unreachable", f"{url}: no such host: {error.strerror}", HOW_TO_REACH) from None
+    except ConnectionRefusedError:
+        raise ServingFailed("refused", f"{url}: connection refused: nothing listens there", HOW_TO_REACH) from None
+    except TimeoutError:
+        raise ServingFailed("unreachable", f"{url}: no whole answer within {ANSWER_S:g} s", HOW_TO_REACH) from None
+    except OSError as error:
+        raise ServingFailed("unreachable", f"{url}: {error}", HOW_TO_REACH) from None
+
+
+def check_answer(status: int, text: str, target: Target) -> None:
+    """Raises `ServingFailed` where the answer to a completion is none."""
+    said = target.quoted(told(None, None, text), 200)
+    if status in (401, 403):
+        raise ServingFailed(
+            "wrong_key", f"the server refuses the key: {status} {said}", "set the variable that api_key_env names"
+        )
+    if status == 404:
+        raise ServingFailed(
+            "wrong_model", f"the server has no model '{target.model}': {said}", "name one that GET /v1/models lists"
+        )
+    if 300 <= status < 400:
+        fix = "if the host that it names is the one to be measured, set url to its address"
+        raise ServingFailed("request_refused", f"the server answers {status}: {said}", fix)
+    if status != 200:
+        fix = "read what it says; the load may be more than it takes"
+        raise ServingFailed("request_refused", f"the server answers {status}: {said}", fix)
+
+
+def identity(connection: Connection, token_ids: bool) -> Served:
+    """What the server says of itself; raises `ServingFailed` where it has not the model or the key is wrong."""
+    target, model = connection.target, connection.target.model
+    status, text = connection.ask("GET", "/v1/models")
+    if status in (401, 403):
+        check_answer(status, text, target)
+    found = parsed(text) if status == 200 else None
+    data = found.get("data") if isinstance(found, dict) else None
+    listed = {entry["id"]: entry for entry in data if _names_itself(entry)} if isinstance(data, list) else {}
+    if listed and model not in listed:
+        names = target.quoted(", ".join(list(listed)[:5]))
+        raise ServingFailed(
+            "wrong_model", f"the server has no model '{model}', but {names}", "name one of these in model"
+        )
+    entry = listed.get(model, {})
+    version = connection.json("GET", "/version")
+    meta = entry.get("meta")  # llama.cpp's
+    longest = entry.get("max_model_len") or (meta.get("n_ctx") if isinstance(meta, dict) else None)
+    return Served(
+        model=model,
+        version=_word(target, version, "version"),
+        max_model_len=longest if type(longest) is int and longest > 0 else None,
+        owned_by=_word(target, entry, "owned_by"),
+        token_ids=token_ids,
+    )
+
+
+def _names_itself(entry: Any) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get("id"), str)
+
+
+def _word(target: Target, answer: Any, name: str) -> str | None:
+    """What a server says under `name`, fit to be kept; None where it says nothing there."""
+    word = answer.get(name) if isinstance(answer, dict) else None
+    return target.quoted(word, 100) if isinstance(word, str) and word else None
+
+
+def headers_of(endpoint: EndpointSpec) -> dict[str, str]:
+    """The headers of every request to `endpoint`, secrets filled in from the environment.
+
+    Raises:
+        ServingFailed: a variable is not set.
+    """
+    headers = {name: re.sub(r"\$\{(\w+)\}", lambda m: _variable(m[1]), text) for name, text in endpoint.headers.items()}
+    if endpoint.api_key_env is not None:
+        headers["Authorization"] = f"Bearer {_variable(endpoint.api_key_env)}"
+    return headers
+
+
+def _variable(name: str) -> str:
+    value = os.environ.get(name, "").strip()
+    if not value:
+        raise ServingFailed("wrong_key", f"the environment variable {name} is not set", f"export {name} and run again")
+    if not value.isascii() or not value.isprintable():
+        cause = f"the environment variable {name} holds a line break or what no header can carry"
+        raise ServingFailed("wrong_key", cause, f"export {name} with the key alone, and run again")
+    return value
+
+
+PROBE = [70, 71, 72, 73, 74, 75, 76, 77]
+"""A prompt for finding out what a server takes; no vocabulary is so small that it lacks these."""
+
+
+NOT_UNDERSTOOD = (400, 415, 422, 501)
+"""Statuses by which servers refuse prompts of token ids, and fields that they don't know."""
+
+BUSY_TRIES = 3
+
+DYING_S = 1.0
+"""How long a process may take from closing its sockets to its end."""
+
+
+@dataclass
+class Opened:
+    """A server that has answered a completion.
+
+    Attributes:
+        target: where requests go and what each carries.
+        connection: single requests to it.
+        served: what it said of itself.
+        facts: what is known of the engine behind it.
+        device: `device_model` and `device_memory_bytes`, where a worker told.
+        world_size: devices the engine uses.
+        vocabulary: prompts' token ids are below it.
+        text: turns token ids into text, where prompts travel as text; else None.
+        processes: pids of the server and its engine -> what they are.
+        flags: doubts that hold for all passes.
+        server: the process, where it is ours.
+    """
+
+    target: Target
+    connection: Connection
+    served: Served
+    facts: EngineFacts
+    device: dict[str, Any]
+    world_size: int
+    vocabulary: int
+    text: PromptText | None = None
+    processes: dict[int, str] = field(default_factory=dict)
+    flags: list[Flag] = field(default_factory=list)
+    server: Server | None = None
+
+    def check(self) -> None:
+        """Raises `ServingFailed` where a server of ours has ended."""
+        if self.server is not None:
+            self.server.check()
+
+    @contextlib.contextmanager
+    def between_passes(self) -> Iterator[None]:
+        """Turns what goes wrong with single requests into `ServingFailed`."""
+        try:
+            with reaching(self.target.url):
+                yield
+        except ServingFailed:
+            time.sleep(DYING_S)
+            self.check()  # that a server of ours ended says more than that nothing listens
+            raise
+
+    def reset(self) -> None:
+        """Empties the prefix cache of a server of ours; nobody else's is touched."""
+        if self.server is None:
+            return
+        for _ in range(40):  # the blocks of the last request are freed a moment after its answer
+            answer = self.connection.json("POST", "/reset_prefix_cache")
+            if not isinstance(answer, dict) or answer.get("success") is not False:
+                return
+            time.sleep(0.05)
+        raise RuntimeError("the prefix cache cannot be reset: blocks are still in use after all requests ended")
+
+    def linears(self) -> list[LinearShape]:
+        """The linear layers of the first worker's part of the model, of a server of ours."""
+        with self.between_passes():
+            return [LinearShape.model_validate(s) for s in _from_workers(self.connection, "rollout_bench_linears")[0]]
+
+    def stop(self) -> None:
+        """Ends a server of ours."""
+        if self.server is not None:
+            self.server.stop()
+
+
+def open_own(spec: Spec, model: str, **more: Any) -> Callable[[], Opened]:
+    """Starts a server, with `more` arguments of the engine; what is returned waits until it is ready."""
+    server = Server(spec, model, more)
+    return lambda: _own(spec, model, server)
+
+
+def sampling(spec: Spec, end_of_text: list[int]) -> dict[str, Any]:
+    """Fields of every request that vLLM knows: the sampling of offline mode."""
+    workload = spec.workload
+    body: dict[str, Any] = {
+        "temperature": workload.temperature,
+        "top_p": workload.top_p,
+        "top_k": workload.top_k,
+        "ignore_eos": workload.ignore_eos,
+        "return_token_ids": True,  # so that tokens are counted, not claimed
+    }
+    if workload.logprobs is not None:
+        body |= {"logprobs": workload.logprobs, "return_tokens_as_token_ids": True}
+    if end_of_text and not workload.ignore_eos:
+        body["stop_token_ids"] = end_of_text
+    return body
+
+
+def _own(spec: Spec, model: str, server: Server) -> Opened:
+    load = spec.load
+    assert load is not None, "an online spec has a load"
+    port = server.wait_for_port()
+    target = Target(
+        url=f"http://127.0.0.1:{port}/v1",
+        model=NAME,
+        headers={"Authorization": f"Bearer {server.key}"},
+        verify_tls=True,
+        stream=load.stream,
+        body=sampling(spec, []),
+    )
+    connection = Connection(target)
+    with reaching("the server"):
+        ranks = _from_workers(connection, "rollout_bench_census")
+        settings = _from_workers(connection, "rollout_bench_settings")[0]
+        if load.token_ids and not spec.workload.ignore_eos:
+            target.body.update(sampling(spec, settings["end_of_text"]))
+        text = (
+            None
+            if load.token_ids
+            else PromptText(
+                str(spec.engine.args.get("tokenizer") or model), bool(spec.engine.args.get("trust_remote_code"))
+            )
+        )
+        check_answer(*connection.complete(PROBE if text is None else text.of(PROBE), {}), target)
+        served = identity(connection, load.token_ids)
+        cache = cache_labels(connection.metrics())
+    facts = engine_facts(ranks, settings["resolved"], settings["tensor_parallel_size"], _kv_cache_tokens(cache))
+    processes = {**server.processes(), **{int(rank["pid"]): "worker" for rank in ranks}}
+    return Opened(
+        target=target,
+        connection=connection,
+        served=served,
+        facts=facts.model_copy(update={"served": served}),
+        device=ranks[0],
+        world_size=settings["world_size"],
+        vocabulary=settings["vocabulary"],
+        text=text,
+        processes=processes,
+        flags=[] if text is None else [text_flag()],
+        server=server,
+    )
+
+
+def _from_workers(connection: Connection, method: str) -> list[dict[str, Any]]:
+    answer = connection.json("POST", "/collective_rpc", {"method": method})
+    if not isinstance(answer, dict) or not answer.get("results"):
+        raise RuntimeError(f"the server does not answer /collective_rpc for {method}: is this vLLM older than 0.23?")
+    return list(answer["results"])
+
+
+def _kv_cache_tokens(labels: dict[str, str]) -> int | None:
+    said = labels.get("kv_cache_size_tokens", "")
+    if said.isdigit():
+        return int(said)
+    blocks, size = labels.get("num_gpu_blocks", ""), labels.get("block_size", "")
+    return int(blocks) * int(size) if blocks.isdigit() and size.isdigit() else None
+
+
+def open_endpoint(spec: Spec) -> Opened:
+    """Finds out what the endpoint of `spec` is and takes; raises `ServingFailed` where it can't be measured."""
+    endpoint, load = spec.endpoint, spec.load
+    assert endpoint is not None, "what is opened is an endpoint"
+    assert load is not None, "an online spec has a load"
+    full = sampling(spec, [])
+    plain = {name: full[name] for name in ("temperature", "top_p")}
+    text = PromptText(None)
+
+    def target(body: dict[str, Any]) -> Target:
+        return Target(endpoint.url, endpoint.model, headers_of(endpoint), endpoint.verify_tls, load.stream, body)
+
+    with reaching(endpoint.url):
+        connection = Connection(target(full))
+        served = identity(connection, load.token_ids)
+        refused: tuple[int, str] | None = None
+        for body, token_ids in ((full, True), (full, False), (plain, True), (plain, False)):
+            if token_ids and not load.token_ids:
+                continue
+            connection = Connection(target(body))
+            status, answer = _asked_patiently(connection, PROBE if token_ids else text.of(PROBE))
+            if status not in (200, *NOT_UNDERSTOOD):
+                check_answer(status, answer, connection.target)
+            if status == 200 and (not token_ids or _took_token_ids(answer)):
+                return _found(connection, endpoint.vocabulary, served, body is full, token_ids, text, answer)
+            if status != 200:
+                refused = refused or (status, answer)
+        check_answer(*(refused or (400, "it takes prompts neither as token ids nor as text")), connection.target)
+    raise ServingFailed("request_refused", f"{endpoint.url} answers nothing that could be measured", "try it by hand")
+
+
+def _asked_patiently(connection: Connection, prompt: list[int] | str) -> tuple[int, str]:
+    """Status and text of a completion; a server that is busy is asked again, since its load is not to depend on it."""
+    for _ in range(BUSY_TRIES):
+        status, answer = connection.complete(prompt, {})
+        if (status != 429 and status < 500) or status == 501:
+            break
+        time.sleep(1.0)
+    return status, answer
+
+
+def _took_token_ids(answer: str) -> bool:
+    """Whether the probe was read as one prompt of so many tokens, a beginning-of-text token besides."""
+    try:
+        content = parsed(answer)
+        counted = content["usage"]["prompt_tokens"]
+        return len(content["choices"]) == 1 and counted in (len(PROBE), len(PROBE) + 1)
+    except (KeyError, TypeError):
+        return False
+
+
+def _found(
+    connection: Connection, vocabulary: int, served: Served, full: bool, token_ids: bool, text: PromptText, answer: str
+) -> Opened:
+    counts = TOKEN_IDS.search(answer.encode()) is not None
+    served = served.model_copy(update={"token_ids": token_ids, "counts_tokens": counts})
+    flags = [] if token_ids else [text_flag()]
+    if not full:
+        sentence = "The server refuses ignore_eos, top_k and the like: texts may end early, and sampling is its own."
+        flags.append(Flag(code="plain_sampling", severity="warning", sentence=sentence))
+    if not counts:
+        sentence = "The server does not return token ids: output tokens are its own count, and not seen one by one."
+        flags.append(Flag(code="tokens_claimed", severity="warning", sentence=sentence))
+    facts = EngineFacts(
+        resolved={}, kv_cache_tokens=None, weights_bytes_by_dtype=None, linear_methods={}, served=served
+    )
+    return Opened(
+        target=connection.target,
+        connection=connection,
+        served=served,
+        facts=facts,
+        device={},
+        world_size=1,
+        vocabulary=vocabulary,
+        text=None if token_ids else text,
+        flags=flags,
+    )
+
+
+def text_flag() -> Flag:
+    """Says that prompts travel as text."""
+    sentence = "Prompts are sent as text: the server tokenizes them, so prompt lengths are only about as asked."
+    return Flag(code="prompts_as_text", severity="warning", sentence=sentence)

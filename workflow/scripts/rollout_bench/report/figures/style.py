@@ -1,0 +1,260 @@
+"""What all figures share: size, colours, title, note, and panels of one line per model and quant."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter
+
+from rollout_bench.analysis.timed.rows import Row
+from rollout_bench.core.numbers import number
+
+SIZE_IN = (13.333, 7.5)
+"""Width and height of a 16:9 slide, in inches."""
+
+DPI = 150
+"""Of the PNG: 2000 x 1125 pixels."""
+
+RC: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 15,
+    "axes.titlesize": 16,
+    "axes.labelsize": 15,
+    "xtick.labelsize": 13,
+    "ytick.labelsize": 14,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "svg.hashsalt": "rollout-bench",
+    "svg.fonttype": "path",
+}
+"""Settings of matplotlib; fixed, so that a user's own do not change the figures."""
+
+INK = "#222222"
+QUIET = "#666666"
+ALARM = "#a03000"
+
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
+"""Okabe and Ito's colour-blind safe palette (2008), without the yellow that vanishes on white."""
+
+_MARKERS = "osD^vP*X"
+
+
+_NOTE_WIDTH = 150
+"""Characters in a line of notes."""
+
+HALO = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"}
+"""Behind text that a grid line may cross."""
+
+
+@dataclass(frozen=True)
+class QuantStyle:
+    """How a quant is drawn in every figure; the marker tells apart what a printed grey does not."""
+
+    colour: str
+    marker: str
+
+
+def quant_styles(rows: Sequence[Row]) -> dict[str, QuantStyle]:
+    """A style for each quant label, by its order in `rows`."""
+    return label_styles(row.quant_label for row in rows)
+
+
+def label_styles(labels: Iterable[str]) -> dict[str, QuantStyle]:
+    """A style for each of `labels` by their order. Colours repeat after seven, markers after eight."""
+    return {
+        label: QuantStyle(_COLOURS[place % len(_COLOURS)], _MARKERS[place % len(_MARKERS)])
+        for place, label in enumerate(dict.fromkeys(labels))
+    }
+
+
+def new_figure(title: str, notes: Sequence[str], alarm: str = "") -> Figure:
+    """An empty figure with its title above and `notes` in small type below, after `alarm` if there is one."""
+    figure = Figure(figsize=SIZE_IN, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.text(0.01, 0.98, title, fontsize=22, fontweight="bold", ha="left", va="top", color=INK)
+    warnings, rest = textwrap.wrap(alarm, _NOTE_WIDTH), textwrap.wrap(" ".join(filter(None, notes)), _NOTE_WIDTH)
+    lines = warnings + rest
+    bottom = 0.01 + 0.034 * len(lines)
+    figure.get_layout_engine().set(rect=(0.005, bottom, 0.985, 0.92 - bottom))  # type: ignore[union-attr, call-arg]
+    for place, line in enumerate(reversed(lines)):
+        colour = ALARM if place >= len(rest) else QUIET
+        figure.text(0.01, 0.012 + 0.034 * place, line, fontsize=12, color=colour)
+    return figure
+
+
+def message_figure(title: str, message: str, notes: Sequence[str] = (), alarm: str = "") -> Figure:
+    """A figure without data that says why."""
+    figure = new_figure(title, notes, alarm)
+    text = textwrap.fill(message, 60)
+    figure.text(0.5, 0.52, text, fontsize=20, color=QUIET, ha="center", va="center")
+    return figure
+
+
+def nothing(rows: Sequence[Row], otherwise: str) -> str:
+    """The message of an empty figure of `rows`: that no launch is valid, where some were measured, else `otherwise`."""
+    return (
+        "No launch is valid." if any(row.launches for row in rows) and not any(row.used for row in rows) else otherwise
+    )
+
+
+def legend(figure: Figure, styles: dict[str, QuantStyle]) -> None:
+    """The quants of the whole figure, beside its title."""
+    handles = [
+        Line2D([], [], color=style.colour, marker=style.marker, linewidth=2, markersize=8, label=shorten(label, 20))
+        for label, style in styles.items()
+    ]
+    figure.legend(handles=handles, loc="upper right", ncols=6, frameon=False).set_in_layout(False)
+
+
+def thousands() -> FuncFormatter:
+    """Tick labels with thousands separators, three significant digits at least."""
+    return FuncFormatter(
+        lambda value, _: number(float(value), 3).rstrip("0").rstrip(".") if value % 1 else f"{value:,.0f}"
+    )
+
+
+def shorten(text: str, characters: int) -> str:
+    """`text`, its middle replaced where it has more than `characters`: both ends of a name tell most."""
+    if len(text) <= characters:
+        return text
+    head = max(1, (characters - 1) * 2 // 3)
+    return f"{text[:head]}…{text[len(text) - (characters - 1 - head) :]}"
+
+
+def image(figure: Figure, kind: str) -> bytes:
+    """`figure` as svg or png, without a date or a version in it."""
+    buffer = io.BytesIO()
+    metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+    figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
+    return buffer.getvalue()
+
+
+@contextmanager
+def settings() -> Iterator[None]:
+    """Context in which figures are made and saved: matplotlib's defaults, then `RC`."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(RC)
+        yield
+
+
+MAX_PANELS = 4
+MAX_LINES = 24
+"""More do not fit on a slide; the note says how many are left out."""
+
+MIN_HEIGHT = 7.0
+"""Fewer lines are centred, not blown up to fill the slide."""
+
+TOP = 0.5
+"""The y position above the first heading."""
+
+Group = tuple[str, str, str]
+"""Mode, platform and workload: what one panel shows."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where each row goes: `panels` from left to right, `lines` (model, quant label) from top to bottom.
+
+    `heights` are the lines' y positions and `headings` those of the models above them; one line is
+    one unit high. `left_out` says in words what does not fit, empty if everything does.
+    """
+
+    panels: tuple[Group, ...]
+    heights: dict[tuple[str, str], float]
+    headings: dict[str, float]
+    left_out: str
+
+    @property
+    def height(self) -> float:
+        """From above the first heading to below the last line."""
+        return TOP - min(self.heights.values()) + 0.6
+
+
+def frame_of(rows: Sequence[Row]) -> Frame:
+    """Lays out `rows` (at least one) in their order."""
+    panels = tuple(dict.fromkeys(map(group_of, rows)))
+    lines = dict.fromkeys((row.experiment.model, row.quant_label) for row in rows)
+    models = list(dict.fromkeys(model for model, _ in lines))
+    ordered = [line for model in models for line in lines if line[0] == model]
+    heights: dict[tuple[str, str], float] = {}
+    headings: dict[str, float] = {}
+    y = 0.0
+    for model, quant in ordered[:MAX_LINES]:
+        if model not in headings:
+            y -= 0.15
+            headings[model] = y
+            y -= 0.95
+        heights[model, quant] = y
+        y -= 1
+    left_out = []
+    if len(ordered) > MAX_LINES:
+        left_out.append(f"{len(ordered) - MAX_LINES} of {len(ordered)} models and quants")
+    if len(panels) > MAX_PANELS:
+        left_out.append(f"{len(panels) - MAX_PANELS} of {len(panels)} workloads")
+    text = f"Not shown for want of room: {' and '.join(left_out)}; select fewer." if left_out else ""
+    return Frame(panels[:MAX_PANELS], heights, headings, text)
+
+
+def group_of(row: Row) -> Group:
+    """The panel that `row` belongs to."""
+    return row.experiment.mode, row.experiment.platform, row.experiment.workload
+
+
+def heaviest(rows: Sequence[Row]) -> tuple[list[Row], str]:
+    """`rows` with the last load of each sweep alone, since each would take a panel; and a note that says so."""
+    last: dict[str, Row] = {}
+    for row in rows:
+        part = row.experiment.part
+        name = row.experiment.whole.place
+        if part and (name not in last or part.number > (last[name].experiment.part or part).number):
+            last[name] = row
+    shown = [row for row in rows if row.experiment.part is None or row is last[row.experiment.whole.place]]
+    return shown, "Of a sweep its heaviest load." if len(shown) < len(rows) else ""
+
+
+def group_title(group: Group, groups: Sequence[Group]) -> str:
+    """The workload; with mode and platform where the figure shows several of them."""
+    parts = [f"workload {group[2]}" if len(groups) < MAX_PANELS - 1 else group[2]]
+    parts += [group[axis] for axis in (0, 1) if len({other[axis] for other in groups}) > 1]
+    return ", ".join(parts)
+
+
+def draw_frame(figure: Figure, frame: Frame) -> list[Axes]:
+    """The panels' axes, side by side, with a tick for each line and the models' names above their lines."""
+    grid = figure.subplots(1, len(frame.panels), sharey=True, squeeze=False)[0]
+    spare = max(0.0, MIN_HEIGHT - frame.height) / 2
+    size = min(15.0, 330 / max(frame.height, MIN_HEIGHT))
+    for place, (axes, group) in enumerate(zip(grid, frame.panels, strict=True)):
+        axes.set_ylim(TOP - frame.height - spare, TOP + spare)
+        axes.set_yticks(list(frame.heights.values()), [shorten(q, 18) for _, q in frame.heights])
+        axes.tick_params(axis="y", length=0, labelsize=size, labelleft=place == 0)
+        axes.grid(axis="y", visible=False)
+        axes.set_title(shorten(group_title(group, frame.panels), 100 // len(frame.panels)), loc="left")
+        if place == 0:
+            for model, y in frame.headings.items():
+                name = axes.annotate(
+                    shorten(model, 100 // len(frame.panels)), (0, y), xycoords=("axes fraction", "data"),
+                    xytext=(4, 0), textcoords="offset points", va="center", fontsize=size, fontweight="bold",
+                    color=INK, bbox=HALO,
+                )  # fmt: skip
+                name.set_in_layout(False)
+    return list(grid)
+
+
+def text_size(frame: Frame) -> float:
+    """Points of the text beside a line."""
+    return min(14.0, 310 / max(frame.height, MIN_HEIGHT))

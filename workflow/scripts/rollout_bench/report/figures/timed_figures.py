@@ -1,0 +1,355 @@
+"""Figures of timed launches: throughput, iterations, speed-ups, replicas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from rollout_bench.analysis.stats.intervals import mean
+from rollout_bench.analysis.timed.balance import Replicated, replicated
+from rollout_bench.analysis.timed.comparison import Comparison
+from rollout_bench.analysis.timed.launches import METRICS
+from rollout_bench.analysis.timed.rows import Row
+from rollout_bench.contracts.fields import Metric
+from rollout_bench.core.numbers import number, plain_percent, ratio
+from rollout_bench.plan.config import ComparisonSettings
+from rollout_bench.report.figures.style import (
+    HALO,
+    INK,
+    QUIET,
+    Frame,
+    Group,
+    QuantStyle,
+    draw_frame,
+    frame_of,
+    group_of,
+    group_title,
+    heaviest,
+    label_styles,
+    legend,
+    message_figure,
+    new_figure,
+    nothing,
+    quant_styles,
+    shorten,
+    text_size,
+    thousands,
+)
+from rollout_bench.report.headings import verdict_text
+
+THROUGHPUT_TITLE = "Rollout throughput"
+
+
+def throughput_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
+    """Draws the output tok/s of `rows`; `where` names the machine; `alarm` says what must not be overlooked."""
+    if not any(row.used for row in rows):
+        return message_figure(THROUGHPUT_TITLE, nothing(rows, "Nothing is measured yet."), alarm=alarm)
+    rows, swept = heaviest(rows)
+    frame = frame_of(rows)
+    notes = ["Bar: mean over launches. Point: one launch, warm-up iterations not counted."]
+    if max(len(row.used) for row in rows) == 1:
+        notes.append("One launch each: the spread over launches is not known.")
+    if any(row.used and len(row.used) < len(row.launches) for row in rows):
+        notes.append("x: invalid launch, not in the mean, and not shown where it lies beyond the axis.")
+    figure = new_figure(THROUGHPUT_TITLE, [*notes, swept, frame.left_out, where], alarm)
+    styles = quant_styles(rows)
+    for axes, group in zip(draw_frame(figure, frame), frame.panels, strict=True):
+        shown = [row for row in rows if group_of(row) == group]
+        fastest = max((m.output_tokens_per_s for row in shown for m in row.used), default=0)
+        axes.set_xlim(0, fastest * 1.28 or 1)
+        for row in shown:
+            y = frame.heights.get((row.experiment.model, row.quant_label))
+            if y is not None:
+                _draw_throughput(axes, frame, row, y, styles[row.quant_label])
+        axes.set_xlabel("output tok/s")
+        axes.xaxis.set_major_locator(MaxNLocator(max(4, 10 // len(frame.panels))))
+        axes.xaxis.set_major_formatter(thousands())
+    return figure
+
+
+def _draw_throughput(axes: Axes, frame: Frame, row: Row, y: float, style: QuantStyle) -> None:
+    size = text_size(frame)
+    if not row.used:
+        unmeasured = "failed" if row.experiment.failures else "not measured"
+        text = "no valid launch" if row.launches else unmeasured  # with its codes it may not fit
+        axes.annotate(text, (0, y), (6, 0), textcoords="offset points", va="center", color=QUIET, fontsize=size)
+        return
+    average = mean([launch.output_tokens_per_s for launch in row.used])
+    axes.barh(y, average, height=0.78, color=style.colour, alpha=0.55, edgecolor=style.colour)
+    limit = axes.get_xlim()[1]  # of what is valid; an invalid launch beyond it has no place
+    shown = [launch for launch in row.launches if launch.output_tokens_per_s <= limit]
+    for launch in shown:
+        # Launches are staggered, so that equal ones do not hide one another.
+        place = y + 0.5 * (0.5 - (launch.launch + 0.5) / (row.launches[-1].launch + 1))
+        marker, edge = ("o", "white") if launch.valid else ("x", None)
+        axes.scatter(launch.output_tokens_per_s, place, s=0.17 * size**2, marker=marker, color=INK, edgecolors=edge,
+                     linewidths=0.8 if launch.valid else 1.5, zorder=3)  # fmt: skip
+    end = max(launch.output_tokens_per_s for launch in shown)
+    axes.annotate(number(average), (end, y), (8, 0), textcoords="offset points", va="center", fontsize=size, color=INK)
+
+
+ITERATIONS_TITLE = "Throughput of each iteration"
+
+MAX_SIDE = 4
+"""Models down and workloads across that fit on a slide."""
+
+
+def iterations_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
+    """Draws output tok/s over the index of the iteration: a panel per model and workload, a line per launch."""
+    if not any(row.used for row in rows):
+        return message_figure(ITERATIONS_TITLE, nothing(rows, "Nothing is measured yet."), alarm=alarm)
+    rows, swept = heaviest([row for row in rows if row.launches])
+    groups = list(dict.fromkeys(map(group_of, rows)))
+    models = list(dict.fromkeys(row.experiment.model for row in rows))
+    notes = ["Line: one valid launch. Hollow, on grey: warm-up, never counted. The vertical axes do not begin at zero."]
+    if len(groups) > MAX_SIDE or len(models) > MAX_SIDE:
+        notes.append(f"Not shown for want of room: some of {len(models)} models and {len(groups)} workloads.")
+    groups, models = groups[:MAX_SIDE], models[:MAX_SIDE]
+    figure = new_figure(ITERATIONS_TITLE, [*notes, swept, where], alarm)
+    grid = figure.subplots(len(models), len(groups), squeeze=False, sharex=True)
+    styles = quant_styles(rows)
+    for model, line in zip(models, grid, strict=True):
+        for group, axes in zip(groups, line, strict=True):
+            shown = [row for row in rows if row.experiment.model == model and group_of(row) == group]
+            _draw_iterations(axes, shown, styles)
+            axes.set_title(_title(model, group, groups, 90 // len(groups)), loc="left", fontsize=14)
+    for axes in grid[-1]:
+        axes.set_xlabel("iteration")
+    figure.supylabel("output tok/s", fontsize=15)
+    drawn = {row.quant_label for row in rows if row.used}
+    legend(figure, {label: style for label, style in styles.items() if label in drawn})
+    return figure
+
+
+def _draw_iterations(axes: Axes, rows: Sequence[Row], styles: dict[str, QuantStyle]) -> None:
+    launches = [(row, launch) for row in rows for launch in row.used]
+    if not launches:
+        text = "no valid launch" if rows else "not measured"
+        axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=QUIET)
+        axes.set_yticks([])
+        return
+    warmups = max(len(launch.warmup_output_tokens_per_s) for _, launch in launches)
+    if warmups:
+        axes.axvspan(-0.5, warmups - 0.5, color="#eeeeee", zorder=0)
+    for row, launch in launches:
+        style = styles[row.quant_label]
+        warm, measured = launch.warmup_output_tokens_per_s, launch.iteration_output_tokens_per_s
+        both = (*warm, *measured)
+        axes.plot(range(len(both)), both, color=style.colour, linewidth=1.3, alpha=0.7)
+        axes.plot(range(len(warm)), warm, style.marker, color=style.colour, markersize=6, mfc="white")
+        axes.plot(range(len(warm), len(both)), measured, style.marker, color=style.colour, markersize=5)
+    longest = max(
+        len(launch.warmup_output_tokens_per_s) + len(launch.iteration_output_tokens_per_s) for _, launch in launches
+    )
+    axes.set_xlim(-0.5, max(axes.get_xlim()[1] if longest == 0 else longest - 0.5, 0.5))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_formatter(thousands())
+    axes.margins(y=0.12)
+
+
+def _title(model: str, group: Group, groups: Sequence[Group], characters: int) -> str:
+    return shorten(f"{model}, {group_title(group, groups).removeprefix('workload ')}", characters)
+
+
+BEYOND = 1.0
+"""How far intervals may stretch the axis: as much again, on each side, as the pairs and 1 span."""
+
+
+_IN_PAIRS = "Diamond: geometric mean of the ratios in {} of launches with the same index. Circle: one such pair."
+_APART = "Diamond: ratio of the geometric means in {} of the launches of both sides, which did not take turns."
+
+
+@dataclass(frozen=True)
+class SpeedupAxis:
+    """The axis, the same for all panels: it goes from `low` to `high`; intervals end at `cut`, labels begin there."""
+
+    low: float
+    cut: float
+    high: float
+
+
+def speedup_figure(
+    rows: Sequence[Row], baseline: Mapping[str, str], settings: ComparisonSettings, where: str, alarm: str
+) -> Figure:
+    """Draws the speed-ups of `rows` over `baseline` (axis -> value), or says why there is none.
+
+    Each panel in the first metric that has some: where requests arrive at a rate, throughput has none.
+    """
+    rows, swept = heaviest(rows)
+    metrics = {group: _metric([row for row in rows if group_of(row) == group]) for group in map(group_of, rows)}
+    rows = [
+        replace(row, comparisons={metric: row.comparisons[metric]})
+        for row in rows
+        for metric in (metrics[group_of(row)],)
+    ]
+    name = ", ".join(baseline.values()) or "the baseline"
+    title = f"Rollout speed-up over {name}"
+    compared = [row for row in rows if row.comparison.speedup is not None]
+    if not compared:
+        return message_figure(title, _why_none(rows, name), alarm=alarm)
+    shown = [row for row in rows if not row.comparison.is_baseline]
+    frame = frame_of(shown)
+    limits = _limits([row.comparison for row in compared], room=0.3 + 0.22 * len(frame.panels))
+    figure = new_figure(title, [*_notes(compared, settings, limits, metrics), swept, frame.left_out, where], alarm)
+    styles = quant_styles(rows)
+    size = text_size(frame)
+    for axes, group in zip(draw_frame(figure, frame), frame.panels, strict=True):
+        axes.set_xlim(limits.low, limits.high)
+        axes.axvline(1, color=INK, linewidth=1.5, zorder=1)
+        for row in (row for row in shown if group_of(row) == group):
+            y = frame.heights.get((row.experiment.model, row.quant_label))
+            if y is None:
+                continue
+            if row.comparison.speedup is None:
+                _annotate_right(axes, "no speed-up", y, QUIET, size)
+            else:
+                _draw_speedup(axes, row.comparison, y, styles[row.quant_label], size, limits)
+                _annotate_right(axes, _label(row.comparison, settings), y, INK, size)
+        axes.set_xlabel(f"{METRICS[metrics[group]].header} (x {name})")
+        axes.xaxis.set_major_locator(MaxNLocator(max(4, 10 // len(frame.panels)), steps=[1, 2, 2.5, 5, 10]))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
+    return figure
+
+
+def _metric(rows: Sequence[Row]) -> Metric:
+    """The metric that most of `rows` have a speed-up in, the first of several."""
+    return max(rows[0].comparisons, key=lambda m: sum(row.comparisons[m].speedup is not None for row in rows))
+
+
+def _notes(
+    compared: Sequence[Row], settings: ComparisonSettings, limits: SpeedupAxis, metrics: Mapping[Group, Metric]
+) -> list[str]:
+    metric = ", ".join(dict.fromkeys(METRICS[metrics[group_of(row)]].name for row in compared))
+    apart = any(row.comparison.sides for row in compared)
+    how, needed = (_APART, "launches of each side") if apart else (_IN_PAIRS, "pairs of launches")
+    notes = [
+        f"{how.format(metric)} Band: {plain_percent(settings.confidence)} confidence interval, taken alone. "
+        "^ faster, v slower (Holm over the table); ~ (< size): no difference found, this size would have been; "
+        f"? too few {'launches' if apart else 'pairs'} or no valid ones."
+    ]
+    if any(row.comparison.verdict == "irrelevant" for row in compared):
+        notes.append(f"~ (real): found, but below {plain_percent(settings.relevant_difference)}.")
+    if any(_is_cut(row.comparison, limits) for row in compared):
+        notes.append("Arrow: the interval goes on beyond the axis; the summary has its ends.")
+    if all(row.comparison.low is None for row in compared):
+        notes.append(f"No interval: it takes two {needed} that differ.")
+    return notes
+
+
+def _label(comparison: Comparison, settings: ComparisonSettings) -> str:
+    assert comparison.speedup is not None
+    # In words it would lie over the data of a narrow panel.
+    text = "~ (real)" if comparison.verdict == "irrelevant" else verdict_text(comparison, settings)
+    return f"{ratio(comparison.speedup)}x {text}"
+
+
+def _draw_speedup(
+    axes: Axes, comparison: Comparison, y: float, style: QuantStyle, size: float, limits: SpeedupAxis
+) -> None:
+    assert comparison.speedup is not None
+    if comparison.low is not None and comparison.high is not None:
+        ends = max(comparison.low, limits.low), min(comparison.high, limits.cut)
+        axes.plot(ends, (y, y), color=style.colour, linewidth=6, alpha=0.5, solid_capstyle="butt")
+        for end, marker, beyond in zip(ends, "<>", (comparison.low, comparison.high), strict=True):
+            if end != beyond:
+                axes.plot(end, y, marker=marker, markersize=0.9 * size, color=style.colour, clip_on=False, zorder=5)
+    pairs = list(comparison.pairs.values())
+    look = {"facecolors": "white", "edgecolors": style.colour, "linewidths": 1.5, "zorder": 3}
+    axes.scatter(pairs, [y - 0.3] * len(pairs), s=0.15 * size**2, **look)  # type: ignore[arg-type]
+    axes.scatter(comparison.speedup, y, s=0.4 * size**2, marker="D", color=style.colour, edgecolors=INK, zorder=4)
+
+
+def _is_cut(comparison: Comparison, limits: SpeedupAxis) -> bool:
+    ends = comparison.low, comparison.high
+    return any(end is not None and not limits.low <= end <= limits.cut for end in ends)
+
+
+def _annotate_right(axes: Axes, text: str, y: float, colour: str, size: float) -> None:
+    place = axes.get_yaxis_transform()
+    axes.text(0.99, y, text, transform=place, ha="right", va="center", color=colour, fontsize=size, bbox=HALO)
+
+
+def _limits(comparisons: Sequence[Comparison], room: float) -> SpeedupAxis:
+    """Speed-ups, pairs and 1 in view, intervals as far as `BEYOND` allows, and `room` on the right for the labels."""
+    speedups = [c.speedup for c in comparisons if c.speedup is not None]
+    pairs = [1.0, *speedups, *(ratio for c in comparisons for ratio in c.pairs.values())]
+    ends = [end for c in comparisons for end in (c.low, c.high) if end is not None]
+    width = max(max(pairs) - min(pairs), 0.05)
+    low = max(min([*pairs, *ends]), min(pairs) - BEYOND * width, 0.0)
+    cut = min(max([*pairs, *ends]), max(pairs) + BEYOND * width)
+    margin = 0.05 * (cut - low) or 0.05
+    return SpeedupAxis(max(0.0, low - margin), cut + margin, cut + margin + room * (cut - low + 2 * margin))
+
+
+def _why_none(rows: Sequence[Row], name: str) -> str:
+    if not any(row.launches for row in rows):
+        return "Nothing is measured yet."
+    if all(row.comparison.is_baseline for row in rows):
+        return f"Only {name} is selected: there is nothing to compare with it."
+    reasons = dict.fromkeys(row.comparison.reason for row in rows if row.comparison.reason)
+    return "No speed-up can be given: " + "; ".join(list(reasons)[:3]) + "."
+
+
+REPLICAS_TITLE = "When replicas were done"
+
+ACROSS, DOWN = 3, 2
+"""Panels that fit on a slide."""
+
+NAMED = 6
+"""Replicas that the legend has room for; of more all look alike but the slowest."""
+
+
+def replicas_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
+    """Draws each replica's end over the measured iterations, launch after launch: a panel per experiment."""
+    found = replicated(rows)
+    if not found:
+        of_replicas = [row for row in rows if row.experiment.has_replicas]
+        message = nothing(of_replicas, "No experiment has data_parallel_size above 1.")
+        return message_figure(REPLICAS_TITLE, message, alarm=alarm)
+    notes = ["Mark: one replica's last token, counted from the release of all. Line: waiting for the slowest."]
+    if any(one.launches > 1 for one in found):
+        notes.append("Dashed: another launch.")
+    if len(found) > ACROSS * DOWN:
+        notes.append(f"Not shown for want of room: {len(found) - ACROSS * DOWN} of {len(found)} experiments.")
+    shown = found[: ACROSS * DOWN]
+    figure = new_figure(REPLICAS_TITLE, [*notes, where], alarm)
+    columns = min(len(shown), ACROSS)
+    grid = figure.subplots(-(-len(shown) // columns), columns, squeeze=False)
+    most = max(len(one.each) for one in shown)
+    styles = label_styles(f"replica {number}" for number in range(min(most, NAMED)))
+    for axes, one in zip(grid.flat, shown, strict=False):
+        _draw_replicas(axes, one, list(styles.values()) if most <= NAMED else [])
+        row = one.row
+        name = f"{row.experiment.model}, {row.quant_label}, {row.experiment.workload}"
+        axes.set_title(shorten(name, 100 // columns), loc="left", fontsize=14)
+    for axes in list(grid.flat)[len(shown) :]:
+        axes.set_axis_off()
+    for axes in grid[-1]:
+        axes.set_xlabel("measured iteration")
+    for axes in grid[:, 0]:
+        axes.set_ylabel("s after the release")
+    if most <= NAMED:
+        legend(figure, styles)
+    return figure
+
+
+def _draw_replicas(axes: Axes, one: Replicated, styles: Sequence[QuantStyle]) -> None:
+    place = 0
+    for launch, ends_s in enumerate(one.ends_s):
+        if launch:
+            axes.axvline(place - 0.5, color=QUIET, linestyle="--", linewidth=1)
+        for ends in ends_s:
+            axes.vlines(place, min(ends), max(ends), color="#bbbbbb", linewidth=5, zorder=1)
+            for replica, end in enumerate(ends):
+                style = styles[replica] if styles else QuantStyle("#0072B2", "o")
+                axes.plot(place, end, style.marker, color=style.colour, markersize=7, zorder=2)
+            place += 1
+    axes.set_xlim(-0.5, place - 0.5)
+    axes.set_ylim(0, 1.08 * max(end for ends_s in one.ends_s for ends in ends_s for end in ends))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
+    axes.xaxis.grid(False)

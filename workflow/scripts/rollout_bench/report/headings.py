@@ -1,0 +1,354 @@
+"""Columns that people see: heading, cell, definition; and one table as plain text cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rollout_bench.analysis.timed.comparison import MARKS, Comparison
+from rollout_bench.analysis.timed.latencies import LAST, PERCENTILES, Distribution, more_for
+from rollout_bench.analysis.timed.launches import METRICS
+from rollout_bench.contracts.fields import Metric
+from rollout_bench.core.numbers import MISSING, count, number, percent, plain_percent, ratio
+from rollout_bench.plan.config import ComparisonSettings
+
+Line = dict[str, Any]
+"""One line of the table (`analysis.tables.COLUMNS`), missing numbers as None; plus, by metric, `comparisons` and
+`footnotes` (a number or None), by measure, `distributions` of its sequences, and `empty_because`: why what was measured
+gives no number, empty where it does."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column; `cell` gives the text for a line. `words`: it reads from the left, as words do."""
+
+    header: str
+    definition: str
+    cell: Callable[[Line], str]
+    words: bool = False
+
+
+_RATIO_OF_PAIRS = (
+    "of each pair of launches with the same index, and of these ratios the geometric mean. The baseline has the same "
+    "mode, platform, model, quant, workload and engine version, but for what `baseline` changes."
+)
+
+_RATIO_APART = (
+    "each being the geometric mean over the launches of its side. The baseline has the same mode, platform, model, "
+    "quant and workload, and was measured at another time or place."
+)
+
+
+def _text(field: str) -> Callable[[Line], str]:
+    return lambda line: line[field] or MISSING
+
+
+def _number(field: str, digits: int = 4) -> Callable[[Line], str]:
+    return lambda line: number(line[field], digits)
+
+
+def _launches(line: Line) -> str:
+    planned = "" if line["launches_planned"] is None else f"/{line['launches_planned']}"
+    return f"{line['launches_measured']}{planned}"
+
+
+def speedup_columns(settings: ComparisonSettings, mode: str = "offline", apart: bool = False) -> tuple[Column, ...]:
+    """The column of each metric that is compared in `mode`; `apart`: with sides that did not take turns."""
+    return tuple(_speedup_column(metric, settings, apart) for metric in settings.metrics_of(mode))
+
+
+def _speedup_column(metric: Metric, settings: ComparisonSettings, apart: bool) -> Column:
+    measure = METRICS[metric]
+    ratio_of = "Its {} / the baseline's" if measure.higher_is_better else "The baseline's {} / its own"
+    how = _RATIO_APART if apart else _RATIO_OF_PAIRS
+    return Column(
+        measure.header,
+        f"{ratio_of.format(measure.name)}, above 1 being better, {how} Then the verdict, and in brackets "
+        f"the {plain_percent(settings.confidence)} confidence interval of this speed-up taken alone.",
+        lambda line: _speedup(line["comparisons"][metric], line["footnotes"][metric], settings),
+        words=True,
+    )
+
+
+def _speedup(comparison: Comparison, footnote: int | None, settings: ComparisonSettings) -> str:
+    note = "" if footnote is None else f" [{footnote}]"
+    if comparison.is_baseline:
+        return "(baseline)"
+    if comparison.verdict is None:
+        return MISSING + note
+    effect = "" if comparison.speedup is None else f"{ratio(comparison.speedup)}x "
+    return effect + verdict_text(comparison, settings) + note + interval_text(comparison)
+
+
+def verdict_text(comparison: Comparison, settings: ComparisonSettings) -> str:
+    """The mark, with the size that could be found beside a ~ and what is missing beside a ?."""
+    assert comparison.verdict is not None
+    mark = MARKS[comparison.verdict]
+    if comparison.verdict == "undetected" and comparison.minimal_detectable_difference is not None:
+        return f"{mark} (< {percent(comparison.minimal_detectable_difference)})"
+    if comparison.verdict == "irrelevant":
+        relevant = settings.relevant_difference
+        ends = (comparison.low, comparison.high)
+        small = all(end is not None and 1 / (1 + relevant) < end < 1 + relevant for end in ends)
+        return f"{mark} (real, {'but' if small else 'perhaps'} below {plain_percent(relevant)})"
+    if comparison.verdict == "unknown" and comparison.launches_missing and comparison.speedup is not None:
+        return f"{mark} ({comparison.launches_missing} more)"
+    return mark
+
+
+def interval_text(comparison: Comparison) -> str:
+    """The interval in brackets after a space; nothing where there is none."""
+    if comparison.low is None or comparison.high is None:
+        return ""
+    return f" [{ratio(comparison.low)}, {ratio(comparison.high)}]"
+
+
+def _or_unknown(line: Line, field: str, text: str) -> str:
+    """`text`, but where it was measured and nobody could know, as with another's server."""
+    if line[field] is not None:
+        return text
+    return "unknown" if line["launches_valid"] else MISSING
+
+
+def _kv_cache_sequences(line: Line) -> str:
+    if line["kv_cache_sequences"] is None:
+        return MISSING
+    if line["kv_cache_sequences"] >= line["workload_sequences"]:
+        return f"all {count(line['workload_sequences'])}"
+    return f"{count(line['kv_cache_sequences'])} of {count(line['workload_sequences'])}"
+
+
+MODEL = Column("model", "", _text("model"), words=True)
+WORKLOAD = Column("workload", "", _text("workload"), words=True)
+QUANT = Column("quant", "", _text("quant"), words=True)
+
+FLAGS = Column(
+    "flags",
+    "Doubts about launches, and how many launches have them; ! makes them invalid: no number comes from them.",
+    lambda line: line["empty_because"] or line["flags"] or MISSING,
+    words=True,
+)
+
+THROUGHPUT = (
+    Column("launches", "Engine starts that were measured, invalid ones too, of those planned.", _launches),
+    Column(
+        "output tok/s",
+        "Output tokens of all sequences (each of a prompt's n samples counts) in the measured iterations of "
+        "a launch, divided by the time those iterations took; then the mean over valid launches, as in every column. "
+        "Warm-up iterations never count.",
+        _number("output_tokens_per_s"),
+    ),
+    Column(
+        "launch CV %",
+        "Coefficient of variation (sample standard deviation / mean) of output tok/s over launches.",
+        _number("launch_cv_percent", 2),
+    ),
+    Column(
+        "iter. CV %",
+        "Coefficient of variation of output tok/s over the measured iterations inside a launch; "
+        "root mean square over launches.",
+        _number("iteration_cv_percent", 2),
+    ),
+    Column(
+        "iter. s",
+        "Elapsed time of a measured iteration, from the first request until the last token, in seconds: "
+        "the rollout's step time. Mean over iterations, then over launches.",
+        _number("iteration_elapsed_s"),
+    ),
+)
+"""What an experiment reached; `speedup_columns` follow."""
+
+ENGINE = (
+    Column("total tok/s", "As output tok/s, with prompt and output tokens.", _number("total_tokens_per_s")),
+    Column("requests/s", "As output tok/s, with requests handed to the engine.", _number("requests_per_s")),
+    Column("sequences/s", "As output tok/s, with sequences (samples) that came back.", _number("sequences_per_s")),
+    Column(
+        "start-up s",
+        "Importing the engine and constructing it until it takes requests, mean over launches.",
+        _number("startup_s", 3),
+    ),
+    Column(
+        "KV cache tokens",
+        "Tokens that fit into the KV cache; the least over launches.",
+        lambda line: _or_unknown(line, "kv_cache_tokens", count(line["kv_cache_tokens"])),
+    ),
+    Column(
+        "sequences at once",
+        "How many of the sequences in one iteration the KV cache holds at once at full length (prompt + output "
+        "tokens) if they share nothing.",
+        _kv_cache_sequences,
+    ),
+    Column(
+        "weights GiB",
+        "Bytes of the loaded weights, read from the model in the worker.",
+        lambda line: _or_unknown(line, "weights_bytes", number((line["weights_bytes"] or 0) / 2**30, 3)),
+    ),
+)
+"""The other rates, and what it took to get there."""
+
+
+EMPTY_BECAUSE = Column(
+    "empty because",
+    "Why cells of the line are empty. What an experiment without a valid launch measured is not shown, and nothing is "
+    "compared with it; its flags say what was seen.",
+    lambda line: line.get("empty_because") or MISSING,
+    words=True,
+)
+"""The last column, in tables with a line that has something in it, but beside `FLAGS`, which say the same."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One table: `cells` is [lines][columns]."""
+
+    title: str
+    columns: tuple[Column, ...]
+    cells: tuple[tuple[str, ...], ...]
+
+
+def tables_of(lines: Sequence[Line]) -> list[tuple[str, list[Line]]]:
+    """The lines that stand in one table, of one mode and platform, with the title of each."""
+    return [
+        (f"{mode}, {platform}", [line for line in lines if (line["mode"], line["platform"]) == (mode, platform)])
+        for mode, platform in dict.fromkeys((line["mode"], line["platform"]) for line in lines)
+    ]
+
+
+def view(kind: str, title: str, columns: Sequence[Column], lines: Sequence[Line], without: Sequence[Line] = ()) -> View:
+    """The table of `lines` with `columns` after those of names that are not the same in all of them.
+
+    The lines in `without`, which stand below, have names and no numbers. What a line has as `empty_because` is told in
+    a column of its own.
+    """
+    names: list[Column] = []
+    for column in (MODEL, WORKLOAD):
+        values = {column.cell(line) for line in (*lines, *without)}
+        if len(values) == 1:
+            title += f", {column.header} {values.pop()}"
+        else:
+            names.append(column)
+    names.append(QUANT)
+    told = any(line.get("empty_because") for line in (*lines, *without))
+    last = [EMPTY_BECAUSE] if told and FLAGS not in columns else []
+    cells = [[column.cell(line) for column in (*names, *columns, *last)] for line in lines]
+    cells += [
+        [column.cell(line) if column in (*names, *last) else MISSING for column in (*names, *columns, *last)]
+        for line in without
+    ]
+    return View(kind + title, (*names, *columns, *last), tuple(map(tuple, cells)))
+
+
+def _seconds(field: str) -> Callable[[Line], str]:
+    return lambda line: number(line[field], 3)
+
+
+def _process(line: Line) -> str:
+    return number(line["process_s"] or None, 3)
+
+
+def _reported(line: Line) -> str:
+    parts = [number(line[field], 2) for field in ("weights_load_s", "compile_s", "graph_capture_s")]
+    return MISSING if set(parts) == {MISSING} else " / ".join(parts)
+
+
+def _share(line: Line) -> str:
+    return MISSING if line["measured_share"] is None else number(100 * line["measured_share"], 2)
+
+
+COST = (
+    Column("process s", "Starting the engine's process, in seconds; where unknown it is part of other s.", _process),
+    Column("import s", "Importing the engine, in seconds.", _seconds("import_s")),
+    Column("init s", "Constructing the engine until it takes requests, in seconds.", _seconds("init_s")),
+    Column(
+        "of it weights / compile / graphs",
+        "Of init s, loading weights, compiling and capturing graphs, in seconds, as the engine's log tells them; - for "
+        "what it does not tell.",
+        _reported,
+    ),
+    Column("warm-up s", "All warm-up iterations of a launch, in seconds.", _seconds("warmup_s")),
+    Column("measured s", "All measured iterations of a launch, in seconds.", _seconds("measured_s")),
+    Column("other s", "The launch's time that no other column holds, in seconds.", _seconds("other_s")),
+    Column(
+        "launch s",
+        "A whole launch, from starting the engine's process to its last iteration, in seconds. Like its parts a mean "
+        "over launches.",
+        _seconds("launch_s"),
+    ),
+    Column("measured %", "Measured s as a share of launch s: what of a launch's time gives numbers.", _share),
+)
+"""The parts of a launch in the order of time."""
+
+
+SHOWN = (50, 90)
+"""Percentiles with a column of their own; of the others the highest is shown, all are in summary.csv."""
+
+TITLES = {
+    "e2el_s": "Time until a sequence is complete (E2EL), s",
+    "ttft_s": "Time to first token (TTFT), s",
+    "output_tokens": "Output length, tokens",
+}
+"""Table by measure."""
+
+
+def latency_columns(measure: str) -> tuple[Column, ...]:
+    """The columns of the table of `measure`."""
+    return (
+        Column(
+            "sequences",
+            "Sequences in the measured iterations of all valid launches, pooled; in brackets as how many independent "
+            "values they count where that is another number.",
+            lambda line: _of(line, measure, _pooled_sequences),
+        ),
+        *(_percentile_column(measure, percentile) for percentile in SHOWN),
+        Column(
+            "highest claimed",
+            f"The highest of {', '.join(f'p{p}' for p in PERCENTILES)} that so many independent values can claim.",
+            lambda line: _of(line, measure, _highest),
+        ),
+        Column(
+            f"to claim p{LAST}",
+            f"Independent values that p{LAST} still lacks.",
+            lambda line: _of(line, measure, _lacking),
+        ),
+    )
+
+
+def _percentile_column(measure: str, percentile: int) -> Column:
+    definition = f"The value that {percentile} % of the sequences do not exceed, with its interval."
+    return Column(
+        f"p{percentile}",
+        definition,
+        lambda line: _of(
+            line,
+            measure,
+            lambda found: _cell(found, percentile) if percentile in found.claimed else MISSING,
+        ),
+    )
+
+
+def _of(line: Line, measure: str, cell: Callable[[Distribution], str]) -> str:
+    found: Distribution | None = line["distributions"].get(measure)
+    return MISSING if found is None else cell(found)
+
+
+def _pooled_sequences(found: Distribution) -> str:
+    independent = "" if found.independent == found.sequences else f" ({count(found.independent)})"
+    return count(found.sequences) + independent
+
+
+def _highest(found: Distribution) -> str:
+    if not found.claimed:
+        return MISSING
+    highest = max(found.claimed)
+    return f"p{highest} {_cell(found, highest)}"
+
+
+def _lacking(found: Distribution) -> str:
+    lacking = more_for(LAST, found.independent)
+    return f"{count(lacking)} more" if lacking else "claimed"
+
+
+def _cell(found: Distribution, percentile: int) -> str:
+    claimed = found.claimed[percentile]
+    return f"{number(claimed.value, 3)} [{number(claimed.low, 3)}, {number(claimed.high, 3)}]"

@@ -1,0 +1,278 @@
+"""The tables of operators mode: where a quant overtakes, linear layers at the batch in use, and all of a step's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from rollout_bench.analysis.inside.curves import BreakEven, Estimate, OperatorsRun, ranges
+from rollout_bench.analysis.inside.predictions import Phase, PredictedPass, PredictedStep, Value, at
+from rollout_bench.analysis.timed.experiments import Chosen
+from rollout_bench.core.numbers import MISSING, number, ratio
+from rollout_bench.report.headings import Column, Line, View, view
+
+
+def _cell(header: str, field: str, definition: str, words: bool = False) -> Column:
+    return Column(header, definition, lambda line: line[field], words)
+
+
+_LAYER = (
+    _cell("layer", "layer", "", words=True),
+    _cell("K x N", "shape", "Features in and out of each layer, fused and cut by tensor parallelism as it runs."),
+    _cell("layers", "layers", "How many layers have that shape."),
+)
+
+BREAK_EVEN = (
+    *_LAYER,
+    _cell(
+        "break-even M",
+        "break_even",
+        "Numbers of tokens in a call from which on (>=) or up to which (<=) the quant is faster than the baseline, "
+        "interpolated between those measured; in brackets the numbers at which the bands of the speed-up cross 1. "
+        "Not clear: no speed-up has an interval without 1.",
+        words=True,
+    ),
+    _cell("faster at M", "faster", "Measured numbers of tokens at which the interval lies above 1.", words=True),
+    _cell("slower at M", "slower", "The same below 1.", words=True),
+    _cell("least / most M", "ends", "Speed-ups at the least and at the largest number of tokens."),
+)
+"""Where a quant overtakes the baseline."""
+
+BATCH = (
+    *_LAYER,
+    _cell("M", "batch", "The batch in use: sequences that decode at once under the workload, if all do."),
+    _cell(
+        "us per call",
+        "us",
+        "Time of one call at that batch, activation quantization included, in microseconds: median over rounds, mean "
+        "over launches.",
+    ),
+    _cell("speed-up", "speedup", "The baseline's time over its own."),
+)
+"""Each layer at the batch in use."""
+
+STEP = (
+    _cell("decode ms", "decode", "All linear layers of a decode step at the batch in use, each times its number."),
+    _cell("decode speed-up", "decode_speedup", "The baseline's over its own: the most a decode step could gain."),
+    _cell(
+        "prefill us/token",
+        "prefill",
+        "All linear layers but lm_head at the largest number of tokens measured, over that number.",
+    ),
+    _cell("prefill speed-up", "prefill_speedup", "The baseline's over its own."),
+    _cell("profiled ms", "profiled", "Linear layers of a decode step in the profile."),
+    _cell("share %", "share", "Their share of the profile's step."),
+    _cell(
+        "predicted decode step",
+        "end_to_end",
+        "Speed-up of the whole decode step if its linear layers alone change, by Amdahl's law from the baseline's "
+        "share.",
+    ),
+)
+"""The linear layers of a whole step."""
+
+PASS = (
+    _cell(
+        "linear s",
+        "linear",
+        "All linear layers of a pass of the workload, from their times alone: its decode steps at the batch in use, "
+        "and prefill of the prompt tokens that no cache held.",
+    ),
+    _cell("of the pass %", "of_pass", "Their share of the pass that offline mode measured."),
+    _cell(
+        "predicted",
+        "predicted",
+        "Speed-up of the baseline's pass with these linear layers and all else as it is: by Amdahl's law. The interval "
+        "is that of the linear layers' times.",
+    ),
+    _cell("measured", "measured", "Speed-up of output tok/s in offline mode."),
+)
+"""Predicted against measured end to end."""
+
+OPTIONAL = ("profiled ms", "share %", "predicted decode step")
+"""Columns that are left out where no line has anything in them."""
+
+
+def operators_views(
+    steps: Sequence[PredictedStep], passes: Sequence[PredictedPass] = (), left_out: Sequence[Chosen] = ()
+) -> list[View]:
+    """The tables of each platform.
+
+    Args:
+        steps: from `analysis.operators.steps.steps_of`, one for each run.
+        passes: from `analysis.operators.passes.passes_of`, of those that were measured offline too.
+        left_out: experiments, of any mode, without a valid launch.
+    """
+    tables = []
+    for platform in dict.fromkeys(step.run.experiment.platform for step in steps):
+        own = [step for step in steps if step.run.experiment.platform == platform]
+        runs = [step.run for step in own]
+        title = f"operators, {platform}"
+        without = [
+            {"model": model, "workload": workload, "quant": each.label, "empty_because": each.reason}
+            for each in left_out
+            for own_platform, model, workload in [each.table]
+            if each.experiment.mode == "operators" and own_platform == platform
+        ]
+        compared = list(_break_even_lines(runs))
+        if compared:
+            tables.append(view("Linear layers, break-even: ", title, BREAK_EVEN, compared, without))
+        tables.append(view("Linear layers, at the batch in use: ", title, BATCH, list(_batch_lines(runs)), without))
+        lines = list(map(_step_line, own))
+        shown = [
+            column for column in STEP if column.header not in OPTIONAL or any(_has(column, line) for line in lines)
+        ]
+        tables.append(view("Linear layers of a step: ", title, shown, lines, without))
+        here = [each for each in passes if each.step.run.experiment.platform == platform]
+        if here:
+            tables.append(view("Linear layers and the whole pass: ", title, PASS, list(map(_pass_line, here)), without))
+    return tables
+
+
+def break_even_text(found: BreakEven, tokens: Sequence[int]) -> str:
+    """`>= 70 [40, 130]`, `<= 12 [8, >1024]`, `always`, `never in 1..1024`, `not clear`."""
+    first, last = tokens[0], tokens[-1]
+    if found.kind == "unclear":
+        return "not clear"
+    if found.kind in ("always", "never"):
+        return f"{found.kind} in {first}..{last}"
+    assert found.at is not None
+    if found.kind == "between":
+        assert found.until is not None
+        return f"{number(found.at, 3)} to {number(found.until, 3)}"
+    ends = ""
+    if found.low is not None and found.high is not None:
+        ends = f" [{_end(found.low, first, last)}, {_end(found.high, first, last)}]"
+    return f"{'>=' if found.kind == 'from' else '<='} {number(found.at, 3)}{ends}"
+
+
+def _end(tokens: float, first: int, last: int) -> str:
+    if tokens == 0:
+        return f"<{first}"
+    return f">{last}" if math.isinf(tokens) else number(tokens, 3)
+
+
+def ranges_text(tokens: Sequence[int], chosen: Sequence[int]) -> str:
+    """`1..8, 64`; `-` where none is chosen."""
+    return ", ".join(f"{a}" if a == b else f"{a}..{b}" for a, b in ranges(tokens, chosen)) or MISSING
+
+
+def interval_text(value: Value, factor: float = 1, digits: int = 3) -> str:
+    """`12.3 [11.9, 12.8]`, or without the interval where there is none."""
+    text = number(factor * value.value, digits)
+    if value.over == "nothing":
+        return text
+    return f"{text} [{number(factor * max(0.0, value.low), digits)}, {number(factor * value.high, digits)}]"
+
+
+def ratio_text(value: Value | None) -> str:
+    """`1.234x [1.200, 1.270]`; `-` where there is none."""
+    if value is None:
+        return MISSING
+    ends = "" if value.over == "nothing" else f" [{ratio(value.low)}, {ratio(value.high)}]"
+    return f"{ratio(value.value)}x{ends}"
+
+
+def _value_at(estimate: Estimate, tokens: Sequence[int], wanted: int) -> Value | None:
+    """What `estimate` says at `wanted` tokens; None where that was not measured."""
+    return at(estimate, tokens.index(wanted)) if wanted in tokens else None
+
+
+def _names(run: OperatorsRun) -> Line:
+    e = run.experiment
+    return {"model": e.model, "workload": e.workload, "quant": run.label, "empty_because": run.reason}
+
+
+def _layer(run: OperatorsRun, name: str) -> Line:
+    shape = run.linears[name]
+    return {"layer": shape.role, "shape": f"{shape.in_features} x {shape.out_features}", "layers": str(shape.layers)}
+
+
+def _break_even_lines(runs: Sequence[OperatorsRun]) -> Iterator[Line]:
+    for run in runs:
+        for name, against in (run.against or {}).items():
+            found, tokens = against.break_even, against.tokens
+            yield {
+                **_names(run),
+                **_layer(run, name),
+                "break_even": break_even_text(found, tokens),
+                "faster": ranges_text(tokens, found.faster),
+                "slower": ranges_text(tokens, found.slower),
+                "ends": " / ".join(ratio(float(against.speedup.value[place])) for place in (0, -1)),
+            }
+
+
+def _batch_lines(runs: Sequence[OperatorsRun]) -> Iterator[Line]:
+    for run in runs:
+        times = run.seconds
+        for name, curve in run.curves.items():
+            here = _value_at(times[name], curve.tokens, run.decode_batch)
+            against = (run.against or {}).get(name)
+            faster = None if against is None else _value_at(against.speedup, against.tokens, run.decode_batch)
+            yield {
+                **_names(run),
+                **_layer(run, name),
+                "batch": str(run.decode_batch),
+                "us": MISSING if here is None else interval_text(here, 1e6),
+                "speedup": "(baseline)" if run.is_baseline else ratio_text(faster),
+            }
+
+
+def _pass_line(found: PredictedPass) -> Line:
+    reasons = filter(None, (found.step.run.reason, found.reason))
+    return {
+        **_names(found.step.run),
+        "empty_because": "; ".join(reasons),
+        "linear": number(found.linear_s, 3),
+        "of_pass": number(None if found.share is None else 100 * found.share, 3),
+        "predicted": "(baseline)" if found.step.run.is_baseline else ratio_text(found.predicted),
+        "measured": "(baseline)" if found.step.run.is_baseline else ratio_text(found.measured),
+    }
+
+
+def _step_line(step: PredictedStep) -> Line:
+    profiled, run = step.profiled, step.run
+    return {
+        **_names(run),
+        "empty_because": "; ".join(filter(None, (run.reason, step.reason))),
+        "decode": MISSING if step.decode is None else f"{interval_text(step.decode.seconds, 1e3)}",
+        "decode_speedup": _phase_speedup(run, step.decode),
+        "prefill": MISSING if step.prefill is None else interval_text(step.prefill.seconds, 1e6),
+        "prefill_speedup": _phase_speedup(run, step.prefill),
+        "profiled": MISSING if profiled is None else number(1e3 * profiled.linear_s, 3),
+        "share": MISSING if profiled is None else number(100 * profiled.linear_s / profiled.step_s, 3),
+        "end_to_end": ratio_text(step.end_to_end),
+    }
+
+
+def _phase_speedup(run: OperatorsRun, phase: Phase | None) -> str:
+    return "(baseline)" if run.is_baseline else ratio_text(None if phase is None else phase.speedup)
+
+
+def _has(column: Column, line: Line) -> bool:
+    return column.cell(line) != MISSING
+
+
+def operators_notes(runs: Sequence[OperatorsRun], confidence: float) -> tuple[str, ...]:
+    """The items of the section on operators mode; none where nothing was measured in it."""
+    if not runs:
+        return ()
+    few = [run for run in runs if len(run.launches) == 1]
+    over = f"{100 * confidence:g} % over launches" + (
+        "" if not few else "; with a single launch over its rounds, which says nothing of what differs between launches"
+    )
+    evicted = max(record.evicted_bytes for run in runs for record in run.launches)
+    reasons = dict.fromkeys(
+        f"{run.experiment.model} {run.label} {run.experiment.workload}: not compared, {run.reason}."
+        for run in runs
+        if run.reason
+    )
+    through = {point.through for run in runs for record in run.launches for point in record.points}
+    how = {"calls": "called from Python", "graph": "replayed as a captured graph"}
+    return (
+        "Each layer's own kernel, called as the model calls it, alone: all layers of a shape one after the other, "
+        f"after up to {number(evicted / 2**20, 3)} MiB of something else went through the caches; "
+        f"{' or '.join(how[each] for each in sorted(through))}.",
+        f"Intervals: {over}; each taken alone.",
+        *reasons,
+    )

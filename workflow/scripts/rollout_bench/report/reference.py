@@ -1,0 +1,157 @@
+"""Schemas and reference pages, derived from the models that check what users and engines write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel
+
+from rollout_bench.contracts.inside import MachineLimits, Operators, Profile
+from rollout_bench.contracts.load import LogNormal, Normal, Uniform, Zipf
+from rollout_bench.contracts.record import Failure, Record, SequenceRow
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.plan.config import Config
+from rollout_bench.plan.planfile import PlanFile
+
+MODELS: dict[str, type[BaseModel]] = {
+    "config": Config,
+    "spec": Spec,
+    "record": Record,
+    "profile": Profile,
+    "operators": Operators,
+    "sequence": SequenceRow,
+    "failure": Failure,
+    "plan": PlanFile,
+    "limits": MachineLimits,
+}
+
+LENGTHS: tuple[type[BaseModel], ...] = (Uniform, Normal, LogNormal, Zipf)
+
+_MADE = "<!-- Made by `make docs` from the code; changes here are lost. -->\n\n"
+
+
+def schemas() -> dict[str, str]:
+    """Name -> JSON schema of everything that is read from a file."""
+    return {
+        name: json.dumps(
+            {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()}, indent=2
+        )
+        + "\n"
+        for name, model in MODELS.items()
+    }
+
+
+def config_page() -> str:
+    """Every key of the config: type, default, meaning."""
+    return (
+        "# The config\n\n"
+        + _MADE
+        + "Keys of `config.yaml` and of every config laid over it with `--configfile` or `--config`.\n"
+        "Lists are replaced by what is laid over them, mappings are merged. `<name>` is a name of your choice.\n"
+        "The schema is `workflow/schemas/config.schema.json`.\n\n"
+        + _table(Config)
+        + "\nArguments of the engine are merged in this order, later ones win: rollout-bench's own"
+        " (`enable_prefix_caching: true`, `seed: 0`, `max_model_len`: prompt + output tokens, the longest there are),"
+        " the workload's, `engine_args`, the quant's, the model's.\n\n"
+        "## Lengths\n\n"
+        "`prompt_tokens` and `output_tokens` of a workload are a number, or a mapping that names a distribution. "
+        "[Choose a load](../how-to/loads.md) shows each at work.\n" + "".join(map(_kind_of_length, LENGTHS))
+    )
+
+
+def _kind_of_length(kind: type[BaseModel]) -> str:
+    return f"\n### {kind.__name__.lower()}\n\n{' '.join((kind.__doc__ or '').split())}\n\n{_table(kind)}"
+
+
+def records_page() -> str:
+    """Every field of what a launch leaves behind."""
+    parts: list[tuple[str, type[BaseModel]]] = [
+        ("The record: `results/<mode>/<model>_<quant>_<workload>-<key>/launch-<i>.json`", Record),
+        ("The record of profile mode: `results/profile/.../launch-<i>.json`", Profile),
+        ("The record of operators mode: `results/operators/.../launch-<i>.json`", Operators),
+        ("The side file: `launch-<i>.sequences.jsonl.gz`, one line per sequence", SequenceRow),
+        ("A failure: `results/failures/<mode>/<experiment>/launch-<i>.json`", Failure),
+        ("Measured limits of a machine: `rollout-bench/limits/*.json` in the user's cache folder", MachineLimits),
+    ]
+    text = "# Records\n\n" + _MADE + "Schemas of all files are in `workflow/schemas/`.\n"
+    return text + "".join(f"\n## {title}\n\n{_table(model)}" for title, model in parts)
+
+
+def commands_page(helps: dict[str, str], rules: str) -> str:
+    """`--help` of every command, and the workflow's rules."""
+    text = "# Commands\n\n" + _MADE
+    text += f"## snakemake\n\nThe workflow's rules, from `snakemake --list-rules`:\n\n```\n{rules.strip()}\n```\n"
+    for name, said in helps.items():
+        text += f"\n## {name}\n\n```\n{said.strip()}\n```\n"
+    return text
+
+
+def _table(model: type[BaseModel]) -> str:
+    schema = model.model_json_schema()
+    lines = ["| key | type | default | meaning |", "|---|---|---|---|"]
+    for path, field, required in _fields(schema, schema, ""):
+        default = "required" if required else _code(json.dumps(field["default"])) if "default" in field else ""
+        meaning = " ".join(str(field.get("description", "")).split()).replace("|", "\\|").replace("<", "&lt;")
+        lines.append(f"| `{path}` | {_type(schema, field)} | {default} | {meaning} |")
+    return "\n".join(lines) + "\n"
+
+
+def _fields(schema: dict[str, Any], node: dict[str, Any], prefix: str) -> Iterator[tuple[str, dict[str, Any], bool]]:
+    for name, field in node.get("properties", {}).items():
+        path = f"{prefix}{name}"
+        yield path, field, name in node.get("required", [])
+        inner, suffix = _inner(schema, field)
+        if inner is not None:
+            yield from _fields(schema, inner, f"{path}{suffix}.")
+
+
+def _inner(schema: dict[str, Any], field: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
+    """The object that a field leads to, and how the path to it goes on."""
+    for option in (field, *field.get("anyOf", [])):
+        if "$ref" in option:
+            return _resolve(schema, option), ""
+        for key in ("additionalProperties", "patternProperties"):
+            inside = option.get(key)
+            if key == "patternProperties" and isinstance(inside, dict):
+                inside = next(iter(inside.values()), None)
+            if isinstance(inside, dict) and "$ref" in inside:
+                return _resolve(schema, inside), ".<name>"
+        if "$ref" in option.get("items", {}):
+            return _resolve(schema, option["items"]), "[]"
+    return None, ""
+
+
+def _resolve(schema: dict[str, Any], option: dict[str, Any]) -> dict[str, Any]:
+    resolved: dict[str, Any] = schema["$defs"][option["$ref"].rsplit("/", 1)[-1]]
+    return resolved
+
+
+def _type(schema: dict[str, Any], field: dict[str, Any]) -> str:
+    if options := field.get("anyOf") or field.get("oneOf"):
+        return " or ".join(dict.fromkeys(_type(schema, option) for option in options))
+    if "enum" in field:
+        return ", ".join(_code(str(value)) for value in field["enum"])
+    if "const" in field:
+        return _code(str(field["const"]))
+    if "$ref" in field:
+        return "mapping"
+    if field.get("type") == "array":
+        return f"list of {_type(schema, field.get('items', {}))}"
+    names = {
+        "object": "mapping",
+        "string": "text",
+        "integer": "whole number",
+        "number": "number",
+        "boolean": "true or false",
+    }
+    bounds = [f"{sign} {field[key]}" for key, sign in _BOUNDS.items() if key in field]
+    return " ".join([names.get(str(field.get("type", "any value")), str(field.get("type", "any value"))), *bounds])
+
+
+_BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+
+
+def _code(text: str) -> str:
+    return f"`{text}`"

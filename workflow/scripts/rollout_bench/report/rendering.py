@@ -1,0 +1,182 @@
+"""Tables and notes as text for a terminal, as Markdown and as HTML."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+import textwrap
+from collections.abc import Sequence
+from urllib.parse import quote
+
+from markdown_it import MarkdownIt
+from rich.box import Box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from rollout_bench.analysis.timed.launches import METRICS
+from rollout_bench.core.errors import printable
+from rollout_bench.report.headings import FLAGS, View
+from rollout_bench.report.notes import Section
+from rollout_bench.report.tables import Views
+
+WIDTH = 120
+"""Columns of the terminal."""
+
+_NAME_WIDTH, _NARROW_NAME_WIDTH, _FLAGS_WIDTH = 28, 13, 17
+_SPEEDUP_WIDTH, _ONE_OF_SPEEDUPS_WIDTH = 34, 18
+"""Longer words are folded, so that a long model name does not push the numbers out of sight."""
+
+_SPEEDUPS = {measure.header for measure in METRICS.values()}
+
+_ROOM = 10_000
+"""More than any table needs: tables are never squeezed, a squeezed number would be a wrong one."""
+
+_RULED = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
+
+
+def terminal(status: str, tables: Views, sections: Sequence[Section]) -> str:
+    """The whole text: `status` at the top, tables, then the sections."""
+    parts = [_fill(status), *map(_terminal_table, tables.tables)]
+    for section in sections:
+        items = [_fill(item, first="  - ", rest="    ") for item in section.items]
+        items += [f"  - {text}: {path}" for text, path in section.links]
+        parts.append("\n".join([section.heading, *items]))
+    # what records of earlier versions quote was not made printable when it was written
+    return printable("\n\n".join(parts) + "\n", sys.maxsize)
+
+
+def _fill(text: str, first: str = "", rest: str = "") -> str:
+    return textwrap.fill(
+        " ".join(text.split()),
+        WIDTH,
+        initial_indent=first,
+        subsequent_indent=rest,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _terminal_table(view: View) -> str:
+    """The table as wide as it likes, or with its words folded where it would be wider than `WIDTH`."""
+    text = _rendered(view, _SPEEDUP_WIDTH, _NAME_WIDTH)
+    if _width(text) > WIDTH:
+        text = _rendered(view, _ONE_OF_SPEEDUPS_WIDTH, _NAME_WIDTH)
+    return text if _width(text) <= WIDTH else _rendered(view, _ONE_OF_SPEEDUPS_WIDTH, _NARROW_NAME_WIDTH)
+
+
+def _width(text: str) -> int:
+    """Of the longest line but the title."""
+    return max(map(len, text.splitlines()[1:]))
+
+
+def _rendered(view: View, speedup: int, name: int) -> str:
+    table = Table(box=_RULED, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
+    several = sum(column.header in _SPEEDUPS for column in view.columns) > 1
+    speedup = _ONE_OF_SPEEDUPS_WIDTH if several else speedup
+    for column in view.columns:
+        header = escape(_two_lines(column.header))
+        if column.words:
+            width = speedup if column.header in _SPEEDUPS else name
+            width = _FLAGS_WIDTH if column is FLAGS else width
+            table.add_column(header, overflow="fold", max_width=width)
+        else:
+            table.add_column(header, justify="right", no_wrap=True)
+    for line in _without_repeats(view):
+        table.add_row(*map(escape, line))
+    console = Console(file=io.StringIO(), width=_ROOM, color_system=None, legacy_windows=False)
+    with console.capture() as capture:
+        console.print(table, highlight=False)
+    lines = [line.rstrip() for line in capture.get().splitlines()]
+    return "\n".join([view.title, "", *lines])
+
+
+def _two_lines(header: str) -> str:
+    """`header` broken at the space that makes it narrowest."""
+    spaces = [place for place, character in enumerate(header) if character == " "]
+    broken = [header[:place] + "\n" + header[place + 1 :] for place in spaces]
+    return min(broken, key=lambda text: max(map(len, text.split("\n"))), default=header)
+
+
+def _without_repeats(view: View) -> list[list[str]]:
+    """The cells, without the names that stand right above too (all but the last column of names)."""
+    names = sum(column.header in ("model", "workload") for column in view.columns)
+    lines, above = [], [""] * names
+    for cells in view.cells:
+        shown = list(cells)
+        for column in range(names):
+            if cells[: column + 1] != tuple(above[: column + 1]):
+                break
+            shown[column] = ""
+        lines.append(shown)
+        above = list(cells[:names])
+    return lines
+
+
+FIGURES = {
+    "throughput": "Throughput",
+    "speedup": "Speed-up",
+    "latency": "Latency",
+    "sweep": "Latency over the sweep",
+    "replicas": "When replicas were done",
+    "steps": "Where a step's time goes",
+    "roles": "Speed-up by role",
+    "roofline": "Roofline",
+    "operators": "Break-even of linear layers",
+}
+"""Figures that the summary can show, with the words in their place."""
+
+
+def markdown(
+    status: str, tables: Views, sections: Sequence[Section], figures: Sequence[str], title: str = "Rollout benchmark"
+) -> str:
+    """The whole file: `title`, `status`, tables, those of `FIGURES` that `figures` names, then the sections."""
+    strong = f"> **{_escape(status)}**" if status.startswith("INCOMPLETE") else _escape(status)
+    parts = [f"# {title}", strong]
+    parts += [f"## {_escape(view.title)}\n\n{_markdown_table(view)}" for view in tables.tables]
+    if figures:
+        parts += ["\n".join(f"![{FIGURES[name]}](figures/{name}.png)" for name in FIGURES if name in figures)]
+    for section in sections:
+        items = [f"- {_escape(item)}" for item in section.items]
+        items += [f"- [{_escape(text)}]({quote(path)})" for text, path in section.links]
+        parts.append("\n".join([f"## {section.heading}\n", *items]))
+    # what records of earlier versions quote was not made printable when it was written
+    return printable("\n\n".join(parts) + "\n", sys.maxsize)
+
+
+def _markdown_table(view: View) -> str:
+    rows = [
+        [_escape(column.header) for column in view.columns],
+        [":--" if column.words else "--:" for column in view.columns],
+        *([_escape(cell) for cell in line] for line in view.cells),
+    ]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _escape(text: str) -> str:
+    """`text` on one line, with everything that Markdown would read as markup taken literally."""
+    text = " ".join(text.split())
+    for character in "\\|*<>`~[]&":
+        text = text.replace(character, "\\" + character)
+    # Underscores inside a word are no markup on GitHub.
+    return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)
+
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 75em; margin: 2em auto; padding: 0 1em }
+table { border-collapse: collapse; margin: 1em 0 }
+th, td { padding: .3em .8em; border-bottom: 1px solid #ddd; font-variant-numeric: tabular-nums }
+th { border-bottom-color: #888 }
+blockquote { border-left: 4px solid #d55e00; margin: 1em 0; padding: 0 1em }
+"""
+
+
+def page(markdown: str) -> str:
+    """A whole HTML page, with nothing to load from elsewhere, for a summary in Markdown."""
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
+    title = "Rollout benchmark"
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
+        f"<style>{_STYLE}</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
+    )

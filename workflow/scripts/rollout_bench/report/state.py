@@ -1,0 +1,145 @@
+"""Which results a summary is made of, and whether it still agrees with what lies there.
+
+Imported while the workflow is parsed, so it lists folders and opens one small file, no record.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from rollout_bench.contracts.store import ResultsListing, earlier_folder, find_results
+from rollout_bench.core.errors import UserError
+from rollout_bench.core.files import read_json
+from rollout_bench.plan.planfile import PlanFile, read_plan
+
+SUMMARY_FILES = ("summary.md", "summary.html", "summary.csv", "summary.txt")
+"""What a summary consists of, besides its state."""
+
+STATE_FILE = "summary.json"
+"""What the summary was made from."""
+
+STATE_VERSION = 1
+"""Raised when summaries of earlier versions have to be made again."""
+
+State = dict[str, Any]
+
+
+def summary_state(results: Path, plan: PlanFile | None) -> State:
+    """What a summary of `results` under `plan` is made from: the plan, and size and mtime_ns of each file."""
+    found = find_results(results)
+    return {
+        "schema_version": STATE_VERSION,
+        "plan": None if plan is None else plan.model_dump(mode="json"),
+        **_files(found),
+        "earlier": _earlier(results, plan),
+    }
+
+
+def is_stale(results: Path, plan: PlanFile | None, out: Path | None = None) -> bool:
+    """True when the summary in `out` (default: `results`) has to be made again.
+
+    That is when one of its files is missing, when a record, side file or failure came, went or changed since, there or
+    in the earlier results that the baseline names, when another plan is asked for, or while a record is damaged, so
+    that each run tells. How long launches are expected to take does not matter.
+    """
+    folder = out or results
+    if not all((folder / name).is_file() for name in SUMMARY_FILES):
+        return True
+    try:
+        state = read_json(folder / STATE_FILE, "")
+    except UserError:
+        return True
+    if not isinstance(state, dict) or state.get("schema_version") != STATE_VERSION:
+        return True
+    now = summary_state(results, plan)
+    return any(
+        [
+            state.get("damaged"),
+            state.get("records") != now["records"],
+            state.get("sequences") != now["sequences"],
+            state.get("failures") != now["failures"],
+            state.get("earlier") != now["earlier"],
+            _essence(state.get("plan")) != _essence(now["plan"]),
+        ]
+    )
+
+
+def plan_of_summary(folder: Path) -> PlanFile | None:
+    """The plan that the summary in `folder` was made with; None without a summary or a plan.
+
+    Raises:
+        UserError: the state file is there and is not what a summary leaves.
+    """
+    path = folder / STATE_FILE
+    remedy = "ask for everything (--all), or delete the file"
+    if not path.exists():
+        return None
+    state = read_json(path, remedy)
+    if not isinstance(state, dict) or "plan" not in state:
+        raise UserError(f"{path}: plan: is missing", remedy)
+    if state["plan"] is None:
+        return None
+    try:
+        return PlanFile.model_validate(state["plan"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in ("plan", *first["loc"]))
+        raise UserError(f"{path}: {where}: {first['msg']}", remedy) from None
+
+
+def _files(found: ResultsListing) -> dict[str, dict[str, list[int]]]:
+    return {
+        "records": {path: [file.size, file.mtime_ns] for path, file in found.records.items()},
+        "sequences": {path: [file.size, file.mtime_ns] for path, file in found.sequences.items()},
+        "failures": {path: [file.size, file.mtime_ns] for path, file in found.failures.items()},
+    }
+
+
+def _earlier(results: Path, plan: PlanFile | None) -> dict[str, Any] | None:
+    """Of the earlier results that the baseline names: their files, and the summary that says which are selected."""
+    folder = None if plan is None else earlier_folder(results, plan.baseline)
+    if folder is None:
+        return None
+    try:
+        stat = (folder / STATE_FILE).stat()
+    except OSError:
+        return _files(find_results(folder))
+    return {**_files(find_results(folder)), "summary": [stat.st_size, stat.st_mtime_ns]}
+
+
+def _essence(plan: Any) -> Any:
+    """The parts of a plan that a summary shows."""
+    if not isinstance(plan, dict):
+        return plan
+    names = ("baseline", "comparison", "precision", "slo", "operator_rules", "experiments", "skipped")
+    parts = {name: plan.get(name) for name in names}
+    # Where weights lie is no part of any result.
+    parts["experiments"] = [{**e, "weights": None} for e in parts["experiments"] or [] if isinstance(e, dict)]
+    return parts
+
+
+def add_selection(parser: argparse.ArgumentParser) -> None:
+    """Adds RESULTS_DIR, --plan and --all to `parser`."""
+    parser.add_argument("results", type=Path, metavar="RESULTS_DIR", help="the results folder, wherever it lies")
+    selection = parser.add_mutually_exclusive_group()
+    selection.add_argument(
+        "--plan",
+        type=Path,
+        metavar="FILE",
+        help="plan file: which experiments and launches are selected "
+        "(default: the plan of the summary in RESULTS_DIR, if there is one)",
+    )
+    selection.add_argument(
+        "--all", action="store_true", help="take every experiment that is found, whatever was planned"
+    )
+
+
+def chosen_plan(arguments: argparse.Namespace) -> PlanFile | None:
+    """The plan that is asked for, None for everything; raises `UserError` where it can't be read."""
+    if arguments.all:
+        return None
+    return read_plan(arguments.plan) if arguments.plan else plan_of_summary(arguments.results)

@@ -1,1 +1,0 @@
-"""From tables to files that people read: Markdown, text, CSV, figures."""

@@ -1,0 +1,452 @@
+"""The interface between the Snakefile and the package: the plan, launches side by side, rounds of launches."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+import filelock
+
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.cluster import ownership
+from rollout_bench.cluster.slurm import before_in_allocation
+from rollout_bench.contracts.spec import devices_needed, replicas
+from rollout_bench.contracts.store import LOOKING, failure_path, record_path
+from rollout_bench.core.errors import LEFT_OUT_STATUS, UserError
+from rollout_bench.measure.machine.device import DeviceError
+from rollout_bench.measure.machine.inventory import usual_isolation, visible_devices
+from rollout_bench.plan.config_file import check_config_file, read_config
+from rollout_bench.plan.engine import InstalledEngine, probe_engine
+from rollout_bench.plan.matrix import expand
+from rollout_bench.plan.planfile import PlannedExperiment, is_plan
+from rollout_bench.plan.schedule import RESULTS, Schedule, ScheduledLaunch, cell_of, put_on_disk, schedule
+from rollout_bench.report.figure_names import names_of
+from rollout_bench.report.state import is_stale
+
+RESOURCE = "devices"
+
+
+class SideBySide:
+    """What the launching rules ask of Snakemake.
+
+    Where jobs run on this machine and launches may run side by side, each device is a resource of its own. Launches
+    that are compared, those of one index that differ in their quant alone, ask for the same one: so they take turns
+    on it, and a device that is faster than another makes no difference. On a cluster all this is the scheduler's.
+
+    Args:
+        plan: the launches.
+        workflow: Snakemake's, which is told of the limit unless the user set one (`--resources devices=4`).
+        on_cluster: whether jobs are submitted, or this is one.
+    """
+
+    def __init__(self, plan: Schedule, workflow: Any, on_cluster: bool) -> None:
+        self._plan = plan
+        self._here = not on_cluster
+        self._cores: int | None = workflow.global_resources["_cores"].value
+        self.isolation = plan.config.isolation or usual_isolation(plan.matrix.platform)
+        self._count = 1
+        if self._here and workflow.is_main_process and self.isolation == "per_device":
+            limit = workflow.global_resources.get(RESOURCE)
+            self._count = _devices(plan) if limit is None or limit.value is None else max(1, int(limit.value))
+            if limit is None:
+                workflow.register_resource(RESOURCE, self._count)
+            for number in range(self._count):
+                workflow.register_resource(_slot(number), 1)
+        groups = sorted({_group(launch) for launch in plan.launches})
+        self._rank = {group: number for number, group in enumerate(groups)}
+        self._launches = {(launch.experiment.name, launch.index): launch for launch in plan.launches}
+
+    @property
+    def all_cores(self) -> int:
+        """Threads of a job beside which nothing may run."""
+        here = self._cores if self._here else None
+        return here or self._plan.config.cluster.cpus_per_device
+
+    def threads(self, wildcards: Any) -> int:
+        """Threads of a launch: all cores, or its devices' share of them where launches run side by side."""
+        devices = devices_needed(self._launch(wildcards).experiment.spec)
+        if not self._here:
+            return self._plan.config.cluster.cpus_per_device * max(1, devices)
+        if self.isolation == "exclusive" or not devices:
+            return self.all_cores
+        return max(1, self.all_cores * min(devices, self._count) // self._count)
+
+    @property
+    def resources(self) -> dict[str, Callable[..., int]]:
+        """Resources of a launch: the number of its devices, and each of those that it begins with."""
+        slots = range(self._count) if self._count > 1 else ()
+        return {RESOURCE: self._needed, **{_slot(number): partial(self._takes, number) for number in slots}}
+
+    def first(self, launch: ScheduledLaunch) -> int:
+        """Number of the device that `launch` begins with.
+
+        Launches that differ in their quant alone have the same; those of one round are spread over the devices.
+        """
+        devices = max(1, devices_needed(launch.experiment.spec))
+        places = max(1, self._count // devices)
+        groups = len(self._rank)
+        # with a step that shares a factor with their number, a group would never come to some of the places
+        step = next(step for step in itertools.count(groups) if math.gcd(step, places) == 1)
+        return (self._rank[_group(launch)] + launch.index * step) % places * devices
+
+    def arguments(self, wildcards: Any) -> list[str]:
+        """Arguments of the measuring command for a launch."""
+        launch = self._launch(wildcards)
+        isolation = self._plan.config.isolation or usual_isolation(launch.experiment.spec.platform)
+        arguments = ["--isolation", isolation]
+        if self._here and self._plan.config.devices is not None:
+            arguments += ["--devices", str(self._plan.config.devices)]
+        return [*arguments, "--first-device", str(self.first(launch))] if self._here else arguments
+
+    def _launch(self, wildcards: Any) -> ScheduledLaunch:
+        return self._launches[wildcards.experiment, int(wildcards.launch)]
+
+    def _needed(self, wildcards: Any) -> int:
+        return devices_needed(self._launch(wildcards).experiment.spec)
+
+    def _takes(self, number: int, wildcards: Any) -> int:
+        launch = self._launch(wildcards)
+        first = self.first(launch)
+        return int(first <= number < first + devices_needed(launch.experiment.spec))
+
+
+def _devices(plan: Schedule) -> int:
+    """Devices that launches of `plan` may hold here at the same time; 1 where nobody can tell."""
+    try:
+        found = visible_devices(plan.matrix.platform, plan.config.devices)
+    except DeviceError:  # the launches will say so
+        return 1
+    return max(1, min(len(found or ()), plan.config.devices or len(found or ())))
+
+
+def _slot(number: int) -> str:
+    return f"device_{number}"
+
+
+def _group(launch: ScheduledLaunch) -> tuple[str, str, str]:
+    spec = launch.experiment.spec
+    return spec.model.name, spec.mode, spec.workload.name
+
+
+LOGS_OF_ROUNDS = Path("logs") / "rounds"
+
+ROUNDS = RESULTS / "rounds"
+"""Empty files, one for each number of launches of an experiment that was looked at; gone when the run ends."""
+
+
+def next_round(plan: Schedule) -> list[str]:
+    """The records that are wanted now and missing, in the order they run, and the rounds that wait for them.
+
+    Once the file of a round is there, this is to be asked again. An experiment whose launch fails gets no further
+    round in this run; the others do.
+
+    Raises:
+        UserError: a record that is there can't be read, so that nobody can say whether more are wanted.
+    """
+    wanted = _wanted(plan)
+    missing = set(plan.missing_now())
+    records = [
+        launch.record
+        for launch in plan.launches
+        if launch.record in missing and launch.index < wanted[launch.experiment.name]
+    ]
+    rounds = [
+        str(round_file(experiment.mode, experiment.experiment, launches))
+        for experiment in plan.experiments
+        for launches in (wanted[experiment.experiment],)
+        if launches < plan.config.launches_of(experiment.mode)
+        and _baselines(plan, experiment)
+        and missing_of_round(plan, experiment.mode, experiment.experiment, launches)
+    ]
+    return records + rounds
+
+
+def round_file(mode: str, experiment: str, launches: int) -> Path:
+    """Marks that so many launches of an experiment, and of its baseline, were there to be looked at."""
+    return ROUNDS / mode / experiment / str(launches)
+
+
+def missing_of_round(plan: Schedule, mode: str, experiment: str, launches: int) -> list[str]:
+    """Records among the first `launches` of an experiment and of its baseline that are missing.
+
+    Raises:
+        UserError: nothing of that name is selected.
+    """
+    own = plan.by_name.get((mode, experiment))
+    if own is None:
+        raise UserError(f"{experiment}: the config selects no such experiment", "see `snakemake plan`")
+    records = [
+        record_path(RESULTS, e.mode, e.experiment, index)
+        for index in range(launches)
+        for e in (own, *_baselines(plan, own))
+    ]
+    return [str(record) for record in records if not record.exists()]
+
+
+def _baselines(plan: Schedule, own: PlannedExperiment) -> list[PlannedExperiment]:
+    """The experiments that `own` may be compared with: one, as a rule; none for a baseline."""
+    wanted = cell_of(own, plan.config.baseline.named)
+    return [] if wanted == cell_of(own) else plan.by_cell.get(wanted, [])
+
+
+def _wanted(plan: Schedule) -> dict[str, int]:
+    """Launches that are wanted of each experiment, by its folder name."""
+    least = plan.config.precision.min_launches
+    first = {e.name: min(least, plan.config.launches_of(e.spec.mode)) for e in plan.matrix.experiments}
+    if not RESULTS.is_dir():
+        return first
+    found = collect(RESULTS, plan.plan_file(estimate=False)).launched
+    return {e.experiment: e.planned or first[e.experiment] for e in found}
+
+
+PLAN_FILE = RESULTS / "plan.json"
+
+_held: list[filelock.BaseFileLock] = []
+_began_s = time.time()
+
+
+def stop(error: UserError) -> NoReturn:
+    """Ends Snakemake with the two lines of `error` and exit status 1, with no traceback."""
+    print(error, file=sys.stderr, flush=True)
+    sys.exit(1)
+
+
+def check_default_config(path: str = "config.yaml") -> None:
+    """Stops Snakemake where the default config, or what it keeps in this folder, can't be read, before it tries."""
+    try:
+        for folder in (RESULTS, Path("logs")):
+            _check_folder(folder)
+        _check_metadata(Path(".snakemake") / "metadata")
+        check_config_file(Path(path))
+    except UserError as error:
+        stop(error)
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.is_symlink() and not folder.exists():
+        raise UserError(
+            f"{folder}: is a link to {folder.readlink()}, which does not exist",
+            "make that folder (is its disk mounted?), or remove the link",
+        )
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file, and the workflow needs a folder of that name", "move it away")
+
+
+def _check_metadata(folder: Path) -> None:
+    """Raises `UserError` for a damaged file that Snakemake would end on with a traceback."""
+    for path in folder.glob("*"):
+        try:
+            path.read_bytes().decode() if path.is_file() else None
+        except UnicodeDecodeError:
+            remedy = (
+                f"rm -r {folder}: Snakemake's notes on how files were made; results stay, nothing is measured again"
+            )
+            raise UserError(f"{path}: is damaged", remedy) from None
+
+
+def plan_workflow(merged: Mapping[str, Any], files: Iterable[Path]) -> tuple[Schedule, InstalledEngine]:
+    """Expands the merged config, read from `files`; stops Snakemake in two lines where it can't be."""
+    try:
+        for file in files:
+            check_config_file(file)
+        config = read_config(merged)
+        engine = probe_engine(config.engine.python)
+        return schedule(config, expand(config, engine)), engine
+    except UserError as error:
+        stop(error)
+
+
+def refuse_jobs_here(plan: Schedule, workflow: Any) -> None:
+    """Stops `snakemake -j 4` without a cluster, and a cluster's jobs that would load one server all at once.
+
+    The former counts jobs that are submitted, and rules were read for those. Leases are a node's, so nothing keeps
+    launches of other nodes from the same endpoint.
+    """
+    served = [experiment.name for experiment in plan.matrix.experiments if experiment.spec.endpoint is not None]
+    if served and workflow.resource_settings.nodes is not None and not workflow.local_exec:
+        problem = f"endpoints: {served[0]}: launches on several nodes would load one server at the same time"
+        stop(UserError(problem, "measure endpoints in a call of their own without a cluster's profile"))
+    if workflow.local_exec and workflow.resource_settings.nodes is not None:
+        jobs = workflow.resource_settings.nodes
+        stop(UserError(f"--jobs {jobs}: nothing is submitted here", f"say --cores {jobs}, or name a profile"))
+
+
+def drop_default_rate_limit(workflow: Any) -> None:
+    """Takes back Snakemake's limit of 100 jobs a second, which nothing here comes near; another one stays.
+
+    With a limit, each look for jobs to start sets a timer of its timespan that has it look once more, and that one
+    sets the next: after k launches Snakemake 9.27 looks k times a second through all that are left, with a thread for
+    each timer, beside the engine that is measured.
+    """
+    limit = workflow.scheduling_settings.max_jobs_per_timespan
+    if limit and (limit.max_jobs, limit.timespan) == (100, 1):
+        workflow.scheduler.job_rate_limiter = None
+
+
+def begin(plan: Schedule, outputs: Iterable[str]) -> None:
+    """At the start of a real run that will make `outputs`: takes the folder for this process, puts the plan on disk.
+
+    The lock is the kernel's, so it is free the moment its holder dies, however it dies.
+    """
+    wanted = set(outputs)
+    try:
+        RESULTS.mkdir(exist_ok=True)
+        lock = filelock.FileLock(RESULTS / ".lock")
+        lock.acquire(blocking=False)
+        _held.append(lock)
+        ownership.end_left_behind(Path.cwd())
+        ownership.tell_of_claims(RESULTS)
+        measured = [
+            launch.record for launch in plan.launches if launch.record in wanted and Path(launch.record).exists()
+        ]
+        if measured:  # forced, or written since by another run; Snakemake would delete it before a launch that may fail
+            raise UserError(f"{measured[0]}: is measured already", "delete it to have that launch measured again")
+        # With launches: auto anything may become wanted during the run.
+        put_on_disk(plan, PLAN_FILE, wanted if plan.config.launches != "auto" else set(plan.by_record))
+    except filelock.Timeout:
+        stop(
+            UserError(
+                f"{RESULTS.resolve()}: another workflow is running that writes its results there",
+                "wait until it ends, or work in a clone that has a folder results/ of its own",
+            )
+        )
+    except OSError as error:
+        stop(UserError(f"{RESULTS}: cannot be written: {error.strerror}", "check its owner and permissions"))
+    except UserError as error:
+        stop(error)
+
+
+def end_well(plan: Schedule, scripts: Path) -> None:
+    """After a run in which nothing failed."""
+    for folder in (ROUNDS, LOGS_OF_ROUNDS):
+        shutil.rmtree(folder, ignore_errors=True)
+    if plan.config.diagnose:
+        subprocess.run([sys.executable, f"{scripts}/diagnose.py", str(PLAN_FILE)], check=False)
+
+
+def end_with_errors(plan: Schedule, scripts: Path) -> None:
+    """After a run in which a launch failed: writes the summary of what there is, marked incomplete."""
+    end_well(plan, scripts)
+    records = [Path(launch.record) for launch in plan.launches]
+    ownership.tell_of_claims(RESULTS)
+    ownership.tell_of_jobs(records, _began_s, plan.config.cluster.launches_per_job)
+    if not any(path.is_file() or failure_path(path).is_file() for path in records):
+        return
+    where = [str(RESULTS), "--plan", str(PLAN_FILE)]
+    summarised = subprocess.run([sys.executable, str(scripts / "summarise.py"), *where, "--figures"], check=False)
+    if summarised.returncode in (0, LEFT_OUT_STATUS):
+        subprocess.run([sys.executable, str(scripts / "plot.py"), *where, "--figures", *figures(plan)], check=False)
+
+
+def figures(plan: Schedule) -> list[str]:
+    """The names of the figures that what is selected is drawn in."""
+    specs = [experiment.spec for experiment in plan.matrix.experiments]
+    loads = [spec.load for spec in specs if spec.mode not in LOOKING]
+    has_replicas = any(replicas(spec) > 1 for spec in specs)
+    return list(names_of({spec.mode for spec in specs}, loads, bool(plan.config.slo.named), has_replicas))
+
+
+def records_to_summarise(plan: Schedule, workflow: Any, rule: str) -> list[str]:
+    """The records that are missing, asked for by `rule`, which is forced if it would tell of another state.
+
+    With `launches: auto` also the round after which this is asked again. Snakemake itself takes an output for up to
+    date whose inputs are missing, and knows nothing of records that came by copying. This is called when the rule's
+    job enters the DAG, before it is decided what runs, and again after each round.
+
+    With `--batch` all records, also those that are there: Snakemake takes a part of what it is given, and each batch
+    has to take its part of the same list.
+    """
+    batch = workflow.dag_settings.batch
+    if batch is not None and batch.rulename == rule:
+        if plan.config.launches == "auto":
+            problem = "--batch: with launches: auto nobody knows beforehand which launches there are to divide"
+            stop(UserError(problem, "divide by model, --config models=[...], or set launches to a number"))
+        return [launch.record for launch in plan.launches]
+    try:
+        wanted = next_round(plan) if plan.config.launches == "auto" else plan.missing
+    except UserError as error:
+        if not _held:
+            stop(error)
+        wanted = []  # a record was damaged while the run goes on: the summary, which reads it too, tells
+    if wanted or is_stale(RESULTS, plan.plan_file(estimate=False)) or not is_plan(PLAN_FILE):
+        workflow.dag.forcerules.add(workflow.get_rule(rule))
+    return wanted
+
+
+def records_of_round(plan: Schedule, wildcards: Any) -> list[str]:
+    """The records that a round waits for: those of one experiment, and of its baseline, that are missing."""
+    try:
+        return missing_of_round(plan, wildcards.mode, wildcards.experiment, int(wildcards.launches))
+    except UserError as error:
+        stop(error)
+
+
+def needed(plan: Schedule, on_cluster: bool, mode: str, wildcards: Any) -> list[str]:
+    """What must be there before a launch: the synthetic checkpoint that it loads, and who goes before it in its job."""
+    launch = _launch(plan, mode, wildcards)
+    checkpoint = launch.experiment.checkpoint
+    return [*([checkpoint.folder] if checkpoint else []), *before_in_allocation(plan, on_cluster, launch.record)]
+
+
+def priority(plan: Schedule, mode: str, wildcards: Any) -> int:
+    """Higher for launches that run earlier."""
+    return plan.priority_of(_launch(plan, mode, wildcards).record)
+
+
+def checkpoint_pattern(plan: Schedule) -> str:
+    """Where synthetic checkpoints are built, with a wildcard for their name."""
+    return str(Path(plan.config.model_base) / "synthetic" / "{checkpoint}")
+
+
+def newest_source(*parts: str) -> str:
+    """The source file changed last among packages of rollout_bench and commands: an input for what they derive."""
+    scripts = Path(__file__).parents[1]
+    sources = [path for part in parts for path in (scripts / "rollout_bench" / part).rglob("*.py")]
+    sources += [scripts / part for part in parts if part.endswith(".py")]
+    return str(max(sources, key=lambda path: path.stat().st_mtime_ns))
+
+
+def checkpoint_arguments(plan: Schedule, folder: str) -> list[str]:
+    """Arguments of build_checkpoint.py for the checkpoint at `folder`."""
+    try:
+        return plan.checkpoint_at(folder).arguments
+    except UserError as error:
+        stop(error)
+
+
+def dataset_arguments(plan: Schedule, record: str) -> list[str]:
+    """Arguments of a measuring command that name the data set's file, where the workload has one."""
+    path = plan.launch_of(record).experiment.dataset_path
+    return [] if path is None else [f"--dataset={path}"]
+
+
+def model_arguments(plan: Schedule) -> list[str]:
+    """Arguments of check.py: where the weights of each model and quant are to be found."""
+    pairs: dict[str, str] = {}
+    for e in plan.matrix.experiments:
+        if e.spec.endpoint is not None:
+            continue
+        option = (
+            "--synthetic"
+            if e.checkpoint
+            else "--hub"
+            if (e.spec.model.weights or "").startswith("hub:")
+            else "--weights"
+        )
+        pairs[f"{e.spec.model.name}/{e.spec.quant.name}={e.model_path}"] = option
+    return [word for pair, option in pairs.items() for word in (option, pair)]
+
+
+def _launch(plan: Schedule, mode: str, wildcards: Any) -> ScheduledLaunch:
+    try:
+        return plan.launch_of(str(record_path(RESULTS, mode, wildcards.experiment, int(wildcards.launch))))
+    except UserError as error:
+        stop(error)
