@@ -176,7 +176,16 @@ def check_whole(path: Path) -> None:
 _SMALLER = "free some space in the results folder; with fewer profile.steps and with_stack: false a trace is smaller"
 
 
-def measure_engine(job: Job, tell: Tell, wait: Wait) -> None:
+def measure(job: Job, tell: Tell, wait: Wait) -> None:
+    """Do `job` through the engine itself, or behind its server where the spec has a load.
+
+    Raises:
+        ServingFailed: there is no server, it ended, or there is no trace of what was asked for.
+    """
+    (_measure_engine if job.spec.load is None else _measure_server)(job, tell, wait)
+
+
+def _measure_engine(job: Job, tell: Tell, wait: Wait) -> None:
     """Does `job`: tells each event, and waits for the word before each window of steps.
 
     Raises:
@@ -221,7 +230,7 @@ def tell_limits(platform: Platform, tell: Tell) -> None:
         print(f"the machine's limits are not known: {error}")
 
 
-def measure_server(job: Job, tell: Tell, wait: Wait) -> None:
+def _measure_server(job: Job, tell: Tell, wait: Wait) -> None:
     """Does `job`: tells each event, and waits for the word before each pass.
 
     Raises:

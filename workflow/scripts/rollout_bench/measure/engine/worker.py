@@ -25,15 +25,15 @@ def work(job: Job, descriptor: int, orders: IO[bytes]) -> None:
         tell(IterationBegins())
         orders.readline()
 
-    if job.spec.mode == "offline" or job.spec.mode == "operators":
-        pass
-    elif job.spec.mode == "profile" and job.spec.load is not None:
-        from rollout_bench.measure.engine.profile import measure_server
+    if job.spec.mode == "offline":
+        from rollout_bench.measure.engine.offline import measure
+    elif job.spec.mode == "operators":
+        from rollout_bench.measure.engine.operators import measure
     elif job.spec.mode == "profile":
-        pass
+        from rollout_bench.measure.engine.profile import measure
     else:
-        pass
-    measure_server(job, tell, wait)
+        from rollout_bench.measure.engine.online import measure
+    measure(job, tell, wait)
     tell(Done())
     if replicas(job.spec) > 1:
         orders.readline()  # to end an engine takes work, which would be in the other replicas' last pass
