@@ -185,8 +185,9 @@ def test_an_edited_spec_is_noticed_in_records_of_earlier_versions_too(results: P
     assert found(results).damaged[0].error.problem.startswith(f"{at(results)}: key: is {BF16.key()}")
 
 
-def test_more_tokens_than_asked_are_read_where_the_launch_was_flagged_for_it(tmp_path: Path) -> None:
-    flag = Flag(code="token_count", severity="invalid", sentence="40 tokens instead of 32.")
+@pytest.mark.parametrize("severity", ["invalid", "warning"])
+def test_more_tokens_than_asked_are_read_where_the_launch_was_flagged_for_it(tmp_path: Path, severity: str) -> None:
+    flag = Flag(code="token_count", severity=severity, sentence="40 tokens instead of 32.")
     record = make_record(BF16, flags=[flag])
     more = [each.model_copy(update={"output_tokens": SEQUENCES * 40}) for each in record.iterations]
     write_launched(at(tmp_path), record.model_copy(update={"iterations": more}))

@@ -19,6 +19,7 @@ SECRETS = {
     "cloud": ("engine.environment.AWS_SECRET_ACCESS_KEY", "engine: {environment: {AWS_SECRET_ACCESS_KEY: hush}}"),
     "small_letters": ("engine.environment.my_password", "engine: {environment: {my_password: '4711hush'}}"),
     "digits": ("engine.environment.DB_PASSWORD", "engine: {environment: {DB_PASSWORD: '47110815'}}"),
+    "digits_of_a_token": ("engine.environment.HF_TOKEN", "engine: {environment: {HF_TOKEN: '47110815'}}"),
     "proxy": ("engine.environment.HTTPS_PROXY", "engine: {environment: {HTTPS_PROXY: 'http://me:hush@proxy:3128'}}"),
     "by_its_look": ("engine.environment.NOTE", "engine: {environment: {NOTE: hf_hushhushhushhush}}"),
     "argument": ("engine_args.hf_token", "engine_args: {hf_token: hush}"),
@@ -94,3 +95,38 @@ def test_no_secret_is_among_the_variables_that_a_record_keeps():
 @pytest.mark.parametrize("value", ["Bearer hush", "token hush", "sk-hush", "https://me:hush@host/path"])
 def test_what_looks_like_a_secret_is_one_whatever_it_is_called(value: str):
     assert may_be_secret("X-Team", value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("X-Token", "83920183"),
+        ("X-Access-Token", "123456789012"),
+        ("accessToken", "1234"),
+        ("token_key", "123456"),
+        ("TOKENS_AUTH", "1234"),
+        ("OPENAI_API_KEY", "abc"),
+        ("APIKEY", "abc"),
+        ("AWS_SECRET_ACCESS_KEY", "abc"),
+        ("DB_PASSWORD", "12"),
+    ],
+)
+def test_a_name_that_holds_a_secret_is_known_by_its_words(name: str, value: str):
+    assert may_be_secret(name, value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("TIKTOKEN_ENCODINGS_BASE", "/models/encodings"),
+        ("HF_TOKEN_PATH", "/run/secrets/t"),
+        ("MONKEY", "abc"),
+        ("KEYWORD", "abc"),
+        ("AUTHOR", "me"),
+        ("tokenizer", "abc"),
+        ("max_num_batched_tokens", "2048"),
+        ("VLLM_MOE_TOKEN_THRESHOLD", "256"),
+    ],
+)
+def test_a_name_that_only_sounds_like_a_secret_passes(name: str, value: str):
+    assert not may_be_secret(name, value)

@@ -9,7 +9,7 @@ sys.path.insert(0, str(SCRIPTS))
 from rollout_bench import snakefile
 from rollout_bench.cluster import slurm
 
-snakefile.check_default_config()
+snakefile.check_default_config(workflow.remote_exec)
 
 # jobs are submitted, or this is one; not known later than here, where rules are read
 ON_CLUSTER = workflow.remote_exec or workflow.resource_settings.nodes is not None

@@ -219,12 +219,19 @@ def stop(error: UserError) -> NoReturn:
     sys.exit(1)
 
 
-def check_default_config(path: str = "config.yaml") -> None:
-    """Stops Snakemake where the default config, or what it keeps in this folder, can't be read, before it tries."""
+def check_default_config(is_job: bool, path: str = "config.yaml") -> None:
+    """Stops Snakemake where the default config, or what it keeps in this folder, can't be read, before it tries.
+
+    Args:
+        is_job: whether this is one of a cluster's jobs: its run has looked through Snakemake's notes already, of which
+            there is one for each file.
+        path: the default config.
+    """
     try:
         for folder in (RESULTS, Path("logs")):
             _check_folder(folder)
-        _check_metadata(Path(".snakemake") / "metadata")
+        if not is_job:
+            _check_metadata(Path(".snakemake") / "metadata")
         check_config_file(Path(path))
     except UserError as error:
         stop(error)
@@ -245,6 +252,8 @@ def _check_metadata(folder: Path) -> None:
     for path in folder.glob("*"):
         try:
             path.read_bytes().decode() if path.is_file() else None
+        except OSError:  # gone meanwhile: another run ends a job
+            continue
         except UnicodeDecodeError:
             remedy = (
                 f"rm -r {folder}: Snakemake's notes on how files were made; results stay, nothing is measured again"

@@ -198,6 +198,15 @@ def collect(source: Path, results: Path, logs: Path) -> Collected:
     return done
 
 
+def _check_side_files(copied: Path, record: Record) -> None:
+    try:
+        read_sequences(sequences_path(copied), record)
+        if record.server_file is not None:
+            read_samples(server_path(copied), record)
+    except UserError as error:
+        raise UserError(error.problem, _AGAIN) from None
+
+
 def _record(source: Path, file: FoundFile, copies: Path, results: Path, logs: Path, done: Collected) -> None:
     home = results / file.path
     if home.exists():
@@ -209,9 +218,7 @@ def _record(source: Path, file: FoundFile, copies: Path, results: Path, logs: Pa
     _check_place(copied, file, (record.spec.mode, record.spec.experiment(), record.launch))
     _copy_beside(source, file, copies, done)
     if isinstance(record, Record):
-        read_sequences(sequences_path(copied), record)
-        if record.server_file is not None:
-            read_samples(server_path(copied), record)
+        _check_side_files(copied, record)
     if isinstance(record, Profile) and {t.name for t in record.traces} - _names(traces_path(copied)):
         raise UserError(f"{traces_path(copied)}: lacks a trace that the record names", _AGAIN)
     spec = home.with_name("spec.json")

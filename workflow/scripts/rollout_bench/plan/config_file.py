@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from rollout_bench.contracts.load import DISTRIBUTIONS
-from rollout_bench.contracts.secrets import SECRET_NAME
+from rollout_bench.contracts.secrets import secret_words
 from rollout_bench.core.errors import UserError, did_you_mean
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.serving import OnlineLoad
@@ -150,7 +150,7 @@ def _told(error: ErrorDetails) -> UserError:
     if error["type"] == "value_error":
         return UserError(f"config: {where}: {message}", _see_reference(where))
     is_variable = parts[:2] == ("engine", "environment")
-    is_secret = "headers" in parts or (is_variable and SECRET_NAME.search(str(parts[-1])))
+    is_secret = "headers" in parts or (is_variable and secret_words(str(parts[-1])))
     shown = "what stands there" if is_secret else _short(value)
     return UserError(f"config: {where}: {shown} {message}", _see_reference(where))
 
@@ -158,7 +158,7 @@ def _told(error: ErrorDetails) -> UserError:
 def _instead(location: tuple[int | str, ...]) -> str:
     """What to do about a key that there is not, at `location`."""
     key = str(location[-1])
-    if location[0] == "endpoints" and SECRET_NAME.search(key):
+    if location[0] == "endpoints" and secret_words(key):
         return "did you mean 'api_key_env'? It names an environment variable: a key must not stand in a config"
     if location[-2:-1] != ("online",) and key in ("online", *OnlineLoad.model_fields):
         return f"write it below workload_settings.<name>{'' if key == 'online' else '.online'}"

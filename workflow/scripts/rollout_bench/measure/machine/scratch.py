@@ -16,6 +16,7 @@ import fcntl
 import os
 import shutil
 import signal
+import socket
 import stat
 import tempfile
 import time
@@ -26,8 +27,19 @@ from pathlib import Path
 PREFIX = "rollout-engine-"
 """Of the folders' names. Short: the path of a socket has at most 107 bytes."""
 
-LOCK = ".launch"
-"""The locked file. A folder without it is none of ours, or is just being made: it is left alone."""
+
+def _system() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return socket.gethostname()
+
+
+LOCK = f".launch-{_system()}"
+"""The locked file, named after the running system: where nodes share a TMPDIR, locks may be of one node only.
+
+A folder without it is none of ours, or is just being made: it is left alone.
+"""
 
 LIMIT_S = 20.0
 """How long killed processes may take to be gone; longer they are stuck inside the kernel."""
@@ -50,7 +62,8 @@ def scratch() -> Iterator[Scratch]:
         unnamed = folder / "new"
         descriptor = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            with contextlib.suppress(OSError):  # a file system that locks nothing: nothing left behind is found then
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
             unnamed.rename(folder / LOCK)
             yield Scratch(folder, descriptor)
         finally:
@@ -86,7 +99,7 @@ def _taken_over(folder: Path) -> int | None:
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except OSError:  # in use, or on a file system that locks nothing: then nobody can tell
         os.close(descriptor)
         return None
     return descriptor

@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable, Sequence
 
 from rollout_bench.contracts.record import ClientUse
-from rollout_bench.measure.server.guidellm import Driven, drive
 from rollout_bench.measure.server.stream import LoadPass, ServingFailed, Target
 from rollout_bench.measure.server.vllm_bench import questions
 from rollout_bench.workloads.requests import Request
 
 # Importing guidellm puts uvloop into this process for good; its worker processes see to that themselves.
 _policy = asyncio.get_event_loop_policy()
+from rollout_bench.measure.server.guidellm import Driven, drive  # noqa: E402
 
 asyncio.set_event_loop_policy(_policy)
 

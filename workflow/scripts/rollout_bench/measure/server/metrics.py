@@ -98,7 +98,7 @@ class Sampler:
 
     def __init__(self, read: Callable[[], str]) -> None:
         self._read = read
-        self._values: list[tuple[float, dict[str, float]]] = []
+        self._texts: list[tuple[float, str]] = []  # parsed after the pass, whose arrivals this process stamps
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -114,7 +114,7 @@ class Sampler:
     def samples(self, iteration: int, began_s: float) -> list[ServerSample]:
         """What was read, as it stood in seconds after `began_s` of the monotonic clock."""
         found = []
-        for at_s, values in self._values:
+        for at_s, values in ((at_s, parse(text)) for at_s, text in self._texts):
             named = {field: _first(values, names) for field, names in GAUGES.items()}
             found.append(ServerSample(iteration=iteration, at_s=round(at_s - began_s, 6), **named))
         return found
@@ -126,7 +126,7 @@ class Sampler:
             with contextlib.suppress(OSError):  # the pass itself tells what became of the server
                 at_s = time.monotonic()
                 lines = [line for line in self._read().split("\n") if line.startswith(_SAMPLED)]
-                self._values.append((at_s, parse("\n".join(lines))))
+                self._texts.append((at_s, "\n".join(lines)))
             if over:
                 return
             following += PERIOD_S

@@ -31,6 +31,7 @@ from rollout_bench.measure.server.stream import (
     Target,
     elsewhere,
     encoding_of,
+    listed,
     parsed,
     told,
 )
@@ -512,7 +513,7 @@ def _took_token_ids(answer: str) -> bool:
 def _found(
     connection: Connection, vocabulary: int, served: Served, full: bool, token_ids: bool, text: PromptText, answer: str
 ) -> Opened:
-    counts = TOKEN_IDS.search(answer.encode()) is not None
+    counts = listed(answer.encode(), TOKEN_IDS) is not None
     served = served.model_copy(update={"token_ids": token_ids, "counts_tokens": counts})
     flags = [] if token_ids else [text_flag()]
     if not full:
