@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import signal
-import sys
 import time
 from pathlib import Path
 
 import filelock
-from workspace import REPOSITORY, TINY, Workspace
-
-sys.path.insert(0, str(REPOSITORY / "tests" / "cluster"))
-
 import stand_in
+from workspace import TINY, Workspace
 
 from rollout_bench.contracts.store import read_record, read_sequences, sequences_path
 
