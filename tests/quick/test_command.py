@@ -14,7 +14,8 @@ import yaml
 from workspace import REPOSITORY
 
 from rollout_bench import __version__
-from rollout_bench.__main__ import COMMANDS
+from rollout_bench.__main__ import COMMANDS, main
+from rollout_bench.commands import collect
 
 SCRIPTS = REPOSITORY / "workflow" / "scripts"
 SCRIPT_OF = {name: f"{name}.py" for name in COMMANDS} | {"trace": "read_trace.py"}
@@ -48,7 +49,17 @@ def test_a_misspelt_sub_command_is_two_lines_with_the_one_that_was_meant() -> No
     assert done.stderr == "there is no command 'comparre'\n  -> did you mean 'compare'?\n"
 
 
-def test_the_exit_status_and_the_words_are_those_of_the_sub_command(tmp_path: Path) -> None:
+@pytest.mark.parametrize("status", [0, 3])
+def test_the_exit_status_is_that_of_the_sub_command(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["rollout-bench", "collect", "there", "--results", "here"])
+    monkeypatch.setattr(collect, "main", lambda: status)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == status
+    assert sys.argv[1:] == ["there", "--results", "here"]
+
+
+def test_an_error_of_a_sub_command_is_told_as_its_own(tmp_path: Path) -> None:
     assert run("bounds").returncode == 2
     done = run("plan", str(tmp_path / "plan.json"))
     assert done.returncode == 1
