@@ -14,18 +14,18 @@ from pathlib import Path
 import httpx
 import numpy as np
 
+from rollout_bench.contracts.load import LoadPoint
+from rollout_bench.contracts.record import Iteration
+from rollout_bench.measure.engine.online import rows_of
+from rollout_bench.measure.launch.flags import client_flags, sent_late_flags
+from rollout_bench.measure.server.stream import LoadPass, Target
+from rollout_bench.workloads.requests import Request
+
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(REPOSITORY / "tests"), str(REPOSITORY / "workflow" / "scripts"), str(REPOSITORY / "benchmarks")]
+sys.path[:0] = [str(REPOSITORY / "tests"), str(REPOSITORY / "benchmarks")]
 
 from page import machine_facts  # noqa: E402
 from stub_server import running_stub  # noqa: E402
-
-from rollout_bench.contracts.load import LoadPoint  # noqa: E402  # noqa: E402
-from rollout_bench.contracts.record import Iteration  # noqa: E402  # noqa: E402
-from rollout_bench.measure.engine.online import rows_of  # noqa: E402  # noqa: E402
-from rollout_bench.measure.launch.flags import client_flags, sent_late_flags  # noqa: E402  # noqa: E402
-from rollout_bench.measure.server.stream import LoadPass, Target  # noqa: E402  # noqa: E402
-from rollout_bench.workloads.requests import Request  # noqa: E402  # noqa: E402
 
 PROMPT_TOKENS = 64
 MEDIAN_MS, P99_MS = 1.0, 5.0

@@ -14,19 +14,19 @@ from pathlib import Path
 
 import yaml
 
+from rollout_bench.contracts.store import sequences_path
+from rollout_bench.plan.config_file import read_config
+from rollout_bench.plan.engine import probe_engine
+from rollout_bench.plan.matrix import expand
+from rollout_bench.plan.planfile import write_plan
+from rollout_bench.plan.schedule import Schedule, schedule
+from rollout_bench.snakefile import PLAN_FILE
+
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(REPOSITORY / "tests"), str(REPOSITORY / "workflow" / "scripts")]
+sys.path[:0] = [str(REPOSITORY / "tests")]
 
 from synthetic_records import make_record, make_sequences  # noqa: E402
 from workspace import Workspace  # noqa: E402
-
-from rollout_bench.contracts.store import sequences_path  # noqa: E402  # noqa: E402
-from rollout_bench.plan.config_file import read_config  # noqa: E402  # noqa: E402
-from rollout_bench.plan.engine import probe_engine  # noqa: E402  # noqa: E402
-from rollout_bench.plan.matrix import expand  # noqa: E402  # noqa: E402
-from rollout_bench.plan.planfile import write_plan  # noqa: E402  # noqa: E402
-from rollout_bench.plan.schedule import Schedule, schedule  # noqa: E402  # noqa: E402
-from rollout_bench.snakefile import PLAN_FILE  # noqa: E402  # noqa: E402
 
 QUANTS = ("bf16", "w8a16", "w8a8")
 LAUNCHES = 10

@@ -51,8 +51,7 @@ def main() -> int:
         size, events = write_trace(path, arguments.gb * 1e9, arguments.kind)
         print(f"{arguments.kind}: {size / 1e9:.2f} GB of JSON, {path.stat().st_size / 1e6:.0f} MB on disk", flush=True)
         print(f"{events:,} events; load {os.getloadavg()[0]:.1f}", flush=True)
-        environment = os.environ | {"PYTHONPATH": str(SCRIPTS)}
-        done = subprocess.run([sys.executable, __file__, "--read", str(path)], env=environment)
+        done = subprocess.run([sys.executable, __file__, "--read", str(path)])
     print(f"promised: {PROMISED_S:.0f} s and {PROMISED_GIB} GiB for 1 GB on {CORES} cores")
     return done.returncode
 

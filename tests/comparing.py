@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import compare
 import pytest
 from synthetic_records import make_record, make_spec, save
 
+from rollout_bench.commands import compare
 from rollout_bench.contracts.record import Record
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.errors import run_command

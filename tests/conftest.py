@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +11,6 @@ from hypothesis import HealthCheck, settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 GUARD = Path(__file__).parent / "guard"
-
-sys.path[:0] = [str(Path(__file__).parent), str(GUARD), str(REPOSITORY / "workflow" / "scripts")]
 
 THOROUGH = "ROLLOUT_BENCH_TESTS_THOROUGH"
 """How many times as many examples each property test tries."""

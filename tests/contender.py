@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "workflow" / "scripts"))
-
 from rollout_bench.contracts.spec import Isolation
 from rollout_bench.measure.machine.device import Device
 from rollout_bench.measure.machine.leases import Claim, Claims, Taken, taken

@@ -23,8 +23,6 @@ from pathlib import Path
 
 import httpx
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "workflow" / "scripts"))
-
 from rollout_bench.core.processes import die_with_parent, end_groups, group_of
 
 START_S = 120

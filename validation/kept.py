@@ -17,13 +17,14 @@ import filelock
 import psutil
 from scipy import stats
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(REPOSITORY / "tests"), str(REPOSITORY / "workflow" / "scripts")]
+from rollout_bench.contracts.fields import Strict
+from rollout_bench.core.files import read_model, write_json
+from rollout_bench.measure.machine.host import cpu_model, git_commit
+from rollout_bench.plan.config import ComparisonSettings
 
-from rollout_bench.contracts.fields import Strict  # noqa: E402  # noqa: E402
-from rollout_bench.core.files import read_model, write_json  # noqa: E402  # noqa: E402
-from rollout_bench.measure.machine.host import cpu_model, git_commit  # noqa: E402  # noqa: E402
-from rollout_bench.plan.config import ComparisonSettings  # noqa: E402  # noqa: E402
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(REPOSITORY / "tests")]
+
 
 RESULTS = REPOSITORY / "validation" / "results"
 

@@ -20,8 +20,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from kept import REPOSITORY  # puts the package on the path
-
 from rollout_bench.contracts.fields import Strict
 from rollout_bench.measure.server.stream import LoadPass, RequestOutcome, Target
 from rollout_bench.workloads.requests import Request
@@ -228,7 +226,6 @@ def _live(name: str, aim: Aim, log: Path, orders: Connection) -> None:
     with log.open("w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    os.environ["PYTHONPATH"] = str(REPOSITORY / "workflow" / "scripts")
     try:
         send = CLIENTS[name](aim)
         orders.send(True)

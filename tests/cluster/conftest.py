@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from slurm import Slurm, missing, running
 
 REQUIRED = "ROLLOUT_BENCH_TESTS_NEED_SLURM"

@@ -171,7 +171,7 @@ def test_a_server_that_turns_hostile_in_mid_pass_fails_requests_and_gets_no_key_
         assert launch.finish() == 0, launch.said + launch.log_text()[-2000:]
     record = launch.record()
     assert next(flag for flag in record.validity if flag.code == "requests_failed").severity == "invalid"
-    rows = read_sequences(sequences_path(launch.out))
+    rows = read_sequences(sequences_path(launch.out), record)
     failed = [row for row in rows if row.failed]
     assert len({row.error for row in failed}) >= len(KINDS) - 4  # one is only odd, some end alike
     assert sum(iteration.failed or 0 for iteration in record.iterations) == len(failed)

@@ -7,17 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from synthetic_records import make_record, make_spec
-from workspace import REPOSITORY
-
-sys.path.insert(0, str(REPOSITORY / "benchmarks"))
-
 from claims import Claim
 from page import page
 from projects import fill_bare, fill_ours, make_bare, make_ours, planned, size
+from synthetic_records import make_record, make_spec
 from timing import Command, Times, run, take_turns
 from verdict_page import Verdict
 from verdict_page import page as verdict_page
+from workspace import REPOSITORY
 
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.plan.planfile import read_plan

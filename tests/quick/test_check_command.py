@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import check
 import pytest
+
+from rollout_bench.commands import check
 
 
 @pytest.mark.parametrize(

@@ -219,7 +219,7 @@ def test_the_command_runs_by_itself_and_help_loads_no_heavy_library(tmp_path: Pa
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     code = (
-        f"import sys; sys.path.insert(0, {str(SCRIPTS)!r}); import compare; compare.parser(); "
+        "import sys; from rollout_bench.commands import compare; compare.parser(); "
         "print([m for m in ('pandas', 'numpy', 'scipy', 'rich', 'vllm', 'torch', 'snakemake') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

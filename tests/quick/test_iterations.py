@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import plan as plan_command
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +14,7 @@ from synthetic_records import make_plan, make_record, make_spec, save
 from rollout_bench.analysis.stats.iterations import best_iterations, relative_time, variances
 from rollout_bench.analysis.timed.advice import FEWEST, MOST, advise_iterations
 from rollout_bench.analysis.timed.launches import measure
+from rollout_bench.commands import plan as plan_command
 from rollout_bench.contracts.record import Flag, Record
 from rollout_bench.contracts.store import record_path
 from rollout_bench.report.plan_advice import iteration_lines

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import math
-import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
-import pytest
-from workspace import REPOSITORY
-
-sys.path.append(str(REPOSITORY / "validation"))
-
 import false_verdict_shares
 import fidelity
+import numpy as np
 import online_clients
 import online_fidelity
 import power
 import predecessor
+import pytest
 import validation_page
 from blocks import blocks, comparisons, resampled
 from interval_coverage import Cell, Coverage, covered, covered_apart, covered_when_stopped

@@ -6,10 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from workspace import REPOSITORY
-
-sys.path.insert(0, str(REPOSITORY / "benchmarks"))
-
 from timing import Command
 from watching import Moment, Watched, watch
 

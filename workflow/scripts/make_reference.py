@@ -41,13 +41,15 @@ def made() -> Iterator[tuple[Path, str]]:
     reference = REPOSITORY / "docs" / "reference"
     yield reference / "config.md", config_page()
     yield reference / "records.md", records_page()
-    helps = {script.name: _help_of(script) for script in sorted(SCRIPTS.glob("*.py"))}
+    helps = {"rollout-bench": _help_of("-m", "rollout_bench")}
+    helps |= {script.name: _help_of(str(script)) for script in sorted(SCRIPTS.glob("*.py"))}
     yield reference / "commands.md", commands_page(helps, _rules())
 
 
-def _help_of(script: Path) -> str:
+def _help_of(*command: str) -> str:
     done = subprocess.run(
-        [sys.executable, str(script), "--help"],
+        [sys.executable, *command, "--help"],
+        cwd=SCRIPTS,
         capture_output=True,
         text=True,
         check=True,

@@ -27,6 +27,9 @@ STAMP = VENV / "rollout-bench-setup"
 UNFINISHED = "unfinished\n"
 PINS = ROOT / "requirements" / "cpu.txt"
 UV_PIN = ROOT / "requirements" / "uv.txt"
+# The package is linked by hand, not installed: that needs no build, and none of its files, which an image copies later.
+PATH_FILE = "../../../../workflow/scripts\n"  # from site-packages
+COMMAND = '#!/bin/sh\nexec "$(dirname "$0")/python" -P -m rollout_bench "$@"\n'
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 OLDEST_PYTHON = (3, 11)
 # What a launch and a job import. Importing it here proves the install, and leaves compiled bytecode behind:
@@ -41,7 +44,8 @@ class SetupError(Exception):
 
 def wanted_stamp() -> str:
     """What the stamp file of a finished .venv says: a digest of everything that decides what is in it."""
-    return hashlib.sha256(PINS.read_bytes() + UV_PIN.read_bytes()).hexdigest() + "\n"
+    links = (PATH_FILE + COMMAND).encode()
+    return hashlib.sha256(PINS.read_bytes() + UV_PIN.read_bytes() + links).hexdigest() + "\n"
 
 
 def pip_settings(environment: Dict[str, str]) -> Dict[str, str]:
@@ -135,6 +139,15 @@ def empty_venv() -> None:
             entry.unlink()
 
 
+def link_package() -> None:
+    """Make the package importable in .venv, and `rollout-bench` a command there."""
+    packages = next(VENV.glob("lib/python3*/site-packages"))
+    (packages / "rollout-bench.pth").write_text(PATH_FILE)
+    command = VENV / "bin" / "rollout-bench"
+    command.write_text(COMMAND)
+    command.chmod(0o755)
+
+
 def install() -> None:
     """Make .venv from nothing, in five steps.
 
@@ -175,6 +188,7 @@ def install() -> None:
             or attempt(log, [[*pip, "--no-compile", "-r", str(PINS)]], environment)
         ):
             raise failed("installing the packages with uv and then with pip", log, network)
+    link_package()
     with step(5, "first import of the engine and the workflow") as log:
         if not attempt(log, [[python, "-c", ENGINE_IMPORTS], [python, "-c", WORKFLOW_IMPORTS]], environment):
             raise failed("importing vLLM or Snakemake", log, "The log's last lines say why; vLLM needs x86_64.")

@@ -2,3 +2,5 @@
 
 One direction of flow: config -> plan -> spec -> record -> table -> summary, figures, report.
 """
+
+__version__ = "0.1.0"

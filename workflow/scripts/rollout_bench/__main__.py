@@ -1,0 +1,61 @@
+"""Look at what is planned, what was measured and what is possible; `snakemake` does the measuring.
+
+`rollout-bench COMMAND --help` lists the options of a command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from importlib import import_module
+
+from rollout_bench import __version__
+from rollout_bench.core.errors import UserError, did_you_mean, run_command
+
+NAME = "rollout-bench"
+
+COMMANDS = {
+    "plan": ("plan", "print what results/plan.json selects: done, failed, missing, skipped, time left"),
+    "check": ("check", "print what a bug report needs, and for each problem its fix"),
+    "compare": ("compare", "compare two results folders"),
+    "bounds": ("bounds", "print the least time that each experiment of a config can take"),
+    "collect": ("collect", "bring records home from where they were measured"),
+    "trace": ("traces", "read the traces of a profile launch into one table of events"),
+}
+"""Sub-command -> its module in `rollout_bench.commands`, imported only when it is run, and what it does."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all that stands before a sub-command's own arguments."""
+    parser = argparse.ArgumentParser(prog=NAME, description=__doc__)
+    parser.add_argument("--version", action="version", version=f"{NAME} {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for name, (_, purpose) in COMMANDS.items():
+        commands.add_parser(name, help=purpose, add_help=False)
+    return parser
+
+
+def dispatch() -> int:
+    """Run the sub-command that the command line names, as if it were a program; return its exit status.
+
+    Raises:
+        UserError: there is no such sub-command, or the sub-command fails.
+    """
+    word, *rest = sys.argv[1:] or ["--help"]
+    if word.startswith("-"):
+        parser().parse_args([word])
+    if word not in COMMANDS:
+        raise UserError(f"there is no command {word!r}", did_you_mean(word, COMMANDS))
+    sys.argv = [f"{NAME} {word}", *rest]
+    run: Callable[[], int] = import_module(f"rollout_bench.commands.{COMMANDS[word][0]}").main
+    return run()
+
+
+def main() -> None:
+    """Run the command and end with its exit status."""
+    run_command(dispatch)
+
+
+if __name__ == "__main__":
+    main()

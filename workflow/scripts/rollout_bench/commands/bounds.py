@@ -1,0 +1,106 @@
+"""Prints the least time that each experiment of a config can take, and the most that a quantization can gain.
+
+Bytes over memory bandwidth, operations over their rate: no engine is started, and nothing of it measured. The limits
+are those that a device's maker publishes, or those of this machine, which are measured first where they are not known.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rollout_bench.analysis.bounds.limits import PEAKS, Peak, known_peak, measured, published
+from rollout_bench.contracts.inside import MachineLimits
+from rollout_bench.core.errors import UserError
+from rollout_bench.plan.config import Config
+from rollout_bench.plan.config_file import check_config_file, read_config
+from rollout_bench.plan.engine import InstalledEngine, probe_engine
+from rollout_bench.plan.matrix import Matrix, expand
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"Known devices: {', '.join(peak.name for peak in PEAKS)}.",
+    )
+    parser.add_argument(
+        "configs", nargs="+", metavar="CONFIG", help="config.yaml and what is laid over it, in this order; - is stdin"
+    )
+    parser.add_argument(
+        "--device", help="known device with its published limits (default: bounds_device of the config, this machine)"
+    )
+    parser.add_argument(
+        "--python", help="interpreter that has the engine (default: engine.python of the config, else this one)"
+    )
+    return parser
+
+
+def main() -> int:
+    """Reads, expands, computes, prints."""
+    arguments = parser().parse_args()
+    config = read_config(_merged(arguments.configs))
+    device, python = arguments.device or config.bounds_device, arguments.python or config.engine.python
+    peak = known_peak(device) if device else None
+    matrix = _matrix(config, python, peak)
+    limits = published(peak) if peak else measured(_measured(matrix, python or sys.executable))
+    # Not at the top: --help and errors in the config need not wait for the table.
+    from rollout_bench.report.bound_tables import show
+
+    show(matrix, limits, config.baseline.named)
+    return 0
+
+
+def _merged(files: Sequence[str]) -> dict[str, Any]:
+    """The configs laid over one another as Snakemake does it: mappings are merged, all else is replaced."""
+    merged: dict[str, Any] = {}
+    for file in files:
+        if file == "-":
+            _lay(merged, json.load(sys.stdin))
+            continue
+        check_config_file(Path(file))
+        _lay(merged, yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {})
+    return merged
+
+
+def _lay(below: dict[str, Any], above: dict[str, Any]) -> None:
+    for key, value in above.items():
+        if isinstance(value, dict) and isinstance(below.get(key), dict):
+            _lay(below[key], value)
+        else:
+            below[key] = value
+
+
+def _matrix(config: Config, python: str | None, peak: Peak | None) -> Matrix:
+    """The experiments; of a known device also where no vLLM is installed, and on the device's platform."""
+    if peak is None:
+        return expand(config, probe_engine(python))
+    if config.platform == "auto":
+        config = config.model_copy(update={"platform": peak.platform})
+    try:
+        engine = probe_engine(python)
+    except UserError:
+        engine = InstalledEngine("vllm", "unknown", {}, frozenset(), python or sys.executable)
+    return expand(config, engine)
+
+
+def _measured(matrix: Matrix, python: str) -> MachineLimits:
+    """The limits of this machine, as `calibrate.py` in the engine's Python says."""
+    command = [python, str(Path(__file__).parents[2] / "calibrate.py"), "--json", "--platform", matrix.platform]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        print(done.stderr, end="", file=sys.stderr)
+        return MachineLimits.model_validate_json(done.stdout)
+    said = [line.strip() for line in done.stderr.splitlines() if line.strip()] or ["no message"]
+    remedy = "name a known device with --device, or bounds_device in the config"
+    raise UserError(
+        f"the limits of this machine can't be measured: {said[0] if '->' in said[-1] else said[-1]}", remedy
+    )

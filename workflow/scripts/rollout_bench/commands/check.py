@@ -1,0 +1,128 @@
+"""Prints what a bug report needs: engine, versions, devices, memory, models; and for each problem its fix.
+
+Run it with the engine's own Python. Exit status 1 where something keeps the engine from running.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from rollout_bench.core.errors import UserError
+from rollout_bench.core.numbers import several
+from rollout_bench.plan.engine import InstalledEngine, probe_engine
+
+GIB = 1 << 30
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--platform", choices=("auto", "cpu", "cuda", "ascend"), default="auto", help="kind of device")
+    parser.add_argument(
+        "--weights",
+        metavar="NAME=PLACE",
+        action="append",
+        default=[],
+        help="a model's folder; may be repeated",
+    )
+    parser.add_argument("--hub", metavar="NAME=ID", action="append", default=[], help="a model on the hub")
+    parser.add_argument(
+        "--synthetic",
+        metavar="NAME=FOLDER",
+        action="append",
+        default=[],
+        help="a checkpoint that the project builds",
+    )
+    arguments = parser.parse_args()
+    problems: list[UserError] = []
+    facts = [*_machine(), *_engine(arguments.platform, problems), *_devices(arguments.platform, problems)]
+    facts += list(_models(arguments, problems))
+    for name, value in facts:
+        print(f"{name + ':':<22} {value}")
+    for problem in problems:
+        print(f"problem: {problem}")
+    print(f"{several(len(problems), 'problem')} found" if problems else "no problem found")
+    return 1 if problems else 0
+
+
+def _machine() -> Iterator[tuple[str, str]]:
+    memory = psutil.virtual_memory()
+    disk = shutil.disk_usage(".")
+    yield "system", f"{platform.system()} {platform.release()} {platform.machine()}"
+    yield "python", f"{platform.python_version()} ({sys.executable})"
+    yield "cores", f"{len(os.sched_getaffinity(0))} usable of {psutil.cpu_count()}"
+    yield "memory", f"{memory.available / GIB:.1f} GiB free of {memory.total / GIB:.1f} GiB"
+    yield "disk here", f"{disk.free / GIB:.1f} GiB free"
+
+
+def _engine(wanted: str, problems: list[UserError]) -> Iterator[tuple[str, str]]:
+    try:
+        engine = probe_engine(None)
+    except UserError as error:
+        problems.append(error)
+        return
+    yield "engine", f"{engine.name} {engine.version}, built for {engine.platform()}"
+    yield from engine.plugins.items()
+    if wanted not in ("auto", engine.platform()):
+        problems.append(_wrong_platform(engine, wanted))
+    done = subprocess.run(
+        [sys.executable, "-c", "import torch; print(torch.__version__)"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode == 0:
+        yield "torch", done.stdout.strip()
+    else:
+        said = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        problems.append(UserError(f"torch can't be imported: {said}", "install the engine's pins again: `make setup`"))
+
+
+def _wrong_platform(engine: InstalledEngine, wanted: str) -> UserError:
+    return UserError(
+        f"platform is {wanted}, but {engine.name} {engine.version} was built for {engine.platform()}",
+        f"set engine.python to an interpreter with vLLM for {wanted}, or platform to {engine.platform()}",
+    )
+
+
+def _devices(wanted: str, problems: list[UserError]) -> Iterator[tuple[str, str]]:
+    tools = {"cuda": ["nvidia-smi", "--query-gpu=name,memory.total,memory.used", "--format=csv,noheader"],
+             "ascend": ["npu-smi", "info"]}  # fmt: skip
+    for name, command in tools.items():
+        if shutil.which(command[0]) is None:
+            if wanted == name:
+                problems.append(
+                    UserError(f"{command[0]} is not to be found", f"install the {name} driver, or check PATH")
+                )
+            continue
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        for line in done.stdout.splitlines():
+            yield f"{name} device", line
+        if done.returncode != 0:
+            said = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
+            problems.append(UserError(f"{command[0]} fails: {said[-1]}", "check the driver"))
+
+
+def _models(arguments: argparse.Namespace, problems: list[UserError]) -> Iterator[tuple[str, str]]:
+    for name, _, place in (pair.partition("=") for pair in arguments.weights):
+        found = (Path(place) / "config.json").is_file()
+        yield f"model {name}", f"{place} {'found' if found else 'NOT FOUND'}"
+        if not found:
+            problems.append(
+                UserError(
+                    f"{place}: no model there: it has no config.json",
+                    "set model_base, or the model's weights",
+                )
+            )
+    for name, _, place in (pair.partition("=") for pair in arguments.hub):
+        yield f"model {name}", f"{place} on the model hub, not looked up"
+    for name, _, place in (pair.partition("=") for pair in arguments.synthetic):
+        yield f"model {name}", f"{place} {'built' if Path(place).is_dir() else 'will be built'}"

@@ -1,0 +1,79 @@
+"""Brings records home from where they were measured: a cluster's volume, mounted or behind a pod, or any copy of it.
+
+Each record is validated before it is put in place, whole, with what lies beside it and its log. One that is at home
+already is never replaced. Failures come home too. Asked again, it takes what is new. Links are not followed, and what
+no launch leaves is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import tempfile
+from pathlib import Path
+
+import filelock
+
+from rollout_bench.cluster.manifests import COLLECTOR_NAME
+from rollout_bench.cluster.retrieval import Collected, collect, fetch
+from rollout_bench.core.errors import UserError
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Exit status: 0 when every launch that is there was taken, 1 when one was not.",
+    )
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("source", nargs="?", type=Path, metavar="FOLDER", help="folder that holds results/ and logs/")
+    where.add_argument(
+        "--pod",
+        nargs="?",
+        const=COLLECTOR_NAME,
+        help="running pod that mounts the volume at /data (default: %(const)s)",
+    )
+    parser.add_argument("--namespace", help="its namespace (default: that of kubectl's context)")
+    parser.add_argument("--kubectl", default="kubectl", metavar="COMMAND", help="kubectl, or how it is called")
+    parser.add_argument(
+        "--results", type=Path, default=Path("results"), metavar="DIR", help="results at home (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--logs", type=Path, default=Path("logs"), metavar="DIR", help="logs at home (default: %(default)s)"
+    )
+    return parser
+
+
+def main() -> int:
+    """Fetches where a pod is named, checks, puts in place, says what came."""
+    arguments = parser().parse_args()
+    results: Path = arguments.results
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(results / ".lock", blocking=False):
+            done = _from_pod(arguments) if arguments.source is None else _from(arguments.source, arguments)
+    except filelock.Timeout:
+        raise UserError(f"{results}: a workflow is running there", "collect when it has ended") from None
+    except OSError as error:
+        raise UserError(f"{error.filename}: {error.strerror}", "check owner, permissions and space") from None
+    for line in (*done.left_out, *done.refused):
+        print(line)
+    records, failures = len(done.records), len(done.failures)
+    print(
+        f"{results}: {records} records and {failures} failures collected,"
+        f" {done.present} there already, {len(done.refused)} not taken"
+    )
+    return 1 if done.refused else 0
+
+
+def _from(source: Path, arguments: argparse.Namespace) -> Collected:
+    return collect(source, arguments.results, arguments.logs)
+
+
+def _from_pod(arguments: argparse.Namespace) -> Collected:
+    namespace = [] if arguments.namespace is None else ["--namespace", arguments.namespace]
+    with tempfile.TemporaryDirectory(prefix="rollout-bench-collect-") as folder:
+        copy = Path(folder) / "claim"
+        fetch([*shlex.split(arguments.kubectl), *namespace], arguments.pod, arguments.results, copy)
+        return _from(copy, arguments)

@@ -1,0 +1,104 @@
+"""Compare two results folders: two engines, two machines, or two times of measuring the same experiments.
+
+Speed-ups are those of B over A. Nothing took turns, so whatever drifted between them is part of the difference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import get_args
+
+from pydantic import ValidationError
+
+from rollout_bench.contracts.fields import ONLINE_ONLY, Metric
+from rollout_bench.core.errors import UserError, tell
+from rollout_bench.core.files import write_whole
+from rollout_bench.plan.config import ComparisonSettings
+
+OPTIONS = {
+    "metrics": "metric",
+    "online_metrics": "metric",
+    "confidence": "confidence",
+    "relevant_difference": "relevant-difference",
+}
+"""Field of the settings -> the option that sets it."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    default = ComparisonSettings()
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="Exit status: 0 when the folders are compared, 1 on an error, 3 when they are compared without damaged "
+        "records, which are told on stderr.",
+    )
+    parser.add_argument("a", type=Path, metavar="A", help="results folder that B is compared with: the earlier one")
+    parser.add_argument("b", type=Path, metavar="B", help="results folder whose speed-ups are told")
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="take every experiment that is found (default: what the summary in each folder selects, if there is one)",
+    )
+    parser.add_argument(
+        "--differ",
+        nargs="+",
+        choices=["engine", "machine"],
+        default=[],
+        help="what may differ between A and B (default: either of them, not both)",
+    )
+    parser.add_argument(
+        "--metric",
+        action="append",
+        choices=get_args(Metric),
+        help=f"what is compared; can be given several times (default: {' '.join(default.metrics)}; "
+        f"online {' '.join(default.online_metrics)})",
+    )
+    parser.add_argument(
+        "--confidence", type=float, metavar="SHARE", help=f"of each interval (default: {default.confidence})"
+    )
+    parser.add_argument(
+        "--relevant-difference",
+        type=float,
+        metavar="SHARE",
+        help=f"speed-ups closer to 1 are never called ^ or v (default: {default.relevant_difference})",
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write compare.md and compare.csv there, too")
+    return parser
+
+
+def main() -> int:
+    """Reads, compares, and only then writes."""
+    arguments = parser().parse_args()
+    asked = settings(arguments)
+    # Not at the top: --help need not wait for scipy and pandas.
+    from rollout_bench.report.differences import compared, read_two
+
+    two = read_two(arguments.a, arguments.b, asked, arguments.differ, arguments.all)
+    made = compared(two)
+    if arguments.out:
+        write_whole(arguments.out / "compare.md", made.markdown.encode())
+        write_whole(arguments.out / "compare.csv", made.csv.encode())
+    print(made.text, end="")
+    return tell(two.damaged)
+
+
+def settings(arguments: argparse.Namespace) -> ComparisonSettings:
+    """The settings that are asked for, else the defaults; raises `UserError` for one that can't be."""
+    asked: list[Metric] | None = arguments.metric
+    given = {
+        # Of those that only requests to a server have, offline tables have none: they keep the default.
+        "metrics": [metric for metric in asked if metric not in ONLINE_ONLY] or None if asked else None,
+        "online_metrics": asked,
+        "confidence": arguments.confidence,
+        "relevant_difference": arguments.relevant_difference,
+    }
+    try:
+        return ComparisonSettings.model_validate({name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        raise UserError(
+            f"--{OPTIONS[str(first['loc'][0])]}: {first['input']!r} {message}", f"see {Path(sys.argv[0]).name} --help"
+        ) from None

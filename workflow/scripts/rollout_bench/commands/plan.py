@@ -1,0 +1,107 @@
+"""Prints what a plan file selects: done, failed, missing, skipped and why, time left, and best iterations."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.contracts.store import failure_path, read_failure, record_path
+from rollout_bench.core.errors import UserError
+from rollout_bench.plan.planfile import PlanFile, read_plan
+from rollout_bench.report.plan_advice import iteration_lines
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("plan", type=Path, help="plan file that the workflow wrote: results/plan.json")
+    arguments = parser.parse_args()
+    plan, results = read_plan(arguments.plan), arguments.plan.parent
+    show(wanted_now(plan, results), results)
+    return 0
+
+
+def wanted_now(plan: PlanFile, results: Path) -> PlanFile:
+    """`plan` with the launches alone that are wanted by what is measured so far, where precision says how many."""
+    if plan.precision is None:
+        return plan
+    wanted = {(e.mode, e.experiment): e.planned or 0 for e in collect(results, plan).launched}
+    records = {
+        str(record_path(Path(plan.results), *place, index)) for place, most in wanted.items() for index in range(most)
+    }
+    experiments = [e.model_copy(update={"launches": wanted[e.mode, e.experiment]}) for e in plan.experiments]
+    launches = [launch for launch in plan.launches if launch.record in records]
+    return plan.model_copy(update={"experiments": experiments, "launches": launches})
+
+
+def show(plan: PlanFile, results: Path) -> None:
+    """Prints the plan for the records that lie in `results`."""
+    width = None if sys.stdout.isatty() else 120
+    console = Console(width=width, soft_wrap=True, highlight=False)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("mode", "model", "quant", "workload", "key"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("done", "failed", "missing", "minutes left"):
+        table.add_column(heading, justify="right")
+    left_s: dict[str, float] = defaultdict(float)
+    failures: list[str] = []
+    done_total = 0
+    expected = {launch.record: launch.expected_s for launch in plan.launches}
+    for experiment in plan.experiments:
+        name = experiment.experiment
+        done = failed = 0
+        for index in range(experiment.launches):
+            record = record_path(results, experiment.mode, name, index)
+            if record.is_file():
+                done += 1
+                continue
+            left_s[name] += expected.get(str(record_path(Path(plan.results), experiment.mode, name, index)), 0.0)
+            if failure_path(record).is_file():
+                failed += 1
+                failures.append(_failure(failure_path(record)))
+        done_total += done
+        table.add_row(
+            experiment.mode,
+            experiment.model,
+            experiment.quant,
+            experiment.workload,
+            experiment.key,
+            f"{done}/{experiment.launches}",
+            str(failed),
+            str(experiment.launches - done - failed),
+            f"{left_s[name] / 60:.1f}",
+        )
+    console.print(table)
+    for skipped in plan.skipped:
+        combination = f"{skipped.mode} {skipped.model} {skipped.quant} {skipped.workload}"
+        console.print(escape(f"skipped: {combination}: {skipped.reason}; {skipped.remedy}"))
+    for failure in failures:
+        console.print(escape(failure))
+    if plan.precision is not None:
+        wanted = plan.precision
+        console.print(
+            f"launches: auto: shown is what is wanted so far; more follow until each interval is within"
+            f" {100 * wanted.half_width:g} %, {wanted.min_launches} to {wanted.max_launches} launches of each"
+        )
+    for line in iteration_lines(plan, results):
+        console.print(escape(line))
+    missing = len(plan.launches) - done_total
+    console.print(
+        f"{done_total} of {len(plan.launches)} launches done, {missing} to run,"
+        f" {'about' if plan.precision is None else 'at least'} {sum(left_s.values()) / 60:.0f} min;"
+        f" {len(plan.skipped)} combinations skipped"
+    )
+
+
+def _failure(path: Path) -> str:
+    try:
+        failure = read_failure(path)
+    except UserError as error:
+        return f"failed: {error}"
+    return f"failed: {failure.experiment} launch {failure.launch}: {failure.cause}; {failure.fix}"
