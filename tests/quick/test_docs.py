@@ -184,6 +184,14 @@ def test_every_flag_has_its_limit_explained_and_its_remedy():
         assert flag_codes() <= {code for cell in cells for code in re.findall(r"\w+", cell)}
 
 
+def test_the_glossary_has_each_term_once():
+    page = (GENERATED / "glossary.md").read_text()
+    cells = re.findall(r"^\| ([^|]+) \|", page, re.MULTILINE)
+    terms = [term for cell in cells if cell not in ("term", "---") for term in cell.split(", ")]
+    assert len(terms) > 50
+    assert sorted(set(terms)) == sorted(terms)
+
+
 def test_the_example_can_be_refreshed_from_a_summary(refresh: ModuleType, tmp_path: Path):
     specs = [make_spec(), make_spec(quant="w8a8")]
     save(tmp_path, *(make_record(spec) for spec in specs))
