@@ -56,7 +56,7 @@ def roles(root: psutil.Process) -> dict[str, psutil.Process]:
             found["measuring command"] = process
         elif "guardian" in line:
             found["guardian"] = process
-        elif "engines.worker" in line:
+        elif "engine.worker" in line:
             found["engine"] = process
         elif (
             ("spawn_main" in line or line.startswith("VLLM::"))

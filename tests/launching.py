@@ -172,7 +172,7 @@ class Launching:
 
         Between two iterations it waits for the word, whatever else the machine has to do.
         """
-        engine = self.child("engines.worker")
+        engine = self.child("engine.worker")
         before = sum(engine.cpu_times()[:2])
         while sum(engine.cpu_times()[:2]) < before + cpu_s:
             time.sleep(0.005)

@@ -95,7 +95,7 @@ def test_a_replica_that_is_killed_in_a_pass_is_named_and_nothing_is_left(tmp_pat
     logs = [launch.log_text(), launch.log.with_suffix(".replica-1.log").read_text()]
     cores = [re.findall(r"core ids=\[([\d, ]+)\]", log) for log in logs]
     assert cores[0] != cores[1] != []  # each computes on its own
-    launch.child("engines.worker", index=1).kill()
+    launch.child("engine.worker", index=1).kill()
     assert launch.finish() == 1
     assert launch.survivors() == []
     failure = launch.failure()

@@ -91,7 +91,7 @@ def test_what_kill_9_of_guardian_and_command_leaves_is_ended_by_the_next_launch(
 def test_a_hang_past_the_limit_is_a_timeout_that_names_its_phase(tmp_path: Path) -> None:
     launch = Launching(tmp_path, tiny_spec(), ["--timeout-s", "5"])
     launch.wait_for("importing")
-    launch.child("engines.worker").suspend()
+    launch.child("engine.worker").suspend()
     assert launch.finish() == 1
     assert launch.survivors() == []
     failure = launch.failure()
@@ -103,7 +103,7 @@ def test_a_hang_past_the_limit_is_a_timeout_that_names_its_phase(tmp_path: Path)
 def test_an_engine_process_that_is_killed_is_a_crash(tmp_path: Path) -> None:
     launch = Launching(tmp_path, tiny_spec())
     launch.wait_for("importing")
-    launch.child("engines.worker").kill()
+    launch.child("engine.worker").kill()
     assert launch.finish() == 1
     assert launch.survivors() == []
     failure = launch.failure()
@@ -141,7 +141,7 @@ def test_the_command_ends_with_its_parent_when_asked_to(tmp_path: Path) -> None:
     launch.process.kill()
     launch.finish()
     assert all(
-        any(part in line for line in launch.child_lines) for part in ("run_launch", "guardian", "engines.worker")
+        any(part in line for line in launch.child_lines) for part in ("run_launch", "guardian", "engine.worker")
     )
     assert launch.survivors() == []
     assert launch.left_behind() == []
@@ -246,7 +246,7 @@ def test_waiting_costs_no_processor_time(tmp_path: Path) -> None:
     launch = Launching(tmp_path, tiny_spec())
     launch.wait_for("importing")
     processes = [psutil.Process(launch.process.pid), launch.child("guardian")]
-    engine = launch.child("engines.worker")
+    engine = launch.child("engine.worker")
     engine.suspend()
 
     def used() -> list[tuple[tuple[float, float], int]]:

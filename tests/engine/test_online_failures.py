@@ -31,7 +31,7 @@ def test_kill_9_of_the_command_ends_server_and_engine(tmp_path: Path) -> None:
 def test_kill_9_of_what_sends_the_requests_ends_all(tmp_path: Path) -> None:
     launch = Launching(tmp_path, online_spec(measuring=MANY))
     launch.wait_for("iteration 1/")
-    launch.child("engines.worker").kill()
+    launch.child("engine.worker").kill()
     assert launch.finish() == 1
     assert launch.survivors() == []
     assert launch.failure().category == "crash"
