@@ -78,6 +78,7 @@ BAD_OVERLAYS = [
     Bad("quants_without_brackets", "quants: bf16", "a list is wanted: write [bf16]", "docs/reference"),
     Bad("quants_half_in_brackets", "quants: '[bf16'", "a list is wanted: write [bf16]", "docs/reference"),
     Bad("quants_a_mapping", "quants: {bf16: 1}", "quants:", "docs/reference"),
+    Bad("argument_nested", f"engine_args: {{compilation_config: {'[' * 400}{']' * 400}}}", "nested deeper", "flatter"),
     Bad("quants_null", "quants: null", "quants:", "docs/reference"),
     Bad("models_a_number", "models: 7", "a list is wanted: write [7]", "docs/reference"),
     Bad("models_of_numbers", "models: [7]", "models.0: 7 should be a valid string", "docs/reference"),

@@ -140,9 +140,7 @@ def test_the_command_ends_with_its_parent_when_asked_to(tmp_path: Path) -> None:
     launch.wait_for("importing")
     launch.process.kill()
     launch.finish()
-    assert all(
-        any(part in line for line in launch.child_lines) for part in ("run_launch", "guardian", "engine.worker")
-    )
+    assert all(any(part in line for line in launch.child_lines) for part in ("run_launch", "guardian", "engine.worker"))
     assert launch.survivors() == []
     assert launch.left_behind() == []
 

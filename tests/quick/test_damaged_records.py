@@ -22,6 +22,7 @@ from rollout_bench.contracts.record import Flag
 from rollout_bench.contracts.store import (
     checksum,
     failure_path,
+    find_results,
     read_launched,
     read_record,
     record_path,
@@ -350,3 +351,27 @@ def test_thousands_of_records_are_read_within_seconds(tmp_path: Path) -> None:
     (experiment,) = collect(tmp_path, None).experiments
     assert time.process_time() - began < 5
     assert len(experiment.records) + len(experiment.damaged) == 1000
+
+
+def test_numbers_that_no_launch_has_are_damage_in_records_of_earlier_versions(results: Path) -> None:
+    unprotected(at(results))
+    content = json.loads(at(results).read_text())
+    content["iterations"][1]["requests"] = 10**400
+    at(results).write_text(json.dumps(content))
+    assert found(results).damaged[0].error.problem.startswith(f"{at(results)}: iterations.1.requests: ")
+
+
+def test_a_record_whose_checksum_was_taken_out_is_edited(results: Path) -> None:
+    content = json.loads(at(results).read_text())
+    assert content["side_files_sha256"]
+    del content["sha256"]
+    at(results).write_text(json.dumps(content))
+    assert found(results).damaged[0].error.problem == f"{at(results)}: sha256: is missing: it was edited"
+
+
+def test_links_to_themselves_and_folders_whose_names_are_no_text_hold_no_results(results: Path) -> None:
+    before = find_results(results)
+    for folder in (results, results / "offline"):
+        (folder / "loop").symlink_to("loop")
+        (Path(os.fsdecode(os.fsencode(folder) + b"/a\xff-deadbeef"))).mkdir()
+    assert find_results(results) == before

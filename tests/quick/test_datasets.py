@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from made_workloads import workload
 from rollout_bench.checkpoints.formats import tokenizer_files
 from rollout_bench.core.errors import UserError
 from rollout_bench.plan.load_checks import dataset_facts
-from rollout_bench.workloads.datasets import Entry, read_dataset
+from rollout_bench.workloads.datasets import Entry, read_bytes, read_dataset
 from rollout_bench.workloads.requests import Source
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
@@ -166,3 +167,11 @@ def test_a_model_without_tokenizer_is_named(tmp_path: Path):
     path = lines(tmp_path / "p", {"prompt": "x"})
     with pytest.raises(UserError, match="has no tokenizer that works"):
         source(path, "prompts", str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device"])
+def test_what_never_ends_is_no_data_set(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    with pytest.raises(UserError, match="it is no regular file"):
+        read_bytes(path if kind == "fifo" else Path("/dev/zero"))

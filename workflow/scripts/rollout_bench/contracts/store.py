@@ -125,10 +125,14 @@ def read_record(path: Path) -> Record:
 def _read(path: Path, model: type[_Launched]) -> _Launched:
     content = read_json(path, RECORD_REMEDY)
     record = validated(path, content, model, RECORD_REMEDY)
+    if record.sha256 is None and isinstance(record, Record) and record.side_files_sha256 is not None:
+        raise UserError(f"{path}: sha256: is missing: it was edited", RECORD_REMEDY)
     if record.sha256 is None:  # of an earlier version: of its fields only the spec is protected, by the key
         if record.spec.key() != record.key:
             problem = f"is {record.key} but the spec in it hashes to {record.spec.key()}: it was edited"
             raise UserError(f"{path}: key: {problem}", RECORD_REMEDY)
+        if (name := _uncountable({field: value for field, value in content.items() if field != "spec"})) is not None:
+            raise UserError(f"{path}: {name}: is more than any launch has: it was edited", RECORD_REMEDY)
     elif record.sha256 != checksum(content):
         raise UserError(f"{path}: sha256: the rest of the record does not hash to it: it was edited", RECORD_REMEDY)
     impossible = _impossible(record)
@@ -152,6 +156,14 @@ def _impossible(record: Launched) -> str:
                 tokens, sequences = iteration.output_tokens, iteration.sequences
                 return f"iterations.{number}.output_tokens: is {tokens}, and {sequences} sequences have {most} at most"
     return ""
+
+
+def _uncountable(content: Any, name: str = "") -> str | None:
+    """The dotted name of a whole number in `content` that no 64 bits hold; None where there is none."""
+    if isinstance(content, int):
+        return name if abs(content) >= 1 << 63 else None
+    items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    return next((found for key, value in items if (found := _uncountable(value, f"{name}.{key}".strip(".")))), None)
 
 
 def read_profile(path: Path) -> Profile:
@@ -262,9 +274,14 @@ def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
     return entry.is_symlink() and not os.path.exists(entry.path)  # noqa: PTH110 (a loop is no error for this one)
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder of ours: their names are text, and a link that leads to itself is none."""
+    return not _leads_nowhere(entry) and entry.is_dir() and os.fsencode(entry.name).isascii()
+
+
 def _folders(root: str | Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(root) as entries:
-            return [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+            return [entry for entry in entries if not entry.name.startswith(".") and _is_folder(entry)]
     except (FileNotFoundError, NotADirectoryError):
         return []

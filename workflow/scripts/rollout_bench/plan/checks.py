@@ -39,6 +39,9 @@ OWN_ARGS = frozenset(
 """Engine arguments that the measuring command sets itself, those of a server's front end too."""
 
 
+DEEPEST_ARG = 32
+"""Levels of lists and mappings inside one engine argument: a spec nested far deeper can't be written."""
+
 OWN_VARIABLES = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "set engine.multiprocess instead",
     "VLLM_TARGET_DEVICE": "set platform instead",
@@ -177,6 +180,8 @@ def _check_engine_arg(where: str, name: str, value: Any) -> None:
         raise UserError(f"config: {where}: {value!r} is no share of the memory", "give a number above 0 and up to 1")
     if name in ("trust_remote_code", "enforce_eager", "enable_prefix_caching") and not isinstance(value, bool):
         raise UserError(f"config: {where}: {value!r} is neither true nor false", "write true or false")
+    if _deeper_than(DEEPEST_ARG, value):
+        raise UserError(f"config: {where}: is nested deeper than {DEEPEST_ARG} levels", "write it flatter")
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError):
@@ -184,6 +189,11 @@ def _check_engine_arg(where: str, name: str, value: Any) -> None:
             f"config: {where}: {value!r} can't be written as JSON",
             "put a text in quotes, dates and times too",
         ) from None
+
+
+def _deeper_than(levels: int, value: Any) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels < 0 or any(_deeper_than(levels - 1, each) for each in inner)
 
 
 def check_lengths(model: str, workload: str, longest: tuple[int, int], args: dict[str, Any], source: ModelSpec) -> None:

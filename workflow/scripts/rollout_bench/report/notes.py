@@ -259,12 +259,13 @@ def damage(errors: Iterable[UserError]) -> tuple[str, ...]:
 
 
 def _unprotected(collection: Collection) -> Iterator[str]:
-    records = [record for experiment in collection.launched for record in experiment.records]
-    amount = sum(record.sha256 is None for record in records)
-    if amount:
+    records = [(e, record) for e in collection.launched for record in e.records]
+    names = [f"{e.mode}/{e.experiment}/launch-{record.launch}" for e, record in records if record.sha256 is None]
+    if names:
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         yield (
-            f"{amount:,d} of {several(len(records), 'record')} without a checksum, written by an earlier version: "
-            "whether a number in them was edited can't be told"
+            f"{len(names):,d} of {several(len(records), 'record')} without a checksum, written by an earlier version: "
+            f"whether a number in them was edited can't be told ({', '.join(names[:_NAMED])}{more})"
         )
 
 

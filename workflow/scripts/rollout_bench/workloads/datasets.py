@@ -59,6 +59,8 @@ def read_dataset(path: Path, format: Format) -> list[Entry]:
 
 def read_bytes(path: Path) -> bytes:
     """The file's content; raises `UserError` where it can't be read."""
+    if path.exists() and not path.is_file() and not path.is_dir():  # a pipe never ends, and neither does /dev/zero
+        raise UserError(f"{path}: cannot be read: it is no regular file", "name a file")
     try:
         return path.read_bytes()
     except OSError as error:
