@@ -14,7 +14,7 @@ onstart:
 
 
 onsuccess:
-    snakefile.end_well(matrix, SCRIPTS)
+    snakefile.end_well()
 
 
 onerror:

@@ -101,7 +101,8 @@ def _failure(path: Path) -> str:
         failure = read_failure(path)
     except UserError as error:
         return f"failed: {error}"
-    return f"failed: {failure.experiment} launch {failure.launch}: {failure.cause}; {failure.fix}"
+    launch = f"{failure.experiment} launch {failure.launch}, {failure.phase}"
+    return f"failed: {launch}: {failure.cause}; {failure.fix} (log: {failure.log})"
 
 
 if __name__ == "__main__":

@@ -324,17 +324,15 @@ def begin(plan: Schedule, outputs: Iterable[str]) -> None:
         stop(error)
 
 
-def end_well(plan: Schedule, scripts: Path) -> None:
+def end_well() -> None:
     """After a run in which nothing failed."""
     for folder in (ROUNDS, LOGS_OF_ROUNDS):
         shutil.rmtree(folder, ignore_errors=True)
-    if plan.config.diagnose:
-        subprocess.run([sys.executable, f"{scripts}/diagnose.py", str(PLAN_FILE)], check=False)
 
 
 def end_with_errors(plan: Schedule, scripts: Path) -> None:
     """After a run in which a launch failed: writes the summary of what there is, marked incomplete."""
-    end_well(plan, scripts)
+    end_well()
     records = [Path(launch.record) for launch in plan.launches]
     ownership.tell_of_claims(RESULTS)
     ownership.tell_of_jobs(records, _began_s, plan.config.cluster.launches_per_job)
