@@ -167,6 +167,17 @@ def test_records_are_read_by_the_mode_that_measured_them():
     assert readers <= {"store.py"}, "call read_launched, or complete records of other modes count as damaged"
 
 
+def test_the_inside_of_snakemake_is_used_in_one_class():
+    inside = re.compile(r"workflow\.(dag\b|scheduler\b|global_resources|register_resource|_)")
+    whole = (PACKAGE / "snakefile.py").read_text()
+    classes = [node for node in ast.parse(whole).body if isinstance(node, ast.ClassDef) and node.name == "Internals"]
+    internals = ast.get_source_segment(whole, classes[0]) or ""
+    assert inside.search(internals)
+    rules = [*SCRIPTS.parent.glob("rules/*.smk"), SCRIPTS.parents[1] / "Snakefile"]
+    texts = [whole.replace(internals, ""), *(path.read_text() for path in rules)]
+    assert [found.group() for text in texts for found in inside.finditer(text)] == []
+
+
 def test_one_sampler_serves_every_mode():
     callers = {
         path.name
