@@ -7,6 +7,7 @@ from bad_comparing import BAD_COMPARING, Bad
 BAD_OVERLAYS = [
     *BAD_COMPARING,
     Bad("misspelt_top_key", "qants: [bf16]", "qants: there is no such key", "did you mean 'quants'?"),
+    Bad("removed_key", "diagnose: true", "config: diagnose: was removed", "snakemake check"),
     Bad("key_in_capitals", "Models: [qwen3-90m]", "Models: there is no such key", "'models'"),
     Bad(
         "misspelt_workload_key", "workload_settings: {demo: {prompt: 4}}", "workload_settings.demo.prompt:", "'prompts'"

@@ -33,3 +33,11 @@ def test_the_online_config_has_both_modes_a_sweep_and_as_many_launches_as_it_say
     assert {len(load.points) for load in loads} == {1, 3}
     launches = len(experiments) * yaml.safe_load(path.read_text())["launches"]
     assert f"{launches} launches." in path.read_text()
+
+
+def test_the_workflow_catalogue_is_told_what_it_asks_for():
+    usage = yaml.safe_load((REPOSITORY / ".snakemake-workflow-catalog.yml").read_text())["usage"]
+    assert set(usage) == {"mandatory-flags", "software-stack-deployment", "report"}
+    assert {name: type(value) for name, value in usage["mandatory-flags"].items()} == {"desc": str, "flags": str}
+    assert usage["software-stack-deployment"] == {"conda": True, "apptainer": False, "apptainer+conda": False}
+    assert usage["report"] is True

@@ -251,6 +251,11 @@ def test_launches_of_one_second_are_no_copies_where_their_times_differ(tmp_path:
     assert len(bf16.records) == 2
 
 
+def test_a_record_of_a_launch_that_read_the_next_one_s_weights_is_read(results: Path) -> None:
+    edit(at(results), lambda record: record["startup"].update(read_ahead_bytes=5), hashed=True)
+    assert read_record(at(results)).startup.read_ahead_bytes == 5
+
+
 def test_records_of_earlier_versions_are_read_and_counted_in_a_note(results: Path) -> None:
     unprotected(at(results))
     edit(at(results), lambda record: last(record).update(elapsed_s=last(record)["elapsed_s"] / 3))

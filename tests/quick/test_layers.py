@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -150,7 +151,7 @@ def test_the_measuring_processes_need_nothing_that_vllm_does_not_install():
         assert needs(path) & (ANALYSIS | {"filelock"}) == set(), path.name
 
 
-ANALYSING = ["summarise.py", "plot.py", "compare.py", "plan.py", "diagnose.py", "bounds.py", "read_trace.py"]
+ANALYSING = ["summarise.py", "plot.py", "compare.py", "plan.py", "bounds.py", "read_trace.py"]
 
 
 @pytest.mark.parametrize("command", ANALYSING)
@@ -160,6 +161,23 @@ def test_a_command_of_the_analysis_needs_no_engine(command: str):
 
 def test_shares_of_the_limit_are_computed_without_engine_and_without_tables():
     assert needs(PACKAGE / "analysis" / "bounds" / "reached.py") & (ENGINE | ANALYSIS | {"psutil"}) == set()
+
+
+def test_records_are_read_by_the_mode_that_measured_them():
+    of_one_mode = re.compile(r"\bread_(record|profile|operators)\b")
+    readers = {path.name for path in SCRIPTS.rglob("*.py") if of_one_mode.search(path.read_text())}
+    assert readers <= {"store.py"}, "call read_launched, or complete records of other modes count as damaged"
+
+
+def test_the_inside_of_snakemake_is_used_in_one_class():
+    inside = re.compile(r"workflow\.(dag\b|scheduler\b|global_resources|register_resource|_)")
+    whole = (PACKAGE / "snakefile.py").read_text()
+    classes = [node for node in ast.parse(whole).body if isinstance(node, ast.ClassDef) and node.name == "Internals"]
+    internals = ast.get_source_segment(whole, classes[0]) or ""
+    assert inside.search(internals)
+    rules = [*SCRIPTS.parent.glob("rules/*.smk"), SCRIPTS.parents[1] / "Snakefile"]
+    texts = [whole.replace(internals, ""), *(path.read_text() for path in rules)]
+    assert [found.group() for text in texts for found in inside.finditer(text)] == []
 
 
 def test_one_sampler_serves_every_mode():

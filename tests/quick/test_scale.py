@@ -113,7 +113,7 @@ def test_only_a_limit_that_was_asked_for_stays(limit: str | None, stays: bool):
         scheduling_settings=SimpleNamespace(max_jobs_per_timespan=chosen),
         scheduler=SimpleNamespace(job_rate_limiter=chosen),
     )
-    snakefile.drop_default_rate_limit(workflow)
+    snakefile.Internals(workflow).drop_default_rate_limit()
     assert (workflow.scheduler.job_rate_limiter is not None) == stays
 
 

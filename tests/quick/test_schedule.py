@@ -8,6 +8,7 @@ from workspace import TINY
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.matrix import expand
+from rollout_bench.plan.planfile import PlanFile
 from rollout_bench.plan.schedule import Schedule, schedule
 
 
@@ -48,3 +49,19 @@ def test_launches_that_may_be_wanted_are_planned(launches: object, most: int):
     assert len(plan.launches) == 3 * most
     assert {e.launches for e in plan.plan_file(estimate=False).experiments} == {most}
     assert (plan.plan_file(estimate=False).precision is None) == (launches != "auto")
+
+
+def test_the_plan_names_the_folder_of_every_experiment_that_reads_one():
+    plan = planned()
+    found = [e.weights for e in plan.plan_file(estimate=False).experiments]
+    assert found == [e.model_path for e in plan.matrix.experiments]
+    (model,) = TINY["models"]
+    settings = {model: {**TINY["model_settings"][model], "engine_args": {"load_format": "dummy"}}}
+    assert {e.weights for e in planned(model_settings=settings).plan_file(estimate=False).experiments} == {None}
+
+
+def test_a_plan_from_before_it_named_folders_of_weights_is_read():
+    old = planned().plan_file(estimate=False).model_dump(mode="json") | {"schema_version": 2}
+    for experiment in old["experiments"]:
+        del experiment["weights"]
+    assert {e.weights for e in PlanFile.model_validate(old).experiments} == {None}

@@ -21,9 +21,11 @@ class Workflow(SimpleNamespace):
     """What SideBySide asks of Snakemake's workflow."""
 
     def __init__(self, cores: int | None = 8, nodes: int | None = None, **resources: int) -> None:
-        values = {"_cores": cores, **resources}
-        limits = {name: SimpleNamespace(value=value) for name, value in values.items()}
-        super().__init__(global_resources=limits, nodes=nodes, is_main_process=True, registered={})
+        limits = {name: SimpleNamespace(value=value) for name, value in resources.items()}
+        settings = SimpleNamespace(cores=cores)
+        super().__init__(
+            global_resources=limits, resource_settings=settings, nodes=nodes, is_main_process=True, registered={}
+        )
 
     def register_resource(self, name: str, value: int) -> None:
         self.registered[name] = value

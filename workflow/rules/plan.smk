@@ -9,12 +9,13 @@ side_by_side = snakefile.SideBySide(matrix, workflow, ON_CLUSTER)
 
 onstart:
     snakefile.refuse_jobs_here(matrix, workflow)
-    snakefile.drop_default_rate_limit(workflow)
-    snakefile.begin(matrix, [file for job in workflow.dag.needrun_jobs() for file in job.output])
+    internals = snakefile.Internals(workflow)
+    internals.drop_default_rate_limit()
+    snakefile.begin(matrix, internals.outputs_to_make())
 
 
 onsuccess:
-    snakefile.end_well(matrix, SCRIPTS)
+    snakefile.end_well()
 
 
 onerror:

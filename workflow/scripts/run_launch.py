@@ -25,7 +25,7 @@ from pydantic import ValidationError
 
 from rollout_bench.cluster import slurm
 from rollout_bench.cluster.ownership import claimed, tell_of_dead
-from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Isolation, Spec, is_local, read_spec
+from rollout_bench.contracts.spec import Isolation, Spec, is_local, read_spec
 from rollout_bench.core.errors import UserError, run_command
 from rollout_bench.core.processes import Interrupted, die_with_parent, pause, signals_as_descriptor
 from rollout_bench.measure.launch.failures import Cause
@@ -33,7 +33,6 @@ from rollout_bench.measure.launch.outcome import LaunchOutcome, in_workflow
 from rollout_bench.measure.launch.preflight import check_before_start, check_dataset_given, engine_environment
 from rollout_bench.measure.launch.progress import Progress, say
 from rollout_bench.measure.launch.protocol import Job, TimeLimits
-from rollout_bench.measure.launch.read_ahead import ReadAhead, next_weights
 from rollout_bench.measure.launch.recorder import collector, folder_for_traces
 from rollout_bench.measure.launch.supervisor import EngineLaunch, LaunchFailed
 from rollout_bench.measure.machine.device import DeviceError
@@ -81,9 +80,8 @@ def parse_arguments() -> argparse.Namespace:
         "--progress",
         type=Path,
         metavar="FILE",
-        help="all launches of the plan, for the progress lines, and their weights, to read the next launch's ahead: "
-        '{"launches": [{"record": PATH, "expected_s": SECONDS}, ...], '
-        '"experiments": [{"experiment": NAME, "weights": FOLDER}, ...]}',
+        help="all launches of the plan, for the progress lines: "
+        '{"launches": [{"record": PATH, "expected_s": SECONDS}, ...]}',
     )
     parser.add_argument(
         "--isolation",
@@ -201,14 +199,8 @@ def run(arguments: argparse.Namespace, spec: Spec, model: str, signals: int, hel
             keep_open=held.keep_open,
         )
         surroundings = Surroundings(spec.platform, launch.environments, launch.processes, held, launch.pauses)
-        reads_weights = spec.endpoint is None and spec.engine.args.get("load_format") not in NO_WEIGHTS_NEEDED
-        coming = next_weights(arguments.progress, arguments.out, model)
-        read_ahead = ReadAhead(coming, arguments.log if reads_weights else None)
-        collecting = collector(spec, arguments.launch, progress, surroundings, read_ahead, traces)
-        try:
-            launch.run(collecting.take)
-        finally:
-            read_ahead.stop()
+        collecting = collector(spec, arguments.launch, progress, surroundings, traces)
+        launch.run(collecting.take)
         collecting.write("".join(log.read_text(errors="replace") for log in launch.logs), arguments.out)
 
 

@@ -34,6 +34,58 @@ from rollout_bench.report.state import is_stale
 RESOURCE = "devices"
 
 
+class Internals:
+    """Everything that is used of Snakemake 9.27 besides its settings and directives, each with its reason.
+
+    Args:
+        workflow: Snakemake's.
+    """
+
+    def __init__(self, workflow: Any) -> None:
+        self._workflow = workflow
+
+    def limit_of(self, resource: str) -> int | None:
+        """Return the limit of a resource that the user set (`--resources devices=4`), or None.
+
+        Settings hold it too, but not parsed.
+        """
+        limit = self._workflow.global_resources.get(resource)
+        return None if limit is None else limit.value
+
+    def limit(self, resource: str, most: int) -> None:
+        """Limit a resource of all jobs together.
+
+        A profile can't: how many devices there are is known only on the machine, and a user's `--resources` would
+        replace the profile's list, those of single devices included.
+        """
+        self._workflow.register_resource(resource, most)
+
+    def force(self, rule: str) -> None:
+        """Run a rule even if Snakemake takes its outputs for up to date.
+
+        It takes them for up to date where an input is missing, and does not see that the selection changed or that a
+        record was copied or deleted. `forcerun` in a profile would write the summary anew in every run, and no run
+        would say that nothing is to be done.
+        """
+        self._workflow.dag.forcerules.add(self._workflow.get_rule(rule))
+
+    def outputs_to_make(self) -> list[str]:
+        """Return the outputs of all jobs that are to run; no directive tells them before the first begins."""
+        return [str(file) for job in self._workflow.dag.needrun_jobs() for file in job.output]
+
+    def drop_default_rate_limit(self) -> None:
+        """Take back Snakemake's limit of 100 jobs a second, which nothing here comes near; another one stays.
+
+        With a limit, each look for jobs to start sets a timer of its timespan that has it look once more, and that
+        one sets the next: after k launches Snakemake looks k times a second through all that are left, with a thread
+        for each timer, beside the engine that is measured. `max-jobs-per-timespan` in a profile can't switch it off,
+        and with a longer timespan Snakemake does not end before its last timer has.
+        """
+        limit = self._workflow.scheduling_settings.max_jobs_per_timespan
+        if limit and (limit.max_jobs, limit.timespan) == (100, 1):
+            self._workflow.scheduler.job_rate_limiter = None
+
+
 class SideBySide:
     """What the launching rules ask of Snakemake.
 
@@ -50,16 +102,17 @@ class SideBySide:
     def __init__(self, plan: Schedule, workflow: Any, on_cluster: bool) -> None:
         self._plan = plan
         self._here = not on_cluster
-        self._cores: int | None = workflow.global_resources["_cores"].value
+        self._cores: int | None = workflow.resource_settings.cores
         self.isolation = plan.config.isolation or usual_isolation(plan.matrix.platform)
         self._count = 1
         if self._here and workflow.is_main_process and self.isolation == "per_device":
-            limit = workflow.global_resources.get(RESOURCE)
-            self._count = _devices(plan) if limit is None or limit.value is None else max(1, int(limit.value))
+            internals = Internals(workflow)
+            limit = internals.limit_of(RESOURCE)
+            self._count = _devices(plan) if limit is None else max(1, int(limit))
             if limit is None:
-                workflow.register_resource(RESOURCE, self._count)
+                internals.limit(RESOURCE, self._count)
             for number in range(self._count):
-                workflow.register_resource(_slot(number), 1)
+                internals.limit(_slot(number), 1)
         groups = sorted({_group(launch) for launch in plan.launches})
         self._rank = {group: number for number, group in enumerate(groups)}
         self._launches = {(launch.experiment.name, launch.index): launch for launch in plan.launches}
@@ -288,18 +341,6 @@ def refuse_jobs_here(plan: Schedule, workflow: Any) -> None:
         stop(UserError(f"--jobs {jobs}: nothing is submitted here", f"say --cores {jobs}, or name a profile"))
 
 
-def drop_default_rate_limit(workflow: Any) -> None:
-    """Takes back Snakemake's limit of 100 jobs a second, which nothing here comes near; another one stays.
-
-    With a limit, each look for jobs to start sets a timer of its timespan that has it look once more, and that one
-    sets the next: after k launches Snakemake 9.27 looks k times a second through all that are left, with a thread for
-    each timer, beside the engine that is measured.
-    """
-    limit = workflow.scheduling_settings.max_jobs_per_timespan
-    if limit and (limit.max_jobs, limit.timespan) == (100, 1):
-        workflow.scheduler.job_rate_limiter = None
-
-
 def begin(plan: Schedule, outputs: Iterable[str]) -> None:
     """At the start of a real run that will make `outputs`: takes the folder for this process, puts the plan on disk.
 
@@ -333,17 +374,15 @@ def begin(plan: Schedule, outputs: Iterable[str]) -> None:
         stop(error)
 
 
-def end_well(plan: Schedule, scripts: Path) -> None:
+def end_well() -> None:
     """After a run in which nothing failed."""
     for folder in (ROUNDS, LOGS_OF_ROUNDS):
         shutil.rmtree(folder, ignore_errors=True)
-    if plan.config.diagnose:
-        subprocess.run([sys.executable, f"{scripts}/diagnose.py", str(PLAN_FILE)], check=False)
 
 
 def end_with_errors(plan: Schedule, scripts: Path) -> None:
     """After a run in which a launch failed: writes the summary of what there is, marked incomplete."""
-    end_well(plan, scripts)
+    end_well()
     records = [Path(launch.record) for launch in plan.launches]
     ownership.tell_of_claims(RESULTS)
     ownership.tell_of_jobs(records, _began_s, plan.config.cluster.launches_per_job)
@@ -386,7 +425,7 @@ def records_to_summarise(plan: Schedule, workflow: Any, rule: str) -> list[str]:
             stop(error)
         wanted = []  # a record was damaged while the run goes on: the summary, which reads it too, tells
     if wanted or is_stale(RESULTS, plan.plan_file(estimate=False)) or not is_plan(PLAN_FILE):
-        workflow.dag.forcerules.add(workflow.get_rule(rule))
+        Internals(workflow).force(rule)
     return wanted
 
 

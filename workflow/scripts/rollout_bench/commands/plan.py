@@ -1,4 +1,4 @@
-"""Prints what a plan file selects: done, failed, missing, skipped and why, time left, and best iterations."""
+"""Prints what a plan file selects: done, failed, missing, skipped and why, and time left."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.contracts.store import failure_path, read_failure, record_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.plan.planfile import PlanFile, read_plan
-from rollout_bench.report.plan_advice import iteration_lines
 
 
 def main() -> int:
@@ -89,8 +88,6 @@ def show(plan: PlanFile, results: Path) -> None:
             f"launches: auto: shown is what is wanted so far; more follow until each interval is within"
             f" {100 * wanted.half_width:g} %, {wanted.min_launches} to {wanted.max_launches} launches of each"
         )
-    for line in iteration_lines(plan, results):
-        console.print(escape(line))
     missing = len(plan.launches) - done_total
     console.print(
         f"{done_total} of {len(plan.launches)} launches done, {missing} to run,"
@@ -104,4 +101,5 @@ def _failure(path: Path) -> str:
         failure = read_failure(path)
     except UserError as error:
         return f"failed: {error}"
-    return f"failed: {failure.experiment} launch {failure.launch}: {failure.cause}; {failure.fix}"
+    launch = f"{failure.experiment} launch {failure.launch}, {failure.phase}"
+    return f"failed: {launch}: {failure.cause}; {failure.fix} (log: {failure.log})"

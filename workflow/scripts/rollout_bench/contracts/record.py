@@ -137,7 +137,7 @@ class Startup(Strict):
     read_ahead_bytes: int | None = Field(
         None,
         ge=0,
-        description="Bytes of the next launch's weights that were read meanwhile. Null in earlier records.",
+        description="Bytes of the next launch's weights that earlier versions read meanwhile. Null otherwise.",
     )
     reported: dict[str, float] = Field(
         {},

@@ -374,10 +374,6 @@ class Config(Strict):
             "empty then."
         ),
     )
-    diagnose: bool = Field(
-        False,
-        description="After the run, report step by step for each launch: model path, engine, run, record.",
-    )
     bounds_device: Text | None = Field(
         None,
         description=(

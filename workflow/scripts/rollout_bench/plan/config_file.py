@@ -21,6 +21,8 @@ from rollout_bench.plan.serving import OnlineLoad
 _OTHER_NAMES = {"gpu": "cuda", "nvidia": "cuda", "npu": "ascend", "x86": "cpu", "throughput": "output_tokens_per_s"}
 """What people call platforms and metrics, where the nearest spelling would mislead (gpu is nearer to cpu than cuda)."""
 
+_REMOVED = {("diagnose",): "use `snakemake check`; after a run `snakemake plan` prints how far each failed launch came"}
+"""What to do in place of keys that earlier versions had."""
 
 _MOST_BYTES = 1 << 20
 _MOST_VALUES = 100_000
@@ -122,6 +124,8 @@ def _told(error: ErrorDetails) -> UserError:
     parts = error["loc"][:1] if error["loc"][:1] == ("launches",) else _without_tags(error["loc"])
     where = ".".join(str(part) for part in parts if part != "[key]") or "config"
     value = error.get("input")
+    if error["loc"] in _REMOVED:
+        return UserError(f"config: {where}: was removed", f"delete it, and {_REMOVED[error['loc']]}")
     if error["type"] == "extra_forbidden":
         return UserError(f"config: {where}: there is no such key", _instead(error["loc"]))
     if error["type"] == "missing":

@@ -42,7 +42,6 @@ from rollout_bench.measure.launch.protocol import (
     StepsDone,
     WarmupExtended,
 )
-from rollout_bench.measure.launch.read_ahead import ReadAhead
 from rollout_bench.measure.launch.replicas import apart_flags
 from rollout_bench.measure.launch.steadiness import comparable_s, judge
 from rollout_bench.measure.machine.readings import (
@@ -68,18 +67,14 @@ class Collecting:
         launch: index of the launch.
         progress: is told of every phase and iteration.
         surroundings: reads host and devices around every iteration.
-        read_ahead: reads the next launch's weights while this one's engine starts.
     """
 
-    def __init__(
-        self, spec: Spec, launch: int, progress: Progress, surroundings: Surroundings, read_ahead: ReadAhead
-    ) -> None:
+    def __init__(self, spec: Spec, launch: int, progress: Progress, surroundings: Surroundings) -> None:
         self.spec = spec
         self.launch = launch
         self.progress = progress
         self.surroundings = surroundings
         self.flags: list[Flag] = []
-        self._read_ahead = read_ahead
         self._started_at = clock()
         self._began = time.monotonic()
         self._process_s: float | None = None
@@ -92,11 +87,8 @@ class Collecting:
         if isinstance(event, PhaseBegins):
             if event.phase == "importing":
                 self._process_s = time.monotonic() - self._began
-            elif event.phase == "initializing":
-                self._read_ahead.start()
             self.progress.phase(event.phase)
         elif isinstance(event, Ready):
-            self._read_ahead.stop()  # before any iteration, warm-up included
             self._ready = event
             self.flags += event.flags
             self.surroundings.ready(event.environment.device_count)
@@ -144,7 +136,6 @@ class Collecting:
                 process_s=self._process_s,
                 import_s=self._ready.import_s,
                 init_s=self._ready.init_s,
-                read_ahead_bytes=self._read_ahead.bytes_read,
                 reported=reported,
                 replicas=self._ready.replicas,
             ),
@@ -154,10 +145,8 @@ class Collecting:
 class Measurement(Collecting):
     """Collects the iterations of a launch."""
 
-    def __init__(
-        self, spec: Spec, launch: int, progress: Progress, surroundings: Surroundings, read_ahead: ReadAhead
-    ) -> None:
-        super().__init__(spec, launch, progress, surroundings, read_ahead)
+    def __init__(self, spec: Spec, launch: int, progress: Progress, surroundings: Surroundings) -> None:
+        super().__init__(spec, launch, progress, surroundings)
         self._iterations: list[Iteration] = []
         self._sequences: list[SequenceRow] = []
         self._samples: list[ServerSample] = []
@@ -254,10 +243,8 @@ def steadiness_flags(elapsed_s: Sequence[float]) -> list[Flag]:
 class OperatorsCollecting(Collecting):
     """Collects what an operators launch timed; its arguments are those of `Collecting`."""
 
-    def __init__(
-        self, spec: Spec, launch: int, progress: Progress, surroundings: Surroundings, read_ahead: ReadAhead
-    ) -> None:
-        super().__init__(spec, launch, progress, surroundings, read_ahead)
+    def __init__(self, spec: Spec, launch: int, progress: Progress, surroundings: Surroundings) -> None:
+        super().__init__(spec, launch, progress, surroundings)
         self._linears: list[LinearShape] = []
         self._timed: PointsTimed | None = None
         self._host: list[HostUse] = []
@@ -312,16 +299,8 @@ class ProfileCollecting(Collecting):
         traces: the folder that the traces are in until the record is written.
     """
 
-    def __init__(
-        self,
-        spec: Spec,
-        launch: int,
-        progress: Progress,
-        surroundings: Surroundings,
-        read_ahead: ReadAhead,
-        traces: Path,
-    ) -> None:
-        super().__init__(spec, launch, progress, surroundings, read_ahead)
+    def __init__(self, spec: Spec, launch: int, progress: Progress, surroundings: Surroundings, traces: Path) -> None:
+        super().__init__(spec, launch, progress, surroundings)
         self._folder = traces
         self._linears: list[LinearShape] = []
         self._limits: MachineLimits | None = None
@@ -380,19 +359,14 @@ Collector = Measurement | ProfileCollecting | OperatorsCollecting
 
 
 def collector(
-    spec: Spec,
-    launch: int,
-    progress: Progress,
-    surroundings: Surroundings,
-    read_ahead: ReadAhead,
-    traces: Path | None,
+    spec: Spec, launch: int, progress: Progress, surroundings: Surroundings, traces: Path | None
 ) -> Collector:
     """What collects the events of a launch, and writes its record; `traces` is from `folder_for_traces`."""
     if traces is not None:
-        return ProfileCollecting(spec, launch, progress, surroundings, read_ahead, traces)
+        return ProfileCollecting(spec, launch, progress, surroundings, traces)
     if spec.operators is not None:
-        return OperatorsCollecting(spec, launch, progress, surroundings, read_ahead)
-    return Measurement(spec, launch, progress, surroundings, read_ahead)
+        return OperatorsCollecting(spec, launch, progress, surroundings)
+    return Measurement(spec, launch, progress, surroundings)
 
 
 @contextmanager

@@ -1,0 +1,44 @@
+"""plan.py: what it prints of launches that are done, failed or missing, in every mode."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import plan as command
+import pytest
+from synthetic_operators import make_operators, make_operators_spec
+from synthetic_profiles import BF16, make_profile, make_steps
+from synthetic_records import make_failure, make_plan, make_record, make_spec, save
+
+from rollout_bench.contracts.store import failure_path, record_path, write_launched
+
+
+def test_complete_records_of_every_mode_are_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    others = [make_profile(steps=make_steps(BF16)), make_operators(make_operators_spec())]
+    offline = make_record(make_spec())
+    save(tmp_path, offline)
+    for record in others:
+        write_launched(record_path(tmp_path, record.spec.mode, record.spec.experiment(), record.launch), record)
+    command.show(make_plan([record.spec for record in (offline, *others)], launches=1), tmp_path)
+    said = capsys.readouterr().out
+    assert "3 of 3 launches done, 0 to run" in said
+    assert "failed:" not in said
+
+
+def test_a_failure_says_how_far_the_launch_came_and_where_its_log_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failure = make_failure(make_spec())
+    save(tmp_path, failure)
+    command.show(make_plan([make_spec()], launches=1), tmp_path)
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("failed: "))
+    for word in (failure.experiment, "initializing", failure.cause, failure.fix, failure.log):
+        assert word in line
+
+
+def test_a_damaged_failure_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(tmp_path, make_failure(make_spec()))
+    path = failure_path(record_path(tmp_path, "offline", make_spec().experiment(), 0))
+    path.write_text("{")
+    command.show(make_plan([make_spec()], launches=1), tmp_path)
+    assert f"failed: {path}" in capsys.readouterr().out
