@@ -18,8 +18,9 @@ import filelock
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.cluster import ownership
 from rollout_bench.cluster.slurm import before_in_allocation
+from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.spec import devices_needed, replicas
-from rollout_bench.contracts.store import LOOKING, failure_path, record_path
+from rollout_bench.contracts.store import failure_path, record_path
 from rollout_bench.core.errors import LEFT_OUT_STATUS, UserError
 from rollout_bench.measure.machine.device import DeviceError
 from rollout_bench.measure.machine.inventory import usual_isolation, visible_devices
@@ -349,7 +350,7 @@ def end_with_errors(plan: Schedule, scripts: Path) -> None:
 def figures(plan: Schedule) -> list[str]:
     """The names of the figures that what is selected is drawn in."""
     specs = [experiment.spec for experiment in plan.matrix.experiments]
-    loads = [spec.load for spec in specs if spec.mode not in LOOKING]
+    loads = [spec.load for spec in specs if mode_of(spec.mode).generates]
     has_replicas = any(replicas(spec) > 1 for spec in specs)
     return list(names_of({spec.mode for spec in specs}, loads, bool(plan.config.slo.named), has_replicas))
 
