@@ -390,16 +390,16 @@ def records_of_round(plan: Schedule, wildcards: Any) -> list[str]:
         stop(error)
 
 
-def needed(plan: Schedule, on_cluster: bool, mode: str, wildcards: Any) -> list[str]:
+def needed(plan: Schedule, on_cluster: bool, wildcards: Any) -> list[str]:
     """What must be there before a launch: the synthetic checkpoint that it loads, and who goes before it in its job."""
-    launch = _launch(plan, mode, wildcards)
+    launch = _launch(plan, wildcards)
     checkpoint = launch.experiment.checkpoint
     return [*([checkpoint.folder] if checkpoint else []), *before_in_allocation(plan, on_cluster, launch.record)]
 
 
-def priority(plan: Schedule, mode: str, wildcards: Any) -> int:
+def priority(plan: Schedule, wildcards: Any) -> int:
     """Higher for launches that run earlier."""
-    return plan.priority_of(_launch(plan, mode, wildcards).record)
+    return plan.priority_of(_launch(plan, wildcards).record)
 
 
 def checkpoint_pattern(plan: Schedule) -> str:
@@ -446,8 +446,8 @@ def model_arguments(plan: Schedule) -> list[str]:
     return [word for pair, option in pairs.items() for word in (option, pair)]
 
 
-def _launch(plan: Schedule, mode: str, wildcards: Any) -> ScheduledLaunch:
+def _launch(plan: Schedule, wildcards: Any) -> ScheduledLaunch:
     try:
-        return plan.launch_of(str(record_path(RESULTS, mode, wildcards.experiment, int(wildcards.launch))))
+        return plan.launch_of(str(record_path(RESULTS, wildcards.mode, wildcards.experiment, int(wildcards.launch))))
     except UserError as error:
         stop(error)
