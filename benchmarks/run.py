@@ -53,7 +53,7 @@ def measure(folder: Path, launches: int, runs: int) -> list[Claim]:
     """Times everything with `launches` launches (or a few more) below `folder`, printing each claim as it is known."""
     jobs = size(launches)
     ours, bare = make_ours(folder / "ours", launches), make_bare(folder / "bare", jobs)
-    run(_snakemake(ours, ours.path, "--list-rules", expected="offline"))  # compiles the modules
+    run(_snakemake(ours, ours.path, "--list-rules", expected="launch"))  # compiles the modules
 
     claims = []
 

@@ -98,7 +98,7 @@ def plan(folder: Path, launches: int) -> str:
     """A row for a matrix of so many launches: what each call of snakemake costs, and what a dry run does."""
     ours = make_ours(folder, launches)
     count = size(launches)
-    read = watch(_snakemake(ours, "--list-rules", expected="offline"))
+    read = watch(_snakemake(ours, "--list-rules", expected="launch"))
     dry = watch(_snakemake(ours, *QUIET, expected=""))
     shutil.rmtree(folder)
     each_ms = 1000 * (dry.processor_s - read.processor_s) / count

@@ -131,7 +131,7 @@ class Workspace:
 
     def measurements(self, *arguments: str) -> int:
         """Launches that a dry run would measure."""
-        return self.planned(*arguments).get("offline", 0)
+        return self.planned(*arguments).get("launch", 0)
 
     def with_made_engine(self, behaviour: Mapping[int, str] = MappingProxyType({})) -> Self:
         """Puts the engine that does as told into the workspace: the measuring command is the real one.

@@ -22,7 +22,7 @@ def test_a_real_launch_goes_through_slurm(slurm: Slurm, tmp_path: Path):
     record = read_record(workflow.path / "results" / name)
     assert [iteration.output_tokens for iteration in record.iterations] == [32, 32, 32]
     jobs = {comment: slurm.job(job) for comment, (job, _) in workflow.jobs().items()}
-    (launch,) = [job for comment, job in jobs.items() if comment.startswith("rule_offline")]
+    (launch,) = [job for comment, job in jobs.items() if comment.startswith("rule_launch")]
     assert len(jobs) == 2
     assert launch["OverSubscribe"] == "NO"  # the node for itself, as on cpu by default
     assert launch["TimeLimit"] == "00:15:00"  # timeout_s and 5 minutes

@@ -118,7 +118,7 @@ def test_changing_how_tables_and_figures_are_made_measures_nothing(measured: Wor
 def test_changing_code_on_the_measuring_side_measures_nothing(measured: Workspace):
     path = measured.path / "workflow/scripts/run_launch.py"
     path.write_text(path.read_text() + "\n# changed\n")
-    rule = measured.path / "workflow/rules/offline.smk"
+    rule = measured.path / "workflow/rules/launch.smk"
     rule.write_text(rule.read_text() + "\n# changed\n")
     assert measured.measurements() == 0
 

@@ -121,7 +121,7 @@ def test_a_job_that_ended_before_its_launch_is_told_by_its_log(
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", "/nowhere")
-    log = ownership.JOB_LOGS / "rule_offline" / "tiny_bf16_small-00000000_0" / "12.log"
+    log = ownership.JOB_LOGS / "rule_launch" / "offline_tiny_bf16_small-00000000_0" / "12.log"
     log.parent.mkdir(parents=True)
     log.write_text("/shared/.venv/bin/python: No such file or directory\n\n")
     earlier = log.stat().st_mtime + 1

@@ -19,14 +19,14 @@ from synthetic_inside import INVALID, MODES, QUANTS, save_launch
 from rollout_bench.analysis.inside.overview import look
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.rows import rows_of
-from rollout_bench.report.figure_names import OPERATORS, PROFILE
+from rollout_bench.contracts.modes import OPERATORS, PROFILE
 from rollout_bench.report.figures import save
 from rollout_bench.report.summary import summarise
 
 ALL = tuple(product(MODES, QUANTS))
 """Every experiment, by mode and quant."""
 
-FIGURES = (*PROFILE, OPERATORS)
+FIGURES = (*PROFILE.figures, *OPERATORS.figures)
 
 TABLES = {
     "Where a step's time goes", "Steps, timed and traced", "Speed-up by role", "Predicted against measured",
@@ -139,8 +139,8 @@ def test_what_a_valid_launch_measured_is_shown(tmp_path: Path, sound: dict[str, 
     differ = {kind_of(name) for name, text in found.items() if inside(sound).get(name) != text}
     of_mode = {
         "offline": {"How far from the machine's limit", "Predicted against measured"},
-        "profile": OF_PROFILES | set(PROFILE) | {"profile.csv", "How far from the machine's limit"},
-        "operators": {kind for kind in TABLES if kind.startswith("Linear")} | {OPERATORS},
+        "profile": OF_PROFILES | set(PROFILE.figures) | {"profile.csv", "How far from the machine's limit"},
+        "operators": {kind for kind in TABLES if kind.startswith("Linear")} | set(OPERATORS.figures),
     }[mode]
     assert differ >= of_mode
 
@@ -187,7 +187,7 @@ def test_a_profile_without_a_valid_launch_has_empty_lines_that_say_why(
     assert [line["empty because"] for line in steps if line["of one"] == "profile step"] == [REASON]
     assert quant not in found["profile.csv"]
     assert found["No valid launch"].strip().startswith(f"- qwen3-90m {quant} small (profile): {REASON}.")
-    for name in PROFILE:
+    for name in PROFILE.figures:
         assert f"Left out: qwen3-90m {quant} small (profile), {REASON}." in found[name]
     assert "Nothing is compared" in found["roles"]
     assert "empty because: Why cells of the line are empty." in found["Definitions, profile"]
@@ -206,7 +206,7 @@ def test_profiles_of_which_none_is_valid_have_no_tables_and_figures_that_say_why
         assert table(found, kind) == []
     assert found["profile.csv"].count("\n") == 1
     assert found["No valid launch"].count(REASON) == 2
-    for name in PROFILE:
+    for name in PROFILE.figures:
         assert "There is no valid" in found[name]
         assert REASON in found[name]
 
@@ -231,8 +231,8 @@ def test_an_operators_launch_that_is_not_valid_is_compared_with_nothing(
                 assert {line.get(header, "-") for header in ("speed-up", "decode speed-up", "predicted")} == {"-"}
             else:
                 assert line["empty because"] == "-"
-    assert f"{quant} small (operators), {REASON}." in found[OPERATORS]
-    assert "No speed-up can be given" in found[OPERATORS] if quant == "bf16" else True
+    assert f"{quant} small (operators), {REASON}." in found[OPERATORS.name]
+    assert "No speed-up can be given" in found[OPERATORS.name] if quant == "bf16" else True
 
 
 @pytest.mark.parametrize("quant", QUANTS)

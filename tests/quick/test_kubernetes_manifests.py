@@ -182,7 +182,7 @@ def test_only_what_is_not_the_launch_s_own_fault_is_tried_again(full: tuple[Sche
 
 
 def test_the_command_has_every_option_of_the_rule_but_those_of_a_run_at_home():
-    rule = (REPOSITORY / "workflow/rules/offline.smk").read_text().partition("shell:")[2]
+    rule = (REPOSITORY / "workflow/rules/launch.smk").read_text().partition("shell:")[2]
     at_home = set(re.findall(r"--[a-z-]+", rule)) - {"--progress", "--die-with-parent"}
     plan = plan_of("{quants: [bf16], launches: 1}")
     (job,) = jobs(manifests(plan, list(plan.by_record)))

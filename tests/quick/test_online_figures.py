@@ -18,10 +18,11 @@ from rollout_bench.analysis.timed.collection import collect, read_servers
 from rollout_bench.analysis.timed.experiments import Collection
 from rollout_bench.analysis.timed.rows import rows_of
 from rollout_bench.contracts.load import LoadPoint
+from rollout_bench.contracts.modes import MODES, PROFILE
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import record_path, server_path
 from rollout_bench.plan.serving import Slo
-from rollout_bench.report.figure_names import NAMES, PROFILE, TIMED, figure_names, names_of
+from rollout_bench.report.figure_names import NAMES, figure_names, names_of
 from rollout_bench.report.figures.online_figures import goodput_figure, latency_figure, server_figure, sweep_figure
 from rollout_bench.report.figures.save import figure_files, save_figures
 from rollout_bench.report.figures.style import settings
@@ -103,13 +104,14 @@ def test_the_figures_that_are_declared_are_those_that_have_data(tmp_path: Path) 
         assert figure_names(rows_of(collection), collection) == names_of(
             {s.mode for s in specs}, [s.load for s in specs], bool(slo.named)
         )
-    assert names_of({"offline"}, [None], has_limits=True) == TIMED
-    assert names_of({"offline", "online"}, [None, closed.load], has_limits=False) == (*TIMED, "latency", "server")
-    every = names_of({"online", "profile", "operators"}, [BF16.load], has_limits=True, has_replicas=True)
+    timed = ("throughput", "speedup", "iterations")
+    assert names_of({"offline"}, [None], has_limits=True) == timed
+    assert names_of({"offline", "online"}, [None, closed.load], has_limits=False) == (*timed, "latency", "server")
+    every = names_of(MODES, [BF16.load], has_limits=True, has_replicas=True)
     assert every == NAMES
     searched = make_online_spec(points=SWEEP[:1], saturation="auto").load
     assert names_of({"online"}, [searched], has_limits=False)[-1] == "sweep"
-    assert names_of({"profile"}, [], has_limits=False) == PROFILE
+    assert names_of({"profile"}, [], has_limits=False) == PROFILE.figures
 
 
 def test_every_figure_that_is_named_is_written_though_there_is_no_data(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.columns import COLUMNS
 from rollout_bench.analysis.timed.latencies import pool_sequences
 from rollout_bench.analysis.timed.launches import METRICS
-from rollout_bench.analysis.timed.modes import mode_pairs
+from rollout_bench.analysis.timed.mode_pairs import mode_pairs
 from rollout_bench.analysis.timed.rows import rows_of
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.spec import Spec

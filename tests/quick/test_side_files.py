@@ -14,10 +14,12 @@ from synthetic_records import make_record, make_sequences, make_spec, save
 
 from rollout_bench.analysis.timed.collection import collect, read_servers
 from rollout_bench.analysis.timed.latencies import pool_sequences
+from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.record import Record
 from rollout_bench.contracts.side_files import read_samples, read_sequences, write_rows
 from rollout_bench.contracts.store import read_record, record_path, sequences_path, server_path
 from rollout_bench.core.errors import UserError
+from rollout_bench.measure.launch.outcome import LaunchOutcome
 
 BF16, W8A8 = make_spec(), make_spec(quant="w8a8")
 ONLINE = make_online_spec()
@@ -151,3 +153,21 @@ def test_a_server_s_file_of_another_launch_is_not_taken(tmp_path: Path) -> None:
     save_online(tmp_path, *launches)
     write_rows(server_path(at(tmp_path, 1, "online")), make_samples(*launches[0]))
     assert [launch for _, launch in read_servers(tmp_path, collect(tmp_path, None))] == [0]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_a_try_without_a_record_left_beside_it_is_cleared_before_the_next(tmp_path: Path, mode: str):
+    out = record_path(tmp_path, mode, BF16.experiment(), 0)
+    out.parent.mkdir(parents=True)
+    outcome = LaunchOutcome(BF16.model_copy(update={"mode": mode}), 0, out, tmp_path / "log")
+    left = [out.with_suffix(ending) for ending in MODES[mode].side_files]
+    for path in left:
+        path.write_text("") if path.suffix == ".gz" else (path / "deep").mkdir(parents=True)
+    other = out.with_name("launch-1.sequences.jsonl.gz")
+    other.write_text("")
+    out.write_text("{}")
+    outcome.clear()
+    assert all(path.exists() for path in left), "those of a record stay"
+    out.unlink()
+    outcome.clear()
+    assert list(out.parent.iterdir()) == [other]

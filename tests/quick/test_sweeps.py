@@ -16,7 +16,7 @@ from rollout_bench.analysis.timed import collection as collecting
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.experiments import Collection, launched
 from rollout_bench.analysis.timed.latencies import pool_sequences
-from rollout_bench.analysis.timed.modes import saturations
+from rollout_bench.analysis.timed.mode_pairs import saturations
 from rollout_bench.analysis.timed.points import split
 from rollout_bench.analysis.timed.rows import SET_BY_LOAD, Row, rows_of
 from rollout_bench.contracts import side_files

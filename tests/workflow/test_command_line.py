@@ -26,7 +26,7 @@ def experiments(workspace: Workspace, *arguments: str) -> list[str]:
 
 def test_a_dry_run_of_the_default_config_measures_each_quant_in_each_launch(workspace: Workspace):
     jobs = workspace.planned()
-    assert jobs["offline"] == 9
+    assert jobs["launch"] == 9
     assert jobs["checkpoint"] == 2
 
 
@@ -63,7 +63,7 @@ def test_the_full_matrix_lists_what_it_skips(workspace: Workspace, config: str):
 def test_every_rule_says_what_it_does(workspace: Workspace):
     listed = workspace.snakemake("--list-rules", "--quiet").stdout
     lines = [line for line in listed.splitlines() if " (" in line]
-    assert {"all", "offline", "summary", "plan", "check"} <= {line.split()[0] for line in lines}
+    assert {"all", "launch", "summary", "plan", "check"} <= {line.split()[0] for line in lines}
 
 
 # A sample, as each costs a start of snakemake: tests/quick/test_bad_configs.py has the words of all.

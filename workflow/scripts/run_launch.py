@@ -212,6 +212,7 @@ def attempt(arguments: argparse.Namespace, spec: Spec, signals: int) -> int:
         return 0
     try:
         arguments.log.parent.mkdir(parents=True, exist_ok=True)
+        outcome.clear()
         measure(arguments, spec, signals)
     except LaunchFailed as error:
         # where Slurm ends a job, the engine's end can be noticed before our own signal

@@ -18,8 +18,9 @@ import filelock
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.cluster import ownership
 from rollout_bench.cluster.slurm import before_in_allocation
+from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.spec import devices_needed, replicas
-from rollout_bench.contracts.store import LOOKING, failure_path, record_path
+from rollout_bench.contracts.store import failure_path, record_path
 from rollout_bench.core.errors import LEFT_OUT_STATUS, UserError
 from rollout_bench.measure.machine.device import DeviceError
 from rollout_bench.measure.machine.inventory import usual_isolation, visible_devices
@@ -397,7 +398,7 @@ def end_with_errors(plan: Schedule, scripts: Path) -> None:
 def figures(plan: Schedule) -> list[str]:
     """The names of the figures that what is selected is drawn in."""
     specs = [experiment.spec for experiment in plan.matrix.experiments]
-    loads = [spec.load for spec in specs if spec.mode not in LOOKING]
+    loads = [spec.load for spec in specs if mode_of(spec.mode).generates]
     has_replicas = any(replicas(spec) > 1 for spec in specs)
     return list(names_of({spec.mode for spec in specs}, loads, bool(plan.config.slo.named), has_replicas))
 
@@ -437,16 +438,16 @@ def records_of_round(plan: Schedule, wildcards: Any) -> list[str]:
         stop(error)
 
 
-def needed(plan: Schedule, on_cluster: bool, mode: str, wildcards: Any) -> list[str]:
+def needed(plan: Schedule, on_cluster: bool, wildcards: Any) -> list[str]:
     """What must be there before a launch: the synthetic checkpoint that it loads, and who goes before it in its job."""
-    launch = _launch(plan, mode, wildcards)
+    launch = _launch(plan, wildcards)
     checkpoint = launch.experiment.checkpoint
     return [*([checkpoint.folder] if checkpoint else []), *before_in_allocation(plan, on_cluster, launch.record)]
 
 
-def priority(plan: Schedule, mode: str, wildcards: Any) -> int:
+def priority(plan: Schedule, wildcards: Any) -> int:
     """Higher for launches that run earlier."""
-    return plan.priority_of(_launch(plan, mode, wildcards).record)
+    return plan.priority_of(_launch(plan, wildcards).record)
 
 
 def checkpoint_pattern(plan: Schedule) -> str:
@@ -493,8 +494,8 @@ def model_arguments(plan: Schedule) -> list[str]:
     return [word for pair, option in pairs.items() for word in (option, pair)]
 
 
-def _launch(plan: Schedule, mode: str, wildcards: Any) -> ScheduledLaunch:
+def _launch(plan: Schedule, wildcards: Any) -> ScheduledLaunch:
     try:
-        return plan.launch_of(str(record_path(RESULTS, mode, wildcards.experiment, int(wildcards.launch))))
+        return plan.launch_of(str(record_path(RESULTS, wildcards.mode, wildcards.experiment, int(wildcards.launch))))
     except UserError as error:
         stop(error)

@@ -162,7 +162,7 @@ def give_up(path: Path, dead: Owner) -> None:
 
 
 JOB_LOGS = Path("logs/slurm")
-"""Where the profile has Slurm put the logs of jobs: rule_<mode>/<experiment>_<launch>/<job>.log."""
+"""Where the profile has Slurm put the logs of jobs: rule_launch/<mode>_<experiment>_<launch>/<job>.log."""
 
 CANCEL_S = 180.0
 """How long jobs may take to end that are cancelled: Slurm's KillWait, and the engine's end."""
@@ -253,8 +253,8 @@ def newest_log(record: Path, since_s: float, launches_per_job: int = 1) -> Path 
     """The log of the job that was to write `record`, of those begun after `since_s` the last."""
     mode, experiment, launch = record.parent.parent.name, record.parent.name, record.stem.removeprefix("launch-")
     logs = [
-        *(JOB_LOGS / f"rule_{mode}" / f"{experiment}_{launch}").glob("*.log"),
-        *JOB_LOGS.glob(f"group_{experiment}_{int(launch) // launches_per_job}_{mode}/*.log"),
+        *(JOB_LOGS / "rule_launch" / f"{mode}_{experiment}_{launch}").glob("*.log"),
+        *JOB_LOGS.glob(f"group_{experiment}_{int(launch) // launches_per_job}_launch/*.log"),
     ]
     recent = [log for log in logs if re.fullmatch(r"\d+", log.stem) and log.stat().st_mtime >= since_s]
     return max(recent, key=lambda log: int(log.stem), default=None)

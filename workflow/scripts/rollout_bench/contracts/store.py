@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 
 from rollout_bench.contracts.inside import Operators, Profile
 from rollout_bench.contracts.load import longest
+from rollout_bench.contracts.modes import SEQUENCES, SERVER, TRACES, mode_of
 from rollout_bench.contracts.record import Failure, Launched, Record, SequenceRow, ServerSample
 from rollout_bench.contracts.side_files import write_rows
 from rollout_bench.core.errors import UserError
@@ -31,9 +32,6 @@ from rollout_bench.core.files import (
 )
 
 _Launched = TypeVar("_Launched", bound=Launched)
-
-LOOKING = frozenset({"profile", "operators"})
-"""Modes that look into the engine; their records are not `Record`s, and hold no throughput."""
 
 RECORD_REMEDY: Final = "restore the file, or delete it to measure that launch again"
 
@@ -64,17 +62,17 @@ def failure_path(record: Path) -> Path:
 
 def sequences_path(record: Path) -> Path:
     """The side file of `record`."""
-    return record.with_suffix(".sequences.jsonl.gz")
+    return record.with_suffix(SEQUENCES)
 
 
 def server_path(record: Path) -> Path:
     """The side file of `record` with the server's metrics over time."""
-    return record.with_suffix(".server.jsonl.gz")
+    return record.with_suffix(SERVER)
 
 
 def traces_path(record: Path) -> Path:
     """The folder of traces beside a profile's `record`."""
-    return record.with_suffix(".traces")
+    return record.with_suffix(TRACES)
 
 
 def operators_path(record: Path) -> Path:
@@ -178,9 +176,7 @@ def read_operators(path: Path) -> Operators:
 
 def read_launched(path: Path, mode: str) -> Launched:
     """Reads and validates the record of a launch in any mode, as `read_record` does."""
-    if mode == "operators":
-        return read_operators(path)
-    return read_profile(path) if mode == "profile" else read_record(path)
+    return _read(path, mode_of(mode).record)
 
 
 def read_failure(path: Path) -> Failure:
@@ -193,8 +189,8 @@ FAILURES = "failures"
 
 _FOLDER_REMEDY = "give the results folder, the one that holds offline/ or online/"
 
-RECORD, SEQUENCES = ".json", ".sequences.jsonl.gz"
-"""How the names of a record and of its side file end."""
+RECORD = ".json"
+"""How the name of a record ends."""
 
 _LAUNCH = re.compile(rf"launch-(0|[1-9][0-9]*)({re.escape(RECORD)}|{re.escape(SEQUENCES)})")
 

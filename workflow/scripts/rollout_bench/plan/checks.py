@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from rollout_bench.contracts.load import EndpointSpec, LoadPoint, LoadSpec, longest
+from rollout_bench.contracts.modes import MODES, ONLINE, PROFILE
 from rollout_bench.contracts.secrets import secrets_in
 from rollout_bench.contracts.spec import (
     EngineSpec,
@@ -30,8 +31,6 @@ from rollout_bench.plan.config import EARLIER_AXES, Config
 from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.quants import known_quants
 from rollout_bench.plan.serving import Endpoint
-
-MODES = ("offline", "online", "profile", "operators")
 
 OWN_ARGS = frozenset(
     {"model", "worker_extension_cls", "disable_log_stats", "served_model_name", "host", "port", "api_key"}
@@ -221,13 +220,10 @@ SIZE = "data_parallel_size"
 USUAL_UTILIZATION = 0.92
 """vLLM's gpu_memory_utilization where nothing is said; on cpu it is of the machine's memory (vLLM 0.32, ran)."""
 
-ONE_ENGINE = frozenset({"profile", "operators"})
-"""Modes that look into one engine: it does the same whether others run beside it or not."""
-
 
 def args_in(mode: str, args: dict[str, Any]) -> dict[str, Any]:
-    """`args` without the number of replicas where `mode` has one."""
-    return {name: value for name, value in args.items() if name != SIZE or mode not in ONE_ENGINE}
+    """`args` without the number of replicas where `mode` measures one engine, whether others run beside it or not."""
+    return {name: value for name, value in args.items() if name != SIZE or MODES[mode].data_parallel != "one"}
 
 
 def check_data_parallel(config: Config, spec: Spec) -> None:
@@ -241,10 +237,11 @@ def check_data_parallel(config: Config, spec: Spec) -> None:
         )
     if count == 1:
         return
-    if spec.mode == "online":
+    if MODES[spec.mode].data_parallel == "refused":
         raise UserError(
-            f"config: {SIZE}: {model} has {count} replicas, and online mode measures one engine behind one server",
-            "leave online out of modes, or start the replicas and their router yourself and name that in endpoints",
+            f"config: {SIZE}: {model} has {count} replicas, and {spec.mode} mode measures one engine behind one server",
+            f"leave {spec.mode} out of modes, or start the replicas and their router yourself and name that in"
+            " endpoints",
         )
     if spec.platform == "cpu" and not _memory_is_shared_out(spec, count):
         raise UserError(
@@ -268,17 +265,22 @@ def _memory_is_shared_out(spec: Spec, count: int) -> bool:
     return count * float(args.get("gpu_memory_utilization") or USUAL_UTILIZATION) < 1
 
 
-def multiprocess_by_default(config: Config, platform: Platform, mode: str) -> bool:
+def multiprocess_by_default(platform: Platform, load: LoadSpec | None) -> bool:
     """Whether the engine core is a process of its own where the config does not say: as in offline mode.
 
     On CPU a profile then goes step by step; elsewhere the host's work would wait for the core's, and slow each step.
     """
-    return platform != "cpu" or mode == "online" or (mode == "profile" and config.profile.through == "server")
+    return platform != "cpu" or load is not None
 
 
-def profile_load(config: Config, mode: str, engine: InstalledEngine) -> LoadSpec | None:
-    """How requests arrive at the server that is profiled: all at once, as offline; None where there is none."""
-    if mode != "profile" or config.profile.through != "server":
+def load_in(mode: str, config: Config, workload: str, engine: InstalledEngine) -> LoadSpec | None:
+    """How requests arrive in `mode` at a server, where it has one.
+
+    A profile's server gets them all at once, as offline.
+    """
+    if MODES[mode].has_loads:
+        return load_spec(config, workload, engine)
+    if mode != PROFILE.name or config.profile.through != "server":
         return None
     return LoadSpec(
         points=(LoadPoint(concurrency=None, request_rate="inf"),),
@@ -294,19 +296,24 @@ def profile_load(config: Config, mode: str, engine: InstalledEngine) -> LoadSpec
 
 def measuring_of(config: Config, mode: str) -> MeasuringSpec:
     """What a launch in `mode` does; how often passes are repeated is no setting of modes that look into the engine."""
-    if mode == "operators":
-        return MeasuringSpec(warmup_iterations=0, iterations=1)
+    passes = MODES[mode].passes
     return MeasuringSpec(
-        warmup_iterations=config.warmup_iterations, iterations=1 if mode == "profile" else config.iterations
+        warmup_iterations=0 if passes == "none" else config.warmup_iterations,
+        iterations=config.iterations if passes == "repeated" else 1,
     )
 
 
-def operators_settings(config: Config, mode: str, workload: str, args: dict[str, Any]) -> OperatorsSettings | None:
-    """How linear layers are timed, at the batch of `workload` too, with these engine arguments; None in other modes."""
-    if mode != "operators":
-        return None
-    load = config.workload_settings[workload]
-    return config.operators.with_batch(decode_batch(load.prompts, load.samples_per_prompt, args))
+def settings_of(mode: str, config: Config, workload: str, args: dict[str, Any]) -> dict[str, Any]:
+    """The field of the spec that only `mode` has, where it has one.
+
+    Linear layers are timed at the batch of `workload` too, with these engine arguments.
+    """
+    if not MODES[mode].settings:
+        return {}
+    settings, load = getattr(config, MODES[mode].settings), config.workload_settings[workload]
+    if isinstance(settings, OperatorsSettings):
+        settings = settings.with_batch(decode_batch(load.prompts, load.samples_per_prompt, args))
+    return {MODES[mode].settings: settings}
 
 
 WINDOWS_SINCE = (0, 32)
@@ -315,7 +322,7 @@ WINDOWS_SINCE = (0, 32)
 
 def check_profile(config: Config, engine: InstalledEngine) -> None:
     """Raises `UserError` where profile mode can't be had as the config wants it."""
-    if "profile" not in config.modes:
+    if PROFILE.name not in config.modes:
         return
     release = tuple(int(part) for part in re.findall(r"\d+", engine.version)[:2])
     if config.profile.through == "server" and release < WINDOWS_SINCE:
@@ -360,7 +367,7 @@ def load_spec(config: Config, workload: str, engine: InstalledEngine) -> LoadSpe
 
 def check_online(config: Config, engine: InstalledEngine) -> None:
     """Raises `UserError` where online mode can't be had as the config wants it."""
-    if "online" not in config.modes:
+    if ONLINE.name not in config.modes:
         if config.endpoints and not config.models:
             raise UserError("config: modes: endpoints are measured online, and modes has no online", "add it to modes")
         return
@@ -415,7 +422,7 @@ def endpoint_parts(name: str, endpoint: Endpoint) -> tuple[ModelSpec, QuantSpec,
 
 def endpoint_cells(config: Config) -> Iterator[tuple[str, Endpoint, str]]:
     """Name and settings of each endpoint with each workload, where online is selected."""
-    if "online" in config.modes:
+    if ONLINE.name in config.modes:
         for name, endpoint in config.endpoints.items():
             for workload in config.workloads:
                 yield name, endpoint, workload

@@ -34,6 +34,7 @@ from rollout_bench.contracts.fields import (
     Weights,
 )
 from rollout_bench.contracts.load import Length, SharedPrefix
+from rollout_bench.contracts.modes import MODES, OFFLINE, mode_of
 from rollout_bench.contracts.spec import Isolation, OperatorRule, OperatorsSettings, ProfileSettings
 from rollout_bench.plan.pods import KubernetesSettings
 from rollout_bench.plan.serving import Dataset, Endpoint, OnlineLoad, Slo, Timeouts
@@ -153,7 +154,7 @@ class ComparisonSettings(Strict):
 
     def metrics_of(self, mode: str) -> list[Metric]:
         """What is compared of the experiments of `mode`."""
-        return self.online_metrics if mode == "online" else self.metrics
+        return self.online_metrics if mode_of(mode).has_loads else self.metrics
 
 
 class Precision(Strict):
@@ -325,11 +326,8 @@ class Config(Strict):
     )
     quants: Names = Field(description="Quantizations to measure: bf16, w8a16, w8a8, fp8, or names in quant_settings.")
     modes: Names = Field(
-        ["offline"],
-        description=(
-            "What to measure: offline, throughput through LLM.generate(); online, latency through an OpenAI-compatible "
-            "server; profile, where the time of a step goes; operators, the linear layers alone."
-        ),
+        [OFFLINE.name],
+        description=f"What to measure: {'; '.join(f'{mode.name}, {mode.title}' for mode in MODES.values())}.",
     )
     workloads: Names = Field(description="Loads to measure under: names in workload_settings.")
     launches: Launches = Field(
@@ -426,9 +424,10 @@ class Config(Strict):
 
         What precision `launches: auto` goes for is that of generating; linear layers alone get the least launches.
         """
-        if mode == "operators" and self.launches == "auto":
+        launches = MODES[mode].launches
+        if launches == "least" and self.launches == "auto":
             return self.precision.min_launches
-        return 1 if mode == "profile" else self.most_launches
+        return 1 if launches == "one" else self.most_launches
 
     @property
     def most_launches(self) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 
 from rollout_bench.checkpoints.formats import BUILDER_VERSION
 from rollout_bench.contracts.load import longest
+from rollout_bench.contracts.modes import MODES, ONLINE
 from rollout_bench.contracts.spec import (
     MEASUREMENT_VERSION,
     EngineSpec,
@@ -38,11 +39,11 @@ from rollout_bench.plan.checks import (
     check_variables,
     endpoint_cells,
     endpoint_parts,
+    load_in,
     load_spec,
     measuring_of,
     multiprocess_by_default,
-    operators_settings,
-    profile_load,
+    settings_of,
 )
 from rollout_bench.plan.config import Config, ModelSettings
 from rollout_bench.plan.engine import InstalledEngine
@@ -186,6 +187,7 @@ def _experiment(
         **settings.engine_args,
     }
     check_lengths(model, workload, load.longest, args, source)
+    requests = load_in(mode, config, workload, engine)
     spec = Spec(
         measurement_version=MEASUREMENT_VERSION,
         platform=platform,
@@ -202,14 +204,13 @@ def _experiment(
             name=engine.name,
             version=engine.version,
             plugins=engine.plugins if platform == "ascend" else {},
-            multiprocess=_or(config.engine.multiprocess, multiprocess_by_default(config, platform, mode)),
+            multiprocess=_or(config.engine.multiprocess, multiprocess_by_default(platform, requests)),
             environment=config.engine.environment,
             args=args_in(mode, args),
         ),
         measuring=measuring_of(config, mode),
-        load=load_spec(config, workload, engine) if mode == "online" else profile_load(config, mode, engine),
-        profile=config.profile if mode == "profile" else None,
-        operators=operators_settings(config, mode, workload, args),
+        load=requests,
+        **settings_of(mode, config, workload, args),
     )
     check_data_parallel(config, spec)
     checkpoint = _checkpoint(config, spec)
@@ -226,7 +227,7 @@ def _experiment(
 def _room_for_text(config: Config, mode: str, workload: str) -> int:
     """Tokens by which prompts that travel as text may come out longer than they were drawn: a quarter, and some."""
     settings = config.workload_settings[workload]
-    if mode != "online" or settings.online.prompts_as == "token_ids":
+    if not MODES[mode].has_loads or settings.online.prompts_as == "token_ids":
         return 0
     return longest(settings.prompt_tokens) // 4 + 32
 
@@ -238,7 +239,7 @@ def _on_endpoint(config: Config, engine: InstalledEngine, name: str, endpoint: E
     spec = Spec(
         measurement_version=MEASUREMENT_VERSION,
         platform="unknown",
-        mode="online",
+        mode=ONLINE.name,
         model=model,
         quant=quant,
         workload=load.spec,

@@ -6,29 +6,13 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from rollout_bench.contracts.load import LoadSpec
+from rollout_bench.contracts.modes import MODES, OFFLINE, mode_of
 
 if TYPE_CHECKING:
     from rollout_bench.analysis.timed.experiments import Collection as Collected
     from rollout_bench.analysis.timed.rows import Row
 
-TIMED = ("throughput", "speedup", "iterations")
-"""Those of modes that generate."""
-
-ONLINE = ("latency", "server")
-"""Those of requests to a server."""
-
-SWEEP, GOODPUT = "sweep", "goodput"
-
-PROFILE = ("steps", "roles", "timeline", "roofline")
-"""Those of profiles."""
-
-REPLICAS = "replicas"
-"""That of data parallel."""
-
-OPERATORS = "operators"
-"""That of linear layers alone."""
-
-NAMES = (*TIMED, *ONLINE, SWEEP, GOODPUT, REPLICAS, *PROFILE, OPERATORS)
+NAMES = tuple(dict.fromkeys(figure for mode in MODES.values() for figure in mode.figures))
 """Every figure; each is saved as <name>.svg and <name>.png."""
 
 
@@ -45,15 +29,15 @@ def names_of(
     """
     online = [load for load in loads if load is not None]
     swept = any(len(load.points) > 1 or load.saturation for load in online)
-    return (
-        *(TIMED if {"offline", "online"} & set(modes) or not modes else ()),
-        *(ONLINE if online else ()),
-        *([SWEEP] if swept else []),
-        *([GOODPUT] if online and has_limits else []),
-        *([REPLICAS] if has_replicas else []),
-        *(PROFILE if "profile" in modes else ()),
-        *([OPERATORS] if "operators" in modes else []),
-    )
+    has_data = {
+        "latency": bool(online),
+        "server": bool(online),
+        "sweep": swept,
+        "goodput": bool(online) and has_limits,
+        "replicas": has_replicas,
+    }
+    shown = {figure for mode in modes or [OFFLINE.name] for figure in mode_of(mode).figures}
+    return tuple(name for name in NAMES if name in shown and has_data.get(name, True))
 
 
 def figure_names(rows: Sequence[Row], collection: Collected) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from rollout_bench.analysis.timed.comparison import MARKS, Comparison
 from rollout_bench.analysis.timed.latencies import LAST, PERCENTILES, Distribution, more_for
 from rollout_bench.analysis.timed.launches import METRICS
 from rollout_bench.contracts.fields import Metric
+from rollout_bench.contracts.modes import OFFLINE
 from rollout_bench.core.numbers import MISSING, count, number, percent, plain_percent, ratio
 from rollout_bench.plan.config import ComparisonSettings
 
@@ -53,7 +54,7 @@ def _launches(line: Line) -> str:
     return f"{line['launches_measured']}{planned}"
 
 
-def speedup_columns(settings: ComparisonSettings, mode: str = "offline", apart: bool = False) -> tuple[Column, ...]:
+def speedup_columns(settings: ComparisonSettings, mode: str = OFFLINE.name, apart: bool = False) -> tuple[Column, ...]:
     """The column of each metric that is compared in `mode`; `apart`: with sides that did not take turns."""
     return tuple(_speedup_column(metric, settings, apart) for metric in settings.metrics_of(mode))
 

@@ -18,6 +18,7 @@ from rollout_bench.analysis.timed.experiments import (
 from rollout_bench.analysis.timed.latencies import PERCENTILES, Distribution, PooledSequences
 from rollout_bench.analysis.timed.partners import environment_facts
 from rollout_bench.analysis.timed.rows import Row
+from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Environment, Failure, Launched
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import plain_percent, sentence, several
@@ -216,13 +217,13 @@ def notes(
 ) -> list[Section]:
     """The sections below the tables, without those that have nothing to say; the last two are the items of one each."""
     apart = collection.earlier is not None
-    modes = {row.experiment.mode for row in rows}
+    has_loads = {mode_of(row.experiment.mode).has_loads for row in rows}
     columns = [*THROUGHPUT, *speedup_columns(collection.comparison, apart=apart), *ENGINE, *COST, FLAGS]
-    if modes == {"online"}:
+    if has_loads == {True}:
         columns = [column for column in columns if column in (*THROUGHPUT[:2], *PER_LAUNCH, *COST, FLAGS)]
     elif percentiles:
         columns += latency_columns("e2el_s")
-    online_columns = shown_columns(collection.comparison, apart) if "online" in modes else ()
+    online_columns = shown_columns(collection.comparison, apart) if True in has_loads else ()
     definitions, of_requests = (
         [f"{column.header}: {column.definition}" for column in shown] for shown in (columns, online_columns)
     )
@@ -345,8 +346,8 @@ STEPS = (
 
 def percentile_notes(rows: Sequence[Row], pooled: Sequence[PooledSequences], found: Found) -> tuple[str, ...]:
     """The items of the section, each a sentence or a few; the method only where there is a table."""
-    offline = any(row.experiment.mode != "online" for row in rows)
-    online = any(row.experiment.mode == "online" for row in rows)
+    has_loads = {mode_of(row.experiment.mode).has_loads for row in rows}
+    offline, online = False in has_loads, True in has_loads
     of_mode = ", offline" if online else ""
     definitions = [f"{name}{of_mode}: {text}" for name, text in OFFLINE.items()] if offline else []
     method = (*rule(), *([STEPS] if online else []), *definitions) if any(found) else ()

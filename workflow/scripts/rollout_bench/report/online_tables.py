@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 from rollout_bench.analysis.stats.intervals import mean
 from rollout_bench.analysis.timed.latencies import PERCENTILES, Distribution
-from rollout_bench.analysis.timed.modes import ModePair, Saturation, t_interval
+from rollout_bench.analysis.timed.mode_pairs import ModePair, Saturation, t_interval
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.fields import Metric
+from rollout_bench.contracts.modes import ONLINE, mode_of
 from rollout_bench.contracts.saturation import KEPT_UP, LONG
 from rollout_bench.core.numbers import MISSING, number, plain_percent, ratio, several
 from rollout_bench.plan.config import ComparisonSettings
@@ -119,7 +120,7 @@ LATENCIES = (
 def split_speedups(settings: ComparisonSettings, apart: bool) -> tuple[tuple[Column, ...], tuple[Column, ...]]:
     """The columns of what is compared: that of throughput, and those of all else."""
     metrics = settings.online_metrics
-    columns = dict(zip(metrics, speedup_columns(settings, "online", apart), strict=True))
+    columns = dict(zip(metrics, speedup_columns(settings, ONLINE.name, apart), strict=True))
     rates = tuple(column for metric, column in columns.items() if metric == THROUGHPUT_METRIC)
     return rates, tuple(column for metric, column in columns.items() if metric != THROUGHPUT_METRIC)
 
@@ -350,7 +351,7 @@ def online_notes(
     rows: Sequence[Row], found: Sequence[Saturation], settings: ComparisonSettings, slo: Slo
 ) -> tuple[str, ...]:
     """The items of the section; none where nothing is online."""
-    online = [row for row in rows if row.experiment.mode == "online" and row.launches]
+    online = [row for row in rows if mode_of(row.experiment.mode).has_loads and row.launches]
     if not online:
         return ()
     limits = ", ".join(f"{name.removesuffix('_ms').upper()} {limit:g} ms" for name, limit in slo.named.items())

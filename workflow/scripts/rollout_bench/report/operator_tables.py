@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from rollout_bench.analysis.inside.curves import BreakEven, Estimate, OperatorsRun, ranges
 from rollout_bench.analysis.inside.predictions import Phase, PredictedPass, PredictedStep, Value, at
 from rollout_bench.analysis.timed.experiments import Chosen
+from rollout_bench.contracts.modes import OPERATORS
 from rollout_bench.core.numbers import MISSING, number, ratio
 from rollout_bench.report.headings import Column, Line, View, view
 
@@ -112,7 +113,7 @@ def operators_views(
             {"model": model, "workload": workload, "quant": each.label, "empty_because": each.reason}
             for each in left_out
             for own_platform, model, workload in [each.table]
-            if each.experiment.mode == "operators" and own_platform == platform
+            if each.experiment.mode == OPERATORS.name and own_platform == platform
         ]
         compared = list(_break_even_lines(runs))
         if compared:

@@ -8,8 +8,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from rollout_bench.contracts.inside import MachineLimits, Operators, Profile
+from rollout_bench.contracts.inside import MachineLimits
 from rollout_bench.contracts.load import LogNormal, Normal, Uniform, Zipf
+from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.record import Failure, Record, SequenceRow
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.plan.config import Config
@@ -19,8 +20,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "config": Config,
     "spec": Spec,
     "record": Record,
-    "profile": Profile,
-    "operators": Operators,
+    **{mode.name: mode.record for mode in MODES.values() if mode.record is not Record},
     "sequence": SequenceRow,
     "failure": Failure,
     "plan": PlanFile,
@@ -52,13 +52,23 @@ def config_page() -> str:
         "Lists are replaced by what is laid over them, mappings are merged. `<name>` is a name of your choice.\n"
         "The schema is `workflow/schemas/config.schema.json`.\n\n"
         + _table(Config)
-        + "\nArguments of the engine are merged in this order, later ones win: rollout-bench's own"
+        + _modes()
+        + "\n## Engine arguments\n\n"
+        + "Arguments of the engine are merged in this order, later ones win: rollout-bench's own"
         " (`enable_prefix_caching: true`, `seed: 0`, `max_model_len`: prompt + output tokens, the longest there are),"
         " the workload's, `engine_args`, the quant's, the model's.\n\n"
         "## Lengths\n\n"
         "`prompt_tokens` and `output_tokens` of a workload are a number, or a mapping that names a distribution. "
         "[Choose a load](../how-to/loads.md) shows each at work.\n" + "".join(map(_kind_of_length, LENGTHS))
     )
+
+
+def _modes() -> str:
+    """What each mode measures, and where to read on."""
+    lines = ["", "## Modes", "", "| mode | what it measures | how to use it | example |", "|---|---|---|---|"]
+    for mode in MODES.values():
+        lines.append(f"| `{mode.name}` | {mode.title} | [{mode.page}](../{mode.page}) | `{mode.example}` |")
+    return "\n".join(lines) + "\n"
 
 
 def _kind_of_length(kind: type[BaseModel]) -> str:
@@ -69,8 +79,11 @@ def records_page() -> str:
     """Every field of what a launch leaves behind."""
     parts: list[tuple[str, type[BaseModel]]] = [
         ("The record: `results/<mode>/<model>_<quant>_<workload>-<key>/launch-<i>.json`", Record),
-        ("The record of profile mode: `results/profile/.../launch-<i>.json`", Profile),
-        ("The record of operators mode: `results/operators/.../launch-<i>.json`", Operators),
+        *(
+            (f"The record of {mode.name} mode: `results/{mode.name}/.../launch-<i>.json`", mode.record)
+            for mode in MODES.values()
+            if mode.record is not Record
+        ),
         ("The side file: `launch-<i>.sequences.jsonl.gz`, one line per sequence", SequenceRow),
         ("A failure: `results/failures/<mode>/<experiment>/launch-<i>.json`", Failure),
         ("Measured limits of a machine: `rollout-bench/limits/*.json` in the user's cache folder", MachineLimits),

@@ -11,7 +11,7 @@ from rollout_bench.analysis.timed.balance import replica_table
 from rollout_bench.analysis.timed.columns import table
 from rollout_bench.analysis.timed.experiments import Collection
 from rollout_bench.analysis.timed.latencies import PooledSequences, distributions
-from rollout_bench.analysis.timed.modes import mode_pairs, saturations
+from rollout_bench.analysis.timed.mode_pairs import mode_pairs, saturations
 from rollout_bench.analysis.timed.rows import rows_of
 from rollout_bench.report.bound_tables import reach_notes, reach_views
 from rollout_bench.report.figure_names import figure_names

@@ -9,8 +9,9 @@ import pandas as pd
 
 from rollout_bench.analysis.timed.balance import Balance, Replicated, replicated
 from rollout_bench.analysis.timed.latencies import Distribution
-from rollout_bench.analysis.timed.modes import ModePair, Saturation
+from rollout_bench.analysis.timed.mode_pairs import ModePair, Saturation
 from rollout_bench.analysis.timed.rows import Row
+from rollout_bench.contracts.modes import mode_of, named
 from rollout_bench.core.numbers import MISSING, number
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.report.headings import (
@@ -28,7 +29,7 @@ from rollout_bench.report.headings import (
     view,
 )
 from rollout_bench.report.notes import Section
-from rollout_bench.report.online_tables import modes_view, online_views
+from rollout_bench.report.online_tables import modes_view
 
 
 def _number(field: str) -> Callable[[Line], str]:
@@ -161,26 +162,34 @@ def views(
     lines, footnotes = lines_of(frame, rows, latencies)
     tables: list[View] = []
     for title, group in tables_of(lines):
-        if group[0]["mode"] == "online":
-            own = [row for line, row in zip(lines, rows, strict=True) if any(line is each for each in group)]
-            sweeps = [each for each in found if each.rows[0] in own]
-            tables += online_views(title, group, own, sweeps, settings, apart)
-            continue
-        flags = (FLAGS,) if any(line["flags"] for line in group) else ()
-        columns = (*THROUGHPUT, *speedup_columns(settings, group[0]["mode"], apart), *flags)
-        tables += [
-            view("Throughput: ", title, columns, group),
-            view("Rates, start-up and memory: ", title, ENGINE, group),
-            view("What a launch costs: ", title, COST, group),
-            *(
-                view(f"{heading}: ", title, latency_columns(measure), group)
-                for measure, heading in TITLES.items()
-                if any(measure in line["distributions"] for line in group)
-            ),
-        ]
+        own = [row for line, row in zip(lines, rows, strict=True) if any(line is each for each in group)]
+        sweeps = [each for each in found if each.rows[0] in own]
+        tables += named(mode_of(group[0]["mode"]).tables)(title, group, own, sweeps, settings, apart)
     if pairs:
         tables.append(modes_view(pairs))
     return Views(tuple(tables), footnotes)
+
+
+def offline_views(
+    title: str,
+    lines: Sequence[Line],
+    rows: Sequence[Row],
+    found: Sequence[Saturation],
+    settings: ComparisonSettings,
+    apart: bool,
+) -> list[View]:
+    """The tables of one platform, from `lines`; `rows` and `found` are for modes that have loads."""
+    flags = (FLAGS,) if any(line["flags"] for line in lines) else ()
+    return [
+        view("Throughput: ", title, (*THROUGHPUT, *speedup_columns(settings, apart=apart), *flags), lines),
+        view("Rates, start-up and memory: ", title, ENGINE, lines),
+        view("What a launch costs: ", title, COST, lines),
+        *(
+            view(f"{heading}: ", title, latency_columns(measure), lines)
+            for measure, heading in TITLES.items()
+            if any(measure in line["distributions"] for line in lines)
+        ),
+    ]
 
 
 def lines_of(

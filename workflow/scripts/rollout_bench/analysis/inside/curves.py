@@ -18,8 +18,9 @@ from numpy.typing import ArrayLike
 
 from rollout_bench.analysis.stats.intervals import NO_SPREAD, Array, ratio_interval, welch_interval
 from rollout_bench.analysis.timed.experiments import Chosen, Selected
-from rollout_bench.analysis.timed.modes import t_interval
+from rollout_bench.analysis.timed.mode_pairs import t_interval
 from rollout_bench.contracts.inside import LinearShape, Operators
+from rollout_bench.contracts.modes import OPERATORS
 from rollout_bench.contracts.record import Launched
 
 RESAMPLES = 2000
@@ -324,7 +325,7 @@ def runs_of(inside: Sequence[Chosen], baseline: Mapping[str, str], confidence: f
     `baseline` (axis -> value) may name the quant to compare with; other axes say nothing here.
     """
     quant = baseline.get("quant", DEFAULT_BASELINE)
-    measured = [each for each in inside if each.experiment.mode == "operators"]
+    measured = [each for each in inside if each.experiment.mode == OPERATORS.name]
     without = {each.table: each.reason for each in measured if each.reason and each.experiment.quant == quant}
     runs = [_run(each, quant, confidence) for each in measured if not each.reason]
     return [_compared(run, runs, quant, without.get(run.place, "")) for run in runs]

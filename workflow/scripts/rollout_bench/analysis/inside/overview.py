@@ -19,6 +19,7 @@ from rollout_bench.analysis.stats.intervals import mean
 from rollout_bench.analysis.timed.experiments import Chosen, Collection, Selected, chosen, no_valid_launch
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.inside import MachineLimits, Phase, Profile
+from rollout_bench.contracts.modes import PROFILE
 from rollout_bench.contracts.record import Environment, Launched, Record
 from rollout_bench.contracts.side_files import known_sequences
 from rollout_bench.contracts.spec import Spec
@@ -98,7 +99,7 @@ def reaches_of(
         else:
             found.append(_of_pass(results, row, own, architecture))
     for each in inside:
-        if each.experiment.mode != "profile":
+        if each.experiment.mode != PROFILE.name:
             continue
         if each.reason and limits:
             found.append(Reach(*_names(each.experiment, each.label), what="step", left_out=each.reason))
@@ -213,7 +214,7 @@ def look(results: Path, collection: Collection, rows: Sequence[Row]) -> Looked:
 
 def _architectures(inside: Sequence[Chosen], collection: Collection) -> Iterator[tuple[str, Architecture]]:
     for each in inside:
-        if each.experiment.mode == "profile" and not each.reason:
+        if each.experiment.mode == PROFILE.name and not each.reason:
             found = architecture_in(collection, each.experiment)
             if not isinstance(found, str):
                 yield each.place, found

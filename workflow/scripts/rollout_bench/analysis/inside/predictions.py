@@ -10,6 +10,7 @@ from rollout_bench.analysis.inside.curves import Curve, Estimate, OperatorsRun, 
 from rollout_bench.analysis.stats.intervals import mean
 from rollout_bench.analysis.timed.experiments import no_valid_launch
 from rollout_bench.analysis.timed.rows import Row
+from rollout_bench.contracts.modes import OFFLINE
 from rollout_bench.contracts.spec import replicas
 
 Place = tuple[str, str, str, str]
@@ -186,7 +187,7 @@ def passes_of(steps: Sequence[PredictedStep], rows: Sequence[Row]) -> list[Predi
             _offline(row) if row.valid else no_valid_launch(row.experiment.records)
         )
         for row in rows
-        if row.experiment.mode == "offline" and row.launches and _is_of_one_engine(row)
+        if row.experiment.mode == OFFLINE.name and row.launches and _is_of_one_engine(row)
     }
     found = []
     for step in steps:

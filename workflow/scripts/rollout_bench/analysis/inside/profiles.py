@@ -6,7 +6,6 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import pandas as pd
 
@@ -21,6 +20,7 @@ from rollout_bench.analysis.traces.trace import read_traces
 from rollout_bench.analysis.traces.trace_steps import step_times
 from rollout_bench.contracts.fields import Metric
 from rollout_bench.contracts.inside import Phase, Profile, Step
+from rollout_bench.contracts.modes import OFFLINE, ONLINE, PROFILE
 from rollout_bench.contracts.record import Iteration, Launched, Record, SequenceRow
 from rollout_bench.contracts.side_files import known_sequences
 from rollout_bench.contracts.store import operators_path, record_path, sequences_path, traces_path
@@ -65,7 +65,7 @@ class MeasuredPass:
     the mean, over all its sequences, None where nobody knows.
     """
 
-    mode: Literal["offline", "online"]
+    mode: str
     elapsed_s: float
     steps: Mapping[Phase, float]
     tokens: Mapping[Phase, float] = field(default_factory=dict)
@@ -210,7 +210,7 @@ def measured_pass(records: Sequence[Record], sequences: Sequence[SequenceRow] = 
         [row.cached_prompt_tokens or 0 for row in rows],
     )
     return MeasuredPass(
-        mode="offline" if first.point is None else "online",
+        mode=OFFLINE.name if first.point is None else ONLINE.name,
         elapsed_s=mean([iteration.elapsed_s for iteration in iterations]),
         steps=found.steps,
         tokens=found.tokens,
@@ -319,7 +319,7 @@ class Read:
 
 def read_profiled(results: Path, inside: Sequence[Chosen], collection: Collection, rows: Sequence[Row]) -> Read:
     """The profiles among `inside`, which are those of `collection`, read from `results` and summarised in `rows`."""
-    of_profiles = [each for each in inside if each.experiment.mode == "profile"]
+    of_profiles = [each for each in inside if each.experiment.mode == PROFILE.name]
     named = Counter(_names(each.experiment, {}) for each in of_profiles)
     places = {names: each.place for each in of_profiles if named[names := _names(each.experiment, {})] == 1}
     found, problems = [], []
@@ -444,8 +444,8 @@ def _timed(experiment: Selected[Launched], rows: Sequence[Row]) -> tuple[Row | N
     Where it has no valid launch, instead of it why: a pass of another mode beside the other side's would not compare.
     """
     named = [row for row in rows if _names(row.experiment, {}) == _names(experiment, {}) and row.launches]
-    offline = [row for row in named if row.experiment.mode == "offline"]
-    online = [row for row in named if row.experiment.mode == "online" and _at_once(row.experiment.records[0])]
+    offline = [row for row in named if row.experiment.mode == OFFLINE.name]
+    online = [row for row in named if row.experiment.mode == ONLINE.name and _at_once(row.experiment.records[0])]
     found = offline or online
     if len(found) != 1:  # of several nobody can say which the profile belongs to
         return None, ""

@@ -10,12 +10,12 @@ from typing import Any
 
 from rollout_bench.analysis.timed.experiments import Collection, Damaged, Selected, TimedExperiment, launched
 from rollout_bench.analysis.timed.points import split
+from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Failure, Launched, Record, ServerSample
 from rollout_bench.contracts.side_files import read_samples, read_sequences
 from rollout_bench.contracts.spec import Spec, read_spec
 from rollout_bench.contracts.store import (
     FAILURES,
-    LOOKING,
     RECORD_REMEDY,
     FoundFile,
     ResultsListing,
@@ -33,7 +33,7 @@ from rollout_bench.plan.planfile import PlanFile, PlannedExperiment
 
 def with_requests(results: Path, experiments: Sequence[TimedExperiment]) -> tuple[TimedExperiment, ...]:
     """`experiments` of `results`, the online ones with the requests of their launches, or why a launch has none."""
-    return tuple(_with_requests(results, e) if e.mode == "online" and e.records else e for e in experiments)
+    return tuple(_with_requests(results, e) if mode_of(e.mode).has_loads and e.records else e for e in experiments)
 
 
 def read_servers(results: Path, collection: Collection) -> dict[tuple[str, int], list[ServerSample]]:
@@ -85,14 +85,14 @@ def collect(results: Path, plan: PlanFile | None) -> Collection:
     if plan is None:
         return _collect_all(results, found)
     records, failures = _by_experiment(found.records.values()), _by_experiment(found.failures.values())
-    generating = [planned for planned in plan.experiments if planned.mode not in LOOKING]
+    generating = [planned for planned in plan.experiments if mode_of(planned.mode).generates]
     experiments = with_requests(
         results, [TimedExperiment(**_became(results, planned, records, failures)) for planned in generating]
     )
     others: tuple[Selected[Launched], ...] = tuple(
         Selected(**_became(results, planned, records, failures))
         for planned in plan.experiments
-        if planned.mode in LOOKING
+        if not mode_of(planned.mode).generates
     )
     if plan.precision is not None:
         # Not at the top: a plan with a fixed number of launches is read without numpy.
@@ -157,7 +157,10 @@ def _collect_all(results: Path, found: ResultsListing) -> Collection:
         there = {record.launch for record in read} | {each.launch for each in damaged}
         open_failures, unreadable = _read_failures(results, failures.get(place, []), there)
         fields = _found(results, place, read, open_failures, (*damaged, *unreadable))
-        others.append(Selected(*fields)) if place[0] in LOOKING else experiments.append(TimedExperiment(*fields))
+        if mode_of(place[0]).generates:
+            experiments.append(TimedExperiment(*fields))
+        else:
+            others.append(Selected(*fields))
     for each in (experiments, others):
         each.sort(key=lambda e: (e.mode, e.platform, e.model, e.workload, e.quant, e.experiment))
     return Collection(

@@ -12,6 +12,7 @@ from rollout_bench.analysis.timed.comparison import Comparison
 from rollout_bench.analysis.timed.latencies import LATENCY_COLUMNS, REQUEST_COLUMNS, Distribution, latency_line
 from rollout_bench.analysis.timed.launches import LaunchMeasures
 from rollout_bench.analysis.timed.rows import COST_COLUMNS, SERVICE_COLUMNS, Row, cost_line, load_line, service_line
+from rollout_bench.contracts.modes import mode_of
 
 COLUMNS: dict[str, str] = {
     "mode": "string",
@@ -75,7 +76,8 @@ def table(rows: Sequence[Row], latencies: Sequence[Mapping[str, Distribution]] =
         for column in _compared(Comparison())
         if metric != MAIN_METRIC
     }
-    of_requests = REQUEST_COLUMNS | SERVICE_COLUMNS if any(row.experiment.mode == "online" for row in rows) else {}
+    has_loads = any(mode_of(row.experiment.mode).has_loads for row in rows)
+    of_requests = REQUEST_COLUMNS | SERVICE_COLUMNS if has_loads else {}
     of_replicas = {found.row.experiment.place: replica_line(found) for found in replicated(rows)}
     columns = COLUMNS | of_requests | (REPLICA_COLUMNS if of_replicas else {}) | others
     lines = [_line(row) | of_replicas.get(row.experiment.place, {}) for row in rows]

@@ -11,6 +11,7 @@ import numpy as np
 from rollout_bench.analysis.stats.percentiles import Array, effective_samples, percentile_interval, samples_needed
 from rollout_bench.analysis.timed.experiments import Collection, TimedExperiment, no_valid_launch
 from rollout_bench.analysis.timed.service import LATENCIES, pool_requests
+from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Record, SequenceRow
 from rollout_bench.contracts.side_files import read_sequences
 from rollout_bench.contracts.store import record_path, sequences_path
@@ -39,7 +40,7 @@ class PooledSequences:
 
 def pool_sequences(results: Path, collection: Collection) -> list[PooledSequences]:
     """The sequences of each experiment of `collection`, which was read from `results`, in its order."""
-    return [_of_requests(e) if e.mode == "online" else _pooled(results, e) for e in collection.experiments]
+    return [_of_requests(e) if mode_of(e.mode).has_loads else _pooled(results, e) for e in collection.experiments]
 
 
 def _of_requests(experiment: TimedExperiment) -> PooledSequences:

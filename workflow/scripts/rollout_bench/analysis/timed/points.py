@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from rollout_bench.analysis.timed.experiments import LoadPart, TimedExperiment
 from rollout_bench.contracts.load import LoadPoint
+from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Record
 
 
@@ -42,7 +43,7 @@ def points_of(records: Iterable[Record]) -> list[LoadPoint]:
 
 def _parts(experiment: TimedExperiment) -> list[TimedExperiment]:
     # Of records that tell of no load none has several; so that thousands of them are not gone through.
-    points = points_of(experiment.records) if experiment.mode == "online" else []
+    points = points_of(experiment.records) if mode_of(experiment.mode).has_loads else []
     if len(points) < 2:
         return [experiment]
     return [_part(experiment, point, number) for number, point in enumerate(sorted(points, key=_order))]

@@ -9,6 +9,7 @@ import sys
 import traceback
 from typing import IO
 
+from rollout_bench.contracts.modes import MODES, named
 from rollout_bench.contracts.spec import replicas
 from rollout_bench.core.processes import die_with_parent
 from rollout_bench.measure.launch.protocol import Done, Event, Failed, IterationBegins, Job, send
@@ -25,15 +26,7 @@ def work(job: Job, descriptor: int, orders: IO[bytes]) -> None:
         tell(IterationBegins())
         orders.readline()
 
-    if job.spec.mode == "offline":
-        from rollout_bench.measure.engine.offline import measure
-    elif job.spec.mode == "operators":
-        from rollout_bench.measure.engine.operators import measure
-    elif job.spec.mode == "profile":
-        from rollout_bench.measure.engine.profile import measure
-    else:
-        from rollout_bench.measure.engine.online import measure
-    measure(job, tell, wait)
+    named(MODES[job.spec.mode].worker)(job, tell, wait)
     tell(Done())
     if replicas(job.spec) > 1:
         orders.readline()  # to end an engine takes work, which would be in the other replicas' last pass

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.record import SCHEMA_VERSION, Failure
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import failure_path, read_failure, write_failure
@@ -50,6 +52,13 @@ class LaunchOutcome:
             if of_this_run and at_fault(failure.category) == "experiment":
                 raise self._told(failure.phase, Cause(failure.category, failure.cause, failure.fix))
         return attempt is not None and self.out.exists()
+
+    def clear(self) -> None:
+        """Remove what a try that left no record wrote beside it; side files of a record that is there stay."""
+        if not self.out.exists():
+            for ending in MODES[self.spec.mode].side_files:
+                path = self.out.with_suffix(ending)
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def failed(self, phase: str, cause: Cause, log: Path | None = None) -> UserError:
         """Leaves a failure file where the record belongs to an experiment folder; returns the error to show.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rollout_bench.contracts.inside import LinearShape, MachineLimits, Operators, Profile, Step, TraceFile
+from rollout_bench.contracts.modes import MODES, SERVER
 from rollout_bench.contracts.record import (
     SCHEMA_VERSION,
     DeviceUse,
@@ -176,7 +177,7 @@ class Measurement(Collecting):
             iterations=self._iterations,
             validity=[*self.flags, *self._doubts(launched["engine"], log)],
             sequences_file=sequences_path(path).name,
-            server_file=server_path(path).name if self.spec.mode == "online" else None,
+            server_file=server_path(path).name if SERVER in MODES[self.spec.mode].side_files else None,
         )
         return record, self._sequences, self._samples
 

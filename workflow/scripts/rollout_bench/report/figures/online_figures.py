@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from rollout_bench.analysis.stats.intervals import Array, ecdf, mean
-from rollout_bench.analysis.timed.modes import t_interval
+from rollout_bench.analysis.timed.mode_pairs import t_interval
 from rollout_bench.analysis.timed.rows import Row
+from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import ServerSample
 from rollout_bench.contracts.saturation import KEPT_UP
 from rollout_bench.core.numbers import plain_percent
@@ -38,12 +39,12 @@ Column = tuple[str, str, str]
 
 def online_rows(rows: Sequence[Row]) -> list[Row]:
     """The rows of online experiments that have a valid launch."""
-    return [row for row in rows if row.experiment.mode == "online" and row.used]
+    return [row for row in rows if mode_of(row.experiment.mode).has_loads and row.used]
 
 
 def nothing_online(rows: Sequence[Row], otherwise: str) -> str:
     """As `nothing`, for a figure of the online experiments among `rows`."""
-    return nothing([row for row in rows if row.experiment.mode == "online"], otherwise)
+    return nothing([row for row in rows if mode_of(row.experiment.mode).has_loads], otherwise)
 
 
 def column_of(row: Row) -> Column:

@@ -11,6 +11,7 @@ from rollout_bench.analysis.inside.overview import Looked, look
 from rollout_bench.analysis.timed.collection import read_servers
 from rollout_bench.analysis.timed.experiments import Collection
 from rollout_bench.analysis.timed.rows import rows_of
+from rollout_bench.contracts.modes import OPERATORS, PROFILE
 from rollout_bench.core.files import write_whole
 from rollout_bench.report.figure_names import figure_names
 from rollout_bench.report.figures.online_figures import (
@@ -52,7 +53,8 @@ def figure_files(
     alarm = " ".join(filter(None, (incomplete, left_out(rows))))
     where = hardware(collection.launched)
     of_profiles, of_operators = (
-        " ".join(filter(None, (incomplete, left_out_alarm(inside.left_out, mode)))) for mode in ("profile", "operators")
+        " ".join(filter(None, (incomplete, left_out_alarm(inside.left_out, mode.name))))
+        for mode in (PROFILE, OPERATORS)
     )
     files = {}
     with settings():

@@ -14,6 +14,7 @@ from rollout_bench.analysis.timed.launches import values_of
 from rollout_bench.analysis.timed.partners import marked_out_of_turn, round_s, valid_records
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.analysis.timed.service import at_a_rate
+from rollout_bench.contracts.modes import OFFLINE, ONLINE
 from rollout_bench.contracts.record import Record
 from rollout_bench.contracts.saturation import KEPT_UP
 from rollout_bench.contracts.spec import Spec
@@ -40,7 +41,7 @@ def mode_pairs(rows: Sequence[Row], collection: Collection) -> list[ModePair]:
     return [
         _pair(offline, online, rows, collection.comparison.confidence)
         for online in rows
-        if online.experiment.mode == "online" and online.launches
+        if online.experiment.mode == ONLINE.name and online.launches
         for offline in _counterparts(online, rows)
     ]
 
@@ -48,7 +49,7 @@ def mode_pairs(rows: Sequence[Row], collection: Collection) -> list[ModePair]:
 def _counterparts(online: Row, rows: Sequence[Row]) -> Iterator[Row]:
     own = online.experiment.records[0].spec
     for row in rows:
-        if row.experiment.mode == "offline" and row.launches:
+        if row.experiment.mode == OFFLINE.name and row.launches:
             other = row.experiment.records[0].spec
             same = ("platform", "model", "quant", "workload")
             if all(getattr(own, part) == getattr(other, part) for part in same) and _engine(own) == _engine(other):

@@ -1,19 +1,19 @@
-"""In: spec.json and the weights. Out: the record of one launch, and its side file with one row per sequence."""
+"""In: spec.json and the weights. Out: the record of one launch; what the mode writes besides lies beside it."""
 
 
-rule offline:
-    """Start the engine once and time the workload through LLM.generate()."""
+rule launch:
+    """Measure one launch: start the engine once, do what the mode does, write the record."""
     input:
-        lambda wildcards: ancient(snakefile.needed(matrix, ON_CLUSTER, "offline", wildcards)),
+        lambda wildcards: ancient(snakefile.needed(matrix, ON_CLUSTER, wildcards)),
     output:
-        record=kept("results/offline/{experiment}/launch-{launch}.json"),
-        sequences=kept("results/offline/{experiment}/launch-{launch}.sequences.jsonl.gz"),
+        kept("results/{mode}/{experiment}/launch-{launch}.json"),
     log:
-        "logs/offline/{experiment}/launch-{launch}.log",
+        "logs/{mode}/{experiment}/launch-{launch}.log",
     wildcard_constraints:
+        mode="|".join(MODES),
         experiment="[^/]+",
         launch="[0-9]+",
-    priority: lambda wildcards: snakefile.priority(matrix, "offline", wildcards)
+    priority: lambda wildcards: snakefile.priority(matrix, wildcards)
     group:
         lambda wildcards: slurm.allocation(matrix, ON_CLUSTER, wildcards)
     conda:
@@ -25,9 +25,9 @@ rule offline:
         attempt=lambda wildcards, attempt: attempt,
     params:
         command=[engine.python, SCRIPTS / "run_launch.py"],
-        spec="results/offline/{experiment}/spec.json",
-        model=lambda wildcards, output: matrix.launch_of(output.record).experiment.model_path,
-        dataset=lambda wildcards, output: snakefile.dataset_arguments(matrix, output.record),
+        spec="results/{mode}/{experiment}/spec.json",
+        model=lambda wildcards, output: matrix.launch_of(output[0]).experiment.model_path,
+        dataset=lambda wildcards, output: snakefile.dataset_arguments(matrix, output[0]),
         timeout_s=matrix.config.timeout_s,
         limits=matrix.config.timeouts.model_dump_json(),
         progress=snakefile.PLAN_FILE,
@@ -40,7 +40,7 @@ rule offline:
         " --model={params.model:q}"
         " {params.dataset:q}"
         " --launch {wildcards.launch}"
-        " --out {output.record:q}"
+        " --out {output:q}"
         " --log {log:q}"
         " --timeout-s {params.timeout_s}"
         " --limits {params.limits:q}"

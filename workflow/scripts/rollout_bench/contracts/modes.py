@@ -1,0 +1,144 @@
+"""The modes: what each measures, and what plan, launch, analysis, report and rules have to know of it.
+
+A mode is an entry here, its worker, its record model where it needs one, its tables and its page. What is imported by
+name stays in the process that calls it: the worker in the engine's, the tables in the report's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Literal
+
+from rollout_bench.contracts.inside import Operators, Profile
+from rollout_bench.contracts.record import Launched, Record
+
+SEQUENCES, SERVER, TRACES = ".sequences.jsonl.gz", ".server.jsonl.gz", ".traces"
+"""How the names of what lies beside a record end: a row per sequence, the server's metrics, a folder of traces."""
+
+_WORKERS, _REPORT = "rollout_bench.measure.engine", "rollout_bench.report"
+
+
+@dataclass(frozen=True)
+class Mode:
+    """What launches of one mode do and leave, and what is made of it.
+
+    Attributes:
+        name: as configs, specs and the folder below results/ have it.
+        title: what it measures, in a few words.
+        worker: module:function that does the job in the engine's process.
+        record: model of the record.
+        side_files: endings of what a launch writes beside its record.
+        generates: whether its records have tokens per second, so that experiments are compared by them.
+        has_loads: whether requests arrive at a server in ways that the workload names, and are timed one by one.
+        passes: how often the workload is run: `repeated` as the config says, `once` after its warm-up, or not at all.
+        launches: how many make an experiment: as many as the config wants, `least` where it says auto, or one.
+        data_parallel: what a launch does with several replicas: measures all, measures one of them, refuses.
+        settings: key of the config, and field of the spec, that only this mode has; empty where there is none.
+        tables: module:function that makes its tables.
+        figures: names of the figures that show it.
+        page: the page in docs/ that says how to use it.
+        example: a config that plans it.
+    """
+
+    name: str
+    title: str
+    worker: str
+    record: type[Launched]
+    side_files: tuple[str, ...]
+    generates: bool
+    has_loads: bool
+    passes: Literal["repeated", "once", "none"]
+    launches: Literal["config", "least", "one"]
+    data_parallel: Literal["all", "one", "refused"]
+    settings: str
+    tables: str
+    figures: tuple[str, ...]
+    page: str
+    example: str
+
+
+OFFLINE = Mode(
+    name="offline",
+    title="throughput through LLM.generate()",
+    worker=f"{_WORKERS}.offline:measure",
+    record=Record,
+    side_files=(SEQUENCES,),
+    generates=True,
+    has_loads=False,
+    passes="repeated",
+    launches="config",
+    data_parallel="all",
+    settings="",
+    tables=f"{_REPORT}.tables:offline_views",
+    figures=("throughput", "speedup", "iterations", "replicas"),
+    page="explanation/what-is-measured.md",
+    example="config.yaml",
+)
+ONLINE = Mode(
+    name="online",
+    title="latency through an OpenAI-compatible server",
+    worker=f"{_WORKERS}.online:measure",
+    record=Record,
+    side_files=(SEQUENCES, SERVER),
+    generates=True,
+    has_loads=True,
+    passes="repeated",
+    launches="config",
+    data_parallel="refused",
+    settings="",
+    tables=f"{_REPORT}.online_tables:online_views",
+    figures=("throughput", "speedup", "iterations", "latency", "server", "sweep", "goodput"),
+    page="how-to/online.md",
+    example="configs/online.yaml",
+)
+PROFILE = Mode(
+    name="profile",
+    title="where the time of a step goes",
+    worker=f"{_WORKERS}.profile:measure",
+    record=Profile,
+    side_files=(TRACES,),
+    generates=False,
+    has_loads=False,
+    passes="once",
+    launches="one",
+    data_parallel="one",
+    settings="profile",
+    tables=f"{_REPORT}.profile_tables:profile_views",
+    figures=("steps", "roles", "timeline", "roofline"),
+    page="how-to/profile.md",
+    example="configs/profile.yaml",
+)
+OPERATORS = Mode(
+    name="operators",
+    title="the linear layers alone",
+    worker=f"{_WORKERS}.operators:measure",
+    record=Operators,
+    side_files=(),
+    generates=False,
+    has_loads=False,
+    passes="none",
+    launches="least",
+    data_parallel="one",
+    settings="operators",
+    tables=f"{_REPORT}.operator_tables:operators_views",
+    figures=("operators",),
+    page="how-to/operators.md",
+    example="configs/operators.yaml",
+)
+
+MODES = {mode.name: mode for mode in (OFFLINE, ONLINE, PROFILE, OPERATORS)}
+"""Name -> mode, in the order in which they are listed everywhere."""
+
+
+def mode_of(name: str) -> Mode:
+    """Return the mode called `name`; a folder of results that no mode is called by is taken to hold offline records."""
+    return MODES.get(name, OFFLINE)
+
+
+def named(function: str) -> Callable[..., Any]:
+    """Return what module:function names, imported now."""
+    module, _, name = function.partition(":")
+    found: Callable[..., Any] = getattr(import_module(module), name)
+    return found
