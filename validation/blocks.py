@@ -10,8 +10,7 @@ from noise import Array
 from repeats import Launches
 
 from rollout_bench.analysis.timed.comparison import Comparison, compare, judge
-from rollout_bench.analysis.timed.launches import METRICS
-from rollout_bench.contracts.fields import Metric
+from rollout_bench.contracts.metrics import METRICS, MetricName
 
 Side = tuple[str, str]
 """Quant and workload."""
@@ -20,7 +19,9 @@ SIZE = 3
 """Pairs in a comparison: what the default config measures."""
 
 
-def comparisons(launches: Launches, metric: Metric, side: Side, baseline: Side, size: int = SIZE) -> list[Comparison]:
+def comparisons(
+    launches: Launches, metric: MetricName, side: Side, baseline: Side, size: int = SIZE
+) -> list[Comparison]:
     """The comparisons of `side` with `baseline`, with their verdicts: one for each `size` launch indices in a row.
 
     They are disjoint, and what is left over at the end belongs to none. A launch that is not valid is missing in its
@@ -30,7 +31,7 @@ def comparisons(launches: Launches, metric: Metric, side: Side, baseline: Side, 
     found = []
     for block in blocks(max([*ours, *theirs], default=-1) + 1, size):
         one, other = ({index: values[index] for index in block if index in values} for values in (ours, theirs))
-        comparison = compare(one, other, SETTINGS.confidence, METRICS[metric].higher_is_better)
+        comparison = compare(one, other, SETTINGS.confidence, METRICS[metric].better == "higher")
         found += judge([comparison], SETTINGS)
     return found
 
@@ -40,10 +41,10 @@ def blocks(launches: int, size: int) -> list[range]:
     return [range(begin, begin + size) for begin in range(0, launches - size + 1, size)]
 
 
-def log_ratios(launches: Launches, metric: Metric, side: Side, baseline: Side) -> Array:
+def log_ratios(launches: Launches, metric: MetricName, side: Side, baseline: Side) -> Array:
     """Log ratios of all pairs of valid launches in the order of their index, above 0 where `side` is better."""
     ours, theirs = (launches.values(metric, *one) for one in (side, baseline))
-    better = 1 if METRICS[metric].higher_is_better else -1
+    better = 1 if METRICS[metric].better == "higher" else -1
     both = sorted(ours.keys() & theirs.keys())
     return np.array([better * (math.log(ours[index]) - math.log(theirs[index])) for index in both])
 

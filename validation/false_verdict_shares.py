@@ -15,9 +15,10 @@ from stopping import RULE, auto_comparisons
 
 from rollout_bench.analysis.stats.intervals import holm, pooled_cv_percent, ratio_interval
 from rollout_bench.analysis.stats.sequential import StoppingRule
-from rollout_bench.contracts.fields import Metric, Strict
+from rollout_bench.contracts.fields import Strict
+from rollout_bench.contracts.metrics import MetricName
 
-METRIC: Metric = "output_tokens_per_s"
+METRIC: MetricName = "output_tokens_per_s"
 ALPHA = 1 - SETTINGS.confidence
 
 Kind = Literal["normal", "resampled"]

@@ -16,9 +16,10 @@ from scipy import stats
 
 from rollout_bench.analysis.stats.intervals import ratio_interval
 from rollout_bench.analysis.stats.power import minimal_detectable_difference
-from rollout_bench.contracts.fields import Metric, Strict
+from rollout_bench.contracts.fields import Strict
+from rollout_bench.contracts.metrics import MetricName
 
-METRIC: Metric = "step_time_s"
+METRIC: MetricName = "step_time_s"
 PAIRS = (3, 4, 6, 8, 12)
 
 SIZES = (3, 6, 12)

@@ -11,7 +11,8 @@ from kept import Place
 
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.launches import measure
-from rollout_bench.contracts.fields import Metric, Strict
+from rollout_bench.contracts.fields import Strict
+from rollout_bench.contracts.metrics import MetricName
 
 FIRST, SECOND = "first", "second"
 """Two names for the same: quants that load the same bf16 weights with the same arguments."""
@@ -70,7 +71,7 @@ class Launch(Strict):
     warmup_s: list[float]
     iterations_s: list[float]
 
-    def value(self, metric: Metric) -> float:
+    def value(self, metric: MetricName) -> float:
         """The launch's value of a metric."""
         return float(getattr(self, metric))
 
@@ -83,7 +84,7 @@ class Launches(Strict):
     failed: int
     launches: list[Launch]
 
-    def values(self, metric: Metric, quant: str, workload: str) -> dict[int, float]:
+    def values(self, metric: MetricName, quant: str, workload: str) -> dict[int, float]:
         """Launch index -> value of the valid launches of one side."""
         return {
             launch.index: launch.value(metric)
@@ -118,8 +119,8 @@ def read(folder: Path, place: Place) -> Launches:
                     valid=measures.valid,
                     flags=[flag.code for flag in measures.flags],
                     output_tokens_per_s=measures.output_tokens_per_s,
-                    step_time_s=measures.iteration_elapsed_s,
-                    startup_s=measures.startup_s,
+                    step_time_s=measures.values["step_time_s"],
+                    startup_s=measures.values["startup_s"],
                     wall_s=record.wall_s,
                     warmup_s=[seconds for warmup, seconds in passes if warmup],
                     iterations_s=[seconds for warmup, seconds in passes if not warmup],

@@ -15,10 +15,10 @@ from synthetic_records import make_plan, make_record, make_spec, save
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.columns import COLUMNS
 from rollout_bench.analysis.timed.latencies import pool_sequences
-from rollout_bench.analysis.timed.launches import METRICS
 from rollout_bench.analysis.timed.mode_pairs import mode_pairs
 from rollout_bench.analysis.timed.rows import rows_of
 from rollout_bench.contracts.load import LoadPoint
+from rollout_bench.contracts.metrics import COMPARED
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.plan.planfile import PlanFile
@@ -235,8 +235,8 @@ def test_every_table_fits_a_terminal(tmp_path: Path) -> None:
 
 
 def test_every_column_of_online_tables_is_in_the_reference_of_measures() -> None:
-    pages = [REPOSITORY / "docs" / page for page in ("reference/measures.md", "how-to/read-the-results.md")]
+    pages = [REPOSITORY / "docs" / page for page in ("reference/measures.md", "reference/metrics.md")]
     text = "\n".join(page.read_text() for page in pages)
-    columns = shown_columns(ComparisonSettings(online_metrics=list(METRICS)), apart=False)
+    columns = shown_columns(ComparisonSettings(online_metrics=list(COMPARED)), apart=False)
     names = {re.sub(r" ms$| \(most\)$| p50$| tail$", "", column.header) for column in columns}
     assert {name for name in names if not re.search(rf"^\|.*\b{re.escape(name)}", text, re.MULTILINE)} == set()

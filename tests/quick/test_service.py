@@ -69,7 +69,7 @@ def test_the_measures_of_four_requests_by_hand() -> None:
     assert service.ttft_s == pytest.approx(1.0 / 3)
     assert service.itl_s == pytest.approx(0.05)
     assert (service.requests, service.failed) == (4, 1)
-    assert service.requests_per_s == pytest.approx(3 / 2.0)
+    assert service.completed_requests_per_s == pytest.approx(3 / 2.0)
     assert service.in_flight == pytest.approx(1.2 / 2.0)
     assert service.in_flight_most == 1
     assert service.tokens_per_piece == pytest.approx(1.0)
@@ -148,7 +148,7 @@ def test_the_measures_of_a_request_add_up(answers: list[tuple[float, float, list
 def test_failed_requests_change_no_latency(answers: list[tuple[float, float, list[int]]], failures: int) -> None:
     rows = [row(sent, sent + ttft, gaps) for sent, ttft, gaps in answers]
     alone, among = served(rows)[1], served([failed(0.0)] * failures + rows)[1]
-    for field in ("ttft_s", "tpot_s", "itl_s", "e2el_s", "ntpot_s", "in_flight", "requests_per_s"):
+    for field in ("ttft_s", "tpot_s", "itl_s", "e2el_s", "ntpot_s", "in_flight", "completed_requests_per_s"):
         assert getattr(among, field) == getattr(alone, field)
     assert among.failed == failures
 
@@ -226,10 +226,10 @@ def test_what_is_kept_of_a_rate_is_told_by_queueing(rate: float, kept: bool) -> 
     record, rows = make_online(spec, server=Server(slots=8), requests=200)  # 8 slots of 0.36 s: 22 requests/s
     service = measure(record, requests_of(record, rows)).service
     assert service is not None
-    assert service.kept_up is not None
-    assert service.offered_per_s == pytest.approx(rate, rel=0.15)
-    assert (service.kept_up > 0.95) == kept
-    assert kept or service.kept_up == pytest.approx(22 / 40, rel=0.1)
+    assert service.kept_up_share is not None
+    assert service.offered_requests_per_s == pytest.approx(rate, rel=0.15)
+    assert (service.kept_up_share > 0.95) == kept
+    assert kept or service.kept_up_share == pytest.approx(22 / 40, rel=0.1)
     assert service.send_delay_s == pytest.approx(0.0005)
 
 
@@ -240,7 +240,7 @@ def test_a_closed_loop_holds_its_concurrency_and_offers_no_rate() -> None:
     assert service is not None
     assert service.in_flight_most == 4
     assert service.in_flight == pytest.approx(4, rel=0.05)
-    assert service.kept_up is None
+    assert service.kept_up_share is None
     assert service.requests == 3 * REQUESTS
     assert measure(record).output_tokens_per_s == pytest.approx(
         3 * REQUESTS * OUTPUT_TOKENS / math.fsum(i.elapsed_s for i in record.iterations if not i.warmup)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 from hostile_server import BOMB, DEEP, hostile_server
 
-from rollout_bench.measure.server import metrics
+from rollout_bench.measure.server import server_metrics
 from rollout_bench.measure.server.session import Connection, _took_token_ids, check_answer, identity, reaching
 from rollout_bench.measure.server.stream import ServingFailed, Target
 
@@ -159,18 +159,18 @@ def test_an_error_of_the_protocol_does_not_quote_the_key():
     ids=["cut", "quote", "numbers", "no_sum"],
 )
 def test_metrics_that_can_t_be_are_none(text: str):
-    sampler = metrics.Sampler(lambda: text)
+    sampler = server_metrics.Sampler(lambda: text)
     sampler.start()
     sampler.stop()
     (sample, *_) = sampler.samples(0, 0.0)
     assert (sample.running, sample.output_tokens, sample.preemptions) == (None, None, None)
-    assert metrics.risen("", text, None).e2el_mean_s is None
-    assert metrics.cache_labels(text) == {}
+    assert server_metrics.risen("", text, None).e2el_mean_s is None
+    assert server_metrics.cache_labels(text) == {}
 
 
 def test_samples_keep_the_numbers_and_not_the_text():
     line = 'vllm:num_requests_running{engine="0"} 3\nvllm:num_requests_running{engine="1"} 4\n'
-    sampler = metrics.Sampler(lambda: "# HELP x\n" * 1000 + line)
+    sampler = server_metrics.Sampler(lambda: "# HELP x\n" * 1000 + line)
     sampler.start()
     sampler.stop()
     assert [sample.running for sample in sampler.samples(0, 0.0)][-1] == 7

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rollout_bench.core.errors import UserError, run_command
-from rollout_bench.report.reference import commands_page, config_page, records_page, schemas
+from rollout_bench.report.reference import commands_page, config_page, metrics_page, records_page, schemas
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPTS = Path(__file__).resolve().parent
@@ -40,6 +40,7 @@ def made() -> Iterator[tuple[Path, str]]:
         yield REPOSITORY / "workflow" / "schemas" / f"{name}.schema.json", content
     reference = REPOSITORY / "docs" / "reference"
     yield reference / "config.md", config_page()
+    yield reference / "metrics.md", metrics_page()
     yield reference / "records.md", records_page()
     helps = {"rollout-bench": _help_of("-m", "rollout_bench")}
     helps |= {script.name: _help_of(str(script)) for script in sorted(SCRIPTS.glob("*.py"))}

@@ -8,11 +8,10 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import get_args
 
 from pydantic import ValidationError
 
-from rollout_bench.contracts.fields import ONLINE_ONLY, Metric
+from rollout_bench.contracts.metrics import COMPARED, METRICS, MetricName
 from rollout_bench.core.errors import UserError, tell
 from rollout_bench.core.files import write_whole
 from rollout_bench.plan.config import ComparisonSettings
@@ -51,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--metric",
         action="append",
-        choices=get_args(Metric),
+        choices=COMPARED,
         help=f"what is compared; can be given several times (default: {' '.join(default.metrics)}; "
         f"online {' '.join(default.online_metrics)})",
     )
@@ -86,10 +85,10 @@ def main() -> int:
 
 def settings(arguments: argparse.Namespace) -> ComparisonSettings:
     """The settings that are asked for, else the defaults; raises `UserError` for one that can't be."""
-    asked: list[Metric] | None = arguments.metric
+    asked: list[MetricName] | None = arguments.metric
     given = {
         # Of those that only requests to a server have, offline tables have none: they keep the default.
-        "metrics": [metric for metric in asked if metric not in ONLINE_ONLY] or None if asked else None,
+        "metrics": [metric for metric in asked if not METRICS[metric].of_requests] or None if asked else None,
         "online_metrics": asked,
         "confidence": arguments.confidence,
         "relevant_difference": arguments.relevant_difference,

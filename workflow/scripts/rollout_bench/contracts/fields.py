@@ -68,7 +68,8 @@ def brackets(value: Any) -> Any:
     return value
 
 
-def _no_duplicates(values: list[str]) -> list[str]:
+def no_duplicates(values: list[str]) -> list[str]:
+    """Refuses what is named more than once."""
     twice = sorted({value for value in values if values.count(value) > 1})
     if twice:
         raise ValueError(f"names {', '.join(map(repr, twice))} more than once")
@@ -148,40 +149,11 @@ def _typed(value: Any) -> Any:
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=60)]
 """A name that becomes part of a path: letters, digits, `.`, `+`, `-`; no separator can escape results/."""
 
-Names = Annotated[list[Name], BeforeValidator(brackets), AfterValidator(_no_duplicates)]
+Names = Annotated[list[Name], BeforeValidator(brackets), AfterValidator(no_duplicates)]
 """A selection: at least one name, none twice."""
 
-MaybeNames = Annotated[list[Name], BeforeValidator(_list), AfterValidator(_no_duplicates)]
+MaybeNames = Annotated[list[Name], BeforeValidator(_list), AfterValidator(no_duplicates)]
 """A selection that may be empty; no name twice."""
-
-Metric = Literal[
-    "output_tokens_per_s",
-    "step_time_s",
-    "startup_s",
-    "ttft_s",
-    "tpot_s",
-    "itl_s",
-    "e2el_s",
-    "goodput_requests_per_s",
-]
-"""What speed-ups can be taken of."""
-
-ONLINE_ONLY: tuple[Metric, ...] = ("ttft_s", "tpot_s", "itl_s", "e2el_s", "goodput_requests_per_s")
-"""Those that only requests to a server have."""
-
-
-def _offline(values: list[str]) -> list[str]:
-    for value in values:
-        if value in ONLINE_ONLY:
-            raise ValueError(f"{value!r} is of requests to a server: name it in online_metrics")
-    return values
-
-
-Metrics = Annotated[list[Metric], BeforeValidator(brackets), AfterValidator(_no_duplicates)]
-"""A selection of metrics: at least one, none twice."""
-
-OfflineMetrics = Annotated[Metrics, AfterValidator(_offline)]
-"""Those that need no server."""
 
 Count = Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=1_000_000)]
 Launches = Annotated[Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"], BeforeValidator(_number_or_auto)]

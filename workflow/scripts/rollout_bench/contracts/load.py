@@ -12,6 +12,9 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from rollout_bench.contracts.fields import Count, Number, Strict, Tokens, Variable
 
+KEPT_UP = 0.95
+"""A server that delivers at least this share of the rate that is offered keeps up."""
+
 
 class _Bounded(Strict):
     low: Tokens = Field(1, description="The shortest; what is drawn below it is drawn again.")

@@ -11,9 +11,6 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.floating[Any]]
 
-KEPT_UP = 0.95
-"""A server that delivers at least this share of the rate that is offered keeps up."""
-
 CHANCE = 3.0
 """Standard deviations that may be chance: a search looks at ten rates, and is not to end for one that was unlucky."""
 

@@ -18,12 +18,9 @@ from rollout_bench.contracts.fields import (
     Index,
     Launches,
     MaybeNames,
-    Metric,
-    Metrics,
     Name,
     Names,
     Number,
-    OfflineMetrics,
     Pattern,
     Program,
     Strict,
@@ -34,6 +31,7 @@ from rollout_bench.contracts.fields import (
     Weights,
 )
 from rollout_bench.contracts.load import Length, SharedPrefix
+from rollout_bench.contracts.metrics import MetricName, Metrics, OfflineMetrics
 from rollout_bench.contracts.modes import MODES, OFFLINE, mode_of
 from rollout_bench.contracts.spec import Isolation, OperatorRule, OperatorsSettings, ProfileSettings
 from rollout_bench.plan.pods import KubernetesSettings
@@ -139,20 +137,20 @@ class ComparisonSettings(Strict):
     metrics: OfflineMetrics = Field(
         ["output_tokens_per_s"],
         description=(
-            "What is compared, each in a column of its own; the figure shows the first. step_time_s and startup_s are "
-            "times, so their speed-up is the inverse ratio: above 1 is always better."
+            "What is compared, each in a column of its own; the figure shows the first. Where less is better, as with "
+            "times, the speed-up is the inverse ratio: above 1 is always better."
         ),
     )
     online_metrics: Metrics = Field(
         ["output_tokens_per_s", "ttft_s", "tpot_s"],
         description=(
-            "The same of online experiments, which have itl_s, e2el_s and, where slo has a limit, "
-            "goodput_requests_per_s besides. Where requests arrive at a rate that the server keeps up with, "
-            "output_tokens_per_s and step_time_s are set by the load and get no verdict."
+            "The same of online experiments, which have the metrics of requests besides; goodput_requests_per_s needs "
+            "a limit in slo. Where requests arrive at a rate that the server keeps up with, output_tokens_per_s and "
+            "step_time_s are set by the load and get no verdict."
         ),
     )
 
-    def metrics_of(self, mode: str) -> list[Metric]:
+    def metrics_of(self, mode: str) -> list[MetricName]:
         """What is compared of the experiments of `mode`."""
         return self.online_metrics if mode_of(mode).has_loads else self.metrics
 

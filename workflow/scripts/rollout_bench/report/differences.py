@@ -11,10 +11,9 @@ import pandas as pd
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.columns import table
 from rollout_bench.analysis.timed.experiments import Collection, Earlier, TimedExperiment, launched
-from rollout_bench.analysis.timed.launches import METRICS
 from rollout_bench.analysis.timed.partners import Difference, counterparts, in_common, refusals, valid_records
 from rollout_bench.analysis.timed.rows import Row, rows_of
-from rollout_bench.contracts.fields import Metric
+from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.store import check_results_folder
 from rollout_bench.core.errors import UserError, near_miss
 from rollout_bench.core.numbers import MISSING, number, several
@@ -187,7 +186,7 @@ def _columns(settings: ComparisonSettings, mode: str) -> list[Column]:
         Column("launches B", "The same of B.", lambda line: str(line["launches"][1])),
     ]
     for metric, speedup in zip(settings.metrics_of(mode), speedup_columns(settings, mode, apart=True), strict=True):
-        name = METRICS[metric].name
+        name = METRICS[metric].header
         columns += [
             Column(f"{name} A", f"{name} of each launch; geometric mean over the launches of A.", _value(metric, 1)),
             Column(f"{name} B", "The same of B.", _value(metric, 0)),
@@ -196,7 +195,7 @@ def _columns(settings: ComparisonSettings, mode: str) -> list[Column]:
     return columns
 
 
-def _value(metric: Metric, side: int) -> Callable[[Line], str]:
+def _value(metric: MetricName, side: int) -> Callable[[Line], str]:
     def cell(line: Line) -> str:
         sides = line["comparisons"][metric].sides
         return number(METRICS[metric].factor * sides[side].value) if sides else MISSING

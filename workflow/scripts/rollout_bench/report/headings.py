@@ -8,8 +8,7 @@ from typing import Any
 
 from rollout_bench.analysis.timed.comparison import MARKS, Comparison
 from rollout_bench.analysis.timed.latencies import LAST, PERCENTILES, Distribution, more_for
-from rollout_bench.analysis.timed.launches import METRICS
-from rollout_bench.contracts.fields import Metric
+from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.modes import OFFLINE
 from rollout_bench.core.numbers import MISSING, count, number, percent, plain_percent, ratio
 from rollout_bench.plan.config import ComparisonSettings
@@ -22,12 +21,16 @@ gives no number, empty where it does."""
 
 @dataclass(frozen=True)
 class Column:
-    """A column; `cell` gives the text for a line. `words`: it reads from the left, as words do."""
+    """A column; `cell` gives the text for a line. `words`: it reads from the left, as words do.
+
+    With `known` it is left out of tables in which no line has a value of that name.
+    """
 
     header: str
     definition: str
     cell: Callable[[Line], str]
     words: bool = False
+    known: str = ""
 
 
 _RATIO_OF_PAIRS = (
@@ -45,8 +48,22 @@ def _text(field: str) -> Callable[[Line], str]:
     return lambda line: line[field] or MISSING
 
 
-def _number(field: str, digits: int = 4) -> Callable[[Line], str]:
-    return lambda line: number(line[field], digits)
+def _number(field: str, digits: int = 4, factor: float = 1) -> Callable[[Line], str]:
+    return lambda line: number(None if line[field] is None else factor * line[field], digits)
+
+
+def metric_columns(group: str) -> tuple[Column, ...]:
+    """The columns of the metrics of `group`, in the order of the registry."""
+    return tuple(
+        Column(
+            of.header,
+            of.definition,
+            _number(of.heads, of.digits, of.factor),
+            known=of.heads if of.optional else "",
+        )
+        for of in METRICS.values()
+        if of.group == group
+    )
 
 
 def _launches(line: Line) -> str:
@@ -59,13 +76,13 @@ def speedup_columns(settings: ComparisonSettings, mode: str = OFFLINE.name, apar
     return tuple(_speedup_column(metric, settings, apart) for metric in settings.metrics_of(mode))
 
 
-def _speedup_column(metric: Metric, settings: ComparisonSettings, apart: bool) -> Column:
-    measure = METRICS[metric]
-    ratio_of = "Its {} / the baseline's" if measure.higher_is_better else "The baseline's {} / its own"
+def _speedup_column(metric: MetricName, settings: ComparisonSettings, apart: bool) -> Column:
+    of = METRICS[metric]
+    ratio_of = "Its {} / the baseline's" if of.better == "higher" else "The baseline's {} / its own"
     how = _RATIO_APART if apart else _RATIO_OF_PAIRS
     return Column(
-        measure.header,
-        f"{ratio_of.format(measure.name)}, above 1 being better, {how} Then the verdict, and in brackets "
+        of.speedup,
+        f"{ratio_of.format(of.header)}, above 1 being better, {how} Then the verdict, and in brackets "
         f"the {plain_percent(settings.confidence)} confidence interval of this speed-up taken alone.",
         lambda line: _speedup(line["comparisons"][metric], line["footnotes"][metric], settings),
         words=True,
@@ -131,15 +148,11 @@ FLAGS = Column(
     words=True,
 )
 
+_OUTPUT, *FURTHER = metric_columns("throughput")
+
 THROUGHPUT = (
     Column("launches", "Engine starts that were measured, invalid ones too, of those planned.", _launches),
-    Column(
-        "output tok/s",
-        "Output tokens of all sequences (each of a prompt's n samples counts) in the measured iterations of "
-        "a launch, divided by the time those iterations took; then the mean over valid launches, as in every column. "
-        "Warm-up iterations never count.",
-        _number("output_tokens_per_s"),
-    ),
+    _OUTPUT,
     Column(
         "launch CV %",
         "Coefficient of variation (sample standard deviation / mean) of output tok/s over launches.",
@@ -151,24 +164,13 @@ THROUGHPUT = (
         "root mean square over launches.",
         _number("iteration_cv_percent", 2),
     ),
-    Column(
-        "iter. s",
-        "Elapsed time of a measured iteration, from the first request until the last token, in seconds: "
-        "the rollout's step time. Mean over iterations, then over launches.",
-        _number("iteration_elapsed_s"),
-    ),
+    *metric_columns("step"),
+    *FURTHER,
 )
 """What an experiment reached; `speedup_columns` follow."""
 
-ENGINE = (
-    Column("total tok/s", "As output tok/s, with prompt and output tokens.", _number("total_tokens_per_s")),
-    Column("requests/s", "As output tok/s, with requests handed to the engine.", _number("requests_per_s")),
-    Column("sequences/s", "As output tok/s, with sequences (samples) that came back.", _number("sequences_per_s")),
-    Column(
-        "start-up s",
-        "Importing the engine and constructing it until it takes requests, mean over launches.",
-        _number("startup_s", 3),
-    ),
+PER_LAUNCH = (
+    *metric_columns("start-up"),
     Column(
         "KV cache tokens",
         "Tokens that fit into the KV cache; the least over launches.",
@@ -186,6 +188,9 @@ ENGINE = (
         lambda line: _or_unknown(line, "weights_bytes", number((line["weights_bytes"] or 0) / 2**30, 3)),
     ),
 )
+"""What it took to get there, and what no load changes."""
+
+ENGINE = (*metric_columns("rates"), *PER_LAUNCH)
 """The other rates, and what it took to get there."""
 
 
@@ -222,6 +227,7 @@ def view(kind: str, title: str, columns: Sequence[Column], lines: Sequence[Line]
     The lines in `without`, which stand below, have names and no numbers. What a line has as `empty_because` is told in
     a column of its own.
     """
+    columns = [c for c in columns if not c.known or any(line.get(c.known) is not None for line in lines)]
     names: list[Column] = []
     for column in (MODEL, WORKLOAD):
         values = {column.cell(line) for line in (*lines, *without)}

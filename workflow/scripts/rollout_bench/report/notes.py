@@ -22,8 +22,8 @@ from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Environment, Failure, Launched
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import plain_percent, sentence, several
-from rollout_bench.report.headings import COST, ENGINE, FLAGS, THROUGHPUT, latency_columns, speedup_columns
-from rollout_bench.report.online_tables import PER_LAUNCH, shown_columns
+from rollout_bench.report.headings import COST, ENGINE, FLAGS, PER_LAUNCH, THROUGHPUT, latency_columns, speedup_columns
+from rollout_bench.report.online_tables import shown_columns
 from rollout_bench.report.verdicts import verdict_notes
 
 """Experiments that a figure names as left out."""

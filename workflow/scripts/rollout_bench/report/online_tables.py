@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from rollout_bench.analysis.stats.intervals import mean
 from rollout_bench.analysis.timed.latencies import PERCENTILES, Distribution
+from rollout_bench.analysis.timed.launches import values_of
 from rollout_bench.analysis.timed.mode_pairs import ModePair, Saturation, t_interval
-from rollout_bench.analysis.timed.rows import Row
-from rollout_bench.contracts.fields import Metric
+from rollout_bench.analysis.timed.rows import Row, metrics_line
+from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.modes import ONLINE, mode_of
-from rollout_bench.contracts.saturation import KEPT_UP, LONG
+from rollout_bench.contracts.saturation import LONG
 from rollout_bench.core.numbers import MISSING, number, plain_percent, ratio, several
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.plan.serving import Slo
 from rollout_bench.report.headings import (
     COST,
-    ENGINE,
     FLAGS,
+    FURTHER,
+    PER_LAUNCH,
     THROUGHPUT,
     TITLES,
     Column,
@@ -26,20 +29,17 @@ from rollout_bench.report.headings import (
     View,
     interval_text,
     latency_columns,
+    metric_columns,
     speedup_columns,
     view,
 )
 from rollout_bench.report.verdicts import those
 
-THROUGHPUT_METRIC: Metric = "output_tokens_per_s"
+THROUGHPUT_METRIC: MetricName = "output_tokens_per_s"
 """The metric whose speed-up stands beside the throughput; there is room for one. The others stand beside latencies."""
 
 SHOWN = ("ttft_s", "tpot_s", "itl_s", "e2el_s")
 """Latencies with columns of their own; summary.csv has NTPOT too."""
-
-
-def _number(field: str, digits: int = 4, factor: float = 1) -> Callable[[Line], str]:
-    return lambda line: number(None if line[field] is None else factor * line[field], digits)
 
 
 def _in_flight(line: Line) -> str:
@@ -53,22 +53,9 @@ def milliseconds(seconds: float | None, digits: int = 4) -> str:
     return number(None if seconds is None else 1000 * seconds, digits)
 
 
-KEPT = Column(
-    "kept up %",
-    "Where requests arrive at a rate: how much of it came back in the second half of the arrivals, 100 where the "
-    "number under way grew no more than by chance. From "
-    f"{plain_percent(KEPT_UP)} on the server keeps up, and throughput is set by the load.",
-    _number("kept_up_share", 3, 100),
-)
-
 SERVICE = (
     *THROUGHPUT[:2],
-    Column(
-        "req/s",
-        "Requests that succeeded in the measured iterations of a launch, divided by the time those took; mean over "
-        "launches.",
-        _number("completed_requests_per_s", 3),
-    ),
+    *metric_columns("requests"),
     Column(
         "in flight (most)",
         "Requests under way, as the client saw it: the sum of E2EL over the time, mean over launches; in brackets the "
@@ -78,42 +65,15 @@ SERVICE = (
     Column(
         "failed %",
         "Requests that failed, of all that were sent. They enter no latency.",
-        _number("failed_share", 3, 100),
+        lambda line: number(None if line["failed_share"] is None else 100 * line["failed_share"], 3),
     ),
+    *metric_columns("load"),
+    *metric_columns("service"),
+    *FURTHER,
 )
-"""What the server did; `KEPT`, `GOODPUT` and the speed-up follow."""
+"""What the server did; the speed-up follows."""
 
-GOODPUT = Column(
-    "goodput/s",
-    "Requests per second that succeeded and met every limit of `slo`. One of a single token has no TPOT and meets "
-    "its limit.",
-    _number("goodput_requests_per_s", 3),
-)
-
-LATENCIES = (
-    Column(
-        "TTFT ms",
-        "Time to first token: from sending a request until its first token was back. Of each launch the mean over "
-        "requests, then the mean over launches, as in the next three; in milliseconds.",
-        _number("ttft_mean_s", 4, 1000),
-    ),
-    Column(
-        "TPOT ms",
-        "Time per output token after the first: (E2EL - TTFT) / (output tokens - 1), without requests of one token.",
-        _number("tpot_mean_s", 4, 1000),
-    ),
-    Column(
-        "ITL ms",
-        "Inter-token latency: every gap between two pieces of an answer, all requests pooled. A piece of several "
-        "tokens has one gap, as in vLLM's benchmark.",
-        _number("itl_mean_s", 4, 1000),
-    ),
-    Column(
-        "E2EL ms",
-        "End-to-end latency: from sending a request until its last token was back.",
-        _number("e2el_mean_s", 4, 1000),
-    ),
-)
+LATENCIES = metric_columns("latencies")
 """Means; the other speed-ups follow."""
 
 
@@ -181,11 +141,8 @@ def with_interval(field: str, header: str, definition: str, factor: float = 1000
 def shown_columns(settings: ComparisonSettings, apart: bool) -> Sequence[Column]:
     """All columns of the tables of online experiments, to define them."""
     rates, latencies = split_speedups(settings, apart)
-    return (*SERVICE[2:], KEPT, GOODPUT, *rates, *LATENCIES, *latencies, *percentile_columns()[:2])
+    return (*SERVICE[2:], *rates, *LATENCIES, *latencies, *percentile_columns()[:2])
 
-
-PER_LAUNCH = tuple(column for column in ENGINE if column.header not in ("total tok/s", "requests/s", "sequences/s"))
-"""What no load changes."""
 
 SWEPT = ("ttft_s", "tpot_s", "e2el_s")
 
@@ -201,16 +158,14 @@ def online_views(
     """The tables of one platform; `lines` belong to `rows`, `found` to those of them that are a sweep."""
     flags = (FLAGS,) if any(line["flags"] for line in lines) else ()
     rates, latencies = split_speedups(settings, apart)
-    kept = (KEPT,) if _any(lines, "kept_up_share") else ()
-    goodput = (GOODPUT,) if _any(lines, "goodput_requests_per_s") else ()
     tables = [
-        view("Throughput: ", title, (*SERVICE, *kept, *goodput, *rates, *flags), lines),
+        view("Throughput: ", title, (*SERVICE, *rates, *flags), lines),
         view("Latency, means: ", title, (*LATENCIES, *latencies), lines),
         view("Latency, percentiles in ms: ", title, percentile_columns(), lines),
     ]
     swept = list(_sweep(rows, settings.confidence))
     if swept:
-        tables.append(view("Latency over the sweep: ", title, _sweep_columns(goodput), swept))
+        tables.append(view("Latency over the sweep: ", title, _sweep_columns(), swept))
     if found:
         tables.append(view("Where it saturates: ", title, SATURATION, list(map(_saturation, found))))
     if any("output_tokens" in line["distributions"] for line in lines):
@@ -221,10 +176,6 @@ def online_views(
         view("Start-up and memory: ", title, PER_LAUNCH, launched),
         view("What a launch costs: ", title, COST, launched),
     ]
-
-
-def _any(lines: Sequence[Line], field: str) -> bool:
-    return any(line.get(field) is not None for line in lines)
 
 
 def _launched(lines: Sequence[Line], rows: Sequence[Row]) -> list[Line]:
@@ -245,9 +196,8 @@ def _sweep(rows: Sequence[Row], confidence: float) -> Iterator[Line]:
     swept = [row for row in rows if row.experiment.part is not None]
     for experiment in dict.fromkeys(row.experiment.experiment for row in swept):
         for row in (row for row in swept if row.experiment.experiment == experiment):
-            services = [launch.service for launch in row.used if launch.service]
             rates = [launch.output_tokens_per_s for launch in row.used]
-            line: Line = {
+            line: Line = metrics_line(row) | {
                 "model": row.experiment.model,
                 "workload": row.experiment.whole.workload,
                 "quant": row.quant_label,
@@ -255,24 +205,20 @@ def _sweep(rows: Sequence[Row], confidence: float) -> Iterator[Line]:
                 "empty_because": row.empty_because,
                 "output_tokens_per_s": (mean(rates), t_interval(rates, confidence)) if rates else None,
             }
-            for field in (*SWEPT, "kept_up", "goodput_requests_per_s"):
-                known = [value for service in services if (value := getattr(service, field)) is not None]
+            for field in SWEPT:
+                known = list(values_of(field, row.used).values())
                 line[field] = (mean(known), t_interval(known, confidence)) if known else None
-            line["goodput_requests_per_s"] = line["goodput_requests_per_s"] and line["goodput_requests_per_s"][0]
             yield line
 
 
-def _sweep_columns(goodput: Sequence[Column]) -> tuple[Column, ...]:
-    def kept(line: Line) -> str:
-        return MISSING if line["kept_up"] is None else number(100 * line["kept_up"][0], 3)
-
-    means = [with_interval(field, f"{field.removesuffix('_s').upper()} ms", "") for field in SWEPT]
+def _sweep_columns() -> tuple[Column, ...]:
+    means = [with_interval(field, METRICS[field].header, "") for field in SWEPT]
     return (
         Column("load", "", lambda line: line["load"], words=True),
-        Column("kept up %", "", kept),
+        *(replace(column, known="") for column in metric_columns("load")),
         with_interval("output_tokens_per_s", "output tok/s", "", 1),
         *means,
-        *goodput,
+        *metric_columns("service"),
     )
 
 

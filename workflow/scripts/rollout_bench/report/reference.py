@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from rollout_bench.contracts.inside import MachineLimits
 from rollout_bench.contracts.load import LogNormal, Normal, Uniform, Zipf
+from rollout_bench.contracts.metrics import METRICS, Metric
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.record import Failure, Record, SequenceRow
 from rollout_bench.contracts.spec import Spec
@@ -90,6 +91,25 @@ def records_page() -> str:
     ]
     text = "# Records\n\n" + _MADE + "Schemas of all files are in `workflow/schemas/`.\n"
     return text + "".join(f"\n## {title}\n\n{_table(model)}" for title, model in parts)
+
+
+def metrics_page() -> str:
+    """Every metric: its names, which way is better, what it is."""
+    return (
+        "# Metrics\n\n"
+        + _MADE
+        + "A metric is a number of each launch. Tables and `summary.csv` have its mean over valid launches. "
+        "One of which more or less is better can be named in `comparison`, and then has a verdict.\n"
+        "[Measures of requests](measures.md) has the formulas of those of requests.\n\n"
+        "| metric | unit | better | heading | of its speed-up | in `summary.csv` | of | definition |\n"
+        "|---|---|---|---|---|---|---|---|\n" + "".join(map(_of_metric, METRICS.values()))
+    )
+
+
+def _of_metric(metric: Metric) -> str:
+    of = "requests to a server" if metric.of_requests else "every launch"
+    cells = (f"`{metric.name}`", metric.unit, metric.better, metric.header, metric.speedup)
+    return f"| {' | '.join((*cells, f'`{metric.heads}`', of, metric.definition))} |\n"
 
 
 def commands_page(helps: dict[str, str], rules: str) -> str:

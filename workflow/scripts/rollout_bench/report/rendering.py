@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rollout_bench.analysis.timed.launches import METRICS
+from rollout_bench.contracts.metrics import COMPARED, METRICS
 from rollout_bench.core.errors import printable
 from rollout_bench.report.headings import FLAGS, View
 from rollout_bench.report.notes import Section
@@ -28,7 +28,7 @@ _NAME_WIDTH, _NARROW_NAME_WIDTH, _FLAGS_WIDTH = 28, 13, 17
 _SPEEDUP_WIDTH, _ONE_OF_SPEEDUPS_WIDTH = 34, 18
 """Longer words are folded, so that a long model name does not push the numbers out of sight."""
 
-_SPEEDUPS = {measure.header for measure in METRICS.values()}
+_SPEEDUPS = {METRICS[name].speedup for name in COMPARED}
 
 _ROOM = 10_000
 """More than any table needs: tables are never squeezed, a squeezed number would be a wrong one."""

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from rollout_bench.analysis.stats.sequential import StoppingRule
 from rollout_bench.analysis.timed.comparison import MIN_PAIRS, Comparison
-from rollout_bench.analysis.timed.launches import METRICS
 from rollout_bench.analysis.timed.rows import Row
+from rollout_bench.contracts.metrics import METRICS
 from rollout_bench.core.numbers import percent, plain_percent, several
 from rollout_bench.plan.config import ComparisonSettings, Precision
 
@@ -155,7 +155,7 @@ def _unpaired(rows: Sequence[Row]) -> Iterator[str]:
 def _each(rows: Sequence[Row]) -> Iterator[tuple[Row, str, Comparison]]:
     for row in rows:
         for metric, comparison in row.comparisons.items():
-            yield row, f", {METRICS[metric].header}" if len(row.comparisons) > 1 else "", comparison
+            yield row, f", {METRICS[metric].speedup}" if len(row.comparisons) > 1 else "", comparison
 
 
 def _fraction(value: float) -> str:

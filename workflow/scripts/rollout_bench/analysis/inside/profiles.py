@@ -18,8 +18,8 @@ from rollout_bench.analysis.traces.categories import categorise
 from rollout_bench.analysis.traces.events import read_events, write_events
 from rollout_bench.analysis.traces.trace import read_traces
 from rollout_bench.analysis.traces.trace_steps import step_times
-from rollout_bench.contracts.fields import Metric
 from rollout_bench.contracts.inside import Phase, Profile, Step
+from rollout_bench.contracts.metrics import MetricName
 from rollout_bench.contracts.modes import OFFLINE, ONLINE, PROFILE
 from rollout_bench.contracts.record import Iteration, Launched, Record, SequenceRow
 from rollout_bench.contracts.side_files import known_sequences
@@ -302,7 +302,7 @@ def _advance(sequence: list[int], share: int) -> None:
 READER = "read by version 1"
 """Raised when traces are read in another way; tables of earlier versions are then made again."""
 
-THROUGHPUT: Metric = "output_tokens_per_s"
+THROUGHPUT: MetricName = "output_tokens_per_s"
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,25 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
-from rollout_bench.analysis.stats.intervals import cv_percent, mean, pooled_cv_percent
+from rollout_bench.analysis.stats.intervals import cv_percent, pooled_cv_percent
 from rollout_bench.analysis.timed.balance import REPLICA_COLUMNS, replica_line, replicated
 from rollout_bench.analysis.timed.comparison import Comparison
 from rollout_bench.analysis.timed.latencies import LATENCY_COLUMNS, REQUEST_COLUMNS, Distribution, latency_line
 from rollout_bench.analysis.timed.launches import LaunchMeasures
-from rollout_bench.analysis.timed.rows import COST_COLUMNS, SERVICE_COLUMNS, Row, cost_line, load_line, service_line
+from rollout_bench.analysis.timed.rows import (
+    COST_COLUMNS,
+    SERVICE_COLUMNS,
+    Row,
+    cost_line,
+    load_line,
+    metrics_line,
+    service_line,
+)
+from rollout_bench.contracts.metrics import METRICS
 from rollout_bench.contracts.modes import mode_of
+
+MAIN_METRIC = "output_tokens_per_s"
+"""The metric whose comparison needs no prefix."""
 
 COLUMNS: dict[str, str] = {
     "mode": "string",
@@ -41,11 +53,7 @@ COLUMNS: dict[str, str] = {
     "pairs": "Int64",
     "baseline_launches": "Int64",
     "verdict": "string",
-    "total_tokens_per_s": "Float64",
-    "requests_per_s": "Float64",
-    "sequences_per_s": "Float64",
-    "iteration_elapsed_s": "Float64",
-    "startup_s": "Float64",
+    **{m.heads: "Float64" for m in METRICS.values() if not m.of_requests and m.name != MAIN_METRIC},
     "kv_cache_tokens": "Int64",
     "kv_cache_sequences": "Int64",
     "workload_sequences": "Int64",
@@ -60,9 +68,6 @@ Those from `speedup` to `verdict` are of `MAIN_METRIC`; any other metric that is
 columns at the end, `<metric>_` before their names. Where something is online, or has replicas,
 the columns of requests and of replicas stand before.
 """
-
-MAIN_METRIC = "output_tokens_per_s"
-"""The metric whose comparison needs no prefix."""
 
 
 def table(rows: Sequence[Row], latencies: Sequence[Mapping[str, Distribution]] = ()) -> pd.DataFrame:
@@ -151,16 +156,11 @@ def _measured(row: Row) -> dict[str, object]:
     used = row.used
     rates = [launch.output_tokens_per_s for launch in used]
     return {
-        "output_tokens_per_s": mean(rates),
+        **metrics_line(row),
         "output_tokens_per_s_min": min(rates),
         "output_tokens_per_s_max": max(rates),
         "launch_cv_percent": cv_percent(rates),
         "iteration_cv_percent": pooled_cv_percent([m.iteration_output_tokens_per_s for m in used]),
-        "total_tokens_per_s": mean([launch.total_tokens_per_s for launch in used]),
-        "requests_per_s": mean([launch.requests_per_s for launch in used]),
-        "sequences_per_s": mean([launch.sequences_per_s for launch in used]),
-        "iteration_elapsed_s": mean([launch.iteration_elapsed_s for launch in used]),
-        "startup_s": mean([launch.startup_s for launch in used]),
         "kv_cache_tokens": _least(used, lambda launch: launch.kv_cache_tokens),
         "kv_cache_sequences": _least(used, lambda launch: launch.kv_cache_sequences),
         "weights_bytes": max(

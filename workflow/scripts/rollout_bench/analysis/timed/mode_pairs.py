@@ -14,9 +14,9 @@ from rollout_bench.analysis.timed.launches import values_of
 from rollout_bench.analysis.timed.partners import marked_out_of_turn, round_s, valid_records
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.analysis.timed.service import at_a_rate
+from rollout_bench.contracts.load import KEPT_UP
 from rollout_bench.contracts.modes import OFFLINE, ONLINE
 from rollout_bench.contracts.record import Record
-from rollout_bench.contracts.saturation import KEPT_UP
 from rollout_bench.contracts.spec import Spec
 
 
@@ -137,11 +137,11 @@ def _saturation(rows: Sequence[Row], confidence: float) -> Saturation | None:
     for row in rows:
         for launch in row.used:
             service = launch.service
-            if service is None or service.kept_up is None or service.offered_per_s is None:
+            if service is None or service.kept_up_share is None or service.offered_requests_per_s is None:
                 continue
-            held = _rate(row) if service.kept_up >= KEPT_UP else 0.0
+            held = _rate(row) if service.kept_up_share >= KEPT_UP else 0.0
             kept[launch.launch] = max(kept.get(launch.launch, 0.0), held)
-            came = service.kept_up * service.offered_per_s
+            came = service.kept_up_share * service.offered_requests_per_s
             delivered[launch.launch] = max(delivered.get(launch.launch, 0.0), came)
     if not any(row.used for row in rows):
         return Saturation(tuple(rows), {}, None, None, None)

@@ -10,7 +10,7 @@ import numpy as np
 from rollout_bench.analysis.stats.sequential import StoppingRule
 from rollout_bench.analysis.timed.comparison import compare
 from rollout_bench.analysis.timed.experiments import TimedExperiment
-from rollout_bench.analysis.timed.launches import METRICS, LaunchMeasures, fell_behind, measure, values_of
+from rollout_bench.analysis.timed.launches import LaunchMeasures, fell_behind, measure, values_of
 from rollout_bench.analysis.timed.partners import (
     Names,
     against_baseline,
@@ -23,7 +23,7 @@ from rollout_bench.analysis.timed.partners import (
 )
 from rollout_bench.analysis.timed.points import split
 from rollout_bench.analysis.timed.service import at_a_rate
-from rollout_bench.contracts.fields import Metric
+from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.plan.config import ComparisonSettings, Precision
 
 OF_THE_MOMENT = {"cpu_steal", "cpu_shared", "memory_pressure"}
@@ -89,7 +89,7 @@ def _launches(
     metric = _deciding([*valid, *others], experiment, comparison)
     own = values_of(metric, [launch for launch in valid if launch.in_turn])
     theirs = values_of(metric, others)
-    pairs = compare(own, theirs, comparison.confidence, METRICS[metric].higher_is_better).pairs
+    pairs = compare(own, theirs, comparison.confidence, METRICS[metric].better == "higher").pairs
     # Of the whole, since an invalid launch need not have come to this load.
     there = {r.launch for r in experiment.whole.records} & {r.launch for r in other.whole.records}
     for launches in range(rule.min_pairs, rule.max_pairs):
@@ -107,13 +107,13 @@ def _measured(experiment: TimedExperiment) -> list[LaunchMeasures]:
 
 def _deciding(
     launches: Sequence[LaunchMeasures], experiment: TimedExperiment, comparison: ComparisonSettings
-) -> Metric:
+) -> MetricName:
     """The first metric that is not set by the load, which would be precise at once and tell nothing."""
     metrics = comparison.metrics_of(experiment.mode)
     point = experiment.records[0].iterations[0].point
     if not at_a_rate(point) or fell_behind(launches):
         return metrics[0]
-    return next((metric for metric in metrics if not METRICS[metric].of_load), metrics[0])
+    return next((metric for metric in metrics if not METRICS[metric].set_by_load), metrics[0])
 
 
 def _in_vain(own: Sequence[LaunchMeasures], theirs: Sequence[LaunchMeasures], launches: int) -> bool:

@@ -10,7 +10,7 @@ from rollout_bench.analysis.stats.intervals import mean
 from rollout_bench.analysis.stats.sequential import Looks
 from rollout_bench.analysis.timed.comparison import Comparison, compare, compare_apart, judge, marked
 from rollout_bench.analysis.timed.experiments import Collection, TimedExperiment, no_valid_launch
-from rollout_bench.analysis.timed.launches import METRICS, LaunchMeasures, fell_behind, measure, parts_of, values_of
+from rollout_bench.analysis.timed.launches import LaunchMeasures, fell_behind, measure, parts_of, values_of
 from rollout_bench.analysis.timed.partners import (
     Counterpart,
     against_baseline,
@@ -22,8 +22,8 @@ from rollout_bench.analysis.timed.partners import (
     round_s,
 )
 from rollout_bench.analysis.timed.service import at_a_rate
-from rollout_bench.contracts.fields import ONLINE_ONLY, Metric
 from rollout_bench.contracts.load import LoadPoint
+from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.record import Record
 from rollout_bench.plan.serving import Slo
 
@@ -47,7 +47,7 @@ class Row:
     experiment: TimedExperiment
     quant_label: str
     launches: tuple[LaunchMeasures, ...]
-    comparisons: Mapping[Metric, Comparison]
+    comparisons: Mapping[MetricName, Comparison]
     against: Counterpart
 
     @property
@@ -96,7 +96,7 @@ def rows_of(collection: Collection) -> list[Row]:
         measured = _marked_out_of_turn(measured, experiments, found)
     pairs = list(zip(experiments, found, strict=True))
     settings = collection.comparison
-    compared: dict[Metric, list[Comparison | None]] = {
+    compared: dict[MetricName, list[Comparison | None]] = {
         metric: _judged(
             [
                 _comparison(e, other, measured, others, collection, metric)
@@ -165,21 +165,21 @@ def _comparison(
     measured: Measured,
     others: Measured,
     collection: Collection,
-    metric: Metric,
+    metric: MetricName,
 ) -> Comparison:
     if against.other is None:
         return against.instead
     of = METRICS[metric]
     valid = [launch for launch in measured[experiment.place] if launch.valid]
     wanted = [w for w in _wanted(others[against.other.place], experiment, collection) if w.valid]
-    if of.of_load and at_a_rate(_point(experiment)) and not (fell_behind(valid) or fell_behind(wanted)):
+    if of.set_by_load and at_a_rate(_point(experiment)) and not (fell_behind(valid) or fell_behind(wanted)):
         return Comparison(reason=SET_BY_LOAD)
     own, theirs = values_of(metric, [launch for launch in valid if launch.in_turn]), values_of(metric, wanted)
-    if metric in ONLINE_ONLY and not (values_of(metric, valid) and theirs):
+    if of.of_requests and not (values_of(metric, valid) and theirs):
         return Comparison(reason=_why_without(metric, experiment, collection))
     confidence = collection.comparison.confidence
     if collection.earlier is not None:
-        return compare_apart(own, theirs, confidence, of.higher_is_better)
+        return compare_apart(own, theirs, confidence, of.better == "higher")
     out_of_turn = len(valid) - len(own)
     reason = (
         f"{out_of_turn} of its {len(valid)} launches did not take turns with the baseline's; raise launches, and the "
@@ -187,7 +187,7 @@ def _comparison(
     )
     if not own:
         return Comparison(verdict="unknown", reason=reason)
-    compared = compare(own, theirs, confidence, of.higher_is_better, _looks(collection))
+    compared = compare(own, theirs, confidence, of.better == "higher", _looks(collection))
     return replace(compared, reason=reason) if out_of_turn and compared.launches_missing else compared
 
 
@@ -209,14 +209,14 @@ def _point(experiment: TimedExperiment) -> LoadPoint | None:
     return next((i.point for record in experiment.records for i in record.iterations), None)
 
 
-def _why_without(metric: Metric, experiment: TimedExperiment, collection: Collection) -> str:
+def _why_without(metric: MetricName, experiment: TimedExperiment, collection: Collection) -> str:
     """Why launches, its own or its baseline's, have no value of `metric`."""
     load = experiment.records[0].spec.load
     if metric == "goodput_requests_per_s" and not collection.slo.named:
         return "no goodput without a limit in slo"
     if load is not None and not load.stream:
-        return f"no {METRICS[metric].name.removesuffix(' ms')}: answers were not streamed, so only E2EL is known"
-    return f"no {METRICS[metric].name.removesuffix(' ms')} in its launches or in its baseline's"
+        return f"no {METRICS[metric].header.removesuffix(' ms')}: answers were not streamed, so only E2EL is known"
+    return f"no {METRICS[metric].header.removesuffix(' ms')} in its launches or in its baseline's"
 
 
 def _shown(experiment: TimedExperiment) -> tuple[str, ...]:
@@ -257,42 +257,21 @@ def _reported(records: list[Record], part: str) -> float | None:
     return mean(told) if told else None
 
 
-MEANS = (
-    "requests_per_s",
-    "ttft_s",
-    "tpot_s",
-    "itl_s",
-    "e2el_s",
-    "ntpot_s",
-    "goodput_requests_per_s",
-    "in_flight",
-    "offered_per_s",
-    "kept_up",
-    "send_delay_s",
-    "tokens_per_piece",
-)
-"""Fields of `analysis.service.Service` of which the mean over launches is taken."""
-
-_NAMES = {
-    "requests_per_s": "completed_requests_per_s",
-    "ttft_s": "ttft_mean_s",
-    "tpot_s": "tpot_mean_s",
-    "itl_s": "itl_mean_s",
-    "e2el_s": "e2el_mean_s",
-    "ntpot_s": "ntpot_mean_s",
-    "offered_per_s": "offered_requests_per_s",
-    "kept_up": "kept_up_share",
-}
-
 SERVICE_COLUMNS: dict[str, str] = {
     "request_rate": "string",
     "concurrency": "Int64",
-    **{_NAMES.get(field, field): "Float64" for field in MEANS},
+    **{metric.heads: "Float64" for metric in METRICS.values() if metric.of_requests},
     "failed_share": "Float64",
     "in_flight_most": "Int64",
     "send_delay_most_s": "Float64",
 }
 """Columns of the table, with their types; `request_rate` is a number, inf or trace."""
+
+
+def metrics_line(row: Row) -> dict[str, object]:
+    """The mean of each metric over the valid launches that have it, None without one, by its column."""
+    known = {metric.heads: list(values_of(name, row.used).values()) for name, metric in METRICS.items()}
+    return {column: mean(values) if values else None for column, values in known.items()}
 
 
 def load_line(row: Row) -> dict[str, object]:
@@ -302,16 +281,12 @@ def load_line(row: Row) -> dict[str, object]:
 
 
 def service_line(row: Row) -> dict[str, object]:
-    """The other values of `SERVICE_COLUMNS`; none where no valid launch tells of its requests."""
+    """Those values of `SERVICE_COLUMNS` that are of all launches together; none where none tells of its requests."""
     services = [launch.service for launch in row.used if launch.service is not None]
     if not services:
         return {}
-    line: dict[str, object] = {}
-    for field in MEANS:
-        known = [value for service in services if (value := getattr(service, field)) is not None]
-        line[_NAMES.get(field, field)] = mean(known) if known else None
     delays = [service.send_delay_most_s for service in services if service.send_delay_most_s is not None]
-    return line | {
+    return {
         "failed_share": sum(service.failed for service in services) / sum(service.requests for service in services),
         "in_flight_most": max(service.in_flight_most for service in services),
         "send_delay_most_s": max(delays, default=None),

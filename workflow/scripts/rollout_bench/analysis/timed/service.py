@@ -165,16 +165,16 @@ def _independent(values: Array, launches: Sequence[Sequence[Indices]]) -> int:
 class Service:
     """One launch under one load, means over its requests that succeeded; None where nothing tells.
 
-    `requests` were sent, of which `failed` failed. `requests_per_s` and `goodput_requests_per_s` count those that
-    succeeded, and those that met every limit. `in_flight` is the mean number under way, `in_flight_most` the most at
-    once. `offered_per_s` is the rate at which requests were due, `kept_up` the share of it that came back,
-    which is only the least that it can be where a pass was `too_short`.
+    `requests` were sent, of which `failed` failed. `completed_requests_per_s` and `goodput_requests_per_s` count those
+    that succeeded, and those that met every limit. `in_flight` is the mean number under way, `in_flight_most` the most
+    at once. `offered_requests_per_s` is the rate at which requests were due, `kept_up_share` the share of it that came
+    back, which is only the least that it can be where a pass was `too_short`.
     `send_delay_s` is how much later than due they were sent. `tokens_per_piece` is 1 where each token came alone.
     """
 
     requests: int
     failed: int
-    requests_per_s: float
+    completed_requests_per_s: float
     ttft_s: float | None
     tpot_s: float | None
     itl_s: float | None
@@ -183,8 +183,8 @@ class Service:
     goodput_requests_per_s: float | None
     in_flight: float | None
     in_flight_most: int
-    offered_per_s: float | None
-    kept_up: float | None
+    offered_requests_per_s: float | None
+    kept_up_share: float | None
     too_short: bool
     send_delay_s: float | None
     send_delay_most_s: float | None
@@ -199,11 +199,11 @@ def service_of(requests: Requests, iterations: Sequence[Iteration], slo: Slo) ->
     delays = (requests.sent_s - requests.due_s)[np.isfinite(requests.due_s) & np.isfinite(requests.sent_s)]
     arriving = [_arrivals(requests.of_iterations([i.index]), i.elapsed_s) for i in iterations if at_a_rate(i.point)]
     rates = kept_up(arriving) if all(np.isfinite(one.due_s).all() for one in arriving) else None
-    offered_per_s, share = rates if rates is not None else (None, None)
+    offered_requests_per_s, share = rates if rates is not None else (None, None)
     return Service(
         requests=requests.failed.size,
         failed=int(requests.failed.sum()),
-        requests_per_s=int((~requests.failed).sum()) / elapsed_s,
+        completed_requests_per_s=int((~requests.failed).sum()) / elapsed_s,
         ttft_s=_mean(requests.known("ttft_s")),
         tpot_s=_mean(requests.known("tpot_s")),
         itl_s=_mean(requests.known("itl_s")),
@@ -212,8 +212,8 @@ def service_of(requests: Requests, iterations: Sequence[Iteration], slo: Slo) ->
         goodput_requests_per_s=None if good is None else int(good.sum()) / elapsed_s,
         in_flight=float(e2el_s.sum()) / elapsed_s if e2el_s.size else None,
         in_flight_most=max((most_at_once(requests.of_iterations([i.index])) for i in iterations), default=0),
-        offered_per_s=offered_per_s,
-        kept_up=share,
+        offered_requests_per_s=offered_requests_per_s,
+        kept_up_share=share,
         too_short=any(too_short(one) for one in arriving),
         send_delay_s=_mean(delays),
         send_delay_most_s=float(delays.max()) if delays.size else None,

@@ -26,7 +26,7 @@ from rollout_bench.measure.launch.protocol import (
 )
 from rollout_bench.measure.launch.steadiness import Series, comparable_s
 from rollout_bench.measure.machine.host import read_environment
-from rollout_bench.measure.server import metrics
+from rollout_bench.measure.server import server_metrics
 from rollout_bench.measure.server.dispatch import Points, Sending
 from rollout_bench.measure.server.session import Opened, check_answer, open_endpoint, open_own
 from rollout_bench.measure.server.stream import LoadPass, RequestOutcome, ServingFailed, Target
@@ -183,7 +183,7 @@ class _Load:
             opened.reset()
             before = opened.connection.metrics()
             round_trip_s = opened.connection.round_trip_s()
-        sampler = metrics.Sampler(opened.connection.metrics) if before else None
+        sampler = server_metrics.Sampler(opened.connection.metrics) if before else None
         label = f"{spec.workload.seed}/{self.job.launch}/{index}"
         send = self.sending.prepare(asked, prompts, point, opened.target, label)
         self.wait()
@@ -197,7 +197,7 @@ class _Load:
         rows = rows_of(asked, done, index)
         _check_some_succeeded(rows, opened.target)
         with opened.between_passes():
-            use = metrics.risen(before, opened.connection.metrics(), round_trip_s) if before else None
+            use = server_metrics.risen(before, opened.connection.metrics(), round_trip_s) if before else None
         iteration = iteration_of(index, warmup, point, done, rows, use)
         flags = _token_flags(spec, asked, iteration, rows)
         hits = prefix_cache_flags(asked, iteration, rows)

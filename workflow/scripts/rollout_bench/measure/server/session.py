@@ -22,8 +22,8 @@ from rollout_bench.contracts.load import EndpointSpec
 from rollout_bench.contracts.record import EngineFacts, Flag, Served
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.measure.probes.census import engine_facts
-from rollout_bench.measure.server.metrics import cache_labels, median_s
 from rollout_bench.measure.server.server import NAME, Server
+from rollout_bench.measure.server.server_metrics import cache_labels, median_s
 from rollout_bench.measure.server.stream import (
     ERROR_BYTES,
     TOKEN_IDS,

@@ -10,11 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from rollout_bench.analysis.stats.intervals import Array, ecdf, mean
+from rollout_bench.analysis.timed.launches import values_of
 from rollout_bench.analysis.timed.mode_pairs import t_interval
 from rollout_bench.analysis.timed.rows import Row
+from rollout_bench.contracts.load import KEPT_UP
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import ServerSample
-from rollout_bench.contracts.saturation import KEPT_UP
 from rollout_bench.core.numbers import plain_percent
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.plan.serving import Slo
@@ -238,12 +239,11 @@ def _draw_sweep(axes: Axes, swept: Sequence[Row], measure: str, style: QuantStyl
 
 def _values(row: Row, measure: str) -> list[float]:
     """The measure in milliseconds, of each launch that has it."""
-    values = [getattr(launch.service, measure) for launch in row.used if launch.service]
-    return [1000 * value for value in values if value is not None]
+    return [1000 * value for value in values_of(measure, row.used).values()]
 
 
 def _behind(row: Row) -> bool:
-    kept = [launch.service.kept_up for launch in row.used if launch.service and launch.service.kept_up is not None]
+    kept = list(values_of("kept_up_share", row.used).values())
     return bool(kept) and mean(kept) < KEPT_UP
 
 
@@ -299,8 +299,8 @@ def _draw_goodput(axes: Axes, rows: Sequence[Row], column: Column, confidence: f
         x = loads.index(_load(row)) + width * (list(styles).index(row.quant_label) - (len(styles) - 1) / 2)
         colour = styles[row.quant_label].colour
         good = _good(row)
-        services = [launch.service for launch in row.used if launch.service]
-        axes.bar(x, mean([service.requests_per_s for service in services]), width, color="none", edgecolor=colour)
+        completed = list(values_of("completed_requests_per_s", row.used).values())
+        axes.bar(x, mean(completed), width, color="none", edgecolor=colour)
         axes.bar(x, mean(good), width, color=colour, alpha=0.6)
         interval = t_interval(good, confidence)
         if interval:

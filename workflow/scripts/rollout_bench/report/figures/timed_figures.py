@@ -12,9 +12,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from rollout_bench.analysis.stats.intervals import mean
 from rollout_bench.analysis.timed.balance import Replicated, replicated
 from rollout_bench.analysis.timed.comparison import Comparison
-from rollout_bench.analysis.timed.launches import METRICS
 from rollout_bench.analysis.timed.rows import Row
-from rollout_bench.contracts.fields import Metric
+from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.core.numbers import number, plain_percent, ratio
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.report.figures.style import (
@@ -210,21 +209,21 @@ def speedup_figure(
             else:
                 _draw_speedup(axes, row.comparison, y, styles[row.quant_label], size, limits)
                 _annotate_right(axes, _label(row.comparison, settings), y, INK, size)
-        axes.set_xlabel(f"{METRICS[metrics[group]].header} (x {name})")
+        axes.set_xlabel(f"{METRICS[metrics[group]].speedup} (x {name})")
         axes.xaxis.set_major_locator(MaxNLocator(max(4, 10 // len(frame.panels)), steps=[1, 2, 2.5, 5, 10]))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
     return figure
 
 
-def _metric(rows: Sequence[Row]) -> Metric:
+def _metric(rows: Sequence[Row]) -> MetricName:
     """The metric that most of `rows` have a speed-up in, the first of several."""
     return max(rows[0].comparisons, key=lambda m: sum(row.comparisons[m].speedup is not None for row in rows))
 
 
 def _notes(
-    compared: Sequence[Row], settings: ComparisonSettings, limits: SpeedupAxis, metrics: Mapping[Group, Metric]
+    compared: Sequence[Row], settings: ComparisonSettings, limits: SpeedupAxis, metrics: Mapping[Group, MetricName]
 ) -> list[str]:
-    metric = ", ".join(dict.fromkeys(METRICS[metrics[group_of(row)]].name for row in compared))
+    metric = ", ".join(dict.fromkeys(METRICS[metrics[group_of(row)]].header for row in compared))
     apart = any(row.comparison.sides for row in compared)
     how, needed = (_APART, "launches of each side") if apart else (_IN_PAIRS, "pairs of launches")
     notes = [

@@ -1,0 +1,169 @@
+"""The registry of metrics: what each entry says, where it appears, and that one entry adds a metric."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+from synthetic_records import make_plan, make_record, make_spec, save
+
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.analysis.timed.columns import COLUMNS
+from rollout_bench.analysis.timed.rows import SERVICE_COLUMNS, rows_of
+from rollout_bench.analysis.timed.service import Service
+from rollout_bench.contracts import metrics
+from rollout_bench.contracts.metrics import COMPARED, METRICS, Metric
+from rollout_bench.plan.config import ComparisonSettings
+from rollout_bench.report.headings import ENGINE, THROUGHPUT, speedup_columns
+from rollout_bench.report.online_tables import shown_columns
+from rollout_bench.report.reference import config_page
+
+TESTS = Path(__file__).parents[1]
+SCRIPTS = TESTS.parent / "workflow" / "scripts"
+EACH = pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
+EACH_COMPARED = pytest.mark.parametrize("metric", [METRICS[name] for name in COMPARED], ids=COMPARED)
+
+
+@EACH
+def test_a_metric_says_what_it_is_and_its_name_ends_with_its_unit(metric: Metric) -> None:
+    assert metric.header
+    assert metric.definition.endswith(".")
+    assert metric.name.endswith(metric.unit.replace("/", "_per_"))
+    assert bool(metric.speedup) == (metric.name in COMPARED)
+
+
+@EACH
+def test_a_metric_has_a_value_in_a_launch_or_in_the_service_to_requests(metric: Metric) -> None:
+    served = {field.name for field in dataclasses.fields(Service)}
+    assert (metric.name in served) == metric.of_requests
+
+
+@EACH
+def test_a_metric_is_a_column_of_the_summary_and_stands_in_the_reference(metric: Metric) -> None:
+    assert (SERVICE_COLUMNS if metric.of_requests else COLUMNS)[metric.heads] == "Float64"
+    page = (TESTS.parent / "docs" / "reference" / "metrics.md").read_text()
+    (row,) = [line for line in page.splitlines() if line.startswith(f"| `{metric.name}` |")]
+    assert metric.definition in row
+
+
+@EACH
+def test_a_metric_of_a_group_is_in_a_table_and_defined_at_its_foot(metric: Metric) -> None:
+    defined = {column.header: column.definition for column in (*THROUGHPUT, *ENGINE)}
+    defined |= {column.header: column.definition for column in shown_columns(ComparisonSettings(), apart=False)}
+    assert not metric.group or defined[metric.header] == metric.definition
+
+
+def test_no_two_metrics_share_a_column_or_a_heading() -> None:
+    for names in ([m.heads for m in METRICS.values()], [m.header for m in METRICS.values()]):
+        assert len(set(names)) == len(METRICS)
+
+
+def test_a_config_can_name_the_metrics_of_which_one_way_is_better_and_no_other() -> None:
+    assert ComparisonSettings(online_metrics=list(COMPARED)).online_metrics == list(COMPARED)
+    assert all(f"`{name}`" in config_page() for name in COMPARED)
+    for name in METRICS.keys() - COMPARED:
+        with pytest.raises(ValidationError, match="literal_error"):
+            ComparisonSettings(online_metrics=[name])
+    for name in COMPARED:
+        if METRICS[name].of_requests:
+            with pytest.raises(ValidationError, match="is of requests to a server"):
+                ComparisonSettings(metrics=[name])
+
+
+@EACH_COMPARED
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_more_of_a_metric_gets_the_verdict_that_the_registry_says(
+    metric: Metric, factor: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def value(record: metrics.Record) -> float:
+        return factor * (1 + record.launch / 1000) if record.spec.quant.name == "w8a8" else 1.0
+
+    monkeypatch.setitem(METRICS, metric.name, dataclasses.replace(metric, value=value))
+    specs = [make_spec(), make_spec(quant="w8a8")]
+    save(tmp_path, *(make_record(spec, launch) for spec in specs for launch in range(4)))
+    settings = ComparisonSettings(metrics=[metric.name])
+    _, own = rows_of(collect(tmp_path, make_plan(specs, 4, comparison=settings)))
+    better = (factor > 1) == (metric.better == "higher")
+    assert own.comparison.verdict == ("faster" if better else "slower")
+    assert own.comparison.speedup == pytest.approx(2.0 if better else 0.5, rel=0.01)
+    (column,) = speedup_columns(settings)
+    of = ("Its {} /" if metric.better == "higher" else "The baseline's {} /").format(metric.header)
+    assert column.definition.startswith(of)
+
+
+ADDED = """    Metric(
+        name="tokens_per_joule",
+        unit="tokens/joule",
+        header="tok/J",
+        definition="Output tokens for each joule.",
+        better="higher",
+        value=lambda record: 2 + record.launch / 1000 if record.spec.quant.name == "w8a8" else 1.0,
+        speedup="energy speed-up",
+        group="throughput",
+    ),
+)
+
+METRICS = {"""
+
+PROGRAM = """
+import json
+import sys
+from pathlib import Path
+
+import compare
+from synthetic_online import make_online, make_online_spec, save_online
+from synthetic_records import make_plan, make_record, make_spec, save
+
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.plan.config import ComparisonSettings
+from rollout_bench.report.reference import config_page, metrics_page, schemas
+from rollout_bench.report.summary import summarise
+
+results = Path(sys.argv[1])
+named = ["output_tokens_per_s", "tokens_per_joule"]
+settings = ComparisonSettings(metrics=named, online_metrics=named)
+specs = [make_spec(), make_spec(quant="w8a8"), make_online_spec(), make_online_spec(quant="w8a8")]
+save(results, *(make_record(spec, launch) for spec in specs[:2] for launch in range(4)))
+save_online(results, *(make_online(spec, launch) for spec in specs[2:] for launch in range(4)))
+made = summarise(collect(results, make_plan(specs, 4, comparison=settings)), {})
+pages = [metrics_page(), config_page(), schemas()["config"], compare.parser().format_help()]
+print(json.dumps([made.csv, made.markdown, pages]))
+"""
+
+
+def test_one_entry_adds_a_metric_to_config_tables_files_verdicts_and_reference(tmp_path: Path) -> None:
+    scripts = tmp_path / "scripts"
+    shutil.copytree(SCRIPTS, scripts, ignore=shutil.ignore_patterns("__pycache__"))
+    registry = scripts / "rollout_bench" / "contracts" / "metrics.py"
+    registry.write_text(registry.read_text().replace(")\n\nMETRICS = {", ADDED))
+    paths = [str(scripts), str(TESTS), os.environ.get("PYTHONPATH", "")]
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(tmp_path / "results")],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+    )
+    text, markdown, pages = json.loads(done.stdout)
+    lines = list(csv.DictReader(io.StringIO(text)))
+    assert [line["mode"] for line in lines] == ["offline", "offline", "online", "online"]
+    for bf16, w8a8 in (lines[:2], lines[2:]):
+        assert float(bf16["tokens_per_joule"]) == 1.0
+        assert w8a8["tokens_per_joule_verdict"] == "faster"
+        assert float(w8a8["tokens_per_joule_speedup"]) == pytest.approx(2, rel=0.01)
+    tables = [part.split("\n## ")[0] for part in markdown.split("\n## ")[1:]]
+    assert len([table for table in tables if "| tok/J |" in table]) == 2
+    assert markdown.count("| energy speed-up |") == 2
+    assert "tok/J: Output tokens for each joule." in markdown
+    assert "energy speed-up: Its tok/J / the baseline's, above 1 being better" in markdown
+    assert all("tokens_per_joule" in page for page in pages)

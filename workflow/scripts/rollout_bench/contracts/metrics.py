@@ -1,0 +1,297 @@
+"""The registry of metrics: what a launch is measured by, what it is called, and which way is better."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator
+
+from rollout_bench.contracts.fields import brackets, no_duplicates
+from rollout_bench.contracts.load import KEPT_UP
+from rollout_bench.contracts.record import Iteration, Record
+from rollout_bench.core.numbers import plain_percent
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number of a launch: the mean over valid launches is a column, and its ratio to the baseline's a verdict.
+
+    Args:
+        name: as a config and the prefix of columns have it. It ends with the unit.
+        unit: of the value; empty for a count.
+        header: of its column in a table, and its name in a sentence.
+        definition: at the foot of the summary and in the reference.
+        better: which way; neither where no verdict is wanted.
+        value: of a record with at least one measured iteration. None: it is a mean over requests to a server, which
+            `Service` in analysis/timed/service.py has by the same name.
+        speedup: header of its speed-up's column; empty where neither way is better.
+        column: of summary.csv; the name where empty.
+        group: the columns of a table that it belongs to; empty where only summary.csv has it. Those of `throughput`
+            and `start-up` are in tables of every mode that generates, `step` and `rates` offline only, `requests`,
+            `load`, `service` and `latencies` online only.
+        optional: its column is left out of a table in which no line has a value.
+        set_by_load: a load that says when requests arrive sets it, as long as the server keeps up.
+        factor: makes of the value what `header` says, milliseconds of seconds.
+        digits: that a table shows.
+    """
+
+    name: str
+    unit: str
+    header: str
+    definition: str
+    better: Literal["higher", "lower", "neither"]
+    value: Callable[[Record], float | None] | None = None
+    speedup: str = ""
+    column: str = ""
+    group: str = ""
+    optional: bool = False
+    set_by_load: bool = False
+    factor: float = 1
+    digits: int = 4
+
+    @property
+    def heads(self) -> str:
+        """The name of its column in summary.csv."""
+        return self.column or self.name
+
+    @property
+    def of_requests(self) -> bool:
+        """Whether only requests to a server have it."""
+        return self.value is None
+
+
+def _measured(record: Record) -> list[Iteration]:
+    return [iteration for iteration in record.iterations if not iteration.warmup]
+
+
+def _rate(amount: Callable[[Iteration], int]) -> Callable[[Record], float]:
+    """What the measured iterations of a launch had of `amount`, divided by the sum of their elapsed times."""
+
+    def value(record: Record) -> float:
+        measured = _measured(record)
+        return sum(map(amount, measured)) / sum(iteration.elapsed_s for iteration in measured)
+
+    return value
+
+
+def _step_time_s(record: Record) -> float:
+    import numpy as np  # not at the top: who only wants a name need not wait for it
+
+    return float(np.mean([iteration.elapsed_s for iteration in _measured(record)]))
+
+
+_ALL = (
+    Metric(
+        name="output_tokens_per_s",
+        unit="tokens/s",
+        header="output tok/s",
+        definition="Output tokens of all sequences (each of a prompt's n samples counts) in the measured iterations of "
+        "a launch, divided by the time those iterations took; then the mean over valid launches, as in every column. "
+        "Warm-up iterations never count.",
+        better="higher",
+        value=_rate(lambda iteration: iteration.output_tokens),
+        speedup="speed-up",
+        group="throughput",
+        set_by_load=True,
+    ),
+    # The next three are the same work over the same time: what they would say of it, output_tokens_per_s says.
+    Metric(
+        name="total_tokens_per_s",
+        unit="tokens/s",
+        header="total tok/s",
+        definition="As output tok/s, with prompt and output tokens.",
+        better="neither",
+        value=_rate(lambda iteration: iteration.prompt_tokens + iteration.output_tokens),
+        group="rates",
+    ),
+    Metric(
+        name="requests_per_s",
+        unit="requests/s",
+        header="requests/s",
+        definition="As output tok/s, with requests handed to the engine.",
+        better="neither",
+        value=_rate(lambda iteration: iteration.requests),
+        group="rates",
+    ),
+    Metric(
+        name="sequences_per_s",
+        unit="sequences/s",
+        header="sequences/s",
+        definition="As output tok/s, with sequences (samples) that came back.",
+        better="neither",
+        value=_rate(lambda iteration: iteration.sequences),
+        group="rates",
+    ),
+    Metric(
+        name="step_time_s",
+        unit="s",
+        header="iter. s",
+        definition="Elapsed time of a measured iteration, from the first request until the last token, in seconds: "
+        "the rollout's step time. Mean over iterations, then over launches.",
+        better="lower",
+        value=_step_time_s,
+        speedup="step speed-up",
+        column="iteration_elapsed_s",
+        group="step",
+        set_by_load=True,
+    ),
+    Metric(
+        name="startup_s",
+        unit="s",
+        header="start-up s",
+        definition="Importing the engine and constructing it until it takes requests, mean over launches.",
+        better="lower",
+        value=lambda record: record.startup.import_s + record.startup.init_s,
+        speedup="start-up speed-up",
+        group="start-up",
+        digits=3,
+    ),
+    Metric(
+        name="completed_requests_per_s",
+        unit="requests/s",
+        header="req/s",
+        definition="Requests that succeeded in the measured iterations of a launch, divided by the time those took; "
+        "mean over launches.",
+        better="neither",
+        group="requests",
+        digits=3,
+    ),
+    Metric(
+        name="ttft_s",
+        unit="s",
+        header="TTFT ms",
+        definition="Time to first token: from sending a request until its first token was back. Of each launch the "
+        "mean over requests, then the mean over launches, as in the next three; in milliseconds.",
+        better="lower",
+        speedup="TTFT speed-up",
+        column="ttft_mean_s",
+        group="latencies",
+        factor=1000,
+    ),
+    Metric(
+        name="tpot_s",
+        unit="s",
+        header="TPOT ms",
+        definition="Time per output token after the first: (E2EL - TTFT) / (output tokens - 1), without requests of "
+        "one token.",
+        better="lower",
+        speedup="TPOT speed-up",
+        column="tpot_mean_s",
+        group="latencies",
+        factor=1000,
+    ),
+    Metric(
+        name="itl_s",
+        unit="s",
+        header="ITL ms",
+        definition="Inter-token latency: every gap between two pieces of an answer, all requests pooled. A piece of "
+        "several tokens has one gap, as in vLLM's benchmark.",
+        better="lower",
+        speedup="ITL speed-up",
+        column="itl_mean_s",
+        group="latencies",
+        factor=1000,
+    ),
+    Metric(
+        name="e2el_s",
+        unit="s",
+        header="E2EL ms",
+        definition="End-to-end latency: from sending a request until its last token was back.",
+        better="lower",
+        speedup="E2EL speed-up",
+        column="e2el_mean_s",
+        group="latencies",
+        factor=1000,
+    ),
+    Metric(
+        name="ntpot_s",
+        unit="s",
+        header="NTPOT ms",
+        definition="Normalised time per output token: TTFT / output tokens + TPOT.",
+        better="neither",
+        column="ntpot_mean_s",
+        factor=1000,
+    ),
+    Metric(
+        name="goodput_requests_per_s",
+        unit="requests/s",
+        header="goodput/s",
+        definition="Requests per second that succeeded and met every limit of `slo`. One of a single token has no TPOT "
+        "and meets its limit.",
+        better="higher",
+        speedup="goodput speed-up",
+        group="service",
+        optional=True,
+        digits=3,
+    ),
+    Metric(
+        name="in_flight",
+        unit="",
+        header="in flight",
+        definition="Requests under way, as the client saw it: the sum of E2EL over the time. Of those that succeeded.",
+        better="neither",
+    ),
+    Metric(
+        name="offered_requests_per_s",
+        unit="requests/s",
+        header="offered/s",
+        definition="Where requests arrive at a rate: how many were due in a second.",
+        better="neither",
+    ),
+    Metric(
+        name="kept_up_share",
+        unit="share",
+        header="kept up %",
+        definition="Where requests arrive at a rate: how much of it came back in the second half of the arrivals, 100 "
+        "where the number under way grew no more than by chance. From "
+        f"{plain_percent(KEPT_UP)} on the server keeps up, and throughput is set by the load.",
+        better="neither",
+        group="load",
+        optional=True,
+        factor=100,
+        digits=3,
+    ),
+    Metric(
+        name="send_delay_s",
+        unit="s",
+        header="send delay ms",
+        definition="How much later than due requests were sent.",
+        better="neither",
+        factor=1000,
+    ),
+    Metric(
+        name="tokens_per_piece",
+        unit="tokens/piece",
+        header="tokens per piece",
+        definition="Output tokens in each piece of a streamed answer: 1 where each token came alone.",
+        better="neither",
+    ),
+)
+
+METRICS = {metric.name: metric for metric in _ALL}
+"""Every metric by its name, in the order of the columns of summary.csv."""
+
+COMPARED = tuple(metric.name for metric in _ALL if metric.better != "neither")
+"""Those that a config can name, which get a verdict."""
+
+if TYPE_CHECKING:
+    MetricName = str
+else:
+    MetricName = Literal[COMPARED]
+    """A name in `COMPARED`; no type checker follows a registry."""
+
+
+def _offline(values: list[str]) -> list[str]:
+    for value in values:
+        if METRICS[value].of_requests:
+            raise ValueError(f"{value!r} is of requests to a server: name it in online_metrics")
+    return values
+
+
+Metrics = Annotated[list[MetricName], BeforeValidator(brackets), AfterValidator(no_duplicates)]
+"""A selection of metrics: at least one, none twice."""
+
+OfflineMetrics = Annotated[Metrics, AfterValidator(_offline)]
+"""Those that need no server."""
