@@ -18,8 +18,7 @@ from rollout_bench.checkpoints.shapes import SyntheticModel
 from rollout_bench.contracts.inside import LIMITS_SCHEMA_VERSION, MachineLimits, Operators, Phase, Profile
 from rollout_bench.contracts.record import Flag, Record
 from rollout_bench.contracts.spec import ProfileSettings, Spec
-from rollout_bench.contracts.store import operators_path, record_path, write_record
-from rollout_bench.core.files import write_json
+from rollout_bench.contracts.store import operators_path, record_path, write_launched, write_record
 
 MODES, QUANTS = ("offline", "profile", "operators"), ("bf16", "w8a8")
 
@@ -56,12 +55,14 @@ def save_launch(
         record = make_operators(_sized(make_operators_spec(quant=quant)), launch, kernel, flags=flags)
     resolved = {"max_num_batched_tokens": 4096, "max_num_seqs": 64, "dtype": "bfloat16"}
     engine = record.engine.model_copy(update={"resolved": record.engine.resolved | resolved})
-    record = record.model_copy(update={"engine": engine})
+    # a launch takes longer than what is timed in it
+    record = record.model_copy(update={"engine": engine, "wall_s": record.wall_s * max(1.0, slow)})
     path = record_path(results, mode, record.spec.experiment(), launch)
     if isinstance(record, Record):
         write_record(path, record, make_sequences(record))
         return
-    write_json(path, record)
+    # two launches of the same times are one, unless they began at different times
+    write_launched(path, record.model_copy(update={"started_at": f"2025-01-01T{launch:02d}:00:00+00:00"}))
     if isinstance(record, Profile):
         # As if its traces had been read before.
         write_events(operators_path(path), _raw_events(quant, slow))
