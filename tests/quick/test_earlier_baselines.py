@@ -134,7 +134,7 @@ def test_another_load_and_what_was_not_measured_are_reasons_too(two: Path) -> No
     [
         ("nowhere/results", "nowhere/results: does not exist"),
         ("old", "old: holds no record of a launch"),
-        ("/etc", "/etc: holds no record of a launch"),
+        ("/usr/share", "/usr/share: holds no record of a launch"),
         ("results", "results: is the folder of these results"),
     ],
 )

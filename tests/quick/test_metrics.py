@@ -119,7 +119,7 @@ import json
 import sys
 from pathlib import Path
 
-import compare
+from rollout_bench.commands import compare
 from synthetic_online import make_online, make_online_spec, save_online
 from synthetic_records import make_plan, make_record, make_spec, save
 

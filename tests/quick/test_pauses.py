@@ -79,6 +79,7 @@ def test_who_looks_notices_that_it_was_not_let_run_itself():
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as looks:
         assert looks.stdout is not None
         assert looks.stdout.readline() == "looks\n"
+        time.sleep(LOOK_S / 2)  # by now it looks
         looks.send_signal(signal.SIGSTOP)
         time.sleep(LOOK_S + LATE_S + 1)
         looks.send_signal(signal.SIGCONT)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import plan as command
 import pytest
 from synthetic_operators import make_operators, make_operators_spec
 from synthetic_profiles import BF16, make_profile, make_steps
 from synthetic_records import make_failure, make_plan, make_record, make_spec, save
 
+from rollout_bench.commands import plan as command
 from rollout_bench.contracts.store import failure_path, record_path, write_launched
 
 
