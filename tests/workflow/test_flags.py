@@ -109,7 +109,7 @@ def test_help_is_printed(workspace: Workspace):
     (command,) = (text for text in COMMANDS.values() if "--list-rules" in text)
     done = workspace.snakemake(*shlex.split(command)[1:])
     assert done.returncode == 0
-    assert "offline (" in done.stdout
+    assert "launch (" in done.stdout
 
 
 def planned(workspace: Workspace, words: list[str]) -> set[str]:
