@@ -75,9 +75,8 @@ def left_out_notes(left_out: Sequence[Chosen]) -> tuple[str, ...]:
 def left_out_alarm(left_out: Sequence[Chosen], mode: str) -> str:
     """The same of one mode in a line for its figures; empty where all have a valid launch."""
     own = [each for each in left_out if each.experiment.mode == mode]
-    names = [f"{_name(each.experiment, each.label)}, {each.reason}" for each in own[:_NAMED]]
-    more = [f"{len(own) - _NAMED} more"] if len(own) > _NAMED else []
-    return f"Left out: {'; '.join([*names, *more])}." if names else ""
+    names = [f"{_name(each.experiment, each.label)}, {each.reason}" for each in own]
+    return f"Left out: {_some(names)}." if names else ""
 
 
 def _name(experiment: Selected[Launched], label: str = "") -> str:
@@ -263,10 +262,9 @@ def _unprotected(collection: Collection) -> Iterator[str]:
     records = [(e, record) for e in collection.launched for record in e.records]
     names = [f"{e.mode}/{e.experiment}/launch-{record.launch}" for e, record in records if record.sha256 is None]
     if names:
-        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         yield (
             f"{len(names):,d} of {several(len(records), 'record')} without a checksum, written by an earlier version: "
-            f"whether a number in them was edited can't be told ({', '.join(names[:_NAMED])}{more})"
+            f"whether a number in them was edited can't be told ({_some(names)})"
         )
 
 
