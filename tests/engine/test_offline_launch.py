@@ -121,7 +121,7 @@ def test_a_success_leaves_no_failure_no_process_and_no_temporary_file(in_process
     names = ["launch-0.json", "launch-0.sequences.jsonl.gz"]
     assert in_process.left_behind() == [f"offline/{experiment}/{name}" for name in names]
     assert in_process.survivors() == []
-    assert "/tmp/rollout-bench-" in " ".join(in_process.child_lines)
+    assert "/tmp/rollout-engine-" in " ".join(in_process.child_lines)
     assert not any(Path(line.split()[-1]).exists() for line in in_process.child_lines if "guardian" in line)
 
 

@@ -52,7 +52,8 @@ def test_each_row_says_when_its_request_was_sent_and_each_token_came(done: tuple
         assert row.first_token_s is not None
         assert row.last_token_s is not None
         assert row.gaps_us is not None
-        assert 0 <= row.sent_s < row.first_token_s < row.last_token_s
+        # pieces that are read at once have one time: on a busy machine all of an answer may be
+        assert 0 <= row.sent_s < row.first_token_s <= row.last_token_s
         assert len(row.gaps_us) + 1 == len(row.gap_tokens or [1] * 16)
         assert sum(row.gaps_us) / 1e6 == pytest.approx(row.last_token_s - row.first_token_s, abs=1e-4)
 
