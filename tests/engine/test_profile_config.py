@@ -15,6 +15,7 @@ import yaml
 from workspace import REPOSITORY, TINY, Workspace
 
 from rollout_bench.contracts.spec import Spec
+from rollout_bench.contracts.store import checksum
 
 pytestmark = pytest.mark.engine
 
@@ -122,7 +123,8 @@ def test_a_profile_under_an_earlier_setting_is_told_apart(measured: Workspace, t
     record["spec"]["profile"]["steps"] = 2
     spec = Spec.model_validate(record["spec"])
     earlier = shutil.copytree(folder, folder.with_name(spec.experiment()))
-    (earlier / "launch-0.json").write_text(json.dumps({**record, "key": spec.key()}))
+    record |= {"key": spec.key()}
+    (earlier / "launch-0.json").write_text(json.dumps(record | {"sha256": checksum(record)}))
     done = subprocess.run(
         [sys.executable, SUMMARISE, str(results), "--all"], capture_output=True, text=True, check=False
     )
