@@ -147,7 +147,7 @@ class Launching:
             if re.search(words, line):
                 children = psutil.Process(self.process.pid).children(recursive=True)
                 self.started |= set(children)
-                self.child_lines = [" ".join(child.cmdline()) for child in children]
+                self.child_lines = [_line(child) for child in children]
                 return
         raise AssertionError(f"never said '{words}':\n{self.said}\n{self.log_text()[-3000:]}")
 
@@ -164,7 +164,7 @@ class Launching:
 
     def child(self, *words: str, index: int = 0) -> psutil.Process:
         """A process that the command started, by words of its command line."""
-        found = [p for p in self.started if p.is_running() and all(word in " ".join(p.cmdline()) for word in words)]
+        found = [p for p in self.started if all(word in _line(p) for word in words)]
         return sorted(found, key=lambda process: process.pid)[index]
 
     def computing(self, cpu_s: float = 0.15) -> psutil.Process:
@@ -207,6 +207,14 @@ PROGRESS = (
     r"launch \d+: (importing|initializing|warmup|measuring|stopping|warm-up|(round|iteration) \d"
     r"|[^:]*(at once|req/s|traced): (warm-up|iteration))[^:]*$"
 )
+
+
+def _line(process: psutil.Process) -> str:
+    """Return its command line; nothing of one that ended meanwhile."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # a zombie's is none either
+        return ""
 
 
 def _lives(process: psutil.Process) -> bool:
