@@ -17,16 +17,18 @@ demo: setup ## measure the default config on this machine's CPU, print the summa
 	@status=0; $(IN_VENV) snakemake --cores 1 --quiet host reason rules || status=$$?; \
 	if [ -f results/summary.txt ]; then cat results/summary.txt; echo "Figures: results/figures/"; fi; exit $$status
 
-# On two cores, and each file in one process. What asks for times then has the machine to itself.
-TWO_AT_A_TIME := -n 2 --dist loadfile --no-loadscope-reorder
+# Three on two cores, since engines and clusters often wait, and each file in one process. What asks for times then has
+# the machine to itself.
+SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
 test: setup ## every test
 	@status=0; \
-	$(IN_VENV) pytest $(TWO_AT_A_TIME) -m "untimed or not engine" tests/engine tests/workflow tests/quick || status=$$?; \
-	$(IN_VENV) pytest -m "not untimed" tests --ignore=tests/quick --ignore=tests/workflow || status=$$?; \
+	$(IN_VENV) pytest $(SIDE_BY_SIDE) -m "untimed or not engine" tests/engine tests/cluster tests/workflow tests/quick \
+	|| status=$$?; \
+	$(IN_VENV) pytest -m "engine and not untimed" tests/engine || status=$$?; \
 	exit $$status
 
 test-quick: setup ## the tests that need no engine
-	@$(IN_VENV) pytest $(TWO_AT_A_TIME) tests/quick
+	@$(IN_VENV) pytest $(SIDE_BY_SIDE) tests/quick
 
 lint: setup ## formatting, lint, types; changes nothing
 	$(IN_VENV) ruff check

@@ -13,6 +13,7 @@ from rollout_bench.contracts.store import read_record
 
 
 @pytest.mark.engine
+@pytest.mark.untimed
 def test_a_real_launch_goes_through_slurm(slurm: Slurm, tmp_path: Path):
     overlay = {**TINY, "quants": ["bf16"], "isolation": None, "cluster": {"cpus_per_device": 2, "memory_mb": 6000}}
     workflow = OnSlurm(tmp_path / "workflow", slurm, overlay)
