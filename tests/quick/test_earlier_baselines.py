@@ -16,7 +16,7 @@ from snakemake.utils import update_config
 from synthetic_records import make_plan, make_record, make_spec, save
 
 from rollout_bench.analysis.timed.rows import Row, rows_of
-from rollout_bench.contracts.record import Record
+from rollout_bench.contracts.record import Flag, Record
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import record_path
 from rollout_bench.core.files import write_whole
@@ -135,7 +135,7 @@ def test_another_load_and_what_was_not_measured_are_reasons_too(two: Path) -> No
         ("nowhere/results", "nowhere/results: does not exist"),
         ("old", "old: holds no record of a launch"),
         ("/usr/share", "/usr/share: holds no record of a launch"),
-        ("results", "results: is the folder of these results"),
+        ("results", "are the same folder"),
     ],
 )
 def test_an_earlier_folder_that_can_not_be_used_is_a_footnote(two: Path, folder: str, reason: str) -> None:
@@ -153,6 +153,21 @@ def test_a_damaged_record_there_is_named_takes_no_part_and_leaves_these_results_
     collection = collect_with_earlier(two / "results", plan)
     assert collection.complete
     assert collection.damaged == []
+
+
+def test_invalid_launches_there_are_counted_and_take_no_part(two: Path) -> None:
+    flag = Flag(code="token_count", severity="invalid", sentence="1 token is missing.")
+    save(two / "old" / "results", make_record(BF16, 3, [900.0], flags=[flag]))
+    made = summary(two / "results", planned([BF16, W8A8], results="old/results"))
+    assert "2 experiments, started 2025-01-01T00:00:00Z to 2025-01-01T00:03:00Z. 1 launch flagged" in made.markdown
+    assert next(iter(csv.DictReader(io.StringIO(made.csv))))["baseline_launches"] == "3"
+
+
+def test_an_earlier_engine_is_not_one_of_another_platform_in_the_same_folder(tmp_path: Path) -> None:
+    newer, elsewhere = engine("0.33.0"), engine("0.32.0", platform="cuda")
+    save(tmp_path, *launches(newer, NEW), *launches(BF16, OLD), *launches(elsewhere, NEW))
+    (row,) = rows(tmp_path, planned([newer], engine="0.32.0"))
+    assert row.comparison.speedup == pytest.approx(1.19142, rel=1e-4)
 
 
 def test_an_earlier_engine_is_found_among_what_is_not_selected(tmp_path: Path) -> None:
