@@ -6,17 +6,19 @@ import csv
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import comparing
 import pytest
 import yaml
+from comparing import BF16, OTHER_MACHINE, W8A8, launches
 from snakemake.utils import update_config
 from synthetic_records import make_plan, make_record, make_spec, save
 
 from rollout_bench.analysis.timed.rows import Row, rows_of
-from rollout_bench.contracts.record import Flag, Record
+from rollout_bench.contracts.record import Flag
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import record_path
 from rollout_bench.core.files import write_whole
@@ -33,13 +35,7 @@ from rollout_bench.report.state import STATE_FILE, SUMMARY_FILES, is_stale, summ
 from rollout_bench.report.summary import Summary, summarise
 
 REPOSITORY = Path(__file__).parents[2]
-BF16, W8A8 = make_spec(), make_spec(quant="w8a8")
-OLD, NEW = (100.0, 101.0, 102.0), (120.0, 121.5, 119.5)
-OTHER_MACHINE = {"device_model": "AMD EPYC 7B13", "cpu_model": "AMD EPYC 7B13"}
-
-
-def launches(spec: Spec, rates: Sequence[float], environment: Mapping[str, Any] | None = None) -> list[Record]:
-    return [make_record(spec, i, [rate] * 3, environment=environment) for i, rate in enumerate(rates)]
+OLD, NEW = comparing.OLD[:3], comparing.NEW[:3]
 
 
 def engine(version: str, quant: str = "bf16", **settings: Any) -> Spec:
@@ -71,6 +67,15 @@ def test_each_selected_experiment_is_compared_with_its_counterpart_in_the_earlie
     assert [row.comparison.speedup for row in found] == pytest.approx([1.19142, 1.08311], rel=1e-4)
     assert [row.comparison.verdict for row in found] == ["faster", "faster"]
     assert [row.comparison.launches_used for row in found] == [(3, 3), (3, 3)]
+
+
+def test_compare_py_gives_the_numbers_of_the_summary(two: Path) -> None:
+    made = summary(two / "results", planned([BF16, W8A8], results="old/results"))
+    assert comparing.run(two, "old/results", "results", "--out", "out").returncode == 0
+    tables = (csv.DictReader(io.StringIO(text)) for text in (made.csv, (two / "out" / "compare.csv").read_text()))
+    shared = ("quant", "speedup", "speedup_low", "speedup_high", "p_adjusted", "verdict")
+    here, there = ([[row[column] for column in shared] for row in table] for table in tables)
+    assert here == there
 
 
 def test_the_summary_says_that_nothing_took_turns_and_names_no_pairs(two: Path) -> None:
