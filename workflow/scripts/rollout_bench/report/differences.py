@@ -68,27 +68,19 @@ def compare_folders(
     refused = [row.against.refused for row in rows if row.against.refused]
     if refused and not any(row.against.other for row in rows):
         raise refused[0]
-    lines, footnotes = lines_of(table(rows), rows)
-    for line, row in zip(lines, rows, strict=True):
-        line["launches"] = _launches(row)
-    columns = {mode: _columns(settings, mode) for mode in dict.fromkeys(row.experiment.mode for row in rows)}
-    tables = Views(
-        tuple(view("B over A: ", title, columns[group[0]["mode"]], group) for title, group in tables_of(lines)),
-        footnotes,
-    )
+    tables, definitions = _tables(rows, settings)
     damaged = (*of_a.damaged, *of_b.damaged)
-    defined = {column.header: column.definition for each in columns.values() for column in each}
     only_in_a, only_in_b = _without(measured_a, in_common(measured_a, measured_b)), _without(measured_b, common)
     sections = [
         Section("Damaged", damage(damaged)),
         Section("A and B", (*_side(f"A: {a}", of_a), *_side(f"B: {b}", of_b))),
         Section("What is compared", tuple(_subject(rows))),
         Section("Warnings", tuple(f"differs too (A -> B): {line}" for line in differing(rows, ["circumstance"]))),
-        Section("No verdict", footnotes),
+        Section("No verdict", tables.footnotes),
         Section("Only in A, not compared", tuple(map(_name, only_in_a))),
         Section("Only in B, not compared", tuple(map(_name, only_in_b))),
         Section("Verdicts", (*rule(settings, apart=True), *needed(rows, settings))),
-        Section("Definitions", tuple(f"{header}: {text}" for header, text in defined.items())),
+        Section("Definitions", definitions),
     ]
     sections = [section for section in sections if section.items]
     amount = len(launched(row.experiment for row in rows if row.against.other is not None))
@@ -132,8 +124,19 @@ def _name(experiment: TimedExperiment) -> str:
 
 
 def _without(experiments: Sequence[TimedExperiment], common: Sequence[TimedExperiment]) -> tuple[TimedExperiment, ...]:
-    places = {(e.mode, e.experiment) for e in common}
-    return tuple(e for e in experiments if (e.mode, e.experiment) not in places)
+    places = {e.place for e in common}
+    return tuple(e for e in experiments if e.place not in places)
+
+
+def _tables(rows: Sequence[Row], settings: ComparisonSettings) -> tuple[Views, tuple[str, ...]]:
+    """A table for each mode and platform, and what its columns mean."""
+    lines, footnotes = lines_of(table(rows), rows)
+    for line, row in zip(lines, rows, strict=True):
+        line["launches"] = _launches(row)
+    columns = {mode: _columns(settings, mode) for mode in dict.fromkeys(row.experiment.mode for row in rows)}
+    views = [view("B over A: ", title, columns[group[0]["mode"]], group) for title, group in tables_of(lines)]
+    defined = {column.header: column.definition for each in columns.values() for column in each}
+    return Views(tuple(views), footnotes), tuple(f"{header}: {text}" for header, text in defined.items())
 
 
 def _launches(row: Row) -> tuple[int, int]:
