@@ -64,6 +64,17 @@ def test_a_mix_between_experiments_of_one_folder_is_refused_and_one_with_other_n
     assert "its launches differ in engine_version" in refused(tmp_path, launches(W8A8, NEW), [])
 
 
+def test_a_table_that_is_refused_leaves_the_others_compared(tmp_path: Path) -> None:
+    cuda, mixed = make_spec(platform="cuda"), make_record(BF16, 2, [112.0], environment=OTHER_ENGINE)
+    sides = [*launches(BF16, OLD), *launches(cuda, OLD)], [*launches(BF16, NEW[:2]), mixed, *launches(cuda, NEW)]
+    done = compared(tmp_path, *sides)
+    assert [line.split()[3:6] for line in done.stdout.splitlines() if line.startswith("bf16 ")] == [
+        ["-", "-", "-"],
+        ["100.9", "120.4", "1.194x"],
+    ]
+    assert "[1] b: its launches differ in engine_version" in done.flat
+
+
 @pytest.mark.parametrize(
     "environment",
     [

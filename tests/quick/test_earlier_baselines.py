@@ -6,17 +6,19 @@ import csv
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import comparing
 import pytest
 import yaml
+from comparing import BF16, OTHER_MACHINE, W8A8, launches
 from snakemake.utils import update_config
 from synthetic_records import make_plan, make_record, make_spec, save
 
 from rollout_bench.analysis.timed.rows import Row, rows_of
-from rollout_bench.contracts.record import Record
+from rollout_bench.contracts.record import Flag
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import record_path
 from rollout_bench.core.files import write_whole
@@ -33,13 +35,7 @@ from rollout_bench.report.state import STATE_FILE, SUMMARY_FILES, is_stale, summ
 from rollout_bench.report.summary import Summary, summarise
 
 REPOSITORY = Path(__file__).parents[2]
-BF16, W8A8 = make_spec(), make_spec(quant="w8a8")
-OLD, NEW = (100.0, 101.0, 102.0), (120.0, 121.5, 119.5)
-OTHER_MACHINE = {"device_model": "AMD EPYC 7B13", "cpu_model": "AMD EPYC 7B13"}
-
-
-def launches(spec: Spec, rates: Sequence[float], environment: Mapping[str, Any] | None = None) -> list[Record]:
-    return [make_record(spec, i, [rate] * 3, environment=environment) for i, rate in enumerate(rates)]
+OLD, NEW = comparing.OLD[:3], comparing.NEW[:3]
 
 
 def engine(version: str, quant: str = "bf16", **settings: Any) -> Spec:
@@ -71,6 +67,15 @@ def test_each_selected_experiment_is_compared_with_its_counterpart_in_the_earlie
     assert [row.comparison.speedup for row in found] == pytest.approx([1.19142, 1.08311], rel=1e-4)
     assert [row.comparison.verdict for row in found] == ["faster", "faster"]
     assert [row.comparison.launches_used for row in found] == [(3, 3), (3, 3)]
+
+
+def test_compare_py_gives_the_numbers_of_the_summary(two: Path) -> None:
+    made = summary(two / "results", planned([BF16, W8A8], results="old/results"))
+    assert comparing.run(two, "old/results", "results", "--out", "out").returncode == 0
+    tables = (csv.DictReader(io.StringIO(text)) for text in (made.csv, (two / "out" / "compare.csv").read_text()))
+    shared = ("quant", "speedup", "speedup_low", "speedup_high", "p_adjusted", "verdict")
+    here, there = ([[row[column] for column in shared] for row in table] for table in tables)
+    assert here == there
 
 
 def test_the_summary_says_that_nothing_took_turns_and_names_no_pairs(two: Path) -> None:
@@ -135,7 +140,7 @@ def test_another_load_and_what_was_not_measured_are_reasons_too(two: Path) -> No
         ("nowhere/results", "nowhere/results: does not exist"),
         ("old", "old: holds no record of a launch"),
         ("/usr/share", "/usr/share: holds no record of a launch"),
-        ("results", "results: is the folder of these results"),
+        ("results", "are the same folder"),
     ],
 )
 def test_an_earlier_folder_that_can_not_be_used_is_a_footnote(two: Path, folder: str, reason: str) -> None:
@@ -153,6 +158,21 @@ def test_a_damaged_record_there_is_named_takes_no_part_and_leaves_these_results_
     collection = collect_with_earlier(two / "results", plan)
     assert collection.complete
     assert collection.damaged == []
+
+
+def test_invalid_launches_there_are_counted_and_take_no_part(two: Path) -> None:
+    flag = Flag(code="token_count", severity="invalid", sentence="1 token is missing.")
+    save(two / "old" / "results", make_record(BF16, 3, [900.0], flags=[flag]))
+    made = summary(two / "results", planned([BF16, W8A8], results="old/results"))
+    assert "2 experiments, started 2025-01-01T00:00:00Z to 2025-01-01T00:03:00Z. 1 launch flagged" in made.markdown
+    assert next(iter(csv.DictReader(io.StringIO(made.csv))))["baseline_launches"] == "3"
+
+
+def test_an_earlier_engine_is_not_one_of_another_platform_in_the_same_folder(tmp_path: Path) -> None:
+    newer, elsewhere = engine("0.33.0"), engine("0.32.0", platform="cuda")
+    save(tmp_path, *launches(newer, NEW), *launches(BF16, OLD), *launches(elsewhere, NEW))
+    (row,) = rows(tmp_path, planned([newer], engine="0.32.0"))
+    assert row.comparison.speedup == pytest.approx(1.19142, rel=1e-4)
 
 
 def test_an_earlier_engine_is_found_among_what_is_not_selected(tmp_path: Path) -> None:

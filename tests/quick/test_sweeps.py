@@ -227,3 +227,12 @@ def test_two_folders_are_compared_load_by_load_in_the_metrics_of_requests(tmp_pa
     ]
     assert float(lines[0]["speedup"]) == pytest.approx(2, rel=0.05)
     assert float(lines[0]["value_a"]) == pytest.approx(0.1, rel=0.05)
+
+
+def test_a_load_that_only_one_folder_has_is_listed_as_such(tmp_path: Path) -> None:
+    for folder, points in (("a", RATES[:2]), ("b", RATES[1:])):
+        spec = make_online_spec(points=points)
+        save_online(tmp_path / folder / "results", *(make_online(spec, i, Server(noise=0.01)) for i in range(2)))
+    done = run(tmp_path, "a/results", "b/results")
+    assert "Only in A, not compared - qwen3-90m bf16 small @ 4 req/s" in done.flat
+    assert "Only in B, not compared - qwen3-90m bf16 small @ 40 req/s" in done.flat

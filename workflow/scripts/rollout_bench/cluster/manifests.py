@@ -19,7 +19,7 @@ from rollout_bench.core.files import json_text, write_whole
 from rollout_bench.measure.machine.inventory import usual_isolation
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.matrix import Experiment
-from rollout_bench.plan.pods import KubernetesSettings, Toleration, is_qualified
+from rollout_bench.plan.pods import KubernetesSettings, Toleration
 from rollout_bench.plan.schedule import Schedule, ScheduledLaunch
 
 LONGEST = 52
@@ -107,7 +107,7 @@ def device_resource(configured: str | None, platform: Platform) -> str | None:
         configured: `cluster.device_resource`.
 
     Raises:
-        UserError: it is no name of an extended resource, or another spelling of a known one.
+        UserError: it has no domain, or is another spelling of a known one.
     """
     if configured is None:
         return USUAL.get(platform)
@@ -121,8 +121,6 @@ def device_resource(configured: str | None, platform: Platform) -> str | None:
     meant = next((known for known in KNOWN if known.lower() == f"{vendor}/{name}".lower()), f"{vendor}/{name}")
     if meant != configured:
         raise UserError(f"{where} is nothing that the known device plugins offer", f"did you mean '{meant}'?")
-    if not is_qualified(configured):
-        raise UserError(f"{where} is no resource: Kubernetes wants DOMAIN/NAME", f"for instance '{KNOWN[0]}'")
     return configured
 
 

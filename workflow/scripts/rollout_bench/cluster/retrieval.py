@@ -21,6 +21,7 @@ from typing import IO
 
 from rollout_bench.cluster.manifests import DATA
 from rollout_bench.contracts.inside import Profile
+from rollout_bench.contracts.modes import MODES, TRACES
 from rollout_bench.contracts.record import Record
 from rollout_bench.contracts.side_files import read_samples, read_sequences
 from rollout_bench.contracts.store import (
@@ -37,9 +38,11 @@ from rollout_bench.contracts.store import (
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_json
 
+_BESIDE = {ending for mode in MODES.values() for ending in mode.side_files} - {TRACES}
 _LEFT = re.compile(
     r"(?:results|results/failures|logs)/(?P<launch>[^/]+/[^/]+/launch-\d+)"
-    r"(?:\.json|\.(?:sequences|server)\.jsonl\.gz|\.operators\.csv\.(?:gz|txt)|\.traces/.+|(?:\.replica-\d+)?\.log)"
+    rf"(?:\.json|{'|'.join(map(re.escape, sorted(_BESIDE)))}|{re.escape(TRACES)}/.+"
+    r"|\.operators\.csv\.(?:gz|txt)|(?:\.replica-\d+)?\.log)"
 )
 _LONGEST = 200
 """Bytes in a name, at most; a file system takes 255, and copies have a longer name for a while."""

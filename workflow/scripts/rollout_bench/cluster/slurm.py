@@ -339,8 +339,4 @@ def _alone(plan: Schedule, launch: ScheduledLaunch) -> bool:
 
 
 def _launch(plan: Schedule, wildcards: Any) -> ScheduledLaunch:
-    """The launch of a job's wildcards, which name no mode; an experiment's name has its key, so it is in one only."""
-    records = [
-        str(record_path(RESULTS, mode, wildcards.experiment, int(wildcards.launch))) for mode in plan.config.modes
-    ]
-    return plan.launch_of(next((record for record in records if record in plan.by_record), records[0]))
+    return plan.launch_of(str(record_path(RESULTS, wildcards.mode, wildcards.experiment, int(wildcards.launch))))

@@ -72,15 +72,14 @@ def main() -> int:
     arguments = parser().parse_args()
     asked = settings(arguments)
     # Not at the top: --help need not wait for scipy and pandas.
-    from rollout_bench.report.differences import compared, read_two
+    from rollout_bench.report.differences import compare_folders
 
-    two = read_two(arguments.a, arguments.b, asked, arguments.differ, arguments.all)
-    made = compared(two)
+    made = compare_folders(arguments.a, arguments.b, asked, arguments.differ, arguments.all)
     if arguments.out:
         write_whole(arguments.out / "compare.md", made.markdown.encode())
         write_whole(arguments.out / "compare.csv", made.csv.encode())
     print(made.text, end="")
-    return tell(two.damaged)
+    return tell(made.damaged)
 
 
 def settings(arguments: argparse.Namespace) -> ComparisonSettings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 MISSING = "-"
 """Stands for a number that does not exist."""
@@ -52,6 +53,13 @@ def several(amount: int, thing: str) -> str:
     """`1 launch`, `2 launches`."""
     ending = "es" if thing.endswith(("ch", "sh", "s", "x")) else "s"
     return f"{amount:,d} {thing}{'' if amount == 1 else ending}"
+
+
+def first_few(things: Iterable[object], most: int = 4, separator: str = ", ") -> str:
+    """The first `most` of `things`, and how many more there are."""
+    names = [str(thing) for thing in things]
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return separator.join(names[:most]) + more
 
 
 def sentence(text: str) -> str:

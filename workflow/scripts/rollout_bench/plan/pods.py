@@ -11,35 +11,21 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from rollout_bench.contracts.fields import Index, Strict
 
-_LABEL = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"
-_NAME = r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?"
+_NAME = r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?"
 _SIZE = r"[1-9][0-9]*([KMGTPE]i|[kMGTPE])"
+_IMAGE = r"(?P<repository>[^\s@]+?)(?P<tag>:\w[\w.-]*)?(?P<digest>@\S+)?"
 
 
-def _label(value: str) -> str:
-    if len(value) > 63 or not re.fullmatch(_LABEL, value):
-        raise ValueError(_no_name(value, re.sub(r"[^a-z0-9]+", "-", value.lower())[:63], 63))
+def _dns_name(value: str) -> str:
+    if not re.fullmatch(_NAME, value):
+        close = re.sub(r"[^a-z0-9.]+", "-", value.lower())[:253].strip("-.")
+        meant = f"did you mean {close!r}?" if close else "write up to 253 of a-z, 0-9, '-' and '.'"
+        raise ValueError(f"{value!r} is no name that Kubernetes takes: {meant}")
     return value
-
-
-def _subdomain(value: str) -> str:
-    if not _is_subdomain(value):
-        raise ValueError(_no_name(value, re.sub(r"[^a-z0-9.]+", "-", value.lower())[:253], 253))
-    return value
-
-
-def _is_subdomain(value: str) -> bool:
-    return len(value) <= 253 and re.fullmatch(rf"{_LABEL}(\.{_LABEL})*", value) is not None
-
-
-def _no_name(value: str, close: str, longest: int) -> str:
-    close = close.strip("-.")
-    meant = f"did you mean {close!r}?" if _is_subdomain(close) else f"write up to {longest} of a-z, 0-9 and '-'"
-    return f"{value!r} is no name that Kubernetes takes: {meant}"
 
 
 def _secret(value: str) -> str:
-    if not _is_subdomain(value):  # not shown: it may be what belongs into the Secret
+    if not re.fullmatch(_NAME, value):  # not shown: it may be what belongs into the Secret
         raise ValueError("what stands there is no name of a Secret: small letters, digits, '-' and '.'")
     return value
 
@@ -54,41 +40,22 @@ def _size(value: Any) -> Any:
     if isinstance(value, int | float):
         raise ValueError(f"{value!r} has no unit: write {value}Gi")
     if isinstance(value, str) and not re.fullmatch(_SIZE, value):
-        near = re.fullmatch(r"([1-9][0-9]*) ?([kKmMgGtT])(i?)[bB]?", value)
-        close = f"{near[1]}{near[2].upper()}i" if near else None
-        raise ValueError(f"{value!r} is no size: " + (f"did you mean {close!r}?" if close else "write 16Gi"))
+        near = re.fullmatch(r"([1-9][0-9]*) ?([kKmMgGtT])i?[bB]?", value)
+        raise ValueError(
+            f"{value!r} is no size: " + (f"did you mean '{near[1]}{near[2].upper()}i'?" if near else "write 16Gi")
+        )
     return value
 
 
 def _image(value: str) -> str:
-    name, _, digest = value.partition("@")
-    repository, _, tag = name.rpartition(":") if ":" in name.rpartition("/")[2] else (name, "", "")
-    if re.search(r"\s", value) or "://" in value:
+    found = re.fullmatch(_IMAGE, value)
+    if found is None or "://" in value:
         raise ValueError(f"{value!r} is no image: write NAME:TAG, without a scheme or spaces")
+    repository = found["repository"]
     if repository != repository.lower():
         raise ValueError(f"{value!r} is no image: did you mean {value.replace(repository, repository.lower(), 1)!r}?")
-    if not digest and not re.fullmatch(r"\w[\w.-]{0,127}", tag):
+    if not found["tag"] and not found["digest"]:
         raise ValueError(f"{value!r} has no tag, so that each node may run another image: write {repository}:TAG")
-    return value
-
-
-def is_qualified(value: str) -> bool:
-    """Whether Kubernetes takes `value` as the key of a label or the name of a resource: NAME or DOMAIN/NAME."""
-    prefix, slash, name = value.rpartition("/")
-    return (not slash or _is_subdomain(prefix)) and len(name) <= 63 and re.fullmatch(_NAME, name) is not None
-
-
-def _label_key(value: str) -> str:
-    if not is_qualified(value):
-        raise ValueError(f"{value!r} is no key of a label: write NAME or DOMAIN/NAME")
-    return value
-
-
-def _label_value(value: Any) -> Any:
-    if isinstance(value, bool | int | float):
-        raise ValueError(f"{value!r} is no text, and labels are: put it in quotes, '{str(value).lower()}'")
-    if isinstance(value, str) and value and (len(value) > 63 or not re.fullmatch(_NAME, value)):
-        raise ValueError(f"{value!r} is no value of a label: up to 63 letters, digits, '-', '_' and '.'")
     return value
 
 
@@ -111,21 +78,18 @@ def _mountable(value: str) -> str:
     return str(path)
 
 
-DnsLabel = Annotated[str, AfterValidator(_label)]
-DnsName = Annotated[str, AfterValidator(_subdomain)]
+DnsName = Annotated[str, AfterValidator(_dns_name)]
 SecretName = Annotated[str, AfterValidator(_secret)]
 Size = Annotated[str, BeforeValidator(_size)]
 Image = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_image)]
-LabelKey = Annotated[str, AfterValidator(_label_key)]
-LabelValue = Annotated[str, BeforeValidator(_label_value)]
 MountPath = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_mountable)]
 
 
 class Toleration(Strict):
-    """A taint of nodes that pods put up with."""
+    """A taint that pods tolerate."""
 
-    key: LabelKey | None = Field(None, description="Key of the taint. Null: every key.")
-    value: LabelValue | None = Field(None, description="Value of the taint. Null: every value.")
+    key: str | None = Field(None, description="Key of the taint. Null: every key.")
+    value: str | None = Field(None, description="Value of the taint. Null: every value.")
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
         None, description="Effect of the taint. Null: every effect."
     )
@@ -137,7 +101,7 @@ class KubernetesSettings(Strict):
     image: Image | None = Field(
         None, description="Image with rollout-bench and the engine, as containers/ builds it, with its tag or digest."
     )
-    namespace: DnsLabel = Field("default", description="Namespace of everything that is made.")
+    namespace: DnsName = Field("default", description="Namespace of everything that is made.")
     results_claim: DnsName = Field(
         "rollout-bench",
         description="PersistentVolumeClaim that takes results and logs, and holds data sets in its folder datasets/.",
@@ -164,8 +128,8 @@ class KubernetesSettings(Strict):
     queue: DnsName | None = Field(
         None, description="Local queue of Kueue that lets the Jobs begin. Null: each begins as soon as it can."
     )
-    node_selector: dict[LabelKey, LabelValue] = Field({}, description="Labels that a node must have.")
-    tolerations: list[Toleration] = Field([], description="Taints of nodes that the pods put up with.")
+    node_selector: dict[str, str] = Field({}, description="Labels that a node must have.")
+    tolerations: list[Toleration] = Field([], description="Taints that the pods tolerate.")
     host_paths: list[MountPath] = Field(
         [],
         description=(

@@ -1,4 +1,4 @@
-"""Two results folders compared: what each selects, whether they may be compared, and the text."""
+"""Two results folders compared: a summary of the one with the other as its baseline, in a frame for two sides."""
 
 from __future__ import annotations
 
@@ -8,154 +8,79 @@ from pathlib import Path
 
 import pandas as pd
 
-from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.columns import table
 from rollout_bench.analysis.timed.experiments import Collection, Earlier, TimedExperiment, launched
-from rollout_bench.analysis.timed.partners import Difference, counterparts, in_common, refusals, valid_records
+from rollout_bench.analysis.timed.partners import Group, in_common, valid_records
 from rollout_bench.analysis.timed.rows import Row, rows_of
 from rollout_bench.contracts.metrics import METRICS, MetricName
-from rollout_bench.contracts.store import check_results_folder
 from rollout_bench.core.errors import UserError, near_miss
-from rollout_bench.core.numbers import MISSING, number, several
+from rollout_bench.core.numbers import MISSING, first_few, number, several
 from rollout_bench.plan.config import ComparisonSettings
+from rollout_bench.report.earlier import collect_two
 from rollout_bench.report.headings import Column, Line, speedup_columns, tables_of, view
-from rollout_bench.report.notes import Section, damage, extent, machine_lines
+from rollout_bench.report.notes import Section, damage, side_lines
 from rollout_bench.report.rendering import markdown, terminal
-from rollout_bench.report.state import plan_of_summary
 from rollout_bench.report.tables import Views, lines_of
-from rollout_bench.report.verdicts import needed, rule, those
-
-_SHOWN = 5
-"""Names that a message lists before it counts."""
-
-
-@dataclass(frozen=True)
-class TwoFolders:
-    """What each folder selects, `of_a` and `of_b`; `collection` has those of B that A has too, and A's as earlier.
-
-    `damaged` says what is wrong with each file of either that can't be used.
-    """
-
-    a: Path
-    b: Path
-    of_a: Collection
-    of_b: Collection
-    collection: Collection
-    damaged: tuple[UserError, ...]
-
-    @property
-    def only_in_a(self) -> tuple[TimedExperiment, ...]:
-        """What B has no counterpart for."""
-        return _without(self.of_a.experiments, in_common(self.of_a.experiments, self.of_b.experiments))
-
-    @property
-    def only_in_b(self) -> tuple[TimedExperiment, ...]:
-        """What A has no counterpart for."""
-        return _without(self.of_b.experiments, self.collection.experiments)
-
-
-def read_two(
-    a: Path, b: Path, settings: ComparisonSettings, differ: Sequence[str] = (), everything: bool = False
-) -> TwoFolders:
-    """Reads two results folders, each as its summary selects, or all there is with `everything`.
-
-    Raises:
-        UserError: a folder holds no records or none that can be used, both are the same, they have nothing in common,
-            or they differ in more than may differ: `differ` names what may, of engine and machine; empty: one of them.
-    """
-    for folder in (a, b):
-        check_results_folder(folder)
-    if a.resolve() == b.resolve():
-        raise UserError(f"{a} and {b} are the same folder", "name two results folders, the earlier one first")
-    all_of_a, all_of_b = (collect(f, None if everything else plan_of_summary(f)) for f in (a, b))
-    of_a, of_b = _measured(a, all_of_a), _measured(b, all_of_b)
-    common = in_common(of_b.experiments, of_a.experiments)
-    if not common:
-        raise _nothing_in_common(a, of_a, b, of_b)
-    earlier = Earlier(str(a), of_a.experiments, of=str(b), differ=tuple(differ))
-    refused = refusals(common, counterparts(common, earlier), earlier)
-    if refused:
-        raise refused[0].error()
-    baseline = {"results": str(a)}
-    # How many launches B was to have is over: all that it has are compared, by a test that looks once.
-    collection = replace(
-        of_b, experiments=common, baseline=baseline, comparison=settings, precision=None, earlier=earlier
-    )
-    return TwoFolders(a, b, of_a, of_b, collection, (*all_of_a.damaged, *all_of_b.damaged))
-
-
-def told(experiment: TimedExperiment) -> str:
-    """What a message calls it: model, quant and workload."""
-    return f"{experiment.model} {experiment.quant} {experiment.workload}"
-
-
-def _measured(folder: Path, collection: Collection) -> Collection:
-    """Those of `collection`, which was read from `folder`, that there are records of."""
-    experiments = tuple(e for e in collection.experiments if e.records)
-    if not experiments and collection.damaged:
-        raise collection.damaged[0]
-    if not experiments:
-        raise UserError(
-            f"{folder}: nothing of what its summary selects is measured", "add --all to take every record that is there"
-        )
-    return replace(collection, experiments=experiments)
-
-
-def _nothing_in_common(a: Path, of_a: Collection, b: Path, of_b: Collection) -> UserError:
-    names_a, names_b = ([_with_platform(e) for e in side.experiments] for side in (of_a, of_b))
-    near = next(((name, close) for name in names_b if (close := near_miss(name, names_a))), None)
-    remedy = "measure the same model, quant and workload under the same names in both"
-    if near:
-        remedy = f"nearest are '{near[1]}' and '{near[0]}': {remedy}"
-    return UserError(f"no experiment in common: {a} has {_listed(names_a)}; {b} has {_listed(names_b)}", remedy)
-
-
-def _with_platform(experiment: TimedExperiment) -> str:
-    return f"{told(experiment)} ({experiment.mode}, {experiment.platform})"
-
-
-def _listed(names: Sequence[str]) -> str:
-    unique = list(dict.fromkeys(names))
-    more = f" and {len(unique) - _SHOWN} more" if len(unique) > _SHOWN else ""
-    return ", ".join(unique[:_SHOWN]) + more
-
-
-def _without(experiments: Sequence[TimedExperiment], common: Sequence[TimedExperiment]) -> tuple[TimedExperiment, ...]:
-    places = {(e.mode, e.experiment) for e in common}
-    return tuple(e for e in experiments if (e.mode, e.experiment) not in places)
+from rollout_bench.report.verdicts import differing, needed, rule
 
 
 @dataclass(frozen=True)
 class Compared:
-    """The contents of compare.md and compare.csv, and what stands on the terminal."""
+    """The contents of compare.md and compare.csv, what stands on the terminal, and what is wrong with unread files."""
 
     text: str
     markdown: str
     csv: str
+    damaged: tuple[UserError, ...]
 
 
-def compared(two: TwoFolders) -> Compared:
-    """Compares the experiments of B with those of A."""
-    settings, rows = two.collection.comparison, rows_of(two.collection)
-    lines, footnotes = lines_of(table(rows), rows)
-    for line, row in zip(lines, rows, strict=True):
-        line["launches"] = _launches(row)
-    columns = {mode: _columns(settings, mode) for mode in dict.fromkeys(row.experiment.mode for row in rows)}
-    tables = Views(
-        tuple(view("B over A: ", title, columns[group[0]["mode"]], group) for title, group in tables_of(lines)),
-        footnotes,
+def compare_folders(
+    a: Path, b: Path, settings: ComparisonSettings, differ: Sequence[str] = (), everything: bool = False
+) -> Compared:
+    """Compare what two results folders have in common, as a summary of `b` does whose baseline is the results of `a`.
+
+    Args:
+        a: the earlier results.
+        b: the results whose speed-ups are shown.
+        settings: metrics and rules of the verdicts.
+        differ: what may differ, of engine and machine; empty: one of them.
+        everything: read all records, whatever the summaries in the folders select.
+
+    Raises:
+        UserError: a folder holds no records or none that can be used, both are the same, they have nothing in common,
+            or nothing of that may be compared.
+    """
+    of_a, of_b = collect_two(a, b, everything)
+    measured_a, measured_b = _measured(a, of_a), _measured(b, of_b)
+    common = in_common(measured_b, measured_a)
+    if not common:
+        raise _nothing_in_common(a, measured_a, b, measured_b)
+    # How many launches B was to have is over: all that it has are compared, by a test that looks once.
+    collection = replace(
+        of_b,
+        experiments=common,
+        baseline={"results": str(a)},
+        comparison=settings,
+        precision=None,
+        earlier=Earlier(str(a), measured_a, of=str(b), differ=tuple(differ)),
     )
-    defined = {column.header: column.definition for each in columns.values() for column in each}
+    rows = rows_of(collection)
+    refused = [row.against.refused for row in rows if row.against.refused]
+    if refused and not any(row.against.other for row in rows):
+        raise refused[0]
+    tables, definitions = _tables(rows, settings)
+    damaged = (*of_a.damaged, *of_b.damaged)
+    only_in_a, only_in_b = _without(measured_a, in_common(measured_a, measured_b)), _without(measured_b, common)
     sections = [
-        Section("Damaged", damage(two.damaged)),
-        Section("A and B", tuple(_sides(two))),
+        Section("Damaged", damage(damaged)),
+        Section("A and B", (*_side(f"A: {a}", of_a), *_side(f"B: {b}", of_b))),
         Section("What is compared", tuple(_subject(rows))),
-        Section("Warnings", tuple(_warnings(rows))),
-        Section("No verdict", footnotes),
-        Section("Only in A, not compared", tuple(map(told, two.only_in_a))),
-        Section("Only in B, not compared", tuple(map(told, two.only_in_b))),
+        Section("Warnings", tuple(f"differs too (A -> B): {line}" for line in differing(rows, ["circumstance"]))),
+        Section("No verdict", tables.footnotes),
+        Section("Only in A, not compared", tuple(map(_name, only_in_a))),
+        Section("Only in B, not compared", tuple(map(_name, only_in_b))),
         Section("Verdicts", (*rule(settings, apart=True), *needed(rows, settings))),
-        Section("Definitions", tuple(f"{header}: {text}" for header, text in defined.items())),
+        Section("Definitions", definitions),
     ]
     sections = [section for section in sections if section.items]
     amount = len(launched(row.experiment for row in rows if row.against.other is not None))
@@ -167,7 +92,51 @@ def compared(two: TwoFolders) -> Compared:
         text=terminal(status, tables, sections),
         markdown=markdown(status, tables, sections, figures=(), title="Comparison of two results folders"),
         csv=_csv(rows),
+        damaged=damaged,
     )
+
+
+def _measured(folder: Path, collection: Collection) -> tuple[TimedExperiment, ...]:
+    """The experiments of `collection`, which was read from `folder`, that there are records of."""
+    experiments = tuple(e for e in collection.experiments if e.records)
+    if not experiments and collection.damaged:
+        raise collection.damaged[0]
+    if not experiments:
+        raise UserError(
+            f"{folder}: nothing of what its summary selects is measured", "add --all to take every record that is there"
+        )
+    return experiments
+
+
+def _nothing_in_common(a: Path, of_a: Sequence[TimedExperiment], b: Path, of_b: Sequence[TimedExperiment]) -> UserError:
+    names_a, names_b = (
+        list(dict.fromkeys(f"{_name(e)} ({e.mode}, {e.platform})" for e in side)) for side in (of_a, of_b)
+    )
+    near = next(((name, close) for name in names_b if (close := near_miss(name, names_a))), None)
+    remedy = "measure the same model, quant and workload under the same names in both"
+    if near:
+        remedy = f"nearest are '{near[1]}' and '{near[0]}': {remedy}"
+    return UserError(f"no experiment in common: {a} has {first_few(names_a)}; {b} has {first_few(names_b)}", remedy)
+
+
+def _name(experiment: TimedExperiment) -> str:
+    return f"{experiment.model} {experiment.quant} {experiment.workload}"
+
+
+def _without(experiments: Sequence[TimedExperiment], common: Sequence[TimedExperiment]) -> tuple[TimedExperiment, ...]:
+    places = {e.place for e in common}
+    return tuple(e for e in experiments if e.place not in places)
+
+
+def _tables(rows: Sequence[Row], settings: ComparisonSettings) -> tuple[Views, tuple[str, ...]]:
+    """A table for each mode and platform, and what its columns mean."""
+    lines, footnotes = lines_of(table(rows), rows)
+    for line, row in zip(lines, rows, strict=True):
+        line["launches"] = _launches(row)
+    columns = {mode: _columns(settings, mode) for mode in dict.fromkeys(row.experiment.mode for row in rows)}
+    views = [view("B over A: ", title, columns[group[0]["mode"]], group) for title, group in tables_of(lines)]
+    defined = {column.header: column.definition for each in columns.values() for column in each}
+    return Views(tuple(views), footnotes), tuple(f"{header}: {text}" for header, text in defined.items())
 
 
 def _launches(row: Row) -> tuple[int, int]:
@@ -203,28 +172,17 @@ def _value(metric: MetricName, side: int) -> Callable[[Line], str]:
     return cell
 
 
-def _sides(two: TwoFolders) -> Iterator[str]:
-    for letter, path, side in (("A", two.a, two.of_a), ("B", two.b, two.of_b)):
-        yield f"{letter}: {path}: {_extent(side)}"
-        for line in machine_lines(side.experiments):
-            yield f"{letter}: {line}"
-
-
-def _extent(side: Collection) -> str:
-    records = [record for experiment in launched(side.experiments) for record in experiment.records]
-    text = f"{extent(side.experiments)}."
-    invalid = len(records) - sum(len(valid_records(experiment)) for experiment in launched(side.experiments))
-    text += f" {several(invalid, 'launch')} flagged invalid and not used." if invalid else ""
-    unread = side.beyond_planned + side.not_selected
-    if unread:
-        text += f" {several(unread, 'record')} that its summary does not select not read; --all takes all."
-    return text
+def _side(name: str, side: Collection) -> Iterator[str]:
+    first, *machines = side_lines(side.experiments, side.beyond_planned + side.not_selected)
+    yield f"{name}: {first}"
+    for line in machines:
+        yield f"{name[0]}: {line}"
 
 
 def _subject(rows: Sequence[Row]) -> Iterator[str]:
     """What of engine and machine differs, and so is what the speed-ups are about."""
     found = [difference for row in rows for difference in row.against.differences]
-    groups = [group for group in ("engine", "machine") if any(d.group == group for d in found)]
+    groups: list[Group] = [group for group in ("engine", "machine") if any(d.group == group for d in found)]
     if not any(row.against.other for row in rows):
         yield "Nothing: see below."
     elif not groups:
@@ -233,23 +191,7 @@ def _subject(rows: Sequence[Row]) -> Iterator[str]:
         yield f"The {groups[0]}, and nothing else of engine and machine (A -> B):"
     else:
         yield "Engine and machine at once, as --differ allows: what either contributes can not be told (A -> B):"
-    yield from _told(rows, groups)
-
-
-def _warnings(rows: Sequence[Row]) -> Iterator[str]:
-    for line in _told(rows, ["circumstance"]):
-        yield f"differs too (A -> B): {line}"
-
-
-def _told(rows: Sequence[Row], groups: Sequence[str]) -> Iterator[str]:
-    by_fact: dict[Difference, list[str]] = {}
-    for row in rows:
-        for difference in row.against.differences:
-            if difference.group in groups:
-                by_fact.setdefault(difference, []).append(row.name)
-    amount = sum(row.against.other is not None for row in rows)
-    for difference, names in by_fact.items():
-        yield f"{difference} ({those(names, amount)})"
+    yield from differing(rows, groups)
 
 
 def _csv(rows: Sequence[Row]) -> str:

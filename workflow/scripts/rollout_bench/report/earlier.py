@@ -1,16 +1,15 @@
-"""Reads the earlier results that a baseline names: another results folder, or another engine in the same one."""
+"""Reads the earlier results that others are compared with: another folder, or another engine in the same one."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
-from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.analysis.timed.collection import collect, collect_unselected
 from rollout_bench.analysis.timed.experiments import Collection, Earlier
-from rollout_bench.contracts.store import check_results_folder, earlier_folder, find_results
+from rollout_bench.contracts.store import check_results_folder, earlier_folder
 from rollout_bench.core.errors import UserError
-from rollout_bench.plan.config import ComparisonSettings
-from rollout_bench.plan.planfile import PLAN_SCHEMA_VERSION, PlanFile, PlannedExperiment
+from rollout_bench.plan.planfile import PlanFile
 from rollout_bench.report.state import plan_of_summary
 
 
@@ -28,66 +27,44 @@ def collect_with_earlier(results: Path, plan: PlanFile | None) -> Collection:
     return replace(collection, earlier=earlier)
 
 
+def collect_two(a: Path, b: Path, everything: bool = False) -> tuple[Collection, Collection]:
+    """Read the earlier results `a` and those that are compared with them, `b`, each as its summary selects.
+
+    Args:
+        everything: read all there is, whatever the summaries select.
+
+    Raises:
+        UserError: a folder holds no record of a launch, or both are the same.
+    """
+    return _of_folder(a, b, everything), _of_folder(b, None, everything)
+
+
 def _earlier(results: Path, collection: Collection) -> Earlier | None:
     folder = earlier_folder(results, collection.baseline)
     if folder is not None:
-        if folder.resolve() == results.resolve():
-            raise UserError(f"{folder}: is the folder of these results", "name an earlier one in baseline.results")
-        check_results_folder(folder)
-        return Earlier(str(folder), collect(folder, plan_of_summary(folder)).experiments)
+        return Earlier(str(folder), _of_folder(folder, results).experiments)
     version = collection.baseline.get("engine")
     return None if version is None else _of_engine(results, collection, version)
 
 
+def _of_folder(folder: Path, other: Path | None, everything: bool = False) -> Collection:
+    """What the summary in `folder`, which must not be `other`, selects; all there is without a summary."""
+    check_results_folder(folder)
+    if other is not None and folder.resolve() == other.resolve():
+        raise UserError(f"{folder} and {other} are the same folder", "name two results folders, the earlier one first")
+    return collect(folder, None if everything else plan_of_summary(folder))
+
+
 def _of_engine(results: Path, collection: Collection, version: str) -> Earlier:
     """The experiments with the names of the selected ones that `version` of the engine measured."""
-    others = collect(results, _unselected(results, collection)).experiments
-    measured = [e for e in (*others, *collection.experiments) if e.records]
+    others = [e for e in collect_unselected(results, collection).experiments if e.records]
+    measured = [*others, *(e for e in collection.experiments if e.records)]
     earlier = Earlier(
         f"engine {version}",
-        tuple(e for e in others if e.records and e.records[0].spec.engine.version == version),
+        tuple(e for e in others if e.records[0].spec.engine.version == version),
         engine=version,
     )
     if earlier.experiments or any(earlier.is_own(e) for e in measured):
         return earlier
     found = sorted({e.records[0].spec.engine.version for e in measured})
     return replace(earlier, problem=f"no launch of engine {version} lies in {results}, only of {', '.join(found)}")
-
-
-def _unselected(results: Path, collection: Collection) -> PlanFile:
-    """A plan of what lies in `results` under the names of selected experiments and is not selected."""
-    selected = {(e.mode, e.experiment) for e in collection.experiments}
-    by_names = {(e.mode, _names(e.experiment)): e for e in collection.experiments}
-    launches: dict[tuple[str, str], int] = {}
-    for file in find_results(results).records.values():
-        place = (file.mode, file.experiment)
-        if place not in selected and (file.mode, _names(file.experiment)) in by_names:
-            launches[place] = max(file.launch + 1, launches.get(place, 0))
-    return PlanFile(
-        schema_version=PLAN_SCHEMA_VERSION,
-        results=str(results),
-        fingerprint="",
-        baseline={},
-        comparison=ComparisonSettings(),
-        experiments=[
-            PlannedExperiment(
-                mode=mode,
-                experiment=experiment,
-                key=experiment.rpartition("-")[2],
-                platform=like.platform,
-                model=like.model,
-                quant=like.quant,
-                workload=like.workload,
-                launches=amount,
-            )
-            for (mode, experiment), amount in launches.items()
-            for like in (by_names[mode, _names(experiment)],)
-        ],
-        skipped=[],
-        launches=[],
-    )
-
-
-def _names(experiment: str) -> str:
-    """The part of an experiment's folder name that says model, quant and workload."""
-    return experiment.rpartition("-")[0]

@@ -21,7 +21,7 @@ from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Environment, Failure, Launched
 from rollout_bench.core.errors import UserError
-from rollout_bench.core.numbers import plain_percent, sentence, several
+from rollout_bench.core.numbers import first_few, plain_percent, sentence, several
 from rollout_bench.report.headings import COST, ENGINE, FLAGS, PER_LAUNCH, THROUGHPUT, latency_columns, speedup_columns
 from rollout_bench.report.online_tables import shown_columns
 from rollout_bench.report.verdicts import verdict_notes
@@ -99,12 +99,25 @@ def machine_lines(experiments: Sequence[TimedExperiment]) -> Iterator[str]:
                 yield f"{mode}, {platform}: launches differ in {text}"
 
 
-def extent(experiments: Sequence[TimedExperiment]) -> str:
-    """How many launches of how many experiments, at least one of each, and when the first and the last started."""
-    experiments = launched(experiments)
-    began = sorted(record.started_at for experiment in experiments for record in experiment.records)
-    text = f"{several(len(began), 'launch')} of {several(len(experiments), 'experiment')}"
-    return f"{text}, started {began[0]} to {began[-1]}"
+def side_lines(experiments: Sequence[TimedExperiment], unread: int = 0) -> Iterator[str]:
+    """One side of a comparison: how many launches of how many experiments and when they started; then the machines.
+
+    Where nothing is measured there is no line. `unread` is how many records `--all` would take besides.
+    """
+    measured = launched(e for e in experiments if e.records)
+    records = [record for experiment in measured for record in experiment.records]
+    if not records:
+        return
+    began = sorted(record.started_at for record in records)
+    text = f"{several(len(began), 'launch')} of {several(len(measured), 'experiment')}, "
+    text += f"started {began[0]} to {began[-1]}."
+    invalid = sum(not record.valid for record in records)
+    text += f" {several(invalid, 'launch')} flagged invalid and not used." if invalid else ""
+    text += (
+        f" {several(unread, 'record')} that its summary does not select not read; --all takes all." if unread else ""
+    )
+    yield text
+    yield from machine_lines(measured)
 
 
 def hardware(experiments: Sequence[Selected[Launched]]) -> str:
@@ -203,8 +216,7 @@ def left_out(rows: Sequence[Row]) -> str:
 
 
 def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"{'; '.join(names[:_NAMED])}{more}"
+    return first_few(names, _NAMED, "; ")
 
 
 def notes(
@@ -246,11 +258,9 @@ def notes(
 
 
 def _earlier(collection: Collection) -> Iterator[str]:
-    measured = [e for e in collection.earlier.experiments if e.records] if collection.earlier else []
-    if collection.earlier and measured:
-        yield f"{collection.earlier.name}: {extent(measured)}."
-        for line in machine_lines(measured):
-            yield f"{collection.earlier.name}: {line}"
+    if earlier := collection.earlier:
+        for line in side_lines(earlier.experiments):
+            yield f"{earlier.name}: {line}"
 
 
 def damage(errors: Iterable[UserError]) -> tuple[str, ...]:

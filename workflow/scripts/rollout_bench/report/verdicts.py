@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from rollout_bench.analysis.stats.sequential import StoppingRule
 from rollout_bench.analysis.timed.comparison import MIN_PAIRS, Comparison
+from rollout_bench.analysis.timed.partners import Difference, Group
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.metrics import METRICS
 from rollout_bench.core.numbers import percent, plain_percent, several
@@ -104,13 +105,20 @@ def _apart(settings: ComparisonSettings) -> tuple[str, ...]:
 
 
 def _differing(rows: Sequence[Row]) -> Iterator[str]:
-    by_fact: dict[str, list[str]] = {}
+    for line in differing(rows):
+        yield f"Differs from its baseline (baseline -> own): {line}"
+
+
+def differing(rows: Sequence[Row], groups: Sequence[Group] = ("engine", "machine", "circumstance")) -> Iterator[str]:
+    """A line for each fact of `groups` in which rows differ from what they are compared with, and which rows do."""
+    by_fact: dict[Difference, list[str]] = {}
     for row in rows:
         for difference in row.against.differences:
-            by_fact.setdefault(str(difference), []).append(row.name)
+            if difference.group in groups:
+                by_fact.setdefault(difference, []).append(row.name)
     compared = sum(row.against.other is not None for row in rows)
-    for told, names in by_fact.items():
-        yield f"Differs from its baseline (baseline -> own): {told} ({those(names, compared)})"
+    for difference, names in by_fact.items():
+        yield f"{difference} ({those(names, compared)})"
 
 
 def those(names: Sequence[str], compared: int) -> str:

@@ -15,7 +15,7 @@ from rollout_bench.analysis.inside.breakdown import Breakdown, Change, batches_d
 from rollout_bench.analysis.inside.profiles import HOST_GAP, OTHER, LeftOut, Part, ProfiledExperiment
 from rollout_bench.analysis.stats.intervals import NO_SPREAD, cv_percent, mean
 from rollout_bench.contracts.inside import Phase
-from rollout_bench.contracts.modes import ONLINE
+from rollout_bench.contracts.modes import mode_of
 from rollout_bench.plan.config import ComparisonSettings
 
 Key = TypeVar("Key", bound=Hashable)
@@ -487,7 +487,7 @@ def _stand_ins(found: Reconciliation) -> Iterator[str]:
 
 
 def _server(found: Reconciliation) -> Iterator[str]:
-    if found.own.measured is not None and found.own.measured.mode == ONLINE.name:
+    if found.own.measured is not None and mode_of(found.own.measured.mode).has_loads:
         yield "online: requests come and go through a server, which is in the measured pass and not in the steps"
 
 

@@ -85,14 +85,15 @@ def collect(results: Path, plan: PlanFile | None) -> Collection:
     if plan is None:
         return _collect_all(results, found)
     records, failures = _by_experiment(found.records.values()), _by_experiment(found.failures.values())
+
+    def fields(planned: PlannedExperiment) -> dict[str, Any]:
+        place = (planned.mode, planned.experiment)
+        return _planned(results, planned, records.get(place, []), failures.get(place, []))
+
     generating = [planned for planned in plan.experiments if mode_of(planned.mode).generates]
-    experiments = with_requests(
-        results, [TimedExperiment(**_became(results, planned, records, failures)) for planned in generating]
-    )
+    experiments = with_requests(results, [TimedExperiment(**fields(planned)) for planned in generating])
     others: tuple[Selected[Launched], ...] = tuple(
-        Selected(**_became(results, planned, records, failures))
-        for planned in plan.experiments
-        if not mode_of(planned.mode).generates
+        Selected(**fields(planned)) for planned in plan.experiments if not mode_of(planned.mode).generates
     )
     if plan.precision is not None:
         # Not at the top: a plan with a fixed number of launches is read without numpy.
@@ -117,35 +118,42 @@ def collect(results: Path, plan: PlanFile | None) -> Collection:
     )
 
 
-def _became(
-    results: Path,
-    planned: PlannedExperiment,
-    records: dict[tuple[str, str], list[FoundFile]],
-    failures: dict[tuple[str, str], list[FoundFile]],
-) -> dict[str, Any]:
-    """The fields of a planned experiment: what became of its launches."""
-    place = (planned.mode, planned.experiment)
-    wanted = range(planned.launches)
-    read, damaged = _read(results, [file for file in records.get(place, []) if file.launch in wanted])
-    there = {record.launch for record in read} | {each.launch for each in damaged}
-    open_failures, unreadable = _read_failures(
-        results, [file for file in failures.get(place, []) if file.launch in wanted], there
-    )
-    told = there | {failure.launch for failure in open_failures} | {each.launch for each in unreadable}
-    return {
-        "mode": planned.mode,
-        "experiment": planned.experiment,
-        "key": planned.key,
-        "platform": planned.platform,
-        "model": planned.model,
-        "quant": planned.quant,
-        "workload": planned.workload,
-        "planned": planned.launches,
-        "records": read,
-        "failures": open_failures,
-        "missing": tuple(launch for launch in wanted if launch not in told),
-        "damaged": (*damaged, *unreadable),
+def collect_unselected(results: Path, collection: Collection) -> Collection:
+    """Read what lies in `results` under the names of what `collection` has of them, and is not in it."""
+    selected = {(e.mode, e.experiment) for e in collection.experiments}
+    names = {(mode, _names(experiment)) for mode, experiment in selected}
+    found = find_results(results).records.items()
+    records = {
+        path: file
+        for path, file in found
+        if (file.mode, file.experiment) not in selected and (file.mode, _names(file.experiment)) in names
     }
+    return _collect_all(results, ResultsListing(records, {}, {}))
+
+
+def _names(experiment: str) -> str:
+    """The part of an experiment's folder name that says model, quant and workload."""
+    return experiment.rpartition("-")[0]
+
+
+def _planned(
+    results: Path, planned: PlannedExperiment, records: Sequence[FoundFile], failures: Sequence[FoundFile]
+) -> dict[str, Any]:
+    """The fields of a planned experiment, of which other launches than those wanted are not read."""
+    wanted = range(planned.launches)
+    became = _became(results, *([file for file in files if file.launch in wanted] for files in (records, failures)))
+    settled = {each.launch for outcomes in became.values() for each in outcomes}
+    names = planned.model_dump(exclude={"launches", "weights"})
+    missing = tuple(launch for launch in wanted if launch not in settled)
+    return {**names, **became, "planned": planned.launches, "missing": missing}
+
+
+def _became(results: Path, records: Iterable[FoundFile], failures: Iterable[FoundFile]) -> dict[str, tuple[Any, ...]]:
+    """What became of the launches of one experiment: its records, failures and damaged files."""
+    read, damaged = _read(results, records)
+    settled = {record.launch for record in read} | {each.launch for each in damaged}
+    unsettled, unreadable = _read_failures(results, failures, settled)
+    return {"records": read, "failures": unsettled, "damaged": (*damaged, *unreadable)}
 
 
 def _collect_all(results: Path, found: ResultsListing) -> Collection:
@@ -153,14 +161,13 @@ def _collect_all(results: Path, found: ResultsListing) -> Collection:
     experiments: list[TimedExperiment] = []
     others: list[Selected[Launched]] = []
     for place in sorted(records.keys() | failures.keys()):
-        read, damaged = _read(results, records.get(place, []))
-        there = {record.launch for record in read} | {each.launch for each in damaged}
-        open_failures, unreadable = _read_failures(results, failures.get(place, []), there)
-        fields = _found(results, place, read, open_failures, (*damaged, *unreadable))
+        became = _became(results, records.get(place, []), failures.get(place, []))
+        names = _names_found(results, *place, became["records"])
+        fields: dict[str, Any] = {**names, **became, "planned": None, "missing": ()}
         if mode_of(place[0]).generates:
-            experiments.append(TimedExperiment(*fields))
+            experiments.append(TimedExperiment(**fields))
         else:
-            others.append(Selected(*fields))
+            others.append(Selected(**fields))
     for each in (experiments, others):
         each.sort(key=lambda e: (e.mode, e.platform, e.model, e.workload, e.quant, e.experiment))
     return Collection(
@@ -176,21 +183,15 @@ def _collect_all(results: Path, found: ResultsListing) -> Collection:
     )
 
 
-def _found(
-    results: Path,
-    place: tuple[str, str],
-    records: tuple[Launched, ...],
-    failures: tuple[Failure, ...],
-    damaged: tuple[Damaged, ...],
-) -> tuple[Any, ...]:
-    """The fields of an experiment that was found, with no plan that says how many launches are wanted."""
-    mode, experiment = place
-    platform, model, quant, workload, key = "?", experiment, "?", "?", experiment.rpartition("-")[2]
+def _names_found(results: Path, mode: str, experiment: str, records: Sequence[Launched]) -> dict[str, str]:
+    """The names of an experiment that was found without a plan: those of its spec, else what its folder tells."""
     spec = records[0].spec if records else _spec(results / mode / experiment / "spec.json")
+    platform, model, quant, workload, key = "?", experiment, "?", "?", experiment.rpartition("-")[2]
     if spec is not None:
         platform, model, quant = spec.platform, spec.model.name, spec.quant.name
         workload, key = spec.workload.name, spec.key()
-    return mode, experiment, key, platform, model, quant, workload, None, records, failures, (), damaged
+    names = {"mode": mode, "experiment": experiment, "key": key}
+    return {**names, "platform": platform, "model": model, "quant": quant, "workload": workload}
 
 
 def _spec(path: Path) -> Spec | None:

@@ -20,6 +20,7 @@ from rollout_bench.analysis.timed.launches import LaunchMeasures
 from rollout_bench.contracts.record import Environment, Flag, Placement, Record
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.errors import UserError, did_you_mean
+from rollout_bench.core.numbers import first_few
 from rollout_bench.plan.config import EARLIER_AXES
 
 AXES = ("model", "platform", "quant", "workload")
@@ -357,12 +358,18 @@ def _differ(own: Placement, other: Placement) -> bool:
 class Counterpart:
     """The `other` experiment; where there is none, `instead` stands in place of a comparison.
 
-    `differences` are facts in which the two differ, though they may be compared.
+    `differences` are facts in which the two differ, though they may be compared. `refused` says why the sides of a
+    whole table are not, and what to do about it.
     """
 
     other: TimedExperiment | None = None
     instead: Comparison = field(default_factory=Comparison)
     differences: tuple[Difference, ...] = ()
+    refused: UserError | None = None
+
+
+def _without(reason: str) -> Counterpart:
+    return Counterpart(instead=Comparison(reason=reason))
 
 
 def valid_records(experiment: TimedExperiment) -> list[Record]:
@@ -383,13 +390,13 @@ def against_baseline(
         return Counterpart(instead=Comparison(is_baseline=True))
     reason = why_not_measured(experiment)
     if reason:
-        return Counterpart(instead=Comparison(reason=reason))
+        return _without(reason)
     other, reason = find_baseline(experiment, index, baseline)
     if other is None:
-        return Counterpart(instead=Comparison(reason=reason))
+        return _without(reason)
     reason = why_not_measured(other)
     if reason:
-        return Counterpart(instead=Comparison(reason=f"its baseline has {reason}"))
+        return _without(f"its baseline has {reason}")
     between_platforms = "platform" in baseline
     mixed = _mixed_engines(experiment, other, across=not between_platforms)
     if mixed:
@@ -427,44 +434,31 @@ def _engines(experiment: TimedExperiment) -> set[str]:
 ONE_IN_A_SIDE = ("engine_name", "engine_version", "plugins", "torch_version", "device_model", "cpu_model", "cpu_cores")
 """Facts that all launches of one side must share."""
 
-_SHOWN = 4
-"""Facts or launches that a message names before it counts."""
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Why the sides of the table of `mode` and `platform` are not compared, and what to do about it."""
-
-    mode: str
-    platform: str
-    problem: str
-    remedy: str
-
-    def error(self) -> UserError:
-        """The same as an error."""
-        return UserError(self.problem, self.remedy)
-
 
 def against_earlier(experiments: Sequence[TimedExperiment], earlier: Earlier) -> list[Counterpart]:
-    """What each of `experiments` is compared with; where a table is refused, all of it has the reason instead."""
-    found = counterparts(experiments, earlier)
-    refused = {(refusal.mode, refusal.platform): refusal for refusal in refusals(experiments, found, earlier)}
-    return [
-        Counterpart(instead=Comparison(reason=refused[e.mode, e.platform].problem))
-        if against.other is not None and (e.mode, e.platform) in refused
-        else against
-        for e, against in zip(experiments, found, strict=True)
-    ]
+    """What each of `experiments` is compared with: the one of `earlier` that has its names and its load.
 
-
-def counterparts(experiments: Sequence[TimedExperiment], earlier: Earlier) -> list[Counterpart]:
-    """The one of `earlier` that has the same mode, model, quant and workload as each, and the same load.
-
-    The platform must be the same too, unless each side has one platform and they are not the same. Among several
-    the one with the same engine arguments counts.
+    The names are mode, model, quant and workload, and the platform, unless each side has one platform and they are not
+    the same. Among several the one with the same engine arguments counts.
+    A table (mode and platform) is refused as a whole where launches of one side differ, or the sides in too much:
+    either the engine or the machine may differ, or what `earlier.differ` accepts.
     """
     across = _across(experiments, earlier.experiments)
-    return [_counterpart(experiment, earlier, across) for experiment in experiments]
+    found = [_counterpart(experiment, earlier, across) for experiment in experiments]
+    tables: dict[tuple[str, str], list[int]] = {}
+    for number, (experiment, against) in enumerate(zip(experiments, found, strict=True)):
+        if against.other is not None:
+            tables.setdefault((experiment.mode, experiment.platform), []).append(number)
+    for numbers in tables.values():
+        refused = (
+            _mixed([other for number in numbers if (other := found[number].other)], earlier.name)
+            or _mixed([experiments[number] for number in numbers], earlier.of)
+            or _too_different([found[number] for number in numbers], earlier)
+        )
+        if refused:
+            against = Counterpart(instead=Comparison(reason=refused.problem), refused=refused)
+            found = [against if number in numbers else each for number, each in enumerate(found)]
+    return found
 
 
 def in_common(experiments: Sequence[TimedExperiment], others: Sequence[TimedExperiment]) -> tuple[TimedExperiment, ...]:
@@ -474,58 +468,33 @@ def in_common(experiments: Sequence[TimedExperiment], others: Sequence[TimedExpe
     return tuple(e for e in experiments if _names_apart(e, across) in names)
 
 
-def refusals(experiments: Sequence[TimedExperiment], found: Sequence[Counterpart], earlier: Earlier) -> list[Refusal]:
-    """The tables (mode and platform) whose sides can't be compared: launches of one side differ, or too much does.
-
-    Either the engine or the machine may differ, or what `earlier.differ` accepts.
-    """
-    refused = []
-    for mode, platform in dict.fromkeys((e.mode, e.platform) for e in experiments):
-        matched = [
-            (e, against.other, against)
-            for e, against in zip(experiments, found, strict=True)
-            if (e.mode, e.platform) == (mode, platform) and against.other is not None
-        ]
-        problem = (
-            _mixed([other for _, other, _ in matched], earlier.name)
-            or _mixed([own for own, _, _ in matched], earlier.of)
-            or _too_different([against for _, _, against in matched], earlier)
-        )
-        if problem:
-            refused.append(Refusal(mode, platform, *problem))
-    return refused
-
-
 def _counterpart(experiment: TimedExperiment, earlier: Earlier, across: bool) -> Counterpart:
     reason = why_not_measured(experiment) or earlier.problem
     if reason:
-        return Counterpart(instead=Comparison(reason=reason))
+        return _without(reason)
     if earlier.is_own(experiment):
         return Counterpart(instead=Comparison(is_baseline=True))
-    candidates = [
-        other for other in earlier.experiments if _names_apart(other, across) == _names_apart(experiment, across)
-    ]
+    names = _names_apart(experiment, across)
+    candidates = [other for other in earlier.experiments if _names_apart(other, across) == names]
     if not candidates:
-        return Counterpart(instead=Comparison(reason=f"{earlier.name} has no experiment of its names"))
+        return _without(f"{earlier.name} has no experiment of its names")
     measured = [other for other in candidates if valid_records(other)]
     if not measured:
-        return Counterpart(instead=Comparison(reason=f"{why_not_measured(candidates[0])} in {earlier.name}"))
+        return _without(f"{why_not_measured(candidates[0])} in {earlier.name}")
     load = [load_facts(valid_records(experiment)[0])]
     unlike = {other.key: differences(load, [load_facts(valid_records(other)[0])]) for other in measured}
     alike = [other for other in measured if not unlike[other.key]]
     if not alike:
-        told = told_differences(unlike[measured[0].key])
-        return Counterpart(instead=Comparison(reason=f"{earlier.name} measured another load: {told}"))
-    spec = experiment.records[0].spec.engine
-    same = [o for o in alike if _settings_apart(o) == (spec.multiprocess, spec.environment, spec.args)]
-    candidates = same or alike
+        told = first_few(unlike[measured[0].key])
+        return _without(f"{earlier.name} measured another load: {told}")
+    candidates = [other for other in alike if _settings_apart(other) == _settings_apart(experiment)] or alike
     if len(candidates) > 1:
         reason = f"{len(candidates)} experiments of its names in {earlier.name} could be meant"
-        return Counterpart(instead=Comparison(reason=reason))
+        return _without(reason)
     shared = _same_records(experiment, candidates[0])
     if shared:
         reason = f"{earlier.name} has the very same record of launch {', '.join(map(str, shared))}, as a copy would"
-        return Counterpart(instead=Comparison(reason=reason))
+        return _without(reason)
     own, theirs = ([launch_facts(record) for record in valid_records(side)] for side in (experiment, candidates[0]))
     return Counterpart(candidates[0], differences=tuple(differences(own, theirs)))
 
@@ -540,15 +509,8 @@ def _same_records(one: TimedExperiment, other: TimedExperiment) -> list[int]:
     ]
 
 
-def told_differences(differing: Iterable[Difference]) -> str:
-    """The first few of `differing` in a line, and how many more there are."""
-    facts = list(differing)
-    more = f", and {len(facts) - _SHOWN} more" if len(facts) > _SHOWN else ""
-    return ", ".join(map(str, facts[:_SHOWN])) + more
-
-
-def _mixed(side: Sequence[TimedExperiment], name: str) -> tuple[str, str] | None:
-    """Problem and remedy where launches of one side differ in a fact of `ONE_IN_A_SIDE`."""
+def _mixed(side: Sequence[TimedExperiment], name: str) -> UserError | None:
+    """What to say where launches of one side differ in a fact of `ONE_IN_A_SIDE`."""
     launches = [
         (f"{e.model} {e.quant} {e.workload} launch {record.launch}", launch_facts(record))
         for e in side
@@ -559,23 +521,18 @@ def _mixed(side: Sequence[TimedExperiment], name: str) -> tuple[str, str] | None
             continue
         by_value: dict[str, list[str]] = {}
         for launch, facts in launches:
-            by_value.setdefault(facts.get(fact, "not set"), []).append(launch)
+            by_value.setdefault(facts.get(fact, _NOT_SET), []).append(launch)
         if len(by_value) > 1:
-            told = "; ".join(f"{value} ({_named(found)})" for value, found in by_value.items())
-            return (
+            told = "; ".join(f"{value} ({first_few(found)})" for value, found in by_value.items())
+            return UserError(
                 f"{name}: its launches differ in {fact}: {told}",
                 "select those of one kind (make its summary with a plan of them), or move the others away",
             )
     return None
 
 
-def _named(launches: Sequence[str]) -> str:
-    more = f", and {len(launches) - _SHOWN} more" if len(launches) > _SHOWN else ""
-    return ", ".join(launches[:_SHOWN]) + more
-
-
-def _too_different(found: Sequence[Counterpart], earlier: Earlier) -> tuple[str, str] | None:
-    """Problem and remedy where engine and machine differ, or one that was not to."""
+def _too_different(found: Sequence[Counterpart], earlier: Earlier) -> UserError | None:
+    """What to say where engine and machine differ, or one that was not to."""
     unique = dict.fromkeys(difference for against in found for difference in against.differences)
     groups: tuple[Group, ...] = ("engine", "machine")
     differing = {g: [d for d in unique if d.group == g] for g in groups}
@@ -583,8 +540,8 @@ def _too_different(found: Sequence[Counterpart], earlier: Earlier) -> tuple[str,
     accepted = earlier.differ or (there if len(there) == 1 else [])
     if set(there) <= set(accepted):
         return None
-    told = "; ".join(f"{group}: {told_differences(differing[group])}" for group in there)
-    return (
+    told = "; ".join(f"{group}: {first_few(differing[group])}" for group in there)
+    return UserError(
         f"{earlier.name} and {earlier.of} differ in {' and in '.join(there)}, and no more than one may: {told}"
         if len(there) > 1
         else f"{earlier.name} and {earlier.of} differ in {there[0]}, which was not to differ: {told}",
@@ -597,11 +554,10 @@ def _across(experiments: Sequence[TimedExperiment], others: Sequence[TimedExperi
     return len({e.platform for e in experiments}) == len({e.platform for e in others}) == 1
 
 
-def _names_apart(experiment: TimedExperiment, across: bool) -> tuple[str, ...]:
-    platform = "" if across else experiment.platform
-    return experiment.mode, platform, experiment.model, experiment.quant, experiment.workload
+def _names_apart(experiment: TimedExperiment, across: bool) -> Names:
+    return _names(experiment, {"platform": ""} if across else {})
 
 
 def _settings_apart(experiment: TimedExperiment) -> tuple[object, ...]:
-    engine = experiment.records[0].spec.engine
+    engine = _spec(experiment).engine
     return engine.multiprocess, engine.environment, engine.args
