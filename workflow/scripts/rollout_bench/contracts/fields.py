@@ -5,17 +5,23 @@ from __future__ import annotations
 import re
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
+
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 class Strict(BaseModel):
     """Base of all that is read from a file: unknown fields are errors, values don't change, numbers are finite."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    def to(self, model: type[_Model], **more: Any) -> _Model:
+        """Return a `model` with the fields that it shares with this one, and `more`, which wins; validated anew."""
+        return model(**self.model_dump(include=model.model_fields.keys() - more.keys()), **more)
 
 
 def absent(description: str, **more: Any) -> Any:

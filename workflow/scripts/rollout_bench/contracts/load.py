@@ -91,15 +91,21 @@ class SharedPrefix(Strict):
     groups: Count = Field(1, description="How many different prefixes there are; prompts take them in turn.")
 
 
-class DatasetSpec(Strict):
-    """A file that lengths or prompts come from, named by its content."""
-
-    format: Literal["trace", "prompts", "sharegpt"] = Field(
+DatasetFormat = Annotated[
+    Literal["trace", "prompts", "sharegpt"],
+    Field(
         description=(
             "trace: JSON lines of prompt_tokens, output_tokens, perhaps arrival_s; prompts: JSON lines with a prompt, "
             "or one prompt a line; sharegpt: a JSON list of conversations."
         )
-    )
+    ),
+]
+
+
+class DatasetSpec(Strict):
+    """A file that lengths or prompts come from, named by its content."""
+
+    format: DatasetFormat
     sha256: str = Field(description="SHA-256 of the file; where it lies is not part of the experiment.")
 
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from rollout_bench.contracts.fields import Count, Folder, Name, Number, Strict, Text, Variable, VariableText, brackets
-from rollout_bench.contracts.load import LoadPoint, Rate
+from rollout_bench.contracts.load import DatasetFormat, LoadPoint, Rate
 from rollout_bench.contracts.secrets import may_be_secret
 
 Seconds = Annotated[Number, Field(gt=0, le=1_000_000)]
@@ -143,12 +143,7 @@ class OnlineLoad(Strict):
 class Dataset(Strict):
     """A file that lengths or prompts come from. Its content becomes part of the experiment, its place does not."""
 
-    format: Literal["trace", "prompts", "sharegpt"] = Field(
-        description=(
-            "trace: JSON lines of prompt_tokens, output_tokens, perhaps arrival_s; prompts: JSON lines with a prompt, "
-            "or one prompt a line; sharegpt: a JSON list of conversations."
-        )
-    )
+    format: DatasetFormat
     path: Folder = Field(description="The file, relative to the folder that snakemake runs in.")
 
 
