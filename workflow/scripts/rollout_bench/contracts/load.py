@@ -125,18 +125,19 @@ def _rate(value: Any) -> Any:
 Rate = Annotated[Annotated[float, Field(gt=0, le=1e6)] | Literal["inf", "trace"], BeforeValidator(_rate)]
 """Requests per second; inf sends all at once, trace when the data set says."""
 
-Concurrency = Annotated[Count, Field(description="Requests that are under way at once, at most.")]
-
 
 class LoadPoint(Strict):
     """How the requests of one pass are sent."""
 
-    concurrency: Concurrency | None = Field(
+    concurrency: Count | None = Field(
         None, description="Requests under way at once, at most: the next is sent when one ends. Null: no limit."
     )
     request_rate: Rate = Field(
         "inf",
-        description="Requests sent per second; inf: as soon as concurrency lets them; trace: when the trace says.",
+        description=(
+            "Requests sent per second, whether or not earlier ones have ended; inf: all at once, or as soon as "
+            "concurrency lets them; trace: when the data set says."
+        ),
     )
 
     @property
@@ -148,22 +149,63 @@ class LoadPoint(Strict):
         return ", ".join(filter(None, [rate, limit])) or "all at once"
 
 
-class LoadSpec(Strict):
+def _burstiness(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("is true or false, but a number is wanted")
+    if value in ("inf", float("inf")):
+        return "constant"
+    if isinstance(value, str) and value != "constant":
+        try:
+            return float(value)
+        except ValueError:
+            raise ValueError(f"{value!r} is neither a number nor constant") from None
+    return value
+
+
+Burstiness = Annotated[Annotated[float, Field(gt=0, le=1e6)] | Literal["constant"], BeforeValidator(_burstiness)]
+
+Harness = Annotated[
+    Literal["vllm", "guidellm"],
+    Field(
+        description=(
+            "What sends the requests of online launches: vllm, the Python entry point of `vllm bench serve`; guidellm."
+        )
+    ),
+]
+
+
+class Traffic(Strict):
+    """How requests arrive at a server, at one load or at several, as far as config and spec say the same."""
+
+    saturation: Literal["auto"] | None = Field(
+        None,
+        description=(
+            "auto: a sweep that begins at request_rate and doubles it until the server can't keep up: the knee."
+        ),
+    )
+    burstiness: Burstiness = Field(
+        1.0,
+        description=(
+            "How uneven arrivals are at a request_rate: 1, a Poisson process; below 1, in bursts; above, more even "
+            "(the shape of the gamma distribution of the gaps); constant, with even gaps."
+        ),
+    )
+    cool_down_s: Annotated[Number, Field(ge=0, le=3600)] = Field(
+        1.0, description="Pause between two points of a sweep, in seconds."
+    )
+    stream: bool = Field(
+        True, description="Have tokens come one by one. false: whole answers; only E2EL can be measured then."
+    )
+
+
+class LoadSpec(Traffic):
     """How requests arrive at a server, and who sends them."""
 
     points: tuple[LoadPoint, ...] = Field(
         min_length=1, description="Loads that a launch measures one after the other; of a search the first one."
     )
-    saturation: Literal["auto"] | None = Field(
-        None, description="auto: further points follow, each twice the rate before, until the server can't keep up."
-    )
-    burstiness: Annotated[float, Field(gt=0)] | Literal["constant"] = Field(
-        description="Shape of the gamma distribution of the gaps between arrivals: 1 is Poisson; constant: even gaps."
-    )
-    cool_down_s: float = Field(ge=0, description="Pause between two points, in seconds.")
-    stream: bool = Field(description="Whether tokens come one by one; else a request has one time only, its end.")
     token_ids: bool = Field(description="Whether prompts are sent as token ids; else as text.")
-    harness: Literal["vllm", "guidellm"] = Field(description="What sends the requests.")
+    harness: Harness
     harness_version: str = Field(description="Version of the package that provides it.")
 
 

@@ -283,14 +283,7 @@ def load_in(mode: str, config: Config, workload: str, engine: InstalledEngine) -
     if mode != PROFILE.name or config.profile.through != "server":
         return None
     return LoadSpec(
-        points=(LoadPoint(concurrency=None, request_rate="inf"),),
-        saturation=None,
-        burstiness=1.0,
-        cool_down_s=0.0,
-        stream=True,
-        token_ids=True,
-        harness="vllm",
-        harness_version=engine.version,
+        points=(LoadPoint(),), cool_down_s=0.0, token_ids=True, harness="vllm", harness_version=engine.version
     )
 
 
@@ -353,12 +346,9 @@ UNKNOWN = "unknown"
 def load_spec(config: Config, workload: str, engine: InstalledEngine) -> LoadSpec:
     """How the requests of `workload` arrive at a server."""
     load = config.workload_settings[workload].online
-    return LoadSpec(
+    return load.to(
+        LoadSpec,
         points=load.points,
-        saturation=load.saturation,
-        burstiness=load.burstiness,
-        cool_down_s=load.cool_down_s,
-        stream=load.stream,
         token_ids=load.prompts_as == "token_ids",
         harness=config.harness,
         harness_version=engine.version if config.harness == "vllm" else engine.harnesses[config.harness],

@@ -30,6 +30,7 @@ from rollout_bench.contracts.fields import (
     VersionText,
     Weights,
 )
+from rollout_bench.contracts.load import Harness
 from rollout_bench.contracts.metrics import MetricName, Metrics, OfflineMetrics
 from rollout_bench.contracts.modes import MODES, OFFLINE, mode_of
 from rollout_bench.contracts.spec import Isolation, OperatorRule, OperatorsSettings, ProfileSettings, Workload
@@ -310,12 +311,7 @@ class Config(Strict):
         1800, description="Seconds after which a launch that has not finished is ended and counted as failed."
     )
     timeouts: Timeouts = Field(Timeouts(), description="Limits for the parts of a launch.")
-    harness: Literal["vllm", "guidellm"] = Field(
-        "vllm",
-        description=(
-            "What sends the requests of online launches: vllm, the Python entry point of `vllm bench serve`; guidellm."
-        ),
-    )
+    harness: Harness = "vllm"
     profile: ProfileSettings = Field(ProfileSettings(), description="What launches in mode profile trace.")
     operators: OperatorsSettings = Field(
         OperatorsSettings(), description="What launches in mode operators time: the linear layers' own kernels."

@@ -10,24 +10,11 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from rollout_bench.contracts.fields import Count, Folder, Name, Number, Strict, Text, Variable, VariableText, brackets
-from rollout_bench.contracts.load import DatasetFormat, LoadPoint, Rate
+from rollout_bench.contracts.load import DatasetFormat, LoadPoint, Rate, Traffic
 from rollout_bench.contracts.secrets import may_be_secret
 
 Seconds = Annotated[Number, Field(gt=0, le=1_000_000)]
 Milliseconds = Annotated[Number, Field(gt=0, le=1e9)]
-
-
-def _burstiness(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("is true or false, but a number is wanted")
-    if value in ("inf", float("inf")):
-        return "constant"
-    if isinstance(value, str) and value != "constant":
-        try:
-            return float(value)
-        except ValueError:
-            raise ValueError(f"{value!r} is neither a number nor constant") from None
-    return value
 
 
 def _url(value: str) -> str:
@@ -50,7 +37,6 @@ def _url(value: str) -> str:
     return value.rstrip("/")
 
 
-Burstiness = Annotated[Annotated[float, Field(gt=0, le=1e6)] | Literal["constant"], BeforeValidator(_burstiness)]
 Url = Annotated[Text, AfterValidator(_url)]
 
 
@@ -61,43 +47,14 @@ def _rising(values: list[Any]) -> list[Any]:
     return values
 
 
-class OnlineLoad(Strict):
+class OnlineLoad(Traffic, LoadPoint):
     """How requests arrive at a server: `concurrency`, `request_rate`, both, or a sweep over one of them."""
 
-    concurrency: Count | None = Field(
-        None, description="Requests under way at once, at most: the next is sent when one ends. Null: no limit."
-    )
-    request_rate: Rate = Field(
-        "inf",
-        description=(
-            "Requests sent per second, whether or not earlier ones have ended; inf: all at once, or as soon as "
-            "concurrency lets them; trace: when the data set says."
-        ),
-    )
-    burstiness: Burstiness = Field(
-        1.0,
-        description=(
-            "How uneven arrivals are at a request_rate: 1, a Poisson process; below 1, in bursts; above, more even; "
-            "constant, with even gaps."
-        ),
-    )
     concurrencies: Annotated[list[Count], BeforeValidator(brackets), AfterValidator(_rising)] | None = Field(
         None, description="A sweep: each of these concurrencies in turn, behind one server launch."
     )
     request_rates: Annotated[list[Rate], BeforeValidator(brackets), AfterValidator(_rising)] | None = Field(
         None, description="A sweep: each of these rates in turn, behind one server launch."
-    )
-    saturation: Literal["auto"] | None = Field(
-        None,
-        description=(
-            "auto: a sweep that begins at request_rate and doubles it until the server can't keep up: the knee."
-        ),
-    )
-    cool_down_s: Annotated[Number, Field(ge=0, le=3600)] = Field(
-        1.0, description="Pause between two points of a sweep, in seconds."
-    )
-    stream: bool = Field(
-        True, description="Have tokens come one by one. false: whole answers; only E2EL can be measured then."
     )
     prompts_as: Literal["token_ids", "text"] = Field(
         "token_ids",
@@ -108,10 +65,10 @@ class OnlineLoad(Strict):
     def points(self) -> tuple[LoadPoint, ...]:
         """The loads that are measured one after the other; of a search the first one."""
         if self.concurrencies is not None:
-            return tuple(LoadPoint(concurrency=c, request_rate=self.request_rate) for c in self.concurrencies)
+            return tuple(self.to(LoadPoint, concurrency=concurrency) for concurrency in self.concurrencies)
         if self.request_rates is not None:
-            return tuple(LoadPoint(concurrency=self.concurrency, request_rate=r) for r in self.request_rates)
-        return (LoadPoint(concurrency=self.concurrency, request_rate=self.request_rate),)
+            return tuple(self.to(LoadPoint, request_rate=rate) for rate in self.request_rates)
+        return (self.to(LoadPoint),)
 
     @field_validator("concurrency", "request_rate", mode="before")
     @classmethod
