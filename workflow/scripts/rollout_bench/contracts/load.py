@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from rollout_bench.contracts.fields import Count, Number, Strict, Tokens, Variable
+from rollout_bench.contracts.fields import Count, Number, Strict, Text, Tokens, Variable, VariableText
 
 KEPT_UP = 0.95
 """A server that delivers at least this share of the rate that is offered keeps up."""
@@ -212,9 +212,15 @@ class LoadSpec(Traffic):
 class EndpointSpec(Strict):
     """A server that somebody else started."""
 
-    url: str = Field(description="Base address of its API, up to and with /v1.")
-    model: str = Field(description="The model's name there.")
-    api_key_env: Variable | None = Field(None, description="Environment variable that holds the key.")
-    verify_tls: bool = Field(True, description="Whether its certificate is checked.")
-    headers: dict[str, str] = Field({}, description="Further headers; ${NAME} stands for an environment variable.")
-    vocabulary: int = Field(description="Token ids of prompts are drawn below this number.")
+    url: Text = Field(description="Base address of its OpenAI-compatible API, up to and with /v1.")
+    model: Text = Field(description="The model's name there, as /v1/models lists it.")
+    api_key_env: Variable | None = Field(
+        None, description="Environment variable that holds its API key. The key itself stands nowhere."
+    )
+    verify_tls: bool = Field(True, description="false: accept any certificate.")
+    headers: dict[str, VariableText] = Field(
+        {}, description="Further headers. ${NAME} stands for an environment variable, which secrets have to be in."
+    )
+    vocabulary: Annotated[Count, Field(ge=64)] = Field(
+        32_000, description="Token ids of prompts are drawn below this number, which its model must know."
+    )

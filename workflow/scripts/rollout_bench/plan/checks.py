@@ -399,14 +399,7 @@ def endpoint_parts(name: str, endpoint: Endpoint) -> tuple[ModelSpec, QuantSpec,
         ModelSpec(name=endpoint.model_name or name, weights=None, synthetic=None),
         QuantSpec(name=endpoint.quant, weights_format=UNKNOWN, linear_dtypes=(), linear_method=""),
         EngineSpec(name=UNKNOWN, version=UNKNOWN, plugins={}, multiprocess=True, environment={}, args={}),
-        EndpointSpec(
-            url=endpoint.url,
-            model=endpoint.model,
-            api_key_env=endpoint.api_key_env,
-            verify_tls=endpoint.verify_tls,
-            headers=endpoint.headers,
-            vocabulary=endpoint.vocabulary,
-        ),
+        endpoint.to(EndpointSpec),
     )
 
 

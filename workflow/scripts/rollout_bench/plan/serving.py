@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from rollout_bench.contracts.fields import Count, Folder, Name, Number, Strict, Text, Variable, VariableText, brackets
-from rollout_bench.contracts.load import DatasetFormat, LoadPoint, Rate, Traffic
+from rollout_bench.contracts.fields import Count, Folder, Name, Number, Strict, brackets
+from rollout_bench.contracts.load import DatasetFormat, EndpointSpec, LoadPoint, Rate, Traffic
 from rollout_bench.contracts.secrets import may_be_secret
 
 Seconds = Annotated[Number, Field(gt=0, le=1_000_000)]
@@ -35,9 +35,6 @@ def _url(value: str) -> str:
         above = re.sub(r"(/v1)?(/chat)?(/completions|/models)?/?$", "", value)
         raise ValueError(f"{value!r} does not end in /v1: did you mean {above}/v1?")
     return value.rstrip("/")
-
-
-Url = Annotated[Text, AfterValidator(_url)]
 
 
 def _rising(values: list[Any]) -> list[Any]:
@@ -126,21 +123,9 @@ class Timeouts(Strict):
     stop_s: Seconds = Field(60.0, description="Until a server has ended after it was asked to.")
 
 
-class Endpoint(Strict):
+class Endpoint(EndpointSpec):
     """A server that is up already. It is measured as it is: nothing is started, stopped or proven."""
 
-    url: Url = Field(description="Base address of its OpenAI-compatible API, up to and with /v1.")
-    model: Text = Field(description="The model's name there, as /v1/models lists it.")
-    api_key_env: Variable | None = Field(
-        None, description="Environment variable that holds its API key. The key itself stands nowhere."
-    )
-    verify_tls: bool = Field(True, description="false: accept any certificate.")
-    headers: dict[str, VariableText] = Field(
-        {}, description="Further headers. ${NAME} stands for an environment variable, which secrets have to be in."
-    )
-    vocabulary: Annotated[Count, Field(ge=64)] = Field(
-        32_000, description="Token ids of prompts are drawn below this number, which its model must know."
-    )
     quant: Name = Field(
         "unknown",
         description="What to call its quantization in tables; nobody proves it. Name the baseline's to have speed-ups.",
@@ -148,6 +133,8 @@ class Endpoint(Strict):
     model_name: Name | None = Field(
         None, description="What to call its model in tables; endpoints of one name are compared. Null: the endpoint's."
     )
+
+    _address = field_validator("url")(_url)
 
     @model_validator(mode="after")
     def _no_secrets(self) -> Endpoint:
