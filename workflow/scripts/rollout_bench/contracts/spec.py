@@ -142,10 +142,9 @@ class ModelSpec(Strict):
     )
 
 
-class QuantSpec(Strict):
-    """How the weights are quantized and what proves it."""
+class Quantization(Strict):
+    """How weights are quantized and what proves it."""
 
-    name: str = Field(description="The quantization's name in the config.")
     weights_format: str = Field(
         description="Layout of the checkpoint that is loaded, for instance bf16 or compressed-tensors-w8a8."
     )
@@ -161,6 +160,12 @@ class QuantSpec(Strict):
             " quantization is not proven. Empty: any."
         )
     )
+
+
+class QuantSpec(Quantization):
+    """The quantization of an experiment."""
+
+    name: str = Field(description="The quantization's name in the config.")
 
 
 class Workload(Strict):

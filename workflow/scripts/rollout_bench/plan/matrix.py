@@ -193,12 +193,7 @@ def _experiment(
         platform=platform,
         mode=mode,
         model=source,
-        quant=QuantSpec(
-            name=quant,
-            weights_format=scheme.weights_format,
-            linear_dtypes=scheme.linear_dtypes,
-            linear_method=scheme.linear_method,
-        ),
+        quant=scheme.to(QuantSpec, name=quant),
         workload=load.spec,
         engine=EngineSpec(
             name=engine.name,
