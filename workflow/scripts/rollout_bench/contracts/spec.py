@@ -126,6 +126,18 @@ NO_WEIGHTS_NEEDED = ("dummy",)
 """Load formats that read no weights."""
 
 
+Seconds = Annotated[Number, Field(gt=0, le=1_000_000)]
+
+
+class Timeouts(Strict):
+    """Limits for the parts of a launch, each with a failure of its own. Null: only timeout_s holds."""
+
+    start_s: Seconds | None = Field(None, description="Until the engine is ready; of a server, has answered a request.")
+    warmup_s: Seconds | None = Field(None, description="Each warm-up pass.")
+    iteration_s: Seconds | None = Field(None, description="Each pass that counts.")
+    stop_s: Seconds = Field(60.0, description="Until a server has ended after it was asked to.")
+
+
 class ModelSpec(Strict):
     """Which weights are loaded."""
 

@@ -33,9 +33,17 @@ from rollout_bench.contracts.fields import (
 from rollout_bench.contracts.load import Harness
 from rollout_bench.contracts.metrics import MetricName, Metrics, OfflineMetrics
 from rollout_bench.contracts.modes import MODES, OFFLINE, mode_of
-from rollout_bench.contracts.spec import Isolation, OperatorRule, OperatorsSettings, ProfileSettings, Workload
+from rollout_bench.contracts.spec import (
+    Isolation,
+    OperatorRule,
+    OperatorsSettings,
+    ProfileSettings,
+    Seconds,
+    Timeouts,
+    Workload,
+)
 from rollout_bench.plan.pods import KubernetesSettings
-from rollout_bench.plan.serving import Dataset, Endpoint, OnlineLoad, Slo, Timeouts
+from rollout_bench.plan.serving import Dataset, Endpoint, OnlineLoad, Slo
 
 
 class ClusterSettings(Strict):
@@ -307,7 +315,7 @@ class Config(Strict):
         ),
     )
     iterations: Count = Field(5, description="Passes of the workload that count, in each launch.")
-    timeout_s: Annotated[Number, Field(gt=0, le=1_000_000)] = Field(
+    timeout_s: Seconds = Field(
         1800, description="Seconds after which a launch that has not finished is ended and counted as failed."
     )
     timeouts: Timeouts = Field(Timeouts(), description="Limits for the parts of a launch.")

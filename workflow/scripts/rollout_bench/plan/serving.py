@@ -13,7 +13,6 @@ from rollout_bench.contracts.fields import Count, Folder, Name, Number, Strict, 
 from rollout_bench.contracts.load import DatasetFormat, EndpointSpec, LoadPoint, Rate, Traffic
 from rollout_bench.contracts.secrets import may_be_secret
 
-Seconds = Annotated[Number, Field(gt=0, le=1_000_000)]
 Milliseconds = Annotated[Number, Field(gt=0, le=1e9)]
 
 
@@ -112,15 +111,6 @@ class Slo(Strict):
     def named(self) -> dict[str, float]:
         """The limits there are, in milliseconds, by their name."""
         return self.model_dump(exclude_none=True)
-
-
-class Timeouts(Strict):
-    """Limits for the parts of a launch, each with a failure of its own. Null: only timeout_s holds."""
-
-    start_s: Seconds | None = Field(None, description="Until the engine is ready; of a server, has answered a request.")
-    warmup_s: Seconds | None = Field(None, description="Each warm-up pass.")
-    iteration_s: Seconds | None = Field(None, description="Each pass that counts.")
-    stop_s: Seconds = Field(60.0, description="Until a server has ended after it was asked to.")
 
 
 class Endpoint(EndpointSpec):
