@@ -255,11 +255,23 @@ class EngineSpec(Strict):
     )
 
 
+WarmupIterations = Annotated[
+    Index,
+    Field(
+        description=(
+            "Passes of the workload that are recorded but not counted, in each launch, at least: a launch whose first "
+            "measured passes are still slow adds those, and makes up for them."
+        )
+    ),
+]
+Iterations = Annotated[Count, Field(description="Passes of the workload that count, in each launch.")]
+
+
 class MeasuringSpec(Strict):
     """What one launch does."""
 
-    warmup_iterations: int = Field(description="Iterations that are recorded and never counted, at least.")
-    iterations: int = Field(description="Iterations that count.")
+    warmup_iterations: WarmupIterations
+    iterations: Iterations
 
 
 class Spec(Strict):

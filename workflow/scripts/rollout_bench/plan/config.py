@@ -35,11 +35,13 @@ from rollout_bench.contracts.metrics import MetricName, Metrics, OfflineMetrics
 from rollout_bench.contracts.modes import MODES, OFFLINE, mode_of
 from rollout_bench.contracts.spec import (
     Isolation,
+    Iterations,
     OperatorRule,
     OperatorsSettings,
     ProfileSettings,
     Seconds,
     Timeouts,
+    WarmupIterations,
     Workload,
 )
 from rollout_bench.plan.pods import KubernetesSettings
@@ -307,14 +309,8 @@ class Config(Strict):
     precision: Precision = Field(
         Precision(), description="What launches: auto goes on to. Raised later, it adds to the launches that are there."
     )
-    warmup_iterations: Index = Field(
-        1,
-        description=(
-            "Passes of the workload that are recorded but not counted, in each launch, at least: a launch whose first "
-            "measured passes are still slow adds those, and makes up for them."
-        ),
-    )
-    iterations: Count = Field(5, description="Passes of the workload that count, in each launch.")
+    warmup_iterations: WarmupIterations = 1
+    iterations: Iterations = 5
     timeout_s: Seconds = Field(
         1800, description="Seconds after which a launch that has not finished is ended and counted as failed."
     )

@@ -239,7 +239,7 @@ def _on_endpoint(config: Config, engine: InstalledEngine, name: str, endpoint: E
         quant=quant,
         workload=load.spec,
         engine=served_by,
-        measuring=MeasuringSpec(warmup_iterations=config.warmup_iterations, iterations=config.iterations),
+        measuring=config.to(MeasuringSpec),
         load=load_spec(config, workload, engine),
         endpoint=spec_of_endpoint,
     )
