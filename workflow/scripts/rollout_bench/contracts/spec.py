@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from rollout_bench.contracts.fields import Count, Index, Number, Pattern, Strict, absent, brackets
+from rollout_bench.contracts.fields import Count, Index, Number, Pattern, Seconds, Strict, absent, brackets
 from rollout_bench.contracts.load import DatasetSpec, EndpointSpec, Length, LoadSpec, SharedPrefix
 from rollout_bench.core.files import read_model
 
@@ -124,9 +124,6 @@ Isolation = Literal["exclusive", "per_device"]
 
 NO_WEIGHTS_NEEDED = ("dummy",)
 """Load formats that read no weights."""
-
-
-Seconds = Annotated[Number, Field(gt=0, le=1_000_000)]
 
 
 class Timeouts(Strict):
