@@ -21,7 +21,6 @@ PACKAGE = REPOSITORY / "workflow" / "scripts" / "rollout_bench"
 OTHER_MEANINGS = {
     "measure/server/vllm_bench.py": {"profile"},  # an argument of vLLM's benchmark
     "plan/config_file.py": {"online"},  # the key of a workload that says how requests arrive
-    "plan/load_checks.py": {"online"},  # the same
     "report/figures/save.py": {"operators"},  # a figure
     "report/online_tables.py": {"offline", "online"},  # fields of a line in the table that compares the two
     "report/rendering.py": {"operators"},  # a figure

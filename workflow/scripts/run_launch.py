@@ -25,14 +25,14 @@ from pydantic import ValidationError
 
 from rollout_bench.cluster import slurm
 from rollout_bench.cluster.ownership import claimed, tell_of_dead
-from rollout_bench.contracts.spec import Isolation, Spec, is_local, read_spec
+from rollout_bench.contracts.spec import Isolation, Spec, Timeouts, is_local, read_spec
 from rollout_bench.core.errors import UserError, run_command
 from rollout_bench.core.processes import Interrupted, die_with_parent, pause, signals_as_descriptor
 from rollout_bench.measure.launch.failures import Cause
 from rollout_bench.measure.launch.outcome import LaunchOutcome, in_workflow
 from rollout_bench.measure.launch.preflight import check_before_start, check_dataset_given, engine_environment
 from rollout_bench.measure.launch.progress import Progress, say
-from rollout_bench.measure.launch.protocol import Job, TimeLimits
+from rollout_bench.measure.launch.protocol import Job
 from rollout_bench.measure.launch.recorder import collector, folder_for_traces
 from rollout_bench.measure.launch.supervisor import EngineLaunch, LaunchFailed
 from rollout_bench.measure.machine.device import DeviceError
@@ -72,7 +72,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--limits",
         type=limits,
-        default=TimeLimits(),
+        default=Timeouts(),
         metavar="JSON",
         help='limits for its parts, each or none: {"start_s": S, "warmup_s": S, "iteration_s": S, "stop_s": S}',
     )
@@ -118,10 +118,10 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def limits(text: str) -> TimeLimits:
+def limits(text: str) -> Timeouts:
     """Reads --limits; raises `argparse.ArgumentTypeError` where it is none."""
     try:
-        return TimeLimits.model_validate_json(text)
+        return Timeouts.model_validate_json(text)
     except ValidationError as error:
         raise argparse.ArgumentTypeError(f"{text!r}: {error.errors()[0]['msg']}") from None
 

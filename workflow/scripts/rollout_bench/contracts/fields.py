@@ -5,17 +5,23 @@ from __future__ import annotations
 import re
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
+
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 class Strict(BaseModel):
     """Base of all that is read from a file: unknown fields are errors, values don't change, numbers are finite."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    def to(self, model: type[_Model], **more: Any) -> _Model:
+        """Return a `model` with the fields that it shares with this one, and `more`, which wins; validated anew."""
+        return model(**self.model_dump(include=model.model_fields.keys() - more.keys()), **more)
 
 
 def absent(description: str, **more: Any) -> Any:
@@ -162,6 +168,7 @@ AutoCount = Annotated[int, BeforeValidator(_not_bool), Field(le=100)]
 Index = Annotated[int, BeforeValidator(_not_bool), Field(ge=0, le=1_000_000)]
 Tokens = Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=10_000_000)]
 Number = Annotated[float, BeforeValidator(_not_bool), Field(allow_inf_nan=False)]
+Seconds = Annotated[Number, Field(gt=0, le=1_000_000)]
 Text = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_plain)]
 VersionText = Annotated[Text, BeforeValidator(_not_number), AfterValidator(_version)]
 Folder = Annotated[Text, AfterValidator(_home), AfterValidator(_no_braces)]

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from rollout_bench.contracts.fields import Count, Number, Strict, Tokens, Variable
+from rollout_bench.contracts.fields import Count, Number, Strict, Text, Tokens, Variable, VariableText
 
 KEPT_UP = 0.95
 """A server that delivers at least this share of the rate that is offered keeps up."""
@@ -91,15 +91,21 @@ class SharedPrefix(Strict):
     groups: Count = Field(1, description="How many different prefixes there are; prompts take them in turn.")
 
 
-class DatasetSpec(Strict):
-    """A file that lengths or prompts come from, named by its content."""
-
-    format: Literal["trace", "prompts", "sharegpt"] = Field(
+DatasetFormat = Annotated[
+    Literal["trace", "prompts", "sharegpt"],
+    Field(
         description=(
             "trace: JSON lines of prompt_tokens, output_tokens, perhaps arrival_s; prompts: JSON lines with a prompt, "
             "or one prompt a line; sharegpt: a JSON list of conversations."
         )
-    )
+    ),
+]
+
+
+class DatasetSpec(Strict):
+    """A file that lengths or prompts come from, named by its content."""
+
+    format: DatasetFormat
     sha256: str = Field(description="SHA-256 of the file; where it lies is not part of the experiment.")
 
 
@@ -119,18 +125,19 @@ def _rate(value: Any) -> Any:
 Rate = Annotated[Annotated[float, Field(gt=0, le=1e6)] | Literal["inf", "trace"], BeforeValidator(_rate)]
 """Requests per second; inf sends all at once, trace when the data set says."""
 
-Concurrency = Annotated[Count, Field(description="Requests that are under way at once, at most.")]
-
 
 class LoadPoint(Strict):
     """How the requests of one pass are sent."""
 
-    concurrency: Concurrency | None = Field(
+    concurrency: Count | None = Field(
         None, description="Requests under way at once, at most: the next is sent when one ends. Null: no limit."
     )
     request_rate: Rate = Field(
         "inf",
-        description="Requests sent per second; inf: as soon as concurrency lets them; trace: when the trace says.",
+        description=(
+            "Requests sent per second, whether or not earlier ones have ended; inf: all at once, or as soon as "
+            "concurrency lets them; trace: when the data set says."
+        ),
     )
 
     @property
@@ -142,31 +149,78 @@ class LoadPoint(Strict):
         return ", ".join(filter(None, [rate, limit])) or "all at once"
 
 
-class LoadSpec(Strict):
+def _burstiness(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("is true or false, but a number is wanted")
+    if value in ("inf", float("inf")):
+        return "constant"
+    if isinstance(value, str) and value != "constant":
+        try:
+            return float(value)
+        except ValueError:
+            raise ValueError(f"{value!r} is neither a number nor constant") from None
+    return value
+
+
+Burstiness = Annotated[Annotated[float, Field(gt=0, le=1e6)] | Literal["constant"], BeforeValidator(_burstiness)]
+
+Harness = Annotated[
+    Literal["vllm", "guidellm"],
+    Field(
+        description=(
+            "What sends the requests of online launches: vllm, the Python entry point of `vllm bench serve`; guidellm."
+        )
+    ),
+]
+
+
+class Traffic(Strict):
+    """How requests arrive at a server, at one load or at several, as far as config and spec say the same."""
+
+    saturation: Literal["auto"] | None = Field(
+        None,
+        description=(
+            "auto: a sweep that begins at request_rate and doubles it until the server can't keep up: the knee."
+        ),
+    )
+    burstiness: Burstiness = Field(
+        1.0,
+        description=(
+            "How uneven arrivals are at a request_rate: 1, a Poisson process; below 1, in bursts; above, more even "
+            "(the shape of the gamma distribution of the gaps); constant, with even gaps."
+        ),
+    )
+    cool_down_s: Annotated[Number, Field(ge=0, le=3600)] = Field(
+        1.0, description="Pause between two points of a sweep, in seconds."
+    )
+    stream: bool = Field(
+        True, description="Have tokens come one by one. false: whole answers; only E2EL can be measured then."
+    )
+
+
+class LoadSpec(Traffic):
     """How requests arrive at a server, and who sends them."""
 
     points: tuple[LoadPoint, ...] = Field(
         min_length=1, description="Loads that a launch measures one after the other; of a search the first one."
     )
-    saturation: Literal["auto"] | None = Field(
-        None, description="auto: further points follow, each twice the rate before, until the server can't keep up."
-    )
-    burstiness: Annotated[float, Field(gt=0)] | Literal["constant"] = Field(
-        description="Shape of the gamma distribution of the gaps between arrivals: 1 is Poisson; constant: even gaps."
-    )
-    cool_down_s: float = Field(ge=0, description="Pause between two points, in seconds.")
-    stream: bool = Field(description="Whether tokens come one by one; else a request has one time only, its end.")
     token_ids: bool = Field(description="Whether prompts are sent as token ids; else as text.")
-    harness: Literal["vllm", "guidellm"] = Field(description="What sends the requests.")
+    harness: Harness
     harness_version: str = Field(description="Version of the package that provides it.")
 
 
 class EndpointSpec(Strict):
     """A server that somebody else started."""
 
-    url: str = Field(description="Base address of its API, up to and with /v1.")
-    model: str = Field(description="The model's name there.")
-    api_key_env: Variable | None = Field(None, description="Environment variable that holds the key.")
-    verify_tls: bool = Field(True, description="Whether its certificate is checked.")
-    headers: dict[str, str] = Field({}, description="Further headers; ${NAME} stands for an environment variable.")
-    vocabulary: int = Field(description="Token ids of prompts are drawn below this number.")
+    url: Text = Field(description="Base address of its OpenAI-compatible API, up to and with /v1.")
+    model: Text = Field(description="The model's name there, as /v1/models lists it.")
+    api_key_env: Variable | None = Field(
+        None, description="Environment variable that holds its API key. The key itself stands nowhere."
+    )
+    verify_tls: bool = Field(True, description="false: accept any certificate.")
+    headers: dict[str, VariableText] = Field(
+        {}, description="Further headers. ${NAME} stands for an environment variable, which secrets have to be in."
+    )
+    vocabulary: Annotated[Count, Field(ge=64)] = Field(
+        32_000, description="Token ids of prompts are drawn below this number, which its model must know."
+    )

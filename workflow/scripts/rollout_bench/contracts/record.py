@@ -11,7 +11,7 @@ from pydantic import Field
 
 from rollout_bench.contracts.fields import Strict, UtcTime, absent
 from rollout_bench.contracts.load import LoadPoint
-from rollout_bench.contracts.spec import Spec
+from rollout_bench.contracts.spec import Isolation, Spec
 
 
 class Served(Strict):
@@ -81,7 +81,7 @@ class Placement(Strict):
         )
     )
     visible: list[str] = Field(description="The same as the engine was told them: CUDA_VISIBLE_DEVICES, or cores.")
-    isolation: Literal["exclusive", "per_device"] = Field(description="What was allowed to run beside it.")
+    isolation: Isolation = Field(description="What was allowed to run beside it.")
     waited_s: float = Field(ge=0, description="Time until the devices were free, in seconds.")
     neighbours: list[str] = Field(
         description=(

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from rollout_bench.contracts.fields import Count, Index, Number, Pattern, Strict, absent, brackets
+from rollout_bench.contracts.fields import Count, Index, Number, Pattern, Seconds, Strict, absent, brackets
 from rollout_bench.contracts.load import DatasetSpec, EndpointSpec, Length, LoadSpec, SharedPrefix
 from rollout_bench.core.files import read_model
 
@@ -126,6 +126,15 @@ NO_WEIGHTS_NEEDED = ("dummy",)
 """Load formats that read no weights."""
 
 
+class Timeouts(Strict):
+    """Limits for the parts of a launch, each with a failure of its own. Null: only timeout_s holds."""
+
+    start_s: Seconds | None = Field(None, description="Until the engine is ready; of a server, has answered a request.")
+    warmup_s: Seconds | None = Field(None, description="Each warm-up pass.")
+    iteration_s: Seconds | None = Field(None, description="Each pass that counts.")
+    stop_s: Seconds = Field(60.0, description="Until a server has ended after it was asked to.")
+
+
 class ModelSpec(Strict):
     """Which weights are loaded."""
 
@@ -142,10 +151,9 @@ class ModelSpec(Strict):
     )
 
 
-class QuantSpec(Strict):
-    """How the weights are quantized and what proves it."""
+class Quantization(Strict):
+    """How weights are quantized and what proves it."""
 
-    name: str = Field(description="The quantization's name in the config.")
     weights_format: str = Field(
         description="Layout of the checkpoint that is loaded, for instance bf16 or compressed-tensors-w8a8."
     )
@@ -163,36 +171,67 @@ class QuantSpec(Strict):
     )
 
 
-class WorkloadSpec(Strict):
+class QuantSpec(Quantization):
+    """The quantization of an experiment."""
+
+    name: str = Field(description="The quantization's name in the config.")
+
+
+class Workload(Strict):
+    """The load of one iteration, as far as config and spec say the same.
+
+    A field added here needs nothing else to reach every launch; it is `absent` where it has its default.
+    """
+
+    prompts: Count = Field(
+        32, description="Distinct prompts in one iteration: what one engine gets of train_batch_size."
+    )
+    samples_per_prompt: Count = Field(8, description="Sequences generated for each prompt: verl's rollout.n.")
+    prompt_tokens: Length = Field(
+        512,
+        description=(
+            "Tokens in each prompt: a number, or {distribution: uniform|normal|lognormal|zipf, ...}. With prompts "
+            "from a data set: the most of each that count. A trace has its own."
+        ),
+    )
+    output_tokens: Length = Field(
+        256,
+        description=(
+            "Tokens generated for each sequence: a number, or how they are distributed. The samples of one prompt each "
+            "have their own. Of a ShareGPT data set: at most these; a trace has its own."
+        ),
+    )
+    requests: Literal["per_sequence", "per_prompt"] = Field(
+        "per_sequence",
+        description=(
+            "per_sequence: each sample is a request of its own, as verl sends them; per_prompt: one "
+            "request with n samples, which loses most per-sequence times."
+        ),
+    )
+    ignore_eos: bool = Field(True, description="Generate all output tokens even when the model ends the text earlier.")
+    temperature: Annotated[Number, Field(ge=0, le=100)] = Field(1.0, description="Sampling temperature.")
+    top_p: Annotated[Number, Field(gt=0, le=1)] = Field(1.0, description="Nucleus sampling: probability mass kept.")
+    top_k: Annotated[int, Field(ge=-1, le=10_000_000)] = Field(-1, description="Candidates kept; -1 keeps all.")
+    logprobs: Index | None = Field(
+        None,
+        description=(
+            "Log probabilities returned for each token; 0 for the sampled token's alone, as verl asks for; null for "
+            "none."
+        ),
+    )
+    seed: Index = Field(
+        0,
+        description=(
+            "Seed of the prompts, of drawn lengths and of arrivals; each launch and iteration derives its own from it."
+        ),
+    )
+    shared_prefix: SharedPrefix | None = absent("Tokens that prompts begin with together.")
+
+
+class WorkloadSpec(Workload):
     """The load of one iteration."""
 
     name: str = Field(description="The workload's name in the config.")
-    prompts: int = Field(description="Distinct prompts in one iteration.")
-    samples_per_prompt: int = Field(description="Sequences generated for each prompt (n).")
-    prompt_tokens: Length = Field(
-        description="Tokens in each prompt: a number, or how they are distributed; of a data set, the most that count."
-    )
-    output_tokens: Length = Field(
-        description="Tokens generated for each sequence: a number, or how they are distributed."
-    )
-    requests: Literal["per_sequence", "per_prompt"] = Field(
-        description=(
-            "per_sequence: each sample is a request of its own (what verl does); per_prompt: one "
-            "request with n samples."
-        )
-    )
-    ignore_eos: bool = Field(description="Generate all output tokens even when the model ends the text earlier.")
-    temperature: float = Field(description="Sampling temperature.")
-    top_p: float = Field(description="Nucleus sampling: probability mass kept.")
-    top_k: int = Field(description="Candidates kept; -1 keeps all.")
-    logprobs: int | None = Field(
-        description=(
-            "Log probabilities returned for each token; null for none, 0 for the sampled token's alone "
-            "(what verl asks for)."
-        )
-    )
-    seed: int = Field(description="Seed of the prompts; each launch and iteration derives its own from it.")
-    shared_prefix: SharedPrefix | None = absent("Tokens that prompts begin with together.")
     dataset: DatasetSpec | None = absent("A file that lengths or prompts come from.")
 
 
@@ -213,11 +252,23 @@ class EngineSpec(Strict):
     )
 
 
+WarmupIterations = Annotated[
+    Index,
+    Field(
+        description=(
+            "Passes of the workload that are recorded but not counted, in each launch, at least: a launch whose first "
+            "measured passes are still slow adds those, and makes up for them."
+        )
+    ),
+]
+Iterations = Annotated[Count, Field(description="Passes of the workload that count, in each launch.")]
+
+
 class MeasuringSpec(Strict):
     """What one launch does."""
 
-    warmup_iterations: int = Field(description="Iterations that are recorded and never counted, at least.")
-    iterations: int = Field(description="Iterations that count.")
+    warmup_iterations: WarmupIterations
+    iterations: Iterations
 
 
 class Spec(Strict):

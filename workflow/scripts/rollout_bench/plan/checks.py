@@ -283,14 +283,7 @@ def load_in(mode: str, config: Config, workload: str, engine: InstalledEngine) -
     if mode != PROFILE.name or config.profile.through != "server":
         return None
     return LoadSpec(
-        points=(LoadPoint(concurrency=None, request_rate="inf"),),
-        saturation=None,
-        burstiness=1.0,
-        cool_down_s=0.0,
-        stream=True,
-        token_ids=True,
-        harness="vllm",
-        harness_version=engine.version,
+        points=(LoadPoint(),), cool_down_s=0.0, token_ids=True, harness="vllm", harness_version=engine.version
     )
 
 
@@ -353,12 +346,9 @@ UNKNOWN = "unknown"
 def load_spec(config: Config, workload: str, engine: InstalledEngine) -> LoadSpec:
     """How the requests of `workload` arrive at a server."""
     load = config.workload_settings[workload].online
-    return LoadSpec(
+    return load.to(
+        LoadSpec,
         points=load.points,
-        saturation=load.saturation,
-        burstiness=load.burstiness,
-        cool_down_s=load.cool_down_s,
-        stream=load.stream,
         token_ids=load.prompts_as == "token_ids",
         harness=config.harness,
         harness_version=engine.version if config.harness == "vllm" else engine.harnesses[config.harness],
@@ -409,14 +399,7 @@ def endpoint_parts(name: str, endpoint: Endpoint) -> tuple[ModelSpec, QuantSpec,
         ModelSpec(name=endpoint.model_name or name, weights=None, synthetic=None),
         QuantSpec(name=endpoint.quant, weights_format=UNKNOWN, linear_dtypes=(), linear_method=""),
         EngineSpec(name=UNKNOWN, version=UNKNOWN, plugins={}, multiprocess=True, environment={}, args={}),
-        EndpointSpec(
-            url=endpoint.url,
-            model=endpoint.model,
-            api_key_env=endpoint.api_key_env,
-            verify_tls=endpoint.verify_tls,
-            headers=endpoint.headers,
-            vocabulary=endpoint.vocabulary,
-        ),
+        endpoint.to(EndpointSpec),
     )
 
 

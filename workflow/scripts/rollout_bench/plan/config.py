@@ -23,6 +23,7 @@ from rollout_bench.contracts.fields import (
     Number,
     Pattern,
     Program,
+    Seconds,
     Strict,
     Text,
     Variable,
@@ -30,12 +31,21 @@ from rollout_bench.contracts.fields import (
     VersionText,
     Weights,
 )
-from rollout_bench.contracts.load import Length, SharedPrefix
+from rollout_bench.contracts.load import Harness
 from rollout_bench.contracts.metrics import MetricName, Metrics, OfflineMetrics
 from rollout_bench.contracts.modes import MODES, OFFLINE, mode_of
-from rollout_bench.contracts.spec import Isolation, OperatorRule, OperatorsSettings, ProfileSettings
+from rollout_bench.contracts.spec import (
+    Isolation,
+    Iterations,
+    OperatorRule,
+    OperatorsSettings,
+    ProfileSettings,
+    Timeouts,
+    WarmupIterations,
+    Workload,
+)
 from rollout_bench.plan.pods import KubernetesSettings
-from rollout_bench.plan.serving import Dataset, Endpoint, OnlineLoad, Slo, Timeouts
+from rollout_bench.plan.serving import Dataset, Endpoint, OnlineLoad, Slo
 
 
 class ClusterSettings(Strict):
@@ -265,48 +275,10 @@ class QuantSettings(Strict):
     engine_args: EngineArgs = Field({}, description="Arguments for this quant, for instance quantization.")
 
 
-class WorkloadSettings(Strict):
+class WorkloadSettings(Workload):
     """The load that one iteration puts on the engine, offline and online."""
 
-    prompts: Count = Field(
-        32, description="Distinct prompts in one iteration: what one engine gets of train_batch_size."
-    )
-    samples_per_prompt: Count = Field(8, description="Sequences generated for each prompt: verl's rollout.n.")
-    prompt_tokens: Length = Field(
-        512,
-        description=(
-            "Tokens in each prompt: a number, or {distribution: uniform|normal|lognormal|zipf, ...}. With prompts "
-            "from a data set: the most of each that count. A trace has its own."
-        ),
-    )
-    output_tokens: Length = Field(
-        256,
-        description=(
-            "Tokens generated for each sequence: a number, or how they are distributed. The samples of one prompt each "
-            "have their own. Of a ShareGPT data set: at most these; a trace has its own."
-        ),
-    )
-    shared_prefix: SharedPrefix | None = Field(None, description="Tokens that prompts begin with together.")
     dataset: Dataset | None = Field(None, description="A file that lengths or prompts come from.")
-    requests: Literal["per_sequence", "per_prompt"] = Field(
-        "per_sequence",
-        description=(
-            "per_sequence: each sample is a request of its own, as verl sends them; per_prompt: one "
-            "request with n samples, which loses most per-sequence times."
-        ),
-    )
-    ignore_eos: bool = Field(True, description="Generate all output tokens even when the model ends the text earlier.")
-    temperature: Annotated[Number, Field(ge=0, le=100)] = Field(1.0, description="Sampling temperature.")
-    top_p: Annotated[Number, Field(gt=0, le=1)] = Field(1.0, description="Nucleus sampling: probability mass kept.")
-    top_k: Annotated[int, Field(ge=-1, le=10_000_000)] = Field(-1, description="Candidates kept; -1 keeps all.")
-    logprobs: Index | None = Field(
-        None,
-        description=(
-            "Log probabilities returned for each token; 0 for the sampled token's alone, as verl asks "
-            "for; null for none."
-        ),
-    )
-    seed: Index = Field(0, description="Seed of the prompts, of drawn lengths and of arrivals.")
     online: OnlineLoad = Field(OnlineLoad(), description="How requests arrive where the engine is a server.")
     engine_args: EngineArgs = Field(
         {}, description="Arguments that belong to the load; engine_args, quant and model win over them."
@@ -337,24 +309,13 @@ class Config(Strict):
     precision: Precision = Field(
         Precision(), description="What launches: auto goes on to. Raised later, it adds to the launches that are there."
     )
-    warmup_iterations: Index = Field(
-        1,
-        description=(
-            "Passes of the workload that are recorded but not counted, in each launch, at least: a launch whose first "
-            "measured passes are still slow adds those, and makes up for them."
-        ),
-    )
-    iterations: Count = Field(5, description="Passes of the workload that count, in each launch.")
-    timeout_s: Annotated[Number, Field(gt=0, le=1_000_000)] = Field(
+    warmup_iterations: WarmupIterations = 1
+    iterations: Iterations = 5
+    timeout_s: Seconds = Field(
         1800, description="Seconds after which a launch that has not finished is ended and counted as failed."
     )
     timeouts: Timeouts = Field(Timeouts(), description="Limits for the parts of a launch.")
-    harness: Literal["vllm", "guidellm"] = Field(
-        "vllm",
-        description=(
-            "What sends the requests of online launches: vllm, the Python entry point of `vllm bench serve`; guidellm."
-        ),
-    )
+    harness: Harness = "vllm"
     profile: ProfileSettings = Field(ProfileSettings(), description="What launches in mode profile trace.")
     operators: OperatorsSettings = Field(
         OperatorsSettings(), description="What launches in mode operators time: the linear layers' own kernels."

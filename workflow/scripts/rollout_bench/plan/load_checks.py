@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rollout_bench.checkpoints.formats import SMALLEST_VOCABULARY
-from rollout_bench.contracts.load import DatasetSpec, longest
+from rollout_bench.contracts.load import DatasetFormat, DatasetSpec, longest
 from rollout_bench.contracts.spec import ModelSpec, WorkloadSpec
 from rollout_bench.core.errors import UserError
 from rollout_bench.plan.config import WorkloadSettings
-from rollout_bench.workloads.datasets import Entry, Format, entries, read_bytes, sha256
+from rollout_bench.workloads.datasets import Entry, entries, read_bytes, sha256
 from rollout_bench.workloads.lengths import share_within
 
 
@@ -45,7 +45,7 @@ class DatasetFacts:
     has_arrivals: bool
 
 
-def dataset_facts(path: Path, format: Format) -> DatasetFacts:
+def dataset_facts(path: Path, format: DatasetFormat) -> DatasetFacts:
     """The facts of the file; raises `UserError` where it can't be read or is not of the format."""
     try:
         state = path.stat()
@@ -56,7 +56,7 @@ def dataset_facts(path: Path, format: Format) -> DatasetFacts:
 
 
 @functools.lru_cache(maxsize=16)
-def _facts(path: Path, format: Format, size_bytes: int, mtime_ns: int) -> DatasetFacts:
+def _facts(path: Path, format: DatasetFormat, size_bytes: int, mtime_ns: int) -> DatasetFacts:
     content = read_bytes(path)
     found = entries(path, content, format)
     pairs = [_pair(entry) for entry in found]
@@ -120,14 +120,8 @@ def checked_load(name: str, load: WorkloadSettings) -> CheckedLoad:
     _check_prefix(where, load, facts)
     _check_samples(where, load)
     _check_arrivals(where, load, facts)
-    fields = load.model_dump(exclude={"engine_args", "online", "dataset", "prompt_tokens", "output_tokens"})
-    spec = WorkloadSpec(
-        name=name,
-        prompt_tokens=prompt_tokens,
-        output_tokens=output_tokens,
-        dataset=facts and load.dataset and DatasetSpec(format=load.dataset.format, sha256=facts.sha256),
-        **fields,
-    )
+    dataset = facts and load.dataset and load.dataset.to(DatasetSpec, sha256=facts.sha256)
+    spec = load.to(WorkloadSpec, name=name, prompt_tokens=prompt_tokens, output_tokens=output_tokens, dataset=dataset)
     return CheckedLoad(spec, pair, load.dataset.path if load.dataset else None)
 
 

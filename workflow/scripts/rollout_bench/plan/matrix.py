@@ -193,12 +193,7 @@ def _experiment(
         platform=platform,
         mode=mode,
         model=source,
-        quant=QuantSpec(
-            name=quant,
-            weights_format=scheme.weights_format,
-            linear_dtypes=scheme.linear_dtypes,
-            linear_method=scheme.linear_method,
-        ),
+        quant=scheme.to(QuantSpec, name=quant),
         workload=load.spec,
         engine=EngineSpec(
             name=engine.name,
@@ -244,7 +239,7 @@ def _on_endpoint(config: Config, engine: InstalledEngine, name: str, endpoint: E
         quant=quant,
         workload=load.spec,
         engine=served_by,
-        measuring=MeasuringSpec(warmup_iterations=config.warmup_iterations, iterations=config.iterations),
+        measuring=config.to(MeasuringSpec),
         load=load_spec(config, workload, engine),
         endpoint=spec_of_endpoint,
     )

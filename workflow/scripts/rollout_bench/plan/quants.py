@@ -6,10 +6,11 @@ Established by runs on cpu and cuda (H200); read in vllm-ascend's source for asc
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
 from typing import Any
 
-from rollout_bench.contracts.spec import Platform
+from pydantic import Field
+
+from rollout_bench.contracts.spec import Platform, Quantization
 from rollout_bench.plan.config import QuantSettings
 
 # what torchao's config_to_dict(Int8WeightOnlyConfig()) gives; spelled out because planning imports no torch
@@ -22,48 +23,45 @@ _INT8_WEIGHT_ONLY = {
 _TORCHAO_W8A16 = {"quantization_config_dict_json": json.dumps(_INT8_WEIGHT_ONLY)}
 
 
-@dataclass(frozen=True)
-class Quant:
-    """One quantization on one platform.
+class Quant(Quantization):
+    """One quantization on one platform."""
 
-    Attributes:
-        weights_format: layout of the checkpoint.
-        linear_dtypes: any of these proves it, as data type of the linear layers' weights.
-        linear_method: regular expression for the engine's name of the linear layers' method.
-        engine_args: what the engine must be told.
-        moe: False where the engine can't do it for mixture-of-experts models.
-    """
-
-    weights_format: str
-    linear_dtypes: tuple[str, ...]
-    linear_method: str = ""
-    engine_args: dict[str, Any] = field(default_factory=dict)
-    moe: bool = True
+    engine_args: dict[str, Any] = Field({}, description="What the engine must be told.")
+    moe: bool = Field(True, description="False where the engine can't do it for mixture-of-experts models.")
 
 
-_BF16 = Quant("bf16", ("bfloat16",))
-_W8A8 = Quant("compressed-tensors-w8a8", ("int8",), "(?i)w8a8")
-_FP8 = Quant("bf16", ("float8_e4m3fn", "float8_e4m3fnuz"), "(?i)fp8", {"quantization": "fp8"})
+def _quant(weights_format: str, *linear_dtypes: str, method: str = "", moe: bool = True, **engine_args: Any) -> Quant:
+    return Quant(
+        weights_format=weights_format,
+        linear_dtypes=linear_dtypes,
+        linear_method=method,
+        engine_args=engine_args,
+        moe=moe,
+    )
+
+
+_BF16 = _quant("bf16", "bfloat16")
+_W8A8 = _quant("compressed-tensors-w8a8", "int8", method="(?i)w8a8")
 
 BUILT_IN: dict[Platform, dict[str, Quant]] = {
     "cpu": {
         "bf16": _BF16,
         # vLLM has no int8 kernel for experts on cpu, and torchao leaves them in bf16
-        "w8a8": replace(_W8A8, moe=False),
-        "w8a16": Quant(
-            "bf16", ("int8",), "(?i)torchao", {"quantization": "torchao", "hf_overrides": _TORCHAO_W8A16}, moe=False
+        "w8a8": _W8A8.model_copy(update={"moe": False}),
+        "w8a16": _quant(
+            "bf16", "int8", method="(?i)torchao", moe=False, quantization="torchao", hf_overrides=_TORCHAO_W8A16
         ),
     },
     "cuda": {
         "bf16": _BF16,
         "w8a8": _W8A8,
-        "w8a16": Quant("compressed-tensors-w8a16", ("int32", "uint8", "int8"), "(?i)w8a16|wna16"),
-        "fp8": _FP8,
+        "w8a16": _quant("compressed-tensors-w8a16", "int32", "uint8", "int8", method="(?i)w8a16|wna16"),
+        "fp8": _quant("bf16", "float8_e4m3fn", "float8_e4m3fnuz", method="(?i)fp8", quantization="fp8"),
     },
     "ascend": {
         "bf16": _BF16,
-        "w8a8": Quant("modelslim-w8a8", ("int8",), "(?i)w8a8", {"quantization": "ascend"}),
-        "w8a16": Quant("modelslim-w8a16", ("int8",), "(?i)w8a16", {"quantization": "ascend"}, moe=False),
+        "w8a8": _quant("modelslim-w8a8", "int8", method="(?i)w8a8", quantization="ascend"),
+        "w8a16": _quant("modelslim-w8a16", "int8", method="(?i)w8a16", moe=False, quantization="ascend"),
     },
 }
 
@@ -79,12 +77,7 @@ def resolve_quant(name: str, platform: Platform, settings: dict[str, QuantSettin
     changes = settings.get(name)
     if changes is None:
         return built_in
-    quant = built_in or Quant("own", ())
-    return replace(
-        quant,
-        weights_format=changes.weights_format or quant.weights_format,
-        linear_dtypes=quant.linear_dtypes if changes.linear_dtypes is None else tuple(changes.linear_dtypes),
-        linear_method=quant.linear_method if changes.linear_method is None else changes.linear_method,
-        engine_args={**quant.engine_args, **changes.engine_args},
-        moe=quant.moe or bool(changes.engine_args),
-    )
+    quant = built_in or _quant("own")
+    engine_args = {**quant.engine_args, **changes.engine_args}
+    moe = quant.moe or bool(changes.engine_args)
+    return quant.to(Quant, **changes.model_dump(exclude_none=True) | {"engine_args": engine_args, "moe": moe})

@@ -9,25 +9,11 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from rollout_bench.contracts.fields import Count, Folder, Name, Number, Strict, Text, Variable, VariableText, brackets
-from rollout_bench.contracts.load import LoadPoint, Rate
+from rollout_bench.contracts.fields import Count, Folder, Name, Number, Strict, brackets
+from rollout_bench.contracts.load import DatasetFormat, EndpointSpec, LoadPoint, Rate, Traffic
 from rollout_bench.contracts.secrets import may_be_secret
 
-Seconds = Annotated[Number, Field(gt=0, le=1_000_000)]
 Milliseconds = Annotated[Number, Field(gt=0, le=1e9)]
-
-
-def _burstiness(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("is true or false, but a number is wanted")
-    if value in ("inf", float("inf")):
-        return "constant"
-    if isinstance(value, str) and value != "constant":
-        try:
-            return float(value)
-        except ValueError:
-            raise ValueError(f"{value!r} is neither a number nor constant") from None
-    return value
 
 
 def _url(value: str) -> str:
@@ -50,10 +36,6 @@ def _url(value: str) -> str:
     return value.rstrip("/")
 
 
-Burstiness = Annotated[Annotated[float, Field(gt=0, le=1e6)] | Literal["constant"], BeforeValidator(_burstiness)]
-Url = Annotated[Text, AfterValidator(_url)]
-
-
 def _rising(values: list[Any]) -> list[Any]:
     numbers = [float(value) for value in values if value != "trace"]
     if "trace" in values or any(a >= b for a, b in itertools.pairwise(numbers)):
@@ -61,43 +43,14 @@ def _rising(values: list[Any]) -> list[Any]:
     return values
 
 
-class OnlineLoad(Strict):
+class OnlineLoad(Traffic, LoadPoint):
     """How requests arrive at a server: `concurrency`, `request_rate`, both, or a sweep over one of them."""
 
-    concurrency: Count | None = Field(
-        None, description="Requests under way at once, at most: the next is sent when one ends. Null: no limit."
-    )
-    request_rate: Rate = Field(
-        "inf",
-        description=(
-            "Requests sent per second, whether or not earlier ones have ended; inf: all at once, or as soon as "
-            "concurrency lets them; trace: when the data set says."
-        ),
-    )
-    burstiness: Burstiness = Field(
-        1.0,
-        description=(
-            "How uneven arrivals are at a request_rate: 1, a Poisson process; below 1, in bursts; above, more even; "
-            "constant, with even gaps."
-        ),
-    )
     concurrencies: Annotated[list[Count], BeforeValidator(brackets), AfterValidator(_rising)] | None = Field(
         None, description="A sweep: each of these concurrencies in turn, behind one server launch."
     )
     request_rates: Annotated[list[Rate], BeforeValidator(brackets), AfterValidator(_rising)] | None = Field(
         None, description="A sweep: each of these rates in turn, behind one server launch."
-    )
-    saturation: Literal["auto"] | None = Field(
-        None,
-        description=(
-            "auto: a sweep that begins at request_rate and doubles it until the server can't keep up: the knee."
-        ),
-    )
-    cool_down_s: Annotated[Number, Field(ge=0, le=3600)] = Field(
-        1.0, description="Pause between two points of a sweep, in seconds."
-    )
-    stream: bool = Field(
-        True, description="Have tokens come one by one. false: whole answers; only E2EL can be measured then."
     )
     prompts_as: Literal["token_ids", "text"] = Field(
         "token_ids",
@@ -108,10 +61,10 @@ class OnlineLoad(Strict):
     def points(self) -> tuple[LoadPoint, ...]:
         """The loads that are measured one after the other; of a search the first one."""
         if self.concurrencies is not None:
-            return tuple(LoadPoint(concurrency=c, request_rate=self.request_rate) for c in self.concurrencies)
+            return tuple(self.to(LoadPoint, concurrency=concurrency) for concurrency in self.concurrencies)
         if self.request_rates is not None:
-            return tuple(LoadPoint(concurrency=self.concurrency, request_rate=r) for r in self.request_rates)
-        return (LoadPoint(concurrency=self.concurrency, request_rate=self.request_rate),)
+            return tuple(self.to(LoadPoint, request_rate=rate) for rate in self.request_rates)
+        return (self.to(LoadPoint),)
 
     @field_validator("concurrency", "request_rate", mode="before")
     @classmethod
@@ -143,12 +96,7 @@ class OnlineLoad(Strict):
 class Dataset(Strict):
     """A file that lengths or prompts come from. Its content becomes part of the experiment, its place does not."""
 
-    format: Literal["trace", "prompts", "sharegpt"] = Field(
-        description=(
-            "trace: JSON lines of prompt_tokens, output_tokens, perhaps arrival_s; prompts: JSON lines with a prompt, "
-            "or one prompt a line; sharegpt: a JSON list of conversations."
-        )
-    )
+    format: DatasetFormat
     path: Folder = Field(description="The file, relative to the folder that snakemake runs in.")
 
 
@@ -165,30 +113,9 @@ class Slo(Strict):
         return self.model_dump(exclude_none=True)
 
 
-class Timeouts(Strict):
-    """Limits for the parts of a launch, each with a failure of its own. Null: only timeout_s holds."""
-
-    start_s: Seconds | None = Field(None, description="Until the engine is ready; of a server, has answered a request.")
-    warmup_s: Seconds | None = Field(None, description="Each warm-up pass.")
-    iteration_s: Seconds | None = Field(None, description="Each pass that counts.")
-    stop_s: Seconds = Field(60.0, description="Until a server has ended after it was asked to.")
-
-
-class Endpoint(Strict):
+class Endpoint(EndpointSpec):
     """A server that is up already. It is measured as it is: nothing is started, stopped or proven."""
 
-    url: Url = Field(description="Base address of its OpenAI-compatible API, up to and with /v1.")
-    model: Text = Field(description="The model's name there, as /v1/models lists it.")
-    api_key_env: Variable | None = Field(
-        None, description="Environment variable that holds its API key. The key itself stands nowhere."
-    )
-    verify_tls: bool = Field(True, description="false: accept any certificate.")
-    headers: dict[str, VariableText] = Field(
-        {}, description="Further headers. ${NAME} stands for an environment variable, which secrets have to be in."
-    )
-    vocabulary: Annotated[Count, Field(ge=64)] = Field(
-        32_000, description="Token ids of prompts are drawn below this number, which its model must know."
-    )
     quant: Name = Field(
         "unknown",
         description="What to call its quantization in tables; nobody proves it. Name the baseline's to have speed-ups.",
@@ -196,6 +123,8 @@ class Endpoint(Strict):
     model_name: Name | None = Field(
         None, description="What to call its model in tables; endpoints of one name are compared. Null: the endpoint's."
     )
+
+    _address = field_validator("url")(_url)
 
     @model_validator(mode="after")
     def _no_secrets(self) -> Endpoint:

@@ -1,6 +1,6 @@
 """Data sets: files of lengths, prompts or conversations that a workload is made of.
 
-Standard library only: read while planning, and again by the engine process.
+Standard library and pydantic only: read while planning, and again by the engine process.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from rollout_bench.contracts.load import DatasetFormat
 from rollout_bench.core.errors import UserError
-
-Format = Literal["trace", "prompts", "sharegpt"]
 
 ASKING = ("human", "user")
 ANSWERING = ("gpt", "chatgpt", "assistant", "bing", "bard")
@@ -48,7 +47,7 @@ class Entry:
     arrival_s: float | None = None
 
 
-def read_dataset(path: Path, format: Format) -> list[Entry]:
+def read_dataset(path: Path, format: DatasetFormat) -> list[Entry]:
     """All entries of the file, in its order.
 
     Raises:
@@ -73,7 +72,7 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def entries(path: Path, content: bytes, format: Format) -> list[Entry]:
+def entries(path: Path, content: bytes, format: DatasetFormat) -> list[Entry]:
     """All entries in the file's content; raises as `read_dataset` does."""
     try:
         text = content.decode("utf-8-sig")
@@ -153,7 +152,7 @@ def _first_pair(turns: list[Any]) -> tuple[str, str] | None:
     return None
 
 
-_READERS: dict[Format, Callable[[str], Iterator[Entry]]] = {
+_READERS: dict[DatasetFormat, Callable[[str], Iterator[Entry]]] = {
     "trace": _trace,
     "prompts": _prompts,
     "sharegpt": _sharegpt,

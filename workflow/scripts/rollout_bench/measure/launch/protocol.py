@@ -25,15 +25,6 @@ from rollout_bench.contracts.spec import Spec
 Phase = Literal["starting", "importing", "initializing", "warmup", "measuring", "stopping", "writing"]
 
 
-class TimeLimits(Strict):
-    """Limits for the parts of a launch, in seconds; None: only the limit for the whole launch holds."""
-
-    start_s: float | None = Field(None, description="Until the engine is ready.")
-    warmup_s: float | None = Field(None, description="Each warm-up pass.")
-    iteration_s: float | None = Field(None, description="Each pass that counts.")
-    stop_s: float | None = Field(None, description="Until a server has ended.")
-
-
 class Job(Strict):
     """What the engine process is to do; it is the first line of its stdin, and it does nothing before."""
 

@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from rollout_bench.contracts.spec import Timeouts
 from rollout_bench.core.processes import Group, Interrupted, Watch, group_of, members_of
 from rollout_bench.measure.launch.failures import CRASH_FIX, Cause, diagnose, died
 from rollout_bench.measure.launch.guardian import Guardian
@@ -35,7 +36,6 @@ from rollout_bench.measure.launch.protocol import (
     Ready,
     RoundDone,
     StepsDone,
-    TimeLimits,
     parse,
 )
 from rollout_bench.measure.launch.replicas import Gathering
@@ -62,7 +62,7 @@ class Deadline:
     overrun: Cause
 
 
-def step_of(phase: str, limits: TimeLimits, began: float) -> Deadline | None:
+def step_of(phase: str, limits: Timeouts, began: float) -> Deadline | None:
     """The limit of what is done in `phase` and began at `began`; None where it has none of its own."""
     name = "start" if phase in STARTS else phase
     limit_s = {
@@ -244,7 +244,7 @@ class EngineLaunch:
     log: Path
     environments: list[dict[str, str]]
     timeout_s: float
-    limits: TimeLimits
+    limits: Timeouts
     signals: int
     cores: Sequence[Set[int] | None] = ()
     keep_open: Sequence[int] = ()

@@ -1,0 +1,97 @@
+"""What a config says of an experiment stands in its spec, and is described in one place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+from planned import planned
+from pydantic import BaseModel
+
+from rollout_bench.contracts.load import DatasetSpec, EndpointSpec, LoadSpec
+from rollout_bench.contracts.spec import MeasuringSpec, QuantSpec, Spec, WorkloadSpec
+from rollout_bench.plan.config import Config, WorkloadSettings
+from rollout_bench.plan.quants import Quant
+from rollout_bench.plan.serving import Dataset, Endpoint, OnlineLoad
+
+WORKLOAD = {
+    "prompts": 3,
+    "samples_per_prompt": 5,
+    "prompt_tokens": {"distribution": "normal", "mean": 20.0, "std": 4.0, "low": 12, "high": 40},
+    "output_tokens": 9,
+    "requests": "per_sequence",
+    "ignore_eos": False,
+    "temperature": 0.7,
+    "top_p": 0.9,
+    "top_k": 11,
+    "logprobs": 2,
+    "seed": 13,
+    "shared_prefix": {"tokens": 8, "groups": 2},
+}
+TRAFFIC = {"saturation": "auto", "burstiness": "constant", "cool_down_s": 2.5, "stream": False}
+ENDPOINT = {
+    "url": "http://host:1/v1",
+    "model": "m",
+    "api_key_env": "KEY",
+    "verify_tls": False,
+    "headers": {"x-user": "${WHO}"},
+    "vocabulary": 100,
+}
+
+
+@pytest.fixture(scope="module")
+def spec() -> Spec:
+    """Of an endpoint, under a load that has nothing at its default."""
+    overlay = {
+        "modes": ["online"],
+        "models": [],
+        "endpoints": {"theirs": ENDPOINT},
+        "workloads": ["w"],
+        "workload_settings": {"w": WORKLOAD | {"online": TRAFFIC | {"request_rate": 3.0, "concurrency": 7}}},
+        "warmup_iterations": 4,
+        "iterations": 6,
+    }
+    return planned(yaml.safe_dump(overlay)).experiments[0].spec
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ("workload", WORKLOAD),
+        ("load", TRAFFIC | {"points": [{"concurrency": 7, "request_rate": 3.0}]}),
+        ("endpoint", ENDPOINT),
+        ("measuring", {"warmup_iterations": 4, "iterations": 6}),
+    ],
+)
+def test_a_spec_has_what_the_config_says(spec: Spec, part: str, said: dict[str, Any]):
+    content = spec.model_dump(mode="json")[part]
+    assert {name: content[name] for name in said} == said
+
+
+def test_changes_to_a_quant_leave_the_rest_of_the_built_in_one():
+    overlay = "{platform: cuda, quants: [fp8], quant_settings: {fp8: {linear_dtypes: [int4], engine_args: {seed: 3}}}}"
+    spec = planned(overlay).experiments[0].spec
+    assert spec.quant == QuantSpec(name="fp8", weights_format="bf16", linear_dtypes=("int4",), linear_method="(?i)fp8")
+    assert {"quantization": "fp8", "seed": 3}.items() <= spec.engine.args.items()
+
+
+@pytest.mark.parametrize(
+    ("settings", "part"),
+    [
+        (WorkloadSettings, WorkloadSpec),
+        (OnlineLoad, LoadSpec),
+        (Config, LoadSpec),
+        (Config, MeasuringSpec),
+        (Dataset, DatasetSpec),
+        (Endpoint, EndpointSpec),
+        (Quant, QuantSpec),
+    ],
+)
+def test_what_config_and_spec_both_say_is_described_once(settings: type[BaseModel], part: type[BaseModel]):
+    both = (settings.model_fields.keys() & part.model_fields.keys()) - {"dataset"}  # a file's path, and its content
+    assert both
+    for name in both:
+        of_settings, of_part = settings.model_fields[name], part.model_fields[name]
+        assert of_settings.description is of_part.description, f"{name} is described twice"
+        assert (of_settings.annotation, of_settings.metadata) == (of_part.annotation, of_part.metadata), name
