@@ -51,7 +51,7 @@ bench: setup ## time the workflow's own overhead (dry run, summary), then how lo
 	@$(IN_VENV) python benchmarks/run.py
 	@$(IN_VENV) python benchmarks/verdict_time.py
 
-pins: setup ## resolve requirements/*.in into *.txt and environment.yml
+pins: setup ## resolve requirements/*.in into *.txt and environment*.yml
 	@$(IN_VENV) python workflow/scripts/pin_requirements.py
 
 clean: ## remove .venv and caches; results stay

@@ -1,15 +1,15 @@
-"""The command `rollout-bench`: it finds its sub-commands, and set-up puts it and the package into .venv."""
+"""The command `rollout-bench`: it finds its sub-commands, and is installed with the package."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
-import tomllib
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
-import setup_environment
 import yaml
 from workspace import REPOSITORY
 
@@ -78,37 +78,45 @@ def test_help_loads_no_heavy_library() -> None:
     assert done.stdout == "[]\n"
 
 
-def test_set_up_links_the_package_and_the_command_into_its_environment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clone = tmp_path / "a clone"
-    venv.create(clone / ".venv", symlinks=True)
-    (clone / "workflow").symlink_to(REPOSITORY / "workflow")
-    monkeypatch.setattr(setup_environment, "VENV", clone / ".venv")
-    setup_environment.link_package()
+def version_printed(environment: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    """What the command of an environment says in a folder."""
+    command = [str(environment / "bin" / "rollout-bench"), "--version"]
+    return subprocess.run(command, cwd=folder, env={"PATH": ""}, capture_output=True, text=True, check=False)
+
+
+def test_the_environment_of_set_up_has_the_command_in_any_folder(tmp_path: Path) -> None:
     (tmp_path / "rollout_bench.py").write_text("raise SystemExit('not this one')")
-    command = [str(clone / ".venv" / "bin" / "rollout-bench"), "--version"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = version_printed(Path(sys.prefix), tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"rollout-bench {__version__}\n", "")
-    (clone / "workflow").unlink()
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert "No module named rollout_bench" in done.stderr, "the package is this clone's, not a copy"
 
 
-def test_an_environment_without_the_links_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    stamp = setup_environment.wanted_stamp()
-    monkeypatch.setattr(setup_environment, "COMMAND", "")
-    assert setup_environment.wanted_stamp() != stamp
+def uv(*arguments: str | Path) -> None:
+    command = [sys.executable, "-m", "uv", *map(str, arguments), "--offline", "--no-config", "--quiet"]
+    subprocess.run(command, check=True)
 
 
-def test_an_installed_package_has_the_same_command_and_every_file() -> None:
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
-    assert project["project"]["scripts"] == {"rollout-bench": "rollout_bench.__main__:main"}
-    package = SCRIPTS / "rollout_bench"
-    data = {path.suffix for path in package.rglob("*.*") if path.is_file()} - {".py", ".pyc"}
-    assert {f"*{suffix}" for suffix in data} == set(project["tool"]["setuptools"]["package-data"]["*"])
-    folders = {path.parent for path in package.rglob("*.py")}
-    assert [folder for folder in folders if not (folder / "__init__.py").is_file()] == []
+def test_the_package_is_linked_without_an_index_and_leaves_no_file_in_the_clone(tmp_path: Path) -> None:
+    clone, environment = tmp_path / "a clone", tmp_path / "environment"
+    shutil.copytree(SCRIPTS, clone / "workflow" / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "LICENSE"):
+        shutil.copy(REPOSITORY / name, clone)
+    before = sorted(clone.rglob("*"))
+    venv.create(environment, symlinks=True)
+    uv("pip", "install", "--python", environment, "--no-deps", "--editable", clone)
+    assert sorted(clone.rglob("*")) == before
+    done = version_printed(environment, tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"rollout-bench {__version__}\n", "")
+    shutil.rmtree(clone / "workflow")
+    done = version_printed(environment, tmp_path)
+    assert "No module named 'rollout_bench'" in done.stderr, "the package is this clone's, not a copy"
+
+
+def test_an_installed_package_has_the_version_and_every_file(tmp_path: Path) -> None:
+    uv("build", "--wheel", "--out-dir", tmp_path, REPOSITORY)
+    with zipfile.ZipFile(tmp_path / f"rollout_bench-{__version__}-py3-none-any.whl") as wheel:
+        packed = {name for name in wheel.namelist() if ".dist-info/" not in name and not name.endswith("/")}
+    files = {path for path in (SCRIPTS / "rollout_bench").rglob("*.*") if path.is_file() and path.suffix != ".pyc"}
+    assert packed == {path.relative_to(SCRIPTS).as_posix() for path in files}
 
 
 @pytest.mark.parametrize("script", ["run_launch.py", "build_checkpoint.py", "check.py", "calibrate.py"])

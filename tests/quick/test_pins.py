@@ -1,4 +1,4 @@
-"""The pins, their inputs, environment.yml and the environment that runs this say the same."""
+"""The pins, their inputs, the conda environments and the environment that runs this say the same."""
 
 import re
 from importlib import metadata
@@ -8,6 +8,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from pin_requirements import CONDA_FILES
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = ROOT / "requirements"
@@ -76,16 +77,42 @@ def test_requirements_name_no_host_and_no_local_path(path: Path) -> None:
         assert not re.search(r"(^|\s)(/|~/|file:|--(extra-)?index|--find-links|--hash)", line), line
 
 
-def test_conda_environment_lists_the_cpu_pins() -> None:
-    conda = yaml.safe_load((ROOT / "environment.yml").read_text())
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_the_conda_environment_of_a_platform_lists_its_pins(platform: str) -> None:
+    text = (ROOT / CONDA_FILES[platform]).read_text()
+    conda = yaml.safe_load(text)
     (python,) = [entry for entry in conda["dependencies"] if str(entry).startswith("python=")]
     assert python == "python=3.11"
     assert "pip" in conda["dependencies"]
     (from_pip,) = [entry["pip"] for entry in conda["dependencies"] if isinstance(entry, dict)]
     options = [line for line in from_pip if line.startswith("-")]
-    assert options == ["--extra-index-url https://download.pytorch.org/whl/cpu"]
+    assert options == (["--extra-index-url https://download.pytorch.org/whl/cpu"] if platform == "cpu" else [])
+    assert text.count("://") == len(options)
     listed = pins_of([line for line in from_pip if not line.startswith("-")])
-    assert listed == pins_of(lines_of(REQUIREMENTS / "cpu.txt"))
+    assert listed == pins_of(lines_of(REQUIREMENTS / f"{platform}.txt")), "make pins"
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_a_conda_environment_begins_with_what_it_holds_and_where_it_was_tried(platform: str) -> None:
+    text = (ROOT / CONDA_FILES[platform]).read_text()
+    holds = (REQUIREMENTS / f"{platform}.in").read_text().splitlines()[0]
+    assert text.splitlines()[0] == holds
+    assert ("not yet installed" in holds) == (platform != "cpu")
+    assert f"conda env create -f {CONDA_FILES[platform]}" in text
+
+
+@pytest.mark.parametrize("platform", ["cuda", "ascend"])
+def test_the_page_of_a_platform_has_the_commands_of_its_conda_environment(platform: str) -> None:
+    page = (ROOT / "docs" / "how-to" / f"run-on-{platform}.md").read_text().splitlines()
+    shown = re.findall(r"(?m)^#     (.+)$", (ROOT / CONDA_FILES[platform]).read_text())
+    assert len(shown) == 2
+    assert [line for line in shown if line not in page] == []
+
+
+def test_each_platform_has_a_conda_environment_of_its_own_and_the_cpu_is_the_default() -> None:
+    names = [yaml.safe_load((ROOT / CONDA_FILES[platform]).read_text())["name"] for platform in PLATFORMS]
+    assert names == ["rollout-bench", "rollout-bench-cuda", "rollout-bench-ascend"]
+    assert CONDA_FILES["cpu"] == "environment.yml"
 
 
 def test_the_running_environment_holds_the_cpu_pins() -> None:

@@ -1,6 +1,7 @@
-"""Resolve requirements/*.in into the pins requirements/*.txt and the list in environment.yml.
+"""Resolve requirements/*.in into the pins requirements/*.txt and the conda environments environment*.yml.
 
-`make pins` runs this with the pinned uv of `.venv`. It needs a package index and nothing else of `.venv`.
+A pin stays while the inputs allow it; --upgrade takes the newest versions. `make pins` runs this with the pinned uv
+of `.venv`. It needs a package index, pip's configured one if there is one, and nothing else of `.venv`.
 """
 
 from __future__ import annotations
@@ -9,111 +10,79 @@ import argparse
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
+from setup_environment import uv_variables
+
 ROOT = Path(__file__).resolve().parents[2]
+REQUIREMENTS = ROOT / "requirements"
 PYTHON_VERSION = "3.11"
 # The machine that each platform's wheels are for: the pins are the same wherever this runs.
-PLATFORMS = {
+MACHINES = {
     "cpu": "x86_64-manylinux_2_28",
     "cuda": "x86_64-manylinux_2_34",
     "ascend": "aarch64-manylinux_2_34",
 }
+CONDA_FILES = {"cpu": "environment.yml", "cuda": "environment-cuda.yml", "ascend": "environment-ascend.yml"}
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
 
-class PinError(Exception):
-    """Pins could not be made; two lines, what is wrong and what to do."""
-
-
-def torch_sources(platform: str, find_links: str) -> list[list[str]]:
-    """The uv options to try in turn for finding the platform's torch."""
-    if platform != "cpu":
-        return [[]]
-    local = [option for folder in find_links.split() for option in ("--find-links", folder)]
-    return ([local] if local else []) + [["--torch-backend", "cpu"]]
-
-
-def leading_comment(text: str) -> list[str]:
-    """The comment block that opens a requirements file."""
-    lines = text.splitlines()
-    end = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
-    return lines[:end]
-
-
-def compile_pins(uv: str, platform: str, folder: Path) -> list[str]:
-    """Resolve `<platform>.in` into sorted `name==version` lines."""
-    command = [uv, "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--no-emit-index-url"]
-    command += ["--no-emit-find-links", "--python-version", PYTHON_VERSION]
-    command += ["--python-platform", PLATFORMS[platform]]
-    overrides = folder / f"{platform}.overrides"
+def compile_pins(platform: str, *options: str) -> None:
+    """Resolve `<platform>.in` into sorted `name==version` lines of `<platform>.txt`; exit where that is impossible."""
+    command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--no-config", "--no-annotate"]
+    command += ["--no-emit-index-url", "--no-emit-find-links", "--custom-compile-command", "make pins", *options]
+    command += ["--python-version", PYTHON_VERSION, "--python-platform", MACHINES[platform]]
+    command += ["--output-file", f"{platform}.txt", f"{platform}.in"]
+    overrides = REQUIREMENTS / f"{platform}.overrides"
     if overrides.exists():
-        command += ["--override", str(overrides)]
-    error = ""
-    for source in torch_sources(platform, os.environ.get("PIP_FIND_LINKS", "")):
-        # From an empty folder, so that no pyproject.toml or uv.toml nearby has a say.
-        with tempfile.TemporaryDirectory() as empty:
-            done = subprocess.run(
-                [*command, *source, str(folder / f"{platform}.in")], cwd=empty, capture_output=True, text=True
-            )
-        pins = [line.strip() for line in done.stdout.splitlines() if line.strip()]
-        if done.returncode == 0 and (
-            platform != "cpu" or any(pin.startswith("torch==") and pin.endswith("+cpu") for pin in pins)
-        ):
-            return pins
-        error = done.stderr.strip() or "the torch that was found is not a CPU build"
-    raise PinError(
-        f"{platform}.in does not resolve: {error}\n"
-        "Check the versions in it; for cpu, PIP_FIND_LINKS may name a folder that holds torch's CPU wheel."
+        command += ["--override", overrides.name]
+    # PyTorch's own index comes second, as in `make setup`.
+    tries = [command, [*command, "--torch-backend", "cpu"]] if platform == "cpu" else [command]
+    environment = {**uv_variables(sys.executable), **os.environ}
+    # An additional index may hold the files of one machine only, and uv takes a version from one index.
+    environment.pop("UV_INDEX", None)
+    reasons = ""
+    for tried in tries:
+        done = subprocess.run(tried, cwd=REQUIREMENTS, env=environment, stderr=subprocess.PIPE, text=True)
+        if done.returncode == 0:
+            return
+        reasons += " " + " ".join(done.stderr.split())
+    sys.exit(
+        f"pins: {platform}.in does not resolve:{reasons}\nCheck the versions in it, and pip's index (pip config list)."
     )
 
 
-def environment_text(pins: list[str]) -> str:
-    """environment.yml: the pins are spelt out because Snakemake copies the file away from its repository."""
-    lines = [
-        "# Generated by `make pins` from requirements/cpu.txt; do not edit.",
-        "# Create it with PIP_NO_DEPS=1, which pip cannot be told in a file:",
-        "#     PIP_NO_DEPS=1 conda env create -f environment.yml",
-        "#     PIP_NO_DEPS=1 snakemake --software-deployment-method conda",
-        "# Without it pip adds torchvision, torchaudio and torchcodec, see requirements/cpu.overrides.",
-        "name: rollout-bench",
-        "channels: [conda-forge, nodefaults]",
-        "dependencies:",
-        f"  - python={PYTHON_VERSION}",
-        "  - pip",
-        "  - pip:",
-        f"      - --extra-index-url {TORCH_CPU_INDEX}",
-    ]
-    return "\n".join(lines + [f"      - {pin}" for pin in pins]) + "\n"
+def conda_environment(platform: str) -> str:
+    """Return the platform's conda file: the pins are spelt out, because Snakemake copies such a file elsewhere."""
+    holds = (REQUIREMENTS / f"{platform}.in").read_text().partition("\n-r ")[0]
+    pins = [line for line in (REQUIREMENTS / f"{platform}.txt").read_text().splitlines() if not line.startswith("#")]
+    options = [f"--extra-index-url {TORCH_CPU_INDEX}"] if platform == "cpu" else []
+    name = Path(CONDA_FILES[platform]).stem.replace("environment", "rollout-bench")
+    return f"""{holds}
+# Not yet tried with conda: where this was made, no channel could be reached.
+# Generated by `make pins` from requirements/{platform}.txt; do not edit.
+# Create it with PIP_NO_DEPS=1, which pip cannot be told in a file, and run snakemake in it:
+#     PIP_NO_DEPS=1 conda env create -f {CONDA_FILES[platform]}
+#     conda activate {name}
+# Without PIP_NO_DEPS pip looks for what requirements/{platform}.overrides leaves out or changes.
+name: {name}
+channels: [conda-forge, nodefaults]
+dependencies:
+  - python={PYTHON_VERSION}
+  - pip
+  - pip:
+""" + "".join(f"      - {line}\n" for line in options + pins)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--uv", default="uv", help="the uv executable (default: the one on PATH)")
-    parser.add_argument("platforms", nargs="*", metavar="PLATFORM", help="cpu, cuda, ascend (default: all)")
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--upgrade", action="store_true", help="take the newest versions that the inputs allow")
     args = parser.parse_args()
-    unknown = sorted(set(args.platforms) - set(PLATFORMS))
-    if unknown:
-        parser.error(f"unknown platform {unknown[0]!r}; there are {', '.join(PLATFORMS)}")
-    folder = ROOT / "requirements"
-    try:
-        for platform in args.platforms or PLATFORMS:
-            pins = compile_pins(args.uv, platform, folder)
-            comment = leading_comment((folder / f"{platform}.in").read_text())
-            header = [f"# Generated by `make pins` from {platform}.in; do not edit.", *comment]
-            (folder / f"{platform}.txt").write_text("\n".join(header + pins) + "\n")
-            if platform == "cpu":
-                (ROOT / "environment.yml").write_text(environment_text(pins))
-            print(f"pins: {platform}.txt, {len(pins)} packages")
-    except PinError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except FileNotFoundError:
-        print(f"pins: {args.uv} not found\nRun `make setup` first, or name one with --uv.", file=sys.stderr)
-        return 1
-    return 0
+    for platform in MACHINES:
+        compile_pins(platform, *(["--upgrade"] if args.upgrade else []))
+        (ROOT / CONDA_FILES[platform]).write_text(conda_environment(platform))
+        print(f"pins: requirements/{platform}.txt and {CONDA_FILES[platform]}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
