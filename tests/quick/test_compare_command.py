@@ -220,7 +220,8 @@ def test_the_command_runs_by_itself_and_help_loads_no_heavy_library(tmp_path: Pa
     assert (done.returncode, done.stderr) == (0, "")
     code = (
         "import sys; from rollout_bench.commands import compare; compare.parser(); "
-        "print([m for m in ('pandas', 'numpy', 'scipy', 'rich', 'vllm', 'torch', 'snakemake') if m in sys.modules])"
+        "heavy = ('jinja2', 'pandas', 'numpy', 'scipy', 'rich', 'vllm', 'torch', 'snakemake'); "
+        "print([m for m in heavy if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

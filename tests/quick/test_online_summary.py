@@ -23,9 +23,9 @@ from rollout_bench.contracts.spec import Spec
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.plan.planfile import PlanFile
 from rollout_bench.plan.serving import Slo
-from rollout_bench.report.online_tables import shown_columns
 from rollout_bench.report.rendering import WIDTH
 from rollout_bench.report.summary import Summary, summarise
+from rollout_bench.report.tables.online_tables import shown_columns
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CLOSED = [LoadPoint(concurrency=8)]

@@ -15,18 +15,17 @@ from rollout_bench.analysis.inside.reconciliation import COLUMNS, ProfileReport,
 from rollout_bench.contracts.inside import Phase
 from rollout_bench.core.numbers import MISSING
 from rollout_bench.plan.config import ComparisonSettings
-from rollout_bench.report.headings import View
-from rollout_bench.report.profile_tables import (
+from rollout_bench.report.headings import View, Views
+from rollout_bench.report.rendering import WIDTH, markdown, page, terminal
+from rollout_bench.report.tables.profile_tables import (
     MOST_CATEGORIES,
     operator_word,
     profile_notes,
     profile_views,
     shapes_word,
 )
-from rollout_bench.report.profile_tables import RECONCILED as RECONCILED_COLUMNS
-from rollout_bench.report.profile_tables import TIMED as TIMED_COLUMNS
-from rollout_bench.report.rendering import WIDTH, markdown, page, terminal
-from rollout_bench.report.tables import Views
+from rollout_bench.report.tables.profile_tables import RECONCILED as RECONCILED_COLUMNS
+from rollout_bench.report.tables.profile_tables import TIMED as TIMED_COLUMNS
 
 SCRIPTS = Path(__file__).parents[2] / "workflow" / "scripts" / "rollout_bench"
 

@@ -18,12 +18,12 @@ from rollout_bench.contracts.store import check_results_folder
 from rollout_bench.core.errors import UserError, near_miss
 from rollout_bench.core.numbers import MISSING, number, several
 from rollout_bench.plan.config import ComparisonSettings
-from rollout_bench.report.headings import Column, Line, speedup_columns, tables_of, view
-from rollout_bench.report.notes import Section, damage, extent, machine_lines
+from rollout_bench.report.headings import Column, Line, Views, lines_of, speedup_columns, tables_of, view
+from rollout_bench.report.notes import damage, extent, machine_lines
+from rollout_bench.report.prose import Section, sections, those
 from rollout_bench.report.rendering import markdown, terminal
 from rollout_bench.report.state import plan_of_summary
-from rollout_bench.report.tables import Views, lines_of
-from rollout_bench.report.verdicts import needed, rule, those
+from rollout_bench.report.verdicts import verdict_values
 
 _SHOWN = 5
 """Names that a message lists before it counts."""
@@ -146,7 +146,7 @@ def compared(two: TwoFolders) -> Compared:
         footnotes,
     )
     defined = {column.header: column.definition for each in columns.values() for column in each}
-    sections = [
+    found = [
         Section("Damaged", damage(two.damaged)),
         Section("A and B", tuple(_sides(two))),
         Section("What is compared", tuple(_subject(rows))),
@@ -154,18 +154,18 @@ def compared(two: TwoFolders) -> Compared:
         Section("No verdict", footnotes),
         Section("Only in A, not compared", tuple(map(told, two.only_in_a))),
         Section("Only in B, not compared", tuple(map(told, two.only_in_b))),
-        Section("Verdicts", (*rule(settings, apart=True), *needed(rows, settings))),
+        *sections("verdicts", **verdict_values(rows, settings, apart=True) | {"differing": {}}),
         Section("Definitions", tuple(f"{header}: {text}" for header, text in defined.items())),
     ]
-    sections = [section for section in sections if section.items]
+    found = [section for section in found if section.items]
     amount = len(launched(row.experiment for row in rows if row.against.other is not None))
     status = (
         f"{several(amount, 'experiment')} of B compared with A. Nothing took turns: "
         "whatever drifted between A and B is part of each speed-up."
     )
     return Compared(
-        text=terminal(status, tables, sections),
-        markdown=markdown(status, tables, sections, figures=(), title="Comparison of two results folders"),
+        text=terminal(status, tables, found),
+        markdown=markdown(status, tables, found, figures=(), title="Comparison of two results folders"),
         csv=_csv(rows),
     )
 

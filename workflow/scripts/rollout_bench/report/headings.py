@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from rollout_bench.analysis.timed.comparison import MARKS, Comparison
 from rollout_bench.analysis.timed.latencies import LAST, PERCENTILES, Distribution, more_for
+from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.modes import OFFLINE
 from rollout_bench.core.numbers import MISSING, count, number, percent, plain_percent, ratio
@@ -213,12 +216,41 @@ class View:
     cells: tuple[tuple[str, ...], ...]
 
 
+@dataclass(frozen=True)
+class Views:
+    """All tables, and the footnotes that their cells refer to as [1], [2], ..."""
+
+    tables: tuple[View, ...]
+    footnotes: tuple[str, ...]
+
+
 def tables_of(lines: Sequence[Line]) -> list[tuple[str, list[Line]]]:
     """The lines that stand in one table, of one mode and platform, with the title of each."""
     return [
         (f"{mode}, {platform}", [line for line in lines if (line["mode"], line["platform"]) == (mode, platform)])
         for mode, platform in dict.fromkeys((line["mode"], line["platform"]) for line in lines)
     ]
+
+
+def lines_of(
+    frame: pd.DataFrame, rows: Sequence[Row], latencies: Sequence[Mapping[str, Distribution]] = ()
+) -> tuple[list[Line], tuple[str, ...]]:
+    """What columns are made from, a line per row, and the footnotes that the lines refer to."""
+    lines: list[Line] = [
+        {str(field): None if pd.isna(value) else value for field, value in line.items()}
+        for line in frame.astype(object).to_dict("records")
+    ]
+    footnotes: dict[str, int] = {}
+    for place, (line, row) in enumerate(zip(lines, rows, strict=True)):
+        line["distributions"] = latencies[place] if latencies else {}
+        line["empty_because"] = row.empty_because
+        reasons = {metric: comparison.reason for metric, comparison in row.comparisons.items()}
+        line["comparisons"] = row.comparisons
+        line["footnotes"] = {
+            metric: footnotes.setdefault(reason, len(footnotes) + 1) if reason else None
+            for metric, reason in reasons.items()
+        }
+    return lines, tuple(f"[{number}] {reason}." for reason, number in footnotes.items())
 
 
 def view(kind: str, title: str, columns: Sequence[Column], lines: Sequence[Line], without: Sequence[Line] = ()) -> View:

@@ -11,6 +11,8 @@ from rollout_bench.analysis.timed.experiments import Chosen
 from rollout_bench.contracts.modes import OPERATORS
 from rollout_bench.core.numbers import MISSING, number, ratio
 from rollout_bench.report.headings import Column, Line, View, view
+from rollout_bench.report.parts import Findings, SummaryPart
+from rollout_bench.report.prose import Section, sections
 
 
 def _cell(header: str, field: str, definition: str, words: bool = False) -> Column:
@@ -92,6 +94,15 @@ PASS = (
 
 OPTIONAL = ("profiled ms", "share %", "predicted decode step")
 """Columns that are left out where no line has anything in them."""
+
+
+def operators_part(findings: Findings) -> SummaryPart:
+    """Return the tables of each platform, and how their numbers were measured."""
+    inside = findings.inside
+    return SummaryPart(
+        tables=operators_views(inside.steps, inside.passes, inside.left_out),
+        sections=operators_notes(inside.runs, findings.collection.comparison.confidence),
+    )
 
 
 def operators_views(
@@ -254,26 +265,21 @@ def _has(column: Column, line: Line) -> bool:
     return column.cell(line) != MISSING
 
 
-def operators_notes(runs: Sequence[OperatorsRun], confidence: float) -> tuple[str, ...]:
-    """The items of the section on operators mode; none where nothing was measured in it."""
-    if not runs:
-        return ()
-    few = [run for run in runs if len(run.launches) == 1]
-    over = f"{100 * confidence:g} % over launches" + (
-        "" if not few else "; with a single launch over its rounds, which says nothing of what differs between launches"
-    )
-    evicted = max(record.evicted_bytes for run in runs for record in run.launches)
-    reasons = dict.fromkeys(
-        f"{run.experiment.model} {run.label} {run.experiment.workload}: not compared, {run.reason}."
-        for run in runs
-        if run.reason
-    )
-    through = {point.through for run in runs for record in run.launches for point in record.points}
-    how = {"calls": "called from Python", "graph": "replayed as a captured graph"}
-    return (
-        "Each layer's own kernel, called as the model calls it, alone: all layers of a shape one after the other, "
-        f"after up to {number(evicted / 2**20, 3)} MiB of something else went through the caches; "
-        f"{' or '.join(how[each] for each in sorted(through))}.",
-        f"Intervals: {over}; each taken alone.",
-        *reasons,
+def operators_notes(runs: Sequence[OperatorsRun], confidence: float) -> list[Section]:
+    """The section on operators mode; none where nothing was measured in it."""
+    records = [record for run in runs for record in run.launches]
+    return sections(
+        OPERATORS.name,
+        measured=bool(runs),
+        evicted_bytes=max((record.evicted_bytes for record in records), default=0),
+        through=sorted({point.through for record in records for point in record.points}),
+        confidence=f"{100 * confidence:g} %",
+        single_launch=any(len(run.launches) == 1 for run in runs),
+        uncompared=list(
+            dict.fromkeys(
+                (f"{run.experiment.model} {run.label} {run.experiment.workload}", run.reason)
+                for run in runs
+                if run.reason
+            )
+        ),
     )
