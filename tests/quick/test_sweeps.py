@@ -111,7 +111,7 @@ def test_failed_and_missing_launches_and_flags_are_counted_once(tmp_path: Path) 
     sections = {section.heading: section.items for section in foot(Findings(collection)).sections}
     assert len(sections["Failed"]) == len(sections["Missing"]) == len(sections["Flags"]) == 1
     assert sections["Flags"][0].startswith("qwen3-90m bf16 small, launch 1: token_count")
-    assert sections["Left out"] == ("1 record from all tables and figures, flagged invalid: token_count",)
+    assert sections["Left out"] == ("1 record from all tables and figures, because of these flags: token_count",)
     assert len(launched(collection.experiments)) == 1
 
 

@@ -22,30 +22,30 @@ _ORDER = ("pass", "prefill", "mixed", "decode", "step")
 
 COLUMNS = (
     Column(
-        "of one",
-        "What is held against the limit: a whole pass of the workload, or a step of one phase.",
+        "pass or step",
+        "What is compared with the limit: a whole pass of the workload, or a step of one phase.",
         lambda line: line["what"],
         words=True,
     ),
     Column(
         "takes ms",
-        "How long it takes: a pass in the mean over launches, a step in the mean over those without the profiler.",
+        "Its time: of a pass the mean over launches, of a step the mean over steps without the profiler.",
         lambda line: number(1000 * line["reach"].seconds, 4) if line["reach"].known else MISSING,
     ),
     Column(
         "bound ms",
-        "The least time that the machine allows: the larger of bytes / memory bandwidth (weights and KV cache, each "
+        "The minimum time that the machine allows: the larger of bytes / memory bandwidth (weights and KV cache, each "
         "once a step) and operations / peak rate, summed over steps; docs/explanation/bounds.md has the formulas.",
         lambda line: number(1000 * line["reach"].bound_s, 4) if line["reach"].known else MISSING,
     ),
     Column(
         "x of the limit",
-        "bound / takes: 1 would be all that the machine can do.",
+        "bound / takes: 1 is the most that the machine can do.",
         lambda line: number(line["reach"].share, 2) if line["reach"].known else MISSING,
     ),
     Column(
         "limited by",
-        "What the bound comes from mostly: memory bandwidth or computing.",
+        "What sets most of the bound: memory bandwidth or computing.",
         lambda line: line["reach"].limited_by or MISSING,
         words=True,
     ),

@@ -62,12 +62,12 @@ SERVICE = (
     Column(
         "in flight (most)",
         "Requests under way, as the client saw it: the sum of E2EL over the time, mean over launches; in brackets the "
-        "most at once in any launch. Of those that succeeded.",
+        "maximum at once in any launch. Counts only requests that succeeded.",
         _in_flight,
     ),
     Column(
         "failed %",
-        "Requests that failed, of all that were sent. They enter no latency.",
+        "Requests that failed, of all that were sent. They are in no latency.",
         lambda line: number(None if line["failed_share"] is None else 100 * line["failed_share"], 3),
     ),
     *metric_columns("load"),
@@ -104,7 +104,7 @@ def _percentiles(measure: str) -> tuple[Column, Column]:
         ),
         Column(
             f"{name} tail",
-            f"The same of the highest of {shown} that the requests of every launch can claim.",
+            f"The same for the highest of {shown} for which every launch has enough requests.",
             _tail(measure),
         ),
     )

@@ -37,7 +37,7 @@ BREAK_EVEN = (
     ),
     _cell("faster at M", "faster", "Measured numbers of tokens at which the interval lies above 1.", words=True),
     _cell("slower at M", "slower", "The same below 1.", words=True),
-    _cell("least / most M", "ends", "Speed-ups at the least and at the largest number of tokens."),
+    _cell("least / most M", "ends", "Speed-ups at the smallest and at the largest number of tokens."),
 )
 """Where a quant overtakes the baseline."""
 
@@ -56,7 +56,7 @@ BATCH = (
 
 STEP = (
     _cell("decode ms", "decode", "All linear layers of a decode step at the batch in use, each times its number."),
-    _cell("decode speed-up", "decode_speedup", "The baseline's over its own: the most a decode step could gain."),
+    _cell("decode speed-up", "decode_speedup", "The baseline's over its own: the most that a decode step can gain."),
     _cell(
         "prefill us/token",
         "prefill",
@@ -68,7 +68,7 @@ STEP = (
     _cell(
         "predicted decode step",
         "end_to_end",
-        "Speed-up of the whole decode step if its linear layers alone change, by Amdahl's law from the baseline's "
+        "Speed-up of the whole decode step if only its linear layers change, by Amdahl's law from the baseline's "
         "share.",
     ),
 )
@@ -78,7 +78,7 @@ PASS = (
     _cell(
         "linear s",
         "linear",
-        "All linear layers of a pass of the workload, from their times alone: its decode steps at the batch in use, "
+        "All linear layers of a pass of the workload, only from their own times: its decode steps at the batch in use, "
         "and prefill of the prompt tokens that no cache held.",
     ),
     _cell("of the pass %", "of_pass", "Their share of the pass that offline mode measured."),

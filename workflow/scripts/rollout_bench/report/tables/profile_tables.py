@@ -143,7 +143,7 @@ _CATEGORY = {
     "linear": "Matrix multiplications of linear layers.",
     "quantize": "Quantizing activations and dequantizing, where that is an operator of its own.",
     HOST_GAP: "No operator runs on the device. On a CPU: what the engine's own process does between operators.",
-    "other": "Operators that no rule knows; the notes list them.",
+    "other": "Operators that match no rule; the notes list them.",
     REST: "All categories together that are too small for a column.",
 }
 
@@ -191,7 +191,7 @@ TIMED = (
     ),
     Column(
         "other %",
-        f"Share of the traced step of operators that no rule knows. Above {plain_percent(UNKNOWN)}: flag other.",
+        f"Share of the traced step of operators that match no rule. Above {plain_percent(UNKNOWN)}: flag other.",
         _number("other", 2, 100),
     ),
     Column(
@@ -255,7 +255,7 @@ def change_columns(phase: Phase) -> tuple[Column, Column, Column]:
         Column(f"{phase} speed-up", "The baseline's time of the part / its own.", faster),
         Column(
             f"{phase} saves ms",
-            "The baseline's time less its own, negative where it costs. Add up to the whole step's.",
+            "The baseline's time less its own, negative where it costs time. The parts add up to the whole step's.",
             saves,
         ),
     )
@@ -603,7 +603,7 @@ def _values_of_profile(report: ProfileReport, profiled: ProfiledExperiment) -> d
     return {
         "name": _name(profiled),
         "phases": [
-            {"name": phase, "doubts": doubts(breakdown), "unknown": _unknown(profiled, breakdown)}
+            {"name": phase, "flags": doubts(breakdown), "unknown": _unknown(profiled, breakdown)}
             for phase, breakdown in report.of(profiled).items()
         ],
         "warnings": [*filter(None, [profiled.record.truncated]), *profiled.warnings],

@@ -27,13 +27,13 @@ COLUMNS = (
     Column(
         "replica",
         "Number of the replica: an engine on devices of its own, released together with the others before each "
-        "iteration. all: the step that they make, from when the first begins until the slowest is done.",
+        "iteration. all: the step of all replicas, from the start of the first until the slowest is done.",
         lambda line: line["replica"],
         words=True,
     ),
     Column(
         "own s",
-        "Elapsed time of a measured iteration on this replica, in seconds; of all of them the step's. Mean over "
+        "Elapsed time of a measured iteration on this replica, in seconds; for all, of the step. Mean over "
         "iterations, then over launches.",
         _number("elapsed_s"),
     ),
@@ -44,7 +44,7 @@ COLUMNS = (
     ),
     Column(
         "own tok/s",
-        "Output tokens by own s: what it generated while it ran.",
+        "Output tokens / own s: the rate while the replica ran.",
         _number("output_tokens_per_s"),
     ),
     Column(
@@ -55,7 +55,7 @@ COLUMNS = (
     Column(
         "idle %",
         "Share of the steps' time in which its devices waited for the slowest replica: 1 - its elapsed time / the "
-        "step's. Of all of them the mean: what of the devices' time a step leaves unused.",
+        "step's. For all, the mean: the share of the devices' time that a step leaves unused.",
         lambda line: _percent(line["balance"] and line["balance"].idle_share),
     ),
     Column(
