@@ -72,7 +72,7 @@ def test_an_error_of_a_sub_command_is_told_as_its_own(tmp_path: Path) -> None:
 def test_help_loads_no_heavy_library() -> None:
     code = (
         "import sys; from rollout_bench.__main__ import parser; parser().format_help(); "
-        "print([m for m in ('pydantic', 'pandas', 'numpy', 'rich', 'vllm', 'torch') if m in sys.modules])"
+        "print([m for m in ('pydantic', 'jinja2', 'pandas', 'numpy', 'rich', 'vllm', 'torch') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=SCRIPTS, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -17,7 +17,6 @@ from synthetic_records import SEQUENCES, make_failure, make_plan, make_record, m
 
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.experiments import TimedExperiment
-from rollout_bench.analysis.timed.rows import rows_of
 from rollout_bench.contracts.record import Flag
 from rollout_bench.contracts.store import (
     checksum,
@@ -31,7 +30,8 @@ from rollout_bench.contracts.store import (
 )
 from rollout_bench.core.errors import UserError
 from rollout_bench.plan.planfile import is_plan, read_plan, write_plan
-from rollout_bench.report.notes import notes
+from rollout_bench.report.notes import foot
+from rollout_bench.report.parts import Findings
 from rollout_bench.report.state import STATE_FILE, plan_of_summary
 
 BF16, W8A8 = make_spec(), make_spec(quant="w8a8")
@@ -261,7 +261,7 @@ def test_records_of_earlier_versions_are_read_and_counted_in_a_note(results: Pat
     edit(at(results), lambda record: last(record).update(elapsed_s=last(record)["elapsed_s"] / 3))
     collection = collect(results, make_plan([BF16, W8A8], launches=3))
     assert collection.complete
-    sections = {section.heading: section.items for section in notes(collection, rows_of(collection), ())}
+    sections = {section.heading: section.items for section in foot(Findings(collection)).sections}
     assert [line for line in sections["Measured with"] if line.startswith("1 of 6 records without a checksum")]
     assert "Damaged" not in sections
 

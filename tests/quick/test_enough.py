@@ -55,7 +55,7 @@ def test_the_limit_ends_it_and_the_summary_says_that_the_precision_was_not_reach
     assert wanted(tmp_path, plan()) == {"bf16": 8, "w8a8": 3, "w8a16": 8}
     text = " ".join(summarise(collect(tmp_path, plan())).text.split())
     assert text.startswith("19 of 19 planned launches measured")
-    assert "w8a16 small: the limit of 8 launches came before the precision" in text
+    assert "w8a16 small: the limit of 8 launches was reached before the precision" in text
     assert "w8a8 small: the limit" not in text
     assert "w8a8 small: 5 launches of its baseline's" not in text
 
@@ -92,7 +92,7 @@ def test_a_baseline_whose_launch_failed_is_not_taken_for_the_limit(tmp_path: Pat
     save(tmp_path, make_failure(BASE, 3))
     put(tmp_path, WIDE, range(4), 0.9, 40.0)
     assert wanted(tmp_path, plan(BASE, WIDE)) == {"bf16": 4, "w8a16": 4}
-    assert "came before the precision" not in summarise(collect(tmp_path, plan(BASE, WIDE))).text
+    assert "was reached before the precision" not in summarise(collect(tmp_path, plan(BASE, WIDE))).text
 
 
 def test_an_invalid_launch_is_made_up_for_by_another(tmp_path: Path):
@@ -145,6 +145,6 @@ def test_the_summary_says_which_rule_ended_the_launching(tmp_path: Path, confide
         update={"comparison": ComparisonSettings(confidence=confidence)}
     )
     text = " ".join(summarise(collect(tmp_path, selected)).text.split())
-    assert "no further than 2 % off it, 3 times at the least and 8 at most" in text
-    assert f"together hold at {100 * confidence:g} %" in text
+    assert "no further than 2 % from it, at least 3 and at most 8 times" in text
+    assert f"hold together at {100 * confidence:g} %" in text
     assert "Pocock 1977" in text

@@ -184,7 +184,7 @@ def test_a_profile_without_a_valid_launch_has_empty_lines_that_say_why(
     assert "qwen3-90m w8a8 small: predicted and measured are not compared: " in found["Predicted and measured"]
     assert REASON in found["Predicted and measured"]
     steps = table(found, "How far from the machine's limit")
-    assert [line["empty because"] for line in steps if line["of one"] == "profile step"] == [REASON]
+    assert [line["empty because"] for line in steps if line["pass or step"] == "profile step"] == [REASON]
     assert quant not in found["profile.csv"]
     assert found["No valid launch"].strip().startswith(f"- qwen3-90m {quant} small (profile): {REASON}.")
     for name in PROFILE.figures:
@@ -245,7 +245,7 @@ def test_an_offline_launch_that_is_not_valid_is_no_measure_of_anything(tmp_path:
     (limit,) = [
         line
         for line in table(found, "How far from the machine's limit")
-        if (line["quant"], line["of one"]) == (quant, "offline pass")
+        if (line["quant"], line["pass or step"]) == (quant, "offline pass")
     ]
     assert limit.pop("empty because") == REASON
     assert set(limit.values()) == {quant, "offline pass", "-"}

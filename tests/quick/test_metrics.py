@@ -24,8 +24,8 @@ from rollout_bench.contracts import metrics
 from rollout_bench.contracts.metrics import COMPARED, METRICS, Metric
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.report.headings import ENGINE, THROUGHPUT, speedup_columns
-from rollout_bench.report.online_tables import shown_columns
 from rollout_bench.report.reference import config_page
+from rollout_bench.report.tables.online_tables import shown_columns
 
 TESTS = Path(__file__).parents[1]
 SCRIPTS = TESTS.parent / "workflow" / "scripts"

@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 import ast
+import sys
+from dataclasses import replace
 from importlib.util import find_spec
+from operator import attrgetter
 from pathlib import Path
+from types import ModuleType
+from typing import get_type_hints
 
+import pandas as pd
 import pytest
 import yaml
+from matplotlib.figure import Figure
 from planned import REPOSITORY, planned
 
-from rollout_bench.contracts.modes import MODES, SEQUENCES, SERVER, TRACES, Mode, named
+from rollout_bench.analysis.timed.experiments import Collection, Selected
+from rollout_bench.contracts.modes import MODES, OPERATORS, SEQUENCES, SERVER, TRACES, Mode, named
 from rollout_bench.contracts.record import Launched, Record
 from rollout_bench.contracts.spec import Spec
-from rollout_bench.plan.config import Config
+from rollout_bench.plan.config import ComparisonSettings, Config
+from rollout_bench.report.figure_names import DRAWINGS, Drawing
+from rollout_bench.report.figures.save import figure_files
+from rollout_bench.report.figures.style import new_figure, settings
+from rollout_bench.report.headings import Column, view
+from rollout_bench.report.parts import Findings, SummaryPart
+from rollout_bench.report.prose import Section
 from rollout_bench.report.reference import MODELS
+from rollout_bench.report.summary import summarise
 
 PACKAGE = REPOSITORY / "workflow" / "scripts" / "rollout_bench"
 
 OTHER_MEANINGS = {
     "measure/server/vllm_bench.py": {"profile"},  # an argument of vLLM's benchmark
     "plan/config_file.py": {"online"},  # the key of a workload that says how requests arrive
-    "report/figures/save.py": {"operators"},  # a figure
-    "report/online_tables.py": {"offline", "online"},  # fields of a line in the table that compares the two
-    "report/rendering.py": {"operators"},  # a figure
+    "report/figure_names.py": {"operators"},  # a figure
+    "report/tables/online_tables.py": {"offline", "online"},  # fields of a line in the table that compares the two
 }
 """Module -> names of modes that mean something else in it."""
 
@@ -53,11 +67,13 @@ class TestEachMode:
         if mode.settings:
             assert {mode.settings} <= set(Config.model_fields) & set(Spec.model_fields)
 
-    def test_has_tables_and_figures_with_captions(self, mode: Mode):
-        assert callable(named(mode.tables))
+    def test_has_a_part_of_the_summary(self, mode: Mode):
+        assert get_type_hints(named(mode.tables)) == {"findings": Findings, "return": SummaryPart}
+
+    def test_has_figures_with_captions(self, mode: Mode):
         captions = {path.stem for path in (REPOSITORY / "workflow" / "report").glob("*.rst")}
         assert mode.figures
-        assert set(mode.figures) <= captions
+        assert set(mode.figures) <= captions & set(DRAWINGS)
 
     def test_is_planned_by_its_example(self, mode: Mode):
         text = "{}" if mode.example == "config.yaml" else (REPOSITORY / mode.example).read_text()
@@ -67,6 +83,44 @@ class TestEachMode:
     def test_has_a_page_that_the_index_links(self, mode: Mode):
         assert (REPOSITORY / "docs" / mode.page).is_file()
         assert f"]({mode.page})" in (REPOSITORY / "docs" / "index.md").read_text()
+
+
+@pytest.mark.parametrize("drawing", DRAWINGS.values(), ids=DRAWINGS)
+def test_a_figure_is_drawn_from_what_a_report_has_for_some_mode(drawing: Drawing):
+    findings = Findings(
+        Collection((), {}, ComparisonSettings(), None, (), planned=False, beyond_planned=0, not_selected=0)
+    )
+    values = [attrgetter(attribute)(findings) for attribute in drawing.of]
+    with settings():
+        assert isinstance(named(drawing.function)(*values, "here", "nothing is measured"), Figure)
+    assert any(drawing.name in mode.figures for mode in MODES.values())
+
+
+def test_a_further_mode_adds_its_part_and_its_figure_by_its_entries(monkeypatch: pytest.MonkeyPatch):
+    made = ModuleType("made_mode")
+    monkeypatch.setitem(sys.modules, "made_mode", made)
+    column = Column("bytes", "Bytes of a message.", lambda line: line["bytes"])
+
+    def part(findings: Findings) -> SummaryPart:
+        assert findings.results == Path("results")
+        line = {"model": "m", "workload": "w", "quant": "bf16", "bytes": "12"}
+        return SummaryPart(
+            tables=[view("Messages: ", "cpu", (column,), [line])],
+            sections=[Section("Messages", ("They were sent.",))],
+            files={"messages.csv": pd.DataFrame({"step": [0, 1], "bytes": [12, 13]})},
+        )
+
+    made.part, made.draw = part, lambda experiments, where, alarm: new_figure("Messages", [where], alarm)  # type: ignore[attr-defined]
+    mode = replace(OPERATORS, name="made", tables="made_mode:part", figures=("messages",))
+    monkeypatch.setitem(MODES, "made", mode)
+    monkeypatch.setitem(DRAWINGS, "messages", Drawing("messages", "made_mode:draw", ("collection.others",)))
+    experiment: Selected[Launched] = Selected("made", "e", "key", "cpu", "m", "bf16", "w", None, (), (), ())
+    collection = Collection((), {}, ComparisonSettings(), None, (), False, 0, 0, others=(experiment,))
+    summary = summarise(collection, results=Path("results"))
+    assert "## Messages: cpu, model m, workload w\n\n| quant | bytes |" in summary.markdown
+    assert "## Messages\n\n- They were sent." in summary.markdown
+    assert summary.tables == {"messages.csv": "step,bytes\n0,12\n1,13\n"}
+    assert set(figure_files(collection, ["messages"])) == {"messages.svg", "messages.png"}
 
 
 def literals(path: Path) -> set[str]:

@@ -23,9 +23,9 @@ from rollout_bench.contracts.spec import Spec
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.plan.planfile import PlanFile
 from rollout_bench.plan.serving import Slo
-from rollout_bench.report.online_tables import shown_columns
 from rollout_bench.report.rendering import WIDTH
 from rollout_bench.report.summary import Summary, summarise
+from rollout_bench.report.tables.online_tables import shown_columns
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CLOSED = [LoadPoint(concurrency=8)]
@@ -92,7 +92,7 @@ def test_goodput_stands_where_there_are_limits_and_says_them(tmp_path: Path) -> 
     measured(tmp_path, BF16, W8A8)
     made = summary(tmp_path, BF16, W8A8, slo=Slo(tpot_ms=9))
     assert cells(made, "Throughput: online")[0]["goodput/s"] == "0"
-    assert "Goodput: what kept TPOT 9 ms." in words(made.text)
+    assert "Goodput: requests that met TPOT 9 ms." in words(made.text)
     first, second = rows(made)
     assert float(first["goodput_requests_per_s"]) == 0
     assert float(second["goodput_requests_per_s"]) == pytest.approx(float(second["completed_requests_per_s"]))
@@ -151,8 +151,8 @@ def test_offline_and_online_stand_side_by_side_with_what_else_differs(tmp_path: 
     ratio = float(line["online / offline"].split("x")[0])
     assert ratio == pytest.approx(float(line["online tok/s"]) / 709, rel=0.01)
     assert line["online costs"].endswith(" %")
-    assert "Online no more than 8 requests are under way at once" in words(made.text)
-    assert "differ in engine.multiprocess too, False offline and True online" in words(made.text)
+    assert "The load allows 8 requests at once online" in words(made.text)
+    assert "also differ in engine.multiprocess, False offline and True online" in words(made.text)
     (pair,) = mode_pairs(rows_of(collect(tmp_path, make_plan([offline, BF16]))), collect(tmp_path, None))
     assert pair.ratio is not None
     assert set(pair.ratio.pairs) == {0, 1, 2}
@@ -168,7 +168,7 @@ def test_modes_that_did_not_take_turns_are_compared_as_a_whole(tmp_path: Path) -
     (pair,) = mode_pairs(rows_of(collection), collection)
     assert pair.ratio is not None
     assert pair.ratio.sides is not None
-    assert "Not in turns, so compared as a whole" in words(summary(tmp_path, offline, BF16).text)
+    assert "Not interleaved, so compared without pairs" in words(summary(tmp_path, offline, BF16).text)
 
 
 def test_a_load_at_a_rate_has_no_cost_of_a_server(tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_pieces_of_several_tokens_are_told(tmp_path: Path) -> None:
         if row.gaps_us
     ]
     save_online(tmp_path, (record, pairs))
-    assert "answers came in pieces of 1.88 tokens in the mean" in words(summary(tmp_path, BF16).text)
+    assert "answers came in pieces of 1.88 tokens on average" in words(summary(tmp_path, BF16).text)
 
 
 def test_a_server_of_others_says_unknown(tmp_path: Path) -> None:

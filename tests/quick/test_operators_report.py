@@ -21,7 +21,7 @@ from rollout_bench.analysis.timed.rows import rows_of
 from rollout_bench.report.figures.operator_figures import operators_figure
 from rollout_bench.report.figures.style import image, settings
 from rollout_bench.report.headings import View
-from rollout_bench.report.operator_tables import operators_notes, operators_views
+from rollout_bench.report.tables.operator_tables import operators_notes, operators_views
 
 PLACE = ("cpu", "qwen3-90m", "small")
 
@@ -140,8 +140,8 @@ def test_a_single_launch_is_compared_over_its_rounds_and_says_so() -> None:
     single = runs(launches=1)
     assert single[1].against is not None
     assert {against.speedup.over for against in single[1].against.values()} == {"rounds"}
-    assert "rounds" in operators_notes(single, 0.95)[1]
-    assert "rounds" not in operators_notes(runs(), 0.95)[1]
+    assert "rounds" in operators_notes(single, 0.95)[0].items[1]
+    assert "rounds" not in operators_notes(runs(), 0.95)[0].items[1]
 
 
 def test_what_does_not_compare_says_why() -> None:
@@ -153,7 +153,7 @@ def test_what_does_not_compare_says_why() -> None:
     assert "another machine" in runs_of(chosen([bf16, selected(other)]), {}, 0.95)[1].reason
     assert "nothing to compare" in words(operators_figure(runs_of(chosen([bf16]), {}, 0.95), "here", ""))
     assert "bf16 is not measured" in words(operators_figure(alone, "here", ""))
-    assert operators_notes([], 0.95) == ()
+    assert operators_notes([], 0.95) == []
 
 
 def test_points_that_a_launch_lacks_are_left_out_of_all() -> None:

@@ -15,18 +15,17 @@ from rollout_bench.analysis.inside.reconciliation import COLUMNS, ProfileReport,
 from rollout_bench.contracts.inside import Phase
 from rollout_bench.core.numbers import MISSING
 from rollout_bench.plan.config import ComparisonSettings
-from rollout_bench.report.headings import View
-from rollout_bench.report.profile_tables import (
+from rollout_bench.report.headings import View, Views
+from rollout_bench.report.rendering import WIDTH, markdown, page, terminal
+from rollout_bench.report.tables.profile_tables import (
     MOST_CATEGORIES,
     operator_word,
     profile_notes,
     profile_views,
     shapes_word,
 )
-from rollout_bench.report.profile_tables import RECONCILED as RECONCILED_COLUMNS
-from rollout_bench.report.profile_tables import TIMED as TIMED_COLUMNS
-from rollout_bench.report.rendering import WIDTH, markdown, page, terminal
-from rollout_bench.report.tables import Views
+from rollout_bench.report.tables.profile_tables import RECONCILED as RECONCILED_COLUMNS
+from rollout_bench.report.tables.profile_tables import TIMED as TIMED_COLUMNS
 
 SCRIPTS = Path(__file__).parents[2] / "workflow" / "scripts" / "rollout_bench"
 
@@ -174,8 +173,8 @@ def test_tables_fit_into_a_terminal() -> None:
 
 def test_the_notes_say_what_is_saved_and_where() -> None:
     told = items(reported(), "Predicted and measured")
-    assert "qwen3-90m w8a8 small over bf16: what its steps add up to agrees with what was measured" in told
-    assert "of the 1.14 s that the baseline's steps of a pass take it saves +0.204 s" in told
+    assert "qwen3-90m w8a8 small over bf16: the sum of its steps agrees with what was measured" in told
+    assert "the baseline's steps of a pass take 1.14 s, of which it saves +0.204 s" in told
     assert "linear +0.278, quantize -0.0736." in told
     assert "Linear and quantize together: +0.204." in told
 
@@ -183,28 +182,29 @@ def test_the_notes_say_what_is_saved_and_where() -> None:
 def test_the_notes_say_why_the_traces_alone_would_mislead() -> None:
     own = make_profiled("w8a8", W8A8, baseline="bf16", speedup=(1.5, 1.4, 1.6), overhead=1.5)
     told = items(reported(make_profiled(), own), "Predicted and measured")
-    assert "the traces alone would say 1.217x. The profiler makes prefill steps 1.500x as long for w8a8, 1.250x" in told
+    assert "from the traces alone the prediction would be 1.217x." in told
+    assert "The profiler makes prefill steps 1.500x as long for w8a8, 1.250x" in told
     assert "traces alone would" not in items(reported(), "Predicted and measured")
 
 
 def test_a_difference_is_told_with_its_reasons_or_without_any() -> None:
     told = items(reported(make_profiled(), quantized((1.5, 1.49, 1.51))), "Predicted and measured")
-    assert "is not what was measured, 23 % apart" in told
-    assert "Nothing in the profiles says why." in told
+    assert "differs from what was measured, 23 % apart" in told
+    assert "The profiles show no reason." in told
     slow = replace(quantized((0.5, 0.49, 0.51)), warnings=("3 events have no end",))
     assert slow.measured is not None
     slow = replace(slow, measured=replace(slow.measured, elapsed_s=2.5))
     told = items(reported(make_profiled(), slow), "Predicted and measured")
-    assert "Likely: (1) the steps of w8a8 add up to 0.94 s where a pass takes 2.5 s" in told
-    assert "qwen3-90m w8a8 small: 3 events have no end." in items(reported(slow), "Doubts about profiles")
+    assert "Likely reasons: (1) the steps of w8a8 add up to 0.94 s where a pass takes 2.5 s" in told
+    assert "qwen3-90m w8a8 small: 3 events have no end." in items(reported(slow), "Flags of profiles")
 
 
 def test_unknown_operators_are_named() -> None:
     told = items(
-        reported(make_profiled(phases={"decode": {**BF16["decode"], ("other", ""): 9_000.0}})), "Doubts about profiles"
+        reported(make_profiled(phases={"decode": {**BF16["decode"], ("other", ""): 9_000.0}})), "Flags of profiles"
     )
     assert "other: 23 % of the step are operators that no rule knows, over 10 %." in told
-    assert "operators that no rule knows: other_kernel (23 %)." in told
+    assert "operators that match no rule: other_kernel (23 %)." in told
 
 
 def test_every_column_is_defined_once() -> None:

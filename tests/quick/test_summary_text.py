@@ -88,7 +88,7 @@ def test_skipped_combinations_flags_and_left_out_records_are_told(tmp_path: Path
     flat = " ".join(made.text.split())
     assert "pangu-7b w8a16 small (offline): no weights. Fix: name some." in flat
     assert "launch 0: quant_not_proven (invalid): linear weights are bfloat16." in flat
-    assert "1 record from all tables and figures, flagged invalid: quant_not_proven" in flat
+    assert "1 record from all tables and figures, because of these flags: quant_not_proven" in flat
     assert "1 record of launches beyond those planned, not read" in flat
     assert "1 record of experiments that are not selected, not read" in flat
     assert next(line for line in made.text.splitlines() if "1/1" in line).endswith("(baseline)  no valid launch:")
@@ -141,13 +141,14 @@ def test_the_foot_names_the_method_and_defines_its_numbers(tmp_path: Path) -> No
     for words in (
         "Unit: the launch.",
         "Interval: 99 % t interval of the mean log ratio of the pairs",
-        "adjusted by Holm's method for all comparisons in one table and column, is below 0.01",
-        "the speed-up is at least 2.5 % off 1 (x 1.025 or more, either way)",
+        "is below 0.01 after Holm's adjustment for all comparisons in the same table and column",
+        "the speed-up differs from 1 by at least 2.5 % (a factor of 1.025 or more, either way)",
         "in at most 1 % of cases",
-        "would have been found with a chance of 90 %, were the spread of these pairs the true one",
-        "the strictest level that Holm asks of this table (0.01 / comparisons)",
+        "would have been found with a probability of 90 %",
+        "the strictest level that Holm's method asks of this table (0.01 / comparisons)",
+        "if the spread of these pairs is the true one",
         "to find a difference of 2.5 % would take about 8 launches of each side at this spread; 3 were used.",
-        "qwen3-90m w8a8 small: 1 launch of its baseline's not used, without a valid partner of the same index; 3 pairs",
+        "1 launch of its baseline's not used because no valid launch of the other side has the same index; 3 pairs",
         "the 99 % confidence interval of this speed-up taken alone",
     ):
         assert words in flat

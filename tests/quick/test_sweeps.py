@@ -25,7 +25,8 @@ from rollout_bench.contracts.record import Flag
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import record_path, sequences_path
 from rollout_bench.plan.config import ComparisonSettings, Precision
-from rollout_bench.report.notes import completeness, notes
+from rollout_bench.report.notes import completeness, foot
+from rollout_bench.report.parts import Findings
 
 RATES = [LoadPoint(request_rate=rate) for rate in (4.0, 16.0, 40.0)]
 BF16, W8A8 = make_online_spec(points=RATES), make_online_spec(quant="w8a8", points=RATES)
@@ -107,10 +108,10 @@ def test_failed_and_missing_launches_and_flags_are_counted_once(tmp_path: Path) 
     assert completeness(collection) == (
         "INCOMPLETE: 2 of 4 planned launches measured (1 invalid), 1 experiment; 1 failed; 1 missing."
     )
-    sections = {section.heading: section.items for section in notes(collection, rows_of(collection), ())}
+    sections = {section.heading: section.items for section in foot(Findings(collection)).sections}
     assert len(sections["Failed"]) == len(sections["Missing"]) == len(sections["Flags"]) == 1
     assert sections["Flags"][0].startswith("qwen3-90m bf16 small, launch 1: token_count")
-    assert sections["Left out"] == ("1 record from all tables and figures, flagged invalid: token_count",)
+    assert sections["Left out"] == ("1 record from all tables and figures, because of these flags: token_count",)
     assert len(launched(collection.experiments)) == 1
 
 

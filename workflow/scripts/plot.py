@@ -1,15 +1,11 @@
-"""Draw the figures from the records in a results folder, as SVG and PNG.
-
-Of experiments that are timed throughput, speedup and iterations; of online ones latency and server, too, sweep where
-there is one, and goodput where slo has a limit; of those with data_parallel_size replicas; of profiles steps, roles,
-timeline and roofline; of linear layers alone operators.
-"""
+"""Draw the figures from the records in a results folder, as SVG and PNG."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
+from rollout_bench.contracts.modes import MODES
 from rollout_bench.core.errors import run_command, tell
 from rollout_bench.report.earlier import collect_with_earlier
 from rollout_bench.report.figure_names import NAMES
@@ -18,8 +14,9 @@ from rollout_bench.report.state import add_selection, chosen_plan
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
+    of_modes = "; ".join(f"of {mode.name} mode {', '.join(mode.figures)}" for mode in MODES.values())
     parser = argparse.ArgumentParser(
-        description=__doc__,
+        description=f"{__doc__} Where there is data for it: {of_modes}.",
         epilog="Exit status: 0 when the figures are drawn, 1 on an error, 3 when they are drawn without damaged "
         "records, which are told on stderr.",
     )

@@ -48,7 +48,7 @@ def main() -> int:
 
     sequences = pool_sequences(results, collection)
     looked = look(results, collection, rows_of(collection))
-    summary = summarise(collection, sequences, figures=arguments.figures, looked=looked)
+    summary = summarise(collection, sequences, figures=arguments.figures, looked=looked, results=results)
     out: Path = arguments.out or results
     contents = {
         "summary.md": summary.markdown,

@@ -458,7 +458,8 @@ def checkpoint_pattern(plan: Schedule) -> str:
 def newest_source(*parts: str) -> str:
     """The source file changed last among packages of rollout_bench and commands: an input for what they derive."""
     scripts = Path(__file__).parents[1]
-    sources = [path for part in parts for path in (scripts / "rollout_bench" / part).rglob("*.py")]
+    files = [path for part in parts for path in (scripts / "rollout_bench" / part).rglob("*")]
+    sources = [path for path in files if path.suffix in (".py", ".j2")]
     sources += [scripts / part for part in parts if part.endswith(".py")]
     return str(max(sources, key=lambda path: path.stat().st_mtime_ns))
 

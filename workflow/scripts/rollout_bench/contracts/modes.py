@@ -17,7 +17,7 @@ from rollout_bench.contracts.record import Launched, Record
 SEQUENCES, SERVER, TRACES = ".sequences.jsonl.gz", ".server.jsonl.gz", ".traces"
 """How the names of what lies beside a record end: a row per sequence, the server's metrics, a folder of traces."""
 
-_WORKERS, _REPORT = "rollout_bench.measure.engine", "rollout_bench.report"
+_WORKERS, _TABLES = "rollout_bench.measure.engine", "rollout_bench.report.tables"
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,9 @@ class Mode:
         launches: how many make an experiment: as many as the config wants, `least` where it says auto, or one.
         data_parallel: what a launch does with several replicas: measures all, measures one of them, refuses.
         settings: key of the config, and field of the spec, that only this mode has; empty where there is none.
-        tables: module:function that makes its tables.
-        figures: names of the figures that show it.
+        tables: module:function that makes its part of the summary, tables, notes and further files, from what the
+            report has: (report.parts.Findings) -> report.parts.SummaryPart.
+        figures: names of the figures that show it, from the registry of figures in the report.
         page: the page in docs/ that says how to use it.
         example: a config that plans it.
     """
@@ -71,7 +72,7 @@ OFFLINE = Mode(
     launches="config",
     data_parallel="all",
     settings="",
-    tables=f"{_REPORT}.tables:offline_views",
+    tables=f"{_TABLES}.offline_tables:offline_part",
     figures=("throughput", "speedup", "iterations", "replicas"),
     page="explanation/what-is-measured.md",
     example="config.yaml",
@@ -88,7 +89,7 @@ ONLINE = Mode(
     launches="config",
     data_parallel="refused",
     settings="",
-    tables=f"{_REPORT}.online_tables:online_views",
+    tables=f"{_TABLES}.online_tables:online_part",
     figures=("throughput", "speedup", "iterations", "latency", "server", "sweep", "goodput"),
     page="how-to/online.md",
     example="configs/online.yaml",
@@ -105,7 +106,7 @@ PROFILE = Mode(
     launches="one",
     data_parallel="one",
     settings="profile",
-    tables=f"{_REPORT}.profile_tables:profile_views",
+    tables=f"{_TABLES}.profile_tables:profile_part",
     figures=("steps", "roles", "timeline", "roofline"),
     page="how-to/profile.md",
     example="configs/profile.yaml",
@@ -122,7 +123,7 @@ OPERATORS = Mode(
     launches="least",
     data_parallel="one",
     settings="operators",
-    tables=f"{_REPORT}.operator_tables:operators_views",
+    tables=f"{_TABLES}.operator_tables:operators_part",
     figures=("operators",),
     page="how-to/operators.md",
     example="configs/operators.yaml",

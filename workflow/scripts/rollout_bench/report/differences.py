@@ -17,11 +17,11 @@ from rollout_bench.core.errors import UserError, near_miss
 from rollout_bench.core.numbers import MISSING, first_few, number, several
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.report.earlier import collect_two
-from rollout_bench.report.headings import Column, Line, speedup_columns, tables_of, view
-from rollout_bench.report.notes import Section, damage, side_lines
+from rollout_bench.report.headings import Column, Line, Views, lines_of, speedup_columns, tables_of, view
+from rollout_bench.report.notes import damage, side_lines
+from rollout_bench.report.prose import Section, sections, those
 from rollout_bench.report.rendering import markdown, terminal
-from rollout_bench.report.tables import Views, lines_of
-from rollout_bench.report.verdicts import differing, needed, rule
+from rollout_bench.report.verdicts import differing, verdict_values
 
 
 @dataclass(frozen=True)
@@ -71,26 +71,26 @@ def compare_folders(
     tables, definitions = _tables(rows, settings)
     damaged = (*of_a.damaged, *of_b.damaged)
     only_in_a, only_in_b = _without(measured_a, in_common(measured_a, measured_b)), _without(measured_b, common)
-    sections = [
+    found = [
         Section("Damaged", damage(damaged)),
         Section("A and B", (*_side(f"A: {a}", of_a), *_side(f"B: {b}", of_b))),
         Section("What is compared", tuple(_subject(rows))),
-        Section("Warnings", tuple(f"differs too (A -> B): {line}" for line in differing(rows, ["circumstance"]))),
+        Section("Warnings", tuple(f"differs too (A -> B): {line}" for line in _differing(rows, ["circumstance"]))),
         Section("No verdict", tables.footnotes),
         Section("Only in A, not compared", tuple(map(_name, only_in_a))),
         Section("Only in B, not compared", tuple(map(_name, only_in_b))),
-        Section("Verdicts", (*rule(settings, apart=True), *needed(rows, settings))),
+        *sections("verdicts", **verdict_values(rows, settings, apart=True) | {"differing": {}}),
         Section("Definitions", definitions),
     ]
-    sections = [section for section in sections if section.items]
+    found = [section for section in found if section.items]
     amount = len(launched(row.experiment for row in rows if row.against.other is not None))
     status = (
         f"{several(amount, 'experiment')} of B compared with A. Nothing took turns: "
         "whatever drifted between A and B is part of each speed-up."
     )
     return Compared(
-        text=terminal(status, tables, sections),
-        markdown=markdown(status, tables, sections, figures=(), title="Comparison of two results folders"),
+        text=terminal(status, tables, found),
+        markdown=markdown(status, tables, found, figures=(), title="Comparison of two results folders"),
         csv=_csv(rows),
         damaged=damaged,
     )
@@ -191,7 +191,13 @@ def _subject(rows: Sequence[Row]) -> Iterator[str]:
         yield f"The {groups[0]}, and nothing else of engine and machine (A -> B):"
     else:
         yield "Engine and machine at once, as --differ allows: what either contributes can not be told (A -> B):"
-    yield from differing(rows, groups)
+    yield from _differing(rows, groups)
+
+
+def _differing(rows: Sequence[Row], groups: Sequence[Group]) -> Iterator[str]:
+    compared = sum(row.against.other is not None for row in rows)
+    for fact, names in differing(rows, groups).items():
+        yield f"{fact} ({those(names, compared)})"
 
 
 def _csv(rows: Sequence[Row]) -> str:

@@ -1,9 +1,14 @@
-"""Which figures there are: of those that a summary, a rule and a command name, each where there is data for it."""
+"""The figures: what each is called, who draws it of what, and when there is data for it.
+
+A figure is an entry here, named by the modes that it shows, a function that draws it, and a caption in
+workflow/report/. Imported while the workflow is parsed, so the functions are only named.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from rollout_bench.contracts.load import LoadSpec
 from rollout_bench.contracts.modes import MODES, OFFLINE, mode_of
@@ -12,14 +17,65 @@ if TYPE_CHECKING:
     from rollout_bench.analysis.timed.experiments import Collection as Collected
     from rollout_bench.analysis.timed.rows import Row
 
+_FIGURES = "rollout_bench.report.figures"
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One figure.
+
+    Attributes:
+        name: of its files, <name>.svg and <name>.png.
+        function: module:function that draws it. Arguments: the values of `of`, then where it was measured, then what to
+            warn of.
+        of: attributes of `parts.Findings` that it is drawn from.
+        needs: what there must be besides an experiment in a mode that it shows.
+        title: what summary.md calls it; empty where it is not shown there.
+    """
+
+    name: str
+    function: str
+    of: tuple[str, ...]
+    needs: Literal["", "loads", "sweep", "limits", "replicas"] = ""
+    title: str = ""
+
+
+_TIMED, _ONLINE, _PROFILE = f"{_FIGURES}.timed_figures", f"{_FIGURES}.online_figures", f"{_FIGURES}.profile_figures"
+_COMPARISON = "collection.comparison"
+
+DRAWINGS = {
+    drawing.name: drawing
+    for drawing in (
+        Drawing("throughput", f"{_TIMED}:throughput_figure", ("rows",), title="Throughput"),
+        Drawing("speedup", f"{_TIMED}:speedup_figure", ("rows", "collection.baseline", _COMPARISON), title="Speed-up"),
+        Drawing("iterations", f"{_TIMED}:iterations_figure", ("rows",)),
+        Drawing("latency", f"{_ONLINE}:latency_figure", ("rows",), "loads", "Latency"),
+        Drawing("server", f"{_ONLINE}:server_figure", ("rows", "samples"), "loads"),
+        Drawing("sweep", f"{_ONLINE}:sweep_figure", ("rows", _COMPARISON), "sweep", "Latency over the sweep"),
+        Drawing("goodput", f"{_ONLINE}:goodput_figure", ("rows", "collection.slo", _COMPARISON), "limits"),
+        Drawing("replicas", f"{_TIMED}:replicas_figure", ("rows",), "replicas", "When replicas were done"),
+        Drawing("steps", f"{_PROFILE}:steps_figure", ("inside.profiles",), title="Where a step's time goes"),
+        Drawing("roles", f"{_PROFILE}:roles_figure", ("inside.profiles",), title="Speed-up by role"),
+        Drawing("timeline", f"{_PROFILE}:timeline_figure", ("inside.profiles",)),
+        Drawing("roofline", f"{_FIGURES}.roofline:profile_roofline", ("inside",), title="Roofline"),
+        Drawing(
+            "operators",
+            f"{_FIGURES}.operator_figures:operators_figure",
+            ("inside.runs",),
+            title="Break-even of linear layers",
+        ),
+    )
+}
+"""Name -> figure, in the order in which summary.md shows them."""
+
 NAMES = tuple(dict.fromkeys(figure for mode in MODES.values() for figure in mode.figures))
-"""Every figure; each is saved as <name>.svg and <name>.png."""
+"""Every figure, in the order in which they are drawn."""
 
 
 def names_of(
     modes: Collection[str], loads: Iterable[LoadSpec | None], has_limits: bool, has_replicas: bool = False
 ) -> tuple[str, ...]:
-    """The figures of experiments in these modes.
+    """Return the figures of experiments in these modes.
 
     Args:
         modes: what is selected.
@@ -28,20 +84,19 @@ def names_of(
         has_replicas: where an experiment has several.
     """
     online = [load for load in loads if load is not None]
-    swept = any(len(load.points) > 1 or load.saturation for load in online)
-    has_data = {
-        "latency": bool(online),
-        "server": bool(online),
-        "sweep": swept,
-        "goodput": bool(online) and has_limits,
+    there = {
+        "": True,
+        "loads": bool(online),
+        "sweep": any(len(load.points) > 1 or load.saturation for load in online),
+        "limits": bool(online) and has_limits,
         "replicas": has_replicas,
     }
     shown = {figure for mode in modes or [OFFLINE.name] for figure in mode_of(mode).figures}
-    return tuple(name for name in NAMES if name in shown and has_data.get(name, True))
+    return tuple(name for name in NAMES if name in shown and there[DRAWINGS[name].needs])
 
 
 def figure_names(rows: Sequence[Row], collection: Collected) -> tuple[str, ...]:
-    """The figures of what was measured."""
+    """Return the figures of what was measured."""
     loads = [record.spec.load for row in rows for record in row.experiment.records[:1]]
     modes = {experiment.mode for experiment in collection.launched}
     return names_of(modes, loads, bool(collection.slo.named), any(row.experiment.has_replicas for row in rows))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from rollout_bench.analysis.timed.comparison import MARKS, Comparison
 from rollout_bench.analysis.timed.latencies import LAST, PERCENTILES, Distribution, more_for
+from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.modes import OFFLINE
 from rollout_bench.core.numbers import MISSING, count, number, percent, plain_percent, ratio
@@ -143,7 +146,7 @@ QUANT = Column("quant", "", _text("quant"), words=True)
 
 FLAGS = Column(
     "flags",
-    "Doubts about launches, and how many launches have them; ! makes them invalid: no number comes from them.",
+    "Reasons to distrust launches, and how many launches have them; with ! a launch is invalid and in no number.",
     lambda line: line["empty_because"] or line["flags"] or MISSING,
     words=True,
 )
@@ -151,7 +154,7 @@ FLAGS = Column(
 _OUTPUT, *FURTHER = metric_columns("throughput")
 
 THROUGHPUT = (
-    Column("launches", "Engine starts that were measured, invalid ones too, of those planned.", _launches),
+    Column("launches", "Engine starts that were measured, including invalid ones, of those planned.", _launches),
     _OUTPUT,
     Column(
         "launch CV %",
@@ -173,7 +176,7 @@ PER_LAUNCH = (
     *metric_columns("start-up"),
     Column(
         "KV cache tokens",
-        "Tokens that fit into the KV cache; the least over launches.",
+        "Tokens that fit into the KV cache; the minimum over launches.",
         lambda line: _or_unknown(line, "kv_cache_tokens", count(line["kv_cache_tokens"])),
     ),
     Column(
@@ -196,8 +199,8 @@ ENGINE = (*metric_columns("rates"), *PER_LAUNCH)
 
 EMPTY_BECAUSE = Column(
     "empty because",
-    "Why cells of the line are empty. What an experiment without a valid launch measured is not shown, and nothing is "
-    "compared with it; its flags say what was seen.",
+    "Why cells of the line are empty. An experiment without a valid launch shows no number, and nothing is compared "
+    "with it; its flags give the evidence.",
     lambda line: line.get("empty_because") or MISSING,
     words=True,
 )
@@ -213,12 +216,41 @@ class View:
     cells: tuple[tuple[str, ...], ...]
 
 
+@dataclass(frozen=True)
+class Views:
+    """All tables, and the footnotes that their cells refer to as [1], [2], ..."""
+
+    tables: tuple[View, ...]
+    footnotes: tuple[str, ...]
+
+
 def tables_of(lines: Sequence[Line]) -> list[tuple[str, list[Line]]]:
     """The lines that stand in one table, of one mode and platform, with the title of each."""
     return [
         (f"{mode}, {platform}", [line for line in lines if (line["mode"], line["platform"]) == (mode, platform)])
         for mode, platform in dict.fromkeys((line["mode"], line["platform"]) for line in lines)
     ]
+
+
+def lines_of(
+    frame: pd.DataFrame, rows: Sequence[Row], latencies: Sequence[Mapping[str, Distribution]] = ()
+) -> tuple[list[Line], tuple[str, ...]]:
+    """What columns are made from, a line per row, and the footnotes that the lines refer to."""
+    lines: list[Line] = [
+        {str(field): None if pd.isna(value) else value for field, value in line.items()}
+        for line in frame.astype(object).to_dict("records")
+    ]
+    footnotes: dict[str, int] = {}
+    for place, (line, row) in enumerate(zip(lines, rows, strict=True)):
+        line["distributions"] = latencies[place] if latencies else {}
+        line["empty_because"] = row.empty_because
+        reasons = {metric: comparison.reason for metric, comparison in row.comparisons.items()}
+        line["comparisons"] = row.comparisons
+        line["footnotes"] = {
+            metric: footnotes.setdefault(reason, len(footnotes) + 1) if reason else None
+            for metric, reason in reasons.items()
+        }
+    return lines, tuple(f"[{number}] {reason}." for reason, number in footnotes.items())
 
 
 def view(kind: str, title: str, columns: Sequence[Column], lines: Sequence[Line], without: Sequence[Line] = ()) -> View:
@@ -264,13 +296,13 @@ def _share(line: Line) -> str:
 
 
 COST = (
-    Column("process s", "Starting the engine's process, in seconds; where unknown it is part of other s.", _process),
+    Column("process s", "Starting the engine's process, in seconds; part of other s where it is unknown.", _process),
     Column("import s", "Importing the engine, in seconds.", _seconds("import_s")),
     Column("init s", "Constructing the engine until it takes requests, in seconds.", _seconds("init_s")),
     Column(
         "of it weights / compile / graphs",
-        "Of init s, loading weights, compiling and capturing graphs, in seconds, as the engine's log tells them; - for "
-        "what it does not tell.",
+        "Of init s: loading weights, compiling and capturing graphs, in seconds, from the engine's log; - for what the "
+        "log does not have.",
         _reported,
     ),
     Column("warm-up s", "All warm-up iterations of a launch, in seconds.", _seconds("warmup_s")),
@@ -282,7 +314,7 @@ COST = (
         "over launches.",
         _seconds("launch_s"),
     ),
-    Column("measured %", "Measured s as a share of launch s: what of a launch's time gives numbers.", _share),
+    Column("measured %", "Measured s as a share of launch s: the part of a launch that gives numbers.", _share),
 )
 """The parts of a launch in the order of time."""
 
@@ -303,19 +335,19 @@ def latency_columns(measure: str) -> tuple[Column, ...]:
     return (
         Column(
             "sequences",
-            "Sequences in the measured iterations of all valid launches, pooled; in brackets as how many independent "
-            "values they count where that is another number.",
+            "Sequences in the measured iterations of all valid launches, pooled; in brackets the number of independent "
+            "values that they count as, where it is another.",
             lambda line: _of(line, measure, _pooled_sequences),
         ),
         *(_percentile_column(measure, percentile) for percentile in SHOWN),
         Column(
             "highest claimed",
-            f"The highest of {', '.join(f'p{p}' for p in PERCENTILES)} that so many independent values can claim.",
+            f"The highest of {', '.join(f'p{p}' for p in PERCENTILES)} for which there are enough independent values.",
             lambda line: _of(line, measure, _highest),
         ),
         Column(
             f"to claim p{LAST}",
-            f"Independent values that p{LAST} still lacks.",
+            f"Independent values that are still missing for p{LAST}.",
             lambda line: _of(line, measure, _lacking),
         ),
     )

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 
 from rollout_bench.analysis.stats.percentiles import CONFIDENCE, samples_needed
 from rollout_bench.analysis.timed.experiments import (
@@ -15,68 +14,33 @@ from rollout_bench.analysis.timed.experiments import (
     invalid_codes,
     launched,
 )
-from rollout_bench.analysis.timed.latencies import PERCENTILES, Distribution, PooledSequences
+from rollout_bench.analysis.timed.latencies import PERCENTILES
 from rollout_bench.analysis.timed.partners import environment_facts
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.modes import mode_of
-from rollout_bench.contracts.record import Environment, Failure, Launched
+from rollout_bench.contracts.record import Environment, Flag, Launched
 from rollout_bench.core.errors import UserError
-from rollout_bench.core.numbers import first_few, plain_percent, sentence, several
-from rollout_bench.report.headings import COST, ENGINE, FLAGS, PER_LAUNCH, THROUGHPUT, latency_columns, speedup_columns
-from rollout_bench.report.online_tables import shown_columns
-from rollout_bench.report.verdicts import verdict_notes
-
-"""Experiments that a figure names as left out."""
-
-
-def failure_line(name: str, failure: Failure) -> str:
-    """What is said of a failed launch of the experiment that is called `name`."""
-    return (
-        f"{name}, launch {failure.launch} ({failure.category} while {failure.phase}): "
-        f"{sentence(failure.cause)} Fix: {sentence(failure.fix)} Log: {failure.log}"
-    )
-
-
-def failed_others(collection: Collection) -> Iterator[str]:
-    """A line for each failed launch."""
-    for experiment in collection.others:
-        for failure in experiment.failures:
-            yield failure_line(_name(experiment), failure)
-
-
-def missing_others(collection: Collection) -> Iterator[str]:
-    """A line for each experiment that lacks launches."""
-    for experiment in collection.others:
-        if experiment.missing:
-            yield f"{_name(experiment)}: {len(experiment.missing)} of {experiment.planned} launches"
-
-
-def flags_of_others(collection: Collection) -> Iterator[str]:
-    """A line for each doubt."""
-    for experiment in collection.others:
-        for record in experiment.records:
-            for flag in record.validity:
-                where = f"{_name(experiment)}, launch {record.launch}"
-                yield f"{where}: {flag.code} ({flag.severity}): {sentence(flag.sentence)}"
-
-
-def left_out_notes(left_out: Sequence[Chosen]) -> tuple[str, ...]:
-    """A line for each experiment without a valid launch, and what that means; none where all have one."""
-    if not left_out:
-        return ()
-    lines = [f"{_name(each.experiment, each.label)}: {each.reason}." for each in left_out]
-    meaning = (
-        "Nothing that these launches measured is in a table, a prediction or a figure; docs/how-to/troubleshoot.md "
-        "says what to do about each flag."
-    )
-    return (*lines, meaning)
+from rollout_bench.core.numbers import plain_percent, sentence, several
+from rollout_bench.report.headings import (
+    COST,
+    ENGINE,
+    FLAGS,
+    PER_LAUNCH,
+    THROUGHPUT,
+    Column,
+    latency_columns,
+    speedup_columns,
+)
+from rollout_bench.report.parts import Findings, SummaryPart
+from rollout_bench.report.prose import definitions, sections, some
+from rollout_bench.report.verdicts import verdict_values
 
 
 def left_out_alarm(left_out: Sequence[Chosen], mode: str) -> str:
-    """The same of one mode in a line for its figures; empty where all have a valid launch."""
+    """Return what to say beside a figure of a mode whose experiments lack a valid launch; empty where none does."""
     own = [each for each in left_out if each.experiment.mode == mode]
     names = [f"{_name(each.experiment, each.label)}, {each.reason}" for each in own]
-    return f"Left out: {_some(names)}." if names else ""
+    return f"Left out: {some(names)}." if names else ""
 
 
 def _name(experiment: Selected[Launched], label: str = "") -> str:
@@ -170,19 +134,6 @@ def _describe(environment: Environment) -> str:
     )
 
 
-_NAMED = 3
-"""Experiments that a line below a figure names before it counts."""
-
-
-@dataclass(frozen=True)
-class Section:
-    """A heading with its items, each a sentence or a few, and links as (text, path relative to the summary)."""
-
-    heading: str
-    items: tuple[str, ...]
-    links: tuple[tuple[str, str], ...] = ()
-
-
 def completeness(collection: Collection) -> str:
     """The line at the top: how many launches are measured, and INCOMPLETE first where one is not."""
     experiments = collection.launched
@@ -212,55 +163,50 @@ def left_out(rows: Sequence[Row]) -> str:
     for row in rows:
         if row.empty_because:
             names.setdefault(row.empty_because, {})[row.whole_name] = None
-    return " ".join(f"Left out: {_some(list(those))} ({reason})." for reason, those in names.items())
+    return " ".join(f"Left out: {some(list(those))} ({reason})." for reason, those in names.items())
 
 
-def _some(names: Sequence[str]) -> str:
-    return first_few(names, _NAMED, "; ")
-
-
-def notes(
-    collection: Collection,
-    rows: Sequence[Row],
-    footnotes: Sequence[str],
-    percentiles: Sequence[str] = (),
-    online: Sequence[str] = (),
-) -> list[Section]:
-    """The sections below the tables, without those that have nothing to say; the last two are the items of one each."""
-    apart = collection.earlier is not None
+def foot(findings: Findings) -> SummaryPart:
+    """Return the notes that every summary has: what is missing and why, where launches ran, how verdicts come about."""
+    collection, rows = findings.collection, findings.rows
+    records = [(e, record) for e in collection.launched for record in e.records]
     has_loads = {mode_of(row.experiment.mode).has_loads for row in rows}
-    columns = [*THROUGHPUT, *speedup_columns(collection.comparison, apart=apart), *ENGINE, *COST, FLAGS]
-    if has_loads == {True}:
-        columns = [column for column in columns if column in (*THROUGHPUT[:2], *PER_LAUNCH, *COST, FLAGS)]
-    elif percentiles:
-        columns += latency_columns("e2el_s")
-    online_columns = shown_columns(collection.comparison, apart) if True in has_loads else ()
-    definitions, of_requests = (
-        [f"{column.header}: {column.definition}" for column in shown] for shown in (columns, online_columns)
+    return SummaryPart(
+        sections=sections(
+            "summary",
+            without_valid_launch=[(_name(c.experiment, c.label), c.reason) for c in findings.inside.left_out],
+            footnotes=findings.footnotes,
+            damaged=[*collection.damaged, *collection.damaged_earlier],
+            experiments=[(row.whole_name, row.experiment) for row in rows] + [(_name(e), e) for e in collection.others],
+            flags=[*_flags(rows), *_flags_of_others(collection)],
+            skipped=_grouped_skips(collection),
+            invalid=_invalid(collection),
+            collection=collection,
+            machines=list(machine_lines(collection.experiments)),
+            records=len(records),
+            unprotected=[f"{e.mode}/{e.experiment}/launch-{r.launch}" for e, r in records if r.sha256 is None],
+            earlier=list(_earlier(collection)),
+            has_percentiles=any(findings.latencies),
+            has_offline=False in has_loads,
+            has_online=True in has_loads,
+            certainty=plain_percent(CONFIDENCE),
+            samples_needed={percentile: samples_needed(percentile / 100) for percentile in PERCENTILES},
+            without_percentiles=_without_percentiles(findings),
+            **verdict_values(rows, collection.comparison, collection.precision, apart=findings.apart),
+        ),
+        definitions=definitions("Definitions", timed_columns(findings)),
     )
-    sections = [
-        Section("No verdict", tuple(footnotes)),
-        Section("Damaged", damage([*collection.damaged, *collection.damaged_earlier])),
-        Section("Failed", (*_failed(rows), *failed_others(collection))),
-        Section("Missing", (*_missing(rows), *missing_others(collection))),
-        Section("Flags", (*_flags(rows), *flags_of_others(collection))),
-        Section("Skipped", tuple(_skipped(collection))),
-        Section("Left out", tuple(_left_out(collection, rows))),
-        Section("Measured with", (*machine_lines(collection.experiments), *_unprotected(collection))),
-        Section("Compared with", tuple(_earlier(collection))),
-        Section("Verdicts", verdict_notes(rows, collection.comparison, collection.precision, apart=apart)),
-        Section("Percentiles", tuple(percentiles)),
-        Section("Online", tuple(online)),
-        Section("Definitions", tuple(definitions)),
-        Section("Definitions, online", tuple(text for text in of_requests if text not in definitions)),
-    ]
-    return [section for section in sections if section.items]
 
 
-def _earlier(collection: Collection) -> Iterator[str]:
-    if earlier := collection.earlier:
-        for line in side_lines(earlier.experiments):
-            yield f"{earlier.name}: {line}"
+def timed_columns(findings: Findings) -> list[Column]:
+    """Return the columns of the tables of timed modes, but for those of requests to a server."""
+    has_loads = {mode_of(row.experiment.mode).has_loads for row in findings.rows}
+    speedups = speedup_columns(findings.collection.comparison, apart=findings.apart)
+    columns = [*THROUGHPUT, *speedups, *ENGINE, *COST, FLAGS]
+    if has_loads == {True}:
+        return [column for column in columns if column in (*THROUGHPUT[:2], *PER_LAUNCH, *COST, FLAGS)]
+    has_percentiles = any(findings.latencies) or bool(_without_percentiles(findings))
+    return [*columns, *latency_columns("e2el_s")] if has_percentiles else columns
 
 
 def damage(errors: Iterable[UserError]) -> tuple[str, ...]:
@@ -268,47 +214,31 @@ def damage(errors: Iterable[UserError]) -> tuple[str, ...]:
     return tuple(f"{sentence(error.problem)} Fix: {sentence(error.remedy)}" for error in errors)
 
 
-def _unprotected(collection: Collection) -> Iterator[str]:
-    records = [(e, record) for e in collection.launched for record in e.records]
-    names = [f"{e.mode}/{e.experiment}/launch-{record.launch}" for e, record in records if record.sha256 is None]
-    if names:
-        yield (
-            f"{len(names):,d} of {several(len(records), 'record')} without a checksum, written by an earlier version: "
-            f"whether a number in them was edited can't be told ({_some(names)})"
-        )
+def _earlier(collection: Collection) -> Iterator[str]:
+    if collection.earlier:
+        yield from side_lines(collection.earlier.experiments)
 
 
-def _failed(rows: Sequence[Row]) -> Iterator[str]:
-    for row in rows:
-        for failure in row.experiment.failures:
-            yield failure_line(row.whole_name, failure)
-
-
-def _missing(rows: Sequence[Row]) -> Iterator[str]:
-    for row in rows:
-        if row.experiment.missing:
-            yield f"{row.whole_name}: {len(row.experiment.missing)} of {row.experiment.planned} launches"
-
-
-def _flags(rows: Sequence[Row]) -> Iterator[str]:
+def _flags(rows: Sequence[Row]) -> Iterator[tuple[str, str, Flag]]:
+    """An experiment, its launches, and what the first of them says of a flag that they all have."""
     told: set[tuple[object, ...]] = set()  # a launch's doubts are those of every load of its sweep
     for row in rows:
-        seen: dict[tuple[str, str], list[tuple[int, str]]] = {}
+        seen: dict[tuple[str, str], dict[int, Flag]] = {}
         for launch in row.launches:
             for flag in launch.flags:
                 doubt = (row.experiment.mode, row.experiment.experiment, launch.launch, flag.code, flag.sentence)
-                if doubt in told:
-                    continue
-                told.add(doubt)
-                seen.setdefault((flag.code, flag.severity), []).append((launch.launch, flag.sentence))
-        for (code, severity), evidence in seen.items():
-            launches = ", ".join(dict.fromkeys(str(launch) for launch, _ in evidence))
-            yield f"{row.whole_name}, launch {launches}: {code} ({severity}): {sentence(evidence[0][1])}"
+                if doubt not in told:
+                    told.add(doubt)
+                    seen.setdefault((flag.code, flag.severity), {}).setdefault(launch.launch, flag)
+        for flags in seen.values():
+            yield row.whole_name, ", ".join(map(str, flags)), next(iter(flags.values()))
 
 
-def _skipped(collection: Collection) -> Iterator[str]:
-    for (reason, remedy), combinations in _grouped_skips(collection).items():
-        yield f"{'; '.join(combinations)}: {sentence(reason)} Fix: {sentence(remedy)}"
+def _flags_of_others(collection: Collection) -> Iterator[tuple[str, str, Flag]]:
+    for experiment in collection.others:
+        for record in experiment.records:
+            for flag in record.validity:
+                yield _name(experiment), str(record.launch), flag
 
 
 def _grouped_skips(collection: Collection) -> dict[tuple[str, str], list[str]]:
@@ -319,66 +249,18 @@ def _grouped_skips(collection: Collection) -> dict[tuple[str, str], list[str]]:
     return grouped
 
 
-def _left_out(collection: Collection, rows: Sequence[Row]) -> Iterator[str]:
+def _invalid(collection: Collection) -> dict[str, int]:
+    """Codes of flags -> how many timed launches are invalid because of them."""
     codes = Counter(
         ", ".join(invalid_codes(record.validity))
         for experiment in launched(collection.experiments)
         for record in experiment.records
         if not record.valid
     )
-    for code, amount in sorted(codes.items()):
-        yield f"{several(amount, 'record')} from all tables and figures, flagged invalid: {code}"
-    if collection.beyond_planned:
-        yield f"{several(collection.beyond_planned, 'record')} of launches beyond those planned, not read"
-    if collection.not_selected:
-        yield f"{several(collection.not_selected, 'record')} of experiments that are not selected, not read"
+    return dict(sorted(codes.items()))
 
 
-Found = Sequence[Mapping[str, Distribution]]
-"""The distributions of each row's sequences, by measure."""
-
-
-OFFLINE = {
-    "E2EL": "Time from the beginning of the iteration, when all sequences are submitted at once, until the last token "
-    "of a sequence, in seconds. It includes waiting in the engine's queue.",
-    "TTFT": "Time from the beginning of the iteration until the first token of a sequence, in seconds. It includes "
-    "waiting in the engine's queue.",
-}
-
-STEPS = (
-    "Online, percentiles are taken of each launch and then averaged; those of all launches pooled, with intervals, are "
-    "in summary.csv. Inter-token latencies count, besides, as no more independent values than there are requests, or "
-    "steps of the engine, as they resemble each other: whatever is in the batch waits for the same step."
-)
-
-
-def percentile_notes(rows: Sequence[Row], pooled: Sequence[PooledSequences], found: Found) -> tuple[str, ...]:
-    """The items of the section, each a sentence or a few; the method only where there is a table."""
-    has_loads = {mode_of(row.experiment.mode).has_loads for row in rows}
-    offline, online = False in has_loads, True in has_loads
-    of_mode = ", offline" if online else ""
-    definitions = [f"{name}{of_mode}: {text}" for name, text in OFFLINE.items()] if offline else []
-    method = (*rule(), *([STEPS] if online else []), *definitions) if any(found) else ()
-    return (*method, *_reasons(rows, pooled))
-
-
-def _reasons(rows: Sequence[Row], pooled: Sequence[PooledSequences]) -> Iterator[str]:
-    """What is missing from the percentiles of each experiment, and why."""
-    for row, sequences in zip(rows, pooled, strict=False):
-        for reason in sequences.reasons:
-            yield f"{row.name}: {sentence(reason)}"
-
-
-def rule() -> tuple[str, ...]:
-    """The method in plain words, every number defined."""
-    confidence = plain_percent(CONFIDENCE)
-    needed = ", ".join(f"p{p} {samples_needed(p / 100)}" for p in PERCENTILES)
-    return (
-        f"A percentile is shown where it can be claimed: the second largest value is no less than it with {confidence} "
-        f"confidence (MLPerf's early stopping). That takes so many independent values: {needed}.",
-        f"In brackets: {confidence} interval from order statistics (binomial ranks), which assumes no distribution, "
-        "each taken alone.",
-        "Independent: sequences of an iteration resemble each other, and iterations of a launch. A sample counts as so "
-        "many independent values as its intraclass correlation leaves (design effect of clusters), by iteration or by "
-        "launch, whichever leaves fewer. A batch that runs in step counts as one.",
-    )
+def _without_percentiles(findings: Findings) -> list[tuple[str, str]]:
+    """Experiments that lack percentiles, and why."""
+    pairs = zip(findings.rows, findings.sequences, strict=False)
+    return [(row.name, reason) for row, pooled in pairs for reason in pooled.reasons]

@@ -17,9 +17,9 @@ from rich.table import Table
 
 from rollout_bench.contracts.metrics import COMPARED, METRICS
 from rollout_bench.core.errors import printable
-from rollout_bench.report.headings import FLAGS, View
-from rollout_bench.report.notes import Section
-from rollout_bench.report.tables import Views
+from rollout_bench.report.figure_names import DRAWINGS
+from rollout_bench.report.headings import FLAGS, View, Views
+from rollout_bench.report.prose import Section
 
 WIDTH = 120
 """Columns of the terminal."""
@@ -114,29 +114,16 @@ def _without_repeats(view: View) -> list[list[str]]:
     return lines
 
 
-FIGURES = {
-    "throughput": "Throughput",
-    "speedup": "Speed-up",
-    "latency": "Latency",
-    "sweep": "Latency over the sweep",
-    "replicas": "When replicas were done",
-    "steps": "Where a step's time goes",
-    "roles": "Speed-up by role",
-    "roofline": "Roofline",
-    "operators": "Break-even of linear layers",
-}
-"""Figures that the summary can show, with the words in their place."""
-
-
 def markdown(
     status: str, tables: Views, sections: Sequence[Section], figures: Sequence[str], title: str = "Rollout benchmark"
 ) -> str:
-    """The whole file: `title`, `status`, tables, those of `FIGURES` that `figures` names, then the sections."""
+    """The whole file: `title`, `status`, tables, those of the `figures` that have a title, then the sections."""
     strong = f"> **{_escape(status)}**" if status.startswith("INCOMPLETE") else _escape(status)
     parts = [f"# {title}", strong]
     parts += [f"## {_escape(view.title)}\n\n{_markdown_table(view)}" for view in tables.tables]
     if figures:
-        parts += ["\n".join(f"![{FIGURES[name]}](figures/{name}.png)" for name in FIGURES if name in figures)]
+        shown = [drawing for name, drawing in DRAWINGS.items() if name in figures and drawing.title]
+        parts += ["\n".join(f"![{drawing.title}](figures/{drawing.name}.png)" for drawing in shown)]
     for section in sections:
         items = [f"- {_escape(item)}" for item in section.items]
         items += [f"- [{_escape(text)}]({quote(path)})" for text, path in section.links]

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from rollout_bench.analysis.inside.overview import Looked
-from rollout_bench.analysis.inside.reconciliation import profile_table
-from rollout_bench.analysis.timed.balance import replica_table
-from rollout_bench.analysis.timed.columns import table
 from rollout_bench.analysis.timed.experiments import Collection
-from rollout_bench.analysis.timed.latencies import PooledSequences, distributions
-from rollout_bench.analysis.timed.mode_pairs import mode_pairs, saturations
-from rollout_bench.analysis.timed.rows import rows_of
-from rollout_bench.report.bound_tables import reach_notes, reach_views
+from rollout_bench.analysis.timed.latencies import PooledSequences
+from rollout_bench.contracts.modes import MODES, mode_of, named
 from rollout_bench.report.figure_names import figure_names
-from rollout_bench.report.notes import Section, completeness, left_out_notes, notes, percentile_notes
-from rollout_bench.report.online_tables import modes_notes, online_notes
-from rollout_bench.report.operator_tables import operators_notes, operators_views
-from rollout_bench.report.profile_tables import profile_notes, profile_views
+from rollout_bench.report.headings import Views
+from rollout_bench.report.notes import completeness, foot
+from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.rendering import markdown, page, terminal
-from rollout_bench.report.tables import replica_notes, replica_views, views
+
+_TABLES = "rollout_bench.report.tables"
+
+SPANNING = (
+    f"{_TABLES}.online_tables:modes_part",
+    f"{_TABLES}.replica_tables:replica_part",
+    f"{_TABLES}.bound_tables:reach_part",
+)
+"""What several modes have, found as `Mode.tables` are; between timed modes and those that look into the engine."""
 
 
 @dataclass(frozen=True)
@@ -44,54 +47,52 @@ def summarise(
     *,
     figures: bool = False,
     looked: Looked | None = None,
+    results: Path | None = None,
 ) -> Summary:
-    """Makes the summary of `collection`.
+    """Make the summary of `collection`.
 
     Args:
         collection: the launches.
         sequences: of each experiment in its order; without them there are no percentiles.
         figures: link to the figures in the Markdown.
         looked: what was found inside the engine.
+        results: the folder that all of it was read from.
     """
-    rows = rows_of(collection)
-    found = [distributions(pooled) for pooled in sequences]
-    settings = collection.comparison
-    sweeps, pairs = saturations(rows, settings.confidence), mode_pairs(rows, collection)
-    frame = table(rows, found)
+    findings = Findings(collection, sequences, looked or Looked(), results=results)
     status = completeness(collection)
-    apart = collection.earlier is not None
-    tables = views(frame, rows, settings, found, apart=apart, found=sweeps, pairs=pairs)
-    online = (*online_notes(rows, sweeps, settings, collection.slo), *modes_notes(pairs, settings))
-    sections = notes(collection, rows, tables.footnotes, percentile_notes(rows, sequences, found), online)
-    inside = looked or Looked()
-    profiles = profile_views(inside.profiles)
-    more = (
-        *replica_views(rows),
-        *reach_views(inside.reaches),
-        *profiles,
-        *operators_views(inside.steps, inside.passes, inside.left_out),
-    )
-    tables = replace(tables, tables=(*tables.tables, *more))
-    sections += [
-        *replica_notes(rows),
-        *reach_notes(inside.reaches, inside.limits),
-        *profile_notes(inside.profiles, profiles),
-    ]
-    if left_out := left_out_notes(inside.left_out):
-        sections.insert(0, Section("No valid launch", left_out))
-    if inside.problems:
-        sections.insert(0, Section("Profiles that can't be read", inside.problems))
-    if linears := operators_notes(inside.runs, settings.confidence):
-        sections.append(Section("Linear layers alone", linears))
-    shown = figure_names(rows, collection) if figures else ()
-    frames = {"replicas.csv": replica_table(rows)} if any(e.has_replicas for e in collection.experiments) else {}
-    if inside.profiles.profiled or inside.profiles.left_out:
-        frames["profile.csv"] = profile_table(inside.profiles)
+    timed, others = _timed_parts(findings), _other_parts(findings)
+    parts = [*timed, *others]
+    views = Views(tuple(view for part in parts for view in part.tables), findings.footnotes)
+    sections = [section for part in parts for section in part.warnings]
+    for block in (timed, *([part] for part in others)):
+        sections += [section for part in block for section in part.sections]
+        sections += [section for part in block for section in part.definitions]
+    shown = figure_names(findings.rows, collection) if figures else ()
     return Summary(
         status=status,
-        markdown=markdown(status, tables, sections, shown),
-        html=page(markdown(status, tables, sections, figures=())),
-        csv=frame.to_csv(index=False, lineterminator="\n"),
-        text=terminal(status, tables, sections),
-        tables={name: each.to_csv(index=False, lineterminator="\n") for name, each in frames.items()},
+        markdown=markdown(status, views, sections, shown),
+        html=page(markdown(status, views, sections, figures=())),
+        csv=findings.frame.to_csv(index=False, lineterminator="\n"),
+        text=terminal(status, views, sections),
+        tables={
+            name: frame.to_csv(index=False, lineterminator="\n") for part in parts for name, frame in part.files.items()
+        },
     )
+
+
+def _timed_parts(findings: Findings) -> list[SummaryPart]:
+    """The notes that every summary has, and what each timed mode adds, in the order in which they were measured."""
+    modes = dict.fromkeys(mode_of(experiment.mode) for experiment in findings.collection.experiments)
+    return [foot(findings), *(_part(mode.tables, findings) for mode in modes)]
+
+
+def _other_parts(findings: Findings) -> list[SummaryPart]:
+    """What several modes have, then each mode that looks into the engine, in the order of the registry."""
+    measured = {mode_of(experiment.mode).name for experiment in findings.collection.others}
+    inside = [mode.tables for name, mode in MODES.items() if name in measured]
+    return [_part(function, findings) for function in (*SPANNING, *inside)]
+
+
+def _part(function: str, findings: Findings) -> SummaryPart:
+    part: SummaryPart = named(function)(findings)
+    return part

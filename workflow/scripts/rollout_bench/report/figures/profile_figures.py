@@ -47,7 +47,7 @@ from rollout_bench.report.figures.style import (
     shorten,
     thousands,
 )
-from rollout_bench.report.profile_tables import category_word, part_word
+from rollout_bench.report.tables.profile_tables import category_word, part_word
 
 COLOURS = {
     "linear": "#0072B2",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from operator import attrgetter
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -11,27 +12,13 @@ from rollout_bench.analysis.inside.overview import Looked, look
 from rollout_bench.analysis.timed.collection import read_servers
 from rollout_bench.analysis.timed.experiments import Collection
 from rollout_bench.analysis.timed.rows import rows_of
-from rollout_bench.contracts.modes import OPERATORS, PROFILE
+from rollout_bench.contracts.modes import MODES, named
 from rollout_bench.core.files import write_whole
-from rollout_bench.report.figure_names import figure_names
-from rollout_bench.report.figures.online_figures import (
-    Samples,
-    goodput_figure,
-    latency_figure,
-    server_figure,
-    sweep_figure,
-)
-from rollout_bench.report.figures.operator_figures import operators_figure
-from rollout_bench.report.figures.profile_figures import roles_figure, steps_figure, timeline_figure
-from rollout_bench.report.figures.roofline import profile_roofline
+from rollout_bench.report.figure_names import DRAWINGS, figure_names
+from rollout_bench.report.figures.online_figures import Samples
 from rollout_bench.report.figures.style import image, settings
-from rollout_bench.report.figures.timed_figures import (
-    iterations_figure,
-    replicas_figure,
-    speedup_figure,
-    throughput_figure,
-)
 from rollout_bench.report.notes import completeness, hardware, left_out, left_out_alarm
+from rollout_bench.report.parts import Findings
 
 
 def figure_files(
@@ -39,49 +26,47 @@ def figure_files(
     names: Sequence[str] = (),
     samples: Samples | None = None,
     looked: Looked | None = None,
+    results: Path | None = None,
 ) -> dict[str, bytes]:
-    """File name -> content of the figures with these names, of those that `collection` has data for where there are
-    none; the same bytes for the same records. `samples` are those of servers, `looked` what was found inside the
-    engine.
+    """Return file name -> content of figures; the same bytes for the same records.
+
+    Args:
+        collection: what they show.
+        names: of the figures; empty: of those that there is data for.
+        samples: metrics of the servers.
+        looked: what was found inside the engine.
+        results: the folder that all of it was read from.
     """
-    rows = rows_of(collection)
-    inside = looked or Looked()
-    profiles = inside.profiles
-    names = names or figure_names(rows, collection)
-    compared = collection.comparison
-    incomplete = "" if collection.complete else completeness(collection)
-    alarm = " ".join(filter(None, (incomplete, left_out(rows))))
-    where = hardware(collection.launched)
-    of_profiles, of_operators = (
-        " ".join(filter(None, (incomplete, left_out_alarm(inside.left_out, mode.name))))
-        for mode in (PROFILE, OPERATORS)
-    )
+    findings = Findings(collection, inside=looked or Looked(), samples=samples or {}, results=results)
     files = {}
     with settings():
-        figures: dict[str, Callable[[], Figure]] = {
-            "throughput": lambda: throughput_figure(rows, where, alarm),
-            "speedup": lambda: speedup_figure(rows, collection.baseline, compared, where, alarm),
-            "iterations": lambda: iterations_figure(rows, where, alarm),
-            "latency": lambda: latency_figure(rows, where, alarm),
-            "server": lambda: server_figure(rows, samples or {}, where, alarm),
-            "sweep": lambda: sweep_figure(rows, compared, where, alarm),
-            "replicas": lambda: replicas_figure(rows, where, alarm),
-            "steps": lambda: steps_figure(profiles, where, of_profiles),
-            "roles": lambda: roles_figure(profiles, where, of_profiles),
-            "timeline": lambda: timeline_figure(profiles, where, of_profiles),
-            "roofline": lambda: profile_roofline(inside, where, of_profiles),
-            "operators": lambda: operators_figure(inside.runs, where, of_operators),
-            "goodput": lambda: goodput_figure(rows, collection.slo, compared, where, alarm),
-        }
-        for name in names:
-            figure = figures[name]()
+        for name in names or figure_names(findings.rows, collection):
+            figure = _drawn(name, findings)
             for kind in ("svg", "png"):
                 files[f"{name}.{kind}"] = image(figure, kind)
     return files
 
 
+def _drawn(name: str, findings: Findings) -> Figure:
+    drawing = DRAWINGS[name]
+    values = [attrgetter(attribute)(findings) for attribute in drawing.of]
+    figure: Figure = named(drawing.function)(*values, hardware(findings.collection.launched), _alarm(name, findings))
+    return figure
+
+
+def _alarm(name: str, findings: Findings) -> str:
+    """What to warn of beside a figure: launches that are missing, and those that it leaves out."""
+    collection = findings.collection
+    modes = [mode for mode in MODES.values() if name in mode.figures]
+    incomplete = "" if collection.complete else completeness(collection)
+    if any(mode.generates for mode in modes):
+        return " ".join(filter(None, (incomplete, left_out(findings.rows))))
+    alarms = (left_out_alarm(findings.inside.left_out, mode.name) for mode in modes)
+    return " ".join(filter(None, (incomplete, *alarms)))
+
+
 def save_figures(results: Path, collection: Collection, folder: Path, names: Sequence[str] = ()) -> list[str]:
-    """Writes `figure_files` of `collection`, read from `results`, into `folder`, and gives the names of the figures.
+    """Write `figure_files` of `collection`, read from `results`, into `folder`; return the names of the figures.
 
     Nothing is written where one can't be drawn.
 
@@ -89,7 +74,7 @@ def save_figures(results: Path, collection: Collection, folder: Path, names: Seq
         UserError: a side file is damaged; the message names file and line.
     """
     looked = look(results, collection, rows_of(collection))
-    files = figure_files(collection, names, read_servers(results, collection), looked)
+    files = figure_files(collection, names, read_servers(results, collection), looked, results)
     for name, content in files.items():
         write_whole(folder / name, content)
     return list(dict.fromkeys(name.rpartition(".")[0] for name in files))

@@ -11,6 +11,8 @@ from rollout_bench.analysis.timed.experiments import Chosen
 from rollout_bench.contracts.modes import OPERATORS
 from rollout_bench.core.numbers import MISSING, number, ratio
 from rollout_bench.report.headings import Column, Line, View, view
+from rollout_bench.report.parts import Findings, SummaryPart
+from rollout_bench.report.prose import Section, sections
 
 
 def _cell(header: str, field: str, definition: str, words: bool = False) -> Column:
@@ -35,7 +37,7 @@ BREAK_EVEN = (
     ),
     _cell("faster at M", "faster", "Measured numbers of tokens at which the interval lies above 1.", words=True),
     _cell("slower at M", "slower", "The same below 1.", words=True),
-    _cell("least / most M", "ends", "Speed-ups at the least and at the largest number of tokens."),
+    _cell("least / most M", "ends", "Speed-ups at the smallest and at the largest number of tokens."),
 )
 """Where a quant overtakes the baseline."""
 
@@ -54,7 +56,7 @@ BATCH = (
 
 STEP = (
     _cell("decode ms", "decode", "All linear layers of a decode step at the batch in use, each times its number."),
-    _cell("decode speed-up", "decode_speedup", "The baseline's over its own: the most a decode step could gain."),
+    _cell("decode speed-up", "decode_speedup", "The baseline's over its own: the most that a decode step can gain."),
     _cell(
         "prefill us/token",
         "prefill",
@@ -66,7 +68,7 @@ STEP = (
     _cell(
         "predicted decode step",
         "end_to_end",
-        "Speed-up of the whole decode step if its linear layers alone change, by Amdahl's law from the baseline's "
+        "Speed-up of the whole decode step if only its linear layers change, by Amdahl's law from the baseline's "
         "share.",
     ),
 )
@@ -76,7 +78,7 @@ PASS = (
     _cell(
         "linear s",
         "linear",
-        "All linear layers of a pass of the workload, from their times alone: its decode steps at the batch in use, "
+        "All linear layers of a pass of the workload, only from their own times: its decode steps at the batch in use, "
         "and prefill of the prompt tokens that no cache held.",
     ),
     _cell("of the pass %", "of_pass", "Their share of the pass that offline mode measured."),
@@ -92,6 +94,15 @@ PASS = (
 
 OPTIONAL = ("profiled ms", "share %", "predicted decode step")
 """Columns that are left out where no line has anything in them."""
+
+
+def operators_part(findings: Findings) -> SummaryPart:
+    """Return the tables of each platform, and how their numbers were measured."""
+    inside = findings.inside
+    return SummaryPart(
+        tables=operators_views(inside.steps, inside.passes, inside.left_out),
+        sections=operators_notes(inside.runs, findings.collection.comparison.confidence),
+    )
 
 
 def operators_views(
@@ -254,26 +265,21 @@ def _has(column: Column, line: Line) -> bool:
     return column.cell(line) != MISSING
 
 
-def operators_notes(runs: Sequence[OperatorsRun], confidence: float) -> tuple[str, ...]:
-    """The items of the section on operators mode; none where nothing was measured in it."""
-    if not runs:
-        return ()
-    few = [run for run in runs if len(run.launches) == 1]
-    over = f"{100 * confidence:g} % over launches" + (
-        "" if not few else "; with a single launch over its rounds, which says nothing of what differs between launches"
-    )
-    evicted = max(record.evicted_bytes for run in runs for record in run.launches)
-    reasons = dict.fromkeys(
-        f"{run.experiment.model} {run.label} {run.experiment.workload}: not compared, {run.reason}."
-        for run in runs
-        if run.reason
-    )
-    through = {point.through for run in runs for record in run.launches for point in record.points}
-    how = {"calls": "called from Python", "graph": "replayed as a captured graph"}
-    return (
-        "Each layer's own kernel, called as the model calls it, alone: all layers of a shape one after the other, "
-        f"after up to {number(evicted / 2**20, 3)} MiB of something else went through the caches; "
-        f"{' or '.join(how[each] for each in sorted(through))}.",
-        f"Intervals: {over}; each taken alone.",
-        *reasons,
+def operators_notes(runs: Sequence[OperatorsRun], confidence: float) -> list[Section]:
+    """The section on operators mode; none where nothing was measured in it."""
+    records = [record for run in runs for record in run.launches]
+    return sections(
+        OPERATORS.name,
+        measured=bool(runs),
+        evicted_bytes=max((record.evicted_bytes for record in records), default=0),
+        through=sorted({point.through for record in records for point in record.points}),
+        confidence=f"{100 * confidence:g} %",
+        single_launch=any(len(run.launches) == 1 for run in runs),
+        uncompared=list(
+            dict.fromkeys(
+                (f"{run.experiment.model} {run.label} {run.experiment.workload}", run.reason)
+                for run in runs
+                if run.reason
+            )
+        ),
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from rollout_bench.analysis.inside.breakdown import (
     Breakdown,
@@ -39,12 +41,15 @@ from rollout_bench.analysis.inside.reconciliation import (
     agreement,
     bound,
     doubts,
+    profile_table,
 )
 from rollout_bench.analysis.stats.intervals import mean
 from rollout_bench.contracts.inside import Phase
-from rollout_bench.core.numbers import MISSING, number, percent, plain_percent, ratio, sentence, several
+from rollout_bench.contracts.modes import PROFILE
+from rollout_bench.core.numbers import MISSING, number, plain_percent, ratio
 from rollout_bench.report.headings import Column, Line, View, interval_text, view
-from rollout_bench.report.notes import Section
+from rollout_bench.report.parts import Findings, SummaryPart
+from rollout_bench.report.prose import Section, sections
 
 CATEGORY_WORDS = {"kv_cache": "KV cache", "memory_copy": "memory copy", HOST_GAP: "device waits"}
 """Of those that are not called as they are."""
@@ -138,16 +143,9 @@ _CATEGORY = {
     "linear": "Matrix multiplications of linear layers.",
     "quantize": "Quantizing activations and dequantizing, where that is an operator of its own.",
     HOST_GAP: "No operator runs on the device. On a CPU: what the engine's own process does between operators.",
-    "other": "Operators that no rule knows; the notes list them.",
+    "other": "Operators that match no rule; the notes list them.",
     REST: "All categories together that are too small for a column.",
 }
-
-SHARES = (
-    "Columns of categories: milliseconds of a step without the profiler, in brackets percent of it. On a CPU, where "
-    "the profiler slows every operator, each keeps its share of the traced step; on a device operators keep their "
-    "traced duration, and the device waits for what is left of the step."
-)
-"""How those columns are computed."""
 
 
 def category_column(category: str) -> Column:
@@ -193,7 +191,7 @@ TIMED = (
     ),
     Column(
         "other %",
-        f"Share of the traced step of operators that no rule knows. Above {plain_percent(UNKNOWN)}: flag other.",
+        f"Share of the traced step of operators that match no rule. Above {plain_percent(UNKNOWN)}: flag other.",
         _number("other", 2, 100),
     ),
     Column(
@@ -257,7 +255,7 @@ def change_columns(phase: Phase) -> tuple[Column, Column, Column]:
         Column(f"{phase} speed-up", "The baseline's time of the part / its own.", faster),
         Column(
             f"{phase} saves ms",
-            "The baseline's time less its own, negative where it costs. Add up to the whole step's.",
+            "The baseline's time less its own, negative where it costs time. The parts add up to the whole step's.",
             saves,
         ),
     )
@@ -332,6 +330,19 @@ SMALL = 0.01
 
 MOST_OPERATORS = 5
 """Of each phase that are shown."""
+
+
+def profile_part(findings: Findings) -> SummaryPart:
+    """Return the tables and notes of all profiles, those that can't be read above all else, and profile.csv."""
+    inside = findings.inside
+    report, tables = inside.profiles, profile_views(inside.profiles)
+    found = bool(report.profiled or report.left_out)
+    return SummaryPart(
+        tables=tables,
+        sections=profile_notes(report, tables),
+        warnings=[Section("Profiles that can't be read", inside.problems)] if inside.problems else [],
+        files={"profile.csv": profile_table(report)} if found else {},
+    )
 
 
 def profile_views(report: ProfileReport) -> list[View]:
@@ -503,10 +514,8 @@ def _operator(operator: Operator) -> Line:
     }
 
 
-OPEN = (
-    "Open a trace, a file that ends in .json.gz, in Perfetto's viewer in a browser (ui.perfetto.dev, 'Open trace "
-    "file'); it stays on this machine. docs/how-to/profile.md says what to look for."
-)
+TRACES = "Traces"
+"""Heading of the section that links the traces."""
 
 _UNKNOWN_NAMES = 5
 """Operators that no rule knows which a note names."""
@@ -522,82 +531,66 @@ def profile_notes(report: ProfileReport, tables: Sequence[View]) -> list[Section
     """The sections below the tables of `profile_views`, without those that have nothing to say."""
     if not report.profiled:
         return []
-    sections = [
-        Section("Predicted and measured", tuple(_reconciled_notes(report))),
-        Section("Doubts about profiles", tuple(_doubts(report))),
-        Section("Traces", (OPEN,), tuple((f"Traces of {_name(each)}", each.traces) for each in report.profiled)),
-        Section("Definitions, profile", tuple(_definitions(tables))),
-    ]
-    return [section for section in sections if section.items]
+    found = sections(
+        PROFILE.name,
+        pairs=[_values_of_pair(report, pair) for pair in report.reconciliations],
+        uncompared=[(_name(own), reason) for own, reason in report.uncompared],
+        profiles=[_values_of_profile(report, each) for each in report.profiled],
+        named_operators=_UNKNOWN_NAMES,
+        columns=list(_defined(tables)),
+    )
+    links = tuple((f"Traces of {_name(each)}", each.traces) for each in report.profiled)
+    return [replace(section, links=links) if section.heading == TRACES else section for section in found]
 
 
 def _name(profiled: ProfiledExperiment | LeftOut) -> str:
     return f"{profiled.model} {profiled.quant} {profiled.workload}"
 
 
-def _reconciled_notes(report: ProfileReport) -> Iterator[str]:
-    for pair in report.reconciliations:
-        name = f"{_name(pair.own)} over {pair.baseline.quant}"
-        yield f"{name}: {_verdict_sentence(pair)}"
-        if pair.prediction is not None:
-            yield f"{name}: {_net(pair.prediction)}"
-            yield from _traces_alone(report, pair, pair.prediction)
-            yield from _stand_ins(name, pair)
-    for own, reason in report.uncompared:
-        yield f"{_name(own)}: predicted and measured are not compared: {sentence(reason)}"
+def _values_of_pair(report: ProfileReport, pair: Reconciliation) -> dict[str, Any]:
+    """What the template asks for of the profiles of a quant and of its baseline."""
+    values: dict[str, Any] = {"name": f"{_name(pair.own)} over {pair.baseline.quant}", "pair": pair}
+    if pair.prediction is not None:
+        by_saved = _saved_by_category(pair.prediction)
+        kernels = [by_saved.get(category, 0.0) for category in (LINEAR, QUANTIZE)]
+        both = {LINEAR, QUANTIZE} <= {change.part[0] for change in pair.prediction.changes}
+        values |= {
+            "saved": _largest(by_saved),
+            "kernels_s": sum(kernels) if both else None,
+            "slowed": _slowed(report, pair, pair.prediction),
+            "shapes": other_shapes(pair.own, pair.baseline),
+        }
+    return values
 
 
-def _verdict_sentence(pair: Reconciliation) -> str:
-    if pair.verdict == "unknown" or pair.ratio is None:
-        return f"predicted and measured are not compared: {sentence(pair.reason)}"
-    apart = "the same" if round(pair.ratio, 3) == 1 else f"{percent(max(pair.ratio, 1 / pair.ratio) - 1)} apart"
-    far = "" if pair.low is None or pair.high is None else f" (ratio {ratio(pair.low)} to {ratio(pair.high)})"
-    if pair.verdict == "agree":
-        return f"what its steps add up to agrees with what was measured, {apart}{far}."
-    numbered = [f"({place}) {sentence(reason)}" for place, reason in enumerate(pair.reasons, 1)]
-    why = f"Likely: {' '.join(numbered)}" if numbered else "Nothing in the profiles says why."
-    return f"what its steps add up to is not what was measured, {apart}{far}. {why}"
-
-
-def _net(prediction: Prediction) -> str:
-    """What the pass saves and where, the largest parts first."""
+def _saved_by_category(prediction: Prediction) -> dict[str, float]:
+    """Seconds that a pass saves in each category, without those that save nothing."""
     by_category: dict[str, Change] = {}
     for change in prediction.changes:
         sums = by_category.get(change.part[0], Change(change.part, 0.0, 0.0))
         by_category[change.part[0]] = Change(change.part, sums.baseline + change.baseline, sums.own + change.own)
-    total_s = prediction.baseline_s - prediction.own_s
-    by_saved = {category: saved(change) for category, change in by_category.items() if saved(change)}
+    return {category: saved(change) for category, change in by_category.items() if saved(change)}
+
+
+def _largest(by_saved: Mapping[str, float]) -> list[tuple[str, float]]:
+    """The categories that save or cost most, and all others together."""
     ordered = sorted(by_saved.items(), key=lambda item: -abs(item[1]))
-    told = [f"{category_word(category)} {_signed(seconds)}" for category, seconds in ordered[:_CAUSES]]
     rest = sum(seconds for _, seconds in ordered[_CAUSES:])
-    told += [f"all else {_signed(rest)}"] if rest else []
-    kernels = [by_saved.get(category, 0.0) for category in (LINEAR, QUANTIZE) if category in by_category]
-    net = f" Linear and quantize together: {_signed(sum(kernels))}." if len(kernels) == 2 else ""
-    return (
-        f"of the {number(prediction.baseline_s, 3)} s that the baseline's steps of a pass take it saves "
-        f"{_signed(total_s)} s: {', '.join(told) or 'nothing anywhere'}.{net}"
-    )
+    largest = [(category_word(category), seconds) for category, seconds in ordered[:_CAUSES]]
+    return [*largest, ("all else", rest)] if rest else largest
 
 
-def _signed(seconds: float) -> str:
-    return ("-" if seconds < 0 else "+" if seconds > 0 else "") + number(abs(seconds), 3)
-
-
-def _traces_alone(report: ProfileReport, pair: Reconciliation, prediction: Prediction) -> Iterator[str]:
+def _slowed(report: ProfileReport, pair: Reconciliation, prediction: Prediction) -> list[tuple[Phase, float, float]]:
+    """By what factor the profiler makes steps of each phase longer, where traces alone would predict something else."""
     off = prediction.traces_alone / prediction.speedup
     if max(off, 1 / off) < 1 + _TELL:
-        return
-    told = [
-        f"{phase} steps {ratio(own)}x as long for {pair.own.quant}, {ratio(other)}x for {pair.baseline.quant}"
+        return []
+    return [
+        (phase, own, baseline)
         for phase in report.of(pair.own)
-        for own, other in ((_overhead(report, pair.own, phase), _overhead(report, pair.baseline, phase)),)
-        if own is not None and other is not None
+        for own, baseline in ((_overhead(report, pair.own, phase), _overhead(report, pair.baseline, phase)),)
+        if own is not None and baseline is not None
     ]
-    if told:
-        yield (
-            f"{_name(pair.own)} over {pair.baseline.quant}: the traces alone would say "
-            f"{ratio(prediction.traces_alone)}x. The profiler makes {'; '.join(told)}."
-        )
 
 
 def _overhead(report: ProfileReport, profiled: ProfiledExperiment, phase: Phase) -> float | None:
@@ -605,41 +598,29 @@ def _overhead(report: ProfileReport, profiled: ProfiledExperiment, phase: Phase)
     return breakdown.sample.overhead if breakdown is not None and breakdown.sample is not None else None
 
 
-def _stand_ins(name: str, pair: Reconciliation) -> Iterator[str]:
-    assert pair.prediction is not None
-    for phase, stand_in in pair.prediction.taken_for.items():
-        yield f"{name}: {phase} steps are not profiled, {stand_in} steps are taken for them."
-    shapes = other_shapes(pair.own, pair.baseline)
-    if shapes:
-        yield f"{name}: linear layers of other shapes ({', '.join(shapes)}), whose speed-up is not of the same work."
+def _values_of_profile(report: ProfileReport, profiled: ProfiledExperiment) -> dict[str, Any]:
+    """What the template asks for of one profile."""
+    return {
+        "name": _name(profiled),
+        "phases": [
+            {"name": phase, "flags": doubts(breakdown), "unknown": _unknown(profiled, breakdown)}
+            for phase, breakdown in report.of(profiled).items()
+        ],
+        "warnings": [*filter(None, [profiled.record.truncated]), *profiled.warnings],
+    }
 
 
-def _doubts(report: ProfileReport) -> Iterator[str]:
-    for each in report.profiled:
-        for phase, breakdown in report.of(each).items():
-            for doubt in doubts(breakdown):
-                yield f"{_name(each)}, {phase}: {doubt.code}: {sentence(doubt.sentence)}"
-            if breakdown.traced_share("other") > UNKNOWN:
-                names = unknown(each, breakdown)
-                told = ", ".join(
-                    f"{operator_word(operator.name)} ({number(100 * operator.share, 2)} %)"
-                    for operator in names[:_UNKNOWN_NAMES]
-                )
-                more = len(names) - _UNKNOWN_NAMES
-                yield f"{_name(each)}, {phase}: operators that no rule knows: {told}" + (
-                    f" and {several(more, 'other')}." if more > 0 else "."
-                )
-        if each.record.truncated:
-            yield f"{_name(each)}: {sentence(each.record.truncated)}"
-        for warning in each.warnings:
-            yield f"{_name(each)}: {sentence(warning)}"
+def _unknown(profiled: ProfiledExperiment, breakdown: Breakdown) -> list[tuple[str, float]]:
+    """Operators that no rule knows, with their share of the step in percent, where all of them take much."""
+    if breakdown.traced_share(OTHER) <= UNKNOWN:
+        return []
+    return [(operator_word(each.name), 100 * each.share) for each in unknown(profiled, breakdown)]
 
 
-def _definitions(tables: Sequence[View]) -> Iterator[str]:
-    """Of the columns of `tables`, each once; columns of several phases share theirs."""
-    yield SHARES
+def _defined(tables: Sequence[View]) -> Iterator[Column]:
+    """The columns of `tables` that have a definition, each once; columns of several phases share theirs."""
     told: set[str] = set()
     for column in (column for table in tables for column in table.columns):
         if column.definition and not {column.header, column.definition} & told:
             told |= {column.header, column.definition}
-            yield f"{column.header}: {column.definition}"
+            yield column

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from rollout_bench.analysis.stats.intervals import mean
 from rollout_bench.analysis.timed.latencies import PERCENTILES, Distribution
 from rollout_bench.analysis.timed.launches import values_of
 from rollout_bench.analysis.timed.mode_pairs import ModePair, Saturation, t_interval
 from rollout_bench.analysis.timed.rows import Row, metrics_line
+from rollout_bench.analysis.timed.service import Service
 from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.modes import ONLINE, mode_of
 from rollout_bench.contracts.saturation import LONG
-from rollout_bench.core.numbers import MISSING, number, plain_percent, ratio, several
+from rollout_bench.core.numbers import MISSING, number, plain_percent, ratio
 from rollout_bench.plan.config import ComparisonSettings
-from rollout_bench.plan.serving import Slo
 from rollout_bench.report.headings import (
     COST,
     FLAGS,
@@ -33,7 +34,9 @@ from rollout_bench.report.headings import (
     speedup_columns,
     view,
 )
-from rollout_bench.report.verdicts import those
+from rollout_bench.report.notes import timed_columns
+from rollout_bench.report.parts import Findings, SummaryPart
+from rollout_bench.report.prose import definitions, sections
 
 THROUGHPUT_METRIC: MetricName = "output_tokens_per_s"
 """The metric whose speed-up stands beside the throughput; there is room for one. The others stand beside latencies."""
@@ -59,12 +62,12 @@ SERVICE = (
     Column(
         "in flight (most)",
         "Requests under way, as the client saw it: the sum of E2EL over the time, mean over launches; in brackets the "
-        "most at once in any launch. Of those that succeeded.",
+        "maximum at once in any launch. Counts only requests that succeeded.",
         _in_flight,
     ),
     Column(
         "failed %",
-        "Requests that failed, of all that were sent. They enter no latency.",
+        "Requests that failed, of all that were sent. They are in no latency.",
         lambda line: number(None if line["failed_share"] is None else 100 * line["failed_share"], 3),
     ),
     *metric_columns("load"),
@@ -101,7 +104,7 @@ def _percentiles(measure: str) -> tuple[Column, Column]:
         ),
         Column(
             f"{name} tail",
-            f"The same of the highest of {shown} that the requests of every launch can claim.",
+            f"The same for the highest of {shown} for which every launch has enough requests.",
             _tail(measure),
         ),
     )
@@ -147,35 +150,37 @@ def shown_columns(settings: ComparisonSettings, apart: bool) -> Sequence[Column]
 SWEPT = ("ttft_s", "tpot_s", "e2el_s")
 
 
-def online_views(
-    title: str,
-    lines: Sequence[Line],
-    rows: Sequence[Row],
-    found: Sequence[Saturation],
-    settings: ComparisonSettings,
-    apart: bool,
-) -> list[View]:
-    """The tables of one platform; `lines` belong to `rows`, `found` to those of them that are a sweep."""
-    flags = (FLAGS,) if any(line["flags"] for line in lines) else ()
-    rates, latencies = split_speedups(settings, apart)
+def online_part(findings: Findings) -> SummaryPart:
+    """Return the tables of each platform, what the numbers mean, and where a server saturates or falls behind."""
+    settings, apart = findings.collection.comparison, findings.apart
     tables = [
-        view("Throughput: ", title, (*SERVICE, *rates, *flags), lines),
-        view("Latency, means: ", title, (*LATENCIES, *latencies), lines),
-        view("Latency, percentiles in ms: ", title, percentile_columns(), lines),
+        view for title, lines, rows in findings.tables_of(ONLINE) for view in _views(findings, title, lines, rows)
     ]
-    swept = list(_sweep(rows, settings.confidence))
-    if swept:
-        tables.append(view("Latency over the sweep: ", title, _sweep_columns(), swept))
-    if found:
-        tables.append(view("Where it saturates: ", title, SATURATION, list(map(_saturation, found))))
+    columns = shown_columns(settings, apart)
+    return SummaryPart(
+        tables=tables,
+        sections=sections(ONLINE.name, **_values(findings)),
+        definitions=definitions("Definitions, online", columns, besides=timed_columns(findings)),
+    )
+
+
+def _views(findings: Findings, title: str, lines: Sequence[Line], rows: Sequence[Row]) -> Iterator[View]:
+    """The tables of one platform; `lines` belong to `rows`."""
+    settings = findings.collection.comparison
+    flags = (FLAGS,) if any(line["flags"] for line in lines) else ()
+    rates, latencies = split_speedups(settings, findings.apart)
+    yield view("Throughput: ", title, (*SERVICE, *rates, *flags), lines)
+    yield view("Latency, means: ", title, (*LATENCIES, *latencies), lines)
+    yield view("Latency, percentiles in ms: ", title, percentile_columns(), lines)
+    if swept := list(_sweep(rows, settings.confidence)):
+        yield view("Latency over the sweep: ", title, _sweep_columns(), swept)
+    if found := [each for each in findings.sweeps if each.rows[0] in rows]:
+        yield view("Where it saturates: ", title, SATURATION, list(map(_saturation, found)))
     if any("output_tokens" in line["distributions"] for line in lines):
-        tables.append(view(f"{TITLES['output_tokens']}: ", title, latency_columns("output_tokens"), lines))
+        yield view(f"{TITLES['output_tokens']}: ", title, latency_columns("output_tokens"), lines)
     launched = _launched(lines, rows)
-    return [
-        *tables,
-        view("Start-up and memory: ", title, PER_LAUNCH, launched),
-        view("What a launch costs: ", title, COST, launched),
-    ]
+    yield view("Start-up and memory: ", title, PER_LAUNCH, launched)
+    yield view("What a launch costs: ", title, COST, launched)
 
 
 def _launched(lines: Sequence[Line], rows: Sequence[Row]) -> list[Line]:
@@ -260,9 +265,13 @@ MODES = (
 """Defined in the notes."""
 
 
-def modes_view(pairs: Sequence[ModePair]) -> View:
-    """Offline and online throughput of each model, quant and workload that has both."""
-    return view("Offline and online: ", "what a server costs", MODES, list(map(_modes, pairs)))
+def modes_part(findings: Findings) -> SummaryPart:
+    """Return the table of offline and online throughput of each model, quant and workload that has both."""
+    if not findings.pairs:
+        return SummaryPart()
+    return SummaryPart(
+        tables=[view("Offline and online: ", "what a server costs", MODES, list(map(_modes, findings.pairs)))]
+    )
 
 
 def _modes(pair: ModePair) -> Line:
@@ -293,128 +302,58 @@ LATE_S = 0.005
 """Mean delay of sending from which on it is told."""
 
 
-def online_notes(
-    rows: Sequence[Row], found: Sequence[Saturation], settings: ComparisonSettings, slo: Slo
-) -> tuple[str, ...]:
-    """The items of the section; none where nothing is online."""
+def _values(findings: Findings) -> dict[str, Any]:
+    """What templates/online.md.j2 asks for."""
+    rows, pairs = findings.rows, findings.pairs
     online = [row for row in rows if mode_of(row.experiment.mode).has_loads and row.launches]
-    if not online:
-        return ()
-    limits = ", ".join(f"{name.removesuffix('_ms').upper()} {limit:g} ms" for name, limit in slo.named.items())
-    return (
-        "All times are what the client saw, from when a request was sent. Those that failed enter no latency; as "
-        "vLLM's benchmark has it, see docs/reference/measures.md for the formulas and for what other tools do.",
-        *([f"Goodput: what kept {limits}."] if limits else []),
-        *_sweep_rule(rows, found, settings),
-        *_saturated(found),
-        *_short(online),
-        *_pieces(online),
-        *_late(online),
-    )
+    services = [(row, [launch.service for launch in row.used if launch.service]) for row in online]
+    return {
+        "measured": bool(online),
+        "confidence": plain_percent(findings.collection.comparison.confidence),
+        "limits": findings.collection.slo.named,
+        "swept": any(row.experiment.part for row in rows),
+        "saturations": findings.sweeps,
+        "long": plain_percent(LONG),
+        "too_short": [row.name for row, found in services if any(service.too_short for service in found)],
+        "pieces": [
+            (row.name, max(known))
+            for row, found in services
+            if (known := [each.tokens_per_piece for each in found if each.tokens_per_piece is not None])
+            and max(known) > PIECES
+        ],
+        "late": list(_late(services)),
+        "pairs": len(pairs),
+        "limited": _limited(pairs),
+        "apart": [pair.online.name for pair in pairs if pair.ratio and pair.ratio.sides],
+        "compared": sum(pair.ratio is not None for pair in pairs),
+        "settings": _other_settings(pairs),
+    }
 
 
-def _sweep_rule(rows: Sequence[Row], found: Sequence[Saturation], settings: ComparisonSettings) -> Iterator[str]:
-    confidence = plain_percent(settings.confidence)
-    if any(row.experiment.part for row in rows):
-        yield (
-            f"Sweep: each load is measured behind the same server start. In brackets: {confidence} t interval over "
-            "launches."
-        )
-    if found:
-        yield (
-            "Saturates at: the highest rate of which 95 % or more came back, the lowest to the highest over launches. "
-            "Too much: the next rate that was tried. What the server can do lies between. Most answers/s: the highest "
-            f"rate of answers at any load, mean over launches with its {confidence} t interval."
-        )
-
-
-def _saturated(found: Sequence[Saturation]) -> Iterator[str]:
-    for each in found:
-        if each.delivered is None:
-            continue
-        row = each.rows[0]
-        name = f"{row.experiment.model} {row.quant_label} {row.experiment.whole.workload}"
-        if each.first_missed is None:
-            yield f"{name}: kept up with every rate that was tried; where it saturates lies higher."
-        elif min(each.kept.values()) == 0:
-            yield f"{name}: some launch kept up with no rate that was tried; where it saturates lies lower."
-        elif len(set(each.kept.values())) > 1:
-            told = "; ".join(f"launch {launch} at {number(rate, 3)}" for launch, rate in sorted(each.kept.items()))
-            yield f"{name}: launches saturate at different rates: {told}."
-
-
-def _short(rows: Sequence[Row]) -> Iterator[str]:
-    short = [row.name for row in rows if any(launch.service and launch.service.too_short for launch in row.used)]
-    if short:
-        yield (
-            f"Requests took over {plain_percent(LONG)} of the time in which they arrived, so the pass is too short to "
-            "tell a server that falls behind from one that is only slow: kept up % is the least that it can be, "
-            "requests over time over the rate "
-            f"({'; '.join(short)}). More prompts make a pass longer."
-        )
-
-
-def _pieces(rows: Sequence[Row]) -> Iterator[str]:
-    for row in rows:
-        tokens = [launch.service.tokens_per_piece for launch in row.used if launch.service]
-        known = [value for value in tokens if value is not None]
-        if known and max(known) > PIECES:
-            yield (
-                f"{row.name}: answers came in pieces of {number(max(known), 3)} tokens in the mean: ITL, the gap "
-                "between pieces, is as many times TPOT."
-            )
-
-
-def _late(rows: Sequence[Row]) -> Iterator[str]:
-    for row in rows:
-        delays = [launch.service for launch in row.used if launch.service]
-        late = [service for service in delays if service.send_delay_s is not None and service.send_delay_s > LATE_S]
+def _late(services: Iterable[tuple[Row, Sequence[Service]]]) -> Iterator[tuple[str, int, float, float]]:
+    """Of each experiment that sent too late: how many launches did, and by how many milliseconds, mean and most."""
+    for row, found in services:
+        late = [service for service in found if service.send_delay_s is not None and service.send_delay_s > LATE_S]
         if late:
             mean_ms = 1000 * max(service.send_delay_s or 0 for service in late)
             most_ms = 1000 * max(service.send_delay_most_s or 0 for service in late)
-            yield (
-                f"{row.name}: {several(len(late), 'launch')} sent requests later than due: {number(mean_ms, 3)} ms in "
-                f"the mean, {number(most_ms, 3)} ms at most. Latencies count from sending, so that is in none of them."
-            )
+            yield row.name, len(late), mean_ms, most_ms
 
 
-def modes_notes(pairs: Sequence[ModePair], settings: ComparisonSettings) -> tuple[str, ...]:
-    """What the table of both modes means, and in what else than the mode the two differ."""
-    if not pairs:
-        return ()
-    apart = [pair.online.name for pair in pairs if pair.ratio and pair.ratio.sides]
-    compared = sum(pair.ratio is not None for pair in pairs)
-    return (
-        "Online / offline: output tok/s of a launch of each, by launch index, where they took turns; geometric mean, "
-        f"with its {plain_percent(settings.confidence)} interval taken alone. Online costs: how much below 1 it is. "
-        "Arrives at a rate: that says how much there is to do, where offline everything is there at once.",
-        *_limited(pairs),
-        *([f"Not in turns, so compared as a whole: {those(apart, compared)}."] if apart else []),
-        *_other_settings(pairs),
-    )
-
-
-def _limited(pairs: Sequence[ModePair]) -> Iterator[str]:
-    """What the load itself takes from the throughput."""
+def _limited(pairs: Sequence[ModePair]) -> dict[int, list[str]]:
+    """Concurrency of a load -> the pairs from whose throughput it takes."""
     by_limit: dict[int, list[str]] = {}
     for pair in pairs:
         point = pair.online.experiment.records[0].iterations[0].point
         if pair.ratio is not None and point is not None and point.concurrency is not None:
             by_limit.setdefault(point.concurrency, []).append(pair.online.name)
-    for limit, names in by_limit.items():
-        yield (
-            f"Online no more than {several(limit, 'request')} are under way at once, as the load says, offline all "
-            f"that the engine takes ({'; '.join(names)}): that is part of the ratio."
-        )
+    return by_limit
 
 
-def _other_settings(pairs: Sequence[ModePair]) -> Iterator[str]:
+def _other_settings(pairs: Sequence[ModePair]) -> dict[tuple[str, str, str], list[str]]:
+    """A setting, its value offline and online -> the pairs that differ in it besides the mode."""
     by_setting: dict[tuple[str, str, str], list[str]] = {}
     for pair in pairs:
         for setting in pair.settings:
             by_setting.setdefault(setting, []).append(pair.online.name)
-    for (name, offline, online), names in by_setting.items():
-        yield (
-            f"The modes differ in {name} too, {offline} offline and {online} online ({those(names, len(pairs))}): its "
-            "part of the difference can't be told."
-        )
+    return by_setting

@@ -1,0 +1,89 @@
+"""Sentences of the summary come from templates, in which no value can be missing, and none can pass for a sentence."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import jinja2
+import pytest
+from synthetic_records import make_failure, make_plan, make_spec, save
+
+from rollout_bench import snakefile
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.report import prose
+from rollout_bench.report.prose import Section, sections
+from rollout_bench.report.summary import summarise
+
+TEMPLATES = sorted((Path(prose.__file__).parent / "templates").glob("*.md.j2"))
+
+
+@pytest.fixture
+def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A function that makes sections of the text of a template."""
+    prose._environment.cache_clear()
+    monkeypatch.setattr(prose, "_TEMPLATES", tmp_path)
+
+    def make(text: str, **values: object) -> list[Section]:
+        (tmp_path / "made.md.j2").write_text(text)
+        prose._environment.cache_clear()
+        return sections("made", **values)
+
+    yield make
+    prose._environment.cache_clear()
+
+
+def test_an_item_goes_on_until_the_next_and_a_heading_without_items_is_left_out(said):
+    text = "## One\n- first {% if more %}and\n  more{% endif %}\n\n- second\n## None\n{% if not more %}{% endif %}\n"
+    assert said(text, more=True) == [Section("One", ("first and more", "second"))]
+    assert said(text, more=False) == [Section("One", ("first", "second"))]
+
+
+def test_a_value_that_is_not_given_is_an_error(said):
+    with pytest.raises(jinja2.UndefinedError, match="cause"):
+        said("## Failed\n- {{ cause }}\n")
+    with pytest.raises(jinja2.UndefinedError, match="caus"):
+        said("## Failed\n- {{ failure.caus }}\n", failure={"cause": "no memory"})
+
+
+def test_text_outside_of_an_item_is_an_error_and_no_silent_loss(said):
+    with pytest.raises(ValueError, match="outside of an item: lost"):
+        said("lost\n## Failed\n- item\n")
+    with pytest.raises(ValueError, match="outside of an item: lost"):
+        said("## Failed\nlost\n")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\x0b", "\x85", "\u2028", "\u2029"])
+def test_a_value_begins_neither_an_item_nor_a_heading(said, end: str):
+    value = f"a{end}- b{end}## c{end}{{{{ 7 * 7 }}}}"
+    assert said("## Failed\n- {{ value }}\n", value=value) == [Section("Failed", ("a - b ## c {{ 7 * 7 }}",))]
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
+def test_no_line_of_a_template_begins_with_a_value(path: Path):
+    """Or the value could begin with what begins an item."""
+    text = re.sub(r"{#.*?#}", "", path.read_text(), flags=re.DOTALL)
+    assert [line for line in text.splitlines() if line.startswith("{{")] == []
+
+
+def test_what_a_failure_quotes_adds_nothing_to_the_summary(tmp_path: Path):
+    spec = make_spec()
+    quoted = "died\n## Verdicts\n- ^ faster\n{{ collection }}{% include 'online.md.j2' %}"
+    save(tmp_path, make_failure(spec).model_copy(update={"cause": quoted}))
+    made = summarise(collect(tmp_path, make_plan([spec], launches=1)))
+    assert made.markdown.count("## Verdicts\n") == 1
+    assert "died ## Verdicts - ^ faster {{ collection }}{% include 'online.md.j2' %}. Fix:" in " ".join(
+        made.text.split()
+    )
+
+
+def test_a_sentence_that_is_edited_makes_the_summary_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    package = tmp_path / "rollout_bench"
+    monkeypatch.setattr(snakefile, "__file__", str(package / "snakefile.py"))
+    (package / "report" / "templates").mkdir(parents=True)
+    files = [package / "report" / name for name in ("summary.py", "templates/summary.md.j2", "summary.pyc")]
+    for when, file in enumerate(files):
+        file.touch()
+        os.utime(file, (when, when))
+    assert snakefile.newest_source("report") == str(files[1])

@@ -1,0 +1,109 @@
+"""What a summary and its figures are made from, and what a part of the summary adds to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from rollout_bench.analysis.inside.overview import Looked
+from rollout_bench.analysis.timed.columns import table
+from rollout_bench.analysis.timed.experiments import Collection
+from rollout_bench.analysis.timed.latencies import Distribution, PooledSequences, distributions
+from rollout_bench.analysis.timed.mode_pairs import ModePair, Saturation, mode_pairs, saturations
+from rollout_bench.analysis.timed.rows import Row, rows_of
+from rollout_bench.contracts.modes import Mode, mode_of
+from rollout_bench.contracts.record import ServerSample
+from rollout_bench.report.headings import Line, View, lines_of, tables_of
+from rollout_bench.report.prose import Section
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that a report has. What is derived from it is computed once, when it is first asked for.
+
+    Attributes:
+        collection: the experiments with their records.
+        sequences: of each timed experiment, in its order; without them there are no percentiles.
+        inside: what was found inside the engine.
+        samples: metrics of the servers, by experiment and launch index; only figures show them.
+        results: the folder that all of it was read from, for what a mode has to read itself; None where there is none.
+    """
+
+    collection: Collection
+    sequences: Sequence[PooledSequences] = ()
+    inside: Looked = field(default_factory=Looked)
+    samples: Mapping[tuple[str, int], Sequence[ServerSample]] = field(default_factory=dict)
+    results: Path | None = None
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """The timed experiments with their numbers."""
+        return rows_of(self.collection)
+
+    @cached_property
+    def latencies(self) -> list[Mapping[str, Distribution]]:
+        """The distributions of each row's sequences, by measure; empty without `sequences`."""
+        return [distributions(pooled) for pooled in self.sequences]
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """A line for each of `rows`, as in summary.csv."""
+        return table(self.rows, self.latencies)
+
+    @cached_property
+    def sweeps(self) -> list[Saturation]:
+        """Where the sweeps among `rows` saturate."""
+        return saturations(self.rows, self.collection.comparison.confidence)
+
+    @cached_property
+    def pairs(self) -> list[ModePair]:
+        """Those of `rows` that were measured offline and online."""
+        return mode_pairs(self.rows, self.collection)
+
+    @property
+    def apart(self) -> bool:
+        """Whether the sides of comparisons did not take turns."""
+        return self.collection.earlier is not None
+
+    @property
+    def footnotes(self) -> tuple[str, ...]:
+        """What the cells of tables refer to as [1], [2], ..."""
+        return self._lines[1]
+
+    def tables_of(self, mode: Mode) -> list[tuple[str, list[Line], list[Row]]]:
+        """Return a title for each platform of a timed mode, with the lines of its table and their rows."""
+        pairs = [
+            (line, row) for line, row in zip(self._lines[0], self.rows, strict=True) if mode_of(line["mode"]) is mode
+        ]
+        rows = {id(line): row for line, row in pairs}
+        return [
+            (title, lines, [rows[id(line)] for line in lines])
+            for title, lines in tables_of([line for line, _ in pairs])
+        ]
+
+    @cached_property
+    def _lines(self) -> tuple[list[Line], tuple[str, ...]]:
+        return lines_of(self.frame, self.rows, self.latencies)
+
+
+@dataclass(frozen=True)
+class SummaryPart:
+    """What one mode, or one matter of several modes, adds to a summary.
+
+    Attributes:
+        tables: in their order.
+        sections: notes below all tables.
+        definitions: sections that say what columns mean; those of timed modes stand together below their notes.
+        warnings: sections above all others.
+        files: further files for programs, by their names.
+    """
+
+    tables: Sequence[View] = ()
+    sections: Sequence[Section] = ()
+    definitions: Sequence[Section] = ()
+    warnings: Sequence[Section] = ()
+    files: Mapping[str, pd.DataFrame] = field(default_factory=dict)

@@ -1,0 +1,98 @@
+"""Notes of a summary: `templates/` has the sentences, Python gives the values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from rollout_bench.core.numbers import count, first_few, number, percent, plain_percent, ratio, sentence, several
+from rollout_bench.report.headings import Column
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+_NAMED = 3
+"""Names in a list before the others are counted."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with its items, each a sentence or a few, and links as (text, path relative to the summary)."""
+
+    heading: str
+    items: tuple[str, ...]
+    links: tuple[tuple[str, str], ...] = ()
+
+
+def sections(template: str, **values: Any) -> list[Section]:
+    """Return the sections that templates/<template>.md.j2 makes of `values`, without those that have no item.
+
+    Raises:
+        jinja2.UndefinedError: the template asks for a value that is not given.
+        ValueError: it has text outside of an item.
+    """
+    found: list[tuple[str, list[str]]] = []
+    for line in _environment().get_template(f"{template}.md.j2").render(values).splitlines():
+        if line.startswith("## "):
+            found.append((line.removeprefix("## "), []))
+        elif line.startswith("- "):
+            found[-1][1].append(line.removeprefix("- "))
+        elif line.strip():
+            if not found or not found[-1][1]:
+                raise ValueError(f"{template}.md.j2: text outside of an item: {line.strip()}")
+            found[-1][1][-1] += f" {line.strip()}"
+    return [Section(heading, tuple(" ".join(item.split()) for item in items)) for heading, items in found if items]
+
+
+def definitions(heading: str, columns: Iterable[Column], besides: Iterable[Column] = ()) -> tuple[Section, ...]:
+    """Return the section that defines `columns` but for those that are defined as in `besides`; empty without any."""
+    defined = [f"{column.header}: {column.definition}" for column in besides]
+    items = tuple(text for c in columns if (text := f"{c.header}: {c.definition}") not in defined)
+    return (Section(heading, items),) if items else ()
+
+
+def those(names: Sequence[str], compared: int) -> str:
+    """Return `all compared` where `names` are as many, else the names."""
+    return "all compared" if len(names) == compared > 1 else "; ".join(names)
+
+
+def some(names: Sequence[str]) -> str:
+    """Return the first few of `names`, and how many more there are."""
+    return first_few(names, _NAMED, "; ")
+
+
+def _signed(seconds: float) -> str:
+    return ("-" if seconds < 0 else "+" if seconds > 0 else "") + number(abs(seconds), 3)
+
+
+def _plain(value: float) -> str:
+    return f"{value:.6g}"
+
+
+def _one_line(value: Any) -> Any:
+    """`value` without line breaks, so that text that somebody else wrote begins no item and no heading."""
+    return " ".join(value.split()) if isinstance(value, str) else value
+
+
+@cache
+def _environment() -> Environment:
+    # Nothing is escaped here: each of the renderers escapes the items as its format needs.
+    environment = Environment(loader=FileSystemLoader(_TEMPLATES), undefined=StrictUndefined, finalize=_one_line)
+    environment.filters |= {
+        "number": number,
+        "percent": percent,
+        "plain": _plain,
+        "plain_percent": plain_percent,
+        "ratio": ratio,
+        "sentence": sentence,
+        "several": several,
+        "signed": _signed,
+        "some": some,
+        "those": those,
+        "thousands": count,
+    }
+    return environment

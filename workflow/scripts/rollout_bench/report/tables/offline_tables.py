@@ -1,0 +1,42 @@
+"""The tables of offline experiments: throughput, rates, what a launch costs, percentiles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rollout_bench.contracts.modes import OFFLINE
+from rollout_bench.plan.config import ComparisonSettings
+from rollout_bench.report.headings import (
+    COST,
+    ENGINE,
+    FLAGS,
+    THROUGHPUT,
+    TITLES,
+    Line,
+    View,
+    latency_columns,
+    speedup_columns,
+    view,
+)
+from rollout_bench.report.parts import Findings, SummaryPart
+
+
+def offline_part(findings: Findings) -> SummaryPart:
+    """Return the tables of each platform. Flags have a column only where there are some."""
+    settings = findings.collection.comparison
+    tables = [
+        view
+        for title, lines, _ in findings.tables_of(OFFLINE)
+        for view in _views(title, lines, settings, findings.apart)
+    ]
+    return SummaryPart(tables=tables)
+
+
+def _views(title: str, lines: Sequence[Line], settings: ComparisonSettings, apart: bool) -> Iterator[View]:
+    flags = (FLAGS,) if any(line["flags"] for line in lines) else ()
+    yield view("Throughput: ", title, (*THROUGHPUT, *speedup_columns(settings, apart=apart), *flags), lines)
+    yield view("Rates, start-up and memory: ", title, ENGINE, lines)
+    yield view("What a launch costs: ", title, COST, lines)
+    for measure, heading in TITLES.items():
+        if any(measure in line["distributions"] for line in lines):
+            yield view(f"{heading}: ", title, latency_columns(measure), lines)
