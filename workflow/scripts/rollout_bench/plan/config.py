@@ -352,7 +352,8 @@ class Config(Strict):
     harness: Literal["vllm", "guidellm"] = Field(
         "vllm",
         description=(
-            "What sends the requests of online launches: vllm, the Python entry point of `vllm bench serve`; guidellm."
+            "What sends the requests of online launches: vllm, the Python entry point of `vllm bench serve`; guidellm, "
+            "its own command, which needs prompts_as: text."
         ),
     )
     profile: ProfileSettings = Field(ProfileSettings(), description="What launches in mode profile trace.")
