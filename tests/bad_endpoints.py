@@ -140,6 +140,19 @@ BAD_ONLINE = [
     Bad("harness_misspelt", "harness: guidelm", "harness: 'guidelm' is not known", "did you mean 'guidellm'?"),
     Bad("harness_unknown", "harness: wrk", "harness: 'wrk' is not known", "known: guidellm, vllm"),
     Bad(
+        "harness_of_text",
+        "{modes: [online], harness: guidellm}",
+        "demo.online.prompts_as: token_ids: guidellm sends prompts as text only",
+        "set it to text",
+    ),
+    Bad(
+        "harness_without_headers",
+        "{modes: [online], models: [], harness: guidellm, workload_settings: {demo: {online: {prompts_as: text}}}, "
+        f"endpoints: {{theirs: {{{ADDRESS}, headers: {{X-Key: '${{HUSHED}}'}}}}}}}}",
+        "endpoints.theirs.headers: guidellm would write them",
+        "leave them out",
+    ),
+    Bad(
         "core_inside",
         "{modes: [online], engine: {multiprocess: false}}",
         "engine.multiprocess: a server's engine core is always a process of its own",

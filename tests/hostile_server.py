@@ -53,7 +53,8 @@ class HostileServer(ThreadingHTTPServer):
         with self.lock:
             hostile = self.completions - self.after
             self.completions += 1
-        first = body["prompt"][0]
+        prompt = body["prompt"]
+        first = int(prompt.split()[0]) if isinstance(prompt, str) and prompt[:1].isdigit() else prompt[0]
         if isinstance(first, int) and first >= FIRST_KIND:
             return list(KINDS)[first - FIRST_KIND]
         return None if hostile < 0 else self.kinds[hostile % len(self.kinds)]

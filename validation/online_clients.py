@@ -1,8 +1,8 @@
-"""Three clients that put the same load on a server, each in a process of its own that lives as long as its parent.
+"""Two clients that put the same load on a server, each in a process of its own that lives as long as its parent.
 
 All send `requests` prompts of the same length as token ids to /v1/completions, `concurrency` at a time. Times are taken
-as each client takes them; ours and guidellm's are worked out here from when each piece came, those of `vllm bench
-serve` are read from the JSON that it writes.
+as each client takes them; ours are worked out here from when each piece came, those of `vllm bench serve` are read from
+the JSON that it writes.
 """
 
 from __future__ import annotations
@@ -84,13 +84,6 @@ def ours(aim: Aim) -> Callable[[int], Seen]:
     return lambda index: _sent(aim, index, prepare)
 
 
-def guidellm(aim: Aim) -> Callable[[int], Seen]:
-    """What `harness: guidellm` does with them."""
-    from rollout_bench.measure.server.guidellm_harness import prepare
-
-    return lambda index: _sent(aim, index, prepare)
-
-
 def bench(aim: Aim) -> Callable[[int], Seen]:
     """`vllm bench serve`, by the function that its command calls, with a command line as one types it."""
     from vllm.benchmarks.serve import add_cli_args, main
@@ -125,7 +118,7 @@ def bench(aim: Aim) -> Callable[[int], Seen]:
     return sent
 
 
-CLIENTS = {"ours": ours, "bench": bench, "guidellm": guidellm}
+CLIENTS = {"ours": ours, "bench": bench}
 
 
 def _trace(load: Load, index: int) -> list[str]:

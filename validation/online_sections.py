@@ -11,6 +11,7 @@ TOLERANCE = 0.02
 """How far two clients' means may lie apart for them to have seen the same."""
 
 PAIRS = (("ours", "bench", "rollout-bench / `vllm bench serve`"), ("guidellm", "ours", "guidellm / rollout-bench"))
+"""guidellm is no client any more: its own command sends text, and the load is of token ids. Its rounds stay shown."""
 
 
 def online_fidelity(result: OnlineFidelity) -> str:
@@ -19,6 +20,8 @@ def online_fidelity(result: OnlineFidelity) -> str:
         return "Not run often enough: two rounds are the least."
     load, rows, said = result.load, [], []
     for side, base, title in PAIRS:
+        if not all(side in one.clients for one in result.rounds):
+            continue
         found = {name: result.ratio(measure, side, base) for measure, name in MEASURES.items()}
         rows += [[title, name, _interval(ratio), _holds_one(ratio), _within(ratio)] for name, ratio in found.items()]
         apart = [name for name, ratio in found.items() if _within(ratio) == "no"]
@@ -51,8 +54,8 @@ What differs by definition, and is not taken out:
   been sent over one, with guidellm when it is about to be.
 - Output tokens per second: `vllm bench serve` divides by the time from before its first request until all its tasks are
   done; here it is the time from when the first request may be sent until the last answer ended.
-- TPOT leaves the first token out and ITL is the mean of all gaps: for guidellm they are worked out here from when each
-  piece came. Its own report means other things by these words ([how](explanation/guidellm.md)).
+- guidellm was driven from inside when it was measured here: token ids, and the time of each piece.
+  `harness: guidellm` now runs guidellm's own command, which has neither ([how](explanation/guidellm.md)).
 - `vllm bench serve` draws its own token ids, with as many in each prompt. It sends a `repetition_penalty` of 1; the
   other two ask for token ids in the answers, so that tokens are counted. `vllm bench serve` takes the server's count.
 

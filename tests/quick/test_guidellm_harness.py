@@ -1,39 +1,43 @@
-"""guidellm sends exactly our requests, when they are due, and what it brings back is what the server did."""
+"""guidellm's command sends exactly our requests, when they are due, and its report is read as what the server did."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
+import os
+import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import psutil
 import pytest
 
-from rollout_bench.measure.server.guidellm_harness import prepare
-from rollout_bench.measure.server.stream import LoadPass, RequestOutcome, Target
+from rollout_bench.measure.engine.online import rows_of
+from rollout_bench.measure.server.guidellm import prepare
+from rollout_bench.measure.server.stream import LoadPass, ServingFailed, Target
 from rollout_bench.workloads.requests import Request
 
-KEY = "sk-never-to-be-seen"
+KEY = "1234567890123456"
+"""Of digits, which must not be read as a number."""
+
 FIRST_TOKEN_S, PACE_S, TOKENS = 0.05, 0.03, 5
-ATTEMPTS = 5
+ATTEMPTS = 4
 """Another process may take the cores for a moment, but hardly in every attempt; times that are wrong stay so."""
-REFUSED, CUT, BROKEN_OFF = 429, 9001, 9002
 
 
 @dataclass
 class Stub:
-    """A server that streams empty texts, as vLLM does without a tokenizer, at a known pace.
-
-    The first token id of a prompt says what becomes of the request.
-    """
+    """A server that streams at a known pace; the first word of a prompt says what becomes of the request."""
 
     port: int = 0
     bodies: list[dict] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
+    command_lines: list[str] = field(default_factory=list)
     at_work: int = 0
     most_at_work: int = 0
 
@@ -43,6 +47,8 @@ class Stub:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
                 headers = dict(line.split(": ", 1) for line in head[1:] if line)
                 body = json.loads(await reader.readexactly(int(headers["content-length"])))
+                if not self.bodies:
+                    self.command_lines = command_lines()
                 self.bodies.append(body)
                 self.keys.add(headers.get("authorization", ""))
                 self.at_work += 1
@@ -53,14 +59,19 @@ class Stub:
                     self.at_work -= 1
 
     async def answer(self, body: dict, writer: asyncio.StreamWriter) -> None:
-        kind, began = body["prompt"][0], time.monotonic()
-        usage = {"prompt_tokens": len(body["prompt"]), "completion_tokens": body["max_tokens"]}
-        if kind == REFUSED or not body["stream"]:
-            status = kind if kind == REFUSED else 200
+        kind, began = body["prompt"].split()[0], time.monotonic()
+        if kind == "interrupt":
+            os.kill(os.getpid(), signal.SIGUSR1)
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+            return
+        usage = {"prompt_tokens": 3, "completion_tokens": body["max_tokens"] + (kind == "many")}
+        if kind in ("refused", "moved") or not body.get("stream"):
+            status = {"refused": "429 x", "moved": "302 x\r\nLocation: http://127.0.0.1:1/?secret=path"}
             await asyncio.sleep(FIRST_TOKEN_S)
-            choice = {"text": "", "finish_reason": "length", "token_ids": [7] * body["max_tokens"]}
-            whole = json.dumps({"choices": [choice], "usage": usage}).encode()
-            writer.write(b"HTTP/1.1 %d x\r\nContent-Length: %d\r\n\r\n%b" % (status, len(whole), whole))
+            whole = json.dumps({"choices": [{"text": "a a", "finish_reason": "length"}], "usage": usage}).encode()
+            head = f"HTTP/1.1 {status.get(kind, '200 OK')}\r\nContent-Length: {len(whole)}\r\n\r\n"
+            writer.write(head.encode() + whole)
             return
         writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
 
@@ -70,15 +81,12 @@ class Stub:
 
         for i in range(body["max_tokens"]):
             await asyncio.sleep(began + FIRST_TOKEN_S + i * PACE_S - time.monotonic())
-            if i == 2 and kind == CUT:
+            if i == 2 and kind == "cut":
                 raise ConnectionError
-            if i == 2 and kind == BROKEN_OFF:
+            if i == 2 and kind == "broken_off":
                 break
-            done = "length" if i == body["max_tokens"] - 1 else None
-            choice = {"text": "", "finish_reason": done, "token_ids": [7]}
-            if i == 0:
-                choice["prompt_token_ids"] = body["prompt"]
-            send(json.dumps({"choices": [choice]}))
+            text = "" if kind == "silent" else "a "
+            send(json.dumps({"choices": [{"text": text, "finish_reason": None}]}))
         else:
             send(json.dumps({"choices": [], "usage": usage}))
             send("[DONE]")
@@ -112,9 +120,30 @@ def stub() -> Iterator[Stub]:
     loop.close()
 
 
+def command_lines() -> list[str]:
+    """Those of all processes that this one has started."""
+    return [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Has temporary files, homes and caches below a folder of the test."""
+    for name, variable in (("temporary", "TMPDIR"), ("home", "HOME"), ("cache", "HF_HOME")):
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv(variable, str(tmp_path / name))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 def target(port: int, stream: bool = True) -> Target:
     headers = {"Authorization": f"Bearer {KEY}"}
-    return Target(f"http://127.0.0.1:{port}/v1", "tiny", headers, True, stream, {"ignore_eos": True, "seed": 3})
+    body = {"ignore_eos": False, "seed": 3, "return_token_ids": True}
+    return Target(f"http://127.0.0.1:{port}/v1", "tiny", headers, True, stream, body)
+
+
+def asked(count: int) -> list[Request]:
+    return [Request(i, 0, [1, i, 5], TOKENS) for i in range(count)]
 
 
 def run(
@@ -122,81 +151,67 @@ def run(
     to: Target,
     due_s: Sequence[float] | None = None,
     concurrency: int | None = None,
-    kinds: tuple[int, ...] = (),
+    kinds: tuple[str, ...] = (),
 ) -> LoadPass:
     """Sends `count` requests that differ; the first ones of the given kinds."""
-    first = [*kinds, *[1] * count][:count]
-    prompts: list[list[int] | str] = [[first[i], i, 5] for i in range(count)]
-    asked = [Request(i, 0, [first[i], i, 5], TOKENS) for i in range(count)]
-    return prepare(asked, prompts, due_s, concurrency, to)()
+    first = [*kinds, *["good"] * count][:count]
+    return prepare(asked(count), [f"{kind} {i}" for i, kind in enumerate(first)], due_s, concurrency, to)()
 
 
-def span_s(outcome: RequestOutcome) -> float:
-    return outcome.pieces_s[-1] - outcome.pieces_s[0]
-
-
-def test_a_closed_loop_sends_each_request_once_and_never_more_than_its_concurrency(stub, capfd):
+def test_a_closed_loop_sends_each_request_once_and_never_more_than_its_concurrency(stub, folders, capfd, monkeypatch):
+    monkeypatch.setenv("GUIDELLM__MAX_CONCURRENCY", "1")  # a caller's settings change nothing
+    (folders / ".env").write_text("GUIDELLM__MAX_CONCURRENCY=1\n")
     done = run(6, target(stub.port), concurrency=2)
-    sent = [body["prompt"][1] for body in stub.bodies]
+    sent = [int(body["prompt"].split()[1]) for body in stub.bodies]
     assert sorted(sent) == list(range(6))
-    # Two are always on their way at once, in either order.
-    assert all(abs(number - place) <= 1 for place, number in enumerate(sent))
+    assert stub.most_at_work == 2
     assert stub.bodies[sent.index(0)] == {
         "model": "tiny",
-        "prompt": [1, 0, 5],
+        "prompt": "good 0",
         "max_tokens": TOKENS,
         "stream": True,
         "stream_options": {"include_usage": True},
-        "ignore_eos": True,
+        "ignore_eos": False,
         "seed": 3,
     }
-    assert stub.most_at_work == 2
     for outcome in done.outcomes:
-        assert (outcome.error, outcome.status, outcome.finish_reason) == (None, 200, "length")
+        assert (outcome.error, outcome.status, outcome.finish_reason) == (None, 200, None)
         assert (outcome.prompt_tokens, outcome.output_tokens, outcome.due_s) == (3, TOKENS, None)
-        assert (outcome.counted, outcome.piece_tokens, outcome.streamed) == (True, [1] * TOKENS, True)
-    assert 0 < min(outcome.sent_s for outcome in done.outcomes) - done.began_s < 0.4  # a wrong lead is off by more
+    for row in rows_of(asked(6), done, 0):
+        assert row.first_token_s is not None
+        assert (row.gaps_us, row.gap_tokens) == (None, None)
     assert 0 < done.client.cpu_share < 2
     assert stub.keys == {f"bearer {KEY}"}
-    assert KEY not in "".join(capfd.readouterr())
+    assert any("guidellm run" in line for line in stub.command_lines)
+    assert KEY not in "".join([*stub.command_lines, *capfd.readouterr()])
+    assert [path.name for path in folders.rglob("*") if path.is_file()] == [".env"]
+    assert not any("guidellm" in line or "spawn_main" in line for line in command_lines())
 
 
-def test_times_are_those_of_the_server(stub):
+def test_arrivals_and_times_are_those_that_were_given_and_seen(stub):
+    due_s = [0.06 * i for i in (3, 0, 2, 1, 1)]
+
     def worst_s() -> float:
-        """How far first tokens and spans are off the server's pace at most."""
+        """How far requests are off their arrival times, and first tokens and answers off the server's pace, at most."""
         before_s = time.monotonic()
-        done = run(3, target(stub.port), concurrency=1)
-        assert done.elapsed_s == pytest.approx(done.outcomes[-1].ended_s - done.began_s)
+        done = run(5, target(stub.port), due_s)
+        assert done.elapsed_s == pytest.approx(max(outcome.ended_s for outcome in done.outcomes) - done.began_s)
         off_s = []
-        for outcome in done.outcomes:
+        for outcome, due in zip(done.outcomes, due_s, strict=True):
+            assert outcome.due_s - done.began_s == pytest.approx(due)
             assert before_s < outcome.sent_s < outcome.pieces_s[-1] <= outcome.ended_s < time.monotonic()
-            assert len(outcome.pieces_s) == TOKENS
-            off_s.append(abs(outcome.pieces_s[0] - outcome.sent_s - FIRST_TOKEN_S))
-            off_s.append(abs(span_s(outcome) - (TOKENS - 1) * PACE_S))
-        return max(off_s)
-
-    assert any(worst_s() < 0.025 for _ in range(ATTEMPTS))
-
-
-def test_an_open_loop_keeps_to_the_arrival_times_that_it_is_given(stub):
-    def worst_s() -> float:
-        """How late a request was sent at most; none may be early or out of turn."""
-        done = run(8, target(stub.port), due_s=[0.06 * i for i in range(8)])
-        assert [outcome.sent_s for outcome in done.outcomes] == sorted(outcome.sent_s for outcome in done.outcomes)
-        assert [outcome.due_s - done.began_s for outcome in done.outcomes] == pytest.approx(
-            [0.06 * i for i in range(8)]
-        )
-        late_s = [outcome.sent_s - outcome.due_s for outcome in done.outcomes]
-        assert min(late_s) > -0.001
-        return max(late_s)
+            first, last = outcome.pieces_s
+            assert outcome.sent_s - outcome.due_s > -0.001
+            off_s += [outcome.sent_s - outcome.due_s, first - outcome.sent_s - FIRST_TOKEN_S]
+            off_s.append(last - first - (TOKENS - 1) * PACE_S)
+        return max(map(abs, off_s))
 
     assert any(worst_s() < 0.05 for _ in range(ATTEMPTS))
 
 
 def test_without_times_and_concurrency_all_are_sent_at_once(stub):
     def most_at_once() -> int:
-        done = run(6, target(stub.port))
-        assert {outcome.due_s for outcome in done.outcomes} == {None}
+        run(6, target(stub.port))
         return stub.most_at_work
 
     assert any(most_at_once() == 6 for _ in range(ATTEMPTS))
@@ -204,25 +219,32 @@ def test_without_times_and_concurrency_all_are_sent_at_once(stub):
 
 def test_an_answer_in_one_piece_has_no_first_token(stub):
     def took_s() -> float:
-        (outcome,) = run(1, target(stub.port, stream=False)).outcomes
-        assert outcome.error is None
-        assert not outcome.streamed
-        assert (outcome.counted, outcome.piece_tokens) == (True, [TOKENS])
-        assert (outcome.output_tokens, outcome.finish_reason) == (TOKENS, "length")
+        done = run(1, target(stub.port, stream=False))
+        (outcome,), (row,) = done.outcomes, rows_of(asked(1), done, 0)
+        assert (outcome.error, outcome.output_tokens) == (None, TOKENS)
+        assert (row.first_token_s, row.gaps_us) == (None, None)
+        assert row.last_token_s is not None
+        assert "stream_options" not in stub.bodies[0]
         return outcome.ended_s - outcome.sent_s
 
     assert any(abs(took_s() - FIRST_TOKEN_S) < 0.025 for _ in range(ATTEMPTS))
 
 
 def test_each_failure_is_told_and_spoils_no_other_request(stub):
-    done = run(5, target(stub.port), kinds=(REFUSED, CUT, BROKEN_OFF))
-    refused, cut, broken_off, *good = done.outcomes
-    assert refused.status == REFUSED
-    assert "429" in refused.error
-    assert "RemoteProtocolError" in cut.error
-    assert len(cut.pieces_s) == 2
-    assert "broke off" in broken_off.error
-    assert [outcome.error for outcome in good] == [None, None]
+    errors = {
+        "refused": "429",
+        "cut": "RemoteProtocolError",
+        "broken_off": "broke off",
+        "moved": "302",
+        "many": "6 output tokens, where 5 were asked for",
+        "silent": "no piece of the answer had text",
+    }
+    *bad, one, other = run(8, target(stub.port), kinds=tuple(errors)).outcomes
+    for outcome, said in zip(bad, errors.values(), strict=True):
+        assert said in outcome.error
+        assert "secret" not in outcome.error
+    assert [outcome.status for outcome in bad] == [429, None, 200, 302, 200, 200]
+    assert (one.error, other.error) == (None, None)
 
 
 def test_a_server_that_refuses_connections_fails_every_request():
@@ -231,21 +253,22 @@ def test_a_server_that_refuses_connections_fails_every_request():
     assert [outcome.status for outcome in outcomes] == [None, None]
 
 
-def test_no_error_has_a_key_in_it(stub):
-    broken = target(stub.port)
-    broken.headers["Authorization"] += "\n"
-    (outcome,) = run(1, broken).outcomes
-    assert outcome.error
-    assert KEY not in outcome.error
+def test_a_command_that_fails_is_told(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(ServingFailed, match="guidellm ended with status 1"):
+        run(1, target(1))
 
 
-def test_the_caller_s_event_loop_policy_stays(stub):
-    before = type(asyncio.get_event_loop_policy())
-    run(1, target(stub.port))
-    assert type(asyncio.get_event_loop_policy()) is before
+def test_an_interrupted_pass_leaves_no_process_and_no_file(stub, folders):
+    def stop(*_: object) -> None:
+        raise InterruptedError
 
-
-def test_no_process_is_left_but_python_s_own_tracker(stub):
-    run(2, target(stub.port))
-    left = [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
-    assert [line for line in left if "resource_tracker" not in line] == []
+    before = signal.signal(signal.SIGUSR1, stop)
+    try:
+        with pytest.raises(InterruptedError):
+            run(1, target(stub.port), kinds=("interrupt",))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert stub.bodies
+    assert not any("guidellm" in line or "spawn_main" in line for line in command_lines())
+    assert list((folders / "temporary").glob("guidellm-*")) == []

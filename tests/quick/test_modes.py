@@ -34,6 +34,7 @@ from rollout_bench.report.summary import summarise
 PACKAGE = REPOSITORY / "workflow" / "scripts" / "rollout_bench"
 
 OTHER_MEANINGS = {
+    "measure/server/guidellm.py": {"profile"},  # guidellm's word for how requests arrive
     "measure/server/vllm_bench.py": {"profile"},  # an argument of vLLM's benchmark
     "plan/config_file.py": {"online"},  # the key of a workload that says how requests arrive
     "report/figure_names.py": {"operators"},  # a figure

@@ -168,7 +168,8 @@ Harness = Annotated[
     Literal["vllm", "guidellm"],
     Field(
         description=(
-            "What sends the requests of online launches: vllm, the Python entry point of `vllm bench serve`; guidellm."
+            "What sends the requests of online launches: vllm, the Python entry point of `vllm bench serve`; guidellm, "
+            "its own command, which needs prompts_as: text."
         )
     ),
 ]

@@ -375,6 +375,11 @@ def check_online(config: Config, engine: InstalledEngine) -> None:
         check_can_be_sent(config, name)
     labels: dict[tuple[str, str], str] = {}
     for name, endpoint in config.endpoints.items():
+        if config.harness == "guidellm" and endpoint.headers:
+            raise UserError(
+                f"config: endpoints.{name}.headers: guidellm would write them, secrets included, into its report",
+                "leave them out (the key of api_key_env is kept out of it), or set harness: vllm",
+            )
         first = labels.setdefault((endpoint.model_name or name, endpoint.quant), name)
         if first != name:
             raise UserError(
@@ -390,6 +395,11 @@ def check_can_be_sent(config: Config, name: str) -> None:
         raise UserError(
             f"{where}.requests: per_prompt hides the latency of each sequence, so it can't be measured online",
             "set it to per_sequence, or leave online out of modes",
+        )
+    if config.harness == "guidellm" and load.online.prompts_as == "token_ids":
+        raise UserError(
+            f"{where}.online.prompts_as: token_ids: guidellm sends prompts as text only",
+            "set it to text (prompt lengths are then only about as asked, and flagged), or set harness: vllm",
         )
 
 

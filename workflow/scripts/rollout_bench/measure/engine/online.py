@@ -66,6 +66,7 @@ def _row(request: Request, outcome: RequestOutcome, began_s: float, index: int) 
         return None if moment is None else round(moment - began_s, 6)
 
     pieces, tokens = outcome.pieces_s, outcome.piece_tokens
+    every = outcome.streamed and len(tokens) == len(pieces)
     return SequenceRow(
         iteration=index,
         prompt=request.prompt,
@@ -77,7 +78,7 @@ def _row(request: Request, outcome: RequestOutcome, began_s: float, index: int) 
         last_token_s=since(pieces[-1]) if pieces else None,
         due_s=since(outcome.due_s),
         sent_s=since(outcome.sent_s),
-        gaps_us=[round(1e6 * (b - a)) for a, b in itertools.pairwise(pieces)] if outcome.streamed else None,
+        gaps_us=[round(1e6 * (b - a)) for a, b in itertools.pairwise(pieces)] if every else None,
         gap_tokens=tokens if outcome.streamed and any(count != 1 for count in tokens) else None,
         status=outcome.status,
         error=outcome.error,

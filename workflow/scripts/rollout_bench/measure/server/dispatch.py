@@ -62,7 +62,7 @@ class Sending:
     def __init__(self, load: LoadSpec) -> None:
         self._load = load
         if load.harness == "guidellm":
-            from rollout_bench.measure.server.guidellm_harness import prepare
+            from rollout_bench.measure.server.guidellm import prepare
         else:
             import vllm.benchmarks.serve  # noqa: F401 (seconds, which belong to no pass)
 

@@ -73,8 +73,8 @@ class RequestOutcome:
     Attributes:
         due_s: when it was to be sent: when the load says, or else when the harness let it; None where it does not tell.
         sent_s: when it was sent, the connection standing; None where it never was.
-        pieces_s: when each piece of the answer came.
-        piece_tokens: tokens in each piece.
+        pieces_s: when each piece of the answer came; of a stream perhaps only the first and the last.
+        piece_tokens: tokens in each piece; empty where only the first and the last are known.
         prompt_tokens: as the server counted them; None where it does not say.
         output_tokens: tokens that came back.
         counted: whether each token was seen; else the server said how many there were.
