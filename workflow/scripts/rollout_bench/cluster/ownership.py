@@ -29,6 +29,7 @@ from rollout_bench.contracts.record import SCHEMA_VERSION, Failure
 from rollout_bench.contracts.store import failure_path, write_failure
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import read_model, write_json
+from rollout_bench.core.numbers import first_few
 from rollout_bench.core.processes import group_of, node_name, scheduler_job
 from rollout_bench.measure.launch.failures import Cause
 
@@ -187,8 +188,7 @@ def end_left_behind(folder: Path) -> None:
     jobs = slurm.left_running(folder)
     if not jobs:
         return
-    names = ", ".join(jobs[:5]) + (f" and {len(jobs) - 5} more" if len(jobs) > 5 else "")
-    print(f"Cancelling what an earlier run has left on the cluster: job {names}", flush=True)
+    print(f"Cancelling what an earlier run has left on the cluster: job {first_few(jobs, 5)}", flush=True)
     if left := slurm.cancel(jobs, folder, CANCEL_S):
         raise UserError(f"job {left[0]} of an earlier run does not end", "end it with scancel, then run again")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 MISSING = "-"
 """Stands for a number that does not exist."""
@@ -52,6 +53,12 @@ def several(amount: int, thing: str) -> str:
     """`1 launch`, `2 launches`."""
     ending = "es" if thing.endswith(("ch", "sh", "s", "x")) else "s"
     return f"{amount:,d} {thing}{'' if amount == 1 else ending}"
+
+
+def first_few(names: Sequence[str], most: int) -> str:
+    """Return `a, b and 3 more`: at most `most` of `names`, and how many are left."""
+    left = len(names) - most
+    return ", ".join(names[:most]) + (f" and {left} more" if left > 0 else "")
 
 
 def sentence(text: str) -> str:
