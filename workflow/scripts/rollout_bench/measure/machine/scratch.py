@@ -24,6 +24,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 PREFIX = "rollout-engine-"
 """Of the folders' names. Short: the path of a socket has at most 107 bytes."""
 
@@ -119,10 +121,5 @@ def _end_processes(folder: Path) -> bool:
 
 def _processes(folder: Path) -> list[int]:
     """Return the pids of the processes whose temporary folder is `folder`."""
-    setting = f"TMPDIR={folder}".encode()
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # ended meanwhile, or another user's
-            if setting in (entry / "environ").read_bytes().split(b"\0"):
-                found.append(int(entry.name))
-    return found
+    running = psutil.process_iter(["environ"])  # without one: ended meanwhile, or another user's
+    return [process.pid for process in running if (process.info["environ"] or {}).get("TMPDIR") == str(folder)]
