@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rollout_bench.measure.machine.device import Device
-from rollout_bench.measure.machine.leases import Claim, Claims, taken
+from rollout_bench.measure.machine.leases import Claim, Claims
 from rollout_bench.measure.machine.links import Links
 
 
@@ -57,9 +57,8 @@ def _hold(folder: Path, number: int, count: int, hold_s: float) -> None:
         name=f"offline/made/launch-{number}",
         results=str(folder),
         pid=multiprocessing.current_process().pid or 0,
-        since="",
         isolation="per_device",
-        wants=[device.name for device in devices],
+        holds=[],
     )
-    with taken(Claims(folder), claim, devices, (1, 1, Links()), time.sleep, lambda _: None):
+    with Claims(folder).taken(claim, devices, (1, 1, Links()), time.sleep, lambda _: None):
         time.sleep(hold_s)

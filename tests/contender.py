@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rollout_bench.contracts.spec import Isolation
 from rollout_bench.measure.machine.device import Device
-from rollout_bench.measure.machine.leases import Claim, Claims, Taken, taken
+from rollout_bench.measure.machine.leases import Claim, Claims, Held
 from rollout_bench.measure.machine.links import Links
 
 
@@ -41,19 +41,18 @@ def hold(
     name: str = "offline/a/launch-0",
     said: list[str] | None = None,
     pause=lambda seconds: time.sleep(min(seconds, 0.02)),
-) -> Iterator[Taken]:
+) -> Iterator[Held]:
     """Holds `wanted` of `count` devices."""
     devices = made_devices(count)
     claim = Claim(
         name=name,
         results="/results",
         pid=os.getpid(),
-        since="now",
         isolation=isolation,
-        wants=[part for device in devices for part in device.parts],
+        holds=[],
     )
     said = [] if said is None else said
-    with taken(Claims(folder), claim, devices, (1, wanted, Links()), pause, said.append) as got:
+    with Claims(folder).taken(claim, devices, (1, wanted, Links()), pause, said.append) as got:
         yield got
 
 

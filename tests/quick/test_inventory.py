@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout_bench.measure.machine import inventory
+from rollout_bench.measure.machine import device_memory, inventory
 from rollout_bench.measure.machine.device import Device, DeviceError
 from rollout_bench.measure.machine.gpus import gpus, pids_by_gpu
 from rollout_bench.measure.machine.inventory import restricted
@@ -61,6 +61,14 @@ def test_without_any_tool_nobody_knows():
 
 def test_pids_are_told_apart_by_gpu():
     assert pids_by_gpu("GPU-a, 11\nGPU-a, 12\nGPU-b, 13\nGPU-b, [N/A]\n") == {"GPU-a": {11, 12}, "GPU-b": {13}}
+
+
+def test_only_processes_on_the_named_devices_hold_them(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(device_memory, "nvidia_smi", lambda *_: "GPU-a, 11\nGPU-b, 13\n")
+    device = Device("GPU-b", "1", ("GPU-b",), 1)
+    assert device_memory.pids_on("cuda") == {11, 13}
+    assert device_memory.pids_on("cuda", [device]) == {13}
+    assert device_memory.pids_on("cuda", []) == device_memory.pids_on("cpu") == set()
 
 
 def test_npus_are_counted_by_logic_id_and_named_by_what_holds_on_the_machine():

@@ -115,10 +115,10 @@ def test_a_folder_that_becomes_a_link_later_is_not_followed(tmp_path: Path):
 def test_what_another_user_calls_a_launch_can_only_be_read(tmp_path: Path):
     said: list[str] = []
     with hold(tmp_path, 1, 1) as got:
-        claim = json.loads(got.own.path.read_text())
-        claim["name"] = claim["since"] = "evil\x1b[2J\x07\r\nwaiting \u202egnp"
+        claim = json.loads(got.path.read_text())
+        claim["name"] = "evil\x1b[2J\x07\r\nwaiting \u202egnp"
         claim["holds"] += ["\x1b]0;title\x07\nmore"]
-        got.own.path.write_text(json.dumps(claim))
+        got.path.write_text(json.dumps(claim))
         with pytest.raises(Cannot), hold(tmp_path, 1, 1, said=said, pause=no_waiting):
             pass
     assert said[0].isprintable()
@@ -127,9 +127,9 @@ def test_what_another_user_calls_a_launch_can_only_be_read(tmp_path: Path):
 
 def test_a_holder_notices_that_its_file_is_gone_or_another_one(tmp_path: Path):
     with hold(tmp_path, 1, 1) as got:
-        assert not got.own.is_lost()
-        content = got.own.path.read_text()
-        got.own.path.unlink()
-        assert got.own.is_lost()
-        got.own.path.write_text(content)
-        assert got.own.is_lost()
+        assert not got.is_lost()
+        content = got.path.read_text()
+        got.path.unlink()
+        assert got.is_lost()
+        got.path.write_text(content)
+        assert got.is_lost()

@@ -95,7 +95,7 @@ def test_where_nobody_knows_the_devices_a_launch_runs_alone_and_replicas_can_hav
     monkeypatch.setattr(inventory.gpus, "gpus", lambda: None)
     with leased(wanted()) as held:
         assert held.environments({"A": "a"}) == [{"A": "a"}]
-        assert (held.isolation, held.placement([]).devices) == ("exclusive", [])
+        assert (held.placement([]).isolation, held.placement([]).devices) == ("exclusive", [])
         with pytest.raises(Cannot), leased(wanted(1)):
             pass
     with pytest.raises(DeviceError, match="no tool here lists the devices"), leased(wanted(data_parallel_size=2)):
@@ -105,7 +105,11 @@ def test_where_nobody_knows_the_devices_a_launch_runs_alone_and_replicas_can_hav
 def test_all_cores_are_one_device_and_nothing_changes(gpus: list[Device]):
     allowed = os.sched_getaffinity(0)
     with leased(wanted(platform="cpu")) as held:
-        assert (held.environments({"A": "a"}), held.cores, held.isolation) == ([{"A": "a"}], [None], "exclusive")
+        assert (held.environments({"A": "a"}), held.cores, held.held.claim.isolation) == (
+            [{"A": "a"}],
+            [None],
+            "exclusive",
+        )
         assert os.sched_getaffinity(0) == allowed
         with pytest.raises(Cannot), leased(wanted(platform="cpu")):
             pass

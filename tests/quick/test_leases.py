@@ -1,4 +1,4 @@
-"""Devices are held by one launch at a time, for as long as it lives, and everybody's turn comes."""
+"""Devices are held by one launch at a time, for as long as it lives."""
 
 from __future__ import annotations
 
@@ -14,13 +14,11 @@ from pathlib import Path
 
 import pytest
 from contender import Cannot, hold, made_devices, no_waiting
-from hypothesis import given
-from hypothesis import strategies as st
 
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.processes import Interrupted, pause, signals_as_descriptor
-from rollout_bench.measure.machine import device_memory, leases
-from rollout_bench.measure.machine.leases import Claim, Claims
+from rollout_bench.measure.machine import device_memory
+from rollout_bench.measure.machine.leases import Claims
 
 CONTENDER = Path(__file__).parents[1] / "contender.py"
 
@@ -69,6 +67,21 @@ def test_devices_are_free_again_afterwards_also_after_an_error(tmp_path: Path):
     assert is_free(tmp_path)
 
 
+def test_a_launch_takes_whatever_devices_are_free(tmp_path: Path):
+    with hold(tmp_path, 3, 1) as one, hold(tmp_path, 3, 2) as others:
+        assert names(one) + names(others) == ["d0", "d1", "d2"]
+        assert not is_free(tmp_path, 3)
+
+
+def test_a_living_claim_of_another_version_keeps_everybody_away(tmp_path: Path):
+    with hold(tmp_path, 2, 1) as got:
+        got.path.write_text('{"name": "x", "held by": ["d0"]}')
+        said: list[str] = []
+        with pytest.raises(Cannot), hold(tmp_path, 2, 1, said=said, pause=no_waiting):
+            pass
+        assert "a launch of another version" in said[0]
+
+
 def test_an_exclusive_launch_waits_for_all_others_and_all_others_for_it(tmp_path: Path):
     with hold(tmp_path, 4, 1):
         with pytest.raises(Cannot), hold(tmp_path, 4, 1, "exclusive", pause=no_waiting):
@@ -76,73 +89,6 @@ def test_an_exclusive_launch_waits_for_all_others_and_all_others_for_it(tmp_path
         assert is_free(tmp_path, 4)
     with hold(tmp_path, 4, 1, "exclusive"):
         assert not is_free(tmp_path, 4)
-
-
-# --- everybody's turn comes ---
-
-
-def test_who_wants_all_devices_is_not_overtaken_by_those_who_want_one(tmp_path: Path):
-    served: list[str] = []
-    stop = threading.Event()
-
-    def greedy(name: str) -> None:
-        while not stop.is_set():
-            with hold(tmp_path, 3, 1, name=name):
-                served.append(name)
-                time.sleep(0.01)
-
-    def big() -> None:
-        with hold(tmp_path, 3, 3, name="big"):
-            served.append("big")
-
-    small = [threading.Thread(target=greedy, args=(f"small-{n}",)) for n in range(4)]
-    for thread in small:
-        thread.start()
-    time.sleep(0.2)
-    before = len(served)
-    wants_all = threading.Thread(target=big)
-    wants_all.start()
-    wants_all.join(timeout=20)
-    stop.set()
-    for thread in small:
-        thread.join(timeout=20)
-    assert "big" in served
-    assert served.index("big") - before <= 8, "more were served before it than had come before it"
-
-
-CLAIMS = st.builds(
-    Claim,
-    name=st.just("x"),
-    results=st.just("r"),
-    pid=st.just(1),
-    since=st.just(""),
-    isolation=st.sampled_from(["exclusive", "per_device"]),
-    wants=st.lists(st.sampled_from("abcd"), unique=True),
-    holds=st.none() | st.lists(st.sampled_from("abcd"), unique=True),
-)
-
-
-@given(CLAIMS, st.lists(CLAIMS, max_size=4), st.lists(CLAIMS, max_size=4))
-def test_nobody_waits_for_who_came_later_and_holds_nothing(own: Claim, earlier: list[Claim], later: list[Claim]):
-    obstacles = leases.in_the_way(own, earlier, later)
-    assert all(claim.holds is not None for claim in obstacles if claim not in earlier)
-    for claim in earlier:
-        if claim.holds is None and set(claim.wants) & set(own.wants):
-            assert claim in obstacles
-    for claim in (*earlier, *later):
-        if claim.holds is not None and "exclusive" in (claim.isolation, own.isolation):
-            assert claim in obstacles
-
-
-def test_who_wants_other_devices_is_not_held_up(tmp_path: Path):
-    claims = Claims(tmp_path)
-    claim = Claim(name="w", results="", pid=1, since="", isolation="per_device", wants=["other"])
-    with claims.alone(time.sleep):
-        own = claims.enter(claim)
-    assert is_free(tmp_path)
-    own.write(claim.model_copy(update={"wants": ["d0"]}))
-    assert not is_free(tmp_path)
-    own.give_back()
 
 
 # --- kill -9 ---
@@ -153,7 +99,7 @@ from pathlib import Path
 sys.path[:0] = [{tests!r}]
 from contender import hold
 with hold(Path({folder!r}), 2, 1) as got:
-    guardian = subprocess.Popen(["sleep", "60"], pass_fds=[got.own.descriptor])
+    guardian = subprocess.Popen(["sleep", "60"], pass_fds=[got.descriptor])
     print(guardian.pid, flush=True)
     time.sleep(60)
 """
@@ -184,16 +130,29 @@ def test_a_lease_lasts_as_long_as_whoever_inherited_it_and_no_longer(tmp_path: P
         assert not got.left_over
 
 
-def test_who_was_killed_while_it_waited_is_in_nobody_s_way(tmp_path: Path):
+WAITER = """
+import sys
+from pathlib import Path
+sys.path[:0] = [{tests!r}]
+from contender import hold
+class Said(list):
+    def append(self, text):
+        print(text, flush=True)
+with hold(Path({folder!r}), 1, 1, said=Said()):
+    pass
+"""
+
+
+def test_who_was_killed_while_it_waited_leaves_nothing(tmp_path: Path):
+    code = WAITER.format(tests=str(CONTENDER.parent), folder=str(tmp_path))
     with hold(tmp_path, 1, 1):
-        waits = subprocess.Popen([sys.executable, CONTENDER, tmp_path, "/dev/null", "1", "1", "1"])
-        while len(list(tmp_path.iterdir())) < 2:
-            time.sleep(0.01)
-        waits.kill()
-        waits.wait()
+        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as waits:
+            assert waits.stdout is not None
+            assert waits.stdout.readline().startswith("waiting for devices: offline/a/launch-0 holds d0")
+            waits.kill()
+        assert len(list(tmp_path.iterdir())) == 1
     with hold(tmp_path, 1, 1) as got:
         assert not got.left_over
-        assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_the_memory_of_a_killed_launch_is_waited_for_and_not_for_ever():
@@ -218,7 +177,7 @@ def test_the_wait_says_once_who_holds_what(tmp_path: Path):
         with pytest.raises(RuntimeError), hold(tmp_path, 1, 1, said=said, pause=nap):
             pass
     assert len(said) == 1
-    assert f"offline/holder/launch-3 holds d0 (pid {os.getpid()}, since now)" in said[0]
+    assert f"offline/holder/launch-3 holds d0 (pid {os.getpid()})" in said[0]
 
 
 def test_a_signal_ends_the_wait_at_once(tmp_path: Path):
@@ -242,4 +201,4 @@ def test_every_user_of_the_node_may_use_the_folder_and_clear_away_what_is_in_it(
     Claims(tmp_path / "leases")
     assert (tmp_path / "leases").stat().st_mode & 0o7777 == 0o777
     with hold(tmp_path / "leases", 1, 1) as got:
-        assert got.own.path.stat().st_mode & 0o777 == 0o666
+        assert got.path.stat().st_mode & 0o777 == 0o666

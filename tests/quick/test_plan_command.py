@@ -31,9 +31,10 @@ def test_a_failure_says_how_far_the_launch_came_and_where_its_log_is(
     failure = make_failure(make_spec())
     save(tmp_path, failure)
     command.show(make_plan([make_spec()], launches=1), tmp_path)
-    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("failed: "))
-    for word in (failure.experiment, "initializing", failure.cause, failure.fix, failure.log):
-        assert word in line
+    lines = capsys.readouterr().out.splitlines()
+    (first,) = (number for number, line in enumerate(lines) if line.startswith("failed: "))
+    assert lines[first] == f"failed: {failure.experiment} launch 0: initializing: {failure.cause}"
+    assert lines[first + 1] == f"  -> {failure.fix} (log: {failure.log})"
 
 
 def test_a_damaged_failure_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,6 +72,8 @@ def test_the_next_launch_ends_what_outlived_guardian_and_command(
     assert not scratch.end_left_behind()
     assert folder.is_dir(), "the guardian would have seen to it"
     processes["guardian"].kill()
+    while is_alive(processes["guardian"]):  # only its end frees the folder's lock
+        time.sleep(0.01)
     assert is_alive(processes["engine"])
     with lease(Wanted(tiny_spec(), tmp_path / "a/b/launch-0.json"), time.sleep, print):
         assert not is_alive(processes["engine"])

@@ -25,10 +25,10 @@ from pydantic import ValidationError
 
 from rollout_bench.cluster import slurm
 from rollout_bench.cluster.ownership import claimed, tell_of_dead
+from rollout_bench.contracts.postmortem import Cause
 from rollout_bench.contracts.spec import Isolation, Spec, Timeouts, is_local, read_spec
 from rollout_bench.core.errors import UserError, run_command
 from rollout_bench.core.processes import Interrupted, die_with_parent, pause, signals_as_descriptor
-from rollout_bench.measure.launch.failures import Cause
 from rollout_bench.measure.launch.outcome import LaunchOutcome, in_workflow
 from rollout_bench.measure.launch.preflight import check_before_start, check_dataset_given, engine_environment
 from rollout_bench.measure.launch.progress import Progress, say

@@ -19,8 +19,9 @@ from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.cluster import ownership
 from rollout_bench.cluster.slurm import before_in_allocation
 from rollout_bench.contracts.modes import mode_of
+from rollout_bench.contracts.postmortem import state_of
 from rollout_bench.contracts.spec import devices_needed, replicas
-from rollout_bench.contracts.store import failure_path, record_path
+from rollout_bench.contracts.store import record_path
 from rollout_bench.core.errors import LEFT_OUT_STATUS, UserError
 from rollout_bench.measure.machine.device import DeviceError
 from rollout_bench.measure.machine.inventory import usual_isolation, visible_devices
@@ -387,7 +388,7 @@ def end_with_errors(plan: Schedule, scripts: Path) -> None:
     records = [Path(launch.record) for launch in plan.launches]
     ownership.tell_of_claims(RESULTS)
     ownership.tell_of_jobs(records, _began_s, plan.config.cluster.launches_per_job)
-    if not any(path.is_file() or failure_path(path).is_file() for path in records):
+    if all(state_of(path) == "missing" for path in records):
         return
     where = [str(RESULTS), "--plan", str(PLAN_FILE)]
     summarised = subprocess.run([sys.executable, str(scripts / "summarise.py"), *where, "--figures"], check=False)

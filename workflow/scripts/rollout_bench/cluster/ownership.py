@@ -13,7 +13,6 @@ job, say why there is no record.
 from __future__ import annotations
 
 import contextlib
-import datetime
 import os
 import re
 import socket
@@ -25,12 +24,12 @@ from pydantic import Field
 
 from rollout_bench.cluster import slurm
 from rollout_bench.contracts.fields import Strict
-from rollout_bench.contracts.record import SCHEMA_VERSION, Failure
-from rollout_bench.contracts.store import failure_path, write_failure
+from rollout_bench.contracts.postmortem import Cause, failure_of, state_of
+from rollout_bench.contracts.store import write_failure
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import read_model, write_json
+from rollout_bench.core.numbers import first_few
 from rollout_bench.core.processes import group_of, node_name, scheduler_job
-from rollout_bench.measure.launch.failures import Cause
 
 FOLDER = ".started"
 """Below the results folder; the same paths as the records'."""
@@ -187,8 +186,7 @@ def end_left_behind(folder: Path) -> None:
     jobs = slurm.left_running(folder)
     if not jobs:
         return
-    names = ", ".join(jobs[:5]) + (f" and {len(jobs) - 5} more" if len(jobs) > 5 else "")
-    print(f"Cancelling what an earlier run has left on the cluster: job {names}", flush=True)
+    print(f"Cancelling what an earlier run has left on the cluster: job {first_few(jobs, 5)}", flush=True)
     if left := slurm.cancel(jobs, folder, CANCEL_S):
         raise UserError(f"job {left[0]} of an earlier run does not end", "end it with scancel, then run again")
 
@@ -214,9 +212,11 @@ def tell_of_claims(results: Path) -> list[Path]:
 def tell_of_dead(record: Path, claim: Owner) -> bool:
     """Turns the claim of a dead process into a failure, if it left neither record nor failure; whether it did."""
     again_here = claim.job is not None and claim.job == scheduler_job()  # this process goes on with that launch
-    if again_here or record.exists() or failure_path(record).exists():
+    if again_here or state_of(record) != "missing":
         return False
-    _write(record, _cause_of(claim.job), claim.log, claim.node, claim.job)
+    job = claim.job
+    cause = None if job is None else slurm.cause_of(slurm.ask(job), JOB_LOGS.rglob(f"{job}.log"))
+    _write(record, cause or _KILLED, claim.log, claim.node, claim.job)
     return True
 
 
@@ -228,24 +228,21 @@ def tell_of_jobs(records: Iterable[Path], since_s: float, launches_per_job: int 
         launches_per_job: how many launches share an allocation.
     """
     told = []
-    for record in records:
-        job_log = (
-            None if record.exists() or failure_path(record).exists() else newest_log(record, since_s, launches_per_job)
-        )
-        if job_log is not None:
-            job = job_log.stem
-            known = slurm.ask(job)
-            if known is not None and known.state in slurm.LIVING:
-                continue
-            text = slurm.tail(job_log)
-            last = next((line for line in reversed(text.splitlines()) if line.strip()), "it printed nothing")
-            cause = (
-                (known and slurm.cause_of_state(known.state))
-                or slurm.cause_in_log(text)
-                or Cause("not_begun", f"the job ended before its launch began: {last.strip()[:200]}", f"read {job_log}")
-            )
-            _write(record, cause, str(job_log), None if known is None else known.nodes or None, job)
-            told.append(record)
+    for record in (record for record in records if state_of(record) == "missing"):
+        job_log = newest_log(record, since_s, launches_per_job)
+        if job_log is None:
+            continue
+        job = job_log.stem
+        known = slurm.ask(job)
+        if known is not None and known.state in slurm.LIVING:
+            continue
+        cause = slurm.cause_of(known, [job_log])
+        if cause is None:
+            lines = [line.strip() for line in slurm.tail(job_log).splitlines() if line.strip()]
+            problem = f"the job ended before its launch began: {(lines or ['it printed nothing'])[-1][:200]}"
+            cause = Cause("not_begun", problem, f"read {job_log}")
+        _write(record, cause, str(job_log), None if known is None else known.nodes or None, job)
+        told.append(record)
     return told
 
 
@@ -260,27 +257,6 @@ def newest_log(record: Path, since_s: float, launches_per_job: int = 1) -> Path 
     return max(recent, key=lambda log: int(log.stem), default=None)
 
 
-def _cause_of(job: str | None) -> Cause:
-    """Why a launch ended that was killed, in a job of Slurm's or not."""
-    known = None if job is None else slurm.ask(job)
-    cause = None if known is None else slurm.cause_of_state(known.state)
-    if cause is None and job is not None:
-        cause = next((c for log in JOB_LOGS.rglob(f"{job}.log") if (c := slurm.cause_in_log(slurm.tail(log)))), None)
-    return cause or _KILLED
-
-
 def _write(record: Path, cause: Cause, log: str, node: str | None, job: str | None) -> None:
-    failure = Failure(
-        schema_version=SCHEMA_VERSION,
-        experiment=record.parent.name,
-        launch=int(record.stem.removeprefix("launch-")),
-        failed_at=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        phase="ended",
-        category=cause.category,
-        cause=cause.cause,
-        fix=cause.fix,
-        log=log,
-        node=node,
-        job=job,
-    )
-    write_failure(record, failure)
+    launch = int(record.stem.removeprefix("launch-"))
+    write_failure(record, failure_of(record.parent.name, launch, "ended", cause, log, node, job))

@@ -16,11 +16,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from rollout_bench.contracts.postmortem import Cause, is_nodes_fault
 from rollout_bench.contracts.spec import devices_needed
 from rollout_bench.contracts.store import failure_path, read_failure, record_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.processes import printed_by
-from rollout_bench.measure.launch.failures import Cause, at_fault
 from rollout_bench.measure.machine.inventory import usual_isolation
 from rollout_bench.plan.schedule import RESULTS, Schedule, ScheduledLaunch
 
@@ -121,7 +121,7 @@ def word_on_own_job(limit_s: float = 5.0) -> Cause | None:
     deadline = time.monotonic() + limit_s
     while job is not None:
         known = ask(job)
-        cause = None if known is None else cause_of_state(known.state) or cause_in_log(tail(Path(known.log)))
+        cause = None if known is None else cause_of(known, [Path(known.log)])
         if cause is CAUSES["PREEMPTED"]:
             printed_by("scontrol", "requeue", job)
         if cause is not None or known is None:
@@ -140,9 +140,13 @@ def tail(log: Path) -> str:
         return ""
 
 
-def cause_of_state(state: str) -> Cause | None:
-    """Why a launch ended whose job ended in `state`; None for states that say nothing of it (COMPLETED, FAILED)."""
-    return CAUSES.get(_SAME.get(state, state))
+def cause_of(known: SlurmJob | None, logs: Iterable[Path]) -> Cause | None:
+    """Return why the launch of a job ended, by the job's state or else by what slurmd wrote into one of its `logs`.
+
+    None where neither says: states such as COMPLETED and FAILED tell nothing of it.
+    """
+    cause = None if known is None else CAUSES.get(_SAME.get(known.state, known.state))
+    return cause or next((found for log in logs if (found := cause_in_log(tail(log))) is not None), None)
 
 
 def cause_in_log(text: str) -> Cause | None:
@@ -320,7 +324,7 @@ def excluded(records: Iterable[str], attempt: int, partition: str | None) -> lis
     for path in [failure_path(Path(record)) for record in records] if attempt > 1 else []:
         with contextlib.suppress(UserError):
             failure = read_failure(path)
-            if failure.node is not None and at_fault(failure.category) == "node":
+            if failure.node is not None and is_nodes_fault(failure):
                 nodes.add(failure.node)
     return [f"--exclude={','.join(sorted(nodes))}"] if nodes and other_nodes(frozenset(nodes), partition) else []
 

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.contracts.postmortem import error_of, state_of
 from rollout_bench.contracts.store import failure_path, read_failure, record_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.plan.planfile import PlanFile, read_plan
@@ -57,13 +58,14 @@ def show(plan: PlanFile, results: Path) -> None:
         done = failed = 0
         for index in range(experiment.launches):
             record = record_path(results, experiment.mode, name, index)
-            if record.is_file():
+            state = state_of(record)
+            if state == "measured":
                 done += 1
                 continue
             left_s[name] += expected.get(str(record_path(Path(plan.results), experiment.mode, name, index)), 0.0)
-            if failure_path(record).is_file():
+            if state == "failed":
                 failed += 1
-                failures.append(_failure(failure_path(record)))
+                failures.append(_failure(record))
         done_total += done
         table.add_row(
             experiment.mode,
@@ -96,10 +98,8 @@ def show(plan: PlanFile, results: Path) -> None:
     )
 
 
-def _failure(path: Path) -> str:
+def _failure(record: Path) -> str:
     try:
-        failure = read_failure(path)
+        return f"failed: {error_of(read_failure(failure_path(record)))}"
     except UserError as error:
         return f"failed: {error}"
-    launch = f"{failure.experiment} launch {failure.launch}, {failure.phase}"
-    return f"failed: {launch}: {failure.cause}; {failure.fix} (log: {failure.log})"

@@ -56,7 +56,7 @@ def several(amount: int, thing: str) -> str:
 
 
 def first_few(things: Iterable[object], most: int = 4, separator: str = ", ") -> str:
-    """The first `most` of `things`, and how many more there are."""
+    """Return the first `most` of `things`, and how many more there are."""
     names = [str(thing) for thing in things]
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return separator.join(names[:most]) + more

@@ -1,11 +1,11 @@
-"""Causes of failed launches: known messages, what they mean, what to do, and who is at fault."""
+"""From what a failed engine left, its exception, log and exit status, to the cause: messages that are known."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
 
+from rollout_bench.contracts.postmortem import Cause
 from rollout_bench.core.errors import printable
 
 
@@ -211,44 +211,6 @@ KNOWN_CAUSES = (
     ),
 )  # fmt: skip
 """Searched from the top: the first row that matches is the cause, so narrow ones stand before wide ones."""
-
-
-AtFault = Literal["experiment", "node"]
-
-NODE_FAULTS = frozenset(
-    {
-        "cann_missing",
-        "cuda_driver",
-        "device_broken",
-        "device_memory_taken",
-        "disk_full",
-        "no_platform",
-        "node_failure",
-        "port_or_ipc",
-        "preempted",
-    }
-)
-"""Categories that are no fault of what is measured: the same launch may well succeed on another node."""
-
-
-def at_fault(category: str) -> AtFault:
-    """Who has to change for a launch to succeed that failed like this."""
-    return "node" if category in NODE_FAULTS else "experiment"
-
-
-@dataclass(frozen=True)
-class Cause:
-    """Why a launch failed.
-
-    Args:
-        category: short name of the kind of failure.
-        cause: what happened, in one line.
-        fix: what to do about it, in one line.
-    """
-
-    category: str
-    cause: str
-    fix: str
 
 
 SEARCHED = 200_000

@@ -8,19 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rollout_bench.contracts.modes import MODES
-from rollout_bench.contracts.record import SCHEMA_VERSION, Failure
+from rollout_bench.contracts.postmortem import Cause, error_of, failure_of, is_nodes_fault
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import failure_path, read_failure, write_failure
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.processes import node_name, scheduler_job
-from rollout_bench.measure.launch.failures import Cause, at_fault
 from rollout_bench.measure.launch.progress import say
-from rollout_bench.measure.launch.recorder import clock
 
 _EXPERIMENT = re.compile(r"-[0-9a-f]{8}$")
-
-NODE_STATUS = 75
-"""Exit status where the node was at fault: EX_TEMPFAIL of sysexits.h, another try elsewhere may succeed."""
 
 
 def in_workflow(out: Path) -> bool:
@@ -49,8 +44,8 @@ class LaunchOutcome:
             # written before this run wrote its plan, it may tell of what was mended meanwhile
             plan = self.out.parent.parent.parent / "plan.json"
             of_this_run = not plan.exists() or path.stat().st_mtime >= plan.stat().st_mtime
-            if of_this_run and at_fault(failure.category) == "experiment":
-                raise self._told(failure.phase, Cause(failure.category, failure.cause, failure.fix))
+            if of_this_run and not is_nodes_fault(failure):
+                raise error_of(failure, self._name)
         return attempt is not None and self.out.exists()
 
     def clear(self) -> None:
@@ -65,31 +60,19 @@ class LaunchOutcome:
 
         `log`: where a replica has one of its own.
         """
+        where = str(log or self.log), node_name(), scheduler_job()
+        failure = failure_of(self.spec.experiment(), self.launch, phase, cause, *where)
         if in_workflow(self.out):
-            failure = Failure(
-                schema_version=SCHEMA_VERSION,
-                experiment=self.spec.experiment(),
-                launch=self.launch,
-                failed_at=clock(),
-                phase=phase,
-                category=cause.category,
-                cause=cause.cause,
-                fix=cause.fix,
-                log=str(log or self.log),
-                node=node_name(),
-                job=scheduler_job(),
-            )
             try:
                 write_failure(self.out, failure)
             except UserError as error:
                 say(str(error))
-        return self._told(phase, cause, log)
+        return error_of(failure, self._name)
 
     def succeeded(self) -> None:
         """Takes back what an earlier try left."""
         failure_path(self.out).unlink(missing_ok=True)
 
-    def _told(self, phase: str, cause: Cause, log: Path | None = None) -> UserError:
-        name = f"{self.spec.model.name} {self.spec.quant.name} {self.spec.workload.name} launch {self.launch}"
-        status = NODE_STATUS if at_fault(cause.category) == "node" else 1
-        return UserError(f"{name}: {phase}: {cause.cause}", f"{cause.fix} (log: {log or self.log})", status)
+    @property
+    def _name(self) -> str:
+        return f"{self.spec.model.name} {self.spec.quant.name} {self.spec.workload.name} launch {self.launch}"

@@ -241,13 +241,12 @@ def steadiness_flags(elapsed_s: Sequence[float]) -> list[Flag]:
     return [Flag(code=doubt.code, severity="warning", sentence=sentence)]
 
 
-class OperatorsCollecting(Collecting):
-    """Collects what an operators launch timed; its arguments are those of `Collecting`."""
+class InsideCollecting(Collecting):
+    """Collects what launches that look into the engine have in common; its arguments are those of `Collecting`."""
 
     def __init__(self, spec: Spec, launch: int, progress: Progress, surroundings: Surroundings) -> None:
         super().__init__(spec, launch, progress, surroundings)
         self._linears: list[LinearShape] = []
-        self._timed: PointsTimed | None = None
         self._host: list[HostUse] = []
         self._devices: list[DeviceUse] = []
 
@@ -256,11 +255,40 @@ class OperatorsCollecting(Collecting):
         super().take(event)
         if isinstance(event, Linears):
             self._linears = event.linears
-        elif isinstance(event, RoundDone):
-            host, devices = self.surroundings.meanwhile()
-            if event.counts:
-                self._host += [host] if host is not None else []
-                self._devices += devices
+
+    def read_surroundings(self, *, counts: bool = True) -> None:
+        """Read what host and devices did during a pass, and keep it if the pass counts."""
+        host, devices = self.surroundings.meanwhile()
+        if counts:
+            self._host += [host] if host is not None else []
+            self._devices += devices
+
+    def looked_inside(self, log: str) -> dict[str, Any]:
+        """The fields that records of these modes share; `log` is the engine's output."""
+        doubts = [
+            *doubts_about_host(self.spec.platform, self._host),
+            *doubts_about_devices(list(enumerate(self._devices))),
+            *fallback_flags(log),
+        ]
+        return {
+            **self.launched(log),
+            "validity": [*self.flags, *doubts],
+            "linears": self._linears,
+            "host": self._host,
+            "devices": self._devices,
+        }
+
+
+class OperatorsCollecting(InsideCollecting):
+    """Collects what an operators launch timed; its arguments are those of `Collecting`."""
+
+    _timed: PointsTimed | None = None
+
+    def take(self, event: Event) -> None:
+        """Takes one event."""
+        super().take(event)
+        if isinstance(event, RoundDone):
+            self.read_surroundings(counts=event.counts)
             self.progress.round(event.round)
         elif isinstance(event, PointsTimed):
             self.flags += event.flags
@@ -269,31 +297,19 @@ class OperatorsCollecting(Collecting):
     def write(self, log: str, path: Path) -> None:
         """Writes the record to `path`; `log` is the engine's output."""
         assert self._timed is not None, "the engine was done before it had timed anything"
-        common = self.launched(log)
+        common, workload = self.looked_inside(log), self.spec.workload
         resolved = common["engine"].resolved
-        workload = self.spec.workload
-        write_launched(
-            path,
-            Operators(
-                **common,
-                validity=[
-                    *self.flags,
-                    *doubts_about_host(self.spec.platform, self._host),
-                    *doubts_about_devices(list(enumerate(self._devices))),
-                    *fallback_flags(log),
-                ],
-                linears=self._linears,
-                decode_batch=decode_batch(workload.prompts, workload.samples_per_prompt, resolved),
-                threads=self._timed.threads,
-                evicted_bytes=self._timed.evicted_bytes,
-                host=self._host,
-                devices=self._devices,
-                points=self._timed.points,
-            ),
+        record = Operators(
+            **common,
+            decode_batch=decode_batch(workload.prompts, workload.samples_per_prompt, resolved),
+            threads=self._timed.threads,
+            evicted_bytes=self._timed.evicted_bytes,
+            points=self._timed.points,
         )
+        write_launched(path, record)
 
 
-class ProfileCollecting(Collecting):
+class ProfileCollecting(InsideCollecting):
     """Collects the steps and traces of a profile launch; its arguments are those of `Collecting`, and
 
     Args:
@@ -303,27 +319,20 @@ class ProfileCollecting(Collecting):
     def __init__(self, spec: Spec, launch: int, progress: Progress, surroundings: Surroundings, traces: Path) -> None:
         super().__init__(spec, launch, progress, surroundings)
         self._folder = traces
-        self._linears: list[LinearShape] = []
         self._limits: MachineLimits | None = None
         self._steps: list[Step] = []
         self._traces: list[TraceFile] = []
         self._truncated: list[str] = []
-        self._host: list[HostUse] = []
-        self._devices: list[DeviceUse] = []
 
     def take(self, event: Event) -> None:
         """Takes one event."""
         super().take(event)
-        if isinstance(event, Linears):
-            self._linears = event.linears
-        elif isinstance(event, LimitsKnown):
+        if isinstance(event, LimitsKnown):
             self._limits = event.limits
         elif isinstance(event, IterationDone):
             self.progress.iteration(event.iteration)
         elif isinstance(event, StepsDone) and (event.steps or event.traces):
-            host, devices = self.surroundings.meanwhile()
-            self._host += [host] if host is not None else []
-            self._devices += devices
+            self.read_surroundings()
             self._steps += event.steps
             self._traces += event.traces
             if event.truncated and event.traces:
@@ -332,24 +341,15 @@ class ProfileCollecting(Collecting):
 
     def write(self, log: str, path: Path) -> None:
         """Puts the traces beside `path`, then writes the record there."""
+        folder = traces_path(path)
         record = Profile(
-            **self.launched(log),
-            validity=[
-                *self.flags,
-                *doubts_about_host(self.spec.platform, self._host),
-                *doubts_about_devices(list(enumerate(self._devices))),
-                *fallback_flags(log),
-            ],
-            linears=self._linears,
+            **self.looked_inside(log),
             limits=self._limits,
             steps=self._steps,
-            host=self._host,
-            devices=self._devices,
             traces=self._traces,
-            traces_folder=traces_path(path).name,
+            traces_folder=folder.name,
             truncated=" ".join(self._truncated) or None,
         )
-        folder = traces_path(path)
         if folder.exists():  # of a record that was deleted
             shutil.rmtree(folder)
         self._folder.rename(folder)

@@ -21,9 +21,10 @@ from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from rollout_bench.contracts.postmortem import Cause
 from rollout_bench.contracts.spec import Timeouts
 from rollout_bench.core.processes import Group, Interrupted, Watch, group_of, members_of
-from rollout_bench.measure.launch.failures import CRASH_FIX, Cause, diagnose, died
+from rollout_bench.measure.launch.failures import CRASH_FIX, diagnose, died
 from rollout_bench.measure.launch.guardian import Guardian
 from rollout_bench.measure.launch.protocol import (
     Done,

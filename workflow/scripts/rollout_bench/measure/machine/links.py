@@ -6,7 +6,7 @@ The matrix of nvidia-smi has run on machines with H200s; that of npu-smi is read
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
@@ -15,13 +15,11 @@ from rollout_bench.measure.machine.device import Device
 from rollout_bench.measure.machine.gpus import nvidia_smi
 from rollout_bench.measure.machine.npus import npu_smi
 
-DIRECT = 100
-"""Strength from which on a link is one of its own between devices, and not the way over PCIe."""
-
 _STRENGTHS = {
     "SIO": 500,  # two dies of one chip
     "HCCS": 200,
     "HCCS_SW": 200,
+    # NV#, so many NVLinks: 100 and as many more
     "PIX": 50,  # one PCIe bridge
     "PIB": 45,
     "PXB": 40,  # several PCIe bridges
@@ -52,7 +50,7 @@ class Links:
         if kind is None:
             return 0
         bonded = re.fullmatch(r"NV(\d+)", kind)
-        return DIRECT + int(bonded[1]) if bonded else _STRENGTHS.get(kind, 0)
+        return 100 + int(bonded[1]) if bonded else _STRENGTHS.get(kind, 0)
 
 
 def read_links(text: str) -> Links:
@@ -87,22 +85,19 @@ def link_kinds(links: Links, groups: list[list[int | None]]) -> str | None:
     return ", ".join(sorted(strength, key=lambda kind: (-strength[kind], kind))) or None
 
 
-def choose(
-    free: Sequence[Device], groups: int, size: int, links: Links, wanted: Device | None = None
-) -> list[list[Device]] | None:
-    """`groups` groups of `size` devices out of `free`; None where there are too few.
+def choose(free: Sequence[Device], groups: int, size: int, links: Links) -> list[list[Device]] | None:
+    """Return `groups` groups of `size` devices out of `free`; None where there are too few.
 
-    A group gets those whose slowest link is the fastest. Among such, those with the device that is wanted; then those
-    that leave most links of their own (not over PCIe) among the rest, so that well-linked devices stay together for
-    others; then the first in the order of `free`.
+    A group gets those whose slowest link is the fastest; among such, those that come first in `free`.
     """
+    if groups * size > len(free):
+        return None
     rest, chosen = list(free), []
     for _ in range(groups):
-        group = _group(rest, size, links, wanted)
-        if group is None:
-            return None
+        known = links.kinds and size not in (0, len(rest))  # else any is as good, and there may be too many to try
+        group = max(combinations(rest, size), key=lambda group: _worth(group, links)) if known else rest[:size]
+        chosen.append(list(group))
         rest = [device for device in rest if device not in group]
-        chosen.append(group)
     return chosen
 
 
@@ -112,21 +107,6 @@ def turned(devices: Sequence[Device], first: int) -> list[Device]:
     return [*devices[start:], *devices[:start]]
 
 
-def _group(free: Sequence[Device], size: int, links: Links, wanted: Device | None) -> list[Device] | None:
-    if size > len(free):
-        return None
-    if not links.kinds or size in (0, len(free)):
-        return list(free[:size])
-
-    def worth(group: Iterable[Device]) -> tuple[int, int, bool, int]:
-        chosen = list(group)
-        inside = _strengths(chosen, links)
-        left = _strengths([device for device in free if device not in chosen], links)
-        direct = sum(strength for strength in left if strength >= DIRECT)
-        return min(inside, default=0), sum(inside), wanted in chosen, direct
-
-    return list(max(combinations(free, size), key=worth))
-
-
-def _strengths(devices: Iterable[Device], links: Links) -> list[int]:
-    return [links.strength(one.number, other.number) for one, other in combinations(devices, 2)]
+def _worth(group: Sequence[Device], links: Links) -> tuple[int, int]:
+    strengths = [links.strength(one.number, other.number) for one, other in combinations(group, 2)]
+    return min(strengths, default=0), sum(strengths)

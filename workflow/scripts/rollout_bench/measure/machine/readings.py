@@ -19,6 +19,7 @@ from pathlib import Path
 
 from rollout_bench.contracts.record import DeviceUse, Flag, HostUse, Iteration, Placement
 from rollout_bench.contracts.spec import Platform
+from rollout_bench.core.numbers import first_few
 from rollout_bench.core.processes import Group, is_stopped, members_of
 from rollout_bench.measure.machine.gpus import DeviceReading, Devices, used
 from rollout_bench.measure.machine.host import TICK_S, Reading, between, read_host
@@ -97,10 +98,8 @@ def neighbour_flags(placement: Placement | None) -> list[Flag]:
     """A doubt where other launches ran on the same node, though on devices of their own."""
     if placement is None or not placement.neighbours:
         return []
-    named = placement.neighbours[:3]
-    more = len(placement.neighbours) - len(named)
     sentence = (
-        f"Other launches ran on {placement.node} meanwhile: {', '.join(named)}{f' and {more} more' if more else ''}; "
+        f"Other launches ran on {placement.node} meanwhile: {first_few(placement.neighbours, 3)}; "
         "each has devices of its own, but memory of the host, its buses and power are shared."
     )
     return [Flag(code="shared_node", severity="warning", sentence=sentence)]
@@ -290,7 +289,7 @@ class Surroundings:
         self._after = (read_host(*self._processes()), self._read_devices())
         self._seen.held_up = self._pauses.end()
         self._seen.neighbours |= self._read_neighbours()
-        self._seen.lost = self._lease is not None and self._lease.is_lost()
+        self._seen.lost = self._lease is not None and self._lease.held.is_lost()
 
     def after(self, iteration: Iteration) -> Iteration:
         """`iteration` with what happened meanwhile."""
@@ -320,7 +319,7 @@ class Surroundings:
         passes = self._counted(counted)
         lost = next((number for number, seen in passes.items() if seen.lost), None)
         return [
-            *(lease_flags(self._lease.file, lost) if self._lease is not None and lost is not None else []),
+            *(lease_flags(self._lease.held.path, lost) if self._lease is not None and lost is not None else []),
             *pause_flags({number: seen.held_up for number, seen in passes.items() if seen.held_up}),
         ]
 

@@ -118,7 +118,11 @@ def _end_processes(folder: Path) -> bool:
 
 
 def _processes(folder: Path) -> list[int]:
-    """Return the pids of the processes whose temporary folder is `folder`."""
+    """Return the pids of the processes whose temporary folder is `folder`.
+
+    Not by psutil, which finds none of vLLM's engine core: it reads variables up to the first gap only, and a process
+    that gives itself a title leaves one.
+    """
     setting = f"TMPDIR={folder}".encode()
     found = []
     for entry in Path("/proc").glob("[0-9]*"):

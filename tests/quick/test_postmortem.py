@@ -1,0 +1,48 @@
+"""What is left of a launch is told in one way, by the launch itself and by whoever looks later."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from launching import tiny_spec
+
+from rollout_bench.contracts.postmortem import Cause, error_of, state_of
+from rollout_bench.contracts.store import failure_path, read_failure, record_path
+from rollout_bench.core.errors import UserError
+from rollout_bench.measure.launch.outcome import LaunchOutcome
+
+
+def outcome(results: Path) -> LaunchOutcome:
+    spec = tiny_spec()
+    return LaunchOutcome(spec, 3, record_path(results, spec.mode, spec.experiment(), 3), Path("logs/launch-3.log"))
+
+
+def test_a_failure_is_told_later_as_the_launch_told_it(tmp_path: Path) -> None:
+    launch = outcome(tmp_path)
+    told = launch.failed("measuring", Cause("crash", "the engine failed", "read the log"))
+    left = read_failure(failure_path(launch.out))
+    later = error_of(left)
+    assert later.problem == f"{launch.spec.experiment()} launch 3: measuring: the engine failed"
+    assert told.problem.endswith(" launch 3: measuring: the engine failed")
+    assert told.remedy == later.remedy == "read the log (log: logs/launch-3.log)"
+    with pytest.raises(UserError) as again:
+        launch.is_settled(2)
+    assert str(again.value) == str(told)
+
+
+@pytest.mark.parametrize(("category", "status"), [("crash", 1), ("preempted", 75)])
+def test_the_exit_status_says_whether_another_node_may_do(tmp_path: Path, category: str, status: int) -> None:
+    launch = outcome(tmp_path)
+    assert launch.failed("measuring", Cause(category, "it ended", "try again")).status == status
+    assert error_of(read_failure(failure_path(launch.out))).status == status
+
+
+def test_a_record_counts_for_more_than_a_failure(tmp_path: Path) -> None:
+    launch = outcome(tmp_path)
+    assert state_of(launch.out) == "missing"
+    launch.failed("measuring", Cause("crash", "it ended", "try again"))
+    assert state_of(launch.out) == "failed"
+    launch.out.parent.mkdir(parents=True)
+    launch.out.touch()
+    assert state_of(launch.out) == "measured"
