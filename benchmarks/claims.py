@@ -52,7 +52,7 @@ class Claim:
         return f"{self.promise}: {'kept' if self.value <= self.limit else 'NOT KEPT'}"
 
     def line(self) -> str:
-        """The claim in a line for a terminal."""
+        """Return the claim in a line for a terminal."""
         parts = [f"{self.what}: {self.times.spread}"]
         if self.bare:
             parts += [f"bare Snakemake {self.bare.spread}", self.ratio]

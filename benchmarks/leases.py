@@ -30,7 +30,7 @@ class Contention:
 
 
 def contend(folder: Path, holders: int, devices: int, hold_s: float) -> Contention:
-    """Starts `holders` processes at once, whose claims lie in `folder`.
+    """Start `holders` processes at once, whose claims lie in `folder`.
 
     Raises:
         SystemExit: one of them failed.

@@ -82,7 +82,7 @@ class Outcome:
 
 
 def measure(case: Case) -> Outcome:
-    """Sends one load and compares."""
+    """Send one load and compares."""
     from rollout_bench.measure.server.vllm_bench import prepare
 
     options = ["--ttft-ms", str(case.itl_ms), "--itl-ms", str(case.itl_ms)]
@@ -96,7 +96,7 @@ def measure(case: Case) -> Outcome:
 
 
 def compare(done: LoadPass, asked: list[Request], truth: dict[str, dict]) -> Outcome:
-    """What the generator saw against what the stub did; gaps between tokens against the stub's own gaps."""
+    """Return what the generator saw against what the stub did; gaps between tokens against the stub's own gaps."""
     ttft, itl, failed = [], [], 0
     for number, outcome in enumerate(done.outcomes):
         entry = truth.get(str(number))
@@ -131,7 +131,7 @@ def _pair(errors_ms: tuple[float, float]) -> str:
 
 
 def table(found: Sequence[tuple[Case, Outcome]]) -> list[str]:
-    """The lines of a Markdown table."""
+    """Return the lines of a Markdown table."""
     lines = [
         "| requests | sent per s | under way | tokens/s | TTFT error ms, median / p99 | ITL error ms, median / p99 "
         "| CPU share | failed | within 1 / 5 ms | flagged |",
@@ -149,7 +149,7 @@ def table(found: Sequence[tuple[Case, Outcome]]) -> list[str]:
 
 
 def main() -> int:
-    """Measures every case; 1 where one is off and would not be flagged."""
+    """Measure every case; 1 where one is off and would not be flagged."""
     parser = argparse.ArgumentParser(description=__doc__, epilog="Exit status: 1 where a load is off and not flagged.")
     parser.add_argument("--write", type=Path, metavar="FILE", help="replace the table in this page")
     parser.add_argument("--cases", type=int, default=len(CASES), help="only the first so many")

@@ -52,7 +52,7 @@ What the supervisor of a launch costs while the engine measures is not among the
 
 
 def page(claims: Sequence[Claim], launches: int, runs: int, load: float) -> str:
-    """The page; `load` is the machine's load average before the first run."""
+    """Return the page; `load` is the machine's load average before the first run."""
     models = launches // (len(QUANTS) * LAUNCHES)
     return PAGE.format(
         rows="\n".join(_row(claim) for claim in claims),
@@ -67,7 +67,7 @@ def page(claims: Sequence[Claim], launches: int, runs: int, load: float) -> str:
 
 
 def machine_facts(load: float) -> list[str]:
-    """Where the times were taken: machine, versions, commit."""
+    """Return where the times were taken: machine, versions, commit."""
     cores = len(os.sched_getaffinity(0))
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("snakemake", "pydantic", "pandas"))
     return [
@@ -80,7 +80,7 @@ def machine_facts(load: float) -> list[str]:
 
 
 def _short(commit: str | None) -> str:
-    """The first digits of a commit, `-dirty` kept."""
+    """Return the first digits of a commit, `-dirty` kept."""
     digits, dash, dirty = (commit or "unknown").partition("-")
     return f"{digits[:10]}{dash}{dirty}"
 

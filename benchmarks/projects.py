@@ -60,13 +60,13 @@ rule summary:
 
 
 def size(launches: int) -> int:
-    """The number of launches that a matrix of whole models has: `launches` or the next one above."""
+    """Return the number of launches that a matrix of whole models has: `launches` or the next one above."""
     of_a_model = len(QUANTS) * LAUNCHES
     return math.ceil(launches / of_a_model) * of_a_model
 
 
 def make_ours(folder: Path, launches: int) -> Workspace:
-    """A copy of the project whose config selects `size(launches)` launches, of models that differ in shape.
+    """Return a copy of the project whose config selects `size(launches)` launches, of models that differ in shape.
 
     So none shares its checkpoints with another, and the DAG has two more jobs for each model.
     """
@@ -79,7 +79,7 @@ def make_ours(folder: Path, launches: int) -> Workspace:
 
 
 def make_bare(folder: Path, jobs: int) -> Path:
-    """A workflow of `jobs` trivial shell jobs and one that gathers them, under this project's profile."""
+    """Return a workflow of `jobs` trivial shell jobs and one that gathers them, under this project's profile."""
     folder.mkdir()
     (folder / "Snakefile").write_text(BARE.format(jobs=jobs))
     shutil.copytree(REPOSITORY / "profiles", folder / "profiles")
@@ -87,14 +87,14 @@ def make_bare(folder: Path, jobs: int) -> Path:
 
 
 def planned(ours: Workspace) -> Schedule:
-    """What the workflow in `ours` selects."""
+    """Return what the workflow in `ours` selects."""
     with chdir(ours.path):
         config = read_config(yaml.safe_load(Path("config.yaml").read_text()))
         return schedule(config, expand(config, probe_engine(None)))
 
 
 def fill_ours(ours: Workspace) -> int:
-    """Writes the plan, and a record and a side file of invented numbers for each launch; returns how many.
+    """Write the plan, and a record and a side file of invented numbers for each launch; return how many.
 
     Not through `write_record`, whose fsyncs would take minutes.
     """
@@ -113,7 +113,7 @@ def fill_ours(ours: Workspace) -> int:
 
 
 def fill_bare(bare: Path, jobs: int) -> None:
-    """Writes what each job of the bare workflow would, the summary last."""
+    """Write what each job of the bare workflow would, the summary last."""
     (bare / "results").mkdir(exist_ok=True)
     for path in _bare_outputs(bare, jobs):
         path.write_text("done\n")

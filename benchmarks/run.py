@@ -24,7 +24,7 @@ SUMMARY_LIMIT_S = 10.0
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog="Exit status: 0 whatever the times are; 1 when something could not be timed.",
@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Makes both projects in a temporary folder, times them, prints a line for each claim."""
+    """Make both projects in a temporary folder, times them, print a line for each claim."""
     arguments = parser().parse_args()
     os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:CORES]))
     load = os.getloadavg()[0]
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def measure(folder: Path, launches: int, runs: int) -> list[Claim]:
-    """Times everything with `launches` launches (or a few more) below `folder`, printing each claim as it is known."""
+    """Time everything with `launches` launches (or a few more) below `folder`, and print each claim as it is known."""
     jobs = size(launches)
     ours, bare = make_ours(folder / "ours", launches), make_bare(folder / "bare", jobs)
     run(_snakemake(ours, ours.path, "--list-rules", expected="launch"))  # compiles the modules
@@ -91,7 +91,7 @@ def _snakemake(ours: Workspace, place: Path, *arguments: str, expected: str) -> 
 
 
 def _command(ours: Workspace, name: str) -> Command:
-    """A command as the workflow calls it."""
+    """Return a command as the workflow calls it."""
     script = str(ours.path / "workflow" / "scripts" / name)
     return Command(
         [sys.executable, script, "results", "--plan", str(PLAN_FILE)], ours.path, ours.environment, expected="results/"

@@ -60,14 +60,17 @@ class Loop:
 
 
 def environment() -> dict[str, str]:
-    """The engine's environment as rollout-bench sets it on a CPU: the engine core in the process starts faster."""
+    """Return the engine's environment as rollout-bench sets it on a CPU.
+
+    The engine core in the process starts faster.
+    """
     own = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_TARGET_DEVICE": "cpu", "VLLM_NO_USAGE_STATS": "1"}
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return {**inherited, **own, "HF_HUB_OFFLINE": "1"}
 
 
 def make_tokenizer(folder: Path, vocabulary: int) -> None:
-    """A tokenizer with a word for each id, so that a random prompt has as many tokens as are asked for."""
+    """Make a tokenizer with a word for each id, so that a random prompt has as many tokens as are asked for."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

@@ -46,7 +46,7 @@ NODES = """\
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__, epilog="Exit status: 1 when something could not be measured.")
     sizes = [1000, 10_000, 100_000]
     parser.add_argument("--planned", type=int, nargs="*", default=sizes, help="sizes to plan (default: up to 100,000)")
@@ -60,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Measures what is asked for, printing each line as it is known."""
+    """Measure what is asked for, printing each line as it is known."""
     arguments = parser().parse_args()
     lines = []
     with tempfile.TemporaryDirectory(prefix="rollout-bench-") as name:
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def measure(arguments: argparse.Namespace, folder: Path) -> Iterator[str]:
-    """The lines of the page's measured part."""
+    """Yield the lines of the page's measured part."""
     yield "\n".join(f"- {fact}" for fact in machine_facts(os.getloadavg()[0]))
     if arguments.planned:
         yield f"\n### Planning\n\n{PLANNED}"
@@ -95,7 +95,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> Iterator[str]:
 
 
 def plan(folder: Path, launches: int) -> str:
-    """A row for a matrix of so many launches: what each call of snakemake costs, and what a dry run does."""
+    """Return a row for a matrix of so many launches: what each call of snakemake costs, and what a dry run does."""
     ours = make_ours(folder, launches)
     count = size(launches)
     read = watch(_snakemake(ours, "--list-rules", expected="launch"))
@@ -106,7 +106,7 @@ def plan(folder: Path, launches: int) -> str:
 
 
 def run(folder: Path, launches: int) -> Iterator[str]:
-    """Runs so many launches of the stand-in; rows for its parts, then the whole and its summary."""
+    """Run so many launches of the stand-in; rows for its parts, then the whole and its summary."""
     import stand_in
 
     ours, count = make_ours(folder, launches), size(launches)
@@ -134,7 +134,7 @@ def run(folder: Path, launches: int) -> Iterator[str]:
 
 
 def submit(folder: Path, nodes: int, launches: int) -> str:
-    """A row for so many launches of the stand-in, submitted to a Slurm of so many nodes on this machine."""
+    """Return a row for so many launches of the stand-in, submitted to a Slurm of so many nodes on this machine."""
     import slurm
     import stand_in
     from workflows import OnSlurm

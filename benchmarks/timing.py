@@ -45,7 +45,7 @@ class Times:
 
 
 def take_turns(commands: Sequence[Command], runs: int) -> list[Times]:
-    """Runs all commands, then all again, `runs` times over: a machine that drifts hits all alike.
+    """Run all commands, then all again, `runs` times over: a machine that drifts hits all alike.
 
     Raises:
         SystemExit: a command fails or its output lacks what is expected; a time would mean nothing.
@@ -60,7 +60,7 @@ def take_turns(commands: Sequence[Command], runs: int) -> list[Times]:
 
 
 def run(command: Command) -> tuple[float, float]:
-    """Seconds on the wall clock and of processors that one run takes; raises as `take_turns`."""
+    """Return seconds on the wall clock and of processors that one run takes; raise as `take_turns`."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(
         list(command.arguments),

@@ -28,7 +28,7 @@ LAYERS = 12
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, epilog="Exit status: 0 whatever the times are; 1 when the trace could not be read."
     )
@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Makes the trace in a temporary folder and reads it in a process of its own, whose memory is then known."""
+    """Make the trace in a temporary folder and read it in a process of its own, whose memory is then known."""
     arguments = parser().parse_args()
     if arguments.read:
         read(arguments.read)
@@ -57,7 +57,7 @@ def main() -> int:
 
 
 def read(path: Path) -> None:
-    """Reads and writes as `read_trace.py` does, then says what everything up to there took."""
+    """Read and write as `read_trace.py` does, then say what everything up to there took."""
     from rollout_bench.analysis.traces.events import write_events
     from rollout_bench.analysis.traces.trace import read_traces
     from rollout_bench.contracts.inside import TraceFile
@@ -77,7 +77,7 @@ def _say(what: str, begin: float) -> None:
 
 
 def write_trace(path: Path, size: float, kind: str) -> tuple[int, int]:
-    """Writes a trace of about `size` bytes of JSON; returns its bytes and its events."""
+    """Write a trace of about `size` bytes of JSON; return its bytes and its events."""
     one = step(kind)
     # One line for each event, which is about as long as Kineto's; numbers that differ from step to step are left open.
     pattern = ",\n".join(json.dumps(event) for event in one)
@@ -97,7 +97,10 @@ def write_trace(path: Path, size: float, kind: str) -> tuple[int, int]:
 
 
 def _placed(piece: str, start: int, number: int) -> str:
-    """A piece that begins with an offset, up to the mark `;`: an event's time, or with `n` in front its number."""
+    """Return a piece that begins with an offset, up to the mark `;`.
+
+    An event's time, or with `n` in front its number.
+    """
     offset, rest = piece.split(";", 1)
     if offset.startswith("n"):
         return f"{number * 100_000 + int(offset[1:])}{rest}"
@@ -105,7 +108,7 @@ def _placed(piece: str, start: int, number: int) -> str:
 
 
 def step(kind: str) -> list[dict[str, Any]]:
-    """The events of one decode step; times and numbers are marked as `@ts<offset>;@`."""
+    """Return the events of one decode step; times and numbers are marked as `@ts<offset>;@`."""
     events: list[dict[str, Any]] = []
     now = 0.0
 

@@ -67,12 +67,12 @@ class Verdict:
         return sum(self.ours_s) / sum(self.loop_s)
 
     def promise(self) -> str:
-        """The ratio, the promise, and whether it is kept."""
+        """Return the ratio, the promise, and whether it is kept."""
         kept = "kept" if self.ratio <= AT_MOST else "NOT KEPT"
         return f"rollout-bench takes {self.ratio:.2f} of the loop's time; promised is at most a third: {kept}."
 
     def table(self) -> str:
-        """What the time of both goes to, as Markdown."""
+        """Return what the time of both goes to, as Markdown."""
         ours, loop, passes = sum(self.ours_s), sum(self.loop_s), sum(self.loop_passes_s)
         costs = [parts_of(record) for record in self.records]
         counted = sum(not iteration.warmup for record in self.records for iteration in record.iterations)
@@ -94,7 +94,7 @@ class Verdict:
 
 
 def page(verdict: Verdict | None) -> str:
-    """The page; `None` where it was not run."""
+    """Return the page; `None` where it was not run."""
     if verdict is None:
         return PAGE.format(body=NOT_RUN)
     return PAGE.format(

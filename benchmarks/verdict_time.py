@@ -49,7 +49,7 @@ class State:
 
 
 def measure(folder: Path, launches: int, iterations: int) -> Verdict:
-    """Times everything that is not done yet below `folder`."""
+    """Return times everything that is not done yet below `folder`."""
     matrix = {"quants": list(QUANTS), "launches": launches, "iterations": iterations}
     copy = Copy(folder / "ours", matrix)
     if not copy.run("--until", "checkpoint"):
@@ -79,7 +79,7 @@ def measure(folder: Path, launches: int, iterations: int) -> Verdict:
 
 
 def _one_launch(copy: Copy, launch: int, state: State) -> None:
-    """Times the call of `snakemake` that adds this launch of each quantization, with tables and figures."""
+    """Time the call of `snakemake` that adds this launch of each quantization, with tables and figures."""
     for path in copy.path.glob(f"results/offline/*/launch-{launch}.*"):
         path.unlink()  # of a call that was ended
     began = time.perf_counter()
@@ -93,7 +93,7 @@ def _save(file: Path, state: State) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--launches", type=int, default=2, help="of each quantization (default: %(default)s)")
     parser.add_argument("--iterations", type=int, default=5, help="measured in a launch (default: %(default)s)")
@@ -103,7 +103,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Measures, prints the table, and writes the page if asked."""
+    """Measure, print the table, and write the page if asked."""
     arguments = parser().parse_args()
     with alone(), tempfile.TemporaryDirectory(prefix="rollout-bench-") as temporary:
         folder = (arguments.folder or Path(temporary)).absolute()

@@ -54,7 +54,7 @@ class Watched:
         return end_s - begin_s, end_own_s - begin_own_s
 
     def _reached(self, done: float) -> tuple[float, float]:
-        """Seconds until so much was done, and of its own process until then: on a line between two moments."""
+        """Return seconds until so much was done, and of its own process until then: on a line between two moments."""
         counts = [moment.done for moment in self.moments]
         return (
             float(np.interp(done, counts, [moment.at_s for moment in self.moments])),
@@ -63,7 +63,7 @@ class Watched:
 
 
 def watch(command: Command, done: Callable[[], int] = lambda: 0, every_s: float = 5.0) -> Watched:
-    """Runs `command`, asking `done` for how much is done every so many seconds.
+    """Run `command`, asking `done` for how much is done every so many seconds.
 
     Raises:
         SystemExit: it fails or its output lacks what is expected.

@@ -45,7 +45,7 @@ def main() -> int:
 
 
 def parts(summary: str) -> dict[str, str]:
-    """The parts of a summary.md that pages can name: status, throughput, rates, cost, e2el, machine.
+    """Return the parts of a summary.md that pages can name: status, throughput, rates, cost, e2el, machine.
 
     Raises:
         ValueError: the summary is incomplete or has another shape.
@@ -69,7 +69,7 @@ def parts(summary: str) -> dict[str, str]:
 
 
 def filled(page: str, found: dict[str, str]) -> str:
-    """`page` with each marked place filled; raises `ValueError` for a name that the summary does not have."""
+    """Return `page` with each marked place filled; raise `ValueError` for a name that the summary does not have."""
     unknown = [name for _, name, _ in MARKED.findall(page) if name not in found]
     if unknown:
         raise ValueError(f"no part of the summary is called {', '.join(unknown)}; there are {', '.join(found)}")

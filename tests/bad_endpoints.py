@@ -8,22 +8,22 @@ ADDRESS = "url: 'http://127.0.0.1:9/v1', model: m"
 
 
 def _endpoint(settings: str) -> str:
-    """An endpoint alone."""
+    """Return an endpoint alone."""
     return f"{{modes: [online], models: [], endpoints: {{theirs: {{{settings}}}}}}}"
 
 
 def _at(url: str) -> str:
-    """An endpoint at this address."""
+    """Return an endpoint at this address."""
     return _endpoint(f"url: '{url}', model: m")
 
 
 def _but(settings: str) -> str:
-    """An endpoint at a good address."""
+    """Return an endpoint at a good address."""
     return _endpoint(f"{ADDRESS}, {settings}")
 
 
 def _online(settings: str) -> str:
-    """Arrivals of the default workload."""
+    """Return arrivals of the default workload."""
     return f"{{modes: [online], workload_settings: {{demo: {{online: {{{settings}}}}}}}}}"
 
 

@@ -25,18 +25,18 @@ LOG = "distribution: lognormal, median: 8, sigma: 1"
 
 
 def _demo(settings: str) -> str:
-    """Changes to the default workload."""
+    """Return changes to the default workload."""
     return f"workload_settings: {{demo: {settings.replace('LOG', LOG)}}}"
 
 
 def _traced(settings: str, file: str = "trace.jsonl") -> str:
-    """A workload from a trace."""
+    """Return a workload from a trace."""
     load = f"prompts: 8, dataset: {{format: trace, path: {file}}}, {settings.replace('LOG', LOG)}"
     return f"{{workloads: [traced], workload_settings: {{traced: {{{load}}}}}}}"
 
 
 def _file(format: str, path: str, more: str = "prompts: 8") -> str:
-    """The default workload from a data set."""
+    """Return the default workload from a data set."""
     return _demo(f"{{dataset: {{format: {format}, path: {path}}}, {more}}}")
 
 

@@ -46,7 +46,7 @@ def launches(spec: Spec, rates: Sequence[float], environment: Mapping[str, Any] 
 
 
 def run(folder: Path, *arguments: str, main: Any = compare.main) -> Done:
-    """Runs compare.py in `folder`, inside this process."""
+    """Run compare.py in `folder`, inside this process."""
     stdout, stderr = io.StringIO(), io.StringIO()
     with (
         contextlib.chdir(folder),
@@ -60,14 +60,14 @@ def run(folder: Path, *arguments: str, main: Any = compare.main) -> Done:
 
 
 def compared(folder: Path, a: Sequence[Record], b: Sequence[Record], *arguments: str) -> Done:
-    """Saves the two sides as folders a and b, and compares them."""
+    """Save the two sides as folders a and b, and compare them."""
     save(folder / "a", *a)
     save(folder / "b", *b)
     return run(folder, "a", "b", *arguments)
 
 
 def refused(folder: Path, a: Sequence[Record], b: Sequence[Record], *arguments: str) -> str:
-    """The two lines of a refusal."""
+    """Return the two lines of a refusal."""
     done = compared(folder, a, b, *arguments)
     assert (done.returncode, done.stdout) == (1, "")
     assert len(done.stderr.splitlines()) == 2
@@ -75,5 +75,5 @@ def refused(folder: Path, a: Sequence[Record], b: Sequence[Record], *arguments: 
 
 
 def cell(done: Done, quant: str = "bf16") -> list[str]:
-    """The words of a line of the table."""
+    """Return the words of a line of the table."""
     return next(line.split() for line in done.stdout.splitlines() if line.startswith(f"{quant} "))

@@ -33,7 +33,7 @@ SET_BY_USERS = ("ROLLOUT_BENCH_", "SLURM_", "SNAKEMAKE_", "TORCHINDUCTOR_", "TRI
 
 @pytest.fixture(autouse=True, scope="session")
 def elsewhere(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Path]:
-    """The folder that tests work in, with links to what git holds; HOME and leases are of this session, too.
+    """Yield the folder that tests work in, with links to what git holds; HOME and leases are of this session, too.
 
     Yields the file in which `keep_out` notes what was refused, in this process and in those that tests start.
     """

@@ -28,7 +28,7 @@ def no_waiting(seconds: float) -> None:
 
 
 def made_devices(count: int) -> list[Device]:
-    """Devices d0, d1, ..."""
+    """Return devices d0, d1, ..."""
     return [Device(f"d{number}", str(number), (f"d{number}",), number) for number in range(count)]
 
 
@@ -42,7 +42,7 @@ def hold(
     said: list[str] | None = None,
     pause=lambda seconds: time.sleep(min(seconds, 0.02)),
 ) -> Iterator[Held]:
-    """Holds `wanted` of `count` devices."""
+    """Hold `wanted` of `count` devices."""
     devices = made_devices(count)
     claim = Claim(
         name=name,
@@ -57,7 +57,7 @@ def hold(
 
 
 def main() -> None:
-    """Runs one contender."""
+    """Run one contender."""
     folder, log, count, wanted, rounds = sys.argv[1:6]
     isolation: Isolation = "exclusive" if sys.argv[6:] else "per_device"
     with Path(log).open("a") as lines:

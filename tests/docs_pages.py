@@ -37,7 +37,7 @@ class Command:
 
 
 def pages() -> list[Path]:
-    """Every page of the documentation, the generated ones too."""
+    """Return every page of the documentation, the generated ones too."""
     return [
         *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
         *sorted((REPOSITORY / "docs").rglob("*.md")),
@@ -45,12 +45,12 @@ def pages() -> list[Path]:
 
 
 def prose(page: Path) -> str:
-    """The text of a page without its fenced blocks."""
+    """Return the text of a page without its fenced blocks."""
     return re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
 
 
 def blocks(page: Path, *languages: str) -> list[Block]:
-    """The fenced blocks of a page in these languages."""
+    """Return the fenced blocks of a page in these languages."""
     text = page.read_text()
     fence = re.compile(r"^ *```(\S*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
     found = [Block(page, text[: m.start()].count("\n") + 1, m[1], m[2]) for m in fence.finditer(text)]
@@ -58,7 +58,7 @@ def blocks(page: Path, *languages: str) -> list[Block]:
 
 
 def commands(page: Path, program: str) -> list[Command]:
-    """The command lines in a page's shell blocks that run `program`."""
+    """Return the command lines in a page's shell blocks that run `program`."""
     found = []
     for block in blocks(page, "shell"):
         for line in block.text.replace("\\\n", " ").splitlines():
@@ -69,7 +69,10 @@ def commands(page: Path, program: str) -> list[Command]:
 
 
 def named_configs(page: Path) -> dict[str, str]:
-    """Configs that a page shows: file name in the first line -> content, fit for a machine without the paths in it."""
+    """Return configs that a page shows.
+
+    File name in the first line -> content, fit for a machine without the paths in it.
+    """
     named = {}
     for block in blocks(page, "yaml"):
         match = re.match(r"# (\S+\.yaml)\n", block.text)

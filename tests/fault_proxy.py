@@ -63,7 +63,7 @@ class FaultProxy:
         self._do(self._set_holding, True)
 
     def release(self) -> None:
-        """Lets everything pass that was held, and what comes."""
+        """Let everything pass that was held, and what comes."""
         self._do(self._set_holding, False)
 
     def refuse(self) -> None:
@@ -71,11 +71,11 @@ class FaultProxy:
         self._do(self._refuse)
 
     def accept(self) -> None:
-        """Takes new connections again."""
+        """Take new connections again."""
         self._do(self._accept)
 
     def drop(self) -> None:
-        """Resets every connection that exists, on both sides."""
+        """Reset every connection that exists, on both sides."""
         self._do(self._drop)
 
     def _do(self, action: Callable[..., Awaitable[None]], *arguments: object) -> None:
@@ -110,7 +110,7 @@ class FaultProxy:
             self.start(self._loop.connect_accepted_socket(lambda: _End(self, None), client))
 
     def start(self, connecting: Coroutine[Any, Any, Any]) -> None:
-        """Runs what makes an end, so that the proxy's end waits for it."""
+        """Run what makes an end, so that the proxy's end waits for it."""
         task = self._loop.create_task(connecting)
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
@@ -158,7 +158,7 @@ class _End(asyncio.Protocol):
             self.reset()
 
     def let_pass(self) -> None:
-        """Reads or not, as the proxy says; not before there is somebody to read for."""
+        """Read or not, as the proxy says; not before there is somebody to read for."""
         assert self._transport is not None
         if self._proxy.holding or self._peer is None:
             self._transport.pause_reading()
@@ -189,7 +189,7 @@ class _End(asyncio.Protocol):
             self._peer.reset()
 
     def reset(self) -> None:
-        """Ends this side so that it sees "connection reset by peer"."""
+        """End this side so that it sees "connection reset by peer"."""
         assert self._transport is not None
         if not self._transport.is_closing():
             connection = self._transport.get_extra_info("socket")

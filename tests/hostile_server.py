@@ -49,7 +49,7 @@ class HostileServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def kind_of(self, body: dict[str, Any]) -> str | None:
-        """How a completion is answered; None: well."""
+        """Return how a completion is answered; None: well."""
         with self.lock:
             hostile = self.completions - self.after
             self.completions += 1
@@ -60,7 +60,7 @@ class HostileServer(ThreadingHTTPServer):
         return None if hostile < 0 else self.kinds[hostile % len(self.kinds)]
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Nothing: clients that leave are what is wanted."""
+        """Do nothing: clients that leave are what is wanted."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -70,7 +70,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        """Says what a server of its kind has to say."""
+        """Say what a server of its kind has to say."""
         self.server.met.append({name.lower(): value for name, value in self.headers.items()})
         found = {"/v1/models": {"data": [{"id": "stub"}]}, "/version": {"version": "stub"}, "/health": {}}
         kind = None if self.server.after else self.server.kinds[0]
@@ -83,7 +83,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(answer(404, {"detail": "Not Found"}))
 
     def do_POST(self) -> None:
-        """Completes, well or otherwise."""
+        """Complete, well or otherwise."""
         self.server.met.append({name.lower(): value for name, value in self.headers.items()})
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         kind = self.server.kind_of(body)
@@ -99,21 +99,21 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(done.whole())
 
     def send(self, *pieces: bytes) -> None:
-        """Sends what is counted."""
+        """Send what is counted."""
         for piece in pieces:
             self.wfile.write(piece)
             with self.server.lock:
                 self.server.sent_bytes += len(piece)
 
     def for_ever(self, piece: bytes, pause_s: float = 0.0) -> None:
-        """Sends `piece` again and again, until the client has left or a minute is over."""
+        """Send `piece` again and again, until the client has left or a minute is over."""
         end_s = time.monotonic() + 60
         while time.monotonic() < end_s:
             self.send(piece)
             time.sleep(pause_s)
 
     def log_message(self, *_arguments: object) -> None:
-        """Nothing: what is wrong is meant to be."""
+        """Do nothing: what is wrong is meant to be."""
 
 
 def _unchunked(chunk: bytes) -> bytes:
@@ -188,7 +188,7 @@ KINDS: dict[str, Callable[[Handler, dict[str, Any]], None]] = {
 
 @contextlib.contextmanager
 def hostile_server(*kinds: str | None, after: int = 0) -> Iterator[HostileServer]:
-    """Runs a server while the block runs; with `after` 0 all else that it is asked is answered as the first kind says.
+    """Run a server while the block runs; with `after` 0 all else that it is asked is answered as the first kind says.
 
     Args:
         kinds: how completions are answered, in turn: names of `KINDS`, None for well. Well if there is none.

@@ -41,7 +41,7 @@ class Outcome:
 
 
 def roles(root: psutil.Process) -> dict[str, psutil.Process]:
-    """The processes of a run by their role; a role whose process does not exist at present is left out."""
+    """Return the processes of a run by their role; a role whose process does not exist at present is left out."""
     found = {"snakemake": root, "snakemake's group": root}
     try:
         descendants = root.children(recursive=True)
@@ -70,7 +70,7 @@ def roles(root: psutil.Process) -> dict[str, psutil.Process]:
 def kill_once(
     workspace: Workspace, victim: str, kill: signal.Signals, after_s: float = 0.0, *, moment: str = ""
 ) -> Outcome:
-    """Starts a run; when its progress says `moment` and the victim lives, waits `after_s` seconds and ends the victim.
+    """Start a run; when its progress says `moment` and the victim lives, wait `after_s` seconds and end the victim.
 
     Returns when nothing of the run is left, or has been left for too long.
     """
@@ -115,12 +115,12 @@ def kill_once(
 
 
 def progress(workspace: Workspace) -> str:
-    """The lines in which the run says how far it is."""
+    """Return the lines in which the run says how far it is."""
     return "\n".join(x for x in workspace.output.splitlines() if x.startswith("[") and " launch " in x)
 
 
 def damage(workspace: Workspace) -> list[str]:
-    """What is wrong with the files in results/: records that don't validate, or temporary files."""
+    """Return what is wrong with the files in results/: records that don't validate, or temporary files."""
     troubles = []
     for path in workspace.path.glob("results/**/*"):
         if path.name.endswith(".tmp"):

@@ -73,7 +73,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def tiny_spec(**changes: dict[str, Any]) -> Spec:
-    """A spec that runs in seconds; `changes` are laid over its parts: `workload={"prompts": 1}`."""
+    """Return a spec that runs in seconds; `changes` are laid over its parts: `workload={"prompts": 1}`."""
     settings = {**SETTINGS, **{part: {**SETTINGS[part], **change} for part, change in changes.items()}}
     return Spec.model_validate_json(json.dumps(settings))
 
@@ -140,7 +140,7 @@ class Launching:
         self.child_lines: list[str] = []
 
     def wait_for(self, words: str) -> None:
-        """Returns once the command has said a line that `words` (a regular expression) matches."""
+        """Return once the command has said a line that `words` (a regular expression) matches."""
         assert self.process.stderr is not None
         for line in self.process.stderr:
             self.said += line
@@ -152,23 +152,23 @@ class Launching:
         raise AssertionError(f"never said '{words}':\n{self.said}\n{self.log_text()[-3000:]}")
 
     def finish(self) -> int:
-        """Waits for the command's end; its exit status."""
+        """Wait for the command's end; its exit status."""
         assert self.process.stderr is not None
         with self.process.stderr:
             self.said += self.process.stderr.read()
         return self.process.wait()
 
     def errors(self) -> list[str]:
-        """What the command said that is no progress."""
+        """Return what the command said that is no progress."""
         return [line for line in self.said.splitlines() if not re.search(PROGRESS, line)]
 
     def child(self, *words: str, index: int = 0) -> psutil.Process:
-        """A process that the command started, by words of its command line."""
+        """Return a process that the command started, by words of its command line."""
         found = [p for p in self.started if all(word in _line(p) for word in words)]
         return sorted(found, key=lambda process: process.pid)[index]
 
     def computing(self, cpu_s: float = 0.15) -> psutil.Process:
-        """The engine process, once it has used so much more CPU time: it is in the middle of an iteration.
+        """Return the engine process, once it has used so much more CPU time: it is in the middle of an iteration.
 
         Between two iterations it waits for the word, whatever else the machine has to do.
         """
@@ -179,27 +179,27 @@ class Launching:
         return engine
 
     def survivors(self, limit_s: float = 25.0) -> list[psutil.Process]:
-        """Processes that the command started and that still live after `limit_s` seconds."""
+        """Return processes that the command started and that still live after `limit_s` seconds."""
         deadline = time.monotonic() + limit_s
         while (left := [p for p in self.started if _lives(p)]) and time.monotonic() < deadline:
             time.sleep(0.1)
         return left
 
     def record(self) -> Record:
-        """The record, validated."""
+        """Return the record, validated."""
         return read_record(self.out)
 
     def failure(self) -> Failure:
-        """The failure file, validated."""
+        """Return the failure file, validated."""
         return read_failure(failure_path(self.out))
 
     def left_behind(self) -> list[str]:
-        """Files below results/."""
+        """Return files below results/."""
         results = self.folder / "results"
         return sorted(str(path.relative_to(results)) for path in results.rglob("*") if path.is_file())
 
     def log_text(self) -> str:
-        """The engine's log."""
+        """Return the engine's log."""
         return self.log.read_text() if self.log.exists() else ""
 
 
@@ -240,5 +240,5 @@ MACHINE_S = {
 
 
 def own_flags(record: Launched) -> list[Flag]:
-    """The flags of `record` that are the launch's own doing."""
+    """Return the flags of `record` that are the launch's own doing."""
     return [flag for flag in record.validity if flag.code not in MACHINE_S]

@@ -17,7 +17,7 @@ BF16, W8A8 = make_spec(), make_spec(quant="w8a8")
 
 
 def make_claim(folder: Path) -> Path:
-    """A volume below `folder` with two records of bf16 and one failure of w8a8, with their logs."""
+    """Return a volume below `folder` with two records of bf16 and one failure of w8a8, with their logs."""
     claim = folder / "claim"
     save(claim / "results", make_record(BF16, 0), make_record(BF16, 1), make_failure(W8A8))
     for spec, launch in ((BF16, 0), (BF16, 1), (W8A8, 0)):
@@ -45,7 +45,7 @@ exec "${@//\\/data/$CLAIM}"
 
 
 def command(claim: Path, *arguments: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs collect.py in the folder beside the claim, with only `path` before the usual ones."""
+    """Run collect.py in the folder beside the claim, with only `path` before the usual ones."""
     environment = os.environ | {"CLAIM": str(claim), "CALLS": str(claim.parent / "calls")}
     if path is not None:
         environment["PATH"] = f"{path}:{environment['PATH']}"
@@ -60,7 +60,7 @@ def command(claim: Path, *arguments: str, path: Path | None = None) -> subproces
 
 
 def make_kubectl(claim: Path) -> Path:
-    """A folder beside `claim` with the stand-in for kubectl."""
+    """Return a folder beside `claim` with the stand-in for kubectl."""
     folder = claim.parent / "bin"
     folder.mkdir()
     (folder / "kubectl").write_text(KUBECTL)

@@ -19,7 +19,7 @@ HANG_S = 600.0
 
 
 def measure(job: Job, tell: Tell, wait: Wait) -> None:
-    """Does what the test wants of this launch."""
+    """Do what the test wants of this launch."""
     node, slurm_job = os.environ.get("SLURMD_NODENAME", "-"), os.environ.get("SLURM_JOB_ID", "-")
     name = f"{job.spec.mode}/{job.spec.experiment()}/launch-{job.launch}"
     with Path("starts.log").open("a+") as file:
@@ -42,7 +42,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
 
 
 def deliver(job: Job, tell: Tell, wait: Wait) -> None:
-    """Tells of the iterations of a record that the test has made; no two launches take the same time to the digit."""
+    """Tell of the iterations of a record that the test has made; no two launches take the same time to the digit."""
     record = Record.model_validate_json(Path("made/record.json").read_text())
     rows = [SequenceRow.model_validate_json(line) for line in Path("made/rows.jsonl").read_text().splitlines()]
     environment = record.environment.model_copy(update={"variables": relevant_variables(dict(os.environ))})

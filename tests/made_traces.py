@@ -25,7 +25,7 @@ LINEARS = [
 
 
 def event(name: str, start: float, duration: float, category: str = "cpu_op", **more: Any) -> Event:
-    """A whole event, on thread 1 unless `pid` and `tid` say otherwise; what else is given are its arguments."""
+    """Return a whole event, on thread 1 unless `pid` and `tid` say otherwise; what else is given are its arguments."""
     place = {key: more.pop(key, 1) for key in ("pid", "tid")}
     dims, types = more.pop("dims", None), more.pop("types", None)
     arguments = more | ({"Input Dims": dims} if dims else {}) | ({"Input type": types} if types else {})
@@ -38,7 +38,7 @@ def step(name: str, start: float, duration: float, **more: Any) -> Event:
 
 
 def save(path: Path, events: list[Any], packed: bool = True, **header: Any) -> Path:
-    """Writes a trace as torch does: the events between other keys."""
+    """Write a trace as torch does: the events between other keys."""
     text = json.dumps({"schemaVersion": 1, **header, "traceEvents": events, "traceName": "x"}).encode()
     path.write_bytes(gzip.compress(text) if packed else text)
     return path

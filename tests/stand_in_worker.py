@@ -15,7 +15,7 @@ from rollout_bench.measure.launch.protocol import Done, Failed, IterationBegins,
 
 
 def main() -> None:
-    """Does one pass."""
+    """Do one pass."""
     pipe, how = int(sys.argv[1]), os.environ.get("STAND_IN", "")
     job = Job.model_validate_json(sys.stdin.readline())
     send(pipe, PhaseBegins(phase="measuring"))

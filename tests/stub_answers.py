@@ -38,7 +38,7 @@ KNOWN_FIELDS = frozenset(
 
 
 def answer(status: int, content: object) -> bytes:
-    """A whole HTTP answer whose body is JSON."""
+    """Return a whole HTTP answer whose body is JSON."""
     body = json.dumps(content, separators=(",", ":")).encode()
     reason = REASONS.get(status, "Internal Server Error" if status >= 500 else "Error")
     head = f"HTTP/1.1 {status} {reason}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
@@ -46,7 +46,7 @@ def answer(status: int, content: object) -> bytes:
 
 
 def refusal(status: int, message: str) -> bytes:
-    """An error as vLLM says it."""
+    """Return an error as vLLM says it."""
     kind = ERROR_TYPES.get(status, "InternalServerError")
     return answer(status, {"error": {"message": message, "type": kind, "param": None, "code": status}})
 
@@ -71,7 +71,7 @@ class Completion:
         return -(-self.tokens // self._per_chunk)
 
     def chunk(self, index: int) -> bytes:
-        """The bytes of one stream chunk with tokens, by its index."""
+        """Return the bytes of one stream chunk with tokens, by its index."""
         last = index == self.chunks - 1
         tokens = self.tokens - index * self._per_chunk if last else self._per_chunk
         choice = {
@@ -88,12 +88,12 @@ class Completion:
         return self._event({**self._head(), "choices": [choice]})
 
     def tail(self) -> bytes:
-        """What follows the last token: usage where it was asked for, and the end of the stream."""
+        """Return what follows the last token: usage where it was asked for, and the end of the stream."""
         usage = self._event({**self._head(), "choices": [], "usage": self._usage()}) if self._with_usage else b""
         return usage + _http_chunk(b"data: [DONE]\n\n") + STREAM_END
 
     def whole(self) -> bytes:
-        """The answer to a request that does not stream."""
+        """Return the answer to a request that does not stream."""
         choice = {
             "index": 0,
             "text": TOKEN_TEXT * self.tokens,

@@ -58,7 +58,7 @@ class Cluster:
         self.thread.start()
 
     def create(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Takes a Job and starts its one container's command."""
+        """Take a Job and start its one container's command."""
         if body.get("kind") != "Job":
             self.secrets.append(body)
             return body
@@ -77,7 +77,7 @@ class Cluster:
         return body
 
     def status(self, name: str) -> tuple[int, dict[str, Any]]:
-        """What the API says of a Job."""
+        """Return what the API says of a Job."""
         if "?" in name or name not in self.processes:
             return (200, {"items": []}) if "?" in name else (404, {"kind": "Status", "code": 404})
         code = self.processes[name].poll()
@@ -85,7 +85,7 @@ class Cluster:
         return 200, {**self.jobs[name], "status": ended}
 
     def delete(self, name: str) -> dict[str, Any]:
-        """Ends a Job's process and forgets it."""
+        """End a Job's process and forgets it."""
         self.deleted.append(name)
         process = self.processes.pop(name, None)
         if process is not None and process.poll() is None:
@@ -94,7 +94,7 @@ class Cluster:
         return {"kind": "Status", "status": "Success"}
 
     def kubeconfig(self, path: Path) -> Path:
-        """Writes how to reach it as kubectl and its like read it."""
+        """Write how to reach it as kubectl and its like read it."""
         user = {"name": "u", "user": {}}
         context = {"name": "c", "context": {"cluster": "c", "user": "u"}}
         clusters = [{"name": "c", "cluster": {"server": self.url}}]
@@ -103,7 +103,7 @@ class Cluster:
         return path
 
     def close(self) -> None:
-        """Ends what still runs."""
+        """End what still runs."""
         for name in list(self.processes):
             self.delete(name)
         self.server.shutdown()

@@ -36,7 +36,7 @@ class Wheel:
         self._order: list[int] = []
 
     def add(self, due_s: float, thing: Due) -> None:
-        """Notes that a thing is due at `due_s` of time.monotonic()."""
+        """Note that a thing is due at `due_s` of time.monotonic()."""
         slot = math.ceil(due_s / SLOT_S)
         things = self._slots.get(slot)
         if things is None:
@@ -46,7 +46,7 @@ class Wheel:
             things.append(thing)
 
     def turn(self) -> None:
-        """Fires what is due by now; what falls due meanwhile waits until the sockets had their turn."""
+        """Fire what is due by now; what falls due meanwhile waits until the sockets had their turn."""
         now_s = time.monotonic()
         while self._order and self._order[0] * SLOT_S <= now_s:
             for thing in self._slots.pop(heapq.heappop(self._order)):
@@ -55,7 +55,7 @@ class Wheel:
                     self.add(due_s, thing)
 
     def wait_s(self) -> float:
-        """How long nothing is due; at most a second."""
+        """Return how long nothing is due; at most a second."""
         return min(1.0, max(0.0, self._order[0] * SLOT_S - time.monotonic())) if self._order else 1.0
 
 
@@ -88,7 +88,7 @@ class Connection:
         self.on_close: Callable[[], None] | None = None
 
     def send(self, data: bytes) -> None:
-        """Hands bytes to the kernel; what it does not take follows when the client has read."""
+        """Hand bytes to the kernel; what it does not take follows when the client has read."""
         if self.closed:
             return
         if self._pending:
@@ -106,12 +106,12 @@ class Connection:
             self._loop.watch(self._socket, select.EPOLLIN | select.EPOLLOUT)
 
     def answered(self) -> None:
-        """Says that the answer is whole, so that the next request on this connection is taken up."""
+        """Say that the answer is whole, so that the next request on this connection is taken up."""
         self.busy = False
         self._take_requests()
 
     def close(self, *, reset: bool = False) -> None:
-        """Ends the connection; with `reset` the client sees "connection reset by peer"."""
+        """End the connection; with `reset` the client sees "connection reset by peer"."""
         if self.closed:
             return
         self.closed = True
@@ -123,7 +123,7 @@ class Connection:
             self.on_close()
 
     def ready(self, events: int) -> None:
-        """Does what epoll says is possible."""
+        """Do what epoll says is possible."""
         if events & select.EPOLLOUT and self._pending:
             data, self._pending = self._pending, b""
             self._loop.watch(self._socket, select.EPOLLIN)
@@ -176,16 +176,16 @@ class Loop:
         self._epoll.register(listener, select.EPOLLIN)
 
     def watch(self, client: socket.socket, events: int) -> None:
-        """Changes what epoll looks for on a connection."""
+        """Change what epoll looks for on a connection."""
         self._epoll.modify(client, events)
 
     def forget(self, client: socket.socket) -> None:
-        """Takes a connection out; its socket must be open still."""
+        """Take a connection out; its socket must be open still."""
         self._epoll.unregister(client)
         del self._connections[client.fileno()]
 
     def run(self) -> None:
-        """Serves until the process ends."""
+        """Serve until the process ends."""
         listening = self._listener.fileno()
         while True:
             for file, events in self._epoll.poll(self.wheel.wait_s(), BATCH):

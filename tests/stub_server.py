@@ -39,7 +39,7 @@ class Share:
         self._asked = 0
 
     def picks(self) -> bool:
-        """Whether the next one belongs to the share."""
+        """Return whether the next one belongs to the share."""
         self._asked += 1
         return int(self._asked * self._share) > int((self._asked - 1) * self._share)
 
@@ -57,7 +57,7 @@ class Truth:
         self.end = "running"  # then "finished", "refused", "stalled", "closed" by the stub or "left" by the client
 
     def to_json(self) -> dict[str, Any]:
-        """The fields, as GET /truth shows them."""
+        """Return the fields, as GET /truth shows them."""
         return {name: list(self.chunks_s) if name == "chunks_s" else getattr(self, name) for name in self.__slots__}
 
 
@@ -86,14 +86,14 @@ class Stream:
             self._fault = (options.close_after if streams else 0, "closed")
 
     def begin(self) -> None:
-        """Gets in line for the first chunk; a stream's head goes out at once, as vLLM's does."""
+        """Get in line for the first chunk; a stream's head goes out at once, as vLLM's does."""
         self._connection.on_close = self._left
         if self._streams:
             self._connection.send(STREAM_HEAD)
         self._server.loop.wheel.add(self._jittered(), self)
 
     def fire(self) -> float | None:
-        """Sends what is due; returns when the next chunk is."""
+        """Send what is due; return when the next chunk is."""
         if self._connection.closed:
             return None
         if self._fault is not None and self._index == self._fault[0]:
@@ -136,7 +136,7 @@ class Server:
         self._key = os.environ[options.api_key_env] if options.api_key_env else None
 
     def handle(self, connection: Connection, request: Request) -> None:
-        """Answers one request, or begins to."""
+        """Answer one request, or begin to."""
         if request.method == "POST" and request.path == "/v1/completions":
             self._complete(connection, request)
             return
@@ -176,7 +176,7 @@ class Server:
         Stream(self, connection, truth, done, bool(body.get("stream"))).begin()
 
     def _checked(self, request: Request) -> tuple[int, bytes | None, dict[str, Any]]:
-        """The status, the refusal if it is one, and the body."""
+        """Return the status, the refusal if it is one, and the body."""
         if not self._may(request):
             return 401, answer(401, {"error": "Unauthorized"}), {}
         if self.failing.picks():
@@ -203,7 +203,7 @@ class Server:
 
 @contextlib.contextmanager
 def running_stub(folder: Path, *options: str, env: Mapping[str, str] | None = None) -> Iterator[str]:
-    """Runs the stub with these options while the block runs; gives its address, `http://127.0.0.1:<port>`.
+    """Run the stub with these options while the block runs; give its address, `http://127.0.0.1:<port>`.
 
     `folder` is where it may write its port; `env` is added to the environment.
     """

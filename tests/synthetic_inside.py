@@ -40,7 +40,7 @@ _NAMES = {
 def save_launch(
     results: Path, mode: str, quant: str, launch: int = 0, *, slow: float = 1.0, flags: Sequence[Flag] = ()
 ) -> None:
-    """Writes a launch in which everything took `slow` times as long as it should."""
+    """Write a launch in which everything took `slow` times as long as it should."""
     quantized = quant != "bf16"
     if mode == "offline":
         elapsed = (180.0 + launch, 184.0, 189.0) if not quantized else (225.0, 231.0 + launch, 234.0)
@@ -70,7 +70,7 @@ def save_launch(
 
 
 def _sized(spec: Spec) -> Spec:
-    """`spec` with a model whose sizes are known."""
+    """Return `spec` with a model whose sizes are known."""
     shape = SyntheticModel(preset="qwen3-90m").resolve().model_dump(mode="json")
     return spec.model_copy(update={"model": spec.model.model_copy(update={"synthetic": shape})})
 
@@ -106,7 +106,7 @@ def _parts(quant: str, slow: float) -> Mapping[Phase, Mapping[tuple[str, str], f
 
 
 def _raw_events(quant: str, slow: float) -> Any:
-    """The events as they are read, before anything is said of what they are for."""
+    """Return the events as they are read, before anything is said of what they are for."""
     events = make_events(_parts(quant, slow))
     device = events["where"] == "device"
     events.loc[device, "name"] = events.loc[device, "category"].map(_NAMES)

@@ -42,7 +42,7 @@ def make_online_spec(
     points: Sequence[LoadPoint] = (LoadPoint(),),
     **load: Any,
 ) -> Spec:
-    """A spec of an online experiment under `points`; `load` changes what its load says besides."""
+    """Return a spec of an online experiment under `points`; `load` changes what its load says besides."""
     content = make_spec(model, quant, workload).model_dump()
     content["mode"] = "online"
     content["engine"] |= {"multiprocess": True}
@@ -68,7 +68,7 @@ def make_online(
     flags: Sequence[Flag] = (),
     points: Sequence[LoadPoint] | None = None,
 ) -> tuple[Record, list[SequenceRow]]:
-    """A launch that measures each point of `spec`, or `points`: one warm-up and so many iterations of each."""
+    """Return a launch that measures each point of `spec`, or `points`: one warm-up and so many iterations of each."""
     assert spec.load is not None
     random = np.random.default_rng([launch, len(spec.quant.name), int(1e6 * server.step_s)])
     speed = 1 + server.noise * random.standard_normal()  # of the launch
@@ -103,7 +103,7 @@ def make_online(
 
 
 def make_samples(record: Record, rows: Sequence[SequenceRow], every_s: float = 0.1) -> list[ServerSample]:
-    """What the server says of itself meanwhile: requests that have their first token run, the others wait."""
+    """Return what the server says of itself meanwhile: requests that have their first token run, the others wait."""
     samples = []
     for iteration in record.iterations:
         own = [row for row in rows if row.iteration == iteration.index and not row.failed]
@@ -121,7 +121,7 @@ def make_samples(record: Record, rows: Sequence[SequenceRow], every_s: float = 0
 
 
 def save_online(results: Path, *launches: tuple[Record, list[SequenceRow]]) -> None:
-    """Writes launches where the workflow would."""
+    """Write launches where the workflow would."""
     for record, rows in launches:
         path = record_path(results, record.spec.mode, record.spec.experiment(), record.launch)
         write_record(path, record, rows, make_samples(record, rows))

@@ -55,7 +55,7 @@ def make_operators(
     tokens: Sequence[int] = TOKENS,
     flags: Sequence[Flag] = (),
 ) -> Operators:
-    """A launch whose calls take what `kernel` says."""
+    """Return a launch whose calls take what `kernel` says."""
     random = np.random.default_rng([launch, int(1e9 * kernel.call_s)])
     of_launch = 1 + kernel.noise * random.standard_normal()
     points = []
@@ -78,7 +78,7 @@ def make_operators(
 
 
 def selected(*records: Operators) -> Selected[Launched]:
-    """The experiment of `records`, which have one spec."""
+    """Return the experiment of `records`, which have one spec."""
     spec = records[0].spec
     return Selected(
         spec.mode, spec.experiment(), spec.key(), spec.platform, spec.model.name, spec.quant.name, spec.workload.name,

@@ -50,7 +50,7 @@ W8A8: dict[Phase, Parts] = {
 
 
 def make_events(phases: Mapping[Phase, Parts], steps: int = 2, rank: int = 0, m: Mapping[Phase, int] = TOKENS) -> Any:
-    """The categorised events: in each step a row for each part, one after the other, and the gap at its end."""
+    """Return the categorised events: in each step a row for each part, one after the other, and the gap at its end."""
     rows: list[dict[str, Any]] = []
     for phase, parts in phases.items():
         shared = {"trace": f"{phase}.rank{rank}", "phase": phase, "rank": rank, "stream": "1", "dtypes": "", "path": ""}
@@ -70,7 +70,7 @@ def make_events(phases: Mapping[Phase, Parts], steps: int = 2, rank: int = 0, m:
 
 
 def make_times(events: Any) -> Any:
-    """What `step_times` makes of events that do not overlap."""
+    """Return what `step_times` makes of events that do not overlap."""
     by = ["trace", "phase", "rank", "step", "category", "role"]
     device = events[events["where"] == "device"].groupby(by, as_index=False)["self_us"].sum()
     device = device.rename(columns={"self_us": "us"})
@@ -88,7 +88,7 @@ def make_steps(
     scatter: Sequence[float] = (0.99, 1.0, 1.01),
     tokens: Mapping[Phase, int] = TOKENS,
 ) -> list[dict[str, Any]]:
-    """Timed steps: profiled ones as long as those of the trace, the others shorter by `overhead`."""
+    """Return timed steps: profiled ones as long as those of the trace, the others shorter by `overhead`."""
     found = []
     for profiled in (False, True):
         for phase, parts in phases.items():
@@ -108,7 +108,7 @@ def make_steps(
 
 
 def make_profile(quant: str = "bf16", steps: Sequence[Mapping[str, Any]] = (), flags: Sequence[Flag] = ()) -> Profile:
-    """A record of a profile launch with these steps."""
+    """Return a record of a profile launch with these steps."""
     launched = make_record(make_spec(quant=quant), flags=flags).model_dump(mode="json")
     for field in ("iterations", "sequences_file", "server_file"):
         launched.pop(field, None)
@@ -145,7 +145,7 @@ def make_profiled(
     speedup: tuple[float, float, float] | None = None,
     flags: Sequence[Flag] = (),
 ) -> ProfiledExperiment:
-    """A profiled experiment whose pass takes 1 prefill and 31 decode steps, and as long as these add up to."""
+    """Return a profiled experiment whose pass takes 1 prefill and 31 decode steps, and as long as these add up to."""
     events = make_events(phases, m=tokens)
     counted: Mapping[Phase, float] = steps or {"prefill": 1.0, "decode": 31.0}
     adds_up_s = sum(n * sum(phases.get(p, {}).values()) / 1e6 / overhead for p, n in counted.items())

@@ -28,7 +28,7 @@ def make_spec(
     args: Mapping[str, Any] | None = None,
     prompts: int = 8,
 ) -> Spec:
-    """A spec with the given names; everything else is fixed."""
+    """Return a spec with the given names; everything else is fixed."""
     return Spec.model_validate(
         {
             "measurement_version": MEASUREMENT_VERSION,
@@ -78,7 +78,7 @@ def make_record(
     environment: Mapping[str, Any] | None = None,
     kv_cache_tokens: int | None = 9600,
 ) -> Record:
-    """A record whose iterations have the output tokens per second in `warmup_rates`, then in `rates`."""
+    """Return a record whose iterations have the output tokens per second in `warmup_rates`, then in `rates`."""
     spec = spec or make_spec()
     output_tokens = SEQUENCES * OUTPUT_TOKENS
     iterations = [
@@ -137,7 +137,7 @@ def make_record(
 
 
 def make_sequences(record: Record, *, times: bool = True) -> list[SequenceRow]:
-    """A row for each sequence of `record`, its times spread over the iteration; none of them where not `times`.
+    """Return a row for each sequence of `record`, its times spread over the iteration; none of them where not `times`.
 
     The k-th of n sequences (from 1) is complete at k / n of the iteration and has its first token at a tenth of that.
     """
@@ -165,7 +165,7 @@ def make_sequences(record: Record, *, times: bool = True) -> list[SequenceRow]:
 
 
 def counted(record: Record, rows: Sequence[SequenceRow]) -> Record:
-    """`record` with the output tokens that `rows`, its side file, have."""
+    """Return `record` with the output tokens that `rows`, its side file, have."""
     tokens: Counter[int] = Counter()
     for row in rows:
         tokens[row.iteration] += row.output_tokens
@@ -174,7 +174,7 @@ def counted(record: Record, rows: Sequence[SequenceRow]) -> Record:
 
 
 def make_failure(spec: Spec | None = None, launch: int = 0) -> Failure:
-    """A launch that found no memory for its KV cache."""
+    """Return a launch that found no memory for its KV cache."""
     spec = spec or make_spec()
     return Failure(
         schema_version=1,
@@ -197,7 +197,7 @@ def make_plan(
     comparison: ComparisonSettings | None = None,
     skipped: Sequence[Skipped] = (),
 ) -> PlanFile:
-    """A plan of `specs` in order, with the launches interleaved."""
+    """Return a plan of `specs` in order, with the launches interleaved."""
     return PlanFile(
         schema_version=PLAN_SCHEMA_VERSION,
         results="results",
@@ -227,7 +227,7 @@ def make_plan(
 
 
 def save(results: Path, *entries: Record | Failure) -> None:
-    """Writes records and failures where the workflow would."""
+    """Write records and failures where the workflow would."""
     for entry in entries:
         if isinstance(entry, Record):
             path = record_path(results, entry.spec.mode, entry.spec.experiment(), entry.launch)

@@ -58,7 +58,7 @@ class Workspace:
             self.overlay(overlay)
 
     def overlay(self, settings: dict) -> None:
-        """Lays settings over the default config for good."""
+        """Lay settings over the default config for good."""
         from snakemake.utils import update_config
 
         config = yaml.safe_load((self.path / "config.yaml").read_text())
@@ -66,7 +66,7 @@ class Workspace:
         (self.path / "config.yaml").write_text(yaml.safe_dump(config))
 
     def command(self, *arguments: str) -> list[str]:
-        """The command line of `snakemake` with these arguments."""
+        """Return the command line of `snakemake` with these arguments."""
         return [sys.executable, "-m", "snakemake", *arguments]
 
     @property
@@ -76,7 +76,7 @@ class Workspace:
         return {**kept, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
     def snakemake(self, *arguments: str, timeout_s: float = 1200) -> subprocess.CompletedProcess[str]:
-        """Runs `snakemake` to its end; stdout holds both streams in order."""
+        """Run `snakemake` to its end; stdout holds both streams in order."""
         return subprocess.run(
             self.command(*arguments),
             cwd=self.path,
@@ -89,7 +89,7 @@ class Workspace:
         )
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Starts `snakemake` in a process group of its own; what it prints goes to `output`."""
+        """Start `snakemake` in a process group of its own; what it prints goes to `output`."""
         with self._output_file.open("w") as file:
             return subprocess.Popen(
                 self.command(*arguments),
@@ -111,7 +111,7 @@ class Workspace:
         return self.path / "output.log"
 
     def processes(self) -> list[psutil.Process]:
-        """Processes that are alive and were started in this folder, whoever is their parent by now."""
+        """Return processes that are alive and were started in this folder, whoever is their parent by now."""
         found = []
         for process in psutil.process_iter():
             try:
@@ -130,11 +130,11 @@ class Workspace:
         return {rule: int(count) for rule, count in counts.items() if rule != "total"}
 
     def measurements(self, *arguments: str) -> int:
-        """Launches that a dry run would measure."""
+        """Return launches that a dry run would measure."""
         return self.planned(*arguments).get("launch", 0)
 
     def with_made_engine(self, behaviour: Mapping[int, str] = MappingProxyType({})) -> Self:
-        """Puts the engine that does as told into the workspace: the measuring command is the real one.
+        """Put the engine that does as told into the workspace: the measuring command is the real one.
 
         Args:
             behaviour: what each launch does, by its index; others measure.
@@ -154,7 +154,7 @@ class Workspace:
         return self
 
     def behave(self, behaviour: Mapping[int, str]) -> None:
-        """Says what launches do from now on."""
+        """Say what launches do from now on."""
         (self.path / "behaviour.json").write_text(json.dumps(dict(behaviour)))
 
     @property

@@ -22,7 +22,9 @@ SIZE = 3
 def comparisons(
     launches: Launches, metric: MetricName, side: Side, baseline: Side, size: int = SIZE
 ) -> list[Comparison]:
-    """The comparisons of `side` with `baseline`, with their verdicts: one for each `size` launch indices in a row.
+    """Return the comparisons of `side` with `baseline`, with their verdicts.
+
+    One for each `size` launch indices in a row.
 
     They are disjoint, and what is left over at the end belongs to none. A launch that is not valid is missing in its
     comparison as it would be in a table. Each comparison is judged alone, as in a table that has no other.

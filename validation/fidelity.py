@@ -81,7 +81,7 @@ def _ratio(ratios: list[float]) -> RatioInterval:
 
 
 def measure(folder: Path, rounds: int) -> None:
-    """Measures what is missing of `rounds`, keeping each as it is done."""
+    """Measure what is missing of `rounds`, keeping each as it is done."""
     with alone():
         copy = Copy(folder, CONFIG)
         # One launch through Snakemake builds the weights, writes the spec, and is not used.
@@ -145,7 +145,7 @@ def take_turns(copy: Copy, spec_file: Path, spec: Spec, model: Path, index: int)
 
 
 def _call(words: list[object], copy: Copy, environment: dict[str, str]) -> None:
-    """Runs a Python command in the copy; its output goes to a log, of which the end is shown when it fails."""
+    """Run a Python command in the copy; its output goes to a log, of which the end is shown when it fails."""
     log = copy.path / "logs" / "fidelity.log"
     with log.open("w") as file:
         line = [sys.executable, *map(str, words)]
@@ -155,7 +155,7 @@ def _call(words: list[object], copy: Copy, environment: dict[str, str]) -> None:
 
 
 def main() -> None:
-    """The command line."""
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=12, help="in all; about 50 s each (default: %(default)s)")
     parser.add_argument(

@@ -64,7 +64,10 @@ class Coverage(Strict):
 
 
 def covered(noise: str, pairs: int, repetitions: int, seed: int) -> Share:
-    """How many of `repetitions` intervals over so many pairs cover the truth; the same for the same arguments."""
+    """Return how many of `repetitions` intervals over so many pairs cover the truth.
+
+    The same for the same arguments.
+    """
     rng = np.random.default_rng([seed, list(NOISES).index(noise), pairs])
     logs = math.log(TRUTH) + log_ratios(noise, rng, repetitions, pairs)
     found = ratio_interval(logs, SETTINGS.confidence)
@@ -95,7 +98,7 @@ def covered_apart(launches: int, repetitions: int, seed: int) -> Share:
 
 
 def simulate(repetitions: int, seed: int) -> Coverage:
-    """All kinds of noise with all numbers of pairs, and some that stop by themselves."""
+    """Return all kinds of noise with all numbers of pairs, and some that stop by themselves."""
     cells = [
         Cell(noise=noise, pairs=pairs, covered=covered(noise, pairs, repetitions, seed))
         for noise in NOISES
@@ -115,7 +118,7 @@ def simulate(repetitions: int, seed: int) -> Coverage:
 
 
 def main() -> None:
-    """Simulates, prints a line for each noise, keeps the counts."""
+    """Simulate, print a line for each noise, keep the counts."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repetitions", type=int, default=40_000, help="of each cell (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the random numbers (default: %(default)s)")

@@ -76,7 +76,7 @@ class Place(Strict):
 
 
 def this_place(*packages: str) -> Place:
-    """This machine, the versions of `packages` and the commit that is checked out here."""
+    """Return this machine, the versions of `packages` and the commit that is checked out here."""
     digits, dash, dirty = (git_commit() or "unknown").partition("-")
     return Place(
         processor=cpu_model(),
@@ -90,21 +90,21 @@ def this_place(*packages: str) -> Place:
 
 
 def keep(name: str, result: Strict, folder: Path = RESULTS) -> Path:
-    """Writes `result` whole as `<name>.json` and returns where."""
+    """Write `result` whole as `<name>.json` and return where."""
     path = folder / f"{name}.json"
     write_json(path, result)
     return path
 
 
 def kept(name: str, kind: type[Result], folder: Path = RESULTS) -> Result | None:
-    """The result of that name; None where it was not run. Raises `UserError` where the file is damaged."""
+    """Return the result of that name; None where it was not run. Raises `UserError` where the file is damaged."""
     path = folder / f"{name}.json"
     return read_model(path, kind, "delete it and run what makes it again") if path.exists() else None
 
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """Holds the lock of all measurements of this machine: two at once would measure each other.
+    """Hold the lock of all measurements of this machine: two at once would measure each other.
 
     Raises:
         SystemExit: another one is running.

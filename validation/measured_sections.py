@@ -17,7 +17,7 @@ PROMISE = 1 - SETTINGS.confidence
 
 
 def measured(result: Launches) -> str:
-    """How many launches, how much they spread, where."""
+    """Return how many launches, how much they spread, where."""
     rows = []
     for workload, tokens in result.output_tokens.items():
         of = [launch for launch in result.launches if launch.workload == workload]
@@ -100,7 +100,10 @@ Not shown: other machines, accelerators, larger models, a machine that does some
 
 
 def _is_above(one: Simulated) -> bool:
-    """Whether a simulated share is surely too high; one from measured noise, higher than such few pairs explain."""
+    """Return whether a simulated share is surely too high.
+
+    One from measured noise, higher than such few pairs explain.
+    """
     limit = PROMISE if one.by_chance is None else max(PROMISE, one.by_chance[1])
     return one.significant.interval[0] > limit
 

@@ -49,7 +49,9 @@ def _series(rng: np.random.Generator, repetitions: int, steps: int, correlation:
 
 
 def _in_turn(rng: np.random.Generator, launches: Array, experiments: int) -> Array:
-    """Values of launches in the order they ran [repetitions, experiments x pairs]: those of two experiments, as sides.
+    """Return values of launches in the order they ran [repetitions, experiments x pairs].
+
+    Those of two experiments, as sides.
 
     Each round has a random order of its own.
     """

@@ -76,7 +76,7 @@ class Aim:
 
 
 def ours(aim: Aim) -> Callable[[int], Seen]:
-    """What `harness: vllm` does with its requests."""
+    """Return what `harness: vllm` does with its requests."""
     import vllm.benchmarks.serve  # noqa: F401 (seconds, which belong to no pass)
 
     from rollout_bench.measure.server.vllm_bench import prepare
@@ -147,7 +147,7 @@ def _sent(aim: Aim, index: int, prepare: Callable[..., Callable[[], LoadPass]]) 
 
 
 def seen(done: LoadPass) -> Seen:
-    """The measures of a pass, by vLLM's definitions: TPOT without the first token, ITL over all gaps.
+    """Return the measures of a pass, by vLLM's definitions: TPOT without the first token, ITL over all gaps.
 
     Raises:
         ClientFailed: a request failed.
@@ -190,14 +190,14 @@ class Client:
         self._answer()
 
     def sends(self, index: int) -> Seen:
-        """Sends the load once, with the prompts of that index."""
+        """Send the load once, with the prompts of that index."""
         self._answers.send(index)
         found = self._answer()
         assert isinstance(found, Seen)
         return found
 
     def ends(self) -> None:
-        """Ends the process."""
+        """End the process."""
         self._answers.close()
         self._process.join(10)
         self._process.kill()
@@ -215,7 +215,7 @@ class Client:
 
 
 def _live(name: str, aim: Aim, log: Path, orders: Connection) -> None:
-    """Sends a load for each index that comes, until the parent ends."""
+    """Send a load for each index that comes, until the parent ends."""
     with log.open("w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)

@@ -55,13 +55,16 @@ class OnlineFidelity(Strict):
     rounds: list[Round]
 
     def ratio(self, measure: str, side: str, base: str) -> RatioInterval:
-        """What `side` saw over what `base` saw, from two rounds on."""
+        """Return what `side` saw over what `base` saw, from two rounds on."""
         values = [[getattr(one.clients[name], measure) for name in (side, base)] for one in self.rounds]
         return ratio_interval([math.log(mine / theirs) for mine, theirs in values], SETTINGS.confidence)
 
 
 def server_words(load: Load) -> list[str]:
-    """Options of the server that the load needs. Without a prefix cache no client can profit from another's prompts."""
+    """Return options of the server that the load needs.
+
+    Without a prefix cache no client can profit from another's prompts.
+    """
     return [
         *("--dtype", "bfloat16", "--enforce-eager", "--skip-tokenizer-init", "--no-enable-prefix-caching"),
         *("--max-num-seqs", "64", "--max-model-len", str(load.prompt_tokens + load.output_tokens + 16)),
@@ -71,7 +74,7 @@ def server_words(load: Load) -> list[str]:
 
 @contextlib.contextmanager
 def serving(model: Path, words: list[str], log: Path) -> Iterator[str]:
-    """The address of a server that is ready, up to and with /v1; it ends with the block.
+    """Hold the address of a server that is ready, up to and with /v1; it ends with the block.
 
     Raises:
         SystemExit: it did not get ready.
@@ -100,7 +103,7 @@ def serving(model: Path, words: list[str], log: Path) -> Iterator[str]:
 
 
 def _port(process: subprocess.Popen[bytes], log: Path) -> int:
-    """Where the server listens, once it says that it is well."""
+    """Return where the server listens, once it says that it is well."""
     deadline = time.monotonic() + READY_S
     while process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.5)
@@ -114,7 +117,7 @@ def _port(process: subprocess.Popen[bytes], log: Path) -> int:
 
 
 def measure(folder: Path, rounds: int, preset: str, results: Path) -> None:
-    """Measures what is missing of `rounds`, keeping each as it is done."""
+    """Measure what is missing of `rounds`, keeping each as it is done."""
     with alone():
         model = folder / preset
         build = REPOSITORY / "workflow" / "scripts" / "build_checkpoint.py"
@@ -156,7 +159,7 @@ def take_turns(clients: dict[str, Client], index: int) -> Round:
 
 
 def main() -> None:
-    """The command line."""
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=24, help="in all; some seconds each (default: %(default)s)")
     parser.add_argument("--preset", default=PRESET, help="shape of the model (default: %(default)s)")

@@ -15,7 +15,7 @@ PAIRS = (("ours", "bench", "rollout-bench / `vllm bench serve`"), ("guidellm", "
 
 
 def online_fidelity(result: OnlineFidelity) -> str:
-    """The ratios of what the clients saw, each with an interval, and every round."""
+    """Return the ratios of what the clients saw, each with an interval, and every round."""
     if len(result.rounds) < 2:
         return "Not run often enough: two rounds are the least."
     load, rows, said = result.load, [], []
@@ -77,7 +77,7 @@ def _holds_one(ratio: RatioInterval) -> str:
 
 
 def _within(ratio: RatioInterval) -> str:
-    """Whether a ratio surely is near 1, surely is not, or neither."""
+    """Return whether a ratio surely is near 1, surely is not, or neither."""
     low, high = float(ratio.low), float(ratio.high)
     if low >= 1 - TOLERANCE and high <= 1 + TOLERANCE:
         return "yes"

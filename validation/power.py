@@ -68,13 +68,13 @@ class Power(Strict):
 
 
 def promised(log_ratio: float, log_sd: float, pairs: int) -> float:
-    """The chance to find `log_ratio`, on its side, that the noncentral t distribution gives so many pairs."""
+    """Return the chance to find `log_ratio`, on its side, that the noncentral t distribution gives so many pairs."""
     critical = stats.t.ppf(1 - ALPHA / 2, pairs - 1)
     return float(stats.nct.sf(critical, pairs - 1, abs(log_ratio) * math.sqrt(pairs) / log_sd))
 
 
 def analyse(launches: Launches, repetitions: int, seed: int) -> Power:
-    """Counts and simulates; raises `SystemExit` where there is nothing to count."""
+    """Count and simulates; raise `SystemExit` where there is nothing to count."""
     rng = np.random.default_rng(seed)
     workloads = [name for name in launches.output_tokens if name != BASE and launches.values(METRIC, FIRST, name)]
     pairs = [log_ratios(launches, METRIC, (FIRST, name), (FIRST, BASE)).size for name in workloads]
@@ -116,7 +116,7 @@ def _difference(launches: Launches, workload: str, size: int, repetitions: int, 
 
 
 def _found(logs: Array) -> Share:
-    """How many of `logs` [comparisons, pairs] differ from none at the level of a single comparison, below 1."""
+    """Return how many of `logs` [comparisons, pairs] differ from none at the level of a single comparison, below 1."""
     interval = ratio_interval(logs, SETTINGS.confidence)
     return Share(count=int(((interval.p_value < ALPHA) & (interval.ratio < 1)).sum()), of=len(logs))
 
@@ -148,7 +148,7 @@ def _detectable(noise: Array, repetitions: int, rng: np.random.Generator) -> lis
 
 
 def main() -> None:
-    """Reads what was measured, prints a line for each difference, keeps the counts."""
+    """Read what was measured, print a line for each difference, keep the counts."""
     parser = argparse.ArgumentParser(
         description=__doc__, epilog="Measure first: python validation/false_verdicts.py measure"
     )

@@ -61,7 +61,10 @@ class Predecessor(Strict):
 
 
 def source(name: str, groups: list[list[float]]) -> Source:
-    """The spread inside `groups`, each the values of the launches of one side; two launches in some group at least."""
+    """Return the spread inside `groups`, each the values of the launches of one side.
+
+    Two launches in some group at least.
+    """
     groups = [group for group in groups if len(group) > 1]
     sd = (pooled_cv_percent(groups) or 0.0) / 100
     freedom = sum(len(group) - 1 for group in groups)
@@ -83,7 +86,7 @@ def source(name: str, groups: list[list[float]]) -> Source:
 
 
 def cpu_sources(launches: Launches) -> list[Source]:
-    """The repeats on the CPU: means of a launch's measured iterations, and its first pass alone."""
+    """Return the repeats on the CPU: means of a launch's measured iterations, and its first pass alone."""
     sides: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for launch in launches.launches:
         if launch.valid and launch.warmup_s:
@@ -102,7 +105,7 @@ def cpu_sources(launches: Launches) -> list[Source]:
 
 
 def h200_sources(page: str) -> list[Source]:
-    """The H200's launches in the tables of `page`: means of the iterations, and the first measured one alone."""
+    """Return the H200's launches in the tables of `page`: means of the iterations, and the first measured one alone."""
     launches: dict[str, list[list[float]]] = {}
     for quant, numbers in re.findall(r"^\| (\w+) \| \d+ \| (\d{4,}(?:, \d{4,})+) \|", page, re.MULTILINE):
         launches.setdefault(quant, []).append([float(number) for number in numbers.split(", ")])
@@ -115,7 +118,7 @@ def h200_sources(page: str) -> list[Source]:
 
 
 def first_passes(page: str) -> list[FirstPass]:
-    """The H200's warm-up iterations beside the measured ones, from the table of single launches in `page`."""
+    """Return the H200's warm-up iterations beside the measured ones, from the table of single launches in `page`."""
     rows = re.findall(r"^\| ([\w, ]+) \| (\d{4,}(?:, \d{4,})+) \| (\d{4,}) \|", page, re.MULTILINE)
     return [
         FirstPass(quant=quant, first=float(first), later=mean([float(number) for number in numbers.split(", ")]))
@@ -124,7 +127,7 @@ def first_passes(page: str) -> list[FirstPass]:
 
 
 def main() -> None:
-    """Calculates and prints a line for each source."""
+    """Calculate and print a line for each source."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     launches = kept("launches", Launches)
     page = PLATFORMS.read_text()

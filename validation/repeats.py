@@ -72,7 +72,7 @@ class Launch(Strict):
     iterations_s: list[float]
 
     def value(self, metric: MetricName) -> float:
-        """The launch's value of a metric."""
+        """Return the launch's value of a metric."""
         return float(getattr(self, metric))
 
 
@@ -94,7 +94,7 @@ class Launches(Strict):
 
 
 def take(copy: Copy, launches: int, workloads: Sequence[str]) -> bool:
-    """Measures what is missing of `launches` launches of each side in `copy`; True if none failed.
+    """Measure what is missing of `launches` launches of each side in `copy`; True if none failed.
 
     All sides take turns: launch 0 of each comes before launch 1 of any.
     """
@@ -103,7 +103,7 @@ def take(copy: Copy, launches: int, workloads: Sequence[str]) -> bool:
 
 
 def read(folder: Path, place: Place) -> Launches:
-    """What the copy at `folder`, on the machine `place`, has measured so far."""
+    """Return what the copy at `folder`, on the machine `place`, have measured so far."""
     collection = collect(folder / "results", None)
     launches = []
     for experiment in collection.experiments:

@@ -16,7 +16,7 @@ RULE = StoppingRule(_DEFAULT.half_width, _DEFAULT.min_launches, _DEFAULT.max_lau
 
 
 def auto_comparisons(log_ratios: Array, rule: StoppingRule = RULE) -> tuple[NDArray[np.int_], Array, Array]:
-    """Pairs after which the rule stops each of `log_ratios` [comparisons, max_pairs], mean log ratio and p value then.
+    """Return after how many pairs the rule stops each of `log_ratios` [comparisons, max_pairs], ratio and p value.
 
     The p values hold over all looks together.
     """

@@ -50,7 +50,7 @@ def section(title: str, commands: Sequence[str], about: str, body: str) -> str:
 
 
 def page(results: Path = RESULTS) -> str:
-    """The page from the results in `results`."""
+    """Return the page from the results in `results`."""
 
     def body(name: str, kind: type[Strict], write: Callable[..., str]) -> str:
         result = kept(name, kind, results)
@@ -118,7 +118,7 @@ def page(results: Path = RESULTS) -> str:
 
 
 def main() -> None:
-    """Writes the page."""
+    """Write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", type=Path, default=PAGE, metavar="FILE", help="(default: docs/validation.md)")
     arguments = parser.parse_args()

@@ -18,7 +18,7 @@ TOLERANCE = 0.02
 
 
 def coverage(result: Coverage) -> str:
-    """A row for each noise, a column for each number of pairs; then plainly where too little is covered."""
+    """Return a row for each noise, a column for each number of pairs; then plainly where too little is covered."""
     noises = list(dict.fromkeys(cell.noise for cell in result.cells))
     counts = sorted({cell.pairs for cell in result.cells})
     cells = {(cell.noise, cell.pairs): cell.covered for cell in result.cells}
@@ -77,7 +77,7 @@ def _ranges(numbers: Sequence[int]) -> str:
 
 
 def fidelity(result: Fidelity) -> str:
-    """The ratios of throughputs, each with an interval, and every round."""
+    """Return the ratios of throughputs, each with an interval, and every round."""
     load, rounds = result.load, result.rounds
     if len(rounds) < 2:
         return "Not run often enough: two rounds are the least."
@@ -122,7 +122,7 @@ def _interval(interval: RatioInterval) -> str:
 
 
 def predecessor(result: Predecessor) -> str:
-    """What single runs can claim, how many launches each claim needs, and what a first pass shows."""
+    """Return what single runs can claim, how many launches each claim needs, and what a first pass shows."""
     rows = [
         [
             one.name,

@@ -18,7 +18,10 @@ from rollout_bench.workloads.requests import Source
 
 
 def requests(spec: Spec, vocabulary: int, launch: int, iteration: int) -> list[Any]:
-    """What rollout-bench hands to the engine in that iteration, as vLLM's benchmark takes it: a request a sequence."""
+    """Return what rollout-bench hands to the engine in that iteration, as vLLM's benchmark takes it.
+
+    A request a sequence.
+    """
     from vllm.benchmarks.datasets import SampleRequest
 
     return [
@@ -32,7 +35,7 @@ def requests(spec: Spec, vocabulary: int, launch: int, iteration: int) -> list[A
 
 
 def main() -> None:
-    """Runs the pass and writes {"elapsed_s": seconds, "output_tokens": counted}."""
+    """Run the pass and write {"elapsed_s": seconds, "output_tokens": counted}."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--spec", type=Path, required=True, help="spec.json of the experiment")
     parser.add_argument("--model", required=True, help="folder with the weights")

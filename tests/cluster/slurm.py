@@ -121,7 +121,7 @@ class Slurm:
         return [f"node{i:02}" for i in range(self.nodes)] if self.nodes > 1 else [socket.gethostname()]
 
     def start(self) -> None:
-        """Writes the config and starts all daemons; returns once every node takes jobs."""
+        """Write the config and start all daemons; return once every node takes jobs."""
         self._write_config()
         self.start_controller()
         for name in self.names:
@@ -129,7 +129,7 @@ class Slurm:
         self.wait_for_nodes("idle")
 
     def stop(self) -> None:
-        """Cancels all jobs, waits for their end, then ends the daemons."""
+        """Cancel all jobs, wait for their end, then end the daemons."""
         for end in self.at_end:
             end()
         if "slurmctld" in self._daemons:
@@ -142,25 +142,25 @@ class Slurm:
             self._end(name, signal.SIGTERM)
 
     def start_controller(self) -> None:
-        """Starts the controller, which goes on with the state that it left; returns once it answers."""
+        """Start the controller, which goes on with the state that it left; return once it answers."""
         self._start("slurmctld", "-D", "-i")
         self._until("controller", lambda: "UP" in self.run("scontrol", "ping", check=False))
 
     def stop_controller(self, how: signal.Signals = signal.SIGTERM) -> None:
-        """Ends the controller; jobs run on."""
+        """End the controller; jobs run on."""
         self._end("slurmctld", how)
 
     def start_node(self, name: str) -> None:
-        """Starts the slurmd of a node."""
+        """Start the slurmd of a node."""
         (self.folder / "spool" / name).mkdir(parents=True, exist_ok=True)
         self._start("slurmd", "-D", "-N", name)
 
     def stop_node(self, name: str, how: signal.Signals = signal.SIGTERM) -> None:
-        """Ends the slurmd of a node; processes of jobs live on, as on a machine that lost its network."""
+        """End the slurmd of a node; processes of jobs live on, as on a machine that lost its network."""
         self._end(f"slurmd {name}", how)
 
     def wait_for_nodes(self, *states: str) -> None:
-        """Returns once all nodes are in one of `states`."""
+        """Return once all nodes are in one of `states`."""
         self._until(f"nodes {states}", lambda: set(self.states().values()) <= set(states))
 
     def states(self) -> dict[str, str]:
@@ -169,7 +169,7 @@ class Slurm:
         return dict(line.split() for line in lines.splitlines())
 
     def run(self, *command: str, check: bool = True) -> str:
-        """Runs a command of Slurm; what it prints."""
+        """Run a command of Slurm; what it prints."""
         done = subprocess.run(
             command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
         )
@@ -178,7 +178,7 @@ class Slurm:
         return done.stdout
 
     def job(self, number: str) -> dict[str, str]:
-        """What `scontrol show job` says of a job."""
+        """Return what `scontrol show job` says of a job."""
         words = self.run("scontrol", "-d", "show", "job", number).split()
         return dict(word.partition("=")[::2] for word in words if "=" in word)
 
@@ -247,7 +247,7 @@ class Slurm:
 
 @contextlib.contextmanager
 def running(folder: Path, **settings: int) -> Iterator[Slurm]:
-    """A Slurm in `folder`, which is emptied first; ended in the end, whatever happens."""
+    """Hold a Slurm in `folder`, which is emptied first; ended in the end, whatever happens."""
     slurm = Slurm(folder, **settings)
     try:
         slurm.start()
@@ -257,12 +257,12 @@ def running(folder: Path, **settings: int) -> Iterator[Slurm]:
 
 
 def missing() -> list[str]:
-    """Commands of Slurm that this machine lacks."""
+    """Return commands of Slurm that this machine lacks."""
     return [command for command in (*DAEMONS, *COMMANDS) if shutil.which(command) is None]
 
 
 def _end_with_parent() -> None:
-    """A test that is killed leaves no daemon."""
+    """End with the test, also where it is killed."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 

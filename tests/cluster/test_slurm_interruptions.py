@@ -13,7 +13,7 @@ from workflows import ON_SLURM, OnSlurm, until
 
 
 def made(slurm: Slurm, folder: Path, launches: int, **cluster: object) -> OnSlurm:
-    """Launches of one experiment, of half a minute each until `hurry`."""
+    """Return launches of one experiment, of half a minute each until `hurry`."""
     overlay = {"quants": ["bf16"], "launches": launches, "cluster": {"cpus_per_device": 1, **cluster}}
     overlay["engine"] = {"python": stand_in.install(folder / "engine", measure_s=30.0)}
     return OnSlurm(folder / "workflow", slurm, overlay)

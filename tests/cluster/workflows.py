@@ -60,7 +60,7 @@ class OnSlurm(Workspace):
         return {row[3]: (row[0], row[1]) for row in rows if row[2] == str(self.path)}
 
     def run_requeued(self) -> None:
-        """Lets jobs that were put back into the queue run now: Slurm would wait for two minutes."""
+        """Let jobs that were put back into the queue run now: Slurm would wait for two minutes."""
         waiting = [job for job, state in self.jobs().values() if state == "PENDING"]
         for job in waiting:
             self.slurm.run("scontrol", "update", f"job={job}", "StartTime=now", check=False)
@@ -70,23 +70,23 @@ class OnSlurm(Workspace):
         return next(job for comment, job in self.jobs().items() if comment.endswith(f"_{launch}"))
 
     def starts(self, launch: int | None = None) -> list[str]:
-        """Measurements that began, of one launch or all."""
+        """Return measurements that began, of one launch or all."""
         begun = stand_in.starts(self.path)
         return begun if launch is None else [start for start in begun if start.endswith(f"launch-{launch}")]
 
     def nodes(self, launch: int) -> list[str]:
-        """Where a launch of the made engine began, each time."""
+        """Return where a launch of the made engine began, each time."""
         lines = (self.path / stand_in.STARTS).read_text().splitlines()
         return [line.split()[2] for line in lines if f"launch-{launch} " in line]
 
     def failure(self, launch: int) -> Failure:
-        """The failure of a launch."""
+        """Return the failure of a launch."""
         (path,) = self.path.glob(f"results/failures/*/*/launch-{launch}.json")
         return read_failure(path)
 
 
 def until(what: str, holds: Callable[[], object], limit_s: float = 150.0) -> None:
-    """Returns once `holds` is true."""
+    """Return once `holds` is true."""
     deadline = time.monotonic() + limit_s
     while not holds():
         assert time.monotonic() < deadline, f"{what}: not within {limit_s:g} s"

@@ -22,7 +22,10 @@ NEVER_NARROW = {
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, str, int]:
-    """A workspace after one run in which w8a8 can't start and no interval gets narrow; what it said, its status."""
+    """Return a workspace after one run in which w8a8 can't start and no interval gets narrow.
+
+    What it said, its status.
+    """
     workspace = Workspace(tmp_path_factory.mktemp("auto") / "workspace", {**TINY, **NEVER_NARROW})
     done = workspace.snakemake()
     return workspace, done.stdout, done.returncode

@@ -23,7 +23,7 @@ KEY = "sk-never-to-be-seen-0815"
 
 
 def at(url: str, iterations: int = 2, **changes: Any) -> Any:
-    """A spec for a server at `url`, with requests that take a moment."""
+    """Return a spec for a server at `url`, with requests that take a moment."""
     return online_spec(
         {"points": [{"concurrency": 4}]},
         {"url": f"{url}/v1", **changes},
@@ -38,7 +38,7 @@ MANY = 1000
 
 @pytest.fixture
 def stub(tmp_path: Path) -> Iterator[Any]:
-    """Starts stubs."""
+    """Start stubs."""
     with ExitStack() as running:
 
         def start(*options: str, env: dict[str, str] | None = None) -> str:
@@ -196,7 +196,7 @@ def test_a_server_that_redirects_in_mid_pass_ends_the_launch(tmp_path: Path, mon
 
 
 def assert_unseen(secret: str, launch: Launching) -> None:
-    """That a secret is neither in what a launch said nor in what it left."""
+    """Assert that a secret is neither in what a launch said nor in what it left."""
     assert secret not in launch.said
     for path in launch.folder.rglob("*"):
         if path.is_file():

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.untimed]
 
 
 def model_with_words(folder: Path) -> Path:
-    """A model's folder whose tokenizer has one word for each token, so that texts are as long as asked."""
+    """Return a model's folder whose tokenizer has one word for each token, so that texts are as long as asked."""
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(TINY_MODEL))
     words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(TINY_MODEL["vocab_size"])}, unk_token="w0"))
@@ -31,7 +31,7 @@ def model_with_words(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Launching, dict[str, Any]]:
-    """A launch over two points, and what could be seen while its server ran."""
+    """Return a launch over two points, and what could be seen while its server ran."""
     load = {
         "points": [{"concurrency": 2, "request_rate": "inf"}, {"concurrency": None, "request_rate": 40.0}],
         "burstiness": 0.5,
@@ -51,7 +51,10 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Launching, dict[str,
 
 
 def guidellm_of(launch: Launching) -> list[str]:
-    """The command lines of guidellm's processes, once they are there; they are watched for survivors from then on."""
+    """Return the command lines of guidellm's processes, once they are there.
+
+    They are watched for survivors from then on.
+    """
     while True:
         children = psutil.Process(launch.process.pid).children(recursive=True)
         found = {child.pid: child.cmdline() for child in children if child.is_running()}

@@ -18,7 +18,7 @@ LOCAL = {"quants": ["bf16"], "kubernetes": {"image": "bench:1", "secrets": ["hub
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A workspace that has written its one Job."""
+    """Return a workspace that has written its one Job."""
     workspace = Workspace(tmp_path_factory.mktemp("cluster") / "home", {**TINY, **LOCAL})
     done = workspace.snakemake("kubernetes_manifests")
     assert done.returncode == 0, done.stdout
@@ -28,7 +28,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 @pytest.fixture(scope="module")
 def claim(workspace: Workspace) -> Path:
-    """What the results claim holds after the Job: its containers' commands were run, one after the other."""
+    """Return what the results claim holds after the Job: its containers' commands were run, one after the other."""
     node = workspace.path.parent
     folders = {name: node / name for name in ("data", "scratch", "spec")}
     for folder in folders.values():

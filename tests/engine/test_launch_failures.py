@@ -55,7 +55,7 @@ def test_kill_9_of_guardian_then_engine_core_fails_the_launch_and_leaves_nothing
 
 @pytest.fixture
 def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where launches make temporary folders; its path is short, as those of sockets must be."""
+    """Yield where launches make temporary folders; its path is short, as those of sockets must be."""
     with tempfile.TemporaryDirectory(prefix="t") as folder:
         monkeypatch.setenv("TMPDIR", folder)
         yield Path(folder)
@@ -213,7 +213,7 @@ for name, arguments in json.loads(sys.argv[1]).items():
 
 @pytest.fixture(scope="module")
 def raised(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What the real engine raises for each attempt, all in one process."""
+    """Return what the real engine raises for each attempt, all in one process."""
     folder = tmp_path_factory.mktemp("failing")
     for name, config in {"tiny": {}, "damaged": {}, "unknown": {"architectures": ["GuessWhoForCausalLM"]}}.items():
         (folder / name).mkdir()

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.untimed]
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A workspace in which bf16 and w8a8 of a tiny model were measured, one launch each."""
+    """Return a workspace in which bf16 and w8a8 of a tiny model were measured, one launch each."""
     workspace = Workspace(tmp_path_factory.mktemp("matrix") / "workspace", TINY)
     done = workspace.snakemake()
     assert done.returncode == 0, done.stdout
@@ -32,13 +32,13 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 def record_of(workspace: Workspace, quant: str) -> Path:
-    """The only record of that quant that was measured by `measured`."""
+    """Return the only record of that quant that was measured by `measured`."""
     (path,) = workspace.path.glob(f"results/offline/tiny_{quant}_short-*/launch-0.json")
     return path
 
 
 def rows(workspace: Workspace) -> list[dict[str, str]]:
-    """The rows of summary.csv."""
+    """Return the rows of summary.csv."""
     with (workspace.path / "results/summary.csv").open() as file:
         return list(csv.DictReader(file))
 

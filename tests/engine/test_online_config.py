@@ -26,7 +26,7 @@ OVERLAY = {
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A workspace in which everything that the config names was measured."""
+    """Return a workspace in which everything that the config names was measured."""
     workspace = Workspace(tmp_path_factory.mktemp("online") / "workspace")
     (workspace.path / "tiny.yaml").write_text(yaml.safe_dump(OVERLAY))
     done = workspace.snakemake(*CALL)
@@ -39,7 +39,7 @@ def summary(workspace: Workspace) -> str:
 
 
 def section(workspace: Workspace, heading: str) -> str:
-    """What stands below a heading that begins so, down to the next one."""
+    """Return what stands below a heading that begins so, down to the next one."""
     _, found, rest = summary(workspace).partition(f"# {heading}")
     assert found, summary(workspace)
     return rest.partition("\n#")[0]

@@ -100,7 +100,7 @@ def fails_in_time(launch: Launching, category: str) -> None:
 
 
 def wait_for_a_pass(launch: Launching, tokens: int) -> None:
-    """Returns early in a pass of so many tokens, as the server counts them; between two it is asked for its metrics."""
+    """Return early in a pass of so many tokens, as the server counts them; between two it is asked for its metrics."""
     server = launch.child("api_server")
     (port,) = {c.laddr.port for c in server.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
     headers = {"Authorization": f"Bearer {server.environ()['VLLM_API_KEY']}"}

@@ -19,7 +19,7 @@ PATHS = ("/health", "/metrics", "/v1/models", "/collective_rpc", "/reset_prefix_
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Launching, dict[str, Any]]:
-    """A launch over two points, and what could be seen while its server ran."""
+    """Return a launch over two points, and what could be seen while its server ran."""
     load = {"points": [{"concurrency": 2, "request_rate": "inf"}, {"concurrency": None, "request_rate": 40.0}]}
     launch = Launching(tmp_path_factory.mktemp("online"), online_spec(load, workload={"prompts": 8}))
     launch.wait_for("iteration 1/")

@@ -30,7 +30,7 @@ SHAPES = {
 
 
 def operators_spec(**changes: Any) -> Spec:
-    """The tiny spec in operators mode, five rounds of few tokens."""
+    """Return the tiny spec in operators mode, five rounds of few tokens."""
     content = tiny_spec(**changes).model_dump(mode="json")
     settings = {"tokens": TOKENS, "repeats": 5, "warmup_rounds": 1, "min_s": 0.001}
     return Spec.model_validate({**content, "mode": "operators", "operators": settings})

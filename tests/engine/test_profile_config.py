@@ -26,7 +26,7 @@ TINY_PROFILE = {**TINY, "iterations": 4, "profile": {"steps": 3}}
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A workspace in which two quants were timed and profiled."""
+    """Return a workspace in which two quants were timed and profiled."""
     workspace = Workspace(tmp_path_factory.mktemp("profile") / "workspace")
     (workspace.path / "tiny.yaml").write_text(yaml.safe_dump(TINY_PROFILE))
     done = workspace.snakemake(*CALL)
@@ -35,7 +35,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 def section(workspace: Workspace, heading: str) -> str:
-    """What stands below a heading that begins so, down to the next one."""
+    """Return what stands below a heading that begins so, down to the next one."""
     _, found, rest = (workspace.path / "results/summary.md").read_text().partition(f"## {heading}")
     assert found, heading
     return rest.partition("\n## ")[0]

@@ -20,7 +20,7 @@ THROUGHPUT = ("per_s", "throughput", "tput", "iterations_s")
 
 
 def profile_spec(base: Spec | None = None, **settings: Any) -> Spec:
-    """The tiny spec in profile mode; `settings` are laid over four steps of both phases."""
+    """Return the tiny spec in profile mode; `settings` are laid over four steps of both phases."""
     content = (base or tiny_spec(measuring={"iterations": 1})).model_dump(mode="json")
     return Spec.model_validate({**content, "mode": "profile", "profile": {"steps": 4, **settings}})
 
@@ -33,7 +33,7 @@ def profiled(folder: Path, spec: Spec) -> tuple[Launching, Profile]:
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Launching, Profile]:
-    """A profile through the engine."""
+    """Return a profile through the engine."""
     return profiled(tmp_path_factory.mktemp("profile"), profile_spec())
 
 

@@ -29,7 +29,7 @@ Send = Callable[..., LoadPass]
 
 @pytest.fixture(autouse=True, scope="module")
 def vllm() -> Iterator[None]:
-    """Imports vLLM, whose own warnings are no concern of these tests."""
+    """Yield imports vLLM, whose own warnings are no concern of these tests."""
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         patch.setenv("VLLM_TARGET_DEVICE", "cpu")
         warnings.simplefilter("ignore")
@@ -40,7 +40,7 @@ def vllm() -> Iterator[None]:
 
 @pytest.fixture
 def send(tmp_path: Path) -> Iterator[Send]:
-    """Starts a stub with the given options and sends it a pass of requests of the given output lengths."""
+    """Start a stub with the given options and send it a pass of requests of the given output lengths."""
     from rollout_bench.measure.server.vllm_bench import prepare
 
     with ExitStack() as running:
@@ -105,7 +105,10 @@ def test_requests_are_sent_when_they_are_due(send: Send) -> None:
     due_s = [0.0, 0.1, 0.15, 0.4]
 
     def worst_s() -> float:
-        """How late a request was sent at most, and how far off its distance from the first one; none may be early."""
+        """Return how late a request was sent at most, and how far off its distance from the first one.
+
+        None may be early.
+        """
         done = send("--ttft-ms", "300", lengths=(2,) * 4, due_s=due_s)
         first = done.outcomes[0].sent_s or 0.0
         off_s = []
@@ -202,7 +205,7 @@ def test_what_the_client_saw_is_what_the_stub_did(tmp_path: Path) -> None:
         asked = [Request(number, 0, PROMPT, 6) for number in range(100)]
 
         def late_s() -> float:
-            """The median of how late the client saw chunks; none may be early."""
+            """Return the median of how late the client saw chunks; none may be early."""
             httpx.delete(f"{url}/truth")
             done = prepare(asked, [PROMPT] * 100, None, None, target)()
             told = httpx.get(f"{url}/truth").json()["requests"]

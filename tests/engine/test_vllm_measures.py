@@ -42,7 +42,7 @@ Answers = tuple[Requests, Iteration, list[dict[str, float]]]
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
-    """The requests of an iteration, the iteration, and what vLLM makes of it under each of the limits."""
+    """Return the requests of an iteration, the iteration, and what vLLM makes of it under each of the limits."""
     spec = make_online_spec(points=[LoadPoint(request_rate=30.0)])
     record, rows = make_online(spec, server=Server(failing=9), iterations=1)
     (measured,) = [iteration for iteration in record.iterations if not iteration.warmup]
@@ -70,7 +70,7 @@ def test_means_medians_rates_and_goodput_agree(answers: Answers, place: int) -> 
 
 
 def vllm(folder: Path, rows: list[SequenceRow], elapsed_s: float) -> list[dict[str, float]]:
-    """What vLLM's `calculate_metrics` makes of `rows` under each of `LIMITS`, in a process of its own."""
+    """Return what vLLM's `calculate_metrics` makes of `rows` under each of `LIMITS`, in a process of its own."""
     outputs = [
         {
             "success": not row.failed,

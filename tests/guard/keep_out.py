@@ -66,7 +66,7 @@ def watch(log: str, clone: str, *folders: str) -> Callable[[], None]:
 
 
 def _absolute(path: object) -> str:
-    """`path` without links followed, which would take long; empty where it is a descriptor or none."""
+    """Return `path` without links followed, which would take long; empty where it is a descriptor or none."""
     try:
         return os.path.abspath(os.fsdecode(path))  # type: ignore[arg-type]  # noqa: PTH100
     except (TypeError, FileNotFoundError):  # the latter of a relative one where the working folder is gone

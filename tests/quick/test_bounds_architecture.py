@@ -29,7 +29,7 @@ QWEN2: dict[str, Any] = {
 
 
 def with_quant(weights_format: str, *dtypes: str, **args: Any) -> Spec:
-    """A spec with another way to store weights."""
+    """Return a spec with another way to store weights."""
     spec = make_spec(args=args)
     quant = QuantSpec(name="q", weights_format=weights_format, linear_dtypes=dtypes, linear_method="")
     return spec.model_copy(update={"quant": quant})

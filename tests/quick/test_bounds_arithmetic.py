@@ -32,12 +32,12 @@ TINY = Architecture(
 
 
 def preset(name: str) -> Architecture:
-    """The architecture of a synthetic model's preset."""
+    """Return the architecture of a synthetic model's preset."""
     return architecture_from(hf_config(SyntheticModel(preset=name).resolve(), "bf16"))
 
 
 def cost(costs: list[Cost], role: str) -> Cost:
-    """The one cost of a linear role, or of a category."""
+    """Return the one cost of a linear role, or of a category."""
     (found,) = [one for one in costs if role in (one.role, one.category)]
     return found
 

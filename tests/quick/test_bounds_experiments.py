@@ -44,7 +44,7 @@ model_settings: {small: {synthetic: {preset: qwen3-1.7b}}}
 
 
 def spec_with(workload: dict[str, Any] | None = None, **args: Any) -> Spec:
-    """A spec of the demo model on cuda with changes to its workload and engine arguments."""
+    """Return a spec of the demo model on cuda with changes to its workload and engine arguments."""
     spec = make_spec(platform="cuda", args=args)
     shape = SyntheticModel(preset="qwen3-90m").resolve().model_dump(mode="json")
     return Spec.model_validate(
@@ -57,7 +57,7 @@ def spec_with(workload: dict[str, Any] | None = None, **args: Any) -> Spec:
 
 
 def bounds_of(overlay: str, limits: DeviceLimits = H200) -> dict[str, ExperimentBound | str]:
-    """The bound of each quant in a config."""
+    """Return the bound of each quant in a config."""
     experiments = planned(overlay).experiments
     return {e.spec.quant.name: experiment_bound(e.spec, e.model_path, e.dataset_path, limits) for e in experiments}
 

@@ -19,7 +19,7 @@ STYLES = {"bf16": QuantStyle("#0072B2", "o"), "w8a8": QuantStyle("#E69F00", "s")
 
 
 def points() -> list[Point]:
-    """Points of two quants in two phases; each class takes a millisecond a step."""
+    """Return points of two quants in two phases; each class takes a millisecond a step."""
     found = []
     for quant, coding in (("bf16", plain("bfloat16")), ("w8a8", Coding(8, 2, "int8", "bfloat16"))):
         for phase, batch in (("prefill", prefill_batch(32, 64)), ("decode", decode_batch(32, 80))):

@@ -24,7 +24,7 @@ HEAD_BYTES = 16384 * 768 * 2
 
 
 def limits(**flops_per_s: float) -> MachineLimits:
-    """Limits of the machine that synthetic records name; computing takes no time where no rate is given."""
+    """Return limits of the machine that synthetic records name; computing takes no time where no rate is given."""
     return MachineLimits.model_validate(
         {
             "schema_version": LIMITS_SCHEMA_VERSION,
@@ -41,7 +41,7 @@ def limits(**flops_per_s: float) -> MachineLimits:
 
 
 def record_of(weights_bytes: int = 2 * LINEAR_VALUES, quant: str = "bf16", **changes: Any) -> Record:
-    """A record of the demo model whose linear layers have so many bytes; passes take 2.5 s or a little less."""
+    """Return a record of the demo model whose linear layers have so many bytes; pass take 2.5 s or a little less."""
     spec = make_spec(quant=quant)
     model = spec.model.model_copy(update={"synthetic": SHAPE.model_dump(mode="json")})
     spec = spec.model_copy(update={"model": model})
@@ -54,7 +54,10 @@ def record_of(weights_bytes: int = 2 * LINEAR_VALUES, quant: str = "bf16", **cha
 
 
 def of_pass(weights_bytes: int) -> float:
-    """Seconds of a pass that memory limits: one prefill step and 31 decode steps of 32 sequences, 64 -> 32 tokens."""
+    """Return seconds of a pass that memory limits.
+
+    One prefill step and 31 decode steps of 32 sequences, 64 -> 32 tokens.
+    """
     steps = OUTPUT_TOKENS - 1
     norms, row = (2 * 12 + 1) * 768 * 2, 768 * 2
     token_bytes = 2 * 4 * 64 * 2 * 12  # keys and values
@@ -144,7 +147,7 @@ def test_limits_belong_to_one_machine_and_one_torch():
 
 
 def profile_of(steps: Sequence[dict[str, Any]]) -> Profile:
-    """A profile of the demo model with these steps."""
+    """Return a profile of the demo model with these steps."""
     content = record_of().model_dump(mode="json", exclude={"iterations", "sequences_file"})
     linears = [
         ("qkv", 768, 1280, 12), ("o", 768, 768, 12), ("gate_up", 768, 4096, 12), ("down", 2048, 768, 12),

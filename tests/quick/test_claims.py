@@ -29,7 +29,7 @@ def nobody(*_: object) -> None:
 def left_by_a_dead_process(
     record: Path, host: str = socket.gethostname(), job: str | None = None, until_s: float = 1e12
 ) -> None:
-    """The claim of a process that was killed: no process of this pid began when the machine did."""
+    """Leave the claim of a process that was killed: no process of this pid began when the machine did."""
     path = claim_path(record)
     path.parent.mkdir(parents=True, exist_ok=True)
     dead = Owner(host=host, node=host, pid=os.getpid(), started_ticks=0, job=job, until_s=until_s, log="l.log")

@@ -79,7 +79,7 @@ def test_help_loads_no_heavy_library() -> None:
 
 
 def version_printed(environment: Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    """What the command of an environment says in a folder."""
+    """Return what the command of an environment says in a folder."""
     command = [str(environment / "bin" / "rollout-bench"), "--version"]
     return subprocess.run(command, cwd=folder, env={"PATH": ""}, capture_output=True, text=True, check=False)
 

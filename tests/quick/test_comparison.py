@@ -36,7 +36,7 @@ def indexed(*values: float) -> dict[int, float]:
 def judged(
     values: Mapping[int, float], baseline: Mapping[int, float], settings: ComparisonSettings = DEFAULT, among: int = 1
 ) -> Comparison:
-    """The comparison in a table with `among` such comparisons."""
+    """Return the comparison in a table with `among` such comparisons."""
     return judge([compare(values, baseline, settings.confidence)] * among, settings)[0]
 
 

@@ -12,7 +12,7 @@ from rollout_bench.plan.config_file import check_config_file
 
 
 def multiplied(first: str, line: str, levels: int = 9) -> str:
-    """Levels of aliases, each ten times the one before: `line` holds NAME, and ALIASES of the level below."""
+    """Return levels of aliases, each ten times the one before: `line` holds NAME, and ALIASES of the level below."""
     text = f"a: &a {first}\n"
     for level in range(1, levels):
         aliases = ", ".join([f"*{chr(96 + level)}"] * 10)

@@ -43,7 +43,7 @@ def at(results: Path, launch: int = 0) -> Path:
 
 
 def edit(path: Path, change: Change, *, hashed: bool = False) -> None:
-    """Edits a record; where `hashed` as somebody would who knows of its checksum."""
+    """Edit a record; where `hashed` as somebody would who knows of its checksum."""
     content = json.loads(path.read_text())
     change(content)
     if hashed:
@@ -52,12 +52,12 @@ def edit(path: Path, change: Change, *, hashed: bool = False) -> None:
 
 
 def unprotected(path: Path) -> None:
-    """Makes a record one of an earlier version."""
+    """Make a record one of an earlier version."""
     edit(path, lambda record: (record.pop("sha256"), record.pop("side_files_sha256")))
 
 
 def found(results: Path) -> TimedExperiment:
-    """The bf16 experiment, of which three launches are planned; the records of w8a8 are always read."""
+    """Return the bf16 experiment, of which three launches are planned; the records of w8a8 are always read."""
     bf16, w8a8 = collect(results, make_plan([BF16, W8A8], launches=3)).experiments
     assert len(w8a8.records) == 3
     return bf16

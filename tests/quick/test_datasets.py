@@ -22,7 +22,7 @@ VOCABULARY = 4096
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A model folder that holds a tokenizer."""
+    """Return a model folder that holds a tokenizer."""
     folder = tmp_path_factory.mktemp("model")
     for name, content in tokenizer_files(VOCABULARY, 4096).items():
         (folder / name).write_text(json.dumps(content))

@@ -211,26 +211,26 @@ def test_no_example_is_made_from_an_incomplete_summary(refresh: ModuleType, tmp_
 
 @functools.cache
 def said_of_options(script: str) -> str:
-    """What a script's --help says; asked once, as pages show many commands of one script."""
+    """Return what a script's --help says; asked once, as pages show many commands of one script."""
     line = [sys.executable, str(REPOSITORY / script), "--help"]
     return subprocess.run(line, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "100"}).stdout
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors of a page's headings, as GitHub makes them."""
+    """Return the anchors of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def categories(path: Path) -> set[str]:
-    """Categories of failure that a source file names itself."""
+    """Return categories of failure that a source file names itself."""
     text = path.read_text()
     found = re.findall(r'(?:(?<!Known)Cause|ServingFailed|DeviceError)\(\s*"(\w+)"', text)
     return {*found, *re.findall(r'^    "\w+": \("(\w+)", ', text.partition("_CATEGORIES = {")[2], re.MULTILINE)}
 
 
 def flag_codes() -> set[str]:
-    """Codes of all flags that the source raises."""
+    """Return codes of all flags that the source raises."""
     package = Path(failures.__file__).parents[2]
     text = "".join(
         path.read_text() for part in ("measure", "analysis/timed") for path in sorted((package / part).rglob("*.py"))
@@ -250,11 +250,11 @@ def keys(value: object, path: str = "") -> set[str]:
 
 
 def is_key(path: str) -> bool:
-    """Whether the reference describes the key that a page names by its path."""
+    """Return whether the reference describes the key that a page names by its path."""
     patterns = (re.escape(key).replace("<name>", "[A-Za-z0-9<>.+-]+") for key in reference_keys())
     return any(re.fullmatch(pattern, path) for pattern in patterns)
 
 
 def reference_keys() -> set[str]:
-    """All keys that the config reference describes."""
+    """Return all keys that the config reference describes."""
     return set(re.findall(r"^\| `([^`]+)` \|", (GENERATED / "config.md").read_text(), re.MULTILINE))

@@ -56,7 +56,7 @@ def summary(results: Path, plan: PlanFile) -> Summary:
 
 @pytest.fixture
 def two(tmp_path: Path) -> Path:
-    """Results with bf16 and w8a8, and below old/ those of last week, both slower."""
+    """Return results with bf16 and w8a8, and below old/ those of last week, both slower."""
     save(tmp_path / "old" / "results", *launches(BF16, OLD), *launches(W8A8, [1.1 * x for x in OLD]))
     save(tmp_path / "results", *launches(BF16, NEW), *launches(W8A8, NEW[::-1]))
     return tmp_path

@@ -28,7 +28,7 @@ def connect(proxy: FaultProxy) -> socket.socket:
 
 @pytest.fixture
 def pair(server: socket.socket, proxy: FaultProxy) -> Iterator[tuple[socket.socket, socket.socket]]:
-    """A client's end and the server's end of one connection through the proxy."""
+    """Yield a client's end and the server's end of one connection through the proxy."""
     with connect(proxy) as client, server.accept()[0] as served:
         served.settimeout(5)
         yield client, served

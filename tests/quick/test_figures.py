@@ -149,7 +149,7 @@ def foot(figure: Figure) -> str:
 
 
 def speedups(results: Path, *rates: float) -> Figure:
-    """The figure of w8a8 with `rates` over bf16 with 100, 101, ... tok/s."""
+    """Return the figure of w8a8 with `rates` over bf16 with 100, 101, ... tok/s."""
     records = [make_record(W8A8, launch, [rate]) for launch, rate in enumerate(rates)]
     records += [make_record(BF16, launch, [100.0 + launch]) for launch in range(len(rates))]
     return figures(collected(results, [BF16, W8A8], *records, launches=len(rates)))[1]

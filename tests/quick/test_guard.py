@@ -13,7 +13,7 @@ KEY = "the-key-of-a-launch"
 
 
 def asked(headers: list[tuple[bytes, bytes]], path: str, kind: str = "http") -> tuple[list[dict[str, Any]], list[str]]:
-    """What is sent for a request, and the paths that came through to the server."""
+    """Return what is sent for a request, and the paths that came through to the server."""
     sent: list[dict[str, Any]] = []
     through: list[str] = []
 
@@ -29,7 +29,7 @@ def asked(headers: list[tuple[bytes, bytes]], path: str, kind: str = "http") -> 
 
 @pytest.fixture(autouse=True)
 def key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The key of the server."""
+    """Set the key of the server."""
     monkeypatch.setenv(KEY_VARIABLE, KEY)
 
 

@@ -95,7 +95,7 @@ class Stub:
 
 @pytest.fixture
 def stub() -> Iterator[Stub]:
-    """A running stub; its thread ends with the test."""
+    """Yield a running stub; its thread ends with the test."""
     found, loop, ready = Stub(), asyncio.new_event_loop(), threading.Event()
 
     async def live() -> None:
@@ -121,13 +121,13 @@ def stub() -> Iterator[Stub]:
 
 
 def command_lines() -> list[str]:
-    """Those of all processes that this one has started."""
+    """Return those of all processes that this one has started."""
     return [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
 
 
 @pytest.fixture(autouse=True)
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Has temporary files, homes and caches below a folder of the test."""
+    """Have temporary files, homes and caches below a folder of the test."""
     for name, variable in (("temporary", "TMPDIR"), ("home", "HOME"), ("cache", "HF_HOME")):
         (tmp_path / name).mkdir()
         monkeypatch.setenv(variable, str(tmp_path / name))
@@ -153,7 +153,7 @@ def run(
     concurrency: int | None = None,
     kinds: tuple[str, ...] = (),
 ) -> LoadPass:
-    """Sends `count` requests that differ; the first ones of the given kinds."""
+    """Send `count` requests that differ; the first ones of the given kinds."""
     first = [*kinds, *["good"] * count][:count]
     return prepare(asked(count), [f"{kind} {i}" for i, kind in enumerate(first)], due_s, concurrency, to)()
 
@@ -192,7 +192,7 @@ def test_arrivals_and_times_are_those_that_were_given_and_seen(stub):
     due_s = [0.06 * i for i in (3, 0, 2, 1, 1)]
 
     def worst_s() -> float:
-        """How far requests are off their arrival times, and first tokens and answers off the server's pace, at most."""
+        """Return how far at most requests are off their arrival times, and tokens off the pace of the server."""
         before_s = time.monotonic()
         done = run(5, target(stub.port), due_s)
         assert done.elapsed_s == pytest.approx(max(outcome.ended_s for outcome in done.outcomes) - done.began_s)

@@ -27,7 +27,7 @@ def kubectl(claim: Path) -> Path:
 
 
 def outside(claim: Path, path: str, target: Path | str) -> Path:
-    """Puts a link to `target` at `path` on the claim, in place of what is there."""
+    """Put a link to `target` at `path` on the claim, in place of what is there."""
     link = claim / path
     shutil.rmtree(link) if link.is_dir() else link.unlink(missing_ok=True)
     link.symlink_to(target)
@@ -39,7 +39,7 @@ LAUNCH = f"offline/{BF16.experiment()}/launch-0"
 
 @pytest.fixture
 def private(tmp_path: Path) -> Path:
-    """A file of the user's that no pod may read: a record that would be taken if it lay on the claim."""
+    """Return a file of the user's that no pod may read: a record that would be taken if it lay on the claim."""
     save(tmp_path / "private" / "results", make_record(BF16, 0))
     return at(tmp_path / "private").parent
 
@@ -104,7 +104,7 @@ def test_a_log_behind_a_link_to_a_folder_stays(claim: Path, private: Path):
 
 
 def packed(*members: tuple[str, dict[str, object]]) -> io.BytesIO:
-    """An archive with members of these names, each with attributes of its own."""
+    """Return an archive with members of these names, each with attributes of its own."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for name, attributes in members:
@@ -152,7 +152,7 @@ def test_no_odd_name_is_asked_for(name: str):
 def test_a_pod_that_lists_and_sends_odd_names_is_told_in_two_lines_and_nothing_leaves_the_folder(
     claim: Path, kubectl: Path
 ):
-    """A file in place of a folder: both are names that launches leave, and one machine can't hold them both."""
+    """Put a file in place of a folder: both are names that launches leave, and one machine can't hold them both."""
     there, below = "results/failures/e/launch-0.json", "results/failures/e/launch-0.json/launch-1.json"
     names = [there, below, *(name for name, attributes in ODD_MEMBERS if not attributes)]
     (kubectl / "list").write_bytes(b"\0".join(f"./{name}".encode() for name in names))

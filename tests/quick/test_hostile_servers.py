@@ -48,7 +48,7 @@ def target(url: str, stream: bool = True) -> Target:
 
 
 def sent_by_us(to: Target, asked: list[Question]) -> list[RequestOutcome]:
-    """What becomes of `asked`, sent one after the other as the harness `vllm` does."""
+    """Return what becomes of `asked`, sent one after the other as the harness `vllm` does."""
     outcomes = [RequestOutcome() for _ in asked]
 
     async def run() -> None:
@@ -68,13 +68,13 @@ def sent_by_guidellm(to: Target, asked: list[Request]) -> LoadPass:
 
 
 def requests(kinds: list[str | None]) -> list[Request]:
-    """Requests that are answered by these kinds."""
+    """Return requests that are answered by these kinds."""
     numbers = [1 if kind is None else FIRST_KIND + list(KINDS).index(kind) for kind in kinds]
     return [Request(i, 0, [number, i, 5], TOKENS) for i, number in enumerate(numbers)]
 
 
 def check(kind: str, outcome: RequestOutcome) -> None:
-    """That `outcome` is what becomes of a request that is answered by `kind`."""
+    """Assert that `outcome` is what becomes of a request that is answered by `kind`."""
     begins = ERRORS[kind]
     assert (outcome.error is None) == (begins is None), outcome.error
     assert (outcome.error or "").startswith(begins or ""), outcome.error
@@ -106,7 +106,7 @@ def test_a_request_ends_soon_with_an_error_and_the_next_one_is_answered(kind: st
 
 
 def test_guidellm_s_requests_end_with_an_error_of_one_short_line_each(capfd: Any):
-    """Where answers end: guidellm reads those without end for as long as the launch may take."""
+    """Take a server whose answers end: guidellm reads those without end for as long as the launch may take."""
     errors = {
         "redirect": "307 Moved",
         "redirect_get": "302 Moved",
@@ -142,7 +142,7 @@ def test_a_text_that_looks_like_token_ids_counts_as_one_piece():
 
 
 def best_s(work: Callable[[], object]) -> float:
-    """The shortest of some times that `work` takes."""
+    """Return the shortest of some times that `work` takes."""
     times = []
     for _ in range(3):
         began = time.process_time()

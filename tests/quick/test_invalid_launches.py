@@ -71,7 +71,7 @@ def specs(quant: str) -> list[Spec]:
 
 
 def put(results: Path, spec: Spec, launch: int, factor: float | None) -> None:
-    """Writes a launch; with `factor` it is invalid, and all that it measured times so much."""
+    """Write a launch; with `factor` it is invalid, and all that it measured times so much."""
     flags = () if factor is None else (BUSY,)
     if spec.load is None:
         record = make_record(spec, launch, [400.0 + 9 * launch, 410.0, 420.0], flags=flags)
@@ -159,7 +159,7 @@ class Report:
         return {name: list(csv.DictReader(io.StringIO(text))) for name, text in texts.items()}
 
     def table(self, title: str) -> list[dict[str, str]]:
-        """The lines of the table whose title begins so: heading -> cell. Empty where there is none."""
+        """Return the lines of the table whose title begins so: heading -> cell. Empty where there is none."""
         _, found, rest = self.summary.markdown.partition(f"## {title}")
         lines = [
             [cell.strip() for cell in line.split("|")[1:-1]]
@@ -170,7 +170,7 @@ class Report:
 
 
 def rounded(svg: bytes) -> str:
-    """A figure without what hangs on the last bits that the solver of its layout found: clip paths, decimals."""
+    """Return a figure without what hangs on the last bits that the solver of its layout found: clip paths, decimals."""
     text = re.sub(r"\bp[0-9a-f]{10}\b", "clip", svg.decode())
     return re.sub(r"\d+\.\d+", lambda number: f"{float(number[0]):.1f}", text)
 
@@ -180,7 +180,7 @@ Make = Callable[[str, float], Report]
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Make:
-    """Makes the report of a case, each once, with what its invalid launches measured times a factor.
+    """Make the report of a case, each once, with what its invalid launches measured times a factor.
 
     sound: launches 1 to 3 of each quant, all valid. one: launch 0 besides, invalid. w8a8: all of w8a8 invalid.
     all: all of both quants.
@@ -206,7 +206,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Make:
 
 
 def numbers(line: dict[str, str], besides: set[str]) -> dict[str, str]:
-    """What was measured of a line of a table or file."""
+    """Return what was measured of a line of a table or file."""
     return {
         name: cell for name, cell in line.items() if name.removeprefix("ttft_s_").removeprefix("tpot_s_") not in besides
     }

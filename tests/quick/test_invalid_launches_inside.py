@@ -50,14 +50,14 @@ REASON = "no valid launch: cpu_shared"
 
 @pytest.fixture(scope="module", autouse=True)
 def _described() -> Iterator[None]:
-    """Figures as what is drawn in them: to draw it takes ten times as long as all else."""
+    """Yield figures as what is drawn in them: to draw it takes ten times as long as all else."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(save, "image", described)
         yield
 
 
 def described(figure: Figure, _: str) -> bytes:
-    """The texts of a figure, a line for each, then the limits of its axes, its lines, its areas and its points."""
+    """Return texts of a figure, a line for each, then the limits of its axes, lines, areas and points."""
     drawn: list[object] = [" ".join(text.get_text().split()) for text in figure.findobj(Text)]  # type: ignore[attr-defined]
     drawn += [(*axes.get_xlim(), *axes.get_ylim()) for axes in figure.axes]
     drawn += [line.get_xydata().tolist() for line in figure.findobj(Line2D)]  # type: ignore[attr-defined]
@@ -71,7 +71,7 @@ def described(figure: Figure, _: str) -> bytes:
 def measured(
     results: Path, invalid: Experiments = (), slow: Experiments = (), besides: Experiments = (), launches: int = 1
 ) -> Path:
-    """A results folder in which all launches of `invalid` are so, and of `besides` one more than the valid ones.
+    """Return a results folder in which all launches of `invalid` are so, and of `besides` one more than the valid ones.
 
     Those of `slow` took 977 times as long as they should, and the invalid ones besides, too.
     """
@@ -86,7 +86,10 @@ def measured(
 
 
 def shown(results: Path) -> dict[str, str]:
-    """All that is shown of a results folder, by name: each section of summary.md, each other file, each figure."""
+    """Return all that is shown of a results folder, by name.
+
+    Each section of summary.md, each other file, each figure.
+    """
     collection = collect(results, None)
     looked = look(results, collection, rows_of(collection))
     summary = summarise(collection, looked=looked, figures=True)
@@ -98,7 +101,7 @@ def shown(results: Path) -> dict[str, str]:
 
 
 def inside(found: dict[str, str]) -> dict[str, str]:
-    """What of it is of profile and operators mode alone."""
+    """Return what of it is of profile and operators mode alone."""
     return {
         name: text
         for name, text in found.items()
@@ -107,12 +110,12 @@ def inside(found: dict[str, str]) -> dict[str, str]:
 
 
 def kind_of(name: str) -> str:
-    """The title of a table without what it is of."""
+    """Return the title of a table without what it is of."""
     return name.partition(": ")[0].removesuffix(", ms (%)")
 
 
 def table(found: dict[str, str], kind: str) -> list[dict[str, str]]:
-    """The lines of the table whose title begins with `kind`; none where it is left out."""
+    """Return the lines of the table whose title begins with `kind`; none where it is left out."""
     texts = [text for name, text in found.items() if name.startswith(kind)]
     lines = [line[2:-2].split(" | ") for text in texts for line in text.splitlines() if line.startswith("| ")]
     return [dict(zip(lines[0], line, strict=True)) for line in lines[2:]] if lines else []

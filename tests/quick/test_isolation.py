@@ -38,7 +38,7 @@ TOUCHES = [
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A folder that holds results as a clone does; the working folder lies beside it."""
+    """Return a folder that holds results as a clone does; the working folder lies beside it."""
     for folder in ("clone/results", "work"):
         (tmp_path / folder).mkdir(parents=True)
     for file in ("clone/results/summary.md", "clone/config.yaml", "work/x"):
@@ -47,7 +47,7 @@ def clone(tmp_path: Path) -> Path:
 
 
 def guarded(clone: Path, code: str) -> subprocess.CompletedProcess[str]:
-    """Runs `code` in a Python of its own that is to keep out of the results of `clone`."""
+    """Run `code` in a Python of its own that is to keep out of the results of `clone`."""
     said = "\n".join(map(str, (clone.parent / "refused", clone, clone / "results")))
     return subprocess.run(
         [sys.executable, "-c", f"import os, pathlib, shutil, sqlite3, subprocess, sys\n{code}"],
@@ -97,7 +97,7 @@ def test_variables_of_the_user_that_change_where_and_what_is_measured_are_taken_
 
 
 def made_test(folder: Path, code: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Runs a test that does `code`, as one of this suite."""
+    """Run a test that does `code`, as one of this suite."""
     (folder / "test_made.py").write_text(f"import contextlib, os\n\ndef test_it(elsewhere):\n    {code}\n")
     return pytest_on(folder, "-p", "conftest", str(folder), PYTHONPATH=str(REPOSITORY / "tests"), **variables)
 
@@ -118,7 +118,7 @@ def test_the_last_line_says_what_was_skipped_for_want_of_slurm_and_how_to_have_i
 
 
 def pytest_on(cache: Path, *arguments: str, **variables: str | None) -> subprocess.CompletedProcess[str]:
-    """Runs pytest in a process and with a cache of its own, with these variables; None takes one away."""
+    """Run pytest in a process and with a cache of its own, with these variables; None takes one away."""
     environment = {name: value for name, value in {**os.environ, **variables}.items() if value is not None}
     return subprocess.run(
         [

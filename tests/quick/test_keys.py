@@ -33,7 +33,7 @@ CALLS = CONFIGS | {
 
 
 def folders(platform: str, overlay: str) -> list[str]:
-    """The folders of the experiments of the default config with `overlay` laid over it, on `platform`."""
+    """Return the folders of the experiments of the default config with `overlay` laid over it, on `platform`."""
     config = read_config(merged_with(overlay) | {"platform": platform})
     return [f"{e.spec.mode}/{e.name}" for e in expand(config, ENGINES[platform]).experiments]
 

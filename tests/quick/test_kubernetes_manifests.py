@@ -81,7 +81,7 @@ def container(job: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module", params=WAYS)
 def full(request: pytest.FixtureRequest) -> tuple[Schedule, dict[str, str]]:
-    """Manifests with every setting, on one platform."""
+    """Return manifests with every setting, on one platform."""
     plan = plan_of(FULL, WAYS[request.param])
     return plan, manifests(plan, list(plan.by_record))
 

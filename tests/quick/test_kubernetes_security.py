@@ -30,7 +30,7 @@ ALLOWED_VOLUMES = {"configMap", "emptyDir", "persistentVolumeClaim"}
 
 
 def pods(overlay: str = "{}") -> list[dict[str, Any]]:
-    """The specs of all pods: of each launch, and of the one that records are collected through."""
+    """Return the specs of all pods: of each launch, and of the one that records are collected through."""
     merged = merged_with(MODELS)
     update_config(merged, yaml.safe_load(overlay))
     config = read_config(merged)
@@ -48,7 +48,7 @@ def containers(pod: dict[str, Any]) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda"])
 def test_the_level_restricted_admits_every_pod(platform: str):
-    """The rules of https://kubernetes.io/docs/concepts/security/pod-security-standards that a pod can break."""
+    """Check the rules of https://kubernetes.io/docs/concepts/security/pod-security-standards that a pod can break."""
     for pod in pods(f"platform: {platform}"):
         assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}

@@ -39,7 +39,7 @@ MOST_LINES = 700
 
 
 def imported_by(path: Path) -> set[str]:
-    """Modules that a file imports anywhere in it; relative ones made absolute."""
+    """Return modules that a file imports anywhere in it; relative ones made absolute."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -52,7 +52,7 @@ def imported_by(path: Path) -> set[str]:
 
 
 def file_of(module: str) -> Path | None:
-    """The file of one of our modules."""
+    """Return the file of one of our modules."""
     path = SCRIPTS / Path(*module.split("."))
     return next((p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()), None)
 
@@ -75,12 +75,12 @@ def needs(start: Path) -> set[str]:
 
 
 def modules() -> list[Path]:
-    """Every module of the package, without the files that only make a folder a package."""
+    """Return every module of the package, without the files that only make a folder a package."""
     return sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 
 
 def arrows() -> dict[Path, set[Path]]:
-    """Each module and the modules of ours that it imports."""
+    """Return each module and the modules of ours that it imports."""
     found = {}
     for path in modules():
         imported = {file_of(name) for name in imported_by(path) if name.split(".")[0] == OURS}
@@ -89,7 +89,7 @@ def arrows() -> dict[Path, set[Path]]:
 
 
 def room(path: Path) -> str:
-    """The folder or module right below the package that a file belongs to."""
+    """Return the folder or module right below the package that a file belongs to."""
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 

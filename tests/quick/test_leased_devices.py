@@ -16,7 +16,7 @@ from rollout_bench.measure.machine.leases import Wanted
 
 @pytest.fixture
 def gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Device]:
-    """A node with four GPUs, nothing restricted."""
+    """Return a node with four GPUs, nothing restricted."""
     found = [Device(f"GPU-{number}", str(number), (f"GPU-{number}",), number) for number in range(4)]
     monkeypatch.setattr(inventory.gpus, "gpus", lambda: found)
     monkeypatch.setattr(leases, "links_of", lambda platform: leases.Links({(0, 1): "NV4", (2, 3): "NV4"}))

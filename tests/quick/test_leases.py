@@ -107,7 +107,7 @@ with hold(Path({folder!r}), 2, 1) as got:
 
 @pytest.fixture
 def killed(tmp_path: Path):
-    """The pid of a process that inherited the lease of a holder that was killed."""
+    """Yield the pid of a process that inherited the lease of a holder that was killed."""
     code = HOLDER.format(tests=str(CONTENDER.parent), folder=str(tmp_path))
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None

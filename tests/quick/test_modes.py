@@ -44,7 +44,7 @@ OTHER_MEANINGS = {
 
 
 def functions(path: Path) -> set[str]:
-    """Names of the functions that a module defines; it is not imported, since it may need an engine."""
+    """Return names of the functions that a module defines; it is not imported, since it may need an engine."""
     return {node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)}
 
 
@@ -125,7 +125,7 @@ def test_a_further_mode_adds_its_part_and_its_figure_by_its_entries(monkeypatch:
 
 
 def literals(path: Path) -> set[str]:
-    """Names of modes that stand as text in a module."""
+    """Return names of modes that stand as text in a module."""
     constants = (node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant))
     return {value for value in constants if isinstance(value, str) and value in MODES}
 

@@ -52,7 +52,7 @@ def summary(
 
 
 def cells(made: Summary, title: str) -> list[dict[str, str]]:
-    """The lines of the table whose title begins so, from the Markdown: heading -> cell."""
+    """Return the lines of the table whose title begins so, from the Markdown: heading -> cell."""
     table = made.markdown.split(f"## {title}")[1].split("## ")[0].replace("\\", "")
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("| ")]
     return [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]

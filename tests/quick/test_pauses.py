@@ -22,7 +22,7 @@ from rollout_bench.measure.machine.readings import LATE_S, LOOK_S, Pauses, Surro
 
 @pytest.fixture
 def engine() -> Iterator[psutil.Process]:
-    """A process that leads a session, as an engine's does."""
+    """Yield a process that leads a session, as an engine's does."""
     with subprocess.Popen(["sleep", "100"], start_new_session=True) as process:
         yield psutil.Process(process.pid)
         process.kill()

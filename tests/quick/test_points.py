@@ -21,7 +21,7 @@ def load(**changes: object) -> LoadSpec:
 
 
 def served(rate: float, capacity: float, latency_s: float = 0.02) -> LoadPass:
-    """A pass at `rate` of a server that lets `capacity` requests per second through and answers each a bit later."""
+    """Make a pass at `rate` of a server that lets `capacity` requests per second through and answers each later."""
     outcomes, free = [], 0.0
     for number in range(REQUESTS):
         due = number / rate
@@ -32,7 +32,7 @@ def served(rate: float, capacity: float, latency_s: float = 0.02) -> LoadPass:
 
 
 def search(capacity: float, begin: float = 1.0) -> list[float]:
-    """The rates that a search tries, in order."""
+    """Return the rates that a search tries, in order."""
     points = Points(load(points=[{"concurrency": None, "request_rate": begin}], saturation="auto"))
     rates = []
     for point in points:

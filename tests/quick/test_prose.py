@@ -21,7 +21,7 @@ TEMPLATES = sorted((Path(prose.__file__).parent / "templates").glob("*.md.j2"))
 
 @pytest.fixture
 def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A function that makes sections of the text of a template."""
+    """Return a function that makes sections of the text of a template."""
     prose._environment.cache_clear()
     monkeypatch.setattr(prose, "_TEMPLATES", tmp_path)
 

@@ -19,7 +19,7 @@ from rollout_bench.measure.server.session import PromptText
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A model whose tokenizer is code, which leaves a file when it is imported."""
+    """Return a model whose tokenizer is code, which leaves a file when it is imported."""
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({"model_type": "qwen3", "auto_map": {}}))
@@ -31,7 +31,7 @@ def model(tmp_path: Path) -> Path:
 
 
 def with_prompts(spec: Spec, trusted: bool) -> Spec:
-    """`spec` with prompts that are text, so that a tokenizer is needed."""
+    """Return `spec` with prompts that are text, so that a tokenizer is needed."""
     settings = spec.model_dump(mode="json")
     settings["workload"]["dataset"] = {"format": "prompts", "sha256": "0" * 64}
     settings["engine"]["args"] |= {"trust_remote_code": True} if trusted else {}

@@ -20,7 +20,7 @@ from rollout_bench.report.summary import Summary, summarise
 
 
 def step(index: int, *times: tuple[float, float, int]) -> Iteration:
-    """An iteration of replicas that begin at, take and generate so much."""
+    """Return an iteration of replicas that begin at, take and generate so much."""
     parts = [
         ReplicaPass(start_offset_s=s, elapsed_s=e, requests=4, sequences=4, prompt_tokens=32, output_tokens=tokens)
         for s, e, tokens in times

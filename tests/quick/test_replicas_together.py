@@ -25,7 +25,7 @@ def row(prompt: int, sample: int, tokens: int, end_s: float) -> SequenceRow:
 
 @st.composite
 def passes(draw: st.DrawFn) -> IterationDone:
-    """What a replica tells of its pass; the numbers of prompts are the same on all."""
+    """Return what a replica tells of its pass; the numbers of prompts are the same on all."""
     elapsed_s = draw(seconds)
     tokens = draw(st.lists(st.integers(1, 500), min_size=4, max_size=4))
     rows = [row(number // 2, number % 2, each, elapsed_s * (number + 1) / 4) for number, each in enumerate(tokens)]

@@ -39,7 +39,7 @@ class Counted(str):
 
 
 def planned(models: int, **changes: object) -> Schedule:
-    """A schedule of so many models, each with a checkpoint of its own, x 2 quants x 4 launches."""
+    """Return a schedule of so many models, each with a checkpoint of its own, x 2 quants x 4 launches."""
     settings = {f"m{i}": {"synthetic": {"preset": "qwen3-tiny", "vocab_size": 2048 + i}} for i in range(models)}
     overlay = {"models": list(settings), "model_settings": settings, "launches": 4}
     config = read_config({**TINY, **overlay, **changes})
@@ -47,7 +47,7 @@ def planned(models: int, **changes: object) -> Schedule:
 
 
 def calls(function: Callable[[], object]) -> int:
-    """How many functions are called meanwhile."""
+    """Return how many functions are called meanwhile."""
     events: list[str] = []
     sys.setprofile(lambda _frame, event, _argument: events.append(event) if event in ("call", "c_call") else None)
     try:

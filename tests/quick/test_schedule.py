@@ -18,7 +18,7 @@ def planned(**changes: object) -> Schedule:
 
 
 def rounds(**changes: object) -> list[list[str]]:
-    """The quants of each round in the order they run."""
+    """Return the quants of each round in the order they run."""
     launches = planned(**changes).launches
     return [[x.experiment.spec.quant.name for x in launches if x.index == index] for index in range(12)]
 

@@ -30,7 +30,7 @@ launch(Path(sys.argv[1]), os.pipe()[0], "hangs").run(lambda event: print(event, 
 
 @pytest.fixture(autouse=True)
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where temporary folders are made."""
+    """Return where temporary folders are made."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
@@ -41,7 +41,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def processes(tmp_path: Path, temporary: Path) -> Iterator[dict[str, psutil.Process]]:
-    """A supervisor in a pass, its guardian and its engine, which would sleep for a minute."""
+    """Yield a supervisor in a pass, its guardian and its engine, which would sleep for a minute."""
     environment = {**os.environ, "PYTHONPATH": PATHS}
     command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as supervisor:

@@ -158,7 +158,7 @@ def test_a_side_file_without_all_rows_is_told_and_its_launch_left_out(tmp_path: 
 
 
 def replaced(line: int, old: bytes, new: bytes) -> Callable[[bytes], bytes]:
-    """A change of one line (from 1) of a side file."""
+    """Return a change of one line (from 1) of a side file."""
 
     def change(content: bytes) -> bytes:
         lines = gzip.decompress(content).splitlines(keepends=True)
@@ -219,7 +219,7 @@ def test_every_table_fits_a_terminal(tmp_path: Path) -> None:
 
 
 def slow(spec: Spec, launch: int, rate: float) -> Record:
-    """A launch with a real one's cost in every column; iterations of a quarter of an hour."""
+    """Return a launch with a real one's cost in every column; iterations of a quarter of an hour."""
     record = make_record(spec, launch, [rate, rate * 1.01, rate * 1.02])
     reported = {"weights_load_s": 12.3, "compile_s": 45.6, "graph_capture_s": 17.8}
     startup = record.startup.model_copy(update={"import_s": 19.4, "init_s": 157.2, "reported": reported})

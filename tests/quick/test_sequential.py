@@ -15,7 +15,7 @@ RULE = StoppingRule(half_width=0.01, min_pairs=3, max_pairs=12, confidence=0.95)
 
 
 def false_share(d: np.ndarray, looks: Looks, level: float) -> float:
-    """The share of series [series, pairs] with a p value below `level` at some look."""
+    """Return the share of series [series, pairs] with a p value below `level` at some look."""
     least = np.ones(len(d))
     for pairs in range(looks.first, looks.last + 1):
         least = np.minimum(least, ratio_interval(d[:, :pairs], 0.95).p_value)

@@ -22,7 +22,7 @@ NOISE = (1.0, 1.004, 0.997, 1.001, 0.996, 1.003, 0.999)
 
 
 def run(warmup: int, iterations: int, time_of: Callable[[int], float], limit_s: float = 1e6) -> tuple[list[float], int]:
-    """Times of all iterations of a launch of at most `limit_s`, and how many of them count, the last ones."""
+    """Return times of all iterations of a launch of at most `limit_s`, and how many of them count, the last ones."""
     series = Series(MeasuringSpec(warmup_iterations=warmup, iterations=iterations))
     times, moved = [], 0
     while not series.complete:

@@ -25,7 +25,7 @@ SPEC = make_online_spec()
 def row(
     sent_s: float, first_s: float | None, gaps_us: list[int] | None, tokens: int | None = None, **changes: Any
 ) -> SequenceRow:
-    """A request of iteration 1, which counts; without `tokens` one for each piece."""
+    """Return a request of iteration 1, which counts; without `tokens` one for each piece."""
     last_s = None if first_s is None else first_s + sum(gaps_us or []) / 1e6
     content = {
         "iteration": 1, "prompt": 0, "sample": 0, "prompt_tokens": 8,

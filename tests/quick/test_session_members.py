@@ -26,7 +26,7 @@ for process in (apart, away):
 
 @pytest.fixture
 def session() -> Iterator[tuple[int, int, int, int]]:
-    """Pids of a leader, and of its children: in a process group of its own, ended, in a session of its own."""
+    """Yield pids of a leader, and of its children: in a process group of its own, ended, in a session of its own."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", LEADER], text=True, start_new_session=True, **pipes) as leader:
         apart, ended, away = map(int, leader.stdout.readline().split())

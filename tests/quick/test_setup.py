@@ -17,7 +17,7 @@ NOBODY = "http://127.0.0.1:9/simple"
 
 
 def clone(folder: Path) -> Path:
-    """A copy of what set-up reads."""
+    """Return a copy of what set-up reads."""
     shutil.copytree(REPOSITORY / "requirements", folder / "requirements")
     (folder / "workflow" / "scripts").mkdir(parents=True)
     shutil.copy(setup_environment.__file__, folder / "workflow" / "scripts")

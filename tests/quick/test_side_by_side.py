@@ -33,7 +33,7 @@ class Workflow(SimpleNamespace):
 
 @pytest.fixture
 def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A node with four GPUs."""
+    """Make a node with four GPUs."""
     found = [Device(f"GPU-{number}", str(number), (f"GPU-{number}",), number) for number in range(4)]
     monkeypatch.setattr("rollout_bench.snakefile.visible_devices", lambda *_: found)
 
@@ -44,7 +44,7 @@ def planned(**changes) -> Schedule:
 
 
 def on_gpus(**engine_args) -> Schedule:
-    """A plan of two models whose specs are made to be of a node with GPUs."""
+    """Return a plan of two models whose specs are made to be of a node with GPUs."""
     shapes = {name: {"synthetic": {"preset": "qwen3-tiny"}} for name in ("a", "b")}
     plan = planned(models=["a", "b"], model_settings=shapes, launches=4, isolation="per_device")
     for launch in plan.launches:

@@ -27,13 +27,13 @@ MANY = 100 << 20
 
 
 def earlier(record: Record) -> Record:
-    """`record` as an earlier version left it: without checksums."""
+    """Return `record` as an earlier version left it: without checksums."""
     return record.model_copy(update={"sha256": None, "side_files_sha256": None})
 
 
 @pytest.fixture
 def record(tmp_path: Path) -> Record:
-    """A launch of an earlier version, with its side file in `tmp_path`."""
+    """Return a launch of an earlier version, with its side file in `tmp_path`."""
     save(tmp_path, make_record(BF16))
     return earlier(read_record(at(tmp_path)))
 

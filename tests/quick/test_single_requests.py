@@ -22,7 +22,7 @@ HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
 
 @contextmanager
 def answering(first: bytes, again: bytes = b"", pause_s: float = 0.0) -> Iterator[Connection]:
-    """A connection to a server that sends these bytes to all, the second ones until it is left."""
+    """Hold a connection to a server that sends these bytes to all, the second ones until it is left."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:

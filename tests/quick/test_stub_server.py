@@ -20,7 +20,7 @@ Stub = Callable[..., httpx.Client]
 
 @pytest.fixture
 def stub(tmp_path: Path) -> Iterator[Stub]:
-    """Starts a stub with the given options, quick ones where nothing else is said; gives a client of it."""
+    """Start a stub with the given options, quick ones where nothing else is said; give a client of it."""
     with contextlib.ExitStack() as running:
 
         def start(*options: str, env: dict[str, str] | None = None) -> httpx.Client:
@@ -35,7 +35,7 @@ def complete(client: httpx.Client, **body: Any) -> httpx.Response:
 
 
 def stream(client: httpx.Client, **body: Any) -> list[dict[str, Any]]:
-    """The events of a stream, without the last, which must be [DONE]."""
+    """Return the events of a stream, without the last, which must be [DONE]."""
     *events, done, nothing = complete(client, stream=True, **body).text.split("\n\n")
     assert (done, nothing) == ("data: [DONE]", "")
     return [json.loads(event.removeprefix("data: ")) for event in events]
@@ -180,7 +180,7 @@ def test_200_streams_at_once_keep_the_pace(stub):
         return await asyncio.gather(*(read_one() for _ in range(streams)))
 
     def once() -> float:
-        """The median of how late the chunks were; none may be early."""
+        """Return the median of how late the chunks were; none may be early."""
         client.delete("/truth")
         said = asyncio.run(read_all())
         assert [text.count(b'"text":" a"') for text in said] == [tokens] * streams

@@ -32,7 +32,7 @@ PLAN = make_plan([BF16, W8A8], launches=1)
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A folder with a plan and complete results."""
+    """Return a folder with a plan and complete results."""
     write_plan(tmp_path / "plan.json", PLAN)
     save(tmp_path / "results", make_record(BF16), make_record(W8A8, rates=[500.0]))
     return tmp_path
@@ -47,7 +47,7 @@ class Done:
 
 
 def run(script: str, *arguments: str, cwd: Path) -> Done:
-    """Runs a command inside this process, which saves the seconds that imports take."""
+    """Run a command inside this process, which saves the seconds that imports take."""
     stderr = io.StringIO()
     with (
         contextlib.chdir(cwd),

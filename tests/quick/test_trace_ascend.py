@@ -46,7 +46,7 @@ GAP_US = 40.0
 
 
 def kernels(steps: int, spelling: str = "Block Num", numbered: bool = False) -> list[dict[str, str]]:
-    """Rows of kernel_details.csv."""
+    """Return rows of kernel_details.csv."""
     rows, now = [], 0.25
     for number in range(steps):
         seen: dict[str, int] = {}

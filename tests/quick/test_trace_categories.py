@@ -16,7 +16,7 @@ from rollout_bench.core.errors import UserError
 
 
 def table(rows: list[dict[str, Any]], steps: int = 1) -> pd.DataFrame:
-    """An events table of device rows, 10 us each, one after the other unless they say otherwise."""
+    """Return an events table of device rows, 10 us each, one after the other unless they say otherwise."""
     filled: list[dict[str, Any]] = [
         {
             "where": "step",

@@ -75,7 +75,7 @@ def test_a_damaged_table_is_an_error_of_two_lines(tmp_path: Path, content: bytes
 
 
 def profile_record(folder: Path) -> Path:
-    """A record of a profile launch beside its one trace."""
+    """Return a record of a profile launch beside its one trace."""
     launched = make_record(make_spec(), 0, [100.0]).model_dump(mode="json", include=set(Launched.model_fields))
     (folder / "launch-0.traces").mkdir()
     trace = save(folder / "launch-0.traces" / "decode.rank0.trace.json.gz", EVENTS)

@@ -33,7 +33,7 @@ def row(frame: pd.DataFrame, name: str) -> pd.Series:
 
 
 def cuda_step(start: float, correlation: int) -> list[Event]:
-    """A step that launches a matrix multiplication eagerly, then a graph of two kernels, which all run 100 us later."""
+    """Make a step that launches a matrix multiplication eagerly, then a graph of two kernels, all 100 us later."""
     return [
         step(DECODE, start, 40),
         event("aten::linear", start + 2, 8, dims=[[2, 64], [96, 64]], **{"External id": correlation}),

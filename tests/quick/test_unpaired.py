@@ -25,7 +25,7 @@ TRIALS = 40_000
 
 
 def sides(launches: int, others: int, spread: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Logs of two sides without any difference, the second `spread` times as noisy: [TRIALS, launches] each."""
+    """Return logs of two sides without any difference, the second `spread` times as noisy: [TRIALS, launches] each."""
     rng = np.random.default_rng(seed)
     return 0.02 * rng.normal(size=(TRIALS, launches)), 0.02 * spread * rng.normal(size=(TRIALS, others))
 

@@ -30,7 +30,7 @@ PLACE = Place(processor="EPYC", cores=2, memory_gib=24, python="3.11", packages=
 
 
 def make_launches(count: int, sd: float = 0.01, invalid: int | None = None) -> Launches:
-    """`count` launches of each side whose step takes as long as it has tokens, with normal noise."""
+    """Return `count` launches of each side whose step takes as long as it has tokens, with normal noise."""
     rng = np.random.default_rng(0)
     launches = []
     for index in range(count):

@@ -25,13 +25,13 @@ def rng(seed: int) -> np.random.Generator:
 
 
 def agrees(hits: Array, chance: float) -> bool:
-    """Whether the share of `hits` can be `chance`: inside its own binomial interval at 99.99 %."""
+    """Return whether the share of `hits` can be `chance`: inside its own binomial interval at 99.99 %."""
     interval = stats.binomtest(int(hits.sum()), hits.size).proportion_ci(0.9999)
     return bool(interval.low <= chance <= interval.high)
 
 
 def is_at_most(hits: Array, chance: float) -> bool:
-    """Whether the share of `hits` gives no reason (p > 0.0001) to think that it is above `chance`."""
+    """Return whether the share of `hits` gives no reason (p > 0.0001) to think that it is above `chance`."""
     return bool(stats.binomtest(int(hits.sum()), hits.size, chance, alternative="greater").pvalue > 1e-4)
 
 

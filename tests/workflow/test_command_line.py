@@ -17,7 +17,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 def experiments(workspace: Workspace, *arguments: str) -> list[str]:
-    """Names, keys in them, of the experiments that these arguments select."""
+    """Return names, keys in them, of the experiments that these arguments select."""
     done = workspace.snakemake("plan", *arguments)
     assert done.returncode == 0, done.stdout
     plan = json.loads((workspace.path / "results/plan.json").read_text())
@@ -161,7 +161,7 @@ def test_two_configs_can_be_planned_at_the_same_time(workspace: Workspace):
 
 
 def assert_two_lines(output: str, status: int, problem: str, remedy: str) -> None:
-    """Asserts exit status 1, no traceback, and that the two lines are told once, one after the other."""
+    """Assert exit status 1, no traceback, and that the two lines are told once, one after the other."""
     assert status == 1, output
     assert "Traceback" not in output
     chatter = ("Using workflow", "Config file", "Assuming unrestricted", "Building DAG")

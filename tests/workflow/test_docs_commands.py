@@ -13,12 +13,12 @@ INFORMATION = ("--list-rules", "--report", "--lint")
 
 
 def configs(command: Command) -> dict[str, str]:
-    """The configs of its own page that a command names: file name -> content."""
+    """Return the configs of its own page that a command names: file name -> content."""
     return {file: text for file, text in named_configs(command.block.page).items() if file in command.words}
 
 
 def arguments(command: Command) -> tuple[str, ...]:
-    """What stands behind `snakemake`, without a dry run's own option."""
+    """Return what stands behind `snakemake`, without a dry run's own option."""
     return tuple(word for word in command.words[1:] if word not in ("-n", "--dry-run"))
 
 

@@ -113,14 +113,14 @@ def test_help_is_printed(workspace: Workspace):
 
 
 def planned(workspace: Workspace, words: list[str]) -> set[str]:
-    """Names, keys in them, of the experiments that a dry run with these words would measure."""
+    """Return names, keys in them, of the experiments that a dry run with these words would measure."""
     done = workspace.snakemake("-n", *words)
     assert done.returncode == 0, done.stdout
     return set(re.findall(r"results/(?:offline|online)/([^/\s]+)/launch-0\.json", done.stdout))
 
 
 def experiments(words: list[str]) -> list[Experiment]:
-    """The experiments that these words of a command line select, merged as Snakemake merges."""
+    """Return the experiments that these words of a command line select, merged as Snakemake merges."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--configfile", nargs="+", type=Path, default=[])
     parser.add_argument("--config", nargs="+", default=[])

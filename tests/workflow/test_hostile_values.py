@@ -31,7 +31,7 @@ SETTINGS = {
 
 
 def folder_of_model(path: Path) -> None:
-    """Makes a model's folder, as far as it is looked at before the engine starts."""
+    """Make a model's folder, as far as it is looked at before the engine starts."""
     path.mkdir(parents=True)
     (path / "config.json").write_text(json.dumps({"num_hidden_layers": 2}))
 

@@ -84,7 +84,7 @@ def test_a_folder_that_no_pod_has_is_an_error(workspace: OnCluster):
 
 
 def submitted(workspace: OnCluster) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The one Job that was submitted, checked against the schema, and its container."""
+    """Return the one Job that was submitted, checked against the schema, and its container."""
     (job,) = workspace.cluster.jobs.values()
     kubernetes_validate.validate(job, "1.32", strict=True)
     (container,) = job["spec"]["template"]["spec"]["containers"]

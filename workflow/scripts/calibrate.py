@@ -15,7 +15,7 @@ from rollout_bench.measure.machine.calibration import import_torch, limits_of_th
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--platform",
@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Measures where it has to, and prints."""
+    """Measure where it has to, and prints."""
     arguments = parser().parse_args()
     platform = arguments.platform if arguments.platform != "auto" else platform_of(import_torch())
     limits = limits_of_this_machine(cast(Literal["cpu", "cuda", "ascend"], platform), again=arguments.again)
@@ -38,7 +38,7 @@ def main() -> int:
 
 
 def told(limits: MachineLimits) -> str:
-    """The limits as people read them."""
+    """Return the limits as people read them."""
     cache = "" if limits.cache_bytes is None else f", last-level cache {limits.cache_bytes / 2**20:.0f} MiB"
     lines = [
         f"{limits.device_model}, {limits.cpu_cores} cores of {limits.cpu_model}{cache}; torch {limits.torch_version}",

@@ -20,7 +20,7 @@ from rollout_bench.snakefile import next_round
 
 
 def main() -> int:
-    """Reads, expands, writes, says what changed."""
+    """Read, expands, writes, say what changed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", metavar="CONFIG", help="the merged config as JSON; - is stdin")
     parser.add_argument("--python", help="interpreter that has the engine (default: engine.python of the config)")
@@ -43,13 +43,13 @@ def main() -> int:
 
 
 def missing(plan: Schedule) -> list[str]:
-    """Records that are wanted and missing; with `launches: auto` those of the next round."""
+    """Return records that are wanted and missing; with `launches: auto` those of the next round."""
     wanted = next_round(plan) if plan.config.launches == "auto" else plan.missing
     return [record for record in wanted if record in plan.by_record]
 
 
 def check_engine(plan: Schedule, engine: InstalledEngine) -> None:
-    """Raises `UserError` where the plan is made with an engine that no pod of its platform can have."""
+    """Raise `UserError` where the plan is made with an engine that no pod of its platform can have."""
     platform = plan.matrix.platform
     if platform != engine.platform() and any(e.spec.endpoint is None for e in plan.matrix.experiments):
         raise UserError(

@@ -35,7 +35,7 @@ def main() -> int:
 
 
 def made() -> Iterator[tuple[Path, str]]:
-    """Every generated file with the content it should have."""
+    """Yield every generated file with the content it should have."""
     for name, content in schemas().items():
         yield REPOSITORY / "workflow" / "schemas" / f"{name}.schema.json", content
     reference = REPOSITORY / "docs" / "reference"
@@ -60,7 +60,7 @@ def _help_of(*command: str) -> str:
 
 
 def _rules() -> str:
-    """What `snakemake --list-rules` prints of the rules: name and what it does."""
+    """Return what `snakemake --list-rules` prints of the rules: name and what it does."""
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", "--list-rules", "--quiet"],
         cwd=REPOSITORY,

@@ -13,7 +13,7 @@ from rollout_bench.report.state import add_selection, chosen_plan
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the command line."""
     of_modes = "; ".join(f"of {mode.name} mode {', '.join(mode.figures)}" for mode in MODES.values())
     parser = argparse.ArgumentParser(
         description=f"{__doc__} Where there is data for it: {of_modes}.",
@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Reads, draws, and only then writes."""
+    """Read, draws, and only then writes."""
     arguments = parser().parse_args()
     results: Path = arguments.results
     collection = collect_with_earlier(results, chosen_plan(arguments))

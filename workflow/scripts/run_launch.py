@@ -43,7 +43,7 @@ WORKER = "rollout_bench.measure.engine.worker"
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Return the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -119,7 +119,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def limits(text: str) -> Timeouts:
-    """Reads --limits; raises `argparse.ArgumentTypeError` where it is none."""
+    """Read --limits; raise `argparse.ArgumentTypeError` where it is none."""
     try:
         return Timeouts.model_validate_json(text)
     except ValidationError as error:
@@ -127,7 +127,7 @@ def limits(text: str) -> Timeouts:
 
 
 def check_arguments(arguments: argparse.Namespace, spec: Spec) -> None:
-    """Raises `UserError` where the arguments contradict each other or the spec."""
+    """Raise `UserError` where the arguments contradict each other or the spec."""
     folder = arguments.out.absolute().parent.name
     if in_workflow(arguments.out) and folder != spec.experiment():
         raise UserError(
@@ -150,7 +150,7 @@ def check_arguments(arguments: argparse.Namespace, spec: Spec) -> None:
 
 
 def measure(arguments: argparse.Namespace, spec: Spec, signals: int) -> None:
-    """Runs the launch and writes its record.
+    """Run the launch and write its record.
 
     Raises:
         LaunchFailed: there is no measurement.
@@ -205,7 +205,7 @@ def run(arguments: argparse.Namespace, spec: Spec, model: str, signals: int, hel
 
 
 def attempt(arguments: argparse.Namespace, spec: Spec, signals: int) -> int:
-    """Measures the launch, unless it is settled; returns the exit status, or raises `UserError` with a failure's."""
+    """Measure the launch, unless it is settled; return the exit status, or raise `UserError` with a failure's."""
     outcome = LaunchOutcome(spec, arguments.launch, arguments.out.absolute(), arguments.log)
     if outcome.is_settled(arguments.attempt):
         say(f"{arguments.out}: is measured already")
@@ -239,7 +239,7 @@ def attempt(arguments: argparse.Namespace, spec: Spec, signals: int) -> int:
 
 
 def main() -> int:
-    """Runs the command; see --help for its exit status."""
+    """Run the command; see --help for its exit status."""
     arguments = parse_arguments()
     with signals_as_descriptor() as signals:
         if arguments.die_with_parent is not None:

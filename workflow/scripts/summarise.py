@@ -13,7 +13,7 @@ from rollout_bench.report.state import STATE_FILE, add_selection, chosen_plan, s
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog="Exit status: 0 when the summary is written, 1 on an error, 3 when it is written without damaged "
@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Reads, summarises, and only then writes."""
+    """Read, summarises, and only then writes."""
     arguments = parser().parse_args()
     results: Path = arguments.results
     plan = chosen_plan(arguments)

@@ -44,7 +44,7 @@ class Executor(plugin.Executor):
     """Submits a Job for each of Snakemake's, asks what became of it, and deletes it where the workflow is ended."""
 
     def __post_init__(self) -> None:
-        """Raises `WorkflowError` where jobs could not find the files of this folder, or no image."""
+        """Raise `WorkflowError` where jobs could not find the files of this folder, or no image."""
         self.plan = self.workflow.globals["matrix"]
         self.mount = Path(self.workflow.executor_settings.mount)
         if not Path.cwd().is_relative_to(self.mount):
@@ -64,7 +64,7 @@ class Executor(plugin.Executor):
         """Nothing, as nothing was registered."""
 
     def run_job(self, job: JobExecutorInterface) -> None:
-        """Submits `job`; a Job that can't be submitted has failed."""
+        """Submit `job`; a Job that can't be submitted has failed."""
         body = self.manifest(job, self.format_job_exec(job))
         name = body["metadata"]["name"]
         submitted = SubmittedJobInfo(job=job, external_jobid=name)
@@ -77,7 +77,7 @@ class Executor(plugin.Executor):
         self.report_job_submission(submitted)
 
     def manifest(self, job: JobExecutorInterface, command: str) -> dict[str, Any]:
-        """The Job that runs `command` for `job`: on devices where it measures a launch, else on cores alone."""
+        """Return the Job that runs `command` for `job`: on devices where it measures a launch, else on cores alone."""
         config = self.plan.config
         if job.is_group():
             raise WorkflowError("cluster.launches_per_job: set it to 1: on Kubernetes each launch has a pod of its own")
@@ -105,7 +105,7 @@ class Executor(plugin.Executor):
         }
 
     async def check_active_jobs(self, active_jobs: list[SubmittedJobInfo]) -> AsyncGenerator[SubmittedJobInfo, None]:
-        """Reports the Jobs that have ended; yields the others, and those of which the cluster does not answer."""
+        """Report the Jobs that have ended; yield the others, and those of which the cluster does not answer."""
         for submitted in active_jobs:
             name = submitted.external_jobid
             async with self.status_rate_limiter:

@@ -126,7 +126,7 @@ class SideBySide:
         return here or self._plan.config.cluster.cpus_per_device
 
     def threads(self, wildcards: Any) -> int:
-        """Threads of a launch: all cores, or its devices' share of them where launches run side by side."""
+        """Return threads of a launch: all cores, or its devices' share of them where launches run side by side."""
         devices = devices_needed(self._launch(wildcards).experiment.spec)
         if not self._here:
             return self._plan.config.cluster.cpus_per_device * max(1, devices)
@@ -141,7 +141,7 @@ class SideBySide:
         return {RESOURCE: self._needed, **{_slot(number): partial(self._takes, number) for number in slots}}
 
     def first(self, launch: ScheduledLaunch) -> int:
-        """Number of the device that `launch` begins with.
+        """Return number of the device that `launch` begins with.
 
         Launches that differ in their quant alone have the same; those of one round are spread over the devices.
         """
@@ -153,7 +153,7 @@ class SideBySide:
         return (self._rank[_group(launch)] + launch.index * step) % places * devices
 
     def arguments(self, wildcards: Any) -> list[str]:
-        """Arguments of the measuring command for a launch."""
+        """Return arguments of the measuring command for a launch."""
         launch = self._launch(wildcards)
         isolation = self._plan.config.isolation or usual_isolation(launch.experiment.spec.platform)
         arguments = ["--isolation", isolation]
@@ -174,7 +174,7 @@ class SideBySide:
 
 
 def _devices(plan: Schedule) -> int:
-    """Devices that launches of `plan` may hold here at the same time; 1 where nobody can tell."""
+    """Return devices that launches of `plan` may hold here at the same time; 1 where nobody can tell."""
     try:
         found = visible_devices(plan.matrix.platform, plan.config.devices)
     except DeviceError:  # the launches will say so
@@ -198,7 +198,7 @@ ROUNDS = RESULTS / "rounds"
 
 
 def next_round(plan: Schedule) -> list[str]:
-    """The records that are wanted now and missing, in the order they run, and the rounds that wait for them.
+    """Return the records that are wanted now and missing, in the order they run, and the rounds that wait for them.
 
     Once the file of a round is there, this is to be asked again. An experiment whose launch fails gets no further
     round in this run; the others do.
@@ -225,12 +225,12 @@ def next_round(plan: Schedule) -> list[str]:
 
 
 def round_file(mode: str, experiment: str, launches: int) -> Path:
-    """Marks that so many launches of an experiment, and of its baseline, were there to be looked at."""
+    """Return marks that so many launches of an experiment, and of its baseline, were there to be looked at."""
     return ROUNDS / mode / experiment / str(launches)
 
 
 def missing_of_round(plan: Schedule, mode: str, experiment: str, launches: int) -> list[str]:
-    """Records among the first `launches` of an experiment and of its baseline that are missing.
+    """Return records among the first `launches` of an experiment and of its baseline that are missing.
 
     Raises:
         UserError: nothing of that name is selected.
@@ -247,13 +247,13 @@ def missing_of_round(plan: Schedule, mode: str, experiment: str, launches: int) 
 
 
 def _baselines(plan: Schedule, own: PlannedExperiment) -> list[PlannedExperiment]:
-    """The experiments that `own` may be compared with: one, as a rule; none for a baseline."""
+    """Return the experiments that `own` may be compared with: one, as a rule; none for a baseline."""
     wanted = cell_of(own, plan.config.baseline.named)
     return [] if wanted == cell_of(own) else plan.by_cell.get(wanted, [])
 
 
 def _wanted(plan: Schedule) -> dict[str, int]:
-    """Launches that are wanted of each experiment, by its folder name."""
+    """Return launches that are wanted of each experiment, by its folder name."""
     least = plan.config.precision.min_launches
     first = {e.name: min(least, plan.config.launches_of(e.spec.mode)) for e in plan.matrix.experiments}
     if not RESULTS.is_dir():
@@ -269,13 +269,13 @@ _began_s = time.time()
 
 
 def stop(error: UserError) -> NoReturn:
-    """Ends Snakemake with the two lines of `error` and exit status 1, with no traceback."""
+    """End Snakemake with the two lines of `error` and exit status 1, with no traceback."""
     print(error, file=sys.stderr, flush=True)
     sys.exit(1)
 
 
 def check_default_config(is_job: bool, path: str = "config.yaml") -> None:
-    """Stops Snakemake where the default config, or what it keeps in this folder, can't be read, before it tries.
+    """Stop Snakemake where the default config, or what it keeps in this folder, can't be read, before it tries.
 
     Args:
         is_job: whether this is one of a cluster's jobs: its run has looked through Snakemake's notes already, of which
@@ -303,7 +303,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _check_metadata(folder: Path) -> None:
-    """Raises `UserError` for a damaged file that Snakemake would end on with a traceback."""
+    """Raise `UserError` for a damaged file that Snakemake would end on with a traceback."""
     for path in folder.glob("*"):
         try:
             path.read_bytes().decode() if path.is_file() else None
@@ -317,7 +317,7 @@ def _check_metadata(folder: Path) -> None:
 
 
 def plan_workflow(merged: Mapping[str, Any], files: Iterable[Path]) -> tuple[Schedule, InstalledEngine]:
-    """Expands the merged config, read from `files`; stops Snakemake in two lines where it can't be."""
+    """Expand the merged config, read from `files`; stop Snakemake in two lines where it can't be."""
     try:
         for file in files:
             check_config_file(file)
@@ -329,7 +329,7 @@ def plan_workflow(merged: Mapping[str, Any], files: Iterable[Path]) -> tuple[Sch
 
 
 def refuse_jobs_here(plan: Schedule, workflow: Any) -> None:
-    """Stops `snakemake -j 4` without a cluster, and a cluster's jobs that would load one server all at once.
+    """Stop `snakemake -j 4` without a cluster, and a cluster's jobs that would load one server all at once.
 
     The former counts jobs that are submitted, and rules were read for those. Leases are a node's, so nothing keeps
     launches of other nodes from the same endpoint.
@@ -397,7 +397,7 @@ def end_with_errors(plan: Schedule, scripts: Path) -> None:
 
 
 def figures(plan: Schedule) -> list[str]:
-    """The names of the figures that what is selected is drawn in."""
+    """Return the names of the figures that what is selected is drawn in."""
     specs = [experiment.spec for experiment in plan.matrix.experiments]
     loads = [spec.load for spec in specs if mode_of(spec.mode).generates]
     has_replicas = any(replicas(spec) > 1 for spec in specs)
@@ -405,7 +405,7 @@ def figures(plan: Schedule) -> list[str]:
 
 
 def records_to_summarise(plan: Schedule, workflow: Any, rule: str) -> list[str]:
-    """The records that are missing, asked for by `rule`, which is forced if it would tell of another state.
+    """Return the records that are missing, asked for by `rule`, which is forced if it would tell of another state.
 
     With `launches: auto` also the round after which this is asked again. Snakemake itself takes an output for up to
     date whose inputs are missing, and knows nothing of records that came by copying. This is called when the rule's
@@ -432,7 +432,7 @@ def records_to_summarise(plan: Schedule, workflow: Any, rule: str) -> list[str]:
 
 
 def records_of_round(plan: Schedule, wildcards: Any) -> list[str]:
-    """The records that a round waits for: those of one experiment, and of its baseline, that are missing."""
+    """Return the records that a round waits for: those of one experiment, and of its baseline, that are missing."""
     try:
         return missing_of_round(plan, wildcards.mode, wildcards.experiment, int(wildcards.launches))
     except UserError as error:
@@ -440,7 +440,10 @@ def records_of_round(plan: Schedule, wildcards: Any) -> list[str]:
 
 
 def needed(plan: Schedule, on_cluster: bool, wildcards: Any) -> list[str]:
-    """What must be there before a launch: the synthetic checkpoint that it loads, and who goes before it in its job."""
+    """Return what must be there before a launch.
+
+    The synthetic checkpoint that it loads, and who goes before it in its job.
+    """
     launch = _launch(plan, wildcards)
     checkpoint = launch.experiment.checkpoint
     return [*([checkpoint.folder] if checkpoint else []), *before_in_allocation(plan, on_cluster, launch.record)]
@@ -452,12 +455,15 @@ def priority(plan: Schedule, wildcards: Any) -> int:
 
 
 def checkpoint_pattern(plan: Schedule) -> str:
-    """Where synthetic checkpoints are built, with a wildcard for their name."""
+    """Return where synthetic checkpoints are built, with a wildcard for their name."""
     return str(Path(plan.config.model_base) / "synthetic" / "{checkpoint}")
 
 
 def newest_source(*parts: str) -> str:
-    """The source file changed last among packages of rollout_bench and commands: an input for what they derive."""
+    """Return the source file changed last among packages of rollout_bench and commands.
+
+    An input for what they derive.
+    """
     scripts = Path(__file__).parents[1]
     files = [path for part in parts for path in (scripts / "rollout_bench" / part).rglob("*")]
     sources = [path for path in files if path.suffix in (".py", ".j2")]
@@ -466,7 +472,7 @@ def newest_source(*parts: str) -> str:
 
 
 def checkpoint_arguments(plan: Schedule, folder: str) -> list[str]:
-    """Arguments of build_checkpoint.py for the checkpoint at `folder`."""
+    """Return arguments of build_checkpoint.py for the checkpoint at `folder`."""
     try:
         return plan.checkpoint_at(folder).arguments
     except UserError as error:
@@ -474,13 +480,13 @@ def checkpoint_arguments(plan: Schedule, folder: str) -> list[str]:
 
 
 def dataset_arguments(plan: Schedule, record: str) -> list[str]:
-    """Arguments of a measuring command that name the data set's file, where the workload has one."""
+    """Return arguments of a measuring command that name the data set's file, where the workload has one."""
     path = plan.launch_of(record).experiment.dataset_path
     return [] if path is None else [f"--dataset={path}"]
 
 
 def model_arguments(plan: Schedule) -> list[str]:
-    """Arguments of check.py: where the weights of each model and quant are to be found."""
+    """Return arguments of check.py: where the weights of each model and quant are to be found."""
     pairs: dict[str, str] = {}
     for e in plan.matrix.experiments:
         if e.spec.endpoint is not None:

@@ -311,13 +311,16 @@ def plan_shards(shape: ResolvedShape, weights_format: WeightsFormat) -> list[Sha
 
 
 def checkpoint_bytes(shape: ResolvedShape, weights_format: WeightsFormat) -> int:
-    """Bytes that all weights of a model take in a format, without walking every layer; file headers not counted."""
+    """Return bytes that all weights of a model take in a format, without walking every layer.
+
+    File headers not counted.
+    """
     layers = shape.num_hidden_layers * stored_bytes(layer_tensors(shape, 0), weights_format)
     return stored_bytes(outer_tensors(shape), weights_format) + layers
 
 
 def stored_bytes(specs: Iterable[TensorSpec], weights_format: WeightsFormat) -> int:
-    """Bytes that the tensors take in a format, headers not counted."""
+    """Return bytes that the tensors take in a format, headers not counted."""
     return sum(stored.size_bytes for spec in specs for stored in stored_tensors(spec, weights_format))
 
 
@@ -396,7 +399,7 @@ def tokenizer_files(vocabulary: int, longest: int) -> dict[str, dict[str, Any]]:
 
 
 def _words(count: int) -> list[str]:
-    """`count` different words with the space before them, which byte-level BPE writes as a G with a dot."""
+    """Return `count` different words with the space before them, which byte-level BPE writes as a G with a dot."""
     length = next(length for length in range(1, 10) if len(LETTERS) ** length >= count)
     return ["\u0120" + _word(number, length) for number in range(count)]
 
@@ -410,7 +413,7 @@ def _word(number: int, length: int) -> str:
 
 
 def _byte_letters() -> list[str]:
-    """The character that stands for each byte in byte-level BPE.
+    """Return the character that stands for each byte in byte-level BPE.
 
     GPT-2's: printable ones for themselves, the others from U+0100 on
     (https://github.com/openai/gpt-2/blob/master/src/encoder.py, `bytes_to_unicode`).

@@ -58,7 +58,7 @@ SPEC = "/etc/rollout-bench"
 
 
 def model_in_pod(experiment: Experiment, settings: KubernetesSettings) -> str:
-    """The model as the measuring command is told it inside a pod.
+    """Return the model as the measuring command is told it inside a pod.
 
     Raises:
         UserError: the weights are in a folder that no pod has.
@@ -84,13 +84,13 @@ def model_in_pod(experiment: Experiment, settings: KubernetesSettings) -> str:
 
 
 def dataset_in_pod(experiment: Experiment) -> str | None:
-    """The workload's data set below the results claim; None where the workload has none."""
+    """Return the workload's data set below the results claim; None where the workload has none."""
     path = experiment.dataset_path
     return None if path is None else f"datasets/{PurePosixPath(path).name}"
 
 
 def log_in_pod(record: str) -> str:
-    """The log of the launch that writes `record`, below the results claim: logs/ mirrors results/."""
+    """Return the log of the launch that writes `record`, below the results claim: logs/ mirrors results/."""
     return str(PurePosixPath("logs") / PurePosixPath(record).relative_to("results").with_suffix(".log"))
 
 
@@ -101,7 +101,9 @@ KNOWN = (*USUAL.values(), "huawei.com/Ascend310P", "amd.com/gpu")
 
 
 def device_resource(configured: str | None, platform: Platform) -> str | None:
-    """The extended resource that launches ask for; None where devices are no resource: on cpu, of others' servers.
+    """Return the extended resource that launches ask for.
+
+    None where devices are no resource: on cpu, of others' servers.
 
     Args:
         configured: `cluster.device_resource`.
@@ -140,7 +142,7 @@ _GRACE_S = 90
 def pod(
     container: Parts, config: Config, spec: Spec | None, *, before: Sequence[Parts] = (), volumes: Sequence[Parts] = ()
 ) -> Parts:
-    """The spec of a pod whose `container` works on a launch of `spec`; None: on nothing that is measured.
+    """Return the spec of a pod whose `container` works on a launch of `spec`; None: on nothing that is measured.
 
     Its deadline is the pod's and not the Job's: a Job's runs from its creation on, while it waits for devices.
 
@@ -167,7 +169,7 @@ def pod(
 
 
 def cautious(settings: KubernetesSettings) -> Parts:
-    """What every pod of ours has: no second start in place, no access to the cluster, the user it runs as.
+    """Return what every pod of ours has: no second start in place, no access to the cluster, the user it runs as.
 
     With `contained` in its containers, and a user other than root, it keeps to Pod Security's level "restricted".
     """
@@ -186,7 +188,7 @@ def cautious(settings: KubernetesSettings) -> Parts:
 
 
 def contained(settings: KubernetesSettings) -> Parts:
-    """What every container of ours may not do: gain rights, or keep those of root that it does not need.
+    """Return what every container of ours may not do: gain rights, or keep those of root that it does not need.
 
     Root keeps the runtime's usual ones: without them it can't open an Ascend device, which is another user's file.
     """
@@ -204,7 +206,7 @@ def container(
     data: str = DATA,
     workdir: str = DATA,
 ) -> Parts:
-    """A container that runs `command` beside the results claim, on the devices that `spec` needs.
+    """Return a container that runs `command` beside the results claim, on the devices that `spec` needs.
 
     Args:
         spec: what it works on; None: it takes no device, and gets no Secret.
@@ -268,7 +270,7 @@ def _mounts(settings: KubernetesSettings, data: str) -> list[Parts]:
 
 
 def _is_exclusive(config: Config, spec: Spec | None) -> bool:
-    """Whether no other launch may be on the node: on cpu, and of others' servers, they would slow each other."""
+    """Return whether no other launch may be on the node: on cpu, and of others' servers, they would slow each other."""
     if spec is None or config.isolation is not None:
         return config.isolation == "exclusive"
     return spec.platform not in ("cuda", "ascend")
@@ -297,7 +299,7 @@ CONTAINER = "launch"
 
 
 def pod_of_launch(launch: ScheduledLaunch, config: Config) -> Parts:
-    """The spec of the pod that measures `launch`.
+    """Return the spec of the pod that measures `launch`.
 
     Raises:
         UserError: a setting that is missing or can't be, by the key's name.
@@ -369,7 +371,7 @@ def manifests(plan: Schedule, records: Iterable[str]) -> dict[str, str]:
 
 
 def job(launch: ScheduledLaunch, config: Config) -> Parts:
-    """The Job that measures `launch`.
+    """Return the Job that measures `launch`.
 
     A launch that failed by itself has said why and is not tried again by the cluster; one whose node failed is, as
     often as `cluster.retries` says, and a disruption by the cluster does not count.
@@ -410,7 +412,10 @@ def job(launch: ScheduledLaunch, config: Config) -> Parts:
 
 
 def specs_of(experiment: Experiment, namespace: str) -> Parts:
-    """The ConfigMap with an experiment's spec.json; its name changes with its content, so it never has to change."""
+    """Return the ConfigMap with an experiment's spec.json.
+
+    Its name changes with its content, so it never has to change.
+    """
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -425,7 +430,7 @@ def specs_of(experiment: Experiment, namespace: str) -> Parts:
 
 
 def collector(config: Config) -> Parts:
-    """A pod that does nothing for an hour but hold the results claim, for `collect.py --pod` to read it through."""
+    """Return a pod that holds the results claim for an hour, for `rollout-bench collect --pod` to read it through."""
     settings = config.kubernetes
     return {
         "apiVersion": "v1",
@@ -453,7 +458,7 @@ class _Dumper(yaml.CSafeDumper):
     """Writes texts so that every reader takes them for text: a key like 1234e567 is a number to YAML 1.2."""
 
     def ignore_aliases(self, data: Any) -> bool:
-        """Always: two parts that are one object are written twice."""
+        """Return always: two parts that are one object are written twice."""
         return True
 
 
@@ -478,7 +483,7 @@ class Changes:
 
 
 def put(folder: Path, files: Mapping[str, str]) -> Changes:
-    """Makes `folder` hold `files` (path in it -> content); a file that says this already is not touched.
+    """Make `folder` hold `files` (path in it -> content); a file that says this already is not touched.
 
     Files there that begin with our header and are not among `files` are removed, and nothing else is.
 

@@ -53,7 +53,7 @@ class Owner(Strict):
     log: str = Field(description="Path of the launch's log.")
 
     def lives(self) -> bool:
-        """Whether the process may still be there; where nobody can tell, until the launch's time is over."""
+        """Return whether the process may still be there; where nobody can tell, until the launch's time is over."""
         if self.host == socket.gethostname():
             return group_of(self.pid).started == self.started_ticks
         if (
@@ -73,19 +73,19 @@ class Owner(Strict):
 
 
 def claim_path(record: Path) -> Path:
-    """Where the claim on the launch lies that is to write `record`."""
+    """Return where the claim on the launch lies that is to write `record`."""
     results = record.parent.parent.parent
     return results / FOLDER / record.relative_to(results)
 
 
 def read_claim(path: Path) -> Owner:
-    """Reads a claim; raises `UserError` naming file and field."""
+    """Read a claim; raise `UserError` naming file and field."""
     return read_model(path, Owner, "delete the file if nothing measures that launch")
 
 
 @contextlib.contextmanager
 def claimed(record: Path, log: Path, timeout_s: float, tell_of_dead: Callable[[Path, Owner], object]) -> Iterator[None]:
-    """Holds the claim on the launch that is to write `record` (an absolute path).
+    """Hold the claim on the launch that is to write `record` (an absolute path).
 
     Args:
         log: the launch's log.
@@ -150,7 +150,7 @@ def _take(path: Path, ours: Path, own: Owner, tell_of_dead: Callable[[Owner], ob
 
 
 def give_up(path: Path, dead: Owner) -> None:
-    """Removes the claim of a dead process, and no other that was made meanwhile."""
+    """Remove the claim of a dead process, and no other that was made meanwhile."""
     aside = path.with_name(f".{path.name}.dead.{socket.gethostname()}.{os.getpid()}")
     with contextlib.suppress(FileNotFoundError):
         path.rename(aside)
@@ -174,7 +174,7 @@ _KILLED = Cause(
 
 
 def end_left_behind(folder: Path) -> None:
-    """Cancels what an earlier Snakemake in `folder`, which was killed, has left running or waiting on the cluster.
+    """Cancel what an earlier Snakemake in `folder`, which was killed, have left running or waiting on the cluster.
 
     It would have done so itself, had it been let. Its launches would otherwise be measured twice.
 
@@ -192,7 +192,7 @@ def end_left_behind(folder: Path) -> None:
 
 
 def tell_of_claims(results: Path) -> list[Path]:
-    """Turns the claims of dead processes into failures; returns the records that these would have written."""
+    """Turn the claims of dead processes into failures; return the records that these would have written."""
     told = []
     folder = results / FOLDER
     for path in sorted(folder.glob("*/*/launch-*.json")):
@@ -210,7 +210,7 @@ def tell_of_claims(results: Path) -> list[Path]:
 
 
 def tell_of_dead(record: Path, claim: Owner) -> bool:
-    """Turns the claim of a dead process into a failure, if it left neither record nor failure; whether it did."""
+    """Turn the claim of a dead process into a failure, if it left neither record nor failure; whether it did."""
     again_here = claim.job is not None and claim.job == scheduler_job()  # this process goes on with that launch
     if again_here or state_of(record) != "missing":
         return False
@@ -221,7 +221,7 @@ def tell_of_dead(record: Path, claim: Owner) -> bool:
 
 
 def tell_of_jobs(records: Iterable[Path], since_s: float, launches_per_job: int = 1) -> list[Path]:
-    """Writes failures for `records` that neither exist nor failed and whose jobs have a log younger than `since_s`.
+    """Write failures for `records` that neither exist nor failed and whose jobs have a log younger than `since_s`.
 
     Args:
         since_s: seconds since 1970.
@@ -247,7 +247,7 @@ def tell_of_jobs(records: Iterable[Path], since_s: float, launches_per_job: int 
 
 
 def newest_log(record: Path, since_s: float, launches_per_job: int = 1) -> Path | None:
-    """The log of the job that was to write `record`, of those begun after `since_s` the last."""
+    """Return the log of the job that was to write `record`, of those begun after `since_s` the last."""
     mode, experiment, launch = record.parent.parent.name, record.parent.name, record.stem.removeprefix("launch-")
     logs = [
         *(JOB_LOGS / "rule_launch" / f"{mode}_{experiment}_{launch}").glob("*.log"),

@@ -52,14 +52,17 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe wit
 
 
 def launch_of(path: str) -> str | None:
-    """The launch, `<mode>/<experiment>/launch-<i>`, that left a file at `path` below the claim; None if none did."""
+    """Return the launch, `<mode>/<experiment>/launch-<i>`, that left a file at `path` below the claim.
+
+    None if none did.
+    """
     match, parts = _LEFT.fullmatch(path), path.split("/")
     odd = any(part in ("", ".", "..") or len(part.encode()) > _LONGEST for part in parts)
     return None if match is None or odd else match["launch"]
 
 
 def copy_file(root: Path, path: str, target: Path) -> None:
-    """Copies the plain file at `path` below `root` to `target`, through to the disk.
+    """Copy the plain file at `path` below `root` to `target`, through to the disk.
 
     Raises:
         UserError: it is no plain file, it or a folder on the way from `root` is a link, or it can't be copied.
@@ -91,7 +94,7 @@ _LIST = f"cd {DATA} && find . -type f \\( -path './results/*' -o -path './logs/*
 
 
 def fetch(kubectl: list[str], pod: str, results: Path, into: Path) -> None:
-    """Copies what `results` lacks of the launches on the claim to `into`, as results/ and logs/.
+    """Copy what `results` lacks of the launches on the claim to `into`, as results/ and logs/.
 
     Args:
         kubectl: the command, with the namespace and what else it needs.
@@ -128,7 +131,7 @@ def _is_wanted(name: str, results: Path) -> bool:
 
 
 def _extract(opened: tarfile.TarFile, member: tarfile.TarInfo, wanted: Set[str], into: Path) -> None:
-    """Writes a plain file that was asked for; whatever else an archive may hold is left out."""
+    """Write a plain file that was asked for; whatever else an archive may hold is left out."""
     content = opened.extractfile(member) if member.isreg() and member.name in wanted else None
     if content is None:
         return
@@ -172,7 +175,7 @@ class Collected:
 
 
 def collect(source: Path, results: Path, logs: Path) -> Collected:
-    """Copies the launches of `source`, which holds results/ and logs/ as a launch leaves them, to `results` and `logs`.
+    """Copy the launches of `source`, which holds results/ and logs/ as a launch leaves them, to `results` and `logs`.
 
     A record that is at home stays, whatever the other one says. A failure comes home where there is no record. What is
     checked is a copy that nobody else can write any more.
@@ -254,7 +257,7 @@ def _failure(source: Path, file: FoundFile, copies: Path, results: Path, logs: P
 
 
 def _check_place(path: Path, file: FoundFile, told: tuple[str, str, int]) -> None:
-    """Raises `UserError` where a file that tells of one launch lies at the place of another."""
+    """Raise `UserError` where a file that tells of one launch lies at the place of another."""
     if told != (file.mode, file.experiment, file.launch):
         raise UserError(f"{path}: is of {told[0]} {told[1]} launch {told[2]}: it was moved", _AGAIN)
 
@@ -264,13 +267,13 @@ def _names(folder: Path) -> set[str]:
 
 
 def _copy_beside(source: Path, file: FoundFile, copies: Path, done: Collected) -> None:
-    """Copies what lies beside a record and belongs to it."""
+    """Copy what lies beside a record and belongs to it."""
     for path in _beside(source / "results" / file.path):
         _copy(source, path, copies / path.relative_to(source), done)
 
 
 def _beside(record: Path) -> Iterator[Path]:
-    """What has the name of `record` but for its ending, and what lies in such folders; no link is followed."""
+    """Yield what has the name of `record` but for its ending, and what lies in such folders; no link is followed."""
     for path in sorted(record.parent.glob(f"{record.stem}.*")):
         if path.is_dir() and not path.is_symlink():
             yield from (inner for inner in sorted(path.rglob("*")) if inner.is_symlink() or not inner.is_dir())
@@ -290,7 +293,7 @@ def _copy_logs(source: Path, file: FoundFile, logs: Path, done: Collected) -> No
 
 
 def _copy(source: Path, path: Path, target: Path, done: Collected) -> bool:
-    """Copies a file that belongs to a launch; returns whether it did, and notes what it left out."""
+    """Copy a file that belongs to a launch; return whether it did, and notes what it left out."""
     name = path.relative_to(source).as_posix()
     try:
         if launch_of(name) is None:

@@ -94,7 +94,7 @@ def own_job(variables: Mapping[str, str] = os.environ) -> str | None:
 
 
 def ask(job: str) -> SlurmJob | None:
-    """What Slurm says of a job; None where it has forgotten it, or there is no Slurm.
+    """Return what Slurm says of a job; None where it has forgotten it, or there is no Slurm.
 
     The controller forgets jobs that ended more than MinJobAge seconds ago (300 by default); then its accounting,
     where there is one, is asked.
@@ -108,12 +108,12 @@ def ask(job: str) -> SlurmJob | None:
 
 
 def answers() -> bool:
-    """Whether there is a Slurm whose controller can be asked."""
+    """Return whether there is a Slurm whose controller can be asked."""
     return " UP" in printed_by("scontrol", "ping").replace("\n", " ")
 
 
 def word_on_own_job(limit_s: float = 5.0) -> Cause | None:
-    """Why Slurm is ending the job that this process runs in; None where it is not, or outside of Slurm.
+    """Return why Slurm is ending the job that this process runs in; None where it is not, or outside of Slurm.
 
     A job that was preempted and would stay so is put back into the queue: the executor plugin waits for that.
     """
@@ -133,7 +133,7 @@ def word_on_own_job(limit_s: float = 5.0) -> Cause | None:
 
 
 def tail(log: Path) -> str:
-    """The end of a job's log; empty where it can't be read."""
+    """Return the end of a job's log; empty where it can't be read."""
     try:
         return log.read_bytes()[-_TAIL_BYTES:].decode(errors="replace")
     except OSError:
@@ -150,7 +150,7 @@ def cause_of(known: SlurmJob | None, logs: Iterable[Path]) -> Cause | None:
 
 
 def cause_in_log(text: str) -> Cause | None:
-    """Why a launch ended, by what slurmd wrote into the job's log; None where it wrote nothing."""
+    """Return why a launch ended, by what slurmd wrote into the job's log; None where it wrote nothing."""
     for pattern, state in _WORDS:
         if re.search(pattern, text):
             return CAUSES[state]
@@ -158,7 +158,7 @@ def cause_in_log(text: str) -> Cause | None:
 
 
 def left_running(folder: Path) -> list[str]:
-    """Ids of the jobs that a Snakemake in `folder` submitted and that run or wait, or just end."""
+    """Return ids of the jobs that a Snakemake in `folder` submitted and that run or wait, or just end."""
     wanted = ["--states=PENDING,CONFIGURING,RUNNING,SUSPENDED,STOPPED,COMPLETING,REQUEUED"]
     lines = printed_by("squeue", "--me", "--noheader", *wanted, "--Format=JobID: |,WorkDir: |,Comment:").splitlines()
     jobs = [line.split("|", 2) for line in lines if line.count("|") >= 2]
@@ -167,7 +167,7 @@ def left_running(folder: Path) -> list[str]:
 
 
 def cancel(jobs: Sequence[str], folder: Path, limit_s: float) -> list[str]:
-    """Cancels jobs that `left_running` named, and waits for their end; returns those that still run after `limit_s`."""
+    """Cancel jobs that `left_running` named, and wait for their end; return those that still run after `limit_s`."""
     printed_by("scancel", *jobs)
     deadline = time.monotonic() + limit_s
     while (left := sorted(set(jobs) & set(left_running(folder)))) and time.monotonic() < deadline:
@@ -177,7 +177,7 @@ def cancel(jobs: Sequence[str], folder: Path, limit_s: float) -> list[str]:
 
 @cache
 def other_nodes(nodes: frozenset[str], partition: str | None) -> bool:
-    """Whether `partition`, or the default one, has nodes besides `nodes` that take jobs."""
+    """Return whether `partition`, or the default one, have nodes besides `nodes` that take jobs."""
     wanted = ["--partition", partition] if partition else []
     lines = printed_by("sinfo", "--noheader", "--Node", "--format=%N %P %t", *wanted).splitlines()
     rows = [line.split() for line in lines if len(line.split()) == 3]
@@ -186,7 +186,7 @@ def other_nodes(nodes: frozenset[str], partition: str | None) -> bool:
 
 
 def granted_npus(variables: Mapping[str, str] = os.environ) -> list[int] | None:
-    """Numbers of the NPUs that Slurm granted this job on this node, in order; None where it does not say.
+    """Return numbers of the NPUs that Slurm granted this job on this node, in order; None where it does not say.
 
     Slurm sets no variable for a resource that it has no plugin for, such as npu. Where gres.conf names their device
     files it grants particular ones, and `scontrol -d show job` tells which: `GRES=npu:2(IDX:0-1)`. Where gres.conf has
@@ -199,14 +199,14 @@ def granted_npus(variables: Mapping[str, str] = os.environ) -> list[int] | None:
 
 
 def see_granted_npus() -> None:
-    """Has this process, and what it starts, see the NPUs that Slurm granted, unless a variable says already which."""
+    """Have this process, and what it starts, see the NPUs that Slurm granted, unless a variable says already which."""
     granted = granted_npus(os.environ)
     if granted is not None:
         os.environ.setdefault("ASCEND_RT_VISIBLE_DEVICES", ",".join(map(str, granted)))
 
 
 def npus_in(text: str, node: str) -> list[int] | None:
-    """The numbers of NPUs on `node` in what `scontrol -d show job` prints; None where it names none."""
+    """Return the numbers of NPUs on `node` in what `scontrol -d show job` prints; None where it names none."""
     for line in text.splitlines():
         nodes = re.search(r"\bNodes=(\S+)", line)
         indices = re.search(r"\bGRES=\S*?\bnpu(?::[^(,]*)?\(IDX:([\d,-]+)\)", line)
@@ -216,7 +216,7 @@ def npus_in(text: str, node: str) -> list[int] | None:
 
 
 def expanded(nodes: str) -> list[str]:
-    """Names of the nodes in a list as Slurm writes it: node[01-03,7],other."""
+    """Return names of the nodes in a list as Slurm writes it: node[01-03,7],other."""
     names = []
     for prefix, inside, rest in re.findall(r"([^,\[\]]+)(?:\[([^\]]+)\])?([^,\[\]]*)", nodes):
         if not inside:
@@ -295,7 +295,7 @@ def allocation(plan: Schedule, on_cluster: bool, wildcards: Any) -> str | None:
 
 
 def before_in_allocation(plan: Schedule, on_cluster: bool, record: str) -> list[str]:
-    """The record of the launch that runs just before this one in the same allocation; nothing for the first.
+    """Return the record of the launch that runs just before this one in the same allocation; nothing for the first.
 
     Launches that wait for one another are what makes Snakemake run a group one after the other, and add up its time.
     """
@@ -312,14 +312,14 @@ def runtime_min(plan: Schedule) -> int:
 
 
 def gres(plan: Schedule, launch: ScheduledLaunch) -> str | None:
-    """Devices as Slurm's --gres has them, `gpu:h200:2`; None where the launch takes none."""
+    """Return devices as Slurm's --gres has them, `gpu:h200:2`; None where the launch takes none."""
     spec = launch.experiment.spec
     name = plan.config.cluster.device_resource or DEVICE_RESOURCES.get(spec.platform)
     return f"{name}:{devices_needed(spec)}" if name and devices_needed(spec) else None
 
 
 def excluded(records: Iterable[str], attempt: int, partition: str | None) -> list[str]:
-    """The option of sbatch that keeps another try off the nodes that failed the first, while there are other nodes."""
+    """Return the option of sbatch that keeps another try off the nodes that failed, while there are others."""
     nodes = set()
     for path in [failure_path(Path(record)) for record in records] if attempt > 1 else []:
         with contextlib.suppress(UserError):
@@ -330,7 +330,7 @@ def excluded(records: Iterable[str], attempt: int, partition: str | None) -> lis
 
 
 def _together(plan: Schedule, launch: ScheduledLaunch) -> list[str]:
-    """Records of the launches that share an allocation with `launch`, itself among them, in the order they run."""
+    """Return records of the launches that share an allocation with `launch`, itself among them, in their order."""
     size = plan.config.cluster.launches_per_job
     first = launch.index // size * size
     beside = [str(Path(launch.record).with_name(f"launch-{index}.json")) for index in range(first, first + size)]
@@ -338,7 +338,7 @@ def _together(plan: Schedule, launch: ScheduledLaunch) -> list[str]:
 
 
 def _alone(plan: Schedule, launch: ScheduledLaunch) -> bool:
-    """Whether the launch must have its node for itself: on cpu launches side by side would slow each other."""
+    """Return whether the launch must have its node for itself: on cpu launches side by side would slow each other."""
     return (plan.config.isolation or usual_isolation(launch.experiment.spec.platform)) == "exclusive"
 
 

@@ -26,7 +26,7 @@ from rollout_bench.plan.matrix import Matrix, expand
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Reads, expands, computes, prints."""
+    """Read, expands, computes, prints."""
     arguments = parser().parse_args()
     config = read_config(_merged(arguments.configs))
     device, python = arguments.device or config.bounds_device, arguments.python or config.engine.python
@@ -60,7 +60,7 @@ def main() -> int:
 
 
 def _merged(files: Sequence[str]) -> dict[str, Any]:
-    """The configs laid over one another as Snakemake does it: mappings are merged, all else is replaced."""
+    """Return the configs laid over one another as Snakemake does it: mappings are merged, all else is replaced."""
     merged: dict[str, Any] = {}
     for file in files:
         if file == "-":
@@ -80,7 +80,7 @@ def _lay(below: dict[str, Any], above: dict[str, Any]) -> None:
 
 
 def _matrix(config: Config, python: str | None, peak: Peak | None) -> Matrix:
-    """The experiments; of a known device also where no vLLM is installed, and on the device's platform."""
+    """Return the experiments; of a known device also where no vLLM is installed, and on the device's platform."""
     if peak is None:
         return expand(config, probe_engine(python))
     if config.platform == "auto":
@@ -93,7 +93,7 @@ def _matrix(config: Config, python: str | None, peak: Peak | None) -> Matrix:
 
 
 def _measured(matrix: Matrix, python: str) -> MachineLimits:
-    """The limits of this machine, as `calibrate.py` in the engine's Python says."""
+    """Return the limits of this machine, as `calibrate.py` in the engine's Python says."""
     command = [python, str(Path(__file__).parents[2] / "calibrate.py"), "--json", "--platform", matrix.platform]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 0:

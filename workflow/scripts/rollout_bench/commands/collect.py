@@ -20,7 +20,7 @@ from rollout_bench.core.errors import UserError
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Fetches where a pod is named, checks, puts in place, says what came."""
+    """Fetch where a pod is named, checks, put in place, say what came."""
     arguments = parser().parse_args()
     results: Path = arguments.results
     try:

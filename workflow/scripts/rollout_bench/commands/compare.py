@@ -26,7 +26,7 @@ OPTIONS = {
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the command line."""
     default = ComparisonSettings()
     parser = argparse.ArgumentParser(
         description=__doc__,
@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Reads, compares, and only then writes."""
+    """Read, compares, and only then writes."""
     arguments = parser().parse_args()
     asked = settings(arguments)
     # Not at the top: --help need not wait for scipy and pandas.
@@ -83,7 +83,7 @@ def main() -> int:
 
 
 def settings(arguments: argparse.Namespace) -> ComparisonSettings:
-    """The settings that are asked for, else the defaults; raises `UserError` for one that can't be."""
+    """Return the settings that are asked for, else the defaults; raise `UserError` for one that can't be."""
     asked: list[MetricName] | None = arguments.metric
     given = {
         # Of those that only requests to a server have, offline tables have none: they keep the default.

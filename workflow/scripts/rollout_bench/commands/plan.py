@@ -28,7 +28,7 @@ def main() -> int:
 
 
 def wanted_now(plan: PlanFile, results: Path) -> PlanFile:
-    """`plan` with the launches alone that are wanted by what is measured so far, where precision says how many."""
+    """Return `plan` with only the launches that what is measured so far wants, where precision says how many."""
     if plan.precision is None:
         return plan
     wanted = {(e.mode, e.experiment): e.planned or 0 for e in collect(results, plan).launched}
@@ -41,7 +41,7 @@ def wanted_now(plan: PlanFile, results: Path) -> PlanFile:
 
 
 def show(plan: PlanFile, results: Path) -> None:
-    """Prints the plan for the records that lie in `results`."""
+    """Print the plan for the records that lie in `results`."""
     width = None if sys.stdout.isatty() else 120
     console = Console(width=width, soft_wrap=True, highlight=False)
     table = Table(box=None, pad_edge=False, header_style="bold")

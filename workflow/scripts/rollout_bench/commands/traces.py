@@ -14,7 +14,7 @@ from rollout_bench.core.files import read_model
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog="Exit status: 0 when the table is written, 1 on an error: then nothing is written.",
@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Reads everything before it writes."""
+    """Read everything before it writes."""
     arguments = parser().parse_args()
     # Not at the top: --help need not wait for pandas.
     from rollout_bench.analysis.traces.events import write_events

@@ -25,7 +25,7 @@ class Strict(BaseModel):
 
 
 def absent(description: str, **more: Any) -> Any:
-    """A field that is None by default, and then not written at all.
+    """Return a field that is None by default, and then not written at all.
 
     What was measured before the field existed keeps its key, and records don't carry what their mode does not have.
     """
@@ -67,7 +67,7 @@ def _list(value: Any) -> Any:
 
 
 def brackets(value: Any) -> Any:
-    """Refuses a single value and an empty list."""
+    """Refuse a single value and an empty list."""
     value = _list(value)
     if isinstance(value, list) and not value:
         raise ValueError("is an empty list: name at least one")
@@ -75,7 +75,7 @@ def brackets(value: Any) -> Any:
 
 
 def no_duplicates(values: list[str]) -> list[str]:
-    """Refuses what is named more than once."""
+    """Refuse what is named more than once."""
     twice = sorted({value for value in values if values.count(value) > 1})
     if twice:
         raise ValueError(f"names {', '.join(map(repr, twice))} more than once")

@@ -80,7 +80,7 @@ DISTRIBUTIONS = ("uniform", "normal", "lognormal", "zipf")
 
 
 def longest(length: Length) -> int:
-    """The most tokens that `length` can come to."""
+    """Return the most tokens that `length` can come to."""
     return length if isinstance(length, int) else length.high
 
 

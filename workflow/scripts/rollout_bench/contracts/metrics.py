@@ -67,7 +67,7 @@ def _measured(record: Record) -> list[Iteration]:
 
 
 def _rate(amount: Callable[[Iteration], int]) -> Callable[[Record], float]:
-    """What the measured iterations of a launch had of `amount`, divided by the sum of their elapsed times."""
+    """Return what the measured iterations of a launch had of `amount`, divided by the sum of their elapsed times."""
 
     def value(record: Record) -> float:
         measured = _measured(record)

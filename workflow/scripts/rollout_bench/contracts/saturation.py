@@ -31,7 +31,7 @@ class Arrivals:
 
 
 def kept_up(passes: Sequence[Arrivals]) -> tuple[float, float] | None:
-    """The rate at which requests were due, per second, and the share of it at which answers came.
+    """Return the rate at which requests were due, per second, and the share of it at which answers came.
 
     With a the first and b the last time that one of n was due: offered is (n - 1) / (b - a), the mean over passes. A
     server that falls behind has more and more requests under way, so what is looked at is by how much their number grew
@@ -59,12 +59,12 @@ def kept_up(passes: Sequence[Arrivals]) -> tuple[float, float] | None:
 
 
 def too_short(one: Arrivals) -> bool:
-    """Whether requests took so long, measured by the time in which they arrived, that nothing can be seen."""
+    """Return whether requests took so long, measured by the time in which they arrived, that nothing can be seen."""
     return bool(one.e2el_s.size and one.e2el_s.mean() > LONG * np.ptp(one.due_s))
 
 
 def _second_half(one: Arrivals) -> tuple[float, float, float]:
-    """Requests due in it, answers that came in it, and how many were under way as it began that were to succeed."""
+    """Return requests due in it, answers that came in it, and how many that succeed were under way as it began."""
     middle, last = float(one.due_s.min() + one.due_s.max()) / 2, float(one.due_s.max())
     came = int(((one.end_s > middle) & (one.end_s <= last)).sum())
     due = max(int((one.due_s > middle).sum()) - 1, 1)  # the last one's answer can't have come as it is due

@@ -29,7 +29,7 @@ def secret_words(name: str) -> set[str]:
 
 
 def may_be_secret(name: str, value: str) -> bool:
-    """Whether `value` may be a secret where it is called `name`; switches and numbers of tokens are none."""
+    """Return whether `value` may be a secret where it is called `name`; switches and numbers of tokens are none."""
     secret = secret_words(name)
     if not secret:
         return _LOOKS_SECRET.search(value) is not None
@@ -39,7 +39,7 @@ def may_be_secret(name: str, value: str) -> bool:
 
 
 def secrets_in(settings: Mapping[str, Any]) -> Iterator[str]:
-    """The dotted names of all texts in `settings`, however deep, that may be secrets."""
+    """Yield the dotted names of all texts in `settings`, however deep, that may be secrets."""
     for name, value in settings.items():
         for inner in value if isinstance(value, list) else [value]:
             if isinstance(inner, Mapping):

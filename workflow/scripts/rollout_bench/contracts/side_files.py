@@ -86,7 +86,7 @@ def read_samples(path: Path, record: Record) -> list[ServerSample]:
 
 
 def _read(path: Path, rows: TypeAdapter[list[_Row]], row: type[_Row], most: int, line_bytes: int) -> list[_Row]:
-    """The rows of a side file with `most` lines of `line_bytes` at most: what is packed well needs no memory."""
+    """Return the rows of a side file with `most` lines of `line_bytes` at most: what is packed well needs no memory."""
     if not path.is_file():
         raise UserError(f"{path}: is missing" if not path.exists() else f"{path}: is no file", REMEDY)
     found: list[_Row] = []
@@ -114,7 +114,7 @@ def _check_written_with(path: Path, record: Record) -> None:
 
 
 def _batches(path: Path, most: int, line_bytes: int) -> Iterator[list[bytes]]:
-    """The lines of a side file, some at a time."""
+    """Yield the lines of a side file, some at a time."""
     number, size, lines = 1, 0, []
     try:
         with gzip.open(path, "rb") as file:
@@ -136,7 +136,7 @@ def _batches(path: Path, most: int, line_bytes: int) -> Iterator[list[bytes]]:
 
 
 def _validated(lines: list[bytes], rows: TypeAdapter[list[_Row]], row: type[_Row], before: int) -> list[_Row]:
-    """The rows that `lines` hold, which `before` others precede in their file."""
+    """Return the rows that `lines` hold, which `before` others precede in their file."""
     try:
         return rows.validate_json(b"[" + b",".join(lines) + b"]")
     except ValidationError:

@@ -103,12 +103,12 @@ class OperatorsSettings(Strict):
     )
 
     def with_batch(self, batch: int) -> OperatorsSettings:
-        """The same with `batch` among the tokens, as a spec has it."""
+        """Return the same with `batch` among the tokens, as a spec has it."""
         return self.model_copy(update={"tokens": sorted({*self.tokens, batch})})
 
 
 def decode_batch(prompts: int, samples_per_prompt: int, args: dict[str, Any]) -> int:
-    """Sequences that decode at once: all of a pass, as far as `max_num_seqs` in the engine's `args` allows."""
+    """Return sequences that decode at once: all of a pass, as far as `max_num_seqs` in the engine's `args` allows."""
     limit = args.get("max_num_seqs")
     return min(prompts * samples_per_prompt, limit if isinstance(limit, int) else LARGEST_DEFAULT)
 
@@ -296,7 +296,7 @@ class Spec(Strict):
         return json.dumps(settings, sort_keys=True, separators=(",", ":"))
 
     def key(self) -> str:
-        """The first 8 hex digits of sha256 over the canonical JSON."""
+        """Return the first 8 hex digits of sha256 over the canonical JSON."""
         return hashlib.sha256(self.canonical_json().encode()).hexdigest()[:8]
 
     @property
@@ -310,27 +310,33 @@ class Spec(Strict):
 
 
 def read_spec(path: Path) -> Spec:
-    """Reads a spec file; raises `UserError` naming file and field where it is none."""
+    """Read a spec file; raise `UserError` naming file and field where it is none."""
     return read_model(path, Spec, "give the path of a spec.json; the workflow writes a damaged one again")
 
 
 def is_local(model: str) -> bool:
-    """Whether `model` is meant as a folder; else it is a hub id, `<owner>/<name>`."""
+    """Return whether `model` is meant as a folder; else it is a hub id, `<owner>/<name>`."""
     return Path(model).expanduser().exists() or model.startswith(("/", "./", "../", "~")) or model.count("/") != 1
 
 
 def replicas(spec: Spec) -> int:
-    """Engines that a launch starts and releases together: vLLM's `data_parallel_size`, 1 where nothing is said."""
+    """Return engines that a launch starts and release together.
+
+    VLLM's `data_parallel_size`, 1 where nothing is said.
+    """
     return _of(spec, "data_parallel_size")
 
 
 def devices_per_replica(spec: Spec) -> int:
-    """Devices of one engine: tensor_parallel_size x pipeline_parallel_size; on cpu one block of cores holds it all."""
+    """Return devices of one engine.
+
+    Tensor_parallel_size x pipeline_parallel_size; on cpu one block of cores holds it all.
+    """
     return 1 if spec.platform == "cpu" else _of(spec, "tensor_parallel_size") * _of(spec, "pipeline_parallel_size")
 
 
 def devices_needed(spec: Spec) -> int:
-    """Devices that a launch takes on the machine it runs on; none where the server is another's."""
+    """Return devices that a launch takes on the machine it runs on; none where the server is another's."""
     return 0 if spec.endpoint is not None else replicas(spec) * devices_per_replica(spec)
 
 

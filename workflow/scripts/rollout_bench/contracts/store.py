@@ -40,12 +40,12 @@ LONGEST_S: Final = 366 * 86_400.0
 
 
 def record_path(results: Path, mode: str, experiment: str, launch: int) -> Path:
-    """Where the record of a launch lies."""
+    """Return where the record of a launch lies."""
     return results / mode / experiment / f"launch-{launch}.json"
 
 
 def present(records: Iterable[str]) -> set[str]:
-    """Those of `records` that exist, found by listing each of their folders once."""
+    """Return those of `records` that exist, found by listing each of their folders once."""
     wanted = set(records)
     there: set[str] = set()
     for folder in {record.rpartition("/")[0] for record in wanted}:
@@ -55,35 +55,35 @@ def present(records: Iterable[str]) -> set[str]:
 
 
 def failure_path(record: Path) -> Path:
-    """Where the failure of the launch lies that was to write `record`."""
+    """Return where the failure of the launch lies that was to write `record`."""
     results = record.parent.parent.parent
     return results / "failures" / record.relative_to(results)
 
 
 def sequences_path(record: Path) -> Path:
-    """The side file of `record`."""
+    """Return the side file of `record`."""
     return record.with_suffix(SEQUENCES)
 
 
 def server_path(record: Path) -> Path:
-    """The side file of `record` with the server's metrics over time."""
+    """Return the side file of `record` with the server's metrics over time."""
     return record.with_suffix(SERVER)
 
 
 def traces_path(record: Path) -> Path:
-    """The folder of traces beside a profile's `record`."""
+    """Return the folder of traces beside a profile's `record`."""
     return record.with_suffix(TRACES)
 
 
 def operators_path(record: Path) -> Path:
-    """The table of operators that is made from the traces of a profile's `record`."""
+    """Return the table of operators that is made from the traces of a profile's `record`."""
     return record.with_suffix(".operators.csv.gz")
 
 
 def write_record(
     path: Path, record: Record, sequences: Iterable[SequenceRow], samples: Iterable[ServerSample] = ()
 ) -> None:
-    """Writes the side files, then the record, each whole; a record therefore always has its side files."""
+    """Write the side files, then the record, each whole; a record therefore always has its side files."""
     sums = {sequences_path(path).name: write_rows(sequences_path(path), sequences)}
     if record.server_file is not None:
         sums[server_path(path).name] = write_rows(server_path(path), samples)
@@ -105,12 +105,12 @@ def checksum(content: Mapping[str, Any]) -> str:
 
 
 def write_failure(record: Path, failure: Failure) -> None:
-    """Leaves the failure of the launch that was to write `record`."""
+    """Leave the failure of the launch that was to write `record`."""
     write_json(failure_path(record), failure)
 
 
 def read_record(path: Path) -> Record:
-    """Reads and validates a record.
+    """Read and validates a record.
 
     Raises:
         UserError: naming file and field, where the file can't be read, is no JSON, is of another schema version, does
@@ -140,7 +140,7 @@ def _read(path: Path, model: type[_Launched]) -> _Launched:
 
 
 def _impossible(record: Launched) -> str:
-    """Which field of `record` holds what no launch can have measured; empty where none does."""
+    """Return which field of `record` holds what no launch can have measured; empty where none does."""
     if record.wall_s > LONGEST_S:
         return f"wall_s: is {record.wall_s:.3g} s, and no launch lasts a year"
     for name, seconds in record.timed_s.items():
@@ -157,7 +157,7 @@ def _impossible(record: Launched) -> str:
 
 
 def _uncountable(content: Any, name: str = "") -> str | None:
-    """The dotted name of a whole number in `content` that no 64 bits hold; None where there is none."""
+    """Return the dotted name of a whole number in `content` that no 64 bits hold; None where there is none."""
     if isinstance(content, int):
         return name if abs(content) >= 1 << 63 else None
     items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
@@ -165,22 +165,22 @@ def _uncountable(content: Any, name: str = "") -> str | None:
 
 
 def read_profile(path: Path) -> Profile:
-    """Reads and validates the record of a profile launch, as `read_record` does."""
+    """Read and validates the record of a profile launch, as `read_record` does."""
     return _read(path, Profile)
 
 
 def read_operators(path: Path) -> Operators:
-    """Reads and validates the record of an operators launch, as `read_record` does."""
+    """Read and validates the record of an operators launch, as `read_record` does."""
     return _read(path, Operators)
 
 
 def read_launched(path: Path, mode: str) -> Launched:
-    """Reads and validates the record of a launch in any mode, as `read_record` does."""
+    """Read and validates the record of a launch in any mode, as `read_record` does."""
     return _read(path, mode_of(mode).record)
 
 
 def read_failure(path: Path) -> Failure:
-    """Reads and validates a failure; raises `UserError` naming file and field."""
+    """Read and validates a failure; raise `UserError` naming file and field."""
     return read_model(path, Failure, RECORD_REMEDY)
 
 
@@ -222,13 +222,13 @@ class ResultsListing:
 
 
 def find_results(results: Path) -> ResultsListing:
-    """Lists the files of launches in `results`; empty where the folder is missing."""
+    """List the files of launches in `results`; empty where the folder is missing."""
     files, failures = _sorted(_launch_files(results)), _sorted(_launch_files(results / FAILURES))
     return ResultsListing(_ending(files, RECORD), _ending(files, SEQUENCES), _ending(failures, RECORD))
 
 
 def check_results_folder(path: Path) -> None:
-    """Raises `UserError` where `path` holds no record, with the folder that was most likely meant."""
+    """Raise `UserError` where `path` holds no record, with the folder that was most likely meant."""
     if not path.is_dir():
         problem = "is not a folder" if path.exists() else "does not exist"
         raise UserError(f"{path}: {problem}", did_you_mean_folder(path) or _FOLDER_REMEDY)
@@ -238,7 +238,7 @@ def check_results_folder(path: Path) -> None:
 
 
 def earlier_folder(results: Path, baseline: Mapping[str, str]) -> Path | None:
-    """The earlier results folder that `baseline` (axis -> value) names for those in `results`, if it names one."""
+    """Return the earlier results folder that `baseline` (axis -> value) names for those in `results`, if any."""
     return results.parent / baseline["results"] if "results" in baseline else None
 
 
@@ -266,12 +266,12 @@ def _launch_files(root: Path) -> Iterator[FoundFile]:
 
 
 def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a link to nothing, or to itself; reading it as a record then says so by name."""
+    """Return whether an entry is a link to nothing, or to itself; reading it as a record then says so by name."""
     return entry.is_symlink() and not os.path.exists(entry.path)  # noqa: PTH110 (a loop is no error for this one)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a folder of ours: their names are text, and a link that leads to itself is none."""
+    """Return whether an entry is a folder of ours: their names are text, and a link that leads to itself is none."""
     return not _leads_nowhere(entry) and entry.is_dir() and os.fsencode(entry.name).isascii()
 
 

@@ -53,13 +53,13 @@ class UserError(Exception):
 
 
 def near_miss(word: str, known: Iterable[str]) -> str | None:
-    """The known word that `word` was most likely meant to be, or None if none is close."""
+    """Return the known word that `word` was most likely meant to be, or None if none is close."""
     matches = difflib.get_close_matches(word.lower(), {k.lower(): k for k in known}, n=1, cutoff=0.6)
     return next((k for k in known if matches and k.lower() == matches[0]), None)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A remedy for an unknown word: the near miss if there is one, else the words that are known."""
+    """Return a remedy for an unknown word: the near miss if there is one, else the words that are known."""
     known = sorted(known)
     close = near_miss(word, known)
     if close is not None:
@@ -76,7 +76,7 @@ def tell(errors: Iterable[UserError]) -> int:
 
 
 def run_command(main: Callable[[], int]) -> None:
-    """Runs a command's `main` and turns a `UserError` into two lines on stderr and its exit status."""
+    """Run a command's `main` and turn a `UserError` into two lines on stderr and its exit status."""
     try:
         status = main()
     except UserError as error:

@@ -16,7 +16,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes `content` to `path` by way of a temporary file, fsync and rename.
+    """Write `content` to `path` by way of a temporary file, fsync and rename.
 
     Raises:
         UserError: the file system refuses; then neither `path` nor the temporary file is left changed.
@@ -45,7 +45,10 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def did_you_mean_folder(path: Path) -> str | None:
-    """A remedy for a folder that is not there: the one that is, but for one name on its way, None without one."""
+    """Return a remedy for a folder that is not there.
+
+    The one that is, but for one name on its way, None without one.
+    """
     missing = path
     while not missing.parent.is_dir() and missing.parent != missing:
         missing = missing.parent
@@ -59,17 +62,17 @@ def did_you_mean_folder(path: Path) -> str | None:
 
 
 def write_json(path: Path, content: BaseModel) -> None:
-    """Writes `content` as JSON, as `write_whole` does."""
+    """Write `content` as JSON, as `write_whole` does."""
     write_whole(path, json_text(content).encode())
 
 
 def json_text(content: BaseModel) -> str:
-    """`content` as the JSON that our files hold."""
+    """Return `content` as the JSON that our files hold."""
     return json.dumps(content.model_dump(mode="json"), indent=1) + "\n"
 
 
 def read_model(path: Path, model: type[Model], remedy: str) -> Model:
-    """Reads and validates the JSON file at `path`.
+    """Read and validates the JSON file at `path`.
 
     Args:
         remedy: what to do where it is damaged or missing.

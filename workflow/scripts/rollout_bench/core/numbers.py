@@ -10,7 +10,7 @@ MISSING = "-"
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """`value` with `digits` significant digits and thousands separators; digits before the point all stay."""
+    """Return `value` with `digits` significant digits and thousands separators; digits before the point all stay."""
     if value is None or math.isnan(value):
         return MISSING
     if value == 0:
@@ -21,7 +21,10 @@ def number(value: float | None, digits: int = 4) -> str:
 
 
 def ratio(value: float) -> str:
-    """A speed-up: three decimals up to 10, then three significant digits; beyond a thousand either way only that."""
+    """Return a speed-up.
+
+    Three decimals up to 10, then three significant digits; beyond a thousand either way only that.
+    """
     if value > 1000:
         return ">1000"
     if value < 0.001:
@@ -30,7 +33,7 @@ def ratio(value: float) -> str:
 
 
 def percent(fraction: float) -> str:
-    """A difference such as 0.042: `4.2 %`, two significant digits; from 100 % on as a factor, `2.5x`.
+    """Return a difference such as 0.042: `4.2 %`, two significant digits; from 100 % on as a factor, `2.5x`.
 
     Beyond a factor of a thousand `any size`, for want of a difference that would do.
     """
@@ -40,12 +43,12 @@ def percent(fraction: float) -> str:
 
 
 def plain_percent(fraction: float) -> str:
-    """A setting such as 0.01 or 0.975 as it was written: `1 %`, `97.5 %`."""
+    """Return a setting such as 0.01 or 0.975 as it was written: `1 %`, `97.5 %`."""
     return f"{100 * fraction:.6g} %"
 
 
 def count(value: int | None) -> str:
-    """A whole number with thousands separators."""
+    """Return a whole number with thousands separators."""
     return MISSING if value is None else f"{value:,d}"
 
 
@@ -63,6 +66,6 @@ def first_few(things: Iterable[object], most: int = 4, separator: str = ", ") ->
 
 
 def sentence(text: str) -> str:
-    """`text` with a full stop where it has none."""
+    """Return `text` with a full stop where it has none."""
     text = text.strip()
     return text if text.endswith((".", "!", "?")) else f"{text}."

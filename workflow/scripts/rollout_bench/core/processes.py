@@ -40,13 +40,13 @@ class _Stat:
 
 
 def group_of(leader: int) -> Group:
-    """The group that the running (or not yet reaped) process `leader` leads."""
+    """Return the group that the running (or not yet reaped) process `leader` leads."""
     stat = _stat(leader)
     return Group(leader, stat.started if stat is not None else -1)
 
 
 def members(group: Group) -> list[int]:
-    """Pids of the living processes of `group`, those included that left the process group but not the session."""
+    """Return pids of the living processes of `group`, also of those that left the process group but not the session."""
     leader = _stat(group.leader)
     if leader is not None and leader.started != group.started:
         return []  # the group is gone and its number belongs to somebody else
@@ -64,7 +64,7 @@ def members(group: Group) -> list[int]:
 
 
 def members_of(groups: Sequence[Group]) -> list[int]:
-    """Pids of the living processes of all `groups`."""
+    """Return pids of the living processes of all `groups`."""
     return [pid for group in groups for pid in members(group)]
 
 
@@ -75,7 +75,7 @@ def is_stopped(pid: int) -> bool:
 
 
 def end_groups(groups: Sequence[Group], grace_s: float = 10.0, limit_s: float = 60.0) -> bool:
-    """Ends every process of all `groups`: SIGTERM, up to `grace_s` seconds of waiting, SIGKILL until none is left.
+    """End every process of all `groups`: SIGTERM, up to `grace_s` seconds of waiting, SIGKILL until none is left.
 
     Returns:
         False if processes were left after `limit_s` further seconds (stuck inside the kernel), else True.
@@ -95,7 +95,7 @@ def end_groups(groups: Sequence[Group], grace_s: float = 10.0, limit_s: float = 
 
 
 def die_with_parent(signal_number: int) -> None:
-    """Has the kernel send `signal_number` to this process when the thread that started it ends."""
+    """Have the kernel send `signal_number` to this process when the thread that started it ends."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal_number, 0, 0, 0)
 
 
@@ -142,21 +142,21 @@ class Watch:
             self.descriptor = os.pidfd_open(pid)
 
     def ended(self) -> bool:
-        """Whether the process has ended (it may not be reaped yet)."""
+        """Return whether the process has ended (it may not be reaped yet)."""
         if self.descriptor is not None:
             return bool(select.select([self.descriptor], [], [], 0)[0])
         stat = _stat(self.pid)
         return stat is None or stat.started != self._started or stat.state in "ZX"
 
     def close(self) -> None:
-        """Gives the descriptor back."""
+        """Give the descriptor back."""
         if self.descriptor is not None:
             os.close(self.descriptor)
             self.descriptor = None
 
 
 def printed_by(*command: str) -> str:
-    """What a vendor's tool prints; empty where there is no such tool, or where it hangs for 20 s."""
+    """Return what a vendor's tool prints; empty where there is no such tool, or where it hangs for 20 s."""
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
@@ -198,7 +198,7 @@ def signals_as_descriptor() -> Iterator[int]:
 
 
 def pause(signals: int, seconds: float) -> None:
-    """Sleeps so long; raises `Interrupted` as soon as a signal comes to the descriptor of `signals_as_descriptor`."""
+    """Sleep so long; raise `Interrupted` as soon as a signal comes to the descriptor of `signals_as_descriptor`."""
     if select.select([signals], [], [], seconds)[0]:
         raise Interrupted(os.read(signals, 1)[0])
 

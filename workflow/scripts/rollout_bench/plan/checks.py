@@ -53,7 +53,7 @@ OWN_VARIABLES = {
 
 
 def check_model_base(folder: Path) -> None:
-    """Raises `UserError` where `folder` can't be a folder."""
+    """Raise `UserError` where `folder` can't be a folder."""
     try:
         if folder.exists() and not folder.is_dir():
             raise UserError(f"config: model_base: {folder}: is a file", "set model_base to a folder")
@@ -62,7 +62,7 @@ def check_model_base(folder: Path) -> None:
 
 
 def check_model_base_can_be_written(folder: Path) -> None:
-    """Raises `UserError` where no synthetic checkpoint can be built below `folder`."""
+    """Raise `UserError` where no synthetic checkpoint can be built below `folder`."""
     there = next((path for path in (folder, *folder.absolute().parents) if os.path.lexists(path)), Path("/"))
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK) or there.absolute().is_relative_to("/proc"):
         raise UserError(
@@ -72,14 +72,14 @@ def check_model_base_can_be_written(folder: Path) -> None:
 
 
 def check_variables(config: Config) -> None:
-    """Raises `UserError` for an environment variable that the measuring command sets itself."""
+    """Raise `UserError` for an environment variable that the measuring command sets itself."""
     for name in config.engine.environment:
         if name in OWN_VARIABLES:
             raise UserError(f"config: engine.environment.{name}: is set by rollout-bench itself", OWN_VARIABLES[name])
 
 
 def check_no_secrets(config: Config) -> None:
-    """Raises `UserError` for a setting that may be a secret: all of them end in specs, records and manifests."""
+    """Raise `UserError` for a setting that may be a secret: all of them end in specs, records and manifests."""
     for place, settings in (("engine.environment", config.engine.environment), *_engine_args(config)):
         name = next(secrets_in(settings), None)
         if name is not None:
@@ -91,7 +91,7 @@ def check_no_secrets(config: Config) -> None:
 
 
 def check_names(config: Config) -> None:
-    """Raises `UserError` for a model, quant, mode or workload that is selected and not defined, and the like."""
+    """Raise `UserError` for a model, quant, mode or workload that is selected and not defined, and the like."""
     for key, names, known in (
         ("modes", config.modes, set(MODES)),
         ("models", config.models, set(config.model_settings)),
@@ -128,7 +128,7 @@ def check_names(config: Config) -> None:
 
 
 def check_earlier_baseline(config: Config) -> None:
-    """Raises `UserError` where the baseline is of earlier results that are not there, or that can take no turns."""
+    """Raise `UserError` where the baseline is of earlier results that are not there, or that can take no turns."""
     axis = next(iter(config.baseline.named))
     if config.launches == "auto" and axis in EARLIER_AXES:
         raise UserError(
@@ -145,7 +145,7 @@ def check_earlier_baseline(config: Config) -> None:
 
 
 def check_engine_args(config: Config, engine: InstalledEngine) -> None:
-    """Raises `UserError` for an argument that the engine does not know, or whose value it could never take."""
+    """Raise `UserError` for an argument that the engine does not know, or whose value it could never take."""
     for place, args in _engine_args(config):
         for name, value in args.items():
             if name in OWN_ARGS:
@@ -159,7 +159,7 @@ def check_engine_args(config: Config, engine: InstalledEngine) -> None:
 
 
 def _engine_args(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each place where a config has engine arguments, and what stands there."""
+    """Yield each place where a config has engine arguments, and what stands there."""
     yield "engine_args", config.engine_args
     yield from ((f"model_settings.{n}.engine_args", s.engine_args) for n, s in config.model_settings.items())
     yield from ((f"quant_settings.{n}.engine_args", s.engine_args) for n, s in config.quant_settings.items())
@@ -196,7 +196,7 @@ def _deeper_than(levels: int, value: Any) -> bool:
 
 
 def check_lengths(model: str, workload: str, longest: tuple[int, int], args: dict[str, Any], source: ModelSpec) -> None:
-    """Raises `UserError` where a workload's `longest` sequence is longer than the engine or the model takes."""
+    """Raise `UserError` where a workload's `longest` sequence is longer than the engine or the model takes."""
     prompt_tokens, output_tokens = longest
     wanted = prompt_tokens + output_tokens
     limit = args["max_model_len"]
@@ -222,12 +222,12 @@ USUAL_UTILIZATION = 0.92
 
 
 def args_in(mode: str, args: dict[str, Any]) -> dict[str, Any]:
-    """`args` without the number of replicas where `mode` measures one engine, whether others run beside it or not."""
+    """Return `args` without the number of replicas where `mode` measures one engine, whether others run or not."""
     return {name: value for name, value in args.items() if name != SIZE or MODES[mode].data_parallel != "one"}
 
 
 def check_data_parallel(config: Config, spec: Spec) -> None:
-    """Raises `UserError` where the replicas or the devices of an experiment can't be had as the config wants it."""
+    """Raise `UserError` where the replicas or the devices of an experiment can't be had as the config wants it."""
     count, each, model = replicas(spec), devices_per_replica(spec), spec.model.name
     if config.devices is not None and devices_needed(spec) > config.devices:
         needed = f"{count} replicas x {each} = {devices_needed(spec)}" if count > 1 else str(each)
@@ -258,7 +258,7 @@ def check_data_parallel(config: Config, spec: Spec) -> None:
 
 
 def _memory_is_shared_out(spec: Spec, count: int) -> bool:
-    """Whether `count` engines find as much memory as they will ask for, as far as can be known beforehand."""
+    """Return whether `count` engines find as much memory as they will ask for, as far as can be known beforehand."""
     args, variables = spec.engine.args, {*spec.engine.environment, *os.environ}
     if args.get("kv_cache_memory_bytes") is not None or "VLLM_CPU_KVCACHE_SPACE" in variables:
         return True
@@ -266,7 +266,7 @@ def _memory_is_shared_out(spec: Spec, count: int) -> bool:
 
 
 def multiprocess_by_default(platform: Platform, load: LoadSpec | None) -> bool:
-    """Whether the engine core is a process of its own where the config does not say: as in offline mode.
+    """Return whether the engine core is a process of its own where the config does not say: as in offline mode.
 
     On CPU a profile then goes step by step; elsewhere the host's work would wait for the core's, and slow each step.
     """
@@ -274,7 +274,7 @@ def multiprocess_by_default(platform: Platform, load: LoadSpec | None) -> bool:
 
 
 def load_in(mode: str, config: Config, workload: str, engine: InstalledEngine) -> LoadSpec | None:
-    """How requests arrive in `mode` at a server, where it has one.
+    """Return how requests arrive in `mode` at a server, where it has one.
 
     A profile's server gets them all at once, as offline.
     """
@@ -288,7 +288,10 @@ def load_in(mode: str, config: Config, workload: str, engine: InstalledEngine) -
 
 
 def measuring_of(config: Config, mode: str) -> MeasuringSpec:
-    """What a launch in `mode` does; how often passes are repeated is no setting of modes that look into the engine."""
+    """Return what a launch in `mode` does.
+
+    How often passes are repeated is no setting of modes that look into the engine.
+    """
     passes = MODES[mode].passes
     return MeasuringSpec(
         warmup_iterations=0 if passes == "none" else config.warmup_iterations,
@@ -297,7 +300,7 @@ def measuring_of(config: Config, mode: str) -> MeasuringSpec:
 
 
 def settings_of(mode: str, config: Config, workload: str, args: dict[str, Any]) -> dict[str, Any]:
-    """The field of the spec that only `mode` has, where it has one.
+    """Return the field of the spec that only `mode` has, where it has one.
 
     Linear layers are timed at the batch of `workload` too, with these engine arguments.
     """
@@ -314,7 +317,7 @@ WINDOWS_SINCE = (0, 32)
 
 
 def check_profile(config: Config, engine: InstalledEngine) -> None:
-    """Raises `UserError` where profile mode can't be had as the config wants it."""
+    """Raise `UserError` where profile mode can't be had as the config wants it."""
     if PROFILE.name not in config.modes:
         return
     release = tuple(int(part) for part in re.findall(r"\d+", engine.version)[:2])
@@ -344,7 +347,7 @@ UNKNOWN = "unknown"
 
 
 def load_spec(config: Config, workload: str, engine: InstalledEngine) -> LoadSpec:
-    """How the requests of `workload` arrive at a server."""
+    """Return how the requests of `workload` arrive at a server."""
     load = config.workload_settings[workload].online
     return load.to(
         LoadSpec,
@@ -356,7 +359,7 @@ def load_spec(config: Config, workload: str, engine: InstalledEngine) -> LoadSpe
 
 
 def check_online(config: Config, engine: InstalledEngine) -> None:
-    """Raises `UserError` where online mode can't be had as the config wants it."""
+    """Raise `UserError` where online mode can't be had as the config wants it."""
     if ONLINE.name not in config.modes:
         if config.endpoints and not config.models:
             raise UserError("config: modes: endpoints are measured online, and modes has no online", "add it to modes")
@@ -389,7 +392,7 @@ def check_online(config: Config, engine: InstalledEngine) -> None:
 
 
 def check_can_be_sent(config: Config, name: str) -> None:
-    """Raises `UserError` where the load of a workload can't be sent as it is described."""
+    """Raise `UserError` where the load of a workload can't be sent as it is described."""
     load, where = config.workload_settings[name], f"config: workload_settings.{name}"
     if load.requests == "per_prompt":
         raise UserError(
@@ -404,7 +407,7 @@ def check_can_be_sent(config: Config, name: str) -> None:
 
 
 def endpoint_parts(name: str, endpoint: Endpoint) -> tuple[ModelSpec, QuantSpec, EngineSpec, EndpointSpec]:
-    """What a spec says of a server that is up already."""
+    """Return what a spec says of a server that is up already."""
     return (
         ModelSpec(name=endpoint.model_name or name, weights=None, synthetic=None),
         QuantSpec(name=endpoint.quant, weights_format=UNKNOWN, linear_dtypes=(), linear_method=""),
@@ -422,7 +425,7 @@ def endpoint_cells(config: Config) -> Iterator[tuple[str, Endpoint, str]]:
 
 
 def check_unknown_endpoint_quants(config: Config, quants: set[str]) -> None:
-    """Raises `UserError` where an endpoint is called by a quant that nobody knows, which is most likely a typo."""
+    """Raise `UserError` where an endpoint is called by a quant that nobody knows, which is most likely a typo."""
     for name, endpoint in config.endpoints.items():
         if endpoint.quant not in quants | {UNKNOWN}:
             raise UserError(

@@ -161,7 +161,7 @@ class ComparisonSettings(Strict):
     )
 
     def metrics_of(self, mode: str) -> list[MetricName]:
-        """What is compared of the experiments of `mode`."""
+        """Return what is compared of the experiments of `mode`."""
         return self.online_metrics if mode_of(mode).has_loads else self.metrics
 
 
@@ -379,7 +379,9 @@ class Config(Strict):
     workload_settings: dict[Name, WorkloadSettings] = Field({}, description="Workload -> its load.")
 
     def launches_of(self, mode: str) -> int:
-        """How often an experiment in `mode` is launched at most; a profile is one look, and compared step by step.
+        """Return how often an experiment in `mode` is launched at most.
+
+        A profile is one look, and compared step by step.
 
         What precision `launches: auto` goes for is that of generating; linear layers alone get the least launches.
         """

@@ -41,7 +41,7 @@ class _NoKeyTwice(yaml.SafeLoader):
 
 
 def check_config_file(path: Path) -> None:
-    """Makes sure that `path` is YAML with keys at its top, so that Snakemake can read it.
+    """Make sure that `path` is YAML with keys at its top, so that Snakemake can read it.
 
     Raises:
         UserError: naming the file and, for a syntax error, line and column.
@@ -79,7 +79,7 @@ def check_config_file(path: Path) -> None:
 
 
 def _content(path: Path, text: str) -> Any:
-    """What `text` holds; raises `UserError` before aliases are filled in that would make too much of it."""
+    """Return what `text` holds; raise `UserError` before aliases are filled in that would make too much of it."""
     loader = _NoKeyTwice(text)
     node = loader.get_single_node()
     if node is None:
@@ -93,7 +93,10 @@ def _content(path: Path, text: str) -> Any:
 
 
 def _values(node: yaml.Node, counted: dict[int, int]) -> int:
-    """How many values `node` stands for, each alias counted in full; `counted` remembers them by the node's id."""
+    """Return how many values `node` stands for, each alias counted in full.
+
+    `counted` remembers them by the node's id.
+    """
     if id(node) not in counted:
         counted[id(node)] = _MOST_VALUES + 1  # until it is known: a node that holds itself has no end
         parts = node.value if isinstance(node, yaml.CollectionNode) else []
@@ -103,7 +106,7 @@ def _values(node: yaml.Node, counted: dict[int, int]) -> int:
 
 
 def read_config(merged: Mapping[str, Any]) -> Config:
-    """Checks the merged config.
+    """Check the merged config.
 
     Raises:
         UserError: naming the key by its dotted path, with the near miss where a key is unknown.
@@ -160,7 +163,7 @@ def _told(error: ErrorDetails) -> UserError:
 
 
 def _instead(location: tuple[int | str, ...]) -> str:
-    """What to do about a key that there is not, at `location`."""
+    """Return what to do about a key that there is not, at `location`."""
     key = str(location[-1])
     if location[0] == "endpoints" and secret_words(key):
         return "did you mean 'api_key_env'? It names an environment variable: a key must not stand in a config"
@@ -195,7 +198,7 @@ def _choices(error: ErrorDetails) -> list[str]:
 
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    """Keys of the model that `location` leads to, from `Config` down."""
+    """Return keys of the model that `location` leads to, from `Config` down."""
     annotation: Any = Config
     for part in location:
         models = list(_models(annotation))
@@ -210,7 +213,7 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    """All models that an annotation may stand for."""
+    """Yield all models that an annotation may stand for."""
     if get_origin(annotation) is Annotated:
         yield from _models(get_args(annotation)[0])
     elif get_origin(annotation) in (Union, types.UnionType):

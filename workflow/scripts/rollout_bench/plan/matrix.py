@@ -108,7 +108,7 @@ class Matrix:
 
 
 def expand(config: Config, engine: InstalledEngine) -> Matrix:
-    """Expands a config for an engine.
+    """Expand a config for an engine.
 
     Raises:
         UserError: a name that is not defined, an engine argument that the engine does not know, lengths
@@ -220,7 +220,10 @@ def _experiment(
 
 
 def _room_for_text(config: Config, mode: str, workload: str) -> int:
-    """Tokens by which prompts that travel as text may come out longer than they were drawn: a quarter, and some."""
+    """Return tokens by which prompts that travel as text may come out longer than they were drawn.
+
+    A quarter, and some.
+    """
     settings = config.workload_settings[workload]
     if not MODES[mode].has_loads or settings.online.prompts_as == "token_ids":
         return 0
@@ -288,5 +291,5 @@ def _or(chosen: bool | None, default: bool) -> bool:
 
 
 def _explicit(path: str) -> str:
-    """`path` written so that no one takes `models/name` for a hub id."""
+    """Return `path` written so that no one takes `models/name` for a hub id."""
     return path if Path(path).is_absolute() else f"./{path}"

@@ -77,12 +77,12 @@ class PlanFile(Strict):
 
 
 def read_plan(path: Path) -> PlanFile:
-    """Reads and validates a plan file; raises `UserError` naming file and field where it is none."""
+    """Read and validates a plan file; raise `UserError` naming file and field where it is none."""
     return read_model(path, PlanFile, "give the path of a plan file; the workflow writes a damaged one again")
 
 
 def is_plan(path: Path) -> bool:
-    """Whether a whole plan file lies at `path`."""
+    """Return whether a whole plan file lies at `path`."""
     try:
         read_plan(path)
     except UserError:
@@ -91,5 +91,5 @@ def is_plan(path: Path) -> bool:
 
 
 def write_plan(path: Path, plan: PlanFile) -> None:
-    """Writes `plan` to `path`, whole or not at all; raises `UserError` where the file system refuses."""
+    """Write `plan` to `path`, whole or not at all; raise `UserError` where the file system refuses."""
     write_json(path, plan)

@@ -67,12 +67,12 @@ BUILT_IN: dict[Platform, dict[str, Quant]] = {
 
 
 def known_quants(settings: dict[str, QuantSettings]) -> set[str]:
-    """Names of all quants, built in on any platform or defined in the config."""
+    """Return names of all quants, built in on any platform or defined in the config."""
     return {name for table in BUILT_IN.values() for name in table} | set(settings)
 
 
 def resolve_quant(name: str, platform: Platform, settings: dict[str, QuantSettings]) -> Quant | None:
-    """The quant of that name on that platform with the config's changes, or None where the platform has none."""
+    """Return the quant of that name on that platform with the config's changes, or None where the platform has none."""
     built_in = BUILT_IN[platform].get(name)
     changes = settings.get(name)
     if changes is None:

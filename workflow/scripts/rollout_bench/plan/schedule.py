@@ -57,7 +57,7 @@ class Schedule:
         return self.missing_now()
 
     def missing_now(self) -> list[str]:
-        """Paths of the records that don't exist, in the order they run; where launches: auto, up to the most."""
+        """Return paths of the records that don't exist, in the order they run; where launches: auto, up to the most."""
         there = present(launch.record for launch in self.launches)
         return [launch.record for launch in self.launches if launch.record not in there]
 
@@ -67,7 +67,7 @@ class Schedule:
         return {launch.record: (position, launch) for position, launch in enumerate(self.launches)}
 
     def launch_of(self, record: str) -> ScheduledLaunch:
-        """The launch whose record is at `record`; raises `UserError` for one that the config does not select."""
+        """Return the launch whose record is at `record`; raise `UserError` for one that the config does not select."""
         if record not in self.by_record:
             raise UserError(
                 f"{record}: the config selects no such launch", "see `snakemake plan` for those that it does"
@@ -79,7 +79,10 @@ class Schedule:
         return len(self.launches) - self.by_record[record][0] if record in self.by_record else 0
 
     def checkpoint_at(self, folder: str) -> Checkpoint:
-        """The synthetic checkpoint to build at `folder`; raises `UserError` for one that nothing selected loads."""
+        """Return the synthetic checkpoint to build at `folder`.
+
+        Raise `UserError` for one that nothing selected loads.
+        """
         if folder not in self._checkpoints:
             raise UserError(
                 f"{folder}: no selected experiment loads it", "see `snakemake plan` for those that are selected"
@@ -123,7 +126,7 @@ class Schedule:
         return found
 
     def plan_file(self, *, estimate: bool = True) -> PlanFile:
-        """The plan as it is put on disk; `estimate` reads earlier records to say how long launches take."""
+        """Return the plan as it is put on disk; `estimate` reads earlier records to say how long launches take."""
         expected = self._expected_s() if estimate else {}
         precision = self.config.precision if self.config.launches == "auto" else None
         selected = {
@@ -152,7 +155,10 @@ class Schedule:
         )
 
     def _expected_s(self) -> dict[str, float]:
-        """Seconds that a launch of each experiment is expected to take: as its own did, else as the others did."""
+        """Return seconds that a launch of each experiment is expected to take.
+
+        As its own did, else as the others did.
+        """
         known: dict[str, float] = {}
         missing = set(self.missing)
         for launch in self.launches:
@@ -167,7 +173,7 @@ class Schedule:
 
 
 def _weights_folder(experiment: Experiment) -> str | None:
-    """The folder that a launch reads its weights from; None where it reads none, or has them from a hub."""
+    """Return the folder that a launch reads its weights from; None where it reads none, or have them from a hub."""
     if experiment.spec.endpoint is not None:
         return None
     dummy = experiment.spec.engine.args.get("load_format") in NO_WEIGHTS_NEEDED
@@ -175,13 +181,13 @@ def _weights_folder(experiment: Experiment) -> str | None:
 
 
 def cell_of(experiment: PlannedExperiment, changes: Mapping[str, str] | None = None) -> Cell:
-    """The cell of an experiment, or the one that differs from it by `changes`, axis -> value."""
+    """Return the cell of an experiment, or the one that differs from it by `changes`, axis -> value."""
     axes = ("mode", "platform", "model", "quant", "workload")
     return tuple((changes or {}).get(axis, getattr(experiment, axis)) for axis in axes)
 
 
 def schedule(config: Config, matrix: Matrix) -> Schedule:
-    """Puts the launches of a matrix in order."""
+    """Put the launches of a matrix in order."""
     launches = [
         ScheduledLaunch(experiment, index, str(record_path(RESULTS, experiment.spec.mode, experiment.name, index)))
         for index in range(config.most_launches)
@@ -192,12 +198,12 @@ def schedule(config: Config, matrix: Matrix) -> Schedule:
 
 
 def _place_in_round(experiment: Experiment, index: int) -> str:
-    """Sorts the launches of a round; it depends on nothing else that is selected, so adding to it moves nobody."""
+    """Sort the launches of a round; it depends on nothing else that is selected, so adding to it moves nobody."""
     return hashlib.sha256(f"{experiment.name} {index}".encode()).hexdigest()
 
 
 def put_on_disk(plan: Schedule, path: Path, outputs: set[str]) -> None:
-    """Writes the plan file, and a spec.json for every experiment of which a record is among `outputs`.
+    """Write the plan file, and a spec.json for every experiment of which a record is among `outputs`.
 
     Raises:
         UserError: results/ can't be written.

@@ -97,7 +97,7 @@ def compare_folders(
 
 
 def _measured(folder: Path, collection: Collection) -> tuple[TimedExperiment, ...]:
-    """The experiments of `collection`, which was read from `folder`, that there are records of."""
+    """Return the experiments of `collection`, which was read from `folder`, that there are records of."""
     experiments = tuple(e for e in collection.experiments if e.records)
     if not experiments and collection.damaged:
         raise collection.damaged[0]
@@ -129,7 +129,7 @@ def _without(experiments: Sequence[TimedExperiment], common: Sequence[TimedExper
 
 
 def _tables(rows: Sequence[Row], settings: ComparisonSettings) -> tuple[Views, tuple[str, ...]]:
-    """A table for each mode and platform, and what its columns mean."""
+    """Return a table for each mode and platform, and what its columns mean."""
     lines, footnotes = lines_of(table(rows), rows)
     for line, row in zip(lines, rows, strict=True):
         line["launches"] = _launches(row)
@@ -140,7 +140,7 @@ def _tables(rows: Sequence[Row], settings: ComparisonSettings) -> tuple[Views, t
 
 
 def _launches(row: Row) -> tuple[int, int]:
-    """Valid launches of A and of B."""
+    """Return valid launches of A and of B."""
     other = row.against.other
     return len(valid_records(other)) if other else 0, len(valid_records(row.experiment))
 
@@ -180,7 +180,7 @@ def _side(name: str, side: Collection) -> Iterator[str]:
 
 
 def _subject(rows: Sequence[Row]) -> Iterator[str]:
-    """What of engine and machine differs, and so is what the speed-ups are about."""
+    """Yield what of engine and machine differs, and so is what the speed-ups are about."""
     found = [difference for row in rows for difference in row.against.differences]
     groups: list[Group] = [group for group in ("engine", "machine") if any(d.group == group for d in found)]
     if not any(row.against.other for row in rows):

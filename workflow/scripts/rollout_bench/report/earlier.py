@@ -48,7 +48,7 @@ def _earlier(results: Path, collection: Collection) -> Earlier | None:
 
 
 def _of_folder(folder: Path, other: Path | None, everything: bool = False) -> Collection:
-    """What the summary in `folder`, which must not be `other`, selects; all there is without a summary."""
+    """Return what the summary in `folder`, which must not be `other`, selects; all there is without a summary."""
     check_results_folder(folder)
     if other is not None and folder.resolve() == other.resolve():
         raise UserError(f"{folder} and {other} are the same folder", "name two results folders, the earlier one first")
@@ -56,7 +56,7 @@ def _of_folder(folder: Path, other: Path | None, everything: bool = False) -> Co
 
 
 def _of_engine(results: Path, collection: Collection, version: str) -> Earlier:
-    """The experiments with the names of the selected ones that `version` of the engine measured."""
+    """Return the experiments with the names of the selected ones that `version` of the engine measured."""
     others = [e for e in collect_unselected(results, collection).experiments if e.records]
     measured = [*others, *(e for e in collection.experiments if e.records)]
     earlier = Earlier(

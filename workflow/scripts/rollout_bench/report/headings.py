@@ -56,7 +56,7 @@ def _number(field: str, digits: int = 4, factor: float = 1) -> Callable[[Line], 
 
 
 def metric_columns(group: str) -> tuple[Column, ...]:
-    """The columns of the metrics of `group`, in the order of the registry."""
+    """Return the columns of the metrics of `group`, in the order of the registry."""
     return tuple(
         Column(
             of.header,
@@ -75,7 +75,7 @@ def _launches(line: Line) -> str:
 
 
 def speedup_columns(settings: ComparisonSettings, mode: str = OFFLINE.name, apart: bool = False) -> tuple[Column, ...]:
-    """The column of each metric that is compared in `mode`; `apart`: with sides that did not take turns."""
+    """Return the column of each metric that is compared in `mode`; `apart`: with sides that did not take turns."""
     return tuple(_speedup_column(metric, settings, apart) for metric in settings.metrics_of(mode))
 
 
@@ -103,7 +103,7 @@ def _speedup(comparison: Comparison, footnote: int | None, settings: ComparisonS
 
 
 def verdict_text(comparison: Comparison, settings: ComparisonSettings) -> str:
-    """The mark, with the size that could be found beside a ~ and what is missing beside a ?."""
+    """Return the mark, with the size that could be found beside a ~ and what is missing beside a ?."""
     assert comparison.verdict is not None
     mark = MARKS[comparison.verdict]
     if comparison.verdict == "undetected" and comparison.minimal_detectable_difference is not None:
@@ -119,14 +119,14 @@ def verdict_text(comparison: Comparison, settings: ComparisonSettings) -> str:
 
 
 def interval_text(comparison: Comparison) -> str:
-    """The interval in brackets after a space; nothing where there is none."""
+    """Return the interval in brackets after a space; nothing where there is none."""
     if comparison.low is None or comparison.high is None:
         return ""
     return f" [{ratio(comparison.low)}, {ratio(comparison.high)}]"
 
 
 def _or_unknown(line: Line, field: str, text: str) -> str:
-    """`text`, but where it was measured and nobody could know, as with another's server."""
+    """Return `text`, but where it was measured and nobody could know, as with another's server."""
     if line[field] is not None:
         return text
     return "unknown" if line["launches_valid"] else MISSING
@@ -225,7 +225,7 @@ class Views:
 
 
 def tables_of(lines: Sequence[Line]) -> list[tuple[str, list[Line]]]:
-    """The lines that stand in one table, of one mode and platform, with the title of each."""
+    """Return the lines that stand in one table, of one mode and platform, with the title of each."""
     return [
         (f"{mode}, {platform}", [line for line in lines if (line["mode"], line["platform"]) == (mode, platform)])
         for mode, platform in dict.fromkeys((line["mode"], line["platform"]) for line in lines)
@@ -235,7 +235,7 @@ def tables_of(lines: Sequence[Line]) -> list[tuple[str, list[Line]]]:
 def lines_of(
     frame: pd.DataFrame, rows: Sequence[Row], latencies: Sequence[Mapping[str, Distribution]] = ()
 ) -> tuple[list[Line], tuple[str, ...]]:
-    """What columns are made from, a line per row, and the footnotes that the lines refer to."""
+    """Return what columns are made from, a line per row, and the footnotes that the lines refer to."""
     lines: list[Line] = [
         {str(field): None if pd.isna(value) else value for field, value in line.items()}
         for line in frame.astype(object).to_dict("records")
@@ -254,7 +254,7 @@ def lines_of(
 
 
 def view(kind: str, title: str, columns: Sequence[Column], lines: Sequence[Line], without: Sequence[Line] = ()) -> View:
-    """The table of `lines` with `columns` after those of names that are not the same in all of them.
+    """Return the table of `lines` with `columns` after those of names that are not the same in all of them.
 
     The lines in `without`, which stand below, have names and no numbers. What a line has as `empty_because` is told in
     a column of its own.
@@ -331,7 +331,7 @@ TITLES = {
 
 
 def latency_columns(measure: str) -> tuple[Column, ...]:
-    """The columns of the table of `measure`."""
+    """Return the columns of the table of `measure`."""
     return (
         Column(
             "sequences",

@@ -85,7 +85,7 @@ def side_lines(experiments: Sequence[TimedExperiment], unread: int = 0) -> Itera
 
 
 def hardware(experiments: Sequence[Selected[Launched]]) -> str:
-    """The engines and devices in a few words, for a figure: `vllm 0.23.0 on 8 x NVIDIA H200`."""
+    """Return the engines and devices in a few words, for a figure: `vllm 0.23.0 on 8 x NVIDIA H200`."""
     names: dict[str, None] = {}
     for experiment in experiments:
         for environment in (record.environment for record in experiment.records):
@@ -94,7 +94,7 @@ def hardware(experiments: Sequence[Selected[Launched]]) -> str:
 
 
 def differences(environments: Sequence[Environment]) -> list[str]:
-    """Each fact in which `environments` differ, with its values and how many launches have each."""
+    """Return each fact in which `environments` differ, with its values and how many launches have each."""
     flat = [environment_facts(environment) for environment in environments]
     texts = []
     for name in dict.fromkeys(name for facts in flat for name in facts):
@@ -135,7 +135,7 @@ def _describe(environment: Environment) -> str:
 
 
 def completeness(collection: Collection) -> str:
-    """The line at the top: how many launches are measured, and INCOMPLETE first where one is not."""
+    """Return the line at the top: how many launches are measured, and INCOMPLETE first where one is not."""
     experiments = collection.launched
     measured = sum(len(e.records) for e in experiments)
     failed = sum(len(e.failures) for e in experiments)
@@ -158,7 +158,10 @@ def completeness(collection: Collection) -> str:
 
 
 def left_out(rows: Sequence[Row]) -> str:
-    """What to say beside a figure of experiments without a valid launch, of which it shows no number; mostly empty."""
+    """Return what to say beside a figure of experiments without a valid launch, of which it shows no number.
+
+    Mostly empty.
+    """
     names: dict[str, dict[str, None]] = {}
     for row in rows:
         if row.empty_because:
@@ -210,7 +213,7 @@ def timed_columns(findings: Findings) -> list[Column]:
 
 
 def damage(errors: Iterable[UserError]) -> tuple[str, ...]:
-    """A line for each file that can't be used."""
+    """Return a line for each file that can't be used."""
     return tuple(f"{sentence(error.problem)} Fix: {sentence(error.remedy)}" for error in errors)
 
 
@@ -220,7 +223,7 @@ def _earlier(collection: Collection) -> Iterator[str]:
 
 
 def _flags(rows: Sequence[Row]) -> Iterator[tuple[str, str, Flag]]:
-    """An experiment, its launches, and what the first of them says of a flag that they all have."""
+    """Yield an experiment, its launches, and what the first of them says of a flag that they all have."""
     told: set[tuple[object, ...]] = set()  # a launch's doubts are those of every load of its sweep
     for row in rows:
         seen: dict[tuple[str, str], dict[int, Flag]] = {}
@@ -250,7 +253,7 @@ def _grouped_skips(collection: Collection) -> dict[tuple[str, str], list[str]]:
 
 
 def _invalid(collection: Collection) -> dict[str, int]:
-    """Codes of flags -> how many timed launches are invalid because of them."""
+    """Return codes of flags -> how many timed launches are invalid because of them."""
     codes = Counter(
         ", ".join(invalid_codes(record.validity))
         for experiment in launched(collection.experiments)
@@ -261,6 +264,6 @@ def _invalid(collection: Collection) -> dict[str, int]:
 
 
 def _without_percentiles(findings: Findings) -> list[tuple[str, str]]:
-    """Experiments that lack percentiles, and why."""
+    """Return experiments that lack percentiles, and why."""
     pairs = zip(findings.rows, findings.sequences, strict=False)
     return [(row.name, reason) for row, pooled in pairs for reason in pooled.reasons]

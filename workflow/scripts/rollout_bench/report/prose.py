@@ -74,7 +74,7 @@ def _plain(value: float) -> str:
 
 
 def _one_line(value: Any) -> Any:
-    """`value` without line breaks, so that text that somebody else wrote begins no item and no heading."""
+    """Return `value` without line breaks, so that text that somebody else wrote begins no item and no heading."""
     return " ".join(value.split()) if isinstance(value, str) else value
 
 

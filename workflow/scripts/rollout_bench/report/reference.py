@@ -45,7 +45,7 @@ def schemas() -> dict[str, str]:
 
 
 def config_page() -> str:
-    """Every key of the config: type, default, meaning."""
+    """Return every key of the config: type, default, meaning."""
     return (
         "# The config\n\n"
         + _MADE
@@ -65,7 +65,7 @@ def config_page() -> str:
 
 
 def _modes() -> str:
-    """What each mode measures, and where to read on."""
+    """Return what each mode measures, and where to read on."""
     lines = ["", "## Modes", "", "| mode | what it measures | how to use it | example |", "|---|---|---|---|"]
     for mode in MODES.values():
         lines.append(f"| `{mode.name}` | {mode.title} | [{mode.page}](../{mode.page}) | `{mode.example}` |")
@@ -77,7 +77,7 @@ def _kind_of_length(kind: type[BaseModel]) -> str:
 
 
 def records_page() -> str:
-    """Every field of what a launch leaves behind."""
+    """Return every field of what a launch leaves behind."""
     parts: list[tuple[str, type[BaseModel]]] = [
         ("The record: `results/<mode>/<model>_<quant>_<workload>-<key>/launch-<i>.json`", Record),
         *(
@@ -94,7 +94,7 @@ def records_page() -> str:
 
 
 def metrics_page() -> str:
-    """Every metric: its names, which way is better, what it is."""
+    """Return every metric: its names, which way is better, what it is."""
     return (
         "# Metrics\n\n"
         + _MADE
@@ -141,7 +141,7 @@ def _fields(schema: dict[str, Any], node: dict[str, Any], prefix: str) -> Iterat
 
 
 def _inner(schema: dict[str, Any], field: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
-    """The object that a field leads to, and how the path to it goes on."""
+    """Return the object that a field leads to, and how the path to it goes on."""
     for option in (field, *field.get("anyOf", [])):
         if "$ref" in option:
             return _resolve(schema, option), ""

@@ -37,7 +37,7 @@ _RULED = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
 
 
 def terminal(status: str, tables: Views, sections: Sequence[Section]) -> str:
-    """The whole text: `status` at the top, tables, then the sections."""
+    """Return the whole text: `status` at the top, tables, then the sections."""
     parts = [_fill(status), *map(_terminal_table, tables.tables)]
     for section in sections:
         items = [_fill(item, first="  - ", rest="    ") for item in section.items]
@@ -59,7 +59,7 @@ def _fill(text: str, first: str = "", rest: str = "") -> str:
 
 
 def _terminal_table(view: View) -> str:
-    """The table as wide as it likes, or with its words folded where it would be wider than `WIDTH`."""
+    """Return the table as wide as it likes, or with its words folded where it would be wider than `WIDTH`."""
     text = _rendered(view, _SPEEDUP_WIDTH, _NAME_WIDTH)
     if _width(text) > WIDTH:
         text = _rendered(view, _ONE_OF_SPEEDUPS_WIDTH, _NAME_WIDTH)
@@ -93,14 +93,14 @@ def _rendered(view: View, speedup: int, name: int) -> str:
 
 
 def _two_lines(header: str) -> str:
-    """`header` broken at the space that makes it narrowest."""
+    """Return `header` broken at the space that makes it narrowest."""
     spaces = [place for place, character in enumerate(header) if character == " "]
     broken = [header[:place] + "\n" + header[place + 1 :] for place in spaces]
     return min(broken, key=lambda text: max(map(len, text.split("\n"))), default=header)
 
 
 def _without_repeats(view: View) -> list[list[str]]:
-    """The cells, without the names that stand right above too (all but the last column of names)."""
+    """Return the cells, without the names that stand right above too (all but the last column of names)."""
     names = sum(column.header in ("model", "workload") for column in view.columns)
     lines, above = [], [""] * names
     for cells in view.cells:
@@ -117,7 +117,7 @@ def _without_repeats(view: View) -> list[list[str]]:
 def markdown(
     status: str, tables: Views, sections: Sequence[Section], figures: Sequence[str], title: str = "Rollout benchmark"
 ) -> str:
-    """The whole file: `title`, `status`, tables, those of the `figures` that have a title, then the sections."""
+    """Return the whole file: `title`, `status`, tables, those of the `figures` that have a title, then the sections."""
     strong = f"> **{_escape(status)}**" if status.startswith("INCOMPLETE") else _escape(status)
     parts = [f"# {title}", strong]
     parts += [f"## {_escape(view.title)}\n\n{_markdown_table(view)}" for view in tables.tables]
@@ -142,7 +142,7 @@ def _markdown_table(view: View) -> str:
 
 
 def _escape(text: str) -> str:
-    """`text` on one line, with everything that Markdown would read as markup taken literally."""
+    """Return `text` on one line, with everything that Markdown would read as markup taken literally."""
     text = " ".join(text.split())
     for character in "\\|*<>`~[]&":
         text = text.replace(character, "\\" + character)
@@ -160,7 +160,7 @@ blockquote { border-left: 4px solid #d55e00; margin: 1em 0; padding: 0 1em }
 
 
 def page(markdown: str) -> str:
-    """A whole HTML page, with nothing to load from elsewhere, for a summary in Markdown."""
+    """Return a whole HTML page, with nothing to load from elsewhere, for a summary in Markdown."""
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
     title = "Rollout benchmark"
     return (

@@ -29,7 +29,7 @@ State = dict[str, Any]
 
 
 def summary_state(results: Path, plan: PlanFile | None) -> State:
-    """What a summary of `results` under `plan` is made from: the plan, and size and mtime_ns of each file."""
+    """Return what a summary of `results` under `plan` is made from: the plan, and size and mtime_ns of each file."""
     found = find_results(results)
     return {
         "schema_version": STATE_VERSION,
@@ -40,7 +40,7 @@ def summary_state(results: Path, plan: PlanFile | None) -> State:
 
 
 def is_stale(results: Path, plan: PlanFile | None, out: Path | None = None) -> bool:
-    """True when the summary in `out` (default: `results`) has to be made again.
+    """Return True when the summary in `out` (default: `results`) has to be made again.
 
     That is when one of its files is missing, when a record, side file or failure came, went or changed since, there or
     in the earlier results that the baseline names, when another plan is asked for, or while a record is damaged, so
@@ -69,7 +69,7 @@ def is_stale(results: Path, plan: PlanFile | None, out: Path | None = None) -> b
 
 
 def plan_of_summary(folder: Path) -> PlanFile | None:
-    """The plan that the summary in `folder` was made with; None without a summary or a plan.
+    """Return the plan that the summary in `folder` was made with; None without a summary or a plan.
 
     Raises:
         UserError: the state file is there and is not what a summary leaves.
@@ -112,7 +112,7 @@ def _earlier(results: Path, plan: PlanFile | None) -> dict[str, Any] | None:
 
 
 def _essence(plan: Any) -> Any:
-    """The parts of a plan that a summary shows."""
+    """Return the parts of a plan that a summary shows."""
     if not isinstance(plan, dict):
         return plan
     names = ("baseline", "comparison", "precision", "slo", "operator_rules", "experiments", "skipped")
@@ -123,7 +123,7 @@ def _essence(plan: Any) -> Any:
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
-    """Adds RESULTS_DIR, --plan and --all to `parser`."""
+    """Add RESULTS_DIR, --plan and --all to `parser`."""
     parser.add_argument("results", type=Path, metavar="RESULTS_DIR", help="the results folder, wherever it lies")
     selection = parser.add_mutually_exclusive_group()
     selection.add_argument(
@@ -139,7 +139,7 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
 
 
 def chosen_plan(arguments: argparse.Namespace) -> PlanFile | None:
-    """The plan that is asked for, None for everything; raises `UserError` where it can't be read."""
+    """Return the plan that is asked for, None for everything; raise `UserError` where it can't be read."""
     if arguments.all:
         return None
     return read_plan(arguments.plan) if arguments.plan else plan_of_summary(arguments.results)

@@ -81,13 +81,13 @@ def summarise(
 
 
 def _timed_parts(findings: Findings) -> list[SummaryPart]:
-    """The notes that every summary has, and what each timed mode adds, in the order in which they were measured."""
+    """Return the notes that every summary has, and what each timed mode adds, in the order of measuring."""
     modes = dict.fromkeys(mode_of(experiment.mode) for experiment in findings.collection.experiments)
     return [foot(findings), *(_part(mode.tables, findings) for mode in modes)]
 
 
 def _other_parts(findings: Findings) -> list[SummaryPart]:
-    """What several modes have, then each mode that looks into the engine, in the order of the registry."""
+    """Return what several modes have, then each mode that looks into the engine, in the order of the registry."""
     measured = {mode_of(experiment.mode).name for experiment in findings.collection.others}
     inside = [mode.tables for name, mode in MODES.items() if name in measured]
     return [_part(function, findings) for function in (*SPANNING, *inside)]

@@ -43,13 +43,13 @@ def verdict_values(
 
 
 def _level(settings: ComparisonSettings, precision: Precision) -> float:
-    """The confidence of the interval at each look."""
+    """Return the confidence of the interval at each look."""
     least, most = precision.min_launches, precision.max_launches
     return StoppingRule(precision.half_width, least, most, settings.confidence).level
 
 
 def _too_wide(rows: Sequence[Row], precision: Precision) -> Iterator[tuple[str, float]]:
-    """Names and half-widths of experiments whose last launch came before the precision."""
+    """Yield names and half-widths of experiments whose last launch came before the precision."""
     for row in rows:
         comparison = row.comparison
         experiment = row.experiment

@@ -48,7 +48,7 @@ class Entry:
 
 
 def read_dataset(path: Path, format: DatasetFormat) -> list[Entry]:
-    """All entries of the file, in its order.
+    """Return all entries of the file, in its order.
 
     Raises:
         UserError: it can't be read, is not of the format, or holds nothing; naming the line.
@@ -57,7 +57,7 @@ def read_dataset(path: Path, format: DatasetFormat) -> list[Entry]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The file's content; raises `UserError` where it can't be read."""
+    """Return the file's content; raise `UserError` where it can't be read."""
     if path.exists() and not path.is_file() and not path.is_dir():  # a pipe never ends, and neither does /dev/zero
         raise UserError(f"{path}: cannot be read: it is no regular file", "name a file")
     try:
@@ -68,12 +68,12 @@ def read_bytes(path: Path) -> bytes:
 
 
 def sha256(content: bytes) -> str:
-    """What a spec names the file by."""
+    """Return what a spec names the file by."""
     return hashlib.sha256(content).hexdigest()
 
 
 def entries(path: Path, content: bytes, format: DatasetFormat) -> list[Entry]:
-    """All entries in the file's content; raises as `read_dataset` does."""
+    """Return all entries in the file's content; raise as `read_dataset` does."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -139,7 +139,7 @@ def _sharegpt(text: str) -> Iterator[Entry]:
 
 
 def _first_pair(turns: list[Any]) -> tuple[str, str] | None:
-    """The first question and the first answer after it; None where one is missing, as in many such files."""
+    """Return the first question and the first answer after it; None where one is missing, as in many such files."""
     asked: str | None = None
     for turn in turns:
         said = turn.get("value") if isinstance(turn, dict) else None

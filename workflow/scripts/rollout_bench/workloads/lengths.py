@@ -26,12 +26,12 @@ BLOCK = 512
 
 
 def integers(label: str, count: int) -> array[int]:
-    """The first `count` 64-bit numbers of SHAKE-256 over `label`; more of them begin with the same ones."""
+    """Return the first `count` 64-bit numbers of SHAKE-256 over `label`; more of them begin with the same ones."""
     return array("Q", hashlib.shake_256(label.encode()).digest(8 * count))
 
 
 def share(number: int) -> float:
-    """The uniform number in (0, 1) that a 64-bit number stands for: never 0 and never 1.
+    """Return the uniform number in (0, 1) that a 64-bit number stands for: never 0 and never 1.
 
     The upper 52 bits and a half: all that a double holds without rounding up to 1.
     """
@@ -39,7 +39,7 @@ def share(number: int) -> float:
 
 
 def shares(label: str, count: int) -> list[float]:
-    """`count` uniform numbers in (0, 1)."""
+    """Return `count` uniform numbers in (0, 1)."""
     return [share(number) for number in integers(label, count)]
 
 
@@ -53,7 +53,7 @@ STANDARD = NormalDist()
 
 
 def drawn(length: Length, label: str, count: int) -> list[int]:
-    """`count` lengths, in tokens.
+    """Return `count` lengths, in tokens.
 
     Args:
         length: a number, which each of them is then, or a distribution.
@@ -70,7 +70,10 @@ def drawn(length: Length, label: str, count: int) -> list[int]:
 
 
 def share_within(length: Length) -> float:
-    """The part of the distribution that lies within the bounds: the chance that a length needs no second draw."""
+    """Return the part of the distribution that lies within the bounds.
+
+    The chance that a length needs no second draw.
+    """
     if isinstance(length, Normal | LogNormal):
         below, above = (STANDARD.cdf(edge) for edge in _edges(length))
         return above - below
@@ -78,7 +81,7 @@ def share_within(length: Length) -> float:
 
 
 def _bell(length: Normal | LogNormal, share: float) -> int:
-    """The length at `share` of the distribution between the bounds.
+    """Return the length at `share` of the distribution between the bounds.
 
     Rounded lengths from low to high are those whose value lies from low - 1/2 to high + 1/2, so that is where the
     distribution is cut: the same as drawing again whatever falls outside, without ever drawing again.
@@ -94,7 +97,7 @@ def _bell(length: Normal | LogNormal, share: float) -> int:
 
 
 def _edges(length: Normal | LogNormal) -> tuple[float, float]:
-    """The bounds in standard deviations from the middle, half a token further out on either side."""
+    """Return the bounds in standard deviations from the middle, half a token further out on either side."""
     low, high = length.low - 0.5, length.high + 0.5
     if isinstance(length, Normal):
         return (low - length.mean) / length.std, (high - length.mean) / length.std
@@ -104,7 +107,7 @@ def _edges(length: Normal | LogNormal) -> tuple[float, float]:
 
 @functools.lru_cache(maxsize=4)
 def _zipf_table(exponent: float, lengths: int) -> array[float]:
-    """Sums of k^-exponent for k from 1 up to 1, 2, ... `lengths`."""
+    """Sum of k^-exponent for k from 1 up to 1, 2, ... `lengths`."""
     return array("d", itertools.accumulate(k**-exponent for k in range(1, lengths + 1)))
 
 
@@ -137,7 +140,7 @@ def sizes(workload: WorkloadSpec, launch: int, iteration: int, dataset: str | No
 
 
 def _entries(workload: WorkloadSpec, iteration: int, dataset: str | None) -> list[Entry]:
-    """The entries of the data set that the iteration takes."""
+    """Return the entries of the data set that the iteration takes."""
     assert workload.dataset is not None, "called for data sets"
     if dataset is None:
         raise UnknownSizesError("its data set is not there")

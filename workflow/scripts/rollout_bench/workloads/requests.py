@@ -27,7 +27,7 @@ class ReplicaPart:
     replicas: int = 1
 
     def label(self, workload: WorkloadSpec, launch: int, iteration: int) -> str:
-        """What the draws of an iteration depend on; replica 0 draws what the one engine of a launch does."""
+        """Return what the draws of an iteration depend on; replica 0 draws what the one engine of a launch does."""
         whole = f"{workload.seed}/{launch}/{iteration}"
         return f"{whole}/replica-{self.replica}" if self.replica else whole
 
@@ -41,7 +41,7 @@ MARGIN = 32
 
 
 def token_range(vocabulary: int) -> range:
-    """The token ids that prompts are made of, for a vocabulary of so many ids."""
+    """Return the token ids that prompts are made of, for a vocabulary of so many ids."""
     margin = vocabulary // MARGIN
     return range(margin, vocabulary - margin)
 
@@ -54,7 +54,7 @@ def prompts(
     lengths: Sequence[int] | None = None,
     part: ReplicaPart = WHOLE,
 ) -> list[list[int]]:
-    """The prompts of one iteration.
+    """Return the prompts of one iteration.
 
     Args:
         workload: how many prompts, how long, what they share, and the seed.
@@ -95,7 +95,7 @@ def prompts(
 def prefixes(
     workload: WorkloadSpec, vocabulary: int, launch: int, iteration: int, part: ReplicaPart = WHOLE
 ) -> list[list[int]]:
-    """What the prompts of one iteration begin with, by their index modulo the number of these.
+    """Return what the prompts of one iteration begin with, by their index modulo the number of these.
 
     Returns:
         As many different lists of ids as `shared_prefix` has groups, each of its length; one empty one where there is
@@ -116,7 +116,7 @@ def prefixes(
 
 
 def shifted(token_ids: list[int], vocabulary: int, by: int) -> list[int]:
-    """The prompt with every drawn id moved on by `by`, round the range that prompts are made of.
+    """Return the prompt with every drawn id moved on by `by`, round the range that prompts are made of.
 
     What prompts share they go on sharing; but no cache that has seen them before moving has any of them now.
     """
@@ -170,7 +170,7 @@ def arrivals(rate: float, burstiness: Burstiness, count: int, label: str) -> lis
 
 
 def _log_gamma_draw(shape: float, uniform: Iterator[float]) -> float:
-    """The logarithm of a gamma-distributed number of scale 1.
+    """Return the logarithm of a gamma-distributed number of scale 1.
 
     G. Marsaglia and W. W. Tsang, "A simple method for generating gamma variables", ACM TOMS 26 (2000) 363-372: exact,
     with at least 95 % of the draws accepted whatever the shape. Written out here since scipy, whose inverse would do,
@@ -209,7 +209,7 @@ class Request:
 
 
 def moved(asked: Sequence[Request], vocabulary: int, by: int) -> list[Request]:
-    """The same requests with other token ids, which share with each other what they shared before."""
+    """Return the same requests with other token ids, which share with each other what they shared before."""
     return [replace(one, prompt_token_ids=shifted(one.prompt_token_ids, vocabulary, by)) for one in asked]
 
 
@@ -290,7 +290,10 @@ class Source:
         ]
 
     def _tokenized(self, taken: Sequence[Entry], beginnings: list[list[int]]) -> list[list[int]]:
-        """Prompts of a data set: a shared prefix in front, cut at the end to the longest that the workload takes."""
+        """Return prompts of a data set.
+
+        A shared prefix in front, cut at the end to the longest that the workload takes.
+        """
         texts = self._encoded([entry.prompt for entry in taken if isinstance(entry.prompt, str)])
         found = []
         for number, entry in enumerate(taken):
@@ -306,7 +309,7 @@ class Source:
         return found
 
     def _output_tokens(self, taken: Sequence[Entry]) -> list[int | None]:
-        """What the data set says of output lengths; of an answer its tokens, up to what the workload takes."""
+        """Return what the data set says of output lengths; of an answer its tokens, up to what the workload takes."""
         answers = self._encoded([entry.output for entry in taken if isinstance(entry.output, str)], special=False)
         most = longest(self._workload.output_tokens)
         return [
@@ -319,7 +322,7 @@ class Source:
         return iter(self._tokenizer(texts, add_special_tokens=special)["input_ids"])
 
     def _arrivals(self, numbers: range) -> list[float | None]:
-        """Arrivals of the entries with these running numbers, after the first of them.
+        """Return arrivals of the entries with these running numbers, after the first of them.
 
         A file that begins again does so one mean gap after its end.
         """
@@ -365,7 +368,10 @@ class Sharing:
 
 
 def sharing(requests: Iterable[Request]) -> Sharing:
-    """What `requests` share. Sorted prompts that lie side by side share the most: those nodes are counted twice."""
+    """Return what `requests` share.
+
+    Sorted prompts that lie side by side share the most: those nodes are counted twice.
+    """
     samples: dict[int, int] = defaultdict(int)
     ids: dict[int, list[int]] = {}
     for request in requests:
@@ -382,6 +388,6 @@ def sharing(requests: Iterable[Request]) -> Sharing:
 
 
 def _common(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many tokens two prompts begin with together."""
+    """Return how many tokens two prompts begin with together."""
     return next((place for place, (a, b) in enumerate(zip(first, second, strict=False)) if a != b),
                 min(len(first), len(second)))  # fmt: skip

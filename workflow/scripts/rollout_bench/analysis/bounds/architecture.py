@@ -100,12 +100,12 @@ class Architecture:
         return self.layers - (self.experts.layers if self.experts else 0)
 
     def key_value_heads_of_rank(self, ranks: int) -> int:
-        """Heads of keys and values on one of `ranks`; with more ranks than heads each has a copy of one."""
+        """Return heads of keys and values on one of `ranks`; with more ranks than heads each has a copy of one."""
         return max(1, self.key_value_heads // ranks)
 
 
 def architecture_from(config: Mapping[str, Any]) -> Architecture:
-    """The sizes in the content of a config.json.
+    """Return the sizes in the content of a config.json.
 
     Raises:
         UnknownArchitectureError: it is of a kind whose work is not the sum that is made here, or a size is missing.
@@ -132,7 +132,7 @@ def architecture_from(config: Mapping[str, Any]) -> Architecture:
 
 
 def linear_shapes(architecture: Architecture, tensor_parallel_size: int = 1) -> list[LinearShape]:
-    """The linear layers of one rank as vLLM holds them: q, k and v in one matrix, gate and up in another.
+    """Return the linear layers of one rank as vLLM holds them: q, k and v in one matrix, gate and up in another.
 
     Of experts each has two matrices, gate and up together and down; `layers` then counts the matrices of all experts
     in all layers. The output head is there also where it is tied: it is read either way.

@@ -57,7 +57,7 @@ class AlikeSteps:
 
 
 def prefill_steps(sequences: Sequence[Lengths], most_tokens: int | None) -> AlikeSteps:
-    """The steps that compute the prompts, as few as hold them.
+    """Return the steps that compute the prompts, as few as hold them.
 
     Args:
         sequences: of the whole pass.
@@ -72,7 +72,9 @@ def prefill_steps(sequences: Sequence[Lengths], most_tokens: int | None) -> Alik
 
 
 def decode_steps(sequences: Sequence[Lengths], slots: int) -> Iterator[AlikeSteps]:
-    """The steps that decode: first come first served, at most `slots` sequences at once, each step one token of each.
+    """Yield the steps that decode.
+
+    First come first served, at most `slots` sequences at once, each step one token of each.
 
     The first token of a sequence comes out of its prefill. Steps with the same sequences are one item, whose batch is
     that of their middle: all grow by one token a step, and the least time is a convex function of the context, so
@@ -96,7 +98,7 @@ def decode_steps(sequences: Sequence[Lengths], slots: int) -> Iterator[AlikeStep
 
 
 def mean_decode(steps: Sequence[AlikeSteps]) -> Batch | None:
-    """The batch of an average decode step; None where nothing is decoded."""
+    """Return the batch of an average decode step; None where nothing is decoded."""
     number = sum(one.number for one in steps)
     if not number:
         return None
@@ -106,7 +108,7 @@ def mean_decode(steps: Sequence[AlikeSteps]) -> Batch | None:
 
 
 def _pairs(tokens: float, cached: float) -> float:
-    """Pairs of a computed token and one that it looks at, itself among them."""
+    """Return pairs of a computed token and one that it looks at, itself among them."""
     return tokens * cached + tokens * (tokens + 1) / 2
 
 
@@ -115,7 +117,7 @@ BLOCK_SIZES = {"cpu": 128, "ascend": 128}
 
 
 def pass_lengths(spec: Spec, dataset: str | None, launch: int = 0, iteration: int | None = None) -> list[Lengths]:
-    """The sequences of one pass, in the order in which they are handed over.
+    """Return the sequences of one pass, in the order in which they are handed over.
 
     Args:
         spec: the experiment's settings.
@@ -142,7 +144,7 @@ def pass_lengths(spec: Spec, dataset: str | None, launch: int = 0, iteration: in
 
 
 def _block_size(spec: Spec) -> int | None:
-    """Tokens in a block of the prefix cache; None where it is off."""
+    """Return tokens in a block of the prefix cache; None where it is off."""
     args = spec.engine.args
     if not args.get("enable_prefix_caching", True):
         return None
@@ -197,7 +199,7 @@ class ExperimentBound:
 
 
 def experiment_bound(spec: Spec, model_path: str, dataset: str | None, limits: DeviceLimits) -> ExperimentBound | str:
-    """The bound of an experiment on devices with `limits`, or why there is none, in words that can follow `since`.
+    """Return the bound of an experiment on devices with `limits`, or why there is none, in words to follow `since`.
 
     Args:
         spec: its settings.
@@ -241,7 +243,7 @@ class _Costs:
 def bound_of(
     costs: _Costs, sequences: Sequence[Lengths], args: Mapping[str, Any], limits: DeviceLimits
 ) -> ExperimentBound:
-    """The bound of a pass over `sequences`."""
+    """Return the bound of a pass over `sequences`."""
     slots = int(args.get("max_num_seqs") or len(sequences))
     prefill = prefill_steps(sequences, args.get("max_num_batched_tokens"))
     steps = list(decode_steps(sequences, slots))
@@ -259,7 +261,7 @@ def bound_of(
 
 
 def architecture_of(spec: Spec, model_path: str) -> Architecture | str:
-    """The sizes of an experiment's model, or why they are not known, in words that can follow `since`."""
+    """Return the sizes of an experiment's model, or why they are not known, in words that can follow `since`."""
     try:
         return architecture_from(model_config(spec, model_path))
     except UnknownArchitectureError as error:
@@ -267,7 +269,9 @@ def architecture_of(spec: Spec, model_path: str) -> Architecture | str:
 
 
 def model_config(spec: Spec, model_path: str) -> dict[str, Any]:
-    """The content of the config.json that an experiment loads: made, in the weights' folder, or in a local hub cache.
+    """Return the content of the config.json that an experiment loads.
+
+    Made, in the weights' folder, or in a local hub cache.
 
     Raises:
         UnknownArchitectureError: there is none here.
@@ -295,7 +299,7 @@ def model_config(spec: Spec, model_path: str) -> dict[str, Any]:
 
 
 def _in_hub_cache(model: str) -> Path | None:
-    """The config.json of a model that was downloaded from the hub before."""
+    """Return the config.json of a model that was downloaded from the hub before."""
     try:
         from huggingface_hub import try_to_load_from_cache
     except ImportError:

@@ -43,12 +43,12 @@ class Coding:
 
 
 def plain(dtype: str) -> Coding:
-    """Weights as the model has them."""
+    """Return weights as the model has them."""
     return Coding(8 * BYTES[dtype], 0.0, dtype, dtype)
 
 
 def coding_of(spec: Spec, config: Mapping[str, Any]) -> Coding:
-    """How the experiment's weights are stored.
+    """Return how the experiment's weights are stored.
 
     Args:
         spec: its settings.
@@ -71,7 +71,7 @@ def coding_of(spec: Spec, config: Mapping[str, Any]) -> Coding:
 
 
 def model_dtype(spec: Spec, config: Mapping[str, Any]) -> str:
-    """What the engine makes of the config's data type; its `auto` turns 32 bits into 16, as vLLM does."""
+    """Return what the engine makes of the config's data type; its `auto` turns 32 bits into 16, as vLLM does."""
     asked = str(spec.engine.args.get("dtype", "auto"))
     asked = {"half": "float16", "float": "float32"}.get(asked, asked)
     if asked in BYTES:
@@ -81,7 +81,7 @@ def model_dtype(spec: Spec, config: Mapping[str, Any]) -> str:
 
 
 def cache_value_bytes(kv_cache_dtype: object, dtype: str) -> float:
-    """Bytes of one value in the KV cache, for vLLM's `kv_cache_dtype`: auto is the model's, fp8 one byte."""
+    """Return bytes of one value in the KV cache, for vLLM's `kv_cache_dtype`: auto is the model's, fp8 one byte."""
     asked = str(kv_cache_dtype or "auto")
     if asked.startswith(("fp8", "int8", "uint8")):
         return 1.0
@@ -118,7 +118,7 @@ def _written(config: Mapping[str, Any], model: Coding) -> Coding | None:
 
 
 def _with_scales(bits: int, group_size: object) -> float:
-    """Bits of a weight with its part of the scale of its group."""
+    """Return bits of a weight with its part of the scale of its group."""
     return bits + 16 / group_size if isinstance(group_size, int) and group_size > 0 else bits
 
 
@@ -151,7 +151,7 @@ def decode_batch(sequences: float, context: float) -> Batch:
 
 
 def prefill_batch(sequences: float, tokens: float, cached: float = 0.0) -> Batch:
-    """`tokens` tokens of the prompt of each of `sequences`, with `cached` of each in the KV cache before."""
+    """Return `tokens` tokens of the prompt of each of `sequences`, with `cached` of each in the KV cache before."""
     pairs = sequences * (tokens * cached + tokens * (tokens + 1) / 2)
     return Batch(sequences, sequences * tokens, sequences * cached, pairs, sequences)
 
@@ -190,7 +190,7 @@ class Cost:
         return self.least_bytes + self.activation_bytes
 
     def times(self, number: float) -> Cost:
-        """The cost of so many of it."""
+        """Return the cost of so many of it."""
         return replace(
             self,
             weight_bytes=self.weight_bytes * number,
@@ -209,7 +209,7 @@ def step_costs(
     cache_value_bytes: float | None = None,
     linears: Sequence[LinearShape] | None = None,
 ) -> list[Cost]:
-    """The costs of a step for one of `ranks` that the model is cut into by tensor parallelism.
+    """Return the costs of a step for one of `ranks` that the model is cut into by tensor parallelism.
 
     Args:
         architecture: the model's sizes.
@@ -231,7 +231,9 @@ def step_costs(
 
 
 def linear_cost(shape: LinearShape, coding: Coding, batch: Batch, architecture: Architecture | None = None) -> Cost:
-    """The cost of all linear layers of `shape`: each reads its weights once, K N bits / 8 and a scale for each of N.
+    """Return the cost of all linear layers of `shape`.
+
+    Each reads its weights once, K N bits / 8 and a scale for each of N.
 
     Of experts only those that the batch is expected to hit are read (`Experts.hit`), and each token goes through
     `per_token` of them.
@@ -253,7 +255,7 @@ def linear_cost(shape: LinearShape, coding: Coding, batch: Batch, architecture: 
 
 
 def _attention(a: Architecture, coding: Coding, batch: Batch, ranks: int, value_bytes: float) -> list[Cost]:
-    """Keys and values of the context are read by each sequence for itself, also where sequences share a prompt."""
+    """Return the cost of attention: each sequence reads all its keys and values, also where prompts are shared."""
     width = a.key_value_heads_of_rank(ranks) * a.head_dim
     token_bytes = 2 * width * value_bytes
     query = a.heads * a.head_dim / ranks
@@ -280,10 +282,10 @@ def _small(a: Architecture, coding: Coding, batch: Batch) -> list[Cost]:
 
 
 def weight_bytes(costs: Iterable[Cost]) -> float:
-    """Weights that a step reads."""
+    """Return weights that a step reads."""
     return sum(cost.weight_bytes for cost in costs)
 
 
 def cache_bytes(costs: Iterable[Cost]) -> float:
-    """Bytes of KV cache that a step reads and writes."""
+    """Return bytes of KV cache that a step reads and writes."""
     return sum(cost.cache_bytes for cost in costs)

@@ -35,7 +35,7 @@ class DeviceLimits:
 
 
 def measured(machine: MachineLimits) -> DeviceLimits:
-    """The limits that were measured."""
+    """Return the limits that were measured."""
     return DeviceLimits(
         machine.device_model,
         "measured",
@@ -105,7 +105,7 @@ class Total:
 
 
 def total(steps: Iterable[tuple[float, Least]]) -> Total:
-    """The sum over pairs of a number of steps and the least time of each."""
+    """Return the sum over pairs of a number of steps and the least time of each."""
     seconds = memory_s = 0.0
     unknown: frozenset[str] = frozenset()
     for number, step in steps:
@@ -138,7 +138,7 @@ class Peak:
 
 
 def _rates(half: float, int8: float, float8: float | None = None) -> dict[str, float]:
-    """Rates in 10^12 a second; bfloat16 and float16 have the same on all of these."""
+    """Return rates in 10^12 a second; bfloat16 and float16 have the same on all of these."""
     rates = {"bfloat16": half * TERA, "float16": half * TERA, "int8": int8 * TERA}
     return rates if float8 is None else {**rates, "float8": float8 * TERA}
 
@@ -170,7 +170,7 @@ PEAKS: tuple[Peak, ...] = (
 
 
 def find_peak(device: str) -> Peak | None:
-    """The first known device whose pattern occurs in `device`; None where there is none."""
+    """Return the first known device whose pattern occurs in `device`; None where there is none."""
     return next((peak for peak in PEAKS if re.search(peak.pattern, device, re.IGNORECASE)), None)
 
 
@@ -184,5 +184,5 @@ def known_peak(device: str) -> Peak:
 
 
 def published(peak: Peak) -> DeviceLimits:
-    """The limits that its maker publishes."""
+    """Return the limits that its maker publishes."""
     return DeviceLimits(peak.name, "published", peak.bytes_per_s, peak.flops_per_s)

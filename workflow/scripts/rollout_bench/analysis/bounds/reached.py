@@ -56,7 +56,7 @@ def share_of_limit(
     architecture: Architecture | None = None,
     rows: Sequence[SequenceRow] = (),
 ) -> Bound | str:
-    """The passes that count against their bound, or why that can't be said, in words that can follow `since`.
+    """Return the passes that count against their bound, or why that can't be said, in words that can follow `since`.
 
     Tokens and bytes of weights are those that the launch counted.
 
@@ -95,7 +95,7 @@ def step_bound(
     coding: Coding | None = None,
     architecture: Architecture | None = None,
 ) -> Bound | str:
-    """The unprofiled steps of a phase against their bound, or why that can't be said.
+    """Return the unprofiled steps of a phase against their bound, or why that can't be said.
 
     Args:
         profile: the record of a profile launch.
@@ -124,7 +124,7 @@ def step_bound(
 def profile_costs(
     profile: Profile, phase: Phase, *, profiled: bool = True, architecture: Architecture | None = None
 ) -> list[Cost] | str:
-    """What each operator class of a mean step of a phase costs one device, or why that can't be said."""
+    """Return what each operator class of a mean step of a phase costs one device, or why that can't be said."""
     try:
         model = _Model(profile, architecture)
     except UnknownArchitectureError as error:
@@ -139,7 +139,7 @@ def profile_costs(
 
 
 def step_batch(phase: Phase, sequences: int, tokens: int, context_tokens: int | None) -> Batch | None:
-    """What a step computed, from what a profile says of it; None where it says too little.
+    """Return what a step computed, from what a profile says of it; None where it says too little.
 
     Args:
         phase: prefill, decode or mixed.
@@ -159,7 +159,7 @@ def step_batch(phase: Phase, sequences: int, tokens: int, context_tokens: int | 
 
 
 def same_machine(limits: MachineLimits, environment: Environment) -> bool:
-    """Whether limits are those of the machine that a launch ran on: device, processor, cores and torch."""
+    """Return whether limits are those of the machine that a launch ran on: device, processor, cores and torch."""
     return (limits.device_model, limits.cpu_model, limits.cpu_cores, _release(limits.torch_version)) == (
         environment.device_model,
         environment.cpu_model,
@@ -169,7 +169,10 @@ def same_machine(limits: MachineLimits, environment: Environment) -> bool:
 
 
 def _release(version: str) -> str:
-    """A version without its build, which torch tells of itself and its distribution may not: 2.11.0 of 2.11.0+cu130."""
+    """Return a version without its build, which torch tells of itself and its distribution may not.
+
+    2.11.0 of 2.11.0+cu130.
+    """
     return version.partition("+")[0]
 
 
@@ -193,7 +196,10 @@ class _Model:
         self.most_tokens = settings.get("max_num_batched_tokens")
 
     def costs(self, batch: Batch, told: Sequence[LinearShape] = ()) -> list[Cost]:
-        """The costs of a step; linear layers as the engine `told` them, those that it leaves out as the sizes say."""
+        """Return the costs of a step.
+
+        Linear layers as the engine `told` them, those that it leaves out as the sizes say.
+        """
         roles = {shape.role for shape in told}
         derived = linear_shapes(self._architecture, self._ranks)
         linears = [*told, *(shape for shape in derived if shape.role not in roles)]
@@ -207,7 +213,7 @@ class _Model:
         )
 
     def _counted(self, record: Launched, coding: Coding) -> Coding:
-        """`coding` with as many bits as the loaded weights of linear layers had."""
+        """Return `coding` with as many bits as the loaded weights of linear layers had."""
         weights = record.engine.weights_bytes_by_dtype
         if weights is None or not weights.linear:
             return coding
@@ -224,7 +230,10 @@ def _pass(model: _Model, iteration: Iteration, sequences: Sequence[Lengths], lim
 
 
 def _lengths(iteration: Iteration, rows: Sequence[SequenceRow]) -> list[Lengths]:
-    """The sequences of a pass as they came back; of the prefix cache what it says itself, nothing where it doesn't."""
+    """Return the sequences of a pass as they came back.
+
+    Of the prefix cache what it says itself, nothing where it doesn't.
+    """
     own = [row for row in rows if row.iteration == iteration.index and not row.failed and row.output_tokens]
     if len(own) == iteration.sequences:
         return [Lengths(row.prompt_tokens, row.cached_prompt_tokens or 0, row.output_tokens) for row in own]

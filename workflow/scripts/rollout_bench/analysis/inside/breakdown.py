@@ -58,21 +58,21 @@ class Breakdown:
         return sum(self.scaled.values())
 
     def of_category(self, category: str) -> float:
-        """Its time without the profiler."""
+        """Return its time without the profiler."""
         return sum(us for (own, _), us in self.scaled.items() if own == category)
 
     def share(self, category: str) -> float:
-        """The same over the step, from 0 to 1."""
+        """Return the same over the step, from 0 to 1."""
         return self.of_category(category) / self.step_us if self.step_us else 0.0
 
     def traced_share(self, category: str) -> float:
-        """Its share of the traced step."""
+        """Return its share of the traced step."""
         traced = sum(us for (own, _), us in self.parts.items() if own == category)
         return traced / self.total_us if self.total_us else 0.0
 
 
 def breakdowns(profiled: ProfiledExperiment) -> dict[Phase, Breakdown]:
-    """The breakdown of each phase that is traced."""
+    """Return the breakdown of each phase that is traced."""
     samples = step_samples(profiled.record.steps)
     times = profiled.times[profiled.times["step"] >= 0]
     found: dict[Phase, Breakdown] = {}
@@ -104,12 +104,12 @@ def _breakdown(phase: Phase, times: pd.DataFrame, profiled: ProfiledExperiment, 
 
 
 def device_rows(events: pd.DataFrame) -> pd.DataFrame:
-    """The operators that the device ran inside steps."""
+    """Return the operators that the device ran inside steps."""
     return events[(events["where"] == "device") & (events["step"] >= 0)]
 
 
 def unprofiled(parts: Mapping[Part, float], step_us: float | None, device_clock: bool) -> dict[Part, float]:
-    """`parts` of a traced step, in microseconds, as they are without the profiler, where a step takes `step_us`.
+    """Return `parts` of a traced step, in microseconds, as they are without the profiler, where a step takes `step_us`.
 
     Their sum is `step_us`. Without a clock of the device's own the profiler slows everything, and each part keeps its
     share. With one (`device_clock`) it slows the host: operators keep their duration and the device waits for what is
@@ -134,7 +134,7 @@ def _per_step(sums: pd.Series, steps: int) -> dict[Part, float]:
 
 
 def place(part: Part) -> tuple[int, int, str]:
-    """Where a part stands among all: by category, then by role."""
+    """Return where a part stands among all: by category, then by role."""
     category, role = part
     return (
         CATEGORIES.index(category) if category in CATEGORIES else len(CATEGORIES),
@@ -170,24 +170,24 @@ class Change:
 
 
 def changes(baseline: Mapping[Part, float], own: Mapping[Part, float]) -> list[Change]:
-    """Every part that one of both has; what they save adds up to what the whole saves."""
+    """Return every part that one of both has; what they save adds up to what the whole saves."""
     parts = sorted({*baseline, *own}, key=place)
     return [Change(part, baseline.get(part, 0.0), own.get(part, 0.0)) for part in parts]
 
 
 def together(found: list[Change], categories: tuple[str, ...], name: Part) -> Change:
-    """The parts of some categories as one."""
+    """Return the parts of some categories as one."""
     own = [change for change in found if change.part[0] in categories]
     return Change(name, sum(change.baseline for change in own), sum(change.own for change in own))
 
 
 def linear_with_quantize(found: list[Change]) -> Change:
-    """The linear layers with what quantizing and dequantizing costs: the net of the quantization."""
+    """Return the linear layers with what quantizing and dequantizing costs: the net of the quantization."""
     return together(found, (LINEAR, QUANTIZE), (LINEAR, "with quantize"))
 
 
 def other_shapes(own: ProfiledExperiment, baseline: ProfiledExperiment) -> list[str]:
-    """The roles whose layers are not the same in both, which no speed-up by role compares."""
+    """Return the roles whose layers are not the same in both, which no speed-up by role compares."""
     sides = [{linear.role: shape_of(linear) for linear in side.record.linears} for side in (own, baseline)]
     return [role for role in sorted({*sides[0], *sides[1]}) if sides[0].get(role) != sides[1].get(role)]
 
@@ -198,7 +198,7 @@ def shape_of(linear: LinearShape) -> tuple[int, int, int]:
 
 
 def batches_differ(own: Breakdown, baseline: Breakdown) -> tuple[float, float] | None:
-    """The mean rows of the linear layers in both, or tokens of a step, where they differ by over `SAME_BATCH`."""
+    """Return mean rows of the linear layers in both, or tokens of a step, where they differ by over `SAME_BATCH`."""
     sides = own.linear_tokens, baseline.linear_tokens
     if None in sides and own.sample and baseline.sample:
         sides = own.sample.tokens, baseline.sample.tokens
@@ -227,13 +227,13 @@ class Operator:
 
 
 def operators(profiled: ProfiledExperiment, breakdown: Breakdown) -> list[Operator]:
-    """The operators of a phase, those that take most first."""
+    """Return the operators of a phase, those that take most first."""
     rows = device_rows(profiled.events[profiled.events["phase"] == breakdown.phase])
     return _grouped(rows, breakdown)
 
 
 def unknown(profiled: ProfiledExperiment, breakdown: Breakdown) -> list[Operator]:
-    """The names in a phase that are of category `other`, whatever their shapes, those that take most first."""
+    """Return the names in a phase that are of category `other`, whatever their shapes, those that take most first."""
     rows = device_rows(profiled.events[profiled.events["phase"] == breakdown.phase])
     return _grouped(rows[rows["category"] == OTHER].assign(role="", shapes=""), breakdown)
 
@@ -266,7 +266,7 @@ class TimeLine:
 
 
 def time_line(profiled: ProfiledExperiment, phase: Phase, rank: int = 0) -> TimeLine | None:
-    """That of the traced step of `phase` whose duration is the median one; None where there is none."""
+    """Return that of the traced step of `phase` whose duration is the median one; None where there is none."""
     events = profiled.events
     own = events[(events["phase"] == phase) & (events["rank"] == rank)]
     steps = own[(own["where"] == "step") & (own["duration_us"] > 0)].sort_values("duration_us", kind="stable")
@@ -278,7 +278,7 @@ def time_line(profiled: ProfiledExperiment, phase: Phase, rank: int = 0) -> Time
 
 
 def painted(device: pd.DataFrame, start_us: float, duration_us: float) -> TimeLine:
-    """The time line of device rows [n] with start_us, duration_us and category, from `start_us` on.
+    """Return the time line of device rows [n] with start_us, duration_us and category, from `start_us` on.
 
     An operator covers those that enclose it, a later one an earlier one; each of `CELLS` equal cells shows what covers
     most of it.

@@ -46,7 +46,7 @@ class Curve:
         return {launch: np.median(values, axis=0) for launch, values in sorted(self.rounds.items())}
 
     def at(self, tokens: tuple[int, ...]) -> Curve:
-        """The same at some of its numbers of tokens."""
+        """Return the same at some of its numbers of tokens."""
         places = [self.tokens.index(each) for each in tokens]
         return Curve(tokens, {launch: values[:, places] for launch, values in self.rounds.items()})
 
@@ -83,7 +83,9 @@ def seconds(curve: Curve, confidence: float) -> Estimate:
 
 
 def speedup(own: Curve, baseline: Curve, confidence: float) -> Estimate:
-    """How many times faster `own` is than `baseline`, at the same numbers of tokens: baseline's time over its own.
+    """Return how many times faster `own` is than `baseline`, at the same numbers of tokens.
+
+    Baseline's time over its own.
 
     Launches that both have, two or more, are compared in pairs (`paired.ratio_interval`), others as two sides
     (`unpaired.welch_interval`). Where a side has one launch, the interval is over rounds: the bootstrap of `seconds`,
@@ -121,7 +123,7 @@ def speedup(own: Curve, baseline: Curve, confidence: float) -> Estimate:
 
 
 def summed(curves: Mapping[object, Curve], times: Mapping[object, int]) -> Curve:
-    """The sum of `curves`, each `times` so often, round by round: all have the same tokens and launches.
+    """Return the sum of `curves`, each `times` so often, round by round: all have the same tokens and launches.
 
     Rounds that not all curves have are left out.
     """
@@ -135,12 +137,12 @@ def summed(curves: Mapping[object, Curve], times: Mapping[object, int]) -> Curve
 
 
 def _rounds_of(curve: Curve, launch: int | None) -> Array:
-    """The rounds of `launch`, or of the first one."""
+    """Return the rounds of `launch`, or of the first one."""
     return curve.rounds[min(curve.rounds) if launch is None else launch]
 
 
 def _resampled_medians(rounds: Array, seed: int) -> Array:
-    """Medians of `RESAMPLES` resamples [resamples, tokens] of `rounds` [rounds, tokens], whole rounds at a time."""
+    """Resample whole rounds of `rounds` [rounds, tokens]: the medians of `RESAMPLES` of them [resamples, tokens]."""
     random = np.random.default_rng(seed)
     chosen = random.integers(0, len(rounds), (RESAMPLES, len(rounds)))
     medians: Array = np.median(rounds[chosen], axis=1)
@@ -148,7 +150,7 @@ def _resampled_medians(rounds: Array, seed: int) -> Array:
 
 
 def _ends(values: Array, confidence: float) -> tuple[Array, Array]:
-    """The interval between equal tails of `values` [resamples, tokens]."""
+    """Return the interval between equal tails of `values` [resamples, tokens]."""
     low, high = np.quantile(values, [0.5 - confidence / 2, 0.5 + confidence / 2], axis=0)
     return low, high
 
@@ -184,7 +186,7 @@ class BreakEven:
 
 
 def break_even(tokens: Sequence[int], ratio: Estimate) -> BreakEven:
-    """Where a quant with speed-ups `ratio` at `tokens`, rising, becomes and stays faster.
+    """Return where a quant with speed-ups `ratio` at `tokens`, rising, becomes and stays faster.
 
     Crossings are interpolated: the logarithm of the speed-up is taken as linear in the logarithm of the tokens between
     two measured numbers. The interval inverts the speed-ups' own: it ends where their bands cross 1, so it holds every
@@ -227,7 +229,7 @@ def break_even(tokens: Sequence[int], ratio: Estimate) -> BreakEven:
 
 
 def faster_from(places: ArrayLike, logs: ArrayLike) -> float:
-    """The least number of tokens from which on `logs` [n], at the logarithms `places` [n] of tokens, stay above 0.
+    """Return the least number of tokens from which on `logs` [n], at the logarithms `places` [n], stay above 0.
 
     0 where they are above 0 everywhere, infinity where the last one is not.
     """
@@ -241,7 +243,10 @@ def faster_from(places: ArrayLike, logs: ArrayLike) -> float:
 
 
 def faster_until(places: ArrayLike, logs: ArrayLike) -> float:
-    """The largest number of tokens up to which `logs` are above 0: 0 where the first is not, infinity where all are."""
+    """Return the largest number of tokens up to which `logs` are above 0.
+
+    0 where the first is not, infinity where all are.
+    """
     x, y = np.asarray(places, dtype=float), np.asarray(logs, dtype=float)
     above = y > 0
     if above.all():
@@ -252,14 +257,14 @@ def faster_until(places: ArrayLike, logs: ArrayLike) -> float:
 
 
 def ranges(tokens: Sequence[int], chosen: Sequence[int]) -> list[tuple[int, int]]:
-    """`chosen` of the measured numbers of `tokens` as ranges of neighbours: (1, 8), (64, 64)."""
+    """Return `chosen` of the measured numbers of `tokens` as ranges of neighbours: (1, 8), (64, 64)."""
     places = sorted(tokens.index(each) for each in chosen)
     runs = [[place for _, place in run] for _, run in groupby(enumerate(places), lambda pair: pair[1] - pair[0])]
     return [(tokens[run[0]], tokens[run[-1]]) for run in runs]
 
 
 def _crossing(places: Array, logs: Array, place: int) -> float:
-    """Tokens at which the line from `place` to the next one crosses 0."""
+    """Return tokens at which the line from `place` to the next one crosses 0."""
     first, second = float(logs[place]), float(logs[place + 1])
     if not math.isfinite(first):
         return math.exp(float(places[place + 1]))
@@ -320,7 +325,7 @@ class OperatorsRun:
 
 
 def runs_of(inside: Sequence[Chosen], baseline: Mapping[str, str], confidence: float) -> list[OperatorsRun]:
-    """The runs of those of `inside` that are of operators mode and have a valid launch, in their order.
+    """Return the runs of those of `inside` that are of operators mode and have a valid launch, in their order.
 
     `baseline` (axis -> value) may name the quant to compare with; other axes say nothing here.
     """
@@ -355,7 +360,7 @@ def _named(shapes: Sequence[LinearShape]) -> dict[str, LinearShape]:
 
 
 def _curve(records: Sequence[Operators], shape: LinearShape) -> Curve | None:
-    """The times of one shape at the numbers of tokens that all launches have."""
+    """Return the times of one shape at the numbers of tokens that all launches have."""
     by_launch = {
         record.launch: {
             point.tokens: point.seconds_per_call
@@ -374,7 +379,7 @@ def _curve(records: Sequence[Operators], shape: LinearShape) -> Curve | None:
 
 
 def _compared(run: OperatorsRun, runs: Sequence[OperatorsRun], quant: str, without: str) -> OperatorsRun:
-    """`run` beside its baseline; `without` says why one that was measured has no valid launch."""
+    """Return `run` beside its baseline; `without` says why one that was measured has no valid launch."""
     if run.is_baseline:
         return run
     candidates = [other for other in runs if other.place == run.place and other.is_baseline]
@@ -398,7 +403,7 @@ def _compared(run: OperatorsRun, runs: Sequence[OperatorsRun], quant: str, witho
 
 
 def _comparable(run: OperatorsRun) -> tuple[object, ...]:
-    """What must be the same for times of kernels to compare; how long they were measured need not be."""
+    """Return what must be the same for times of kernels to compare; how long they were measured need not be."""
     engine, where = run.launches[0].spec.engine, run.launches[0].environment
     parallel = {name: value for name, value in engine.args.items() if name.endswith("parallel_size")}
     graphs = engine.args.get("enforce_eager"), engine.args.get("compilation_config")

@@ -66,7 +66,7 @@ class Reach:
 
 
 def machine_limits(inside: Sequence[Chosen]) -> list[MachineLimits]:
-    """The limits that profiles found, one for each machine, the earliest first."""
+    """Return the limits that profiles found, one for each machine, the earliest first."""
     found: list[MachineLimits] = []
     for each in inside:
         for record in each.experiment.records:
@@ -83,7 +83,7 @@ def reaches_of(
     collection: Collection,
     rows: Sequence[Row],
 ) -> list[Reach]:
-    """Passes of the timed experiments, then the steps of profiles, on machines whose `limits` are known."""
+    """Pass of the timed experiments, then the steps of profiles, on machines whose `limits` are known."""
     found: list[Reach] = []
     for row in rows:
         records = row.experiment.records
@@ -116,7 +116,7 @@ def _limits_of(limits: Sequence[MachineLimits], environment: Environment) -> Mac
 
 
 def architecture_in(collection: Collection, experiment: Selected[Launched]) -> Architecture | str:
-    """The sizes of the model of a measured experiment, or why they are not known."""
+    """Return the sizes of the model of a measured experiment, or why they are not known."""
     spec: Spec = experiment.records[0].spec
     named = (spec.model.weights or "").removeprefix("hub:")
     return architecture_of(spec, collection.weights.get(experiment.experiment, named))
@@ -157,7 +157,7 @@ def _names(experiment: Selected[Launched], quant: str) -> Names:
 
 
 def _reach(names: Names, what: What, bounds: Sequence[Bound], each: float) -> Reach:
-    """The mean over launches, of which each has `each` passes or steps."""
+    """Return the mean over launches, of which each has `each` passes or steps."""
     return Reach(
         *names,
         what=what,
@@ -189,7 +189,7 @@ class Looked:
 
 
 def look(results: Path, collection: Collection, rows: Sequence[Row]) -> Looked:
-    """Reads and analyses what `collection`, which was read from `results`, has of modes that look into the engine."""
+    """Read and analyses what `collection`, which was read from `results`, has of modes that look into the engine."""
     if not collection.others:
         return Looked()
     settings = collection.comparison

@@ -71,7 +71,10 @@ class PredictedStep:
 def steps_of(
     runs: Sequence[OperatorsRun], profiled: Mapping[Place, ProfiledStep | str] | None = None
 ) -> list[PredictedStep]:
-    """A line for each of `runs`; `profiled` are decode steps of profiles, or why a profile has none that count."""
+    """Return a line for each of `runs`.
+
+    `profiled` are decode steps of profiles, or why a profile has none that count.
+    """
     return [_step(run, profiled or {}) for run in runs]
 
 
@@ -114,14 +117,17 @@ def _step(run: OperatorsRun, profiled: Mapping[Place, ProfiledStep | str]) -> Pr
 
 
 def _largest(run: OperatorsRun) -> int | None:
-    """The largest number of tokens at which all shapes that matter to prefill were measured."""
+    """Return the largest number of tokens at which all shapes that matter to prefill were measured."""
     curves = [curve for name, curve in run.curves.items() if name not in BEYOND_PREFILL]
     common = set.intersection(*(set(curve.tokens) for curve in curves)) if curves else set()
     return max(common, default=None)
 
 
 def _phase(run: OperatorsRun, tokens: int, per: int, without: Sequence[str]) -> Phase | None:
-    """All shapes but `without` at `tokens`, their time divided by `per`; None where not all were measured there."""
+    """Return all shapes but `without` at `tokens`, their time divided by `per`.
+
+    None where not all were measured there.
+    """
     own = _whole(run, tokens, without)
     if own is None:
         return None
@@ -145,7 +151,7 @@ def _whole(run: OperatorsRun, tokens: int, without: Sequence[str]) -> Curve | No
 
 
 def at(estimate: Estimate, place: int) -> Value:
-    """What `estimate` says at the `place`-th of its numbers of tokens."""
+    """Return what `estimate` says at the `place`-th of its numbers of tokens."""
     return Value(float(estimate.value[place]), float(estimate.low[place]), float(estimate.high[place]), estimate.over)
 
 
@@ -181,7 +187,7 @@ class PredictedPass:
 
 
 def passes_of(steps: Sequence[PredictedStep], rows: Sequence[Row]) -> list[PredictedPass]:
-    """A line for each of `steps` whose run was measured offline too, in one engine, as `rows` have it."""
+    """Return a line for each of `steps` whose run was measured offline too, in one engine, as `rows` have it."""
     offline = {
         (row.experiment.platform, row.experiment.model, row.experiment.workload, row.quant_label): (
             _offline(row) if row.valid else no_valid_launch(row.experiment.records)
@@ -200,7 +206,7 @@ def passes_of(steps: Sequence[PredictedStep], rows: Sequence[Row]) -> list[Predi
 
 
 def _pass(step: PredictedStep, own: Offline | str, base: Offline | str | None) -> PredictedPass:
-    """The line of `step`; a pass that has no valid launch is the reason why."""
+    """Return the line of `step`; a pass that has no valid launch is the reason why."""
     if isinstance(own, str):
         return PredictedPass(step, None, None, None, None, f"offline: {own}")
     linear_s = sum(linear_seconds(step, own))
@@ -212,7 +218,7 @@ def _pass(step: PredictedStep, own: Offline | str, base: Offline | str | None) -
 
 
 def linear_seconds(step: PredictedStep, offline: Offline) -> tuple[float, float]:
-    """Seconds of all linear layers in the decode steps and in the prefill of a pass, if all sequences decode at once.
+    """Return seconds of all linear layers in decode and in prefill of a pass, if all sequences decode at once.
 
     Each decode step makes a token of each sequence in the batch; the first token of a sequence comes of its prefill.
     """
@@ -229,7 +235,7 @@ def whole_speedup(elapsed_s: float, parts_s: Sequence[float], speedups: Sequence
 
 
 def _predicted(step: PredictedStep, base: Offline) -> Value | None:
-    """The speed-up of the baseline's pass with the linear layers of `step`."""
+    """Return the speed-up of the baseline's pass with the linear layers of `step`."""
     decode, prefill = step.decode, step.prefill
     if decode is None or prefill is None or decode.speedup is None or prefill.speedup is None:
         return None
@@ -247,7 +253,7 @@ def _predicted(step: PredictedStep, base: Offline) -> Value | None:
 
 
 def _is_of_one_engine(row: Row) -> bool:
-    """False where replicas make the pass: part of its time some of them wait."""
+    """Return False where replicas make the pass: part of its time some of them wait."""
     return replicas(row.experiment.records[0].spec) == 1
 
 

@@ -148,7 +148,7 @@ class StepSample:
 
 
 def step_samples(steps: Sequence[Step]) -> dict[Phase, StepSample]:
-    """The steps by phase, those phases that have some."""
+    """Return the steps by phase, those phases that have some."""
     return {
         phase: _sample([step for step in steps if step.phase == phase])
         for phase in PHASES
@@ -179,7 +179,9 @@ class PassSteps:
 
 
 def measured_pass(records: Sequence[Record], sequences: Sequence[SequenceRow] = ()) -> MeasuredPass | None:
-    """The mean pass of valid launches of one experiment, its steps by `pass_steps`; None where they can't be told.
+    """Return the mean pass of valid launches of one experiment, its steps by `pass_steps`.
+
+    None where they can't be told.
 
     Nobody counts the engine's steps where throughput is measured; they follow from the engine's settings. They do not
     where requests arrive at a rate, nor where several replicas make the pass, nor where the engine's
@@ -238,7 +240,7 @@ def pass_steps(
     at_once: int,
     cached: Sequence[int] = (),
 ) -> PassSteps:
-    """Steps that a pass takes whose requests are all there at its beginning.
+    """Return steps that a pass takes whose requests are all there at its beginning.
 
     As vLLM's scheduler does with chunked prefill: sequences that run come first, one token each, or what is left of
     their prompt; what remains of `batched_tokens` goes to waiting ones in order, as long as no more than `at_once` run.
@@ -291,7 +293,7 @@ def pass_steps(
 
 
 def _advance(sequence: list[int], share: int) -> None:
-    """Computes `share` tokens of a sequence; the last of its prompt, and each one after it, gives a new token."""
+    """Compute `share` tokens of a sequence; the last of its prompt, and each one after it, give a new token."""
     prompt = sequence[0]
     sequence[0] = max(0, prompt - share)
     sequence[2] += share
@@ -318,7 +320,7 @@ class Read:
 
 
 def read_profiled(results: Path, inside: Sequence[Chosen], collection: Collection, rows: Sequence[Row]) -> Read:
-    """The profiles among `inside`, which are those of `collection`, read from `results` and summarised in `rows`."""
+    """Return the profiles among `inside`, of `collection`, read from `results` and summarised in `rows`."""
     of_profiles = [each for each in inside if each.experiment.mode == PROFILE.name]
     named = Counter(_names(each.experiment, {}) for each in of_profiles)
     places = {names: each.place for each in of_profiles if named[names := _names(each.experiment, {})] == 1}
@@ -341,7 +343,7 @@ def read_profiled(results: Path, inside: Sequence[Chosen], collection: Collectio
 def _baseline(
     experiment: Selected[Launched], places: Mapping[tuple[str, ...], str], collection: Collection
 ) -> str | None:
-    """The place of what it is compared with; None where it is a baseline itself or has none."""
+    """Return the place of what it is compared with; None where it is a baseline itself or have none."""
     own, baseline = _names(experiment, {}), _names(experiment, collection.baseline)
     return places.get(baseline) if baseline != own else None
 
@@ -388,13 +390,13 @@ def _profiled(
 
 
 def _is_quantized(record: Profile) -> bool:
-    """Whether weights of its linear layers are held in another type than they are computed in."""
+    """Return whether weights of its linear layers are held in another type than they are computed in."""
     held = record.engine.weights_bytes_by_dtype
     return held is not None and any(dtype not in ("bfloat16", "float16", "float32") for dtype in held.linear)
 
 
 def of_their_windows(events: pd.DataFrame, record: Profile) -> pd.DataFrame:
-    """`events` without the steps that are not of the phase that their trace is of.
+    """Return `events` without the steps that are not of the phase that their trace is of.
 
     A window lets the engine go on for a step or two before it closes, and between the passes of a window the engine
     waits for the next one: a decode step in the trace of prefill is none that was looked for, and lasts too long.
@@ -410,7 +412,7 @@ def of_their_windows(events: pd.DataFrame, record: Profile) -> pd.DataFrame:
 
 
 def events_of(path: Path, record: Profile) -> tuple[pd.DataFrame, list[str]]:
-    """The events of the traces of `record`, which lies at `path`, and what reading them had to say.
+    """Return the events of the traces of `record`, which lies at `path`, and what reading them had to say.
 
     They are read once and kept in a table beside the record, where that can be written.
 
@@ -439,7 +441,7 @@ def _names(experiment: Selected[Launched], changes: dict[str, str]) -> tuple[str
 
 
 def _timed(experiment: Selected[Launched], rows: Sequence[Row]) -> tuple[Row | None, str]:
-    """The experiment that was timed of the same names: offline, or else online with all requests at once.
+    """Return the experiment that was timed of the same names: offline, or else online with all requests at once.
 
     Where it has no valid launch, instead of it why: a pass of another mode beside the other side's would not compare.
     """
@@ -459,7 +461,7 @@ def _at_once(record: Record) -> bool:
 
 
 def _measured(results: Path, row: Row) -> MeasuredPass | None:
-    """The pass of a timed experiment: how long it took, and the steps that its sequences make."""
+    """Return the pass of a timed experiment: how long it took, and the steps that its sequences make."""
     experiment = row.experiment.whole
     valid = [record for record in row.experiment.records if record.valid]
     path = record_path(results, experiment.mode, experiment.experiment, valid[0].launch)

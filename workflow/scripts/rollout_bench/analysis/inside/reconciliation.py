@@ -22,7 +22,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 def amdahl(parts: Mapping[Key, float], speedups: Mapping[Key, float], added: float = 0.0) -> float:
-    """The speed-up of a whole of `parts` >= 0 with a sum above 0, in any one unit, when each becomes faster.
+    """Return the speed-up of a whole of `parts` >= 0 with a sum above 0, in any one unit, when each becomes faster.
 
     With T_i the time of part i and s_i its speed-up, 1 where `speedups` lacks it: sum T_i / (sum T_i / s_i + added)
     (Amdahl, "Validity of the single processor approach to achieving large scale computing capabilities", AFIPS 1967,
@@ -38,7 +38,9 @@ def amdahl(parts: Mapping[Key, float], speedups: Mapping[Key, float], added: flo
 
 
 def predicted(baseline: Mapping[Key, float], own: Mapping[Key, float]) -> float:
-    """`amdahl` from both sides' times of the same parts: what only `own` has is added, what only `baseline` has goes.
+    """Return `amdahl` from both sides' times of the same parts.
+
+    What only `own` has is added, what only `baseline` has goes.
 
     Since the speed-ups are those of the same times this is the ratio of both sums: the parts say where it comes from.
     """
@@ -58,7 +60,7 @@ class Sum:
 
 
 def pass_time(steps: Sequence[tuple[float, Sequence[float]]]) -> Sum:
-    """The time of a pass, of (number of steps, step times in seconds) by phase.
+    """Return the time of a pass, of (number of steps, step times in seconds) by phase.
 
     Sum of n_p mean(t_p), with the variance n_p^2 s_p^2 / k_p of each term over k_p timed steps. Steps count as
     independent; where they drift, s_p holds the drift, which makes it no smaller.
@@ -75,7 +77,7 @@ def pass_time(steps: Sequence[tuple[float, Sequence[float]]]) -> Sum:
 
 
 def ratio_interval(baseline: Sum, own: Sum, confidence: float) -> tuple[float, float] | None:
-    """The interval of baseline / own, None where the scatter of one is unknown or both have none.
+    """Return the interval of baseline / own, None where the scatter of one is unknown or both have none.
 
     exp(ln R -+ t sqrt(V)), V the sum of all terms' relative variances (the first-order variance of ln R), t with the
     degrees of freedom V^2 / sum(V_i^2 / f_i) (Satterthwaite, "An approximate distribution of estimates of variance
@@ -97,7 +99,7 @@ def ratio_interval(baseline: Sum, own: Sum, confidence: float) -> tuple[float, f
 def ratio_of_ratios(
     one: float, one_interval: tuple[float, float], other: float, other_interval: tuple[float, float]
 ) -> tuple[float, float]:
-    """The interval of one / other from the intervals of both, all above 0 and of the same confidence.
+    """Return the interval of one / other from the intervals of both, all above 0 and of the same confidence.
 
     On logarithms: low = x - y - sqrt((x - l)^2 + (u' - y)^2), high = x - y + sqrt((u - x)^2 + (y - l')^2) (Zou and
     Donner, "Construction of confidence limits about effect measures: a general approach", Statistics in Medicine 27,
@@ -138,14 +140,14 @@ def doubts(breakdown: Breakdown) -> list[ProfileFlag]:
 
 
 def agreement(breakdown: Breakdown) -> float | None:
-    """The duration of a step in the trace over that of a profiled step as it was timed; None where none was."""
+    """Return the duration of a step in the trace over that of a profiled step as it was timed; None where none was."""
     if breakdown.sample is None or not breakdown.sample.profiled_s:
         return None
     return breakdown.traced_us / (1e6 * mean(breakdown.sample.profiled_s))
 
 
 def bound(breakdown: Breakdown) -> str:
-    """What sets the pace of a step: device, host, or both."""
+    """Return what sets the pace of a step: device, host, or both."""
     waits = breakdown.share(HOST_GAP)
     return "device" if waits < DEVICE_BOUND else "host" if waits > HOST_BOUND else "both"
 
@@ -242,7 +244,10 @@ def predict(
     of_baseline: Breakdowns,
     confidence: float,
 ) -> Prediction | None:
-    """The prediction from the steps of each side's measured pass; None where no pass is known or nothing in common."""
+    """Return the prediction from the steps of each side's measured pass.
+
+    None where no pass is known or nothing in common.
+    """
     if own.measured is None or baseline.measured is None:
         return None
     both = [phase for phase in of_own if phase in of_baseline and of_own[phase].sample and of_baseline[phase].sample]
@@ -281,7 +286,7 @@ def reconcile(
     of_baseline: Breakdowns,
     settings: ComparisonSettings,
 ) -> Reconciliation:
-    """Compares the prediction with what was measured, as yet without reasons for a difference.
+    """Compare the prediction with what was measured, as yet without reasons for a difference.
 
     Each side's interval is taken as known: that of the prediction knows of one launch alone, and where the steps have
     no scatter the measured one stands alone.
@@ -329,7 +334,7 @@ def _timed(breakdown: Breakdown) -> bool:
 def _pass_parts(
     steps: Mapping[Phase, float], of: Breakdowns, used: Mapping[Phase, Phase]
 ) -> dict[tuple[Phase, Part], float]:
-    """Seconds of each part in each phase of a pass."""
+    """Return seconds of each part in each phase of a pass."""
     return {
         (phase, part): steps.get(phase, 0.0) * us / 1e6
         for phase, stand_in in used.items()
@@ -405,7 +410,7 @@ def _with_profiler(found: Reconciliation) -> Iterator[str]:
 
 
 def _sums(found: Reconciliation) -> Iterator[str]:
-    """Which side's steps do not add up to its pass, of those that move the prediction the way that it is off."""
+    """Yield which side's steps do not add up to its pass, of those that move the prediction the way that it is off."""
     prediction, ratio = found.prediction, found.ratio
     own, baseline = found.own.measured, found.baseline.measured
     assert prediction is not None
@@ -496,7 +501,7 @@ def _apart(one: float, other: float, fraction: float) -> bool:
 
 
 def _first(told: Sequence[str]) -> tuple[str, ...]:
-    """The first of them, of which nobody reads more, and how many there are besides."""
+    """Return the first of them, of which nobody reads more, and how many there are besides."""
     if len(told) <= MOST:
         return tuple(told)
     return (*told[:MOST], f"{len(told) - MOST} further doubts, of which the table of steps shows most")
@@ -518,7 +523,7 @@ class ProfileReport:
     uncompared: tuple[tuple[ProfiledExperiment | LeftOut, str], ...] = ()
 
     def of(self, profiled: ProfiledExperiment) -> Mapping[Phase, Breakdown]:
-        """The phases of one of them."""
+        """Return the phases of one of them."""
         return self.phases[profiled.place]
 
     @property
@@ -530,7 +535,7 @@ class ProfileReport:
 def profile_report(
     profiled: Sequence[ProfiledExperiment], settings: ComparisonSettings, left_out: Sequence[LeftOut] = ()
 ) -> ProfileReport:
-    """Analyses `profiled`; what one is compared with must be among them, or it is not compared."""
+    """Return analyses `profiled`; what one is compared with must be among them, or it is not compared."""
     by_place = {each.place: each for each in profiled}
     without = {each.place: each for each in left_out}
     if len(by_place | without) < len(profiled) + len(left_out):
@@ -573,7 +578,10 @@ are those of a step. `speedup` and `saved_us` compare `us` with the baseline's, 
 
 
 def profile_table(report: ProfileReport) -> pd.DataFrame:
-    """A row for each part of each phase of each profile, also for parts that only its baseline has; see `COLUMNS`."""
+    """Return a row for each part of each phase of each profile, also for parts that only its baseline has.
+
+    See `COLUMNS`.
+    """
     baselines = {own.place: baseline for own, baseline in report.pairs}
     rows = [
         row

@@ -30,7 +30,10 @@ def standard_deviation(values: ArrayLike) -> float:
 
 
 def ecdf(values: ArrayLike) -> tuple[Array, Array]:
-    """The distinct `values` [n >= 1] in order, and the share of all that each is not exceeded by: the empirical cdf."""
+    """Return the distinct `values` [n >= 1] in order, and the share of all that each is not exceeded by.
+
+    The empirical cdf.
+    """
     distinct, counts = np.unique(np.asarray(values, dtype=float), return_counts=True)
     return distinct, np.cumsum(counts) / counts.sum()
 
@@ -80,7 +83,7 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
 
 
 def strictest_level(alpha: float, comparisons: int) -> float:
-    """The level that Holm asks of the smallest p value in a family of `comparisons` >= 1: alpha / comparisons.
+    """Return the level that Holm asks of the smallest p value in a family of `comparisons` >= 1: alpha / comparisons.
 
     The others are held to milder ones, up to alpha for the largest, so what can be detected at this level
     can be detected wherever a comparison ends up in the order.
@@ -204,7 +207,7 @@ def welch_interval(logs: ArrayLike, baseline_logs: ArrayLike, confidence: float)
 
 
 def degrees_of_freedom(sd: ArrayLike, launches: int, baseline_sd: ArrayLike, baseline_launches: int) -> Array:
-    """Degrees of freedom of the difference of two means, from standard deviations [...] > 0 of n and k launches >= 2.
+    """Return degrees of freedom of a difference of means, from standard deviations [...] > 0 of n and k launches >= 2.
 
     With u = s^2 / n and v = r^2 / k: (u + v)^2 / (u^2 / (n - 1) + v^2 / (k - 1)) (Satterthwaite, "An approximate
     distribution of estimates of variance components", Biometrics Bulletin 2, 1946), and at most 2 (min(n, k) - 1),
@@ -222,7 +225,9 @@ def degrees_of_freedom(sd: ArrayLike, launches: int, baseline_sd: ArrayLike, bas
 def detectable_difference(
     sd: float, launches: int, baseline_sd: float, baseline_launches: int, level: float, power: float
 ) -> float:
-    """The least difference that is found with `power`, as a fraction: 0.042 stands for a ratio of 1.042 or 1 / 1.042.
+    """Return the least difference that is found with `power`, as a fraction.
+
+    0.042 stands for a ratio of 1.042 or 1 / 1.042.
 
     exp(lambda e) - 1, with e as in `welch_interval`, its standard deviations taken as known, and lambda from
     `noncentrality`. At least two launches on each side.
@@ -257,7 +262,7 @@ def noncentrality(
 
 
 def launches_needed(sd: float, baseline_sd: float, difference: float, level: float, power: float) -> int | None:
-    """The least number of launches, as many of each side, that detects `difference` > 0.
+    """Return the least number of launches, as many of each side, that detects `difference` > 0.
 
     None where even `power.MAX_PAIRS` are too few.
     """

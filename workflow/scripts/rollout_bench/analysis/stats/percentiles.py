@@ -29,7 +29,7 @@ class PercentileInterval:
 
 @lru_cache(maxsize=64)
 def samples_needed(p: float, confidence: float = CONFIDENCE) -> int:
-    """The least sample that can claim the percentile 100 `p`: 662 for 0.99 at a confidence of 0.99.
+    """Return the least sample that can claim the percentile 100 `p`: 662 for 0.99 at a confidence of 0.99.
 
     The least n with P(B <= 1) <= 1 - confidence, B binomial with n trials of chance 1 - p: then the second largest
     of n independent values is no less than the true percentile with that confidence. This is the smallest sample
@@ -55,7 +55,7 @@ def samples_needed(p: float, confidence: float = CONFIDENCE) -> int:
 
 @lru_cache(maxsize=4096)
 def interval_ranks(n: int, p: float, confidence: float = CONFIDENCE) -> tuple[int, int]:
-    """Ranks (from 1) of the sorted values of a sample of `n` that enclose its percentile 100 `p`.
+    """Return ranks (from 1) of the sorted values of a sample of `n` that enclose its percentile 100 `p`.
 
     With B binomial (n trials of chance p) and a = 1 - confidence: the greatest l with P(B < l) <= a / 2 and the least
     u with P(B >= u) <= a / 2. The true percentile lies in [x(l), x(u)] with a chance of at least the confidence,
@@ -75,7 +75,7 @@ def interval_ranks(n: int, p: float, confidence: float = CONFIDENCE) -> tuple[in
 def percentile_interval(
     values: ArrayLike, p: float, confidence: float = CONFIDENCE, independent: int | None = None
 ) -> PercentileInterval:
-    """The percentile 100 `p` of samples [..., n] with the interval of `interval_ranks`, which is two-sided.
+    """Return the percentile 100 `p` of samples [..., n] with the interval of `interval_ranks`, which is two-sided.
 
     The estimate is the value of rank ceil(n p), the least that n p of the values do not exceed. Where values come in
     groups, so that they tell as much as `independent` <= n values that do not (None: all n), the ranks are those

@@ -36,7 +36,7 @@ def noncentrality(pairs: int, level: float, power: float) -> float:
 
 
 def _far_out(freedom: int, critical: float, power: float) -> float:
-    """The same from T' = (Z + lambda) / sqrt(W / f), W chi-squared: the mean over equally likely values of W.
+    """Return the same from T' = (Z + lambda) / sqrt(W / f), W chi-squared: the mean over equally likely values of W.
 
     For critical values so large, which two pairs have at strict levels, scipy's inverse does not end.
     """
@@ -44,7 +44,7 @@ def _far_out(freedom: int, critical: float, power: float) -> float:
 
 
 def least_above(bounds: NDArray[np.float64], power: float) -> float:
-    """The least mean with which a normal value of standard deviation 1 exceeds `bounds` [...] with chance `power`.
+    """Return the least mean at which a normal value of deviation 1 exceeds `bounds` [...] with chance `power`.
 
     The chance is the mean over all bounds, each as likely as any other.
     """
@@ -59,7 +59,9 @@ def least_above(bounds: NDArray[np.float64], power: float) -> float:
 
 
 def minimal_detectable_difference(log_sd: float, pairs: int, level: float, power: float) -> float:
-    """The least difference that is found with `power`, as a fraction: 0.042 stands for a ratio of 1.042 or 1 / 1.042.
+    """Return the least difference that is found with `power`, as a fraction.
+
+    0.042 stands for a ratio of 1.042 or 1 / 1.042.
 
     exp(lambda s / sqrt(n)) - 1, with lambda from `noncentrality`, s = `log_sd` the standard deviation of the
     log ratios, taken as known, and n = `pairs` >= 2. Infinite where it is too large for a number.
@@ -73,7 +75,7 @@ def as_fraction(log_ratio: float) -> float:
 
 
 def pairs_needed(log_sd: float, difference: float, level: float, power: float) -> int | None:
-    """The least number of pairs whose minimal detectable difference is at most `difference` > 0.
+    """Return the least number of pairs whose minimal detectable difference is at most `difference` > 0.
 
     None where even `MAX_PAIRS` are too few.
     """
@@ -81,7 +83,10 @@ def pairs_needed(log_sd: float, difference: float, level: float, power: float) -
 
 
 def fewest(enough: Callable[[int], bool]) -> int | None:
-    """The least number from 2 up that is `enough`, as all larger ones then are; None where `MAX_PAIRS` is not."""
+    """Return the least number from 2 up that is `enough`, as all larger ones then are.
+
+    None where `MAX_PAIRS` is not.
+    """
     if enough(2):
         return 2
     high = 4

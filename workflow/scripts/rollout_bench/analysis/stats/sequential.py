@@ -43,7 +43,7 @@ class Looks:
     last: int
 
     def overall(self, p_value: float) -> float:
-        """The chance of a p value of at most `p_value` at one look or more where there is no difference.
+        """Return the chance of a p value of at most `p_value` at one look or more where there is no difference.
 
         So it is the p value that holds for all looks together; of a t test on independent normal values. It lies
         between `p_value` and the number of looks times it.
@@ -56,7 +56,7 @@ class Looks:
         return min(bound, max(found, RESOLVED), 1.0) if bound >= p_value else 1.0
 
     def each(self, level: float) -> float:
-        """The level for every single look at which the chance of a false finding at any of them is `level`."""
+        """Return the level for every single look at which the chance of a false finding at any of them is `level`."""
         if self.first == self.last:
             return level
         least = _least_p(self.first, self.last)
@@ -90,7 +90,7 @@ class StoppingRule:
         return 1 - self.looks.each(1 - self.confidence)
 
     def narrow(self, log_ratios: ArrayLike) -> NDArray[np.bool_]:
-        """Whether the interval of the first 1, 2, ..., n of `log_ratios` [..., n] is narrow enough, each [..., n].
+        """Return whether the interval of the first 1, 2, ..., n of `log_ratios` [..., n] is narrow enough: [..., n].
 
         Never for fewer than `min_pairs`, or where the ratios do not differ at all, as copies would.
         """
@@ -118,7 +118,7 @@ def _running_deviation(d: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDA
 
 @lru_cache(maxsize=64)
 def _least_p(first: int, last: int) -> NDArray[np.float64]:
-    """The least p value over the looks of each simulated series without a difference, sorted: [SIMULATIONS]."""
+    """Return the least p value over the looks of each simulated series without a difference, sorted: [SIMULATIONS]."""
     generator = np.random.default_rng(20130620)
     least = np.empty(SIMULATIONS)
     for start in range(0, SIMULATIONS, _CHUNK):

@@ -71,7 +71,7 @@ def imbalance(elapsed_s: Sequence[float]) -> float:
 
 
 def replicated(rows: Sequence[Row]) -> list[Replicated]:
-    """Those of `rows` that have replicas in a valid launch."""
+    """Return those of `rows` that have replicas in a valid launch."""
     found = []
     for row in rows:
         used = {launch.launch for launch in row.used}
@@ -122,7 +122,7 @@ def _slowest(parts: Sequence[ReplicaPass]) -> int:
 
 
 def replica_line(found: Replicated) -> dict[str, object]:
-    """The values of `REPLICA_COLUMNS`."""
+    """Return the values of `REPLICA_COLUMNS`."""
     return {
         "replicas": len(found.each),
         "replica_imbalance": found.imbalance,
@@ -132,7 +132,10 @@ def replica_line(found: Replicated) -> dict[str, object]:
 
 
 def replica_table(rows: Sequence[Row]) -> pd.DataFrame:
-    """A line for each replica of `rows`, in plain units and full precision; an empty one where no launch is valid."""
+    """Return a line for each replica of `rows`, in plain units and full precision.
+
+    An empty one where no launch is valid.
+    """
     found = {one.row.experiment.place: one for one in replicated(rows)}
     columns = ("elapsed_s", "output_tokens", "output_tokens_per_s", "idle_share", "slowest_share")
     lines: list[dict[str, object]] = []

@@ -32,12 +32,12 @@ from rollout_bench.plan.planfile import PlanFile, PlannedExperiment
 
 
 def with_requests(results: Path, experiments: Sequence[TimedExperiment]) -> tuple[TimedExperiment, ...]:
-    """`experiments` of `results`, the online ones with the requests of their launches, or why a launch has none."""
+    """Return `experiments` of `results`, online ones with the requests of their launches, or why a launch has none."""
     return tuple(_with_requests(results, e) if mode_of(e.mode).has_loads and e.records else e for e in experiments)
 
 
 def read_servers(results: Path, collection: Collection) -> dict[tuple[str, int], list[ServerSample]]:
-    """What servers said of themselves, by the place of what was launched and launch index.
+    """Return what servers said of themselves, by the place of what was launched and launch index.
 
     A launch whose side file is missing or damaged has none.
     """
@@ -70,7 +70,7 @@ DEFAULT_BASELINE = {"quant": "bf16"}
 
 
 def collect(results: Path, plan: PlanFile | None) -> Collection:
-    """Reads the records and failures that `plan` selects, or all there are where it is None.
+    """Read the records and failures that `plan` selects, or all there are where it is None.
 
     A record or failure that does not validate, was edited, lies where it does not belong or is a copy of another is
     among the damaged ones of its experiment, and takes no part in anything else.
@@ -132,14 +132,14 @@ def collect_unselected(results: Path, collection: Collection) -> Collection:
 
 
 def _names(experiment: str) -> str:
-    """The part of an experiment's folder name that says model, quant and workload."""
+    """Return the part of an experiment's folder name that says model, quant and workload."""
     return experiment.rpartition("-")[0]
 
 
 def _planned(
     results: Path, planned: PlannedExperiment, records: Sequence[FoundFile], failures: Sequence[FoundFile]
 ) -> dict[str, Any]:
-    """The fields of a planned experiment, of which other launches than those wanted are not read."""
+    """Return the fields of a planned experiment, of which other launches than those wanted are not read."""
     wanted = range(planned.launches)
     became = _became(results, *([file for file in files if file.launch in wanted] for files in (records, failures)))
     settled = {each.launch for outcomes in became.values() for each in outcomes}
@@ -149,7 +149,7 @@ def _planned(
 
 
 def _became(results: Path, records: Iterable[FoundFile], failures: Iterable[FoundFile]) -> dict[str, tuple[Any, ...]]:
-    """What became of the launches of one experiment: its records, failures and damaged files."""
+    """Return what became of the launches of one experiment: its records, failures and damaged files."""
     read, damaged = _read(results, records)
     settled = {record.launch for record in read} | {each.launch for each in damaged}
     unsettled, unreadable = _read_failures(results, failures, settled)
@@ -184,7 +184,10 @@ def _collect_all(results: Path, found: ResultsListing) -> Collection:
 
 
 def _names_found(results: Path, mode: str, experiment: str, records: Sequence[Launched]) -> dict[str, str]:
-    """The names of an experiment that was found without a plan: those of its spec, else what its folder tells."""
+    """Return the names of an experiment that was found without a plan.
+
+    Those of its spec, else what its folder tells.
+    """
     spec = records[0].spec if records else _spec(results / mode / experiment / "spec.json")
     platform, model, quant, workload, key = "?", experiment, "?", "?", experiment.rpartition("-")[2]
     if spec is not None:
@@ -195,7 +198,7 @@ def _names_found(results: Path, mode: str, experiment: str, records: Sequence[La
 
 
 def _spec(path: Path) -> Spec | None:
-    """The spec at `path`, None without a whole one: the folder's name then tells what there is."""
+    """Return the spec at `path`, None without a whole one: the folder's name then tells what there is."""
     try:
         return read_spec(path)
     except UserError:
@@ -210,7 +213,7 @@ def _by_experiment(files: Iterable[FoundFile]) -> dict[tuple[str, str], list[Fou
 
 
 def _read(results: Path, files: Iterable[FoundFile]) -> tuple[tuple[Launched, ...], tuple[Damaged, ...]]:
-    """The records in `files`, which lie in one experiment's folder, and those that can't be used."""
+    """Return the records in `files`, which lie in one experiment's folder, and those that can't be used."""
     records: list[Launched] = []
     damaged: list[Damaged] = []
     for file in files:
@@ -226,7 +229,7 @@ def _read(results: Path, files: Iterable[FoundFile]) -> tuple[tuple[Launched, ..
 
 
 def _checked(path: Path, file: FoundFile, record: Launched) -> Launched:
-    """`record`, which was read from `path`: in its place and with measured iterations, or a `UserError`."""
+    """Return `record`, which was read from `path`: in its place and with measured iterations, or a `UserError`."""
     _must_match(path, "spec.mode", record.spec.mode, file.mode)
     _must_match(path, "key", record.key, file.experiment.rpartition("-")[2])
     _must_match(path, "launch", record.launch, file.launch)
@@ -237,7 +240,7 @@ def _checked(path: Path, file: FoundFile, record: Launched) -> Launched:
 
 
 def _copies(results: Path, records: Sequence[Launched]) -> Iterator[Damaged]:
-    """Those of `records`, which are of one experiment, that are copies of another: one launch counts once.
+    """Yield those of `records`, which are of one experiment, that are copies of another: one launch counts once.
 
     A record that was renumbered no longer hashes to its checksum. Of records of earlier versions, which have none,
     nobody can say which is the copy, so none of them counts.
@@ -261,7 +264,7 @@ def _copies(results: Path, records: Sequence[Launched]) -> Iterator[Damaged]:
 def _read_failures(
     results: Path, files: Iterable[FoundFile], settled: set[int]
 ) -> tuple[tuple[Failure, ...], tuple[Damaged, ...]]:
-    """The failures in `files` of launches that are not `settled`, and those that can't be read."""
+    """Return the failures in `files` of launches that are not `settled`, and those that can't be read."""
     failures: list[Failure] = []
     damaged: list[Damaged] = []
     for file in files:

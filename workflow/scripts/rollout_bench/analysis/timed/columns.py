@@ -92,7 +92,7 @@ def table(rows: Sequence[Row], latencies: Sequence[Mapping[str, Distribution]] =
 
 
 def flag_texts(row: Row) -> list[str]:
-    """The flags of a row's launches, each once: code, `!` where it makes invalid, how many have it."""
+    """Return the flags of a row's launches, each once: code, `!` where it makes invalid, how many have it."""
     counts: dict[tuple[str, bool], int] = {}
     for launch in row.launches:
         for flag in {(flag.code, flag.severity == "invalid") for flag in launch.flags}:

@@ -104,7 +104,7 @@ def compare(
     higher_is_better: bool = True,
     looks: Looks | None = None,
 ) -> Comparison:
-    """Compares values by launch index with those of the baseline (same unit), as yet without a verdict.
+    """Compare values by launch index with those of the baseline (same unit), as yet without a verdict.
 
     `looks` says after which numbers of pairs one may look and stop, None where their number does not depend on what
     was seen; the interval then holds at all these looks together. A difference is only called by `judge`. Values
@@ -162,7 +162,7 @@ def compare_apart(values: Values, baseline: Values, confidence: float, higher_is
 
 
 def _wrong(values: Values, baseline: Values) -> Comparison | None:
-    """Says why nothing can be compared; None where it can."""
+    """Say why nothing can be compared; None where it can."""
     if not values or not baseline:
         return Comparison(reason="not measured" if not values else "its baseline is not measured")
     for side, whose in ((values, "it has"), (baseline, "its baseline has")):
@@ -178,7 +178,7 @@ def _side(logs: Sequence[float]) -> Side:
 
 
 def judge(family: Sequence[Comparison], settings: ComparisonSettings, looks: Looks | None = None) -> list[Comparison]:
-    """The same comparisons with their verdicts, all of one metric in one table, in their order.
+    """Return the same comparisons with their verdicts, all of one metric in one table, in their order.
 
     `looks` as in `compare`. Those that have a p value share the chance of a false finding, by `holm`.
     """
@@ -207,7 +207,7 @@ def _judged(comparison: Comparison, p_adjusted: float, level: float, settings: C
 
 
 def _sizes(comparison: Comparison, level: float, settings: ComparisonSettings) -> tuple[float, int | None]:
-    """The difference that is found at `level`, and the launches of each side that the relevant difference takes."""
+    """Return the difference found at `level`, and the launches of each side that the relevant difference takes."""
     relevant, power = settings.relevant_difference, settings.power
     if comparison.sides:
         own, other = comparison.sides
@@ -221,7 +221,7 @@ def _sizes(comparison: Comparison, level: float, settings: ComparisonSettings) -
 
 
 def verdict(speedup: float, p_adjusted: float, settings: ComparisonSettings) -> Verdict:
-    """The verdict on a speed-up whose adjusted p value is known."""
+    """Return the verdict on a speed-up whose adjusted p value is known."""
     if not p_adjusted < 1 - settings.confidence:
         return "undetected"
     # The distance is taken as a ratio on both sides, so that swapping the sides mirrors the verdict.
@@ -257,12 +257,12 @@ def modified_z(values: ArrayLike) -> NDArray[np.float64]:
 
 
 def cutoff(launches: int) -> float:
-    """The modified z-score from which on one of `launches` >= 4 is an outlier."""
+    """Return the modified z-score from which on one of `launches` >= 4 is an outlier."""
     return CUTOFFS.get(launches, CUTOFFS[max(CUTOFFS)])
 
 
 def outliers(values: ArrayLike) -> list[int]:
-    """Positions of the outliers in `values` [n], in order; none where there are fewer than `LEAST` values."""
+    """Return positions of the outliers in `values` [n], in order; none where there are fewer than `LEAST` values."""
     array = np.asarray(values, dtype=float)
     if array.size < LEAST:
         return []
@@ -272,7 +272,10 @@ def outliers(values: ArrayLike) -> list[int]:
 
 
 def marked(launches: Sequence[LaunchMeasures]) -> tuple[LaunchMeasures, ...]:
-    """`launches` of one experiment; the outliers in output tokens per second among the valid ones have a flag more."""
+    """Return `launches` of one experiment.
+
+    The outliers in output tokens per second among the valid ones have a flag more.
+    """
     valid = [i for i, launch in enumerate(launches) if launch.valid]
     rates = [launches[i].output_tokens_per_s for i in valid]
     found = list(launches)

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 
 def invalid_codes(flags: Iterable[Flag]) -> list[str]:
-    """The codes of those of `flags` that make a launch invalid, each once; empty where it is valid."""
+    """Return the codes of those of `flags` that make a launch invalid, each once; empty where it is valid."""
     return sorted({flag.code for flag in flags if flag.severity == "invalid"})
 
 
 def no_valid_launch(records: Sequence[Launched]) -> str:
-    """Why `records` give no number: `no valid launch: cpu_shared, token_count`.
+    """Return why `records` give no number: `no valid launch: cpu_shared, token_count`.
 
     Empty where one of them is valid, and where there is none.
     """
@@ -116,7 +116,7 @@ class TimedExperiment(Selected[Record]):
 
 
 def launched(experiments: Iterable[TimedExperiment]) -> list[TimedExperiment]:
-    """What was launched, each once, however many loads of it are among `experiments`."""
+    """Return what was launched, each once, however many loads of it are among `experiments`."""
     return list({(e.mode, e.experiment): e.whole for e in experiments}.values())
 
 
@@ -137,7 +137,7 @@ class Earlier:
     problem: str = ""
 
     def is_own(self, experiment: TimedExperiment) -> bool:
-        """Whether `experiment`, which is measured, ran in the very engine that it is to be compared with."""
+        """Return whether `experiment`, which is measured, ran in the very engine that it is to be compared with."""
         return bool(self.engine) and experiment.records[0].spec.engine.version == self.engine
 
 
@@ -213,7 +213,7 @@ class Chosen:
 
 
 def chosen(experiments: Iterable[Selected[Launched]]) -> list[Chosen]:
-    """Those of `experiments` that were measured, in their order, cut down to their valid launches."""
+    """Return those of `experiments` that were measured, in their order, cut down to their valid launches."""
     measured = [experiment for experiment in experiments if experiment.records]
     named = Counter(map(_names, measured))
     return [

@@ -39,12 +39,12 @@ class PooledSequences:
 
 
 def pool_sequences(results: Path, collection: Collection) -> list[PooledSequences]:
-    """The sequences of each experiment of `collection`, which was read from `results`, in its order."""
+    """Return the sequences of each experiment of `collection`, which was read from `results`, in its order."""
     return [_of_requests(e) if mode_of(e.mode).has_loads else _pooled(results, e) for e in collection.experiments]
 
 
 def _of_requests(experiment: TimedExperiment) -> PooledSequences:
-    """Those of an online experiment, whose side files were read with its records."""
+    """Return those of an online experiment, whose side files were read with its records."""
     if not any(record.valid for record in experiment.records):
         return _without(experiment)
     valid = [r.launch for r in experiment.records if r.valid and r.launch in experiment.requests]
@@ -65,7 +65,7 @@ def _of_requests(experiment: TimedExperiment) -> PooledSequences:
 
 
 def _without(experiment: TimedExperiment) -> PooledSequences:
-    """Those of an experiment without a valid launch: none, and why, where it was measured."""
+    """Return those of an experiment without a valid launch: none, and why, where it was measured."""
     reason = no_valid_launch(experiment.records)
     return PooledSequences({}, {}, (reason,) if reason else ())
 
@@ -150,7 +150,7 @@ class Distribution:
 
 
 def distributions(pooled: PooledSequences) -> dict[str, Distribution]:
-    """The distribution of each measure that `pooled` has."""
+    """Return the distribution of each measure that `pooled` has."""
     return {
         measure: replace(
             distribution(values, pooled.independent[measure]), by_launch=_by_launch(pooled.launches.get(measure, ()))
@@ -160,14 +160,14 @@ def distributions(pooled: PooledSequences) -> dict[str, Distribution]:
 
 
 def _by_launch(launches: Sequence[tuple[Array, int]]) -> dict[int, float]:
-    """Means over `launches`, each its values [n] and as how many independent ones they count."""
+    """Return means over `launches`, each its values [n] and as how many independent ones they count."""
     found = [distribution(values, independent) for values, independent in launches]
     common = [p for p in PERCENTILES if found and all(p in each.claimed for each in found)]
     return {p: float(np.mean([each.claimed[p].value for each in found])) for p in common}
 
 
 def distribution(values: Array, independent: int) -> Distribution:
-    """The distribution of `values` [n >= 1], which tell as much as `independent` <= n independent ones."""
+    """Return the distribution of `values` [n >= 1], which tell as much as `independent` <= n independent ones."""
     ordered = np.sort(values)  # so that sorting it again for each percentile costs next to nothing
     claimed = {}
     for percentile in claimable(independent):
@@ -177,7 +177,7 @@ def distribution(values: Array, independent: int) -> Distribution:
 
 
 def claimable(samples: int) -> list[int]:
-    """Those of `PERCENTILES` that so many independent values can claim."""
+    """Return those of `PERCENTILES` that so many independent values can claim."""
     return [percentile for percentile in PERCENTILES if samples >= samples_needed(percentile / 100)]
 
 
@@ -196,7 +196,7 @@ def _latency_columns(measures: Iterable[str]) -> dict[str, str]:
 
 
 def _name(measure: str, part: str) -> str:
-    """A column: `e2el_p50_low_s`, the unit last."""
+    """Return a column: `e2el_p50_low_s`, the unit last."""
     base = measure.removesuffix("_s")
     return f"{base}_{part}" + ("_s" if base != measure and part != "independent" else "")
 
@@ -211,7 +211,7 @@ REQUEST_COLUMNS: dict[str, str] = _latency_columns(measure for measure in LATENC
 
 
 def latency_line(found: Mapping[str, Distribution]) -> dict[str, object]:
-    """The values of `LATENCY_COLUMNS`, without those that there are not."""
+    """Return the values of `LATENCY_COLUMNS`, without those that there are not."""
     if not found:
         return {}
     # Of the gaps between tokens, which are among the measures of a request, there are many more.

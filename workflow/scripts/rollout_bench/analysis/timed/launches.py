@@ -48,7 +48,7 @@ class LaunchMeasures:
 
 
 def measure(record: Record, requests: Requests | None = None, slo: Slo = NO_LIMITS) -> LaunchMeasures:
-    """Derives the numbers of `record`, which must hold at least one measured iteration, and of its `requests`.
+    """Derive the numbers of `record`, which must hold at least one measured iteration, and of its `requests`.
 
     `kv_cache_sequences` is how many of the workload's longest sequences (prompt and output tokens) the KV cache holds
     at once, sharing nothing.
@@ -108,7 +108,7 @@ class LaunchCost:
 
 
 def parts_of(record: Record) -> LaunchCost:
-    """The parts of a launch, which add up to its `wall_s`; `other_s` is never negative."""
+    """Return the parts of a launch, which add up to its `wall_s`; `other_s` is never negative."""
     process_s, import_s, init_s = record.startup.process_s or 0.0, record.startup.import_s, record.startup.init_s
     warmup_s = sum(iteration.elapsed_s for iteration in record.iterations if iteration.warmup)
     measured_s = sum(iteration.elapsed_s for iteration in record.iterations if not iteration.warmup)
@@ -117,11 +117,14 @@ def parts_of(record: Record) -> LaunchCost:
 
 
 def values_of(metric: MetricName, launches: Iterable[LaunchMeasures]) -> dict[int, float]:
-    """The metric by launch index, of those of `launches` that have it."""
+    """Return the metric by launch index, of those of `launches` that have it."""
     return {launch.launch: launch.values[metric] for launch in launches if metric in launch.values}
 
 
 def fell_behind(launches: Iterable[LaunchMeasures]) -> bool:
-    """Whether the server kept less than `KEPT_UP` of the rate, in the mean over `launches`; true where none tells."""
+    """Return whether the server kept less than `KEPT_UP` of the rate, in the mean over `launches`.
+
+    True where none tells.
+    """
     kept = list(values_of("kept_up_share", launches).values())
     return not kept or sum(kept) / len(kept) < KEPT_UP

@@ -37,7 +37,7 @@ class ModePair:
 
 
 def mode_pairs(rows: Sequence[Row], collection: Collection) -> list[ModePair]:
-    """Every online row of which there is an offline one, in the order of the online rows."""
+    """Return every online row of which there is an offline one, in the order of the online rows."""
     return [
         _pair(offline, online, rows, collection.comparison.confidence)
         for online in rows
@@ -79,7 +79,7 @@ def _pair(offline: Row, online: Row, rows: Sequence[Row], confidence: float) -> 
 
 
 def _settings(offline: Record, online: Record) -> Iterator[tuple[str, str, str]]:
-    """What of the engine's settings differs, besides what each mode needs.
+    """Yield what of the engine's settings differs, besides what each mode needs.
 
     Of what nobody set vLLM has other defaults for a server than for `LLM`, which are told as the engine resolved them.
     """
@@ -121,7 +121,7 @@ class Saturation:
 
 
 def saturations(rows: Sequence[Row], confidence: float) -> list[Saturation]:
-    """The saturation of each experiment in `rows` that was measured at several rates, in their order."""
+    """Return the saturation of each experiment in `rows` that was measured at several rates, in their order."""
     sweeps: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         part = row.experiment.part

@@ -31,19 +31,19 @@ Names = tuple[str, ...]
 
 
 def check_axes(baseline: Mapping[str, str]) -> None:
-    """Raises `UserError` where `baseline` (axis -> value) names an axis that there is not."""
+    """Raise `UserError` where `baseline` (axis -> value) names an axis that there is not."""
     for axis in baseline:
         if axis not in (*AXES, *EARLIER_AXES):
             raise UserError(f"baseline: unknown axis '{axis}'", did_you_mean(axis, (*AXES, *EARLIER_AXES)))
 
 
 def is_baseline(experiment: TimedExperiment, baseline: Mapping[str, str]) -> bool:
-    """True when `experiment` has the baseline's value on each of its axes."""
+    """Return True when `experiment` has the baseline's value on each of its axes."""
     return bool(baseline) and all(getattr(experiment.whole, axis) == value for axis, value in baseline.items())
 
 
 def index_by_names(experiments: Iterable[TimedExperiment]) -> dict[Names, list[TimedExperiment]]:
-    """`experiments` by what `find_baseline` looks for first."""
+    """Return `experiments` by what `find_baseline` looks for first."""
     index: dict[Names, list[TimedExperiment]] = {}
     for experiment in experiments:
         index.setdefault(_names(experiment, {}), []).append(experiment)
@@ -53,7 +53,7 @@ def index_by_names(experiments: Iterable[TimedExperiment]) -> dict[Names, list[T
 def find_baseline(
     experiment: TimedExperiment, index: Mapping[Names, Sequence[TimedExperiment]], baseline: Mapping[str, str]
 ) -> tuple[TimedExperiment | None, str]:
-    """The experiment that `experiment`, which must be measured, is compared with; or None and the reason.
+    """Return the experiment that `experiment`, which must be measured, is compared with; or None and the reason.
 
     Same mode, platform, model, quant and workload but for the baseline's axes, same workload settings
     and same engine version (unless the platform is what is compared). Among several, the one with the
@@ -102,7 +102,7 @@ def _engine(spec: Spec) -> tuple[str, str, dict[str, str]]:
 
 
 def _arrivals(spec: Spec) -> object:
-    """What of a load all of its points share and what they measure depends on."""
+    """Return what of a load all of its points share and what they measure depends on."""
     return spec.load and spec.load.model_dump(exclude={"points", "saturation", "cool_down_s"})
 
 
@@ -162,12 +162,12 @@ class Difference:
 
 
 def environment_facts(environment: Environment) -> dict[str, str]:
-    """Every field of `environment` as text, those of mappings as `<field>.<name>`."""
+    """Return every field of `environment` as text, those of mappings as `<field>.<name>`."""
     return {name: value for name, value in _flat(environment.model_dump()) if name not in CACHES | DEALT_OUT}
 
 
 def load_facts(record: Record) -> dict[str, str]:
-    """What must be the same for two experiments to be compared at all: work, passes, and the model's shape."""
+    """Return what must be the same for two experiments to be compared at all: work, passes, and the model's shape."""
     spec = record.spec
     load: dict[str, Any] = {
         "measurement_version": spec.measurement_version,
@@ -182,7 +182,10 @@ def load_facts(record: Record) -> dict[str, str]:
 
 
 def launch_facts(record: Record) -> dict[str, str]:
-    """What may differ between two launches of one load, and is then told: where they ran and how they were set."""
+    """Return what may differ between two launches of one load, and is then told.
+
+    Where they ran and how they were set.
+    """
     spec, environment = record.spec, record.environment
     settings: dict[str, Any] = {
         "platform": spec.platform,
@@ -201,7 +204,7 @@ def launch_facts(record: Record) -> dict[str, str]:
 
 
 def differences(own: Sequence[Mapping[str, str]], other: Sequence[Mapping[str, str]]) -> list[Difference]:
-    """The facts whose values are not the same on both sides, each side being the facts of its launches.
+    """Return the facts whose values are not the same on both sides, each side being the facts of its launches.
 
     What the engine says of itself (`resolved`) counts only where both sides say it: versions tell of different things.
     """
@@ -233,13 +236,13 @@ def pair_differences(own: Sequence[Record], other: Sequence[Record]) -> list[tup
 
 
 def _of_pair(fact: str, record: Record) -> object:
-    """A fact of `IN_PAIRS`, or the host's name: the node's, where the host is a container on it."""
+    """Return a fact of `IN_PAIRS`, or the host's name: the node's, where the host is a container on it."""
     placement = record.placement
     return placement.node if fact == "hostname" and placement is not None else getattr(record.environment, fact)
 
 
 def _asked(record: Record) -> list[int]:
-    """How the launch was to be spread over devices."""
+    """Return how the launch was to be spread over devices."""
     return [record.spec.engine.args.get(name, 1) for name in _PARALLEL]
 
 
@@ -273,7 +276,7 @@ SLACK_S = 600.0
 
 
 def round_s(experiments: Sequence[TimedExperiment]) -> float:
-    """How far apart two launches of one round of `experiments` can be, in seconds.
+    """Return how far apart two launches of one round of `experiments` can be, in seconds.
 
     Twice what a launch of each takes, since every other round runs backwards and some launches fail, and `SLACK_S`.
     """
@@ -285,7 +288,7 @@ def round_s(experiments: Sequence[TimedExperiment]) -> float:
 def marked_out_of_turn(
     launches: Sequence[LaunchMeasures], experiment: TimedExperiment, other: TimedExperiment, limit_s: float
 ) -> tuple[LaunchMeasures, ...]:
-    """`launches` of `experiment`, those marked that started over `limit_s` before or after their partner in `other`.
+    """Mark those of `launches` of `experiment` that started over `limit_s` before or after their partner in `other`.
 
     That is what becomes of launches of which one side was measured later: of an experiment that was added, of a record
     that was deleted. Whatever changed meanwhile is the same in all of their ratios, so no number of them would tell.
@@ -314,7 +317,7 @@ def _hours(seconds: float) -> str:
 def marked_elsewhere(
     launches: Sequence[LaunchMeasures], experiment: TimedExperiment, other: TimedExperiment
 ) -> tuple[LaunchMeasures, ...]:
-    """`launches` of `experiment`, those marked that ran in another place than their partner in `other`.
+    """Return `launches` of `experiment`, those marked that ran in another place than their partner in `other`.
 
     Launches of which a record does not say where it ran are not marked.
     """
@@ -330,7 +333,7 @@ def marked_elsewhere(
 
 
 def place_flags(own: Placement, other: Placement) -> list[Flag]:
-    """Doubts about a pair from where its launches ran: `own`, and its partner in the baseline."""
+    """Return doubts about a pair from where its launches ran: `own`, and its partner in the baseline."""
     flags = []
     if own.node != other.node:
         sentence = f"It ran on {own.node}, its partner in the baseline on {other.node}: nodes may differ in speed."
@@ -349,7 +352,10 @@ def place_flags(own: Placement, other: Placement) -> list[Flag]:
 
 
 def _differ(own: Placement, other: Placement) -> bool:
-    """Whether the devices differ; of another number than the partner's, which both asked for, they tell nothing."""
+    """Return whether the devices differ.
+
+    Of another number than the partner's, which both asked for, they tell nothing.
+    """
     known = own.devices and other.devices
     return bool(known) and len(own.devices) == len(other.devices) and set(own.devices) != set(other.devices)
 
@@ -373,19 +379,19 @@ def _without(reason: str) -> Counterpart:
 
 
 def valid_records(experiment: TimedExperiment) -> list[Record]:
-    """The launches of `experiment` that take part in comparisons."""
+    """Return the launches of `experiment` that take part in comparisons."""
     return [record for record in experiment.records if record.valid]
 
 
 def why_not_measured(experiment: TimedExperiment) -> str:
-    """Why `experiment` has nothing to compare; empty where it has."""
+    """Return why `experiment` has nothing to compare; empty where it has."""
     return no_valid_launch(experiment.records) if experiment.records else "not measured"
 
 
 def against_baseline(
     experiment: TimedExperiment, index: Mapping[Names, Sequence[TimedExperiment]], baseline: Mapping[str, str]
 ) -> Counterpart:
-    """What `experiment` is compared with in pairs of launches: its baseline among those in `index`."""
+    """Return what `experiment` is compared with in pairs of launches: its baseline among those in `index`."""
     if is_baseline(experiment, baseline):
         return Counterpart(instead=Comparison(is_baseline=True))
     reason = why_not_measured(experiment)
@@ -416,7 +422,10 @@ def against_baseline(
 
 
 def _mixed_engines(one: TimedExperiment, other: TimedExperiment, across: bool) -> str:
-    """The engines that the valid launches found where they ran, if not all ran in one; across both sides or in each."""
+    """Return the engines that the valid launches found where they ran, if not all ran in one.
+
+    Across both sides or in each.
+    """
     sides = [_engines(one), _engines(other)]
     if across:
         sides = [sides[0] | sides[1]]
@@ -436,7 +445,7 @@ ONE_IN_A_SIDE = ("engine_name", "engine_version", "plugins", "torch_version", "d
 
 
 def against_earlier(experiments: Sequence[TimedExperiment], earlier: Earlier) -> list[Counterpart]:
-    """What each of `experiments` is compared with: the one of `earlier` that has its names and its load.
+    """Return what each of `experiments` is compared with: the one of `earlier` that has its names and its load.
 
     The names are mode, model, quant and workload, and the platform, unless each side has one platform and they are not
     the same. Among several the one with the same engine arguments counts.
@@ -462,7 +471,7 @@ def against_earlier(experiments: Sequence[TimedExperiment], earlier: Earlier) ->
 
 
 def in_common(experiments: Sequence[TimedExperiment], others: Sequence[TimedExperiment]) -> tuple[TimedExperiment, ...]:
-    """Those of `experiments` whose names some of `others` have too."""
+    """Return those of `experiments` whose names some of `others` have too."""
     across = _across(experiments, others)
     names = {_names_apart(other, across) for other in others}
     return tuple(e for e in experiments if _names_apart(e, across) in names)
@@ -500,7 +509,7 @@ def _counterpart(experiment: TimedExperiment, earlier: Earlier, across: bool) ->
 
 
 def _same_records(one: TimedExperiment, other: TimedExperiment) -> list[int]:
-    """The launches that are one and the same on both sides: they tell nothing of a difference."""
+    """Return the launches that are one and the same on both sides: they tell nothing of a difference."""
     there = {record.launch: record for record in valid_records(other)}
     return [
         record.launch
@@ -510,7 +519,7 @@ def _same_records(one: TimedExperiment, other: TimedExperiment) -> list[int]:
 
 
 def _mixed(side: Sequence[TimedExperiment], name: str) -> UserError | None:
-    """What to say where launches of one side differ in a fact of `ONE_IN_A_SIDE`."""
+    """Return what to say where launches of one side differ in a fact of `ONE_IN_A_SIDE`."""
     launches = [
         (f"{e.model} {e.quant} {e.workload} launch {record.launch}", launch_facts(record))
         for e in side
@@ -532,7 +541,7 @@ def _mixed(side: Sequence[TimedExperiment], name: str) -> UserError | None:
 
 
 def _too_different(found: Sequence[Counterpart], earlier: Earlier) -> UserError | None:
-    """What to say where engine and machine differ, or one that was not to."""
+    """Return what to say where engine and machine differ, or one that was not to."""
     unique = dict.fromkeys(difference for against in found for difference in against.differences)
     groups: tuple[Group, ...] = ("engine", "machine")
     differing = {g: [d for d in unique if d.group == g] for g in groups}
@@ -550,7 +559,7 @@ def _too_different(found: Sequence[Counterpart], earlier: Earlier) -> UserError 
 
 
 def _across(experiments: Sequence[TimedExperiment], others: Sequence[TimedExperiment]) -> bool:
-    """Whether the platform is what differs: each side has one."""
+    """Return whether the platform is what differs: each side has one."""
     return len({e.platform for e in experiments}) == len({e.platform for e in others}) == 1
 
 

@@ -12,7 +12,7 @@ from rollout_bench.contracts.record import Record
 
 
 def split(experiments: Sequence[TimedExperiment]) -> tuple[TimedExperiment, ...]:
-    """`experiments`, those with several loads as one for each, so ordered that quants under one load are neighbours.
+    """Return `experiments`, one for each load of those with several; quants under one load are neighbours.
 
     An experiment with one load, or none, stays as it is. A search may end at another load in each launch; its loads
     have the launches that came to them.
@@ -37,7 +37,7 @@ def _names(experiment: TimedExperiment) -> tuple[str, ...]:
 
 
 def points_of(records: Iterable[Record]) -> list[LoadPoint]:
-    """The loads of `records`, in the order in which they came."""
+    """Return the loads of `records`, in the order in which they came."""
     return list(dict.fromkeys(i.point for record in records for i in record.iterations if i.point is not None))
 
 
@@ -71,12 +71,12 @@ def _part(whole: TimedExperiment, point: LoadPoint, number: int) -> TimedExperim
 
 
 def _of_point(record: Record, point: LoadPoint) -> Record:
-    """`record` with the iterations under `point` alone; not validated again, since a part of it is as valid."""
+    """Return `record` with the iterations under `point` alone; not validated again, since a part of it is as valid."""
     return record.model_copy(update={"iterations": [i for i in record.iterations if i.point == point]})
 
 
 def _order(point: LoadPoint | None) -> tuple[float, float]:
-    """Sorts loads from the lightest; what is sent at once comes last."""
+    """Sort loads from the lightest; what is sent at once comes last."""
     if point is None:
         return (-1.0, 0.0)
     rate = float(point.request_rate) if isinstance(point.request_rate, float) else float("inf")

@@ -36,7 +36,7 @@ def with_enough(
     comparison: ComparisonSettings,
     precision: Precision,
 ) -> tuple[TimedExperiment, ...]:
-    """`experiments` cut down to the launches that are wanted now, given the records that are there.
+    """Return `experiments` cut down to the launches that are wanted now, given the records that are there.
 
     An experiment is wanted until its comparison in the first metric is narrow enough; while one of the launches up to
     then is missing on either side, no further one is. Of a sweep the load counts that wants most. The baseline is
@@ -60,7 +60,10 @@ def with_enough(
 
 
 def _in_all_launches(part: TimedExperiment) -> bool:
-    """Whether every valid launch came to this load; of one that a search finds now and then, no more are asked for."""
+    """Return whether every valid launch came to this load.
+
+    Of one that a search finds now and then, no more are asked for.
+    """
     return len(valid_records(part)) == len(valid_records(part.whole))
 
 
@@ -82,7 +85,10 @@ def _launches(
     comparison: ComparisonSettings,
     limit_s: float,
 ) -> int:
-    """Launches that `experiment` wants beside its baseline `other`; `limit_s` as in `turns.marked_out_of_turn`."""
+    """Return launches that `experiment` wants beside its baseline `other`.
+
+    `limit_s` as in `turns.marked_out_of_turn`.
+    """
     sides = marked_out_of_turn(_measured(experiment), experiment, other, limit_s)
     base = _measured(other)
     valid, others = ([launch for launch in side if launch.valid] for side in (sides, base))
@@ -108,7 +114,7 @@ def _measured(experiment: TimedExperiment) -> list[LaunchMeasures]:
 def _deciding(
     launches: Sequence[LaunchMeasures], experiment: TimedExperiment, comparison: ComparisonSettings
 ) -> MetricName:
-    """The first metric that is not set by the load, which would be precise at once and tell nothing."""
+    """Return the first metric that is not set by the load, which would be precise at once and tell nothing."""
     metrics = comparison.metrics_of(experiment.mode)
     point = experiment.records[0].iterations[0].point
     if not at_a_rate(point) or fell_behind(launches):
@@ -117,7 +123,7 @@ def _deciding(
 
 
 def _in_vain(own: Sequence[LaunchMeasures], theirs: Sequence[LaunchMeasures], launches: int) -> bool:
-    """Whether none of the first `launches` made a pair for a reason that further ones will have too."""
+    """Return whether none of the first `launches` made a pair for a reason that further ones will have too."""
     spoilt = {
         launch.launch
         for launch in (*own, *theirs)
@@ -127,7 +133,7 @@ def _in_vain(own: Sequence[LaunchMeasures], theirs: Sequence[LaunchMeasures], la
 
 
 def _first(experiment: TimedExperiment, launches: int) -> TimedExperiment:
-    """`experiment` with its first `launches` alone."""
+    """Return `experiment` with its first `launches` alone."""
     return replace(
         experiment,
         planned=launches,

@@ -82,7 +82,7 @@ class Row:
 
 
 def rows_of(collection: Collection) -> list[Row]:
-    """The rows of `collection` in its order; raises `UserError` where the baseline's axes are unknown."""
+    """Return the rows of `collection` in its order; raise `UserError` where the baseline's axes are unknown."""
     check_axes(collection.baseline)
     experiments = collection.experiments
     measured = _measured(experiments, collection.slo)
@@ -132,7 +132,7 @@ def _measured(experiments: Sequence[TimedExperiment], slo: Slo) -> Measured:
 def _marked_out_of_turn(
     measured: Measured, experiments: Sequence[TimedExperiment], found: Sequence[Counterpart]
 ) -> dict[str, tuple[LaunchMeasures, ...]]:
-    """`measured` with a flag on launches that did not take turns with their partners, or ran in another place."""
+    """Flag launches in `measured` that did not take turns with their partners, or ran in another place."""
     marked_so = dict(measured)
     for platform in dict.fromkeys(e.platform for e in experiments):
         table = [(e, a) for e, a in zip(experiments, found, strict=True) if e.platform == platform]
@@ -146,7 +146,10 @@ def _marked_out_of_turn(
 
 
 def _judged(found: Sequence[Comparison | None], collection: Collection) -> list[Comparison | None]:
-    """The comparison of each experiment in one metric, None where it has none; those of a table are judged together."""
+    """Return the comparison of each experiment in one metric, None where it has none.
+
+    Those of a table are judged together.
+    """
     judged = list(found)
     tables: dict[tuple[str, str], dict[int, Comparison]] = {}
     for number, (e, comparison) in enumerate(zip(collection.experiments, found, strict=True)):
@@ -194,7 +197,7 @@ def _comparison(
 def _wanted(
     theirs: Sequence[LaunchMeasures], experiment: TimedExperiment, collection: Collection
 ) -> Sequence[LaunchMeasures]:
-    """`theirs` without those that the baseline needs for other comparisons alone, where precision says how many."""
+    """Return `theirs` without those that the baseline needs for other comparisons, where precision says how many."""
     if collection.precision is None or collection.earlier is not None or experiment.planned is None:
         return theirs
     return [launch for launch in theirs if launch.launch < experiment.planned]
@@ -210,7 +213,7 @@ def _point(experiment: TimedExperiment) -> LoadPoint | None:
 
 
 def _why_without(metric: MetricName, experiment: TimedExperiment, collection: Collection) -> str:
-    """Why launches, its own or its baseline's, have no value of `metric`."""
+    """Return why launches, its own or its baseline's, have no value of `metric`."""
     load = experiment.records[0].spec.load
     if metric == "goodput_requests_per_s" and not collection.slo.named:
         return "no goodput without a limit in slo"
@@ -234,7 +237,9 @@ COST_COLUMNS: dict[str, str] = dict.fromkeys(("launch_s", *PARTS, *REPORTED, "me
 
 
 def cost_line(row: Row) -> dict[str, object]:
-    """The values of `COST_COLUMNS` for a row with valid launches: seconds, and the share of them that was measured.
+    """Return the values of `COST_COLUMNS` for a row with valid launches.
+
+    Seconds, and the share of them that was measured.
 
     Of a load of a sweep they are those of the whole launch.
     """
@@ -269,19 +274,25 @@ SERVICE_COLUMNS: dict[str, str] = {
 
 
 def metrics_line(row: Row) -> dict[str, object]:
-    """The mean of each metric over the valid launches that have it, None without one, by its column."""
+    """Return the mean of each metric over the valid launches that have it, None without one, by its column."""
     known = {metric.heads: list(values_of(name, row.used).values()) for name, metric in METRICS.items()}
     return {column: mean(values) if values else None for column, values in known.items()}
 
 
 def load_line(row: Row) -> dict[str, object]:
-    """Those values of `SERVICE_COLUMNS` that say under which load a row with launches was measured; none offline."""
+    """Return those values of `SERVICE_COLUMNS` that say under which load a row with launches was measured.
+
+    None offline.
+    """
     point = row.experiment.records[0].iterations[0].point
     return {} if point is None else {"request_rate": str(point.request_rate), "concurrency": point.concurrency}
 
 
 def service_line(row: Row) -> dict[str, object]:
-    """Those values of `SERVICE_COLUMNS` that are of all launches together; none where none tells of its requests."""
+    """Return those values of `SERVICE_COLUMNS` that are of all launches together.
+
+    None where none tells of its requests.
+    """
     services = [launch.service for launch in row.used if launch.service is not None]
     if not services:
         return {}

@@ -80,12 +80,12 @@ class Requests:
         return np.asarray(self.first_s[self.gap_of] + total - before)
 
     def known(self, measure: str) -> Array:
-        """The values of one of `LATENCIES` that there are."""
+        """Return the values of one of `LATENCIES` that there are."""
         values: Array = getattr(self, measure)
         return np.asarray(values[np.isfinite(values)])
 
     def of_iterations(self, indices: Collection[int]) -> Requests:
-        """Those in the iterations with these indices."""
+        """Return those in the iterations with these indices."""
         keep = np.isin(self.iteration, list(indices))
         position = np.cumsum(keep) - 1
         gaps = keep[self.gap_of]
@@ -103,7 +103,7 @@ class Requests:
 
 
 def requests_of(record: Record, rows: Sequence[SequenceRow]) -> Requests:
-    """The requests of `record` that count, from its side file's `rows`."""
+    """Return the requests of `record` that count, from its side file's `rows`."""
     counted = {iteration.index for iteration in record.iterations if not iteration.warmup}
     rows = [row for row in rows if row.iteration in counted]
     gaps = [[] if row.failed else row.gaps_us or [] for row in rows]
@@ -122,7 +122,7 @@ def requests_of(record: Record, rows: Sequence[SequenceRow]) -> Requests:
 
 
 def pool_requests(launches: Sequence[Requests], lengths: bool = False) -> tuple[dict[str, Array], dict[str, int]]:
-    """Values [n] of each measure that the requests of `launches` have, and as how many independent ones they count.
+    """Return values [n] of each measure that requests of `launches` have, and as how many independent ones they count.
 
     `lengths`: output tokens are among them.
     """
@@ -138,7 +138,7 @@ def pool_requests(launches: Sequence[Requests], lengths: bool = False) -> tuple[
 
 
 def _clusters(launch: Requests, measure: str) -> list[Indices]:
-    """Labels [n] of what makes the values of `measure` in one launch resemble each other, a labelling for each."""
+    """Return labels [n] of what makes values of `measure` in one launch resemble each other, a labelling for each."""
     if measure != "itl_s":
         return [launch.iteration[np.isfinite(getattr(launch, measure))]]
     iteration = launch.iteration[launch.gap_of]
@@ -192,7 +192,7 @@ class Service:
 
 
 def service_of(requests: Requests, iterations: Sequence[Iteration], slo: Slo) -> Service:
-    """The service in `iterations`, the measured ones of one launch under one load, whose requests are `requests`."""
+    """Return the service in `iterations`, measured ones of one launch under one load, with their `requests`."""
     elapsed_s = sum(iteration.elapsed_s for iteration in iterations)
     good = good_requests(requests, slo)
     e2el_s = requests.known("e2el_s")
@@ -222,12 +222,12 @@ def service_of(requests: Requests, iterations: Sequence[Iteration], slo: Slo) ->
 
 
 def at_a_rate(point: LoadPoint | None) -> bool:
-    """Whether requests arrive when the load says, and not when others have ended."""
+    """Return whether requests arrive when the load says, and not when others have ended."""
     return point is not None and point.request_rate != "inf"
 
 
 def good_requests(requests: Requests, slo: Slo) -> Array | None:
-    """Which of `requests` [n] met every limit of `slo`; None without a limit, or where one can't be looked at.
+    """Return which of `requests` [n] met every limit of `slo`; None without a limit, or where one can't be looked at.
 
     A request that failed never does. One of a single token has no TPOT and meets its limit, as in vLLM's
     `calculate_metrics`.
@@ -248,7 +248,7 @@ def good_requests(requests: Requests, slo: Slo) -> Array | None:
 
 
 def most_at_once(requests: Requests) -> int:
-    """The most requests of one iteration that were under way at once, of those that succeeded."""
+    """Return the most requests of one iteration that were under way at once, of those that succeeded."""
     there = np.isfinite(requests.e2el_s)
     begins, ends = np.sort(requests.sent_s[there]), np.sort(requests.last_s[there])
     # Of those that had begun when one began, those that had ended by then; one that ends just then makes room for it.

@@ -44,7 +44,7 @@ MISMATCH = 0.01
 def read_ascend(
     path: Path, trace: str, rank: int, phase: Phase, linears: Sequence[LinearShape] = ()
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Reads what torch_npu wrote of one worker.
+    """Read what torch_npu wrote of one worker.
 
     Args:
         path: the folder that holds `ASCEND_PROFILER_OUTPUT`.
@@ -83,7 +83,7 @@ def read_ascend(
 
 
 def _whole(time: str) -> int:
-    """The whole microseconds of a time, 0 if it is none."""
+    """Return the whole microseconds of a time, 0 if it is none."""
     digits = time.partition(".")[0]
     return int(digits) if digits.isdigit() else 0
 
@@ -99,7 +99,7 @@ def _add_kernels(raw: RawEvents, details: pd.DataFrame, path: Path) -> Indices:
 
 
 def _launch_points(raw: RawEvents, kernels: Indices) -> Indices:
-    """The event at which the flow to each kernel begins, -1 without one. A flow ends when its kernel begins."""
+    """Return the event at which the flow to each kernel begins, -1 without one. A flow ends when its kernel begins."""
     begins = {round(raw.flow_ends[i], 3): event for i, event in raw.flow_starts.items() if i in raw.flow_ends}
     start = raw.array("start")[kernels]
     return np.array([begins.get(round(time, 3), -1) for time in start.tolist()], dtype=np.int64)
@@ -115,7 +115,10 @@ def _steps(
     path: Path,
     warnings: list[str],
 ) -> tuple[StepWindows, Indices]:
-    """The steps, and the one of each kernel: by vLLM's annotations, the profiler's marks, its numbers, or attention."""
+    """Return the steps, and the one of each kernel.
+
+    By vLLM's annotations, the profiler's marks, its numbers, or attention.
+    """
     start, duration = raw.array("start"), raw.array("duration")
     name = raw.array("name")
     own = {number: p for number, text in enumerate(raw.names.texts) if (p := phase_of(text))}
@@ -178,7 +181,7 @@ def _rows(
 
 
 def _disagreements(raw: RawEvents, kernels: Indices, details: pd.DataFrame, folder: Path, trace: str) -> list[str]:
-    """Sentences on where the profiler's own sums are not those of its kernels."""
+    """Return sentences on where the profiler's own sums are not those of its kernels."""
     start, duration = raw.array("start")[kernels], raw.array("duration")[kernels]
     said = []
     statistic = totals_by_type(folder)

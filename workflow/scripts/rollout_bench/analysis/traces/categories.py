@@ -57,7 +57,7 @@ class Rule(Strict):
     companion: bool = Field(False, description="Whether it ends another kernel's matrix multiplication.")
 
     def holds(self, name: str, names_on_path: Sequence[str], path: str, dtypes: str) -> bool:
-        """Whether an event with these is what the rule is about."""
+        """Return whether an event with these is what the rule is about."""
         if self.path is not None and not re.search(self.path, path):
             return False
         if self.dtypes is not None and not re.search(self.dtypes, dtypes):
@@ -88,13 +88,13 @@ class RuleSet(Strict):
 
 @functools.cache
 def rule_sets() -> dict[str, RuleSet]:
-    """The built-in rules by platform."""
+    """Return the built-in rules by platform."""
     content: dict[str, Any] = yaml.safe_load(RULES_FILE.read_text())
     return {platform: RuleSet.model_validate(part) for platform, part in content.items()}
 
 
 def user_rules(rules: Sequence[Rule | Mapping[str, Any]]) -> list[Rule]:
-    """A user's rules: mappings with match and category, and role, path or dtypes where wanted.
+    """Return a user's rules: mappings with match and category, and role, path or dtypes where wanted.
 
     Raises:
         UserError: a rule is none.
@@ -192,7 +192,7 @@ def _block(rows: list[Linear], of_shapes: OfShapes, linears: Sequence[LinearShap
 
 
 def _own(rows: Sequence[Linear]) -> list[int]:
-    """The rows that are a multiplication each: ruled, no companion, and not called by another one."""
+    """Return the rows that are a multiplication each: ruled, no companion, and not called by another one."""
     own: list[int] = []
     inside = ""
     for i, row in enumerate(rows):
@@ -206,7 +206,10 @@ def _own(rows: Sequence[Linear]) -> list[int]:
 
 
 def _nearest(own: Sequence[int], i: int, ahead: bool) -> int:
-    """The multiplication at or before row `i`, or at or behind it if `ahead`; the other one without one; else -1."""
+    """Return the multiplication at or before row `i`, or at or behind it if `ahead`.
+
+    The other one without one; else -1.
+    """
     behind = bisect.bisect_left(own, i)
     before = bisect.bisect_right(own, i) - 1
     for place in (behind, before) if ahead else (before, behind):
@@ -216,7 +219,7 @@ def _nearest(own: Sequence[int], i: int, ahead: bool) -> int:
 
 
 def cycle(linears: Sequence[LinearShape], count: int) -> list[Role]:
-    """Roles of `count` multiplications of one step by their place: the layers' in turn, then the last one.
+    """Return roles of `count` multiplications of one step by their place: the layers' in turn, then the last one.
 
     A step that does not have exactly as many as the model's layers ask for, with or without the last one, tells
     nothing: all of them are other.
@@ -234,7 +237,7 @@ def cycle(linears: Sequence[LinearShape], count: int) -> list[Role]:
 
 
 def _by_shapes(shapes: str, layout: Layout, known: dict[tuple[int, int], set[Role]]) -> tuple[Role | None, int]:
-    """The one role that fits the shapes, None without one or with several; and the tokens."""
+    """Return the one role that fits the shapes, None without one or with several; and the tokens."""
     products = list(_products(_dims(shapes), layout))
     fitting = [(m, roles) for m, k, n in products if (roles := known.get((k, n)))]
     if not fitting:
@@ -245,7 +248,7 @@ def _by_shapes(shapes: str, layout: Layout, known: dict[tuple[int, int], set[Rol
 
 
 def _dims(shapes: str) -> list[list[int]]:
-    """The dimensions of each input that has two or more."""
+    """Return the dimensions of each input that has two or more."""
     try:
         content = json.loads(shapes) if shapes else []
     except ValueError:
@@ -255,7 +258,7 @@ def _dims(shapes: str) -> list[list[int]]:
 
 
 def _products(dims: list[list[int]], layout: Layout) -> Iterator[Product]:
-    """The products that the inputs may be of."""
+    """Yield the products that the inputs may be of."""
     if len(dims) < 2:
         return
     if layout in ("out_first", "any"):
@@ -303,7 +306,7 @@ def categorise(
     platform: Platform | None = None,
     quantized: bool = True,
 ) -> pd.DataFrame:
-    """Says what each event is for.
+    """Say what each event is for.
 
     Args:
         events: an events table.
@@ -345,7 +348,7 @@ def categorise(
 
 
 def platform_of(events: pd.DataFrame) -> Platform:
-    """The platform that an events table is of, by the names of the device's rows."""
+    """Return the platform that an events table is of, by the names of the device's rows."""
     device = events[events["where"] == DEVICE]
     names = device["name"].astype("str").unique()
     if any(_TORCH_OPERATOR.search(name) for name in names):
@@ -355,7 +358,7 @@ def platform_of(events: pd.DataFrame) -> Platform:
 
 
 def _rule_of(events: pd.DataFrame, rules: Sequence[Rule]) -> Numbers:
-    """Number of the first rule that holds for each row, -1 without one."""
+    """Return number of the first rule that holds for each row, -1 without one."""
     columns = [events[column].astype("category").cat for column in ("name", "path", "dtypes")]
     texts = [[str(text) for text in column.categories] for column in columns]
     codes = np.stack([column.codes.to_numpy(dtype=np.int64) for column in columns], axis=1)
@@ -372,7 +375,7 @@ def _rule_of(events: pd.DataFrame, rules: Sequence[Rule]) -> Numbers:
 
 
 def _by_time(events: pd.DataFrame, rows: Numbers) -> Numbers:
-    """The order of rows by trace, rank, stream and step, then by time: those that enclose others first."""
+    """Return the order of rows by trace, rank, stream and step, then by time: those that enclose others first."""
     columns = [events[column].to_numpy()[rows] for column in ("start_us", "step", "rank")]
     longest = -events["duration_us"].to_numpy()[rows]
     codes = [events[column].astype("category").cat.codes.to_numpy()[rows] for column in ("stream", "trace")]
@@ -382,7 +385,7 @@ def _by_time(events: pd.DataFrame, rows: Numbers) -> Numbers:
 
 
 def _runs(events: pd.DataFrame, order: Numbers, category: Numbers, rule: Numbers, chosen: RuleSet) -> Numbers:
-    """Categories of the device's rows, in `order`, with those of runs of plain operators filled in."""
+    """Return categories of the device's rows, in `order`, with those of runs of plain operators filled in."""
     if not len(order):
         return category
     names = events["name"].astype("category").cat
@@ -401,7 +404,7 @@ def _runs(events: pd.DataFrame, order: Numbers, category: Numbers, rule: Numbers
 
 
 def _blocks(events: pd.DataFrame, order: Numbers) -> Numbers:
-    """A number that changes where the trace, the rank, the stream or the step does."""
+    """Return a number that changes where the trace, the rank, the stream or the step does."""
     changes = np.zeros(len(order), dtype=bool)
     for column in ("trace", "rank", "stream", "step"):
         values = events[column]
@@ -450,7 +453,7 @@ def _filled(category: Numbers, plain: Any, anchor: Any, code: Any, names: Any, c
 
 
 def _without_rescaling(inside: Numbers, result: Numbers, words: Sequence[str], chosen: RuleSet) -> Numbers:
-    """The rest of the run `inside` after a linear layer, once what gives the product its scale is noted in `result`."""
+    """Return the rest of the run `inside` after a linear layer; note in `result` what gives the product its scale."""
     if chosen.rescale is None or chosen.views is None:
         return inside
     computing = [place for place, word in enumerate(words) if not re.search(chosen.views, word)]
@@ -461,7 +464,7 @@ def _without_rescaling(inside: Numbers, result: Numbers, words: Sequence[str], c
 
 
 def _linears(events: pd.DataFrame, rows: Numbers, rule: Numbers, rules: Sequence[Rule]) -> list[Linear]:
-    """Rows of linear layers, in order, as what roles are told by."""
+    """Return rows of linear layers, in order, as what roles are told by."""
     part = events.iloc[rows]
     found = []
     for block, number, name, path, shapes in zip(

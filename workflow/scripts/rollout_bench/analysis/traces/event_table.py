@@ -38,7 +38,7 @@ class Rows:
 
 
 def table(raw: RawEvents, rows: Rows, steps: StepWindows, trace: str, rank: int) -> pd.DataFrame:
-    """The events table of one trace: a row for each step, then one for each event, by time."""
+    """Return the events table of one trace: a row for each step, then one for each event, by time."""
     start = raw.array("start")[rows.event]
     order = np.lexsort((-raw.array("duration")[rows.event], start))
     count = len(order)
@@ -94,7 +94,7 @@ def _with_steps(frame: pd.DataFrame, steps: StepWindows, trace: str, rank: int) 
 
 
 def _named(numbers: npt.NDArray[np.integer], texts: list[str]) -> pd.Categorical:
-    """Numbers of texts as a categorical column of those that occur."""
+    """Return numbers of texts as a categorical column of those that occur."""
     used, codes = np.unique(numbers, return_inverse=True)
     words, again = np.unique(np.array([texts[number] for number in used.tolist()], dtype=object), return_inverse=True)
     return pd.Categorical.from_codes(again[codes].astype(np.int32), categories=pd.Index(words, dtype="str"))

@@ -55,7 +55,7 @@ ROWS_AT_ONCE: Final = 200_000
 
 
 def empty_events() -> pd.DataFrame:
-    """An events table without any row."""
+    """Return an events table without any row."""
     frame = pd.DataFrame({column: pd.Series(dtype="float64") for column in COLUMNS})
     return _typed(frame)
 
@@ -74,7 +74,7 @@ def joined(frames: list[pd.DataFrame]) -> pd.DataFrame:
 
 
 def write_events(path: Path, frame: pd.DataFrame) -> None:
-    """Writes an events table whole, as gzip-compressed CSV; equal tables give equal files. Times to the nanosecond.
+    """Write an events table whole, as gzip-compressed CSV; equal tables give equal files. Times to the nanosecond.
 
     Raises:
         UserError: the file system refuses.
@@ -89,7 +89,7 @@ def write_events(path: Path, frame: pd.DataFrame) -> None:
 
 
 def read_events(path: Path) -> pd.DataFrame:
-    """Reads what `write_events` wrote.
+    """Read what `write_events` wrote.
 
     Raises:
         UserError: the file can't be read, is damaged, or lacks columns.
@@ -114,7 +114,7 @@ def read_events(path: Path) -> pd.DataFrame:
 
 
 def _typed(frame: pd.DataFrame) -> pd.DataFrame:
-    """The same table with every column's type, so that an empty one is like any other."""
+    """Return the same table with every column's type, so that an empty one is like any other."""
     for column in TEXT:
         if len(frame) == 0:
             frame[column] = pd.Categorical(pd.Series([], dtype="str"))
@@ -211,7 +211,7 @@ class RawEvents:
         return len(self.kind)
 
     def add(self, event: dict[str, Any]) -> None:
-        """Takes an event in, if it is of a kind that counts and has a time."""
+        """Take an event in, if it is of a kind that counts and have a time."""
         self.events_seen += 1
         phase = event.get("ph")
         if phase == "X":
@@ -227,12 +227,12 @@ class RawEvents:
             self._flow(event, phase)
 
     def add_kernel(self, event: dict[str, Any], start: float, duration: Any, shapes: str, dtypes: str) -> None:
-        """Takes a kernel in: `event` has its name, pid and tid; `shapes` and `dtypes` are JSON texts."""
+        """Take a kernel in: `event` has its name, pid and tid; `shapes` and `dtypes` are JSON texts."""
         self._append(event, KERNEL, start, self._length(duration))
         self.shapes[-1], self.dtypes[-1] = self.dims.number(shapes), self.types.number(dtypes)
 
     def busiest_thread(self, events: npt.NDArray[np.int64]) -> int:
-        """Number of the thread that most of these events are on; of several, the one where they last longest."""
+        """Return number of the thread that most of these events are on; of several, the one where they last longest."""
         thread, duration = self.array("thread")[events], self.array("duration")[events]
         counts, lengths = np.bincount(thread), np.bincount(thread, weights=duration)
         numbers: list[int] = np.unique(thread).tolist()
@@ -256,12 +256,15 @@ class RawEvents:
             self.flow_ends = {flow: time - first for flow, time in self.flow_ends.items()}
 
     def array(self, column: str) -> npt.NDArray[Any]:
-        """A column without a copy."""
+        """Return a column without a copy."""
         values: array[Any] = getattr(self, column)
         return np.frombuffer(values, dtype=np.dtype(values.typecode)) if values else np.zeros(0, values.typecode)
 
     def time(self, value: Any) -> float | None:
-        """Microseconds after `offset`, of a number or, as torch_npu writes them, a text. None if it is no time."""
+        """Return microseconds after `offset`, of a number or, as torch_npu writes them, a text.
+
+        None if it is no time.
+        """
         try:
             part = 0.0
             if isinstance(value, str):

@@ -54,7 +54,7 @@ def nest(start: Floats, duration: Floats, tie: Indices | None = None) -> tuple[F
 
 
 def _spend(under_way: list[int], ends: list[float], own: list[float], now: float, until: float) -> float:
-    """Gives the time from `now` to `until` to the spans under way, dropping those that end; returns the new now."""
+    """Give the time from `now` to `until` to the spans under way, dropping those that end; return the new now."""
     while under_way:
         top = under_way[-1]
         end = ends[top]
@@ -70,7 +70,7 @@ def _spend(under_way: list[int], ends: list[float], own: list[float], now: float
 
 
 def union(start: Floats, duration: Floats) -> float:
-    """Microseconds in which at least one of the spans is under way."""
+    """Return microseconds in which at least one of the spans is under way."""
     if len(start) == 0:
         return 0.0
     order = np.argsort(start, kind="stable")
@@ -94,7 +94,7 @@ class Paths:
         self._numbers: dict[tuple[int, int], int] = {}
 
     def below(self, path: int, name: int) -> int:
-        """The path that leads through `path` and then through the name of that number."""
+        """Return the path that leads through `path` and then through the name of that number."""
         known = self._numbers.get((path, name))
         if known is None:
             known = self._numbers[(path, name)] = len(self._parts)
@@ -102,7 +102,7 @@ class Paths:
         return known
 
     def texts(self) -> list[str]:
-        """Every path as text."""
+        """Return every path as text."""
         texts = [""]
         for before, name in self._parts[1:]:
             texts.append(f"{texts[before]}{BETWEEN}{self._names[name]}" if before else self._names[name])
@@ -126,7 +126,7 @@ class Nested:
 
 
 def nested(raw: RawEvents, unnamed: Collection[int]) -> Nested:
-    """Nests the events of each thread of the host.
+    """Nest the events of each thread of the host.
 
     Args:
         unnamed: numbers of names that stand in no path: those of the steps.
@@ -156,7 +156,7 @@ def _lead(
     events: npt.NDArray[np.int64],
     unnamed: Collection[int],
 ) -> None:
-    """Fills in the paths of one thread's events, parents first."""
+    """Fill in the paths of one thread's events, parents first."""
     inside: dict[int, int] = {}
     for event, above, word in zip(events.tolist(), parent[events].tolist(), name[events].tolist(), strict=True):
         before = inside[above] if above >= 0 else 0
@@ -165,7 +165,10 @@ def _lead(
 
 
 def _ties(raw: RawEvents) -> npt.NDArray[np.int64]:
-    """What tells events apart that begin and end together: the profiler's own numbering, then name, then kind."""
+    """Return what tells events apart that begin and end together.
+
+    The profiler's own numbering, then name, then kind.
+    """
     ranks = np.argsort(np.argsort(np.array(raw.names.texts, dtype=object), kind="stable"), kind="stable")
     # Events without a number, such as calls of the runtime, are the inner ones.
     external = raw.array("external")

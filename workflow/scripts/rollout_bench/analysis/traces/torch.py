@@ -34,7 +34,10 @@ GRAPH_LAUNCHES = frozenset({"cudaGraphLaunch", "cuGraphLaunch"})
 
 
 def launchers(raw: RawEvents, kernels: Indices) -> Indices:
-    """The host's event that launched each kernel: the call of the runtime, or else its operator; -1 without either."""
+    """Return the host's event that launched each kernel.
+
+    The call of the runtime, or else its operator; -1 without either.
+    """
     kind = raw.array("kind")
     calls = np.flatnonzero(kind == RUNTIME)
     operators = np.flatnonzero(kind == OPERATOR)
@@ -44,7 +47,7 @@ def launchers(raw: RawEvents, kernels: Indices) -> Indices:
 
 
 def _matched(keys: Indices, events: Indices, wanted: Indices) -> Indices:
-    """The event of each wanted key, -1 without one; no key is -1."""
+    """Return the event of each wanted key, -1 without one; no key is -1."""
     if not len(keys):
         return np.full(len(wanted), -1, dtype=np.int64)
     order = np.argsort(keys, kind="stable")
@@ -54,7 +57,9 @@ def _matched(keys: Indices, events: Indices, wanted: Indices) -> Indices:
 
 
 def steps_of(raw: RawEvents, kernels: Indices, launcher: Indices, host: StepWindows, device: Indices) -> Indices:
-    """The step of each kernel: the one that launched it, else the one marked on the device at that time, else by time.
+    """Return the step of each kernel.
+
+    The one that launched it, else the one marked on the device at that time, else by time.
 
     Args:
         host: the steps as the host's annotations have them.
@@ -70,7 +75,7 @@ def steps_of(raw: RawEvents, kernels: Indices, launcher: Indices, host: StepWind
 
 
 def _device_marks(raw: RawEvents, device: Indices, host: StepWindows) -> StepWindows | None:
-    """The device's annotations of steps as windows, if there is one for each of the host's on one stream."""
+    """Return the device's annotations of steps as windows, if there is one for each of the host's on one stream."""
     if not len(device):
         return None
     thread, start, duration = raw.array("thread"), raw.array("start"), raw.array("duration")
@@ -83,7 +88,7 @@ def _device_marks(raw: RawEvents, device: Indices, host: StepWindows) -> StepWin
 
 
 def device_steps(raw: RawEvents, kernels: Indices, step: Indices, host: StepWindows) -> StepWindows:
-    """The steps as the device sees them: each begins with its first kernel on the stream that works most.
+    """Return the steps as the device sees them: each begins with its first kernel on the stream that works most.
 
     The host runs ahead of the device, so its annotation says when a step was launched, not when it was computed. Both
     follow each other at the same pace. Where a step has no kernel there, the host's windows are kept.
@@ -145,7 +150,7 @@ class Marked:
 
 
 def read_torch(path: Path, trace: str, rank: int) -> tuple[pd.DataFrame, list[str]]:
-    """Reads one trace of torch's profiler.
+    """Read one trace of torch's profiler.
 
     Args:
         path: the file, plain or gzip-compressed.

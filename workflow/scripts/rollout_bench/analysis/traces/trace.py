@@ -16,7 +16,7 @@ from rollout_bench.contracts.inside import LinearShape, TraceFile
 def read_traces(
     folder: Path, traces: Sequence[TraceFile], linears: Sequence[LinearShape] = ()
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Reads every trace of a launch.
+    """Read every trace of a launch.
 
     Args:
         folder: where they lie.

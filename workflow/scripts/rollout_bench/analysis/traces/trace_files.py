@@ -48,7 +48,7 @@ _KERNEL_COLUMNS: Final = {
 
 
 def output_folder(path: Path) -> Path:
-    """The folder of CSV files in what torch_npu wrote.
+    """Return the folder of CSV files in what torch_npu wrote.
 
     Raises:
         UserError: there is none, or none with kernels: the raw data were not analysed.
@@ -88,7 +88,7 @@ def read_kernels(folder: Path) -> pd.DataFrame:
 
 
 def totals_by_type(folder: Path) -> dict[str, float] | None:
-    """Microseconds by operator type in `op_statistic.csv`, None if there is no such file.
+    """Return microseconds by operator type in `op_statistic.csv`, None if there is no such file.
 
     Raises:
         UserError: the file is damaged.
@@ -104,7 +104,9 @@ def totals_by_type(folder: Path) -> dict[str, float] | None:
 
 
 def busy_time(folder: Path) -> float | None:
-    """Microseconds in which the device worked, as `step_trace_time.csv` has it over all its rows; None without it.
+    """Return microseconds in which the device worked, as `step_trace_time.csv` has it over all its rows.
+
+    None without it.
 
     Computing plus communication that no computing hides.
 
@@ -123,7 +125,7 @@ def busy_time(folder: Path) -> float | None:
 
 
 def _read(path: Path) -> pd.DataFrame:
-    """A CSV file as text, without the blanks and tabs that the profiler leaves around values."""
+    """Return a CSV file as text, without the blanks and tabs that the profiler leaves around values."""
     try:
         content = pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors="replace", index_col=False)
     except OSError as error:
@@ -159,7 +161,7 @@ _SPACE = re.compile(r"\s*")
 
 
 def trace_events(path: Path) -> Iterator[dict[str, Any]]:
-    """The events of a trace, plain or gzip-compressed, in the file's order. What is no object is left out.
+    """Yield the events of a trace, plain or gzip-compressed, in the file's order. What is no object is left out.
 
     Raises:
         UserError: the file can't be read, is empty, is cut off, is not JSON, or holds no trace events.
@@ -249,7 +251,7 @@ class _Reader:
                 yield event
 
     def _value(self) -> Any:
-        """The next value, which begins where the buffer stands."""
+        """Return the next value, which begins where the buffer stands."""
         while True:
             try:
                 value, at = self._decode(self._text, self._at)
@@ -266,7 +268,7 @@ class _Reader:
             self._more()
 
     def _peek(self, filler: re.Pattern[str]) -> str:
-        """The next character that is no filler, "" at the end of the file."""
+        """Return the next character that is no filler, "" at the end of the file."""
         while True:
             self._at = cast("re.Match[str]", filler.match(self._text, self._at)).end()
             if self._at < len(self._text):
@@ -276,7 +278,7 @@ class _Reader:
             self._more()
 
     def _more(self) -> None:
-        """Adds to the buffer and drops what was read; as much again as there is, so that long values stay linear."""
+        """Add to the buffer and drop what was read; as much again as there is, so that long values stay linear."""
         piece = self._source.read(max(CHUNK_BYTES, len(self._text) - self._at))
         self._ended = not piece
         self._text = self._text[self._at :] + self._characters.decode(piece, final=self._ended)

@@ -48,20 +48,20 @@ class StepWindows:
         return len(self.phases)
 
     def at(self, times: Floats) -> Indices:
-        """Number of the step in which each of the times lies, `OUTSIDE` without one."""
+        """Return number of the step in which each of the times lies, `OUTSIDE` without one."""
         number = np.searchsorted(self.begin, times, side="right") - 1
         inside = (number >= 0) & (times < self.end[np.maximum(number, 0)]) if len(self) else np.zeros(len(times), bool)
         return np.where(inside, number, OUTSIDE).astype(np.int64)
 
     def lasting_until(self, end: float) -> StepWindows:
-        """The same with the last one ending no earlier than `end`."""
+        """Return the same with the last one ending no earlier than `end`."""
         if not len(self):
             return self
         return replace(self, end=np.append(self.end[:-1], max(self.end[-1], end)))
 
 
 def phase_of(name: str) -> Phase | None:
-    """What the step computes that an annotation of this name opens, None if it opens none."""
+    """Return what the step computes that an annotation of this name opens, None if it opens none."""
     found = _STEP.fullmatch(name) or _OLDER_STEP.fullmatch(name)
     if found is None:
         return None
@@ -74,12 +74,14 @@ def phase_of(name: str) -> Phase | None:
 
 
 def is_numbered_step(name: str) -> bool:
-    """Whether an annotation of this name is the profiler's own mark of a step."""
+    """Return whether an annotation of this name is the profiler's own mark of a step."""
     return _NUMBERED_STEP.fullmatch(name) is not None
 
 
 def windows(begin: Floats, duration: Floats, phases: list[Phase]) -> StepWindows:
-    """Steps from their annotations, in any order: each lasts until the next one begins, the last as long as itself.
+    """Return steps from their annotations, in any order.
+
+    Each lasts until the next one begins, the last as long as itself.
 
     Args:
         begin: when each annotation begins, in microseconds.
@@ -92,7 +94,7 @@ def windows(begin: Floats, duration: Floats, phases: list[Phase]) -> StepWindows
 
 
 def within(steps: StepWindows, begin: Floats, duration: Floats) -> StepWindows | None:
-    """`steps` as long as the marks around them, None unless each has one of its own.
+    """Return `steps` as long as the marks around them, None unless each has one of its own.
 
     What lies between two marks, as the next pass being handed over, then belongs to no step.
 
@@ -112,7 +114,7 @@ def within(steps: StepWindows, begin: Floats, duration: Floats) -> StepWindows |
 
 
 def by_number(start: Floats, duration: Floats, numbers: npt.NDArray[np.object_], phase: Phase) -> StepWindows | None:
-    """Steps from the number that each kernel carries, None if one has none or only one number occurs of several steps.
+    """Return steps from the number that each kernel carries; None if one lacks it, or one number has several.
 
     Args:
         start: when each kernel begins, in microseconds.
@@ -130,7 +132,9 @@ def by_number(start: Floats, duration: Floats, numbers: npt.NDArray[np.object_],
 def by_attention(
     start: Floats, duration: Floats, attention: npt.NDArray[np.bool_], layers: int, phase: Phase
 ) -> StepWindows | None:
-    """Steps by counting: each has one attention kernel a layer. None if their number is no multiple of the layers.
+    """Return steps by counting.
+
+    Each has one attention kernel a layer. None if their number is no multiple of the layers.
 
     Between the last one of a step and the first of the next, the step ends where the device waits longest.
 
@@ -159,7 +163,7 @@ KEYS = ["trace", "phase", "rank", "step"]
 
 
 def step_times(events: pd.DataFrame) -> pd.DataFrame:
-    """Microseconds of each step by category and role: the rows of a step add up to its duration.
+    """Return microseconds of each step by category and role: the rows of a step add up to its duration.
 
     Each moment counts for one row of the device: its self time on a single stream. Where several streams work at
     once, for the row that began last. What lies outside the step's window counts for none. The rest is host_gap: the
@@ -196,7 +200,7 @@ def step_times(events: pd.DataFrame) -> pd.DataFrame:
 
 
 def _busy(rows: pd.DataFrame, first: float, length: float) -> pd.DataFrame:
-    """The device's rows of one step, which begins at `first`, with the microseconds that count for each."""
+    """Return the device's rows of one step, which begins at `first`, with the microseconds that count for each."""
     start: Floats = rows["start_us"].to_numpy()
     duration: Floats = rows["duration_us"].to_numpy()
     last = first + length
@@ -208,7 +212,7 @@ def _busy(rows: pd.DataFrame, first: float, length: float) -> pd.DataFrame:
 
 
 def unknown(events: pd.DataFrame) -> pd.DataFrame:
-    """Names of the device's rows in steps that no rule knows, the longest first.
+    """Return names of the device's rows in steps that no rule knows, the longest first.
 
     Args:
         events: a table that `categorise` made.

@@ -13,7 +13,7 @@ from rollout_bench.measure.launch.steadiness import Series, comparable_s
 
 
 def measure(job: Job, tell: Tell, wait: Wait) -> None:
-    """Does `job`: tells each event, and waits for the word before each iteration."""
+    """Do `job`: tell each event, and wait for the word before each iteration."""
     began = time.perf_counter()
     spec = job.spec
     engine = loaded(job, tell)

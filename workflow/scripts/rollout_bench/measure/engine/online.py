@@ -36,7 +36,7 @@ from rollout_bench.workloads.requests import Request, Source, moved
 def iteration_of(
     index: int, warmup: bool, point: LoadPoint, done: LoadPass, rows: Sequence[SequenceRow], server: ServerUse | None
 ) -> Iteration:
-    """The iteration: what failed is not counted, neither its tokens nor its sequences."""
+    """Return the iteration: what failed is not counted, neither its tokens nor its sequences."""
     good = [row for row in rows if not row.failed]
     return Iteration(
         index=index,
@@ -86,7 +86,7 @@ def _row(request: Request, outcome: RequestOutcome, began_s: float, index: int) 
 
 
 def measure(job: Job, tell: Tell, wait: Wait) -> None:
-    """Does `job`: tells each event, and waits for the word before each iteration.
+    """Do `job`: tell each event, and wait for the word before each iteration.
 
     Raises:
         ServingFailed: there is no server, it ended, or every request of a pass failed.
@@ -208,7 +208,7 @@ class _Load:
 
 
 def _token_flags(spec: Spec, asked: Sequence[Request], iteration: Iteration, rows: Sequence[SequenceRow]) -> list[Flag]:
-    """Doubts about what came back for the requests that did not fail."""
+    """Return doubts about what came back for the requests that did not fail."""
     good = [(request, row) for request, row in zip(asked, rows, strict=True) if not row.failed]
     flags = token_flags(spec.workload, [request for request, _ in good], iteration, [row for _, row in good])
     exact = spec.endpoint is None and spec.load is not None and spec.load.token_ids
@@ -221,7 +221,7 @@ def _warnings(flags: Sequence[Flag]) -> list[Flag]:
 
 
 def _check_some_succeeded(rows: Sequence[SequenceRow], target: Target) -> None:
-    """Raises `ServingFailed` where every request failed, with what was said most often."""
+    """Raise `ServingFailed` where every request failed, with what was said most often."""
     if not all(row.failed for row in rows):
         return
     said = [row.error or "" for row in rows]

@@ -55,7 +55,7 @@ class Timed:
         return self.passes * self.linear.layers
 
     def is_enough(self, settings: OperatorsSettings) -> bool:
-        """Whether the rounds that count are as many, and have taken as long, as is asked for."""
+        """Return whether the rounds that count are as many, and have taken as long, as is asked for."""
         return len(self.counted) >= settings.repeats and self.calls * sum(self.counted) >= settings.min_s
 
     def point(self) -> OperatorPoint:
@@ -73,7 +73,7 @@ class Timed:
 
 
 def measure(job: Job, tell: Tell, wait: Wait) -> None:
-    """Does `job`: tells each event, and waits for the word before each round."""
+    """Do `job`: tell each event, and wait for the word before each round."""
     began = time.perf_counter()
     spec = job.spec
     assert spec.operators is not None, "the spec is of operators mode"
@@ -102,7 +102,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
 def prepare(
     engine: Any, linears: Sequence[LinearShape], settings: OperatorsSettings
 ) -> tuple[list[Timed], dict[tuple[int, int], str]]:
-    """Calls the layers of each point for the first time.
+    """Call the layers of each point for the first time.
 
     Returns:
         The points that can be timed, by shape and tokens; and why others can't, by shape and tokens.
@@ -131,7 +131,7 @@ def run_rounds(
     tell: Tell,
     wait: Wait,
 ) -> list[Flag]:
-    """Times every point once a round, in a new order each, until all are timed enough or the time is up.
+    """Return times every point once a round, in a new order each, until all are timed enough or the time is up.
 
     Returns:
         A flag where the time was up first.
@@ -166,7 +166,7 @@ def run_rounds(
 
 
 def expert_flags(experts: Sequence[str]) -> list[Flag]:
-    """A flag where layers were left out since they are experts."""
+    """Return a flag where layers were left out since they are experts."""
     if not experts:
         return []
     sentence = (
@@ -176,7 +176,7 @@ def expert_flags(experts: Sequence[str]) -> list[Flag]:
 
 
 def missing_flags(missing: dict[tuple[int, int], str]) -> list[Flag]:
-    """A flag where there was no memory for the largest numbers of tokens."""
+    """Return a flag where there was no memory for the largest numbers of tokens."""
     if not missing:
         return []
     least = min(tokens for _, tokens in missing)
@@ -185,7 +185,7 @@ def missing_flags(missing: dict[tuple[int, int], str]) -> list[Flag]:
 
 
 def graph_flags(points: Sequence[Timed]) -> list[Flag]:
-    """A flag where some passes could be captured and others not, so that they don't compare."""
+    """Return a flag where some passes could be captured and others not, so that they don't compare."""
     called = [point for point in points if point.through == "calls"]
     if not called or len(called) == len(points):
         return []

@@ -85,7 +85,7 @@ class Traces:
         self.written.mkdir()
 
     def take(self, phase: Phase) -> list[TraceFile]:
-        """Moves what the profiler wrote since the last call to where it is kept.
+        """Move what the profiler wrote since the last call to where it is kept.
 
         Raises:
             ServingFailed: it wrote nothing, or a trace that is torn or empty.
@@ -113,7 +113,7 @@ class Traces:
         return kept
 
     def drop(self) -> int:
-        """Removes what the profiler wrote since the last call; its size in bytes."""
+        """Remove what the profiler wrote since the last call; its size in bytes."""
         size = 0
         for path in self.written.iterdir():
             files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
@@ -122,19 +122,19 @@ class Traces:
         return size
 
     def close(self) -> None:
-        """Removes what else the profiler wrote."""
+        """Remove what else the profiler wrote."""
         shutil.rmtree(self.written, ignore_errors=True)
 
 
 def phases(settings: ProfileSettings) -> tuple[Phase, ...]:
-    """The phases that are traced, each in windows of its own."""
+    """Return the phases that are traced, each in windows of its own."""
     return ("prefill", "decode") if settings.phase == "both" else (settings.phase,)
 
 
 def fitting_steps(
     trace_one: Callable[[], object], traces: Traces, phase: Phase, settings: ProfileSettings
 ) -> tuple[int, str | None]:
-    """How many steps of `phase` the size limit allows, and why fewer than wanted if so.
+    """Return how many steps of `phase` the size limit allows, and why fewer than wanted if so.
 
     Has `trace_one` trace one step and throws its trace away. The profiler's first step is slow besides, so this is its
     warm-up.
@@ -158,7 +158,7 @@ def fitting_steps(
 
 
 def check_whole(path: Path) -> None:
-    """Raises `ServingFailed` where the trace at `path` is torn or holds no step of the engine."""
+    """Raise `ServingFailed` where the trace at `path` is torn or hold no step of the engine."""
     steps, end = 0, b""
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
@@ -186,7 +186,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
 
 
 def _measure_engine(job: Job, tell: Tell, wait: Wait) -> None:
-    """Does `job`: tells each event, and waits for the word before each window of steps.
+    """Do `job`: tell each event, and wait for the word before each window of steps.
 
     Raises:
         ServingFailed: there is no trace of what was asked for.
@@ -223,7 +223,7 @@ def _measure_engine(job: Job, tell: Tell, wait: Wait) -> None:
 
 
 def tell_limits(platform: Platform, tell: Tell) -> None:
-    """Tells what this machine can do at most; a profile is worth having without it."""
+    """Tell what this machine can do at most; a profile is worth having without it."""
     try:
         tell(LimitsKnown(limits=limits_of_this_machine(platform, say=print)))
     except (UserError, RuntimeError) as error:
@@ -231,7 +231,7 @@ def tell_limits(platform: Platform, tell: Tell) -> None:
 
 
 def _measure_server(job: Job, tell: Tell, wait: Wait) -> None:
-    """Does `job`: tells each event, and waits for the word before each pass.
+    """Do `job`: tell each event, and wait for the word before each pass.
 
     Raises:
         ServingFailed: there is no server, it ended, or there is no trace of what was asked for.
@@ -290,7 +290,7 @@ class _Passes:
         self._index = 0
 
     def warm_up(self) -> None:
-        """A pass that is told of and never counted."""
+        """Tell of a pass that never counts."""
         assert self._job.spec.load is not None, "a profile through a server has a load"
         point = self._job.spec.load.points[0]
         done, rows = self._send()
@@ -301,11 +301,11 @@ class _Passes:
         )
 
     def plain(self) -> list[SequenceRow]:
-        """A pass without the profiler."""
+        """Return a pass without the profiler."""
         return self._send()[1]
 
     def traced(self, phase: Phase, count: int) -> list[SequenceRow]:
-        """A pass of which `count` steps are traced: the first that compute, or those half-way through."""
+        """Return a pass of which `count` steps are traced: the first that compute, or those half-way through."""
 
         def start(asked: Sequence[Request]) -> None:
             self._ask("/start_profile", _window(max(request.output_tokens for request in asked), phase, count))
@@ -350,7 +350,7 @@ def _window(most_tokens: int, phase: Phase, count: int) -> dict[str, int]:
 
 
 def decode_steps(rows: Sequence[SequenceRow]) -> list[Step]:
-    """The steps in which nothing but decoding went on, as the longest answer of `rows` shows them.
+    """Return the steps in which nothing but decoding went on, as the longest answer of `rows` shows them.
 
     From one of its tokens to the next is one step of the engine; a step in which another answer had its first token
     computed a prompt, too, and is left out.

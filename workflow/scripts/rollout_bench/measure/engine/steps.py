@@ -58,7 +58,7 @@ class Stepping:
         self._scheduler.update_from_output = noted
 
     def begin(self, asked: Sequence[Request]) -> None:
-        """Hands over the requests of a pass, one for each sequence, to an engine with an empty prefix cache."""
+        """Hand over the requests of a pass, one for each sequence, to an engine with an empty prefix cache."""
         self.abandon()
         self._engine.reset_prefix_cache()
         self._passes += 1
@@ -82,7 +82,7 @@ class Stepping:
         return bool(self._llm_engine.has_unfinished_requests())
 
     def abandon(self) -> None:
-        """Ends what is left of the pass."""
+        """End what is left of the pass."""
         if self._llm_engine.has_unfinished_requests():
             self._llm_engine.abort_request(self._ids)
         while self._llm_engine.has_unfinished_requests() or self._core.batch_queue:
@@ -90,7 +90,7 @@ class Stepping:
         self._ids = []
 
     def step(self, profiled: bool) -> Step | None:
-        """The next step; None once the pass is over.
+        """Return the next step; None once the pass is over.
 
         With asynchronous scheduling the engine's first call only hands a batch to the device: its time counts for the
         step that it began.
@@ -152,7 +152,7 @@ class Following:
         self._last_s = 0.0
 
     def begin(self, asked: Sequence[Request]) -> None:
-        """Hands over the requests of a pass, one for each sequence, to an engine with an empty prefix cache."""
+        """Hand over the requests of a pass, one for each sequence, to an engine with an empty prefix cache."""
         self.abandon()
         self._engine.reset_prefix_cache()
         self._passes += 1
@@ -177,7 +177,7 @@ class Following:
         return bool(self._llm_engine.has_unfinished_requests())
 
     def abandon(self) -> None:
-        """Ends what is left of the pass."""
+        """End what is left of the pass."""
         if self._llm_engine.has_unfinished_requests():
             self._llm_engine.abort_request(self._ids)
         while self._llm_engine.has_unfinished_requests():
@@ -185,7 +185,7 @@ class Following:
         self._ids, self._prompts = [], {}
 
     def step(self, profiled: bool) -> Step | None:
-        """The next step; None once the pass is over."""
+        """Return the next step; None once the pass is over."""
         while self._llm_engine.has_unfinished_requests():
             outputs = self._llm_engine.step()
             if not outputs:
@@ -242,7 +242,7 @@ class Windows:
         return taken
 
     def _decode(self, count: int, profiled: LoadedEngine | None) -> list[Step]:
-        """Where texts end before half of what they may have, an earlier part of a further pass is taken."""
+        """Return where texts end before half of what they may have, an earlier part of a further pass is taken."""
         while True:
             asked = next(self._passes)
             most = max(request.output_tokens for request in asked)
@@ -259,14 +259,14 @@ class Windows:
         return taken
 
     def _come_to(self, asked: list[Request], before: int) -> bool:
-        """Begins a pass and goes to `before` steps after its last prompt; False where it ended by then."""
+        """Return begins a pass and goes to `before` steps after its last prompt; False where it ended by then."""
         self._stepping.begin(asked)
         while self._stepping.prefilling:
             self._next(None)
         return all(self._next(None) for _ in range(1, before)) and self._stepping.running
 
     def _next(self, profiled: LoadedEngine | None) -> list[Step]:
-        """The next step, in a list; an empty one once the pass is over."""
+        """Return the next step, in a list; an empty one once the pass is over."""
         step = self._stepping.step(profiled is not None)
         return [] if step is None else [step]
 

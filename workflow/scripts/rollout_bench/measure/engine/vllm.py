@@ -29,7 +29,7 @@ from rollout_bench.workloads.requests import ReplicaPart, Request, Source
 
 
 def source_of(job: Job, vocabulary: int) -> Source:
-    """Where the requests of `job` come from, for a model with `vocabulary` token ids."""
+    """Return where the requests of `job` come from, for a model with `vocabulary` token ids."""
     args = job.spec.engine.args
     tokenizer = args.get("tokenizer") or job.model
     part = ReplicaPart(job.replica, replicas(job.spec))
@@ -80,7 +80,7 @@ class LoadedEngine:
         self.vocabulary = int(self._config.model_config.get_vocab_size())
 
     def facts(self) -> tuple[EngineFacts, dict[str, Any], dict[int, str]]:
-        """What was loaded, the device as a worker sees it, and the engine's other processes."""
+        """Return what was loaded, the device as a worker sees it, and the engine's other processes."""
         ranks: list[dict[str, Any]] = self.llm.collective_rpc("rollout_bench_census")
         tensor_parallel_size = int(self._config.parallel_config.tensor_parallel_size)
         facts = engine_facts(
@@ -91,12 +91,12 @@ class LoadedEngine:
         return facts, ranks[0], processes
 
     def linears(self) -> list[LinearShape]:
-        """The linear layers of the first worker's part of the model."""
+        """Return the linear layers of the first worker's part of the model."""
         said = self.llm.collective_rpc("rollout_bench_linears")
         return [LinearShape.model_validate(shape) for shape in said[0]]
 
     def iterate(self, asked: Sequence[Request], index: int, wait: Callable[[], None]) -> Generated:
-        """Generates one iteration.
+        """Generate one iteration.
 
         Args:
             asked: the sequences to generate, the samples of a prompt one after the other.
@@ -158,7 +158,7 @@ class LoadedEngine:
         return each[output_tokens[0]] if len(each) == 1 else [each[tokens] for tokens in output_tokens]
 
     def reset_prefix_cache(self) -> None:
-        """Empties the prefix cache; raises `RuntimeError` where it can't be."""
+        """Empty the prefix cache; raise `RuntimeError` where it can't be."""
         for _ in range(20):  # the blocks of the last request are freed a moment after its output
             if self.llm.reset_prefix_cache() is not False:
                 return
@@ -213,7 +213,7 @@ def _since(began: float, stats: Any, name: str) -> float | None:
 
 
 def loaded(job: Job, tell: Tell, **more: Any) -> LoadedEngine:
-    """The engine of `job`, of which all is told; from here on it logs nothing but warnings.
+    """Return the engine of `job`, of which all is told; from here on it logs nothing but warnings.
 
     Args:
         job: what is to be done.

@@ -17,7 +17,7 @@ from rollout_bench.measure.server.stream import ServingFailed
 
 
 def work(job: Job, descriptor: int, orders: IO[bytes]) -> None:
-    """Does `job` and writes each event to the pipe `descriptor`; waits for a line of `orders` before each iteration."""
+    """Do `job` and write each event to the pipe `descriptor`; wait for a line of `orders` before each iteration."""
 
     def tell(event: Event) -> None:
         send(descriptor, event)
@@ -33,7 +33,7 @@ def work(job: Job, descriptor: int, orders: IO[bytes]) -> None:
 
 
 def main() -> int:
-    """Reads the job from stdin and does it; 0 if all iterations were delivered."""
+    """Read the job from stdin and do it; 0 if all iterations were delivered."""
     die_with_parent(signal.SIGKILL)
     descriptor = int(sys.argv[1])
     os.set_inheritable(descriptor, False)

@@ -233,7 +233,7 @@ PREFIX = re.compile(r"^(?:\(.*?\) )?ERROR [\d-]+ [\d:]+ \[[\w.]+:\d+\] ", re.MUL
 
 
 def diagnose(exception: str, log: str) -> Cause:
-    """The cause of a failure.
+    """Return the cause of a failure.
 
     Args:
         exception: type and text of the exception that ended the engine; empty if there was none.
@@ -257,7 +257,7 @@ def diagnose(exception: str, log: str) -> Cause:
 
 
 def died(status: int, log: str, out_of_memory: bool) -> Cause:
-    """The cause of an engine process that ended by itself without a word.
+    """Return the cause of an engine process that ended by itself without a word.
 
     Args:
         status: exit status; negative for a signal, as in `subprocess`.
@@ -276,14 +276,14 @@ def died(status: int, log: str, out_of_memory: bool) -> Cause:
 
 
 def last_exception(log: str) -> str:
-    """The last line of `log` that looks like the end of a traceback; else empty."""
+    """Return the last line of `log` that looks like the end of a traceback; else empty."""
     found = re.findall(r"(?:^|\s)((?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception): .+)$", log, re.MULTILINE)
     plain = [line for line in found if not WRAPPERS.search(line)]
     return str(plain[-1]) if plain else ""
 
 
 def _searched(text: str) -> str:
-    """`text` without its middle where it is long, and so its long lines: an error may quote megabytes."""
+    """Return `text` without its middle where it is long, and so its long lines: an error may quote megabytes."""
     if len(text) > 2 * SEARCHED:
         text = f"{text[:SEARCHED]}\n...\n{text[-SEARCHED:]}"
     lines = text.split("\n")
@@ -292,7 +292,10 @@ def _searched(text: str) -> str:
 
 
 def _quote(text: str, match: re.Match[str]) -> str:
-    """The line of the match, and the two after it where it only announces them (pydantic); without decoration."""
+    """Return the line of the match, and the two after it where it only announces them (pydantic).
+
+    Without decoration.
+    """
     lines = text[text.rfind("\n", 0, match.start()) + 1 :].splitlines()
     announces = re.search(r"validation errors? for \w+$", lines[0])
     quoted = " ".join(lines[:3]) if announces else lines[0]

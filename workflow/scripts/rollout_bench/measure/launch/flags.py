@@ -16,7 +16,7 @@ from rollout_bench.workloads.requests import Request, sharing
 
 
 def most_at_once(rows: Iterable[SequenceRow]) -> int | None:
-    """The largest number of sequences that were running at one moment; None where a row has no times.
+    """Return the largest number of sequences that were running at one moment; None where a row has no times.
 
     A sequence runs from when it is first scheduled until its last token. One that was preempted counts as running
     (the flag `preemptions` tells of it); one that ends at the very moment another begins does not meet it.
@@ -34,7 +34,7 @@ def most_at_once(rows: Iterable[SequenceRow]) -> int | None:
 
 
 def batch_flags(spec: Spec, rows: Sequence[SequenceRow], engine: EngineFacts) -> list[Flag]:
-    """A flag where fewer sequences ran together than were handed over at once.
+    """Return a flag where fewer sequences ran together than were handed over at once.
 
     Args:
         spec: what was asked; a `max_num_seqs` below the batch is asked for and no doubt.
@@ -95,7 +95,7 @@ LIMIT = 300
 
 
 def fallback_flags(log: str) -> list[Flag]:
-    """A flag for each different line of `log` with which the engine fell back or dropped an option."""
+    """Return a flag for each different line of `log` with which the engine fell back or dropped an option."""
     said = dict.fromkeys(match.group(1).strip() for match in LINE.finditer(log))
     return [
         Flag(code="engine_fallback", severity="warning", sentence=f"The engine logged: {line[:LIMIT]}")
@@ -133,7 +133,7 @@ CPU_COMPILE = rf"{_TIME}[^\n]*Warming up model for the compilation\.\.\..*?{_TIM
 
 
 def read_log(text: str) -> dict[str, float]:
-    """The numbers that the engine logged while it started, as name -> value.
+    """Return the numbers that the engine logged while it started, as name -> value.
 
     With several workers each reports; the largest counts, since the engine waits for the slowest.
     """
@@ -150,7 +150,7 @@ def read_log(text: str) -> dict[str, float]:
 
 
 def _seconds(begin: str, end: str) -> float:
-    """Seconds between two times of the log, which has no years."""
+    """Return seconds between two times of the log, which has no years."""
     first, last = (datetime.strptime(f"2000-{time}", "%Y-%m-%d %H:%M:%S") for time in (begin, end))
     return max(0.0, (last - first).total_seconds())
 
@@ -169,7 +169,7 @@ GAP_S, GAP_SHARE = 0.005, 0.1
 
 
 def online_flags(iterations: Sequence[Iteration], rows: Sequence[SequenceRow]) -> list[Flag]:
-    """All of them, from the measured `iterations` and the rows of a launch."""
+    """Return all of them, from the measured `iterations` and the rows of a launch."""
     of: dict[int, list[SequenceRow]] = {iteration.index: [] for iteration in iterations}
     for row in rows:
         if row.iteration in of:
@@ -184,7 +184,7 @@ def online_flags(iterations: Sequence[Iteration], rows: Sequence[SequenceRow]) -
 
 
 def failure_flags(rows: Sequence[SequenceRow]) -> list[Flag]:
-    """A flag where requests failed, with what was said most often."""
+    """Return a flag where requests failed, with what was said most often."""
     said = Counter(row.error for row in rows if row.error is not None)
     if not said:
         return []
@@ -196,7 +196,7 @@ def failure_flags(rows: Sequence[SequenceRow]) -> list[Flag]:
 
 
 def client_flags(iterations: Sequence[Iteration]) -> list[Flag]:
-    """A flag where what sends the requests may be what was measured."""
+    """Return a flag where what sends the requests may be what was measured."""
     used = [iteration.client for iteration in iterations if iteration.client is not None]
     if not used:
         return []
@@ -217,7 +217,7 @@ def client_flags(iterations: Sequence[Iteration]) -> list[Flag]:
 
 
 def sent_late_flags(rows: Sequence[SequenceRow]) -> list[Flag]:
-    """A flag where requests were sent so much later than they were due that it is another load."""
+    """Return a flag where requests were sent so much later than they were due that it is another load."""
     late_s = sorted(row.sent_s - row.due_s for row in rows if row.sent_s is not None and row.due_s is not None)
     answered_s = [
         (row.last_token_s if row.first_token_s is None else row.first_token_s) - row.sent_s
@@ -237,7 +237,7 @@ def sent_late_flags(rows: Sequence[SequenceRow]) -> list[Flag]:
 
 
 def gap_flags(passes: Sequence[tuple[Iteration, Sequence[SequenceRow]]]) -> list[Flag]:
-    """A flag where the client saw requests take longer than the server's own histograms, and the network, say."""
+    """Flag requests that took longer at the client than the server's own histograms, and the network, say."""
     found = [gap for iteration, rows in passes for gap in _gaps(iteration, rows)]
     if not found:
         return []
@@ -270,7 +270,7 @@ def _gaps(iteration: Iteration, rows: Sequence[SequenceRow]) -> list[tuple[str, 
 
 
 def preemption_flags(iterations: Sequence[Iteration]) -> list[Flag]:
-    """A flag where the server preempted requests."""
+    """Return a flag where the server preempted requests."""
     counts = [iteration.server.preemptions or 0 for iteration in iterations if iteration.server is not None]
     if not sum(counts):
         return []
@@ -284,7 +284,7 @@ PROVEN_SHARE = 0.9
 
 
 def quant_flags(quant: QuantSpec, engine: EngineFacts) -> list[Flag]:
-    """A flag if the loaded weights do not prove `quant`."""
+    """Return a flag if the loaded weights do not prove `quant`."""
     assert engine.weights_bytes_by_dtype is not None, "an engine of ours tells its weights"
     weights = engine.weights_bytes_by_dtype.linear
     total = sum(weights.values())
@@ -315,7 +315,7 @@ def quant_flags(quant: QuantSpec, engine: EngineFacts) -> list[Flag]:
 def token_flags(
     workload: WorkloadSpec, asked: Sequence[Request], iteration: Iteration, rows: Sequence[SequenceRow]
 ) -> list[Flag]:
-    """A flag if `iteration` brought back other tokens than were `asked` for."""
+    """Return a flag if `iteration` brought back other tokens than were `asked` for."""
     wanted = {(request.prompt, request.sample): request for request in asked}
     problems = []
     if len(rows) != len(asked):
@@ -336,7 +336,7 @@ def token_flags(
 
 
 def prefix_cache_flags(asked: Sequence[Request], iteration: Iteration, rows: Iterable[SequenceRow]) -> list[Flag]:
-    """A flag if prompt tokens came from the prefix cache that nothing in `iteration` can have put there.
+    """Return a flag if prompt tokens came from the prefix cache that nothing in `iteration` can have put there.
 
     The first sample of a prompt finds nothing of it in a cache that was reset, but what other prompts begin with too;
     its siblings may find all.

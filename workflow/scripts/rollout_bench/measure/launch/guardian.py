@@ -48,12 +48,12 @@ class Guardian:
         return self._process.pid
 
     def watch(self, group: Group) -> None:
-        """Has `group` ended once this process ends or calls `end`."""
+        """Have `group` ended once this process ends or call `end`."""
         self._groups.append(group)
         self._tell(group)
 
     def replace_if_dead(self) -> bool:
-        """Starts another guardian if somebody ended this one; returns whether that was needed."""
+        """Start another guardian if somebody ended this one; return whether that was needed."""
         if self._process.poll() is None:
             return False
         self._close()
@@ -63,7 +63,7 @@ class Guardian:
         return True
 
     def end(self) -> bool:
-        """Ends the groups, in this process if the guardian is dead; returns whether all its processes are gone."""
+        """End the groups, in this process if the guardian is dead; return whether all its processes are gone."""
         self._close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=90)
@@ -93,14 +93,14 @@ class Guardian:
 
 
 def clean_up(groups: Sequence[Group], folder: Path) -> bool:
-    """Ends `groups` and removes `folder`; returns whether all processes are gone."""
+    """End `groups` and remove `folder`; return whether all processes are gone."""
     ended = end_groups(groups)
     shutil.rmtree(folder, ignore_errors=True)
     return ended
 
 
 def main() -> int:
-    """Reads `<leader> <start>` of each group from stdin and at end of file cleans up after them."""
+    """Read `<leader> <start>` of each group from stdin and at end of file cleans up after them."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     os.chdir("/")

@@ -19,7 +19,7 @@ _EXPERIMENT = re.compile(r"-[0-9a-f]{8}$")
 
 
 def in_workflow(out: Path) -> bool:
-    """Whether a record is to lie in an experiment's folder, results/<mode>/<experiment>/launch-<i>.json."""
+    """Return whether a record is to lie in an experiment's folder, results/<mode>/<experiment>/launch-<i>.json."""
     return _EXPERIMENT.search(out.absolute().parent.name) is not None
 
 
@@ -33,7 +33,9 @@ class LaunchOutcome:
     log: Path
 
     def is_settled(self, attempt: int | None) -> bool:
-        """Whether the launch is measured already, asked by its try `attempt`, from 1 (None: by hand, measured again).
+        """Return whether the launch is measured already, asked by its try `attempt`, from 1 (None.
+
+        By hand, measured again).
 
         Raises:
             UserError: as the try before ended, where this one would end in the same way.
@@ -56,7 +58,7 @@ class LaunchOutcome:
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def failed(self, phase: str, cause: Cause, log: Path | None = None) -> UserError:
-        """Leaves a failure file where the record belongs to an experiment folder; returns the error to show.
+        """Leave a failure file where the record belongs to an experiment folder; return the error to show.
 
         `log`: where a replica has one of its own.
         """
@@ -70,7 +72,7 @@ class LaunchOutcome:
         return error_of(failure, self._name)
 
     def succeeded(self) -> None:
-        """Takes back what an earlier try left."""
+        """Take back what an earlier try left."""
         failure_path(self.out).unlink(missing_ok=True)
 
     @property

@@ -19,7 +19,7 @@ WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.gguf")
 
 
 def missing(model: str, load_format: str) -> Cause | None:
-    """Why the folder `model` cannot be loaded; None if nothing speaks against it or it is a hub id."""
+    """Return why the folder `model` cannot be loaded; None if nothing speaks against it or it is a hub id."""
     if not is_local(model):
         return None
     folder = Path(model).expanduser()
@@ -34,7 +34,7 @@ def missing(model: str, load_format: str) -> Cause | None:
 
 
 def check_dataset_given(spec: Spec, dataset: Path | None) -> None:
-    """Raises `UserError` where a measuring command was given no data set though `spec` has one, or the reverse."""
+    """Raise `UserError` where a measuring command was given no data set though `spec` has one, or the reverse."""
     if (dataset is None) != (spec.workload.dataset is None):
         raise UserError(
             f"workload {spec.workload.name} {'needs' if dataset is None else 'has no'} data set",
@@ -43,7 +43,7 @@ def check_dataset_given(spec: Spec, dataset: Path | None) -> None:
 
 
 def changed(spec: Spec, dataset: Path | None) -> Cause | None:
-    """Why `dataset` is not the one that was planned with; None if it is, or if there is none."""
+    """Return why `dataset` is not the one that was planned with; None if it is, or if there is none."""
     if spec.workload.dataset is None or dataset is None:
         return None
     try:
@@ -64,7 +64,7 @@ VARIABLES = {"VLLM_CACHE_ROOT": "vllm", "TORCHINDUCTOR_CACHE_DIR": "torchinducto
 
 
 def with_compile_caches(environment: Mapping[str, str], spec: Spec, torch: str | None) -> dict[str, str]:
-    """`environment` with the caches of this engine; where a variable is set already, it stays.
+    """Return `environment` with the caches of this engine; where a variable is set already, it stays.
 
     Args:
         environment: the engine's, with what the user and the spec set.
@@ -98,7 +98,7 @@ def _home(environment: Mapping[str, str]) -> Path | None:
 
 
 def _temporary() -> Path | None:
-    """A folder below the temporary one that nobody else can have filled with code for us to run."""
+    """Return a folder below the temporary one that nobody else can have filled with code for us to run."""
     folder = Path(tempfile.gettempdir()) / f"rollout-bench-compile-{os.getuid()}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -117,7 +117,7 @@ def _writable(folder: Path) -> bool:
 
 
 def engine_environment(spec: Spec, model: str) -> dict[str, str]:
-    """The engine's environment: this process's, what the engine needs, and what the spec sets (which wins)."""
+    """Return the engine's environment: this process's, what the engine needs, and what the spec sets (which wins)."""
     environment = dict(os.environ)
     scripts = str(Path(__file__).resolve().parents[3])
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [scripts, environment.get("PYTHONPATH")]))
@@ -135,7 +135,7 @@ def engine_environment(spec: Spec, model: str) -> dict[str, str]:
 
 
 def check_before_start(spec: Spec, model: str, dataset: Path | None) -> Cause | None:
-    """What speaks against starting the engine at all; None if nothing does."""
+    """Return what speaks against starting the engine at all; None if nothing does."""
     if spec.endpoint is not None:
         return changed(spec, dataset)
     for name, wanted in {spec.engine.name: spec.engine.version, **spec.engine.plugins}.items():

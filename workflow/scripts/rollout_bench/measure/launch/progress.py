@@ -63,11 +63,11 @@ class Progress:
         self._warmup = self.spec.measuring.warmup_iterations
 
     def phase(self, name: str) -> None:
-        """Says that the launch came to a new phase."""
+        """Say that the launch came to a new phase."""
         self._say(name)
 
     def iteration(self, done: Iteration) -> None:
-        """Says that an iteration is over."""
+        """Say that an iteration is over."""
         self._durations.append(done.elapsed_s)
         point = "" if done.point is None else done.point.label
         if point != self._point:
@@ -80,7 +80,7 @@ class Progress:
         self._say(f"{f'{point}: ' if point else ''}{what}, {rate(done.output_tokens / done.elapsed_s)} tok/s{failed}")
 
     def steps(self, done: Sequence[Step]) -> None:
-        """Says that a window of steps is over."""
+        """Say that a window of steps is over."""
         if not done:
             return
         mean_s = fmean(step.elapsed_s for step in done)
@@ -88,7 +88,7 @@ class Progress:
         self._say(f"{several(len(done), f'{done[0].phase} step')} of {number(1000 * mean_s, 3)} ms{how}")
 
     def round(self, index: int) -> None:
-        """Says that a round of a sweep is over, the `index`-th from 0, and about how many are left."""
+        """Say that a round of a sweep is over, the `index`-th from 0, and about how many are left."""
         settings = self.spec.operators
         assert settings is not None, "rounds are of operators mode"
         warmup = settings.warmup_rounds
@@ -97,7 +97,7 @@ class Progress:
         self._say(what if index < warmup else f"round {counted}/{max(counted, settings.repeats)}")
 
     def warmup_extended(self, more: int) -> None:
-        """Says that so many of the iterations that counted were warm-up after all."""
+        """Say that so many of the iterations that counted were warm-up after all."""
         self._warmup += more
         self._say(f"warm-up was too short, {more} more to run")
 
@@ -125,7 +125,7 @@ class Progress:
         return None if self.plan is None else place_in_plan(self.plan, self.record)
 
     def _own_left_s(self, expected_s: float | None) -> float | None:
-        """Seconds that this launch has left; None while neither it nor the plan says."""
+        """Return seconds that this launch has left; None while neither it nor the plan says."""
         if self._durations and self.spec.load is None:
             total = self._warmup + self.spec.measuring.iterations
             return (total - len(self._durations)) * self._durations[-1]
@@ -135,7 +135,10 @@ class Progress:
 
 
 def place_in_plan(plan: Path, record: Path) -> Place | None:
-    """Where the launch that writes `record` stands in the plan file; None if that is missing, garbled or lacks it."""
+    """Return where the launch that writes `record` stands in the plan file.
+
+    None if that is missing, garbled or lacks it.
+    """
     try:
         since = plan.stat().st_mtime
         content = json.loads(plan.read_bytes())
@@ -156,18 +159,18 @@ def place_in_plan(plan: Path, record: Path) -> Place | None:
 
 
 def say(line: str) -> None:
-    """Prints a line to stderr; nobody listening any more is no error."""
+    """Print a line to stderr; nobody listening any more is no error."""
     with contextlib.suppress(OSError):
         print(line, file=sys.stderr, flush=True)
 
 
 def rate(per_second: float) -> str:
-    """A rate with two to three digits: 87, 1.9k."""
+    """Return a rate with two to three digits: 87, 1.9k."""
     return f"{per_second:.0f}" if per_second < 1000 else f"{per_second / 1000:.1f}k"
 
 
 def duration(seconds: float) -> str:
-    """A duration for people: 40 s, 2 min, 3.5 h."""
+    """Return a duration for people: 40 s, 2 min, 3.5 h."""
     if seconds < 90:
         return f"{max(10 * round(seconds / 10), 10 if seconds > 1 else 0)} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -163,14 +163,14 @@ _EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="e
 
 
 def send(descriptor: int, event: Event) -> None:
-    """Writes `event` as one line to the pipe."""
+    """Write `event` as one line to the pipe."""
     content = (event.model_dump_json() + "\n").encode()
     while content:
         content = content[os.write(descriptor, content) :]
 
 
 def parse(line: bytes) -> Event:
-    """The event in `line`; raises `ValueError` where there is none."""
+    """Return the event in `line`; raise `ValueError` where there is none."""
     return _EVENT.validate_python(json.loads(line))
 
 

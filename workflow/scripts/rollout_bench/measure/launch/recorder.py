@@ -84,7 +84,7 @@ class Collecting:
         self._placement: Placement | None = None
 
     def take(self, event: Event) -> None:
-        """Takes one event."""
+        """Take one event."""
         if isinstance(event, PhaseBegins):
             if event.phase == "importing":
                 self._process_s = time.monotonic() - self._began
@@ -104,11 +104,11 @@ class Collecting:
             self.flags += [*neighbour_flags(self._placement), *self.surroundings.flags(counted)]
 
     def counted(self) -> Collection[int] | None:
-        """Numbers of the passes that count, from 0; None where all do."""
+        """Return numbers of the passes that count, from 0; None where all do."""
         return None
 
     def facts(self, reported: dict[str, float]) -> EngineFacts:
-        """What the engine said of itself; what it lacks comes from `reported`, what it logged."""
+        """Return what the engine said of itself; what it lacks comes from `reported`, what it logged."""
         assert self._ready is not None, "the engine delivered before it was ready"
         facts = self._ready.engine
         tokens = reported.get("kv_cache_tokens")
@@ -117,7 +117,7 @@ class Collecting:
         return facts
 
     def launched(self, log: str) -> dict[str, Any]:
-        """The fields that all records have, `validity` apart, once all came; `log` is the engine's output."""
+        """Return the fields that all records have, `validity` apart, once all came; `log` is the engine's output."""
         assert self._ready is not None, "the engine delivered before it was ready"
         reported = read_log(log)
         facts = self.facts(reported)
@@ -154,7 +154,7 @@ class Measurement(Collecting):
         self._extensions: list[WarmupExtended] = []
 
     def take(self, event: Event) -> None:
-        """Takes one event."""
+        """Take one event."""
         super().take(event)
         if isinstance(event, IterationDone):
             self._iterations.append(self.surroundings.after(event.iteration))
@@ -166,11 +166,14 @@ class Measurement(Collecting):
             self._extend_warmup(event)
 
     def counted(self) -> set[int]:
-        """Numbers of the iterations that count, from 0."""
+        """Return numbers of the iterations that count, from 0."""
         return {number for number, iteration in enumerate(self._iterations) if not iteration.warmup}
 
     def record(self, log: str, path: Path) -> tuple[Record, list[SequenceRow], list[ServerSample]]:
-        """The record that is to lie at `path` with its side files, once all came; `log` is the engine's output."""
+        """Return the record that is to lie at `path` with its side files, once all came.
+
+        `log` is the engine's output.
+        """
         launched = self.launched(log)
         record = Record(
             **launched,
@@ -182,18 +185,18 @@ class Measurement(Collecting):
         return record, self._sequences, self._samples
 
     def write(self, log: str, path: Path) -> None:
-        """Writes the record to `path`, and its side files beside it."""
+        """Write the record to `path`, and its side files beside it."""
         write_record(path, *self.record(log, path))
 
     def _extend_warmup(self, event: WarmupExtended) -> None:
-        """The first iterations that counted so far no longer do."""
+        """Count the first iterations that counted so far no longer."""
         for position in event.iterations:
             self._iterations[position] = self._iterations[position].model_copy(update={"warmup": True})
         self._extensions.append(event)
         self.progress.warmup_extended(len(event.iterations))
 
     def _doubts(self, facts: EngineFacts, log: str) -> list[Flag]:
-        """Flags that only the whole launch can raise."""
+        """Return flags that only the whole launch can raise."""
         measured = [iteration for iteration in self._iterations if not iteration.warmup]
         counted = {iteration.index for iteration in measured}
         return [
@@ -209,7 +212,7 @@ class Measurement(Collecting):
 
 
 def by_point(iterations: Sequence[Iteration]) -> list[list[Iteration]]:
-    """`iterations` that were run under the same load, one list for each; offline there is one."""
+    """Return `iterations` that were run under the same load, one list for each; offline there is one."""
     grouped: dict[str, list[Iteration]] = {}
     for iteration in iterations:
         grouped.setdefault("" if iteration.point is None else iteration.point.label, []).append(iteration)
@@ -221,7 +224,7 @@ def _comparable(spec: Spec, iterations: Sequence[Iteration]) -> list[float]:
 
 
 def warmup_flags(extensions: Sequence[WarmupExtended]) -> list[Flag]:
-    """A flag where the warm-up took longer than planned: what was seen each time, and what was done."""
+    """Return a flag where the warm-up took longer than planned: what was seen each time, and what was done."""
     if not extensions:
         return []
     more = sum(len(event.iterations) for event in extensions)
@@ -231,7 +234,7 @@ def warmup_flags(extensions: Sequence[WarmupExtended]) -> list[Flag]:
 
 
 def steadiness_flags(elapsed_s: Sequence[float]) -> list[Flag]:
-    """A flag where the iterations that count [n], in seconds, are not steady, whatever was added to the warm-up."""
+    """Flag iterations that count [n], in seconds, and are not steady, whatever was added to the warm-up."""
     doubt = judge(elapsed_s)
     if doubt is None:
         return []
@@ -251,7 +254,7 @@ class InsideCollecting(Collecting):
         self._devices: list[DeviceUse] = []
 
     def take(self, event: Event) -> None:
-        """Takes one event."""
+        """Take one event."""
         super().take(event)
         if isinstance(event, Linears):
             self._linears = event.linears
@@ -264,7 +267,7 @@ class InsideCollecting(Collecting):
             self._devices += devices
 
     def looked_inside(self, log: str) -> dict[str, Any]:
-        """The fields that records of these modes share; `log` is the engine's output."""
+        """Return the fields that records of these modes share; `log` is the engine's output."""
         doubts = [
             *doubts_about_host(self.spec.platform, self._host),
             *doubts_about_devices(list(enumerate(self._devices))),
@@ -285,7 +288,7 @@ class OperatorsCollecting(InsideCollecting):
     _timed: PointsTimed | None = None
 
     def take(self, event: Event) -> None:
-        """Takes one event."""
+        """Take one event."""
         super().take(event)
         if isinstance(event, RoundDone):
             self.read_surroundings(counts=event.counts)
@@ -295,7 +298,7 @@ class OperatorsCollecting(InsideCollecting):
             self._timed = event
 
     def write(self, log: str, path: Path) -> None:
-        """Writes the record to `path`; `log` is the engine's output."""
+        """Write the record to `path`; `log` is the engine's output."""
         assert self._timed is not None, "the engine was done before it had timed anything"
         common, workload = self.looked_inside(log), self.spec.workload
         resolved = common["engine"].resolved
@@ -325,7 +328,7 @@ class ProfileCollecting(InsideCollecting):
         self._truncated: list[str] = []
 
     def take(self, event: Event) -> None:
-        """Takes one event."""
+        """Take one event."""
         super().take(event)
         if isinstance(event, LimitsKnown):
             self._limits = event.limits
@@ -340,7 +343,7 @@ class ProfileCollecting(InsideCollecting):
             self.progress.steps(event.steps)
 
     def write(self, log: str, path: Path) -> None:
-        """Puts the traces beside `path`, then writes the record there."""
+        """Put the traces beside `path`, then write the record there."""
         folder = traces_path(path)
         record = Profile(
             **self.looked_inside(log),
@@ -362,7 +365,7 @@ Collector = Measurement | ProfileCollecting | OperatorsCollecting
 def collector(
     spec: Spec, launch: int, progress: Progress, surroundings: Surroundings, traces: Path | None
 ) -> Collector:
-    """What collects the events of a launch, and writes its record; `traces` is from `folder_for_traces`."""
+    """Return what collects the events of a launch, and write its record; `traces` is from `folder_for_traces`."""
     if traces is not None:
         return ProfileCollecting(spec, launch, progress, surroundings, traces)
     if spec.operators is not None:
@@ -372,7 +375,7 @@ def collector(
 
 @contextmanager
 def folder_for_traces(spec: Spec, record: Path) -> Iterator[Path | None]:
-    """An empty folder beside `record`, gone afterwards unless it was renamed; None where the mode has no traces.
+    """Hold an empty folder beside `record`, gone afterwards unless it was renamed; None where the mode has no traces.
 
     It is on the file system of the results, so that traces come to their place whole, by a rename.
     """

@@ -34,7 +34,7 @@ TIMES = ("queued_s", "scheduled_s", "first_token_s", "last_token_s")
 
 
 def done_together(passes: Sequence[IterationDone]) -> IterationDone:
-    """The iteration that the `passes` of replicas 0, 1, ... make, which were released together.
+    """Return the iteration that the `passes` of replicas 0, 1, ... make, which were released together.
 
     It begins with the first of them and ends with the last: that is the step that training waits for. Tokens, requests
     and sequences are sums. Prompts are numbered on from replica to replica, and the times of all sequences count from
@@ -76,7 +76,7 @@ def done_together(passes: Sequence[IterationDone]) -> IterationDone:
 
 
 def ready_together(readies: Sequence[Ready], platform: Platform) -> Ready:
-    """The start that those of replicas 0, 1, ... make: the slowest one's times, the facts of replica 0.
+    """Return the start that those of replicas 0, 1, ... make: the slowest one's times, the facts of replica 0.
 
     A launch on cpu runs on the cores of all replicas, and elsewhere on the devices of all.
     """
@@ -96,7 +96,10 @@ def ready_together(readies: Sequence[Ready], platform: Platform) -> Ready:
 
 
 def differing(engines: Sequence[EngineFacts]) -> list[Flag]:
-    """A flag where the engines of replicas 0, 1, ... are not the same, with the first thing that differs in each."""
+    """Return a flag where the engines of replicas 0, 1, ...
+
+    Are not the same, with the first thing that differs in each.
+    """
     problems = []
     for replica, engine in enumerate(engines[1:], 1):
         different = _difference(engines[0], engine)
@@ -109,7 +112,7 @@ def differing(engines: Sequence[EngineFacts]) -> list[Flag]:
 
 
 def apart_flags(iterations: Iterable[Iteration]) -> list[Flag]:
-    """A flag where the replicas of one of `iterations` began further apart than `APART_SHARE` of the step."""
+    """Return a flag where the replicas of one of `iterations` began further apart than `APART_SHARE` of the step."""
     shares = [
         (max(part.start_offset_s for part in iteration.replicas) / iteration.elapsed_s, iteration)
         for iteration in iterations
@@ -168,7 +171,7 @@ class Gathering:
         self._told: list[deque[Event]] = [deque() for _ in range(replicas)]
 
     def take(self, replica: int, event: Event) -> list[Event]:
-        """Takes the next event of `replica`; the events that are complete with it, in order.
+        """Take the next event of `replica`; the events that are complete with it, in order.
 
         Raises:
             RuntimeError: replicas told of different things.
@@ -180,7 +183,7 @@ class Gathering:
         return complete
 
     def behind(self) -> list[int]:
-        """The replicas that the others wait for; all of them where nobody waits."""
+        """Return the replicas that the others wait for; all of them where nobody waits."""
         fewest = min(len(told) for told in self._told)
         return [number for number, told in enumerate(self._told) if len(told) == fewest]
 

@@ -51,7 +51,7 @@ from rollout_bench.contracts.spec import MeasuringSpec, WorkloadSpec
 
 
 def comparable_s(workload: WorkloadSpec, iteration: Iteration) -> float:
-    """The time of a pass, in seconds; as if it had generated as much as every other, where lengths are drawn.
+    """Return the time of a pass, in seconds; as if it had generated as much as every other, where lengths are drawn.
 
     Passes that are asked for different work differ without anything being unsteady. What arrives at a rate takes as
     long as it arrives, whatever is asked for.
@@ -99,7 +99,9 @@ class Unsteadiness:
 
 
 def judge(elapsed_s: Sequence[float]) -> Unsteadiness | None:
-    """What speaks against a steady state of the measured iterations `elapsed_s` [n > 0], in seconds; None if nothing.
+    """Return what speaks against a steady state of the measured iterations `elapsed_s` [n > 0], in seconds.
+
+    None if nothing.
 
     With fewer than `LEAST` iterations always None.
     """
@@ -117,7 +119,7 @@ def judge(elapsed_s: Sequence[float]) -> Unsteadiness | None:
 
 
 def unsteady(elapsed_s: Sequence[float]) -> str | None:
-    """The evidence that `elapsed_s` [n > 0] is no steady series, as a sentence; None where there is none."""
+    """Return the evidence that `elapsed_s` [n > 0] is no steady series, as a sentence; None where there is none."""
     n = len(elapsed_s)
     if n < LEAST:
         return None
@@ -146,7 +148,10 @@ def unsteady(elapsed_s: Sequence[float]) -> str | None:
 
 
 def lead_in(values: Sequence[float]) -> tuple[int, float]:
-    """How many of the first values are most clearly slower than the rest, and the p-value of that; (0, 1) if none."""
+    """Return how many of the first values are most clearly slower than the rest, and the p-value of that.
+
+    (0, 1) if none.
+    """
     n = len(values)
     candidates = range(1, min(n // 2, n - LEAST + 1) + 1) if n >= LEAST else range(0)
     best, smallest = 0, 1.0
@@ -161,7 +166,7 @@ def lead_in(values: Sequence[float]) -> tuple[int, float]:
 
 
 def step(values: Sequence[float]) -> tuple[int, float]:
-    """The split with the largest t statistic (values before it), and its p-value times the number of splits."""
+    """Return the split with the largest t statistic (values before it), and its p-value times the number of splits."""
     n = len(values)
     best, largest = 1, -1.0
     for split in range(1, n):
@@ -277,7 +282,7 @@ class Series:
         return len(self._counted_s) >= self._measuring.iterations
 
     def take(self, elapsed_s: float, left_s: float) -> Unsteadiness | None:
-        """Takes the time of the next iteration; `left_s` is what the launch may still take, both in seconds.
+        """Take the time of the next iteration; `left_s` is what the launch may still take, both in seconds.
 
         Returns:
             Why the first `more` of those that count so far go to the warm-up; None if none do, or if there is not time

@@ -64,7 +64,7 @@ class Deadline:
 
 
 def step_of(phase: str, limits: Timeouts, began: float) -> Deadline | None:
-    """The limit of what is done in `phase` and began at `began`; None where it has none of its own."""
+    """Return the limit of what is done in `phase` and began at `began`; None where it has none of its own."""
     name = "start" if phase in STARTS else phase
     limit_s = {
         "start": limits.start_s,
@@ -83,7 +83,7 @@ LOG_TAIL_BYTES = 400_000
 
 
 def replica_log(log: Path, replica: int) -> Path:
-    """Where a replica's engine writes, of a launch whose log is `log`: replica 0 there, the others beside it."""
+    """Return where a replica's engine writes, of a launch whose log is `log`: replica 0 there, the others beside it."""
     return log if replica == 0 else log.with_suffix(f".replica-{replica}{log.suffix}")
 
 
@@ -143,7 +143,7 @@ class Replica:
         return [self._watch, *self._children]
 
     def order(self, line: str) -> None:
-        """Writes a line to the engine process; that it is gone, its pidfd says."""
+        """Write a line to the engine process; that it is gone, its pidfd says."""
         assert self._process.stdin is not None
         content = f"{line}\n".encode()
         with contextlib.suppress(BrokenPipeError):
@@ -151,7 +151,7 @@ class Replica:
                 content = content[self._process.stdin.write(content) :]
 
     def read(self) -> list[Event]:
-        """What it told since; call it once `pipe` is readable."""
+        """Return what it told since; call it once `pipe` is readable."""
         content = os.read(self.pipe, 1 << 20)
         self.told = bool(content)
         first, *further = content.split(b"\n")
@@ -167,11 +167,11 @@ class Replica:
         return events
 
     def ended(self) -> bool:
-        """Whether the engine process has ended and left nothing in its pipe."""
+        """Return whether the engine process has ended and left nothing in its pipe."""
         return self._watch.ended() and not (self.told and select.select([self.pipe], [], [], 0)[0])
 
     def check_children(self) -> None:
-        """Notes the first other process of the engine that ended, so that a hang after it stays short."""
+        """Note the first other process of the engine that ended, so that a hang after it stays short."""
         for watch in [watch for watch in self._children if watch.ended()]:
             self._children.remove(watch)
             watch.close()
@@ -179,17 +179,17 @@ class Replica:
                 self.child_ended = self.child_ended or (watch.name, time.monotonic())
 
     def status(self) -> int:
-        """Waits for the end of the engine process; its exit status, a signal as a negative number."""
+        """Wait for the end of the engine process; its exit status, a signal as a negative number."""
         return self._process.wait()
 
     def log_tail(self) -> str:
-        """The end of what its engine logged."""
+        """Return the end of what its engine logged."""
         with self.log.open("rb") as file:
             file.seek(max(0, self.log.stat().st_size - LOG_TAIL_BYTES))
             return file.read().decode(errors="replace")
 
     def close(self) -> None:
-        """Waits for the engine process, which has been ended, and gives all descriptors back."""
+        """Wait for the engine process, which has been ended, and give all descriptors back."""
         self._process.wait()
         os.close(self.pipe)
         assert self._process.stdin is not None
@@ -262,12 +262,12 @@ class EngineLaunch:
         return [replica_log(self.log, number) for number in range(len(self.environments))]
 
     def processes(self) -> tuple[list[Group], set[int]]:
-        """The engine's sessions, once there are some, and the pids of the processes that look after them."""
+        """Return the engine's sessions, once there are some, and the pids of the processes that look after them."""
         guardian = set() if self._guardian is None else {self._guardian.pid}
         return [replica.group for replica in self._replicas], {os.getpid(), *guardian}
 
     def run(self, listen: Callable[[Event], None]) -> None:
-        """Runs the engine and hands each of its events to `listen`, until all iterations are delivered.
+        """Run the engine and hands each of its events to `listen`, until all iterations are delivered.
 
         When it returns or raises, no process of the engine is left.
 
@@ -332,7 +332,7 @@ class EngineLaunch:
             watching.close()
 
     def _take(self, event: Event, listen: Callable[[Event], None]) -> None:
-        """Takes an event that all replicas have told."""
+        """Take an event that all replicas have told."""
         now = time.monotonic()
         if isinstance(event, PhaseBegins) and event.phase in STARTS:
             self._step = step_of(event.phase, self.limits, self._began)
@@ -351,7 +351,7 @@ class EngineLaunch:
             replica.order(line)
 
     def _wait(self, guardian: Watch, gathering: Gathering) -> list[int]:
-        """Sleeps until something happens; the descriptors that are readable then."""
+        """Return sleeps until something happens; the descriptors that are readable then."""
         pipes = [replica.pipe for replica in self._replicas if replica.told]
         watches = [guardian, *(watch for replica in self._replicas for watch in replica.watches)]
         held = [watch.descriptor for watch in watches if watch.descriptor is not None]
@@ -381,7 +381,7 @@ class EngineLaunch:
         return Cause("timeout", cause, fix)
 
     def _check_failed(self, number: int, event: Event) -> None:
-        """Raises `LaunchFailed` where a replica told that it failed."""
+        """Raise `LaunchFailed` where a replica told that it failed."""
         if not isinstance(event, Failed):
             return
         replica = self._replicas[number]
@@ -394,7 +394,7 @@ class EngineLaunch:
         raise self._failed([number], cause)
 
     def _failed(self, numbers: list[int], cause: Cause) -> LaunchFailed:
-        """That replicas failed, or were waited for, by their numbers unless it is all of them."""
+        """Return that replicas failed, or were waited for, by their numbers unless it is all of them."""
         replica, of = self._replicas[numbers[0]], len(self._replicas)
         if len(numbers) < of:
             named = f"replica{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))} of {of}"
@@ -412,7 +412,7 @@ class EngineLaunch:
 
 
 def _oom_kills() -> int:
-    """How many processes of this cgroup, or else of the machine, the kernel has ended for want of memory."""
+    """Return how many processes of this cgroup, or else of the machine, the kernel has ended for want of memory."""
     total = 0
     for path, name in (("/sys/fs/cgroup/memory.events", "oom_kill"), ("/proc/vmstat", "oom_kill")):
         with contextlib.suppress(OSError, ValueError):

@@ -49,7 +49,7 @@ class Timer:
         self._cores = cores
 
     def samples(self, cache_bytes: int | None) -> list[LimitSample]:
-        """Every repeat of every test that this device and this torch have.
+        """Return every repeat of every test that this device and this torch have.
 
         Args:
             cache_bytes: last-level cache of the device; None where it is not known.
@@ -84,7 +84,10 @@ class Timer:
         return int(psutil.virtual_memory().available)
 
     def _memory(self, size_bytes: int) -> Iterator[LimitSample]:
-        """Bytes count as STREAM counts them: what is read and what is written, without what a cache reads besides."""
+        """Yield bytes count as STREAM counts them.
+
+        What is read and what is written, without what a cache reads besides.
+        """
         length = size_bytes // 4
         a, b, c = (self._torch.full((length,), 1.0, device=self._kind) for _ in range(3))
         tests: list[tuple[Literal["copy", "read", "triad"], int, Callable[[], Any]]] = [
@@ -97,7 +100,7 @@ class Timer:
                 yield LimitSample(test=test, dtype="float32", work=4.0 * length * arrays, elapsed_s=elapsed_s)
 
     def _products(self) -> list[tuple[str, Callable[[int], Callable[[], Any]]]]:
-        """Data type -> what makes a product of two matrices of a width.
+        """Return data type -> what makes a product of two matrices of a width.
 
         Their values are all the same, which costs the least power, and power limits large accelerators: an H200 takes a
         sixth longer for random ones (ran). A limit has to be what nothing exceeds.
@@ -194,7 +197,7 @@ _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 def limits_of_this_machine(
     platform: Platform, *, again: bool = False, say: Callable[[str], None] | None = None
 ) -> MachineLimits:
-    """The limits of one device here, or of the cores that this process may use: from the cache, else measured.
+    """Return the limits of one device here, or of the cores that this process may use: from the cache, else measured.
 
     Takes a few seconds where they are not known yet. Nothing else should run meanwhile: limits that were measured
     while others used the cores are too low, so they are given, and not kept.
@@ -233,7 +236,7 @@ def limits_of_this_machine(
 
 
 def calibrate(torch: Any, kind: str, machine: dict[str, Any]) -> MachineLimits:
-    """Measures, whatever is kept; `machine` are the fields that say of what."""
+    """Measure, whatever is kept; `machine` are the fields that say of what."""
     cache = _device_cache(torch, kind)
     before = read_host([], {os.getpid()})
     samples = Timer(torch, kind, machine["cpu_cores"]).samples(cache)
@@ -251,7 +254,7 @@ def calibrate(torch: Any, kind: str, machine: dict[str, Any]) -> MachineLimits:
 
 
 def disturbance(limits: MachineLimits) -> str:
-    """What disturbed the measurement so much that its numbers may be too low; empty where nothing did."""
+    """Return what disturbed the measurement so much that its numbers may be too low; empty where nothing did."""
     if limits.host is None:
         return ""
     if (limits.host.other_cpu_share or 0) > DISTURBED_SHARE:
@@ -263,7 +266,7 @@ def disturbance(limits: MachineLimits) -> str:
 
 
 def best_rates(samples: list[LimitSample]) -> dict[str, float]:
-    """Data type -> the best rate of a product of matrices in it."""
+    """Return data type -> the best rate of a product of matrices in it."""
     rates: dict[str, float] = {}
     for sample in samples:
         if sample.test == "matmul":
@@ -272,7 +275,7 @@ def best_rates(samples: list[LimitSample]) -> dict[str, float]:
 
 
 def cache_file(machine: dict[str, Any]) -> Path | None:
-    """Where the limits of a machine are kept; None where there is no folder for such.
+    """Return where the limits of a machine are kept; None where there is no folder for such.
 
     The folder is XDG_CACHE_HOME where that is an absolute path, as the XDG base directory specification wants it, else
     ~/.cache.
@@ -289,7 +292,7 @@ def cache_file(machine: dict[str, Any]) -> Path | None:
 
 
 def platform_of(torch: Any) -> Platform:
-    """The platform whose device torch sees."""
+    """Return the platform whose device torch sees."""
     for platform, kind in KINDS.items():
         if kind != "cpu" and getattr(torch, kind, None) is not None and getattr(torch, kind).is_available():
             return platform
@@ -297,7 +300,7 @@ def platform_of(torch: Any) -> Platform:
 
 
 def import_torch() -> Any:
-    """The module; raises `UserError` where this Python does not have it."""
+    """Return the module; raise `UserError` where this Python does not have it."""
     try:
         return importlib.import_module("torch")
     except ImportError as error:
@@ -321,7 +324,7 @@ def _torch(platform: Platform) -> tuple[Any, str]:
 
 
 def _machine(torch: Any, kind: str) -> dict[str, Any]:
-    """The fields that a machine is known by."""
+    """Return the fields that a machine is known by."""
     processor = cpu_model()
     device = processor if kind == "cpu" else str(getattr(torch, kind).get_device_properties(0).name)
     return {
@@ -333,7 +336,7 @@ def _machine(torch: Any, kind: str) -> dict[str, Any]:
 
 
 def _device_cache(torch: Any, kind: str) -> int | None:
-    """Bytes of the last-level cache, as the kernel or the driver names it."""
+    """Return bytes of the last-level cache, as the kernel or the driver names it."""
     if kind != "cpu":
         properties = getattr(torch, kind).get_device_properties(0)
         return int(getattr(properties, "L2_cache_size", 0)) or None

@@ -16,7 +16,10 @@ LIMIT_S = 50.0
 
 
 def pids_on(platform: Platform, devices: Sequence[Device] | None = None) -> set[int]:
-    """Pids that hold memory of one of `devices`, or of any; empty if the vendor's tool is missing or names none."""
+    """Return pids that hold memory of one of `devices`, or of any.
+
+    Empty if the vendor's tool is missing or names none.
+    """
     held: Mapping[Any, Iterable[int]] = {}
     if platform == "cuda":
         held = pids_by_gpu(nvidia_smi("--query-compute-apps=gpu_uuid,pid", "--format=csv,noheader"))

@@ -20,12 +20,15 @@ VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 
 def nvidia_smi(*arguments: str) -> str:
-    """What nvidia-smi prints; empty where there is none."""
+    """Return what nvidia-smi prints; empty where there is none."""
     return printed_by("nvidia-smi", *arguments)
 
 
 def gpus(nvml: Any = None, ask: Callable[..., str] = nvidia_smi) -> list[Device] | None:
-    """All GPUs in the order of their PCI bus, which is that of NVML; None where neither NVML nor nvidia-smi tells."""
+    """Return all GPUs in the order of their PCI bus, which is that of NVML.
+
+    None where neither NVML nor nvidia-smi tells.
+    """
     uuids = _by_nvml(nvml) or _by_tool(ask("--query-gpu=index,uuid", "--format=csv,noheader"))
     return [Device(uuid, str(index), (uuid,), index) for index, uuid in sorted(uuids.items())] or None
 
@@ -101,7 +104,7 @@ class Devices:
             self._handles = []
 
     def read(self) -> list[DeviceReading]:
-        """A reading of each device."""
+        """Return a reading of each device."""
         return [self._read(handle) for handle in self._handles]
 
     def _handle(self, name: str) -> Any:
@@ -139,7 +142,7 @@ class Devices:
 
 
 def used(before: DeviceReading, after: DeviceReading, ours: set[int]) -> DeviceUse:
-    """What happened to a device between two readings; `ours` are the pids of the launch.
+    """Return what happened to a device between two readings; `ours` are the pids of the launch.
 
     In a container NVML may name the host's pids. Then none of ours is among them, though the engine holds memory, and
     who the others are cannot be told.

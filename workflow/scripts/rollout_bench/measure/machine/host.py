@@ -51,7 +51,7 @@ class Reading:
 
 
 def read_host(groups: Sequence[Group], helpers: set[int], proc: Path = Path("/proc")) -> Reading | None:
-    """The counters now; None where there is no /proc/stat.
+    """Return the counters now; None where there is no /proc/stat.
 
     Args:
         groups: the engine's sessions; all of their processes belong to the launch.
@@ -80,7 +80,7 @@ def read_host(groups: Sequence[Group], helpers: set[int], proc: Path = Path("/pr
 
 
 def between(before: Reading, after: Reading) -> HostUse:
-    """What happened between two readings."""
+    """Return what happened between two readings."""
     total = after.total - before.total
     own = max(0, after.own - before.own)
     other = max(0, after.busy - before.busy - own)
@@ -101,7 +101,7 @@ def between(before: Reading, after: Reading) -> HostUse:
 
 
 def _core_ticks(text: str) -> list[list[int]]:
-    """Ticks (user, nice, system, idle, iowait, irq, softirq, steal, ...) of each core that we may run on."""
+    """Return ticks (user, nice, system, idle, iowait, irq, softirq, steal, ...) of each core that we may run on."""
     allowed = {f"cpu{core}" for core in os.sched_getaffinity(0)}
     lines = [line.split() for line in text.splitlines() if line.startswith("cpu")]
     return [[int(ticks) for ticks in fields] for name, *fields in lines if name in allowed]
@@ -181,7 +181,7 @@ VARIABLES = re.compile(
 def read_environment(
     engine: EngineSpec, kind: Platform, device: dict[str, Any], device_count: int, variables: dict[str, str]
 ) -> Environment:
-    """The facts of this process's machine and Python.
+    """Return the facts of this process's machine and Python.
 
     Args:
         engine: the engine that the spec names.
@@ -212,7 +212,7 @@ def read_environment(
 
 
 def version(distribution: str) -> str | None:
-    """The installed version of `distribution`; None if it is not installed."""
+    """Return the installed version of `distribution`; None if it is not installed."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -220,7 +220,7 @@ def version(distribution: str) -> str | None:
 
 
 def relevant_variables(environment: dict[str, str]) -> dict[str, str]:
-    """The variables that influence the engine, without any that may be a secret."""
+    """Return the variables that influence the engine, without any that may be a secret."""
     return {
         name: value
         for name, value in sorted(environment.items())

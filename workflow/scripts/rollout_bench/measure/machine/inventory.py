@@ -16,7 +16,9 @@ NONE = ("", "NoDevFiles")
 
 
 def restricted(variable: str, text: str | None, devices: Sequence[Device]) -> list[Device]:
-    """The devices that `variable` with the value `text` names, in its order and its words; all where it is not set.
+    """Return the devices that `variable` with the value `text` names, in its order and its words.
+
+    All where it is not set.
 
     A negative number hides what follows it, as in CUDA. UUIDs may be abbreviated; parts of a GPU (MIG) are taken as
     they are named.
@@ -62,7 +64,7 @@ SYSTEM = Path("/sys/devices/system/cpu")
 
 
 def core_blocks(count: int, allowed: Collection[int] | None = None, system: Path = SYSTEM) -> list[Device]:
-    """The allowed cores in `count` blocks of one size; what is left over is in none.
+    """Return the allowed cores in `count` blocks of one size; what is left over is in none.
 
     Threads of one core, and cores of one socket, come into the same block as far as they can.
 
@@ -84,7 +86,7 @@ def core_blocks(count: int, allowed: Collection[int] | None = None, system: Path
 
 
 def written(cores: Iterable[int]) -> str:
-    """Numbers as `taskset -c` takes them: 0-3,8."""
+    """Return numbers as `taskset -c` takes them: 0-3,8."""
     runs: list[list[int]] = []
     for core in sorted(cores):
         if runs and core == runs[-1][-1] + 1:
@@ -95,12 +97,12 @@ def written(cores: Iterable[int]) -> str:
 
 
 def memory_nodes(cores: Iterable[int], system: Path = SYSTEM) -> str:
-    """The NUMA nodes of `cores`, as `MEMORY_NODES` lists them."""
+    """Return the NUMA nodes of `cores`, as `MEMORY_NODES` lists them."""
     return ",".join(str(node) for node in sorted({_node(core, system) for core in cores}))
 
 
 def are_all(cores: Collection[int]) -> bool:
-    """Whether `cores` are all that this process may run on."""
+    """Return whether `cores` are all that this process may run on."""
     return set(cores) == os.sched_getaffinity(0)
 
 
@@ -133,7 +135,7 @@ VARIABLES = {"cuda": gpus.VARIABLE, "ascend": npus.VARIABLE}
 def visible_devices(
     platform: Platform, blocks: int | None = None, variables: Mapping[str, str] = os.environ
 ) -> list[Device] | None:
-    """The devices that `variables` leave, in their order; None where nobody can tell, and the engine has to see.
+    """Return the devices that `variables` leave, in their order; None where nobody can tell, and the engine has to see.
 
     Args:
         platform: kind of device; of an endpoint there are none here.
@@ -154,5 +156,8 @@ def visible_devices(
 
 
 def usual_isolation(platform: Platform) -> Isolation:
-    """What holds where the config leaves it open: launches on one processor, or at one server, slow each other."""
+    """Return what holds where the config leaves it open.
+
+    Launches on one processor, or at one server, slow each other.
+    """
     return "per_device" if platform in VARIABLES else "exclusive"

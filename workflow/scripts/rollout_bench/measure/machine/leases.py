@@ -86,7 +86,7 @@ class Claim(BaseModel):
     """Parts of its devices."""
 
     def excludes(self, other: Claim) -> bool:
-        """Whether the two may not run side by side."""
+        """Return whether the two may not run side by side."""
         return "exclusive" in (self.isolation, other.isolation) or not set(self.holds).isdisjoint(other.holds)
 
     def name_beside(self, own: Claim) -> str:
@@ -327,16 +327,16 @@ class Lease:
         return [{core for device in group for core in device.cores} for group in self.held.groups]
 
     def environments(self, base: Mapping[str, str]) -> list[dict[str, str]]:
-        """`base` for each replica, with the variable that names its devices."""
+        """Return `base` for each replica, with the variable that names its devices."""
         return [{**base, **self._variables(group)} for group in self.held.groups] or [dict(base)]
 
     def neighbours(self) -> list[str]:
-        """Names of the launches that hold other devices of the node right now."""
+        """Return names of the launches that hold other devices of the node right now."""
         others = [found.claim for found in self.claims.found() if found.alive and found.path != self.held.path]
         return sorted(claim.name_beside(self.held.claim) for claim in others if claim is not UNREADABLE)
 
     def placement(self, neighbours: Sequence[str]) -> Placement:
-        """What the record says of it; `neighbours` are those that were there when it mattered."""
+        """Return what the record says of it; `neighbours` are those that were there when it mattered."""
         devices = list(chain(*self.held.groups))
         return Placement(
             node=node_name(),

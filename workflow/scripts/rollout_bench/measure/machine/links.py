@@ -54,7 +54,10 @@ class Links:
 
 
 def read_links(text: str) -> Links:
-    """The links from a matrix that `nvidia-smi topo -m` or `npu-smi info -t topo` printed; none from other text."""
+    """Return the links from a matrix that `nvidia-smi topo -m` or `npu-smi info -t topo` printed.
+
+    None from other text.
+    """
     lines = [line.split() for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()]
     header = next((line for line in lines if line and _DEVICE.match(line[0])), [])
     columns = [int(match[1]) for word in header if (match := _DEVICE.match(word))]
@@ -72,14 +75,14 @@ def read_links(text: str) -> Links:
 def links_of(
     platform: Platform, nvidia: Callable[..., str] = nvidia_smi, ascend: Callable[..., str] = npu_smi
 ) -> Links:
-    """The links of this machine's devices; none known where there is no tool."""
+    """Return the links of this machine's devices; none known where there is no tool."""
     if platform == "cuda":
         return read_links(nvidia("topo", "-m"))
     return read_links(ascend("-t", "topo")) if platform == "ascend" else Links()
 
 
 def link_kinds(links: Links, groups: list[list[int | None]]) -> str | None:
-    """The kinds of link inside groups of devices, fastest first; None where there is none or none is known."""
+    """Return the kinds of link inside groups of devices, fastest first; None where there is none or none is known."""
     pairs = [pair for group in groups for pair in combinations(group, 2)]
     strength = {kind: links.strength(*pair) for pair in pairs if (kind := links.kind(*pair)) is not None}
     return ", ".join(sorted(strength, key=lambda kind: (-strength[kind], kind))) or None
@@ -102,7 +105,7 @@ def choose(free: Sequence[Device], groups: int, size: int, links: Links) -> list
 
 
 def turned(devices: Sequence[Device], first: int) -> list[Device]:
-    """`devices` in their order, beginning with number `first`, counted round."""
+    """Return `devices` in their order, beginning with number `first`, counted round."""
     start = first % len(devices) if devices else 0
     return [*devices[start:], *devices[:start]]
 

@@ -27,12 +27,12 @@ _FILE = re.compile(r"davinci(\d+)$")
 
 
 def npu_smi(*arguments: str) -> str:
-    """What `npu-smi info` prints; empty where there is none."""
+    """Return what `npu-smi info` prints; empty where there is none."""
     return printed_by("npu-smi", "info", *arguments)
 
 
 def npus(ask: Callable[..., str] = npu_smi, files: Iterable[Path] | None = None) -> list[Device] | None:
-    """All NPUs that this process can see, by number; None where neither npu-smi nor a device file tells of one.
+    """Return all NPUs that this process can see, by number; None where neither npu-smi nor a device file tells of one.
 
     Args:
         ask: returns what `npu-smi info` with further arguments prints.
@@ -62,7 +62,7 @@ _PROCESS = re.compile(r"^\|\s*(\d+)\s+\d+\s*\|\s*(\d+)\s*\|[^|]*\|\s*(\d+)\s*\|"
 
 
 def holders_by_npu(text: str) -> dict[int, dict[int, int]]:
-    """Number of each NPU that processes use -> pid -> bytes of its memory, from what `npu-smi info` printed."""
+    """Return number of each NPU that processes use -> pid -> bytes of its memory, from what `npu-smi info` printed."""
     holders: dict[int, dict[int, int]] = {}
     for npu, pid, size_mib in _PROCESS.findall(text):
         holders.setdefault(int(npu), {})[int(pid)] = int(size_mib) << 20
@@ -84,7 +84,7 @@ class Npus:
         self._ask = ask
 
     def read(self) -> list[DeviceReading]:
-        """A reading of each device that npu-smi names, in MiB and degrees Celsius as it prints them."""
+        """Return a reading of each device that npu-smi names, in MiB and degrees Celsius as it prints them."""
         text = self._ask()
         moment = time.monotonic()
         temperatures = {int(found[1]): int(found[2]) for line in text.splitlines() if (found := _DEVICE.match(line))}

@@ -74,12 +74,12 @@ DEVICE_MEMORY_BYTES = 1 << 28
 
 
 def host_flags(platform: Platform, iterations: Sequence[Iteration]) -> list[Flag]:
-    """Doubts from the host's readings around the measured ones of `iterations`."""
+    """Return doubts from the host's readings around the measured ones of `iterations`."""
     return doubts_about_host(platform, [it.host for it in iterations if it.host is not None and not it.warmup])
 
 
 def doubts_about_host(platform: Platform, read: Sequence[HostUse]) -> list[Flag]:
-    """Doubts from readings of the host."""
+    """Return doubts from readings of the host."""
     flags = [flag for limit in HOST_LIMITS if (flag := _judge(limit, platform, read)) is not None]
     if (swapped := sum(host.swap_bytes or 0 for host in read)) > SWAP_BYTES:
         sentence = f"{swapped / 2**20:.1f} MiB were swapped in or out during the measured iterations (limit 1 MiB)."
@@ -88,14 +88,14 @@ def doubts_about_host(platform: Platform, read: Sequence[HostUse]) -> list[Flag]
 
 
 def device_flags(iterations: Sequence[Iteration]) -> list[Flag]:
-    """Doubts from the devices' readings around the measured ones of `iterations`."""
+    """Return doubts from the devices' readings around the measured ones of `iterations`."""
     return doubts_about_devices(
         [(it.index, use) for it in iterations if it.devices and not it.warmup for use in it.devices]
     )
 
 
 def neighbour_flags(placement: Placement | None) -> list[Flag]:
-    """A doubt where other launches ran on the same node, though on devices of their own."""
+    """Return a doubt where other launches ran on the same node, though on devices of their own."""
     if placement is None or not placement.neighbours:
         return []
     sentence = (
@@ -106,7 +106,10 @@ def neighbour_flags(placement: Placement | None) -> list[Flag]:
 
 
 def lease_flags(file: Path, number: int) -> list[Flag]:
-    """A flag where the lease's `file` was gone when pass `number` was over: nobody knows who else had the devices."""
+    """Return a flag where the lease's `file` was gone when pass `number` was over.
+
+    Nobody knows who else had the devices.
+    """
     sentence = (
         f"Somebody removed the lease, {file}, before pass {number} was over; so another launch could take the devices, "
         "and nobody could have told."
@@ -115,7 +118,7 @@ def lease_flags(file: Path, number: int) -> list[Flag]:
 
 
 def pause_flags(held_up: Mapping[int, Sequence[str]]) -> list[Flag]:
-    """A flag where passes, by their numbers, were held up from outside: their times are those of the pause."""
+    """Return a flag where passes, by their numbers, were held up from outside: their times are those of the pause."""
     if not held_up:
         return []
     sentence = " ".join(f"During pass {number} {', and '.join(what)}." for number, what in held_up.items())
@@ -123,7 +126,7 @@ def pause_flags(held_up: Mapping[int, Sequence[str]]) -> list[Flag]:
 
 
 def doubts_about_devices(read: Sequence[tuple[int, DeviceUse]]) -> list[Flag]:
-    """Doubts from readings of devices, each with the index of its iteration."""
+    """Return doubts from readings of devices, each with the index of its iteration."""
     if not read:
         return []
     flags = [
@@ -270,7 +273,7 @@ class Surroundings:
         self._seen_of: list[Seen] = []  # of each pass
 
     def ready(self, devices: int) -> None:
-        """Takes note that the engine is loaded and that all its replicas together use so many devices."""
+        """Take note that the engine is loaded and that all its replicas together use so many devices."""
         each = devices // len(self._environments)
         if self._platform == "cuda":
             self._devices = [Devices(each, variables) for variables in self._environments]
@@ -278,26 +281,26 @@ class Surroundings:
             self._devices = [Npus(each, variables) for variables in self._environments]
 
     def before(self) -> None:
-        """Reads all once the engine waits for the word; the host comes last, nearest to the iteration."""
+        """Read all once the engine waits for the word; the host comes last, nearest to the iteration."""
         self._seen = Seen(self._read_neighbours())
         self._pauses.begin(members_of(self._processes()[0]))
         self._devices_before = self._read_devices()
         self._host_before = read_host(*self._processes())
 
     def ends(self) -> None:
-        """Reads all again, as soon as the pass is over."""
+        """Read all again, as soon as the pass is over."""
         self._after = (read_host(*self._processes()), self._read_devices())
         self._seen.held_up = self._pauses.end()
         self._seen.neighbours |= self._read_neighbours()
         self._seen.lost = self._lease is not None and self._lease.held.is_lost()
 
     def after(self, iteration: Iteration) -> Iteration:
-        """`iteration` with what happened meanwhile."""
+        """Return `iteration` with what happened meanwhile."""
         host, devices = self.meanwhile()
         return iteration.model_copy(update={"host": host, "devices": devices or None})
 
     def meanwhile(self) -> tuple[HostUse | None, list[DeviceUse]]:
-        """What host and devices did since `before`."""
+        """Return what host and devices did since `before`."""
         if self._after is None:
             self.ends()
         assert self._after is not None, "was read just now, if not before"
@@ -310,7 +313,10 @@ class Surroundings:
         return use, [used(before, after, ours) for before, after in pairs]
 
     def placement(self, counted: Collection[int] | None) -> Placement | None:
-        """Where the launch ran, with its neighbours in the passes that `counted` numbers, from 0; None for all."""
+        """Return where the launch ran, with its neighbours in the passes that `counted` numbers, from 0.
+
+        None for all.
+        """
         beside = [seen.neighbours for seen in self._counted(counted).values()]
         return None if self._lease is None else self._lease.placement(sorted(set().union(*beside)))
 

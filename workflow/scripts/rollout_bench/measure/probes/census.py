@@ -34,7 +34,10 @@ ROLES: dict[str, Role] = {
 
 
 def linear_modules(model: Any) -> dict[Role, list[Any]]:
-    """The linear modules of `model` by role, in the order of the layers; experts, which are none, are left out."""
+    """Return the linear modules of `model` by role, in the order of the layers.
+
+    Experts, which are none, are left out.
+    """
     found: dict[Role, list[Any]] = {}
     for name, module in model.named_modules():
         if _sizes(module) is not None:
@@ -46,7 +49,7 @@ def linear_modules(model: Any) -> dict[Role, list[Any]]:
 
 
 def linears_by_shape(model: Any) -> list[tuple[LinearShape, list[Any]]]:
-    """The shapes of `linear_modules`, each with the modules that have it."""
+    """Return the shapes of `linear_modules`, each with the modules that have it."""
     shapes: dict[tuple[Role, int, int], list[Any]] = {}
     for role, modules in linear_modules(model).items():
         for module in modules:
@@ -59,12 +62,12 @@ def linears_by_shape(model: Any) -> list[tuple[LinearShape, list[Any]]]:
 
 
 def linear_shapes(model: Any) -> list[LinearShape]:
-    """The shapes of `linear_modules`, each with how many layers have it."""
+    """Return the shapes of `linear_modules`, each with how many layers have it."""
     return [shape for shape, _ in linears_by_shape(model)]
 
 
 def _sizes(module: Any) -> tuple[int, int] | None:
-    """Features in and out on this rank; None for what is no linear layer."""
+    """Return features in and out on this rank; None for what is no linear layer."""
     bases = {base.__name__ for base in type(module).__mro__}
     if "LinearBase" in bases:
         into = getattr(module, "input_size_per_partition", module.input_size)
@@ -113,7 +116,7 @@ NAMES = {"cache_dtype": "kv_cache_dtype", "mode": "compilation_mode", "level": "
 
 
 def resolved_settings(vllm_config: Any) -> dict[str, Any]:
-    """The fields above as JSON values; those that this vLLM does not have are left out."""
+    """Return the fields above as JSON values; those that this vLLM does not have are left out."""
     found: dict[str, Any] = {}
     for part, fields in FIELDS.items():
         config = getattr(vllm_config, part, None)
@@ -124,7 +127,7 @@ def resolved_settings(vllm_config: Any) -> dict[str, Any]:
 
 
 def kv_cache_tokens(vllm_config: Any) -> int | None:
-    """Tokens that fit into the KV cache; None where this vLLM does not say."""
+    """Return tokens that fit into the KV cache; None where this vLLM does not say."""
     cache = vllm_config.cache_config
     said = getattr(cache, "kv_cache_size_tokens", None)
     if said is not None:
@@ -134,7 +137,7 @@ def kv_cache_tokens(vllm_config: Any) -> int | None:
 
 
 def world_size(vllm_config: Any) -> int:
-    """Devices that the engine uses."""
+    """Return devices that the engine uses."""
     parallel = vllm_config.parallel_config
     return int(parallel.world_size) * int(getattr(parallel, "data_parallel_size", 1) or 1)
 
@@ -196,7 +199,7 @@ class WeightCensus:
     vllm_config: Any
 
     def rollout_bench_census(self) -> dict[str, Any]:
-        """Bytes and facts of this rank.
+        """Return bytes and facts of this rank.
 
         Returns:
             linear, other: data type -> bytes; linear_methods: class name -> layers; attention_backends: their
@@ -207,11 +210,11 @@ class WeightCensus:
         return {**found, **_device(), "pid": os.getpid(), "attention_backends": _attention_backends(model)}
 
     def rollout_bench_linears(self) -> list[dict[str, Any]]:
-        """The linear layers of this rank: `LinearShape`s as dictionaries."""
+        """Return the linear layers of this rank: `LinearShape`s as dictionaries."""
         return [shape.model_dump() for shape in linear_shapes(self.get_model())]
 
     def rollout_bench_settings(self) -> dict[str, Any]:
-        """What a server does not tell over HTTP: settings as resolved, world size, vocabulary, end of text."""
+        """Return what a server does not tell over HTTP: settings as resolved, world size, vocabulary, end of text."""
         model_config = self.vllm_config.model_config
         return {
             "resolved": resolved_settings(self.vllm_config),
@@ -223,7 +226,7 @@ class WeightCensus:
 
 
 def count_weights(model: Any) -> dict[str, dict[str, int]]:
-    """Bytes of all tensors of `model` by data type, those of linear layers and experts apart."""
+    """Return bytes of all tensors of `model` by data type, those of linear layers and experts apart."""
     linear: Counter[str] = Counter()
     other: Counter[str] = Counter()
     methods: Counter[str] = Counter()
@@ -279,7 +282,7 @@ def _tensors(module: Any, seen: set[int]) -> Iterator[tuple[str, str, int]]:
 
 
 def _plain_tensors(name: str, tensor: Any) -> Iterator[tuple[str, str, int]]:
-    """The tensors inside `tensor`: itself, or what a wrapping subclass (torchao) is made of."""
+    """Yield the tensors inside `tensor`: itself, or what a wrapping subclass (torchao) is made of."""
     flatten = getattr(tensor, "__tensor_flatten__", None)
     if flatten is None:
         if tensor.device.type != "meta" and tensor.numel():
@@ -330,7 +333,7 @@ if os.environ.get("VLLM_TARGET_DEVICE") == "cpu":
 def engine_facts(
     ranks: Sequence[dict[str, Any]], resolved: dict[str, Any], tensor_parallel_size: int, kv_cache_tokens: int | None
 ) -> EngineFacts:
-    """The facts of an engine.
+    """Return the facts of an engine.
 
     Args:
         ranks: the census of each worker.

@@ -33,7 +33,7 @@ class LinearTiming(WeightCensus):
     """What vLLM mixes into its worker; a worker that is asked for one method may be asked for all of them."""
 
     def rollout_bench_linear_bench(self) -> dict[str, Any]:
-        """Makes the bench that the other methods use.
+        """Make the bench that the other methods use.
 
         Returns:
             experts: names of modules with experts; threads: of torch; evicted_bytes: read before a pass at most.
@@ -53,7 +53,7 @@ class LinearTiming(WeightCensus):
         return self._rollout_bench_bench.prepare((shape, tokens))
 
     def rollout_bench_time_linears(self, asked: list[tuple[int, int, int]]) -> list[float]:
-        """Seconds per call of each of `asked` (shape, tokens, passes), timed in this order."""
+        """Return seconds per call of each of `asked` (shape, tokens, passes), timed in this order."""
         return [self._rollout_bench_bench.seconds_per_call((shape, tokens), passes) for shape, tokens, passes in asked]
 
 
@@ -79,7 +79,10 @@ class Bench:
         self._scratch: Any = None
 
     def _what_a_step_evicts(self, model: Any) -> list[int]:
-        """Bytes to read before a pass over each shape: the rest of the model, but no more than empties the cache."""
+        """Return bytes to read before a pass over each shape.
+
+        The rest of the model, but no more than empties the cache.
+        """
         counted = count_weights(model)
         total = sum(counted["linear"].values()) + sum(counted["other"].values())
         weights = [shape.in_features * shape.out_features * shape.layers for shape, _ in self._shapes]
@@ -87,7 +90,7 @@ class Bench:
         return [min(cache, round(total * (1 - own / sum(weights)))) for own in weights]
 
     def prepare(self, point: Point) -> dict[str, Any]:
-        """Calls the layers of `point` until nothing is new to the kernels any more, and captures the pass.
+        """Call the layers of `point` until nothing is new to the kernels any more, and captures the pass.
 
         Returns:
             pass_s: seconds of a pass; layers in a pass; through: "calls" or "graph"; or why: the reason why there is
@@ -110,7 +113,7 @@ class Bench:
         return {"pass_s": pass_s, "layers": len(layers), "through": through}
 
     def seconds_per_call(self, point: Point, passes: int) -> float:
-        """Seconds per call, mean of `passes` passes over the layers, with weights that are in no cache.
+        """Return seconds per call, mean of `passes` passes over the layers, with weights that are in no cache.
 
         NaN where the point could not be prepared on this rank.
         """
@@ -135,7 +138,7 @@ class Bench:
         return time.perf_counter() - start
 
     def _timed_on_device(self, run: Callable[[], None], shape: int, x: Any, passes: int) -> float:
-        """Seconds between events in the stream: what the device took, queued behind what evicts."""
+        """Return seconds between events in the stream: what the device took, queued behind what evicts."""
         events = self._backend().Event
         pairs = [(events(enable_timing=True), events(enable_timing=True)) for _ in range(passes)]
         self._synchronize()
@@ -148,7 +151,7 @@ class Bench:
         return sum(float(start.elapsed_time(end)) for start, end in pairs) / 1000
 
     def _evict(self, shape: int, x: Any) -> None:
-        """Leaves the weights in no cache, and the activations in it, since in a step they were just computed."""
+        """Leave the weights in no cache, and the activations in it, since in a step they were just computed."""
         import torch
 
         if self._scratch is None:
@@ -170,7 +173,7 @@ class Bench:
         return run
 
     def _captured(self, run: Callable[[], None]) -> Callable[[], None] | None:
-        """Replays what `run` has the device do; None where that can't be captured."""
+        """Return replays what `run` has the device do; None where that can't be captured."""
         backend = self._backend()
         try:
             graph = backend.CUDAGraph() if self._device.type == "cuda" else backend.NPUGraph()
@@ -206,14 +209,14 @@ class Bench:
 
 
 def bias_of(module: Any) -> Any:
-    """The bias that the model has this layer add; None where it has none or something else adds it."""
+    """Return the bias that the model has this layer add; None where it has none or something else adds it."""
     # Of layers whose outputs are summed over ranks the first rank's alone adds it.
     summed = hasattr(module, "reduce_results") and getattr(module, "tp_rank", 0) > 0
     return None if summed or getattr(module, "skip_bias_add", False) else getattr(module, "bias", None)
 
 
 def experts_of(model: Any) -> list[str]:
-    """Names of the modules that hold experts."""
+    """Return names of the modules that hold experts."""
     return [
         name for name, module in model.named_modules() if any(base.__name__ in EXPERTS for base in type(module).__mro__)
     ]
@@ -231,7 +234,10 @@ def cache_bytes(device: Any) -> int:
 
 @lru_cache(maxsize=1)
 def last_level_cache_bytes(root: Path = Path("/sys/devices/system/cpu")) -> int:
-    """Bytes of the last-level caches of the cores that this process may run on; 0 where the system does not say."""
+    """Return bytes of the last-level caches of the cores that this process may run on.
+
+    0 where the system does not say.
+    """
     caches: dict[tuple[int, str], int] = {}
     for core in sorted(os.sched_getaffinity(0)):
         for folder in (root / f"cpu{core}" / "cache").glob("index*"):
@@ -246,7 +252,7 @@ def last_level_cache_bytes(root: Path = Path("/sys/devices/system/cpu")) -> int:
 
 
 def _size(text: str) -> int:
-    """Bytes of `32768K` or `32M`."""
+    """Return bytes of `32768K` or `32M`."""
     units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
     return int(text[:-1]) * units[text[-1]] if text[-1:] in units else int(text)
 
@@ -256,5 +262,5 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def _device_of(model: Any) -> Any:
-    """The device of the first tensor of `model`; packed weights leave empty parameters on it too."""
+    """Return the device of the first tensor of `model`; packed weights leave empty parameters on it too."""
     return next(model.parameters()).device

@@ -39,7 +39,7 @@ class Points:
             rate *= 2
 
     def measured(self, passes: Sequence[LoadPass]) -> None:
-        """Takes the passes of the point that came last; one that can't tell ends a search, too."""
+        """Take the passes of the point that came last; one that can't tell ends a search, too."""
         rates = kept_up([_arrivals(done) for done in passes])
         self._kept_up = rates is not None and rates[1] >= KEPT_UP
 
@@ -77,7 +77,7 @@ class Sending:
         target: Target,
         label: str,
     ) -> Callable[[], LoadPass]:
-        """Makes all that one pass needs; what is returned sends it. `label` seeds when requests are due."""
+        """Make all that one pass needs; what is returned sends it. `label` seeds when requests are due."""
         return self._prepare(requests, prompts, self._due_s(requests, point, label), point.concurrency, target)
 
     def _due_s(self, requests: Sequence[Request], point: LoadPoint, label: str) -> list[float] | None:

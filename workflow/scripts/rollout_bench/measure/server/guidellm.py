@@ -78,7 +78,7 @@ def prepare(
     ]
 
     def run() -> LoadPass:
-        """Raises `ServingFailed` where guidellm failed, or the wall clock was set during the pass."""
+        """Raise `ServingFailed` where guidellm failed, or the wall clock was set during the pass."""
         offset_s = time.time() - time.monotonic()
         with tempfile.TemporaryDirectory(prefix="guidellm-") as name:
             folder = Path(name)
@@ -136,7 +136,10 @@ def _settings(target: Target, folder: Path, count: int) -> dict[str, Any]:
 
 
 def _environment(folder: Path, target: Target, concurrency: int) -> dict[str, str]:
-    """The command's environment: the key stands in it alone, every cache is in `folder`, the caller's settings not."""
+    """Return the command's environment.
+
+    The key stands in it alone, every cache is in `folder`, the caller's settings not.
+    """
     found = {name: value for name, value in os.environ.items() if not name.startswith("GUIDELLM__")}
     cores = len(os.sched_getaffinity(0))  # all but one: on two cores the server has one to itself
     found |= {
@@ -198,7 +201,10 @@ def _note_cpu_times(pid: int, used: CpuTimes) -> None:
 
 
 def _busiest_share(used: CpuTimes, began_s: float, ended_s: float) -> float:
-    """The CPU time of the busiest process between two moments, over that time: a core is what one process can have."""
+    """Return the CPU time of the busiest process between two moments, over that time.
+
+    A core is what one process can have.
+    """
     rises = [float(np.diff(np.interp([began_s, ended_s], *np.array(seen).T))[0]) for seen in used.values()]
     return max(rises, default=0.0) / max(ended_s - began_s, 1e-9)
 
@@ -251,7 +257,7 @@ def _outcome(stat: dict[str, Any], request: Request, target: Target, offset_s: f
 
 
 def _wrong(outcome: RequestOutcome, request: Request) -> str | None:
-    """What is wrong with an answer that guidellm calls a success; None where nothing is."""
+    """Return what is wrong with an answer that guidellm calls a success; None where nothing is."""
     if outcome.prompt_tokens is None:
         # Without the server's usage, guidellm reports as many output tokens as were asked for.
         return "the answer broke off, or the server does not say how many tokens are in it (usage)"

@@ -28,7 +28,9 @@ POLL_S = 0.1
 
 
 def arguments(spec: Spec, model: str, more: Mapping[str, Any]) -> list[str]:
-    """The server's command line. The port is 0: the kernel picks a free one as it is bound, so nothing can be raced.
+    """Return the server's command line.
+
+    The port is 0: the kernel picks a free one as it is bound, so nothing can be raced.
 
     Engine arguments are those of offline mode, in the command line's spelling, and `more`.
     """
@@ -75,7 +77,7 @@ class Server:
         self.pid = self._process.pid
 
     def port(self) -> int | None:
-        """Where it listens; None as long as it does not. vLLM binds first and listens once the engine is loaded.
+        """Return where it listens; None as long as it does not. vLLM binds first and listens once the engine is loaded.
 
         Raises:
             ServingFailed: it ended.
@@ -88,20 +90,20 @@ class Server:
         return next((c.laddr.port for c in listening if c.status == psutil.CONN_LISTEN), None)
 
     def wait_for_port(self) -> int:
-        """Waits until it listens; whoever calls has a limit of its own. Raises `ServingFailed` where it ends."""
+        """Wait until it listens; whoever calls has a limit of its own. Raises `ServingFailed` where it ends."""
         while (port := self.port()) is None:
             time.sleep(POLL_S)
         return port
 
     def check(self) -> None:
-        """Raises `ServingFailed` where the server has ended."""
+        """Raise `ServingFailed` where the server has ended."""
         status = self._process.poll()
         if status is not None:
             how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
             raise ServingFailed("", f"the server {how}", "")  # the log's end says why
 
     def processes(self) -> dict[int, str]:
-        """Pids of the server and of the engine behind it -> what they are."""
+        """Return pids of the server and of the engine behind it -> what they are."""
         try:
             children = psutil.Process(self.pid).children(recursive=True)
         except psutil.Error:
@@ -110,13 +112,13 @@ class Server:
         return {self.pid: "server", **{pid: name for pid, name in named.items() if name}}
 
     def stop(self) -> None:
-        """Asks it to end and waits until it has; whoever calls has a limit of its own."""
+        """Ask it to end and wait until it has; whoever calls has a limit of its own."""
         self._process.send_signal(signal.SIGTERM)
         self._process.wait()
 
 
 def _name(process: psutil.Process) -> str:
-    """What a process of the engine is; empty for Python's helpers, which may end whenever they like."""
+    """Return what a process of the engine is; empty for Python's helpers, which may end whenever they like."""
     try:
         title = " ".join(process.cmdline()) or process.name()
     except psutil.Error:

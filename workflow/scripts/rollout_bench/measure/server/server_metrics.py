@@ -74,7 +74,7 @@ def parse(text: str) -> dict[str, float]:
 
 
 def cache_labels(text: str) -> dict[str, str]:
-    """What vLLM says of its KV cache, as label -> text; empty where it does not."""
+    """Return what vLLM says of its KV cache, as label -> text; empty where it does not."""
     for family in _families(text):
         if family.name in ("vllm:cache_config", "vllm:cache_config_info") and family.samples:
             return dict(family.samples[0].labels)
@@ -103,16 +103,16 @@ class Sampler:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> None:
-        """Begins; the first reading comes at once."""
+        """Begin; the first reading comes at once."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends after a last reading."""
+        """End after a last reading."""
         self._over.set()
         self._thread.join()
 
     def samples(self, iteration: int, began_s: float) -> list[ServerSample]:
-        """What was read, as it stood in seconds after `began_s` of the monotonic clock."""
+        """Return what was read, as it stood in seconds after `began_s` of the monotonic clock."""
         found = []
         for at_s, values in ((at_s, parse(text)) for at_s, text in self._texts):
             named = {field: _first(values, names) for field, names in GAUGES.items()}
@@ -143,7 +143,7 @@ def risen(before: str, after: str, round_trip_s: float | None) -> ServerUse:
 
 
 def median_s(times: list[float]) -> float | None:
-    """The median of some times; None where there are none."""
+    """Return the median of some times; None where there are none."""
     return statistics.median(times) if times else None
 
 

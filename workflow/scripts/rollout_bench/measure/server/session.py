@@ -64,7 +64,7 @@ class PromptText:
             self._tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=trust_remote_code)
 
     def of(self, token_ids: Sequence[int]) -> str:
-        """The text of some ids."""
+        """Return the text of some ids."""
         if self._tokenizer is not None:
             return str(self._tokenizer.decode(list(token_ids)))
         return " ".join(WORDS[number % len(WORDS)] for number in token_ids)
@@ -93,7 +93,7 @@ class Connection:
         self._root = urlsplit(target.root)
 
     def ask(self, method: str, path: str, content: Any = None, answer_s: float = ANSWER_S) -> tuple[int, str]:
-        """Status and text of the answer to a request for `path`, below the address above /v1.
+        """Return status and text of the answer to a request for `path`, below the address above /v1.
 
         The text is as the server wrote it, to be shown through `Target.quoted` only. Of an error it is the beginning,
         of a redirect where it leads.
@@ -117,7 +117,7 @@ class Connection:
         return parsed(text) if status == 200 else None
 
     def metrics(self) -> str:
-        """The text of /metrics; empty where the server has none."""
+        """Return the text of /metrics; empty where the server has none."""
         status, text = self.ask("GET", "/metrics")
         return text if status == 200 and "vllm:" in text else ""
 
@@ -132,7 +132,7 @@ class Connection:
         return median_s(times)
 
     def complete(self, prompt: list[int] | str, more: dict[str, Any]) -> tuple[int, str]:
-        """Has one token generated."""
+        """Have one token generated."""
         body = {**self.target.body, "model": self.target.model, "prompt": prompt, "max_tokens": 1, **more}
         return self.ask("POST", "/v1/completions", body)
 
@@ -201,7 +201,7 @@ def _read(answer: http.client.HTTPResponse) -> tuple[int, str]:
 
 @contextlib.contextmanager
 def reaching(url: str) -> Iterator[None]:
-    """Turns what goes wrong on the way to `url` into `ServingFailed`."""
+    """Turn what goes wrong on the way to `url` into `ServingFailed`."""
     try:
         yield
     except ssl.SSLError as error:
@@ -218,7 +218,7 @@ def reaching(url: str) -> Iterator[None]:
 
 
 def check_answer(status: int, text: str, target: Target) -> None:
-    """Raises `ServingFailed` where the answer to a completion is none."""
+    """Raise `ServingFailed` where the answer to a completion is none."""
     said = target.quoted(told(None, None, text), 200)
     if status in (401, 403):
         raise ServingFailed(
@@ -237,7 +237,7 @@ def check_answer(status: int, text: str, target: Target) -> None:
 
 
 def identity(connection: Connection, token_ids: bool) -> Served:
-    """What the server says of itself; raises `ServingFailed` where it has not the model or the key is wrong."""
+    """Return what the server says of itself; raise `ServingFailed` where it has not the model or the key is wrong."""
     target, model = connection.target, connection.target.model
     status, text = connection.ask("GET", "/v1/models")
     if status in (401, 403):
@@ -268,13 +268,13 @@ def _names_itself(entry: Any) -> bool:
 
 
 def _word(target: Target, answer: Any, name: str) -> str | None:
-    """What a server says under `name`, fit to be kept; None where it says nothing there."""
+    """Return what a server says under `name`, fit to be kept; None where it says nothing there."""
     word = answer.get(name) if isinstance(answer, dict) else None
     return target.quoted(word, 100) if isinstance(word, str) and word else None
 
 
 def headers_of(endpoint: EndpointSpec) -> dict[str, str]:
-    """The headers of every request to `endpoint`, secrets filled in from the environment.
+    """Return the headers of every request to `endpoint`, secrets filled in from the environment.
 
     Raises:
         ServingFailed: a variable is not set.
@@ -339,13 +339,13 @@ class Opened:
     server: Server | None = None
 
     def check(self) -> None:
-        """Raises `ServingFailed` where a server of ours has ended."""
+        """Raise `ServingFailed` where a server of ours has ended."""
         if self.server is not None:
             self.server.check()
 
     @contextlib.contextmanager
     def between_passes(self) -> Iterator[None]:
-        """Turns what goes wrong with single requests into `ServingFailed`."""
+        """Turn what goes wrong with single requests into `ServingFailed`."""
         try:
             with reaching(self.target.url):
                 yield
@@ -355,7 +355,7 @@ class Opened:
             raise
 
     def reset(self) -> None:
-        """Empties the prefix cache of a server of ours; nobody else's is touched."""
+        """Empty the prefix cache of a server of ours; nobody else's is touched."""
         if self.server is None:
             return
         for _ in range(40):  # the blocks of the last request are freed a moment after its answer
@@ -366,24 +366,24 @@ class Opened:
         raise RuntimeError("the prefix cache cannot be reset: blocks are still in use after all requests ended")
 
     def linears(self) -> list[LinearShape]:
-        """The linear layers of the first worker's part of the model, of a server of ours."""
+        """Return the linear layers of the first worker's part of the model, of a server of ours."""
         with self.between_passes():
             return [LinearShape.model_validate(s) for s in _from_workers(self.connection, "rollout_bench_linears")[0]]
 
     def stop(self) -> None:
-        """Ends a server of ours."""
+        """End a server of ours."""
         if self.server is not None:
             self.server.stop()
 
 
 def open_own(spec: Spec, model: str, **more: Any) -> Callable[[], Opened]:
-    """Starts a server, with `more` arguments of the engine; what is returned waits until it is ready."""
+    """Start a server, with `more` arguments of the engine; what is returned waits until it is ready."""
     server = Server(spec, model, more)
     return lambda: _own(spec, model, server)
 
 
 def sampling(spec: Spec, end_of_text: list[int]) -> dict[str, Any]:
-    """Fields of every request that vLLM knows: the sampling of offline mode."""
+    """Return fields of every request that vLLM knows: the sampling of offline mode."""
     workload = spec.workload
     body: dict[str, Any] = {
         "temperature": workload.temperature,
@@ -460,7 +460,7 @@ def _kv_cache_tokens(labels: dict[str, str]) -> int | None:
 
 
 def open_endpoint(spec: Spec) -> Opened:
-    """Finds out what the endpoint of `spec` is and takes; raises `ServingFailed` where it can't be measured."""
+    """Find out what the endpoint of `spec` is and takes; raise `ServingFailed` where it can't be measured."""
     endpoint, load = spec.endpoint, spec.load
     assert endpoint is not None, "what is opened is an endpoint"
     assert load is not None, "an online spec has a load"
@@ -491,7 +491,10 @@ def open_endpoint(spec: Spec) -> Opened:
 
 
 def _asked_patiently(connection: Connection, prompt: list[int] | str) -> tuple[int, str]:
-    """Status and text of a completion; a server that is busy is asked again, since its load is not to depend on it."""
+    """Return status and text of a completion.
+
+    A server that is busy is asked again, since its load is not to depend on it.
+    """
     for _ in range(BUSY_TRIES):
         status, answer = connection.complete(prompt, {})
         if (status != 429 and status < 500) or status == 501:
@@ -501,7 +504,7 @@ def _asked_patiently(connection: Connection, prompt: list[int] | str) -> tuple[i
 
 
 def _took_token_ids(answer: str) -> bool:
-    """Whether the probe was read as one prompt of so many tokens, a beginning-of-text token besides."""
+    """Return whether the probe was read as one prompt of so many tokens, a beginning-of-text token besides."""
     try:
         content = parsed(answer)
         counted = content["usage"]["prompt_tokens"]
@@ -539,6 +542,6 @@ def _found(
 
 
 def text_flag() -> Flag:
-    """Says that prompts travel as text."""
+    """Say that prompts travel as text."""
     sentence = "Prompts are sent as text: the server tokenizes them, so prompt lengths are only about as asked."
     return Flag(code="prompts_as_text", severity="warning", sentence=sentence)

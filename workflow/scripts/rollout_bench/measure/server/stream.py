@@ -258,7 +258,7 @@ FINISH = re.compile(rb'"finish_reason":\s*"(\w{1,40})"')
 
 
 def open_session(verify_tls: bool) -> aiohttp.ClientSession:
-    """A session for `send`: any number of connections, and no limit on time, which the launch has."""
+    """Return a session for `send`: any number of connections, and no limit on time, which the launch has."""
     trace = aiohttp.TraceConfig()
     trace.on_request_chunk_sent.append(_note_sent)  # the body, which aiohttp writes together with the headers
     return aiohttp.ClientSession(
@@ -272,7 +272,7 @@ def open_session(verify_tls: bool) -> aiohttp.ClientSession:
 
 
 async def _note_sent(_session: aiohttp.ClientSession, context: Any, _chunk: Any) -> None:
-    """A thousand requests that are handed over at once take a second to be sent, and that is not the server's."""
+    """Note when a request was sent: a thousand handed over at once take a second, and that is not the server's."""
     context.trace_request_ctx.sent_s = time.monotonic()
 
 
@@ -284,7 +284,7 @@ async def send(
     stream: bool,
     outcome: RequestOutcome,
 ) -> None:
-    """Sends `question` and fills `outcome` with what comes back; no failure of the server or the network is raised."""
+    """Send `question` and fill `outcome` with what comes back; no failure of the server or the network is raised."""
     outcome.streamed = stream
     try:
         async with session.post(
@@ -322,7 +322,7 @@ class Answer:
         self._ended = False
 
     def take(self, line: bytes, now_s: float) -> bool:
-        """Takes a line that came at `now_s`; False for the one that ends the stream.
+        """Take a line that came at `now_s`; False for the one that ends the stream.
 
         Raises:
             Unusable: more tokens came than were asked for, and who knows how many more are to come.
@@ -340,7 +340,7 @@ class Answer:
         return True
 
     def end(self) -> None:
-        """Says what was wrong with it, after its last line."""
+        """Say what was wrong with it, after its last line."""
         outcome = self._outcome
         _count_claimed(parsed(self._last), self._question, outcome)
         if outcome.error is None and not self._ended:
@@ -374,7 +374,7 @@ async def _read_stream(content: aiohttp.StreamReader, question: Question, outcom
 
 
 def _take(event: bytes, now: float, outcome: RequestOutcome) -> bool:
-    """Takes one event of a stream; whether it is the last with tokens."""
+    """Take one event of a stream; whether it is the last with tokens."""
     ids = listed(event, TOKEN_IDS)
     if ids is not None:
         tokens = ids
@@ -397,7 +397,7 @@ def _take(event: bytes, now: float, outcome: RequestOutcome) -> bool:
 
 
 def read_whole(content: bytes, question: Question, outcome: RequestOutcome) -> None:
-    """Takes an answer that came in one piece, now."""
+    """Take an answer that came in one piece, now."""
     now = time.monotonic()
     answer = parsed(content)
     choices = answer.get("choices") if isinstance(answer, dict) else None
@@ -422,7 +422,7 @@ def read_whole(content: bytes, question: Question, outcome: RequestOutcome) -> N
 
 
 def _check(question: Question, outcome: RequestOutcome) -> None:
-    """An answer that the server gave up is short, and would pass for a fast one; one that is too long, for many."""
+    """Refuse what has too few tokens, which would pass for a fast answer, or too many, which would pass for many."""
     if outcome.error is not None:
         return
     if outcome.finish_reason not in GOOD_ENDS:
@@ -438,7 +438,7 @@ def _too_many(tokens: int, most: int) -> str:
 
 
 def _count_claimed(answer: Any, question: Question, outcome: RequestOutcome) -> None:
-    """Takes the server's own counts where the tokens themselves were not seen."""
+    """Take the server's own counts where the tokens themselves were not seen."""
     usage = answer.get("usage") if isinstance(answer, dict) else None
     if not isinstance(usage, dict):
         return

@@ -43,7 +43,7 @@ LOOK_S = 0.01
 
 
 def questions(requests: Sequence[Request], prompts: Sequence[list[int] | str], target: Target) -> list[Question]:
-    """What is sent for each request, made before the pass so that making it costs nothing in it."""
+    """Return what is sent for each request, made before the pass so that making it costs nothing in it."""
     asked = {**target.body, "model": target.model, "stream": target.stream}
     if target.stream:
         asked["stream_options"] = {"include_usage": True}
@@ -62,7 +62,7 @@ def prepare(
     concurrency: int | None,
     target: Target,
 ) -> Callable[[], LoadPass]:
-    """Makes what is needed to send all `requests`; what is returned sends them and waits for the answers.
+    """Make what is needed to send all `requests`; what is returned sends them and wait for the answers.
 
     Args:
         requests: what is asked for.
@@ -170,7 +170,7 @@ def prepare(
 
 @contextlib.contextmanager
 def no_collection() -> Iterator[None]:
-    """Holds back the garbage collector: over thousands of open answers a collection takes longer than a token."""
+    """Hold back the garbage collector: over thousands of open answers a collection takes longer than a token."""
     gc.collect()
     gc.disable()
     try:
@@ -182,7 +182,7 @@ def no_collection() -> Iterator[None]:
 def _pass_of(
     outcomes: list[RequestOutcome], due_s: Sequence[float] | None, handed_s: Mapping[int, float], client: ClientUse
 ) -> LoadPass:
-    """The pass, from when vLLM handed each request over; it began with the first."""
+    """Return the pass, from when vLLM handed each request over; it began with the first."""
     began_s = min(handed_s.values())
     if due_s is not None:
         # vLLM does not tell when its clock began; no request can have been handed over before it was due
@@ -197,7 +197,7 @@ def _pass_of(
 
 
 async def _watch(late: list[float]) -> None:
-    """Notes by how much the event loop is late each time: so late may any answer be seen, too."""
+    """Note by how much the event loop is late each time: so late may any answer be seen, too."""
     with contextlib.suppress(asyncio.CancelledError):
         while True:
             slept = time.monotonic()
@@ -206,7 +206,7 @@ async def _watch(late: list[float]) -> None:
 
 
 def _client_use(cpu_share: float, late_s: list[float]) -> ClientUse:
-    """What sending cost; a moment at which the loop was late counts for as long as it was."""
+    """Return what sending cost; a moment at which the loop was late counts for as long as it was."""
     if not late_s:
         return ClientUse(cpu_share=cpu_share)
     ordered = sorted(late_s)
@@ -224,7 +224,7 @@ def _client_use(cpu_share: float, late_s: list[float]) -> ClientUse:
 
 
 def _as_vllm_has_it(outcome: RequestOutcome, prompt_len: int) -> Any:
-    """What vLLM's report needs; we read none of it back."""
+    """Return what vLLM's report needs; we read none of it back."""
     from vllm.benchmarks.lib.endpoint_request_func import RequestFuncOutput
 
     output = RequestFuncOutput(success=outcome.error is None, prompt_len=prompt_len, error=outcome.error or "")

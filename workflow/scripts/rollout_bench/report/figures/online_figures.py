@@ -39,7 +39,7 @@ Column = tuple[str, str, str]
 
 
 def online_rows(rows: Sequence[Row]) -> list[Row]:
-    """The rows of online experiments that have a valid launch."""
+    """Return the rows of online experiments that have a valid launch."""
     return [row for row in rows if mode_of(row.experiment.mode).has_loads and row.used]
 
 
@@ -49,12 +49,12 @@ def nothing_online(rows: Sequence[Row], otherwise: str) -> str:
 
 
 def column_of(row: Row) -> Column:
-    """The column that `row` belongs to; each load of a sweep has its own."""
+    """Return the column that `row` belongs to; each load of a sweep has its own."""
     return row.experiment.platform, row.experiment.model, row.experiment.workload
 
 
 def whole_column_of(row: Row) -> Column:
-    """The column that `row` belongs to, all loads of a sweep in one."""
+    """Return the column that `row` belongs to, all loads of a sweep in one."""
     return row.experiment.platform, row.experiment.model, row.experiment.whole.workload
 
 
@@ -69,7 +69,7 @@ def spread(columns: Sequence[Column]) -> tuple[list[Column], str]:
 
 
 def title_columns(line: Sequence[Axes], columns: Sequence[Column]) -> None:
-    """Names each of `columns` above its panel of the first line, as far as they are not all the same."""
+    """Name each of `columns` above its panel of the first line, unless they are all the same."""
     for axes, (platform, model, workload) in zip(line, columns, strict=True):
         parts = [model] if len({other[1] for other in columns}) > 1 else []
         parts += [workload, *([platform] if len({other[0] for other in columns}) > 1 else [])]
@@ -77,7 +77,7 @@ def title_columns(line: Sequence[Axes], columns: Sequence[Column]) -> None:
 
 
 def models_of(columns: Sequence[Column]) -> str:
-    """A note on the model, where it stands above no panel."""
+    """Return a note on the model, where it stands above no panel."""
     models = {model for _, model, _ in columns}
     return f"Model {models.pop()}." if len(models) == 1 else ""
 
@@ -85,7 +85,7 @@ def models_of(columns: Sequence[Column]) -> str:
 def draw_grid(
     figure: Figure, columns: Sequence[Column], measures: Sequence[str], share_x: bool = True, share_y: bool = True
 ) -> list[list[Axes]]:
-    """Axes [measures][columns], the columns titled; `measures` are the labels of the vertical axes.
+    """Return axes [measures][columns], the columns titled; `measures` are the labels of the vertical axes.
 
     Panels of a column share the horizontal axis if `share_x`, those of a line the vertical one if `share_y`.
     """
@@ -111,7 +111,7 @@ BEYOND = 0.995
 
 
 def latency_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
-    """Draws the distribution of TTFT and of ITL, one line per quant, a column of panels for each model and load."""
+    """Draw the distribution of TTFT and of ITL, one line per quant, a column of panels for each model and load."""
     if not online_rows(rows):
         return message_figure(LATENCY_TITLE, nothing_online(rows, "Nothing is measured online yet."), alarm=alarm)
     rows = online_rows(rows)
@@ -178,7 +178,7 @@ FAR = 20.0
 
 
 def sweep_figure(rows: Sequence[Row], settings: ComparisonSettings, where: str, alarm: str) -> Figure:
-    """Draws mean TTFT and TPOT over output tok/s, a curve for each quant through the loads of its sweep."""
+    """Draw mean TTFT and TPOT over output tok/s, a curve for each quant through the loads of its sweep."""
     swept = [row for row in rows if row.experiment.part is not None]
     rows = online_rows(swept)
     if not rows:
@@ -238,7 +238,7 @@ def _draw_sweep(axes: Axes, swept: Sequence[Row], measure: str, style: QuantStyl
 
 
 def _values(row: Row, measure: str) -> list[float]:
-    """The measure in milliseconds, of each launch that has it."""
+    """Return the measure in milliseconds, of each launch that has it."""
     return [1000 * value for value in values_of(measure, row.used).values()]
 
 
@@ -265,7 +265,7 @@ WIDTH = 0.8
 
 
 def goodput_figure(rows: Sequence[Row], slo: Slo, settings: ComparisonSettings, where: str, alarm: str) -> Figure:
-    """Draws the goodput of each load, a bar per quant, within that of all requests that succeeded."""
+    """Draw the goodput of each load, a bar per quant, within that of all requests that succeeded."""
     limits = ", ".join(f"{name.removesuffix('_ms').upper()} {limit:g} ms" for name, limit in slo.named.items())
     if not limits:
         return message_figure(GOODPUT_TITLE, "slo has no limit, so nothing is good or bad.", alarm=alarm)
@@ -337,7 +337,7 @@ Samples = Mapping[tuple[str, int], Sequence[ServerSample]]
 
 
 def server_figure(rows: Sequence[Row], samples: Samples, where: str, alarm: str) -> Figure:
-    """Draws running and waiting requests over the time of each measured iteration, as the server told them."""
+    """Draw running and waiting requests over the time of each measured iteration, as the server told them."""
     if not online_rows(rows):
         return message_figure(SERVER_TITLE, nothing_online(rows, "Nothing is measured online yet."), alarm=alarm)
     rows = online_rows(rows)
@@ -375,7 +375,7 @@ def server_figure(rows: Sequence[Row], samples: Samples, where: str, alarm: str)
 
 
 def _draw_server(axes: Axes, row: Row, samples: Samples, field: str, colour: str) -> bool:
-    """Whether there was something to draw."""
+    """Return whether there was something to draw."""
     used = {launch.launch for launch in row.used}
     passes = [
         [(s.at_s, value) for s in found if s.iteration == iteration.index and (value := getattr(s, field)) is not None]
@@ -398,6 +398,9 @@ def _draw_server(axes: Axes, row: Row, samples: Samples, field: str, colour: str
 
 
 def _at(times: Array, at_s: Array, values: Array) -> Array:
-    """What the last sample before each of `times` said [n]; before the first one what that said, NaN after the last."""
+    """Return what the last sample before each of `times` said [n].
+
+    Before the first one what that said, NaN after the last.
+    """
     found = values[np.maximum(np.searchsorted(at_s, times, side="right") - 1, 0)]
     return np.where(times > at_s[-1], np.nan, found)

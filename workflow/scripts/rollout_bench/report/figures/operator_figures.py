@@ -31,7 +31,7 @@ Panel = tuple[str, str, str, str]
 
 
 def operators_figure(runs: Sequence[OperatorsRun], where: str, alarm: str) -> Figure:
-    """Draws the speed-ups of `runs` over M, a panel for each shape, a line with its interval for each quant."""
+    """Draw the speed-ups of `runs` over M, a panel for each shape, a line with its interval for each quant."""
     panels = list(dict.fromkeys((*run.place, name) for run in runs for name in run.against or ()))
     if not panels:
         return message_figure(TITLE, _why_none(runs), alarm=alarm)
@@ -95,14 +95,14 @@ def _draw(axes: Axes, runs: Sequence[OperatorsRun], name: str, styles: dict[str,
 
 
 def _scale(axes: Axes) -> None:
-    """Labels of the vertical axis, which all panels share."""
+    """Label the vertical axis, which all panels share."""
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_locator(FixedLocator(_ratios(*axes.get_ylim())))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
 
 
 def _ticks(tokens: Sequence[int]) -> list[int]:
-    """Every other power of two or so: as many as have room below a panel."""
+    """Return every other power of two or so: as many as have room below a panel."""
     powers = [each for each in tokens if each & (each - 1) == 0] or list(tokens)
     return powers[:: max(1, -(-len(powers) // 6))]
 
@@ -123,7 +123,7 @@ def _title(panel: Panel, panels: Sequence[Panel], run: OperatorsRun) -> str:
 
 
 def _same(panels: Sequence[Panel]) -> str:
-    """The model and workload, where all panels are of one."""
+    """Return the model and workload, where all panels are of one."""
     named = [
         f"{what} {panels[0][place]}"
         for place, what in ((1, "model"), (2, "workload"))

@@ -94,7 +94,7 @@ class Lines:
 
 
 def lines_of(profiled: Sequence[ProfiledExperiment]) -> Lines:
-    """Lays out `profiled` (at least one), those of one model and workload together."""
+    """Lay out `profiled` (at least one), those of one model and workload together."""
     tables = list(dict.fromkeys(each.table for each in profiled))
     ordered = [each for table in tables for each in profiled if each.table == table]
     heights: dict[str, float] = {}
@@ -120,7 +120,7 @@ def table_title(table: Table, tables: Sequence[Table]) -> str:
 
 
 def draw_lines(axes: Axes, lines: Lines, first: bool, characters: int) -> None:
-    """Ticks for the lines and headings above them; names stand left of the first panel alone."""
+    """Draw ticks for the lines and headings above them; names stand left of the first panel alone."""
     spare = max(0.0, MIN_HEIGHT - lines.height) / 2
     axes.set_ylim(TOP - lines.height - spare, TOP + spare)
     axes.set_yticks(list(lines.heights.values()), [shorten(lines.labels[place], 18) for place in lines.heights])
@@ -135,7 +135,7 @@ def draw_lines(axes: Axes, lines: Lines, first: bool, characters: int) -> None:
 
 
 def category_legend(figure: Figure, shown: Iterable[str]) -> None:
-    """The categories in `shown`, in two lines beside the title."""
+    """Draw the key of the categories in `shown`, in two lines beside the title."""
     there = set(shown)
     handles = [
         Patch(facecolor=COLOURS[category], label=category_word(category))
@@ -149,7 +149,7 @@ def category_legend(figure: Figure, shown: Iterable[str]) -> None:
 
 
 def ink_on(category: str) -> str:
-    """A colour for text on the category's own that can be read."""
+    """Return a colour for text on the category's own that can be read."""
     red, green, blue = (int(COLOURS[category][place : place + 2], 16) for place in (1, 3, 5))
     return "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 140 else INK
 
@@ -161,7 +161,7 @@ WIDE = 0.07
 
 
 def steps_figure(report: ProfileReport, where: str, alarm: str) -> Figure:
-    """Draws the milliseconds of each category in a step without the profiler."""
+    """Draw the milliseconds of each category in a step without the profiler."""
     shown = [each for each in report.profiled if report.of(each)]
     if not shown:
         return message_figure(STEPS_TITLE, "There is no valid profile yet.", alarm=alarm)
@@ -235,7 +235,7 @@ WHOLE: Part = ("whole step", "")
 
 
 def roles_figure(report: ProfileReport, where: str, alarm: str) -> Figure:
-    """Draws the speed-up of each part over the baseline: a panel for each model and workload and phase."""
+    """Draw the speed-up of each part over the baseline: a panel for each model and workload and phase."""
     pairs = [pair for pair in report.reconciliations if _phases(report, pair)]
     if not pairs:
         text = "Nothing is compared: it takes profiles of the baseline and of another quant."
@@ -354,7 +354,7 @@ PHASE: Phase = "decode"
 
 
 def timeline_figure(report: ProfileReport, where: str, alarm: str) -> Figure:
-    """Draws the traced decode step of median duration of each quant, of the first rank, from its begin."""
+    """Draw the traced decode step of median duration of each quant, of the first rank, from its begin."""
     title = f"One {PHASE} step"
     found = {each.place: time_line(each, PHASE) for each in report.profiled}
     shown = [each for each in report.profiled if found[each.place] is not None]

@@ -80,7 +80,7 @@ class Point:
 
 
 def points_of(costs: Sequence[Cost], seconds: Mapping[tuple[str, str], float], phase: str, quant: str) -> list[Point]:
-    """A point for each operator class that was timed and computes something.
+    """Return a point for each operator class that was timed and compute something.
 
     Args:
         costs: of a mean step of the phase, on one device (`bounds.share.profile_costs`).
@@ -103,7 +103,7 @@ def points_of(costs: Sequence[Cost], seconds: Mapping[tuple[str, str], float], p
 def roofline_figure(
     points: Sequence[Point], limits: DeviceLimits | None, styles: Mapping[str, QuantStyle], where: str, alarm: str
 ) -> Figure:
-    """A panel for each phase; `limits` None draws no roof. `where` names the machine; `alarm` warns."""
+    """Return a panel for each phase; `limits` None draws no roof. `where` names the machine; `alarm` warns."""
     if not points:
         return message_figure(TITLE, "There is no valid profile yet with operators whose sizes are known.", alarm=alarm)
     phases = [phase for phase in ("prefill", "decode", "mixed") if any(point.phase == phase for point in points)]
@@ -132,7 +132,7 @@ def draw_roofline(
     styles: Mapping[str, QuantStyle],
     around: Sequence[Point] = (),
 ) -> None:
-    """Draws `points` and the roofs of their data types; the axes have room for those `around`, too."""
+    """Draw `points` and the roofs of their data types; the axes have room for those `around`, too."""
     around = around or points
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -189,7 +189,7 @@ def _legend_of_quants(figure: Figure, styles: Mapping[str, QuantStyle]) -> None:
 
 
 def _roofs(limits: DeviceLimits, points: Sequence[Point]) -> dict[str, float]:
-    """Data type -> its rate, of those that points compute in."""
+    """Return data type -> its rate, of those that points compute in."""
     used = {point.dtype for point in points}
     return {dtype: rate for dtype, rate in limits.flops_per_s.items() if dtype in used}
 
@@ -218,7 +218,7 @@ def _range(values: Sequence[float], room: float) -> tuple[float, float]:
 
 
 def profile_roofline(looked: Looked, where: str, alarm: str) -> Figure:
-    """Draws the profiles of the first machine whose limits are known, or of all without a roof where none is."""
+    """Draw the profiles of the first machine whose limits are known, or of all without a roof where none is."""
     limits = looked.limits[0] if looked.limits else None
     shown = [
         each for each in looked.profiles.profiled if limits is None or same_machine(limits, each.record.environment)

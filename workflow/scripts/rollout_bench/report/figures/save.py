@@ -55,7 +55,7 @@ def _drawn(name: str, findings: Findings) -> Figure:
 
 
 def _alarm(name: str, findings: Findings) -> str:
-    """What to warn of beside a figure: launches that are missing, and those that it leaves out."""
+    """Return what to warn of beside a figure: launches that are missing, and those that it leaves out."""
     collection = findings.collection
     modes = [mode for mode in MODES.values() if name in mode.figures]
     incomplete = "" if collection.complete else completeness(collection)

@@ -68,12 +68,12 @@ class QuantStyle:
 
 
 def quant_styles(rows: Sequence[Row]) -> dict[str, QuantStyle]:
-    """A style for each quant label, by its order in `rows`."""
+    """Return a style for each quant label, by its order in `rows`."""
     return label_styles(row.quant_label for row in rows)
 
 
 def label_styles(labels: Iterable[str]) -> dict[str, QuantStyle]:
-    """A style for each of `labels` by their order. Colours repeat after seven, markers after eight."""
+    """Return a style for each of `labels` by their order. Colours repeat after seven, markers after eight."""
     return {
         label: QuantStyle(_COLOURS[place % len(_COLOURS)], _MARKERS[place % len(_MARKERS)])
         for place, label in enumerate(dict.fromkeys(labels))
@@ -81,7 +81,7 @@ def label_styles(labels: Iterable[str]) -> dict[str, QuantStyle]:
 
 
 def new_figure(title: str, notes: Sequence[str], alarm: str = "") -> Figure:
-    """An empty figure with its title above and `notes` in small type below, after `alarm` if there is one."""
+    """Return an empty figure with its title above and `notes` in small type below, after `alarm` if there is one."""
     figure = Figure(figsize=SIZE_IN, layout="constrained")
     FigureCanvasAgg(figure)
     figure.text(0.01, 0.98, title, fontsize=22, fontweight="bold", ha="left", va="top", color=INK)
@@ -96,7 +96,7 @@ def new_figure(title: str, notes: Sequence[str], alarm: str = "") -> Figure:
 
 
 def message_figure(title: str, message: str, notes: Sequence[str] = (), alarm: str = "") -> Figure:
-    """A figure without data that says why."""
+    """Return a figure without data that says why."""
     figure = new_figure(title, notes, alarm)
     text = textwrap.fill(message, 60)
     figure.text(0.5, 0.52, text, fontsize=20, color=QUIET, ha="center", va="center")
@@ -104,14 +104,17 @@ def message_figure(title: str, message: str, notes: Sequence[str] = (), alarm: s
 
 
 def nothing(rows: Sequence[Row], otherwise: str) -> str:
-    """The message of an empty figure of `rows`: that no launch is valid, where some were measured, else `otherwise`."""
+    """Return the message of an empty figure of `rows`.
+
+    That no launch is valid, where some were measured, else `otherwise`.
+    """
     return (
         "No launch is valid." if any(row.launches for row in rows) and not any(row.used for row in rows) else otherwise
     )
 
 
 def legend(figure: Figure, styles: dict[str, QuantStyle]) -> None:
-    """The quants of the whole figure, beside its title."""
+    """Draw the key of the figure's quants, beside its title."""
     handles = [
         Line2D([], [], color=style.colour, marker=style.marker, linewidth=2, markersize=8, label=shorten(label, 20))
         for label, style in styles.items()
@@ -127,7 +130,7 @@ def thousands() -> FuncFormatter:
 
 
 def shorten(text: str, characters: int) -> str:
-    """`text`, its middle replaced where it has more than `characters`: both ends of a name tell most."""
+    """Return `text`, its middle replaced where it has more than `characters`: both ends of a name tell most."""
     if len(text) <= characters:
         return text
     head = max(1, (characters - 1) * 2 // 3)
@@ -135,7 +138,7 @@ def shorten(text: str, characters: int) -> str:
 
 
 def image(figure: Figure, kind: str) -> bytes:
-    """`figure` as svg or png, without a date or a version in it."""
+    """Return `figure` as svg or png, without a date or a version in it."""
     buffer = io.BytesIO()
     metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
     figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
@@ -185,7 +188,7 @@ class Frame:
 
 
 def frame_of(rows: Sequence[Row]) -> Frame:
-    """Lays out `rows` (at least one) in their order."""
+    """Lay out `rows` (at least one) in their order."""
     panels = tuple(dict.fromkeys(map(group_of, rows)))
     lines = dict.fromkeys((row.experiment.model, row.quant_label) for row in rows)
     models = list(dict.fromkeys(model for model, _ in lines))
@@ -210,12 +213,12 @@ def frame_of(rows: Sequence[Row]) -> Frame:
 
 
 def group_of(row: Row) -> Group:
-    """The panel that `row` belongs to."""
+    """Return the panel that `row` belongs to."""
     return row.experiment.mode, row.experiment.platform, row.experiment.workload
 
 
 def heaviest(rows: Sequence[Row]) -> tuple[list[Row], str]:
-    """`rows` with the last load of each sweep alone, since each would take a panel; and a note that says so."""
+    """Return `rows` with the last load of each sweep alone, since each would take a panel; and a note that says so."""
     last: dict[str, Row] = {}
     for row in rows:
         part = row.experiment.part
@@ -227,14 +230,14 @@ def heaviest(rows: Sequence[Row]) -> tuple[list[Row], str]:
 
 
 def group_title(group: Group, groups: Sequence[Group]) -> str:
-    """The workload; with mode and platform where the figure shows several of them."""
+    """Return the workload; with mode and platform where the figure shows several of them."""
     parts = [f"workload {group[2]}" if len(groups) < MAX_PANELS - 1 else group[2]]
     parts += [group[axis] for axis in (0, 1) if len({other[axis] for other in groups}) > 1]
     return ", ".join(parts)
 
 
 def draw_frame(figure: Figure, frame: Frame) -> list[Axes]:
-    """The panels' axes, side by side, with a tick for each line and the models' names above their lines."""
+    """Return the panels' axes, side by side, with a tick for each line and the models' names above their lines."""
     grid = figure.subplots(1, len(frame.panels), sharey=True, squeeze=False)[0]
     spare = max(0.0, MIN_HEIGHT - frame.height) / 2
     size = min(15.0, 330 / max(frame.height, MIN_HEIGHT))
@@ -256,5 +259,5 @@ def draw_frame(figure: Figure, frame: Frame) -> list[Axes]:
 
 
 def text_size(frame: Frame) -> float:
-    """Points of the text beside a line."""
+    """Return points of the text beside a line."""
     return min(14.0, 310 / max(frame.height, MIN_HEIGHT))

@@ -44,7 +44,7 @@ THROUGHPUT_TITLE = "Rollout throughput"
 
 
 def throughput_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
-    """Draws the output tok/s of `rows`; `where` names the machine; `alarm` says what must not be overlooked."""
+    """Draw the output tok/s of `rows`; `where` names the machine; `alarm` says what must not be overlooked."""
     if not any(row.used for row in rows):
         return message_figure(THROUGHPUT_TITLE, nothing(rows, "Nothing is measured yet."), alarm=alarm)
     rows, swept = heaviest(rows)
@@ -98,7 +98,7 @@ MAX_SIDE = 4
 
 
 def iterations_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
-    """Draws output tok/s over the index of the iteration: a panel per model and workload, a line per launch."""
+    """Draw output tok/s over the index of the iteration: a panel per model and workload, a line per launch."""
     if not any(row.used for row in rows):
         return message_figure(ITERATIONS_TITLE, nothing(rows, "Nothing is measured yet."), alarm=alarm)
     rows, swept = heaviest([row for row in rows if row.launches])
@@ -175,7 +175,7 @@ class SpeedupAxis:
 def speedup_figure(
     rows: Sequence[Row], baseline: Mapping[str, str], settings: ComparisonSettings, where: str, alarm: str
 ) -> Figure:
-    """Draws the speed-ups of `rows` over `baseline` (axis -> value), or says why there is none.
+    """Draw the speed-ups of `rows` over `baseline` (axis -> value), or say why there is none.
 
     Each panel in the first metric that has some: where requests arrive at a rate, throughput has none.
     """
@@ -216,7 +216,7 @@ def speedup_figure(
 
 
 def _metric(rows: Sequence[Row]) -> MetricName:
-    """The metric that most of `rows` have a speed-up in, the first of several."""
+    """Return the metric that most of `rows` have a speed-up in, the first of several."""
     return max(rows[0].comparisons, key=lambda m: sum(row.comparisons[m].speedup is not None for row in rows))
 
 
@@ -304,7 +304,7 @@ NAMED = 6
 
 
 def replicas_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
-    """Draws each replica's end over the measured iterations, launch after launch: a panel per experiment."""
+    """Draw each replica's end over the measured iterations, launch after launch: a panel per experiment."""
     found = replicated(rows)
     if not found:
         of_replicas = [row for row in rows if row.experiment.has_replicas]

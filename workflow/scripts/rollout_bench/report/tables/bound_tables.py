@@ -99,7 +99,7 @@ HEADINGS = ("weights GB", "KV GB", "decode ms", "limit", "prefill ms", "limit", 
 
 
 def show(matrix: Matrix, limits: DeviceLimits, baseline: Mapping[str, str]) -> None:
-    """Prints a line for each experiment, then what the columns are and what is left out.
+    """Print a line for each experiment, then what the columns are and what is left out.
 
     Args:
         matrix: the experiments.
@@ -160,7 +160,7 @@ def limits_line(limits: DeviceLimits) -> str:
 def notes(
     experiments: Sequence[Experiment], bounds: Mapping[str, ExperimentBound | str], limits: DeviceLimits, quant: str
 ) -> list[str]:
-    """What stands below the table."""
+    """Return what stands below the table."""
     lines = [
         "weights, KV, decode: what an average decode step reads for each device, and its least time; prefill: all of a"
         " pass.",
@@ -188,7 +188,7 @@ def _partner(
     bounds: Mapping[str, ExperimentBound | str],
     quant: str,
 ) -> ExperimentBound | str | None:
-    """The bound of the baseline's quant for the same model, workload and mode."""
+    """Return the bound of the baseline's quant for the same model, workload and mode."""
     mine = experiment.spec
     return next(
         (

@@ -52,7 +52,7 @@ def _in_flight(line: Line) -> str:
 
 
 def milliseconds(seconds: float | None, digits: int = 4) -> str:
-    """A time in milliseconds."""
+    """Return a time in milliseconds."""
     return number(None if seconds is None else 1000 * seconds, digits)
 
 
@@ -81,7 +81,7 @@ LATENCIES = metric_columns("latencies")
 
 
 def split_speedups(settings: ComparisonSettings, apart: bool) -> tuple[tuple[Column, ...], tuple[Column, ...]]:
-    """The columns of what is compared: that of throughput, and those of all else."""
+    """Return the columns of what is compared: that of throughput, and those of all else."""
     metrics = settings.online_metrics
     columns = dict(zip(metrics, speedup_columns(settings, ONLINE.name, apart), strict=True))
     rates = tuple(column for metric, column in columns.items() if metric == THROUGHPUT_METRIC)
@@ -128,7 +128,7 @@ def _tail(measure: str) -> Callable[[Line], str]:
 
 
 def with_interval(field: str, header: str, definition: str, factor: float = 1000) -> Column:
-    """A column of `line[field]`: a mean over launches of what is never negative, and its interval, or None."""
+    """Return a column of `line[field]`: a mean over launches of what is never negative, and its interval, or None."""
 
     def cell(line: Line) -> str:
         value: tuple[float, tuple[float, float] | None] | None = line[field]
@@ -142,7 +142,7 @@ def with_interval(field: str, header: str, definition: str, factor: float = 1000
 
 
 def shown_columns(settings: ComparisonSettings, apart: bool) -> Sequence[Column]:
-    """All columns of the tables of online experiments, to define them."""
+    """Return all columns of the tables of online experiments, to define them."""
     rates, latencies = split_speedups(settings, apart)
     return (*SERVICE[2:], *rates, *LATENCIES, *latencies, *percentile_columns()[:2])
 
@@ -165,7 +165,7 @@ def online_part(findings: Findings) -> SummaryPart:
 
 
 def _views(findings: Findings, title: str, lines: Sequence[Line], rows: Sequence[Row]) -> Iterator[View]:
-    """The tables of one platform; `lines` belong to `rows`."""
+    """Yield the tables of one platform; `lines` belong to `rows`."""
     settings = findings.collection.comparison
     flags = (FLAGS,) if any(line["flags"] for line in lines) else ()
     rates, latencies = split_speedups(settings, findings.apart)
@@ -184,7 +184,7 @@ def _views(findings: Findings, title: str, lines: Sequence[Line], rows: Sequence
 
 
 def _launched(lines: Sequence[Line], rows: Sequence[Row]) -> list[Line]:
-    """A line for each experiment, whatever its loads; with the key beside the quant where names are the same."""
+    """Return a line for each experiment, whatever its loads; with the key beside the quant where names are the same."""
     first = {row.experiment.experiment: (line, row) for line, row in reversed(list(zip(lines, rows, strict=True)))}
     there = [(line, row) for line, row in zip(lines, rows, strict=True) if first[row.experiment.experiment][1] is row]
     names = Counter((row.experiment.model, row.experiment.whole.workload, row.experiment.quant) for _, row in there)
@@ -197,7 +197,7 @@ def _launched(lines: Sequence[Line], rows: Sequence[Row]) -> list[Line]:
 
 
 def _sweep(rows: Sequence[Row], confidence: float) -> Iterator[Line]:
-    """A line for each load of each sweep, those of one experiment together."""
+    """Yield a line for each load of each sweep, those of one experiment together."""
     swept = [row for row in rows if row.experiment.part is not None]
     for experiment in dict.fromkeys(row.experiment.experiment for row in swept):
         for row in (row for row in swept if row.experiment.experiment == experiment):
@@ -303,7 +303,7 @@ LATE_S = 0.005
 
 
 def _values(findings: Findings) -> dict[str, Any]:
-    """What templates/online.md.j2 asks for."""
+    """Return what templates/online.md.j2 asks for."""
     rows, pairs = findings.rows, findings.pairs
     online = [row for row in rows if mode_of(row.experiment.mode).has_loads and row.launches]
     services = [(row, [launch.service for launch in row.used if launch.service]) for row in online]
@@ -351,7 +351,7 @@ def _limited(pairs: Sequence[ModePair]) -> dict[int, list[str]]:
 
 
 def _other_settings(pairs: Sequence[ModePair]) -> dict[tuple[str, str, str], list[str]]:
-    """A setting, its value offline and online -> the pairs that differ in it besides the mode."""
+    """Return a setting, its value offline and online -> the pairs that differ in it besides the mode."""
     by_setting: dict[tuple[str, str, str], list[str]] = {}
     for pair in pairs:
         for setting in pair.settings:

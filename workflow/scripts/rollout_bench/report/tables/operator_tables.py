@@ -108,7 +108,7 @@ def operators_part(findings: Findings) -> SummaryPart:
 def operators_views(
     steps: Sequence[PredictedStep], passes: Sequence[PredictedPass] = (), left_out: Sequence[Chosen] = ()
 ) -> list[View]:
-    """The tables of each platform.
+    """Return the tables of each platform.
 
     Args:
         steps: from `analysis.operators.steps.steps_of`, one for each run.
@@ -186,7 +186,7 @@ def ratio_text(value: Value | None) -> str:
 
 
 def _value_at(estimate: Estimate, tokens: Sequence[int], wanted: int) -> Value | None:
-    """What `estimate` says at `wanted` tokens; None where that was not measured."""
+    """Return what `estimate` says at `wanted` tokens; None where that was not measured."""
     return at(estimate, tokens.index(wanted)) if wanted in tokens else None
 
 
@@ -266,7 +266,7 @@ def _has(column: Column, line: Line) -> bool:
 
 
 def operators_notes(runs: Sequence[OperatorsRun], confidence: float) -> list[Section]:
-    """The section on operators mode; none where nothing was measured in it."""
+    """Return the section on operators mode; none where nothing was measured in it."""
     records = [record for run in runs for record in run.launches]
     return sections(
         OPERATORS.name,

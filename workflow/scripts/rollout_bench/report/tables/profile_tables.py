@@ -62,23 +62,23 @@ _NAME, _SHAPES = 44, 28
 
 
 def category_word(category: str) -> str:
-    """A category."""
+    """Return a category."""
     return CATEGORY_WORDS.get(category, category)
 
 
 def part_word(part: Part) -> str:
-    """A category, and of a linear layer its role."""
+    """Return a category, and of a linear layer its role."""
     category, role = part
     return f"{category_word(category)} {role}" if role else category_word(category)
 
 
 def role_word(part: Part) -> str:
-    """The same in a list below all linear layers."""
+    """Return the same in a list below all linear layers."""
     return f"- {part[1]}" if part[0] == LINEAR and part[1] else part_word(part)
 
 
 def operator_word(name: str) -> str:
-    """The name of an operator or kernel, its middle left out where it is long, as names of templates are."""
+    """Return the name of an operator or kernel, its middle left out where it is long, as names of templates are."""
     return cut(" ".join(name.removeprefix("void ").split()), _NAME)
 
 
@@ -97,7 +97,7 @@ def shapes_word(shapes: str) -> str:
 
 
 def cut(text: str, characters: int) -> str:
-    """`text`, its middle left out where it has more than `characters`."""
+    """Return `text`, its middle left out where it has more than `characters`."""
     if len(text) <= characters:
         return text
     head = (characters - 3) * 2 // 3
@@ -149,7 +149,7 @@ _CATEGORY = {
 
 
 def category_column(category: str) -> Column:
-    """The time in one category, or in the rest."""
+    """Return the time in one category, or in the rest."""
 
     def cell(line: Line) -> str:
         us = line["parts"][category]
@@ -227,12 +227,12 @@ PART = Column(
 
 
 def saved(change: Change) -> float:
-    """What a part saves, with a difference that is none but for rounding as 0."""
+    """Return what a part saves, with a difference that is none but for rounding as 0."""
     return 0.0 if abs(change.saved) < _NO_DIFFERENCE * max(change.baseline, change.own) else change.saved
 
 
 def change_columns(phase: Phase) -> tuple[Column, Column, Column]:
-    """Its own time, the speed-up and the difference in one phase."""
+    """Return its own time, the speed-up and the difference in one phase."""
 
     def of(line: Line) -> Change | None:
         found: Change | None = line["changes"].get(phase)
@@ -346,7 +346,7 @@ def profile_part(findings: Findings) -> SummaryPart:
 
 
 def profile_views(report: ProfileReport) -> list[View]:
-    """The tables of each platform; those on differences only where something is compared."""
+    """Return the tables of each platform; those on differences only where something is compared."""
     tables: list[View] = []
     for platform in dict.fromkeys(each.platform for each in report.profiled):
         own = [each for each in report.profiled if each.platform == platform]
@@ -363,7 +363,7 @@ def profile_views(report: ProfileReport) -> list[View]:
 def by_phase(
     report: ProfileReport, profiled: Sequence[ProfiledExperiment]
 ) -> Iterator[tuple[ProfiledExperiment, Breakdown]]:
-    """The phases of `profiled`, those of one model and workload together, quants of a phase side by side."""
+    """Yield the phases of `profiled`, those of one model and workload together, quants of a phase side by side."""
     for table in dict.fromkeys(each.table for each in profiled):
         for phase in PHASES:
             for each in profiled:
@@ -399,7 +399,7 @@ def _steps(
 
 
 def shown_categories(found: Sequence[Breakdown]) -> list[str]:
-    """The categories that have columns, in their order."""
+    """Return the categories that have columns, in their order."""
     greatest = {category: max(breakdown.share(category) for breakdown in found) for category in CATEGORIES}
     candidates = [category for category in CATEGORIES if category != HOST_GAP and greatest[category] >= SMALL]
     most = sorted(candidates, key=lambda category: -greatest[category])[:MOST_CATEGORIES]
@@ -528,7 +528,7 @@ _TELL = 0.02
 
 
 def profile_notes(report: ProfileReport, tables: Sequence[View]) -> list[Section]:
-    """The sections below the tables of `profile_views`, without those that have nothing to say."""
+    """Return the sections below the tables of `profile_views`, without those that have nothing to say."""
     if not report.profiled:
         return []
     found = sections(
@@ -548,7 +548,7 @@ def _name(profiled: ProfiledExperiment | LeftOut) -> str:
 
 
 def _values_of_pair(report: ProfileReport, pair: Reconciliation) -> dict[str, Any]:
-    """What the template asks for of the profiles of a quant and of its baseline."""
+    """Return what the template asks for of the profiles of a quant and of its baseline."""
     values: dict[str, Any] = {"name": f"{_name(pair.own)} over {pair.baseline.quant}", "pair": pair}
     if pair.prediction is not None:
         by_saved = _saved_by_category(pair.prediction)
@@ -564,7 +564,7 @@ def _values_of_pair(report: ProfileReport, pair: Reconciliation) -> dict[str, An
 
 
 def _saved_by_category(prediction: Prediction) -> dict[str, float]:
-    """Seconds that a pass saves in each category, without those that save nothing."""
+    """Return seconds that a pass saves in each category, without those that save nothing."""
     by_category: dict[str, Change] = {}
     for change in prediction.changes:
         sums = by_category.get(change.part[0], Change(change.part, 0.0, 0.0))
@@ -573,7 +573,7 @@ def _saved_by_category(prediction: Prediction) -> dict[str, float]:
 
 
 def _largest(by_saved: Mapping[str, float]) -> list[tuple[str, float]]:
-    """The categories that save or cost most, and all others together."""
+    """Return the categories that save or cost most, and all others together."""
     ordered = sorted(by_saved.items(), key=lambda item: -abs(item[1]))
     rest = sum(seconds for _, seconds in ordered[_CAUSES:])
     largest = [(category_word(category), seconds) for category, seconds in ordered[:_CAUSES]]
@@ -599,7 +599,7 @@ def _overhead(report: ProfileReport, profiled: ProfiledExperiment, phase: Phase)
 
 
 def _values_of_profile(report: ProfileReport, profiled: ProfiledExperiment) -> dict[str, Any]:
-    """What the template asks for of one profile."""
+    """Return what the template asks for of one profile."""
     return {
         "name": _name(profiled),
         "phases": [
@@ -611,14 +611,14 @@ def _values_of_profile(report: ProfileReport, profiled: ProfiledExperiment) -> d
 
 
 def _unknown(profiled: ProfiledExperiment, breakdown: Breakdown) -> list[tuple[str, float]]:
-    """Operators that no rule knows, with their share of the step in percent, where all of them take much."""
+    """Return operators that no rule knows, with their share of the step in percent, where all of them take much."""
     if breakdown.traced_share(OTHER) <= UNKNOWN:
         return []
     return [(operator_word(each.name), 100 * each.share) for each in unknown(profiled, breakdown)]
 
 
 def _defined(tables: Sequence[View]) -> Iterator[Column]:
-    """The columns of `tables` that have a definition, each once; columns of several phases share theirs."""
+    """Yield the columns of `tables` that have a definition, each once; columns of several phases share theirs."""
     told: set[str] = set()
     for column in (column for table in tables for column in table.columns):
         if column.definition and not {column.header, column.definition} & told:
