@@ -35,6 +35,7 @@ PAGES = pages()
 WRITTEN = [page for page in PAGES if GENERATED not in page.parents]
 YAML_BLOCKS = [block for page in PAGES for block in blocks(page, "yaml")]
 SNAKEMAKE = [command for page in PAGES for command in commands(page, "snakemake")]
+SUB_COMMANDS = [command for page in PAGES for command in commands(page, "rollout-bench")]
 SCRIPTS = [command for page in PAGES for command in commands(page, "python")]
 
 LARGEST_IMAGE_BYTES = 200_000
@@ -112,8 +113,18 @@ def test_every_script_exists_and_has_the_options_that_are_shown(command: Command
     assert [option for option in options if option not in said_of_options(command.words[1])] == []
 
 
+@pytest.mark.parametrize("command", SUB_COMMANDS, ids=str)
+def test_every_sub_command_exists_and_has_the_options_that_are_shown(command: Command):
+    options = [word for word in command.words[2:] if word.startswith("-")]
+    said = (
+        (REPOSITORY / "docs/reference/commands.md").read_text().partition(f"\n## rollout-bench {command.words[1]}\n")[2]
+    )
+    assert [option for option in options if option not in said.partition("\n## ")[0]] == []
+    assert said
+
+
 def test_every_shell_block_is_checked_somewhere():
-    known = {"snakemake", "python", "make", "git", "source", "rm", "python3", "python3.11", "conda"}
+    known = {"snakemake", "rollout-bench", "python", "make", "git", "source", "rm", "python3", "python3.11", "conda"}
     strangers = {
         f"{block}: {line}"
         for page in PAGES

@@ -16,9 +16,9 @@ from unittest import mock
 
 import plot
 import pytest
-import summarise
 from synthetic_records import make_failure, make_plan, make_record, make_spec, save
 
+from rollout_bench.commands import summarise
 from rollout_bench.contracts.store import record_path, sequences_path
 from rollout_bench.core.errors import LEFT_OUT_STATUS, UserError, run_command
 from rollout_bench.plan.config import ComparisonSettings
@@ -168,7 +168,8 @@ def test_a_command_runs_by_itself_with_nothing_else_set_up(project: Path, script
 
 def test_help_and_staleness_load_no_heavy_library() -> None:
     code = (
-        f"import sys; sys.path.insert(0, {str(SCRIPTS)!r}); import summarise, plot; summarise.parser(); "
+        f"import sys; sys.path.insert(0, {str(SCRIPTS)!r}); import plot; "
+        "from rollout_bench.commands import summarise; summarise.parser(); "
         "heavy = ('jinja2', 'pandas', 'matplotlib', 'numpy', 'vllm', 'torch', 'snakemake'); "
         "print([m for m in heavy if m in sys.modules])"
     )

@@ -1,6 +1,7 @@
-"""Writes a Kubernetes Job for each launch that is missing, and removes those that are wanted no longer.
+"""Write a Kubernetes Job for each launch that is missing, and remove those that are wanted no longer.
 
-Nothing is submitted, and no cluster is asked: `kubectl apply` does that, and collect.py brings the records home.
+Nothing is submitted, and no cluster is asked: `kubectl apply` does that, and `rollout-bench collect` brings the records
+home.
 """
 
 from __future__ import annotations

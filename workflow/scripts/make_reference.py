@@ -1,4 +1,4 @@
-"""Makes the JSON schemas and the reference pages from the code: config, records, commands, rules.
+"""Make the JSON schemas and the reference pages from the code: config, records, commands, rules.
 
 With --check it changes nothing and exits with 1 where a file is not what it would make.
 """
@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from rollout_bench.__main__ import COMMANDS
 from rollout_bench.core.errors import UserError, run_command
 from rollout_bench.report.reference import commands_page, config_page, metrics_page, records_page, schemas
 
@@ -43,7 +44,9 @@ def made() -> Iterator[tuple[Path, str]]:
     yield reference / "metrics.md", metrics_page()
     yield reference / "records.md", records_page()
     helps = {"rollout-bench": _help_of("-m", "rollout_bench")}
-    helps |= {script.name: _help_of(str(script)) for script in sorted(SCRIPTS.glob("*.py"))}
+    helps |= {f"rollout-bench {name}": _help_of("-m", "rollout_bench", name) for name in COMMANDS}
+    scripts = [path for path in sorted(SCRIPTS.glob("*.py")) if "import main" not in path.read_text()]
+    helps |= {path.name: _help_of(str(path)) for path in scripts}
     yield reference / "commands.md", commands_page(helps, _rules())
 
 

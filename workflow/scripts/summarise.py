@@ -1,69 +1,7 @@
-"""Make summary.md, summary.html, summary.csv and summary.txt from the records in a results folder."""
+"""The command of rollout_bench/commands/summarise.py, for any Python: nothing need be installed."""
 
-from __future__ import annotations
-
-import argparse
-import json
-from pathlib import Path
-
-from rollout_bench.core.errors import run_command, tell
-from rollout_bench.core.files import write_whole
-from rollout_bench.report.earlier import collect_with_earlier
-from rollout_bench.report.state import STATE_FILE, add_selection, chosen_plan, summary_state
-
-
-def parser() -> argparse.ArgumentParser:
-    """Return the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog="Exit status: 0 when the summary is written, 1 on an error, 3 when it is written without damaged "
-        "records, which are told on stderr; with --check 1 when it is written and incomplete.",
-    )
-    add_selection(parser)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where the summary goes (default: RESULTS_DIR)")
-    parser.add_argument(
-        "--figures",
-        action="store_true",
-        help="show in summary.md those of the figures that compare, as far as there are some",
-    )
-    parser.add_argument(
-        "--check", action="store_true", help="exit with status 1 when planned launches are missing or failed"
-    )
-    return parser
-
-
-def main() -> int:
-    """Read, summarises, and only then writes."""
-    arguments = parser().parse_args()
-    results: Path = arguments.results
-    plan = chosen_plan(arguments)
-    # First: what changes while the records are read makes the summary stale instead of wrong for good.
-    state = summary_state(results, plan)
-    collection = collect_with_earlier(results, plan)
-    # Not at the top: --help and errors in the records need not wait for numpy and pandas.
-    from rollout_bench.analysis.inside.overview import look
-    from rollout_bench.analysis.timed.latencies import pool_sequences
-    from rollout_bench.analysis.timed.rows import rows_of
-    from rollout_bench.report.summary import summarise
-
-    sequences = pool_sequences(results, collection)
-    looked = look(results, collection, rows_of(collection))
-    summary = summarise(collection, sequences, figures=arguments.figures, looked=looked, results=results)
-    out: Path = arguments.out or results
-    contents = {
-        "summary.md": summary.markdown,
-        "summary.html": summary.html,
-        "summary.csv": summary.csv,
-        "summary.txt": summary.text,
-        **summary.tables,
-        STATE_FILE: json.dumps({**state, "damaged": [e.problem for e in collection.damaged]}, indent=1) + "\n",
-    }
-    for name, content in contents.items():
-        write_whole(out / name, content.encode())
-    print(f"{out / 'summary.md'} (.html, .csv, .txt): {summary.status}")
-    status = tell(collection.damaged)
-    return 1 if arguments.check and not collection.complete else status
-
+from rollout_bench.commands.summarise import main
+from rollout_bench.core.errors import run_command
 
 if __name__ == "__main__":
     run_command(main)

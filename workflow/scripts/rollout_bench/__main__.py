@@ -18,6 +18,7 @@ NAME = "rollout-bench"
 COMMANDS = {
     "plan": ("plan", "print what results/plan.json selects: done, failed, missing, skipped, time left"),
     "check": ("check", "print what a bug report needs, and for each problem its fix"),
+    "summarise": ("summarise", "make the tables of a results folder, wherever it was copied"),
     "compare": ("compare", "compare two results folders"),
     "bounds": ("bounds", "print the least time that each experiment of a config can take"),
     "collect": ("collect", "bring records home from where they were measured"),

@@ -1,4 +1,4 @@
-"""Prints the least time that each experiment of a config can take, and the most that a quantization can gain.
+"""Print the least time that each experiment of a config can take, and the most that a quantization can gain.
 
 Bytes over memory bandwidth, operations over their rate: no engine is started, and nothing of it measured. The limits
 are those that a device's maker publishes, or those of this machine, which are measured first where they are not known.

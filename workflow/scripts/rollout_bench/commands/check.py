@@ -1,4 +1,4 @@
-"""Prints what a bug report needs: engine, versions, devices, memory, models; and for each problem its fix.
+"""Print what a bug report needs: engine, versions, devices, memory, models; and for each problem its fix.
 
 Run it with the engine's own Python. Exit status 1 where something keeps the engine from running.
 """

@@ -1,4 +1,4 @@
-"""Brings records home from where they were measured: a cluster's volume, mounted or behind a pod, or any copy of it.
+"""Bring records home from where they were measured: a cluster's volume, mounted or behind a pod, or any copy of it.
 
 Each record is validated before it is put in place, whole, with what lies beside it and its log. One that is at home
 already is never replaced. Failures come home too. Asked again, it takes what is new. Links are not followed, and what

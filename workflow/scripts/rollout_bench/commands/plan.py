@@ -1,4 +1,4 @@
-"""Prints what a plan file selects: done, failed, missing, skipped and why, and time left."""
+"""Print what a plan file selects: done, failed, missing, skipped and why, and time left."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ from rollout_bench.plan.planfile import PlanFile, read_plan
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("plan", type=Path, help="plan file that the workflow wrote: results/plan.json")
+    parser.add_argument(
+        "plan",
+        type=Path,
+        nargs="?",
+        default=Path("results/plan.json"),
+        help="plan file that the workflow wrote (default: results/plan.json)",
+    )
     arguments = parser.parse_args()
     plan, results = read_plan(arguments.plan), arguments.plan.parent
     show(wanted_now(plan, results), results)

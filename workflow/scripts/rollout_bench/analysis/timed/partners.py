@@ -554,7 +554,7 @@ def _too_different(found: Sequence[Counterpart], earlier: Earlier) -> UserError 
         f"{earlier.name} and {earlier.of} differ in {' and in '.join(there)}, and no more than one may: {told}"
         if len(there) > 1
         else f"{earlier.name} and {earlier.of} differ in {there[0]}, which was not to differ: {told}",
-        f"make one side agree, or take the difference of all together: compare.py with --differ {' '.join(there)}",
+        f"make one side agree, or let both differ: rollout-bench compare with --differ {' '.join(there)}",
     )
 
 
