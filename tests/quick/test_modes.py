@@ -10,7 +10,7 @@ import pytest
 import yaml
 from planned import REPOSITORY, planned
 
-from rollout_bench.contracts.modes import MODES, SEQUENCES, SERVER, TRACES, Mode, named
+from rollout_bench.contracts.modes import MESSAGE_ROWS, MODES, SEQUENCES, SERVER, TRACES, Mode, named
 from rollout_bench.contracts.record import Launched, Record
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.plan.config import Config
@@ -22,9 +22,9 @@ OTHER_MEANINGS = {
     "measure/server/vllm_bench.py": {"profile"},  # an argument of vLLM's benchmark
     "plan/config_file.py": {"online"},  # the key of a workload that says how requests arrive
     "plan/load_checks.py": {"online"},  # the same
-    "report/figures/save.py": {"operators"},  # a figure
+    "report/figures/save.py": {"operators", "messages"},  # figures
     "report/online_tables.py": {"offline", "online"},  # fields of a line in the table that compares the two
-    "report/rendering.py": {"operators"},  # a figure
+    "report/rendering.py": {"operators", "messages"},  # figures
 }
 """Module -> names of modes that mean something else in it."""
 
@@ -46,7 +46,12 @@ class TestEachMode:
     def test_has_a_record_with_a_schema_and_a_place_for_each_side_file(self, mode: Mode):
         assert issubclass(mode.record, Launched)
         assert mode.record in MODELS.values()
-        names = {SEQUENCES: "sequences_file", SERVER: "server_file", TRACES: "traces_folder"}
+        names = {
+            SEQUENCES: "sequences_file",
+            SERVER: "server_file",
+            TRACES: "traces_folder",
+            MESSAGE_ROWS: "messages_file",
+        }
         assert {names[ending] for ending in mode.side_files} <= set(mode.record.model_fields)
         assert mode.generates == (mode.record is Record)
 

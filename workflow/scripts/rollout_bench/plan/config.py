@@ -33,7 +33,7 @@ from rollout_bench.contracts.fields import (
 from rollout_bench.contracts.load import Length, SharedPrefix
 from rollout_bench.contracts.metrics import MetricName, Metrics, OfflineMetrics
 from rollout_bench.contracts.modes import MODES, OFFLINE, mode_of
-from rollout_bench.contracts.spec import Isolation, OperatorRule, OperatorsSettings, ProfileSettings
+from rollout_bench.contracts.spec import Isolation, MessagesSettings, OperatorRule, OperatorsSettings, ProfileSettings
 from rollout_bench.plan.pods import KubernetesSettings
 from rollout_bench.plan.serving import Dataset, Endpoint, OnlineLoad, Slo, Timeouts
 
@@ -358,6 +358,9 @@ class Config(Strict):
     profile: ProfileSettings = Field(ProfileSettings(), description="What launches in mode profile trace.")
     operators: OperatorsSettings = Field(
         OperatorsSettings(), description="What launches in mode operators time: the linear layers' own kernels."
+    )
+    messages: MessagesSettings = Field(
+        MessagesSettings(), description="What launches in mode messages look at: what engine and workers send."
     )
     operator_rules: list[OperatorRule] = Field(
         [], description="What operators of profiles are for, tried before the built-in rules. Measures nothing anew."

@@ -124,6 +124,7 @@ FIGURES = {
     "roles": "Speed-up by role",
     "roofline": "Roofline",
     "operators": "Break-even of linear layers",
+    "messages": "Bytes of messages in each step",
 }
 """Figures that the summary can show, with the words in their place."""
 

@@ -15,6 +15,7 @@ from rollout_bench.analysis.timed.mode_pairs import mode_pairs, saturations
 from rollout_bench.analysis.timed.rows import rows_of
 from rollout_bench.report.bound_tables import reach_notes, reach_views
 from rollout_bench.report.figure_names import figure_names
+from rollout_bench.report.message_tables import messages_views
 from rollout_bench.report.notes import Section, completeness, left_out_notes, notes, percentile_notes
 from rollout_bench.report.online_tables import modes_notes, online_notes
 from rollout_bench.report.operator_tables import operators_notes, operators_views
@@ -70,6 +71,7 @@ def summarise(
         *reach_views(inside.reaches),
         *profiles,
         *operators_views(inside.steps, inside.passes, inside.left_out),
+        *messages_views(inside.messages, inside.left_out),
     )
     tables = replace(tables, tables=(*tables.tables, *more))
     sections += [

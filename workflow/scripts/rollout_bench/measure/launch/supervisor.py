@@ -31,6 +31,7 @@ from rollout_bench.measure.launch.protocol import (
     IterationBegins,
     IterationDone,
     Job,
+    MessagesSeen,
     PhaseBegins,
     Ready,
     RoundDone,
@@ -341,7 +342,7 @@ class EngineLaunch:
             self._guardian.note_shared_memory()
         elif isinstance(event, IterationBegins):
             self._step = step_of(self._replicas[0].phase, self.limits, now)
-        elif isinstance(event, IterationDone | StepsDone | RoundDone):
+        elif isinstance(event, IterationDone | StepsDone | RoundDone | MessagesSeen):
             self._step = None
         listen(event)
         if isinstance(event, IterationBegins):

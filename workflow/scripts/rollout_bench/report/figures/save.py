@@ -11,9 +11,10 @@ from rollout_bench.analysis.inside.overview import Looked, look
 from rollout_bench.analysis.timed.collection import read_servers
 from rollout_bench.analysis.timed.experiments import Collection
 from rollout_bench.analysis.timed.rows import rows_of
-from rollout_bench.contracts.modes import OPERATORS, PROFILE
+from rollout_bench.contracts.modes import MESSAGES, OPERATORS, PROFILE
 from rollout_bench.core.files import write_whole
 from rollout_bench.report.figure_names import figure_names
+from rollout_bench.report.figures.message_figures import messages_figure
 from rollout_bench.report.figures.online_figures import (
     Samples,
     goodput_figure,
@@ -52,9 +53,9 @@ def figure_files(
     incomplete = "" if collection.complete else completeness(collection)
     alarm = " ".join(filter(None, (incomplete, left_out(rows))))
     where = hardware(collection.launched)
-    of_profiles, of_operators = (
+    of_profiles, of_operators, of_messages = (
         " ".join(filter(None, (incomplete, left_out_alarm(inside.left_out, mode.name))))
-        for mode in (PROFILE, OPERATORS)
+        for mode in (PROFILE, OPERATORS, MESSAGES)
     )
     files = {}
     with settings():
@@ -71,6 +72,7 @@ def figure_files(
             "timeline": lambda: timeline_figure(profiles, where, of_profiles),
             "roofline": lambda: profile_roofline(inside, where, of_profiles),
             "operators": lambda: operators_figure(inside.runs, where, of_operators),
+            "messages": lambda: messages_figure(inside.messages, where, of_messages),
             "goodput": lambda: goodput_figure(rows, collection.slo, compared, where, alarm),
         }
         for name in names:
