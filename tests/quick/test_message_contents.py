@@ -37,11 +37,12 @@ def test_repeated_bytes_are_those_in_runs_of_eight_wherever_they_stood():
 def test_a_long_message_has_its_distance_by_runs(monkeypatch: pytest.MonkeyPatch):
     changed = BEFORE[:50] + b"\xff\xfe" + BEFORE[50:]
     monkeypatch.setattr(message_contents, "EXACT_BYTES", 100)
-    assert distance_between(changed, BEFORE) == (2, "runs")
+    assert distance_between(changed, BEFORE, repeated_bytes(changed, BEFORE)) == (2, "runs")
 
 
 def test_a_short_message_has_the_exact_distance_where_there_is_rapidfuzz():
-    found, how = distance_between(b"sitting in the kitchen", b"kitten in the kitchen")
+    message, before = b"sitting in the kitchen", b"kitten in the kitchen"
+    found, how = distance_between(message, before, repeated_bytes(message, before))
     assert (how, found) == (("levenshtein", 3) if message_contents.HAS_RAPIDFUZZ else ("runs", 7))
 
 

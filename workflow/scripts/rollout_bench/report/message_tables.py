@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from rollout_bench.analysis.inside.message_links import LinkUse, MessagesRun, link_uses
 from rollout_bench.analysis.timed.experiments import Chosen
 from rollout_bench.contracts.modes import MESSAGES
-from rollout_bench.core.numbers import MISSING, number
+from rollout_bench.core.numbers import MISSING, count, number
 from rollout_bench.report.headings import Column, Line, View, view
 
 
@@ -15,28 +15,28 @@ def _of(header: str, definition: str, cell: Callable[[LinkUse], str], words: boo
     return Column(header, definition, lambda line: cell(line["use"]), words)
 
 
-def _number(value: float | None, digits: int = 3) -> str:
-    return MISSING if value is None else number(value, digits)
+def _whole(value: float | None) -> str:
+    return MISSING if value is None else count(round(value))
 
 
 LINK = (
     _of("batch", "Sequences of the pass.", lambda use: str(use.batch)),
     _of("phase", "What the steps computed.", lambda use: use.phase, words=True),
     _of("link", "Who sends to whom.", lambda use: use.link.replace("_", " "), words=True),
-    _of("messages a step", "Median over steps.", lambda use: _number(use.messages)),
-    _of("bytes a step", "Median over steps of the bytes of all its messages.", lambda use: _number(use.size_bytes, 6)),
+    _of("messages a step", "Median over steps.", lambda use: _whole(use.messages)),
+    _of("bytes a step", "Median over steps of the bytes of all its messages.", lambda use: _whole(use.size_bytes)),
     _of(
         "distance",
         "The same of the distances to the messages before, in bytes.",
-        lambda use: _number(use.distance, 6),
+        lambda use: _whole(use.distance),
     ),
     _of(
         "us a step",
         "Encoding, transport and decoding of a step's messages, in microseconds: median over steps. Without the time "
         "that a reader was busy.",
-        lambda use: _number(1e6 * use.busy_s),
+        lambda use: number(1e6 * use.busy_s, 3),
     ),
-    _of("share %", "The same over the step: median over steps.", lambda use: _number(100 * use.share, 2)),
+    _of("share %", "The same over the step: median over steps.", lambda use: number(100 * use.share, 2)),
 )
 """What a link carries."""
 

@@ -54,7 +54,7 @@ class Contents:
         on_ring = link in ("core_to_workers", "workers_to_core")
         message = pickle.loads(wire[0], buffers=wire[1:]) if on_ring else decoded(wire, link)
         known = None if before is None else repeated_bytes(whole, before)
-        distance, distance_by = (None, None) if before is None else distance_between(whole, before)
+        distance, distance_by = (None, None) if known is None else distance_between(whole, before or b"", known)
         return MessageContent(
             inline_bytes=len(wire[0]),
             out_of_band_bytes=sum(map(len, wire[1:])),
@@ -92,13 +92,13 @@ def _windows(content: bytes) -> Any:
     return np.ascontiguousarray(view).view(np.uint64).ravel()
 
 
-def distance_between(message: bytes, before: bytes) -> tuple[int, Literal["levenshtein", "runs"]]:
-    """Return the distance of two messages in bytes, and which it is."""
+def distance_between(message: bytes, before: bytes, repeated: int) -> tuple[int, Literal["levenshtein", "runs"]]:
+    """Return the distance of two messages in bytes, and which it is; `repeated` is from `repeated_bytes`."""
     if HAS_RAPIDFUZZ and max(len(message), len(before)) <= EXACT_BYTES:
         from rapidfuzz.distance import Levenshtein  # type: ignore[import-not-found,unused-ignore]
 
         return int(Levenshtein.distance(before, message)), "levenshtein"
-    return len(message) - repeated_bytes(message, before), "runs"
+    return len(message) - repeated, "runs"
 
 
 def difference(message: bytes, before: bytes) -> MessageDifference:
