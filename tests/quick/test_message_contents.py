@@ -150,9 +150,23 @@ def test_messages_are_matched_and_those_of_no_step_left_out():
     assert call.reads[0].transport_s == pytest.approx(2e-6)  # encoded at 1000, got at 3000
     assert call.reads[0].waited_s == pytest.approx(1e-6)  # but asked for only at 2000
     assert call.busy_s == pytest.approx(1e-6 + 1e-6 + 1e-6)
+    assert rows[0].reads is not None
+    assert (rows[0].reads[0].transport_s, rows[0].reads[0].waited_s) == (pytest.approx(5e-6), 0)
     (step,) = steps_of(noted)
     assert (step.phase, step.elapsed_s, step.latency_s) == ("prefill", pytest.approx(3e-4), pytest.approx(3e-4))
     assert noted.calls() == {"put_s": 8, "got_s": 8, "encode_s": 2, "decode_s": 2, "step_s": 1}
+
+
+def test_a_request_waits_until_the_one_before_is_decoded():
+    sent = Noted(
+        "front_end_to_core", True, [(0, 0, 1000, 1000, 50), (1, 1500, 2500, 2500, 50)], ["w", "x"], 0, None, set()
+    )
+    taken = Noted(
+        "front_end_to_core", False, [(7, 4000, 4000, 9000, 50), (8, 9500, 9500, 9900, 50)], ["w", "x"], 0, None, set()
+    )
+    row = rows_of(noted_pass(asked=sent, taken=taken), None)[0]
+    assert row.reads is not None
+    assert (row.reads[0].transport_s, row.reads[0].waited_s) == (pytest.approx(7e-6), pytest.approx(6.5e-6))
 
 
 @pytest.mark.parametrize(

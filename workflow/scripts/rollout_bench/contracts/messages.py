@@ -44,11 +44,11 @@ class MessageRead(Strict):
     transport_s: float = Field(
         ge=0, description="From encoded until the reader had its bytes, in seconds; waited_s included."
     )
-    waited_s: float | None = Field(
+    waited_s: float = Field(
         ge=0,
         description=(
-            "Of these, the seconds until the reader asked for a message: it was busy. Null on a socket, where a thread "
-            "of its own reads."
+            "Of these, the seconds until the reader was ready: until it asked for a message, or on a socket, which a "
+            "thread of its own reads, until it had decoded the message before."
         ),
     )
     decode_s: float = Field(ge=0, description="From its bytes until the reader had the object, in seconds.")
@@ -123,7 +123,7 @@ class MessageRow(Strict):
     @property
     def busy_s(self) -> float:
         """What it cost, in seconds, at the reader that took longest: a reader that was busy itself is left out."""
-        reads = [read.transport_s - (read.waited_s or 0.0) + read.decode_s for read in self.reads or ()]
+        reads = [read.transport_s - read.waited_s + read.decode_s for read in self.reads or ()]
         return (self.encode_s or 0.0) + max(reads, default=0.0)
 
 

@@ -105,7 +105,7 @@ def steps_of(noted: NotedPass) -> list[MessageStep]:
 
 @dataclass(frozen=True)
 class _Seen:
-    """One message, before it is a row: `read` has asked (None where nobody asks), got and decoded of each reader."""
+    """One message, before it is a row: `read` has the rank, asked, got and decoded of each reader."""
 
     link: Link
     writer: Noted
@@ -113,7 +113,7 @@ class _Seen:
     rank: int | None
     method: str
     step: int
-    read: list[tuple[int | None, int | None, int, int]]
+    read: list[tuple[int | None, int, int, int]]
 
 
 def rows_of(noted: NotedPass, contents: Contents | None) -> list[MessageRow]:
@@ -153,13 +153,11 @@ def rows_of(noted: NotedPass, contents: Contents | None) -> list[MessageRow]:
     return rows
 
 
-def _read(encoded: int, rank: int | None, asked: int | None, got: int, decoded: int) -> MessageRead:
+def _read(encoded: int, rank: int | None, asked: int, got: int, decoded: int) -> MessageRead:
     if got < encoded:
         raise unmatched(f"one was read {encoded - got} ns before it was encoded")
-    waited_s = None if asked is None else max(asked - encoded, 0) * S
-    return MessageRead(
-        rank=rank, transport_s=(got - encoded) * S, waited_s=waited_s, decode_s=max(decoded - got, 0) * S
-    )
+    waited_s = max(min(asked, got) - encoded, 0) * S
+    return MessageRead(rank=rank, transport_s=(got - encoded) * S, waited_s=waited_s, decode_s=(decoded - got) * S)
 
 
 def _one(process: dict[str, Any], writes: bool, name: str | None = None) -> Noted:
@@ -188,7 +186,7 @@ def _to_workers(noted: NotedPass) -> Iterator[_Seen]:
         missing = [rank for rank, reader in enumerate(readers) if row[0] not in reader]
         if missing:
             raise unmatched(f"worker {missing[0]} never got one of {method}")
-        read: list[tuple[int | None, int | None, int, int]] = [
+        read: list[tuple[int | None, int, int, int]] = [
             (rank, reader[row[0]][1], reader[row[0]][2], reader[row[0]][3]) for rank, reader in enumerate(readers)
         ]
         yield _Seen("core_to_workers", calls, place, None, method, step, read)
@@ -219,10 +217,7 @@ def _from_workers(noted: NotedPass) -> Iterator[_Seen]:
 def _requests(noted: NotedPass) -> Iterator[_Seen]:
     steps = {name: index for index, step in enumerate(noted.core["steps"]) for name in step["requests"]}
     sent = _one(noted.front_end, writes=True, name="front_end_to_core")
-    received = {}
-    for each in noted.core["noted"]:
-        if each.name == "front_end_to_core":
-            received.update({tag: row for tag, row in zip(each.tags, each.rows, strict=True) if tag is not None})
+    received = _in_turn([each for each in noted.core["noted"] if each.name == "front_end_to_core"])
     for place, (row, tag) in enumerate(zip(sent.rows, sent.tags, strict=True)):
         if tag in steps:
             yield _through_socket("front_end_to_core", sent, place, row, received.get(tag), "add", steps[tag])
@@ -231,10 +226,21 @@ def _requests(noted: NotedPass) -> Iterator[_Seen]:
 def _outputs(noted: NotedPass) -> Iterator[_Seen]:
     sent = _one(noted.core, writes=True, name="core_to_front_end")
     got = _one(noted.front_end, writes=False, name="core_to_front_end")
-    received = dict(zip(got.tags, got.rows, strict=True))
+    received = _in_turn([got])
     for place, (row, (made, step)) in enumerate(zip(sent.rows, sent.tags, strict=True)):
         if step is not None:
             yield _through_socket("core_to_front_end", sent, place, row, received.get(made), "outputs", step)
+
+
+def _in_turn(ends: Sequence[Noted]) -> dict[Any, tuple[int, ...]]:
+    """The rows of what one thread reads from a socket, by tag; it asks for the next once it has decoded one."""
+    tagged = [(row, tag) for each in ends for row, tag in zip(each.rows, each.tags, strict=True)]
+    found: dict[Any, tuple[int, ...]] = {}
+    asked = 0
+    for (number, _, got, decoded, size), tag in sorted(tagged, key=lambda one: one[0][2]):
+        found[tag] = (number, asked, got, decoded, size)
+        asked = decoded
+    return found
 
 
 def _through_socket(
@@ -244,4 +250,4 @@ def _through_socket(
         raise unmatched(f"one of {sent[4]} bytes from {link.replace('_', ' ')} never came")
     if got[4] != sent[4]:
         raise unmatched(f"one from {link.replace('_', ' ')} has {sent[4]} bytes, and {got[4]} where it was read")
-    return _Seen(link, writer, place, None, method, step, [(None, None, got[2], got[3])])
+    return _Seen(link, writer, place, None, method, step, [(None, got[1], got[2], got[3])])

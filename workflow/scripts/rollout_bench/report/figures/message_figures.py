@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from rollout_bench.analysis.inside.message_links import LINKS, MessagesRun, sent_bytes
+from rollout_bench.analysis.inside.message_links import MessagesRun, sent_bytes
+from rollout_bench.contracts.messages import Link
 from rollout_bench.report.figures.style import label_styles, legend, message_figure, new_figure, shorten, thousands
 
-TITLE = "Messages: bytes in each step"
+TITLE = "Bytes of messages"
+
+LABELS: dict[Link, str] = {
+    "front_end_to_core": "front end to core",
+    "core_to_workers": "core to workers",
+    "workers_to_core": "back to core",
+    "core_to_front_end": "to front end",
+}
+"""Links, in words that have room beside the title."""
 
 MOST_PANELS = 6
 
@@ -24,7 +33,7 @@ def messages_figure(runs: Sequence[MessagesRun], where: str, alarm: str) -> Figu
     shown = seen[:MOST_PANELS]
     left = [f"Not shown for want of room: {len(seen) - len(shown)} of {len(seen)}."] if shown != seen else []
     figure = new_figure(TITLE, ["The first launch of each, at its largest batch.", *left, where], alarm)
-    styles = label_styles(link.replace("_", " ") for link in LINKS)
+    styles = label_styles(LABELS.values())
     rows, columns = (1, len(shown)) if len(shown) <= 3 else (2, -(-len(shown) // 2))
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
     for axes in grid.ravel()[len(shown) :]:
@@ -32,16 +41,17 @@ def messages_figure(runs: Sequence[MessagesRun], where: str, alarm: str) -> Figu
     for axes, run in zip(grid.ravel(), shown, strict=False):
         batch = run.batches[-1]
         steps = run.launches[0].steps("contents", batch)
-        for link in LINKS:
+        for link in LABELS:
             sums = [
                 (step.index, sum(sent_bytes(row) or 0 for row in messages if row.link == link))
                 for step, messages in steps
             ]
             points = [(index, total) for index, total in sums if total]
-            style = styles[link.replace("_", " ")]
+            style = styles[LABELS[link]]
             axes.plot(*zip(*points, strict=True), color=style.colour, marker=style.marker, markersize=5, linewidth=1.5)
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(thousands())
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("step")
         experiment = run.chosen.experiment
