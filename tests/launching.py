@@ -204,7 +204,7 @@ class Launching:
 
 
 PROGRESS = (
-    r"launch \d+: (importing|initializing|warmup|measuring|stopping|warm-up|(round|iteration) \d"
+    r"launch \d+: (importing|initializing|warmup|measuring|stopping|warm-up|(round|iteration) \d|messages of batch"
     r"|[^:]*(at once|req/s|traced): (warm-up|iteration))[^:]*$"
 )
 

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from planned import REPOSITORY, planned
 
 from rollout_bench.analysis.timed.experiments import Collection, Selected
-from rollout_bench.contracts.modes import MODES, OPERATORS, SEQUENCES, SERVER, TRACES, Mode, named
+from rollout_bench.contracts.modes import MESSAGE_ROWS, MODES, OPERATORS, SEQUENCES, SERVER, TRACES, Mode, named
 from rollout_bench.contracts.record import Launched, Record
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.plan.config import ComparisonSettings, Config
@@ -37,7 +37,7 @@ OTHER_MEANINGS = {
     "measure/server/guidellm.py": {"profile"},  # guidellm's word for how requests arrive
     "measure/server/vllm_bench.py": {"profile"},  # an argument of vLLM's benchmark
     "plan/config_file.py": {"online"},  # the key of a workload that says how requests arrive
-    "report/figure_names.py": {"operators"},  # a figure
+    "report/figure_names.py": {"operators", "messages"},  # figures
     "report/tables/online_tables.py": {"offline", "online"},  # fields of a line in the table that compares the two
 }
 """Module -> names of modes that mean something else in it."""
@@ -60,7 +60,12 @@ class TestEachMode:
     def test_has_a_record_with_a_schema_and_a_place_for_each_side_file(self, mode: Mode):
         assert issubclass(mode.record, Launched)
         assert mode.record in MODELS.values()
-        names = {SEQUENCES: "sequences_file", SERVER: "server_file", TRACES: "traces_folder"}
+        names = {
+            SEQUENCES: "sequences_file",
+            SERVER: "server_file",
+            TRACES: "traces_folder",
+            MESSAGE_ROWS: "messages_file",
+        }
         assert {names[ending] for ending in mode.side_files} <= set(mode.record.model_fields)
         assert mode.generates == (mode.record is Record)
 

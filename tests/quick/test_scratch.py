@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 
 import psutil
 import pytest
 from launching import tiny_spec
 
+from rollout_bench.core import processes as processes_of
 from rollout_bench.measure.machine import scratch
 from rollout_bench.measure.machine.leases import Wanted, lease
 
@@ -111,3 +114,24 @@ def test_what_another_user_s_launch_left_is_that_user_s_to_end(temporary: Path, 
     monkeypatch.setattr(os, "getuid", lambda: user)
     scratch.end_left_behind()
     assert not folder.exists()
+
+
+def test_shared_memory_of_an_engine_is_known_while_it_lives_and_removed_once_all_are_dead(temporary: Path):
+    memory = SharedMemory(create=True, size=4096)
+    path = processes_of.SHARED_MEMORY / memory.name.lstrip("/")
+    foreign = temporary / "psm_elsewhere"
+    foreign.touch()
+    try:
+        assert path in processes_of.shared_memory_of([os.getpid()])
+        assert processes_of.shared_memory_of([1 << 22]) == set()
+        folder = temporary / f"{scratch.PREFIX}left"
+        folder.mkdir()
+        (folder / scratch.LOCK).touch()
+        scratch.note_shared_memory(folder, [path, foreign])
+        scratch.end_left_behind()
+        assert not path.exists()
+        assert foreign.exists(), "only what lies where shared memory does is removed"
+    finally:
+        memory.close()
+        with contextlib.suppress(FileNotFoundError):
+            memory.unlink()

@@ -12,10 +12,14 @@ from importlib import import_module
 from typing import Any, Literal
 
 from rollout_bench.contracts.inside import Operators, Profile
+from rollout_bench.contracts.messages import Messages
 from rollout_bench.contracts.record import Launched, Record
 
 SEQUENCES, SERVER, TRACES = ".sequences.jsonl.gz", ".server.jsonl.gz", ".traces"
 """How the names of what lies beside a record end: a row per sequence, the server's metrics, a folder of traces."""
+
+MESSAGE_ROWS = ".messages.jsonl.gz"
+"""The same of a row per message."""
 
 _WORKERS, _TABLES = "rollout_bench.measure.engine", "rollout_bench.report.tables"
 
@@ -128,8 +132,25 @@ OPERATORS = Mode(
     page="how-to/operators.md",
     example="configs/operators.yaml",
 )
+MESSAGES = Mode(
+    name="messages",
+    title="what front end, engine core and workers send one another",
+    worker=f"{_WORKERS}.message_passes:measure",
+    record=Messages,
+    side_files=(MESSAGE_ROWS,),
+    generates=False,
+    has_loads=False,
+    passes="once",
+    launches="least",
+    data_parallel="one",
+    settings="messages",
+    tables=f"{_TABLES}.message_tables:messages_part",
+    figures=("messages",),
+    page="how-to/messages.md",
+    example="configs/messages.yaml",
+)
 
-MODES = {mode.name: mode for mode in (OFFLINE, ONLINE, PROFILE, OPERATORS)}
+MODES = {mode.name: mode for mode in (OFFLINE, ONLINE, PROFILE, OPERATORS, MESSAGES)}
 """Name -> mode, in the order in which they are listed everywhere."""
 
 

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from rollout_bench.contracts.fields import Strict
 from rollout_bench.contracts.load import longest
+from rollout_bench.contracts.messages import MessageRow, Messages
 from rollout_bench.contracts.record import Record, SequenceRow, ServerSample
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_whole
@@ -21,6 +22,7 @@ from rollout_bench.core.files import write_whole
 _Row = TypeVar("_Row", bound=Strict)
 _ROWS = TypeAdapter(list[SequenceRow])
 _SAMPLES = TypeAdapter(list[ServerSample])
+_MESSAGES = TypeAdapter(list[MessageRow])
 
 REMEDY = "restore it, or delete it: the launch then counts without it"
 
@@ -85,6 +87,15 @@ def read_samples(path: Path, record: Record) -> list[ServerSample]:
     return samples
 
 
+def read_messages(path: Path, record: Messages) -> list[MessageRow]:
+    """Return the rows of the side file at `path`, which belongs to `record`; raise as `read_sequences`."""
+    rows = _read(path, _MESSAGES, MessageRow, record.messages, LINE_BYTES)
+    if len(rows) != record.messages:
+        raise UserError(f"{path}: has {len(rows)} of {record.messages} rows", REMEDY)
+    _check_written_with(path, record)
+    return rows
+
+
 def _read(path: Path, rows: TypeAdapter[list[_Row]], row: type[_Row], most: int, line_bytes: int) -> list[_Row]:
     """Return the rows of a side file with `most` lines of `line_bytes` at most: what is packed well needs no memory."""
     if not path.is_file():
@@ -102,7 +113,7 @@ class _DamagedRowError(Exception):
     """What is wrong with a side file."""
 
 
-def _check_written_with(path: Path, record: Record) -> None:
+def _check_written_with(path: Path, record: Record | Messages) -> None:
     known = (record.side_files_sha256 or {}).get(path.name)
     if known is None:
         return

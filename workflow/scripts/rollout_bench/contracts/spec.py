@@ -12,7 +12,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from rollout_bench.contracts.fields import Count, Index, Number, Pattern, Seconds, Strict, absent, brackets
+from rollout_bench.contracts.fields import (
+    Count,
+    Index,
+    Number,
+    Pattern,
+    Seconds,
+    Strict,
+    absent,
+    brackets,
+    no_duplicates,
+)
 from rollout_bench.contracts.load import DatasetSpec, EndpointSpec, Length, LoadSpec, SharedPrefix
 from rollout_bench.core.files import read_model
 
@@ -105,6 +115,41 @@ class OperatorsSettings(Strict):
     def with_batch(self, batch: int) -> OperatorsSettings:
         """Return the same with `batch` among the tokens, as a spec has it."""
         return self.model_copy(update={"tokens": sorted({*self.tokens, batch})})
+
+
+MessageFormat = Literal["pickle5", "msgpack"]
+"""How a message may be encoded: Python's pickle, protocol 5, or vLLM's msgpack."""
+
+MESSAGE_FORMATS: tuple[MessageFormat, ...] = ("pickle5", "msgpack")
+
+
+def _in_order(formats: list[MessageFormat]) -> list[MessageFormat]:
+    no_duplicates(list(formats))
+    return [name for name in MESSAGE_FORMATS if name in formats]  # their order is no setting
+
+
+class MessagesSettings(Strict):
+    """What a messages launch looks at."""
+
+    steps: Annotated[Count, Field(ge=2, le=10_000)] = Field(
+        64,
+        description=(
+            "Tokens that each sequence generates, so steps of a pass that decode; fewer where the workload's "
+            "output_tokens are fewer."
+        ),
+    )
+    batches: Annotated[
+        list[Annotated[Count, Field(le=16_384)]],
+        BeforeValidator(brackets),
+        AfterValidator(_rising),
+        Field(max_length=16),
+    ] = Field([4, 32, 256], description="Sequences at once: a pass for times, and one for contents, with each.")
+    contents: bool = Field(
+        True, description="Look into messages too, in passes of their own: sizes by field, distances, differences."
+    )
+    formats: Annotated[list[MessageFormat], BeforeValidator(brackets), AfterValidator(_in_order)] = Field(
+        list(MESSAGE_FORMATS), description="Formats that each message of a pass for contents is encoded in, to compare."
+    )
 
 
 def decode_batch(prompts: int, samples_per_prompt: int, args: dict[str, Any]) -> int:
@@ -286,6 +331,7 @@ class Spec(Strict):
     endpoint: EndpointSpec | None = absent("A server that is there already, measured instead of one of our own.")
     profile: ProfileSettings | None = absent("What is traced. Null in other modes.")
     operators: OperatorsSettings | None = absent("How linear layers are timed alone. Null in other modes.")
+    messages: MessagesSettings | None = absent("What is looked at in messages. Null in other modes.")
 
     def canonical_json(self) -> str:
         """JSON with sorted keys and no spaces: the same text for the same settings, whatever their order.

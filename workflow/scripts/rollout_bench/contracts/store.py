@@ -17,7 +17,8 @@ from typing import Any, Final, TypeVar
 
 from rollout_bench.contracts.inside import Operators, Profile
 from rollout_bench.contracts.load import longest
-from rollout_bench.contracts.modes import SEQUENCES, SERVER, TRACES, mode_of
+from rollout_bench.contracts.messages import MessageRow, Messages
+from rollout_bench.contracts.modes import MESSAGE_ROWS, SEQUENCES, SERVER, TRACES, mode_of
 from rollout_bench.contracts.record import Failure, Launched, Record, SequenceRow, ServerSample
 from rollout_bench.contracts.side_files import write_rows
 from rollout_bench.core.errors import UserError
@@ -75,6 +76,11 @@ def traces_path(record: Path) -> Path:
     return record.with_suffix(TRACES)
 
 
+def messages_path(record: Path) -> Path:
+    """Return the side file of `record` with a row for each message."""
+    return record.with_suffix(MESSAGE_ROWS)
+
+
 def operators_path(record: Path) -> Path:
     """Return the table of operators that is made from the traces of a profile's `record`."""
     return record.with_suffix(".operators.csv.gz")
@@ -87,6 +93,12 @@ def write_record(
     sums = {sequences_path(path).name: write_rows(sequences_path(path), sequences)}
     if record.server_file is not None:
         sums[server_path(path).name] = write_rows(server_path(path), samples)
+    write_launched(path, record.model_copy(update={"side_files_sha256": sums}))
+
+
+def write_messages(path: Path, record: Messages, rows: Iterable[MessageRow]) -> None:
+    """Write the side file, then the record, each whole."""
+    sums = {messages_path(path).name: write_rows(messages_path(path), rows)}
     write_launched(path, record.model_copy(update={"side_files_sha256": sums}))
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import select
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +67,24 @@ def members(group: Group) -> list[int]:
 def members_of(groups: Sequence[Group]) -> list[int]:
     """Return pids of the living processes of all `groups`."""
     return [pid for group in groups for pid in members(group)]
+
+
+SHARED_MEMORY = Path("/dev/shm")
+
+_OF_PYTHON = re.compile(rb" /dev/shm/((?:psm_|sem\.mp-)\w+)$", re.MULTILINE)
+"""Shared memory and semaphores with the random names that Python's multiprocessing gives them: one program's alone."""
+
+
+def shared_memory_of(pids: Iterable[int]) -> set[Path]:
+    """Return the shared memory and semaphores of Python's multiprocessing that the processes have open, by path.
+
+    What is still there once all of them were killed, nobody will ever use or remove.
+    """
+    found = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):  # ended meanwhile
+            found |= set(_OF_PYTHON.findall(Path(f"/proc/{pid}/maps").read_bytes()))
+    return {SHARED_MEMORY / os.fsdecode(name) for name in found}
 
 
 def is_stopped(pid: int) -> bool:

@@ -9,8 +9,9 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
+from rollout_bench.contracts import message_places
 from rollout_bench.contracts.load import EndpointSpec, LoadPoint, LoadSpec, longest
-from rollout_bench.contracts.modes import MODES, ONLINE, PROFILE
+from rollout_bench.contracts.modes import MESSAGES, MODES, ONLINE, PROFILE
 from rollout_bench.contracts.secrets import secrets_in
 from rollout_bench.contracts.spec import (
     EngineSpec,
@@ -265,12 +266,13 @@ def _memory_is_shared_out(spec: Spec, count: int) -> bool:
     return count * float(args.get("gpu_memory_utilization") or USUAL_UTILIZATION) < 1
 
 
-def multiprocess_by_default(platform: Platform, load: LoadSpec | None) -> bool:
+def multiprocess_by_default(platform: Platform, mode: str, load: LoadSpec | None) -> bool:
     """Return whether the engine core is a process of its own where the config does not say: as in offline mode.
 
     On CPU a profile then goes step by step; elsewhere the host's work would wait for the core's, and slow each step.
+    Where it is not, front end and core send each other nothing.
     """
-    return platform != "cpu" or load is not None
+    return platform != "cpu" or load is not None or mode == MESSAGES.name
 
 
 def load_in(mode: str, config: Config, workload: str, engine: InstalledEngine) -> LoadSpec | None:
@@ -340,6 +342,46 @@ def check_profile(config: Config, engine: InstalledEngine) -> None:
                 f"config: profile.phase: workload {name} has no decode steps to trace: it generates one token",
                 "set profile.phase to prefill, or ask for more output_tokens",
             )
+
+
+def check_messages(config: Config, engine: InstalledEngine) -> None:
+    """Raise `UserError` where messages mode can't be had as the config wants it, or with this engine."""
+    if MESSAGES.name not in config.modes:
+        return
+    if config.engine.multiprocess is False:
+        raise UserError(
+            "config: engine.multiprocess: without a process of its own the engine core gets no messages",
+            "set it to null, so that each mode has its default, or leave messages out of modes",
+        )
+    missing = message_places.moved(engine.folder) if engine.folder is not None else []
+    if missing:
+        raise UserError(
+            f"config: modes: {engine.name} {engine.version}: {message_places.sentence(missing)}", message_places.REMEDY
+        )
+    for place, args in _engine_args(config):
+        backend = args.get("distributed_executor_backend")
+        if backend not in (None, "mp"):
+            raise UserError(
+                f"config: {place}.distributed_executor_backend: {backend!r} has other messages than those of mp",
+                "leave it out, or leave messages out of modes",
+            )
+    for name in config.workloads:
+        if longest(config.workload_settings[name].output_tokens) < 2:
+            raise UserError(
+                f"config: modes: workload {name} generates one token, so it has no decode step to look at",
+                "ask for more output_tokens, or leave messages out of modes",
+            )
+
+
+def check_batches(spec: Spec) -> None:
+    """Raise `UserError` where the engine of `spec` can't run a batch of its messages at once."""
+    limit = spec.engine.args.get("max_num_seqs")
+    if spec.messages is not None and limit is not None and spec.messages.batches[-1] > limit:
+        raise UserError(
+            f"config: messages.batches: {spec.messages.batches[-1]} sequences are more than max_num_seqs {limit} of "
+            f"{spec.model.name} under {spec.workload.name}",
+            "raise max_num_seqs, or leave the larger batches out",
+        )
 
 
 UNKNOWN = "unknown"

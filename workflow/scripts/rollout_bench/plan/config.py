@@ -37,6 +37,7 @@ from rollout_bench.contracts.modes import MODES, OFFLINE, mode_of
 from rollout_bench.contracts.spec import (
     Isolation,
     Iterations,
+    MessagesSettings,
     OperatorRule,
     OperatorsSettings,
     ProfileSettings,
@@ -319,6 +320,9 @@ class Config(Strict):
     profile: ProfileSettings = Field(ProfileSettings(), description="What launches in mode profile trace.")
     operators: OperatorsSettings = Field(
         OperatorsSettings(), description="What launches in mode operators time: the linear layers' own kernels."
+    )
+    messages: MessagesSettings = Field(
+        MessagesSettings(), description="What launches in mode messages look at: what engine and workers send."
     )
     operator_rules: list[OperatorRule] = Field(
         [], description="What operators of profiles are for, tried before the built-in rules. Measures nothing anew."

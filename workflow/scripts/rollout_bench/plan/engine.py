@@ -26,6 +26,7 @@ class InstalledEngine:
         arguments: names of the fields of vLLM's EngineArgs.
         python: the interpreter.
         harnesses: load generators besides vLLM's own that it has -> their versions.
+        folder: where the code of vLLM lies, None where that is not known.
     """
 
     name: str
@@ -34,6 +35,7 @@ class InstalledEngine:
     arguments: frozenset[str]
     python: str
     harnesses: dict[str, str] = field(default_factory=dict)
+    folder: Path | None = None
 
     def platform(self) -> Platform:
         """Return the platform that this engine was built for."""
@@ -67,6 +69,7 @@ def probe_engine(python: str | None) -> InstalledEngine:
         else frozenset(),
         python,
         found["harnesses"],
+        source.parents[1] if source and source.is_file() else None,
     )
 
 

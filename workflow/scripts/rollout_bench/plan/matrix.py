@@ -25,10 +25,12 @@ from rollout_bench.contracts.spec import (
 from rollout_bench.core.errors import UserError
 from rollout_bench.plan.checks import (
     args_in,
+    check_batches,
     check_data_parallel,
     check_earlier_baseline,
     check_engine_args,
     check_lengths,
+    check_messages,
     check_model_base,
     check_model_base_can_be_written,
     check_names,
@@ -123,6 +125,7 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
     check_no_secrets(config)
     check_online(config, engine)
     check_profile(config, engine)
+    check_messages(config, engine)
     check_unknown_endpoint_quants(config, known_quants(config.quant_settings))
     experiments: list[Experiment] = []
     skipped: list[Skipped] = []
@@ -199,7 +202,7 @@ def _experiment(
             name=engine.name,
             version=engine.version,
             plugins=engine.plugins if platform == "ascend" else {},
-            multiprocess=_or(config.engine.multiprocess, multiprocess_by_default(platform, requests)),
+            multiprocess=_or(config.engine.multiprocess, multiprocess_by_default(platform, mode, requests)),
             environment=config.engine.environment,
             args=args_in(mode, args),
         ),
@@ -208,6 +211,7 @@ def _experiment(
         **settings_of(mode, config, workload, args),
     )
     check_data_parallel(config, spec)
+    check_batches(spec)
     checkpoint = _checkpoint(config, spec)
     path = _explicit(checkpoint.folder) if checkpoint else _located(config, source.weights or "")
     if Path(path).is_file():

@@ -64,6 +64,12 @@ DRAWINGS = {
             ("inside.runs",),
             title="Break-even of linear layers",
         ),
+        Drawing(
+            "messages",
+            f"{_FIGURES}.message_figures:messages_figure",
+            ("inside.messages",),
+            title="Bytes of messages in each step",
+        ),
     )
 }
 """Name -> figure, in the order in which summary.md shows them."""

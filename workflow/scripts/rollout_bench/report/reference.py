@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from rollout_bench.contracts.inside import MachineLimits
 from rollout_bench.contracts.load import LogNormal, Normal, Uniform, Zipf
+from rollout_bench.contracts.messages import MessageRow
 from rollout_bench.contracts.metrics import METRICS, Metric
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.record import Failure, Record, SequenceRow
@@ -23,6 +24,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "record": Record,
     **{mode.name: mode.record for mode in MODES.values() if mode.record is not Record},
     "sequence": SequenceRow,
+    "message": MessageRow,
     "failure": Failure,
     "plan": PlanFile,
     "limits": MachineLimits,
@@ -86,6 +88,7 @@ def records_page() -> str:
             if mode.record is not Record
         ),
         ("The side file: `launch-<i>.sequences.jsonl.gz`, one line per sequence", SequenceRow),
+        ("The side file of messages mode: `launch-<i>.messages.jsonl.gz`, one line per message", MessageRow),
         ("A failure: `results/failures/<mode>/<experiment>/launch-<i>.json`", Failure),
         ("Measured limits of a machine: `rollout-bench/limits/*.json` in the user's cache folder", MachineLimits),
     ]

@@ -11,6 +11,7 @@ from rollout_bench.analysis.bounds.architecture import Architecture
 from rollout_bench.analysis.bounds.bound import architecture_of
 from rollout_bench.analysis.bounds.reached import Bound, same_machine, share_of_limit, step_bound
 from rollout_bench.analysis.inside.curves import OperatorsRun, runs_of
+from rollout_bench.analysis.inside.message_links import MessagesRun, message_runs
 from rollout_bench.analysis.inside.predictions import PredictedPass, PredictedStep, passes_of, steps_of
 from rollout_bench.analysis.inside.predictions import ProfiledStep as ProfiledLinears
 from rollout_bench.analysis.inside.profiles import LINEAR, QUANTIZE, read_profiled
@@ -185,6 +186,7 @@ class Looked:
     limits: tuple[MachineLimits, ...] = ()
     architectures: Mapping[str, Architecture] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    messages: tuple[MessagesRun, ...] = ()
     left_out: tuple[Chosen, ...] = ()
 
 
@@ -199,6 +201,7 @@ def look(results: Path, collection: Collection, rows: Sequence[Row]) -> Looked:
     runs = runs_of(inside, collection.baseline, settings.confidence)
     steps = steps_of(runs, _decode_linears(profiles))
     limits = machine_limits(inside)
+    messages, damaged = message_runs(results, inside)
     return Looked(
         profiles=profiles,
         runs=tuple(runs),
@@ -207,7 +210,8 @@ def look(results: Path, collection: Collection, rows: Sequence[Row]) -> Looked:
         reaches=tuple(reaches_of(results, inside, limits, collection, rows)),
         limits=tuple(limits),
         architectures=dict(_architectures(inside, collection)),
-        problems=read.problems,
+        problems=(*read.problems, *damaged),
+        messages=tuple(messages),
         left_out=tuple(each for each in inside if each.reason),
     )
 

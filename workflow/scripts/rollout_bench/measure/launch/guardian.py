@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-from rollout_bench.core.processes import Group, end_groups
+from rollout_bench.core.processes import Group, end_groups, members_of, shared_memory_of
+from rollout_bench.measure.machine.scratch import note_shared_memory, noted_shared_memory, remove
 
 MODULE = "rollout_bench.measure.launch.guardian"
 
@@ -51,6 +52,10 @@ class Guardian:
         """Have `group` ended once this process ends or call `end`."""
         self._groups.append(group)
         self._tell(group)
+
+    def note_shared_memory(self) -> None:
+        """Note the shared memory of the groups, so that it is removed even if all of them are killed at once."""
+        note_shared_memory(self._folder, shared_memory_of(members_of(self._groups)))
 
     def replace_if_dead(self) -> bool:
         """Start another guardian if somebody ended this one; return whether that was needed."""
@@ -93,8 +98,10 @@ class Guardian:
 
 
 def clean_up(groups: Sequence[Group], folder: Path) -> bool:
-    """End `groups` and remove `folder`; return whether all processes are gone."""
+    """End `groups`, remove their shared memory and `folder`; return whether all processes are gone."""
+    shared = shared_memory_of(members_of(groups)) | noted_shared_memory(folder)
     ended = end_groups(groups)
+    remove(shared)
     shutil.rmtree(folder, ignore_errors=True)
     return ended
 

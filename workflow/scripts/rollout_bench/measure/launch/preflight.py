@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from rollout_bench.contracts import message_places
 from rollout_bench.contracts.postmortem import Cause
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Spec, is_local
 from rollout_bench.core.errors import UserError
@@ -143,4 +144,6 @@ def check_before_start(spec: Spec, model: str, dataset: Path | None) -> Cause | 
         if found != wanted:
             cause = f"the plan is for {name} {wanted}; {sys.executable} has {found or 'none'}"
             return Cause("engine_version", cause, "install that version, or plan again for the one that is there")
+    if spec.messages is not None and (lacks := message_places.moved(message_places.installed() or Path())):
+        return Cause("messages_moved", message_places.sentence(lacks), message_places.REMEDY)
     return missing(model, str(spec.engine.args.get("load_format", "auto"))) or changed(spec, dataset)

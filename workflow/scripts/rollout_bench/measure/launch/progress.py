@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import fmean
 
 from rollout_bench.contracts.inside import Step
+from rollout_bench.contracts.messages import MessageStep
 from rollout_bench.contracts.record import Iteration
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import failure_path, present
@@ -86,6 +87,12 @@ class Progress:
         mean_s = fmean(step.elapsed_s for step in done)
         how = ", traced" if done[0].profiled else ""
         self._say(f"{several(len(done), f'{done[0].phase} step')} of {number(1000 * mean_s, 3)} ms{how}")
+
+    def messages(self, seen: Sequence[MessageStep]) -> None:
+        """Says that a pass is over whose messages were looked at."""
+        mean_s = fmean(step.elapsed_s for step in seen)
+        steps = f"{several(len(seen), 'step')} of {number(1000 * mean_s, 3)} ms"
+        self._say(f"messages of batch {seen[0].batch}, {seen[0].look}: {steps}")
 
     def round(self, index: int) -> None:
         """Say that a round of a sweep is over, the `index`-th from 0, and about how many are left."""

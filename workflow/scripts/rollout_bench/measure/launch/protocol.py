@@ -11,6 +11,7 @@ from pydantic import Field, TypeAdapter
 
 from rollout_bench.contracts.fields import Strict
 from rollout_bench.contracts.inside import LinearShape, MachineLimits, OperatorPoint, Step, TraceFile
+from rollout_bench.contracts.messages import MessageRow, MessageStep, ProbeCost, ProbeUse
 from rollout_bench.contracts.record import (
     EngineFacts,
     Environment,
@@ -114,6 +115,26 @@ class PointsTimed(Strict):
     flags: list[Flag]
 
 
+class MessagesSeen(Strict):
+    """A pass is over whose messages were looked at."""
+
+    event: Literal["messages_seen"] = "messages_seen"
+    steps: list[MessageStep]
+    rows: list[MessageRow]
+    probes: ProbeUse | None = Field(description="What looking took. Null in a pass for contents.")
+    flags: list[Flag]
+
+
+class MessageFacts(Strict):
+    """What holds for all passes whose messages are looked at."""
+
+    event: Literal["message_facts"] = "message_facts"
+    async_scheduling: bool
+    ring_bytes: int
+    pickled_bytes: dict[str, int]
+    probe: ProbeCost
+
+
 class LimitsKnown(Strict):
     """What this machine can do at most."""
 
@@ -155,6 +176,8 @@ Event = (
     | LimitsKnown
     | RoundDone
     | PointsTimed
+    | MessagesSeen
+    | MessageFacts
     | WarmupExtended
     | Failed
     | Done

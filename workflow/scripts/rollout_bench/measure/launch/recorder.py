@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rollout_bench.contracts.inside import LinearShape, MachineLimits, Operators, Profile, Step, TraceFile
+from rollout_bench.contracts.messages import MessageRow, Messages, MessageStep, ProbeUse
 from rollout_bench.contracts.modes import MODES, SERVER
 from rollout_bench.contracts.record import (
     SCHEMA_VERSION,
@@ -25,7 +26,15 @@ from rollout_bench.contracts.record import (
     Startup,
 )
 from rollout_bench.contracts.spec import Spec, decode_batch
-from rollout_bench.contracts.store import sequences_path, server_path, traces_path, write_launched, write_record
+from rollout_bench.contracts.store import (
+    messages_path,
+    sequences_path,
+    server_path,
+    traces_path,
+    write_launched,
+    write_messages,
+    write_record,
+)
 from rollout_bench.measure.launch.flags import batch_flags, fallback_flags, online_flags, read_log
 from rollout_bench.measure.launch.progress import Progress
 from rollout_bench.measure.launch.protocol import (
@@ -36,6 +45,8 @@ from rollout_bench.measure.launch.protocol import (
     IterationEnds,
     LimitsKnown,
     Linears,
+    MessageFacts,
+    MessagesSeen,
     PhaseBegins,
     PointsTimed,
     Ready,
@@ -276,7 +287,6 @@ class InsideCollecting(Collecting):
         return {
             **self.launched(log),
             "validity": [*self.flags, *doubts],
-            "linears": self._linears,
             "host": self._host,
             "devices": self._devices,
         }
@@ -304,6 +314,7 @@ class OperatorsCollecting(InsideCollecting):
         resolved = common["engine"].resolved
         record = Operators(
             **common,
+            linears=self._linears,
             decode_batch=decode_batch(workload.prompts, workload.samples_per_prompt, resolved),
             threads=self._timed.threads,
             evicted_bytes=self._timed.evicted_bytes,
@@ -347,6 +358,7 @@ class ProfileCollecting(InsideCollecting):
         folder = traces_path(path)
         record = Profile(
             **self.looked_inside(log),
+            linears=self._linears,
             limits=self._limits,
             steps=self._steps,
             traces=self._traces,
@@ -359,7 +371,45 @@ class ProfileCollecting(InsideCollecting):
         write_launched(path, record)
 
 
-Collector = Measurement | ProfileCollecting | OperatorsCollecting
+class MessagesCollecting(InsideCollecting):
+    """Collects the messages of a launch; its arguments are those of `Collecting`."""
+
+    def __init__(self, spec: Spec, launch: int, progress: Progress, surroundings: Surroundings) -> None:
+        super().__init__(spec, launch, progress, surroundings)
+        self._facts: MessageFacts | None = None
+        self._steps: list[MessageStep] = []
+        self._rows: list[MessageRow] = []
+        self._probes: list[ProbeUse] = []
+
+    def take(self, event: Event) -> None:
+        """Take one event."""
+        super().take(event)
+        if isinstance(event, MessageFacts):
+            self._facts = event
+        elif isinstance(event, MessagesSeen):
+            self.read_surroundings(counts=event.probes is not None)
+            self._steps += event.steps
+            self._rows += event.rows
+            self.flags += event.flags
+            self._probes += [] if event.probes is None else [event.probes]
+            self.progress.messages(event.steps)
+
+    def write(self, log: str, path: Path) -> None:
+        """Write the record to `path`, and its side file beside it; `log` is the engine's output."""
+        assert self._facts is not None, "the engine was done before it had looked at anything"
+        record = Messages(
+            **self.looked_inside(log),
+            **self._facts.model_dump(exclude={"event"}),
+            steps=self._steps,
+            probes=self._probes,
+            messages_file=messages_path(path).name,
+            messages=len(self._rows),
+            side_files_sha256={},
+        )
+        write_messages(path, record, self._rows)
+
+
+Collector = Measurement | ProfileCollecting | OperatorsCollecting | MessagesCollecting
 
 
 def collector(
@@ -370,6 +420,8 @@ def collector(
         return ProfileCollecting(spec, launch, progress, surroundings, traces)
     if spec.operators is not None:
         return OperatorsCollecting(spec, launch, progress, surroundings)
+    if spec.messages is not None:
+        return MessagesCollecting(spec, launch, progress, surroundings)
     return Measurement(spec, launch, progress, surroundings)
 
 

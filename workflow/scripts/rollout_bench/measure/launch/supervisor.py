@@ -33,6 +33,7 @@ from rollout_bench.measure.launch.protocol import (
     IterationBegins,
     IterationDone,
     Job,
+    MessagesSeen,
     PhaseBegins,
     Ready,
     RoundDone,
@@ -338,9 +339,11 @@ class EngineLaunch:
             self._step = step_of(event.phase, self.limits, self._began)
         elif isinstance(event, PhaseBegins):
             self._step = step_of(event.phase, self.limits, now) if event.phase == "stopping" else None
+        elif isinstance(event, Ready) and self._guardian is not None:
+            self._guardian.note_shared_memory()
         elif isinstance(event, IterationBegins):
             self._step = step_of(self._replicas[0].phase, self.limits, now)
-        elif isinstance(event, IterationDone | StepsDone | RoundDone):
+        elif isinstance(event, IterationDone | StepsDone | RoundDone | MessagesSeen):
             self._step = None
         listen(event)
         if isinstance(event, IterationBegins):

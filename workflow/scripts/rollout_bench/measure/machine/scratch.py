@@ -20,9 +20,11 @@ import socket
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from rollout_bench.core.processes import SHARED_MEMORY
 
 PREFIX = "rollout-engine-"
 """Of the folders' names. Short: the path of a socket has at most 107 bytes."""
@@ -40,6 +42,10 @@ LOCK = f".launch-{_system()}"
 
 A folder without it is none of ours, or is just being made: it is left alone.
 """
+
+NOTED = ".shared-memory"
+"""The file in which the supervisor notes the engine's shared memory: killed engines leave it, and nobody can tell whose
+it was."""
 
 LIMIT_S = 20.0
 """How long killed processes may take to be gone; longer they are stuck inside the kernel."""
@@ -72,8 +78,22 @@ def scratch() -> Iterator[Scratch]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def note_shared_memory(folder: Path, paths: Iterable[Path]) -> None:
+    """Note in the engine's temporary folder what shared memory is the engine's."""
+    (folder / NOTED).write_text("".join(f"{path}\n" for path in sorted(paths)))
+
+
+def noted_shared_memory(folder: Path) -> set[Path]:
+    """Return what was noted in the engine's temporary folder."""
+    try:
+        lines = (folder / NOTED).read_text().splitlines()
+    except OSError:
+        return set()
+    return {Path(line) for line in lines if Path(line).parent == SHARED_MEMORY}
+
+
 def end_left_behind() -> bool:
-    """End the processes, and remove the folders, of this user's launches whose command and guardian were killed.
+    """End the processes of this user's launches whose command and guardian were killed, and remove what they left.
 
     Returns:
         Whether a process was left.
@@ -82,10 +102,19 @@ def end_left_behind() -> bool:
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         descriptor = _taken_over(folder)
         if descriptor is not None:
+            left = noted_shared_memory(folder)
             ended = _end_processes(folder) or ended
+            remove(left)
             shutil.rmtree(folder, ignore_errors=True)
             os.close(descriptor)
     return ended
+
+
+def remove(paths: Iterable[Path]) -> None:
+    """Remove shared memory; what is gone already is no error."""
+    for path in paths:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _taken_over(folder: Path) -> int | None:

@@ -1,0 +1,84 @@
+"""What of vLLM's inside the probes of messages mode rest on, and whether an installed vLLM has it.
+
+Read from the source, since to import vLLM takes ten seconds.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from pathlib import Path
+
+PLACES: dict[str, dict[str, frozenset[str]]] = {
+    "distributed/device_communicators/shm_broadcast.py": {
+        "MessageQueue": frozenset({"enqueue", "dequeue", "acquire_write", "acquire_read", "create_from_handle"}),
+    },
+    "v1/executor/multiproc_executor.py": {
+        "MultiprocExecutor": frozenset({"_init_executor", "collective_rpc"}),
+        "MessageQueue": frozenset(),
+    },
+    "v1/serial_utils.py": {
+        "MsgpackEncoder": frozenset({"encode", "encode_into"}),
+        "MsgpackDecoder": frozenset({"decode"}),
+    },
+    "v1/engine/core.py": {
+        "EngineCoreProc": frozenset({"process_input_sockets", "process_output_sockets", "pause_scheduler"}),
+        "EngineCore": frozenset({"collective_rpc", "resume_scheduler"}),
+        "MsgpackEncoder": frozenset(),
+        "MsgpackDecoder": frozenset(),
+    },
+    "v1/engine/core_client.py": {"SyncMPClient": frozenset({"call_utility", "_send_input"})},
+    "v1/engine/__init__.py": {
+        "EngineCoreRequest": frozenset({"request_id", "prompt_token_ids", "sampling_params"}),
+        "EngineCoreOutputs": frozenset({"timestamp", "outputs"}),
+    },
+    "v1/core/sched/scheduler.py": {"Scheduler": frozenset({"schedule", "update_from_output"})},
+    "v1/core/sched/output.py": {
+        "SchedulerOutput": frozenset({"scheduled_new_reqs", "scheduled_cached_reqs", "num_scheduled_tokens"}),
+    },
+    "config/scheduler.py": {"SchedulerConfig": frozenset({"get_scheduler_cls", "scheduler_cls"})},
+}
+"""File below vllm/ -> name that it defines or imports -> methods or fields that a class of this name has there."""
+
+REMEDY = "leave messages out of modes, or use a vLLM from 0.23 to 0.32, which measure/probes/message_probes.py fits"
+
+
+def moved(vllm: Path) -> list[str]:
+    """Return what the vLLM in the folder `vllm` lacks of `PLACES`: `<file>: <class>.<name>`."""
+    return [f"{file}: {name}" for file, names in PLACES.items() for name in _missing(vllm / file, names)]
+
+
+def installed() -> Path | None:
+    """Return the folder of the vLLM that this interpreter would import; None where there is none."""
+    spec = importlib.util.find_spec("vllm")
+    return Path(spec.origin).parent if spec is not None and spec.origin else None
+
+
+def sentence(missing: list[str]) -> str:
+    """Return what is wrong where `missing` is."""
+    more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+    return f"the messages of this vLLM can't be looked at: it has no {missing[0]}{more}"
+
+
+def _missing(path: Path, names: dict[str, frozenset[str]]) -> list[str]:
+    try:
+        body = ast.parse(path.read_text(encoding="utf-8", errors="replace")).body
+    except (OSError, SyntaxError):
+        return list(names)
+    classes = {node.name: node for node in body if isinstance(node, ast.ClassDef)}
+    imported = {alias.asname or alias.name for node in body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    found = []
+    for name, members in names.items():
+        if name in classes:
+            found += [f"{name}.{member}" for member in sorted(members - _members(classes[name]))]
+        elif members or name not in imported:
+            found.append(name)
+    return found
+
+
+def _members(node: ast.ClassDef) -> set[str]:
+    methods = {item.name for item in node.body if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef)}
+    fields = {
+        item.target.id for item in node.body if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
+    }
+    return methods | fields
