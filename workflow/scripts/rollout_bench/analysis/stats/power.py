@@ -28,8 +28,12 @@ def noncentrality(pairs: int, level: float, power: float) -> float:
     n - 1 degrees of freedom (Johnson and Welch, Biometrika 31, 1940; Cohen, "Statistical power analysis", 1988).
     The chance to reject on the wrong side is left out: at a power of 0.7 and more it is below 1e-3.
     """
-    freedom = pairs - 1
-    critical = float(special.stdtrit(freedom, 1 - level / 2))
+    return noncentrality_beyond(float(special.stdtrit(pairs - 1, 1 - level / 2)), pairs - 1, power)
+
+
+@lru_cache(maxsize=4096)
+def noncentrality_beyond(critical: float, freedom: int, power: float) -> float:
+    """Return the lambda at which the noncentral t distribution of `freedom` >= 1 exceeds `critical` with `power`."""
     if critical > FAR:
         return _far_out(freedom, critical, power)
     return float(special.nctdtrinc(freedom, 1 - power, critical))
