@@ -12,7 +12,7 @@ SHOWN = (3, 4)
 
 
 def block_tables(result: BlockTables) -> str:
-    """False verdicts and coverage by kind of noise, then sizes, missing launches, and what a found size is worth."""
+    """Write false verdicts and coverage by noise, then sizes, missing launches, and what a found size is worth."""
     cells = {(cell.noise, cell.configurations, cell.blocks): cell for cell in result.simulated}
     noises = list(dict.fromkeys(cell.noise for cell in result.simulated))
     shown = "\n\n".join(_of_configurations(cells, noises, k) for k in SHOWN)
@@ -39,10 +39,10 @@ Surely above {percent(1 - result.confidence, 0)}, with two to four configuration
 
 All of these have one thing in common: one configuration scatters in a way that a few launches do not show. The worst is
 a mode that is chosen when the engine starts (autotuning, placement on cores, sizes of captured graphs). **Three or four
-blocks cannot know of it.** So the summary lists the single pairs of each difference that fewer than eight blocks found.
-One spread for the whole table makes this worse with three or four blocks, because the spread of the others stands in
-for a mode that did not show, and changes little from six on. A configuration that visibly scatters more than the others is
-judged by its own spread (the guard).
+rounds cannot know of it.** So the summary lists the single pairs of each difference that fewer than eight pairs found.
+One spread for the whole table makes this worse with three or four rounds, because the spread of the others stands in
+for a mode that did not show, and changes little from six on. A configuration that visibly scatters more than the others
+is judged by its own spread (the guard).
 
 How small a difference is found, as a multiple of what the same launches showed with each pair judged alone (normal
 noise, a chance of {percent(SETTINGS.power, 0)}, the cost of the guard included):
@@ -53,7 +53,7 @@ The size that a run without a finding names (`~ (< ...)`), for pairs that spread
 
 {_sizes(result)}
 
-One launch in ten not valid: a comparison keeps its own pairs. If every block with a missing launch were left out whole,
+One launch in ten not valid: a comparison keeps its own pairs. If every round with a missing launch were left out whole,
 more comparisons would have no interval, and the others a wider one (on average over tables in which something is
 missing). Least squares over all cells would make the error a little smaller, but the ratio would no longer be that of
 the pairs that are shown:
@@ -68,7 +68,7 @@ how often what is found then has the wrong sign, and how many times too large it
 {_found(result.found)}
 
 **Few launches find only what is large by luck.** Where the found size is one that so few launches would often miss, the
-summary says that the true one is likely to be smaller.
+summary says that the true one may well be smaller, and what finding one of half the size would be worth.
 
 Not shown: noise of kinds that are not in the table, several of them at once, and `launches: auto`, which judges
 each pair alone."""
@@ -76,7 +76,7 @@ each pair alone."""
 
 def _of_configurations(cells: dict[tuple[str, int, int], Simulated], noises: list[str], k: int) -> str:
     rows = [[noise, *(_cell(cells.get((noise, k, m))) for m in BLOCKS)] for noise in noises]
-    return table([f"{k} configurations; blocks:", *BLOCKS], rows)
+    return table([f"{k} configurations; rounds:", *BLOCKS], rows)
 
 
 def _cell(cell: Simulated | None) -> str:
@@ -96,12 +96,12 @@ def _noises(cells: list[Simulated]) -> list[str]:
 def _worst(cells: list[Simulated]) -> str:
     first = cells[0]
     blocks = ", ".join(map(str, sorted({cell.blocks for cell in cells})))
-    return f"{blocks} blocks; at worst {first.false}, {first.configurations} configurations in {first.blocks}"
+    return f"{blocks} rounds; at worst {first.false}, {first.configurations} configurations in {first.blocks}"
 
 
 def _smaller(cells: dict[tuple[str, int, int], Simulated]) -> str:
     rows = [[f"{k} configurations", *(f"x {cells['normal', k, m].smaller:.2f}" for m in BLOCKS)] for k in (2, *SHOWN)]
-    return table(["blocks:", *BLOCKS], rows)
+    return table(["rounds:", *BLOCKS], rows)
 
 
 def _sizes(result: BlockTables) -> str:
@@ -115,7 +115,7 @@ def _sizes(result: BlockTables) -> str:
         ]
         for one in result.sizes
     ]
-    return table(["configurations", "blocks", "true size", "estimates, 90 % of tables", "ranges that hold it"], rows)
+    return table(["configurations", "rounds", "true size", "estimates, 90 % of tables", "ranges that hold it"], rows)
 
 
 def _missing(result: BlockTables) -> str:
@@ -130,7 +130,7 @@ def _missing(result: BlockTables) -> str:
         ]
         for one in result.missing
     ]
-    header = ["configurations", "blocks", "no interval, %", "whole blocks: none, %", "whole blocks: width"]
+    header = ["configurations", "rounds", "no interval, %", "whole rounds: none, %", "whole rounds: width"]
     return table([*header, "least squares: error"], rows)
 
 
@@ -145,4 +145,4 @@ def _found(found: list[Found]) -> str:
         ]
         for one in found
     ]
-    return table(["blocks", "true difference", "found", "of these the wrong sign", "looks so large"], rows)
+    return table(["rounds", "true difference", "found", "of these the wrong sign", "looks so large"], rows)

@@ -108,7 +108,7 @@ def log_ratios(values: Array) -> Array:
 
 
 def criticals(found: Contrasts, level: float) -> Array:
-    """The critical value of each of many tables; NaN where nothing can be compared."""
+    """Return the critical value of each of many tables; NaN where nothing can be compared."""
     keys = np.stack([found.comparisons, found.freedom, np.round(found.correlation, 6)], axis=-1)
     unique, where = np.unique(keys, axis=0, return_inverse=True)
     known = [critical_value(int(k), int(nu), level, float(rho)) if k else math.nan for k, nu, rho in unique]
@@ -161,13 +161,13 @@ def _worst(distance: Array, half: Array) -> Share:
 
 
 def _found_by_most(mean: Array, half: Array) -> float:
-    """The true log ratio of the first comparison that 80 % of tables would have found, from those where it is none."""
+    """Return the true log ratio of the first comparison that most tables would have found, from those without one."""
     needed = (half - mean)[:, 0]
     return float(np.quantile(np.where(np.isfinite(needed), needed, np.inf), SETTINGS.power, method="lower"))
 
 
 def missing(values: Array) -> Missing:
-    """What the first comparison of tables [tables, m, k] is left with where launches are missing."""
+    """Return what the first comparison of tables [tables, m, k] is left with where launches are missing."""
     _, m, k = values.shape
     d = log_ratios(values)
     there = np.isfinite(d)
@@ -190,7 +190,7 @@ def _mean_factor(factors: Array) -> float:
 
 
 def _least_squares_error(d: Array, pairs: Contrasts) -> Array:
-    """Standard error of the first comparison by the least-squares fit to all cells, with the same guard."""
+    """Return the standard error of the first comparison by the least-squares fit to all cells, with the same guard."""
     there = (np.isfinite(d) & (pairs.pairs[:, None, :] > 0)).astype(float)
     information = -np.einsum("tij,til->tjl", there / (there.sum(axis=-1) + 1)[..., None], there)
     places = np.arange(d.shape[-1])
@@ -202,14 +202,13 @@ def _least_squares_error(d: Array, pairs: Contrasts) -> Array:
 
 
 def sizes(rng: np.random.Generator, tables: int, m: int, k: int) -> Sizes:
-    """The detectable size that tables of normal noise show, against the true one."""
-    d = log_ratios(PAIR_SD / math.sqrt(2) * rng.normal(size=(tables, m, k)))
-    found, freedom = contrasts(d), (m - 1) * (k - 1)
+    """Return the detectable size that tables of normal noise show, against the true one."""
+    freedom = (m - 1) * (k - 1)
     critical = critical_value(k - 1, freedom, ALPHA)
     true = math.expm1(noncentrality_beyond(critical, freedom, SETTINGS.power) * PAIR_SD / math.sqrt(m))
     shown = [
-        detectable(error, pooled, freedom, critical, SETTINGS.power, SETTINGS.confidence)
-        for error, pooled in zip(found.error[:, 0], found.pooled_error[:, 0], strict=True)
+        detectable(contrasts(table), 0, critical, SETTINGS.power, SETTINGS.confidence)
+        for table in log_ratios(PAIR_SD / math.sqrt(2) * rng.normal(size=(tables, m, k)))
     ]
     low, high = np.quantile([size.size for size in shown], [0.05, 0.95])
     held = np.array([size.low <= true <= size.high for size in shown])
@@ -217,7 +216,7 @@ def sizes(rng: np.random.Generator, tables: int, m: int, k: int) -> Sizes:
 
 
 def found_differences() -> list[Found]:
-    """What verdicts on `TRUTHS` are worth."""
+    """Return what verdicts on `TRUTHS` are worth."""
     listed = []
     for m in BLOCKS:
         freedom = 2 * (m - 1)
@@ -266,7 +265,7 @@ def simulate(launches: Launches | None, tables: int, seed: int) -> BlockTables:
 
 
 def main() -> None:
-    """Simulates, prints a line for each noise with three configurations, keeps the counts."""
+    """Simulate, print a line for each noise with three configurations, keep the counts."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tables", type=int, default=20_000, help="of each cell (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the random numbers (default: %(default)s)")

@@ -46,7 +46,7 @@ def _lognormal(which: slice) -> Tables:
 
 
 def _slow_starts(share: float, slower: float, which: slice) -> Tables:
-    """A `share` of starts is `slower` (a fraction) than the others, for as long as the launch lives."""
+    """Return noise in which a `share` of starts is `slower` (a fraction) for as long as the launch lives."""
 
     def noise(rng: np.random.Generator, tables: int, m: int, k: int) -> Array:
         slow = (rng.random(size=(tables, m, k)) < share).astype(float) - share
@@ -67,7 +67,7 @@ def _wider(factor: float, which: slice) -> Tables:
 
 
 def _in_turn(rng: np.random.Generator, machine: Array, k: int) -> Array:
-    """What the machine does from launch to launch [tables, m k] as [tables, m, k], a random order in each block."""
+    """Return what the machine does from launch to launch [tables, m k] as [tables, m, k], in random orders."""
     rounds = machine.reshape(len(machine), -1, k)
     return np.asarray(np.take_along_axis(rounds, np.argsort(rng.random(size=rounds.shape), axis=-1), axis=-1))
 

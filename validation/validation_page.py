@@ -74,7 +74,7 @@ def page(results: Path = RESULTS) -> str:
                 "Do the verdicts of a whole table hold?",
                 ["python validation/block_tables.py"],
                 "Simulated tables in which nothing differs: several configurations, one of them the baseline, all"
-                " launched once in each block. How often some difference is found; 5 % are promised.",
+                " launched once in each round. How often some difference is found; 5 % are promised.",
                 body("block_tables", BlockTables, block_tables),
             ),
             section(

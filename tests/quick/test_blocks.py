@@ -69,6 +69,13 @@ def of_all_cells(table: Array) -> tuple[float, int]:
     return float(residual @ residual) / freedom, freedom
 
 
+def of_spread(spread: float, m: int, others: int) -> Contrasts:
+    """Return what a table of `m` blocks would tell whose pairs spread by just `spread`."""
+    error = np.full(others, spread / np.sqrt(m))
+    counts = [np.array(number) for number in ((m - 1) * others, others)]
+    return Contrasts(np.zeros(others), error, error, np.full(others, m), counts[0], counts[1], np.array(BALANCED))
+
+
 @given(LOGS, st.floats(0.5, 0.999))
 def test_one_comparison_is_the_paired_t_test(logs: list[float], confidence: float) -> None:
     one, t = contrasts(np.array(logs)[:, None]), ratio_interval(logs, confidence)
@@ -82,8 +89,8 @@ def test_one_comparison_is_the_paired_t_test(logs: list[float], confidence: floa
 
 @given(st.floats(1e-3, 0.3), st.integers(2, 40), LEVELS)
 def test_sizes_of_one_comparison_are_those_of_the_paired_t_test(spread: float, m: int, level: float) -> None:
-    critical, error = critical_value(1, m - 1, level), spread / np.sqrt(m)
-    size = detectable(error, error, m - 1, critical, 0.8, 0.95).size
+    found = of_spread(spread, m, 1)
+    size = detectable(found, 0, critical_value(1, m - 1, level), 0.8, 0.95).size
     assert size == pytest.approx(minimal_detectable_difference(spread, m, level, 0.8))
     assert blocks_needed(spread, 1, 0.05, level, 0.8) == pairs_needed(spread, 0.05, level, 0.8)
 
@@ -178,7 +185,7 @@ def test_the_p_value_at_the_critical_value_is_the_level(comparisons: int, freedo
     )
 
 
-@given(COMPARISONS, FREEDOM, st.floats(0, 50), st.floats(0.01, 10))
+@given(COMPARISONS, FREEDOM, st.floats(0.5, 50), st.floats(0.01, 10))
 def test_p_values_fall_as_t_rises_and_are_1_where_there_is_no_difference(
     comparisons: int, freedom: int, t: float, more: float
 ) -> None:
@@ -228,15 +235,16 @@ def test_the_detectable_difference_is_detected_as_often_as_promised_and_its_inte
 ) -> None:
     freedom = (m - 1) * others
     critical = critical_value(others, freedom, 0.05)
-    error = np.sqrt(2 / m)
-    truth = noncentrality_beyond(critical, freedom, 0.8) * error
+    truth = noncentrality_beyond(critical, freedom, 0.8) * np.sqrt(2 / m)
     logs = simulated(m, others)
     logs[..., 0] += truth
     found = contrasts(logs)
     assert is_about(found.log_ratio[:, 0] > critical * found.pooled_error[:, 0], 0.8)
-    sizes = [detectable(e, e, freedom, critical, 0.8, 0.95) for e in 0.01 * found.pooled_error[:2000, 0]]
+    spreads = 0.01 * found.pooled_error[:2000, 0] * np.sqrt(m)
+    sizes = [detectable(of_spread(spread, m, others), 0, critical, 0.8, 0.95) for spread in spreads]
     assert is_about(np.array([size.low <= np.expm1(0.01 * truth) <= size.high for size in sizes]), 0.95)
     assert all(size.low < size.size < size.high for size in sizes)
+    assert is_about(np.array([size.spreads[0] <= 0.01 * np.sqrt(2) <= size.spreads[1] for size in sizes]), 0.95)
 
 
 @given(st.floats(0.002, 0.1), st.integers(1, 4), st.floats(0.01, 0.2))
@@ -245,8 +253,8 @@ def test_the_blocks_needed_are_the_fewest_that_do(spread: float, comparisons: in
     assert blocks is not None
 
     def size(m: int) -> float:
-        freedom, error = (m - 1) * comparisons, spread / np.sqrt(m)
-        return detectable(error, error, freedom, critical_value(comparisons, freedom, 0.05), 0.8, 0.95).size
+        critical = critical_value(comparisons, (m - 1) * comparisons, 0.05)
+        return detectable(of_spread(spread, m, comparisons), 0, critical, 0.8, 0.95).size
 
     assert size(blocks) <= difference
     assert blocks == 2 or size(blocks - 1) > difference
@@ -291,7 +299,7 @@ def test_a_table_takes_less_than_a_twentieth_of_a_second() -> None:
     found = contrasts(logs)
     freedom = int(found.freedom)
     critical = critical_value(6, freedom, 0.05)
-    for log_ratio, error in zip(found.log_ratio, found.error, strict=True):
-        adjusted_p(abs(log_ratio / error), 6, freedom)
-        detectable(error, error, freedom, critical, 0.8, 0.95)
+    for place, t in enumerate(np.abs(found.log_ratio / found.error)):
+        adjusted_p(float(t), 6, freedom)
+        detectable(found, place, critical, 0.8, 0.95)
     assert time.process_time() - began < 0.05

@@ -189,27 +189,34 @@ def step_down(p_values: ArrayLike, groups: ArrayLike) -> Array:
 class Detectable:
     """The smallest difference that is found with a given chance, as a fraction: 0.042 stands for 4.2 %.
 
-    `low` to `high` is where it lies, as the spread that it depends on is itself only estimated.
+    It depends on the spread, which is itself only estimated: `low` and `high` are what the ends of the spread's
+    interval give. `spreads` are these ends, as standard deviations of a pair's log ratio.
     """
 
     size: float
     low: float
     high: float
+    spreads: tuple[float, float]
 
 
-def detectable(
-    error: float, pooled_error: float, freedom: int, critical: float, power: float, confidence: float
-) -> Detectable:
-    """Return the difference that exceeds `critical` standard errors `error` with chance `power`.
+def detectable(found: Contrasts, place: int, critical: float, power: float, confidence: float) -> Detectable:
+    """Return the difference that configuration `place` of one table must have to be found with chance `power`.
 
-    exp(lambda se) - 1, with lambda from `power.noncentrality_beyond`. The interval at `confidence` comes from that of
-    the spread, s sqrt(nu / chi^2_nu); its lower end from `pooled_error`, as the guard only ever raises `error`.
+    exp(lambda se) - 1, with lambda from `power.noncentrality_beyond` at the `critical` value. The interval of the
+    spread at `confidence` is s sqrt(nu / chi^2_nu); its lower end is of the pooled spread, as the guard only ever
+    raises the standard error.
     """
-    found = noncentrality_beyond(critical, freedom, power)
+    freedom, pairs = int(found.freedom), int(found.pairs[place])
+    error, pooled = float(found.error[place]), float(found.pooled_error[place])
     tail = (1 - confidence) / 2
-    narrow, wide = (np.sqrt(freedom / 2 / special.gammainccinv(freedom / 2, p)) for p in (tail, 1 - tail))
+    narrow, wide = (float(np.sqrt(freedom / 2 / special.gammainccinv(freedom / 2, p))) for p in (tail, 1 - tail))
+    errors_off = noncentrality_beyond(critical, freedom, power)
+    ends = pooled * narrow, error * wide
     return Detectable(
-        as_fraction(found * error), as_fraction(found * pooled_error * narrow), as_fraction(found * error * wide)
+        size=as_fraction(errors_off * error),
+        low=as_fraction(errors_off * ends[0]),
+        high=as_fraction(errors_off * ends[1]),
+        spreads=(ends[0] * float(np.sqrt(pairs)), ends[1] * float(np.sqrt(pairs))),
     )
 
 
