@@ -11,6 +11,8 @@ import numpy as np
 from noise import SD, Array, ar1
 from repeats import BASE, FIRST, SECOND, Launches
 
+from rollout_bench.plan.order import cycle_rounds, design_rows, williams_row
+
 Tables = Callable[[np.random.Generator, int, int, int], Array]
 """(generator, tables, blocks m, configurations k) -> log values [tables, m, k]."""
 
@@ -67,9 +69,20 @@ def _wider(factor: float, which: slice) -> Tables:
 
 
 def _in_turn(rng: np.random.Generator, machine: Array, k: int) -> Array:
-    """Return what the machine does from launch to launch [tables, m k] as [tables, m, k], in random orders."""
+    """Return what the machine does from launch to launch [tables, m k] as [tables, m, k], in balanced orders."""
     rounds = machine.reshape(len(machine), -1, k)
-    return np.asarray(np.take_along_axis(rounds, np.argsort(rng.random(size=rounds.shape), axis=-1), axis=-1))
+    design = np.array([williams_row(k, row % design_rows(k)) for row in range(cycle_rounds(k))])
+    cycles = -(-rounds.shape[1] // len(design))
+    drawn = np.argsort(rng.random(size=(len(machine), cycles, len(design))), axis=-1).reshape(len(machine), -1)
+    orders = design[drawn[:, : rounds.shape[1]]]
+    names = np.argsort(rng.random(size=(len(machine), 1, k)), axis=-1)
+    places = np.argsort(np.take_along_axis(np.broadcast_to(names, rounds.shape), orders, axis=-1), axis=-1)
+    return np.asarray(np.take_along_axis(rounds, places, axis=-1))
+
+
+def _trend(rng: np.random.Generator, tables: int, m: int, k: int) -> Array:
+    slower = np.broadcast_to(-SD * np.arange(float(m * k)), (tables, m * k))
+    return _normal(rng, tables, m, k) + _in_turn(rng, slower, k)
 
 
 def _drift(correlation: float) -> Tables:
@@ -105,6 +118,7 @@ TABLE_NOISES: dict[str, Tables] = {
     "the machine drifts: AR(1) of 0.5 from launch to launch, three times the noise": _drift(0.5),
     "the same with 0.9": _drift(0.9),
     "the machine drifts as it was measured to": _drift_as_measured,
+    "each launch is slower than the one before by as much as the noise": _trend,
     "two modes: 30 % of all starts are 5 % slow": _slow_starts(0.3, 0.05, ALL),
     "two modes: 30 % of starts of one quantization are 10 % slow": _slow_starts(0.3, 0.1, ONE),
     "two modes: 30 % of starts of the baseline are 10 % slow": _slow_starts(0.3, 0.1, BASELINE),
