@@ -42,8 +42,8 @@ configuration scatters in a way that a few launches do not show. The worst is a 
 starts (autotuning, placement on cores, sizes of captured graphs). **Three or four rounds cannot know of it.** So the
 summary lists the single pairs of each difference that fewer than eight pairs found. One spread for the whole table
 makes this worse with three or four rounds, because the spread of the others stands in for a mode that did not show,
-and changes little from six on. A configuration that visibly scatters more than the others is judged by its own spread (the
-guard).
+and changes little from six on. A configuration that visibly scatters more than the others is judged by its own spread
+(the guard).
 
 How small a difference is found, as a multiple of what the same launches showed with each pair judged alone (normal
 noise, a chance of {percent(SETTINGS.power, 0)}, the cost of the guard included):

@@ -208,12 +208,17 @@ def schedule(config: Config, matrix: Matrix, order_seed: int = 0) -> Schedule:
     return Schedule(config, matrix, launches, order_seed)
 
 
-def order_seed(plan: Path) -> int:
-    """Return the seed that the plan file at `plan` keeps, or a new one where there is none to go on with."""
+def kept_order_seed(plan: Path) -> int | None:
+    """Return the seed that the plan file at `plan` keeps; None where there is none to go on with."""
     try:
-        kept = read_plan(plan).order_seed
+        return read_plan(plan).order_seed
     except UserError:
-        kept = None
+        return None
+
+
+def order_seed(plan: Path) -> int:
+    """Return the seed that the plan file at `plan` keeps, or a new one."""
+    kept = kept_order_seed(plan)
     return secrets.randbits(32) if kept is None else kept
 
 
