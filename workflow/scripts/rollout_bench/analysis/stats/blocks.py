@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, special
 
-from rollout_bench.analysis.stats.power import as_fraction, fewest, noncentrality_beyond
+from rollout_bench.analysis.stats.power import MAX_PAIRS, as_fraction, fewest, noncentrality_beyond
 
 Array = NDArray[np.float64]
 
@@ -29,6 +29,9 @@ _SCALES = 120
 
 _BASELINES = np.linspace(-8.5, 8.5, 60)
 """Points at which the noise that comparisons share is integrated over, in standard deviations."""
+
+_KNOWN = 10**6
+"""Degrees of freedom with which a spread is as good as known."""
 
 _NEGLIGIBLE = 1e-15
 """Chance of an estimated spread beyond the points of the integral, on either side."""
@@ -226,12 +229,15 @@ def blocks_needed(spread: float, comparisons: int, difference: float, level: flo
     `spread` is the standard deviation of a pair's log ratio, `level` that of all `comparisons` with one baseline.
     """
 
-    def enough(blocks: int) -> bool:
-        freedom = (blocks - 1) * comparisons
-        found = noncentrality_beyond(critical_value(comparisons, freedom, level), freedom, power)
-        return as_fraction(found * spread / np.sqrt(blocks)) <= difference
+    def errors_off(freedom: int) -> float:
+        return noncentrality_beyond(critical_value(comparisons, freedom, level), freedom, power)
 
-    return fewest(enough)
+    def enough(blocks: int) -> bool:
+        return as_fraction(errors_off((blocks - 1) * comparisons) * spread / np.sqrt(blocks)) <= difference
+
+    # Were the spread known it would take so many, and never fewer.
+    known = (errors_off(_KNOWN) * spread / np.log1p(difference)) ** 2
+    return fewest(enough, max(2, int(min(known, MAX_PAIRS))))
 
 
 @dataclass(frozen=True)
