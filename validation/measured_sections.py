@@ -62,7 +62,7 @@ def false_verdicts(result: FalseVerdicts) -> str:
     real_header = ["comparisons", "number", f"p < {PROMISE:.2g}", "shown as `^` or `v`"]
     header = [
         "simulated tables",
-        "comparisons in each",
+        "comparisons in each, with own baselines",
         "pairs on average",
         f"some p < {PROMISE:.2g}",
         "some `^` or `v`",

@@ -40,7 +40,7 @@ def _heavy(rng: np.random.Generator, repetitions: int, pairs: int) -> Array:
     return SD * rng.standard_t(3, size=(repetitions, pairs, 2))
 
 
-def _series(rng: np.random.Generator, repetitions: int, steps: int, correlation: float) -> Array:
+def ar1(rng: np.random.Generator, repetitions: int, steps: int, correlation: float) -> Array:
     """Stationary AR(1) series [repetitions, steps] of standard deviation 1."""
     series = rng.normal(size=(repetitions, steps))
     for step in range(1, steps):
@@ -62,7 +62,7 @@ def _in_turn(rng: np.random.Generator, launches: Array, experiments: int) -> Arr
 
 def _drift(correlation: float, experiments: int) -> Sides:
     def sides(rng: np.random.Generator, repetitions: int, pairs: int) -> Array:
-        machine = _in_turn(rng, _series(rng, repetitions, experiments * pairs, correlation), experiments)
+        machine = _in_turn(rng, ar1(rng, repetitions, experiments * pairs, correlation), experiments)
         return _normal(rng, repetitions, pairs) + 3 * SD * machine
 
     return sides
@@ -70,7 +70,7 @@ def _drift(correlation: float, experiments: int) -> Sides:
 
 def _private(correlation: float) -> Sides:
     def sides(rng: np.random.Generator, repetitions: int, pairs: int) -> Array:
-        each = [_series(rng, repetitions, pairs, correlation) for _ in range(2)]
+        each = [ar1(rng, repetitions, pairs, correlation) for _ in range(2)]
         return SD * np.stack(each, axis=-1)
 
     return sides

@@ -14,8 +14,8 @@ from kept import REPOSITORY, SETTINGS, keep, kept
 from repeats import Launches
 from scipy import special, stats
 
+from rollout_bench.analysis.stats.blocks import blocks_needed
 from rollout_bench.analysis.stats.intervals import mean, pooled_cv_percent
-from rollout_bench.analysis.stats.power import pairs_needed
 from rollout_bench.contracts.fields import Strict
 
 CLAIMS = (0.89, 1.16, 1.19, 1.28)
@@ -81,7 +81,7 @@ def source(name: str, groups: list[list[float]]) -> Source:
         claimable=math.exp(reach * sd),
         claimable_low=math.exp(reach * low),
         claimable_high=math.exp(reach * high),
-        pairs=[pairs_needed(math.sqrt(2) * sd, size, ALPHA, SETTINGS.power) for size in sizes],
+        pairs=[blocks_needed(math.sqrt(2) * sd, 1, size, ALPHA, SETTINGS.power) for size in sizes],
     )
 
 

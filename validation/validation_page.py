@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from block_sections import block_tables
+from block_tables import BlockTables
 from false_verdict_shares import FalseVerdicts
 from fidelity import Fidelity
 from interval_coverage import Coverage
@@ -34,6 +36,7 @@ launch are in `validation/results/`, so everything but the measurements can be c
 
 ```shell
 python validation/interval_coverage.py
+python validation/block_tables.py
 python validation/false_verdicts.py analyse
 python validation/power.py
 python validation/predecessor.py
@@ -66,6 +69,13 @@ def page(results: Path = RESULTS) -> str:
                 "Simulated pairs of launches with a known ratio, under noise that is and that is not what the t"
                 " interval assumes. In each cell, how many per cent of the intervals hold the true ratio.",
                 body("coverage", Coverage, coverage),
+            ),
+            section(
+                "Do the verdicts of a whole table hold?",
+                ["python validation/block_tables.py"],
+                "Simulated tables in which nothing differs: several configurations, one of them the baseline, all"
+                " launched once in each round. How often some difference is found; 5 % are promised.",
+                body("block_tables", BlockTables, block_tables),
             ),
             section(
                 "What was measured for the next two sections",

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from synthetic_records import make_plan, make_record, make_spec, save
 
+from rollout_bench.analysis.stats.blocks import contrasts, critical_value
+from rollout_bench.analysis.stats.intervals import ratio_interval
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.comparison import Comparison
 from rollout_bench.analysis.timed.rows import rows_of
 from rollout_bench.contracts.record import Flag, Record
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.errors import UserError
+from rollout_bench.plan.config import Precision
 from rollout_bench.plan.planfile import PlanFile
 from rollout_bench.report.summary import summarise
 
@@ -44,13 +48,54 @@ def test_each_model_and_workload_has_its_own_baseline(tmp_path: Path) -> None:
 
 
 def test_tables_of_different_modes_and_platforms_are_families_of_their_own(tmp_path: Path) -> None:
-    specs = [make_spec(quant=q, platform=p) for p in ("cpu", "cuda") for q in ("bf16", "w8a8", "w8a16")]
+    specs = [
+        make_spec(workload=w, quant=q, platform=p)
+        for p in ("cpu", "cuda")
+        for w in ("x", "y")
+        for q in ("bf16", "w8a8")
+    ]
     records = [r for i, s in enumerate(specs) for r in launches(s, 100 + 5 * i, 101 + 5.5 * i, 102 + 6 * i)]
     found = comparisons(tmp_path, make_plan(specs), *records)
-    for family in (found[1:3], found[4:6]):
+    for family in (found[1:4:2], found[5:8:2]):
         smallest = min(family, key=lambda comparison: comparison.p_value or 1)
         assert smallest.p_value is not None
         assert smallest.p_adjusted == pytest.approx(2 * smallest.p_value)
+
+
+def test_what_shares_a_baseline_is_judged_as_blocks_with_one_spread(tmp_path: Path) -> None:
+    specs = [make_spec(quant=q) for q in ("bf16", "w8a8", "w8a16")]
+    rates = np.array([[100.0, 131.0, 80.0, 160.0], [110.0, 141.0, 91.0, 178.0], [101.0, 135.0, 80.5, 158.0]])
+    records = [r for spec, each in zip(specs, rates, strict=True) for r in launches(spec, *each)]
+    found = comparisons(tmp_path, make_plan(specs, launches=4), *records)[1:]
+    together = contrasts((np.log(rates[1:]) - np.log(rates[0])).T)
+    half = critical_value(2, 6, 0.05) * together.error
+    assert [np.log(c.high / c.low) / 2 for c in found] == pytest.approx(half)  # type: ignore[operator]
+    assert [c.p_adjusted for c in found] == [c.p_value for c in found]
+    for comparison in found:
+        low, high = comparison.low, comparison.high
+        assert low is not None
+        assert high is not None
+        assert (comparison.verdict != "undetected") == (not low < 1 < high)
+
+
+def test_a_launch_that_is_not_valid_costs_its_own_pair_alone(tmp_path: Path) -> None:
+    specs = [make_spec(quant=q) for q in ("bf16", "w8a8", "w8a16")]
+    records = [r for i, s in enumerate(specs) for r in launches(s, 100 + 5 * i, 101 + 5.5 * i, 103 + 5 * i)]
+    records[5] = make_record(specs[1], 2, [900.0], flags=[INVALID])
+    found = comparisons(tmp_path, make_plan(specs), *records)[1:]
+    assert [len(c.pairs) for c in found] == [2, 3]
+    assert all(c.p_value is not None for c in found)
+
+
+def test_with_launches_auto_each_comparison_is_judged_by_its_own_pairs(tmp_path: Path) -> None:
+    specs = [make_spec(quant=q) for q in ("bf16", "w8a8", "w8a16")]
+    auto = Precision(half_width=0.01, min_launches=3, max_launches=3)
+    records = [*launches(specs[0], 100, 101, 102), *launches(specs[1], 110, 111, 113)]
+    records += launches(specs[2], 100, 120, 140)
+    plan = make_plan(specs).model_copy(update={"precision": auto})
+    _, found, _ = comparisons(tmp_path, plan, *records)
+    alone = ratio_interval(np.log([1.1, 111 / 101, 113 / 102]), 0.95)
+    assert (found.low, found.high) == pytest.approx((alone.low, alone.high))
 
 
 def test_any_axis_can_be_the_baseline(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -60,8 +61,8 @@ def test_a_complete_summary_shows_throughput_speedup_and_verdict(tmp_path: Path)
     assert made.status == "9 of 9 planned launches measured, 3 experiments."
     lines = {line.split()[0]: line.split() for line in made.text.splitlines() if "3/3" in line}
     assert lines["bf16"][1:3] + lines["bf16"][-1:] == ["3/3", "4,001", "(baseline)"]
-    assert lines["w8a16"][-4:] == ["0.900x", "v", "[0.899,", "0.900]"]
-    assert lines["w8a8"][-4:] == ["1.250x", "^", "[1.189,", "1.314]"]
+    assert lines["w8a16"][-4:] == ["0.900x", "v", "[0.872,", "0.928]"]
+    assert lines["w8a8"][-4:] == ["1.250x", "^", "[1.202,", "1.299]"]
     assert "| w8a8 | 3/3 | 5,000 |" in made.markdown
     assert "INCOMPLETE" not in made.markdown + made.text
 
@@ -121,8 +122,8 @@ def test_a_cell_has_effect_mark_size_and_interval(tmp_path: Path) -> None:
     records += [*launches(W8A16, 4020, 4022, 4021.9, 4024), *launches(specs[3], 4500), make_record(specs[4], 3)]
     cells = speedup_cells(summary(tmp_path, make_plan(specs, 4), *records))
     assert cells["bf16"] == "(baseline)"
-    assert cells["w8a8"] == "1.012x ~ (< 3.5 %) [0.992, 1.033]"
-    assert cells["w8a16"] == "1.005x ~ (real, but below 1 %) [1.005, 1.005]"
+    assert cells["w8a8"] == "1.012x ~ (< 1.3-5.5 %) [0.994, 1.031]"
+    assert cells["w8a16"] == "1.005x ~ (< 1.3-4.4 %) [0.990, 1.020]"
     assert cells["fp8"] == "1.125x ? (1 more)"
     assert cells["int4"] == "0.102x ? (1 more)"
 
@@ -140,18 +141,66 @@ def test_the_foot_names_the_method_and_defines_its_numbers(tmp_path: Path) -> No
     flat = " ".join(summary(tmp_path, plan, *records).text.split())
     for words in (
         "Unit: the launch.",
-        "Interval: 99 % t interval of the mean log ratio of the pairs",
-        "is below 0.01 after Holm's adjustment for all comparisons in the same table and column",
+        "Interval: the 99 % interval of the mean log ratio of the pairs",
+        "the p value of the same model is below 0.01 after Holm's adjustment for all baselines in the same table",
         "the speed-up differs from 1 by at least 2.5 % (a factor of 1.025 or more, either way)",
         "in at most 1 % of cases",
         "would have been found with a probability of 90 %",
-        "the strictest level that Holm's method asks of this table (0.01 / comparisons)",
-        "if the spread of these pairs is the true one",
-        "to find a difference of 2.5 % would take about 8 launches of each side at this spread; 3 were used.",
+        "99 % of such ranges contain the true size. ~ (too noisy to tell): the range reaches 100 % or more.",
         "1 launch of its baseline's not used because no valid launch of the other side has the same index; 3 pairs",
-        "the 99 % confidence interval of this speed-up taken alone",
+        "the 99 % confidence interval of this speed-up.",
     ):
         assert words in flat
+
+
+def foot(tmp_path: Path, base: list[float], other: list[float], **settings: float) -> str:
+    """Return the text of a summary of two experiments, on one line."""
+    plan = make_plan([BF16, W8A8], max(len(base), len(other)), comparison=ComparisonSettings(**settings))  # type: ignore[arg-type]
+    return " ".join(summary(tmp_path, plan, *launches(BF16, *base), *launches(W8A8, *other)).text.split())
+
+
+NOISE = [1.0, 1.02, 0.99, 1.03, 0.98, 1.01, 0.97, 1.0]
+
+
+@pytest.mark.parametrize("count", [5, 6, 8])
+def test_how_many_launches_it_would_take_is_told_from_six_on_as_a_range(tmp_path: Path, count: int) -> None:
+    text = foot(tmp_path, [100.0] * count, [100.2 * noise for noise in NOISE[:count]])
+    told = re.search(r"to find a difference of 1 % would take about (\d+) to (\d+) launches of each side", text)
+    assert (told is not None) == (count >= 6)
+    assert told is None or int(told[1]) < 60 < int(told[2])
+
+
+def test_what_is_too_noisy_to_tell_is_called_so(tmp_path: Path) -> None:
+    assert "~ (too noisy to tell) [" in foot(tmp_path, [100.0, 100.0], [100.0, 105.0])
+
+
+@pytest.mark.parametrize("count", [3, 7, 8])
+def test_a_difference_that_few_pairs_found_is_shown_pair_by_pair(tmp_path: Path, count: int) -> None:
+    text = foot(tmp_path, [100.0] * count, [150.0 * noise for noise in NOISE[:count]])
+    assert "1.500x ^" in text or "^ [" in text
+    assert ("Differences found in fewer than 8 pairs" in text) == (count < 8)
+    assert ("small 1.500x, 1.530x, 1.485x" in text) == (count < 8)
+
+
+def test_a_difference_that_such_runs_often_miss_is_said_to_look_too_large(tmp_path: Path) -> None:
+    text = foot(tmp_path, [100.0] * 4, [101.5 * noise for noise in (1.0, 1.01, 0.99, 1.01)])
+    told = re.search(
+        r"w8a8 small: the true difference may well be smaller. If it were half as large, (\d+) % of such runs would "
+        r"find it, and it would then look (\d\.\d) times as large",
+        text,
+    )
+    assert told is not None
+    assert 10 < int(told[1]) < 30
+    assert 1.3 < float(told[2]) < 2
+    clear = foot(tmp_path / "clear", [100.0] * 4, [150.0 * noise for noise in (1.0, 1.01, 0.99, 1.01)])
+    assert "may well be smaller" not in clear
+
+
+def test_means_whose_ratio_is_not_the_speed_up_are_said_to_be_so(tmp_path: Path) -> None:
+    text = foot(tmp_path, [100.0, 104.0, 300.0], [120.0, 126.0])
+    assert "The ratio of two means is not the speed-up" in text
+    assert "over fewer pairs: qwen3-90m w8a8 small (2 pairs of 2 and 3)." in text
+    assert "The ratio of two means is not" not in foot(tmp_path / "whole", [100.0, 104.0], [120.0, 126.0])
 
 
 def test_each_metric_has_a_column_in_the_table_and_columns_in_the_csv(tmp_path: Path) -> None:

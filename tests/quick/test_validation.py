@@ -6,6 +6,7 @@ import math
 import tempfile
 from pathlib import Path
 
+import block_tables
 import false_verdict_shares
 import fidelity
 import numpy as np
@@ -21,6 +22,7 @@ from kept import Place, Share, alone, keep
 from noise import NOISES
 from repeats import BASE, FIRST, OUTPUT_TOKENS, SECOND, Launch, Launches
 from stopping import RULE, auto_comparisons
+from table_noise import TABLE_NOISES, measured_tables
 
 from rollout_bench.analysis.stats.power import minimal_detectable_difference
 from rollout_bench.contracts.record import ClientUse
@@ -113,6 +115,37 @@ def test_noise_has_no_difference_in_it(noise: str) -> None:
     assert abs(difference.mean()) < allowed
 
 
+@pytest.mark.parametrize("noise", TABLE_NOISES)
+def test_the_configurations_of_a_simulated_table_do_not_differ(noise: str) -> None:
+    values = TABLE_NOISES[noise](np.random.default_rng(1), 20_000, 3, 4)
+    difference = (values[:, 0, 1:] - values[:, 0, :1])[np.isfinite(values[:, 0]).all(axis=-1)]
+    assert (np.abs(difference.mean(axis=0)) < 5 * difference.std(axis=0) / math.sqrt(len(difference))).all()
+
+
+def test_tables_cut_from_what_was_measured_hold_rounds_in_a_row_and_no_side_twice() -> None:
+    drawn = measured_tables(make_launches(24), np.random.default_rng(1), 50, 3, 4)
+    assert drawn.shape == (50, 3, 4)
+    assert all(len(set(table.ravel())) == 12 for table in drawn)
+
+
+def test_tables_of_two_configurations_are_judged_as_each_pair_alone() -> None:
+    values = TABLE_NOISES["normal"](np.random.default_rng(1), 2000, 4, 2)
+    found = block_tables.simulated("normal", values)
+    assert (found.false, found.covered, round(found.smaller, 9)) == (found.paired_false, found.paired_covered, 1)
+
+
+def test_one_model_of_a_table_finds_smaller_differences_and_no_more_that_are_not_there() -> None:
+    values = TABLE_NOISES["normal"](np.random.default_rng(1), 8000, 3, 3)
+    found = block_tables.simulated("normal", values)
+    assert found.smaller < 0.65
+    assert found.false.interval[0] <= 0.05
+    lacking = block_tables.missing(
+        TABLE_NOISES["normal, one launch in ten is not valid"](np.random.default_rng(1), 4000, 4, 4)
+    )
+    assert lacking.none.count < lacking.none_whole.count
+    assert lacking.least_squares_wider < 1 < lacking.whole_wider
+
+
 def test_what_is_drawn_again_holds_no_pair_twice() -> None:
     drawn = np.abs(resampled(np.random.default_rng(1), np.arange(1.0, 13.0), 200, 12))
     assert (np.sort(drawn, axis=-1) == np.arange(1.0, 13.0)).all()
@@ -203,6 +236,7 @@ def test_a_page_of_small_results_has_every_section(tmp_path: Path) -> None:
     shown = Coverage(seed=1, repetitions=200, truth=1.05, confidence=0.95, cells=cells, stopped=stopped, apart=apart)
     keep("coverage", shown, tmp_path)
     keep("launches", launches, tmp_path)
+    keep("block_tables", block_tables.simulate(launches, 50, 1), tmp_path)
     keep("false_verdicts", false_verdict_shares.analyse(launches, 100, 1, sets=2), tmp_path)
     keep("power", power.analyse(launches, 100, 1), tmp_path)
     keep("fidelity", fidelity.Fidelity(place=PLACE, model="m", load=load, rounds=rounds), tmp_path)

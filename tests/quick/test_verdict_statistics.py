@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import special, stats
 
 from rollout_bench.analysis.stats.intervals import Array, holm, ratio_interval, strictest_level
-from rollout_bench.analysis.stats.power import MAX_PAIRS, minimal_detectable_difference, noncentrality, pairs_needed
+from rollout_bench.analysis.stats.power import MAX_PAIRS, fewest, minimal_detectable_difference, noncentrality
 
 LOGS = st.lists(st.floats(-0.5, 0.5), min_size=2, max_size=12).filter(lambda logs: np.std(logs) > 1e-3)
 P_VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=12)
@@ -170,16 +170,13 @@ def test_what_is_just_not_significant_is_smaller_than_what_would_have_been_detec
     assert noncentrality(pairs, level, power) > stats.t.ppf(1 - level / 2, pairs - 1)
 
 
-@given(st.floats(0.001, 0.1), st.floats(0.005, 0.5), LEVELS, POWERS)
-def test_the_pairs_needed_are_the_fewest_that_do(sd: float, difference: float, level: float, power: float) -> None:
-    pairs = pairs_needed(sd, difference, level, power)
-    assert pairs is not None
-    assert minimal_detectable_difference(sd, pairs, level, power) <= difference
-    assert pairs == 2 or minimal_detectable_difference(sd, pairs - 1, level, power) > difference
+@given(st.integers(2, 100_000), st.integers(2, 100_000))
+def test_the_fewest_is_found_wherever_it_is(fewest_enough: int, least: int) -> None:
+    assert fewest(lambda number: number >= fewest_enough, least) == max(fewest_enough, least)
+    assert fewest(lambda number: number > MAX_PAIRS, least) is None
 
 
-def test_a_difference_that_no_number_of_pairs_finds_has_no_number() -> None:
-    assert pairs_needed(1.0, 1e-6, 0.05, 0.8) is None
+def test_a_spread_beyond_all_measure_finds_no_difference() -> None:
     assert minimal_detectable_difference(1.0, MAX_PAIRS, 0.05, 0.8) > 1e-6
     assert minimal_detectable_difference(1e3, 2, 0.05, 0.8) == np.inf
 

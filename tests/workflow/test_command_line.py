@@ -41,6 +41,18 @@ def test_the_order_of_lists_and_keys_changes_no_experiment(workspace: Workspace)
     assert sorted(reordered) == sorted(before)
 
 
+def test_a_plan_goes_on_with_the_order_that_was_drawn_for_its_results(workspace: Workspace):
+    def launches() -> list[str]:
+        experiments(workspace, "--config", "launches=12")
+        plan = json.loads((workspace.path / "results/plan.json").read_text())
+        return [launch["record"] for launch in plan["launches"]]
+
+    drawn = launches()
+    assert launches() == drawn
+    (workspace.path / "results/plan.json").unlink()
+    assert launches() != drawn
+
+
 def test_planning_leaves_no_folders_of_what_was_not_measured(workspace: Workspace):
     experiments(workspace)
     assert not (workspace.path / "results/offline").exists()

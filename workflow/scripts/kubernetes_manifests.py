@@ -16,8 +16,8 @@ from rollout_bench.core.errors import UserError, run_command
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.plan.engine import InstalledEngine, probe_engine
 from rollout_bench.plan.matrix import expand
-from rollout_bench.plan.schedule import RESULTS, Schedule, schedule
-from rollout_bench.snakefile import next_round
+from rollout_bench.plan.schedule import RESULTS, Schedule, kept_order_seed, schedule
+from rollout_bench.snakefile import PLAN_FILE, next_round
 
 
 def main() -> int:
@@ -32,7 +32,8 @@ def main() -> int:
     merged = sys.stdin.read() if arguments.config == "-" else Path(arguments.config).read_text()
     config = read_config(json.loads(merged))
     engine = probe_engine(arguments.python or config.engine.python)
-    plan = schedule(config, expand(config, engine))
+    # Without a plan always the same orders: manifests that are written again must not change.
+    plan = schedule(config, expand(config, engine), kept_order_seed(PLAN_FILE) or 0)
     check_engine(plan, engine)
     files = manifests(plan, missing(plan))
     changes = put(arguments.out, files)

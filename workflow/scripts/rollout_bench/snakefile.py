@@ -29,7 +29,7 @@ from rollout_bench.plan.config_file import check_config_file, read_config
 from rollout_bench.plan.engine import InstalledEngine, probe_engine
 from rollout_bench.plan.matrix import expand
 from rollout_bench.plan.planfile import PlannedExperiment, is_plan
-from rollout_bench.plan.schedule import RESULTS, Schedule, ScheduledLaunch, cell_of, put_on_disk, schedule
+from rollout_bench.plan.schedule import RESULTS, Schedule, ScheduledLaunch, cell_of, order_seed, put_on_disk, schedule
 from rollout_bench.report.figure_names import names_of
 from rollout_bench.report.state import is_stale
 
@@ -323,7 +323,7 @@ def plan_workflow(merged: Mapping[str, Any], files: Iterable[Path]) -> tuple[Sch
             check_config_file(file)
         config = read_config(merged)
         engine = probe_engine(config.engine.python)
-        return schedule(config, expand(config, engine)), engine
+        return schedule(config, expand(config, engine), order_seed(PLAN_FILE)), engine
     except UserError as error:
         stop(error)
 

@@ -135,8 +135,8 @@ class ComparisonSettings(Strict):
     confidence: Annotated[Number, Field(ge=0.5, le=0.9999)] = Field(
         0.95,
         description=(
-            "Confidence of each interval. 1 - confidence is the chance that a metric's column without any true "
-            "difference shows even one ^ or v."
+            "Confidence of the intervals, together for all that has the same baseline. 1 - confidence is the chance "
+            "that a metric's column without any true difference shows even one ^ or v."
         ),
     )
     relevant_difference: Annotated[Number, Field(ge=0, le=1)] = Field(

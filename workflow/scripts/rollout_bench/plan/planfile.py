@@ -17,9 +17,9 @@ from rollout_bench.core.files import read_model, write_json
 from rollout_bench.plan.config import ComparisonSettings, Precision
 from rollout_bench.plan.serving import Slo
 
-PLAN_SCHEMA_VERSION: Literal[5] = 5
+PLAN_SCHEMA_VERSION: Literal[6] = 6
 """Raised when a field of the plan file is added, removed or changes its meaning. 1 had no `comparison`, 2 neither
-`precision` nor `weights`, 3 no `slo`, 4 no `operator_rules`."""
+`precision` nor `weights`, 3 no `slo`, 4 no `operator_rules`, 5 no `order_seed`."""
 
 
 class PlannedLaunch(Strict):
@@ -61,13 +61,16 @@ class Skipped(Strict):
 class PlanFile(Strict):
     """Everything that is selected."""
 
-    schema_version: Literal[1, 2, 3, 4, 5] = Field(description="Version of this schema; earlier ones are read too.")
+    schema_version: Literal[1, 2, 3, 4, 5, 6] = Field(description="Version of this schema; earlier ones are read too.")
     results: str = Field(description="The results folder, as the config names it.")
     fingerprint: str = Field(description="Changes with whatever the plan was made from.")
     baseline: dict[str, str] = Field(description="What speed-ups refer to, as axis -> value: {quant: bf16}.")
     comparison: ComparisonSettings = Field(ComparisonSettings(), description="When a difference is called one.")
     precision: Precision | None = Field(
         None, description="When an experiment has launches enough; null where their number is fixed."
+    )
+    order_seed: int | None = Field(
+        None, description="Draws the order of launches within each round; null in plans whose order was fixed."
     )
     slo: Slo = Field(Slo(), description="What a request must keep to count as good.")
     operator_rules: list[OperatorRule] = Field([], description="What operators of profiles are for, tried first.")

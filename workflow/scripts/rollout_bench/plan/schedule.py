@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +17,15 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_json
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.matrix import Checkpoint, Experiment, Matrix
-from rollout_bench.plan.planfile import PLAN_SCHEMA_VERSION, PlanFile, PlannedExperiment, PlannedLaunch, write_plan
+from rollout_bench.plan.order import round_orders
+from rollout_bench.plan.planfile import (
+    PLAN_SCHEMA_VERSION,
+    PlanFile,
+    PlannedExperiment,
+    PlannedLaunch,
+    read_plan,
+    write_plan,
+)
 
 RESULTS = Path("results")
 
@@ -42,14 +51,14 @@ class Schedule:
     """All launches of a matrix that may be wanted, in the order they run.
 
     Launch 0 of every experiment comes before launch 1 of any, so that a machine that drifts hits all alike. Inside
-    such a round the order is as good as random, another in each: any fixed one, also one that is reversed every other
-    time, would put the same experiments next to each other again and again, and what drifts would make their
-    pairs resemble each other.
+    such a round the order is balanced and another in each (`plan.order`); `order_seed` draws it, and the plan file
+    keeps it, so that runs that go on with the same results go on with the same orders.
     """
 
     config: Config
     matrix: Matrix
     launches: list[ScheduledLaunch]
+    order_seed: int
 
     @cached_property
     def missing(self) -> list[str]:
@@ -145,6 +154,7 @@ class Schedule:
             baseline=self.config.baseline.named,
             comparison=self.config.comparison,
             precision=precision,
+            order_seed=self.order_seed,
             slo=self.config.slo,
             operator_rules=self.config.operator_rules,
             experiments=self.experiments,
@@ -186,20 +196,30 @@ def cell_of(experiment: PlannedExperiment, changes: Mapping[str, str] | None = N
     return tuple((changes or {}).get(axis, getattr(experiment, axis)) for axis in axes)
 
 
-def schedule(config: Config, matrix: Matrix) -> Schedule:
-    """Put the launches of a matrix in order."""
+def schedule(config: Config, matrix: Matrix, order_seed: int = 0) -> Schedule:
+    """Put the launches of a matrix in the order that `order_seed` draws."""
+    by_place = {f"{experiment.spec.mode}/{experiment.name}": experiment for experiment in matrix.experiments}
     launches = [
         ScheduledLaunch(experiment, index, str(record_path(RESULTS, experiment.spec.mode, experiment.name, index)))
-        for index in range(config.most_launches)
-        for experiment in sorted(matrix.experiments, key=lambda experiment: _place_in_round(experiment, index))
+        for index, places in enumerate(round_orders(by_place, config.most_launches, order_seed))
+        for experiment in map(by_place.__getitem__, places)
         if index < config.launches_of(experiment.spec.mode)
     ]
-    return Schedule(config, matrix, launches)
+    return Schedule(config, matrix, launches, order_seed)
 
 
-def _place_in_round(experiment: Experiment, index: int) -> str:
-    """Sort the launches of a round; it depends on nothing else that is selected, so adding to it moves nobody."""
-    return hashlib.sha256(f"{experiment.name} {index}".encode()).hexdigest()
+def kept_order_seed(plan: Path) -> int | None:
+    """Return the seed that the plan file at `plan` keeps; None where there is none to go on with."""
+    try:
+        return read_plan(plan).order_seed
+    except UserError:
+        return None
+
+
+def order_seed(plan: Path) -> int:
+    """Return the seed that the plan file at `plan` keeps, or a new one."""
+    kept = kept_order_seed(plan)
+    return secrets.randbits(32) if kept is None else kept
 
 
 def put_on_disk(plan: Schedule, path: Path, outputs: set[str]) -> None:

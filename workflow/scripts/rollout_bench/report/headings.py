@@ -37,7 +37,8 @@ class Column:
 
 
 _RATIO_OF_PAIRS = (
-    "of each pair of launches with the same index, and of these ratios the geometric mean. The baseline has the same "
+    "of each pair of launches with the same index, and of these ratios the geometric mean (so the ratio of two means "
+    "may differ from it in the last digits). The baseline has the same "
     "mode, platform, model, quant, workload and engine version, but for what `baseline` changes."
 )
 
@@ -86,7 +87,8 @@ def _speedup_column(metric: MetricName, settings: ComparisonSettings, apart: boo
     return Column(
         of.speedup,
         f"{ratio_of.format(of.header)}, above 1 being better, {how} Then the verdict, and in brackets "
-        f"the {plain_percent(settings.confidence)} confidence interval of this speed-up taken alone.",
+        f"the {plain_percent(settings.confidence)} confidence interval of this speed-up"
+        f"{' taken alone' if apart else ''}.",
         lambda line: _speedup(line["comparisons"][metric], line["footnotes"][metric], settings),
         words=True,
     )
@@ -103,11 +105,14 @@ def _speedup(comparison: Comparison, footnote: int | None, settings: ComparisonS
 
 
 def verdict_text(comparison: Comparison, settings: ComparisonSettings) -> str:
-    """Return the mark, with the size that could be found beside a ~ and what is missing beside a ?."""
+    """Return the mark, with the sizes that could be found beside a ~ and what is missing beside a ?."""
     assert comparison.verdict is not None
     mark = MARKS[comparison.verdict]
     if comparison.verdict == "undetected" and comparison.minimal_detectable_difference is not None:
-        return f"{mark} (< {percent(comparison.minimal_detectable_difference)})"
+        if comparison.too_noisy:
+            return f"{mark} (too noisy to tell)"
+        low, high = comparison.detectable_range or (None, comparison.minimal_detectable_difference)
+        return f"{mark} (< {'' if low is None else f'{number(100 * low, 2)}-'}{percent(high)})"
     if comparison.verdict == "irrelevant":
         relevant = settings.relevant_difference
         ends = (comparison.low, comparison.high)

@@ -6,12 +6,17 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from rollout_bench.analysis.stats.blocks import Worth
 from rollout_bench.analysis.stats.sequential import StoppingRule
-from rollout_bench.analysis.timed.comparison import MIN_PAIRS, Comparison
+from rollout_bench.analysis.timed.comparison import FEW_PAIRS, MIN_PAIRS, TOO_NOISY, Comparison
+from rollout_bench.analysis.timed.launches import values_of
 from rollout_bench.analysis.timed.partners import Difference, Group
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.metrics import METRICS
 from rollout_bench.plan.config import ComparisonSettings, Precision
+
+FOUND = ("faster", "slower", "irrelevant")
+"""Verdicts that say that there is a difference."""
 
 
 def verdict_values(
@@ -31,14 +36,23 @@ def verdict_values(
         "precision": precision,
         "apart": apart,
         "min_pairs": MIN_PAIRS,
+        "few_pairs": FEW_PAIRS,
+        "too_noisy": TOO_NOISY,
         "look_percent": None if precision is None else f"{100 * _level(settings, precision):.4g}",
         "too_wide": [] if precision is None else list(_too_wide(rows, precision)),
         "differing": differing(rows),
         "compared": sum(row.against.other is not None for row in rows),
-        "lacking": list(_lacking(rows, settings)),
+        "found_by_few": [
+            (f"{row.name}{of}", [each.pairs[launch] for launch in sorted(each.pairs)])
+            for row, of, each in compared
+            if each.verdict in FOUND and 0 < len(each.pairs) < FEW_PAIRS
+        ],
+        "often_missed": list(_often_missed(rows)),
+        "lacking": list(_lacking(rows)),
         "unpaired": [
             (f"{row.name}{of}", each) for row, of, each in compared if each.unpaired or each.baseline_unpaired
         ],
+        "other_means": list(_other_means(rows)),
     }
 
 
@@ -74,15 +88,47 @@ def differing(
     return {str(difference): names for difference, names in found.items()}
 
 
-def _lacking(rows: Sequence[Row], settings: ComparisonSettings) -> Iterator[tuple[str, int, Comparison]]:
-    """For each ~ its name, how many loads have one, and the comparison that takes the fewest launches."""
+def _often_missed(rows: Sequence[Row]) -> Iterator[tuple[str, Worth]]:
+    """Yield names of differences that so few launches would often miss, and what finding half of one is worth."""
+    for row, metric, comparison in _each(rows):
+        half, size = comparison.worth_of_half, comparison.minimal_detectable_difference
+        if comparison.verdict not in FOUND or half is None or size is None or comparison.speedup is None:
+            continue
+        if max(comparison.speedup, 1 / comparison.speedup) - 1 < size:
+            yield f"{row.name}{metric}", half
+
+
+def _lacking(rows: Sequence[Row]) -> Iterator[tuple[str, int, Comparison]]:
+    """For each ~ its name, how many loads have one, and the comparison that takes the fewest launches.
+
+    Only where there are launches enough to tell how many it takes.
+    """
     found: dict[str, list[Comparison]] = {}
     for row, metric, comparison in _each(rows):
-        if comparison.verdict == "undetected" and settings.relevant_difference:
+        if comparison.verdict == "undetected" and comparison.launches_for_relevant is not None:
             found.setdefault(f"{row.whole_name}{metric}", []).append(comparison)
     for name, comparisons in found.items():
         # Of the loads of a sweep the one that takes fewest: a line for each would hide the rest.
-        yield name, len(comparisons), min(comparisons, key=lambda each: each.launches_for_relevant or math.inf)
+        yield name, len(comparisons), min(comparisons, key=_fewest)
+
+
+def _fewest(comparison: Comparison) -> float:
+    least = comparison.launches_for_relevant[0] if comparison.launches_for_relevant else None
+    return math.inf if least is None else least
+
+
+def _other_means(rows: Sequence[Row]) -> Iterator[tuple[str, int, int, int]]:
+    """Yield names whose means are not those of their pairs: how many pairs, and launches of both sides."""
+    by_place = {row.experiment.place: row for row in rows}
+    for row in rows:
+        baseline = by_place.get(row.against.other.place) if row.against.other else None
+        for metric, comparison in row.comparisons.items():
+            if baseline is None or not comparison.pairs:
+                continue
+            own, theirs = (len(values_of(metric, side.used)) for side in (row, baseline))
+            if max(own, theirs) > len(comparison.pairs):
+                of = f", {METRICS[metric].speedup}" if len(row.comparisons) > 1 else ""
+                yield f"{row.name}{of}", len(comparison.pairs), own, theirs
 
 
 def _each(rows: Sequence[Row]) -> Iterator[tuple[Row, str, Comparison]]:

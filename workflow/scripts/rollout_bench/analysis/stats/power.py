@@ -28,8 +28,12 @@ def noncentrality(pairs: int, level: float, power: float) -> float:
     n - 1 degrees of freedom (Johnson and Welch, Biometrika 31, 1940; Cohen, "Statistical power analysis", 1988).
     The chance to reject on the wrong side is left out: at a power of 0.7 and more it is below 1e-3.
     """
-    freedom = pairs - 1
-    critical = float(special.stdtrit(freedom, 1 - level / 2))
+    return noncentrality_beyond(float(special.stdtrit(pairs - 1, 1 - level / 2)), pairs - 1, power)
+
+
+@lru_cache(maxsize=4096)
+def noncentrality_beyond(critical: float, freedom: int, power: float) -> float:
+    """Return the lambda at which the noncentral t distribution of `freedom` >= 1 exceeds `critical` with `power`."""
     if critical > FAR:
         return _far_out(freedom, critical, power)
     return float(special.nctdtrinc(freedom, 1 - power, critical))
@@ -74,27 +78,16 @@ def as_fraction(log_ratio: float) -> float:
     return math.expm1(log_ratio) if log_ratio < 700 else math.inf
 
 
-def pairs_needed(log_sd: float, difference: float, level: float, power: float) -> int | None:
-    """Return the least number of pairs whose minimal detectable difference is at most `difference` > 0.
-
-    None where even `MAX_PAIRS` are too few.
-    """
-    return fewest(lambda pairs: minimal_detectable_difference(log_sd, pairs, level, power) <= difference)
-
-
-def fewest(enough: Callable[[int], bool]) -> int | None:
-    """Return the least number from 2 up that is `enough`, as all larger ones then are.
+def fewest(enough: Callable[[int], bool], least: int = 2) -> int | None:
+    """Return the least number from `least` up that is `enough`, as all larger ones then are.
 
     None where `MAX_PAIRS` is not.
     """
-    if enough(2):
-        return 2
-    high = 4
-    while not enough(high):
-        high *= 2
-        if high > MAX_PAIRS:
-            return None
-    low = high // 2
+    low, high, step = least - 1, least, 1
+    while high < MAX_PAIRS and not enough(high):
+        low, high, step = high, min(high + step, MAX_PAIRS), 2 * step
+    if high >= MAX_PAIRS and not (high == MAX_PAIRS and enough(high)):
+        return None
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)

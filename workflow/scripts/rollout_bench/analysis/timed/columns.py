@@ -50,6 +50,8 @@ COLUMNS: dict[str, str] = {
     "speedup_high": "Float64",
     "p_adjusted": "Float64",
     "minimal_detectable_difference": "Float64",
+    "minimal_detectable_difference_low": "Float64",
+    "minimal_detectable_difference_high": "Float64",
     "pairs": "Int64",
     "baseline_launches": "Int64",
     "verdict": "string",
@@ -132,12 +134,15 @@ def _line(row: Row) -> dict[str, object]:
 
 def _compared(comparison: Comparison) -> dict[str, object]:
     nothing = comparison.is_baseline or comparison.verdict is None
+    low, high = comparison.detectable_range or (None, None)
     return {
         "speedup": comparison.speedup,
         "speedup_low": comparison.low,
         "speedup_high": comparison.high,
         "p_adjusted": comparison.p_adjusted,
         "minimal_detectable_difference": comparison.minimal_detectable_difference,
+        "minimal_detectable_difference_low": low,
+        "minimal_detectable_difference_high": high,
         "pairs": None if nothing or comparison.sides else len(comparison.pairs),
         "baseline_launches": None if nothing else comparison.launches_used[1],
         "verdict": "baseline" if comparison.is_baseline else comparison.verdict,

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rollout_bench.analysis.stats.blocks import (
+    Contrasts,
+    Worth,
+    adjusted_p,
+    blocks_needed,
+    contrasts,
+    critical_value,
+    detectable,
+    step_down,
+    worth,
+)
 from rollout_bench.analysis.stats.intervals import (
     NO_SPREAD,
+    Array,
     detectable_difference,
-    holm,
     launches_needed,
     mean,
     ratio_interval,
@@ -21,7 +32,6 @@ from rollout_bench.analysis.stats.intervals import (
     strictest_level,
     welch_interval,
 )
-from rollout_bench.analysis.stats.power import minimal_detectable_difference, pairs_needed
 from rollout_bench.analysis.stats.sequential import Looks
 from rollout_bench.analysis.timed.launches import LaunchMeasures
 from rollout_bench.contracts.record import Flag
@@ -35,8 +45,20 @@ MARKS: dict[Verdict, str] = {"faster": "^", "slower": "v", "irrelevant": "~", "u
 MIN_PAIRS = 2
 """Pairs of launches that an interval needs; where sides are not paired, launches of each side."""
 
+FEW_PAIRS = 8
+"""Pairs below which a mode that an engine chooses at its start may not have shown: then the single pairs are told."""
+
+TELLING = 6
+"""Launches from which on their spread is known well enough to say how many a difference takes, roughly."""
+
+TOO_NOISY = 1.0
+"""Where it can't be excluded that a difference so large (a fraction) would have been missed, nothing can be told."""
+
 Values = Mapping[int, float]
 """A metric by launch index."""
+
+Range = tuple[int | None, int | None]
+"""The least and the most number of launches that may be needed; None for more than are worth it."""
 
 
 @dataclass(frozen=True)
@@ -57,26 +79,30 @@ class Comparison:
     """How an experiment compares with its baseline in one metric.
 
     `speedup` is the geometric mean of `pairs` (above 1: better than the baseline), the ratio of each launch
-    index that both sides have; `low` and `high` are its interval, taken alone. Where the sides did not take turns
-    there are no pairs but `sides`, its own and the baseline's, and `speedup` is the ratio of their values.
-    `p_value` is that of "no difference", over all looks that may be taken, `p_adjusted` the same among all
-    comparisons of the table.
-    `minimal_detectable_difference` and `launches_for_relevant` say what could be found (a fraction) and how many
-    launches of each side the relevant difference takes. `unpaired` and `baseline_unpaired` count launches that were
-    not used since the other side has none of their index. `is_baseline` marks the baseline itself. Where nothing can
-    be compared, `verdict` is None; there, and where it is unknown for another reason than too few launches, `reason`
-    says why.
+    index that both sides have; `low` and `high` are its interval, which holds together with those of all that is
+    compared with the same baseline. Where the sides did not take turns there are no pairs but `sides`, its own and the
+    baseline's, and `speedup` is the ratio of their values.
+    `p_value` is that of "no difference" among all that is compared with the same baseline, over all looks that may be
+    taken, `p_adjusted` the same among all comparisons of the table.
+    `minimal_detectable_difference` says what could be found (a fraction), `detectable_range` how uncertain that is, and
+    `launches_for_relevant` how many launches of each side the relevant difference takes, None where too few tell.
+    `worth_of_half` says what it would be worth to find a true difference of half that size, None where there is no sign
+    of any. `unpaired` and
+    `baseline_unpaired` count launches that were not used since the other side has none of their index. `is_baseline`
+    marks the baseline itself. Where nothing can be compared, `verdict` is None; there, and where it is unknown for
+    another reason than too few launches, `reason` says why.
     """
 
     is_baseline: bool = False
     speedup: float | None = None
     low: float | None = None
     high: float | None = None
-    log_sd: float | None = None
     p_value: float | None = None
     p_adjusted: float | None = None
     minimal_detectable_difference: float | None = None
-    launches_for_relevant: int | None = None
+    detectable_range: tuple[float, float] | None = None
+    launches_for_relevant: Range | None = None
+    worth_of_half: Worth | None = None
     pairs: Values = field(default_factory=dict)
     sides: tuple[Side, Side] | None = None
     unpaired: int = 0
@@ -90,6 +116,11 @@ class Comparison:
         if self.sides:
             return self.sides[0].launches, self.sides[1].launches
         return len(self.pairs), len(self.pairs)
+
+    @property
+    def too_noisy(self) -> bool:
+        """Whether even a difference as large as `TOO_NOISY` might have been missed."""
+        return self.detectable_range is not None and self.detectable_range[1] >= TOO_NOISY
 
     @property
     def launches_missing(self) -> int:
@@ -137,7 +168,6 @@ def compare(
         comparison,
         low=float(interval.low),
         high=float(interval.high),
-        log_sd=float(interval.log_sd),
         p_value=float(interval.p_value) if looks is None else looks.overall(float(interval.p_value)),
     )
 
@@ -177,47 +207,123 @@ def _side(logs: Sequence[float]) -> Side:
     return Side(len(logs), math.exp(mean(logs)), standard_deviation(logs) if len(logs) > 1 else None)
 
 
-def judge(family: Sequence[Comparison], settings: ComparisonSettings, looks: Looks | None = None) -> list[Comparison]:
+@dataclass(frozen=True)
+class _Blocks:
+    """Comparisons with one baseline, judged together: what their pairs tell, a place for each."""
+
+    found: Contrasts
+
+    def critical(self, level: float) -> float:
+        """Return what the |t| of one of them must exceed, for all of them together."""
+        found = self.found
+        return critical_value(int(found.comparisons), int(found.freedom), level, float(found.correlation))
+
+    def t(self, place: int) -> float:
+        """Return how many standard errors one of them is off no difference, either way."""
+        return abs(float(self.found.log_ratio[place] / self.found.error[place]))
+
+    def with_interval(self, place: int, comparison: Comparison, confidence: float) -> Comparison:
+        """Return one of them with the interval and the p value that it has among the others."""
+        found, middle = self.found, float(self.found.log_ratio[place])
+        half = self.critical(1 - confidence) * float(found.error[place])
+        with np.errstate(over="ignore"):
+            low, high = np.exp(middle - half), np.exp(middle + half)
+        p_value = adjusted_p(self.t(place), int(found.comparisons), int(found.freedom), float(found.correlation))
+        return replace(comparison, low=float(low), high=float(high), p_value=p_value)
+
+
+def judge(
+    family: Sequence[Comparison],
+    settings: ComparisonSettings,
+    looks: Looks | None = None,
+    baselines: Sequence[Hashable] | None = None,
+) -> list[Comparison]:
     """Return the same comparisons with their verdicts, all of one metric in one table, in their order.
 
-    `looks` as in `compare`. Those that have a p value share the chance of a false finding, by `holm`.
+    `baselines` says what each is compared with: those of one baseline are judged as blocks, with one spread and one
+    critical value (`stats.blocks`); None where each has its own. The chance of a false finding is shared by all, by
+    `blocks.step_down`. `looks` as in `compare`: with them each comparison is judged by its own pairs.
     """
-    p_values = [comparison.p_value for comparison in family if comparison.p_value is not None]
-    if not p_values:
+    tables: dict[Hashable, list[int]] = {}
+    for number, comparison in enumerate(family):
+        if comparison.p_value is not None:
+            alone = baselines is None or looks is not None or comparison.sides is not None
+            tables.setdefault((number,) if alone or baselines is None else baselines[number], []).append(number)
+    if not tables:
         return list(family)
-    adjusted = iter(holm(p_values))
-    level = strictest_level(1 - settings.confidence, len(p_values))
+    level = strictest_level(1 - settings.confidence, len(tables))
     level = level if looks is None else looks.each(level)
-    return [
-        _judged(comparison, float(next(adjusted)), level, settings) if comparison.p_value is not None else comparison
-        for comparison in family
-    ]
+    judged, p_values = list(family), []
+    for numbers in tables.values():
+        together = None if family[numbers[0]].sides else _Blocks(contrasts(_log_ratios([family[n] for n in numbers])))
+        for place, number in enumerate(numbers):
+            comparison = family[number]
+            if together is not None:
+                if len(numbers) > 1:
+                    comparison = together.with_interval(place, comparison, settings.confidence)
+                comparison = _with_sizes(comparison, together, place, level, settings)
+            else:
+                comparison = _with_sizes_apart(comparison, level, settings)
+            judged[number] = comparison
+            p_values.append(comparison.p_value or 0.0)
+    order = [number for numbers in tables.values() for number in numbers]
+    labels = [table for table, numbers in enumerate(tables.values()) for _ in numbers]
+    for number, p_adjusted in zip(order, step_down(p_values, labels), strict=True):
+        judged[number] = _judged(judged[number], float(p_adjusted), settings)
+    return judged
 
 
-def _judged(comparison: Comparison, p_adjusted: float, level: float, settings: ComparisonSettings) -> Comparison:
+def _log_ratios(comparisons: Sequence[Comparison]) -> Array:
+    """Return log ratios [blocks, comparisons], NaN where one has no pair of that launch."""
+    launches = sorted({launch for comparison in comparisons for launch in comparison.pairs})
+    return np.log([[comparison.pairs.get(launch, math.nan) for comparison in comparisons] for launch in launches])
+
+
+def _judged(comparison: Comparison, p_adjusted: float, settings: ComparisonSettings) -> Comparison:
     assert comparison.speedup is not None
-    detectable, needed = _sizes(comparison, level, settings)
+    return replace(comparison, p_adjusted=p_adjusted, verdict=verdict(comparison.speedup, p_adjusted, settings))
+
+
+def _with_sizes_apart(comparison: Comparison, level: float, settings: ComparisonSettings) -> Comparison:
+    """Return `comparison` of two sides with what is found at `level` and the launches the relevant difference takes."""
+    assert comparison.sides is not None
+    own, other = comparison.sides
+    assert own.log_sd is not None
+    assert other.log_sd is not None
+    relevant, power = settings.relevant_difference, settings.power
+    needed: Range | None = None
+    if relevant and min(own.launches, other.launches) >= TELLING:
+        needed = (launches_needed(own.log_sd, other.log_sd, relevant, level, power),) * 2
     return replace(
         comparison,
-        p_adjusted=p_adjusted,
-        minimal_detectable_difference=detectable,
+        minimal_detectable_difference=detectable_difference(
+            own.log_sd, own.launches, other.log_sd, other.launches, level, power
+        ),
         launches_for_relevant=needed,
-        verdict=verdict(comparison.speedup, p_adjusted, settings),
     )
 
 
-def _sizes(comparison: Comparison, level: float, settings: ComparisonSettings) -> tuple[float, int | None]:
-    """Return the difference found at `level`, and the launches of each side that the relevant difference takes."""
-    relevant, power = settings.relevant_difference, settings.power
-    if comparison.sides:
-        own, other = comparison.sides
-        assert own.log_sd is not None
-        assert other.log_sd is not None
-        found = detectable_difference(own.log_sd, own.launches, other.log_sd, other.launches, level, power)
-        return found, launches_needed(own.log_sd, other.log_sd, relevant, level, power) if relevant else None
-    assert comparison.log_sd is not None
-    found = minimal_detectable_difference(comparison.log_sd, len(comparison.pairs), level, power)
-    return found, pairs_needed(comparison.log_sd, relevant, level, power) if relevant else None
+def _with_sizes(
+    comparison: Comparison, together: _Blocks, place: int, level: float, settings: ComparisonSettings
+) -> Comparison:
+    """Return `comparison` with what is found at `level`, the launches the relevant difference takes, and its worth."""
+    found, critical, relevant = together.found, together.critical(level), settings.relevant_difference
+    size = detectable(found, place, critical, settings.power, settings.confidence)
+    needed: Range | None = None
+    if relevant and len(comparison.pairs) >= TELLING:
+        least, most = (
+            blocks_needed(spread, int(found.comparisons), relevant, level, settings.power) for spread in size.spreads
+        )
+        needed = least, most
+    assert comparison.p_value is not None
+    sign = comparison.p_value < 1 - settings.confidence
+    return replace(
+        comparison,
+        minimal_detectable_difference=size.size,
+        detectable_range=(size.low, size.high),
+        launches_for_relevant=needed,
+        worth_of_half=worth(together.t(place) / 2, critical, int(found.freedom)) if sign else None,
+    )
 
 
 def verdict(speedup: float, p_adjusted: float, settings: ComparisonSettings) -> Verdict:

@@ -104,6 +104,7 @@ def rows_of(collection: Collection) -> list[Row]:
                 else None
                 for e, other in pairs
             ],
+            found,
             collection,
         )
         for metric in dict.fromkeys(metric for e in experiments for metric in settings.metrics_of(e.mode))
@@ -145,7 +146,9 @@ def _marked_out_of_turn(
     return marked_so
 
 
-def _judged(found: Sequence[Comparison | None], collection: Collection) -> list[Comparison | None]:
+def _judged(
+    found: Sequence[Comparison | None], against: Sequence[Counterpart], collection: Collection
+) -> list[Comparison | None]:
     """Return the comparison of each experiment in one metric, None where it has none.
 
     Those of a table are judged together.
@@ -156,7 +159,8 @@ def _judged(found: Sequence[Comparison | None], collection: Collection) -> list[
         if comparison is not None:
             tables.setdefault((e.mode, e.platform), {})[number] = comparison
     for table in tables.values():
-        family = judge(list(table.values()), collection.comparison, _looks(collection))
+        baselines = [other.place if (other := against[number].other) else None for number in table]
+        family = judge(list(table.values()), collection.comparison, _looks(collection), baselines)
         for number, comparison in zip(table, family, strict=True):
             judged[number] = comparison
     return judged

@@ -227,8 +227,9 @@ def _notes(
     apart = any(row.comparison.sides for row in compared)
     how, needed = (_APART, "launches of each side") if apart else (_IN_PAIRS, "pairs of launches")
     notes = [
-        f"{how.format(metric)} Band: {plain_percent(settings.confidence)} confidence interval, taken alone. "
-        "^ faster, v slower (Holm over the table); ~ (< size): no difference found, this size would have been; "
+        f"{how.format(metric)} Band: {plain_percent(settings.confidence)} confidence interval"
+        f"{', taken alone' if apart else ''}. "
+        "^ faster, v slower (held over the table); ~ (< size): no difference found, this size would have been; "
         f"? too few {'launches' if apart else 'pairs'} or no valid ones."
     ]
     if any(row.comparison.verdict == "irrelevant" for row in compared):

@@ -1,0 +1,309 @@
+"""One spread and one critical value for a table: against textbooks and scipy, by property, by simulated truths."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from rollout_bench.analysis.stats.blocks import (
+    BALANCED,
+    Contrasts,
+    adjusted_p,
+    blocks_needed,
+    contrasts,
+    critical_value,
+    detectable,
+    step_down,
+    worth,
+)
+from rollout_bench.analysis.stats.intervals import Array, holm, ratio_interval
+from rollout_bench.analysis.stats.power import minimal_detectable_difference, noncentrality_beyond
+
+TRIALS = 20_000
+LOGS = st.lists(st.floats(-0.5, 0.5), min_size=2, max_size=12).filter(lambda logs: np.std(logs) > 1e-3)
+FREEDOM = st.integers(1, 200)
+COMPARISONS = st.integers(1, 8)
+LEVELS = st.floats(0.0005, 0.3)
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> Array:
+    """Log ratios of a table [m, k - 1], some of them missing, each configuration with two pairs or more."""
+    m, others = draw(st.integers(2, 6)), draw(st.integers(1, 4))
+    logs: Array = draw(arrays(float, (m, others), elements=st.floats(-0.5, 0.5)))
+    missing = draw(arrays(bool, (m, others)))
+    missing[:2] = False
+    return np.where(missing, np.nan, logs + 0.01 * np.arange(m)[:, None] ** 2)
+
+
+def simulated(m: int, others: int, seed: int = 1, trials: int = TRIALS) -> Array:
+    """Log ratios [trials, m, others] without any difference, each launch with a spread of 1."""
+    noise = np.random.default_rng([seed, m, others]).normal(size=(trials, m, others + 1))
+    return np.asarray(noise[..., 1:] - noise[..., :1])
+
+
+def is_about(hits: ArrayLike, chance: float) -> bool:
+    """Whether the share of `hits` can be `chance`: inside its own binomial interval at 99.99 %."""
+    interval = stats.binomtest(int(np.sum(hits)), np.size(hits)).proportion_ci(0.9999)
+    return bool(interval.low <= chance <= interval.high)
+
+
+def of_all_cells(table: Array) -> tuple[float, int]:
+    """Residual variance and degrees of freedom of the plain fit of blocks and configurations to every cell."""
+    cells = np.hstack([np.where(np.isfinite(table).any(axis=1), 0.0, np.nan)[:, None], table])
+    m, k = cells.shape
+    rows, values = [], []
+    for block, configuration in zip(*np.nonzero(np.isfinite(cells)), strict=True):
+        rows.append([*np.eye(m)[block], *np.eye(k)[configuration]])
+        values.append(cells[block, configuration])
+    design, y = np.array(rows), np.array(values)
+    residual = y - design @ np.linalg.lstsq(design, y, rcond=None)[0]
+    freedom = len(y) - int(np.linalg.matrix_rank(design))
+    return float(residual @ residual) / freedom, freedom
+
+
+def of_spread(spread: float, m: int, others: int) -> Contrasts:
+    """Return what a table of `m` blocks would tell whose pairs spread by just `spread`."""
+    error = np.full(others, spread / np.sqrt(m))
+    counts = [np.array(number) for number in ((m - 1) * others, others)]
+    return Contrasts(np.zeros(others), error, error, np.full(others, m), counts[0], counts[1], np.array(BALANCED))
+
+
+@given(LOGS, st.floats(0.5, 0.999))
+def test_one_comparison_is_the_paired_t_test(logs: list[float], confidence: float) -> None:
+    one, t = contrasts(np.array(logs)[:, None]), ratio_interval(logs, confidence)
+    critical = critical_value(1, int(one.freedom), 1 - confidence)
+    assert one.log_ratio[0] == pytest.approx(np.log(t.ratio), abs=1e-12)
+    assert one.error[0] == one.pooled_error[0] == pytest.approx(float(t.log_sd) / np.sqrt(len(logs)))
+    assert one.log_ratio[0] + critical * one.error[0] == pytest.approx(np.log(t.high), abs=1e-9)
+    p = adjusted_p(abs(float(one.log_ratio[0] / one.error[0])), 1, int(one.freedom))
+    assert p == pytest.approx(float(t.p_value), rel=1e-6, abs=1e-15)
+
+
+@given(st.floats(1e-3, 0.3), st.integers(2, 40), LEVELS)
+def test_sizes_of_one_comparison_are_those_of_the_paired_t_test(spread: float, m: int, level: float) -> None:
+    found = of_spread(spread, m, 1)
+    size = detectable(found, 0, critical_value(1, m - 1, level), 0.8, 0.95).size
+    assert size == pytest.approx(minimal_detectable_difference(spread, m, level, 0.8))
+
+
+@given(tables())
+def test_the_spread_is_that_of_the_fit_of_blocks_and_configurations_to_all_cells(table: Array) -> None:
+    found = contrasts(table)
+    variance, freedom = of_all_cells(table)
+    assert found.freedom == freedom
+    assert found.pooled_error**2 * found.pairs == pytest.approx(2 * variance, rel=1e-6, abs=1e-12)
+    assert found.log_ratio == pytest.approx(np.nanmean(table, axis=0), abs=1e-12)
+    own = np.nanvar(table, axis=0, ddof=1)
+    assert found.error**2 * found.pairs == pytest.approx(np.maximum(2 * variance, own), rel=1e-6, abs=1e-12)
+
+
+@given(tables(), st.randoms(), st.floats(-1, 1))
+def test_the_order_of_blocks_and_configurations_and_the_size_of_a_difference_change_no_error(
+    table: Array, random: object, shift: float
+) -> None:
+    blocks, others = list(range(table.shape[0])), list(range(table.shape[1]))
+    random.shuffle(blocks)  # type: ignore[attr-defined]
+    random.shuffle(others)  # type: ignore[attr-defined]
+    one, other = contrasts(table), contrasts(table[blocks][:, others] + shift)
+    assert other.error == pytest.approx(one.error[others], rel=1e-6, abs=1e-9)
+    assert other.log_ratio == pytest.approx(one.log_ratio[others] + shift, abs=1e-9)
+    assert other.freedom == one.freedom
+    assert other.correlation == pytest.approx(one.correlation)
+
+
+def test_many_tables_at_once_are_what_each_is_alone() -> None:
+    logs = simulated(4, 3, trials=50)
+    logs[np.random.default_rng(0).random(logs.shape) < 0.2] = np.nan
+    together = contrasts(logs)
+    for number, table in enumerate(logs):
+        for name, values in vars(contrasts(table)).items():
+            assert getattr(together, name)[number] == pytest.approx(values, nan_ok=True), name
+
+
+def test_a_configuration_with_fewer_than_two_pairs_takes_no_part() -> None:
+    table = np.array([[0.1, 1.0], [0.12, np.nan], [0.17, np.nan]])
+    one, alone = contrasts(table), contrasts(table[:, :1])
+    assert one.comparisons == alone.comparisons == 1
+    assert one.freedom == alone.freedom == 2
+    assert one.error[0] == alone.error[0]
+    assert np.isnan([one.error[1], one.log_ratio[1]]).all()
+
+
+def test_estimates_are_correlated_by_the_blocks_that_they_share() -> None:
+    logs = simulated(4, 2)
+    assert contrasts(logs).correlation[0] == BALANCED
+    logs[:, 0, 0] = logs[:, 3, 1] = np.nan
+    found = contrasts(logs)
+    assert np.corrcoef(found.log_ratio.T)[0, 1] == pytest.approx(found.correlation[0], abs=0.02)
+    assert found.correlation[0] == pytest.approx(2 / (2 * 3))
+
+
+def test_a_table_without_blocks_is_an_error() -> None:
+    with pytest.raises(ValueError, match="two dimensions"):
+        contrasts([0.1, 0.2])
+
+
+@pytest.mark.parametrize(("comparisons", "freedom"), [(2, 4), (2, 22), (3, 6), (3, 9), (5, 10)])
+@pytest.mark.parametrize("correlation", [0.25, BALANCED])
+def test_critical_values_are_those_of_the_multivariate_t(comparisons: int, freedom: int, correlation: float) -> None:
+    critical = critical_value(comparisons, freedom, 0.05, correlation)
+    shape = np.full((comparisons, comparisons), correlation) + (1 - correlation) * np.eye(comparisons)
+    inside = stats.multivariate_t(shape=shape, df=freedom, seed=1).cdf(
+        np.full(comparisons, critical), lower_limit=np.full(comparisons, -critical), maxpts=200_000
+    )
+    assert inside == pytest.approx(0.95, abs=3e-4)
+
+
+def test_critical_values_are_those_of_dunnetts_table() -> None:
+    # Two-sided 5 % points: Dunnett, "New tables for multiple comparisons with a control", Biometrics 20, 1964.
+    table = {(2, 5): 3.03, (2, 10): 2.57, (3, 10): 2.76, (3, 20): 2.54, (5, 20): 2.73, (9, 20): 2.95}
+    assert {at: round(critical_value(*at, 0.05), 2) for at in table} == table
+
+
+@given(COMPARISONS, FREEDOM, LEVELS, st.floats(0, 0.9))
+def test_critical_values_lie_between_those_of_one_comparison_and_bonferronis(
+    comparisons: int, freedom: int, level: float, correlation: float
+) -> None:
+    critical = critical_value(comparisons, freedom, level, correlation)
+    assert critical >= stats.t.ppf(1 - level / 2, freedom) * (1 - 1e-9)
+    assert critical <= stats.t.ppf(1 - level / 2 / comparisons, freedom) * (1 + 1e-9)
+
+
+@given(COMPARISONS, FREEDOM, st.floats(1e-9, 0.5))
+def test_the_p_value_at_the_critical_value_is_the_level(comparisons: int, freedom: int, level: float) -> None:
+    assert adjusted_p(critical_value(comparisons, freedom, level), comparisons, freedom) == pytest.approx(
+        level, rel=1e-6
+    )
+
+
+@given(COMPARISONS, FREEDOM, st.floats(0.5, 50), st.floats(0.01, 10))
+def test_p_values_fall_as_t_rises_and_are_1_where_there_is_no_difference(
+    comparisons: int, freedom: int, t: float, more: float
+) -> None:
+    assert adjusted_p(0.0, comparisons, freedom) == pytest.approx(1)
+    assert adjusted_p(t + more, comparisons, freedom) < adjusted_p(t, comparisons, freedom) <= 1
+
+
+@pytest.mark.parametrize(("m", "others"), [(2, 2), (3, 2), (3, 3), (6, 2), (12, 5)])
+def test_all_intervals_of_a_table_together_cover_as_often_as_promised(m: int, others: int) -> None:
+    found = contrasts(simulated(m, others))
+    critical = critical_value(others, int(found.freedom[0]), 0.05)
+    assert is_about((np.abs(found.log_ratio) <= critical * found.pooled_error).all(axis=-1), 0.95)
+    guarded = (np.abs(found.log_ratio) > critical * found.error).any(axis=-1)
+    assert 0.025 < guarded.mean() < 0.05  # the guard costs a little where nobody scatters more than the others
+
+
+@pytest.mark.parametrize("missing", [(0, 0), (1, None)], ids=["a_launch", "a_launch_of_the_baseline"])
+def test_missing_launches_leave_the_promise_and_the_other_pairs(missing: tuple[int, int | None]) -> None:
+    logs = simulated(4, 3)
+    whole = contrasts(logs).freedom[0]
+    logs[:, missing[0], missing[1] if missing[1] is not None else slice(None)] = np.nan
+    found = contrasts(logs)
+    lost = 1 if missing[1] is not None else 3
+    assert whole - found.freedom[0] == lost
+    assert found.pairs[0].sum() == 12 - lost
+    critical = critical_value(3, int(found.freedom[0]), 0.05, float(found.correlation[0]))
+    assert is_about((np.abs(found.log_ratio) <= critical * found.pooled_error).all(axis=-1), 0.95)
+
+
+def noisy(others: int, factor: float) -> Contrasts:
+    """Tables of three blocks in which the first configuration scatters `factor` times as much as the others."""
+    noise = np.random.default_rng(7).normal(size=(TRIALS, 3, others + 1))
+    noise[..., 1] *= factor
+    return contrasts(noise[..., 1:] - noise[..., :1])
+
+
+def test_the_guard_keeps_false_findings_down_where_one_configuration_scatters_more() -> None:
+    found = noisy(2, 4.0)
+    critical = critical_value(2, int(found.freedom[0]), 0.05)
+    guarded = (np.abs(found.log_ratio) > critical * found.error).any(axis=-1).mean()
+    assert guarded < 0.07 < (np.abs(found.log_ratio) > critical * found.pooled_error).any(axis=-1).mean()
+
+
+@pytest.mark.parametrize(("m", "others"), [(3, 1), (3, 2), (4, 3), (12, 2)])
+def test_the_detectable_difference_is_detected_as_often_as_promised_and_its_interval_holds_it(
+    m: int, others: int
+) -> None:
+    freedom = (m - 1) * others
+    critical = critical_value(others, freedom, 0.05)
+    truth = noncentrality_beyond(critical, freedom, 0.8) * np.sqrt(2 / m)
+    logs = simulated(m, others)
+    logs[..., 0] += truth
+    found = contrasts(logs)
+    assert is_about(found.log_ratio[:, 0] > critical * found.pooled_error[:, 0], 0.8)
+    spreads = 0.01 * found.pooled_error[:2000, 0] * np.sqrt(m)
+    sizes = [detectable(of_spread(spread, m, others), 0, critical, 0.8, 0.95) for spread in spreads]
+    assert is_about(np.array([size.low <= np.expm1(0.01 * truth) <= size.high for size in sizes]), 0.95)
+    assert all(size.low < size.size < size.high for size in sizes)
+    assert is_about(np.array([size.spreads[0] <= 0.01 * np.sqrt(2) <= size.spreads[1] for size in sizes]), 0.95)
+
+
+@given(st.floats(0.002, 0.1), st.integers(1, 4), st.floats(0.01, 0.2))
+def test_the_blocks_needed_are_the_fewest_that_do(spread: float, comparisons: int, difference: float) -> None:
+    blocks = blocks_needed(spread, comparisons, difference, 0.05, 0.8)
+    assert blocks is not None
+
+    def size(m: int) -> float:
+        critical = critical_value(comparisons, (m - 1) * comparisons, 0.05)
+        return detectable(of_spread(spread, m, comparisons), 0, critical, 0.8, 0.95).size
+
+    assert size(blocks) <= difference
+    assert blocks == 2 or size(blocks - 1) > difference
+
+
+def test_a_difference_that_no_number_of_blocks_finds_has_no_number() -> None:
+    assert blocks_needed(1.0, 2, 1e-6, 0.05, 0.8) is None
+    assert blocks_needed(0.01, 2, 1e-4, 0.05, 0.8) is not None
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_groups_of_one_are_adjusted_by_holm_and_a_single_group_is_left_as_it_is(p: list[float]) -> None:
+    assert step_down(p, range(len(p))) == pytest.approx(holm(p))
+    assert step_down(p, [0] * len(p)) == pytest.approx(p)
+
+
+def test_several_tables_together_find_what_is_not_there_in_at_most_five_of_a_hundred() -> None:
+    # Two tables of two comparisons, each with one that truly differs: the groups step down past these.
+    logs = np.stack([simulated(4, 2, seed, 4000) for seed in (1, 2)], axis=1)
+    logs[..., 0] += 30
+    found = contrasts(logs)
+    critical = [critical_value(2, 6, level) for level in (0.05, 0.025)]
+    false = []
+    for t in np.abs(found.log_ratio / found.pooled_error):
+        p = step_down([adjusted_p(one, 2, 6) for one in t.ravel()], [0, 0, 1, 1]).reshape(2, 2)
+        assert (p[:, 0] < 0.05).all()
+        false.append((p[:, 1] < 0.05).any())
+        assert not (t[:, 1] > critical[1]).any() or false[-1]
+    assert stats.binomtest(int(np.sum(false)), len(false), 0.05, alternative="greater").pvalue > 1e-4
+
+
+@pytest.mark.parametrize("errors_off", [0.5, 2.0, 4.0])
+def test_what_a_found_difference_is_worth_is_what_simulated_ones_are(errors_off: float) -> None:
+    critical, rng = critical_value(2, 4, 0.05), np.random.default_rng(3)
+    shown = errors_off + rng.normal(size=1_000_000)
+    found = np.abs(shown) > critical * np.sqrt(rng.chisquare(4, size=shown.size) / 4)
+    expected = worth(errors_off, critical, 4)
+    assert found.mean() == pytest.approx(expected.power, rel=0.02)
+    assert (shown[found] < 0).mean() == pytest.approx(expected.wrong_sign, rel=0.05, abs=0.001)
+    assert np.abs(shown[found]).mean() / errors_off == pytest.approx(expected.exaggeration, rel=0.01)
+
+
+def test_a_table_takes_less_than_a_twentieth_of_a_second() -> None:
+    logs = simulated(5, 6, trials=1)[0]
+    critical_value.cache_clear()
+    began = time.process_time()
+    found = contrasts(logs)
+    freedom = int(found.freedom)
+    critical = critical_value(6, freedom, 0.05)
+    for place, t in enumerate(np.abs(found.log_ratio / found.error)):
+        adjusted_p(float(t), 6, freedom)
+        detectable(found, place, critical, 0.8, 0.95)
+    assert time.process_time() - began < 0.05

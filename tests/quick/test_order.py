@@ -1,0 +1,69 @@
+"""The order within rounds: balanced, drawn by a seed, the same everywhere."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import combinations, pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rollout_bench.plan.order import cycle_rounds, design_rows, round_orders, williams_row
+
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+@given(st.integers(1, 30))
+def test_over_a_whole_design_each_follows_each_other_equally_often(treatments: int) -> None:
+    rows = [williams_row(treatments, row) for row in range(design_rows(treatments))]
+    assert all(sorted(row) == list(range(treatments)) for row in rows)
+    followed = Counter(pair for row in rows for pair in pairwise(row))
+    assert len(followed) == treatments * (treatments - 1)
+    assert len(set(followed.values())) <= 1
+
+
+@given(st.integers(2, 30))
+def test_over_a_whole_design_each_is_in_each_place_and_before_each_other_equally_often(treatments: int) -> None:
+    rows = [williams_row(treatments, row) for row in range(design_rows(treatments))]
+    places = Counter((place, name) for row in rows for place, name in enumerate(row))
+    assert set(places.values()) == {len(rows) // treatments}
+    before = Counter(pair for row in rows for pair in combinations(row, 2))
+    assert set(before.values()) == {len(rows) // 2}
+    assert len(before) == treatments * (treatments - 1)
+
+
+@given(st.integers(1, 9), st.integers(1, 3), SEEDS)
+def test_whole_cycles_of_rounds_are_balanced(names: int, times: int, seed: int) -> None:
+    orders = list(round_orders(map(str, range(names)), times * cycle_rounds(names), seed))
+    followed = Counter(pair for order in orders for pair in pairwise(order))
+    assert len(followed) == names * (names - 1)
+    assert len(set(followed.values())) <= 1
+
+
+@given(st.sets(st.text(min_size=1, max_size=3), max_size=7), st.integers(0, 20), SEEDS, st.randoms())
+def test_the_order_depends_on_the_seed_and_the_names_alone(
+    names: set[str], rounds: int, seed: int, random: object
+) -> None:
+    random.shuffle(shuffled := sorted(names))  # type: ignore[attr-defined]
+    orders = list(round_orders(shuffled, rounds, seed))
+    assert orders == list(round_orders(names, rounds, seed))
+    assert [sorted(order) for order in orders] == [sorted(names)] * rounds
+    assert list(round_orders(names, rounds + 3, seed))[:rounds] == orders
+
+
+def test_seeds_draw_which_of_two_comes_first_in_the_first_round_evenly() -> None:
+    first = Counter(next(round_orders(["bf16", "w8a8", "w8a16"], 1, seed)) for seed in range(600))
+    assert len(first) == 6
+    assert min(first.values()) > 60
+
+
+def test_rounds_are_no_more_often_each_other_s_reverse_than_chance_makes_them() -> None:
+    # Then what runs last in a round and first in the next would make their pairs resemble each other.
+    for names, expected in (("ab", 3 / 5), ("abcd", 2 / 7)):
+        pairs = [pair for seed in range(400) for pair in pairwise(round_orders(names, cycle_rounds(len(names)), seed))]
+        backwards = sum(one == other[::-1] for one, other in pairs) / len(pairs)
+        assert abs(backwards - expected) < 0.04
+
+
+def test_the_order_is_the_same_on_every_machine() -> None:
+    assert " ".join("".join(order) for order in round_orders("abc", 6, 1)) == "bca bac acb cba cab abc"

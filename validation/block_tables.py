@@ -1,0 +1,282 @@
+"""Simulate whole tables without a difference: false verdicts, coverage and detectable sizes, by pairs and pooled."""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+import numpy as np
+from kept import SETTINGS, Share, keep, kept
+from noise import Array
+from numpy.typing import NDArray
+from repeats import Launches
+from scipy import special
+from table_noise import MEASURED, TABLE_NOISES, measured_tables
+
+from rollout_bench.analysis.stats.blocks import Contrasts, contrasts, critical_value, detectable, worth
+from rollout_bench.analysis.stats.intervals import holm, strictest_level
+from rollout_bench.analysis.stats.power import noncentrality_beyond
+from rollout_bench.contracts.fields import Strict
+
+ALPHA = 1 - SETTINGS.confidence
+CONFIGURATIONS = (2, 3, 4)
+BLOCKS = (3, 4, 6, 12)
+
+PAIR_SD = 0.0777
+"""Spread of a pair of launches, as measured on two cores (`false_verdicts.py`)."""
+
+TRUTHS = (0.02, 0.05, 0.10)
+"""True differences whose verdicts are weighed."""
+
+
+class Simulated(Strict):
+    """Tables of `configurations` in `blocks` blocks under one noise, nothing of which differs.
+
+    `false` counts tables with some p below 0.05, `covered` intervals of the configuration whose intervals hold the
+    truth least often, once each pair judged alone with Holm's method (`paired_`), and by one model of all blocks.
+    `smaller` is the size that the first comparison finds in 80 % of tables (as a logarithm), pooled over paired.
+    """
+
+    noise: str
+    configurations: int
+    blocks: int
+    paired_false: Share
+    false: Share
+    paired_covered: Share
+    covered: Share
+    smaller: float
+
+
+class Missing(Strict):
+    """Normal noise, one launch in ten not valid: what becomes of a comparison.
+
+    `none` is the share of comparisons without any interval, where each keeps its own pairs and where whole blocks are
+    left out. `whole_wider` is the half width of whole blocks over that of own pairs, `least_squares_wider` the same of
+    the standard error of least squares over all cells: geometric means of tables in which something is missing, among
+    comparisons that have both.
+    """
+
+    configurations: int
+    blocks: int
+    none: Share
+    none_whole: Share
+    whole_wider: float
+    least_squares_wider: float
+
+
+class Sizes(Strict):
+    """The detectable size of tables of normal noise with the measured spread, as fractions.
+
+    `true` is that of the true spread; `shown_low` to `shown_high` hold what 90 % of tables show, and `held` counts
+    intervals of it that hold the true one.
+    """
+
+    configurations: int
+    blocks: int
+    true: float
+    shown_low: float
+    shown_high: float
+    held: Share
+
+
+class Found(Strict):
+    """What a verdict on a true difference is worth, three configurations, the measured spread."""
+
+    blocks: int
+    truth: float
+    found: float
+    wrong_sign: float
+    exaggeration: float
+
+
+class BlockTables(Strict):
+    """Everything that was simulated."""
+
+    seed: int
+    tables: int
+    confidence: float
+    pair_sd: float
+    simulated: list[Simulated]
+    missing: list[Missing]
+    sizes: list[Sizes]
+    found: list[Found]
+
+
+def log_ratios(values: Array) -> Array:
+    """Log ratios [..., m, k - 1] of log values [..., m, k] to the first configuration."""
+    return np.asarray(values[..., 1:] - values[..., :1])
+
+
+def criticals(found: Contrasts, level: float) -> Array:
+    """Return the critical value of each of many tables; NaN where nothing can be compared."""
+    keys = np.stack([found.comparisons, found.freedom, np.round(found.correlation, 6)], axis=-1)
+    unique, where = np.unique(keys, axis=0, return_inverse=True)
+    known = [critical_value(int(k), int(nu), level, float(rho)) if k else math.nan for k, nu, rho in unique]
+    return np.asarray(np.array(known)[where.reshape(-1)])
+
+
+def _paired(d: Array) -> tuple[Array, Array, NDArray[np.int_]]:
+    """Mean and standard error of each comparison by its own pairs alone, and how many these are."""
+    n = np.isfinite(d).sum(axis=-2)
+    enough = np.where(n >= 2, n, 1)
+    mean = np.nansum(d, axis=-2) / enough
+    own = np.nansum((d - mean[..., None, :]) ** 2, axis=-2) / np.maximum(enough - 1, 1)
+    return np.where(n >= 2, mean, np.nan), np.where(n >= 2, np.sqrt(own / enough), np.nan), n
+
+
+def simulated(noise: str, values: Array) -> Simulated:
+    """Judge tables of log values [tables, m, k] both ways."""
+    _, m, k = values.shape
+    d = log_ratios(values)
+    mean, error, n = _paired(d)
+    freedom = np.maximum(n - 1, 1)
+    t = np.abs(mean) / error
+    p = np.where(np.isfinite(t), 2 * special.stdtr(freedom, -np.nan_to_num(t)), 1.0)
+    alone = special.stdtrit(freedom, 1 - ALPHA / 2) * error
+    strict = special.stdtrit(freedom, 1 - strictest_level(ALPHA, k - 1) / 2) * error
+    pooled = contrasts(d)
+    half = criticals(pooled, ALPHA)[:, None] * pooled.error
+    return Simulated(
+        noise=noise,
+        configurations=k,
+        blocks=m,
+        paired_false=_share((holm(p) < ALPHA).any(axis=-1)),
+        false=_share((np.abs(pooled.log_ratio) > half).any(axis=-1)),
+        paired_covered=_worst(np.abs(mean), alone),
+        covered=_worst(np.abs(pooled.log_ratio), half),
+        smaller=_found_by_most(mean, half) / _found_by_most(mean, strict),
+    )
+
+
+def _share(hits: NDArray[np.bool_]) -> Share:
+    return Share(count=int(hits.sum()), of=hits.size)
+
+
+def _worst(distance: Array, half: Array) -> Share:
+    shares = [
+        _share(one[np.isfinite(width)] <= width[np.isfinite(width)])
+        for one, width in zip(distance.T, half.T, strict=True)
+    ]
+    return min(shares, key=lambda share: share.value)
+
+
+def _found_by_most(mean: Array, half: Array) -> float:
+    """Return the true log ratio of the first comparison that most tables would have found, from those without one."""
+    needed = (half - mean)[:, 0]
+    return float(np.quantile(np.where(np.isfinite(needed), needed, np.inf), SETTINGS.power, method="lower"))
+
+
+def missing(values: Array) -> Missing:
+    """Return what the first comparison of tables [tables, m, k] is left with where launches are missing."""
+    _, m, k = values.shape
+    d = log_ratios(values)
+    there = np.isfinite(d)
+    pairs = contrasts(d)
+    whole = contrasts(np.where(there.all(axis=-1, keepdims=True), d, np.nan))
+    half, half_whole = (criticals(one, ALPHA) * one.error[:, 0] for one in (pairs, whole))
+    both = np.isfinite(half) & np.isfinite(half_whole) & ~there.all(axis=(-2, -1))
+    return Missing(
+        configurations=k,
+        blocks=m,
+        none=_share(~np.isfinite(half)),
+        none_whole=_share(~np.isfinite(half_whole)),
+        whole_wider=_mean_factor(half_whole[both] / half[both]),
+        least_squares_wider=_mean_factor(_least_squares_error(d, pairs)[both] / pairs.error[both, 0]),
+    )
+
+
+def _mean_factor(factors: Array) -> float:
+    return float(np.exp(np.log(factors).mean())) if factors.size else 1.0
+
+
+def _least_squares_error(d: Array, pairs: Contrasts) -> Array:
+    """Return the standard error of the first comparison by the least-squares fit to all cells, with the same guard."""
+    there = (np.isfinite(d) & (pairs.pairs[:, None, :] > 0)).astype(float)
+    information = -np.einsum("tij,til->tjl", there / (there.sum(axis=-1) + 1)[..., None], there)
+    places = np.arange(d.shape[-1])
+    information[:, places, places] += np.where(pairs.pairs > 0, pairs.pairs, 1.0)
+    m = np.maximum(pairs.pairs[:, 0], 1)
+    variance = pairs.pooled_error[:, 0] ** 2 * m / 2 * np.linalg.inv(information)[:, 0, 0]
+    guarded = pairs.error[:, 0] > pairs.pooled_error[:, 0]
+    return np.where(guarded, np.maximum(np.sqrt(variance), pairs.error[:, 0]), np.sqrt(variance))
+
+
+def sizes(rng: np.random.Generator, tables: int, m: int, k: int) -> Sizes:
+    """Return the detectable size that tables of normal noise show, against the true one."""
+    freedom = (m - 1) * (k - 1)
+    critical = critical_value(k - 1, freedom, ALPHA)
+    true = math.expm1(noncentrality_beyond(critical, freedom, SETTINGS.power) * PAIR_SD / math.sqrt(m))
+    shown = [
+        detectable(contrasts(table), 0, critical, SETTINGS.power, SETTINGS.confidence)
+        for table in log_ratios(PAIR_SD / math.sqrt(2) * rng.normal(size=(tables, m, k)))
+    ]
+    low, high = np.quantile([size.size for size in shown], [0.05, 0.95])
+    held = np.array([size.low <= true <= size.high for size in shown])
+    return Sizes(configurations=k, blocks=m, true=true, shown_low=float(low), shown_high=float(high), held=_share(held))
+
+
+def found_differences() -> list[Found]:
+    """Return what verdicts on `TRUTHS` are worth."""
+    listed = []
+    for m in BLOCKS:
+        freedom = 2 * (m - 1)
+        critical = critical_value(2, freedom, ALPHA)
+        for truth in TRUTHS:
+            one = worth(math.log1p(truth) * math.sqrt(m) / PAIR_SD, critical, freedom)
+            listed.append(
+                Found(
+                    blocks=m,
+                    truth=truth,
+                    found=one.power,
+                    wrong_sign=one.wrong_sign,
+                    exaggeration=one.exaggeration,
+                )
+            )
+    return listed
+
+
+def simulate(launches: Launches | None, tables: int, seed: int) -> BlockTables:
+    """All kinds of noise with all sizes of tables; those of `launches`, where there are enough, too."""
+    cells, cut = [], []
+    for number, (noise, draw) in enumerate(TABLE_NOISES.items()):
+        for k in CONFIGURATIONS:
+            for m in BLOCKS:
+                values = draw(np.random.default_rng([seed, number, k, m]), tables, m, k)
+                cells.append(simulated(noise, values))
+                if np.isnan(values).any():
+                    cut.append(missing(values))
+    if launches is not None and launches.launches:
+        for k in CONFIGURATIONS:
+            for m in BLOCKS:
+                rng = np.random.default_rng([seed, len(TABLE_NOISES), k, m])
+                cells.append(simulated(MEASURED, measured_tables(launches, rng, tables, m, k)))
+    return BlockTables(
+        seed=seed,
+        tables=tables,
+        confidence=SETTINGS.confidence,
+        pair_sd=PAIR_SD,
+        simulated=cells,
+        missing=cut,
+        sizes=[
+            sizes(np.random.default_rng([seed, k, m]), min(tables, 4000), m, k) for k in CONFIGURATIONS for m in BLOCKS
+        ],
+        found=found_differences(),
+    )
+
+
+def main() -> None:
+    """Simulate, print a line for each noise with three configurations, keep the counts."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tables", type=int, default=20_000, help="of each cell (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="of the random numbers (default: %(default)s)")
+    arguments = parser.parse_args()
+    result = simulate(kept("launches", Launches), arguments.tables, arguments.seed)
+    for cell in result.simulated:
+        if cell.configurations == 3:
+            shares = " -> ".join(f"{100 * share.value:.1f}" for share in (cell.paired_false, cell.false))
+            print(f"{cell.noise}, {cell.blocks} blocks: false {shares} %, size x{cell.smaller:.2f}")
+    print(keep("block_tables", result))
+
+
+if __name__ == "__main__":
+    main()

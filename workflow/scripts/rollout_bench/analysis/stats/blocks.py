@@ -1,0 +1,268 @@
+"""Several configurations against one baseline, measured in blocks: one spread, one critical value. Pure functions.
+
+A block is a round: one launch of each configuration. With y_ij the logarithm of configuration j in block i and
+d_ij = y_ij - y_i0 its log ratio to the baseline, the model is y_ij = block_i + configuration_j + noise. The spread of
+the noise is estimated from all configurations of the table together, so that a table of three configurations and three
+blocks has four degrees of freedom where each pair alone has two; and the comparisons share one critical value that
+holds for all of them together (Dunnett, "A multiple comparison procedure for comparing several treatments with a
+control", JASA 50, 1955). With one comparison all of it is Student's paired t test.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import optimize, special
+
+from rollout_bench.analysis.stats.power import MAX_PAIRS, as_fraction, fewest, noncentrality_beyond
+
+Array = NDArray[np.float64]
+
+BALANCED = 0.5
+"""Correlation of two log ratios to the same baseline where every block has all configurations."""
+
+_SCALES = 120
+"""Points at which the estimated spread is integrated over."""
+
+_BASELINES = np.linspace(-8.5, 8.5, 60)
+"""Points at which the noise that comparisons share is integrated over, in standard deviations."""
+
+_KNOWN = 10**6
+"""Degrees of freedom with which a spread is as good as known."""
+
+_NEGLIGIBLE = 1e-15
+"""Chance of an estimated spread beyond the points of the integral, on either side."""
+
+
+@dataclass(frozen=True)
+class Contrasts:
+    """What blocks tell of configurations against their baseline, as log ratios without a unit.
+
+    `log_ratio`, `error` (its standard error), `pairs` and `pooled_error` (the standard error from the spread of the
+    whole table alone) are [..., k - 1]; `freedom`, `comparisons` and `correlation` are [...]. NaN where a configuration
+    has fewer than two pairs.
+    """
+
+    log_ratio: Array
+    error: Array
+    pooled_error: Array
+    pairs: NDArray[np.int_]
+    freedom: NDArray[np.int_]
+    comparisons: NDArray[np.int_]
+    correlation: Array
+
+
+def contrasts(log_ratios: ArrayLike) -> Contrasts:
+    """Estimate the log ratio of each of k - 1 configurations to the baseline from `log_ratios` [..., m, k - 1].
+
+    `log_ratios` holds d_ij, NaN where block i has no pair of configuration j. The estimate d_j is the mean of its own
+    m_j pairs. s^2 is the residual variance of the least-squares fit of blocks and configurations, with
+    nu = sum_j (m_j - 1) degrees of freedom, (m - 1)(k - 1) where nothing is missing. The standard error is guarded
+    against one configuration that scatters more than the others: se_j^2 = max(2 s^2, s_j^2) / m_j, with s_j^2 the
+    sample variance of its own pairs. With one configuration both are the same, and so is nu = m - 1.
+
+    A block with a missing launch keeps its other pairs. Leaving out whole blocks would cost more than it gains:
+    validation/block_tables.py has both, and least squares. Configurations with fewer than two pairs take no part.
+
+    `correlation` is that of two estimates, n_jl / (2 sqrt(m_j m_l)) with n_jl shared blocks: the least one in the
+    table, which errs on the safe side, and `BALANCED` where nothing is missing.
+
+    Raises:
+        ValueError: fewer than two dimensions.
+    """
+    d = np.asarray(log_ratios, dtype=float)
+    if d.ndim < 2:
+        raise ValueError("blocks need two dimensions: blocks and configurations")
+    there = np.isfinite(d)
+    there &= (there.sum(axis=-2) >= 2)[..., None, :]
+    pairs = there.sum(axis=-2)
+    judged = pairs > 0
+    m = np.where(judged, pairs, 1)
+    d = np.where(there, d, 0.0)
+    mean = d.sum(axis=-2) / m
+    # Of each configuration first, so that the sums below lose no digits to large ratios.
+    centred = np.where(there, d - mean[..., None, :], 0.0)
+    own = (centred**2).sum(axis=-2) / np.maximum(m - 1, 1)
+    s2, freedom = _residual_variance(centred, there), (pairs - judged).sum(axis=-1)
+    pooled = np.broadcast_to(2 * s2[..., None], own.shape)
+    shared = np.einsum("...ij,...il->...jl", there.astype(float), there.astype(float))
+    overlap = shared / (2 * np.sqrt(m[..., :, None] * m[..., None, :]))
+    others = judged[..., :, None] & judged[..., None, :] & ~np.eye(d.shape[-1], dtype=bool)
+    return Contrasts(
+        log_ratio=np.where(judged, mean, np.nan),
+        error=np.where(judged, np.sqrt(np.maximum(pooled, own) / m), np.nan),
+        pooled_error=np.where(judged, np.sqrt(pooled / m), np.nan),
+        pairs=pairs,
+        freedom=freedom,
+        comparisons=judged.sum(axis=-1),
+        correlation=np.where(others, overlap, BALANCED).min(axis=(-2, -1)),
+    )
+
+
+def _residual_variance(d: Array, there: NDArray[np.bool_]) -> Array:
+    """s^2 [...] of the least-squares fit of blocks and configurations to log ratios `d` [..., m, k - 1], 0 if missing.
+
+    In a block the ratios share the baseline's noise, so their covariance is s^2 (I + J), whose inverse is
+    I - J / n_i, n_i being the ratios and the baseline of the block: generalised least squares with it is the ordinary
+    fit of all y_ij.
+    """
+    present = there.astype(float)
+    cells = present.sum(axis=-1) + 1
+    pairs = present.sum(axis=-2)
+    information = -np.einsum("...ij,...il->...jl", present / cells[..., None], present)
+    places = np.arange(d.shape[-1])
+    information[..., places, places] += np.where(pairs > 0, pairs, 1.0)
+    weighted = d - present * (d.sum(axis=-1) / cells)[..., None]
+    score = weighted.sum(axis=-2)
+    fitted = np.linalg.solve(information, score[..., None])[..., 0]
+    residual = (d * weighted).sum(axis=(-2, -1)) - (fitted * score).sum(axis=-1)
+    freedom = (pairs - (pairs > 0)).sum(axis=-1)
+    return np.asarray(np.maximum(residual, 0.0) / np.maximum(freedom, 1))
+
+
+@lru_cache(maxsize=256)
+def _scales(freedom: int) -> tuple[Array, Array]:
+    """Estimated over true spread, sqrt(chi^2_nu / nu), at `_SCALES` points, and the weight of each.
+
+    By the trapezoidal rule in the logarithm, where the density is smooth and falls off on both sides.
+    """
+    half = freedom / 2
+    ends = special.gammaincinv(half, _NEGLIGIBLE), special.gammainccinv(half, _NEGLIGIBLE)
+    logs = np.linspace(np.log(ends[0]), np.log(ends[1]), _SCALES)
+    weights = np.exp(half * logs - np.exp(logs) - special.gammaln(half))
+    return np.sqrt(np.exp(logs) / half), weights / weights.sum()
+
+
+def adjusted_p(t: float, comparisons: int, freedom: int, correlation: float = BALANCED) -> float:
+    """Return the chance that the largest of `comparisons` |t| is at least `t` >= 0 where nothing differs.
+
+    The t values share one spread estimate with `freedom` degrees of freedom, and any two are correlated by
+    `correlation` below 1. The integral over the spread and over what the comparisons share is done by quadrature
+    (Dunnett 1955); one comparison is Student's t.
+    """
+    if comparisons == 1:
+        return float(2 * special.stdtr(freedom, -t))
+    scales, weights = _scales(freedom)
+    shared = np.exp(-(_BASELINES**2) / 2)
+    middle = np.sqrt(correlation) * _BASELINES / np.sqrt(1 - correlation)
+    edge = (t * scales / np.sqrt(1 - correlation))[:, None]
+    one = special.ndtr(middle - edge) + special.ndtr(-middle - edge)
+    with np.errstate(divide="ignore"):
+        some = -np.expm1(comparisons * np.log1p(-np.minimum(one, 1.0)))
+    return min(1.0, float(weights @ (some @ (shared / shared.sum()))))
+
+
+@lru_cache(maxsize=4096)
+def critical_value(comparisons: int, freedom: int, level: float, correlation: float = BALANCED) -> float:
+    """Return the |t| that the largest of `comparisons` exceeds with chance `level` where nothing differs.
+
+    Dunnett's two-sided point; arguments as in `adjusted_p`. It lies between Student's t at `level` and at
+    `level` / `comparisons` (Bonferroni).
+    """
+    low, high = (float(-special.stdtrit(freedom, level / (2 * share))) for share in (1, comparisons))
+    if comparisons == 1:
+        return low
+
+    def excess(t: float) -> float:
+        return float(np.log(adjusted_p(t, comparisons, freedom, correlation) / level))
+
+    return float(optimize.brentq(excess, low * (1 - 1e-9), high * (1 + 1e-9), xtol=1e-9, rtol=1e-9))
+
+
+def step_down(p_values: ArrayLike, groups: ArrayLike) -> Array:
+    """Adjust p values [n], which hold within each of `groups` [n] (labels), for all groups together: [n].
+
+    From the smallest on, each is multiplied by the number of groups that still have one as large, at most to 1, and is
+    no less than the one before. The chance of even one false rejection is then at most the level: when the first
+    true hypothesis is reached, every group that has true ones is still counted. With groups of one this is
+    Holm's method (1979), with one group nothing changes.
+    """
+    p, labels = np.asarray(p_values, dtype=float), np.asarray(groups)
+    order = np.argsort(p, kind="stable")
+    left = [len(set(labels[order[place:]].tolist())) for place in range(p.size)]
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.maximum.accumulate(np.minimum(1.0, np.array(left) * p[order]))
+    return adjusted
+
+
+@dataclass(frozen=True)
+class Detectable:
+    """The smallest difference that is found with a given chance, as a fraction: 0.042 stands for 4.2 %.
+
+    It depends on the spread, which is itself only estimated: `low` and `high` are what the ends of the spread's
+    interval give. `spreads` are these ends, as standard deviations of a pair's log ratio.
+    """
+
+    size: float
+    low: float
+    high: float
+    spreads: tuple[float, float]
+
+
+def detectable(found: Contrasts, place: int, critical: float, power: float, confidence: float) -> Detectable:
+    """Return the difference that configuration `place` of one table must have to be found with chance `power`.
+
+    exp(lambda se) - 1, with lambda from `power.noncentrality_beyond` at the `critical` value. The interval of the
+    spread at `confidence` is s sqrt(nu / chi^2_nu); its lower end is of the pooled spread, as the guard only ever
+    raises the standard error.
+    """
+    freedom, pairs = int(found.freedom), int(found.pairs[place])
+    error, pooled = float(found.error[place]), float(found.pooled_error[place])
+    tail = (1 - confidence) / 2
+    narrow, wide = (float(np.sqrt(freedom / 2 / special.gammainccinv(freedom / 2, p))) for p in (tail, 1 - tail))
+    errors_off = noncentrality_beyond(critical, freedom, power)
+    ends = pooled * narrow, error * wide
+    return Detectable(
+        size=as_fraction(errors_off * error),
+        low=as_fraction(errors_off * ends[0]),
+        high=as_fraction(errors_off * ends[1]),
+        spreads=(ends[0] * float(np.sqrt(pairs)), ends[1] * float(np.sqrt(pairs))),
+    )
+
+
+def blocks_needed(spread: float, comparisons: int, difference: float, level: float, power: float) -> int | None:
+    """Return the fewest blocks that find `difference` > 0 (a fraction) with chance `power`, None where too many.
+
+    `spread` is the standard deviation of a pair's log ratio, `level` that of all `comparisons` with one baseline.
+    """
+
+    def errors_off(freedom: int) -> float:
+        return noncentrality_beyond(critical_value(comparisons, freedom, level), freedom, power)
+
+    def enough(blocks: int) -> bool:
+        return as_fraction(errors_off((blocks - 1) * comparisons) * spread / np.sqrt(blocks)) <= difference
+
+    # Were the spread known it would take so many, and never fewer.
+    known = (errors_off(_KNOWN) * spread / np.log1p(difference)) ** 2
+    return fewest(enough, max(2, int(min(known, MAX_PAIRS))))
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What a difference that was found is worth: how often it is found, and how it then looks.
+
+    `power` is the chance to find it, `wrong_sign` the share of what is found that points the wrong way (type S error),
+    `exaggeration` the mean size of what is found over the true size (type M error).
+    """
+
+    power: float
+    wrong_sign: float
+    exaggeration: float
+
+
+def worth(errors_off: float, critical: float, freedom: int) -> Worth:
+    """Return what is found of a true difference of `errors_off` > 0 standard errors at `critical`.
+
+    Gelman and Carlin, "Beyond power calculations", Perspectives on Psychological Science 9, 2014, with the spread
+    estimated with `freedom` degrees of freedom.
+    """
+    scales, weights = _scales(freedom)
+    edge = critical * scales
+    right, wrong = special.ndtr(errors_off - edge), special.ndtr(-errors_off - edge)
+    density = [np.exp(-((edge - side * errors_off) ** 2) / 2) / np.sqrt(2 * np.pi) for side in (1, -1)]
+    size = errors_off * (right - wrong) + density[0] + density[1]
+    power = float(weights @ (right + wrong))
+    return Worth(power, float(weights @ wrong) / power, float(weights @ size) / (power * errors_off))
