@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -126,14 +127,15 @@ def command_lines() -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Have temporary files, homes and caches below a folder of the test."""
-    for name, variable in (("temporary", "TMPDIR"), ("home", "HOME"), ("cache", "HF_HOME")):
-        (tmp_path / name).mkdir()
-        monkeypatch.setenv(variable, str(tmp_path / name))
-    monkeypatch.setattr("tempfile.tempdir", None)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def folders(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Yield a folder of the test that temporary files, homes and caches are below; its path has room for a socket's."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, variable in (("temporary", "TMPDIR"), ("home", "HOME"), ("cache", "HF_HOME")):
+            (Path(folder) / name).mkdir()
+            monkeypatch.setenv(variable, str(Path(folder) / name))
+        monkeypatch.setattr("tempfile.tempdir", None)
+        monkeypatch.chdir(folder)
+        yield Path(folder)
 
 
 def target(port: int, stream: bool = True) -> Target:
