@@ -64,7 +64,7 @@ def measure(folder: Path, launches: int, runs: int) -> list[Claim]:
 
     missing = take_turns(
         [
-            _snakemake(ours, ours.path, "-n", expected=f"offline {jobs}"),
+            _snakemake(ours, ours.path, "-n", expected=f"launch {jobs}"),
             _snakemake(ours, bare, "-n", expected=f"job {jobs}"),
         ],
         runs,
