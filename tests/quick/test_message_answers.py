@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import io
 import math
 from pathlib import Path
@@ -20,6 +21,8 @@ from rollout_bench.report.figures.message_figures import shares_figure
 from rollout_bench.report.parts import Findings
 from rollout_bench.report.summary import Summary, summarise
 from rollout_bench.report.tables.message_tables import messages_part
+
+REFRESH = Path(__file__).parents[2] / "docs" / "refresh_messages.py"
 
 ISSUE = make_messages_spec("issue", workers=2, steps=16, batches=(4, 8, 32))
 SMALL = make_messages_spec("rollout")
@@ -169,3 +172,22 @@ def test_the_figure_has_the_share_over_the_batch_with_its_launches_and_the_limit
     assert ends == pytest.approx([100 * 12e-6 * 1.001 / 1.01e-3, 1.2], rel=1e-5)
     assert math.isclose(axes.get_ylim()[0], 0)
     assert shares_figure([], "here", "").axes == []
+
+
+def test_the_page_of_results_is_filled_from_a_summary_one_place_at_a_time(results: Path):
+    spec = importlib.util.spec_from_file_location("refresh_messages", REFRESH)
+    assert spec is not None
+    assert spec.loader is not None
+    refresh = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(refresh)
+    text = refresh.found(summary(results).markdown, "cpu")
+    assert text.index("### What messages cost today") < text.index("cpu-message-shares.svg") < text.index("| 2,616 |")
+    assert "### The law of bytes" in text
+    assert "### Verdicts" not in text
+    page = refresh.filled(refresh.PAGE.read_text(), "cpu", text)
+    assert page.count(text) == 1
+    assert refresh.filled(page, "cpu", text) == page
+    with pytest.raises(ValueError, match="no place is called elsewhere; there are cpu, h200"):
+        refresh.filled(page, "elsewhere", text)
+    with pytest.raises(ValueError, match="INCOMPLETE"):
+        refresh.found("# R\n\nINCOMPLETE: 1 of 2 planned launches measured", "cpu")
