@@ -84,6 +84,18 @@ def test_a_single_launch_leaves_open_whether_messages_matter(tmp_path: Path):
     assert "take 1.2 % of a decode step at batch 2, 1.2 % at batch 8." in words
 
 
+def test_steps_that_overlap_make_shares_the_most_that_could_be_saved(tmp_path: Path):
+    record, rows = make_messages(SMALL)
+    write_messages(
+        record_path(tmp_path, "messages", SMALL.experiment(), 0),
+        record.model_copy(update={"async_scheduling": True}),
+        rows,
+    )
+    assert "the most that could be saved" in " ".join(summary(tmp_path).text.split())
+    measured(tmp_path / "other", SMALL, 1e-3)
+    assert "the most that could be saved" not in " ".join(summary(tmp_path / "other").text.split())
+
+
 def test_the_issue_s_steps_stand_beside_today_s(results: Path):
     (view,) = [table for table in messages_part(findings(results)).tables if "issue 6241" in table.title]
     assert "small" not in view.title
