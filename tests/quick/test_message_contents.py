@@ -152,7 +152,7 @@ def test_messages_are_matched_and_those_of_no_step_left_out():
     assert (call.encode_s, call.reads[0].rank) == (pytest.approx(1e-6), 0)
     assert call.reads[0].transport_s == pytest.approx(2e-6)  # encoded at 1000, got at 3000
     assert call.reads[0].waited_s == pytest.approx(1e-6)  # but asked for only at 2000
-    assert call.busy_s == pytest.approx(1e-6 + 1e-6 + 1e-6)
+    assert call.busy_s() == pytest.approx(1e-6 + 1e-6 + 1e-6)
     assert rows[0].reads is not None
     assert (rows[0].reads[0].transport_s, rows[0].reads[0].waited_s) == (pytest.approx(5e-6), 0)
     (step,) = steps_of(noted)

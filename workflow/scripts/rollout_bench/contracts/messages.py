@@ -5,6 +5,7 @@ The record has the steps; the side file beside it has a row for each message.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal
 
 from pydantic import Field
@@ -120,11 +121,17 @@ class MessageRow(Strict):
     reads: list[MessageRead] | None = absent("At each reader, by rank. Null in passes for contents.")
     content: MessageContent | None = absent("What is in it. Null in passes for times.")
 
-    @property
-    def busy_s(self) -> float:
-        """What it cost, in seconds, at the reader that took longest: a reader that was busy itself is left out."""
-        reads = [read.transport_s - read.waited_s + read.decode_s for read in self.reads or ()]
-        return (self.encode_s or 0.0) + max(reads, default=0.0)
+    def busy_s(self, ranks: Collection[int] = ()) -> float:
+        """Return what it cost, in seconds; the time that a reader was busy itself is left out.
+
+        Args:
+            ranks: the workers that the step waits for; of several readers the one that took longest, of these where one
+                of these read it.
+        """
+        reads = self.reads or []
+        costs = [read.transport_s - read.waited_s + read.decode_s for read in reads if read.rank in ranks]
+        costs = costs or [read.transport_s - read.waited_s + read.decode_s for read in reads]
+        return (self.encode_s or 0.0) + max(costs, default=0.0)
 
 
 class MessageStep(Strict):

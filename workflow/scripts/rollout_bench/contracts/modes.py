@@ -145,7 +145,7 @@ MESSAGES = Mode(
     data_parallel="one",
     settings="messages",
     tables=f"{_TABLES}.message_tables:messages_part",
-    figures=("messages",),
+    figures=("messages", "message_shares"),
     page="how-to/messages.md",
     example="configs/messages.yaml",
 )

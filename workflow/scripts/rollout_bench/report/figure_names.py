@@ -70,6 +70,12 @@ DRAWINGS = {
             ("inside.messages",),
             title="Bytes of messages in each step",
         ),
+        Drawing(
+            "message_shares",
+            f"{_FIGURES}.message_figures:shares_figure",
+            ("inside.messages",),
+            title="Share of a decode step that messages take",
+        ),
     )
 }
 """Name -> figure, in the order in which summary.md shows them."""

@@ -95,6 +95,7 @@ class SummaryPart:
     """What one mode, or one matter of several modes, adds to a summary.
 
     Attributes:
+        answers: what it found, in sentences, above all tables.
         tables: in their order.
         sections: notes below all tables.
         definitions: sections that say what columns mean; those of timed modes stand together below their notes.
@@ -102,6 +103,7 @@ class SummaryPart:
         files: further files for programs, by their names.
     """
 
+    answers: Sequence[Section] = ()
     tables: Sequence[View] = ()
     sections: Sequence[Section] = ()
     definitions: Sequence[Section] = ()

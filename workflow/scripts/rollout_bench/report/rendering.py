@@ -36,15 +36,18 @@ _ROOM = 10_000
 _RULED = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
 
 
-def terminal(status: str, tables: Views, sections: Sequence[Section]) -> str:
-    """Return the whole text: `status` at the top, tables, then the sections."""
-    parts = [_fill(status), *map(_terminal_table, tables.tables)]
-    for section in sections:
-        items = [_fill(item, first="  - ", rest="    ") for item in section.items]
-        items += [f"  - {text}: {path}" for text, path in section.links]
-        parts.append("\n".join([section.heading, *items]))
+def terminal(status: str, tables: Views, sections: Sequence[Section], answers: Sequence[Section] = ()) -> str:
+    """Return the whole text: `status` at the top, answers, tables, then the sections."""
+    parts = [_fill(status), *map(_terminal_section, answers), *map(_terminal_table, tables.tables)]
+    parts += map(_terminal_section, sections)
     # what records of earlier versions quote was not made printable when it was written
     return printable("\n\n".join(parts) + "\n", sys.maxsize)
+
+
+def _terminal_section(section: Section) -> str:
+    items = [_fill(item, first="  - ", rest="    ") for item in section.items]
+    items += [f"  - {text}: {path}" for text, path in section.links]
+    return "\n".join([section.heading, *items])
 
 
 def _fill(text: str, first: str = "", rest: str = "") -> str:
@@ -115,21 +118,29 @@ def _without_repeats(view: View) -> list[list[str]]:
 
 
 def markdown(
-    status: str, tables: Views, sections: Sequence[Section], figures: Sequence[str], title: str = "Rollout benchmark"
+    status: str,
+    tables: Views,
+    sections: Sequence[Section],
+    figures: Sequence[str],
+    title: str = "Rollout benchmark",
+    answers: Sequence[Section] = (),
 ) -> str:
-    """Return the whole file: `title`, `status`, tables, those of the `figures` that have a title, then the sections."""
+    """Return the whole file: `title`, `status`, answers, tables, the `figures` that have a title, then the sections."""
     strong = f"> **{_escape(status)}**" if status.startswith("INCOMPLETE") else _escape(status)
-    parts = [f"# {title}", strong]
+    parts = [f"# {title}", strong, *map(_markdown_section, answers)]
     parts += [f"## {_escape(view.title)}\n\n{_markdown_table(view)}" for view in tables.tables]
     if figures:
         shown = [drawing for name, drawing in DRAWINGS.items() if name in figures and drawing.title]
         parts += ["\n".join(f"![{drawing.title}](figures/{drawing.name}.png)" for drawing in shown)]
-    for section in sections:
-        items = [f"- {_escape(item)}" for item in section.items]
-        items += [f"- [{_escape(text)}]({quote(path)})" for text, path in section.links]
-        parts.append("\n".join([f"## {section.heading}\n", *items]))
+    parts += map(_markdown_section, sections)
     # what records of earlier versions quote was not made printable when it was written
     return printable("\n\n".join(parts) + "\n", sys.maxsize)
+
+
+def _markdown_section(section: Section) -> str:
+    items = [f"- {_escape(item)}" for item in section.items]
+    items += [f"- [{_escape(text)}]({quote(path)})" for text, path in section.links]
+    return "\n".join([f"## {section.heading}\n", *items])
 
 
 def _markdown_table(view: View) -> str:

@@ -63,6 +63,7 @@ def summarise(
     timed, others = _timed_parts(findings), _other_parts(findings)
     parts = [*timed, *others]
     views = Views(tuple(view for part in parts for view in part.tables), findings.footnotes)
+    answers = [section for part in parts for section in part.answers]
     sections = [section for part in parts for section in part.warnings]
     for block in (timed, *([part] for part in others)):
         sections += [section for part in block for section in part.sections]
@@ -70,10 +71,10 @@ def summarise(
     shown = figure_names(findings.rows, collection) if figures else ()
     return Summary(
         status=status,
-        markdown=markdown(status, views, sections, shown),
-        html=page(markdown(status, views, sections, figures=())),
+        markdown=markdown(status, views, sections, shown, answers=answers),
+        html=page(markdown(status, views, sections, figures=(), answers=answers)),
         csv=findings.frame.to_csv(index=False, lineterminator="\n"),
-        text=terminal(status, views, sections),
+        text=terminal(status, views, sections, answers),
         tables={
             name: frame.to_csv(index=False, lineterminator="\n") for part in parts for name, frame in part.files.items()
         },

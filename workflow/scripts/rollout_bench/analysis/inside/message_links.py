@@ -1,19 +1,25 @@
-"""What messages launches saw of each link: bytes and times of a step, by batch and phase."""
+"""What messages launches saw of each link: bytes, times and contents of a step, by batch and phase."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
 from rollout_bench.analysis.timed.experiments import Chosen
 from rollout_bench.contracts.inside import Phase
-from rollout_bench.contracts.messages import Link, Look, MessageRow, Messages, MessageStep
+from rollout_bench.contracts.messages import Link, Look, MessageContent, MessageRow, Messages, MessageStep
 from rollout_bench.contracts.modes import MESSAGES
 from rollout_bench.contracts.side_files import read_messages
 from rollout_bench.contracts.store import messages_path, record_path
 from rollout_bench.core.errors import UserError
+
+ENGINE_LINKS: tuple[Link, ...] = ("core_to_workers", "workers_to_core")
+"""A step waits for these: nothing is computed before its message came, and no step ends before the answer did."""
+
+FRONT_END_LINKS: tuple[Link, ...] = ("front_end_to_core", "core_to_front_end")
+"""Threads and a process of their own send and read these while the engine goes on with the next step."""
 
 LINKS: tuple[Link, ...] = ("front_end_to_core", "core_to_workers", "workers_to_core", "core_to_front_end")
 
@@ -48,13 +54,25 @@ class MessagesRun:
         """Return the batches, the smallest first."""
         return sorted({step.batch for launch in self.launches for step in launch.record.steps})
 
+    @property
+    def workers(self) -> int:
+        """Return the tensor parallel size."""
+        return int(self.launches[0].record.spec.engine.args.get("tensor_parallel_size", 1))
+
+    @property
+    def name(self) -> str:
+        """Return how sentences call it: model, quant and workload."""
+        experiment = self.chosen.experiment
+        return f"{experiment.model} {self.chosen.label} {experiment.workload}"
+
 
 @dataclass(frozen=True)
 class LinkUse:
     """What one link takes of a step of one phase at one batch; each value is the median over steps of all launches.
 
-    `size_bytes` and `distance` are None where contents were not looked at, `distance` too where there is no message
-    before.
+    Of a step it is the sum over the link's messages. Values that come from contents are None, or not there, where
+    contents were not looked at, and those that need a message before where there is none. `share` is `busy_s`, at the
+    worker that answers, over the step; `coding_s` are encoding and decoding there.
     """
 
     batch: int
@@ -65,7 +83,14 @@ class LinkUse:
     size_bytes: float | None
     distance: float | None
     busy_s: float
+    slowest_s: float
+    coding_s: float
     share: float
+    repeated_bytes: float | None = None
+    parts: Mapping[str, float] = field(default_factory=dict)
+    formats: Mapping[str, float] = field(default_factory=dict)
+    difference_bytes: float | None = None
+    difference_s: float | None = None
 
 
 def message_runs(results: Path, inside: Sequence[Chosen]) -> tuple[list[MessagesRun], list[str]]:
@@ -94,22 +119,45 @@ def link_uses(run: MessagesRun) -> Iterator[LinkUse]:
         seen = [step for launch in run.launches for step in launch.steps("contents", batch)]
         for phase in dict.fromkeys(step.phase for step, _ in timed):
             for link in LINKS:
-                own = [(step, _of(link, rows)) for step, rows in timed if step.phase == phase]
-                if not any(rows for _, rows in own):
+                own = [(step, rows, of_link(link, rows)) for step, rows in timed if step.phase == phase]
+                if not any(messages for _, _, messages in own):
                     continue
-                contents = [_of(link, rows) for step, rows in seen if step.phase == phase]
-                busy_s = [sum(row.busy_s for row in rows) for _, rows in own]
+                contents = [
+                    [row.content for row in of_link(link, rows) if row.content is not None]
+                    for step, rows in seen
+                    if step.phase == phase
+                ]
+                busy_s = [sum(row.busy_s(answering(rows)) for row in messages) for _, rows, messages in own]
                 yield LinkUse(
                     batch=batch,
                     phase=phase,
                     link=link,
                     steps=len(own),
-                    messages=median(len(rows) for _, rows in own),
-                    size_bytes=_median(contents, sent_bytes),
-                    distance=_median(contents, _distance),
+                    messages=median(len(messages) for _, _, messages in own),
+                    size_bytes=_median(contents, lambda content: content.inline_bytes + content.out_of_band_bytes),
+                    distance=_median(contents, lambda content: content.distance),
                     busy_s=median(busy_s),
-                    share=median(taken / step.elapsed_s for taken, (step, _) in zip(busy_s, own, strict=True)),
+                    slowest_s=median(sum(row.busy_s() for row in messages) for _, _, messages in own),
+                    coding_s=median(
+                        sum(_coding_s(row, answering(rows)) for row in messages) for _, rows, messages in own
+                    ),
+                    share=median(taken / step.elapsed_s for taken, (step, _, _) in zip(busy_s, own, strict=True)),
+                    repeated_bytes=_median(contents, lambda content: content.repeated_bytes),
+                    parts=_parts(contents),
+                    formats=_formats(contents),
+                    difference_bytes=_median(contents, _difference_bytes),
+                    difference_s=_median(contents, _difference_s),
                 )
+
+
+def answering(rows: Sequence[MessageRow]) -> frozenset[int]:
+    """Return the workers that answer the core in a step, of whose messages `rows` are all."""
+    return frozenset(row.rank for row in rows if row.link == "workers_to_core" and row.rank is not None)
+
+
+def of_link(link: Link, rows: Sequence[MessageRow]) -> list[MessageRow]:
+    """Return those of `rows` that `link` carried."""
+    return [row for row in rows if row.link == link]
 
 
 def sent_bytes(row: MessageRow) -> int | None:
@@ -117,15 +165,43 @@ def sent_bytes(row: MessageRow) -> int | None:
     return None if row.content is None else row.content.inline_bytes + row.content.out_of_band_bytes
 
 
-def _distance(row: MessageRow) -> int | None:
-    return None if row.content is None else row.content.distance
+def _coding_s(row: MessageRow, ranks: frozenset[int]) -> float:
+    reads = [read for read in row.reads or () if read.rank in ranks] or row.reads or []
+    return (row.encode_s or 0.0) + max((read.decode_s for read in reads), default=0.0)
 
 
-def _of(link: Link, rows: Sequence[MessageRow]) -> list[MessageRow]:
-    return [row for row in rows if row.link == link]
+Contents = Sequence[Sequence[MessageContent]]
+"""Of each step the contents of a link's messages."""
 
 
-def _median(steps: Sequence[Sequence[MessageRow]], value: Callable[[MessageRow], int | None]) -> float | None:
+def _parts(contents: Contents) -> dict[str, float]:
+    """Return the bytes of each field that messages have."""
+    names = dict.fromkeys(part for step in contents for content in step for part in content.fields)
+    return {
+        name: median(sum(content.fields.get(name, 0) for content in step) for step in contents if step)
+        for name in names
+    }
+
+
+def _formats(contents: Contents) -> dict[str, float]:
+    """Return the bytes in each format that can hold all messages: a sum without some of them would be no size."""
+    names = dict.fromkeys(name for step in contents for content in step for name in content.formats)
+    return {
+        name: median(sum(content.formats[name].size_bytes for content in step) for step in contents if step)
+        for name in names
+        if all(name in content.formats for step in contents for content in step)
+    }
+
+
+def _difference_bytes(content: MessageContent) -> float | None:
+    return None if content.difference is None else content.difference.size_bytes
+
+
+def _difference_s(content: MessageContent) -> float | None:
+    return None if content.difference is None else content.difference.make_s + content.difference.apply_s
+
+
+def _median(contents: Contents, value: Callable[[MessageContent], float | None]) -> float | None:
     """Return the median over steps of the sum over their messages, of those that have a value."""
-    sums = [sum(known) for rows in steps if (known := [v for row in rows if (v := value(row)) is not None])]
+    sums = [sum(known) for step in contents if (known := [v for content in step if (v := value(content)) is not None])]
     return median(sums) if sums else None

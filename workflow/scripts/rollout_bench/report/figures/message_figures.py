@@ -1,15 +1,29 @@
-"""Bytes of messages over the steps of a pass: what prefill sends, and what each decode step does."""
+"""Bytes of messages over the steps of a pass, and the share of a decode step that messages take over the batch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from rollout_bench.analysis.inside.message_links import MessagesRun, sent_bytes
+from rollout_bench.analysis.inside.message_shares import MATTERS, RunShares, run_shares
 from rollout_bench.contracts.messages import Link
-from rollout_bench.report.figures.style import label_styles, legend, message_figure, new_figure, shorten, thousands
+from rollout_bench.core.numbers import plain_percent
+from rollout_bench.plan.config import ComparisonSettings
+from rollout_bench.report.figures.style import (
+    HALO,
+    QUIET,
+    QuantStyle,
+    label_styles,
+    legend,
+    message_figure,
+    new_figure,
+    shorten,
+    thousands,
+)
 
 TITLE = "Bytes of messages"
 
@@ -22,6 +36,14 @@ LABELS: dict[Link, str] = {
 """Links, in words that have room beside the title."""
 
 MOST_PANELS = 6
+
+MARKERS = 10
+"""Markers on a line: links with like bytes would hide one another behind more."""
+
+SHARES = "Share of a decode step"
+
+MOST_LINES = 5
+"""Experiments whose names have room beside the title."""
 
 
 def messages_figure(runs: Sequence[MessagesRun], where: str, alarm: str) -> Figure:
@@ -41,15 +63,26 @@ def messages_figure(runs: Sequence[MessagesRun], where: str, alarm: str) -> Figu
     for axes, run in zip(grid.ravel(), shown, strict=False):
         batch = run.batches[-1]
         steps = run.launches[0].steps("contents", batch)
-        for link in LABELS:
+        for place, link in enumerate(LABELS):
             sums = [
                 (step.index, sum(sent_bytes(row) or 0 for row in messages if row.link == link))
                 for step, messages in steps
             ]
             points = [(index, total) for index, total in sums if total]
             style = styles[LABELS[link]]
-            axes.plot(*zip(*points, strict=True), color=style.colour, marker=style.marker, markersize=5, linewidth=1.5)
+            stride = -(-len(points) // MARKERS)
+            marked = {0, *range(place * stride // len(LABELS), len(points), stride)}
+            axes.plot(
+                *zip(*points, strict=True),
+                color=style.colour,
+                linestyle="--" if link == "core_to_front_end" else "-",  # as many bytes as to workers, or nearly
+                linewidth=2,
+                marker=style.marker,
+                markersize=7,
+                markevery=sorted(marked),
+            )
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(thousands())
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -61,3 +94,62 @@ def messages_figure(runs: Sequence[MessagesRun], where: str, alarm: str) -> Figu
         line[0].set_ylabel("bytes")
     legend(figure, styles)
     return figure
+
+
+def shares_figure(runs: Sequence[MessagesRun], where: str, alarm: str) -> Figure:
+    """Draw the share of a decode step that messages take over the batch, a line for each of `runs`."""
+    # the band is of launches themselves, so no confidence enters
+    found = run_shares(runs, ComparisonSettings().confidence)
+    if not found:
+        return message_figure(SHARES, "There is no valid launch of messages with decode steps yet.", alarm=alarm)
+    shown = found[:MOST_LINES]
+    left = [f"Not shown for want of room: {len(found) - len(shown)} of {len(found)}."] if shown != found else []
+    notes = [
+        "Lines: messages between core and workers, mean over launches. Bands: from the lowest launch to the highest. "
+        "Dotted: messages of the front end, which a step does not wait for.",
+        *left,
+        where,
+    ]
+    figure = new_figure(SHARES, notes, alarm)
+    axes = figure.subplots()
+    labels = [_label(each, shown) for each in shown]
+    styles = label_styles(labels)
+    for label, each in zip(labels, shown, strict=True):
+        _draw_shares(axes, each, styles[label])
+    axes.axhline(100 * MATTERS, color=QUIET, linestyle="--", linewidth=1.5)
+    axes.annotate(
+        plain_percent(MATTERS), (1, 100 * MATTERS), xycoords=("axes fraction", "data"), ha="right", va="center",
+        color=QUIET, bbox=HALO,
+    )  # fmt: skip
+    batches = sorted({step.batch for each in shown for step in each.steps})
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_locator(FixedLocator([float(batch) for batch in batches]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(thousands())
+    axes.set_xlabel("sequences at once")
+    axes.set_ylabel("% of a decode step")
+    axes.set_ylim(bottom=0)
+    legend(figure, styles)
+    return figure
+
+
+def _draw_shares(axes: Axes, each: RunShares, style: QuantStyle) -> None:
+    batches = [step.batch for step in each.steps]
+    launches = [[100 * launch.engine for launch in step.launches.values()] for step in each.steps]
+    axes.fill_between(batches, [min(v) for v in launches], [max(v) for v in launches], color=style.colour, alpha=0.18)
+    means = [100 * step.estimated("engine").value for step in each.steps]
+    axes.plot(batches, means, color=style.colour, marker=style.marker, markersize=9, linewidth=2)
+    front_end = [100 * step.estimated("front_end").value for step in each.steps]
+    axes.plot(batches, front_end, color=style.colour, marker=style.marker, markersize=5, linewidth=1.5, linestyle=":")
+
+
+def _label(each: RunShares, all_of_them: Sequence[RunShares]) -> str:
+    """Return the names of an experiment that differ among `all_of_them`, its workload where none does."""
+    names = [_names(other) for other in all_of_them]
+    differing = [name for place, name in enumerate(_names(each)) if len({other[place] for other in names}) > 1]
+    return " ".join(differing) or each.run.chosen.experiment.workload
+
+
+def _names(each: RunShares) -> tuple[str, ...]:
+    experiment = each.run.chosen.experiment
+    return experiment.platform, experiment.model, each.run.chosen.label, experiment.workload
