@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Read, draws, and only then writes."""
+    """Read, draw, and only then write."""
     arguments = parser().parse_args()
     results: Path = arguments.results
     collection = collect_with_earlier(results, chosen_plan(arguments))

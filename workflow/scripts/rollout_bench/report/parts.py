@@ -41,8 +41,8 @@ class Findings:
 
     @cached_property
     def rows(self) -> list[Row]:
-        """The timed experiments with their numbers."""
-        return rows_of(self.collection)
+        """The timed experiments with their numbers, which who looked inside the engine has already."""
+        return list(self.inside.rows) or rows_of(self.collection)
 
     @cached_property
     def latencies(self) -> list[Mapping[str, Distribution]]:

@@ -175,7 +175,7 @@ class Looked:
 
     `architectures` are those of the profiles by their place, as far as they are known. `problems` say of profiles that
     can't be read why, and what to do. `left_out` are the experiments without a valid launch, of which nothing else is
-    made from anything that they measured.
+    made from anything that they measured. `rows` are the timed experiments, for whoever else needs them.
     """
 
     profiles: ProfileReport = field(default_factory=lambda: profile_report((), ComparisonSettings()))
@@ -188,12 +188,13 @@ class Looked:
     problems: tuple[str, ...] = ()
     messages: tuple[MessagesRun, ...] = ()
     left_out: tuple[Chosen, ...] = ()
+    rows: tuple[Row, ...] = ()
 
 
 def look(results: Path, collection: Collection, rows: Sequence[Row]) -> Looked:
-    """Read and analyses what `collection`, which was read from `results`, has of modes that look into the engine."""
+    """Read and analyse what `collection`, which was read from `results`, has of modes that look into the engine."""
     if not collection.others:
-        return Looked()
+        return Looked(rows=tuple(rows))
     settings = collection.comparison
     inside = chosen(collection.others)
     read = read_profiled(results, inside, collection, rows)
@@ -213,6 +214,7 @@ def look(results: Path, collection: Collection, rows: Sequence[Row]) -> Looked:
         problems=(*read.problems, *damaged),
         messages=tuple(messages),
         left_out=tuple(each for each in inside if each.reason),
+        rows=tuple(rows),
     )
 
 
