@@ -33,7 +33,7 @@ MARKED = re.compile(r"(<!-- messages: (\S+) -->\n).*?(<!-- end of messages -->)"
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("place", metavar="PLACE", help="which part of the page: cpu, h200, h200-x2")
+    parser.add_argument("place", metavar="PLACE", help="which part of the page: cpu, h200")
     parser.add_argument("results", type=Path, metavar="RESULTS_DIR")
     arguments = parser.parse_args()
     try:
