@@ -17,6 +17,7 @@ from rollout_bench.report.figures.style import (
     HALO,
     QUIET,
     QuantStyle,
+    keys,
     label_styles,
     legend,
     message_figure,
@@ -128,8 +129,9 @@ def shares_figure(runs: Sequence[MessagesRun], where: str, alarm: str) -> Figure
     axes.xaxis.set_major_formatter(thousands())
     axes.set_xlabel("sequences at once")
     axes.set_ylabel("% of a decode step")
-    axes.set_ylim(bottom=0)
-    legend(figure, styles)
+    # names of experiments are too long for the room beside the title: above the lines, two in a row
+    axes.set_ylim(0, axes.get_ylim()[1] * (1 + 0.09 * -(-len(styles) // 2)))
+    axes.legend(handles=keys(styles, 40), loc="upper right", ncols=2, frameon=False)
     return figure
 
 

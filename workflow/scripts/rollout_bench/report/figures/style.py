@@ -115,11 +115,17 @@ def nothing(rows: Sequence[Row], otherwise: str) -> str:
 
 def legend(figure: Figure, styles: dict[str, QuantStyle]) -> None:
     """Draw the key of the figure's quants, beside its title."""
-    handles = [
-        Line2D([], [], color=style.colour, marker=style.marker, linewidth=2, markersize=8, label=shorten(label, 20))
+    figure.legend(handles=keys(styles, 20), loc="upper right", ncols=6, frameon=False).set_in_layout(False)
+
+
+def keys(styles: dict[str, QuantStyle], characters: int) -> list[Line2D]:
+    """Return the lines of a key, their labels shortened to so many characters."""
+    return [
+        Line2D(
+            [], [], color=style.colour, marker=style.marker, linewidth=2, markersize=8, label=shorten(label, characters)
+        )
         for label, style in styles.items()
     ]
-    figure.legend(handles=handles, loc="upper right", ncols=6, frameon=False).set_in_layout(False)
 
 
 def thousands() -> FuncFormatter:
