@@ -17,6 +17,7 @@ from rollout_bench.analysis.inside.overview import look
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import record_path, write_messages
+from rollout_bench.report.earlier import collect_with_earlier
 from rollout_bench.report.figures.message_figures import shares_figure
 from rollout_bench.report.parts import Findings
 from rollout_bench.report.summary import Summary, summarise
@@ -169,6 +170,19 @@ def test_messages_get_a_verdict_beside_the_baseline_and_none_without(tmp_path: P
     assert [line[-3] for line in view.cells] == ["2", "8"]
     assert {line[-1] for line in view.cells} == {"0.500x v [0.500, 0.501]"}
     assert not [t for t in messages_part(findings(tmp_path)).tables if t.title.startswith("Messages beside")]
+
+
+@pytest.mark.parametrize("axis", ["results", "engine"])
+def test_messages_get_a_verdict_beside_those_of_earlier_results(tmp_path: Path, axis: str):
+    old, new = tmp_path / ("old" if axis == "results" else "results"), tmp_path / "results"
+    older = SMALL.model_copy(update={"engine": SMALL.engine.model_copy(update={"version": "0.1.0"})})
+    measured(old, older if axis == "engine" else SMALL, 1e-3, 1.01e-3, 1e-3, slower=2.0)
+    measured(new, SMALL, 1e-3, 1e-3, 1.01e-3)
+    plan = make_plan([SMALL], launches=3, baseline={axis: "old" if axis == "results" else "0.1.0"})
+    collection = collect_with_earlier(new, plan)
+    tables = messages_part(Findings(collection, inside=look(new, collection, []))).tables
+    (view,) = [table for table in tables if table.title.startswith("Messages beside the baseline")]
+    assert [line[-1].split()[:2] for line in view.cells] == [["1.999x", "^"], ["1.999x", "^"]]
 
 
 def test_the_figure_has_the_share_over_the_batch_with_its_launches_and_the_limit(results: Path):

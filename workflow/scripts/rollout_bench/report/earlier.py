@@ -42,7 +42,8 @@ def collect_two(a: Path, b: Path, everything: bool = False) -> tuple[Collection,
 def _earlier(results: Path, collection: Collection) -> Earlier | None:
     folder = earlier_folder(results, collection.baseline)
     if folder is not None:
-        return Earlier(str(folder), _of_folder(folder, results).experiments)
+        found = _of_folder(folder, results)
+        return Earlier(str(folder), found.experiments, found.others, folder)
     version = collection.baseline.get("engine")
     return None if version is None else _of_engine(results, collection, version)
 
@@ -57,14 +58,16 @@ def _of_folder(folder: Path, other: Path | None, everything: bool = False) -> Co
 
 def _of_engine(results: Path, collection: Collection, version: str) -> Earlier:
     """Return the experiments with the names of the selected ones that `version` of the engine measured."""
-    others = [e for e in collect_unselected(results, collection).experiments if e.records]
-    measured = [*others, *(e for e in collection.experiments if e.records)]
+    unselected = collect_unselected(results, collection)
+    measured = [e for e in (*unselected.launched, *collection.launched) if e.records]
     earlier = Earlier(
         f"engine {version}",
-        tuple(e for e in others if e.records[0].spec.engine.version == version),
+        tuple(e for e in unselected.experiments if e.records and e.records[0].spec.engine.version == version),
+        tuple(e for e in unselected.others if e.records and e.records[0].spec.engine.version == version),
+        results,
         engine=version,
     )
-    if earlier.experiments or any(earlier.is_own(e) for e in measured):
+    if earlier.experiments or earlier.others or any(earlier.is_own(e) for e in measured):
         return earlier
     found = sorted({e.records[0].spec.engine.version for e in measured})
     return replace(earlier, problem=f"no launch of engine {version} lies in {results}, only of {', '.join(found)}")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rollout_bench.analysis.inside.message_shares import LaunchShare, RunShares
-from rollout_bench.analysis.timed.comparison import Comparison, compare, judge
+from rollout_bench.analysis.timed.comparison import Comparison, compare, compare_apart, judge
 from rollout_bench.analysis.timed.partners import AXES
 from rollout_bench.plan.config import ComparisonSettings
 
@@ -25,7 +25,10 @@ class ComparedMessages:
 
 
 def compared_messages(
-    shares: Sequence[RunShares], baseline: Mapping[str, str], settings: ComparisonSettings
+    shares: Sequence[RunShares],
+    baseline: Mapping[str, str],
+    settings: ComparisonSettings,
+    before: Sequence[RunShares] = (),
 ) -> list[ComparedMessages]:
     """Return the comparisons of those of `shares` that have one baseline, judged together.
 
@@ -33,15 +36,17 @@ def compared_messages(
         shares: of one platform's experiments.
         baseline: axis -> value; what is compared has this value there, and is alike on the other axes.
         settings: confidence and the least difference that matters.
+        before: what the baseline's axis is instead where it names earlier results: nothing took turns with these.
     """
     pairs = []
     for own in shares:
-        partners = [other for other in shares if _is_baseline(own, other, baseline)]
+        partners = [other for other in before or shares if _is_baseline(own, other, baseline)]
         if len(partners) == 1 and partners[0] is not own:
             theirs = {step.batch: step for step in partners[0].steps}
             pairs += [(own, partners[0], step, theirs[step.batch]) for step in own.steps if step.batch in theirs]
+    compare_sides = compare_apart if before else compare
     compared = [
-        compare(_engine_s(step.launches), _engine_s(other.launches), settings.confidence, higher_is_better=False)
+        compare_sides(_engine_s(step.launches), _engine_s(other.launches), settings.confidence, higher_is_better=False)
         for _, _, step, other in pairs
     ]
     return [

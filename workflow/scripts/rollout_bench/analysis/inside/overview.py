@@ -175,7 +175,8 @@ class Looked:
 
     `architectures` are those of the profiles by their place, as far as they are known. `problems` say of profiles that
     can't be read why, and what to do. `left_out` are the experiments without a valid launch, of which nothing else is
-    made from anything that they measured. `rows` are the timed experiments, for whoever else needs them.
+    made from anything that they measured. `rows` are the timed experiments, for whoever
+    else needs them, `messages_before` the messages of the earlier results that the baseline names.
     """
 
     profiles: ProfileReport = field(default_factory=lambda: profile_report((), ComparisonSettings()))
@@ -187,6 +188,7 @@ class Looked:
     architectures: Mapping[str, Architecture] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     messages: tuple[MessagesRun, ...] = ()
+    messages_before: tuple[MessagesRun, ...] = ()
     left_out: tuple[Chosen, ...] = ()
     rows: tuple[Row, ...] = ()
 
@@ -203,6 +205,11 @@ def look(results: Path, collection: Collection, rows: Sequence[Row]) -> Looked:
     steps = steps_of(runs, _decode_linears(profiles))
     limits = machine_limits(inside)
     messages, damaged = message_runs(results, inside)
+    earlier = collection.earlier
+    before: list[MessagesRun] = []
+    if earlier is not None and earlier.folder is not None:
+        before, damaged_before = message_runs(earlier.folder, chosen(earlier.others))
+        damaged += damaged_before
     return Looked(
         profiles=profiles,
         runs=tuple(runs),
@@ -213,6 +220,7 @@ def look(results: Path, collection: Collection, rows: Sequence[Row]) -> Looked:
         architectures=dict(_architectures(inside, collection)),
         problems=(*read.problems, *damaged),
         messages=tuple(messages),
+        messages_before=tuple(before),
         left_out=tuple(each for each in inside if each.reason),
         rows=tuple(rows),
     )

@@ -120,7 +120,7 @@ def collect(results: Path, plan: PlanFile | None) -> Collection:
 
 def collect_unselected(results: Path, collection: Collection) -> Collection:
     """Read what lies in `results` under the names of what `collection` has of them, and is not in it."""
-    selected = {(e.mode, e.experiment) for e in collection.experiments}
+    selected = {(e.mode, e.experiment) for e in collection.launched}
     names = {(mode, _names(experiment)) for mode, experiment in selected}
     found = find_results(results).records.items()
     records = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from rollout_bench.contracts.load import LoadPoint
@@ -126,17 +127,19 @@ class Earlier:
 
     `name` and `of` are what messages call these and the selected ones, `engine` the version of all of these where
     that is what was asked for. Of the groups engine and machine those in `differ` may differ; empty: any one of them.
-    Where there is nothing, `problem` says why.
+    Where there is nothing, `problem` says why. `others` are those that look into the engine; all lie in `folder`.
     """
 
     name: str
     experiments: tuple[TimedExperiment, ...] = ()
+    others: tuple[Selected[Launched], ...] = ()
+    folder: Path | None = None
     of: str = "what is selected"
     engine: str = ""
     differ: tuple[str, ...] = ()
     problem: str = ""
 
-    def is_own(self, experiment: TimedExperiment) -> bool:
+    def is_own(self, experiment: Selected[Launched]) -> bool:
         """Return whether `experiment`, which is measured, ran in the very engine that it is to be compared with."""
         return bool(self.engine) and experiment.records[0].spec.engine.version == self.engine
 

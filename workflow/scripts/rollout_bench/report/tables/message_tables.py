@@ -208,7 +208,7 @@ def messages_part(findings: Findings) -> SummaryPart:
     inside, collection = findings.inside, findings.collection
     runs = inside.messages
     shares = run_shares(runs, collection.comparison.confidence)
-    tables = messages_views(runs, inside.left_out, collection.comparison, collection.baseline)
+    tables = messages_views(runs, inside.left_out, collection.comparison, collection.baseline, inside.messages_before)
     if not tables:
         return SummaryPart()
     issues = [run for run in runs if repeats_issue(run)]
@@ -241,6 +241,7 @@ def messages_views(
     left_out: Sequence[Chosen] = (),
     settings: ComparisonSettings | None = None,
     baseline: dict[str, str] | None = None,
+    before: Sequence[MessagesRun] = (),
 ) -> list[View]:
     """Return the tables of each platform.
 
@@ -249,6 +250,7 @@ def messages_views(
         left_out: experiments, of any mode, without a valid launch.
         settings: of intervals and verdicts; their defaults where None.
         baseline: axis -> value, what others are compared with.
+        before: what they are compared with instead where that names earlier results.
     """
     settings = settings or ComparisonSettings()
     tables: list[View] = []
@@ -269,7 +271,8 @@ def messages_views(
         ]
         uses = [(run, use) for run in own for use in link_uses(run)]
         tables.append(view("Messages, share of a decode step: ", title, SHARE, lines, without))
-        compared = compared_messages(shares, baseline or {}, settings)
+        theirs = run_shares([run for run in before if run.chosen.experiment.platform == platform], settings.confidence)
+        compared = compared_messages(shares, baseline or {}, settings, theirs)
         if compared:
             lines = [_compared_line(each, settings) for each in compared]
             tables.append(view("Messages beside the baseline: ", title, COMPARED, lines))
