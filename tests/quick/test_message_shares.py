@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from scipy import stats
 from synthetic_messages import make_messages, make_messages_spec
 
 from rollout_bench.analysis.inside.message_laws import StepBytes, fit_law
-from rollout_bench.analysis.inside.message_links import MessagesRun, message_runs
+from rollout_bench.analysis.inside.message_links import MessagesRun, link_uses, message_runs
 from rollout_bench.analysis.inside.message_shares import LaunchShare, StepShare, crossing, run_shares
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.experiments import chosen
@@ -38,6 +39,28 @@ def test_a_step_waits_for_the_worker_that_answers_and_not_for_the_front_end(tmp_
     assert launch.slowest_s == pytest.approx(2 * 6e-6 + 10e-6)  # the second worker gets it 10 us later
     assert launch.front_end_s == pytest.approx(6e-6)  # outputs; requests come before the first step only
     assert (launch.engine, launch.slowest, launch.front_end) == pytest.approx((0.012, 0.022, 0.006))
+
+
+def test_steps_that_decode_fewer_sequences_than_the_pass_has_do_not_count(tmp_path: Path):
+    run = run_of(tmp_path, make_messages_spec(), 1e-3)
+    (launch,) = run.launches
+    fewer = [
+        step.model_copy(update={"sequences": 1, "elapsed_s": 1e-6}) if step.index > 1 else step
+        for step in launch.record.steps
+    ]
+    uneven = replace(launch, record=launch.record.model_copy(update={"steps": fewer}))
+    (shares,) = run_shares([replace(run, launches=(uneven,))], 0.95)
+    assert [step.launches[0].step_s for step in shares.steps] == [1e-3, 1e-3]
+    assert {use.steps for use in link_uses(replace(run, launches=(uneven,))) if use.phase == "decode"} == {1}
+
+
+def test_an_argument_without_a_value_is_one_worker(tmp_path: Path):
+    spec = make_messages_spec()
+    args = {**spec.engine.args, "tensor_parallel_size": None}
+    spec = spec.model_copy(update={"engine": spec.engine.model_copy(update={"args": args})})
+    run = run_of(tmp_path, make_messages_spec(), 1e-3)
+    record = run.launches[0].record.model_copy(update={"spec": spec})
+    assert replace(run, launches=(replace(run.launches[0], record=record),)).workers == 1
 
 
 def test_the_interval_is_student_s_over_launches(tmp_path: Path):

@@ -69,6 +69,11 @@ def test_its_example_has_the_set_up_of_the_issue_and_a_rollout_with_one_worker_a
             "leave it out",
         ),
         (
+            f"{{modes: [messages], {SMALL}, engine_args: {{pipeline_parallel_size: 2}}}}",
+            "engine_args.pipeline_parallel_size",
+            "set tensor_parallel_size instead",
+        ),
+        (
             f"{{modes: [messages], {SMALL}, workload_settings: {{demo: {{output_tokens: 1}}}}}}",
             "workload demo generates one token",
             "ask for more output_tokens",

@@ -89,10 +89,15 @@ def read_samples(path: Path, record: Record) -> list[ServerSample]:
 
 def read_messages(path: Path, record: Messages) -> list[MessageRow]:
     """Return the rows of the side file at `path`, which belongs to `record`; raise as `read_sequences`."""
-    rows = _read(path, _MESSAGES, MessageRow, record.messages, LINE_BYTES)
-    if len(rows) != record.messages:
-        raise UserError(f"{path}: has {len(rows)} of {record.messages} rows", REMEDY)
-    _check_written_with(path, record)
+    try:
+        rows = _read(path, _MESSAGES, MessageRow, record.messages, LINE_BYTES)
+        if len(rows) != record.messages:
+            raise UserError(f"{path}: has {len(rows)} of {record.messages} rows", REMEDY)
+        _check_written_with(path, record)
+    except UserError as error:  # a record without its messages shows nothing
+        raise UserError(
+            error.problem, "restore it, or delete the record too: the launch is then measured again"
+        ) from None
     return rows
 
 

@@ -365,6 +365,11 @@ def check_messages(config: Config, engine: InstalledEngine) -> None:
                 f"config: {place}.distributed_executor_backend: {backend!r} has other messages than those of mp",
                 "leave it out, or leave messages out of modes",
             )
+        if (args.get("pipeline_parallel_size") or 1) != 1:
+            raise UserError(
+                f"config: {place}.pipeline_parallel_size: messages between the stages of a pipeline are not looked at",
+                "set tensor_parallel_size instead, or leave messages out of modes",
+            )
     for name in config.workloads:
         if longest(config.workload_settings[name].output_tokens) < 2:
             raise UserError(
@@ -380,7 +385,7 @@ def check_batches(spec: Spec) -> None:
         raise UserError(
             f"config: messages.batches: {spec.messages.batches[-1]} sequences are more than max_num_seqs {limit} of "
             f"{spec.model.name} under {spec.workload.name}",
-            "raise max_num_seqs, or leave the larger batches out",
+            "raise max_num_seqs, or set messages.batches to smaller ones, such as [4, 32]",
         )
 
 

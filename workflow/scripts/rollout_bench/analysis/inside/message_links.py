@@ -41,6 +41,15 @@ class MessageLaunch:
                 found[row.step][1].append(row)
         return found
 
+    def full_steps(self, look: Look, batch: int) -> list[tuple[MessageStep, list[MessageRow]]]:
+        """Return the steps of a pass without those that decode fewer sequences than its fullest step does.
+
+        Sequences whose prompts were computed in different steps don't end in the same one.
+        """
+        steps = self.steps(look, batch)
+        most = max((step.sequences for step, _ in steps), default=0)
+        return [(step, rows) for step, rows in steps if step.phase != "decode" or step.sequences == most]
+
 
 @dataclass(frozen=True)
 class MessagesRun:
@@ -57,7 +66,7 @@ class MessagesRun:
     @property
     def workers(self) -> int:
         """Return the tensor parallel size."""
-        return int(self.launches[0].record.spec.engine.args.get("tensor_parallel_size", 1))
+        return int(self.launches[0].record.spec.engine.args.get("tensor_parallel_size") or 1)
 
     @property
     def name(self) -> str:
@@ -115,8 +124,8 @@ def message_runs(results: Path, inside: Sequence[Chosen]) -> tuple[list[Messages
 def link_uses(run: MessagesRun) -> Iterator[LinkUse]:
     """Yield what each link takes of a step, by batch and phase."""
     for batch in run.batches:
-        timed = [step for launch in run.launches for step in launch.steps("times", batch)]
-        seen = [step for launch in run.launches for step in launch.steps("contents", batch)]
+        timed = [step for launch in run.launches for step in launch.full_steps("times", batch)]
+        seen = [step for launch in run.launches for step in launch.full_steps("contents", batch)]
         for phase in dict.fromkeys(step.phase for step, _ in timed):
             for link in LINKS:
                 own = [(step, rows, of_link(link, rows)) for step, rows in timed if step.phase == phase]

@@ -148,7 +148,7 @@ def run_shares(runs: Sequence[MessagesRun], confidence: float) -> list[RunShares
 
 def _share(launch: MessageLaunch, batch: int) -> LaunchShare | None:
     """Return the shares of a pass; None where no step decodes only."""
-    steps = [(step, rows) for step, rows in launch.steps("times", batch) if step.phase == "decode"]
+    steps = [(step, rows) for step, rows in launch.full_steps("times", batch) if step.phase == "decode"]
     if not steps:
         return None
     engine_s = [_busy_s(rows, ENGINE_LINKS, answering(rows)) for _, rows in steps]
@@ -181,7 +181,11 @@ def crossing(steps: Sequence[StepShare]) -> Crossing:
     solved for `MATTERS` from batch 1 to `REACH` times the largest one. Each launch gives one value.
     """
     until = REACH * max(step.batch for step in steps)
-    launches = sorted(set.intersection(*(set(step.launches) for step in steps)))
+    launches = sorted(
+        launch
+        for launch in set.intersection(*(set(step.launches) for step in steps))
+        if all(step.launches[launch].engine_s > 0 for step in steps)
+    )
     if len(steps) < 3 or not launches:
         return Crossing("few", until)
     kinds: list[Kind] = []

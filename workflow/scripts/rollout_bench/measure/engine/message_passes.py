@@ -164,5 +164,8 @@ def batch_flags(batch: int, steps: Sequence[MessageStep]) -> list[Flag]:
     most = max(step.sequences for step in steps)
     if most == batch:
         return []
-    sentence = f"The engine ran {most} of {batch} sequences at once: max_num_seqs or its KV cache allows no more."
+    sentence = (
+        f"The engine ran {most} of {batch} sequences at once: max_num_seqs or its KV cache allows no more, or the "
+        "first ended before the prompts of the last were computed, for which more messages.steps are needed."
+    )
     return [Flag(code="batch_not_at_once", severity="warning", sentence=sentence)]

@@ -70,6 +70,8 @@ def messages_figure(runs: Sequence[MessagesRun], where: str, alarm: str) -> Figu
                 for step, messages in steps
             ]
             points = [(index, total) for index, total in sums if total]
+            if not points:
+                continue
             style = styles[LABELS[link]]
             stride = -(-len(points) // MARKERS)
             marked = {0, *range(place * stride // len(LABELS), len(points), stride)}

@@ -195,7 +195,7 @@ COMPARED = (
     Column(
         "messages' speed-up",
         "The baseline's engine us over its own, above 1 being faster: geometric mean of the pairs of launches with the "
-        "same index, then the verdict (Holm over the table) and in brackets the interval.",
+        "same index, of earlier results of all launches; then the verdict, and in brackets the interval.",
         lambda line: line["verdict"],
         words=True,
     ),
