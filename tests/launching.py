@@ -228,7 +228,6 @@ MACHINE_S = {
     "cpu_steal",
     "cpu_shared",
     "memory_pressure",
-    "paused",
     "swapping",
     "not_steady",
     "warmup_too_short",

@@ -76,7 +76,7 @@ def test_what_kill_9_of_guardian_and_command_leaves_is_ended_by_the_next_launch(
     assert launch.left_behind() == [claim]
     again = Launching(tmp_path / "a", tiny_spec(engine=MULTIPROCESS, measuring=MANY))
     again.wait_for("importing")
-    still_there = launch.survivors(limit_s=2)  # killed ones need a moment to be gone for good
+    still_there = launch.survivors(limit_s=0)
     for process in still_there:
         process.kill()
     assert still_there == []

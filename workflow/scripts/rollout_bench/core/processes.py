@@ -59,8 +59,7 @@ def members(group: Group) -> list[int]:
         with contextlib.suppress(OSError):  # ended meanwhile
             # asked of the kernel: reading the state of all processes takes it 20 times as long
             if group.leader in (os.getpgid(pid), os.getsid(pid)):
-                stat = _stat(pid)
-                found += [pid] if stat is not None and stat.state not in "ZX" else []
+                found += [pid] if is_living(pid) else []
     return found
 
 
@@ -85,6 +84,12 @@ def shared_memory_of(pids: Iterable[int]) -> set[Path]:
         with contextlib.suppress(OSError):  # ended meanwhile
             found |= set(_OF_PYTHON.findall(Path(f"/proc/{pid}/maps").read_bytes()))
     return {SHARED_MEMORY / os.fsdecode(name) for name in found}
+
+
+def is_living(pid: int) -> bool:
+    """Return whether the process has not ended; one that is being killed has not."""
+    stat = _stat(pid)
+    return stat is not None and stat.state not in "ZX"
 
 
 def is_stopped(pid: int) -> bool:

@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rollout_bench.core.processes import SHARED_MEMORY
+from rollout_bench.core.processes import SHARED_MEMORY, is_living
 
 PREFIX = "rollout-engine-"
 """Of the folders' names. Short: the path of a socket has at most 107 bytes."""
@@ -136,14 +136,18 @@ def _taken_over(folder: Path) -> int | None:
 
 def _end_processes(folder: Path) -> bool:
     deadline = time.monotonic() + LIMIT_S
-    found = False
-    while (pids := _processes(folder)) and time.monotonic() < deadline:
-        found = True
+    killed: set[int] = set()
+    while time.monotonic() < deadline:
+        pids = _processes(folder)
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        killed |= set(pids)
+        # a process that is being killed loses its variables before it is gone
+        if not any(map(is_living, killed)):
+            break
         time.sleep(0.05)
-    return found
+    return bool(killed)
 
 
 def _processes(folder: Path) -> list[int]:
