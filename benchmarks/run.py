@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Make both projects in a temporary folder, times them, print a line for each claim."""
+    """Make both projects in a temporary folder, time them, print a line for each claim."""
     arguments = parser().parse_args()
     os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:CORES]))
     load = os.getloadavg()[0]

@@ -74,7 +74,7 @@ def promised(log_ratio: float, log_sd: float, pairs: int) -> float:
 
 
 def analyse(launches: Launches, repetitions: int, seed: int) -> Power:
-    """Count and simulates; raise `SystemExit` where there is nothing to count."""
+    """Count and simulate; raise `SystemExit` where there is nothing to count."""
     rng = np.random.default_rng(seed)
     workloads = [name for name in launches.output_tokens if name != BASE and launches.values(METRIC, FIRST, name)]
     pairs = [log_ratios(launches, METRIC, (FIRST, name), (FIRST, BASE)).size for name in workloads]

@@ -21,7 +21,7 @@ from rollout_bench.snakefile import PLAN_FILE, next_round
 
 
 def main() -> int:
-    """Read, expands, writes, say what changed."""
+    """Read, expand, write, say what changed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", metavar="CONFIG", help="the merged config as JSON; - is stdin")
     parser.add_argument("--python", help="interpreter that has the engine (default: engine.python of the config)")

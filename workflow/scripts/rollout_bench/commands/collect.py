@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Fetch where a pod is named, checks, put in place, say what came."""
+    """Fetch where a pod is named, check, put in place, say what came."""
     arguments = parser().parse_args()
     results: Path = arguments.results
     try:

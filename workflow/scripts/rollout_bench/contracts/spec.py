@@ -366,7 +366,7 @@ def is_local(model: str) -> bool:
 
 
 def replicas(spec: Spec) -> int:
-    """Return engines that a launch starts and release together.
+    """Return how many engines a launch starts and releases together.
 
     VLLM's `data_parallel_size`, 1 where nothing is said.
     """

@@ -122,7 +122,7 @@ def write_failure(record: Path, failure: Failure) -> None:
 
 
 def read_record(path: Path) -> Record:
-    """Read and validates a record.
+    """Read and validate a record.
 
     Raises:
         UserError: naming file and field, where the file can't be read, is no JSON, is of another schema version, does
@@ -192,7 +192,7 @@ def read_launched(path: Path, mode: str) -> Launched:
 
 
 def read_failure(path: Path) -> Failure:
-    """Read and validates a failure; raise `UserError` naming file and field."""
+    """Read and validate a failure; raise `UserError` naming file and field."""
     return read_model(path, Failure, RECORD_REMEDY)
 
 

@@ -80,7 +80,7 @@ class PlanFile(Strict):
 
 
 def read_plan(path: Path) -> PlanFile:
-    """Read and validates a plan file; raise `UserError` naming file and field where it is none."""
+    """Read and validate a plan file; raise `UserError` naming file and field where it is none."""
     return read_model(path, PlanFile, "give the path of a plan file; the workflow writes a damaged one again")
 
 

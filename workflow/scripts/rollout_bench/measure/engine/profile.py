@@ -158,7 +158,7 @@ def fitting_steps(
 
 
 def check_whole(path: Path) -> None:
-    """Raise `ServingFailed` where the trace at `path` is torn or hold no step of the engine."""
+    """Raise `ServingFailed` where the trace at `path` is torn or holds no step of the engine."""
     steps, end = 0, b""
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:

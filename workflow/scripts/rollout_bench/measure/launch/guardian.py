@@ -49,7 +49,7 @@ class Guardian:
         return self._process.pid
 
     def watch(self, group: Group) -> None:
-        """Have `group` ended once this process ends or call `end`."""
+        """Have `group` ended once this process ends or calls `end`."""
         self._groups.append(group)
         self._tell(group)
 

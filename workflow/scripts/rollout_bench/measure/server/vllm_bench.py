@@ -62,7 +62,7 @@ def prepare(
     concurrency: int | None,
     target: Target,
 ) -> Callable[[], LoadPass]:
-    """Make what is needed to send all `requests`; what is returned sends them and wait for the answers.
+    """Make what is needed to send all `requests`; what is returned sends them and waits for the answers.
 
     Args:
         requests: what is asked for.
