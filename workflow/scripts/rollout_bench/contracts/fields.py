@@ -163,9 +163,11 @@ MaybeNames = Annotated[list[Name], BeforeValidator(_list), AfterValidator(no_dup
 
 Count = Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=1_000_000)]
 Launches = Annotated[Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"], BeforeValidator(_number_or_auto)]
+Passes = Annotated[Count | Literal["auto"], BeforeValidator(_number_or_auto)]
 AutoCount = Annotated[int, BeforeValidator(_not_bool), Field(le=100)]
 """A number of launches that `launches: auto` may come to; levels for more looks than that take long to simulate."""
 Index = Annotated[int, BeforeValidator(_not_bool), Field(ge=0, le=1_000_000)]
+MaybeAuto = Annotated[bool | Literal["auto"], Field(union_mode="left_to_right")]
 Tokens = Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=10_000_000)]
 Number = Annotated[float, BeforeValidator(_not_bool), Field(allow_inf_nan=False)]
 Seconds = Annotated[Number, Field(gt=0, le=1_000_000)]

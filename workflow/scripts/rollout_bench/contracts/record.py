@@ -93,6 +93,25 @@ class Placement(Strict):
     job: str | None = absent("Id of the scheduler's job: Slurm's, or the pod's name. Null outside of a scheduler.")
 
 
+class Block(Strict):
+    """The engines that a launch was measured among: all alive at once, making their passes in turn."""
+
+    id: str = Field(pattern="^[0-9a-f]{16}$", description="Drawn for the block; the same in the records of all of it.")
+    members: list[str] = Field(
+        min_length=1, description="What it was begun with, as <mode>/<experiment>, the baseline first."
+    )
+    order: list[list[int]] = Field(
+        description=(
+            "For each round, from 0, who made a pass, in that order, as positions in members. One that failed "
+            "is missing from then on."
+        )
+    )
+    started: Literal["in_turn", "together"] = Field(
+        description="in_turn: no engine started while another did or made a pass; together: all at once."
+    )
+    waited_s: float = Field(ge=0, description="For how long the launch waited for its turn, all together, in seconds.")
+
+
 class ReplicaPass(Strict):
     """One replica's part of an iteration."""
 
@@ -291,6 +310,9 @@ class Iteration(Strict):
     devices: list[DeviceUse] | None = Field(
         None, description="What each device said of itself. Null where there is none that can be asked."
     )
+    round: int | None = absent(
+        "The round of its block that the pass belongs to, from 0. Null in a warm-up pass, and outside of a block.", ge=0
+    )
     point: LoadPoint | None = absent("How requests were sent. Null offline.")
     failed: int | None = absent("Requests that failed; their tokens are not counted. Null offline.", ge=0)
     client: ClientUse | None = absent("What sending the requests cost. Null offline.")
@@ -326,6 +348,7 @@ class Launched(Strict):
     engine: EngineFacts
     startup: Startup
     placement: Placement | None = absent("Where the launch ran, and beside what. Null in earlier records.")
+    block: Block | None = absent("The block that it was measured in. Null where it was measured by itself.")
     validity: list[Flag] = Field(description="Doubts about the launch; empty if there are none.")
     sha256: str | None = absent(
         "SHA-256 over all other fields, as JSON with sorted keys and no spaces. Null in earlier records.",

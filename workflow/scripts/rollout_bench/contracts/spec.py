@@ -16,6 +16,7 @@ from rollout_bench.contracts.fields import (
     Count,
     Index,
     Number,
+    Passes,
     Pattern,
     Seconds,
     Strict,
@@ -301,12 +302,20 @@ WarmupIterations = Annotated[
     Index,
     Field(
         description=(
-            "Passes of the workload that are recorded but not counted, in each launch, at least: a launch whose first "
-            "measured passes are still slow adds those, and makes up for them."
+            "Passes of the workload that are recorded but not counted, in each launch. With a number of iterations "
+            "they are the least: a launch whose first measured passes are still slow adds those, and makes up for them."
         )
     ),
 ]
-Iterations = Annotated[Count, Field(description="Passes of the workload that count, in each launch.")]
+Iterations = Annotated[
+    Passes,
+    Field(
+        description=(
+            "Passes of the workload that count, in each launch. auto: as many as take half of the time that the engine "
+            "needed to start, but 8 to 32; fixed from the start and the warm-up, before anything counts."
+        )
+    ),
+]
 
 
 class MeasuringSpec(Strict):

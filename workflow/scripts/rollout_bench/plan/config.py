@@ -17,6 +17,7 @@ from rollout_bench.contracts.fields import (
     Folder,
     Index,
     Launches,
+    MaybeAuto,
     MaybeNames,
     Name,
     Names,
@@ -176,12 +177,20 @@ class Precision(Strict):
             "this fraction off the speed-up."
         ),
     )
-    min_launches: Annotated[AutoCount, Field(ge=2)] = Field(3, description="Launches of each experiment at the least.")
-    max_launches: Annotated[AutoCount, Field(ge=2)] = Field(
-        12,
+    min_launches: Annotated[AutoCount, Field(ge=2)] = Field(
+        3,
         description=(
-            "Launches of each experiment at most. Intervals hold at every number of launches between the two at once, "
-            "so a larger range makes them wider."
+            "Launches of each experiment at the least; with stop: spread, and only two experiments to compare, 4 at "
+            "the least."
+        ),
+    )
+    max_launches: Annotated[AutoCount, Field(ge=2)] = Field(12, description="Launches of each experiment at most.")
+    stop: Literal["spread", "interval"] = Field(
+        "spread",
+        description=(
+            "spread: the spread of the first min_launches alone says how many are needed (Stein 1945). interval: the "
+            "interval is looked at after every launch (Pocock 1977); it then holds whatever ends the run, also "
+            "somebody who likes what the difference looks like, and is wider."
         ),
     )
 
@@ -311,7 +320,16 @@ class Config(Strict):
         Precision(), description="What launches: auto goes on to. Raised later, it adds to the launches that are there."
     )
     warmup_iterations: WarmupIterations = 1
-    iterations: Iterations = 5
+    iterations: Iterations = "auto"
+    interleave: MaybeAuto = Field(
+        "auto",
+        description=(
+            "true: the engines of one comparison are alive at the same time and make their passes in turn, so that a "
+            "machine that drifts hits all alike; with less memory than all of them need, the baseline and as many "
+            "others as fit. false: one engine after the other. auto: true on cpu where the memory is enough. No part "
+            "of an experiment's key."
+        ),
+    )
     timeout_s: Seconds = Field(
         1800, description="Seconds after which a launch that has not finished is ended and counted as failed."
     )

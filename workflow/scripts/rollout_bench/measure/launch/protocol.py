@@ -200,5 +200,19 @@ def parse(line: bytes) -> Event:
 Tell = Callable[[Event], None]
 """Tells the supervisor of an event."""
 
-Wait = Callable[[], None]
-"""Says that all is ready for the next iteration, and returns once it may begin."""
+Wait = Callable[[], int | None]
+"""Says that all is ready for the next iteration, and returns once it may begin.
+
+What it returns is how many iterations are to count, where the supervisor says so before the first that does.
+"""
+
+
+def go(iterations: int | None = None) -> str:
+    """Return the order to begin an iteration, which may say how many are to count."""
+    return "go" if iterations is None else f"go {iterations}"
+
+
+def iterations_in(order: bytes) -> int | None:
+    """Return how many iterations are to count, where an order to begin says so."""
+    words = order.split()
+    return int(words[1]) if len(words) > 1 else None

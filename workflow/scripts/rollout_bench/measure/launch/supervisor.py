@@ -38,6 +38,7 @@ from rollout_bench.measure.launch.protocol import (
     Ready,
     RoundDone,
     StepsDone,
+    go,
     parse,
 )
 from rollout_bench.measure.launch.replicas import Gathering
@@ -347,7 +348,7 @@ class EngineLaunch:
             self._step = None
         listen(event)
         if isinstance(event, IterationBegins):
-            self._order_all("go")
+            self._order_all(go())
 
     def _order_all(self, line: str) -> None:
         for replica in self._replicas:
