@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from rollout_bench.contracts.modes import mode_of
-from rollout_bench.contracts.spec import Platform, Spec, devices_needed, replicas
+from rollout_bench.contracts.spec import Platform, Spec, devices_per_replica, replicas
 from rollout_bench.core.errors import UserError
 from rollout_bench.plan.config import EARLIER_AXES, Config
 from rollout_bench.plan.matrix import Experiment, Matrix
@@ -49,7 +49,7 @@ class Memory(Protocol):
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ComparedGroup:
     """Experiments that are compared with one another.
 
     Attributes:
@@ -74,7 +74,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Group:
+class BlockGroup:
     """Experiments whose launches of one index are measured as one block.
 
     Attributes:
@@ -112,11 +112,11 @@ class Fit:
 class Interleaving:
     """What is interleaved, and what is not though it is compared, with the reason in one line each."""
 
-    groups: tuple[Group, ...] = ()
+    groups: tuple[BlockGroup, ...] = ()
     reasons: tuple[str, ...] = field(default=())
 
 
-def comparisons(config: Config, matrix: Matrix) -> list[Comparison]:
+def comparisons(config: Config, matrix: Matrix) -> list[ComparedGroup]:
     """Return the experiments of modes that can interleave that are compared, two or more each, in the matrix's order.
 
     They agree in all axes but the baseline's. Nothing is compared inside of this run with an earlier baseline.
@@ -134,7 +134,7 @@ def comparisons(config: Config, matrix: Matrix) -> list[Comparison]:
         first = [experiment for experiment in members if AXES[axis](experiment.spec) == value]
         others = [experiment for experiment in members if experiment not in first]
         if len(members) >= TOGETHER_AT_LEAST:
-            found.append(Comparison((*first, *others), bool(first)))
+            found.append(ComparedGroup((*first, *others), bool(first)))
     return found
 
 
@@ -166,7 +166,7 @@ def interleaving(config: Config, matrix: Matrix, memory: Memory, *, on_cluster: 
             fit = fitting(comparison, matrix.platform, memory)
             if fit.at_once == len(comparison.members) or (asked and fit.at_once >= TOGETHER_AT_LEAST):
                 started = _started(config, comparison)
-                groups.append(Group(comparison.members, fit.at_once, started, comparison.name))
+                groups.append(BlockGroup(comparison.members, fit.at_once, started, comparison.name))
                 continue
             number = min(len(comparison.members), TOGETHER_AT_LEAST) if asked else len(comparison.members)
             obstacle = (fit.limit, memory.remedy(matrix.platform, number))
@@ -177,7 +177,7 @@ def interleaving(config: Config, matrix: Matrix, memory: Memory, *, on_cluster: 
     return Interleaving(tuple(groups), tuple(reasons))
 
 
-def fitting(comparison: Comparison, platform: Platform, memory: Memory) -> Fit:
+def fitting(comparison: ComparedGroup, platform: Platform, memory: Memory) -> Fit:
     """Return how many engines of a comparison fit the memory at once, whichever of the others stand by the baseline."""
     try:
         first, *others = [memory.taken(experiment) for experiment in comparison.members]
@@ -211,7 +211,7 @@ def _not_by_itself(platform: Platform, on_cluster: bool) -> str | None:
     return None
 
 
-def _obstacle(comparison: Comparison) -> tuple[str, str] | None:
+def _obstacle(comparison: ComparedGroup) -> tuple[str, str] | None:
     """Return what keeps engines from being alive together whatever the memory, and what to do; None where nothing."""
     specs = [experiment.spec for experiment in comparison.members]
     if not comparison.has_baseline:
@@ -220,12 +220,12 @@ def _obstacle(comparison: Comparison) -> tuple[str, str] | None:
         return "somebody else's server can't be told to wait for its turn", "leave endpoints out"
     if any(replicas(spec) > 1 for spec in specs):
         return "an engine of several replicas takes no turns", "leave data_parallel_size out of engine_args"
-    if len({devices_needed(spec) for spec in specs}) > 1:
+    if len({devices_per_replica(spec) for spec in specs}) > 1:
         return "they need different numbers of devices", "give all of them the same tensor_parallel_size"
     return None
 
 
-def _started(config: Config, comparison: Comparison) -> Literal["in_turn", "together"]:
+def _started(config: Config, comparison: ComparedGroup) -> Literal["in_turn", "together"]:
     """Return how the engines start.
 
     Together only where none of them looks at what is free in order to size its KV cache, where the start is not what is

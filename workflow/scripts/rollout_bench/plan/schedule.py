@@ -16,7 +16,7 @@ from rollout_bench.contracts.store import present, read_launched, record_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_json
 from rollout_bench.plan.config import Config
-from rollout_bench.plan.interleaving import Group, Interleaving
+from rollout_bench.plan.interleaving import BlockGroup, Interleaving
 from rollout_bench.plan.matrix import Checkpoint, Experiment, Matrix
 from rollout_bench.plan.order import round_orders
 from rollout_bench.plan.planfile import (
@@ -66,7 +66,7 @@ class ScheduledBlock:
         launches: the launches.
     """
 
-    group: Group
+    group: BlockGroup
     index: int
     launches: tuple[ScheduledLaunch, ...]
 

