@@ -27,6 +27,7 @@ TINY = {
     "warmup_iterations": 1,
     "iterations": 2,
     "timeout_s": 600,
+    "interleave": False,  # what most tests look at is one launch, and its own job
     "engine": {"environment": {"OMP_NUM_THREADS": "1"}},  # as in launching.py
     "model_settings": {"tiny": {"synthetic": {"preset": "qwen3-tiny"}}},
     "workload_settings": {
@@ -123,15 +124,22 @@ class Workspace:
 
     def planned(self, *arguments: str) -> dict[str, int]:
         """Rule -> number of jobs that a dry run would run."""
-        done = self.snakemake("-n", *arguments)
-        assert done.returncode == 0, done.stdout
-        table = done.stdout.partition("Job stats:")[2]
-        counts = dict(re.findall(r"^(\w+)\s+(\d+)\s*$", table, flags=re.MULTILINE))
-        return {rule: int(count) for rule, count in counts.items() if rule != "total"}
+        return _jobs_in(self.dry_run(*arguments))
 
     def measurements(self, *arguments: str) -> int:
-        """Return launches that a dry run would measure."""
-        return self.planned(*arguments).get("launch", 0)
+        """Return launches that a dry run would measure, by themselves and in blocks."""
+        text = self.dry_run(*arguments)
+        return _jobs_in(text).get("launch", 0) + len(_in_blocks(text))
+
+    def in_blocks(self, *arguments: str) -> set[str]:
+        """Return records that a dry run would measure in blocks, relative to results/."""
+        return _in_blocks(self.dry_run(*arguments))
+
+    def dry_run(self, *arguments: str) -> str:
+        """Return what a dry run prints."""
+        done = self.snakemake("-n", *arguments)
+        assert done.returncode == 0, done.stdout
+        return done.stdout
 
     def with_made_engine(self, behaviour: Mapping[int, str] = MappingProxyType({})) -> Self:
         """Put the engine that does as told into the workspace: the measuring command is the real one.
@@ -171,3 +179,13 @@ class Workspace:
             str(path.relative_to(self.path / "results/failures"))
             for path in self.path.glob("results/failures/*/*/launch-*.json")
         }
+
+
+def _jobs_in(dry_run: str) -> dict[str, int]:
+    table = dry_run.partition("Job stats:")[2]
+    counts = dict(re.findall(r"^(\w+)\s+(\d+)\s*$", table, flags=re.MULTILINE))
+    return {rule: int(count) for rule, count in counts.items() if rule != "total"}
+
+
+def _in_blocks(dry_run: str) -> set[str]:
+    return set(re.findall(r"^    results/(\S+/launch-\d+\.json)$", dry_run, flags=re.MULTILINE))

@@ -26,7 +26,9 @@ def experiments(workspace: Workspace, *arguments: str) -> list[str]:
 
 def test_a_dry_run_of_the_default_config_measures_each_quant_in_each_launch(workspace: Workspace):
     jobs = workspace.planned()
-    assert jobs["launch"] == 9
+    assert jobs["block"] == 3
+    assert "launch" not in jobs
+    assert workspace.measurements() == 9
     assert jobs["checkpoint"] == 2
 
 

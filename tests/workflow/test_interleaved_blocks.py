@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import time
 from pathlib import Path
@@ -33,13 +32,6 @@ def stamps(space: Workspace) -> dict[str, tuple[int, bytes]]:
     return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in paths}
 
 
-def wanted_by_dry_run(space: Workspace, *arguments: str) -> set[str]:
-    """Return the records that a dry run says would be measured in blocks."""
-    done = space.snakemake("-n", *arguments)
-    assert done.returncode == 0, done.stdout
-    return set(re.findall(r"^    results/(offline/\S+/launch-\d+\.json)$", done.stdout, flags=re.MULTILINE))
-
-
 def summarised(space: Workspace) -> bool:
     return (space.path / "results" / "summary.json").exists()
 
@@ -47,7 +39,7 @@ def summarised(space: Workspace) -> bool:
 def test_one_job_measures_a_block_and_leaves_nothing_but_records(tmp_path: Path):
     space = workspace(tmp_path)
     assert space.planned("results/summary.md") == {"block": 3, "checkpoint": 2, "summary": 1}
-    assert len(wanted_by_dry_run(space, "results/summary.md")) == 6
+    assert len(space.in_blocks("results/summary.md")) == 6
     assert not (space.path / "results").exists(), "a dry run wrote something"
     done = space.snakemake("--cores", "1", "results/summary.md")
     assert done.returncode == 0, done.stdout
@@ -64,7 +56,7 @@ def test_what_a_block_lacks_is_measured_and_what_it_has_is_not_touched(tmp_path:
     deleted = [name for name in space.records if "_w8a8_" in name and name.endswith("launch-1.json")]
     (space.path / "results" / deleted[0]).unlink()
     before = stamps(space)
-    assert wanted_by_dry_run(space, "results/summary.md") == set(deleted)
+    assert space.in_blocks("results/summary.md") == set(deleted)
     assert space.snakemake("--cores", "1", "results/summary.md").returncode == 0
     assert {name: stamp for name, stamp in stamps(space).items() if name in before} == before
     assert len(space.records) == 6
@@ -80,7 +72,7 @@ def test_records_stay_where_another_of_their_block_fails_and_the_other_blocks_ru
     assert "Removing output files" not in done.stdout
     assert summarised(space), "a run that failed writes the summary of what there is"
     before = stamps(space)
-    assert len(wanted_by_dry_run(space, "results/summary.md")) == 3
+    assert len(space.in_blocks("results/summary.md")) == 3
     (space.path / stand_in.FAILING).unlink()
     assert space.snakemake("--cores", "1", "results/summary.md").returncode == 0
     assert {name: stamp for name, stamp in stamps(space).items() if name in before} == before
@@ -144,7 +136,7 @@ def test_batches_divide_blocks_and_the_last_one_finds_all_of_them(tmp_path: Path
 
 def test_a_launch_of_a_block_is_not_measured_by_itself_and_the_two_lines_say_how_it_would_be(tmp_path: Path):
     space = workspace(tmp_path)
-    record = sorted(wanted_by_dry_run(space, "results/summary.md"))[0]
+    record = sorted(space.in_blocks("results/summary.md"))[0]
     done = space.snakemake("--cores", "1", f"results/{record}")
     assert done.returncode == 1
     assert f"results/{record}: is measured in turn with what it is compared with" in done.stdout
