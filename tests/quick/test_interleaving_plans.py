@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
 import planned
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kubernetes_manifests import check_no_blocks
+from synthetic_records import make_record
 
 from rollout_bench.analysis.bounds import memory as bounds
 from rollout_bench.analysis.bounds.memory import GIB, OWN_BYTES, MachineMemory, cpu_cache_bytes, weights_held
@@ -17,6 +20,8 @@ from rollout_bench.cluster import slurm
 from rollout_bench.commands.bounds import fit_lines
 from rollout_bench.commands.plan import interleaved_lines
 from rollout_bench.contracts.modes import MODES
+from rollout_bench.contracts.record import Block
+from rollout_bench.contracts.store import write_launched
 from rollout_bench.core.errors import UserError
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.config_file import read_config
@@ -323,3 +328,21 @@ def test_the_job_of_a_block_asks_slurm_for_the_time_of_all_and_the_memory_of_tho
 def test_comparisons_are_of_modes_that_can_interleave():
     config, matrix = matrix_of("modes: [offline, online]")
     assert {e.spec.mode for group in comparisons(config, matrix) for e in group.members} == {"offline"}
+
+
+def test_a_launch_of_a_block_is_expected_to_take_its_part_of_the_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    plan = plan_of("interleave: true")
+    first = plan.launches[0]
+    block = Block(id="0" * 16, members=["a", "b", "c"], order=[[0, 1, 2]], started="in_turn", waited_s=1.0)
+    record = make_record(first.experiment.spec, first.index).model_copy(update={"wall_s": 90.0, "block": block})
+    write_launched(Path(first.record), record)
+    assert {launch.expected_s for launch in plan.plan_file().launches} == {30.0}
+
+
+def test_manifests_which_measure_one_launch_each_refuse_to_interleave_in_two_lines():
+    check_no_blocks(matrix_of()[0])
+    with pytest.raises(UserError) as error:
+        check_no_blocks(matrix_of("interleave: true")[0])
+    assert "a Job of its own" in error.value.problem
+    assert error.value.remedy.startswith("set interleave: false, or run snakemake in a pod")
