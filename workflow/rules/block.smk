@@ -13,8 +13,6 @@ rule block:
         touch(snakefile.block_pattern()),
     log:
         "logs/blocks/{mode}/{experiment}/launch-{launch}.log",
-    message:
-        "measures, in turn:{params.records}"
     wildcard_constraints:
         mode="|".join(MODES),
         experiment="[^/]+",
@@ -37,6 +35,8 @@ rule block:
         limits=matrix.config.timeouts.model_dump_json(),
         progress=snakefile.PLAN_FILE,
         placing=side_by_side.arguments,
+    message:
+        "measures, in turn:{params.records}"
     shell:
         # Snakemake's thread variables would bind the engines to as many threads as this job has
         "exec env -u OMP_NUM_THREADS -u MKL_NUM_THREADS -u OPENBLAS_NUM_THREADS -u GOTO_NUM_THREADS"
