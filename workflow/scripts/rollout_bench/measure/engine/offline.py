@@ -27,6 +27,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
             tell(PhaseBegins(phase="warmup" if series.warming_up else "measuring"))
         asked = source.requests(job.launch, index)
         done = engine.iterate(asked, index, wait)
+        series.ordered(done.ordered)
         iteration, rows = done.iteration, done.rows
         flags = token_flags(spec.workload, asked, iteration, rows) + prefix_cache_flags(asked, iteration, rows)
         if preemptions := done.counters.get("vllm:num_preemptions", 0):
@@ -34,7 +35,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
                 f"Iteration {index}: {preemptions} preemptions; the KV cache does not hold all sequences at once."
             )
             flags.append(Flag(code="preemptions", severity="warning", sentence=sentence))
-        tell(IterationDone(iteration=iteration, sequences=rows, flags=flags, began=done.began))
+        tell(IterationDone(iteration=iteration, sequences=rows, flags=flags, wanted=series.wanted, began=done.began))
         slow = series.take(
             comparable_s(spec.workload, iteration),
             job.timeout_s - (time.perf_counter() - began),

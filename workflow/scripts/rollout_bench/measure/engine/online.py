@@ -139,7 +139,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
             if series.phase_begins:
                 tell(PhaseBegins(phase="warmup" if warmup else "measuring"))
             done, sent = passes.send(point, series.index, warmup)
-            tell(done)
+            tell(done.model_copy(update={"wanted": series.wanted}))
             if not warmup:
                 counted.append(sent)
             slow = series.take(

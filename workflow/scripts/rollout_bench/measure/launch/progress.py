@@ -59,24 +59,28 @@ class Progress:
     _warmup: int = 0
     _point: str = ""
     _first: int = 0
+    _wanted: int | None = None
 
     def __post_init__(self) -> None:
-        self._warmup = self.spec.measuring.warmup_iterations
+        measuring = self.spec.measuring
+        self._warmup = measuring.warmup_iterations
+        self._wanted = None if measuring.iterations == "auto" else measuring.iterations
 
     def phase(self, name: str) -> None:
         """Say that the launch came to a new phase."""
         self._say(name)
 
-    def iteration(self, done: Iteration) -> None:
-        """Say that an iteration is over."""
+    def iteration(self, done: Iteration, wanted: int | None = None) -> None:
+        """Say that an iteration is over; `wanted` is how many are to count, where that is known."""
         self._durations.append(done.elapsed_s)
+        self._wanted = wanted or self._wanted
         point = "" if done.point is None else done.point.label
         if point != self._point:
             self._point, self._first, self._warmup = point, done.index, self.spec.measuring.warmup_iterations
         place = done.index - self._first + 1
         what = f"warm-up {place}/{self._warmup}"
         if not done.warmup:
-            what = f"iteration {place - self._warmup}/{self.spec.measuring.iterations}"
+            what = f"iteration {place - self._warmup}{f'/{self._wanted}' if self._wanted else ''}"
         failed = f", {done.failed} of {done.requests} requests failed" if done.failed else ""
         self._say(f"{f'{point}: ' if point else ''}{what}, {rate(done.output_tokens / done.elapsed_s)} tok/s{failed}")
 
@@ -133,8 +137,8 @@ class Progress:
 
     def _own_left_s(self, expected_s: float | None) -> float | None:
         """Return seconds that this launch has left; None while neither it nor the plan says."""
-        if self._durations and self.spec.load is None:
-            total = self._warmup + self.spec.measuring.iterations
+        if self._durations and self._wanted is not None and self.spec.load is None:
+            total = self._warmup + self._wanted
             return (total - len(self._durations)) * self._durations[-1]
         if expected_s is None:
             return None

@@ -77,6 +77,7 @@ class IterationDone(Strict):
     iteration: Iteration
     sequences: list[SequenceRow]
     flags: list[Flag]
+    wanted: int | None = Field(None, description="How many are to count. Null while iterations: auto has no number.")
     samples: list[ServerSample] = Field([], description="The server's metrics meanwhile.")
     began: float | None = Field(None, description="When it began, on the machine's monotonic clock, in seconds.")
 

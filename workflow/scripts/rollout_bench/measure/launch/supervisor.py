@@ -26,6 +26,7 @@ from rollout_bench.contracts.spec import Timeouts
 from rollout_bench.core.processes import Group, Interrupted, Watch, group_of, members_of
 from rollout_bench.measure.launch.failures import CRASH_FIX, diagnose, died
 from rollout_bench.measure.launch.guardian import Guardian
+from rollout_bench.measure.launch.passes import passes_of
 from rollout_bench.measure.launch.protocol import (
     Done,
     Event,
@@ -257,6 +258,8 @@ class EngineLaunch:
     _oom_kills_before: int = 0
     _replicas: list[Replica] = field(default_factory=list)
     _guardian: Guardian | None = None
+    _start_s: float = 0.0
+    _warm_s: float = 0.0
 
     @property
     def logs(self) -> list[Path]:
@@ -341,14 +344,26 @@ class EngineLaunch:
         elif isinstance(event, PhaseBegins):
             self._step = step_of(event.phase, self.limits, now) if event.phase == "stopping" else None
         elif isinstance(event, Ready) and self._guardian is not None:
+            self._start_s = now - self._began
             self._guardian.note_shared_memory()
         elif isinstance(event, IterationBegins):
             self._step = step_of(self._replicas[0].phase, self.limits, now)
         elif isinstance(event, IterationDone | StepsDone | RoundDone | MessagesSeen):
             self._step = None
+        if isinstance(event, IterationDone) and event.iteration.warmup:
+            self._warm_s = event.iteration.elapsed_s
         listen(event)
         if isinstance(event, IterationBegins):
-            self._order_all(go())
+            self._order_all(go(self._passes(now)))
+
+    def _passes(self, now: float) -> int | None:
+        """Return how many iterations are to count, where `iterations: auto` leaves that to the start and the warm-up.
+
+        None during the warm-up, which has not told yet.
+        """
+        if self.job.spec.measuring.iterations != "auto" or self._replicas[0].phase != "measuring":
+            return None
+        return passes_of([self._start_s], [self._warm_s], self._began + self.timeout_s - now)
 
     def _order_all(self, line: str) -> None:
         for replica in self._replicas:
