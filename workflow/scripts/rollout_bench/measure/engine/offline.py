@@ -19,8 +19,8 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     engine = loaded(job, tell)
     source = source_of(job, engine.vocabulary)
     # Replicas have to make as many passes each, and one alone can't tell: only the steps of all show whether they are
-    # steady. The supervisor sees those, and flags them.
-    series = Series(spec.measuring, may_extend=replicas(spec) == 1)
+    # steady. The supervisor sees those, and flags them. So it is in a block, whose launches make their passes in turn.
+    series = Series(spec.measuring, may_extend=replicas(spec) == 1 and not job.in_block)
     while not series.complete:
         index = series.index
         if series.phase_begins:

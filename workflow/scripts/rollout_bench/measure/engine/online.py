@@ -132,7 +132,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     for number, point in enumerate(points):
         if number:
             time.sleep(load.cool_down_s)
-        series = Series(spec.measuring, index)
+        series = Series(spec.measuring, index, may_extend=not job.in_block)
         counted: list[LoadPass] = []
         while not series.complete:
             warmup = series.warming_up

@@ -19,19 +19,26 @@ MOST = 32
 SHARE = 0.5
 """Share of the time that starting took that passes which count are to take."""
 
-RESERVE = 1.5
-"""Times what a pass took that has to be left for each."""
+SHORTEST_S = 1e-6
+"""A pass that is shorter has no length."""
+
+OF_TIME = 0.8
+"""Share of a launch's remaining time that its passes may take: some are slower than the last of the warm-up."""
 
 
-def passes_of(starts_s: Sequence[float], passes_s: Sequence[float], left_s: float) -> int:
-    """Return how many passes are to count.
+def passes_of(starts_s: Sequence[float], passes_s: Sequence[float], left_s: Sequence[float]) -> int:
+    """Return how many passes are to count of each engine that shares a block; of one alone, of that one.
 
     Args:
-        starts_s: for how long each engine of the block started, in seconds.
+        starts_s: how long each engine took from its beginning to its first pass, in seconds.
         passes_s: how long the last warm-up pass of each took, in seconds.
-        left_s: how long the launch may still take, in seconds; there are fewer passes than `FEWEST`, but one, where it
-            leaves no time for more.
+        left_s: how long each may still take, in seconds. Where that is too little there are fewer passes than
+            `FEWEST`, but one.
     """
-    round_s = sum(passes_s)
-    wanted = min(max(round(SHARE * sum(starts_s) / round_s), FEWEST), MOST)
-    return max(1, min(wanted, math.floor(left_s / (RESERVE * round_s))))
+    wanted = min(max(round(SHARE * sum(starts_s) / max(sum(passes_s), SHORTEST_S)), FEWEST), MOST)
+    return min(wanted, *(fitting(*of) for of in zip(passes_s, left_s, strict=True)))
+
+
+def fitting(pass_s: float, left_s: float) -> int:
+    """Return how many passes of `pass_s` seconds fit into what is left, at least one."""
+    return max(1, math.floor(OF_TIME * left_s / max(pass_s, SHORTEST_S)))

@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -48,12 +48,14 @@ class Progress:
         launch: index of the launch.
         record: where its record will lie.
         plan: file with all launches, `{"launches": [{"record": path, "expected_s": seconds}, ...]}`; None: no totals.
+        mates: records of the launches in the same block, which take as long as this one.
     """
 
     spec: Spec
     launch: int
     record: Path
     plan: Path | None
+    mates: frozenset[Path] = frozenset()
     _began: float = field(default_factory=time.monotonic)
     _durations: list[float] = field(default_factory=list)
     _warmup: int = 0
@@ -133,20 +135,20 @@ class Progress:
     @cached_property
     def _place(self) -> Place | None:
         """Found once for a launch: a plan may have 100,000 of them, and this runs beside the engine."""
-        return None if self.plan is None else place_in_plan(self.plan, self.record)
+        return None if self.plan is None else place_in_plan(self.plan, self.record, self.mates)
 
     def _own_left_s(self, expected_s: float | None) -> float | None:
         """Return seconds that this launch has left; None while neither it nor the plan says."""
         if self._durations and self._wanted is not None and self.spec.load is None:
             total = self._warmup + self._wanted
-            return (total - len(self._durations)) * self._durations[-1]
+            return (total - len(self._durations)) * self._durations[-1] * (1 + len(self.mates))
         if expected_s is None:
             return None
         return max(expected_s - (time.monotonic() - self._began), 0.0)
 
 
-def place_in_plan(plan: Path, record: Path) -> Place | None:
-    """Return where the launch that writes `record` stands in the plan file.
+def place_in_plan(plan: Path, record: Path, mates: Collection[Path] = ()) -> Place | None:
+    """Return where the launch that writes `record` stands in the plan file, beside `mates` in its block.
 
     None if that is missing, garbled or lacks it.
     """
@@ -158,13 +160,14 @@ def place_in_plan(plan: Path, record: Path) -> Place | None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     missing = expected.keys() - present(expected) - {str(record)}
+    beside = missing & {str(mate) for mate in mates}
     if failure_path(record).parents[2].is_dir():
         missing = {path for path in missing if not _failed_since(Path(path), since)}
     return Place(
         launches=len(expected),
         missing=len(missing),
-        expected_s=own_s,
-        others_s=sum(expected[path] for path in missing),
+        expected_s=own_s + sum(expected[path] for path in beside),
+        others_s=sum(expected[path] for path in missing - beside),
         ends_by_precision=content.get("precision") is not None,
     )
 

@@ -14,6 +14,7 @@ from rollout_bench.contracts.messages import MessageRow, Messages, MessageStep, 
 from rollout_bench.contracts.modes import MODES, SERVER
 from rollout_bench.contracts.record import (
     SCHEMA_VERSION,
+    Block,
     DeviceUse,
     EngineFacts,
     Flag,
@@ -89,6 +90,8 @@ class Collecting:
         self.progress = progress
         self.surroundings = surroundings
         self.flags: list[Flag] = []
+        self.block: Block | None = None
+        """What it was measured among, once that is known."""
         self._started_at = clock()
         self._began = time.monotonic()
         self._process_s: float | None = None
@@ -146,6 +149,7 @@ class Collecting:
             "environment": self._ready.environment,
             "engine": facts,
             "placement": self._placement,
+            "block": self.block,
             "startup": Startup(
                 process_s=self._process_s,
                 import_s=self._ready.import_s,

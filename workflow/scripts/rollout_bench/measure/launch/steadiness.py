@@ -291,15 +291,15 @@ class Series:
     def ordered(self, iterations: int | None) -> None:
         """Take what the order for the next iteration said: how many are to count, or nothing.
 
-        Only `iterations: auto` asks for it, and it stays what it was said to be first.
+        Only `iterations: auto` has to be told.
 
         Raises:
             RuntimeError: the next iteration would count, and nobody has said how many do.
         """
-        if self.wanted is None and not self.warming_up:
-            if iterations is None:
-                raise RuntimeError("iterations: auto: the order for the first iteration that counts names no number")
+        if iterations is not None and not self.warming_up:
             self.wanted = iterations
+        if self.wanted is None and not self.warming_up:
+            raise RuntimeError("iterations: auto: the order for the first iteration that counts names no number")
 
     def take(self, elapsed_s: float, left_s: float) -> Unsteadiness | None:
         """Take the time of the next iteration; `left_s` is what the launch may still take, both in seconds.
