@@ -218,7 +218,7 @@ def test_members_that_need_different_devices_are_two_lines(tmp_path: Path) -> No
         tmp_path / "block",
         command=STAND_IN,
         names=["a", "b"],
-        of={"b": {"engine": {"args": {"tensor_parallel_size": 2}}}},
+        of={"b": {"engine": {"args": {"data_parallel_size": 2}}}},
     )
     assert made.start().finish() == 1
     problem, remedy = made.said.splitlines()
