@@ -17,7 +17,6 @@ from launching import TINY_MODEL, Launching, tiny_spec
 from rollout_bench.contracts.record import Record
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import read_record
-from rollout_bench.core.processes import descendants
 
 TESTS = Path(__file__).resolve().parent
 COMMAND = TESTS.parent / "workflow" / "scripts" / "run_block.py"
@@ -99,13 +98,17 @@ class RunningBlock(Launching):
 
     def launch_of(self, name: str) -> int:
         """Return the pid of the process that measures a member, found by the name of its engine's log."""
-        log = self.logs[name]
-        for pid in descendants(self.process.pid):
-            if Path(f"/proc/{pid}/fd/1").exists() and Path(f"/proc/{pid}/fd/1").resolve() == log.resolve():
-                stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-                return int(stat[1])
+        log = self.logs[name].resolve()
+        for launch in psutil.Process(self.process.pid).children():
+            if any(Path(f"/proc/{child.pid}/fd/1").resolve() == log for child in launch.children()):
+                return launch.pid
         raise AssertionError(f"nothing runs for {name}")
 
     def guardians_of(self, launch: int) -> list[psutil.Process]:
         """Return the guardian of the launch that the process `launch` measures."""
         return [child for child in psutil.Process(launch).children() if "guardian" in " ".join(child.cmdline())]
+
+    def engine_of(self, name: str) -> psutil.Process:
+        """Return the engine process of a member."""
+        children = psutil.Process(self.launch_of(name)).children()
+        return next(child for child in children if "engine.worker" in " ".join(child.cmdline()))

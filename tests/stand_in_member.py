@@ -1,7 +1,7 @@
 """A stand-in for the engine process of a block's launch, which notes when it works and fails as it is asked to.
 
 It fails: fails (as it starts), dies (in its third pass that counts), hangs (there), idle (dies while it waits after
-its second). slow: its passes take 0.6 s.
+its second). slow: its passes take 0.6 s. spins: it never sleeps, as vLLM's workers do not for a second.
 """
 
 from __future__ import annotations
@@ -34,6 +34,12 @@ PREPARE_S, PASS_S, START_S = 0.03, 0.05, 0.1
 THIRD = 2
 
 
+def spin() -> None:
+    """Use a core for as long as the process lives."""
+    while True:
+        pass
+
+
 def main() -> None:
     """Do all passes."""
     die_with_parent(signal.SIGKILL)
@@ -59,6 +65,8 @@ def main() -> None:
     note("start", began)
     wanted = None if job.spec.measuring.iterations == "auto" else job.spec.measuring.iterations
     index = counted = 0
+    if how == "spins":
+        threading.Thread(target=spin, daemon=True).start()
     while wanted is None or counted < wanted:
         warming_up = index < job.spec.measuring.warmup_iterations
         began = time.monotonic()
@@ -69,7 +77,9 @@ def main() -> None:
         send(pipe, IterationBegins())
         if how == "idle" and counted == THIRD:
             threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        began, used_s = time.monotonic(), time.process_time()
         wanted = iterations_in(sys.stdin.readline().encode()) or wanted
+        note(f"spun {time.process_time() - used_s}", began)
         began = time.monotonic()
         if how == "dies" and counted == THIRD:
             os.kill(os.getpid(), signal.SIGKILL)
