@@ -6,6 +6,7 @@ import fcntl
 import os
 import re
 import signal
+import subprocess
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +15,10 @@ import pytest
 from blocks import STAND_IN, RunningBlock
 
 from rollout_bench.contracts.store import failure_path, read_failure
+from rollout_bench.core.processes import descendants
+from rollout_bench.measure.machine.gpus import DeviceReading
 from rollout_bench.measure.machine.leases import VARIABLE
+from rollout_bench.measure.machine.readings import Surroundings
 
 MANY = 2000
 """Passes: more than are made before a test ends the block."""
@@ -223,6 +227,28 @@ def test_devices_are_not_given_back_before_the_engines_of_a_killed_launch_have_e
 
 def failures(made: RunningBlock) -> set[str]:
     return {name for name, out in made.outs.items() if failure_path(out).exists()}
+
+
+def test_what_the_blocks_other_engines_hold_of_a_device_is_no_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
+    mate, stranger = 41, 42
+    holders = {os.getpid(): 1 << 30, mate: 2 << 30, stranger: 3 << 30}
+    reading = DeviceReading(0.0, "GPU-1", None, None, None, None, None, holders)
+    for mates, others in ((None, 2), (lambda: {mate}, 1)):
+        around = Surroundings("cuda", [{}], lambda: ([], {os.getpid()}), mates=mates)
+        monkeypatch.setattr(around, "_read_devices", lambda: [reading])
+        around.before()
+        _, (use,) = around.meanwhile()
+        assert use.other_processes == others
+
+
+def test_descendants_are_children_and_theirs() -> None:
+    with subprocess.Popen(["sh", "-c", "sleep 60 & wait"]) as shell:
+        while len(found := descendants(os.getpid()) - {shell.pid}) < 1 and shell.poll() is None:
+            time.sleep(0.01)
+        assert {shell.pid, *found} <= descendants(os.getpid())
+        assert found <= descendants(shell.pid)
+        for pid in found:
+            os.kill(pid, signal.SIGKILL)
 
 
 def test_members_that_need_different_devices_are_two_lines(tmp_path: Path) -> None:

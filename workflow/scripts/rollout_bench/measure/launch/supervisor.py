@@ -418,9 +418,10 @@ class EngineLaunch:
         """Stop the engine's processes until the next turn, where it would take time from the cores of whose turn it is.
 
         vLLM's workers spin for a second after each message before they sleep (`busy_loop_s` of shm_broadcast.py), and
-        no setting makes that shorter. On accelerators the host's cores only feed the device.
+        no setting makes that shorter. On accelerators the host's cores only feed the device. A server is left alone:
+        timers that ran out while it was stopped would close its connections as the pass begins.
         """
-        if self.job.spec.platform == "cpu":
+        if self.job.spec.platform == "cpu" and self.job.spec.load is None:
             stop_groups([replica.group for replica in self._replicas])
 
     def _passes(self) -> int | None:
