@@ -2,6 +2,7 @@
 
 It fails: fails (as it starts), dies (in its third pass that counts), hangs (there), idle (dies while it waits after
 its second). slow: its passes take 0.6 s. spins: it never sleeps, as vLLM's workers do not for a second.
+lingers: hangs, and has a process that outlives it and heeds no SIGTERM.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -56,6 +58,8 @@ def main() -> None:
     began = time.monotonic()
     send(pipe, PhaseBegins(phase="initializing"))
     time.sleep(START_S)
+    if how == "lingers":
+        subprocess.Popen(["sh", "-c", "trap '' TERM; while :; do sleep 1; done"])
     if how == "fails":
         send(pipe, Failed(exception="ValueError: there is no such thing"))
         time.sleep(60)
@@ -83,7 +87,7 @@ def main() -> None:
         began = time.monotonic()
         if how == "dies" and counted == THIRD:
             os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(60 if how == "hangs" and counted == THIRD else 0.6 if how == "slow" else PASS_S)
+        time.sleep(60 if how in ("hangs", "lingers") and counted == THIRD else 0.6 if how == "slow" else PASS_S)
         note("warmup" if warming_up else "pass", began)
         send(pipe, IterationEnds())
         of = record.iterations[0].model_copy(
