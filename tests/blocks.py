@@ -111,4 +111,5 @@ class RunningBlock(Launching):
     def engine_of(self, name: str) -> psutil.Process:
         """Return the engine process of a member."""
         children = psutil.Process(self.launch_of(name)).children()
-        return next(child for child in children if "engine.worker" in " ".join(child.cmdline()))
+        modules = {"rollout_bench.measure.engine.worker", "stand_in_member"}
+        return next(child for child in children if modules & {*child.cmdline()})
