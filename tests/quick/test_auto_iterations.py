@@ -106,11 +106,9 @@ def test_an_order_for_the_first_pass_that_counts_without_a_number_is_an_error():
         Worker({"warmup_iterations": 1, "iterations": "auto"}, [None], lambda _: 1.0)
 
 
-@given(st.integers(0, 2), st.integers(1, 10), st.sampled_from([None, 3, 32]), st.lists(TIMES_S, min_size=22))
-def test_a_number_of_iterations_is_what_it_was_whatever_the_orders_say(
-    warmup: int, n: int, said: int | None, times_s: list[float]
-):
-    worker = Worker({"warmup_iterations": warmup, "iterations": n}, [said], times_s.__getitem__)
+@given(st.integers(0, 2), st.integers(1, 10), st.lists(TIMES_S, min_size=22))
+def test_a_number_of_iterations_needs_no_order_and_is_what_it_was(warmup: int, n: int, times_s: list[float]):
+    worker = Worker({"warmup_iterations": warmup, "iterations": n}, [None], times_s.__getitem__)
     series = Series(MeasuringSpec(warmup_iterations=warmup, iterations=n))
     dropped = []
     while not series.complete:
@@ -119,6 +117,12 @@ def test_a_number_of_iterations_is_what_it_was_whatever_the_orders_say(
     assert [event.iterations for event in worker.extensions] == dropped
     assert len(worker.passes) == series.index
     assert len(worker.passes) - warmup - sum(map(len, dropped)) == n
+
+
+def test_a_block_can_ask_for_more_passes_than_the_number_but_only_before_the_first_that_counts():
+    measuring = {"warmup_iterations": 1, "iterations": 4}
+    assert Worker(measuring, [None, 8], lambda _: 1.0).waits == 1 + 8
+    assert Worker(measuring, [None, None, 8], lambda _: 1.0).waits == 1 + 4
 
 
 def test_a_slow_beginning_lengthens_a_warm_up_with_a_number_and_never_with_auto():

@@ -141,7 +141,9 @@ def test_a_folder_can_be_overlooked_and_a_module_be_read():
     assert {name: count for name, count in lines.items() if count > MOST_LINES} == {}
 
 
-@pytest.mark.parametrize("command", ["run_launch.py", "build_checkpoint.py", "check.py", "calibrate.py"])
+@pytest.mark.parametrize(
+    "command", ["run_launch.py", "run_block.py", "build_checkpoint.py", "check.py", "calibrate.py"]
+)
 def test_a_command_of_the_engine_side_needs_nothing_that_vllm_does_not_install(command: str):
     assert needs(SCRIPTS / command) & (ANALYSIS | {"filelock"}) == set()
 

@@ -133,6 +133,18 @@ def end_groups(groups: Sequence[Group], grace_s: float = 10.0, limit_s: float = 
     return False
 
 
+def stop_groups(groups: Sequence[Group]) -> None:
+    """Stop every process of all `groups`, so that they use no CPU time until they are continued."""
+    for pid in members_of(groups):
+        _send(pid, signal.SIGSTOP)
+
+
+def continue_groups(groups: Sequence[Group]) -> None:
+    """Let every process of all `groups` go on that was stopped."""
+    for pid in members_of(groups):
+        _send(pid, signal.SIGCONT)
+
+
 def die_with_parent(signal_number: int) -> None:
     """Have the kernel send `signal_number` to this process when the thread that started it ends."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal_number, 0, 0, 0)

@@ -291,12 +291,13 @@ class Series:
     def ordered(self, iterations: int | None) -> None:
         """Take what the order for the next iteration said: how many are to count, or nothing.
 
-        Only `iterations: auto` has to be told.
+        Only `iterations: auto` has to be told. What the order for the first iteration that counts says stays: once
+        times that count are known, nobody can choose the number by them.
 
         Raises:
             RuntimeError: the next iteration would count, and nobody has said how many do.
         """
-        if iterations is not None and not self.warming_up:
+        if iterations is not None and self.phase_begins and not self.warming_up:
             self.wanted = iterations
         if self.wanted is None and not self.warming_up:
             raise RuntimeError("iterations: auto: the order for the first iteration that counts names no number")

@@ -23,7 +23,15 @@ from pathlib import Path
 
 from rollout_bench.contracts.postmortem import Cause
 from rollout_bench.contracts.spec import Timeouts
-from rollout_bench.core.processes import Group, Interrupted, Watch, group_of, members_of
+from rollout_bench.core.processes import (
+    Group,
+    Interrupted,
+    Watch,
+    continue_groups,
+    group_of,
+    members_of,
+    stop_groups,
+)
 from rollout_bench.measure.launch.failures import CRASH_FIX, diagnose, died
 from rollout_bench.measure.launch.guardian import Guardian
 from rollout_bench.measure.launch.passes import passes_of
@@ -368,6 +376,7 @@ class EngineLaunch:
         listen(event)
         if isinstance(event, Done) and self.turns is not None:
             self._done, self._step = True, None
+            self._stop_engine()
             self.turns.finish()
 
     def _come_to_pass(self, event: IterationBegins, listen: Callable[[Event], None]) -> None:
@@ -379,6 +388,7 @@ class EngineLaunch:
             return
         warming_up = self._replicas[0].phase == "warmup"
         self._step = None
+        self._stop_engine()
         self.turns.ask(
             Asks(warming_up=warming_up, start_s=self._start_s, pass_s=self._pass_s, left_s=max(0.0, self._left_s()))
         )
@@ -395,6 +405,7 @@ class EngineLaunch:
             Interrupted: the coordinator is gone.
         """
         for answer in turns.answers():
+            continue_groups([replica.group for replica in self._replicas])
             if isinstance(answer, End):
                 self._order_all("end")
                 return True
@@ -402,6 +413,16 @@ class EngineLaunch:
         if not turns.line.is_open:
             raise Interrupted(signal.SIGTERM)
         return False
+
+    def _stop_engine(self) -> None:
+        """Stop the engine's processes until the next turn, where it would take time from the cores of whose turn it is.
+
+        vLLM's workers spin for a second after each message before they sleep (`busy_loop_s` of shm_broadcast.py), and
+        no setting makes that shorter. On accelerators the host's cores only feed the device. A server is left alone:
+        timers that ran out while it was stopped would close its connections as the pass begins.
+        """
+        if self.job.spec.platform == "cpu" and self.job.spec.load is None:
+            stop_groups([replica.group for replica in self._replicas])
 
     def _passes(self) -> int | None:
         """Return how many iterations are to count, where `iterations: auto` leaves that to the start and the warm-up.
