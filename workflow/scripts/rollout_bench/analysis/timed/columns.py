@@ -13,6 +13,7 @@ from rollout_bench.analysis.timed.latencies import LATENCY_COLUMNS, REQUEST_COLU
 from rollout_bench.analysis.timed.launches import LaunchMeasures
 from rollout_bench.analysis.timed.rows import (
     COST_COLUMNS,
+    OF_BLOCKS,
     SERVICE_COLUMNS,
     Row,
     cost_line,
@@ -48,6 +49,7 @@ COLUMNS: dict[str, str] = {
     "speedup": "Float64",
     "speedup_low": "Float64",
     "speedup_high": "Float64",
+    "speedup_of_totals": "Float64",
     "p_adjusted": "Float64",
     "minimal_detectable_difference": "Float64",
     "minimal_detectable_difference_low": "Float64",
@@ -68,8 +70,11 @@ COLUMNS: dict[str, str] = {
 
 Those from `speedup` to `verdict` are of `MAIN_METRIC`; any other metric that is compared has the same
 columns at the end, `<metric>_` before their names. Where something is online, or has replicas,
-the columns of requests and of replicas stand before.
+the columns of requests and of replicas stand before. `IN_BLOCKS` are left out where nothing has them.
 """
+
+IN_BLOCKS = ("speedup_of_totals", OF_BLOCKS)
+"""Columns of what is compared pass by pass or measured in blocks, the same of any metric."""
 
 
 def table(rows: Sequence[Row], latencies: Sequence[Mapping[str, Distribution]] = ()) -> pd.DataFrame:
@@ -88,6 +93,11 @@ def table(rows: Sequence[Row], latencies: Sequence[Mapping[str, Distribution]] =
     of_replicas = {found.row.experiment.place: replica_line(found) for found in replicated(rows)}
     columns = COLUMNS | of_requests | (REPLICA_COLUMNS if of_replicas else {}) | others
     lines = [_line(row) | of_replicas.get(row.experiment.place, {}) for row in rows]
+    columns = {
+        name: kind
+        for name, kind in columns.items()
+        if not name.endswith(IN_BLOCKS) or any(line.get(name) is not None for line in lines)
+    }
     for line, found in zip(lines, latencies, strict=False):
         line |= latency_line(found)
     return pd.DataFrame(lines, columns=list(columns)).astype(columns)
@@ -139,6 +149,7 @@ def _compared(comparison: Comparison) -> dict[str, object]:
         "speedup": comparison.speedup,
         "speedup_low": comparison.low,
         "speedup_high": comparison.high,
+        "speedup_of_totals": comparison.of_totals,
         "p_adjusted": comparison.p_adjusted,
         "minimal_detectable_difference": comparison.minimal_detectable_difference,
         "minimal_detectable_difference_low": low,

@@ -33,7 +33,17 @@ from rollout_bench.analysis.stats.intervals import (
     welch_interval,
 )
 from rollout_bench.analysis.stats.sequential import Looks
-from rollout_bench.analysis.timed.launches import LaunchMeasures
+from rollout_bench.analysis.timed.launches import LaunchMeasures, values_of
+from rollout_bench.analysis.timed.pairs import (
+    Way,
+    has_idle_pass,
+    pair_of,
+    partners,
+    ratio_of_totals,
+    typical,
+    typical_value,
+)
+from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.record import Flag
 from rollout_bench.plan.config import ComparisonSettings
 
@@ -91,6 +101,8 @@ class Comparison:
     `baseline_unpaired` count launches that were not used since the other side has none of their index. `is_baseline`
     marks the baseline itself. Where nothing can be compared, `verdict` is None; there, and where it is unknown for
     another reason than too few launches, `reason` says why.
+    `ways` says how the ratios were found; where that is from passes, `of_totals` is the ratio of all passes of these
+    pairs together, above 1 being better, which passes that a typical ratio leaves out are part of.
     """
 
     is_baseline: bool = False
@@ -109,6 +121,27 @@ class Comparison:
     baseline_unpaired: int = 0
     verdict: Verdict | None = None
     reason: str = ""
+    ways: frozenset[Way] = frozenset()
+    of_totals: float | None = None
+
+    @property
+    def of_passes(self) -> bool:
+        """Whether some of it is of typical passes, not of launches' values."""
+        return bool(self.ways - {"launches"})
+
+    @property
+    def half_width(self) -> float | None:
+        """Half of the interval, as a log ratio; None without one."""
+        if self.low is None or self.high is None or not (self.low > 0 and math.isfinite(self.high)):
+            return None
+        return (math.log(self.high) - math.log(self.low)) / 2
+
+    @property
+    def carried_by_few(self) -> bool:
+        """Whether the ratio of all passes is further off the typical ratio than half of its interval."""
+        if self.of_totals is None or self.speedup is None or self.half_width is None:
+            return False
+        return abs(math.log(self.of_totals / self.speedup)) > self.half_width
 
     @property
     def launches_used(self) -> tuple[int, int]:
@@ -148,12 +181,52 @@ def compare(
     both = sorted(values.keys() & baseline.keys())
     unpaired, baseline_unpaired = len(values) - len(both), len(baseline) - len(both)
     better = 1 if higher_is_better else -1
-    logs = [better * (math.log(values[launch]) - math.log(baseline[launch])) for launch in both]
+    logs = {launch: better * (math.log(values[launch]) - math.log(baseline[launch])) for launch in both}
+    comparison = Comparison(unpaired=unpaired, baseline_unpaired=baseline_unpaired, ways=frozenset({"launches"}))
+    return _in_pairs(comparison, logs, confidence, looks)
+
+
+def compare_launches(
+    own: Sequence[LaunchMeasures],
+    theirs: Sequence[LaunchMeasures],
+    metric: MetricName,
+    confidence: float,
+    looks: Looks | None = None,
+) -> Comparison:
+    """As `compare`, in `metric` of launches that are valid and took turns, each pair as `pairs.pair_of` has it."""
+    sides = [[launch for launch in side if metric in launch.values] for side in (own, theirs)]
+    wrong = _wrong(*(values_of(metric, side) for side in sides))
+    if wrong:
+        return wrong
+    both = partners(*sides)
+    idle = [launch for launch, pair in both.items() if any(has_idle_pass(metric, side) for side in pair)]
+    if idle:
+        reason = f"in launch {idle[0]} a pass, its own or its baseline's, generated nothing"
+        return Comparison(verdict="unknown", reason=reason)
+    better = 1 if METRICS[metric].better == "higher" else -1
+    found = {launch: pair for launch, sides_of in both.items() if (pair := pair_of(metric, *sides_of)) is not None}
+    ways = frozenset(pair.way for pair in found.values())
+    totals = ratio_of_totals(metric, [both[launch] for launch in found]) if ways - {"launches"} else None
+    unpaired, baseline_unpaired = (len(side) - len(found) for side in sides)
     comparison = Comparison(
-        speedup=math.exp(mean(logs)) if logs else None,
-        pairs={launch: math.exp(log) for launch, log in zip(both, logs, strict=True)},
         unpaired=unpaired,
         baseline_unpaired=baseline_unpaired,
+        ways=ways,
+        of_totals=None if totals is None else totals**better,
+    )
+    logs = {launch: better * pair.log_ratio for launch, pair in found.items()}
+    return _in_pairs(comparison, logs, confidence, looks)
+
+
+def _in_pairs(
+    comparison: Comparison, by_launch: Mapping[int, float], confidence: float, looks: Looks | None
+) -> Comparison:
+    """Return `comparison` with what its pairs tell, whose log ratios `by_launch` has in the order of launches."""
+    both, logs = list(by_launch), list(by_launch.values())
+    comparison = replace(
+        comparison,
+        speedup=math.exp(mean(logs)) if logs else None,
+        pairs={launch: math.exp(log) for launch, log in by_launch.items()},
         verdict="unknown",
         reason="" if both else "no launch has a partner of the same index in the baseline",
     )
@@ -189,6 +262,24 @@ def compare_apart(values: Values, baseline: Values, confidence: float, higher_is
             return replace(comparison, reason=f"{whose} the very same value in all launches, as copies of one would")
     interval = welch_interval([better * log for log in logs], [better * log for log in theirs], confidence)
     return replace(comparison, low=float(interval.low), high=float(interval.high), p_value=float(interval.p_value))
+
+
+def compare_launches_apart(
+    own: Sequence[LaunchMeasures], theirs: Sequence[LaunchMeasures], metric: MetricName, confidence: float
+) -> Comparison:
+    """As `compare_apart`, in `metric` of valid launches.
+
+    By typical passes where every launch of both sides has them (`pairs.typical`), else by the launches' values.
+    """
+    of = METRICS[metric]
+    values, baseline = values_of(metric, own), values_of(metric, theirs)
+    alike = of.of_passes is not None and all(
+        typical(launch) and not has_idle_pass(metric, launch) for launch in (*own, *theirs)
+    )
+    if alike:
+        values, baseline = ({each.launch: typical_value(metric, each) for each in side} for side in (own, theirs))
+    compared = compare_apart(values, baseline, confidence, of.better == "higher")
+    return replace(compared, ways=frozenset({"passes" if alike else "launches"})) if compared.sides else compared
 
 
 def _wrong(values: Values, baseline: Values) -> Comparison | None:

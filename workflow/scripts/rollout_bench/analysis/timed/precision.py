@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from rollout_bench.analysis.stats.sequential import StoppingRule
-from rollout_bench.analysis.timed.comparison import compare
+from rollout_bench.analysis.timed.comparison import compare_launches
 from rollout_bench.analysis.timed.experiments import TimedExperiment
-from rollout_bench.analysis.timed.launches import LaunchMeasures, fell_behind, measure, values_of
+from rollout_bench.analysis.timed.launches import LaunchMeasures, fell_behind, measure
 from rollout_bench.analysis.timed.partners import (
     Names,
     against_baseline,
@@ -93,9 +93,8 @@ def _launches(
     base = _measured(other)
     valid, others = ([launch for launch in side if launch.valid] for side in (sides, base))
     metric = _deciding([*valid, *others], experiment, comparison)
-    own = values_of(metric, [launch for launch in valid if launch.in_turn])
-    theirs = values_of(metric, others)
-    pairs = compare(own, theirs, comparison.confidence, METRICS[metric].better == "higher").pairs
+    in_turn = [launch for launch in valid if launch.in_turn]
+    pairs = compare_launches(in_turn, others, metric, comparison.confidence).pairs
     # Of the whole, since an invalid launch need not have come to this load.
     there = {r.launch for r in experiment.whole.records} & {r.launch for r in other.whole.records}
     for launches in range(rule.min_pairs, rule.max_pairs):
