@@ -320,10 +320,6 @@ def marked_out_of_turn(
     return tuple(found)
 
 
-NOT_INTERLEAVED = "not_interleaved"
-"""The flag of a launch whose partner is not of the same block."""
-
-
 def _block_id(block: Block | None) -> str | None:
     return None if block is None else block.id
 
@@ -344,7 +340,7 @@ def _not_interleaved(
         f"{seen}: what changed meanwhile would pass for a difference, so they are no pair. To have the block measured "
         f"whole, delete {records}; where memory does not hold all of its engines at once, set interleave: false."
     )
-    return Flag(code=NOT_INTERLEAVED, severity="warning", sentence=sentence)
+    return Flag(code="not_interleaved", severity="warning", sentence=sentence)
 
 
 def _hours(seconds: float) -> str:

@@ -18,7 +18,6 @@ from rollout_bench.analysis.timed.comparison import (
 from rollout_bench.analysis.timed.experiments import Collection, TimedExperiment, no_valid_launch
 from rollout_bench.analysis.timed.launches import LaunchMeasures, fell_behind, measure, parts_of, values_of
 from rollout_bench.analysis.timed.partners import (
-    NOT_INTERLEAVED,
     Counterpart,
     against_baseline,
     against_earlier,
@@ -217,11 +216,11 @@ def _why_not_in_turn(valid: Sequence[LaunchMeasures]) -> str:
     out = [launch for launch in valid if not launch.in_turn]
     if not out:
         return ""
-    not_interleaved = sum(any(flag.code == NOT_INTERLEAVED for flag in launch.flags) for launch in out)
+    not_interleaved = sum(any(flag.code == "not_interleaved" for flag in launch.flags) for launch in out)
     if not_interleaved == len(out):
         return (
             f"{len(out)} of its {len(valid)} launches were not measured in one block with the baseline's; the flag "
-            f"{NOT_INTERLEAVED} says what to delete"
+            "not_interleaved says what to delete"
         )
     return (
         f"{len(out)} of its {len(valid)} launches did not take turns with the baseline's; raise launches, and the "
