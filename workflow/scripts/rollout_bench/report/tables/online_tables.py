@@ -80,11 +80,12 @@ LATENCIES = metric_columns("latencies")
 """Means; the other speed-ups follow."""
 
 
-def split_speedups(findings: Findings) -> tuple[tuple[Column, ...], tuple[Column, ...]]:
+def split_speedups(
+    settings: ComparisonSettings, apart: bool, typical: bool
+) -> tuple[tuple[Column, ...], tuple[Column, ...]]:
     """Return the columns of what is compared: that of throughput, and those of all else."""
-    settings = findings.collection.comparison
     metrics = settings.online_metrics
-    speedups = speedup_columns(settings, ONLINE.name, findings.apart, findings.typical(ONLINE))
+    speedups = speedup_columns(settings, ONLINE.name, apart, typical)
     columns = dict(zip(metrics, speedups, strict=True))
     rates = tuple(column for metric, column in columns.items() if metric == THROUGHPUT_METRIC)
     return rates, tuple(column for metric, column in columns.items() if metric != THROUGHPUT_METRIC)
@@ -143,9 +144,9 @@ def with_interval(field: str, header: str, definition: str, factor: float = 1000
     return Column(header, definition, cell)
 
 
-def shown_columns(findings: Findings) -> Sequence[Column]:
+def shown_columns(settings: ComparisonSettings, apart: bool, typical: bool = False) -> Sequence[Column]:
     """Return all columns of the tables of online experiments, to define them."""
-    rates, latencies = split_speedups(findings)
+    rates, latencies = split_speedups(settings, apart, typical)
     return (*SERVICE[2:], *rates, *LATENCIES, *latencies, *percentile_columns()[:2])
 
 
@@ -157,7 +158,7 @@ def online_part(findings: Findings) -> SummaryPart:
     tables = [
         view for title, lines, rows in findings.tables_of(ONLINE) for view in _views(findings, title, lines, rows)
     ]
-    columns = shown_columns(findings)
+    columns = shown_columns(findings.collection.comparison, findings.apart, findings.typical(ONLINE))
     return SummaryPart(
         tables=tables,
         sections=sections(ONLINE.name, **_values(findings)),
@@ -169,7 +170,7 @@ def _views(findings: Findings, title: str, lines: Sequence[Line], rows: Sequence
     """Yield the tables of one platform; `lines` belong to `rows`."""
     settings = findings.collection.comparison
     flags = (FLAGS,) if any(line["flags"] for line in lines) else ()
-    rates, latencies = split_speedups(findings)
+    rates, latencies = split_speedups(settings, findings.apart, findings.typical(ONLINE))
     yield view("Throughput: ", title, (*SERVICE, *rates, *flags), lines)
     yield view("Latency, means: ", title, (*LATENCIES, *latencies), lines)
     yield view("Latency, percentiles in ms: ", title, percentile_columns(), lines)
