@@ -20,6 +20,7 @@ from rollout_bench.analysis.timed.pairs import Pair, pair_of, trimmed_mean
 from rollout_bench.analysis.timed.rows import Row, rows_of
 from rollout_bench.contracts.record import Record
 from rollout_bench.plan.config import ComparisonSettings
+from rollout_bench.report.differences import compare_folders
 from rollout_bench.report.figures.timed_figures import iterations_figure
 from rollout_bench.report.summary import Summary, summarise
 
@@ -195,6 +196,45 @@ def test_the_first_lines_say_how_it_was_measured(tmp_path: Path) -> None:
     assert "same index, which ran in the same round" not in flat(text)
 
 
+def in_groups(records: Sequence[Record]) -> list[Record]:
+    """Return one block of three as where memory holds two: the first and w8a8 in rounds 0 to 4, then with w8a16."""
+    order = [[0, 1]] * 5 + [[0, 2]] * 5
+    kept = {"bf16": range(10), "w8a8": range(5), "w8a16": range(5, 10)}
+    return [
+        record.model_copy(
+            update={
+                "block": record.block and record.block.model_copy(update={"order": order}),
+                "iterations": [
+                    i for i in record.iterations if i.round is None or i.round in kept[record.spec.quant.name]
+                ],
+            }
+        )
+        for record in records
+    ]
+
+
+def test_engines_that_came_in_groups_are_compared_with_the_baseline_beside_them(tmp_path: Path) -> None:
+    rates = [[400.0] * 5 + [100.0] * 5, [440.0] * 10, [120.0] * 10]
+    records = [record for launch in range(3) for record in in_groups(make_block(SPECS, launch, rates))]
+    _, w8a8, w8a16 = rows(tmp_path, *records)
+    assert (w8a8.comparison.speedup, w8a16.comparison.speedup) == (pytest.approx(1.1), pytest.approx(1.2))
+    assert (w8a8.comparison.of_totals, w8a16.comparison.of_totals) == (pytest.approx(1.1), pytest.approx(1.2))
+    text = flat(made_of(tmp_path, *records).text)
+    assert "3 blocks of 3 engines, 5 rounds each. At most 2 of its engines were alive at the same time" in text
+    assert "failed before the end" not in text
+
+
+def test_an_engine_that_failed_in_its_block_is_counted(tmp_path: Path) -> None:
+    order = [[0, 1, 2]] * 4 + [[0, 1]] * 6
+    records = [
+        r.model_copy(update={"block": r.block and r.block.model_copy(update={"order": order})})
+        for r in make_block(SPECS, 0, [[400.0] * 10] * 3)[:2]
+    ]
+    text = flat(made_of(tmp_path, *records).text)
+    assert "1 block of 3 engines, 10 rounds each." in text
+    assert "1 engine failed before the end of a block; the others went on." in text
+
+
 def test_engines_one_at_a_time_are_told_as_well(tmp_path: Path) -> None:
     records = [make_record(spec, i, [400.0 + i] * (8 + i)) for spec in SPECS for i in range(3)]
     text = flat(made_of(tmp_path, *records).text)
@@ -314,6 +354,23 @@ def test_auto_is_compared_with_a_number_by_launches_and_that_is_said(tmp_path: P
     text = flat(summarise(collect(tmp_path, None)).text)
     assert "w8a8 small: measured with iterations: 8, its baseline with iterations: auto." in text
     assert "compared by their values over all passes" in text
+
+
+def test_auto_is_compared_with_an_earlier_number_and_that_is_said(tmp_path: Path) -> None:
+    for folder, iterations, factor in (("a", 8, 1.0), ("b", "auto", 1.2)):
+        spec = make_spec(iterations=iterations)
+        save(tmp_path / folder, *(make_record(spec, i, [factor * (400 + i)] * 7 + [100.0]) for i in range(3)))
+    settings = ComparisonSettings(metrics=[RATE])
+    text = flat(compare_folders(tmp_path / "a", tmp_path / "b", settings).text)
+    assert "differs too (A -> B): measuring.iterations 8 -> auto" in text
+    assert "measured with iterations: auto, its baseline with iterations: 8." in text
+    assert "its typical pass" not in text
+    # Both auto: the one slow pass of each launch is in neither value.
+    save(tmp_path / "c", *(make_record(make_spec(iterations="auto"), i, [400.0 + i] * 8) for i in range(3)))
+    alike = compare_folders(tmp_path / "c", tmp_path / "b", settings)
+    assert "The value of a launch that was measured with iterations: auto is its typical pass" in flat(alike.text)
+    (line,) = csv.DictReader(io.StringIO(alike.csv))
+    assert float(line["speedup"]) == pytest.approx(1.2)
 
 
 def test_a_number_of_iterations_is_analysed_as_before(tmp_path: Path) -> None:

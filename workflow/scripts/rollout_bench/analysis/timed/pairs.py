@@ -10,6 +10,7 @@ from typing import Literal
 from rollout_bench.analysis.stats.intervals import mean
 from rollout_bench.analysis.timed.launches import LaunchMeasures
 from rollout_bench.contracts.metrics import METRICS, MetricName
+from rollout_bench.contracts.record import Iteration
 
 TRIMMED = 0.2
 """Share of the smallest values, and as much of the largest, that a typical value leaves out."""
@@ -97,13 +98,23 @@ def ratio_of_totals(metric: MetricName, pairs: Iterable[tuple[LaunchMeasures, La
     """Return own over the baseline's value of `metric`, over all passes of `pairs` (own, baseline's) together.
 
     Of a throughput that is the ratio of the total times per token, where every second counts, also those of passes that
-    a typical ratio leaves out. None where a pass has no value of the metric.
+    a typical ratio leaves out. Of launches of one block it is over the rounds that both have. None where a pass has no
+    value of the metric.
     """
-    of_passes, sides = METRICS[metric].of_passes, list(pairs)
+    of_passes, sides = METRICS[metric].of_passes, [_passes(*launches) for launches in pairs]
     if of_passes is None or not sides:
         return None
-    own, theirs = ([each for launches in sides for each in launches[side].passes] for side in (0, 1))
+    own, theirs = ([each for passes in sides for each in passes[side]] for side in (0, 1))
     return of_passes(own) / of_passes(theirs)
+
+
+def _passes(own: LaunchMeasures, other: LaunchMeasures) -> tuple[Sequence[Iteration], Sequence[Iteration]]:
+    """Return the passes of both that can be compared: of one block those of the rounds that both have."""
+    if own.block is None or own.block != other.block:
+        return own.passes, other.passes
+    both = {each.round for each in own.passes} & {each.round for each in other.passes}
+    mine, theirs = ([each for each in side.passes if each.round in both] for side in (own, other))
+    return mine, theirs
 
 
 def partners(
