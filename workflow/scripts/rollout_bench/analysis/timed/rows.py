@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rollout_bench.analysis.stats.intervals import mean
-from rollout_bench.analysis.stats.sequential import Looks
-from rollout_bench.analysis.timed.comparison import Comparison, compare, compare_apart, judge, marked
+from rollout_bench.analysis.timed.comparison import Comparison, Stop, compare, compare_apart, judge, marked
 from rollout_bench.analysis.timed.experiments import Collection, TimedExperiment, no_valid_launch
 from rollout_bench.analysis.timed.launches import LaunchMeasures, fell_behind, measure, parts_of, values_of
 from rollout_bench.analysis.timed.partners import (
@@ -21,6 +20,7 @@ from rollout_bench.analysis.timed.partners import (
     marked_out_of_turn,
     round_s,
 )
+from rollout_bench.analysis.timed.precision import stop_of
 from rollout_bench.analysis.timed.service import at_a_rate
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.metrics import METRICS, MetricName
@@ -160,7 +160,7 @@ def _judged(
             tables.setdefault((e.mode, e.platform), {})[number] = comparison
     for table in tables.values():
         baselines = [other.place if (other := against[number].other) else None for number in table]
-        family = judge(list(table.values()), collection.comparison, _looks(collection), baselines)
+        family = judge(list(table.values()), collection.comparison, _stop(collection), baselines)
         for number, comparison in zip(table, family, strict=True):
             judged[number] = comparison
     return judged
@@ -194,7 +194,7 @@ def _comparison(
     )
     if not own:
         return Comparison(verdict="unknown", reason=reason)
-    compared = compare(own, theirs, confidence, of.better == "higher", _looks(collection))
+    compared = compare(own, theirs, confidence, of.better == "higher", _stop(collection))
     return replace(compared, reason=reason) if out_of_turn and compared.launches_missing else compared
 
 
@@ -207,9 +207,8 @@ def _wanted(
     return [launch for launch in theirs if launch.launch < experiment.planned]
 
 
-def _looks(collection: Collection) -> Looks | None:
-    precision = collection.precision
-    return None if precision is None else Looks(precision.min_launches, precision.max_launches)
+def _stop(collection: Collection) -> Stop:
+    return None if collection.precision is None else stop_of(collection.precision, collection.comparison.confidence)
 
 
 def _point(experiment: TimedExperiment) -> LoadPoint | None:
