@@ -9,6 +9,7 @@ from typing import Any
 from rollout_bench.analysis.stats.blocks import Worth
 from rollout_bench.analysis.stats.intervals import mean
 from rollout_bench.analysis.stats.sequential import StoppingRule
+from rollout_bench.analysis.stats.two_stages import ALONE, FirstStage
 from rollout_bench.analysis.timed.comparison import FEW_PAIRS, MIN_PAIRS, TOO_NOISY, Comparison
 from rollout_bench.analysis.timed.launches import values_of
 from rollout_bench.analysis.timed.partners import Difference, Group
@@ -33,9 +34,13 @@ def verdict_values(
         apart: whether the sides of the comparisons did not take turns.
     """
     compared = list(_each(rows))
+    stages, precision = (precision, None) if precision and precision.stop == "spread" else (None, precision)
     return {
         "settings": settings,
         "precision": precision,
+        "stages": stages,
+        "alone": ALONE,
+        "asked": [] if stages is None else list(_asked(rows)),
         "apart": apart,
         "min_pairs": MIN_PAIRS,
         "few_pairs": FEW_PAIRS,
@@ -85,6 +90,15 @@ def _too_wide(rows: Sequence[Row], precision: Precision) -> Iterator[tuple[str, 
         half_width = comparison.high / comparison.speedup - 1
         if half_width > precision.half_width:
             yield row.name, half_width
+
+
+def _asked(rows: Sequence[Row]) -> Iterator[tuple[str, FirstStage, int, float]]:
+    """Yield names, what the first stage of launches asked for, the pairs that there are, and the half-width by now."""
+    for row in rows:
+        found = next((comparison for comparison in row.comparisons.values() if comparison.first_stage), None)
+        if found is None or found.first_stage is None or found.high is None or found.speedup is None:
+            continue
+        yield row.name, found.first_stage, len(found.pairs), found.high / found.speedup - 1
 
 
 def differing(

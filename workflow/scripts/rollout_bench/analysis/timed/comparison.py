@@ -33,6 +33,7 @@ from rollout_bench.analysis.stats.intervals import (
     welch_interval,
 )
 from rollout_bench.analysis.stats.sequential import Looks
+from rollout_bench.analysis.stats.two_stages import FirstStage, TwoStages
 from rollout_bench.analysis.timed.launches import LaunchMeasures, values_of
 from rollout_bench.analysis.timed.pairs import (
     Way,
@@ -70,6 +71,10 @@ Values = Mapping[int, float]
 Range = tuple[int | None, int | None]
 """The least and the most number of launches that may be needed; None for more than are worth it."""
 
+Stop = Looks | TwoStages | None
+"""What the number of launches depended on: on the interval, at so many looks; on the spread of the first; on nothing
+that was seen."""
+
 
 @dataclass(frozen=True)
 class Side:
@@ -97,7 +102,8 @@ class Comparison:
     `minimal_detectable_difference` says what could be found (a fraction), `detectable_range` how uncertain that is, and
     `launches_for_relevant` how many launches of each side the relevant difference takes, None where too few tell.
     `worth_of_half` says what it would be worth to find a true difference of half that size, None where there is no sign
-    of any. `unpaired` and
+    of any. `first_stage` says what the first launches told of how many there are to be, None where their spread does
+    not decide that. `unpaired` and
     `baseline_unpaired` count launches that were not used since the other side has none of their index. `is_baseline`
     marks the baseline itself. Where nothing can be compared, `verdict` is None; there, and where it is unknown for
     another reason than too few launches, `reason` says why.
@@ -115,6 +121,7 @@ class Comparison:
     detectable_range: tuple[float, float] | None = None
     launches_for_relevant: Range | None = None
     worth_of_half: Worth | None = None
+    first_stage: FirstStage | None = None
     pairs: Values = field(default_factory=dict)
     sides: tuple[Side, Side] | None = None
     unpaired: int = 0
@@ -166,12 +173,12 @@ def compare(
     baseline: Values,
     confidence: float,
     higher_is_better: bool = True,
-    looks: Looks | None = None,
+    stop: Stop = None,
 ) -> Comparison:
     """Compare values by launch index with those of the baseline (same unit), as yet without a verdict.
 
-    `looks` says after which numbers of pairs one may look and stop, None where their number does not depend on what
-    was seen; the interval then holds at all these looks together. A difference is only called by `judge`. Values
+    `stop` says what the number of pairs depended on. Where it is looks, the interval holds at all of them together; of
+    two stages `judge` makes the interval. A difference is only called by `judge`. Values
     that are zero, negative or not finite make the whole comparison unknown, since what went wrong in one
     launch may have touched others.
     """
@@ -183,7 +190,7 @@ def compare(
     better = 1 if higher_is_better else -1
     logs = {launch: better * (math.log(values[launch]) - math.log(baseline[launch])) for launch in both}
     comparison = Comparison(unpaired=unpaired, baseline_unpaired=baseline_unpaired, ways=frozenset({"launches"}))
-    return _in_pairs(comparison, logs, confidence, looks)
+    return _in_pairs(comparison, logs, confidence, stop)
 
 
 def compare_launches(
@@ -191,7 +198,7 @@ def compare_launches(
     theirs: Sequence[LaunchMeasures],
     metric: MetricName,
     confidence: float,
-    looks: Looks | None = None,
+    stop: Stop = None,
 ) -> Comparison:
     """As `compare`, in `metric` of launches that are valid and took turns, each pair as `pairs.pair_of` has it."""
     sides = [[launch for launch in side if metric in launch.values] for side in (own, theirs)]
@@ -215,12 +222,10 @@ def compare_launches(
         of_totals=None if totals is None else totals**better,
     )
     logs = {launch: better * pair.log_ratio for launch, pair in found.items()}
-    return _in_pairs(comparison, logs, confidence, looks)
+    return _in_pairs(comparison, logs, confidence, stop)
 
 
-def _in_pairs(
-    comparison: Comparison, by_launch: Mapping[int, float], confidence: float, looks: Looks | None
-) -> Comparison:
+def _in_pairs(comparison: Comparison, by_launch: Mapping[int, float], confidence: float, stop: Stop) -> Comparison:
     """Return `comparison` with what its pairs tell, whose log ratios `by_launch` has in the order of launches."""
     both, logs = list(by_launch), list(by_launch.values())
     comparison = replace(
@@ -232,10 +237,12 @@ def _in_pairs(
     )
     if len(both) < MIN_PAIRS:
         return comparison
-    if standard_deviation(logs) < NO_SPREAD:
-        return replace(comparison, reason="all pairs have the very same ratio, as copies of one launch would")
-    if looks is not None:
-        looks = Looks(min(looks.first, len(both)), looks.last)
+    # What decides how many pairs there are may differ no less than all of them.
+    deciding = logs[: stop.min_blocks] if isinstance(stop, TwoStages) else logs
+    if standard_deviation(deciding) < NO_SPREAD:
+        which = "all" if len(deciding) == len(logs) else f"the first {len(deciding)}"
+        return replace(comparison, reason=f"{which} pairs have the very same ratio, as copies of one launch would")
+    looks = Looks(min(stop.first, len(both)), stop.last) if isinstance(stop, Looks) else None
     interval = ratio_interval(logs, confidence if looks is None else 1 - looks.each(1 - confidence))
     return replace(
         comparison,
@@ -303,6 +310,7 @@ class _Blocks:
     """Comparisons with one baseline, judged together: what their pairs tell, a place for each."""
 
     found: Contrasts
+    first_stages: Sequence[FirstStage | None]
 
     def critical(self, level: float) -> float:
         """Return what the |t| of one of them must exceed, for all of them together."""
@@ -320,21 +328,32 @@ class _Blocks:
         with np.errstate(over="ignore"):
             low, high = np.exp(middle - half), np.exp(middle + half)
         p_value = adjusted_p(self.t(place), int(found.comparisons), int(found.freedom), float(found.correlation))
-        return replace(comparison, low=float(low), high=float(high), p_value=p_value)
+        first = self.first_stages[place]
+        return replace(comparison, low=float(low), high=float(high), p_value=p_value, first_stage=first)
+
+
+def _blocks(comparisons: Sequence[Comparison], stages: TwoStages | None) -> _Blocks:
+    """Return what the pairs of `comparisons` tell, with the spread of all blocks or, in stages, of the first ones."""
+    if stages is None:
+        return _Blocks(contrasts(_log_ratios(comparisons)), [None] * len(comparisons))
+    return _Blocks(*stages.of(_log_ratios(comparisons)))
 
 
 def judge(
     family: Sequence[Comparison],
     settings: ComparisonSettings,
-    looks: Looks | None = None,
+    stop: Stop = None,
     baselines: Sequence[Hashable] | None = None,
 ) -> list[Comparison]:
     """Return the same comparisons with their verdicts, all of one metric in one table, in their order.
 
     `baselines` says what each is compared with: those of one baseline are judged as blocks, with one spread and one
     critical value (`stats.blocks`); None where each has its own. The chance of a false finding is shared by all, by
-    `blocks.step_down`. `looks` as in `compare`: with them each comparison is judged by its own pairs.
+    `blocks.step_down`. `stop` as in `compare`: with looks each comparison is judged by its own pairs, with two stages
+    by the spread of the first.
     """
+    looks = stop if isinstance(stop, Looks) else None
+    stages = stop if isinstance(stop, TwoStages) else None
     tables: dict[Hashable, list[int]] = {}
     for number, comparison in enumerate(family):
         if comparison.p_value is not None:
@@ -346,11 +365,11 @@ def judge(
     level = level if looks is None else looks.each(level)
     judged, p_values = list(family), []
     for numbers in tables.values():
-        together = None if family[numbers[0]].sides else _Blocks(contrasts(_log_ratios([family[n] for n in numbers])))
+        together = None if family[numbers[0]].sides else _blocks([family[n] for n in numbers], stages)
         for place, number in enumerate(numbers):
             comparison = family[number]
             if together is not None:
-                if len(numbers) > 1:
+                if len(numbers) > 1 or stages is not None:
                     comparison = together.with_interval(place, comparison, settings.confidence)
                 comparison = _with_sizes(comparison, together, place, level, settings)
             else:

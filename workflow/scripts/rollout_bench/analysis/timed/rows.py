@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rollout_bench.analysis.stats.intervals import mean
-from rollout_bench.analysis.stats.sequential import Looks
 from rollout_bench.analysis.timed.comparison import (
     Comparison,
+    Stop,
     compare_launches,
     compare_launches_apart,
     judge,
@@ -27,6 +27,7 @@ from rollout_bench.analysis.timed.partners import (
     marked_out_of_turn,
     round_s,
 )
+from rollout_bench.analysis.timed.precision import stop_of
 from rollout_bench.analysis.timed.service import at_a_rate
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.metrics import METRICS, MetricName
@@ -169,7 +170,7 @@ def _judged(
             tables.setdefault((e.mode, e.platform), {})[number] = comparison
     for table in tables.values():
         baselines = [other.place if (other := against[number].other) else None for number in table]
-        family = judge(list(table.values()), collection.comparison, _looks(collection), baselines)
+        family = judge(list(table.values()), collection.comparison, _stop(collection), baselines)
         for number, comparison in zip(table, family, strict=True):
             judged[number] = comparison
     return judged
@@ -201,7 +202,7 @@ def _comparison(
     reason = _why_not_in_turn(valid)
     if not own:
         return Comparison(verdict="unknown", reason=reason)
-    compared = compare_launches(own, wanted, metric, confidence, _looks(collection))
+    compared = compare_launches(own, wanted, metric, confidence, _stop(collection))
     return replace(compared, reason=reason) if reason and compared.launches_missing else compared
 
 
@@ -237,9 +238,8 @@ def _wanted(
     return [launch for launch in theirs if launch.launch < experiment.planned]
 
 
-def _looks(collection: Collection) -> Looks | None:
-    precision = collection.precision
-    return None if precision is None else Looks(precision.min_launches, precision.max_launches)
+def _stop(collection: Collection) -> Stop:
+    return None if collection.precision is None else stop_of(collection.precision, collection.comparison.confidence)
 
 
 def _point(experiment: TimedExperiment) -> LoadPoint | None:
