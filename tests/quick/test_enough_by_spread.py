@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
-from synthetic_records import make_failure, make_plan, make_record, make_spec, save
+from synthetic_records import make_block, make_failure, make_plan, make_record, make_spec, save
 
 from rollout_bench.analysis.stats.blocks import critical_value
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.comparison import Comparison
 from rollout_bench.analysis.timed.rows import rows_of
-from rollout_bench.contracts.record import Block, Flag
+from rollout_bench.contracts.record import Flag
 from rollout_bench.plan.config import Precision
 from rollout_bench.plan.planfile import PlanFile, read_plan
 from rollout_bench.report.summary import summarise
@@ -39,20 +39,13 @@ def put(results: Path, spec, launches, factor: float = 1.0, spread: float = 0.0,
         save(results, record)
 
 
-def put_block(results: Path, launch: int, *specs, **more) -> None:
-    """Put the records of one block, `more` as for `put`."""
-    names = [f"offline/{spec.experiment}" for spec in specs]
-    block = Block(
-        id=f"{launch:016x}",
-        members=names,
-        order=[list(range(len(specs)))] * 3,
-        started="in_turn",
-        waited_s=1.0,
-    )
+def put_block(results: Path, launch: int, *specs) -> None:
+    """Put the records of one block of three rounds."""
+    rates = []
     for number, spec in enumerate(specs):
         noise = (NOISE[::-1] if spec is TWO else NOISE) * (number > 0)
-        record = make_record(spec, launch, [400 * math.exp(noise[launch] * (0.025 if spec is TWO else 0.001))] * 3)
-        save(results, record.model_copy(update={"block": block}))
+        rates.append([400 * math.exp(noise[launch] * (0.025 if spec is TWO else 0.001))] * 3)
+    save(results, *make_block(specs, launch, rates))
 
 
 def wanted(results: Path, selected: PlanFile) -> dict[str, int | None]:
