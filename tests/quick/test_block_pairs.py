@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from synthetic_records import make_block, make_plan, make_record, make_spec, save
 
 from rollout_bench.analysis.timed.collection import collect
-from rollout_bench.analysis.timed.comparison import compare_launches
+from rollout_bench.analysis.timed.comparison import Comparison, compare_launches
 from rollout_bench.analysis.timed.launches import LaunchMeasures, measure, parts_of
 from rollout_bench.analysis.timed.pairs import Pair, pair_of, trimmed_mean
 from rollout_bench.analysis.timed.rows import Row, rows_of
@@ -274,6 +274,13 @@ def test_a_few_slow_passes_that_carry_a_difference_are_named(tmp_path: Path) -> 
     assert "qwen3-90m w8a8 small: a few passes carry a difference. A typical pass is 1.110x as good" in text
     assert "by their total time, 0.694x: further apart than half of the interval" in text
     assert "carry a difference" not in flat(made_of(tmp_path / "none", *slow_in_places([])).text)
+
+
+@pytest.mark.parametrize(("of_totals", "carried"), [(1.1, False), (1.12, True), (1 / 1.1, False), (1 / 1.12, True)])
+def test_half_of_the_interval_is_how_far_the_totals_may_be_off(of_totals: float, carried: bool) -> None:
+    found = Comparison(speedup=1.0, low=1 / 1.11, high=1.11, of_totals=of_totals)
+    assert found.carried_by_few == carried
+    assert not Comparison(speedup=1.0, of_totals=9.0).carried_by_few
 
 
 def test_means_that_do_not_divide_to_the_speedup_are_explained(tmp_path: Path) -> None:
