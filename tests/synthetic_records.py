@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -27,6 +28,7 @@ def make_spec(
     engine_version: str = "0.32.0",
     args: Mapping[str, Any] | None = None,
     prompts: int = 8,
+    iterations: int | str = 3,
 ) -> Spec:
     """Return a spec with the given names; everything else is fixed."""
     return Spec.model_validate(
@@ -63,7 +65,7 @@ def make_spec(
                 "environment": {},
                 "args": dict(args or {}),
             },
-            "measuring": {"warmup_iterations": 1, "iterations": 3},
+            "measuring": {"warmup_iterations": 1, "iterations": iterations},
         }
     )
 
@@ -134,6 +136,39 @@ def make_record(
             "sequences_file": f"launch-{launch}.sequences.jsonl.gz",
         }
     )
+
+
+def make_block(
+    specs: Sequence[Spec],
+    launch: int,
+    rates: Sequence[Sequence[float]],
+    *,
+    warmup_rates: Sequence[float] = (200.0,),
+    started: str = "in_turn",
+    waited_s: float = 20.0,
+    name: str = "",
+) -> list[Record]:
+    """Return the records of one block, the baseline's first.
+
+    `rates` has the output tokens per second of each of `specs` in each round, [specs][rounds]; the order of the passes
+    turns by one from round to round. Records of blocks with the same `name` and members have the same id.
+    """
+    members = [f"{spec.mode}/{spec.experiment()}" for spec in specs]
+    block = {
+        "id": hashlib.sha256(f"{name} {launch} {members}".encode()).hexdigest()[:16],
+        "members": members,
+        "order": [[(first + place) % len(specs) for place in range(len(specs))] for first in range(len(rates[0]))],
+        "started": started,
+        "waited_s": waited_s,
+    }
+    records = []
+    for spec, own in zip(specs, rates, strict=True):
+        record = make_record(spec, launch, own, warmup_rates=warmup_rates)
+        content = record.model_dump() | {"block": block, "wall_s": record.wall_s + waited_s}
+        for number, iteration in enumerate(content["iterations"][len(warmup_rates) :]):
+            iteration["round"] = number
+        records.append(Record.model_validate(content))
+    return records
 
 
 def make_sequences(record: Record, *, times: bool = True) -> list[SequenceRow]:

@@ -71,8 +71,8 @@ how often what is found then has the wrong sign, and how many times too large it
 **Few launches find only what is large by luck.** Where the found size is one that so few launches would often miss, the
 summary says that the true one may well be smaller, and what finding one of half the size would be worth.
 
-Not shown: noise of kinds that are not in the table, several of them at once, and `launches: auto`, which judges
-each pair alone."""
+Not shown: noise of kinds that are not in the table, and several of them at once. The next section has
+`launches: auto`."""
 
 
 def _of_configurations(cells: dict[tuple[str, int, int], Simulated], noises: list[str], k: int) -> str:

@@ -50,7 +50,7 @@ def false_verdicts(result: FalseVerdicts) -> str:
         [f"measured, {result.block} pairs each", result.significant.of, result.significant, result.marked]
     ]
     if result.auto is not None:
-        real.append(["measured, `launches: auto`", result.auto.of, result.auto, "-"])
+        real.append(["measured, `launches: auto` with `stop: interval`", result.auto.of, result.auto, "-"])
     rows = [
         [_kind(one), one.comparisons, f"{one.pairs:.1f}", one.significant, one.marked, _range(one.by_chance)]
         for one in result.simulated
@@ -83,8 +83,9 @@ spread, and with the measured log ratios themselves, drawn again with random sig
 {simulated} The measured log ratios are few, and a few odd ones change all that is drawn from them; "p by
 chance" is where the share lies in 95 % of cases when as many truly normal ones are drawn from.
 
-- `launches: auto` was asked for a half width of {percent(result.half_width)}, the spread of a pair, so that it stops at
-  various numbers of pairs. With the default of 1 % it would on this machine always go on to the last.
+- `launches: auto` stands for `stop: interval`. It was asked for a half width of {percent(result.half_width)},
+  the spread of a pair, so that it stops at various numbers of pairs. With the default of 1 % it would on this machine
+  always go on to the last.
 - `first` and `second` stood next to each other in the order. The signs that are drawn at random take out what skew and
   correlation the measured log ratios have; the first table of this page has what those do.
 - All pairs together: `second` / `first` = {result.ratio:.4f} [{result.low:.4f}, {result.high:.4f}]. The two

@@ -18,6 +18,8 @@ from online_sections import online_fidelity
 from power import Power
 from predecessor import Predecessor
 from repeats import Launches
+from stopping import Stopping
+from stopping_sections import stopping
 from validation_sections import coverage, fidelity, predecessor
 
 from rollout_bench.contracts.fields import Strict
@@ -37,6 +39,7 @@ launch are in `validation/results/`, so everything but the measurements can be c
 ```shell
 python validation/interval_coverage.py
 python validation/block_tables.py
+python validation/stopping.py
 python validation/false_verdicts.py analyse
 python validation/power.py
 python validation/predecessor.py
@@ -76,6 +79,14 @@ def page(results: Path = RESULTS) -> str:
                 "Simulated tables in which nothing differs: several configurations, one of them the baseline, all"
                 " launched once in each round. How often some difference is found; 5 % are promised.",
                 body("block_tables", BlockTables, block_tables),
+            ),
+            section(
+                "Does `launches: auto` keep the promise?",
+                ["python validation/stopping.py"],
+                "Simulated tables in which nothing differs, launched until a half width is reached. How often some"
+                " difference is found (5 % are promised), how often all intervals of a table hold the truth, and how"
+                " many blocks it takes.",
+                body("stopping", Stopping, stopping),
             ),
             section(
                 "What was measured for the next two sections",

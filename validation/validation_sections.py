@@ -47,10 +47,10 @@ Surely covered less often than {percent(result.confidence, 0)}:
 
 {listed}
 
-`launches: auto`, {RULE.min_pairs} to {RULE.max_pairs} launches, stopping where the half width is what was asked for,
-here as a multiple of the spread of a log ratio; in each cell the share of intervals that hold the truth, and the
-launches that it took on average. The intervals hold at all looks at once, so one that is looked at only when it stops
-covers more:
+`launches: auto` with `stop: interval`, {RULE.min_pairs} to {RULE.max_pairs} launches, stopping where
+the half width is what was asked for, here as a multiple of the spread of a log ratio; in each cell the share of
+intervals that hold the truth, and the launches that it took on average. The intervals hold at all looks at once, so one
+that is looked at only when it stops covers more:
 
 {table(["noise, half width / spread:", *wanted], stops)}
 

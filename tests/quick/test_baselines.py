@@ -87,9 +87,9 @@ def test_a_launch_that_is_not_valid_costs_its_own_pair_alone(tmp_path: Path) -> 
     assert all(c.p_value is not None for c in found)
 
 
-def test_with_launches_auto_each_comparison_is_judged_by_its_own_pairs(tmp_path: Path) -> None:
+def test_with_a_look_after_each_launch_each_comparison_is_judged_by_its_own_pairs(tmp_path: Path) -> None:
     specs = [make_spec(quant=q) for q in ("bf16", "w8a8", "w8a16")]
-    auto = Precision(half_width=0.01, min_launches=3, max_launches=3)
+    auto = Precision(half_width=0.01, min_launches=3, max_launches=3, stop="interval")
     records = [*launches(specs[0], 100, 101, 102), *launches(specs[1], 110, 111, 113)]
     records += launches(specs[2], 100, 120, 140)
     plan = make_plan(specs).model_copy(update={"precision": auto})

@@ -1,4 +1,4 @@
-"""`launches: auto` on records: how many launches are wanted next, and what the summary makes of them."""
+"""`launches: auto` on records, looking at the interval after each launch: how many are wanted, and what is told."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ NOISE = [0.0, 0.001, -0.001, 0.0005, -0.0005, 0.001, 0.0, -0.001]
 INVALID = Flag(code="token_count", severity="invalid", sentence="16 tokens, 32 were asked for.")
 
 
-def plan(*specs, half_width: float = 0.01, least: int = 3, most: int = 8) -> PlanFile:
-    precision = Precision(half_width=half_width, min_launches=least, max_launches=most)
+def plan(*specs, half_width: float = 0.01, least: int = 3, most: int = 8, stop: str = "interval") -> PlanFile:
+    precision = Precision(half_width=half_width, min_launches=least, max_launches=most, stop=stop)
     return make_plan(specs or (BASE, NARROW, WIDE), most).model_copy(update={"precision": precision})
 
 

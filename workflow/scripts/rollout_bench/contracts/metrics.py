@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -24,8 +24,10 @@ class Metric:
         header: of its column in a table, and its name in a sentence.
         definition: at the foot of the summary and in the reference.
         better: which way; neither where no verdict is wanted.
-        value: of a record with at least one measured iteration. None: it is a mean over requests to a server, which
-            `Service` in analysis/timed/service.py has by the same name.
+        value: of a record with at least one measured iteration, None where it can't tell.
+        of_passes: of measured iterations, in place of `value`: of all of a launch, or of single ones, which rounds of
+            interleaved engines are compared by. Without both it is a mean over requests to a server, which `Service`
+            in analysis/timed/service.py has by the same name.
         speedup: header of its speed-up's column; empty where neither way is better.
         column: of summary.csv; the name where empty.
         group: the columns of a table that it belongs to; empty where only summary.csv has it. Those of `throughput`
@@ -43,6 +45,7 @@ class Metric:
     definition: str
     better: Literal["higher", "lower", "neither"]
     value: Callable[[Record], float | None] | None = None
+    of_passes: Callable[[Sequence[Iteration]], float] | None = None
     speedup: str = ""
     column: str = ""
     group: str = ""
@@ -59,27 +62,35 @@ class Metric:
     @property
     def of_requests(self) -> bool:
         """Whether only requests to a server have it."""
-        return self.value is None
+        return self.value is None and self.of_passes is None
+
+    def read(self, record: Record) -> float | None:
+        """Return the value of a launch; None where its record can't tell, as of a metric of requests."""
+        if self.value is None and self.of_passes is not None:
+            return self.of_passes([iteration for iteration in record.iterations if not iteration.warmup])
+        return None if self.value is None else self.value(record)
 
 
-def _measured(record: Record) -> list[Iteration]:
-    return [iteration for iteration in record.iterations if not iteration.warmup]
+def _rate(amount: Callable[[Iteration], int]) -> Callable[[Sequence[Iteration]], float]:
+    """Return what passes had of `amount`, divided by the sum of their elapsed times."""
+
+    def of_passes(passes: Sequence[Iteration]) -> float:
+        return sum(map(amount, passes)) / sum(iteration.elapsed_s for iteration in passes)
+
+    return of_passes
 
 
-def _rate(amount: Callable[[Iteration], int]) -> Callable[[Record], float]:
-    """Return what the measured iterations of a launch had of `amount`, divided by the sum of their elapsed times."""
-
-    def value(record: Record) -> float:
-        measured = _measured(record)
-        return sum(map(amount, measured)) / sum(iteration.elapsed_s for iteration in measured)
-
-    return value
-
-
-def _step_time_s(record: Record) -> float:
+def _step_time_s(passes: Sequence[Iteration]) -> float:
     import numpy as np  # not at the top: who only wants a name need not wait for it
 
-    return float(np.mean([iteration.elapsed_s for iteration in _measured(record)]))
+    return float(np.mean([iteration.elapsed_s for iteration in passes]))
+
+
+def _startup_s(record: Record) -> float | None:
+    """Return the start-up time; None where other engines started meanwhile, which it then tells of as well."""
+    if record.block is not None and record.block.started == "together":
+        return None
+    return record.startup.import_s + record.startup.init_s
 
 
 _ALL = (
@@ -91,7 +102,7 @@ _ALL = (
         "a launch, divided by the time those iterations took; then the mean over valid launches, as in every column. "
         "Warm-up iterations never count.",
         better="higher",
-        value=_rate(lambda iteration: iteration.output_tokens),
+        of_passes=_rate(lambda iteration: iteration.output_tokens),
         speedup="speed-up",
         group="throughput",
         set_by_load=True,
@@ -103,7 +114,7 @@ _ALL = (
         header="total tok/s",
         definition="As output tok/s, with prompt and output tokens.",
         better="neither",
-        value=_rate(lambda iteration: iteration.prompt_tokens + iteration.output_tokens),
+        of_passes=_rate(lambda iteration: iteration.prompt_tokens + iteration.output_tokens),
         group="rates",
     ),
     Metric(
@@ -112,7 +123,7 @@ _ALL = (
         header="requests/s",
         definition="As output tok/s, with requests handed to the engine.",
         better="neither",
-        value=_rate(lambda iteration: iteration.requests),
+        of_passes=_rate(lambda iteration: iteration.requests),
         group="rates",
     ),
     Metric(
@@ -121,7 +132,7 @@ _ALL = (
         header="sequences/s",
         definition="As output tok/s, with sequences (samples) that came back.",
         better="neither",
-        value=_rate(lambda iteration: iteration.sequences),
+        of_passes=_rate(lambda iteration: iteration.sequences),
         group="rates",
     ),
     Metric(
@@ -131,7 +142,7 @@ _ALL = (
         definition="Elapsed time of a measured iteration, from the first request until the last token, in seconds: "
         "the rollout's step time. Mean over iterations, then over launches.",
         better="lower",
-        value=_step_time_s,
+        of_passes=_step_time_s,
         speedup="step speed-up",
         column="iteration_elapsed_s",
         group="step",
@@ -143,7 +154,7 @@ _ALL = (
         header="start-up s",
         definition="Importing the engine and constructing it until it takes requests, mean over launches.",
         better="lower",
-        value=lambda record: record.startup.import_s + record.startup.init_s,
+        value=_startup_s,
         speedup="start-up speed-up",
         group="start-up",
         digits=3,

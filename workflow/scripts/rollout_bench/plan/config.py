@@ -173,24 +173,26 @@ class Precision(Strict):
     half_width: Annotated[Number, Field(ge=0.0001, le=1)] = Field(
         0.01,
         description=(
-            "An experiment is launched until the interval of its speed-up (the first metric's) reaches no further than "
-            "this fraction off the speed-up."
+            "An experiment is launched as often as it takes for the interval of its speed-up (the first metric's) to "
+            "reach no further than this fraction off the speed-up."
         ),
     )
     min_launches: Annotated[AutoCount, Field(ge=2)] = Field(
         3,
         description=(
-            "Launches of each experiment at the least; with stop: spread, and only two experiments to compare, 4 at "
-            "the least."
+            "Launches of each experiment at the least: the first stage of stop: spread, which has 4 at the least where "
+            "only one experiment is compared with the baseline."
         ),
     )
-    max_launches: Annotated[AutoCount, Field(ge=2)] = Field(12, description="Launches of each experiment at most.")
+    max_launches: Annotated[AutoCount, Field(ge=2)] = Field(
+        12, description="Launches of each experiment at most, invalid ones included."
+    )
     stop: Literal["spread", "interval"] = Field(
         "spread",
         description=(
-            "spread: the spread of the first min_launches alone says how many are needed (Stein 1945). interval: the "
-            "interval is looked at after every launch (Pocock 1977); it then holds whatever ends the run, also "
-            "somebody who likes what the difference looks like, and is wider."
+            "spread: the spread of the first min_launches says how many are needed, and the interval is made with it "
+            "(Stein 1945). interval: the interval is looked at after every launch (Pocock 1977); it then holds "
+            "whatever ends the run, also somebody who likes what the difference looks like, and is wider."
         ),
     )
 

@@ -42,6 +42,14 @@ _RATIO_OF_PAIRS = (
     "mode, platform, model, quant, workload and engine version, but for what `baseline` changes."
 )
 
+_RATIO_OF_TYPICAL = (
+    "of typical passes: a ratio for each pair of launches with the same index, and of these the geometric mean. Where "
+    "engines were interleaved, the ratio of a pair is the mean of the middle 60 % of the rounds; elsewhere the ratio "
+    "of the means of the middle 60 % of each launch's passes (all on the logarithmic scale). So the ratio of two means "
+    "in the table may differ from it. The baseline has the same mode, platform, model, quant, workload and engine "
+    "version, but for what `baseline` changes."
+)
+
 _RATIO_APART = (
     "each being the geometric mean over the launches of its side. The baseline has the same mode, platform, model, "
     "quant and workload, and was measured at another time or place."
@@ -75,15 +83,24 @@ def _launches(line: Line) -> str:
     return f"{line['launches_measured']}{planned}"
 
 
-def speedup_columns(settings: ComparisonSettings, mode: str = OFFLINE.name, apart: bool = False) -> tuple[Column, ...]:
-    """Return the column of each metric that is compared in `mode`; `apart`: with sides that did not take turns."""
-    return tuple(_speedup_column(metric, settings, apart) for metric in settings.metrics_of(mode))
+def speedup_columns(
+    settings: ComparisonSettings, mode: str = OFFLINE.name, apart: bool = False, typical: bool = False
+) -> tuple[Column, ...]:
+    """Return the column of each metric that is compared in `mode`.
+
+    Args:
+        settings: of the comparison.
+        mode: of the table.
+        apart: whether the sides did not take turns.
+        typical: whether typical passes are compared, of metrics that a pass has, instead of launches' values.
+    """
+    return tuple(_speedup_column(metric, settings, apart, typical) for metric in settings.metrics_of(mode))
 
 
-def _speedup_column(metric: MetricName, settings: ComparisonSettings, apart: bool) -> Column:
+def _speedup_column(metric: MetricName, settings: ComparisonSettings, apart: bool, typical: bool) -> Column:
     of = METRICS[metric]
     ratio_of = "Its {} / the baseline's" if of.better == "higher" else "The baseline's {} / its own"
-    how = _RATIO_APART if apart else _RATIO_OF_PAIRS
+    how = _RATIO_APART if apart else _RATIO_OF_TYPICAL if typical and of.of_passes else _RATIO_OF_PAIRS
     return Column(
         of.speedup,
         f"{ratio_of.format(of.header)}, above 1 being better, {how} Then the verdict, and in brackets "
@@ -311,6 +328,12 @@ COST = (
         _reported,
     ),
     Column("warm-up s", "All warm-up iterations of a launch, in seconds.", _seconds("warmup_s")),
+    Column(
+        "waiting s",
+        "Waiting for its turn among the engines of its block, all together, in seconds.",
+        _seconds("waited_s"),
+        known="waited_s",
+    ),
     Column("measured s", "All measured iterations of a launch, in seconds.", _seconds("measured_s")),
     Column("other s", "The launch's time that no other column holds, in seconds.", _seconds("other_s")),
     Column(

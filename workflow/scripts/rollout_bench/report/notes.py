@@ -17,10 +17,11 @@ from rollout_bench.analysis.timed.experiments import (
 from rollout_bench.analysis.timed.latencies import PERCENTILES
 from rollout_bench.analysis.timed.partners import environment_facts
 from rollout_bench.analysis.timed.rows import Row
-from rollout_bench.contracts.modes import mode_of
+from rollout_bench.contracts.modes import OFFLINE, mode_of
 from rollout_bench.contracts.record import Environment, Flag, Launched
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import plain_percent, sentence, several
+from rollout_bench.report.designs import design_values
 from rollout_bench.report.headings import (
     COST,
     ENGINE,
@@ -175,6 +176,7 @@ def foot(findings: Findings) -> SummaryPart:
     records = [(e, record) for e in collection.launched for record in e.records]
     has_loads = {mode_of(row.experiment.mode).has_loads for row in rows}
     return SummaryPart(
+        answers=sections("measured", **design_values(collection)),
         sections=sections(
             "summary",
             without_valid_launch=[(_name(c.experiment, c.label), c.reason) for c in findings.inside.left_out],
@@ -204,10 +206,13 @@ def foot(findings: Findings) -> SummaryPart:
 def timed_columns(findings: Findings) -> list[Column]:
     """Return the columns of the tables of timed modes, but for those of requests to a server."""
     has_loads = {mode_of(row.experiment.mode).has_loads for row in findings.rows}
-    speedups = speedup_columns(findings.collection.comparison, apart=findings.apart)
-    columns = [*THROUGHPUT, *speedups, *ENGINE, *COST, FLAGS]
+    typical = findings.typical(OFFLINE)
+    speedups = speedup_columns(findings.collection.comparison, apart=findings.apart, typical=typical)
+    in_blocks = any(record.block is not None for e in findings.collection.experiments for record in e.records)
+    cost = [column for column in COST if not column.known or in_blocks]
+    columns = [*THROUGHPUT, *speedups, *ENGINE, *cost, FLAGS]
     if has_loads == {True}:
-        return [column for column in columns if column in (*THROUGHPUT[:2], *PER_LAUNCH, *COST, FLAGS)]
+        return [column for column in columns if column in (*THROUGHPUT[:2], *PER_LAUNCH, *cost, FLAGS)]
     has_percentiles = any(findings.latencies) or bool(_without_percentiles(findings))
     return [*columns, *latency_columns("e2el_s")] if has_percentiles else columns
 

@@ -69,6 +69,11 @@ class Findings:
         """Whether the sides of comparisons did not take turns."""
         return self.collection.earlier is not None
 
+    def typical(self, mode: Mode) -> bool:
+        """Return whether comparisons of `mode` are of typical passes, not of launches' values."""
+        rows = [row for row in self.rows if mode_of(row.experiment.mode) is mode]
+        return any(comparison.of_passes for row in rows for comparison in row.comparisons.values())
+
     @property
     def footnotes(self) -> tuple[str, ...]:
         """What the cells of tables refer to as [1], [2], ..."""

@@ -7,12 +7,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rollout_bench.analysis.stats.blocks import Worth
+from rollout_bench.analysis.stats.intervals import mean
 from rollout_bench.analysis.stats.sequential import StoppingRule
+from rollout_bench.analysis.stats.two_stages import ALONE, FirstStage
 from rollout_bench.analysis.timed.comparison import FEW_PAIRS, MIN_PAIRS, TOO_NOISY, Comparison
 from rollout_bench.analysis.timed.launches import values_of
 from rollout_bench.analysis.timed.partners import Difference, Group
 from rollout_bench.analysis.timed.rows import Row
-from rollout_bench.contracts.metrics import METRICS
+from rollout_bench.contracts.metrics import METRICS, MetricName
+from rollout_bench.core.numbers import ratio
 from rollout_bench.plan.config import ComparisonSettings, Precision
 
 FOUND = ("faster", "slower", "irrelevant")
@@ -31,9 +34,13 @@ def verdict_values(
         apart: whether the sides of the comparisons did not take turns.
     """
     compared = list(_each(rows))
+    stages, precision = (precision, None) if precision and precision.stop == "spread" else (None, precision)
     return {
         "settings": settings,
         "precision": precision,
+        "stages": stages,
+        "alone": ALONE,
+        "asked": [] if stages is None else list(_asked(rows)),
         "apart": apart,
         "min_pairs": MIN_PAIRS,
         "few_pairs": FEW_PAIRS,
@@ -53,6 +60,15 @@ def verdict_values(
             (f"{row.name}{of}", each) for row, of, each in compared if each.unpaired or each.baseline_unpaired
         ],
         "other_means": list(_other_means(rows)),
+        "typical_means": list(_typical_means(rows)),
+        "ways": sorted(
+            {way for _, metric, each in _with_metric(rows) if METRICS[metric].of_passes for way in each.ways}
+        ),
+        "never_of_passes": _never_of_passes(rows),
+        "unlike_iterations": list(_unlike_iterations(rows)),
+        "carried": [
+            (f"{row.name}{of}", each.speedup, each.of_totals) for row, of, each in compared if each.carried_by_few
+        ],
     }
 
 
@@ -74,6 +90,15 @@ def _too_wide(rows: Sequence[Row], precision: Precision) -> Iterator[tuple[str, 
         half_width = comparison.high / comparison.speedup - 1
         if half_width > precision.half_width:
             yield row.name, half_width
+
+
+def _asked(rows: Sequence[Row]) -> Iterator[tuple[str, FirstStage, int, float]]:
+    """Yield names, what the first stage of launches asked for, the pairs that there are, and the half-width by now."""
+    for row in rows:
+        found = next((comparison for comparison in row.comparisons.values() if comparison.first_stage), None)
+        if found is None or found.first_stage is None or found.high is None or found.speedup is None:
+            continue
+        yield row.name, found.first_stage, len(found.pairs), found.high / found.speedup - 1
 
 
 def differing(
@@ -129,6 +154,44 @@ def _other_means(rows: Sequence[Row]) -> Iterator[tuple[str, int, int, int]]:
             if max(own, theirs) > len(comparison.pairs):
                 of = f", {METRICS[metric].speedup}" if len(row.comparisons) > 1 else ""
                 yield f"{row.name}{of}", len(comparison.pairs), own, theirs
+
+
+def _typical_means(rows: Sequence[Row]) -> Iterator[tuple[str, float, float]]:
+    """Yield names of typical speed-ups that the means of a row do not show, with the ratio of the means."""
+    by_place = {row.experiment.place: row for row in rows}
+    for row, metric, comparison in _with_metric(rows):
+        baseline = by_place.get(row.against.other.place) if row.against.other else None
+        if baseline is None or not comparison.of_passes or comparison.speedup is None:
+            continue
+        own, theirs = (mean(list(values_of(metric, side.used).values())) for side in (row, baseline))
+        means = own / theirs if METRICS[metric].better == "higher" else theirs / own
+        if ratio(means) != ratio(comparison.speedup):
+            of = f", {METRICS[metric].speedup}" if len(row.comparisons) > 1 else ""
+            yield f"{row.name}{of}", means, comparison.speedup
+
+
+def _never_of_passes(rows: Sequence[Row]) -> list[str]:
+    """Return the headers of compared metrics that no pass has, where others are compared by passes."""
+    compared = [(metric, comparison) for _, metric, comparison in _with_metric(rows) if comparison.ways]
+    if not any(comparison.of_passes for _, comparison in compared):
+        return []
+    return list(dict.fromkeys(METRICS[metric].header for metric, _ in compared if METRICS[metric].of_passes is None))
+
+
+def _unlike_iterations(rows: Sequence[Row]) -> Iterator[tuple[str, str, str]]:
+    """Yield names of rows that have another number of iterations than their baseline, and both numbers."""
+    for row in rows:
+        if row.against.other is None or not any(comparison.ways for comparison in row.comparisons.values()):
+            continue
+        own, theirs = (str(side.records[0].spec.measuring.iterations) for side in (row.experiment, row.against.other))
+        if own != theirs and "auto" in (own, theirs):
+            yield row.name, own, theirs
+
+
+def _with_metric(rows: Sequence[Row]) -> Iterator[tuple[Row, MetricName, Comparison]]:
+    for row in rows:
+        for metric, comparison in row.comparisons.items():
+            yield row, metric, comparison
 
 
 def _each(rows: Sequence[Row]) -> Iterator[tuple[Row, str, Comparison]]:

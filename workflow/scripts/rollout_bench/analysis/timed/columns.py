@@ -13,6 +13,7 @@ from rollout_bench.analysis.timed.latencies import LATENCY_COLUMNS, REQUEST_COLU
 from rollout_bench.analysis.timed.launches import LaunchMeasures
 from rollout_bench.analysis.timed.rows import (
     COST_COLUMNS,
+    OF_BLOCKS,
     SERVICE_COLUMNS,
     Row,
     cost_line,
@@ -26,7 +27,7 @@ from rollout_bench.contracts.modes import mode_of
 MAIN_METRIC = "output_tokens_per_s"
 """The metric whose comparison needs no prefix."""
 
-COLUMNS: dict[str, str] = {
+_ALL: dict[str, str] = {
     "mode": "string",
     "platform": "string",
     "model": "string",
@@ -48,6 +49,7 @@ COLUMNS: dict[str, str] = {
     "speedup": "Float64",
     "speedup_low": "Float64",
     "speedup_high": "Float64",
+    "speedup_of_totals": "Float64",
     "p_adjusted": "Float64",
     "minimal_detectable_difference": "Float64",
     "minimal_detectable_difference_low": "Float64",
@@ -64,11 +66,16 @@ COLUMNS: dict[str, str] = {
     **LATENCY_COLUMNS,
     "flags": "string",
 }
+
+IN_BLOCKS = ("speedup_of_totals", OF_BLOCKS)
+"""Columns of what is compared pass by pass, of any metric, or was measured in blocks."""
+
+COLUMNS = {name: kind for name, kind in _ALL.items() if name not in IN_BLOCKS}
 """Columns of the table in order, with their types; the same names head summary.csv.
 
 Those from `speedup` to `verdict` are of `MAIN_METRIC`; any other metric that is compared has the same
 columns at the end, `<metric>_` before their names. Where something is online, or has replicas,
-the columns of requests and of replicas stand before.
+the columns of requests and of replicas stand before. Where something has them, `IN_BLOCKS` stand among them.
 """
 
 
@@ -78,7 +85,7 @@ def table(rows: Sequence[Row], latencies: Sequence[Mapping[str, Distribution]] =
     `latencies` has the distributions of each row's sequences by measure; empty where the sequences were not read.
     """
     others = {
-        f"{metric}_{column}": COLUMNS[column]
+        f"{metric}_{column}": _ALL[column]
         for metric in dict.fromkeys(metric for row in rows for metric in row.comparisons)
         for column in _compared(Comparison())
         if metric != MAIN_METRIC
@@ -86,8 +93,13 @@ def table(rows: Sequence[Row], latencies: Sequence[Mapping[str, Distribution]] =
     has_loads = any(mode_of(row.experiment.mode).has_loads for row in rows)
     of_requests = REQUEST_COLUMNS | SERVICE_COLUMNS if has_loads else {}
     of_replicas = {found.row.experiment.place: replica_line(found) for found in replicated(rows)}
-    columns = COLUMNS | of_requests | (REPLICA_COLUMNS if of_replicas else {}) | others
+    columns = _ALL | of_requests | (REPLICA_COLUMNS if of_replicas else {}) | others
     lines = [_line(row) | of_replicas.get(row.experiment.place, {}) for row in rows]
+    columns = {
+        name: kind
+        for name, kind in columns.items()
+        if not name.endswith(IN_BLOCKS) or any(line.get(name) is not None for line in lines)
+    }
     for line, found in zip(lines, latencies, strict=False):
         line |= latency_line(found)
     return pd.DataFrame(lines, columns=list(columns)).astype(columns)
@@ -139,6 +151,7 @@ def _compared(comparison: Comparison) -> dict[str, object]:
         "speedup": comparison.speedup,
         "speedup_low": comparison.low,
         "speedup_high": comparison.high,
+        "speedup_of_totals": comparison.of_totals,
         "p_adjusted": comparison.p_adjusted,
         "minimal_detectable_difference": comparison.minimal_detectable_difference,
         "minimal_detectable_difference_low": low,

@@ -33,7 +33,18 @@ from rollout_bench.analysis.stats.intervals import (
     welch_interval,
 )
 from rollout_bench.analysis.stats.sequential import Looks
-from rollout_bench.analysis.timed.launches import LaunchMeasures
+from rollout_bench.analysis.stats.two_stages import FirstStage, TwoStages
+from rollout_bench.analysis.timed.launches import LaunchMeasures, values_of
+from rollout_bench.analysis.timed.pairs import (
+    Way,
+    has_idle_pass,
+    pair_of,
+    partners,
+    ratio_of_totals,
+    typical,
+    typical_value,
+)
+from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.record import Flag
 from rollout_bench.plan.config import ComparisonSettings
 
@@ -59,6 +70,10 @@ Values = Mapping[int, float]
 
 Range = tuple[int | None, int | None]
 """The least and the most number of launches that may be needed; None for more than are worth it."""
+
+Stop = Looks | TwoStages | None
+"""What the number of launches depended on: on the interval, at so many looks; on the spread of the first; on nothing
+that was seen."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +102,13 @@ class Comparison:
     `minimal_detectable_difference` says what could be found (a fraction), `detectable_range` how uncertain that is, and
     `launches_for_relevant` how many launches of each side the relevant difference takes, None where too few tell.
     `worth_of_half` says what it would be worth to find a true difference of half that size, None where there is no sign
-    of any. `unpaired` and
+    of any. `first_stage` says what the first launches told of how many there are to be, None where their spread does
+    not decide that. `unpaired` and
     `baseline_unpaired` count launches that were not used since the other side has none of their index. `is_baseline`
     marks the baseline itself. Where nothing can be compared, `verdict` is None; there, and where it is unknown for
     another reason than too few launches, `reason` says why.
+    `ways` says how the ratios were found; where that is from passes, `of_totals` is the ratio of all passes of these
+    pairs together, above 1 being better, which passes that a typical ratio leaves out are part of.
     """
 
     is_baseline: bool = False
@@ -103,12 +121,34 @@ class Comparison:
     detectable_range: tuple[float, float] | None = None
     launches_for_relevant: Range | None = None
     worth_of_half: Worth | None = None
+    first_stage: FirstStage | None = None
     pairs: Values = field(default_factory=dict)
     sides: tuple[Side, Side] | None = None
     unpaired: int = 0
     baseline_unpaired: int = 0
     verdict: Verdict | None = None
     reason: str = ""
+    ways: frozenset[Way] = frozenset()
+    of_totals: float | None = None
+
+    @property
+    def of_passes(self) -> bool:
+        """Whether some of it is of typical passes, not of launches' values."""
+        return bool(self.ways - {"launches"})
+
+    @property
+    def half_width(self) -> float | None:
+        """Half of the interval, as a log ratio; None without one."""
+        if self.low is None or self.high is None or not (self.low > 0 and math.isfinite(self.high)):
+            return None
+        return (math.log(self.high) - math.log(self.low)) / 2
+
+    @property
+    def carried_by_few(self) -> bool:
+        """Whether the ratio of all passes is further off the typical ratio than half of its interval."""
+        if self.of_totals is None or self.speedup is None or self.half_width is None:
+            return False
+        return abs(math.log(self.of_totals / self.speedup)) > self.half_width
 
     @property
     def launches_used(self) -> tuple[int, int]:
@@ -133,12 +173,12 @@ def compare(
     baseline: Values,
     confidence: float,
     higher_is_better: bool = True,
-    looks: Looks | None = None,
+    stop: Stop = None,
 ) -> Comparison:
     """Compare values by launch index with those of the baseline (same unit), as yet without a verdict.
 
-    `looks` says after which numbers of pairs one may look and stop, None where their number does not depend on what
-    was seen; the interval then holds at all these looks together. A difference is only called by `judge`. Values
+    `stop` says what the number of pairs depended on. Where it is looks, the interval holds at all of them together; of
+    two stages `judge` makes the interval. A difference is only called by `judge`. Values
     that are zero, negative or not finite make the whole comparison unknown, since what went wrong in one
     launch may have touched others.
     """
@@ -148,21 +188,61 @@ def compare(
     both = sorted(values.keys() & baseline.keys())
     unpaired, baseline_unpaired = len(values) - len(both), len(baseline) - len(both)
     better = 1 if higher_is_better else -1
-    logs = [better * (math.log(values[launch]) - math.log(baseline[launch])) for launch in both]
+    logs = {launch: better * (math.log(values[launch]) - math.log(baseline[launch])) for launch in both}
+    comparison = Comparison(unpaired=unpaired, baseline_unpaired=baseline_unpaired, ways=frozenset({"launches"}))
+    return _in_pairs(comparison, logs, confidence, stop)
+
+
+def compare_launches(
+    own: Sequence[LaunchMeasures],
+    theirs: Sequence[LaunchMeasures],
+    metric: MetricName,
+    confidence: float,
+    stop: Stop = None,
+) -> Comparison:
+    """As `compare`, in `metric` of launches that are valid and took turns, each pair as `pairs.pair_of` has it."""
+    sides = [[launch for launch in side if metric in launch.values] for side in (own, theirs)]
+    wrong = _wrong(*(values_of(metric, side) for side in sides))
+    if wrong:
+        return wrong
+    both = partners(*sides)
+    idle = [launch for launch, pair in both.items() if any(has_idle_pass(metric, side) for side in pair)]
+    if idle:
+        reason = f"in launch {idle[0]} a pass, its own or its baseline's, generated nothing"
+        return Comparison(verdict="unknown", reason=reason)
+    better = 1 if METRICS[metric].better == "higher" else -1
+    found = {launch: pair for launch, sides_of in both.items() if (pair := pair_of(metric, *sides_of)) is not None}
+    ways = frozenset(pair.way for pair in found.values())
+    totals = ratio_of_totals(metric, [both[launch] for launch in found]) if ways - {"launches"} else None
+    unpaired, baseline_unpaired = (len(side) - len(found) for side in sides)
     comparison = Comparison(
-        speedup=math.exp(mean(logs)) if logs else None,
-        pairs={launch: math.exp(log) for launch, log in zip(both, logs, strict=True)},
         unpaired=unpaired,
         baseline_unpaired=baseline_unpaired,
+        ways=ways,
+        of_totals=None if totals is None else totals**better,
+    )
+    logs = {launch: better * pair.log_ratio for launch, pair in found.items()}
+    return _in_pairs(comparison, logs, confidence, stop)
+
+
+def _in_pairs(comparison: Comparison, by_launch: Mapping[int, float], confidence: float, stop: Stop) -> Comparison:
+    """Return `comparison` with what its pairs tell, whose log ratios `by_launch` has in the order of launches."""
+    both, logs = list(by_launch), list(by_launch.values())
+    comparison = replace(
+        comparison,
+        speedup=math.exp(mean(logs)) if logs else None,
+        pairs={launch: math.exp(log) for launch, log in by_launch.items()},
         verdict="unknown",
         reason="" if both else "no launch has a partner of the same index in the baseline",
     )
     if len(both) < MIN_PAIRS:
         return comparison
-    if standard_deviation(logs) < NO_SPREAD:
-        return replace(comparison, reason="all pairs have the very same ratio, as copies of one launch would")
-    if looks is not None:
-        looks = Looks(min(looks.first, len(both)), looks.last)
+    # What decides how many pairs there are may differ no less than all of them.
+    deciding = logs[: stop.min_blocks] if isinstance(stop, TwoStages) else logs
+    if standard_deviation(deciding) < NO_SPREAD:
+        which = "all" if len(deciding) == len(logs) else f"the first {len(deciding)}"
+        return replace(comparison, reason=f"{which} pairs have the very same ratio, as copies of one launch would")
+    looks = Looks(min(stop.first, len(both)), stop.last) if isinstance(stop, Looks) else None
     interval = ratio_interval(logs, confidence if looks is None else 1 - looks.each(1 - confidence))
     return replace(
         comparison,
@@ -191,6 +271,24 @@ def compare_apart(values: Values, baseline: Values, confidence: float, higher_is
     return replace(comparison, low=float(interval.low), high=float(interval.high), p_value=float(interval.p_value))
 
 
+def compare_launches_apart(
+    own: Sequence[LaunchMeasures], theirs: Sequence[LaunchMeasures], metric: MetricName, confidence: float
+) -> Comparison:
+    """As `compare_apart`, in `metric` of valid launches.
+
+    By typical passes where every launch of both sides has them (`pairs.typical`), else by the launches' values.
+    """
+    of = METRICS[metric]
+    values, baseline = values_of(metric, own), values_of(metric, theirs)
+    alike = of.of_passes is not None and all(
+        typical(launch) and not has_idle_pass(metric, launch) for launch in (*own, *theirs)
+    )
+    if alike:
+        values, baseline = ({each.launch: typical_value(metric, each) for each in side} for side in (own, theirs))
+    compared = compare_apart(values, baseline, confidence, of.better == "higher")
+    return replace(compared, ways=frozenset({"passes" if alike else "launches"})) if compared.sides else compared
+
+
 def _wrong(values: Values, baseline: Values) -> Comparison | None:
     """Say why nothing can be compared; None where it can."""
     if not values or not baseline:
@@ -212,6 +310,7 @@ class _Blocks:
     """Comparisons with one baseline, judged together: what their pairs tell, a place for each."""
 
     found: Contrasts
+    first_stages: Sequence[FirstStage | None]
 
     def critical(self, level: float) -> float:
         """Return what the |t| of one of them must exceed, for all of them together."""
@@ -229,21 +328,32 @@ class _Blocks:
         with np.errstate(over="ignore"):
             low, high = np.exp(middle - half), np.exp(middle + half)
         p_value = adjusted_p(self.t(place), int(found.comparisons), int(found.freedom), float(found.correlation))
-        return replace(comparison, low=float(low), high=float(high), p_value=p_value)
+        first = self.first_stages[place]
+        return replace(comparison, low=float(low), high=float(high), p_value=p_value, first_stage=first)
+
+
+def _blocks(comparisons: Sequence[Comparison], stages: TwoStages | None) -> _Blocks:
+    """Return what the pairs of `comparisons` tell, with the spread of all blocks or, in stages, of the first ones."""
+    if stages is None:
+        return _Blocks(contrasts(_log_ratios(comparisons)), [None] * len(comparisons))
+    return _Blocks(*stages.of(_log_ratios(comparisons)))
 
 
 def judge(
     family: Sequence[Comparison],
     settings: ComparisonSettings,
-    looks: Looks | None = None,
+    stop: Stop = None,
     baselines: Sequence[Hashable] | None = None,
 ) -> list[Comparison]:
     """Return the same comparisons with their verdicts, all of one metric in one table, in their order.
 
     `baselines` says what each is compared with: those of one baseline are judged as blocks, with one spread and one
     critical value (`stats.blocks`); None where each has its own. The chance of a false finding is shared by all, by
-    `blocks.step_down`. `looks` as in `compare`: with them each comparison is judged by its own pairs.
+    `blocks.step_down`. `stop` as in `compare`: with looks each comparison is judged by its own pairs, with two stages
+    by the spread of the first.
     """
+    looks = stop if isinstance(stop, Looks) else None
+    stages = stop if isinstance(stop, TwoStages) else None
     tables: dict[Hashable, list[int]] = {}
     for number, comparison in enumerate(family):
         if comparison.p_value is not None:
@@ -255,11 +365,11 @@ def judge(
     level = level if looks is None else looks.each(level)
     judged, p_values = list(family), []
     for numbers in tables.values():
-        together = None if family[numbers[0]].sides else _Blocks(contrasts(_log_ratios([family[n] for n in numbers])))
+        together = None if family[numbers[0]].sides else _blocks([family[n] for n in numbers], stages)
         for place, number in enumerate(numbers):
             comparison = family[number]
             if together is not None:
-                if len(numbers) > 1:
+                if len(numbers) > 1 or stages is not None:
                     comparison = together.with_interval(place, comparison, settings.confidence)
                 comparison = _with_sizes(comparison, together, place, level, settings)
             else:

@@ -23,6 +23,8 @@ class LaunchMeasures:
     measured iteration, `warmup_output_tokens_per_s` one for each warm-up iteration, which came before and enters
     nothing else. `service` says how an online launch served its requests, None offline and where its side file does
     not tell. `in_turn` is False where the launch did not take turns with its partner in the baseline.
+    `passes` are the measured iterations, `block` is the id of the block in which they were interleaved with those of
+    other engines, None outside of one, and `automatic` says whether `iterations: auto` fixed how many there are.
     """
 
     launch: int
@@ -35,6 +37,9 @@ class LaunchMeasures:
     flags: tuple[Flag, ...]
     in_turn: bool = True
     service: Service | None = None
+    passes: tuple[Iteration, ...] = ()
+    block: str | None = None
+    automatic: bool = False
 
     @property
     def output_tokens_per_s(self) -> float:
@@ -64,7 +69,7 @@ def measure(record: Record, requests: Requests | None = None, slo: Slo = NO_LIMI
         values={
             name: value
             for name, metric in METRICS.items()
-            if (value := of_requests.get(name) if metric.value is None else metric.value(record)) is not None
+            if (value := of_requests.get(name) if metric.of_requests else metric.read(record)) is not None
         },
         iteration_output_tokens_per_s=tuple(map(output_rate, measured)),
         warmup_output_tokens_per_s=tuple(output_rate(it) for it in record.iterations if it.warmup),
@@ -73,6 +78,9 @@ def measure(record: Record, requests: Requests | None = None, slo: Slo = NO_LIMI
         weights_bytes=None if weights is None else sum(weights.linear.values()) + sum(weights.other.values()),
         flags=tuple(record.validity),
         service=service,
+        passes=tuple(measured),
+        block=None if record.block is None else record.block.id,
+        automatic=record.spec.measuring.iterations == "auto",
     )
 
 
@@ -92,6 +100,7 @@ class LaunchCost:
         warmup_s: warm-up iterations.
         measured_s: iterations that count.
         other_s: what lies between: looking at the loaded weights and at the machine, preparing iterations.
+        waited_s: waiting for its turn among the engines of a block.
     """
 
     process_s: float
@@ -100,11 +109,13 @@ class LaunchCost:
     warmup_s: float
     measured_s: float
     other_s: float
+    waited_s: float = 0.0
 
     @property
     def wall_s(self) -> float:
         """The whole launch, in seconds."""
-        return self.process_s + self.import_s + self.init_s + self.warmup_s + self.measured_s + self.other_s
+        started_s = self.process_s + self.import_s + self.init_s
+        return started_s + self.warmup_s + self.measured_s + self.other_s + self.waited_s
 
 
 def parts_of(record: Record) -> LaunchCost:
@@ -112,8 +123,9 @@ def parts_of(record: Record) -> LaunchCost:
     process_s, import_s, init_s = record.startup.process_s or 0.0, record.startup.import_s, record.startup.init_s
     warmup_s = sum(iteration.elapsed_s for iteration in record.iterations if iteration.warmup)
     measured_s = sum(iteration.elapsed_s for iteration in record.iterations if not iteration.warmup)
-    known_s = process_s + import_s + init_s + warmup_s + measured_s
-    return LaunchCost(process_s, import_s, init_s, warmup_s, measured_s, max(0.0, record.wall_s - known_s))
+    waited_s = 0.0 if record.block is None else record.block.waited_s
+    known_s = process_s + import_s + init_s + warmup_s + measured_s + waited_s
+    return LaunchCost(process_s, import_s, init_s, warmup_s, measured_s, max(0.0, record.wall_s - known_s), waited_s)
 
 
 def values_of(metric: MetricName, launches: Iterable[LaunchMeasures]) -> dict[int, float]:

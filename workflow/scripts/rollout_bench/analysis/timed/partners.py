@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from rollout_bench.analysis.timed.comparison import Comparison
 from rollout_bench.analysis.timed.experiments import Earlier, TimedExperiment, launched, no_valid_launch
 from rollout_bench.analysis.timed.launches import LaunchMeasures
-from rollout_bench.contracts.record import Environment, Flag, Placement, Record
+from rollout_bench.contracts.record import Block, Environment, Flag, Placement, Record
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.errors import UserError, did_you_mean
 from rollout_bench.core.numbers import first_few
@@ -137,6 +137,9 @@ ABOUT = {"device_memory_bytes": 0.01, "memory_bytes": 0.01, "resolved.num_gpu_bl
 CACHES = {f"variables.{name}" for name in ("VLLM_CACHE_ROOT", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")}
 """Facts that say where compiled code is kept, in a folder for each engine below a user's home: no difference."""
 
+ITERATIONS = "measuring.iterations"
+"""The fact that says how many passes count, a number or auto: auto is compared with any number, and that is told."""
+
 DEALT_OUT = {f"variables.{name}" for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "ASCEND_RT_VISIBLE_DEVICES")}
 """Facts that a lease sets for each launch anew; which devices it had, its placement says."""
 
@@ -188,6 +191,7 @@ def launch_facts(record: Record) -> dict[str, str]:
     """
     spec, environment = record.spec, record.environment
     settings: dict[str, Any] = {
+        ITERATIONS: spec.measuring.iterations,
         "platform": spec.platform,
         "weights": spec.model.weights,
         "quant": spec.quant.model_dump(exclude={"name"}),
@@ -290,16 +294,22 @@ def marked_out_of_turn(
 ) -> tuple[LaunchMeasures, ...]:
     """Mark those of `launches` of `experiment` that started over `limit_s` before or after their partner in `other`.
 
+    Those of a block take turns with all of it; where their partner is not of the same block, they are marked as well.
     That is what becomes of launches of which one side was measured later: of an experiment that was added, of a record
     that was deleted. Whatever changed meanwhile is the same in all of their ratios, so no number of them would tell.
     """
     theirs = {record.launch: datetime.fromisoformat(record.started_at).timestamp() for record in other.records}
     own = {record.launch: datetime.fromisoformat(record.started_at).timestamp() for record in experiment.records}
+    blocks = [{record.launch: record.block for record in side.records} for side in (experiment, other)]
     found = []
     for launch in launches:
         there = launch.launch in theirs
         apart_s = abs(own[launch.launch] - theirs[launch.launch]) if there else 0.0
-        if apart_s > limit_s:
+        block, their_block = blocks[0].get(launch.launch), blocks[1].get(launch.launch)
+        if there and _block_id(block) != _block_id(their_block):
+            flag = _not_interleaved(launch.launch, experiment, other, block, their_block)
+            launch = replace(launch, flags=(*launch.flags, flag), in_turn=False)
+        elif block is None and apart_s > limit_s:
             sentence = (
                 f"It and its partner in the baseline started {_hours(apart_s)} apart, and launches that take turns at "
                 f"most {_hours(limit_s)}: what changed meanwhile would pass for a difference, so they are no pair."
@@ -308,6 +318,29 @@ def marked_out_of_turn(
             launch = replace(launch, flags=(*launch.flags, flag), in_turn=False)
         found.append(launch)
     return tuple(found)
+
+
+def _block_id(block: Block | None) -> str | None:
+    return None if block is None else block.id
+
+
+def _not_interleaved(
+    launch: int, experiment: TimedExperiment, other: TimedExperiment, block: Block | None, their_block: Block | None
+) -> Flag:
+    """Return the flag of `launch` of `experiment`, whose partner in `other` is not of the same block."""
+    if block is None:
+        seen = "It was measured by itself, its partner in the baseline in a block"
+    else:
+        where = "by itself" if their_block is None else "in another"
+        seen = f"It was measured in a block, its partner in the baseline {where}"
+    each = [f"{side.mode}/{side.experiment}" for side in (experiment, other)]
+    together = [member for of in (block, their_block) if of is not None for member in of.members]
+    records = ", ".join(f"{member}/launch-{launch}.json" for member in sorted({*each, *together}))
+    sentence = (
+        f"{seen}: what changed meanwhile would pass for a difference, so they are no pair. To have the block measured "
+        f"whole, delete {records}; where memory does not hold all of its engines at once, set interleave: false."
+    )
+    return Flag(code="not_interleaved", severity="warning", sentence=sentence)
 
 
 def _hours(seconds: float) -> str:
@@ -491,7 +524,14 @@ def _counterpart(experiment: TimedExperiment, earlier: Earlier, across: bool) ->
     if not measured:
         return _without(f"{why_not_measured(candidates[0])} in {earlier.name}")
     load = [load_facts(valid_records(experiment)[0])]
-    unlike = {other.key: differences(load, [load_facts(valid_records(other)[0])]) for other in measured}
+    unlike = {
+        other.key: [
+            difference
+            for difference in differences(load, [load_facts(valid_records(other)[0])])
+            if not (difference.fact == ITERATIONS and "auto" in (difference.own, difference.other))
+        ]
+        for other in measured
+    }
     alike = [other for other in measured if not unlike[other.key]]
     if not alike:
         told = first_few(unlike[measured[0].key])

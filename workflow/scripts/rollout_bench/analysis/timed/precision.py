@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rollout_bench.analysis.stats.sequential import StoppingRule
-from rollout_bench.analysis.timed.comparison import compare
+from rollout_bench.analysis.stats.intervals import Array
+from rollout_bench.analysis.stats.sequential import Looks, StoppingRule
+from rollout_bench.analysis.stats.two_stages import TwoStages
+from rollout_bench.analysis.timed.comparison import MIN_PAIRS, Stop, compare_launches
 from rollout_bench.analysis.timed.experiments import TimedExperiment
-from rollout_bench.analysis.timed.launches import LaunchMeasures, fell_behind, measure, values_of
+from rollout_bench.analysis.timed.launches import LaunchMeasures, fell_behind, measure
 from rollout_bench.analysis.timed.partners import (
+    AXES,
     Names,
     against_baseline,
     find_baseline,
@@ -24,10 +28,25 @@ from rollout_bench.analysis.timed.partners import (
 from rollout_bench.analysis.timed.points import split
 from rollout_bench.analysis.timed.service import at_a_rate
 from rollout_bench.contracts.metrics import METRICS, MetricName
+from rollout_bench.contracts.record import Block
 from rollout_bench.plan.config import ComparisonSettings, Precision
 
 OF_THE_MOMENT = {"cpu_steal", "cpu_shared", "memory_pressure"}
 """Flags that make a launch invalid because of what else the machine did; the next may be spared."""
+
+Wanted = dict[int, int]
+"""Launches that are wanted, by the `id` of what is launched."""
+
+
+def stop_of(precision: Precision, confidence: float) -> Stop:
+    """Return what `precision` lets the number of launches depend on."""
+    if precision.stop == "spread":
+        return _stages(precision, confidence)
+    return Looks(precision.min_launches, precision.max_launches)
+
+
+def _stages(precision: Precision, confidence: float) -> TwoStages:
+    return TwoStages(precision.half_width, precision.min_launches, precision.max_launches, confidence)
 
 
 def with_enough(
@@ -38,25 +57,173 @@ def with_enough(
 ) -> tuple[TimedExperiment, ...]:
     """Return `experiments` cut down to the launches that are wanted now, given the records that are there.
 
-    An experiment is wanted until its comparison in the first metric is narrow enough; while one of the launches up to
-    then is missing on either side, no further one is. Of a sweep the load counts that wants most. The baseline is
-    wanted as often as anything compared with it, and what is compared with nothing as often as the least. Records
-    beyond are left out, although they are there: which launches count is for the rule to say, not for what somebody
-    measured besides.
+    How many the first metric of each comparison wants, `_by_spread` or `_by_interval` says. Of a sweep the load counts
+    that wants most. The baseline is wanted as often as anything compared with it, what ran in blocks with it as often
+    as the others, and what is compared with nothing as often as the least. Records beyond are left out, although they
+    are there: which launches count is for the rule to say, not for what somebody measured besides.
     """
-    rule = StoppingRule(precision.half_width, precision.min_launches, precision.max_launches, comparison.confidence)
     parts = split(experiments)
     index = index_by_names(parts)
-    wanted = {id(experiment): rule.min_pairs for experiment in experiments}
     limit_s = round_s(experiments)
-    for part in parts:
-        other = _partner(part, index, baseline)
-        if other is None or not (_in_all_launches(part) and _in_all_launches(other)):
-            continue
-        launches = _launches(part, other, rule, comparison, limit_s)
-        for side in (part.whole, other.whole):
-            wanted[id(side)] = max(wanted[id(side)], launches)
+    compared = [
+        _compared(part, other, comparison, limit_s)
+        for part in parts
+        if (other := _partner(part, index, baseline)) is not None and _in_all_launches(part) and _in_all_launches(other)
+    ]
+    if precision.stop == "spread":
+        wanted = _by_spread(parts, compared, baseline, _stages(precision, comparison.confidence))
+    else:
+        wanted = _by_interval(parts, compared, precision, comparison.confidence)
+    _even_out(wanted, compared)
     return tuple(_first(experiment, wanted[id(experiment)]) for experiment in experiments)
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """An experiment, or a load of a sweep, with its baseline.
+
+    `log_ratios` are those of its pairs by launch in `metric`, which decides; `there` are the launches that both sides
+    have, of the whole: an invalid one need not have come to this load. `spoilt` are launches that made no pair for a
+    reason that further ones will have too.
+    """
+
+    own: TimedExperiment
+    other: TimedExperiment
+    metric: MetricName
+    log_ratios: Mapping[int, float]
+    there: frozenset[int]
+    spoilt: frozenset[int]
+
+    @property
+    def sides(self) -> tuple[TimedExperiment, TimedExperiment]:
+        """What is launched for it."""
+        return self.own.whole, self.other.whole
+
+    @property
+    def contiguous(self) -> int:
+        """How many launches are there without a gap."""
+        return next(launch for launch in range(len(self.there) + 1) if launch not in self.there)
+
+    def pairs(self, launches: int) -> list[float]:
+        """Return the log ratios of the first `launches`, in their order."""
+        return [log for launch, log in sorted(self.log_ratios.items()) if launch < launches]
+
+    def in_vain(self, launches: int) -> bool:
+        """Return whether the first `launches` made no pair, and further ones would make none either."""
+        return not self.pairs(launches) and self.spoilt.issuperset(range(launches))
+
+    def enough(self, pairs: int, least: int, most: int) -> int:
+        """Return the number of launches that have so many pairs if each that is not there yet makes one."""
+        for launches in range(least, most):
+            absent = len(set(range(launches)) - self.there)
+            if len(self.pairs(launches)) + absent >= pairs or (not absent and self.in_vain(launches)):
+                return launches
+        return most
+
+
+def _by_spread(
+    parts: Iterable[TimedExperiment], compared: Sequence[_Compared], baseline: Mapping[str, str], stages: TwoStages
+) -> Wanted:
+    """Return launches that are wanted where the spread of the first ones says how many (`stats.two_stages`).
+
+    What is compared with one baseline is a table. First, all of it is wanted as often as the first stage takes; a
+    launch that made no pair is made up for by a further one. Then each has its number, all of it at once. While a
+    launch of the first stage is still to come in the table, which may change all numbers, only one more than are there;
+    one that failed is not waited for, and the others go on without it.
+    """
+    named = Counter(_table_name(part, baseline) for part in parts if not is_baseline(part, baseline))
+    with_baseline = {_table_name(part, baseline) for part in parts if is_baseline(part, baseline)}
+    tables: dict[object, list[_Compared]] = defaultdict(list)
+    wanted: Wanted = defaultdict(int)
+    least: dict[object, int] = {}
+    for part in parts:
+        name = _table_name(part, baseline)
+        least[name] = stages.first(named[name]) if name in with_baseline and named[name] else stages.min_blocks
+        wanted[id(part.whole)] = max(wanted[id(part.whole)], least[name])
+    for each in compared:
+        name = _table_name(each.own, baseline)
+        tables[name, each.other.place, each.metric].append(each)
+        _raise(wanted, each, each.enough(least[name], least[name], stages.max_blocks))
+    coming = {
+        _table_name(part, baseline)
+        for part in parts
+        if any(launch < wanted[id(part.whole)] for launch in part.whole.missing)
+    }
+    for (name, _, _), table in tables.items():  # type: ignore[misc]
+        for each, launches in zip(table, _after_first_stage(table, least[name], stages), strict=True):
+            _raise(wanted, each, min(launches, each.contiguous + 1) if name in coming else launches)
+    return wanted
+
+
+def _after_first_stage(table: Sequence[_Compared], least: int, stages: TwoStages) -> list[int]:
+    """Return how often each of `table` is wanted, by the spread of the first pairs that are there."""
+    judged = sum(len(each.log_ratios) >= MIN_PAIRS for each in table)
+    first = stages.first(judged) if judged else least
+    wanted = []
+    for each, stage in zip(table, stages.of(_log_ratios(table))[1], strict=True):
+        pairs = first if len(each.log_ratios) >= MIN_PAIRS else least
+        pairs = pairs if stage is None else stages.within(stage.needed, judged)
+        wanted.append(each.enough(pairs, min(least, first), stages.max_blocks))
+    return wanted
+
+
+def _log_ratios(table: Sequence[_Compared]) -> Array:
+    """Return log ratios [launches, comparisons], NaN where one has no pair."""
+    launches = sorted({launch for each in table for launch in each.log_ratios})
+    rows = [[each.log_ratios.get(launch, np.nan) for each in table] for launch in launches]
+    return np.array(rows, dtype=float).reshape(len(launches), len(table))
+
+
+def _table_name(part: TimedExperiment, baseline: Mapping[str, str]) -> tuple[str, ...]:
+    """Return what an experiment has in common with its baseline and with all that is compared with it."""
+    return (part.mode, part.point_label, *(getattr(part.whole, axis) for axis in AXES if axis not in baseline))
+
+
+def _raise(wanted: Wanted, each: _Compared, launches: int) -> None:
+    for side in each.sides:
+        wanted[id(side)] = max(wanted[id(side)], launches)
+
+
+def _by_interval(
+    parts: Iterable[TimedExperiment], compared: Iterable[_Compared], precision: Precision, confidence: float
+) -> Wanted:
+    """Return launches that are wanted where the interval is looked at after each (`stats.sequential`).
+
+    One more until it is narrow enough; while one of the launches up to then is missing on either side, no further one.
+    """
+    rule = StoppingRule(precision.half_width, precision.min_launches, precision.max_launches, confidence)
+    wanted = {id(part.whole): rule.min_pairs for part in parts}
+    for each in compared:
+        _raise(wanted, each, _looked_at(each, rule))
+    return wanted
+
+
+def _looked_at(each: _Compared, rule: StoppingRule) -> int:
+    for launches in range(rule.min_pairs, rule.max_pairs):
+        logs = each.pairs(launches)
+        if not each.there.issuperset(range(launches)) or (rule.narrow(logs)[-1] if logs else each.in_vain(launches)):
+            return launches
+    return rule.max_pairs
+
+
+def _even_out(wanted: Wanted, compared: Sequence[_Compared]) -> None:
+    """Raise what ran in blocks with its baseline to what its neighbours there are wanted: a block has all of them.
+
+    One that failed before it had as many as it wants itself is not raised: each further block would try it again.
+    """
+    most: Wanted = {}
+    interleaved = [each for each in compared if any(_in_company(record.block) for record in each.own.records)]
+    for each in interleaved:
+        own, other = map(id, each.sides)
+        most[other] = max(most.get(other, 0), wanted[own])
+    for each in interleaved:
+        own, other = map(id, each.sides)
+        if not any(failure.launch < wanted[own] for failure in each.own.whole.failures):
+            wanted[own] = max(wanted[own], most[other])
+
+
+def _in_company(block: Block | None) -> bool:
+    return block is not None and len(block.members) > 1
 
 
 def _in_all_launches(part: TimedExperiment) -> bool:
@@ -78,33 +245,24 @@ def _partner(
     return against_baseline(experiment, index, baseline).other  # none where no verdict could come of it
 
 
-def _launches(
-    experiment: TimedExperiment,
-    other: TimedExperiment,
-    rule: StoppingRule,
-    comparison: ComparisonSettings,
-    limit_s: float,
-) -> int:
-    """Return launches that `experiment` wants beside its baseline `other`.
-
-    `limit_s` as in `turns.marked_out_of_turn`.
-    """
+def _compared(
+    experiment: TimedExperiment, other: TimedExperiment, comparison: ComparisonSettings, limit_s: float
+) -> _Compared:
+    """Return the pairs of `experiment` and its baseline `other`; `limit_s` as in `marked_out_of_turn`."""
     sides = marked_out_of_turn(_measured(experiment), experiment, other, limit_s)
     base = _measured(other)
     valid, others = ([launch for launch in side if launch.valid] for side in (sides, base))
     metric = _deciding([*valid, *others], experiment, comparison)
-    own = values_of(metric, [launch for launch in valid if launch.in_turn])
-    theirs = values_of(metric, others)
-    pairs = compare(own, theirs, comparison.confidence, METRICS[metric].better == "higher").pairs
-    # Of the whole, since an invalid launch need not have come to this load.
-    there = {r.launch for r in experiment.whole.records} & {r.launch for r in other.whole.records}
-    for launches in range(rule.min_pairs, rule.max_pairs):
-        if not there.issuperset(range(launches)):
-            return launches
-        logs = np.log([ratio for launch, ratio in sorted(pairs.items()) if launch < launches])
-        if rule.narrow(logs)[-1] if len(logs) else _in_vain(sides, base, launches):
-            return launches
-    return rule.max_pairs
+    in_turn = [launch for launch in valid if launch.in_turn]
+    pairs = compare_launches(in_turn, others, metric, comparison.confidence).pairs
+    return _Compared(
+        own=experiment,
+        other=other,
+        metric=metric,
+        log_ratios={launch: float(np.log(ratio)) for launch, ratio in pairs.items()},
+        there=frozenset({r.launch for r in experiment.whole.records} & {r.launch for r in other.whole.records}),
+        spoilt=_spoilt([*sides, *base]),
+    )
 
 
 def _measured(experiment: TimedExperiment) -> list[LaunchMeasures]:
@@ -122,14 +280,13 @@ def _deciding(
     return next((metric for metric in metrics if not METRICS[metric].set_by_load), metrics[0])
 
 
-def _in_vain(own: Sequence[LaunchMeasures], theirs: Sequence[LaunchMeasures], launches: int) -> bool:
-    """Return whether none of the first `launches` made a pair for a reason that further ones will have too."""
-    spoilt = {
+def _spoilt(launches: Iterable[LaunchMeasures]) -> frozenset[int]:
+    """Return launches that are invalid on either side for a reason that further ones will have too."""
+    return frozenset(
         launch.launch
-        for launch in (*own, *theirs)
+        for launch in launches
         if any(flag.severity == "invalid" and flag.code not in OF_THE_MOMENT for flag in launch.flags)
-    }
-    return spoilt.issuperset(range(launches))
+    )
 
 
 def _first(experiment: TimedExperiment, launches: int) -> TimedExperiment:

@@ -7,8 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rollout_bench.analysis.stats.intervals import mean
-from rollout_bench.analysis.stats.sequential import Looks
-from rollout_bench.analysis.timed.comparison import Comparison, compare, compare_apart, judge, marked
+from rollout_bench.analysis.timed.comparison import (
+    Comparison,
+    Stop,
+    compare_launches,
+    compare_launches_apart,
+    judge,
+    marked,
+)
 from rollout_bench.analysis.timed.experiments import Collection, TimedExperiment, no_valid_launch
 from rollout_bench.analysis.timed.launches import LaunchMeasures, fell_behind, measure, parts_of, values_of
 from rollout_bench.analysis.timed.partners import (
@@ -21,6 +27,7 @@ from rollout_bench.analysis.timed.partners import (
     marked_out_of_turn,
     round_s,
 )
+from rollout_bench.analysis.timed.precision import stop_of
 from rollout_bench.analysis.timed.service import at_a_rate
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.metrics import METRICS, MetricName
@@ -29,6 +36,9 @@ from rollout_bench.plan.serving import Slo
 
 SET_BY_LOAD = "set by the load: requests arrive at a rate, and the server kept up"
 """Why there is no verdict on a throughput that every server would have had."""
+
+STARTED_TOGETHER = "the engines of a block started all at once, so start-up times tell of no single one"
+"""Why there is no start-up time."""
 
 Measured = Mapping[str, tuple[LaunchMeasures, ...]]
 """The launches of each experiment, by its place."""
@@ -160,7 +170,7 @@ def _judged(
             tables.setdefault((e.mode, e.platform), {})[number] = comparison
     for table in tables.values():
         baselines = [other.place if (other := against[number].other) else None for number in table]
-        family = judge(list(table.values()), collection.comparison, _looks(collection), baselines)
+        family = judge(list(table.values()), collection.comparison, _stop(collection), baselines)
         for number, comparison in zip(table, family, strict=True):
             judged[number] = comparison
     return judged
@@ -181,21 +191,42 @@ def _comparison(
     wanted = [w for w in _wanted(others[against.other.place], experiment, collection) if w.valid]
     if of.set_by_load and at_a_rate(_point(experiment)) and not (fell_behind(valid) or fell_behind(wanted)):
         return Comparison(reason=SET_BY_LOAD)
-    own, theirs = values_of(metric, [launch for launch in valid if launch.in_turn]), values_of(metric, wanted)
-    if of.of_requests and not (values_of(metric, valid) and theirs):
+    if of.of_requests and not (values_of(metric, valid) and values_of(metric, wanted)):
         return Comparison(reason=_why_without(metric, experiment, collection))
+    if _together(experiment, against.other) and not (values_of(metric, valid) and values_of(metric, wanted)):
+        return Comparison(reason=STARTED_TOGETHER)
     confidence = collection.comparison.confidence
     if collection.earlier is not None:
-        return compare_apart(own, theirs, confidence, of.better == "higher")
-    out_of_turn = len(valid) - len(own)
-    reason = (
-        f"{out_of_turn} of its {len(valid)} launches did not take turns with the baseline's; raise launches, and the "
-        "further ones do"
-    )
+        return compare_launches_apart(valid, wanted, metric, confidence)
+    own = [launch for launch in valid if launch.in_turn]
+    reason = _why_not_in_turn(valid)
     if not own:
         return Comparison(verdict="unknown", reason=reason)
-    compared = compare(own, theirs, confidence, of.better == "higher", _looks(collection))
-    return replace(compared, reason=reason) if out_of_turn and compared.launches_missing else compared
+    compared = compare_launches(own, wanted, metric, confidence, _stop(collection))
+    return replace(compared, reason=reason) if reason and compared.launches_missing else compared
+
+
+def _together(experiment: TimedExperiment, other: TimedExperiment) -> bool:
+    """Return whether some launch of either started at the same time as others of its block."""
+    records = (*experiment.records, *other.records)
+    return any(record.block is not None and record.block.started == "together" for record in records)
+
+
+def _why_not_in_turn(valid: Sequence[LaunchMeasures]) -> str:
+    """Return what to say of those of `valid` that did not take turns with their partners; empty where all did."""
+    out = [launch for launch in valid if not launch.in_turn]
+    if not out:
+        return ""
+    not_interleaved = sum(any(flag.code == "not_interleaved" for flag in launch.flags) for launch in out)
+    if not_interleaved == len(out):
+        return (
+            f"{len(out)} of its {len(valid)} launches were not measured in one block with the baseline's; the flag "
+            "not_interleaved says what to delete"
+        )
+    return (
+        f"{len(out)} of its {len(valid)} launches did not take turns with the baseline's; raise launches, and the "
+        "further ones do"
+    )
 
 
 def _wanted(
@@ -207,9 +238,8 @@ def _wanted(
     return [launch for launch in theirs if launch.launch < experiment.planned]
 
 
-def _looks(collection: Collection) -> Looks | None:
-    precision = collection.precision
-    return None if precision is None else Looks(precision.min_launches, precision.max_launches)
+def _stop(collection: Collection) -> Stop:
+    return None if collection.precision is None else stop_of(collection.precision, collection.comparison.confidence)
 
 
 def _point(experiment: TimedExperiment) -> LoadPoint | None:
@@ -230,8 +260,11 @@ def _shown(experiment: TimedExperiment) -> tuple[str, ...]:
     return experiment.mode, experiment.platform, experiment.model, experiment.quant, experiment.workload
 
 
-PARTS = ("process_s", "import_s", "init_s", "warmup_s", "measured_s", "other_s")
+PARTS = ("process_s", "import_s", "init_s", "warmup_s", "waited_s", "measured_s", "other_s")
 """In the order of time; `other_s` is what no other part explains. They add up to `launch_s`."""
+
+OF_BLOCKS = "waited_s"
+"""The part that only launches of a block have."""
 
 REPORTED = ("weights_load_s", "compile_s", "graph_capture_s")
 """Parts of `init_s`, as the engine's log tells them."""
@@ -252,9 +285,12 @@ def cost_line(row: Row) -> dict[str, object]:
     costs = [parts_of(record) for record in records]
     launch_s = mean([cost.wall_s for cost in costs])
     parts = {part: mean([getattr(cost, part) for cost in costs]) for part in PARTS}
+    shown: dict[str, float | None] = {**parts}
+    if all(record.block is None for record in records):
+        shown[OF_BLOCKS] = None
     return {
         "launch_s": launch_s,
-        **parts,
+        **shown,
         **{part: _reported(records, part) for part in REPORTED},
         "measured_share": parts["measured_s"] / launch_s,
     }

@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from rollout_bench.analysis.stats.intervals import mean
 from rollout_bench.analysis.timed.balance import Replicated, replicated
 from rollout_bench.analysis.timed.comparison import Comparison
+from rollout_bench.analysis.timed.launches import LaunchMeasures
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.core.numbers import number, plain_percent, ratio
@@ -93,31 +94,44 @@ def _draw_throughput(axes: Axes, frame: Frame, row: Row, y: float, style: QuantS
 
 ITERATIONS_TITLE = "Throughput of each iteration"
 
+MAX_TICKS = 16
+"""First and last rounds of blocks that an axis has room to name."""
+
 MAX_SIDE = 4
 """Models down and workloads across that fit on a slide."""
 
 
 def iterations_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
-    """Draw output tok/s over the index of the iteration: a panel per model and workload, a line per launch."""
+    """Draw output tok/s over the index of the iteration: a panel per model and workload, a line per launch.
+
+    Where launches were interleaved, block after block over the rounds, so that what all engines of a block had in
+    common lies at one place.
+    """
     if not any(row.used for row in rows):
         return message_figure(ITERATIONS_TITLE, nothing(rows, "Nothing is measured yet."), alarm=alarm)
     rows, swept = heaviest([row for row in rows if row.launches])
     groups = list(dict.fromkeys(map(group_of, rows)))
     models = list(dict.fromkeys(row.experiment.model for row in rows))
+    in_blocks = any(launch.block is not None for row in rows for launch in row.used)
     notes = ["Line: one valid launch. Hollow, on grey: warm-up, never counted. The vertical axes do not begin at zero."]
+    if in_blocks:
+        notes = [
+            "Line: one engine in one block. Passes above one another are of the same round: what moves all lines alike "
+            "is in no ratio. Dashed: the next block. Hollow, on grey: warm-up. The vertical axes do not begin at zero."
+        ]
     if len(groups) > MAX_SIDE or len(models) > MAX_SIDE:
         notes.append(f"Not shown for want of room: some of {len(models)} models and {len(groups)} workloads.")
     groups, models = groups[:MAX_SIDE], models[:MAX_SIDE]
     figure = new_figure(ITERATIONS_TITLE, [*notes, swept, where], alarm)
-    grid = figure.subplots(len(models), len(groups), squeeze=False, sharex=True)
+    grid = figure.subplots(len(models), len(groups), squeeze=False, sharex=not in_blocks)
     styles = quant_styles(rows)
     for model, line in zip(models, grid, strict=True):
         for group, axes in zip(groups, line, strict=True):
             shown = [row for row in rows if row.experiment.model == model and group_of(row) == group]
-            _draw_iterations(axes, shown, styles)
+            (_draw_blocks if in_blocks else _draw_iterations)(axes, shown, styles)
             axes.set_title(_title(model, group, groups, 90 // len(groups)), loc="left", fontsize=14)
     for axes in grid[-1]:
-        axes.set_xlabel("iteration")
+        axes.set_xlabel("round, block after block" if in_blocks else "iteration")
     figure.supylabel("output tok/s", fontsize=15)
     drawn = {row.quant_label for row in rows if row.used}
     legend(figure, {label: style for label, style in styles.items() if label in drawn})
@@ -125,11 +139,8 @@ def iterations_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
 
 
 def _draw_iterations(axes: Axes, rows: Sequence[Row], styles: dict[str, QuantStyle]) -> None:
-    launches = [(row, launch) for row in rows for launch in row.used]
+    launches = _launches_to_draw(axes, rows)
     if not launches:
-        text = "no valid launch" if rows else "not measured"
-        axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=QUIET)
-        axes.set_yticks([])
         return
     warmups = max(len(launch.warmup_output_tokens_per_s) for _, launch in launches)
     if warmups:
@@ -151,6 +162,48 @@ def _draw_iterations(axes: Axes, rows: Sequence[Row], styles: dict[str, QuantSty
     axes.margins(y=0.12)
 
 
+def _launches_to_draw(axes: Axes, rows: Sequence[Row]) -> list[tuple[Row, LaunchMeasures]]:
+    """Return the launches of `rows` that count; where there is none, say so in `axes`."""
+    launches = [(row, launch) for row in rows for launch in row.used]
+    if not launches:
+        text = "no valid launch" if rows else "not measured"
+        axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=QUIET)
+        axes.set_yticks([])
+    return launches
+
+
+def _draw_blocks(axes: Axes, rows: Sequence[Row], styles: dict[str, QuantStyle]) -> None:
+    """Draw a stretch of the axis for each launch index: its warm-up, then a place for each round."""
+    launches = _launches_to_draw(axes, rows)
+    end, ticks = 0, []
+    for index in sorted({launch.launch for _, launch in launches}):
+        block = [(row, launch) for row, launch in launches if launch.launch == index]
+        warmups = max(len(launch.warmup_output_tokens_per_s) for _, launch in block)
+        begin = end + warmups
+        if end:
+            axes.axvline(end - 0.5, color=QUIET, linestyle="--", linewidth=1)
+        if warmups:
+            axes.axvspan(end - 0.5, begin - 0.5, color="#eeeeee", zorder=0)
+        for row, launch in block:
+            style, warm = styles[row.quant_label], launch.warmup_output_tokens_per_s
+            rounds = [place if one.round is None else one.round for place, one in enumerate(launch.passes)]
+            before = range(begin - len(warm), begin)
+            places, both = [*before, *(begin + one for one in rounds)], (*warm, *launch.iteration_output_tokens_per_s)
+            axes.plot(places, both, color=style.colour, linewidth=1.3, alpha=0.7)
+            axes.plot(before, warm, style.marker, color=style.colour, markersize=6, mfc="white")
+            axes.plot(places[len(warm) :], both[len(warm) :], style.marker, color=style.colour, markersize=4)
+            end = max(end, begin + max(rounds) + 1)
+        ticks += [(begin, "0"), (end - 1, f"{end - 1 - begin}")] if end - begin > 1 else [(begin, "0")]
+    if not launches:
+        return
+    axes.set_xlim(-0.5, end - 0.5)
+    few = ticks if len(ticks) <= MAX_TICKS else []
+    axes.set_xticks([place for place, _ in few], [label for _, label in few])
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_formatter(thousands())
+    axes.margins(y=0.12)
+
+
 def _title(model: str, group: Group, groups: Sequence[Group], characters: int) -> str:
     return shorten(f"{model}, {group_title(group, groups).removeprefix('workload ')}", characters)
 
@@ -160,6 +213,10 @@ BEYOND = 1.0
 
 
 _IN_PAIRS = "Diamond: geometric mean of the ratios in {} of launches with the same index. Circle: one such pair."
+_IN_BLOCKS = "Diamond: geometric mean over blocks of the typical ratio of {} in a round. Circle: one block."
+_OF_PASSES = (
+    "Diamond: geometric mean of the ratios of typical {} of launches with the same index. Circle: one such pair."
+)
 _APART = "Diamond: ratio of the geometric means in {} of the launches of both sides, which did not take turns."
 
 
@@ -225,7 +282,9 @@ def _notes(
 ) -> list[str]:
     metric = ", ".join(dict.fromkeys(METRICS[metrics[group_of(row)]].header for row in compared))
     apart = any(row.comparison.sides for row in compared)
-    how, needed = (_APART, "launches of each side") if apart else (_IN_PAIRS, "pairs of launches")
+    ways = {way for row in compared for way in row.comparison.ways}
+    paired = _IN_BLOCKS if ways == {"rounds"} else _OF_PASSES if ways - {"launches"} else _IN_PAIRS
+    how, needed = (_APART, "launches of each side") if apart else (paired, "pairs of launches")
     notes = [
         f"{how.format(metric)} Band: {plain_percent(settings.confidence)} confidence interval"
         f"{', taken alone' if apart else ''}. "

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from rollout_bench.contracts.modes import OFFLINE
-from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.report.headings import (
     COST,
     ENGINE,
     FLAGS,
     THROUGHPUT,
     TITLES,
+    Column,
     Line,
     View,
     latency_columns,
@@ -23,18 +23,18 @@ from rollout_bench.report.parts import Findings, SummaryPart
 
 def offline_part(findings: Findings) -> SummaryPart:
     """Return the tables of each platform. Flags have a column only where there are some."""
-    settings = findings.collection.comparison
+    settings, typical = findings.collection.comparison, findings.typical(OFFLINE)
     tables = [
         view
         for title, lines, _ in findings.tables_of(OFFLINE)
-        for view in _views(title, lines, settings, findings.apart)
+        for view in _views(title, lines, speedup_columns(settings, apart=findings.apart, typical=typical))
     ]
     return SummaryPart(tables=tables)
 
 
-def _views(title: str, lines: Sequence[Line], settings: ComparisonSettings, apart: bool) -> Iterator[View]:
+def _views(title: str, lines: Sequence[Line], speedups: Sequence[Column]) -> Iterator[View]:
     flags = (FLAGS,) if any(line["flags"] for line in lines) else ()
-    yield view("Throughput: ", title, (*THROUGHPUT, *speedup_columns(settings, apart=apart), *flags), lines)
+    yield view("Throughput: ", title, (*THROUGHPUT, *speedups, *flags), lines)
     yield view("Rates, start-up and memory: ", title, ENGINE, lines)
     yield view("What a launch costs: ", title, COST, lines)
     for measure, heading in TITLES.items():

@@ -80,10 +80,13 @@ LATENCIES = metric_columns("latencies")
 """Means; the other speed-ups follow."""
 
 
-def split_speedups(settings: ComparisonSettings, apart: bool) -> tuple[tuple[Column, ...], tuple[Column, ...]]:
+def split_speedups(
+    settings: ComparisonSettings, apart: bool, typical: bool
+) -> tuple[tuple[Column, ...], tuple[Column, ...]]:
     """Return the columns of what is compared: that of throughput, and those of all else."""
     metrics = settings.online_metrics
-    columns = dict(zip(metrics, speedup_columns(settings, ONLINE.name, apart), strict=True))
+    speedups = speedup_columns(settings, ONLINE.name, apart, typical)
+    columns = dict(zip(metrics, speedups, strict=True))
     rates = tuple(column for metric, column in columns.items() if metric == THROUGHPUT_METRIC)
     return rates, tuple(column for metric, column in columns.items() if metric != THROUGHPUT_METRIC)
 
@@ -141,9 +144,9 @@ def with_interval(field: str, header: str, definition: str, factor: float = 1000
     return Column(header, definition, cell)
 
 
-def shown_columns(settings: ComparisonSettings, apart: bool) -> Sequence[Column]:
+def shown_columns(settings: ComparisonSettings, apart: bool, typical: bool = False) -> Sequence[Column]:
     """Return all columns of the tables of online experiments, to define them."""
-    rates, latencies = split_speedups(settings, apart)
+    rates, latencies = split_speedups(settings, apart, typical)
     return (*SERVICE[2:], *rates, *LATENCIES, *latencies, *percentile_columns()[:2])
 
 
@@ -152,11 +155,10 @@ SWEPT = ("ttft_s", "tpot_s", "e2el_s")
 
 def online_part(findings: Findings) -> SummaryPart:
     """Return the tables of each platform, what the numbers mean, and where a server saturates or falls behind."""
-    settings, apart = findings.collection.comparison, findings.apart
     tables = [
         view for title, lines, rows in findings.tables_of(ONLINE) for view in _views(findings, title, lines, rows)
     ]
-    columns = shown_columns(settings, apart)
+    columns = shown_columns(findings.collection.comparison, findings.apart, findings.typical(ONLINE))
     return SummaryPart(
         tables=tables,
         sections=sections(ONLINE.name, **_values(findings)),
@@ -168,7 +170,7 @@ def _views(findings: Findings, title: str, lines: Sequence[Line], rows: Sequence
     """Yield the tables of one platform; `lines` belong to `rows`."""
     settings = findings.collection.comparison
     flags = (FLAGS,) if any(line["flags"] for line in lines) else ()
-    rates, latencies = split_speedups(settings, findings.apart)
+    rates, latencies = split_speedups(settings, findings.apart, findings.typical(ONLINE))
     yield view("Throughput: ", title, (*SERVICE, *rates, *flags), lines)
     yield view("Latency, means: ", title, (*LATENCIES, *latencies), lines)
     yield view("Latency, percentiles in ms: ", title, percentile_columns(), lines)

@@ -1,0 +1,397 @@
+"""Launches that were interleaved are compared round by round, and the summary says so."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from synthetic_records import make_block, make_plan, make_record, make_spec, save
+
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.analysis.timed.comparison import Comparison, compare_launches
+from rollout_bench.analysis.timed.launches import LaunchMeasures, measure, parts_of
+from rollout_bench.analysis.timed.pairs import Pair, pair_of, trimmed_mean
+from rollout_bench.analysis.timed.rows import Row, rows_of
+from rollout_bench.contracts.record import Record
+from rollout_bench.plan.config import ComparisonSettings
+from rollout_bench.report.differences import compare_folders
+from rollout_bench.report.figures.timed_figures import iterations_figure
+from rollout_bench.report.summary import Summary, summarise
+
+BF16, W8A8, W8A16 = SPECS = [make_spec(quant=quant, iterations="auto") for quant in ("bf16", "w8a8", "w8a16")]
+RATE = "output_tokens_per_s"
+RATES = st.floats(1, 1e4)
+ROUNDS = st.lists(st.tuples(RATES, RATES), min_size=1, max_size=40)
+
+
+def block(own: Sequence[float], theirs: Sequence[float], launch: int = 0) -> tuple[LaunchMeasures, LaunchMeasures]:
+    """Return the launch of w8a8 and that of bf16, of one block."""
+    baseline, other = map(measure, make_block([BF16, W8A8], launch, [theirs, own]))
+    return other, baseline
+
+
+def alone(spec, rates: Sequence[float], launch: int = 0) -> LaunchMeasures:
+    return measure(make_record(spec, launch, rates))
+
+
+def log_ratio(pair: Pair | None) -> float:
+    assert pair is not None
+    return pair.log_ratio
+
+
+def test_the_ratio_of_a_block_worked_out_by_hand() -> None:
+    # Ratios of the rounds: 1.1, 1.2, 0.5, 1.3, 1.25. Without the smallest and the largest: 1.1, 1.2, 1.25.
+    own, theirs = block([110, 240, 150, 520, 625], [100, 200, 300, 400, 500])
+    assert pair_of(RATE, own, theirs) == Pair(pytest.approx(math.log(1.1 * 1.2 * 1.25) / 3), "rounds")
+
+
+@pytest.mark.parametrize(("rounds", "left"), [(1, 1), (4, 4), (5, 3), (9, 7), (10, 6), (12, 8), (32, 20)])
+def test_a_fifth_rounded_down_is_left_out_on_each_side(rounds: int, left: int) -> None:
+    out = (rounds - left) // 2
+    values = [-1e9] * out + [1.0] * left + [1e9] * out
+    assert trimmed_mean(values[::-1]) == 1.0
+    with pytest.raises(ValueError, match="no values"):
+        trimmed_mean([])
+
+
+@given(ROUNDS, st.randoms())
+def test_the_order_of_the_rounds_says_nothing(rounds: list[tuple[float, float]], chance) -> None:
+    shuffled = list(rounds)
+    chance.shuffle(shuffled)
+    found = [log_ratio(pair_of(RATE, *block(*zip(*each, strict=True)))) for each in (rounds, shuffled)]
+    assert found[0] == pytest.approx(found[1], abs=1e-9)
+
+
+@given(ROUNDS)
+def test_swapping_the_sides_mirrors_the_ratio(rounds: list[tuple[float, float]]) -> None:
+    own, theirs = block(*zip(*rounds, strict=True))
+    assert log_ratio(pair_of(RATE, own, theirs)) == pytest.approx(-log_ratio(pair_of(RATE, theirs, own)), abs=1e-9)
+
+
+@given(ROUNDS, st.data())
+def test_what_slows_both_engines_in_a_round_cancels_out(rounds: list[tuple[float, float]], data: st.DataObject) -> None:
+    slowed = data.draw(st.lists(st.floats(0.01, 1), min_size=len(rounds), max_size=len(rounds)))
+    drifted = [(by * own, by * theirs) for by, (own, theirs) in zip(slowed, rounds, strict=True)]
+    found = [log_ratio(pair_of(RATE, *block(*zip(*each, strict=True)))) for each in (rounds, drifted)]
+    assert found[0] == pytest.approx(found[1], abs=1e-9)
+
+
+@given(st.lists(st.tuples(RATES, RATES), min_size=5, max_size=40), st.data())
+def test_one_wild_pass_moves_nothing_beyond_the_trim(rounds: list[tuple[float, float]], data: st.DataObject) -> None:
+    place = data.draw(st.integers(0, len(rounds) - 1))
+    found = []
+    for factor in (1e-9, 1e-12):
+        wild = list(rounds)
+        wild[place] = (rounds[place][0] * factor, rounds[place][1])  # slower than any other, however slow
+        found.append(log_ratio(pair_of(RATE, *block(*zip(*wild, strict=True)))))
+    assert found[0] == pytest.approx(found[1], abs=1e-9)
+    ratios = [math.log(own / theirs) for own, theirs in rounds]
+    assert min(ratios) - 1e-9 <= found[0] <= max(ratios) + 1e-9
+
+
+def test_only_rounds_that_both_have_are_compared() -> None:
+    baseline, other = make_block([BF16, W8A8], 0, [[100, 100, 100, 100], [110, 120, 1, 130]])
+    missing = other.model_copy(update={"iterations": [i for i in other.iterations if i.round != 2]})
+    assert log_ratio(pair_of(RATE, measure(missing), measure(baseline))) == pytest.approx(math.log(1.1 * 1.2 * 1.3) / 3)
+    none = other.model_copy(update={"iterations": [i.model_copy(update={"round": 9}) for i in other.iterations[-1:]]})
+    assert pair_of(RATE, measure(none), measure(baseline)) is None
+    compared = compare_launches([measure(none)], [measure(baseline)], RATE, 0.95)
+    assert (compared.pairs, compared.unpaired, compared.speedup) == ({}, 1, None)
+
+
+def test_outside_of_a_block_typical_passes_are_compared() -> None:
+    # Middle three of five: 100, 110, 120 of the baseline's; 200, 220, 240.
+    own, theirs = alone(W8A8, [240, 1, 220, 1e6, 200]), alone(BF16, [110, 1e5, 2, 100, 120])
+    assert pair_of(RATE, own, theirs) == Pair(pytest.approx(math.log(2)), "passes")
+
+
+@pytest.mark.parametrize(
+    ("own", "baseline", "passes"),
+    [("auto", "auto", 4), ("auto", 5, 5), (5, "auto", 5), (5, 5, 5), (8, 8, 8)],
+)
+def test_a_number_of_iterations_leaves_the_launches_values(own: str | int, baseline: str | int, passes: int) -> None:
+    rates = [200.0] * (passes - 1) + [50.0]
+    mine, theirs = (make_spec(quant=q, iterations=n) for q, n in (("w8a8", own), ("bf16", baseline)))
+    pair = pair_of(RATE, alone(mine, rates), alone(theirs, [100.0] * passes))
+    assert pair is not None
+    assert pair.way == "launches"
+    assert math.exp(pair.log_ratio) == pytest.approx(passes / ((passes - 1) / 200 + 1 / 50) / 100)
+
+
+def test_times_mirror_rates_and_start_up_times_are_of_launches() -> None:
+    sides = [[launch] for launch in block([110, 240, 150, 520, 625], [100, 200, 300, 400, 500])]
+    rate, step, start = (compare_launches(*sides, metric, 0.95) for metric in (RATE, "step_time_s", "startup_s"))
+    assert step.speedup == pytest.approx(rate.speedup)
+    assert (rate.ways, step.ways, start.ways) == ({"rounds"}, {"rounds"}, {"launches"})
+    times = [sum(1 / rate for rate in side) for side in ((100, 200, 300, 400, 500), (110, 240, 150, 520, 625))]
+    assert rate.of_totals == pytest.approx(times[0] / times[1])
+    assert step.of_totals == pytest.approx(rate.of_totals)
+    assert start.of_totals is None
+
+
+def test_a_pass_that_generated_nothing_makes_the_comparison_unknown() -> None:
+    baseline, other = make_block([BF16, W8A8], 3, [[100] * 5, [110] * 5])
+    idle = [i.model_copy(update={"output_tokens": 0 if i.round == 1 else i.output_tokens}) for i in other.iterations]
+    found = compare_launches([measure(other.model_copy(update={"iterations": idle}))], [measure(baseline)], RATE, 0.95)
+    assert (found.verdict, found.speedup) == ("unknown", None)
+    assert found.reason == "in launch 3 a pass, its own or its baseline's, generated nothing"
+
+
+BEFORE = Path(__file__).parent / "before_blocks.csv"
+"""summary.csv that commit bd9b4ea, before there were blocks, made of test_a_number_of_iterations_..._as_before."""
+
+FACTORS = ((1.0, 1.1, 1.01), (1.0, 1.12, 1.0), (1.0, 1.11, 0.99))
+"""Of the engines in each of three blocks."""
+
+
+def blocks(drift: float = 0.0, **settings) -> list[Record]:
+    """Three blocks of 10 rounds; the machine slows down by `drift` from round to round."""
+    records = []
+    for launch, factors in enumerate(FACTORS):
+        rates = [[400 * factor * math.exp(-drift * number) for number in range(10)] for factor in factors]
+        records += make_block(SPECS, launch, rates, **settings)
+    return records
+
+
+def made_of(results: Path, *records: Record, metrics: Sequence[str] = (RATE,), launches: int = 3) -> Summary:
+    save(results, *records)
+    return summarise(collect(results, plan(metrics, launches)))
+
+
+def plan(metrics: Sequence[str] = (RATE,), launches: int = 3):
+    return make_plan(SPECS, launches, comparison=ComparisonSettings(metrics=list(metrics)))
+
+
+def rows(results: Path, *records: Record, launches: int = 3) -> list[Row]:
+    save(results, *records)
+    return rows_of(collect(results, plan(launches=launches)))
+
+
+def flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_a_drift_that_all_share_changes_no_interval(tmp_path: Path) -> None:
+    found = [rows(tmp_path / str(drift), *blocks(drift)) for drift in (0.0, 0.05)]
+    for steady, drifting in zip(*found, strict=True):
+        assert drifting.comparison.speedup == pytest.approx(steady.comparison.speedup)
+        assert drifting.comparison.high == pytest.approx(steady.comparison.high)
+        assert drifting.comparison.verdict == steady.comparison.verdict
+    assert found[0][1].comparison.verdict == "faster"
+    assert list(found[0][1].comparison.pairs.values()) == pytest.approx([1.1, 1.12, 1.11])
+
+
+def test_the_first_lines_say_how_it_was_measured(tmp_path: Path) -> None:
+    text = made_of(tmp_path, *blocks()).text
+    first = flat(text.partition("Throughput:")[0])
+    assert "How it was measured - 3 blocks of 3 engines, 10 rounds each." in first
+    assert "In a round each of them made one pass over the same prompts, in turn" in first
+    assert "Unit: the block" in text
+    assert "same index, which ran in the same round" not in flat(text)
+
+
+def in_groups(records: Sequence[Record]) -> list[Record]:
+    """Return one block of three as where memory holds two: the first and w8a8 in rounds 0 to 4, then with w8a16."""
+    order = [[0, 1]] * 5 + [[0, 2]] * 5
+    kept = {"bf16": range(10), "w8a8": range(5), "w8a16": range(5, 10)}
+    return [
+        record.model_copy(
+            update={
+                "block": record.block and record.block.model_copy(update={"order": order}),
+                "iterations": [
+                    i for i in record.iterations if i.round is None or i.round in kept[record.spec.quant.name]
+                ],
+            }
+        )
+        for record in records
+    ]
+
+
+def test_engines_that_came_in_groups_are_compared_with_the_baseline_beside_them(tmp_path: Path) -> None:
+    rates = [[400.0] * 5 + [100.0] * 5, [440.0] * 10, [120.0] * 10]
+    records = [record for launch in range(3) for record in in_groups(make_block(SPECS, launch, rates))]
+    _, w8a8, w8a16 = rows(tmp_path, *records)
+    assert (w8a8.comparison.speedup, w8a16.comparison.speedup) == (pytest.approx(1.1), pytest.approx(1.2))
+    assert (w8a8.comparison.of_totals, w8a16.comparison.of_totals) == (pytest.approx(1.1), pytest.approx(1.2))
+    text = flat(made_of(tmp_path, *records).text)
+    assert "3 blocks of 3 engines, 5 rounds each. At most 2 of its engines were alive at the same time" in text
+    assert "failed before the end" not in text
+
+
+def test_an_engine_that_failed_in_its_block_is_counted(tmp_path: Path) -> None:
+    order = [[0, 1, 2]] * 4 + [[0, 1]] * 6
+    records = [
+        r.model_copy(update={"block": r.block and r.block.model_copy(update={"order": order})})
+        for r in make_block(SPECS, 0, [[400.0] * 10] * 3)[:2]
+    ]
+    text = flat(made_of(tmp_path, *records).text)
+    assert "1 block of 3 engines, 10 rounds each." in text
+    assert "1 engine failed before the end of a block; the others went on." in text
+
+
+def test_engines_one_at_a_time_are_told_as_well(tmp_path: Path) -> None:
+    records = [make_record(spec, i, [400.0 + i] * (8 + i)) for spec in SPECS for i in range(3)]
+    text = flat(made_of(tmp_path, *records).text)
+    assert "How it was measured - 9 launches, one engine at a time, 8 to 10 passes each." in text
+    assert "its typical pass, the mean of the logarithms of the middle 60 % of its passes" in text
+    assert "Unit: the block" not in text
+
+
+def test_few_blocks_are_shown_one_by_one(tmp_path: Path) -> None:
+    text = flat(made_of(tmp_path, *blocks()).text)
+    assert "found in fewer than 8 blocks, with the value of each block" in text
+    assert "qwen3-90m w8a8 small 1.100x, 1.120x, 1.110x." in text
+
+
+def test_both_ratios_are_in_the_table_for_programs(tmp_path: Path) -> None:
+    lines = list(csv.DictReader(io.StringIO(made_of(tmp_path, *blocks(), metrics=(RATE, "step_time_s")).csv)))
+    totals = 3 / sum(1 / each[1] for each in FACTORS)
+    for metric in ("", "step_time_s_"):
+        assert float(lines[1][f"{metric}speedup"]) == pytest.approx((1.1 * 1.12 * 1.11) ** (1 / 3))
+        assert float(lines[1][f"{metric}speedup_of_totals"]) == pytest.approx(totals)
+        assert lines[0][f"{metric}speedup_of_totals"] == ""
+
+
+def slow_in_places(places: Sequence[int]) -> list[Record]:
+    """Three blocks in which w8a8 is 1.1 times as fast, and four times as slow in these of 10 rounds."""
+    records = []
+    for launch, factors in enumerate(FACTORS):
+        rates = [[400 * factor] * 10 for factor in factors]
+        for place in places:
+            rates[1][place] /= 4
+        records += make_block(SPECS, launch, rates)
+    return records
+
+
+def test_a_few_slow_passes_that_carry_a_difference_are_named(tmp_path: Path) -> None:
+    text = flat(made_of(tmp_path, *slow_in_places([4, 5])).text)
+    assert "qwen3-90m w8a8 small: a few passes carry a difference. A typical pass is 1.110x as good" in text
+    assert "by their total time, 0.694x: further apart than half of the interval" in text
+    assert "carry a difference" not in flat(made_of(tmp_path / "none", *slow_in_places([])).text)
+
+
+@pytest.mark.parametrize(("of_totals", "carried"), [(1.1, False), (1.12, True), (1 / 1.1, False), (1 / 1.12, True)])
+def test_half_of_the_interval_is_how_far_the_totals_may_be_off(of_totals: float, carried: bool) -> None:
+    found = Comparison(speedup=1.0, low=1 / 1.11, high=1.11, of_totals=of_totals)
+    assert found.carried_by_few == carried
+    assert not Comparison(speedup=1.0, of_totals=9.0).carried_by_few
+
+
+def test_means_that_do_not_divide_to_the_speedup_are_explained(tmp_path: Path) -> None:
+    text = flat(made_of(tmp_path, *slow_in_places([4])).text)
+    assert "a row is not the speed-up where the mean counts every pass" in text
+    assert "w8a8 small (means 0.854x, speed-up 1.110x)." in text
+    assert "w8a16 small (means" not in text
+    steady = flat(made_of(tmp_path / "steady", *blocks()).text)
+    assert "is not the speed-up where the mean counts every pass" not in steady
+
+
+def test_start_up_times_of_engines_that_started_together_are_no_ones(tmp_path: Path) -> None:
+    made = made_of(tmp_path, *blocks(started="together"), metrics=(RATE, "startup_s"))
+    text = flat(made.text)
+    assert "The engines of a block started all at once" in text
+    assert "[1] the engines of a block started all at once, so start-up times tell of no single one." in text
+    assert {line["startup_s"] for line in csv.DictReader(io.StringIO(made.csv))} == {""}
+    in_turn = made_of(tmp_path / "in turn", *blocks(), metrics=(RATE, "startup_s"))
+    assert "start-up s: no pass has it, so the launches' own values are compared." in flat(in_turn.text)
+    assert {line["startup_s"] for line in csv.DictReader(io.StringIO(in_turn.csv))} == {"11.0"}
+
+
+def test_launches_of_different_blocks_are_no_pair(tmp_path: Path) -> None:
+    # w8a8's record of launch 1 was deleted and measured again, by itself; that of launch 2 in a block of its own.
+    again = make_record(W8A8, 1, [440.0] * 10), make_block([W8A8], 2, [[440.0] * 10], name="later")[0]
+    kept = [r for r in blocks() if not (r.spec.quant.name == "w8a8" and r.launch)]
+    _, w8a8, w8a16 = rows(tmp_path, *kept, *again)
+    assert [[flag.code for flag in launch.flags] for launch in w8a8.launches] == [
+        [], ["not_interleaved"], ["not_interleaved"],
+    ]  # fmt: skip
+    assert not any(launch.flags for launch in w8a16.launches)
+    assert list(w8a8.comparison.pairs) == [0]
+    assert w8a8.comparison.reason == (
+        "2 of its 3 launches were not measured in one block with the baseline's; the flag not_interleaved says what to "
+        "delete"
+    )
+    sentences = [launch.flags[0].sentence for launch in w8a8.launches if launch.flags]
+    assert sentences[0].startswith("It was measured by itself, its partner in the baseline in a block")
+    assert sentences[1].startswith("It was measured in a block, its partner in the baseline in another")
+    for spec in SPECS:
+        assert f"offline/{spec.experiment()}/launch-1.json" in sentences[0]
+    assert "set interleave: false" in sentences[0]
+
+
+def test_launches_of_a_block_take_turns_however_far_apart_they_started(tmp_path: Path) -> None:
+    late = [
+        r.model_copy(update={"started_at": "2025-01-03T00:00:00Z"}) if r.spec.quant.name == "w8a8" else r
+        for r in blocks()
+        if r.launch == 0
+    ]
+    assert not any(launch.flags for row in rows(tmp_path, *late, launches=1) for launch in row.launches)
+
+
+def test_waiting_is_a_part_of_a_launch(tmp_path: Path) -> None:
+    record = make_block(SPECS, 0, [[400.0] * 10] * 3, waited_s=55.0)[0]
+    cost = parts_of(record)
+    assert cost.waited_s == 55.0
+    assert cost.wall_s == pytest.approx(record.wall_s)
+    assert cost.other_s == pytest.approx(19.0)
+    made = made_of(tmp_path, *blocks(waited_s=55.0))
+    assert "| waiting s |" in made.markdown
+    assert {float(line["waited_s"]) for line in csv.DictReader(io.StringIO(made.csv))} == {55.0}
+
+
+def test_iterations_are_drawn_over_rounds_block_after_block(tmp_path: Path) -> None:
+    axes = iterations_figure(rows(tmp_path, *blocks(0.02)), "here", "").axes[0]
+    lines = [line for line in axes.lines if len(line.get_xdata()) == 11]  # one warm-up pass and ten rounds
+    assert len(lines) == 9
+    assert {tuple(line.get_xdata()) for line in lines} == {tuple(range(at, at + 11)) for at in (0, 11, 22)}
+    assert axes.get_xlabel() == "round, block after block"
+
+
+def test_auto_is_compared_with_a_number_by_launches_and_that_is_said(tmp_path: Path) -> None:
+    number = make_spec(quant="w8a8", iterations=8)
+    records = [make_record(BF16, i, [400.0 + i] * 7 + [100.0]) for i in range(3)]
+    records += [make_record(number, i, [440.0 + 2 * i] * 8) for i in range(3)]
+    save(tmp_path, *records)
+    text = flat(summarise(collect(tmp_path, None)).text)
+    assert "w8a8 small: measured with iterations: 8, its baseline with iterations: auto." in text
+    assert "compared by their values over all passes" in text
+
+
+def test_auto_is_compared_with_an_earlier_number_and_that_is_said(tmp_path: Path) -> None:
+    for folder, iterations, factor in (("a", 8, 1.0), ("b", "auto", 1.2)):
+        spec = make_spec(iterations=iterations)
+        save(tmp_path / folder, *(make_record(spec, i, [factor * (400 + i)] * 7 + [100.0]) for i in range(3)))
+    settings = ComparisonSettings(metrics=[RATE])
+    text = flat(compare_folders(tmp_path / "a", tmp_path / "b", settings).text)
+    assert "differs too (A -> B): measuring.iterations 8 -> auto" in text
+    assert "measured with iterations: auto, its baseline with iterations: 8." in text
+    assert "its typical pass" not in text
+    # Both auto: the one slow pass of each launch is in neither value.
+    save(tmp_path / "c", *(make_record(make_spec(iterations="auto"), i, [400.0 + i] * 8) for i in range(3)))
+    alike = compare_folders(tmp_path / "c", tmp_path / "b", settings)
+    assert "The value of a launch that was measured with iterations: auto is its typical pass" in flat(alike.text)
+    (line,) = csv.DictReader(io.StringIO(alike.csv))
+    assert float(line["speedup"]) == pytest.approx(1.2)
+
+
+def test_a_number_of_iterations_is_analysed_as_before(tmp_path: Path) -> None:
+    specs = [make_spec(quant=quant) for quant in ("bf16", "w8a8", "w8a16")]
+    for launch in range(3):
+        for spec, factor in zip(specs, (1, 1.1, 0.95), strict=True):
+            rates = [400 * factor * (1 + (launch * 7 + place * 3) % 5 / 100) for place in range(3)]
+            save(tmp_path, make_record(spec, launch, rates))
+    made = summarise(collect(tmp_path, make_plan(specs)))
+    before = BEFORE.read_text()
+    assert made.csv.splitlines()[0] == before.splitlines()[0]
+    for line, told in zip(*(csv.DictReader(io.StringIO(text)) for text in (made.csv, before)), strict=True):
+        for column, value in told.items():
+            # All digits with the same scipy; another may round otherwise.
+            assert line[column] == value or float(line[column]) == pytest.approx(float(value), rel=1e-9), column
+    for new in ("How it was measured", "waiting s", "typical", "block", "carry", "interleaved"):
+        assert new not in made.markdown

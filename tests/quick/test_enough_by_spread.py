@@ -1,0 +1,267 @@
+"""`launches: auto` on records, stopping by the spread: the first stage, what it asks for, and what is told."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+from synthetic_records import make_block, make_failure, make_plan, make_record, make_spec, save
+
+from rollout_bench.analysis.stats.blocks import critical_value
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.analysis.timed.comparison import Comparison
+from rollout_bench.analysis.timed.rows import rows_of
+from rollout_bench.contracts.record import Flag
+from rollout_bench.plan.config import Precision
+from rollout_bench.plan.planfile import PlanFile, read_plan
+from rollout_bench.report.summary import summarise
+
+BASE, ONE, TWO = make_spec(quant="bf16"), make_spec(quant="w8a8"), make_spec(quant="w8a16")
+NOISE = np.array([0.3, -1.1, 0.9, 0.2, -0.6, 1.2, 0.1, -1.4, 0.7, -0.2, 0.5, -0.9])
+"""Of the launches of `ONE`, those of `TWO` have it backwards."""
+INVALID = Flag(code="token_count", severity="invalid", sentence="16 tokens, 32 were asked for.")
+BUSY = Flag(code="cpu_shared", severity="invalid", sentence="Others used the cores.")
+
+
+def plan(*specs, half_width: float = 0.02, least: int = 3, most: int = 12) -> PlanFile:
+    precision = Precision(half_width=half_width, min_launches=least, max_launches=most)
+    return make_plan(specs or (BASE, ONE, TWO), most).model_copy(update={"precision": precision})
+
+
+def put(results: Path, spec, launches, factor: float = 1.0, spread: float = 0.0, **more) -> None:
+    noise = NOISE[::-1] if spec is TWO else NOISE
+    for launch in launches:
+        record = make_record(spec, launch, [400 * factor * math.exp(spread * noise[launch])] * 3, **more)
+        save(results, record)
+
+
+def put_block(results: Path, launch: int, *specs) -> None:
+    """Put the records of one block of three rounds."""
+    rates = []
+    for number, spec in enumerate(specs):
+        noise = (NOISE[::-1] if spec is TWO else NOISE) * (number > 0)
+        rates.append([400 * math.exp(noise[launch] * (0.025 if spec is TWO else 0.001))] * 3)
+    save(results, *make_block(specs, launch, rates))
+
+
+def wanted(results: Path, selected: PlanFile) -> dict[str, int | None]:
+    return {e.quant: e.planned for e in collect(results, selected).experiments}
+
+
+def compared(results: Path, selected: PlanFile) -> dict[str, Comparison]:
+    return {row.experiment.quant: row.comparison for row in rows_of(collect(results, selected))}
+
+
+def told(results: Path, selected: PlanFile) -> str:
+    return " ".join(summarise(collect(results, selected)).text.split())
+
+
+def asked(*series: np.ndarray, half_width: float = 0.02) -> list[int]:
+    """Return the blocks that the first stage of whole blocks asks for, reckoned another way: residuals by hand."""
+    d = np.stack(series, axis=-1)
+    m, k = len(d), d.shape[1] + 1
+    y = np.concatenate([np.zeros((m, 1)), d], axis=1)
+    residuals = y - y.mean(axis=0) - y.mean(axis=1, keepdims=True) + y.mean()
+    pooled = 2 * (residuals**2).sum() / ((m - 1) * (k - 1))
+    critical = stats.t.ppf(0.975, m - 1) if k == 2 else critical_value(k - 1, (m - 1) * (k - 1), 0.05)
+    spread = np.sqrt(np.maximum(pooled, d.var(axis=0, ddof=1)))
+    return [math.ceil((critical * each / math.log1p(half_width)) ** 2) for each in spread]
+
+
+def test_nothing_measured_asks_for_the_first_stage_which_is_longer_for_a_single_comparison(tmp_path: Path):
+    (tmp_path / "offline").mkdir()
+    assert wanted(tmp_path, plan()) == {"bf16": 3, "w8a8": 3, "w8a16": 3}
+    assert wanted(tmp_path, plan(BASE, ONE)) == {"bf16": 4, "w8a8": 4}
+    assert wanted(tmp_path, plan(BASE, ONE, most=3)) == {"bf16": 3, "w8a8": 3}
+    assert wanted(tmp_path, plan(ONE)) == {"w8a8": 3}
+
+
+def test_the_spread_of_the_first_stage_asks_for_all_further_launches_at_once(tmp_path: Path):
+    put(tmp_path, BASE, range(4))
+    put(tmp_path, ONE, range(4), 1.2, 0.015)
+    (number,) = asked(0.015 * NOISE[:4])
+    assert 4 < number < 12
+    assert wanted(tmp_path, plan(BASE, ONE)) == {"bf16": number, "w8a8": number}
+    missing = {e.missing for e in collect(tmp_path, plan(BASE, ONE)).experiments}
+    assert missing == {tuple(range(4, number))}
+
+
+def test_each_has_its_own_number_and_the_baseline_the_most(tmp_path: Path):
+    put(tmp_path, BASE, range(3))
+    put(tmp_path, ONE, range(3), 1.2, 0.001)
+    put(tmp_path, TWO, range(3), 0.9, 0.025)
+    one, two = asked(0.001 * NOISE[:3], 0.025 * NOISE[::-1][:3])
+    assert 3 < one < two < 12
+    assert wanted(tmp_path, plan()) == {"bf16": two, "w8a8": one, "w8a16": two}
+
+
+def test_those_that_ran_in_blocks_with_their_baseline_are_wanted_equally_often(tmp_path: Path):
+    for launch in range(3):
+        put_block(tmp_path, launch, BASE, ONE, TWO)
+    one, two = asked(0.001 * NOISE[:3], 0.025 * NOISE[::-1][:3])
+    assert 3 < one < two < 12
+    assert wanted(tmp_path, plan()) == {"bf16": two, "w8a8": two, "w8a16": two}
+    save(tmp_path, make_failure(ONE, one))
+    assert wanted(tmp_path, plan()) == {"bf16": two, "w8a8": two, "w8a16": two}
+
+
+def test_one_that_fails_in_a_block_is_not_wanted_in_all_further_ones(tmp_path: Path):
+    put_block(tmp_path, 0, BASE, ONE, TWO)
+    save(tmp_path, *(make_failure(ONE, launch) for launch in (1, 2)))
+    for launch in range(1, 4):
+        put_block(tmp_path, launch, BASE, TWO)
+    (number,) = asked(0.025 * NOISE[::-1][:4])
+    assert 4 < number < 12
+    assert wanted(tmp_path, plan()) == {"bf16": number, "w8a8": 3, "w8a16": number}
+
+
+@pytest.mark.parametrize("factor", [0.2, 0.999, 1.3, 5.0])
+def test_how_quick_a_quant_is_changes_no_number_of_launches(tmp_path: Path, factor: float):
+    put(tmp_path, BASE, range(3))
+    put(tmp_path, ONE, range(3), factor, 0.01)
+    put(tmp_path, TWO, range(3), 0.9, 0.005)
+    one, two = asked(0.01 * NOISE[:3], 0.005 * NOISE[::-1][:3])
+    assert wanted(tmp_path, plan()) == {"bf16": max(one, two), "w8a8": one, "w8a16": two}
+
+
+def test_launches_after_the_first_stage_change_neither_number_nor_width(tmp_path: Path):
+    calm, wild = tmp_path / "calm", tmp_path / "wild"
+    for results, spread in ((calm, 0.0), (wild, 0.2)):
+        put(results, BASE, range(12))
+        put(results, ONE, range(4), 1.2, 0.015)
+        put(results, ONE, range(4, 12), 1.2, spread)
+    (number,) = asked(0.015 * NOISE[:4])
+    for results in (calm, wild):
+        assert wanted(results, plan(BASE, ONE)) == {"bf16": number, "w8a8": number}
+        assert collect(results, plan(BASE, ONE)).beyond_planned == 2 * (12 - number)
+    one, other = (compared(results, plan(BASE, ONE))["w8a8"] for results in (calm, wild))
+    assert one.speedup != pytest.approx(other.speedup, rel=1e-3)
+    assert one.high / one.speedup == pytest.approx(other.high / other.speedup)
+    half = stats.t.ppf(0.975, 3) * np.std(0.015 * NOISE[:4], ddof=1) / math.sqrt(number)
+    assert math.log(one.high / one.speedup) == pytest.approx(half)
+    t = math.log(one.speedup) / half * stats.t.ppf(0.975, 3)
+    assert one.p_value == pytest.approx(2 * stats.t.sf(t, 3))
+    assert one.high / one.speedup <= 1.02
+
+
+def test_a_limit_that_comes_first_is_told_with_what_it_gives(tmp_path: Path):
+    put(tmp_path, BASE, range(6))
+    put(tmp_path, ONE, range(6), 1.2, 0.015)
+    (number,) = asked(0.015 * NOISE[:4], half_width=0.01)
+    half = math.expm1(stats.t.ppf(0.975, 3) * np.std(0.015 * NOISE[:4], ddof=1) / math.sqrt(6))
+    text = told(tmp_path, plan(BASE, ONE, half_width=0.01, most=6))
+    assert text.startswith("12 of 12 planned launches measured")
+    assert (
+        f"w8a8 small: the first 4 blocks scatter by 1.3 %: ±1 % would take {number} blocks; "
+        f"max_launches: 6 gives ±{100 * half:.1f} %." in text
+    )
+
+
+def test_the_summary_says_what_the_first_stage_asked_for_and_whether_it_is_done(tmp_path: Path):
+    (number,) = asked(0.015 * NOISE[:4])
+    put(tmp_path, BASE, range(number))
+    put(tmp_path, ONE, range(number - 1), 1.2, 0.015)
+    scatters = "w8a8 small: the first 4 blocks scatter by 1.3 %: "
+    assert f"{scatters}{number} blocks for ±2 %; {number - 1} used so far." in told(tmp_path, plan(BASE, ONE))
+    put(tmp_path, ONE, range(number - 1, number), 1.2, 0.015)
+    assert f"{scatters}{number} blocks for ±2 %; done." in told(tmp_path, plan(BASE, ONE))
+    assert f"{scatters}enough for ±50 %." in told(tmp_path, plan(BASE, ONE, half_width=0.5))
+    text = told(tmp_path, plan(BASE, ONE))
+    assert "at most 12" in text
+    assert "Stein 1945" in text
+    assert "Pocock" not in text
+
+
+def test_nothing_is_told_of_a_first_stage_that_is_not_whole(tmp_path: Path):
+    put(tmp_path, BASE, range(3))
+    put(tmp_path, ONE, range(3), 1.2, 0.015)
+    assert wanted(tmp_path, plan(BASE, ONE)) == {"bf16": 4, "w8a8": 4}
+    assert "scatter by" not in told(tmp_path, plan(BASE, ONE))
+
+
+def test_more_precision_keeps_the_first_stage_and_wants_more(tmp_path: Path):
+    put(tmp_path, BASE, range(6))
+    put(tmp_path, ONE, range(6), 1.2, 0.015)
+    assert wanted(tmp_path, plan(BASE, ONE, half_width=0.5)) == {"bf16": 4, "w8a8": 4}
+    numbers = {h: asked(0.015 * NOISE[:4], half_width=h)[0] for h in (0.02, 0.018)}
+    assert numbers[0.02] < numbers[0.018] < 12
+    for half_width, number in numbers.items():
+        assert wanted(tmp_path, plan(BASE, ONE, half_width=half_width)) == {"bf16": number, "w8a8": number}
+
+
+def test_a_deleted_record_of_the_first_stage_is_wanted_again_before_any_further_one(tmp_path: Path):
+    put(tmp_path, BASE, range(4))
+    put(tmp_path, ONE, range(4), 1.2, 0.015)
+    next((tmp_path / "offline").glob("*_w8a8_*/launch-1.json")).unlink()
+    experiments = collect(tmp_path, plan(BASE, ONE)).experiments
+    assert {e.quant: (e.planned, e.missing) for e in experiments} == {"bf16": (4, ()), "w8a8": (4, (1,))}
+
+
+def test_a_launch_of_the_first_stage_that_is_invalid_is_made_up_for_by_the_next_one(tmp_path: Path):
+    put(tmp_path, BASE, range(4))
+    put(tmp_path, ONE, range(1), 1.2, 0.015, flags=(BUSY,))
+    put(tmp_path, ONE, range(1, 4), 1.2, 0.015)
+    assert wanted(tmp_path, plan(BASE, ONE)) == {"bf16": 5, "w8a8": 5}
+    put(tmp_path, BASE, range(4, 5))
+    put(tmp_path, ONE, range(4, 5), 1.2, 0.015)
+    (number,) = asked(0.015 * NOISE[1:5])
+    assert 4 < number < 11
+    assert wanted(tmp_path, plan(BASE, ONE)) == {"bf16": number + 1, "w8a8": number + 1}
+
+
+def test_launches_of_the_second_stage_that_the_machine_spoilt_are_made_up_for_up_to_the_limit(tmp_path: Path):
+    (number,) = asked(0.015 * NOISE[:4])
+    put(tmp_path, BASE, range(number))
+    put(tmp_path, ONE, range(4), 1.2, 0.015)
+    put(tmp_path, ONE, range(4, number), 1.2, 0.015, flags=(BUSY,))
+    again = number + number - 4
+    assert wanted(tmp_path, plan(BASE, ONE)) == {"bf16": min(again, 12), "w8a8": min(again, 12)}
+    assert wanted(tmp_path, plan(BASE, ONE, most=number)) == {"bf16": number, "w8a8": number}
+
+
+def test_nothing_is_launched_again_that_can_not_count(tmp_path: Path):
+    put(tmp_path, BASE, range(4))
+    put(tmp_path, ONE, range(4), 1.2, 0.015, flags=(INVALID,))
+    assert wanted(tmp_path, plan(BASE, ONE)) == {"bf16": 4, "w8a8": 4}
+
+
+def test_a_launch_of_the_first_stage_that_failed_is_waited_for(tmp_path: Path):
+    put(tmp_path, BASE, range(4))
+    put(tmp_path, ONE, range(3), 1.2, 0.015)
+    save(tmp_path, make_failure(ONE, 3))
+    collection = collect(tmp_path, plan(BASE, ONE))
+    assert {e.quant: e.planned for e in collection.experiments} == {"bf16": 4, "w8a8": 4}
+    assert not collection.complete
+
+
+def test_a_quant_that_can_not_start_keeps_no_other_from_its_second_stage(tmp_path: Path):
+    put(tmp_path, BASE, range(4))
+    save(tmp_path, *(make_failure(ONE, launch) for launch in range(3)))
+    put(tmp_path, TWO, range(3), 0.9, 0.02)
+    # alone with its baseline it has a first stage of four
+    assert wanted(tmp_path, plan()) == {"bf16": 4, "w8a8": 3, "w8a16": 4}
+    put(tmp_path, TWO, range(3, 4), 0.9, 0.02)
+    (number,) = asked(0.02 * NOISE[::-1][:4])
+    assert 4 < number < 12
+    assert wanted(tmp_path, plan()) == {"bf16": number, "w8a8": 3, "w8a16": number}
+
+
+def test_while_a_neighbour_is_still_in_its_first_stage_no_more_than_one_further_launch_is_wanted(tmp_path: Path):
+    put(tmp_path, BASE, range(3))
+    put(tmp_path, ONE, range(2), 1.2, 0.02)
+    put(tmp_path, TWO, range(3), 0.9, 0.02)
+    assert wanted(tmp_path, plan()) == {"bf16": 4, "w8a8": 3, "w8a16": 4}
+    save(tmp_path, make_failure(ONE, 2))
+    assert wanted(tmp_path, plan())["w8a16"] == 12
+
+
+def test_a_run_that_was_planned_before_there_were_two_rules_stops_by_the_spread(tmp_path: Path):
+    file = tmp_path / "plan.json"
+    content = json.loads(plan().model_dump_json())
+    del content["precision"]["stop"]
+    file.write_text(json.dumps(content))
+    assert read_plan(file).precision.stop == "spread"
