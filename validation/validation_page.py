@@ -8,6 +8,8 @@ from pathlib import Path
 
 from block_sections import block_tables
 from block_tables import BlockTables
+from exclusion import Exclusion
+from exclusion_section import exclusion
 from false_verdict_shares import FalseVerdicts
 from fidelity import Fidelity
 from interval_coverage import Coverage
@@ -37,6 +39,7 @@ launch are in `validation/results/`, so everything but the measurements can be c
 ```shell
 python validation/interval_coverage.py
 python validation/block_tables.py
+python validation/exclusion.py
 python validation/false_verdicts.py analyse
 python validation/power.py
 python validation/predecessor.py
@@ -76,6 +79,13 @@ def page(results: Path = RESULTS) -> str:
                 "Simulated tables in which nothing differs: several configurations, one of them the baseline, all"
                 " launched once in each round. How often some difference is found; 5 % are promised.",
                 body("block_tables", BlockTables, block_tables),
+            ),
+            section(
+                "Does leaving out what others disturbed favour anybody?",
+                ["python validation/exclusion.py"],
+                "Simulated neighbours on the machine, in which no configuration suffers more than another. How far off"
+                " the ratio is, and what each way of leaving out disturbed launches adds to that.",
+                body("exclusion", Exclusion, exclusion),
             ),
             section(
                 "What was measured for the next two sections",
