@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import block_tables
+import exclusion
 import false_verdict_shares
 import fidelity
 import numpy as np
@@ -237,6 +238,7 @@ def test_a_page_of_small_results_has_every_section(tmp_path: Path) -> None:
     keep("coverage", shown, tmp_path)
     keep("launches", launches, tmp_path)
     keep("block_tables", block_tables.simulate(launches, 50, 1), tmp_path)
+    keep("exclusion", exclusion.simulate(2000, 1), tmp_path)
     keep("false_verdicts", false_verdict_shares.analyse(launches, 100, 1, sets=2), tmp_path)
     keep("power", power.analyse(launches, 100, 1), tmp_path)
     keep("fidelity", fidelity.Fidelity(place=PLACE, model="m", load=load, rounds=rounds), tmp_path)
