@@ -18,6 +18,7 @@ include: "workflow/rules/plan.smk"
 include: "workflow/rules/bounds.smk"
 include: "workflow/rules/checkpoint.smk"
 include: "workflow/rules/launch.smk"
+include: "workflow/rules/block.smk"
 include: "workflow/rules/summary.smk"
 include: "workflow/rules/kubernetes.smk"
 

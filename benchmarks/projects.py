@@ -15,6 +15,7 @@ from pathlib import Path
 import yaml
 
 from rollout_bench.contracts.store import sequences_path
+from rollout_bench.measure.launch.passes import FEWEST
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.plan.engine import probe_engine
 from rollout_bench.plan.matrix import expand
@@ -101,7 +102,8 @@ def fill_ours(ours: Workspace) -> int:
     plan = planned(ours)
     with chdir(ours.path):
         for place, launch in enumerate(plan.launches):
-            rates = [400.0 + place % 97 + step for step in range(plan.config.iterations)]
+            wanted = launch.experiment.spec.measuring.iterations
+            rates = [400.0 + place % 97 + step for step in range(FEWEST if wanted == "auto" else wanted)]
             record = make_record(launch.experiment.spec, launch.index, rates)
             path = Path(launch.record)
             path.parent.mkdir(parents=True, exist_ok=True)

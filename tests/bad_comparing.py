@@ -100,7 +100,12 @@ BAD_COMPARING = [
     Bad("launches_a_word", "launches: many", "launches: 'many'", "docs/reference"),
     Bad("launches_true", "launches: true", "launches: is true or false", "docs/reference"),
     Bad("launches_null", "launches: null", "launches: None", "docs/reference"),
-    Bad("launches_auto_misspelt", "launches: Auto", "launches: 'Auto' is neither a number nor auto", "docs/reference"),
+    Bad(
+        "launches_auto_misspelt",
+        "launches: Auto",
+        "launches: 'Auto' is neither a number nor auto",
+        "did you mean 'auto'",
+    ),
     Bad("precision_of_nothing", "precision: {half_width: 0}", "precision.half_width: 0", "docs/reference"),
     Bad("precision_misspelt", "precision: {half_widht: 0.1}", "half_widht", "did you mean 'half_width'?"),
     Bad("precision_backwards", "precision: {min_launches: 13}", "max_launches 12 is below", "docs/reference"),

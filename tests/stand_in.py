@@ -9,6 +9,7 @@ test can count them. Needs nothing but the standard library while it runs.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
 import random
@@ -41,6 +42,9 @@ CONFIG = {
 
 STARTS = "starts.log"
 """In the folder of the workflow: a line for each measurement that began, `<mode>/<experiment>/launch-<i> <job>`."""
+
+FAILING = "failing"
+"""In the same folder, where a test writes it: quants whose launches fail in a block."""
 
 HELD = "held.log"
 """The same for each that is over: JSON of `Held`."""
@@ -94,8 +98,24 @@ def look() -> None:
     print(json.dumps(engine))
 
 
-def measure(folder: Path, measure_s: float, arguments: dict[str, str]) -> None:
-    """Write the record of a launch."""
+def measure_block(folder: Path, measure_s: float, words: list[str]) -> int:
+    """Write the records of a block's launches that are missing; return the exit status.
+
+    Those whose quant is a word of the file `FAILING` fail instead, and the others are measured all the same.
+    """
+    members = [json.loads(word) for before, word in zip(words, words[1:], strict=False) if before == "--member"]
+    failing = Path(FAILING).read_text().split() if Path(FAILING).exists() else []
+    status = 0
+    for member in members:
+        if any(f"_{quant}_" in member["out"] for quant in failing):
+            status = 1
+        elif not Path(member["out"]).exists():
+            measure(folder, measure_s, {f"--{name}": str(value) for name, value in member.items()}, members)
+    return status
+
+
+def measure(folder: Path, measure_s: float, arguments: dict[str, str], block: list[dict] | None = None) -> None:
+    """Write the record of a launch, of `block` where it is one of one."""
     out, launch = Path(arguments["--out"]), int(arguments["--launch"])
     with Path(STARTS).open("a") as file:
         file.write(f"{out.parent.parent.name}/{out.parent.name}/{out.stem} {os.environ.get('SLURM_JOB_ID', '-')}\n")
@@ -108,6 +128,13 @@ def measure(folder: Path, measure_s: float, arguments: dict[str, str]) -> None:
     record["spec"] = json.loads(Path(arguments["--spec"]).read_text())
     record["key"], record["launch"] = out.parent.name.rpartition("-")[2], launch
     record["started_at"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    if block is not None:
+        names = [f"{Path(member['out']).parent.parent.name}/{Path(member['out']).parent.name}" for member in block]
+        order = [list(range(len(names))) for iteration in record["iterations"] if not iteration["warmup"]]
+        drawn = hashlib.sha256(f"{names} {launch}".encode()).hexdigest()[:16]
+        record["block"] = {"id": drawn, "members": names, "order": order, "started": "in_turn", "waited_s": 0.0}
+        for number, iteration in enumerate(one for one in record["iterations"] if not one["warmup"]):
+            iteration["round"] = number
     record["sequences_file"] = f"{out.stem}.sequences.jsonl.gz"
     speed = random.Random(str(out)).gauss(1.0, 0.02)
     for iteration in record["iterations"]:
@@ -136,6 +163,8 @@ def main() -> int:
         out = Path(arguments["--out"])
         out.mkdir(parents=True, exist_ok=True)
         (out / "config.json").write_text("{}")
+    elif name == "run_block.py":
+        return measure_block(Path(folder), float(measure_s), words)
     elif name == "run_launch.py":
         measure(Path(folder), float(measure_s), arguments)
     else:

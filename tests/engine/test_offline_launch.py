@@ -43,8 +43,9 @@ def in_process(tmp_path_factory: pytest.TempPathFactory) -> Launching:
 
 @pytest.fixture(scope="module")
 def multiprocess(tmp_path_factory: pytest.TempPathFactory) -> Launching:
-    # Claims a quantization that the weights don't have, and sends n samples in one request.
+    # Claims a quantization that the weights don't have, sends n samples in one request, and as often as auto comes to.
     spec = tiny_spec(
+        measuring={"iterations": "auto"},
         engine={"multiprocess": True},
         quant={"name": "w8a8", "linear_dtypes": ["int8"], "linear_method": "Int8"},
         workload={"requests": "per_prompt"},
@@ -134,8 +135,9 @@ def test_progress_says_place_rate_and_time_left(in_process: Launching) -> None:
 
 def test_one_request_with_n_samples_has_counts_but_no_times(multiprocess: Launching) -> None:
     record = multiprocess.record()
-    assert [(i.requests, i.sequences, i.output_tokens) for i in record.iterations] == [(4, 8, 128)] * 3
-    assert [i.cached_prompt_tokens for i in record.iterations] == [4 * 128] * 3
+    passes = len(record.iterations)
+    assert [(i.requests, i.sequences, i.output_tokens) for i in record.iterations] == [(4, 8, 128)] * passes
+    assert [i.cached_prompt_tokens for i in record.iterations] == [4 * 128] * passes
     rows = read_sequences(sequences_path(multiprocess.out), multiprocess.record())
     assert {(row.queued_s, row.last_token_s, row.cached_prompt_tokens) for row in rows} == {(None, None, None)}
 
@@ -145,6 +147,20 @@ def test_a_claimed_quantization_that_the_weights_lack_is_flagged_invalid(multipr
     assert {(flag.code, flag.severity) for flag in flags} == {("quant_not_proven", "invalid")}
     assert "w8a8 wants int8" in flags[0].sentence
     assert "0.6 MB bfloat16" in flags[0].sentence
+
+
+def test_auto_takes_its_number_from_the_start_and_one_warm_up_pass(multiprocess: Launching) -> None:
+    record = multiprocess.record()
+    warm, *counted = record.iterations
+    assert [iteration.warmup for iteration in record.iterations] == [True] + [False] * len(counted)
+    assert record.startup.process_s is not None
+    start_s = record.startup.process_s + record.startup.import_s + record.startup.init_s
+    wanted = round(0.5 * start_s / warm.elapsed_s)  # what the supervisor saw of the start is a moment longer
+    assert min(max(wanted, 8), 32) <= len(counted) <= min(max(wanted + 1 + wanted // 10, 8), 32)
+    lines = [line for line in multiprocess.said.splitlines() if "launch 0: iteration " in line]
+    places = [line.partition("launch 0: ")[2].partition(",")[0] for line in lines]
+    assert places == [f"iteration {1 + n}/{len(counted)}" for n in range(len(counted))]
+    assert multiprocess.errors() == []
 
 
 def test_multiprocess_engine_leaves_no_process(multiprocess: Launching) -> None:

@@ -84,3 +84,12 @@ def test_a_side_file_that_is_not_the_record_s_is_told_and_the_other_launch_count
     ((run,), (problem,)) = message_runs(results, chosen(collect(results, None).others))
     assert [launch.record.launch for launch in run.launches] == [1]
     assert f"{side}: has {len(lines) - 1} of {len(lines)} rows" in problem
+
+
+def test_a_row_of_a_step_that_the_record_lacks_costs_its_launch_and_is_named(results: Path):
+    record, rows = make_messages(SPEC, 1)
+    rows[-1] = rows[-1].model_copy(update={"step": 99})
+    write_messages(path_of(results, 1), record, rows)
+    ((run,), problems) = message_runs(results, chosen(collect(results, None).others))
+    assert [launch.record.launch for launch in run.launches] == [0]
+    assert f"line {len(rows)}: is of step 99" in problems[0]

@@ -20,6 +20,8 @@ from rollout_bench.measure.launch.steadiness import Series, judge
 
 NOISE = (1.0, 1.004, 0.997, 1.001, 0.996, 1.003, 0.999)
 
+PLANNED = MeasuringSpec(warmup_iterations=1, iterations=4)
+
 
 def run(warmup: int, iterations: int, time_of: Callable[[int], float], limit_s: float = 1e6) -> tuple[list[float], int]:
     """Return times of all iterations of a launch of at most `limit_s`, and how many of them count, the last ones."""
@@ -70,12 +72,12 @@ def test_a_planned_warm_up_that_is_long_enough_is_not_lengthened() -> None:
 def test_an_engine_that_never_settles_ends_with_a_flag_that_says_so() -> None:
     times, counted = run(1, 4, lambda i: 0.01**i)
     assert (len(times), counted) == (1 + 4 + 4, 4)
-    (flag,) = steadiness_flags(times[-counted:])
+    (flag,) = steadiness_flags(times[-counted:], PLANNED)
     assert flag.code == "warmup_too_short"
 
 
 def test_where_the_limit_is_reached_the_flag_says_how_much_more_it_would_take() -> None:
-    (flag,) = steadiness_flags([1.1, 1.0, 1.001, 0.999])
+    (flag,) = steadiness_flags([1.1, 1.0, 1.001, 0.999], PLANNED)
     assert (flag.code, flag.severity) == ("warmup_too_short", "warning")
     assert flag.sentence.endswith("It would take 1 more of warm-up; the launch was not lengthened any further.")
 

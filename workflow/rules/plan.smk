@@ -3,7 +3,7 @@
 Once a run starts: results/plan.json and every spec.json.
 """
 
-matrix, engine = snakefile.plan_workflow(config, workflow.config_settings.configfiles)
+matrix, engine = snakefile.plan_workflow(config, workflow.config_settings.configfiles, ON_CLUSTER)
 side_by_side = snakefile.SideBySide(matrix, workflow, ON_CLUSTER)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rollout_bench.cluster.manifests import COLLECTOR, SPECS, manifests, put
 from rollout_bench.core.errors import UserError, run_command
+from rollout_bench.plan.config import Config
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.plan.engine import InstalledEngine, probe_engine
 from rollout_bench.plan.matrix import expand
@@ -31,6 +32,7 @@ def main() -> int:
     arguments = parser.parse_args()
     merged = sys.stdin.read() if arguments.config == "-" else Path(arguments.config).read_text()
     config = read_config(json.loads(merged))
+    check_no_blocks(config)
     engine = probe_engine(arguments.python or config.engine.python)
     # Without a plan always the same orders: manifests that are written again must not change.
     plan = schedule(config, expand(config, engine), kept_order_seed(PLAN_FILE) or 0)
@@ -42,6 +44,15 @@ def main() -> int:
     if jobs:
         print(f"next: kubectl apply -f {arguments.out}")
     return 0
+
+
+def check_no_blocks(config: Config) -> None:
+    """Raise `UserError` where engines are to take turns, which launches in Jobs of their own can't; auto does not ask."""
+    if config.interleave is True:
+        raise UserError(
+            "config: interleave: manifests measure each launch in a Job of its own, so that engines can't take turns",
+            "set interleave: false, or run snakemake in a pod, which measures blocks: docs/how-to/kubernetes.md",
+        )
 
 
 def missing(plan: Schedule) -> list[str]:

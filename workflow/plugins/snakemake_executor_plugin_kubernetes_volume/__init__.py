@@ -19,7 +19,7 @@ from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
 from urllib3.exceptions import HTTPError
 
-from rollout_bench.cluster.manifests import DATA, LABELS, container, pod, specs_name
+from rollout_bench.cluster.manifests import DATA, LABELS, container, for_block, pod, specs_name
 
 common_settings = replace(
     plugin.common_settings,
@@ -81,7 +81,10 @@ class Executor(plugin.Executor):
         config = self.plan.config
         if job.is_group():
             raise WorkflowError("cluster.launches_per_job: set it to 1: on Kubernetes each launch has a pod of its own")
-        launch = next((self.plan.by_record[path][1] for path in job.output if path in self.plan.by_record), None)
+        launches = self.plan.launches_at(job.output[0]) if job.output else ()
+        if job.output and job.output[0] in self.plan.blocks:
+            config = for_block(config, len(launches), self.plan.blocks[job.output[0]].group.at_once)
+        launch = launches[0] if launches else None
         spec = None if launch is None else launch.experiment.spec
         words = ["/bin/sh", "-c", command]
         running = container("snakemake", words, config, spec, data=str(self.mount), workdir=str(Path.cwd()))

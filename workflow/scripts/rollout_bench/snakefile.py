@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any, NoReturn
 
 import filelock
 
+from rollout_bench.analysis.bounds.memory import MachineMemory
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.cluster import ownership
 from rollout_bench.cluster.slurm import before_in_allocation
@@ -25,11 +27,24 @@ from rollout_bench.contracts.store import record_path
 from rollout_bench.core.errors import LEFT_OUT_STATUS, UserError
 from rollout_bench.measure.machine.device import DeviceError
 from rollout_bench.measure.machine.inventory import usual_isolation, visible_devices
+from rollout_bench.plan.config import Config
 from rollout_bench.plan.config_file import check_config_file, read_config
 from rollout_bench.plan.engine import InstalledEngine, probe_engine
+from rollout_bench.plan.interleaving import interleaving
 from rollout_bench.plan.matrix import expand
 from rollout_bench.plan.planfile import PlannedExperiment, is_plan
-from rollout_bench.plan.schedule import RESULTS, Schedule, ScheduledLaunch, cell_of, order_seed, put_on_disk, schedule
+from rollout_bench.plan.schedule import (
+    MARKS,
+    RESULTS,
+    Schedule,
+    ScheduledBlock,
+    ScheduledLaunch,
+    cell_of,
+    mark_of,
+    order_seed,
+    put_on_disk,
+    schedule,
+)
 from rollout_bench.report.figure_names import names_of
 from rollout_bench.report.state import is_stale
 
@@ -70,6 +85,10 @@ class Internals:
         would say that nothing is to be done.
         """
         self._workflow.dag.forcerules.add(self._workflow.get_rule(rule))
+
+    def force_output(self, path: str) -> None:
+        """Run the job of an output even if the file is there: an empty mark, which no record stands behind any more."""
+        self._workflow.dag.forcefiles.add(path)
 
     def outputs_to_make(self) -> list[str]:
         """Return the outputs of all jobs that are to run; no directive tells them before the first begins."""
@@ -253,13 +272,20 @@ def _baselines(plan: Schedule, own: PlannedExperiment) -> list[PlannedExperiment
 
 
 def _wanted(plan: Schedule) -> dict[str, int]:
-    """Return launches that are wanted of each experiment, by its folder name."""
+    """Return launches that are wanted of each experiment, by its folder name.
+
+    What is interleaved is wanted as often as the one of its group that is wanted most: its blocks are whole.
+    """
     least = plan.config.precision.min_launches
     first = {e.name: min(least, plan.config.launches_of(e.spec.mode)) for e in plan.matrix.experiments}
     if not RESULTS.is_dir():
         return first
     found = collect(RESULTS, plan.plan_file(estimate=False)).launched
-    return {e.experiment: e.planned or first[e.experiment] for e in found}
+    wanted = {e.experiment: e.planned or first[e.experiment] for e in found}
+    for group in plan.interleaving.groups:
+        names = [experiment.name for experiment in group.members]
+        wanted |= dict.fromkeys(names, max(wanted[name] for name in names))
+    return wanted
 
 
 PLAN_FILE = RESULTS / "plan.json"
@@ -316,16 +342,32 @@ def _check_metadata(folder: Path) -> None:
             raise UserError(f"{path}: is damaged", remedy) from None
 
 
-def plan_workflow(merged: Mapping[str, Any], files: Iterable[Path]) -> tuple[Schedule, InstalledEngine]:
-    """Expand the merged config, read from `files`; stop Snakemake in two lines where it can't be."""
+def plan_workflow(
+    merged: Mapping[str, Any], files: Iterable[Path], on_cluster: bool
+) -> tuple[Schedule, InstalledEngine]:
+    """Expand the merged config, read from `files`; stop Snakemake in two lines where it can't be.
+
+    Args:
+        merged: the config.
+        files: what it was read from.
+        on_cluster: whether jobs are submitted, or this is one.
+    """
     try:
         for file in files:
             check_config_file(file)
         config = read_config(merged)
         engine = probe_engine(config.engine.python)
-        return schedule(config, expand(config, engine), order_seed(PLAN_FILE)), engine
+        matrix = expand(config, engine)
+        memory = MachineMemory(on_cluster, _places_on_cpu(config))
+        blocks = interleaving(config, matrix, memory, on_cluster=on_cluster)
+        return schedule(config, matrix, order_seed(PLAN_FILE), blocks), engine
     except UserError as error:
         stop(error)
+
+
+def _places_on_cpu(config: Config) -> int:
+    """Return how many launches, or blocks of them, run side by side where the cores are divided."""
+    return (config.devices or 1) if config.isolation == "per_device" else 1
 
 
 def refuse_jobs_here(plan: Schedule, workflow: Any) -> None:
@@ -356,6 +398,7 @@ def begin(plan: Schedule, outputs: Iterable[str]) -> None:
         _held.append(lock)
         ownership.end_left_behind(Path.cwd())
         ownership.tell_of_claims(RESULTS)
+        # what a block lacks is measured, and what it has stays: its job leaves a mark, and no record is its output
         measured = [
             launch.record for launch in plan.launches if launch.record in wanted and Path(launch.record).exists()
         ]
@@ -378,7 +421,7 @@ def begin(plan: Schedule, outputs: Iterable[str]) -> None:
 
 def end_well() -> None:
     """After a run in which nothing failed."""
-    for folder in (ROUNDS, LOGS_OF_ROUNDS):
+    for folder in (ROUNDS, LOGS_OF_ROUNDS, MARKS):
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -387,7 +430,8 @@ def end_with_errors(plan: Schedule, scripts: Path) -> None:
     end_well()
     records = [Path(launch.record) for launch in plan.launches]
     ownership.tell_of_claims(RESULTS)
-    ownership.tell_of_jobs(records, _began_s, plan.config.cluster.launches_per_job)
+    marks = {Path(one.record): Path(mark) for mark, block in plan.blocks.items() for one in block.launches}
+    ownership.tell_of_jobs(records, _began_s, plan.config.cluster.launches_per_job, marks)
     if all(state_of(path) == "missing" for path in records):
         return
     where = [str(RESULTS), "--plan", str(PLAN_FILE)]
@@ -419,7 +463,7 @@ def records_to_summarise(plan: Schedule, workflow: Any, rule: str) -> list[str]:
         if plan.config.launches == "auto":
             problem = "--batch: with launches: auto nobody knows beforehand which launches there are to divide"
             stop(UserError(problem, "divide by model, --config models=[...], or set launches to a number"))
-        return [launch.record for launch in plan.launches]
+        return _outputs_of_batches(plan, Internals(workflow))
     try:
         wanted = next_round(plan) if plan.config.launches == "auto" else plan.missing
     except UserError as error:
@@ -428,13 +472,39 @@ def records_to_summarise(plan: Schedule, workflow: Any, rule: str) -> list[str]:
         wanted = []  # a record was damaged while the run goes on: the summary, which reads it too, tells
     if wanted or is_stale(RESULTS, plan.plan_file(estimate=False)) or not is_plan(PLAN_FILE):
         Internals(workflow).force(rule)
-    return wanted
+    return _outputs_for(plan, wanted, Internals(workflow))
+
+
+def _outputs_for(plan: Schedule, records: Iterable[str], internals: Internals) -> list[str]:
+    """Return what jobs leave that measure missing `records`; that of a block runs also where its mark is there.
+
+    A run that was killed leaves marks behind, and what they stand for may be deleted since.
+    """
+    outputs = plan.outputs_for(records)
+    for output in outputs:
+        if output in plan.blocks:
+            internals.force_output(output)
+    return outputs
+
+
+def _outputs_of_batches(plan: Schedule, internals: Internals) -> list[str]:
+    """Return what the jobs of all launches leave, the same for each batch.
+
+    Blocks that are whole have their marks made here: the batch that measured them removed these when it ended.
+    """
+    missing = set(plan.missing)
+    for mark, block in plan.blocks.items():
+        if all(launch.record not in missing for launch in block.launches):
+            Path(mark).parent.mkdir(parents=True, exist_ok=True)
+            Path(mark).touch()
+    _outputs_for(plan, plan.missing, internals)
+    return plan.outputs_for(launch.record for launch in plan.launches)
 
 
 def records_of_round(plan: Schedule, wildcards: Any) -> list[str]:
     """Return the records that a round waits for: those of one experiment, and of its baseline, that are missing."""
     try:
-        return missing_of_round(plan, wildcards.mode, wildcards.experiment, int(wildcards.launches))
+        return plan.outputs_for(missing_of_round(plan, wildcards.mode, wildcards.experiment, int(wildcards.launches)))
     except UserError as error:
         stop(error)
 
@@ -445,13 +515,62 @@ def needed(plan: Schedule, on_cluster: bool, wildcards: Any) -> list[str]:
     The synthetic checkpoint that it loads, and who goes before it in its job.
     """
     launch = _launch(plan, wildcards)
-    checkpoint = launch.experiment.checkpoint
-    return [*([checkpoint.folder] if checkpoint else []), *before_in_allocation(plan, on_cluster, launch.record)]
+    if plan.is_in_block(launch.record) and not Path(launch.record).exists():
+        problem = f"{launch.record}: is measured in turn with what it is compared with, in one job for all of them"
+        stop(UserError(problem, "ask for results/summary.md, or for this one alone with --config interleave=false"))
+    return [*_checkpoints([launch]), *before_in_allocation(plan, on_cluster, launch.record)]
+
+
+def needed_by_block(plan: Schedule, on_cluster: bool, wildcards: Any) -> list[str]:
+    """Return what must be there before a block: what its launches load, and the block before it in its job."""
+    block = _block(plan, wildcards)
+    return [*_checkpoints(block.launches), *before_in_allocation(plan, on_cluster, block.mark)]
+
+
+def block_pattern() -> str:
+    """Return the mark that a block's job leaves, with wildcards; its experiment is the baseline's."""
+    return str(MARKS / "{mode}" / "{experiment}" / "launch-{launch}")
+
+
+def block_records(plan: Schedule, wildcards: Any) -> str:
+    """Return the records that a block's job is to write, a line for each."""
+    launches = _block(plan, wildcards).launches
+    return "".join(f"\n    {launch.record}" for launch in launches if not Path(launch.record).exists())
+
+
+def block_arguments(plan: Schedule, wildcards: Any) -> list[str]:
+    """Return arguments of run_block.py that say what is measured, in which order, and how many at once."""
+    block = _block(plan, wildcards)
+    members = []
+    for launch in block.launches:
+        record, e = Path(launch.record), launch.experiment
+        member = {
+            "spec": str(record.with_name("spec.json")),
+            "model": e.model_path,
+            "dataset": e.dataset_path,
+            "launch": launch.index,
+            "out": launch.record,
+            "log": str(Path("logs") / record.relative_to(RESULTS).with_suffix(".log")),
+        }
+        members += ["--member", json.dumps(member)]
+    chosen = ["--order-seed", plan.order_seed, "--at-once", block.group.at_once, "--start", block.group.started]
+    return [*members, *map(str, chosen)]
 
 
 def priority(plan: Schedule, wildcards: Any) -> int:
     """Higher for launches that run earlier."""
     return plan.priority_of(_launch(plan, wildcards).record)
+
+
+def block_priority(plan: Schedule, wildcards: Any) -> int:
+    """Higher for blocks that run earlier."""
+    return plan.priority_of(_block(plan, wildcards).mark)
+
+
+def _checkpoints(launches: Iterable[ScheduledLaunch]) -> list[str]:
+    """Return folders of the synthetic checkpoints that `launches` load, each once."""
+    checkpoints = (launch.experiment.checkpoint for launch in launches)
+    return list(dict.fromkeys(checkpoint.folder for checkpoint in checkpoints if checkpoint))
 
 
 def checkpoint_pattern(plan: Schedule) -> str:
@@ -500,6 +619,13 @@ def model_arguments(plan: Schedule) -> list[str]:
         )
         pairs[f"{e.spec.model.name}/{e.spec.quant.name}={e.model_path}"] = option
     return [word for pair, option in pairs.items() for word in (option, pair)]
+
+
+def _block(plan: Schedule, wildcards: Any) -> ScheduledBlock:
+    try:
+        return plan.block_of(mark_of(wildcards.mode, wildcards.experiment, wildcards.launch))
+    except UserError as error:
+        stop(error)
 
 
 def _launch(plan: Schedule, wildcards: Any) -> ScheduledLaunch:

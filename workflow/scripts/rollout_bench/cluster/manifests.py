@@ -139,6 +139,24 @@ _GRACE_S = 90
 """What a launch that is asked to end gets for ending its engine."""
 
 
+def for_block(config: Config, launches: int, at_once: int) -> Config:
+    """Return `config` with the limits of a pod that measures a block: the time of all, the memory of those alive.
+
+    Args:
+        config: limits of one launch.
+        launches: of the block.
+        at_once: engines that are alive at the same time.
+    """
+    cluster = config.cluster
+    several = cluster.model_copy(
+        update={
+            "runtime_min": None if cluster.runtime_min is None else launches * cluster.runtime_min,
+            "memory_mb": None if cluster.memory_mb is None else at_once * cluster.memory_mb,
+        }
+    )
+    return config.model_copy(update={"cluster": several, "timeout_s": launches * config.timeout_s})
+
+
 def pod(
     container: Parts, config: Config, spec: Spec | None, *, before: Sequence[Parts] = (), volumes: Sequence[Parts] = ()
 ) -> Parts:

@@ -22,7 +22,7 @@ from rollout_bench.contracts.store import failure_path, read_failure, record_pat
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.processes import printed_by
 from rollout_bench.measure.machine.inventory import usual_isolation
-from rollout_bench.plan.schedule import RESULTS, Schedule, ScheduledLaunch
+from rollout_bench.plan.schedule import RESULTS, Schedule, ScheduledBlock, ScheduledLaunch, mark_of
 
 LIVING = frozenset(
     {
@@ -260,12 +260,33 @@ def asked_for_launch(plan: Schedule, on_cluster: bool) -> dict[str, Asked]:
 
     def extra(wildcards: Any, attempt: int) -> str:
         launch = _launch(plan, wildcards)
-        together = _together(plan, launch)  # what they ask for has to be the same
-        in_order = f"--nice={plan.by_record[together[0]][0]}"  # Snakemake submits what is ready in no order
+        together = _together(plan, launch.record)  # what they ask for has to be the same
+        records = [one.record for output in together for one in plan.launches_at(output)]
+        in_order = f"--nice={min(plan.by_record[record][0] for record in records)}"  # submitted in no order
         alone = ["--exclusive"] if _alone(plan, launch) else []
-        return " ".join([in_order, *alone, *excluded(together, attempt, cluster.partition)])
+        return " ".join([in_order, *alone, *excluded(records, attempt, cluster.partition)])
 
     return {**_usual(plan, runtime_min(plan)), "cpus_per_task": cpus, "gres": devices, "slurm_extra": extra}
+
+
+def asked_for_block(plan: Schedule, on_cluster: bool) -> dict[str, Asked]:
+    """Resource -> what a block asks of it; nothing on one machine.
+
+    Its launches take turns on the devices and cores of one. They need the time of all, and the memory of those that are
+    alive at once. The launch that wildcards name is the baseline's.
+    """
+    if not on_cluster:
+        return {}
+    memory_mb = plan.config.cluster.memory_mb
+
+    def runtime(wildcards: Any) -> int:
+        return runtime_min(plan, len(_block(plan, wildcards).launches))
+
+    def memory(wildcards: Any) -> int:
+        return (memory_mb or 0) * _block(plan, wildcards).group.at_once
+
+    asked = {**asked_for_launch(plan, on_cluster), "runtime": runtime}
+    return asked if memory_mb is None else {**asked, "mem_mb": memory}
 
 
 def asked_for_building(plan: Schedule, on_cluster: bool) -> dict[str, Asked]:
@@ -294,21 +315,29 @@ def allocation(plan: Schedule, on_cluster: bool, wildcards: Any) -> str | None:
     return f"{wildcards.experiment}_{int(wildcards.launch) // size}"
 
 
-def before_in_allocation(plan: Schedule, on_cluster: bool, record: str) -> list[str]:
-    """Return the record of the launch that runs just before this one in the same allocation; nothing for the first.
+def before_in_allocation(plan: Schedule, on_cluster: bool, output: str) -> list[str]:
+    """Return what the job leaves that runs just before that of `output` in the same allocation; nothing for the first.
 
     Launches that wait for one another are what makes Snakemake run a group one after the other, and add up its time.
     """
     size = plan.config.cluster.launches_per_job
     if not on_cluster or size == 1:
         return []
-    together = _together(plan, plan.launch_of(record))
-    return [other for other in together[: together.index(record)] if not Path(other).exists()][-1:]
+    together = _together(plan, plan.launches_at(output)[0].record)
+    before = together[: together.index(output)]
+    missing = [other for other in before if any(not Path(one.record).exists() for one in plan.launches_at(other))]
+    return missing[-1:]
 
 
-def runtime_min(plan: Schedule) -> int:
-    """Time limit for one launch in minutes: what the config says, or else what the launch may take, and some more."""
-    return plan.config.cluster.runtime_min or math.ceil(plan.config.timeout_s / 60) + SPARE_MIN
+def runtime_min(plan: Schedule, launches: int = 1) -> int:
+    """Time limit of a job in minutes: what the config says of a launch, or else what one may take, and some more.
+
+    Args:
+        plan: what the config is of.
+        launches: that the job measures in turn.
+    """
+    stated = plan.config.cluster.runtime_min
+    return launches * stated if stated else math.ceil(launches * plan.config.timeout_s / 60) + SPARE_MIN
 
 
 def gres(plan: Schedule, launch: ScheduledLaunch) -> str | None:
@@ -329,17 +358,21 @@ def excluded(records: Iterable[str], attempt: int, partition: str | None) -> lis
     return [f"--exclude={','.join(sorted(nodes))}"] if nodes and other_nodes(frozenset(nodes), partition) else []
 
 
-def _together(plan: Schedule, launch: ScheduledLaunch) -> list[str]:
-    """Return records of the launches that share an allocation with `launch`, itself among them, in their order."""
+def _together(plan: Schedule, record: str) -> list[str]:
+    """Return outputs of the jobs that share an allocation with that which measures `record`, in their order."""
     size = plan.config.cluster.launches_per_job
-    first = launch.index // size * size
-    beside = [str(Path(launch.record).with_name(f"launch-{index}.json")) for index in range(first, first + size)]
-    return [record for record in beside if record in plan.by_record]
+    first = plan.launch_of(record).index // size * size
+    beside = [str(Path(record).with_name(f"launch-{index}.json")) for index in range(first, first + size)]
+    return plan.outputs_for(one for one in beside if one in plan.by_record)
 
 
 def _alone(plan: Schedule, launch: ScheduledLaunch) -> bool:
     """Return whether the launch must have its node for itself: on cpu launches side by side would slow each other."""
     return (plan.config.isolation or usual_isolation(launch.experiment.spec.platform)) == "exclusive"
+
+
+def _block(plan: Schedule, wildcards: Any) -> ScheduledBlock:
+    return plan.block_of(mark_of(wildcards.mode, wildcards.experiment, wildcards.launch))
 
 
 def _launch(plan: Schedule, wildcards: Any) -> ScheduledLaunch:

@@ -17,11 +17,13 @@ from typing import Any
 import yaml
 
 from rollout_bench.analysis.bounds.limits import PEAKS, Peak, known_peak, measured, published
+from rollout_bench.analysis.bounds.memory import MachineMemory
 from rollout_bench.contracts.inside import MachineLimits
 from rollout_bench.core.errors import UserError
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.config_file import check_config_file, read_config
 from rollout_bench.plan.engine import InstalledEngine, probe_engine
+from rollout_bench.plan.interleaving import comparisons, fitting
 from rollout_bench.plan.matrix import Matrix, expand
 
 
@@ -56,7 +58,20 @@ def main() -> int:
     from rollout_bench.report.tables.bound_tables import show
 
     show(matrix, limits, config.baseline.named)
+    for line in fit_lines(config, matrix):
+        print(line)
     return 0
+
+
+def fit_lines(config: Config, matrix: Matrix) -> list[str]:
+    """Return how many engines of each comparison fit the memory at once, and what limits them."""
+    memory = MachineMemory()
+    lines = []
+    for comparison in comparisons(config, matrix):
+        fit = fitting(comparison, matrix.platform, memory)
+        at_once = f"{fit.at_once} of {len(comparison.members)} engines fit at once"
+        lines.append(f"interleaved, {comparison.name}: {at_once}: {fit.limit}.")
+    return lines
 
 
 def _merged(files: Sequence[str]) -> dict[str, Any]:

@@ -88,6 +88,8 @@ def show(plan: PlanFile, results: Path) -> None:
     for skipped in plan.skipped:
         combination = f"{skipped.mode} {skipped.model} {skipped.quant} {skipped.workload}"
         console.print(escape(f"skipped: {combination}: {skipped.reason}; {skipped.remedy}"))
+    for line in interleaved_lines(plan):
+        console.print(escape(line))
     for failure in failures:
         console.print(escape(failure))
     if plan.precision is not None:
@@ -102,6 +104,17 @@ def show(plan: PlanFile, results: Path) -> None:
         f" {'about' if plan.precision is None else 'at least'} {sum(left_s.values()) / 60:.0f} min;"
         f" {len(plan.skipped)} combinations skipped"
     )
+
+
+def interleaved_lines(plan: PlanFile) -> list[str]:
+    """Return what is measured interleaved, a line for each comparison, and why the others are not."""
+    lines = []
+    for group in plan.interleaved:
+        size = len(group.experiments)
+        engines = f"all {size} engines" if group.at_once == size else f"{group.at_once} of {size} engines"
+        started = "started together" if group.started == "together" else "started in turn"
+        lines.append(f"interleaved: {group.name}: {engines} alive at once, {started}")
+    return lines + [f"not interleaved: {reason}" for reason in plan.not_interleaved]
 
 
 def _failure(record: Path) -> str:

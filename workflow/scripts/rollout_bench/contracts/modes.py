@@ -39,6 +39,9 @@ class Mode:
         passes: how often the workload is run: `repeated` as the config says, `once` after its warm-up, or not at all.
         launches: how many make an experiment: as many as the config wants, `least` where it says auto, or one.
         data_parallel: what a launch does with several replicas: measures all, measures one of them, refuses.
+        interleaves: whether engines that are compared may be alive together and make their passes in turn. Offline
+            only: a server that waits between two loads still has clients, timers and metrics that belong to its own
+            window of time, and a launch that traces a step once has no passes to take turns with.
         settings: key of the config, and field of the spec, that only this mode has; empty where there is none.
         tables: module:function that makes its part of the summary, tables, notes and further files, from what the
             report has: (report.parts.Findings) -> report.parts.SummaryPart.
@@ -57,6 +60,7 @@ class Mode:
     passes: Literal["repeated", "once", "none"]
     launches: Literal["config", "least", "one"]
     data_parallel: Literal["all", "one", "refused"]
+    interleaves: bool
     settings: str
     tables: str
     figures: tuple[str, ...]
@@ -75,6 +79,7 @@ OFFLINE = Mode(
     passes="repeated",
     launches="config",
     data_parallel="all",
+    interleaves=True,
     settings="",
     tables=f"{_TABLES}.offline_tables:offline_part",
     figures=("throughput", "speedup", "iterations", "replicas"),
@@ -92,6 +97,7 @@ ONLINE = Mode(
     passes="repeated",
     launches="config",
     data_parallel="refused",
+    interleaves=False,
     settings="",
     tables=f"{_TABLES}.online_tables:online_part",
     figures=("throughput", "speedup", "iterations", "latency", "server", "sweep", "goodput"),
@@ -109,6 +115,7 @@ PROFILE = Mode(
     passes="once",
     launches="one",
     data_parallel="one",
+    interleaves=False,
     settings="profile",
     tables=f"{_TABLES}.profile_tables:profile_part",
     figures=("steps", "roles", "timeline", "roofline"),
@@ -126,6 +133,7 @@ OPERATORS = Mode(
     passes="none",
     launches="least",
     data_parallel="one",
+    interleaves=False,
     settings="operators",
     tables=f"{_TABLES}.operator_tables:operators_part",
     figures=("operators",),
@@ -143,6 +151,7 @@ MESSAGES = Mode(
     passes="once",
     launches="least",
     data_parallel="one",
+    interleaves=False,
     settings="messages",
     tables=f"{_TABLES}.message_tables:messages_part",
     figures=("messages", "message_shares"),

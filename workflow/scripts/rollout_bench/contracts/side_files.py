@@ -94,6 +94,12 @@ def read_messages(path: Path, record: Messages) -> list[MessageRow]:
         if len(rows) != record.messages:
             raise UserError(f"{path}: has {len(rows)} of {record.messages} rows", REMEDY)
         _check_written_with(path, record)
+        steps = Counter((step.look, step.batch) for step in record.steps)
+        stray = next((n for n, row in enumerate(rows, 1) if row.step >= steps[row.look, row.batch]), None)
+        if stray is not None:
+            row = rows[stray - 1]
+            problem = f"line {stray}: is of step {row.step} of batch {row.batch}, {row.look}, which the record lacks"
+            raise UserError(f"{path}: {problem}", REMEDY)
     except UserError as error:  # a record without its messages shows nothing
         raise UserError(
             error.problem, "restore it, or delete the record too: the launch is then measured again"

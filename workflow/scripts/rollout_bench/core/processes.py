@@ -37,6 +37,7 @@ class Group:
 @dataclass(frozen=True)
 class _Stat:
     state: str
+    parent: int
     started: int
 
 
@@ -66,6 +67,20 @@ def members(group: Group) -> list[int]:
 def members_of(groups: Sequence[Group]) -> list[int]:
     """Return pids of the living processes of all `groups`."""
     return [pid for group in groups for pid in members(group)]
+
+
+def descendants(pid: int) -> set[int]:
+    """Return pids of the processes that `pid` started, or that those started; one whose parent has ended is missing."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        stat = _stat(int(entry.name))
+        if stat is not None:
+            children.setdefault(stat.parent, []).append(int(entry.name))
+    found, todo = set[int](), [pid]
+    while todo:
+        todo = [child for parent in todo for child in children.get(parent, [])]
+        found.update(todo)
+    return found
 
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -145,7 +160,7 @@ def _stat(pid: int) -> _Stat | None:
     except OSError:
         return None
     fields = text.rpartition(")")[2].split()
-    return _Stat(state=fields[0], started=int(fields[19]))
+    return _Stat(state=fields[0], parent=int(fields[1]), started=int(fields[19]))
 
 
 class Watch:

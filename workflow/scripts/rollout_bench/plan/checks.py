@@ -289,16 +289,32 @@ def load_in(mode: str, config: Config, workload: str, engine: InstalledEngine) -
     )
 
 
+ITERATIONS_OF_A_LOAD = 5
+"""What `iterations: auto` comes to for each load; part of the key of each experiment that leaves it at that."""
+
+
 def measuring_of(config: Config, mode: str) -> MeasuringSpec:
     """Return what a launch in `mode` does.
 
-    How often passes are repeated is no setting of modes that look into the engine.
+    How often passes are repeated is no setting of modes that look into the engine. With several loads behind one start
+    there is no start-up for each to be measured against: auto is a number there.
     """
-    passes = MODES[mode].passes
+    passes, iterations = MODES[mode].passes, config.iterations
+    if iterations == "auto" and MODES[mode].has_loads:
+        iterations = ITERATIONS_OF_A_LOAD
     return MeasuringSpec(
         warmup_iterations=0 if passes == "none" else config.warmup_iterations,
-        iterations=config.iterations if passes == "repeated" else 1,
+        iterations=iterations if passes == "repeated" else 1,
     )
+
+
+def check_iterations(config: Config) -> None:
+    """Raise `UserError` where `iterations: auto` has no warm-up to take its number from."""
+    if any(measuring_of(config, mode).iterations == "auto" for mode in config.modes) and not config.warmup_iterations:
+        raise UserError(
+            "config: iterations: auto takes its number from the warm-up, and warmup_iterations is 0",
+            "set warmup_iterations to 1, or iterations to a number",
+        )
 
 
 def settings_of(mode: str, config: Config, workload: str, args: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 
 from rollout_bench.contracts.load import DISTRIBUTIONS
 from rollout_bench.contracts.secrets import secret_words
-from rollout_bench.core.errors import UserError, did_you_mean
+from rollout_bench.core.errors import UserError, did_you_mean, near_miss
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.serving import OnlineLoad
 
@@ -124,7 +124,7 @@ def _most_telling(errors: list[ErrorDetails]) -> ErrorDetails:
 
 def _told(error: ErrorDetails) -> UserError:
     # Without which type it may have.
-    parts = error["loc"][:1] if error["loc"][:1] == ("launches",) else _without_tags(error["loc"])
+    parts = error["loc"][:1] if error["loc"][:1] in (("launches",), ("iterations",)) else _without_tags(error["loc"])
     where = ".".join(str(part) for part in parts if part != "[key]") or "config"
     value = error.get("input")
     if error["loc"] in _REMOVED:
@@ -155,6 +155,8 @@ def _told(error: ErrorDetails) -> UserError:
     if error["type"] == "string_too_short":
         return UserError(f"config: {where}: is empty", _see_reference(where))
     if error["type"] == "value_error":
+        if where in ("launches", "iterations") and near_miss(str(value), ["auto"]):
+            return UserError(f"config: {where}: {message}", did_you_mean(str(value), ["auto"]))
         return UserError(f"config: {where}: {message}", _see_reference(where))
     is_variable = parts[:2] == ("engine", "environment")
     is_secret = "headers" in parts or (is_variable and secret_words(str(parts[-1])))

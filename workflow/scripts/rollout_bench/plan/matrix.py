@@ -16,7 +16,6 @@ from rollout_bench.contracts.modes import MODES, ONLINE
 from rollout_bench.contracts.spec import (
     MEASUREMENT_VERSION,
     EngineSpec,
-    MeasuringSpec,
     ModelSpec,
     Platform,
     QuantSpec,
@@ -29,6 +28,7 @@ from rollout_bench.plan.checks import (
     check_data_parallel,
     check_earlier_baseline,
     check_engine_args,
+    check_iterations,
     check_lengths,
     check_messages,
     check_model_base,
@@ -126,6 +126,7 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
     check_online(config, engine)
     check_profile(config, engine)
     check_messages(config, engine)
+    check_iterations(config)
     check_unknown_endpoint_quants(config, known_quants(config.quant_settings))
     experiments: list[Experiment] = []
     skipped: list[Skipped] = []
@@ -246,7 +247,7 @@ def _on_endpoint(config: Config, engine: InstalledEngine, name: str, endpoint: E
         quant=quant,
         workload=load.spec,
         engine=served_by,
-        measuring=config.to(MeasuringSpec),
+        measuring=measuring_of(config, ONLINE.name),
         load=load_spec(config, workload, engine),
         endpoint=spec_of_endpoint,
     )

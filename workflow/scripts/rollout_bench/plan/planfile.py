@@ -17,9 +17,10 @@ from rollout_bench.core.files import read_model, write_json
 from rollout_bench.plan.config import ComparisonSettings, Precision
 from rollout_bench.plan.serving import Slo
 
-PLAN_SCHEMA_VERSION: Literal[6] = 6
+PLAN_SCHEMA_VERSION: Literal[7] = 7
 """Raised when a field of the plan file is added, removed or changes its meaning. 1 had no `comparison`, 2 neither
-`precision` nor `weights`, 3 no `slo`, 4 no `operator_rules`, 5 no `order_seed`."""
+`precision` nor `weights`, 3 no `slo`, 4 no `operator_rules`, 5 no `order_seed`, 6
+neither `interleaved` nor `not_interleaved`."""
 
 
 class PlannedLaunch(Strict):
@@ -47,6 +48,18 @@ class PlannedExperiment(Strict):
     )
 
 
+class InterleavedGroup(Strict):
+    """Experiments whose launches of one index are measured as one block."""
+
+    mode: str = Field(description="What is measured.")
+    experiments: list[str] = Field(description="Their folder names, the baseline's first.")
+    name: str = Field(description="What they have in common and are called, in words.")
+    at_once: int = Field(ge=2, description="Engines that are alive at the same time at most.")
+    started: Literal["in_turn", "together"] = Field(
+        description="in_turn: engines start one after the other; together: all at once."
+    )
+
+
 class Skipped(Strict):
     """A combination of the selected axes that can't be measured."""
 
@@ -61,7 +74,9 @@ class Skipped(Strict):
 class PlanFile(Strict):
     """Everything that is selected."""
 
-    schema_version: Literal[1, 2, 3, 4, 5, 6] = Field(description="Version of this schema; earlier ones are read too.")
+    schema_version: Literal[1, 2, 3, 4, 5, 6, 7] = Field(
+        description="Version of this schema; earlier ones are read too."
+    )
     results: str = Field(description="The results folder, as the config names it.")
     fingerprint: str = Field(description="Changes with whatever the plan was made from.")
     baseline: dict[str, str] = Field(description="What speed-ups refer to, as axis -> value: {quant: bf16}.")
@@ -76,6 +91,12 @@ class PlanFile(Strict):
     operator_rules: list[OperatorRule] = Field([], description="What operators of profiles are for, tried first.")
     experiments: list[PlannedExperiment] = Field(description="In the order of the tables.")
     skipped: list[Skipped] = Field(description="Combinations that can't be measured.")
+    interleaved: list[InterleavedGroup] = Field(
+        [], description="Experiments that are measured interleaved: one launch of each is one job."
+    )
+    not_interleaved: list[str] = Field(
+        [], description="What is compared and could be interleaved, but is not, and why: one line each."
+    )
     launches: list[PlannedLaunch] = Field(description="In the order they run.")
 
 

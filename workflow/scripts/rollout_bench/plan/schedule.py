@@ -6,8 +6,8 @@ import hashlib
 import json
 import secrets
 import statistics
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -16,10 +16,12 @@ from rollout_bench.contracts.store import present, read_launched, record_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_json
 from rollout_bench.plan.config import Config
+from rollout_bench.plan.interleaving import Group, Interleaving
 from rollout_bench.plan.matrix import Checkpoint, Experiment, Matrix
 from rollout_bench.plan.order import round_orders
 from rollout_bench.plan.planfile import (
     PLAN_SCHEMA_VERSION,
+    InterleavedGroup,
     PlanFile,
     PlannedExperiment,
     PlannedLaunch,
@@ -28,6 +30,14 @@ from rollout_bench.plan.planfile import (
 )
 
 RESULTS = Path("results")
+
+MARKS = RESULTS / "blocks"
+"""Empty files, one for each block that a job has measured; gone when the run ends.
+
+They are what Snakemake takes for the outputs of a block's job. It must not take the records for that: when a job fails,
+Snakemake deletes all of its outputs, also the records of engines that did not fail, and with update() it writes those
+anew that were there before (both were tried with 9.27).
+"""
 
 FIRST_GUESS_S = {"cpu": 45.0, "cuda": 150.0, "ascend": 180.0, "unknown": 60.0}
 """Seconds a launch is expected to take where none was measured yet (facts of the first runs on each platform)."""
@@ -47,18 +57,46 @@ class ScheduledLaunch:
 
 
 @dataclass(frozen=True)
+class ScheduledBlock:
+    """Launches of one index that one job measures interleaved, the baseline's first.
+
+    Attributes:
+        group: whose launches they are.
+        index: of the launches.
+        launches: the launches.
+    """
+
+    group: Group
+    index: int
+    launches: tuple[ScheduledLaunch, ...]
+
+    @property
+    def mark(self) -> str:
+        """The file that its job leaves when all of it is measured."""
+        baseline = self.group.baseline
+        return mark_of(baseline.spec.mode, baseline.name, self.index)
+
+
+def mark_of(mode: str, baseline: str, index: int | str) -> str:
+    """Return the file that the job of a block leaves; the block is called by its baseline's folder."""
+    return str(MARKS / mode / baseline / f"launch-{index}")
+
+
+@dataclass(frozen=True)
 class Schedule:
     """All launches of a matrix that may be wanted, in the order they run.
 
     Launch 0 of every experiment comes before launch 1 of any, so that a machine that drifts hits all alike. Inside
     such a round the order is balanced and another in each (`plan.order`); `order_seed` draws it, and the plan file
-    keeps it, so that runs that go on with the same results go on with the same orders.
+    keeps it, so that runs that go on with the same results go on with the same orders. What is interleaved is measured
+    in blocks: one job for the launches of one index.
     """
 
     config: Config
     matrix: Matrix
     launches: list[ScheduledLaunch]
     order_seed: int
+    interleaving: Interleaving = field(default_factory=Interleaving)
 
     @cached_property
     def missing(self) -> list[str]:
@@ -83,9 +121,53 @@ class Schedule:
             )
         return self.by_record[record][1]
 
-    def priority_of(self, record: str) -> int:
-        """Higher for what runs earlier."""
-        return len(self.launches) - self.by_record[record][0] if record in self.by_record else 0
+    def priority_of(self, output: str) -> int:
+        """Higher for what runs earlier; of a block as of the first of its launches."""
+        places = [self.by_record[launch.record][0] for launch in self.launches_at(output)]
+        return len(self.launches) - min(places) if places else 0
+
+    @cached_property
+    def blocks(self) -> dict[str, ScheduledBlock]:
+        """Mark -> block, in the order in which they run."""
+        by_name = {e.name: group for group in self.interleaving.groups for e in group.members}
+        found: dict[tuple[str, int], dict[str, ScheduledLaunch]] = {}
+        for launch in self.launches:
+            group = by_name.get(launch.experiment.name)
+            if group is not None:
+                found.setdefault((group.baseline.name, launch.index), {})[launch.experiment.name] = launch
+        blocks = [
+            ScheduledBlock(by_name[name], index, tuple(launches[e.name] for e in by_name[name].members))
+            for (name, index), launches in found.items()
+        ]
+        return {block.mark: block for block in blocks}
+
+    @cached_property
+    def _mark_of(self) -> dict[str, str]:
+        """Record -> mark of its block, where it is measured in one."""
+        return {launch.record: block.mark for block in self.blocks.values() for launch in block.launches}
+
+    def outputs_for(self, records: Iterable[str]) -> list[str]:
+        """Return what the jobs that measure `records` leave, each once, in the order in which they run.
+
+        A block's mark, or the record itself.
+        """
+        return list(dict.fromkeys(self._mark_of.get(record, record) for record in records))
+
+    def launches_at(self, output: str) -> tuple[ScheduledLaunch, ...]:
+        """Return the launches of the job that leaves `output`; none where it measures nothing."""
+        if output in self.blocks:
+            return self.blocks[output].launches
+        return (self.by_record[output][1],) if output in self.by_record else ()
+
+    def block_of(self, mark: str) -> ScheduledBlock:
+        """Return the block that leaves `mark`; raise `UserError` for one that the config does not select."""
+        if mark not in self.blocks:
+            raise UserError(f"{mark}: the config selects no such block", "see `snakemake plan` for those that it does")
+        return self.blocks[mark]
+
+    def is_in_block(self, record: str) -> bool:
+        """Return whether a record is measured as one of a block's."""
+        return record in self._mark_of
 
     def checkpoint_at(self, folder: str) -> Checkpoint:
         """Return the synthetic checkpoint to build at `folder`.
@@ -159,6 +241,17 @@ class Schedule:
             operator_rules=self.config.operator_rules,
             experiments=self.experiments,
             skipped=self.matrix.skipped,
+            interleaved=[
+                InterleavedGroup(
+                    mode=group.baseline.spec.mode,
+                    experiments=[e.name for e in group.members],
+                    name=group.name,
+                    at_once=group.at_once,
+                    started=group.started,
+                )
+                for group in self.interleaving.groups
+            ],
+            not_interleaved=list(self.interleaving.reasons),
             launches=[
                 PlannedLaunch(record=x.record, expected_s=expected.get(x.experiment.name, 0.0)) for x in self.launches
             ],
@@ -167,7 +260,8 @@ class Schedule:
     def _expected_s(self) -> dict[str, float]:
         """Return seconds that a launch of each experiment is expected to take.
 
-        As its own did, else as the others did.
+        As its own did, else as the others did. One of a block was alive for as long as the whole block took, so it took
+        the part of that which falls to one of them.
         """
         known: dict[str, float] = {}
         missing = set(self.missing)
@@ -175,7 +269,9 @@ class Schedule:
             if launch.record not in missing and launch.experiment.name not in known:
                 try:
                     mode = launch.experiment.spec.mode
-                    known[launch.experiment.name] = read_launched(Path(launch.record), mode).wall_s
+                    record = read_launched(Path(launch.record), mode)
+                    together = 1 if record.block is None else len(record.block.members)
+                    known[launch.experiment.name] = record.wall_s / together
                 except UserError:
                     continue  # the summary tells of it; here it is only an estimate less
         usual = statistics.mean(known.values()) if known else FIRST_GUESS_S[self.matrix.platform]
@@ -196,8 +292,15 @@ def cell_of(experiment: PlannedExperiment, changes: Mapping[str, str] | None = N
     return tuple((changes or {}).get(axis, getattr(experiment, axis)) for axis in axes)
 
 
-def schedule(config: Config, matrix: Matrix, order_seed: int = 0) -> Schedule:
-    """Put the launches of a matrix in the order that `order_seed` draws."""
+def schedule(config: Config, matrix: Matrix, order_seed: int = 0, interleaving: Interleaving | None = None) -> Schedule:
+    """Put the launches of a matrix in the order that `order_seed` draws.
+
+    Args:
+        config: how often each is launched.
+        matrix: the experiments.
+        order_seed: draws the orders.
+        interleaving: which of them are measured in blocks; None: none.
+    """
     by_place = {f"{experiment.spec.mode}/{experiment.name}": experiment for experiment in matrix.experiments}
     launches = [
         ScheduledLaunch(experiment, index, str(record_path(RESULTS, experiment.spec.mode, experiment.name, index)))
@@ -205,7 +308,7 @@ def schedule(config: Config, matrix: Matrix, order_seed: int = 0) -> Schedule:
         for experiment in map(by_place.__getitem__, places)
         if index < config.launches_of(experiment.spec.mode)
     ]
-    return Schedule(config, matrix, launches, order_seed)
+    return Schedule(config, matrix, launches, order_seed, interleaving or Interleaving())
 
 
 def kept_order_seed(plan: Path) -> int | None:
@@ -223,12 +326,13 @@ def order_seed(plan: Path) -> int:
 
 
 def put_on_disk(plan: Schedule, path: Path, outputs: set[str]) -> None:
-    """Write the plan file, and a spec.json for every experiment of which a record is among `outputs`.
+    """Write the plan file, and a spec.json for every experiment of which a launch is measured for `outputs`.
 
     Raises:
         UserError: results/ can't be written.
     """
     write_plan(path, plan.plan_file())
-    wanted = {launch.experiment.name: launch.experiment for launch in plan.launches if launch.record in outputs}
+    measured = (launch for output in outputs for launch in plan.launches_at(output))
+    wanted = {launch.experiment.name: launch.experiment for launch in measured}
     for experiment in wanted.values():
         write_json(RESULTS / experiment.spec.mode / experiment.name / "spec.json", experiment.spec)

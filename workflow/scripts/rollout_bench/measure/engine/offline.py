@@ -19,14 +19,15 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     engine = loaded(job, tell)
     source = source_of(job, engine.vocabulary)
     # Replicas have to make as many passes each, and one alone can't tell: only the steps of all show whether they are
-    # steady. The supervisor sees those, and flags them.
-    series = Series(spec.measuring, may_extend=replicas(spec) == 1)
+    # steady. The supervisor sees those, and flags them. So it is in a block, whose launches make their passes in turn.
+    series = Series(spec.measuring, may_extend=replicas(spec) == 1 and not job.in_block)
     while not series.complete:
         index = series.index
         if series.phase_begins:
             tell(PhaseBegins(phase="warmup" if series.warming_up else "measuring"))
         asked = source.requests(job.launch, index)
         done = engine.iterate(asked, index, wait)
+        series.ordered(done.ordered)
         iteration, rows = done.iteration, done.rows
         flags = token_flags(spec.workload, asked, iteration, rows) + prefix_cache_flags(asked, iteration, rows)
         if preemptions := done.counters.get("vllm:num_preemptions", 0):
@@ -34,7 +35,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
                 f"Iteration {index}: {preemptions} preemptions; the KV cache does not hold all sequences at once."
             )
             flags.append(Flag(code="preemptions", severity="warning", sentence=sentence))
-        tell(IterationDone(iteration=iteration, sequences=rows, flags=flags, began=done.began))
+        tell(IterationDone(iteration=iteration, sequences=rows, flags=flags, wanted=series.wanted, began=done.began))
         slow = series.take(
             comparable_s(spec.workload, iteration),
             job.timeout_s - (time.perf_counter() - began),

@@ -132,14 +132,14 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     for number, point in enumerate(points):
         if number:
             time.sleep(load.cool_down_s)
-        series = Series(spec.measuring, index)
+        series = Series(spec.measuring, index, may_extend=not job.in_block)
         counted: list[LoadPass] = []
         while not series.complete:
             warmup = series.warming_up
             if series.phase_begins:
                 tell(PhaseBegins(phase="warmup" if warmup else "measuring"))
             done, sent = passes.send(point, series.index, warmup)
-            tell(done)
+            tell(done.model_copy(update={"wanted": series.wanted}))
             if not warmup:
                 counted.append(sent)
             slow = series.take(

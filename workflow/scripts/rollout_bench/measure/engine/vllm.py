@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from rollout_bench.contracts.inside import LinearShape
 from rollout_bench.contracts.record import EngineFacts, Iteration, SequenceRow
 from rollout_bench.contracts.spec import Spec, WorkloadSpec, replicas
 from rollout_bench.measure.launch.flags import quant_flags
-from rollout_bench.measure.launch.protocol import Job, PhaseBegins, Ready, Tell
+from rollout_bench.measure.launch.protocol import Job, PhaseBegins, Ready, Tell, Wait
 from rollout_bench.measure.machine.host import read_environment
 from rollout_bench.measure.probes.census import (
     end_of_text,
@@ -51,12 +51,14 @@ class Generated:
         iteration: what came of it.
         rows: one for each sequence.
         counters: by how much the engine's own counters rose meanwhile.
+        ordered: how many iterations are to count, where the order to begin said so.
     """
 
     began: float
     iteration: Iteration
     rows: list[SequenceRow]
     counters: dict[str, int]
+    ordered: int | None
 
 
 class LoadedEngine:
@@ -95,7 +97,7 @@ class LoadedEngine:
         said = self.llm.collective_rpc("rollout_bench_linears")
         return [LinearShape.model_validate(shape) for shape in said[0]]
 
-    def iterate(self, asked: Sequence[Request], index: int, wait: Callable[[], None]) -> Generated:
+    def iterate(self, asked: Sequence[Request], index: int, wait: Wait) -> Generated:
         """Generate one iteration.
 
         Args:
@@ -110,7 +112,7 @@ class LoadedEngine:
         self.reset_prefix_cache()
         before = self._counters()
         gc.collect()
-        wait()
+        ordered = wait()
         began = time.monotonic()
         start = time.perf_counter()
         outputs: list[Any] = self.llm.generate(requests, sampling, use_tqdm=False)
@@ -129,7 +131,7 @@ class LoadedEngine:
             cached_prompt_tokens=sum(cached) if len(cached) == len(rows) else risen.get("vllm:prefix_cache_hits"),
             output_tokens=sum(row.output_tokens for row in rows),
         )
-        return Generated(began, iteration, rows, dict(risen))
+        return Generated(began, iteration, rows, dict(risen), ordered)
 
     def sampling_of(self, output_tokens: list[int], single: bool = False) -> Any:
         """vLLM's parameters: one object for requests that want as many tokens each, else one for each.

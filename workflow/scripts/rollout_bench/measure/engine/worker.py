@@ -28,8 +28,8 @@ def work(job: Job, descriptor: int, orders: IO[bytes]) -> None:
 
     named(MODES[job.spec.mode].worker)(job, tell, wait)
     tell(Done())
-    if replicas(job.spec) > 1:
-        orders.readline()  # to end an engine takes work, which would be in the other replicas' last pass
+    if replicas(job.spec) > 1 or job.in_block:
+        orders.readline()  # to end an engine takes work, which would be in the others' last pass
 
 
 def main() -> int:

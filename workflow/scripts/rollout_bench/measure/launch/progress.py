@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -48,35 +48,41 @@ class Progress:
         launch: index of the launch.
         record: where its record will lie.
         plan: file with all launches, `{"launches": [{"record": path, "expected_s": seconds}, ...]}`; None: no totals.
+        mates: records of the launches in the same block, which take as long as this one.
     """
 
     spec: Spec
     launch: int
     record: Path
     plan: Path | None
+    mates: frozenset[Path] = frozenset()
     _began: float = field(default_factory=time.monotonic)
     _durations: list[float] = field(default_factory=list)
     _warmup: int = 0
     _point: str = ""
     _first: int = 0
+    _wanted: int | None = None
 
     def __post_init__(self) -> None:
-        self._warmup = self.spec.measuring.warmup_iterations
+        measuring = self.spec.measuring
+        self._warmup = measuring.warmup_iterations
+        self._wanted = None if measuring.iterations == "auto" else measuring.iterations
 
     def phase(self, name: str) -> None:
         """Say that the launch came to a new phase."""
         self._say(name)
 
-    def iteration(self, done: Iteration) -> None:
-        """Say that an iteration is over."""
+    def iteration(self, done: Iteration, wanted: int | None = None) -> None:
+        """Say that an iteration is over; `wanted` is how many are to count, where that is known."""
         self._durations.append(done.elapsed_s)
+        self._wanted = wanted or self._wanted
         point = "" if done.point is None else done.point.label
         if point != self._point:
             self._point, self._first, self._warmup = point, done.index, self.spec.measuring.warmup_iterations
         place = done.index - self._first + 1
         what = f"warm-up {place}/{self._warmup}"
         if not done.warmup:
-            what = f"iteration {place - self._warmup}/{self.spec.measuring.iterations}"
+            what = f"iteration {place - self._warmup}{f'/{self._wanted}' if self._wanted else ''}"
         failed = f", {done.failed} of {done.requests} requests failed" if done.failed else ""
         self._say(f"{f'{point}: ' if point else ''}{what}, {rate(done.output_tokens / done.elapsed_s)} tok/s{failed}")
 
@@ -129,20 +135,20 @@ class Progress:
     @cached_property
     def _place(self) -> Place | None:
         """Found once for a launch: a plan may have 100,000 of them, and this runs beside the engine."""
-        return None if self.plan is None else place_in_plan(self.plan, self.record)
+        return None if self.plan is None else place_in_plan(self.plan, self.record, self.mates)
 
     def _own_left_s(self, expected_s: float | None) -> float | None:
         """Return seconds that this launch has left; None while neither it nor the plan says."""
-        if self._durations and self.spec.load is None:
-            total = self._warmup + self.spec.measuring.iterations
-            return (total - len(self._durations)) * self._durations[-1]
+        if self._durations and self._wanted is not None and self.spec.load is None:
+            total = self._warmup + self._wanted
+            return (total - len(self._durations)) * self._durations[-1] * (1 + len(self.mates))
         if expected_s is None:
             return None
         return max(expected_s - (time.monotonic() - self._began), 0.0)
 
 
-def place_in_plan(plan: Path, record: Path) -> Place | None:
-    """Return where the launch that writes `record` stands in the plan file.
+def place_in_plan(plan: Path, record: Path, mates: Collection[Path] = ()) -> Place | None:
+    """Return where the launch that writes `record` stands in the plan file, beside `mates` in its block.
 
     None if that is missing, garbled or lacks it.
     """
@@ -154,13 +160,14 @@ def place_in_plan(plan: Path, record: Path) -> Place | None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     missing = expected.keys() - present(expected) - {str(record)}
+    beside = missing & {str(mate) for mate in mates}
     if failure_path(record).parents[2].is_dir():
         missing = {path for path in missing if not _failed_since(Path(path), since)}
     return Place(
         launches=len(expected),
         missing=len(missing),
-        expected_s=own_s,
-        others_s=sum(expected[path] for path in missing),
+        expected_s=own_s + sum(expected[path] for path in beside),
+        others_s=sum(expected[path] for path in missing - beside),
         ends_by_precision=content.get("precision") is not None,
     )
 

@@ -36,6 +36,10 @@ class Job(Strict):
     timeout_s: float = Field(description="Limit for the whole launch, in seconds.")
     replica: int = Field(0, description="Number of the replica, where several do their part.")
     traces: str | None = Field(None, description="Folder for traces, there already. Null where none are taken.")
+    in_block: bool = Field(
+        False,
+        description="Whether it makes its passes in turn with other launches: then it makes no more than it is told.",
+    )
 
 
 class PhaseBegins(Strict):
@@ -77,6 +81,7 @@ class IterationDone(Strict):
     iteration: Iteration
     sequences: list[SequenceRow]
     flags: list[Flag]
+    wanted: int | None = Field(None, description="How many are to count. Null while iterations: auto has no number.")
     samples: list[ServerSample] = Field([], description="The server's metrics meanwhile.")
     began: float | None = Field(None, description="When it began, on the machine's monotonic clock, in seconds.")
 

@@ -14,6 +14,7 @@ from rollout_bench.contracts.messages import MessageRow, Messages, MessageStep, 
 from rollout_bench.contracts.modes import MODES, SERVER
 from rollout_bench.contracts.record import (
     SCHEMA_VERSION,
+    Block,
     DeviceUse,
     EngineFacts,
     Flag,
@@ -25,7 +26,7 @@ from rollout_bench.contracts.record import (
     ServerSample,
     Startup,
 )
-from rollout_bench.contracts.spec import Spec, decode_batch
+from rollout_bench.contracts.spec import MeasuringSpec, Spec, decode_batch
 from rollout_bench.contracts.store import (
     messages_path,
     sequences_path,
@@ -35,7 +36,9 @@ from rollout_bench.contracts.store import (
     write_messages,
     write_record,
 )
+from rollout_bench.core.numbers import several
 from rollout_bench.measure.launch.flags import batch_flags, fallback_flags, online_flags, read_log
+from rollout_bench.measure.launch.passes import FEWEST
 from rollout_bench.measure.launch.progress import Progress
 from rollout_bench.measure.launch.protocol import (
     Done,
@@ -87,6 +90,8 @@ class Collecting:
         self.progress = progress
         self.surroundings = surroundings
         self.flags: list[Flag] = []
+        self.block: Block | None = None
+        """What it was measured among, once that is known."""
         self._started_at = clock()
         self._began = time.monotonic()
         self._process_s: float | None = None
@@ -144,6 +149,7 @@ class Collecting:
             "environment": self._ready.environment,
             "engine": facts,
             "placement": self._placement,
+            "block": self.block,
             "startup": Startup(
                 process_s=self._process_s,
                 import_s=self._ready.import_s,
@@ -172,7 +178,7 @@ class Measurement(Collecting):
             self._sequences += event.sequences
             self._samples += event.samples
             self.flags += event.flags
-            self.progress.iteration(event.iteration)
+            self.progress.iteration(event.iteration, event.wanted)
         elif isinstance(event, WarmupExtended):
             self._extend_warmup(event)
 
@@ -216,7 +222,12 @@ class Measurement(Collecting):
             *device_flags(measured),
             *apart_flags(measured),
             *warmup_flags(self._extensions),
-            *(flag for point in by_point(measured) for flag in steadiness_flags(_comparable(self.spec, point))),
+            *few_flags(self.spec, self._iterations),
+            *(
+                flag
+                for point in by_point(measured)
+                for flag in steadiness_flags(_comparable(self.spec, point), self.spec.measuring)
+            ),
             *fallback_flags(log),
             *(online_flags(measured, self._sequences) if self.spec.load is not None else []),
         ]
@@ -244,13 +255,29 @@ def warmup_flags(extensions: Sequence[WarmupExtended]) -> list[Flag]:
     return [Flag(code="warmup_extended", severity="warning", sentence=sentence)]
 
 
-def steadiness_flags(elapsed_s: Sequence[float]) -> list[Flag]:
+def few_flags(spec: Spec, iterations: Sequence[Iteration]) -> list[Flag]:
+    """Return a flag where `iterations: auto` had no time for as many iterations as it takes at the least."""
+    counted = sum(not iteration.warmup for iteration in iterations)
+    if spec.measuring.iterations != "auto" or counted >= FEWEST:
+        return []
+    longest_s = max(iteration.elapsed_s for iteration in iterations)
+    sentence = (
+        f"{several(counted, 'iteration')} counted, where iterations: auto takes {FEWEST} or more: with {longest_s:.4g} "
+        "s for an iteration timeout_s left no time for more. Raise timeout_s, or ask for less in an iteration."
+    )
+    return [Flag(code="few_iterations", severity="warning", sentence=sentence)]
+
+
+def steadiness_flags(elapsed_s: Sequence[float], measuring: MeasuringSpec) -> list[Flag]:
     """Flag iterations that count [n], in seconds, and are not steady, whatever was added to the warm-up."""
     doubt = judge(elapsed_s)
     if doubt is None:
         return []
     sentence = doubt.sentence
-    if doubt.more:
+    if doubt.more and measuring.iterations == "auto":
+        longer = measuring.warmup_iterations + doubt.more
+        sentence += f" iterations: auto leaves the warm-up as it was planned: set warmup_iterations to {longer}."
+    elif doubt.more:
         sentence += f" It would take {doubt.more} more of warm-up; the launch was not lengthened any further."
     return [Flag(code=doubt.code, severity="warning", sentence=sentence)]
 
@@ -344,7 +371,7 @@ class ProfileCollecting(InsideCollecting):
         if isinstance(event, LimitsKnown):
             self._limits = event.limits
         elif isinstance(event, IterationDone):
-            self.progress.iteration(event.iteration)
+            self.progress.iteration(event.iteration, event.wanted)
         elif isinstance(event, StepsDone) and (event.steps or event.traces):
             self.read_surroundings()
             self._steps += event.steps

@@ -72,7 +72,8 @@ def done_together(passes: Sequence[IterationDone]) -> IterationDone:
         output_tokens=sum(part.output_tokens for part in parts),
         replicas=parts,
     )
-    return IterationDone(iteration=iteration, sequences=rows, flags=_named(done.flags for done in passes))
+    flags = _named(done.flags for done in passes)
+    return IterationDone(iteration=iteration, sequences=rows, flags=flags, wanted=passes[0].wanted)
 
 
 def ready_together(readies: Sequence[Ready], platform: Platform) -> Ready:

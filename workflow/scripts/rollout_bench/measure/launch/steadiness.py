@@ -247,18 +247,25 @@ RESERVE = 2.0
 class Series:
     """The iterations of a launch so far.
 
-    The planned warm-up is the least. Once as many iterations count as are wanted, the first of them go to the warm-up
-    if they belong there, and as many more are run: at most `iterations` more, so that the launch ends.
+    With a number of iterations the planned warm-up is the least. Once as many iterations count as are wanted, the
+    first of them go to the warm-up if they belong there, and as many more are run: at most `iterations` more, so that
+    the launch ends.
+
+    With `iterations: auto` the supervisor says how many are to count, before the first of them begins. The warm-up is
+    what was planned, since one that is lengthened by what is seen moves the mean: by 0.5 % where some passes are
+    delayed, by 2 % where passes get quicker.
 
     Args:
         measuring: how many iterations are planned.
         first: index of the first, where a launch has several series.
-        may_extend: whether the warm-up may become longer than planned.
+        may_extend: whether the warm-up may become longer than planned; never with `iterations: auto`.
     """
 
     def __init__(self, measuring: MeasuringSpec, first: int = 0, *, may_extend: bool = True) -> None:
         self._measuring = measuring
-        self._left = measuring.iterations if may_extend else 0
+        self.wanted = None if measuring.iterations == "auto" else measuring.iterations
+        """How many iterations are to count; None while it is not known."""
+        self._left = (self.wanted or 0) if may_extend else 0
         self._counted_s: list[float] = []
         self._first = first
         self.index = first
@@ -279,7 +286,20 @@ class Series:
     @property
     def complete(self) -> bool:
         """Whether enough iterations count."""
-        return len(self._counted_s) >= self._measuring.iterations
+        return self.wanted is not None and len(self._counted_s) >= self.wanted
+
+    def ordered(self, iterations: int | None) -> None:
+        """Take what the order for the next iteration said: how many are to count, or nothing.
+
+        Only `iterations: auto` has to be told.
+
+        Raises:
+            RuntimeError: the next iteration would count, and nobody has said how many do.
+        """
+        if iterations is not None and not self.warming_up:
+            self.wanted = iterations
+        if self.wanted is None and not self.warming_up:
+            raise RuntimeError("iterations: auto: the order for the first iteration that counts names no number")
 
     def take(self, elapsed_s: float, left_s: float) -> Unsteadiness | None:
         """Take the time of the next iteration; `left_s` is what the launch may still take, both in seconds.

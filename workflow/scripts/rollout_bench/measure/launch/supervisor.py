@@ -5,7 +5,7 @@ supervisor  -- job, go (stdin) ->  engine process of each replica (session of it
     +--- pipe held open --->  guardian (session of its own; ends the engines' sessions at end of file)
 
 Usually there is one replica. Of several each event counts once all have told theirs: so all of them have to be ready
-for a pass before any is let go.
+for a pass before any is let go. In a block the supervisor asks for its turn before it lets them go.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from rollout_bench.contracts.spec import Timeouts
 from rollout_bench.core.processes import Group, Interrupted, Watch, group_of, members_of
 from rollout_bench.measure.launch.failures import CRASH_FIX, diagnose, died
 from rollout_bench.measure.launch.guardian import Guardian
+from rollout_bench.measure.launch.passes import passes_of
 from rollout_bench.measure.launch.protocol import (
     Done,
     Event,
@@ -42,6 +43,7 @@ from rollout_bench.measure.launch.protocol import (
     parse,
 )
 from rollout_bench.measure.launch.replicas import Gathering
+from rollout_bench.measure.launch.turns import Asks, End, Turns
 from rollout_bench.measure.machine import device_memory
 from rollout_bench.measure.machine.readings import Pauses
 from rollout_bench.measure.machine.scratch import scratch
@@ -204,6 +206,9 @@ class Replica:
 PATIENCE_S = 20.0
 """How long the engine process may take to notice that another process of the engine ended."""
 
+LONGEST_S = 3600.0
+"""For how long is slept at once where nothing limits it."""
+
 POLL_S = 0.5
 """How often the end of processes is looked for where the kernel has no pidfd."""
 
@@ -240,6 +245,8 @@ class EngineLaunch:
         keep_open: descriptors that stay open until the engine has ended, also if this process is killed: the locks
             of its devices live in them.
         pauses: notices, while a pass runs, whether the engine can.
+        turns: asks for its turns in a block; None where the launch is measured by itself. No limit counts the time that
+            it waits for one.
     """
 
     module: str
@@ -252,11 +259,15 @@ class EngineLaunch:
     cores: Sequence[Set[int] | None] = ()
     keep_open: Sequence[int] = ()
     pauses: Pauses = field(default_factory=Pauses)
+    turns: Turns | None = None
     _step: Deadline | None = None
     _began: float = field(default_factory=time.monotonic)
     _oom_kills_before: int = 0
     _replicas: list[Replica] = field(default_factory=list)
     _guardian: Guardian | None = None
+    _start_s: float | None = None
+    _pass_s: float | None = None
+    _done: bool = False
 
     @property
     def logs(self) -> list[Path]:
@@ -314,6 +325,8 @@ class EngineLaunch:
                 readable = self._wait(watching, gathering)
                 if self.signals in readable:
                     raise Interrupted(os.read(self.signals, 1)[0])
+                if self.turns is not None and self.turns.descriptor in readable and self._go_on(self.turns, listen):
+                    return
                 if watching.ended() and guardian.replace_if_dead():
                     watching.close()
                     watching = Watch(guardian.pid, "guardian")
@@ -323,10 +336,10 @@ class EngineLaunch:
                             self._check_failed(number, event)
                             for complete in gathering.take(number, event):
                                 self._take(complete, listen)
-                                if isinstance(complete, Done):
+                                if isinstance(complete, Done) and self.turns is None:
                                     self._order_all("end")
                                     return
-                    elif replica.ended():
+                    elif replica.ended() and not self._done:
                         guardian.end()
                         raise self._failed([number], died(replica.status(), replica.log_tail(), self._out_of_memory()))
                     replica.check_children()
@@ -342,13 +355,67 @@ class EngineLaunch:
             self._step = step_of(event.phase, self.limits, now) if event.phase == "stopping" else None
         elif isinstance(event, Ready) and self._guardian is not None:
             self._guardian.note_shared_memory()
-        elif isinstance(event, IterationBegins):
-            self._step = step_of(self._replicas[0].phase, self.limits, now)
         elif isinstance(event, IterationDone | StepsDone | RoundDone | MessagesSeen):
             self._step = None
-        listen(event)
         if isinstance(event, IterationBegins):
-            self._order_all(go())
+            self._come_to_pass(event, listen)
+            return
+        if isinstance(event, IterationDone):
+            self._pass_s = event.iteration.elapsed_s
+            if self.turns is not None and not event.iteration.warmup:
+                iteration = event.iteration.model_copy(update={"round": self.turns.round})
+                event = event.model_copy(update={"iteration": iteration})
+        listen(event)
+        if isinstance(event, Done) and self.turns is not None:
+            self._done, self._step = True, None
+            self.turns.finish()
+
+    def _come_to_pass(self, event: IterationBegins, listen: Callable[[Event], None]) -> None:
+        """Begin the next pass, for which all replicas are ready; in a block ask for the turn instead."""
+        if self._start_s is None:
+            self._start_s = time.monotonic() - self._began
+        if self.turns is None:
+            self._begin_pass(event, listen, self._passes())
+            return
+        warming_up = self._replicas[0].phase == "warmup"
+        self._step = None
+        self.turns.ask(
+            Asks(warming_up=warming_up, start_s=self._start_s, pass_s=self._pass_s, left_s=max(0.0, self._left_s()))
+        )
+
+    def _begin_pass(self, event: IterationBegins, listen: Callable[[Event], None], passes: int | None) -> None:
+        self._step = step_of(self._replicas[0].phase, self.limits, time.monotonic())
+        listen(event)
+        self._order_all(go(passes))
+
+    def _go_on(self, turns: Turns, listen: Callable[[Event], None]) -> bool:
+        """Do what the coordinator says; return whether it was to end.
+
+        Raises:
+            Interrupted: the coordinator is gone.
+        """
+        for answer in turns.answers():
+            if isinstance(answer, End):
+                self._order_all("end")
+                return True
+            self._begin_pass(IterationBegins(), listen, answer.passes)
+        if not turns.line.is_open:
+            raise Interrupted(signal.SIGTERM)
+        return False
+
+    def _passes(self) -> int | None:
+        """Return how many iterations are to count, where `iterations: auto` leaves that to the start and the warm-up.
+
+        None during the warm-up, which has not told yet.
+        """
+        if self.job.spec.measuring.iterations != "auto" or self._replicas[0].phase != "measuring":
+            return None
+        return passes_of([self._start_s or 0.0], [self._pass_s or 0.0], [self._left_s()])
+
+    def _left_s(self) -> float:
+        """Return for how long the launch may still take, in seconds; time that it waited for its turn is no part."""
+        paused_s = 0.0 if self.turns is None else self.turns.paused_s()
+        return self._began + paused_s + self.timeout_s - time.monotonic()
 
     def _order_all(self, line: str) -> None:
         for replica in self._replicas:
@@ -360,13 +427,19 @@ class EngineLaunch:
         watches = [guardian, *(watch for replica in self._replicas for watch in replica.watches)]
         held = [watch.descriptor for watch in watches if watch.descriptor is not None]
         bereft = [(r.child_ended[1], number) for number, r in enumerate(self._replicas) if r.child_ended is not None]
-        deadlines = [self._began + self.timeout_s, *(when + PATIENCE_S for when, _ in bereft)]
+        turns = [] if self.turns is None else [self.turns.descriptor]
+        if self._done:  # what is measured stays so, whatever becomes of the engine
+            return self.pauses.wait([self.signals, *turns], POLL_S)
+        now = time.monotonic()
+        left = [when + PATIENCE_S - now for when, _ in bereft]
+        if self.turns is None or not self.turns.waiting:
+            left.append(self._left_s())
         if self._step is not None:
-            deadlines.append(self._step.deadline)
-        left_s = min(deadlines) - time.monotonic()
+            left.append(self._step.deadline - now)
+        left_s = min(left, default=LONGEST_S)
         if left_s > 0:
             nap_s = left_s if len(held) == len(watches) else min(left_s, POLL_S)
-            return self.pauses.wait([self.signals, *pipes, *held], nap_s)
+            return self.pauses.wait([self.signals, *turns, *pipes, *held], nap_s)
         if bereft:
             number = min(bereft)[1]
             raise self._failed([number], self._child_crash(self._replicas[number]))

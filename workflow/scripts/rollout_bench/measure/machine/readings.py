@@ -211,6 +211,8 @@ class Surroundings:
         processes: returns the engine's sessions and the pids of what looks after it.
         lease: the devices that the launch holds; None where nobody asks for its neighbours.
         pauses: is told when a pass begins and ends, and what held it up; None where nobody looks.
+        mates: returns the pids of the block's processes; None outside of a block. What they hold of a device is no
+            doubt. What they take of the host is: engines that wait for their turn should take nothing.
     """
 
     def __init__(
@@ -220,12 +222,14 @@ class Surroundings:
         processes: Callable[[], tuple[list[Group], set[int]]],
         lease: Lease | None = None,
         pauses: Pauses | None = None,
+        mates: Callable[[], set[int]] | None = None,
     ) -> None:
         self._platform = platform
         self._environments = environments
         self._processes = processes
         self._lease = lease
         self._pauses = pauses or Pauses()
+        self._mates = mates
         self._devices: Sequence[Devices | Npus] = []  # of each replica
         self._host_before: Reading | None = None
         self._devices_before: list[DeviceReading] = []
@@ -269,6 +273,7 @@ class Surroundings:
         self._seen_of.append(self._seen)
         groups, helpers = self._processes()
         ours = helpers | set(members_of(groups) if devices else ())
+        ours |= self._mates() if devices and self._mates is not None else set()
         pairs = list(zip(self._devices_before, devices, strict=False))
         use = between(self._host_before, host) if self._host_before and host else None
         return use, [used(before, after, ours) for before, after in pairs]

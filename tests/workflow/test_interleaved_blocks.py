@@ -1,0 +1,187 @@
+"""Blocks under Snakemake: one job for what is compared, whose records stay whatever happens to the job."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import stand_in
+from workspace import Workspace
+
+DEADLINE_S = 120.0
+
+CONFIG = {**stand_in.CONFIG, "quants": ["bf16", "w8a8"], "launches": 3, "interleave": "auto"}
+ROOM = {"kv_cache_memory_bytes": 1 << 26}
+
+
+def workspace(folder: Path, measure_s: float = 0.0, **changes) -> Workspace:
+    """Return a workspace in which the stand-in measures two quants in three blocks."""
+    load = {**stand_in.CONFIG["workload_settings"]["small"]}
+    load["engine_args"] = {**load["engine_args"], **ROOM}
+    model = {"synthetic": {"preset": "qwen3-tiny"}}
+    engine = {"python": stand_in.install(folder / "engine", measure_s)}
+    settings = {"workload_settings": {"small": load}, "model_settings": {"tiny": model}, "engine": engine}
+    return Workspace(folder / "workspace", {**CONFIG, **settings, **changes})
+
+
+def stamps(space: Workspace) -> dict[str, tuple[int, bytes]]:
+    """Return when each record was written, and what it holds."""
+    paths = [space.path / "results" / name for name in space.records]
+    return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in paths}
+
+
+def wanted_by_dry_run(space: Workspace, *arguments: str) -> set[str]:
+    """Return the records that a dry run says would be measured in blocks."""
+    done = space.snakemake("-n", *arguments)
+    assert done.returncode == 0, done.stdout
+    return set(re.findall(r"^    results/(offline/\S+/launch-\d+\.json)$", done.stdout, flags=re.MULTILINE))
+
+
+def summarised(space: Workspace) -> bool:
+    return (space.path / "results" / "summary.json").exists()
+
+
+def test_one_job_measures_a_block_and_leaves_nothing_but_records(tmp_path: Path):
+    space = workspace(tmp_path)
+    assert space.planned("results/summary.md") == {"block": 3, "checkpoint": 2, "summary": 1}
+    assert len(wanted_by_dry_run(space, "results/summary.md")) == 6
+    assert not (space.path / "results").exists(), "a dry run wrote something"
+    done = space.snakemake("--cores", "1", "results/summary.md")
+    assert done.returncode == 0, done.stdout
+    assert len(space.records) == len(stand_in.starts(space.path)) == 6
+    indices = [name.rpartition("-")[2] for name in stand_in.starts(space.path)]
+    assert indices == ["0", "0", "1", "1", "2", "2"], "blocks run whole, one after the other"
+    assert not (space.path / "results" / "blocks").exists()
+    assert space.planned("results/summary.md") == {}
+
+
+def test_what_a_block_lacks_is_measured_and_what_it_has_is_not_touched(tmp_path: Path):
+    space = workspace(tmp_path)
+    assert space.snakemake("--cores", "1", "results/summary.md").returncode == 0
+    deleted = [name for name in space.records if "_w8a8_" in name and name.endswith("launch-1.json")]
+    (space.path / "results" / deleted[0]).unlink()
+    before = stamps(space)
+    assert wanted_by_dry_run(space, "results/summary.md") == set(deleted)
+    assert space.snakemake("--cores", "1", "results/summary.md").returncode == 0
+    assert {name: stamp for name, stamp in stamps(space).items() if name in before} == before
+    assert len(space.records) == 6
+    assert len(stand_in.starts(space.path)) == 7
+
+
+def test_records_stay_where_another_of_their_block_fails_and_the_other_blocks_run(tmp_path: Path):
+    space = workspace(tmp_path)
+    (space.path / stand_in.FAILING).write_text("w8a8")
+    done = space.snakemake("--cores", "1", "results/summary.md")
+    assert done.returncode != 0
+    assert len(space.records) == 3, done.stdout
+    assert "Removing output files" not in done.stdout
+    assert summarised(space), "a run that failed writes the summary of what there is"
+    before = stamps(space)
+    assert len(wanted_by_dry_run(space, "results/summary.md")) == 3
+    (space.path / stand_in.FAILING).unlink()
+    assert space.snakemake("--cores", "1", "results/summary.md").returncode == 0
+    assert {name: stamp for name, stamp in stamps(space).items() if name in before} == before
+    assert len(space.records) == len(stand_in.starts(space.path)) == 6
+
+
+@pytest.mark.parametrize("how", ["--forceall", "--rerun-incomplete", "--touch", "--keep-incomplete"])
+def test_no_option_deletes_or_rewrites_a_record_or_measures_it_again(tmp_path: Path, how: str):
+    space = workspace(tmp_path)
+    assert space.snakemake("--cores", "1", "results/summary.md").returncode == 0
+    gone = next(name for name in sorted(space.records) if name.endswith("launch-2.json"))
+    (space.path / "results" / gone).unlink()
+    before = stamps(space)
+    done = space.snakemake("--cores", "1", how, "results/summary.md")
+    assert done.returncode == 0 or how == "--touch", done.stdout
+    after = stamps(space)
+    assert {name: stamp for name, stamp in after.items() if name in before} == before
+    # what --touch marks as done without a record is measured by the next run all the same
+    assert space.snakemake("--cores", "1", "results/summary.md").returncode == 0
+    assert len(space.records) == 6
+    assert len(stand_in.starts(space.path)) == 7
+
+
+def test_a_run_that_was_killed_leaves_its_records_and_the_next_one_goes_on(tmp_path: Path):
+    space = workspace(tmp_path, measure_s=0.6)
+    run, began = space.start("--cores", "1", "results/summary.md"), time.monotonic()
+    while len(space.records) < 3:
+        assert run.poll() is None, space.output
+        assert time.monotonic() - began < DEADLINE_S
+        time.sleep(0.02)
+    run.send_signal(signal.SIGKILL)
+    run.wait(timeout=DEADLINE_S)
+    while [process for process in space.processes() if process.pid != run.pid]:
+        assert time.monotonic() - began < DEADLINE_S
+        time.sleep(0.1)  # the stand-in does not die with its parent; a real block does
+    left = stamps(space)
+    assert 3 <= len(left) < 6
+    assert (space.path / "results" / "blocks").exists(), "a mark was there that the next run must not trust"
+    done_again = next(name for name in sorted(space.records) if name.endswith("launch-0.json"))
+    gone = space.path / "results" / done_again
+    marks = list((space.path / "results" / "blocks").rglob("launch-*"))
+    gone.unlink()  # its block has a mark
+    assert marks
+    started = len(stand_in.starts(space.path))
+    stand_in.install(tmp_path / "engine")
+    done = space.snakemake("--cores", "1", "results/summary.md")
+    assert done.returncode == 0, done.stdout
+    kept = {name: stamp for name, stamp in left.items() if name != str(gone)}
+    assert {name: stamp for name, stamp in stamps(space).items() if name in kept} == kept
+    assert len(stand_in.starts(space.path)) == started + 6 - len(kept)
+
+
+def test_batches_divide_blocks_and_the_last_one_finds_all_of_them(tmp_path: Path):
+    space = workspace(tmp_path)
+    for number in (1, 2, 3):
+        done = space.snakemake("--cores", "1", "--batch", f"summary={number}/3", "results/summary.md")
+        assert done.returncode == 0, done.stdout
+        assert len(space.records) == len(stand_in.starts(space.path)) == 2 * number
+    assert summarised(space)
+
+
+def test_a_launch_of_a_block_is_not_measured_by_itself_and_the_two_lines_say_how_it_would_be(tmp_path: Path):
+    space = workspace(tmp_path)
+    record = sorted(wanted_by_dry_run(space, "results/summary.md"))[0]
+    done = space.snakemake("--cores", "1", f"results/{record}")
+    assert done.returncode == 1
+    assert f"results/{record}: is measured in turn with what it is compared with" in done.stdout
+    assert "Traceback" not in done.stdout
+    done = space.snakemake("--cores", "1", f"results/{record}", "--config", "interleave=false")
+    assert done.returncode == 0, done.stdout
+    assert space.records == {record}
+
+
+def test_without_interleaving_every_launch_has_a_job(tmp_path: Path):
+    space = workspace(tmp_path, interleave=False)
+    assert space.planned("results/summary.md") == {"launch": 6, "checkpoint": 2, "summary": 1}
+
+
+def test_launches_auto_asks_for_whole_blocks(tmp_path: Path):
+    precision = {"half_width": 0.0001, "min_launches": 2, "max_launches": 4}
+    space = workspace(tmp_path, launches="auto", precision=precision, quants=["bf16", "w8a8", "w8a16"])
+    done = space.snakemake("--cores", "1", "results/summary.md")
+    assert done.returncode == 0, done.stdout
+    counts = [name.rpartition("-")[2] for name in stand_in.starts(space.path)]
+    assert counts == sorted(counts)
+    assert {counts.count(index) for index in counts} == {3}
+    assert len(counts) > 6, "more than the least was wanted"
+    assert not (space.path / "results" / "blocks").exists()
+
+
+def test_the_plan_says_what_is_interleaved_or_why_not(tmp_path: Path):
+    space = workspace(tmp_path)
+    assert "interleaved: offline cpu tiny small: bf16, w8a8: all 2 engines alive at once, started in turn" in (
+        space.snakemake("--cores", "1", "plan").stdout
+    )
+    huge = {"kv_cache_memory_bytes": 1 << 50}
+    space.overlay({"workload_settings": {"small": {"engine_args": huge}}})
+    said = space.snakemake("--cores", "1", "plan").stdout
+    assert "not interleaved: offline cpu tiny small: bf16, w8a8: one engine takes" in said
+    done = space.snakemake("-n", "--config", "interleave=true")
+    assert done.returncode == 1
+    lines = [line for line in done.stdout.splitlines() if "interleave" in line]
+    assert len(lines) == 2, done.stdout
+    assert lines[0].startswith("config: interleave: offline cpu tiny small: bf16, w8a8: one engine takes 1,048,57")

@@ -1,0 +1,157 @@
+"""The memory that an engine takes while it is alive, and how much of it there is: can several live together?"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+from rollout_bench.analysis.bounds.architecture import (
+    Architecture,
+    UnknownArchitectureError,
+    architecture_from,
+    linear_shapes,
+)
+from rollout_bench.analysis.bounds.bound import model_config
+from rollout_bench.analysis.bounds.cost import NOT_QUANTIZED, Coding, coding_of
+from rollout_bench.contracts.spec import Platform, Spec, is_local
+from rollout_bench.plan.checks import USUAL_UTILIZATION
+from rollout_bench.plan.interleaving import MemoryUnknownError
+from rollout_bench.plan.matrix import Experiment
+
+GIB = 1 << 30
+
+OWN_BYTES = int(1.25 * GIB)
+"""What a process of an engine takes on CPU besides weights and KV cache: Python, torch, vLLM, buffers.
+
+Measured with vLLM 0.32 and qwen3-90m: at its most 1.0 to 1.1 GiB, and its supervisor 0.1 GiB.
+"""
+
+MOST_UTILIZATION = 0.97
+"""Share of a device's memory that engines may ask for together: each also has a CUDA context, outside of its share."""
+
+KV_SPACE = "VLLM_CPU_KVCACHE_SPACE"
+
+WEIGHT_FILES = (".safetensors", ".bin", ".pt")
+
+
+def held_bytes(architecture: Architecture, coding: Coding) -> float:
+    """Return bytes of all weights: of each matrix K N bits / 8 and its scales, of tied embeddings those of the head."""
+    total = 0.0
+    for shape in linear_shapes(architecture):
+        plain = shape.role in NOT_QUANTIZED
+        bits, scale = (8 * coding.value_bytes, 0.0) if plain else (coding.bits, coding.scale_bytes)
+        total += shape.layers * shape.out_features * (shape.in_features * bits / 8 + scale)
+    if not architecture.tied_embeddings:
+        total += architecture.vocabulary * architecture.hidden_size * coding.value_bytes
+    return total + (2 * architecture.layers + 1) * architecture.hidden_size * coding.value_bytes
+
+
+def weights_held(spec: Spec, model_path: str) -> float:
+    """Return bytes of the weights that an engine holds: those of the files, else what the architecture comes to.
+
+    Raises:
+        MemoryUnknownError: neither tells.
+    """
+    if spec.model.synthetic is None and is_local(model_path):
+        try:
+            files = [path for path in Path(model_path).expanduser().iterdir() if path.suffix in WEIGHT_FILES]
+            if files:
+                return float(sum(path.stat().st_size for path in files))
+        except OSError:
+            pass  # the architecture may tell, and if it does not, its reason does
+    try:
+        config = model_config(spec, model_path)
+        return held_bytes(architecture_from(config), coding_of(spec, config))
+    except UnknownArchitectureError as error:
+        raise MemoryUnknownError(str(error)) from None
+
+
+def cpu_cache_bytes(spec: Spec, variables: Mapping[str, str] = os.environ) -> float | None:
+    """Return bytes of the KV cache on CPU; None where the engine takes what its share of the machine leaves.
+
+    The variable wins over the argument, as in vLLM.
+    """
+    space = {**variables, **spec.engine.environment}.get(KV_SPACE)
+    if space and space.isdigit():
+        return int(space) * float(GIB)
+    asked = spec.engine.args.get("kv_cache_memory_bytes")
+    return None if asked is None else float(asked)
+
+
+def utilization(spec: Spec) -> float:
+    """Return the share of the memory of a device, on CPU of the machine, that an engine asks for."""
+    asked = spec.engine.args.get("gpu_memory_utilization")
+    return USUAL_UTILIZATION if asked is None else float(asked)
+
+
+class MachineMemory:
+    """The memory of this machine: bytes on CPU, on accelerators shares of what the devices of a launch have.
+
+    Args:
+        on_cluster: whether launches run somewhere else: then nobody knows how much memory of a host there is.
+        places: launches that run side by side on CPU, each with a share of the memory.
+    """
+
+    def __init__(self, on_cluster: bool = False, places: int = 1) -> None:
+        self._on_cluster, self._places = on_cluster, max(1, places)
+
+    def taken(self, experiment: Experiment) -> float:
+        """Return what an engine takes; raise `MemoryUnknownError` where nobody can say."""
+        spec = experiment.spec
+        if spec.platform != "cpu":
+            return utilization(spec)
+        cache = cpu_cache_bytes(spec)
+        if cache is None:
+            return utilization(spec) * machine_bytes()
+        ranks = int(spec.engine.args.get("tensor_parallel_size") or 1)
+        processes = ranks + (1 if spec.engine.multiprocess else 0)
+        return weights_held(spec, experiment.model_path) + ranks * cache + processes * OWN_BYTES
+
+    def there(self, platform: Platform) -> float:
+        """Return what all engines together may take: on CPU what is available now."""
+        if platform != "cpu":
+            return MOST_UTILIZATION
+        return math.inf if self._on_cluster else self._available / self._places
+
+    @cached_property
+    def _available(self) -> int:
+        """Looked up once, so that all groups of a plan are told of one number."""
+        return available_bytes()
+
+    def words(self, platform: Platform, amount: float) -> str:
+        """Return an amount as people read it."""
+        if platform != "cpu":
+            return f"{amount:.2f} of a device's memory"
+        return f"{amount / GIB:,.1f} GiB of memory"
+
+    def remedy(self, platform: Platform, engines: int) -> str:
+        """Return what to set so that so many engines fit."""
+        if platform != "cpu":
+            share = math.floor(100 * MOST_UTILIZATION / engines) / 100
+            return f"set gpu_memory_utilization: {share:.2f} in engine_args"
+        return "set kv_cache_memory_bytes in engine_args to a size of which all fit, or free memory"
+
+
+@lru_cache(maxsize=1)
+def machine_bytes() -> int:
+    """Return the memory of this machine."""
+    import psutil  # not at the top: only the CPU's numbers need it
+
+    return int(psutil.virtual_memory().total)
+
+
+def available_bytes(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return memory that is available now, on the machine and in the container that this runs in, whichever is less."""
+    import psutil
+
+    available = int(psutil.virtual_memory().available)
+    try:
+        most = (cgroup / "memory.max").read_text().strip()
+        used = int((cgroup / "memory.current").read_text())
+        stats = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
+        return min(available, int(most) - used + int(stats["inactive_file"]))
+    except (OSError, ValueError, KeyError):  # no limit ("max"), another version of cgroups, or none
+        return available

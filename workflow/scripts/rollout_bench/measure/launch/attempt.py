@@ -1,0 +1,304 @@
+"""An attempt at one launch, from its arguments to its record or its failure: by itself, or as a member of a block."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import re
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import get_args
+
+from pydantic import ValidationError
+
+from rollout_bench.contracts.postmortem import Cause
+from rollout_bench.contracts.spec import Isolation, Spec, Timeouts, is_local
+from rollout_bench.core.errors import UserError
+from rollout_bench.core.processes import Interrupted, pause
+from rollout_bench.measure.launch.outcome import LaunchOutcome, in_workflow
+from rollout_bench.measure.launch.preflight import check_before_start, check_dataset_given, engine_environment
+from rollout_bench.measure.launch.progress import Progress, say
+from rollout_bench.measure.launch.protocol import Job
+from rollout_bench.measure.launch.recorder import collector, folder_for_traces
+from rollout_bench.measure.launch.supervisor import EngineLaunch, LaunchFailed
+from rollout_bench.measure.launch.turns import Turns
+from rollout_bench.measure.machine.device import DeviceError
+from rollout_bench.measure.machine.leases import Lease, Wanted, lease
+from rollout_bench.measure.machine.readings import Surroundings
+
+WORKER = "rollout_bench.measure.engine.worker"
+
+Word = Callable[[], Cause | None]
+"""Asks the scheduler why it ended this process's job; None where it did not, or where there is none."""
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that commands have in common which measure launches."""
+    parser.add_argument(
+        "--timeout-s",
+        type=float,
+        default=3600.0,
+        metavar="SECONDS",
+        help="limit for the whole launch; past it the launch has failed (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--limits",
+        type=_limits,
+        default=Timeouts(),
+        metavar="JSON",
+        help='limits for its parts, each or none: {"start_s": S, "warmup_s": S, "iteration_s": S, "stop_s": S}',
+    )
+    parser.add_argument(
+        "--progress",
+        type=Path,
+        metavar="FILE",
+        help="all launches of the plan, for the progress lines: "
+        '{"launches": [{"record": PATH, "expected_s": SECONDS}, ...]}',
+    )
+    parser.add_argument(
+        "--isolation",
+        choices=get_args(Isolation),
+        help="what may run beside the launch on its node: nothing, or launches on other devices "
+        "(default: exclusive on cpu and of endpoints, else per_device)",
+    )
+    parser.add_argument(
+        "--devices",
+        type=int,
+        metavar="N",
+        help="devices that launches of this workflow hold at most at the same time; on cpu the cores are divided into "
+        "so many blocks (default: all; on cpu as many as the launch needs)",
+    )
+    parser.add_argument(
+        "--first-device",
+        type=int,
+        metavar="I",
+        help="device to take if it is free, counted round among the visible ones, from 0 (default: as --launch)",
+    )
+    parser.add_argument(
+        "--attempt",
+        type=int,
+        metavar="N",
+        help="which try of the launch it is, from 1; then a record that is there stays and nothing is measured, and a "
+        "further try ends at once where the failure before was the experiment's, not the node's",
+    )
+    parser.add_argument(
+        "--die-with-parent",
+        type=int,
+        metavar="PID",
+        help="end when this process, which must be the parent, ends in whatever way (in a shell: $PPID before exec)",
+    )
+
+
+def _limits(text: str) -> Timeouts:
+    """Read --limits; raise `argparse.ArgumentTypeError` where it is none."""
+    try:
+        return Timeouts.model_validate_json(text)
+    except ValidationError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error.errors()[0]['msg']}") from None
+
+
+COMMON = ("timeout_s", "limits", "progress", "isolation", "devices", "first_device", "attempt")
+"""Those of the common arguments that an assignment has."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What is to be measured, and how: the arguments of the measuring command.
+
+    Args:
+        spec: the experiment.
+        model: folder with the weights, or hub id.
+        launch: index of the launch, from 0.
+        out: where the record is to lie.
+        log: takes the engine's output.
+        dataset: the workload's data set, where it has one.
+        timeout_s: limit for the whole launch in seconds; waiting for its turn in a block does not count.
+        limits: limits for its parts.
+        progress: file with all launches of the plan.
+        isolation: what may run beside it; None for what is usual.
+        devices: devices that launches of its workflow hold at most; None for all.
+        first_device: device to begin with; None for one that its index says.
+        attempt: which try it is, from 1; None where a record that is there is to be measured again.
+        mates: records of the launches in the same block.
+    """
+
+    spec: Spec
+    model: str
+    launch: int
+    out: Path
+    log: Path
+    dataset: Path | None = None
+    timeout_s: float = 3600.0
+    limits: Timeouts = field(default_factory=Timeouts)
+    progress: Path | None = None
+    isolation: Isolation | None = None
+    devices: int | None = None
+    first_device: int | None = None
+    attempt: int | None = None
+    mates: frozenset[Path] = frozenset()
+
+    @property
+    def name(self) -> str:
+        """Return <mode>/<experiment>."""
+        return f"{self.spec.mode}/{self.spec.experiment()}"
+
+    @property
+    def wanted(self) -> Wanted:
+        """Return what it wants of its node."""
+        first = self.launch if self.first_device is None else self.first_device
+        return Wanted(self.spec, self.out, self.isolation, self.devices, first)
+
+    @property
+    def loaded(self) -> str:
+        """Return what the engine is to load: an absolute path, or a hub id."""
+        local = self.spec.endpoint is None and is_local(self.model)
+        return str(Path(self.model).expanduser().absolute()) if local else self.model
+
+    @cached_property
+    def outcome(self) -> LaunchOutcome:
+        """Return what is to come of it."""
+        return LaunchOutcome(self.spec, self.launch, self.out.absolute(), self.log)
+
+    def reporting(self) -> Progress:
+        """Return what prints its progress, from now on."""
+        return Progress(self.spec, self.launch, self.out, self.progress, self.mates)
+
+    def check(self, spec_file: Path) -> None:
+        """Raise `UserError` where the arguments contradict each other, or the spec that was read from `spec_file`."""
+        folder = self.out.absolute().parent.name
+        if in_workflow(self.out) and folder != self.spec.experiment():
+            raise UserError(
+                f"{self.out}: the spec {spec_file} is of experiment {self.spec.experiment()}, not {folder}",
+                "give the spec.json that lies beside the record, or let the workflow write both again",
+            )
+        if self.launch < 0 or (
+            re.fullmatch(r"launch-\d+\.json", self.out.name) and self.out.name != f"launch-{self.launch}.json"
+        ):
+            raise UserError(
+                f"--launch {self.launch} does not fit --out {self.out}",
+                f"give --out .../launch-{abs(self.launch)}.json",
+            )
+        check_dataset_given(self.spec, self.dataset)
+        if self.devices is not None and self.devices < 1:
+            raise UserError(f"--devices {self.devices} is no number of devices", "give a whole number above 0")
+        if not 0 < self.timeout_s < 1e8:
+            raise UserError(f"--timeout-s {self.timeout_s:g} is no time", "give a number of seconds above 0")
+
+
+@dataclass(frozen=True)
+class Seat:
+    """The place of a launch in a block.
+
+    Args:
+        held: the devices, which the block holds.
+        turns: asks for its turns.
+        mates: returns the pids of the block's processes, its own among them.
+    """
+
+    held: Lease
+    turns: Turns
+    mates: Callable[[], set[int]]
+
+
+def attempt(assignment: Assignment, signals: int, word: Word, seat: Seat | None = None) -> int:
+    """Measure the launch, unless it is settled, on devices of its own or in its `seat`; return the exit status.
+
+    Args:
+        assignment: what is to be measured.
+        signals: descriptor from `signals_as_descriptor`.
+        word: asks the scheduler why it ends the job.
+        seat: its place in a block; None where it is measured by itself.
+
+    Raises:
+        UserError: it failed; a failure file says so, too.
+    """
+    outcome = assignment.outcome
+    if outcome.is_settled(assignment.attempt):
+        say(f"{assignment.out}: is measured already")
+        return 0
+    try:
+        assignment.log.parent.mkdir(parents=True, exist_ok=True)
+        outcome.clear()
+        _measure(assignment, signals, seat)
+    except LaunchFailed as error:
+        # where Slurm ends a job, the engine's end can be noticed before our own signal
+        cause = word() if error.cause.category == "crash" else None
+        raise outcome.failed(error.phase, cause or error.cause, error.log) from None
+    except UserError as error:
+        raise outcome.failed("writing", Cause("not_written", error.problem, error.remedy)) from None
+    except OSError as error:
+        category = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) else "not_written"
+        cause = Cause(category, f"{error.filename}: {error.strerror}", "check the file system and permissions")
+        raise outcome.failed("starting", cause) from None
+    except Interrupted as error:
+        cause = word()
+        if cause is not None:
+            raise outcome.failed("interrupted", cause) from None
+        say(f"interrupted by {error}: the engine was ended, nothing was written")
+        return 128 + error.number
+    except Exception as error:  # ours, not the engine's: no launch ends without a word
+        assignment.log.write_text(traceback.format_exc())
+        cause = Cause("crash", f"{type(error).__name__}: {error}", "report it with the log: the fault is not yours")
+        raise outcome.failed("starting", cause) from None
+    outcome.succeeded()
+    return 0
+
+
+def _measure(assignment: Assignment, signals: int, seat: Seat | None) -> None:
+    """Run the launch and write its record.
+
+    Raises:
+        LaunchFailed: there is no measurement.
+        Interrupted: a signal came before there was one.
+        UserError: the record cannot be written.
+    """
+    obstacle = check_before_start(assignment.spec, assignment.loaded, assignment.dataset)
+    if obstacle is not None:
+        assignment.log.write_text(f"{obstacle.cause}\n{obstacle.fix}\n")
+        raise LaunchFailed("starting", obstacle)
+    if seat is not None:
+        _run(assignment, signals, seat.held, seat)
+        return
+    try:
+        waiting = assignment.reporting()
+        with lease(assignment.wanted, partial(pause, signals), waiting.phase) as held:
+            _run(assignment, signals, held, None)
+    except DeviceError as error:
+        assignment.log.write_text(f"{error}\n")
+        raise LaunchFailed("starting", Cause(error.category, error.problem, error.remedy)) from None
+
+
+def _run(assignment: Assignment, signals: int, held: Lease, seat: Seat | None) -> None:
+    """As `_measure`, on devices that are held."""
+    spec, turns = assignment.spec, None if seat is None else seat.turns
+    progress = assignment.reporting()
+    with folder_for_traces(spec, assignment.out) as traces:
+        launch = EngineLaunch(
+            module=WORKER,
+            job=Job(
+                spec=spec,
+                model=assignment.loaded,
+                dataset=None if assignment.dataset is None else str(assignment.dataset.absolute()),
+                launch=assignment.launch,
+                timeout_s=assignment.timeout_s,
+                traces=None if traces is None else str(traces),
+                in_block=turns is not None,
+            ),
+            limits=assignment.limits,
+            log=assignment.log,
+            environments=held.environments(engine_environment(spec, assignment.loaded)),
+            timeout_s=assignment.timeout_s,
+            signals=signals,
+            cores=held.cores,
+            keep_open=[*held.keep_open, *([] if turns is None else [turns.descriptor])],
+            turns=turns,
+        )
+        mates = None if seat is None else seat.mates
+        surroundings = Surroundings(spec.platform, launch.environments, launch.processes, held, launch.pauses, mates)
+        collecting = collector(spec, assignment.launch, progress, surroundings, traces)
+        launch.run(collecting.take)
+        collecting.block = None if turns is None else turns.block
+        collecting.write("".join(log.read_text(errors="replace") for log in launch.logs), assignment.out)

@@ -1,0 +1,244 @@
+"""Whose turn it is in a block: a pure state machine from what its launches say to what they are told.
+
+One launch at a time has the turn, from the word that its pass may begin until it asks again, has finished, or is gone.
+So nothing that an engine does for its next pass (prompts, garbage, an empty cache) falls into another's. While an
+engine starts, or ends, nobody has the turn, unless all start together: then nobody has it before all have started.
+
+With fewer places than launches the first one, the baseline, stays, and the others come in groups; it makes as many
+passes beside each group. Rounds are numbered on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Literal
+
+from rollout_bench.measure.launch.passes import fitting, passes_of
+from rollout_bench.measure.launch.turns import Asks
+
+Started = Literal["in_turn", "together"]
+
+Orders = Callable[[Sequence[str], int], Iterator[Sequence[str]]]
+"""Yields the order of names in each round of a group, by the names and the number of the group, for ever."""
+
+
+class State(Enum):
+    """What a launch of a block is doing."""
+
+    NEW = auto()
+    STARTING = auto()
+    ASKS = auto()
+    HAS_TURN = auto()
+    FINISHED = auto()
+    ENDING = auto()
+    GONE = auto()
+
+
+@dataclass(frozen=True)
+class Start:
+    """The launch at `position` is to be started."""
+
+    position: int
+
+
+@dataclass(frozen=True)
+class Grant:
+    """The launch at `position` may make its next pass.
+
+    Attributes:
+        round: that the pass belongs to; None in the warm-up.
+        passes: how many are to count, where this is the first and the launch does not know.
+    """
+
+    position: int
+    round: int | None
+    passes: int | None
+
+
+@dataclass(frozen=True)
+class Dismissal:
+    """The launch at `position` may end."""
+
+    position: int
+
+
+Step = Start | Grant | Dismissal
+
+
+@dataclass
+class _Member:
+    name: str
+    iterations: int | None  # None: as many as the block works out
+    state: State = State.NEW
+    asks: Asks | None = None
+    passes: int | None = None  # that it was told of, or knows; None before its first pass that counts
+    counted: int = 0  # in the present group
+    in_round: bool = False  # whether the pass that is running counts
+
+    @property
+    def waits_to_count(self) -> bool:
+        """Whether its next pass counts."""
+        return self.state is State.ASKS and self.asks is not None and not self.asks.warming_up
+
+    @property
+    def waits_to_warm_up(self) -> bool:
+        """Whether its next pass is one of the warm-up."""
+        return self.state is State.ASKS and not self.waits_to_count
+
+
+@dataclass
+class Rotation:
+    """The turns of a block.
+
+    Args:
+        names: of the launches, the baseline first.
+        iterations: how many passes of each count; None where the block works it out.
+        orders: yields the orders of rounds.
+        at_once: how many engines live at the same time, at least 2.
+        started: whether engines start one after the other.
+    """
+
+    names: Sequence[str]
+    iterations: Sequence[int | None]
+    orders: Orders
+    at_once: int
+    started: Started = "in_turn"
+    rounds: list[list[int]] = field(default_factory=list)
+    """For each round, who made a pass, in that order."""
+    _group: int = 0
+    _left: list[int] = field(default_factory=list)
+    _passes: int | None = None
+
+    def __post_init__(self) -> None:
+        self._members = [_Member(name, of) for name, of in zip(self.names, self.iterations, strict=True)]
+        others, places = range(1, len(self.names)), max(self.at_once - 1, 1)
+        self._groups = [[0, *others[first : first + places]] for first in range(0, len(others), places)] or [[0]]
+        self._order = self._orders()
+
+    @property
+    def groups(self) -> int:
+        """How many groups there are, each beside the baseline."""
+        return len(self._groups)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all launches are gone."""
+        return all(member.state is State.GONE for member in self._members)
+
+    def asked(self, position: int, asks: Asks) -> None:
+        """Take note that a launch is ready for its next pass."""
+        self._turn_over(position, State.ASKS)
+        self._members[position].asks = asks
+
+    def finished(self, position: int) -> None:
+        """Take note that a launch has made all of its passes."""
+        self._turn_over(position, State.FINISHED)
+
+    def gone(self, position: int) -> None:
+        """Take note that a launch and its engine have ended, whatever the reason."""
+        self._members[position].state = State.GONE
+
+    def steps(self) -> list[Step]:
+        """Return what is to be done now; nothing where something has to happen first."""
+        while True:
+            group = [p for p in self._groups[self._group] if self._members[p].state is not State.GONE]
+            busy = {self._members[p].state for p in group}
+            if busy & {State.HAS_TURN, State.STARTING, State.ENDING}:
+                return []
+            if steps := self._starts(group) or self._warm_up(group) or self._round(group):
+                return steps
+            if steps := self._dismissals(group):
+                return steps
+            if self._group + 1 == self.groups:
+                return []
+            self._group += 1
+            self._left = []
+            for member in self._members:
+                member.counted = 0
+            self._order = self._orders()
+
+    def _orders(self) -> Iterator[list[int]]:
+        positions = {self._members[p].name: p for p in self._groups[self._group]}
+        for order in self.orders(list(positions), self._group):
+            yield [positions[name] for name in order]
+
+    def _starts(self, group: Sequence[int]) -> list[Step]:
+        new = [p for p in group if self._members[p].state is State.NEW]
+        if self.started == "in_turn":
+            new = [] if any(self._members[p].waits_to_warm_up for p in group) else new[:1]
+        for position in new:
+            self._members[position].state = State.STARTING
+        return [Start(position) for position in new]
+
+    def _warm_up(self, group: Sequence[int]) -> list[Step]:
+        """Return the turn of a launch that warms up; later ones, of another load, wait for the end of the round."""
+        waiting = [p for p in group if self._members[p].waits_to_warm_up]
+        if not waiting or any(self._members[p].waits_to_count for p in self._left):
+            return []
+        return [self._grant(waiting[0], None, None)]
+
+    def _round(self, group: Sequence[int]) -> list[Step]:
+        """Return the next turn of the round, or the first of the next round, where somebody has passes to make."""
+        waiting = {p for p in group if self._members[p].waits_to_count and self._owes(p)}
+        if not waiting:
+            self._left = []
+            return []
+        if self._passes is None:
+            self._passes = self._worked_out(sorted(waiting))
+        self._left = [p for p in self._left if p in waiting]
+        if not self._left:
+            self._left = [p for p in next(self._order) if p in waiting]
+            self.rounds.append([])
+        position = self._left.pop(0)
+        return [self._grant(position, len(self.rounds) - 1, self._told(position))]
+
+    def _owes(self, position: int) -> bool:
+        """Whether a launch has a pass to make in this group; all but the baseline leave with it."""
+        if position or self._group + 1 == self.groups:
+            return True
+        member = self._members[position]
+        return member.passes is None or member.counted < member.passes // self.groups
+
+    def _told(self, position: int) -> int | None:
+        """Return how many passes of a launch are to count, if it has not been told and does not know."""
+        member = self._members[position]
+        if member.passes is not None:
+            return None
+        assert self._passes is not None, "was worked out before the first round"
+        of_group = member.iterations
+        if of_group is None:
+            assert member.asks is not None, "asks for the turn that it is told in"
+            left_s = member.asks.left_s / (1 if position else self.groups)
+            of_group = min(self._passes, fitting(member.asks.pass_s or 0.0, left_s))
+        member.passes = of_group * (1 if position else self.groups)
+        return None if member.passes == member.iterations else member.passes
+
+    def _worked_out(self, positions: Sequence[int]) -> int:
+        asks = [(p, asks) for p in positions if (asks := self._members[p].asks) is not None]
+        return passes_of(
+            [ask.start_s for _, ask in asks],
+            [ask.pass_s or 0.0 for _, ask in asks],
+            [ask.left_s / (1 if p else self.groups) for p, ask in asks],
+        )
+
+    def _grant(self, position: int, number: int | None, passes: int | None) -> Grant:
+        member = self._members[position]
+        member.state, member.in_round = State.HAS_TURN, number is not None
+        return Grant(position, number, passes)
+
+    def _turn_over(self, position: int, state: State) -> None:
+        member = self._members[position]
+        if member.state is State.HAS_TURN and member.in_round:
+            self.rounds[-1].append(position)
+            member.counted += 1
+        member.state = state
+
+    def _dismissals(self, group: Sequence[int]) -> list[Step]:
+        """Return who may end: all, after the last group, else all but the baseline."""
+        last = self._group + 1 == self.groups
+        ending = [p for p in group if self._members[p].state is State.FINISHED and (last or p)]
+        for position in ending:
+            self._members[position].state = State.ENDING
+        return [Dismissal(position) for position in ending]

@@ -1,0 +1,238 @@
+"""Which experiments are measured interleaved: their engines alive together, their passes in turn."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from rollout_bench.contracts.modes import mode_of
+from rollout_bench.contracts.spec import Platform, Spec, devices_needed, replicas
+from rollout_bench.core.errors import UserError
+from rollout_bench.plan.config import EARLIER_AXES, Config
+from rollout_bench.plan.matrix import Experiment, Matrix
+
+AXES: dict[str, Callable[[Spec], str]] = {
+    "mode": lambda spec: spec.mode,
+    "platform": lambda spec: spec.platform,
+    "model": lambda spec: spec.model.name,
+    "quant": lambda spec: spec.quant.name,
+    "workload": lambda spec: spec.workload.name,
+}
+
+OFF = "set interleave: false, or auto"
+
+TOGETHER_AT_LEAST = 2
+"""Engines that must fit at once: the baseline and one other."""
+
+
+class MemoryUnknownError(Exception):
+    """Why nobody can say how much memory an engine takes, in words that can follow `since`."""
+
+
+class Memory(Protocol):
+    """How much memory engines take, and how much there is, in one unit for a platform."""
+
+    def taken(self, experiment: Experiment) -> float:
+        """Return what the engine of an experiment takes; raise `MemoryUnknownError` where nobody can say."""
+
+    def there(self, platform: Platform) -> float:
+        """Return what all engines together may take; infinity where that is not known here."""
+
+    def words(self, platform: Platform, amount: float) -> str:
+        """Return an amount as people read it."""
+
+    def remedy(self, platform: Platform, engines: int) -> str:
+        """Return what to set so that so many engines fit."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Experiments that are compared with one another.
+
+    Attributes:
+        members: experiments, the baseline first where there is one.
+        has_baseline: whether one of them is the baseline.
+    """
+
+    members: tuple[Experiment, ...]
+    has_baseline: bool
+
+    @property
+    def name(self) -> str:
+        """What its experiments have in common and are called, in words."""
+        shared, own = [], []
+        for read in AXES.values():
+            values = list(dict.fromkeys(read(experiment.spec) for experiment in self.members))
+            if len(values) == 1:
+                shared += values
+            else:
+                own = values
+        return f"{' '.join(shared)}: {', '.join(own)}"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Experiments whose launches of one index are measured as one block.
+
+    Attributes:
+        members: experiments, the baseline first.
+        at_once: engines that are alive at the same time at most, 2 or more.
+        started: whether engines start one after the other, or all at once.
+        name: what its experiments have in common and are called, in words.
+    """
+
+    members: tuple[Experiment, ...]
+    at_once: int
+    started: Literal["in_turn", "together"]
+    name: str
+
+    @property
+    def baseline(self) -> Experiment:
+        """The experiment that the others are compared with, which the group is called by."""
+        return self.members[0]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How many engines of a comparison fit the memory at once.
+
+    Attributes:
+        at_once: engines, the baseline among them; 0 or 1 where not even two fit.
+        limit: what limits them, in words.
+    """
+
+    at_once: int
+    limit: str
+
+
+@dataclass(frozen=True)
+class Interleaving:
+    """What is interleaved, and what is not though it is compared, with the reason in one line each."""
+
+    groups: tuple[Group, ...] = ()
+    reasons: tuple[str, ...] = field(default=())
+
+
+def comparisons(config: Config, matrix: Matrix) -> list[Comparison]:
+    """Return the experiments of modes that can interleave that are compared, two or more each, in the matrix's order.
+
+    They agree in all axes but the baseline's. Nothing is compared inside of this run with an earlier baseline.
+    """
+    ((axis, value),) = config.baseline.named.items()
+    if axis in EARLIER_AXES:
+        return []
+    cells: dict[tuple[str, ...], list[Experiment]] = {}
+    for experiment in matrix.experiments:
+        if mode_of(experiment.spec.mode).interleaves:
+            cell = tuple(read(experiment.spec) for name, read in AXES.items() if name != axis)
+            cells.setdefault(cell, []).append(experiment)
+    found = []
+    for members in cells.values():
+        first = [experiment for experiment in members if AXES[axis](experiment.spec) == value]
+        others = [experiment for experiment in members if experiment not in first]
+        if len(members) >= TOGETHER_AT_LEAST:
+            found.append(Comparison((*first, *others), bool(first)))
+    return found
+
+
+def interleaving(config: Config, matrix: Matrix, memory: Memory, *, on_cluster: bool) -> Interleaving:
+    """Return what is interleaved under a config.
+
+    Args:
+        config: what `interleave` stands in.
+        matrix: its experiments.
+        memory: how much engines take, and how much there is.
+        on_cluster: whether launches run somewhere else, where nobody can look for memory now.
+
+    Raises:
+        UserError: `interleave: true`, and engines that are compared can't be alive together.
+    """
+    if config.interleave is False:
+        return Interleaving()
+    asked = config.interleave is True
+    if asked:
+        _check_baseline(config)
+    compared = comparisons(config, matrix)
+    refused = None if asked or not compared else _not_by_itself(matrix.platform, on_cluster)
+    if refused is not None:
+        return Interleaving(reasons=(refused,))
+    groups, reasons = [], []
+    for comparison in compared:
+        obstacle = _obstacle(comparison)
+        if obstacle is None:
+            fit = fitting(comparison, matrix.platform, memory)
+            if fit.at_once == len(comparison.members) or (asked and fit.at_once >= TOGETHER_AT_LEAST):
+                started = _started(config, comparison)
+                groups.append(Group(comparison.members, fit.at_once, started, comparison.name))
+                continue
+            number = min(len(comparison.members), TOGETHER_AT_LEAST) if asked else len(comparison.members)
+            obstacle = (fit.limit, memory.remedy(matrix.platform, number))
+        problem, remedy = obstacle
+        if asked:
+            raise UserError(f"config: interleave: {comparison.name}: {problem}", f"{remedy}, or {OFF}")
+        reasons.append(f"{comparison.name}: {problem}; to interleave, {remedy}")
+    return Interleaving(tuple(groups), tuple(reasons))
+
+
+def fitting(comparison: Comparison, platform: Platform, memory: Memory) -> Fit:
+    """Return how many engines of a comparison fit the memory at once, whichever of the others stand by the baseline."""
+    try:
+        first, *others = [memory.taken(experiment) for experiment in comparison.members]
+    except MemoryUnknownError as error:
+        return Fit(0, f"the memory that its engines take is not known, since {error}")
+    taken, there = [first, *sorted(others, reverse=True)], memory.there(platform)
+    at_once = sum(total <= there for total in itertools.accumulate(taken))
+    number = min(at_once + 1, len(taken))
+    engines = f"{number} engines take" if number > 1 else "one engine takes"
+    used = f"{engines} {memory.words(platform, sum(taken[:number]))}"
+    if math.isinf(there):
+        return Fit(at_once, f"{used}; how much there is, only the machine that measures can tell")
+    return Fit(at_once, f"{used}, and there is {memory.words(platform, there)}")
+
+
+def _check_baseline(config: Config) -> None:
+    (axis,) = config.baseline.named
+    if axis in EARLIER_AXES and any(mode_of(mode).interleaves for mode in config.modes):
+        raise UserError(
+            f"config: interleave: baseline: {axis}: nothing of this run is compared with one another, so that nothing"
+            " can take turns",
+            f"name a quant, model or workload as the baseline, or {OFF}",
+        )
+
+
+def _not_by_itself(platform: Platform, on_cluster: bool) -> str | None:
+    if platform != "cpu":
+        return "interleave: auto interleaves on cpu only; set interleave: true to do it here"
+    if on_cluster:
+        return "interleave: auto interleaves only where launches run on this machine; set interleave: true to do it"
+    return None
+
+
+def _obstacle(comparison: Comparison) -> tuple[str, str] | None:
+    """Return what keeps engines from being alive together whatever the memory, and what to do; None where nothing."""
+    specs = [experiment.spec for experiment in comparison.members]
+    if not comparison.has_baseline:
+        return "the baseline is not among them", "select it too"
+    if any(spec.endpoint is not None for spec in specs):
+        return "somebody else's server can't be told to wait for its turn", "leave endpoints out"
+    if any(replicas(spec) > 1 for spec in specs):
+        return "an engine of several replicas takes no turns", "leave data_parallel_size out of engine_args"
+    if len({devices_needed(spec) for spec in specs}) > 1:
+        return "they need different numbers of devices", "give all of them the same tensor_parallel_size"
+    return None
+
+
+def _started(config: Config, comparison: Comparison) -> Literal["in_turn", "together"]:
+    """Return how the engines start.
+
+    Together only where none of them looks at what is free in order to size its KV cache, where the start is not what is
+    compared, and not on cpu, where they would share the cores.
+    """
+    spec = comparison.members[0].spec
+    sized = all(e.spec.engine.args.get("kv_cache_memory_bytes") is not None for e in comparison.members)
+    if spec.platform == "cpu" or not sized or "startup_s" in config.comparison.metrics_of(spec.mode):
+        return "in_turn"
+    return "together"
