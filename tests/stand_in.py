@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -103,7 +104,7 @@ def measure_block(folder: Path, measure_s: float, words: list[str]) -> int:
 
     Those whose quant is a word of the file `FAILING` fail instead, and the others are measured all the same.
     """
-    members = [json.loads(word) for before, word in zip(words, words[1:], strict=False) if before == "--member"]
+    members = [json.loads(word) for before, word in itertools.pairwise(words) if before == "--member"]
     failing = Path(FAILING).read_text().split() if Path(FAILING).exists() else []
     status = 0
     for member in members:

@@ -47,7 +47,7 @@ def main() -> int:
 
 
 def check_no_blocks(config: Config) -> None:
-    """Raise `UserError` where engines are to take turns, which launches in Jobs of their own can't; auto does not ask."""
+    """Raise `UserError` where engines are to take turns, which launches in Jobs of their own can't; auto asks nothing."""
     if config.interleave is True:
         raise UserError(
             "config: interleave: manifests measure each launch in a Job of its own, so that engines can't take turns",
