@@ -12,6 +12,8 @@ from exclusion import Exclusion
 from exclusion_section import exclusion
 from false_verdict_shares import FalseVerdicts
 from fidelity import Fidelity
+from interleaved_section import interleaved_tables
+from interleaved_tables import InterleavedTables
 from interval_coverage import Coverage
 from kept import REPOSITORY, RESULTS, kept
 from measured_sections import false_verdicts, measured, power
@@ -39,6 +41,7 @@ launch are in `validation/results/`, so everything but the measurements can be c
 ```shell
 python validation/interval_coverage.py
 python validation/block_tables.py
+python validation/interleaved_tables.py
 python validation/exclusion.py
 python validation/false_verdicts.py analyse
 python validation/power.py
@@ -79,6 +82,13 @@ def page(results: Path = RESULTS) -> str:
                 "Simulated tables in which nothing differs: several configurations, one of them the baseline, all"
                 " launched once in each round. How often some difference is found; 5 % are promised.",
                 body("block_tables", BlockTables, block_tables),
+            ),
+            section(
+                "Do they hold for interleaved blocks?",
+                ["python validation/interleaved_tables.py"],
+                "Simulated tables in which nothing differs, pass by pass: the same noise in launches one after the"
+                " other, and in blocks whose engines make their passes in turn.",
+                body("interleaved_tables", InterleavedTables, interleaved_tables),
             ),
             section(
                 "Does leaving out what others disturbed favour anybody?",
