@@ -68,7 +68,7 @@ def _wider(factor: float, which: slice) -> Tables:
     return noise
 
 
-def _in_turn(rng: np.random.Generator, machine: Array, k: int) -> Array:
+def in_turn(rng: np.random.Generator, machine: Array, k: int) -> Array:
     """Return what the machine does from launch to launch [tables, m k] as [tables, m, k], in balanced orders."""
     rounds = machine.reshape(len(machine), -1, k)
     design = np.array([williams_row(k, row % design_rows(k)) for row in range(cycle_rounds(k))])
@@ -82,12 +82,12 @@ def _in_turn(rng: np.random.Generator, machine: Array, k: int) -> Array:
 
 def _trend(rng: np.random.Generator, tables: int, m: int, k: int) -> Array:
     slower = np.broadcast_to(-SD * np.arange(float(m * k)), (tables, m * k))
-    return _normal(rng, tables, m, k) + _in_turn(rng, slower, k)
+    return _normal(rng, tables, m, k) + in_turn(rng, slower, k)
 
 
 def _drift(correlation: float) -> Tables:
     def noise(rng: np.random.Generator, tables: int, m: int, k: int) -> Array:
-        return _normal(rng, tables, m, k) + 3 * SD * _in_turn(rng, ar1(rng, tables, m * k, correlation), k)
+        return _normal(rng, tables, m, k) + 3 * SD * in_turn(rng, ar1(rng, tables, m * k, correlation), k)
 
     return noise
 
@@ -98,7 +98,7 @@ def _drift_as_measured(rng: np.random.Generator, tables: int, m: int, k: int) ->
     covariance = FURTHEST_SD**2 - apart + np.diag(np.full(m * k, PASS_SD**2 / PASSES))
     values, vectors = np.linalg.eigh(covariance)
     root = vectors * np.sqrt(np.maximum(values, 0.0))
-    return _in_turn(rng, rng.normal(size=(tables, m * k)) @ root.T, k)
+    return in_turn(rng, rng.normal(size=(tables, m * k)) @ root.T, k)
 
 
 def _missing(share: float) -> Tables:

@@ -8,8 +8,12 @@ from pathlib import Path
 
 from block_sections import block_tables
 from block_tables import BlockTables
+from exclusion import Exclusion
+from exclusion_section import exclusion
 from false_verdict_shares import FalseVerdicts
 from fidelity import Fidelity
+from interleaved_section import interleaved_tables
+from interleaved_tables import InterleavedTables
 from interval_coverage import Coverage
 from kept import REPOSITORY, RESULTS, kept
 from measured_sections import false_verdicts, measured, power
@@ -40,6 +44,8 @@ launch are in `validation/results/`, so everything but the measurements can be c
 python validation/interval_coverage.py
 python validation/block_tables.py
 python validation/stopping.py
+python validation/interleaved_tables.py
+python validation/exclusion.py
 python validation/false_verdicts.py analyse
 python validation/power.py
 python validation/predecessor.py
@@ -87,6 +93,20 @@ def page(results: Path = RESULTS) -> str:
                 " difference is found (5 % are promised), how often all intervals of a table hold the truth, and how"
                 " many blocks it takes.",
                 body("stopping", Stopping, stopping),
+            ),
+            section(
+                "Do they hold for interleaved blocks?",
+                ["python validation/interleaved_tables.py"],
+                "Simulated tables in which nothing differs, pass by pass: the same noise in launches one after the"
+                " other, and in blocks whose engines make their passes in turn.",
+                body("interleaved_tables", InterleavedTables, interleaved_tables),
+            ),
+            section(
+                "Does leaving out what others disturbed favour anybody?",
+                ["python validation/exclusion.py"],
+                "Simulated neighbours on the machine, in which no configuration suffers more than another. How far off"
+                " the ratio is, and what each way of leaving out disturbed launches adds to that.",
+                body("exclusion", Exclusion, exclusion),
             ),
             section(
                 "What was measured for the next two sections",

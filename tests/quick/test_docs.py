@@ -243,10 +243,9 @@ def categories(path: Path) -> set[str]:
 def flag_codes() -> set[str]:
     """Return codes of all flags that the source raises."""
     package = Path(failures.__file__).parents[2]
-    text = "".join(
-        path.read_text() for part in ("measure", "analysis/timed") for path in sorted((package / part).rglob("*.py"))
-    )
-    return set(re.findall(r'(?:_invalid\(\s*|Flag\(\s*code=|Limit\(\s*|Unsteadiness\(\s*)"(\w+)"', text))
+    rooms = ("contracts", "measure", "analysis/timed")
+    text = "".join(path.read_text() for room in rooms for path in sorted((package / room).rglob("*.py")))
+    return set(re.findall(r'(?:_invalid\(\s*|Flag\(\s*code=|Limit\(\s*code=|Unsteadiness\(\s*)"(\w+)"', text))
 
 
 def keys(value: object, path: str = "") -> set[str]:

@@ -7,8 +7,10 @@ import tempfile
 from pathlib import Path
 
 import block_tables
+import exclusion
 import false_verdict_shares
 import fidelity
+import interleaved_tables
 import numpy as np
 import online_clients
 import online_fidelity
@@ -237,6 +239,19 @@ def test_intervals_that_stop_by_themselves_or_are_of_sides_apart_cover_what_norm
         assert covered_apart(launches, 4000, 1).value > 0.945
 
 
+@pytest.mark.parametrize("noise", ["normal", "the machine drifts as it was measured to"])
+def test_interleaved_blocks_find_as_little_as_promised_where_nothing_differs(noise: str) -> None:
+    passes = interleaved_tables.NOISES[noise]
+    widths = {}
+    for design, ratios in interleaved_tables.DESIGNS.items():
+        cell = interleaved_tables.judged(noise, design, ratios(passes, np.random.default_rng(2), 2000, 4))
+        widths[design] = cell.half_width
+        assert cell.false.interval[0] < 0.05
+        assert cell.covered.value > 0.95
+    gain = widths[interleaved_tables.LAUNCHES] / widths[interleaved_tables.INTERLEAVED]
+    assert (1.4 if noise == "normal" else 3.0) < gain < (2.0 if noise == "normal" else 4.5)
+
+
 def test_a_page_without_results_says_so_in_every_section(tmp_path: Path) -> None:
     text = validation_page.page(tmp_path)
     assert text.count(validation_page.NOT_RUN) == text.count("\n## ")
@@ -260,6 +275,8 @@ def test_a_page_of_small_results_has_every_section(tmp_path: Path) -> None:
     keep("launches", launches, tmp_path)
     keep("block_tables", block_tables.simulate(launches, 50, 1), tmp_path)
     keep("stopping", stopping.simulate(100, 1), tmp_path)
+    keep("interleaved_tables", interleaved_tables.simulate(50, 1), tmp_path)
+    keep("exclusion", exclusion.simulate(2000, 1), tmp_path)
     keep("false_verdicts", false_verdict_shares.analyse(launches, 100, 1, sets=2), tmp_path)
     keep("power", power.analyse(launches, 100, 1), tmp_path)
     keep("fidelity", fidelity.Fidelity(place=PLACE, model="m", load=load, rounds=rounds), tmp_path)

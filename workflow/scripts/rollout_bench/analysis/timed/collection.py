@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rollout_bench.analysis.timed.exclusion import with_blocks_decided
 from rollout_bench.analysis.timed.experiments import Collection, Damaged, Selected, TimedExperiment, launched
 from rollout_bench.analysis.timed.points import split
 from rollout_bench.contracts.modes import mode_of
@@ -91,7 +92,8 @@ def collect(results: Path, plan: PlanFile | None) -> Collection:
         return _planned(results, planned, records.get(place, []), failures.get(place, []))
 
     generating = [planned for planned in plan.experiments if mode_of(planned.mode).generates]
-    experiments = with_requests(results, [TimedExperiment(**fields(planned)) for planned in generating])
+    timed = with_blocks_decided([TimedExperiment(**fields(planned)) for planned in generating])
+    experiments = with_requests(results, timed)
     others: tuple[Selected[Launched], ...] = tuple(
         Selected(**fields(planned)) for planned in plan.experiments if not mode_of(planned.mode).generates
     )
@@ -171,7 +173,7 @@ def _collect_all(results: Path, found: ResultsListing) -> Collection:
     for each in (experiments, others):
         each.sort(key=lambda e: (e.mode, e.platform, e.model, e.workload, e.quant, e.experiment))
     return Collection(
-        split(with_requests(results, experiments)),
+        split(with_requests(results, with_blocks_decided(experiments))),
         dict(DEFAULT_BASELINE),
         ComparisonSettings(),
         None,

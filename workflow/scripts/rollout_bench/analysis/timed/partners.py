@@ -276,13 +276,17 @@ def _readable(name: str, value: str) -> str:
 
 
 SLACK_S = 600.0
-"""Seconds by which two launches of one round may be further apart than the launches between them take."""
+"""Seconds by which two launches of one round may be further apart than the launches between them take: for waiting
+until devices are free, for building weights. That is longer than what the machine does lasts: on two cores, launches
+four minutes apart had nothing left in common (validation/results/launches.json). Such a pair is right on average, since
+the order inside a round is balanced, but gains nothing over any other pair; to leave it out would lose a pair more."""
 
 
 def round_s(experiments: Sequence[TimedExperiment]) -> float:
-    """Return how far apart two launches of one round of `experiments` can be, in seconds.
+    """Return how far apart two launches of one round of `experiments` can start, in seconds.
 
-    Twice what a launch of each takes, since every other round runs backwards and some launches fail, and `SLACK_S`.
+    Twice what a launch of each takes, and `SLACK_S`: they may be the first and the last of the round, whose order is
+    another one each time, and launches between them may fail and be started again.
     """
     each = launched(experiments)
     taken = [record.wall_s for experiment in each for record in experiment.records]

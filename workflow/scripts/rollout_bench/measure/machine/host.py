@@ -26,13 +26,10 @@ from rollout_bench.contracts.secrets import may_be_secret
 from rollout_bench.contracts.spec import EngineSpec, Platform
 from rollout_bench.core.processes import Group
 
-TICK_S = 1 / os.sysconf("SC_CLK_TCK")
-"""Unit in which the kernel counts the time of cores and processes."""
-
 
 @dataclass(frozen=True)
 class Reading:
-    """Counters of the machine at one moment; times in ticks of `TICK_S`, None where the system does not say.
+    """Counters of the machine at one moment; times in ticks of the kernel's clock, None where the system does not say.
 
     `others` are the processes outside the launch: (pid, start) -> name and ticks used.
     """

@@ -17,48 +17,15 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rollout_bench.contracts.host_limits import HOST_LIMITS, Limit, lost_time
 from rollout_bench.contracts.record import DeviceUse, Flag, HostUse, Iteration, Placement
 from rollout_bench.contracts.spec import Platform
 from rollout_bench.core.numbers import first_few
 from rollout_bench.core.processes import Group, is_stopped, members_of
 from rollout_bench.measure.machine.gpus import DeviceReading, Devices, used
-from rollout_bench.measure.machine.host import TICK_S, Reading, between, read_host
+from rollout_bench.measure.machine.host import Reading, between, read_host
 from rollout_bench.measure.machine.leases import Lease
 from rollout_bench.measure.machine.npus import Npus
-
-
-@dataclass(frozen=True)
-class Limit:
-    """From where on a share of the measured time is a doubt.
-
-    Args:
-        code: of the flag.
-        what: what has the share, as the end of a sentence.
-        share: from the reading of one iteration; None where it was not read.
-        warning: above this share the launch is marked.
-        invalid: above this share it takes no part in comparisons, where the platform is cpu; None: it always does.
-        in_ticks: counted in the kernel's ticks, and so no more exact than one tick a core and iteration.
-    """
-
-    code: str
-    what: str
-    share: Callable[[HostUse], float | None]
-    warning: float
-    invalid: float | None
-    in_ticks: bool = False
-
-
-HOST_LIMITS = (
-    # Time that is taken from the engine's cores slows a CPU engine in proportion. 2 % is what the hypervisor takes on
-    # a machine that is not oversold, and twice the least relevant difference; with 10 % the number is the neighbours'.
-    Limit("cpu_steal", "of its cores' time went to other virtual machines", lambda h: h.steal_share, 0.02, 0.1, True),
-    # Below 5 % is what an idle system does. At 25 % a CPU engine may be a third slower: more than quantizations gain.
-    Limit("cpu_shared", "of its cores' time other processes used", lambda h: h.other_cpu_share, 0.05, 0.25, True),
-    # Who waits for memory for 1 % of the time reclaims pages; at 10 % the machine thrashes.
-    Limit("memory_pressure", "of the time processes waited for memory", lambda h: h.memory_pressure_share, 0.01, 0.1),
-)
-"""Limits for shares of the time of all measured iterations together. On accelerators none makes a launch invalid: the
-host's cores only feed the device, and the effect shows in the times themselves (`not_steady`, `outlier_launch`)."""
 
 SWAP_BYTES = 1 << 20
 """Swapped bytes that are a doubt: some pages are always moved; a megabyte a launch is more than that."""
@@ -155,21 +122,15 @@ def _throttled(
 
 
 def _judge(limit: Limit, platform: Platform, read: Sequence[HostUse]) -> Flag | None:
-    shares = [(share, host) for host in read if (share := limit.share(host)) is not None]
-    time_s = sum(host.window_s for _, host in shares)
-    if not time_s:
+    lost = lost_time(limit, read)
+    if lost is None or lost.certain <= limit.warning:
         return None
-    mean = sum(share * host.window_s for share, host in shares) / time_s
-    uncertain = TICK_S * len(shares) / time_s if limit.in_ticks else 0.0
-    if mean - uncertain <= limit.warning:
-        return None
-    invalid = platform == "cpu" and limit.invalid is not None and mean - uncertain > limit.invalid
-    allowed = limit.invalid if invalid and limit.invalid is not None else limit.warning
-    worst, host = max(shares, key=lambda pair: pair[0])
-    who = f", most of it {host.busiest_other}" if limit.code == "cpu_shared" and host.busiest_other else ""
+    invalid = platform == "cpu" and lost.certain > limit.invalid
+    allowed = limit.invalid if invalid else limit.warning
+    who = f", most of it {lost.busiest}" if lost.busiest else ""
     sentence = (
-        f"During the measured iterations {100 * mean:.1f} % {limit.what}{who}; {100 * worst:.1f} % in the worst of "
-        f"them (limit {100 * allowed:.0f} %)."
+        f"During the measured iterations {100 * lost.mean:.1f} % {limit.what}{who}; {100 * lost.worst:.1f} % in the "
+        f"worst of them (limit {100 * allowed:.0f} %)."
     )
     return Flag(code=limit.code, severity="invalid" if invalid else "warning", sentence=sentence)
 

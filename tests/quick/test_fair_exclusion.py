@@ -1,0 +1,219 @@
+"""What others did to the machine spoils all launches of a block or none, so that it favours no configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import exclusion
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from synthetic_records import make_plan, make_record, make_spec, save
+
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.analysis.timed.exclusion import with_blocks_decided
+from rollout_bench.analysis.timed.experiments import TimedExperiment
+from rollout_bench.contracts.record import Block, Flag, HostUse, Record
+from rollout_bench.contracts.spec import Platform
+from rollout_bench.measure.machine.readings import host_flags
+
+QUANTS = ("bf16", "w8a8", "w8a16")
+ID = "0123456789abcdef"
+SHARED = "other_cpu_share"
+
+Readings = Sequence[tuple[float, float | None]]
+"""Seconds and share lost of each pass."""
+
+
+def launch(
+    quant: str,
+    read: Readings,
+    *,
+    block: str | None = ID,
+    index: int = 0,
+    platform: Platform = "cpu",
+    what: str = SHARED,
+) -> Record:
+    """Return a record as its own launch writes it, with a spoilt warm-up that nobody asks for."""
+    record = make_record(make_spec(quant=quant, platform=platform), index, [400.0] * len(read))
+    hosts = [HostUse(window_s=1.0, cores=2, other_cpu_share=0.9, steal_share=0.9)] + [
+        HostUse(window_s=seconds, cores=2, busiest_other="make", **({what: share} if share is not None else {}))
+        for seconds, share in read
+    ]
+    passes = [each.model_copy(update={"host": host}) for each, host in zip(record.iterations, hosts, strict=True)]
+    members = [f"offline/{quant}" for quant in QUANTS]
+    return record.model_copy(
+        update={
+            "iterations": passes,
+            "validity": host_flags(platform, passes),
+            "block": Block(id=block, members=members, order=[[0, 1, 2]], started="in_turn", waited_s=0)
+            if block
+            else None,
+        }
+    )
+
+
+def experiment(*records: Record) -> TimedExperiment:
+    spec = records[0].spec
+    names = {"model": spec.model.name, "quant": spec.quant.name, "workload": spec.workload.name}
+    return TimedExperiment(
+        mode="offline",
+        experiment=records[0].experiment,
+        key=records[0].key,
+        platform=spec.platform,
+        planned=None,
+        records=records,
+        failures=(),
+        missing=(),
+        **names,
+    )
+
+
+def decided(*records: Record) -> list[Record]:
+    """Return `records`, each of an experiment of its own, as the summary has them."""
+    return [each.records[0] for each in with_blocks_decided([experiment(record) for record in records])]
+
+
+def told(records: Sequence[Record]) -> list[list[str]]:
+    return [[f"{flag.code} {flag.severity}" for flag in record.validity] for record in records]
+
+
+def test_a_short_launch_that_was_hit_counts_where_its_block_was_not() -> None:
+    own = [launch("bf16", [(2, 0.1)] * 4), launch("w8a8", [(0.5, 0.35)] * 4)]
+    assert [record.valid for record in own] == [True, False]
+    kept = decided(*own)
+    assert told(kept) == [["cpu_shared warning"], ["cpu_shared warning"]]
+    assert kept[1].validity[0].sentence == (
+        "During the measured iterations 35.0 % of its cores' time other processes used, most of it make (limit 5 %); "
+        "15.0 % during those of all launches of its block, which counts up to 25 %."
+    )
+
+
+def test_a_launch_that_was_spared_does_not_count_where_its_block_was_spoilt() -> None:
+    own = [launch("bf16", [(2, 0.38)] * 4), launch("w8a8", [(0.5, 0.03)] * 4)]
+    assert [record.valid for record in own] == [False, True]
+    dropped = decided(*own)
+    assert told(dropped) == [["cpu_shared invalid"], ["cpu_shared invalid"]]
+    assert dropped[1].validity[0].sentence == (
+        "During the measured iterations of all launches of its block 31.0 % of its cores' time other processes used, "
+        "most of it make (limit 25 %); 3.0 % during its own. So no launch of the block counts."
+    )
+
+
+@pytest.mark.parametrize("mates", [1, 2, 5])
+@pytest.mark.parametrize(("what", "share"), [(SHARED, 0.48), ("steal_share", 0.25), ("memory_pressure_share", 0.25)])
+def test_one_launch_that_was_spoilt_all_the_time_spoils_its_block(mates: int, what: str, share: float) -> None:
+    clean = [launch(f"w{number}", [(1, 0.0)] * 8, what=what) for number in range(mates)]
+    found = decided(launch("bf16", [(1, share)] * 8, what=what), *clean)
+    assert [record.valid for record in found] == [False] * (mates + 1)
+    if (mates, what) == (5, SHARED):
+        assert found[1].validity[0].sentence == (
+            "During the measured iterations of one launch of its block 48.0 % of its cores' time other processes used, "
+            "most of it make (limit 40 %); 8.0 % during those of all. So no launch of the block counts."
+        )
+
+
+def test_blocks_are_told_apart_and_launches_outside_of_them_keep_their_flags() -> None:
+    calm, hit = [(1.0, 0.0)] * 4, [(1.0, 0.3)] * 4
+    first, alone, third = "a" * 16, None, "b" * 16
+    base = [
+        launch("bf16", each, block=block, index=i)
+        for i, (each, block) in enumerate([(calm, first), (calm, alone), (hit, third)])
+    ]
+    other = [launch("w8a8", hit, block=block, index=i) for i, block in enumerate([first, alone, third])]
+    own = [experiment(*base), experiment(*other)]
+    found = [[record.valid for record in each.records] for each in with_blocks_decided(own)]
+    assert found == [[True, True, False], [True, False, False]]
+
+
+@pytest.mark.parametrize("platform", ["cuda", "ascend"])
+def test_on_accelerators_it_never_makes_a_launch_invalid(platform: Platform) -> None:
+    own = [launch(quant, [(1, 0.9)] * 4, platform=platform) for quant in QUANTS]
+    assert decided(*own) == own
+    assert told(own) == [["cpu_shared warning"]] * 3
+
+
+def test_records_without_readings_and_flags_of_other_codes_are_kept() -> None:
+    other = Flag(code="token_count", severity="invalid", sentence="Too few.")
+    seen = Flag(code="cpu_steal", severity="invalid", sentence="As it was seen.")
+    own = [launch(quant, [(1, 0.3)] * 4) for quant in QUANTS[:2]]
+    own = [record.model_copy(update={"validity": [other, *record.validity, seen]}) for record in own]
+    found = decided(*own)
+    assert told(found) == [["token_count invalid", "cpu_shared invalid", "cpu_steal invalid"]] * 2
+    assert [[record.validity[0], record.validity[2]] for record in found] == [[other, seen]] * 2
+    old = launch("bf16", [(1, None)] * 4).model_copy(update={"validity": [seen]})
+    assert decided(old, launch("w8a8", [(1, 0.0)] * 4)) == [old, launch("w8a8", [(1, 0.0)] * 4)]
+
+
+SHARES = st.floats(0, 1, allow_nan=False).map(lambda share: round(share, 4))
+BLOCKS = st.lists(
+    st.lists(st.tuples(st.sampled_from([0.2, 0.9, 3.0]), SHARES), min_size=1, max_size=6), min_size=2, max_size=3
+)
+
+
+@given(BLOCKS, st.randoms(use_true_random=False), st.sampled_from([SHARED, "steal_share", "memory_pressure_share"]))
+def test_all_of_a_block_or_none_whatever_their_order(block: list[Readings], order: Any, what: str) -> None:
+    own = [launch(quant, read, what=what) for quant, read in zip(QUANTS, block, strict=False)]
+    found = decided(*own)
+    assert len({record.valid for record in found}) == 1
+    mixed = order.sample(own, len(own))
+    assert sorted(decided(*mixed), key=own_key) == sorted(found, key=own_key)
+    assert decided(*found) == found
+
+
+def own_key(record: Record) -> str:
+    return record.key
+
+
+@given(st.lists(st.lists(st.floats(0, 0.05), min_size=1, max_size=4), min_size=2, max_size=3))
+def test_nothing_changes_where_nobody_disturbed(block: list[list[float]]) -> None:
+    own = [launch(quant, [(1.0, share) for share in read]) for quant, read in zip(QUANTS, block, strict=False)]
+    assert decided(*own) == own
+    assert told(own) == [[]] * len(own)
+
+
+@pytest.mark.parametrize("planned", [True, False])
+def test_the_summary_is_made_from_what_was_decided(tmp_path: Path, planned: bool) -> None:
+    own = [launch("bf16", [(2, 0.1)] * 3), launch("w8a8", [(0.5, 0.35)] * 3)]
+    save(tmp_path, *own)
+    plan = make_plan([record.spec for record in own], 1) if planned else None
+    assert [record.valid for each in collect(tmp_path, plan).experiments for record in each.records] == [True, True]
+
+
+UNLIKE = exclusion.Design(passes_s=(2.0, 0.5), rounds=8)
+
+
+def test_leaving_out_favours_nobody_in_interleaved_blocks() -> None:
+    blocks = exclusion.simulated(np.random.default_rng(7), 60_000, UNLIKE, 1.0, 5.0)
+    _, alone, _, _, _ = exclusion.left_out(blocks, exclusion.by_launch)
+    _, added, error, dropped, _ = exclusion.left_out(blocks, exclusion.by_block_and_alone)
+    assert alone > 0.005
+    assert abs(added) < 0.001 - 3 * error
+    assert dropped > 0.002
+
+
+def test_the_simulated_rule_is_the_one_that_decides() -> None:
+    drawn = exclusion.simulated(np.random.default_rng(3), 300, UNLIKE, 4.0, 20.0)
+    rounds = [[(time_s, float(lost))] for time_s, lost in zip(drawn.time_s.ravel(), drawn.lost.ravel(), strict=True)]
+    found = [
+        decided(launch("bf16", rounds[2 * number]), launch("w8a8", rounds[2 * number + 1]))[0].valid
+        for number in range(300)
+    ]
+    tick = 0.01 / drawn.time_s.min()
+    near = np.abs(drawn.pooled[:, 0] - exclusion.LIMIT.invalid) < 2 * tick
+    near |= (np.abs(drawn.lost - exclusion.LIMIT.alone) < 2 * tick).any(axis=1)
+    simulated = exclusion.by_block_and_alone(drawn)[:, 0]
+    assert 0.02 < 1 - simulated.mean() < 0.3
+    assert list(np.array(found)[~near]) == list(simulated[~near])
+
+
+def test_launches_one_after_the_other_are_not_pooled_since_the_longest_would_decide() -> None:
+    apart = exclusion.Design(passes_s=(7.0, 4.0, 5.0), rounds=0)
+    blocks = exclusion.simulated(np.random.default_rng(5), 60_000, apart, 20.0, 60.0)
+    _, alone, *_ = exclusion.left_out(blocks, exclusion.by_launch)
+    _, pooled, *_ = exclusion.left_out(blocks, exclusion.RULES[exclusion.BLOCK])
+    assert abs(alone) < 0.02
+    assert abs(pooled) > 0.04

@@ -1,0 +1,142 @@
+"""Which blocks others' use of the machine spoilt: decided for all launches of a block from all of their readings.
+
+A launch judged by its own readings only is dropped more often the shorter its passes are, because a share over a short
+time varies more, and those that are left are the lucky ones. In a block the engines make their passes in turn, so all
+readings together cover the block without a gap, and what they show hits all of its launches alike. Whether a block
+counts then says nothing for or against one of its launches. `docs/validation.md` has how much each rule favours whom.
+
+Launches that ran one after the other have no such reading: starts of engines lie between their passes. They keep what
+they found out about themselves, since readings pooled over them would favour the launch with the shorter passes by far
+more: the launch with the longer passes decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from rollout_bench.analysis.timed.experiments import TimedExperiment
+from rollout_bench.contracts.host_limits import HOST_LIMITS, Limit, LostTime, lost_time
+from rollout_bench.contracts.record import Flag, HostUse, Record
+
+Which = tuple[str, int]
+"""A launch: the key of its experiment and its index."""
+
+
+@dataclass(frozen=True)
+class BlockLoss:
+    """What the launches of a block lost of what one limit is for.
+
+    `pooled` is over all of them together, `own` over each launch; of one without readings there is none.
+    """
+
+    limit: Limit
+    pooled: LostTime
+    own: Mapping[Which, LostTime]
+
+    @property
+    def spoilt(self) -> bool:
+        """Whether none of the launches counts."""
+        return self.pooled.certain > self.limit.invalid or self.most.certain > self.limit.alone
+
+    @property
+    def most(self) -> LostTime:
+        """What the launch lost that lost most."""
+        return max(self.own.values(), key=lambda lost: lost.certain)
+
+    def flag(self, record: Record) -> Flag | None:
+        """Return what there is to say of a launch of the block, None where it lost too little to be marked."""
+        own = self.own.get(_which(record))
+        if self.spoilt:
+            return Flag(code=self.limit.code, severity="invalid", sentence=self._why_spoilt(own))
+        if own is None or own.certain <= self.limit.warning:
+            return None
+        return Flag(code=self.limit.code, severity="warning", sentence=self._why_kept(own))
+
+    def _why_spoilt(self, own: LostTime | None) -> str:
+        if self.pooled.certain > self.limit.invalid:
+            shares = f"all launches of its block {self._lost(self.pooled, self.limit.invalid)}"
+            shares += f"; {_percent(own.mean)} during its own" if own is not None else ""
+        else:
+            shares = f"one launch of its block {self._lost(self.most, self.limit.alone)}"
+            shares += f"; {_percent(self.pooled.mean)} during those of all"
+        return f"During the measured iterations of {shares}. So no launch of the block counts."
+
+    def _why_kept(self, own: LostTime) -> str:
+        return (
+            f"During the measured iterations {self._lost(own, self.limit.warning)}; "
+            f"{_percent(self.pooled.mean)} during those of all launches of its block, which counts up to "
+            f"{100 * self.limit.invalid:.0f} %."
+        )
+
+    def _lost(self, lost: LostTime, allowed: float) -> str:
+        who = f", most of it {lost.busiest}" if lost.busiest else ""
+        return f"{_percent(lost.mean)} {self.limit.what}{who} (limit {100 * allowed:.0f} %)"
+
+
+def _which(record: Record) -> Which:
+    return record.key, record.launch
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def with_blocks_decided(experiments: Sequence[TimedExperiment]) -> tuple[TimedExperiment, ...]:
+    """Return `experiments` with the flags for others' use of the host decided anew for each block on a CPU.
+
+    Of a block either all launches are invalid for a code of `HOST_LIMITS`, or none is, and those that lost more than
+    the limit of warnings are marked. What its mates used counts as others' use in each launch's readings, on purpose:
+    they are to be idle. Launches outside of blocks, on accelerators, of endpoints, or without readings keep their
+    flags, and all flags of other codes are kept.
+    """
+    blocks: dict[str, list[Record]] = {}
+    for experiment in experiments:
+        for record in experiment.records:
+            if record.block is not None and record.spec.platform == "cpu" and record.spec.endpoint is None:
+                blocks.setdefault(record.block.id, []).append(record)
+    decided = {
+        _which(record): flags
+        for records in blocks.values()
+        for record, flags in zip(records, _flags(records), strict=True)
+    }
+    return tuple(replace(each, records=tuple(_judged(each.records, decided))) for each in experiments)
+
+
+def _judged(records: Iterable[Record], decided: Mapping[Which, list[Flag]]) -> Iterable[Record]:
+    for record in records:
+        flags = decided.get(_which(record), record.validity)
+        yield record if flags == record.validity else record.model_copy(update={"validity": flags})
+
+
+def _flags(records: Sequence[Record]) -> list[list[Flag]]:
+    """Return the flags of each of `records`, which are of one block."""
+    found = [list(record.validity) for record in records]
+    for limit in HOST_LIMITS:
+        loss = _loss(limit, records)
+        for record, flags in zip(records, found, strict=True):
+            if loss is not None and (loss.spoilt or _which(record) in loss.own):
+                _put(flags, limit.code, loss.flag(record))
+    return found
+
+
+def _loss(limit: Limit, records: Sequence[Record]) -> BlockLoss | None:
+    read = {_which(record): _readings(record) for record in records}
+    own = {which: lost for which, hosts in read.items() if (lost := lost_time(limit, hosts)) is not None}
+    pooled = lost_time(limit, [host for hosts in read.values() for host in hosts])
+    return BlockLoss(limit, pooled, own) if pooled is not None else None
+
+
+def _readings(record: Record) -> list[HostUse]:
+    return [each.host for each in record.iterations if each.host is not None and not each.warmup]
+
+
+def _put(flags: list[Flag], code: str, flag: Flag | None) -> None:
+    """Put `flag` into the place of that with its code, or take that away; what says the same stays as it is."""
+    place = next((number for number, each in enumerate(flags) if each.code == code), None)
+    if place is None:
+        flags.extend([flag] if flag is not None else [])
+    elif flag is None:
+        del flags[place]
+    elif flag.severity == "invalid" or flags[place].severity == "invalid":
+        flags[place] = flag
