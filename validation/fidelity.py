@@ -20,12 +20,12 @@ from pathlib import Path
 
 from copies import TEMPORARY, Copy
 from kept import RESULTS, SETTINGS, Place, alone, keep, kept
-from run_launch import engine_environment
 
 from rollout_bench.analysis.stats.intervals import RatioInterval, ratio_interval
 from rollout_bench.contracts.fields import Strict
 from rollout_bench.contracts.spec import Spec, read_spec
 from rollout_bench.contracts.store import read_record
+from rollout_bench.measure.launch.preflight import engine_environment
 from rollout_bench.plan.planfile import read_plan
 from rollout_bench.snakefile import PLAN_FILE
 
