@@ -77,7 +77,7 @@ def _steps(result: OnlineFidelity) -> list[str]:
     if not all(counted.values()):
         return []
     ours, bench = (statistics.fmean(steps) for steps in counted.values())
-    if ours == bench and len({*counted["ours"], *counted["bench"]}) == 1:
+    if len({*counted["ours"], *counted["bench"]}) == 1:
         told = "so requests reach the engine alike, and a difference is the client's own"
     else:
         told = "so requests reach the engine at other moments" if abs(ours / bench - 1) > 0.002 else "alike on average"
