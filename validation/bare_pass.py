@@ -1,7 +1,7 @@
 """One pass of rollout-bench's own worker without what looks after it: no supervisor, no guardian, no readings.
 
 Called by fidelity.py, one process a pass. The worker is `rollout_bench.measure.engine.worker.work`, with orders that
-are there before it asks, and a file that takes its events.
+are there before it asks, and a file that takes its events. Nothing else is imported that a launch's worker has not.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ import io
 import json
 import tempfile
 from pathlib import Path
-
-import kept  # noqa: F401 (puts the package on the path)
 
 from rollout_bench.contracts.spec import read_spec
 from rollout_bench.measure.engine.worker import work
