@@ -180,12 +180,14 @@ def start_effect(blocks: Sequence[MeasuredBlock]) -> StartEffect:
 
 
 def correlations(blocks: Sequence[MeasuredBlock], lags: int = 3) -> list[tuple[float, float]]:
-    """Correlation of a round with the one `lag` later, and what white noise gives, for lag 1 to `lags`.
+    """Correlation of a round with the one `lag` later, and what white noise gives, for lag 1 to `lags` or
+    as many as the shortest block has.
 
     The mean of a short block is estimated from itself, so white noise gives a little less than 0: each of K - lag
     products has the mean -sigma^2 / K, and the squares sum to (K - 1) sigma^2.
     """
     rest = [logs - logs.mean(axis=0) for logs in residuals(blocks)]
+    lags = min(lags, *(len(logs) - 1 for logs in rest))
     squares = sum(float((logs**2).sum()) for logs in rest)
     found = []
     for lag in range(1, lags + 1):
