@@ -1,8 +1,10 @@
-"""Time how long a verdict takes: rollout-bench beside a loop of `vllm bench throughput` with as many measured passes.
+"""Time how long a verdict takes: rollout-bench beside a loop of `vllm bench throughput`, to the same precision.
 
-bf16 and w8a8 of the demo's model, two launches of each with five iterations: ten passes a quantization. The loop takes
-a process for each. The two take turns: one launch of each quantization, half of the loop, the other launch, the other
-half. Checkpoints are there before. With --folder it continues where it was ended; what was under way is done again.
+bf16 and w8a8 of the demo's model. rollout-bench measures block after block, as by default; the loop takes a process for
+each pass, a pair of passes after the other, in an order that is drawn. The two take turns. From the spread between
+blocks, the spread between pairs and what each takes follows how long each needs until the 95 % interval of the speed-up
+reaches equally far. Checkpoints are there before. With --folder it continues where it was ended; what was under way is
+done again.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import sys
 import tempfile
 import time
@@ -24,11 +27,10 @@ sys.path.append(str(REPOSITORY / "validation"))
 
 from copies import Copy
 from kept import alone
-from verdict_page import Verdict, page
+from measured_rounds import read_blocks
+from verdict_page import BASELINE, OTHER, Sample, Verdict, page
 
-from rollout_bench.contracts.store import read_record
-
-QUANTS = {"bf16": "bf16", "w8a8": "compressed-tensors-w8a8"}
+QUANTS = {BASELINE: "bf16", OTHER: "compressed-tensors-w8a8"}
 """Quantization -> layout of its checkpoint."""
 
 VOCABULARY = 16384
@@ -37,48 +39,56 @@ VOCABULARY = 16384
 
 @dataclass
 class State:
-    """Seconds of what is done: of each call of `snakemake`, and of the loop's processes, with those of their passes.
+    """Seconds of what is done: of each call of `snakemake`, and the loop's processes, pair after pair.
 
     `load` is the machine's load average before the first of them.
     """
 
     ours_s: list[float] = field(default_factory=list)
-    loop_s: list[float] = field(default_factory=list)
-    loop_passes_s: list[float] = field(default_factory=list)
+    loop: list[list[Sample]] = field(default_factory=list)
     load: float = field(default_factory=lambda: os.getloadavg()[0])
 
 
-def measure(folder: Path, launches: int, iterations: int) -> Verdict:
-    """Return times everything that is not done yet below `folder`."""
-    matrix = {"quants": list(QUANTS), "launches": launches, "iterations": iterations}
-    copy = Copy(folder / "ours", matrix)
+def read_state(file: Path) -> State:
+    """Return what `file` holds, or nothing done."""
+    if not file.exists():
+        return State()
+    found = json.loads(file.read_text())
+    return State(found["ours_s"], [[Sample(**one) for one in pair] for pair in found["loop"]], found["load"])
+
+
+def measure(folder: Path, launches: int, pairs: int, changes: dict[str, object]) -> Verdict:
+    """Time everything that is not done yet below `folder`; `changes` are laid over the config."""
+    copy = Copy(folder / "ours", {"quants": list(QUANTS), "launches": 1, **changes})
     if not copy.run("--until", "checkpoint"):
         raise SystemExit("the checkpoints can't be built\nsee the lines above")
     tokenizer = folder / "tokenizer"
     make_tokenizer(tokenizer, VOCABULARY)
     loop = Loop(tokenizer, yaml.safe_load((copy.path / "config.yaml").read_text())["workload_settings"]["demo"])
     file = folder / "state.json"
-    state = State(**json.loads(file.read_text())) if file.exists() else State()
-    samples = launches * iterations * len(QUANTS)
+    state = read_state(file)
     for launch in range(launches):
         if len(state.ours_s) <= launch:
-            _one_launch(copy, launch, state)
+            _one_block(copy, launch, state)
             _save(file, state)
-        for sample in range(len(state.loop_s), (launch + 1) * samples // launches):
-            quant = list(QUANTS)[sample % len(QUANTS)]
-            model = next((copy.path / "models" / "synthetic").glob(f"*-{QUANTS[quant]}"))
-            wall_s, pass_s = loop.sample(model, seed=sample)
-            state.loop_s.append(wall_s)
-            state.loop_passes_s.append(pass_s)
+        for pair in range(len(state.loop), (launch + 1) * pairs // launches):
+            state.loop.append(_one_pair(loop, copy.path / "models" / "synthetic", pair))
             _save(file, state)
-            print(
-                f"loop, sample {sample + 1} of {samples}, {quant}: {wall_s:.1f} s, of them {pass_s:.2f} s", flush=True
-            )
-    records = [read_record(path) for path in sorted(copy.path.glob("results/offline/*/launch-*.json"))]
-    return Verdict(state.ours_s, records, state.loop_s, state.loop_passes_s, launches, iterations, state.load)
+            print(f"loop, pair {pair + 1} of {pairs}: {state.loop[-1]}", flush=True)
+    return Verdict(state.ours_s, read_blocks(copy.path / "results"), state.loop, state.load)
 
 
-def _one_launch(copy: Copy, launch: int, state: State) -> None:
+def _one_pair(loop: Loop, models: Path, pair: int) -> list[Sample]:
+    """Run one process for each quantization, in an order that is drawn."""
+    order = random.Random(f"verdict/{pair}").sample(list(QUANTS), len(QUANTS))
+    samples = []
+    for quant in order:
+        wall_s, pass_s = loop.sample(next(models.glob(f"[!.]*-{QUANTS[quant]}")), seed=pair)
+        samples.append(Sample(quant, wall_s, pass_s))
+    return samples
+
+
+def _one_block(copy: Copy, launch: int, state: State) -> None:
     """Time the call of `snakemake` that adds this launch of each quantization, with tables and figures."""
     for path in copy.path.glob(f"results/offline/*/launch-{launch}.*"):
         path.unlink()  # of a call that was ended
@@ -95,8 +105,11 @@ def _save(file: Path, state: State) -> None:
 def parser() -> argparse.ArgumentParser:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--launches", type=int, default=2, help="of each quantization (default: %(default)s)")
-    parser.add_argument("--iterations", type=int, default=5, help="measured in a launch (default: %(default)s)")
+    parser.add_argument("--launches", type=int, default=6, help="blocks, 3 at the least (default: %(default)s)")
+    parser.add_argument("--pairs", type=int, default=12, help="of the loop, 3 at the least (default: %(default)s)")
+    parser.add_argument(
+        "--changes", type=json.loads, default={}, metavar="JSON", help="changes of the config, to try it out"
+    )
     parser.add_argument("--folder", type=Path, help="keep everything there, and continue what is there")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the results as a page, too")
     return parser
@@ -105,10 +118,14 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Measure, print the table, and write the page if asked."""
     arguments = parser().parse_args()
+    if min(arguments.launches, arguments.pairs) < 3:
+        raise SystemExit(
+            "fewer than 3 blocks or pairs have no spread to go by\ngive --launches and --pairs of 3 or more"
+        )
     with alone(), tempfile.TemporaryDirectory(prefix="rollout-bench-") as temporary:
         folder = (arguments.folder or Path(temporary)).absolute()
         folder.mkdir(parents=True, exist_ok=True)
-        verdict = measure(folder, arguments.launches, arguments.iterations)
+        verdict = measure(folder, arguments.launches, arguments.pairs, arguments.changes)
     print(verdict.table())
     print(verdict.promise())
     if arguments.write:

@@ -45,13 +45,14 @@ class Load(Strict):
 
 
 class Seen(Strict):
-    """Means over the requests of a pass, or over all gaps, as a client saw them."""
+    """Means over the requests of a pass, or over all gaps, as a client saw them; `steps` are the engine's meanwhile."""
 
     ttft_ms: float
     tpot_ms: float
     itl_ms: float
     output_tokens_per_s: float
     output_tokens: int
+    steps: int | None = None
 
 
 class ClientFailed(Exception):  # noqa: N818 (an outcome)

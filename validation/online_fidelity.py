@@ -14,6 +14,7 @@ import json
 import math
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -54,10 +55,37 @@ class OnlineFidelity(Strict):
     load: Load
     rounds: list[Round]
 
+    def steps(self, side: str) -> list[int]:
+        """Return the engine's steps of each round of a client, where they were counted."""
+        counted = [one.clients[side].steps for one in self.rounds if side in one.clients]
+        return [steps for steps in counted if steps is not None]
+
     def ratio(self, measure: str, side: str, base: str) -> RatioInterval:
         """Return what `side` saw over what `base` saw, from two rounds on."""
         values = [[getattr(one.clients[name], measure) for name in (side, base)] for one in self.rounds]
         return ratio_interval([math.log(mine / theirs) for mine, theirs in values], SETTINGS.confidence)
+
+
+STEPS = re.compile(r"^vllm:iteration_tokens_total_count(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
+
+
+def engine_steps(url: str) -> int | None:
+    """Return how many steps the engine behind `url` (up to and with /v1) has made; None where it does not say so.
+
+    An answer may come before its last step is counted, so two equal readings in a row are waited for.
+    """
+    before = None
+    for _ in range(20):
+        with urllib.request.urlopen(f"{url.removesuffix('/v1')}/metrics", timeout=5) as answer:
+            found = STEPS.findall(answer.read().decode())
+        if not found:
+            return None
+        now = sum(int(float(count)) for count in found)
+        if now == before:
+            return now
+        before = now
+        time.sleep(0.1)
+    return before
 
 
 def server_words(load: Load) -> list[str]:
@@ -138,20 +166,26 @@ def measure(folder: Path, rounds: int, preset: str, results: Path) -> None:
             for name, client in clients.items():
                 print(f"not kept, {name}: {client.sends(-1).model_dump()}", flush=True)
             for index in range(len(result.rounds), rounds):
-                result = result.model_copy(update={"rounds": [*result.rounds, take_turns(clients, index)]})
+                result = result.model_copy(update={"rounds": [*result.rounds, take_turns(clients, index, url)]})
                 print(f"round {index + 1} of {rounds}: {result.rounds[-1].model_dump()}", flush=True)
                 keep(RESULT, result, results)
 
 
-def take_turns(clients: dict[str, Client], index: int) -> Round:
-    """One round, in an order of its own.
+def take_turns(clients: dict[str, Client], index: int, url: str) -> Round:
+    """One round, in an order of its own, with the engine's steps of each client.
 
     Raises:
         SystemExit: the clients did not get the same number of tokens.
     """
     order = list(clients)
     random.Random(f"{RESULT}/order/{index}").shuffle(order)
-    found = {name: clients[name].sends(index) for name in order}
+    found = {}
+    for name in order:
+        before = engine_steps(url)
+        seen = clients[name].sends(index)
+        after = engine_steps(url)
+        steps = None if before is None or after is None else after - before
+        found[name] = seen.model_copy(update={"steps": steps})
     tokens = {seen.output_tokens for seen in found.values()}
     if tokens != {LOAD.requests * LOAD.output_tokens}:
         raise SystemExit(f"output tokens differ: {found}\nthe loads are not the same")

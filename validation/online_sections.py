@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+
 from markdown_parts import percent, table
 from online_fidelity import MEASURES, OnlineFidelity
 
@@ -29,6 +31,7 @@ def online_fidelity(result: OnlineFidelity) -> str:
         told = [f"{', '.join(apart)} MORE than {percent(TOLERANCE, 0)} apart"] if apart else []
         told += [f"more rounds are needed to tell for {', '.join(unsure)}"] if unsure else []
         said.append(f"- {title}: {'; '.join(told) or f'all within {percent(TOLERANCE, 0)} of 1'}.")
+    said += _steps(result)
     summary = "\n".join(said)
     rounds = [
         [one.index, name, *(f"{getattr(seen, measure):.3f}" for measure in MEASURES)]
@@ -66,6 +69,21 @@ Milliseconds, and output tokens per second, of each client, in the order of thei
 Not shown: an accelerator, a server on another machine, a rate of arrivals, a server that makes text.
 
 Measured on {result.place}."""
+
+
+def _steps(result: OnlineFidelity) -> list[str]:
+    """Return a line on the engine's steps of a pass, by client; none where they were not counted."""
+    counted = {name: result.steps(name) for name in ("ours", "bench")}
+    if not all(counted.values()):
+        return []
+    ours, bench = (statistics.fmean(steps) for steps in counted.values())
+    if len({*counted["ours"], *counted["bench"]}) == 1:
+        told = "so requests reach the engine alike, and a difference is the client's own"
+    else:
+        told = "so requests reach the engine at other moments" if abs(ours / bench - 1) > 0.002 else "alike on average"
+    return [
+        f"- Steps of the engine in a pass: {ours:.2f} for rollout-bench, {bench:.2f} for `vllm bench serve`, {told}."
+    ]
 
 
 def _interval(ratio: RatioInterval) -> str:

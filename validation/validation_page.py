@@ -5,13 +5,18 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+from block_aa import BlockAA
 from block_sections import block_tables
 from block_tables import BlockTables
+from demo_repeats import DemoRepeats
+from design_sections import block_aa, demo_repeats, power_minutes
 from exclusion import Exclusion
 from exclusion_section import exclusion
 from false_verdict_shares import FalseVerdicts
 from fidelity import Fidelity
+from fidelity_sections import fidelity, region
 from interleaved_section import interleaved_tables
 from interleaved_tables import InterleavedTables
 from interval_coverage import Coverage
@@ -20,11 +25,13 @@ from measured_sections import false_verdicts, measured, power
 from online_fidelity import RESULT, OnlineFidelity
 from online_sections import online_fidelity
 from power import Power
+from power_minutes import PowerMinutes
 from predecessor import Predecessor
+from region import Region
 from repeats import Launches
 from stopping import Stopping
 from stopping_sections import stopping
-from validation_sections import coverage, fidelity, predecessor
+from validation_sections import coverage, predecessor
 
 from rollout_bench.contracts.fields import Strict
 
@@ -68,6 +75,10 @@ def page(results: Path = RESULTS) -> str:
         result = kept(name, kind, results)
         return write(result) if result is not None else NOT_RUN
 
+    def optional(name: str, kind: type[Strict], write: Callable[..., str], *about: Any) -> list[str]:
+        """Return a section that stands there only once its result does."""
+        return [section(*about, body(name, kind, write))] if kept(name, kind, results) is not None else []
+
     measure = "python validation/false_verdicts.py measure"
     return "\n".join(
         [
@@ -85,6 +96,32 @@ def page(results: Path = RESULTS) -> str:
                 "Simulated tables in which nothing differs: several configurations, one of them the baseline, all"
                 " launched once in each round. How often some difference is found; 5 % are promised.",
                 body("block_tables", BlockTables, block_tables),
+            ),
+            *optional(
+                "block_aa",
+                BlockAA,
+                block_aa,
+                "How often does a real table find a difference where there is none?",
+                ["python validation/block_aa.py"],
+                "One model in bf16 under three names. Each table is a run as the default config makes it: three blocks,"
+                " the engines of a block alive at once, passes in turn, `iterations: auto`.",
+            ),
+            *optional(
+                "power_minutes",
+                PowerMinutes,
+                power_minutes,
+                "How narrow is an interval after some minutes?",
+                ["python validation/power_minutes.py"],
+                "The design before (one engine after the other, `interleave: false`, `iterations: 4`) and the shipped"
+                " one, beside each other on one machine: bf16, w8a8 and w8a16 of the demo.",
+            ),
+            *optional(
+                "demo_repeats",
+                DemoRepeats,
+                demo_repeats,
+                "Does the demo decide its comparisons?",
+                ["python validation/demo_repeats.py"],
+                "`make demo` again and again, each time in a fresh copy of the project.",
             ),
             section(
                 "Does `launches: auto` keep the promise?",
@@ -137,6 +174,15 @@ def page(results: Path = RESULTS) -> str:
                 " `run_launch.py`, in turn, each in a process of its own: the same weights, token ids, lengths,"
                 " sampling, engine arguments and environment.",
                 body("fidelity", Fidelity, fidelity),
+            ),
+            *optional(
+                "region",
+                Region,
+                region,
+                "Is the timed region itself the same?",
+                ["python validation/region.py"],
+                "One engine, passes in turn: `LoadedEngine.iterate`, which is what a launch calls, against"
+                " `vllm.benchmarks.throughput._run_vllm_requests`.",
             ),
             section(
                 "Do other clients see the same latencies?",

@@ -1,20 +1,14 @@
-"""What docs/validation.md says about simulated coverage, vLLM's own benchmark and single runs."""
+"""What docs/validation.md says about simulated coverage and single runs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fidelity import Fidelity
 from interval_coverage import Coverage
 from kept import SETTINGS, Share
 from markdown_parts import percent, table
 from predecessor import FirstPass, Predecessor
 from stopping import RULE
-
-from rollout_bench.analysis.stats.intervals import RatioInterval
-
-TOLERANCE = 0.02
-"""How far the throughputs of two ways to time the same may lie apart."""
 
 
 def coverage(result: Coverage) -> str:
@@ -74,51 +68,6 @@ def _ranges(numbers: Sequence[int]) -> str:
     """`3 to 12`, or `4, 9` where some between are missing."""
     whole = list(range(numbers[0], numbers[-1] + 1)) == list(numbers) and len(numbers) > 2
     return f"{numbers[0]} to {numbers[-1]}" if whole else ", ".join(map(str, numbers))
-
-
-def fidelity(result: Fidelity) -> str:
-    """Return the ratios of throughputs, each with an interval, and every round."""
-    load, rounds = result.load, result.rounds
-    if len(rounds) < 2:
-        return "Not run often enough: two rounds are the least."
-    ratios = [
-        ["after a warm-up of the same size", "first measured iteration", "`warmup_requests`", _interval(result.warm)],
-        ["first pass of the engine", "warm-up iteration", "no warm-up", _interval(result.cold)],
-    ]
-    seconds = [
-        [one.index, *(f"{value:.3f}" for value in (one.ours_s, one.theirs_s, one.ours_warmup_s, one.theirs_cold_s))]
-        for one in rounds
-    ]
-    low, high, limit = float(result.warm.low), float(result.warm.high), percent(TOLERANCE, 0)
-    if low >= 1 - TOLERANCE and high <= 1 + TOLERANCE:
-        said = f"After a warm-up the interval lies within {limit} of 1: both time the same."
-    elif high < 1 - TOLERANCE or low > 1 + TOLERANCE:
-        said = f"After a warm-up the two are MORE than {limit} apart."
-    else:
-        said = f"After a warm-up the interval reaches further than {limit} from 1: it takes more rounds to tell."
-    return f"""\
-{table(["pass", "rollout-bench", "vLLM's benchmark", "our throughput / its"], ratios)}
-
-{said} {len(rounds)} rounds of {result.model} in bf16, {load["prompts"]} prompts of {load["prompt_tokens"]} tokens with
-{load["samples_per_prompt"]} samples of {load["output_tokens"]} tokens each, a request for each sequence, no text made;
-who begins changes from round to round.
-
-Seconds of each pass:
-
-{table(["round", "ours", "its", "ours, first", "its, first"], seconds)}
-
-What still differs: vLLM's benchmark shows a progress bar while it is timed; rollout-bench empties the prefix cache and
-collects garbage before, and reads the host's counters before and after. What the command `vllm bench throughput` does
-besides and was left out here: it makes its own prompts as text, tokenizes them while it is timed, and sends one request
-of n samples for each prompt.
-
-Not shown: an accelerator, the engine core as a process of its own, `--async-engine`.
-
-Measured on {result.place}."""
-
-
-def _interval(interval: RatioInterval) -> str:
-    return f"{float(interval.ratio):.4f} [{float(interval.low):.4f}, {float(interval.high):.4f}]"
 
 
 def predecessor(result: Predecessor) -> str:

@@ -11,8 +11,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import kept  # noqa: F401 (puts the package on the path)
-
 from rollout_bench.contracts.spec import Spec, read_spec
 from rollout_bench.workloads.requests import Source
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from blocks import RunningBlock
 from launching import own_flags
+from running_blocks import RunningBlock
 
 from rollout_bench.contracts.record import Block, Record
 from rollout_bench.contracts.store import failure_path, read_failure

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from claims import Claim
+from measured_rounds import MeasuredBlock
 from page import page
 from projects import fill_bare, fill_ours, make_bare, make_ours, planned, size
-from synthetic_records import make_record, make_spec
+from scipy import stats
 from timing import Command, Times, run, take_turns
-from verdict_page import Verdict
+from verdict_page import Evidence, Sample, Verdict
 from verdict_page import page as verdict_page
 from workspace import REPOSITORY
 
@@ -87,11 +90,54 @@ def test_the_command_says_what_it_does() -> None:
     assert all(word in done.stdout for word in ("--launches", "--runs", "--write", "Exit status"))
 
 
-@pytest.mark.parametrize(("ours_s", "kept"), [(30.0, "at most a third: kept"), (70.0, "NOT KEPT")])
-def test_the_time_to_a_verdict_is_held_to_a_third_of_the_loops(ours_s: float, kept: str) -> None:
-    records = [make_record(make_spec(quant=quant)) for quant in ("bf16", "w8a8")]
-    verdict = Verdict([ours_s], records, [25.0] * 4, [2.0] * 4, launches=1, iterations=2, load=0.0)
+def made_verdict(block_seconds: float, block_sd: float) -> Verdict:
+    """Return six blocks of two engines beside twelve pairs of the loop, 36 s each, whose ratios scatter by 10 %."""
+    rng = np.random.default_rng(3)
+    blocks = []
+    for launch in range(6):
+        passes = {"bf16": [1.3] * 8, "w8a8": [float(np.exp(block_sd * rng.normal()))] * 8}
+        blocks.append(
+            MeasuredBlock(
+                launch=launch,
+                seconds=block_seconds,
+                interleaved=True,
+                invalid=[],
+                startup_s={"bf16": 10.0, "w8a8": 10.0},
+                passes_s=passes,
+            )
+        )
+    loop = [
+        [Sample("w8a8", 18.0, 1.0), Sample("bf16", 18.0, 1.3 * float(np.exp(0.1 * rng.normal())))] for _ in range(12)
+    ]
+    return Verdict([block_seconds + 10] * 6, blocks, loop, load=0.0)
+
+
+@pytest.mark.parametrize(("block_sd", "kept"), [(0.02, "at most 0.25: kept"), (0.1, "NOT KEPT")])
+def test_the_time_to_a_verdict_is_held_to_a_quarter_of_the_loops_at_equal_precision(block_sd: float, kept: str) -> None:
+    verdict = made_verdict(30.0, block_sd)
     assert kept in verdict.promise()
-    assert "| measured passes | 6 | 4 |" in verdict.table()
     assert verdict.table() in verdict_page(verdict)
-    assert "Not run." in verdict_page(None)
+    assert verdict.parts() in verdict_page(verdict)
+
+
+def test_as_many_blocks_are_counted_as_the_interval_needs() -> None:
+    evidence = Evidence(sd=0.05, freedom=9, each_s=20.0, once_s=7.0, least=3)
+    for half_width in (0.2, 0.05, 0.02):
+        count = evidence.count(half_width)
+        reach = {n: stats.t.ppf(0.975, n - 1) * 0.05 / n**0.5 for n in (count - 1, count)}
+        assert reach[count] <= math.log1p(half_width)
+        assert count == 3 or reach[count - 1] > math.log1p(half_width)
+        assert evidence.seconds(half_width) == 7 + 20 * count
+
+
+def test_the_ratio_at_high_precision_is_cost_times_variance_and_its_interval_holds_it() -> None:
+    verdict = made_verdict(30.0, 0.05)
+    middle, low, high = verdict.limit
+    assert low < middle < high
+    assert middle == pytest.approx(verdict.ratio(0.001), rel=0.01)
+
+
+def test_a_page_that_was_not_measured_anew_takes_back_what_was_said_of_equal_numbers_of_passes() -> None:
+    text = " ".join(verdict_page(None).split())
+    assert "Not run" in text
+    assert "equal numbers of passes" in text

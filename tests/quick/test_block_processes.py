@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from blocks import STAND_IN, RunningBlock
+from running_blocks import STAND_IN, RunningBlock
 
 from rollout_bench.contracts.store import failure_path, read_failure
 from rollout_bench.core.processes import descendants

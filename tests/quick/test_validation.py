@@ -261,9 +261,7 @@ def test_a_page_of_small_results_has_every_section(tmp_path: Path) -> None:
     launches = make_launches(12)
     cells = [Cell(noise=noise, pairs=3, covered=covered(noise, 3, 200, 1)) for noise in NOISES]
     rounds = [
-        fidelity.Round(
-            index=i, ours_warmup_s=2.0, ours_s=1.0 + i / 1000, theirs_cold_s=2.1 + i, theirs_s=1, output_tokens=9
-        )
+        fidelity.FidelityRound(index=i, passes_s={"ours": 1.0 + i / 1000, "theirs": 1.0}, output_tokens=9)
         for i in range(3)
     ]
     load = {"prompts": 8, "samples_per_prompt": 4, "prompt_tokens": 64, "output_tokens": 64}
@@ -279,7 +277,7 @@ def test_a_page_of_small_results_has_every_section(tmp_path: Path) -> None:
     keep("exclusion", exclusion.simulate(2000, 1), tmp_path)
     keep("false_verdicts", false_verdict_shares.analyse(launches, 100, 1, sets=2), tmp_path)
     keep("power", power.analyse(launches, 100, 1), tmp_path)
-    keep("fidelity", fidelity.Fidelity(place=PLACE, model="m", load=load, rounds=rounds), tmp_path)
+    keep("fidelity", fidelity.Fidelity(place=PLACE, model="m", load=load, drawn=False, rounds=rounds), tmp_path)
     shown_online = make_online_rounds({"ours": 1.0, "bench": 1.0, "guidellm": 0.9})
     keep(online_fidelity.RESULT, shown_online, tmp_path)
     keep(
