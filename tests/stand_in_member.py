@@ -18,6 +18,7 @@ from pathlib import Path
 
 from synthetic_records import make_record
 
+from rollout_bench.contracts.load import longest
 from rollout_bench.core.processes import die_with_parent
 from rollout_bench.measure.launch.protocol import (
     Done,
@@ -91,7 +92,12 @@ def main() -> None:
         note("warmup" if warming_up else "pass", began)
         send(pipe, IterationEnds())
         of = record.iterations[0].model_copy(
-            update={"index": index, "warmup": warming_up, "elapsed_s": time.monotonic() - began}
+            update={
+                "index": index,
+                "warmup": warming_up,
+                "elapsed_s": time.monotonic() - began,
+                "output_tokens": record.iterations[0].sequences * longest(job.spec.workload.output_tokens),
+            }
         )
         send(pipe, IterationDone(iteration=of, sequences=[], flags=[], wanted=wanted))
         index += 1

@@ -21,6 +21,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.postmortem import Cause
 from rollout_bench.contracts.record import Block
 from rollout_bench.contracts.spec import devices_per_replica, replicas
@@ -58,7 +59,7 @@ def check_together(assignments: Sequence[Assignment], at_once: int) -> None:
             f"{assignments[0].name} and {other.name} need {_words(first)} and {_words(_needs(other))}",
             "engines that take turns share their devices; measure these two one after the other",
         )
-    bound = next((a for a in assignments if a.spec.mode != "offline"), None)
+    bound = next((a for a in assignments if mode_of(a.spec.mode).has_loads), None)
     if bound is not None and at_once < len(assignments):
         raise UserError(
             f"--at-once {at_once} of {len(assignments)}: {bound.name} makes its passes once, not beside every group",
