@@ -60,6 +60,14 @@ def _number_or_auto(value: Any) -> Any:
     return _not_bool(value)
 
 
+def _switch_or_auto(value: Any) -> Any:
+    if isinstance(value, bool) or value == "auto":
+        return value
+    if value in ("true", "false"):  # the command line delivers all as text
+        return value == "true"
+    raise ValueError(f"{value!r} is neither true, false nor auto")
+
+
 def _list(value: Any) -> Any:
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         raise ValueError(f"is the single value {value!r}, but a list is wanted: write [{str(value).strip('[] ')}]")
@@ -167,7 +175,7 @@ Passes = Annotated[Count | Literal["auto"], BeforeValidator(_number_or_auto)]
 AutoCount = Annotated[int, BeforeValidator(_not_bool), Field(le=100)]
 """A number of launches that `launches: auto` may come to; levels for more looks than that take long to simulate."""
 Index = Annotated[int, BeforeValidator(_not_bool), Field(ge=0, le=1_000_000)]
-MaybeAuto = Annotated[bool | Literal["auto"], Field(union_mode="left_to_right")]
+MaybeAuto = Annotated[bool | Literal["auto"], BeforeValidator(_switch_or_auto)]
 Tokens = Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=10_000_000)]
 Number = Annotated[float, BeforeValidator(_not_bool), Field(allow_inf_nan=False)]
 Seconds = Annotated[Number, Field(gt=0, le=1_000_000)]
