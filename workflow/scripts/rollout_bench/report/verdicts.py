@@ -12,6 +12,7 @@ from rollout_bench.analysis.stats.sequential import StoppingRule
 from rollout_bench.analysis.stats.two_stages import ALONE, FirstStage
 from rollout_bench.analysis.timed.comparison import FEW_PAIRS, MIN_PAIRS, TOO_NOISY, Comparison
 from rollout_bench.analysis.timed.launches import values_of
+from rollout_bench.analysis.timed.pairs import WAYS, Way
 from rollout_bench.analysis.timed.partners import Difference, Group
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.metrics import METRICS, MetricName
@@ -65,6 +66,8 @@ def verdict_values(
             {way for _, metric, each in _with_metric(rows) if METRICS[metric].of_passes for way in each.ways}
         ),
         "never_of_passes": _never_of_passes(rows),
+        "other_ways": list(_other_ways(rows)),
+        "apart_by_way": list(_apart_by_way(rows)),
         "unlike_iterations": list(_unlike_iterations(rows)),
         "carried": [
             (f"{row.name}{of}", each.speedup, each.of_totals) for row, of, each in compared if each.carried_by_few
@@ -176,6 +179,38 @@ def _never_of_passes(rows: Sequence[Row]) -> list[str]:
     if not any(comparison.of_passes for _, comparison in compared):
         return []
     return list(dict.fromkeys(METRICS[metric].header for metric, _ in compared if METRICS[metric].of_passes is None))
+
+
+def _other_ways(rows: Sequence[Row]) -> Iterator[tuple[str, Way, dict[Way, list[int]]]]:
+    """Yield names, how their pairs are compared, and the launches whose pairs are of another way, by that way.
+
+    Once for all metrics that leave out the same launches.
+    """
+    for row in rows:
+        told = set()
+        for comparison in row.comparisons.values():
+            left_out: dict[Way, list[int]] = {}
+            for launch, way in sorted(comparison.other_way.items()):
+                left_out.setdefault(way, []).append(launch)
+            if left_out and str(left_out) not in told:
+                told.add(str(left_out))
+                (way,) = comparison.ways
+                yield row.name, way, left_out
+
+
+def _apart_by_way(rows: Sequence[Row]) -> Iterator[tuple[Way, list[str]]]:
+    """Yield names of rows by how their pairs are compared, where those of one baseline are not all compared alike."""
+    tables: dict[tuple[object, MetricName], list[tuple[Row, Way]]] = {}
+    for row, metric, comparison in _with_metric(rows):
+        if row.against.other is not None and comparison.pairs:
+            tables.setdefault((row.against.other.place, metric), []).extend((row, way) for way in comparison.ways)
+    found: dict[Way, dict[str, None]] = {}
+    for table in tables.values():
+        if len({way for _, way in table}) > 1:
+            for row, way in table:
+                found.setdefault(way, {})[row.name] = None
+    for way in sorted(found, key=WAYS.index):
+        yield way, list(found[way])
 
 
 def _unlike_iterations(rows: Sequence[Row]) -> Iterator[tuple[str, str, str]]:
