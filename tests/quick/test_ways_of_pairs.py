@@ -104,7 +104,7 @@ def test_wide_pairs_after_narrow_ones_make_no_more_false_tables(configurations: 
 
 @pytest.mark.parametrize("stop", [None, STAGES])
 def test_a_comparison_with_wide_pairs_shares_no_spread_with_narrow_ones(stop: TwoStages | None) -> None:
-    ways: list[list[Way]] = [[R] * 4, [R] * 4, [P] * 4]
+    ways: list[list[Way]] = [*[[R] * 3] * 5, [P] * 3]
     assert share_of_false_tables(ways, SPREADS, stop) < 0.08
 
 
