@@ -220,6 +220,7 @@ class Coordinator:
         return Block(
             id=self._id,
             members=[assignment.name for assignment in self.assignments],
+            at_once=self.rotation.most_alive,
             order=self.rotation.rounds,
             started=self.rotation.started,
             waited_s=0.0,
