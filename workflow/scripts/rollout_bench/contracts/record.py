@@ -117,7 +117,13 @@ class Block(Strict):
     started: Literal["in_turn", "together"] = Field(
         description="in_turn: no engine started while another did or made a pass; together: all at once."
     )
-    waited_s: float = Field(ge=0, description="For how long the launch waited for its turn, all together, in seconds.")
+    waited_s: float = Field(
+        ge=0,
+        description=(
+            "For how long the launch waited for its turn, all together, in seconds; a part of wall_s. Both end with "
+            "its last pass: that it waits then until the others have made theirs is in neither."
+        ),
+    )
 
 
 class ReplicaPass(Strict):
