@@ -102,10 +102,9 @@ def test_wide_pairs_after_narrow_ones_make_no_more_false_tables(configurations: 
     assert share_of_false_tables(ways, SPREADS, STAGES) < 0.08
 
 
-@pytest.mark.parametrize("stop", [None, STAGES])
-def test_a_comparison_with_wide_pairs_shares_no_spread_with_narrow_ones(stop: TwoStages | None) -> None:
-    ways: list[list[Way]] = [*[[R] * 3] * 5, [P] * 3]
-    assert share_of_false_tables(ways, SPREADS, stop) < 0.08
+def test_a_comparison_with_few_wide_pairs_shares_no_spread_with_many_narrow_ones() -> None:
+    ways: list[list[Way]] = [*[[R] * 12] * 3, [P] * 3]
+    assert share_of_false_tables(ways, SPREADS, None) < 0.08
 
 
 def block_and_launches(quants: Sequence[int], blocks: int, alone: Sequence[int]) -> list[Record]:

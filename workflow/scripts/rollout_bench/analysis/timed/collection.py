@@ -128,15 +128,15 @@ def _block_mates(results: Path, experiments: Sequence[TimedExperiment]) -> Itera
     """
     there = {(e.mode, e.experiment, record.launch) for e in experiments for record in e.records}
     damaged = {(e.mode, e.experiment, each.launch) for e in experiments for each in e.damaged}
-    wanted = {
-        (experiment.mode, member.partition("/")[2], record.launch): record.block.id
+    wanted = dict.fromkeys(
+        (experiment.mode, member.partition("/")[2], record.launch)
         for experiment in experiments
         for record in experiment.records
         if record.block is not None and is_decided_whole(record)
         for member in record.block.members
         if member.partition("/")[0] == experiment.mode
-    }
-    for mate, block in wanted.items():
+    )
+    for mate in wanted:
         if mate in there or mate in damaged:
             continue
         mode, name, launch = mate
@@ -146,7 +146,7 @@ def _block_mates(results: Path, experiments: Sequence[TimedExperiment]) -> Itera
             stat = path.stat()
             file = FoundFile(mode, name, launch, RECORD, stat.st_size, stat.st_mtime_ns)
             record = _checked(path, file, read_launched(path, mode))
-            if isinstance(record, Record) and record.block is not None and record.block.id == block:
+            if isinstance(record, Record):
                 yield record
 
 
