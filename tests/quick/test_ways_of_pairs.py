@@ -84,7 +84,7 @@ def share_of_false_tables(ways: Sequence[Sequence[Way]], spreads: Mapping[Way, f
         family: list[Comparison] = []
         for own in ways:
             logs = [rng.normal(0, spreads[way]) for way in own]
-            base = side(shared.tolist(), own)
+            base = side(shared[: len(own)].tolist(), own)
             family.append(compare_launches(side(logs, own), base, RATE, 0.95, stop))
         judged = judge(family, SETTINGS, stop, ["baseline"] * len(family))
         false += any(each.p_adjusted is not None and each.p_adjusted < 0.05 for each in judged)
