@@ -18,6 +18,7 @@ from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.core.numbers import ratio
 from rollout_bench.plan.config import ComparisonSettings, Precision
+from rollout_bench.report.designs import in_groups
 
 FOUND = ("faster", "slower", "irrelevant")
 """Verdicts that say that there is a difference."""
@@ -66,6 +67,9 @@ def verdict_values(
             {way for _, metric, each in _with_metric(rows) if METRICS[metric].of_passes for way in each.ways}
         ),
         "never_of_passes": _never_of_passes(rows),
+        "grouped": any(
+            in_groups(record.block) for row in rows for record in row.experiment.records if record.block is not None
+        ),
         "other_ways": list(_other_ways(rows)),
         "apart_by_way": list(_apart_by_way(rows)),
         "unlike_iterations": list(_unlike_iterations(rows)),
