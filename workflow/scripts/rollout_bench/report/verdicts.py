@@ -52,7 +52,7 @@ def verdict_values(
         "differing": differing(rows),
         "compared": sum(row.against.other is not None for row in rows),
         "found_by_few": [
-            (f"{row.name}{of}", [each.pairs[launch] for launch in sorted(each.pairs)])
+            (f"{row.name}{of}", each.ways == {"rounds"}, [each.pairs[launch] for launch in sorted(each.pairs)])
             for row, of, each in compared
             if each.verdict in FOUND and 0 < len(each.pairs) < FEW_PAIRS
         ],
@@ -99,13 +99,14 @@ def _too_wide(rows: Sequence[Row], precision: Precision) -> Iterator[tuple[str, 
             yield row.name, half_width
 
 
-def _asked(rows: Sequence[Row]) -> Iterator[tuple[str, FirstStage, int, float]]:
-    """Yield names, what the first stage of launches asked for, the pairs that there are, and the half-width by now."""
+def _asked(rows: Sequence[Row]) -> Iterator[tuple[str, Way, FirstStage, int, float]]:
+    """Yield names, how they are compared, what the first stage asked for, the pairs by now, and the half-width."""
     for row in rows:
         found = next((comparison for comparison in row.comparisons.values() if comparison.first_stage), None)
         if found is None or found.first_stage is None or found.high is None or found.speedup is None:
             continue
-        yield row.name, found.first_stage, len(found.pairs), found.high / found.speedup - 1
+        (way,) = found.ways
+        yield row.name, way, found.first_stage, len(found.pairs), found.high / found.speedup - 1
 
 
 def differing(
