@@ -133,7 +133,8 @@ def measure(folder: Path, measure_s: float, arguments: dict[str, str], block: li
         names = [f"{Path(member['out']).parent.parent.name}/{Path(member['out']).parent.name}" for member in block]
         order = [list(range(len(names))) for iteration in record["iterations"] if not iteration["warmup"]]
         drawn = hashlib.sha256(f"{names} {launch}".encode()).hexdigest()[:16]
-        record["block"] = {"id": drawn, "members": names, "order": order, "started": "in_turn", "waited_s": 0.0}
+        facts = {"at_once": len(names), "order": order, "started": "in_turn", "waited_s": 0.0}
+        record["block"] = {"id": drawn, "members": names, **facts}
         for number, iteration in enumerate(one for one in record["iterations"] if not one["warmup"]):
             iteration["round"] = number
     record["sequences_file"] = f"{out.stem}.sequences.jsonl.gz"

@@ -157,6 +157,7 @@ def make_block(
     block = {
         "id": hashlib.sha256(f"{name} {launch} {members}".encode()).hexdigest()[:16],
         "members": members,
+        "at_once": len(specs),
         "order": [[(first + place) % len(specs) for place in range(len(specs))] for first in range(len(rates[0]))],
         "started": started,
         "waited_s": waited_s,

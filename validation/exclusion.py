@@ -17,6 +17,7 @@ from kept import keep
 from noise import Array
 from numpy.typing import NDArray
 
+from rollout_bench.analysis.timed.pairs import TRIMMED
 from rollout_bench.contracts.fields import Strict
 from rollout_bench.contracts.host_limits import HOST_LIMITS
 
@@ -32,9 +33,6 @@ START_S = 10.0
 
 WINDOW_S = 10.0
 """Time that each launch is watched for, in the rule of equal windows: longer than all passes that nothing slows."""
-
-TRIMMED = 0.2
-"""Share of rounds that is left out at each end, as in the analysis."""
 
 NEIGHBOURS = ((1.0, 5.0), (4.0, 20.0), (20.0, 60.0), (60.0, 600.0), (5.0, 300.0))
 """Mean seconds that it is on, and from one beginning to the next."""

@@ -46,8 +46,9 @@ much as the engine all the time of one launch:
 {_gross()}
 
 **Launches one after the other keep what they found out by themselves**, as before. Leaving out then adds up to
-{percent(abs(alone.added), 1)} where a neighbour takes half of the machine for a fifth of the time or more. That is a
-fraction of what chance adds: the pairs spread by {percent(alone.spread, 0)} there, and by more with nothing left out.
+{percent(abs(alone.added), 1)} where a neighbour takes half of the machine for a fifth of the time or more. One pair
+spreads by {percent(alone.spread, 0)} there, so with a few launches chance adds more. But what chance adds shrinks with
+the number of launches, and this does not: no number of launches removes it. Interleaving does.
 Judging all launches of a round together would be worse, because starts of engines lie between the passes: whether the
 one with the longest passes was hit decides over all.
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from interleaved_tables import BLOCKS, INTERLEAVED, LAUNCHES, PASS_S, TRIMMED, InterleavedTables, Judged
+from interleaved_tables import BLOCKS, INTERLEAVED, LAUNCHES, PASS_S, InterleavedTables, Judged
 from kept import SETTINGS
 from markdown_parts import percent, table
 from table_noise import LAUNCH_S, PASS_SD
+
+from rollout_bench.analysis.timed.pairs import TRIMMED
 
 DRIFT = "the machine drifts as it was measured to"
 

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from table_noise import AWAY_S, AWAY_SD, FURTHEST_SD, LAUNCH_S, PASS_SD, PASSES, in_turn
 
 from rollout_bench.analysis.stats.blocks import contrasts
+from rollout_bench.analysis.timed.pairs import TRIMMED
 from rollout_bench.contracts.fields import Strict
 
 CONFIGURATIONS = 3
 BLOCKS = (3, 4, 6)
 
-ROUNDS, TRIMMED = 12, 0.2
-"""Rounds of a block, and the share of them that is left out at each end."""
+ROUNDS = 12
+"""Of a block."""
 
 PASS_S, START_S = 1.2, 10.0
 """Seconds of a pass, and of one engine's start."""

@@ -11,12 +11,10 @@ import numpy as np
 from copies import Copy
 from noise import Array
 
+from rollout_bench.analysis.timed.pairs import TRIMMED
 from rollout_bench.contracts.fields import Strict
 from rollout_bench.contracts.record import Record
 from rollout_bench.contracts.store import read_record
-
-TRIMMED = 0.2
-"""Share of the rounds that is left out at each end of the log ratios of a block."""
 
 
 class Told(Strict):

@@ -191,8 +191,9 @@ def test_the_first_lines_say_how_it_was_measured(tmp_path: Path) -> None:
     text = made_of(tmp_path, *blocks()).text
     first = flat(text.partition("Throughput:")[0])
     assert "How it was measured - 3 blocks of 3 engines, 10 rounds each." in first
-    assert "In a round each of them made one pass over the same prompts, in turn" in first
-    assert "Unit: the block" in text
+    assert "The engines of a block were alive at the same time." in first
+    assert "In a round each engine that was alive made one pass over the same prompts, in turn" in first
+    assert "Unit: the block, that is one launch of each configuration. All are alive at the same time." in flat(text)
     assert "same index, which ran in the same round" not in flat(text)
 
 
@@ -203,7 +204,7 @@ def in_groups(records: Sequence[Record]) -> list[Record]:
     return [
         record.model_copy(
             update={
-                "block": record.block and record.block.model_copy(update={"order": order}),
+                "block": record.block and record.block.model_copy(update={"order": order, "at_once": 2}),
                 "iterations": [
                     i for i in record.iterations if i.round is None or i.round in kept[record.spec.quant.name]
                 ],
@@ -220,7 +221,9 @@ def test_engines_that_came_in_groups_are_compared_with_the_baseline_beside_them(
     assert (w8a8.comparison.speedup, w8a16.comparison.speedup) == (pytest.approx(1.1), pytest.approx(1.2))
     assert (w8a8.comparison.of_totals, w8a16.comparison.of_totals) == (pytest.approx(1.1), pytest.approx(1.2))
     text = flat(made_of(tmp_path, *records).text)
-    assert "3 blocks of 3 engines, 5 rounds each. At most 2 of its engines were alive at the same time" in text
+    assert "3 blocks of 3 engines, 5 rounds each. At most 2 engines were alive at the same time" in text
+    assert "Where engines came in groups, those of a group and the baseline are alive at the same time" in text
+    assert "All are alive" not in text
     assert "failed before the end" not in text
 
 
@@ -233,6 +236,42 @@ def test_an_engine_that_failed_in_its_block_is_counted(tmp_path: Path) -> None:
     text = flat(made_of(tmp_path, *records).text)
     assert "1 block of 3 engines, 10 rounds each." in text
     assert "1 engine failed before the end of a block; the others went on." in text
+
+
+def of_order(records: Sequence[Record], order: list[list[int]], at_once: int) -> list[Record]:
+    return [
+        r.model_copy(update={"block": r.block and r.block.model_copy(update={"order": order, "at_once": at_once})})
+        for r in records
+    ]
+
+
+def test_an_engine_that_always_fails_at_its_start_puts_the_others_into_no_groups(tmp_path: Path) -> None:
+    records = [
+        record
+        for launch in range(3)
+        for record in of_order(make_block(SPECS, launch, [[400.0 + launch] * 10] * 3)[:2], [[0, 1]] * 10, 2)
+    ]
+    text = flat(made_of(tmp_path, *records).text)
+    assert "The engines of a block were alive at the same time." in text
+    assert "in groups" not in text
+    assert "3 engines failed before the end of a block; the others went on." in text
+
+
+def test_an_engine_that_was_told_fewer_passes_did_not_fail(tmp_path: Path) -> None:
+    *others, last = make_block(SPECS, 0, [[400.0] * 10] * 3)
+    last = last.model_copy(update={"iterations": last.iterations[:5]})
+    text = flat(made_of(tmp_path, *of_order([*others, last], [[0, 1, 2]] * 4 + [[0, 1]] * 6, 3)).text)
+    assert "failed before the end" not in text
+    assert "in groups" not in text
+
+
+def test_an_engine_whose_record_was_deleted_or_is_not_selected_did_not_fail(tmp_path: Path) -> None:
+    records = make_block(SPECS, 0, [[400.0] * 10] * 3)
+    assert "failed before the end" not in flat(made_of(tmp_path / "deleted", *records[:2]).text)
+    early = of_order(records[:2], [[0, 1, 2]] * 4 + [[0, 1]] * 6, 3)
+    save(tmp_path / "other", *early)
+    two = make_plan(SPECS[:2], 1, comparison=ComparisonSettings(metrics=[RATE]))
+    assert "failed before the end" not in flat(summarise(collect(tmp_path / "other", two)).text)
 
 
 def test_engines_one_at_a_time_are_told_as_well(tmp_path: Path) -> None:

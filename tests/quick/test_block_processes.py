@@ -68,7 +68,7 @@ def test_passes_and_what_prepares_them_never_overlap_and_records_say_the_rounds(
     first = blocks["a"]
     assert first is not None
     assert first.members == [f"offline/{made.specs[name].experiment()}" for name in "abc"]
-    assert first.started == "in_turn"
+    assert (first.started, first.at_once) == ("in_turn", 3)
     assert [sorted(order) for order in first.order] == [[0, 1, 2]] * 4
     passes = sorted((began, "abc".index(name)) for name, what, began, _ in made.worked() if what == "pass")
     assert [position for _, position in passes] == [position for order in first.order for position in order]
@@ -108,6 +108,7 @@ def test_with_two_at_once_the_baseline_is_there_all_the_time(tmp_path: Path, lea
     records = made.records()
     rounds = {name: [it.round for it in record.iterations if not it.warmup] for name, record in records.items()}
     assert rounds == {"a": [0, 1, 2, 3], "b": [0, 1], "c": [2, 3]}
+    assert {record.block.at_once for record in records.values() if record.block} == {2}
     starts = {name: began for name, what, began, _ in made.worked() if what == "start"}
     assert starts["c"] > max(ended for name, _, _, ended in made.worked() if name == "b")
     check_all_over(made, leases)

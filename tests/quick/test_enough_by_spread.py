@@ -156,7 +156,7 @@ def test_a_limit_that_comes_first_is_told_with_what_it_gives(tmp_path: Path):
     text = told(tmp_path, plan(BASE, ONE, half_width=0.01, most=6))
     assert text.startswith("12 of 12 planned launches measured")
     assert (
-        f"w8a8 small: the first 4 blocks scatter by 1.3 %: ±1 % would take {number} blocks; "
+        f"w8a8 small: the first 4 pairs scatter by 1.3 %: ±1 % would take {number} pairs; "
         f"max_launches: 6 gives ±{100 * half:.1f} %." in text
     )
 
@@ -165,15 +165,28 @@ def test_the_summary_says_what_the_first_stage_asked_for_and_whether_it_is_done(
     (number,) = asked(0.015 * NOISE[:4])
     put(tmp_path, BASE, range(number))
     put(tmp_path, ONE, range(number - 1), 1.2, 0.015)
-    scatters = "w8a8 small: the first 4 blocks scatter by 1.3 %: "
-    assert f"{scatters}{number} blocks for ±2 %; {number - 1} used so far." in told(tmp_path, plan(BASE, ONE))
+    scatters = "w8a8 small: the first 4 pairs scatter by 1.3 %: "
+    assert f"{scatters}{number} pairs for ±2 %; {number - 1} used so far." in told(tmp_path, plan(BASE, ONE))
     put(tmp_path, ONE, range(number - 1, number), 1.2, 0.015)
-    assert f"{scatters}{number} blocks for ±2 %; done." in told(tmp_path, plan(BASE, ONE))
+    assert f"{scatters}{number} pairs for ±2 %; done." in told(tmp_path, plan(BASE, ONE))
     assert f"{scatters}enough for ±50 %." in told(tmp_path, plan(BASE, ONE, half_width=0.5))
     text = told(tmp_path, plan(BASE, ONE))
     assert "at most 12" in text
     assert "Stein 1945" in text
     assert "Pocock" not in text
+
+
+def test_only_what_was_interleaved_is_said_to_have_blocks(tmp_path: Path):
+    for launch in range(4):
+        put_block(tmp_path, launch, BASE, ONE)
+    text = told(tmp_path, plan(BASE, ONE))
+    assert "the spread of the first 3 blocks (4 or more" in text
+    assert "the first 4 blocks scatter" in text
+    put(tmp_path / "alone", BASE, range(4))
+    put(tmp_path / "alone", ONE, range(4), 1.2, 0.015)
+    text = told(tmp_path / "alone", plan(BASE, ONE))
+    assert "the spread of the first 3 pairs of launches (4 or more" in text
+    assert "block" not in text.partition("launches: auto")[2].partition("Stein")[0]
 
 
 def test_nothing_is_told_of_a_first_stage_that_is_not_whole(tmp_path: Path):

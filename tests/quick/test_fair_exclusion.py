@@ -49,7 +49,7 @@ def launch(
         update={
             "iterations": passes,
             "validity": host_flags(platform, passes),
-            "block": Block(id=block, members=members, order=[[0, 1, 2]], started="in_turn", waited_s=0)
+            "block": Block(id=block, members=members, at_once=3, order=[[0, 1, 2]], started="in_turn", waited_s=0)
             if block
             else None,
         }
@@ -181,6 +181,47 @@ def test_the_summary_is_made_from_what_was_decided(tmp_path: Path, planned: bool
     save(tmp_path, *own)
     plan = make_plan([record.spec for record in own], 1) if planned else None
     assert [record.valid for each in collect(tmp_path, plan).experiments for record in each.records] == [True, True]
+
+
+def of_three(*quants: str) -> list[Record]:
+    """Return one block of three, spoilt by what its last launch lost."""
+    own = [
+        launch(q, read) for q, read in zip(QUANTS, ([(2, 0.1)] * 4, [(0.5, 0.35)] * 4, [(4, 0.36)] * 4), strict=True)
+    ]
+    members = [f"offline/{record.experiment}" for record in own]
+    return [
+        record.model_copy(update={"block": record.block and record.block.model_copy(update={"members": members})})
+        for record in own
+        if record.spec.quant.name in quants
+    ]
+
+
+def valid_of(results: Path, *quants: str) -> list[bool]:
+    plan = make_plan([record.spec for record in of_three(*quants)], 1)
+    return [record.valid for each in collect(results, plan).experiments for record in each.records]
+
+
+def test_a_block_is_decided_from_all_of_its_records_whichever_are_selected(tmp_path: Path) -> None:
+    save(tmp_path, *of_three(*QUANTS))
+    assert valid_of(tmp_path, *QUANTS) == [False] * 3
+    assert valid_of(tmp_path, "bf16", "w8a8") == [False, False]
+    assert valid_of(tmp_path, "w8a8") == [False]
+
+
+def test_a_record_of_a_block_that_can_not_be_read_or_is_gone_is_left_out(tmp_path: Path) -> None:
+    save(tmp_path, *of_three(*QUANTS))
+    (path,) = tmp_path.glob("offline/*_w8a16_*/launch-0.json")
+    path.write_text(path.read_text()[:-20])
+    assert valid_of(tmp_path, "bf16", "w8a8") == [True, True]
+    path.unlink()
+    assert valid_of(tmp_path, "bf16", "w8a8") == [True, True]
+
+
+def test_a_launch_of_the_same_index_from_another_block_is_left_out(tmp_path: Path) -> None:
+    *two, third = of_three(*QUANTS)
+    save(tmp_path, *two)
+    save(tmp_path, third.model_copy(update={"block": third.block and third.block.model_copy(update={"id": "f" * 16})}))
+    assert valid_of(tmp_path, "bf16", "w8a8") == [True, True]
 
 
 UNLIKE = exclusion.Design(passes_s=(2.0, 0.5), rounds=8)

@@ -335,7 +335,7 @@ def test_a_launch_of_a_block_is_expected_to_take_its_part_of_the_block(tmp_path:
     monkeypatch.chdir(tmp_path)
     plan = plan_of("interleave: true")
     first = plan.launches[0]
-    block = Block(id="0" * 16, members=["a", "b", "c"], order=[[0, 1, 2]], started="in_turn", waited_s=1.0)
+    block = Block(id="0" * 16, members=["a", "b", "c"], at_once=3, order=[[0, 1, 2]], started="in_turn", waited_s=1.0)
     record = make_record(first.experiment.spec, first.index).model_copy(update={"wall_s": 90.0, "block": block})
     write_launched(Path(first.record), record)
     assert {launch.expected_s for launch in plan.plan_file().launches} == {30.0}

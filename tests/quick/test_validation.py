@@ -254,7 +254,18 @@ def test_interleaved_blocks_find_as_little_as_promised_where_nothing_differs(noi
 
 def test_a_page_without_results_says_so_in_every_section(tmp_path: Path) -> None:
     text = validation_page.page(tmp_path)
-    assert text.count(validation_page.NOT_RUN) == text.count("\n## ")
+    assert text.count(validation_page.NOT_RUN) == text.count("\n## ") - 1  # that on what is not yet shown
+
+
+def test_what_was_not_run_stands_there_only_while_its_result_is_missing(tmp_path: Path) -> None:
+    text = validation_page.not_yet_shown(tmp_path)
+    assert text.startswith("## Not yet shown\n")
+    for name, command, what in validation_page.NOT_YET:
+        assert f"- {what}: `{command}`" in text
+        if name != "verdict_time":
+            (tmp_path / f"{name}.json").write_text("{}")
+            assert f"`{command}`" not in validation_page.not_yet_shown(tmp_path)
+    assert "results/h200-interleaved.md" in validation_page.not_yet_shown(tmp_path)
 
 
 def test_a_page_of_small_results_has_every_section(tmp_path: Path) -> None:

@@ -87,6 +87,7 @@ def test_a_block_has_the_passes_of_each_round_in_order_and_goes_from_first_start
             changes["block"] = {
                 "id": "0" * 16,
                 "members": ["offline/a", "offline/b"],
+                "at_once": 2,
                 "order": [[0, 1]] * 3,
                 "started": "in_turn",
                 "waited_s": 0.0,

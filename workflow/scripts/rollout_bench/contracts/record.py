@@ -94,12 +94,20 @@ class Placement(Strict):
 
 
 class Block(Strict):
-    """The engines that a launch was measured among: all alive at once, making their passes in turn."""
+    """The engines that a launch was measured among, making their passes in turn.
+
+    They are alive at the same time, or the baseline and some of the others at a time.
+    """
 
     id: str = Field(pattern="^[0-9a-f]{16}$", description="Drawn for the block; the same in the records of all of it.")
     members: list[str] = Field(
-        min_length=1, description="What it was begun with, as <mode>/<experiment>, the baseline first."
+        min_length=1,
+        description=(
+            "What it was begun with, as <mode>/<experiment>, the baseline first: alive at the same time, or the "
+            "baseline and some of the others at a time."
+        ),
     )
+    at_once: int = Field(ge=1, description="How many of their engines were alive at the same time, at most.")
     order: list[list[int]] = Field(
         description=(
             "For each round, from 0, who made a pass, in that order, as positions in members. One that failed "
@@ -109,7 +117,13 @@ class Block(Strict):
     started: Literal["in_turn", "together"] = Field(
         description="in_turn: no engine started while another did or made a pass; together: all at once."
     )
-    waited_s: float = Field(ge=0, description="For how long the launch waited for its turn, all together, in seconds.")
+    waited_s: float = Field(
+        ge=0,
+        description=(
+            "For how long the launch waited for its turn, all together, in seconds; a part of wall_s. Both end with "
+            "its last pass: that it waits then until the others have made theirs is in neither."
+        ),
+    )
 
 
 class ReplicaPass(Strict):

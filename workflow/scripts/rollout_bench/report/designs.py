@@ -14,14 +14,16 @@ from rollout_bench.contracts.record import Block, Record
 class Design:
     """The blocks of one mode and platform, and what was measured outside of them.
 
-    `engines`, `at_once` (of them alive at the same time) and `rounds` (of each engine but the baseline) are the least
-    and the most of a block, `passes` those that count of a launch outside of one. `dropped` counts engines that made
-    fewer passes than others of their block, `together` blocks whose engines started all at once.
+    `engines` and `rounds` (of each engine but the baseline) are the least and the most of a block, `passes` those that
+    count of a launch outside of one. `grouped` counts blocks whose engines came in groups beside the baseline, and
+    `at_once` is how many engines of such a block were alive at the same time, the least and the most. `dropped` counts
+    engines that failed before the end of their block, `together` blocks whose engines started all at once.
     """
 
     name: str
     blocks: int
     engines: tuple[int, int]
+    grouped: int
     at_once: tuple[int, int]
     rounds: tuple[int, int]
     dropped: int
@@ -41,15 +43,24 @@ def _designs(collection: Collection) -> Iterator[Design]:
     for mode, platform in dict.fromkeys((e.mode, e.platform) for e in experiments):
         records = [r for e in experiments if (e.mode, e.platform) == (mode, platform) for r in e.records]
         blocks = list({r.block.id: r.block for r in records if r.block is not None}.values())
+        grouped = [block for block in blocks if in_groups(block)]
+        selected = {f"{e.mode}/{e.experiment}" for e in experiments}
+        there = {(r.block.id, f"{r.spec.mode}/{r.experiment}") for r in records if r.block is not None}
         alone = [record for record in records if record.block is None]
         if blocks or any(record.spec.measuring.iterations == "auto" for record in alone):
             yield Design(
                 name=f"{mode}, {platform}",
                 blocks=len(blocks),
                 engines=_range([len(block.members) for block in blocks]),
-                at_once=_range([max(map(len, block.order), default=0) for block in blocks]),
+                grouped=len(grouped),
+                at_once=_range([block.at_once for block in grouped]),
                 rounds=_range([max(_rounds(block)) for block in blocks]),
-                dropped=sum(_dropped(block) for block in blocks),
+                dropped=sum(
+                    _failed(block, place)
+                    for block in blocks
+                    for place, member in enumerate(block.members)
+                    if member in selected and (block.id, member) not in there
+                ),
                 together=sum(block.started == "together" for block in blocks),
                 alone=len(alone),
                 passes=_range([_counted(record) for record in alone]),
@@ -69,11 +80,24 @@ def _rounds(block: Block) -> list[int]:
     return each[1:] or each
 
 
-def _dropped(block: Block) -> int:
-    """Return how many engines made fewer passes than another one, or as a baseline did not stay to the end."""
-    each = _rounds(block)
-    gone = bool(block.order) and len(block.members) > 1 and 0 not in block.order[-1]
-    return sum(rounds < max(each) for rounds in each) + gone
+def in_groups(block: Block) -> bool:
+    """Return whether some engine made its passes only after another one had made all of its own.
+
+    Of engines that are all alive at once each makes a pass in the first round, but for those that fail before.
+    """
+    made_a_pass = {place for order in block.order for place in order}
+    return not made_a_pass.issubset(block.order[0] if block.order else ())
+
+
+def _failed(block: Block, place: int) -> bool:
+    """Return whether an engine without a record made fewer passes than others, and as the baseline not the last one.
+
+    One that made all of its passes has lost its record since.
+    """
+    if place == 0:
+        return len(block.members) > 1 and bool(block.order) and 0 not in block.order[-1]
+    rounds = _rounds(block)
+    return rounds[place - 1] < max(rounds)
 
 
 def _counted(record: Record) -> int:

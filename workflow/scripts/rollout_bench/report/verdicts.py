@@ -12,11 +12,13 @@ from rollout_bench.analysis.stats.sequential import StoppingRule
 from rollout_bench.analysis.stats.two_stages import ALONE, FirstStage
 from rollout_bench.analysis.timed.comparison import FEW_PAIRS, MIN_PAIRS, TOO_NOISY, Comparison
 from rollout_bench.analysis.timed.launches import values_of
+from rollout_bench.analysis.timed.pairs import WAYS, Way
 from rollout_bench.analysis.timed.partners import Difference, Group
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.core.numbers import ratio
 from rollout_bench.plan.config import ComparisonSettings, Precision
+from rollout_bench.report.designs import in_groups
 
 FOUND = ("faster", "slower", "irrelevant")
 """Verdicts that say that there is a difference."""
@@ -50,7 +52,7 @@ def verdict_values(
         "differing": differing(rows),
         "compared": sum(row.against.other is not None for row in rows),
         "found_by_few": [
-            (f"{row.name}{of}", [each.pairs[launch] for launch in sorted(each.pairs)])
+            (f"{row.name}{of}", each.ways == {"rounds"}, [each.pairs[launch] for launch in sorted(each.pairs)])
             for row, of, each in compared
             if each.verdict in FOUND and 0 < len(each.pairs) < FEW_PAIRS
         ],
@@ -65,6 +67,11 @@ def verdict_values(
             {way for _, metric, each in _with_metric(rows) if METRICS[metric].of_passes for way in each.ways}
         ),
         "never_of_passes": _never_of_passes(rows),
+        "grouped": any(
+            in_groups(record.block) for row in rows for record in row.experiment.records if record.block is not None
+        ),
+        "other_ways": list(_other_ways(rows)),
+        "apart_by_way": list(_apart_by_way(rows)),
         "unlike_iterations": list(_unlike_iterations(rows)),
         "carried": [
             (f"{row.name}{of}", each.speedup, each.of_totals) for row, of, each in compared if each.carried_by_few
@@ -92,13 +99,14 @@ def _too_wide(rows: Sequence[Row], precision: Precision) -> Iterator[tuple[str, 
             yield row.name, half_width
 
 
-def _asked(rows: Sequence[Row]) -> Iterator[tuple[str, FirstStage, int, float]]:
-    """Yield names, what the first stage of launches asked for, the pairs that there are, and the half-width by now."""
+def _asked(rows: Sequence[Row]) -> Iterator[tuple[str, Way, FirstStage, int, float]]:
+    """Yield names, how they are compared, what the first stage asked for, the pairs by now, and the half-width."""
     for row in rows:
         found = next((comparison for comparison in row.comparisons.values() if comparison.first_stage), None)
         if found is None or found.first_stage is None or found.high is None or found.speedup is None:
             continue
-        yield row.name, found.first_stage, len(found.pairs), found.high / found.speedup - 1
+        (way,) = found.ways
+        yield row.name, way, found.first_stage, len(found.pairs), found.high / found.speedup - 1
 
 
 def differing(
@@ -176,6 +184,38 @@ def _never_of_passes(rows: Sequence[Row]) -> list[str]:
     if not any(comparison.of_passes for _, comparison in compared):
         return []
     return list(dict.fromkeys(METRICS[metric].header for metric, _ in compared if METRICS[metric].of_passes is None))
+
+
+def _other_ways(rows: Sequence[Row]) -> Iterator[tuple[str, Way, dict[Way, list[int]]]]:
+    """Yield names, how their pairs are compared, and the launches whose pairs are of another way, by that way.
+
+    Once for all metrics that leave out the same launches.
+    """
+    for row in rows:
+        told = set()
+        for comparison in row.comparisons.values():
+            left_out: dict[Way, list[int]] = {}
+            for launch, way in sorted(comparison.other_way.items()):
+                left_out.setdefault(way, []).append(launch)
+            if left_out and str(left_out) not in told:
+                told.add(str(left_out))
+                (way,) = comparison.ways
+                yield row.name, way, left_out
+
+
+def _apart_by_way(rows: Sequence[Row]) -> Iterator[tuple[Way, list[str]]]:
+    """Yield names of rows by how their pairs are compared, where those of one baseline are not all compared alike."""
+    tables: dict[tuple[object, MetricName], list[tuple[Row, Way]]] = {}
+    for row, metric, comparison in _with_metric(rows):
+        if row.against.other is not None and comparison.pairs:
+            tables.setdefault((row.against.other.place, metric), []).extend((row, way) for way in comparison.ways)
+    found: dict[Way, dict[str, None]] = {}
+    for table in tables.values():
+        if len({way for _, way in table}) > 1:
+            for row, way in table:
+                found.setdefault(way, {})[row.name] = None
+    for way in sorted(found, key=WAYS.index):
+        yield way, list(found[way])
 
 
 def _unlike_iterations(rows: Sequence[Row]) -> Iterator[tuple[str, str, str]]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rollout_bench.analysis.timed.exclusion import with_blocks_decided
+from rollout_bench.analysis.timed.exclusion import is_decided_whole, with_blocks_decided
 from rollout_bench.analysis.timed.experiments import Collection, Damaged, Selected, TimedExperiment, launched
 from rollout_bench.analysis.timed.points import split
 from rollout_bench.contracts.modes import mode_of
@@ -17,6 +17,7 @@ from rollout_bench.contracts.side_files import read_samples, read_sequences
 from rollout_bench.contracts.spec import Spec, read_spec
 from rollout_bench.contracts.store import (
     FAILURES,
+    RECORD,
     RECORD_REMEDY,
     FoundFile,
     ResultsListing,
@@ -92,8 +93,8 @@ def collect(results: Path, plan: PlanFile | None) -> Collection:
         return _planned(results, planned, records.get(place, []), failures.get(place, []))
 
     generating = [planned for planned in plan.experiments if mode_of(planned.mode).generates]
-    timed = with_blocks_decided([TimedExperiment(**fields(planned)) for planned in generating])
-    experiments = with_requests(results, timed)
+    timed = [TimedExperiment(**fields(planned)) for planned in generating]
+    experiments = with_requests(results, with_blocks_decided(timed, _block_mates(results, timed)))
     others: tuple[Selected[Launched], ...] = tuple(
         Selected(**fields(planned)) for planned in plan.experiments if not mode_of(planned.mode).generates
     )
@@ -118,6 +119,35 @@ def collect(results: Path, plan: PlanFile | None) -> Collection:
         operator_rules=tuple(plan.operator_rules),
         weights={planned.experiment: planned.weights for planned in plan.experiments if planned.weights},
     )
+
+
+def _block_mates(results: Path, experiments: Sequence[TimedExperiment]) -> Iterator[Record]:
+    """Yield the records of launches that were measured in one block with some of `experiments` and are not among them.
+
+    One that can't be used is left out.
+    """
+    there = {(e.mode, e.experiment, record.launch) for e in experiments for record in e.records}
+    damaged = {(e.mode, e.experiment, each.launch) for e in experiments for each in e.damaged}
+    wanted = dict.fromkeys(
+        (experiment.mode, member.partition("/")[2], record.launch)
+        for experiment in experiments
+        for record in experiment.records
+        if record.block is not None and is_decided_whole(record)
+        for member in record.block.members
+        if member.partition("/")[0] == experiment.mode
+    )
+    for mate in wanted:
+        if mate in there or mate in damaged:
+            continue
+        mode, name, launch = mate
+        path = record_path(results, mode, name, launch)
+        # OSError: it is not there, or its folder can't be read.
+        with contextlib.suppress(UserError, OSError):
+            stat = path.stat()
+            file = FoundFile(mode, name, launch, RECORD, stat.st_size, stat.st_mtime_ns)
+            record = _checked(path, file, read_launched(path, mode))
+            if isinstance(record, Record):
+                yield record
 
 
 def collect_unselected(results: Path, collection: Collection) -> Collection:
@@ -173,7 +203,7 @@ def _collect_all(results: Path, found: ResultsListing) -> Collection:
     for each in (experiments, others):
         each.sort(key=lambda e: (e.mode, e.platform, e.model, e.workload, e.quant, e.experiment))
     return Collection(
-        split(with_requests(results, with_blocks_decided(experiments))),
+        split(with_requests(results, with_blocks_decided(experiments, _block_mates(results, experiments)))),
         dict(DEFAULT_BASELINE),
         ComparisonSettings(),
         None,

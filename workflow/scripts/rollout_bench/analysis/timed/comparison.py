@@ -38,6 +38,7 @@ from rollout_bench.analysis.timed.launches import LaunchMeasures, values_of
 from rollout_bench.analysis.timed.pairs import (
     Way,
     has_idle_pass,
+    of_one_way,
     pair_of,
     partners,
     ratio_of_totals,
@@ -95,8 +96,8 @@ class Comparison:
 
     `speedup` is the geometric mean of `pairs` (above 1: better than the baseline), the ratio of each launch
     index that both sides have; `low` and `high` are its interval, which holds together with those of all that is
-    compared with the same baseline. Where the sides did not take turns there are no pairs but `sides`, its own and the
-    baseline's, and `speedup` is the ratio of their values.
+    compared with the same baseline in the same way. Where the sides did not take turns there are no pairs but `sides`,
+    its own and the baseline's, and `speedup` is the ratio of their values.
     `p_value` is that of "no difference" among all that is compared with the same baseline, over all looks that may be
     taken, `p_adjusted` the same among all comparisons of the table.
     `minimal_detectable_difference` says what could be found (a fraction), `detectable_range` how uncertain that is, and
@@ -107,8 +108,9 @@ class Comparison:
     `baseline_unpaired` count launches that were not used since the other side has none of their index. `is_baseline`
     marks the baseline itself. Where nothing can be compared, `verdict` is None; there, and where it is unknown for
     another reason than too few launches, `reason` says why.
-    `ways` says how the ratios were found; where that is from passes, `of_totals` is the ratio of all passes of these
-    pairs together, above 1 being better, which passes that a typical ratio leaves out are part of.
+    `ways` says how the ratios were found, in one way for all pairs; where that is from passes, `of_totals` is the ratio
+    of all passes of these pairs together, above 1 being better, which passes that a typical ratio leaves out are part
+    of. `other_way` are launches whose pairs are of another way and therefore do not count.
     """
 
     is_baseline: bool = False
@@ -130,6 +132,7 @@ class Comparison:
     reason: str = ""
     ways: frozenset[Way] = frozenset()
     of_totals: float | None = None
+    other_way: Mapping[int, Way] = field(default_factory=dict)
 
     @property
     def of_passes(self) -> bool:
@@ -200,7 +203,10 @@ def compare_launches(
     confidence: float,
     stop: Stop = None,
 ) -> Comparison:
-    """As `compare`, in `metric` of launches that are valid and took turns, each pair as `pairs.pair_of` has it."""
+    """As `compare`, in `metric` of launches that are valid and took turns, each pair as `pairs.pair_of` has it.
+
+    Only pairs of one way count: those that `pairs.of_one_way` chooses.
+    """
     sides = [[launch for launch in side if metric in launch.values] for side in (own, theirs)]
     wrong = _wrong(*(values_of(metric, side) for side in sides))
     if wrong:
@@ -211,15 +217,17 @@ def compare_launches(
         reason = f"in launch {idle[0]} a pass, its own or its baseline's, generated nothing"
         return Comparison(verdict="unknown", reason=reason)
     better = 1 if METRICS[metric].better == "higher" else -1
-    found = {launch: pair for launch, sides_of in both.items() if (pair := pair_of(metric, *sides_of)) is not None}
+    there = {launch: pair for launch, sides_of in both.items() if (pair := pair_of(metric, *sides_of)) is not None}
+    found = of_one_way(there, MIN_PAIRS)
     ways = frozenset(pair.way for pair in found.values())
     totals = ratio_of_totals(metric, [both[launch] for launch in found]) if ways - {"launches"} else None
-    unpaired, baseline_unpaired = (len(side) - len(found) for side in sides)
+    unpaired, baseline_unpaired = (len(side) - len(there) for side in sides)
     comparison = Comparison(
         unpaired=unpaired,
         baseline_unpaired=baseline_unpaired,
         ways=ways,
         of_totals=None if totals is None else totals**better,
+        other_way={launch: pair.way for launch, pair in there.items() if launch not in found},
     )
     logs = {launch: better * pair.log_ratio for launch, pair in found.items()}
     return _in_pairs(comparison, logs, confidence, stop)
@@ -347,10 +355,10 @@ def judge(
 ) -> list[Comparison]:
     """Return the same comparisons with their verdicts, all of one metric in one table, in their order.
 
-    `baselines` says what each is compared with: those of one baseline are judged as blocks, with one spread and one
-    critical value (`stats.blocks`); None where each has its own. The chance of a false finding is shared by all, by
-    `blocks.step_down`. `stop` as in `compare`: with looks each comparison is judged by its own pairs, with two stages
-    by the spread of the first.
+    `baselines` says what each is compared with: those of one baseline whose pairs are of one way are judged as blocks,
+    with one spread and one critical value (`stats.blocks`); None where each has its own. The chance of a false finding
+    is shared by all, by `blocks.step_down`. `stop` as in `compare`: with looks each comparison is judged by its own
+    pairs, with two stages by the spread of the first.
     """
     looks = stop if isinstance(stop, Looks) else None
     stages = stop if isinstance(stop, TwoStages) else None
@@ -358,7 +366,8 @@ def judge(
     for number, comparison in enumerate(family):
         if comparison.p_value is not None:
             alone = baselines is None or looks is not None or comparison.sides is not None
-            tables.setdefault((number,) if alone or baselines is None else baselines[number], []).append(number)
+            table = (number,) if alone or baselines is None else (baselines[number], comparison.ways)
+            tables.setdefault(table, []).append(number)
     if not tables:
         return list(family)
     level = strictest_level(1 - settings.confidence, len(tables))

@@ -2,7 +2,8 @@
 
 A launch judged by its own readings only is dropped more often the shorter its passes are, because a share over a short
 time varies more, and those that are left are the lucky ones. In a block the engines make their passes in turn, so all
-readings together cover the block without a gap, and what they show hits all of its launches alike. Whether a block
+readings together cover the whole time of its rounds but for what lies between two passes (the next prompts, collecting
+garbage; starts where engines come in groups), and what they show hits all of its launches alike. Whether a block
 counts then says nothing for or against one of its launches. `docs/validation.md` has how much each rule favours whom.
 
 Launches that ran one after the other have no such reading: starts of engines lie between their passes. They keep what
@@ -12,6 +13,7 @@ more: the launch with the longer passes decides.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -82,25 +84,34 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def with_blocks_decided(experiments: Sequence[TimedExperiment]) -> tuple[TimedExperiment, ...]:
+def with_blocks_decided(
+    experiments: Sequence[TimedExperiment], mates: Iterable[Record] = ()
+) -> tuple[TimedExperiment, ...]:
     """Return `experiments` with the flags for others' use of the host decided anew for each block on a CPU.
 
     Of a block either all launches are invalid for a code of `HOST_LIMITS`, or none is, and those that lost more than
     the limit of warnings are marked. What its mates used counts as others' use in each launch's readings, on purpose:
     they are to be idle. Launches outside of blocks, on accelerators, of endpoints, or without readings keep their
     flags, and all flags of other codes are kept.
+
+    `mates` are records of the same blocks that are not selected: what is read of a block does not depend on which of
+    its launches a summary is of.
     """
     blocks: dict[str, list[Record]] = {}
-    for experiment in experiments:
-        for record in experiment.records:
-            if record.block is not None and record.spec.platform == "cpu" and record.spec.endpoint is None:
-                blocks.setdefault(record.block.id, []).append(record)
+    for record in itertools.chain(*(experiment.records for experiment in experiments), mates):
+        if record.block is not None and is_decided_whole(record):
+            blocks.setdefault(record.block.id, []).append(record)
     decided = {
         _which(record): flags
         for records in blocks.values()
         for record, flags in zip(records, _flags(records), strict=True)
     }
     return tuple(replace(each, records=tuple(_judged(each.records, decided))) for each in experiments)
+
+
+def is_decided_whole(record: Record) -> bool:
+    """Return whether what others did to the host is decided for the whole block of `record`."""
+    return record.block is not None and record.spec.platform == "cpu" and record.spec.endpoint is None
 
 
 def _judged(records: Iterable[Record], decided: Mapping[Which, list[Flag]]) -> Iterable[Record]:

@@ -21,6 +21,9 @@ MIN_PASSES = 5
 Way = Literal["rounds", "passes", "launches"]
 """How a pair is compared: round by round of its block, by each launch's typical pass, or by the launches' values."""
 
+WAYS: tuple[Way, ...] = ("rounds", "passes", "launches")
+"""The most precise first."""
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -70,6 +73,18 @@ def pair_of(metric: MetricName, own: LaunchMeasures, other: LaunchMeasures) -> P
     if typical(own) and typical(other):
         return Pair(trimmed_mean(_logs(metric, own)) - trimmed_mean(_logs(metric, other)), "passes")
     return Pair(math.log(own.values[metric]) - math.log(other.values[metric]), "launches")
+
+
+def of_one_way(pairs: Mapping[int, Pair], least: int) -> dict[int, Pair]:
+    """Return those of `pairs`, by launch, that are of the most precise way of which there are at least `least`.
+
+    Where no way has as many, those of the most precise way that there is. Pairs of two ways scatter differently, so
+    one spread does not hold for both: that of the narrow ones, which may even decide how many pairs there are, would
+    find differences in the wide ones that do not exist. The choice looks at no ratio.
+    """
+    of_way = {way: {launch: pair for launch, pair in pairs.items() if pair.way == way} for way in WAYS}
+    there = [found for found in of_way.values() if found]
+    return next((found for found in there if len(found) >= least), there[0] if there else {})
 
 
 def typical(launch: LaunchMeasures) -> bool:

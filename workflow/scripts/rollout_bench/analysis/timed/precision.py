@@ -14,6 +14,7 @@ from rollout_bench.analysis.stats.two_stages import TwoStages
 from rollout_bench.analysis.timed.comparison import MIN_PAIRS, Stop, compare_launches
 from rollout_bench.analysis.timed.experiments import TimedExperiment
 from rollout_bench.analysis.timed.launches import LaunchMeasures, fell_behind, measure
+from rollout_bench.analysis.timed.pairs import Way
 from rollout_bench.analysis.timed.partners import (
     AXES,
     Names,
@@ -82,15 +83,16 @@ def with_enough(
 class _Compared:
     """An experiment, or a load of a sweep, with its baseline.
 
-    `log_ratios` are those of its pairs by launch in `metric`, which decides; `there` are the launches that both sides
-    have, of the whole: an invalid one need not have come to this load. `spoilt` are launches that made no pair for a
-    reason that further ones will have too.
+    `log_ratios` are those of its pairs by launch in `metric`, which decides, all found in the one way in `ways`;
+    `there` are the launches that both sides have, of the whole: an invalid one need not have come to this load.
+    `spoilt` are launches that made no pair for a reason that further ones will have too.
     """
 
     own: TimedExperiment
     other: TimedExperiment
     metric: MetricName
     log_ratios: Mapping[int, float]
+    ways: frozenset[Way]
     there: frozenset[int]
     spoilt: frozenset[int]
 
@@ -126,10 +128,10 @@ def _by_spread(
 ) -> Wanted:
     """Return launches that are wanted where the spread of the first ones says how many (`stats.two_stages`).
 
-    What is compared with one baseline is a table. First, all of it is wanted as often as the first stage takes; a
-    launch that made no pair is made up for by a further one. Then each has its number, all of it at once. While a
-    launch of the first stage is still to come in the table, which may change all numbers, only one more than are there;
-    one that failed is not waited for, and the others go on without it.
+    What is compared with one baseline, by pairs of one way, is a table. First, all of it is wanted as often as the
+    first stage takes; a launch that made no pair is made up for by a further one. Then each has its number, all of it
+    at once. While a launch of the first stage is still to come in the table, which may change all numbers, only one
+    more than are there; one that failed is not waited for, and the others go on without it.
     """
     named = Counter(_table_name(part, baseline) for part in parts if not is_baseline(part, baseline))
     with_baseline = {_table_name(part, baseline) for part in parts if is_baseline(part, baseline)}
@@ -142,14 +144,14 @@ def _by_spread(
         wanted[id(part.whole)] = max(wanted[id(part.whole)], least[name])
     for each in compared:
         name = _table_name(each.own, baseline)
-        tables[name, each.other.place, each.metric].append(each)
+        tables[name, each.other.place, each.metric, each.ways].append(each)
         _raise(wanted, each, each.enough(least[name], least[name], stages.max_blocks))
     coming = {
         _table_name(part, baseline)
         for part in parts
         if any(launch < wanted[id(part.whole)] for launch in part.whole.missing)
     }
-    for (name, _, _), table in tables.items():  # type: ignore[misc]
+    for (name, *_), table in tables.items():  # type: ignore[misc]
         for each, launches in zip(table, _after_first_stage(table, least[name], stages), strict=True):
             _raise(wanted, each, min(launches, each.contiguous + 1) if name in coming else launches)
     return wanted
@@ -254,12 +256,13 @@ def _compared(
     valid, others = ([launch for launch in side if launch.valid] for side in (sides, base))
     metric = _deciding([*valid, *others], experiment, comparison)
     in_turn = [launch for launch in valid if launch.in_turn]
-    pairs = compare_launches(in_turn, others, metric, comparison.confidence).pairs
+    found = compare_launches(in_turn, others, metric, comparison.confidence)
     return _Compared(
         own=experiment,
         other=other,
         metric=metric,
-        log_ratios={launch: float(np.log(ratio)) for launch, ratio in pairs.items()},
+        log_ratios={launch: float(np.log(ratio)) for launch, ratio in found.pairs.items()},
+        ways=found.ways,
         there=frozenset({r.launch for r in experiment.whole.records} & {r.launch for r in other.whole.records}),
         spoilt=_spoilt([*sides, *base]),
     )

@@ -33,8 +33,11 @@ from rollout_bench.measure.launch.turns import Asks, End, Finished, Line, Turn, 
 from rollout_bench.measure.machine.leases import Lease
 from rollout_bench.measure.machine.scratch import end_left_behind
 
-LONGEST_S = 120.0
-"""How long a launch may take to end that was asked to: its guardian gives up on the engine before."""
+LONGEST_S = 180.0
+"""How long a launch that was asked to end may take: it waits 90 s for its guardian, and then tries for 70 s itself."""
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What a new process of a launch must not take before it has a descriptor of its own for it."""
 
 KILLED = Cause(
     "killed",
@@ -135,15 +138,23 @@ class Coordinator:
         sys.stdout.flush()
         sys.stderr.flush()
         coordinator = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            for other in (ours, *(launched.line for launched in self._launched.values() if launched.status is None)):
-                other.close()
-            _be_launch(coordinator, lambda signals: self._begin(position, signals, theirs, coordinator))
+        others = [ours, *(launched.line for launched in self._launched.values() if launched.status is None)]
+        # until it has its own, the new process has our descriptor: a signal to it would come to us, and be lost to it
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                _be_launch(
+                    coordinator, mask, lambda signals: self._begin(position, signals, theirs, others, coordinator)
+                )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         theirs.close()
         self._launched[position] = _Launched(pid, ours)
 
-    def _begin(self, position: int, signals: int, theirs: Line, coordinator: int) -> int:
+    def _begin(self, position: int, signals: int, theirs: Line, others: Sequence[Line], coordinator: int) -> int:
+        for other in others:
+            other.close()
         seat = Seat(self.held, Turns(theirs), lambda: descendants(coordinator))
         return self.begin(self.assignments[position], signals, self.word, seat)
 
@@ -189,7 +200,10 @@ class Coordinator:
         launched.status = 1
 
     def _end_all(self) -> None:
-        """End all launches and wait until they and their engines are gone."""
+        """End all launches and wait until they and their engines are gone.
+
+        One that does not end in `LONGEST_S` seconds is killed, and its guardian left to end its engine.
+        """
         left = {p: launched for p, launched in self._launched.items() if launched.status is None}
         for launched in left.values():
             os.kill(launched.pid, signal.SIGTERM)
@@ -198,12 +212,15 @@ class Coordinator:
             while launched.line.is_open and time.monotonic() < deadline:
                 if select.select([launched.line.descriptor], [], [], 1.0)[0]:
                     launched.line.heard()
+            if launched.line.is_open:
+                os.kill(launched.pid, signal.SIGKILL)
             self._reap(launched)
 
     def _block(self) -> Block:
         return Block(
             id=self._id,
             members=[assignment.name for assignment in self.assignments],
+            at_once=self.rotation.most_alive,
             order=self.rotation.rounds,
             started=self.rotation.started,
             waited_s=0.0,
@@ -215,12 +232,19 @@ class Coordinator:
         return status
 
 
-def _be_launch(coordinator: int, begin: Callable[[int], int]) -> None:
-    """Run in the process of a launch until it ends; never returns to what the coordinator does."""
+def _be_launch(coordinator: int, mask: set[int], begin: Callable[[int], int]) -> None:
+    """Run in the process of a launch until it ends; never returns to what the coordinator does.
+
+    Args:
+        coordinator: pid of the parent.
+        mask: the signals to block from when `begin` can read those of `STOPPING`.
+        begin: measures the launch, with the descriptor of its signals, and returns the exit status.
+    """
     status = 1
     try:
         with signals_as_descriptor() as signals:
             die_with_parent(signal.SIGTERM)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             status = begin(signals) if os.getppid() == coordinator else 128 + signal.SIGTERM
     except UserError as error:
         print(error, file=sys.stderr)

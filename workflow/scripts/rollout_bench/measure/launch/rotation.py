@@ -107,6 +107,8 @@ class Rotation:
     started: Started = "in_turn"
     rounds: list[list[int]] = field(default_factory=list)
     """For each round, who made a pass, in that order."""
+    most_alive: int = 0
+    """How many engines were alive at the same time, at most."""
     _group: int = 0
     _left: list[int] = field(default_factory=list)
     _passes: int | None = None
@@ -170,6 +172,8 @@ class Rotation:
             new = [] if any(self._members[p].waits_to_warm_up for p in group) else new[:1]
         for position in new:
             self._members[position].state = State.STARTING
+        alive = sum(member.state not in (State.NEW, State.GONE) for member in self._members)
+        self.most_alive = max(self.most_alive, alive)
         return [Start(position) for position in new]
 
     def _warm_up(self, group: Sequence[int]) -> list[Step]:
