@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -39,10 +38,7 @@ from rollout_bench.measure.launch.progress import say
 from rollout_bench.measure.launch.rotation import Started
 from rollout_bench.measure.machine.device import DeviceError
 from rollout_bench.measure.machine.leases import lease
-from rollout_bench.plan.order import round_orders
-
-ENDLESS = 1 << 40
-"""More rounds than any block has."""
+from rollout_bench.plan.order import block_orders
 
 
 class Member(Strict):
@@ -78,7 +74,8 @@ def parse_arguments() -> argparse.Namespace:
         type=int,
         default=0,
         metavar="N",
-        help="draws, with the launch's index, the order of passes in each round (default: %(default)s)",
+        help="draws the order of passes in each round; launch I goes on in it where the block of launch I - 1 ended "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--at-once",
@@ -124,12 +121,6 @@ def assigned(arguments: argparse.Namespace) -> list[Assignment]:
         assignments.append(assignment)
     check_together(assignments, 2 if arguments.at_once is None else arguments.at_once)
     return assignments
-
-
-def orders(seed: int, launch: int, names: Sequence[str], group: int) -> Iterator[Sequence[str]]:
-    """Yield the order of `names` in each round of a group, drawn by the plan's seed, the launch and the group."""
-    drawn = hashlib.sha256(f"{seed} {launch} {group}".encode()).digest()
-    return round_orders(names, ENDLESS, int.from_bytes(drawn[:8]))
 
 
 def measure(arguments: argparse.Namespace, assignments: Sequence[Assignment], signals: int) -> int:
@@ -183,7 +174,7 @@ def beside(arguments: argparse.Namespace, assignments: Sequence[Assignment], sig
     first = assignments[0]
     rotation = rotation_of(
         assignments,
-        partial(orders, arguments.order_seed, first.launch),
+        partial(block_orders, arguments.order_seed, first.launch),
         arguments.at_once or len(assignments),
         arguments.start,
     )
