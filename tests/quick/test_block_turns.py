@@ -178,6 +178,11 @@ def test_all_launches_are_told_the_same_number_at_their_first_pass_that_counts()
     assert counts(played) == [passes] * 3
 
 
+def test_starts_at_the_same_time_count_as_the_longest_of_them() -> None:
+    played = play([Engine(None, start_s=30), Engine(None, start_s=60), Engine(None, start_s=50)], started="together")
+    assert counts(played) == [10] * 3
+
+
 def test_with_fewer_places_the_baseline_stays_and_makes_its_passes_beside_every_group() -> None:
     played = play([Engine(4) for _ in range(6)], at_once=3)
     assert counts(played) == [12, 4, 4, 4, 4, 4]

@@ -228,8 +228,9 @@ class Rotation:
 
     def _worked_out(self, positions: Sequence[int]) -> int:
         asks = [(p, asks) for p in positions if (asks := self._members[p].asks) is not None]
+        starts_s = [ask.start_s for _, ask in asks]
         return passes_of(
-            [ask.start_s for _, ask in asks],
+            starts_s if self.started == "in_turn" else [max(starts_s, default=0.0)],
             [ask.pass_s or 0.0 for _, ask in asks],
             [ask.left_s / (1 if p else self.groups) for p, ask in asks],
         )
