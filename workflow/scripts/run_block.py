@@ -119,7 +119,7 @@ def assigned(arguments: argparse.Namespace) -> list[Assignment]:
         )
         assignment.check(given.spec)
         assignments.append(assignment)
-    check_together(assignments, 2 if arguments.at_once is None else arguments.at_once)
+    check_together(assignments, max(len(assignments), 2) if arguments.at_once is None else arguments.at_once)
     return assignments
 
 
