@@ -43,3 +43,26 @@ def test_a_block_of_one_launch_is_not_refused(tmp_path: Path) -> None:
     made.outs["a"].parent.mkdir(parents=True)
     made.outs["a"].write_text("measured")
     assert made.start("--attempt", "1").finish() == 0, made.said
+
+
+@pytest.mark.parametrize(
+    ("there", "pairs"), [("a", ["ba", "ca"]), ("ac", ["ba"]), ("b", ["ab"]), ("", []), ("abc", [])]
+)
+def test_a_launch_whose_partner_was_measured_before_is_said_to_be_no_pair_before_it_starts(
+    tmp_path: Path, there: str, pairs: list[str]
+) -> None:
+    made = RunningBlock(tmp_path / "block", command=STAND_IN, changes={"measuring": {"iterations": 1}})
+    for name in there:
+        made.outs[name].parent.mkdir(parents=True)
+        made.outs[name].write_text("measured")
+    made.start("--attempt", "1")
+    assert made.finish() == 0, made.said
+    names = {name: f"offline/{spec.experiment()}" for name, spec in made.specs.items()}
+    lines = made.said.splitlines()
+    said = [line for line in lines if "no pair" in line]
+    assert len(said) == len(pairs)
+    for line, (now, before) in zip(said, pairs, strict=True):
+        assert line.startswith(f"{names[now]} launch 0 is measured without its partner {names[before]}, whose record")
+        assert line.endswith(f"delete {', '.join(str(out) for out in made.outs.values())}.")
+        assert lines.index(line) < next(number for number, line in enumerate(lines) if ": initializing" in line)
+    assert all(out.exists() for out in made.outs.values())

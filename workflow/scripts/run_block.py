@@ -13,7 +13,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -140,6 +140,9 @@ def measure(arguments: argparse.Namespace, assignments: Sequence[Assignment], si
                     left.append(number)
             except UserError as error:
                 statuses[number] = failed(error)
+        settled = [number for number in range(len(assignments)) if number not in statuses and number not in left]
+        for sentence in no_pairs(assignments, settled, left):
+            say(sentence)
         rest = [assignments[number] for number in left]
         try:
             found = alone(rest[0], signals) if len(rest) == 1 else beside(arguments, rest, signals) if rest else []
@@ -147,6 +150,25 @@ def measure(arguments: argparse.Namespace, assignments: Sequence[Assignment], si
             return interrupted(rest, error)
     statuses |= dict(zip(left, found, strict=True))
     return next((statuses[number] for number in sorted(statuses) if statuses[number]), 0)
+
+
+def no_pairs(assignments: Sequence[Assignment], settled: Sequence[int], left: Sequence[int]) -> Iterator[str]:
+    """Yield a sentence for each pair of which one side was measured before and the other is measured now.
+
+    Args:
+        assignments: all launches of the block, the baseline first.
+        settled: positions of those whose records are there.
+        left: positions of those that are measured now.
+    """
+    records = ", ".join(str(assignments[number].out) for number in sorted({*settled, *left}))
+    for number in range(1, len(assignments)):
+        for now, before in ((number, 0), (0, number)):
+            if now in left and before in settled:
+                yield (
+                    f"{assignments[now].name} launch {assignments[now].launch} is measured without its partner "
+                    f"{assignments[before].name}, whose record is there: what changed meanwhile would pass for a "
+                    f"difference, so they are no pair. To have the block measured whole, delete {records}."
+                )
 
 
 def interrupted(assignments: Sequence[Assignment], error: Interrupted) -> int:
