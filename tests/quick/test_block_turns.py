@@ -20,8 +20,9 @@ WARMUP = 2
 NAMES = "abcdef"
 
 
-def orders(names: Sequence[str], group: int) -> Iterator[Sequence[str]]:
-    return round_orders(names, 1 << 40, 7 + group)
+def orders(names: Sequence[str], group: int, rounds: int) -> Iterator[Sequence[str]]:
+    assert rounds > 0
+    return round_orders(names, None, 7 + group)
 
 
 @dataclass
@@ -126,7 +127,7 @@ def counts(played: Played) -> list[int]:
 
 def test_every_round_has_one_pass_of_each_in_the_balanced_order() -> None:
     played = play([Engine(6) for _ in range(3)])
-    wanted = ([("abc".index(name) for name in order)] for order in orders("abc", 0))
+    wanted = ([("abc".index(name) for name in order)] for order in orders("abc", 0, 6))
     assert played.rotation.rounds == [list(*order) for order in itertools.islice(wanted, 6)]
     assert [grant.round for grant in played.grants if grant.round is not None] == sorted(list(range(6)) * 3)
     assert [e.warm for e in played.engines] == [WARMUP] * 3
@@ -175,6 +176,11 @@ def test_all_launches_are_told_the_same_number_at_their_first_pass_that_counts()
         (p, passes) for p in played.rotation.rounds[0]
     ]
     assert counts(played) == [passes] * 3
+
+
+def test_starts_at_the_same_time_count_as_the_longest_of_them() -> None:
+    played = play([Engine(None, start_s=30), Engine(None, start_s=60), Engine(None, start_s=50)], started="together")
+    assert counts(played) == [10] * 3
 
 
 def test_with_fewer_places_the_baseline_stays_and_makes_its_passes_beside_every_group() -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import os
 import signal
 import sys
@@ -39,10 +38,7 @@ from rollout_bench.measure.launch.progress import say
 from rollout_bench.measure.launch.rotation import Started
 from rollout_bench.measure.machine.device import DeviceError
 from rollout_bench.measure.machine.leases import lease
-from rollout_bench.plan.order import round_orders
-
-ENDLESS = 1 << 40
-"""More rounds than any block has."""
+from rollout_bench.plan.order import block_orders
 
 
 class Member(Strict):
@@ -78,7 +74,8 @@ def parse_arguments() -> argparse.Namespace:
         type=int,
         default=0,
         metavar="N",
-        help="draws, with the launch's index, the order of passes in each round (default: %(default)s)",
+        help="draws the order of passes in each round; launch I goes on in it where the block of launch I - 1 ended "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--at-once",
@@ -122,14 +119,8 @@ def assigned(arguments: argparse.Namespace) -> list[Assignment]:
         )
         assignment.check(given.spec)
         assignments.append(assignment)
-    check_together(assignments, 2 if arguments.at_once is None else arguments.at_once)
+    check_together(assignments, max(len(assignments), 2) if arguments.at_once is None else arguments.at_once)
     return assignments
-
-
-def orders(seed: int, launch: int, names: Sequence[str], group: int) -> Iterator[Sequence[str]]:
-    """Yield the order of `names` in each round of a group, drawn by the plan's seed, the launch and the group."""
-    drawn = hashlib.sha256(f"{seed} {launch} {group}".encode()).digest()
-    return round_orders(names, ENDLESS, int.from_bytes(drawn[:8]))
 
 
 def measure(arguments: argparse.Namespace, assignments: Sequence[Assignment], signals: int) -> int:
@@ -149,6 +140,9 @@ def measure(arguments: argparse.Namespace, assignments: Sequence[Assignment], si
                     left.append(number)
             except UserError as error:
                 statuses[number] = failed(error)
+        settled = [number for number in range(len(assignments)) if number not in statuses and number not in left]
+        for sentence in no_pairs(assignments, settled, left):
+            say(sentence)
         rest = [assignments[number] for number in left]
         try:
             found = alone(rest[0], signals) if len(rest) == 1 else beside(arguments, rest, signals) if rest else []
@@ -156,6 +150,25 @@ def measure(arguments: argparse.Namespace, assignments: Sequence[Assignment], si
             return interrupted(rest, error)
     statuses |= dict(zip(left, found, strict=True))
     return next((statuses[number] for number in sorted(statuses) if statuses[number]), 0)
+
+
+def no_pairs(assignments: Sequence[Assignment], settled: Sequence[int], left: Sequence[int]) -> Iterator[str]:
+    """Yield a sentence for each pair of which one side was measured before and the other is measured now.
+
+    Args:
+        assignments: all launches of the block, the baseline first.
+        settled: positions of those whose records are there.
+        left: positions of those that are measured now.
+    """
+    records = ", ".join(str(assignments[number].out) for number in sorted({*settled, *left}))
+    for number in range(1, len(assignments)):
+        for now, before in ((number, 0), (0, number)):
+            if now in left and before in settled:
+                yield (
+                    f"{assignments[now].name} launch {assignments[now].launch} is measured without its partner "
+                    f"{assignments[before].name}, whose record is there: what changed meanwhile would pass for a "
+                    f"difference, so they are no pair. To have the block measured whole, delete {records}."
+                )
 
 
 def interrupted(assignments: Sequence[Assignment], error: Interrupted) -> int:
@@ -183,7 +196,7 @@ def beside(arguments: argparse.Namespace, assignments: Sequence[Assignment], sig
     first = assignments[0]
     rotation = rotation_of(
         assignments,
-        partial(orders, arguments.order_seed, first.launch),
+        partial(block_orders, arguments.order_seed, first.launch),
         arguments.at_once or len(assignments),
         arguments.start,
     )

@@ -312,7 +312,8 @@ Iterations = Annotated[
     Field(
         description=(
             "Passes of the workload that count, in each launch. auto: as many as take half of the time that the engine "
-            "needed to start, but 8 to 32; fixed from the start and the warm-up, before anything counts."
+            "needed to start, but 8 to 32; fixed from the start and the warm-up, before anything counts. In a block "
+            "whose engines are not all alive at once, the baseline makes as many beside each group of the others."
         )
     ),
 ]

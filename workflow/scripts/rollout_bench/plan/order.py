@@ -1,9 +1,10 @@
-"""The balanced order of launches within each round."""
+"""The balanced order within each round: of launches, or of passes."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 Thing = TypeVar("Thing")
@@ -37,8 +38,8 @@ def cycle_rounds(treatments: int) -> int:
     return rows * -(-LEAST_ROUNDS // rows)
 
 
-def round_orders(names: Iterable[str], rounds: int, seed: int) -> Iterator[tuple[str, ...]]:
-    """Yield the order of `names` in each of `rounds` rounds.
+def round_orders(names: Iterable[str], rounds: int | None, seed: int) -> Iterator[tuple[str, ...]]:
+    """Yield the order of `names` in each of `rounds` rounds; None: without end.
 
     The rows of the design follow in an order that `seed` draws, all of them before any comes again, and `seed` also
     draws which name is which treatment. Rows in their own order would make neighbouring rounds alike, and so would
@@ -46,12 +47,29 @@ def round_orders(names: Iterable[str], rounds: int, seed: int) -> Iterator[tuple
     """
     labels = _shuffled(names, f"{seed}")
     cycle_length = cycle_rounds(max(len(labels), 1))
-    for index in range(rounds):
+    for index in itertools.count() if rounds is None else range(rounds):
         cycle, place = divmod(index, cycle_length)
         if place == 0:
             drawn = _shuffled(range(cycle_length), f"{seed} {cycle}")
         row = drawn[place] % design_rows(max(len(labels), 1))
         yield tuple(labels[treatment] for treatment in williams_row(len(labels), row))
+
+
+def block_orders(seed: int, launch: int, names: Sequence[str], group: int, rounds: int) -> Iterator[tuple[str, ...]]:
+    """Yield the order of passes in each round of a block, without end.
+
+    A block is seldom a whole cycle of the design. All blocks of a comparison together are, since they share one
+    sequence, and block i begins at its round i x `rounds`, where the one before ended.
+
+    Args:
+        seed: draws the sequence, with `group`.
+        launch: index of the launches in the block.
+        names: of the engines, those of the group.
+        group: number of the group of engines that are alive together.
+        rounds: how many the group makes in this block.
+    """
+    drawn = hashlib.sha256(f"{seed} {group}".encode()).digest()
+    return itertools.islice(round_orders(names, None, int.from_bytes(drawn[:8])), launch * rounds, None)
 
 
 def _shuffled(things: Iterable[Thing], key: str) -> list[Thing]:

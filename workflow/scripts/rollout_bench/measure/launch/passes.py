@@ -30,7 +30,8 @@ def passes_of(starts_s: Sequence[float], passes_s: Sequence[float], left_s: Sequ
     """Return how many passes are to count of each engine that shares a block; of one alone, of that one.
 
     Args:
-        starts_s: how long each engine took from its beginning to its first pass, in seconds.
+        starts_s: how long each engine took from its beginning to its first pass, in seconds; of engines that started
+            together only the longest.
         passes_s: how long the last warm-up pass of each took, in seconds.
         left_s: how long each may still take, in seconds. Where that is too little there are fewer passes than
             `FEWEST`, but one.

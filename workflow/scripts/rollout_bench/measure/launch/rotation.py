@@ -20,8 +20,8 @@ from rollout_bench.measure.launch.turns import Asks
 
 Started = Literal["in_turn", "together"]
 
-Orders = Callable[[Sequence[str], int], Iterator[Sequence[str]]]
-"""Yields the order of names in each round of a group, by the names and the number of the group, for ever."""
+Orders = Callable[[Sequence[str], int, int], Iterator[Sequence[str]]]
+"""Yields the order of names in each round of a group, without end, by names, number of the group, and its rounds."""
 
 
 class State(Enum):
@@ -112,12 +112,12 @@ class Rotation:
     _group: int = 0
     _left: list[int] = field(default_factory=list)
     _passes: int | None = None
+    _order: Iterator[list[int]] | None = None  # None before the first round of the group
 
     def __post_init__(self) -> None:
         self._members = [_Member(name, of) for name, of in zip(self.names, self.iterations, strict=True)]
         others, places = range(1, len(self.names)), max(self.at_once - 1, 1)
         self._groups = [[0, *others[first : first + places]] for first in range(0, len(others), places)] or [[0]]
-        self._order = self._orders()
 
     @property
     def groups(self) -> int:
@@ -159,11 +159,11 @@ class Rotation:
             self._left = []
             for member in self._members:
                 member.counted = 0
-            self._order = self._orders()
+            self._order = None
 
-    def _orders(self) -> Iterator[list[int]]:
+    def _orders(self, rounds: int) -> Iterator[list[int]]:
         positions = {self._members[p].name: p for p in self._groups[self._group]}
-        for order in self.orders(list(positions), self._group):
+        for order in self.orders(list(positions), self._group, rounds):
             yield [positions[name] for name in order]
 
     def _starts(self, group: Sequence[int]) -> list[Step]:
@@ -191,6 +191,8 @@ class Rotation:
             return []
         if self._passes is None:
             self._passes = self._worked_out(sorted(waiting))
+        if self._order is None:
+            self._order = self._orders(max(map(self._of_group, waiting)))
         self._left = [p for p in self._left if p in waiting]
         if not self._left:
             self._left = [p for p in next(self._order) if p in waiting]
@@ -210,19 +212,25 @@ class Rotation:
         member = self._members[position]
         if member.passes is not None:
             return None
-        assert self._passes is not None, "was worked out before the first round"
-        of_group = member.iterations
-        if of_group is None:
-            assert member.asks is not None, "asks for the turn that it is told in"
-            left_s = member.asks.left_s / (1 if position else self.groups)
-            of_group = min(self._passes, fitting(member.asks.pass_s or 0.0, left_s))
-        member.passes = of_group * (1 if position else self.groups)
+        member.passes = self._of_group(position) * (1 if position else self.groups)
         return None if member.passes == member.iterations else member.passes
+
+    def _of_group(self, position: int) -> int:
+        """Return how many passes of a launch are to count beside each group that it is in."""
+        member, groups = self._members[position], 1 if position else self.groups
+        if member.passes is not None:
+            return member.passes // groups
+        if member.iterations is not None:
+            return member.iterations
+        assert self._passes is not None, "was worked out before the first round"
+        assert member.asks is not None, "asks for the turn that it is told in"
+        return min(self._passes, fitting(member.asks.pass_s or 0.0, member.asks.left_s / groups))
 
     def _worked_out(self, positions: Sequence[int]) -> int:
         asks = [(p, asks) for p in positions if (asks := self._members[p].asks) is not None]
+        starts_s = [ask.start_s for _, ask in asks]
         return passes_of(
-            [ask.start_s for _, ask in asks],
+            starts_s if self.started == "in_turn" else [max(starts_s, default=0.0)],
             [ask.pass_s or 0.0 for _, ask in asks],
             [ask.left_s / (1 if p else self.groups) for p, ask in asks],
         )

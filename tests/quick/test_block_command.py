@@ -1,0 +1,68 @@
+"""What the block's command says and refuses before any engine starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from launching import online_spec
+from running_blocks import STAND_IN, RunningBlock
+
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.measure.machine.leases import VARIABLE
+
+
+@pytest.fixture(autouse=True)
+def leases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "leases"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+
+
+class OnlineBlock(RunningBlock):
+    """Of servers."""
+
+    def _spec_of(self, name: str) -> Spec:
+        return online_spec(workload={"name": name})
+
+
+def test_a_block_of_servers_that_are_not_said_to_be_fewer_at_once_is_not_refused(tmp_path: Path) -> None:
+    made = OnlineBlock(tmp_path / "block", command=STAND_IN)
+    for out in made.outs.values():
+        out.parent.mkdir(parents=True)
+        out.write_text("measured")
+    assert made.start("--attempt", "1").finish() == 0, made.said
+    assert made.said.count("is measured already") == 3
+    assert made.start("--attempt", "1", "--at-once", "2").finish() == 1
+    assert "--at-once 2 of 3" in made.said
+    assert made.start("--attempt", "1", "--at-once", "0").finish() == 1
+    assert "--at-once 0 is no block" in made.said
+
+
+def test_a_block_of_one_launch_is_not_refused(tmp_path: Path) -> None:
+    made = RunningBlock(tmp_path / "block", command=STAND_IN, names=["a"])
+    made.outs["a"].parent.mkdir(parents=True)
+    made.outs["a"].write_text("measured")
+    assert made.start("--attempt", "1").finish() == 0, made.said
+
+
+@pytest.mark.parametrize(
+    ("there", "pairs"), [("a", ["ba", "ca"]), ("ac", ["ba"]), ("b", ["ab"]), ("", []), ("abc", [])]
+)
+def test_a_launch_whose_partner_was_measured_before_is_said_to_be_no_pair_before_it_starts(
+    tmp_path: Path, there: str, pairs: list[str]
+) -> None:
+    made = RunningBlock(tmp_path / "block", command=STAND_IN, changes={"measuring": {"iterations": 1}})
+    for name in there:
+        made.outs[name].parent.mkdir(parents=True)
+        made.outs[name].write_text("measured")
+    made.start("--attempt", "1")
+    assert made.finish() == 0, made.said
+    names = {name: f"offline/{spec.experiment()}" for name, spec in made.specs.items()}
+    lines = made.said.splitlines()
+    said = [line for line in lines if "no pair" in line]
+    assert len(said) == len(pairs)
+    for line, (now, before) in zip(said, pairs, strict=True):
+        assert line.startswith(f"{names[now]} launch 0 is measured without its partner {names[before]}, whose record")
+        assert line.endswith(f"delete {', '.join(str(out) for out in made.outs.values())}.")
+        assert lines.index(line) < next(number for number, line in enumerate(lines) if ": initializing" in line)
+    assert all(out.exists() for out in made.outs.values())
