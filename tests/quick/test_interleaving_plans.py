@@ -23,6 +23,7 @@ from rollout_bench.analysis.bounds.memory import (
     MachineMemory,
     cpu_cache_bytes,
     weights_held,
+    working_bytes,
 )
 from rollout_bench.cluster import slurm
 from rollout_bench.commands.bounds import fit_lines
@@ -163,7 +164,8 @@ def test_an_engine_on_cpu_takes_weights_cache_and_a_process(monkeypatch: pytest.
     _, matrix = matrix_of()
     taken = {e.spec.quant.name: MachineMemory().taken(e) for e in matrix.experiments}
     weights = {e.spec.quant.name: weights_held(e.spec, e.model_path) for e in matrix.experiments}
-    assert taken == {name: held + 268435456 + OWN_BYTES for name, held in weights.items()}
+    working = {e.spec.quant.name: working_bytes(e.spec, e.model_path) for e in matrix.experiments}
+    assert taken == {name: held + 268435456 + working[name] + OWN_BYTES for name, held in weights.items()}
     assert weights["bf16"] == pytest.approx(2 * 93e6, rel=0.15)
     assert 0.4 < weights["w8a8"] / weights["bf16"] < 0.9
 
@@ -195,7 +197,7 @@ def test_bounds_says_how_many_engines_fit_and_what_limits_them(monkeypatch: pyte
     monkeypatch.setattr(bounds, "available_bytes", lambda: 4 * GIB)
     (line,) = fit_lines(*matrix_of())
     assert line.startswith("interleaved, offline cpu qwen3-90m demo: bf16, w8a16, w8a8: 2 of 3 engines fit at once: ")
-    assert line.endswith("and there is 4.0 GiB of memory.")
+    assert line.endswith("and there is 3.6 GiB of memory.")
 
 
 def test_a_container_with_less_memory_than_its_machine_counts(tmp_path):

@@ -22,10 +22,11 @@ from rollout_bench.cluster import ownership
 from rollout_bench.cluster.slurm import before_in_allocation
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.postmortem import state_of
-from rollout_bench.contracts.spec import devices_needed, replicas
+from rollout_bench.contracts.spec import Platform, devices_needed, replicas
 from rollout_bench.contracts.store import record_path
 from rollout_bench.core.errors import LEFT_OUT_STATUS, UserError
 from rollout_bench.measure.machine.device import DeviceError
+from rollout_bench.measure.machine.gpus import nvidia_smi
 from rollout_bench.measure.machine.inventory import usual_isolation, visible_devices
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.config_file import check_config_file, read_config
@@ -359,7 +360,8 @@ def plan_workflow(
         config = read_config(merged)
         engine = probe_engine(config.engine.python)
         matrix = expand(config, engine)
-        memory = MachineMemory(on_cluster, _places_on_cpu(config))
+        device_bytes = None if on_cluster or config.interleave is False else _device_bytes(matrix.platform)
+        memory = MachineMemory(on_cluster, _places_on_cpu(config), device_bytes)
         design = kept_design(PLAN_FILE)
         blocks = interleaving(config, matrix, memory, on_cluster=on_cluster, design=design)
         return schedule(config, matrix, order_seed(PLAN_FILE), blocks), engine
@@ -370,6 +372,14 @@ def plan_workflow(
 def _places_on_cpu(config: Config) -> int:
     """Return how many launches, or blocks of them, run side by side where the cores are divided."""
     return (config.devices or 1) if config.isolation == "per_device" else 1
+
+
+def _device_bytes(platform: Platform) -> int | None:
+    """Return the memory of the smallest NVIDIA GPU of this machine; None where nobody can tell."""
+    if platform != "cuda":
+        return None
+    said = nvidia_smi("--query-gpu=memory.total", "--format=csv,noheader,nounits").split()
+    return min((int(mib) << 20 for mib in said if mib.isdecimal()), default=None)
 
 
 def refuse_jobs_here(plan: Schedule, workflow: Any) -> None:
