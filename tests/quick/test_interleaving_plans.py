@@ -15,7 +15,6 @@ from kubernetes_manifests import check_no_blocks
 from rooms import Rooms, matrix_of, two_lines
 from synthetic_records import make_record
 
-from rollout_bench import snakefile
 from rollout_bench.analysis.bounds import memory as bounds
 from rollout_bench.analysis.bounds.memory import (
     GIB,
@@ -314,16 +313,3 @@ def test_manifests_which_measure_one_launch_each_refuse_to_interleave_in_two_lin
         check_no_blocks(matrix_of("interleave: true")[0])
     assert "a Job of its own" in error.value.problem
     assert error.value.remedy.startswith("set interleave: false, or run snakemake in a pod")
-
-
-def test_what_is_interleaved_is_wanted_as_often_as_the_one_that_needs_most(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    plan = plan_of("interleave: true\nlaunches: auto")
-    asked = [SimpleNamespace(experiment=e.experiment, planned=3 + n) for n, e in enumerate(plan.experiments)]
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "results").mkdir()
-    monkeypatch.setattr(snakefile, "collect", lambda *_: SimpleNamespace(launched=asked))
-    records = [record for record in snakefile.next_round(plan) if record in plan.by_record]
-    assert len(records) == 3 * 5
-    assert len(plan.outputs_for(records)) == 5
