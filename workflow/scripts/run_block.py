@@ -28,9 +28,8 @@ from pydantic import ValidationError
 from rollout_bench.cluster import slurm
 from rollout_bench.cluster.ownership import claimed, tell_of_dead
 from rollout_bench.contracts.fields import Strict
-from rollout_bench.contracts.postmortem import Cause, is_nodes_fault, state_of
+from rollout_bench.contracts.postmortem import Cause, failed_by_itself, state_of
 from rollout_bench.contracts.spec import read_spec
-from rollout_bench.contracts.store import failure_path, read_failure
 from rollout_bench.core.errors import UserError, run_command
 from rollout_bench.core.processes import Interrupted, die_with_parent, pause, signals_as_descriptor
 from rollout_bench.measure.launch.attempt import COMMON, Assignment, add_common_arguments, attempt
@@ -166,15 +165,9 @@ def is_over(records: Sequence[Path]) -> bool:
 
     A failure counts that was written in this run and would happen on any node. Then the run goes on with other blocks.
     """
-    states = [state_of(record) for record in records]
-    failures = [failure_path(record) for record, state in zip(records, states, strict=True) if state == "failed"]
     plan = records[0].parent.parent.parent / "plan.json"
-    began_ns = plan.stat().st_mtime_ns if plan.exists() else 0
-    return (
-        "measured" in states
-        and "missing" not in states
-        and all(path.stat().st_mtime_ns >= began_ns and not is_nodes_fault(read_failure(path)) for path in failures)
-    )
+    measured = [record for record in records if state_of(record) == "measured"]
+    return bool(measured) and all(record in measured or failed_by_itself(record, plan) for record in records)
 
 
 def interrupted(assignments: Sequence[Assignment], error: Interrupted) -> int:

@@ -21,7 +21,7 @@ from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.cluster import ownership
 from rollout_bench.cluster.slurm import before_in_allocation
 from rollout_bench.contracts.modes import mode_of
-from rollout_bench.contracts.postmortem import error_of, is_nodes_fault, state_of
+from rollout_bench.contracts.postmortem import error_of, failed_by_itself, state_of
 from rollout_bench.contracts.spec import Platform, devices_needed, replicas
 from rollout_bench.contracts.store import failure_path, read_failure, record_path
 from rollout_bench.core.errors import LEFT_OUT_STATUS, UserError, tell
@@ -297,17 +297,7 @@ def _given_up(plan: Schedule, record: str) -> bool:
 def _failed_before(mode: str, experiment: str, launches: int) -> int | None:
     """Return the first of so many launches that failed since the plan was written, and would fail anywhere else."""
     records = (record_path(RESULTS, mode, experiment, index) for index in range(launches))
-    return next((index for index, record in enumerate(records) if _failed_now(record)), None)
-
-
-def _failed_now(record: Path) -> bool:
-    try:
-        path = failure_path(record)
-        if path.stat().st_mtime_ns < PLAN_FILE.stat().st_mtime_ns or record.exists():
-            return False
-        return not is_nodes_fault(read_failure(path))
-    except (OSError, UserError):
-        return False
+    return next((index for index, record in enumerate(records) if failed_by_itself(record, PLAN_FILE)), None)
 
 
 PLAN_FILE = RESULTS / "plan.json"
@@ -460,7 +450,8 @@ def end_well(plan: Schedule, scripts: Path) -> None:
     Where launches of blocks did, whose jobs went on without these: as after a run in which a job failed, with exit
     status 1 (SystemExit in onsuccess ends Snakemake 9.27 with its status).
     """
-    failed = [Path(launch.record) for launch in plan.launches if plan.blocks and _failed_now(Path(launch.record))]
+    records = [Path(launch.record) for launch in plan.launches] if plan.blocks else []
+    failed = [record for record in records if failed_by_itself(record, PLAN_FILE)]
     if not failed:
         _clean()
         return
