@@ -47,6 +47,9 @@ STARTS = "starts.log"
 FAILING = "failing"
 """In the same folder, where a test writes it: quants whose launches fail in a block."""
 
+FAILED = "failed.log"
+"""The same as `STARTS`, for those that failed."""
+
 HELD = "held.log"
 """The same for each that is over: JSON of `Held`."""
 
@@ -102,17 +105,46 @@ def look() -> None:
 def measure_block(folder: Path, measure_s: float, words: list[str]) -> int:
     """Write the records of a block's launches that are missing; return the exit status.
 
-    Those whose quant is a word of the file `FAILING` fail instead, and the others are measured all the same.
+    Those whose quant is a word of the file `FAILING` fail instead, and the others are measured all the same. As
+    run_block.py it ends with 0 where one of the block has a record.
     """
     members = [json.loads(word) for before, word in itertools.pairwise(words) if before == "--member"]
     failing = Path(FAILING).read_text().split() if Path(FAILING).exists() else []
-    status = 0
     for member in members:
         if any(f"_{quant}_" in member["out"] for quant in failing):
-            status = 1
+            fail(folder, member)
         elif not Path(member["out"]).exists():
             measure(folder, measure_s, {f"--{name}": str(value) for name, value in member.items()}, members)
-    return status
+    return 0 if any(Path(member["out"]).exists() for member in members) else 1
+
+
+def fail(folder: Path, member: dict) -> None:
+    """Write what a launch leaves whose engine does not start."""
+    out = Path(member["out"])
+    with Path(FAILED).open("a") as file:
+        file.write(f"{out.parent.parent.name}/{out.parent.name}/{out.stem}\n")
+    failure = {
+        "schema_version": json.loads((folder / "record.json").read_text())["schema_version"],
+        "experiment": out.parent.name,
+        "launch": member["launch"],
+        "failed_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "phase": "initializing",
+        "category": "unknown",
+        "cause": "the stand-in was told to fail",
+        "fix": "tell it not to",
+        "log": member["log"],
+        "node": None,
+        "job": None,
+    }
+    path = out.parent.parent.parent / "failures" / out.relative_to(out.parent.parent.parent)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write(path, json.dumps(failure).encode())
+
+
+def failed(workflow: Path) -> list[str]:
+    """Return launches that failed in the folder of a workflow, one entry for each time."""
+    path = workflow / FAILED
+    return path.read_text().splitlines() if path.exists() else []
 
 
 def measure(folder: Path, measure_s: float, arguments: dict[str, str], block: list[dict] | None = None) -> None:

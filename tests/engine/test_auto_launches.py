@@ -64,7 +64,8 @@ def test_more_precision_reuses_what_is_there(measured: tuple[Workspace, str, int
     workspace, _, _ = measured
     both = ["quants=[bf16,w8a16]"]
     assert workspace.measurements("--config", *both) == 0
-    assert workspace.measurements("--config", *both, "precision={max_launches: 5}") == 2
+    # launches 3 and, where one of those that are there was disturbed, 4 of both
+    assert workspace.measurements("--config", *both, "precision={max_launches: 5}") in (2, 4)
     assert workspace.measurements("--config", *both, "launches=3") == 0
 
 

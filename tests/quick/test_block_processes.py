@@ -157,12 +157,19 @@ def test_time_in_which_another_has_its_turn_is_no_part_of_a_launchs_limits(tmp_p
     assert made.records()["a"].wall_s > 8
 
 
+def test_a_block_of_which_all_fail_has_a_status_of_its_own_in_a_workflow_too(tmp_path: Path) -> None:
+    made = block(tmp_path, 2, a="fails", b="fails", c="fails")
+    assert made.start("--attempt", "1").finish() == 1
+    assert block(tmp_path / "by_hand", 2, c="fails").start().finish() == 1
+
+
 def test_records_that_are_there_stay_and_the_only_one_left_is_measured_by_itself(tmp_path: Path) -> None:
     made = block(tmp_path, 2, b="fails", c="fails")
-    assert made.start("--attempt", "1").finish() == 1
+    assert made.start("--attempt", "1").finish() == 0, "the run goes on with other blocks"
     made.behave(c="fails")
     content = made.outs["a"].read_bytes()
-    assert made.start("--attempt", "1").finish() == 1
+    assert made.start("--attempt", "1").finish() == 0
+    assert "-> " in made.said
     assert made.outs["a"].read_bytes() == content
     assert made.records()["b"].block is not None
     made.behave()

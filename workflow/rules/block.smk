@@ -30,7 +30,7 @@ rule block:
     params:
         command=[engine.python, SCRIPTS / "run_block.py"],
         records=lambda wildcards: snakefile.block_records(matrix, wildcards),
-        block=lambda wildcards: snakefile.block_arguments(matrix, wildcards),
+        block=lambda wildcards: snakefile.block_arguments(matrix, ON_CLUSTER, wildcards),
         timeout_s=matrix.config.timeout_s,
         limits=matrix.config.timeouts.model_dump_json(),
         progress=snakefile.PLAN_FILE,

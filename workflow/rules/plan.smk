@@ -15,7 +15,7 @@ onstart:
 
 
 onsuccess:
-    snakefile.end_well()
+    snakefile.end_well(matrix, SCRIPTS)
 
 
 onerror:

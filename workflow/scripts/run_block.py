@@ -27,7 +27,7 @@ from pydantic import ValidationError
 from rollout_bench.cluster import slurm
 from rollout_bench.cluster.ownership import claimed, tell_of_dead
 from rollout_bench.contracts.fields import Strict
-from rollout_bench.contracts.postmortem import Cause, state_of
+from rollout_bench.contracts.postmortem import Cause, failed_by_itself, state_of
 from rollout_bench.contracts.spec import read_spec
 from rollout_bench.core.errors import UserError, run_command
 from rollout_bench.core.processes import Interrupted, die_with_parent, pause, signals_as_descriptor
@@ -58,7 +58,8 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="Exit status: 0 all measured; else that of the first member that failed, as of run_launch.py (two lines "
-        "for each say why and what to do); 130 or 143 interrupted.",
+        "for each say why and what to do); with --attempt 0 also where others were measured and those that failed "
+        "would fail on any node; 130 or 143 interrupted.",
     )
     parser.add_argument(
         "--member",
@@ -149,7 +150,18 @@ def measure(arguments: argparse.Namespace, assignments: Sequence[Assignment], si
         except Interrupted as error:
             return interrupted(rest, error)
     statuses |= dict(zip(left, found, strict=True))
-    return next((statuses[number] for number in sorted(statuses) if statuses[number]), 0)
+    status = next((statuses[number] for number in sorted(statuses) if statuses[number]), 0)
+    return 0 if arguments.attempt is not None and is_over([a.out for a in assignments]) else status
+
+
+def is_over(records: Sequence[Path]) -> bool:
+    """Return whether a block left what it can: one record at least, and a failure of each that has none.
+
+    A failure counts that was written in this run and would happen on any node. Then the run goes on with other blocks.
+    """
+    plan = records[0].parent.parent.parent / "plan.json"
+    measured = [record for record in records if state_of(record) == "measured"]
+    return bool(measured) and all(record in measured or failed_by_itself(record, plan) for record in records)
 
 
 def no_pairs(assignments: Sequence[Assignment], settled: Sequence[int], left: Sequence[int]) -> Iterator[str]:

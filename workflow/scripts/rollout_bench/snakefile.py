@@ -21,11 +21,12 @@ from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.cluster import ownership
 from rollout_bench.cluster.slurm import before_in_allocation
 from rollout_bench.contracts.modes import mode_of
-from rollout_bench.contracts.postmortem import state_of
-from rollout_bench.contracts.spec import devices_needed, replicas
-from rollout_bench.contracts.store import record_path
-from rollout_bench.core.errors import LEFT_OUT_STATUS, UserError
+from rollout_bench.contracts.postmortem import error_of, failed_by_itself, state_of
+from rollout_bench.contracts.spec import Platform, devices_needed, replicas
+from rollout_bench.contracts.store import failure_path, read_failure, record_path
+from rollout_bench.core.errors import LEFT_OUT_STATUS, UserError, tell
 from rollout_bench.measure.machine.device import DeviceError
+from rollout_bench.measure.machine.gpus import nvidia_smi
 from rollout_bench.measure.machine.inventory import usual_isolation, visible_devices
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.config_file import check_config_file, read_config
@@ -40,6 +41,7 @@ from rollout_bench.plan.schedule import (
     ScheduledBlock,
     ScheduledLaunch,
     cell_of,
+    kept_design,
     mark_of,
     order_seed,
     put_on_disk,
@@ -219,8 +221,8 @@ ROUNDS = RESULTS / "rounds"
 def next_round(plan: Schedule) -> list[str]:
     """Return the records that are wanted now and missing, in the order they run, and the rounds that wait for them.
 
-    Once the file of a round is there, this is to be asked again. An experiment whose launch fails gets no further
-    round in this run; the others do.
+    Once the file of a round is there, this is to be asked again. An experiment whose launch failed in this run gets no
+    further launch in it; the others do.
 
     Raises:
         UserError: a record that is there can't be read, so that nobody can say whether more are wanted.
@@ -230,7 +232,9 @@ def next_round(plan: Schedule) -> list[str]:
     records = [
         launch.record
         for launch in plan.launches
-        if launch.record in missing and launch.index < wanted[launch.experiment.name]
+        if launch.record in missing
+        and launch.index < wanted[launch.experiment.name]
+        and not _given_up(plan, launch.record)
     ]
     rounds = [
         str(round_file(experiment.mode, experiment.experiment, launches))
@@ -238,6 +242,7 @@ def next_round(plan: Schedule) -> list[str]:
         for launches in (wanted[experiment.experiment],)
         if launches < plan.config.launches_of(experiment.mode)
         and _baselines(plan, experiment)
+        and not _given_up(plan, str(record_path(RESULTS, experiment.mode, experiment.experiment, launches - 1)))
         and missing_of_round(plan, experiment.mode, experiment.experiment, launches)
     ]
     return records + rounds
@@ -249,7 +254,7 @@ def round_file(mode: str, experiment: str, launches: int) -> Path:
 
 
 def missing_of_round(plan: Schedule, mode: str, experiment: str, launches: int) -> list[str]:
-    """Return records among the first `launches` of an experiment and of its baseline that are missing.
+    """Return records among the first `launches` of an experiment and of its baseline that are missing and to come.
 
     Raises:
         UserError: nothing of that name is selected.
@@ -262,7 +267,7 @@ def missing_of_round(plan: Schedule, mode: str, experiment: str, launches: int) 
         for index in range(launches)
         for e in (own, *_baselines(plan, own))
     ]
-    return [str(record) for record in records if not record.exists()]
+    return [str(record) for record in records if not record.exists() and not _given_up(plan, str(record))]
 
 
 def _baselines(plan: Schedule, own: PlannedExperiment) -> list[PlannedExperiment]:
@@ -272,20 +277,27 @@ def _baselines(plan: Schedule, own: PlannedExperiment) -> list[PlannedExperiment
 
 
 def _wanted(plan: Schedule) -> dict[str, int]:
-    """Return launches that are wanted of each experiment, by its folder name.
-
-    What is interleaved is wanted as often as the one of its group that is wanted most: its blocks are whole.
-    """
+    """Return launches that are wanted of each experiment, by its folder name."""
     least = plan.config.precision.min_launches
     first = {e.name: min(least, plan.config.launches_of(e.spec.mode)) for e in plan.matrix.experiments}
     if not RESULTS.is_dir():
         return first
     found = collect(RESULTS, plan.plan_file(estimate=False)).launched
-    wanted = {e.experiment: e.planned or first[e.experiment] for e in found}
-    for group in plan.interleaving.groups:
-        names = [experiment.name for experiment in group.members]
-        wanted |= dict.fromkeys(names, max(wanted[name] for name in names))
-    return wanted
+    return {e.experiment: e.planned or first[e.experiment] for e in found}
+
+
+def _given_up(plan: Schedule, record: str) -> bool:
+    """Return whether a block's launch is not tried again in this run, since it or one before it failed by itself."""
+    if not _held or not plan.is_in_block(record):
+        return False
+    launch = plan.launch_of(record)
+    return _failed_before(launch.experiment.spec.mode, launch.experiment.name, launch.index + 1) is not None
+
+
+def _failed_before(mode: str, experiment: str, launches: int) -> int | None:
+    """Return the first of so many launches that failed since the plan was written, and would fail anywhere else."""
+    records = (record_path(RESULTS, mode, experiment, index) for index in range(launches))
+    return next((index for index, record in enumerate(records) if failed_by_itself(record, PLAN_FILE)), None)
 
 
 PLAN_FILE = RESULTS / "plan.json"
@@ -358,8 +370,10 @@ def plan_workflow(
         config = read_config(merged)
         engine = probe_engine(config.engine.python)
         matrix = expand(config, engine)
-        memory = MachineMemory(on_cluster, _places_on_cpu(config))
-        blocks = interleaving(config, matrix, memory, on_cluster=on_cluster)
+        device_bytes = None if on_cluster or config.interleave is False else _device_bytes(matrix.platform)
+        memory = MachineMemory(on_cluster, _places_on_cpu(config), device_bytes)
+        design = kept_design(PLAN_FILE)
+        blocks = interleaving(config, matrix, memory, on_cluster=on_cluster, design=design)
         return schedule(config, matrix, order_seed(PLAN_FILE), blocks), engine
     except UserError as error:
         stop(error)
@@ -368,6 +382,14 @@ def plan_workflow(
 def _places_on_cpu(config: Config) -> int:
     """Return how many launches, or blocks of them, run side by side where the cores are divided."""
     return (config.devices or 1) if config.isolation == "per_device" else 1
+
+
+def _device_bytes(platform: Platform) -> int | None:
+    """Return the memory of the smallest NVIDIA GPU of this machine; None where nobody can tell."""
+    if platform != "cuda":
+        return None
+    said = nvidia_smi("--query-gpu=memory.total", "--format=csv,noheader,nounits").split()
+    return min((int(mib) << 20 for mib in said if mib.isdecimal()), default=None)
 
 
 def refuse_jobs_here(plan: Schedule, workflow: Any) -> None:
@@ -404,6 +426,9 @@ def begin(plan: Schedule, outputs: Iterable[str]) -> None:
         ]
         if measured:  # forced, or written since by another run; Snakemake would delete it before a launch that may fail
             raise UserError(f"{measured[0]}: is measured already", "delete it to have that launch measured again")
+        for group, error in plan.interleaving.unfit:
+            if any(mark in wanted for mark, block in plan.blocks.items() if block.group is group):
+                raise error
         # With launches: auto anything may become wanted during the run.
         put_on_disk(plan, PLAN_FILE, wanted if plan.config.launches != "auto" else set(plan.by_record))
     except filelock.Timeout:
@@ -419,20 +444,41 @@ def begin(plan: Schedule, outputs: Iterable[str]) -> None:
         stop(error)
 
 
-def end_well() -> None:
-    """After a run in which nothing failed."""
+def end_well(plan: Schedule, scripts: Path) -> None:
+    """After a run in which no job failed.
+
+    Where launches of blocks did, whose jobs went on without these: as after a run in which a job failed, with exit
+    status 1 (SystemExit in onsuccess ends Snakemake 9.27 with its status).
+    """
+    records = [Path(launch.record) for launch in plan.launches] if plan.blocks else []
+    failed = [record for record in records if failed_by_itself(record, PLAN_FILE)]
+    if not failed:
+        _clean()
+        return
+    end_with_errors(plan, scripts)
+    errors = [error_of(read_failure(failure_path(record))) for record in failed]
+    print(f"{len(failed)} launches failed; the others of their blocks were measured:", file=sys.stderr)
+    tell(errors)
+    sys.exit(1)
+
+
+def _clean() -> None:
+    """Remove what stands for nothing once the run is over."""
     for folder in (ROUNDS, LOGS_OF_ROUNDS, MARKS):
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def end_with_errors(plan: Schedule, scripts: Path) -> None:
     """After a run in which a launch failed: writes the summary of what there is, marked incomplete."""
-    end_well()
+    _clean()
     records = [Path(launch.record) for launch in plan.launches]
     ownership.tell_of_claims(RESULTS)
     marks = {Path(one.record): Path(mark) for mark, block in plan.blocks.items() for one in block.launches}
-    ownership.tell_of_jobs(records, _began_s, plan.config.cluster.launches_per_job, marks)
+    begun = [record for record in records if not _given_up(plan, str(record))]
+    ownership.tell_of_jobs(begun, _began_s, plan.config.cluster.launches_per_job, marks)
     if all(state_of(path) == "missing" for path in records):
+        return
+    if not is_stale(RESULTS, plan.plan_file(estimate=False)):  # no job failed, so that the summary was written
         return
     where = [str(RESULTS), "--plan", str(PLAN_FILE)]
     summarised = subprocess.run([sys.executable, str(scripts / "summarise.py"), *where, "--figures"], check=False)
@@ -538,11 +584,14 @@ def block_records(plan: Schedule, wildcards: Any) -> str:
     return "".join(f"\n    {launch.record}" for launch in launches if not Path(launch.record).exists())
 
 
-def block_arguments(plan: Schedule, wildcards: Any) -> list[str]:
-    """Return arguments of run_block.py that say what is measured, in which order, and how many at once."""
+def block_arguments(plan: Schedule, on_cluster: bool, wildcards: Any) -> list[str]:
+    """Return arguments of run_block.py that say what is measured, in which order, and how many at once.
+
+    What failed in an earlier block of this run for a reason of its own would fail again, so it is left out.
+    """
     block = _block(plan, wildcards)
     members = []
-    for launch in block.launches:
+    for launch in _worth_trying(block) if _held or on_cluster else block.launches:
         record, e = Path(launch.record), launch.experiment
         member = {
             "spec": str(record.with_name("spec.json")),
@@ -555,6 +604,22 @@ def block_arguments(plan: Schedule, wildcards: Any) -> list[str]:
         members += ["--member", json.dumps(member)]
     chosen = ["--order-seed", plan.order_seed, "--at-once", block.group.at_once, "--start", block.group.started]
     return [*members, *map(str, chosen)]
+
+
+def _worth_trying(block: ScheduledBlock) -> list[ScheduledLaunch]:
+    """Return the launches of a block but those that would fail, saying so; all if nothing else is left."""
+    kept, left_out = [], []
+    for launch in block.launches:
+        failed = _failed_before(launch.experiment.spec.mode, launch.experiment.name, launch.index)
+        if failed is None or Path(launch.record).exists():
+            kept.append(launch)
+        else:
+            left_out.append(f"{launch.record}: is left out of its block, since launch {failed} failed in this run")
+    if not kept:
+        return list(block.launches)
+    for line in left_out:
+        print(line, file=sys.stderr, flush=True)
+    return kept
 
 
 def priority(plan: Schedule, wildcards: Any) -> int:

@@ -90,6 +90,8 @@ def show(plan: PlanFile, results: Path) -> None:
         console.print(escape(f"skipped: {combination}: {skipped.reason}; {skipped.remedy}"))
     for line in interleaved_lines(plan):
         console.print(escape(line))
+    for line in torn_lines(plan, results):
+        console.print(escape(line))
     for failure in failures:
         console.print(escape(failure))
     if plan.precision is not None:
@@ -115,6 +117,42 @@ def interleaved_lines(plan: PlanFile) -> list[str]:
         started = "started together" if group.started == "together" else "started in turn"
         lines.append(f"interleaved: {group.name}: {engines} alive at once, {started}")
     return lines + [f"not interleaved: {reason}" for reason in plan.not_interleaved]
+
+
+def torn_lines(plan: PlanFile, results: Path) -> list[str]:
+    """Return a line for each experiment of a block that lacks launches whose baseline, which is to be of it, is there.
+
+    Measured now, they would be no pair with it: `analysis.timed.partners` flags them not_interleaved.
+    """
+    lines = []
+    launches = {(e.mode, e.experiment): e.launches for e in plan.experiments}
+    for group in plan.interleaved:
+        records = {
+            name: {
+                index
+                for index in range(launches.get((group.mode, name), 0))
+                if state_of(record_path(results, group.mode, name, index)) == "measured"
+            }
+            for name in group.experiments
+        }
+        for name in group.experiments[1:]:
+            torn = sorted(records[group.experiments[0]].intersection(range(launches[group.mode, name])) - records[name])
+            if not torn:
+                continue
+            there = [
+                str(record_path(Path(plan.results), group.mode, member, index))
+                for index in torn
+                for member in group.experiments
+                if index in records[member]
+            ]
+            more = "launches" if plan.precision is None else "precision.max_launches"
+            numbers = ", ".join(map(str, torn))
+            lines.append(
+                f"no pair: {group.mode}/{name}: launch {numbers}: missing, and the baseline's is there,"
+                " measured in another block or by itself, so that no verdict can come of it; to have the block measured"
+                f" whole, delete {', '.join(there)}; or raise {more}, which adds whole blocks"
+            )
+    return lines
 
 
 def _failure(record: Path) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from rollout_bench.contracts.record import SCHEMA_VERSION, Failure
-from rollout_bench.contracts.store import failure_path
+from rollout_bench.contracts.store import failure_path, read_failure
 from rollout_bench.core.errors import UserError
 
 State = Literal["measured", "failed", "missing"]
@@ -93,6 +93,21 @@ def failure_of(
 def is_nodes_fault(failure: Failure) -> bool:
     """Return whether the launch may succeed as it is on another node; else what it measures has to change."""
     return failure.category in NODE_FAULTS
+
+
+def failed_by_itself(record: Path, plan: Path) -> bool:
+    """Return whether a launch left a failure and no record, would fail on any node, and did so in this run.
+
+    That is since the plan file `plan` was written; where there is none, whenever. A failure that can't be read is none.
+    """
+    path = failure_path(record)
+    try:
+        began_ns = plan.stat().st_mtime_ns if plan.exists() else 0
+        if state_of(record) != "failed" or path.stat().st_mtime_ns < began_ns:
+            return False
+        return not is_nodes_fault(read_failure(path))
+    except (OSError, UserError):
+        return False
 
 
 def error_of(failure: Failure, name: str | None = None) -> UserError:

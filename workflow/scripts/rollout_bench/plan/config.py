@@ -319,7 +319,11 @@ class Config(Strict):
         ),
     )
     precision: Precision = Field(
-        Precision(), description="What launches: auto goes on to. Raised later, it adds to the launches that are there."
+        Precision(),
+        description=(
+            "What launches: auto goes on to. Raised later, it adds to the launches that are there; to ask for more "
+            "because of what the difference looked like needs stop: interval."
+        ),
     )
     warmup_iterations: WarmupIterations = 1
     iterations: Iterations = "auto"

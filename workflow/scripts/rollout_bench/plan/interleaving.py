@@ -29,7 +29,16 @@ TOGETHER_AT_LEAST = 2
 
 
 class MemoryUnknownError(Exception):
-    """Why nobody can say how much memory an engine takes, in words that can follow `since`."""
+    """Why nobody can say how much memory an engine takes.
+
+    Args:
+        reason: in words that can follow `since`.
+        remedy: what to do so that it is known.
+    """
+
+    def __init__(self, reason: str, remedy: str = "download the model first") -> None:
+        self.remedy = remedy
+        super().__init__(reason)
 
 
 class Memory(Protocol):
@@ -102,18 +111,36 @@ class Fit:
     Attributes:
         at_once: engines, the baseline among them; 0 or 1 where not even two fit.
         limit: what limits them, in words.
+        remedy: what to do about it, where it is not for the memory to say.
     """
 
     at_once: int
     limit: str
+    remedy: str | None = None
+
+
+Design = Callable[[ComparedGroup], int | None]
+"""How a comparison was measured so far: engines alive at once, 1 one after the other; None where it was not yet."""
+
+
+def not_measured(comparison: ComparedGroup) -> int | None:
+    """Be the design where nothing was measured."""
+    return None
 
 
 @dataclass(frozen=True)
 class Interleaving:
-    """What is interleaved, and what is not though it is compared, with the reason in one line each."""
+    """What is interleaved, and what is not though it is compared, with the reason in one line each.
+
+    Attributes:
+        groups: what is interleaved.
+        reasons: why the others are not.
+        unfit: those of `groups` that were interleaved before and can't be now: what to say before one is measured.
+    """
 
     groups: tuple[BlockGroup, ...] = ()
     reasons: tuple[str, ...] = field(default=())
+    unfit: tuple[tuple[BlockGroup, UserError], ...] = ()
 
 
 def comparisons(config: Config, matrix: Matrix) -> list[ComparedGroup]:
@@ -138,14 +165,20 @@ def comparisons(config: Config, matrix: Matrix) -> list[ComparedGroup]:
     return found
 
 
-def interleaving(config: Config, matrix: Matrix, memory: Memory, *, on_cluster: bool) -> Interleaving:
+def interleaving(
+    config: Config, matrix: Matrix, memory: Memory, *, on_cluster: bool, design: Design = not_measured
+) -> Interleaving:
     """Return what is interleaved under a config.
+
+    `interleave: auto` decides once: what has records stays as these were measured, whatever the memory is now. Pairs of
+    both designs scatter differently, and the number of launches follows from the scatter of the first ones.
 
     Args:
         config: what `interleave` stands in.
         matrix: its experiments.
         memory: how much engines take, and how much there is.
         on_cluster: whether launches run somewhere else, where nobody can look for memory now.
+        design: how comparisons were measured so far.
 
     Raises:
         UserError: `interleave: true`, and engines that are compared can't be alive together.
@@ -157,24 +190,41 @@ def interleaving(config: Config, matrix: Matrix, memory: Memory, *, on_cluster: 
         _check_baseline(config)
     compared = comparisons(config, matrix)
     refused = None if asked or not compared else _not_by_itself(matrix.platform, on_cluster)
-    if refused is not None:
-        return Interleaving(reasons=(refused,))
-    groups, reasons = [], []
+    groups, reasons, unfit = [], [], []
     for comparison in compared:
+        so_far = None if asked else design(comparison)
+        if refused is not None and (so_far is None or so_far < TOGETHER_AT_LEAST):
+            reasons.append(refused)
+            continue
         obstacle = _obstacle(comparison)
+        if obstacle is None and so_far is not None and so_far < TOGETHER_AT_LEAST:
+            obstacle = ("its launches were measured one after the other so far, and stay so", "delete its records")
         if obstacle is None:
+            size = len(comparison.members)
+            least = TOGETHER_AT_LEAST if asked else min(so_far or size, size)
             fit = fitting(comparison, matrix.platform, memory)
-            if fit.at_once == len(comparison.members) or (asked and fit.at_once >= TOGETHER_AT_LEAST):
-                started = _started(config, comparison)
-                groups.append(BlockGroup(comparison.members, fit.at_once, started, comparison.name))
+            if fit.at_once >= least or so_far is not None:
+                at_once = fit.at_once if asked else least
+                group = BlockGroup(comparison.members, at_once, _started(config, comparison), comparison.name)
+                groups.append(group)
+                if fit.at_once < least:
+                    unfit.append((group, _fits_no_more(group, fit)))
                 continue
-            number = min(len(comparison.members), TOGETHER_AT_LEAST) if asked else len(comparison.members)
-            obstacle = (fit.limit, memory.remedy(matrix.platform, number))
+            obstacle = (fit.limit, fit.remedy or memory.remedy(matrix.platform, least))
         problem, remedy = obstacle
         if asked:
             raise UserError(f"config: interleave: {comparison.name}: {problem}", f"{remedy}, or {OFF}")
         reasons.append(f"{comparison.name}: {problem}; to interleave, {remedy}")
-    return Interleaving(tuple(groups), tuple(reasons))
+    return Interleaving(tuple(groups), tuple(dict.fromkeys(reasons)), tuple(unfit))
+
+
+def _fits_no_more(group: BlockGroup, fit: Fit) -> UserError:
+    """Return what to say of a group that was interleaved before."""
+    return UserError(
+        f"config: interleave: auto: {group.name}: its launches were measured interleaved so far,"
+        f" {group.at_once} engines alive at once; now {fit.limit}",
+        f"{fit.remedy or 'free memory'}, or set interleave: true (with fewer engines alive at once) or false",
+    )
 
 
 def fitting(comparison: ComparedGroup, platform: Platform, memory: Memory) -> Fit:
@@ -182,7 +232,7 @@ def fitting(comparison: ComparedGroup, platform: Platform, memory: Memory) -> Fi
     try:
         first, *others = [memory.taken(experiment) for experiment in comparison.members]
     except MemoryUnknownError as error:
-        return Fit(0, f"the memory that its engines take is not known, since {error}")
+        return Fit(0, f"the memory that its engines take is not known, since {error}", error.remedy)
     taken, there = [first, *sorted(others, reverse=True)], memory.there(platform)
     at_once = sum(total <= there for total in itertools.accumulate(taken))
     number = min(at_once + 1, len(taken))

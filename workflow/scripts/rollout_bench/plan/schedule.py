@@ -16,7 +16,7 @@ from rollout_bench.contracts.store import present, read_launched, record_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_json
 from rollout_bench.plan.config import Config
-from rollout_bench.plan.interleaving import BlockGroup, Interleaving
+from rollout_bench.plan.interleaving import BlockGroup, ComparedGroup, Design, Interleaving
 from rollout_bench.plan.matrix import Checkpoint, Experiment, Matrix
 from rollout_bench.plan.order import round_orders
 from rollout_bench.plan.planfile import (
@@ -323,6 +323,46 @@ def order_seed(plan: Path) -> int:
     """Return the seed that the plan file at `plan` keeps, or a new one."""
     kept = kept_order_seed(plan)
     return secrets.randbits(32) if kept is None else kept
+
+
+def kept_design(plan: Path) -> Design:
+    """Return how comparisons were measured so far: the records say whether interleaved, the plan file how many at once.
+
+    Not the plan file alone: each call writes it anew, also `snakemake plan` with another config, and the records stay.
+    """
+    try:
+        groups = read_plan(plan).interleaved
+    except UserError:
+        groups = []
+    at_once = {frozenset(group.experiments): group.at_once for group in groups}
+
+    def design(comparison: ComparedGroup) -> int | None:
+        found = [_company(e) for e in comparison.members]
+        most = max((company for company in found if company is not None), default=None)
+        if most is None or most == 1:
+            return most
+        return at_once.get(frozenset(e.name for e in comparison.members), most)
+
+    return design
+
+
+def _company(experiment: Experiment) -> int | None:
+    """Return engines that the block of the first launch began with, 1 where it was none; None without a record.
+
+    One that can't be read tells nothing here; the summary tells of it.
+    """
+    folder = RESULTS / experiment.spec.mode / experiment.name
+    paths = {_number(path): path for path in folder.glob("launch-*.json") if _number(path) is not None}
+    try:
+        block = json.loads(paths[min(paths, key=lambda number: number or 0)].read_bytes()).get("block")
+        return 1 if block is None else len(block["members"])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+
+
+def _number(path: Path) -> int | None:
+    number = path.stem.removeprefix("launch-")
+    return int(number) if number.isdecimal() else None
 
 
 def put_on_disk(plan: Schedule, path: Path, outputs: set[str]) -> None:

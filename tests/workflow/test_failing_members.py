@@ -1,0 +1,81 @@
+"""A member of a block that always fails: the others get all their blocks in one call, which ends with status 1."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import stand_in
+from workspace import Workspace
+
+ROOM = {"kv_cache_memory_bytes": 1 << 26}
+QUANTS = ["bf16", "w8a8", "w8a16"]
+NEVER_NARROW = {"launches": "auto", "precision": {"half_width": 0.0001, "min_launches": 2, "max_launches": 4}}
+
+
+def workspace(folder: Path, **changes) -> Workspace:
+    """Return a workspace in which the stand-in measures three quants in blocks."""
+    load = {**stand_in.CONFIG["workload_settings"]["small"]}
+    load["engine_args"] = {**load["engine_args"], **ROOM}
+    settings = {
+        "quants": QUANTS,
+        "interleave": "auto",
+        "workload_settings": {"small": load},
+        "model_settings": {"tiny": {"synthetic": {"preset": "qwen3-tiny"}}},
+        "engine": {"python": stand_in.install(folder / "engine")},
+    }
+    return Workspace(folder / "workspace", {**stand_in.CONFIG, **settings, **changes})
+
+
+def counted(space: Workspace) -> dict[str, int]:
+    """Quant -> records."""
+    return {quant: sum(f"_{quant}_" in name for name in space.records) for quant in QUANTS}
+
+
+@pytest.mark.parametrize(("launches", "blocks"), [({"launches": 3}, 3), (NEVER_NARROW, 4)])
+@pytest.mark.parametrize("failing", ["w8a8", "bf16"])
+def test_the_others_get_all_their_blocks_in_one_call_which_tells_of_what_failed(
+    tmp_path: Path, launches: dict, blocks: int, failing: str
+):
+    space = workspace(tmp_path, **launches)
+    (space.path / stand_in.FAILING).write_text(failing)
+    done = space.snakemake("--cores", "1")
+    assert done.returncode == 1, done.stdout
+    assert "Traceback" not in done.stdout, done.stdout
+    if failing == "bf16" and "precision" in launches:
+        blocks = 2  # without the baseline no precision is to be reached
+    assert counted(space) == {quant: 0 if quant == failing else blocks for quant in QUANTS}, done.stdout
+    assert len(stand_in.failed(space.path)) == 1, "an engine that was known to fail was started again"
+    assert "launch-1.json: is left out of its block, since launch 0 failed in this run" in done.stdout
+    assert "1 launches failed; the others of their blocks were measured:" in done.stdout
+    assert "the stand-in was told to fail" in done.stdout
+    text = (space.path / "results" / "summary.txt").read_text()
+    assert text.startswith("INCOMPLETE: ")
+    assert "the stand-in was told to fail" in text
+    assert not (space.path / "results" / "blocks").exists()
+
+
+@pytest.mark.parametrize(("launches", "blocks"), [({"launches": 3}, 3), (NEVER_NARROW, 4)])
+def test_the_next_call_tries_it_again_and_the_one_after_finds_it_mended(tmp_path: Path, launches: dict, blocks: int):
+    space = workspace(tmp_path, **launches)
+    (space.path / stand_in.FAILING).write_text("w8a8")
+    assert space.snakemake("--cores", "1").returncode == 1
+    assert space.planned("results/summary.md"), "a dry run sees what is missing"
+    again = space.snakemake("--cores", "1")
+    assert again.returncode == 1, again.stdout
+    assert len(stand_in.failed(space.path)) == 2
+    assert counted(space) == {"bf16": blocks, "w8a16": blocks, "w8a8": 0}
+    (space.path / stand_in.FAILING).unlink()
+    mended = space.snakemake("--cores", "1")
+    assert mended.returncode == 0, mended.stdout
+    assert counted(space) == dict.fromkeys(QUANTS, blocks)
+    assert space.planned("results/summary.md") == {}
+
+
+def test_where_all_of_a_block_fail_its_job_does(tmp_path: Path):
+    space = workspace(tmp_path)
+    (space.path / stand_in.FAILING).write_text(" ".join(QUANTS))
+    done = space.snakemake("--cores", "1")
+    assert done.returncode == 1
+    assert "Error in rule block" in done.stdout
+    assert not space.records
