@@ -39,7 +39,8 @@ def measured(*quants: str, together: int) -> None:
     for launch in planned().launches:
         if launch.experiment.spec.quant.name in quants and launch.index == 0:
             names = [f"offline/{number}" for number in range(together)]
-            block = Block(id="0" * 16, members=names, order=[], started="in_turn", waited_s=0.0) if together else None
+            parts = {"members": names, "at_once": together, "order": [], "started": "in_turn", "waited_s": 0.0}
+            block = Block.model_validate({"id": "0" * 16, **parts}) if together else None
             record = make_record(launch.experiment.spec, 0).model_copy(update={"block": block})
             write_launched(Path(launch.record), record)
 
