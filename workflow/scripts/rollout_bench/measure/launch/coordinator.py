@@ -191,7 +191,12 @@ class Coordinator:
         if launched.status is None or launched.status >= 0:
             return
         assignment = self.assignments[position]
-        end_left_behind()  # where its guardian was killed with it, parts of the engine may go on
+        # Where its guardian was killed with it, parts of the engine may go on. A process that dies closes its end of
+        # the line a moment before the lock of its folder.
+        for _ in range(20):
+            if end_left_behind():
+                break
+            time.sleep(0.05)
         cause = KILLED
         if launched.status != -signal.SIGKILL:
             name = signal.Signals(-launched.status).name
