@@ -22,6 +22,7 @@ from rollout_bench.measure.probes.census import (
     end_of_text,
     engine_facts,
     kv_cache_tokens,
+    note_packed_weights,
     resolved_settings,
     world_size,
 )
@@ -73,6 +74,8 @@ class LoadedEngine:
     def __init__(self, spec: Spec, model: str, **more: Any) -> None:
         from vllm import LLM
 
+        if spec.platform == "cpu":
+            note_packed_weights()
         defaults = {"skip_tokenizer_init": True, "disable_log_stats": False, "worker_extension_cls": CENSUS}
         args = {name: value for name, value in spec.engine.args.items() if name != REPLICAS}
         self.llm: Any = LLM(model=model, **{**defaults, **args, **more})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from enum import Enum
@@ -174,7 +175,8 @@ _packed: dict[int, tuple[Any, str, int]] = {}
 """id of a oneDNN handler -> the handler (kept alive), data type and bytes of what it packed."""
 
 
-def _note_packed_weights() -> None:
+def note_packed_weights() -> None:
+    """Have the weights that vLLM packs from now on, in this process, noted; it is imported for that."""
     from vllm import _custom_ops as ops
 
     for name in ("create_onednn_mm", "create_onednn_scaled_mm"):
@@ -326,8 +328,10 @@ def _device() -> dict[str, Any]:
     return {"device_model": None, "device_memory_bytes": None}
 
 
-if os.environ.get("VLLM_TARGET_DEVICE") == "cpu":
-    _note_packed_weights()
+# A worker imports this by its name, once it has vLLM. Who imports it before calls `note_packed_weights` itself: the
+# time that importing vLLM takes is recorded, and must not be spent here.
+if os.environ.get("VLLM_TARGET_DEVICE") == "cpu" and "vllm" in sys.modules:
+    note_packed_weights()
 
 
 def engine_facts(
