@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -30,7 +29,7 @@ from rollout_bench.contracts.fields import Strict
 from rollout_bench.contracts.postmortem import Cause, failed_by_itself, state_of
 from rollout_bench.contracts.spec import read_spec
 from rollout_bench.core.errors import UserError, run_command
-from rollout_bench.core.processes import Interrupted, die_with_parent, pause, signals_as_descriptor
+from rollout_bench.core.processes import Interrupted, is_orphan_of, pause, signals_as_descriptor
 from rollout_bench.measure.launch.attempt import COMMON, Assignment, add_common_arguments, attempt
 from rollout_bench.measure.launch.coordinator import Coordinator, check_together, rotation_of
 from rollout_bench.measure.launch.outcome import in_workflow
@@ -232,10 +231,8 @@ def main() -> int:
     """Run the command; see --help for its exit status."""
     arguments = parse_arguments()
     with signals_as_descriptor() as signals:
-        if arguments.die_with_parent is not None:
-            die_with_parent(signal.SIGTERM)
-            if os.getppid() != arguments.die_with_parent:
-                return 128 + signal.SIGTERM
+        if arguments.die_with_parent is not None and is_orphan_of(arguments.die_with_parent):
+            return 128 + signal.SIGTERM
         assignments = assigned(arguments)
         if any(assignment.spec.platform == "ascend" for assignment in assignments):
             slurm.see_granted_npus()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import signal
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from rollout_bench.cluster import slurm
 from rollout_bench.cluster.ownership import claimed, tell_of_dead
 from rollout_bench.contracts.spec import read_spec
 from rollout_bench.core.errors import run_command
-from rollout_bench.core.processes import die_with_parent, signals_as_descriptor
+from rollout_bench.core.processes import is_orphan_of, signals_as_descriptor
 from rollout_bench.measure.launch.attempt import COMMON, Assignment, add_common_arguments, attempt
 from rollout_bench.measure.launch.outcome import in_workflow
 
@@ -53,10 +52,8 @@ def main() -> int:
     """Run the command; see --help for its exit status."""
     arguments = parse_arguments()
     with signals_as_descriptor() as signals:
-        if arguments.die_with_parent is not None:
-            die_with_parent(signal.SIGTERM)
-            if os.getppid() != arguments.die_with_parent:
-                return 128 + signal.SIGTERM
+        if arguments.die_with_parent is not None and is_orphan_of(arguments.die_with_parent):
+            return 128 + signal.SIGTERM
         assignment = Assignment(
             read_spec(arguments.spec),
             arguments.model,

@@ -150,6 +150,12 @@ def die_with_parent(signal_number: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal_number, 0, 0, 0)
 
 
+def is_orphan_of(parent: int) -> bool:
+    """Have SIGTERM sent to this process when `parent`, which started it, ends; return whether it has ended already."""
+    die_with_parent(signal.SIGTERM)
+    return os.getppid() != parent
+
+
 def _wait_until_gone(groups: Sequence[Group], limit_s: float) -> bool:
     deadline = time.monotonic() + limit_s
     pause_s = 0.02

@@ -16,7 +16,7 @@ from rollout_bench.contracts.store import present, read_launched, record_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_json
 from rollout_bench.plan.config import Config
-from rollout_bench.plan.interleaving import BlockGroup, ComparedGroup, Design, Interleaving
+from rollout_bench.plan.interleaving import AXES, BlockGroup, ComparedGroup, Design, Interleaving
 from rollout_bench.plan.matrix import Checkpoint, Experiment, Matrix
 from rollout_bench.plan.order import round_orders
 from rollout_bench.plan.planfile import (
@@ -288,8 +288,7 @@ def _weights_folder(experiment: Experiment) -> str | None:
 
 def cell_of(experiment: PlannedExperiment, changes: Mapping[str, str] | None = None) -> Cell:
     """Return the cell of an experiment, or the one that differs from it by `changes`, axis -> value."""
-    axes = ("mode", "platform", "model", "quant", "workload")
-    return tuple((changes or {}).get(axis, getattr(experiment, axis)) for axis in axes)
+    return tuple((changes or {}).get(axis, getattr(experiment, axis)) for axis in AXES)
 
 
 def schedule(config: Config, matrix: Matrix, order_seed: int = 0, interleaving: Interleaving | None = None) -> Schedule:

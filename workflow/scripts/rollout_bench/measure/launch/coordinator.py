@@ -26,7 +26,7 @@ from rollout_bench.contracts.postmortem import Cause
 from rollout_bench.contracts.record import Block
 from rollout_bench.contracts.spec import devices_per_replica, replicas
 from rollout_bench.core.errors import UserError
-from rollout_bench.core.processes import Interrupted, descendants, die_with_parent, signals_as_descriptor
+from rollout_bench.core.processes import Interrupted, descendants, is_orphan_of, signals_as_descriptor
 from rollout_bench.measure.launch.attempt import Assignment, Seat, Word, attempt
 from rollout_bench.measure.launch.rotation import Grant, Orders, Rotation, Start, Started
 from rollout_bench.measure.launch.turns import Asks, End, Finished, Line, Turn, Turns, line
@@ -248,9 +248,9 @@ def _be_launch(coordinator: int, mask: set[int], begin: Callable[[int], int]) ->
     status = 1
     try:
         with signals_as_descriptor() as signals:
-            die_with_parent(signal.SIGTERM)
+            orphan = is_orphan_of(coordinator)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            status = begin(signals) if os.getppid() == coordinator else 128 + signal.SIGTERM
+            status = 128 + signal.SIGTERM if orphan else begin(signals)
     except UserError as error:
         print(error, file=sys.stderr)
         status = error.status
