@@ -13,7 +13,7 @@ import pytest
 from synthetic_operators import make_operators, make_operators_spec
 from synthetic_profiles import BF16 as PARTS_OF
 from synthetic_profiles import make_profile, make_steps
-from synthetic_records import SEQUENCES, make_failure, make_plan, make_record, make_spec, save
+from synthetic_records import SEQUENCES, make_block, make_failure, make_plan, make_record, make_spec, save
 
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.experiments import TimedExperiment
@@ -178,6 +178,12 @@ def test_an_edited_record_takes_no_part(results: Path, name: str) -> None:
     bf16 = found(results)
     assert [record.launch for record in bf16.records] == [1, 2]
     assert bf16.damaged[0].error.problem.startswith(f"{at(results)}: sha256: ")
+
+
+def test_a_record_of_a_block_has_a_checksum(results: Path) -> None:
+    save(results, *make_block([BF16, W8A8], 0, [[400.0] * 8] * 2))
+    unprotected(at(results))
+    assert found(results).damaged[0].error.problem.startswith(f"{at(results)}: sha256: is missing")
 
 
 def test_an_edited_spec_is_noticed_in_records_of_earlier_versions_too(results: Path) -> None:

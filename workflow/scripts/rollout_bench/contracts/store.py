@@ -135,7 +135,8 @@ def read_record(path: Path) -> Record:
 def _read(path: Path, model: type[_Launched]) -> _Launched:
     content = read_json(path, RECORD_REMEDY)
     record = validated(path, content, model, RECORD_REMEDY)
-    if record.sha256 is None and isinstance(record, Record) and record.side_files_sha256 is not None:
+    later = record.block is not None or (isinstance(record, Record) and record.side_files_sha256 is not None)
+    if record.sha256 is None and later:  # what has either field has always been written with a checksum
         raise UserError(f"{path}: sha256: is missing: it was edited", RECORD_REMEDY)
     if record.sha256 is None:  # of an earlier version: of its fields only the spec is protected, by the key
         if record.spec.key() != record.key:

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from rollout_bench.analysis.timed.comparison import Comparison
 from rollout_bench.analysis.timed.experiments import Earlier, TimedExperiment, launched, no_valid_launch
 from rollout_bench.analysis.timed.launches import LaunchMeasures
-from rollout_bench.contracts.record import Block, Environment, Flag, Placement, Record
+from rollout_bench.contracts.record import Environment, Flag, Placement, Record
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.errors import UserError, did_you_mean
 from rollout_bench.core.numbers import first_few
@@ -304,16 +304,14 @@ def marked_out_of_turn(
     """
     theirs = {record.launch: datetime.fromisoformat(record.started_at).timestamp() for record in other.records}
     own = {record.launch: datetime.fromisoformat(record.started_at).timestamp() for record in experiment.records}
-    blocks = [{record.launch: record.block for record in side.records} for side in (experiment, other)]
+    torn = _torn_blocks(experiment, other)
     found = []
     for launch in launches:
-        there = launch.launch in theirs
-        apart_s = abs(own[launch.launch] - theirs[launch.launch]) if there else 0.0
-        block, their_block = blocks[0].get(launch.launch), blocks[1].get(launch.launch)
-        if there and _block_id(block) != _block_id(their_block):
-            flag = _not_interleaved(launch.launch, experiment, other, block, their_block)
+        apart_s = abs(own[launch.launch] - theirs[launch.launch]) if launch.launch in theirs else 0.0
+        if launch.launch in torn:
+            flag = Flag(code="not_interleaved", severity="warning", sentence=torn[launch.launch])
             launch = replace(launch, flags=(*launch.flags, flag), in_turn=False)
-        elif block is None and apart_s > limit_s:
+        elif launch.block is None and apart_s > limit_s:
             sentence = (
                 f"It and its partner in the baseline started {_hours(apart_s)} apart, and launches that take turns at "
                 f"most {_hours(limit_s)}: what changed meanwhile would pass for a difference, so they are no pair."
@@ -324,27 +322,40 @@ def marked_out_of_turn(
     return tuple(found)
 
 
-def _block_id(block: Block | None) -> str | None:
-    return None if block is None else block.id
+def _torn_blocks(experiment: TimedExperiment, other: TimedExperiment) -> dict[int, str]:
+    """Return the launches of `experiment` whose partner in `other` is not of the same block, with what to say of each.
 
-
-def _not_interleaved(
-    launch: int, experiment: TimedExperiment, other: TimedExperiment, block: Block | None, their_block: Block | None
-) -> Flag:
-    """Return the flag of `launch` of `experiment`, whose partner in `other` is not of the same block."""
-    if block is None:
-        seen = "It was measured by itself, its partner in the baseline in a block"
-    else:
-        where = "by itself" if their_block is None else "in another"
-        seen = f"It was measured in a block, its partner in the baseline {where}"
-    each = [f"{side.mode}/{side.experiment}" for side in (experiment, other)]
-    together = [member for of in (block, their_block) if of is not None for member in of.members]
-    records = ", ".join(f"{member}/launch-{launch}.json" for member in sorted({*each, *together}))
-    sentence = (
-        f"{seen}: what changed meanwhile would pass for a difference, so they are no pair. To have the block measured "
-        f"whole, delete {records}; where memory does not hold all of its engines at once, set interleave: false."
-    )
-    return Flag(code="not_interleaved", severity="warning", sentence=sentence)
+    Those that the same other experiments would have to be measured again with are told the same files to delete.
+    """
+    blocks, their_blocks = ({record.launch: record.block for record in side.records} for side in (experiment, other))
+    each = {f"{side.mode}/{side.experiment}" for side in (experiment, other)}
+    seen: dict[int, str] = {}
+    together: dict[frozenset[str], list[int]] = {}
+    for launch in sorted(blocks.keys() & their_blocks.keys()):
+        block, their_block = blocks[launch], their_blocks[launch]
+        if (block and block.id) == (their_block and their_block.id):
+            continue
+        if block is None:
+            seen[launch] = "It was measured by itself, its partner in the baseline in a block"
+        else:
+            where = "by itself" if their_block is None else "in another"
+            seen[launch] = f"It was measured in a block, its partner in the baseline {where}"
+        members = each.union(*(one.members for one in (block, their_block) if one is not None))
+        together.setdefault(frozenset(members), []).append(launch)
+    sentences = {}
+    for members, launches in together.items():
+        numbers = ",".join(map(str, launches))
+        file = f"launch-{numbers}.json" if len(launches) == 1 else f"launch-{{{numbers}}}.json"
+        files = " ".join(f"{member}/{file}" for member in sorted(members))
+        remedy = (
+            f"To have {'the block' if len(launches) == 1 else 'these blocks'} measured whole, delete {files}; where "
+            "memory does not hold all of its engines at once, set interleave: false."
+        )
+        for launch in launches:
+            sentences[launch] = (
+                f"{seen[launch]}: what changed meanwhile would pass for a difference, so they are no pair. {remedy}"
+            )
+    return sentences
 
 
 def _hours(seconds: float) -> str:
