@@ -356,6 +356,16 @@ class Spec(Strict):
         return hashlib.sha256(self.canonical_json().encode()).hexdigest()[:8]
 
     @property
+    def axes(self) -> dict[str, str]:
+        """Its name on each of `contracts.axes.AXES`."""
+        return {
+            "platform": self.platform,
+            "model": self.model.name,
+            "quant": self.quant.name,
+            "workload": self.workload.name,
+        }
+
+    @property
     def names(self) -> str:
         """`<model>_<quant>_<workload>`, as the config calls them."""
         return f"{self.model.name}_{self.quant.name}_{self.workload.name}"

@@ -14,14 +14,6 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.plan.config import EARLIER_AXES, Config
 from rollout_bench.plan.matrix import Experiment, Matrix
 
-AXES: dict[str, Callable[[Spec], str]] = {
-    "mode": lambda spec: spec.mode,
-    "platform": lambda spec: spec.platform,
-    "model": lambda spec: spec.model.name,
-    "quant": lambda spec: spec.quant.name,
-    "workload": lambda spec: spec.workload.name,
-}
-
 OFF = "set interleave: false, or auto"
 
 TOGETHER_AT_LEAST = 2
@@ -73,8 +65,8 @@ class ComparedGroup:
     def name(self) -> str:
         """What its experiments have in common and are called, in words."""
         shared, own = [], []
-        for read in AXES.values():
-            values = list(dict.fromkeys(read(experiment.spec) for experiment in self.members))
+        for values_of_all in zip(*(_names(experiment.spec).values() for experiment in self.members), strict=True):
+            values = list(dict.fromkeys(values_of_all))
             if len(values) == 1:
                 shared += values
             else:
@@ -154,15 +146,19 @@ def comparisons(config: Config, matrix: Matrix) -> list[ComparedGroup]:
     cells: dict[tuple[str, ...], list[Experiment]] = {}
     for experiment in matrix.experiments:
         if mode_of(experiment.spec.mode).interleaves:
-            cell = tuple(read(experiment.spec) for name, read in AXES.items() if name != axis)
+            cell = tuple(name for of, name in _names(experiment.spec).items() if of != axis)
             cells.setdefault(cell, []).append(experiment)
     found = []
     for members in cells.values():
-        first = [experiment for experiment in members if AXES[axis](experiment.spec) == value]
+        first = [experiment for experiment in members if experiment.spec.axes[axis] == value]
         others = [experiment for experiment in members if experiment not in first]
         if len(members) >= TOGETHER_AT_LEAST:
             found.append(ComparedGroup((*first, *others), bool(first)))
     return found
+
+
+def _names(spec: Spec) -> dict[str, str]:
+    return {"mode": spec.mode, **spec.axes}
 
 
 def interleaving(

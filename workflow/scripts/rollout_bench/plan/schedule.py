@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from rollout_bench.contracts.axes import names_of
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, is_local
 from rollout_bench.contracts.store import present, read_launched, record_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_json
 from rollout_bench.plan.config import Config
-from rollout_bench.plan.interleaving import AXES, BlockGroup, ComparedGroup, Design, Interleaving
+from rollout_bench.plan.interleaving import BlockGroup, ComparedGroup, Design, Interleaving
 from rollout_bench.plan.matrix import Checkpoint, Experiment, Matrix
 from rollout_bench.plan.order import round_orders
 from rollout_bench.plan.planfile import (
@@ -193,10 +194,7 @@ class Schedule:
                 mode=e.spec.mode,
                 experiment=e.name,
                 key=e.spec.key(),
-                platform=e.spec.platform,
-                model=e.spec.model.name,
-                quant=e.spec.quant.name,
-                workload=e.spec.workload.name,
+                **e.spec.axes,
                 launches=self.config.launches_of(e.spec.mode),
                 weights=_weights_folder(e),
             )
@@ -288,7 +286,7 @@ def _weights_folder(experiment: Experiment) -> str | None:
 
 def cell_of(experiment: PlannedExperiment, changes: Mapping[str, str] | None = None) -> Cell:
     """Return the cell of an experiment, or the one that differs from it by `changes`, axis -> value."""
-    return tuple((changes or {}).get(axis, getattr(experiment, axis)) for axis in AXES)
+    return experiment.mode, *names_of(experiment, changes)
 
 
 def schedule(config: Config, matrix: Matrix, order_seed: int = 0, interleaving: Interleaving | None = None) -> Schedule:

@@ -12,6 +12,7 @@ from rollout_bench.analysis.timed.columns import table
 from rollout_bench.analysis.timed.experiments import Collection, Earlier, TimedExperiment, launched
 from rollout_bench.analysis.timed.partners import Group, in_common, valid_records
 from rollout_bench.analysis.timed.rows import Row, rows_of
+from rollout_bench.contracts.axes import title_of
 from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.core.errors import UserError, near_miss
 from rollout_bench.core.numbers import MISSING, first_few, number, several
@@ -77,8 +78,8 @@ def compare_folders(
         Section("What is compared", tuple(_subject(rows))),
         Section("Warnings", tuple(f"differs too (A -> B): {line}" for line in _differing(rows, ["circumstance"]))),
         Section("No verdict", tables.footnotes),
-        Section("Only in A, not compared", tuple(map(_name, only_in_a))),
-        Section("Only in B, not compared", tuple(map(_name, only_in_b))),
+        Section("Only in A, not compared", tuple(map(title_of, only_in_a))),
+        Section("Only in B, not compared", tuple(map(title_of, only_in_b))),
         *sections("verdicts", **verdict_values(rows, settings, apart=True) | {"differing": {}}),
         Section("Definitions", definitions),
     ]
@@ -110,17 +111,13 @@ def _measured(folder: Path, collection: Collection) -> tuple[TimedExperiment, ..
 
 def _nothing_in_common(a: Path, of_a: Sequence[TimedExperiment], b: Path, of_b: Sequence[TimedExperiment]) -> UserError:
     names_a, names_b = (
-        list(dict.fromkeys(f"{_name(e)} ({e.mode}, {e.platform})" for e in side)) for side in (of_a, of_b)
+        list(dict.fromkeys(f"{title_of(e)} ({e.mode}, {e.platform})" for e in side)) for side in (of_a, of_b)
     )
     near = next(((name, close) for name in names_b if (close := near_miss(name, names_a))), None)
     remedy = "measure the same model, quant and workload under the same names in both"
     if near:
         remedy = f"nearest are '{near[1]}' and '{near[0]}': {remedy}"
     return UserError(f"no experiment in common: {a} has {first_few(names_a)}; {b} has {first_few(names_b)}", remedy)
-
-
-def _name(experiment: TimedExperiment) -> str:
-    return f"{experiment.model} {experiment.quant} {experiment.workload}"
 
 
 def _without(experiments: Sequence[TimedExperiment], common: Sequence[TimedExperiment]) -> tuple[TimedExperiment, ...]:

@@ -17,6 +17,7 @@ from rollout_bench.analysis.timed.experiments import (
 from rollout_bench.analysis.timed.latencies import PERCENTILES
 from rollout_bench.analysis.timed.partners import environment_facts
 from rollout_bench.analysis.timed.rows import Row
+from rollout_bench.contracts.axes import title_of
 from rollout_bench.contracts.modes import OFFLINE, mode_of
 from rollout_bench.contracts.record import Environment, Flag, Launched
 from rollout_bench.core.errors import UserError
@@ -45,7 +46,7 @@ def left_out_alarm(left_out: Sequence[Chosen], mode: str) -> str:
 
 
 def _name(experiment: Selected[Launched], label: str = "") -> str:
-    return f"{experiment.model} {label or experiment.quant} {experiment.workload} ({experiment.mode})"
+    return f"{title_of(experiment, label)} ({experiment.mode})"
 
 
 def machine_lines(experiments: Sequence[TimedExperiment]) -> Iterator[str]:

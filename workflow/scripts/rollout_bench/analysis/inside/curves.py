@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 from rollout_bench.analysis.stats.intervals import NO_SPREAD, Array, ratio_interval, welch_interval
 from rollout_bench.analysis.timed.experiments import Chosen, Selected
 from rollout_bench.analysis.timed.mode_pairs import t_interval
+from rollout_bench.contracts.axes import Table, table_of
 from rollout_bench.contracts.inside import LinearShape, Operators
 from rollout_bench.contracts.modes import OPERATORS
 from rollout_bench.contracts.record import Launched
@@ -314,9 +315,9 @@ class OperatorsRun:
         return self.launches[0].decode_batch
 
     @property
-    def place(self) -> tuple[str, str, str]:
-        """Platform, model and workload: what runs that compare have in common."""
-        return self.experiment.platform, self.experiment.model, self.experiment.workload
+    def place(self) -> Table:
+        """What runs that compare have in common."""
+        return table_of(self.experiment)
 
     @property
     def seconds(self) -> dict[str, Estimate]:

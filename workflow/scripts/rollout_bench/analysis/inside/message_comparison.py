@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rollout_bench.analysis.inside.message_shares import LaunchShare, RunShares
 from rollout_bench.analysis.timed.comparison import Comparison, compare, compare_apart, judge
-from rollout_bench.analysis.timed.partners import AXES
+from rollout_bench.contracts.axes import names_of
 from rollout_bench.plan.config import ComparisonSettings
 
 
@@ -57,8 +57,7 @@ def compared_messages(
 
 def _is_baseline(own: RunShares, other: RunShares, baseline: Mapping[str, str]) -> bool:
     mine, theirs = own.run.chosen.experiment, other.run.chosen.experiment
-    wanted = {axis: getattr(mine, axis) for axis in AXES} | {a: v for a, v in baseline.items() if a in AXES}
-    return bool(baseline) and all(getattr(theirs, axis) == value for axis, value in wanted.items())
+    return bool(baseline) and names_of(theirs) == names_of(mine, baseline)
 
 
 def _engine_s(launches: Mapping[int, LaunchShare]) -> dict[int, float]:

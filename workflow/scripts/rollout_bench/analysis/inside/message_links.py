@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import median
 
 from rollout_bench.analysis.timed.experiments import Chosen
+from rollout_bench.contracts.axes import title_of
 from rollout_bench.contracts.inside import Phase
 from rollout_bench.contracts.messages import Link, Look, MessageContent, MessageRow, Messages, MessageStep
 from rollout_bench.contracts.modes import MESSAGES
@@ -71,8 +72,7 @@ class MessagesRun:
     @property
     def name(self) -> str:
         """Return how sentences call it: model, quant and workload."""
-        experiment = self.chosen.experiment
-        return f"{experiment.model} {self.chosen.label} {experiment.workload}"
+        return title_of(self.chosen.experiment, self.chosen.label)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from rollout_bench.analysis.inside.reconciliation import ProfileReport, profile_
 from rollout_bench.analysis.stats.intervals import mean
 from rollout_bench.analysis.timed.experiments import Chosen, Collection, Selected, chosen, no_valid_launch
 from rollout_bench.analysis.timed.rows import Row
+from rollout_bench.contracts.axes import table_of
 from rollout_bench.contracts.inside import MachineLimits, Phase, Profile
 from rollout_bench.contracts.modes import PROFILE
 from rollout_bench.contracts.record import Environment, Launched, Record
@@ -154,7 +155,7 @@ def _of_steps(names: Names, record: Profile, limits: MachineLimits, architecture
 
 
 def _names(experiment: Selected[Launched], quant: str) -> Names:
-    return experiment.mode, experiment.platform, experiment.model, experiment.workload, quant
+    return experiment.mode, *table_of(experiment), quant
 
 
 def _reach(names: Names, what: What, bounds: Sequence[Bound], each: float) -> Reach:
@@ -240,12 +241,11 @@ def _decode_linears(report: ProfileReport) -> dict[tuple[str, str, str, str], Pr
     Of a profile without a valid launch instead why.
     """
     found: dict[tuple[str, str, str, str], ProfiledLinears | str] = {
-        (each.platform, each.model, each.workload, each.quant): each.reason for each in report.left_out
+        (*table_of(each), each.quant): each.reason for each in report.left_out
     }
     for each in report.profiled:
         breakdown = report.of(each).get("decode")
         if breakdown is not None:
             linear_us = breakdown.of_category(LINEAR) + breakdown.of_category(QUANTIZE)
-            place = (each.platform, each.model, each.workload, each.quant)
-            found[place] = ProfiledLinears(breakdown.step_us / 1e6, linear_us / 1e6)
+            found[*each.table, each.quant] = ProfiledLinears(breakdown.step_us / 1e6, linear_us / 1e6)
     return found

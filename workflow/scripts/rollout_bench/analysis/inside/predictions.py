@@ -10,6 +10,7 @@ from rollout_bench.analysis.inside.curves import Curve, Estimate, OperatorsRun, 
 from rollout_bench.analysis.stats.intervals import mean
 from rollout_bench.analysis.timed.experiments import no_valid_launch
 from rollout_bench.analysis.timed.rows import Row
+from rollout_bench.contracts.axes import table_of
 from rollout_bench.contracts.modes import OFFLINE
 from rollout_bench.contracts.spec import replicas
 
@@ -189,7 +190,7 @@ class PredictedPass:
 def passes_of(steps: Sequence[PredictedStep], rows: Sequence[Row]) -> list[PredictedPass]:
     """Return a line for each of `steps` whose run was measured offline too, in one engine, as `rows` have it."""
     offline = {
-        (row.experiment.platform, row.experiment.model, row.experiment.workload, row.quant_label): (
+        (*table_of(row.experiment), row.quant_label): (
             _offline(row) if row.valid else no_valid_launch(row.experiment.records)
         )
         for row in rows

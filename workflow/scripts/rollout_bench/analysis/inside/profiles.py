@@ -18,6 +18,7 @@ from rollout_bench.analysis.traces.categories import categorise
 from rollout_bench.analysis.traces.events import read_events, write_events
 from rollout_bench.analysis.traces.trace import read_traces
 from rollout_bench.analysis.traces.trace_steps import step_times
+from rollout_bench.contracts.axes import Table, names_of, table_of
 from rollout_bench.contracts.inside import Phase, Profile, Step
 from rollout_bench.contracts.metrics import MetricName
 from rollout_bench.contracts.modes import OFFLINE, ONLINE, PROFILE
@@ -100,9 +101,9 @@ class ProfiledExperiment:
     warnings: tuple[str, ...] = ()
 
     @property
-    def table(self) -> tuple[str, str, str]:
+    def table(self) -> Table:
         """Platform, model and workload: what stands side by side."""
-        return self.platform, self.model, self.workload
+        return table_of(self)
 
     @property
     def device_has_a_clock(self) -> bool:
@@ -322,8 +323,8 @@ class Read:
 def read_profiled(results: Path, inside: Sequence[Chosen], collection: Collection, rows: Sequence[Row]) -> Read:
     """Return the profiles among `inside`, of `collection`, read from `results` and summarised in `rows`."""
     of_profiles = [each for each in inside if each.experiment.mode == PROFILE.name]
-    named = Counter(_names(each.experiment, {}) for each in of_profiles)
-    places = {names: each.place for each in of_profiles if named[names := _names(each.experiment, {})] == 1}
+    named = Counter(names_of(each.experiment) for each in of_profiles)
+    places = {names: each.place for each in of_profiles if named[names := names_of(each.experiment)] == 1}
     found, problems = [], []
     for each in of_profiles:
         if not each.reason:
@@ -344,7 +345,7 @@ def _baseline(
     experiment: Selected[Launched], places: Mapping[tuple[str, ...], str], collection: Collection
 ) -> str | None:
     """Return the place of what it is compared with; None where it is a baseline itself or have none."""
-    own, baseline = _names(experiment, {}), _names(experiment, collection.baseline)
+    own, baseline = names_of(experiment), names_of(experiment, collection.baseline)
     return places.get(baseline) if baseline != own else None
 
 
@@ -436,16 +437,12 @@ def events_of(path: Path, record: Profile) -> tuple[pd.DataFrame, list[str]]:
     return events, warnings
 
 
-def _names(experiment: Selected[Launched], changes: dict[str, str]) -> tuple[str, ...]:
-    return tuple(changes.get(axis, getattr(experiment, axis)) for axis in ("platform", "model", "quant", "workload"))
-
-
 def _timed(experiment: Selected[Launched], rows: Sequence[Row]) -> tuple[Row | None, str]:
     """Return the experiment that was timed of the same names: offline, or else online with all requests at once.
 
     Where it has no valid launch, instead of it why: a pass of another mode beside the other side's would not compare.
     """
-    named = [row for row in rows if _names(row.experiment, {}) == _names(experiment, {}) and row.launches]
+    named = [row for row in rows if names_of(row.experiment) == names_of(experiment) and row.launches]
     offline = [row for row in named if row.experiment.mode == OFFLINE.name]
     online = [row for row in named if row.experiment.mode == ONLINE.name and _at_once(row.experiment.records[0])]
     found = offline or online

@@ -11,6 +11,7 @@ from typing import Any
 from rollout_bench.analysis.timed.exclusion import is_decided_whole, with_blocks_decided
 from rollout_bench.analysis.timed.experiments import Collection, Damaged, Selected, TimedExperiment, launched
 from rollout_bench.analysis.timed.points import split
+from rollout_bench.contracts.axes import AXES
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Failure, Launched, Record, ServerSample
 from rollout_bench.contracts.side_files import read_samples, read_sequences
@@ -221,12 +222,9 @@ def _names_found(results: Path, mode: str, experiment: str, records: Sequence[La
     Those of its spec, else what its folder tells.
     """
     spec = records[0].spec if records else _spec(results / mode / experiment / "spec.json")
-    platform, model, quant, workload, key = "?", experiment, "?", "?", experiment.rpartition("-")[2]
-    if spec is not None:
-        platform, model, quant = spec.platform, spec.model.name, spec.quant.name
-        workload, key = spec.workload.name, spec.key()
-    names = {"mode": mode, "experiment": experiment, "key": key}
-    return {**names, "platform": platform, "model": model, "quant": quant, "workload": workload}
+    names = {**dict.fromkeys(AXES, "?"), "model": experiment} if spec is None else spec.axes
+    key = experiment.rpartition("-")[2] if spec is None else spec.key()
+    return {"mode": mode, "experiment": experiment, "key": key, **names}
 
 
 def _spec(path: Path) -> Spec | None:

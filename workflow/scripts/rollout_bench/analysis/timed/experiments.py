@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from rollout_bench.contracts.axes import Table, names_of, table_of
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.record import Failure, Flag, Launched, Record
 from rollout_bench.contracts.spec import OperatorRule
@@ -210,24 +211,20 @@ class Chosen:
         return f"{self.experiment.mode}/{self.experiment.experiment}"
 
     @property
-    def table(self) -> tuple[str, str, str]:
+    def table(self) -> Table:
         """Platform, model and workload: what stands side by side."""
-        return self.experiment.platform, self.experiment.model, self.experiment.workload
+        return table_of(self.experiment)
 
 
 def chosen(experiments: Iterable[Selected[Launched]]) -> list[Chosen]:
     """Return those of `experiments` that were measured, in their order, cut down to their valid launches."""
     measured = [experiment for experiment in experiments if experiment.records]
-    named = Counter(map(_names, measured))
+    named = Counter((each.mode, *names_of(each)) for each in measured)
     return [
         Chosen(
             experiment=replace(each, records=tuple(record for record in each.records if record.valid)),
-            label=each.quant if named[_names(each)] == 1 else f"{each.quant} ({each.key})",
+            label=each.quant if named[each.mode, *names_of(each)] == 1 else f"{each.quant} ({each.key})",
             reason=no_valid_launch(each.records),
         )
         for each in measured
     ]
-
-
-def _names(experiment: Selected[Launched]) -> tuple[str, ...]:
-    return experiment.mode, experiment.platform, experiment.model, experiment.quant, experiment.workload

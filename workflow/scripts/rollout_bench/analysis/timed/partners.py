@@ -17,21 +17,19 @@ from pydantic import BaseModel
 from rollout_bench.analysis.timed.comparison import Comparison
 from rollout_bench.analysis.timed.experiments import Earlier, TimedExperiment, launched, no_valid_launch
 from rollout_bench.analysis.timed.launches import LaunchMeasures
+from rollout_bench.contracts.axes import AXES, names_of, title_of
 from rollout_bench.contracts.record import Environment, Flag, Placement, Record
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.errors import UserError, did_you_mean
 from rollout_bench.core.numbers import first_few
 from rollout_bench.plan.config import EARLIER_AXES
 
-AXES = ("model", "platform", "quant", "workload")
-"""What a baseline among experiments that took turns may fix."""
-
-Names = tuple[str, ...]
-"""Mode, the value on each of `AXES`, and the load of a sweep."""
+Place = tuple[str, ...]
+"""Mode, the name on each of `AXES`, and the load of a sweep."""
 
 
 def check_axes(baseline: Mapping[str, str]) -> None:
-    """Raise `UserError` where `baseline` (axis -> value) names an axis that there is not."""
+    """Raise `UserError` where `baseline` (axis -> name) names an axis that there is not."""
     for axis in baseline:
         if axis not in (*AXES, *EARLIER_AXES):
             raise UserError(f"baseline: unknown axis '{axis}'", did_you_mean(axis, (*AXES, *EARLIER_AXES)))
@@ -42,16 +40,16 @@ def is_baseline(experiment: TimedExperiment, baseline: Mapping[str, str]) -> boo
     return bool(baseline) and all(getattr(experiment.whole, axis) == value for axis, value in baseline.items())
 
 
-def index_by_names(experiments: Iterable[TimedExperiment]) -> dict[Names, list[TimedExperiment]]:
+def index_by_names(experiments: Iterable[TimedExperiment]) -> dict[Place, list[TimedExperiment]]:
     """Return `experiments` by what `find_baseline` looks for first."""
-    index: dict[Names, list[TimedExperiment]] = {}
+    index: dict[Place, list[TimedExperiment]] = {}
     for experiment in experiments:
-        index.setdefault(_names(experiment, {}), []).append(experiment)
+        index.setdefault(_place(experiment), []).append(experiment)
     return index
 
 
 def find_baseline(
-    experiment: TimedExperiment, index: Mapping[Names, Sequence[TimedExperiment]], baseline: Mapping[str, str]
+    experiment: TimedExperiment, index: Mapping[Place, Sequence[TimedExperiment]], baseline: Mapping[str, str]
 ) -> tuple[TimedExperiment | None, str]:
     """Return the experiment that `experiment`, which must be measured, is compared with; or None and the reason.
 
@@ -62,7 +60,7 @@ def find_baseline(
     name = ", ".join(f"{axis} {value}" for axis, value in baseline.items())
     if not baseline:
         return None, "no baseline is named"
-    candidates = list(index.get(_names(experiment, baseline), ()))
+    candidates = list(index.get(_place(experiment, baseline), ()))
     if not candidates:
         return None, f"the baseline ({name}) is not selected for it"
     candidates = [other for other in candidates if other.records]
@@ -88,9 +86,8 @@ def find_baseline(
     return candidates[0], ""
 
 
-def _names(experiment: TimedExperiment, changes: Mapping[str, str]) -> Names:
-    own: dict[str, str] = {axis: getattr(experiment.whole, axis) for axis in AXES}
-    return (experiment.mode, *{**own, **changes}.values(), experiment.point_label)
+def _place(experiment: TimedExperiment, changes: Mapping[str, str] | None = None) -> Place:
+    return experiment.mode, *names_of(experiment.whole, changes), experiment.point_label
 
 
 def _spec(experiment: TimedExperiment) -> Spec:
@@ -437,7 +434,7 @@ def why_not_measured(experiment: TimedExperiment) -> str:
 
 
 def against_baseline(
-    experiment: TimedExperiment, index: Mapping[Names, Sequence[TimedExperiment]], baseline: Mapping[str, str]
+    experiment: TimedExperiment, index: Mapping[Place, Sequence[TimedExperiment]], baseline: Mapping[str, str]
 ) -> Counterpart:
     """Return what `experiment` is compared with in pairs of launches: its baseline among those in `index`."""
     if is_baseline(experiment, baseline):
@@ -576,9 +573,7 @@ def _same_records(one: TimedExperiment, other: TimedExperiment) -> list[int]:
 def _mixed(side: Sequence[TimedExperiment], name: str) -> UserError | None:
     """Return what to say where launches of one side differ in a fact of `ONE_IN_A_SIDE`."""
     launches = [
-        (f"{e.model} {e.quant} {e.workload} launch {record.launch}", launch_facts(record))
-        for e in side
-        for record in valid_records(e)
+        (f"{title_of(e)} launch {record.launch}", launch_facts(record)) for e in side for record in valid_records(e)
     ]
     for fact in dict.fromkeys(fact for _, facts in launches for fact in facts):
         if fact.partition(".")[0] not in ONE_IN_A_SIDE:
@@ -618,8 +613,8 @@ def _across(experiments: Sequence[TimedExperiment], others: Sequence[TimedExperi
     return len({e.platform for e in experiments}) == len({e.platform for e in others}) == 1
 
 
-def _names_apart(experiment: TimedExperiment, across: bool) -> Names:
-    return _names(experiment, {"platform": ""} if across else {})
+def _names_apart(experiment: TimedExperiment, across: bool) -> Place:
+    return _place(experiment, {"platform": ""} if across else {})
 
 
 def _settings_apart(experiment: TimedExperiment) -> tuple[object, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from rollout_bench.analysis.timed.experiments import LoadPart, TimedExperiment
+from rollout_bench.contracts.axes import table_of
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Record
@@ -33,7 +34,7 @@ def split(experiments: Sequence[TimedExperiment]) -> tuple[TimedExperiment, ...]
 
 
 def _names(experiment: TimedExperiment) -> tuple[str, ...]:
-    return experiment.mode, experiment.platform, experiment.model, experiment.workload
+    return experiment.mode, *table_of(experiment)
 
 
 def points_of(records: Iterable[Record]) -> list[LoadPoint]:

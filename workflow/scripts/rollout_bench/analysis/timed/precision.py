@@ -16,8 +16,7 @@ from rollout_bench.analysis.timed.experiments import TimedExperiment
 from rollout_bench.analysis.timed.launches import LaunchMeasures, fell_behind, measure
 from rollout_bench.analysis.timed.pairs import Way
 from rollout_bench.analysis.timed.partners import (
-    AXES,
-    Names,
+    Place,
     against_baseline,
     find_baseline,
     index_by_names,
@@ -28,6 +27,7 @@ from rollout_bench.analysis.timed.partners import (
 )
 from rollout_bench.analysis.timed.points import split
 from rollout_bench.analysis.timed.service import at_a_rate
+from rollout_bench.contracts.axes import AXES
 from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.record import Block
 from rollout_bench.plan.config import ComparisonSettings, Precision
@@ -237,7 +237,7 @@ def _in_all_launches(part: TimedExperiment) -> bool:
 
 
 def _partner(
-    experiment: TimedExperiment, index: Mapping[Names, Sequence[TimedExperiment]], baseline: Mapping[str, str]
+    experiment: TimedExperiment, index: Mapping[Place, Sequence[TimedExperiment]], baseline: Mapping[str, str]
 ) -> TimedExperiment | None:
     if is_baseline(experiment, baseline) or not experiment.records:
         return None

@@ -29,6 +29,7 @@ from rollout_bench.analysis.timed.partners import (
 )
 from rollout_bench.analysis.timed.precision import stop_of
 from rollout_bench.analysis.timed.service import at_a_rate
+from rollout_bench.contracts.axes import names_of, title_of
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.record import Record
@@ -83,12 +84,12 @@ class Row:
     @property
     def name(self) -> str:
         """What a message calls it: model, quant and workload."""
-        return f"{self.experiment.model} {self.quant_label} {self.experiment.workload}"
+        return title_of(self.experiment, self.quant_label)
 
     @property
     def whole_name(self) -> str:
         """The same of what was launched, which may have several loads."""
-        return f"{self.experiment.model} {self.quant_label} {self.experiment.whole.workload}"
+        return title_of(self.experiment.whole, self.quant_label)
 
 
 def rows_of(collection: Collection) -> list[Row]:
@@ -119,11 +120,11 @@ def rows_of(collection: Collection) -> list[Row]:
         )
         for metric in dict.fromkeys(metric for e in experiments for metric in settings.metrics_of(e.mode))
     }
-    shown = Counter(_shown(e) for e in experiments)
+    shown = Counter((e.mode, *names_of(e)) for e in experiments)
     return [
         Row(
             experiment=e,
-            quant_label=e.quant if shown[_shown(e)] == 1 else f"{e.quant} ({e.key})",
+            quant_label=e.quant if shown[e.mode, *names_of(e)] == 1 else f"{e.quant} ({e.key})",
             launches=measured[e.place],
             comparisons={
                 metric: found_here
@@ -254,10 +255,6 @@ def _why_without(metric: MetricName, experiment: TimedExperiment, collection: Co
     if load is not None and not load.stream:
         return f"no {METRICS[metric].header.removesuffix(' ms')}: answers were not streamed, so only E2EL is known"
     return f"no {METRICS[metric].header.removesuffix(' ms')} in its launches or in its baseline's"
-
-
-def _shown(experiment: TimedExperiment) -> tuple[str, ...]:
-    return experiment.mode, experiment.platform, experiment.model, experiment.quant, experiment.workload
 
 
 PARTS = ("process_s", "import_s", "init_s", "warmup_s", "waited_s", "measured_s", "other_s")

@@ -13,6 +13,7 @@ from rollout_bench.analysis.stats.intervals import Array, ecdf, mean
 from rollout_bench.analysis.timed.launches import values_of
 from rollout_bench.analysis.timed.mode_pairs import t_interval
 from rollout_bench.analysis.timed.rows import Row
+from rollout_bench.contracts.axes import table_of
 from rollout_bench.contracts.load import KEPT_UP
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import ServerSample
@@ -50,12 +51,12 @@ def nothing_online(rows: Sequence[Row], otherwise: str) -> str:
 
 def column_of(row: Row) -> Column:
     """Return the column that `row` belongs to; each load of a sweep has its own."""
-    return row.experiment.platform, row.experiment.model, row.experiment.workload
+    return table_of(row.experiment)
 
 
 def whole_column_of(row: Row) -> Column:
     """Return the column that `row` belongs to, all loads of a sweep in one."""
-    return row.experiment.platform, row.experiment.model, row.experiment.whole.workload
+    return table_of(row.experiment.whole)
 
 
 def spread(columns: Sequence[Column]) -> tuple[list[Column], str]:

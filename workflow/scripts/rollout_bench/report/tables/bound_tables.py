@@ -12,6 +12,7 @@ from rich.table import Table
 from rollout_bench.analysis.bounds.bound import ExperimentBound, experiment_bound, most_gain
 from rollout_bench.analysis.bounds.limits import DeviceLimits
 from rollout_bench.analysis.inside.overview import Reach
+from rollout_bench.contracts.axes import title_of
 from rollout_bench.core.numbers import MISSING, number
 from rollout_bench.plan.matrix import Experiment, Matrix
 from rollout_bench.report.headings import Column, Line, View, view
@@ -64,7 +65,7 @@ def reach_part(findings: Findings) -> SummaryPart:
             "limits",
             limits=findings.inside.limits,
             unknown=sorted({dtype for reach in reaches for dtype in reach.unknown}),
-            unbounded=sorted({(_name(reach), reach.reason) for reach in reaches if reach.reason}),
+            unbounded=sorted({(title_of(reach), reach.reason) for reach in reaches if reach.reason}),
             columns=COLUMNS,
         ),
     )
@@ -83,10 +84,6 @@ def _view(platform: str, reaches: Sequence[Reach]) -> View:
         for reach in sorted((r for r in reaches if r.platform == platform), key=lambda r: _ORDER.index(r.what))
     ]
     return view("How far from the machine's limit: ", platform, COLUMNS, lines)
-
-
-def _name(reach: Reach) -> str:
-    return f"{reach.model} {reach.quant} {reach.workload}"
 
 
 def _what(reach: Reach) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from rollout_bench.analysis.inside.curves import BreakEven, Estimate, OperatorsRun, ranges
 from rollout_bench.analysis.inside.predictions import Phase, PredictedPass, PredictedStep, Value, at
 from rollout_bench.analysis.timed.experiments import Chosen
+from rollout_bench.contracts.axes import title_of
 from rollout_bench.contracts.modes import OPERATORS
 from rollout_bench.core.numbers import MISSING, number, ratio
 from rollout_bench.report.headings import Column, Line, View, view
@@ -275,11 +276,5 @@ def operators_notes(runs: Sequence[OperatorsRun], confidence: float) -> list[Sec
         through=sorted({point.through for record in records for point in record.points}),
         confidence=f"{100 * confidence:g} %",
         single_launch=any(len(run.launches) == 1 for run in runs),
-        uncompared=list(
-            dict.fromkeys(
-                (f"{run.experiment.model} {run.label} {run.experiment.workload}", run.reason)
-                for run in runs
-                if run.reason
-            )
-        ),
+        uncompared=list(dict.fromkeys((title_of(run.experiment, run.label), run.reason) for run in runs if run.reason)),
     )

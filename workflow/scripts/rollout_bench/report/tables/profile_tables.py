@@ -44,6 +44,7 @@ from rollout_bench.analysis.inside.reconciliation import (
     profile_table,
 )
 from rollout_bench.analysis.stats.intervals import mean
+from rollout_bench.contracts.axes import title_of
 from rollout_bench.contracts.inside import Phase
 from rollout_bench.contracts.modes import PROFILE
 from rollout_bench.core.numbers import MISSING, number, plain_percent, ratio
@@ -534,22 +535,18 @@ def profile_notes(report: ProfileReport, tables: Sequence[View]) -> list[Section
     found = sections(
         PROFILE.name,
         pairs=[_values_of_pair(report, pair) for pair in report.reconciliations],
-        uncompared=[(_name(own), reason) for own, reason in report.uncompared],
+        uncompared=[(title_of(own), reason) for own, reason in report.uncompared],
         profiles=[_values_of_profile(report, each) for each in report.profiled],
         named_operators=_UNKNOWN_NAMES,
         columns=list(_defined(tables)),
     )
-    links = tuple((f"Traces of {_name(each)}", each.traces) for each in report.profiled)
+    links = tuple((f"Traces of {title_of(each)}", each.traces) for each in report.profiled)
     return [replace(section, links=links) if section.heading == TRACES else section for section in found]
-
-
-def _name(profiled: ProfiledExperiment | LeftOut) -> str:
-    return f"{profiled.model} {profiled.quant} {profiled.workload}"
 
 
 def _values_of_pair(report: ProfileReport, pair: Reconciliation) -> dict[str, Any]:
     """Return what the template asks for of the profiles of a quant and of its baseline."""
-    values: dict[str, Any] = {"name": f"{_name(pair.own)} over {pair.baseline.quant}", "pair": pair}
+    values: dict[str, Any] = {"name": f"{title_of(pair.own)} over {pair.baseline.quant}", "pair": pair}
     if pair.prediction is not None:
         by_saved = _saved_by_category(pair.prediction)
         kernels = [by_saved.get(category, 0.0) for category in (LINEAR, QUANTIZE)]
@@ -601,7 +598,7 @@ def _overhead(report: ProfileReport, profiled: ProfiledExperiment, phase: Phase)
 def _values_of_profile(report: ProfileReport, profiled: ProfiledExperiment) -> dict[str, Any]:
     """Return what the template asks for of one profile."""
     return {
-        "name": _name(profiled),
+        "name": title_of(profiled),
         "phases": [
             {"name": phase, "flags": doubts(breakdown), "unknown": _unknown(profiled, breakdown)}
             for phase, breakdown in report.of(profiled).items()
