@@ -36,10 +36,10 @@ def job_name(spec: Spec, launch: int) -> str:
 def specs_name(spec: Spec) -> str:
     """Name of the ConfigMap with an experiment's spec: a DNS label that ends in its key.
 
-    Model, quant and workload are there for people and may be cut short; the key makes it unique.
+    Model, quant, workload and setting are there for people and may be cut short; the key makes it unique.
     """
     key = spec.key()
-    words = re.sub(r"[^a-z0-9]+", "-", f"{spec.model.name}-{spec.quant.name}-{spec.workload.name}".lower())
+    words = re.sub(r"[^a-z0-9]+", "-", spec.names.lower())
     room = LONGEST - len(f"rb---{key}") - _LONGEST_NUMBER
     return f"rb-{words[:room].strip('-')}-{key}"
 

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.contracts.axes import label_of, with_setting
 from rollout_bench.contracts.postmortem import error_of, state_of
 from rollout_bench.contracts.store import failure_path, read_failure, record_path
 from rollout_bench.core.errors import UserError
@@ -76,7 +77,7 @@ def show(plan: PlanFile, results: Path) -> None:
         table.add_row(
             experiment.mode,
             experiment.model,
-            experiment.quant,
+            label_of(experiment),
             experiment.workload,
             experiment.key,
             f"{done}/{experiment.launches}",
@@ -86,7 +87,8 @@ def show(plan: PlanFile, results: Path) -> None:
         )
     console.print(table)
     for skipped in plan.skipped:
-        combination = f"{skipped.mode} {skipped.model} {skipped.quant} {skipped.workload}"
+        label = with_setting(skipped.quant, skipped.setting)
+        combination = f"{skipped.mode} {skipped.model} {label} {skipped.workload}"
         console.print(escape(f"skipped: {combination}: {skipped.reason}; {skipped.remedy}"))
     for line in interleaved_lines(plan):
         console.print(escape(line))

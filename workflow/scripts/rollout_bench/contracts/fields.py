@@ -188,6 +188,27 @@ Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 VariableText = Annotated[str, AfterValidator(_plain)]
 Pattern = Annotated[str, AfterValidator(_compiles)]
 
+
+def _values(value: Any) -> Any:
+    return _typed(brackets(value))
+
+
+def _no_value_twice(values: list[Any]) -> list[Any]:
+    twice = next((value for place, value in enumerate(values) if value in values[:place]), None)
+    if twice is not None:
+        raise ValueError(f"has {twice!r} more than once")
+    return values
+
+
+Sweep = Annotated[
+    dict[
+        Text,
+        Annotated[list[Any], BeforeValidator(_values), AfterValidator(_no_value_twice), Field(max_length=100)],
+    ],
+    Field(max_length=10),
+]
+"""Values of each key; read from text as those of `Args` are."""
+
 Args = Annotated[dict[Text, Any], BeforeValidator(_typed_args)]
 """Any values; numbers, true, false and null are read from text too, since the command line delivers all as text.
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from rollout_bench.contracts.axes import DEFAULT_SETTING
 from rollout_bench.contracts.fields import (
     Count,
     Index,
@@ -342,6 +343,9 @@ class Spec(Strict):
     profile: ProfileSettings | None = absent("What is traced. Null in other modes.")
     operators: OperatorsSettings | None = absent("How linear layers are timed alone. Null in other modes.")
     messages: MessagesSettings | None = absent("What is looked at in messages. Null in other modes.")
+    setting: str | None = absent(
+        "The setting's name in the config; what it sets stands in engine and workload. Null: default, nothing is set."
+    )
 
     def canonical_json(self) -> str:
         """JSON with sorted keys and no spaces: the same text for the same settings, whatever their order.
@@ -363,12 +367,14 @@ class Spec(Strict):
             "model": self.model.name,
             "quant": self.quant.name,
             "workload": self.workload.name,
+            "setting": self.setting or DEFAULT_SETTING,
         }
 
     @property
     def names(self) -> str:
-        """`<model>_<quant>_<workload>`, as the config calls them."""
-        return f"{self.model.name}_{self.quant.name}_{self.workload.name}"
+        """`<model>_<quant>_<workload>`, as the config calls them, and `_<setting>` where there is one."""
+        names = f"{self.model.name}_{self.quant.name}_{self.workload.name}"
+        return names if self.setting is None else f"{names}_{self.setting}"
 
     def experiment(self) -> str:
         """Folder name of the experiment below its mode: `<model>_<quant>_<workload>-<key>`."""

@@ -26,8 +26,9 @@ from rollout_bench.contracts.spec import (
     devices_per_replica,
     replicas,
 )
-from rollout_bench.core.errors import UserError, did_you_mean
+from rollout_bench.core.errors import UserError, did_you_mean, near_miss
 from rollout_bench.core.files import did_you_mean_folder
+from rollout_bench.plan.argument_types import ANYTHING, accepted
 from rollout_bench.plan.config import EARLIER_AXES, Config
 from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.quants import known_quants
@@ -74,14 +75,15 @@ def check_model_base_can_be_written(folder: Path) -> None:
 
 def check_variables(config: Config) -> None:
     """Raise `UserError` for an environment variable that the measuring command sets itself."""
-    for name in config.engine.environment:
-        if name in OWN_VARIABLES:
-            raise UserError(f"config: engine.environment.{name}: is set by rollout-bench itself", OWN_VARIABLES[name])
+    for place, variables in _environments(config):
+        for name in variables:
+            if name in OWN_VARIABLES:
+                raise UserError(f"config: {place}.{name}: is set by rollout-bench itself", OWN_VARIABLES[name])
 
 
 def check_no_secrets(config: Config) -> None:
     """Raise `UserError` for a setting that may be a secret: all of them end in specs, records and manifests."""
-    for place, settings in (("engine.environment", config.engine.environment), *_engine_args(config)):
+    for place, settings in (*_environments(config), *_engine_args(config)):
         name = next(secrets_in(settings), None)
         if name is not None:
             raise UserError(
@@ -149,14 +151,7 @@ def check_engine_args(config: Config, engine: InstalledEngine) -> None:
     """Raise `UserError` for an argument that the engine does not know, or whose value it could never take."""
     for place, args in _engine_args(config):
         for name, value in args.items():
-            if name in OWN_ARGS:
-                raise UserError(f"config: {place}.{name}: is set by rollout-bench itself", "leave it out")
-            if engine.arguments and name not in engine.arguments:
-                raise UserError(
-                    f"config: {place}.{name}: {engine.name} {engine.version} has no such engine argument",
-                    did_you_mean(name.replace("-", "_"), engine.arguments) if name else "leave it out",
-                )
-            _check_engine_arg(f"{place}.{name}", name, value)
+            check_engine_arg(engine, f"{place}.{name}", name, value)
 
 
 def _engine_args(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -165,9 +160,23 @@ def _engine_args(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
     yield from ((f"model_settings.{n}.engine_args", s.engine_args) for n, s in config.model_settings.items())
     yield from ((f"quant_settings.{n}.engine_args", s.engine_args) for n, s in config.quant_settings.items())
     yield from ((f"workload_settings.{n}.engine_args", s.engine_args) for n, s in config.workload_settings.items())
+    yield from ((f"setting_settings.{n}.engine_args", s.engine_args) for n, s in config.setting_settings.items())
 
 
-def _check_engine_arg(where: str, name: str, value: Any) -> None:
+def _environments(config: Config) -> Iterator[tuple[str, dict[str, str]]]:
+    yield "engine.environment", config.engine.environment
+    yield from ((f"setting_settings.{n}.environment", s.environment) for n, s in config.setting_settings.items())
+
+
+def check_engine_arg(engine: InstalledEngine, where: str, name: str, value: Any) -> None:
+    """Raise `UserError` where the argument `name`, which stands at `where`, can't have this value."""
+    if name in OWN_ARGS:
+        raise UserError(f"config: {where}: is set by rollout-bench itself", "leave it out")
+    if engine.arguments and name not in engine.arguments:
+        raise UserError(
+            f"config: {where}: {engine.name} {engine.version} has no such engine argument",
+            did_you_mean(name.replace("-", "_"), engine.arguments) if name else "leave it out",
+        )
     counts = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "max_model_len", "max_num_seqs",
               "max_num_batched_tokens", "block_size", "kv_cache_memory_bytes")  # fmt: skip
     if value is None:
@@ -178,8 +187,14 @@ def _check_engine_arg(where: str, name: str, value: Any) -> None:
         isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1
     ):
         raise UserError(f"config: {where}: {value!r} is no share of the memory", "give a number above 0 and up to 1")
-    if name in ("trust_remote_code", "enforce_eager", "enable_prefix_caching") and not isinstance(value, bool):
-        raise UserError(f"config: {where}: {value!r} is neither true nor false", "write true or false")
+    takes = accepted(engine.folder, name) if engine.folder is not None else ANYTHING
+    if not takes.takes(value):
+        near = near_miss(str(value), [str(choice) for choice in takes.choices])
+        switch = takes.types == {bool} and not takes.choices
+        problem = "neither true nor false" if switch else f"nothing that {engine.name} {engine.version} takes"
+        raise UserError(
+            f"config: {where}: {value!r} is {problem}", f"did you mean '{near}'?" if near else f"write {takes.words}"
+        )
     if _deeper_than(DEEPEST_ARG, value):
         raise UserError(f"config: {where}: is nested deeper than {DEEPEST_ARG} levels", "write it flatter")
     try:

@@ -26,6 +26,7 @@ from rollout_bench.contracts.fields import (
     Program,
     Seconds,
     Strict,
+    Sweep,
     Text,
     Variable,
     VariableText,
@@ -89,6 +90,7 @@ class Baseline(Strict):
     quant: Name | None = Field(None, description="This quant of the same model under the same workload.")
     model: Name | None = Field(None, description="This model.")
     workload: Name | None = Field(None, description="This workload.")
+    setting: Name | None = Field(None, description="This setting; default is what no setting changes.")
     platform: Name | None = Field(None, description="This platform.")
     results: Folder | None = Field(
         None,
@@ -297,6 +299,16 @@ class WorkloadSettings(Workload):
     )
 
 
+class Setting(Strict):
+    """What one setting changes; it wins over all else that the config says."""
+
+    engine_args: EngineArgs = Field({}, description="Arguments of the engine; they win over all others.")
+    environment: dict[Variable, VariableText] = Field(
+        {}, description="Environment variables set for the engine, besides those of engine.environment."
+    )
+    workload: Args = Field({}, description="Keys of workload_settings that are something else under it.")
+
+
 class Config(Strict):
     """A whole config, all overlays merged."""
 
@@ -312,6 +324,21 @@ class Config(Strict):
         description=f"What to measure: {'; '.join(f'{mode.name}, {mode.title}' for mode in MODES.values())}.",
     )
     workloads: Names = Field(description="Loads to measure under: names in workload_settings.")
+    settings: Names | None = Field(
+        None,
+        description=(
+            "Settings to measure with: default, which changes nothing, names in setting_settings, or names that sweep "
+            "makes. Null: default and all that sweep makes."
+        ),
+    )
+    sweep: Sweep = Field(
+        {},
+        description=(
+            "Engine argument or key of a workload -> its values: each combination is a setting, named after them: "
+            "{max_num_seqs: [8, 32]} makes max-num-seqs-8 and max-num-seqs-32. Where both have a key: workload.seed, "
+            "engine_args.seed."
+        ),
+    )
     launches: Launches = Field(
         3,
         description=(
@@ -369,8 +396,8 @@ class Config(Strict):
     baseline: Baseline = Field(
         Baseline(quant="bf16"),
         description=(
-            "What speed-ups are relative to: one quant, model, workload or platform, or earlier results. null takes "
-            "back an axis that a config below this one names: {quant: null, model: qwen3-8b}."
+            "What speed-ups are relative to: one quant, model, workload, setting or platform, or earlier results. null "
+            "takes back an axis that a config below this one names: {quant: null, model: qwen3-8b}."
         ),
         json_schema_extra={"default": {"quant": "bf16"}},
     )
@@ -405,6 +432,7 @@ class Config(Strict):
         {}, description="Quant -> changes to the built-in table, or a new quant."
     )
     workload_settings: dict[Name, WorkloadSettings] = Field({}, description="Workload -> its load.")
+    setting_settings: dict[Name, Setting] = Field({}, description="Setting -> what it changes.")
 
     def launches_of(self, mode: str) -> int:
         """Return how often an experiment in `mode` is launched at most.

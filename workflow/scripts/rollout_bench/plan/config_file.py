@@ -114,7 +114,13 @@ def read_config(merged: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(dict(merged))
     except ValidationError as error:
-        raise _told(_most_telling(error.errors())) from None
+        raise told(error) from None
+
+
+def told(error: ValidationError, place: tuple[str, ...] = ()) -> UserError:
+    """Return what to say of a part of a config that does not validate, which stands at `place` in it."""
+    found = _most_telling(error.errors())
+    return _told({**found, "loc": (*place, *found["loc"])})
 
 
 def _most_telling(errors: list[ErrorDetails]) -> ErrorDetails:

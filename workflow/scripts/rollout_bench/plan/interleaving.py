@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from rollout_bench.contracts.axes import DEFAULT_SETTING
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.spec import Platform, Spec, devices_per_replica, replicas
 from rollout_bench.core.errors import UserError
@@ -65,10 +66,11 @@ class ComparedGroup:
     def name(self) -> str:
         """What its experiments have in common and are called, in words."""
         shared, own = [], []
-        for values_of_all in zip(*(_names(experiment.spec).values() for experiment in self.members), strict=True):
-            values = list(dict.fromkeys(values_of_all))
+        every = [_names(experiment.spec) for experiment in self.members]
+        for axis in every[0]:
+            values = list(dict.fromkeys(names[axis] for names in every))
             if len(values) == 1:
-                shared += values
+                shared += [name for name in values if name != DEFAULT_SETTING]
             else:
                 own = values
         return f"{' '.join(shared)}: {', '.join(own)}"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rollout_bench.checkpoints.formats import BUILDER_VERSION
+from rollout_bench.contracts.axes import DEFAULT_SETTING
 from rollout_bench.contracts.load import longest
 from rollout_bench.contracts.modes import MODES, ONLINE
 from rollout_bench.contracts.spec import (
@@ -22,6 +23,7 @@ from rollout_bench.contracts.spec import (
     Spec,
 )
 from rollout_bench.core.errors import UserError
+from rollout_bench.plan.argument_types import default_of
 from rollout_bench.plan.checks import (
     args_in,
     check_batches,
@@ -47,12 +49,13 @@ from rollout_bench.plan.checks import (
     multiprocess_by_default,
     settings_of,
 )
-from rollout_bench.plan.config import Config, ModelSettings
+from rollout_bench.plan.config import Config, ModelSettings, Setting
 from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.load_checks import check_tokenizer, checked_load
 from rollout_bench.plan.planfile import Skipped
 from rollout_bench.plan.quants import Quant, known_quants, resolve_quant
 from rollout_bench.plan.serving import Endpoint
+from rollout_bench.plan.settings import resolved, under
 
 DEFAULT_ARGS: dict[str, Any] = {"enable_prefix_caching": True, "seed": 0}
 """Spelled out although vLLM's defaults are the same, since results depend on them."""
@@ -118,26 +121,40 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
     """
     platform = engine.platform() if config.platform == "auto" else config.platform
     check_names(config)
+    config = resolved(config, engine)
     check_earlier_baseline(config)
     check_variables(config)
     check_model_base(Path(config.model_base))
     check_engine_args(config, engine)
     check_no_secrets(config)
-    check_online(config, engine)
-    check_profile(config, engine)
-    check_messages(config, engine)
     check_iterations(config)
     check_unknown_endpoint_quants(config, known_quants(config.quant_settings))
+    settings = {name: under(config, name) for name in config.settings or ()}
+    for changed in settings.values():
+        check_online(changed, engine)
+        check_profile(changed, engine)
+        check_messages(changed, engine)
     experiments: list[Experiment] = []
     skipped: list[Skipped] = []
-    for mode, model, workload, quant in _cells(config):
-        cell = _experiment(config, engine, platform, mode, model, workload, quant)
-        if isinstance(cell, Experiment):
-            experiments.append(cell)
-        else:
-            reason, remedy = cell
+    for cell in _cells(config):
+        found = {name: _under_setting(changed, name, engine, platform, cell) for name, changed in settings.items()}
+        twins = _twins(found, config.baseline.setting or DEFAULT_SETTING)
+        for setting, one in found.items():
+            if isinstance(one, Experiment) and setting not in twins:
+                experiments.append(one)
+                continue
+            reason, remedy = twins[setting] if isinstance(one, Experiment) else one
+            mode, model, workload, quant = cell
             skipped.append(
-                Skipped(mode=mode, model=model, quant=quant, workload=workload, reason=reason, remedy=remedy)
+                Skipped(
+                    mode=mode,
+                    model=model,
+                    quant=quant,
+                    workload=workload,
+                    setting=setting,
+                    reason=reason,
+                    remedy=remedy,
+                )
             )
     experiments += [_on_endpoint(config, engine, *cell) for cell in endpoint_cells(config)]
     if any(experiment.checkpoint for experiment in experiments):
@@ -157,7 +174,42 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
     return Matrix(platform, experiments, skipped)
 
 
-def _cells(config: Config) -> Iterator[tuple[str, str, str, str]]:
+_Cell = tuple[str, str, str, str]
+"""Mode, model, workload and quant."""
+
+_Reason = tuple[str, str]
+"""Why a combination can't be measured, and what to do to have it measured."""
+
+
+def _under_setting(
+    config: Config, setting: str, engine: InstalledEngine, platform: Platform, cell: _Cell
+) -> Experiment | _Reason:
+    """Return the experiment of a cell under a setting, which has changed `config`.
+
+    What can't be under one setting is left out for it alone; the default is what the user has written himself.
+    """
+    if setting == DEFAULT_SETTING:
+        return _experiment(config, engine, platform, *cell, None)
+    try:
+        return _experiment(config, engine, platform, *cell, setting)
+    except UserError as error:
+        return error.problem.removeprefix("config: "), error.remedy
+
+
+def _twins(found: Mapping[str, Experiment | _Reason], first: str) -> dict[str, _Reason]:
+    """Return the settings of a cell under which it is what it is under another one; that of `first` stays."""
+    names: dict[str, str] = {}
+    twins: dict[str, _Reason] = {}
+    for setting in sorted(found, key=lambda name: name != first):
+        one = found[setting]
+        if isinstance(one, Experiment):
+            same = names.setdefault(one.spec.model_copy(update={"setting": None}).canonical_json(), setting)
+            if same != setting:
+                twins[setting] = (f"it is the same as under {same}", f"leave {setting} out of settings")
+    return twins
+
+
+def _cells(config: Config) -> Iterator[_Cell]:
     for mode in config.modes:
         for model in config.models:
             for workload in config.workloads:
@@ -166,8 +218,15 @@ def _cells(config: Config) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _experiment(
-    config: Config, engine: InstalledEngine, platform: Platform, mode: str, model: str, workload: str, quant: str
-) -> Experiment | tuple[str, str]:
+    config: Config,
+    engine: InstalledEngine,
+    platform: Platform,
+    mode: str,
+    model: str,
+    workload: str,
+    quant: str,
+    setting: str | None,
+) -> Experiment | _Reason:
     settings = config.model_settings[model]
     scheme = resolve_quant(quant, platform, config.quant_settings)
     if scheme is None:
@@ -190,6 +249,8 @@ def _experiment(
         **scheme.engine_args,
         **settings.engine_args,
     }
+    if setting is not None:
+        args = _without_defaults(args, config.setting_settings[setting], engine)
     check_lengths(model, workload, load.longest, args, source)
     requests = load_in(mode, config, workload, engine)
     spec = Spec(
@@ -209,6 +270,7 @@ def _experiment(
         ),
         measuring=measuring_of(config, mode),
         load=requests,
+        setting=setting,
         **settings_of(mode, config, workload, args),
     )
     check_data_parallel(config, spec)
@@ -222,6 +284,22 @@ def _experiment(
         )
     check_tokenizer(workload, load, source, path)
     return Experiment(spec, spec.experiment(), path, checkpoint, load.dataset_path)
+
+
+def _without_defaults(args: dict[str, Any], setting: Setting, engine: InstalledEngine) -> dict[str, Any]:
+    """Return `args` without those that a setting sets to vLLM's own default, as in specs that leave them out.
+
+    So one value of a sweep is what was measured before without it.
+    """
+    folder = engine.folder
+    if folder is None:
+        return args
+    usual = {
+        name
+        for name, value in setting.engine_args.items()
+        if name not in DEFAULT_ARGS and type(default := default_of(folder, name)) is type(value) and default == value
+    }
+    return {name: value for name, value in args.items() if name not in usual}
 
 
 def _room_for_text(config: Config, mode: str, workload: str) -> int:

@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from rollout_bench.contracts.axes import DEFAULT_SETTING
 from rollout_bench.contracts.fields import Strict
 from rollout_bench.contracts.spec import OperatorRule
 from rollout_bench.core.errors import UserError
@@ -17,10 +18,10 @@ from rollout_bench.core.files import read_model, write_json
 from rollout_bench.plan.config import ComparisonSettings, Precision
 from rollout_bench.plan.serving import Slo
 
-PLAN_SCHEMA_VERSION: Literal[7] = 7
+PLAN_SCHEMA_VERSION: Literal[8] = 8
 """Raised when a field of the plan file is added, removed or changes its meaning. 1 had no `comparison`, 2 neither
 `precision` nor `weights`, 3 no `slo`, 4 no `operator_rules`, 5 no `order_seed`, 6
-neither `interleaved` nor `not_interleaved`."""
+neither `interleaved` nor `not_interleaved`, 7 no `setting` of an experiment and of what is skipped."""
 
 
 class PlannedLaunch(Strict):
@@ -40,6 +41,7 @@ class PlannedExperiment(Strict):
     model: str = Field(description="The model's name in the config.")
     quant: str = Field(description="The quantization's name in the config.")
     workload: str = Field(description="The workload's name in the config.")
+    setting: str = Field(DEFAULT_SETTING, description="The setting's name in the config.")
     launches: int = Field(
         description="Launches that are wanted, at most where precision is set: indices 0 to launches - 1."
     )
@@ -67,6 +69,7 @@ class Skipped(Strict):
     model: str = Field(description="The model's name in the config.")
     quant: str = Field(description="The quantization's name in the config.")
     workload: str = Field(description="The workload's name in the config.")
+    setting: str = Field(DEFAULT_SETTING, description="The setting's name in the config.")
     reason: str = Field(description="Why it is skipped, in one line.")
     remedy: str = Field(description="What to do to have it measured, in one line.")
 
@@ -74,7 +77,7 @@ class Skipped(Strict):
 class PlanFile(Strict):
     """Everything that is selected."""
 
-    schema_version: Literal[1, 2, 3, 4, 5, 6, 7] = Field(
+    schema_version: Literal[1, 2, 3, 4, 5, 6, 7, 8] = Field(
         description="Version of this schema; earlier ones are read too."
     )
     results: str = Field(description="The results folder, as the config names it.")

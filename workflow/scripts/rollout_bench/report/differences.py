@@ -12,7 +12,7 @@ from rollout_bench.analysis.timed.columns import table
 from rollout_bench.analysis.timed.experiments import Collection, Earlier, TimedExperiment, launched
 from rollout_bench.analysis.timed.partners import Group, in_common, valid_records
 from rollout_bench.analysis.timed.rows import Row, rows_of
-from rollout_bench.contracts.axes import title_of
+from rollout_bench.contracts.axes import name_of
 from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.core.errors import UserError, near_miss
 from rollout_bench.core.numbers import MISSING, first_few, number, several
@@ -78,8 +78,8 @@ def compare_folders(
         Section("What is compared", tuple(_subject(rows))),
         Section("Warnings", tuple(f"differs too (A -> B): {line}" for line in _differing(rows, ["circumstance"]))),
         Section("No verdict", tables.footnotes),
-        Section("Only in A, not compared", tuple(map(title_of, only_in_a))),
-        Section("Only in B, not compared", tuple(map(title_of, only_in_b))),
+        Section("Only in A, not compared", tuple(map(name_of, only_in_a))),
+        Section("Only in B, not compared", tuple(map(name_of, only_in_b))),
         *sections("verdicts", **verdict_values(rows, settings, apart=True) | {"differing": {}}),
         Section("Definitions", definitions),
     ]
@@ -111,7 +111,7 @@ def _measured(folder: Path, collection: Collection) -> tuple[TimedExperiment, ..
 
 def _nothing_in_common(a: Path, of_a: Sequence[TimedExperiment], b: Path, of_b: Sequence[TimedExperiment]) -> UserError:
     names_a, names_b = (
-        list(dict.fromkeys(f"{title_of(e)} ({e.mode}, {e.platform})" for e in side)) for side in (of_a, of_b)
+        list(dict.fromkeys(f"{name_of(e)} ({e.mode}, {e.platform})" for e in side)) for side in (of_a, of_b)
     )
     near = next(((name, close) for name in names_b if (close := near_miss(name, names_a))), None)
     remedy = "measure the same model, quant and workload under the same names in both"
@@ -203,9 +203,7 @@ def _csv(rows: Sequence[Row]) -> str:
         {
             "mode": row.experiment.mode,
             "platform": row.experiment.platform,
-            "model": row.experiment.model,
-            "workload": row.experiment.workload,
-            "quant": row.quant_label,
+            **row.axes,
             "experiment_a": other.experiment if (other := row.against.other) else None,
             "experiment_b": row.experiment.experiment,
             "metric": metric,

@@ -11,6 +11,7 @@ import pandas as pd
 from rollout_bench.analysis.timed.comparison import MARKS, Comparison
 from rollout_bench.analysis.timed.latencies import LAST, PERCENTILES, Distribution, more_for
 from rollout_bench.analysis.timed.rows import Row
+from rollout_bench.contracts.axes import DEFAULT_SETTING
 from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.modes import OFFLINE
 from rollout_bench.core.numbers import MISSING, count, number, percent, plain_percent, ratio
@@ -39,7 +40,7 @@ class Column:
 _RATIO_OF_PAIRS = (
     "of each pair of launches with the same index, and of these ratios the geometric mean (so the ratio of two means "
     "may differ from it in the last digits). The baseline has the same "
-    "mode, platform, model, quant, workload and engine version, but for what `baseline` changes."
+    "mode, platform, model, quant, workload, setting and engine version, but for what `baseline` changes."
 )
 
 _RATIO_OF_TYPICAL = (
@@ -165,6 +166,7 @@ def _kv_cache_sequences(line: Line) -> str:
 MODEL = Column("model", "", _text("model"), words=True)
 WORKLOAD = Column("workload", "", _text("workload"), words=True)
 QUANT = Column("quant", "", _text("quant"), words=True)
+SETTING = Column("setting", "", _text("setting"), words=True)
 
 FLAGS = Column(
     "flags",
@@ -290,6 +292,8 @@ def view(kind: str, title: str, columns: Sequence[Column], lines: Sequence[Line]
         else:
             names.append(column)
     names.append(QUANT)
+    if any(line.get("setting", DEFAULT_SETTING) != DEFAULT_SETTING for line in (*lines, *without)):
+        names.append(SETTING)
     told = any(line.get("empty_because") for line in (*lines, *without))
     last = [EMPTY_BECAUSE] if told and FLAGS not in columns else []
     cells = [[column.cell(line) for column in (*names, *columns, *last)] for line in lines]

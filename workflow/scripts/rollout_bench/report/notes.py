@@ -17,7 +17,7 @@ from rollout_bench.analysis.timed.experiments import (
 from rollout_bench.analysis.timed.latencies import PERCENTILES
 from rollout_bench.analysis.timed.partners import environment_facts
 from rollout_bench.analysis.timed.rows import Row
-from rollout_bench.contracts.axes import title_of
+from rollout_bench.contracts.axes import label_of, title_of, with_setting
 from rollout_bench.contracts.modes import OFFLINE, mode_of
 from rollout_bench.contracts.record import Environment, Flag, Launched
 from rollout_bench.core.errors import UserError
@@ -46,7 +46,7 @@ def left_out_alarm(left_out: Sequence[Chosen], mode: str) -> str:
 
 
 def _name(experiment: Selected[Launched], label: str = "") -> str:
-    return f"{title_of(experiment, label)} ({experiment.mode})"
+    return f"{title_of(experiment, label or label_of(experiment))} ({experiment.mode})"
 
 
 def machine_lines(experiments: Sequence[TimedExperiment]) -> Iterator[str]:
@@ -253,7 +253,7 @@ def _flags_of_others(collection: Collection) -> Iterator[tuple[str, str, Flag]]:
 def _grouped_skips(collection: Collection) -> dict[tuple[str, str], list[str]]:
     grouped: dict[tuple[str, str], list[str]] = {}
     for skip in collection.skipped:
-        name = f"{skip.model} {skip.quant} {skip.workload} ({skip.mode})"
+        name = f"{skip.model} {with_setting(skip.quant, skip.setting)} {skip.workload} ({skip.mode})"
         grouped.setdefault((skip.reason, skip.remedy), []).append(name)
     return grouped
 

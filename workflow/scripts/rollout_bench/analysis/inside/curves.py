@@ -383,7 +383,7 @@ def _compared(run: OperatorsRun, runs: Sequence[OperatorsRun], quant: str, witho
     """Return `run` beside its baseline; `without` says why one that was measured has no valid launch."""
     if run.is_baseline:
         return run
-    candidates = [other for other in runs if other.place == run.place and other.is_baseline]
+    candidates = [other for other in runs if _beside(other) == _beside(run) and other.is_baseline]
     alike = [other for other in candidates if _comparable(other) == _comparable(run)]
     if not candidates:
         return replace(run, reason=f"{quant}: {without}" if without else f"{quant} is not measured for it")
@@ -401,6 +401,10 @@ def _compared(run: OperatorsRun, runs: Sequence[OperatorsRun], quant: str, witho
             ratio = speedup(curve.at(tokens), theirs.at(tokens), run.confidence)
             against[name] = ShapeComparison(tokens, ratio, break_even(tokens, ratio))
     return replace(run, baseline=other, against=against)
+
+
+def _beside(run: OperatorsRun) -> tuple[object, ...]:
+    return run.place, run.experiment.setting
 
 
 def _comparable(run: OperatorsRun) -> tuple[object, ...]:

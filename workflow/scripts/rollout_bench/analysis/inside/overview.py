@@ -93,7 +93,7 @@ def reaches_of(
         if own is None or row.experiment.part is not None:
             continue
         architecture = architecture_in(collection, row.experiment)
-        names = _names(row.experiment, row.quant_label)
+        names = _names(row.experiment, row.label)
         if left_out := no_valid_launch(records):
             found.append(Reach(*names, what="pass", left_out=left_out))
         elif isinstance(architecture, str):
@@ -132,10 +132,10 @@ def _of_pass(results: Path, row: Row, limits: MachineLimits, architecture: Archi
         path = record_path(results, experiment.mode, experiment.experiment, record.launch)
         found = share_of_limit(record, limits, architecture, known_sequences(sequences_path(path), record))
         if isinstance(found, str):
-            return Reach(*_names(experiment, row.quant_label), what="pass", reason=found)
+            return Reach(*_names(experiment, row.label), what="pass", reason=found)
         bounds.append(found)
     passes = mean([sum(not i.warmup for i in record.iterations) for record in records])
-    return _reach(_names(experiment, row.quant_label), "pass", bounds, passes)
+    return _reach(_names(experiment, row.label), "pass", bounds, passes)
 
 
 def _of_steps(names: Names, record: Profile, limits: MachineLimits, architecture: Architecture) -> list[Reach]:

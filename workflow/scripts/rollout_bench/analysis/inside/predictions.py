@@ -190,7 +190,7 @@ class PredictedPass:
 def passes_of(steps: Sequence[PredictedStep], rows: Sequence[Row]) -> list[PredictedPass]:
     """Return a line for each of `steps` whose run was measured offline too, in one engine, as `rows` have it."""
     offline = {
-        (*table_of(row.experiment), row.quant_label): (
+        (*table_of(row.experiment), row.label): (
             _offline(row) if row.valid else no_valid_launch(row.experiment.records)
         )
         for row in rows

@@ -144,9 +144,7 @@ def replica_table(rows: Sequence[Row]) -> pd.DataFrame:
         names = {
             "mode": row.experiment.mode,
             "platform": row.experiment.platform,
-            "model": row.experiment.model,
-            "workload": row.experiment.workload,
-            "quant": row.quant_label,
+            **row.axes,
             "experiment": row.experiment.experiment,
             "launches_valid": len(row.used),
             "replica": None,

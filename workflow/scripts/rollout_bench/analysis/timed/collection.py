@@ -11,7 +11,7 @@ from typing import Any
 from rollout_bench.analysis.timed.exclusion import is_decided_whole, with_blocks_decided
 from rollout_bench.analysis.timed.experiments import Collection, Damaged, Selected, TimedExperiment, launched
 from rollout_bench.analysis.timed.points import split
-from rollout_bench.contracts.axes import AXES
+from rollout_bench.contracts.axes import AXES, DEFAULT_SETTING
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Failure, Launched, Record, ServerSample
 from rollout_bench.contracts.side_files import read_samples, read_sequences
@@ -165,7 +165,7 @@ def collect_unselected(results: Path, collection: Collection) -> Collection:
 
 
 def _names(experiment: str) -> str:
-    """Return the part of an experiment's folder name that says model, quant and workload."""
+    """Return the part of an experiment's folder name that says model, quant, workload and setting."""
     return experiment.rpartition("-")[0]
 
 
@@ -202,7 +202,7 @@ def _collect_all(results: Path, found: ResultsListing) -> Collection:
         else:
             others.append(Selected(**fields))
     for each in (experiments, others):
-        each.sort(key=lambda e: (e.mode, e.platform, e.model, e.workload, e.quant, e.experiment))
+        each.sort(key=lambda e: (e.mode, e.platform, e.model, e.workload, e.quant, e.setting, e.experiment))
     return Collection(
         split(with_requests(results, with_blocks_decided(experiments, _block_mates(results, experiments)))),
         dict(DEFAULT_BASELINE),
@@ -222,7 +222,7 @@ def _names_found(results: Path, mode: str, experiment: str, records: Sequence[La
     Those of its spec, else what its folder tells.
     """
     spec = records[0].spec if records else _spec(results / mode / experiment / "spec.json")
-    names = {**dict.fromkeys(AXES, "?"), "model": experiment} if spec is None else spec.axes
+    names = spec.axes if spec else dict.fromkeys(AXES, "?") | {"model": experiment, "setting": DEFAULT_SETTING}
     key = experiment.rpartition("-")[2] if spec is None else spec.key()
     return {"mode": mode, "experiment": experiment, "key": key, **names}
 

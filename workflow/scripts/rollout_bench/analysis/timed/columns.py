@@ -33,6 +33,7 @@ _ALL: dict[str, str] = {
     "model": "string",
     "workload": "string",
     "quant": "string",
+    "setting": "string",
     "experiment": "string",
     "key": "string",
     "engine": "string",
@@ -127,9 +128,7 @@ def _line(row: Row) -> dict[str, object]:
     return {
         "mode": experiment.mode,
         "platform": experiment.platform,
-        "model": experiment.model,
-        "workload": experiment.workload,
-        "quant": row.quant_label,
+        **row.axes,
         "experiment": experiment.experiment,
         "key": experiment.key,
         "launches_measured": len(row.launches),

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from rollout_bench.contracts.axes import Table, names_of, table_of
+from rollout_bench.contracts.axes import DEFAULT_SETTING, Table, label_of, names_of, table_of
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.record import Failure, Flag, Launched, Record
 from rollout_bench.contracts.spec import OperatorRule
@@ -80,6 +80,7 @@ class Selected(Generic[AnyRecord]):
     failures: tuple[Failure, ...]
     missing: tuple[int, ...]
     damaged: tuple[Damaged, ...] = ()
+    setting: str = DEFAULT_SETTING
 
 
 @dataclass(frozen=True)
@@ -198,7 +199,7 @@ class Chosen:
     """A measured experiment with those of its launches that count.
 
     `experiment` has the records of its valid launches alone. Where there is none, `reason` says why; else it is empty.
-    `label` is its quant, with the key where another measured experiment has the same names.
+    `label` is its quant and its setting, with the key where another measured experiment has the same names.
     """
 
     experiment: Selected[Launched]
@@ -223,7 +224,7 @@ def chosen(experiments: Iterable[Selected[Launched]]) -> list[Chosen]:
     return [
         Chosen(
             experiment=replace(each, records=tuple(record for record in each.records if record.valid)),
-            label=each.quant if named[each.mode, *names_of(each)] == 1 else f"{each.quant} ({each.key})",
+            label=label_of(each) if named[each.mode, *names_of(each)] == 1 else f"{label_of(each)} ({each.key})",
             reason=no_valid_launch(each.records),
         )
         for each in measured

@@ -51,7 +51,7 @@ def _counterparts(online: Row, rows: Sequence[Row]) -> Iterator[Row]:
     for row in rows:
         if row.experiment.mode == OFFLINE.name and row.launches:
             other = row.experiment.records[0].spec
-            same = ("platform", "model", "quant", "workload")
+            same = ("platform", "model", "quant", "workload", "setting")
             if all(getattr(own, part) == getattr(other, part) for part in same) and _engine(own) == _engine(other):
                 yield row
 

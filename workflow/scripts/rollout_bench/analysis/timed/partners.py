@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from rollout_bench.analysis.timed.comparison import Comparison
 from rollout_bench.analysis.timed.experiments import Earlier, TimedExperiment, launched, no_valid_launch
 from rollout_bench.analysis.timed.launches import LaunchMeasures
-from rollout_bench.contracts.axes import AXES, names_of, title_of
+from rollout_bench.contracts.axes import AXES, name_of, names_of
 from rollout_bench.contracts.record import Environment, Flag, Placement, Record
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.errors import UserError, did_you_mean
@@ -53,7 +53,7 @@ def find_baseline(
 ) -> tuple[TimedExperiment | None, str]:
     """Return the experiment that `experiment`, which must be measured, is compared with; or None and the reason.
 
-    Same mode, platform, model, quant and workload but for the baseline's axes, same workload settings
+    Same mode, platform, model, quant, workload and setting but for the baseline's axes, same workload settings
     and same engine version (unless the platform is what is compared). Among several, the one with the
     same engine arguments and iterations.
     """
@@ -573,7 +573,7 @@ def _same_records(one: TimedExperiment, other: TimedExperiment) -> list[int]:
 def _mixed(side: Sequence[TimedExperiment], name: str) -> UserError | None:
     """Return what to say where launches of one side differ in a fact of `ONE_IN_A_SIDE`."""
     launches = [
-        (f"{title_of(e)} launch {record.launch}", launch_facts(record)) for e in side for record in valid_records(e)
+        (f"{name_of(e)} launch {record.launch}", launch_facts(record)) for e in side for record in valid_records(e)
     ]
     for fact in dict.fromkeys(fact for _, facts in launches for fact in facts):
         if fact.partition(".")[0] not in ONE_IN_A_SIDE:

@@ -29,7 +29,7 @@ from rollout_bench.analysis.timed.partners import (
 )
 from rollout_bench.analysis.timed.precision import stop_of
 from rollout_bench.analysis.timed.service import at_a_rate
-from rollout_bench.contracts.axes import names_of, title_of
+from rollout_bench.contracts.axes import names_of, title_of, with_setting
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.record import Record
@@ -82,14 +82,25 @@ class Row:
         return no_valid_launch(self.experiment.records)
 
     @property
+    def label(self) -> str:
+        """What tells it from the others of its table: quant, key where it needs one, setting where it has one."""
+        return with_setting(self.quant_label, self.experiment.setting)
+
+    @property
+    def axes(self) -> dict[str, object]:
+        """Its names as tables have them: model, workload, quant (with the key where it needs one) and setting."""
+        own = self.experiment
+        return {"model": own.model, "workload": own.workload, "quant": self.quant_label, "setting": own.setting}
+
+    @property
     def name(self) -> str:
         """What a message calls it: model, quant and workload."""
-        return title_of(self.experiment, self.quant_label)
+        return title_of(self.experiment, self.label)
 
     @property
     def whole_name(self) -> str:
         """The same of what was launched, which may have several loads."""
-        return title_of(self.experiment.whole, self.quant_label)
+        return title_of(self.experiment.whole, self.label)
 
 
 def rows_of(collection: Collection) -> list[Row]:

@@ -132,9 +132,7 @@ def latency_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
     styles = quant_styles(rows)
     for line, (measure, label) in zip(grid, LATENCY_MEASURES.items(), strict=True):
         for axes, column in zip(line, columns, strict=True):
-            shown = {
-                row.quant_label: values[place, measure] for place, row in enumerate(rows) if column_of(row) == column
-            }
+            shown = {row.label: values[place, measure] for place, row in enumerate(rows) if column_of(row) == column}
             _draw_latency(axes, shown, styles)
             axes.set_xlabel(label)
     title_columns(grid[0], columns)
@@ -202,7 +200,7 @@ def sweep_figure(rows: Sequence[Row], settings: ComparisonSettings, where: str, 
     for line, measure in zip(grid, measures, strict=True):
         for axes, column in zip(line, columns, strict=True):
             for label, style in styles.items():
-                swept = [row for row in rows if whole_column_of(row) == column and row.quant_label == label]
+                swept = [row for row in rows if whole_column_of(row) == column and row.label == label]
                 _draw_sweep(axes, swept, measure, style, settings.confidence)
             axes.xaxis.set_major_formatter(thousands())
             axes.set_xlim(left=0)
@@ -297,8 +295,8 @@ def _draw_goodput(axes: Axes, rows: Sequence[Row], column: Column, confidence: f
     loads = list(dict.fromkeys(_load(row) for row in shown))
     width = WIDTH / len(styles)
     for row in shown:
-        x = loads.index(_load(row)) + width * (list(styles).index(row.quant_label) - (len(styles) - 1) / 2)
-        colour = styles[row.quant_label].colour
+        x = loads.index(_load(row)) + width * (list(styles).index(row.label) - (len(styles) - 1) / 2)
+        colour = styles[row.label].colour
         good = _good(row)
         completed = list(values_of("completed_requests_per_s", row.used).values())
         axes.bar(x, mean(completed), width, color="none", edgecolor=colour)
@@ -358,7 +356,7 @@ def server_figure(rows: Sequence[Row], samples: Samples, where: str, alarm: str)
     for line, field in zip(grid, SERVER_MEASURES, strict=True):
         for axes, column in zip(line, columns, strict=True):
             drawn = [
-                _draw_server(axes, row, samples, field, styles[row.quant_label].colour)
+                _draw_server(axes, row, samples, field, styles[row.label].colour)
                 for row in rows
                 if column_of(row) == column
             ]

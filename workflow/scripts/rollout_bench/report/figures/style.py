@@ -69,7 +69,7 @@ class QuantStyle:
 
 def quant_styles(rows: Sequence[Row]) -> dict[str, QuantStyle]:
     """Return a style for each quant label, by its order in `rows`."""
-    return label_styles(row.quant_label for row in rows)
+    return label_styles(row.label for row in rows)
 
 
 def label_styles(labels: Iterable[str]) -> dict[str, QuantStyle]:
@@ -196,7 +196,7 @@ class Frame:
 def frame_of(rows: Sequence[Row]) -> Frame:
     """Lay out `rows` (at least one) in their order."""
     panels = tuple(dict.fromkeys(map(group_of, rows)))
-    lines = dict.fromkeys((row.experiment.model, row.quant_label) for row in rows)
+    lines = dict.fromkeys((row.experiment.model, row.label) for row in rows)
     models = list(dict.fromkeys(model for model, _ in lines))
     ordered = [line for model in models for line in lines if line[0] == model]
     heights: dict[tuple[str, str], float] = {}

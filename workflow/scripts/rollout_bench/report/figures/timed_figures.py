@@ -62,9 +62,9 @@ def throughput_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
         fastest = max((m.output_tokens_per_s for row in shown for m in row.used), default=0)
         axes.set_xlim(0, fastest * 1.28 or 1)
         for row in shown:
-            y = frame.heights.get((row.experiment.model, row.quant_label))
+            y = frame.heights.get((row.experiment.model, row.label))
             if y is not None:
-                _draw_throughput(axes, frame, row, y, styles[row.quant_label])
+                _draw_throughput(axes, frame, row, y, styles[row.label])
         axes.set_xlabel("output tok/s")
         axes.xaxis.set_major_locator(MaxNLocator(max(4, 10 // len(frame.panels))))
         axes.xaxis.set_major_formatter(thousands())
@@ -133,7 +133,7 @@ def iterations_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
     for axes in grid[-1]:
         axes.set_xlabel("round, block after block" if in_blocks else "iteration")
     figure.supylabel("output tok/s", fontsize=15)
-    drawn = {row.quant_label for row in rows if row.used}
+    drawn = {row.label for row in rows if row.used}
     legend(figure, {label: style for label, style in styles.items() if label in drawn})
     return figure
 
@@ -146,7 +146,7 @@ def _draw_iterations(axes: Axes, rows: Sequence[Row], styles: dict[str, QuantSty
     if warmups:
         axes.axvspan(-0.5, warmups - 0.5, color="#eeeeee", zorder=0)
     for row, launch in launches:
-        style = styles[row.quant_label]
+        style = styles[row.label]
         warm, measured = launch.warmup_output_tokens_per_s, launch.iteration_output_tokens_per_s
         both = (*warm, *measured)
         axes.plot(range(len(both)), both, color=style.colour, linewidth=1.3, alpha=0.7)
@@ -185,7 +185,7 @@ def _draw_blocks(axes: Axes, rows: Sequence[Row], styles: dict[str, QuantStyle])
         if warmups:
             axes.axvspan(end - 0.5, begin - 0.5, color="#eeeeee", zorder=0)
         for row, launch in block:
-            style, warm = styles[row.quant_label], launch.warmup_output_tokens_per_s
+            style, warm = styles[row.label], launch.warmup_output_tokens_per_s
             rounds = [place if one.round is None else one.round for place, one in enumerate(launch.passes)]
             before = range(begin - len(warm), begin)
             places, both = [*before, *(begin + one for one in rounds)], (*warm, *launch.iteration_output_tokens_per_s)
@@ -258,13 +258,13 @@ def speedup_figure(
         axes.set_xlim(limits.low, limits.high)
         axes.axvline(1, color=INK, linewidth=1.5, zorder=1)
         for row in (row for row in shown if group_of(row) == group):
-            y = frame.heights.get((row.experiment.model, row.quant_label))
+            y = frame.heights.get((row.experiment.model, row.label))
             if y is None:
                 continue
             if row.comparison.speedup is None:
                 _annotate_right(axes, "no speed-up", y, QUIET, size)
             else:
-                _draw_speedup(axes, row.comparison, y, styles[row.quant_label], size, limits)
+                _draw_speedup(axes, row.comparison, y, styles[row.label], size, limits)
                 _annotate_right(axes, _label(row.comparison, settings), y, INK, size)
         axes.set_xlabel(f"{METRICS[metrics[group]].speedup} (x {name})")
         axes.xaxis.set_major_locator(MaxNLocator(max(4, 10 // len(frame.panels)), steps=[1, 2, 2.5, 5, 10]))
@@ -384,7 +384,7 @@ def replicas_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
     for axes, one in zip(grid.flat, shown, strict=False):
         _draw_replicas(axes, one, list(styles.values()) if most <= NAMED else [])
         row = one.row
-        name = f"{row.experiment.model}, {row.quant_label}, {row.experiment.workload}"
+        name = f"{row.experiment.model}, {row.label}, {row.experiment.workload}"
         axes.set_title(shorten(name, 100 // columns), loc="left", fontsize=14)
     for axes in list(grid.flat)[len(shown) :]:
         axes.set_axis_off()

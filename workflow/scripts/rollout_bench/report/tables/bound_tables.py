@@ -65,7 +65,7 @@ def reach_part(findings: Findings) -> SummaryPart:
             "limits",
             limits=findings.inside.limits,
             unknown=sorted({dtype for reach in reaches for dtype in reach.unknown}),
-            unbounded=sorted({(title_of(reach), reach.reason) for reach in reaches if reach.reason}),
+            unbounded=sorted({(title_of(reach, reach.quant), reach.reason) for reach in reaches if reach.reason}),
             columns=COLUMNS,
         ),
     )

@@ -342,6 +342,7 @@ def _identity(run: MessagesRun) -> Line:
         "model": experiment.model,
         "quant": experiment.quant,
         "workload": experiment.workload,
+        "setting": experiment.setting,
         "key": experiment.key,
         "tensor_parallel_size": run.workers,
     }

@@ -13,6 +13,7 @@ from rollout_bench.analysis.timed.launches import values_of
 from rollout_bench.analysis.timed.mode_pairs import ModePair, Saturation, t_interval
 from rollout_bench.analysis.timed.rows import Row, metrics_line
 from rollout_bench.analysis.timed.service import Service
+from rollout_bench.contracts.axes import names_of
 from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.modes import ONLINE, mode_of
 from rollout_bench.contracts.saturation import LONG
@@ -189,12 +190,11 @@ def _launched(lines: Sequence[Line], rows: Sequence[Row]) -> list[Line]:
     """Return a line for each experiment, whatever its loads; with the key beside the quant where names are the same."""
     first = {row.experiment.experiment: (line, row) for line, row in reversed(list(zip(lines, rows, strict=True)))}
     there = [(line, row) for line, row in zip(lines, rows, strict=True) if first[row.experiment.experiment][1] is row]
-    names = Counter((row.experiment.model, row.experiment.whole.workload, row.experiment.quant) for _, row in there)
+    wholes = [row.experiment.whole for _, row in there]
+    named = Counter(map(names_of, wholes))
     return [
-        line
-        | {"workload": e.whole.workload, "quant": e.quant if names[e.model, e.whole.workload, e.quant] == 1 else key}
-        for line, row in there
-        for e, key in ((row.experiment, f"{row.experiment.quant} ({row.experiment.key})"),)
+        line | {"workload": e.workload, "quant": e.quant if named[names_of(e)] == 1 else f"{e.quant} ({e.key})"}
+        for (line, _), e in zip(there, wholes, strict=True)
     ]
 
 
@@ -205,9 +205,8 @@ def _sweep(rows: Sequence[Row], confidence: float) -> Iterator[Line]:
         for row in (row for row in swept if row.experiment.experiment == experiment):
             rates = [launch.output_tokens_per_s for launch in row.used]
             line: Line = metrics_line(row) | {
-                "model": row.experiment.model,
+                **row.axes,
                 "workload": row.experiment.whole.workload,
-                "quant": row.quant_label,
                 "load": row.experiment.point_label,
                 "empty_because": row.empty_because,
                 "output_tokens_per_s": (mean(rates), t_interval(rates, confidence)) if rates else None,
@@ -240,9 +239,8 @@ SATURATION = (
 def _saturation(found: Saturation) -> Line:
     row = found.rows[0]
     line: Line = {
-        "model": row.experiment.model,
+        **row.axes,
         "workload": row.experiment.whole.workload,
-        "quant": row.quant_label,
         "empty_because": row.empty_because,
     }
     if found.delivered is None:
@@ -283,9 +281,7 @@ def _modes(pair: ModePair) -> Line:
         text = f"{ratio(found.speedup)}x{interval_text(found)}"
         costs = f"{number(100 * (1 - found.speedup), 2)} %"
     return {
-        "model": pair.online.experiment.model,
-        "workload": pair.online.experiment.workload,
-        "quant": pair.online.quant_label,
+        **pair.online.axes,
         "offline": _mean_rate(pair.offline),
         "online": _mean_rate(pair.online),
         "ratio": text,

@@ -535,18 +535,18 @@ def profile_notes(report: ProfileReport, tables: Sequence[View]) -> list[Section
     found = sections(
         PROFILE.name,
         pairs=[_values_of_pair(report, pair) for pair in report.reconciliations],
-        uncompared=[(title_of(own), reason) for own, reason in report.uncompared],
+        uncompared=[(title_of(own, own.quant), reason) for own, reason in report.uncompared],
         profiles=[_values_of_profile(report, each) for each in report.profiled],
         named_operators=_UNKNOWN_NAMES,
         columns=list(_defined(tables)),
     )
-    links = tuple((f"Traces of {title_of(each)}", each.traces) for each in report.profiled)
+    links = tuple((f"Traces of {title_of(each, each.quant)}", each.traces) for each in report.profiled)
     return [replace(section, links=links) if section.heading == TRACES else section for section in found]
 
 
 def _values_of_pair(report: ProfileReport, pair: Reconciliation) -> dict[str, Any]:
     """Return what the template asks for of the profiles of a quant and of its baseline."""
-    values: dict[str, Any] = {"name": f"{title_of(pair.own)} over {pair.baseline.quant}", "pair": pair}
+    values: dict[str, Any] = {"name": f"{title_of(pair.own, pair.own.quant)} over {pair.baseline.quant}", "pair": pair}
     if pair.prediction is not None:
         by_saved = _saved_by_category(pair.prediction)
         kernels = [by_saved.get(category, 0.0) for category in (LINEAR, QUANTIZE)]
@@ -598,7 +598,7 @@ def _overhead(report: ProfileReport, profiled: ProfiledExperiment, phase: Phase)
 def _values_of_profile(report: ProfileReport, profiled: ProfiledExperiment) -> dict[str, Any]:
     """Return what the template asks for of one profile."""
     return {
-        "name": title_of(profiled),
+        "name": title_of(profiled, profiled.quant),
         "phases": [
             {"name": phase, "flags": doubts(breakdown), "unknown": _unknown(profiled, breakdown)}
             for phase, breakdown in report.of(profiled).items()

@@ -106,9 +106,7 @@ def _line(row: Row, replica: str, balance: Balance | None) -> Line:
     return {
         "mode": experiment.mode,
         "platform": experiment.platform,
-        "model": experiment.model,
-        "workload": experiment.workload,
-        "quant": row.quant_label,
+        **row.axes,
         "empty_because": row.empty_because,
         "replica": replica,
         "balance": balance,

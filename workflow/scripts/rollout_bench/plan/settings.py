@@ -1,0 +1,167 @@
+"""Settings: what a config changes of engine and load to find out which is best, and the config under each of them."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import ValidationError
+
+from rollout_bench.contracts.axes import DEFAULT_SETTING
+from rollout_bench.contracts.fields import NAME_PATTERN
+from rollout_bench.core.errors import UserError, did_you_mean
+from rollout_bench.plan.checks import check_engine_arg
+from rollout_bench.plan.config import Config, Setting, WorkloadSettings
+from rollout_bench.plan.config_file import told
+from rollout_bench.plan.engine import InstalledEngine
+
+LONGEST_NAME = 60
+"""Characters of a name, as for all that becomes part of a path."""
+
+OWN_KEY = {"engine_args": "name the argument itself"}
+"""Keys of a workload that a setting has a place of its own for, and what to do instead."""
+
+
+def resolved(config: Config, engine: InstalledEngine) -> Config:
+    """Return `config` with all that its sweep makes among its settings, and `settings` as a list of names.
+
+    Raises:
+        UserError: a setting that is selected, or is the baseline, and not defined; a key that neither the engine nor a
+            workload has; a value of which no name can be made.
+    """
+    own = config.setting_settings
+    if DEFAULT_SETTING in own:
+        raise UserError(
+            f"config: setting_settings.{DEFAULT_SETTING}: is the name of the setting that changes nothing",
+            "give it another name",
+        )
+    swept: dict[str, Setting] = {}
+    for name, setting in _swept(config, engine):
+        if name in own or name in swept:
+            where = f"setting_settings.{name}" if name in own else "two of its combinations"
+            raise UserError(f"config: sweep: makes a setting '{name}', as {where}", "rename or leave out one of them")
+        swept[name] = setting
+    known = {DEFAULT_SETTING: Setting(), **own, **swept}
+    for name, setting in own.items():
+        for key in setting.workload:
+            _check_key(f"setting_settings.{name}.workload", key)
+    selected = [DEFAULT_SETTING, *swept] if config.settings is None else config.settings
+    for name in selected:
+        if name not in known:
+            raise UserError(f"config: settings: setting '{name}' is not defined", did_you_mean(name, known))
+    baseline = config.baseline.setting
+    if baseline is not None and baseline not in known:
+        raise UserError(f"config: baseline.setting: setting '{baseline}' is not defined", did_you_mean(baseline, known))
+    return config.model_copy(update={"settings": selected, "setting_settings": known})
+
+
+def under(config: Config, name: str) -> Config:
+    """Return what a config that is `resolved` comes to under one of its settings.
+
+    Raises:
+        UserError: a workload that can't be under it.
+    """
+    setting = config.setting_settings[name]
+    if setting == Setting():
+        return config
+    engine = config.engine.model_copy(update={"environment": {**config.engine.environment, **setting.environment}})
+    models = {
+        model: config.model_settings[model].model_copy(
+            update={"engine_args": {**config.model_settings[model].engine_args, **setting.engine_args}}
+        )
+        for model in config.models
+    }
+    workloads = {
+        workload: _changed(name, workload, config.workload_settings[workload], setting.workload)
+        for workload in config.workloads
+    }
+    return config.model_copy(
+        update={
+            "engine": engine,
+            "model_settings": {**config.model_settings, **models},
+            "workload_settings": {**config.workload_settings, **workloads},
+        }
+    )
+
+
+def _changed(setting: str, workload: str, load: WorkloadSettings, changes: dict[str, Any]) -> WorkloadSettings:
+    if not changes:
+        return load
+    try:
+        return WorkloadSettings.model_validate(load.model_dump() | changes)
+    except ValidationError as error:
+        # not below a key of the config: a sweep has made some of these settings
+        problem = told(error, ("workload_settings", workload))
+        raise UserError(f"{problem.problem}, under setting {setting}", problem.remedy) from None
+
+
+def _swept(config: Config, engine: InstalledEngine) -> Iterator[tuple[str, Setting]]:
+    """Yield each combination of a sweep under the name that is made of it."""
+    if not config.sweep:
+        return
+    keys = [(*_target(key, engine), key) for key in config.sweep]
+    for (where, key, written), values in zip(keys, config.sweep.values(), strict=True):
+        if where == "engine_args":
+            for value in values:
+                check_engine_arg(engine, f"sweep.{written}", key, value)
+    for values in itertools.product(*config.sweep.values()):
+        changes: dict[str, dict[str, Any]] = {"engine_args": {}, "workload": {}}
+        words = []
+        for (where, key, written), value in zip(keys, values, strict=True):
+            changes[where][key] = value
+            words.append(f"{key.replace('_', '-')}-{_word(written, value)}")
+        name = "+".join(words)
+        if len(name) > LONGEST_NAME:
+            raise UserError(
+                f"config: sweep: the setting {name} has a name of {len(name)} characters, more than {LONGEST_NAME}",
+                "write these settings in setting_settings, under names of your own",
+            )
+        yield name, Setting(**changes)
+
+
+def _target(key: str, engine: InstalledEngine) -> tuple[str, str]:
+    """Return where a key of a sweep belongs, `workload` or `engine_args`, and what it is called there."""
+    where, dot, inner = key.partition(".")
+    if dot and where in ("workload", "engine_args"):
+        if where == "workload":
+            _check_key("sweep", inner)
+        return where, inner
+    of_workload, of_engine = key in WorkloadSettings.model_fields, key in engine.arguments
+    if of_workload and of_engine:
+        raise UserError(
+            f"config: sweep.{key}: is an engine argument, and a key of workloads too",
+            f"write engine_args.{key} or workload.{key}",
+        )
+    if of_workload:
+        _check_key("sweep", key)
+        return "workload", key
+    if engine.arguments and not of_engine:
+        raise UserError(
+            f"config: sweep.{key}: neither {engine.name} {engine.version} nor a workload has it",
+            did_you_mean(key.replace("-", "_"), {*engine.arguments, *WorkloadSettings.model_fields}),
+        )
+    return "engine_args", key
+
+
+def _check_key(where: str, key: str) -> None:
+    if key in OWN_KEY:
+        raise UserError(f"config: {where}.{key}: is no part of the load here", OWN_KEY[key])
+    if key not in WorkloadSettings.model_fields:
+        raise UserError(
+            f"config: {where}.{key}: a workload has no such key",
+            did_you_mean(key, WorkloadSettings.model_fields.keys() - OWN_KEY.keys()),
+        )
+
+
+def _word(key: str, value: Any) -> str:
+    """Return a value as a name has it."""
+    words = {True: "true", False: "false", None: "null"}
+    word = words[value] if isinstance(value, bool) or value is None else str(value)
+    if isinstance(value, list | dict) or not re.fullmatch(NAME_PATTERN, word):
+        raise UserError(
+            f"config: sweep.{key}: no name can be made of {value!r}",
+            "write it in setting_settings, under a name of your own",
+        )
+    return word
