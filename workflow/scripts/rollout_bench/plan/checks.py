@@ -187,14 +187,6 @@ def check_engine_arg(engine: InstalledEngine, where: str, name: str, value: Any)
         isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1
     ):
         raise UserError(f"config: {where}: {value!r} is no share of the memory", "give a number above 0 and up to 1")
-    takes = accepted(engine.folder, name) if engine.folder is not None else ANYTHING
-    if not takes.takes(value):
-        near = near_miss(str(value), [str(choice) for choice in takes.choices])
-        switch = takes.types == {bool} and not takes.choices
-        problem = "neither true nor false" if switch else f"nothing that {engine.name} {engine.version} takes"
-        raise UserError(
-            f"config: {where}: {value!r} is {problem}", f"did you mean '{near}'?" if near else f"write {takes.words}"
-        )
     if _deeper_than(DEEPEST_ARG, value):
         raise UserError(f"config: {where}: is nested deeper than {DEEPEST_ARG} levels", "write it flatter")
     try:
@@ -204,6 +196,14 @@ def check_engine_arg(engine: InstalledEngine, where: str, name: str, value: Any)
             f"config: {where}: {value!r} can't be written as JSON",
             "put a text in quotes, dates and times too",
         ) from None
+    takes = accepted(engine.folder, name) if engine.folder is not None else ANYTHING
+    if not takes.takes(value):
+        near = near_miss(str(value), [str(choice) for choice in takes.choices])
+        switch = takes.types == {bool} and not takes.choices
+        problem = "neither true nor false" if switch else f"nothing that {engine.name} {engine.version} takes"
+        raise UserError(
+            f"config: {where}: {value!r} is {problem}", f"did you mean '{near}'?" if near else f"write {takes.words}"
+        )
 
 
 def _deeper_than(levels: int, value: Any) -> bool:

@@ -158,7 +158,7 @@ def _check_key(where: str, key: str) -> None:
 def _word(key: str, value: Any) -> str:
     """Return a value as a name has it."""
     words = {True: "true", False: "false", None: "null"}
-    word = words[value] if isinstance(value, bool) or value is None else str(value)
+    word = words[value] if isinstance(value, bool) or value is None else str(value).replace("_", "-")
     if isinstance(value, list | dict) or not re.fullmatch(NAME_PATTERN, word):
         raise UserError(
             f"config: sweep.{key}: no name can be made of {value!r}",

@@ -22,6 +22,7 @@ from rollout_bench.contracts.modes import OFFLINE, mode_of
 from rollout_bench.contracts.record import Environment, Flag, Launched
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import plain_percent, sentence, several
+from rollout_bench.report.conclusions import conclusion_values
 from rollout_bench.report.designs import design_values
 from rollout_bench.report.headings import (
     COST,
@@ -177,7 +178,10 @@ def foot(findings: Findings) -> SummaryPart:
     records = [(e, record) for e in collection.launched for record in e.records]
     has_loads = {mode_of(row.experiment.mode).has_loads for row in rows}
     return SummaryPart(
-        answers=sections("measured", **design_values(collection)),
+        answers=[
+            *sections("conclusion", **conclusion_values(rows, collection)),
+            *sections("measured", **design_values(collection)),
+        ],
         sections=sections(
             "summary",
             without_valid_launch=[(_name(c.experiment, c.label), c.reason) for c in findings.inside.left_out],

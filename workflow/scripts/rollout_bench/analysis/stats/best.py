@@ -1,0 +1,53 @@
+"""Which configurations of a table may be the best one, measured in blocks. A pure function.
+
+The set of those that can't be told from the best holds the one that truly is the best with the confidence that is
+asked for, whichever that is (Gupta, "On some multiple decision (selection and ranking) rules", Technometrics 7, 1965;
+Hsu, "Constrained simultaneous confidence intervals for multiple comparisons with the best", Annals of Statistics 12,
+1984). To show the highest mean alone would name a wrong one as often as chance likes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from rollout_bench.analysis.stats.blocks import critical_value
+
+MIN_SHARED = 2
+"""Blocks that two configurations must share for one to rule out the other."""
+
+
+def may_be_best(log_ratios: ArrayLike, spread: float, freedom: int, level: float) -> list[bool]:
+    """Return of the baseline, and of each of k - 1 configurations, whether it may be the best one: [k].
+
+    Configuration i is ruled out where some j is better by more than c se_ij in the mean of the blocks that both have,
+    se_ij^2 = max(2 s^2, s_ij^2) / m_ij with the sample variance s_ij^2 of their differences, which guards against one
+    that scatters more than the others. c is Dunnett's one-sided point for k - 1 comparisons. The truly best one is
+    then ruled out with a chance of at most `level`: only if one of the others, which are no better, looks better by so
+    much.
+
+    Args:
+        log_ratios: logarithms of the ratio to the baseline [m, k - 1], above 0 is better; NaN where a block has none.
+        spread: standard deviation s > 0 of the logarithm of one value, from the whole table.
+        freedom: its degrees of freedom.
+        level: chance to rule out the best one.
+
+    Raises:
+        ValueError: `log_ratios` has not two dimensions.
+    """
+    ratios = np.asarray(log_ratios, dtype=float)
+    if ratios.ndim != 2:
+        raise ValueError("blocks need two dimensions: blocks and configurations")
+    values = np.column_stack([np.zeros(len(ratios)), ratios])
+    places = range(values.shape[1])
+    critical = critical_value(max(1, len(places) - 1), freedom, level, one_sided=True)
+
+    def rules_out(other: int, one: int) -> bool:
+        ahead = values[:, other] - values[:, one]
+        ahead = ahead[np.isfinite(ahead)]
+        if len(ahead) < MIN_SHARED:
+            return False
+        variance = max(2 * spread**2, float(ahead.var(ddof=1)))
+        return bool(ahead.mean() > critical * np.sqrt(variance / len(ahead)))
+
+    return [not any(rules_out(other, one) for other in places if other != one) for one in places]

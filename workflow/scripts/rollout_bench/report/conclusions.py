@@ -1,0 +1,161 @@
+"""What a summary says first: of each comparison who is better, how surely, what is in doubt, and what to do next."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rollout_bench.analysis.timed.best import compared_rows, standing
+from rollout_bench.analysis.timed.comparison import MIN_PAIRS, Comparison, Verdict
+from rollout_bench.analysis.timed.experiments import Collection, invalid_codes
+from rollout_bench.analysis.timed.rows import Row
+from rollout_bench.contracts.axes import AXES, DEFAULT_SETTING
+from rollout_bench.contracts.metrics import METRICS
+from rollout_bench.core.numbers import percent, ratio, several
+from rollout_bench.report.prose import some
+
+MOST = 6
+"""Comparisons that have a conclusion of their own; the tables have all."""
+
+COMMAND = "snakemake --cores 1 results/summary.md"
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """What one comparison comes to.
+
+    Attributes:
+        title: what all of its configurations have in common; empty where there is one comparison.
+        metric: what they are compared by.
+        baseline: what they are compared with.
+        better: names with ratio and interval, the best first.
+        worse: the same of those that are worse, the worst last.
+        small: those whose difference is real and too small to matter.
+        undetected: names with the size that would have been found.
+        noisy: those of which nothing can be told.
+        unknown: names with the reason why there is no verdict.
+        best: the best one, where there are three or more; empty where nobody can say.
+        ties: those that can't be told from it.
+        doubts: what is wrong with its launches.
+        next: what to do, with the command; empty where nothing is left to do.
+    """
+
+    title: str
+    metric: str
+    baseline: str
+    better: Sequence[str]
+    worse: Sequence[str]
+    small: Sequence[str]
+    undetected: Sequence[str]
+    noisy: Sequence[str]
+    unknown: Sequence[str]
+    best: str
+    ties: Sequence[str]
+    doubts: Sequence[str]
+    next: str
+
+
+def conclusion_values(rows: Sequence[Row], collection: Collection) -> dict[str, object]:
+    """Return what templates/conclusion.md.j2 asks for."""
+    groups = compared_rows(rows)
+    found = [_conclusion(base, others, collection, len(groups) > 1) for base, others in groups[:MOST]]
+    return {"conclusions": found, "more": max(0, len(groups) - MOST), "confidence": collection.comparison.confidence}
+
+
+def _conclusion(base: Row | None, others: Sequence[Row], collection: Collection, several_groups: bool) -> Conclusion:
+    settings = collection.comparison
+    axis = next(iter(collection.baseline), "")
+    by_verdict: dict[Verdict, list[Row]] = {}
+    for row in others:
+        by_verdict.setdefault(row.comparison.verdict or "unknown", []).append(row)
+    better = sorted(by_verdict.get("faster", ()), key=_speedup, reverse=True)
+    worse = sorted(by_verdict.get("slower", ()), key=_speedup, reverse=True)
+    undetected = by_verdict.get("undetected", [])
+    stands = standing(base, others, settings) if base is not None else None
+    metric = METRICS[next(iter(others[0].comparisons))]
+    other = others[0].against.other
+    named = [] if base is None else [base]
+    return Conclusion(
+        title=_in_common([*named, *others], axis) if several_groups else "",
+        metric=metric.header,
+        baseline=collection.earlier.name if collection.earlier else _side(base, axis) if base else str(other),
+        better=[f"{_side(row, axis)} {_ratio(row.comparison)}" for row in better],
+        worse=[f"{_side(row, axis)} {_ratio(row.comparison)}" for row in worse],
+        small=[f"{_side(row, axis)} {_ratio(row.comparison)}" for row in by_verdict.get("irrelevant", ())],
+        undetected=[
+            f"{_side(row, axis)} (one of {percent(size)} or more would have been found)"
+            for row in undetected
+            if (size := row.comparison.minimal_detectable_difference) is not None and not row.comparison.too_noisy
+        ],
+        noisy=[_side(row, axis) for row in undetected if row.comparison.too_noisy],
+        unknown=[f"{_side(row, axis)} ({_why(row)})" for row in by_verdict.get("unknown", ())],
+        best="" if stands is None else _side(stands.best, axis),
+        ties=[] if stands is None else [_side(row, axis) for row in stands.ties],
+        doubts=list(_doubts([*named, *others])),
+        next=_next([*named, *others], undetected, collection),
+    )
+
+
+def _side(row: Row, axis: str) -> str:
+    """Return what tells a row from those that it is compared with: its name on the baseline's axis."""
+    if axis == "quant":
+        return row.quant_label
+    return str(getattr(row.experiment.whole, axis)) if axis in AXES else row.label
+
+
+def _in_common(rows: Sequence[Row], axis: str) -> str:
+    """Return the names that all of `rows` have, besides that on the baseline's axis."""
+    first = rows[0].experiment
+    names = [getattr(first, each) for each in ("model", "quant", "workload", "setting") if each != axis]
+    return ", ".join([" ".join(name for name in names if name != DEFAULT_SETTING), first.mode, first.platform])
+
+
+def _speedup(row: Row) -> float:
+    return row.comparison.speedup or 1.0
+
+
+def _ratio(comparison: Comparison) -> str:
+    """Return a speed-up with its interval."""
+    assert comparison.speedup is not None
+    ends = [ratio(end) for end in (comparison.low, comparison.high) if end is not None]
+    return f"{ratio(comparison.speedup)}x" + (f" [{', '.join(ends)}]" if ends else "")
+
+
+def _why(row: Row) -> str:
+    """Return why there is no verdict."""
+    comparison = row.comparison
+    if row.empty_because or comparison.reason:
+        return row.empty_because or comparison.reason
+    return f"{several(comparison.launches_missing, 'launch')} more of each side, at the least"
+
+
+def _doubts(rows: Sequence[Row]) -> Iterator[str]:
+    launches = [launch for row in rows for launch in row.launches]
+    codes = Counter(code for launch in launches for code in invalid_codes(launch.flags))
+    invalid = sum(not launch.valid for launch in launches)
+    if invalid:
+        told = ", ".join(f"{code} {count}" for code, count in codes.most_common())
+        yield f"{invalid} of {several(len(launches), 'launch')} are invalid and in no number ({told})"
+    failed = sum(len(row.experiment.failures) for row in rows)
+    if failed:
+        yield f"{several(failed, 'launch')} failed"
+    few = [row for row in rows if row.comparison.carried_by_few]
+    if few:
+        yield f"a few slow passes carry the difference of {some([row.label for row in few])}"
+
+
+def _next(rows: Sequence[Row], undetected: Sequence[Row], collection: Collection) -> str:
+    """Return the next step that brings most; the first that applies."""
+    if any(row.experiment.missing or row.experiment.failures for row in rows):
+        return f"measure what is missing: {COMMAND}"
+    if any(not launch.valid for row in rows for launch in row.launches):
+        return "look at the flags of invalid launches below, and measure on a machine that does nothing else"
+    if collection.precision is not None:
+        return ""
+    launches = max(len(row.launches) for row in rows)
+    if any(row.comparison.launches_missing for row in rows if row.comparison.verdict == "unknown"):
+        return f"measure at least {MIN_PAIRS + 1} launches: {COMMAND} --config launches={max(launches, MIN_PAIRS) + 1}"
+    if undetected:
+        return f"four times the launches find a difference half as large: {COMMAND} --config launches={4 * launches}"
+    return ""
