@@ -30,7 +30,9 @@ from rollout_bench.measure.machine.gpus import nvidia_smi
 from rollout_bench.measure.machine.inventory import usual_isolation, visible_devices
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.config_file import check_config_file, read_config
+from rollout_bench.plan.doubtful import measured_again, set_aside
 from rollout_bench.plan.engine import InstalledEngine, probe_engine
+from rollout_bench.plan.folders import check_folder, check_metadata
 from rollout_bench.plan.interleaving import interleaving
 from rollout_bench.plan.matrix import expand
 from rollout_bench.plan.planfile import PlannedExperiment, is_plan
@@ -322,40 +324,16 @@ def check_default_config(is_job: bool, path: str = "config.yaml") -> None:
     """
     try:
         for folder in (RESULTS, Path("logs")):
-            _check_folder(folder)
+            check_folder(folder)
         if not is_job:
-            _check_metadata(Path(".snakemake") / "metadata")
+            check_metadata(Path(".snakemake") / "metadata")
         check_config_file(Path(path))
     except UserError as error:
         stop(error)
 
 
-def _check_folder(folder: Path) -> None:
-    if folder.is_symlink() and not folder.exists():
-        raise UserError(
-            f"{folder}: is a link to {folder.readlink()}, which does not exist",
-            "make that folder (is its disk mounted?), or remove the link",
-        )
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder}: is a file, and the workflow needs a folder of that name", "move it away")
-
-
-def _check_metadata(folder: Path) -> None:
-    """Raise `UserError` for a damaged file that Snakemake would end on with a traceback."""
-    for path in folder.glob("*"):
-        try:
-            path.read_bytes().decode() if path.is_file() else None
-        except OSError:  # gone meanwhile: another run ends a job
-            continue
-        except UnicodeDecodeError:
-            remedy = (
-                f"rm -r {folder}: Snakemake's notes on how files were made; results stay, nothing is measured again"
-            )
-            raise UserError(f"{path}: is damaged", remedy) from None
-
-
 def plan_workflow(
-    merged: Mapping[str, Any], files: Iterable[Path], on_cluster: bool
+    merged: Mapping[str, Any], files: Iterable[Path], on_cluster: bool, *, is_main: bool
 ) -> tuple[Schedule, InstalledEngine]:
     """Expand the merged config, read from `files`; stop Snakemake in two lines where it can't be.
 
@@ -363,6 +341,7 @@ def plan_workflow(
         merged: the config.
         files: what it was read from.
         on_cluster: whether jobs are submitted, or this is one.
+        is_main: whether this is the call itself and no job of it, which takes doubtful records as they then are.
     """
     try:
         for file in files:
@@ -374,7 +353,9 @@ def plan_workflow(
         memory = MachineMemory(on_cluster, _places_on_cpu(config), device_bytes)
         design = kept_design(PLAN_FILE)
         blocks = interleaving(config, matrix, memory, on_cluster=on_cluster, design=design)
-        return schedule(config, matrix, order_seed(PLAN_FILE), blocks), engine
+        plan = schedule(config, matrix, order_seed(PLAN_FILE), blocks)
+        plan.again.update(measured_again(plan) if is_main else ())
+        return plan, engine
     except UserError as error:
         stop(error)
 
@@ -420,6 +401,12 @@ def begin(plan: Schedule, outputs: Iterable[str]) -> None:
         _held.append(lock)
         ownership.end_left_behind(Path.cwd())
         ownership.tell_of_claims(RESULTS)
+        aside = set_aside(
+            sorted(x.record for output in wanted for x in plan.launches_at(output) if x.record in plan.again)
+        )
+        if aside is not None:
+            print(f"records that are measured again were moved to {aside}", file=sys.stderr, flush=True)
+        plan.again.clear()
         # what a block lacks is measured, and what it has stays: its job leaves a mark, and no record is its output
         measured = [
             launch.record for launch in plan.launches if launch.record in wanted and Path(launch.record).exists()
@@ -524,11 +511,12 @@ def records_to_summarise(plan: Schedule, workflow: Any, rule: str) -> list[str]:
 def _outputs_for(plan: Schedule, records: Iterable[str], internals: Internals) -> list[str]:
     """Return what jobs leave that measure missing `records`; that of a block runs also where its mark is there.
 
-    A run that was killed leaves marks behind, and what they stand for may be deleted since.
+    A run that was killed leaves marks behind, and what they stand for may be deleted since. A record that is to be
+    measured again is there until the run begins.
     """
     outputs = plan.outputs_for(records)
     for output in outputs:
-        if output in plan.blocks:
+        if output in plan.blocks or output in plan.again:
             internals.force_output(output)
     return outputs
 

@@ -98,15 +98,20 @@ class Schedule:
     launches: list[ScheduledLaunch]
     order_seed: int
     interleaving: Interleaving = field(default_factory=Interleaving)
+    again: set[str] = field(default_factory=set)
+    """Records that are there and are measured again all the same; empty once the run has moved them away."""
 
     @cached_property
     def missing(self) -> list[str]:
-        """Paths of the records that didn't exist when this was first asked, in the order they run."""
+        """Paths of the records that were missing when this was first asked, in the order they run."""
         return self.missing_now()
 
     def missing_now(self) -> list[str]:
-        """Return paths of the records that don't exist, in the order they run; where launches: auto, up to the most."""
-        there = present(launch.record for launch in self.launches)
+        """Return paths of the records that don't exist, or are measured again, in the order they run.
+
+        Where launches: auto, up to the most.
+        """
+        there = present(launch.record for launch in self.launches) - self.again
         return [launch.record for launch in self.launches if launch.record not in there]
 
     @cached_property
