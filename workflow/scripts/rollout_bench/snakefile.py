@@ -401,9 +401,8 @@ def begin(plan: Schedule, outputs: Iterable[str]) -> None:
         _held.append(lock)
         ownership.end_left_behind(Path.cwd())
         ownership.tell_of_claims(RESULTS)
-        aside = set_aside(
-            sorted(x.record for output in wanted for x in plan.launches_at(output) if x.record in plan.again)
-        )
+        asked = {launch.record for output in wanted for launch in plan.launches_at(output)}
+        aside = set_aside(sorted(plan.again & asked))
         if aside is not None:
             print(f"records that are measured again were moved to {aside}", file=sys.stderr, flush=True)
         plan.again.clear()

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from rollout_bench.contracts.axes import DEFAULT_SETTING
+from rollout_bench.contracts.axes import DEFAULT_SETTING, with_setting
 from rollout_bench.contracts.fields import (
     Count,
     Index,
@@ -375,6 +375,11 @@ class Spec(Strict):
         """`<model>_<quant>_<workload>`, as the config calls them, and `_<setting>` where there is one."""
         names = f"{self.model.name}_{self.quant.name}_{self.workload.name}"
         return names if self.setting is None else f"{names}_{self.setting}"
+
+    @property
+    def title(self) -> str:
+        """What a message calls it: model, quant with the setting where there is one, workload."""
+        return f"{self.model.name} {with_setting(self.quant.name, self.axes['setting'])} {self.workload.name}"
 
     def experiment(self) -> str:
         """Folder name of the experiment below its mode: `<model>_<quant>_<workload>-<key>`."""

@@ -150,7 +150,7 @@ def _next(rows: Sequence[Row], undetected: Sequence[Row], collection: Collection
     if any(row.experiment.missing or row.experiment.failures for row in rows):
         return f"measure what is missing: {COMMAND}"
     if any(not launch.valid for row in rows for launch in row.launches):
-        return "look at the flags of invalid launches below, and measure on a machine that does nothing else"
+        return f"see the flags below, then measure what is invalid again: {COMMAND} --config remeasure=invalid"
     if collection.precision is not None:
         return ""
     launches = max(len(row.launches) for row in rows)

@@ -77,4 +77,4 @@ class LaunchOutcome:
 
     @property
     def _name(self) -> str:
-        return f"{self.spec.model.name} {self.spec.quant.name} {self.spec.workload.name} launch {self.launch}"
+        return f"{self.spec.title} launch {self.launch}"

@@ -117,7 +117,7 @@ class Progress:
     def _say(self, what: str) -> None:
         spec = self.spec
         place, left = self._place_and_left()
-        name = f"{spec.model.name} {spec.quant.name} {spec.workload.name} ({spec.mode}), launch {self.launch}"
+        name = f"{spec.title} ({spec.mode}), launch {self.launch}"
         say(f"{place}{name}: {what}{left}")
 
     def _place_and_left(self) -> tuple[str, str]:
