@@ -245,11 +245,8 @@ def make_plan(
                 mode=spec.mode,
                 experiment=spec.experiment(),
                 key=spec.key(),
-                platform=spec.platform,
-                model=spec.model.name,
-                quant=spec.quant.name,
-                workload=spec.workload.name,
                 launches=launches,
+                **spec.axes,
             )
             for spec in specs
         ],

@@ -51,7 +51,7 @@ def test_the_highest_mean_is_never_ruled_out_and_more_noise_rules_out_no_more() 
 
 @given(st.permutations([0, 1, 2]), st.integers(0, 100))
 def test_the_order_of_configurations_does_not_matter(order: list[int], seed: int) -> None:
-    logs = np.random.default_rng(seed).normal(size=(4, 3)) + [0.0, 1.0, 3.0]
+    logs = np.random.default_rng(seed).normal([0.0, 1.0, 3.0], size=(4, 3))
     spread, freedom = spread_of(logs)
     found = may_be_best(logs, spread, freedom, 0.05)
     again = may_be_best(logs[:, order], spread, freedom, 0.05)

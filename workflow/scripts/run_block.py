@@ -213,6 +213,7 @@ def beside(arguments: argparse.Namespace, assignments: Sequence[Assignment], sig
     )
     try:
         with lease(first.wanted, partial(pause, signals), first.reporting().phase) as held:
+            first.wait_until_quiet(signals)
             return Coordinator(assignments, held, rotation, signals, slurm.word_on_own_job).run()
     except DeviceError as error:
         cause = Cause(error.category, error.problem, error.remedy)

@@ -347,6 +347,7 @@ def _measuring(launch: ScheduledLaunch, config: Config) -> list[str]:
         f"--log={log_in_pod(launch.record)}",
         f"--timeout-s={config.timeout_s:g}",
         f"--limits={config.timeouts.model_dump_json()}",
+        *([] if config.wait_for_quiet_s is None else [f"--wait-for-quiet-s={config.wait_for_quiet_s:g}"]),
         f"--isolation={config.isolation or usual_isolation(launch.experiment.spec.platform)}",
         "--attempt=1",  # a Job that is applied again keeps what it measured
     ]

@@ -379,6 +379,14 @@ class Config(Strict):
         1800, description="Seconds after which a launch that has not finished is ended and counted as failed."
     )
     timeouts: Timeouts = Field(Timeouts(), description="Limits for the parts of a launch.")
+    wait_for_quiet_s: Annotated[Number, Field(ge=0, le=1_000_000)] | None = Field(
+        None,
+        description=(
+            "On cpu: how long a launch waits, before it starts the engine, until other processes use less of the cores "
+            "than would make it invalid; if they still do, it has failed (machine_busy). Null: it says who does, and "
+            "goes on."
+        ),
+    )
     harness: Harness = "vllm"
     profile: ProfileSettings = Field(ProfileSettings(), description="What launches in mode profile trace.")
     operators: OperatorsSettings = Field(

@@ -27,6 +27,7 @@ from rollout_bench.measure.launch.supervisor import EngineLaunch, LaunchFailed
 from rollout_bench.measure.launch.turns import Turns
 from rollout_bench.measure.machine.device import DeviceError
 from rollout_bench.measure.machine.leases import Lease, Wanted, lease
+from rollout_bench.measure.machine.quiet import wait_until_quiet
 from rollout_bench.measure.machine.readings import Surroundings
 
 WORKER = "rollout_bench.measure.engine.worker"
@@ -78,6 +79,13 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         help="device to take if it is free, counted round among the visible ones, from 0 (default: as --launch)",
     )
     parser.add_argument(
+        "--wait-for-quiet-s",
+        type=float,
+        metavar="SECONDS",
+        help="on cpu: how long to wait until others no longer use the cores, and fail if they still do "
+        "(default: say who does, and go on)",
+    )
+    parser.add_argument(
         "--attempt",
         type=int,
         metavar="N",
@@ -100,7 +108,7 @@ def _limits(text: str) -> Timeouts:
         raise argparse.ArgumentTypeError(f"{text!r}: {error.errors()[0]['msg']}") from None
 
 
-COMMON = ("timeout_s", "limits", "progress", "isolation", "devices", "first_device", "attempt")
+COMMON = ("timeout_s", "limits", "progress", "isolation", "devices", "first_device", "wait_for_quiet_s", "attempt")
 """Those of the common arguments that an assignment has."""
 
 
@@ -121,6 +129,7 @@ class Assignment:
         isolation: what may run beside it; None for what is usual.
         devices: devices that launches of its workflow hold at most; None for all.
         first_device: device to begin with; None for one that its index says.
+        wait_for_quiet_s: how long to wait, on cpu, until others don't use the cores; None for not at all.
         attempt: which try it is, from 1; None where a record that is there is to be measured again.
         mates: records of the launches in the same block.
     """
@@ -137,6 +146,7 @@ class Assignment:
     isolation: Isolation | None = None
     devices: int | None = None
     first_device: int | None = None
+    wait_for_quiet_s: float | None = None
     attempt: int | None = None
     mates: frozenset[Path] = frozenset()
 
@@ -162,6 +172,16 @@ class Assignment:
         """Return what is to come of it."""
         return LaunchOutcome(self.spec, self.launch, self.out.absolute(), self.log)
 
+    def wait_until_quiet(self, signals: int) -> None:
+        """Wait until others don't use the cores, where that is what the engine computes on.
+
+        Raises:
+            DeviceError: they still do after `wait_for_quiet_s`.
+            Interrupted: a signal came.
+        """
+        if self.spec.platform == "cpu":
+            wait_until_quiet(self.wait_for_quiet_s, partial(pause, signals), self.reporting().phase)
+
     def reporting(self) -> Progress:
         """Return what prints its progress, from now on."""
         return Progress(self.spec, self.launch, self.out, self.progress, self.mates)
@@ -184,6 +204,8 @@ class Assignment:
         check_dataset_given(self.spec, self.dataset)
         if self.devices is not None and self.devices < 1:
             raise UserError(f"--devices {self.devices} is no number of devices", "give a whole number above 0")
+        if self.wait_for_quiet_s is not None and not 0 <= self.wait_for_quiet_s < 1e8:
+            raise UserError(f"--wait-for-quiet-s {self.wait_for_quiet_s:g} is no time", "give a number of seconds")
         if not 0 < self.timeout_s < 1e8:
             raise UserError(f"--timeout-s {self.timeout_s:g} is no time", "give a number of seconds above 0")
 
@@ -265,6 +287,7 @@ def _measure(assignment: Assignment, signals: int, seat: Seat | None) -> None:
     try:
         waiting = assignment.reporting()
         with lease(assignment.wanted, partial(pause, signals), waiting.phase) as held:
+            assignment.wait_until_quiet(signals)
             _run(assignment, signals, held, None)
     except DeviceError as error:
         assignment.log.write_text(f"{error}\n")

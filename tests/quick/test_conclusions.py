@@ -1,0 +1,83 @@
+"""The first lines of a summary: who is better, how surely, what is in doubt, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from synthetic_records import make_failure, make_plan, make_record, make_spec, save
+
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.contracts.record import Flag, Record
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.report.summary import summarise
+
+BF16, W8A8, FP8 = (make_spec(quant=quant) for quant in ("bf16", "w8a8", "fp8"))
+FAST, SAME = (1.30, 1.31, 1.29, 1.30), (1.0, 1.02, 0.98, 1.005)
+RATES = (400.0, 402.0, 398.0, 401.0)
+
+
+def records(spec: Spec, factors: Sequence[float] = (1.0,) * 4, flags: Sequence[Flag] = ()) -> list[Record]:
+    return [
+        make_record(spec, launch, [rate * factor] * 2, flags=flags if launch == 0 else ())
+        for launch, (rate, factor) in enumerate(zip(RATES, factors, strict=True))
+    ]
+
+
+def conclusion(results: Path, specs: Sequence[Spec], found: Sequence[Record], **settings: object) -> list[str]:
+    """Return the items below the heading `Conclusion`, each on one line."""
+    save(results, *found)
+    text = summarise(collect(results, make_plan(specs, launches=4, **settings))).markdown
+    _, _, rest = text.partition("## Conclusion\n")
+    return [" ".join(item.split()) for item in rest.partition("\n## ")[0].strip().removeprefix("- ").split("\n- ")]
+
+
+def test_who_is_faster_comes_first_with_its_interval(tmp_path: Path) -> None:
+    lines = conclusion(tmp_path, [BF16, W8A8], [*records(BF16), *records(W8A8, FAST)])
+    assert lines[0].startswith("Faster than bf16 (output tok/s): w8a8 1.300x \\[1.2")
+    assert len(lines) == 1
+
+
+def test_a_difference_that_was_not_found_is_a_sentence_with_the_size_and_the_next_step(tmp_path: Path) -> None:
+    lines = conclusion(tmp_path, [BF16, W8A8], [*records(BF16), *records(W8A8, SAME)])
+    assert lines[0].startswith("No difference from bf16 found: w8a8 (one of ")
+    assert "or more would have been found)" in lines[0]
+    assert lines[1].startswith("Next: four times the launches")
+    assert "--config launches=16" in lines[1]
+
+
+def test_the_best_is_named_with_what_can_not_be_told_from_it(tmp_path: Path) -> None:
+    close = [factor * 1.001 for factor in FAST]
+    found = [*records(BF16), *records(W8A8, FAST), *records(FP8, close)]
+    lines = conclusion(tmp_path, [BF16, W8A8, FP8], found)
+    assert "Best: fp8, by its mean; can't be told from it: w8a8." in lines
+    alone = conclusion(
+        tmp_path / "alone", [BF16, W8A8, FP8], [*records(BF16), *records(W8A8, FAST), *records(FP8, SAME)]
+    )
+    assert "Best: w8a8; none of the others can be it." in alone
+
+
+def test_doubts_are_told_with_what_to_do(tmp_path: Path) -> None:
+    busy = Flag(code="cpu_shared", severity="invalid", sentence="Busy.")
+    found = [*records(BF16), *records(W8A8, FAST, [busy])]
+    lines = conclusion(tmp_path, [BF16, W8A8], found)
+    assert "In doubt: 1 of 8 launches are invalid and in no number (cpu\\_shared 1)." in lines
+    assert lines[-1].endswith("--config remeasure=invalid.")
+
+
+def test_what_is_missing_is_the_next_step(tmp_path: Path) -> None:
+    save(tmp_path, make_failure(W8A8, 3))
+    lines = conclusion(tmp_path, [BF16, W8A8], [*records(BF16), *records(W8A8, FAST)[:3]])
+    assert "In doubt: 1 launch failed." in lines
+    assert lines[-1].startswith("Next: measure what is missing: snakemake")
+
+
+def test_nothing_that_was_compared_gives_no_conclusion(tmp_path: Path) -> None:
+    save(tmp_path, *records(BF16))
+    assert "## Conclusion" not in summarise(collect(tmp_path, make_plan([BF16], launches=4))).markdown
+
+
+def test_settings_are_compared_by_their_names(tmp_path: Path) -> None:
+    few = BF16.model_copy(update={"setting": "few"})
+    lines = conclusion(tmp_path, [BF16, few], [*records(BF16), *records(few, FAST)], baseline={"setting": "default"})
+    assert lines[0].startswith("Faster than default (output tok/s): few 1.300x")

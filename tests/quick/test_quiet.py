@@ -1,0 +1,85 @@
+"""A busy machine is told of before anything is measured: who uses it, and how long it is waited for."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from rollout_bench.measure.machine import quiet
+from rollout_bench.measure.machine.device import DeviceError
+from rollout_bench.measure.machine.host import Reading
+from rollout_bench.measure.machine.quiet import BUSY, use_between, wait_until_quiet
+
+BURNING = "import os\nfor _ in os.sched_getaffinity(0): os.fork()\nwhile True: pass"
+
+
+def reading(moment: float, busy: int, own: int, others: dict[tuple[int, int], tuple[str, int]]) -> Reading:
+    return Reading(moment, 2, busy, 0, 200 + int(100 * moment), own, others, None, None, None, None)
+
+
+def test_what_others_used_is_told_busiest_first_and_without_the_launchs_own() -> None:
+    before = reading(0, 0, 0, {(1, 0): ("make", 10), (2, 0): ("cc1", 5)})
+    after = reading(1, 90, 30, {(1, 0): ("make", 20), (2, 0): ("cc1", 45), (3, 9): ("ld", 10)})
+    use = use_between(before, after)
+    assert use.share == pytest.approx(0.6)
+    assert [(user.pid, user.share) for user in use.users] == [(2, 0.4), (1, 0.1), (3, 0.1)]
+
+
+@pytest.fixture
+def burning() -> Iterator[subprocess.Popen[bytes]]:
+    """Start a process that uses all cores, in a session of its own, and is nobody's child."""
+    other = subprocess.Popen(
+        [sys.executable, "-c", "import subprocess, sys\n"
+         "child = subprocess.Popen([sys.executable, '-c', sys.argv[1]], start_new_session=True)\n"
+         "print(child.pid, flush=True)", BURNING],
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert other.stdout is not None
+    leader = int(other.stdout.readline())
+    other.wait()
+    deadline = time.monotonic() + 20
+    while sum(os.getpgid(each.pid) == leader for each in psutil.process_iter() if each.pid > 1) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(0.2)
+    yield other
+    os.killpg(leader, 9)
+
+
+@pytest.mark.usefixtures("burning")
+def test_who_uses_the_cores_is_named_with_pid_user_and_command() -> None:
+    said: list[str] = []
+    wait_until_quiet(None, time.sleep, said.append)
+    (line,) = said
+    assert line.startswith("others use ")
+    assert f"{psutil.Process().username()}: " in line
+    assert "pid " in line
+    assert "import os" in line
+
+
+@pytest.mark.usefixtures("burning")
+def test_a_machine_that_stays_busy_ends_the_launch_before_it_begins() -> None:
+    said: list[str] = []
+    with pytest.raises(DeviceError, match=f"more than {100 * BUSY:.0f} % would make") as raised:
+        wait_until_quiet(0.5, time.sleep, said.append)
+    assert raised.value.category == "machine_busy"
+    assert "raise wait_for_quiet_s" in raised.value.remedy
+    assert said[0].endswith("waiting up to 0.5 s")
+
+
+def test_it_goes_on_as_soon_as_the_machine_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    busy = [reading(0, 0, 0, {}), reading(1, 90, 0, {})]
+    readings = [*busy, *busy, reading(0, 0, 0, {}), reading(1, 10, 0, {})]
+    monkeypatch.setattr(quiet, "read_host", lambda *_: readings.pop(0))
+    said: list[str] = []
+    waited: list[float] = []
+    wait_until_quiet(60.0, waited.append, said.append)
+    assert readings == []
+    assert len(said) == 1
+    assert sum(waited) == pytest.approx(3 * quiet.LOOK_S + 2 * quiet.AGAIN_S, rel=0.01)

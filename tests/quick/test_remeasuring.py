@@ -1,0 +1,91 @@
+"""What is in doubt is measured again with its partners, and the records that were there are kept aside."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from planned import merged_with
+from synthetic_records import make_record, save
+
+from rollout_bench.contracts.record import Flag
+from rollout_bench.contracts.store import read_record
+from rollout_bench.plan.config_file import read_config
+from rollout_bench.plan.doubtful import measured_again, set_aside
+from rollout_bench.plan.engine import probe_engine
+from rollout_bench.plan.matrix import expand
+from rollout_bench.plan.schedule import Schedule, schedule
+
+INVALID = Flag(code="cpu_shared", severity="invalid", sentence="Busy.")
+WARNING = Flag(code="not_steady", severity="warning", sentence="Slower.")
+
+
+def plan_of(overlay: str = "") -> Schedule:
+    config = read_config(merged_with(f"launches: 3\n{overlay}"))
+    return schedule(config, expand(config, probe_engine(None)))
+
+
+@pytest.fixture
+def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Schedule:
+    """Three launches of each quant, of which w8a8's launch 1 is invalid and bf16's launch 2 has a warning."""
+    monkeypatch.chdir(tmp_path)
+    plan = plan_of()
+    flags = {("w8a8", 1): [INVALID], ("bf16", 2): [WARNING]}
+    for launch in plan.launches:
+        spec = launch.experiment.spec
+        record = make_record(spec, launch.index, flags=flags.get((spec.quant.name, launch.index), ()))
+        save(Path("results"), record)
+    return plan
+
+
+def names(records: set[str]) -> set[tuple[str, str]]:
+    return {(Path(record).parent.name.split("_")[1], Path(record).stem) for record in records}
+
+
+@pytest.mark.usefixtures("plan")
+def test_nothing_is_measured_again_unless_it_is_asked_for() -> None:
+    assert measured_again(plan_of()) == set()
+
+
+@pytest.mark.usefixtures("plan")
+def test_an_invalid_launch_is_measured_again_with_all_that_it_is_compared_with() -> None:
+    again = measured_again(plan_of("remeasure: invalid"))
+    assert names(again) == {("bf16", "launch-1"), ("w8a8", "launch-1"), ("w8a16", "launch-1")}
+
+
+@pytest.mark.usefixtures("plan")
+def test_flagged_takes_launches_with_a_warning_too() -> None:
+    again = measured_again(plan_of("remeasure: flagged"))
+    assert {stem for _, stem in names(again)} == {"launch-1", "launch-2"}
+
+
+@pytest.mark.usefixtures("plan")
+def test_a_launch_that_is_measured_again_counts_as_missing_until_its_record_is_moved() -> None:
+    plan = plan_of("remeasure: invalid")
+    plan.again.update(measured_again(plan))
+    assert names(set(plan.missing_now())) == {(quant, "launch-1") for quant in ("bf16", "w8a8", "w8a16")}
+    plan.again.clear()
+    assert plan.missing_now() == []
+
+
+def test_records_are_kept_aside_with_all_that_lies_beside_them(plan: Schedule) -> None:
+    plan = plan_of("remeasure: invalid")
+    again = sorted(measured_again(plan))
+    beside = {path for record in again for path in Path(record).parent.glob(f"{Path(record).stem}.*")}
+    folder = set_aside(again)
+    assert folder is not None
+    assert not any(Path(record).exists() for record in again)
+    moved = {folder / path.relative_to("results") for path in beside}
+    assert all(path.exists() for path in moved)
+    assert len(beside) > len(again)
+    assert not read_record(folder / Path(again[-1]).relative_to("results")).valid
+    assert set(plan.missing_now()) == set(again)
+
+
+@pytest.mark.usefixtures("plan")
+def test_a_record_that_can_not_be_read_is_left_to_the_summary() -> None:
+    plan = plan_of("remeasure: invalid")
+    damaged = next(launch.record for launch in plan.launches if launch.index == 0)
+    Path(damaged).write_text(json.dumps({}))
+    assert all(stem == "launch-1" for _, stem in names(measured_again(plan)))

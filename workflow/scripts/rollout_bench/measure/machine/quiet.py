@@ -1,0 +1,121 @@
+"""Whether others use the machine as a launch begins: who they are, and waiting until they don't.
+
+A launch on a busy machine takes its minutes and is then invalid. Whoever is told beforehand can do something about it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psutil
+
+from rollout_bench.contracts.host_limits import HOST_LIMITS
+from rollout_bench.core.errors import printable
+from rollout_bench.measure.machine.device import DeviceError
+from rollout_bench.measure.machine.host import Reading, read_host
+
+LOOK_S = 0.3
+"""How long the machine is looked at: a core's time is counted in hundredths of a second."""
+
+AGAIN_S = 2.0
+"""From one look to the next while it is waited for."""
+
+NAMED = 3
+"""Of those who use it, the busiest are named."""
+
+_COMMAND = 60
+"""Characters of a command that are shown."""
+
+(_SHARED,) = (limit for limit in HOST_LIMITS if limit.code == "cpu_shared")
+
+BUSY = _SHARED.invalid
+"""Share of the cores' time that others use, from which on a launch would be invalid."""
+
+
+@dataclass(frozen=True)
+class User:
+    """A process outside of the launch: `share` is what it uses of all cores' time."""
+
+    pid: int
+    name: str
+    share: float
+
+    def __str__(self) -> str:
+        kernel = "a thread of the kernel"
+        try:
+            process = psutil.Process(self.pid)
+            words = process.cmdline()
+            who = f"{process.username()}: {printable(' '.join(words), _COMMAND)}" if words else kernel
+        except (psutil.Error, OSError):
+            who = "ended since"
+        return f"{self.name} (pid {self.pid}, {100 * self.share:.0f} %, {who})"
+
+
+@dataclass(frozen=True)
+class Use:
+    """What others use of all cores' time, and who uses most of it."""
+
+    share: float
+    users: tuple[User, ...]
+
+    def __str__(self) -> str:
+        named = "; ".join(map(str, self.users)) or "nobody that can be named"
+        return f"others use {100 * self.share:.0f} % of the cores' time: {named}"
+
+
+def use_between(before: Reading, after: Reading) -> Use:
+    """Return what others used between two readings."""
+    total = max(1, after.total - before.total)
+    used = {key: (name, ticks - before.others.get(key, ("", 0))[1]) for key, (name, ticks) in after.others.items()}
+    busiest = sorted((key for key in used if used[key][1] > 0), key=lambda key: -used[key][1])[:NAMED]
+    others = max(0, after.busy - before.busy - max(0, after.own - before.own))
+    return Use(others / total, tuple(User(key[0], used[key][0], used[key][1] / total) for key in busiest))
+
+
+def ours() -> set[int]:
+    """Return the pids of this process, of what it was started by, and of what it started.
+
+    What Snakemake does while a launch begins is its own, and over before anything is measured.
+    """
+    here = psutil.Process(os.getpid())
+    return {here.pid, *(each.pid for each in here.parents()), *(each.pid for each in here.children(recursive=True))}
+
+
+def wait_until_quiet(limit_s: float | None, pause: Callable[[float], None], say: Callable[[str], None]) -> None:
+    """Say who uses the machine, if others do so much that a launch would be invalid, and wait until they don't.
+
+    Args:
+        limit_s: how long to wait, in seconds; None: not at all, the launch begins all the same.
+        pause: waits for so many seconds.
+        say: tells the user.
+
+    Raises:
+        DeviceError: others still use it after `limit_s`.
+    """
+    began, told = time.monotonic(), False
+    while True:
+        before = read_host((), ours())
+        pause(LOOK_S)
+        after = read_host((), ours())
+        if before is None or after is None:
+            return
+        use = use_between(before, after)
+        if use.share <= BUSY:
+            return
+        waited_s = time.monotonic() - began
+        if limit_s is not None and waited_s >= limit_s:
+            raise DeviceError(
+                "machine_busy",
+                f"{use}; more than {100 * BUSY:.0f} % would make the launch invalid",
+                "end what runs there, or raise wait_for_quiet_s",
+            )
+        if not told:
+            told = True
+            wait = "" if limit_s is None else f", waiting up to {limit_s:g} s"
+            say(f"{use}{wait}")
+        if limit_s is None:
+            return
+        pause(min(AGAIN_S, max(0.0, limit_s - waited_s)))
