@@ -24,6 +24,7 @@ from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.postmortem import error_of, failed_by_itself, state_of
 from rollout_bench.contracts.spec import Platform, devices_needed, replicas
 from rollout_bench.contracts.store import failure_path, read_failure, record_path
+from rollout_bench.contracts.swept import swept_number
 from rollout_bench.core.errors import LEFT_OUT_STATUS, UserError, tell
 from rollout_bench.measure.machine.device import DeviceError
 from rollout_bench.measure.machine.gpus import nvidia_smi
@@ -477,7 +478,8 @@ def figures(plan: Schedule) -> list[str]:
     specs = [experiment.spec for experiment in plan.matrix.experiments]
     loads = [spec.load for spec in specs if mode_of(spec.mode).generates]
     has_replicas = any(replicas(spec) > 1 for spec in specs)
-    return list(names_of({spec.mode for spec in specs}, loads, bool(plan.config.slo.named), has_replicas))
+    through = swept_number([spec for spec in specs if mode_of(spec.mode).generates])
+    return list(names_of({spec.mode for spec in specs}, loads, bool(plan.config.slo.named), has_replicas, through))
 
 
 def records_to_summarise(plan: Schedule, workflow: Any, rule: str) -> list[str]:

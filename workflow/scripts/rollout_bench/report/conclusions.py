@@ -10,6 +10,7 @@ from rollout_bench.analysis.timed.best import compared_rows, standing
 from rollout_bench.analysis.timed.comparison import MIN_PAIRS, Comparison, Verdict
 from rollout_bench.analysis.timed.experiments import Collection, invalid_codes
 from rollout_bench.analysis.timed.rows import Row
+from rollout_bench.analysis.timed.trends import Trend, lines_over, trends
 from rollout_bench.contracts.axes import AXES, DEFAULT_SETTING
 from rollout_bench.contracts.metrics import METRICS
 from rollout_bench.core.numbers import percent, ratio, several
@@ -60,7 +61,21 @@ def conclusion_values(rows: Sequence[Row], collection: Collection) -> dict[str, 
     """Return what templates/conclusion.md.j2 asks for."""
     groups = compared_rows(rows)
     found = [_conclusion(base, others, collection, len(groups) > 1) for base, others in groups[:MOST]]
-    return {"conclusions": found, "more": max(0, len(groups) - MOST), "confidence": collection.comparison.confidence}
+    name, lines = lines_over(rows)
+    return {
+        "conclusions": found,
+        "more": max(0, len(groups) - MOST),
+        "confidence": collection.comparison.confidence,
+        "through": name,
+        "trends": [_trend(each) for each in trends(lines)][:MOST],
+    }
+
+
+def _trend(trend: Trend) -> tuple[str, bool, list[tuple[str, str]]]:
+    """Return what is compared, whether it surely changes, and value and speed-up at both ends."""
+    line = trend.line
+    ends = [(f"{value:,.6g}", _ratio(row.comparison)) for value, row in trend.ends]
+    return f"{line.label} ({line.model} {line.workload})", trend.sure, ends
 
 
 def _conclusion(base: Row | None, others: Sequence[Row], collection: Collection, several_groups: bool) -> Conclusion:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from rollout_bench.contracts.load import LoadSpec
 from rollout_bench.contracts.modes import MODES, OFFLINE, mode_of
+from rollout_bench.contracts.swept import swept_number
 
 if TYPE_CHECKING:
     from rollout_bench.analysis.timed.experiments import Collection as Collected
@@ -36,7 +37,7 @@ class Drawing:
     name: str
     function: str
     of: tuple[str, ...]
-    needs: Literal["", "loads", "sweep", "limits", "replicas"] = ""
+    needs: Literal["", "loads", "sweep", "limits", "replicas", "settings"] = ""
     title: str = ""
 
 
@@ -53,6 +54,13 @@ DRAWINGS = {
         Drawing("server", f"{_ONLINE}:server_figure", ("rows", "samples"), "loads"),
         Drawing("sweep", f"{_ONLINE}:sweep_figure", ("rows", _COMPARISON), "sweep", "Latency over the sweep"),
         Drawing("goodput", f"{_ONLINE}:goodput_figure", ("rows", "collection.slo", _COMPARISON), "limits"),
+        Drawing(
+            "settings",
+            f"{_FIGURES}.setting_figures:settings_figure",
+            ("rows", _COMPARISON),
+            "settings",
+            "Throughput over a setting",
+        ),
         Drawing("replicas", f"{_TIMED}:replicas_figure", ("rows",), "replicas", "When replicas were done"),
         Drawing("steps", f"{_PROFILE}:steps_figure", ("inside.profiles",), title="Where a step's time goes"),
         Drawing("roles", f"{_PROFILE}:roles_figure", ("inside.profiles",), title="Speed-up by role"),
@@ -85,7 +93,11 @@ NAMES = tuple(dict.fromkeys(figure for mode in MODES.values() for figure in mode
 
 
 def names_of(
-    modes: Collection[str], loads: Iterable[LoadSpec | None], has_limits: bool, has_replicas: bool = False
+    modes: Collection[str],
+    loads: Iterable[LoadSpec | None],
+    has_limits: bool,
+    has_replicas: bool = False,
+    goes_through: str | None = None,
 ) -> tuple[str, ...]:
     """Return the figures of experiments in these modes.
 
@@ -94,6 +106,7 @@ def names_of(
         loads: of each experiment that generates, None offline.
         has_limits: where `slo` has one.
         has_replicas: where an experiment has several.
+        goes_through: the number that settings go through, where they do.
     """
     online = [load for load in loads if load is not None]
     there = {
@@ -102,6 +115,7 @@ def names_of(
         "sweep": any(len(load.points) > 1 or load.saturation for load in online),
         "limits": bool(online) and has_limits,
         "replicas": has_replicas,
+        "settings": goes_through is not None,
     }
     shown = {figure for mode in modes or [OFFLINE.name] for figure in mode_of(mode).figures}
     return tuple(name for name in NAMES if name in shown and there[DRAWINGS[name].needs])
@@ -111,4 +125,6 @@ def figure_names(rows: Sequence[Row], collection: Collected) -> tuple[str, ...]:
     """Return the figures of what was measured."""
     loads = [record.spec.load for row in rows for record in row.experiment.records[:1]]
     modes = {experiment.mode for experiment in collection.launched}
-    return names_of(modes, loads, bool(collection.slo.named), any(row.experiment.has_replicas for row in rows))
+    specs = [row.experiment.records[0].spec for row in rows if row.experiment.records]
+    has_replicas = any(row.experiment.has_replicas for row in rows)
+    return names_of(modes, loads, bool(collection.slo.named), has_replicas, swept_number(specs))
