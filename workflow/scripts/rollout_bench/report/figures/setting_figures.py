@@ -40,8 +40,8 @@ def settings_figure(rows: Sequence[Row], settings: ComparisonSettings, where: st
         return message_figure(TITLE, nothing(rows, "No setting goes through three numbers."), alarm=alarm)
     panels = list(dict.fromkeys((line.mode, line.platform, line.model, line.workload) for line in lines))
     notes = [
-        f"Point: mean over launches. Band: {plain_percent(settings.confidence)} interval of that mean, each taken alone."
-        " Cross: one launch. Whether two differ, the tables say: launches that took turns share what the machine did."
+        f"Point: mean over launches. Band: {plain_percent(settings.confidence)} interval of that mean, taken alone. "
+        "Cross: one launch. Whether two differ, the tables say: launches that took turns share what the machine did."
     ]
     if len(panels) > MAX_PANELS:
         notes.append(f"Not shown for want of room: {len(panels) - MAX_PANELS} of {len(panels)} models and workloads.")
