@@ -12,9 +12,8 @@ from planned import merged_with, planned
 from rollout_bench.contracts.axes import with_setting
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.errors import UserError
-from rollout_bench.plan.argument_types import UNKNOWN, accepted, default_of
 from rollout_bench.plan.config_file import read_config
-from rollout_bench.plan.engine import InstalledEngine, probe_engine
+from rollout_bench.plan.engine import UNKNOWN, InstalledEngine, accepted, default_of, probe_engine
 from rollout_bench.plan.interleaving import comparisons
 from rollout_bench.plan.matrix import expand
 from rollout_bench.plan.settings import resolved, under

@@ -9,12 +9,12 @@ import pytest
 import yaml
 from workspace import REPOSITORY, TINY
 
+from rollout_bench.cluster.side_by_side import SideBySide
 from rollout_bench.measure.machine.device import Device
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.plan.engine import probe_engine
 from rollout_bench.plan.matrix import expand
 from rollout_bench.plan.schedule import Schedule, schedule
-from rollout_bench.snakefile import SideBySide
 
 
 class Workflow(SimpleNamespace):

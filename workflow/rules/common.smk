@@ -8,6 +8,8 @@ sys.path.insert(0, str(SCRIPTS))
 
 from rollout_bench import snakefile
 from rollout_bench.cluster import slurm
+from rollout_bench.cluster.internals import Internals
+from rollout_bench.cluster.side_by_side import SideBySide
 from rollout_bench.contracts.modes import MODES
 
 snakefile.check_default_config(workflow.remote_exec)

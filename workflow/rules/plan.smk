@@ -6,12 +6,12 @@ Once a run starts: results/plan.json and every spec.json.
 matrix, engine = snakefile.plan_workflow(
     config, workflow.config_settings.configfiles, ON_CLUSTER, is_main=workflow.is_main_process
 )
-side_by_side = snakefile.SideBySide(matrix, workflow, ON_CLUSTER)
+side_by_side = SideBySide(matrix, workflow, ON_CLUSTER)
 
 
 onstart:
     snakefile.refuse_jobs_here(matrix, workflow)
-    internals = snakefile.Internals(workflow)
+    internals = Internals(workflow)
     internals.drop_default_rate_limit()
     snakefile.begin(matrix, internals.outputs_to_make())
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import math
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,21 +16,18 @@ import filelock
 from rollout_bench.analysis.bounds.memory import MachineMemory
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.cluster import ownership
+from rollout_bench.cluster.internals import Internals
 from rollout_bench.cluster.slurm import before_in_allocation
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.postmortem import error_of, failed_by_itself, state_of
-from rollout_bench.contracts.spec import Platform, devices_needed, replicas
+from rollout_bench.contracts.spec import Platform, replicas, swept_number
 from rollout_bench.contracts.store import failure_path, read_failure, record_path
-from rollout_bench.contracts.swept import swept_number
 from rollout_bench.core.errors import LEFT_OUT_STATUS, UserError, tell
-from rollout_bench.measure.machine.device import DeviceError
 from rollout_bench.measure.machine.gpus import nvidia_smi
-from rollout_bench.measure.machine.inventory import usual_isolation, visible_devices
 from rollout_bench.plan.config import Config
-from rollout_bench.plan.config_file import check_config_file, read_config
+from rollout_bench.plan.config_file import check_config_file, check_folder, check_metadata, read_config
 from rollout_bench.plan.doubtful import measured_again, set_aside
 from rollout_bench.plan.engine import InstalledEngine, probe_engine
-from rollout_bench.plan.folders import check_folder, check_metadata
 from rollout_bench.plan.interleaving import interleaving
 from rollout_bench.plan.matrix import expand
 from rollout_bench.plan.planfile import PlannedExperiment, is_plan
@@ -52,168 +46,6 @@ from rollout_bench.plan.schedule import (
 )
 from rollout_bench.report.figure_names import names_of
 from rollout_bench.report.state import is_stale
-
-RESOURCE = "devices"
-
-
-class Internals:
-    """Everything that is used of Snakemake 9.27 besides its settings and directives, each with its reason.
-
-    Args:
-        workflow: Snakemake's.
-    """
-
-    def __init__(self, workflow: Any) -> None:
-        self._workflow = workflow
-
-    def limit_of(self, resource: str) -> int | None:
-        """Return the limit of a resource that the user set (`--resources devices=4`), or None.
-
-        Settings hold it too, but not parsed.
-        """
-        limit = self._workflow.global_resources.get(resource)
-        return None if limit is None else limit.value
-
-    def limit(self, resource: str, most: int) -> None:
-        """Limit a resource of all jobs together.
-
-        A profile can't: how many devices there are is known only on the machine, and a user's `--resources` would
-        replace the profile's list, those of single devices included.
-        """
-        self._workflow.register_resource(resource, most)
-
-    def force(self, rule: str) -> None:
-        """Run a rule even if Snakemake takes its outputs for up to date.
-
-        It takes them for up to date where an input is missing, and does not see that the selection changed or that a
-        record was copied or deleted. `forcerun` in a profile would write the summary anew in every run, and no run
-        would say that nothing is to be done.
-        """
-        self._workflow.dag.forcerules.add(self._workflow.get_rule(rule))
-
-    def force_output(self, path: str) -> None:
-        """Run the job of an output even if the file is there: an empty mark, which no record stands behind any more."""
-        self._workflow.dag.forcefiles.add(path)
-
-    def outputs_to_make(self) -> list[str]:
-        """Return the outputs of all jobs that are to run; no directive tells them before the first begins."""
-        return [str(file) for job in self._workflow.dag.needrun_jobs() for file in job.output]
-
-    def drop_default_rate_limit(self) -> None:
-        """Take back Snakemake's limit of 100 jobs a second, which nothing here comes near; another one stays.
-
-        With a limit, each look for jobs to start sets a timer of its timespan that has it look once more, and that
-        one sets the next: after k launches Snakemake looks k times a second through all that are left, with a thread
-        for each timer, beside the engine that is measured. `max-jobs-per-timespan` in a profile can't switch it off,
-        and with a longer timespan Snakemake does not end before its last timer has.
-        """
-        limit = self._workflow.scheduling_settings.max_jobs_per_timespan
-        if limit and (limit.max_jobs, limit.timespan) == (100, 1):
-            self._workflow.scheduler.job_rate_limiter = None
-
-
-class SideBySide:
-    """What the launching rules ask of Snakemake.
-
-    Where jobs run on this machine and launches may run side by side, each device is a resource of its own. Launches
-    that are compared, those of one index that differ in their quant alone, ask for the same one: so they take turns
-    on it, and a device that is faster than another makes no difference. On a cluster all this is the scheduler's.
-
-    Args:
-        plan: the launches.
-        workflow: Snakemake's, which is told of the limit unless the user set one (`--resources devices=4`).
-        on_cluster: whether jobs are submitted, or this is one.
-    """
-
-    def __init__(self, plan: Schedule, workflow: Any, on_cluster: bool) -> None:
-        self._plan = plan
-        self._here = not on_cluster
-        self._cores: int | None = workflow.resource_settings.cores
-        self.isolation = plan.config.isolation or usual_isolation(plan.matrix.platform)
-        self._count = 1
-        if self._here and workflow.is_main_process and self.isolation == "per_device":
-            internals = Internals(workflow)
-            limit = internals.limit_of(RESOURCE)
-            self._count = _devices(plan) if limit is None else max(1, int(limit))
-            if limit is None:
-                internals.limit(RESOURCE, self._count)
-            for number in range(self._count):
-                internals.limit(_slot(number), 1)
-        groups = sorted({_group(launch) for launch in plan.launches})
-        self._rank = {group: number for number, group in enumerate(groups)}
-        self._launches = {(launch.experiment.name, launch.index): launch for launch in plan.launches}
-
-    @property
-    def all_cores(self) -> int:
-        """Threads of a job beside which nothing may run."""
-        here = self._cores if self._here else None
-        return here or self._plan.config.cluster.cpus_per_device
-
-    def threads(self, wildcards: Any) -> int:
-        """Return threads of a launch: all cores, or its devices' share of them where launches run side by side."""
-        devices = devices_needed(self._launch(wildcards).experiment.spec)
-        if not self._here:
-            return self._plan.config.cluster.cpus_per_device * max(1, devices)
-        if self.isolation == "exclusive" or not devices:
-            return self.all_cores
-        return max(1, self.all_cores * min(devices, self._count) // self._count)
-
-    @property
-    def resources(self) -> dict[str, Callable[..., int]]:
-        """Resources of a launch: the number of its devices, and each of those that it begins with."""
-        slots = range(self._count) if self._count > 1 else ()
-        return {RESOURCE: self._needed, **{_slot(number): partial(self._takes, number) for number in slots}}
-
-    def first(self, launch: ScheduledLaunch) -> int:
-        """Return number of the device that `launch` begins with.
-
-        Launches that differ in their quant alone have the same; those of one round are spread over the devices.
-        """
-        devices = max(1, devices_needed(launch.experiment.spec))
-        places = max(1, self._count // devices)
-        groups = len(self._rank)
-        # with a step that shares a factor with their number, a group would never come to some of the places
-        step = next(step for step in itertools.count(groups) if math.gcd(step, places) == 1)
-        return (self._rank[_group(launch)] + launch.index * step) % places * devices
-
-    def arguments(self, wildcards: Any) -> list[str]:
-        """Return arguments of the measuring command for a launch."""
-        launch = self._launch(wildcards)
-        isolation = self._plan.config.isolation or usual_isolation(launch.experiment.spec.platform)
-        arguments = ["--isolation", isolation]
-        if self._here and self._plan.config.devices is not None:
-            arguments += ["--devices", str(self._plan.config.devices)]
-        return [*arguments, "--first-device", str(self.first(launch))] if self._here else arguments
-
-    def _launch(self, wildcards: Any) -> ScheduledLaunch:
-        return self._launches[wildcards.experiment, int(wildcards.launch)]
-
-    def _needed(self, wildcards: Any) -> int:
-        return devices_needed(self._launch(wildcards).experiment.spec)
-
-    def _takes(self, number: int, wildcards: Any) -> int:
-        launch = self._launch(wildcards)
-        first = self.first(launch)
-        return int(first <= number < first + devices_needed(launch.experiment.spec))
-
-
-def _devices(plan: Schedule) -> int:
-    """Return devices that launches of `plan` may hold here at the same time; 1 where nobody can tell."""
-    try:
-        found = visible_devices(plan.matrix.platform, plan.config.devices)
-    except DeviceError:  # the launches will say so
-        return 1
-    return max(1, min(len(found or ()), plan.config.devices or len(found or ())))
-
-
-def _slot(number: int) -> str:
-    return f"device_{number}"
-
-
-def _group(launch: ScheduledLaunch) -> tuple[str, str, str]:
-    spec = launch.experiment.spec
-    return spec.model.name, spec.mode, spec.workload.name
-
 
 LOGS_OF_ROUNDS = Path("logs") / "rounds"
 
@@ -576,11 +408,12 @@ def block_records(plan: Schedule, wildcards: Any) -> str:
 def block_arguments(plan: Schedule, on_cluster: bool, wildcards: Any) -> list[str]:
     """Return arguments of run_block.py that say what is measured, in which order, and how many at once.
 
-    What failed in an earlier block of this run for a reason of its own would fail again, so it is left out.
+    What failed in an earlier block of this run for a reason of its own would fail again, so it is left out; and what
+    has lost a race.
     """
     block = _block(plan, wildcards)
     members = []
-    for launch in _worth_trying(block) if _held or on_cluster else block.launches:
+    for launch in _still_wanted(plan, _worth_trying(block) if _held or on_cluster else block.launches):
         record, e = Path(launch.record), launch.experiment
         member = {
             "spec": str(record.with_name("spec.json")),
@@ -593,6 +426,14 @@ def block_arguments(plan: Schedule, on_cluster: bool, wildcards: Any) -> list[st
         members += ["--member", json.dumps(member)]
     chosen = ["--order-seed", plan.order_seed, "--at-once", block.group.at_once, "--start", block.group.started]
     return [*members, *map(str, chosen)]
+
+
+def _still_wanted(plan: Schedule, launches: Sequence[ScheduledLaunch]) -> Sequence[ScheduledLaunch]:
+    """Return those of a block's `launches` that no race has ended; the baseline is of all of it."""
+    if plan.config.launches != "auto" or not plan.config.precision.race:
+        return launches
+    wanted = _wanted(plan)
+    return [launch for launch in launches if launch.index < wanted[launch.experiment.name]]
 
 
 def _worth_trying(block: ScheduledBlock) -> list[ScheduledLaunch]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -419,3 +420,45 @@ def devices_needed(spec: Spec) -> int:
 
 def _of(spec: Spec, argument: str) -> int:
     return int(spec.engine.args.get(argument) or 1)
+
+
+FEWEST_SWEPT = 3
+"""Values from which on something is gone through: two are a comparison."""
+
+FOLLOWS_LENGTHS = "max_model_len"
+"""The argument that is worked out of the lengths of sequences, where nobody sets it."""
+
+
+def set_in(spec: Spec) -> dict[str, Any]:
+    """Return what a setting may set, by its name: engine arguments, environment, and the load."""
+    load = spec.workload.model_dump(mode="json", exclude={"name"})
+    return {**load, **spec.engine.environment, **spec.engine.args}
+
+
+def differing(specs: Iterable[Spec]) -> list[str]:
+    """Return the names in which settings of one mode, platform, model, quant and workload differ."""
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for spec in specs:
+        names = (spec.mode, *(name for axis, name in spec.axes.items() if axis != "setting"))
+        groups.setdefault(names, []).append(set_in(spec))
+    found: dict[str, None] = {}
+    for settings in groups.values():
+        for name in dict.fromkeys(name for setting in settings for name in setting):
+            if len({repr(setting.get(name)) for setting in settings}) > 1:
+                found[name] = None
+    return [name for name in found if name != FOLLOWS_LENGTHS or len(found) == 1]
+
+
+def swept_number(specs: Sequence[Spec]) -> str | None:
+    """Return the number that settings go through; of several the one with most values, None where there is none."""
+    values = {
+        name: {value for spec in specs if (value := number_of(spec, name)) is not None} for name in differing(specs)
+    }
+    most = max(values, key=lambda name: len(values[name]), default=None)
+    return most if most is not None and len(values[most]) >= FEWEST_SWEPT else None
+
+
+def number_of(spec: Spec, name: str) -> float | None:
+    """Return the number `name` under a setting; None where it is none, or where the engine's default is meant."""
+    value = set_in(spec).get(name)
+    return None if isinstance(value, bool) or not isinstance(value, int | float) else float(value)

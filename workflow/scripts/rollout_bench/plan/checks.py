@@ -28,9 +28,8 @@ from rollout_bench.contracts.spec import (
 )
 from rollout_bench.core.errors import UserError, did_you_mean, near_miss
 from rollout_bench.core.files import did_you_mean_folder
-from rollout_bench.plan.argument_types import ANYTHING, accepted
 from rollout_bench.plan.config import EARLIER_AXES, Config
-from rollout_bench.plan.engine import InstalledEngine
+from rollout_bench.plan.engine import ANYTHING, InstalledEngine, accepted
 from rollout_bench.plan.quants import known_quants
 from rollout_bench.plan.serving import Endpoint
 

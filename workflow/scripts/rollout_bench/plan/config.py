@@ -202,10 +202,21 @@ class Precision(Strict):
         ),
     )
 
+    race: bool = Field(
+        False,
+        description=(
+            "With stop: interval. What is surely not the best of all that has the same baseline gets no further "
+            "launch: its interval, which holds at all looks together, lies below that of another one."
+        ),
+    )
+
     @model_validator(mode="after")
     def _in_order(self) -> Precision:
         if self.max_launches < self.min_launches:
             raise ValueError(f"max_launches {self.max_launches} is below min_launches {self.min_launches}")
+        if self.race and self.stop != "interval":
+            # The interval of stop: spread holds where nothing but the spread of the first launches ends them.
+            raise ValueError("race: true takes stop: interval, whose intervals hold whatever ends the launches")
         return self
 
 

@@ -1,4 +1,8 @@
-"""What engine a Python interpreter holds, found without importing it (an import costs ten seconds)."""
+"""What engine a Python interpreter holds, and what its arguments take, found without importing it: that takes 10 s.
+
+Of the arguments are read the annotations of `EngineArgs`, and the `Literal`s that they name, in the modules that they
+are imported from. What is something else (a class, a callable, a mapping) may have any value here: the engine will say.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,9 @@ import ast
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -102,3 +108,175 @@ def _engine_arguments(source: str) -> frozenset[str]:
                 and not item.target.id.startswith("_")
             )
     return frozenset()
+
+
+SIMPLE: dict[str, type] = {"bool": bool, "int": int, "float": float, "str": str}
+"""Types that a value of a config can be held against."""
+
+WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+DEEPEST = 8
+"""Names that stand for names that stand for names: more there are not."""
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """What an argument takes: any value, or one of `types`, or one of `choices`; null always."""
+
+    types: frozenset[type] = frozenset()
+    choices: tuple[Any, ...] = ()
+    anything: bool = False
+
+    def __or__(self, other: Accepted) -> Accepted:
+        return Accepted(self.types | other.types, (*self.choices, *other.choices), self.anything or other.anything)
+
+    def takes(self, value: Any) -> bool:
+        """Return whether the engine may take `value`."""
+        if self.anything or value is None:
+            return True
+        if any(type(choice) is type(value) and choice == value for choice in self.choices):
+            return True
+        return type(value) in self.types or (type(value) is int and float in self.types)
+
+    @property
+    def words(self) -> str:
+        """What to write."""
+        named = [WORDS[each] for each in WORDS if each in self.types]
+        return " or ".join([*named, *([f"one of {', '.join(map(str, self.choices))}"] if self.choices else [])])
+
+
+ANYTHING = Accepted(anything=True)
+
+
+@dataclass
+class _Module:
+    """The names of a module of vLLM: what they are assigned, and where they are imported from."""
+
+    assigned: dict[str, ast.expr] = field(default_factory=dict)
+    imported: dict[str, tuple[str, str]] = field(default_factory=dict)
+    classes: dict[str, ast.ClassDef] = field(default_factory=dict)
+
+
+@lru_cache(maxsize=64)
+def _module(path: Path) -> _Module:
+    found = _Module()
+    try:
+        body = ast.parse(path.read_text(encoding="utf-8", errors="replace")).body
+    except (OSError, SyntaxError, ValueError):
+        return found
+    for node in _statements(body):
+        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+            found.assigned[node.targets[0].id] = node.value
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
+            found.assigned[node.target.id] = node.value
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.imported |= {alias.asname or alias.name: (node.module, alias.name) for alias in node.names}
+        elif isinstance(node, ast.ClassDef):
+            found.classes[node.name] = node
+    return found
+
+
+def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """Yield what stands at the top of a module, also below `if TYPE_CHECKING`."""
+    for node in body:
+        if isinstance(node, ast.If):
+            yield from node.body
+            yield from node.orelse
+        else:
+            yield node
+
+
+UNKNOWN = object()
+"""What a default is that the source does not spell out."""
+
+
+def accepted(folder: Path, argument: str) -> Accepted:
+    """Return what the vLLM whose package lies in `folder` takes as `argument` of its EngineArgs.
+
+    Anything where it has no such argument, or its source can't be read.
+    """
+    path = folder / "engine" / "arg_utils.py"
+    item = _field(_module(path).classes.get("EngineArgs"), argument)
+    return ANYTHING if item is None else _of(item.annotation, path, folder, DEEPEST)
+
+
+def default_of(folder: Path, argument: str) -> object:
+    """Return what `argument` of EngineArgs is where nothing is said; `UNKNOWN` where its source does not spell it out.
+
+    It does as a constant, or as the constant of a class that holds a part of the config.
+    """
+    path = folder / "engine" / "arg_utils.py"
+    item = _field(_module(path).classes.get("EngineArgs"), argument)
+    value = None if item is None else item.value
+    if isinstance(value, ast.Attribute) and isinstance(value.value, ast.Name):
+        there = _defined(value.value.id, path, folder, DEEPEST)
+        item = None if there is None else _field(_module(there[1]).classes.get(there[0]), value.attr)
+        value = None if item is None else item.value
+    return value.value if isinstance(value, ast.Constant) else UNKNOWN
+
+
+def _field(of: ast.ClassDef | None, name: str) -> ast.AnnAssign | None:
+    for item in of.body if of else ():
+        if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and item.target.id == name:
+            return item
+    return None
+
+
+def _of(annotation: ast.expr, path: Path, folder: Path, deep: int) -> Accepted:
+    if isinstance(annotation, ast.BinOp) and isinstance(annotation.op, ast.BitOr):
+        return _of(annotation.left, path, folder, deep) | _of(annotation.right, path, folder, deep)
+    if isinstance(annotation, ast.Constant):
+        if annotation.value is None:
+            return Accepted()
+        if isinstance(annotation.value, str):  # an annotation in quotes
+            try:
+                return _of(ast.parse(annotation.value, mode="eval").body, path, folder, deep)
+            except SyntaxError:
+                return ANYTHING
+    if isinstance(annotation, ast.Subscript) and _last(annotation.value) in ("Literal", "Optional", "Union"):
+        inner = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
+        parts = [
+            Accepted(choices=(each.value,))
+            if _last(annotation.value) == "Literal" and isinstance(each, ast.Constant)
+            else _of(each, path, folder, deep)
+            for each in inner
+        ]
+        whole = parts[0]
+        for part in parts[1:]:
+            whole |= part
+        return whole
+    if isinstance(annotation, ast.Name):
+        if annotation.id in SIMPLE:
+            return Accepted(frozenset({SIMPLE[annotation.id]}))
+        return _named(annotation.id, path, folder, deep - 1)
+    return ANYTHING
+
+
+def _named(name: str, path: Path, folder: Path, deep: int) -> Accepted:
+    """Return what a name of the module at `path` stands for."""
+    there = _defined(name, path, folder, deep)
+    if there is None or not deep:
+        return ANYTHING
+    name, path = there
+    assigned = _module(path).assigned.get(name)
+    return ANYTHING if assigned is None else _of(assigned, path, folder, deep)
+
+
+def _defined(name: str, path: Path, folder: Path, deep: int) -> tuple[str, Path] | None:
+    """Return the name, and the module of vLLM, under which a name of the module at `path` is defined."""
+    module = _module(path)
+    if name in module.assigned or name in module.classes:
+        return name, path
+    if name not in module.imported or not deep:
+        return None
+    source, original = module.imported[name]
+    package, _, inner = source.partition(".")
+    if package != folder.name:
+        return None
+    below = folder.joinpath(*inner.split(".")) if inner else folder
+    file = below.with_suffix(".py")
+    return _defined(original, file if file.is_file() else below / "__init__.py", folder, deep - 1)
+
+
+def _last(node: ast.expr) -> str:
+    return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""

@@ -23,7 +23,6 @@ from rollout_bench.contracts.spec import (
     Spec,
 )
 from rollout_bench.core.errors import UserError
-from rollout_bench.plan.argument_types import default_of
 from rollout_bench.plan.checks import (
     args_in,
     check_batches,
@@ -50,7 +49,7 @@ from rollout_bench.plan.checks import (
     settings_of,
 )
 from rollout_bench.plan.config import Config, ModelSettings, Setting
-from rollout_bench.plan.engine import InstalledEngine
+from rollout_bench.plan.engine import InstalledEngine, default_of
 from rollout_bench.plan.load_checks import check_tokenizer, checked_load
 from rollout_bench.plan.planfile import Skipped
 from rollout_bench.plan.quants import Quant, known_quants, resolve_quant

@@ -6,11 +6,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rollout_bench.analysis.timed.best import compared_rows, standing
+from rollout_bench.analysis.timed.answers import Trend, compared_rows, lines_over, standing, trends
 from rollout_bench.analysis.timed.comparison import MIN_PAIRS, Comparison, Verdict
 from rollout_bench.analysis.timed.experiments import Collection, invalid_codes
 from rollout_bench.analysis.timed.rows import Row
-from rollout_bench.analysis.timed.trends import Trend, lines_over, trends
 from rollout_bench.contracts.axes import AXES, DEFAULT_SETTING
 from rollout_bench.contracts.metrics import METRICS
 from rollout_bench.core.numbers import percent, ratio, several

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from rollout_bench.contracts.load import LoadSpec
 from rollout_bench.contracts.modes import MODES, OFFLINE, mode_of
-from rollout_bench.contracts.swept import swept_number
+from rollout_bench.contracts.spec import swept_number
 
 if TYPE_CHECKING:
     from rollout_bench.analysis.timed.experiments import Collection as Collected

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rollout_bench.analysis.stats.intervals import Array
+from rollout_bench.analysis.stats.intervals import NO_SPREAD, Array, ratio_interval, standard_deviation
 from rollout_bench.analysis.stats.sequential import Looks, StoppingRule
 from rollout_bench.analysis.stats.two_stages import TwoStages
 from rollout_bench.analysis.timed.comparison import MIN_PAIRS, Stop, compare_launches
@@ -75,7 +76,8 @@ def with_enough(
         wanted = _by_spread(parts, compared, baseline, _stages(precision, comparison.confidence))
     else:
         wanted = _by_interval(parts, compared, precision, comparison.confidence)
-    _even_out(wanted, compared)
+    if not precision.race:  # there a block goes on without what has lost
+        _even_out(wanted, compared)
     return tuple(_first(experiment, wanted[id(experiment)]) for experiment in experiments)
 
 
@@ -187,7 +189,7 @@ def _raise(wanted: Wanted, each: _Compared, launches: int) -> None:
 
 
 def _by_interval(
-    parts: Iterable[TimedExperiment], compared: Iterable[_Compared], precision: Precision, confidence: float
+    parts: Iterable[TimedExperiment], compared: Sequence[_Compared], precision: Precision, confidence: float
 ) -> Wanted:
     """Return launches that are wanted where the interval is looked at after each (`stats.sequential`).
 
@@ -195,9 +197,41 @@ def _by_interval(
     """
     rule = StoppingRule(precision.half_width, precision.min_launches, precision.max_launches, confidence)
     wanted = {id(part.whole): rule.min_pairs for part in parts}
+    lost = _lost(compared, rule) if precision.race else {}
     for each in compared:
-        _raise(wanted, each, _looked_at(each, rule))
+        _raise(wanted, each, min(_looked_at(each, rule), lost.get(id(each), rule.max_pairs)))
     return wanted
+
+
+def _lost(compared: Iterable[_Compared], rule: StoppingRule) -> dict[int, int]:
+    """Return by `id` after how many launches comparisons are surely not those of the best one.
+
+    That is once the interval of one lies below that of another with the same baseline, or below the baseline itself.
+    The intervals hold together, at all looks and for all that has one baseline (`rule.each`, Bonferroni), so the best
+    one is lost with a chance of at most 1 - confidence; and each goes on to hold where its launches end for it.
+    """
+    tables: dict[object, list[_Compared]] = defaultdict(list)
+    for each in compared:
+        tables[each.other.place, each.metric, each.ways].append(each)
+    lost: dict[int, int] = {}
+    for table in tables.values():
+        level = rule.looks.each((1 - rule.confidence) / len(table))
+        for launches in range(rule.min_pairs, rule.max_pairs):
+            racing = [each for each in table if id(each) not in lost]
+            if not all(each.there.issuperset(range(launches)) for each in racing):
+                break
+            ends = {id(each): _ends(each.pairs(launches), level) for each in racing}
+            best = max((low for low, _ in ends.values()), default=0.0)
+            lost |= {name: launches for name, (_, high) in ends.items() if high < max(best, 0.0)}
+    return lost
+
+
+def _ends(logs: Sequence[float], level: float) -> tuple[float, float]:
+    """Return the t interval of the mean of `logs`; all there is of fewer than two, or of copies."""
+    if len(logs) < MIN_PAIRS or standard_deviation(logs) < NO_SPREAD:
+        return -math.inf, math.inf
+    found = ratio_interval(logs, 1 - level)
+    return math.log(found.low), math.log(found.high)
 
 
 def _looked_at(each: _Compared, rule: StoppingRule) -> int:

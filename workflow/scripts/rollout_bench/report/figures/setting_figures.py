@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from rollout_bench.analysis.stats.intervals import mean
+from rollout_bench.analysis.timed.answers import Line, lines_over
 from rollout_bench.analysis.timed.mode_pairs import t_interval
 from rollout_bench.analysis.timed.rows import Row
-from rollout_bench.analysis.timed.trends import Line, lines_over
 from rollout_bench.core.numbers import plain_percent
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.report.figures.style import (

@@ -1,0 +1,120 @@
+"""What the launching rules ask of Snakemake, so that launches run side by side on a machine with several devices."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from rollout_bench.cluster.internals import Internals
+from rollout_bench.contracts.spec import devices_needed
+from rollout_bench.measure.machine.device import DeviceError
+from rollout_bench.measure.machine.inventory import usual_isolation, visible_devices
+from rollout_bench.plan.schedule import Schedule, ScheduledLaunch
+
+RESOURCE = "devices"
+
+
+class SideBySide:
+    """What the launching rules ask of Snakemake.
+
+    Where jobs run on this machine and launches may run side by side, each device is a resource of its own. Launches
+    that are compared, those of one index that differ in their quant alone, ask for the same one: so they take turns
+    on it, and a device that is faster than another makes no difference. On a cluster all this is the scheduler's.
+
+    Args:
+        plan: the launches.
+        workflow: Snakemake's, which is told of the limit unless the user set one (`--resources devices=4`).
+        on_cluster: whether jobs are submitted, or this is one.
+    """
+
+    def __init__(self, plan: Schedule, workflow: Any, on_cluster: bool) -> None:
+        self._plan = plan
+        self._here = not on_cluster
+        self._cores: int | None = workflow.resource_settings.cores
+        self.isolation = plan.config.isolation or usual_isolation(plan.matrix.platform)
+        self._count = 1
+        if self._here and workflow.is_main_process and self.isolation == "per_device":
+            internals = Internals(workflow)
+            limit = internals.limit_of(RESOURCE)
+            self._count = _devices(plan) if limit is None else max(1, int(limit))
+            if limit is None:
+                internals.limit(RESOURCE, self._count)
+            for number in range(self._count):
+                internals.limit(_slot(number), 1)
+        groups = sorted({_group(launch) for launch in plan.launches})
+        self._rank = {group: number for number, group in enumerate(groups)}
+        self._launches = {(launch.experiment.name, launch.index): launch for launch in plan.launches}
+
+    @property
+    def all_cores(self) -> int:
+        """Threads of a job beside which nothing may run."""
+        here = self._cores if self._here else None
+        return here or self._plan.config.cluster.cpus_per_device
+
+    def threads(self, wildcards: Any) -> int:
+        """Return threads of a launch: all cores, or its devices' share of them where launches run side by side."""
+        devices = devices_needed(self._launch(wildcards).experiment.spec)
+        if not self._here:
+            return self._plan.config.cluster.cpus_per_device * max(1, devices)
+        if self.isolation == "exclusive" or not devices:
+            return self.all_cores
+        return max(1, self.all_cores * min(devices, self._count) // self._count)
+
+    @property
+    def resources(self) -> dict[str, Callable[..., int]]:
+        """Resources of a launch: the number of its devices, and each of those that it begins with."""
+        slots = range(self._count) if self._count > 1 else ()
+        return {RESOURCE: self._needed, **{_slot(number): partial(self._takes, number) for number in slots}}
+
+    def first(self, launch: ScheduledLaunch) -> int:
+        """Return number of the device that `launch` begins with.
+
+        Launches that differ in their quant alone have the same; those of one round are spread over the devices.
+        """
+        devices = max(1, devices_needed(launch.experiment.spec))
+        places = max(1, self._count // devices)
+        groups = len(self._rank)
+        # with a step that shares a factor with their number, a group would never come to some of the places
+        step = next(step for step in itertools.count(groups) if math.gcd(step, places) == 1)
+        return (self._rank[_group(launch)] + launch.index * step) % places * devices
+
+    def arguments(self, wildcards: Any) -> list[str]:
+        """Return arguments of the measuring command for a launch."""
+        launch = self._launch(wildcards)
+        isolation = self._plan.config.isolation or usual_isolation(launch.experiment.spec.platform)
+        arguments = ["--isolation", isolation]
+        if self._here and self._plan.config.devices is not None:
+            arguments += ["--devices", str(self._plan.config.devices)]
+        return [*arguments, "--first-device", str(self.first(launch))] if self._here else arguments
+
+    def _launch(self, wildcards: Any) -> ScheduledLaunch:
+        return self._launches[wildcards.experiment, int(wildcards.launch)]
+
+    def _needed(self, wildcards: Any) -> int:
+        return devices_needed(self._launch(wildcards).experiment.spec)
+
+    def _takes(self, number: int, wildcards: Any) -> int:
+        launch = self._launch(wildcards)
+        first = self.first(launch)
+        return int(first <= number < first + devices_needed(launch.experiment.spec))
+
+
+def _devices(plan: Schedule) -> int:
+    """Return devices that launches of `plan` may hold here at the same time; 1 where nobody can tell."""
+    try:
+        found = visible_devices(plan.matrix.platform, plan.config.devices)
+    except DeviceError:  # the launches will say so
+        return 1
+    return max(1, min(len(found or ()), plan.config.devices or len(found or ())))
+
+
+def _slot(number: int) -> str:
+    return f"device_{number}"
+
+
+def _group(launch: ScheduledLaunch) -> tuple[str, str, str]:
+    spec = launch.experiment.spec
+    return spec.model.name, spec.mode, spec.workload.name
