@@ -1,4 +1,4 @@
-"""What several rows say together: the best of them, and how a comparison changes with a number that settings go through."""
+"""What several rows say together: the best one, and how comparisons change with a number that settings go through."""
 
 from __future__ import annotations
 
