@@ -11,7 +11,7 @@ from scipy import stats
 from rollout_bench.analysis.stats.best import may_be_best
 from rollout_bench.analysis.stats.blocks import adjusted_p, contrasts, critical_value
 
-TRIALS = 3_000
+TRIALS = 1_000
 
 
 def spread_of(logs: np.ndarray) -> tuple[float, int]:

@@ -48,10 +48,10 @@ FIGURES = tuple(
     )
 )
 FILES = ("csv", "replicas.csv")
-STATE = {"model", "workload", "quant", "launches", "flags", "load", "replica", "empty because"}
+STATE = {"model", "workload", "quant", "setting", "launches", "flags", "load", "replica", "empty because"}
 """Columns of a table that hold no number that was measured."""
 STATE_OF_FILES = {
-    "mode", "platform", "model", "workload", "quant", "experiment", "key", "engine", "flags", "request_rate",
+    "mode", "platform", "model", "workload", "quant", "setting", "experiment", "key", "engine", "flags", "request_rate",
     "concurrency", "launches_measured", "launches_valid", "launches_planned", "launches_failed", "launches_invalid",
     "workload_sequences", "replica", "verdict", "baseline_launches", "pairs",
 }  # fmt: skip

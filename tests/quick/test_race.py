@@ -67,9 +67,9 @@ def test_a_race_takes_intervals_that_hold_whatever_ends_it() -> None:
         Precision(race=True)
 
 
-@pytest.mark.parametrize("truths", [[0.0, 0.0, 0.0], [0.05, 0.0, -0.05], [0.0, 0.02, 0.02]])
+@pytest.mark.parametrize("truths", [[0.0, 0.001, 0.0], [-0.05, 0.02, 0.019], [0.0, 0.04, 0.04]])
 def test_the_best_one_is_lost_and_intervals_miss_at_most_as_often_as_promised(truths: list[float]) -> None:
-    trials, most, sd = 2_000, 8, 0.05
+    trials, most, sd = 600, 8, 0.05
     rule = StoppingRule(0.001, 3, most, 0.95)
     level = rule.looks.each(0.05 / (len(truths) - 1))
     noise = np.random.default_rng(1).normal(0, sd, size=(trials, most, len(truths))) + truths
@@ -87,7 +87,7 @@ def test_the_best_one_is_lost_and_intervals_miss_at_most_as_often_as_promised(tr
             out = {each for each in racing if ends[each][1] < bar}
             gone |= out
             racing = [each for each in racing if each not in out]
-        lost_best += best - 1 in gone
+        lost_best += best - 1 in gone  # the baseline, which can not be lost, is none of these
         true = [truths[each + 1] - truths[0] for each in range(len(truths) - 1)]
         missed += any(not low <= true[each] <= high for each, (low, high) in ends.items())
     for count in (lost_best, missed):

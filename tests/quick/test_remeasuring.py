@@ -9,6 +9,7 @@ import pytest
 from planned import merged_with
 from synthetic_records import make_record, save
 
+from rollout_bench import snakefile
 from rollout_bench.contracts.record import Flag
 from rollout_bench.contracts.store import read_record
 from rollout_bench.plan.config_file import read_config
@@ -39,31 +40,37 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Schedule:
     return plan
 
 
+def asked(plan: Schedule) -> set[str]:
+    """Return what `remeasure` asks for, with the records judged as a summary judges them."""
+    return measured_again(plan, snakefile._doubtful(plan))
+
+
 def names(records: set[str]) -> set[tuple[str, str]]:
     return {(Path(record).parent.name.split("_")[1], Path(record).stem) for record in records}
 
 
 @pytest.mark.usefixtures("plan")
-def test_nothing_is_measured_again_unless_it_is_asked_for() -> None:
-    assert measured_again(plan_of()) == set()
+def test_what_is_not_in_doubt_stays() -> None:
+    plan = plan_of("remeasure: invalid")
+    assert measured_again(plan, set()) == set()
 
 
 @pytest.mark.usefixtures("plan")
 def test_an_invalid_launch_is_measured_again_with_all_that_it_is_compared_with() -> None:
-    again = measured_again(plan_of("remeasure: invalid"))
+    again = asked(plan_of("remeasure: invalid"))
     assert names(again) == {("bf16", "launch-1"), ("w8a8", "launch-1"), ("w8a16", "launch-1")}
 
 
 @pytest.mark.usefixtures("plan")
 def test_flagged_takes_launches_with_a_warning_too() -> None:
-    again = measured_again(plan_of("remeasure: flagged"))
+    again = asked(plan_of("remeasure: flagged"))
     assert {stem for _, stem in names(again)} == {"launch-1", "launch-2"}
 
 
 @pytest.mark.usefixtures("plan")
 def test_a_launch_that_is_measured_again_counts_as_missing_until_its_record_is_moved() -> None:
     plan = plan_of("remeasure: invalid")
-    plan.again.update(measured_again(plan))
+    plan.again.update(asked(plan))
     assert names(set(plan.missing_now())) == {(quant, "launch-1") for quant in ("bf16", "w8a8", "w8a16")}
     plan.again.clear()
     assert plan.missing_now() == []
@@ -71,7 +78,7 @@ def test_a_launch_that_is_measured_again_counts_as_missing_until_its_record_is_m
 
 def test_records_are_kept_aside_with_all_that_lies_beside_them(plan: Schedule) -> None:
     plan = plan_of("remeasure: invalid")
-    again = sorted(measured_again(plan))
+    again = sorted(asked(plan))
     beside = {path for record in again for path in Path(record).parent.glob(f"{Path(record).stem}.*")}
     folder = set_aside(again)
     assert folder is not None
@@ -88,4 +95,4 @@ def test_a_record_that_can_not_be_read_is_left_to_the_summary() -> None:
     plan = plan_of("remeasure: invalid")
     damaged = next(launch.record for launch in plan.launches if launch.index == 0)
     Path(damaged).write_text(json.dumps({}))
-    assert all(stem == "launch-1" for _, stem in names(measured_again(plan)))
+    assert all(stem == "launch-1" for _, stem in names(asked(plan)))

@@ -35,7 +35,7 @@ class Workflow(SimpleNamespace):
 def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make a node with four GPUs."""
     found = [Device(f"GPU-{number}", str(number), (f"GPU-{number}",), number) for number in range(4)]
-    monkeypatch.setattr("rollout_bench.snakefile.visible_devices", lambda *_: found)
+    monkeypatch.setattr("rollout_bench.cluster.side_by_side.visible_devices", lambda *_: found)
 
 
 def planned(**changes) -> Schedule:

@@ -48,6 +48,11 @@ def main() -> int:
 
 def check_no_blocks(config: Config) -> None:
     """Raise `UserError` where engines are to take turns, which launches in Jobs of their own can't."""
+    if config.remeasure is not None:
+        raise UserError(
+            "config: remeasure: manifests measure what is missing, and move no record away",
+            "leave it out, and delete the records that are to be measured again; or run snakemake in a pod",
+        )
     if config.interleave is True:
         raise UserError(
             "config: interleave: manifests measure each launch in a Job of its own, so that engines can't take turns",

@@ -102,7 +102,11 @@ def missing_of_round(plan: Schedule, mode: str, experiment: str, launches: int) 
         for index in range(launches)
         for e in (own, *_baselines(plan, own))
     ]
-    return [str(record) for record in records if not record.exists() and not _given_up(plan, str(record))]
+    return [
+        str(record)
+        for record in records
+        if (not record.exists() or str(record) in plan.again) and not _given_up(plan, str(record))
+    ]
 
 
 def _baselines(plan: Schedule, own: PlannedExperiment) -> list[PlannedExperiment]:
@@ -187,10 +191,24 @@ def plan_workflow(
         design = kept_design(PLAN_FILE)
         blocks = interleaving(config, matrix, memory, on_cluster=on_cluster, design=design)
         plan = schedule(config, matrix, order_seed(PLAN_FILE), blocks)
-        plan.again.update(measured_again(plan) if is_main else ())
+        if is_main and config.remeasure is not None:
+            plan.again.update(measured_again(plan, _doubtful(plan)))
         return plan, engine
     except UserError as error:
         stop(error)
+
+
+def _doubtful(plan: Schedule) -> set[str]:
+    """Return the records of launches that are in doubt, as a summary would have them; what is damaged it tells."""
+    if not RESULTS.is_dir():
+        return set()
+    every = plan.config.remeasure == "flagged"
+    return {
+        str(record_path(RESULTS, each.mode, each.experiment, record.launch))
+        for each in collect(RESULTS, plan.plan_file(estimate=False)).launched
+        for record in each.records
+        if (record.validity if every else not record.valid)
+    }
 
 
 def _places_on_cpu(config: Config) -> int:
@@ -234,14 +252,11 @@ def begin(plan: Schedule, outputs: Iterable[str]) -> None:
         _held.append(lock)
         ownership.end_left_behind(Path.cwd())
         ownership.tell_of_claims(RESULTS)
-        asked = {launch.record for output in wanted for launch in plan.launches_at(output)}
-        aside = set_aside(sorted(plan.again & asked))
-        if aside is not None:
-            print(f"records that are measured again were moved to {aside}", file=sys.stderr, flush=True)
-        plan.again.clear()
         # what a block lacks is measured, and what it has stays: its job leaves a mark, and no record is its output
         measured = [
-            launch.record for launch in plan.launches if launch.record in wanted and Path(launch.record).exists()
+            launch.record
+            for launch in plan.launches
+            if launch.record in wanted and Path(launch.record).exists() and launch.record not in plan.again
         ]
         if measured:  # forced, or written since by another run; Snakemake would delete it before a launch that may fail
             raise UserError(f"{measured[0]}: is measured already", "delete it to have that launch measured again")
@@ -250,6 +265,11 @@ def begin(plan: Schedule, outputs: Iterable[str]) -> None:
                 raise error
         # With launches: auto anything may become wanted during the run.
         put_on_disk(plan, PLAN_FILE, wanted if plan.config.launches != "auto" else set(plan.by_record))
+        asked = {launch.record for output in wanted for launch in plan.launches_at(output)}
+        aside = set_aside(sorted(plan.again & asked))  # last: whatever ends the run before leaves all where it is
+        if aside is not None:
+            print(f"records that are measured again were moved to {aside}", file=sys.stderr, flush=True)
+        plan.again.clear()
     except filelock.Timeout:
         stop(
             UserError(
@@ -401,8 +421,9 @@ def block_pattern() -> str:
 
 def block_records(plan: Schedule, wildcards: Any) -> str:
     """Return the records that a block's job is to write, a line for each."""
-    launches = _block(plan, wildcards).launches
-    return "".join(f"\n    {launch.record}" for launch in launches if not Path(launch.record).exists())
+    launches = _still_wanted(plan, _block(plan, wildcards).launches)
+    missing = [x.record for x in launches if x.record in plan.again or not Path(x.record).exists()]
+    return "".join(f"\n    {record}" for record in missing)
 
 
 def block_arguments(plan: Schedule, on_cluster: bool, wildcards: Any) -> list[str]:
@@ -432,8 +453,12 @@ def _still_wanted(plan: Schedule, launches: Sequence[ScheduledLaunch]) -> Sequen
     """Return those of a block's `launches` that no race has ended; the baseline is of all of it."""
     if plan.config.launches != "auto" or not plan.config.precision.race:
         return launches
-    wanted = _wanted(plan)
-    return [launch for launch in launches if launch.index < wanted[launch.experiment.name]]
+    try:
+        wanted = _wanted(plan)
+    except UserError:  # a record was damaged while the run goes on: the summary tells
+        return launches
+    racing = [launch for launch in launches if launch.index < wanted[launch.experiment.name]]
+    return racing if len(racing) > 1 else launches  # all were lost since this block was asked for
 
 
 def _worth_trying(block: ScheduledBlock) -> list[ScheduledLaunch]:

@@ -169,7 +169,7 @@ def pod(
         volumes: volumes beside those that every pod has.
     """
     settings = config.kubernetes
-    runtime_s = math.ceil(config.timeout_s) + _MARGIN_S
+    runtime_s = math.ceil(config.timeout_s + (config.wait_for_quiet_s or 0)) + _MARGIN_S
     parts: Parts = {
         **cautious(settings),
         "activeDeadlineSeconds": runtime_s if config.cluster.runtime_min is None else 60 * config.cluster.runtime_min,

@@ -337,7 +337,8 @@ def runtime_min(plan: Schedule, launches: int = 1) -> int:
         launches: that the job measures in turn.
     """
     stated = plan.config.cluster.runtime_min
-    return launches * stated if stated else math.ceil(launches * plan.config.timeout_s / 60) + SPARE_MIN
+    each_s = plan.config.timeout_s + (plan.config.wait_for_quiet_s or 0)
+    return launches * stated if stated else math.ceil(launches * each_s / 60) + SPARE_MIN
 
 
 def gres(plan: Schedule, launch: ScheduledLaunch) -> str | None:

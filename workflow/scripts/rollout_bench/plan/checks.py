@@ -155,11 +155,12 @@ def check_engine_args(config: Config, engine: InstalledEngine) -> None:
 
 def _engine_args(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield each place where a config has engine arguments, and what stands there."""
+    # first: under a setting they stand among the model's too, where nobody wrote them
+    yield from ((f"setting_settings.{n}.engine_args", s.engine_args) for n, s in config.setting_settings.items())
     yield "engine_args", config.engine_args
     yield from ((f"model_settings.{n}.engine_args", s.engine_args) for n, s in config.model_settings.items())
     yield from ((f"quant_settings.{n}.engine_args", s.engine_args) for n, s in config.quant_settings.items())
     yield from ((f"workload_settings.{n}.engine_args", s.engine_args) for n, s in config.workload_settings.items())
-    yield from ((f"setting_settings.{n}.engine_args", s.engine_args) for n, s in config.setting_settings.items())
 
 
 def _environments(config: Config) -> Iterator[tuple[str, dict[str, str]]]:

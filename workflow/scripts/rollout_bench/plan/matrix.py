@@ -129,6 +129,8 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
     check_iterations(config)
     check_unknown_endpoint_quants(config, known_quants(config.quant_settings))
     settings = {name: under(config, name) for name in config.settings or ()}
+    if config.endpoints:
+        check_online(config, engine)
     for changed in settings.values():
         check_online(changed, engine)
         check_profile(changed, engine)
@@ -136,6 +138,8 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
     experiments: list[Experiment] = []
     skipped: list[Skipped] = []
     for cell in _cells(config):
+        if DEFAULT_SETTING not in settings:
+            _experiment(config, engine, platform, *cell, None)  # what is wrong without any setting is an error
         found = {name: _under_setting(changed, name, engine, platform, cell) for name, changed in settings.items()}
         twins = _twins(found, config.baseline.setting or DEFAULT_SETTING)
         for setting, one in found.items():
@@ -293,11 +297,12 @@ def _without_defaults(args: dict[str, Any], setting: Setting, engine: InstalledE
     folder = engine.folder
     if folder is None:
         return args
-    usual = {
-        name
-        for name, value in setting.engine_args.items()
-        if name not in DEFAULT_ARGS and type(default := default_of(folder, name)) is type(value) and default == value
-    }
+    spelled_out = (*DEFAULT_ARGS, "max_model_len")
+    usual = set()
+    for name, value in setting.engine_args.items():
+        default = default_of(folder, name)
+        if name not in spelled_out and type(default) is type(value) and default == value:
+            usual.add(name)
     return {name: value for name, value in args.items() if name not in usual}
 
 

@@ -65,7 +65,7 @@ def under(config: Config, name: str) -> Config:
     """
     setting = config.setting_settings[name]
     if setting == Setting():
-        return config
+        return config.model_copy(update={"setting_settings": {name: setting}})
     engine = config.engine.model_copy(update={"environment": {**config.engine.environment, **setting.environment}})
     models = {
         model: config.model_settings[model].model_copy(
@@ -82,6 +82,7 @@ def under(config: Config, name: str) -> Config:
             "engine": engine,
             "model_settings": {**config.model_settings, **models},
             "workload_settings": {**config.workload_settings, **workloads},
+            "setting_settings": {name: setting},  # what is wrong with another one is no matter here
         }
     )
 

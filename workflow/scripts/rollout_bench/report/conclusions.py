@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from rollout_bench.analysis.timed.answers import Trend, compared_rows, lines_over, standing, trends
 from rollout_bench.analysis.timed.comparison import MIN_PAIRS, Comparison, Verdict
 from rollout_bench.analysis.timed.experiments import Collection, invalid_codes
+from rollout_bench.analysis.timed.precision import stop_of
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import AXES, DEFAULT_SETTING
 from rollout_bench.contracts.metrics import METRICS
@@ -18,7 +19,7 @@ from rollout_bench.report.prose import some
 MOST = 6
 """Comparisons that have a conclusion of their own; the tables have all."""
 
-COMMAND = "snakemake --cores 1 results/summary.md"
+COMMAND = "call it again with"
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Conclusion:
         noisy: those of which nothing can be told.
         unknown: names with the reason why there is no verdict.
         best: the best one, where there are three or more; empty where nobody can say.
+        all_judged: whether all that is compared could be the best.
         ties: those that can't be told from it.
         doubts: what is wrong with its launches.
         next: what to do, with the command; empty where nothing is left to do.
@@ -51,6 +53,7 @@ class Conclusion:
     noisy: Sequence[str]
     unknown: Sequence[str]
     best: str
+    all_judged: bool
     ties: Sequence[str]
     doubts: Sequence[str]
     next: str
@@ -58,13 +61,15 @@ class Conclusion:
 
 def conclusion_values(rows: Sequence[Row], collection: Collection) -> dict[str, object]:
     """Return what templates/conclusion.md.j2 asks for."""
-    groups = compared_rows(rows)
+    # earlier results have the same names, and are not among the rows
+    groups = [(None if collection.earlier else base, others) for base, others in compared_rows(rows)]
     found = [_conclusion(base, others, collection, len(groups) > 1) for base, others in groups[:MOST]]
     name, lines = lines_over(rows)
     return {
         "conclusions": found,
         "more": max(0, len(groups) - MOST),
         "confidence": collection.comparison.confidence,
+        "together": collection.earlier is None,
         "through": name,
         "trends": [_trend(each) for each in trends(lines)][:MOST],
     }
@@ -86,7 +91,8 @@ def _conclusion(base: Row | None, others: Sequence[Row], collection: Collection,
     better = sorted(by_verdict.get("faster", ()), key=_speedup, reverse=True)
     worse = sorted(by_verdict.get("slower", ()), key=_speedup, reverse=True)
     undetected = by_verdict.get("undetected", [])
-    stands = standing(base, others, settings) if base is not None else None
+    stop = None if collection.precision is None else stop_of(collection.precision, settings.confidence)
+    stands = standing(base, others, settings, stop) if base is not None else None
     metric = METRICS[next(iter(others[0].comparisons))]
     other = others[0].against.other
     named = [] if base is None else [base]
@@ -105,6 +111,7 @@ def _conclusion(base: Row | None, others: Sequence[Row], collection: Collection,
         noisy=[_side(row, axis) for row in undetected if row.comparison.too_noisy],
         unknown=[f"{_side(row, axis)} ({_why(row)})" for row in by_verdict.get("unknown", ())],
         best="" if stands is None else _side(stands.best, axis),
+        all_judged=stands is not None and stands.complete,
         ties=[] if stands is None else [_side(row, axis) for row in stands.ties],
         doubts=list(_doubts([*named, *others])),
         next=_next([*named, *others], undetected, collection),
@@ -162,7 +169,7 @@ def _doubts(rows: Sequence[Row]) -> Iterator[str]:
 def _next(rows: Sequence[Row], undetected: Sequence[Row], collection: Collection) -> str:
     """Return the next step that brings most; the first that applies."""
     if any(row.experiment.missing or row.experiment.failures for row in rows):
-        return f"measure what is missing: {COMMAND}"
+        return "call it again, which measures what is missing"
     if any(not launch.valid for row in rows for launch in row.launches):
         return f"see the flags below, then measure what is invalid again: {COMMAND} --config remeasure=invalid"
     if collection.precision is not None:

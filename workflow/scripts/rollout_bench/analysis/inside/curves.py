@@ -16,9 +16,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rollout_bench.analysis.stats.intervals import NO_SPREAD, Array, ratio_interval, welch_interval
+from rollout_bench.analysis.stats.intervals import NO_SPREAD, Array, ratio_interval, t_interval, welch_interval
 from rollout_bench.analysis.timed.experiments import Chosen, Selected
-from rollout_bench.analysis.timed.mode_pairs import t_interval
 from rollout_bench.contracts.axes import Table, table_of
 from rollout_bench.contracts.inside import LinearShape, Operators
 from rollout_bench.contracts.modes import OPERATORS

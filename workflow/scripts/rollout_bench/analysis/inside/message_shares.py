@@ -17,8 +17,7 @@ from rollout_bench.analysis.inside.message_links import (
     MessagesRun,
     answering,
 )
-from rollout_bench.analysis.stats.intervals import Array, mean
-from rollout_bench.analysis.timed.mode_pairs import t_interval
+from rollout_bench.analysis.stats.intervals import Array, mean, t_interval
 from rollout_bench.contracts.messages import Link, MessageRow
 
 MATTERS = 0.05

@@ -11,13 +11,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rollout_bench.analysis.stats.blocks import critical_value
+from rollout_bench.analysis.stats.blocks import BALANCED, critical_value
 
 MIN_SHARED = 2
 """Blocks that two configurations must share for one to rule out the other."""
 
 
-def may_be_best(log_ratios: ArrayLike, spread: float, freedom: int, level: float) -> list[bool]:
+def may_be_best(
+    log_ratios: ArrayLike, spread: float, freedom: int, level: float, correlation: float = BALANCED
+) -> list[bool]:
     """Return of the baseline, and of each of k - 1 configurations, whether it may be the best one: [k].
 
     Configuration i is ruled out where some j is better by more than c se_ij in the mean of the blocks that both have,
@@ -31,6 +33,7 @@ def may_be_best(log_ratios: ArrayLike, spread: float, freedom: int, level: float
         spread: standard deviation s > 0 of the logarithm of one value, from the whole table.
         freedom: its degrees of freedom.
         level: chance to rule out the best one.
+        correlation: of two means of ratios to one configuration; less than `BALANCED` where blocks are missing.
 
     Raises:
         ValueError: `log_ratios` has not two dimensions.
@@ -40,7 +43,7 @@ def may_be_best(log_ratios: ArrayLike, spread: float, freedom: int, level: float
         raise ValueError("blocks need two dimensions: blocks and configurations")
     values = np.column_stack([np.zeros(len(ratios)), ratios])
     places = range(values.shape[1])
-    critical = critical_value(max(1, len(places) - 1), freedom, level, one_sided=True)
+    critical = critical_value(max(1, len(places) - 1), freedom, level, correlation, one_sided=True)
 
     def rules_out(other: int, one: int) -> bool:
         ahead = values[:, other] - values[:, one]

@@ -267,3 +267,12 @@ def launches_needed(sd: float, baseline_sd: float, difference: float, level: flo
     None where even `power.MAX_PAIRS` are too few.
     """
     return fewest(lambda n: detectable_difference(sd, n, baseline_sd, n, level, power) <= difference)
+
+
+def t_interval(values: Sequence[float] | np.ndarray, confidence: float) -> tuple[float, float] | None:
+    """Student's interval of the mean of `values` [n], in their unit; None for fewer than two."""
+    array = np.asarray(values, dtype=float)
+    if array.size < 2:
+        return None
+    half = float(special.stdtrit(array.size - 1, 0.5 + confidence / 2) * array.std(ddof=1) / np.sqrt(array.size))
+    return float(array.mean()) - half, float(array.mean()) + half

@@ -10,7 +10,9 @@ import numpy as np
 
 from rollout_bench.analysis.stats.best import may_be_best
 from rollout_bench.analysis.stats.blocks import contrasts
-from rollout_bench.analysis.timed.comparison import log_ratios
+from rollout_bench.analysis.stats.sequential import Looks
+from rollout_bench.analysis.stats.two_stages import TwoStages
+from rollout_bench.analysis.timed.comparison import Stop, log_ratios
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import with_setting
 from rollout_bench.contracts.spec import Spec, differing, number_of, set_in, swept_number
@@ -24,13 +26,14 @@ FEWEST = 3
 class Standing:
     """Configurations that share a baseline, by the first metric, each in one of three groups.
 
-    `best` has the best mean, `ties` can't be told from it, the best of them first, `others` are surely not the best.
-    The baseline is one of them.
+    `best` has the best mean of those that may be it, `ties` can't be told from it, the best of them first, `others` are
+    surely not the best. The baseline is one of them. `complete` says whether all that is compared is among them.
     """
 
     best: Row
     ties: tuple[Row, ...]
     others: tuple[Row, ...]
+    complete: bool
 
 
 def compared_rows(rows: Iterable[Row]) -> list[tuple[Row | None, list[Row]]]:
@@ -47,33 +50,44 @@ def compared_rows(rows: Iterable[Row]) -> list[tuple[Row | None, list[Row]]]:
     return [(by_place.get(place), others) for place, others in groups.items()]
 
 
-def standing(baseline: Row, others: Sequence[Row], settings: ComparisonSettings) -> Standing | None:
+def standing(baseline: Row, others: Sequence[Row], settings: ComparisonSettings, stop: Stop = None) -> Standing | None:
     """Return how configurations stand that are compared with `baseline` pair by pair; None where nobody can say.
 
-    So it is with fewer than `FEWEST` that are, and where pairs are of different ways.
+    So it is with fewer than `FEWEST` that are, and where pairs are of different ways. `stop` says what the number of
+    launches depended on, as in `comparison.judge`: at looks each is held to a stricter level, and in two stages the
+    spread is that of the first.
     """
     judged = [row for row in others if row.comparison.p_value is not None and not row.comparison.sides]
     if len(judged) + 1 < FEWEST or len({row.comparison.ways for row in judged}) > 1:
         return None
     logs = log_ratios([row.comparison for row in judged])
-    found = contrasts(logs)
-    if not math.isfinite(float(found.error.sum())):
+    found = stop.of(logs)[0] if isinstance(stop, TwoStages) else contrasts(logs)
+    if not np.isfinite(found.error).all():
         return None
-    spread = float(found.pooled_error[0]) * math.sqrt(int(found.pairs[0]) / 2)
-    may_be = may_be_best(logs, spread, int(found.freedom), 1 - settings.confidence)
+    level = 1 - settings.confidence
+    may_be = may_be_best(
+        logs,
+        spread=float(found.pooled_error[0]) * math.sqrt(int(found.pairs[0]) / 2),
+        freedom=int(found.freedom),
+        level=stop.each(level) if isinstance(stop, Looks) else level,
+        correlation=float(found.correlation),
+    )
     means = [0.0, *np.nanmean(logs, axis=0)]
     everyone = [baseline, *judged]
-    order = sorted(range(len(everyone)), key=lambda place: -means[place])
+    order = sorted(range(len(everyone)), key=lambda place: (not may_be[place], -means[place]))
     best, *rest = order
+    if not may_be[best]:  # each by another one, in blocks that not all have
+        return None
     return Standing(
         best=everyone[best],
         ties=tuple(everyone[place] for place in rest if may_be[place]),
         others=tuple(everyone[place] for place in rest if not may_be[place]),
+        complete=len(judged) == len(others),
     )
 
 
 @dataclass(frozen=True)
-class Line:
+class Swept:
     """Rows that differ in the number alone, by its value.
 
     `label` tells the line from the others: the quant, and what else its settings set that others don't.
@@ -87,7 +101,7 @@ class Line:
     rows: tuple[tuple[float, Row], ...]
 
 
-def lines_over(rows: Sequence[Row]) -> tuple[str, list[Line]]:
+def lines_over(rows: Sequence[Row]) -> tuple[str, list[Swept]]:
     """Return the number that the settings of `rows` go through, and the lines over it; empty where there is none."""
     measured = [row for row in rows if row.used and row.experiment.part is None]
     specs = {row.experiment.place: row.experiment.records[0].spec for row in measured}
@@ -103,7 +117,7 @@ def lines_over(rows: Sequence[Row]) -> tuple[str, list[Line]]:
             own = row.experiment
             label = with_setting(row.quant_label, " ".join(_others(spec, others)) or "default")
             found.setdefault((own.mode, own.platform, own.model, own.workload, label), []).append((value, row))
-    lines = [Line(*names, tuple(sorted(there, key=lambda each: each[0]))) for names, there in found.items()]
+    lines = [Swept(*names, tuple(sorted(there, key=lambda each: each[0]))) for names, there in found.items()]
     return name, [line for line in lines if len({value for value, _ in line.rows}) > 1]
 
 
@@ -120,12 +134,12 @@ class Trend:
     `sure` says whether the two intervals have nothing in common.
     """
 
-    line: Line
+    line: Swept
     ends: tuple[tuple[float, Row], tuple[float, Row]]
     sure: bool
 
 
-def trends(lines: Sequence[Line]) -> list[Trend]:
+def trends(lines: Sequence[Swept]) -> list[Trend]:
     """Return how speed-ups change over the number, for each line that has some with intervals."""
     found = []
     for line in lines:

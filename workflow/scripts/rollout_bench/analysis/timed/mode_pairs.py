@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
 
+from rollout_bench.analysis.stats.intervals import t_interval
 from rollout_bench.analysis.timed.comparison import Comparison, compare, compare_apart
 from rollout_bench.analysis.timed.experiments import Collection
 from rollout_bench.analysis.timed.launches import values_of
@@ -156,15 +156,6 @@ def _saturation(rows: Sequence[Row], confidence: float) -> Saturation | None:
         delivered=float(values.mean()),
         delivered_interval=t_interval(values, confidence),
     )
-
-
-def t_interval(values: Sequence[float] | np.ndarray, confidence: float) -> tuple[float, float] | None:
-    """Student's interval of the mean of `values` [n], in their unit; None for fewer than two."""
-    array = np.asarray(values, dtype=float)
-    if array.size < 2:
-        return None
-    half = float(special.stdtrit(array.size - 1, 0.5 + confidence / 2) * array.std(ddof=1) / np.sqrt(array.size))
-    return float(array.mean()) - half, float(array.mean()) + half
 
 
 def _rate(row: Row) -> float:

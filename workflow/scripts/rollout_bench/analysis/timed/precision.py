@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rollout_bench.analysis.stats.intervals import NO_SPREAD, Array, ratio_interval, standard_deviation
+from rollout_bench.analysis.stats.intervals import NO_SPREAD, Array, standard_deviation, t_interval
 from rollout_bench.analysis.stats.sequential import Looks, StoppingRule
 from rollout_bench.analysis.stats.two_stages import TwoStages
 from rollout_bench.analysis.timed.comparison import MIN_PAIRS, Stop, compare_launches
@@ -216,13 +216,13 @@ def _lost(compared: Iterable[_Compared], rule: StoppingRule) -> dict[int, int]:
     lost: dict[int, int] = {}
     for table in tables.values():
         level = rule.looks.each((1 - rule.confidence) / len(table))
+        lows: dict[int, float] = {}  # of one whose launches ended earlier the last
         for launches in range(rule.min_pairs, rule.max_pairs):
-            racing = [each for each in table if id(each) not in lost]
-            if not all(each.there.issuperset(range(launches)) for each in racing):
-                break
-            ends = {id(each): _ends(each.pairs(launches), level) for each in racing}
-            best = max((low for low, _ in ends.values()), default=0.0)
-            lost |= {name: launches for name, (_, high) in ends.items() if high < max(best, 0.0)}
+            complete = [each for each in table if id(each) not in lost and each.there.issuperset(range(launches))]
+            ends = {id(each): _ends(each.pairs(launches), level) for each in complete}
+            lows |= {name: low for name, (low, _) in ends.items()}
+            best = max(0.0, *lows.values()) if lows else 0.0
+            lost |= {name: launches for name, (_, high) in ends.items() if high < best}
     return lost
 
 
@@ -230,8 +230,7 @@ def _ends(logs: Sequence[float], level: float) -> tuple[float, float]:
     """Return the t interval of the mean of `logs`; all there is of fewer than two, or of copies."""
     if len(logs) < MIN_PAIRS or standard_deviation(logs) < NO_SPREAD:
         return -math.inf, math.inf
-    found = ratio_interval(logs, 1 - level)
-    return math.log(found.low), math.log(found.high)
+    return t_interval(logs, 1 - level) or (-math.inf, math.inf)
 
 
 def _looked_at(each: _Compared, rule: StoppingRule) -> int:

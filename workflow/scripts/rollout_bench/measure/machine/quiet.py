@@ -5,6 +5,7 @@ A launch on a busy machine takes its minutes and is then invalid. Whoever is tol
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -48,7 +49,7 @@ class User:
         try:
             process = psutil.Process(self.pid)
             words = process.cmdline()
-            who = f"{process.username()}: {printable(' '.join(words), _COMMAND)}" if words else kernel
+            who = f"{process.username()}: {printable(' '.join(' '.join(words).split()), _COMMAND)}" if words else kernel
         except (psutil.Error, OSError):
             who = "ended since"
         return f"{self.name} (pid {self.pid}, {100 * self.share:.0f} %, {who})"
@@ -71,7 +72,8 @@ def use_between(before: Reading, after: Reading) -> Use:
     total = max(1, after.total - before.total)
     used = {key: (name, ticks - before.others.get(key, ("", 0))[1]) for key, (name, ticks) in after.others.items()}
     busiest = sorted((key for key in used if used[key][1] > 0), key=lambda key: -used[key][1])[:NAMED]
-    others = max(0, after.busy - before.busy - max(0, after.own - before.own))
+    # own has all that a child of ours used once that ends, which may have been long before the first reading
+    others = max(sum(ticks for _, ticks in used.values()), after.busy - before.busy - max(0, after.own - before.own))
     return Use(others / total, tuple(User(key[0], used[key][0], used[key][1] / total) for key in busiest))
 
 
@@ -80,8 +82,11 @@ def ours() -> set[int]:
 
     What Snakemake does while a launch begins is its own, and over before anything is measured.
     """
-    here = psutil.Process(os.getpid())
-    return {here.pid, *(each.pid for each in here.parents()), *(each.pid for each in here.children(recursive=True))}
+    found = {os.getpid()}
+    with contextlib.suppress(psutil.Error):  # one that ends meanwhile
+        here = psutil.Process()
+        found |= {each.pid for each in (*here.parents(), *here.children(recursive=True))}
+    return found
 
 
 def wait_until_quiet(limit_s: float | None, pause: Callable[[float], None], say: Callable[[str], None]) -> None:

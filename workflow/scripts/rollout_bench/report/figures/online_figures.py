@@ -9,9 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from rollout_bench.analysis.stats.intervals import Array, ecdf, mean
+from rollout_bench.analysis.stats.intervals import Array, ecdf, mean, t_interval
 from rollout_bench.analysis.timed.launches import values_of
-from rollout_bench.analysis.timed.mode_pairs import t_interval
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import table_of
 from rollout_bench.contracts.load import KEPT_UP

@@ -8,9 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from rollout_bench.analysis.stats.intervals import mean
-from rollout_bench.analysis.timed.answers import Line, lines_over
-from rollout_bench.analysis.timed.mode_pairs import t_interval
+from rollout_bench.analysis.stats.intervals import mean, t_interval
+from rollout_bench.analysis.timed.answers import Swept, lines_over
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.core.numbers import plain_percent
 from rollout_bench.plan.config import ComparisonSettings
@@ -67,7 +66,7 @@ def settings_figure(rows: Sequence[Row], settings: ComparisonSettings, where: st
     return figure
 
 
-def _draw(axes: Axes, line: Line, style: QuantStyle, confidence: float) -> None:
+def _draw(axes: Axes, line: Swept, style: QuantStyle, confidence: float) -> None:
     values = [value for value, _ in line.rows]
     rates = [[launch.output_tokens_per_s for launch in row.used] for _, row in line.rows]
     axes.plot(

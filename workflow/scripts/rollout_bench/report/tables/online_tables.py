@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rollout_bench.analysis.stats.intervals import mean
+from rollout_bench.analysis.stats.intervals import mean, t_interval
 from rollout_bench.analysis.timed.latencies import PERCENTILES, Distribution
 from rollout_bench.analysis.timed.launches import values_of
-from rollout_bench.analysis.timed.mode_pairs import ModePair, Saturation, t_interval
+from rollout_bench.analysis.timed.mode_pairs import ModePair, Saturation
 from rollout_bench.analysis.timed.rows import Row, metrics_line
 from rollout_bench.analysis.timed.service import Service
 from rollout_bench.contracts.axes import names_of
