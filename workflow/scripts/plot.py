@@ -1,4 +1,4 @@
-"""Draw the figures from the records in a results folder, as SVG and PNG."""
+"""Draw the figures from the records in a results folder, as SVG and PNG, and put them into its summary.html."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def main() -> int:
     from rollout_bench.report.figures.save import save_figures
 
     out: Path = arguments.out or results / "figures"
-    names = save_figures(results, collection, out, arguments.figures or ())
+    names = save_figures(results, collection, out, arguments.figures or (), out.parent / "summary.html")
     print(f"{', '.join(str(out / name) for name in names)} (.svg, .png)")
     return tell(collection.damaged)
 

@@ -1,4 +1,4 @@
-"""Tables and notes as text for a terminal, as Markdown and as HTML."""
+"""Tables and notes as text for a terminal and as Markdown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import textwrap
 from collections.abc import Sequence
 from urllib.parse import quote
 
-from markdown_it import MarkdownIt
 from rich.box import Box
 from rich.console import Console
 from rich.markup import escape
@@ -126,55 +125,36 @@ def markdown(
     answers: Sequence[Section] = (),
 ) -> str:
     """Return the whole file: `title`, `status`, answers, tables, the `figures` that have a title, then the sections."""
-    strong = f"> **{_escape(status)}**" if status.startswith("INCOMPLETE") else _escape(status)
-    parts = [f"# {title}", strong, *map(_markdown_section, answers)]
-    parts += [f"## {_escape(view.title)}\n\n{_markdown_table(view)}" for view in tables.tables]
+    strong = f"> **{escaped(status)}**" if status.startswith("INCOMPLETE") else escaped(status)
+    parts = [f"# {title}", strong, *map(markdown_section, answers)]
+    parts += [f"## {escaped(view.title)}\n\n{markdown_table(view)}" for view in tables.tables]
     if figures:
         shown = [drawing for name, drawing in DRAWINGS.items() if name in figures and drawing.title]
         parts += ["\n".join(f"![{drawing.title}](figures/{drawing.name}.png)" for drawing in shown)]
-    parts += map(_markdown_section, sections)
+    parts += map(markdown_section, sections)
     # what records of earlier versions quote was not made printable when it was written
     return printable("\n\n".join(parts) + "\n", sys.maxsize)
 
 
-def _markdown_section(section: Section) -> str:
-    items = [f"- {_escape(item)}" for item in section.items]
-    items += [f"- [{_escape(text)}]({quote(path)})" for text, path in section.links]
+def markdown_section(section: Section) -> str:
+    items = [f"- {escaped(item)}" for item in section.items]
+    items += [f"- [{escaped(text)}]({quote(path)})" for text, path in section.links]
     return "\n".join([f"## {section.heading}\n", *items])
 
 
-def _markdown_table(view: View) -> str:
+def markdown_table(view: View) -> str:
     rows = [
-        [_escape(column.header) for column in view.columns],
+        [escaped(column.header) for column in view.columns],
         [":--" if column.words else "--:" for column in view.columns],
-        *([_escape(cell) for cell in line] for line in view.cells),
+        *([escaped(cell) for cell in line] for line in view.cells),
     ]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _escape(text: str) -> str:
+def escaped(text: str) -> str:
     """Return `text` on one line, with everything that Markdown would read as markup taken literally."""
     text = " ".join(text.split())
     for character in "\\|*<>`~[]&":
         text = text.replace(character, "\\" + character)
     # Underscores inside a word are no markup on GitHub.
     return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)
-
-
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 75em; margin: 2em auto; padding: 0 1em }
-table { border-collapse: collapse; margin: 1em 0 }
-th, td { padding: .3em .8em; border-bottom: 1px solid #ddd; font-variant-numeric: tabular-nums }
-th { border-bottom-color: #888 }
-blockquote { border-left: 4px solid #d55e00; margin: 1em 0; padding: 0 1em }
-"""
-
-
-def page(markdown: str) -> str:
-    """Return a whole HTML page, with nothing to load from elsewhere, for a summary in Markdown."""
-    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
-    title = "Rollout benchmark"
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
-        f"<style>{_STYLE}</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
-    )

@@ -13,8 +13,9 @@ from rollout_bench.contracts.modes import MODES, mode_of, named
 from rollout_bench.report.figure_names import figure_names
 from rollout_bench.report.headings import Views
 from rollout_bench.report.notes import completeness, foot
+from rollout_bench.report.page import page
 from rollout_bench.report.parts import Findings, SummaryPart
-from rollout_bench.report.rendering import markdown, page, terminal
+from rollout_bench.report.rendering import markdown, terminal
 
 _TABLES = "rollout_bench.report.tables"
 
@@ -72,7 +73,7 @@ def summarise(
     return Summary(
         status=status,
         markdown=markdown(status, views, sections, shown, answers=answers),
-        html=page(markdown(status, views, sections, figures=(), answers=answers)),
+        html=page(status, views, sections, answers),
         csv=findings.frame.to_csv(index=False, lineterminator="\n"),
         text=terminal(status, views, sections, answers),
         tables={

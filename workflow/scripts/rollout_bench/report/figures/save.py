@@ -18,6 +18,7 @@ from rollout_bench.report.figure_names import DRAWINGS, figure_names
 from rollout_bench.report.figures.online_figures import Samples
 from rollout_bench.report.figures.style import image, settings
 from rollout_bench.report.notes import completeness, hardware, left_out, left_out_alarm
+from rollout_bench.report.page import with_pictures
 from rollout_bench.report.parts import Findings
 
 
@@ -65,10 +66,12 @@ def _alarm(name: str, findings: Findings) -> str:
     return " ".join(filter(None, (incomplete, *alarms)))
 
 
-def save_figures(results: Path, collection: Collection, folder: Path, names: Sequence[str] = ()) -> list[str]:
+def save_figures(
+    results: Path, collection: Collection, folder: Path, names: Sequence[str] = (), page: Path | None = None
+) -> list[str]:
     """Write `figure_files` of `collection`, read from `results`, into `folder`; return the names of the figures.
 
-    Nothing is written where one can't be drawn.
+    They are put into `page` too, summary.html, where there is one. Nothing is written where one can't be drawn.
 
     Raises:
         UserError: a side file is damaged; the message names file and line.
@@ -77,4 +80,7 @@ def save_figures(results: Path, collection: Collection, folder: Path, names: Seq
     files = figure_files(collection, names, read_servers(results, collection), looked, results)
     for name, content in files.items():
         write_whole(folder / name, content)
+    if page is not None and page.is_file():
+        drawn = {name.removesuffix(".svg"): content for name, content in files.items() if name.endswith(".svg")}
+        write_whole(page, with_pictures(page.read_text(), drawn).encode())
     return list(dict.fromkeys(name.rpartition(".")[0] for name in files))

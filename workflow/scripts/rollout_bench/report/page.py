@@ -1,0 +1,102 @@
+"""The summary as one HTML file that can be sent: answers, pictures, tables, and what they rest on folded away.
+
+It loads nothing: pictures are inside, put there by whoever draws them (`with_pictures`).
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from markdown_it import MarkdownIt
+
+from rollout_bench.core.errors import printable
+from rollout_bench.report.figure_names import DRAWINGS
+from rollout_bench.report.headings import Views
+from rollout_bench.report.prose import Section
+from rollout_bench.report.rendering import escaped, markdown_section, markdown_table
+
+TITLE = "Rollout benchmark"
+
+PICTURES = ("<!-- pictures -->", "<!-- end of pictures -->")
+"""Between them stand the pictures; nothing, before they are drawn."""
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #222; --page: #fff; --line: #ddd; --quiet: #666; --alarm: #d55e00 }
+@media (prefers-color-scheme: dark) { :root { --ink: #ddd; --page: #16181b; --line: #3a3d42; --quiet: #999 } }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--page);
+  max-width: 75em; margin: 2em auto; padding: 0 1em }
+nav { color: var(--quiet) } nav a { margin-right: 1em; white-space: nowrap }
+a { color: inherit }
+.wide { overflow-x: auto }
+table { border-collapse: collapse; margin: 1em 0 }
+th, td { padding: .3em .8em; border-bottom: 1px solid var(--line); font-variant-numeric: tabular-nums }
+blockquote { border-left: 4px solid var(--alarm); margin: 1em 0; padding: 0 1em }
+figure { margin: 1em 0 } figure img { width: 100%; height: auto; background: #fff }
+summary { cursor: pointer } summary h2 { display: inline }
+@media print { nav { display: none } body { max-width: none; margin: 0 } figure, table { break-inside: avoid } }
+"""
+
+_UNFOLD = """
+addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((each) => { each.open = true }));
+addEventListener("hashchange", () => { const there = document.querySelector(location.hash + " details");
+  if (there) there.open = true });
+"""
+"""What is folded is printed too, and opens for who comes by the contents."""
+
+_OPEN = frozenset({"No valid launch", "Damaged", "Failed", "Missing", "No verdict"})
+"""Notes that are not folded: something is wrong, or not there."""
+
+
+def page(status: str, tables: Views, sections: Sequence[Section], answers: Sequence[Section]) -> str:
+    """Return the whole page, as yet without pictures."""
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
+
+    def rendered(markdown: str) -> str:
+        return str(parser.render(printable(markdown, sys.maxsize)))
+
+    parts: list[tuple[str, str]] = []
+    for section in answers:
+        parts.append((section.heading, rendered(markdown_section(section).partition("\n")[2])))
+    parts.append(("", "\n".join(PICTURES)))
+    for view in tables.tables:
+        parts.append((view.title, f'<div class="wide">{rendered(markdown_table(view))}</div>'))
+    for section in sections:
+        body = rendered(markdown_section(section).partition("\n")[2])
+        if section.heading not in _OPEN:
+            body = f"<details><summary>{len(section.items)} items</summary>{body}</details>"
+        parts.append((section.heading, body))
+    parts = [(printable(heading), body) for heading, body in parts]
+    contents = " ".join(f'<a href="#{_name(heading)}">{escape(heading)}</a>' for heading, _ in parts if heading)
+    bodies = "\n".join(
+        f'<section id="{_name(heading)}"><h2>{escape(heading)}</h2>\n{body}</section>' if heading else body
+        for heading, body in parts
+    )
+    strong = f"> **{escaped(status)}**" if status.startswith("INCOMPLETE") else escaped(status)
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{TITLE}</title>\n'
+        f'<meta name="viewport" content="width=device-width">\n<style>{_STYLE}</style>\n</head>\n<body>\n'
+        f"<h1>{TITLE}</h1>\n{rendered(strong)}<nav>{contents}</nav>\n{bodies}\n"
+        f"<script>{_UNFOLD}</script>\n</body>\n</html>\n"
+    )
+
+
+def _name(heading: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-")
+
+
+def with_pictures(html: str, pictures: Mapping[str, bytes]) -> str:
+    """Return `html`, a page of ours, with `pictures` (name of the figure -> SVG) in place of those that it has."""
+    shown = "\n".join(
+        f'<figure id="figure-{name}"><img alt="{escape(drawing.title or name)}" '
+        f'src="data:image/svg+xml;base64,{base64.b64encode(pictures[name]).decode()}"></figure>'
+        for name, drawing in DRAWINGS.items()
+        if name in pictures
+    )
+    begin, end = PICTURES
+    head, there, rest = html.partition(begin)
+    _, closed, tail = rest.partition(end)
+    return f"{head}{begin}\n{shown}\n{end}{tail}" if there and closed else html
