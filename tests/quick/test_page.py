@@ -71,7 +71,7 @@ def test_pictures_are_inside_after_the_conclusion_and_once_however_often_they_ar
     assert first == again
     for name in ("throughput", "speedup", "iterations"):
         assert first.count(f'id="figure-{name}"') == 1
-    assert first.index("Throughput: offline") > first.index('id="figure-throughput"')
+    assert first.index('<section id="throughput-offline') > first.index('id="figure-throughput"')
 
 
 def test_what_tables_rest_on_is_folded_and_what_is_wrong_is_not(tmp_path: Path) -> None:
