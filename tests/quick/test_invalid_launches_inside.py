@@ -39,7 +39,16 @@ OF_PROFILES = {table for table in TABLES if "layers" not in table and "limit" no
 OF_TIMED = ("Throughput", "Rates, start-up", "What a launch costs", "Time until", "Tokens generated", "Definitions")
 """Beginnings of headings of what offline mode says for itself."""
 
-OF_STATE = ("Rollout benchmark", "Flags", "Left out", "Measured with", "No verdict", "Verdicts", "Percentiles")
+OF_STATE = (
+    "Rollout benchmark",
+    "Conclusion",
+    "Flags",
+    "Left out",
+    "Measured with",
+    "No verdict",
+    "Verdicts",
+    "Percentiles",
+)
 
 SLOW = 977.0
 

@@ -53,7 +53,8 @@ def with_number(name: str, overlay: str) -> str:
 
 @pytest.mark.parametrize("platform", ENGINES)
 def test_every_config_names_the_experiments_that_it_named_before_if_it_asks_for_as_many_iterations(platform: str):
-    found = {name: folders(platform, with_number(name, overlay)) for name, overlay in CALLS.items()}
+    before = {name: overlay for name, overlay in CALLS.items() if name in PINNED[platform]}
+    found = {name: folders(platform, with_number(name, overlay)) for name, overlay in before.items()}
     assert found == PINNED[platform]
 
 

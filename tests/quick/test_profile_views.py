@@ -16,7 +16,8 @@ from rollout_bench.contracts.inside import Phase
 from rollout_bench.core.numbers import MISSING
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.report.headings import View, Views
-from rollout_bench.report.rendering import WIDTH, markdown, page, terminal
+from rollout_bench.report.page import page
+from rollout_bench.report.rendering import WIDTH, markdown, terminal
 from rollout_bench.report.tables.profile_tables import (
     MOST_CATEGORIES,
     operator_word,
@@ -228,7 +229,7 @@ def test_traces_are_linked_where_links_can_be() -> None:
     sections = profile_notes(report, profile_views(report))
     text = markdown("x", Views((), ()), sections, ())
     assert "[Traces of a model bf16 small](profile/a%20model_bf16_small-00000000/launch-0.traces/)" in text
-    assert '<a href="profile/a%20model_bf16_small-00000000/launch-0.traces/">' in page(text)
+    assert '<a href="profile/a%20model_bf16_small-00000000/launch-0.traces/">' in page("x", Views((), ()), sections, ())
     assert "Traces of a model bf16 small: profile/a model_bf16_small-" in terminal("x", Views((), ()), sections)
     assert "ui.perfetto.dev" in text
 

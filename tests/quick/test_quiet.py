@@ -34,7 +34,8 @@ def test_what_others_used_is_told_busiest_first_and_without_the_launchs_own() ->
 
 STARTS = (
     "import subprocess, sys\n"
-    "child = subprocess.Popen([sys.executable, '-c', sys.argv[1]], start_new_session=True)\n"
+    "child = subprocess.Popen([sys.executable, '-c', sys.argv[1]], start_new_session=True,"
+    " stdout=subprocess.DEVNULL)\n"
     "print(child.pid, flush=True)"
 )
 
@@ -42,7 +43,7 @@ STARTS = (
 @pytest.fixture
 def burning() -> Iterator[int]:
     """Start processes that use all cores, in a session of its own and nobody's children; give the pid of the first."""
-    done = subprocess.run([sys.executable, "-c", STARTS, BURNING], stdout=subprocess.PIPE, check=True)
+    done = subprocess.run([sys.executable, "-c", STARTS, BURNING], stdout=subprocess.PIPE, check=True, timeout=30)
     leader = int(done.stdout)
     try:
         time.sleep(1.0)

@@ -16,6 +16,7 @@ from synthetic_records import make_spec
 from workspace import TINY
 
 from rollout_bench import snakefile
+from rollout_bench.cluster.internals import Internals
 from rollout_bench.measure.launch.progress import Progress
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.plan.engine import InstalledEngine
@@ -113,7 +114,7 @@ def test_only_a_limit_that_was_asked_for_stays(limit: str | None, stays: bool):
         scheduling_settings=SimpleNamespace(max_jobs_per_timespan=chosen),
         scheduler=SimpleNamespace(job_rate_limiter=chosen),
     )
-    snakefile.Internals(workflow).drop_default_rate_limit()
+    Internals(workflow).drop_default_rate_limit()
     assert (workflow.scheduler.job_rate_limiter is not None) == stays
 
 

@@ -41,7 +41,9 @@ def main() -> int:
     from rollout_bench.report.figures.save import save_figures
 
     out: Path = arguments.out or results / "figures"
-    names = save_figures(results, collection, out, arguments.figures or (), out.parent / "summary.html")
+    names = save_figures(
+        results, collection, out, arguments.figures or (), None if arguments.out else results / "summary.html"
+    )
     print(f"{', '.join(str(out / name) for name in names)} (.svg, .png)")
     return tell(collection.damaged)
 

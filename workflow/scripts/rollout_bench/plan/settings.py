@@ -107,10 +107,10 @@ def _swept(config: Config, engine: InstalledEngine) -> Iterator[tuple[str, Setti
         if where == "engine_args":
             for value in values:
                 check_engine_arg(engine, f"sweep.{written}", key, value)
-    for values in itertools.product(*config.sweep.values()):
+    for combination in itertools.product(*config.sweep.values()):
         changes: dict[str, dict[str, Any]] = {"engine_args": {}, "workload": {}}
         words = []
-        for (where, key, written), value in zip(keys, values, strict=True):
+        for (where, key, written), value in zip(keys, combination, strict=True):
             changes[where][key] = value
             words.append(f"{key.replace('_', '-')}-{_word(written, value)}")
         name = "+".join(words)

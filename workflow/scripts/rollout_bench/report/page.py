@@ -14,6 +14,7 @@ from html import escape
 from markdown_it import MarkdownIt
 
 from rollout_bench.core.errors import printable
+from rollout_bench.core.numbers import several
 from rollout_bench.report.figure_names import DRAWINGS
 from rollout_bench.report.headings import Views
 from rollout_bench.report.prose import Section
@@ -36,7 +37,7 @@ table { border-collapse: collapse; margin: 1em 0 }
 th, td { padding: .3em .8em; border-bottom: 1px solid var(--line); font-variant-numeric: tabular-nums }
 blockquote { border-left: 4px solid var(--alarm); margin: 1em 0; padding: 0 1em }
 figure { margin: 1em 0 } figure img { width: 100%; height: auto; background: #fff }
-summary { cursor: pointer } summary h2 { display: inline }
+summary { cursor: pointer }
 @media print { nav { display: none } body { max-width: none; margin: 0 } figure, table { break-inside: avoid } }
 """
 
@@ -67,7 +68,7 @@ def page(status: str, tables: Views, sections: Sequence[Section], answers: Seque
     for section in sections:
         body = rendered(markdown_section(section).partition("\n")[2])
         if section.heading not in _OPEN:
-            body = f"<details><summary>{len(section.items)} items</summary>{body}</details>"
+            body = f"<details><summary>{several(len(section.items) + len(section.links), 'item')}</summary>{body}</details>"
         parts.append((section.heading, body))
     parts = [(printable(heading), body) for heading, body in parts]
     contents = " ".join(f'<a href="#{_name(heading)}">{escape(heading)}</a>' for heading, _ in parts if heading)
@@ -89,14 +90,14 @@ def _name(heading: str) -> str:
 
 
 def with_pictures(html: str, pictures: Mapping[str, bytes]) -> str:
-    """Return `html`, a page of ours, with `pictures` (name of the figure -> SVG) in place of those that it has."""
-    shown = "\n".join(
-        f'<figure id="figure-{name}"><img alt="{escape(drawing.title or name)}" '
-        f'src="data:image/svg+xml;base64,{base64.b64encode(pictures[name]).decode()}"></figure>'
-        for name, drawing in DRAWINGS.items()
-        if name in pictures
-    )
+    """Return `html`, a page of ours, with `pictures` (name of the figure -> SVG) beside or in place of what it has."""
     begin, end = PICTURES
     head, there, rest = html.partition(begin)
-    _, closed, tail = rest.partition(end)
-    return f"{head}{begin}\n{shown}\n{end}{tail}" if there and closed else html
+    inside, closed, tail = rest.partition(end)
+    if not there or not closed:
+        return html
+    shown = {found[1]: found[0] for found in re.finditer(r'<figure id="figure-([\w-]+)">.*?</figure>', inside)}
+    for name, svg in pictures.items():
+        data, title = base64.b64encode(svg).decode(), escape(DRAWINGS[name].title or name)
+        shown[name] = f'<figure id="figure-{name}"><img alt="{title}" src="data:image/svg+xml;base64,{data}"></figure>'
+    return "\n".join([f"{head}{begin}", *(shown[name] for name in DRAWINGS if name in shown), f"{end}{tail}"])

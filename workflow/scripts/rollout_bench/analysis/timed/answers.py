@@ -109,7 +109,7 @@ def lines_over(rows: Sequence[Row]) -> tuple[str, list[Swept]]:
     if name is None:
         return "", []
     others = [other for other in differing(specs.values()) if other != name]
-    found: dict[tuple[str, ...], list[tuple[float, Row]]] = {}
+    found: dict[tuple[str, str, str, str, str], list[tuple[float, Row]]] = {}
     for row in measured:
         spec = specs[row.experiment.place]
         value = number_of(spec, name)
