@@ -40,6 +40,8 @@ OF_TIMED = ("Throughput", "Rates, start-up", "What a launch costs", "Time until"
 """Beginnings of headings of what offline mode says for itself."""
 
 OF_STATE = (
+    "Rollout benchmark", "Conclusion", "Flags", "Left out", "Measured with", "No verdict", "Verdicts", "Percentiles",
+)  # fmt: skip
     "Rollout benchmark",
     "Conclusion",
     "Flags",

@@ -41,9 +41,8 @@ def main() -> int:
     from rollout_bench.report.figures.save import save_figures
 
     out: Path = arguments.out or results / "figures"
-    names = save_figures(
-        results, collection, out, arguments.figures or (), None if arguments.out else results / "summary.html"
-    )
+    page = None if arguments.out else results / "summary.html"
+    names = save_figures(results, collection, out, arguments.figures or (), page)
     print(f"{', '.join(str(out / name) for name in names)} (.svg, .png)")
     return tell(collection.damaged)
 

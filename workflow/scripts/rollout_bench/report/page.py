@@ -68,7 +68,8 @@ def page(status: str, tables: Views, sections: Sequence[Section], answers: Seque
     for section in sections:
         body = rendered(markdown_section(section).partition("\n")[2])
         if section.heading not in _OPEN:
-            body = f"<details><summary>{several(len(section.items) + len(section.links), 'item')}</summary>{body}</details>"
+            items = several(len(section.items) + len(section.links), "item")
+            body = f"<details><summary>{items}</summary>{body}</details>"
         parts.append((section.heading, body))
     parts = [(printable(heading), body) for heading, body in parts]
     contents = " ".join(f'<a href="#{_name(heading)}">{escape(heading)}</a>' for heading, _ in parts if heading)
