@@ -42,15 +42,6 @@ OF_TIMED = ("Throughput", "Rates, start-up", "What a launch costs", "Time until"
 OF_STATE = (
     "Rollout benchmark", "Conclusion", "Flags", "Left out", "Measured with", "No verdict", "Verdicts", "Percentiles",
 )  # fmt: skip
-    "Rollout benchmark",
-    "Conclusion",
-    "Flags",
-    "Left out",
-    "Measured with",
-    "No verdict",
-    "Verdicts",
-    "Percentiles",
-)
 
 SLOW = 977.0
 
