@@ -340,10 +340,10 @@ def _torn_blocks(experiment: TimedExperiment, other: TimedExperiment) -> dict[in
         members = each.union(*(one.members for one in (block, their_block) if one is not None))
         together.setdefault(frozenset(members), []).append(launch)
     sentences = {}
-    for members, launches in together.items():
+    for those, launches in together.items():
         numbers = ",".join(map(str, launches))
         file = f"launch-{numbers}.json" if len(launches) == 1 else f"launch-{{{numbers}}}.json"
-        files = " ".join(f"{member}/{file}" for member in sorted(members))
+        files = " ".join(f"{member}/{file}" for member in sorted(those))
         remedy = (
             f"To have {'the block' if len(launches) == 1 else 'these blocks'} measured whole, delete {files}; where "
             "memory does not hold all of its engines at once, set interleave: false."
