@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator
 from rollout_bench.contracts.fields import brackets, no_duplicates
 from rollout_bench.contracts.load import KEPT_UP
 from rollout_bench.contracts.record import Iteration, Record
+from rollout_bench.contracts.spec import devices_needed
 from rollout_bench.core.numbers import plain_percent
 
 
@@ -80,6 +81,15 @@ def _rate(amount: Callable[[Iteration], int]) -> Callable[[Sequence[Iteration]],
     return of_passes
 
 
+_output_rate = _rate(lambda iteration: iteration.output_tokens)
+
+
+def _per_device(record: Record) -> float | None:
+    """Return output tokens per second of the measured iterations for each device; None where it takes none of ours."""
+    devices = devices_needed(record.spec)
+    return _output_rate([i for i in record.iterations if not i.warmup]) / devices if devices else None
+
+
 def _step_time_s(passes: Sequence[Iteration]) -> float:
     import numpy as np  # not at the top: who only wants a name need not wait for it
 
@@ -102,9 +112,20 @@ _ALL = (
         "a launch, divided by the time those iterations took; then the mean over valid launches, as in every column. "
         "Warm-up iterations never count.",
         better="higher",
-        of_passes=_rate(lambda iteration: iteration.output_tokens),
+        of_passes=_output_rate,
         speedup="speed-up",
         group="throughput",
+        set_by_load=True,
+    ),
+    Metric(
+        name="output_tokens_per_s_per_device",
+        unit="tokens/s/device",
+        header="tok/s per device",
+        definition="Output tok/s over the devices that a launch takes: tensor parallel x pipeline parallel x data "
+        "parallel size, on a CPU one for each replica. Not known of another's server.",
+        better="higher",
+        value=_per_device,
+        speedup="speed-up per device",
         set_by_load=True,
     ),
     # The next three are the same work over the same time: what they would say of it, output_tokens_per_s says.

@@ -106,7 +106,7 @@ def _conclusion(base: Row | None, others: Sequence[Row], collection: Collection,
         undetected=[
             f"{_side(row, axis)} (one of {percent(size)} or more would have been found)"
             for row in undetected
-            if (size := row.comparison.minimal_detectable_difference) is not None and not row.comparison.too_noisy
+            if (size := row.comparison.detectable) is not None and not row.comparison.too_noisy
         ],
         noisy=[_side(row, axis) for row in undetected if row.comparison.too_noisy],
         unknown=[f"{_side(row, axis)} ({_why(row)})" for row in by_verdict.get("unknown", ())],
@@ -177,6 +177,12 @@ def _next(rows: Sequence[Row], undetected: Sequence[Row], collection: Collection
     launches = max(len(row.launches) for row in rows)
     if any(row.comparison.launches_missing for row in rows if row.comparison.verdict == "unknown"):
         return f"measure at least {MIN_PAIRS + 1} launches: {COMMAND} --config launches={max(launches, MIN_PAIRS) + 1}"
+    if undetected and all(row.comparison.too_noisy for row in undetected):
+        quiet = " wait_for_quiet_s=600" if rows[0].experiment.platform == "cpu" else ""
+        return (
+            "end what else computes on the machine, then measure more launches: "
+            f"{COMMAND} --config launches={2 * launches}{quiet}"
+        )
     if undetected:
         return f"four times the launches find a difference half as large: {COMMAND} --config launches={4 * launches}"
     return ""

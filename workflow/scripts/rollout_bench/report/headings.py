@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from rollout_bench.analysis.timed.comparison import MARKS, Comparison
+from rollout_bench.analysis.timed.experiments import Selected
 from rollout_bench.analysis.timed.latencies import LAST, PERCENTILES, Distribution, more_for
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import DEFAULT_SETTING
 from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.modes import OFFLINE
-from rollout_bench.core.numbers import MISSING, count, number, percent, plain_percent, ratio
+from rollout_bench.contracts.record import Launched
+from rollout_bench.contracts.spec import devices_needed
+from rollout_bench.core.numbers import MISSING, count, number, percent, plain_percent, ratio, several
 from rollout_bench.plan.config import ComparisonSettings
 
 Line = dict[str, Any]
 """One line of the table (`analysis.tables.COLUMNS`), missing numbers as None; plus, by metric, `comparisons` and
-`footnotes` (a number or None), by measure, `distributions` of its sequences, and `empty_because`: why what was measured
-gives no number, empty where it does."""
+`footnotes` (a number or None), by measure, `distributions` of its sequences, `several_devices` (True where a launch
+takes more than one, else None), and `empty_because`: why what was measured gives no number, empty where it does."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +82,18 @@ def metric_columns(group: str) -> tuple[Column, ...]:
     )
 
 
+def launch_counts(experiment: Selected[Launched]) -> Line:
+    """Return what `LAUNCHES` shows of an experiment of any mode, by the names that summary.csv has."""
+    return {
+        "launches_valid": sum(record.valid for record in experiment.records),
+        "launches_measured": len(experiment.records),
+        "launches_planned": experiment.planned,
+    }
+
+
 def _launches(line: Line) -> str:
-    planned = "" if line["launches_planned"] is None else f"/{line['launches_planned']}"
-    return f"{line['launches_measured']}{planned}"
+    counts = [line.get(field) for field in ("launches_valid", "launches_measured", "launches_planned")]
+    return "/".join(str(amount) for amount in counts if amount is not None) or MISSING
 
 
 def speedup_columns(
@@ -123,21 +135,20 @@ def _speedup(comparison: Comparison, footnote: int | None, settings: ComparisonS
 
 
 def verdict_text(comparison: Comparison, settings: ComparisonSettings) -> str:
-    """Return the mark, with the sizes that could be found beside a ~ and what is missing beside a ?."""
+    """Return the mark, with the size that would have been found beside a ~ and what is missing beside a ?."""
     assert comparison.verdict is not None
     mark = MARKS[comparison.verdict]
-    if comparison.verdict == "undetected" and comparison.minimal_detectable_difference is not None:
+    if comparison.verdict == "undetected" and comparison.detectable is not None:
         if comparison.too_noisy:
             return f"{mark} (too noisy to tell)"
-        low, high = comparison.detectable_range or (None, comparison.minimal_detectable_difference)
-        return f"{mark} (< {'' if low is None else f'{number(100 * low, 2)}-'}{percent(high)})"
+        return f"{mark} (no difference found; {percent(comparison.detectable)} would be)"
     if comparison.verdict == "irrelevant":
         relevant = settings.relevant_difference
         ends = (comparison.low, comparison.high)
         small = all(end is not None and 1 / (1 + relevant) < end < 1 + relevant for end in ends)
         return f"{mark} (real, {'but' if small else 'perhaps'} below {plain_percent(relevant)})"
     if comparison.verdict == "unknown" and comparison.launches_missing and comparison.speedup is not None:
-        return f"{mark} ({comparison.launches_missing} more)"
+        return f"{mark} (needs {several(comparison.launches_missing, 'more launch')})"
     return mark
 
 
@@ -175,11 +186,33 @@ FLAGS = Column(
     words=True,
 )
 
+LAUNCHES = Column(
+    "launches",
+    "Engine starts: valid / measured / planned (the last only where there is a plan). 2/3/3: one of three launches is "
+    "invalid, and in no number.",
+    _launches,
+    known="launches_valid",
+)
+"""The first column after the names, of the first table of each mode."""
+
 _OUTPUT, *FURTHER = metric_columns("throughput")
 
-THROUGHPUT = (
-    Column("launches", "Engine starts that were measured, including invalid ones, of those planned.", _launches),
+_PER_DEVICE = METRICS["output_tokens_per_s_per_device"]
+
+RATES = (
+    LAUNCHES,
     _OUTPUT,
+    Column(
+        _PER_DEVICE.header,
+        _PER_DEVICE.definition,
+        _number(_PER_DEVICE.heads, _PER_DEVICE.digits),
+        known="several_devices",
+    ),
+)
+"""What the first table begins with, offline and online; per device only where a launch takes several."""
+
+THROUGHPUT = (
+    *RATES,
     Column(
         "launch CV %",
         "Coefficient of variation (sample standard deviation / mean) of output tok/s over launches.",
@@ -240,6 +273,25 @@ class View:
     cells: tuple[tuple[str, ...], ...]
 
 
+NAMES = (MODEL, WORKLOAD, QUANT, SETTING)
+
+
+def told(tables: Iterable[View]) -> list[View]:
+    """Return `tables` without the columns that have nothing in any line, and without tables that have no others."""
+    found = []
+    for table in tables:
+        filled = [
+            place
+            for place, column in enumerate(table.columns)
+            if column in (*NAMES, EMPTY_BECAUSE) or any(line[place] != MISSING for line in table.cells)
+        ]
+        columns = tuple(table.columns[place] for place in filled)
+        cells = tuple(tuple(line[place] for place in filled) for line in table.cells)
+        if any(column not in (*NAMES, EMPTY_BECAUSE) for column in columns):
+            found.append(View(table.title, columns, cells))
+    return found
+
+
 @dataclass(frozen=True)
 class Views:
     """All tables, and the footnotes that their cells refer to as [1], [2], ..."""
@@ -268,6 +320,8 @@ def lines_of(
     for place, (line, row) in enumerate(zip(lines, rows, strict=True)):
         line["distributions"] = latencies[place] if latencies else {}
         line["empty_because"] = row.empty_because
+        records = row.experiment.records
+        line["several_devices"] = True if records and devices_needed(records[0].spec) > 1 else None
         reasons = {metric: comparison.reason for metric, comparison in row.comparisons.items()}
         line["comparisons"] = row.comparisons
         line["footnotes"] = {
@@ -280,8 +334,8 @@ def lines_of(
 def view(kind: str, title: str, columns: Sequence[Column], lines: Sequence[Line], without: Sequence[Line] = ()) -> View:
     """Return the table of `lines` with `columns` after those of names that are not the same in all of them.
 
-    The lines in `without`, which stand below, have names and no numbers. What a line has as `empty_because` is told in
-    a column of its own.
+    The lines in `without`, which stand below, have names, counts of launches and no numbers. What a line has as
+    `empty_because` is told in a column of its own.
     """
     columns = [c for c in columns if not c.known or any(line.get(c.known) is not None for line in lines)]
     names: list[Column] = []
@@ -294,11 +348,12 @@ def view(kind: str, title: str, columns: Sequence[Column], lines: Sequence[Line]
     names.append(QUANT)
     if any(line.get("setting", DEFAULT_SETTING) != DEFAULT_SETTING for line in (*lines, *without)):
         names.append(SETTING)
-    told = any(line.get("empty_because") for line in (*lines, *without))
-    last = [EMPTY_BECAUSE] if told and FLAGS not in columns else []
+    reasons = any(line.get("empty_because") for line in (*lines, *without))
+    last = [EMPTY_BECAUSE] if reasons and FLAGS not in columns else []
     cells = [[column.cell(line) for column in (*names, *columns, *last)] for line in lines]
+    known = (*names, LAUNCHES, *last)
     cells += [
-        [column.cell(line) if column in (*names, *last) else MISSING for column in (*names, *columns, *last)]
+        [column.cell(line) if column in known else MISSING for column in (*names, *columns, *last)]
         for line in without
     ]
     return View(kind + title, (*names, *columns, *last), tuple(map(tuple, cells)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from rollout_bench.analysis.stats.percentiles import CONFIDENCE, samples_needed
 from rollout_bench.analysis.timed.experiments import (
@@ -14,29 +14,23 @@ from rollout_bench.analysis.timed.experiments import (
     invalid_codes,
     launched,
 )
-from rollout_bench.analysis.timed.latencies import PERCENTILES
+from rollout_bench.analysis.timed.latencies import PERCENTILES, Distribution
 from rollout_bench.analysis.timed.partners import environment_facts
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import label_of, title_of, with_setting
-from rollout_bench.contracts.modes import OFFLINE, mode_of
+from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Environment, Flag, Launched
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import plain_percent, sentence, several
 from rollout_bench.report.conclusions import conclusion_values
 from rollout_bench.report.designs import design_values
-from rollout_bench.report.headings import (
-    COST,
-    ENGINE,
-    FLAGS,
-    PER_LAUNCH,
-    THROUGHPUT,
-    Column,
-    latency_columns,
-    speedup_columns,
-)
+from rollout_bench.report.headings import TITLES
 from rollout_bench.report.parts import Findings, SummaryPart
-from rollout_bench.report.prose import definitions, sections, some
+from rollout_bench.report.prose import sections, some
 from rollout_bench.report.verdicts import verdict_values
+
+METHODS = ("How verdicts are reached", "How percentiles are found")
+"""Headings of what holds of every run; it stands with the definitions, not on the terminal."""
 
 
 def left_out_alarm(left_out: Sequence[Chosen], mode: str) -> str:
@@ -177,49 +171,36 @@ def foot(findings: Findings) -> SummaryPart:
     collection, rows = findings.collection, findings.rows
     records = [(e, record) for e in collection.launched for record in e.records]
     has_loads = {mode_of(row.experiment.mode).has_loads for row in rows}
+    found = sections(
+        "summary",
+        without_valid_launch=[(_name(c.experiment, c.label), c.reason) for c in findings.inside.left_out],
+        footnotes=findings.footnotes,
+        damaged=[*collection.damaged, *collection.damaged_earlier],
+        experiments=[(row.whole_name, row.experiment) for row in rows] + [(_name(e), e) for e in collection.others],
+        flags=[*_flags(rows), *_flags_of_others(collection)],
+        skipped=_grouped_skips(collection),
+        invalid=_invalid(collection),
+        collection=collection,
+        machines=list(machine_lines(collection.experiments)),
+        records=len(records),
+        unprotected=[f"{e.mode}/{e.experiment}/launch-{r.launch}" for e, r in records if r.sha256 is None],
+        earlier=list(_earlier(collection)),
+        has_percentiles=any(findings.latencies),
+        has_offline=False in has_loads,
+        has_online=True in has_loads,
+        certainty=plain_percent(CONFIDENCE),
+        samples_needed={percentile: samples_needed(percentile / 100) for percentile in PERCENTILES},
+        without_percentiles=_without_percentiles(findings),
+        **verdict_values(rows, collection.comparison, collection.precision, apart=findings.apart),
+    )
     return SummaryPart(
         answers=[
             *sections("conclusion", **conclusion_values(rows, collection)),
             *sections("measured", **design_values(collection)),
         ],
-        sections=sections(
-            "summary",
-            without_valid_launch=[(_name(c.experiment, c.label), c.reason) for c in findings.inside.left_out],
-            footnotes=findings.footnotes,
-            damaged=[*collection.damaged, *collection.damaged_earlier],
-            experiments=[(row.whole_name, row.experiment) for row in rows] + [(_name(e), e) for e in collection.others],
-            flags=[*_flags(rows), *_flags_of_others(collection)],
-            skipped=_grouped_skips(collection),
-            invalid=_invalid(collection),
-            collection=collection,
-            machines=list(machine_lines(collection.experiments)),
-            records=len(records),
-            unprotected=[f"{e.mode}/{e.experiment}/launch-{r.launch}" for e, r in records if r.sha256 is None],
-            earlier=list(_earlier(collection)),
-            has_percentiles=any(findings.latencies),
-            has_offline=False in has_loads,
-            has_online=True in has_loads,
-            certainty=plain_percent(CONFIDENCE),
-            samples_needed={percentile: samples_needed(percentile / 100) for percentile in PERCENTILES},
-            without_percentiles=_without_percentiles(findings),
-            **verdict_values(rows, collection.comparison, collection.precision, apart=findings.apart),
-        ),
-        definitions=definitions("Definitions", timed_columns(findings)),
+        sections=[section for section in found if section.heading not in METHODS],
+        definitions=[section for section in found if section.heading in METHODS],
     )
-
-
-def timed_columns(findings: Findings) -> list[Column]:
-    """Return the columns of the tables of timed modes, but for those of requests to a server."""
-    has_loads = {mode_of(row.experiment.mode).has_loads for row in findings.rows}
-    typical = findings.typical(OFFLINE)
-    speedups = speedup_columns(findings.collection.comparison, apart=findings.apart, typical=typical)
-    in_blocks = any(record.block is not None for e in findings.collection.experiments for record in e.records)
-    cost = [column for column in COST if not column.known or in_blocks]
-    columns = [*THROUGHPUT, *speedups, *ENGINE, *cost, FLAGS]
-    if has_loads == {True}:
-        return [column for column in columns if column in (*THROUGHPUT[:2], *PER_LAUNCH, *cost, FLAGS)]
-    has_percentiles = any(findings.latencies) or bool(_without_percentiles(findings))
-    return [*columns, *latency_columns("e2el_s")] if has_percentiles else columns
 
 
 def damage(errors: Iterable[UserError]) -> tuple[str, ...]:
@@ -275,5 +256,20 @@ def _invalid(collection: Collection) -> dict[str, int]:
 
 def _without_percentiles(findings: Findings) -> list[tuple[str, str]]:
     """Return experiments that lack percentiles, and why."""
-    pairs = zip(findings.rows, findings.sequences, strict=False)
-    return [(row.name, reason) for row, pooled in pairs for reason in pooled.reasons]
+    found: dict[str, list[str]] = {}
+    for row, pooled, distributions in zip(findings.rows, findings.sequences, findings.latencies, strict=False):
+        for reason in (*pooled.reasons, *_too_few(row, distributions)):
+            found.setdefault(reason, []).append(row.name)
+    return [(some(names), reason) for reason, names in found.items()]
+
+
+def _too_few(row: Row, distributions: Mapping[str, Distribution]) -> Iterator[str]:
+    """Yield why measures of sequences, offline, have no percentile although they were measured."""
+    unclaimed = [measure for measure, found in distributions.items() if not found.claimed]
+    if unclaimed and not mode_of(row.experiment.mode).has_loads:
+        names = ", ".join(TITLES[measure].partition(",")[0] for measure in unclaimed)
+        least = samples_needed(PERCENTILES[0] / 100)
+        yield (
+            f"{names} not shown, because sequences that run in step resemble each other: they count as fewer than "
+            f"the {least} independent values that a median takes"
+        )

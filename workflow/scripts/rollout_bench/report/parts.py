@@ -17,7 +17,7 @@ from rollout_bench.analysis.timed.mode_pairs import ModePair, Saturation, mode_p
 from rollout_bench.analysis.timed.rows import Row, rows_of
 from rollout_bench.contracts.modes import Mode, mode_of
 from rollout_bench.contracts.record import ServerSample
-from rollout_bench.report.headings import Line, View, lines_of, tables_of
+from rollout_bench.report.headings import Line, View, launch_counts, lines_of, tables_of
 from rollout_bench.report.prose import Section
 
 
@@ -64,6 +64,11 @@ class Findings:
         """Those of `rows` that were measured offline and online."""
         return mode_pairs(self.rows, self.collection)
 
+    @cached_property
+    def launches(self) -> dict[str, Line]:
+        """What `headings.LAUNCHES` shows of each experiment that looks into the engine, by its place."""
+        return {f"{other.mode}/{other.experiment}": launch_counts(other) for other in self.collection.others}
+
     @property
     def apart(self) -> bool:
         """Whether the sides of comparisons did not take turns."""
@@ -103,7 +108,8 @@ class SummaryPart:
         answers: what it found, in sentences, above all tables.
         tables: in their order.
         sections: notes below all tables.
-        definitions: sections that say what columns mean; those of timed modes stand together below their notes.
+        definitions: sections that say what columns mean, which a terminal does not show; those of timed modes stand
+            together below their notes.
         warnings: sections above all others.
         files: further files for programs, by their names.
     """

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from rollout_bench.core.numbers import count, first_few, number, percent, plain_percent, ratio, sentence, several
-from rollout_bench.report.headings import Column
+from rollout_bench.report.headings import View, told
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -48,10 +48,10 @@ def sections(template: str, **values: Any) -> list[Section]:
     return [Section(heading, tuple(" ".join(item.split()) for item in items)) for heading, items in found if items]
 
 
-def definitions(heading: str, columns: Iterable[Column], besides: Iterable[Column] = ()) -> tuple[Section, ...]:
-    """Return the section that defines `columns` but for those that are defined as in `besides`; empty without any."""
-    defined = [f"{column.header}: {column.definition}" for column in besides]
-    items = tuple(text for c in columns if (text := f"{c.header}: {c.definition}") not in defined)
+def definitions(heading: str, tables: Iterable[View]) -> tuple[Section, ...]:
+    """Return the section that defines the columns of `tables` that are shown, each once; empty where there is none."""
+    columns = [column for table in told(tables) for column in table.columns if column.definition]
+    items = tuple(dict.fromkeys(f"{column.header}: {column.definition}" for column in columns))
     return (Section(heading, items),) if items else ()
 
 

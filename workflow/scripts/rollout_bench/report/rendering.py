@@ -35,10 +35,17 @@ _ROOM = 10_000
 _RULED = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
 
 
-def terminal(status: str, tables: Views, sections: Sequence[Section], answers: Sequence[Section] = ()) -> str:
-    """Return the whole text: `status` at the top, answers, tables, then the sections."""
+def terminal(
+    status: str, tables: Views, sections: Sequence[Section], answers: Sequence[Section] = (), elsewhere: str = ""
+) -> str:
+    """Return the whole text: `status` at the top, answers, tables, sections, then `elsewhere`: where the rest stands.
+
+    The first answer is also the end, which is what a terminal shows when all is printed.
+    """
     parts = [_fill(status), *map(_terminal_section, answers), *map(_terminal_table, tables.tables)]
     parts += map(_terminal_section, sections)
+    parts += [_fill(elsewhere)] if elsewhere else []
+    parts += map(_terminal_section, answers[:1])
     # what records of earlier versions quote was not made printable when it was written
     return printable("\n\n".join(parts) + "\n", sys.maxsize)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rollout_bench.analysis.inside.overview import Looked
@@ -11,10 +11,11 @@ from rollout_bench.analysis.timed.experiments import Collection
 from rollout_bench.analysis.timed.latencies import PooledSequences
 from rollout_bench.contracts.modes import MODES, mode_of, named
 from rollout_bench.report.figure_names import figure_names
-from rollout_bench.report.headings import Views
+from rollout_bench.report.headings import Views, told
 from rollout_bench.report.notes import completeness, foot
 from rollout_bench.report.page import page
 from rollout_bench.report.parts import Findings, SummaryPart
+from rollout_bench.report.prose import Section
 from rollout_bench.report.rendering import markdown, terminal
 
 _TABLES = "rollout_bench.report.tables"
@@ -25,6 +26,12 @@ SPANNING = (
     f"{_TABLES}.bound_tables:reach_part",
 )
 """What several modes have, found as `Mode.tables` are; between timed modes and those that look into the engine."""
+
+ELSEWHERE = (
+    "Launches: valid/measured/planned. ^ faster, v slower, ~ no difference found, ? no verdict. "
+    "summary.md and summary.html, beside this file, say what each column is and how verdicts are reached"
+)
+"""What the terminal has in place of definitions."""
 
 
 @dataclass(frozen=True)
@@ -63,23 +70,40 @@ def summarise(
     status = completeness(collection)
     timed, others = _timed_parts(findings), _other_parts(findings)
     parts = [*timed, *others]
-    views = Views(tuple(view for part in parts for view in part.tables), findings.footnotes)
+    views = Views(tuple(told(view for part in parts for view in part.tables)), findings.footnotes)
     answers = [section for part in parts for section in part.answers]
-    sections = [section for part in parts for section in part.warnings]
+    warnings = [section for part in parts for section in part.warnings]
+    defined: set[str] = set()
+    sections = list(warnings)
     for block in (timed, *([part] for part in others)):
         sections += [section for part in block for section in part.sections]
-        sections += [section for part in block for section in part.definitions]
+        sections += _once((section for part in block for section in part.definitions), defined)
     shown = figure_names(findings.rows, collection) if figures else ()
     return Summary(
         status=status,
         markdown=markdown(status, views, sections, shown, answers=answers),
         html=page(status, views, sections, answers),
         csv=findings.frame.to_csv(index=False, lineterminator="\n"),
-        text=terminal(status, views, sections, answers),
+        text=terminal(
+            status,
+            views,
+            [*warnings, *(section for part in parts for section in part.sections)],
+            answers,
+            f"{ELSEWHERE}; figures/ has the figures." if shown else f"{ELSEWHERE}.",
+        ),
         tables={
             name: frame.to_csv(index=False, lineterminator="\n") for part in parts for name, frame in part.files.items()
         },
     )
+
+
+def _once(sections: Iterable[Section], defined: set[str]) -> Iterator[Section]:
+    """Yield `sections` without the items that are among `defined`, which they are added to."""
+    for section in sections:
+        items = tuple(item for item in section.items if item not in defined)
+        defined.update(items)
+        if items or section.links:
+            yield replace(section, items=items)
 
 
 def _timed_parts(findings: Findings) -> list[SummaryPart]:

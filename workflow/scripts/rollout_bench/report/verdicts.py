@@ -23,6 +23,9 @@ from rollout_bench.report.designs import in_groups
 FOUND = ("faster", "slower", "irrelevant")
 """Verdicts that say that there is a difference."""
 
+WORTHWHILE = 500
+"""Launches of each side above which a number of them helps nobody."""
+
 
 def verdict_values(
     rows: Sequence[Row], settings: ComparisonSettings, precision: Precision | None = None, *, apart: bool = False
@@ -47,6 +50,7 @@ def verdict_values(
         "min_pairs": MIN_PAIRS,
         "few_pairs": FEW_PAIRS,
         "too_noisy": TOO_NOISY,
+        "worthwhile": WORTHWHILE,
         "look_percent": None if precision is None else f"{100 * _level(settings, precision):.4g}",
         "too_wide": [] if precision is None else list(_too_wide(rows, precision)),
         "differing": differing(rows),
@@ -134,11 +138,14 @@ def _often_missed(rows: Sequence[Row]) -> Iterator[tuple[str, Worth]]:
 def _lacking(rows: Sequence[Row]) -> Iterator[tuple[str, int, Comparison]]:
     """For each ~ its name, how many loads have one, and the comparison that takes the fewest launches.
 
-    Only where there are launches enough to tell how many it takes.
+    Only where there are launches enough to tell how many it takes, and where the machine is not too noisy to tell
+    anything.
     """
     found: dict[str, list[Comparison]] = {}
     for row, metric, comparison in _each(rows):
-        if comparison.verdict == "undetected" and comparison.launches_for_relevant is not None:
+        if comparison.verdict != "undetected" or comparison.too_noisy:
+            continue
+        if comparison.launches_for_relevant is not None:
             found.setdefault(f"{row.whole_name}{metric}", []).append(comparison)
     for name, comparisons in found.items():
         # Of the loads of a sweep the one that takes fewest: a line for each would hide the rest.

@@ -161,9 +161,17 @@ class Comparison:
         return len(self.pairs), len(self.pairs)
 
     @property
+    def detectable(self) -> float | None:
+        """The size (a fraction) from which on a difference would have been found; None where nobody can say.
+
+        That is the larger end of `detectable_range`: the spread of few launches may be far too small by chance.
+        """
+        return self.minimal_detectable_difference if self.detectable_range is None else self.detectable_range[1]
+
+    @property
     def too_noisy(self) -> bool:
         """Whether even a difference as large as `TOO_NOISY` might have been missed."""
-        return self.detectable_range is not None and self.detectable_range[1] >= TOO_NOISY
+        return self.detectable is not None and self.detectable >= TOO_NOISY
 
     @property
     def launches_missing(self) -> int:

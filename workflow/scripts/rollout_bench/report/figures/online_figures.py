@@ -171,6 +171,10 @@ SWEEP_TITLE = "Throughput and latency over the sweep"
 
 SWEEP_MEASURES = {"ttft_s": "TTFT ms", "tpot_s": "TPOT ms"}
 
+ROOM = 1.04
+"""How far an axis from zero goes on after all that is drawn: matplotlib's own margin is a share of the span of the
+points, which may be less than half a marker."""
+
 FAR = 20.0
 """Greatest over least latency in a row of panels from which on its axis is logarithmic."""
 
@@ -202,10 +206,10 @@ def sweep_figure(rows: Sequence[Row], settings: ComparisonSettings, where: str, 
                 swept = [row for row in rows if whole_column_of(row) == column and row.label == label]
                 _draw_sweep(axes, swept, measure, style, settings.confidence)
             axes.xaxis.set_major_formatter(thousands())
-            axes.set_xlim(left=0)
         _scale(line, [value for row in rows for value in _values(row, measure)])
     for axes in grid[-1]:
         axes.set_xlabel("output tok/s")
+        axes.set_xlim(0, ROOM * axes.get_xlim()[1])
     legend(figure, styles)
     return figure
 
@@ -249,7 +253,7 @@ def _scale(line: Sequence[Axes], values: Sequence[float]) -> None:
     if values and max(values) > FAR * min(values) > 0:
         line[0].set_yscale("log")
     else:
-        line[0].set_ylim(bottom=0)
+        line[0].set_ylim(0, ROOM * line[0].get_ylim()[1])
     line[0].yaxis.set_major_formatter(thousands())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from rollout_bench.analysis.stats.intervals import mean
 from rollout_bench.analysis.timed.balance import Replicated, replicated
-from rollout_bench.analysis.timed.comparison import Comparison
+from rollout_bench.analysis.timed.comparison import MARKS, TOO_NOISY, Comparison
 from rollout_bench.analysis.timed.launches import LaunchMeasures
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.metrics import METRICS, MetricName
@@ -88,8 +89,26 @@ def _draw_throughput(axes: Axes, frame: Frame, row: Row, y: float, style: QuantS
         marker, edge = ("o", "white") if launch.valid else ("x", None)
         axes.scatter(launch.output_tokens_per_s, place, s=0.17 * size**2, marker=marker, color=INK, edgecolors=edge,
                      linewidths=0.8 if launch.valid else 1.5, zorder=3)  # fmt: skip
-    end = max(launch.output_tokens_per_s for launch in shown)
-    axes.annotate(number(average), (end, y), (8, 0), textcoords="offset points", va="center", fontsize=size, color=INK)
+    place, side = _place_of_value(average, [launch.output_tokens_per_s for launch in shown], limit)
+    axes.annotate(
+        number(average), (place, y), (8 if side == "left" else -8, 0), textcoords="offset points", ha=side, va="center",
+        fontsize=size, color=INK,
+    )  # fmt: skip
+
+
+VALUE_ROOM = 0.14
+"""Of the axis: as much as a value needs beside its bar's end."""
+
+
+def _place_of_value(average: float, rates: Sequence[float], limit: float) -> tuple[float, Literal["left", "right"]]:
+    """Return where the value of a bar stands on an axis that ends at `limit`, and which of its sides that is.
+
+    After the bar's end where no point lies in its way, else inside of the bar, before the first point: beside a point
+    beyond the bar it would be taken for the point's.
+    """
+    room, first = VALUE_ROOM * limit, min([average, *rates])
+    in_the_way = any(average < rate < average + room for rate in rates)
+    return (first, "right") if in_the_way and first > room else (average, "left")
 
 
 ITERATIONS_TITLE = "Throughput of each iteration"
@@ -288,9 +307,11 @@ def _notes(
     notes = [
         f"{how.format(metric)} Band: {plain_percent(settings.confidence)} confidence interval"
         f"{', taken alone' if apart else ''}. "
-        "^ faster, v slower (held over the table); ~ (< size): no difference found, this size would have been; "
-        f"? too few {'launches' if apart else 'pairs'} or no valid ones."
+        "^ faster, v slower (held over the table); ~ (none found): no difference was found, and the summary says which "
+        f"would have been; ? too few {'launches' if apart else 'pairs'} or no valid ones."
     ]
+    if any(row.comparison.verdict == "undetected" and row.comparison.too_noisy for row in compared):
+        notes.append(f"~ (too noisy): a difference of {plain_percent(TOO_NOISY)} might have been missed.")
     if any(row.comparison.verdict == "irrelevant" for row in compared):
         notes.append(f"~ (real): found, but below {plain_percent(settings.relevant_difference)}.")
     if any(_is_cut(row.comparison, limits) for row in compared):
@@ -302,8 +323,13 @@ def _notes(
 
 def _label(comparison: Comparison, settings: ComparisonSettings) -> str:
     assert comparison.speedup is not None
-    # In words it would lie over the data of a narrow panel.
-    text = "~ (real)" if comparison.verdict == "irrelevant" else verdict_text(comparison, settings)
+    # In whole words it would lie over the data of a narrow panel.
+    if comparison.verdict == "irrelevant":
+        text = f"{MARKS['irrelevant']} (real)"
+    elif comparison.verdict == "undetected":
+        text = f"{MARKS['undetected']} ({'too noisy' if comparison.too_noisy else 'none found'})"
+    else:
+        text = verdict_text(comparison, settings)
     return f"{ratio(comparison.speedup)}x {text}"
 
 

@@ -17,7 +17,7 @@ from rollout_bench.core.numbers import MISSING, number
 from rollout_bench.plan.matrix import Experiment, Matrix
 from rollout_bench.report.headings import Column, Line, View, view
 from rollout_bench.report.parts import Findings, SummaryPart
-from rollout_bench.report.prose import sections
+from rollout_bench.report.prose import definitions, sections
 
 _ORDER = ("pass", "prefill", "mixed", "decode", "step")
 
@@ -59,15 +59,16 @@ def reach_part(findings: Findings) -> SummaryPart:
     valid = [reach for reach in reaches if not reach.left_out]
     if not valid:
         return SummaryPart()
+    tables = [_view(platform, reaches) for platform in dict.fromkeys(reach.platform for reach in valid)]
     return SummaryPart(
-        tables=[_view(platform, reaches) for platform in dict.fromkeys(reach.platform for reach in valid)],
+        tables=tables,
         sections=sections(
             "limits",
             limits=findings.inside.limits,
             unknown=sorted({dtype for reach in reaches for dtype in reach.unknown}),
             unbounded=sorted({(title_of(reach, reach.quant), reach.reason) for reach in reaches if reach.reason}),
-            columns=COLUMNS,
         ),
+        definitions=definitions("Definitions, limits", tables),
     )
 
 

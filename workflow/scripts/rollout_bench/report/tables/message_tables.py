@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -24,7 +24,7 @@ from rollout_bench.contracts.messages import Link
 from rollout_bench.contracts.modes import MESSAGES
 from rollout_bench.core.numbers import MISSING, count, number, percent, ratio
 from rollout_bench.plan.config import ComparisonSettings
-from rollout_bench.report.headings import Column, Line, View, interval_text, verdict_text, view
+from rollout_bench.report.headings import LAUNCHES, Column, Line, View, interval_text, verdict_text, view
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import definitions, sections
 
@@ -44,9 +44,9 @@ def _link(link: Link) -> str:
 WORKERS = Column("TP", "Tensor parallel size: the number of workers.", lambda line: str(line["workers"]))
 
 SHARE = (
+    LAUNCHES,
     WORKERS,
     Column("batch", "Sequences of the pass.", lambda line: str(line["step"].batch)),
-    Column("launches", "Valid launches.", lambda line: str(len(line["step"].launches))),
     Column(
         "step ms",
         "A decode step, in milliseconds: median over steps, mean over launches.",
@@ -208,7 +208,14 @@ def messages_part(findings: Findings) -> SummaryPart:
     inside, collection = findings.inside, findings.collection
     runs = inside.messages
     shares = run_shares(runs, collection.comparison.confidence)
-    tables = messages_views(runs, inside.left_out, collection.comparison, collection.baseline, inside.messages_before)
+    tables = messages_views(
+        runs,
+        inside.left_out,
+        collection.comparison,
+        collection.baseline,
+        inside.messages_before,
+        findings.launches,
+    )
     if not tables:
         return SummaryPart()
     issues = [run for run in runs if repeats_issue(run)]
@@ -226,12 +233,11 @@ def messages_part(findings: Findings) -> SummaryPart:
         gains=[gain for each in shares if (gain := _gain(each)) is not None],
         laws=any(LAW[-1] in table.columns for table in tables),
     )
-    known = {(c.header, c.definition): c for table in tables for c in table.columns if c.definition}.values()
     return SummaryPart(
         tables=tables,
         answers=said[:1] if shares else (),
         sections=said[1:] if shares else said,
-        definitions=definitions("Messages", list(known)),
+        definitions=definitions("Messages", tables),
         files={"messages.csv": messages_table(runs)} | ({} if steps.empty else {"message_steps.csv": steps}),
     )
 
@@ -242,6 +248,7 @@ def messages_views(
     settings: ComparisonSettings | None = None,
     baseline: dict[str, str] | None = None,
     before: Sequence[MessagesRun] = (),
+    launches: Mapping[str, Line] | None = None,
 ) -> list[View]:
     """Return the tables of each platform.
 
@@ -251,13 +258,15 @@ def messages_views(
         settings: of intervals and verdicts; their defaults where None.
         baseline: axis -> value, what others are compared with.
         before: what they are compared with instead where that names earlier results.
+        launches: how many each experiment has, by its place.
     """
     settings = settings or ComparisonSettings()
+    launches = launches or {}
     tables: list[View] = []
     for platform in dict.fromkeys(run.chosen.experiment.platform for run in runs):
         own = [run for run in runs if run.chosen.experiment.platform == platform]
         without = [
-            {**_names(each), "empty_because": each.reason}
+            {**_names(each), **launches.get(each.place, {}), "empty_because": each.reason}
             for each in left_out
             if each.experiment.mode == MESSAGES.name and each.experiment.platform == platform
         ]
@@ -265,7 +274,13 @@ def messages_views(
         shares = run_shares(own, settings.confidence)
         several = True if any(run.workers > 1 for run in own) else None
         lines: list[Line] = [
-            {**_names(each.run.chosen), "workers": each.run.workers, "step": step, "several": several}
+            {
+                **_names(each.run.chosen),
+                **launches.get(each.run.chosen.place, {}),
+                "workers": each.run.workers,
+                "step": step,
+                "several": several,
+            }
             for each in shares
             for step in each.steps
         ]

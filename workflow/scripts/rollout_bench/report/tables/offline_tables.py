@@ -19,17 +19,21 @@ from rollout_bench.report.headings import (
     view,
 )
 from rollout_bench.report.parts import Findings, SummaryPart
+from rollout_bench.report.prose import definitions
 
 
 def offline_part(findings: Findings) -> SummaryPart:
-    """Return the tables of each platform. Flags have a column only where there are some."""
+    """Return the tables of each platform, and what their columns mean. Flags have a column only where there are some.
+
+    Percentiles have a table only where one can be claimed.
+    """
     settings, typical = findings.collection.comparison, findings.typical(OFFLINE)
     tables = [
         view
         for title, lines, _ in findings.tables_of(OFFLINE)
         for view in _views(title, lines, speedup_columns(settings, apart=findings.apart, typical=typical))
     ]
-    return SummaryPart(tables=tables)
+    return SummaryPart(tables=tables, definitions=definitions("Definitions", tables))
 
 
 def _views(title: str, lines: Sequence[Line], speedups: Sequence[Column]) -> Iterator[View]:
@@ -38,5 +42,5 @@ def _views(title: str, lines: Sequence[Line], speedups: Sequence[Column]) -> Ite
     yield view("Rates, start-up and memory: ", title, ENGINE, lines)
     yield view("What a launch costs: ", title, COST, lines)
     for measure, heading in TITLES.items():
-        if any(measure in line["distributions"] for line in lines):
+        if any(measure in line["distributions"] and line["distributions"][measure].claimed for line in lines):
             yield view(f"{heading}: ", title, latency_columns(measure), lines)

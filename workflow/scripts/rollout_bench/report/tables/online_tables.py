@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 from rollout_bench.analysis.stats.intervals import mean, t_interval
@@ -24,7 +23,7 @@ from rollout_bench.report.headings import (
     FLAGS,
     FURTHER,
     PER_LAUNCH,
-    THROUGHPUT,
+    RATES,
     TITLES,
     Column,
     Line,
@@ -35,7 +34,6 @@ from rollout_bench.report.headings import (
     speedup_columns,
     view,
 )
-from rollout_bench.report.notes import timed_columns
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import definitions, sections
 
@@ -58,7 +56,7 @@ def milliseconds(seconds: float | None, digits: int = 4) -> str:
 
 
 SERVICE = (
-    *THROUGHPUT[:2],
+    *RATES,
     *metric_columns("requests"),
     Column(
         "in flight (most)",
@@ -108,7 +106,8 @@ def _percentiles(measure: str) -> tuple[Column, Column]:
         ),
         Column(
             f"{name} tail",
-            f"The same for the highest of {shown} for which every launch has enough requests.",
+            f"{name} at the highest of {shown} for which every launch has enough requests, mean over launches, in "
+            "milliseconds.",
             _tail(measure),
         ),
     )
@@ -145,12 +144,6 @@ def with_interval(field: str, header: str, definition: str, factor: float = 1000
     return Column(header, definition, cell)
 
 
-def shown_columns(settings: ComparisonSettings, apart: bool, typical: bool = False) -> Sequence[Column]:
-    """Return all columns of the tables of online experiments, to define them."""
-    rates, latencies = split_speedups(settings, apart, typical)
-    return (*SERVICE[2:], *rates, *LATENCIES, *latencies, *percentile_columns()[:2])
-
-
 SWEPT = ("ttft_s", "tpot_s", "e2el_s")
 
 
@@ -159,11 +152,10 @@ def online_part(findings: Findings) -> SummaryPart:
     tables = [
         view for title, lines, rows in findings.tables_of(ONLINE) for view in _views(findings, title, lines, rows)
     ]
-    columns = shown_columns(findings.collection.comparison, findings.apart, findings.typical(ONLINE))
     return SummaryPart(
         tables=tables,
         sections=sections(ONLINE.name, **_values(findings)),
-        definitions=definitions("Definitions, online", columns, besides=timed_columns(findings)),
+        definitions=definitions("Definitions, online", tables),
     )
 
 
@@ -221,7 +213,7 @@ def _sweep_columns() -> tuple[Column, ...]:
     means = [with_interval(field, METRICS[field].header, "") for field in SWEPT]
     return (
         Column("load", "", lambda line: line["load"], words=True),
-        *(replace(column, known="") for column in metric_columns("load")),
+        *metric_columns("load"),
         with_interval("output_tokens_per_s", "output tok/s", "", 1),
         *means,
         *metric_columns("service"),

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from rollout_bench.analysis.inside.curves import BreakEven, Estimate, OperatorsRun, ranges
 from rollout_bench.analysis.inside.predictions import Phase, PredictedPass, PredictedStep, Value, at
-from rollout_bench.analysis.timed.experiments import Chosen
+from rollout_bench.analysis.timed.experiments import Chosen, Selected
 from rollout_bench.contracts.axes import title_of
 from rollout_bench.contracts.modes import OPERATORS
+from rollout_bench.contracts.record import Launched
 from rollout_bench.core.numbers import MISSING, number, ratio
-from rollout_bench.report.headings import Column, Line, View, view
+from rollout_bench.report.headings import LAUNCHES, Column, Line, View, view
 from rollout_bench.report.parts import Findings, SummaryPart
-from rollout_bench.report.prose import Section, sections
+from rollout_bench.report.prose import Section, definitions, sections
 
 
 def _cell(header: str, field: str, definition: str, words: bool = False) -> Column:
@@ -93,21 +94,24 @@ PASS = (
 )
 """Predicted against measured end to end."""
 
-OPTIONAL = ("profiled ms", "share %", "predicted decode step")
-"""Columns that are left out where no line has anything in them."""
 
 
 def operators_part(findings: Findings) -> SummaryPart:
     """Return the tables of each platform, and how their numbers were measured."""
     inside = findings.inside
+    tables = operators_views(inside.steps, inside.passes, inside.left_out, findings.launches)
     return SummaryPart(
-        tables=operators_views(inside.steps, inside.passes, inside.left_out),
+        tables=tables,
         sections=operators_notes(inside.runs, findings.collection.comparison.confidence),
+        definitions=definitions("Definitions, operators", tables),
     )
 
 
 def operators_views(
-    steps: Sequence[PredictedStep], passes: Sequence[PredictedPass] = (), left_out: Sequence[Chosen] = ()
+    steps: Sequence[PredictedStep],
+    passes: Sequence[PredictedPass] = (),
+    left_out: Sequence[Chosen] = (),
+    launches: Mapping[str, Line] | None = None,
 ) -> list[View]:
     """Return the tables of each platform.
 
@@ -115,27 +119,30 @@ def operators_views(
         steps: from `analysis.operators.steps.steps_of`, one for each run.
         passes: from `analysis.operators.passes.passes_of`, of those that were measured offline too.
         left_out: experiments, of any mode, without a valid launch.
+        launches: how many each experiment has, by its place.
     """
+    launches = launches or {}
+
+    def counted(lines: Iterable[Line]) -> list[Line]:
+        return [line | launches.get(line["place"], {}) for line in lines]
+
     tables = []
     for platform in dict.fromkeys(step.run.experiment.platform for step in steps):
         own = [step for step in steps if step.run.experiment.platform == platform]
         runs = [step.run for step in own]
         title = f"operators, {platform}"
-        without = [
-            {"model": model, "workload": workload, "quant": each.label, "empty_because": each.reason}
+        without = counted(
+            _of_experiment(each.experiment, each.label, each.reason)
             for each in left_out
-            for own_platform, model, workload in [each.table]
-            if each.experiment.mode == OPERATORS.name and own_platform == platform
-        ]
-        compared = list(_break_even_lines(runs))
+            if each.experiment.mode == OPERATORS.name and each.experiment.platform == platform
+        )
+        compared, batch = counted(_break_even_lines(runs)), list(_batch_lines(runs))
         if compared:
-            tables.append(view("Linear layers, break-even: ", title, BREAK_EVEN, compared, without))
-        tables.append(view("Linear layers, at the batch in use: ", title, BATCH, list(_batch_lines(runs)), without))
-        lines = list(map(_step_line, own))
-        shown = [
-            column for column in STEP if column.header not in OPTIONAL or any(_has(column, line) for line in lines)
-        ]
-        tables.append(view("Linear layers of a step: ", title, shown, lines, without))
+            tables.append(view("Linear layers, break-even: ", title, (LAUNCHES, *BREAK_EVEN), compared, without))
+        first = () if compared else (LAUNCHES,)
+        tables.append(view("Linear layers, at the batch in use: ", title, (*first, *BATCH), counted(batch), without))
+        lines = counted(map(_step_line, own))  # of the baseline too, which breaks even with nothing
+        tables.append(view("Linear layers of a step: ", title, (LAUNCHES, *STEP), lines, without))
         here = [each for each in passes if each.step.run.experiment.platform == platform]
         if here:
             tables.append(view("Linear layers and the whole pass: ", title, PASS, list(map(_pass_line, here)), without))
@@ -192,8 +199,17 @@ def _value_at(estimate: Estimate, tokens: Sequence[int], wanted: int) -> Value |
 
 
 def _names(run: OperatorsRun) -> Line:
-    e = run.experiment
-    return {"model": e.model, "workload": e.workload, "quant": run.label, "empty_because": run.reason}
+    return _of_experiment(run.experiment, run.label, run.reason)
+
+
+def _of_experiment(experiment: Selected[Launched], label: str, reason: str) -> Line:
+    return {
+        "model": experiment.model,
+        "workload": experiment.workload,
+        "quant": label,
+        "place": f"{experiment.mode}/{experiment.experiment}",
+        "empty_because": reason,
+    }
 
 
 def _layer(run: OperatorsRun, name: str) -> Line:
@@ -261,9 +277,6 @@ def _step_line(step: PredictedStep) -> Line:
 def _phase_speedup(run: OperatorsRun, phase: Phase | None) -> str:
     return "(baseline)" if run.is_baseline else ratio_text(None if phase is None else phase.speedup)
 
-
-def _has(column: Column, line: Line) -> bool:
-    return column.cell(line) != MISSING
 
 
 def operators_notes(runs: Sequence[OperatorsRun], confidence: float) -> list[Section]:

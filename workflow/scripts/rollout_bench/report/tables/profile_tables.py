@@ -48,7 +48,7 @@ from rollout_bench.contracts.axes import title_of
 from rollout_bench.contracts.inside import Phase
 from rollout_bench.contracts.modes import PROFILE
 from rollout_bench.core.numbers import MISSING, number, plain_percent, ratio
-from rollout_bench.report.headings import Column, Line, View, interval_text, view
+from rollout_bench.report.headings import LAUNCHES, Column, Line, View, interval_text, told, view
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import Section, sections
 
@@ -336,26 +336,36 @@ MOST_OPERATORS = 5
 def profile_part(findings: Findings) -> SummaryPart:
     """Return the tables and notes of all profiles, those that can't be read above all else, and profile.csv."""
     inside = findings.inside
-    report, tables = inside.profiles, profile_views(inside.profiles)
+    report, tables = inside.profiles, profile_views(inside.profiles, findings.launches)
     found = bool(report.profiled or report.left_out)
+    notes = profile_notes(report, tables)
     return SummaryPart(
         tables=tables,
-        sections=profile_notes(report, tables),
+        sections=[section for section in notes if section.heading != DEFINITIONS],
+        definitions=[section for section in notes if section.heading == DEFINITIONS],
         warnings=[Section("Profiles that can't be read", inside.problems)] if inside.problems else [],
         files={"profile.csv": profile_table(report)} if found else {},
     )
 
 
-def profile_views(report: ProfileReport) -> list[View]:
-    """Return the tables of each platform; those on differences only where something is compared."""
+def profile_views(report: ProfileReport, launches: Mapping[str, Line] | None = None) -> list[View]:
+    """Return the tables of each platform; those on differences only where something is compared.
+
+    `launches` says how many each experiment has, by its place.
+    """
+    launches = launches or {}
     tables: list[View] = []
     for platform in dict.fromkeys(each.platform for each in report.profiled):
         own = [each for each in report.profiled if each.platform == platform]
         pairs = [found for found in report.reconciliations if found.own.platform == platform]
         title = f"profile, {platform}"
-        without = [_names(each, each.reason) for each in report.left_out if each.platform == platform]
+        without = [
+            _names(each, each.reason) | launches.get(each.place, {})
+            for each in report.left_out
+            if each.platform == platform
+        ]
         uncompared = [_names(each, reason) for each, reason in report.uncompared if each.platform == platform]
-        tables += [*_steps(title, report, own, without), *_timed(title, report, own, without)]
+        tables += [*_steps(title, report, own, without, launches), *_timed(title, report, own, without)]
         tables += [*_changes(title, report, pairs, uncompared), *_reconciled_rows(title, pairs, uncompared)]
         tables += _operators(title, report, own, without)
     return tables
@@ -378,7 +388,11 @@ def _names(profiled: ProfiledExperiment | LeftOut, empty_because: str = "") -> L
 
 
 def _steps(
-    title: str, report: ProfileReport, profiled: Sequence[ProfiledExperiment], without: Sequence[Line]
+    title: str,
+    report: ProfileReport,
+    profiled: Sequence[ProfiledExperiment],
+    without: Sequence[Line],
+    launches: Mapping[str, Line],
 ) -> Iterator[View]:
     found = list(by_phase(report, profiled))
     if not found:
@@ -390,13 +404,14 @@ def _steps(
         rest = sum(us for category, us in parts.items() if category not in shown)
         lines.append(
             _names(each)
+            | launches.get(each.place, {})
             | {"phase": breakdown.phase, "step_us": breakdown.step_us}
             | {"parts": {**{category: parts[category] for category in shown}, REST: rest}}
         )
     columns: list[Column] = [category_column(category) for category in shown]
     if any(line["parts"][REST] > 0 for line in lines):
         columns.append(category_column(REST))
-    yield view("Where a step's time goes, ms (%): ", title, (*STEP, *columns), lines, without)
+    yield view("Where a step's time goes, ms (%): ", title, (LAUNCHES, *STEP, *columns), lines, without)
 
 
 def shown_categories(found: Sequence[Breakdown]) -> list[str]:
@@ -515,8 +530,8 @@ def _operator(operator: Operator) -> Line:
     }
 
 
-TRACES = "Traces"
-"""Heading of the section that links the traces."""
+TRACES, DEFINITIONS = "Traces", "Definitions, profile"
+"""Headings of the section that links the traces, and of what columns mean."""
 
 _UNKNOWN_NAMES = 5
 """Operators that no rule knows which a note names."""
@@ -615,9 +630,12 @@ def _unknown(profiled: ProfiledExperiment, breakdown: Breakdown) -> list[tuple[s
 
 
 def _defined(tables: Sequence[View]) -> Iterator[Column]:
-    """Yield the columns of `tables` that have a definition, each once; columns of several phases share theirs."""
-    told: set[str] = set()
-    for column in (column for table in tables for column in table.columns):
-        if column.definition and not {column.header, column.definition} & told:
-            told |= {column.header, column.definition}
+    """Yield the columns that are shown of `tables` and have a definition, each once.
+
+    Columns of several phases share theirs.
+    """
+    defined: set[str] = set()
+    for column in (column for table in told(tables) for column in table.columns):
+        if column.definition and not {column.header, column.definition} & defined:
+            defined |= {column.header, column.definition}
             yield column

@@ -81,9 +81,10 @@ def replica_part(findings: Findings) -> SummaryPart:
     rows = [row for row in findings.rows if row.experiment.has_replicas]
     if not rows:
         return SummaryPart()
+    tables = _views(rows)
     return SummaryPart(
-        tables=_views(rows),
-        definitions=definitions("Definitions, replicas", COLUMNS),
+        tables=tables,
+        definitions=definitions("Definitions, replicas", tables),
         files={"replicas.csv": replica_table(findings.rows)},
     )
 
