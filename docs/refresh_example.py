@@ -17,6 +17,16 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "docs/tutorial.md")
 FIGURES = ("throughput.svg", "speedup.svg", "iterations.svg")
 
+TABLES = {
+    "throughput": "Throughput",
+    "rates": "Rates, start-up and memory",
+    "cost": "What a launch costs",
+    "e2el": "Time until a sequence is complete (E2EL), s",
+}
+"""Name of the part -> how the heading of its table begins."""
+
+NO_PERCENTILES = "Here no percentile can be claimed, so there is no such table."
+
 MARKED = re.compile(r"(<!-- example: (\S+) -->\n).*?(<!-- end of example -->)", re.DOTALL)
 
 
@@ -45,7 +55,7 @@ def main() -> int:
 
 
 def parts(summary: str) -> dict[str, str]:
-    """Return the parts of a summary.md that pages can name: status, throughput, rates, cost, e2el, machine.
+    """Return the parts of a summary.md that pages can name: status, machine, and those of `TABLES`.
 
     Raises:
         ValueError: the summary is incomplete or has another shape.
@@ -53,17 +63,18 @@ def parts(summary: str) -> dict[str, str]:
     status = next(line for line in summary.splitlines() if "measured" in line)
     if "INCOMPLETE" in status:
         raise ValueError(f"summary.md: {status}")
-    tables = re.findall(r"^\|.*?(?=\n\n|\Z)", summary, re.DOTALL | re.MULTILINE)
+    tables = {
+        name: re.findall(rf"^## {re.escape(heading)}: offline[^\n]*\n\n(.*?)(?=\n\n|\Z)", summary, re.DOTALL | re.M)
+        for name, heading in TABLES.items()
+    }
+    tables["e2el"] = tables["e2el"] or [NO_PERCENTILES]
     machine = re.search(r"^## Measured with\n\n- \S+, \S+: (.*?), host [^,]+(, rollout-bench \S+)?\.$", summary, re.M)
-    if summary.count("\n## Throughput: offline") != 1 or len(tables) < 4 or machine is None:
-        raise ValueError("summary.md: expected one table each of throughput, rates, costs and E2EL, and the machine")
+    if any(len(found) != 1 for found in tables.values()) or machine is None:
+        raise ValueError("summary.md: expected one table each of throughput, rates and costs, and the machine")
     without_kernel = re.sub(r"\bLinux \S+$", "Linux", machine[1])
     return {
         "status": status,
-        "throughput": tables[0],
-        "rates": tables[1],
-        "cost": tables[2],
-        "e2el": tables[3],
+        **{name: found[0] for name, found in tables.items()},
         "machine": f"Measured with {without_kernel}.",
     }
 

@@ -188,8 +188,8 @@ def test_a_drift_that_all_share_changes_no_interval(tmp_path: Path) -> None:
 
 
 def test_the_first_lines_say_how_it_was_measured(tmp_path: Path) -> None:
-    text = made_of(tmp_path, *blocks()).text
-    first = flat(text.partition("Throughput:")[0])
+    made = made_of(tmp_path, *blocks())
+    first, text = flat(made.text.partition("Throughput:")[0]), made.markdown
     assert "How it was measured - 3 blocks of 3 engines, 10 rounds each." in first
     assert "The engines of a block were alive at the same time." in first
     assert "In a round each engine that was alive made one pass over the same prompts, in turn" in first
@@ -276,7 +276,7 @@ def test_an_engine_whose_record_was_deleted_or_is_not_selected_did_not_fail(tmp_
 
 def test_engines_one_at_a_time_are_told_as_well(tmp_path: Path) -> None:
     records = [make_record(spec, i, [400.0 + i] * (8 + i)) for spec in SPECS for i in range(3)]
-    text = flat(made_of(tmp_path, *records).text)
+    text = flat(made_of(tmp_path, *records).markdown)
     assert "How it was measured - 9 launches, one engine at a time, 8 to 10 passes each." in text
     assert "its typical pass, the mean of the logarithms of the middle 60 % of its passes" in text
     assert "Unit: the block" not in text
@@ -338,7 +338,7 @@ def test_start_up_times_of_engines_that_started_together_are_no_ones(tmp_path: P
     assert "[1] the engines of a block started all at once, so start-up times tell of no single one." in text
     assert {line["startup_s"] for line in csv.DictReader(io.StringIO(made.csv))} == {""}
     in_turn = made_of(tmp_path / "in turn", *blocks(), metrics=(RATE, "startup_s"))
-    assert "start-up s: no pass has it, so the launches' own values are compared." in flat(in_turn.text)
+    assert "start-up s: no pass has it, so the launches' own values are compared." in flat(in_turn.markdown)
     assert {line["startup_s"] for line in csv.DictReader(io.StringIO(in_turn.csv))} == {"11.0"}
 
 
@@ -441,7 +441,8 @@ def test_a_number_of_iterations_is_analysed_as_before(tmp_path: Path) -> None:
     made = summarise(collect(tmp_path, make_plan(specs)))
     before = BEFORE.read_text()
     columns = made.csv.splitlines()[0].split(",")
-    assert [name for name in columns if name != "setting"] == before.splitlines()[0].split(",")
+    new_columns = ("setting", "output_tokens_per_s_per_device")
+    assert [name for name in columns if name not in new_columns] == before.splitlines()[0].split(",")
     for line, told in zip(*(csv.DictReader(io.StringIO(text)) for text in (made.csv, before)), strict=True):
         for column, value in told.items():
             # All digits with the same scipy; another may round otherwise.

@@ -80,7 +80,7 @@ def test_compare_py_gives_the_numbers_of_the_summary(two: Path) -> None:
 
 def test_the_summary_says_that_nothing_took_turns_and_names_no_pairs(two: Path) -> None:
     made = summary(two / "results", planned([BF16, W8A8], results="old/results"))
-    flat = " ".join(made.text.split())
+    flat = " ".join(made.markdown.replace("\\", "").split())
     assert "Launches were not interleaved" in flat
     assert "Compared with" in flat
     assert "old/results: 6 launches of 2 experiments, started 2025-01-01T00:00:00Z" in flat

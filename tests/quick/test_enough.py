@@ -144,7 +144,7 @@ def test_the_summary_says_which_rule_ended_the_launching(tmp_path: Path, confide
     selected = plan(BASE, NARROW, half_width=0.02).model_copy(
         update={"comparison": ComparisonSettings(confidence=confidence)}
     )
-    text = " ".join(summarise(collect(tmp_path, selected)).text.split())
+    text = " ".join(summarise(collect(tmp_path, selected)).markdown.split())
     assert "no further than 2 % from it, at least 3 and at most 8 times" in text
     assert f"hold together at {100 * confidence:g} %" in text
     assert "Pocock 1977" in text

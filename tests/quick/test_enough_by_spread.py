@@ -57,7 +57,7 @@ def compared(results: Path, selected: PlanFile) -> dict[str, Comparison]:
 
 
 def told(results: Path, selected: PlanFile) -> str:
-    return " ".join(summarise(collect(results, selected)).text.split())
+    return " ".join(summarise(collect(results, selected)).markdown.replace("\\", "").split())
 
 
 def asked(*series: np.ndarray, half_width: float = 0.02) -> list[int]:

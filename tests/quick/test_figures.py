@@ -18,6 +18,7 @@ from rollout_bench.analysis.timed.experiments import Collection
 from rollout_bench.analysis.timed.rows import rows_of
 from rollout_bench.contracts.record import Failure, Flag, Record
 from rollout_bench.contracts.spec import Spec
+from rollout_bench.core.numbers import number
 from rollout_bench.report.figures.save import figure_files
 from rollout_bench.report.figures.style import MAX_LINES, settings, shorten
 from rollout_bench.report.figures.timed_figures import iterations_figure, speedup_figure, throughput_figure
@@ -174,7 +175,22 @@ def test_an_interval_without_end_is_cut_with_an_arrow_and_the_points_stay_apart(
     assert {line.get_marker() for line in axes.lines} >= {"<", ">"}
     assert axes.get_xlim()[1] < 4
     assert "Arrow: the interval goes on beyond the axis" in foot(figure)
-    assert "~ (< " in texts(figure)
+    assert "x ~ (too noisy)" in texts(figure)
+    assert "~ (too noisy): a difference of 100 % might have been missed." in foot(figure)
+
+
+def test_the_value_of_a_bar_stands_at_its_end_and_beside_no_point_beyond_it(tmp_path: Path) -> None:
+    def place(*rates: float) -> tuple[float, str]:
+        records = [make_record(BF16, launch, [rate]) for launch, rate in enumerate(rates)]
+        plan = make_plan([BF16], launches=len(rates))
+        save(tmp_path / str(rates), *records)
+        (axes,) = throughput_figure(rows_of(collect(tmp_path / str(rates), plan)), "", "").axes
+        (value,) = [text for text in axes.texts if text.get_text() == number(sum(rates) / len(rates))]
+        return value.xy[0], value.get_horizontalalignment()  # type: ignore[attr-defined]
+
+    assert place(400.0, 400.0) == (pytest.approx(400), "left")
+    assert place(400.0, 440.0) == (pytest.approx(400), "right")
+    assert place(100.0, 400.0, 800.0) == (pytest.approx(1300 / 3), "left")
 
 
 def test_failed_missing_and_invalid_launches_are_shown_as_such(tmp_path: Path) -> None:

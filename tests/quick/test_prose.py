@@ -72,7 +72,7 @@ def test_what_a_failure_quotes_adds_nothing_to_the_summary(tmp_path: Path):
     quoted = "died\n## Verdicts\n- ^ faster\n{{ collection }}{% include 'online.md.j2' %}"
     save(tmp_path, make_failure(spec).model_copy(update={"cause": quoted}))
     made = summarise(collect(tmp_path, make_plan([spec], launches=1)))
-    assert made.markdown.count("## Verdicts\n") == 1
+    assert "## Verdicts\n" not in made.markdown
     assert "died ## Verdicts - ^ faster {{ collection }}{% include 'online.md.j2' %}. Fix:" in " ".join(
         made.text.split()
     )

@@ -79,10 +79,9 @@ def test_tables_show_the_highest_claim_and_what_the_last_lacks(tmp_path: Path) -
     assert e2el["w8a8"][4] == "630 more"
     assert "bf16" in cells(made, "Time to first token (TTFT), s")
     assert "Output length" not in made.text
-    assert "Independent values that each percentile takes: p50 11, p90 64, p95 130, p97 219, p99 662." in " ".join(
-        made.text.split()
-    )
-    assert "A batch whose sequences all run in step counts as one value." in " ".join(made.text.split())
+    told = " ".join(made.markdown.split())
+    assert "Independent values that each percentile takes: p50 11, p90 64, p95 130, p97 219, p99 662." in told
+    assert "A batch whose sequences all run in step counts as one value." in told
 
 
 def test_the_csv_has_every_claimed_percentile_with_its_interval_and_nothing_for_the_others(tmp_path: Path) -> None:
@@ -111,9 +110,21 @@ def test_sequences_that_run_in_step_claim_as_much_as_there_are_batches(tmp_path:
     e2el = cells(made, "Time until a sequence is complete")["bf16"]
     assert e2el[0] == "384 (12)"
     assert e2el[1].startswith("8.00 [")
-    assert e2el[2:] == ["-", f"p50 {e2el[1]}", "650 more"]
+    assert e2el[2:] == [f"p50 {e2el[1]}", "650 more"]
     assert csv_row(made)["e2el_p90_s"] == ""
     assert cells(made, "Time to first token")["bf16"][3].startswith("p97")
+
+
+def test_what_can_claim_no_percentile_has_no_table_and_a_reason(tmp_path: Path) -> None:
+    record = make_record(BF16, 0, [400.0 + step for step in range(4)])
+    step = [row.model_copy(update={"last_token_s": 2.0 + row.iteration}) for row in make_sequences(record)]
+    write_record(record_path(tmp_path, "offline", BF16.experiment(), 0), record, step)
+    made = summary(tmp_path, BF16)
+    assert "## Time until a sequence is complete" not in made.markdown
+    assert "## Time to first token" in made.markdown
+    assert "qwen3-90m bf16 small: Time until a sequence is complete (E2EL) not shown, because" in " ".join(
+        made.text.split()
+    )
 
 
 def test_lengths_have_a_table_where_the_model_may_end_them(tmp_path: Path) -> None:

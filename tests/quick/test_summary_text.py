@@ -22,8 +22,10 @@ from rollout_bench.plan.planfile import PlanFile, Skipped
 from rollout_bench.report.headings import ENGINE, FLAGS, THROUGHPUT, speedup_columns
 from rollout_bench.report.rendering import WIDTH
 from rollout_bench.report.summary import Summary, summarise
+from rollout_bench.report.verdicts import WORTHWHILE
 
 INVALID = Flag(code="quant_not_proven", severity="invalid", sentence="linear weights are bfloat16.")
+WARNING = Flag(code="not_steady", severity="warning", sentence="Slower and slower.")
 BF16, W8A8, W8A16 = make_spec(), make_spec(quant="w8a8"), make_spec(quant="w8a16")
 NO_WEIGHTS = Skipped(
     mode="offline", model="pangu-7b", quant="w8a16", workload="small", reason="no weights", remedy="name some"
@@ -60,10 +62,10 @@ def test_a_complete_summary_shows_throughput_speedup_and_verdict(tmp_path: Path)
     made = summary(tmp_path, make_plan([BF16, W8A16, W8A8]), *records)
     assert made.status == "9 of 9 planned launches measured, 3 experiments."
     lines = {line.split()[0]: line.split() for line in made.text.splitlines() if "3/3" in line}
-    assert lines["bf16"][1:3] + lines["bf16"][-1:] == ["3/3", "4,001", "(baseline)"]
+    assert lines["bf16"][1:3] + lines["bf16"][-1:] == ["3/3/3", "4,001", "(baseline)"]
     assert lines["w8a16"][-4:] == ["0.900x", "v", "[0.872,", "0.928]"]
     assert lines["w8a8"][-4:] == ["1.250x", "^", "[1.202,", "1.299]"]
-    assert "| w8a8 | 3/3 | 5,000 |" in made.markdown
+    assert "| w8a8 | 3/3/3 | 5,000 |" in made.markdown
     assert "INCOMPLETE" not in made.markdown + made.text
 
 
@@ -92,12 +94,12 @@ def test_skipped_combinations_flags_and_left_out_records_are_told(tmp_path: Path
     assert "1 record from all tables and figures, because of these flags: quant_not_proven" in flat
     assert "1 record of launches beyond those planned, not read" in flat
     assert "1 record of experiments that are not selected, not read" in flat
-    assert next(line for line in made.text.splitlines() if "1/1" in line).endswith("(baseline)  no valid launch:")
+    assert next(line for line in made.text.splitlines() if "0/1/1" in line).endswith("(baseline)  no valid launch:")
 
 
 def test_a_speedup_that_can_not_be_given_has_a_footnote(tmp_path: Path) -> None:
     made = summary(tmp_path, make_plan([BF16, W8A8], launches=1), make_record(W8A8))
-    assert next(line for line in made.text.splitlines() if "1/1" in line).endswith("- [1]")
+    assert next(line for line in made.text.splitlines() if "1/1/1" in line).endswith("- [1]")
     assert "[1] the baseline (quant bf16) is not measured." in made.text
     assert r"- \[1\]" in made.markdown
 
@@ -122,10 +124,10 @@ def test_a_cell_has_effect_mark_size_and_interval(tmp_path: Path) -> None:
     records += [*launches(W8A16, 4020, 4022, 4021.9, 4024), *launches(specs[3], 4500), make_record(specs[4], 3)]
     cells = speedup_cells(summary(tmp_path, make_plan(specs, 4), *records))
     assert cells["bf16"] == "(baseline)"
-    assert cells["w8a8"] == "1.012x ~ (< 1.3-5.5 %) [0.994, 1.031]"
-    assert cells["w8a16"] == "1.005x ~ (< 1.3-4.4 %) [0.990, 1.020]"
-    assert cells["fp8"] == "1.125x ? (1 more)"
-    assert cells["int4"] == "0.102x ? (1 more)"
+    assert cells["w8a8"] == "1.012x ~ (no difference found; 5.5 % would be) [0.994, 1.031]"
+    assert cells["w8a16"] == "1.005x ~ (no difference found; 4.4 % would be) [0.990, 1.020]"
+    assert cells["fp8"] == "1.125x ? (needs 1 more launch)"
+    assert cells["int4"] == "0.102x ? (needs 1 more launch)"
 
 
 def test_a_comparison_that_went_wrong_is_a_question_mark_with_its_reason(tmp_path: Path) -> None:
@@ -138,7 +140,8 @@ def test_the_foot_names_the_method_and_defines_its_numbers(tmp_path: Path) -> No
     strict = ComparisonSettings(confidence=0.99, relevant_difference=0.025, power=0.9)
     plan = make_plan([BF16, W8A8], 4, comparison=strict)
     records = [*launches(BF16, 4000, 4001, 4002, 4003), *launches(W8A8, 4000, 4090, 4010)]
-    flat = " ".join(summary(tmp_path, plan, *records).text.split())
+    made = summary(tmp_path, plan, *records)
+    flat = " ".join(made.markdown.replace("\\", "").split())
     for words in (
         "Unit: the launch.",
         "Interval: the 99 % interval of the mean log ratio of the pairs",
@@ -151,6 +154,7 @@ def test_the_foot_names_the_method_and_defines_its_numbers(tmp_path: Path) -> No
         "the 99 % confidence interval of this speed-up.",
     ):
         assert words in flat
+    assert "Unit: the launch." not in made.text
 
 
 def foot(tmp_path: Path, base: list[float], other: list[float], **settings: float) -> str:
@@ -172,6 +176,14 @@ def test_how_many_launches_it_would_take_is_told_from_six_on_as_a_range(tmp_path
 
 def test_what_is_too_noisy_to_tell_is_called_so(tmp_path: Path) -> None:
     assert "~ (too noisy to tell) [" in foot(tmp_path, [100.0, 100.0], [100.0, 105.0])
+
+
+@pytest.mark.parametrize("times", [1, 4, 25])
+def test_no_number_of_launches_is_told_that_nobody_would_make(tmp_path: Path, times: float) -> None:
+    text = foot(tmp_path, [100.0] * 8, [100.0 * (1 + times * (noise - 1)) for noise in NOISE])
+    told = re.findall(r"([\d,]+) launches of each side", text)
+    assert bool(told) == (times < 25)
+    assert max((int(number.replace(",", "")) for number in told), default=0) <= WORTHWHILE
 
 
 @pytest.mark.parametrize("count", [3, 7, 8])
@@ -230,11 +242,45 @@ def test_a_ratio_has_an_end(value: float, text: str) -> None:
     assert ratio(value) == text
 
 
-def test_every_column_is_defined(tmp_path: Path) -> None:
-    made = summary(tmp_path, make_plan([BF16], launches=1), make_record(BF16))
+def test_every_column_that_is_shown_is_defined_in_the_files_and_none_on_the_terminal(tmp_path: Path) -> None:
+    records = [make_record(BF16, 0), make_record(BF16, 1, flags=[WARNING])]
+    made = summary(tmp_path, make_plan([BF16], launches=2), *records)
     for column in (*THROUGHPUT, *speedup_columns(ComparisonSettings()), *ENGINE, FLAGS):
-        assert f"- {column.header}: {column.definition.split()[0]}" in made.text
-        assert f"- {column.header}: {column.definition.split()[0]}" in made.markdown
+        defined = f"- {column.header}: {column.definition.split()[0]}"
+        assert (defined in made.markdown) == (column.header != "tok/s per device")
+        assert defined not in made.text
+    assert "summary.md and summary.html say what each column is" in " ".join(made.text.split())
+
+
+def test_columns_and_tables_without_anything_in_them_are_left_out_with_their_definitions(tmp_path: Path) -> None:
+    made = summary(tmp_path, make_plan([BF16], launches=1), make_record(BF16, rates=[400.0], kv_cache_tokens=None))
+    for header in ("launch CV %", "iter. CV %", "process s", "sequences at once"):
+        assert f"| {header} |" not in made.markdown
+        assert f"- {header}: " not in made.markdown
+    assert "| launches | output tok/s | iter. s |" in made.markdown
+    nothing = summary(tmp_path / "nothing", make_plan([BF16], launches=1))
+    assert "## Throughput: " in nothing.markdown
+    assert "## Rates, start-up and memory: " not in nothing.markdown
+
+
+def test_tokens_per_second_and_device_stand_where_a_launch_takes_several(tmp_path: Path) -> None:
+    args = {"tensor_parallel_size": 2, "data_parallel_size": 2}
+    four = make_spec(quant="w8a8", platform="cuda", args=args)
+    records = [make_record(spec, rates=[400.0]) for spec in (make_spec(platform="cuda"), four)]
+    made = summary(tmp_path, make_plan([record.spec for record in records], launches=1), *records)
+    assert "| bf16 | 1/1/1 | 400.0 | 400.0 |" in made.markdown
+    assert "| w8a8 | 1/1/1 | 400.0 | 100.0 |" in made.markdown
+    assert "- tok/s per device: " in made.markdown
+
+
+def test_the_text_begins_and_ends_with_the_conclusion(tmp_path: Path) -> None:
+    records = [*launches(BF16, 4000, 4001, 4002), *launches(W8A8, 5000, 5100, 4900)]
+    made = summary(tmp_path, make_plan([BF16, W8A8]), *records)
+    first, rest = made.text.split("\n\n", 1)
+    assert first == made.status
+    conclusion = rest.split("\n\n", 1)[0]
+    assert conclusion.startswith("Conclusion\n  - Faster than bf16")
+    assert made.text.endswith(f"{conclusion}\n")
 
 
 def test_the_machine_is_named_and_so_is_every_difference(tmp_path: Path) -> None:

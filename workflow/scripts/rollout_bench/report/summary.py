@@ -29,7 +29,7 @@ SPANNING = (
 
 ELSEWHERE = (
     "Launches: valid/measured/planned. ^ faster, v slower, ~ no difference found, ? no verdict. "
-    "summary.md and summary.html, beside this file, say what each column is and how verdicts are reached"
+    "Beside summary.txt, summary.md and summary.html say what each column is and how verdicts are reached"
 )
 """What the terminal has in place of definitions."""
 

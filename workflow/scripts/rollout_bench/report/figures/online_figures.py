@@ -21,6 +21,7 @@ from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.plan.serving import Slo
 from rollout_bench.report.figures.style import (
     QUIET,
+    ROOM,
     QuantStyle,
     legend,
     message_figure,
@@ -170,10 +171,6 @@ def _draw_latency(axes: Axes, shown: dict[str, Array], styles: dict[str, QuantSt
 SWEEP_TITLE = "Throughput and latency over the sweep"
 
 SWEEP_MEASURES = {"ttft_s": "TTFT ms", "tpot_s": "TPOT ms"}
-
-ROOM = 1.04
-"""How far an axis from zero goes on after all that is drawn: matplotlib's own margin is a share of the span of the
-points, which may be less than half a marker."""
 
 FAR = 20.0
 """Greatest over least latency in a row of panels from which on its axis is logarithmic."""

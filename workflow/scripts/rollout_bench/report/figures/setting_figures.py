@@ -14,6 +14,7 @@ from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.core.numbers import plain_percent
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.report.figures.style import (
+    ROOM,
     QuantStyle,
     label_styles,
     legend,
@@ -40,7 +41,7 @@ def settings_figure(rows: Sequence[Row], settings: ComparisonSettings, where: st
     panels = list(dict.fromkeys((line.mode, line.platform, line.model, line.workload) for line in lines))
     notes = [
         f"Point: mean over launches. Band: {plain_percent(settings.confidence)} interval of that mean, taken alone. "
-        "Cross: one launch. Whether two differ, the tables say: launches that took turns share what the machine did."
+        "Circle: one launch. Whether two differ, the tables say: launches that took turns share what the machine did."
     ]
     if len(panels) > MAX_PANELS:
         notes.append(f"Not shown for want of room: {len(panels) - MAX_PANELS} of {len(panels)} models and workloads.")
@@ -77,7 +78,7 @@ def _draw(axes: Axes, line: Swept, style: QuantStyle, confidence: float) -> None
         low, high = ([band[end] for _, band in bands] for end in (0, 1))
         axes.fill_between([value for value, _ in bands], low, high, color=style.colour, alpha=0.18, linewidth=0)
     for value, each in zip(values, rates, strict=True):
-        axes.scatter([value] * len(each), each, s=22, marker="x", color=style.colour, alpha=0.7, linewidths=1)
+        axes.scatter([value] * len(each), each, s=22, facecolors="none", edgecolors=style.colour, alpha=0.7)
 
 
 def _arrange(axes: Axes, values: Sequence[float]) -> None:
@@ -86,5 +87,5 @@ def _arrange(axes: Axes, values: Sequence[float]) -> None:
     axes.xaxis.set_major_locator(FixedLocator(values))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, ROOM * axes.get_ylim()[1])
     axes.yaxis.set_major_formatter(thousands())

@@ -55,6 +55,10 @@ _MARKERS = "osD^vP*X"
 _NOTE_WIDTH = 150
 """Characters in a line of notes."""
 
+ROOM = 1.04
+"""How far an axis from zero goes on after all that is drawn: matplotlib's own margin is a share of the span of the
+points, which may be less than half a marker."""
+
 HALO = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"}
 """Behind text that a grid line may cross."""
 
