@@ -1,0 +1,99 @@
+"""A launch of every mode for tests, sound or a thousand times too fast, so that each table and figure has something."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from synthetic_inside import QUANTS, save_launch
+from synthetic_inside import MODES as TIMED_AND_INSIDE
+from synthetic_messages import make_messages, make_messages_spec
+from synthetic_online import Server, make_online, make_online_spec, save_online
+from synthetic_records import make_record, make_sequences, make_spec
+
+from rollout_bench.contracts.load import LoadPoint
+from rollout_bench.contracts.messages import MessageRow
+from rollout_bench.contracts.record import Flag, Iteration, Record, ReplicaPass
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.contracts.store import record_path, write_messages, write_record
+
+ABSURD = 1000
+"""How many times too fast, or too large: no reader could overlook it."""
+
+ISSUE = make_messages_spec("issue", workers=2, steps=16, batches=(4, 8, 32))
+"""With the steps that vLLM's issue 6241 has."""
+
+
+def save_every_mode(results: Path, launch: int, *, absurd: bool = False, flags: Sequence[Flag] = ()) -> None:
+    """Write launch `launch` of experiments in every mode, with `flags`.
+
+    Together they are shown in every table and figure: two quants, replicas, settings that go through a number, loads.
+    """
+    speed = ABSURD if absurd else 1
+    for quant in QUANTS:
+        for mode in TIMED_AND_INSIDE:
+            save_launch(results, mode, quant, launch, slow=1 / speed, flags=flags)
+        for number, spec in enumerate(_offline(quant)):
+            record = _timed(spec, launch, speed, 1 + number / 50, flags)
+            write_record(record_path(results, spec.mode, spec.experiment(), launch), record, make_sequences(record))
+        server = Server(step_s=(0.01 if quant == "bf16" else 0.008) / speed, prefill_s=0.05 / speed)
+        save_online(results, *(make_online(spec, launch, server, flags=flags) for spec in _online(quant)))
+    messages, rows = make_messages(ISSUE, launch, step_s=1e-3 * (1 + launch / 100) / speed)
+    path = record_path(results, ISSUE.mode, ISSUE.experiment(), launch)
+    write_messages(
+        path, messages.model_copy(update={"validity": list(flags)}), [_message(row, speed, launch) for row in rows]
+    )
+
+
+def _offline(quant: str) -> Iterator[Spec]:
+    yield make_spec(quant=quant, workload="served")
+    yield make_spec(quant=quant, workload="replicated", args={"data_parallel_size": 2})
+    for number in (2, 8, 32):
+        spec = make_spec(quant=quant, workload="set", args={"max_num_seqs": number})
+        yield spec.model_copy(update={"setting": f"seqs{number}"})
+
+
+def _online(quant: str) -> Iterator[Spec]:
+    yield make_online_spec(quant=quant, workload="served", points=[LoadPoint(concurrency=8)])
+    yield make_online_spec(quant=quant, workload="rising", points=[LoadPoint(request_rate=r) for r in (4.0, 40.0)])
+
+
+def _timed(spec: Spec, launch: int, speed: int, faster: float, flags: Sequence[Flag]) -> Record:
+    faster *= 1.2 if spec.quant.name == "w8a8" else 1.0
+    rates = [speed * faster * rate for rate in (400.0 + 9 * launch, 410.0, 420.0 + launch)]
+    record = make_record(spec, launch, rates, flags=flags, kv_cache_tokens=9600 * speed)
+    startup = record.startup.model_copy(update={"import_s": 8 / speed, "init_s": 3 / speed})
+    record = record.model_copy(update={"startup": startup})
+    if "data_parallel_size" not in spec.engine.args:
+        return record
+    return record.model_copy(update={"iterations": [_in_two(iteration) for iteration in record.iterations]})
+
+
+def _in_two(iteration: Iteration) -> Iteration:
+    """Return `iteration` as two replicas made it, of which the second was done earlier."""
+    parts = [
+        ReplicaPass(
+            start_offset_s=0.0, elapsed_s=iteration.elapsed_s * share, requests=16, sequences=16, prompt_tokens=1024,
+            output_tokens=iteration.output_tokens // 2,
+        )
+        for share in (1.0, 0.8)
+    ]  # fmt: skip
+    return iteration.model_copy(update={"replicas": parts})
+
+
+def _message(row: MessageRow, speed: int, launch: int) -> MessageRow:
+    """Return `row` with its times `speed` times as short, and `speed` times as many bytes."""
+    if row.encode_s is not None and row.reads is not None:
+        factor, times = (1 + launch / 1000) / speed, ("transport_s", "waited_s", "decode_s")
+        reads = [read.model_copy(update={name: factor * getattr(read, name) for name in times}) for read in row.reads]
+        return row.model_copy(update={"encode_s": factor * row.encode_s, "reads": reads})
+    if row.content is None:
+        return row
+    content = row.content.model_copy(
+        update={
+            "inline_bytes": speed * row.content.inline_bytes,
+            "out_of_band_bytes": speed * row.content.out_of_band_bytes,
+            "fields": {name: speed * size for name, size in row.content.fields.items()},
+        }
+    )
+    return row.model_copy(update={"content": content})
