@@ -112,16 +112,16 @@ def test_the_table_for_programs_counts_an_invalid_launch_and_has_no_number_of_it
 
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_no_figure_shows_a_number_of_an_invalid_launch(found: Three, name: str) -> None:
-    figures = {each: drawn(name, findings) for each, findings in found.items()}
+    figures = {each: drawn(name, here) for each, here in found.items()}
     assert figures["sound"].axes != []
     described = {each: description(figure, name == "throughput") for each, figure in figures.items()}
     assert described["spoilt"] == described["sound"]
     assert described["taken"] != described["sound"]
 
 
-def drawn(name: str, findings: Findings) -> Figure:
+def drawn(name: str, here: Findings) -> Figure:
     drawing = DRAWINGS[name]
-    figure: Figure = named(drawing.function)(*(attrgetter(of)(findings) for of in drawing.of), "here", "")
+    figure: Figure = named(drawing.function)(*(attrgetter(of)(here) for of in drawing.of), "here", "")
     return figure
 
 

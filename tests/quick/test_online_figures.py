@@ -160,6 +160,15 @@ def test_the_sweep_has_a_curve_for_each_quant_and_hollow_points_where_it_fell_be
     assert figure.axes[-1].get_xlabel() == "output tok/s"
 
 
+def test_no_point_of_the_sweep_is_cut_by_its_axes(tmp_path: Path) -> None:
+    rows = rows_of(collected(tmp_path, BF16, W8A8))
+    for axes in sweep_figure(rows, collect(tmp_path, None).comparison, "", "").axes:
+        points = [line.get_xydata()[0] for line in axes.lines if len(line.get_xdata()) == 1]  # type: ignore[index]
+        assert points
+        assert max(x for x, _ in points) < 0.97 * axes.get_xlim()[1]
+        assert max(y for _, y in points) < 0.97 * axes.get_ylim()[1]
+
+
 def test_goodput_is_a_bar_within_what_succeeded(tmp_path: Path) -> None:
     collection = collected(tmp_path, BF16)
     figure = goodput_figure(rows_of(collection), LIMITS, collection.comparison, "", "")

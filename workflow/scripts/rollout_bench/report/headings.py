@@ -417,6 +417,12 @@ TITLES = {
 """Table by measure."""
 
 
+def can_claim(line: Line, measure: str) -> bool:
+    """Return whether sequences of `line` have a percentile of `measure`."""
+    found: Distribution | None = line["distributions"].get(measure)
+    return found is not None and bool(found.claimed)
+
+
 def latency_columns(measure: str) -> tuple[Column, ...]:
     """Return the columns of the table of `measure`."""
     return (

@@ -29,6 +29,9 @@ from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import sections, some
 from rollout_bench.report.verdicts import verdict_values
 
+DESIGN = "How it was measured"
+"""Heading of what answers nothing, though it stands beside the answers."""
+
 METHODS = ("How verdicts are reached", "How percentiles are found")
 """Headings of what holds of every run; it stands with the definitions, not on the terminal."""
 

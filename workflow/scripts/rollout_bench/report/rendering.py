@@ -36,16 +36,22 @@ _RULED = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
 
 
 def terminal(
-    status: str, tables: Views, sections: Sequence[Section], answers: Sequence[Section] = (), elsewhere: str = ""
+    status: str,
+    tables: Views,
+    sections: Sequence[Section],
+    answers: Sequence[Section] = (),
+    *,
+    elsewhere: str = "",
+    end: Sequence[Section] = (),
 ) -> str:
-    """Return the whole text: `status` at the top, answers, tables, sections, then `elsewhere`: where the rest stands.
+    """Return the whole text: `status` at the top, answers, tables, sections, where the rest stands, then the end.
 
-    The first answer is also the end, which is what a terminal shows when all is printed.
+    The end is what a terminal shows when all is printed.
     """
     parts = [_fill(status), *map(_terminal_section, answers), *map(_terminal_table, tables.tables)]
     parts += map(_terminal_section, sections)
     parts += [_fill(elsewhere)] if elsewhere else []
-    parts += map(_terminal_section, answers[:1])
+    parts += map(_terminal_section, end)
     # what records of earlier versions quote was not made printable when it was written
     return printable("\n\n".join(parts) + "\n", sys.maxsize)
 

@@ -12,7 +12,7 @@ from rollout_bench.analysis.timed.latencies import PooledSequences
 from rollout_bench.contracts.modes import MODES, mode_of, named
 from rollout_bench.report.figure_names import figure_names
 from rollout_bench.report.headings import Views, told
-from rollout_bench.report.notes import completeness, foot
+from rollout_bench.report.notes import DESIGN, completeness, foot
 from rollout_bench.report.page import page
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import Section
@@ -89,7 +89,8 @@ def summarise(
             views,
             [*warnings, *(section for part in parts for section in part.sections)],
             answers,
-            f"{ELSEWHERE}; figures/ has the figures." if shown else f"{ELSEWHERE}.",
+            elsewhere=f"{ELSEWHERE}; figures/ has the figures." if shown else f"{ELSEWHERE}.",
+            end=[section for section in answers if section.heading != DESIGN][:1],
         ),
         tables={
             name: frame.to_csv(index=False, lineterminator="\n") for part in parts for name, frame in part.files.items()

@@ -14,6 +14,7 @@ from rollout_bench.report.headings import (
     Column,
     Line,
     View,
+    can_claim,
     latency_columns,
     speedup_columns,
     view,
@@ -42,5 +43,5 @@ def _views(title: str, lines: Sequence[Line], speedups: Sequence[Column]) -> Ite
     yield view("Rates, start-up and memory: ", title, ENGINE, lines)
     yield view("What a launch costs: ", title, COST, lines)
     for measure, heading in TITLES.items():
-        if any(measure in line["distributions"] and line["distributions"][measure].claimed for line in lines):
+        if any(can_claim(line, measure) for line in lines):
             yield view(f"{heading}: ", title, latency_columns(measure), lines)

@@ -28,6 +28,7 @@ from rollout_bench.report.headings import (
     Column,
     Line,
     View,
+    can_claim,
     interval_text,
     latency_columns,
     metric_columns,
@@ -171,7 +172,7 @@ def _views(findings: Findings, title: str, lines: Sequence[Line], rows: Sequence
         yield view("Latency over the sweep: ", title, _sweep_columns(), swept)
     if found := [each for each in findings.sweeps if each.rows[0] in rows]:
         yield view("Where it saturates: ", title, SATURATION, list(map(_saturation, found)))
-    if any("output_tokens" in line["distributions"] for line in lines):
+    if any(can_claim(line, "output_tokens") for line in lines):
         yield view(f"{TITLES['output_tokens']}: ", title, latency_columns("output_tokens"), lines)
     launched = _launched(lines, rows)
     yield view("Start-up and memory: ", title, PER_LAUNCH, launched)

@@ -121,10 +121,10 @@ def operators_views(
         left_out: experiments, of any mode, without a valid launch.
         launches: how many each experiment has, by its place.
     """
-    launches = launches or {}
+    counts: Mapping[str, Line] = launches or {}
 
     def counted(lines: Iterable[Line]) -> list[Line]:
-        return [line | launches.get(line["place"], {}) for line in lines]
+        return [line | counts.get(line["place"], {}) for line in lines]
 
     tables = []
     for platform in dict.fromkeys(step.run.experiment.platform for step in steps):
