@@ -50,7 +50,8 @@ noise, a chance of {percent(SETTINGS.power, 0)}, the cost of the guard included)
 
 {_smaller(cells)}
 
-The size that a run without a finding names (`~ (no difference found; ... would be)`), for pairs that spread by {percent(result.pair_sd, 2)}:
+The size that a run without a finding names (`~ (no difference found; ... would be)`), for pairs that spread by
+{percent(result.pair_sd, 2)}:
 
 {_sizes(result)}
 
