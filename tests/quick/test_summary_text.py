@@ -16,7 +16,7 @@ from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.columns import COLUMNS
 from rollout_bench.contracts.record import Failure, Flag, Record
 from rollout_bench.contracts.spec import Spec
-from rollout_bench.core.numbers import number, percent, ratio
+from rollout_bench.core.numbers import brief, number, percent, ratio
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.plan.planfile import PlanFile, Skipped
 from rollout_bench.report.headings import ENGINE, FLAGS, THROUGHPUT, speedup_columns
@@ -49,6 +49,13 @@ def launches(spec: Spec, *rates: float) -> list[Record]:
 )  # fmt: skip
 def test_numbers_have_four_digits_and_thousands_separators(value: float | None, text: str) -> None:
     assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(3412.6, "3,413"), (27179.2, "27,179"), (300.0, "300"), (0.94, "0.94"), (16.0, "16"), (0, "0")]
+)
+def test_a_number_in_a_sentence_has_no_exponent_and_no_zeros_at_its_end(value: float, text: str) -> None:
+    assert brief(value) == text
 
 
 @given(st.floats(1e-6, 1e12))

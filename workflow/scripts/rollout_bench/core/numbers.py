@@ -20,6 +20,12 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{value if decimals == 0 else rounded:,.{decimals}f}"
 
 
+def brief(value: float, digits: int = 4) -> str:
+    """Return `value` for a sentence: as `number`, without zeros at its end. Never `3.41e+03`."""
+    text = number(value, digits)
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
 def ratio(value: float) -> str:
     """Return a speed-up.
 

@@ -16,6 +16,7 @@ from rollout_bench.analysis.inside.profiles import HOST_GAP, OTHER, LeftOut, Par
 from rollout_bench.analysis.stats.intervals import NO_SPREAD, cv_percent, mean
 from rollout_bench.contracts.inside import Phase
 from rollout_bench.contracts.modes import mode_of
+from rollout_bench.core.numbers import brief
 from rollout_bench.plan.config import ComparisonSettings
 
 Key = TypeVar("Key", bound=Hashable)
@@ -167,8 +168,8 @@ def _trace(breakdown: Breakdown) -> Iterator[ProfileFlag]:
         assert breakdown.sample is not None
         yield ProfileFlag(
             "trace_time",
-            f"a step takes {breakdown.traced_us / 1000:.4g} ms in the trace, "
-            f"{1000 * mean(breakdown.sample.profiled_s):.4g} ms as it was timed: "
+            f"a step takes {brief(breakdown.traced_us / 1000)} ms in the trace, "
+            f"{brief(1000 * mean(breakdown.sample.profiled_s))} ms as it was timed: "
             + ("part of the step is outside the trace" if ratio < 1 else "the trace has more than these steps"),
         )
 
@@ -425,7 +426,7 @@ def _sums(found: Reconciliation) -> Iterator[str]:
         off = math.log(steps_s / pass_s)
         if abs(off) < math.log1p(SUM_OFF) or way * off * math.log(ratio) < 0:
             continue
-        much = f"the steps of {side.quant} add up to {steps_s:.3g} s where a pass takes {pass_s:.3g} s"
+        much = f"the steps of {side.quant} add up to {brief(steps_s, 3)} s where a pass takes {brief(pass_s, 3)} s"
         if off < 0:
             yield f"{much}: time outside steps, slower steps in the pass, or too few steps counted"
         else:
@@ -441,14 +442,14 @@ def _batch(side: ProfiledExperiment, of: Mapping[Phase, Breakdown]) -> Iterator[
             continue
         if tokens and sample.tokens and _apart(sample.tokens, tokens, OTHER_BATCH):
             yield (
-                f"another batch: {phase} steps of {side.quant} were profiled with {sample.tokens:.4g} tokens, those of "
-                f"the pass have {tokens:.4g} in the mean"
+                f"another batch: {phase} steps of {side.quant} were profiled with {brief(sample.tokens)} tokens, those "
+                f"of the pass have {brief(tokens)} in the mean"
             )
         context, passed = sample.context_tokens, side.measured.context_tokens
         if phase == "decode" and context and passed and _apart(context, passed, OTHER_BATCH):
             yield (
-                f"another context: attention of {side.quant} looked back at {context:.4g} tokens in the timed decode "
-                f"steps, at {passed:.4g} in those of the pass in the mean"
+                f"another context: attention of {side.quant} looked back at {brief(context)} tokens in the timed "
+                f"decode steps, at {brief(passed)} in those of the pass in the mean"
             )
 
 
@@ -459,8 +460,8 @@ def _batches(
         differ = batches_differ(of_own[phase], of_baseline[phase]) if phase in of_baseline else None
         if differ:
             yield (
-                f"another batch: {phase} steps were profiled with {differ[0]:.4g} tokens for {found.own.quant}, with "
-                f"{differ[1]:.4g} for {found.baseline.quant}"
+                f"another batch: {phase} steps were profiled with {brief(differ[0])} tokens for {found.own.quant}, "
+                f"with {brief(differ[1])} for {found.baseline.quant}"
             )
 
 

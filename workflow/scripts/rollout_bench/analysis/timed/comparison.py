@@ -47,6 +47,7 @@ from rollout_bench.analysis.timed.pairs import (
 )
 from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.record import Flag
+from rollout_bench.core.numbers import brief
 from rollout_bench.plan.config import ComparisonSettings
 
 Verdict = Literal["faster", "slower", "irrelevant", "undetected", "unknown"]
@@ -515,9 +516,9 @@ def marked(launches: Sequence[LaunchMeasures]) -> tuple[LaunchMeasures, ...]:
     for position in outliers(rates):
         launch, middle = launches[valid[position]], float(np.median(rates))
         sentence = (
-            f"{launch.output_tokens_per_s:.4g} output tokens/s, "
+            f"{brief(launch.output_tokens_per_s)} output tokens/s, "
             f"{100 * (launch.output_tokens_per_s / middle - 1):+.1f} % off the median of {len(rates)} valid launches, "
-            f"{middle:.4g} (modified z-score {modified_z(rates)[position]:.1f}, limit {cutoff(len(rates)):.1f})."
+            f"{brief(middle)} (modified z-score {modified_z(rates)[position]:.1f}, limit {cutoff(len(rates)):.1f})."
         )
         flag = Flag(code="outlier_launch", severity="warning", sentence=sentence)
         found[valid[position]] = replace(launch, flags=(*launch.flags, flag))

@@ -12,6 +12,7 @@ from rollout_bench.contracts.load import longest
 from rollout_bench.contracts.message_places import REMEDY, sentence
 from rollout_bench.contracts.messages import Look, MessageStep, ProbeCost, ProbeUse
 from rollout_bench.contracts.record import Flag
+from rollout_bench.core.numbers import brief
 from rollout_bench.measure.engine.message_contents import Contents
 from rollout_bench.measure.engine.message_rows import NotedPass, rows_of, steps_of
 from rollout_bench.measure.engine.vllm import LoadedEngine, loaded, source_of
@@ -153,8 +154,8 @@ def cost_flags(use: ProbeUse, steps: Sequence[MessageStep]) -> list[Flag]:
         return []
     each_ms = 1000 * median(step.elapsed_s for step in steps)
     sentence = (
-        f"Looking at the messages of {use.batch} sequences took {100 * use.share:.1f} % of a step of {each_ms:.2g} ms, "
-        f"more than {100 * MOST_SHARE:.0f} %: their times are too long by as much."
+        f"Looking at the messages of {use.batch} sequences took {100 * use.share:.1f} % of a step of "
+        f"{brief(each_ms, 2)} ms, more than {100 * MOST_SHARE:.0f} %: their times are too long by as much."
     )
     return [Flag(code="probe_cost", severity="warning", sentence=sentence)]
 
