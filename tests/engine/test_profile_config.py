@@ -43,7 +43,7 @@ def section(workspace: Workspace, heading: str) -> str:
 
 def test_the_summary_says_where_the_time_of_a_step_goes(measured: Workspace):
     table = section(measured, "Where a step's time goes")
-    assert re.findall(r"^\| (\w+) \| (\w+) \|", table, re.MULTILINE)[1:] == [
+    assert re.findall(r"^\| (\w+) \| [\w/]+ \| (\w+) \|", table, re.MULTILINE)[1:] == [
         (quant, phase) for phase in ("prefill", "decode") for quant in ("bf16", "w8a8")
     ]
     with (measured.path / "results/profile.csv").open() as file:
