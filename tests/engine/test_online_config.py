@@ -59,7 +59,7 @@ def test_the_summary_has_offline_beside_online(measured: Workspace):
     assert "4 of 4 planned launches measured" in summary(measured)
     # no number is asked for: on a machine that does something else launches are not valid and have none
     text = section(measured, "Offline and online")
-    rows = re.findall(r"^\| (.+?) \| bf16 \| [\d.,-]+ \| [\d.,-]+ \|", text, re.MULTILINE)
+    rows = re.findall(r"^\| (.+?) \| bf16 \|", text, re.MULTILINE)
     assert rows == ["demo", "served @ 1 at once", "served @ 4 at once"], summary(measured)
 
 
