@@ -97,18 +97,18 @@ def _draw_throughput(axes: Axes, frame: Frame, row: Row, y: float, style: QuantS
 
 
 VALUE_ROOM = 0.14
-"""Of the axis: as much as a value needs beside its bar's end."""
+"""Of the axis: as much as a value needs beside its bar's end; with several panels side by side, half of that."""
 
 
 def _place_of_value(average: float, rates: Sequence[float], limit: float) -> tuple[float, Literal["left", "right"]]:
     """Return where the value of a bar stands on an axis that ends at `limit`, and which of its sides that is.
 
-    After the bar's end where no point lies in its way, else inside of the bar, before the first point: beside a point
-    beyond the bar it would be taken for the point's.
+    After the bar's end where no point lies in its way, else inside of the bar, before the first point, if it is long
+    enough: beside a point beyond the bar it would be taken for the point's.
     """
     room, first = VALUE_ROOM * limit, min([average, *rates])
     in_the_way = any(average < rate < average + room for rate in rates)
-    return (first, "right") if in_the_way and first > room else (average, "left")
+    return (first, "right") if in_the_way and first > 2 * room else (average, "left")
 
 
 ITERATIONS_TITLE = "Throughput of each iteration"
