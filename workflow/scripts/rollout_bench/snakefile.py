@@ -25,7 +25,7 @@ from rollout_bench.contracts.store import failure_path, read_failure, record_pat
 from rollout_bench.core.errors import LEFT_OUT_STATUS, UserError, tell
 from rollout_bench.measure.machine.gpus import nvidia_smi
 from rollout_bench.plan.config import Config
-from rollout_bench.plan.config_file import check_config_file, check_folder, check_metadata, read_config
+from rollout_bench.plan.config_file import check_config_file, check_folder, check_metadata, name_of, read_config
 from rollout_bench.plan.doubtful import measured_again, set_aside
 from rollout_bench.plan.engine import InstalledEngine, probe_engine
 from rollout_bench.plan.interleaving import interleaving
@@ -45,7 +45,7 @@ from rollout_bench.plan.schedule import (
     schedule,
 )
 from rollout_bench.report.figure_names import names_of
-from rollout_bench.report.state import is_stale
+from rollout_bench.report.state import SUMMARIES, is_stale
 
 LOGS_OF_ROUNDS = Path("logs") / "rounds"
 
@@ -170,13 +170,13 @@ def check_default_config(is_job: bool, path: str = "config.yaml") -> None:
 
 
 def plan_workflow(
-    merged: Mapping[str, Any], files: Iterable[Path], on_cluster: bool, *, is_main: bool
+    merged: Mapping[str, Any], files: Sequence[Path], on_cluster: bool, *, is_main: bool
 ) -> tuple[Schedule, InstalledEngine]:
     """Expand the merged config, read from `files`; stop Snakemake in two lines where it can't be.
 
     Args:
         merged: the config.
-        files: what it was read from.
+        files: what it was read from, besides the default config.
         on_cluster: whether jobs are submitted, or this is one.
         is_main: whether this is the call itself and no job of it, which takes doubtful records as they then are.
     """
@@ -184,6 +184,7 @@ def plan_workflow(
         for file in files:
             check_config_file(file)
         config = read_config(merged)
+        config = config.model_copy(update={"name": config.name or name_of(files)})
         engine = probe_engine(config.engine.python)
         matrix = expand(config, engine)
         device_bytes = None if on_cluster or config.interleave is False else _device_bytes(matrix.platform)
@@ -317,12 +318,22 @@ def end_with_errors(plan: Schedule, scripts: Path) -> None:
     ownership.tell_of_jobs(begun, _began_s, plan.config.cluster.launches_per_job, marks)
     if all(state_of(path) == "missing" for path in records):
         return
-    if not is_stale(RESULTS, plan.plan_file(estimate=False)):  # no job failed, so that the summary was written
+    if not _is_stale(plan):  # no job failed, so that the summary was written
         return
-    where = [str(RESULTS), "--plan", str(PLAN_FILE)]
+    where = [str(RESULTS), "--plan", str(PLAN_FILE), "--also", str(kept_folder(plan))]
     summarised = subprocess.run([sys.executable, str(scripts / "summarise.py"), *where, "--figures"], check=False)
     if summarised.returncode in (0, LEFT_OUT_STATUS):
         subprocess.run([sys.executable, str(scripts / "plot.py"), *where, "--figures", *figures(plan)], check=False)
+
+
+def kept_folder(plan: Schedule) -> Path:
+    """Return the folder in which the last summary of this config is kept, with its figures."""
+    return RESULTS / SUMMARIES / (plan.config.name or name_of(()))
+
+
+def _is_stale(plan: Schedule) -> bool:
+    """Return whether the summary is of something else, as that in results/ may be, or was made before it changed."""
+    return is_stale(RESULTS, plan.plan_file(estimate=False), RESULTS, kept_folder(plan))
 
 
 def figures(plan: Schedule) -> list[str]:
@@ -356,7 +367,7 @@ def records_to_summarise(plan: Schedule, workflow: Any, rule: str) -> list[str]:
         if not _held:
             stop(error)
         wanted = []  # a record was damaged while the run goes on: the summary, which reads it too, tells
-    if wanted or is_stale(RESULTS, plan.plan_file(estimate=False)) or not is_plan(PLAN_FILE):
+    if wanted or _is_stale(plan) or not is_plan(PLAN_FILE):
         Internals(workflow).force(rule)
     return _outputs_for(plan, wanted, Internals(workflow))
 

@@ -16,6 +16,7 @@ from rollout_bench.contracts.fields import (
     Count,
     Folder,
     Index,
+    Label,
     Launches,
     MaybeAuto,
     MaybeNames,
@@ -327,6 +328,13 @@ class Setting(Strict):
 class Config(Strict):
     """A whole config, all overlays merged."""
 
+    name: Label | None = Field(
+        None,
+        description=(
+            "What its summary is called: the last one and its figures are kept in results/summaries/<name>. Nothing that is "
+            "measured hangs on it. Null: as the files laid over config.yaml, joined by +; default without any."
+        ),
+    )
     platform: Literal["auto", "cpu", "cuda", "ascend"] = Field(
         "auto", description="Kind of device. auto: told from the vLLM that is installed."
     )

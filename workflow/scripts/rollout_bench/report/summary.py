@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from rollout_bench.analysis.inside.overview import Looked
@@ -15,6 +16,7 @@ from rollout_bench.report.headings import Views
 from rollout_bench.report.notes import completeness, foot
 from rollout_bench.report.page import page
 from rollout_bench.report.parts import Findings, SummaryPart
+from rollout_bench.report.prose import Section
 from rollout_bench.report.rendering import markdown, terminal
 
 _TABLES = "rollout_bench.report.tables"
@@ -29,17 +31,57 @@ SPANNING = (
 
 @dataclass(frozen=True)
 class Summary:
-    """The contents of summary.md, summary.html, summary.csv and summary.txt, and the line that heads them.
+    """What a summary says, and the files that say it, each made when it is first asked for.
 
-    `tables` are those of other files by their names, for programs: what profiles and replicas come to.
+    Attributes:
+        status: the line that heads it.
+        views: its tables.
+        sections: notes below the tables; their links are relative to where the summary lies.
+        answers: sections above the tables.
+        shown: names of the figures that summary.md shows.
+        csv: the contents of summary.csv.
+        tables: those of other files for programs, by their names: what profiles and replicas come to.
+        figures: folder of the figures, relative to where the summary lies.
     """
 
     status: str
-    markdown: str
-    html: str
+    views: Views
+    sections: Sequence[Section]
+    answers: Sequence[Section]
+    shown: Sequence[str]
     csv: str
-    text: str
     tables: Mapping[str, str] = field(default_factory=dict)
+    figures: Path = Path("figures")
+
+    @cached_property
+    def markdown(self) -> str:
+        """The contents of summary.md."""
+        folder = self.figures.as_posix()
+        return markdown(self.status, self.views, self.sections, self.shown, answers=self.answers, folder=folder)
+
+    @cached_property
+    def html(self) -> str:
+        """The contents of summary.html, as yet without pictures."""
+        return page(self.status, self.views, self.sections, self.answers)
+
+    @cached_property
+    def text(self) -> str:
+        """The contents of summary.txt."""
+        return terminal(self.status, self.views, self.sections, self.answers)
+
+    def placed(self, results: Path, figures: Path) -> Summary:
+        """Return the same for another folder, from which what it links lies elsewhere.
+
+        Args:
+            results: the results folder, relative to that one.
+            figures: the same of the figures' folder.
+        """
+
+        def moved(section: Section) -> Section:
+            return replace(section, links=tuple((text, (results / path).as_posix()) for text, path in section.links))
+
+        sections, answers = ([moved(section) for section in found] for found in (self.sections, self.answers))
+        return replace(self, sections=sections, answers=answers, figures=figures)
 
 
 def summarise(
@@ -69,13 +111,13 @@ def summarise(
     for block in (timed, *([part] for part in others)):
         sections += [section for part in block for section in part.sections]
         sections += [section for part in block for section in part.definitions]
-    shown = figure_names(findings.rows, collection) if figures else ()
     return Summary(
         status=status,
-        markdown=markdown(status, views, sections, shown, answers=answers),
-        html=page(status, views, sections, answers),
+        views=views,
+        sections=sections,
+        answers=answers,
+        shown=figure_names(findings.rows, collection) if figures else (),
         csv=findings.frame.to_csv(index=False, lineterminator="\n"),
-        text=terminal(status, views, sections, answers),
         tables={
             name: frame.to_csv(index=False, lineterminator="\n") for part in parts for name, frame in part.files.items()
         },
