@@ -331,8 +331,8 @@ class Config(Strict):
     name: Label | None = Field(
         None,
         description=(
-            "What its summary is called: the last one and its figures are kept in results/summaries/<name>. Nothing that is "
-            "measured hangs on it. Null: as the files laid over config.yaml, joined by +; default without any."
+            "What its summary is called: the last one and its figures are kept in results/summaries/<name>. It changes "
+            "no experiment. Null: as the files that are laid over config.yaml, joined by +; default without any."
         ),
     )
     platform: Literal["auto", "cpu", "cuda", "ascend"] = Field(
