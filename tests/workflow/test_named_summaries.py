@@ -11,14 +11,15 @@ import comparing
 import pytest
 import stand_in
 from comparing import BF16, NEW, OLD, W8A8, launches
-from synthetic_records import make_plan, save
+from synthetic_records import make_plan, make_record, save
 from workspace import Workspace
 
 from rollout_bench.commands import summarise
 from rollout_bench.core.errors import UserError
-from rollout_bench.plan.config_file import name_of, read_config
+from rollout_bench.plan.config_file import name_after, read_config
 from rollout_bench.plan.planfile import write_plan
-from rollout_bench.report.state import SUMMARIES, results_of
+from rollout_bench.report.earlier import collect_with_earlier
+from rollout_bench.report.state import SUMMARIES, is_stale, results_of
 
 BOTH, ALONE = ("--configfile", "both.yaml"), ("--configfile", "alone.yaml")
 """Two configs in one folder: two quants, and one of them."""
@@ -177,7 +178,7 @@ def test_a_bad_name_and_a_misspelt_key_stop_snakemake_before_anything_runs(measu
     ],
 )
 def test_without_a_name_a_config_is_called_after_its_files(files: list[str], name: str):
-    assert name_of([Path(file) for file in files]) == name
+    assert name_after([Path(file) for file in files]) == name
     assert read_config({"models": ["m"], "quants": ["bf16"], "workloads": ["w"], "name": name}).name == name
 
 
@@ -223,3 +224,17 @@ def test_a_results_folder_in_a_folder_of_that_name_is_a_results_folder(tmp_path:
     summarised(tmp_path, f"{SUMMARIES}/may")
     assert results_of(folder) == folder
     assert results_of(tmp_path / "results") == tmp_path / "results"
+
+
+def test_a_kept_summary_can_be_the_baseline_and_what_it_was_made_of_is_watched(two: Path):
+    old, results = two / "old" / "results", two / "new" / "results"
+    summarised(two, "old/results", "--plan", "plan.json", "--also", f"old/results/{SUMMARIES}/one")
+    plan = make_plan([BF16, W8A8], launches=4, baseline={"results": f"../old/results/{SUMMARIES}/one"})
+    earlier = collect_with_earlier(results, plan).earlier
+    assert earlier is not None
+    assert [experiment.quant for experiment in earlier.experiments] == ["bf16"]
+    write_plan(two / "compared.json", plan)
+    summarised(two, "new/results", "--plan", "compared.json")
+    assert not is_stale(results, plan)
+    save(old, make_record(BF16, 7))
+    assert is_stale(results, plan)

@@ -25,7 +25,7 @@ from rollout_bench.contracts.store import failure_path, read_failure, record_pat
 from rollout_bench.core.errors import LEFT_OUT_STATUS, UserError, tell
 from rollout_bench.measure.machine.gpus import nvidia_smi
 from rollout_bench.plan.config import Config
-from rollout_bench.plan.config_file import check_config_file, check_folder, check_metadata, name_of, read_config
+from rollout_bench.plan.config_file import check_config_file, check_folder, check_metadata, name_after, read_config
 from rollout_bench.plan.doubtful import measured_again, set_aside
 from rollout_bench.plan.engine import InstalledEngine, probe_engine
 from rollout_bench.plan.interleaving import interleaving
@@ -184,7 +184,7 @@ def plan_workflow(
         for file in files:
             check_config_file(file)
         config = read_config(merged)
-        config = config.model_copy(update={"name": config.name or name_of(files)})
+        config = config.model_copy(update={"name": config.name or name_after(files)})
         engine = probe_engine(config.engine.python)
         matrix = expand(config, engine)
         device_bytes = None if on_cluster or config.interleave is False else _device_bytes(matrix.platform)
@@ -328,7 +328,7 @@ def end_with_errors(plan: Schedule, scripts: Path) -> None:
 
 def kept_folder(plan: Schedule) -> Path:
     """Return the folder in which the last summary of this config is kept, with its figures."""
-    return RESULTS / SUMMARIES / (plan.config.name or name_of(()))
+    return RESULTS / SUMMARIES / (plan.config.name or name_after(()))
 
 
 def _is_stale(plan: Schedule) -> bool:

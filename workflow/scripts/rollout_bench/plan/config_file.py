@@ -143,7 +143,7 @@ def read_config(merged: Mapping[str, Any]) -> Config:
         raise told(error) from None
 
 
-def name_of(files: Sequence[Path]) -> str:
+def name_after(files: Sequence[Path]) -> str:
     """Return what a config is called that does not name itself: after `files`, which are laid over the default one.
 
     The same files have the same name, wherever they lie; without any it is `default`.
