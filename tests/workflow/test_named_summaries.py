@@ -198,11 +198,12 @@ def summarised(folder: Path, *arguments: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_kept_summary_is_made_again_in_its_place_with_its_own_selection(two: Path):
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_kept_summary_is_made_again_in_its_place_with_its_own_selection(two: Path, inside: bool):
     folder, results = two / "new" / "results" / SUMMARIES / "one", two / "new" / "results"
     before, last = (folder / "summary.csv").read_bytes(), (results / "summary.csv").read_bytes()
     (folder / "summary.csv").unlink()
-    summarised(two, f"new/results/{SUMMARIES}/one")
+    summarised(folder if inside else two, "." if inside else f"new/results/{SUMMARIES}/one")
     assert (folder / "summary.csv").read_bytes() == before != last
     assert (results / "summary.csv").read_bytes() == last
 

@@ -55,20 +55,21 @@ def main() -> int:
     made = summarise(collection, sequences, figures=arguments.figures, looked=looked, results=results)
     stated = json.dumps({**state, "damaged": [e.problem for e in collection.damaged]}, indent=1) + "\n"
     out: Path = arguments.out or arguments.results
-    # What is kept goes last, and what lies in `out` shows its figures: those of another selection may lie beside.
+    # What is shown are the figures that are kept: beside `out` may lie those of another selection.
     kept: Path = arguments.also or out
+    contents: dict[Path, str] = {}
     for place in dict.fromkeys((out, kept)):
         summary = made.placed(Path(os.path.relpath(results, place)), Path(os.path.relpath(kept / "figures", place)))
-        contents = {
-            "summary.md": summary.markdown,
-            "summary.html": summary.html,
-            "summary.csv": summary.csv,
-            "summary.txt": summary.text,
-            **summary.tables,
-            STATE_FILE: stated,
+        contents |= {
+            place / "summary.md": summary.markdown,
+            place / "summary.html": summary.html,
+            place / "summary.csv": summary.csv,
+            place / "summary.txt": summary.text,
+            **{place / name: table for name, table in summary.tables.items()},
+            place / STATE_FILE: stated,
         }
-        for name, content in contents.items():
-            write_whole(place / name, content.encode())
+    for path, content in contents.items():
+        write_whole(path, content.encode())
     print(f"{out / 'summary.md'} (.html, .csv, .txt): {made.status}")
     status = tell(collection.damaged)
     return 1 if arguments.check and not collection.complete else status

@@ -36,9 +36,10 @@ State = dict[str, Any]
 
 def results_of(folder: Path) -> Path:
     """Return the results folder that `folder` stands for: itself, or the one around the summary that is kept there."""
-    is_kept = folder.parent.name == SUMMARIES and (folder / STATE_FILE).is_file()
+    place = folder if folder.parent.name == SUMMARIES else folder.absolute()  # from inside of it, it is called "."
+    is_kept = place.parent.name == SUMMARIES and (place / STATE_FILE).is_file()
     # Records: a results folder that happens to lie in a folder of that name.
-    return folder.parents[1] if is_kept and not find_results(folder).records else folder
+    return place.parents[1] if is_kept and not find_results(place).records else folder
 
 
 def summary_state(results: Path, plan: PlanFile | None) -> State:
