@@ -75,7 +75,7 @@ def test_the_next_call_tries_it_again_and_the_one_after_finds_it_mended(tmp_path
 def test_where_all_of_a_block_fail_its_job_does(tmp_path: Path):
     space = workspace(tmp_path)
     (space.path / stand_in.FAILING).write_text(" ".join(QUANTS))
-    done = space.snakemake("--cores", "1")
+    done = space.snakemake("--cores", "1", "--quiet", "host", "reason")  # with what Snakemake says of each job
     assert done.returncode == 1
     assert "Error in rule block" in done.stdout
     assert not space.records

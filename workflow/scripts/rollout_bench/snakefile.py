@@ -330,7 +330,7 @@ def end_well(plan: Schedule, scripts: Path) -> None:
 
 
 def _is_well() -> bool:
-    """Return whether the rule check has found no problem, as the last line of check.py says; cut off, it says nothing."""
+    """Return whether the rule check has found no problem: so says the last line of check.py, unless it broke off."""
     try:
         said = Path(CHECK_LOG).read_text(errors="replace")
     except OSError:
