@@ -47,7 +47,7 @@ def test_the_others_get_all_their_blocks_in_one_call_which_tells_of_what_failed(
     assert counted(space) == {quant: 0 if quant == failing else blocks for quant in QUANTS}, done.stdout
     assert len(stand_in.failed(space.path)) == 1, "an engine that was known to fail was started again"
     assert "launch-1.json: is left out of its block, since launch 0 failed in this run" in done.stdout
-    assert "1 launches failed; the others of their blocks were measured:" in done.stdout
+    assert "1 launch failed; the others of their blocks were measured:" in done.stdout
     assert "the stand-in was told to fail" in done.stdout
     text = (space.path / "results" / "summary.txt").read_text()
     assert text.startswith("INCOMPLETE: ")

@@ -347,7 +347,7 @@ def _end_run(plan: Schedule, scripts: Path) -> None:
         return
     end_with_errors(plan, scripts)
     errors = [error_of(read_failure(failure_path(record))) for record in failed]
-    print(f"{len(failed)} launches failed; the others of their blocks were measured:", file=sys.stderr)
+    print(f"{several(len(failed), 'launch')} failed; the others of their blocks were measured:", file=sys.stderr)
     tell(errors)
     sys.exit(1)
 
