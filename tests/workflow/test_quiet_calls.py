@@ -99,7 +99,8 @@ def test_the_default_profile_leaves_out_what_snakemake_says_of_each_job(tmp_path
 def test_a_job_that_fails_is_one_line_with_its_log(tmp_path: Path) -> None:
     space = workspace(tmp_path, launches=1)
     broken = space.path / "broken-python"
-    broken.write_text(f'#!/bin/sh\ncase "$*" in *run_*) exit 1;; esac\nexec {tmp_path / "engine" / "python"} "$@"\n')
+    real = tmp_path / "engine" / "python"
+    broken.write_text(f'#!/bin/sh\ncase "$*" in */run_launch.py*) exit 1;; esac\nexec {real} "$@"\n')
     broken.chmod(0o755)
     done = call(space, "run", "--cores", "1", "--config", f"engine={{python: {broken}}}", "interleave=false")
     assert done.returncode == 1
