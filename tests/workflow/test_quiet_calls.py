@@ -169,7 +169,8 @@ def test_plan_shows_how_far_a_run_is_and_leaves_alone_what_it_goes_by(tmp_path: 
 
 @pytest.mark.parametrize("how", ["snakemake", "rollout-bench"])
 def test_check_that_finds_a_problem_ends_in_its_own_lines_and_status_1(tmp_path: Path, how: str) -> None:
-    nowhere = tmp_path / "not" / "here"
+    nowhere = tmp_path / "models" / "tiny-lama"
+    nowhere.with_name("tiny-llama").mkdir(parents=True)
     model = {"own": {"weights": {"bf16": str(nowhere)}}}
     space = Workspace(tmp_path / "workspace", {"models": ["own"], "quants": ["bf16"], "model_settings": model})
     done = space.snakemake("check") if how == "snakemake" else call(space, "check")
@@ -177,6 +178,9 @@ def test_check_that_finds_a_problem_ends_in_its_own_lines_and_status_1(tmp_path:
     said = done.stdout.splitlines()
     assert "1 problem found" in said
     assert f"problem: {nowhere}: no model there: no such folder" in said
+    assert any(line.startswith("engine: ") for line in said), "all that a bug report needs, not the problem alone"
+    refused = space.snakemake("plan")
+    assert "did you mean" in refused.stdout, "planning stops at once"
     if how == "snakemake":
         assert [words for words in CHATTER[-4:] if words in done.stdout] == []
     else:

@@ -199,7 +199,9 @@ def plan_workflow(
         config = read_config(merged)
         engine = probe_engine(config.engine.python)
         matrix = expand(config, engine)
-        if is_main and not on_cluster and engine.platform() == matrix.platform:  # else launches run elsewhere
+        measured_here = is_main and not on_cluster and engine.platform() == matrix.platform
+        # which rules are asked for is known only once all are read; check tells of every problem, not of the first
+        if measured_here and "check" not in sys.argv:
             check_weights(config, ((e.spec.model, e.model_path) for e in matrix.experiments))
         device_bytes = None if on_cluster or config.interleave is False else _device_bytes(matrix.platform)
         memory = MachineMemory(on_cluster, _places_on_cpu(config), device_bytes)
@@ -258,7 +260,7 @@ def begin(plan: Schedule, outputs: Iterable[str], rules: Iterable[str] = ()) -> 
     """At the start of a real run that will make `outputs`: takes the folder for this process, puts the plan on disk.
 
     The lock is the kernel's, so it is free the moment its holder dies, however it dies. Where `rules`, those that run,
-    only look, a folder that another run holds is left as it is.
+    only look, a folder that another run holds is left as it is, and none is held.
     """
     wanted = set(outputs)
     _rules.update(rules)
@@ -288,8 +290,10 @@ def begin(plan: Schedule, outputs: Iterable[str], rules: Iterable[str] = ()) -> 
         if aside is not None:
             print(f"records that are measured again were moved to {aside}", file=sys.stderr, flush=True)
         plan.again.clear()
+        if _only_looks():
+            _held.pop().release()  # a run may begin meanwhile
     except filelock.Timeout:
-        if not _rules or not READING.issuperset(_rules):
+        if not _only_looks():
             stop(
                 UserError(
                     f"{RESULTS.resolve()}: another workflow is running that writes its results there",
@@ -305,6 +309,11 @@ def begin(plan: Schedule, outputs: Iterable[str], rules: Iterable[str] = ()) -> 
             write_plan(SHOWN_PLAN, plan.plan_file())
         except UserError as error:
             stop(error)
+
+
+def _only_looks() -> bool:
+    """Return whether this call makes nothing that a run makes."""
+    return bool(_rules) and READING.issuperset(_rules)
 
 
 def _tell_cost(plan: Schedule, records: Collection[str]) -> None:

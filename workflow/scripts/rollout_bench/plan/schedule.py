@@ -54,6 +54,9 @@ Cell = tuple[str, ...]
 FEWEST_BY_AUTO = 8
 """Passes that `iterations: auto` comes to at the least: `FEWEST` of measure.launch.passes."""
 
+MOST_RELATIVES = 5
+"""Experiments of a model and quant that are looked at for how long another one takes."""
+
 
 @dataclass(frozen=True)
 class ScheduledLaunch:
@@ -285,8 +288,17 @@ class Schedule:
                 except UserError:
                     continue  # the summary tells of it; here it is only an estimate less
                 known[launch.experiment.name] = _own_part_s(record)
-        related = {e.name: _related_s(e.spec) for e in self.matrix.experiments if e.name not in known}
-        known |= {name: seconds for name, seconds in related.items() if seconds is not None}
+        relatives: dict[tuple[str, str, str], list[Record]] = {}
+        for experiment in self.matrix.experiments:
+            spec = experiment.spec
+            if experiment.name in known or not mode_of(spec.mode).generates or mode_of(spec.mode).has_loads:
+                continue  # with loads, tokens per second are what the load asks for
+            names = spec.mode, spec.model.name, spec.quant.name
+            if names not in relatives:
+                relatives[names] = _relatives(*names)
+            seconds = next((s for record in relatives[names] if (s := _scaled_s(spec, record)) is not None), None)
+            if seconds is not None:
+                known[experiment.name] = seconds
         usual = statistics.mean(known.values()) if known else FIRST_GUESS_S[self.matrix.platform]
         return {e.name: round(known.get(e.name, usual), 1) for e in self.matrix.experiments}
 
@@ -304,26 +316,18 @@ def _own_part_s(record: Launched) -> float:
     return record.wall_s / (1 if record.block is None else len(record.block.members))
 
 
-def _related_s(spec: Spec) -> float | None:
-    """Return seconds that a launch of `spec` takes, as one of the same model and quant under another load or setting.
-
-    None where there is none, and where requests arrive as the load says: tokens per second are then the load's.
-    """
-    mode = mode_of(spec.mode)
-    if not mode.generates or mode.has_loads:
-        return None
-    folders = sorted((RESULTS / spec.mode).glob(f"{spec.model.name}_{spec.quant.name}_*"), key=_changed_s, reverse=True)
-    for folder in folders:
-        for path in sorted(folder.glob("launch-*.json"))[:1]:
-            try:
-                record = read_launched(path, spec.mode)
-            except UserError:
-                continue
-            if isinstance(record, Record) and _is_related(spec, record.spec):
-                seconds = _scaled_s(spec, record)
-                if seconds is not None:
-                    return seconds
-    return None
+def _relatives(mode: str, model: str, quant: str) -> list[Record]:
+    """Return a record each of the experiments of a model and quant that were measured last, whatever their load."""
+    folders = sorted((RESULTS / mode).glob(f"{model}_{quant}_*"), key=_changed_s, reverse=True)
+    found = []
+    for path in (path for folder in folders[:MOST_RELATIVES] for path in sorted(folder.glob("launch-*.json"))[:1]):
+        try:
+            record = read_launched(path, mode)
+        except UserError:
+            continue  # as above
+        if isinstance(record, Record):
+            found.append(record)
+    return found
 
 
 def _changed_s(folder: Path) -> float:
@@ -333,15 +337,14 @@ def _changed_s(folder: Path) -> float:
         return 0.0
 
 
-def _is_related(spec: Spec, other: Spec) -> bool:
-    return (spec.platform, spec.model, spec.quant) == (other.platform, other.model, other.quant)
-
-
 def _scaled_s(spec: Spec, record: Record) -> float | None:
     """Return seconds that a launch of `spec` takes that starts as long as that of `record` and generates as fast.
 
-    None where the lengths of its sequences are not known without drawing them.
+    None where it loads something else, or where the lengths of its sequences are not known without drawing them.
     """
+    other = record.spec
+    if (spec.platform, spec.model, spec.quant) != (other.platform, other.model, other.quant):
+        return None
     load, measured = spec.workload, record.spec.workload
     generating_s = sum(one.elapsed_s for one in record.iterations)
     tokens = sum(one.output_tokens for one in record.iterations)
@@ -349,7 +352,7 @@ def _scaled_s(spec: Spec, record: Record) -> float | None:
     if not tokens or not sequences:
         return None
     if load.dataset is None and isinstance(load.output_tokens, int):
-        each: float = load.output_tokens
+        each = float(load.output_tokens)
     elif (load.output_tokens, load.dataset) == (measured.output_tokens, measured.dataset):
         each = tokens / sequences
     else:
