@@ -135,8 +135,9 @@ def _essence(plan: Any) -> Any:
         return plan
     names = ("baseline", "comparison", "precision", "slo", "operator_rules", "experiments", "skipped")
     parts = {name: plan.get(name) for name in names}
-    # Where weights lie is no part of any result.
-    parts["experiments"] = [{**e, "weights": None} for e in parts["experiments"] or [] if isinstance(e, dict)]
+    # Where weights lie, and how many devices a launch takes, is no part of any result.
+    left_out = {"weights": None, "devices": None}
+    parts["experiments"] = [{**e, **left_out} for e in parts["experiments"] or [] if isinstance(e, dict)]
     return parts
 
 
