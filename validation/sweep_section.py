@@ -9,7 +9,7 @@ from rollout_bench.analysis.stats.intervals import mean
 
 SAID = {
     "same": "Both find the same best setting",
-    "same within the noise": "The two name different settings, and neither rules out the other's: the same within noise",
+    "same within the noise": "The two name different settings, and neither rules out the other's: same within noise",
     "not the same": "The two do NOT find the same best setting",
 }
 """What an agreement comes to."""
@@ -35,7 +35,8 @@ def sweep_fidelity(result: SweepFidelity) -> str:
 
 {table(header, rows)}
 
-Means of output tokens per second. `vllm bench sweep` gives means only: by those the best is {highest}.
+Means of output tokens per second. `vllm bench sweep` itself has no statistics; its highest mean is that of
+{highest}.
 
 {result.launches} launches with {result.iterations} passes of each setting, of which {result.invalid} launches are
 invalid and in no number, took {result.ours_took_s / 60:.0f} min; {passes} runs of each took

@@ -37,7 +37,7 @@ INVALID = Flag(code="cpu_shared", severity="invalid", sentence="Others used the 
 FOUND = {"default": (1000.0, 20.0), "quick": (500.0, 2.0), "slow": (400.0, 30.0), "near": (999.0, 20.02)}
 """Setting -> output tok/s, and seconds of start-up besides the import: two on the front, one behind, one too near."""
 
-Configurations = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=8)
+CONFIGURATIONS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=8)
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +50,7 @@ def dominates(one: Sequence[float], other: Sequence[float]) -> bool:
     return all(a >= b for a, b in zip(one, other, strict=True)) and tuple(one) != tuple(other)
 
 
-@given(Configurations)
+@given(CONFIGURATIONS)
 def test_none_on_the_front_is_dominated_and_each_off_it_is_by_one_on_it(values: list[tuple[int, int]]) -> None:
     there = on_front(values)
     front = [one for one, on_it in zip(values, there, strict=True) if on_it]
@@ -59,7 +59,7 @@ def test_none_on_the_front_is_dominated_and_each_off_it_is_by_one_on_it(values: 
         assert on_it != any(dominates(other, one) for other in front)
 
 
-@given(Configurations, st.integers(1, 5), st.integers(-3, 3))
+@given(CONFIGURATIONS, st.integers(1, 5), st.integers(-3, 3))
 def test_the_unit_of_a_metric_does_not_matter(values: list[tuple[int, int]], factor: int, offset: int) -> None:
     assert on_front([(factor * one + offset, other) for one, other in values]) == on_front(values)
 
