@@ -109,9 +109,7 @@ def _name(front: Front, shown: Sequence[Front]) -> str:
     return ", ".join(names)
 
 
-def _draw(
-    axes: Axes, front: Front, styles: dict[str, QuantStyle], numbers: dict[str, int], confidence: float
-) -> None:
+def _draw(axes: Axes, front: Front, styles: dict[str, QuantStyle], numbers: dict[str, int], confidence: float) -> None:
     metric = METRICS[front.metric]
     ends: tuple[list[float], list[float]] = ([], [])
     means: tuple[list[float], list[float]] = ([], [])
