@@ -31,6 +31,9 @@ from region import Region
 from repeats import Launches
 from stopping import Stopping
 from stopping_sections import stopping
+from sweep_fidelity import RESULT as SWEEP
+from sweep_fidelity import SweepFidelity
+from sweep_section import sweep_fidelity
 from validation_sections import coverage, predecessor
 
 from rollout_bench.contracts.fields import Strict
@@ -219,6 +222,14 @@ def page(results: Path = RESULTS) -> str:
                 ["python validation/region.py"],
                 "One engine, passes in turn: `LoadedEngine.iterate`, which is what a launch calls, against"
                 " `vllm.benchmarks.throughput._run_vllm_requests`.",
+            ),
+            section(
+                "Does vLLM's own sweep find the same best setting?",
+                ["python validation/sweep_fidelity.py"],
+                "One grid of engine arguments, `max_num_seqs` 2, 8 and 32, eager and compiled: by the workflow, and as"
+                " `vllm bench sweep` goes through one, with as many passes of each point. `vllm bench sweep` knows"
+                " servers only, so each of its runs is `vllm bench throughput` here.",
+                body(SWEEP, SweepFidelity, sweep_fidelity),
             ),
             section(
                 "Do other clients see the same latencies?",

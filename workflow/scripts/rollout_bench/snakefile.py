@@ -21,7 +21,7 @@ from rollout_bench.cluster.internals import Internals
 from rollout_bench.cluster.slurm import before_in_allocation
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.postmortem import error_of, failed_by_itself, state_of
-from rollout_bench.contracts.spec import Platform, replicas, swept_number
+from rollout_bench.contracts.spec import Platform, have_front, replicas, swept_number
 from rollout_bench.contracts.store import failure_path, read_failure, record_path
 from rollout_bench.core.errors import LEFT_OUT_STATUS, UserError, tell
 from rollout_bench.core.numbers import several
@@ -402,10 +402,11 @@ def _is_stale(plan: Schedule) -> bool:
 def figures(plan: Schedule) -> list[str]:
     """Return the names of the figures that what is selected is drawn in."""
     specs = [experiment.spec for experiment in plan.matrix.experiments]
-    loads = [spec.load for spec in specs if mode_of(spec.mode).generates]
+    timed = [spec for spec in specs if mode_of(spec.mode).generates]
+    loads = [spec.load for spec in timed]
     has_replicas = any(replicas(spec) > 1 for spec in specs)
-    through = swept_number([spec for spec in specs if mode_of(spec.mode).generates])
-    return list(names_of({spec.mode for spec in specs}, loads, bool(plan.config.slo.named), has_replicas, through))
+    modes, has_limits = {spec.mode for spec in specs}, bool(plan.config.slo.named)
+    return list(names_of(modes, loads, has_limits, has_replicas, swept_number(timed), have_front(timed)))
 
 
 def records_to_summarise(plan: Schedule, workflow: Any, rule: str) -> list[str]:
