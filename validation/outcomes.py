@@ -167,7 +167,7 @@ def exclusion(result: Exclusion) -> Sentences:
         f"**{'No' if blocks < ALLOWED else 'YES'} for interleaved blocks**: it adds at most {percent(blocks, 3)} to a"
         f" ratio, where {percent(ALLOWED)} is allowed.",
         f"**{'No' if launches < ALLOWED else 'Yes'} for launches one after the other**: it adds up to"
-        f" {percent(launches)}, to the favour of shorter passes.",
+        f" {percent(launches)}, in favour of shorter passes.",
     ]
 
 
@@ -249,7 +249,8 @@ def outcomes(results: Path, missing: Sequence[str]) -> str:
     """
     found = [(kept(name, kind, results), say, title) for name, kind, say, title in CHECKS]
     said = [(title, say(result)) for result, say, title in found if result is not None]
-    placed = [result for result, *_ in found] + [kept("launches", Launches, results)]
+    placed: list[Strict | None] = [kept("launches", Launches, results)]
+    placed += [result for result, *_ in found]
     shown = [_item(f"[{title}](#{_anchor(title)})", sentences) for title, sentences in said if sentences]
     return "\n".join([*(shown or ["- Nothing was run yet."]), _item("What is not shown?", _not_shown(placed, missing))])
 
