@@ -66,9 +66,11 @@ def parts(summary: str) -> dict[str, str]:
         raise ValueError(f"summary.md: {status}")
     found = {"status": status}
     for heading, content in re.findall(r"^## ([^\n]+)\n\n(.*?)(?=\n\n|\Z)", summary, re.DOTALL | re.MULTILINE):
-        for name in (name for name, beginning in HEADINGS.items() if heading.startswith(beginning)):
+        for name, beginning in HEADINGS.items():
+            if not heading.startswith(beginning):
+                continue
             if name in found:
-                raise ValueError(f"summary.md: two sections begin with '## {HEADINGS[name]}'")
+                raise ValueError(f"summary.md: two sections begin with '## {beginning}'")
             found[name] = content.rstrip()
     machine = re.search(r"^## Measured with\n\n- \S+, \S+: (.*?), host [^,]+(, rollout-bench \S+)?\.$", summary, re.M)
     if machine is not None:
