@@ -26,6 +26,8 @@ HEADINGS = {
 }
 """Parts that pages can name, by what their headings in summary.md begin with."""
 
+NO_PERCENTILES = "There is no such table here: there are too few independent values for any percentile."
+
 MARKED = re.compile(r"(<!-- example: (\S+) -->\n).*?(<!-- end of example -->)", re.DOTALL)
 
 
@@ -56,7 +58,8 @@ def main() -> int:
 def parts(summary: str) -> dict[str, str]:
     """Return the parts of a summary.md that pages can name: status, machine, and of `HEADINGS` those that are there.
 
-    Of a section it is the first paragraph, which is its list or its table.
+    Of a section it is the first paragraph, which is its list or its table. A summary leaves out tables of nothing, which
+    percentiles may be: then a sentence says so.
 
     Raises:
         ValueError: the summary is incomplete, or two of its sections begin alike.
@@ -76,6 +79,7 @@ def parts(summary: str) -> dict[str, str]:
     if machine is not None:
         without_kernel = re.sub(r"\bLinux \S+$", "Linux", machine[1])
         found["machine"] = f"Measured with {without_kernel}."
+    found.setdefault("e2el", NO_PERCENTILES)
     return found
 
 
