@@ -58,8 +58,8 @@ def main() -> int:
 def parts(summary: str) -> dict[str, str]:
     """Return the parts of a summary.md that pages can name: status, machine, and of `HEADINGS` those that are there.
 
-    Of a section it is the first paragraph, which is its list or its table. A summary leaves out tables of nothing, which
-    percentiles may be: then a sentence says so.
+    Of a section it is the first paragraph, which is its list or its table. A table without any value is not in a
+    summary; where that is the table of percentiles, a sentence stands for it.
 
     Raises:
         ValueError: the summary is incomplete, or two of its sections begin alike.
