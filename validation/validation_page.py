@@ -24,6 +24,7 @@ from kept import REPOSITORY, RESULTS, kept
 from measured_sections import false_verdicts, measured, power
 from online_fidelity import RESULT, OnlineFidelity
 from online_sections import online_fidelity
+from outcomes import outcomes
 from power import Power
 from power_minutes import PowerMinutes
 from predecessor import Predecessor
@@ -45,6 +46,10 @@ HEAD = """\
 
 <!-- Made by `python validation/validation_page.py` from validation/results; changes here are lost. -->
 
+What was checked, and how it came out. Each question leads to its section.
+"""
+
+ABOUT = """\
 A tool that says "faster" must be right about how often it says so without reason, must find the differences that it
 says it can find, and must time the same thing as others do. Each section has the command that makes it again, what was
 seen, and what it does not show. Shares are followed by their 95 % interval (Clopper and Pearson). The values of each
@@ -89,15 +94,20 @@ at the 8B shape, and an idle neighbour at 1.7B. The time of each pass is in `val
 """
 
 
-def not_yet_shown(results: Path) -> str:
-    """Return the section on what has no result in `results`."""
+def not_run(results: Path) -> list[tuple[str, str]]:
+    """Return what of `NOT_YET` has no result in `results`: its command, and what it shows."""
 
     def there(name: str) -> bool:
         if name == "verdict_time":
             return "Not run" not in BENCH_PAGE.read_text()
         return (results / f"{name}.json").is_file()
 
-    missing = [f"- {what}: `{command}`" for name, command, what in NOT_YET if not there(name)]
+    return [(command, what) for name, command, what in NOT_YET if not there(name)]
+
+
+def not_yet_shown(results: Path) -> str:
+    """Return the section on what has no result in `results`."""
+    missing = [f"- {what}: `{command}`" for command, what in not_run(results)]
     lines = [
         "With the shipped design, interleaved blocks and `iterations: auto`, these were not run:",
         "",
@@ -122,6 +132,9 @@ def page(results: Path = RESULTS) -> str:
     return "\n".join(
         [
             HEAD,
+            outcomes(results, [what for _, what in not_run(results)]),
+            "",
+            ABOUT,
             section(
                 "Do the intervals cover the truth?",
                 ["python validation/interval_coverage.py"],
