@@ -14,7 +14,7 @@ setup: ## make .venv: workflow, analysis and CPU engine, as pinned
 	@$(PYTHON) workflow/scripts/setup_environment.py
 
 demo: setup ## measure the default config on this machine's CPU, print the summary, whose last lines are the conclusion
-	@status=0; $(IN_VENV) snakemake --cores 1 --quiet host reason rules || status=$$?; \
+	@status=0; $(IN_VENV) snakemake --cores 1 || status=$$?; \
 	if [ -f results/summary.txt ]; then cat results/summary.txt; fi; exit $$status
 
 # Three on two cores, since engines and clusters often wait, and each file in one process. What asks for times then has

@@ -22,10 +22,12 @@ class Loop:
     Attributes:
         tokenizer: folder of a tokenizer, which that command can't do without.
         workload: an entry of `workload_settings` in the config.
+        warmups: prompts of a pass before the one that is timed, which the command does not make by itself.
     """
 
     tokenizer: Path
     workload: Mapping[str, Any]
+    warmups: int = 0
 
     def sample(self, model: Path, seed: int) -> tuple[float, float]:
         """One process: its seconds on the wall clock, and those that it reports for its pass.
@@ -36,6 +38,7 @@ class Loop:
         answer = self.tokenizer.parent / "answer.json"
         line = [sys.executable, str(COMMAND), "--model", str(model), "--tokenizer", str(self.tokenizer)]
         line += ["--dataset-name", "random", "--seed", str(seed), "--output-json", str(answer), "--disable-detokenize"]
+        line += ["--num-warmups", str(self.warmups)] if self.warmups else []
         options = {"prompts": "--num-prompts", "samples_per_prompt": "--n"}
         options |= {"prompt_tokens": "--random-input-len", "output_tokens": "--random-output-len"}
         for name, option in options.items():

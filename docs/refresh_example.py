@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Copies a real result into the documentation: figures to docs/images/, tables to README.md and docs/tutorial.md.
+"""Copies a real result into the documentation: figures to docs/images/, conclusion and tables to README and tutorial.
 
 What stands between `<!-- example: NAME -->` and `<!-- end of example -->` is replaced by that part of
 RESULTS_DIR/summary.md. Run it after `make demo`; with --check nothing is changed.
@@ -17,15 +17,16 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "docs/tutorial.md")
 FIGURES = ("throughput.svg", "speedup.svg", "iterations.svg")
 
-TABLES = {
-    "throughput": "Throughput",
-    "rates": "Rates, start-up and memory",
-    "cost": "What a launch costs",
-    "e2el": "Time until a sequence is complete (E2EL), s",
+HEADINGS = {
+    "conclusion": "Conclusion",
+    "throughput": "Throughput: offline",
+    "rates": "Rates, start-up and memory: offline",
+    "cost": "What a launch costs: offline",
+    "e2el": "Time until a sequence is complete (E2EL), s: offline",
 }
-"""Name of the part -> how the heading of its table begins."""
+"""Parts that pages can name, by what their headings in summary.md begin with."""
 
-NO_PERCENTILES = "Here no percentile can be claimed, so there is no such table."
+NO_PERCENTILES = "There is no such table here: there are too few independent values for any percentile."
 
 MARKED = re.compile(r"(<!-- example: (\S+) -->\n).*?(<!-- end of example -->)", re.DOTALL)
 
@@ -55,28 +56,31 @@ def main() -> int:
 
 
 def parts(summary: str) -> dict[str, str]:
-    """Return the parts of a summary.md that pages can name: status, machine, and those of `TABLES`.
+    """Return the parts of a summary.md that pages can name: status, machine, and of `HEADINGS` those that are there.
+
+    Of a section it is the first paragraph, which is its list or its table. A table without any value is not in a
+    summary; where that is the table of percentiles, a sentence stands for it.
 
     Raises:
-        ValueError: the summary is incomplete or has another shape.
+        ValueError: the summary is incomplete, or two of its sections begin alike.
     """
     status = next(line for line in summary.splitlines() if "measured" in line)
     if "INCOMPLETE" in status:
         raise ValueError(f"summary.md: {status}")
-    tables = {
-        name: re.findall(rf"^## {re.escape(heading)}: offline[^\n]*\n\n(.*?)(?=\n\n|\Z)", summary, re.DOTALL | re.M)
-        for name, heading in TABLES.items()
-    }
-    tables["e2el"] = tables["e2el"] or [NO_PERCENTILES]
+    found = {"status": status}
+    for heading, content in re.findall(r"^## ([^\n]+)\n\n(.*?)(?=\n\n|\Z)", summary, re.DOTALL | re.MULTILINE):
+        for name, beginning in HEADINGS.items():
+            if not heading.startswith(beginning):
+                continue
+            if name in found:
+                raise ValueError(f"summary.md: two sections begin with '## {beginning}'")
+            found[name] = content.rstrip()
     machine = re.search(r"^## Measured with\n\n- \S+, \S+: (.*?), host [^,]+(, rollout-bench \S+)?\.$", summary, re.M)
-    if any(len(found) != 1 for found in tables.values()) or machine is None:
-        raise ValueError("summary.md: expected one table each of throughput, rates and costs, and the machine")
-    without_kernel = re.sub(r"\bLinux \S+$", "Linux", machine[1])
-    return {
-        "status": status,
-        **{name: found[0] for name, found in tables.items()},
-        "machine": f"Measured with {without_kernel}.",
-    }
+    if machine is not None:
+        without_kernel = re.sub(r"\bLinux \S+$", "Linux", machine[1])
+        found["machine"] = f"Measured with {without_kernel}."
+    found.setdefault("e2el", NO_PERCENTILES)
+    return found
 
 
 def filled(page: str, found: dict[str, str]) -> str:

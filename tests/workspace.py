@@ -136,8 +136,8 @@ class Workspace:
         return _in_blocks(self.dry_run(*arguments))
 
     def dry_run(self, *arguments: str) -> str:
-        """Return what a dry run prints."""
-        done = self.snakemake("-n", *arguments)
+        """Return what a dry run prints, with each job, which the profile leaves out."""
+        done = self.snakemake("--quiet", "host", "reason", "-n", *arguments)
         assert done.returncode == 0, done.stdout
         return done.stdout
 

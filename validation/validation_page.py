@@ -24,6 +24,7 @@ from kept import REPOSITORY, RESULTS, kept
 from measured_sections import false_verdicts, measured, power
 from online_fidelity import RESULT, OnlineFidelity
 from online_sections import online_fidelity
+from outcomes import outcomes
 from power import Power
 from power_minutes import PowerMinutes
 from predecessor import Predecessor
@@ -31,6 +32,9 @@ from region import Region
 from repeats import Launches
 from stopping import Stopping
 from stopping_sections import stopping
+from sweep_fidelity import RESULT as SWEEP
+from sweep_fidelity import SweepFidelity
+from sweep_section import sweep_fidelity
 from validation_sections import coverage, predecessor
 
 from rollout_bench.contracts.fields import Strict
@@ -42,6 +46,10 @@ HEAD = """\
 
 <!-- Made by `python validation/validation_page.py` from validation/results; changes here are lost. -->
 
+What was checked, and how it came out. Each question leads to its section.
+"""
+
+ABOUT = """\
 A tool that says "faster" must be right about how often it says so without reason, must find the differences that it
 says it can find, and must time the same thing as others do. Each section has the command that makes it again, what was
 seen, and what it does not show. Shares are followed by their 95 % interval (Clopper and Pearson). The values of each
@@ -86,15 +94,20 @@ at the 8B shape, and an idle neighbour at 1.7B. The time of each pass is in `val
 """
 
 
-def not_yet_shown(results: Path) -> str:
-    """Return the section on what has no result in `results`."""
+def not_run(results: Path) -> list[tuple[str, str]]:
+    """Return what of `NOT_YET` has no result in `results`: its command, and what it shows."""
 
     def there(name: str) -> bool:
         if name == "verdict_time":
             return "Not run" not in BENCH_PAGE.read_text()
         return (results / f"{name}.json").is_file()
 
-    missing = [f"- {what}: `{command}`" for name, command, what in NOT_YET if not there(name)]
+    return [(command, what) for name, command, what in NOT_YET if not there(name)]
+
+
+def not_yet_shown(results: Path) -> str:
+    """Return the section on what has no result in `results`."""
+    missing = [f"- {what}: `{command}`" for command, what in not_run(results)]
     lines = [
         "With the shipped design, interleaved blocks and `iterations: auto`, these were not run:",
         "",
@@ -119,6 +132,9 @@ def page(results: Path = RESULTS) -> str:
     return "\n".join(
         [
             HEAD,
+            outcomes(results, [what for _, what in not_run(results)]),
+            "",
+            ABOUT,
             section(
                 "Do the intervals cover the truth?",
                 ["python validation/interval_coverage.py"],
@@ -219,6 +235,14 @@ def page(results: Path = RESULTS) -> str:
                 ["python validation/region.py"],
                 "One engine, passes in turn: `LoadedEngine.iterate`, which is what a launch calls, against"
                 " `vllm.benchmarks.throughput._run_vllm_requests`.",
+            ),
+            section(
+                "Does vLLM's own sweep find the same best setting?",
+                ["python validation/sweep_fidelity.py"],
+                "One grid of engine arguments, `max_num_seqs` 2, 8 and 32, eager and compiled: by the workflow, and as"
+                " `vllm bench sweep` goes through one, with as many passes of each point. `vllm bench sweep` knows"
+                " servers only, so each of its runs is `vllm bench throughput` here.",
+                body(SWEEP, SweepFidelity, sweep_fidelity),
             ),
             section(
                 "Do other clients see the same latencies?",

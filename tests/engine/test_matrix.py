@@ -210,13 +210,14 @@ def test_a_record_that_is_not_what_was_written_is_an_error_that_names_file_and_f
 
 
 def test_failing_experiments_leave_the_others_alone_and_are_tried_again(tmp_path: Path):
+    elsewhere = tmp_path / "elsewhere" / "nowhere"
     overlay = {
         **TINY,
         "models": ["absent", "cramped", "tiny"],
         "quants": ["bf16"],
         "model_settings": {
             **TINY["model_settings"],
-            "absent": {"weights": {"bf16": "nowhere"}},
+            "absent": {"weights": {"bf16": str(elsewhere)}},  # in a folder that is not there when this is planned
             "cramped": {
                 "synthetic": {"preset": "qwen3-tiny"},
                 "engine_args": {"kv_cache_memory_bytes": 4096},
@@ -236,9 +237,9 @@ def test_failing_experiments_leave_the_others_alone_and_are_tried_again(tmp_path
     assert categories == {"absent": "missing_weights", "cramped": "no_kv_cache_memory"}
     summary = (workspace.path / "results/summary.md").read_text()
     assert "INCOMPLETE" in summary
-    assert f"there is no model folder {workspace.path / 'models/nowhere'}" in " ".join(summary.split())
+    assert f"there is no model folder {elsewhere}" in " ".join(summary.split())
     assert workspace.measurements() == 2
-    shutil.copytree(next(workspace.path.glob("models/synthetic/*bf16")), workspace.path / "models/nowhere")
+    shutil.copytree(next(workspace.path.glob("models/synthetic/*bf16")), elsewhere)
     done = workspace.snakemake("--config", "models=[absent,tiny]")
     assert done.returncode == 0, done.stdout
     assert {path.split("_")[0] for path in workspace.failures} == {"offline/cramped"}

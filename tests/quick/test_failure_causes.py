@@ -43,6 +43,13 @@ SAID = [
     ("out_of_memory", "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total"),
     ("out_of_memory", "RuntimeError: NPU out of memory. Tried to allocate 1.50 GiB (NPU 0; 60.97 GiB total capacity"),
     ("out_of_memory", "RuntimeError: [enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
+    ("unsupported_kv_cache_dtype", "NotImplementedError: FP8 KV cache on CPU requires x86 with AVX-512 or AMX."),
+    ("unsupported_kv_cache_dtype", "NotImplementedError: FP8 KV cache requires head_size divisible by 32 on CPU."),
+    (
+        "unsupported_kv_cache_dtype",
+        "ValueError: No valid attention backend found for cuda with AttentionSelectorConfig(head_size=80, "
+        "kv_cache_dtype=fp8). Reasons: {FLASH_ATTN: [kv_cache_dtype not supported]}.",
+    ),
     (
         "unsupported_quantization",
         "ValidationError: 1 validation error for VllmConfig\n  Value error, Cannot find the config file for awq",

@@ -18,6 +18,7 @@ import power
 import predecessor
 import pytest
 import stopping
+import sweep_fidelity
 import validation_page
 from blocks import blocks, comparisons, resampled
 from interval_coverage import Cell, Coverage, covered, covered_apart, covered_when_stopped
@@ -289,6 +290,21 @@ def test_a_page_of_small_results_has_every_section(tmp_path: Path) -> None:
     keep("false_verdicts", false_verdict_shares.analyse(launches, 100, 1, sets=2), tmp_path)
     keep("power", power.analyse(launches, 100, 1), tmp_path)
     keep("fidelity", fidelity.Fidelity(place=PLACE, model="m", load=load, drawn=False, rounds=rounds), tmp_path)
+    times = {"default": 1.0, "few": 2.0, "eager": 1.5}
+    swept = sweep_fidelity.SweepFidelity(
+        place=PLACE,
+        model="m",
+        load=load,
+        launches=3,
+        iterations=2,
+        ours_s={name: [[s, s], [1.01 * s, s], [s, 1.02 * s]] for name, s in times.items()},
+        invalid=0,
+        ours=sweep_fidelity.SweepAnswer(best="default", ties=[], others=["eager", "few"]),
+        ours_took_s=60.0,
+        theirs_s={"default": [1.0, 1.01, 0.99], "few": [2.02, 2.0, 1.98], "eager": [1.49, 1.5, 1.52]},
+        theirs_took_s=90.0,
+    )
+    keep(sweep_fidelity.RESULT, swept, tmp_path)
     shown_online = make_online_rounds({"ours": 1.0, "bench": 1.0, "guidellm": 0.9})
     keep(online_fidelity.RESULT, shown_online, tmp_path)
     keep(
@@ -302,6 +318,7 @@ def test_a_page_of_small_results_has_every_section(tmp_path: Path) -> None:
     assert "- rollout-bench / `vllm bench serve`: all within 2 % of 1." in text
     assert "- guidellm / rollout-bench: TTFT, TPOT, ITL, output tokens/s MORE than 2 % apart." in text
     assert "96 launches, 0 failed, 0 not valid" in text
+    assert "Both find the same best setting. rollout-bench: default alone; vLLM's way: default alone." in text
     assert not [line for line in text.splitlines() if "nan" in line.lower().split()]
 
 

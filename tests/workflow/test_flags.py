@@ -114,7 +114,7 @@ def test_help_is_printed(workspace: Workspace):
 
 def planned(workspace: Workspace, words: list[str]) -> set[str]:
     """Return names, keys in them, of the experiments that a dry run with these words would measure."""
-    done = workspace.snakemake("-n", *words)
+    done = workspace.snakemake("--quiet", "host", "reason", "-n", *words)  # with each job
     assert done.returncode == 0, done.stdout
     return set(re.findall(r"results/(?:offline|online)/([^/\s]+)/launch-0\.json", done.stdout))
 

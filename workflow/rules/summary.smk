@@ -1,9 +1,11 @@
-"""In: the records of the selected launches. Out: results/summary.* and results/figures/.
+"""In: the records of the selected launches. Out: results/summary.* and results/figures/, and both once more in
+results/summaries/<name>/, where the runs of other configs leave them alone.
 
 Only missing records are asked for: a record that is there counts, whatever Snakemake remembers of it.
 """
 
 FIGURES = snakefile.figures(matrix)
+KEPT = snakefile.kept_folder(matrix)
 
 
 report: "../report/workflow.rst"
@@ -16,10 +18,12 @@ rule summary:
         code=snakefile.newest_source("analysis", "report", "summarise.py"),
     output:
         md="results/summary.md",
-        html=report("results/summary.html", caption="../report/summary.rst", category="Summary"),
+        html="results/summary.html",
         csv="results/summary.csv",
         txt="results/summary.txt",
         state="results/summary.json",
+        page=report(f"{KEPT}/summary.html", caption="../report/summary.rst", category="Summary"),
+        kept=[f"{KEPT}/summary.{kind}" for kind in ("md", "csv", "txt", "json")],
     log:
         "logs/summary.log",
     localrule: True
@@ -28,8 +32,9 @@ rule summary:
     params:
         command=[sys.executable, SCRIPTS / "summarise.py"],
         plan=snakefile.PLAN_FILE,
+        kept=KEPT,
     shell:
-        "{params.command:q} results --plan {params.plan:q} --figures 2>&1 | tee {log:q}"
+        "{params.command:q} results --plan {params.plan:q} --also {params.kept:q} --figures 2>&1 | tee {log:q}"
 
 
 rule figures:
@@ -39,10 +44,11 @@ rule figures:
         code=snakefile.newest_source("analysis", "report", "plot.py"),
     output:
         svg=[
-            report(f"results/figures/{name}.svg", caption=f"../report/{name}.rst", category="Figures")
+            report(f"{KEPT}/figures/{name}.svg", caption=f"../report/{name}.rst", category="Figures")
             for name in FIGURES
         ],
-        png=expand("results/figures/{name}.png", name=FIGURES),
+        png=[f"{KEPT}/figures/{name}.png" for name in FIGURES],
+        last=expand("results/figures/{name}.{kind}", name=FIGURES, kind=["svg", "png"]),
     log:
         "logs/figures.log",
     localrule: True
@@ -51,6 +57,8 @@ rule figures:
     params:
         command=[sys.executable, SCRIPTS / "plot.py"],
         plan=snakefile.PLAN_FILE,
+        kept=KEPT,
         names=FIGURES,
     shell:
-        "{params.command:q} results --plan {params.plan:q} --figures {params.names:q} 2>&1 | tee {log:q}"
+        "{params.command:q} results --plan {params.plan:q} --also {params.kept:q} --figures {params.names:q}"
+        " 2>&1 | tee {log:q}"

@@ -9,7 +9,7 @@ from rollout_bench.contracts.modes import MODES
 from rollout_bench.core.errors import run_command, tell
 from rollout_bench.report.earlier import collect_with_earlier
 from rollout_bench.report.figure_names import NAMES
-from rollout_bench.report.state import add_selection, chosen_plan
+from rollout_bench.report.state import add_selection, chosen_plan, results_of
 
 
 def parser() -> argparse.ArgumentParser:
@@ -23,6 +23,12 @@ def parser() -> argparse.ArgumentParser:
     add_selection(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the figures go (default: RESULTS_DIR/figures)")
     parser.add_argument(
+        "--also",
+        type=Path,
+        metavar="DIR",
+        help="they go to DIR/figures and into DIR/summary.html too, where a summary is kept",
+    )
+    parser.add_argument(
         "--figures",
         nargs="+",
         choices=NAMES,
@@ -35,14 +41,14 @@ def parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Read, draw, and only then write."""
     arguments = parser().parse_args()
-    results: Path = arguments.results
+    results = results_of(arguments.results)
     collection = collect_with_earlier(results, chosen_plan(arguments))
     # Not at the top: --help and errors in the records need not wait for matplotlib.
     from rollout_bench.report.figures.save import save_figures
 
-    out: Path = arguments.out or results / "figures"
-    page = None if arguments.out else results / "summary.html"
-    names = save_figures(results, collection, out, arguments.figures or (), page)
+    out: Path = arguments.out or arguments.results / "figures"
+    page = None if arguments.out else arguments.results / "summary.html"
+    names = save_figures(results, collection, out, arguments.figures or (), page, arguments.also)
     print(f"{', '.join(str(out / name) for name in names)} (.svg, .png)")
     return tell(collection.damaged)
 

@@ -1,4 +1,4 @@
-"""Look at what is planned, what was measured and what is possible; `snakemake` does the measuring.
+"""Measure, and look at what is planned, what was measured and what is possible.
 
 `rollout-bench COMMAND --help` lists the options of a command.
 """
@@ -16,15 +16,16 @@ from rollout_bench.core.errors import UserError, did_you_mean, run_command
 NAME = "rollout-bench"
 
 COMMANDS = {
-    "plan": ("plan", "print what results/plan.json selects: done, failed, missing, skipped, time left"),
-    "check": ("check", "print what a bug report needs, and for each problem its fix"),
-    "summarise": ("summarise", "make the tables of a results folder, wherever it was copied"),
-    "compare": ("compare", "compare two results folders"),
-    "bounds": ("bounds", "print the least time that each experiment of a config can take"),
-    "collect": ("collect", "bring records home from where they were measured"),
-    "trace": ("traces", "read the traces of a profile launch into one table of events"),
+    "run": ("workflow.run", "measure what is missing, then write summary and figures"),
+    "plan": ("workflow.plan", "print what is done, under way, missing or skipped, and the time left"),
+    "check": ("workflow.check", "print what a bug report needs, and for each problem its fix"),
+    "summarise": ("summarise.main", "make the tables of a results folder, wherever it was copied"),
+    "compare": ("compare.main", "compare two results folders"),
+    "bounds": ("bounds.main", "print the least time that each experiment of a config can take"),
+    "collect": ("collect.main", "bring records home from where they were measured"),
+    "trace": ("traces.main", "read the traces of a profile launch into one table of events"),
 }
-"""Sub-command -> its module in `rollout_bench.commands`, imported only when it is run, and what it does."""
+"""Sub-command -> its function in a module of `rollout_bench.commands`, imported only when it is run; what it does."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -49,7 +50,8 @@ def dispatch() -> int:
     if word not in COMMANDS:
         raise UserError(f"there is no command {word!r}", did_you_mean(word, COMMANDS))
     sys.argv = [f"{NAME} {word}", *rest]
-    run: Callable[[], int] = import_module(f"rollout_bench.commands.{COMMANDS[word][0]}").main
+    module, _, function = COMMANDS[word][0].partition(".")
+    run: Callable[[], int] = getattr(import_module(f"rollout_bench.commands.{module}"), function)
     return run()
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,17 +21,19 @@ from rollout_bench.cluster.internals import Internals
 from rollout_bench.cluster.slurm import before_in_allocation
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.postmortem import error_of, failed_by_itself, state_of
-from rollout_bench.contracts.spec import Platform, replicas, swept_number
+from rollout_bench.contracts.spec import Platform, have_front, replicas, swept_number
 from rollout_bench.contracts.store import failure_path, read_failure, record_path
 from rollout_bench.core.errors import LEFT_OUT_STATUS, UserError, tell
+from rollout_bench.core.numbers import several
 from rollout_bench.measure.machine.gpus import nvidia_smi
+from rollout_bench.plan.checks import check_weights
 from rollout_bench.plan.config import Config
-from rollout_bench.plan.config_file import check_config_file, check_folder, check_metadata, read_config
+from rollout_bench.plan.config_file import check_config_file, check_folder, check_metadata, name_after, read_config
 from rollout_bench.plan.doubtful import measured_again, set_aside
 from rollout_bench.plan.engine import InstalledEngine, probe_engine
 from rollout_bench.plan.interleaving import interleaving
 from rollout_bench.plan.matrix import expand
-from rollout_bench.plan.planfile import PlannedExperiment, is_plan
+from rollout_bench.plan.planfile import PlannedExperiment, is_plan, write_plan
 from rollout_bench.plan.schedule import (
     MARKS,
     RESULTS,
@@ -45,7 +48,7 @@ from rollout_bench.plan.schedule import (
     schedule,
 )
 from rollout_bench.report.figure_names import names_of
-from rollout_bench.report.state import is_stale
+from rollout_bench.report.state import SUMMARIES, is_stale
 
 LOGS_OF_ROUNDS = Path("logs") / "rounds"
 
@@ -141,7 +144,17 @@ def _failed_before(mode: str, experiment: str, launches: int) -> int | None:
 
 PLAN_FILE = RESULTS / "plan.json"
 
+SHOWN_PLAN = RESULTS / f".plan-{os.getpid()}.json"
+"""What the rule plan prints: that of this call, also while a run goes by another one; gone when the call ends."""
+
+CHECK_LOG = "logs/check.log"
+
+READING = frozenset({"plan", "check"})
+"""Rules that only look, so that they may run while another call measures into the same folder."""
+
 _held: list[filelock.BaseFileLock] = []
+_rules: set[str] = set()
+"""What this call runs."""
 _began_s = time.time()
 
 
@@ -170,13 +183,13 @@ def check_default_config(is_job: bool, path: str = "config.yaml") -> None:
 
 
 def plan_workflow(
-    merged: Mapping[str, Any], files: Iterable[Path], on_cluster: bool, *, is_main: bool
+    merged: Mapping[str, Any], files: Sequence[Path], on_cluster: bool, *, is_main: bool
 ) -> tuple[Schedule, InstalledEngine]:
     """Expand the merged config, read from `files`; stop Snakemake in two lines where it can't be.
 
     Args:
         merged: the config.
-        files: what it was read from.
+        files: what it was read from, besides the default config.
         on_cluster: whether jobs are submitted, or this is one.
         is_main: whether this is the call itself and no job of it, which takes doubtful records as they then are.
     """
@@ -184,8 +197,13 @@ def plan_workflow(
         for file in files:
             check_config_file(file)
         config = read_config(merged)
+        config = config.model_copy(update={"name": config.name or name_after(files)})
         engine = probe_engine(config.engine.python)
         matrix = expand(config, engine)
+        measured_here = is_main and not on_cluster and engine.platform() == matrix.platform
+        # which rules are asked for is known only once all are read; check tells of every problem, not of the first
+        if measured_here and "check" not in sys.argv:
+            check_weights(config, ((e.spec.model, e.model_path) for e in matrix.experiments))
         device_bytes = None if on_cluster or config.interleave is False else _device_bytes(matrix.platform)
         memory = MachineMemory(on_cluster, _places_on_cpu(config), device_bytes)
         design = kept_design(PLAN_FILE)
@@ -239,12 +257,14 @@ def refuse_jobs_here(plan: Schedule, workflow: Any) -> None:
         stop(UserError(f"--jobs {jobs}: nothing is submitted here", f"say --cores {jobs}, or name a profile"))
 
 
-def begin(plan: Schedule, outputs: Iterable[str]) -> None:
+def begin(plan: Schedule, outputs: Iterable[str], rules: Iterable[str] = ()) -> None:
     """At the start of a real run that will make `outputs`: takes the folder for this process, puts the plan on disk.
 
-    The lock is the kernel's, so it is free the moment its holder dies, however it dies.
+    The lock is the kernel's, so it is free the moment its holder dies, however it dies. Where `rules`, those that run,
+    only look, a folder that another run holds is left as it is, and none is held.
     """
     wanted = set(outputs)
+    _rules.update(rules)
     try:
         RESULTS.mkdir(exist_ok=True)
         lock = filelock.FileLock(RESULTS / ".lock")
@@ -266,29 +286,70 @@ def begin(plan: Schedule, outputs: Iterable[str]) -> None:
         # With launches: auto anything may become wanted during the run.
         put_on_disk(plan, PLAN_FILE, wanted if plan.config.launches != "auto" else set(plan.by_record))
         asked = {launch.record for output in wanted for launch in plan.launches_at(output)}
+        _tell_cost(plan, asked)
         aside = set_aside(sorted(plan.again & asked))  # last: whatever ends the run before leaves all where it is
         if aside is not None:
             print(f"records that are measured again were moved to {aside}", file=sys.stderr, flush=True)
         plan.again.clear()
+        if _only_looks():
+            _held.pop().release()  # a run may begin meanwhile
     except filelock.Timeout:
-        stop(
-            UserError(
-                f"{RESULTS.resolve()}: another workflow is running that writes its results there",
-                "wait until it ends, or work in a clone that has a folder results/ of its own",
+        if not _only_looks():
+            stop(
+                UserError(
+                    f"{RESULTS.resolve()}: another workflow is running that writes its results there",
+                    "wait until it ends, or work in a clone that has a folder results/ of its own",
+                )
             )
-        )
     except OSError as error:
         stop(UserError(f"{RESULTS}: cannot be written: {error.strerror}", "check its owner and permissions"))
     except UserError as error:
         stop(error)
+    if "plan" in _rules:
+        try:
+            write_plan(SHOWN_PLAN, plan.plan_file())
+        except UserError as error:
+            stop(error)
+
+
+def _only_looks() -> bool:
+    """Return whether this call makes nothing that a run makes."""
+    return bool(_rules) and READING.issuperset(_rules)
+
+
+def _tell_cost(plan: Schedule, records: Collection[str]) -> None:
+    """Say what the launches will take that are measured now."""
+    missing = {record for record in records if record in plan.again or not Path(record).exists()}
+    if missing:
+        least = "at least" if plan.config.launches == "auto" else "about"
+        print(f"{several(len(missing), 'launch')} to run: {least} {plan.cost_of(missing)}", file=sys.stderr, flush=True)
 
 
 def end_well(plan: Schedule, scripts: Path) -> None:
     """After a run in which no job failed.
 
     Where launches of blocks did, whose jobs went on without these: as after a run in which a job failed, with exit
-    status 1 (SystemExit in onsuccess ends Snakemake 9.27 with its status).
+    status 1 (SystemExit in onsuccess ends Snakemake 9.27 with its status). So ends the rule check where it has found a
+    problem, and has said so: a job that fails would bury it under Snakemake's own words.
     """
+    SHOWN_PLAN.unlink(missing_ok=True)
+    if _held:
+        _end_run(plan, scripts)
+    if "check" in _rules and not _is_well():
+        sys.exit(1)
+
+
+def _is_well() -> bool:
+    """Return whether the rule check has found no problem: so says the last line of check.py, unless it broke off."""
+    try:
+        said = Path(CHECK_LOG).read_text(errors="replace")
+    except OSError:
+        return False
+    return said.rstrip().endswith("no problem found")
+
+
+def _end_run(plan: Schedule, scripts: Path) -> None:
+    """As `end_well`, of a run that holds the folder."""
     records = [Path(launch.record) for launch in plan.launches] if plan.blocks else []
     failed = [record for record in records if failed_by_itself(record, PLAN_FILE)]
     if not failed:
@@ -296,7 +357,7 @@ def end_well(plan: Schedule, scripts: Path) -> None:
         return
     end_with_errors(plan, scripts)
     errors = [error_of(read_failure(failure_path(record))) for record in failed]
-    print(f"{len(failed)} launches failed; the others of their blocks were measured:", file=sys.stderr)
+    print(f"{several(len(failed), 'launch')} failed; the others of their blocks were measured:", file=sys.stderr)
     tell(errors)
     sys.exit(1)
 
@@ -309,6 +370,9 @@ def _clean() -> None:
 
 def end_with_errors(plan: Schedule, scripts: Path) -> None:
     """After a run in which a launch failed: writes the summary of what there is, marked incomplete."""
+    SHOWN_PLAN.unlink(missing_ok=True)
+    if not _held:
+        return
     _clean()
     records = [Path(launch.record) for launch in plan.launches]
     ownership.tell_of_claims(RESULTS)
@@ -317,21 +381,32 @@ def end_with_errors(plan: Schedule, scripts: Path) -> None:
     ownership.tell_of_jobs(begun, _began_s, plan.config.cluster.launches_per_job, marks)
     if all(state_of(path) == "missing" for path in records):
         return
-    if not is_stale(RESULTS, plan.plan_file(estimate=False)):  # no job failed, so that the summary was written
+    if not _is_stale(plan):  # no job failed, so that the summary was written
         return
-    where = [str(RESULTS), "--plan", str(PLAN_FILE)]
+    where = [str(RESULTS), "--plan", str(PLAN_FILE), "--also", str(kept_folder(plan))]
     summarised = subprocess.run([sys.executable, str(scripts / "summarise.py"), *where, "--figures"], check=False)
     if summarised.returncode in (0, LEFT_OUT_STATUS):
         subprocess.run([sys.executable, str(scripts / "plot.py"), *where, "--figures", *figures(plan)], check=False)
 
 
+def kept_folder(plan: Schedule) -> Path:
+    """Return the folder in which the last summary of this config is kept, with its figures."""
+    return RESULTS / SUMMARIES / (plan.config.name or name_after(()))
+
+
+def _is_stale(plan: Schedule) -> bool:
+    """Return whether the summary is of something else, as that in results/ may be, or was made before it changed."""
+    return is_stale(RESULTS, plan.plan_file(estimate=False), RESULTS, kept_folder(plan))
+
+
 def figures(plan: Schedule) -> list[str]:
     """Return the names of the figures that what is selected is drawn in."""
     specs = [experiment.spec for experiment in plan.matrix.experiments]
-    loads = [spec.load for spec in specs if mode_of(spec.mode).generates]
+    timed = [spec for spec in specs if mode_of(spec.mode).generates]
+    loads = [spec.load for spec in timed]
     has_replicas = any(replicas(spec) > 1 for spec in specs)
-    through = swept_number([spec for spec in specs if mode_of(spec.mode).generates])
-    return list(names_of({spec.mode for spec in specs}, loads, bool(plan.config.slo.named), has_replicas, through))
+    modes, has_limits = {spec.mode for spec in specs}, bool(plan.config.slo.named)
+    return list(names_of(modes, loads, has_limits, has_replicas, swept_number(timed), have_front(timed)))
 
 
 def records_to_summarise(plan: Schedule, workflow: Any, rule: str) -> list[str]:
@@ -356,7 +431,7 @@ def records_to_summarise(plan: Schedule, workflow: Any, rule: str) -> list[str]:
         if not _held:
             stop(error)
         wanted = []  # a record was damaged while the run goes on: the summary, which reads it too, tells
-    if wanted or is_stale(RESULTS, plan.plan_file(estimate=False)) or not is_plan(PLAN_FILE):
+    if wanted or _is_stale(plan) or not is_plan(PLAN_FILE):
         Internals(workflow).force(rule)
     return _outputs_for(plan, wanted, Internals(workflow))
 

@@ -48,6 +48,10 @@ class Internals:
         """Return the outputs of all jobs that are to run; no directive tells them before the first begins."""
         return [str(file) for job in self._workflow.dag.needrun_jobs() for file in job.output]
 
+    def rules_to_run(self) -> set[str]:
+        """Return the names of the rules whose jobs are to run; no directive tells them before the first begins."""
+        return {job.rule.name for job in self._workflow.dag.needrun_jobs()}
+
     def drop_default_rate_limit(self) -> None:
         """Take back Snakemake's limit of 100 jobs a second, which nothing here comes near; another one stays.
 

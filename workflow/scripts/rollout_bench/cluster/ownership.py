@@ -26,14 +26,11 @@ from pydantic import Field
 from rollout_bench.cluster import slurm
 from rollout_bench.contracts.fields import Strict
 from rollout_bench.contracts.postmortem import Cause, failure_of, state_of
-from rollout_bench.contracts.store import write_failure
-from rollout_bench.core.errors import UserError
+from rollout_bench.contracts.store import STARTED, claim_path, word_path, write_failure
+from rollout_bench.core.errors import UserError, printable
 from rollout_bench.core.files import read_model, write_json
 from rollout_bench.core.numbers import first_few
 from rollout_bench.core.processes import group_of, node_name, scheduler_job
-
-FOLDER = ".started"
-"""Below the results folder; the same paths as the records'."""
 
 SPARE_S = 900.0
 """How much longer than its time limit a launch may take: ending the engine, writing, clocks that differ."""
@@ -71,12 +68,6 @@ class Owner(Strict):
     def holder(self) -> str:
         """Who it is, in words."""
         return f"process {self.pid} on {self.node}" + (f", job {self.job}" if self.job else "")
-
-
-def claim_path(record: Path) -> Path:
-    """Return where the claim on the launch lies that is to write `record`."""
-    results = record.parent.parent.parent
-    return results / FOLDER / record.relative_to(results)
 
 
 def read_claim(path: Path) -> Owner:
@@ -117,6 +108,7 @@ def claimed(record: Path, log: Path, timeout_s: float, tell_of_dead: Callable[[P
     finally:
         with contextlib.suppress(UserError):  # gone, or another's that took it over
             if read_claim(path) == own:
+                word_path(record).unlink(missing_ok=True)
                 path.unlink(missing_ok=True)
 
 
@@ -158,6 +150,8 @@ def give_up(path: Path, dead: Owner) -> None:
         if read_claim(aside) != dead:
             with contextlib.suppress(FileExistsError):
                 os.link(aside, path)
+        else:
+            path.with_suffix(".txt").unlink(missing_ok=True)
         aside.unlink()
 
 
@@ -192,10 +186,38 @@ def end_left_behind(folder: Path) -> None:
         raise UserError(f"job {left[0]} of an earlier run does not end", "end it with scancel, then run again")
 
 
+def under_way(results: Path) -> dict[str, str]:
+    """Return the records of `results` that are being measured, relative to it, and how far each launch is, in words.
+
+    As far as can be said without a question to a scheduler: a launch on another machine counts for as long as it may
+    take.
+    """
+    folder = results / STARTED
+    found = {}
+    for path in sorted(folder.glob("*/*/launch-*.json")):
+        try:
+            claim = read_claim(path)
+        except UserError:
+            continue  # over meanwhile, or damaged: the launch itself will say so
+        here = claim.host == socket.gethostname()
+        if claim.lives() if here else time.time() < claim.until_s:
+            record = path.relative_to(folder)
+            found[str(record)] = f"{_word_of(results / record)}, by {claim.holder()}"
+    return found
+
+
+def _word_of(record: Path) -> str:
+    """Return how far a launch says that it is."""
+    try:
+        return printable(word_path(record).read_text(errors="replace").strip()) or "begun"
+    except OSError:
+        return "begun"
+
+
 def tell_of_claims(results: Path) -> list[Path]:
     """Turn the claims of dead processes into failures; return the records that these would have written."""
     told = []
-    folder = results / FOLDER
+    folder = results / STARTED
     for path in sorted(folder.glob("*/*/launch-*.json")):
         record = results / path.relative_to(folder)
         try:

@@ -18,6 +18,7 @@ import psutil
 
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import several
+from rollout_bench.plan.checks import absent_model
 from rollout_bench.plan.engine import InstalledEngine, probe_engine
 
 GIB = 1 << 30
@@ -113,15 +114,9 @@ def _devices(wanted: str, problems: list[UserError]) -> Iterator[tuple[str, str]
 
 def _models(arguments: argparse.Namespace, problems: list[UserError]) -> Iterator[tuple[str, str]]:
     for name, _, place in (pair.partition("=") for pair in arguments.weights):
-        found = (Path(place) / "config.json").is_file()
-        yield f"model {name}", f"{place} {'found' if found else 'NOT FOUND'}"
-        if not found:
-            problems.append(
-                UserError(
-                    f"{place}: no model there: it has no config.json",
-                    "set model_base, or the model's weights",
-                )
-            )
+        absent = absent_model(Path(place))
+        yield f"model {name}", f"{place} {'found' if absent is None else 'NOT FOUND'}"
+        problems += [] if absent is None else [absent]
     for name, _, place in (pair.partition("=") for pair in arguments.hub):
         yield f"model {name}", f"{place} on the model hub, not looked up"
     for name, _, place in (pair.partition("=") for pair in arguments.synthetic):

@@ -33,8 +33,8 @@ def parser() -> argparse.ArgumentParser:
         epilog="Exit status: 0 when the folders are compared, 1 on an error, 3 when they are compared without damaged "
         "records, which are told on stderr.",
     )
-    parser.add_argument("a", type=Path, metavar="A", help="results folder that B is compared with: the earlier one")
-    parser.add_argument("b", type=Path, metavar="B", help="results folder whose speed-ups are told")
+    parser.add_argument("a", type=Path, metavar="A", help="the earlier results folder, or a summary kept in one")
+    parser.add_argument("b", type=Path, metavar="B", help="results folder, or summary, whose speed-ups are told")
     parser.add_argument(
         "--all",
         action="store_true",

@@ -12,11 +12,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.cluster.ownership import under_way
 from rollout_bench.contracts.axes import label_of, with_setting
 from rollout_bench.contracts.postmortem import error_of, state_of
 from rollout_bench.contracts.store import failure_path, read_failure, record_path
 from rollout_bench.core.errors import UserError
-from rollout_bench.plan.planfile import PlanFile, read_plan
+from rollout_bench.core.numbers import several
+from rollout_bench.plan.planfile import Cost, PlanFile, read_plan
 
 
 def main() -> int:
@@ -57,6 +59,7 @@ def show(plan: PlanFile, results: Path) -> None:
     for heading in ("done", "failed", "missing", "minutes left"):
         table.add_column(heading, justify="right")
     left_s: dict[str, float] = defaultdict(float)
+    left_device_s = 0.0
     failures: list[str] = []
     done_total = 0
     expected = {launch.record: launch.expected_s for launch in plan.launches}
@@ -69,7 +72,9 @@ def show(plan: PlanFile, results: Path) -> None:
             if state == "measured":
                 done += 1
                 continue
-            left_s[name] += expected.get(str(record_path(Path(plan.results), experiment.mode, name, index)), 0.0)
+            expected_s = expected.get(str(record_path(Path(plan.results), experiment.mode, name, index)), 0.0)
+            left_s[name] += expected_s
+            left_device_s += expected_s * experiment.devices
             if state == "failed":
                 failed += 1
                 failures.append(_failure(record))
@@ -94,6 +99,8 @@ def show(plan: PlanFile, results: Path) -> None:
         console.print(escape(line))
     for line in torn_lines(plan, results):
         console.print(escape(line))
+    for line in under_way_lines(plan, results):
+        console.print(escape(line))
     for failure in failures:
         console.print(escape(failure))
     if plan.precision is not None:
@@ -105,9 +112,24 @@ def show(plan: PlanFile, results: Path) -> None:
     missing = len(plan.launches) - done_total
     console.print(
         f"{done_total} of {len(plan.launches)} launches done, {missing} to run,"
-        f" {'about' if plan.precision is None else 'at least'} {sum(left_s.values()) / 60:.0f} min;"
+        f" {'about' if plan.precision is None else 'at least'} {Cost(sum(left_s.values()), left_device_s)};"
         f" {len(plan.skipped)} combinations skipped"
     )
+
+
+def under_way_lines(plan: PlanFile, results: Path) -> list[str]:
+    """Return a line for each launch that is being measured, and one for those that the plan does not select."""
+    running = under_way(results)
+    lines = []
+    for experiment in plan.experiments:
+        for index in range(experiment.launches):
+            word = running.pop(str(record_path(Path(), experiment.mode, experiment.experiment, index)), None)
+            if word is not None:
+                name = f"{experiment.mode} {experiment.model} {label_of(experiment)} {experiment.workload}"
+                lines.append(f"under way: {name}, launch {index}: {word}")
+    if running:
+        lines.append(f"under way besides: {several(len(running), 'launch')} that this config does not select")
+    return lines
 
 
 def interleaved_lines(plan: PlanFile) -> list[str]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 from rollout_bench.core.errors import tell
 from rollout_bench.core.files import write_whole
 from rollout_bench.report.earlier import collect_with_earlier
-from rollout_bench.report.state import STATE_FILE, add_selection, chosen_plan, summary_state
+from rollout_bench.report.state import STATE_FILE, add_selection, chosen_plan, results_of, summary_state
 
 
 def parser() -> argparse.ArgumentParser:
@@ -21,6 +22,9 @@ def parser() -> argparse.ArgumentParser:
     )
     add_selection(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the summary goes (default: RESULTS_DIR)")
+    parser.add_argument(
+        "--also", type=Path, metavar="DIR", help="write it there too, to be kept; figures are then those in DIR/figures"
+    )
     parser.add_argument(
         "--figures",
         action="store_true",
@@ -35,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Read, summarise, and only then write."""
     arguments = parser().parse_args()
-    results: Path = arguments.results
+    results = results_of(arguments.results)
     plan = chosen_plan(arguments)
     # First: what changes while the records are read makes the summary stale instead of wrong for good.
     state = summary_state(results, plan)
@@ -48,18 +52,24 @@ def main() -> int:
 
     sequences = pool_sequences(results, collection)
     looked = look(results, collection, rows_of(collection))
-    summary = summarise(collection, sequences, figures=arguments.figures, looked=looked, results=results)
-    out: Path = arguments.out or results
-    contents = {
-        "summary.md": summary.markdown,
-        "summary.html": summary.html,
-        "summary.csv": summary.csv,
-        "summary.txt": summary.text,
-        **summary.tables,
-        STATE_FILE: json.dumps({**state, "damaged": [e.problem for e in collection.damaged]}, indent=1) + "\n",
-    }
-    for name, content in contents.items():
-        write_whole(out / name, content.encode())
-    print(f"{out / 'summary.md'} (.html, .csv, .txt): {summary.status}")
+    made = summarise(collection, sequences, figures=arguments.figures, looked=looked, results=results)
+    stated = json.dumps({**state, "damaged": [e.problem for e in collection.damaged]}, indent=1) + "\n"
+    out: Path = arguments.out or arguments.results
+    # What is shown are the figures that are kept: beside `out` may lie those of another selection.
+    kept: Path = arguments.also or out
+    contents: dict[Path, str] = {}
+    for place in dict.fromkeys((out, kept)):
+        summary = made.placed(Path(os.path.relpath(results, place)), Path(os.path.relpath(kept / "figures", place)))
+        contents |= {
+            place / "summary.md": summary.markdown,
+            place / "summary.html": summary.html,
+            place / "summary.csv": summary.csv,
+            place / "summary.txt": summary.text,
+            **{place / name: table for name, table in summary.tables.items()},
+            place / STATE_FILE: stated,
+        }
+    for path, content in contents.items():
+        write_whole(path, content.encode())
+    print(f"{out / 'summary.md'} (.html, .csv, .txt): {made.status}")
     status = tell(collection.damaged)
     return 1 if arguments.check and not collection.complete else status

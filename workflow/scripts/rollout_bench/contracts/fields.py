@@ -45,6 +45,9 @@ UtcTime = Annotated[str, AfterValidator(_utc)]
 """A moment in UTC, ISO 8601."""
 
 
+MOST_LAUNCHES = 10_000
+"""Of one experiment."""
+
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9.+-]*$"
 
 
@@ -58,6 +61,17 @@ def _number_or_auto(value: Any) -> Any:
     if isinstance(value, str) and value != "auto":
         raise ValueError(f"{value!r} is neither a number nor auto")
     return _not_bool(value)
+
+
+def _launches(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return _number_or_auto(value)
+    for mode, number in value.items():
+        # the command line delivers all as text
+        whole = str(number).isdecimal() and 1 <= int(number) <= MOST_LAUNCHES
+        if not whole:
+            raise ValueError(f"has {number!r} for {mode}, where a whole number from 1 to {MOST_LAUNCHES} is wanted")
+    return {str(mode): int(number) for mode, number in value.items()}
 
 
 def _switch_or_auto(value: Any) -> Any:
@@ -163,6 +177,9 @@ def _typed(value: Any) -> Any:
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=60)]
 """A name that becomes part of a path: letters, digits, `.`, `+`, `-`; no separator can escape results/."""
 
+Label = Annotated[str, Field(pattern=r"^\w[\w.+-]*$", max_length=60)]
+"""What somebody calls what is theirs, as a file is called: it becomes the name of a folder."""
+
 Names = Annotated[list[Name], BeforeValidator(brackets), AfterValidator(no_duplicates)]
 """A selection: at least one name, none twice."""
 
@@ -170,7 +187,8 @@ MaybeNames = Annotated[list[Name], BeforeValidator(_list), AfterValidator(no_dup
 """A selection that may be empty; no name twice."""
 
 Count = Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=1_000_000)]
-Launches = Annotated[Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"], BeforeValidator(_number_or_auto)]
+_SomeLaunches = Annotated[int, Field(ge=1, le=MOST_LAUNCHES)]
+Launches = Annotated[_SomeLaunches | Literal["auto"] | dict[str, _SomeLaunches], BeforeValidator(_launches)]
 Passes = Annotated[Count | Literal["auto"], BeforeValidator(_number_or_auto)]
 AutoCount = Annotated[int, BeforeValidator(_not_bool), Field(le=100)]
 """A number of launches that `launches: auto` may come to; levels for more looks than that take long to simulate."""

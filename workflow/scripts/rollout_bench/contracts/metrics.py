@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator
 from rollout_bench.contracts.fields import brackets, no_duplicates
 from rollout_bench.contracts.load import KEPT_UP
 from rollout_bench.contracts.record import Iteration, Record
-from rollout_bench.contracts.spec import devices_needed
+from rollout_bench.contracts.spec import devices_of_rate
 from rollout_bench.core.numbers import plain_percent
 
 
@@ -84,10 +84,10 @@ def _rate(amount: Callable[[Iteration], int]) -> Callable[[Sequence[Iteration]],
 _output_rate = _rate(lambda iteration: iteration.output_tokens)
 
 
-def _per_device(record: Record) -> float | None:
-    """Return output tokens per second of the measured iterations for each device; None where it takes none of ours."""
-    devices = devices_needed(record.spec)
-    return _output_rate([i for i in record.iterations if not i.warmup]) / devices if devices else None
+def _per_device(record: Record) -> float:
+    """Return output tokens per second of the measured iterations, for each device."""
+    measured = [iteration for iteration in record.iterations if not iteration.warmup]
+    return _output_rate(measured) / devices_of_rate(record.spec)
 
 
 def _step_time_s(passes: Sequence[Iteration]) -> float:
@@ -122,7 +122,7 @@ _ALL = (
         unit="tokens/s/device",
         header="tok/s per device",
         definition="Output tok/s over the devices that a launch takes: tensor parallel x pipeline parallel x data "
-        "parallel size, on a CPU one for each replica. Not known of another's server.",
+        "parallel size. A CPU counts as one, because all engines share it, and so does another's server.",
         better="higher",
         value=_per_device,
         speedup="speed-up per device",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -418,6 +419,14 @@ def devices_needed(spec: Spec) -> int:
     return 0 if spec.endpoint is not None else replicas(spec) * devices_per_replica(spec)
 
 
+def devices_of_rate(spec: Spec) -> int:
+    """Return by how many devices its tokens per second are divided: on a CPU all engines share the one machine.
+
+    Of another's server nobody knows more than that it is one.
+    """
+    return 1 if spec.platform == "cpu" else max(1, devices_needed(spec))
+
+
 def _of(spec: Spec, argument: str) -> int:
     return int(spec.engine.args.get(argument) or 1)
 
@@ -462,3 +471,18 @@ def number_of(spec: Spec, name: str) -> float | None:
     """Return the number `name` under a setting; None where it is none, or where the engine's default is meant."""
     value = set_in(spec).get(name)
     return None if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
+
+
+FEWEST_ON_FRONT = 3
+"""Configurations under one load from which on it is asked which of them are on a Pareto front."""
+
+
+def same_work(spec: Spec) -> tuple[str, ...]:
+    """Return what configurations that do the same work have in common: mode, platform, model and load."""
+    arrivals = "" if spec.load is None else spec.load.model_dump_json()
+    return spec.mode, spec.platform, spec.model.name, spec.workload.model_dump_json(), arrivals
+
+
+def have_front(specs: Iterable[Spec]) -> bool:
+    """Return whether enough of `specs`, which are of modes that generate, do the same work for a Pareto front."""
+    return max(Counter(map(same_work, specs)).values(), default=0) >= FEWEST_ON_FRONT

@@ -55,6 +55,21 @@ def present(records: Iterable[str]) -> set[str]:
     return there & wanted
 
 
+STARTED = ".started"
+"""Folder of the claims on launches that are under way, inside the results folder; below it the records' own paths."""
+
+
+def claim_path(record: Path) -> Path:
+    """Return where the claim on the launch lies that is to write `record`."""
+    results = record.parent.parent.parent
+    return results / STARTED / record.relative_to(results)
+
+
+def word_path(record: Path) -> Path:
+    """Return where a launch that is under way says how far it is, in one line, beside the claim on it."""
+    return claim_path(record).with_suffix(".txt")
+
+
 def failure_path(record: Path) -> Path:
     """Return where the failure of the launch lies that was to write `record`."""
     results = record.parent.parent.parent

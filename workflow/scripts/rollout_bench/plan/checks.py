@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -72,6 +72,40 @@ def check_model_base_can_be_written(folder: Path) -> None:
         )
 
 
+def absent_model(folder: Path) -> UserError | None:
+    """Return what is wrong with the folder that an engine is to load a model from; None where it holds one."""
+    if (folder / "config.json").is_file():
+        return None
+    if folder.is_dir():
+        return UserError(f"{folder}: no model there: it has no config.json", "set model_base, or the model's weights")
+    return UserError(
+        f"{folder}: no model there: no such folder",
+        did_you_mean_folder(folder) or "set model_base, or the model's weights",
+    )
+
+
+def check_weights(config: Config, models: Iterable[tuple[ModelSpec, str]]) -> None:
+    """Raise `UserError` where weights that were named are not on this machine, which is to measure them.
+
+    Where not even the folder that they are named below is here, nobody can say: the config may be planned for another
+    machine. Nor do we say it of pods, which mount their own, and the workflow builds synthetic models itself.
+
+    Args:
+        config: what is planned.
+        models: each model that is loaded, and where its weights are to be found.
+    """
+    if config.kubernetes.image is not None:
+        return
+    for model, path in models:
+        if model.weights is None or model.weights.startswith("hub:"):
+            continue
+        folder = Path(path)
+        below = folder.parent if Path(model.weights).expanduser().is_absolute() else Path(config.model_base)
+        absent = absent_model(folder) if below.is_dir() else None
+        if absent is not None:
+            raise UserError(f"config: model_settings.{model.name}.weights: {absent.problem}", absent.remedy)
+
+
 def check_variables(config: Config) -> None:
     """Raise `UserError` for an environment variable that the measuring command sets itself."""
     for place, variables in _environments(config):
@@ -103,6 +137,7 @@ def check_names(config: Config) -> None:
         for name in names:
             if name not in known:
                 raise UserError(f"config: {key}: {key[:-1]} '{name}' is not defined", did_you_mean(name, known))
+    _check_launches(config)
     quants = known_quants(config.quant_settings)
     for model, settings in config.model_settings.items():
         for quant in settings.weights:
@@ -126,6 +161,18 @@ def check_names(config: Config) -> None:
         if axis in values and value not in values[axis]:
             raise UserError(
                 f"config: baseline.{axis}: {axis} '{value}' is not defined", did_you_mean(value, values[axis])
+            )
+
+
+def _check_launches(config: Config) -> None:
+    """Raise `UserError` for launches of a mode that there is not, or of which one launch is all there is to it."""
+    for mode, launches in config.launches.items() if isinstance(config.launches, dict) else ():
+        if mode not in MODES:
+            raise UserError(f"config: launches: mode '{mode}' is not defined", did_you_mean(mode, MODES))
+        if MODES[mode].launches == "one" and launches > 1:
+            raise UserError(
+                f"config: launches.{mode}: is {launches}, and a {mode} is one look, compared step by step",
+                "set it to 1, or leave it out",
             )
 
 

@@ -16,6 +16,7 @@ from rollout_bench.contracts.fields import (
     Count,
     Folder,
     Index,
+    Label,
     Launches,
     MaybeAuto,
     MaybeNames,
@@ -79,6 +80,9 @@ class ClusterSettings(Strict):
         ),
     )
 
+
+DEFAULT_LAUNCHES = 3
+"""Of an experiment of which the config does not say how many."""
 
 EARLIER_AXES = ("results", "engine")
 """Axes of a baseline whose launches did not take turns with those that are measured now."""
@@ -327,6 +331,13 @@ class Setting(Strict):
 class Config(Strict):
     """A whole config, all overlays merged."""
 
+    name: Label | None = Field(
+        None,
+        description=(
+            "What its summary is called: the last one and its figures are kept in results/summaries/<name>. It changes "
+            "no experiment. Null: as the files that are laid over config.yaml, joined by +; default without any."
+        ),
+    )
     platform: Literal["auto", "cpu", "cuda", "ascend"] = Field(
         "auto", description="Kind of device. auto: told from the vLLM that is installed."
     )
@@ -355,9 +366,10 @@ class Config(Strict):
         ),
     )
     launches: Launches = Field(
-        3,
+        DEFAULT_LAUNCHES,
         description=(
-            "Engine starts for each experiment: more launches, surer differences. auto: as many as precision asks for."
+            "Engine starts for each experiment: more launches, surer differences. auto: as many as precision asks for. "
+            "Or a number for each mode, {offline: 5, online: 2}; a mode that is not named has the default."
         ),
     )
     precision: Precision = Field(
@@ -472,12 +484,16 @@ class Config(Strict):
 
         What precision `launches: auto` goes for is that of generating; linear layers alone get the least launches.
         """
-        launches = MODES[mode].launches
-        if launches == "least" and self.launches == "auto":
-            return self.precision.min_launches
-        return 1 if launches == "one" else self.most_launches
+        wanted = MODES[mode].launches
+        if wanted == "one":
+            return 1
+        if isinstance(self.launches, dict):
+            return self.launches.get(mode, DEFAULT_LAUNCHES)
+        if self.launches != "auto":
+            return self.launches
+        return self.precision.min_launches if wanted == "least" else self.precision.max_launches
 
     @property
     def most_launches(self) -> int:
-        """How often an experiment that is timed is launched at most."""
-        return self.precision.max_launches if self.launches == "auto" else self.launches
+        """How often any of the experiments is launched at most."""
+        return max(self.launches_of(mode) for mode in self.modes)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import types
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -140,6 +141,15 @@ def read_config(merged: Mapping[str, Any]) -> Config:
         return Config.model_validate(dict(merged))
     except ValidationError as error:
         raise told(error) from None
+
+
+def name_after(files: Sequence[Path]) -> str:
+    """Return what a config is called that does not name itself: after `files`, which are laid over the default one.
+
+    The same files have the same name, wherever they lie; without any it is `default`.
+    """
+    joined = re.sub(r"[^\w.+-]+", "-", "+".join(file.stem for file in files))
+    return joined.lstrip("+.-")[:60] or "default"
 
 
 def told(error: ValidationError, place: tuple[str, ...] = ()) -> UserError:

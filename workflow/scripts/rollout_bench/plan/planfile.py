@@ -5,6 +5,7 @@ The workflow writes it, the summary and the figures read it. Only the standard l
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -15,13 +16,33 @@ from rollout_bench.contracts.fields import Strict
 from rollout_bench.contracts.spec import OperatorRule
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import read_model, write_json
+from rollout_bench.core.numbers import number
 from rollout_bench.plan.config import ComparisonSettings, Precision
 from rollout_bench.plan.serving import Slo
 
-PLAN_SCHEMA_VERSION: Literal[8] = 8
+PLAN_SCHEMA_VERSION: Literal[9] = 9
 """Raised when a field of the plan file is added, removed or changes its meaning. 1 had no `comparison`, 2 neither
 `precision` nor `weights`, 3 no `slo`, 4 no `operator_rules`, 5 no `order_seed`, 6
-neither `interleaved` nor `not_interleaved`, 7 no `setting` of an experiment and of what is skipped."""
+neither `interleaved` nor `not_interleaved`, 7 no `setting` of an experiment and of what is skipped, 8 no `devices`
+of an experiment."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What launches will take.
+
+    Attributes:
+        seconds: one after the other.
+        device_seconds: the same times the devices of each.
+    """
+
+    seconds: float
+    device_seconds: float
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        hours = f"; {number(max(self.device_seconds / 3600, 0.01), 2)} device hours" if self.device_seconds else ""
+        return f"{self.seconds / 60:.0f} min{hours}"
 
 
 class PlannedLaunch(Strict):
@@ -48,6 +69,7 @@ class PlannedExperiment(Strict):
     weights: str | None = Field(
         None, description="Folder of the weights that a launch reads. Null for hub models and dummy weights."
     )
+    devices: int = Field(1, ge=0, description="Devices that a launch takes; none where the server is another's.")
 
 
 class InterleavedGroup(Strict):
@@ -77,7 +99,7 @@ class Skipped(Strict):
 class PlanFile(Strict):
     """Everything that is selected."""
 
-    schema_version: Literal[1, 2, 3, 4, 5, 6, 7, 8] = Field(
+    schema_version: Literal[1, 2, 3, 4, 5, 6, 7, 8, 9] = Field(
         description="Version of this schema; earlier ones are read too."
     )
     results: str = Field(description="The results folder, as the config names it.")

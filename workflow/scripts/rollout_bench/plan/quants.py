@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import yaml
 from pydantic import Field
 
 from rollout_bench.contracts.spec import Platform, Quantization
+from rollout_bench.core.errors import UserError
 from rollout_bench.plan.config import QuantSettings
 
 # what torchao's config_to_dict(Int8WeightOnlyConfig()) gives; spelled out because planning imports no torch
@@ -72,7 +74,11 @@ def known_quants(settings: dict[str, QuantSettings]) -> set[str]:
 
 
 def resolve_quant(name: str, platform: Platform, settings: dict[str, QuantSettings]) -> Quant | None:
-    """Return the quant of that name on that platform with the config's changes, or None where the platform has none."""
+    """Return the quant of that name on that platform with the config's changes, or None where the platform has none.
+
+    Raises:
+        UserError: nothing could ever prove it, so that all of its launches would be invalid.
+    """
     built_in = BUILT_IN[platform].get(name)
     changes = settings.get(name)
     if changes is None:
@@ -80,4 +86,20 @@ def resolve_quant(name: str, platform: Platform, settings: dict[str, QuantSettin
     quant = built_in or _quant("own")
     engine_args = {**quant.engine_args, **changes.engine_args}
     moe = quant.moe or bool(changes.engine_args)
-    return quant.to(Quant, **changes.model_dump(exclude_none=True) | {"engine_args": engine_args, "moe": moe})
+    found = quant.to(Quant, **changes.model_dump(exclude_none=True) | {"engine_args": engine_args, "moe": moe})
+    if not found.linear_dtypes:
+        raise UserError(
+            f"config: quant_settings.{name}: has no linear_dtypes, so nothing can prove that its weights are quantized",
+            _instead(name, found),
+        )
+    return found
+
+
+def _instead(name: str, quant: Quant) -> str:
+    """Return what to do about a quant without a proof: say what proves it, or call it the setting that it is."""
+    proof = "set linear_dtypes to the data types of the loaded linear layers: docs/how-to/add-a-quant.md"
+    if quant.weights_format not in ("bf16", "own") or "quantization" in quant.engine_args or not quant.engine_args:
+        return proof
+    arguments = yaml.safe_dump(quant.engine_args, default_flow_style=True, width=10_000).strip()
+    setting = f"settings: [default, {name}] and setting_settings: {{{name}: {{engine_args: {arguments}}}}}"
+    return f"if it does not quantize weights, make it a setting: {setting}; else {proof}"

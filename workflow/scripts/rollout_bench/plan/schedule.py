@@ -12,7 +12,9 @@ from functools import cached_property
 from pathlib import Path
 
 from rollout_bench.contracts.axes import names_of
-from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, is_local
+from rollout_bench.contracts.modes import mode_of
+from rollout_bench.contracts.record import Launched, Record
+from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Spec, devices_needed, is_local
 from rollout_bench.contracts.store import present, read_launched, record_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_json
@@ -22,6 +24,7 @@ from rollout_bench.plan.matrix import Checkpoint, Experiment, Matrix
 from rollout_bench.plan.order import round_orders
 from rollout_bench.plan.planfile import (
     PLAN_SCHEMA_VERSION,
+    Cost,
     InterleavedGroup,
     PlanFile,
     PlannedExperiment,
@@ -46,6 +49,13 @@ FIRST_GUESS_S = {"cpu": 45.0, "cuda": 150.0, "ascend": 180.0, "unknown": 60.0}
 
 Cell = tuple[str, ...]
 """Mode, platform, model, quant and workload."""
+
+
+FEWEST_BY_AUTO = 8
+"""Passes that `iterations: auto` comes to at the least: `FEWEST` of measure.launch.passes."""
+
+MOST_RELATIVES = 5
+"""Experiments of a model and quant that are looked at for how long another one takes."""
 
 
 @dataclass(frozen=True)
@@ -202,6 +212,7 @@ class Schedule:
                 **e.spec.axes,
                 launches=self.config.launches_of(e.spec.mode),
                 weights=_weights_folder(e),
+                devices=devices_needed(e.spec),
             )
             for e in self.matrix.experiments
         ]
@@ -221,10 +232,10 @@ class Schedule:
 
     def plan_file(self, *, estimate: bool = True) -> PlanFile:
         """Return the plan as it is put on disk; `estimate` reads earlier records to say how long launches take."""
-        expected = self._expected_s() if estimate else {}
+        expected = self.expected_s if estimate else {}
         precision = self.config.precision if self.config.launches == "auto" else None
         selected = {
-            "experiments": [e.model_dump(exclude={"weights"}) for e in self.experiments],
+            "experiments": [e.model_dump(exclude={"weights", "devices"}) for e in self.experiments],
             "skipped": [s.model_dump() for s in self.matrix.skipped],
             "baseline": self.config.baseline.named,
             "comparison": self.config.comparison.model_dump(),
@@ -260,25 +271,101 @@ class Schedule:
             ],
         )
 
-    def _expected_s(self) -> dict[str, float]:
-        """Return seconds that a launch of each experiment is expected to take.
+    @cached_property
+    def expected_s(self) -> dict[str, float]:
+        """Seconds that a launch of each experiment is expected to take, by the experiment's folder name.
 
-        As its own did, else as the others did. One of a block was alive for as long as the whole block took, so it took
-        the part of that which falls to one of them.
+        As its own did; else as one of the same model and quant did, which starts as long and generates as fast; else as
+        the others did. One of a block was alive for as long as the whole block took, so it took the part of that which
+        falls to one of them.
         """
         known: dict[str, float] = {}
         missing = set(self.missing)
         for launch in self.launches:
             if launch.record not in missing and launch.experiment.name not in known:
                 try:
-                    mode = launch.experiment.spec.mode
-                    record = read_launched(Path(launch.record), mode)
-                    together = 1 if record.block is None else len(record.block.members)
-                    known[launch.experiment.name] = record.wall_s / together
+                    record = read_launched(Path(launch.record), launch.experiment.spec.mode)
                 except UserError:
                     continue  # the summary tells of it; here it is only an estimate less
+                known[launch.experiment.name] = _own_part_s(record)
+        relatives: dict[tuple[str, str, str], list[Record]] = {}
+        for experiment in self.matrix.experiments:
+            spec = experiment.spec
+            if experiment.name in known or not mode_of(spec.mode).generates or mode_of(spec.mode).has_loads:
+                continue  # with loads, tokens per second are what the load asks for
+            names = spec.mode, spec.model.name, spec.quant.name
+            if names not in relatives:
+                relatives[names] = _relatives(*names)
+            seconds = next((s for record in relatives[names] if (s := _scaled_s(spec, record)) is not None), None)
+            if seconds is not None:
+                known[experiment.name] = seconds
         usual = statistics.mean(known.values()) if known else FIRST_GUESS_S[self.matrix.platform]
         return {e.name: round(known.get(e.name, usual), 1) for e in self.matrix.experiments}
+
+    def cost_of(self, records: Iterable[str]) -> Cost:
+        """Return what it will take to measure `records`."""
+        launches = [self.by_record[record][1].experiment for record in records]
+        return Cost(
+            seconds=sum(self.expected_s[e.name] for e in launches),
+            device_seconds=sum(self.expected_s[e.name] * devices_needed(e.spec) for e in launches),
+        )
+
+
+def _own_part_s(record: Launched) -> float:
+    """Return the seconds that a launch took; of a block the part of one of its launches."""
+    return record.wall_s / (1 if record.block is None else len(record.block.members))
+
+
+def _relatives(mode: str, model: str, quant: str) -> list[Record]:
+    """Return a record each of the experiments of a model and quant that were measured last, whatever their load."""
+    folders = sorted((RESULTS / mode).glob(f"{model}_{quant}_*"), key=_changed_s, reverse=True)
+    found = []
+    for path in (path for folder in folders[:MOST_RELATIVES] for path in sorted(folder.glob("launch-*.json"))[:1]):
+        try:
+            record = read_launched(path, mode)
+        except UserError:
+            continue  # as above
+        if isinstance(record, Record):
+            found.append(record)
+    return found
+
+
+def _changed_s(folder: Path) -> float:
+    try:
+        return folder.stat().st_mtime
+    except OSError:  # gone meanwhile
+        return 0.0
+
+
+def _scaled_s(spec: Spec, record: Record) -> float | None:
+    """Return seconds that a launch of `spec` takes that starts as long as that of `record` and generates as fast.
+
+    None where it loads something else, or where the lengths of its sequences are not known without drawing them.
+    """
+    other = record.spec
+    if (spec.platform, spec.model, spec.quant) != (other.platform, other.model, other.quant):
+        return None
+    load, measured = spec.workload, record.spec.workload
+    generating_s = sum(one.elapsed_s for one in record.iterations)
+    tokens = sum(one.output_tokens for one in record.iterations)
+    sequences = sum(one.sequences for one in record.iterations)
+    if not tokens or not sequences:
+        return None
+    if load.dataset is None and isinstance(load.output_tokens, int):
+        each = float(load.output_tokens)
+    elif (load.output_tokens, load.dataset) == (measured.output_tokens, measured.dataset):
+        each = tokens / sequences
+    else:
+        return None
+    pass_s = load.prompts * load.samples_per_prompt * each * generating_s / tokens
+    wanted = spec.measuring.iterations
+    if wanted == "auto":  # as many as take a part of the start, whatever one takes
+        counted_s = sum(one.elapsed_s for one in record.iterations if not one.warmup)
+        counted_s = max(counted_s, FEWEST_BY_AUTO * pass_s)
+    else:
+        counted_s = wanted * pass_s
+    starting_s = max(_own_part_s(record) - generating_s, record.startup.import_s + record.startup.init_s)
+    return starting_s + spec.measuring.warmup_iterations * pass_s + counted_s
 
 
 def _weights_folder(experiment: Experiment) -> str | None:

@@ -10,7 +10,7 @@ from rollout_bench.analysis.timed.experiments import Collection, Earlier
 from rollout_bench.contracts.store import check_results_folder, earlier_folder
 from rollout_bench.core.errors import UserError
 from rollout_bench.plan.planfile import PlanFile
-from rollout_bench.report.state import plan_of_summary
+from rollout_bench.report.state import plan_of_summary, results_of
 
 
 def collect_with_earlier(results: Path, plan: PlanFile | None) -> Collection:
@@ -43,17 +43,21 @@ def _earlier(results: Path, collection: Collection) -> Earlier | None:
     folder = earlier_folder(results, collection.baseline)
     if folder is not None:
         found = _of_folder(folder, results)
-        return Earlier(str(folder), found.experiments, found.others, folder)
+        return Earlier(str(folder), found.experiments, found.others, results_of(folder))
     version = collection.baseline.get("engine")
     return None if version is None else _of_engine(results, collection, version)
 
 
 def _of_folder(folder: Path, other: Path | None, everything: bool = False) -> Collection:
-    """Return what the summary in `folder`, which must not be `other`, selects; all there is without a summary."""
-    check_results_folder(folder)
+    """Return what the summary in `folder`, which must not be `other`, selects; all there is without a summary.
+
+    `folder` is a results folder, or that of a summary which is kept in one.
+    """
+    results = results_of(folder)
+    check_results_folder(results)
     if other is not None and folder.resolve() == other.resolve():
         raise UserError(f"{folder} and {other} are the same folder", "name two results folders, the earlier one first")
-    return collect(folder, None if everything else plan_of_summary(folder))
+    return collect(results, None if everything else plan_of_summary(folder))
 
 
 def _of_engine(results: Path, collection: Collection, version: str) -> Earlier:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from rollout_bench.contracts.load import LoadSpec
 from rollout_bench.contracts.modes import MODES, OFFLINE, mode_of
-from rollout_bench.contracts.spec import swept_number
+from rollout_bench.contracts.spec import have_front, swept_number
 
 if TYPE_CHECKING:
     from rollout_bench.analysis.timed.experiments import Collection as Collected
@@ -37,7 +37,7 @@ class Drawing:
     name: str
     function: str
     of: tuple[str, ...]
-    needs: Literal["", "loads", "sweep", "limits", "replicas", "settings"] = ""
+    needs: Literal["", "loads", "sweep", "limits", "replicas", "settings", "front"] = ""
     title: str = ""
 
 
@@ -60,6 +60,13 @@ DRAWINGS = {
             ("rows", _COMPARISON),
             "settings",
             "Throughput over a setting",
+        ),
+        Drawing(
+            "pareto",
+            f"{_FIGURES}.pareto_figures:pareto_figure",
+            ("rows", _COMPARISON, "collection.precision"),
+            "front",
+            "Throughput against another metric",
         ),
         Drawing("replicas", f"{_TIMED}:replicas_figure", ("rows",), "replicas", "When replicas were done"),
         Drawing("steps", f"{_PROFILE}:steps_figure", ("inside.profiles",), title="Where a step's time goes"),
@@ -98,6 +105,7 @@ def names_of(
     has_limits: bool,
     has_replicas: bool = False,
     goes_through: str | None = None,
+    has_front: bool = False,
 ) -> tuple[str, ...]:
     """Return the figures of experiments in these modes.
 
@@ -107,6 +115,7 @@ def names_of(
         has_limits: where `slo` has one.
         has_replicas: where an experiment has several.
         goes_through: the number that settings go through, where they do.
+        has_front: where enough configurations do the same work for a Pareto front of them.
     """
     online = [load for load in loads if load is not None]
     there = {
@@ -116,6 +125,7 @@ def names_of(
         "limits": bool(online) and has_limits,
         "replicas": has_replicas,
         "settings": goes_through is not None,
+        "front": has_front,
     }
     shown = {figure for mode in modes or [OFFLINE.name] for figure in mode_of(mode).figures}
     return tuple(name for name in NAMES if name in shown and there[DRAWINGS[name].needs])
@@ -125,6 +135,8 @@ def figure_names(rows: Sequence[Row], collection: Collected) -> tuple[str, ...]:
     """Return the figures of what was measured."""
     loads = [record.spec.load for row in rows for record in row.experiment.records[:1]]
     modes = {experiment.mode for experiment in collection.launched}
-    specs = [row.experiment.records[0].spec for row in rows if row.experiment.records]
+    # each experiment once, however many loads it has
+    specs = {row.experiment.whole.place: row.experiment.records[0].spec for row in rows if row.experiment.records}
+    every = list(specs.values())
     has_replicas = any(row.experiment.has_replicas for row in rows)
-    return names_of(modes, loads, bool(collection.slo.named), has_replicas, swept_number(specs))
+    return names_of(modes, loads, bool(collection.slo.named), has_replicas, swept_number(every), have_front(every))

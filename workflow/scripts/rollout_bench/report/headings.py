@@ -16,7 +16,7 @@ from rollout_bench.contracts.axes import DEFAULT_SETTING
 from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.modes import OFFLINE
 from rollout_bench.contracts.record import Launched
-from rollout_bench.contracts.spec import devices_needed
+from rollout_bench.contracts.spec import devices_of_rate
 from rollout_bench.core.numbers import MISSING, count, number, percent, plain_percent, ratio, several
 from rollout_bench.plan.config import ComparisonSettings
 
@@ -321,7 +321,7 @@ def lines_of(
         line["distributions"] = latencies[place] if latencies else {}
         line["empty_because"] = row.empty_because
         records = row.experiment.records
-        line["several_devices"] = True if records and devices_needed(records[0].spec) > 1 else None
+        line["several_devices"] = True if records and devices_of_rate(records[0].spec) > 1 else None
         reasons = {metric: comparison.reason for metric, comparison in row.comparisons.items()}
         line["comparisons"] = row.comparisons
         line["footnotes"] = {

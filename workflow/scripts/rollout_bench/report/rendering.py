@@ -136,14 +136,18 @@ def markdown(
     figures: Sequence[str],
     title: str = "Rollout benchmark",
     answers: Sequence[Section] = (),
+    folder: str = "figures",
 ) -> str:
-    """Return the whole file: `title`, `status`, answers, tables, the `figures` that have a title, then the sections."""
+    """Return the whole file: `title`, `status`, answers, tables, the `figures` that have a title, then the sections.
+
+    Figures lie in `folder`, relative to the file.
+    """
     strong = f"> **{escaped(status)}**" if status.startswith("INCOMPLETE") else escaped(status)
     parts = [f"# {title}", strong, *map(markdown_section, answers)]
     parts += [f"## {escaped(view.title)}\n\n{markdown_table(view)}" for view in tables.tables]
     if figures:
         shown = [drawing for name, drawing in DRAWINGS.items() if name in figures and drawing.title]
-        parts += ["\n".join(f"![{drawing.title}](figures/{drawing.name}.png)" for drawing in shown)]
+        parts += ["\n".join(f"![{drawing.title}]({quote(folder)}/{drawing.name}.png)" for drawing in shown)]
     parts += map(markdown_section, sections)
     # what records of earlier versions quote was not made printable when it was written
     return printable("\n\n".join(parts) + "\n", sys.maxsize)

@@ -22,10 +22,24 @@ SUMMARY_FILES = ("summary.md", "summary.html", "summary.csv", "summary.txt")
 STATE_FILE = "summary.json"
 """What the summary was made from."""
 
+SUMMARIES = "summaries"
+"""Folder inside the results folder: the last summary of each config and its figures, in a folder of the config's name.
+
+The summary in the results folder itself is of what was run last, whichever config that was.
+"""
+
 STATE_VERSION = 1
 """Raised when summaries of earlier versions have to be made again."""
 
 State = dict[str, Any]
+
+
+def results_of(folder: Path) -> Path:
+    """Return the results folder that `folder` stands for: itself, or the one around the summary that is kept there."""
+    place = folder if folder.parent.name == SUMMARIES else folder.absolute()  # from inside of it, it is called "."
+    is_kept = place.parent.name == SUMMARIES and (place / STATE_FILE).is_file()
+    # Records: a results folder that happens to lie in a folder of that name.
+    return place.parents[1] if is_kept and not find_results(place).records else folder
 
 
 def summary_state(results: Path, plan: PlanFile | None) -> State:
@@ -39,33 +53,36 @@ def summary_state(results: Path, plan: PlanFile | None) -> State:
     }
 
 
-def is_stale(results: Path, plan: PlanFile | None, out: Path | None = None) -> bool:
-    """Return True when the summary in `out` (default: `results`) has to be made again.
+def is_stale(results: Path, plan: PlanFile | None, *places: Path) -> bool:
+    """Return True when the summary in one of `places` (default: `results`) has to be made again.
 
     That is when one of its files is missing, when a record, side file or failure came, went or changed since, there or
     in the earlier results that the baseline names, when another plan is asked for, or while a record is damaged, so
     that each run tells. How long launches are expected to take does not matter.
     """
-    folder = out or results
+    states = []
+    for folder in places or (results,):
+        state = _state_in(folder)
+        if state is None or state.get("damaged"):
+            return True
+        states.append(state)
+    now = summary_state(results, plan)
+    parts = ("records", "sequences", "failures", "earlier")
+    return any(
+        any(state.get(part) != now[part] for part in parts) or _essence(state.get("plan")) != _essence(now["plan"])
+        for state in states
+    )
+
+
+def _state_in(folder: Path) -> State | None:
+    """Return what the summary in `folder` was made from; None where a file of it is missing or can't be read."""
     if not all((folder / name).is_file() for name in SUMMARY_FILES):
-        return True
+        return None
     try:
         state = read_json(folder / STATE_FILE, "")
     except UserError:
-        return True
-    if not isinstance(state, dict) or state.get("schema_version") != STATE_VERSION:
-        return True
-    now = summary_state(results, plan)
-    return any(
-        [
-            state.get("damaged"),
-            state.get("records") != now["records"],
-            state.get("sequences") != now["sequences"],
-            state.get("failures") != now["failures"],
-            state.get("earlier") != now["earlier"],
-            _essence(state.get("plan")) != _essence(now["plan"]),
-        ]
-    )
+        return None
+    return state if isinstance(state, dict) and state.get("schema_version") == STATE_VERSION else None
 
 
 def plan_of_summary(folder: Path) -> PlanFile | None:
@@ -104,11 +121,12 @@ def _earlier(results: Path, plan: PlanFile | None) -> dict[str, Any] | None:
     folder = None if plan is None else earlier_folder(results, plan.baseline)
     if folder is None:
         return None
+    files = _files(find_results(results_of(folder)))
     try:
         stat = (folder / STATE_FILE).stat()
     except OSError:
-        return _files(find_results(folder))
-    return {**_files(find_results(folder)), "summary": [stat.st_size, stat.st_mtime_ns]}
+        return files
+    return {**files, "summary": [stat.st_size, stat.st_mtime_ns]}
 
 
 def _essence(plan: Any) -> Any:
@@ -117,14 +135,20 @@ def _essence(plan: Any) -> Any:
         return plan
     names = ("baseline", "comparison", "precision", "slo", "operator_rules", "experiments", "skipped")
     parts = {name: plan.get(name) for name in names}
-    # Where weights lie is no part of any result.
-    parts["experiments"] = [{**e, "weights": None} for e in parts["experiments"] or [] if isinstance(e, dict)]
+    # Where weights lie, and how many devices a launch takes, is no part of any result.
+    left_out = {"weights": None, "devices": None}
+    parts["experiments"] = [{**e, **left_out} for e in parts["experiments"] or [] if isinstance(e, dict)]
     return parts
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
     """Add RESULTS_DIR, --plan and --all to `parser`."""
-    parser.add_argument("results", type=Path, metavar="RESULTS_DIR", help="the results folder, wherever it lies")
+    parser.add_argument(
+        "results",
+        type=Path,
+        metavar="RESULTS_DIR",
+        help=f"the results folder, wherever it lies, or one config's summary in it, RESULTS_DIR/{SUMMARIES}/NAME",
+    )
     selection = parser.add_mutually_exclusive_group()
     selection.add_argument(
         "--plan",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from rollout_bench.analysis.inside.overview import Looked
@@ -36,17 +37,61 @@ ELSEWHERE = (
 
 @dataclass(frozen=True)
 class Summary:
-    """The contents of summary.md, summary.html, summary.csv and summary.txt, and the line that heads them.
+    """What a summary says, and the files that say it, each made when it is first asked for.
 
-    `tables` are those of other files by their names, for programs: what profiles and replicas come to.
+    Attributes:
+        status: the line that heads it.
+        views: its tables.
+        sections: all that stands below the tables; their links are relative to where the summary lies.
+        notes: those of them that a terminal shows too: what defines columns and methods is in files.
+        answers: sections above the tables.
+        shown: names of the figures that summary.md shows.
+        csv: the contents of summary.csv.
+        tables: those of other files for programs, by their names: what profiles and replicas come to.
+        figures: folder of the figures, relative to where the summary lies.
     """
 
     status: str
-    markdown: str
-    html: str
+    views: Views
+    sections: Sequence[Section]
+    notes: Sequence[Section]
+    answers: Sequence[Section]
+    shown: Sequence[str]
     csv: str
-    text: str
     tables: Mapping[str, str] = field(default_factory=dict)
+    figures: Path = Path("figures")
+
+    @cached_property
+    def markdown(self) -> str:
+        """The contents of summary.md."""
+        folder = self.figures.as_posix()
+        return markdown(self.status, self.views, self.sections, self.shown, answers=self.answers, folder=folder)
+
+    @cached_property
+    def html(self) -> str:
+        """The contents of summary.html, as yet without pictures."""
+        return page(self.status, self.views, self.sections, self.answers)
+
+    @cached_property
+    def text(self) -> str:
+        """The contents of summary.txt."""
+        figures = f"; {self.figures.as_posix()}/ has the figures" if self.shown else ""
+        end = [section for section in self.answers if section.heading != DESIGN][:1]
+        return terminal(self.status, self.views, self.notes, self.answers, elsewhere=f"{ELSEWHERE}{figures}.", end=end)
+
+    def placed(self, results: Path, figures: Path) -> Summary:
+        """Return the same for another folder, from which what it links lies elsewhere.
+
+        Args:
+            results: the results folder, relative to that one.
+            figures: the same of the figures' folder.
+        """
+
+        def moved(section: Section) -> Section:
+            return replace(section, links=tuple((text, (results / path).as_posix()) for text, path in section.links))
+
+        sections, notes, answers = (list(map(moved, found)) for found in (self.sections, self.notes, self.answers))
+        return replace(self, sections=sections, notes=notes, answers=answers, figures=figures)
 
 
 def summarise(
@@ -78,20 +123,14 @@ def summarise(
     for block in (timed, *([part] for part in others)):
         sections += [section for part in block for section in part.sections]
         sections += _once((section for part in block for section in part.definitions), defined)
-    shown = figure_names(findings.rows, collection) if figures else ()
     return Summary(
         status=status,
-        markdown=markdown(status, views, sections, shown, answers=answers),
-        html=page(status, views, sections, answers),
+        views=views,
+        sections=sections,
+        notes=[*warnings, *(section for part in parts for section in part.sections)],
+        answers=answers,
+        shown=figure_names(findings.rows, collection) if figures else (),
         csv=findings.frame.to_csv(index=False, lineterminator="\n"),
-        text=terminal(
-            status,
-            views,
-            [*warnings, *(section for part in parts for section in part.sections)],
-            answers,
-            elsewhere=f"{ELSEWHERE}; figures/ has the figures." if shown else f"{ELSEWHERE}.",
-            end=[section for section in answers if section.heading != DESIGN][:1],
-        ),
         tables={
             name: frame.to_csv(index=False, lineterminator="\n") for part in parts for name, frame in part.files.items()
         },

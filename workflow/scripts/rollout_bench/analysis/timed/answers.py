@@ -1,21 +1,37 @@
-"""What several rows say together: the best one, and how comparisons change with a number that settings go through."""
+"""What several rows say together: the best one, trends over a number that settings go through, and Pareto fronts."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rollout_bench.analysis.stats.best import may_be_best
-from rollout_bench.analysis.stats.blocks import contrasts
+from rollout_bench.analysis.stats.best import may_be_best, surely_better
+from rollout_bench.analysis.stats.blocks import Array, Contrasts, contrasts
+from rollout_bench.analysis.stats.front import may_be_on_front, on_front
+from rollout_bench.analysis.stats.intervals import NO_SPREAD, mean
 from rollout_bench.analysis.stats.sequential import Looks
 from rollout_bench.analysis.stats.two_stages import TwoStages
 from rollout_bench.analysis.timed.comparison import Stop, log_ratios
+from rollout_bench.analysis.timed.launches import fell_behind, values_of
 from rollout_bench.analysis.timed.rows import Row
+from rollout_bench.analysis.timed.service import at_a_rate
 from rollout_bench.contracts.axes import with_setting
-from rollout_bench.contracts.spec import Spec, differing, number_of, set_in, swept_number
+from rollout_bench.contracts.metrics import METRICS, MetricName
+from rollout_bench.contracts.spec import (
+    FEWEST_ON_FRONT,
+    Spec,
+    devices_of_rate,
+    differing,
+    number_of,
+    same_work,
+    set_in,
+    swept_number,
+)
 from rollout_bench.plan.config import ComparisonSettings
 
 FEWEST = 3
@@ -61,15 +77,14 @@ def standing(baseline: Row, others: Sequence[Row], settings: ComparisonSettings,
     if len(judged) + 1 < FEWEST or len({row.comparison.ways for row in judged}) > 1:
         return None
     logs = log_ratios([row.comparison for row in judged])
-    found = stop.of(logs)[0] if isinstance(stop, TwoStages) else contrasts(logs)
+    found = _contrasts(logs, stop)
     if not np.isfinite(found.error).all():
         return None
-    level = 1 - settings.confidence
     may_be = may_be_best(
         logs,
         spread=float(found.pooled_error[0]) * math.sqrt(int(found.pairs[0]) / 2),
         freedom=int(found.freedom),
-        level=stop.each(level) if isinstance(stop, Looks) else level,
+        level=_level(1 - settings.confidence, stop),
         correlation=float(found.correlation),
     )
     means = [0.0, *np.nanmean(logs, axis=0)]
@@ -84,6 +99,16 @@ def standing(baseline: Row, others: Sequence[Row], settings: ComparisonSettings,
         others=tuple(everyone[place] for place in rest if not may_be[place]),
         complete=len(judged) == len(others),
     )
+
+
+def _contrasts(logs: Array, stop: Stop) -> Contrasts:
+    """Return what blocks of log ratios tell; in two stages the first one says how much they scatter."""
+    return stop.of(logs)[0] if isinstance(stop, TwoStages) else contrasts(logs)
+
+
+def _level(level: float, stop: Stop) -> float:
+    """Return what each look is held to, so that all together are held to `level`."""
+    return stop.each(level) if isinstance(stop, Looks) else level
 
 
 @dataclass(frozen=True)
@@ -154,3 +179,119 @@ def trends(lines: Sequence[Swept]) -> list[Trend]:
         assert other.high is not None
         found.append(Trend(line, (first, last), one.high < other.low or other.high < one.low))
     return found
+
+
+SAME_AS_THROUGHPUT = ("output_tokens_per_s", "step_time_s")
+"""Metrics that say the same of configurations that do the same work: nothing can be traded between them."""
+
+TRADED = ("tpot_s", "ttft_s", "e2el_s", "startup_s")
+"""What throughput is held against where the config compares by nothing else, the first that launches have."""
+
+Standpoint = Literal["front", "close", "behind"]
+"""front: no other configuration dominates it by its means; close: none surely is better in both metrics; behind: one
+surely is."""
+
+
+@dataclass(frozen=True)
+class FrontPoint:
+    """One configuration by two metrics, of each of its valid launches that has both.
+
+    `rates` are output tokens per second and device, `values` the other metric in its unit.
+    """
+
+    row: Row
+    devices: int
+    rates: tuple[float, ...]
+    values: tuple[float, ...]
+    place: Standpoint
+
+
+@dataclass(frozen=True)
+class Front:
+    """Configurations that do the same work, by output tokens per second and device and by another metric."""
+
+    mode: str
+    platform: str
+    model: str
+    workload: str
+    metric: MetricName
+    points: tuple[FrontPoint, ...]
+
+    def named(self, place: Standpoint) -> list[str]:
+        """Return the labels of those that stand there, the fastest first."""
+        there = [point for point in self.points if point.place == place]
+        return [point.row.label for point in sorted(there, key=lambda point: -mean(point.rates))]
+
+
+def fronts(rows: Sequence[Row], settings: ComparisonSettings, stop: Stop = None) -> list[Front]:
+    """Return a front for each work that enough of `rows` do; `stop` as in `standing`.
+
+    A throughput that the load sets is no configuration's own, so such rows are left out.
+    """
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        if row.used and not _set_by_load(row):
+            work = same_work(row.experiment.records[0].spec)
+            groups.setdefault((*work, row.experiment.workload), []).append(row)  # each load of a sweep by itself
+    found = (_front(group, settings, stop) for group in groups.values())
+    return [front for front in found if front is not None]
+
+
+def _set_by_load(row: Row) -> bool:
+    point = row.experiment.records[0].iterations[0].point
+    return at_a_rate(point) and not fell_behind(row.used)
+
+
+def _front(rows: Sequence[Row], settings: ComparisonSettings, stop: Stop) -> Front | None:
+    """Return the front of `rows` in throughput and the first other metric that enough of them have; None without."""
+    own = rows[0].experiment
+    for metric in dict.fromkeys((*settings.metrics_of(own.mode), *TRADED)):
+        there = [row for row in rows if values_of(metric, row.used)]
+        if metric not in SAME_AS_THROUGHPUT and len(there) >= FEWEST_ON_FRONT:
+            points = tuple(_points(there, metric, settings, stop))
+            return Front(own.mode, own.platform, own.model, own.workload, metric, points)
+    return None
+
+
+def _points(rows: Sequence[Row], metric: MetricName, settings: ComparisonSettings, stop: Stop) -> Iterator[FrontPoint]:
+    devices = [devices_of_rate(row.experiment.records[0].spec) for row in rows]
+    launches = [[launch for launch in row.used if metric in launch.values] for row in rows]
+    rates = [[one.output_tokens_per_s / count for one in own] for own, count in zip(launches, devices, strict=True)]
+    values = [[one.values[metric] for one in own] for own in launches]
+    better = 1 if METRICS[metric].better == "higher" else -1
+    front = on_front([(mean(rate), better * mean(value)) for rate, value in zip(rates, values, strict=True)])
+    sides = (_by_launch(rows, metric, rates, 1), _by_launch(rows, metric, values, better))
+    may_be = may_be_on_front([_surely_better(side, (1 - settings.confidence) / len(sides), stop) for side in sides])
+    for place, row in enumerate(rows):
+        stands: Standpoint = "front" if front[place] else "close" if may_be[place] else "behind"
+        yield FrontPoint(row, devices[place], tuple(rates[place]), tuple(values[place]), stands)
+
+
+
+def _by_launch(rows: Sequence[Row], metric: MetricName, values: Sequence[Sequence[float]], better: int) -> Array:
+    """Return the logarithms of `values`, above is better, of launches that took turns: [launch indices, rows].
+
+    NaN where a row has no such launch.
+    """
+    found = [
+        {
+            launch.launch: better * math.log(value)
+            for launch, value in zip((one for one in row.used if metric in one.values), own, strict=True)
+            if launch.in_turn and value > 0
+        }
+        for row, own in zip(rows, values, strict=True)
+    ]
+    places = sorted({launch for own in found for launch in own})
+    logs = [own.get(launch, math.nan) for launch in places for own in found]
+    return np.array(logs, dtype=float).reshape(len(places), len(rows))
+
+
+def _surely_better(logs: Array, level: float, stop: Stop) -> NDArray[np.bool_]:
+    """Return whether one row surely is better than another [rows, rows]; nothing is sure without a spread."""
+    found = _contrasts(logs[:, 1:] - logs[:, :1], stop)
+    spreads = (found.pooled_error * np.sqrt(found.pairs / 2))[found.pairs > 0]
+    if not spreads.size or int(found.freedom) < 1 or float(spreads[0]) < NO_SPREAD:
+        return np.zeros((logs.shape[1], logs.shape[1]), dtype=bool)
+    return surely_better(
+        logs, float(spreads[0]), int(found.freedom), _level(level, stop), correlation=float(found.correlation)
+    )

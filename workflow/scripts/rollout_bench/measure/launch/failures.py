@@ -91,6 +91,12 @@ KNOWN_CAUSES = (
         "read that code, then set trust_remote_code: true for this model",
     ),
     KnownCause(
+        r"FP8 KV cache (?:on CPU )?requires|kv_cache_dtype not supported",
+        "unsupported_kv_cache_dtype",
+        "this processor, device or model can not have a KV cache of this data type",
+        "leave kv_cache_dtype out there; on a CPU fp8 takes AVX-512 or AMX, and a head size of 32, 64, ...",
+    ),
+    KnownCause(
         r"Unknown quantization method|is not a supported quantization|quantization method .* is not supported"
         r"|Quantization method specified in the model config .* does not match"
         r"|[Qq]uantization .* (?:is|are) (?:currently )?not supported"

@@ -16,7 +16,7 @@ from rollout_bench.contracts.inside import Step
 from rollout_bench.contracts.messages import MessageStep
 from rollout_bench.contracts.record import Iteration
 from rollout_bench.contracts.spec import Spec
-from rollout_bench.contracts.store import failure_path, present
+from rollout_bench.contracts.store import failure_path, present, word_path
 from rollout_bench.core.numbers import number, several
 
 
@@ -119,6 +119,7 @@ class Progress:
         place, left = self._place_and_left()
         name = f"{spec.title} ({spec.mode}), launch {self.launch}"
         say(f"{place}{name}: {what}{left}")
+        leave_word(self.record, what)
 
     def _place_and_left(self) -> tuple[str, str]:
         place = self._place
@@ -176,6 +177,17 @@ def say(line: str) -> None:
     """Print a line to stderr; nobody listening any more is no error."""
     with contextlib.suppress(OSError):
         print(line, file=sys.stderr, flush=True)
+
+
+def leave_word(record: Path, what: str) -> None:
+    """Write down how far the launch is that is to write `record`, for who asks what is under way.
+
+    Beside the claim on it, and nowhere where nothing is claimed.
+    """
+    path = word_path(record)
+    with contextlib.suppress(OSError):  # no result depends on it
+        if path.parent.is_dir():
+            path.write_text(f"{what}\n")
 
 
 def rate(per_second: float) -> str:

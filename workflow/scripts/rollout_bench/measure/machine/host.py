@@ -128,7 +128,56 @@ def _process_ticks(
 def _busiest(before: Reading, after: Reading) -> str | None:
     used = {key: ticks - before.others.get(key, ("", 0))[1] for key, (_, ticks) in after.others.items()}
     key = max(used, key=lambda key: used[key], default=None)
-    return after.others[key][0] if key is not None and used[key] > 0 else None
+    return culprit(key[0], after.others[key][0]) if key is not None and used[key] > 0 else None
+
+
+THREADS = {
+    "kdamond": "memory reclaim",
+    "kswapd": "memory reclaim",
+    "kcompactd": "memory compaction",
+    "khugepaged": "huge pages",
+    "ksmd": "merging of equal pages",
+    "ksoftirqd": "interrupts",
+    "kworker": "deferred work",
+    "jbd2": "journal of a file system",
+}
+"""Beginnings of the names of the kernel's threads, and what these do: nobody finds them among the programs that run."""
+
+PF_KTHREAD = 0x00200000
+"""In the flags of a task: it is a thread of the kernel (include/linux/sched.h)."""
+
+
+def culprit(pid: int, name: str) -> str:
+    """Return what to call the process `pid`, called `name`, that uses the cores besides a launch.
+
+    Of a thread of the kernel, and of the Snakemake that started this process, it says that it is one: neither can be
+    ended as a program of somebody else can.
+    """
+    thread = kernel_thread(pid, name)
+    if thread is not None:
+        return f"the kernel ({thread})"
+    return "this workflow's own snakemake" if _is_our_snakemake(pid) else name
+
+
+def kernel_thread(pid: int, name: str, proc: Path = Path("/proc")) -> str | None:
+    """Return which thread of the kernel `pid` is, and what for where that is known; None of any other process."""
+    try:
+        fields = (proc / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:  # it has ended
+        return None
+    if len(fields) < 7 or not int(fields[6]) & PF_KTHREAD:
+        return None
+    return next((f"{stem}: {task}" for stem, task in THREADS.items() if name.startswith(stem)), name)
+
+
+def _is_our_snakemake(pid: int) -> bool:
+    """Return whether `pid` is a Snakemake that started this process, or started what did."""
+    with contextlib.suppress(psutil.Error):  # one that ends meanwhile
+        return any(
+            parent.pid == pid and any(Path(word).name == "snakemake" for word in parent.cmdline())
+            for parent in psutil.Process().parents()
+        )
+    return False
 
 
 def _difference(before: float | None, after: float | None) -> float | None:

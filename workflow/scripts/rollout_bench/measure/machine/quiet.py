@@ -16,7 +16,7 @@ import psutil
 from rollout_bench.contracts.host_limits import HOST_LIMITS
 from rollout_bench.core.errors import printable
 from rollout_bench.measure.machine.device import DeviceError
-from rollout_bench.measure.machine.host import Reading, read_host
+from rollout_bench.measure.machine.host import Reading, kernel_thread, read_host
 
 LOOK_S = 0.3
 """How long the machine is looked at: a core's time is counted in hundredths of a second."""
@@ -45,11 +45,13 @@ class User:
     share: float
 
     def __str__(self) -> str:
-        kernel = "a thread of the kernel"
+        thread = kernel_thread(self.pid, self.name)
+        if thread is not None:
+            return f"the kernel ({thread}; pid {self.pid}, {100 * self.share:.0f} %)"
         try:
             process = psutil.Process(self.pid)
-            words = process.cmdline()
-            who = f"{process.username()}: {printable(' '.join(' '.join(words).split()), _COMMAND)}" if words else kernel
+            command = " ".join(" ".join(process.cmdline()).split()) or self.name
+            who = f"{process.username()}: {printable(command, _COMMAND)}"
         except (psutil.Error, OSError):
             who = "ended since"
         return f"{self.name} (pid {self.pid}, {100 * self.share:.0f} %, {who})"

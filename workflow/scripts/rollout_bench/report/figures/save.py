@@ -67,20 +67,30 @@ def _alarm(name: str, findings: Findings) -> str:
 
 
 def save_figures(
-    results: Path, collection: Collection, folder: Path, names: Sequence[str] = (), page: Path | None = None
+    results: Path,
+    collection: Collection,
+    folder: Path,
+    names: Sequence[str] = (),
+    page: Path | None = None,
+    also: Path | None = None,
 ) -> list[str]:
     """Write `figure_files` of `collection`, read from `results`, into `folder`; return the names of the figures.
 
-    They are put into `page` too, summary.html, where there is one. Nothing is written where one can't be drawn.
+    They are put into `page` too, summary.html, where there is one. Of `also`, where a summary is kept, they go into the
+    folder figures/ and into the page as well. Nothing is written where one can't be drawn.
 
     Raises:
         UserError: a side file is damaged; the message names file and line.
     """
     looked = look(results, collection, rows_of(collection))
     files = figure_files(collection, names, read_servers(results, collection), looked, results)
-    for name, content in files.items():
-        write_whole(folder / name, content)
-    if page is not None and page.is_file():
-        drawn = {name.removesuffix(".svg"): content for name, content in files.items() if name.endswith(".svg")}
-        write_whole(page, with_pictures(page.read_text(), drawn).encode())
+    drawn = {name.removesuffix(".svg"): content for name, content in files.items() if name.endswith(".svg")}
+    places = [(folder, page)]
+    if also is not None:
+        places.append((also / "figures", also / "summary.html"))
+    for place, shown_in in places:
+        for name, content in files.items():
+            write_whole(place / name, content)
+        if shown_in is not None and shown_in.is_file():
+            write_whole(shown_in, with_pictures(shown_in.read_text(), drawn).encode())
     return list(dict.fromkeys(name.rpartition(".")[0] for name in files))

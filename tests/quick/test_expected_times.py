@@ -1,0 +1,87 @@
+"""How long a launch is expected to take: as its own did, as one of the same model and quant did, as any did."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from rooms import matrix_of
+from synthetic_records import make_record
+
+from rollout_bench.contracts.store import write_launched
+from rollout_bench.plan.planfile import Cost
+from rollout_bench.plan.schedule import FIRST_GUESS_S, Schedule, schedule
+
+PASS_S = 10.24
+"""1,024 tokens at 100 a second."""
+
+START_S = 30.0
+"""Of the records here."""
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def plan_of(overlay: str, quants: str = "[bf16]") -> Schedule:
+    return schedule(*matrix_of(f"interleave: false\nquants: {quants}\n{overlay}"))
+
+
+def measure() -> None:
+    """Leave a launch of the default workload with four passes that count."""
+    first = plan_of("iterations: 4").launches[0]
+    write_launched(Path(first.record), make_record(first.experiment.spec, 0, [100.0] * 4, warmup_rates=[100.0]))
+
+
+def expected_s(overlay: str) -> float:
+    (seconds,) = plan_of(overlay).expected_s.values()
+    return seconds
+
+
+def test_without_any_record_it_is_a_guess_for_the_platform() -> None:
+    assert expected_s("") == FIRST_GUESS_S["cpu"]
+
+
+def test_a_launch_takes_as_long_as_its_own_experiment_did() -> None:
+    measure()
+    assert expected_s("iterations: 4") == pytest.approx(START_S + 5 * PASS_S, abs=0.1)
+
+
+def test_more_prompts_take_as_long_as_their_tokens_do_and_the_start_stays() -> None:
+    measure()
+    twice = "workload_settings: {demo: {prompts: 16}}"
+    assert expected_s(f"iterations: 4\n{twice}") == pytest.approx(START_S + 5 * 2 * PASS_S, abs=0.1)
+    assert expected_s(f"iterations: 9\n{twice}") == pytest.approx(START_S + 10 * 2 * PASS_S, abs=0.1)
+
+
+def test_auto_makes_eight_passes_at_the_least() -> None:
+    measure()
+    twice = "workload_settings: {demo: {prompts: 16}}"
+    assert expected_s(f"iterations: auto\n{twice}") == pytest.approx(START_S + 9 * 2 * PASS_S, abs=0.1)
+
+
+def test_lengths_that_must_be_drawn_say_nothing() -> None:
+    measure()
+    drawn = "workload_settings: {demo: {output_tokens: {distribution: uniform, low: 1, high: 32}}}"
+    assert expected_s(f"iterations: 4\n{drawn}") == FIRST_GUESS_S["cpu"]
+
+
+def test_another_model_takes_as_long_as_those_that_are_known() -> None:
+    measure()
+    both = list(plan_of("iterations: 4", "[bf16, w8a8]").expected_s.values())
+    assert both == pytest.approx([START_S + 5 * PASS_S] * 2, abs=0.1)
+
+
+def test_a_cost_is_told_with_device_hours_where_devices_are_held() -> None:
+    assert str(Cost(seconds=720.0, device_seconds=720.0)) == "12 min; 0.20 device hours"
+    assert str(Cost(seconds=720.0, device_seconds=5760.0)) == "12 min; 1.6 device hours"
+    assert str(Cost(seconds=90.0, device_seconds=1.0)) == "2 min; 0.010 device hours"
+    assert str(Cost(seconds=720.0, device_seconds=0.0)) == "12 min"
+
+
+def test_the_cost_of_launches_counts_the_devices_of_each() -> None:
+    plan = plan_of("launches: 2\nengine_args: {tensor_parallel_size: 2}")
+    cost = plan.cost_of([launch.record for launch in plan.launches])
+    assert cost == Cost(seconds=2 * FIRST_GUESS_S["cpu"], device_seconds=4 * FIRST_GUESS_S["cpu"])
+    assert {e.devices for e in plan.plan_file().experiments} == {2}

@@ -1,0 +1,193 @@
+"""summary.html as a reader has it: opened in a real Chromium, away from what it was made of, without a network."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import stand_in
+from matplotlib.image import imread
+from playwright.sync_api import Browser, Page, sync_playwright
+from workspace import Workspace
+
+REQUIRED = "ROLLOUT_BENCH_TESTS_NEED_CHROMIUM"
+"""Set where tests must fail, not be skipped, if there is no Chromium: .ci/run sets it."""
+
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+
+PATIENCE_MS = 60_000
+"""How long a busy machine may take until something is rendered."""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium as it is installed, without a window."""
+    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
+    if program is None:
+        lacks = "no Chromium here; to run them: apt-get install chromium, then make test"
+        if REQUIRED in os.environ:
+            pytest.fail(lacks)
+        pytest.skip(lacks)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, timeout=PATIENCE_MS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def measured(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """Three launches of two quants, by the instant stand-in, with summary and figures; not without a browser."""
+    folder = tmp_path_factory.mktemp("page")
+    load = {**stand_in.CONFIG["workload_settings"]["small"]}
+    load["engine_args"] = {**load["engine_args"], "kv_cache_memory_bytes": 1 << 26}
+    settings = {
+        "launches": 3,
+        "workload_settings": {"small": load},
+        "model_settings": {"tiny": {"synthetic": {"preset": "qwen3-tiny"}}},
+        "engine": {"python": stand_in.install(folder / "engine")},
+    }
+    space = Workspace(folder / "workspace", {**stand_in.CONFIG, **settings})
+    done = space.snakemake("--cores", "1")
+    assert done.returncode == 0, done.stdout
+    return space
+
+
+@pytest.fixture(scope="module")
+def sent(measured: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page in a folder of its own, as somebody has it to whom it was sent."""
+    return Path(shutil.copy(measured.path / "results" / "summary.html", tmp_path_factory.mktemp("sent")))
+
+
+@dataclass
+class Seen:
+    """What happened while a page was open."""
+
+    errors: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+    @property
+    def beyond_the_machine(self) -> list[str]:
+        """Requests that went further than to files and to what the page holds itself."""
+        return [url for url in self.requests if url.partition(":")[0] not in ("file", "data", "blob")]
+
+
+@contextlib.contextmanager
+def opened(browser: Browser, path: Path, **options: Any) -> Iterator[tuple[Page, Seen]]:
+    """Open a file on a screen of 1280 x 900; `options` are those of a Playwright context."""
+    seen = Seen()
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, **options)
+    context.set_default_timeout(PATIENCE_MS)
+    page = context.new_page()
+    page.on("console", lambda message: seen.errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: seen.errors.append(str(error)))
+    page.on("request", lambda request: seen.requests.append(request.url))
+    try:
+        page.goto(path.as_uri(), wait_until="load", timeout=PATIENCE_MS)
+        yield page, seen
+    finally:
+        context.close()
+
+
+def brightness(page: Page, property_: str) -> float:
+    """Return how bright a colour of the page's body is, from 0 to 255."""
+    colour = page.evaluate(f"getComputedStyle(document.body).{property_}")
+    channels = [float(number) for number in re.findall(r"[\d.]+", colour)]
+    assert len(channels) == 3, f"{colour} lets something through"
+    return sum(channels) / 3
+
+
+def test_the_conclusion_is_the_first_thing_that_is_read(browser: Browser, sent: Path):
+    with opened(browser, sent) as (page, _):
+        assert page.locator("h2").all_inner_texts()[0] == "Conclusion"
+        conclusion = page.locator("section#conclusion")
+        box = conclusion.bounding_box()
+        assert box is not None
+        assert box["y"] + box["height"] < 900, "one has to scroll to read it"
+        assert len(conclusion.locator("li").all_inner_texts()) in range(1, 6)
+        assert "w8a8" in conclusion.inner_text()
+        for below in (page.locator("figure").first, page.locator("table").first):
+            place = below.bounding_box()
+            assert place is not None
+            assert box["y"] + box["height"] <= place["y"]
+
+
+def test_each_figure_is_drawn_large_enough_to_be_read(browser: Browser, sent: Path):
+    with opened(browser, sent) as (page, _):
+        figures = page.locator("figure").all()
+        assert len(figures) == 3
+        for figure in figures:
+            box = figure.bounding_box()
+            assert box is not None
+            assert box["width"] > 300
+            assert box["height"] > 100
+            assert figure.locator("img").evaluate("image => image.complete && image.naturalWidth > 0")
+            painted = imread(io.BytesIO(figure.screenshot()))  # height x width x red, green, blue, opacity
+            assert painted[..., 0].std() > 0.01, "one colour alone"
+
+
+def test_nothing_fails_and_no_network_is_asked(browser: Browser, sent: Path):
+    with opened(browser, sent) as (page, seen):
+        page.mouse.wheel(0, 100_000)
+        page.emulate_media(color_scheme="dark")
+        page.wait_for_load_state("networkidle")
+        assert seen.errors == []
+        assert seen.beyond_the_machine == []
+        assert [url for url in seen.requests if url.startswith("file:")] == [sent.as_uri()]
+
+
+def test_dark_and_light_are_different_and_both_can_be_read(browser: Browser, sent: Path):
+    with opened(browser, sent) as (page, _):
+        pages = {}
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            pages[scheme] = brightness(page, "backgroundColor")
+            assert abs(pages[scheme] - brightness(page, "color")) > 100
+        assert pages["dark"] < 64 < 192 < pages["light"]
+
+
+def test_print_opens_what_is_folded_and_leaves_the_contents_out(browser: Browser, sent: Path):
+    with opened(browser, sent) as (page, _):
+        folded = page.locator("details:not([open])")
+        assert folded.count() > 0
+        inside = page.locator("details li").first
+        assert not inside.is_visible()
+        # what a browser does as somebody prints; the medium by itself fires no event
+        page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+        page.emulate_media(media="print")
+        assert folded.count() == 0
+        assert inside.is_visible()
+        assert not page.locator("nav").is_visible()
+        assert page.pdf().startswith(b"%PDF")
+
+
+def test_the_contents_lead_to_what_is_folded_and_open_it(browser: Browser, sent: Path):
+    with opened(browser, sent) as (page, _):
+        place = page.locator("section:has(details)").first.get_attribute("id")
+        page.locator(f'nav a[href="#{place}"]').click()
+        page.wait_for_selector(f"#{place} details[open]")
+        assert page.locator(f"#{place} li").first.is_visible()
+
+
+def test_the_report_opens_on_the_summary_and_its_menu_leads_away_from_it(browser: Browser, measured: Workspace):
+    done = measured.snakemake("--report", "report.html")
+    assert done.returncode == 0, done.stdout
+    with opened(browser, measured.path / "report.html") as (page, seen):
+        summary = page.frame_locator("iframe")
+        assert summary.locator("h2").first.inner_text() == "Conclusion"
+        assert summary.locator("figure img").first.evaluate("image => image.complete && image.naturalWidth > 0")
+        page.get_by_text("Workflow", exact=True).click()
+        page.wait_for_selector("#rulegraph")
+        # it opens by itself once
+        page.wait_for_timeout(1000)
+        assert page.locator("iframe").count() == 0
+        page.get_by_text("The summary", exact=True).click()
+        assert summary.locator("h2").first.inner_text() == "Conclusion"
+        assert seen.beyond_the_machine == []

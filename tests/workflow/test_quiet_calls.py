@@ -1,0 +1,192 @@
+"""`rollout-bench run`, `plan` and `check` print what is theirs; `plan` and `check` hold up nothing that runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import filelock
+import pytest
+import stand_in
+from workspace import Workspace
+
+from rollout_bench.cluster.ownership import Owner
+from rollout_bench.contracts.store import claim_path, word_path
+from rollout_bench.core.processes import group_of
+
+CHATTER = (
+    "Using workflow",
+    "Building DAG",
+    "Using shell",
+    "Provided cores",
+    "Job stats",
+    "Select jobs",
+    "Finished jobid",
+    "localrule",
+    "resources:",
+    "Complete log",
+    "Elapsed time",
+    "RuleException",
+    "CalledProcessError",
+    "WorkflowError",
+    "Traceback",
+)
+
+
+def workspace(folder: Path, **changes: object) -> Workspace:
+    """Return a workspace in which the stand-in measures."""
+    engine = {"python": stand_in.install(folder / "engine")}
+    return Workspace(folder / "workspace", {**stand_in.CONFIG, "engine": engine, **changes})
+
+
+def call(space: Workspace, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run `rollout-bench` of the workspace, in it."""
+    paths = [str(space.path / "workflow" / "scripts"), os.environ.get("PYTHONPATH", "")]
+    return subprocess.run(
+        [sys.executable, "-m", "rollout_bench", *words],
+        cwd=space.path,
+        env={**space.environment, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
+def chatter(text: str) -> list[str]:
+    return [words for words in CHATTER if words in text]
+
+
+def test_plan_prints_the_table_and_nothing_else_of_what_the_arguments_select(tmp_path: Path) -> None:
+    space = workspace(tmp_path)
+    done = call(space, "plan")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0].split()[:3] == ["mode", "model", "quant"]
+    assert lines[-1].startswith("0 of 12 launches done, 12 to run, about 9 min; 0.15 device hours")
+    (space.path / "mine.yaml").write_text("quants: [bf16]\n")
+    fewer = call(space, "plan", "--configfile", "mine.yaml", "--config", "launches=2")
+    assert "0 of 2 launches done" in fewer.stdout
+    by_mode = call(space, "plan", "--config", "launches={offline: 5}", "quants=[bf16]")
+    assert "0 of 5 launches done" in by_mode.stdout
+
+
+def test_run_prints_what_is_ours_and_says_so_where_nothing_is_to_be_done(tmp_path: Path) -> None:
+    space = workspace(tmp_path, launches=1)
+    done = call(space, "run", "--cores", "1")
+    assert done.returncode == 0, done.stderr
+    assert len(space.records) == 2
+    assert chatter(done.stdout + done.stderr) == []
+    assert "2 launches to run: about 2 min; 0.025 device hours" in done.stderr.splitlines()
+    assert "results/summary.md (.html, .csv, .txt): " in done.stdout
+    again = call(space, "run", "--cores", "1")
+    assert again.returncode == 0
+    assert "Nothing to be done" in again.stderr
+    dry = call(space, "run", "-n", "--config", "launches=2")
+    assert "Job stats" in dry.stderr + dry.stdout
+
+
+def test_the_default_profile_leaves_out_what_snakemake_says_of_each_job(tmp_path: Path) -> None:
+    done = workspace(tmp_path, launches=1).snakemake("--cores", "1")
+    assert done.returncode == 0, done.stdout
+    assert [words for words in ("localrule", "wildcards:", "resources:", "jobid:") if words in done.stdout] == []
+
+
+def test_a_job_that_fails_is_one_line_with_its_log(tmp_path: Path) -> None:
+    space = workspace(tmp_path, launches=1)
+    broken = space.path / "broken-python"
+    real = tmp_path / "engine" / "python"
+    broken.write_text(f'#!/bin/sh\ncase "$*" in */run_launch.py*) exit 1;; esac\nexec {real} "$@"\n')
+    broken.chmod(0o755)
+    done = call(space, "run", "--cores", "1", "--config", f"engine={{python: {broken}}}", "interleave=false")
+    assert done.returncode == 1
+    assert chatter(done.stdout + done.stderr) == []
+    failed = [line for line in done.stderr.splitlines() if line.startswith("failed: rule launch (log: logs/offline/")]
+    assert len(failed) == 2, done.stderr
+
+
+def test_what_is_wrong_is_told_in_full(tmp_path: Path) -> None:
+    space = workspace(tmp_path)
+    wrong = call(space, "plan", "--config", "qunats=[bf16]")
+    assert (wrong.returncode, wrong.stdout) == (1, "")
+    assert len(wrong.stderr.splitlines()) == 2
+    assert "did you mean 'quants'?" in wrong.stderr
+    nothing = call(space, "run", "plam")
+    assert nothing.returncode == 1
+    assert "plam" in nothing.stderr
+    option = call(space, "run", "--no-such-option")
+    assert option.returncode == 2
+    assert "--no-such-option" in option.stderr
+
+
+def test_without_a_snakefile_it_is_told_in_two_lines(tmp_path: Path) -> None:
+    space = workspace(tmp_path)
+    (space.path / "Snakefile").rename(space.path / "elsewhere")
+    done = call(space, "plan")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f"there is no Snakefile in {space.path.resolve()}",
+        "  -> go to the folder of a clone of rollout-bench",
+    ]
+
+
+def test_plan_shows_how_far_a_run_is_and_leaves_alone_what_it_goes_by(tmp_path: Path) -> None:
+    space = workspace(tmp_path)
+    assert space.snakemake("plan").returncode == 0
+    results = space.path / "results"
+    plan = results / "plan.json"
+    record = space.path / json.loads(plan.read_text())["launches"][0]["record"]
+    owner = Owner(
+        host=socket.gethostname(),
+        node="n1",
+        pid=os.getpid(),
+        started_ticks=group_of(os.getpid()).started,
+        job=None,
+        until_s=1e12,
+        log="l.log",
+    )
+    claim_path(record).parent.mkdir(parents=True)
+    claim_path(record).write_text(owner.model_dump_json())
+    word_path(record).write_text("iteration 3/8, 87 tok/s\n")
+    mark = results / "blocks" / "offline" / "mark"
+    mark.parent.mkdir(parents=True)
+    mark.touch()
+    before = plan.read_bytes(), plan.stat().st_mtime_ns
+    with filelock.FileLock(results / ".lock"):  # as a run holds it
+        done = call(space, "plan", "--config", "launches=7")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"launch 0: iteration 3/8, 87 tok/s, by process {os.getpid()} on n1" in done.stdout
+    assert "0 of 14 launches done" in done.stdout, "of this call, not of the run"
+    assert (plan.read_bytes(), plan.stat().st_mtime_ns) == before
+    assert mark.exists(), "the run's"
+    assert claim_path(record).exists()
+    assert list(results.glob(".plan-*")) == []
+
+
+@pytest.mark.parametrize("how", ["snakemake", "rollout-bench"])
+def test_check_that_finds_a_problem_ends_in_its_own_lines_and_status_1(tmp_path: Path, how: str) -> None:
+    nowhere = tmp_path / "models" / "tiny-lama"
+    nowhere.with_name("tiny-llama").mkdir(parents=True)
+    model = {"own": {"weights": {"bf16": str(nowhere)}}}
+    space = Workspace(tmp_path / "workspace", {"models": ["own"], "quants": ["bf16"], "model_settings": model})
+    done = space.snakemake("check") if how == "snakemake" else call(space, "check")
+    assert done.returncode == 1
+    said = done.stdout.splitlines()
+    assert "1 problem found" in said
+    assert f"problem: {nowhere}: no model there: no such folder" in said
+    assert any(line.startswith("engine: ") for line in said), "all that a bug report needs, not the problem alone"
+    refused = space.snakemake("plan")
+    assert "did you mean" in refused.stdout, "planning stops at once"
+    if how == "snakemake":
+        assert [words for words in CHATTER[-4:] if words in done.stdout] == []
+    else:
+        assert (said[-1], done.stderr) == ("1 problem found", "")
+
+
+def test_check_that_finds_none_ends_with_status_0(tmp_path: Path) -> None:
+    done = call(Workspace(tmp_path / "workspace"), "check")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "no problem found"), done.stdout

@@ -1,0 +1,67 @@
+"""The workflow without Snakemake's own words: run it, show what is planned, check what it needs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from rollout_bench.core.errors import UserError
+
+_CALL = Path(__file__).with_name("snakemake_call.py")
+
+
+def run() -> int:
+    """Measure what is missing, then write summary and figures, or make what the arguments name."""
+    return _call("run", run.__doc__ or "")
+
+
+def plan() -> int:
+    """Print what is done, under way, missing, or skipped and why, and the minutes that are left."""
+    return _call("plan", plan.__doc__ or "", "plan")
+
+
+def check() -> int:
+    """Print what a bug report needs, and for each problem its fix; exit status 1 where there is one."""
+    return _call("check", check.__doc__ or "", "check")
+
+
+def _call(name: str, purpose: str, *targets: str) -> int:
+    """Become Snakemake, called with `targets` and the arguments of this command; return only where help is printed.
+
+    Raises:
+        UserError: there is no Snakemake here, or no Snakefile.
+    """
+    arguments = sys.argv[1:]
+    if {"-h", "--help"} & set(arguments):
+        _parser(name, purpose).print_help()
+        return 0
+    if find_spec("snakemake") is None:
+        raise UserError(
+            f"{sys.executable} has no Snakemake",
+            "run `make setup` in the clone, then call .venv/bin/rollout-bench",
+        )
+    named = any(argument.startswith(("-s", "--snakefile")) for argument in arguments)
+    if not named and not Path("Snakefile").is_file():
+        raise UserError(f"there is no Snakefile in {Path.cwd()}", "go to the folder of a clone of rollout-bench")
+    # -P: the modules beside that program are no modules of their own there
+    os.execv(sys.executable, [sys.executable, "-P", str(_CALL), *targets, *arguments])
+
+
+def _parser(name: str, purpose: str) -> argparse.ArgumentParser:
+    """Return what prints the help of a command whose arguments are Snakemake's."""
+    said = "snakemake" if name == "run" else f"snakemake {name}"
+    parser = argparse.ArgumentParser(
+        prog=f"rollout-bench {name}",
+        description=f"{purpose} Call it in the folder of the clone.",
+        epilog=f"The same as `{said}`, with nothing of Snakemake's own on the terminal but warnings and errors.",
+    )
+    parser.add_argument(
+        "arguments",
+        nargs="*",
+        metavar="ARGUMENT",
+        help="as for snakemake: --configfile mine.yaml, --config 'quants=[bf16,w8a8]' launches=5, --cores 2, -n",
+    )
+    return parser

@@ -1,0 +1,172 @@
+"""Figure of what is traded: throughput against another metric, a point for each configuration, and the Pareto front."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from rollout_bench.analysis.stats.intervals import mean, t_interval
+from rollout_bench.analysis.timed.answers import Front, FrontPoint, fronts
+from rollout_bench.analysis.timed.precision import stop_of
+from rollout_bench.analysis.timed.rows import Row
+from rollout_bench.contracts.axes import DEFAULT_SETTING
+from rollout_bench.contracts.metrics import METRICS
+from rollout_bench.core.numbers import first_few, plain_percent
+from rollout_bench.plan.config import ComparisonSettings, Precision
+from rollout_bench.report.figures.style import (
+    INK,
+    MAX_LINES,
+    QUIET,
+    QuantStyle,
+    heaviest,
+    keys,
+    label_styles,
+    message_figure,
+    new_figure,
+    nothing,
+    shorten,
+    thousands,
+)
+
+TITLE = "Throughput against another metric"
+
+NONE = (
+    "No three configurations do the same work and have both a throughput of their own and another metric. Where "
+    "requests arrive at a rate that is kept up with, throughput is the load's. Engines that start together have no "
+    "start-up time: with startup_s in comparison.metrics they start in turn."
+)
+
+MAX_PANELS = 3
+"""Beside the key, which takes the room of a fourth."""
+
+TITLE_CHARACTERS = 62
+
+BEYOND = 0.5
+"""How far whiskers may stretch an axis: half as much again, on each side, as the points span."""
+
+
+def pareto_figure(
+    rows: Sequence[Row], settings: ComparisonSettings, precision: Precision | None, where: str, alarm: str
+) -> Figure:
+    """Draw output tok/s per device against another metric, and the front as steps; a panel for each work that is done.
+
+    The title says who is on the front, the note of each panel too.
+    """
+    rows, swept = heaviest(rows)
+    found = fronts(rows, settings, None if precision is None else stop_of(precision, settings.confidence))
+    if not found:
+        return message_figure(TITLE, nothing(rows, NONE), alarm=alarm)
+    shown = found[:MAX_PANELS]
+    labels = list(dict.fromkeys(point.row.label for front in shown for point in front.points))
+    notes = [
+        *(_answer(front, shown) for front in shown),
+        "Solid, joined by steps: on the front, no other one is as good in both and better in one. Hollow: can't be "
+        "told from the front. Pale: behind, another one surely is better in both. Point: mean over launches; whiskers: "
+        f"its {plain_percent(settings.confidence)} interval, taken alone, and cut where it leaves the axis.",
+        swept,
+    ]
+    if len(found) > len(shown):
+        notes.append(f"Not shown for want of room: {len(found) - len(shown)} of {len(found)} loads.")
+    if len(labels) > MAX_LINES:
+        notes.append(f"Not in the key: {len(labels) - MAX_LINES} of {len(labels)} configurations.")
+    figure = new_figure(_title(shown), [*notes, where], alarm)
+    styles = label_styles(labels)
+    numbers = {label: number for number, label in enumerate(labels, 1)}
+    grid = figure.subplots(1, len(shown), squeeze=False)[0]
+    for axes, front in zip(grid, shown, strict=True):
+        _draw(axes, front, styles, numbers, settings.confidence)
+        axes.set_title(shorten(_name(front, shown), 72 // len(shown)), loc="left", fontsize=14)
+    handles = keys({f"{numbers[label]}  {label}": styles[label] for label in labels[:MAX_LINES]}, 34)
+    for handle in handles:
+        handle.set_linestyle("none")
+    figure.legend(handles=handles, loc="outside center right", frameon=False, fontsize=12)
+    return figure
+
+
+def _title(shown: Sequence[Front]) -> str:
+    if len(shown) > 1:
+        return TITLE
+    return shorten(f"On the front: {first_few(shown[0].named('front'), 3)}", TITLE_CHARACTERS)
+
+
+def _answer(front: Front, shown: Sequence[Front]) -> str:
+    """Return a sentence on who is on the front; with its name, where there are several."""
+    of = f"{_name(front, shown)}: o" if len(shown) > 1 else "O"
+    close = front.named("close")
+    also = f"; can't be told from it: {first_few(close)}" if close else ""
+    return f"{of}n the front of throughput and {METRICS[front.metric].header}: {first_few(front.named('front'))}{also}."
+
+
+def _name(front: Front, shown: Sequence[Front]) -> str:
+    """Return the model and the workload, and besides what tells a front from the others."""
+    settings = {point.row.experiment.setting for point in front.points}
+    names = [front.model, front.workload, *(sorted(settings - {DEFAULT_SETTING}) if len(settings) == 1 else [])]
+    names += [front.mode] if len({other.mode for other in shown}) > 1 else []
+    names += [front.platform] if len({other.platform for other in shown}) > 1 else []
+    return ", ".join(names)
+
+
+def _draw(axes: Axes, front: Front, styles: dict[str, QuantStyle], numbers: dict[str, int], confidence: float) -> None:
+    metric = METRICS[front.metric]
+    ends: tuple[list[float], list[float]] = ([], [])
+    means: tuple[list[float], list[float]] = ([], [])
+    steps = []
+    for point in front.points:
+        sides = point.rates, [metric.factor * value for value in point.values]
+        x, y = mean(sides[0]), mean(sides[1])
+        if point.place == "front":
+            steps.append((x, y))
+        style = styles[point.row.label]
+        for across, values in enumerate(sides):
+            means[across].append(mean(values))
+            if interval := t_interval(values, confidence):
+                ends[across].extend(interval)
+                along = (list(interval), [y, y]) if across == 0 else ([x, x], list(interval))
+                axes.plot(*along, color=style.colour, linewidth=1.5, alpha=_alpha(point), zorder=2)
+        axes.plot(
+            x,
+            y,
+            style.marker,
+            color=style.colour,
+            markerfacecolor="white" if point.place == "close" else style.colour,
+            markeredgecolor=INK if point.place == "front" else style.colour,
+            markersize=11,
+            alpha=_alpha(point),
+            zorder=3,
+        )
+        axes.annotate(
+            str(numbers[point.row.label]),
+            (x, y),
+            (8, 7),
+            textcoords="offset points",
+            fontsize=13,
+            fontweight="bold" if point.place == "front" else "normal",
+            color=INK if point.place == "front" else QUIET,
+        )
+    steps.sort()
+    # as fast as a point at least, the best that is to be had is what the point has: the step goes to its left
+    axes.step([x for x, _ in steps], [y for _, y in steps], where="pre", color=INK, linewidth=1.5, zorder=1)
+    axes.set_xlim(_limits(means[0], ends[0]))
+    axes.set_ylim(_limits(means[1], ends[1]))
+    devices = " per device" if any(point.devices > 1 for point in front.points) else ""
+    axes.set_xlabel(f"output tok/s{devices} (better: right)")
+    axes.set_ylabel(f"{metric.header} (better: {'up' if metric.better == 'higher' else 'down'})")
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(thousands())
+    axes.yaxis.set_major_formatter(thousands())
+
+
+def _alpha(point: FrontPoint) -> float:
+    return 0.35 if point.place == "behind" else 1.0
+
+
+def _limits(means: Sequence[float], ends: Sequence[float]) -> tuple[float, float]:
+    """Return an axis that has all points in view, and their whiskers as far as `BEYOND` allows."""
+    width = max(max(means) - min(means), 0.05 * max(means))
+    low = max(min([*means, *ends]), min(means) - BEYOND * width, 0.0)
+    high = min(max([*means, *ends]), max(means) + BEYOND * width)
+    margin = 0.08 * width
+    return max(0.0, low - margin), high + margin
