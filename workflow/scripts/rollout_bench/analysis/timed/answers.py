@@ -181,7 +181,7 @@ def trends(lines: Sequence[Swept]) -> list[Trend]:
     return found
 
 
-SAME_AS_THROUGHPUT = ("output_tokens_per_s", "step_time_s")
+SAME_AS_THROUGHPUT = ("output_tokens_per_s", "output_tokens_per_s_per_device", "step_time_s")
 """Metrics that say the same of configurations that do the same work: nothing can be traded between them."""
 
 TRADED = ("tpot_s", "ttft_s", "e2el_s", "startup_s")
