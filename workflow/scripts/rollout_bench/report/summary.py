@@ -30,9 +30,9 @@ SPANNING = (
 
 ELSEWHERE = (
     "Launches: valid/measured/planned. ^ faster, v slower, ~ no difference found, ? no verdict. "
-    "Beside summary.txt, summary.md and summary.html say what each column is and how verdicts are reached"
+    "Beside summary.txt, summary.md and summary.html {}say what each column is and how verdicts are reached."
 )
-"""What the terminal has in place of definitions."""
+"""What the terminal has in place of definitions, with place for the figures that the files show."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,9 @@ class Summary:
     @cached_property
     def text(self) -> str:
         """The contents of summary.txt."""
-        figures = f"; {self.figures.as_posix()}/ has the figures" if self.shown else ""
+        elsewhere = ELSEWHERE.format("show the figures, and " if self.shown else "")
         end = [section for section in self.answers if section.heading != DESIGN][:1]
-        return terminal(self.status, self.views, self.notes, self.answers, elsewhere=f"{ELSEWHERE}{figures}.", end=end)
+        return terminal(self.status, self.views, self.notes, self.answers, elsewhere=elsewhere, end=end)
 
     def placed(self, results: Path, figures: Path) -> Summary:
         """Return the same for another folder, from which what it links lies elsewhere.
