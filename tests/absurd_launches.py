@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from synthetic_inside import QUANTS, save_launch
 from synthetic_inside import MODES as TIMED_AND_INSIDE
+from synthetic_inside import QUANTS, save_launch
 from synthetic_messages import make_messages, make_messages_spec
 from synthetic_online import Server, make_online, make_online_spec, save_online
 from synthetic_records import make_record, make_sequences, make_spec

@@ -267,7 +267,6 @@ def _points(rows: Sequence[Row], metric: MetricName, settings: ComparisonSetting
         yield FrontPoint(row, devices[place], tuple(rates[place]), tuple(values[place]), stands)
 
 
-
 def _by_launch(rows: Sequence[Row], metric: MetricName, values: Sequence[Sequence[float]], better: int) -> Array:
     """Return the logarithms of `values`, above is better, of launches that took turns: [launch indices, rows].
 

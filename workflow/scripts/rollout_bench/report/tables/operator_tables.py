@@ -95,7 +95,6 @@ PASS = (
 """Predicted against measured end to end."""
 
 
-
 def operators_part(findings: Findings) -> SummaryPart:
     """Return the tables of each platform, and how their numbers were measured."""
     inside = findings.inside
@@ -276,7 +275,6 @@ def _step_line(step: PredictedStep) -> Line:
 
 def _phase_speedup(run: OperatorsRun, phase: Phase | None) -> str:
     return "(baseline)" if run.is_baseline else ratio_text(None if phase is None else phase.speedup)
-
 
 
 def operators_notes(runs: Sequence[OperatorsRun], confidence: float) -> list[Section]:
