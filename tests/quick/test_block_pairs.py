@@ -220,7 +220,7 @@ def test_engines_that_came_in_groups_are_compared_with_the_baseline_beside_them(
     _, w8a8, w8a16 = rows(tmp_path, *records)
     assert (w8a8.comparison.speedup, w8a16.comparison.speedup) == (pytest.approx(1.1), pytest.approx(1.2))
     assert (w8a8.comparison.of_totals, w8a16.comparison.of_totals) == (pytest.approx(1.1), pytest.approx(1.2))
-    text = flat(made_of(tmp_path, *records).text)
+    text = flat(made_of(tmp_path, *records).markdown)
     assert "3 blocks of 3 engines, 5 rounds each. At most 2 engines were alive at the same time" in text
     assert "Where engines came in groups, those of a group and the baseline are alive at the same time" in text
     assert "All are alive" not in text
