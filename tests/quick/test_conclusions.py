@@ -54,22 +54,22 @@ def test_the_best_is_named_with_what_can_not_be_told_from_it(tmp_path: Path) -> 
     alone = conclusion(
         tmp_path / "alone", [BF16, W8A8, FP8], [*records(BF16), *records(W8A8, FAST), *records(FP8, SAME)]
     )
-    assert "Best: w8a8; none of the others can be it." in alone
+    assert "Best: w8a8; the others are surely worse." in alone
 
 
 def test_doubts_are_told_with_what_to_do(tmp_path: Path) -> None:
     busy = Flag(code="cpu_shared", severity="invalid", sentence="Busy.")
     found = [*records(BF16), *records(W8A8, FAST, [busy])]
     lines = conclusion(tmp_path, [BF16, W8A8], found)
-    assert "In doubt: 1 of 8 launches are invalid and in no number (cpu_shared 1)." in lines
-    assert lines[-1].endswith("--config remeasure=invalid.")
+    assert "In doubt: 1 of 8 launches invalid and left out of all numbers (cpu_shared 1)." in lines
+    assert "measure what is invalid again: snakemake --config remeasure=invalid (and your --configfile" in lines[-1]
 
 
 def test_what_is_missing_is_the_next_step(tmp_path: Path) -> None:
     save(tmp_path, make_failure(W8A8, 3))
     lines = conclusion(tmp_path, [BF16, W8A8], [*records(BF16), *records(W8A8, FAST)[:3]])
     assert "In doubt: 1 launch failed." in lines
-    assert lines[-1] == "Next: call it again, which measures what is missing."
+    assert lines[-1] == "Next: run the same command again, which measures what is missing."
 
 
 def test_nothing_that_was_compared_gives_no_conclusion(tmp_path: Path) -> None:

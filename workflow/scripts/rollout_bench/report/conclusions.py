@@ -19,8 +19,6 @@ from rollout_bench.report.prose import some
 MOST = 6
 """Comparisons that have a conclusion of their own; the tables have all."""
 
-COMMAND = "call it again with"
-
 
 @dataclass(frozen=True)
 class Conclusion:
@@ -148,7 +146,7 @@ def _why(row: Row) -> str:
     comparison = row.comparison
     if row.empty_because or comparison.reason:
         return row.empty_because or comparison.reason
-    return f"{several(comparison.launches_missing, 'launch')} more of each side, at the least"
+    return f"needs {several(comparison.launches_missing, 'more launch')} of each side"
 
 
 def _doubts(rows: Sequence[Row]) -> Iterator[str]:
@@ -157,7 +155,7 @@ def _doubts(rows: Sequence[Row]) -> Iterator[str]:
     invalid = sum(not launch.valid for launch in launches)
     if invalid:
         told = ", ".join(f"{code} {count}" for code, count in codes.most_common())
-        yield f"{invalid} of {several(len(launches), 'launch')} are invalid and in no number ({told})"
+        yield f"{invalid} of {several(len(launches), 'launch')} invalid and left out of all numbers ({told})"
     failed = sum(len(row.experiment.failures) for row in rows)
     if failed:
         yield f"{several(failed, 'launch')} failed"
@@ -169,20 +167,25 @@ def _doubts(rows: Sequence[Row]) -> Iterator[str]:
 def _next(rows: Sequence[Row], undetected: Sequence[Row], collection: Collection) -> str:
     """Return the next step that brings most; the first that applies."""
     if any(row.experiment.missing or row.experiment.failures for row in rows):
-        return "call it again, which measures what is missing"
+        return "run the same command again, which measures what is missing"
     if any(not launch.valid for row in rows for launch in row.launches):
-        return f"see the flags below, then measure what is invalid again: {COMMAND} --config remeasure=invalid"
+        return f"see the flags below, then measure what is invalid again: {_command('remeasure=invalid')}"
     if collection.precision is not None:
         return ""
     launches = max(len(row.launches) for row in rows)
     if any(row.comparison.launches_missing for row in rows if row.comparison.verdict == "unknown"):
-        return f"measure at least {MIN_PAIRS + 1} launches: {COMMAND} --config launches={max(launches, MIN_PAIRS) + 1}"
+        command = _command(f"launches={max(launches, MIN_PAIRS) + 1}")
+        return f"measure at least {MIN_PAIRS + 1} launches: {command}"
     if undetected and all(row.comparison.too_noisy for row in undetected):
         quiet = " wait_for_quiet_s=600" if rows[0].experiment.platform == "cpu" else ""
-        return (
-            "end what else computes on the machine, then measure more launches: "
-            f"{COMMAND} --config launches={2 * launches}{quiet}"
-        )
+        command = _command(f"launches={2 * launches}{quiet}")
+        return f"end what else runs on the machine, then measure more launches: {command}"
     if undetected:
-        return f"four times the launches find a difference half as large: {COMMAND} --config launches={4 * launches}"
+        command = _command(f"launches={4 * launches}")
+        return f"four times the launches find a difference half as large: {command}"
     return ""
+
+
+def _command(change: str) -> str:
+    """Return the command that measures with `change`; no plan knows which file its config was read from."""
+    return f"snakemake --config {change} (and your --configfile, if you gave one)"
