@@ -30,7 +30,7 @@ SPANNING = (
 
 ELSEWHERE = (
     "Launches: valid/measured/planned. ^ faster, v slower, ~ no difference found, ? no verdict. "
-    "Beside summary.txt, summary.md and summary.html {}say what each column is and how verdicts are reached."
+    "The files summary.md and summary.html {}say what each column is and how verdicts are reached."
 )
 """What the terminal has in place of definitions, with place for the figures that the files show."""
 
