@@ -50,13 +50,13 @@ _RATIO_OF_TYPICAL = (
     "of typical passes: a ratio for each pair of launches with the same index, and of these the geometric mean. Where "
     "engines were interleaved, the ratio of a pair is the mean of the middle 60 % of the rounds; elsewhere the ratio "
     "of the means of the middle 60 % of each launch's passes (all on the logarithmic scale). So the ratio of two means "
-    "in the table may differ from it. The baseline has the same mode, platform, model, quant, workload and engine "
-    "version, but for what `baseline` changes."
+    "in the table may differ from it. The baseline has the same mode, platform, model, quant, workload, setting and "
+    "engine version, but for what `baseline` changes."
 )
 
 _RATIO_APART = (
     "each being the geometric mean over the launches of its side. The baseline has the same mode, platform, model, "
-    "quant and workload, and was measured at another time or place."
+    "quant, workload and setting, and was measured at another time or place."
 )
 
 
