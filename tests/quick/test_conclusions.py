@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from synthetic_online import Server, make_online, make_online_spec, save_online
 from synthetic_records import make_failure, make_plan, make_record, make_spec, save
 
 from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.record import Flag, Record
 from rollout_bench.contracts.spec import Spec
+from rollout_bench.plan.config import ComparisonSettings, Precision
 from rollout_bench.report.summary import summarise
 
 BF16, W8A8, FP8 = (make_spec(quant=quant) for quant in ("bf16", "w8a8", "fp8"))
@@ -81,3 +84,23 @@ def test_settings_are_compared_by_their_names(tmp_path: Path) -> None:
     few = BF16.model_copy(update={"setting": "few"})
     lines = conclusion(tmp_path, [BF16, few], [*records(BF16), *records(few, FAST)], baseline={"setting": "default"})
     assert lines[0].startswith("Faster than default (output tok/s): few 1.300x")
+
+
+def test_where_the_load_sets_the_throughput_the_next_metric_is_told(tmp_path: Path) -> None:
+    specs = [make_online_spec(quant=quant, points=[LoadPoint(request_rate=4.0)]) for quant in ("bf16", "w8a8")]
+    for spec, step_s in zip(specs, (0.01, 0.008), strict=True):
+        save_online(tmp_path, *(make_online(spec, launch, Server(step_s=step_s)) for launch in range(4)))
+    settings = ComparisonSettings(online_metrics=["output_tokens_per_s", "tpot_s"])
+    lines = conclusion(tmp_path, specs, [], comparison=settings)
+    assert lines[0].startswith("Faster than bf16 (TPOT): w8a8 1.2")
+
+
+def test_intervals_hold_together_but_where_each_launch_is_looked_at(tmp_path: Path) -> None:
+    save(tmp_path, *records(BF16), *records(W8A8, FAST))
+    plan = make_plan([BF16, W8A8], launches=4)
+    looks = Precision(half_width=0.5, min_launches=3, max_launches=4, stop="interval")
+    texts = [
+        summarise(collect(tmp_path, each)).markdown for each in (plan, plan.model_copy(update={"precision": looks}))
+    ]
+    assert ["Together these intervals hold" in text for text in texts] == [True, False]
+    assert ["Each of these intervals alone holds" in text for text in texts] == [False, True]

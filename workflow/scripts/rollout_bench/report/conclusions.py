@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rollout_bench.analysis.timed.answers import Trend, compared_rows, lines_over, standing, trends
 from rollout_bench.analysis.timed.comparison import MIN_PAIRS, Comparison, Verdict
@@ -61,16 +61,28 @@ def conclusion_values(rows: Sequence[Row], collection: Collection) -> dict[str, 
     """Return what templates/conclusion.md.j2 asks for."""
     # earlier results have the same names, and are not among the rows
     groups = [(None if collection.earlier else base, others) for base, others in compared_rows(rows)]
-    found = [_conclusion(base, others, collection, len(groups) > 1) for base, others in groups[:MOST]]
+    found = [_conclusion(base, _by_told_metric(others), collection, len(groups) > 1) for base, others in groups[:MOST]]
+    # where each launch is looked at, an interval holds at all looks, and for its own comparison alone
+    looks = collection.precision is not None and collection.precision.stop == "interval"
     name, lines = lines_over(rows)
     return {
         "conclusions": found,
         "more": max(0, len(groups) - MOST),
         "confidence": collection.comparison.confidence,
-        "together": collection.earlier is None,
+        "together": collection.earlier is None and not looks,
         "through": name,
         "trends": [_trend(each) for each in trends(lines)][:MOST],
     }
+
+
+def _by_told_metric(others: Sequence[Row]) -> list[Row]:
+    """Return `others`, which have one baseline, with the first metric in front that there is a verdict on.
+
+    Of requests that arrive at a rate the load sets the throughput, and what can be told is of latencies.
+    """
+    metrics = list(others[0].comparisons)
+    told = next((m for m in metrics if any(row.comparisons[m].verdict is not None for row in others)), metrics[0])
+    return [replace(row, comparisons={told: row.comparisons[told], **row.comparisons}) for row in others]
 
 
 def _trend(trend: Trend) -> tuple[str, bool, list[tuple[str, str]]]:
@@ -96,7 +108,7 @@ def _conclusion(base: Row | None, others: Sequence[Row], collection: Collection,
     named = [] if base is None else [base]
     return Conclusion(
         title=_in_common([*named, *others], axis) if several_groups else "",
-        metric=metric.header,
+        metric=metric.header.removesuffix(" ms"),
         baseline=collection.earlier.name if collection.earlier else _side(base, axis) if base else str(other),
         better=[f"{_side(row, axis)} {_ratio(row.comparison)}" for row in better],
         worse=[f"{_side(row, axis)} {_ratio(row.comparison)}" for row in worse],
