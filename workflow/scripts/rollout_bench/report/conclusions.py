@@ -181,7 +181,7 @@ def _next(rows: Sequence[Row], undetected: Sequence[Row], collection: Collection
     if any(row.experiment.missing or row.experiment.failures for row in rows):
         return "run the same command again, which measures what is missing"
     if any(not launch.valid for row in rows for launch in row.launches):
-        return f"see the flags below, then measure what is invalid again: {_command('remeasure=invalid')}"
+        return f"look under Flags, then measure what is invalid again: {_command('remeasure=invalid')}"
     if collection.precision is not None:
         return ""
     launches = max(len(row.launches) for row in rows)
