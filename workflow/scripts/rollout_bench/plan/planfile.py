@@ -28,7 +28,7 @@ of an experiment."""
 
 
 @dataclass(frozen=True)
-class Cost:
+class Effort:
     """What launches will take.
 
     Attributes:
