@@ -198,6 +198,11 @@ class Launching:
         results = self.folder / "results"
         return sorted(str(path.relative_to(results)) for path in results.rglob("*") if path.is_file())
 
+    def claim(self) -> list[str]:
+        """Return the files below results/ that say that the launch is under way: by whom, and how far it is."""
+        folder = f".started/{self.spec.mode}/{self.spec.experiment()}"
+        return [f"{folder}/launch-0.json", f"{folder}/launch-0.txt"]
+
     def log_text(self) -> str:
         """Return the engine's log."""
         return self.log.read_text() if self.log.exists() else ""
@@ -206,6 +211,7 @@ class Launching:
 PROGRESS = (
     r"launch \d+: (importing|initializing|warmup|measuring|stopping|warm-up|(round|iteration) \d|messages of batch"
     r"|[^:]*(at once|req/s|traced): (warm-up|iteration))[^:]*$"
+    r"|launch \d+: others use \d+ % of the cores' time: "
 )
 
 

@@ -251,7 +251,7 @@ def test_an_engine_that_always_fails_at_its_start_puts_the_others_into_no_groups
         for launch in range(3)
         for record in of_order(make_block(SPECS, launch, [[400.0 + launch] * 10] * 3)[:2], [[0, 1]] * 10, 2)
     ]
-    text = flat(made_of(tmp_path, *records).text)
+    text = flat(made_of(tmp_path, *records).markdown)
     assert "The engines of a block were alive at the same time." in text
     assert "in groups" not in text
     assert "3 engines failed before the end of a block; the others went on." in text
@@ -260,7 +260,7 @@ def test_an_engine_that_always_fails_at_its_start_puts_the_others_into_no_groups
 def test_an_engine_that_was_told_fewer_passes_did_not_fail(tmp_path: Path) -> None:
     *others, last = make_block(SPECS, 0, [[400.0] * 10] * 3)
     last = last.model_copy(update={"iterations": last.iterations[:5]})
-    text = flat(made_of(tmp_path, *of_order([*others, last], [[0, 1, 2]] * 4 + [[0, 1]] * 6, 3)).text)
+    text = flat(made_of(tmp_path, *of_order([*others, last], [[0, 1, 2]] * 4 + [[0, 1]] * 6, 3)).markdown)
     assert "failed before the end" not in text
     assert "in groups" not in text
 

@@ -64,8 +64,8 @@ def test_a_secret_of_the_wrong_type_is_not_repeated_either(value: str):
     [
         "engine: {environment: {TOKENIZERS_PARALLELISM: no, VLLM_MAX_TOKENS_PER_EXPERT_FP4_MOE: '163840'}}",
         "engine: {environment: {HF_HUB_DISABLE_IMPLICIT_TOKEN: '1', HTTPS_PROXY: 'http://proxy:3128'}}",
-        "engine_args: {hf_token: true, max_num_batched_tokens: 4096, long_prefill_token_threshold: '64'}",
-        "engine_args: {tokenizer: Qwen/Qwen3-0.6B, tokenizer_mode: auto, skip_tokenizer_init: 'false'}",
+        "engine_args: {hf_token: true, max_num_batched_tokens: 4096, long_prefill_token_threshold: 64}",
+        "engine_args: {tokenizer: Qwen/Qwen3-0.6B, tokenizer_mode: auto, skip_tokenizer_init: false}",
         "engine_args: {hf_overrides: {num_key_value_heads: 2}}",
     ],
 )
@@ -125,6 +125,8 @@ def test_a_name_that_holds_a_secret_is_known_by_its_words(name: str, value: str)
         ("AUTHOR", "me"),
         ("tokenizer", "abc"),
         ("max_num_batched_tokens", "2048"),
+        ("long_prefill_token_threshold", "64"),
+        ("skip_tokenizer_init", "false"),
         ("VLLM_MOE_TOKEN_THRESHOLD", "256"),
     ],
 )

@@ -78,7 +78,7 @@ def test_tables_show_the_highest_claim_and_what_the_last_lacks(tmp_path: Path) -
     assert e2el["w8a8"][3].startswith("p50 ")
     assert e2el["w8a8"][4] == "630 more"
     assert "bf16" in cells(made, "Time to first token (TTFT), s")
-    assert "Output length" not in made.text
+    assert "Output length" not in made.markdown
     told = " ".join(made.markdown.split())
     assert "Independent values that each percentile takes: p50 11, p90 64, p95 130, p97 219, p99 662." in told
     assert "A batch whose sequences all run in step counts as one value." in told
@@ -143,7 +143,7 @@ def test_requests_that_lose_the_times_have_no_table_and_a_reason(tmp_path: Path)
     path = record_path(tmp_path, "offline", grouped.experiment(), 0)
     write_record(path, record, make_sequences(record, times=False))
     made = summary(tmp_path, grouped)
-    assert "E2EL" not in made.text
+    assert "E2EL" not in made.markdown
     assert "no times of single sequences, requests: per_prompt keeps none." in " ".join(made.text.split())
     assert csv_row(made)["e2el_p50_s"] == ""
 
@@ -156,7 +156,7 @@ def test_a_missing_side_file_is_told_and_its_launch_left_out(tmp_path: Path) -> 
     expected = f"bf16 small: launch 1 is not among them, {side_file(tmp_path, launch=1)}: is missing."
     assert expected in " ".join(made.text.split())
     side_file(tmp_path, launch=0).unlink()
-    assert "E2EL" not in summary(tmp_path, BF16).text
+    assert "E2EL" not in summary(tmp_path, BF16).markdown
 
 
 def test_a_side_file_without_all_rows_is_told_and_its_launch_left_out(tmp_path: Path) -> None:

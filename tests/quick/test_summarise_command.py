@@ -230,7 +230,7 @@ def test_a_summary_that_lacks_a_file_is_stale(project: Path, name: str) -> None:
 
 def test_a_broken_state_is_stale_and_by_hand_an_error(project: Path) -> None:
     results = summarised(project)
-    for content in ("{", "[]", '{"plan": {"schema_version": 9}}', '{"schema_version": 1}'):
+    for content in ("{", "[]", '{"plan": {"schema_version": 99}}', '{"schema_version": 1}'):
         (results / STATE_FILE).write_text(content)
         assert is_stale(results, PLAN)
         with pytest.raises(UserError, match=STATE_FILE):

@@ -274,7 +274,9 @@ class ModelSettings(Strict):
     synthetic: SyntheticModel | None = Field(
         None, description="Build the weights instead: random values in a real architecture, in every quant."
     )
-    engine_args: EngineArgs = Field({}, description="This model's own arguments; they win over all others.")
+    engine_args: EngineArgs = Field(
+        {}, description="This model's own arguments; they win over all others but a setting's."
+    )
 
 
 class QuantSettings(Strict):

@@ -59,7 +59,7 @@ def config_page() -> str:
         + "\n## Engine arguments\n\n"
         + "Arguments of the engine are merged in this order, later ones win: rollout-bench's own"
         " (`enable_prefix_caching: true`, `seed: 0`, `max_model_len`: prompt + output tokens, the longest there are),"
-        " the workload's, `engine_args`, the quant's, the model's.\n\n"
+        " the workload's, `engine_args`, the quant's, the model's, the setting's.\n\n"
         "## Lengths\n\n"
         "`prompt_tokens` and `output_tokens` of a workload are a number, or a mapping that names a distribution. "
         "[Choose a load](../how-to/loads.md) shows each at work.\n" + "".join(map(_kind_of_length, LENGTHS))
