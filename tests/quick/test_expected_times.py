@@ -9,7 +9,7 @@ from rooms import matrix_of
 from synthetic_records import make_record
 
 from rollout_bench.contracts.store import write_launched
-from rollout_bench.plan.planfile import Cost
+from rollout_bench.plan.planfile import TimeCost
 from rollout_bench.plan.schedule import FIRST_GUESS_S, Schedule, schedule
 
 PASS_S = 10.24
@@ -74,14 +74,14 @@ def test_another_model_takes_as_long_as_those_that_are_known() -> None:
 
 
 def test_a_cost_is_told_with_device_hours_where_devices_are_held() -> None:
-    assert str(Cost(seconds=720.0, device_seconds=720.0)) == "12 min; 0.20 device hours"
-    assert str(Cost(seconds=720.0, device_seconds=5760.0)) == "12 min; 1.6 device hours"
-    assert str(Cost(seconds=90.0, device_seconds=1.0)) == "2 min; 0.010 device hours"
-    assert str(Cost(seconds=720.0, device_seconds=0.0)) == "12 min"
+    assert str(TimeCost(seconds=720.0, device_seconds=720.0)) == "12 min; 0.20 device hours"
+    assert str(TimeCost(seconds=720.0, device_seconds=5760.0)) == "12 min; 1.6 device hours"
+    assert str(TimeCost(seconds=90.0, device_seconds=1.0)) == "2 min; 0.010 device hours"
+    assert str(TimeCost(seconds=720.0, device_seconds=0.0)) == "12 min"
 
 
 def test_the_cost_of_launches_counts_the_devices_of_each() -> None:
     plan = plan_of("launches: 2\nengine_args: {tensor_parallel_size: 2}")
     cost = plan.cost_of([launch.record for launch in plan.launches])
-    assert cost == Cost(seconds=2 * FIRST_GUESS_S["cpu"], device_seconds=4 * FIRST_GUESS_S["cpu"])
+    assert cost == TimeCost(seconds=2 * FIRST_GUESS_S["cpu"], device_seconds=4 * FIRST_GUESS_S["cpu"])
     assert {e.devices for e in plan.plan_file().experiments} == {2}

@@ -18,7 +18,7 @@ from rollout_bench.contracts.postmortem import error_of, state_of
 from rollout_bench.contracts.store import failure_path, read_failure, record_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import several
-from rollout_bench.plan.planfile import Cost, PlanFile, read_plan
+from rollout_bench.plan.planfile import PlanFile, TimeCost, read_plan
 
 
 def main() -> int:
@@ -112,7 +112,7 @@ def show(plan: PlanFile, results: Path) -> None:
     missing = len(plan.launches) - done_total
     console.print(
         f"{done_total} of {len(plan.launches)} launches done, {missing} to run,"
-        f" {'about' if plan.precision is None else 'at least'} {Cost(sum(left_s.values()), left_device_s)};"
+        f" {'about' if plan.precision is None else 'at least'} {TimeCost(sum(left_s.values()), left_device_s)};"
         f" {len(plan.skipped)} combinations skipped"
     )
 

@@ -28,7 +28,7 @@ of an experiment."""
 
 
 @dataclass(frozen=True)
-class Cost:
+class TimeCost:
     """What launches will take.
 
     Attributes:

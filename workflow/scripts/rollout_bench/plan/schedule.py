@@ -24,11 +24,11 @@ from rollout_bench.plan.matrix import Checkpoint, Experiment, Matrix
 from rollout_bench.plan.order import round_orders
 from rollout_bench.plan.planfile import (
     PLAN_SCHEMA_VERSION,
-    Cost,
     InterleavedGroup,
     PlanFile,
     PlannedExperiment,
     PlannedLaunch,
+    TimeCost,
     read_plan,
     write_plan,
 )
@@ -302,10 +302,10 @@ class Schedule:
         usual = statistics.mean(known.values()) if known else FIRST_GUESS_S[self.matrix.platform]
         return {e.name: round(known.get(e.name, usual), 1) for e in self.matrix.experiments}
 
-    def cost_of(self, records: Iterable[str]) -> Cost:
+    def cost_of(self, records: Iterable[str]) -> TimeCost:
         """Return what it will take to measure `records`."""
         launches = [self.by_record[record][1].experiment for record in records]
-        return Cost(
+        return TimeCost(
             seconds=sum(self.expected_s[e.name] for e in launches),
             device_seconds=sum(self.expected_s[e.name] * devices_needed(e.spec) for e in launches),
         )
