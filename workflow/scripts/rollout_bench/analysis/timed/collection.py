@@ -176,7 +176,7 @@ def _planned(
     wanted = range(planned.launches)
     became = _became(results, *([file for file in files if file.launch in wanted] for files in (records, failures)))
     settled = {each.launch for outcomes in became.values() for each in outcomes}
-    names = planned.model_dump(exclude={"launches", "weights"})
+    names = planned.model_dump(exclude={"launches", "weights", "devices"})
     missing = tuple(launch for launch in wanted if launch not in settled)
     return {**names, **became, "planned": planned.launches, "missing": missing}
 
