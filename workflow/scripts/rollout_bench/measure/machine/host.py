@@ -171,7 +171,7 @@ def kernel_thread(pid: int, name: str, proc: Path = Path("/proc")) -> str | None
 
 
 SNAKEMAKES = frozenset({"snakemake", "snakemake_call.py"})
-"""What stands on the command line of a Snakemake: that of `rollout-bench run` is called by commands/snakemake_call.py."""
+"""What a command line of a Snakemake has: that of `rollout-bench run` is called by commands/snakemake_call.py."""
 
 
 def _is_our_snakemake(pid: int) -> bool:
