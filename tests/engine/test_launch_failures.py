@@ -32,7 +32,8 @@ def test_kill_9_of_the_command_ends_every_process_of_the_engine(tmp_path: Path) 
     launch.process.kill()
     launch.finish()
     assert launch.survivors() == []
-    assert launch.left_behind() == [f".started/{launch.spec.mode}/{launch.spec.experiment()}/launch-0.json"]
+    claim = f".started/{launch.spec.mode}/{launch.spec.experiment()}/launch-0"
+    assert launch.left_behind() == [f"{claim}.json", f"{claim}.txt"]  # who it was, and how far it was
 
 
 def test_kill_9_of_guardian_then_engine_core_fails_the_launch_and_leaves_nothing(tmp_path: Path) -> None:
@@ -72,8 +73,8 @@ def test_what_kill_9_of_guardian_and_command_leaves_is_ended_by_the_next_launch(
     launch.finish()
     left = {process.name() for process in launch.survivors(limit_s=5)}
     assert "VLLM::EngineCore" in left, "nothing is left any more that the next launch would have to end"
-    claim = f".started/{launch.spec.mode}/{launch.spec.experiment()}/launch-0.json"
-    assert launch.left_behind() == [claim]
+    claim = f".started/{launch.spec.mode}/{launch.spec.experiment()}/launch-0"
+    assert launch.left_behind() == [f"{claim}.json", f"{claim}.txt"]
     again = Launching(tmp_path / "a", tiny_spec(engine=MULTIPROCESS, measuring=MANY))
     again.wait_for("importing")
     still_there = launch.survivors(limit_s=0)

@@ -24,7 +24,8 @@ def test_kill_9_of_the_command_ends_server_and_engine(tmp_path: Path) -> None:
     launch.process.kill()
     launch.finish()
     assert launch.survivors() == []
-    assert launch.left_behind() == [f".started/{launch.spec.mode}/{launch.spec.experiment()}/launch-0.json"]
+    claim = f".started/{launch.spec.mode}/{launch.spec.experiment()}/launch-0"
+    assert launch.left_behind() == [f"{claim}.json", f"{claim}.txt"]  # who it was, and how far it was
 
 
 @pytest.mark.untimed
