@@ -14,6 +14,8 @@ from projects import fill_bare, fill_ours, make_bare, make_ours, size
 from timing import Command, run, take_turns
 from workspace import Workspace
 
+from rollout_bench.plan.config_file import name_after
+from rollout_bench.report.state import SUMMARIES
 from rollout_bench.snakefile import PLAN_FILE
 
 CORES = 2
@@ -93,9 +95,8 @@ def _snakemake(ours: Workspace, place: Path, *arguments: str, expected: str) -> 
 def _command(ours: Workspace, name: str) -> Command:
     """Return a command as the workflow calls it."""
     script = str(ours.path / "workflow" / "scripts" / name)
-    return Command(
-        [sys.executable, script, "results", "--plan", str(PLAN_FILE)], ours.path, ours.environment, expected="results/"
-    )
+    words = ["results", "--plan", str(PLAN_FILE), "--also", f"results/{SUMMARIES}/{name_after(())}"]
+    return Command([sys.executable, script, *words], ours.path, ours.environment, expected="results/")
 
 
 def _count(text: str) -> int:

@@ -69,7 +69,12 @@ ASKS = (
 
 
 @pytest.mark.parametrize(
-    ("program", "called"), [("snakemake", "this workflow's own snakemake"), ("another", "snakemake")]
+    ("program", "called"),
+    [
+        ("snakemake", "this workflow's own snakemake"),
+        ("snakemake_call.py", "this workflow's own snakemake"),
+        ("another", "snakemake"),
+    ],
 )
 def test_only_the_snakemake_that_started_the_launch_is_called_the_workflow_s_own(
     tmp_path: Path, program: str, called: str

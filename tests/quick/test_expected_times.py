@@ -81,7 +81,7 @@ def test_a_cost_is_told_with_device_hours_where_devices_are_held() -> None:
 
 
 def test_the_cost_of_launches_counts_the_devices_of_each() -> None:
-    plan = plan_of("launches: 2\nengine_args: {tensor_parallel_size: 2}")
+    plan = plan_of("launches: 2\nengine_args: {data_parallel_size: 2}")
     cost = plan.cost_of([launch.record for launch in plan.launches])
     assert cost == TimeCost(seconds=2 * FIRST_GUESS_S["cpu"], device_seconds=4 * FIRST_GUESS_S["cpu"])
     assert {e.devices for e in plan.plan_file().experiments} == {2}

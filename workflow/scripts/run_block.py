@@ -131,7 +131,7 @@ def measure(arguments: argparse.Namespace, assignments: Sequence[Assignment], si
         for number, assignment in enumerate(assignments):
             try:
                 if in_workflow(assignment.out):
-                    longest_s = assignment.timeout_s * len(assignments)
+                    longest_s = assignment.timeout_s * len(assignments) + (assignment.wait_for_quiet_s or 0)
                     out = assignment.out.absolute()
                     claims.enter_context(claimed(out, assignment.log, longest_s, tell_of_dead))
                 if assignment.outcome.is_settled(assignment.attempt):

@@ -12,7 +12,7 @@ from typing import Any, get_args
 from rollout_bench.contracts import message_places
 from rollout_bench.contracts.load import EndpointSpec, LoadPoint, LoadSpec, longest
 from rollout_bench.contracts.modes import MESSAGES, MODES, ONLINE, PROFILE
-from rollout_bench.contracts.secrets import secrets_in
+from rollout_bench.contracts.secrets import may_be_secret, secrets_in
 from rollout_bench.contracts.spec import (
     EngineSpec,
     MeasuringSpec,
@@ -246,10 +246,11 @@ def check_engine_arg(engine: InstalledEngine, where: str, name: str, value: Any)
     takes = accepted(engine.folder, name) if engine.folder is not None else ANYTHING
     if not takes.takes(value):
         near = near_miss(str(value), [str(choice) for choice in takes.choices])
+        shown = "what stands there" if may_be_secret(name, str(value)) else repr(value)
         switch = takes.types == {bool} and not takes.choices
         problem = "neither true nor false" if switch else f"nothing that {engine.name} {engine.version} takes"
         raise UserError(
-            f"config: {where}: {value!r} is {problem}", f"did you mean '{near}'?" if near else f"write {takes.words}"
+            f"config: {where}: {shown} is {problem}", f"did you mean '{near}'?" if near else f"write {takes.words}"
         )
 
 
