@@ -79,14 +79,10 @@ def section(title: str, commands: Sequence[str], about: str, body: str) -> str:
 NOT_YET = (
     ("block_aa", "python validation/block_aa.py", "one configuration under three names, 30 tables on the engine"),
     ("power_minutes", "python validation/power_minutes.py", "how narrow an interval is after 4, 7 and 14 minutes"),
-    ("verdict_time", "make bench", "the time to equal precision, against a loop of `vllm bench throughput`"),
     ("demo_repeats", "python validation/demo_repeats.py", "`make demo` ten times: whether it decides its comparisons"),
     ("region", "python validation/region.py", "whether the timed region takes as long as that of vLLM's benchmark"),
 )
 """What was not run with the shipped design: the name of its result, its command, and what it shows."""
-
-BENCH_PAGE = REPOSITORY / "docs" / "explanation" / "time-to-verdict.md"
-"""Where `make bench` puts its result, which is in no file of its own."""
 
 ELSEWHERE = """\
 Measured elsewhere: [four configurations on an H200](results/h200-interleaved.md) has one configuration under two names
@@ -96,13 +92,7 @@ at the 8B shape, and an idle neighbour at 1.7B. The time of each pass is in `val
 
 def not_run(results: Path) -> list[tuple[str, str]]:
     """Return what of `NOT_YET` has no result in `results`: its command, and what it shows."""
-
-    def there(name: str) -> bool:
-        if name == "verdict_time":
-            return "Not run" not in BENCH_PAGE.read_text()
-        return (results / f"{name}.json").is_file()
-
-    return [(command, what) for name, command, what in NOT_YET if not there(name)]
+    return [(command, what) for name, command, what in NOT_YET if not (results / f"{name}.json").is_file()]
 
 
 def not_yet_shown(results: Path) -> str:

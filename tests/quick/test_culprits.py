@@ -81,8 +81,7 @@ def test_only_the_snakemake_that_started_the_launch_is_called_the_workflow_s_own
 ) -> None:
     starts = tmp_path / program
     starts.write_text(
-        "import subprocess, sys\n"
-        f"sys.exit(subprocess.run([sys.executable, '-c', {ASKS!r}], check=False).returncode)\n"
+        f"import subprocess, sys\nsys.exit(subprocess.run([sys.executable, '-c', {ASKS!r}], check=False).returncode)\n"
     )
     paths = [str(SCRIPTS), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(

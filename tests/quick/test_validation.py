@@ -263,9 +263,8 @@ def test_what_was_not_run_stands_there_only_while_its_result_is_missing(tmp_path
     assert text.startswith("## Not yet shown\n")
     for name, command, what in validation_page.NOT_YET:
         assert f"- {what}: `{command}`" in text
-        if name != "verdict_time":
-            (tmp_path / f"{name}.json").write_text("{}")
-            assert f"`{command}`" not in validation_page.not_yet_shown(tmp_path)
+        (tmp_path / f"{name}.json").write_text("{}")
+        assert f"`{command}`" not in validation_page.not_yet_shown(tmp_path)
     assert "results/h200-interleaved.md" in validation_page.not_yet_shown(tmp_path)
 
 

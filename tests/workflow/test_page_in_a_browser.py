@@ -62,7 +62,7 @@ def measured(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Work
 
 @pytest.fixture(scope="module")
 def sent(measured: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page in a folder of its own, as somebody has it to whom it was sent."""
+    """Copy the page to a folder of its own, as somebody has it to whom it was sent."""
     return Path(shutil.copy(measured.path / "results" / "summary.html", tmp_path_factory.mktemp("sent")))
 
 

@@ -7,37 +7,37 @@ import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NoReturn
 
 from rollout_bench.core.errors import UserError
 
 _CALL = Path(__file__).with_name("snakemake_call.py")
 
 
-def run() -> int:
+def run() -> NoReturn:
     """Measure what is missing, then write summary and figures, or make what the arguments name."""
-    return _call("run", run.__doc__ or "")
+    _call("run", run.__doc__ or "")
 
 
-def plan() -> int:
+def plan() -> NoReturn:
     """Print what is done, under way, missing, or skipped and why, and the minutes that are left."""
-    return _call("plan", plan.__doc__ or "", "plan")
+    _call("plan", plan.__doc__ or "", "plan")
 
 
-def check() -> int:
+def check() -> NoReturn:
     """Print what a bug report needs, and for each problem its fix; exit status 1 where there is one."""
-    return _call("check", check.__doc__ or "", "check")
+    _call("check", check.__doc__ or "", "check")
 
 
-def _call(name: str, purpose: str, *targets: str) -> int:
-    """Become Snakemake, called with `targets` and the arguments of this command; return only where help is printed.
+def _call(name: str, purpose: str, *targets: str) -> NoReturn:
+    """Become Snakemake, called with `targets` and the arguments of this command; never return.
 
     Raises:
         UserError: there is no Snakemake here, or no Snakefile.
     """
     arguments = sys.argv[1:]
     if {"-h", "--help"} & set(arguments):
-        _parser(name, purpose).print_help()
-        return 0
+        _parser(name, purpose).parse_args(["--help"])  # ends here
     if find_spec("snakemake") is None:
         raise UserError(
             f"{sys.executable} has no Snakemake",

@@ -353,8 +353,7 @@ def view(kind: str, title: str, columns: Sequence[Column], lines: Sequence[Line]
     cells = [[column.cell(line) for column in (*names, *columns, *last)] for line in lines]
     known = (*names, LAUNCHES, *last)
     cells += [
-        [column.cell(line) if column in known else MISSING for column in (*names, *columns, *last)]
-        for line in without
+        [column.cell(line) if column in known else MISSING for column in (*names, *columns, *last)] for line in without
     ]
     return View(kind + title, (*names, *columns, *last), tuple(map(tuple, cells)))
 

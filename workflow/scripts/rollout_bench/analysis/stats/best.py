@@ -38,7 +38,7 @@ def may_be_best(
         ValueError: `log_ratios` has not two dimensions.
     """
     better = surely_better(with_baseline(log_ratios), spread, freedom, level, correlation)
-    return [not beaten for beaten in better.any(axis=0)]
+    return [not beaten for beaten in np.atleast_1d(better.any(axis=0))]
 
 
 def with_baseline(log_ratios: ArrayLike) -> Array:

@@ -26,7 +26,7 @@ def on_front(values: ArrayLike) -> list[bool]:
         raise ValueError("a front needs two dimensions: configurations and metrics")
     as_good = (each[:, None] >= each[None, :]).all(axis=-1)
     better = (each[:, None] > each[None, :]).any(axis=-1)
-    return [not dominated for dominated in (as_good & better).any(axis=0)]
+    return [not dominated for dominated in np.atleast_1d((as_good & better).any(axis=0))]
 
 
 def may_be_on_front(better: ArrayLike) -> list[bool]:
@@ -45,4 +45,4 @@ def may_be_on_front(better: ArrayLike) -> list[bool]:
     each = np.asarray(better, dtype=bool)
     if each.ndim != 3:
         raise ValueError("what is better needs three dimensions: metrics, and twice the configurations")
-    return [not beaten for beaten in each.all(axis=0).any(axis=0)]
+    return [not beaten for beaten in np.atleast_1d(each.all(axis=0).any(axis=0))]

@@ -82,7 +82,7 @@ def pareto_figure(
     handles = keys({f"{numbers[label]}  {label}": styles[label] for label in labels[:MAX_LINES]}, 34)
     for handle in handles:
         handle.set_linestyle("none")
-    figure.legend(handles=handles, loc="outside center right", frameon=False, fontsize=12)
+    figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=12)
     return figure
 
 
