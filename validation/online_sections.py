@@ -47,20 +47,21 @@ def online_fidelity(result: OnlineFidelity) -> str:
 Ratios are geometric means with their 95 % t interval, from the log ratio of each round. {len(result.rounds)} rounds of
 {result.model} in bf16: {load.requests} prompts of {load.prompt_tokens} token ids, {load.output_tokens} tokens each,
 {load.concurrency} at once. The order of the clients is drawn anew for each round. They live through all rounds, each
-having sent one load that is not kept; so nobody's imports are timed, and guidellm's worker processes, which end with
-each load, start before it begins. The server: `python -m vllm.entrypoints.openai.api_server` with
+having sent one load that is not kept; so nobody's imports are timed. The server:
+`python -m vllm.entrypoints.openai.api_server` with
 `{options}`.
 
 What differs by definition, and is not taken out:
 
 - TTFT begins when `vllm bench serve` asks for a connection. With rollout-bench it begins when the request's head has
-  been sent over one, with guidellm when it is about to be.
+  been sent over one.
 - Output tokens per second: `vllm bench serve` divides by the time from before its first request until all its tasks are
   done; here it is the time from when the first request may be sent until the last answer ended.
-- guidellm was driven from inside when it was measured here: token ids, and the time of each piece.
-  `harness: guidellm` now runs guidellm's own command, which has neither ([how](explanation/guidellm.md)).
-- `vllm bench serve` draws its own token ids, with as many in each prompt. It sends a `repetition_penalty` of 1; the
-  other two ask for token ids in the answers, so that tokens are counted. `vllm bench serve` takes the server's count.
+- guidellm is not among the clients: its own command, which `harness: guidellm` runs, sends text and has no time of
+  each piece ([how](explanation/guidellm.md)). Earlier rounds of it were driven from inside.
+- `vllm bench serve` draws its own token ids, with as many in each prompt. It sends a `repetition_penalty` of 1;
+  rollout-bench asks for token ids in the answers, so that tokens are counted. `vllm bench serve` takes the
+  server's count.
 
 Milliseconds, and output tokens per second, of each client, in the order of their turns:
 

@@ -237,9 +237,8 @@ def page(results: Path = RESULTS) -> str:
             section(
                 "Do other clients see the same latencies?",
                 ["python validation/online_fidelity.py"],
-                "`vllm bench serve`, called as one types it, and guidellm's scheduler, driven from inside, against"
-                " rollout-bench's `harness: vllm`: in turn, on one server that was started by hand, each in a process"
-                " of its own.",
+                "`vllm bench serve`, called as one types it, against rollout-bench's `harness: vllm`: in turn,"
+                " on one server that was started by hand, each in a process of its own.",
                 body(RESULT, OnlineFidelity, online_fidelity),
             ),
             section(
