@@ -237,3 +237,12 @@ def test_platforms_are_compared_though_their_machines_are_not_alike(tmp_path: Pa
 def rate_of(record: Record) -> float:
     """Output tokens per second of its last iteration."""
     return record.iterations[-1].output_tokens / record.iterations[-1].elapsed_s
+
+
+def test_a_baseline_of_two_axes_is_what_every_quant_under_every_setting_is_compared_with(tmp_path: Path) -> None:
+    specs = [make_spec(quant=q).model_copy(update={"setting": s}) for s in (None, "kv8") for q in ("bf16", "w8a8")]
+    records = [r for i, s in enumerate(specs) for r in launches(s, 100 + 20 * i, 100.5 + 20 * i, 101.2 + 20 * i)]
+    plan = make_plan(specs, launches=3, baseline={"quant": "bf16", "setting": "default"})
+    found = comparisons(tmp_path, plan, *records)
+    assert [c.is_baseline for c in found] == [True, False, False, False]
+    assert [c.speedup for c in found[1:]] == pytest.approx([1.2, 1.4, 1.6], rel=0.01)

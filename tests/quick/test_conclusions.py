@@ -104,3 +104,13 @@ def test_intervals_hold_together_but_where_each_launch_is_looked_at(tmp_path: Pa
     ]
     assert ["Together these intervals hold" in text for text in texts] == [True, False]
     assert ["Each of these intervals alone holds" in text for text in texts] == [False, True]
+
+
+def test_with_a_baseline_of_two_axes_each_is_called_by_both_and_one_that_all_share_is_left_out(tmp_path: Path) -> None:
+    both = {"quant": "bf16", "setting": "default"}
+    bf16, w8a8 = (spec.model_copy(update={"setting": "kv8"}) for spec in (BF16, W8A8))
+    found = [*records(BF16), *records(bf16, SAME), *records(w8a8, FAST)]
+    lines = conclusion(tmp_path / "four", [BF16, bf16, w8a8], found, baseline=both)
+    assert any(line.startswith("Faster than bf16 (output tok/s): w8a8 kv8 1.") for line in lines), lines
+    lines = conclusion(tmp_path / "one", [BF16, bf16], [*records(BF16), *records(bf16, FAST)], baseline=both)
+    assert any(line.startswith("Faster than default (output tok/s): kv8 1.") for line in lines), lines

@@ -66,6 +66,20 @@ def test_a_group_is_what_agrees_in_all_but_the_axis_of_the_baseline_which_comes_
     assert len(set().union(*cells)) == 4
 
 
+def test_with_a_baseline_of_two_axes_all_of_both_take_turns():
+    overlay = (
+        "quants: [bf16, w8a8]\nsettings: [default, few]\nsetting_settings: {few: {engine_args: {max_num_seqs: 4}}}\n"
+    )
+    labels = [
+        [(e.spec.quant.name, e.spec.setting) for e in group.members]
+        for group in found(f"{overlay}baseline: {{quant: w8a8, setting: few}}").groups
+    ]
+    (together,) = labels
+    assert together[0] == ("w8a8", "few")
+    assert sorted(together, key=str) == [("bf16", "few"), ("bf16", None), ("w8a8", "few"), ("w8a8", None)]
+    assert len(found(f"{overlay}baseline: {{quant: bf16}}").groups) == 2
+
+
 def test_with_a_model_as_the_baseline_models_take_turns():
     result = found(TWO_OF_ALL + "baseline: {quant: null, model: b}\nworkloads: [demo]\nquants: [bf16, w8a8]")
     names = [[(e.spec.model.name, e.spec.quant.name) for e in group.members] for group in result.groups]

@@ -28,7 +28,7 @@ from rollout_bench.contracts.spec import (
 )
 from rollout_bench.core.errors import UserError, did_you_mean, near_miss
 from rollout_bench.core.files import did_you_mean_folder
-from rollout_bench.plan.config import EARLIER_AXES, Config
+from rollout_bench.plan.config import Config
 from rollout_bench.plan.engine import ANYTHING, InstalledEngine, accepted
 from rollout_bench.plan.quants import known_quants
 from rollout_bench.plan.serving import Endpoint
@@ -178,8 +178,8 @@ def _check_launches(config: Config) -> None:
 
 def check_earlier_baseline(config: Config) -> None:
     """Raise `UserError` where the baseline is of earlier results that are not there, or that can take no turns."""
-    axis = next(iter(config.baseline.named))
-    if config.launches == "auto" and axis in EARLIER_AXES:
+    axis = config.baseline.earlier
+    if config.launches == "auto" and axis is not None:
         raise UserError(
             f"config: launches: auto can't know when it is enough against a baseline that takes no turns ({axis})",
             "give launches a number",

@@ -89,7 +89,12 @@ EARLIER_AXES = ("results", "engine")
 
 
 class Baseline(Strict):
-    """One axis and its value. Mappings are merged, so null takes back an axis that a config below names."""
+    """What all is compared with, by its name on one axis or several.
+
+    Of what is not named here, both sides have the same: {quant: bf16} compares under each setting apart, {quant: bf16,
+    setting: default} compares every quant under every setting with bf16 under none. Mappings are merged, so null takes
+    back an axis that a config below names.
+    """
 
     quant: Name | None = Field(None, description="This quant of the same model under the same workload.")
     model: Name | None = Field(None, description="This model.")
@@ -113,8 +118,13 @@ class Baseline(Strict):
 
     @property
     def named(self) -> dict[str, str]:
-        """The axis with its value."""
+        """Its axes with their values."""
         return self.model_dump(exclude_none=True)
+
+    @property
+    def earlier(self) -> str | None:
+        """The one of `EARLIER_AXES` that it names; None where both sides are measured now."""
+        return next((axis for axis in EARLIER_AXES if axis in self.named), None)
 
     @model_validator(mode="before")
     @classmethod
@@ -123,16 +133,15 @@ class Baseline(Strict):
         return {axis: None if v == "null" else v for axis, v in values.items()} if isinstance(values, dict) else values
 
     @model_validator(mode="after")
-    def _one_axis(self) -> Baseline:
+    def _some_axis(self) -> Baseline:
         named = self.named
         if not named:
-            raise ValueError("names no axis, but takes exactly one: write {quant: bf16}")
-        if len(named) > 1:
-            # The quant most likely comes from config.yaml, and the other one is what is wanted.
-            kept = next(axis for axis in named if axis != "quant")
-            nulls = ", ".join(f"{axis}: null" for axis in named if axis != kept)
-            example = f"{{{nulls}, {kept}: {named[kept]}}}"
-            raise ValueError(f"names {' and '.join(sorted(named))}, but takes exactly one: write {example}")
+            raise ValueError("names no axis, but takes at least one: write {quant: bf16}")
+        if self.earlier is not None and len(named) > 1:
+            # The quant most likely comes from config.yaml, and the earlier side is what is wanted.
+            nulls = ", ".join(f"{axis}: null" for axis in named if axis != self.earlier)
+            example = f"{{{nulls}, {self.earlier}: {named[self.earlier]}}}"
+            raise ValueError(f"names {self.earlier}, which stands alone, and other axes: write {example}")
         return self
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import present
-from rollout_bench.plan.config import EARLIER_AXES, Config
+from rollout_bench.plan.config import Config
 from rollout_bench.plan.schedule import RESULTS, Schedule
 
 ASIDE = RESULTS / "aside"
@@ -34,9 +34,8 @@ def measured_again(plan: Schedule, doubtful: Container[str]) -> set[str]:
 
 def _compared_with(spec: Spec, config: Config) -> tuple[str, ...]:
     """Return the names that an experiment shares with all that it is compared with."""
-    ((axis, _),) = config.baseline.named.items()
     names = {"mode": spec.mode, **spec.axes}
-    return tuple(name for of, name in names.items() if of != axis or axis in EARLIER_AXES)
+    return tuple(name for of, name in names.items() if of not in config.baseline.named)
 
 
 def set_aside(records: Iterable[str]) -> Path | None:

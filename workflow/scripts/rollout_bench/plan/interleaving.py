@@ -12,7 +12,7 @@ from rollout_bench.contracts.axes import DEFAULT_SETTING
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.spec import Platform, Spec, devices_per_replica, replicas
 from rollout_bench.core.errors import UserError
-from rollout_bench.plan.config import EARLIER_AXES, Config
+from rollout_bench.plan.config import Config
 from rollout_bench.plan.matrix import Experiment, Matrix
 
 OFF = "set interleave: false, or auto"
@@ -140,19 +140,19 @@ class Interleaving:
 def comparisons(config: Config, matrix: Matrix) -> list[ComparedGroup]:
     """Return the experiments of modes that can interleave that are compared, two or more each, in the matrix's order.
 
-    They agree in all axes but the baseline's. Nothing is compared inside of this run with an earlier baseline.
+    They agree in all axes but those of the baseline. Nothing is compared inside of this run with an earlier baseline.
     """
-    ((axis, value),) = config.baseline.named.items()
-    if axis in EARLIER_AXES:
+    baseline = config.baseline.named
+    if config.baseline.earlier is not None:
         return []
     cells: dict[tuple[str, ...], list[Experiment]] = {}
     for experiment in matrix.experiments:
         if mode_of(experiment.spec.mode).interleaves:
-            cell = tuple(name for of, name in _names(experiment.spec).items() if of != axis)
+            cell = tuple(name for of, name in _names(experiment.spec).items() if of not in baseline)
             cells.setdefault(cell, []).append(experiment)
     found = []
     for members in cells.values():
-        first = [experiment for experiment in members if experiment.spec.axes[axis] == value]
+        first = [e for e in members if all(e.spec.axes[axis] == value for axis, value in baseline.items())]
         others = [experiment for experiment in members if experiment not in first]
         if len(members) >= TOGETHER_AT_LEAST:
             found.append(ComparedGroup((*first, *others), bool(first)))
@@ -242,8 +242,8 @@ def fitting(comparison: ComparedGroup, platform: Platform, memory: Memory) -> Fi
 
 
 def _check_baseline(config: Config) -> None:
-    (axis,) = config.baseline.named
-    if axis in EARLIER_AXES and any(mode_of(mode).interleaves for mode in config.modes):
+    axis = config.baseline.earlier
+    if axis is not None and any(mode_of(mode).interleaves for mode in config.modes):
         raise UserError(
             f"config: interleave: baseline: {axis}: nothing of this run is compared with one another, so that nothing"
             " can take turns",

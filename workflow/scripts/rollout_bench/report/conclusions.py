@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from rollout_bench.analysis.timed.answers import Trend, compared_rows, lines_over, standing, trends
@@ -94,7 +94,8 @@ def _trend(trend: Trend) -> tuple[str, bool, list[tuple[str, str]]]:
 
 def _conclusion(base: Row | None, others: Sequence[Row], collection: Collection, several_groups: bool) -> Conclusion:
     settings = collection.comparison
-    axis = next(iter(collection.baseline), "")
+    named = [] if base is None else [base]
+    axes = _told_apart_by([*named, *others], collection.baseline)
     by_verdict: dict[Verdict, list[Row]] = {}
     for row in others:
         by_verdict.setdefault(row.comparison.verdict or "unknown", []).append(row)
@@ -105,40 +106,47 @@ def _conclusion(base: Row | None, others: Sequence[Row], collection: Collection,
     stands = standing(base, others, settings, stop) if base is not None else None
     metric = METRICS[next(iter(others[0].comparisons))]
     other = others[0].against.other
-    named = [] if base is None else [base]
     return Conclusion(
-        title=_in_common([*named, *others], axis) if several_groups else "",
+        title=_in_common([*named, *others], axes) if several_groups else "",
         metric=metric.header.removesuffix(" ms"),
-        baseline=collection.earlier.name if collection.earlier else _side(base, axis) if base else str(other),
-        better=[f"{_side(row, axis)} {_ratio(row.comparison)}" for row in better],
-        worse=[f"{_side(row, axis)} {_ratio(row.comparison)}" for row in worse],
-        small=[f"{_side(row, axis)} {_ratio(row.comparison)}" for row in by_verdict.get("irrelevant", ())],
+        baseline=collection.earlier.name if collection.earlier else _side(base, axes) if base else str(other),
+        better=[f"{_side(row, axes)} {_ratio(row.comparison)}" for row in better],
+        worse=[f"{_side(row, axes)} {_ratio(row.comparison)}" for row in worse],
+        small=[f"{_side(row, axes)} {_ratio(row.comparison)}" for row in by_verdict.get("irrelevant", ())],
         undetected=[
-            f"{_side(row, axis)} (one of {percent(size)} or more would have been found)"
+            f"{_side(row, axes)} (one of {percent(size)} or more would have been found)"
             for row in undetected
             if (size := row.comparison.detectable) is not None and not row.comparison.too_noisy
         ],
-        noisy=[_side(row, axis) for row in undetected if row.comparison.too_noisy],
-        unknown=[f"{_side(row, axis)} ({_why(row)})" for row in by_verdict.get("unknown", ())],
-        best="" if stands is None else _side(stands.best, axis),
+        noisy=[_side(row, axes) for row in undetected if row.comparison.too_noisy],
+        unknown=[f"{_side(row, axes)} ({_why(row)})" for row in by_verdict.get("unknown", ())],
+        best="" if stands is None else _side(stands.best, axes),
         all_judged=stands is not None and stands.complete,
-        ties=[] if stands is None else [_side(row, axis) for row in stands.ties],
+        ties=[] if stands is None else [_side(row, axes) for row in stands.ties],
         doubts=list(_doubts([*named, *others])),
         next=_next([*named, *others], undetected, collection),
     )
 
 
-def _side(row: Row, axis: str) -> str:
-    """Return what tells a row from those that it is compared with: its name on the baseline's axis."""
-    if axis == "quant":
-        return row.quant_label
-    return str(getattr(row.experiment.whole, axis)) if axis in AXES else row.label
+def _told_apart_by(rows: Sequence[Row], baseline: Iterable[str]) -> tuple[str, ...]:
+    """Return the axes of the baseline on which `rows` have several names; all of its axes where there is none."""
+    axes = tuple(axis for axis in AXES if axis in baseline)
+    told = tuple(axis for axis in axes if len({getattr(row.experiment.whole, axis) for row in rows}) > 1)
+    return told or axes
 
 
-def _in_common(rows: Sequence[Row], axis: str) -> str:
-    """Return the names that all of `rows` have, besides that on the baseline's axis."""
+def _side(row: Row, axes: Sequence[str]) -> str:
+    """Return what tells a row from those that it is compared with: its names on the baseline's axes."""
+    names = {axis: row.quant_label if axis == "quant" else getattr(row.experiment.whole, axis) for axis in axes}
+    if len(names) > 1 and names.get("setting") == DEFAULT_SETTING:
+        del names["setting"]
+    return " ".join(names.values()) or row.label
+
+
+def _in_common(rows: Sequence[Row], axes: Sequence[str]) -> str:
+    """Return the names that all of `rows` have, besides those on `axes`."""
     first = rows[0].experiment
-    names = [getattr(first, each) for each in ("model", "quant", "workload", "setting") if each != axis]
+    names = [getattr(first, each) for each in ("model", "quant", "workload", "setting") if each not in axes]
     return ", ".join([" ".join(name for name in names if name != DEFAULT_SETTING), first.mode, first.platform])
 
 
