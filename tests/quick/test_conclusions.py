@@ -114,3 +114,22 @@ def test_with_a_baseline_of_two_axes_each_is_called_by_both_and_one_that_all_sha
     assert any(line.startswith("Faster than bf16 (output tok/s): w8a8 kv8 1.") for line in lines), lines
     lines = conclusion(tmp_path / "one", [BF16, bf16], [*records(BF16), *records(bf16, FAST)], baseline=both)
     assert any(line.startswith("Faster than default (output tok/s): kv8 1.") for line in lines), lines
+
+
+def test_a_column_says_what_settings_set_but_not_what_their_names_say(tmp_path: Path) -> None:
+    few, swept = (
+        make_spec(args={"enforce_eager": True, **args}).model_copy(update={"setting": name})
+        for name, args in {
+            "few": {"max_num_seqs": 4},
+            "max-num-seqs-8+dtype-auto": {"max_num_seqs": 8, "dtype": "auto"},
+        }.items()
+    )
+    default = make_spec(args={"enforce_eager": True, "max_num_seqs": 16})
+    save(tmp_path, *records(default), *records(few), *records(swept))
+    text = summarise(collect(tmp_path, make_plan([default, few, swept], launches=4))).markdown
+    assert "| quant | setting | sets | launches |" in text
+    assert "| bf16 | default | max_num_seqs=16 | 4/4/4 |" in text
+    assert "| bf16 | few | max_num_seqs=4 | 4/4/4 |" in text
+    assert "| bf16 | max-num-seqs-8+dtype-auto | - | 4/4/4 |" in text
+    alone = summarise(collect(tmp_path, make_plan([default], launches=4))).markdown
+    assert " sets " not in alone.partition("## ")[2].partition("\n\n")[0]

@@ -458,6 +458,22 @@ def differing(specs: Iterable[Spec]) -> list[str]:
     return [name for name in found if name != FOLLOWS_LENGTHS or len(found) == 1]
 
 
+def set_apart(specs: Sequence[Spec]) -> list[str]:
+    """Return for each spec, in words, what it sets of all that settings differ in: `kv_cache_dtype=fp8`.
+
+    What its name says, as that of a sweep's combination does, is not repeated.
+    """
+    names = differing(specs)
+    found = []
+    for spec in specs:
+        said = (spec.setting or "").split("+")
+        values = {name: value for name, value in set_in(spec).items() if name in names}
+        words = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in values.items()}
+        told = [f"{n}={word}" for n, word in words.items() if f"{n}-{word}".replace("_", "-") not in said]
+        found.append(", ".join(told))
+    return found
+
+
 def swept_number(specs: Sequence[Spec]) -> str | None:
     """Return the number that settings go through; of several the one with most values, None where there is none."""
     values = {

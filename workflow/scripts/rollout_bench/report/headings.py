@@ -16,7 +16,7 @@ from rollout_bench.contracts.axes import DEFAULT_SETTING
 from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.modes import OFFLINE
 from rollout_bench.contracts.record import Launched
-from rollout_bench.contracts.spec import devices_of_rate
+from rollout_bench.contracts.spec import devices_of_rate, set_apart
 from rollout_bench.core.numbers import MISSING, count, number, percent, plain_percent, ratio, several
 from rollout_bench.plan.config import ComparisonSettings
 
@@ -179,6 +179,15 @@ WORKLOAD = Column("workload", "", _text("workload"), words=True)
 QUANT = Column("quant", "", _text("quant"), words=True)
 SETTING = Column("setting", "", _text("setting"), words=True)
 
+SETS = Column(
+    "sets",
+    "What the setting comes to, of all that settings differ in; what its name says is not repeated, nor a default of "
+    "the engine.",
+    lambda line: line["sets"] or MISSING,
+    words=True,
+    known="sets",
+)
+
 FLAGS = Column(
     "flags",
     "Reasons to distrust launches, and how many launches have them; with ! a launch is invalid and in no number.",
@@ -200,6 +209,7 @@ _OUTPUT, *FURTHER = metric_columns("throughput")
 _PER_DEVICE = METRICS["output_tokens_per_s_per_device"]
 
 RATES = (
+    SETS,
     LAUNCHES,
     _OUTPUT,
     Column(
@@ -317,7 +327,10 @@ def lines_of(
         for line in frame.astype(object).to_dict("records")
     ]
     footnotes: dict[str, int] = {}
+    specs = {row.experiment.place: row.experiment.records[0].spec for row in rows if row.experiment.records}
+    sets = dict(zip(specs, set_apart(list(specs.values())), strict=True))
     for place, (line, row) in enumerate(zip(lines, rows, strict=True)):
+        line["sets"] = sets.get(row.experiment.place) or None
         line["distributions"] = latencies[place] if latencies else {}
         line["empty_because"] = row.empty_because
         records = row.experiment.records
