@@ -23,6 +23,7 @@ from online_fidelity import MEASURES, RESULT, OnlineFidelity
 from online_sections import TOLERANCE
 from power import Power
 from power_minutes import BASELINE, MINUTES, OTHERS, SHIPPED, PowerMinutes, half_width, half_width_alone, pooled
+from racing import NOTHING, Racing
 from region import Region
 from repeats import Launches
 from stopping import Stopping
@@ -69,7 +70,7 @@ def simulated_tables(result: BlockTables) -> Sentences:
     """Say under how many kinds of noise whole tables keep the promise."""
     cells = ((cell.noise, cell.false) for cell in result.simulated if cell.noise != MEASURED)
     return [
-        *_by_noise(cells, "of simulated tables in which nothing differs"),
+        *_by_noise(cells, "of simulated tables in which nothing differs report a difference"),
         "So read the single pairs that the summary lists beside a verdict of few launches.",
     ]
 
@@ -77,18 +78,18 @@ def simulated_tables(result: BlockTables) -> Sentences:
 def simulated_blocks(result: InterleavedTables) -> Sentences:
     """Say the same of blocks whose engines make their passes in turn."""
     cells = ((cell.noise, cell.false) for cell in result.judged if cell.design == INTERLEAVED)
-    return _by_noise(cells, "of simulated tables of interleaved blocks")
+    return _by_noise(cells, "of simulated tables of interleaved blocks report a difference")
 
 
-def _by_noise(found: Iterable[tuple[str, Share]], of_what: str) -> Sentences:
-    """Say how many kinds of noise keep the promise on false verdicts to within `MATTERS`, and which is the worst."""
+def _by_noise(found: Iterable[tuple[str, Share]], what: str) -> Sentences:
+    """Say how many kinds of noise keep the promise to within `MATTERS`, and which is the worst."""
     cells = list(found)
     kinds = dict.fromkeys(noise for noise, _ in cells)
     missed = dict.fromkeys(noise for noise, share in cells if share.interval[0] > ALPHA + MATTERS)
     noise, worst = max(cells, key=lambda cell: cell[1].value)
     return [
         f"**Kept under {len(kinds) - len(missed)} of {len(kinds)} kinds of noise**, to within one percentage point.",
-        *([f"At worst {worst} {of_what} report a difference: {noise}."] if missed else []),
+        *([f"At worst {worst} {what}: {noise}."] if missed else []),
     ]
 
 
@@ -116,7 +117,21 @@ def stopping(result: Stopping) -> Sentences:
         f"**{'Kept' if kept_it else 'NOT KEPT'} under normal noise**: {least} to {most} of simulated tables report a"
         " difference, by the rule and its settings.",
         "The default rule, under all noise:",
-        *_by_noise(others, "of simulated tables"),
+        *_by_noise(others, "of simulated tables report a difference"),
+    ]
+
+
+def racing(result: Racing) -> Sentences:
+    """Say how often a race loses the best, and what it saves where there is something to lose."""
+    normal = [one for one in result.raced if one.noise == NORMAL]
+    kept_it = not any(one.lost_best.interval[0] > ALPHA for one in normal)
+    saved = [1 - one.launches / one.without for one in normal if one.kind != NOTHING]
+    return [
+        f"**{'Kept' if kept_it else 'NOT KEPT'} under normal noise**: of simulated tables"
+        f" {percent(max(one.lost_best.value for one in normal))} at worst lose the best.",
+        f"Where configurations differ it saves {percent(min(saved), 0)} to {percent(max(saved), 0)} of the launches.",
+        "Under all noise:",
+        *_by_noise([(one.noise, one.lost_best) for one in result.raced], "of simulated tables lose the best"),
     ]
 
 
@@ -226,6 +241,7 @@ CHECKS: tuple[tuple[str, type[Strict], Callable[..., Sentences], str], ...] = (
     ("interleaved_tables", InterleavedTables, simulated_blocks, "Do they hold for interleaved blocks?"),
     ("coverage", Coverage, coverage, "Do the intervals cover the truth?"),
     ("stopping", Stopping, stopping, "Does `launches: auto` keep the promise?"),
+    ("racing", Racing, racing, "Does a race lose the best?"),
     ("power_minutes", PowerMinutes, power_minutes, "How narrow is an interval after some minutes?"),
     ("demo_repeats", DemoRepeats, demo, "Does the demo decide its comparisons?"),
     ("power", Power, power, "How often is a difference found that is there?"),

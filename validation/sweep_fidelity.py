@@ -46,7 +46,7 @@ LOAD = {"prompts": 8, "samples_per_prompt": 4, "prompt_tokens": 64, "output_toke
 ENGINE_ARGS = {"max_num_seqs": 32, "kv_cache_memory_bytes": 1 << 28, "enforce_eager": True}
 """Where no setting says otherwise; a point of the grid, so that the default is one of its settings."""
 
-ITERATIONS = 2
+ITERATIONS = 1
 """Passes that count in a launch: theirs has so many runs for each launch of ours."""
 
 CONFIG = {

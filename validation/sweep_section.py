@@ -6,6 +6,7 @@ from markdown_parts import table
 from sweep_fidelity import SweepFidelity, agreement
 
 from rollout_bench.analysis.stats.intervals import mean
+from rollout_bench.core.numbers import several
 
 SAID = {
     "same": "Both find the same best setting",
@@ -38,10 +39,11 @@ def sweep_fidelity(result: SweepFidelity) -> str:
 Means of output tokens per second. `vllm bench sweep` itself has no statistics; its highest mean is that of
 {highest}.
 
-{result.launches} launches with {result.iterations} passes of each setting, of which {result.invalid} launches are
-invalid and in no number, took {result.ours_took_s / 60:.0f} min; {passes} runs of each took
-{result.theirs_took_s / 60:.0f} min. {result.model} in bf16, {load["prompts"]} prompts of {load["prompt_tokens"]} tokens
-with {load["samples_per_prompt"]} samples of {load["output_tokens"]} tokens each.
+{result.launches} launches with {several(result.iterations, "pass")} of each setting took
+{result.ours_took_s / 60:.0f} min ({result.invalid} of all launches are invalid and in no number);
+{several(passes, "run")} of each took {result.theirs_took_s / 60:.0f} min. {result.model} in bf16,
+{load["prompts"]} prompts of {load["prompt_tokens"]} tokens with {load["samples_per_prompt"]} samples of
+{load["output_tokens"]} tokens each.
 
 What differs: rollout-bench lets all settings make their passes in turn, vLLM's way makes all runs of one point before
 the next. `vllm bench throughput` makes its own prompts as text, and sends one request of n samples for each prompt

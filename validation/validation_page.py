@@ -28,6 +28,8 @@ from outcomes import outcomes
 from power import Power
 from power_minutes import PowerMinutes
 from predecessor import Predecessor
+from racing import Racing
+from racing_section import racing
 from region import Region
 from repeats import Launches
 from stopping import Stopping
@@ -59,6 +61,7 @@ launch are in `validation/results/`, so everything but the measurements can be c
 python validation/interval_coverage.py
 python validation/block_tables.py
 python validation/stopping.py
+python validation/racing.py
 python validation/interleaved_tables.py
 python validation/exclusion.py
 python validation/false_verdicts.py analyse
@@ -172,6 +175,13 @@ def page(results: Path = RESULTS) -> str:
                 " difference is found (5 % are promised), how often all intervals of a table hold the truth, and how"
                 " many blocks it takes.",
                 body("stopping", Stopping, stopping),
+            ),
+            section(
+                "Does a race lose the best?",
+                ["python validation/racing.py"],
+                "Simulated tables under `precision.race`: what is surely not the best gets no further launch. How often"
+                " the best is lost (5 % at most are promised), and what it saves.",
+                body("racing", Racing, racing),
             ),
             section(
                 "Do they hold for interleaved blocks?",

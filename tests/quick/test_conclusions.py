@@ -8,7 +8,9 @@ from pathlib import Path
 from synthetic_online import Server, make_online, make_online_spec, save_online
 from synthetic_records import make_failure, make_plan, make_record, make_spec, save
 
+from rollout_bench.analysis.timed.answers import shortly_named
 from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.analysis.timed.rows import rows_of
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.record import Flag, Record
 from rollout_bench.contracts.spec import Spec
@@ -118,18 +120,41 @@ def test_with_a_baseline_of_two_axes_each_is_called_by_both_and_one_that_all_sha
 
 def test_a_column_says_what_settings_set_but_not_what_their_names_say(tmp_path: Path) -> None:
     few, swept = (
-        make_spec(args={"enforce_eager": True, **args}).model_copy(update={"setting": name})
+        make_spec(args=args).model_copy(update={"setting": name})
         for name, args in {
             "few": {"max_num_seqs": 4},
-            "max-num-seqs-8+dtype-auto": {"max_num_seqs": 8, "dtype": "auto"},
+            "max-num-seqs-8+dtype-auto": {"max_num_seqs": 8, "dtype": "auto", "enforce_eager": True},
         }.items()
     )
     default = make_spec(args={"enforce_eager": True, "max_num_seqs": 16})
     save(tmp_path, *records(default), *records(few), *records(swept))
     text = summarise(collect(tmp_path, make_plan([default, few, swept], launches=4))).markdown
     assert "| quant | setting | sets | launches |" in text
-    assert "| bf16 | default | max_num_seqs=16 | 4/4/4 |" in text
-    assert "| bf16 | few | max_num_seqs=4 | 4/4/4 |" in text
+    assert "| bf16 | default | enforce_eager=true, max_num_seqs=16 | 4/4/4 |" in text
+    assert "| bf16 | few | enforce_eager=false, max_num_seqs=4 | 4/4/4 |" in text
     assert "| bf16 | max-num-seqs-8+dtype-auto | - | 4/4/4 |" in text
     alone = summarise(collect(tmp_path, make_plan([default], launches=4))).markdown
     assert " sets " not in alone.partition("## ")[2].partition("\n\n")[0]
+
+
+def test_figures_name_a_sweep_s_combinations_by_their_values_and_say_of_what_and_other_settings_as_they_are(
+    tmp_path: Path,
+) -> None:
+    swept = [
+        make_spec(args={"max_num_seqs": seqs, "enforce_eager": eager}).model_copy(
+            update={"setting": f"max-num-seqs-{seqs}+enforce-eager-{str(eager).lower()}"}
+        )
+        for seqs in (8, 16)
+        for eager in (True, False)
+    ]
+    default = make_spec(args={"max_num_seqs": 32, "enforce_eager": True})
+    save(tmp_path, *records(default), *(one for spec in swept for one in records(spec)))
+    rows = rows_of(collect(tmp_path, make_plan([default, *swept], launches=4)))
+    named, values_of = shortly_named(rows)
+    assert values_of == "max_num_seqs+enforce_eager"
+    assert [row.label for row in named] == ["bf16", "bf16 8+true", "bf16 8+false", "bf16 16+true", "bf16 16+false"]
+    few = default.model_copy(update={"setting": "few"})
+    save(tmp_path, *records(few))
+    rows = rows_of(collect(tmp_path, make_plan([default, few, *swept], launches=4)))
+    assert shortly_named(rows) == (rows, "")
+    assert shortly_named([]) == ([], "")

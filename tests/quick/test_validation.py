@@ -17,6 +17,7 @@ import online_fidelity
 import power
 import predecessor
 import pytest
+import racing
 import stopping
 import sweep_fidelity
 import validation_page
@@ -284,6 +285,7 @@ def test_a_page_of_small_results_has_every_section(tmp_path: Path) -> None:
     keep("launches", launches, tmp_path)
     keep("block_tables", block_tables.simulate(launches, 50, 1), tmp_path)
     keep("stopping", stopping.simulate(100, 1), tmp_path)
+    keep("racing", racing.simulate(100, 1), tmp_path)
     keep("interleaved_tables", interleaved_tables.simulate(50, 1), tmp_path)
     keep("exclusion", exclusion.simulate(2000, 1), tmp_path)
     keep("false_verdicts", false_verdict_shares.analyse(launches, 100, 1, sets=2), tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from pathlib import Path
@@ -177,3 +178,36 @@ def test_the_plan_says_what_is_interleaved_or_why_not(tmp_path: Path):
     lines = [line for line in done.stdout.splitlines() if "interleave" in line]
     assert len(lines) == 2, done.stdout
     assert lines[0].startswith("config: interleave: offline cpu tiny small: bf16, w8a8: one engine takes 1,048,57")
+
+
+def test_what_is_invalid_is_planned_and_measured_again_with_its_block_and_the_old_records_are_kept_aside(
+    tmp_path: Path,
+):
+    space = workspace(tmp_path)
+    assert space.snakemake("--cores", "1", "results/summary.md").returncode == 0
+    doubtful = next(name for name in sorted(space.records) if "_w8a8_" in name and name.endswith("launch-1.json"))
+    record = json.loads((space.path / "results" / doubtful).read_text())
+    record["validity"] = [{"code": "cpu_shared", "severity": "invalid", "sentence": "Others used 50 % of the cores."}]
+    stand_in.seal(record)
+    (space.path / "results" / doubtful).write_text(json.dumps(record))
+    block = {name for name in space.records if name.endswith("launch-1.json")}
+    before = stamps(space)
+    again = ("--config", "remeasure=invalid")
+    plan = space.snakemake("plan", *again).stdout
+    assert "measured again: 2 launches: what is in doubt, and what it is compared with" in plan
+    assert "4 of 6 launches done, 2 to run" in plan
+    assert space.in_blocks("results/summary.md", *again) == block
+    assert stamps(space) == before, "looking moved a record"
+    done = space.snakemake("--cores", "1", "results/summary.md", *again)
+    assert done.returncode == 0, done.stdout
+    after = stamps(space)
+    assert {name for name in before if after[name] != before[name]} == {
+        str(space.path / "results" / name) for name in block
+    }
+    kept = {
+        str(path.relative_to(space.path / "results" / "aside")) for path in space.path.rglob("aside/**/launch-1.json")
+    }
+    assert {name.partition("/")[2] for name in kept} == block
+    assert len(stand_in.starts(space.path)) == 8
+    assert space.in_blocks("results/summary.md", *again) == set(), "there is nothing in doubt any more"
+    assert "invalid" not in (space.path / "results" / "summary.txt").read_text().partition("Conclusion")[2][:400]

@@ -25,6 +25,7 @@ from rollout_bench.contracts.spec import Platform, have_front, replicas, swept_n
 from rollout_bench.contracts.store import failure_path, read_failure, record_path
 from rollout_bench.core.errors import LEFT_OUT_STATUS, UserError, tell
 from rollout_bench.core.numbers import several
+from rollout_bench.core.processes import is_living
 from rollout_bench.measure.machine.gpus import nvidia_smi
 from rollout_bench.plan.checks import check_weights
 from rollout_bench.plan.config import Config
@@ -265,6 +266,7 @@ def begin(plan: Schedule, outputs: Iterable[str], rules: Iterable[str] = ()) -> 
     """
     wanted = set(outputs)
     _rules.update(rules)
+    again = sorted(plan.again)
     try:
         RESULTS.mkdir(exist_ok=True)
         lock = filelock.FileLock(RESULTS / ".lock")
@@ -279,7 +281,10 @@ def begin(plan: Schedule, outputs: Iterable[str], rules: Iterable[str] = ()) -> 
             if launch.record in wanted and Path(launch.record).exists() and launch.record not in plan.again
         ]
         if measured:  # forced, or written since by another run; Snakemake would delete it before a launch that may fail
-            raise UserError(f"{measured[0]}: is measured already", "delete it to have that launch measured again")
+            raise UserError(
+                f"{measured[0]}: is measured already",
+                "no option forces it; `--config remeasure=invalid` measures what is in doubt",
+            )
         for group, error in plan.interleaving.unfit:
             if any(mark in wanted for mark, block in plan.blocks.items() if block.group is group):
                 raise error
@@ -306,8 +311,11 @@ def begin(plan: Schedule, outputs: Iterable[str], rules: Iterable[str] = ()) -> 
     except UserError as error:
         stop(error)
     if "plan" in _rules:
+        for left in RESULTS.glob(".plan-*.json"):  # of calls that were killed
+            if not is_living(int(left.stem.rpartition("-")[2])):
+                left.unlink(missing_ok=True)
         try:
-            write_plan(SHOWN_PLAN, plan.plan_file())
+            write_plan(SHOWN_PLAN, plan.plan_file().model_copy(update={"again": again}))
         except UserError as error:
             stop(error)
 

@@ -63,16 +63,18 @@ def show(plan: PlanFile, results: Path) -> None:
     failures: list[str] = []
     done_total = 0
     expected = {launch.record: launch.expected_s for launch in plan.launches}
+    again = set(plan.again)
     for experiment in plan.experiments:
         name = experiment.experiment
         done = failed = 0
         for index in range(experiment.launches):
             record = record_path(results, experiment.mode, name, index)
-            state = state_of(record)
+            planned = str(record_path(Path(plan.results), experiment.mode, name, index))
+            state = "missing" if planned in again else state_of(record)
             if state == "measured":
                 done += 1
                 continue
-            expected_s = expected.get(str(record_path(Path(plan.results), experiment.mode, name, index)), 0.0)
+            expected_s = expected.get(planned, 0.0)
             left_s[name] += expected_s
             left_device_s += expected_s * experiment.devices
             if state == "failed":
@@ -97,6 +99,10 @@ def show(plan: PlanFile, results: Path) -> None:
         console.print(escape(f"skipped: {combination}: {skipped.reason}; {skipped.remedy}"))
     for line in interleaved_lines(plan):
         console.print(escape(line))
+    if again:
+        console.print(
+            f"measured again: {several(len(again), 'launch')}: what is in doubt, and what it is compared with"
+        )
     for line in torn_lines(plan, results):
         console.print(escape(line))
     for line in under_way_lines(plan, results):

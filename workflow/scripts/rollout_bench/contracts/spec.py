@@ -448,8 +448,7 @@ def differing(specs: Iterable[Spec]) -> list[str]:
     """Return the names in which settings of one mode, platform, model, quant and workload differ."""
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for spec in specs:
-        names = (spec.mode, *(name for axis, name in spec.axes.items() if axis != "setting"))
-        groups.setdefault(names, []).append(set_in(spec))
+        groups.setdefault(_without_setting(spec), []).append(set_in(spec))
     found: dict[str, None] = {}
     for settings in groups.values():
         for name in dict.fromkeys(name for setting in settings for name in setting):
@@ -461,17 +460,39 @@ def differing(specs: Iterable[Spec]) -> list[str]:
 def set_apart(specs: Sequence[Spec]) -> list[str]:
     """Return for each spec, in words, what it sets of all that settings differ in: `kv_cache_dtype=fp8`.
 
-    What its name says, as that of a sweep's combination does, is not repeated.
+    Of a setting that is what is not as under the default of the same mode, platform, model, quant and workload. What
+    its name says, as that of a sweep's combination does, is not repeated.
     """
     names = differing(specs)
+    defaults = {_without_setting(spec): set_in(spec) for spec in specs if spec.setting is None}
     found = []
     for spec in specs:
-        said = (spec.setting or "").split("+")
-        values = {name: value for name, value in set_in(spec).items() if name in names}
-        words = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in values.items()}
-        told = [f"{n}={word}" for n, word in words.items() if f"{n}-{word}".replace("_", "-") not in said]
-        found.append(", ".join(told))
+        own, said = set_in(spec), said_by_name(spec)
+        default = {} if spec.setting is None else defaults.get(_without_setting(spec), {})
+        words = []
+        for name in names:
+            value = own.get(name, False if default.get(name) is True else None)
+            if name not in said and value != default.get(name):
+                words.append(f"{name}={word_of(value)}" if value is not None else f"{name} unset")
+        found.append(", ".join(words))
     return found
+
+
+def _without_setting(spec: Spec) -> tuple[str, ...]:
+    return (spec.mode, *(name for axis, name in spec.axes.items() if axis != "setting"))
+
+
+def said_by_name(spec: Spec) -> dict[str, str]:
+    """Return what the name of a setting says that it sets, in its order, as that of a sweep's combination does."""
+    values = {
+        f"{name}-{word_of(value)}".replace("_", "-"): (name, word_of(value)) for name, value in set_in(spec).items()
+    }
+    return dict(values[part] for part in (spec.setting or "").split("+") if part in values)
+
+
+def word_of(value: Any) -> str:
+    """Return a value as a config has it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def swept_number(specs: Sequence[Spec]) -> str | None:

@@ -123,6 +123,9 @@ class PlanFile(Strict):
         [], description="What is compared and could be interleaved, but is not, and why: one line each."
     )
     launches: list[PlannedLaunch] = Field(description="In the order they run.")
+    again: list[str] = Field(
+        [], description="Records that are there and that `remeasure` would have measured again; shown by plan alone."
+    )
 
 
 def read_plan(path: Path) -> PlanFile:

@@ -71,7 +71,8 @@ def conclusion_values(rows: Sequence[Row], collection: Collection) -> dict[str, 
         "confidence": collection.comparison.confidence,
         "together": collection.earlier is None and not looks,
         "through": name,
-        "trends": [_trend(each) for each in trends(lines)][:MOST],
+        # against a baseline of one setting a trend is that of the table's own column
+        "trends": [] if "setting" in collection.baseline else [_trend(each) for each in trends(lines)][:MOST],
     }
 
 

@@ -181,8 +181,8 @@ SETTING = Column("setting", "", _text("setting"), words=True)
 
 SETS = Column(
     "sets",
-    "What the setting comes to, of all that settings differ in; what its name says is not repeated, nor a default of "
-    "the engine.",
+    "What the setting sets that is something else under the default, and of the default what it has there. What a "
+    "name says is not repeated.",
     lambda line: line["sets"] or MISSING,
     words=True,
     known="sets",

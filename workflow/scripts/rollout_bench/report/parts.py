@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from rollout_bench.analysis.inside.overview import Looked
+from rollout_bench.analysis.timed.answers import shortly_named
 from rollout_bench.analysis.timed.columns import table
 from rollout_bench.analysis.timed.experiments import Collection
 from rollout_bench.analysis.timed.latencies import Distribution, PooledSequences, distributions
@@ -53,6 +54,20 @@ class Findings:
     def frame(self) -> pd.DataFrame:
         """A line for each of `rows`, as in summary.csv."""
         return table(self.rows, self.latencies)
+
+    @cached_property
+    def drawn(self) -> list[Row]:
+        """The rows as figures name them, which have less room than tables."""
+        return self._shortly[0]
+
+    @property
+    def values_of(self) -> str:
+        """What the values are of that figures name settings by; empty where they are called by their names."""
+        return self._shortly[1]
+
+    @cached_property
+    def _shortly(self) -> tuple[list[Row], str]:
+        return shortly_named(self.rows)
 
     @cached_property
     def sweeps(self) -> list[Saturation]:

@@ -17,7 +17,7 @@ from rich.table import Table
 from rollout_bench.contracts.metrics import COMPARED, METRICS
 from rollout_bench.core.errors import printable
 from rollout_bench.report.figure_names import DRAWINGS
-from rollout_bench.report.headings import FLAGS, View, Views
+from rollout_bench.report.headings import FLAGS, SETS, SETTING, View, Views
 from rollout_bench.report.prose import Section
 
 WIDTH = 120
@@ -94,17 +94,23 @@ def _rendered(view: View, speedup: int, name: int) -> str:
         header = escape(_two_lines(column.header))
         if column.words:
             width = speedup if column.header in _SPEEDUPS else name
-            width = _FLAGS_WIDTH if column is FLAGS else width
+            width = _FLAGS_WIDTH if column is FLAGS else _NAME_WIDTH if column in (SETTING, SETS) else width
             table.add_column(header, overflow="fold", max_width=width)
         else:
             table.add_column(header, justify="right", no_wrap=True)
     for line in _without_repeats(view):
-        table.add_row(*map(escape, line))
+        cells = zip(view.columns, line, strict=True)
+        table.add_row(*(escape(_a_line_each(cell) if column in (SETTING, SETS) else cell) for column, cell in cells))
     console = Console(file=io.StringIO(), width=_ROOM, color_system=None, legacy_windows=False)
     with console.capture() as capture:
         console.print(table, highlight=False)
     lines = [line.rstrip() for line in capture.get().splitlines()]
     return "\n".join([view.title, "", *lines])
+
+
+def _a_line_each(setting: str) -> str:
+    """Return a sweep's combination, or what a setting sets, with a line for each of its parts."""
+    return setting.replace("+", "\n+").replace(", ", ",\n")
 
 
 def _two_lines(header: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -20,7 +20,7 @@ from rollout_bench.analysis.timed.comparison import Stop, log_ratios
 from rollout_bench.analysis.timed.launches import fell_behind, values_of
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.analysis.timed.service import at_a_rate
-from rollout_bench.contracts.axes import with_setting
+from rollout_bench.contracts.axes import DEFAULT_SETTING, with_setting
 from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.spec import (
     FEWEST_ON_FRONT,
@@ -28,9 +28,11 @@ from rollout_bench.contracts.spec import (
     devices_of_rate,
     differing,
     number_of,
+    said_by_name,
     same_work,
     set_in,
     swept_number,
+    word_of,
 )
 from rollout_bench.plan.config import ComparisonSettings
 
@@ -149,7 +151,30 @@ def lines_over(rows: Sequence[Row]) -> tuple[str, list[Swept]]:
 def _others(spec: Spec, names: Sequence[str]) -> list[str]:
     """Return what else a setting sets, in words, where settings differ in more than the number."""
     settings = set_in(spec)
-    return [f"{name}={settings[name]}" for name in names if name in settings]
+    return [f"{name}={word_of(settings[name])}" for name in names if name in settings]
+
+
+def shortly_named(rows: Sequence[Row]) -> tuple[list[Row], str]:
+    """Return `rows` with values for the names of a sweep's combinations, `8+true+fp8`, and what the values are of.
+
+    As they are, and nothing, where settings are not those of one sweep over several names.
+    """
+    said = {
+        row.experiment.setting: said_by_name(row.experiment.records[0].spec)
+        for row in rows
+        if row.experiment.records and row.experiment.setting != DEFAULT_SETTING
+    }
+    keys = {tuple(values) for values in said.values()}
+    names = keys.pop() if len(keys) == 1 else ()
+    if len(names) < 2 or any(len(setting.split("+")) != len(names) for setting in said):
+        return list(rows), ""
+    short = {setting: "+".join(values.values()) for setting, values in said.items()}
+    renamed = [
+        replace(row, experiment=replace(own, setting=short.get(own.setting, own.setting)))
+        for row in rows
+        for own in [row.experiment]
+    ]
+    return renamed, "+".join(names)
 
 
 @dataclass(frozen=True)

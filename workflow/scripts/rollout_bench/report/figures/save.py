@@ -51,7 +51,10 @@ def figure_files(
 def _drawn(name: str, findings: Findings) -> Figure:
     drawing = DRAWINGS[name]
     values = [attrgetter(attribute)(findings) for attribute in drawing.of]
-    figure: Figure = named(drawing.function)(*values, hardware(findings.collection.launched), _alarm(name, findings))
+    where = hardware(findings.collection.launched)
+    if "drawn" in drawing.of and findings.values_of:
+        where = f"Settings are values of {findings.values_of}. {where}"
+    figure: Figure = named(drawing.function)(*values, where, _alarm(name, findings))
     return figure
 
 

@@ -16,8 +16,8 @@ from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.report.figures.style import (
     ROOM,
     QuantStyle,
+    keys,
     label_styles,
-    legend,
     message_figure,
     new_figure,
     nothing,
@@ -63,7 +63,8 @@ def settings_figure(rows: Sequence[Row], settings: ComparisonSettings, where: st
             *(word for word, of in ((mode, 0), (platform, 1)) if len({p[of] for p in panels}) > 1),
         ]
         axes.set_title(shorten(", ".join(words), 80 // len(shown)), loc="left", fontsize=14)
-    legend(figure, styles)
+    # labels of several words have no room beside the title
+    figure.axes[0].legend(handles=keys(styles, 56), loc="best", frameon=False, fontsize=12)
     return figure
 
 
