@@ -141,7 +141,7 @@ def test_figures_name_a_sweep_s_combinations_by_their_values_and_say_of_what_and
     tmp_path: Path,
 ) -> None:
     swept = [
-        make_spec(args={"max_num_seqs": seqs, "enforce_eager": eager}).model_copy(
+        make_spec(args={"max_num_seqs": seqs, **({"enforce_eager": True} if eager else {})}).model_copy(
             update={"setting": f"max-num-seqs-{seqs}+enforce-eager-{str(eager).lower()}"}
         )
         for seqs in (8, 16)

@@ -467,7 +467,7 @@ def set_apart(specs: Sequence[Spec]) -> list[str]:
     defaults = {_without_setting(spec): set_in(spec) for spec in specs if spec.setting is None}
     found = []
     for spec in specs:
-        own, said = set_in(spec), said_by_name(spec)
+        own, said = set_in(spec), said_by_name(spec, names)
         default = {} if spec.setting is None else defaults.get(_without_setting(spec), {})
         words = []
         for name in names:
@@ -482,12 +482,18 @@ def _without_setting(spec: Spec) -> tuple[str, ...]:
     return (spec.mode, *(name for axis, name in spec.axes.items() if axis != "setting"))
 
 
-def said_by_name(spec: Spec) -> dict[str, str]:
-    """Return what the name of a setting says that it sets, in its order, as that of a sweep's combination does."""
-    values = {
-        f"{name}-{word_of(value)}".replace("_", "-"): (name, word_of(value)) for name, value in set_in(spec).items()
-    }
-    return dict(values[part] for part in (spec.setting or "").split("+") if part in values)
+def said_by_name(spec: Spec, names: Iterable[str]) -> dict[str, str]:
+    """Return what the name of a setting says that it sets of `names`, in its order: that of a sweep's combination does.
+
+    What is not in the spec is as by default, such as an argument that is false.
+    """
+    own, found = set_in(spec), {}
+    for part in (spec.setting or "").split("+"):
+        for name in names:
+            word = part.removeprefix(f"{name.replace('_', '-')}-")
+            if word != part and (name not in own or word == word_of(own[name]).replace("_", "-")):
+                found[name] = word
+    return found
 
 
 def word_of(value: Any) -> str:

@@ -60,9 +60,9 @@ def those(names: Sequence[str], compared: int) -> str:
     return "all compared" if len(names) == compared > 1 else "; ".join(names)
 
 
-def some(names: Sequence[str]) -> str:
+def some(names: Sequence[str], most: int = _NAMED) -> str:
     """Return the first few of `names`, and how many more there are."""
-    return first_few(names, _NAMED, "; ")
+    return first_few(names, most, "; ")
 
 
 def _signed(seconds: float) -> str:

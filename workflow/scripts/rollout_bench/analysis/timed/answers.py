@@ -159,11 +159,9 @@ def shortly_named(rows: Sequence[Row]) -> tuple[list[Row], str]:
 
     As they are, and nothing, where settings are not those of one sweep over several names.
     """
-    said = {
-        row.experiment.setting: said_by_name(row.experiment.records[0].spec)
-        for row in rows
-        if row.experiment.records and row.experiment.setting != DEFAULT_SETTING
-    }
+    specs = {row.experiment.setting: row.experiment.records[0].spec for row in rows if row.experiment.records}
+    names_set = differing(specs.values())
+    said = {setting: said_by_name(spec, names_set) for setting, spec in specs.items() if setting != DEFAULT_SETTING}
     keys = {tuple(values) for values in said.values()}
     names = keys.pop() if len(keys) == 1 else ()
     if len(names) < 2 or any(len(setting.split("+")) != len(names) for setting in said):
