@@ -37,6 +37,18 @@ BAD_COMPARING = [
         "did you mean 'cuda'?",
     ),
     Bad(
+        "sweep_one_key_twice",
+        "sweep: {max_num_seqs: [8, 32], engine_args.max_num_seqs: [9, 16]}",
+        "sweep.engine_args.max_num_seqs: is the same as sweep.max_num_seqs",
+        "leave one of them out",
+    ),
+    Bad(
+        "settings_not_selected",
+        "setting_settings: {few: {engine_args: {max_num_seqs: 4}}}",
+        "setting_settings: few: written, and not selected",
+        "settings: [default, few]",
+    ),
+    Bad(
         "baseline_folder_missing",
         "baseline: {quant: null, results: ../nowhere/results}",
         "baseline.results: ../nowhere/results: does not exist",

@@ -158,3 +158,12 @@ def test_figures_name_a_sweep_s_combinations_by_their_values_and_say_of_what_and
     rows = rows_of(collect(tmp_path, make_plan([default, few, *swept], launches=4)))
     assert shortly_named(rows) == (rows, "")
     assert shortly_named([]) == ([], "")
+
+
+def test_where_no_launch_is_valid_the_conclusion_says_so_and_what_to_do(tmp_path: Path) -> None:
+    busy = Flag(code="cpu_shared", severity="invalid", sentence="Others used 50 % of the cores.")
+    found = [make_record(spec, launch, [400.0] * 2, flags=[busy]) for spec in (BF16, W8A8) for launch in range(4)]
+    lines = conclusion(tmp_path, [BF16, W8A8], found)
+    assert lines[0].startswith("In doubt: 8 of 8 launches invalid and left out of all numbers (cpu_shared 8)"), lines
+    assert lines[1].startswith("Next: ")
+    assert "remeasure=invalid" in lines[1]

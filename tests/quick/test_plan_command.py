@@ -43,3 +43,13 @@ def test_a_damaged_failure_is_named(tmp_path: Path, capsys: pytest.CaptureFixtur
     path.write_text("{")
     command.show(make_plan([make_spec()], launches=1), tmp_path)
     assert f"failed: {path}" in capsys.readouterr().out
+
+
+def test_experiments_none_of_which_is_another_one_s_baseline_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = make_spec().model_copy(update={"setting": "few"})
+    command.show(make_plan([make_spec(), few], launches=1, baseline={"quant": "bf16"}), tmp_path)
+    assert "nothing is compared: no experiment is what another one becomes with {quant: bf16}" in capsys.readouterr().out
+    command.show(make_plan([make_spec(), few], launches=1, baseline={"setting": "default"}), tmp_path)
+    assert "nothing is compared" not in capsys.readouterr().out

@@ -211,3 +211,36 @@ def test_what_is_invalid_is_planned_and_measured_again_with_its_block_and_the_ol
     assert len(stand_in.starts(space.path)) == 8
     assert space.in_blocks("results/summary.md", *again) == set(), "there is nothing in doubt any more"
     assert "invalid" not in (space.path / "results" / "summary.txt").read_text().partition("Conclusion")[2][:400]
+
+
+SETTINGS = {"few": {"engine_args": {"max_num_seqs": 4}}, "many": {"engine_args": {"max_num_seqs": 64}}}
+
+
+def test_what_would_be_no_pair_with_launches_that_are_there_is_measured_together_with_them_where_that_is_asked_for(
+    tmp_path: Path,
+):
+    settings = {"quants": ["bf16"], "setting_settings": SETTINGS, "baseline": {"quant": None, "setting": "default"}}
+    space = workspace(tmp_path, settings=["default", "few"], **settings)
+    assert space.snakemake("--cores", "1", "results/summary.md").returncode == 0
+    others = ("--config", "settings=[default,many]")
+    assert len(space.in_blocks("results/summary.md", *others)) == 3, "the default's are there"
+    whole = (*others, "remeasure=invalid")
+    assert len(space.in_blocks("results/summary.md", *whole)) == 6
+    done = space.snakemake("--cores", "1", "results/summary.md", *whole)
+    assert done.returncode == 0, done.stdout
+    summary = (space.path / "results" / "summary.txt").read_text()
+    assert "not_interleaved" not in summary
+    assert space.in_blocks("results/summary.md", *whole) == set()
+
+
+@pytest.mark.parametrize("option", [["--touch"], ["--batch", "summary=1/2"]])
+def test_remeasure_goes_with_no_option_that_measures_nothing_or_a_part_and_moves_no_record(
+    tmp_path: Path, option: list[str]
+):
+    space = workspace(tmp_path)
+    assert space.snakemake("--cores", "1", "results/summary.md").returncode == 0
+    before = stamps(space)
+    done = space.snakemake("--cores", "1", *option, "results/summary.md", "--config", "remeasure=flagged")
+    assert done.returncode == 1
+    assert f"{option[0]}: does not go with remeasure\n  -> leave one of them out" in done.stdout
+    assert stamps(space) == before

@@ -83,6 +83,7 @@ def test_run_prints_what_is_ours_and_says_so_where_nothing_is_to_be_done(tmp_pat
     assert chatter(done.stdout + done.stderr) == []
     assert "2 launches to run: about 2 min; 0.025 device hours" in done.stderr.splitlines()
     assert "results/summary.md (.html, .csv, .txt): " in done.stdout
+    assert "\nConclusion\n  - " in done.stdout
     again = call(space, "run", "--cores", "1")
     assert again.returncode == 0
     assert "Nothing to be done" in again.stderr
@@ -192,3 +193,17 @@ def test_check_that_finds_a_problem_ends_in_its_own_lines_and_status_1(tmp_path:
 def test_check_that_finds_none_ends_with_status_0(tmp_path: Path) -> None:
     done = call(Workspace(tmp_path / "workspace"), "check")
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "no problem found"), done.stdout
+
+
+def test_a_config_that_is_not_there_and_one_without_its_option_are_told_in_two_lines(tmp_path: Path) -> None:
+    space = workspace(tmp_path)
+    (space.path / "mine.yaml").write_text("quants: [bf16]\n")
+    done = call(space, "plan", "--configfile", "mnie.yaml")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["mnie.yaml: there is no such file", "  -> did you mean 'mine.yaml'?"]
+    done = call(space, "plan", "mine.yaml")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "mine.yaml: is a config, and no result to make",
+        "  -> say rollout-bench plan --configfile mine.yaml",
+    ]

@@ -16,6 +16,7 @@ import filelock
 
 from rollout_bench.analysis.bounds.memory import MachineMemory
 from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.analysis.timed.rows import rows_of
 from rollout_bench.cluster import ownership
 from rollout_bench.cluster.internals import Internals
 from rollout_bench.cluster.slurm import before_in_allocation
@@ -218,16 +219,44 @@ def plan_workflow(
 
 
 def _doubtful(plan: Schedule) -> set[str]:
-    """Return the records of launches that are in doubt, as a summary would have them; what is damaged it tells."""
+    """Return the records of launches that are in doubt, as a summary would have them; what is damaged it tells.
+
+    A launch that took no turns with its partner is too: no verdict comes of it, whatever it measured.
+    """
     if not RESULTS.is_dir():
         return set()
     every = plan.config.remeasure == "flagged"
-    return {
-        str(record_path(RESULTS, each.mode, each.experiment, record.launch))
-        for each in collect(RESULTS, plan.plan_file(estimate=False)).launched
+    collection = collect(RESULTS, plan.plan_file(estimate=False))
+    doubtful = {
+        (each.mode, each.experiment, record.launch)
+        for each in collection.launched
         for record in each.records
         if (record.validity if every else not record.valid)
     }
+    for row in rows_of(collection):
+        own = row.experiment.whole
+        doubtful |= {(own.mode, own.experiment, launch.launch) for launch in row.launches if not launch.in_turn}
+    return {str(record_path(RESULTS, *place)) for place in doubtful} | _in_torn_blocks(plan)
+
+
+def _in_torn_blocks(plan: Schedule) -> set[str]:
+    """Return records of blocks that lack others: measured now, these would be no pair with those that are there.
+
+    What has failed is no reason to measure the others again, and what has lost a race is not lacking.
+    """
+    if plan.config.launches == "auto" and plan.config.precision.race:
+        return set()
+    found: set[str] = set()
+    for group in plan.interleaving.groups:
+        members = {(experiment.spec.mode, experiment.name) for experiment in group.members}
+        blocks: dict[int, dict[str, str]] = {}
+        for launch in plan.launches:
+            if (launch.experiment.spec.mode, launch.experiment.name) in members:
+                blocks.setdefault(launch.index, {})[launch.record] = state_of(Path(launch.record))
+        for states in blocks.values():
+            if "missing" in states.values():
+                found |= {record for record, state in states.items() if state == "measured"}
+    return found
 
 
 def _places_on_cpu(config: Config) -> int:
@@ -265,6 +294,10 @@ def begin(plan: Schedule, outputs: Iterable[str], rules: Iterable[str] = ()) -> 
     only look, a folder that another run holds is left as it is, and none is held.
     """
     wanted = set(outputs)
+    refused = sorted({"--touch", "-t", "--batch"}.intersection(word.partition("=")[0] for word in sys.argv))
+    if plan.config.remeasure is not None and refused:
+        # with --touch records would be moved and none measured, a batch would measure a part of what is compared
+        stop(UserError(f"{refused[0]}: does not go with remeasure", "leave one of them out"))
     _rules.update(rules)
     again = sorted(plan.again)
     try:

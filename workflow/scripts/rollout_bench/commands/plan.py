@@ -13,7 +13,7 @@ from rich.table import Table
 
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.cluster.ownership import under_way
-from rollout_bench.contracts.axes import label_of, with_setting
+from rollout_bench.contracts.axes import AXES, label_of, names_of, with_setting
 from rollout_bench.contracts.postmortem import error_of, state_of
 from rollout_bench.contracts.store import failure_path, read_failure, record_path
 from rollout_bench.core.errors import UserError
@@ -97,7 +97,7 @@ def show(plan: PlanFile, results: Path) -> None:
         label = with_setting(skipped.quant, skipped.setting)
         combination = f"{skipped.mode} {skipped.model} {label} {skipped.workload}"
         console.print(escape(f"skipped: {combination}: {skipped.reason}; {skipped.remedy}"))
-    for line in interleaved_lines(plan):
+    for line in (*interleaved_lines(plan), *compared_with_nothing(plan)):
         console.print(escape(line))
     if again:
         console.print(
@@ -147,6 +147,21 @@ def interleaved_lines(plan: PlanFile) -> list[str]:
         started = "started together" if group.started == "together" else "started in turn"
         lines.append(f"interleaved: {group.name}: {engines} alive at once, {started}")
     return lines + [f"not interleaved: {reason}" for reason in plan.not_interleaved]
+
+
+def compared_with_nothing(plan: PlanFile) -> list[str]:
+    """Return a line where experiments are selected none of which has another one for its baseline."""
+    if len(plan.experiments) < 2 or not plan.baseline or set(plan.baseline).isdisjoint(AXES):
+        return []
+    there = {(e.mode, *names_of(e)) for e in plan.experiments}
+    wanted = {(e.mode, *names_of(e)): (e.mode, *names_of(e, plan.baseline)) for e in plan.experiments}
+    if any(other != own and other in there for own, other in wanted.items()):
+        return []
+    named = ", ".join(f"{axis}: {name}" for axis, name in plan.baseline.items())
+    return [
+        f"nothing is compared: no experiment is what another one becomes with {{{named}}}, the baseline; select it, or"
+        " name another one, as baseline: {setting: default}"
+    ]
 
 
 def torn_lines(plan: PlanFile, results: Path) -> list[str]:

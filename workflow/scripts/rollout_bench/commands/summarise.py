@@ -71,5 +71,7 @@ def main() -> int:
     for path, content in contents.items():
         write_whole(path, content.encode())
     print(f"{out / 'summary.md'} (.html, .csv, .txt): {made.status}")
+    if made.answer:
+        print(f"\n{made.answer}\n")
     status = tell(collection.damaged)
     return 1 if arguments.check and not collection.complete else status

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
-from rollout_bench.core.errors import UserError
+from rollout_bench.core.errors import UserError, near_miss
 
 _CALL = Path(__file__).with_name("snakemake_call.py")
 
@@ -46,8 +47,31 @@ def _call(name: str, purpose: str, *targets: str) -> NoReturn:
     named = any(argument.startswith(("-s", "--snakefile")) for argument in arguments)
     if not named and not Path("Snakefile").is_file():
         raise UserError(f"there is no Snakefile in {Path.cwd()}", "go to the folder of a clone of rollout-bench")
+    _check_files(name, arguments)
     # -P: the modules beside that program are no modules of their own there
     os.execv(sys.executable, [sys.executable, "-P", str(_CALL), *targets, *arguments])
+
+
+def _check_files(name: str, arguments: Sequence[str]) -> None:
+    """Raise `UserError` for a config that is not there, and for one that is named as if it were a target."""
+    option = ""
+    for argument in arguments:
+        if argument.startswith("-"):
+            option, equals, file = argument.partition("=")
+            files = [file] if equals else []
+        else:
+            files = [argument]
+        for file in files:
+            if option in ("--configfile", "--configfiles") and not Path(file).is_file():
+                close = near_miss(file, [str(path) for path in Path(file).parent.glob("*.y*ml")])
+                raise UserError(
+                    f"{file}: there is no such file", f"did you mean '{close}'?" if close else "correct its name"
+                )
+            if not option and file.endswith((".yaml", ".yml")) and Path(file).is_file():
+                raise UserError(
+                    f"{file}: is a config, and no result to make",
+                    f"say rollout-bench {name} --configfile {file}",
+                )
 
 
 def _parser(name: str, purpose: str) -> argparse.ArgumentParser:

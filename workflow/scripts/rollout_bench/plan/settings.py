@@ -47,6 +47,11 @@ def resolved(config: Config, engine: InstalledEngine) -> Config:
     for name, setting in own.items():
         for key in setting.workload:
             _check_key(f"setting_settings.{name}.workload", key)
+    if config.settings is None and own:
+        names = ", ".join([DEFAULT_SETTING, *own, *swept])
+        raise UserError(
+            f"config: setting_settings: {', '.join(own)}: written, and not selected", f"say settings: [{names}]"
+        )
     selected = [DEFAULT_SETTING, *swept] if config.settings is None else config.settings
     for name in selected:
         if name not in known:
@@ -103,6 +108,10 @@ def _swept(config: Config, engine: InstalledEngine) -> Iterator[tuple[str, Setti
     if not config.sweep:
         return
     keys = [(*_target(key, engine), key) for key in config.sweep]
+    for number, (where, key, written) in enumerate(keys):
+        twice = next((other for *place, other in keys[:number] if place == [where, key]), None)
+        if twice is not None:
+            raise UserError(f"config: sweep.{written}: is the same as sweep.{twice}", "leave one of them out")
     for (where, key, written), values in zip(keys, config.sweep.values(), strict=True):
         if where == "engine_args":
             for value in values:

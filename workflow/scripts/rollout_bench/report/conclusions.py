@@ -64,6 +64,8 @@ def conclusion_values(rows: Sequence[Row], collection: Collection) -> dict[str, 
     found = [_conclusion(base, _by_told_metric(others), collection, len(groups) > 1) for base, others in groups[:MOST]]
     # where each launch is looked at, an interval holds at all looks, and for its own comparison alone
     looks = collection.precision is not None and collection.precision.stop == "interval"
+    if not found and any(row.empty_because for row in rows):
+        found = [_without_numbers(rows, collection)]
     name, lines = lines_over(rows)
     return {
         "conclusions": found,
@@ -74,6 +76,26 @@ def conclusion_values(rows: Sequence[Row], collection: Collection) -> dict[str, 
         # against a baseline of one setting a trend is that of the table's own column
         "trends": [] if "setting" in collection.baseline else [_trend(each) for each in trends(lines)][:MOST],
     }
+
+
+def _without_numbers(rows: Sequence[Row], collection: Collection) -> Conclusion:
+    """Return what is in doubt and what to do next, where no launch that could be compared is valid."""
+    return Conclusion(
+        title="",
+        metric="",
+        baseline="",
+        better=[],
+        worse=[],
+        small=[],
+        undetected=[],
+        noisy=[],
+        unknown=[],
+        best="",
+        all_judged=False,
+        ties=[],
+        doubts=list(_doubts(rows)),
+        next=_next(rows, [], collection),
+    )
 
 
 def _by_told_metric(others: Sequence[Row]) -> list[Row]:
@@ -191,6 +213,8 @@ def _next(rows: Sequence[Row], undetected: Sequence[Row], collection: Collection
         return "run the same command again, which measures what is missing"
     if any(not launch.valid for row in rows for launch in row.launches):
         return f"look under Flags, then measure what is invalid again: {_command('remeasure=invalid')}"
+    if any(not launch.in_turn for row in rows for launch in row.launches):
+        return f"measure again, together, what took no turns: {_command('remeasure=invalid')}"
     if collection.precision is not None:
         return ""
     launches = max(len(row.launches) for row in rows)

@@ -76,8 +76,16 @@ class Summary:
     def text(self) -> str:
         """The contents of summary.txt."""
         elsewhere = ELSEWHERE.format("show the figures, and " if self.shown else "")
-        end = [section for section in self.answers if section.heading != DESIGN][:1]
-        return terminal(self.status, self.views, self.notes, self.answers, elsewhere=elsewhere, end=end)
+        return terminal(self.status, self.views, self.notes, self.answers, elsewhere=elsewhere, end=self._first)
+
+    @property
+    def answer(self) -> str:
+        """The first section above the tables, the conclusion where there is one, as a terminal shows it; else empty."""
+        return terminal("", Views((), ()), (), end=self._first).strip()
+
+    @property
+    def _first(self) -> list[Section]:
+        return [section for section in self.answers if section.heading != DESIGN][:1]
 
     def placed(self, results: Path, figures: Path) -> Summary:
         """Return the same for another folder, from which what it links lies elsewhere.

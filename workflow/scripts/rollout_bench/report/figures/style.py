@@ -52,8 +52,8 @@ _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#
 _MARKERS = "osD^vP*X"
 
 
-_NOTE_WIDTH = 150
-"""Characters in a line of notes."""
+_NOTE_WIDTH, _ALARM_WIDTH = 150, 136
+"""Characters in a line of notes, and of an alarm, which names experiments: these have wider letters."""
 
 ROOM = 1.04
 """How far an axis from zero goes on after all that is drawn: matplotlib's own margin is a share of the span of the
@@ -89,7 +89,7 @@ def new_figure(title: str, notes: Sequence[str], alarm: str = "") -> Figure:
     figure = Figure(figsize=SIZE_IN, layout="constrained")
     FigureCanvasAgg(figure)
     figure.text(0.01, 0.98, title, fontsize=22, fontweight="bold", ha="left", va="top", color=INK)
-    warnings, rest = textwrap.wrap(alarm, _NOTE_WIDTH), textwrap.wrap(" ".join(filter(None, notes)), _NOTE_WIDTH)
+    warnings, rest = textwrap.wrap(alarm, _ALARM_WIDTH), textwrap.wrap(" ".join(filter(None, notes)), _NOTE_WIDTH)
     lines = warnings + rest
     bottom = 0.01 + 0.034 * len(lines)
     figure.get_layout_engine().set(rect=(0.005, bottom, 0.985, 0.92 - bottom))  # type: ignore[union-attr, call-arg]
