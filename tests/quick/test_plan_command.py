@@ -50,6 +50,8 @@ def test_experiments_none_of_which_is_another_one_s_baseline_are_told(
 ) -> None:
     few = make_spec().model_copy(update={"setting": "few"})
     command.show(make_plan([make_spec(), few], launches=1, baseline={"quant": "bf16"}), tmp_path)
-    assert "nothing is compared: no experiment is what another one becomes with {quant: bf16}" in capsys.readouterr().out
+    assert (
+        "nothing is compared: no experiment is what another one becomes with {quant: bf16}" in capsys.readouterr().out
+    )
     command.show(make_plan([make_spec(), few], launches=1, baseline={"setting": "default"}), tmp_path)
     assert "nothing is compared" not in capsys.readouterr().out

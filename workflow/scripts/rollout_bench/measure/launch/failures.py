@@ -152,7 +152,8 @@ KNOWN_CAUSES = (
     ),
     KnownCause(
         r"World size \(\d+\) is larger than the number of available (?:GPUs|devices)"
-        r"|tensor_parallel_size .* (?:exceeds|is larger)|invalid device ordinal|Not enough memory nodes|Not enough allowed NUMA nodes"
+        r"|tensor_parallel_size .* (?:exceeds|is larger)|invalid device ordinal"
+        r"|Not enough memory nodes|Not enough allowed NUMA nodes"
         r"|number of (?:GPUs|NPUs|devices) .* (?:less|fewer) than|exceeds the number of available",
         "too_few_devices",
         "more devices are asked for than there are",
