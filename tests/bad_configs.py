@@ -219,7 +219,7 @@ BAD_OVERLAYS = [
     ),
     Bad(
         "engine_arg_in_setting",
-        "setting_settings: {a: {engine_args: {dtyp: x}}}",
+        "{settings: [a], setting_settings: {a: {engine_args: {dtyp: x}}}}",
         "settings.a.engine_args.dtyp",
         "'dtype'",
     ),
@@ -232,7 +232,7 @@ BAD_OVERLAYS = [
     ),
     Bad(
         "variable_in_setting",
-        "setting_settings: {a: {environment: {PYTHONPATH: x}}}",
+        "{settings: [a], setting_settings: {a: {environment: {PYTHONPATH: x}}}}",
         "a.environment.PYTHONPATH",
         "install",
     ),

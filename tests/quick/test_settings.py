@@ -144,4 +144,4 @@ def test_values_are_held_against_what_the_installed_engine_declares() -> None:
 
 def test_a_typo_in_a_setting_is_an_error_though_what_can_not_be_is_only_left_out() -> None:
     with pytest.raises(UserError, match="no such engine argument"):
-        planned("setting_settings: {a: {engine_args: {max_num_seq: 4}}}")
+        planned("{settings: [a], setting_settings: {a: {engine_args: {max_num_seq: 4}}}}")
