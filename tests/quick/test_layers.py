@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "analysis": {"core", "contracts", "workloads", "checkpoints", "plan"},
     "report": {"core", "contracts", "plan", "analysis"},
     "cluster": {"core", "contracts", "plan", "measure"},
-    "commands": {"core", "contracts", "plan", "analysis", "report", "cluster"},
+    "commands": {"core", "contracts", "plan", "measure", "analysis", "report", "cluster"},
     "__main__": {"core", "commands"},
     "snakefile": {"core", "contracts", "plan", "measure", "analysis", "report", "cluster"},
 }

@@ -166,7 +166,7 @@ def test_launches_auto_asks_for_whole_blocks(tmp_path: Path):
 
 def test_the_plan_says_what_is_interleaved_or_why_not(tmp_path: Path):
     space = workspace(tmp_path)
-    assert "interleaved: offline cpu tiny small: bf16, w8a8: all 2 engines alive at once, started in turn" in (
+    assert "interleaved: offline cpu tiny small: bf16, w8a8: both engines alive at once, started in turn" in (
         space.snakemake("--cores", "1", "plan").stdout
     )
     huge = {"kv_cache_memory_bytes": 1 << 50}

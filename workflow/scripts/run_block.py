@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import signal
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -171,14 +172,13 @@ def no_pairs(assignments: Sequence[Assignment], settled: Sequence[int], left: Se
         settled: positions of those whose records are there.
         left: positions of those that are measured now.
     """
-    records = ", ".join(str(assignments[number].out) for number in sorted({*settled, *left}))
     for number in range(1, len(assignments)):
         for now, before in ((number, 0), (0, number)):
             if now in left and before in settled:
                 yield (
                     f"{assignments[now].name} launch {assignments[now].launch} is measured without its partner "
                     f"{assignments[before].name}, whose record is there: what changed meanwhile would pass for a "
-                    f"difference, so they are no pair. To have the block measured whole, delete {records}."
+                    "difference, so they are no pair. --config remeasure=invalid measures the block whole."
                 )
 
 
@@ -214,6 +214,8 @@ def beside(arguments: argparse.Namespace, assignments: Sequence[Assignment], sig
     try:
         with lease(first.wanted, partial(pause, signals), first.reporting().phase) as held:
             first.wait_until_quiet(signals)
+            began = time.monotonic()
+            assignments = [replace(assignment, began=began) for assignment in assignments]
             return Coordinator(assignments, held, rotation, signals, slurm.word_on_own_job).run()
     except DeviceError as error:
         cause = Cause(error.category, error.problem, error.remedy)

@@ -143,7 +143,8 @@ def interleaved_lines(plan: PlanFile) -> list[str]:
     lines = []
     for group in plan.interleaved:
         size = len(group.experiments)
-        engines = f"all {size} engines" if group.at_once == size else f"{group.at_once} of {size} engines"
+        whole = "both engines" if size == 2 else f"all {size} engines"
+        engines = whole if group.at_once == size else f"{group.at_once} of {size} engines"
         started = "started together" if group.started == "together" else "started in turn"
         lines.append(f"interleaved: {group.name}: {engines} alive at once, {started}")
     return lines + [f"not interleaved: {reason}" for reason in plan.not_interleaved]
@@ -184,18 +185,12 @@ def torn_lines(plan: PlanFile, results: Path) -> list[str]:
             torn = sorted(records[group.experiments[0]].intersection(range(launches[group.mode, name])) - records[name])
             if not torn:
                 continue
-            there = [
-                str(record_path(Path(plan.results), group.mode, member, index))
-                for index in torn
-                for member in group.experiments
-                if index in records[member]
-            ]
             more = "launches" if plan.precision is None else "precision.max_launches"
             numbers = ", ".join(map(str, torn))
             lines.append(
                 f"no pair: {group.mode}/{name}: launch {numbers}: missing, and the baseline's is there,"
-                " measured in another block or by itself, so that no verdict can come of it; to have the block measured"
-                f" whole, delete {', '.join(there)}; or raise {more}, which adds whole blocks"
+                " measured in another block or by itself, so that no verdict can come of it; --config remeasure=invalid"
+                f" measures the block whole, and raising {more} adds whole blocks"
             )
     return lines
 

@@ -264,7 +264,7 @@ class HostUse(Strict):
         None, ge=0, description="Share of the cores' time that processes used that are not of this launch."
     )
     busiest_other: str | None = Field(
-        None, description="Name of the process outside this launch that used most. Null where none was seen."
+        None, description="Name, pid and user of the process outside this launch that used most. Null: none was seen."
     )
     memory_available_bytes: int | None = Field(None, ge=0, description="Memory that was available afterwards.")
     memory_pressure_share: float | None = Field(

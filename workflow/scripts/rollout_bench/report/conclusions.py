@@ -224,6 +224,10 @@ def _next(rows: Sequence[Row], undetected: Sequence[Row], collection: Collection
     if undetected and all(row.comparison.too_noisy for row in undetected):
         quiet = " wait_for_quiet_s=600" if rows[0].experiment.platform == "cpu" else ""
         command = _command(f"launches={2 * launches}{quiet}")
+        if launches <= MIN_PAIRS:
+            return (
+                f"{several(launches, 'launch')} of each side can tell large differences only; measure more: {command}"
+            )
         return f"end what else runs on the machine, then measure more launches: {command}"
     if undetected:
         command = _command(f"launches={4 * launches}")

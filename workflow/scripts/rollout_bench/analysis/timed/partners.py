@@ -320,38 +320,23 @@ def marked_out_of_turn(
 
 
 def _torn_blocks(experiment: TimedExperiment, other: TimedExperiment) -> dict[int, str]:
-    """Return the launches of `experiment` whose partner in `other` is not of the same block, with what to say of each.
-
-    Those that the same other experiments would have to be measured again with are told the same files to delete.
-    """
+    """Return the launches of `experiment` whose partner in `other` is not of the same block: what to say of each."""
     blocks, their_blocks = ({record.launch: record.block for record in side.records} for side in (experiment, other))
-    each = {f"{side.mode}/{side.experiment}" for side in (experiment, other)}
-    seen: dict[int, str] = {}
-    together: dict[frozenset[str], list[int]] = {}
-    for launch in sorted(blocks.keys() & their_blocks.keys()):
+    sentences = {}
+    for launch in blocks.keys() & their_blocks.keys():
         block, their_block = blocks[launch], their_blocks[launch]
         if (block and block.id) == (their_block and their_block.id):
             continue
         if block is None:
-            seen[launch] = "It was measured by itself, its partner in the baseline in a block"
+            seen = "It was measured by itself, its partner in the baseline in a block"
         else:
             where = "by itself" if their_block is None else "in another"
-            seen[launch] = f"It was measured in a block, its partner in the baseline {where}"
-        members = each.union(*(one.members for one in (block, their_block) if one is not None))
-        together.setdefault(frozenset(members), []).append(launch)
-    sentences = {}
-    for those, launches in together.items():
-        numbers = ",".join(map(str, launches))
-        file = f"launch-{numbers}.json" if len(launches) == 1 else f"launch-{{{numbers}}}.json"
-        files = " ".join(f"{member}/{file}" for member in sorted(those))
-        remedy = (
-            f"To have {'the block' if len(launches) == 1 else 'these blocks'} measured whole, delete {files}; where "
-            "memory does not hold all of its engines at once, set interleave: false."
+            seen = f"It was measured in a block, its partner in the baseline {where}"
+        sentences[launch] = (
+            f"{seen}: what changed meanwhile would pass for a difference, so they are no pair. --config "
+            "remeasure=invalid measures the block whole again; where memory does not hold all of its engines at once, "
+            "set interleave: false."
         )
-        for launch in launches:
-            sentences[launch] = (
-                f"{seen[launch]}: what changed meanwhile would pass for a difference, so they are no pair. {remedy}"
-            )
     return sentences
 
 

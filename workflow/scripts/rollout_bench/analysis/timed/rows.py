@@ -233,7 +233,7 @@ def _why_not_in_turn(valid: Sequence[LaunchMeasures]) -> str:
     if not_interleaved == len(out):
         return (
             f"{len(out)} of its {len(valid)} launches were not measured in one block with the baseline's; the flag "
-            "not_interleaved says what to delete"
+            "not_interleaved says what to do"
         )
     return (
         f"{len(out)} of its {len(valid)} launches did not take turns with the baseline's; raise launches, and the "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import re
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -132,6 +133,7 @@ class Assignment:
         wait_for_quiet_s: how long to wait, on cpu, until others don't use the cores; None for not at all.
         attempt: which try it is, from 1; None where a record that is there is to be measured again.
         mates: records of the launches in the same block.
+        began: when the block began, on the monotonic clock; None: now.
     """
 
     spec: Spec
@@ -149,6 +151,7 @@ class Assignment:
     wait_for_quiet_s: float | None = None
     attempt: int | None = None
     mates: frozenset[Path] = frozenset()
+    began: float | None = None
 
     @property
     def name(self) -> str:
@@ -184,7 +187,8 @@ class Assignment:
 
     def reporting(self) -> Progress:
         """Return what prints its progress, from now on."""
-        return Progress(self.spec, self.launch, self.out, self.progress, self.mates)
+        began = time.monotonic() if self.began is None else self.began
+        return Progress(self.spec, self.launch, self.out, self.progress, self.mates, began)
 
     def check(self, spec_file: Path) -> None:
         """Raise `UserError` where the arguments contradict each other, or the spec that was read from `spec_file`."""

@@ -49,6 +49,7 @@ class Progress:
         record: where its record will lie.
         plan: file with all launches, `{"launches": [{"record": path, "expected_s": seconds}, ...]}`; None: no totals.
         mates: records of the launches in the same block, which take as long as this one.
+        began: when the launch began, or its block, on the monotonic clock.
     """
 
     spec: Spec
@@ -56,7 +57,7 @@ class Progress:
     record: Path
     plan: Path | None
     mates: frozenset[Path] = frozenset()
-    _began: float = field(default_factory=time.monotonic)
+    began: float = field(default_factory=time.monotonic)
     _durations: list[float] = field(default_factory=list)
     _warmup: int = 0
     _point: str = ""
@@ -127,7 +128,7 @@ class Progress:
         if place is None:
             return "", f"; about {duration(own_left_s)} left" if own_left_s else ""
         limit = "at most " if place.ends_by_precision else ""
-        elapsed_s = time.monotonic() - self._began
+        elapsed_s = time.monotonic() - self.began
         scale = (elapsed_s + own_left_s) / place.expected_s if own_left_s is not None and self._durations else 1.0
         left_s = (own_left_s or 0.0) + min(max(scale, 0.2), 5.0) * place.others_s
         shown = f"[{place.launches - place.missing}/{limit}{place.launches}] "
@@ -145,7 +146,7 @@ class Progress:
             return (total - len(self._durations)) * self._durations[-1] * (1 + len(self.mates))
         if expected_s is None:
             return None
-        return max(expected_s - (time.monotonic() - self._began), 0.0)
+        return max(expected_s - (time.monotonic() - self.began), 0.0)
 
 
 def place_in_plan(plan: Path, record: Path, mates: Collection[Path] = ()) -> Place | None:

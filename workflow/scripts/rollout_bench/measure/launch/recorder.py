@@ -276,7 +276,10 @@ def steadiness_flags(elapsed_s: Sequence[float], measuring: MeasuringSpec) -> li
     sentence = doubt.sentence
     if doubt.more and measuring.iterations == "auto":
         longer = measuring.warmup_iterations + doubt.more
-        sentence += f" iterations: auto leaves the warm-up as it was planned: set warmup_iterations to {longer}."
+        sentence += (
+            " iterations: auto leaves the warm-up as it was planned: where nothing disturbed these, set "
+            f"warmup_iterations to {longer}."
+        )
     elif doubt.more:
         sentence += f" It would take {doubt.more} more of warm-up; the launch was not lengthened any further."
     return [Flag(code=doubt.code, severity="warning", sentence=sentence)]

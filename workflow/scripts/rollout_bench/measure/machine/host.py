@@ -151,12 +151,16 @@ def culprit(pid: int, name: str) -> str:
     """Return what to call the process `pid`, called `name`, that uses the cores besides a launch.
 
     Of a thread of the kernel, and of the Snakemake that started this process, it says that it is one: neither can be
-    ended as a program of somebody else can.
+    ended as a program of somebody else can. Command lines, which may hold secrets, are not for records.
     """
     thread = kernel_thread(pid, name)
     if thread is not None:
         return f"the kernel ({thread})"
-    return "this workflow's own snakemake" if _is_our_snakemake(pid) else name
+    if _is_our_snakemake(pid):
+        return "this workflow's own snakemake"
+    with contextlib.suppress(psutil.Error, OSError):
+        return f"{name} (pid {pid} of {psutil.Process(pid).username()})"
+    return f"{name} (pid {pid}, ended since)"
 
 
 def kernel_thread(pid: int, name: str, proc: Path = Path("/proc")) -> str | None:

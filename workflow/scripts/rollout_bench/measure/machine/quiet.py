@@ -91,6 +91,14 @@ def ours() -> set[int]:
     return found
 
 
+def used_now(pause: Callable[[float], None] = time.sleep) -> Use | None:
+    """Return what others use in the next `LOOK_S`, through which `pause` waits; None where the system does not say."""
+    before = read_host((), ours())
+    pause(LOOK_S)
+    after = read_host((), ours())
+    return None if before is None or after is None else use_between(before, after)
+
+
 def wait_until_quiet(limit_s: float | None, pause: Callable[[float], None], say: Callable[[str], None]) -> None:
     """Say who uses the machine, if others do so much that a launch would be invalid, and wait until they don't.
 
@@ -104,13 +112,8 @@ def wait_until_quiet(limit_s: float | None, pause: Callable[[float], None], say:
     """
     began, told = time.monotonic(), False
     while True:
-        before = read_host((), ours())
-        pause(LOOK_S)
-        after = read_host((), ours())
-        if before is None or after is None:
-            return
-        use = use_between(before, after)
-        if use.share <= BUSY:
+        use = used_now(pause)
+        if use is None or use.share <= BUSY:
             return
         waited_s = time.monotonic() - began
         if limit_s is not None and waited_s >= limit_s:
@@ -121,7 +124,7 @@ def wait_until_quiet(limit_s: float | None, pause: Callable[[float], None], say:
             )
         if not told:
             told = True
-            wait = "" if limit_s is None else f", waiting up to {limit_s:g} s"
+            wait = "; wait_for_quiet_s: 600 waits for them" if limit_s is None else f", waiting up to {limit_s:g} s"
             say(f"{use}{wait}")
         if limit_s is None:
             return
