@@ -9,11 +9,11 @@ from synthetic_inside import MODES as TIMED_AND_INSIDE
 from synthetic_inside import QUANTS, save_launch
 from synthetic_messages import make_messages, make_messages_spec
 from synthetic_online import Server, make_online, make_online_spec, save_online
-from synthetic_records import make_record, make_sequences, make_spec
+from synthetic_records import in_two, make_record, make_sequences, make_spec
 
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.messages import MessageRow
-from rollout_bench.contracts.record import Flag, Iteration, Record, ReplicaPass
+from rollout_bench.contracts.record import Flag, Record
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import record_path, write_messages, write_record
 
@@ -67,19 +67,7 @@ def _timed(spec: Spec, launch: int, speed: int, place: int, flags: Sequence[Flag
     record = record.model_copy(update={"startup": startup})
     if "data_parallel_size" not in spec.engine.args:
         return record
-    return record.model_copy(update={"iterations": [_in_two(iteration) for iteration in record.iterations]})
-
-
-def _in_two(iteration: Iteration) -> Iteration:
-    """Return `iteration` as two replicas made it, of which the second was done earlier."""
-    parts = [
-        ReplicaPass(
-            start_offset_s=0.0, elapsed_s=iteration.elapsed_s * share, requests=16, sequences=16, prompt_tokens=1024,
-            output_tokens=iteration.output_tokens // 2,
-        )
-        for share in (1.0, 0.8)
-    ]  # fmt: skip
-    return iteration.model_copy(update={"replicas": parts})
+    return record.model_copy(update={"iterations": [in_two(iteration) for iteration in record.iterations]})
 
 
 def _message(row: MessageRow, speed: int, launch: int) -> MessageRow:

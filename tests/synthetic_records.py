@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from rollout_bench.contracts.record import SCHEMA_VERSION, Failure, Flag, Record, SequenceRow
+from rollout_bench.contracts.record import SCHEMA_VERSION, Failure, Flag, Iteration, Record, ReplicaPass, SequenceRow
 from rollout_bench.contracts.spec import MEASUREMENT_VERSION, Spec
 from rollout_bench.contracts.store import record_path, write_failure, write_record
 from rollout_bench.plan.config import ComparisonSettings
@@ -267,3 +267,15 @@ def save(results: Path, *entries: Record | Failure) -> None:
             write_record(path, entry, make_sequences(entry))
         else:
             write_failure(record_path(results, "offline", entry.experiment, entry.launch), entry)
+
+
+def in_two(iteration: Iteration) -> Iteration:
+    """Return `iteration` as two replicas made it, of which the second was done earlier."""
+    parts = [
+        ReplicaPass(
+            start_offset_s=0.0, elapsed_s=iteration.elapsed_s * share, requests=16, sequences=16, prompt_tokens=1024,
+            output_tokens=iteration.output_tokens // 2,
+        )
+        for share in (1.0, 0.8)
+    ]  # fmt: skip
+    return iteration.model_copy(update={"replicas": parts})

@@ -107,6 +107,11 @@ def log_ratios(values: Array) -> Array:
     return np.asarray(values[..., 1:] - values[..., :1])
 
 
+def with_spread(values: Array, spread: float) -> Array:
+    """Scale log values [..., m, k] so that launches spread by `spread`: half widths mean the same for each noise."""
+    return np.asarray(values * (math.sqrt(2) * spread / np.nanstd(log_ratios(values))))
+
+
 def criticals(found: Contrasts, level: float) -> Array:
     """Return the critical value of each of many tables; NaN where nothing can be compared."""
     keys = np.stack([found.comparisons, found.freedom, np.round(found.correlation, 6)], axis=-1)

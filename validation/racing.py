@@ -7,7 +7,7 @@ import dataclasses
 import math
 
 import numpy as np
-from block_tables import log_ratios
+from block_tables import log_ratios, with_spread
 from kept import SETTINGS, Share, keep
 from noise import Array
 from numpy.typing import NDArray
@@ -128,8 +128,7 @@ def simulate(tables: int, seed: int) -> Racing:
             values = draw(np.random.default_rng([seed, number, k]), tables, RULE.max_pairs, k)
             if not np.isfinite(values).all():
                 continue
-            values *= math.sqrt(2) * SPREAD / np.std(log_ratios(values))
-            found += [raced(noise, kind, values) for kind in _truths(k)]
+            found += [raced(noise, kind, with_spread(values, SPREAD)) for kind in _truths(k)]
     return Racing(
         seed=seed,
         tables=tables,

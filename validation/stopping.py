@@ -7,7 +7,7 @@ import dataclasses
 import math
 
 import numpy as np
-from block_tables import criticals, log_ratios
+from block_tables import criticals, log_ratios, with_spread
 from kept import SETTINGS, Share, keep
 from noise import Array
 from numpy.typing import NDArray
@@ -157,9 +157,7 @@ def simulate(tables: int, seed: int) -> Stopping:
     )
     for number, (noise, draw) in enumerate(TABLE_NOISES.items()):
         for k in CONFIGURATIONS if noise == "normal" else (3,):
-            values = draw(np.random.default_rng([seed, number, k]), tables, MOST, k)
-            # So that a half width is the same multiple of the spread under each noise.
-            values *= math.sqrt(2) * SPREAD / np.nanstd(log_ratios(values))
+            values = with_spread(draw(np.random.default_rng([seed, number, k]), tables, MOST, k), SPREAD)
             for half_width in HALF_WIDTHS if noise == "normal" else HALF_WIDTHS[1:2]:
                 _add(found, noise, values, half_width)
     return found

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 from synthetic_online import Server, make_online, make_online_spec, make_samples
-from synthetic_records import make_record, make_sequences, make_spec
+from synthetic_records import in_two, make_record, make_sequences, make_spec
 
 from rollout_bench.analysis.timed.collection import collect, read_servers
 from rollout_bench.analysis.timed.latencies import pool_sequences
 from rollout_bench.contracts.load import LoadPoint
-from rollout_bench.contracts.record import Flag, Iteration, Record, ReplicaPass, SequenceRow
+from rollout_bench.contracts.record import Flag, Record, SequenceRow
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import record_path, write_record
 from rollout_bench.plan.serving import Slo
@@ -76,7 +76,7 @@ def put(results: Path, spec: Spec, launch: int, factor: float | None) -> None:
     if spec.load is None:
         record = make_record(spec, launch, [400.0 + 9 * launch, 410.0, 420.0], flags=flags)
         if "data_parallel_size" in spec.engine.args:
-            record = record.model_copy(update={"iterations": [_in_two(each) for each in record.iterations]})
+            record = record.model_copy(update={"iterations": [in_two(each) for each in record.iterations]})
         rows = make_sequences(record)
     else:
         step_s = 0.008 if spec.quant.name == "w8a8" else 0.01
@@ -86,17 +86,6 @@ def put(results: Path, spec: Spec, launch: int, factor: float | None) -> None:
     record, rows = _times(record, rows, factor or 1.0)
     samples = make_samples(record, rows, 0.05 * (factor or 1.0)) if spec.load else None
     write_record(record_path(results, spec.mode, spec.experiment(), launch), record, rows, samples)
-
-
-def _in_two(iteration: Iteration) -> Iteration:
-    parts = [
-        ReplicaPass(
-            start_offset_s=0.0, elapsed_s=iteration.elapsed_s * share, requests=16, sequences=16, prompt_tokens=1024,
-            output_tokens=iteration.output_tokens // 2,
-        )
-        for share in (1.0, 0.8)
-    ]  # fmt: skip
-    return iteration.model_copy(update={"replicas": parts})
 
 
 def _times(record: Record, rows: Sequence[SequenceRow], factor: float) -> tuple[Record, list[SequenceRow]]:
