@@ -212,6 +212,10 @@ def plan_workflow(
         blocks = interleaving(config, matrix, memory, on_cluster=on_cluster, design=design)
         plan = schedule(config, matrix, order_seed(PLAN_FILE), blocks)
         if is_main and config.remeasure is not None:
+            # with --touch records would be moved and none measured, a batch would measure a part of what is compared
+            for option in ("--touch", "-t", "--batch"):
+                if any(word.partition("=")[0] == option for word in sys.argv):
+                    raise UserError(f"{option}: does not go with remeasure", "leave one of them out")
             plan.again.update(measured_again(plan, _doubtful(plan)))
         return plan, engine
     except UserError as error:
@@ -294,10 +298,6 @@ def begin(plan: Schedule, outputs: Iterable[str], rules: Iterable[str] = ()) -> 
     only look, a folder that another run holds is left as it is, and none is held.
     """
     wanted = set(outputs)
-    refused = sorted({"--touch", "-t", "--batch"}.intersection(word.partition("=")[0] for word in sys.argv))
-    if plan.config.remeasure is not None and refused:
-        # with --touch records would be moved and none measured, a batch would measure a part of what is compared
-        stop(UserError(f"{refused[0]}: does not go with remeasure", "leave one of them out"))
     _rules.update(rules)
     again = sorted(plan.again)
     try:
