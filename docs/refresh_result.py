@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Copies a real result into a page of docs/results/: answer, tables and doubts; its figures to docs/images/.
 
-What stands between `<!-- result -->` and `<!-- end of result -->` is replaced by those parts of RESULTS_DIR/summary.md.
+What stands between `<!-- result -->` and `<!-- end of result -->` is replaced by those parts of RESULTS_DIR/summary.md;
+with --place cpu, what stands between `<!-- result: cpu -->` and the end of that.
 Run it after the workflow, on a machine that did nothing else.
 """
 
@@ -20,48 +21,57 @@ FIGURES = {
     "speedup": "Speed-ups over the default: a diamond for the ratio, a band for its interval",
     "settings": "Throughput over the number that settings go through, a line for each of the others",
     "pareto": "Throughput against start-up time: a point for each setting, steps along the Pareto front",
+    "message_shares": "Share of a decode step over the batch, a line for each experiment",
+    "messages": "Bytes of messages in each step, a line for each link",
 }
 """Those that are copied where they were drawn, with what an image of each shows."""
 
-ANSWER = "Conclusion"
+ANSWERS = ("Conclusion", "What messages cost today")
 
 SECTIONS = (
-    ANSWER,
+    *ANSWERS,
     "How it was measured",
     "Throughput: ",
     "Rates, start-up and memory: ",
+    "Messages, ",
+    "Messages beside ",
+    "What a worker that remembers would save",
+    "The law of bytes",
     "Left out",
     "Flags",
     "Measured with",
 )
 """Beginnings of the headings that are copied; a definition of each column is in every summary."""
 
-MARKED = re.compile(r"(<!-- result -->\n).*?(<!-- end of result -->)", re.DOTALL)
+MARKED = re.compile(r"(<!-- result(?:: (\S+))? -->\n).*?(<!-- end of result -->)", re.DOTALL)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("page", type=Path, metavar="PAGE", help="a page with a place for a result")
     parser.add_argument("results", type=Path, metavar="RESULTS_DIR")
+    parser.add_argument("--place", default="", help="which place of the page, where it has several: cpu, h200")
     arguments = parser.parse_args()
     page: Path = arguments.page
+    name_of_images = arguments.place or page.stem
     figures = {name: arguments.results / "figures" / f"{name}.svg" for name in FIGURES}
     drawn = {name: path for name, path in figures.items() if path.is_file()}
     try:
-        text = found((arguments.results / "summary.md").read_text(), page.stem, drawn)
-        page.write_text(filled(page.read_text(), text))
+        text = found((arguments.results / "summary.md").read_text(), name_of_images, drawn)
+        page.write_text(filled(page.read_text(), text, arguments.place))
         for name, path in drawn.items():
-            shutil.copyfile(path, IMAGES / image(page.stem, name))
+            shutil.copyfile(path, IMAGES / image(name_of_images, name))
     except (OSError, ValueError) as error:
         print(f"{error}\n  -> give a page with a place for a result, and the folder of a complete one", file=sys.stderr)
         return 1
     return 0
 
 
-def found(summary: str, page: str, figures: Iterable[str]) -> str:
-    """Return what `summary`, a summary.md, has for the page of that name, one heading level lower.
+def found(summary: str, images: str, figures: Iterable[str]) -> str:
+    """Return what `summary`, a summary.md, has for a page of results, one heading level lower.
 
-    Links to `figures` follow the answer. The machine's name and its kernel's version are left out.
+    Links to `figures`, whose images begin with the name `images`, follow the answer. The machine's name and its
+    kernel's version are left out.
 
     Raises:
         ValueError: the summary is incomplete, or has no conclusion.
@@ -72,24 +82,30 @@ def found(summary: str, page: str, figures: Iterable[str]) -> str:
         raise ValueError(f"summary.md: {status}")
     # figures of the summary follow its last table
     chosen = [re.sub(r"^!\[.*\n?", "", part, flags=re.MULTILINE).strip() for part in parts if part.startswith(SECTIONS)]
-    if not any(part.startswith(ANSWER) for part in chosen):
+    if not any(part.startswith(ANSWERS) for part in chosen):
         raise ValueError("summary.md: no conclusion: nothing is compared in it")
-    chosen.sort(key=lambda part: not part.startswith(ANSWER))
-    images = [f"![{FIGURES[name]}](../images/{image(page, name)})" for name in figures]
+    chosen.sort(key=lambda part: not part.startswith(ANSWERS))
+    links = [f"![{FIGURES[name]}](../images/{image(images, name)})" for name in figures]
     texts = [f"### {_anywhere(part)}" for part in chosen]
-    return "\n\n".join([status, texts[0], *images, *texts[1:]])
+    return "\n\n".join([status, texts[0], *links, *texts[1:]])
 
 
-def filled(page: str, text: str) -> str:
-    """Return `page` with `text` in its place; raise `ValueError` where it has none."""
-    if not MARKED.search(page):
-        raise ValueError("the page has no place that begins with <!-- result -->")
-    return MARKED.sub(lambda match: f"{match[1]}\n{text}\n\n{match[2]}", page)
+def filled(page: str, text: str, place: str = "") -> str:
+    """Return `page` with `text` at `place`; raise `ValueError` where it has no such place."""
+    places = [name for _, name, _ in MARKED.findall(page)]
+    if place not in places:
+        there = f"; there are {', '.join(places)}" if any(places) else ""
+        raise ValueError(
+            f"the page has no place that begins with <!-- result{f': {place}' if place else ''} -->{there}"
+        )
+    return MARKED.sub(
+        lambda match: f"{match[1]}\n{text}\n\n{match[3]}" if (match[2] or "") == place else match[0], page
+    )
 
 
-def image(page: str, figure: str) -> str:
-    """Return the file name of a figure of a page."""
-    return f"{page}-{figure}.svg"
+def image(name: str, figure: str) -> str:
+    """Return the file name of a figure of the images called `name`."""
+    return f"{name}-{figure.replace('_', '-')}.svg"
 
 
 def _anywhere(text: str) -> str:

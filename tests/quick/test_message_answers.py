@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import io
 import math
 from pathlib import Path
 
 import pytest
+import refresh_result
+from planned import REPOSITORY
 from synthetic_messages import make_messages, make_messages_spec
 from synthetic_records import make_plan
 
@@ -23,7 +24,7 @@ from rollout_bench.report.parts import Findings
 from rollout_bench.report.summary import Summary, summarise
 from rollout_bench.report.tables.message_tables import messages_part
 
-REFRESH = Path(__file__).parents[2] / "docs" / "refresh_messages.py"
+PAGE = REPOSITORY / "docs" / "results" / "messages.md"
 
 ISSUE = make_messages_spec("issue", workers=2, steps=16, batches=(4, 8, 32))
 SMALL = make_messages_spec("rollout")
@@ -201,19 +202,13 @@ def test_the_figure_has_the_share_over_the_batch_with_its_launches_and_the_limit
 
 
 def test_the_page_of_results_is_filled_from_a_summary_one_place_at_a_time(results: Path):
-    spec = importlib.util.spec_from_file_location("refresh_messages", REFRESH)
-    assert spec is not None
-    assert spec.loader is not None
-    refresh = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(refresh)
-    text = refresh.found(summary(results).markdown, "cpu")
+    text = refresh_result.found(summary(results).markdown, "cpu", ["message_shares"])
     assert text.index("### What messages cost today") < text.index("cpu-message-shares.svg") < text.index("| 2,616 |")
     assert "### The law of bytes" in text
     assert "### Verdicts" not in text
-    page = refresh.filled(refresh.PAGE.read_text(), "cpu", text)
+    assert "### Messages\n" not in text
+    page = refresh_result.filled(PAGE.read_text(), text, "cpu")
     assert page.count(text) == 1
-    assert refresh.filled(page, "cpu", text) == page
-    with pytest.raises(ValueError, match="no place is called elsewhere; there are cpu, h200"):
-        refresh.filled(page, "elsewhere", text)
-    with pytest.raises(ValueError, match="INCOMPLETE"):
-        refresh.found("# R\n\nINCOMPLETE: 1 of 2 planned launches measured", "cpu")
+    assert refresh_result.filled(page, text, "cpu") == page
+    with pytest.raises(ValueError, match="result: elsewhere -->; there are cpu, h200"):
+        refresh_result.filled(page, text, "elsewhere")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+import refresh_result
 from planned import REPOSITORY, planned
 from synthetic_records import make_plan, make_record, make_spec, save
 
@@ -15,21 +14,9 @@ from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.report.summary import summarise
 
-REFRESH = REPOSITORY / "docs" / "refresh_result.py"
 PAGE = REPOSITORY / "docs" / "results" / "cpu-sweep.md"
 CONFIG = REPOSITORY / "configs" / "settings-sweep.yaml"
 RATES = (400.0, 402.0, 398.0, 401.0)
-
-
-@pytest.fixture(scope="module")
-def refresh() -> ModuleType:
-    """docs/refresh_result.py as a module."""
-    spec = importlib.util.spec_from_file_location("refresh_result", REFRESH)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def specs() -> list[Spec]:
@@ -43,8 +30,8 @@ def summary(results: Path, found: Sequence[Spec], launches: int = 4) -> str:
     return summarise(collect(results, plan), figures=True).markdown
 
 
-def test_the_answer_comes_first_then_figures_then_tables(refresh: ModuleType, tmp_path: Path) -> None:
-    text = refresh.found(summary(tmp_path, specs()), PAGE.stem, ["speedup", "pareto"])
+def test_the_answer_comes_first_then_figures_then_tables(tmp_path: Path) -> None:
+    text = refresh_result.found(summary(tmp_path, specs()), PAGE.stem, ["speedup", "pareto"])
     places = [
         text.index(words)
         for words in (
@@ -60,35 +47,35 @@ def test_the_answer_comes_first_then_figures_then_tables(refresh: ModuleType, tm
     assert "\n## " not in text
 
 
-def test_the_machine_s_name_and_its_kernel_s_version_stay_at_home(refresh: ModuleType, tmp_path: Path) -> None:
+def test_the_machine_s_name_and_its_kernel_s_version_stay_at_home(tmp_path: Path) -> None:
     whole = summary(tmp_path, specs())
     assert "host bench-1" in whole
-    text = refresh.found(whole, PAGE.stem, [])
+    text = refresh_result.found(whole, PAGE.stem, [])
     assert "### Measured with" in text
     assert "bench-1" not in text
     assert "6.1.0" not in text
 
 
-def test_a_page_can_be_filled_again_and_again(refresh: ModuleType, tmp_path: Path) -> None:
-    text = refresh.found(summary(tmp_path, specs()), PAGE.stem, [])
-    page = refresh.filled(PAGE.read_text(), text)
+def test_a_page_can_be_filled_again_and_again(tmp_path: Path) -> None:
+    text = refresh_result.found(summary(tmp_path, specs()), PAGE.stem, [])
+    page = refresh_result.filled(PAGE.read_text(), text)
     assert page.count(text) == 1
     assert "Not measured yet." not in page
-    assert refresh.filled(page, text) == page
+    assert refresh_result.filled(page, text) == page
     with pytest.raises(ValueError, match="no place"):
-        refresh.filled("# A page\n", text)
+        refresh_result.filled("# A page\n", text)
 
 
-def test_nothing_is_copied_from_what_is_incomplete_or_compares_nothing(refresh: ModuleType, tmp_path: Path) -> None:
+def test_nothing_is_copied_from_what_is_incomplete_or_compares_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="INCOMPLETE"):
-        refresh.found(summary(tmp_path / "incomplete", specs(), launches=5), PAGE.stem, [])
+        refresh_result.found(summary(tmp_path / "incomplete", specs(), launches=5), PAGE.stem, [])
     with pytest.raises(ValueError, match="no conclusion"):
-        refresh.found(summary(tmp_path / "alone", specs()[:1]), PAGE.stem, [])
+        refresh_result.found(summary(tmp_path / "alone", specs()[:1]), PAGE.stem, [])
 
 
-def test_every_figure_that_is_copied_is_one_that_there_is(refresh: ModuleType) -> None:
+def test_every_figure_that_is_copied_is_one_that_there_is() -> None:
     captions = {path.stem for path in (REPOSITORY / "workflow" / "report").glob("*.rst")}
-    assert set(refresh.FIGURES) <= captions
+    assert set(refresh_result.FIGURES) <= captions
 
 
 def test_the_sweep_has_the_twelve_settings_of_its_page_one_of_them_the_default() -> None:
