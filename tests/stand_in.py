@@ -41,6 +41,17 @@ CONFIG = {
 }
 """Laid over the default config: the workload that the records are of. 12 launches."""
 
+_SMALL = CONFIG["workload_settings"]["small"]
+
+IN_BLOCKS = {
+    **CONFIG,
+    "model_settings": {"tiny": {"synthetic": {"preset": "qwen3-tiny"}}},
+    "workload_settings": {
+        "small": {**_SMALL, "engine_args": {**_SMALL["engine_args"], "kv_cache_memory_bytes": 1 << 26}}
+    },
+}
+"""The same with a model that is built and a KV cache of known size, so that its engines can be alive at once."""
+
 STARTS = "starts.log"
 """In the folder of the workflow: a line for each measurement that began, `<mode>/<experiment>/launch-<i> <job>`."""
 

@@ -8,23 +8,15 @@ import pytest
 import stand_in
 from workspace import Workspace
 
-ROOM = {"kv_cache_memory_bytes": 1 << 26}
 QUANTS = ["bf16", "w8a8", "w8a16"]
 NEVER_NARROW = {"launches": "auto", "precision": {"half_width": 0.0001, "min_launches": 2, "max_launches": 4}}
 
 
 def workspace(folder: Path, **changes) -> Workspace:
     """Return a workspace in which the stand-in measures three quants in blocks."""
-    load = {**stand_in.CONFIG["workload_settings"]["small"]}
-    load["engine_args"] = {**load["engine_args"], **ROOM}
-    settings = {
-        "quants": QUANTS,
-        "interleave": "auto",
-        "workload_settings": {"small": load},
-        "model_settings": {"tiny": {"synthetic": {"preset": "qwen3-tiny"}}},
-        "engine": {"python": stand_in.install(folder / "engine")},
-    }
-    return Workspace(folder / "workspace", {**stand_in.CONFIG, **settings, **changes})
+    engine = {"python": stand_in.install(folder / "engine")}
+    settings = {"quants": QUANTS, "interleave": "auto", "engine": engine}
+    return Workspace(folder / "workspace", {**stand_in.IN_BLOCKS, **settings, **changes})
 
 
 def counted(space: Workspace) -> dict[str, int]:

@@ -13,18 +13,13 @@ from workspace import Workspace
 
 DEADLINE_S = 120.0
 
-CONFIG = {**stand_in.CONFIG, "quants": ["bf16", "w8a8"], "launches": 3, "interleave": "auto"}
-ROOM = {"kv_cache_memory_bytes": 1 << 26}
+CONFIG = {**stand_in.IN_BLOCKS, "launches": 3, "interleave": "auto"}
 
 
 def workspace(folder: Path, measure_s: float = 0.0, **changes) -> Workspace:
     """Return a workspace in which the stand-in measures two quants in three blocks."""
-    load = {**stand_in.CONFIG["workload_settings"]["small"]}
-    load["engine_args"] = {**load["engine_args"], **ROOM}
-    model = {"synthetic": {"preset": "qwen3-tiny"}}
     engine = {"python": stand_in.install(folder / "engine", measure_s)}
-    settings = {"workload_settings": {"small": load}, "model_settings": {"tiny": model}, "engine": engine}
-    return Workspace(folder / "workspace", {**CONFIG, **settings, **changes})
+    return Workspace(folder / "workspace", {**CONFIG, "engine": engine, **changes})
 
 
 def stamps(space: Workspace) -> dict[str, tuple[int, bytes]]:

@@ -27,15 +27,8 @@ BOTH, ALONE = ("--configfile", "both.yaml"), ("--configfile", "alone.yaml")
 
 def workspace(folder: Path) -> Workspace:
     """Return a workspace in which the stand-in measures a launch of each quant, and two configs select them."""
-    load = {**stand_in.CONFIG["workload_settings"]["small"]}
-    load["engine_args"] = {**load["engine_args"], "kv_cache_memory_bytes": 1 << 26}
-    settings = {
-        "launches": 1,
-        "workload_settings": {"small": load},
-        "model_settings": {"tiny": {"synthetic": {"preset": "qwen3-tiny"}}},
-        "engine": {"python": stand_in.install(folder / "engine")},
-    }
-    space = Workspace(folder / "workspace", {**stand_in.CONFIG, **settings})
+    engine = {"python": stand_in.install(folder / "engine")}
+    space = Workspace(folder / "workspace", {**stand_in.IN_BLOCKS, "launches": 1, "engine": engine})
     (space.path / "both.yaml").write_text("quants: [bf16, w8a8]\n")
     (space.path / "alone.yaml").write_text("quants: [bf16]\n")
     return space

@@ -46,15 +46,8 @@ def browser() -> Iterator[Browser]:
 def measured(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Three launches of two quants, by the instant stand-in, with summary and figures; not without a browser."""
     folder = tmp_path_factory.mktemp("page")
-    load = {**stand_in.CONFIG["workload_settings"]["small"]}
-    load["engine_args"] = {**load["engine_args"], "kv_cache_memory_bytes": 1 << 26}
-    settings = {
-        "launches": 3,
-        "workload_settings": {"small": load},
-        "model_settings": {"tiny": {"synthetic": {"preset": "qwen3-tiny"}}},
-        "engine": {"python": stand_in.install(folder / "engine")},
-    }
-    space = Workspace(folder / "workspace", {**stand_in.CONFIG, **settings})
+    engine = {"python": stand_in.install(folder / "engine")}
+    space = Workspace(folder / "workspace", {**stand_in.IN_BLOCKS, "launches": 3, "engine": engine})
     done = space.snakemake("--cores", "1")
     assert done.returncode == 0, done.stdout
     return space
