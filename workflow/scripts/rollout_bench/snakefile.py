@@ -224,7 +224,14 @@ def plan_workflow(
 
 
 def _measured_again(plan: Schedule) -> set[str]:
-    """Return the records that `remeasure` asks for: of launches that are wanted, since no others would be measured."""
+    """Return the records that `remeasure` asks for: of launches that are wanted, since no others would be measured.
+
+    Raises:
+        UserError: called with --touch, which would move records and measure none, or for a part of what is compared.
+    """
+    refused = sorted({"--touch", "-t", "--batch"}.intersection(word.partition("=")[0] for word in sys.argv))
+    if refused:
+        raise UserError(f"{refused[0]}: does not go with remeasure", "leave one of them out")
     again = measured_again(plan, _doubtful(plan))
     if plan.config.launches != "auto" or not again:
         return again
@@ -289,10 +296,6 @@ def begin(plan: Schedule, outputs: Iterable[str], rules: Iterable[str] = ()) -> 
     only look, a folder that another run holds is left as it is, and none is held.
     """
     wanted = set(outputs)
-    refused = sorted({"--touch", "-t", "--batch"}.intersection(word.partition("=")[0] for word in sys.argv))
-    if plan.config.remeasure is not None and refused:
-        # with --touch records would be moved and none measured, a batch would measure a part of what is compared
-        stop(UserError(f"{refused[0]}: does not go with remeasure", "leave one of them out"))
     _rules.update(rules)
     again = sorted(plan.again)
     try:
