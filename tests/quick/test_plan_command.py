@@ -10,6 +10,7 @@ from synthetic_profiles import BF16, make_profile, make_steps
 from synthetic_records import make_failure, make_plan, make_record, make_spec, save
 
 from rollout_bench.commands import plan as command
+from rollout_bench.contracts.record import Flag
 from rollout_bench.contracts.store import failure_path, record_path, write_launched
 
 
@@ -55,3 +56,22 @@ def test_experiments_none_of_which_is_another_one_s_baseline_are_told(
     )
     command.show(make_plan([make_spec(), few], launches=1, baseline={"setting": "default"}), tmp_path)
     assert "nothing is compared" not in capsys.readouterr().out
+
+
+def test_the_invalid_ones_of_what_is_done_are_counted_with_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    invalid = Flag(code="cpu_shared", severity="invalid", sentence="Busy.")
+    flags = {1: [invalid], 2: [Flag(code="not_steady", severity="warning", sentence="Slower.")]}
+    save(tmp_path, *(make_record(make_spec(), launch, flags=flags.get(launch, ())) for launch in range(3)))
+    plan = make_plan([make_spec()], launches=4)
+    command.show(plan, tmp_path)
+    said = capsys.readouterr().out
+    assert "invalid: 1 launch of those done" in said
+    assert "--config remeasure=invalid" in said
+    assert "3 of 4 launches done (1 invalid), 1 to run" in said
+    record = str(record_path(Path(plan.results), "offline", make_spec().experiment(), 1))
+    command.show(plan.model_copy(update={"again": [record]}), tmp_path)
+    said = capsys.readouterr().out
+    assert "invalid:" not in said
+    assert "2 of 4 launches done, 2 to run" in said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from rollout_bench.contracts.axes import with_setting
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.errors import UserError
 from rollout_bench.plan.config_file import read_config
-from rollout_bench.plan.engine import UNKNOWN, InstalledEngine, accepted, default_of, probe_engine
+from rollout_bench.plan.engine import UNKNOWN, InstalledEngine, accepted, default_of, probe_engine, unknown_key
 from rollout_bench.plan.interleaving import comparisons
 from rollout_bench.plan.matrix import expand
 from rollout_bench.plan.settings import resolved, under
@@ -140,6 +141,52 @@ def test_values_are_held_against_what_the_installed_engine_declares() -> None:
     assert default_of(folder, "kv_cache_dtype") == "auto"
     assert default_of(folder, "enforce_eager") is False
     assert default_of(folder, "compilation_config") is UNKNOWN
+
+
+MAPPINGS = {
+    "compilation_config": {"mode": 3, "cudagraph_capture_sizes": [1], "pass_config": {"fuse_norm_quant": True}},
+    "speculative_config": {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 4},
+    "kv_transfer_config": {"kv_connector": "X", "kv_connector_extra_config": {"anything": 1}},
+    "hf_overrides": {"anything": 1},
+    "override_generation_config": {"anything": 1},
+    "pooler_config": {"anything": 1},  # it moves earlier names before it looks
+    "limit_mm_per_prompt": {"image": 1},
+}
+
+
+@pytest.mark.parametrize("argument", MAPPINGS)
+def test_keys_that_the_engine_declares_or_does_not_spell_out_are_let_through(argument: str) -> None:
+    folder = probe_engine(None).folder
+    assert folder is not None
+    assert unknown_key(folder, argument, MAPPINGS[argument]) is None
+
+
+@pytest.mark.parametrize(
+    ("source", "known"),
+    [
+        ("@config\nclass Part(Base):\n    b: int = 0", {"a", "b"}),
+        ("@dataclass\nclass Part:\n    b: int = 0\n    _own: int = 0", {"b"}),
+        ("@config(config=ConfigDict(extra='allow'))\nclass Part:\n    b: int = 0", None),
+        ("class Part:\n    b: int = 0", None),
+        ("@config\nclass Part(Elsewhere):\n    b: int = 0", None),
+        ("@config\nclass Part:\n    b: int = 0\n    def __init__(self, **more): ...", None),
+        ("@config\nclass Part:\n    b: int = 0\n    @model_validator(mode='before')\n    def f(cls, given): ...", None),
+    ],
+)
+@pytest.mark.parametrize("annotation", ["Part", "Part | None", "'None | Part'", "Optional[Part]"])
+def test_a_class_may_be_given_the_keys_of_its_fields_unless_it_takes_others(
+    tmp_path: Path, source: str, known: set[str] | None, annotation: str
+) -> None:
+    folder = tmp_path / "vllm"
+    (folder / "engine").mkdir(parents=True)
+    (folder / "parts.py").write_text(f"@config\nclass Base:\n    a: int = 0\n{source}\n")
+    (folder / "engine" / "arg_utils.py").write_text(
+        f"from vllm.parts import Part\nclass EngineArgs:\n    part: {annotation} = None\n"
+    )
+    found = unknown_key(folder, "part", {"x": 1})
+    assert (found and found.known) == known
+    assert unknown_key(folder, "part", {"b": 1}) is None
+    assert unknown_key(folder, "part", 3) is None
 
 
 def test_a_typo_in_a_setting_is_an_error_though_what_can_not_be_is_only_left_out() -> None:

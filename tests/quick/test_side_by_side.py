@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import yaml
 from workspace import REPOSITORY, TINY
 
-from rollout_bench.cluster.side_by_side import SideBySide
+from rollout_bench.cluster.side_by_side import SideBySide, check_devices
+from rollout_bench.core.errors import UserError
 from rollout_bench.measure.machine.device import Device
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.plan.engine import probe_engine
@@ -137,3 +139,40 @@ def test_another_index_begins_with_another_device_however_many_groups_there_are(
     for name in {launch.experiment.name for launch in plan.launches}:
         begins = [side.first(launch) for launch in plan.launches if launch.experiment.name == name]
         assert len(set(begins)) == len(begins) == 4
+
+
+def refused(plan: Schedule) -> str | None:
+    """Return the two lines that say that this machine has too few devices; None where it may have enough."""
+    try:
+        check_devices(plan.config, plan.matrix)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def on_platform(plan: Schedule, platform: str) -> Schedule:
+    return replace(plan, matrix=replace(plan.matrix, platform=platform))
+
+
+def test_what_needs_more_devices_than_are_visible_is_told_before_anything_is_measured(gpus: None):
+    fits, beyond = (on_platform(on_gpus(tensor_parallel_size=size), "cuda") for size in (4, 8))
+    assert refused(fits) is None
+    assert refused(beyond) == (
+        "config: tensor_parallel_size: a launch of a needs 8 devices, and there are 4 here"
+        "\n  -> lower tensor_parallel_size, or plan for the cluster that has them (--profile profiles/slurm)"
+    )
+    together = on_platform(on_gpus(tensor_parallel_size=2, data_parallel_size=4), "cuda")
+    assert "config: data_parallel_size: a launch of a needs 8 devices" in str(refused(together))
+    pods = beyond.config.kubernetes.model_copy(update={"image": "registry/image:1"})
+    assert refused(replace(beyond, config=beyond.config.model_copy(update={"kubernetes": pods}))) is None
+
+
+def test_where_no_device_is_seen_nothing_is_said_of_their_number(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("rollout_bench.cluster.side_by_side.visible_devices", lambda *_: None)
+    assert refused(on_platform(on_gpus(tensor_parallel_size=512), "cuda")) is None
+
+
+def test_on_cpu_each_process_of_an_engine_needs_a_core(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    assert refused(planned(engine_args={"tensor_parallel_size": 2})) is None
+    assert "needs 3 cores, and there are 2 here" in str(refused(planned(engine_args={"tensor_parallel_size": 3})))

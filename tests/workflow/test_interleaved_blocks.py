@@ -175,21 +175,27 @@ def test_the_plan_says_what_is_interleaved_or_why_not(tmp_path: Path):
     assert lines[0].startswith("config: interleave: offline cpu tiny small: bf16, w8a8: one engine takes 1,048,57")
 
 
-def test_what_is_invalid_is_planned_and_measured_again_with_its_block_and_the_old_records_are_kept_aside(
-    tmp_path: Path,
-):
-    space = workspace(tmp_path)
-    assert space.snakemake("--cores", "1", "results/summary.md").returncode == 0
+def spoil(space: Workspace) -> None:
+    """Make launch 1 of w8a8 invalid."""
     doubtful = next(name for name in sorted(space.records) if "_w8a8_" in name and name.endswith("launch-1.json"))
     record = json.loads((space.path / "results" / doubtful).read_text())
     record["validity"] = [{"code": "cpu_shared", "severity": "invalid", "sentence": "Others used 50 % of the cores."}]
     stand_in.seal(record)
     (space.path / "results" / doubtful).write_text(json.dumps(record))
+
+
+def test_what_is_invalid_is_planned_and_measured_again_with_its_block_and_the_old_records_are_kept_aside(
+    tmp_path: Path,
+):
+    space = workspace(tmp_path)
+    assert space.snakemake("--cores", "1", "results/summary.md").returncode == 0
+    spoil(space)
     block = {name for name in space.records if name.endswith("launch-1.json")}
     before = stamps(space)
     again = ("--config", "remeasure=invalid")
     plan = space.snakemake("plan", *again).stdout
     assert "measured again: 2 launches: what is in doubt, and what it is compared with" in plan
+    assert "6 of 6 launches done (1 invalid), 0 to run" in space.snakemake("plan").stdout
     assert "4 of 6 launches done, 2 to run" in plan
     assert space.in_blocks("results/summary.md", *again) == block
     assert stamps(space) == before, "looking moved a record"
@@ -234,6 +240,7 @@ def test_remeasure_goes_with_no_option_that_measures_nothing_or_a_part_and_moves
 ):
     space = workspace(tmp_path)
     assert space.snakemake("--cores", "1", "results/summary.md").returncode == 0
+    spoil(space)
     before = stamps(space)
     done = space.snakemake("--cores", "1", *option, "results/summary.md", "--config", "remeasure=flagged")
     assert done.returncode == 1

@@ -122,6 +122,22 @@ def test_a_name_changes_no_experiment_and_stands_in_no_plan(measured: Workspace)
     assert "evening" not in path.read_text()
 
 
+def test_a_run_says_so_where_it_replaces_the_summary_of_another_config_of_the_same_file_name(measured: Workspace):
+    for folder, selected in (("a", "[bf16]"), ("b", "[bf16, w8a8]")):
+        (measured.path / folder).mkdir()
+        (measured.path / folder / "mine.yaml").write_text(f"quants: {selected}\n")
+    replaced = "results/summaries/mine: is the summary of a/mine.yaml, and this run replaces it\n  -> to keep both,"
+    assert "replaces it" not in ran(measured, "results/summary.md", "--configfile", "a/mine.yaml")
+    assert "replaces it" not in ran(measured, "plan", "--configfile", "b/mine.yaml")
+    named = ran(measured, "results/summary.md", "--configfile", "b/mine.yaml", "--config", "name=b-mine")
+    assert "replaces it" not in named
+    assert (quants(kept(measured, "mine")), quants(kept(measured, "b-mine"))) == (["bf16"], ["bf16", "w8a8"])
+    assert replaced in ran(measured, "results/summary.md", "--configfile", "b/mine.yaml")
+    (measured.path / "results" / "summary.md").unlink()
+    again = ran(measured, "results/summary.md", "--configfile", str(measured.path / "b" / "mine.yaml"))
+    assert "replaces it" not in again
+
+
 def test_a_run_in_which_launches_fail_leaves_its_summary_in_both_places(tmp_path: Path):
     space = workspace(tmp_path)
     (space.path / stand_in.FAILING).write_text("w8a8")

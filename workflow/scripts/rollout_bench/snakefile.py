@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,6 +20,7 @@ from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.rows import rows_of
 from rollout_bench.cluster import ownership
 from rollout_bench.cluster.internals import Internals
+from rollout_bench.cluster.side_by_side import check_devices
 from rollout_bench.cluster.slurm import before_in_allocation
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.postmortem import error_of, failed_by_itself, state_of
@@ -31,7 +33,7 @@ from rollout_bench.measure.machine.gpus import nvidia_smi
 from rollout_bench.plan.checks import check_weights
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.config_file import check_config_file, check_folder, check_metadata, name_after, read_config
-from rollout_bench.plan.doubtful import measured_again, set_aside
+from rollout_bench.plan.doubtful import in_torn_blocks, measured_again, moved_since, set_aside
 from rollout_bench.plan.engine import InstalledEngine, probe_engine
 from rollout_bench.plan.interleaving import interleaving
 from rollout_bench.plan.matrix import expand
@@ -50,7 +52,7 @@ from rollout_bench.plan.schedule import (
     schedule,
 )
 from rollout_bench.report.figure_names import names_of
-from rollout_bench.report.state import SUMMARIES, is_stale
+from rollout_bench.report.state import SUMMARIES, is_stale, plan_of_summary
 
 LOGS_OF_ROUNDS = Path("logs") / "rounds"
 
@@ -69,11 +71,12 @@ def next_round(plan: Schedule) -> list[str]:
     """
     wanted = _wanted(plan)
     missing = set(plan.missing_now())
+    moved = moved_since(PLAN_FILE) if _held else set()  # measured again in this run, whatever is wanted by now
     records = [
         launch.record
         for launch in plan.launches
         if launch.record in missing
-        and launch.index < wanted[launch.experiment.name]
+        and (launch.index < wanted[launch.experiment.name] or launch.record in moved)
         and not _given_up(plan, launch.record)
     ]
     rounds = [
@@ -206,20 +209,35 @@ def plan_workflow(
         # which rules are asked for is known only once all are read; check tells of every problem, not of the first
         if measured_here and "check" not in sys.argv:
             check_weights(config, ((e.spec.model, e.model_path) for e in matrix.experiments))
+            check_devices(config, matrix)
         device_bytes = None if on_cluster or config.interleave is False else _device_bytes(matrix.platform)
         memory = MachineMemory(on_cluster, _places_on_cpu(config), device_bytes)
         design = kept_design(PLAN_FILE)
         blocks = interleaving(config, matrix, memory, on_cluster=on_cluster, design=design)
         plan = schedule(config, matrix, order_seed(PLAN_FILE), blocks)
+        plan = replace(plan, files=tuple(os.path.relpath(file) for file in files))
         if is_main and config.remeasure is not None:
-            # with --touch records would be moved and none measured, a batch would measure a part of what is compared
-            for option in ("--touch", "-t", "--batch"):
-                if any(word.partition("=")[0] == option for word in sys.argv):
-                    raise UserError(f"{option}: does not go with remeasure", "leave one of them out")
-            plan.again.update(measured_again(plan, _doubtful(plan)))
+            plan.again.update(_measured_again(plan))
         return plan, engine
     except UserError as error:
         stop(error)
+
+
+def _measured_again(plan: Schedule) -> set[str]:
+    """Return the records that `remeasure` asks for: of launches that are wanted, since no others would be measured.
+
+    Raises:
+        UserError: called with --touch, which would move records and measure none, or for a part of what is compared.
+    """
+    refused = sorted({"--touch", "-t", "--batch"}.intersection(word.partition("=")[0] for word in sys.argv))
+    if refused:
+        raise UserError(f"{refused[0]}: does not go with remeasure", "leave one of them out")
+    again = measured_again(plan, _doubtful(plan))
+    if plan.config.launches != "auto" or not again:
+        return again
+    wanted = _wanted(plan)
+    launches = map(plan.launch_of, again)
+    return {launch.record for launch in launches if launch.index < wanted[launch.experiment.name]}
 
 
 def _doubtful(plan: Schedule) -> set[str]:
@@ -240,27 +258,7 @@ def _doubtful(plan: Schedule) -> set[str]:
     for row in rows_of(collection):
         own = row.experiment.whole
         doubtful |= {(own.mode, own.experiment, launch.launch) for launch in row.launches if not launch.in_turn}
-    return {str(record_path(RESULTS, *place)) for place in doubtful} | _in_torn_blocks(plan)
-
-
-def _in_torn_blocks(plan: Schedule) -> set[str]:
-    """Return records of blocks that lack others: measured now, these would be no pair with those that are there.
-
-    What has failed is no reason to measure the others again, and what has lost a race is not lacking.
-    """
-    if plan.config.launches == "auto" and plan.config.precision.race:
-        return set()
-    found: set[str] = set()
-    for group in plan.interleaving.groups:
-        members = {(experiment.spec.mode, experiment.name) for experiment in group.members}
-        blocks: dict[int, dict[str, str]] = {}
-        for launch in plan.launches:
-            if (launch.experiment.spec.mode, launch.experiment.name) in members:
-                blocks.setdefault(launch.index, {})[launch.record] = state_of(Path(launch.record))
-        for states in blocks.values():
-            if "missing" in states.values():
-                found |= {record for record, state in states.items() if state == "measured"}
-    return found
+    return {str(record_path(RESULTS, *place)) for place in doubtful} | in_torn_blocks(plan)
 
 
 def _places_on_cpu(config: Config) -> int:
@@ -325,6 +323,7 @@ def begin(plan: Schedule, outputs: Iterable[str], rules: Iterable[str] = ()) -> 
         put_on_disk(plan, PLAN_FILE, wanted if plan.config.launches != "auto" else set(plan.by_record))
         asked = {launch.record for output in wanted for launch in plan.launches_at(output)}
         _tell_cost(plan, asked)
+        _tell_replaced(plan)
         aside = set_aside(sorted(plan.again & asked))  # last: whatever ends the run before leaves all where it is
         if aside is not None:
             print(f"records that are measured again were moved to {aside}", file=sys.stderr, flush=True)
@@ -433,6 +432,19 @@ def end_with_errors(plan: Schedule, scripts: Path) -> None:
 def kept_folder(plan: Schedule) -> Path:
     """Return the folder in which the last summary of this config is kept, with its figures."""
     return RESULTS / SUMMARIES / (plan.config.name or name_after(()))
+
+
+def _tell_replaced(plan: Schedule) -> None:
+    """Say where the summary that is kept under the name of this config is that of other files."""
+    kept = kept_folder(plan)
+    try:
+        before = plan_of_summary(kept)
+    except UserError:  # nobody can read what it was of
+        return
+    if not _only_looks() and plan.files and before is not None and before.files not in ([], list(plan.files)):
+        problem = f"{kept}: is the summary of {', '.join(before.files)}, and this run replaces it"
+        remedy = "to keep both, give this config another name, as with --config name=...; records are shared as ever"
+        print(UserError(problem, remedy), file=sys.stderr, flush=True)
 
 
 def _is_stale(plan: Schedule) -> bool:
@@ -566,14 +578,18 @@ def block_arguments(plan: Schedule, on_cluster: bool, wildcards: Any) -> list[st
 
 
 def _still_wanted(plan: Schedule, launches: Sequence[ScheduledLaunch]) -> Sequence[ScheduledLaunch]:
-    """Return those of a block's `launches` that no race has ended; the baseline is of all of it."""
+    """Return those of a block's `launches` that no race has ended; the baseline is of all of it.
+
+    What was moved aside in this run is measured, although the race may have ended for it since.
+    """
     if plan.config.launches != "auto" or not plan.config.precision.race:
         return launches
     try:
         wanted = _wanted(plan)
     except UserError:  # a record was damaged while the run goes on: the summary tells
         return launches
-    racing = [launch for launch in launches if launch.index < wanted[launch.experiment.name]]
+    moved = moved_since(PLAN_FILE)
+    racing = [x for x in launches if x.index < wanted[x.experiment.name] or x.record in moved]
     return racing if len(racing) > 1 else launches  # all were lost since this block was asked for
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -12,6 +13,9 @@ from rollout_bench.cluster.internals import Internals
 from rollout_bench.contracts.spec import devices_needed
 from rollout_bench.measure.machine.device import DeviceError
 from rollout_bench.measure.machine.inventory import usual_isolation, visible_devices
+from rollout_bench.plan.checks import check_devices_here
+from rollout_bench.plan.config import Config
+from rollout_bench.plan.matrix import Matrix
 from rollout_bench.plan.schedule import Schedule, ScheduledLaunch
 
 RESOURCE = "devices"
@@ -100,6 +104,22 @@ class SideBySide:
         launch = self._launch(wildcards)
         first = self.first(launch)
         return int(first <= number < first + devices_needed(launch.experiment.spec))
+
+
+def check_devices(config: Config, matrix: Matrix) -> None:
+    """Raise `UserError` where a launch needs more devices than this machine, which is to measure it, has.
+
+    As of weights, nothing is said of pods, nor where nobody can tell: a node that submits may have none at all.
+    """
+    if config.kubernetes.image is not None:
+        return
+    try:
+        found = None if matrix.platform == "cpu" else visible_devices(matrix.platform)
+    except DeviceError:  # the launches will say so
+        return
+    there = len(os.sched_getaffinity(0)) if matrix.platform == "cpu" else len(found or ())
+    if there:
+        check_devices_here((experiment.spec for experiment in matrix.experiments), there)
 
 
 def _devices(plan: Schedule) -> int:

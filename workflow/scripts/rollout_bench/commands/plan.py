@@ -103,6 +103,12 @@ def show(plan: PlanFile, results: Path) -> None:
         console.print(
             f"measured again: {several(len(again), 'launch')}: what is in doubt, and what it is compared with"
         )
+    invalid = invalid_launches(plan, results)
+    if invalid:
+        console.print(
+            f"invalid: {several(invalid, 'launch')} of those done, which no number has a part of:"
+            " to measure them again, --config remeasure=invalid"
+        )
     for line in torn_lines(plan, results):
         console.print(escape(line))
     for line in under_way_lines(plan, results):
@@ -117,9 +123,22 @@ def show(plan: PlanFile, results: Path) -> None:
         )
     missing = len(plan.launches) - done_total
     console.print(
-        f"{done_total} of {len(plan.launches)} launches done, {missing} to run,"
+        f"{done_total} of {len(plan.launches)} launches done{f' ({invalid} invalid)' if invalid else ''},"
+        f" {missing} to run,"
         f" {'about' if plan.precision is None else 'at least'} {TimeCost(sum(left_s.values()), left_device_s)};"
         f" {len(plan.skipped)} combinations skipped"
+    )
+
+
+def invalid_launches(plan: PlanFile, results: Path) -> int:
+    """Return how many of the launches that are done, and are not measured again, take part in no number."""
+    if not results.is_dir():
+        return 0
+    again = set(plan.again)
+    return sum(
+        not record.valid and str(record_path(Path(plan.results), e.mode, e.experiment, record.launch)) not in again
+        for e in collect(results, plan).launched
+        for record in e.records
     )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -29,7 +30,7 @@ from rollout_bench.contracts.spec import (
 from rollout_bench.core.errors import UserError, did_you_mean, near_miss
 from rollout_bench.core.files import did_you_mean_folder
 from rollout_bench.plan.config import Config
-from rollout_bench.plan.engine import ANYTHING, InstalledEngine, accepted
+from rollout_bench.plan.engine import ANYTHING, InstalledEngine, accepted, unknown_key
 from rollout_bench.plan.quants import known_quants
 from rollout_bench.plan.serving import Endpoint
 
@@ -38,6 +39,20 @@ OWN_ARGS = frozenset(
 )
 """Engine arguments that the measuring command sets itself, those of a server's front end too."""
 
+
+PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+"""Engine arguments whose product is how many devices a launch takes."""
+
+MOST = {
+    **dict.fromkeys(PARALLEL, 1024),
+    **dict.fromkeys(("max_num_seqs", "block_size"), 1_000_000),
+    **dict.fromkeys(("max_model_len", "max_num_batched_tokens"), 1_000_000_000),
+    "kv_cache_memory_bytes": 1 << 60,
+}
+"""Engine arguments that are counts, and numbers far beyond what any engine could be started with."""
+
+MOST_OF_ANY = (1 << 63) - 1
+"""No argument is a number of more than 64 bits."""
 
 DEEPEST_ARG = 32
 """Levels of lists and mappings inside one engine argument: a spec nested far deeper can't be written."""
@@ -49,8 +64,15 @@ OWN_VARIABLES = {
     "VLLM_API_KEY": "leave it out: each server gets a key of its own",
     "VLLM_SERVER_DEV_MODE": "leave it out: the server is asked for its weights through it, and needs a key for that",
     "TMPDIR": "leave it out: the engine gets a temporary folder of its own, below the TMPDIR of the workflow",
+    **dict.fromkeys(
+        ("CUDA_VISIBLE_DEVICES", "ASCEND_RT_VISIBLE_DEVICES", "CPU_VISIBLE_MEMORY_NODES"),
+        "leave it out: each launch gets devices of its own, of those that are visible where you run snakemake",
+    ),
 }
 """Environment variables that the measuring command sets itself, and what to do instead."""
+
+INHERITED_VARIABLES = ("PATH", "PYTHONHOME")
+"""Environment variables that an engine finds programs (lscpu, a compiler) and its Python's own modules by."""
 
 
 def check_model_base(folder: Path) -> None:
@@ -107,23 +129,33 @@ def check_weights(config: Config, models: Iterable[tuple[ModelSpec, str]]) -> No
 
 
 def check_variables(config: Config) -> None:
-    """Raise `UserError` for an environment variable that the measuring command sets itself."""
+    """Raise `UserError` for a variable that the measuring command sets itself, or that each launch has to inherit."""
     for place, variables in _environments(config):
         for name in variables:
             if name in OWN_VARIABLES:
                 raise UserError(f"config: {place}.{name}: is set by rollout-bench itself", OWN_VARIABLES[name])
+            if name in INHERITED_VARIABLES:
+                raise UserError(
+                    f"config: {place}.{name}: would replace what each launch needs as it is where snakemake runs",
+                    f"leave it out: export {name} where you run snakemake, and the engine inherits it",
+                )
 
 
 def check_no_secrets(config: Config) -> None:
     """Raise `UserError` for a setting that may be a secret: all of them end in specs, records and manifests."""
     for place, settings in (*_environments(config), *_engine_args(config)):
-        name = next(secrets_in(settings), None)
-        if name is not None:
-            raise UserError(
-                f"config: {place}.{name}: may be a secret, and would stand in spec.json, records and manifests",
-                "take it out and export it as an environment variable where you run snakemake: the engine inherits it"
-                " (on Kubernetes: kubernetes.secrets)",
-            )
+        check_no_secret(place, settings)
+
+
+def check_no_secret(place: str, settings: Mapping[str, Any]) -> None:
+    """Raise `UserError` where one of the settings that stand at `place` may be a secret."""
+    name = next(secrets_in(settings), None)
+    if name is not None:
+        raise UserError(
+            f"config: {place}.{name}: may be a secret, and would stand in spec.json, records and manifests",
+            "take it out and export it as an environment variable where you run snakemake: the engine inherits it"
+            " (on Kubernetes: kubernetes.secrets)",
+        )
 
 
 def check_names(config: Config) -> None:
@@ -224,12 +256,13 @@ def check_engine_arg(engine: InstalledEngine, where: str, name: str, value: Any)
             f"config: {where}: {engine.name} {engine.version} has no such engine argument",
             did_you_mean(name.replace("-", "_"), engine.arguments) if name else "leave it out",
         )
-    counts = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "max_model_len", "max_num_seqs",
-              "max_num_batched_tokens", "block_size", "kv_cache_memory_bytes")  # fmt: skip
     if value is None:
         return
-    if name in counts and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+    if name in MOST and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
         raise UserError(f"config: {where}: {value!r} is no count", "give a whole number from 1 up")
+    if isinstance(value, int) and abs(value) > MOST.get(name, MOST_OF_ANY):
+        most = MOST.get(name, MOST_OF_ANY)
+        raise UserError(f"config: {where}: is more than any engine takes", f"give a whole number up to {most:,}")
     if name == "gpu_memory_utilization" and (
         isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1
     ):
@@ -251,6 +284,12 @@ def check_engine_arg(engine: InstalledEngine, where: str, name: str, value: Any)
         problem = "neither true nor false" if switch else f"nothing that {engine.name} {engine.version} takes"
         raise UserError(
             f"config: {where}: {shown} is {problem}", f"did you mean '{near}'?" if near else f"write {takes.words}"
+        )
+    unknown = unknown_key(engine.folder, name, value) if engine.folder is not None else None
+    if unknown is not None:
+        raise UserError(
+            f"config: {where}.{'.'.join(unknown.place)}: {engine.name} {engine.version} has no such key there",
+            did_you_mean(unknown.place[-1], unknown.known),
         )
 
 
@@ -318,6 +357,25 @@ def check_data_parallel(config: Config, spec: Spec) -> None:
             raise UserError(
                 f"config: {name}: is of vLLM's own data parallel; {model} has {count} replicas that are whole engines",
                 f"leave it out: {SIZE} is all that replicas need",
+            )
+
+
+def check_devices_here(specs: Iterable[Spec], there: int) -> None:
+    """Raise `UserError` where a launch needs more devices than the machine has that is to measure it.
+
+    Args:
+        specs: what is planned.
+        there: devices that are visible; on cpu cores, of which each process of an engine needs one at the least.
+    """
+    for spec in specs:
+        sizes = {name: int(spec.engine.args.get(name) or 1) for name in PARALLEL}
+        needed = math.prod(sizes.values())
+        if spec.endpoint is None and needed > there:
+            largest = max(sizes, key=lambda name: sizes[name])
+            raise UserError(
+                f"config: {largest}: a launch of {spec.model.name} needs {needed} "
+                f"{'cores' if spec.platform == 'cpu' else 'devices'}, and there are {there} here",
+                f"lower {largest}, or plan for the cluster that has them (--profile profiles/slurm)",
             )
 
 

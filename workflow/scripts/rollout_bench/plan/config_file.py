@@ -140,7 +140,7 @@ def read_config(merged: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(dict(merged))
     except ValidationError as error:
-        raise told(error) from None
+        raise told(error.errors()) from None
 
 
 def name_after(files: Sequence[Path]) -> str:
@@ -152,9 +152,9 @@ def name_after(files: Sequence[Path]) -> str:
     return joined.lstrip("+.-")[:60] or "default"
 
 
-def told(error: ValidationError, place: tuple[str, ...] = ()) -> UserError:
+def told(errors: list[ErrorDetails], place: tuple[str, ...] = ()) -> UserError:
     """Return what to say of a part of a config that does not validate, which stands at `place` in it."""
-    found = _most_telling(error.errors())
+    found = _most_telling(errors)
     return _told({**found, "loc": (*place, *found["loc"])})
 
 

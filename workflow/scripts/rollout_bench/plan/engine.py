@@ -1,12 +1,14 @@
 """What engine a Python interpreter holds, and what its arguments take, found without importing it: that takes 10 s.
 
 Of the arguments are read the annotations of `EngineArgs`, and the `Literal`s that they name, in the modules that they
-are imported from. What is something else (a class, a callable, a mapping) may have any value here: the engine will say.
+are imported from; of a mapping that becomes a class of the config, the fields of that class. What is something else (a
+callable, any mapping) may have any value here: the engine will say.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import subprocess
 import sys
@@ -222,17 +224,111 @@ def _field(of: ast.ClassDef | None, name: str) -> ast.AnnAssign | None:
     return None
 
 
+@dataclass(frozen=True)
+class UnknownKey:
+    """A key of a mapping that the engine does not know: where it stands in the argument, and what is known there."""
+
+    place: tuple[str, ...]
+    known: frozenset[str]
+
+
+def unknown_key(folder: Path, argument: str, value: object) -> UnknownKey | None:
+    """Return the first key in `value` that the class lacks which vLLM makes of this argument of its EngineArgs.
+
+    None where there is none, and where the source does not spell out which keys there may be.
+    """
+    path = folder / "engine" / "arg_utils.py"
+    arguments = _module(path).classes.get("EngineArgs")
+    item = _field(arguments, argument)
+    if arguments is None or item is None or not isinstance(value, dict):
+        return None
+    return _unknown_in(value, _made_of(arguments, argument) or item.annotation, path, folder)
+
+
+def _made_of(arguments: ast.ClassDef, argument: str) -> ast.expr | None:
+    """Return the class in `Class(**self.argument)`, which is how EngineArgs fills one from a plain mapping."""
+    for call in (node for node in ast.walk(arguments) if isinstance(node, ast.Call)):
+        if any(given.arg is None and ast.unparse(given.value) == f"self.{argument}" for given in call.keywords):
+            return call.func
+    return None
+
+
+def _unknown_in(value: object, annotation: ast.expr, path: Path, folder: Path) -> UnknownKey | None:
+    there = _class_of(annotation, path, folder, DEEPEST)
+    fields = None if there is None else _fields(*there, folder, DEEPEST)
+    if fields is None or not isinstance(value, dict):
+        return None
+    for key, inner in value.items():
+        if key not in fields:
+            return UnknownKey((str(key),), frozenset(fields))
+        found = _unknown_in(inner, *fields[key], folder)
+        if found is not None:
+            return UnknownKey((key, *found.place), found.known)
+    return None
+
+
+def _class_of(annotation: ast.expr, path: Path, folder: Path, deep: int) -> tuple[ast.ClassDef, Path] | None:
+    """Return the one class of vLLM that an annotation stands for besides None, and its module; None for all else."""
+    annotation = _unquoted(annotation)
+    if isinstance(annotation, ast.BinOp) and isinstance(annotation.op, ast.BitOr):
+        sides = [side for side in (annotation.left, annotation.right) if ast.unparse(side) != "None"]
+        return _class_of(sides[0], path, folder, deep) if len(sides) == 1 else None
+    if isinstance(annotation, ast.Subscript) and _last(annotation.value) == "Optional":
+        return _class_of(annotation.slice, path, folder, deep)
+    there = _defined(annotation.id, path, folder, deep) if isinstance(annotation, ast.Name) and deep else None
+    if there is None:
+        return None
+    name, path = there
+    module = _module(path)
+    if name in module.classes:
+        return module.classes[name], path
+    return _class_of(module.assigned[name], path, folder, deep - 1)
+
+
+def _fields(of: ast.ClassDef, path: Path, folder: Path, deep: int) -> dict[str, tuple[ast.expr, Path]] | None:
+    """Return the fields of a dataclass, with the module that each is annotated in; None where it may take others."""
+    made_by = {_last(each.func if isinstance(each, ast.Call) else each) for each in of.decorator_list}
+    if not deep or not made_by & {"config", "dataclass"} or _takes_more(of):
+        return None
+    found: dict[str, tuple[ast.expr, Path]] = {}
+    for base in of.bases:
+        there = _class_of(base, path, folder, deep)
+        inherited = None if there is None else _fields(*there, folder, deep - 1)
+        if inherited is None:
+            return None
+        found |= inherited
+    for item in of.body:
+        if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and item.target.id[0] != "_":
+            found[item.target.id] = item.annotation, path
+    return found
+
+
+def _takes_more(of: ast.ClassDef) -> bool:
+    """Return whether a class says that it takes keys besides its fields, or changes what it is given first."""
+    said = [ast.unparse(each) for each in of.decorator_list]
+    methods = [item for item in of.body if isinstance(item, ast.FunctionDef)]
+    before = [ast.unparse(each) for method in methods for each in method.decorator_list]
+    return (
+        any("extra=" in each and "extra='forbid'" not in each for each in said)
+        or any("model_validator" in each and "mode='after'" not in each for each in before)
+        or any(method.name in ("__init__", "__new__") for method in methods)
+    )
+
+
+def _unquoted(annotation: ast.expr) -> ast.expr:
+    """Return what an annotation in quotes has between them; any other, and what is no Python, as it is."""
+    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        with contextlib.suppress(SyntaxError):
+            return ast.parse(annotation.value, mode="eval").body
+    return annotation
+
+
 def _of(annotation: ast.expr, path: Path, folder: Path, deep: int) -> Accepted:
+    annotation = _unquoted(annotation)
     if isinstance(annotation, ast.BinOp) and isinstance(annotation.op, ast.BitOr):
         return _of(annotation.left, path, folder, deep) | _of(annotation.right, path, folder, deep)
-    if isinstance(annotation, ast.Constant):
-        if annotation.value is None:
-            return Accepted()
-        if isinstance(annotation.value, str):  # an annotation in quotes
-            try:
-                return _of(ast.parse(annotation.value, mode="eval").body, path, folder, deep)
-            except SyntaxError:
-                return ANYTHING
+    if isinstance(annotation, ast.Constant) and annotation.value is None:
+        return Accepted()
     if isinstance(annotation, ast.Subscript) and _last(annotation.value) in ("Literal", "Optional", "Union"):
         inner = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
         parts = [

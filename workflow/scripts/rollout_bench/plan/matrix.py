@@ -54,7 +54,7 @@ from rollout_bench.plan.load_checks import check_tokenizer, checked_load
 from rollout_bench.plan.planfile import Skipped
 from rollout_bench.plan.quants import Quant, known_quants, resolve_quant
 from rollout_bench.plan.serving import Endpoint
-from rollout_bench.plan.settings import resolved, under
+from rollout_bench.plan.settings import resolved, told_of_sweep, under
 
 DEFAULT_ARGS: dict[str, Any] = {"enable_prefix_caching": True, "seed": 0}
 """Spelled out although vLLM's defaults are the same, since results depend on them."""
@@ -120,6 +120,7 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
     """
     platform = engine.platform() if config.platform == "auto" else config.platform
     check_names(config)
+    own = config.setting_settings
     config = resolved(config, engine)
     check_earlier_baseline(config)
     check_variables(config)
@@ -128,13 +129,15 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
     check_no_secrets(config)
     check_iterations(config)
     check_unknown_endpoint_quants(config, known_quants(config.quant_settings))
-    settings = {name: under(config, name) for name in config.settings or ()}
     if config.endpoints:
         check_online(config, engine)
-    for changed in settings.values():
-        check_online(changed, engine)
-        check_profile(changed, engine)
-        check_messages(changed, engine)
+    settings: dict[str, Config] = {}
+    for name in config.settings or ():
+        with told_of_sweep(config, name, own):
+            changed = settings[name] = under(config, name)
+            check_online(changed, engine)
+            check_profile(changed, engine)
+            check_messages(changed, engine)
     experiments: list[Experiment] = []
     skipped: list[Skipped] = []
     for cell in _cells(config):

@@ -126,6 +126,7 @@ class PlanFile(Strict):
     again: list[str] = Field(
         [], description="Records that are there and that `remeasure` would have measured again; shown by plan alone."
     )
+    files: list[str] = Field([], description="Configs that were laid over the default one.")
 
 
 def read_plan(path: Path) -> PlanFile:

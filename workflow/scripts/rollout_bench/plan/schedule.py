@@ -110,6 +110,8 @@ class Schedule:
     interleaving: Interleaving = field(default_factory=Interleaving)
     again: set[str] = field(default_factory=set)
     """Records that are there and are measured again all the same; empty once the run has moved them away."""
+    files: tuple[str, ...] = ()
+    """Configs that are laid over the default one."""
 
     @cached_property
     def missing(self) -> list[str]:
@@ -269,6 +271,7 @@ class Schedule:
             launches=[
                 PlannedLaunch(record=x.record, expected_s=expected.get(x.experiment.name, 0.0)) for x in self.launches
             ],
+            files=list(self.files),
         )
 
     @cached_property

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from rollout_bench.contracts.axes import DEFAULT_SETTING
 from rollout_bench.contracts.fields import NAME_PATTERN
 from rollout_bench.core.errors import UserError, did_you_mean
-from rollout_bench.plan.checks import check_engine_arg
+from rollout_bench.plan.checks import check_engine_arg, check_no_secret
 from rollout_bench.plan.config import Config, Setting, WorkloadSettings
 from rollout_bench.plan.config_file import told
 from rollout_bench.plan.engine import InstalledEngine
@@ -99,7 +100,7 @@ def _changed(setting: str, workload: str, load: WorkloadSettings, changes: dict[
         return WorkloadSettings.model_validate(load.model_dump() | changes)
     except ValidationError as error:
         # not below a key of the config: a sweep has made some of these settings
-        problem = told(error, ("workload_settings", workload))
+        problem = told(error.errors(), ("workload_settings", workload))
         raise UserError(f"{problem.problem}, under setting {setting}", problem.remedy) from None
 
 
@@ -113,9 +114,12 @@ def _swept(config: Config, engine: InstalledEngine) -> Iterator[tuple[str, Setti
         if twice is not None:
             raise UserError(f"config: sweep.{written}: is the same as sweep.{twice}", "leave one of them out")
     for (where, key, written), values in zip(keys, config.sweep.values(), strict=True):
-        if where == "engine_args":
-            for value in values:
+        for value in values:
+            if where == "engine_args":
+                check_no_secret(".".join(("sweep", *written.split(".")[:-1])), {key: value})
                 check_engine_arg(engine, f"sweep.{written}", key, value)
+            else:
+                _check_load(config, written, key, value)
     for combination in itertools.product(*config.sweep.values()):
         changes: dict[str, dict[str, Any]] = {"engine_args": {}, "workload": {}}
         words = []
@@ -129,6 +133,40 @@ def _swept(config: Config, engine: InstalledEngine) -> Iterator[tuple[str, Setti
                 "write these settings in setting_settings, under names of your own",
             )
         yield name, Setting(**changes)
+
+
+def _check_load(config: Config, written: str, key: str, value: Any) -> None:
+    """Raise `UserError` where no workload can have this value of a sweep, whatever else it has."""
+    for workload in config.workloads:
+        try:
+            WorkloadSettings.model_validate(config.workload_settings[workload].model_dump() | {key: value})
+        except ValidationError as error:
+            own = [found for found in error.errors() if found["loc"][:1] == (key,)]
+            if own:
+                raise told(own, ("sweep", *written.split(".")[:-1])) from None
+
+
+@contextmanager
+def told_of_sweep(config: Config, name: str, own: Container[str]) -> Iterator[None]:
+    """Say in errors which values of a sweep they are of, where a sweep has made the setting `name`.
+
+    Args:
+        config: one that is `resolved`.
+        name: one of its settings.
+        own: names that stand in the config themselves.
+    """
+    try:
+        yield
+    except UserError as error:
+        if name == DEFAULT_SETTING or name in own:
+            raise
+        setting, values = config.setting_settings[name], []
+        for key in config.sweep:
+            where, dot, inner = key.partition(".")
+            of_workload = where == "workload" if dot else key in WorkloadSettings.model_fields
+            values.append(f"sweep.{key}: {(setting.workload if of_workload else setting.engine_args)[inner or key]}")
+        problem = error.problem.removeprefix("config: ")
+        raise UserError(f"config: {', '.join(values)}: {problem}", error.remedy) from None
 
 
 def _target(key: str, engine: InstalledEngine) -> tuple[str, str]:
