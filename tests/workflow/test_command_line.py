@@ -176,6 +176,12 @@ def test_two_configs_can_be_planned_at_the_same_time(workspace: Workspace):
     assert counts == [9, 9]
 
 
+@pytest.mark.parametrize("arguments", [(), ("--config", "quants=[w8a9]")], ids=["planned", "refused"])
+def test_a_fork_as_tests_use_it_prints_what_a_process_of_its_own_does(workspace: Workspace, arguments: tuple[str, ...]):
+    forked, own = workspace.snakemake("-n", *arguments), workspace.by_itself("-n", *arguments)
+    assert (forked.returncode, forked.stdout) == (own.returncode, own.stdout)
+
+
 def assert_two_lines(output: str, status: int, problem: str, remedy: str) -> None:
     """Assert exit status 1, no traceback, and that the two lines are told once, one after the other."""
     assert status == 1, output
