@@ -1,6 +1,7 @@
 """Shared by all tests: helpers can be imported, nothing of the clone or its user is touched, slowness fails nothing."""
 
 import contextlib
+import gc
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from hypothesis import HealthCheck, settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 GUARD = Path(__file__).parent / "guard"
+
+gc.set_threshold(50_000)  # as in guard/sitecustomize.py
 
 THOROUGH = "ROLLOUT_BENCH_TESTS_THOROUGH"
 """How many times as many examples each property test tries."""

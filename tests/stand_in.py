@@ -56,7 +56,7 @@ STARTS = "starts.log"
 """In the folder of the workflow: a line for each measurement that began, `<mode>/<experiment>/launch-<i> <job>`."""
 
 FAILING = "failing"
-"""In the same folder, where a test writes it: quants whose launches fail in a block."""
+"""In the same folder, where a test writes it: quants whose launches fail."""
 
 FAILED = "failed.log"
 """The same as `STARTS`, for those that failed."""
@@ -120,13 +120,18 @@ def measure_block(folder: Path, measure_s: float, words: list[str]) -> int:
     run_block.py it ends with 0 where one of the block has a record.
     """
     members = [json.loads(word) for before, word in itertools.pairwise(words) if before == "--member"]
-    failing = Path(FAILING).read_text().split() if Path(FAILING).exists() else []
     for member in members:
-        if any(f"_{quant}_" in member["out"] for quant in failing):
+        if is_to_fail(member["out"]):
             fail(folder, member)
         elif not Path(member["out"]).exists():
             measure(folder, measure_s, {f"--{name}": str(value) for name, value in member.items()}, members)
     return 0 if any(Path(member["out"]).exists() for member in members) else 1
+
+
+def is_to_fail(out: str) -> bool:
+    """Say whether the file `FAILING` names the quant of the launch whose record this would be."""
+    failing = Path(FAILING).read_text().split() if Path(FAILING).exists() else []
+    return any(f"_{quant}_" in out for quant in failing)
 
 
 def fail(folder: Path, member: dict) -> None:
@@ -137,7 +142,7 @@ def fail(folder: Path, member: dict) -> None:
     failure = {
         "schema_version": json.loads((folder / "record.json").read_text())["schema_version"],
         "experiment": out.parent.name,
-        "launch": member["launch"],
+        "launch": int(member["launch"]),
         "failed_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "phase": "initializing",
         "category": "unknown",
@@ -217,6 +222,9 @@ def main() -> int:
         (out / "config.json").write_text("{}")
     elif name == "run_block.py":
         return measure_block(Path(folder), float(measure_s), words)
+    elif name == "run_launch.py" and is_to_fail(arguments["--out"]):
+        fail(Path(folder), {option.removeprefix("--"): value for option, value in arguments.items()})
+        return 1
     elif name == "run_launch.py":
         measure(Path(folder), float(measure_s), arguments)
     else:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Self
 
+import dry_runs
 import psutil
 import yaml
 
@@ -77,7 +78,14 @@ class Workspace:
         return {**kept, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
     def snakemake(self, *arguments: str, timeout_s: float = 1200) -> subprocess.CompletedProcess[str]:
-        """Run `snakemake` to its end; stdout holds both streams in order."""
+        """Run `snakemake` to its end, a dry run (`-n`) as a fork; stdout holds both streams in order."""
+        if "-n" not in arguments:
+            return self.by_itself(*arguments, timeout_s=timeout_s)
+        words = self.command(*arguments)[3:]  # behind `python -m snakemake`
+        return dry_runs.run(words, self.path, self.environment, timeout_s)
+
+    def by_itself(self, *arguments: str, timeout_s: float = 1200) -> subprocess.CompletedProcess[str]:
+        """Run `snakemake` as a process that begins with nothing imported, as the one of a user does."""
         return subprocess.run(
             self.command(*arguments),
             cwd=self.path,

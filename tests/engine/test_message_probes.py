@@ -16,22 +16,16 @@ from queue_reader import serve
 
 from rollout_bench.measure.probes.message_notes import HERE, Ending, Noted, costs, parts_of, size_of
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # of vLLM's and torch's own imports
-    from vllm import SamplingParams
-    from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
-
-    from rollout_bench.measure.probes.message_probes import (
-        STEPS,
-        CoreEncoder,
-        FrontEndDecoder,
-        NotedQueue,
-        noting,
-        pickled_bytes,
-        probe_costs,
-    )
-
 pytestmark = pytest.mark.engine
+
+
+@pytest.fixture(autouse=True, scope="module")
+def vllm() -> None:
+    """Import vLLM, which takes long, for these tests and not wherever they are collected; without its own warnings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import rollout_bench.measure.probes.message_probes  # noqa: F401
+
 
 MIB = 1 << 20
 
@@ -43,6 +37,8 @@ class Sent:
     """What was put into a queue, as its two ends tell, and as the ring and the socket themselves have it."""
 
     def __init__(self) -> None:
+        from rollout_bench.measure.probes.message_probes import NotedQueue
+
         context = multiprocessing.get_context("spawn")
         queue = NotedQueue(1, 1, max_chunk_bytes=3 * MIB, max_chunks=8)
         ours, theirs = context.Pipe()
@@ -71,7 +67,7 @@ class Sent:
 
 
 @pytest.fixture(scope="module")
-def sent() -> Iterator[Sent]:
+def sent(vllm: None) -> Iterator[Sent]:
     before = list(HERE.endings)
     yield Sent()
     HERE.endings[:] = before
@@ -110,6 +106,10 @@ def test_a_message_is_encoded_then_there_then_decoded(sent: Sent):
 
 
 def test_a_message_over_a_socket_is_noted_with_its_size_and_bytes():
+    from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
+
+    from rollout_bench.measure.probes.message_probes import CoreEncoder, FrontEndDecoder
+
     encoder, decoder = CoreEncoder(), FrontEndDecoder(EngineCoreOutputs)
     decoder.ending = Ending("core_to_front_end", writes=False)
     outputs = EngineCoreOutputs(outputs=[EngineCoreOutput("a", [7, 8])])
@@ -139,6 +139,8 @@ def test_nothing_is_noted_before_a_pass_and_after_it():
 
 
 def test_steps_are_counted_where_tokens_are_scheduled_and_outputs_know_theirs():
+    from rollout_bench.measure.probes.message_probes import STEPS, noting
+
     class Bare:
         def schedule(self, tokens: int) -> Any:
             new = SimpleNamespace(req_id="a", prompt_token_ids=[1, 2, 3])
@@ -169,9 +171,15 @@ def test_steps_are_counted_where_tokens_are_scheduled_and_outputs_know_theirs():
 
 
 def test_looking_costs_microseconds():
+    from rollout_bench.measure.probes.message_probes import probe_costs
+
     assert all(0 < cost < 2e-5 for cost in costs(calls=200).values())
     assert set(probe_costs()) == {"put_s", "got_s", "encode_s", "decode_s", "step_s"}
 
 
 def test_sizes_of_bare_objects_are_those_of_pickle():
+    from vllm import SamplingParams
+
+    from rollout_bench.measure.probes.message_probes import pickled_bytes
+
     assert pickled_bytes()["SamplingParams"] == len(pickle.dumps(SamplingParams(), protocol=5)) > 100

@@ -194,6 +194,7 @@ def test_nothing_is_left(found: Measured) -> None:
     assert [path for path in found.shared if path.exists()] == []
 
 
+@pytest.mark.untimed
 def test_an_engine_that_is_killed_leaves_no_shared_memory(tmp_path: Path) -> None:
     long = messages_spec(1, steps=1_900, batches=[8], contents=False).model_dump(mode="json")
     long["workload"]["output_tokens"] = long["messages"]["steps"]  # no pass has more steps: with few it is over at once

@@ -17,8 +17,8 @@ OVERLAY = {
     **{key: TINY[key] for key in ("models", "model_settings", "launches", "warmup_iterations")},
     "quants": ["bf16"],
     "iterations": 2,
+    "workloads": ["served"],  # all at once, as `demo`, is in tests/quick/test_online_summary.py
     "workload_settings": {
-        "demo": SMALL,
         "served": {**SMALL, "samples_per_prompt": 1, "online": {"concurrencies": [1, 4]}},
     },
 }
@@ -52,15 +52,15 @@ def test_each_mode_has_a_record_and_a_server_its_side_files(measured: Workspace)
         names.setdefault(f"{path.parts[0]} {path.parts[1].split('_')[2].split('-')[0]}", []).append(path.name)
     offline = ["launch-0.json", "launch-0.sequences.jsonl.gz"]
     online = [*offline, "launch-0.server.jsonl.gz"]
-    assert names == {"offline demo": offline, "offline served": offline, "online demo": online, "online served": online}
+    assert names == {"offline served": offline, "online served": online}
 
 
 def test_the_summary_has_offline_beside_online(measured: Workspace):
-    assert "4 of 4 planned launches measured" in summary(measured)
+    assert "2 of 2 planned launches measured" in summary(measured)
     # no number is asked for: on a machine that does something else launches are not valid and have none
     text = section(measured, "Offline and online")
     rows = re.findall(r"^\| (.+?) \| bf16 \|", text, re.MULTILINE)
-    assert rows == ["demo", "served @ 1 at once", "served @ 4 at once"], summary(measured)
+    assert rows == ["served @ 1 at once", "served @ 4 at once"], summary(measured)
 
 
 def test_the_summary_has_a_row_for_each_load_of_the_sweep(measured: Workspace):
@@ -68,7 +68,7 @@ def test_the_summary_has_a_row_for_each_load_of_the_sweep(measured: Workspace):
     assert loads == ["1 at once", "4 at once"]
     with (measured.path / "results/summary.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["mode"] == "online"]
-    assert sorted(row["concurrency"] for row in rows) == ["", "1", "4"]
+    assert sorted(row["concurrency"] for row in rows) == ["1", "4"]
     numbers = [row[name] for row in rows for name in ("ttft_mean_s", "tpot_mean_s") if row["launches_valid"] != "0"]
     assert all(float(number) > 0 for number in numbers)
 

@@ -67,10 +67,9 @@ def test_an_engine_killed_behind_its_server_fails_the_launch(tmp_path: Path) -> 
     [
         ('{"start_s": 8}', "importing", "api_server", "start_timeout"),
         ('{"stop_s": 0.001}', "stopping", None, "stop_timeout"),
-        ('{"warmup_s": 0.001}', "warmup", None, "warmup_timeout"),
     ],
 )
-def test_each_part_of_a_launch_has_a_limit_and_a_category(
+def test_start_and_end_of_a_launch_have_a_limit_and_a_category(
     tmp_path: Path, limits: str, until: str, stop: str | None, category: str
 ) -> None:
     launch = Launching(tmp_path, online_spec(measuring={"warmup_iterations": 1, "iterations": 1}), ["--limits", limits])

@@ -49,6 +49,7 @@ def test_the_workflow_runs_as_many_launches_side_by_side_as_there_are_devices(tm
     assert list(leases.iterdir()) == []
 
 
+@pytest.mark.untimed
 def test_an_exclusive_launch_begins_when_the_engine_of_a_killed_one_is_gone(tmp_path: Path, leases: Path):
     killed = Launching(tmp_path / "killed", tiny_spec())
     killed.wait_for("importing")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -170,8 +171,15 @@ def test_a_clone_whose_path_holds_spaces_and_umlauts_is_planned(tmp_path: Path):
 
 def test_two_configs_can_be_planned_at_the_same_time(workspace: Workspace):
     with ThreadPoolExecutor(2) as pool:
-        counts = list(pool.map(lambda _: workspace.measurements(), range(2)))
+        runs = list(pool.map(lambda _: workspace.by_itself("--quiet", "host", "reason", "-n"), range(2)))
+    counts = [len(re.findall(r"^    results/\S+/launch-\d+\.json$", run.stdout, re.MULTILINE)) for run in runs]
     assert counts == [9, 9]
+
+
+@pytest.mark.parametrize("arguments", [(), ("--config", "quants=[w8a9]")], ids=["planned", "refused"])
+def test_a_fork_as_tests_use_it_prints_what_a_process_of_its_own_does(workspace: Workspace, arguments: tuple[str, ...]):
+    forked, own = workspace.snakemake("-n", *arguments), workspace.by_itself("-n", *arguments)
+    assert (forked.returncode, forked.stdout) == (own.returncode, own.stdout)
 
 
 def assert_two_lines(output: str, status: int, problem: str, remedy: str) -> None:

@@ -32,7 +32,7 @@ def record(workspace: Workspace) -> Path:
     return workspace.path / "results" / sorted(workspace.records)[1]
 
 
-@pytest.mark.parametrize("damage", ["{", "", None])
+@pytest.mark.parametrize("damage", ["{", None])
 def test_a_plan_that_is_damaged_or_missing_is_written_again_though_nothing_is_to_be_measured(
     measured: Workspace, damage: str | None
 ) -> None:
@@ -44,7 +44,7 @@ def test_a_plan_that_is_damaged_or_missing_is_written_again_though_nothing_is_to
     assert is_plan(path)
     assert read_plan(path).fingerprint == before
     assert len(stand_in.starts(measured.path)) == 2
-    assert "Nothing to be done" in measured.snakemake("--cores", "1").stdout
+    assert measured.planned() == {}
 
 
 def test_a_damaged_record_is_told_by_each_run_and_the_rest_is_summarised_until_it_is_deleted(

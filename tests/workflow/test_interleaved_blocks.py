@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -28,6 +29,23 @@ def stamps(space: Workspace) -> dict[str, tuple[int, bytes]]:
     return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in paths}
 
 
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """Three blocks of two quants, all of them measured, which nobody changes."""
+    space = workspace(tmp_path_factory.mktemp("measured"))
+    done = space.snakemake("--cores", "1", "results/summary.md")
+    assert done.returncode == 0, done.stdout
+    return space
+
+
+@pytest.fixture
+def space(measured: Workspace, tmp_path: Path) -> Workspace:
+    """Return a copy of it for one test."""
+    space = Workspace(tmp_path / "workspace")
+    shutil.copytree(measured.path, space.path, dirs_exist_ok=True)
+    return space
+
+
 def summarised(space: Workspace) -> bool:
     return (space.path / "results" / "summary.json").exists()
 
@@ -46,9 +64,7 @@ def test_one_job_measures_a_block_and_leaves_nothing_but_records(tmp_path: Path)
     assert space.planned("results/summary.md") == {}
 
 
-def test_what_a_block_lacks_is_measured_and_what_it_has_is_not_touched(tmp_path: Path):
-    space = workspace(tmp_path)
-    assert space.snakemake("--cores", "1", "results/summary.md").returncode == 0
+def test_what_a_block_lacks_is_measured_and_what_it_has_is_not_touched(space: Workspace):
     deleted = [name for name in space.records if "_w8a8_" in name and name.endswith("launch-1.json")]
     (space.path / "results" / deleted[0]).unlink()
     before = stamps(space)
@@ -76,9 +92,7 @@ def test_records_stay_where_another_of_their_block_fails_and_the_other_blocks_ru
 
 
 @pytest.mark.parametrize("how", ["--forceall", "--rerun-incomplete", "--touch", "--keep-incomplete"])
-def test_no_option_deletes_or_rewrites_a_record_or_measures_it_again(tmp_path: Path, how: str):
-    space = workspace(tmp_path)
-    assert space.snakemake("--cores", "1", "results/summary.md").returncode == 0
+def test_no_option_deletes_or_rewrites_a_record_or_measures_it_again(space: Workspace, how: str):
     gone = next(name for name in sorted(space.records) if name.endswith("launch-2.json"))
     (space.path / "results" / gone).unlink()
     before = stamps(space)
@@ -185,10 +199,8 @@ def spoil(space: Workspace) -> None:
 
 
 def test_what_is_invalid_is_planned_and_measured_again_with_its_block_and_the_old_records_are_kept_aside(
-    tmp_path: Path,
+    space: Workspace,
 ):
-    space = workspace(tmp_path)
-    assert space.snakemake("--cores", "1", "results/summary.md").returncode == 0
     spoil(space)
     block = {name for name in space.records if name.endswith("launch-1.json")}
     before = stamps(space)
@@ -236,10 +248,8 @@ def test_what_would_be_no_pair_with_launches_that_are_there_is_measured_together
 
 @pytest.mark.parametrize("option", [["--touch"], ["--batch", "summary=1/2"]])
 def test_remeasure_goes_with_no_option_that_measures_nothing_or_a_part_and_moves_no_record(
-    tmp_path: Path, option: list[str]
+    space: Workspace, option: list[str]
 ):
-    space = workspace(tmp_path)
-    assert space.snakemake("--cores", "1", "results/summary.md").returncode == 0
     spoil(space)
     before = stamps(space)
     done = space.snakemake("--cores", "1", *option, "results/summary.md", "--config", "remeasure=flagged")
