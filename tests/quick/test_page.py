@@ -6,14 +6,19 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pytest
+from synthetic_online import make_online, make_online_spec, save_online
 from synthetic_records import make_plan, make_record, make_spec, save
 
 from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.record import Flag
 from rollout_bench.report.figures.save import save_figures
+from rollout_bench.report.page import with_pictures
 from rollout_bench.report.summary import summarise
 
 BF16, W8A8 = make_spec(quant="bf16"), make_spec(quant="w8a8")
+BUSY = Flag(code="cpu_shared", severity="invalid", sentence="Others used the cores.")
 ODD = Flag(code="not_steady", severity="warning", sentence="Slower & <slower>.")
 
 
@@ -73,6 +78,29 @@ def test_pictures_are_inside_after_the_conclusion_and_once_however_often_they_ar
     for name in ("throughput", "speedup", "iterations"):
         assert first.count(f'id="figure-{name}"') == 1
     assert first.index('<section id="throughput-offline') > first.index('id="figure-throughput"')
+
+
+@pytest.mark.parametrize("mode", ["offline", "online"])
+def test_no_figure_of_which_no_launch_is_valid_is_shown_though_files_of_all_are_there(
+    tmp_path: Path, mode: str
+) -> None:
+    specs = [make_spec(quant="bf16"), make_spec(quant="w8a8")]
+    if mode == "online":
+        specs = [make_online_spec(quant=quant, points=[LoadPoint(concurrency=8)]) for quant in ("bf16", "w8a8")]
+        save_online(tmp_path, *(make_online(spec, 0, flags=[BUSY]) for spec in specs))
+        save(tmp_path, make_record(BF16))  # another mode's figures are shown
+    else:
+        save(tmp_path, *(make_record(spec, flags=[BUSY]) for spec in specs))
+    collection = collect(tmp_path, None)
+    summary = summarise(collection, figures=True)
+    of_figures = {"throughput", "iterations"} if mode == "online" else set()
+    assert set(re.findall(r"figures/(\w+)\.png", summary.markdown)) == of_figures - {"iterations"}
+    (tmp_path / "summary.html").write_text(with_pictures(summary.html, {"speedup": b"<svg/>", "latency": b"<svg/>"}))
+    names = ["throughput", "speedup", "iterations", "latency"]
+    save_figures(tmp_path, collection, tmp_path / "figures", names, tmp_path / "summary.html")
+    assert set(re.findall(r'id="figure-(\w+)"', (tmp_path / "summary.html").read_text())) == of_figures
+    assert {path.stem for path in (tmp_path / "figures").iterdir()} == set(names)
+    assert set(save_figures(tmp_path, collection, tmp_path / "by-hand")) == of_figures
 
 
 def test_what_tables_rest_on_is_folded_and_what_is_wrong_is_not(tmp_path: Path) -> None:

@@ -49,7 +49,8 @@ def main() -> int:
     out: Path = arguments.out or arguments.results / "figures"
     page = None if arguments.out else arguments.results / "summary.html"
     names = save_figures(results, collection, out, arguments.figures or (), page, arguments.also)
-    print(f"{', '.join(str(out / name) for name in names)} (.svg, .png)")
+    drawn = f"{', '.join(str(out / name) for name in names)} (.svg, .png)"
+    print(drawn if names else "no launch is valid, so there is no figure")
     return tell(collection.damaged)
 
 

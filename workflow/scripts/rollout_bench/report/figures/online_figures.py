@@ -28,8 +28,8 @@ from rollout_bench.report.figures.style import (
     new_figure,
     nothing,
     quant_styles,
-    shorten,
     thousands,
+    title_panel,
 )
 
 MAX_COLUMNS = 4
@@ -74,7 +74,7 @@ def title_columns(line: Sequence[Axes], columns: Sequence[Column]) -> None:
     for axes, (platform, model, workload) in zip(line, columns, strict=True):
         parts = [model] if len({other[1] for other in columns}) > 1 else []
         parts += [workload, *([platform] if len({other[0] for other in columns}) > 1 else [])]
-        axes.set_title(shorten(", ".join(parts), 104 // len(columns)), loc="left", fontsize=14)
+        title_panel(axes, ", ".join(parts), len(columns))
 
 
 def models_of(columns: Sequence[Column]) -> str:

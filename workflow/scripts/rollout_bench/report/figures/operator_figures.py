@@ -18,7 +18,7 @@ from rollout_bench.report.figures.style import (
     legend,
     message_figure,
     new_figure,
-    shorten,
+    title_panel,
 )
 
 TITLE = "Linear layers alone: speed-up"
@@ -60,7 +60,7 @@ def operators_figure(runs: Sequence[OperatorsRun], where: str, alarm: str) -> Fi
     for axes, panel in zip(places, shown, strict=False):
         own = [run for run in compared if run.place == panel[:3] and panel[3] in (run.against or {})]
         _draw(axes, own, panel[3], styles)
-        axes.set_title(_title(panel, shown, own[0]), loc="left", fontsize=14)
+        title_panel(axes, _title(panel, shown, own[0]), columns)
     for axes in places[len(shown) :]:
         axes.set_axis_off()
     for number, axes in enumerate(places[: len(shown)]):
@@ -119,7 +119,7 @@ def _title(panel: Panel, panels: Sequence[Panel], run: OperatorsRun) -> str:
     shape = run.linears[panel[3]]
     names = [part for place, part in enumerate(panel[:3]) if len({other[place] for other in panels}) > 1]
     text = f"{shape.role}, {shape.in_features} x {shape.out_features}"
-    return shorten(", ".join([*names, text]), 40)
+    return ", ".join([*names, text])
 
 
 def _same(panels: Sequence[Panel]) -> str:
