@@ -33,7 +33,8 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         choices=NAMES,
         metavar="NAME",
-        help=f"draw these, also where there is no data for them: {', '.join(NAMES)} (default: those with data)",
+        help="draw these, also where there is no data for them: such a figure says why, and is not in summary.html: "
+        f"{', '.join(NAMES)} (default: those with data)",
     )
     return parser
 

@@ -58,6 +58,7 @@ def messages_figure(runs: Sequence[MessagesRun], where: str, alarm: str) -> Figu
     left = [f"Not shown for want of room: {len(seen) - len(shown)} of {len(seen)}."] if shown != seen else []
     figure = new_figure(TITLE, ["The first launch of each, at its largest batch.", *left, where], alarm)
     styles = label_styles(LABELS.values())
+    legend(figure, styles)
     rows, columns = (1, len(shown)) if len(shown) <= 3 else (2, -(-len(shown) // 2))
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
     for axes in grid.ravel()[len(shown) :]:
@@ -96,7 +97,6 @@ def messages_figure(runs: Sequence[MessagesRun], where: str, alarm: str) -> Figu
         title_panel(axes, title, columns)
     for line in grid:
         line[0].set_ylabel("bytes")
-    legend(figure, styles)
     return figure
 
 

@@ -54,6 +54,7 @@ def operators_figure(runs: Sequence[OperatorsRun], where: str, alarm: str) -> Fi
     ]
     figure = new_figure(TITLE, notes, alarm)
     styles = label_styles(run.label for run in runs)
+    legend(figure, {label: style for label, style in styles.items() if any(run.label == label for run in compared)})
     lines, columns = (1, len(shown)) if len(shown) <= 3 else (2, -(-len(shown) // 2))
     grid = figure.subplots(lines, columns, squeeze=False, sharey=True)
     places = grid.ravel()
@@ -69,7 +70,6 @@ def operators_figure(runs: Sequence[OperatorsRun], where: str, alarm: str) -> Fi
     for line in grid:
         line[0].set_ylabel("speed-up")
     _scale(grid[0][0])
-    legend(figure, {label: style for label, style in styles.items() if any(run.label == label for run in compared)})
     return figure
 
 

@@ -72,14 +72,14 @@ def pareto_figure(
     figure = new_figure(_title(shown), [*notes, where], alarm)
     styles = label_styles(labels)
     numbers = {label: number for number, label in enumerate(labels, 1)}
-    grid = figure.subplots(1, len(shown), squeeze=False)[0]
-    for axes, front in zip(grid, shown, strict=True):
-        _draw(axes, front, styles, numbers, settings.confidence)
-        title_panel(axes, _name(front, shown), 1.25 * len(shown))
     handles = keys({f"{numbers[label]}  {label}": styles[label] for label in labels}, 0.25 * WIDTH, 12)
     for handle in handles:
         handle.set_linestyle("none")
     legend_beside(figure, handles)
+    grid = figure.subplots(1, len(shown), squeeze=False)[0]
+    for axes, front in zip(grid, shown, strict=True):
+        _draw(axes, front, styles, numbers, settings.confidence)
+        title_panel(axes, _name(front, shown), len(shown))
     return figure
 
 

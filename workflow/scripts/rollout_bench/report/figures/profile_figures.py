@@ -126,7 +126,7 @@ def draw_lines(axes: Axes, lines: Lines, first: bool, across: int) -> None:
     spare = max(0.0, MIN_HEIGHT - lines.height) / 2
     axes.set_ylim(TOP - lines.height - spare, TOP + spare)
     size = lines.text_size
-    labels = [shorten(lines.labels[place], WIDTH / (2 + across), size) for place in lines.heights]
+    labels = [shorten(lines.labels[place], 0.8 * WIDTH / (1 + across), size) for place in lines.heights]
     axes.set_yticks(list(lines.heights.values()), labels)
     axes.tick_params(axis="y", length=0, labelsize=size, labelleft=first)
     axes.grid(axis="y", visible=False)
@@ -262,6 +262,7 @@ def roles_figure(report: ProfileReport, where: str, alarm: str) -> Figure:
     ]
     figure = new_figure(ROLES_TITLE, notes, alarm)
     styles = label_styles([each.quant for each in report.profiled])
+    legend(figure, {label: style for label, style in styles.items() if any(pair.own.quant == label for pair in pairs)})
     grid = figure.subplots(1, len(shown) * len(phases), squeeze=False, sharey=True, sharex=True)[0]
     parts = sorted({part for each in found for by in each.values() for part in by}, key=_order)
     for column, (axes, (table, phase), each) in enumerate(zip(grid, columns, found, strict=True)):
@@ -270,7 +271,6 @@ def roles_figure(report: ProfileReport, where: str, alarm: str) -> Figure:
         title_panel(axes, title, len(columns))
         axes.set_xlabel("speed-up")
     _scale(grid[0], [c for each in found for by in each.values() for c in by.values()], len(columns))
-    legend(figure, {label: style for label, style in styles.items() if any(pair.own.quant == label for pair in pairs)})
     return figure
 
 

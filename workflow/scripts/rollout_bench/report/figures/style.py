@@ -129,7 +129,10 @@ def nothing(rows: Sequence[Row], otherwise: str) -> str:
 
 
 def legend(figure: Figure, styles: dict[str, QuantStyle]) -> None:
-    """Draw the key of the figure's quants: beside its title where that has room for it, else beside the panels."""
+    """Draw the key of the figure's quants: beside its title where that has room for it, else beside the panels.
+
+    Titles of panels have less room then, so they come after it.
+    """
     room = 0.97 * WIDTH - width_of(figure.texts[0].get_text(), TITLE_SIZE, "bold")
     if sum(width_of(label, 15) + 75 for label in styles) > room:  # a line, its marker and the spaces around take 72
         legend_beside(figure, keys(styles, 0.25 * WIDTH, 12))
@@ -139,7 +142,7 @@ def legend(figure: Figure, styles: dict[str, QuantStyle]) -> None:
 
 
 def legend_beside(figure: Figure, handles: Sequence[Line2D]) -> None:
-    """Draw a key beside the panels, and of more than fit how many these are."""
+    """Draw a key beside the panels, before these have titles, and of more than fit how many these are."""
     more = Line2D([], [], linestyle="none", label=f"and {len(handles) - MAX_LINES} more")
     shown = handles if len(handles) <= MAX_LINES else [*handles[:MAX_LINES], more]
     figure.legend(handles=shown, loc="outside right center", frameon=False, fontsize=min(12.0, 240 / len(shown)))
@@ -189,9 +192,14 @@ def wrapped(text: str, room: float, size: float) -> list[str]:
     return lines
 
 
-def title_panel(axes: Axes, title: str, across: float) -> None:
+def title_panel(axes: Axes, title: str, across: int) -> None:
     """Write `title` above a panel, of which so many stand side by side, as far as there is room for it."""
-    room = WIDTH / across - 75  # less what stands left of a panel
+    figure = axes.get_figure(root=True)
+    assert figure is not None, "new_figure made it"
+    beside = sum(key.get_window_extent().width for key in figure.legends if key.get_in_layout()) * 72 / figure.dpi
+    shared = len(axes.get_shared_y_axes().get_siblings(axes)) > 1
+    left = 150 / across + 10 if shared else 75  # names of ticks, where panels share them of the first panel only
+    room = (WIDTH - beside) / across - left
     axes.set_title(shorten(title, room, 14), loc="left", fontsize=14)
 
 
@@ -300,7 +308,7 @@ def draw_frame(figure: Figure, frame: Frame) -> list[Axes]:
     grid = figure.subplots(1, across, sharey=True, squeeze=False)[0]
     spare = max(0.0, MIN_HEIGHT - frame.height) / 2
     size = min(15.0, 330 / max(frame.height, MIN_HEIGHT))
-    labels = [shorten(label, WIDTH / (2 + across), size) for _, label in frame.heights]
+    labels = [shorten(label, 0.8 * WIDTH / (1 + across), size) for _, label in frame.heights]
     panel = (0.94 * WIDTH - max(width_of(label, size) for label in labels)) / across
     for place, (axes, group) in enumerate(zip(grid, frame.panels, strict=True)):
         axes.set_ylim(TOP - frame.height - spare, TOP + spare)

@@ -149,6 +149,8 @@ def iterations_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
         notes.append(f"Not shown for want of room: some of {len(models)} models and {len(groups)} workloads.")
     groups, models = groups[:MAX_SIDE], models[:MAX_SIDE]
     figure = new_figure(ITERATIONS_TITLE, [*notes, swept, where], alarm)
+    drawn = {row.label for row in shown}
+    legend(figure, {label: style for label, style in styles.items() if label in drawn})
     grid = figure.subplots(len(models), len(groups), squeeze=False, sharex=not in_blocks)
     for model, line in zip(models, grid, strict=True):
         for group, axes in zip(groups, line, strict=True):
@@ -163,8 +165,6 @@ def iterations_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
             axes.set_xlabel("round, block after block" if in_blocks else "iteration")
             axes.tick_params(labelbottom=True)  # of panels that share an axis only the last line has it
     figure.supylabel("output tok/s", fontsize=15)
-    drawn = {row.label for row in shown}
-    legend(figure, {label: style for label, style in styles.items() if label in drawn})
     return figure
 
 
@@ -429,6 +429,8 @@ def replicas_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
     grid = figure.subplots(-(-len(shown) // columns), columns, squeeze=False)
     most = max(len(one.each) for one in shown)
     styles = label_styles(f"replica {number}" for number in range(min(most, NAMED)))
+    if most <= NAMED:
+        legend(figure, styles)
     for axes, one in zip(grid.flat, shown, strict=False):
         _draw_replicas(axes, one, list(styles.values()) if most <= NAMED else [])
         row = one.row
@@ -440,8 +442,6 @@ def replicas_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
         axes.set_xlabel("measured iteration")
     for axes in grid[:, 0]:
         axes.set_ylabel("s after the release")
-    if most <= NAMED:
-        legend(figure, styles)
     return figure
 
 
