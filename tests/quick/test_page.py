@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -80,27 +81,31 @@ def test_pictures_are_inside_after_the_conclusion_and_once_however_often_they_ar
     assert first.index('<section id="throughput-offline') > first.index('id="figure-throughput"')
 
 
-@pytest.mark.parametrize("mode", ["offline", "online"])
+@pytest.mark.parametrize("valid", ["none", "baseline", "offline"])
 def test_no_figure_of_which_no_launch_is_valid_is_shown_though_files_of_all_are_there(
-    tmp_path: Path, mode: str
+    tmp_path: Path, valid: str
 ) -> None:
-    specs = [make_spec(quant="bf16"), make_spec(quant="w8a8")]
-    if mode == "online":
-        specs = [make_online_spec(quant=quant, points=[LoadPoint(concurrency=8)]) for quant in ("bf16", "w8a8")]
-        save_online(tmp_path, *(make_online(spec, 0, flags=[BUSY]) for spec in specs))
-        save(tmp_path, make_record(BF16))  # another mode's figures are shown
-    else:
-        save(tmp_path, *(make_record(spec, flags=[BUSY]) for spec in specs))
-    collection = collect(tmp_path, None)
+    offline = [make_spec(quant=quant) for quant in ("bf16", "w8a8", "fp8")]
+    for spec in offline:
+        sound = valid == "offline" or (valid == "baseline" and spec == BF16)
+        save(tmp_path, make_record(spec, flags=[] if sound else [BUSY]))
+    online = make_online_spec(points=[LoadPoint(concurrency=8)])
+    save_online(tmp_path, make_online(online, flags=[BUSY]))
+    shown = {
+        "none": set(),
+        "baseline": {"throughput", "iterations"},
+        "offline": {"throughput", "iterations", "speedup", "pareto"},
+    }[valid]
+    collection = replace(collect(tmp_path, None), baseline={"quant": "bf16"})
     summary = summarise(collection, figures=True)
-    of_figures = {"throughput", "iterations"} if mode == "online" else set()
-    assert set(re.findall(r"figures/(\w+)\.png", summary.markdown)) == of_figures - {"iterations"}
-    (tmp_path / "summary.html").write_text(with_pictures(summary.html, {"speedup": b"<svg/>", "latency": b"<svg/>"}))
-    names = ["throughput", "speedup", "iterations", "latency"]
+    assert set(re.findall(r"figures/(\w+)\.png", summary.markdown)) == shown - {"iterations"}
+    before = {"speedup": b"<svg/>", "latency": b"<svg/>"}  # as an earlier state had them
+    (tmp_path / "summary.html").write_text(with_pictures(summary.html, before))
+    names = ["throughput", "speedup", "pareto", "iterations", "latency"]
     save_figures(tmp_path, collection, tmp_path / "figures", names, tmp_path / "summary.html")
-    assert set(re.findall(r'id="figure-(\w+)"', (tmp_path / "summary.html").read_text())) == of_figures
+    assert set(re.findall(r'id="figure-(\w+)"', (tmp_path / "summary.html").read_text())) == shown
     assert {path.stem for path in (tmp_path / "figures").iterdir()} == set(names)
-    assert set(save_figures(tmp_path, collection, tmp_path / "by-hand")) == of_figures
+    assert set(save_figures(tmp_path, collection, tmp_path / "by-hand")) == shown
 
 
 def test_what_tables_rest_on_is_folded_and_what_is_wrong_is_not(tmp_path: Path) -> None:
