@@ -152,12 +152,23 @@ def test_figures_name_a_sweep_s_combinations_by_their_values_and_say_of_what_and
     rows = rows_of(collect(tmp_path, make_plan([default, *swept], launches=4)))
     named, values_of = shortly_named(rows)
     assert values_of == "max_num_seqs+enforce_eager"
-    assert [row.label for row in named] == ["bf16", "bf16 8+true", "bf16 8+false", "bf16 16+true", "bf16 16+false"]
+    assert [row.label for row in named] == ["default", "8+true", "8+false", "16+true", "16+false"]
     few = default.model_copy(update={"setting": "few"})
     save(tmp_path, *records(few))
     rows = rows_of(collect(tmp_path, make_plan([default, few, *swept], launches=4)))
-    assert shortly_named(rows) == (rows, "")
+    named, values_of = shortly_named(rows)
+    assert values_of == ""
+    assert [row.label for row in named] == ["default", "few", *(spec.setting for spec in swept)]
     assert shortly_named([]) == ([], "")
+
+
+def test_figures_name_settings_with_their_quant_where_quants_differ_too(tmp_path: Path) -> None:
+    few = [spec.model_copy(update={"setting": "few"}) for spec in (BF16, W8A8)]
+    save(tmp_path, *(one for spec in (BF16, W8A8, *few) for one in records(spec)))
+    rows = rows_of(collect(tmp_path, make_plan([BF16, W8A8, *few], launches=4)))
+    assert shortly_named(rows) == (rows, "")
+    assert [row.label for row in rows] == ["bf16", "w8a8", "bf16 few", "w8a8 few"]
+    assert shortly_named(rows[:2]) == (rows[:2], "")
 
 
 def test_where_no_launch_is_valid_the_conclusion_says_so_and_what_to_do(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from synthetic_records import make_failure, make_plan, make_record, make_spec, save
+from synthetic_records import make_block, make_failure, make_plan, make_record, make_spec, save
 
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.experiments import Collection
@@ -20,8 +21,9 @@ from rollout_bench.contracts.record import Failure, Flag, Record
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.numbers import number
 from rollout_bench.report.figures.save import figure_files
-from rollout_bench.report.figures.style import MAX_LINES, settings, shorten
+from rollout_bench.report.figures.style import MAX_LINES, settings, shorten, width_of
 from rollout_bench.report.figures.timed_figures import iterations_figure, speedup_figure, throughput_figure
+from rollout_bench.report.parts import Findings
 
 BF16, W8A8 = make_spec(), make_spec(quant="w8a8")
 INVALID = Flag(code="token_count", severity="invalid", sentence="1 token is missing.")
@@ -40,7 +42,7 @@ def collected(results: Path, specs: Sequence[Spec], *entries: Record | Failure, 
 
 
 def figures(collection: Collection) -> list[Figure]:
-    rows = rows_of(collection)
+    rows = Findings(collection).drawn
     return [
         throughput_figure(rows, "here", ""),
         speedup_figure(rows, collection.baseline, collection.comparison, "here", ""),
@@ -70,27 +72,76 @@ def texts(figure: Figure) -> str:
     return " ".join(text.get_text() for text in figure.findobj(Text)).replace("\n", " ")  # type: ignore[attr-defined]
 
 
+def assert_texts_are_apart(figure: Figure) -> None:
+    """Assert that no text of a figure lies over another one or beyond its edges."""
+    figure.canvas.draw()
+    shown = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
+    for axes in figure.axes:
+        # An axis keeps ticks outside its limits; they are not drawn.
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
+                if not low <= tick.get_loc() <= high:
+                    shown = [text for text in shown if text not in (tick.label1, tick.label2)]
+    boxes = [(text.get_text(), text.get_window_extent().padded(-1)) for text in shown]  # type: ignore[attr-defined]
+    for (one, first), (other, second) in itertools.combinations(boxes, 2):
+        assert not first.overlaps(second), (one, other)
+    for name, box in boxes:
+        assert box.x0 >= 0, name
+        assert box.y0 >= 0, name
+        assert box.x1 <= figure.bbox.x1, name
+        assert box.y1 <= figure.bbox.y1, name
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 3, 1), (3, 3, 2), (3, 3, 3), (4, 3, 3)])
 def test_labels_do_not_overlap(tmp_path: Path, shape: tuple[int, int, int]) -> None:
     specs = matrix(*shape)
     for figure in figures(collected(tmp_path, specs, *measured(specs))):
-        figure.canvas.draw()
-        shown = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
-        for axes in figure.axes:
-            # An axis keeps ticks outside its limits; they are not drawn.
-            for axis in (axes.xaxis, axes.yaxis):
-                low, high = sorted(axis.get_view_interval())
-                for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
-                    if not low <= tick.get_loc() <= high:
-                        shown = [text for text in shown if text not in (tick.label1, tick.label2)]
-        boxes = [(text.get_text(), text.get_window_extent().padded(-1)) for text in shown]  # type: ignore[attr-defined]
-        for (one, first), (other, second) in itertools.combinations(boxes, 2):
-            assert not first.overlaps(second), (one, other)
-        for name, box in boxes:
-            assert box.x0 >= 0, name
-            assert box.y0 >= 0, name
-            assert box.x1 <= figure.bbox.x1, name
-            assert box.y1 <= figure.bbox.y1, name
+        assert_texts_are_apart(figure)
+
+
+def of_settings(*names: str) -> list[Spec]:
+    """Return the default and a spec with each setting, each of one number of its own."""
+    settings = [make_spec(args={"max_num_seqs": 4 + place}) for place in range(len(names) + 1)]
+    return [spec.model_copy(update={"setting": name}) for spec, name in zip(settings, [None, *names], strict=True)]
+
+
+def figures_of_settings(results: Path, *names: str) -> list[Figure]:
+    """Return the figures of the default and of settings with these names, each measured in two launches."""
+    specs = of_settings(*names)
+    save(results, *measured(specs))
+    return figures(collect(results, make_plan(specs, 2, baseline={"setting": "default"})))
+
+
+def test_names_that_have_room_are_whole_and_tell_settings_apart_as_the_tables_do(tmp_path: Path) -> None:
+    names = [f"max-num-batched-tokens-{2**place}" for place in range(9, 14)]
+    throughput, speedup, iterations = figures_of_settings(tmp_path, *names)
+    for figure in (throughput, speedup, iterations):
+        labels = {text.get_text() for text in figure.findobj(Text)}  # type: ignore[attr-defined]
+        assert {"default", *names} - labels == ({"default"} if figure is speedup else set())
+        assert "bf16" not in labels
+        assert_texts_are_apart(figure)
+    assert foot(speedup).startswith("Rollout speed-up over default ")
+
+
+@pytest.mark.parametrize("settings", [1, 11, 22])
+def test_names_without_room_are_shortened_and_overlap_nothing(tmp_path: Path, settings: int) -> None:
+    names = [f"a-setting-with-a-{'w' * 30}ide-name-of-number-{place}" for place in range(settings)]
+    for figure in figures_of_settings(tmp_path, *names):
+        assert_texts_are_apart(figure)
+        assert re.search(r"a-setting-\S*…\S*-number-0", texts(figure))
+
+
+def test_a_key_that_has_no_room_says_how_many_are_not_in_it(tmp_path: Path) -> None:
+    *_, iterations = figures_of_settings(tmp_path, *map(str, range(MAX_LINES + 2)))
+    assert "and 3 more" in texts(iterations)
+
+
+def test_no_line_of_a_note_goes_beyond_the_edge_however_wide_its_letters_are(tmp_path: Path) -> None:
+    rows = rows_of(collected(tmp_path, [BF16], make_record(BF16)))
+    figure = throughput_figure(rows, " ".join(["WWWW@WWWW"] * 60), " ".join(["mmm%mmm"] * 60))
+    assert_texts_are_apart(figure)
+    assert foot(figure).count("WWWW@WWWW") == foot(figure).count("mmm%mmm") == 60
 
 
 def test_bars_begin_at_zero_and_end_at_the_mean_over_launches(tmp_path: Path) -> None:
@@ -121,6 +172,67 @@ def test_every_iteration_is_drawn_and_warmup_is_marked(tmp_path: Path) -> None:
     assert list(measured_points.get_xdata()) == [2, 3]
     (band,) = axes.patches
     assert band.get_width() == pytest.approx(2)  # type: ignore[attr-defined]
+
+
+def passes_at(figure: Figure) -> list[list[int]]:
+    """Return where the measured passes of each line of the figure of iterations stand."""
+    (axes,) = figure.axes
+    return [list(map(int, line.get_xdata())) for line in axes.lines if line.get_markersize() == 4]  # type: ignore[call-overload]
+
+
+def test_passes_stand_above_one_another_where_they_are_of_one_block_and_nowhere_else(tmp_path: Path) -> None:
+    together = make_block([BF16, W8A8], 0, [[300.0, 310.0], [400.0, 410.0]])
+    apart = [make_block([BF16, W8A8], 1, [[300.0, 310.0], [400.0, 410.0]], name=name)[place]
+             for place, name in enumerate("ab")]  # fmt: skip
+    figure = figures(collected(tmp_path / "together", [BF16, W8A8], *together, launches=1))[2]
+    assert passes_at(figure) == [[1, 2], [1, 2]]
+    assert "of the same round: what moves all lines alike is in no ratio. Dashed: the next block. Hol" in foot(figure)
+    figure = figures(collected(tmp_path / "both", [BF16, W8A8], *together, *apart))[2]
+    assert passes_at(figure) == [[1, 2], [1, 2], [4, 5], [7, 8]]
+    alone = make_record(W8A8, 1, [400.0, 410.0])
+    figure = figures(collected(tmp_path / "alone", [BF16, W8A8], *together, apart[0], alone))[2]
+    assert passes_at(figure) == [[1, 2], [1, 2], [4, 5], [7, 8]]
+    assert "Dashed: the next block, or a launch outside of blocks." in foot(figure)
+
+
+@pytest.mark.parametrize("blocks", [True, False])
+def test_where_no_launches_took_turns_the_figure_of_iterations_speaks_of_none(tmp_path: Path, blocks: bool) -> None:
+    rates = [[300.0, 310.0], [400.0, 410.0]]
+    records = [
+        make_block([BF16, W8A8], 0, rates, name=spec.quant.name)[place]
+        if blocks
+        else make_record(spec, 0, rates[place])
+        for place, spec in enumerate((BF16, W8A8))
+    ]
+    figure = figures(collected(tmp_path, [BF16, W8A8], *records, launches=1))[2]
+    assert "Line: one valid launch. Hollow" in foot(figure)
+    assert not re.search(r"\b(round|block|ratio|turn)", texts(figure))
+    assert figure.axes[0].get_xlabel() == "iteration"
+
+
+def test_blocks_whose_engines_are_compared_with_others_have_nothing_cancelled(tmp_path: Path) -> None:
+    save(tmp_path, *make_block([BF16, W8A8], 0, [[300.0, 310.0], [400.0, 410.0]]))
+    figure = figures(collect(tmp_path, make_plan([BF16, W8A8], 1, baseline={"quant": "fp8"})))[2]
+    assert "of the same round. Dashed" in foot(figure)
+
+
+def test_a_panel_without_a_valid_launch_is_left_out(tmp_path: Path) -> None:
+    def drawn(*invalid: tuple[str, str]) -> list[Figure]:
+        """Return the figures where launches of these models under these workloads are invalid."""
+        specs = matrix(2, 2, 2)
+        spoilt = {spec.key() for spec in specs if (spec.model.name, spec.workload.name) in invalid}
+        records = [record.model_copy(update={"validity": [INVALID]} if record.key in spoilt else {})
+                   for record in measured(specs)]  # fmt: skip
+        return figures(collected(tmp_path / str(len(invalid)), specs, *records))
+
+    *others, iterations = drawn(("pangu-7b", "long-tail"))
+    assert [len(figure.axes) for figure in others] == [2, 2]
+    assert [axes.get_visible() for axes in iterations.axes] == [True, True, True, False]
+    assert [axes.get_xlabel() for axes in iterations.axes] == ["", "iteration", "iteration", ""]
+    assert iterations.axes[1].xaxis.get_tick_params()["labelbottom"]
+    for figure in drawn(("qwen3-1.7b", "long-tail"), ("pangu-7b", "long-tail")):
+        assert "long-tail" not in texts(figure)
+        assert "no valid launch" not in texts(figure)
 
 
 def test_nothing_measured_yet_is_said(tmp_path: Path) -> None:
@@ -176,6 +288,10 @@ def test_an_interval_without_end_is_cut_with_an_arrow_and_the_points_stay_apart(
     assert axes.get_xlim()[1] < 4
     assert "Arrow: the interval goes on beyond the axis" in foot(figure)
     assert "x ~ (too noisy)" in texts(figure)
+    figure.canvas.draw()
+    arrows = [line.get_window_extent().padded(5) for line in axes.lines if line.get_marker() in ("<", ">")]
+    labels = [*axes.texts, *axes.get_yticklabels()]
+    assert not any(arrow.overlaps(label.get_window_extent()) for arrow in arrows for label in labels)
     assert "~ (too noisy): a difference of 100 % might have been missed." in foot(figure)
 
 
@@ -232,6 +348,10 @@ def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(("text", "short"), [("qwen3-30b-a3b", "qwen3-30b-a3b"), ("abcdefghijklmnop", "abcdef…nop")])
-def test_a_shortened_name_keeps_both_ends(text: str, short: str) -> None:
-    assert shorten(text, 13 if text == short else 10) == short
+def test_a_name_is_shortened_only_where_it_does_not_fit_and_keeps_both_ends() -> None:
+    name = "qwen3-30b-a3b-instruct"
+    assert shorten(name, width_of(name, 12), 12) == name
+    short = shorten(name, 0.5 * width_of(name, 12), 12)
+    assert short == "qwen3…ruct" or re.fullmatch(r"qwen.*….*uct", short)
+    assert width_of(short, 12) <= 0.5 * width_of(name, 12)
+    assert len(short) > 8

@@ -189,7 +189,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Make:
         with pytest.MonkeyPatch.context() as patch:  # no PNG, which takes as long again
             image = save.image
             patch.setattr(save, "image", lambda figure, kind: image(figure, kind) if kind == "svg" else b"")
-            drawn = save.figure_files(collection, samples=read_servers(results, collection))
+            drawn = save.figure_files(collection, FIGURES, read_servers(results, collection))
         figures = {name.removesuffix(".svg"): rounded(data) for name, data in drawn.items() if name.endswith("svg")}
         return Report(summarise(collection, pool_sequences(results, collection)), figures)
 

@@ -99,10 +99,10 @@ def test_labels_do_not_overlap(tmp_path: Path, shape: tuple[int, int]) -> None:
 
 def test_the_figures_that_are_declared_are_those_that_have_data(tmp_path: Path) -> None:
     closed = make_online_spec(workload="closed", points=[LoadPoint(concurrency=8)])
-    for specs, slo in [([make_spec()], LIMITS), ([make_spec(), closed], Slo()), ([BF16], LIMITS)]:
+    for specs, slo in [([make_spec()], LIMITS), ([make_spec(), closed], Slo()), ([BF16, W8A8], LIMITS)]:
         collection = collected(tmp_path / str(len(specs)) / str(slo == LIMITS), *specs, slo=slo)
         assert figure_names(rows_of(collection), collection) == names_of(
-            {s.mode for s in specs}, [s.load for s in specs], bool(slo.named)
+            {s.mode for s in specs}, [s.load for s in specs], bool(slo.named), has_comparisons=BF16 in specs
         )
     timed = ("throughput", "speedup", "iterations")
     assert names_of({"offline"}, [None], has_limits=True) == timed

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pytest
+from synthetic_online import make_online, make_online_spec, save_online
 from synthetic_records import make_plan, make_record, make_spec, save
 
 from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.record import Flag
 from rollout_bench.report.figures.save import save_figures
+from rollout_bench.report.page import with_pictures
 from rollout_bench.report.summary import summarise
 
 BF16, W8A8 = make_spec(quant="bf16"), make_spec(quant="w8a8")
+BUSY = Flag(code="cpu_shared", severity="invalid", sentence="Others used the cores.")
 ODD = Flag(code="not_steady", severity="warning", sentence="Slower & <slower>.")
 
 
@@ -73,6 +79,33 @@ def test_pictures_are_inside_after_the_conclusion_and_once_however_often_they_ar
     for name in ("throughput", "speedup", "iterations"):
         assert first.count(f'id="figure-{name}"') == 1
     assert first.index('<section id="throughput-offline') > first.index('id="figure-throughput"')
+
+
+@pytest.mark.parametrize("valid", ["none", "baseline", "offline"])
+def test_no_figure_of_which_no_launch_is_valid_is_shown_though_files_of_all_are_there(
+    tmp_path: Path, valid: str
+) -> None:
+    offline = [make_spec(quant=quant) for quant in ("bf16", "w8a8", "fp8")]
+    for spec in offline:
+        sound = valid == "offline" or (valid == "baseline" and spec == BF16)
+        save(tmp_path, make_record(spec, flags=[] if sound else [BUSY]))
+    online = make_online_spec(points=[LoadPoint(concurrency=8)])
+    save_online(tmp_path, make_online(online, flags=[BUSY]))
+    shown = {
+        "none": set(),
+        "baseline": {"throughput", "iterations"},
+        "offline": {"throughput", "iterations", "speedup", "pareto"},
+    }[valid]
+    collection = replace(collect(tmp_path, None), baseline={"quant": "bf16"})
+    summary = summarise(collection, figures=True)
+    assert set(re.findall(r"figures/(\w+)\.png", summary.markdown)) == shown - {"iterations"}
+    before = {"speedup": b"<svg/>", "latency": b"<svg/>"}  # as an earlier state had them
+    (tmp_path / "summary.html").write_text(with_pictures(summary.html, before))
+    names = ["throughput", "speedup", "pareto", "iterations", "latency"]
+    save_figures(tmp_path, collection, tmp_path / "figures", names, tmp_path / "summary.html")
+    assert set(re.findall(r'id="figure-(\w+)"', (tmp_path / "summary.html").read_text())) == shown
+    assert {path.stem for path in (tmp_path / "figures").iterdir()} == set(names)
+    assert set(save_figures(tmp_path, collection, tmp_path / "by-hand")) == shown
 
 
 def test_what_tables_rest_on_is_folded_and_what_is_wrong_is_not(tmp_path: Path) -> None:

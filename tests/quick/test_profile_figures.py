@@ -52,9 +52,16 @@ EVERYTHING: dict[Phase, Parts] = {
 }
 
 
-@pytest.mark.parametrize(("models", "everything"), [(1, True), (3, False), (4, True)])
-def test_labels_do_not_overlap(models: int, everything: bool) -> None:
-    quants = [("w8a16", BF16), ("w8a8", W8A8), *([("everything", EVERYTHING)] if everything else [])]
+@pytest.mark.parametrize(
+    ("models", "everything", "setting"),
+    [(1, True, ""), (3, False, ""), (4, True, ""), (3, False, " max-num-batched-tokens-8192")],
+)
+def test_labels_do_not_overlap(models: int, everything: bool, setting: str) -> None:
+    quants = [
+        ("w8a16" + setting, BF16),
+        ("w8a8" + setting, W8A8),
+        *([("everything", EVERYTHING)] if everything else []),
+    ]
     for figure in figures(report(*quants, models=models)):
         figure.canvas.draw()
         shown = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]  # type: ignore[attr-defined]

@@ -126,6 +126,19 @@ def test_each_figure_is_drawn_large_enough_to_be_read(browser: Browser, sent: Pa
             assert painted[..., 0].std() > 0.01, "one colour alone"
 
 
+@pytest.mark.parametrize("width", [1280, 700, 400])
+def test_wide_tables_scroll_in_their_own_box_and_the_page_never_sideways(browser: Browser, sent: Path, width: int):
+    with opened(browser, sent) as (page, _):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true })")
+        # a path that a flag names may be longer than the page is wide
+        page.evaluate("document.querySelector('details li').append('qwen3_bf16_demo'.repeat(19))")
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert page.locator("table").count() == page.locator(".wide > table").count() > 0
+        scroll = page.locator(".wide").evaluate_all("boxes => boxes.some(box => box.scrollWidth > box.clientWidth)")
+        assert scroll or width == 1280
+
+
 def test_nothing_fails_and_no_network_is_asked(browser: Browser, sent: Path):
     with opened(browser, sent) as (page, seen):
         page.mouse.wheel(0, 100_000)

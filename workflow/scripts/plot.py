@@ -33,7 +33,8 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         choices=NAMES,
         metavar="NAME",
-        help=f"draw these, also where there is no data for them: {', '.join(NAMES)} (default: those with data)",
+        help="draw these, also where there is no data for them: such a figure says why, and is not in summary.html: "
+        f"{', '.join(NAMES)} (default: those with data)",
     )
     return parser
 
@@ -49,7 +50,8 @@ def main() -> int:
     out: Path = arguments.out or arguments.results / "figures"
     page = None if arguments.out else arguments.results / "summary.html"
     names = save_figures(results, collection, out, arguments.figures or (), page, arguments.also)
-    print(f"{', '.join(str(out / name) for name in names)} (.svg, .png)")
+    drawn = f"{', '.join(str(out / name) for name in names)} (.svg, .png)"
+    print(drawn if names else "no launch is valid, so there is no figure")
     return tell(collection.damaged)
 
 

@@ -37,7 +37,7 @@ class Drawing:
     name: str
     function: str
     of: tuple[str, ...]
-    needs: Literal["", "loads", "sweep", "limits", "replicas", "settings", "front"] = ""
+    needs: Literal["", "comparisons", "loads", "sweep", "limits", "replicas", "settings", "front"] = ""
     title: str = ""
 
 
@@ -48,7 +48,13 @@ DRAWINGS = {
     drawing.name: drawing
     for drawing in (
         Drawing("throughput", f"{_TIMED}:throughput_figure", ("drawn",), title="Throughput"),
-        Drawing("speedup", f"{_TIMED}:speedup_figure", ("drawn", "collection.baseline", _COMPARISON), title="Speed-up"),
+        Drawing(
+            "speedup",
+            f"{_TIMED}:speedup_figure",
+            ("drawn", "collection.baseline", _COMPARISON),
+            "comparisons",
+            "Speed-up",
+        ),
         Drawing("iterations", f"{_TIMED}:iterations_figure", ("drawn",)),
         Drawing("latency", f"{_ONLINE}:latency_figure", ("drawn",), "loads", "Latency"),
         Drawing("server", f"{_ONLINE}:server_figure", ("drawn", "samples"), "loads"),
@@ -57,7 +63,7 @@ DRAWINGS = {
         Drawing(
             "settings",
             f"{_FIGURES}.setting_figures:settings_figure",
-            ("drawn", _COMPARISON),
+            ("rows", _COMPARISON),
             "settings",
             "Throughput over a setting",
         ),
@@ -106,6 +112,7 @@ def names_of(
     has_replicas: bool = False,
     goes_through: str | None = None,
     has_front: bool = False,
+    has_comparisons: bool = True,
 ) -> tuple[str, ...]:
     """Return the figures of experiments in these modes.
 
@@ -116,10 +123,12 @@ def names_of(
         has_replicas: where an experiment has several.
         goes_through: the number that settings go through, where they do.
         has_front: where enough configurations do the same work for a Pareto front of them.
+        has_comparisons: where there is a speed-up; before anything is measured nobody knows that there is none.
     """
     online = [load for load in loads if load is not None]
     there = {
         "": True,
+        "comparisons": has_comparisons,
         "loads": bool(online),
         "sweep": any(len(load.points) > 1 or load.saturation for load in online),
         "limits": bool(online) and has_limits,
@@ -132,11 +141,19 @@ def names_of(
 
 
 def figure_names(rows: Sequence[Row], collection: Collected) -> tuple[str, ...]:
-    """Return the figures of what was measured."""
-    loads = [record.spec.load for row in rows for record in row.experiment.records[:1]]
-    modes = {experiment.mode for experiment in collection.launched}
+    """Return the figures that valid launches have data for; none where no launch is valid."""
+    rows = [row for row in rows if row.used]
+    modes = {one.mode for one in collection.launched if any(record.valid for record in one.records)}
+    if not modes:
+        return ()
     # each experiment once, however many loads it has
-    specs = {row.experiment.whole.place: row.experiment.records[0].spec for row in rows if row.experiment.records}
-    every = list(specs.values())
-    has_replicas = any(row.experiment.has_replicas for row in rows)
-    return names_of(modes, loads, bool(collection.slo.named), has_replicas, swept_number(every), have_front(every))
+    every = list({row.experiment.whole.place: row.experiment.records[0].spec for row in rows}.values())
+    return names_of(
+        modes,
+        [spec.load for spec in every],
+        has_limits=bool(collection.slo.named),
+        has_replicas=any(row.experiment.has_replicas for row in rows),
+        goes_through=swept_number(every),
+        has_front=have_front(every),
+        has_comparisons=any(one.speedup is not None for row in rows for one in row.comparisons.values()),
+    )

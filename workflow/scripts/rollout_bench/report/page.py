@@ -30,8 +30,9 @@ _STYLE = """
 @media (prefers-color-scheme: dark) { :root { --ink: #ddd; --page: #16181b; --line: #3a3d42; --quiet: #999 } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--page);
   max-width: 75em; margin: 2em auto; padding: 0 1em }
-nav { color: var(--quiet) } nav a { margin-right: 1em; white-space: nowrap }
+nav { color: var(--quiet) } nav a { margin-right: 1em; display: inline-block }
 a { color: inherit }
+h1, h2, p, li, nav { overflow-wrap: break-word }
 .wide { overflow-x: auto }
 table { border-collapse: collapse; margin: 1em 0 }
 th, td { padding: .3em .8em; border-bottom: 1px solid var(--line); font-variant-numeric: tabular-nums }
@@ -91,7 +92,10 @@ def _name(heading: str) -> str:
 
 
 def with_pictures(html: str, pictures: Mapping[str, bytes]) -> str:
-    """Return `html`, a page of ours, with `pictures` (name of the figure -> SVG) beside or in place of what it has."""
+    """Return `html`, a page of ours, with `pictures` (name of the figure -> SVG) beside or in place of what it has.
+
+    One without an SVG is not shown.
+    """
     begin, end = PICTURES
     head, there, rest = html.partition(begin)
     inside, closed, tail = rest.partition(end)
@@ -99,6 +103,9 @@ def with_pictures(html: str, pictures: Mapping[str, bytes]) -> str:
         return html
     shown = {found[1]: found[0] for found in re.finditer(r'<figure id="figure-([\w-]+)">.*?</figure>', inside)}
     for name, svg in pictures.items():
+        if not svg:
+            shown.pop(name, None)
+            continue
         data, title = base64.b64encode(svg).decode(), escape(DRAWINGS[name].title or name)
         shown[name] = f'<figure id="figure-{name}"><img alt="{title}" src="data:image/svg+xml;base64,{data}"></figure>'
     return "\n".join([f"{head}{begin}", *(shown[name] for name in DRAWINGS if name in shown), f"{end}{tail}"])

@@ -155,24 +155,24 @@ def _others(spec: Spec, names: Sequence[str]) -> list[str]:
 
 
 def shortly_named(rows: Sequence[Row]) -> tuple[list[Row], str]:
-    """Return `rows` with values for the names of a sweep's combinations, `8+true+fp8`, and what the values are of.
+    """Return `rows` with labels for figures, which have less room than tables, and what values in them are of.
 
-    As they are, and nothing, where settings are not those of one sweep over several names.
+    Where settings are all that differs, the label is the setting's name, `default` too. One of a sweep over several
+    names has its values in place of it, `8+true+fp8`; what they are of is empty where there is none.
     """
     specs = {row.experiment.setting: row.experiment.records[0].spec for row in rows if row.experiment.records}
     names_set = differing(specs.values())
     said = {setting: said_by_name(spec, names_set) for setting, spec in specs.items() if setting != DEFAULT_SETTING}
     keys = {tuple(values) for values in said.values()}
     names = keys.pop() if len(keys) == 1 else ()
-    if len(names) < 2 or any(len(setting.split("+")) != len(names) for setting in said):
-        return list(rows), ""
-    short = {setting: "+".join(values.values()) for setting, values in said.items()}
-    renamed = [
-        replace(row, experiment=replace(own, setting=short.get(own.setting, own.setting)))
-        for row in rows
-        for own in [row.experiment]
-    ]
-    return renamed, "+".join(names)
+    swept = len(names) > 1 and all(len(setting.split("+")) == len(names) for setting in said)
+    short = {setting: "+".join(values.values()) for setting, values in said.items()} if swept else {}
+    of_settings = len({row.quant_label for row in rows}) == 1 and len({row.experiment.setting for row in rows}) > 1
+    labelled = []
+    for row in rows:
+        setting = short.get(row.experiment.setting, row.experiment.setting)
+        labelled.append(replace(row, label=setting if of_settings else with_setting(row.quant_label, setting)))
+    return labelled, "+".join(names) if swept else ""
 
 
 @dataclass(frozen=True)

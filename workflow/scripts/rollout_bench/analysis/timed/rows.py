@@ -52,11 +52,13 @@ class Row:
     `launches` are all that were measured, which only what tells of their state may look at: counts, flags, crosses.
     Every number comes from `used`, the valid ones; where there are none it is missing, and `empty_because` says why.
     `quant_label` is the quant's name, with the key where two experiments differ in nothing else that a table shows.
+    `label` is what tells it from the others of its table: its `quant_label`, and its setting where it has one.
     `comparisons` has at least one metric, in the order of the config; `against` is what they compare with.
     """
 
     experiment: TimedExperiment
     quant_label: str
+    label: str
     launches: tuple[LaunchMeasures, ...]
     comparisons: Mapping[MetricName, Comparison]
     against: Counterpart
@@ -80,11 +82,6 @@ class Row:
     def empty_because(self) -> str:
         """Why there is no number although launches were measured; else empty."""
         return no_valid_launch(self.experiment.records)
-
-    @property
-    def label(self) -> str:
-        """What tells it from the others of its table: quant, key where it needs one, setting where it has one."""
-        return with_setting(self.quant_label, self.experiment.setting)
 
     @property
     def axes(self) -> dict[str, object]:
@@ -135,7 +132,8 @@ def rows_of(collection: Collection) -> list[Row]:
     return [
         Row(
             experiment=e,
-            quant_label=e.quant if shown[e.mode, *names_of(e)] == 1 else f"{e.quant} ({e.key})",
+            quant_label=quant_label,
+            label=with_setting(quant_label, e.setting),
             launches=measured[e.place],
             comparisons={
                 metric: found_here
@@ -145,6 +143,7 @@ def rows_of(collection: Collection) -> list[Row]:
             against=found[number],
         )
         for number, e in enumerate(experiments)
+        for quant_label in [e.quant if shown[e.mode, *names_of(e)] == 1 else f"{e.quant} ({e.key})"]
     ]
 
 

@@ -16,14 +16,15 @@ from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.report.figures.style import (
     HALO,
     QUIET,
+    WIDTH,
     QuantStyle,
     keys,
     label_styles,
     legend,
     message_figure,
     new_figure,
-    shorten,
     thousands,
+    title_panel,
 )
 
 TITLE = "Bytes of messages"
@@ -57,6 +58,7 @@ def messages_figure(runs: Sequence[MessagesRun], where: str, alarm: str) -> Figu
     left = [f"Not shown for want of room: {len(seen) - len(shown)} of {len(seen)}."] if shown != seen else []
     figure = new_figure(TITLE, ["The first launch of each, at its largest batch.", *left, where], alarm)
     styles = label_styles(LABELS.values())
+    legend(figure, styles)
     rows, columns = (1, len(shown)) if len(shown) <= 3 else (2, -(-len(shown) // 2))
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
     for axes in grid.ravel()[len(shown) :]:
@@ -92,10 +94,9 @@ def messages_figure(runs: Sequence[MessagesRun], where: str, alarm: str) -> Figu
         axes.set_xlabel("step")
         experiment = run.chosen.experiment
         title = f"{experiment.model} {run.chosen.label} {experiment.workload}, batch {batch}"
-        axes.set_title(shorten(title, 40), loc="left", fontsize=14)
+        title_panel(axes, title, columns)
     for line in grid:
         line[0].set_ylabel("bytes")
-    legend(figure, styles)
     return figure
 
 
@@ -133,7 +134,7 @@ def shares_figure(runs: Sequence[MessagesRun], where: str, alarm: str) -> Figure
     axes.set_ylabel("% of a decode step")
     # names of experiments are too long for the room beside the title: above the lines, two in a row
     axes.set_ylim(0, axes.get_ylim()[1] * (1 + 0.09 * -(-len(styles) // 2)))
-    axes.legend(handles=keys(styles, 40), loc="upper right", ncols=2, frameon=False)
+    axes.legend(handles=keys(styles, 0.38 * WIDTH, 15), loc="upper right", ncols=2, frameon=False)
     return figure
 
 

@@ -28,8 +28,8 @@ from rollout_bench.report.figures.style import (
     new_figure,
     nothing,
     quant_styles,
-    shorten,
     thousands,
+    title_panel,
 )
 
 MAX_COLUMNS = 4
@@ -74,7 +74,7 @@ def title_columns(line: Sequence[Axes], columns: Sequence[Column]) -> None:
     for axes, (platform, model, workload) in zip(line, columns, strict=True):
         parts = [model] if len({other[1] for other in columns}) > 1 else []
         parts += [workload, *([platform] if len({other[0] for other in columns}) > 1 else [])]
-        axes.set_title(shorten(", ".join(parts), 104 // len(columns)), loc="left", fontsize=14)
+        title_panel(axes, ", ".join(parts), len(columns))
 
 
 def models_of(columns: Sequence[Column]) -> str:
@@ -128,8 +128,9 @@ def latency_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
         where,
     ]
     figure = new_figure(LATENCY_TITLE, notes, alarm)
-    grid = figure.subplots(len(LATENCY_MEASURES), len(columns), squeeze=False, sharey=True)
     styles = quant_styles(rows)
+    legend(figure, styles)
+    grid = figure.subplots(len(LATENCY_MEASURES), len(columns), squeeze=False, sharey=True)
     for line, (measure, label) in zip(grid, LATENCY_MEASURES.items(), strict=True):
         for axes, column in zip(line, columns, strict=True):
             shown = {row.label: values[place, measure] for place, row in enumerate(rows) if column_of(row) == column}
@@ -137,7 +138,6 @@ def latency_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
             axes.set_xlabel(label)
     title_columns(grid[0], columns)
     figure.supylabel("share that took at most so long", fontsize=15)
-    legend(figure, styles)
     return figure
 
 
@@ -195,8 +195,9 @@ def sweep_figure(rows: Sequence[Row], settings: ComparisonSettings, where: str, 
         where,
     ]
     figure = new_figure(SWEEP_TITLE, notes, alarm)
-    grid = draw_grid(figure, columns, list(measures.values()))
     styles = quant_styles(rows)
+    legend(figure, styles)
+    grid = draw_grid(figure, columns, list(measures.values()))
     for line, measure in zip(grid, measures, strict=True):
         for axes, column in zip(line, columns, strict=True):
             for label, style in styles.items():
@@ -207,7 +208,6 @@ def sweep_figure(rows: Sequence[Row], settings: ComparisonSettings, where: str, 
     for axes in grid[-1]:
         axes.set_xlabel("output tok/s")
         axes.set_xlim(0, ROOM * axes.get_xlim()[1])
-    legend(figure, styles)
     return figure
 
 
@@ -282,10 +282,10 @@ def goodput_figure(rows: Sequence[Row], slo: Slo, settings: ComparisonSettings, 
         where,
     ]
     figure = new_figure(f"{GOODPUT_TITLE}: {limits}", notes, alarm)
+    legend(figure, quant_styles(rows))
     (grid,) = draw_grid(figure, columns, ["requests/s"], share_x=False)
     for axes, column in zip(grid, columns, strict=True):
         _draw_goodput(axes, rows, column, settings.confidence)
-    legend(figure, quant_styles(rows))
     return figure
 
 
@@ -351,8 +351,9 @@ def server_figure(rows: Sequence[Row], samples: Samples, where: str, alarm: str)
         where,
     ]
     figure = new_figure(SERVER_TITLE, notes, alarm)
-    grid = draw_grid(figure, columns, [f"{label} requests" for label in SERVER_MEASURES.values()], share_y=False)
     styles = quant_styles(rows)
+    legend(figure, styles)
+    grid = draw_grid(figure, columns, [f"{label} requests" for label in SERVER_MEASURES.values()], share_y=False)
     for line, field in zip(grid, SERVER_MEASURES, strict=True):
         for axes, column in zip(line, columns, strict=True):
             drawn = [
@@ -369,7 +370,6 @@ def server_figure(rows: Sequence[Row], samples: Samples, where: str, alarm: str)
         axes.set_xlabel("s")
         axes.set_xlim(left=0)
         axes.xaxis.set_major_formatter(thousands())
-    legend(figure, styles)
     return figure
 
 

@@ -18,7 +18,7 @@ from rollout_bench.report.figures.style import (
     legend,
     message_figure,
     new_figure,
-    shorten,
+    title_panel,
 )
 
 TITLE = "Linear layers alone: speed-up"
@@ -54,13 +54,14 @@ def operators_figure(runs: Sequence[OperatorsRun], where: str, alarm: str) -> Fi
     ]
     figure = new_figure(TITLE, notes, alarm)
     styles = label_styles(run.label for run in runs)
+    legend(figure, {label: style for label, style in styles.items() if any(run.label == label for run in compared)})
     lines, columns = (1, len(shown)) if len(shown) <= 3 else (2, -(-len(shown) // 2))
     grid = figure.subplots(lines, columns, squeeze=False, sharey=True)
     places = grid.ravel()
     for axes, panel in zip(places, shown, strict=False):
         own = [run for run in compared if run.place == panel[:3] and panel[3] in (run.against or {})]
         _draw(axes, own, panel[3], styles)
-        axes.set_title(_title(panel, shown, own[0]), loc="left", fontsize=14)
+        title_panel(axes, _title(panel, shown, own[0]), columns)
     for axes in places[len(shown) :]:
         axes.set_axis_off()
     for number, axes in enumerate(places[: len(shown)]):
@@ -69,7 +70,6 @@ def operators_figure(runs: Sequence[OperatorsRun], where: str, alarm: str) -> Fi
     for line in grid:
         line[0].set_ylabel("speed-up")
     _scale(grid[0][0])
-    legend(figure, {label: style for label, style in styles.items() if any(run.label == label for run in compared)})
     return figure
 
 
@@ -119,7 +119,7 @@ def _title(panel: Panel, panels: Sequence[Panel], run: OperatorsRun) -> str:
     shape = run.linears[panel[3]]
     names = [part for place, part in enumerate(panel[:3]) if len({other[place] for other in panels}) > 1]
     text = f"{shape.role}, {shape.in_features} x {shape.out_features}"
-    return shorten(", ".join([*names, text]), 40)
+    return ", ".join([*names, text])
 
 
 def _same(panels: Sequence[Panel]) -> str:

@@ -18,17 +18,18 @@ from rollout_bench.core.numbers import first_few, plain_percent
 from rollout_bench.plan.config import ComparisonSettings, Precision
 from rollout_bench.report.figures.style import (
     INK,
-    MAX_LINES,
     QUIET,
+    WIDTH,
     QuantStyle,
     heaviest,
     keys,
     label_styles,
+    legend_beside,
     message_figure,
     new_figure,
     nothing,
-    shorten,
     thousands,
+    title_panel,
 )
 
 TITLE = "Throughput against another metric"
@@ -41,8 +42,6 @@ NONE = (
 
 MAX_PANELS = 3
 """Beside the key, which takes the room of a fourth."""
-
-TITLE_CHARACTERS = 62
 
 BEYOND = 0.5
 """How far whiskers may stretch an axis: half as much again, on each side, as the points span."""
@@ -70,26 +69,24 @@ def pareto_figure(
     ]
     if len(found) > len(shown):
         notes.append(f"Not shown for want of room: {len(found) - len(shown)} of {len(found)} loads.")
-    if len(labels) > MAX_LINES:
-        notes.append(f"Not in the key: {len(labels) - MAX_LINES} of {len(labels)} configurations.")
     figure = new_figure(_title(shown), [*notes, where], alarm)
     styles = label_styles(labels)
     numbers = {label: number for number, label in enumerate(labels, 1)}
+    handles = keys({f"{numbers[label]}  {label}": styles[label] for label in labels}, 0.25 * WIDTH, 12)
+    for handle in handles:
+        handle.set_linestyle("none")
+    legend_beside(figure, handles)
     grid = figure.subplots(1, len(shown), squeeze=False)[0]
     for axes, front in zip(grid, shown, strict=True):
         _draw(axes, front, styles, numbers, settings.confidence)
-        axes.set_title(shorten(_name(front, shown), 72 // len(shown)), loc="left", fontsize=14)
-    handles = keys({f"{numbers[label]}  {label}": styles[label] for label in labels[:MAX_LINES]}, 34)
-    for handle in handles:
-        handle.set_linestyle("none")
-    figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=12)
+        title_panel(axes, _name(front, shown), len(shown))
     return figure
 
 
 def _title(shown: Sequence[Front]) -> str:
     if len(shown) > 1:
         return TITLE
-    return shorten(f"On the front: {first_few(shown[0].named('front'), 3)}", TITLE_CHARACTERS)
+    return f"On the front: {first_few(shown[0].named('front'), 3)}"
 
 
 def _answer(front: Front, shown: Sequence[Front]) -> str:

@@ -39,6 +39,7 @@ from rollout_bench.report.figures.style import (
     MIN_HEIGHT,
     QUIET,
     TOP,
+    WIDTH,
     QuantStyle,
     label_styles,
     legend,
@@ -46,6 +47,7 @@ from rollout_bench.report.figures.style import (
     new_figure,
     shorten,
     thousands,
+    title_panel,
 )
 from rollout_bench.report.tables.profile_tables import category_word, part_word
 
@@ -119,17 +121,20 @@ def table_title(table: Table, tables: Sequence[Table]) -> str:
     return ", ".join([model, workload, *([platform] if len({other[0] for other in tables}) > 1 else [])])
 
 
-def draw_lines(axes: Axes, lines: Lines, first: bool, characters: int) -> None:
-    """Draw ticks for the lines and headings above them; names stand left of the first panel alone."""
+def draw_lines(axes: Axes, lines: Lines, first: bool, across: int) -> None:
+    """Draw ticks for the lines and headings above them, in one of so many panels; names stand left of the first."""
     spare = max(0.0, MIN_HEIGHT - lines.height) / 2
     axes.set_ylim(TOP - lines.height - spare, TOP + spare)
-    axes.set_yticks(list(lines.heights.values()), [shorten(lines.labels[place], 18) for place in lines.heights])
-    axes.tick_params(axis="y", length=0, labelsize=lines.text_size, labelleft=first)
+    size = lines.text_size
+    labels = [shorten(lines.labels[place], 0.8 * WIDTH / (1 + across), size) for place in lines.heights]
+    axes.set_yticks(list(lines.heights.values()), labels)
+    axes.tick_params(axis="y", length=0, labelsize=size, labelleft=first)
     axes.grid(axis="y", visible=False)
     for title, y in lines.headings.items() if first else ():
         name = axes.annotate(
-            shorten(title, characters), (0, y), xycoords=("axes fraction", "data"), xytext=(4, 0),
-            textcoords="offset points", va="center", fontsize=lines.text_size, fontweight="bold", color=INK, bbox=HALO,
+            shorten(title, 0.7 * WIDTH / across, size, "bold"), (0, y), xycoords=("axes fraction", "data"),
+            xytext=(4, 0), textcoords="offset points", va="center", fontsize=size, fontweight="bold", color=INK,
+            bbox=HALO,
         )  # fmt: skip
         name.set_in_layout(False)
 
@@ -176,7 +181,7 @@ def steps_figure(report: ProfileReport, where: str, alarm: str) -> Figure:
     figure = new_figure(STEPS_TITLE, notes, alarm)
     grid = figure.subplots(1, len(phases), sharey=True, squeeze=False)[0]
     for column, (axes, phase) in enumerate(zip(grid, phases, strict=True)):
-        draw_lines(axes, lines, column == 0, 100 // len(phases))
+        draw_lines(axes, lines, column == 0, len(phases))
         found = {each.place: report.of(each)[phase] for each in shown if phase in report.of(each)}
         longest = max((breakdown.step_us for breakdown in found.values()), default=0.0) / 1000
         axes.set_xlim(0, 1.2 * longest or 1)
@@ -257,15 +262,15 @@ def roles_figure(report: ProfileReport, where: str, alarm: str) -> Figure:
     ]
     figure = new_figure(ROLES_TITLE, notes, alarm)
     styles = label_styles([each.quant for each in report.profiled])
+    legend(figure, {label: style for label, style in styles.items() if any(pair.own.quant == label for pair in pairs)})
     grid = figure.subplots(1, len(shown) * len(phases), squeeze=False, sharey=True, sharex=True)[0]
     parts = sorted({part for each in found for by in each.values() for part in by}, key=_order)
     for column, (axes, (table, phase), each) in enumerate(zip(grid, columns, found, strict=True)):
         _draw_panel(axes, each, parts, styles, first=column == 0)
         title = f"{table_title(table, tables)}, {phase}" if len(tables) > 1 else phase
-        axes.set_title(shorten(title, 96 // len(columns)), loc="left", fontsize=14)
+        title_panel(axes, title, len(columns))
         axes.set_xlabel("speed-up")
     _scale(grid[0], [c for each in found for by in each.values() for c in by.values()], len(columns))
-    legend(figure, {label: style for label, style in styles.items() if any(pair.own.quant == label for pair in pairs)})
     return figure
 
 
@@ -369,7 +374,7 @@ def timeline_figure(report: ProfileReport, where: str, alarm: str) -> Figure:
     ]
     figure = new_figure(title, notes, alarm)
     axes = figure.subplots()
-    draw_lines(axes, lines, True, 100)
+    draw_lines(axes, lines, True, 1)
     drawn = {name: line for name, line in found.items() if line is not None and name in lines.heights}
     for name, line in drawn.items():
         _draw(axes, line, lines.heights[name])

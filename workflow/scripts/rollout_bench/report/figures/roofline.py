@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -21,9 +21,9 @@ from rollout_bench.report.figures.style import (
     QUIET,
     QuantStyle,
     label_styles,
+    legend,
     message_figure,
     new_figure,
-    shorten,
     thousands,
 )
 
@@ -121,7 +121,8 @@ def roofline_figure(
         axes.set_title(phase, loc="left")
     panels[0].set_ylabel("GFLOP/s")
     _legend_of_classes(figure, points)
-    _legend_of_quants(figure, styles)
+    # their markers are the classes'
+    legend(figure, {label: replace(style, marker="") for label, style in styles.items()})
     return figure
 
 
@@ -179,13 +180,6 @@ def _legend_of_classes(figure: Figure, points: Sequence[Point]) -> None:
         columnspacing=1.0, handletextpad=0.2,
     )  # fmt: skip
     legend.set_in_layout(False)
-
-
-def _legend_of_quants(figure: Figure, styles: Mapping[str, QuantStyle]) -> None:
-    handles = [
-        Line2D([], [], color=style.colour, linewidth=8, label=shorten(label, 20)) for label, style in styles.items()
-    ]
-    figure.legend(handles=handles, loc="upper right", ncols=6, frameon=False).set_in_layout(False)
 
 
 def _roofs(limits: DeviceLimits, points: Sequence[Point]) -> dict[str, float]:

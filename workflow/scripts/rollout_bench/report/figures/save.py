@@ -16,7 +16,7 @@ from rollout_bench.contracts.modes import MODES, named
 from rollout_bench.core.files import write_whole
 from rollout_bench.report.figure_names import DRAWINGS, figure_names
 from rollout_bench.report.figures.online_figures import Samples
-from rollout_bench.report.figures.style import image, settings
+from rollout_bench.report.figures.style import has_panels, image, settings
 from rollout_bench.report.notes import completeness, hardware, left_out, left_out_alarm
 from rollout_bench.report.page import with_pictures
 from rollout_bench.report.parts import Findings
@@ -79,15 +79,20 @@ def save_figures(
 ) -> list[str]:
     """Write `figure_files` of `collection`, read from `results`, into `folder`; return the names of the figures.
 
-    They are put into `page` too, summary.html, where there is one. Of `also`, where a summary is kept, they go into the
-    folder figures/ and into the page as well. Nothing is written where one can't be drawn.
+    Those that show data are put into `page` too, summary.html, where there is one. Of `also`, where a summary is kept,
+    they go into the folder figures/ and into the page as well. Nothing is written where one can't be drawn.
 
     Raises:
         UserError: a side file is damaged; the message names file and line.
     """
     looked = look(results, collection, rows_of(collection))
     files = figure_files(collection, names, read_servers(results, collection), looked, results)
-    drawn = {name.removesuffix(".svg"): content for name, content in files.items() if name.endswith(".svg")}
+    # one that only says why there is nothing to show is a file, which was asked for, but nothing for a reader's page
+    drawn = {
+        name.removesuffix(".svg"): content if has_panels(content) else b""
+        for name, content in files.items()
+        if name.endswith(".svg")
+    }
     places = [(folder, page)]
     if also is not None:
         places.append((also / "figures", also / "summary.html"))

@@ -15,14 +15,15 @@ from rollout_bench.core.numbers import plain_percent
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.report.figures.style import (
     ROOM,
+    WIDTH,
     QuantStyle,
     keys,
     label_styles,
     message_figure,
     new_figure,
     nothing,
-    shorten,
     thousands,
+    title_panel,
 )
 
 TITLE = "Throughput over a setting"
@@ -62,9 +63,9 @@ def settings_figure(rows: Sequence[Row], settings: ComparisonSettings, where: st
             workload,
             *(word for word, of in ((mode, 0), (platform, 1)) if len({p[of] for p in panels}) > 1),
         ]
-        axes.set_title(shorten(", ".join(words), 80 // len(shown)), loc="left", fontsize=14)
+        title_panel(axes, ", ".join(words), len(shown))
     # labels of several words have no room beside the title
-    figure.axes[0].legend(handles=keys(styles, 56), loc="best", frameon=False, fontsize=12)
+    figure.axes[0].legend(handles=keys(styles, 0.5 * WIDTH / len(shown), 12), loc="best", frameon=False, fontsize=12)
     return figure
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,9 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
+from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FuncFormatter
 
 from rollout_bench.analysis.timed.rows import Row
@@ -21,6 +22,9 @@ from rollout_bench.core.numbers import number
 
 SIZE_IN = (13.333, 7.5)
 """Width and height of a 16:9 slide, in inches."""
+
+WIDTH = 72 * SIZE_IN[0]
+"""The same width in points, as the size of text is given."""
 
 DPI = 150
 """Of the PNG: 2000 x 1125 pixels."""
@@ -39,8 +43,13 @@ RC: Any = {
     "grid.color": "#dddddd",
     "svg.hashsalt": "rollout-bench",
     "svg.fonttype": "path",
+    "text.hinting": "none",
 }
-"""Settings of matplotlib; fixed, so that a user's own do not change the figures."""
+"""Settings of matplotlib; fixed, so that a user's own do not change the figures. Text that is not fitted to pixels has
+the same width at every resolution and in an SVG, so what is measured to fit does."""
+
+TITLE_SIZE = 22
+"""Points of a figure's title."""
 
 INK = "#222222"
 QUIET = "#666666"
@@ -50,10 +59,6 @@ _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#
 """Okabe and Ito's colour-blind safe palette (2008), without the yellow that vanishes on white."""
 
 _MARKERS = "osD^vP*X"
-
-
-_NOTE_WIDTH, _ALARM_WIDTH = 150, 136
-"""Characters in a line of notes, and of an alarm, which names experiments: these have wider letters."""
 
 ROOM = 1.04
 """How far an axis from zero goes on after all that is drawn: matplotlib's own margin is a share of the span of the
@@ -88,8 +93,9 @@ def new_figure(title: str, notes: Sequence[str], alarm: str = "") -> Figure:
     """Return an empty figure with its title above and `notes` in small type below, after `alarm` if there is one."""
     figure = Figure(figsize=SIZE_IN, layout="constrained")
     FigureCanvasAgg(figure)
-    figure.text(0.01, 0.98, title, fontsize=22, fontweight="bold", ha="left", va="top", color=INK)
-    warnings, rest = textwrap.wrap(alarm, _ALARM_WIDTH), textwrap.wrap(" ".join(filter(None, notes)), _NOTE_WIDTH)
+    title = shorten(title, 0.98 * WIDTH, TITLE_SIZE, "bold")
+    figure.text(0.01, 0.98, title, fontsize=TITLE_SIZE, fontweight="bold", ha="left", va="top", color=INK)
+    warnings, rest = (wrapped(text, 0.98 * WIDTH, 12) for text in (alarm, " ".join(filter(None, notes))))
     lines = warnings + rest
     bottom = 0.01 + 0.034 * len(lines)
     figure.get_layout_engine().set(rect=(0.005, bottom, 0.985, 0.92 - bottom))  # type: ignore[union-attr, call-arg]
@@ -102,9 +108,14 @@ def new_figure(title: str, notes: Sequence[str], alarm: str = "") -> Figure:
 def message_figure(title: str, message: str, notes: Sequence[str] = (), alarm: str = "") -> Figure:
     """Return a figure without data that says why."""
     figure = new_figure(title, notes, alarm)
-    text = textwrap.fill(message, 60)
+    text = "\n".join(wrapped(message, 0.8 * WIDTH, 20))
     figure.text(0.5, 0.52, text, fontsize=20, color=QUIET, ha="center", va="center")
     return figure
+
+
+def has_panels(svg: bytes) -> bool:
+    """Return whether a figure that was saved as SVG shows data: a `message_figure` has no axes."""
+    return b'<g id="axes_' in svg
 
 
 def nothing(rows: Sequence[Row], otherwise: str) -> str:
@@ -118,15 +129,30 @@ def nothing(rows: Sequence[Row], otherwise: str) -> str:
 
 
 def legend(figure: Figure, styles: dict[str, QuantStyle]) -> None:
-    """Draw the key of the figure's quants, beside its title."""
-    figure.legend(handles=keys(styles, 20), loc="upper right", ncols=6, frameon=False).set_in_layout(False)
+    """Draw the key of the figure's quants: beside its title where that has room for it, else beside the panels.
+
+    Titles of panels have less room then, so they come after it.
+    """
+    room = 0.97 * WIDTH - width_of(figure.texts[0].get_text(), TITLE_SIZE, "bold")
+    if sum(width_of(label, 15) + 75 for label in styles) > room:  # a line, its marker and the spaces around take 72
+        legend_beside(figure, keys(styles, 0.25 * WIDTH, 12))
+        return
+    handles = keys(styles, room, 15)
+    figure.legend(handles=handles, loc="upper right", ncols=len(styles), frameon=False).set_in_layout(False)
 
 
-def keys(styles: dict[str, QuantStyle], characters: int) -> list[Line2D]:
-    """Return the lines of a key, their labels shortened to so many characters."""
+def legend_beside(figure: Figure, handles: Sequence[Line2D]) -> None:
+    """Draw a key beside the panels, before these have titles, and of more than fit how many these are."""
+    more = Line2D([], [], linestyle="none", label=f"and {len(handles) - MAX_LINES} more")
+    shown = handles if len(handles) <= MAX_LINES else [*handles[:MAX_LINES], more]
+    figure.legend(handles=shown, loc="outside right center", frameon=False, fontsize=min(12.0, 240 / len(shown)))
+
+
+def keys(styles: dict[str, QuantStyle], room: float, size: float) -> list[Line2D]:
+    """Return the lines of a key, their labels shortened to as many points of `room` in type of `size` points."""
     return [
         Line2D(
-            [], [], color=style.colour, marker=style.marker, linewidth=2, markersize=8, label=shorten(label, characters)
+            [], [], color=style.colour, marker=style.marker, linewidth=2, markersize=8, label=shorten(label, room, size)
         )
         for label, style in styles.items()
     ]
@@ -139,12 +165,42 @@ def thousands() -> FuncFormatter:
     )
 
 
-def shorten(text: str, characters: int) -> str:
-    """Return `text`, its middle replaced where it has more than `characters`: both ends of a name tell most."""
-    if len(text) <= characters:
-        return text
-    head = max(1, (characters - 1) * 2 // 3)
-    return f"{text[:head]}…{text[len(text) - (characters - 1 - head) :]}"
+def width_of(text: str, size: float, weight: str = "normal") -> float:
+    """Return the width of one line of `text`, in points as is the `size` of its type; the same in every format."""
+    font = FontProperties(family=RC["font.family"], size=size, weight=weight)
+    return float(text_to_path.get_text_width_height_descent(text, font, ismath=False)[0])
+
+
+def shorten(text: str, room: float, size: float, weight: str = "normal") -> str:
+    """Return `text`, its middle replaced where it is wider than `room` points: both ends of a name tell most."""
+    short, characters = text, len(text)
+    while width_of(short, size, weight) > room and characters > 3:
+        characters -= 1
+        head = (characters - 1) * 2 // 3
+        short = f"{text[:head]}…{text[len(text) - (characters - 1 - head) :]}"
+    return short
+
+
+def wrapped(text: str, room: float, size: float) -> list[str]:
+    """Return the lines of `text`, none wider than `room` points unless it is a single word."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and width_of(f"{lines[-1]} {word}", size) <= room:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
+
+
+def title_panel(axes: Axes, title: str, across: int) -> None:
+    """Write `title` above a panel, of which so many stand side by side, as far as there is room for it."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None, "new_figure made it"
+    beside = sum(key.get_window_extent().width for key in figure.legends if key.get_in_layout()) * 72 / figure.dpi
+    shared = len(axes.get_shared_y_axes().get_siblings(axes)) > 1
+    left = 150 / across + 10 if shared else 75  # names of ticks, where panels share them of the first panel only
+    room = (WIDTH - beside) / across - left
+    axes.set_title(shorten(title, room, 14), loc="left", fontsize=14)
 
 
 def image(figure: Figure, kind: str) -> bytes:
@@ -248,19 +304,22 @@ def group_title(group: Group, groups: Sequence[Group]) -> str:
 
 def draw_frame(figure: Figure, frame: Frame) -> list[Axes]:
     """Return the panels' axes, side by side, with a tick for each line and the models' names above their lines."""
-    grid = figure.subplots(1, len(frame.panels), sharey=True, squeeze=False)[0]
+    across = len(frame.panels)
+    grid = figure.subplots(1, across, sharey=True, squeeze=False)[0]
     spare = max(0.0, MIN_HEIGHT - frame.height) / 2
     size = min(15.0, 330 / max(frame.height, MIN_HEIGHT))
+    labels = [shorten(label, 0.8 * WIDTH / (1 + across), size) for _, label in frame.heights]
+    panel = (0.94 * WIDTH - max(width_of(label, size) for label in labels)) / across
     for place, (axes, group) in enumerate(zip(grid, frame.panels, strict=True)):
         axes.set_ylim(TOP - frame.height - spare, TOP + spare)
-        axes.set_yticks(list(frame.heights.values()), [shorten(q, 18) for _, q in frame.heights])
+        axes.set_yticks(list(frame.heights.values()), labels)
         axes.tick_params(axis="y", length=0, labelsize=size, labelleft=place == 0)
         axes.grid(axis="y", visible=False)
-        axes.set_title(shorten(group_title(group, frame.panels), 100 // len(frame.panels)), loc="left")
+        axes.set_title(shorten(group_title(group, frame.panels), panel, 16), loc="left", fontsize=16)
         if place == 0:
             for model, y in frame.headings.items():
                 name = axes.annotate(
-                    shorten(model, 100 // len(frame.panels)), (0, y), xycoords=("axes fraction", "data"),
+                    shorten(model, panel, size, "bold"), (0, y), xycoords=("axes fraction", "data"),
                     xytext=(4, 0), textcoords="offset points", va="center", fontsize=size, fontweight="bold",
                     color=INK, bbox=HALO,
                 )  # fmt: skip

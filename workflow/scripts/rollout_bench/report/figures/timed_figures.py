@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -19,9 +20,9 @@ from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.core.numbers import number, plain_percent, ratio
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.report.figures.style import (
-    HALO,
     INK,
     QUIET,
+    WIDTH,
     Frame,
     Group,
     QuantStyle,
@@ -36,9 +37,10 @@ from rollout_bench.report.figures.style import (
     new_figure,
     nothing,
     quant_styles,
-    shorten,
     text_size,
     thousands,
+    title_panel,
+    width_of,
 )
 from rollout_bench.report.headings import verdict_text
 
@@ -50,6 +52,8 @@ def throughput_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
     if not any(row.used for row in rows):
         return message_figure(THROUGHPUT_TITLE, nothing(rows, "Nothing is measured yet."), alarm=alarm)
     rows, swept = heaviest(rows)
+    styles = quant_styles(rows)
+    rows = _of_groups_with(rows, lambda row: bool(row.used))
     frame = frame_of(rows)
     notes = ["Bar: mean over launches. Point: one launch, warm-up iterations not counted."]
     if max(len(row.used) for row in rows) == 1:
@@ -57,7 +61,6 @@ def throughput_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
     if any(row.used and len(row.used) < len(row.launches) for row in rows):
         notes.append("x: invalid launch, not in the mean, and not shown where it lies beyond the axis.")
     figure = new_figure(THROUGHPUT_TITLE, [*notes, swept, frame.left_out, where], alarm)
-    styles = quant_styles(rows)
     for axes, group in zip(draw_frame(figure, frame), frame.panels, strict=True):
         shown = [row for row in rows if group_of(row) == group]
         fastest = max((m.output_tokens_per_s for row in shown for m in row.used), default=0)
@@ -70,6 +73,12 @@ def throughput_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(max(4, 10 // len(frame.panels))))
         axes.xaxis.set_major_formatter(thousands())
     return figure
+
+
+def _of_groups_with(rows: Sequence[Row], shows: Callable[[Row], bool]) -> list[Row]:
+    """Return those of `rows` whose panel has a row that shows something: an empty panel is none."""
+    groups = {group_of(row) for row in rows if shows(row)}
+    return [row for row in rows if group_of(row) in groups]
 
 
 def _draw_throughput(axes: Axes, frame: Frame, row: Row, y: float, style: QuantStyle) -> None:
@@ -128,39 +137,60 @@ def iterations_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
     """
     if not any(row.used for row in rows):
         return message_figure(ITERATIONS_TITLE, nothing(rows, "Nothing is measured yet."), alarm=alarm)
-    rows, swept = heaviest([row for row in rows if row.launches])
-    groups = list(dict.fromkeys(map(group_of, rows)))
+    styles = quant_styles(rows)
+    rows, swept = heaviest([row for row in rows if row.used])
     models = list(dict.fromkeys(row.experiment.model for row in rows))
-    in_blocks = any(launch.block is not None for row in rows for launch in row.used)
-    notes = ["Line: one valid launch. Hollow, on grey: warm-up, never counted. The vertical axes do not begin at zero."]
-    if in_blocks:
-        notes = [
-            "Line: one engine in one block. Passes above one another are of the same round: what moves all lines alike "
-            "is in no ratio. Dashed: the next block. Hollow, on grey: warm-up. The vertical axes do not begin at zero."
-        ]
+    groups = list(dict.fromkeys(map(group_of, rows)))
+    shown = [row for row in rows if row.experiment.model in models[:MAX_SIDE] and group_of(row) in groups[:MAX_SIDE]]
+    in_blocks = _have_blocks_in_common(shown)
+    notes = _notes_on_blocks(shown) if in_blocks else ["Line: one valid launch."]
+    notes += ["Hollow, on grey: warm-up, never counted. The vertical axes do not begin at zero."]
     if len(groups) > MAX_SIDE or len(models) > MAX_SIDE:
         notes.append(f"Not shown for want of room: some of {len(models)} models and {len(groups)} workloads.")
     groups, models = groups[:MAX_SIDE], models[:MAX_SIDE]
     figure = new_figure(ITERATIONS_TITLE, [*notes, swept, where], alarm)
+    drawn = {row.label for row in shown}
+    legend(figure, {label: style for label, style in styles.items() if label in drawn})
     grid = figure.subplots(len(models), len(groups), squeeze=False, sharex=not in_blocks)
-    styles = quant_styles(rows)
     for model, line in zip(models, grid, strict=True):
         for group, axes in zip(groups, line, strict=True):
-            shown = [row for row in rows if row.experiment.model == model and group_of(row) == group]
-            (_draw_blocks if in_blocks else _draw_iterations)(axes, shown, styles)
-            axes.set_title(_title(model, group, groups, 90 // len(groups)), loc="left", fontsize=14)
-    for axes in grid[-1]:
-        axes.set_xlabel("round, block after block" if in_blocks else "iteration")
+            here = [row for row in shown if row.experiment.model == model and group_of(row) == group]
+            axes.set_visible(bool(here))
+            if here:
+                (_draw_blocks if in_blocks else _draw_iterations)(axes, here, styles)
+                title = f"{model}, {group_title(group, groups).removeprefix('workload ')}"
+                title_panel(axes, title, len(groups))
+    for column in grid.T:
+        for axes in [axes for axes in column if axes.get_visible()][-1:]:
+            axes.set_xlabel("round, block after block" if in_blocks else "iteration")
+            axes.tick_params(labelbottom=True)  # of panels that share an axis only the last line has it
     figure.supylabel("output tok/s", fontsize=15)
-    drawn = {row.label for row in rows if row.used}
-    legend(figure, {label: style for label, style in styles.items() if label in drawn})
     return figure
 
 
+def _stretch(row: Row, launch: LaunchMeasures) -> tuple[int, str]:
+    """Return what a launch shares with those that it took turns with, and with no other: index and block."""
+    return launch.launch, launch.block or row.experiment.place
+
+
+def _have_blocks_in_common(rows: Sequence[Row]) -> bool:
+    """Return whether some of the launches that count took turns in a block."""
+    return max(Counter(_stretch(row, launch) for row in rows for launch in row.used).values(), default=0) > 1
+
+
+def _notes_on_blocks(rows: Sequence[Row]) -> list[str]:
+    """Return what lines side by side and above one another are, where launches were interleaved."""
+    alone = any(launch.block is None for row in rows for launch in row.used)
+    of_rounds = any("rounds" in row.comparison.ways for row in rows)
+    return [
+        "Line: one engine in one block. Passes above one another are of the same round"
+        + (": what moves all lines alike is in no ratio." if of_rounds else "."),
+        "Dashed: the next block, or a launch outside of blocks." if alone else "Dashed: the next block.",
+    ]
+
+
 def _draw_iterations(axes: Axes, rows: Sequence[Row], styles: dict[str, QuantStyle]) -> None:
-    launches = _launches_to_draw(axes, rows)
-    if not launches:
-        return
+    launches = [(row, launch) for row in rows for launch in row.used]
     warmups = max(len(launch.warmup_output_tokens_per_s) for _, launch in launches)
     if warmups:
         axes.axvspan(-0.5, warmups - 0.5, color="#eeeeee", zorder=0)
@@ -181,22 +211,13 @@ def _draw_iterations(axes: Axes, rows: Sequence[Row], styles: dict[str, QuantSty
     axes.margins(y=0.12)
 
 
-def _launches_to_draw(axes: Axes, rows: Sequence[Row]) -> list[tuple[Row, LaunchMeasures]]:
-    """Return the launches of `rows` that count; where there is none, say so in `axes`."""
-    launches = [(row, launch) for row in rows for launch in row.used]
-    if not launches:
-        text = "no valid launch" if rows else "not measured"
-        axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=QUIET)
-        axes.set_yticks([])
-    return launches
-
-
 def _draw_blocks(axes: Axes, rows: Sequence[Row], styles: dict[str, QuantStyle]) -> None:
-    """Draw a stretch of the axis for each launch index: its warm-up, then a place for each round."""
-    launches = _launches_to_draw(axes, rows)
+    """Draw a stretch of the axis for each block, in the order of launches: its warm-up, then a place for each round."""
+    launches = [(row, launch) for row in rows for launch in row.used]
+    stretches = sorted(dict.fromkeys(_stretch(*each) for each in launches), key=lambda each: each[0])
     end, ticks = 0, []
-    for index in sorted({launch.launch for _, launch in launches}):
-        block = [(row, launch) for row, launch in launches if launch.launch == index]
+    for stretch in stretches:
+        block = [each for each in launches if _stretch(*each) == stretch]
         warmups = max(len(launch.warmup_output_tokens_per_s) for _, launch in block)
         begin = end + warmups
         if end:
@@ -213,18 +234,12 @@ def _draw_blocks(axes: Axes, rows: Sequence[Row], styles: dict[str, QuantStyle])
             axes.plot(places[len(warm) :], both[len(warm) :], style.marker, color=style.colour, markersize=4)
             end = max(end, begin + max(rounds) + 1)
         ticks += [(begin, "0"), (end - 1, f"{end - 1 - begin}")] if end - begin > 1 else [(begin, "0")]
-    if not launches:
-        return
     axes.set_xlim(-0.5, end - 0.5)
     few = ticks if len(ticks) <= MAX_TICKS else []
     axes.set_xticks([place for place, _ in few], [label for _, label in few])
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_formatter(thousands())
     axes.margins(y=0.12)
-
-
-def _title(model: str, group: Group, groups: Sequence[Group], characters: int) -> str:
-    return shorten(f"{model}, {group_title(group, groups).removeprefix('workload ')}", characters)
 
 
 BEYOND = 1.0
@@ -241,11 +256,16 @@ _APART = "Diamond: ratio of the geometric means in {} of the launches of both si
 
 @dataclass(frozen=True)
 class SpeedupAxis:
-    """The axis, the same for all panels: it goes from `low` to `high`; intervals end at `cut`, labels begin there."""
+    """The axis, the same for all panels, goes from `low` to `high`; intervals are cut at `first` and `last` on it."""
 
     low: float
-    cut: float
+    first: float
+    last: float
     high: float
+
+
+LABELS = 0.55
+"""Share of a panel that labels beside it may take, before their type grows smaller."""
 
 
 def speedup_figure(
@@ -267,12 +287,16 @@ def speedup_figure(
     compared = [row for row in rows if row.comparison.speedup is not None]
     if not compared:
         return message_figure(title, _why_none(rows, name), alarm=alarm)
-    shown = [row for row in rows if not row.comparison.is_baseline]
-    frame = frame_of(shown)
-    limits = _limits([row.comparison for row in compared], room=0.3 + 0.22 * len(frame.panels))
-    figure = new_figure(title, [*_notes(compared, settings, limits, metrics), swept, frame.left_out, where], alarm)
     styles = quant_styles(rows)
+    shown = [row for row in rows if not row.comparison.is_baseline]
+    shown = _of_groups_with(shown, lambda row: row.comparison.speedup is not None)
+    frame = frame_of(shown)
+    limits = _limits([row.comparison for row in compared])
+    figure = new_figure(title, [*_notes(compared, settings, limits, metrics), swept, frame.left_out, where], alarm)
+    labels = {row.experiment.place: _label(row.comparison, settings) for row in shown}
     size = text_size(frame)
+    widest = max(width_of(label, size) for label in labels.values())
+    size *= min(1.0, LABELS * 0.8 * WIDTH / len(frame.panels) / widest)
     for axes, group in zip(draw_frame(figure, frame), frame.panels, strict=True):
         axes.set_xlim(limits.low, limits.high)
         axes.axvline(1, color=INK, linewidth=1.5, zorder=1)
@@ -280,11 +304,13 @@ def speedup_figure(
             y = frame.heights.get((row.experiment.model, row.label))
             if y is None:
                 continue
-            if row.comparison.speedup is None:
-                _annotate_right(axes, "no speed-up", y, QUIET, size)
-            else:
-                _draw_speedup(axes, row.comparison, y, styles[row.label], size, limits)
-                _annotate_right(axes, _label(row.comparison, settings), y, INK, size)
+            known = row.comparison.speedup is not None
+            if known:
+                _draw_speedup(axes, row.comparison, y, styles[row.label], text_size(frame), limits)
+            axes.annotate(
+                labels[row.experiment.place], (1, y), (8, 0), xycoords=axes.get_yaxis_transform(),
+                textcoords="offset points", va="center", color=INK if known else QUIET, fontsize=size,
+            )  # fmt: skip
         axes.set_xlabel(f"{METRICS[metrics[group]].speedup} (x {name})")
         axes.xaxis.set_major_locator(MaxNLocator(max(4, 10 // len(frame.panels)), steps=[1, 2, 2.5, 5, 10]))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
@@ -322,8 +348,9 @@ def _notes(
 
 
 def _label(comparison: Comparison, settings: ComparisonSettings) -> str:
-    assert comparison.speedup is not None
-    # In whole words it would lie over the data of a narrow panel.
+    if comparison.speedup is None:
+        return "no speed-up"
+    # In whole words it would take the room of a narrow panel's data.
     if comparison.verdict == "irrelevant":
         text = f"{MARKS['irrelevant']} (real)"
     elif comparison.verdict == "undetected":
@@ -338,11 +365,11 @@ def _draw_speedup(
 ) -> None:
     assert comparison.speedup is not None
     if comparison.low is not None and comparison.high is not None:
-        ends = max(comparison.low, limits.low), min(comparison.high, limits.cut)
+        ends = max(comparison.low, limits.first), min(comparison.high, limits.last)
         axes.plot(ends, (y, y), color=style.colour, linewidth=6, alpha=0.5, solid_capstyle="butt")
         for end, marker, beyond in zip(ends, "<>", (comparison.low, comparison.high), strict=True):
             if end != beyond:
-                axes.plot(end, y, marker=marker, markersize=0.9 * size, color=style.colour, clip_on=False, zorder=5)
+                axes.plot(end, y, marker=marker, markersize=0.9 * size, color=style.colour, zorder=5)
     pairs = list(comparison.pairs.values())
     look = {"facecolors": "white", "edgecolors": style.colour, "linewidths": 1.5, "zorder": 3}
     axes.scatter(pairs, [y - 0.3] * len(pairs), s=0.15 * size**2, **look)  # type: ignore[arg-type]
@@ -351,24 +378,19 @@ def _draw_speedup(
 
 def _is_cut(comparison: Comparison, limits: SpeedupAxis) -> bool:
     ends = comparison.low, comparison.high
-    return any(end is not None and not limits.low <= end <= limits.cut for end in ends)
+    return any(end is not None and not limits.first <= end <= limits.last for end in ends)
 
 
-def _annotate_right(axes: Axes, text: str, y: float, colour: str, size: float) -> None:
-    place = axes.get_yaxis_transform()
-    axes.text(0.99, y, text, transform=place, ha="right", va="center", color=colour, fontsize=size, bbox=HALO)
-
-
-def _limits(comparisons: Sequence[Comparison], room: float) -> SpeedupAxis:
-    """Speed-ups, pairs and 1 in view, intervals as far as `BEYOND` allows, and `room` on the right for the labels."""
+def _limits(comparisons: Sequence[Comparison]) -> SpeedupAxis:
+    """Speed-ups, pairs and 1 in view, intervals as far as `BEYOND` allows."""
     speedups = [c.speedup for c in comparisons if c.speedup is not None]
     pairs = [1.0, *speedups, *(ratio for c in comparisons for ratio in c.pairs.values())]
     ends = [end for c in comparisons for end in (c.low, c.high) if end is not None]
     width = max(max(pairs) - min(pairs), 0.05)
-    low = max(min([*pairs, *ends]), min(pairs) - BEYOND * width, 0.0)
-    cut = min(max([*pairs, *ends]), max(pairs) + BEYOND * width)
-    margin = 0.05 * (cut - low) or 0.05
-    return SpeedupAxis(max(0.0, low - margin), cut + margin, cut + margin + room * (cut - low + 2 * margin))
+    first = max(min([*pairs, *ends]), min(pairs) - BEYOND * width, 0.0)
+    last = min(max([*pairs, *ends]), max(pairs) + BEYOND * width)
+    margin = 0.05 * (last - first) or 0.05
+    return SpeedupAxis(max(0.0, first - margin), first, last, last + margin)
 
 
 def _why_none(rows: Sequence[Row], name: str) -> str:
@@ -407,19 +429,19 @@ def replicas_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
     grid = figure.subplots(-(-len(shown) // columns), columns, squeeze=False)
     most = max(len(one.each) for one in shown)
     styles = label_styles(f"replica {number}" for number in range(min(most, NAMED)))
+    if most <= NAMED:
+        legend(figure, styles)
     for axes, one in zip(grid.flat, shown, strict=False):
         _draw_replicas(axes, one, list(styles.values()) if most <= NAMED else [])
         row = one.row
         name = f"{row.experiment.model}, {row.label}, {row.experiment.workload}"
-        axes.set_title(shorten(name, 100 // columns), loc="left", fontsize=14)
+        title_panel(axes, name, columns)
     for axes in list(grid.flat)[len(shown) :]:
         axes.set_axis_off()
     for axes in grid[-1]:
         axes.set_xlabel("measured iteration")
     for axes in grid[:, 0]:
         axes.set_ylabel("s after the release")
-    if most <= NAMED:
-        legend(figure, styles)
     return figure
 
 
