@@ -109,7 +109,7 @@ def show(plan: PlanFile, results: Path) -> None:
             f"invalid: {several(invalid, 'launch')} of those done, which no number has a part of:"
             " to measure them again, --config remeasure=invalid"
         )
-    for line in torn_lines(plan, results):
+    for line in () if again else torn_lines(plan, results):
         console.print(escape(line))
     for line in under_way_lines(plan, results):
         console.print(escape(line))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from rollout_bench.analysis.timed.precision import stop_of
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import AXES, DEFAULT_SETTING
 from rollout_bench.contracts.metrics import METRICS
-from rollout_bench.core.numbers import percent, ratio, several
+from rollout_bench.core.numbers import percent, plain_percent, ratio, several
 from rollout_bench.report.prose import some
 
 MOST = 6
@@ -137,7 +138,7 @@ def _conclusion(base: Row | None, others: Sequence[Row], collection: Collection,
         worse=[f"{_side(row, axes)} {_ratio(row.comparison)}" for row in worse],
         small=[f"{_side(row, axes)} {_ratio(row.comparison)}" for row in by_verdict.get("irrelevant", ())],
         undetected=[
-            f"{_side(row, axes)} (one of {percent(size)} or more would have been found)"
+            f"{_side(row, axes)} {_ratio(row.comparison)} (one of {percent(size)} or more would have been found)"
             for row in undetected
             if (size := row.comparison.detectable) is not None and not row.comparison.too_noisy
         ],
@@ -212,29 +213,34 @@ def _next(rows: Sequence[Row], undetected: Sequence[Row], collection: Collection
     if any(row.experiment.missing or row.experiment.failures for row in rows):
         return "run the same command again, which measures what is missing"
     if any(not launch.valid for row in rows for launch in row.launches):
-        return f"look under Flags, then measure what is invalid again: {_command('remeasure=invalid')}"
+        return f"look under Flags, then measure what is invalid again: {_command('remeasure=invalid', collection)}"
     if any(not launch.in_turn for row in rows for launch in row.launches):
-        return f"measure again, together, what took no turns: {_command('remeasure=invalid')}"
+        return f"measure again, together, what took no turns: {_command('remeasure=invalid', collection)}"
     if collection.precision is not None:
         return ""
     launches = max(len(row.launches) for row in rows)
     if any(row.comparison.launches_missing for row in rows if row.comparison.verdict == "unknown"):
-        command = _command(f"launches={max(launches, MIN_PAIRS) + 1}")
+        command = _command(f"launches={max(launches, MIN_PAIRS) + 1}", collection)
         return f"measure at least {MIN_PAIRS + 1} launches: {command}"
     if undetected and all(row.comparison.too_noisy for row in undetected):
         quiet = " wait_for_quiet_s=600" if rows[0].experiment.platform == "cpu" else ""
-        command = _command(f"launches={2 * launches}{quiet}")
+        command = _command(f"launches={2 * launches}{quiet}", collection)
         if launches <= MIN_PAIRS:
             return (
                 f"{several(launches, 'launch')} of each side can tell large differences only; measure more: {command}"
             )
         return f"end what else runs on the machine, then measure more launches: {command}"
     if undetected:
-        command = _command(f"launches={4 * launches}")
-        return f"four times the launches find a difference half as large: {command}"
+        command = _command(f"launches={4 * launches}", collection)
+        level = 1 - collection.comparison.confidence
+        return (
+            f"four times the launches find a difference half as large; asked a second time, false findings are up to "
+            f"{plain_percent(2 * level)} in place of {plain_percent(level)}: {command}"
+        )
     return ""
 
 
-def _command(change: str) -> str:
-    """Return the command that measures with `change`; no plan knows which file its config was read from."""
-    return f"snakemake --config {change} (and your --configfile, if you gave one)"
+def _command(change: str, collection: Collection) -> str:
+    """Return the command that measures with `change`; what else stood on the command line no plan knows."""
+    files = f"--configfile {shlex.join(collection.files)} " if collection.files else ""
+    return f"snakemake {files}--config {change}"

@@ -228,7 +228,10 @@ def _flags(rows: Sequence[Row]) -> Iterator[tuple[str, str, Flag]]:
                     told.add(doubt)
                     seen.setdefault((flag.code, flag.severity), {}).setdefault(launch.launch, flag)
         for flags in seen.values():
-            yield row.whole_name, ", ".join(map(str, flags)), next(iter(flags.values()))
+            first, flag = next(iter(flags.items()))
+            if len({other.sentence for other in flags.values()}) > 1:
+                flag = flag.model_copy(update={"sentence": f"In launch {first}: {flag.sentence}"})
+            yield row.whole_name, ", ".join(map(str, flags)), flag
 
 
 def _flags_of_others(collection: Collection) -> Iterator[tuple[str, str, Flag]]:

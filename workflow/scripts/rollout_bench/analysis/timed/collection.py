@@ -119,6 +119,7 @@ def collect(results: Path, plan: PlanFile | None) -> Collection:
         others=others,
         operator_rules=tuple(plan.operator_rules),
         weights={planned.experiment: planned.weights for planned in plan.experiments if planned.weights},
+        files=tuple(plan.files),
     )
 
 

@@ -155,7 +155,7 @@ class Collection:
     `not_selected` those of other experiments; neither are read. `earlier` is what speed-ups refer to where it
     is not among the experiments. `slo` is what a request must keep to count as good. `others` are the experiments that
     look into the engine instead of timing it: profiles, whose operators `operator_rules` tell of. `weights`
-    has the folder of the weights of each experiment that reads some.
+    has the folder of the weights of each experiment that reads some, `files` the configs that a call was given.
     """
 
     experiments: tuple[TimedExperiment, ...]
@@ -171,6 +171,7 @@ class Collection:
     others: tuple[Selected[Launched], ...] = ()
     operator_rules: tuple[OperatorRule, ...] = ()
     weights: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
 
     @property
     def launched(self) -> list[Selected[Launched]]:

@@ -76,7 +76,7 @@ def use_between(before: Reading, after: Reading) -> Use:
     busiest = sorted((key for key in used if used[key][1] > 0), key=lambda key: -used[key][1])[:NAMED]
     # own has all that a child of ours used once that ends, which may have been long before the first reading
     others = max(sum(ticks for _, ticks in used.values()), after.busy - before.busy - max(0, after.own - before.own))
-    return Use(others / total, tuple(User(key[0], used[key][0], used[key][1] / total) for key in busiest))
+    return Use(min(1.0, others / total), tuple(User(key[0], used[key][0], used[key][1] / total) for key in busiest))
 
 
 def ours() -> set[int]:
