@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn import assert_texts_are_apart
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from synthetic_online import Server, make_online, make_online_spec, save_online
@@ -79,22 +79,8 @@ def test_labels_do_not_overlap(tmp_path: Path, shape: tuple[int, int]) -> None:
         ]
         for quant in ("bf16", "w8a16", "w8a8")
     ]
-    for name, figure in figures(tmp_path, collected(tmp_path, *specs)).items():
-        figure.canvas.draw()
-        shown = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
-        for axes in figure.axes:
-            # An axis keeps ticks outside its limits; they are not drawn.
-            for axis in (axes.xaxis, axes.yaxis):
-                low, high = sorted(axis.get_view_interval())
-                for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
-                    if not low <= tick.get_loc() <= high:
-                        shown = [text for text in shown if text not in (tick.label1, tick.label2)]
-        boxes = [(text.get_text(), text.get_window_extent().padded(-1)) for text in shown]  # type: ignore[attr-defined]
-        for (one, first), (other, second) in itertools.combinations(boxes, 2):
-            assert not first.overlaps(second), (name, one, other)
-        for text, box in boxes:
-            assert box.x0 >= 0, (name, text)
-            assert box.x1 <= figure.bbox.x1, (name, text)
+    for figure in figures(tmp_path, collected(tmp_path, *specs)).values():
+        assert_texts_are_apart(figure)
 
 
 def test_the_figures_that_are_declared_are_those_that_have_data(tmp_path: Path) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn import assert_texts_are_apart
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from synthetic_operators import BF16, SHAPES, TOKENS, W8A8, Kernel, make_operators, make_operators_spec, selected
@@ -197,19 +197,7 @@ def test_the_figure_has_a_panel_for_each_role_a_line_at_one_and_the_batch() -> N
 def test_labels_of_the_figure_do_not_overlap(quants: int) -> None:
     kernels = [(f"w8a8-{number}", Kernel(80e-6, (5 - 1.4 * number) * 1e-6)) for number in range(quants)]
     figure = operators_figure(runs(quants=[("bf16", BF16), *kernels]), "vllm 0.32.0 on AMD EPYC", "")
-    figure.canvas.draw()
-    shown = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
-    for axes in figure.axes:
-        for axis in (axes.xaxis, axes.yaxis):
-            low, high = sorted(axis.get_view_interval())
-            for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
-                if not low <= tick.get_loc() <= high or not axes.axison:
-                    shown = [text for text in shown if text not in (tick.label1, tick.label2)]
-    boxes = [(text.get_text(), text.get_window_extent().padded(-1)) for text in shown]  # type: ignore[attr-defined]
-    for (one, first), (other, second) in itertools.combinations(boxes, 2):
-        assert not first.overlaps(second), (one, other)
-    for text, box in boxes:
-        assert 0 <= box.x0 <= box.x1 <= figure.bbox.x1, text
+    assert_texts_are_apart(figure)
 
 
 def test_the_same_records_make_the_same_figure() -> None:

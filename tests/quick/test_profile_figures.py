@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 
 import pytest
+from drawn import assert_texts_are_apart
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -63,20 +63,7 @@ def test_labels_do_not_overlap(models: int, everything: bool, setting: str) -> N
         *([("everything", EVERYTHING)] if everything else []),
     ]
     for figure in figures(report(*quants, models=models)):
-        figure.canvas.draw()
-        shown = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]  # type: ignore[attr-defined]
-        for axes in figure.axes:
-            for axis in (axes.xaxis, axes.yaxis):
-                low, high = sorted(axis.get_view_interval())
-                for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
-                    if not low <= tick.get_loc() <= high:
-                        shown = [text for text in shown if text not in (tick.label1, tick.label2)]
-        boxes = [(text.get_text(), text.get_window_extent().padded(-1)) for text in shown]  # type: ignore[attr-defined]
-        for (one, first), (other, second) in itertools.combinations(boxes, 2):
-            assert not first.overlaps(second), (one, other)
-        for name, box in boxes:
-            assert 0 <= box.x0 <= box.x1 <= figure.bbox.x1, name
-            assert 0 <= box.y0 <= box.y1 <= figure.bbox.y1, name
+        assert_texts_are_apart(figure)
 
 
 def test_bars_begin_at_zero_and_stack_up_to_the_step() -> None:
