@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 from synthetic_online import Server, make_online, make_online_spec, save_online
 from synthetic_records import make_failure, make_plan, make_record, make_spec, save
 
@@ -17,7 +18,7 @@ from rollout_bench.contracts.spec import Spec
 from rollout_bench.plan.config import ComparisonSettings, Precision
 from rollout_bench.report.summary import summarise
 
-BF16, W8A8, FP8 = (make_spec(quant=quant) for quant in ("bf16", "w8a8", "fp8"))
+BF16, W8A8, FP8, W8A16 = (make_spec(quant=quant) for quant in ("bf16", "w8a8", "fp8", "w8a16"))
 FAST, SAME = (1.30, 1.31, 1.29, 1.30), (1.0, 1.02, 0.98, 1.005)
 RATES = (400.0, 402.0, 398.0, 401.0)
 
@@ -68,7 +69,9 @@ def test_doubts_are_told_with_what_to_do(tmp_path: Path) -> None:
     found = [*records(BF16), *records(W8A8, FAST, [busy])]
     lines = conclusion(tmp_path, [BF16, W8A8], found)
     assert "In doubt: 1 of 8 launches invalid and left out of all numbers (cpu_shared 1)." in lines
-    assert lines[-1].endswith("measure what is invalid again: snakemake --config remeasure=invalid.")
+    assert lines[-1].endswith(
+        "measure what is invalid again: snakemake --config remeasure=invalid wait_for_quiet_s=600."
+    )
 
 
 def test_what_is_missing_is_the_next_step(tmp_path: Path) -> None:
@@ -192,3 +195,27 @@ def test_evidence_of_one_launch_is_not_said_of_others_with_the_same_flag(tmp_pat
 
     assert "launch 0, 1: not_steady (warning): In launch 0: It rose." in text("apart", "It rose.", "It fell.")
     assert "launch 0, 1: not_steady (warning): It rose." in text("alike", "It rose.", "It rose.")
+
+
+@pytest.mark.parametrize("state", ["invalid", "failed", "missing", "damaged"])
+def test_what_could_be_the_best_and_has_no_number_is_told_and_the_best_is_that_of_the_others(
+    tmp_path: Path, state: str
+) -> None:
+    busy = Flag(code="cpu_shared", severity="invalid", sentence="Busy.")
+    found = [*records(BF16), *records(FP8, FAST), *records(W8A16, SAME)]
+    if state in ("invalid", "damaged"):
+        flags = [busy] if state == "invalid" else []
+        found += [make_record(W8A8, launch, [900.0] * 2, flags=flags) for launch in range(4)]
+    if state == "failed":
+        save(tmp_path, *(make_failure(W8A8, launch) for launch in range(4)))
+    save(tmp_path, *found)
+    if state == "damaged":
+        for path in (tmp_path / "offline" / W8A8.experiment()).glob("launch-?.json"):
+            path.write_text(path.read_text()[:200])
+    lines = conclusion(tmp_path, [BF16, W8A8, FP8, W8A16], [])
+    why = "no valid launch" if state == "invalid" else "not measured"
+    assert any("No verdict: w8a8 (" in line and why in line for line in lines), lines
+    assert "Best: fp8 of those that have a verdict; the others of these are surely worse." in lines
+    assert state == "missing" or any(line.startswith("In doubt: 4 ") and state in line for line in lines), lines
+    remedy = "the same command again" if state in ("failed", "missing") else "remeasure=invalid"
+    assert remedy in lines[-1]

@@ -75,3 +75,13 @@ def test_the_invalid_ones_of_what_is_done_are_counted_with_what_to_do(
     said = capsys.readouterr().out
     assert "invalid:" not in said
     assert "2 of 4 launches done, 2 to run" in said
+
+
+def test_a_damaged_record_is_told_of_with_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(tmp_path, make_record(make_spec(), 0, [400.0]))
+    path = record_path(tmp_path, "offline", make_spec().experiment(), 0)
+    path.write_text(path.read_text()[:100])
+    command.show(make_plan([make_spec()], launches=1), tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("damaged: 1 record of those done") and "remeasure=invalid" in line for line in lines)
+    assert any(line.startswith(f"damaged: {path}: is not whole JSON") for line in lines)

@@ -246,7 +246,7 @@ def test_what_would_be_no_pair_with_launches_that_are_there_is_measured_together
     assert space.in_blocks("results/summary.md", *whole) == set()
 
 
-@pytest.mark.parametrize("option", [["--touch"], ["--batch", "summary=1/2"]])
+@pytest.mark.parametrize("option", [["--touc"], ["-Ft"], ["--batch", "summary=1/2"]])
 def test_remeasure_goes_with_no_option_that_measures_nothing_or_a_part_and_moves_no_record(
     space: Workspace, option: list[str]
 ):

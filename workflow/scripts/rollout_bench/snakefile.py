@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -229,9 +230,9 @@ def _measured_again(plan: Schedule) -> set[str]:
     Raises:
         UserError: called with --touch, which would move records and measure none, or for a part of what is compared.
     """
-    refused = sorted({"--touch", "-t", "--batch"}.intersection(word.partition("=")[0] for word in sys.argv))
-    if refused:
-        raise UserError(f"{refused[0]}: does not go with remeasure", "leave one of them out")
+    for word in sys.argv[1:]:
+        if re.match(r"--(tou|ba)|-[nFpk]*t", word):  # abbreviations too; no other option begins so
+            raise UserError(f"{word.partition('=')[0]}: does not go with remeasure", "leave one of them out")
     again = measured_again(plan, _doubtful(plan))
     if plan.config.launches != "auto" or not again:
         return again

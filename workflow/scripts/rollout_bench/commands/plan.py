@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
@@ -12,9 +13,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.analysis.timed.experiments import Selected
 from rollout_bench.cluster.ownership import under_way
 from rollout_bench.contracts.axes import AXES, label_of, names_of, with_setting
 from rollout_bench.contracts.postmortem import error_of, state_of
+from rollout_bench.contracts.record import Launched
 from rollout_bench.contracts.store import failure_path, read_failure, record_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import several
@@ -103,7 +106,16 @@ def show(plan: PlanFile, results: Path) -> None:
         console.print(
             f"measured again: {several(len(again), 'launch')}: what is in doubt, and what it is compared with"
         )
-    invalid = invalid_launches(plan, results)
+    launched = collect(results, plan).launched if results.is_dir() else []
+    damaged = [damaged.error for experiment in launched for damaged in experiment.damaged]
+    if damaged:
+        console.print(
+            f"damaged: {several(len(damaged), 'record')} of those done: to measure the launch again with what it is"
+            " compared with, delete the record, then --config remeasure=invalid"
+        )
+        for error in damaged:
+            console.print(escape(f"damaged: {error.problem}"))
+    invalid = invalid_launches(plan, launched)
     if invalid:
         console.print(
             f"invalid: {several(invalid, 'launch')} of those done, which no number has a part of:"
@@ -130,14 +142,12 @@ def show(plan: PlanFile, results: Path) -> None:
     )
 
 
-def invalid_launches(plan: PlanFile, results: Path) -> int:
+def invalid_launches(plan: PlanFile, launched: Iterable[Selected[Launched]]) -> int:
     """Return how many of the launches that are done, and are not measured again, take part in no number."""
-    if not results.is_dir():
-        return 0
     again = set(plan.again)
     return sum(
         not record.valid and str(record_path(Path(plan.results), e.mode, e.experiment, record.launch)) not in again
-        for e in collect(results, plan).launched
+        for e in launched
         for record in e.records
     )
 

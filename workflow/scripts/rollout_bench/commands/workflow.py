@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from rollout_bench.core.errors import UserError, near_miss
+from rollout_bench.plan.config_file import check_config_file
 
 _CALL = Path(__file__).with_name("snakemake_call.py")
 
@@ -67,6 +68,8 @@ def _check_files(name: str, arguments: Sequence[str]) -> None:
                 raise UserError(
                     f"{file}: there is no such file", f"did you mean '{close}'?" if close else "correct its name"
                 )
+            if option in ("--configfile", "--configfiles"):
+                check_config_file(Path(file))
             if not option and file.endswith((".yaml", ".yml")) and Path(file).is_file():
                 raise UserError(
                     f"{file}: is a config, and no result to make",

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from rollout_bench.analysis.timed.answers import Trend, compared_rows, lines_over, standing, trends
 from rollout_bench.analysis.timed.comparison import MIN_PAIRS, Comparison, Verdict
 from rollout_bench.analysis.timed.experiments import Collection, invalid_codes
+from rollout_bench.analysis.timed.partners import why_not_measured
 from rollout_bench.analysis.timed.precision import stop_of
 from rollout_bench.analysis.timed.rows import Row
-from rollout_bench.contracts.axes import AXES, DEFAULT_SETTING
+from rollout_bench.contracts.axes import AXES, DEFAULT_SETTING, names_of
 from rollout_bench.contracts.metrics import METRICS
 from rollout_bench.core.numbers import percent, plain_percent, ratio, several
 from rollout_bench.report.prose import some
@@ -62,11 +63,18 @@ def conclusion_values(rows: Sequence[Row], collection: Collection) -> dict[str, 
     """Return what templates/conclusion.md.j2 asks for."""
     # earlier results have the same names, and are not among the rows
     groups = [(None if collection.earlier else base, others) for base, others in compared_rows(rows)]
-    found = [_conclusion(base, _by_told_metric(others), collection, len(groups) > 1) for base, others in groups[:MOST]]
+    lacking = [row for row in rows if why_not_measured(row.experiment)]
+    beside = [[row for row in lacking if _would_be_beside(row, base, collection)] for base, _ in groups]
+    found = [
+        _conclusion(base, _by_told_metric(others), own, collection, len(groups) > 1)
+        for (base, others), own in zip(groups[:MOST], beside, strict=False)
+    ]
     # where each launch is looked at, an interval holds at all looks, and for its own comparison alone
     looks = collection.precision is not None and collection.precision.stop == "interval"
-    if not found and any(row.empty_because for row in rows):
-        found = [_without_numbers(rows, collection)]
+    told = {row.experiment.place for own in beside for row in own}
+    untold = [row for row in lacking if row.experiment.place not in told]
+    if any(row.experiment.records or row.experiment.failures for row in untold):
+        found.append(_without_numbers(untold, collection))
     name, lines = lines_over(rows)
     return {
         "conclusions": found,
@@ -77,6 +85,18 @@ def conclusion_values(rows: Sequence[Row], collection: Collection) -> dict[str, 
         # against a baseline of one setting a trend is that of the table's own column
         "trends": [] if "setting" in collection.baseline else [_trend(each) for each in trends(lines)][:MOST],
     }
+
+
+def _would_be_beside(row: Row, base: Row | None, collection: Collection) -> bool:
+    """Return whether `row`, which has nothing to compare, would be compared with `base` if it had."""
+    if base is None:
+        return False
+    own, theirs = row.experiment, base.experiment
+    return (own.mode, own.platform, names_of(own, collection.baseline)) == (
+        theirs.mode,
+        theirs.platform,
+        names_of(theirs, collection.baseline),
+    )
 
 
 def _without_numbers(rows: Sequence[Row], collection: Collection) -> Conclusion:
@@ -116,10 +136,14 @@ def _trend(trend: Trend) -> tuple[str, bool, list[tuple[str, str]]]:
     return f"{line.label} ({line.model} {line.workload})", trend.sure, ends
 
 
-def _conclusion(base: Row | None, others: Sequence[Row], collection: Collection, several_groups: bool) -> Conclusion:
+def _conclusion(
+    base: Row | None, others: Sequence[Row], lacking: Sequence[Row], collection: Collection, several_groups: bool
+) -> Conclusion:
+    """Return what `others` come to against `base`; `lacking` are those that would be compared, and have no number."""
     settings = collection.comparison
     named = [] if base is None else [base]
-    axes = _told_apart_by([*named, *others], collection.baseline)
+    everyone = [*named, *others, *lacking]
+    axes = _told_apart_by(everyone, collection.baseline)
     by_verdict: dict[Verdict, list[Row]] = {}
     for row in others:
         by_verdict.setdefault(row.comparison.verdict or "unknown", []).append(row)
@@ -131,7 +155,7 @@ def _conclusion(base: Row | None, others: Sequence[Row], collection: Collection,
     metric = METRICS[next(iter(others[0].comparisons))]
     other = others[0].against.other
     return Conclusion(
-        title=_in_common([*named, *others], axes) if several_groups else "",
+        title=_in_common(everyone, axes) if several_groups else "",
         metric=metric.header.removesuffix(" ms"),
         baseline=collection.earlier.name if collection.earlier else _side(base, axes) if base else str(other),
         better=[f"{_side(row, axes)} {_ratio(row.comparison)}" for row in better],
@@ -143,12 +167,12 @@ def _conclusion(base: Row | None, others: Sequence[Row], collection: Collection,
             if (size := row.comparison.detectable) is not None and not row.comparison.too_noisy
         ],
         noisy=[_side(row, axes) for row in undetected if row.comparison.too_noisy],
-        unknown=[f"{_side(row, axes)} ({_why(row)})" for row in by_verdict.get("unknown", ())],
+        unknown=[f"{_side(row, axes)} ({_why(row)})" for row in (*by_verdict.get("unknown", ()), *lacking)],
         best="" if stands is None else _side(stands.best, axes),
-        all_judged=stands is not None and stands.complete,
+        all_judged=stands is not None and stands.complete and not lacking,
         ties=[] if stands is None else [_side(row, axes) for row in stands.ties],
-        doubts=list(_doubts([*named, *others])),
-        next=_next([*named, *others], undetected, collection),
+        doubts=list(_doubts(everyone)),
+        next=_next(everyone, undetected, collection),
     )
 
 
@@ -188,8 +212,9 @@ def _ratio(comparison: Comparison) -> str:
 def _why(row: Row) -> str:
     """Return why there is no verdict."""
     comparison = row.comparison
-    if row.empty_because or comparison.reason:
-        return row.empty_because or comparison.reason
+    reason = why_not_measured(row.experiment) or comparison.reason
+    if reason:
+        return reason
     return f"needs {several(comparison.launches_missing, 'more launch')} of each side"
 
 
@@ -203,6 +228,9 @@ def _doubts(rows: Sequence[Row]) -> Iterator[str]:
     failed = sum(len(row.experiment.failures) for row in rows)
     if failed:
         yield f"{several(failed, 'launch')} failed"
+    damaged = sum(len(row.experiment.damaged) for row in rows)
+    if damaged:
+        yield f"{several(damaged, 'record')} damaged"
     few = [row for row in rows if row.comparison.carried_by_few]
     if few:
         yield f"a few slow passes carry the difference of {some([row.label for row in few])}"
@@ -210,10 +238,16 @@ def _doubts(rows: Sequence[Row]) -> Iterator[str]:
 
 def _next(rows: Sequence[Row], undetected: Sequence[Row], collection: Collection) -> str:
     """Return the next step that brings most; the first that applies."""
+    if any(row.experiment.damaged for row in rows):
+        command = _command("remeasure=invalid", collection)
+        return f"delete what is named under Damaged, then measure it again with what it is compared with: {command}"
     if any(row.experiment.missing or row.experiment.failures for row in rows):
         return "run the same command again, which measures what is missing"
-    if any(not launch.valid for row in rows for launch in row.launches):
-        return f"look under Flags, then measure what is invalid again: {_command('remeasure=invalid', collection)}"
+    invalid = [launch for row in rows for launch in row.launches if not launch.valid]
+    if invalid:
+        busy = any("cpu_shared" in invalid_codes(launch.flags) for launch in invalid)
+        command = _command("remeasure=invalid" + (" wait_for_quiet_s=600" if busy else ""), collection)
+        return f"look under Flags, then measure what is invalid again: {command}"
     if any(not launch.in_turn for row in rows for launch in row.launches):
         return f"measure again, together, what took no turns: {_command('remeasure=invalid', collection)}"
     if collection.precision is not None:
