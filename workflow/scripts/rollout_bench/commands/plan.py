@@ -106,8 +106,8 @@ def show(plan: PlanFile, results: Path) -> None:
         console.print(
             f"measured again: {several(len(again), 'launch')}: what is in doubt, and what it is compared with"
         )
-    launched = collect(results, plan).launched if results.is_dir() else []
-    damaged = [damaged.error for experiment in launched for damaged in experiment.damaged]
+    collection = collect(results, plan) if results.is_dir() else None
+    damaged = collection.damaged if collection else []
     if damaged:
         console.print(
             f"damaged: {several(len(damaged), 'record')} of those done: to measure the launch again with what it is"
@@ -115,7 +115,7 @@ def show(plan: PlanFile, results: Path) -> None:
         )
         for error in damaged:
             console.print(escape(f"damaged: {error.problem}"))
-    invalid = invalid_launches(plan, launched)
+    invalid = invalid_launches(plan, collection.launched if collection else ())
     if invalid:
         console.print(
             f"invalid: {several(invalid, 'launch')} of those done, which no number has a part of:"

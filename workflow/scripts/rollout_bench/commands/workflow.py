@@ -63,14 +63,14 @@ def _check_files(name: str, arguments: Sequence[str]) -> None:
         else:
             files = [argument]
         for file in files:
-            if option in ("--configfile", "--configfiles") and not Path(file).is_file():
-                close = near_miss(file, [str(path) for path in Path(file).parent.glob("*.y*ml")])
-                raise UserError(
-                    f"{file}: there is no such file", f"did you mean '{close}'?" if close else "correct its name"
-                )
             if option in ("--configfile", "--configfiles"):
+                if not Path(file).is_file():
+                    close = near_miss(file, [str(path) for path in Path(file).parent.glob("*.y*ml")])
+                    raise UserError(
+                        f"{file}: there is no such file", f"did you mean '{close}'?" if close else "correct its name"
+                    )
                 check_config_file(Path(file))
-            if not option and file.endswith((".yaml", ".yml")) and Path(file).is_file():
+            elif not option and file.endswith((".yaml", ".yml")) and Path(file).is_file():
                 raise UserError(
                     f"{file}: is a config, and no result to make",
                     f"say rollout-bench {name} --configfile {file}",

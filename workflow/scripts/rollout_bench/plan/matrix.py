@@ -133,7 +133,7 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
         check_online(config, engine)
     settings: dict[str, Config] = {}
     for name in config.settings or ():
-        with told_of_sweep(config, name, own):
+        with told_of_sweep(config, name, own, engine):
             changed = settings[name] = under(config, name)
             check_online(changed, engine)
             check_profile(changed, engine)

@@ -147,13 +147,14 @@ def _check_load(config: Config, written: str, key: str, value: Any) -> None:
 
 
 @contextmanager
-def told_of_sweep(config: Config, name: str, own: Container[str]) -> Iterator[None]:
+def told_of_sweep(config: Config, name: str, own: Container[str], engine: InstalledEngine) -> Iterator[None]:
     """Say in errors which values of a sweep they are of, where a sweep has made the setting `name`.
 
     Args:
         config: one that is `resolved`.
         name: one of its settings.
         own: names that stand in the config themselves.
+        engine: whose arguments a sweep may go through.
     """
     try:
         yield
@@ -162,9 +163,8 @@ def told_of_sweep(config: Config, name: str, own: Container[str]) -> Iterator[No
             raise
         setting, values = config.setting_settings[name], []
         for key in config.sweep:
-            where, dot, inner = key.partition(".")
-            of_workload = where == "workload" if dot else key in WorkloadSettings.model_fields
-            values.append(f"sweep.{key}: {(setting.workload if of_workload else setting.engine_args)[inner or key]}")
+            where, inner = _target(key, engine)
+            values.append(f"sweep.{key}: {getattr(setting, where)[inner]}")
         problem = error.problem.removeprefix("config: ")
         raise UserError(f"config: {', '.join(values)}: {problem}", error.remedy) from None
 
