@@ -1,0 +1,177 @@
+"""The anatomy of a step by closed forms: equal lengths, two lengths, waves, groups; and what holds of any pass."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rollout_bench.analysis.stats.anatomy import (
+    VERL,
+    Anatomy,
+    Step,
+    anatomy_of,
+    complete_s,
+    drain_s,
+    group_ends_s,
+    mean_anatomy,
+    occupancy,
+    running,
+    straggler_gap_s,
+)
+
+TIMES = st.floats(0.001, 1e4)
+SPANS = st.lists(st.tuples(st.floats(0, 1e4), TIMES), min_size=1, max_size=60)
+"""When each sequence begins, and for how long it runs."""
+
+
+def step(begins_s: list[float], ends_s: list[float], tokens: list[int] | None = None, each: int = 1) -> Step:
+    """Return a step of these sequences, `each` of them of one prompt."""
+    n = len(ends_s)
+    return Step(
+        begins_s=np.array(begins_s, dtype=float),
+        ends_s=np.array(ends_s, dtype=float),
+        tokens=np.array(tokens or [8] * n),
+        prompt=np.arange(n) // each,
+        replica=np.zeros(n, dtype=np.int64),
+        index=1,
+        elapsed_s=max(ends_s),
+        limit=max(tokens or [8]),
+    )
+
+
+def spans(found: list[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [begin for begin, _ in found], [begin + length for begin, length in found]
+
+
+@given(st.integers(1, 200), TIMES)
+def test_equal_lengths_have_no_tail_and_no_drain_and_leave_nothing_unused(n: int, length_s: float) -> None:
+    found = anatomy_of(step([0.0] * n, [length_s] * n))
+    assert found.t50_s == found.t90_s == found.t99_s == found.makespan_s == length_s
+    assert (found.tail_s, found.tail_share, found.fill_s, found.drain_s) == (0, 0, 0, 0)
+    assert found.most_running == found.sequences == n
+    assert found.occupancy == pytest.approx(1)
+    assert (found.group_p50_s, found.group_p90_s, found.straggler_gap_s) == (None, None, None)
+
+
+@given(st.integers(1, 99), st.integers(1, 50), TIMES, TIMES)
+def test_of_two_lengths_the_share_of_the_short_ones_decides_every_time(
+    short: int, times: int, short_s: float, more_s: float
+) -> None:
+    n, long_s = 100 * times, short_s + more_s
+    found = anatomy_of(step([0.0] * n, [short_s] * (short * times) + [long_s] * (n - short * times)))
+    for percent, value in ((50, found.t50_s), (90, found.t90_s), (99, found.t99_s)):
+        assert value == (short_s if short >= percent else long_s)
+    assert found.makespan_s == long_s
+    assert found.tail_s == (long_s - short_s if short >= 90 else 0)
+    assert found.drain_s == pytest.approx(more_s)
+    assert found.occupancy == pytest.approx((short * short_s + (100 - short) * long_s) / (100 * long_s))
+
+
+@given(st.integers(1, 40), st.integers(1, 6), TIMES)
+def test_waves_of_equal_sequences_are_filled_until_the_last_wave_begins(slots: int, waves: int, each_s: float) -> None:
+    begins = [wave * each_s for wave in range(waves) for _ in range(slots)]
+    ends = [(wave + 1) * each_s for wave in range(waves) for _ in range(slots)]
+    found = anatomy_of(step(begins, ends))
+    assert found.fill_s == (waves - 1) * each_s
+    assert found.most_running == slots
+    assert found.drain_s == 0
+    assert found.occupancy == pytest.approx(1)
+
+
+@given(SPANS)
+def test_the_integral_of_running_sequences_is_the_sum_of_their_durations(found: list[tuple[float, float]]) -> None:
+    begins, ends = spans(found)
+    at_s, sequences = running(begins, ends)
+    assert (np.diff(at_s) > 0).all()
+    assert sequences[-1] == 0
+    integral = sum(count * (after - before) for count, (before, after) in zip(sequences, pairwise(at_s), strict=False))
+    assert integral == pytest.approx(sum(end - begin for begin, end in zip(begins, ends, strict=True)))
+    share = occupancy(begins, ends)
+    assert share is not None
+    assert 0 < share <= 1 + 1e-9
+    assert integral == pytest.approx(share * max(ends) * sequences.max())
+
+
+@given(SPANS)
+def test_times_of_completion_rise_and_all_parts_lie_within_the_step(found: list[tuple[float, float]]) -> None:
+    begins, ends = spans(found)
+    one = anatomy_of(step(begins, ends))
+    assert min(ends) <= one.t50_s <= one.t90_s <= one.t99_s <= one.makespan_s == max(ends)
+    assert 10 * sum(end <= one.t90_s for end in ends) >= 9 * len(ends) > 10 * sum(end < one.t90_s for end in ends)
+    assert one.tail_s == one.makespan_s - one.t90_s >= 0
+    assert 0 <= one.fill_s <= one.makespan_s
+    assert 0 <= one.drain_s <= one.makespan_s - min(ends)
+    assert 1 <= one.most_running <= len(ends)
+
+
+@given(SPANS, st.floats(0.01, 100))
+def test_a_machine_that_is_slower_by_a_factor_changes_times_by_it_and_no_share(
+    found: list[tuple[float, float]], factor: float
+) -> None:
+    begins, ends = spans(found)
+    one, other = (anatomy_of(step([by * b for b in begins], [by * e for e in ends], each=2)) for by in (1, factor))
+    for name in ("makespan_s", "t50_s", "t90_s", "t99_s", "fill_s", "group_p90_s"):
+        if getattr(one, name) is not None:
+            assert getattr(other, name) == pytest.approx(factor * getattr(one, name))
+    assert other.tail_share == pytest.approx(one.tail_share, abs=1e-9)
+
+
+def test_the_drain_begins_where_for_the_last_time_as_many_ran_as_ever_did() -> None:
+    # two slots and three sequences: from 4 on, when nothing is left to begin, one of the slots is idle
+    begins, ends = [0.0, 0.0, 3.0], [3.0, 4.0, 9.0]
+    at_s, sequences = running(begins, ends)
+    assert (at_s.tolist(), sequences.tolist()) == ([0, 3, 4, 9], [2, 2, 1, 0])
+    assert drain_s(begins, ends) == 5
+    assert occupancy(begins, ends) == pytest.approx(13 / 18)
+
+
+def test_a_group_is_complete_with_its_last_sample_and_waits_for_it_from_its_median_on() -> None:
+    ends, prompt = [1.0, 9.0, 2.0, 4.0, 4.0, 4.0, 3.0], [0, 0, 0, 7, 7, 7, 2]
+    whole, half = group_ends_s(ends, prompt)
+    assert (whole.tolist(), half.tolist()) == ([9, 3, 4], [2, 3, 4])
+    assert straggler_gap_s(ends, prompt) == pytest.approx(7 / 3)
+
+
+@given(st.integers(2, 9).flatmap(lambda each: st.lists(st.lists(TIMES, min_size=each, max_size=each), min_size=1)))
+def test_groups_are_complete_no_earlier_than_as_many_of_the_sequences(groups: list[list[float]]) -> None:
+    ends, each = [end for group in groups for end in group], len(groups[0])
+    found = anatomy_of(step([0.0] * len(ends), ends, each=each))
+    assert found.group_p50_s is not None
+    assert found.group_p90_s is not None
+    assert found.t50_s <= found.group_p50_s <= found.group_p90_s <= found.makespan_s
+    assert found.t90_s <= found.group_p90_s
+    assert found.straggler_gap_s is not None
+    assert 0 <= found.straggler_gap_s <= found.makespan_s
+
+
+def test_the_longest_sequence_has_its_own_speed_and_that_against_the_median() -> None:
+    found = anatomy_of(step([0.0, 0.0, 0.0, 1.0], [2.0, 4.0, 4.0, 6.0], [10, 20, 40, 40]))
+    assert (found.longest_tokens, found.longest_tokens_per_s) == (40, 8)  # of the two the one that ends last
+    assert found.longest_speed == pytest.approx(8 / 6.5)  # of 5, 5, 10 and 8
+    assert (found.length_mean, found.length_max, found.length_min, found.clip_ratio) == (27.5, 40, 10, 0.5)
+    assert (found.gen_s, found.gen_ms_per_token) == (6, pytest.approx(6000 / 110))
+
+
+def test_what_takes_no_time_has_no_rate_and_no_occupancy() -> None:
+    found = anatomy_of(step([0.0], [0.0]))
+    assert (found.tail_share, found.occupancy, found.longest_tokens_per_s, found.longest_speed) == (None,) * 4
+
+
+def test_a_mean_is_over_the_steps_that_tell() -> None:
+    one, other = anatomy_of(step([0.0, 0.0], [1.0, 2.0], each=2)), anatomy_of(step([0.0, 0.0], [3.0, 4.0]))
+    found = mean_anatomy([one, other])
+    assert (found.makespan_s, found.t50_s, found.group_p90_s) == (3, 2, 2)
+
+
+@pytest.mark.parametrize(("n", "percent", "rank"), [(1, 50, 1), (2, 50, 1), (3, 50, 2), (10, 90, 9), (99, 99, 99)])
+def test_a_share_of_the_sequences_is_complete_with_one_of_them(n: int, percent: int, rank: int) -> None:
+    assert complete_s(list(range(n, 0, -1)), percent) == rank
+
+
+def test_every_name_of_verl_s_is_of_a_field() -> None:
+    assert VERL.keys() <= {field.name for field in fields(Anatomy)}

@@ -1,0 +1,215 @@
+"""Anatomy of a step: how the sequences of one pass fill and drain an engine. Pure functions on arrays.
+
+A step ends with its last sequence, so its time alone hides what the others did. The names are those of scheduling: the
+makespan is the time until the last job is complete (Pinedo, "Scheduling", section 2.1), of jobs that are all there at
+the beginning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rollout_bench.analysis.stats.percentiles import Array
+
+Whole = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Step:
+    """The sequences of one pass that came back, an array [n >= 1] for each field but the last three.
+
+    Attributes:
+        begins_s: when each began to run, in seconds after the pass began.
+        ends_s: when its last token was there, on the same clock.
+        tokens: that it generated.
+        prompt: number of its prompt; the samples of a prompt are a group.
+        replica: number of the engine that generated it.
+        index: number of the pass in its launch.
+        elapsed_s: what the record has as the time of the pass.
+        limit: the most tokens that a sequence may have; None where each has its own.
+    """
+
+    begins_s: Array
+    ends_s: Array
+    tokens: Whole
+    prompt: Whole
+    replica: Whole
+    index: int
+    elapsed_s: float
+    limit: int | None
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """One step in numbers, or the mean of several; None where nothing tells.
+
+    Attributes:
+        sequences: that came back.
+        makespan_s: until the last of them was complete, in seconds after the pass began, as all times here.
+        t50_s: until half of them were, as `complete_s` counts.
+        t90_s: the same of 90 %.
+        t99_s: the same of 99 %.
+        tail_s: makespan - t90.
+        tail_share: that as a share of the makespan, 0 to 1.
+        fill_s: until the last sequence began to run.
+        drain_s: from when for the last time as many ran as ever did until the makespan.
+        most_running: the most sequences that ran at once.
+        occupancy: `occupancy`, 0 to 1.
+        group_p50_s: until half of the groups were complete; None where prompts have one sample each.
+        group_p90_s: the same of 90 %.
+        straggler_gap_s: `straggler_gap_s`, None likewise.
+        longest_tokens: tokens of the longest sequence, of several the one that was complete last.
+        longest_tokens_per_s: its tokens over its own running time.
+        longest_speed: that over the median of the same of all sequences.
+        length_mean: tokens of a sequence.
+        length_max: the most.
+        length_min: the fewest.
+        clip_ratio: share of sequences that are as long as any may be.
+        gen_s: the time of the pass, as the record has it.
+        gen_ms_per_token: that over the tokens of all sequences, in milliseconds.
+    """
+
+    sequences: float
+    makespan_s: float
+    t50_s: float
+    t90_s: float
+    t99_s: float
+    tail_s: float
+    tail_share: float | None
+    fill_s: float
+    drain_s: float
+    most_running: float
+    occupancy: float | None
+    group_p50_s: float | None
+    group_p90_s: float | None
+    straggler_gap_s: float | None
+    longest_tokens: float
+    longest_tokens_per_s: float | None
+    longest_speed: float | None
+    length_mean: float
+    length_max: float
+    length_min: float
+    clip_ratio: float | None
+    gen_s: float
+    gen_ms_per_token: float | None
+
+
+VERL = {
+    "gen_s": "timing_s/gen",
+    "gen_ms_per_token": "timing_per_token_ms/gen",
+    "length_mean": "response_length/mean",
+    "length_max": "response_length/max",
+    "length_min": "response_length/min",
+    "clip_ratio": "response_length/clip_ratio",
+}
+"""Field -> what verl logs of a step by the same formula (verl/trainer/ppo/metric_utils.py)."""
+
+
+def complete_s(ends_s: ArrayLike, percent: int) -> float:
+    """Return when `percent` % of the sequences were complete, in the unit of `ends_s` [n >= 1].
+
+    The k-th smallest end, k being the smallest whole number that is at least percent n / 100: an end of the sample, as
+    R's quantile type 1 (Hyndman and Fan, "Sample quantiles in statistical packages", The American Statistician 50,
+    1996). Of fewer than 100 sequences 99 % are all.
+    """
+    ordered = np.sort(np.asarray(ends_s, dtype=float))
+    return float(ordered[max(-(-percent * ordered.size // 100), 1) - 1])
+
+
+def running(begins_s: ArrayLike, ends_s: ArrayLike) -> tuple[Array, Whole]:
+    """Return the curve of running sequences: moments [k], rising, and how many ran [k] from each until the next.
+
+    A sequence runs from its begin until before its end. None runs before the first moment, nor from the last one on.
+    """
+    begins, ends = (np.asarray(times, dtype=float) for times in (begins_s, ends_s))
+    changes = np.repeat([1, -1], [begins.size, ends.size])
+    at_s, place = np.unique(np.concatenate([begins, ends]), return_inverse=True)
+    return at_s, np.cumsum(np.bincount(place, weights=changes, minlength=at_s.size)).astype(np.int64)
+
+
+def occupancy(begins_s: ArrayLike, ends_s: ArrayLike) -> float | None:
+    """Return sum of running times / (makespan x most running): 1 where as many ran all the time, None without a time.
+
+    The sum is the integral of the curve of running sequences, so this is its mean over its maximum (as by Little's law,
+    Little 1961, for a system that begins and ends empty).
+    """
+    begins, ends = (np.asarray(times, dtype=float) for times in (begins_s, ends_s))
+    return _ratio(float((ends - begins).sum()), float(ends.max()) * int(running(begins, ends)[1].max()))
+
+
+def drain_s(begins_s: ArrayLike, ends_s: ArrayLike) -> float:
+    """Return for how long the pass went on after the last moment at which as many ran as ever did, in seconds."""
+    at_s, sequences = running(begins_s, ends_s)
+    last = int(np.flatnonzero(sequences == sequences.max())[-1])
+    return float(at_s[-1] - at_s[min(last + 1, at_s.size - 1)])
+
+
+def group_ends_s(ends_s: ArrayLike, prompt: ArrayLike) -> tuple[Array, Array]:
+    """Return of each group, the sequences of one `prompt` [n], when it was complete and when half of it was [groups].
+
+    Complete: with its last sequence; half of it: `complete_s` of its own `ends_s` [n], in their unit.
+    """
+    ends, groups = np.asarray(ends_s, dtype=float), np.asarray(prompt)
+    order = np.lexsort((ends, groups))
+    firsts = np.flatnonzero(np.diff(groups[order], prepend=groups.min() - 1))
+    sizes = np.diff([*firsts, ends.size])
+    ordered = ends[order]
+    return ordered[firsts + sizes - 1], ordered[firsts + (sizes + 1) // 2 - 1]
+
+
+def straggler_gap_s(ends_s: ArrayLike, prompt: ArrayLike) -> float:
+    """Return for how long a group waits for its last sequence after half of it is complete: the mean over groups."""
+    whole, half = group_ends_s(ends_s, prompt)
+    return float(np.mean(whole - half))
+
+
+def anatomy_of(step: Step) -> Anatomy:
+    """Return `step` in numbers."""
+    begins, ends, tokens = step.begins_s, step.ends_s, step.tokens
+    makespan_s, t90_s = float(ends.max()), complete_s(ends, 90)
+    groups_s = group_ends_s(ends, step.prompt)[0]
+    grouped = groups_s.size < ends.size
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rates = tokens / (ends - begins)
+    longest = int(np.lexsort((ends, tokens))[-1])
+    rate = float(rates[longest]) if np.isfinite(rates[longest]) else None
+    return Anatomy(
+        sequences=ends.size,
+        makespan_s=makespan_s,
+        t50_s=complete_s(ends, 50),
+        t90_s=t90_s,
+        t99_s=complete_s(ends, 99),
+        tail_s=makespan_s - t90_s,
+        tail_share=_ratio(makespan_s - t90_s, makespan_s),
+        fill_s=float(begins.max()),
+        drain_s=drain_s(begins, ends),
+        most_running=int(running(begins, ends)[1].max()),
+        occupancy=occupancy(begins, ends),
+        group_p50_s=complete_s(groups_s, 50) if grouped else None,
+        group_p90_s=complete_s(groups_s, 90) if grouped else None,
+        straggler_gap_s=straggler_gap_s(ends, step.prompt) if grouped else None,
+        longest_tokens=int(tokens[longest]),
+        longest_tokens_per_s=rate,
+        longest_speed=None if rate is None else _ratio(rate, float(np.median(rates[np.isfinite(rates)]))),
+        length_mean=float(tokens.mean()),
+        length_max=int(tokens.max()),
+        length_min=int(tokens.min()),
+        clip_ratio=None if step.limit is None else float((tokens >= step.limit).mean()),
+        gen_s=step.elapsed_s,
+        gen_ms_per_token=_ratio(1000 * step.elapsed_s, int(tokens.sum())),
+    )
+
+
+def mean_anatomy(found: Sequence[Anatomy]) -> Anatomy:
+    """Return the mean of each field over those of `found` [n >= 1] that have it."""
+    values = {field.name: [getattr(each, field.name) for each in found] for field in fields(Anatomy)}
+    known = {name: [value for value in each if value is not None] for name, each in values.items()}
+    return Anatomy(**{name: float(np.mean(each)) if each else None for name, each in known.items()})  # type: ignore[arg-type]
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole > 0 else None
