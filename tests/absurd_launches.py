@@ -20,6 +20,9 @@ from rollout_bench.contracts.store import record_path, write_messages, write_rec
 ABSURD = 1000
 """How many times too fast, or too large: no reader could overlook it."""
 
+TAILED = "tailed"
+"""The workload whose sequences differ in length."""
+
 ISSUE = make_messages_spec("issue", workers=2, steps=16, batches=(4, 8, 32))
 """With the steps that vLLM's issue 6241 has."""
 
@@ -27,7 +30,8 @@ ISSUE = make_messages_spec("issue", workers=2, steps=16, batches=(4, 8, 32))
 def save_every_mode(results: Path, launch: int, *, absurd: bool = False, flags: Sequence[Flag] = ()) -> None:
     """Write launch `launch` of experiments in every mode, with `flags`.
 
-    Together they are shown in every table and figure: two quants, replicas, settings that go through a number, loads.
+    Together they are shown in every table and figure: two quants, replicas, lengths that differ, settings that go
+    through a number, loads.
     """
     speed = ABSURD if absurd else 1
     for quant in QUANTS:
@@ -35,7 +39,13 @@ def save_every_mode(results: Path, launch: int, *, absurd: bool = False, flags: 
             save_launch(results, mode, quant, launch, slow=1 / speed, flags=flags)
         for number, spec in enumerate(_offline(quant)):
             record = _timed(spec, launch, speed, 2 * number + (quant != "bf16"), flags)
-            write_record(record_path(results, spec.mode, spec.experiment(), launch), record, make_sequences(record))
+            rows = make_sequences(record)
+            if spec.workload.name == TAILED:  # as many tokens as before
+                longer = (3, 1, -1, -3)
+                rows = [
+                    row.model_copy(update={"output_tokens": row.output_tokens + longer[row.sample]}) for row in rows
+                ]
+            write_record(record_path(results, spec.mode, spec.experiment(), launch), record, rows)
         server = Server(step_s=(0.01 if quant == "bf16" else 0.008) / speed, prefill_s=0.05 / speed)
         save_online(results, *(make_online(spec, launch, server, flags=flags) for spec in _online(quant)))
     messages, rows = make_messages(ISSUE, launch, step_s=1e-3 * (1 + launch / 100) / speed)
@@ -48,6 +58,7 @@ def save_every_mode(results: Path, launch: int, *, absurd: bool = False, flags: 
 def _offline(quant: str) -> Iterator[Spec]:
     yield make_spec(quant=quant, workload="served")
     yield make_spec(quant=quant, workload="replicated", args={"data_parallel_size": 2})
+    yield make_spec(quant=quant, workload=TAILED)
     for number in (2, 8, 32):
         spec = make_spec(quant=quant, workload="set", args={"max_num_seqs": number})
         yield spec.model_copy(update={"setting": f"seqs{number}"})

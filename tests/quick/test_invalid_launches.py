@@ -33,9 +33,10 @@ ABSURD = 1000.0
 """Times, bytes and tokens of a launch times so much: as far off as no reader could overlook."""
 
 TABLES = (
-    "Throughput: offline", "Rates, start-up and memory: offline", "What a launch costs: offline",
+    "Throughput: offline", "Anatomy of a step: offline", "Rates, start-up and memory: offline",
+    "What a launch costs: offline",
     "Time until a sequence is complete (E2EL), s: offline", "Time to first token (TTFT), s: offline",
-    "Output length, tokens: offline", "Throughput: online", "Latency, means: online",
+    "Output length, tokens: offline", "Throughput: online", "Anatomy of a step: online", "Latency, means: online",
     "Latency, percentiles in ms: online", "Latency over the sweep: online", "Where it saturates: online",
     "Output length, tokens: online", "Start-up and memory: online", "What a launch costs: online",
     "Offline and online: what a server costs", "Replicas: offline",
@@ -44,10 +45,14 @@ TABLES = (
 
 FIGURES = tuple(
     names_of(
-        ["offline", "online"], [make_online_spec(points=[LoadPoint(request_rate=r) for r in (1, 2)]).load], True, True
+        ["offline", "online"],
+        [make_online_spec(points=[LoadPoint(request_rate=r) for r in (1, 2)]).load],
+        has_limits=True,
+        has_replicas=True,
+        has_lengths=True,
     )
 )
-FILES = ("csv", "replicas.csv")
+FILES = ("csv", "replicas.csv", "anatomy.csv")
 STATE = {"model", "workload", "quant", "setting", "launches", "flags", "load", "replica", "empty because"}
 """Columns of a table that hold no number that was measured."""
 STATE_OF_FILES = {
@@ -189,7 +194,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Make:
         with pytest.MonkeyPatch.context() as patch:  # no PNG, which takes as long again
             image = save.image
             patch.setattr(save, "image", lambda figure, kind: image(figure, kind) if kind == "svg" else b"")
-            drawn = save.figure_files(collection, FIGURES, read_servers(results, collection))
+            drawn = save.figure_files(collection, FIGURES, read_servers(results, collection), results=results)
         figures = {name.removesuffix(".svg"): rounded(data) for name, data in drawn.items() if name.endswith("svg")}
         return Report(summarise(collection, pool_sequences(results, collection)), figures)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rollout_bench.analysis.stats.anatomy import (
     VERL,
     Anatomy,
-    Step,
+    PassTimes,
     anatomy_of,
     complete_s,
     drain_s,
@@ -29,10 +29,10 @@ SPANS = st.lists(st.tuples(st.floats(0, 1e4), TIMES), min_size=1, max_size=60)
 """When each sequence begins, and for how long it runs."""
 
 
-def step(begins_s: list[float], ends_s: list[float], tokens: list[int] | None = None, each: int = 1) -> Step:
-    """Return a step of these sequences, `each` of them of one prompt."""
+def step(begins_s: list[float], ends_s: list[float], tokens: list[int] | None = None, each: int = 1) -> PassTimes:
+    """Return a pass of these sequences, `each` of them of one prompt."""
     n = len(ends_s)
-    return Step(
+    return PassTimes(
         begins_s=np.array(begins_s, dtype=float),
         ends_s=np.array(ends_s, dtype=float),
         tokens=np.array(tokens or [8] * n),

@@ -27,8 +27,9 @@ class Metric:
         better: which way; neither where no verdict is wanted.
         value: of a record with at least one measured iteration, None where it can't tell.
         of_passes: of measured iterations, in place of `value`: of all of a launch, or of single ones, which rounds of
-            interleaved engines are compared by. Without both it is a mean over requests to a server, which `Service`
-            in analysis/timed/service.py has by the same name.
+            interleaved engines are compared by. Without both it is read from the rows of a side file.
+        of_sequences: whether these are the times of sequences, of which `Anatomy` in analysis/stats/anatomy.py has the
+            metric by its name. Else they are of requests to a server: `Service` in analysis/timed/service.py has it.
         speedup: header of its speed-up's column; empty where neither way is better.
         column: of summary.csv; the name where empty.
         group: the columns of a table that it belongs to; empty where only summary.csv has it. Those of `throughput`
@@ -47,6 +48,7 @@ class Metric:
     better: Literal["higher", "lower", "neither"]
     value: Callable[[Record], float | None] | None = None
     of_passes: Callable[[Sequence[Iteration]], float] | None = None
+    of_sequences: bool = False
     speedup: str = ""
     column: str = ""
     group: str = ""
@@ -63,10 +65,15 @@ class Metric:
     @property
     def of_requests(self) -> bool:
         """Whether only requests to a server have it."""
+        return self.in_rows and not self.of_sequences
+
+    @property
+    def in_rows(self) -> bool:
+        """Whether a side file has it, and not the record."""
         return self.value is None and self.of_passes is None
 
     def read(self, record: Record) -> float | None:
-        """Return the value of a launch; None where its record can't tell, as of a metric of requests."""
+        """Return the value of a launch; None where its record can't tell, as of a metric that is in rows."""
         if self.value is None and self.of_passes is not None:
             return self.of_passes([iteration for iteration in record.iterations if not iteration.warmup])
         return None if self.value is None else self.value(record)
@@ -167,6 +174,39 @@ _ALL = (
         speedup="step speed-up",
         column="iteration_elapsed_s",
         group="step",
+        set_by_load=True,
+    ),
+    # Only what a config names of the next three is read, and in summary.csv.
+    Metric(
+        name="t90_s",
+        unit="s",
+        header="t90 s",
+        definition="When 90 % of the sequences of an iteration were complete, in seconds after it began. Mean over "
+        "iterations, then over launches, as in all columns of this table.",
+        better="lower",
+        of_sequences=True,
+        speedup="t90 speed-up",
+        set_by_load=True,
+    ),
+    Metric(
+        name="tail_s",
+        unit="s",
+        header="tail s",
+        definition="Makespan - t90: how long the last tenth of the sequences kept the iteration waiting, in seconds.",
+        better="lower",
+        of_sequences=True,
+        speedup="tail speed-up",
+        set_by_load=True,
+    ),
+    Metric(
+        name="group_p90_s",
+        unit="s",
+        header="group p90 s",
+        definition="When 90 % of the groups were complete, in seconds after the iteration began. A group is all "
+        "samples of a prompt, complete with the last of them.",
+        better="lower",
+        of_sequences=True,
+        speedup="group p90 speed-up",
         set_by_load=True,
     ),
     Metric(

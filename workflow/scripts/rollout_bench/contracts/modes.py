@@ -82,7 +82,7 @@ OFFLINE = Mode(
     interleaves=True,
     settings="",
     tables=f"{_TABLES}.offline_tables:offline_part",
-    figures=("throughput", "speedup", "settings", "pareto", "iterations", "replicas"),
+    figures=("throughput", "speedup", "settings", "pareto", "iterations", "anatomy", "replicas"),
     page="explanation/what-is-measured.md",
     example="config.yaml",
 )
@@ -100,7 +100,18 @@ ONLINE = Mode(
     interleaves=False,
     settings="",
     tables=f"{_TABLES}.online_tables:online_part",
-    figures=("throughput", "speedup", "settings", "pareto", "iterations", "latency", "server", "sweep", "goodput"),
+    figures=(
+        "throughput",
+        "speedup",
+        "settings",
+        "pareto",
+        "iterations",
+        "anatomy",
+        "latency",
+        "server",
+        "sweep",
+        "goodput",
+    ),
     page="how-to/online.md",
     example="configs/online.yaml",
 )

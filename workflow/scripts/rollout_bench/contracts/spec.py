@@ -529,3 +529,16 @@ def same_work(spec: Spec) -> tuple[str, ...]:
 def have_front(specs: Iterable[Spec]) -> bool:
     """Return whether enough of `specs`, which are of modes that generate, do the same work for a Pareto front."""
     return max(Counter(map(same_work, specs)).values(), default=0) >= FEWEST_ON_FRONT
+
+
+def single_times(spec: Spec) -> bool:
+    """Return whether a launch of `spec`, of a mode that generates, has the times of single sequences."""
+    workload = spec.workload
+    return spec.load is not None or workload.requests == "per_sequence" or workload.samples_per_prompt == 1
+
+
+def lengths_differ(spec: Spec) -> bool:
+    """Return whether the sequences of a pass may have different lengths, and times of their own."""
+    workload = spec.workload
+    fixed = isinstance(workload.output_tokens, int) and workload.ignore_eos and workload.dataset is None
+    return single_times(spec) and not fixed

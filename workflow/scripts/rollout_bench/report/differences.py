@@ -51,7 +51,7 @@ def compare_folders(
         UserError: a folder holds no records or none that can be used, both are the same, they have nothing in common,
             or nothing of that may be compared.
     """
-    of_a, of_b = collect_two(a, b, everything)
+    of_a, of_b = collect_two(a, b, settings, everything)
     measured_a, measured_b = _measured(a, of_a), _measured(b, of_b)
     common = in_common(measured_b, measured_a)
     if not common:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from rollout_bench.contracts.load import LoadSpec
 from rollout_bench.contracts.modes import MODES, OFFLINE, mode_of
-from rollout_bench.contracts.spec import have_front, swept_number
+from rollout_bench.contracts.spec import have_front, lengths_differ, swept_number
 
 if TYPE_CHECKING:
     from rollout_bench.analysis.timed.experiments import Collection as Collected
@@ -37,7 +37,7 @@ class Drawing:
     name: str
     function: str
     of: tuple[str, ...]
-    needs: Literal["", "comparisons", "loads", "sweep", "limits", "replicas", "settings", "front"] = ""
+    needs: Literal["", "comparisons", "loads", "sweep", "limits", "replicas", "settings", "front", "lengths"] = ""
     title: str = ""
 
 
@@ -56,6 +56,13 @@ DRAWINGS = {
             "Speed-up",
         ),
         Drawing("iterations", f"{_TIMED}:iterations_figure", ("drawn",)),
+        Drawing(
+            "anatomy",
+            f"{_FIGURES}.anatomy_figures:anatomy_figure",
+            ("drawn", "pass_times"),
+            "lengths",
+            "Sequences that run, over a step",
+        ),
         Drawing("latency", f"{_ONLINE}:latency_figure", ("drawn",), "loads", "Latency"),
         Drawing("server", f"{_ONLINE}:server_figure", ("drawn", "samples"), "loads"),
         Drawing("sweep", f"{_ONLINE}:sweep_figure", ("drawn", _COMPARISON), "sweep", "Latency over the sweep"),
@@ -112,6 +119,7 @@ def names_of(
     has_replicas: bool = False,
     goes_through: str | None = None,
     has_front: bool = False,
+    has_lengths: bool = False,
     has_comparisons: bool = True,
 ) -> tuple[str, ...]:
     """Return the figures of experiments in these modes.
@@ -123,6 +131,7 @@ def names_of(
         has_replicas: where an experiment has several.
         goes_through: the number that settings go through, where they do.
         has_front: where enough configurations do the same work for a Pareto front of them.
+        has_lengths: where sequences of a pass differ in length, and have times of their own.
         has_comparisons: where there is a speed-up; before anything is measured nobody knows that there is none.
     """
     online = [load for load in loads if load is not None]
@@ -135,6 +144,7 @@ def names_of(
         "replicas": has_replicas,
         "settings": goes_through is not None,
         "front": has_front,
+        "lengths": has_lengths,
     }
     shown = {figure for mode in modes or [OFFLINE.name] for figure in mode_of(mode).figures}
     return tuple(name for name in NAMES if name in shown and there[DRAWINGS[name].needs])
@@ -156,4 +166,5 @@ def figure_names(rows: Sequence[Row], collection: Collected) -> tuple[str, ...]:
         goes_through=swept_number(every),
         has_front=have_front(every),
         has_comparisons=any(one.speedup is not None for row in rows for one in row.comparisons.values()),
+        has_lengths=any(map(lengths_differ, every)),
     )

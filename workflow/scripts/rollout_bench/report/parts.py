@@ -10,10 +10,11 @@ from pathlib import Path
 import pandas as pd
 
 from rollout_bench.analysis.inside.overview import Looked
+from rollout_bench.analysis.stats.anatomy import Anatomy, PassTimes, anatomy_of, mean_anatomy
 from rollout_bench.analysis.timed.answers import shortly_named
 from rollout_bench.analysis.timed.columns import table
 from rollout_bench.analysis.timed.experiments import Collection
-from rollout_bench.analysis.timed.latencies import Distribution, PooledSequences, distributions
+from rollout_bench.analysis.timed.latencies import Distribution, PooledSequences, distributions, pool_sequences
 from rollout_bench.analysis.timed.mode_pairs import ModePair, Saturation, mode_pairs, saturations
 from rollout_bench.analysis.timed.rows import Row, rows_of
 from rollout_bench.contracts.modes import Mode, mode_of
@@ -49,6 +50,24 @@ class Findings:
     def latencies(self) -> list[Mapping[str, Distribution]]:
         """The distributions of each row's sequences, by measure; empty without `sequences`."""
         return [distributions(pooled) for pooled in self.sequences]
+
+    @cached_property
+    def pass_times(self) -> Mapping[str, tuple[tuple[PassTimes, ...], ...]]:
+        """The measured passes of each valid launch whose sequences have times, by the place of a row that has some."""
+        sequences = self.sequences or (pool_sequences(self.results, self.collection) if self.results else ())
+        return {
+            row.experiment.place: tuple(pooled.pass_times.values())
+            for row, pooled in zip(self.rows, sequences, strict=False)
+            if pooled.pass_times
+        }
+
+    @cached_property
+    def anatomies(self) -> Mapping[str, Anatomy]:
+        """The means of `pass_times` over iterations, then over launches."""
+        return {
+            place: mean_anatomy([mean_anatomy(list(map(anatomy_of, times))) for times in launches])
+            for place, launches in self.pass_times.items()
+        }
 
     @cached_property
     def frame(self) -> pd.DataFrame:

@@ -103,14 +103,22 @@ def metrics_page() -> str:
         + _MADE
         + "A metric is a number of each launch. Tables and `summary.csv` have its mean over valid launches. "
         "One of which more or less is better can be named in `comparison`, and then has a verdict.\n"
-        "[Measures of requests](measures.md) has the formulas of those of requests.\n\n"
+        "[Measures of requests](measures.md) has the formulas of those of requests, "
+        "[Anatomy of a step](../explanation/anatomy.md) of those of times of sequences, which are read, and in "
+        "`summary.csv`, only where a config names them.\n\n"
         "| metric | unit | better | heading | of its speed-up | in `summary.csv` | of | definition |\n"
         "|---|---|---|---|---|---|---|---|\n" + "".join(map(_of_metric, METRICS.values()))
     )
 
 
 def _of_metric(metric: Metric) -> str:
-    of = "requests to a server" if metric.of_requests else "every launch"
+    of = (
+        "times of sequences"
+        if metric.of_sequences
+        else "requests to a server"
+        if metric.of_requests
+        else "every launch"
+    )
     cells = (f"`{metric.name}`", metric.unit, metric.better, metric.header, metric.speedup)
     return f"| {' | '.join((*cells, f'`{metric.heads}`', of, metric.definition))} |\n"
 

@@ -19,7 +19,7 @@ Whole = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Step:
+class PassTimes:
     """The sequences of one pass that came back, an array [n >= 1] for each field but the last three.
 
     Attributes:
@@ -45,7 +45,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """One step in numbers, or the mean of several; None where nothing tells.
+    """One pass in numbers, or the mean of several; None where nothing tells.
 
     Attributes:
         sequences: that came back.
@@ -167,11 +167,11 @@ def straggler_gap_s(ends_s: ArrayLike, prompt: ArrayLike) -> float:
     return float(np.mean(whole - half))
 
 
-def anatomy_of(step: Step) -> Anatomy:
-    """Return `step` in numbers."""
-    begins, ends, tokens = step.begins_s, step.ends_s, step.tokens
+def anatomy_of(times: PassTimes) -> Anatomy:
+    """Return a pass in numbers."""
+    begins, ends, tokens = times.begins_s, times.ends_s, times.tokens
     makespan_s, t90_s = float(ends.max()), complete_s(ends, 90)
-    groups_s = group_ends_s(ends, step.prompt)[0]
+    groups_s = group_ends_s(ends, times.prompt)[0]
     grouped = groups_s.size < ends.size
     with np.errstate(divide="ignore", invalid="ignore"):
         rates = tokens / (ends - begins)
@@ -191,16 +191,16 @@ def anatomy_of(step: Step) -> Anatomy:
         occupancy=occupancy(begins, ends),
         group_p50_s=complete_s(groups_s, 50) if grouped else None,
         group_p90_s=complete_s(groups_s, 90) if grouped else None,
-        straggler_gap_s=straggler_gap_s(ends, step.prompt) if grouped else None,
+        straggler_gap_s=straggler_gap_s(ends, times.prompt) if grouped else None,
         longest_tokens=int(tokens[longest]),
         longest_tokens_per_s=rate,
         longest_speed=None if rate is None else _ratio(rate, float(np.median(rates[np.isfinite(rates)]))),
         length_mean=float(tokens.mean()),
         length_max=int(tokens.max()),
         length_min=int(tokens.min()),
-        clip_ratio=None if step.limit is None else float((tokens >= step.limit).mean()),
-        gen_s=step.elapsed_s,
-        gen_ms_per_token=_ratio(1000 * step.elapsed_s, int(tokens.sum())),
+        clip_ratio=None if times.limit is None else float((tokens >= times.limit).mean()),
+        gen_s=times.elapsed_s,
+        gen_ms_per_token=_ratio(1000 * times.elapsed_s, int(tokens.sum())),
     )
 
 

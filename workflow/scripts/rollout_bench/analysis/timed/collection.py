@@ -12,6 +12,7 @@ from rollout_bench.analysis.timed.exclusion import is_decided_whole, with_blocks
 from rollout_bench.analysis.timed.experiments import Collection, Damaged, Selected, TimedExperiment, launched
 from rollout_bench.analysis.timed.points import split
 from rollout_bench.contracts.axes import AXES, DEFAULT_SETTING
+from rollout_bench.contracts.metrics import METRICS
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Failure, Launched, Record, ServerSample
 from rollout_bench.contracts.side_files import read_samples, read_sequences
@@ -34,9 +35,18 @@ from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.plan.planfile import PlanFile, PlannedExperiment
 
 
-def with_requests(results: Path, experiments: Sequence[TimedExperiment]) -> tuple[TimedExperiment, ...]:
-    """Return `experiments` of `results`, online ones with the requests of their launches, or why a launch has none."""
-    return tuple(_with_requests(results, e) if mode_of(e.mode).has_loads and e.records else e for e in experiments)
+def with_sequences(
+    results: Path, experiments: Sequence[TimedExperiment], comparison: ComparisonSettings
+) -> tuple[TimedExperiment, ...]:
+    """Return `experiments` of `results`, online ones with the requests of their launches, or why a launch has none.
+
+    Offline ones have the times of their passes where `comparison` is of them.
+    """
+
+    def wanted(mode: str) -> bool:
+        return mode_of(mode).has_loads or any(METRICS[metric].of_sequences for metric in comparison.metrics_of(mode))
+
+    return tuple(_with_sequences(results, e) if e.records and wanted(e.mode) else e for e in experiments)
 
 
 def read_servers(results: Path, collection: Collection) -> dict[tuple[str, int], list[ServerSample]]:
@@ -54,29 +64,38 @@ def read_servers(results: Path, collection: Collection) -> dict[tuple[str, int],
     return found
 
 
-def _with_requests(results: Path, experiment: TimedExperiment) -> TimedExperiment:
-    # Not at the top: where nothing is online, nothing here needs numpy.
+def _with_sequences(results: Path, experiment: TimedExperiment) -> TimedExperiment:
+    # Not at the top: where no side file is read, nothing here needs numpy.
+    from rollout_bench.analysis.timed.latencies import pass_times_of
     from rollout_bench.analysis.timed.service import requests_of
 
-    found, unread = {}, []
+    has_loads = mode_of(experiment.mode).has_loads
+    requests, times, unread = {}, {}, []
     for record in experiment.records:
         path = sequences_path(record_path(results, experiment.mode, experiment.experiment, record.launch))
         try:
-            found[record.launch] = requests_of(record, read_sequences(path, record))
+            rows = read_sequences(path, record)
         except UserError as error:
             unread.append(f"launch {record.launch} is not among them, {error.problem}")
-    return replace(experiment, requests=found, unread=tuple(unread))
+            continue
+        if has_loads:
+            requests[record.launch] = requests_of(record, rows)
+        if found := pass_times_of(record, rows):
+            times[record.launch] = found
+    # offline the notes on percentiles tell what could not be read
+    return replace(experiment, requests=requests, unread=tuple(unread) if has_loads else (), pass_times=times)
 
 
 DEFAULT_BASELINE = {"quant": "bf16"}
 """What speed-ups refer to where no plan says it."""
 
 
-def collect(results: Path, plan: PlanFile | None) -> Collection:
+def collect(results: Path, plan: PlanFile | None, comparison: ComparisonSettings | None = None) -> Collection:
     """Read the records and failures that `plan` selects, or all there are where it is None.
 
     A record or failure that does not validate, was edited, lies where it does not belong or is a copy of another is
-    among the damaged ones of its experiment, and takes no part in anything else.
+    among the damaged ones of its experiment, and takes no part in anything else. `comparison` stands in for that of the
+    plan, and without one for the default.
 
     Raises:
         UserError: `results` is no folder.
@@ -86,7 +105,8 @@ def collect(results: Path, plan: PlanFile | None) -> Collection:
         raise UserError(f"{results}: {problem}", "give the results folder, the one that holds offline/ or online/")
     found = find_results(results)
     if plan is None:
-        return _collect_all(results, found)
+        return _collect_all(results, found, comparison or ComparisonSettings())
+    comparison = comparison or plan.comparison
     records, failures = _by_experiment(found.records.values()), _by_experiment(found.failures.values())
 
     def fields(planned: PlannedExperiment) -> dict[str, Any]:
@@ -95,7 +115,7 @@ def collect(results: Path, plan: PlanFile | None) -> Collection:
 
     generating = [planned for planned in plan.experiments if mode_of(planned.mode).generates]
     timed = [TimedExperiment(**fields(planned)) for planned in generating]
-    experiments = with_requests(results, with_blocks_decided(timed, _block_mates(results, timed)))
+    experiments = with_sequences(results, with_blocks_decided(timed, _block_mates(results, timed)), comparison)
     others: tuple[Selected[Launched], ...] = tuple(
         Selected(**fields(planned)) for planned in plan.experiments if not mode_of(planned.mode).generates
     )
@@ -109,7 +129,7 @@ def collect(results: Path, plan: PlanFile | None) -> Collection:
     return Collection(
         experiments=split(experiments),
         baseline=dict(plan.baseline),
-        comparison=plan.comparison,
+        comparison=comparison,
         precision=plan.precision,
         slo=plan.slo,
         skipped=tuple(plan.skipped),
@@ -162,7 +182,7 @@ def collect_unselected(results: Path, collection: Collection) -> Collection:
         for path, file in found
         if (file.mode, file.experiment) not in selected and (file.mode, _names(file.experiment)) in names
     }
-    return _collect_all(results, ResultsListing(records, {}, {}))
+    return _collect_all(results, ResultsListing(records, {}, {}), collection.comparison)
 
 
 def _names(experiment: str) -> str:
@@ -190,7 +210,7 @@ def _became(results: Path, records: Iterable[FoundFile], failures: Iterable[Foun
     return {"records": read, "failures": unsettled, "damaged": (*damaged, *unreadable)}
 
 
-def _collect_all(results: Path, found: ResultsListing) -> Collection:
+def _collect_all(results: Path, found: ResultsListing, comparison: ComparisonSettings) -> Collection:
     records, failures = _by_experiment(found.records.values()), _by_experiment(found.failures.values())
     experiments: list[TimedExperiment] = []
     others: list[Selected[Launched]] = []
@@ -204,10 +224,11 @@ def _collect_all(results: Path, found: ResultsListing) -> Collection:
             others.append(Selected(**fields))
     for each in (experiments, others):
         each.sort(key=lambda e: (e.mode, e.platform, e.model, e.workload, e.quant, e.setting, e.experiment))
+    decided = with_blocks_decided(experiments, _block_mates(results, experiments))
     return Collection(
-        split(with_requests(results, with_blocks_decided(experiments, _block_mates(results, experiments)))),
+        split(with_sequences(results, decided, comparison)),
         dict(DEFAULT_BASELINE),
-        ComparisonSettings(),
+        comparison,
         None,
         (),
         False,

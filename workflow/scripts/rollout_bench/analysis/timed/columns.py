@@ -58,7 +58,7 @@ _ALL: dict[str, str] = {
     "pairs": "Int64",
     "baseline_launches": "Int64",
     "verdict": "string",
-    **{m.heads: "Float64" for m in METRICS.values() if not m.of_requests and m.name != MAIN_METRIC},
+    **{m.heads: "Float64" for m in METRICS.values() if not m.in_rows and m.name != MAIN_METRIC},
     "kv_cache_tokens": "Int64",
     "kv_cache_sequences": "Int64",
     "workload_sequences": "Int64",
@@ -68,6 +68,9 @@ _ALL: dict[str, str] = {
     "flags": "string",
 }
 
+SEQUENCE_COLUMNS = {m.heads: "Float64" for m in METRICS.values() if m.of_sequences}
+"""Those of metrics that are there only where they are compared."""
+
 IN_BLOCKS = ("speedup_of_totals", OF_BLOCKS)
 """Columns of what is compared pass by pass, of any metric, or was measured in blocks."""
 
@@ -76,7 +79,8 @@ COLUMNS = {name: kind for name, kind in _ALL.items() if name not in IN_BLOCKS}
 
 Those from `speedup` to `verdict` are of `MAIN_METRIC`; any other metric that is compared has the same
 columns at the end, `<metric>_` before their names. Where something is online, or has replicas,
-the columns of requests and of replicas stand before. Where something has them, `IN_BLOCKS` stand among them.
+the columns of requests and of replicas stand before, then those of `SEQUENCE_COLUMNS` that are compared. Where
+something has them, `IN_BLOCKS` stand among them.
 """
 
 
@@ -92,9 +96,11 @@ def table(rows: Sequence[Row], latencies: Sequence[Mapping[str, Distribution]] =
         if metric != MAIN_METRIC
     }
     has_loads = any(mode_of(row.experiment.mode).has_loads for row in rows)
+    compared = {METRICS[metric].heads for row in rows for metric in row.comparisons}
+    of_sequences = {name: kind for name, kind in SEQUENCE_COLUMNS.items() if name in compared}
     of_requests = REQUEST_COLUMNS | SERVICE_COLUMNS if has_loads else {}
     of_replicas = {found.row.experiment.place: replica_line(found) for found in replicated(rows)}
-    columns = _ALL | of_requests | (REPLICA_COLUMNS if of_replicas else {}) | others
+    columns = _ALL | of_requests | (REPLICA_COLUMNS if of_replicas else {}) | of_sequences | others
     lines = [_line(row) | of_replicas.get(row.experiment.place, {}) for row in rows]
     columns = {
         name: kind

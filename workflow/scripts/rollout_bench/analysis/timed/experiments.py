@@ -21,6 +21,7 @@ from rollout_bench.plan.planfile import Skipped
 from rollout_bench.plan.serving import Slo
 
 if TYPE_CHECKING:
+    from rollout_bench.analysis.stats.anatomy import PassTimes
     from rollout_bench.analysis.timed.service import Requests
 
 
@@ -88,7 +89,8 @@ class TimedExperiment(Selected[Record]):
     """One experiment that generates, offline or online.
 
     `requests` are those of each launch index whose side file tells of them, `unread` says what it lacks; offline both
-    are empty.
+    are empty. `pass_times` are those of the sequences in the measured iterations of each launch index; offline only
+    where they are compared.
     Of a sweep each load is an experiment of its own: `part` says which, `workload` names it, the records hold its
     iterations alone, and launches that failed, are missing or damaged, which are of no load, are with the first.
     """
@@ -96,6 +98,7 @@ class TimedExperiment(Selected[Record]):
     requests: Mapping[int, Requests] = field(default_factory=dict)
     unread: tuple[str, ...] = ()
     part: LoadPart | None = None
+    pass_times: Mapping[int, tuple[PassTimes, ...]] = field(default_factory=dict)
 
     @property
     def whole(self) -> TimedExperiment:

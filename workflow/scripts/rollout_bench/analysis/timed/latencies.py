@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from rollout_bench.analysis.stats.anatomy import PassTimes
 from rollout_bench.analysis.stats.percentiles import Array, effective_samples, percentile_interval, samples_needed
 from rollout_bench.analysis.timed.experiments import Collection, TimedExperiment, no_valid_launch
 from rollout_bench.analysis.timed.service import LATENCIES, pool_requests
+from rollout_bench.contracts.load import longest
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Record, SequenceRow
 from rollout_bench.contracts.side_files import read_sequences
@@ -29,13 +31,15 @@ class PooledSequences:
     `values` has an array [n] by measure, without those that the engine did not give; `independent` as how many
     independent values they count, since sequences of a batch share its steps, and iterations their launch. `reasons`
     say why a measure or the sequences of a launch are not among them. `launches` has the values [n] of each launch and
-    as how many independent ones they count in it, for requests to a server.
+    as how many independent ones they count in it, for requests to a server. `pass_times` are those of each valid
+    launch, by its index, whose sequences all have times.
     """
 
     values: Mapping[str, Array]
     independent: Mapping[str, int]
     reasons: tuple[str, ...] = ()
     launches: Mapping[str, Sequence[tuple[Array, int]]] = field(default_factory=dict)
+    pass_times: Mapping[int, tuple[PassTimes, ...]] = field(default_factory=dict)
 
 
 def pool_sequences(results: Path, collection: Collection) -> list[PooledSequences]:
@@ -61,7 +65,8 @@ def _of_requests(experiment: TimedExperiment) -> PooledSequences:
     load = experiment.records[0].spec.load
     if load is not None and not load.stream:
         reasons.append("TTFT, TPOT and ITL are not known, since answers were not streamed")
-    return PooledSequences(values, independent, tuple(reasons), launches)
+    times = {launch: experiment.pass_times[launch] for launch in valid if launch in experiment.pass_times}
+    return PooledSequences(values, independent, tuple(reasons), launches, times)
 
 
 def _without(experiment: TimedExperiment) -> PooledSequences:
@@ -77,6 +82,7 @@ def _pooled(results: Path, experiment: TimedExperiment) -> PooledSequences:
     reasons = []
     launches: list[Mapping[str, Array]] = []
     batches: list[tuple[int, int]] = []
+    times: dict[int, tuple[PassTimes, ...]] = {}
     for record in valid:
         path = sequences_path(record_path(results, experiment.mode, experiment.experiment, record.launch))
         try:
@@ -86,6 +92,8 @@ def _pooled(results: Path, experiment: TimedExperiment) -> PooledSequences:
             continue
         launches.append(_sequence_columns(rows))
         batches += [(record.launch, row.iteration) for row in rows]
+        if found := pass_times_of(record, rows):
+            times[record.launch] = found
     if not launches:
         return PooledSequences({}, {}, tuple(reasons))
     pooled = {measure: np.concatenate([launch[measure] for launch in launches]) for measure in MEASURES}
@@ -96,7 +104,42 @@ def _pooled(results: Path, experiment: TimedExperiment) -> PooledSequences:
     if experiment.records[0].spec.workload.ignore_eos:
         del pooled["output_tokens"]  # all of one length, the one that was asked for
     complete = {measure: values for measure, values in pooled.items() if not np.isnan(values).any()}
-    return PooledSequences(complete, {m: _independent(v, batches) for m, v in complete.items()}, tuple(reasons))
+    independent = {measure: _independent(values, batches) for measure, values in complete.items()}
+    return PooledSequences(complete, independent, tuple(reasons), pass_times=times)
+
+
+def pass_times_of(record: Record, rows: Sequence[SequenceRow]) -> tuple[PassTimes, ...]:
+    """Return the measured iterations of `record` as its side file's `rows` tell of them; none without all times.
+
+    A sequence begins to run when the engine first schedules it; behind a server, where only its client's times are
+    known, when it is sent. One that failed is left out.
+    """
+    workload = record.spec.workload
+    own_limits = workload.dataset is not None and workload.dataset.format == "trace"
+    by_pass: dict[int, list[SequenceRow]] = {}
+    for row in rows:
+        if not row.failed:
+            by_pass.setdefault(row.iteration, []).append(row)
+    found = []
+    for iteration in record.iterations:
+        own = [] if iteration.warmup else by_pass.get(iteration.index, [])
+        begins = [row.scheduled_s if row.sent_s is None else row.sent_s for row in own]
+        ends = [row.last_token_s for row in own]
+        if None in begins or None in ends:
+            return ()
+        if own:
+            one = PassTimes(
+                begins_s=np.array(begins, dtype=float),
+                ends_s=np.array(ends, dtype=float),
+                tokens=np.array([row.output_tokens for row in own], dtype=np.int64),
+                prompt=np.array([row.prompt for row in own], dtype=np.int64),
+                replica=np.array([row.replica or 0 for row in own], dtype=np.int64),
+                index=iteration.index,
+                elapsed_s=iteration.elapsed_s,
+                limit=None if own_limits else longest(workload.output_tokens),
+            )
+            found.append(one)
+    return tuple(found)
 
 
 def _counted(record: Record, rows: Sequence[SequenceRow]) -> list[SequenceRow]:

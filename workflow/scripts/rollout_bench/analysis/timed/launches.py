@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from rollout_bench.analysis.stats.anatomy import PassTimes, anatomy_of, mean_anatomy
 from rollout_bench.analysis.timed.experiments import invalid_codes
 from rollout_bench.analysis.timed.service import Requests, Service, service_of
 from rollout_bench.contracts.load import KEPT_UP, longest
@@ -52,15 +53,18 @@ class LaunchMeasures:
         return not invalid_codes(self.flags)
 
 
-def measure(record: Record, requests: Requests | None = None, slo: Slo = NO_LIMITS) -> LaunchMeasures:
-    """Derive the numbers of `record`, which must hold at least one measured iteration, and of its `requests`.
+def measure(
+    record: Record, requests: Requests | None = None, slo: Slo = NO_LIMITS, times: Sequence[PassTimes] = ()
+) -> LaunchMeasures:
+    """Derive the numbers of `record`, which must hold at least one measured iteration, of its `requests` and `times`.
 
     `kv_cache_sequences` is how many of the workload's longest sequences (prompt and output tokens) the KV cache holds
     at once, sharing nothing.
     """
     measured = [iteration for iteration in record.iterations if not iteration.warmup]
     service = None if requests is None else service_of(requests, measured, slo)
-    of_requests = {} if service is None else vars(service)
+    anatomy = mean_anatomy(list(map(anatomy_of, times))) if times else None
+    of_rows = {name: value for found in (service, anatomy) if found for name, value in vars(found).items()}
     tokens = record.engine.kv_cache_tokens
     sequence_tokens = longest(record.spec.workload.prompt_tokens) + longest(record.spec.workload.output_tokens)
     weights = record.engine.weights_bytes_by_dtype
@@ -69,7 +73,7 @@ def measure(record: Record, requests: Requests | None = None, slo: Slo = NO_LIMI
         values={
             name: value
             for name, metric in METRICS.items()
-            if (value := of_requests.get(name) if metric.of_requests else metric.read(record)) is not None
+            if (value := of_rows.get(name) if metric.in_rows else metric.read(record)) is not None
         },
         iteration_output_tokens_per_s=tuple(map(output_rate, measured)),
         warmup_output_tokens_per_s=tuple(output_rate(it) for it in record.iterations if it.warmup),

@@ -302,7 +302,10 @@ def _compared(
 
 
 def _measured(experiment: TimedExperiment) -> list[LaunchMeasures]:
-    return [measure(record, experiment.requests.get(record.launch)) for record in experiment.records]
+    return [
+        measure(record, experiment.requests.get(record.launch), times=experiment.pass_times.get(record.launch, ()))
+        for record in experiment.records
+    ]
 
 
 def _deciding(

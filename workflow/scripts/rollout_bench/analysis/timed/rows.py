@@ -33,6 +33,7 @@ from rollout_bench.contracts.axes import names_of, title_of, with_setting
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.record import Record
+from rollout_bench.contracts.spec import single_times
 from rollout_bench.plan.serving import Slo
 
 SET_BY_LOAD = "set by the load: requests arrive at a rate, and the server kept up"
@@ -148,7 +149,10 @@ def rows_of(collection: Collection) -> list[Row]:
 
 
 def _measured(experiments: Sequence[TimedExperiment], slo: Slo) -> Measured:
-    return {e.place: marked([measure(r, e.requests.get(r.launch), slo) for r in e.records]) for e in experiments}
+    return {
+        e.place: marked([measure(r, e.requests.get(r.launch), slo, e.pass_times.get(r.launch, ())) for r in e.records])
+        for e in experiments
+    }
 
 
 def _marked_out_of_turn(
@@ -202,7 +206,7 @@ def _comparison(
     wanted = [w for w in _wanted(others[against.other.place], experiment, collection) if w.valid]
     if of.set_by_load and at_a_rate(_point(experiment)) and not (fell_behind(valid) or fell_behind(wanted)):
         return Comparison(reason=SET_BY_LOAD)
-    if of.of_requests and not (values_of(metric, valid) and values_of(metric, wanted)):
+    if of.in_rows and not (values_of(metric, valid) and values_of(metric, wanted)):
         return Comparison(reason=_why_without(metric, experiment, collection))
     if _together(experiment, against.other) and not (values_of(metric, valid) and values_of(metric, wanted)):
         return Comparison(reason=STARTED_TOGETHER)
@@ -262,7 +266,9 @@ def _why_without(metric: MetricName, experiment: TimedExperiment, collection: Co
     load = experiment.records[0].spec.load
     if metric == "goodput_requests_per_s" and not collection.slo.named:
         return "no goodput without a limit in slo"
-    if load is not None and not load.stream:
+    if METRICS[metric].of_sequences and not single_times(experiment.records[0].spec):
+        return f"no {METRICS[metric].header}: requests: per_prompt keeps no times of single sequences"
+    if METRICS[metric].of_requests and load is not None and not load.stream:
         return f"no {METRICS[metric].header.removesuffix(' ms')}: answers were not streamed, so only E2EL is known"
     return f"no {METRICS[metric].header.removesuffix(' ms')} in its launches or in its baseline's"
 

@@ -1,9 +1,10 @@
-"""The tables of offline experiments: throughput, rates, what a launch costs, percentiles."""
+"""The tables of offline experiments: throughput, anatomy, rates, what a launch costs, percentiles."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.modes import OFFLINE
 from rollout_bench.report.headings import (
     COST,
@@ -21,6 +22,7 @@ from rollout_bench.report.headings import (
 )
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import definitions
+from rollout_bench.report.tables.anatomy_tables import anatomy_files, anatomy_sections, anatomy_views
 
 
 def offline_part(findings: Findings) -> SummaryPart:
@@ -31,15 +33,25 @@ def offline_part(findings: Findings) -> SummaryPart:
     settings, typical = findings.collection.comparison, findings.typical(OFFLINE)
     tables = [
         view
-        for title, lines, _ in findings.tables_of(OFFLINE)
-        for view in _views(title, lines, speedup_columns(settings, apart=findings.apart, typical=typical))
+        for title, lines, rows in findings.tables_of(OFFLINE)
+        for view in _views(
+            findings, title, lines, rows, speedup_columns(settings, apart=findings.apart, typical=typical)
+        )
     ]
-    return SummaryPart(tables=tables, definitions=definitions("Definitions", tables))
+    return SummaryPart(
+        tables=tables,
+        sections=anatomy_sections(findings, OFFLINE),
+        definitions=definitions("Definitions", tables),
+        files=anatomy_files(findings),
+    )
 
 
-def _views(title: str, lines: Sequence[Line], speedups: Sequence[Column]) -> Iterator[View]:
+def _views(
+    findings: Findings, title: str, lines: Sequence[Line], rows: Sequence[Row], speedups: Sequence[Column]
+) -> Iterator[View]:
     flags = (FLAGS,) if any(line["flags"] for line in lines) else ()
     yield view("Throughput: ", title, (*THROUGHPUT, *speedups, *flags), lines)
+    yield from anatomy_views(findings, title, rows)
     yield view("Rates, start-up and memory: ", title, ENGINE, lines)
     yield view("What a launch costs: ", title, COST, lines)
     for measure, heading in TITLES.items():

@@ -37,6 +37,7 @@ from rollout_bench.report.headings import (
 )
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import definitions, sections
+from rollout_bench.report.tables.anatomy_tables import anatomy_files, anatomy_sections, anatomy_views
 
 THROUGHPUT_METRIC: MetricName = "output_tokens_per_s"
 """The metric whose speed-up stands beside the throughput; there is room for one. The others stand beside latencies."""
@@ -155,8 +156,9 @@ def online_part(findings: Findings) -> SummaryPart:
     ]
     return SummaryPart(
         tables=tables,
-        sections=sections(ONLINE.name, **_values(findings)),
+        sections=[*anatomy_sections(findings, ONLINE), *sections(ONLINE.name, **_values(findings))],
         definitions=definitions("Definitions, online", tables),
+        files=anatomy_files(findings),
     )
 
 
@@ -166,6 +168,7 @@ def _views(findings: Findings, title: str, lines: Sequence[Line], rows: Sequence
     flags = (FLAGS,) if any(line["flags"] for line in lines) else ()
     rates, latencies = split_speedups(settings, findings.apart, findings.typical(ONLINE))
     yield view("Throughput: ", title, (*SERVICE, *rates, *flags), lines)
+    yield from anatomy_views(findings, title, rows)
     yield view("Latency, means: ", title, (*LATENCIES, *latencies), lines)
     yield view("Latency, percentiles in ms: ", title, percentile_columns(), lines)
     if swept := list(_sweep(rows, settings.confidence)):

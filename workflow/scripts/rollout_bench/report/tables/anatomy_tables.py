@@ -1,0 +1,202 @@
+"""The anatomy of a step: when its sequences were complete, how full the engine was, what the last ones cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
+
+import pandas as pd
+
+from rollout_bench.analysis.stats.anatomy import VERL, Anatomy
+from rollout_bench.analysis.timed.balance import replicated
+from rollout_bench.analysis.timed.comparison import Comparison
+from rollout_bench.analysis.timed.rows import Row
+from rollout_bench.analysis.timed.service import at_a_rate
+from rollout_bench.contracts.metrics import METRICS, MetricName
+from rollout_bench.contracts.modes import Mode, mode_of
+from rollout_bench.contracts.spec import lengths_differ
+from rollout_bench.core.numbers import MISSING, number, ratio
+from rollout_bench.report.headings import Column, Line, View, view
+from rollout_bench.report.parts import Findings
+from rollout_bench.report.prose import Section, sections
+
+HEAVY = 0.15
+"""Tail as a share of the step from which on it is told: the last tenth of sequences that are complete evenly, one
+after the other, takes 0.1."""
+
+TIME: tuple[MetricName, ...] = ("output_tokens_per_s", "step_time_s")
+"""Metrics whose verdict is on the whole step, tail and all."""
+
+FRONT: MetricName = "t90_s"
+"""The one whose verdict is on the step without its tail."""
+
+STANDS: Mapping[str, str] = {"faster": "faster", "slower": "slower"}
+"""Verdict -> what a sentence says of it; of all others that no difference was found."""
+
+
+def _of(name: str, digits: int = 3, factor: float = 1) -> Callable[[Line], str]:
+    """Return the cell of a field of `Anatomy`."""
+
+    def cell(line: Line) -> str:
+        found: Anatomy | None = line["anatomy"]
+        value: float | None = None if found is None else getattr(found, name)
+        return number(None if value is None else factor * value, digits)
+
+    return cell
+
+
+def _metric(name: MetricName, cell: Callable[[Line], str] | None = None) -> Column:
+    return Column(METRICS[name].header, METRICS[name].definition, cell or _of(name))
+
+
+def _tail(line: Line) -> str:
+    found: Anatomy | None = line["anatomy"]
+    share = "" if found is None or found.tail_share is None else f" ({number(100 * found.tail_share, 2)} %)"
+    return _of("tail_s")(line) + share
+
+
+def _longest(line: Line) -> str:
+    found: Anatomy | None = line["anatomy"]
+    if found is None or found.longest_tokens_per_s is None or found.longest_speed is None:
+        return MISSING
+    speed = f"{number(found.longest_tokens_per_s, 3)} tok/s, {ratio(found.longest_speed)}x"
+    return f"{found.longest_tokens:,.0f} tok at {speed}"
+
+
+COLUMNS = (
+    Column(
+        "makespan s",
+        "When the last sequence of an iteration was complete, in seconds after it began; the time of the step without "
+        "what handing back the answers took. Failed requests are in no number here.",
+        _of("makespan_s"),
+    ),
+    Column("t50 s", "When half of the sequences were complete.", _of("t50_s")),
+    _metric("t90_s"),
+    Column("t99 s", "When 99 % were complete; of fewer than 100 sequences all of them.", _of("t99_s")),
+    _metric("tail_s", _tail),
+    Column("fill s", "When the last sequence was first scheduled; behind a server, sent.", _of("fill_s")),
+    Column(
+        "drain s",
+        "Makespan - the last moment at which as many sequences ran as ever did: how long the engine ran empty.",
+        _of("drain_s"),
+    ),
+    Column(
+        "occupancy %",
+        "Sum of all sequences' running times / (makespan x the most that ran at once): 100 where as many ran from "
+        "beginning to end. A sequence runs from when it is first scheduled, behind a server sent, to its last token.",
+        _of("occupancy", 3, 100),
+    ),
+    Column(
+        "group p50 s",
+        "When half of the groups were complete. A group is all samples of a prompt, complete with the last of them.",
+        _of("group_p50_s"),
+    ),
+    _metric("group_p90_s"),
+    Column(
+        "straggler s",
+        "How long a group waits for its last sample after half of its samples are complete, in seconds: mean over "
+        "groups.",
+        _of("straggler_gap_s"),
+    ),
+    Column(
+        "longest sequence",
+        "Tokens of the longest sequence, its tokens per second of its own running time, and that over the median of "
+        "all sequences: above 1 it gained from the others' leaving.",
+        _longest,
+        words=True,
+    ),
+    Column(
+        "imbalance %",
+        "Elapsed time of an iteration's slowest replica over the mean of all replicas', less 1.",
+        lambda line: number(None if line["imbalance"] is None else 100 * line["imbalance"], 2),
+        known="imbalance",
+    ),
+)
+
+
+def anatomy_views(findings: Findings, title: str, rows: Sequence[Row]) -> Iterator[View]:
+    """Yield the table of those of `rows` that are steps, if there is something to tell of one."""
+    shown = _steps(rows)
+    if _tells(findings, shown):
+        imbalance = {one.row.experiment.place: one.imbalance for one in replicated(shown)}
+        lines: list[Line] = [
+            {
+                **row.axes,
+                "empty_because": row.empty_because,
+                "anatomy": findings.anatomies.get(row.experiment.place),
+                "imbalance": imbalance.get(row.experiment.place),
+            }
+            for row in shown
+        ]
+        yield view("Anatomy of a step: ", title, COLUMNS, lines)
+
+
+def _steps(rows: Sequence[Row]) -> list[Row]:
+    """Return those of `rows` that were measured and whose requests are there when a pass begins, as in a step."""
+    measured = [row for row in rows if row.launches]
+    return [row for row in measured if not at_a_rate(row.experiment.records[0].iterations[0].point)]
+
+
+def _tells(findings: Findings, rows: Sequence[Row]) -> bool:
+    """Return whether sequences of some of `rows` differ, or might have: in length, by a tail, or in a verdict."""
+    for row in rows:
+        found = findings.anatomies.get(row.experiment.place)
+        if found is None:
+            told = not row.used and lengths_differ(row.experiment.records[0].spec)
+        else:
+            differ = found.length_min < found.length_max or (found.tail_share or 0) > HEAVY
+            told = differ or any(METRICS[metric].of_sequences for metric in row.comparisons)
+        if told:
+            return True
+    return False
+
+
+def anatomy_files(findings: Findings) -> dict[str, pd.DataFrame]:
+    """Return anatomy.csv, a line for each step of any mode; nothing where there is nothing to tell.
+
+    In plain units and full precision, with what verl logs under verl's names.
+    """
+    rows = _steps(findings.rows)
+    if not _tells(findings, rows):
+        return {}
+    names = [field.name for field in fields(Anatomy)]
+    lines = []
+    for row in rows:
+        found = findings.anatomies.get(row.experiment.place)
+        values = {VERL.get(name, name): None if found is None else getattr(found, name) for name in names}
+        own = row.experiment
+        names_of_row = {"mode": own.mode, "platform": own.platform, **row.axes, "experiment": own.experiment}
+        lines.append({**names_of_row, "launches_valid": len(row.used), **values})
+    return {"anatomy.csv": pd.DataFrame(lines)}
+
+
+def anatomy_sections(findings: Findings, mode: Mode) -> list[Section]:
+    """Return what is to be said of the steps of `mode`: verdicts that disagree, and where sequences wait unseen."""
+    rows = [row for row in findings.rows if mode_of(row.experiment.mode) is mode]
+    return sections(
+        "anatomy",
+        disagreeing=list(_disagreeing(rows)),
+        waits_unseen=mode.has_loads and _tells(findings, _steps(rows)),
+    )
+
+
+def _disagreeing(rows: Sequence[Row]) -> Iterator[tuple[str, str, str, float, str, float]]:
+    """Yield names of rows that have one verdict by the whole step, and another one by its t90.
+
+    Each with the metric of the step, what it says and by which factor, and the same of t90.
+    """
+    for row in rows:
+        whole = next((metric for metric in TIME if metric in row.comparisons), None)
+        if whole is None or FRONT not in row.comparisons:
+            continue
+        one, other = row.comparisons[whole], row.comparisons[FRONT]
+        says, says_other = _said(one), _said(other)
+        if one.speedup and other.speedup and says and says_other and says != says_other:
+            yield row.name, METRICS[whole].header, says, one.speedup, says_other, other.speedup
+
+
+def _said(comparison: Comparison) -> str:
+    """Return what a verdict says in words; empty where there is none."""
+    if comparison.verdict in (None, "unknown"):
+        return ""
+    return STANDS.get(comparison.verdict or "", "no difference")
