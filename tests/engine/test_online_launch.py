@@ -9,10 +9,15 @@ import psutil
 import pytest
 from launching import Launching, online_spec, own_flags
 
+from rollout_bench.analysis.stats.anatomy import running
+from rollout_bench.analysis.timed.latencies import pass_times_of
 from rollout_bench.contracts.side_files import read_samples, read_sequences
 from rollout_bench.contracts.store import sequences_path, server_path
 
 pytestmark = [pytest.mark.engine, pytest.mark.untimed]
+
+AROUND_S = 0.3
+"""How far the moment of a sample may be from what it tells of."""
 
 PATHS = ("/health", "/metrics", "/v1/models", "/collective_rpc", "/reset_prefix_cache", "/docs", "/openapi.json", "/no")
 
@@ -87,6 +92,26 @@ def test_the_server_s_own_counts_agree_with_the_client_s(done: tuple[Launching, 
     samples = read_samples(server_path(launch.out), launch.record())
     assert {sample.iteration for sample in samples} == {it.index for it in launch.record().iterations}
     assert max(sample.output_tokens or 0 for sample in samples) > 0
+
+
+def test_as_many_sequences_run_as_the_server_counts_at_the_same_time(done: tuple[Launching, dict[str, Any]]) -> None:
+    launch, _ = done
+    record = launch.record()
+    samples = read_samples(server_path(launch.out), record)
+    passes = pass_times_of(record, read_sequences(sequences_path(launch.out), record))
+    assert {times.index for times in passes} == {it.index for it in record.iterations if not it.warmup}
+    compared = 0
+    for times in passes:
+        at_s, sequences = running(times.begins_s, times.ends_s)
+        for sample in (sample for sample in samples if sample.iteration == times.index):
+            # the server counts at its last step, and is asked by a process that may have to wait for a core
+            near = [sequences[place] for place in range(len(at_s) - 1)
+                    if at_s[place] <= sample.at_s + AROUND_S and sample.at_s - AROUND_S < at_s[place + 1]]  # fmt: skip
+            idle = sample.at_s - AROUND_S < at_s[0] or sample.at_s + AROUND_S >= at_s[-1]
+            under_way = (sample.running or 0) + (sample.waiting or 0)
+            assert min([*near, *([0] if idle else [])]) <= under_way <= max(near, default=0), (sample, near)
+            compared += 1
+    assert compared >= len(passes)
 
 
 def test_the_quantization_is_proven_from_the_weights_behind_the_server(done: tuple[Launching, dict[str, Any]]) -> None:
