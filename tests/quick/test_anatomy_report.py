@@ -186,7 +186,9 @@ def test_behind_a_server_as_many_sequences_run_as_the_server_counts(tmp_path: Pa
     record, rows = make_online(spec, server=Server(slots=8, prefill_s=0.0))
     samples = make_samples(record, rows, 0.01)
     assert len(samples) > 100
-    for times in pass_times_of(record, rows):
+    passes = pass_times_of(record, rows)
+    assert len(passes) == 3
+    for times in passes:
         at_s, sequences = running(times.begins_s, times.ends_s)
         own = [sample for sample in samples if sample.iteration == times.index]
         drawn = [
