@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn import assert_texts_are_apart
 from synthetic_online import Server, make_online, make_online_spec, make_samples, save_online
 from synthetic_records import counted, in_two, make_plan, make_record, make_sequences, make_spec
 
@@ -224,6 +225,22 @@ def test_the_figure_draws_each_replica_of_the_pass_with_the_median_makespan(tmp_
         curve, *drawn = (line.get_xydata() for line in axes.lines)
         assert np.asarray(curve).max(axis=0) == pytest.approx([end, 16])
         assert [float(np.asarray(mark)[0, 0]) for mark in drawn] == pytest.approx(marks)
+
+
+@pytest.mark.parametrize(("models", "workloads", "replicas"), [(1, 1, 1), (2, 2, 2), (3, 4, 1), (4, 2, 3)])
+def test_labels_of_the_figure_do_not_overlap(tmp_path: Path, models: int, workloads: int, replicas: int) -> None:
+    for model in ("qwen3-1.7b", "a-model-with-quite-a-long-name-12b-instruct", "pangu-7b", "qwen3-30b-a3b")[:models]:
+        for workload in ("verl-default", "long-tail", "a-workload-with-a-long-name", "chat")[:workloads]:
+            for quant in ("bf16", "w8a8"):
+                record = make_record(make_spec(model, quant, workload))
+                rows = [row.model_copy(update={"replica": row.prompt % replicas}) for row in make_sequences(record)]
+                write(tmp_path, record, rows)
+    findings = Findings(collect(tmp_path, None), results=tmp_path)
+    with settings():
+        figure = anatomy_figure(findings.drawn, findings.pass_times, "here", "1 of 9 planned launches measured.")
+        assert_texts_are_apart(figure)
+    said = " ".join(text.get_text() for text in figure.texts)
+    assert ("Not shown for want of room" in said) == (models > 3 or workloads * replicas > 4)
 
 
 def test_without_times_the_figure_says_so(tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ def anatomy_figure(rows: Sequence[Row], times: Times, where: str, alarm: str) ->
                 axes.set_xlim(0, ROOM * max(float(one.ends_s.max()) for one in passes.values()))
                 if replica:
                     axes.sharey(line[across.index((group, 0))])
+                axes.tick_params(axis="x", pad=8)  # or the zeros of both axes touch
                 axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
                 title = f"{model}, {group_title(group, groups).removeprefix('workload ')}"
                 title_panel(axes, f"{title}, replica {replica}" if engines[group] > 1 else title, len(across))
