@@ -22,6 +22,7 @@ from rollout_bench.contracts.record import Record, SequenceRow
 from rollout_bench.contracts.spec import Spec, lengths_differ
 from rollout_bench.contracts.store import record_path, write_record
 from rollout_bench.plan.config import ComparisonSettings
+from rollout_bench.report.differences import compare_folders
 from rollout_bench.report.figure_names import figure_names
 from rollout_bench.report.figures.anatomy_figures import anatomy_figure, typical_pass
 from rollout_bench.report.figures.style import settings
@@ -159,6 +160,16 @@ def test_where_verdicts_on_the_step_and_on_its_t90_disagree_the_summary_says_so(
         assert f"{says}; by t90 s, which leaves out the last tenth of the sequences, {t90_says}." in notes
 
 
+def test_two_folders_are_compared_by_a_metric_of_sequences_that_neither_summary_was_of(tmp_path: Path) -> None:
+    for launch in range(3):
+        put(tmp_path / "a", make_record(make_spec(), launch, [256.0] * 3), (0.5,) * 30 + (1.0,) * 2)
+        put(tmp_path / "b", make_record(make_spec(), launch, [255.0 - launch] * 3), (0.25,) * 30 + (1.0,) * 2)
+    made = compare_folders(tmp_path / "a", tmp_path / "b", ComparisonSettings(metrics=["t90_s"]))
+    (line,) = csv.DictReader(io.StringIO(made.csv))
+    assert (line["metric"], float(line["value_a"])) == ("t90_s", pytest.approx(2))
+    assert float(line["speedup"]) == pytest.approx(2, rel=0.01)
+
+
 def test_a_verdict_that_lacks_its_times_says_why(tmp_path: Path) -> None:
     specs = [of(make_spec(quant=quant), requests="per_prompt") for quant in ("bf16", "w8a8")]
     for spec in specs:
@@ -180,6 +191,10 @@ def test_loads_at_a_rate_are_no_steps_and_each_other_load_of_a_sweep_is_one(tmp_
     assert [line["workload"].rpartition(" @ ")[2] for line in lines] == ["4 at once", "8 at once"]
     assert [float(line["most_running"]) for line in lines] == [4, 8]
     assert "a sequence counts as running from when its request was sent" in " ".join(made.text.split())
+    assert lengths_differ(spec)
+    assert not lengths_differ(of(make_online_spec(points=points[2:]), ignore_eos=False))
+    findings = Findings(collect(tmp_path, None), results=tmp_path)
+    assert [place.rpartition(" @ ")[2] for place in findings.pass_times] == ["4 at once", "8 at once"]
 
 
 def test_behind_a_server_as_many_sequences_run_as_the_server_counts(tmp_path: Path) -> None:
@@ -248,4 +263,4 @@ def test_without_times_the_figure_says_so(tmp_path: Path) -> None:
     with settings():
         drawn = anatomy_figure(Findings(collection).drawn, {}, "here", "")
     assert drawn.axes == []
-    assert any("no times of single sequences" in text.get_text() for text in drawn.texts)
+    assert any("No step has times of single sequences" in text.get_text() for text in drawn.texts)

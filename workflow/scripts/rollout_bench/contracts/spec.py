@@ -538,7 +538,8 @@ def single_times(spec: Spec) -> bool:
 
 
 def lengths_differ(spec: Spec) -> bool:
-    """Return whether the sequences of a pass may have different lengths, and times of their own."""
+    """Return whether sequences that are due when a pass begins may differ in length, and have times of their own."""
     workload = spec.workload
     fixed = isinstance(workload.output_tokens, int) and workload.ignore_eos and workload.dataset is None
-    return single_times(spec) and not fixed
+    at_once = spec.load is None or any(point.request_rate == "inf" for point in spec.load.points)
+    return single_times(spec) and at_once and not fixed

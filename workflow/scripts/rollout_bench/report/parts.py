@@ -17,6 +17,7 @@ from rollout_bench.analysis.timed.experiments import Collection
 from rollout_bench.analysis.timed.latencies import Distribution, PooledSequences, distributions, pool_sequences
 from rollout_bench.analysis.timed.mode_pairs import ModePair, Saturation, mode_pairs, saturations
 from rollout_bench.analysis.timed.rows import Row, rows_of
+from rollout_bench.analysis.timed.service import at_a_rate
 from rollout_bench.contracts.modes import Mode, mode_of
 from rollout_bench.contracts.record import ServerSample
 from rollout_bench.report.headings import Line, View, launch_counts, lines_of, tables_of
@@ -53,12 +54,15 @@ class Findings:
 
     @cached_property
     def pass_times(self) -> Mapping[str, tuple[tuple[PassTimes, ...], ...]]:
-        """The measured passes of each valid launch whose sequences have times, by the place of a row that has some."""
+        """The measured passes of each valid launch whose sequences have times, by the place of a row that has some.
+
+        Where requests arrive at a rate a pass is no step, and is left out.
+        """
         sequences = self.sequences or (pool_sequences(self.results, self.collection) if self.results else ())
         return {
             row.experiment.place: tuple(pooled.pass_times.values())
             for row, pooled in zip(self.rows, sequences, strict=False)
-            if pooled.pass_times
+            if pooled.pass_times and not at_a_rate(row.experiment.records[0].iterations[0].point)
         }
 
     @cached_property

@@ -39,7 +39,7 @@ def anatomy_figure(rows: Sequence[Row], times: Times, where: str, alarm: str) ->
     every = rows
     rows, swept = heaviest([row for row in rows if row.experiment.place in times])
     if not rows:
-        return message_figure(TITLE, nothing(every, "There are no times of single sequences."), alarm=alarm)
+        return message_figure(TITLE, nothing(every, "No step has times of single sequences."), alarm=alarm)
     typical = {row.experiment.place: typical_pass(times[row.experiment.place]) for row in rows}
     styles = quant_styles(every)
     models = list(dict.fromkeys(row.experiment.model for row in rows))
