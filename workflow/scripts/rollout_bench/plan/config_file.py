@@ -72,36 +72,57 @@ def check_config_file(path: Path) -> None:
     Raises:
         UserError: naming the file and, for a syntax error, line and column.
     """
-    remedy = "mend the file; docs/reference/config.md shows how a config looks"
+    content = read_mapping(
+        path,
+        "config",
+        "mend the file; docs/reference/config.md shows how a config looks",
+        "run snakemake in the clone, or put a config.yaml where you run it; docs/reference/config.md shows one",
+        " (models: ..., quants: ...)",
+    )
+    if "__use_yte__" in content:  # Snakemake would run the Python that stands in such a file
+        raise UserError(f"{path}: __use_yte__: a config holds values and no programs", "leave it out, write the values")
+
+
+def read_mapping(path: Path, what: str, remedy: str, where: str | None = None, example: str = "") -> dict[str, Any]:
+    """Return the YAML in a file, which must have keys at its top.
+
+    Args:
+        path: the file.
+        what: what it should be.
+        remedy: what to do about one that is damaged.
+        where: what to do about one that is not there; the same by default.
+        example: keys that it may have.
+
+    Raises:
+        UserError: naming the file and, for a syntax error, line and column.
+    """
     try:
         with path.open("rb") as file:
             held = file.read(_MOST_BYTES + 1)
         if len(held) > _MOST_BYTES:
-            raise UserError(f"{path}: is larger than {_MOST_BYTES >> 20} MiB, which no config is", remedy)
+            raise UserError(f"{path}: is larger than {_MOST_BYTES >> 20} MiB, which no {what} is", remedy)
         content = _content(path, held.decode())
     except OSError as error:
-        where = "run snakemake in the clone, or put a config.yaml where you run it; docs/reference/config.md shows one"
-        raise UserError(f"{path}: cannot be read: {error.strerror}", where) from None
+        raise UserError(f"{path}: cannot be read: {error.strerror}", where or remedy) from None
     except UnicodeDecodeError as error:
         raise UserError(
             f"{path}: is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}", remedy
         ) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        line = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise UserError(f"{path}: {where}no valid YAML: {problem}", remedy) from None
+        raise UserError(f"{path}: {line}no valid YAML: {problem}", remedy) from None
     except (
         ValueError,
         AttributeError,
     ) as error:  # what PyYAML raises on a date that does not exist, or on 5,000 digits
         raise UserError(f"{path}: holds a value that can't be read: {error}", remedy) from None
     except RecursionError:
-        raise UserError(f"{path}: is nested deeper than any config is", remedy) from None
+        raise UserError(f"{path}: is nested deeper than any {what} is", remedy) from None
     if not isinstance(content, dict):
-        raise UserError(f"{path}: must have keys at its top (models: ..., quants: ...)", remedy)
-    if "__use_yte__" in content:  # Snakemake would run the Python that stands in such a file
-        raise UserError(f"{path}: __use_yte__: a config holds values and no programs", "leave it out, write the values")
+        raise UserError(f"{path}: must have keys at its top{example}", remedy)
+    return content
 
 
 def _content(path: Path, text: str) -> Any:
