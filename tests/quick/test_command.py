@@ -22,7 +22,10 @@ SCRIPTS = REPOSITORY / "workflow" / "scripts"
 WORKFLOW = ("run", "plan", "check")
 """What calls Snakemake."""
 
-SCRIPT_OF = {name: f"{name}.py" for name in COMMANDS if name not in WORKFLOW} | {"trace": "read_trace.py"}
+TRAINERS = ("from-verl",)
+"""What no rule calls, and that has no script of its own."""
+
+SCRIPT_OF = {name: f"{name}.py" for name in COMMANDS if name not in WORKFLOW + TRAINERS} | {"trace": "read_trace.py"}
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

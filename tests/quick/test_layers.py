@@ -23,10 +23,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checkpoints": {"core", "contracts"},
     "plan": {"core", "contracts", "workloads", "checkpoints"},
     "measure": {"core", "contracts", "workloads", "checkpoints"},
+    "trainers": {"core", "contracts", "workloads", "plan"},
     "analysis": {"core", "contracts", "workloads", "checkpoints", "plan"},
     "report": {"core", "contracts", "plan", "analysis"},
     "cluster": {"core", "contracts", "plan", "measure"},
-    "commands": {"core", "contracts", "plan", "measure", "analysis", "report", "cluster"},
+    "commands": {"core", "contracts", "plan", "measure", "analysis", "report", "cluster", "trainers"},
     "__main__": {"core", "commands"},
     "snakefile": {"core", "contracts", "plan", "measure", "analysis", "report", "cluster"},
 }
@@ -159,6 +160,12 @@ ANALYSING = ["summarise.py", "plot.py", "compare.py", "plan.py", "bounds.py", "r
 @pytest.mark.parametrize("command", ANALYSING)
 def test_a_command_of_the_analysis_needs_no_engine(command: str):
     assert needs(SCRIPTS / command) & ENGINE == set()
+
+
+@pytest.mark.parametrize("command", ["plan.py", "run_launch.py", "summarise.py"])
+def test_trainers_settings_are_read_by_their_own_commands_alone(command: str):
+    assert needs(SCRIPTS / command) & {"omegaconf"} == set()
+    assert "omegaconf" in needs(PACKAGE / "commands" / "trainers.py")
 
 
 def test_shares_of_the_limit_are_computed_without_engine_and_without_tables():

@@ -1,0 +1,248 @@
+"""verl's settings become a config that can be planned, with an account of every key."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from bad_trainers import BAD_VERL, ROLLOUT, VERL, BadTrainer
+from planned import planned
+
+from rollout_bench.commands import trainers
+from rollout_bench.contracts.load import SharedPrefix
+from rollout_bench.core.errors import UserError
+from rollout_bench.plan.matrix import Experiment
+from rollout_bench.trainers.keys import Influence
+from rollout_bench.trainers.step import EngineShare, RolloutStep, distinct_prompts
+from rollout_bench.trainers.verl_keys import VERSIONS, verl_registry
+from rollout_bench.workloads.requests import prompts
+
+
+class Made:
+    """What the command makes of a file: the config it prints, and the account."""
+
+    def __init__(self, path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        self.path, self._capsys, self._monkeypatch = path, capsys, monkeypatch
+
+    def __call__(self, arguments: str = "", content: str = VERL) -> dict[str, Any]:
+        file = self.path / "verl.yaml"
+        file.write_text(content)
+        self._monkeypatch.setattr(sys, "argv", ["rollout-bench from-verl", str(file), *shlex.split(arguments)])
+        assert trainers.from_verl() == 0
+        self.text, self.account = self._capsys.readouterr()
+        return dict(yaml.safe_load(self.text))
+
+    def workload(self, arguments: str = "", content: str = VERL) -> dict[str, Any]:
+        """Return the keys of the workload, its engine arguments among them."""
+        workload = self(arguments, content)["workload_settings"]["verl-step"]
+        return {**workload, **workload["engine_args"]}
+
+    def experiment(self) -> Experiment:
+        """Return the one experiment that the config laid over the default one comes to."""
+        (experiment,) = planned(self.text).experiments
+        return experiment
+
+    def group(self, influence: Influence) -> str:
+        """Return the part of the account under one heading."""
+        headings = "|".join(re.escape(one.value) for one in Influence)
+        parts = re.split(rf"(?m)^({headings}):$", self.account)
+        return dict(zip(parts[1::2], parts[2::2], strict=True)).get(influence.value, "")
+
+
+@pytest.fixture
+def made(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Made:
+    return Made(tmp_path, capsys, monkeypatch)
+
+
+def test_one_engine_of_eight_gets_its_part_of_the_step_with_siblings_spread(made: Made):
+    workload = made.workload()
+    assert (workload["prompts"], workload["samples_per_prompt"]) == (256, 1)
+    assert workload["shared_prefix"] == {"tokens": 511, "groups": 168}
+    assert (workload["prompt_tokens"], workload["output_tokens"], workload["logprobs"]) == (512, 256, 0)
+    assert "256 prompts, 8 of each, 2048 sequences; 8 engines on 8 devices." in made.account
+
+
+def test_the_config_can_be_planned_as_it_is_printed(made: Made):
+    made()
+    spec = made.experiment().spec
+    assert (spec.mode, spec.platform, spec.quant.name) == ("offline", "cuda", "bf16")
+    assert spec.model.weights == "hub:Qwen/Qwen3-8B"
+    assert spec.workload.shared_prefix == SharedPrefix(tokens=511, groups=168)
+    assert (
+        spec.engine.args.items() >= {"max_num_seqs": 256, "gpu_memory_utilization": 0.4, "max_model_len": 768}.items()
+    )
+
+
+def test_comments_hold_the_account_and_the_command(made: Made):
+    made("trainer.nnodes=2")
+    comments = [line.removeprefix("#").removeprefix(" ") for line in made.text.splitlines() if line.startswith("#")]
+    assert comments[0].startswith("Made by: rollout-bench from-verl ")
+    assert comments[0].endswith(" trainer.nnodes=2")
+    assert comments[1:] == made.account.splitlines()
+
+
+def test_one_engine_has_all_siblings_and_needs_no_prefix(made: Made):
+    workload = made.workload("trainer.n_gpus_per_node=1")
+    assert (workload["prompts"], workload["samples_per_prompt"]) == (256, 8)
+    assert "shared_prefix" not in workload
+
+
+@pytest.mark.parametrize(
+    ("prompts", "samples", "engines", "expected"), [(256, 8, 8, 168), (256, 8, 1, 256), (64, 1, 4, 16)]
+)
+def test_distinct_prompts_of_an_engine_are_as_many_as_are_expected(
+    prompts: int, samples: int, engines: int, expected: int
+):
+    assert round(distinct_prompts(prompts, samples, engines)) == expected
+    assert RolloutStep(prompts, samples, engines, spread=True).share.distinct == expected
+
+
+def test_sequences_of_a_share_have_as_many_distinct_beginnings_as_it_says():
+    from made_workloads import workload
+
+    share = EngineShare(sequences=10, distinct=4)
+    drawn = prompts(workload(**share.workload(16), prompt_tokens=16), 4096, launch=0, iteration=0)
+    assert len(drawn) == 10
+    assert len({tuple(ids[:-1]) for ids in drawn}) == 4
+    assert EngineShare(sequences=8, distinct=4).workload(16) == {"prompts": 4, "samples_per_prompt": 2}
+    assert EngineShare(sequences=3, distinct=2).workload(1) == {"prompts": 3, "samples_per_prompt": 1}
+
+
+def test_siblings_that_stay_together_make_whole_groups():
+    assert RolloutStep(28, 16, 7, spread=False).share == EngineShare(sequences=64, distinct=4)
+
+
+def test_engines_that_stand_apart_share_their_own_devices(made: Made):
+    made(f"+{ROLLOUT}.nnodes=2 +{ROLLOUT}.n_gpus_per_node=4 {ROLLOUT}.tensor_model_parallel_size=2")
+    assert "4 engines on 8 devices" in made.account
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("data.train_batch_size=512", "prompts", 512),
+        ("+data.gen_batch_size=128", "prompts", 128),
+        ("data.max_prompt_length=100", "prompt_tokens", 100),
+        (f"{ROLLOUT}.prompt_length=90", "prompt_tokens", 90),
+        ("data.max_response_length=40", "output_tokens", 40),
+        (f"+{ROLLOUT}.max_model_len=600", "output_tokens", 88),
+        (f"+{ROLLOUT}.temperature=0.6", "temperature", 0.6),
+        (f"+{ROLLOUT}.top_p=0.9", "top_p", 0.9),
+        (f"+{ROLLOUT}.top_k=20", "top_k", 20),
+        (f"+{ROLLOUT}.top_k=0", "top_k", -1),
+        (f"{ROLLOUT}.tensor_model_parallel_size=2", "tensor_parallel_size", 2),
+        (f"+{ROLLOUT}.max_num_seqs=64", "max_num_seqs", 64),
+        (f"+{ROLLOUT}.max_num_batched_tokens=4096", "max_num_batched_tokens", 4096),
+        (f"+{ROLLOUT}.enforce_eager=True", "enforce_eager", True),
+        (f"+{ROLLOUT}.enable_chunked_prefill=false", "enable_chunked_prefill", False),
+        (f"+{ROLLOUT}.enable_prefix_caching=false", "enable_prefix_caching", False),
+        (f"+{ROLLOUT}.cudagraph_capture_sizes=[1,8]", "compilation_config", {"cudagraph_capture_sizes": [1, 8]}),
+        (f"+{ROLLOUT}.engine_kwargs.vllm.kv_cache_dtype=fp8", "kv_cache_dtype", "fp8"),
+        (f"+{ROLLOUT}.engine_kwargs.vllm.max_num_seqs=7", "max_num_seqs", 7),
+        ("actor_rollout_ref.model.trust_remote_code=true", "trust_remote_code", True),
+    ],
+)  # fmt: skip
+def test_a_key_that_is_honoured_reaches_the_plan(made: Made, override: str, key: str, value: Any):
+    assert made.workload(override)[key] == value
+    spec = made.experiment().spec
+    assert {**spec.workload.model_dump(), **spec.engine.args}[key] == value
+
+
+def test_without_log_probabilities_none_are_asked_for(made: Made):
+    assert "logprobs" not in made.workload(f"+{ROLLOUT}.calculate_log_probs=false")
+
+
+def test_defaults_are_those_of_the_version_that_is_named(made: Made):
+    assert made.workload("--verl 0.9")["max_num_seqs"] == 256
+    earlier = made.workload("--verl 0.8")
+    assert earlier["max_num_seqs"] == 1024
+    assert "logprobs" not in earlier
+
+
+def test_fp8_is_compared_with_bf16_and_half_precision_is_a_quant_of_its_own(made: Made):
+    assert made(f"+{ROLLOUT}.quantization=fp8")["quants"] == ["bf16", "fp8"]
+    assert len(planned(made.text).experiments) == 2
+    config = made(f"+{ROLLOUT}.dtype=float16")
+    assert (config["quants"], config["baseline"]) == (["fp16"], {"quant": "fp16"})
+    assert made.experiment().spec.quant.linear_dtypes == ("float16",)
+
+
+@pytest.mark.parametrize(("device", "platform"), [("cuda", "cuda"), ("npu", "ascend"), ("cpu", "cpu")])
+def test_the_device_says_the_platform(made: Made, device: str, platform: str):
+    assert made(f"+trainer.device={device}")["platform"] == platform
+
+
+def test_a_folder_with_a_model_is_its_weights(made: Made, tmp_path: Path):
+    folder = tmp_path / "My_Model-8B"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    config = made(f"actor_rollout_ref.model.path={folder}")
+    assert config["model_settings"] == {"my-model-8b": {"weights": {"bf16": str(folder)}}}
+
+
+def test_every_key_that_is_written_is_in_exactly_one_group(made: Made):
+    made(f"+{ROLLOUT}.over_sample_rate=0.25 +{ROLLOUT}.brand_new=1 +my_section.password=hunter2")
+    groups = [made.group(influence) for influence in Influence]
+    for path in ("n", "over_sample_rate", "brand_new", "multi_turn.enable", "engine_kwargs.sglang"):
+        found = [bool(re.search(rf"{re.escape(f'{ROLLOUT}.{path}')}(?![\w.]*\w)", group)) for group in groups]
+        assert sum(found) == 1, (path, groups)
+    assert f"{ROLLOUT}.over_sample_rate = 0.25: no sequence is aborted" in made.group(Influence.UNSUPPORTED)
+    assert f"{ROLLOUT}.brand_new" in made.group(Influence.UNKNOWN)
+    assert "my_section.password" in made.group(Influence.UNKNOWN)
+    assert "hunter2" not in made.text + made.account
+
+
+def test_values_that_change_nothing_are_not_shown(made: Made):
+    made(content=VERL.replace("project_name: demo", "project_name: demo, note: hunter2") + "extra: {pin: hunter2}\n")
+    assert "extra.pin" in made.group(Influence.UNKNOWN)
+    assert "hunter2" not in made.text + made.account
+
+
+def test_interpolations_that_change_nothing_need_not_be_resolved(made: Made):
+    content = VERL.replace("demo", "'${now:%Y}'").replace("max_user_turns: null", "max_user_turns: '${nowhere}'")
+    assert made.workload(content=content)["prompt_tokens"] == 512
+
+
+def test_oc_select_falls_back_where_what_it_names_is_missing(made: Made):
+    content = VERL.replace("max_prompt_length: 512, ", "").replace(",512}", ",300}")
+    assert made.workload(content=content)["prompt_tokens"] == 300
+
+
+def test_a_switch_is_found_through_an_interpolation_of_its_section(made: Made):
+    content = VERL.replace("    n: 8", "    n: 8\n    mtp: ${oc.select:actor_rollout_ref.model.mtp,null}")
+    made("+actor_rollout_ref.model.mtp.enable_rollout=true", content)
+    assert "mtp.enable_rollout = true: measured without speculative decoding" in made.group(Influence.UNSUPPORTED)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_each_key_has_one_entry_that_says_what_becomes_of_it(version: str):
+    for path, key in verl_registry(version).keys.items():
+        assert key.says, path
+        assert key.influence is not Influence.UNKNOWN
+        assert key.influence is Influence.UNSUPPORTED or not key.off
+
+
+def test_there_are_at_least_thirty_wrong_runs_and_no_two_alike():
+    assert len({bad.name for bad in BAD_VERL}) == len({bad[1:3] for bad in BAD_VERL}) == len(BAD_VERL)
+    assert len(BAD_VERL) >= 30
+
+
+@pytest.mark.parametrize("bad", BAD_VERL, ids=lambda bad: bad.name)
+def test_a_wrong_run_is_told_in_two_lines(made: Made, bad: BadTrainer):
+    with pytest.raises(UserError) as raised:
+        made(bad.arguments, VERL if bad.content is None else bad.content)
+    problem, remedy = str(raised.value).split("\n")
+    assert bad.problem in problem
+    assert bad.remedy in remedy
+
+
+def test_a_file_that_is_missing_or_a_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for path, problem in ((tmp_path / "none.yaml", "No such file"), (tmp_path, "Is a directory")):
+        monkeypatch.setattr(sys, "argv", ["rollout-bench from-verl", str(path)])
+        with pytest.raises(UserError, match=problem):
+            trainers.from_verl()

@@ -1,0 +1,61 @@
+"""What a trainer's rollout asks of its engines, as a config of rollout-bench."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from rollout_bench.contracts.secrets import may_be_secret
+from rollout_bench.trainers.account import MadeConfig
+from rollout_bench.trainers.trainer_file import TrainerFile, laid_over, read_yaml
+from rollout_bench.trainers.verl import verl_config
+from rollout_bench.trainers.verl_keys import VERSIONS, verl_registry
+
+
+def verl_parser() -> argparse.ArgumentParser:
+    """Return the command line of from-verl."""
+    parser = _parser("verl", "verl's YAML: one that verl ships, saves or is given", "as verl's command line has them")
+    parser.add_argument(
+        "--verl",
+        choices=VERSIONS,
+        default=VERSIONS[0],
+        help="version whose defaults hold where the file lacks a key (default: %(default)s)",
+    )
+    return parser
+
+
+def _parser(trainer: str, file: str, overrides: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=f"Make a config of the rollout that {trainer}'s settings describe: one engine's part of a step. "
+        "The config goes to stdout; what became of each key goes to stderr, and into the config as comments.",
+        epilog="Exit status: 0 when the config is written, 1 on an error.",
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help=file)
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help=f"overrides, {overrides}: a.b=1, +a.b=1, ~a.b"
+    )
+    return parser
+
+
+def from_verl() -> int:
+    """Read, derive, and only then write."""
+    arguments = verl_parser().parse_intermixed_args()
+    registry = verl_registry(arguments.verl)
+    content = laid_over(read_yaml(arguments.file, "verl"), arguments.overrides, registry)
+    return _write(verl_config(TrainerFile.of(str(arguments.file), content, registry)))
+
+
+def _write(made: MadeConfig) -> int:
+    words = [*sys.argv[0].split()[1:], *map(_without_secret, sys.argv[1:])]
+    text = made.yaml(shlex.join(["rollout-bench", *words]))
+    print(made.told, file=sys.stderr)
+    print(text, end="")
+    return 0
+
+
+def _without_secret(word: str) -> str:
+    """Return a word of the command without its value where that may be a secret: the command stands in the config."""
+    name, equals, value = word.partition("=")
+    return f"{name}=..." if equals and may_be_secret(name, value) else word

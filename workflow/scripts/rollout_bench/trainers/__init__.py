@@ -1,0 +1,1 @@
+"""A trainer's own settings, turned into a config of rollout-bench."""

@@ -1,0 +1,100 @@
+"""The config that is made of a trainer's settings, and the account of what became of each of their keys."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from rollout_bench.core.errors import printable
+from rollout_bench.plan.config_file import read_config
+from rollout_bench.trainers.keys import Influence
+from rollout_bench.trainers.trainer_file import TrainerFile
+
+WIDTH = 118
+"""Characters of a line of the account: with the mark of a comment as many as lines of this project have."""
+
+LONGEST_VALUE = 60
+
+
+@dataclass(frozen=True)
+class MadeConfig:
+    """A config that was made of a trainer's settings.
+
+    Attributes:
+        head: what the step comes to, and what of it the config measures; a line each.
+        config: what is laid over config.yaml.
+        account: what became of each key, as text.
+    """
+
+    head: tuple[str, ...]
+    config: dict[str, Any]
+    account: str
+
+    @property
+    def told(self) -> str:
+        """All that is said beside the config."""
+        return "\n".join([*self.head, "", self.account])
+
+    def yaml(self, command: str) -> str:
+        """Return the file: all that is said as comments, then the config; raise `UserError` where it is no config."""
+        read_config(self.config)
+        lines = [f"Made by: {command}", *self.told.splitlines()]
+        comments = "".join(f"# {line}".rstrip() + "\n" for line in lines)
+        return comments + yaml.safe_dump(self.config, sort_keys=False, default_flow_style=None, width=WIDTH)
+
+
+def account(settings: TrainerFile) -> str:
+    """Return what became of each key: of those that are written, and of those whose default has influence.
+
+    Raises:
+        UserError: a key with influence can't be resolved, or is not what it takes.
+    """
+    registry = settings.registry
+    groups: dict[Influence, dict[str, list[str]]] = {influence: defaultdict(list) for influence in Influence}
+    below: Counter[str] = Counter()
+    for path in settings.paths():
+        key = registry.find(path)
+        if key is None:
+            groups[Influence.UNKNOWN][f"{registry.trainer}'s versions that are known here lack it"].append(path)
+        elif key.path not in (path, f"{path}.*") and key.path.endswith(".*"):
+            below[key.path] += 1
+        elif key.influence is Influence.NEUTRAL:
+            # no values: a trainer's file may hold secrets, and what changes nothing need not be shown
+            groups[key.influence][key.says].append(path)
+    for path, count in below.items():
+        key = registry.keys[path]
+        groups[key.influence][key.says].append(f"{path} ({count})")
+    for key in registry.keys.values():
+        if key.influence is Influence.NEUTRAL:
+            continue
+        written, influence = settings.has(key.path), settings.influence(key)
+        value = f"{key.path} = {_shown(settings.get(key.path))}"
+        if written and influence is Influence.NEUTRAL:
+            groups[influence]["switched off, or as it is measured"].append(key.path)
+        elif written:
+            groups[influence][key.says].append(value)
+        elif influence is not Influence.NEUTRAL and key.default not in (None, {}):
+            groups[influence][key.says].append(f"{value} (default)")
+    return "\n".join(_section(influence, entries) for influence, entries in groups.items() if entries)
+
+
+def _section(influence: Influence, entries: dict[str, list[str]]) -> str:
+    lines = [f"{influence.value}:"]
+    for says, paths in entries.items():
+        if influence in (Influence.HONOURED, Influence.UNSUPPORTED):
+            lines += [f"  {path}: {says}" for path in paths]
+        else:
+            listed = textwrap.fill(", ".join(paths), WIDTH, initial_indent="    ", subsequent_indent="    ",
+                                   break_long_words=False, break_on_hyphens=False)  # fmt: skip
+            lines += [f"  {says}:", listed]
+    return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    words = printable(json.dumps(value, default=repr))
+    return words if len(words) <= LONGEST_VALUE else f"{words[: LONGEST_VALUE - 3]}..."

@@ -1,0 +1,45 @@
+"""The model that a trainer names: where its weights are, and what a config calls it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from rollout_bench.contracts.spec import is_local
+from rollout_bench.core.errors import UserError
+from rollout_bench.plan.checks import absent_model
+
+LONGEST_NAME = 60
+"""Characters of a model's name in a config."""
+
+QUANT_OF_DTYPE = {"bfloat16": "bf16", "bf16": "bf16", "auto": "bf16", "float16": "fp16", "half": "fp16", "fp16": "fp16"}
+"""Data type of an engine -> what its weights are called."""
+
+
+def weights(path: str, key: str) -> str:
+    """Return where a config finds the weights that a trainer calls `path`.
+
+    Args:
+        path: a folder, or a name on the hub.
+        key: the trainer's key that names it.
+
+    Raises:
+        UserError: a folder that is not there or holds no model.
+    """
+    remedy = f"give the folder on this machine: {key}=FOLDER, or OWNER/NAME for a model of the hub"
+    if "://" in path:
+        raise UserError(f"{key}: is an address, and no folder of this machine", remedy)
+    if not is_local(path):
+        if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", path):
+            raise UserError(f"{key}: {path}: is neither a folder nor OWNER/NAME", remedy)
+        return f"hub:{path}"
+    absent = absent_model(Path(path).expanduser())
+    if absent is not None:
+        raise UserError(f"{key}: {absent.problem}", absent.remedy if "mean" in absent.remedy else remedy)
+    return path if path.startswith("~") else str(Path(path).absolute())
+
+
+def model_name(path: str) -> str:
+    """Return what a config calls the model at `path`: the last part of it, as far as a name may have it."""
+    last = re.sub(r"[^a-z0-9.+-]+", "-", path.rstrip("/").rpartition("/")[2].lower())
+    return last.strip("-.+")[:LONGEST_NAME].strip("-.+") or "model"

@@ -1,0 +1,179 @@
+"""A trainer's settings as they are written: a YAML file with the overrides of a command line laid over it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rollout_bench.core.errors import UserError
+from rollout_bench.plan.config_file import read_mapping
+from rollout_bench.trainers.keys import Influence, KeyRegistry, TrainerKey, read
+
+OVERRIDE = re.compile(r"(?P<sign>\+\+|\+|~)?(?P<path>[^=+~\s][^=\s]*)(?P<equals>=)?(?P<value>.*)", re.DOTALL)
+"""An override as hydra has them: `a.b=1` changes, `+a.b=1` adds, `++a.b=1` does either, `~a.b` takes out."""
+
+
+class _NotThere:
+    """What stands for a key that is not written, or written as `???`: null is a value."""
+
+
+NOT_THERE = _NotThere()
+
+
+def read_yaml(path: Path, trainer: str) -> dict[str, Any]:
+    """Return the settings in a YAML file, interpolations as they are written.
+
+    Raises:
+        UserError: it can't be read, is torn, or holds no keys.
+    """
+    return read_mapping(path, f"settings of {trainer}", f"give the YAML that {trainer} is started with")
+
+
+def laid_over(content: dict[str, Any], overrides: Sequence[str], registry: KeyRegistry) -> dict[str, Any]:
+    """Return `content` with `overrides` laid over it, in their order; `content` is changed.
+
+    Raises:
+        UserError: one is no override, or is of a key that there is not.
+    """
+    for override in overrides:
+        found = OVERRIDE.fullmatch(override)
+        sign, path = (found["sign"] or "", found["path"]) if found else ("", "")
+        if found is None or not (found["equals"] or sign == "~"):
+            raise UserError(f"{override}: is no override", "write KEY=VALUE, +KEY=VALUE or ~KEY")
+        if "/" in path or "@" in path:
+            raise UserError(
+                f"{override}: chooses a file of {registry.trainer}'s own, which is not read here",
+                f"add --cfg job to {registry.trainer}'s own command: it prints the settings as one YAML; give that",
+            )
+        there = _parent(content, path, override, make=False)
+        written = there is not None and path.rpartition(".")[2] in there
+        if sign == "~":
+            if there is None or not written:
+                raise UserError(f"{override}: {path} is not in the file, and can't be taken out", "leave it out")
+            del there[path.rpartition(".")[2]]
+            continue
+        if not sign and not written and registry.find(path) is None and not registry.holds(path):
+            raise UserError(f"{override}: {registry.trainer} has no key {path}", registry.instead_of(path))
+        parent = _parent(content, path, override, make=True)
+        assert parent is not None, "made where it was missing"
+        parent[path.rpartition(".")[2]] = _value(override, found["value"])
+    return content
+
+
+def _value(override: str, written: str) -> Any:
+    try:
+        return yaml.safe_load(written) if written else ""
+    except (yaml.YAMLError, ValueError) as error:
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UserError(f"{override}: its value can't be read: {problem}", "write it as in a YAML file") from None
+
+
+def _parent(content: dict[str, Any], path: str, override: str, make: bool) -> dict[str, Any] | None:
+    """Return the mapping that holds the last part of `path`; None where it is missing and not to be made."""
+    *above, _ = path.split(".")
+    for part in above:
+        if part not in content or content[part] is None:
+            if not make:
+                return None
+            content[part] = {}
+        inner = content[part]
+        if not isinstance(inner, dict):
+            raise UserError(f"{override}: {part} is no mapping, so nothing can be below it", f"set {part} as a whole")
+        content = inner
+    return content
+
+
+@dataclass(frozen=True)
+class TrainerFile:
+    """A trainer's settings, whose interpolations are resolved when a value is asked for.
+
+    Attributes:
+        name: what messages call it.
+        content: the settings as they are written.
+        registry: what is known of their keys.
+        tree: the same as OmegaConf has it.
+    """
+
+    name: str
+    content: dict[str, Any]
+    registry: KeyRegistry
+    tree: Any
+
+    @classmethod
+    def of(cls, name: str, content: dict[str, Any], registry: KeyRegistry) -> TrainerFile:
+        """Return the settings in `content`; raise `UserError` where OmegaConf can't have them."""
+        from omegaconf import OmegaConf  # --help and planning do without it
+        from omegaconf.errors import OmegaConfBaseException
+
+        try:
+            return cls(name, content, registry, OmegaConf.create(content))
+        except OmegaConfBaseException as error:
+            said = str(error).strip().splitlines()[0]
+            raise UserError(f"{name}: OmegaConf can't read it: {said}", "mend the file") from None
+
+    def paths(self) -> list[str]:
+        """Return the dotted paths of all values that are written."""
+        return list(_leaves(self.content, ""))
+
+    def written(self, path: str) -> Any:
+        """Return the value at `path` with its interpolations resolved, `NOT_THERE` where there is none.
+
+        Raises:
+            UserError: an interpolation can't be resolved.
+        """
+        from omegaconf import OmegaConf
+        from omegaconf.errors import OmegaConfBaseException
+
+        try:
+            found = OmegaConf.select(self.tree, path, default=NOT_THERE)
+            return OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found
+        except OmegaConfBaseException as error:
+            said = str(error).strip().splitlines()[0]
+            raise UserError(
+                f"{self.name}: {path}: its interpolation can't be resolved: {said}",
+                f"add {path}=VALUE to the command, or give the whole of {self.registry.trainer}'s YAML",
+            ) from None
+
+    def get(self, path: str) -> Any:
+        """Return the value of a key that the registry has, or what the trainer takes where none is written.
+
+        Raises:
+            UserError: it can't be resolved, or is not what the key takes.
+        """
+        key = self.registry.keys[path]
+        value = self.written(path)
+        return key.default if value is NOT_THERE else read(key, value, self.name)
+
+    def has(self, path: str) -> bool:
+        """Return whether a value stands at `path`, be it null."""
+        return self.written(path) is not NOT_THERE
+
+    def check_spelling(self) -> None:
+        """Raise `UserError` for a key that is not known and most likely one with influence, misspelt."""
+        paths = self.paths()
+        for path in paths:
+            if path not in self.registry.keys and (meant := self.registry.misspelt(path, paths)) is not None:
+                raise UserError(f"{self.name}: {path}: there is no such key", f"did you mean '{meant}'?")
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the engine arguments that keys become as they are; null leaves one to the engine."""
+        keys = [key for key in self.registry.keys.values() if key.argument is not None]
+        return {str(key.argument): value for key in keys if (value := self.get(key.path)) is not None}
+
+    def influence(self, key: TrainerKey) -> Influence:
+        """Return what becomes of a key under the value that it has here."""
+        return key.influence_of(self.get(key.path)) if key.influence is Influence.UNSUPPORTED else key.influence
+
+
+def _leaves(content: dict[str, Any], above: str) -> Iterator[str]:
+    for name, value in content.items():
+        path = f"{above}{name}"
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{path}.")
+        else:
+            yield path

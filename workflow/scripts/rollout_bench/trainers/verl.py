@@ -1,0 +1,165 @@
+"""A config of one engine's part of a step of verl: R AsyncLLM engines behind a router that spreads siblings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rollout_bench.core.errors import UserError, did_you_mean
+from rollout_bench.plan.checks import check_no_secret
+from rollout_bench.trainers.account import MadeConfig, account
+from rollout_bench.trainers.step import RolloutStep
+from rollout_bench.trainers.trained_model import QUANT_OF_DTYPE, model_name, weights
+from rollout_bench.trainers.trainer_file import TrainerFile
+from rollout_bench.trainers.verl_keys import MODEL, ROLLOUT
+
+WORKLOAD = "verl-step"
+PLATFORMS = {"cuda": "cuda", "npu": "ascend", "cpu": "cpu"}
+"""verl's device -> platform."""
+
+KEPT_SAMPLING = ("temperature", "top_p", "top_k")
+"""Keys of verl's rollout that a workload has under the same name."""
+
+
+def verl_config(settings: TrainerFile) -> MadeConfig:
+    """Return the config that measures one engine's part of a step.
+
+    Raises:
+        UserError: the settings can't be those of a run, or need what is not measured here.
+    """
+    settings.check_spelling()
+    _check_engine(settings)
+    step, devices = _step(settings)
+    prompt_tokens, output_tokens = _lengths(settings)
+    path = settings.get(f"{MODEL}path")
+    if path is None:
+        raise UserError(f"{settings.name}: {MODEL}path: is missing", f"add {MODEL}path=FOLDER to the command")
+    quant, quants, more = _quants(settings)
+    part = step.share
+    workload: dict[str, Any] = {
+        **part.workload(prompt_tokens),
+        "prompt_tokens": prompt_tokens,
+        "output_tokens": output_tokens,
+        **{name: settings.get(f"{ROLLOUT}{name}") for name in KEPT_SAMPLING},
+    }
+    if settings.get(f"{ROLLOUT}calculate_log_probs"):
+        workload["logprobs"] = 0
+    workload["engine_args"] = _engine_args(settings, prompt_tokens + output_tokens)
+    name = model_name(path)
+    config = {
+        "platform": _platform(settings),
+        "models": [name],
+        "quants": quants,
+        "modes": ["offline"],
+        "workloads": [WORKLOAD],
+        "engine": {"multiprocess": True},
+        "model_settings": {name: {"weights": {quant: weights(path, f"{MODEL}path")}}},
+        **more,
+        "workload_settings": {WORKLOAD: workload},
+    }
+    head = (
+        f"A step: {step.prompts} prompts, {step.samples} of each, {step.sequences} sequences;"
+        f" {step.engines} engines on {devices} devices.",
+        f"Measured here: one engine, its part of {part.sequences} sequences, of {part.distinct} distinct prompts.",
+        "That many are expected, as verl's router sends each sample to the engine with least to do.",
+        "Not measured here: the other engines, verl's router, and the wait for the slowest engine.",
+    )
+    return MadeConfig(head, config, account(settings))
+
+
+def _check_engine(settings: TrainerFile) -> None:
+    engine = settings.get(f"{ROLLOUT}name")
+    if engine != "vllm":
+        raise UserError(
+            f"{settings.name}: {ROLLOUT}name: {engine!r} is not measured here, only vllm is",
+            f"add {ROLLOUT}name=vllm to the command: what vLLM would do under the same load",
+        )
+
+
+def _platform(settings: TrainerFile) -> str:
+    device = settings.get("trainer.device")
+    if device not in PLATFORMS:
+        raise UserError(f"{settings.name}: trainer.device: {device!r} is not known", f"known: {', '.join(PLATFORMS)}")
+    return PLATFORMS[device]
+
+
+def _step(settings: TrainerFile) -> tuple[RolloutStep, int]:
+    """Return the step, and how many devices its engines share."""
+    apart, per_node = settings.get(f"{ROLLOUT}nnodes"), settings.get("trainer.n_gpus_per_node")
+    if apart:
+        per_node = settings.get(f"{ROLLOUT}n_gpus_per_node") or per_node
+    if per_node is None:
+        raise UserError(
+            f"{settings.name}: trainer.n_gpus_per_node: is missing, so nobody knows how many engines there are",
+            "add trainer.n_gpus_per_node=8 to the command, and trainer.nnodes=N where there are several",
+        )
+    devices = per_node * (apart or settings.get("trainer.nnodes"))
+    sizes = {
+        name: settings.get(f"{ROLLOUT}{name}")
+        for name in ("tensor_model_parallel_size", "data_parallel_size", "pipeline_model_parallel_size")
+    }
+    tensor, data, pipeline = sizes.values()
+    if devices % (tensor * data * pipeline):
+        said = " x ".join(f"{name} {size}" for name, size in sizes.items() if size > 1)
+        raise UserError(
+            f"{settings.name}: {ROLLOUT}{said} does not divide the {devices} devices",
+            f"set {ROLLOUT}tensor_model_parallel_size to a divisor of them, or correct the devices in trainer",
+        )
+    prompts = settings.get("data.gen_batch_size") or settings.get("data.train_batch_size")
+    # A rank of data parallelism schedules for itself, so it is one engine here.
+    return RolloutStep(prompts, settings.get(f"{ROLLOUT}n"), devices // (tensor * pipeline), spread=True), devices
+
+
+def _lengths(settings: TrainerFile) -> tuple[int, int]:
+    """Return tokens of each prompt and of each answer.
+
+    Raises:
+        UserError: max_model_len leaves no room for an answer.
+    """
+    prompt, answer = _length(settings, "prompt"), _length(settings, "response")
+    most = settings.get(f"{ROLLOUT}max_model_len")
+    if most is not None and most <= prompt:
+        raise UserError(
+            f"{settings.name}: {ROLLOUT}max_model_len: {most} leaves no room behind prompts of {prompt} tokens",
+            f"set it to {prompt + answer} or more, or data.max_prompt_length to less",
+        )
+    return prompt, answer if most is None else min(answer, most - prompt)  # as verl does
+
+
+def _length(settings: TrainerFile, what: str) -> int:
+    """Return tokens of a prompt or response; data.max_*_length is what the rollout's own key follows by default."""
+    own, followed = f"{ROLLOUT}{what}_length", f"data.max_{what}_length"
+    length: int = settings.get(own if settings.has(own) else followed)
+    return length
+
+
+def _quants(settings: TrainerFile) -> tuple[str, list[str], dict[str, Any]]:
+    """Return the quant of the weights that are there, all that are measured, and what more the config needs."""
+    dtype = settings.get(f"{ROLLOUT}dtype")
+    if dtype not in QUANT_OF_DTYPE:
+        raise UserError(
+            f"{settings.name}: {ROLLOUT}dtype: {dtype!r} is not measured here",
+            f"{did_you_mean(dtype, QUANT_OF_DTYPE)}; set {ROLLOUT}dtype to one of these",
+        )
+    quant = QUANT_OF_DTYPE[dtype]
+    more: dict[str, Any] = {}
+    if quant != "bf16":
+        more["baseline"] = {"quant": quant}
+        more["quant_settings"] = {quant: {"linear_dtypes": ["float16"]}}
+    wanted = settings.get(f"{ROLLOUT}quantization")
+    if wanted not in (None, "fp8"):
+        raise UserError(
+            f"{settings.name}: {ROLLOUT}quantization: {wanted!r} can't be taken over: what proves it is not known",
+            f"add {ROLLOUT}quantization=null, and the quant to the config: docs/how-to/add-a-quant.md",
+        )
+    return quant, [quant, *([wanted] if wanted else [])], more
+
+
+def _engine_args(settings: TrainerFile, longest: int) -> dict[str, Any]:
+    own = settings.get(f"{ROLLOUT}engine_kwargs.vllm")
+    check_no_secret(f"{ROLLOUT}engine_kwargs.vllm", own)
+    arguments = {**settings.arguments(), "dtype": settings.get(f"{ROLLOUT}dtype"), "max_model_len": longest}
+    if settings.get(f"{MODEL}trust_remote_code"):
+        arguments["trust_remote_code"] = True
+    if sizes := settings.get(f"{ROLLOUT}cudagraph_capture_sizes"):
+        arguments["compilation_config"] = {"cudagraph_capture_sizes": sizes}
+    return {**arguments, **{name: value for name, value in own.items() if value is not None}}

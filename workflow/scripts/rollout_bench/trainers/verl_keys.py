@@ -1,0 +1,199 @@
+"""What each key of verl's settings means for generation, as verl 0.8 and 0.9 have them.
+
+Read in verl's source at v0.8.0 and v0.9.0: rollout/vllm_rollout/vllm_async_server.py, rollout/llm_server.py and the
+agent loop. What verl reads but its vLLM rollout does not use is said so.
+"""
+
+from __future__ import annotations
+
+from rollout_bench.trainers.keys import (
+    KeyRegistry,
+    argument,
+    honoured,
+    index,
+    mapping,
+    maybe_whole,
+    neutral,
+    number,
+    numbers,
+    share,
+    switch,
+    text,
+    top_k,
+    unsupported,
+    whole,
+)
+
+ROLLOUT = "actor_rollout_ref.rollout."
+MODEL = "actor_rollout_ref.model."
+
+VERSIONS = ("0.9", "0.8")
+"""Of verl, the newest first."""
+
+_EARLIER = {
+    "0.9": {},
+    "0.8": {f"{ROLLOUT}max_num_seqs": 1024, f"{ROLLOUT}calculate_log_probs": False},
+}
+"""Version -> what it has where nothing is written, as far as 0.9 has something else."""
+
+_KEYS = (
+    # the step
+    honoured("trainer.n_gpus_per_node", whole, None, "devices of a node: with nnodes all that the engines share"),
+    honoured("trainer.nnodes", whole, 1, "nodes: with n_gpus_per_node all devices that the engines share"),
+    honoured("trainer.device", text, "cuda", "platform"),
+    honoured(f"{ROLLOUT}nnodes", index, 0, "nodes of engines that stand apart; 0: they share those of training"),
+    honoured(f"{ROLLOUT}n_gpus_per_node", whole, None, "devices of each of these nodes, where nnodes is not 0"),
+    honoured("data.train_batch_size", whole, 1024, "prompts of a step, where gen_batch_size says nothing else"),
+    honoured("data.gen_batch_size", maybe_whole, None, "prompts that are generated together"),
+    honoured(f"{ROLLOUT}n", whole, 1, "samples of each prompt; each is a request of its own"),
+    honoured("data.max_prompt_length", whole, 512, "prompt_tokens, where rollout.prompt_length says nothing else"),
+    honoured("data.max_response_length", whole, 512, "output_tokens, where rollout.response_length says nothing else"),
+    honoured(f"{ROLLOUT}prompt_length", whole, None, "prompt_tokens: each prompt is as long as the longest may be"),
+    honoured(f"{ROLLOUT}response_length", whole, None, "output_tokens: each answer is as long as the longest may be"),
+    honoured(f"{ROLLOUT}temperature", number, 1.0, "temperature"),
+    honoured(f"{ROLLOUT}top_p", share, 1.0, "top_p"),
+    honoured(f"{ROLLOUT}top_k", top_k, -1, "top_k"),
+    honoured(f"{ROLLOUT}calculate_log_probs", switch, True, "logprobs: 0 where it is true"),
+    # the engine
+    honoured(f"{MODEL}path", text, None, "weights"),
+    honoured(f"{MODEL}trust_remote_code", switch, False, "engine argument trust_remote_code"),
+    honoured(f"{ROLLOUT}name", text, "vllm", "the engine, which has to be vllm"),
+    honoured(f"{ROLLOUT}dtype", text, "bfloat16", "engine argument dtype, and what the quant is called"),
+    honoured(f"{ROLLOUT}quantization", lambda value: value and text(value), None, "quants"),
+    argument(f"{ROLLOUT}tensor_model_parallel_size", whole, 2, "tensor_parallel_size"),
+    argument(f"{ROLLOUT}pipeline_model_parallel_size", whole, 1, "pipeline_parallel_size"),
+    argument(f"{ROLLOUT}gpu_memory_utilization", share, 0.5),
+    argument(f"{ROLLOUT}max_num_seqs", whole, 256),
+    argument(f"{ROLLOUT}max_num_batched_tokens", whole, 8192),
+    argument(f"{ROLLOUT}enforce_eager", switch, False),
+    argument(f"{ROLLOUT}enable_chunked_prefill", switch, True),
+    argument(f"{ROLLOUT}enable_prefix_caching", switch, True),
+    argument(f"{ROLLOUT}logprobs_mode", lambda value: value and text(value), "processed_logprobs"),
+    argument(f"{ROLLOUT}scheduling_policy", lambda value: value and text(value), "fcfs"),
+    honoured(f"{ROLLOUT}max_model_len", maybe_whole, None, "max_model_len; null: the longest prompt and answer"),
+    honoured(f"{ROLLOUT}cudagraph_capture_sizes", numbers, None, "engine argument compilation_config"),
+    honoured(f"{ROLLOUT}engine_kwargs.vllm", mapping, {}, "engine arguments, each by its own name; null is left out"),
+    # what can't be measured yet, and what follows
+    unsupported(
+        f"{ROLLOUT}ignore_eos", switch, False, (True,),
+        "prompts are random tokens, so every answer is generated to its full length: the longest that a step can take",
+    ),
+    unsupported(
+        f"{ROLLOUT}over_sample_rate", number, 0.0, (0.0,),
+        "no sequence is aborted: the step waits for its last one (verl's own vLLM rollout does not read it either)",
+    ),
+    unsupported(
+        f"{ROLLOUT}data_parallel_size", whole, 1, (1,),
+        "one rank alone is measured, with its part of the load; experts that lie on several ranks are not",
+    ),
+    unsupported(f"{ROLLOUT}expert_parallel_size", whole, 1, (1,), "experts are divided as without expert parallelism"),
+    unsupported(f"{ROLLOUT}multi_turn.enable", switch, False, (False,), "one turn is measured, and no tool is called"),
+    unsupported(
+        f"{ROLLOUT}agent.default_agent_loop", text, "single_turn_agent", ("single_turn_agent",),
+        "one turn is measured: one request for each sample",
+    ),
+    unsupported(f"{ROLLOUT}agent.agent_loop_config_path", None, None, (None,), "one turn is measured, of no own loop"),
+    unsupported(f"{ROLLOUT}mtp.enable_rollout", switch, False, (False,), "measured without speculative decoding"),
+    unsupported(
+        f"{ROLLOUT}disaggregation.enabled", switch, False, (False,), "one engine prefills and decodes, as without it"
+    ),
+    unsupported(f"{ROLLOUT}full_determinism", switch, False, (False,), "kernels are not batch-invariant, and faster"),
+    unsupported(
+        f"{ROLLOUT}enable_rollout_routing_replay", switch, False, (False,), "routed experts are not recorded"
+    ),
+    unsupported(f"{ROLLOUT}quantization_config_file", None, None, (None,), "the quantization is vLLM's own"),
+    unsupported(f"{ROLLOUT}limit_images", None, None, (None,), "prompts are tokens, without images"),
+    unsupported(f"{ROLLOUT}skip.enable", switch, False, (False,), "all is generated, and no dump taken"),
+    unsupported("skip.rollout.enable", switch, False, (False,), "all is generated, and no dump taken"),
+    unsupported("skip.async_rollout.enable", switch, False, (False,), "all is generated, and no dump taken"),
+    unsupported("skip.rollout_tq.enable", switch, False, (False,), "all is generated, and no dump taken"),
+    unsupported(f"{MODEL}lora_rank", index, 0, (0,), "the base model is measured, without an adapter"),
+    unsupported(f"{MODEL}lora.rank", index, 0, (0,), "the base model is measured, without an adapter"),
+    unsupported("actor_rollout_ref.actor.fsdp_config.qat.enable", switch, False, (False,), "the checkpoint as it is"),
+    unsupported(
+        "algorithm.filter_groups.enable", switch, False, (False,),
+        "one batch is measured; verl generates until enough groups pass the filter",
+    ),
+    unsupported(
+        "trainer.v1.trainer_mode", text, "sync", ("sync",), "measured as if no training ran at the same time",
+    ),
+    # what verl's vLLM rollout does not read, or what lies beside generation
+    *neutral(
+        "verl samples whatever it says, and sets no penalty",
+        *(f"{ROLLOUT}{key}" for key in ("do_sample", "repetition_penalty")),
+    ),
+    *neutral("verl 0.8 and 0.9 have no other mode than async", f"{ROLLOUT}mode"),
+    *neutral("the trainer's quantization, which its own key switches on", f"{ROLLOUT}qat.*"),
+    *neutral("a place for what others add", f"{ROLLOUT}custom.*"),
+    *neutral(
+        "another engine's",
+        *(
+            f"{ROLLOUT}{key}"
+            for key in (
+                "engine_kwargs.sglang.*", "engine_kwargs.trtllm.*", "sglang_engine_mode", "server.*",
+                "multi_stage_wake_up", "moe_tensor_parallel_size", "layered_summon", "layer_name_map.*",
+            )
+        ),
+    ),
+    *neutral(
+        "how weights get into the engine: here it loads the checkpoint",
+        *(f"{ROLLOUT}{key}" for key in ("load_format", "checkpoint_engine.*", "checkpoint_manager_class")),
+    ),
+    *neutral(
+        "between two steps, which is not measured",
+        *(f"{ROLLOUT}{key}" for key in ("free_cache_engine", "enable_sleep_mode", "standalone_gpu_memory_utilization")),
+    ),
+    *neutral(
+        "the trainer's own log probabilities, after generation",
+        *(
+            f"{ROLLOUT}log_prob_{key}"
+            for key in ("micro_batch_size", "micro_batch_size_per_gpu", "use_dynamic_bsz", "max_token_len_per_gpu")
+        ),
+    ),
+    *neutral(
+        "read only where what it belongs to is on, or by verl's own processes",
+        *(
+            f"{ROLLOUT}{key}.*"
+            for key in ("multi_turn", "agent", "mtp", "disaggregation", "skip", "trace", "profiler", "prometheus")
+        ),
+        "skip.*",
+    ),
+    *neutral("validation, not training", f"{ROLLOUT}val_kwargs.*", "data.val_files", "data.val_batch_size",
+             "data.val_max_samples", "data.validation_shuffle"),
+    *neutral(
+        "logs and seeds",
+        *(f"{ROLLOUT}{key}" for key in ("disable_log_stats", "moe_load_balance_metrics_interval", "seed")),
+    ),
+    *neutral("prompts are sent as token ids", f"{ROLLOUT}skip_tokenizer_init"),
+    *neutral("a class of verl's", f"{ROLLOUT}_target_"),
+    *neutral(
+        "which prompts, and how they are read: theirs are random tokens of the same number",
+        *(
+            f"data.{key}"
+            for key in (
+                "tokenizer", "use_shm", "train_files", "train_max_samples", "prompt_key", "reward_fn_key",
+                "tool_config_path", "function_tool_path", "return_raw_input_ids", "return_raw_chat",
+                "return_full_prompt", "shuffle", "seed", "dataloader_num_workers", "image_patch_size",
+                "filter_overlong_prompts", "filter_overlong_prompts_workers", "truncation", "image_key", "video_key",
+                "audio_key", "trust_remote_code", "custom_cls.*", "return_multi_modal_inputs", "datagen.*", "sampler.*",
+                "apply_chat_template_kwargs.*", "continuous_token.*", "mm_processor_kwargs.*",
+            )
+        ),
+    ),
+    *neutral("how the trainer holds the model", f"{MODEL}*"),
+    *neutral(
+        "training, not generation",
+        "actor_rollout_ref.actor.*", "actor_rollout_ref.ref.*", "actor_rollout_ref.hybrid_engine",
+        "actor_rollout_ref.nccl_timeout", "critic.*", "algorithm.*", "trainer.*", "model_engine",
+    ),
+    *neutral("after generation", "reward.*", "reward_model.*", "reward_manager.*", "custom_reward_function.*",
+             "sandbox_fusion.*", "distillation.*"),
+    *neutral("verl's own processes", "ray_kwargs.*", "ray_init.*", "transfer_queue.*", "global_profiler.*", "hydra.*",
+             "async_training.*"),
+    *neutral("what hydra laid together: where the file lacks a key, verl's own default is taken", "defaults.*"),
+)  # fmt: skip
+
+
+def verl_registry(version: str) -> KeyRegistry:
+    """Return the keys of verl in one of `VERSIONS`."""
+    return KeyRegistry.of("verl", _KEYS, _EARLIER[version])
