@@ -35,7 +35,7 @@ class BadTrainer(NamedTuple):
 ROLLOUT = "actor_rollout_ref.rollout"
 
 
-def _verl(name: str, override: str, problem: str, remedy: str) -> BadTrainer:
+def _run(name: str, override: str, problem: str, remedy: str) -> BadTrainer:
     return BadTrainer(name, override, None, problem, remedy)
 
 
@@ -44,44 +44,44 @@ def _file(name: str, content: str, problem: str, remedy: str) -> BadTrainer:
 
 
 BAD_VERL = [
-    _verl(
+    _run(
         "no_world", "~trainer.n_gpus_per_node", "trainer.n_gpus_per_node: is missing", "add trainer.n_gpus_per_node=8"
     ),
-    _verl("world_open", "trainer.n_gpus_per_node=???", "trainer.n_gpus_per_node: is missing", "n_gpus_per_node=8"),
-    _verl("world_zero", "trainer.n_gpus_per_node=0", "n_gpus_per_node: 0 is not a whole number from 1", "correct it"),
-    _verl("nodes_a_word", "trainer.nnodes=two", "trainer.nnodes: 'two' is not a whole number", "trainer.nnodes=VALUE"),
-    _verl(
+    _run("world_open", "trainer.n_gpus_per_node=???", "trainer.n_gpus_per_node: is missing", "n_gpus_per_node=8"),
+    _run("world_zero", "trainer.n_gpus_per_node=0", "n_gpus_per_node: 0 is not a whole number from 1", "correct it"),
+    _run("nodes_a_word", "trainer.nnodes=two", "trainer.nnodes: 'two' is not a whole number", "trainer.nnodes=VALUE"),
+    _run(
         "tp_does_not_divide",
         f"{ROLLOUT}.tensor_model_parallel_size=3",
         "tensor_model_parallel_size 3 does not divide the 8 devices",
         "a divisor of them",
     ),
-    _verl("tp_too_large", f"{ROLLOUT}.tensor_model_parallel_size=16", "16 does not divide the 8", "divisor"),
-    _verl(
+    _run("tp_too_large", f"{ROLLOUT}.tensor_model_parallel_size=16", "16 does not divide the 8", "divisor"),
+    _run(
         "tp_and_dp",
         f"{ROLLOUT}.tensor_model_parallel_size=4 {ROLLOUT}.data_parallel_size=4",
         "tensor_model_parallel_size 4 x data_parallel_size 4 does not divide the 8 devices",
         "divisor",
     ),
-    _verl(
+    _run(
         "override_misspelt",
         f"{ROLLOUT}.max_num_seq=8",
         "verl has no key",
         "did you mean 'actor_rollout_ref.rollout.max",
     ),
-    _verl(
+    _run(
         "override_section",
         "actor_rollout_ref.rolout.n=8",
         "no key actor_rollout_ref.rolout.n",
         "'actor_rollout_ref.rollout'",
     ),
-    _verl("override_top", "dta.train_batch_size=8", "verl has no key dta.train_batch_size", "did you mean 'data'?"),
-    _verl("override_without_value", f"{ROLLOUT}.n", f"{ROLLOUT}.n: is no override", "write KEY=VALUE"),
-    _verl("override_of_nothing", "=8", "=8: is no override", "+KEY=VALUE"),
-    _verl("override_torn", f"{ROLLOUT}.n=[1,", "its value can't be read", "as in a YAML file"),
-    _verl("override_group", "actor_rollout_ref/rollout=vllm", "chooses a file of verl's own", "--cfg job"),
-    _verl("override_below_a_value", "+trainer.nnodes.of=1", "nnodes is no mapping", "set nnodes as a whole"),
-    _verl("deleted_twice", "~data.nothing", "data.nothing is not in the file", "leave it out"),
+    _run("override_top", "dta.train_batch_size=8", "verl has no key dta.train_batch_size", "did you mean 'data'?"),
+    _run("override_without_value", f"{ROLLOUT}.n", f"{ROLLOUT}.n: is no override", "write KEY=VALUE"),
+    _run("override_of_nothing", "=8", "=8: is no override", "+KEY=VALUE"),
+    _run("override_torn", f"{ROLLOUT}.n=[1,", "its value can't be read", "as in a YAML file"),
+    _run("override_group", "actor_rollout_ref/rollout=vllm", "chooses a file of verl's own", "--cfg job"),
+    _run("override_below_a_value", "+trainer.nnodes.of=1", "nnodes is no mapping", "set nnodes as a whole"),
+    _run("deleted_twice", "~data.nothing", "data.nothing is not in the file", "leave it out"),
     _file(
         "key_misspelt",
         VERL.replace("max_prompt", "max_promt", 2),
@@ -122,42 +122,82 @@ BAD_VERL = [
         "Environment variable 'NO_SUCH_MODEL_AT_ALL' not found",
         "model.path=VALUE",
     ),
-    _verl(
+    _run(
         "checkpoint_gone",
         "actor_rollout_ref.model.path=/nowhere/Qwen3",
         "/nowhere/Qwen3: no model there",
         "model.path=FOLDER",
     ),
-    _verl(
+    _run(
         "checkpoint_far",
         "actor_rollout_ref.model.path=hdfs://a/b",
         "model.path: is an address, and no folder",
         "on this machine",
     ),
-    _verl("checkpoint_of_no_one", "~actor_rollout_ref.model.path", "model.path: is missing", "model.path=FOLDER"),
-    _verl("checkpoint_no_id", "actor_rollout_ref.model.path='a b/c'", "neither a folder nor OWNER/NAME", "OWNER/NAME"),
-    _verl("another_engine", f"{ROLLOUT}.name=sglang", "'sglang' is not measured here", "rollout.name=vllm"),
-    _verl("another_device", "trainer.device=gpu", "trainer.device: 'gpu' is not known", "known: cuda, npu, cpu"),
-    _verl("another_quantization", f"{ROLLOUT}.quantization=torchao", "'torchao' can't be taken over", "add-a-quant.md"),
-    _verl("another_dtype", f"{ROLLOUT}.dtype=float32", "'float32' is not measured here", "rollout.dtype"),
-    _verl("no_room", f"+{ROLLOUT}.max_model_len=512", "512 leaves no room", "set it to 768"),
-    _verl("samples_none", f"{ROLLOUT}.n=null", "rollout.n: None is not a whole number", "rollout.n=VALUE"),
-    _verl("samples_half", f"{ROLLOUT}.n=2.5", "rollout.n: 2.5 is not a whole number", "rollout.n=VALUE"),
-    _verl(
+    _run("checkpoint_of_no_one", "~actor_rollout_ref.model.path", "model.path: is missing", "model.path=FOLDER"),
+    _run("checkpoint_no_id", "actor_rollout_ref.model.path='a b/c'", "neither a folder nor OWNER/NAME", "OWNER/NAME"),
+    _run("another_engine", f"{ROLLOUT}.name=sglang", "'sglang' is not measured here", "rollout.name=vllm"),
+    _run("another_device", "trainer.device=gpu", "trainer.device: 'gpu' is not known", "known: cuda, npu, cpu"),
+    _run("another_quantization", f"{ROLLOUT}.quantization=torchao", "'torchao' can't be taken over", "add-a-quant.md"),
+    _run("another_dtype", f"{ROLLOUT}.dtype=float32", "'float32' is not measured here", "rollout.dtype"),
+    _run("no_room", f"+{ROLLOUT}.max_model_len=512", "512 leaves no room", "set it to 768"),
+    _run("samples_none", f"{ROLLOUT}.n=null", "rollout.n: None is not a whole number", "rollout.n=VALUE"),
+    _run("samples_half", f"{ROLLOUT}.n=2.5", "rollout.n: 2.5 is not a whole number", "rollout.n=VALUE"),
+    _run(
         "memory_in_percent",
         f"{ROLLOUT}.gpu_memory_utilization=40",
         "40 is not a number above 0 and up to 1",
         "correct it",
     ),
-    _verl("switch_a_word", f"+{ROLLOUT}.enforce_eager=maybe", "'maybe' is not true or false", "correct it"),
-    _verl(
+    _run("switch_a_word", f"+{ROLLOUT}.enforce_eager=maybe", "'maybe' is not true or false", "correct it"),
+    _run(
         "too_hot", f"+{ROLLOUT}.temperature=500", "temperature: 500.0 should be less than", "docs/reference/config.md"
     ),
-    _verl(
+    _run(
         "arguments_a_list",
         f"{ROLLOUT}.engine_kwargs.vllm=[1]",
         "engine_kwargs.vllm: [1] is not a mapping",
         "correct it",
     ),
-    _verl("argument_a_secret", f"+{ROLLOUT}.engine_kwargs.vllm.hf_token=x", "hf_token: may be a secret", "take it out"),
+    _run("argument_a_secret", f"+{ROLLOUT}.engine_kwargs.vllm.hf_token=x", "hf_token: may be a secret", "take it out"),
+]
+
+TRL = """
+model_name_or_path: Qwen/Qwen3-1.7B
+use_vllm: true
+per_device_train_batch_size: 8
+gradient_accumulation_steps: 1
+num_generations: 8
+max_prompt_length: 512
+max_completion_length: 256
+num_processes: 8
+"""
+"""GRPO as somebody writes it, with how many processes there are, which a script would say."""
+
+TRL_SCRIPT = "accelerate launch --num_processes 8 grpo.py --config config.yaml"
+
+BAD_TRL = [
+    _run("no_world", "~num_processes", "num_processes: is missing", "add num_processes=8"),
+    _run("world_zero", "num_processes=0", "num_processes: 0 is not a whole number from 1 up", "num_processes=VALUE"),
+    _run("no_vllm", "use_vllm=false", "use_vllm: is not true", "add use_vllm=true"),
+    _run("mode_unknown", "vllm_mode=colocated", "vllm_mode: 'colocated' is not known", "did you mean 'colocate'?"),
+    _run("tp_does_not_divide", "vllm_tensor_parallel_size=3", "3 does not divide the 8 processes", "a divisor"),
+    _run("groups_torn", "num_generations=7", "num_generations: 7 does not divide the 64 sequences", "so that it does"),
+    _run("batch_torn", "generation_batch_size=100", "100 is no multiple of 64", "set it to 128"),
+    _run("batch_twice", "generation_batch_size=64 steps_per_generation=1", "are both written", "keep one"),
+    _run("no_prompt_length", "~max_prompt_length", "max_prompt_length: is missing", "add max_prompt_length=512"),
+    _run("no_room", "vllm_max_model_length=256", "256 leaves no room for a prompt", "more than 256"),
+    _run("checkpoint_gone", "model_name_or_path=/nowhere/m", "/nowhere/m: no model there", "model_name_or_path=FOLDER"),
+    _run("checkpoint_missing", "~model_name_or_path", "model_name_or_path: is missing", "model_name_or_path=FOLDER"),
+    _run("dtype_unknown", "+vllm_dtype=int4", "dtype 'int4' is not measured here", "known: "),
+    _run("override_misspelt", "num_generation=4", "TRL has no key num_generation", "did you mean 'num_generations'?"),
+    _file("key_misspelt", TRL.replace("num_generations", "num_generatons"), "num_generatons", "'num_generations'"),
+    _file("torn", TRL + "a: [", "no valid YAML", "give the YAML that TRL is started with"),
+    _file("interpolation", TRL.replace("256", "${nothing}"), "can't be resolved", "max_completion_length=VALUE"),
+    _file("script_of_nothing", "echo hello", "starts 0 trainings", "accelerate launch"),
+    _file("script_of_two", f"{TRL_SCRIPT}\n{TRL_SCRIPT}", "starts 2 trainings", "accelerate launch"),
+    _file("script_torn", f"{TRL_SCRIPT} --x 'a", "no closing quotation", "close its quotes"),
+    _file(
+        "script_without_its_yaml", TRL_SCRIPT.replace("config.", "none."), "none.yaml: there is no such file", "put it"
+    ),
 ]

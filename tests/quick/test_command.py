@@ -22,7 +22,7 @@ SCRIPTS = REPOSITORY / "workflow" / "scripts"
 WORKFLOW = ("run", "plan", "check")
 """What calls Snakemake."""
 
-TRAINERS = ("from-verl",)
+TRAINERS = ("from-verl", "from-trl")
 """What no rule calls, and that has no script of its own."""
 
 SCRIPT_OF = {name: f"{name}.py" for name in COMMANDS if name not in WORKFLOW + TRAINERS} | {"trace": "read_trace.py"}

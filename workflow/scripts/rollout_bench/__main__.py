@@ -24,6 +24,7 @@ COMMANDS = {
     "bounds": ("bounds.main", "print the least time that each experiment of a config can take"),
     "collect": ("collect.main", "bring records home from where they were measured"),
     "from-verl": ("trainers.from_verl", "make a config of the rollout that verl's settings describe"),
+    "from-trl": ("trainers.from_trl", "make a config of the rollout that TRL's settings describe"),
     "trace": ("traces.main", "read the traces of a profile launch into one table of events"),
 }
 """Sub-command -> its function in a module of `rollout_bench.commands`, imported only when it is run; what it does."""

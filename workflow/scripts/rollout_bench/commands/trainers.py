@@ -9,14 +9,21 @@ from pathlib import Path
 
 from rollout_bench.contracts.secrets import may_be_secret
 from rollout_bench.trainers.account import MadeConfig
+from rollout_bench.trainers.launch_commands import launched
 from rollout_bench.trainers.trainer_file import TrainerFile, laid_over, read_yaml
+from rollout_bench.trainers.trl import trl_config
+from rollout_bench.trainers.trl_keys import trl_registry
 from rollout_bench.trainers.verl import verl_config
 from rollout_bench.trainers.verl_keys import VERSIONS, verl_registry
 
 
 def verl_parser() -> argparse.ArgumentParser:
     """Return the command line of from-verl."""
-    parser = _parser("verl", "verl's YAML: one that verl ships, saves or is given", "as verl's command line has them")
+    parser = _parser(
+        "verl",
+        "verl's YAML: one that verl ships, saves or is given",
+        "as verl's command line has them: a.b=1, +a.b=1, ~a.b",
+    )
     parser.add_argument(
         "--verl",
         choices=VERSIONS,
@@ -33,9 +40,7 @@ def _parser(trainer: str, file: str, overrides: str) -> argparse.ArgumentParser:
         epilog="Exit status: 0 when the config is written, 1 on an error.",
     )
     parser.add_argument("file", type=Path, metavar="FILE", help=file)
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help=f"overrides, {overrides}: a.b=1, +a.b=1, ~a.b"
-    )
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=overrides)
     return parser
 
 
@@ -45,6 +50,25 @@ def from_verl() -> int:
     registry = verl_registry(arguments.verl)
     content = laid_over(read_yaml(arguments.file, "verl"), arguments.overrides, registry)
     return _write(verl_config(TrainerFile.of(str(arguments.file), content, registry)))
+
+
+def trl_parser() -> argparse.ArgumentParser:
+    """Return the command line of from-trl."""
+    return _parser(
+        "TRL",
+        "TRL's YAML, or a script with the command that starts the training",
+        "laid over what the file says: num_processes=8, ~vllm_dtype",
+    )
+
+
+def from_trl() -> int:
+    """Read, derive, and only then write."""
+    arguments = trl_parser().parse_intermixed_args()
+    registry = trl_registry()
+    is_yaml = arguments.file.suffix in (".yaml", ".yml")
+    content = read_yaml(arguments.file, "TRL") if is_yaml else launched(arguments.file)
+    content = laid_over(content, arguments.overrides, registry)
+    return _write(trl_config(TrainerFile.of(str(arguments.file), content, registry)))
 
 
 def _write(made: MadeConfig) -> int:

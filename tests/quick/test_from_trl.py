@@ -1,0 +1,217 @@
+"""TRL's settings, from YAML or from the commands that start it, become a config that can be planned."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from bad_trainers import BAD_TRL, TRL, TRL_SCRIPT, BadTrainer
+from planned import planned
+
+from rollout_bench.commands import trainers
+from rollout_bench.core.errors import UserError
+from rollout_bench.trainers.keys import Influence
+from rollout_bench.trainers.launch_commands import flags, launched
+from rollout_bench.trainers.trl_keys import trl_registry
+
+SMALL = """
+model_name_or_path: deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B
+torch_dtype: bfloat16
+dataset_name: open-r1/OpenR1-Math-220k
+system_prompt: "Think first."
+bf16: true
+use_vllm: true
+vllm_colocation: true
+vllm_gpu_memory_utilization: 0.5
+vllm_enable_prefix_caching: false
+gradient_accumulation_steps: 4
+gradient_checkpointing_kwargs: {use_reentrant: false}
+max_prompt_length: 512
+max_completion_length: 2048
+num_generations: 16
+overwrite_output_dir: true
+per_device_train_batch_size: 16
+reward_funcs: [length]
+temperature: 0.7
+"""
+"""What TRL's pull request 3162 trains with 1.5B parameters, as far as it has to do with generation."""
+
+LARGE = """
+model_name_or_path: Qwen/Qwen2.5-14B-Instruct
+use_vllm: true
+vllm_tp: true
+vllm_gpu_memory_utilization: 0.4
+vllm_enable_prefix_caching: false
+vllm_max_model_len: 1024
+gradient_accumulation_steps: 4
+max_prompt_length: 512
+max_completion_length: 512
+num_generations: 4
+per_device_train_batch_size: 1
+dataset_prompt_column: problem
+temperature: 0.7
+"""
+"""What it trains with 14B parameters."""
+
+
+class Made:
+    """What the command makes of files: the config it prints, and the account."""
+
+    def __init__(self, path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        self.path, self._capsys, self._monkeypatch = path, capsys, monkeypatch
+
+    def __call__(self, arguments: str = "", content: str = TRL, script: str | None = None) -> dict[str, Any]:
+        (self.path / "config.yaml").write_text(content)
+        if script is not None:
+            (self.path / "run.sh").write_text(script)
+        file = self.path / ("config.yaml" if script is None else "run.sh")
+        self._monkeypatch.setattr(sys, "argv", ["rollout-bench from-trl", str(file), *shlex.split(arguments)])
+        assert trainers.from_trl() == 0
+        self.text, self.account = self._capsys.readouterr()
+        return dict(yaml.safe_load(self.text))
+
+    def planned(self, arguments: str = "", content: str = TRL, script: str | None = None) -> dict[str, Any]:
+        """Return workload and engine arguments of the one experiment that the config comes to."""
+        self(arguments, content, script)
+        (experiment,) = planned(self.text).experiments
+        return {**experiment.spec.workload.model_dump(), **experiment.spec.engine.args}
+
+
+@pytest.fixture
+def made(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Made:
+    return Made(tmp_path, capsys, monkeypatch)
+
+
+SEVEN = r"""
+CUDA_VISIBLE_DEVICES=0,1,2,3,4,5,6 accelerate launch \
+    --config_file examples/accelerate_configs/deepspeed_zero3.yaml \
+    --num_processes=7 \
+    src/open_r1/grpo.py \
+    --config config.yaml
+"""
+
+
+def test_seven_colocated_engines_have_whole_groups_of_their_own_process(made: Made):
+    plan = made.planned(content=SMALL, script=SEVEN)
+    assert (plan["prompts"], plan["samples_per_prompt"], plan["requests"]) == (4, 16, "per_sequence")
+    assert (plan["prompt_tokens"], plan["output_tokens"], plan["temperature"]) == (512, 2048, 0.7)
+    assert (plan["max_num_seqs"], plan["max_num_batched_tokens"]) == (64, 4096)
+    assert (plan["gpu_memory_utilization"], plan["enable_prefix_caching"]) == (0.5, False)
+    assert "28 prompts, 16 of each, 448 sequences; 7 engines (colocate)" in made.account
+
+
+def test_the_same_training_with_a_server_sends_whole_prompts_to_one_engine(made: Made):
+    script = "CUDA_VISIBLE_DEVICES=0 trl vllm-serve --model deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B &\n" + SEVEN
+    plan = made.planned(content=SMALL.replace("colocation: true", "colocation: false"), script=script)
+    assert (plan["prompts"], plan["samples_per_prompt"], plan["requests"]) == (28, 16, "per_prompt")
+    assert plan["gpu_memory_utilization"] == 0.9
+    assert "max_num_seqs" not in plan
+
+
+def test_generations_of_one_step_of_training_alone_are_asked_for_by_an_override(made: Made):
+    plan = made.planned("steps_per_generation=1", SMALL, SEVEN)
+    assert (plan["prompts"], plan["samples_per_prompt"], plan["max_num_seqs"]) == (1, 16, 16)
+
+
+def test_tensor_parallelism_over_all_devices_is_one_engine(made: Made):
+    script = (
+        "CUDA_VISIBLE_DEVICES=0,1,2,3,4,5,6,7 accelerate launch --config_file recipes/zero3.yaml"
+        " src/open_r1/grpo.py --config config.yaml"
+    )
+    plan = made.planned(content=LARGE, script=script)
+    assert (plan["prompts"], plan["samples_per_prompt"], plan["tensor_parallel_size"]) == (8, 4, 8)
+    assert plan["max_model_len"] == 1024
+
+
+def test_four_processes_and_a_server_beside_them(made: Made):
+    script = (
+        "CUDA_VISIBLE_DEVICES=0,1,2,3 trl vllm-serve --model Qwen/Qwen2.5-14B-Instruct\n"
+        "CUDA_VISIBLE_DEVICES=4,5,6,7 accelerate launch --num_processes=4 src/open_r1/grpo.py --config config.yaml"
+    )
+    plan = made.planned(content=LARGE.replace("vllm_tp: true\n", ""), script=script)
+    assert (plan["prompts"], plan["samples_per_prompt"], plan["tensor_parallel_size"]) == (4, 4, 1)
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("num_generations=4", "samples_per_prompt", 4),
+        ("generation_batch_size=128", "prompts", 2),
+        ("steps_per_generation=3", "prompts", 3),
+        ("max_prompt_length=100", "prompt_tokens", 100),
+        ("vllm_max_model_length=300", "prompt_tokens", 44),
+        ("max_completion_length=40", "output_tokens", 40),
+        ("temperature=0.6", "temperature", 0.6),
+        ("top_p=0.9", "top_p", 0.9),
+        ("top_k=0", "top_k", -1),
+        ("vllm_tensor_parallel_size=2", "tensor_parallel_size", 2),
+        ("vllm_gpu_memory_utilization=0.25", "gpu_memory_utilization", 0.25),
+        ("trust_remote_code=true", "trust_remote_code", True),
+        ("vllm_model_impl=transformers", "model_impl", "transformers"),
+    ],
+)
+def test_a_key_that_is_honoured_reaches_the_plan(made: Made, override: str, key: str, value: Any):
+    assert made.planned(override)[key] == value
+
+
+def test_a_server_s_engines_share_the_prompts(made: Made):
+    plan = made.planned("vllm_mode=server +server.data_parallel_size=2 +server.tensor_parallel_size=2")
+    assert (plan["prompts"], plan["samples_per_prompt"], plan["tensor_parallel_size"]) == (4, 8, 2)
+
+
+def test_the_script_says_how_many_processes_there_are(tmp_path: Path):
+    (tmp_path / "config.yaml").write_text(TRL.replace("num_processes: 8\n", ""))
+    (tmp_path / "zero.yaml").write_text("num_processes: 6\n")
+    for command, processes in {
+        "accelerate launch --num_processes 5 --multi_gpu x.py --config config.yaml": 5,
+        "accelerate launch --config_file zero.yaml x.py --config config.yaml": 6,
+        "accelerate launch -m trl.scripts.grpo --config config.yaml": None,
+        "export CUDA_VISIBLE_DEVICES=0,1\naccelerate launch x.py --config config.yaml": 2,
+        "torchrun --nproc_per_node=4 --nnodes=2 x.py --config config.yaml": 8,
+        "python3 x.py --config config.yaml": 1,
+        "cd there && nohup trl grpo --config config.yaml --num_processes 3 > log": 3,
+    }.items():
+        (tmp_path / "run.sh").write_text(f"#!/bin/bash\nset -e  # stop\necho 'begin'\n{command}\n")
+        content = launched(tmp_path / "run.sh")
+        assert content["num_processes"] == processes, command
+        assert content["num_generations"] == 8
+
+
+def test_flags_win_over_the_yaml_and_overrides_over_flags(made: Made):
+    script = TRL_SCRIPT + " --temperature 0.5 --top-p=0.8 --bf16 --reward_funcs a b"
+    plan = made.planned("top_p=0.7", script=script)
+    assert (plan["temperature"], plan["top_p"]) == (0.5, 0.7)
+    assert flags(shlex.split("--bf16 --reward_funcs a b --lr=1")) == {"bf16": True, "reward_funcs": ["a", "b"], "lr": 1}
+
+
+def test_keys_of_one_s_own_script_are_named_as_unknown(made: Made):
+    made("+min_p=0.1 +my_own_key=1")
+    unknown = made.account.partition(f"\n{Influence.UNKNOWN.value}:\n")[2]
+    assert "my_own_key" in unknown
+    assert "min_p = 0.1: no token is left out" in made.account
+
+
+def test_each_key_has_one_entry_that_says_what_becomes_of_it():
+    for path, key in trl_registry().keys.items():
+        assert key.says, path
+        assert key.influence is Influence.UNSUPPORTED or not key.off
+
+
+def test_no_two_wrong_runs_are_alike():
+    assert len({bad.name for bad in BAD_TRL}) == len({bad[1:3] for bad in BAD_TRL}) == len(BAD_TRL)
+
+
+@pytest.mark.parametrize("bad", BAD_TRL, ids=lambda bad: bad.name)
+def test_a_wrong_run_is_told_in_two_lines(made: Made, bad: BadTrainer):
+    is_script = bad.content is not None and bad.name.startswith("script")
+    with pytest.raises(UserError) as raised:
+        made(
+            bad.arguments, TRL if is_script or bad.content is None else bad.content, bad.content if is_script else None
+        )
+    problem, remedy = str(raised.value).split("\n")
+    assert bad.problem in problem
+    assert bad.remedy in remedy

@@ -1,0 +1,172 @@
+"""TRL's settings from the commands that start it: accelerate, torchrun or trl, and perhaps a server of its own."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rollout_bench.core.errors import UserError
+from rollout_bench.trainers.trainer_file import read_yaml
+
+SEPARATORS = {";", "&", "&&", "||", "|"}
+BEFORE_COMMANDS = {"env", "exec", "export", "nohup", "time"}
+VISIBLE_DEVICES = ("CUDA_VISIBLE_DEVICES", "ASCEND_RT_VISIBLE_DEVICES")
+REDIRECTION = re.compile(r"[0-9&]*[<>]")
+ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class LaunchCommand:
+    """One command of a script.
+
+    Attributes:
+        words: the program and its arguments.
+        devices: how many devices it sees, None where nothing says so.
+    """
+
+    words: list[str]
+    devices: int | None
+
+    @property
+    def serves(self) -> bool:
+        """Whether it starts TRL's server."""
+        return self.words[:2] == ["trl", "vllm-serve"] or "trl.scripts.vllm_serve" in self.words[:3]
+
+    @property
+    def trains(self) -> bool:
+        """Whether it starts a training."""
+        program, second = Path(self.words[0]).name, self.words[1:2]
+        if program == "trl":
+            return not self.serves and bool(second) and not second[0].startswith("-")
+        is_python = program.startswith("python") and any(word.endswith(".py") for word in self.words)
+        return (program == "accelerate" and second == ["launch"]) or program == "torchrun" or is_python
+
+
+def launched(path: Path) -> dict[str, Any]:
+    """Return the settings of the training that the commands in a file start, its YAML and its server's among them.
+
+    Raises:
+        UserError: the file can't be read, or starts no training, or several; or a YAML that it names is not there.
+    """
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read: {error.strerror}", "give TRL's YAML, or a script with its command"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not UTF-8 text: byte {error.start}", "give TRL's YAML, or a script") from None
+    commands = list(_commands(path, text))
+    trainings = [command for command in commands if command.trains]
+    if len(trainings) != 1:
+        raise UserError(
+            f"{path}: starts {len(trainings)} trainings, and one is wanted",
+            "give a file with one of accelerate launch, torchrun, trl grpo or python SCRIPT.py, or TRL's YAML",
+        )
+    content = _training(path, trainings[0])
+    for server in (command for command in commands if command.serves):
+        content["server"] = flags(server.words[2:])
+    return content
+
+
+def _commands(path: Path, text: str) -> Iterator[LaunchCommand]:
+    exported: int | None = None
+    for line in re.finditer(r"(?:\\\n|[^\n])+", text):
+        try:
+            words = shlex.split(line[0].replace("\\\n", " "), comments=True)
+        except ValueError as error:
+            number = text.count("\n", 0, line.start()) + 1
+            raise UserError(f"{path}: line {number}: {str(error).lower()}", "close its quotes") from None
+        command: list[str] = []
+        devices, redirected = exported, False
+        for word in [*words, ";"]:
+            assigned = None if command else ASSIGNMENT.fullmatch(word)
+            if word in SEPARATORS:
+                if command:
+                    yield LaunchCommand(command, devices)
+                command, devices, redirected = [], exported, False
+            elif redirected or REDIRECTION.match(word):
+                redirected = True
+            elif assigned is not None and assigned[1] in VISIBLE_DEVICES:
+                devices = len(assigned[2].split(","))
+                exported = devices if words[0] == "export" else exported
+            elif assigned is None and (command or word not in BEFORE_COMMANDS):
+                command.append(word)
+
+
+def _training(path: Path, command: LaunchCommand) -> dict[str, Any]:
+    """Return the settings of a training, and as num_processes on how many devices it is."""
+    program = Path(command.words[0]).name
+    rest = command.words[2:] if program in ("accelerate", "trl") else command.words[1:]
+    script = 0 if program == "trl" else next((n for n, word in enumerate(rest) if word.endswith(".py")), None)
+    if script is None:  # python -m, or a module that accelerate starts
+        script = next((n + 1 for n, word in enumerate(rest) if word in ("-m", "--module")), len(rest) - 1)
+    launcher, own = flags(rest[:script]), flags(rest[script if program == "trl" else script + 1 :])
+    content: dict[str, Any] = {}
+    if "config" in own:
+        content = read_yaml(_beside(path, str(own.pop("config"))), "TRL")
+    content.update(own)
+    content.setdefault("num_processes", _processes(path, program, launcher, command.devices))
+    return content
+
+
+def _processes(path: Path, program: str, launcher: dict[str, Any], devices: int | None) -> Any:
+    if "num_processes" in launcher:
+        return launcher["num_processes"]
+    if program == "torchrun":
+        per_node, nodes = launcher.get("nproc_per_node", 1), launcher.get("nnodes", 1)
+        return per_node * nodes if isinstance(per_node, int) and isinstance(nodes, int) else None
+    if program.startswith("python"):
+        return 1
+    config = launcher.get("config_file")
+    if config is not None and (found := _there(path, str(config))) is not None:
+        return read_yaml(found, "accelerate").get("num_processes", devices)
+    return devices
+
+
+def _there(script: Path, name: str) -> Path | None:
+    return next((place for place in (script.parent / name, Path(name)) if place.is_file()), None)
+
+
+def _beside(script: Path, name: str) -> Path:
+    found = _there(script, name)
+    if found is None:
+        raise UserError(
+            f"{script}: --config {name}: there is no such file beside it, nor here",
+            "put it there, or give the YAML itself",
+        )
+    return found
+
+
+def flags(words: list[str]) -> dict[str, Any]:
+    """Return `--name value`, `--name=value` and `--name` as settings; several values are a list."""
+    found: dict[str, Any] = {}
+    name: str | None = None
+    for word in words:
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            name = name.replace("-", "_")
+            found[name] = [value] if equals else []
+        elif name is not None:
+            found[name].append(word)
+    return {name: _values(values) for name, values in found.items()}
+
+
+def _values(words: list[str]) -> Any:
+    if not words:
+        return True
+    values = [_value(word) for word in words]
+    return values[0] if len(values) == 1 else values
+
+
+def _value(word: str) -> Any:
+    try:
+        return yaml.safe_load(word)
+    except (yaml.YAMLError, ValueError):
+        return word

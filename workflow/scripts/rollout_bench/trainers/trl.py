@@ -1,0 +1,195 @@
+"""A config of one engine's part of a step of TRL's GRPO: engines beside each process of the training, or a server's."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from rollout_bench.core.errors import UserError, did_you_mean
+from rollout_bench.trainers.account import MadeConfig, account
+from rollout_bench.trainers.step import EngineShare, RolloutStep
+from rollout_bench.trainers.trained_model import QUANT_OF_DTYPE, model_name, weights
+from rollout_bench.trainers.trainer_file import TrainerFile
+
+WORKLOAD = "trl-step"
+MODES = ("colocate", "server")
+
+COLOCATED_BATCHED_TOKENS = 4096
+"""What TRL sets max_num_batched_tokens to where its engines share the trainer's devices."""
+
+
+def trl_config(settings: TrainerFile) -> MadeConfig:
+    """Return the config that measures one engine's part of a step.
+
+    Raises:
+        UserError: the settings can't be those of a run, or need what is not measured here.
+    """
+    settings.check_spelling()
+    if not settings.get("use_vllm"):
+        raise UserError(
+            f"{settings.name}: use_vllm: is not true: transformers generates, which is not measured here",
+            "add use_vllm=true to the command: what vLLM would do under the same load",
+        )
+    mode = _mode(settings)
+    step, own = _step(settings, mode)
+    prompt_tokens, output_tokens = _lengths(settings)
+    key = "model_name_or_path" if settings.get("model_name_or_path") else "server.model"
+    path = settings.get(key)
+    if path is None:
+        raise UserError(
+            f"{settings.name}: model_name_or_path: is missing", "add model_name_or_path=FOLDER to the command"
+        )
+    dtype = settings.get("vllm_dtype") or settings.get("server.dtype") or "auto"
+    if dtype not in QUANT_OF_DTYPE:
+        raise UserError(f"{settings.name}: dtype {dtype!r} is not measured here", did_you_mean(dtype, QUANT_OF_DTYPE))
+    quant = QUANT_OF_DTYPE[dtype]
+    part = step.share if mode == "colocate" else _whole_groups(step)
+    name = model_name(path)
+    config: dict[str, Any] = {
+        "platform": "cpu" if settings.get("use_cpu") else "cuda",
+        "models": [name],
+        "quants": [quant],
+        "modes": ["offline"],
+        "workloads": [WORKLOAD],
+        "model_settings": {name: {"weights": {quant: weights(path, key)}}},
+        "workload_settings": {
+            WORKLOAD: {
+                **part.workload(prompt_tokens),
+                "prompt_tokens": prompt_tokens,
+                "output_tokens": output_tokens,
+                "requests": "per_sequence" if mode == "colocate" else "per_prompt",
+                "temperature": settings.get("temperature"),
+                "top_p": settings.get("top_p"),
+                "top_k": settings.get("top_k"),
+                "logprobs": 0,  # TRL always asks for the sampled token's
+                "engine_args": {**own, **_engine_args(settings, dtype, prompt_tokens + output_tokens)},
+            }
+        },
+    }
+    if quant != "bf16":
+        config |= {"baseline": {"quant": quant}, "quant_settings": {quant: {"linear_dtypes": ["float16"]}}}
+    head = (
+        f"A step: {step.prompts} prompts, {step.samples} of each, {step.sequences} sequences; {step.engines} engines"
+        f" ({mode}).",
+        f"Measured here: one engine, its part of {part.sequences} sequences, of {part.distinct} distinct prompts.",
+        "Each answer is generated to its full length, the longest that a step can take.",
+        "Not measured here: the other engines, the trainer's own work, and the way to a server over HTTP.",
+    )
+    return MadeConfig(head, config, account(settings))
+
+
+def _mode(settings: TrainerFile) -> str:
+    """Return where the engines are: what says so first, the newest name before earlier ones."""
+    mode, colocated = settings.get("vllm_mode"), settings.get("vllm_colocation")
+    if mode is None and colocated is not None:
+        mode = "colocate" if colocated else "server"
+    if mode is None:
+        mode = "server" if settings.has("server") and not settings.get("vllm_tp") else "colocate"
+    if mode not in MODES:
+        raise UserError(f"{settings.name}: vllm_mode: {mode!r} is not known", did_you_mean(mode, MODES))
+    return str(mode)
+
+
+def _step(settings: TrainerFile, mode: str) -> tuple[RolloutStep, dict[str, Any]]:
+    """Return the step, and the engine arguments that follow from where its engines are.
+
+    Raises:
+        UserError: its sequences are no whole groups, or tensor parallelism does not divide the processes.
+    """
+    processes, per_device = settings.get("num_processes"), settings.get("per_device_train_batch_size")
+    if processes is None:
+        raise UserError(
+            f"{settings.name}: num_processes: is missing, so nobody knows how many sequences a step has",
+            "add num_processes=8 to the command: accelerate's --num_processes",
+        )
+    at_once = processes * per_device
+    steps, batch = settings.get("steps_per_generation"), settings.get("generation_batch_size")
+    if steps is not None and batch is not None:
+        raise UserError(
+            f"{settings.name}: steps_per_generation and generation_batch_size are both written",
+            "keep one, as TRL wants it: add ~generation_batch_size to the command",
+        )
+    if batch is not None and batch % at_once:
+        raise UserError(
+            f"{settings.name}: generation_batch_size: {batch} is no multiple of {at_once},"
+            f" {processes} processes with {per_device} sequences each",
+            f"set it to {math.ceil(batch / at_once) * at_once}",
+        )
+    steps = batch // at_once if batch is not None else steps or settings.get("gradient_accumulation_steps")
+    samples = settings.get("num_generations")
+    sequences = at_once * steps
+    if sequences % samples:
+        raise UserError(
+            f"{settings.name}: num_generations: {samples} does not divide the {sequences} sequences of a step,"
+            f" {processes} processes x {per_device} x {steps}",
+            "set per_device_train_batch_size, gradient_accumulation_steps or num_generations so that it does",
+        )
+    prompts = sequences // samples
+    if mode == "server":
+        own = {
+            "tensor_parallel_size": settings.get("server.tensor_parallel_size"),
+            "gpu_memory_utilization": settings.get("server.gpu_memory_utilization"),
+        }
+        return RolloutStep(prompts, samples, settings.get("server.data_parallel_size"), spread=False), own
+    tensor = processes if settings.get("vllm_tp") else settings.get("vllm_tensor_parallel_size")
+    if processes % tensor:
+        raise UserError(
+            f"{settings.name}: vllm_tensor_parallel_size: {tensor} does not divide the {processes} processes",
+            "set it to a divisor of num_processes",
+        )
+    own = {
+        "tensor_parallel_size": tensor,
+        "gpu_memory_utilization": settings.get("vllm_gpu_memory_utilization"),
+        "max_num_seqs": per_device * steps * tensor,
+        "max_num_batched_tokens": COLOCATED_BATCHED_TOKENS,
+    }
+    return RolloutStep(prompts, samples, processes // tensor, spread=False), own
+
+
+def _whole_groups(step: RolloutStep) -> EngineShare:
+    """Return what one engine of a server gets: prompts, each with all of its samples."""
+    prompts = math.ceil(step.prompts / step.engines)
+    return EngineShare(prompts * step.samples, prompts)
+
+
+def _lengths(settings: TrainerFile) -> tuple[int, int]:
+    """Return tokens of each prompt and of each answer.
+
+    Raises:
+        UserError: nothing says how long prompts are, or there is no room for them.
+    """
+    answer = settings.get("max_completion_length")
+    names = ("vllm_max_model_length", "vllm_max_model_len", "server.max_model_len")
+    most, name = next(((value, name) for name in names if (value := settings.get(name))), (None, ""))
+    prompt = settings.get("max_prompt_length")
+    if most is not None and most <= answer:
+        raise UserError(
+            f"{settings.name}: {name}: {most} leaves no room for a prompt beside answers of {answer} tokens",
+            f"set it to more than {answer}, or max_completion_length to less",
+        )
+    if most is not None:
+        prompt = min(prompt or most, most - answer)
+    if prompt is None:
+        raise UserError(
+            f"{settings.name}: max_prompt_length: is missing, and TRL itself cuts no prompts",
+            "add max_prompt_length=512 to the command: the longest prompts of your data in tokens",
+        )
+    return prompt, answer
+
+
+def _engine_args(settings: TrainerFile, dtype: str, longest: int) -> dict[str, Any]:
+    found = {"max_model_len": longest, "logprobs_mode": "processed_logprobs"}
+    if dtype != "auto":
+        found["dtype"] = dtype
+    for name, keys in {
+        "enable_prefix_caching": ("vllm_enable_prefix_caching", "server.enable_prefix_caching"),
+        "enforce_eager": ("server.enforce_eager",),
+        "kv_cache_dtype": ("server.kv_cache_dtype",),
+        "model_impl": ("vllm_model_impl",),
+    }.items():
+        value = next((value for key in keys if (value := settings.get(key)) is not None), None)
+        if value is not None:
+            found[name] = value
+    if settings.get("trust_remote_code") or settings.get("server.trust_remote_code"):
+        found["trust_remote_code"] = True
+    return found
