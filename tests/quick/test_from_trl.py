@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from bad_trainers import BAD_TRL, TRL, TRL_SCRIPT, BadTrainer
+from docs_pages import REPOSITORY, blocks, commands
 from planned import planned
 
 from rollout_bench.commands import trainers
@@ -188,11 +189,32 @@ def test_flags_win_over_the_yaml_and_overrides_over_flags(made: Made):
     assert flags(shlex.split("--bf16 --reward_funcs a b --lr=1")) == {"bf16": True, "reward_funcs": ["a", "b"], "lr": 1}
 
 
+def test_keys_of_the_other_mode_are_not_honoured(made: Made):
+    made("vllm_mode=colocate +server.gpu_memory_utilization=0.8 vllm_gpu_memory_utilization=0.2")
+    other = made.account.partition("read by other runs than this one:\n")[2].splitlines()[0]
+    assert other.strip() == "server.gpu_memory_utilization"
+    made("vllm_mode=server vllm_gpu_memory_utilization=0.2")
+    other = made.account.partition("read by other runs than this one:\n")[2].splitlines()[0]
+    assert other.strip() == "vllm_gpu_memory_utilization"
+
+
 def test_keys_of_one_s_own_script_are_named_as_unknown(made: Made):
     made("+min_p=0.1 +my_own_key=1")
     unknown = made.account.partition(f"\n{Influence.UNKNOWN.value}:\n")[2]
     assert "my_own_key" in unknown
     assert "min_p = 0.1: no token is left out" in made.account
+
+
+def test_the_page_shows_what_its_command_prints(made: Made):
+    page = REPOSITORY / "docs" / "how-to" / "train-with-trl.md"
+    (command,) = commands(page, "rollout-bench")
+    files = {block.text.partition("\n")[0]: block.text for block in blocks(page, "text")}
+    (made.path / "grpo.yaml").write_text(files["# grpo.yaml"])
+    assert command.words[1:3] == ("from-trl", "run.sh")
+    assert command.words[-2:] == (">", "mine.yaml")
+    made(shlex.join(command.words[3:-2]), script=files["# run.sh"])
+    shown = "".join(line for line in made.text.splitlines(keepends=True) if not line.startswith("#"))
+    assert [f"# mine.yaml\n{shown}"] == [block.text for block in blocks(page, "yaml")]
 
 
 def test_each_key_has_one_entry_that_says_what_becomes_of_it():

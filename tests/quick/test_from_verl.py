@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from bad_trainers import BAD_VERL, ROLLOUT, VERL, BadTrainer
+from docs_pages import REPOSITORY, blocks, commands
 from planned import planned
 
 from rollout_bench.commands import trainers
@@ -217,6 +218,17 @@ def test_a_switch_is_found_through_an_interpolation_of_its_section(made: Made):
     content = VERL.replace("    n: 8", "    n: 8\n    mtp: ${oc.select:actor_rollout_ref.model.mtp,null}")
     made("+actor_rollout_ref.model.mtp.enable_rollout=true", content)
     assert "mtp.enable_rollout = true: measured without speculative decoding" in made.group(Influence.UNSUPPORTED)
+
+
+def test_the_page_shows_what_its_command_prints(made: Made):
+    page = REPOSITORY / "docs" / "how-to" / "train-with-verl.md"
+    (command,) = commands(page, "rollout-bench")
+    (training,) = [block.text for block in blocks(page, "text") if block.text.startswith("# training.yaml\n")]
+    assert command.words[1:3] == ("from-verl", "training.yaml")
+    assert command.words[-2:] == (">", "mine.yaml")
+    made(shlex.join(command.words[3:-2]), training)
+    shown = "".join(line for line in made.text.splitlines(keepends=True) if not line.startswith("#"))
+    assert [f"# mine.yaml\n{shown}"] == [block.text for block in blocks(page, "yaml")]
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 from collections import Counter, defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,11 +46,27 @@ class MadeConfig:
         read_config(self.config)
         lines = [f"Made by: {command}", *self.told.splitlines()]
         comments = "".join(f"# {line}".rstrip() + "\n" for line in lines)
-        return comments + yaml.safe_dump(self.config, sort_keys=False, default_flow_style=None, width=WIDTH)
+        return comments + yaml.dump(
+            self.config, Dumper=_BriefFlow, sort_keys=False, default_flow_style=False, width=WIDTH
+        )
 
 
-def account(settings: TrainerFile) -> str:
+class _BriefFlow(yaml.SafeDumper):
+    """YAML whose short lists and mappings stand in one line."""
+
+    def represent_data(self, data: Any) -> yaml.Node:
+        node = super().represent_data(data)
+        if isinstance(node, yaml.CollectionNode):
+            node.flow_style = len(repr(data)) <= LONGEST_VALUE
+        return node
+
+
+def account(settings: TrainerFile, unread: Collection[str] = ()) -> str:
     """Return what became of each key: of those that are written, and of those whose default has influence.
+
+    Args:
+        settings: what is written.
+        unread: keys that this run does not read, though others do.
 
     Raises:
         UserError: a key with influence can't be resolved, or is not what it takes.
@@ -74,7 +91,9 @@ def account(settings: TrainerFile) -> str:
             continue
         written, influence = settings.has(key.path), settings.influence(key)
         value = f"{key.path} = {_shown(settings.get(key.path))}"
-        if written and influence is Influence.NEUTRAL:
+        if key.path in unread:
+            groups[Influence.NEUTRAL]["read by other runs than this one"] += [key.path] if written else []
+        elif written and influence is Influence.NEUTRAL:
             groups[influence]["switched off, or as it is measured"].append(key.path)
         elif written:
             groups[influence][key.says].append(value)
@@ -86,6 +105,8 @@ def account(settings: TrainerFile) -> str:
 def _section(influence: Influence, entries: dict[str, list[str]]) -> str:
     lines = [f"{influence.value}:"]
     for says, paths in entries.items():
+        if not paths:
+            continue
         if influence in (Influence.HONOURED, Influence.UNSUPPORTED):
             lines += [f"  {path}: {says}" for path in paths]
         else:

@@ -75,7 +75,14 @@ def trl_config(settings: TrainerFile) -> MadeConfig:
         "Each answer is generated to its full length, the longest that a step can take.",
         "Not measured here: the other engines, the trainer's own work, and the way to a server over HTTP.",
     )
-    return MadeConfig(head, config, account(settings))
+    return MadeConfig(head, config, account(settings, _unread(settings, mode)))
+
+
+def _unread(settings: TrainerFile, mode: str) -> set[str]:
+    """Return the keys of the mode that this run is not in."""
+    if mode == "server":
+        return {"vllm_tensor_parallel_size", "vllm_gpu_memory_utilization", "vllm_tp"}
+    return {path for path in settings.registry.keys if path.startswith("server.")}
 
 
 def _mode(settings: TrainerFile) -> str:
