@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from snakemake.utils import update_config
 
+from rollout_bench.plan.config import WorkloadSettings
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.plan.engine import probe_engine
 from rollout_bench.plan.matrix import Matrix, expand
@@ -20,6 +21,15 @@ def merged_with(overlay: str) -> dict[str, Any]:
     config: dict[str, Any] = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
     update_config(config, yaml.safe_load(overlay))
     return config
+
+
+def assert_preset(name: str, workload: dict[str, Any]) -> None:
+    """Assert that config.yaml has `workload` under that name, with no engine argument that it lacks."""
+    preset = yaml.safe_load((REPOSITORY / "config.yaml").read_text())["workload_settings"][name]
+    assert preset["engine_args"].items() <= workload["engine_args"].items()
+    found, wanted = (WorkloadSettings.model_validate({**load, "engine_args": {}}) for load in (preset, workload))
+    assert found == wanted
+    assert planned(f"{{workloads: [{name}], quants: [bf16], platform: cuda}}").experiments
 
 
 def planned(overlay: str) -> Matrix:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from bad_trainers import BAD_TRL, TRL, TRL_SCRIPT, BadTrainer
 from docs_pages import REPOSITORY, blocks, commands
-from planned import planned
+from planned import assert_preset, planned
 
 from rollout_bench.commands import trainers
 from rollout_bench.core.errors import UserError
@@ -203,6 +203,11 @@ def test_keys_of_one_s_own_script_are_named_as_unknown(made: Made):
     unknown = made.account.partition(f"\n{Influence.UNKNOWN.value}:\n")[2]
     assert "my_own_key" in unknown
     assert "min_p = 0.1: no token is left out" in made.account
+
+
+def test_the_preset_is_what_trl_s_own_defaults_come_to(made: Made):
+    made(content="{model_name_or_path: a/b, use_vllm: true, num_processes: 8, max_prompt_length: 512}")
+    assert_preset("trl-grpo", yaml.safe_load(made.text)["workload_settings"]["trl-step"])
 
 
 def test_the_page_shows_what_its_command_prints(made: Made):

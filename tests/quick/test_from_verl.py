@@ -12,7 +12,7 @@ import pytest
 import yaml
 from bad_trainers import BAD_VERL, ROLLOUT, VERL, BadTrainer
 from docs_pages import REPOSITORY, blocks, commands
-from planned import planned
+from planned import assert_preset, planned
 
 from rollout_bench.commands import trainers
 from rollout_bench.contracts.load import SharedPrefix
@@ -218,6 +218,11 @@ def test_a_switch_is_found_through_an_interpolation_of_its_section(made: Made):
     content = VERL.replace("    n: 8", "    n: 8\n    mtp: ${oc.select:actor_rollout_ref.model.mtp,null}")
     made("+actor_rollout_ref.model.mtp.enable_rollout=true", content)
     assert "mtp.enable_rollout = true: measured without speculative decoding" in made.group(Influence.UNSUPPORTED)
+
+
+def test_the_preset_is_what_verl_s_own_defaults_come_to(made: Made):
+    made(content="{actor_rollout_ref: {model: {path: a/b}}, trainer: {n_gpus_per_node: 8}}")
+    assert_preset("verl-0.9", yaml.safe_load(made.text)["workload_settings"]["verl-step"])
 
 
 def test_the_page_shows_what_its_command_prints(made: Made):
