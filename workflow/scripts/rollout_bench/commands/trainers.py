@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 import sys
 from pathlib import Path
 
 from rollout_bench.contracts.secrets import may_be_secret
+from rollout_bench.core.errors import UserError
+from rollout_bench.core.files import write_whole
 from rollout_bench.trainers.account import MadeConfig
 from rollout_bench.trainers.launch_commands import launched
+from rollout_bench.trainers.rollout_dumps import RolloutDumps
 from rollout_bench.trainers.trainer_file import TrainerFile, laid_over, read_yaml
 from rollout_bench.trainers.trl import trl_config
 from rollout_bench.trainers.trl_keys import trl_registry
@@ -30,6 +34,19 @@ def verl_parser() -> argparse.ArgumentParser:
         default=VERSIONS[0],
         help="version whose defaults hold where the file lacks a key (default: %(default)s)",
     )
+    parser.add_argument(
+        "--lengths",
+        type=Path,
+        metavar="DIR",
+        help="what trainer.rollout_data_dir named: measure the lengths of these rollouts, in the model's tokens",
+    )
+    parser.add_argument(
+        "--lengths-file",
+        type=Path,
+        default=Path("lengths.jsonl"),
+        metavar="FILE",
+        help="where these lengths are written, which the config names (default: %(default)s)",
+    )
     return parser
 
 
@@ -49,7 +66,18 @@ def from_verl() -> int:
     arguments = verl_parser().parse_intermixed_args()
     registry = verl_registry(arguments.verl)
     content = laid_over(read_yaml(arguments.file, "verl"), arguments.overrides, registry)
-    return _write(verl_config(TrainerFile.of(str(arguments.file), content, registry)))
+    dumps = None if arguments.lengths is None else RolloutDumps(arguments.lengths, arguments.lengths_file)
+    made = verl_config(TrainerFile.of(str(arguments.file), content, registry), dumps)
+    if dumps is not None:
+        _write_trace(dumps.file, made)
+    return _write(made)
+
+
+def _write_trace(path: Path, made: MadeConfig) -> None:
+    content = "".join(json.dumps(line) + "\n" for line in made.trace).encode()
+    if path.exists() and (not path.is_file() or path.read_bytes() != content):
+        raise UserError(f"{path}: is there already, with something else in it", "name another with --lengths-file")
+    write_whole(path, content)
 
 
 def trl_parser() -> argparse.ArgumentParser:

@@ -30,11 +30,13 @@ class MadeConfig:
         head: what the step comes to, and what of it the config measures; a line each.
         config: what is laid over config.yaml.
         account: what became of each key, as text.
+        trace: lines of the data set that the config names, where it names one.
     """
 
     head: tuple[str, ...]
     config: dict[str, Any]
     account: str
+    trace: tuple[dict[str, int], ...] = ()
 
     @property
     def told(self) -> str:

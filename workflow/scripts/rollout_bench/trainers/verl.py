@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from rollout_bench.core.errors import UserError, did_you_mean
 from rollout_bench.plan.checks import check_no_secret
 from rollout_bench.trainers.account import MadeConfig, account
+from rollout_bench.trainers.rollout_dumps import DumpedSequence, RolloutDumps, counting, read_dumps, statistics, trace
 from rollout_bench.trainers.step import RolloutStep
 from rollout_bench.trainers.trained_model import QUANT_OF_DTYPE, model_name, weights
 from rollout_bench.trainers.trainer_file import TrainerFile
 from rollout_bench.trainers.verl_keys import MODEL, ROLLOUT
+from rollout_bench.workloads.requests import load_tokenizer
 
 WORKLOAD = "verl-step"
 PLATFORMS = {"cuda": "cuda", "npu": "ascend", "cpu": "cpu"}
@@ -20,8 +23,12 @@ KEPT_SAMPLING = ("temperature", "top_p", "top_k")
 """Keys of verl's rollout that a workload has under the same name."""
 
 
-def verl_config(settings: TrainerFile) -> MadeConfig:
+def verl_config(settings: TrainerFile, dumps: RolloutDumps | None = None) -> MadeConfig:
     """Return the config that measures one engine's part of a step.
+
+    Args:
+        settings: verl's.
+        dumps: rollouts that were written down, whose lengths are to be measured.
 
     Raises:
         UserError: the settings can't be those of a run, or need what is not measured here.
@@ -35,15 +42,22 @@ def verl_config(settings: TrainerFile) -> MadeConfig:
         raise UserError(f"{settings.name}: {MODEL}path: is missing", f"add {MODEL}path=FOLDER to the command")
     quant, quants, more = _quants(settings)
     part = step.share
-    workload: dict[str, Any] = {
-        **part.workload(prompt_tokens),
-        "prompt_tokens": prompt_tokens,
-        "output_tokens": output_tokens,
-        **{name: settings.get(f"{ROLLOUT}{name}") for name in KEPT_SAMPLING},
-    }
+    place = weights(path, f"{MODEL}path")
+    engine_args = _engine_args(settings)
+    if dumps is None:
+        lengths = part.workload(prompt_tokens) | {"prompt_tokens": prompt_tokens, "output_tokens": output_tokens}
+        engine_args.setdefault("max_model_len", prompt_tokens + output_tokens)
+        lines: list[dict[str, int]] = []
+        said: tuple[str, ...] = ()
+    else:
+        dataset = {"format": "trace", "path": str(dumps.file)}
+        lengths = {"prompts": part.sequences, "samples_per_prompt": 1, "dataset": dataset}
+        steps = _dumped(settings, dumps, place, output_tokens)
+        lines, said = trace(steps, part, step.engines > 1), statistics(steps, output_tokens)
+    workload: dict[str, Any] = lengths | {name: settings.get(f"{ROLLOUT}{name}") for name in KEPT_SAMPLING}
     if settings.get(f"{ROLLOUT}calculate_log_probs"):
         workload["logprobs"] = 0
-    workload["engine_args"] = _engine_args(settings, prompt_tokens + output_tokens)
+    workload["engine_args"] = engine_args
     name = model_name(path)
     config = {
         "platform": _platform(settings),
@@ -52,7 +66,7 @@ def verl_config(settings: TrainerFile) -> MadeConfig:
         "modes": ["offline"],
         "workloads": [WORKLOAD],
         "engine": {"multiprocess": True},
-        "model_settings": {name: {"weights": {quant: weights(path, f"{MODEL}path")}}},
+        "model_settings": {name: {"weights": {quant: place}}},
         **more,
         "workload_settings": {WORKLOAD: workload},
     }
@@ -63,7 +77,13 @@ def verl_config(settings: TrainerFile) -> MadeConfig:
         "That many are expected, as verl's router sends each sample to the engine with least to do.",
         "Not measured here: the other engines, verl's router, and the wait for the slowest engine.",
     )
-    return MadeConfig(head, config, account(settings))
+    return MadeConfig((*head, *said), config, account(settings), tuple(lines))
+
+
+def _dumped(settings: TrainerFile, dumps: RolloutDumps, place: str, longest: int) -> list[list[DumpedSequence]]:
+    """Return the sequences that were written down, counted by the tokenizer of the model at `place`."""
+    model = str(Path(place.removeprefix("hub:")).expanduser())
+    return read_dumps(dumps.folder, counting(load_tokenizer(model, settings.get(f"{MODEL}trust_remote_code"))), longest)
 
 
 def _check_engine(settings: TrainerFile) -> None:
@@ -154,10 +174,10 @@ def _quants(settings: TrainerFile) -> tuple[str, list[str], dict[str, Any]]:
     return quant, [quant, *([wanted] if wanted else [])], more
 
 
-def _engine_args(settings: TrainerFile, longest: int) -> dict[str, Any]:
+def _engine_args(settings: TrainerFile) -> dict[str, Any]:
     own = settings.get(f"{ROLLOUT}engine_kwargs.vllm")
     check_no_secret(f"{ROLLOUT}engine_kwargs.vllm", own)
-    arguments = {**settings.arguments(), "dtype": settings.get(f"{ROLLOUT}dtype"), "max_model_len": longest}
+    arguments = {**settings.arguments(), "dtype": settings.get(f"{ROLLOUT}dtype")}
     if settings.get(f"{MODEL}trust_remote_code"):
         arguments["trust_remote_code"] = True
     if sizes := settings.get(f"{ROLLOUT}cudagraph_capture_sizes"):

@@ -76,7 +76,7 @@ _KEYS = (
     # what can't be measured yet, and what follows
     unsupported(
         f"{ROLLOUT}ignore_eos", switch, False, (True,),
-        "prompts are random tokens, so every answer is generated to its full length: the longest that a step can take",
+        "prompts are random tokens, so an answer has the length that the config says, wherever the model would end it",
     ),
     unsupported(
         f"{ROLLOUT}over_sample_rate", number, 0.0, (0.0,),

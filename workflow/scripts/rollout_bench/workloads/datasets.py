@@ -23,8 +23,8 @@ ANSWERING = ("gpt", "chatgpt", "assistant", "bing", "bard")
 
 MOST_TOKENS = 10_000_000
 SHAPES = {
-    "trace": 'a trace has JSON lines as {"prompt_tokens": 512, "output_tokens": 64, "arrival_s": 0.5}; a trace of '
-    "Mooncake's may stay as it is",
+    "trace": 'a trace has JSON lines as {"prompt_tokens": 512, "output_tokens": 64, "arrival_s": 0.5}, perhaps with '
+    "a prompt_group whose prompt it shares; a trace of Mooncake's may stay as it is",
     "prompts": 'prompts are JSON lines as {"prompt": "text or token ids", "output_tokens": 64}, or plain text with one '
     "prompt a line",
     "sharegpt": 'a ShareGPT file is one JSON list of {"conversations": [{"from": "human", "value": "..."}, '
@@ -40,11 +40,13 @@ class Entry:
         prompt: its text, its token ids, or, of a trace, how many tokens it has.
         output: how many tokens to generate, the answer whose tokens say so, or None where the file does not say.
         arrival_s: when it arrives, in seconds after a moment of the file's own.
+        group: of a trace, what it has in common with the other entries that have the same prompt in a pass.
     """
 
     prompt: str | tuple[int, ...] | int
     output: str | int | None
     arrival_s: float | None = None
+    group: int | None = None
 
 
 def read_dataset(path: Path, format: DatasetFormat) -> list[Entry]:
@@ -95,15 +97,23 @@ class _DamagedError(Exception):
 
 
 def _trace(text: str) -> Iterator[Entry]:
+    prompts: dict[int, int] = {}
     for where, line in _lines(text):
         row = _object(where, line)
+        group, prompt = row.get("prompt_group"), _tokens(where, row, "prompt_tokens", "input_length")
+        if group is not None:
+            if type(group) is not int or not 0 <= group < 1 << 31:
+                raise _DamagedError(f"{where}: prompt_group is {_short(group)}, and no whole number from 0 up")
+            if prompts.setdefault(group, prompt) != prompt:
+                raise _DamagedError(f"{where}: prompt_group {group} has {prompt} prompt_tokens, above {prompts[group]}")
         arrival = row.get("arrival_s")
         if arrival is None and "timestamp" in row:  # Mooncake's, in milliseconds
             arrival = _seconds(f"{where}: timestamp", row["timestamp"]) / 1000
         yield Entry(
-            _tokens(where, row, "prompt_tokens", "input_length"),
+            prompt,
             _tokens(where, row, "output_tokens", "output_length"),
             None if arrival is None else _seconds(f"{where}: arrival_s", arrival),
+            group,
         )
 
 

@@ -65,9 +65,9 @@ def prompts(
         part: which replica they are of.
 
     Returns:
-        `workload.prompts` lists of ids, no two alike, each with its shared prefix in front, which counts towards its
-        length. They depend on the arguments alone, not on the Python that runs them: every draw is 64 bits of
-        SHAKE-256 over seed, launch, iteration, replica and prompt.
+        As many lists of ids as there are `lengths`, else `workload.prompts`, no two alike, each with its shared prefix
+        in front, which counts towards its length. They depend on the arguments alone, not on the Python that runs them:
+        every draw is 64 bits of SHAKE-256 over seed, launch, iteration, replica and prompt.
 
     Raises:
         UserError: the vocabulary is too small for so many distinct prompts.
@@ -248,7 +248,7 @@ class Source:
             raise UserError(f"workload {workload.name}: its data set is not there", "name the file with --dataset")
         self._entries = read_dataset(Path(dataset), workload.dataset.format)
         if any(isinstance(text, str) for entry in self._entries for text in (entry.prompt, entry.output)):
-            self._tokenizer = _tokenizer(model, trust_remote_code)
+            self._tokenizer = load_tokenizer(model, trust_remote_code)
 
     def requests(self, launch: int, iteration: int) -> list[Request]:
         """One request for each sequence, the samples of a prompt one after the other.
@@ -274,8 +274,7 @@ class Source:
         numbers = range(first, first + workload.prompts)
         taken = [self._entries[number % len(self._entries)] for number in numbers]
         if workload.dataset.format == "trace":
-            lengths = [entry.prompt for entry in taken if isinstance(entry.prompt, int)]
-            token_ids = prompts(workload, self._vocabulary, launch, iteration, lengths, self._part)
+            token_ids = self._traced(taken, launch, iteration)
         else:
             beginnings = prefixes(workload, self._vocabulary, launch, iteration, self._part)
             token_ids = self._tokenized(taken, beginnings)
@@ -288,6 +287,15 @@ class Source:
             for prompt in range(workload.prompts)
             for sample in range(samples)
         ]
+
+    def _traced(self, taken: Sequence[Entry], launch: int, iteration: int) -> list[list[int]]:
+        """Return prompts of a trace: entries of one group have the same."""
+        groups = [(number, None) if entry.group is None else (None, entry.group) for number, entry in enumerate(taken)]
+        pairs = zip(groups, taken, strict=True)
+        lengths = {group: entry.prompt for group, entry in pairs if isinstance(entry.prompt, int)}
+        found = prompts(self._workload, self._vocabulary, launch, iteration, list(lengths.values()), self._part)
+        token_ids = dict(zip(lengths, found, strict=True))
+        return [token_ids[group] for group in groups]
 
     def _tokenized(self, taken: Sequence[Entry], beginnings: list[list[int]]) -> list[list[int]]:
         """Return prompts of a data set.
@@ -340,7 +348,8 @@ def _as_ids(entry: Entry) -> tuple[int, ...]:
     return entry.prompt
 
 
-def _tokenizer(model: str, trust_remote_code: bool) -> Any:
+def load_tokenizer(model: str, trust_remote_code: bool) -> Any:
+    """Return the tokenizer of a model, a folder or a name on the hub; raise `UserError` where it has none."""
     from transformers import AutoTokenizer
 
     try:

@@ -1,0 +1,170 @@
+"""Rollouts that verl has written down become a trace of one engine's part of each step, with groups."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import NormalDist
+
+import pytest
+import yaml
+from bad_trainers import VERL
+from made_workloads import workload
+from planned import planned
+
+from rollout_bench.checkpoints.formats import tokenizer_files
+from rollout_bench.commands import trainers
+from rollout_bench.contracts.load import DatasetSpec
+from rollout_bench.core.errors import UserError
+from rollout_bench.trainers.rollout_dumps import lognormal, read_dumps, statistics, trace
+from rollout_bench.trainers.step import EngineShare
+from rollout_bench.workloads.requests import Source, sharing
+
+LONGEST = 100
+
+
+def words(texts: Sequence[str]) -> list[int]:
+    """Count words in place of tokens."""
+    return [len(text.split()) for text in texts]
+
+
+def dump(folder: Path, steps: int = 2, prompts: int = 16, samples: int = 4) -> Path:
+    """Write steps whose prompts and answers have different numbers of words."""
+    folder.mkdir()
+    for step in range(1, steps + 1):
+        rows = [
+            {"input": f"{step} {'ask ' * prompt}", "output": "say " * (prompt + sample), "score": 0.5, "step": step}
+            for prompt in range(prompts)
+            for sample in range(samples)
+        ]
+        (folder / f"{step}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_lengths_and_groups_are_those_of_the_dump(tmp_path: Path):
+    first, second = read_dumps(dump(tmp_path / "d"), words, LONGEST)
+    assert [(one.prompt_tokens, one.output_tokens) for one in first[4:8]] == [(2, 2), (2, 3), (2, 4), (2, 5)]
+    assert {one.prompt for one in first} == set(range(16))
+    assert {one.prompt for one in second} == set(range(16, 32))
+
+
+def test_an_answer_that_was_cut_has_no_token_that_ended_it(tmp_path: Path):
+    (step,) = read_dumps(dump(tmp_path / "d", steps=1), words, 10)
+    assert max(one.output_tokens for one in step) == 10
+
+
+def test_steps_are_taken_in_their_order_of_numbers(tmp_path: Path):
+    steps = read_dumps(dump(tmp_path / "d", steps=11, prompts=1, samples=1), words, LONGEST)
+    assert [one.prompt for step in steps for one in step] == list(range(11))
+
+
+def test_each_step_gives_one_engine_s_part_in_whole_groups_or_spread(tmp_path: Path):
+    steps = read_dumps(dump(tmp_path / "d"), words, LONGEST)
+    together = trace(steps, EngineShare(16, 4), spread=False)
+    assert Counter(line["prompt_group"] for line in together) == dict.fromkeys([0, 1, 2, 3, 16, 17, 18, 19], 4)
+    spread = trace(steps, EngineShare(16, 11), spread=True)
+    assert [len({line["prompt_group"] for line in part}) > 6 for part in (spread[:16], spread[16:])] == [True, True]
+    assert spread == trace(steps, EngineShare(16, 11), spread=True)
+
+
+def test_sequences_of_a_group_have_the_same_prompt_in_a_pass_and_another_in_the_next(tmp_path: Path):
+    lines = [{"prompt_tokens": 9, "output_tokens": n + 1, "prompt_group": n // 3} for n in range(6)]
+    lines += [{"prompt_tokens": 9, "output_tokens": 1}] * 2
+    path = tmp_path / "t"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    named = DatasetSpec(format="trace", sha256="0" * 64)
+    source = Source(workload(dataset=named, prompts=8, samples_per_prompt=1), 4096, "m", path)
+    asked = source.requests(0, 0)
+    distinct = list(dict.fromkeys(tuple(one.prompt_token_ids) for one in asked))
+    assert [distinct.index(tuple(one.prompt_token_ids)) for one in asked] == [0, 0, 0, 1, 1, 1, 2, 3]
+    assert [one.output_tokens for one in asked] == [1, 2, 3, 4, 5, 6, 1, 1]
+    assert sharing(asked).tokens == 4 * 9
+    assert source.requests(0, 1)[0].prompt_token_ids != asked[0].prompt_token_ids
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ({"prompt_tokens": 9, "output_tokens": 1, "prompt_group": "a"}, 'line 2: prompt_group is "a"'),
+        ({"prompt_tokens": 8, "output_tokens": 1, "prompt_group": 0}, "prompt_group 0 has 8 prompt_tokens, above 9"),
+    ],
+)
+def test_a_damaged_group_is_told_in_two_lines(tmp_path: Path, line: dict[str, object], problem: str):
+    path = tmp_path / "t"
+    path.write_text('{"prompt_tokens": 9, "output_tokens": 1, "prompt_group": 0}\n' + json.dumps(line))
+    with pytest.raises(UserError, match=problem):
+        Source(workload(dataset=DatasetSpec(format="trace", sha256="0")), 4096, "m", path)
+
+
+def test_a_fitted_lognormal_has_the_median_and_sigma_of_lengths_that_were_cut():
+    bell = NormalDist(math.log(200), 0.8)
+    lengths = [min(round(math.exp(bell.inv_cdf((n + 0.5) / 2000))), 512) for n in range(2000)]
+    fitted = lognormal(lengths, 512)
+    assert fitted is not None
+    assert fitted == pytest.approx((200, 0.8), rel=0.02)
+    assert lognormal([5, 5, 6], 512) is None
+
+
+def test_statistics_say_how_many_were_cut(tmp_path: Path):
+    lines = statistics(read_dumps(dump(tmp_path / "d"), words, 10), 10)
+    assert lines[0] == "Lengths: 2 steps, 32 groups, 128 sequences."
+    assert "from 1 to 10; 53.1% have 10, the most there can be" in lines[2]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem", "remedy"),
+    [
+        (None, "there is no such folder", "rollout_data_dir"),
+        ("", "holds no rollouts", "rollout_data_dir"),
+        ('{"input": "a", "outp', "line 1 is torn", "take that line out"),
+        ('{"input": "a"}', "line 1 has no texts input and output", "trainer.rollout_data_dir"),
+        ("[1]", "line 1 has no texts input and output", "trainer.rollout_data_dir"),
+    ],
+    ids=["gone", "empty", "torn", "no_output", "a_list"],
+)
+def test_a_damaged_dump_is_told_in_two_lines(tmp_path: Path, content: str | None, problem: str, remedy: str):
+    if content is not None:
+        (tmp_path / "d").mkdir()
+        (tmp_path / "d" / "1.jsonl").write_text(content)
+    with pytest.raises(UserError) as raised:
+        read_dumps(tmp_path / "d", words, LONGEST)
+    said = str(raised.value).split("\n")
+    assert problem in said[0]
+    assert remedy in said[1]
+
+
+def test_a_dump_of_a_smaller_training_is_told(tmp_path: Path):
+    with pytest.raises(UserError, match="64 sequences at most, and one engine gets 100"):
+        trace(read_dumps(dump(tmp_path / "d"), words, LONGEST), EngineShare(100, 50), spread=True)
+
+
+def test_the_command_writes_a_data_set_that_its_config_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    model = tmp_path / "m"
+    model.mkdir()
+    for name, content in {**tokenizer_files(4096, 4096), "config.json": {}}.items():
+        (model / name).write_text(json.dumps(content))
+    (tmp_path / "verl.yaml").write_text(VERL.replace("Qwen/Qwen3-8B", str(model)))
+    file = tmp_path / "l.jsonl"
+    dump(tmp_path / "d")
+    arguments = f"{tmp_path}/verl.yaml data.train_batch_size=16 actor_rollout_ref.rollout.n=4 trainer.n_gpus_per_node=4"
+    arguments += f" --lengths {tmp_path}/d --lengths-file {file}"
+    monkeypatch.setattr(sys, "argv", ["rollout-bench from-verl", *shlex.split(arguments)])
+    for _ in range(2):  # the same content may be there already
+        assert trainers.from_verl() == 0
+    text, account = capsys.readouterr()
+    assert "much like: output_tokens: {distribution: lognormal, median: " in account
+    (experiment,) = planned(text.split("# Made by")[-1].partition("\n")[2]).experiments
+    assert (experiment.spec.workload.prompts, experiment.spec.workload.samples_per_prompt) == (16, 1)
+    assert len(file.read_text().splitlines()) == 32
+    load = yaml.safe_load(text.split("# Made by")[-1].partition("\n")[2])["workload_settings"]["verl-step"]
+    assert load["dataset"] == {"format": "trace", "path": str(file)}
+    file.write_text("mine")
+    with pytest.raises(UserError, match="is there already, with something else in it"):
+        trainers.from_verl()

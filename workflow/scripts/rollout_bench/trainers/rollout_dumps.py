@@ -1,0 +1,196 @@
+"""Rollouts that verl has written down: their lengths in tokens, and one engine's part of each step as a trace.
+
+verl writes a file for each step into `trainer.rollout_data_dir`, one JSON line for each sequence with the texts of its
+prompt and its answer, both without special tokens.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, median, quantiles
+from typing import Any
+
+from rollout_bench.core.errors import UserError
+from rollout_bench.trainers.step import EngineShare
+from rollout_bench.workloads.lengths import integers
+
+Count = Callable[[Sequence[str]], list[int]]
+"""Returns how many tokens each text has."""
+
+SHAPE = 'each line is an object with the texts "input" and "output": what trainer.rollout_data_dir makes verl write'
+
+
+@dataclass(frozen=True)
+class RolloutDumps:
+    """Where rollouts were written down, and where their lengths go.
+
+    Attributes:
+        folder: what trainer.rollout_data_dir named.
+        file: the trace that is made of them.
+    """
+
+    folder: Path
+    file: Path
+
+
+@dataclass(frozen=True)
+class DumpedSequence:
+    """One sequence of a step.
+
+    Attributes:
+        prompt: index of its prompt among those of all steps.
+        prompt_tokens: tokens of its prompt, without special ones.
+        output_tokens: tokens that were generated, with the one that ended it.
+    """
+
+    prompt: int
+    prompt_tokens: int
+    output_tokens: int
+
+
+def read_dumps(folder: Path, count: Count, longest: int) -> list[list[DumpedSequence]]:
+    """Return the sequences of each step, in the order of the steps.
+
+    Args:
+        folder: what trainer.rollout_data_dir named.
+        count: the model's tokenizer.
+        longest: the most tokens of an answer: one that has fewer ended with a token that is not in its text.
+
+    Raises:
+        UserError: there is no such folder, it holds no steps, or one of its lines is torn.
+    """
+    if not folder.is_dir():
+        raise UserError(f"--lengths {folder}: there is no such folder", "name what trainer.rollout_data_dir named")
+    files = sorted(folder.glob("*.jsonl"), key=lambda path: (len(path.stem), path.stem))  # 9.jsonl before 10.jsonl
+    steps = [rows for path in files if (rows := _rows(path))]
+    if not steps:
+        raise UserError(
+            f"--lengths {folder}: holds no rollouts, which are STEP.jsonl", "name what rollout_data_dir named"
+        )
+    asked = dict.fromkeys(prompt for rows in steps for prompt, _ in rows)
+    prompt_tokens = dict(zip(asked, count(list(asked)), strict=True))
+    numbers = {(step, prompt): 0 for step, rows in enumerate(steps) for prompt, _ in rows}
+    numbers = {group: number for number, group in enumerate(numbers)}
+    found = []
+    for step, rows in enumerate(steps):
+        outputs = count([output for _, output in rows])
+        found.append(
+            [
+                DumpedSequence(numbers[step, prompt], max(prompt_tokens[prompt], 1), min(tokens + 1, longest))
+                for (prompt, _), tokens in zip(rows, outputs, strict=True)
+            ]
+        )
+    return found
+
+
+def _rows(path: Path) -> list[tuple[str, str]]:
+    try:
+        lines = path.read_text().split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'is not UTF-8'}", SHAPE
+        ) from None
+    found = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError:
+            raise UserError(f"{path}: line {number} is torn: it is no JSON", "take that line out") from None
+        texts = [row.get(key) for key in ("input", "output")] if isinstance(row, dict) else []
+        if not texts or not all(isinstance(text, str) for text in texts):
+            raise UserError(f"{path}: line {number} has no texts input and output", SHAPE)
+        found.append((str(texts[0]), str(texts[1])))
+    return found
+
+
+def trace(steps: Sequence[Sequence[DumpedSequence]], part: EngineShare, spread: bool) -> list[dict[str, int]]:
+    """Return the lines of a trace: of each step as many sequences as one engine gets, one after the other.
+
+    Args:
+        steps: sequences of each step.
+        part: how many an engine gets.
+        spread: whether each is drawn from all sequences, or whole prompts are taken in their order.
+
+    Raises:
+        UserError: no step has so many.
+    """
+    enough = [step for step in steps if len(step) >= part.sequences]
+    if not enough:
+        most = max(map(len, steps))
+        raise UserError(
+            f"--lengths: its steps have {most} sequences at most, and one engine gets {part.sequences}",
+            "give the settings that the rollouts were made with: data.train_batch_size, rollout.n and the devices",
+        )
+    found = []
+    for number, step in enumerate(enough):
+        order = list(range(len(step)))
+        if spread:
+            draws = integers(f"engine/{number}", len(step))
+            order.sort(key=lambda place: draws[place])
+        else:
+            order.sort(key=lambda place: step[place].prompt)
+        taken = sorted(order[: part.sequences], key=lambda place: step[place].prompt)
+        found += [
+            {"prompt_tokens": one.prompt_tokens, "output_tokens": one.output_tokens, "prompt_group": one.prompt}
+            for one in (step[place] for place in taken)
+        ]
+    return found
+
+
+def statistics(steps: Sequence[Sequence[DumpedSequence]], longest: int) -> tuple[str, ...]:
+    """Return what the lengths are like, a line each, and the lognormal distribution that is most like the answers'."""
+    every = [one for step in steps for one in step]
+    outputs = [one.output_tokens for one in every]
+    cut = sum(tokens >= longest for tokens in outputs)
+    lines = [
+        f"Lengths: {len(steps)} steps, {len({one.prompt for one in every})} groups, {len(every)} sequences.",
+        f"  prompt tokens: {_spread([one.prompt_tokens for one in every])}",
+        f"  output tokens: {_spread(outputs)}; {cut / len(outputs):.1%} have {longest}, the most there can be",
+    ]
+    fitted = lognormal(outputs, longest)
+    if fitted is not None:
+        middle, sigma = fitted
+        lines.append(
+            f"  much like: output_tokens: {{distribution: lognormal, median: {middle:.4g}, sigma: {sigma:.3g},"
+            f" high: {longest}}}"
+        )
+    return tuple(lines)
+
+
+def _spread(values: list[int]) -> str:
+    cuts = quantiles(values, n=100, method="inclusive") if len(values) > 1 else values * 99
+    return (
+        f"mean {fmean(values):.0f}, median {median(values):.0f}, p90 {cuts[89]:.0f}, p99 {cuts[98]:.0f},"
+        f" from {min(values)} to {max(values)}"
+    )
+
+
+def lognormal(outputs: Sequence[int], longest: int) -> tuple[float, float] | None:
+    """Return median and sigma of the lognormal distribution of maximum likelihood; None where too few lengths differ.
+
+    An answer that has `longest` tokens was cut, so it counts as at least that long (right-censored).
+    """
+    import numpy as np  # slow to import, and only wanted with --lengths
+    from scipy import stats
+
+    whole = [math.log(tokens) for tokens in outputs if tokens < longest]
+    if len(set(whole)) < 3:
+        return None
+    cut = [math.log(longest)] * (len(outputs) - len(whole))
+    mean, sigma = stats.norm.fit(stats.CensoredData(uncensored=np.array(whole), right=np.array(cut)))
+    return math.exp(float(mean)), float(sigma)
+
+
+def counting(tokenizer: Any) -> Count:
+    """Return how a tokenizer of transformers counts the tokens of texts."""
+
+    def count(texts: Sequence[str]) -> list[int]:
+        return [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]] if texts else []
+
+    return count
