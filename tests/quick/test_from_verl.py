@@ -65,7 +65,7 @@ def test_one_engine_of_eight_gets_its_part_of_the_step_with_siblings_spread(made
     assert (workload["prompts"], workload["samples_per_prompt"]) == (256, 1)
     assert workload["shared_prefix"] == {"tokens": 511, "groups": 168}
     assert (workload["prompt_tokens"], workload["output_tokens"], workload["logprobs"]) == (512, 256, 0)
-    assert "256 prompts, 8 of each, 2048 sequences; 8 engines on 8 devices." in made.account
+    assert "256 prompts, 8 of each, 2,048 sequences; 8 engines on 8 devices." in made.account
 
 
 def test_the_config_can_be_planned_as_it_is_printed(made: Made):
@@ -212,6 +212,19 @@ def test_interpolations_that_change_nothing_need_not_be_resolved(made: Made):
 def test_oc_select_falls_back_where_what_it_names_is_missing(made: Made):
     content = VERL.replace("max_prompt_length: 512, ", "").replace(",512}", ",300}")
     assert made.workload(content=content)["prompt_tokens"] == 300
+
+
+def test_engine_arguments_of_one_s_own_are_honoured_and_not_unknown(made: Made):
+    made(f"+{ROLLOUT}.engine_kwargs.vllm.kv_cache_dtype=fp8")
+    assert f'{ROLLOUT}.engine_kwargs.vllm = {{"kv_cache_dtype": "fp8"}}: engine arguments' in made.account
+    assert made.group(Influence.UNKNOWN) == ""
+
+
+def test_what_changes_nothing_can_be_set_below_an_interpolation(made: Made):
+    content = VERL + "critic: {megatron: '${oc.select:actor_rollout_ref.actor.megatron,null}'}\n"
+    made("++critic.megatron.fused=false", content)
+    with pytest.raises(UserError, match="mtp is no mapping"):
+        made(f"+{ROLLOUT}.mtp.enable_rollout=true", content.replace("    n: 8", "    n: 8\n    mtp: '${nowhere}'"))
 
 
 def test_a_switch_is_found_through_an_interpolation_of_its_section(made: Made):

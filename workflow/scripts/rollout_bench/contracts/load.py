@@ -95,8 +95,8 @@ DatasetFormat = Annotated[
     Literal["trace", "prompts", "sharegpt"],
     Field(
         description=(
-            "trace: JSON lines of prompt_tokens, output_tokens, perhaps arrival_s; prompts: JSON lines with a prompt, "
-            "or one prompt a line; sharegpt: a JSON list of conversations."
+            "trace: JSON lines of prompt_tokens, output_tokens, perhaps arrival_s and prompt_group; prompts: JSON "
+            "lines with a prompt, or one prompt a line; sharegpt: a JSON list of conversations."
         )
     ),
 ]

@@ -183,12 +183,17 @@ class KeyRegistry:
         return cls(trainer, found)
 
     def find(self, path: str) -> TrainerKey | None:
-        """Return the entry of a key: its own, else that of the nearest one above it that stands for all below."""
+        """Return the entry of a key: its own, or that of the nearest one above it that stands for all below."""
         if path in self.keys:
             return self.keys[path]
         parts = path.split(".")
-        wildcards = (".".join([*parts[:length], "*"]) for length in range(len(parts), 0, -1))
-        return next((self.keys[wildcard] for wildcard in wildcards if wildcard in self.keys), None)
+        for length in range(len(parts), 0, -1):
+            above = ".".join(parts[:length])
+            if f"{above}.*" in self.keys:
+                return self.keys[f"{above}.*"]
+            if above in self.keys and self.keys[above].reader is mapping:
+                return self.keys[above]
+        return None
 
     def holds(self, path: str) -> bool:
         """Return whether keys below `path` are known."""

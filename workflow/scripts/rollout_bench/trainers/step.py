@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from rollout_bench.core.numbers import several
+
 
 @dataclass(frozen=True)
 class RolloutStep:
@@ -27,6 +29,12 @@ class RolloutStep:
     def sequences(self) -> int:
         """All that the step generates."""
         return self.prompts * self.samples
+
+    @property
+    def told(self) -> str:
+        """It in words."""
+        sequences, engines = several(self.sequences, "sequence"), several(self.engines, "engine")
+        return f"{several(self.prompts, 'prompt')}, {self.samples} of each, {sequences}; {engines}"
 
     @property
     def share(self) -> EngineShare:
@@ -51,6 +59,12 @@ class EngineShare:
 
     sequences: int
     distinct: int
+
+    @property
+    def told(self) -> str:
+        """It in words."""
+        sequences, prompts = several(self.sequences, "sequence"), several(self.distinct, "distinct prompt")
+        return f"one engine, its part of {sequences}, of {prompts}"
 
     def workload(self, prompt_tokens: int) -> dict[str, Any]:
         """Return the keys of a workload with this many sequences and distinct prompts of `prompt_tokens` tokens.

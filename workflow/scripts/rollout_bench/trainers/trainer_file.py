@@ -50,6 +50,9 @@ def laid_over(content: dict[str, Any], overrides: Sequence[str], registry: KeyRe
                 f"{override}: chooses a file of {registry.trainer}'s own, which is not read here",
                 f"add --cfg job to {registry.trainer}'s own command: it prints the settings as one YAML; give that",
             )
+        known = registry.find(path)
+        if known is not None and known.influence is Influence.NEUTRAL:
+            _make_room(content, path)
         there = _parent(content, path, override, make=False)
         written = there is not None and path.rpartition(".")[2] in there
         if sign == "~":
@@ -57,12 +60,23 @@ def laid_over(content: dict[str, Any], overrides: Sequence[str], registry: KeyRe
                 raise UserError(f"{override}: {path} is not in the file, and can't be taken out", "leave it out")
             del there[path.rpartition(".")[2]]
             continue
-        if not sign and not written and registry.find(path) is None and not registry.holds(path):
+        if not sign and not written and known is None and not registry.holds(path):
             raise UserError(f"{override}: {registry.trainer} has no key {path}", registry.instead_of(path))
         parent = _parent(content, path, override, make=True)
         assert parent is not None, "made where it was missing"
         parent[path.rpartition(".")[2]] = _value(override, found["value"])
     return content
+
+
+def _make_room(content: dict[str, Any], path: str) -> None:
+    """Put an empty mapping where an interpolation stands above `path`, whose own values are of no interest then."""
+    for part in path.split(".")[:-1]:
+        inner = content.get(part)
+        if isinstance(inner, str) and "${" in inner:
+            inner = content[part] = {}
+        if not isinstance(inner, dict):
+            return
+        content = inner
 
 
 def _value(override: str, written: str) -> Any:

@@ -69,9 +69,8 @@ def trl_config(settings: TrainerFile) -> MadeConfig:
     if quant != "bf16":
         config |= {"baseline": {"quant": quant}, "quant_settings": {quant: {"linear_dtypes": ["float16"]}}}
     head = (
-        f"A step: {step.prompts} prompts, {step.samples} of each, {step.sequences} sequences; {step.engines} engines"
-        f" ({mode}).",
-        f"Measured here: one engine, its part of {part.sequences} sequences, of {part.distinct} distinct prompts.",
+        f"A step: {step.told} ({mode}).",
+        f"Measured here: {part.told}.",
         "Each answer is generated to its full length, the longest that a step can take.",
         "Not measured here: the other engines, the trainer's own work, and the way to a server over HTTP.",
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rollout_bench.core.errors import UserError, did_you_mean
+from rollout_bench.core.numbers import several
 from rollout_bench.plan.checks import check_no_secret
 from rollout_bench.trainers.account import MadeConfig, account
 from rollout_bench.trainers.rollout_dumps import DumpedSequence, RolloutDumps, counting, read_dumps, statistics, trace
@@ -71,9 +72,8 @@ def verl_config(settings: TrainerFile, dumps: RolloutDumps | None = None) -> Mad
         "workload_settings": {WORKLOAD: workload},
     }
     head = (
-        f"A step: {step.prompts} prompts, {step.samples} of each, {step.sequences} sequences;"
-        f" {step.engines} engines on {devices} devices.",
-        f"Measured here: one engine, its part of {part.sequences} sequences, of {part.distinct} distinct prompts.",
+        f"A step: {step.told} on {several(devices, 'device')}.",
+        f"Measured here: {part.told}.",
         "That many are expected, as verl's router sends each sample to the engine with least to do.",
         "Not measured here: the other engines, verl's router, and the wait for the slowest engine.",
     )
