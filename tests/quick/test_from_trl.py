@@ -125,7 +125,7 @@ def test_tensor_parallelism_over_all_devices_is_one_engine(made: Made):
     )
     plan = made.planned(content=LARGE, script=script)
     assert (plan["prompts"], plan["samples_per_prompt"], plan["tensor_parallel_size"]) == (8, 4, 8)
-    assert plan["max_model_len"] == 1024
+    assert (plan["max_model_len"], plan["max_num_seqs"]) == (1024, 32)
 
 
 def test_four_processes_and_a_server_beside_them(made: Made):
@@ -162,6 +162,8 @@ def test_a_key_that_is_honoured_reaches_the_plan(made: Made, override: str, key:
 def test_a_server_s_engines_share_the_prompts(made: Made):
     plan = made.planned("vllm_mode=server +server.data_parallel_size=2 +server.tensor_parallel_size=2")
     assert (plan["prompts"], plan["samples_per_prompt"], plan["tensor_parallel_size"]) == (4, 8, 2)
+    plan = made.planned("vllm_mode=server +server.data_parallel_size=3")
+    assert (plan["prompts"], plan["samples_per_prompt"]) == (3, 8)
 
 
 def test_the_script_says_how_many_processes_there_are(tmp_path: Path):

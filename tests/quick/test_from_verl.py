@@ -198,6 +198,13 @@ def test_every_key_that_is_written_is_in_exactly_one_group(made: Made):
     assert "hunter2" not in made.text + made.account
 
 
+def test_what_is_switched_off_is_no_matter(made: Made):
+    made(f"+{ROLLOUT}.over_sample_rate=0 +{ROLLOUT}.calculate_log_probs=false")
+    assert f"{ROLLOUT}.over_sample_rate" in made.group(Influence.NEUTRAL)
+    assert f"{ROLLOUT}.multi_turn.enable" in made.group(Influence.NEUTRAL)
+    assert f"{ROLLOUT}.calculate_log_probs = false" in made.group(Influence.HONOURED)
+
+
 def test_values_that_change_nothing_are_not_shown(made: Made):
     made(content=VERL.replace("project_name: demo", "project_name: demo, note: hunter2") + "extra: {pin: hunter2}\n")
     assert "extra.pin" in made.group(Influence.UNKNOWN)
