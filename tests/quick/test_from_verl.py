@@ -127,7 +127,8 @@ def test_engines_that_stand_apart_share_their_own_devices(made: Made):
     ("override", "key", "value"),
     [
         ("data.train_batch_size=512", "prompts", 512),
-        ("+data.gen_batch_size=128", "prompts", 128),
+        ("+data.gen_batch_size=128 +trainer.use_v1=false", "prompts", 128),
+        ("+data.gen_batch_size=1", "prompts", 256),
         ("data.max_prompt_length=100", "prompt_tokens", 100),
         (f"{ROLLOUT}.prompt_length=90", "prompt_tokens", 90),
         ("data.max_response_length=40", "output_tokens", 40),
@@ -176,6 +177,8 @@ def test_fp8_is_compared_with_bf16_and_half_precision_is_a_quant_of_its_own(made
 @pytest.mark.parametrize(("device", "platform"), [("cuda", "cuda"), ("npu", "ascend"), ("cpu", "cpu")])
 def test_the_device_says_the_platform(made: Made, device: str, platform: str):
     assert made(f"+trainer.device={device}")["platform"] == platform
+    assert made.experiment().spec.platform == platform
+    assert (made.experiment().spec.engine.environment.get("VLLM_ASCEND_ENABLE_NZ") == "0") == (platform == "ascend")
 
 
 def test_a_folder_with_a_model_is_its_weights(made: Made, tmp_path: Path):

@@ -20,6 +20,9 @@ WORKLOAD = "verl-step"
 PLATFORMS = {"cuda": "cuda", "npu": "ascend", "cpu": "cpu"}
 """verl's device -> platform."""
 
+ENVIRONMENT = {"ascend": {"VLLM_ASCEND_ENABLE_NZ": "0", "VLLM_ALL2ALL_BACKEND": "flashinfer_all2allv"}}
+"""Platform -> what verl sets for its engines there, and vLLM has otherwise by default."""
+
 KEPT_SAMPLING = ("temperature", "top_p", "top_k")
 """Keys of verl's rollout that a workload has under the same name."""
 
@@ -59,14 +62,15 @@ def verl_config(settings: TrainerFile, dumps: RolloutDumps | None = None) -> Mad
     if settings.get(f"{ROLLOUT}calculate_log_probs"):
         workload["logprobs"] = 0
     workload["engine_args"] = engine_args
-    name = model_name(path)
+    name, platform = model_name(path), _platform(settings)
+    environment = {"environment": ENVIRONMENT[platform]} if platform in ENVIRONMENT else {}
     config = {
-        "platform": _platform(settings),
+        "platform": platform,
         "models": [name],
         "quants": quants,
         "modes": ["offline"],
         "workloads": [WORKLOAD],
-        "engine": {"multiprocess": True},
+        "engine": {"multiprocess": True, **environment},
         "model_settings": {name: {"weights": {quant: place}}},
         **more,
         "workload_settings": {WORKLOAD: workload},
@@ -74,7 +78,8 @@ def verl_config(settings: TrainerFile, dumps: RolloutDumps | None = None) -> Mad
     head = (
         f"A step: {step.told} on {several(devices, 'device')}.",
         f"Measured here: {part.told}.",
-        "That many are expected, as verl's router sends each sample to the engine with least to do.",
+        "So many prompts are expected where samples reach verl's router, which sends each to the engine with the fewest"
+        " requests, in any order.",
         "Not measured here: the other engines, verl's router, and the wait for the slowest engine.",
     )
     return MadeConfig((*head, *said), config, account(settings), tuple(lines))
@@ -124,7 +129,9 @@ def _step(settings: TrainerFile) -> tuple[RolloutStep, int]:
             f"{settings.name}: {ROLLOUT}{said} does not divide the {devices} devices",
             f"set {ROLLOUT}tensor_model_parallel_size to a divisor of them, or correct the devices in trainer",
         )
-    prompts = settings.get("data.gen_batch_size") or settings.get("data.train_batch_size")
+    prompts = settings.get("data.train_batch_size")
+    if not settings.get("trainer.use_v1"):
+        prompts = settings.get("data.gen_batch_size") or prompts
     # A rank of data parallelism schedules for itself, so it is one engine here.
     return RolloutStep(prompts, settings.get(f"{ROLLOUT}n"), devices // (tensor * pipeline), spread=True), devices
 

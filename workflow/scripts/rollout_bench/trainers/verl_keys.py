@@ -32,7 +32,7 @@ VERSIONS = ("0.9", "0.8")
 
 _EARLIER = {
     "0.9": {},
-    "0.8": {f"{ROLLOUT}max_num_seqs": 1024, f"{ROLLOUT}calculate_log_probs": False},
+    "0.8": {f"{ROLLOUT}max_num_seqs": 1024, f"{ROLLOUT}calculate_log_probs": False, "trainer.use_v1": False},
 }
 """Version -> what it has where nothing is written, as far as 0.9 has something else."""
 
@@ -43,8 +43,9 @@ _KEYS = (
     honoured("trainer.device", text, "cuda", "platform"),
     honoured(f"{ROLLOUT}nnodes", index, 0, "nodes of engines that stand apart; 0: they share those of training"),
     honoured(f"{ROLLOUT}n_gpus_per_node", whole, None, "devices of each of these nodes, where nnodes is not 0"),
-    honoured("data.train_batch_size", whole, 1024, "prompts of a step, where gen_batch_size says nothing else"),
-    honoured("data.gen_batch_size", maybe_whole, None, "prompts that are generated together"),
+    honoured("data.train_batch_size", whole, 1024, "prompts of a step"),
+    honoured("data.gen_batch_size", maybe_whole, None, "prompts of a step where use_v1 is false; else of a fetch only"),
+    honoured("trainer.use_v1", switch, True, "whether gen_batch_size says how many prompts a step has"),
     honoured(f"{ROLLOUT}n", whole, 1, "samples of each prompt; each is a request of its own"),
     honoured("data.max_prompt_length", whole, 512, "prompt_tokens, where rollout.prompt_length says nothing else"),
     honoured("data.max_response_length", whole, 512, "output_tokens, where rollout.response_length says nothing else"),
