@@ -159,6 +159,9 @@ BAD_VERL = [
         "engine_kwargs.vllm: [1] is not a mapping",
         "correct it",
     ),
+    _run("samples_beyond_numbers", f"{ROLLOUT}.n={'9' * 400}", "is not a whole number", "rollout.n=VALUE"),
+    _run("policy_empty", f"+{ROLLOUT}.scheduling_policy=''", "scheduling_policy: '' is not a text", "correct it"),
+    _run("value_of_itself", "++data.extra='&a [*a]'", "nested deeper", "without aliases"),
     _run("argument_a_secret", f"+{ROLLOUT}.engine_kwargs.vllm.hf_token=x", "hf_token: may be a secret", "take it out"),
 ]
 

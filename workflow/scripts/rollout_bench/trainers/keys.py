@@ -86,6 +86,16 @@ def text(value: Any) -> str:
     return value.strip()
 
 
+def maybe_text(value: Any) -> str | None:
+    """Return a text that is not empty, or None."""
+    return None if value is None else text(value)
+
+
+def maybe_switch(value: Any) -> bool | None:
+    """Return true, false or None."""
+    return None if value is None else switch(value)
+
+
 def mapping(value: Any) -> dict[str, Any]:
     """Return a mapping; null is an empty one."""
     if value is not None and not isinstance(value, dict):
@@ -107,7 +117,7 @@ def _number(value: Any) -> float | None:
         return None
     try:
         found = float(value)  # text too: YAML 1.1 has 1e-1 as one, and so have command lines
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return found if math.isfinite(found) else None
 

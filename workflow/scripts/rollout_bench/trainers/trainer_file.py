@@ -129,6 +129,8 @@ class TrainerFile:
         except OmegaConfBaseException as error:
             said = str(error).strip().splitlines()[0]
             raise UserError(f"{name}: OmegaConf can't read it: {said}", "mend the file") from None
+        except RecursionError:  # an override with an alias of itself
+            raise UserError(f"{name}: is nested deeper than any settings are", "write values without aliases") from None
 
     def paths(self) -> list[str]:
         """Return the dotted paths of all values that are written."""

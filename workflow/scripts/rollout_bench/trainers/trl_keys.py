@@ -9,6 +9,8 @@ from rollout_bench.trainers.keys import (
     KeyRegistry,
     honoured,
     mapping,
+    maybe_switch,
+    maybe_text,
     maybe_whole,
     neutral,
     number,
@@ -25,14 +27,6 @@ def _words(names: str) -> list[str]:
     return names.split()
 
 
-def _maybe_switch(value: object) -> bool | None:
-    return None if value is None else switch(value)
-
-
-def _maybe_text(value: object) -> str | None:
-    return None if value is None else text(value)
-
-
 _KEYS = (
     # the step
     honoured("num_processes", whole, None, "processes of the training: accelerate's num_processes"),
@@ -47,29 +41,29 @@ _KEYS = (
     honoured("top_p", share, 1.0, "top_p"),
     honoured("top_k", top_k, -1, "top_k"),
     # the engine
-    honoured("model_name_or_path", _maybe_text, None, "weights"),
+    honoured("model_name_or_path", maybe_text, None, "weights"),
     honoured("trust_remote_code", switch, False, "engine argument trust_remote_code"),
     honoured("use_cpu", switch, False, "platform"),
     honoured("use_vllm", switch, False, "has to be true: nothing else is measured here"),
-    honoured("vllm_mode", _maybe_text, None, "whether each process has an engine (colocate), or all ask a server"),
-    honoured("vllm_colocation", _maybe_switch, None, "vllm_mode, as it was called before"),
-    honoured("vllm_tp", _maybe_switch, None, "one engine of all processes, as it was called before"),
+    honoured("vllm_mode", maybe_text, None, "whether each process has an engine (colocate), or all ask a server"),
+    honoured("vllm_colocation", maybe_switch, None, "vllm_mode, as it was called before"),
+    honoured("vllm_tp", maybe_switch, None, "one engine of all processes, as it was called before"),
     honoured("vllm_tensor_parallel_size", whole, 1, "engine argument tensor_parallel_size, of colocated engines"),
     honoured("vllm_gpu_memory_utilization", share, 0.3, "engine argument gpu_memory_utilization, of colocated engines"),
     honoured("vllm_max_model_length", maybe_whole, None, "the longest prompt and answer together"),
     honoured("vllm_max_model_len", maybe_whole, None, "the same, as it was called before"),
-    honoured("vllm_enable_prefix_caching", _maybe_switch, None, "engine argument enable_prefix_caching"),
-    honoured("vllm_dtype", _maybe_text, None, "engine argument dtype"),
+    honoured("vllm_enable_prefix_caching", maybe_switch, None, "engine argument enable_prefix_caching"),
+    honoured("vllm_dtype", maybe_text, None, "engine argument dtype"),
     honoured("vllm_model_impl", text, "vllm", "engine argument model_impl"),
-    honoured("server.model", _maybe_text, None, "weights, where model_name_or_path names none"),
+    honoured("server.model", maybe_text, None, "weights, where model_name_or_path names none"),
     honoured("server.tensor_parallel_size", whole, 1, "engine argument tensor_parallel_size, of a server's engines"),
     honoured("server.data_parallel_size", whole, 1, "engines of the server, which share the prompts"),
     honoured("server.gpu_memory_utilization", share, 0.9, "engine argument gpu_memory_utilization, of a server's"),
     honoured("server.max_model_len", maybe_whole, None, "the longest prompt and answer together"),
-    honoured("server.enable_prefix_caching", _maybe_switch, None, "engine argument enable_prefix_caching"),
-    honoured("server.dtype", _maybe_text, None, "engine argument dtype"),
-    honoured("server.enforce_eager", _maybe_switch, None, "engine argument enforce_eager"),
-    honoured("server.kv_cache_dtype", _maybe_text, None, "engine argument kv_cache_dtype"),
+    honoured("server.enable_prefix_caching", maybe_switch, None, "engine argument enable_prefix_caching"),
+    honoured("server.dtype", maybe_text, None, "engine argument dtype"),
+    honoured("server.enforce_eager", maybe_switch, None, "engine argument enforce_eager"),
+    honoured("server.kv_cache_dtype", maybe_text, None, "engine argument kv_cache_dtype"),
     honoured("server.trust_remote_code", switch, False, "engine argument trust_remote_code"),
     # what can't be measured yet, and what follows
     unsupported("min_p", None, None, (None, 0, 0.0), "no token is left out for being unlikely"),
@@ -77,13 +71,13 @@ _KEYS = (
     unsupported("generation_kwargs", mapping, {}, ({},), "sampled without them"),
     unsupported("vllm_structured_outputs_regex", None, None, (None,), "answers are not held to a grammar, and faster"),
     unsupported("vllm_guided_decoding_regex", None, None, (None,), "answers are not held to a grammar, and faster"),
-    unsupported("model_revision", _maybe_text, "main", ("main", None), "the newest revision is measured"),
+    unsupported("model_revision", maybe_text, "main", ("main", None), "the newest revision is measured"),
     unsupported("load_in_4bit", switch, False, (False,), "measured without bitsandbytes"),
     unsupported("max_tool_calling_iterations", None, None, (None,), "one turn is measured, and no tool is called"),
     unsupported("use_transformers_paged", switch, False, (False,), "vLLM is measured"),
     unsupported("use_transformers_continuous_batching", switch, False, (False,), "vLLM is measured"),
     unsupported("server.speculative_config", None, None, (None,), "measured without speculative decoding"),
-    unsupported("server.revision", _maybe_text, None, (None, "main"), "the newest revision is measured"),
+    unsupported("server.revision", maybe_text, None, (None, "main"), "the newest revision is measured"),
     # what lies beside generation
     *neutral(
         "where the server is: its engine is started here",
