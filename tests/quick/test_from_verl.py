@@ -208,6 +208,12 @@ def test_what_is_switched_off_is_no_matter(made: Made):
     assert f"{ROLLOUT}.calculate_log_probs = false" in made.group(Influence.HONOURED)
 
 
+def test_nothing_that_is_written_gets_out_of_its_comment(made: Made):
+    evil = "a\\nmodels: [evil]\\e[2J"
+    assert made("\"+x.note='b\nmodels: [worse]'\"", VERL + f'"{evil}": 1\n')["models"] == ["qwen3-8b"]
+    assert "\x1b" not in made.text + made.account
+
+
 def test_values_that_change_nothing_are_not_shown(made: Made):
     made(content=VERL.replace("project_name: demo", "project_name: demo, note: hunter2") + "extra: {pin: hunter2}\n")
     assert "extra.pin" in made.group(Influence.UNKNOWN)

@@ -21,6 +21,9 @@ WIDTH = 118
 
 LONGEST_VALUE = 60
 
+MOST_TOLD = 1 << 20
+"""Characters of an account at most: a file has no more."""
+
 
 @dataclass(frozen=True)
 class MadeConfig:
@@ -41,16 +44,15 @@ class MadeConfig:
     @property
     def told(self) -> str:
         """All that is said beside the config."""
-        return "\n".join([*self.head, "", self.account])
+        return printable("\n".join([*self.head, "", self.account]), MOST_TOLD)
 
     def yaml(self, command: str) -> str:
         """Return the file: all that is said as comments, then the config; raise `UserError` where it is no config."""
         read_config(self.config)
-        lines = [f"Made by: {command}", *self.told.splitlines()]
+        lines = f"Made by: {printable(command, MOST_TOLD)}\n{self.told}".splitlines()
         comments = "".join(f"# {line}".rstrip() + "\n" for line in lines)
-        return comments + yaml.dump(
-            self.config, Dumper=_BriefFlow, sort_keys=False, default_flow_style=False, width=WIDTH
-        )
+        config = yaml.dump(self.config, Dumper=_BriefFlow, sort_keys=False, default_flow_style=False, width=WIDTH)
+        return comments + config
 
 
 class _BriefFlow(yaml.SafeDumper):
