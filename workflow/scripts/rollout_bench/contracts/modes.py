@@ -115,6 +115,24 @@ ONLINE = Mode(
     page="how-to/online.md",
     example="configs/online.yaml",
 )
+ROLLOUT = Mode(
+    name="rollout",
+    title="the step of a rollout, shared out among engines by a router",
+    worker=f"{_WORKERS}.rollout:measure",
+    record=Record,
+    side_files=(SEQUENCES, SERVER),
+    generates=True,
+    has_loads=False,
+    passes="repeated",
+    launches="config",
+    data_parallel="all",
+    interleaves=False,
+    settings="rollout",
+    tables=f"{_TABLES}.rollout_tables:rollout_part",
+    figures=("throughput", "speedup", "settings", "pareto", "iterations", "replicas"),
+    page="how-to/rollout.md",
+    example="configs/rollout.yaml",
+)
 PROFILE = Mode(
     name="profile",
     title="where the time of a step goes",
@@ -170,7 +188,7 @@ MESSAGES = Mode(
     example="configs/messages.yaml",
 )
 
-MODES = {mode.name: mode for mode in (OFFLINE, ONLINE, PROFILE, OPERATORS, MESSAGES)}
+MODES = {mode.name: mode for mode in (OFFLINE, ONLINE, ROLLOUT, PROFILE, OPERATORS, MESSAGES)}
 """Name -> mode, in the order in which they are listed everywhere."""
 
 

@@ -5,6 +5,9 @@ Raw values only; whatever can be derived from them is derived when it is needed.
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, Final, Literal
 
 from pydantic import Field
@@ -37,6 +40,49 @@ class ClientUse(Strict):
     loop_delay_p99_s: float | None = Field(None, ge=0, description="As above, 99 % of the time.")
     loop_delay_max_s: float | None = Field(None, ge=0, description="As above, at worst.")
 
+    @classmethod
+    def of(cls, cpu_share: float, late_s: Sequence[float], every_s: float) -> ClientUse:
+        """Return what sending cost, of an event loop that was `late_s` [n] each time it had looked for `every_s`.
+
+        A moment at which the loop was late counts for as long as it was.
+        """
+        if not late_s:
+            return cls(cpu_share=cpu_share)
+        ordered = sorted(late_s)
+        until_s = list(accumulate(every_s + late for late in ordered))
+
+        def at(share: float) -> float:
+            return ordered[min(bisect_left(until_s, share * until_s[-1]), len(ordered) - 1)]
+
+        return cls(
+            cpu_share=cpu_share,
+            loop_delay_median_s=at(0.5),
+            loop_delay_p99_s=at(0.99),
+            loop_delay_max_s=ordered[-1],
+        )
+
+
+class RouterUse(Strict):
+    """What it took to hand a step's sequences out to its engines."""
+
+    decisions: int = Field(ge=0, description="Sequences that were handed out.")
+    decide_s: float = Field(ge=0, description="Time that choosing their engines took, all together, in seconds.")
+    decide_max_s: float = Field(ge=0, description="The longest of these choices, in seconds.")
+    handing_out_s: float = Field(
+        ge=0, description="From the step's beginning until the last sequence was handed out, in seconds."
+    )
+
+
+class Surplus(Strict):
+    """What was generated beyond what the step needed, and aborted or thrown away."""
+
+    sequences: int = Field(ge=0, description="Sequences that the step did not need.")
+    output_tokens: int = Field(ge=0, description="Their tokens: wasted.")
+    aborted: int = Field(ge=0, description="Those of them that were under way when the step had enough.")
+    drain_s: float = Field(
+        ge=0, description="From when the step had enough until its engines had nothing left to do, in seconds."
+    )
+
 
 class ServerUse(Strict):
     """What the server's counters and histograms rose by in one pass; means are sums over counts."""
@@ -68,6 +114,7 @@ class ServerSample(Strict):
     queue_sum_s: float | None = Field(None, description="Time that requests waited so far, summed.")
     queue_count: float | None = Field(None, description="Requests in that sum.")
     output_tokens: float | None = Field(None, description="Tokens generated so far.")
+    replica: int | None = absent("The replica that it is of. Null where there is one.", ge=0)
 
 
 class Placement(Strict):
@@ -142,6 +189,10 @@ class ReplicaPass(Strict):
         None, ge=0, description="Prompt tokens that it took from its prefix cache. Null where it does not say."
     )
     output_tokens: int = Field(ge=0, description="Tokens that it generated.")
+    prompts: int | None = absent("Distinct prompts among its sequences. Null where each has prompts of its own.", ge=0)
+    preemptions: int | None = absent("Preemptions. Null where the record has them otherwise.", ge=0)
+    peak_running: int | None = absent("Most sequences that its engine ran at once. Null where it does not say.", ge=0)
+    kv_cache_peak: float | None = absent("Largest share of its KV cache in use. Null where it does not say.", ge=0)
 
     @property
     def end_s(self) -> float:
@@ -331,7 +382,9 @@ class Iteration(Strict):
     failed: int | None = absent("Requests that failed; their tokens are not counted. Null offline.", ge=0)
     client: ClientUse | None = absent("What sending the requests cost. Null offline.")
     server: ServerUse | None = absent("What the server's own metrics say of the pass. Null where it has none.")
-    replicas: list[ReplicaPass] | None = absent("The part of each replica. Null where there is one.")
+    replicas: list[ReplicaPass] | None = absent("The part of each replica. Null where there is one, but in rollouts.")
+    router: RouterUse | None = absent("What handing the sequences out took. Null where no router does it.")
+    surplus: Surplus | None = absent("What was generated beyond what the step needed. Null where nothing was.")
 
 
 class Flag(Strict):
@@ -429,6 +482,7 @@ class SequenceRow(Strict):
     status: int | None = absent("HTTP status. Null where there was no answer.")
     error: str | None = absent("Why the request failed. Null where it did not.")
     replica: int | None = absent("The replica that generated it. Null where there is one.", ge=0)
+    dropped: bool | None = absent("True: the step did not need it, so its tokens are wasted. Null otherwise.")
 
     @property
     def failed(self) -> bool:

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from rollout_bench.contracts.fields import Strict
 from rollout_bench.contracts.load import longest
 from rollout_bench.contracts.messages import MessageRow, Messages
-from rollout_bench.contracts.record import Record, SequenceRow, ServerSample
+from rollout_bench.contracts.record import Iteration, Record, SequenceRow, ServerSample
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_whole
 
@@ -54,14 +54,14 @@ def read_sequences(path: Path, record: Record) -> list[SequenceRow]:
         UserError: naming file and line, where it is missing, damaged, of another launch, or not of as many rows and
             tokens as the record counts.
     """
-    expected = sum(iteration.sequences + (iteration.failed or 0) for iteration in record.iterations)
+    expected = sum(map(_rows_of, record.iterations))
     line_bytes = LINE_BYTES + TOKEN_BYTES * longest(record.spec.workload.output_tokens)
     rows = _read(path, _ROWS, SequenceRow, expected, line_bytes)
     if len(rows) != expected:
         raise UserError(f"{path}: has {len(rows)} of {expected} rows", REMEDY)
     tokens: Counter[int] = Counter()
     for row in rows:
-        if row.error is None:
+        if row.error is None and not row.dropped:
             tokens[row.iteration] += row.output_tokens
     for iteration in record.iterations:
         if tokens[iteration.index] != iteration.output_tokens:
@@ -69,6 +69,11 @@ def read_sequences(path: Path, record: Record) -> list[SequenceRow]:
             raise UserError(f"{path}: {there}, and the record {iteration.output_tokens}", REMEDY)
     _check_written_with(path, record)
     return rows
+
+
+def _rows_of(iteration: Iteration) -> int:
+    surplus = 0 if iteration.surplus is None else iteration.surplus.sequences
+    return iteration.sequences + (iteration.failed or 0) + surplus
 
 
 def known_sequences(path: Path, record: Record) -> list[SequenceRow]:

@@ -156,6 +156,66 @@ class MessagesSettings(Strict):
     )
 
 
+Entry = Literal["async", "llm", "server"]
+"""How a rollout's requests reach an engine: AsyncLLM, LLM.generate(), or vLLM's own server over HTTP."""
+
+RouterPolicy = Literal["least_in_flight", "round_robin", "sticky", "random", "prefix_aware"]
+"""How a router chooses the engine of a sequence."""
+
+OverSample = Annotated[Number, Field(ge=0, le=10)]
+
+
+class RolloutSettings(Strict):
+    """How the step of a rollout is generated: by how many engines, and what hands its sequences out."""
+
+    entry: Entry = Field(
+        "async",
+        description=(
+            "async: one request per sequence to an AsyncLLM engine, as verl 0.9 sends them; llm: all of an engine's "
+            "sequences in one LLM.generate(); server: one HTTP request per sequence to vLLM's own server."
+        ),
+    )
+    replicas: Annotated[Count, Field(le=1024)] | None = Field(
+        None,
+        description=(
+            "Engines that share the workload, which is the step's global batch: data_parallel_size of rollout "
+            "experiments. Null: as engine_args have it."
+        ),
+    )
+    router: RouterPolicy = Field(
+        "least_in_flight",
+        description=(
+            "What chooses the engine of each sequence. least_in_flight: the engine with the fewest under way, as "
+            "verl's load balancer does; round_robin; sticky: where the first sample of its prompt went; random; "
+            "prefix_aware: where the longest beginning of its prompt went, unless that engine has far more to do."
+        ),
+    )
+    logprobs: bool = Field(
+        True,
+        description="Have log probabilities of the sampled tokens returned, also where the workload asks for none.",
+    )
+    over_sample: OverSample = Field(
+        0.0,
+        description=(
+            "Share of prompts that are sent beyond those that the step needs; the rest is aborted once enough of them "
+            "have all their samples. As verl's over_sample_rate."
+        ),
+    )
+
+
+class RolloutSpec(Strict):
+    """How the step of a rollout is generated. How many engines do it is an engine argument."""
+
+    entry: Entry = Field(description="How requests reach an engine: async, llm, server.")
+    router: RouterPolicy | None = absent("What chooses the engine of each sequence. Null where there is one.")
+    over_sample: OverSample | None = absent("Share of prompts sent beyond those that the step needs. Null: none.")
+
+    @property
+    def sent_share(self) -> float:
+        """Prompts that are sent, over those that the step needs."""
+        return 1 + (self.over_sample or 0.0)
+
+
 def decode_batch(prompts: int, samples_per_prompt: int, args: dict[str, Any]) -> int:
     """Return sequences that decode at once: all of a pass, as far as `max_num_seqs` in the engine's `args` allows."""
     limit = args.get("max_num_seqs")
@@ -345,6 +405,7 @@ class Spec(Strict):
     profile: ProfileSettings | None = absent("What is traced. Null in other modes.")
     operators: OperatorsSettings | None = absent("How linear layers are timed alone. Null in other modes.")
     messages: MessagesSettings | None = absent("What is looked at in messages. Null in other modes.")
+    rollout: RolloutSpec | None = absent("How the step of a rollout is generated. Null in other modes.")
     setting: str | None = absent(
         "The setting's name in the config; what it sets stands in engine and workload. Null: default, nothing is set."
     )
@@ -439,9 +500,10 @@ FOLLOWS_LENGTHS = "max_model_len"
 
 
 def set_in(spec: Spec) -> dict[str, Any]:
-    """Return what a setting may set, by its name: engine arguments, environment, and the load."""
+    """Return what a setting may set, by its name: engine arguments, environment, the load, and who shares it out."""
     load = spec.workload.model_dump(mode="json", exclude={"name"})
-    return {**load, **spec.engine.environment, **spec.engine.args}
+    rollout = {} if spec.rollout is None else spec.rollout.model_dump(mode="json")
+    return {**load, **rollout, **spec.engine.environment, **spec.engine.args}
 
 
 def differing(specs: Iterable[Spec]) -> list[str]:

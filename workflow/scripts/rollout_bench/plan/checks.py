@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 from rollout_bench.contracts import message_places
 from rollout_bench.contracts.load import EndpointSpec, LoadPoint, LoadSpec, longest
-from rollout_bench.contracts.modes import MESSAGES, MODES, ONLINE, PROFILE
+from rollout_bench.contracts.modes import MESSAGES, MODES, ONLINE, PROFILE, ROLLOUT
 from rollout_bench.contracts.secrets import may_be_secret, secrets_in
 from rollout_bench.contracts.spec import (
     EngineSpec,
@@ -21,7 +21,9 @@ from rollout_bench.contracts.spec import (
     OperatorsSettings,
     Platform,
     QuantSpec,
+    RolloutSpec,
     Spec,
+    WorkloadSpec,
     decode_batch,
     devices_needed,
     devices_per_replica,
@@ -324,9 +326,33 @@ USUAL_UTILIZATION = 0.92
 """vLLM's gpu_memory_utilization where nothing is said; on cpu it is of the machine's memory (vLLM 0.32, ran)."""
 
 
-def args_in(mode: str, args: dict[str, Any]) -> dict[str, Any]:
-    """Return `args` without the number of replicas where `mode` measures one engine, whether others run or not."""
-    return {name: value for name, value in args.items() if name != SIZE or MODES[mode].data_parallel != "one"}
+def args_in(mode: str, config: Config, args: dict[str, Any]) -> dict[str, Any]:
+    """Return `args` with the number of replicas that a launch in `mode` has: none where it measures one engine.
+
+    What `rollout.replicas` says stands in specs as the engine argument does, so that whatever asks how many engines
+    a launch has finds it in one place.
+
+    Raises:
+        UserError: the two say different things.
+    """
+    if MODES[mode].data_parallel == "one":
+        return {name: value for name, value in args.items() if name != SIZE}
+    wanted = config.rollout.replicas
+    if mode != ROLLOUT.name or wanted is None:
+        return args
+    if args.get(SIZE) not in (None, wanted):
+        raise UserError(
+            f"config: rollout.replicas: is {wanted}, and {SIZE} in engine_args is {args[SIZE]}",
+            "leave one of them out: both are how many engines a launch has",
+        )
+    return {**args, SIZE: wanted} if wanted > 1 else {name: value for name, value in args.items() if name != SIZE}
+
+
+def workload_in(mode: str, config: Config, workload: WorkloadSpec) -> WorkloadSpec:
+    """Return `workload` as it is asked for in `mode`: a rollout's with log probabilities, as trainers want them."""
+    if mode != ROLLOUT.name or not config.rollout.logprobs or workload.logprobs is not None:
+        return workload
+    return workload.model_copy(update={"logprobs": 0})
 
 
 def check_data_parallel(config: Config, spec: Spec) -> None:
@@ -393,7 +419,7 @@ def multiprocess_by_default(platform: Platform, mode: str, load: LoadSpec | None
     On CPU a profile then goes step by step; elsewhere the host's work would wait for the core's, and slow each step.
     Where it is not, front end and core send each other nothing.
     """
-    return platform != "cpu" or load is not None or mode == MESSAGES.name
+    return platform != "cpu" or load is not None or mode in (MESSAGES.name, ROLLOUT.name)
 
 
 def load_in(mode: str, config: Config, workload: str, engine: InstalledEngine) -> LoadSpec | None:
@@ -445,10 +471,38 @@ def settings_of(mode: str, config: Config, workload: str, args: dict[str, Any]) 
     """
     if not MODES[mode].settings:
         return {}
+    if mode == ROLLOUT.name:
+        rollout, several = config.rollout, (args.get(SIZE) or 1) > 1
+        shared = RolloutSpec(
+            entry=rollout.entry, router=rollout.router if several else None, over_sample=rollout.over_sample or None
+        )
+        return {MODES[mode].settings: shared}
     settings, load = getattr(config, MODES[mode].settings), config.workload_settings[workload]
     if isinstance(settings, OperatorsSettings):
         settings = settings.with_batch(decode_batch(load.prompts, load.samples_per_prompt, args))
     return {MODES[mode].settings: settings}
+
+
+def check_rollout(config: Config) -> None:
+    """Raise `UserError` where rollout mode can't be had as the config wants it."""
+    if ROLLOUT.name not in config.modes:
+        return
+    if config.engine.multiprocess is False:
+        raise UserError(
+            "config: engine.multiprocess: the engines of a rollout have their core in a process of its own",
+            "set it to null, so that each mode has its default, or leave rollout out of modes",
+        )
+    if config.rollout.entry == "llm" and config.rollout.over_sample:
+        raise UserError(
+            "config: rollout.over_sample: LLM.generate() can't be told to leave sequences, so nothing can be aborted",
+            "set it to 0, or rollout.entry to async or server",
+        )
+    for name in config.workloads:
+        if config.workload_settings[name].requests == "per_prompt":
+            raise UserError(
+                f"config: workload_settings.{name}.requests: per_prompt leaves a router no sequences to hand out",
+                "set it to per_sequence, or leave rollout out of modes",
+            )
 
 
 WINDOWS_SINCE = (0, 32)

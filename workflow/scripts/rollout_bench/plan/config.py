@@ -44,6 +44,7 @@ from rollout_bench.contracts.spec import (
     OperatorRule,
     OperatorsSettings,
     ProfileSettings,
+    RolloutSettings,
     Timeouts,
     WarmupIterations,
     Workload,
@@ -337,6 +338,7 @@ class Setting(Strict):
         {}, description="Environment variables set for the engine, besides those of engine.environment."
     )
     workload: Args = Field({}, description="Keys of workload_settings that are something else under it.")
+    rollout: Args = Field({}, description="Keys of rollout that are something else under it.")
 
 
 class Config(Strict):
@@ -373,7 +375,7 @@ class Config(Strict):
         description=(
             "Engine argument or key of a workload -> its values: each combination is a setting, named after them: "
             "{max_num_seqs: [8, 32]} makes max-num-seqs-8 and max-num-seqs-32. Where both have a key: workload.seed, "
-            "engine_args.seed."
+            "engine_args.seed. Keys of rollout: rollout.router."
         ),
     )
     launches: Launches = Field(
@@ -428,6 +430,9 @@ class Config(Strict):
     )
     messages: MessagesSettings = Field(
         MessagesSettings(), description="What launches in mode messages look at: what engine and workers send."
+    )
+    rollout: RolloutSettings = Field(
+        RolloutSettings(), description="How launches in mode rollout generate a step: engines, router, over-sampling."
     )
     operator_rules: list[OperatorRule] = Field(
         [], description="What operators of profiles are for, tried before the built-in rules. Measures nothing anew."

@@ -38,6 +38,7 @@ from rollout_bench.plan.checks import (
     check_no_secrets,
     check_online,
     check_profile,
+    check_rollout,
     check_unknown_endpoint_quants,
     check_variables,
     endpoint_cells,
@@ -47,6 +48,7 @@ from rollout_bench.plan.checks import (
     measuring_of,
     multiprocess_by_default,
     settings_of,
+    workload_in,
 )
 from rollout_bench.plan.config import Config, ModelSettings, Setting
 from rollout_bench.plan.engine import InstalledEngine, default_of
@@ -138,6 +140,7 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
             check_online(changed, engine)
             check_profile(changed, engine)
             check_messages(changed, engine)
+            check_rollout(changed)
     experiments: list[Experiment] = []
     skipped: list[Skipped] = []
     for cell in _cells(config):
@@ -258,6 +261,7 @@ def _experiment(
     if setting is not None:
         args = _without_defaults(args, config.setting_settings[setting], engine)
     check_lengths(model, workload, load.longest, args, source)
+    args = args_in(mode, config, args)
     requests = load_in(mode, config, workload, engine)
     spec = Spec(
         measurement_version=MEASUREMENT_VERSION,
@@ -265,14 +269,14 @@ def _experiment(
         mode=mode,
         model=source,
         quant=scheme.to(QuantSpec, name=quant),
-        workload=load.spec,
+        workload=workload_in(mode, config, load.spec),
         engine=EngineSpec(
             name=engine.name,
             version=engine.version,
             plugins=engine.plugins if platform == "ascend" else {},
             multiprocess=_or(config.engine.multiprocess, multiprocess_by_default(platform, mode, requests)),
             environment=config.engine.environment,
-            args=args_in(mode, args),
+            args=args,
         ),
         measuring=measuring_of(config, mode),
         load=requests,

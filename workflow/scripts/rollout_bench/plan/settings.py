@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from rollout_bench.contracts.axes import DEFAULT_SETTING
 from rollout_bench.contracts.fields import NAME_PATTERN
+from rollout_bench.contracts.spec import RolloutSettings
 from rollout_bench.core.errors import UserError, did_you_mean
 from rollout_bench.plan.checks import check_engine_arg, check_no_secret
 from rollout_bench.plan.config import Config, Setting, WorkloadSettings
@@ -20,6 +21,9 @@ from rollout_bench.plan.engine import InstalledEngine
 
 LONGEST_NAME = 60
 """Characters of a name, as for all that becomes part of a path."""
+
+PLACES = ("engine_args", "workload", "rollout")
+"""What a setting changes keys of, and what such a key of a sweep may begin with."""
 
 OWN_KEY = {"engine_args": "name the argument itself"}
 """Keys of a workload that a setting has a place of its own for, and what to do instead."""
@@ -48,6 +52,7 @@ def resolved(config: Config, engine: InstalledEngine) -> Config:
     for name, setting in own.items():
         for key in setting.workload:
             _check_key(f"setting_settings.{name}.workload", key)
+        _rollout(config, setting.rollout, ("setting_settings", name, "rollout"))
     if config.settings is None and own:
         names = ", ".join([DEFAULT_SETTING, *own, *swept])
         raise UserError(
@@ -88,6 +93,7 @@ def under(config: Config, name: str) -> Config:
             "engine": engine,
             "model_settings": {**config.model_settings, **models},
             "workload_settings": {**config.workload_settings, **workloads},
+            "rollout": _rollout(config, setting.rollout, ("rollout",)),
             "setting_settings": {name: setting},  # what is wrong with another one is no matter here
         }
     )
@@ -104,6 +110,14 @@ def _changed(setting: str, workload: str, load: WorkloadSettings, changes: dict[
         raise UserError(f"{problem.problem}, under setting {setting}", problem.remedy) from None
 
 
+def _rollout(config: Config, changes: dict[str, Any], place: tuple[str, ...]) -> RolloutSettings:
+    """Return what `rollout` comes to with `changes`; raise `UserError`, naming `place`, where it can't be that."""
+    try:
+        return RolloutSettings.model_validate(config.rollout.model_dump() | changes)
+    except ValidationError as error:
+        raise told(error.errors(), place) from None
+
+
 def _swept(config: Config, engine: InstalledEngine) -> Iterator[tuple[str, Setting]]:
     """Yield each combination of a sweep under the name that is made of it."""
     if not config.sweep:
@@ -118,10 +132,12 @@ def _swept(config: Config, engine: InstalledEngine) -> Iterator[tuple[str, Setti
             if where == "engine_args":
                 check_no_secret(".".join(("sweep", *written.split(".")[:-1])), {key: value})
                 check_engine_arg(engine, f"sweep.{written}", key, value)
+            elif where == "rollout":
+                _rollout(config, {key: value}, ("sweep", "rollout"))
             else:
                 _check_load(config, written, key, value)
     for combination in itertools.product(*config.sweep.values()):
-        changes: dict[str, dict[str, Any]] = {"engine_args": {}, "workload": {}}
+        changes: dict[str, dict[str, Any]] = {"engine_args": {}, "workload": {}, "rollout": {}}
         words = []
         for (where, key, written), value in zip(keys, combination, strict=True):
             changes[where][key] = value
@@ -170,9 +186,9 @@ def told_of_sweep(config: Config, name: str, own: Container[str], engine: Instal
 
 
 def _target(key: str, engine: InstalledEngine) -> tuple[str, str]:
-    """Return where a key of a sweep belongs, `workload` or `engine_args`, and what it is called there."""
+    """Return where a key of a sweep belongs, of `PLACES`, and what it is called there."""
     where, dot, inner = key.partition(".")
-    if dot and where in ("workload", "engine_args"):
+    if dot and where in PLACES:
         if where == "workload":
             _check_key("sweep", inner)
         return where, inner

@@ -118,7 +118,7 @@ class TimedExperiment(Selected[Record]):
     @property
     def has_replicas(self) -> bool:
         """Whether a launch had several engines side by side."""
-        return any(iteration.replicas for record in self.records for iteration in record.iterations)
+        return any(len(i.replicas or ()) > 1 for record in self.records for i in record.iterations)
 
 
 def launched(experiments: Iterable[TimedExperiment]) -> list[TimedExperiment]:

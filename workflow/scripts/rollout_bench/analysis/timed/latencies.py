@@ -144,7 +144,7 @@ def pass_times_of(record: Record, rows: Sequence[SequenceRow]) -> tuple[PassTime
 
 def _counted(record: Record, rows: Sequence[SequenceRow]) -> list[SequenceRow]:
     counted = {iteration.index for iteration in record.iterations if not iteration.warmup}
-    return [row for row in rows if row.iteration in counted]
+    return [row for row in rows if row.iteration in counted and not row.dropped]
 
 
 def _sequence_columns(rows: Sequence[SequenceRow]) -> dict[str, Array]:

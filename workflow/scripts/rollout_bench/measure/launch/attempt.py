@@ -16,7 +16,7 @@ from typing import get_args
 from pydantic import ValidationError
 
 from rollout_bench.contracts.postmortem import Cause
-from rollout_bench.contracts.spec import Isolation, Spec, Timeouts, is_local
+from rollout_bench.contracts.spec import Isolation, Spec, Timeouts, WorkloadSpec, is_local
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.processes import Interrupted, pause
 from rollout_bench.measure.launch.outcome import LaunchOutcome, in_workflow
@@ -30,6 +30,8 @@ from rollout_bench.measure.machine.device import DeviceError
 from rollout_bench.measure.machine.leases import Lease, Wanted, lease
 from rollout_bench.measure.machine.quiet import wait_until_quiet
 from rollout_bench.measure.machine.readings import Surroundings
+from rollout_bench.measure.routing.router import Router
+from rollout_bench.workloads.requests import Source
 
 WORKER = "rollout_bench.measure.engine.worker"
 
@@ -298,6 +300,13 @@ def _measure(assignment: Assignment, signals: int, seat: Seat | None) -> None:
         raise LaunchFailed("starting", Cause(error.category, error.problem, error.remedy)) from None
 
 
+def source_for(assignment: Assignment) -> Callable[[WorkloadSpec, int], Source]:
+    """Return what makes the source of a router's requests, of a workload and the model's number of token ids."""
+    args, dataset = assignment.spec.engine.args, assignment.dataset
+    tokenizer, code = str(args.get("tokenizer") or assignment.loaded), bool(args.get("trust_remote_code"))
+    return lambda workload, vocabulary: Source(workload, vocabulary, tokenizer, dataset, code)
+
+
 def _run(assignment: Assignment, signals: int, held: Lease, seat: Seat | None) -> None:
     """As `_measure`, on devices that are held."""
     spec, turns = assignment.spec, None if seat is None else seat.turns
@@ -322,6 +331,7 @@ def _run(assignment: Assignment, signals: int, held: Lease, seat: Seat | None) -
             cores=held.cores,
             keep_open=[*held.keep_open, *([] if turns is None else [turns.descriptor])],
             turns=turns,
+            router=None if spec.rollout is None else Router(spec, assignment.launch, source_for(assignment)),
         )
         mates = None if seat is None else seat.mates
         surroundings = Surroundings(spec.platform, launch.environments, launch.processes, held, launch.pauses, mates)

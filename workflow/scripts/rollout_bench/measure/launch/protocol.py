@@ -35,6 +35,7 @@ class Job(Strict):
     launch: int = Field(description="Index of the launch.")
     timeout_s: float = Field(description="Limit for the whole launch, in seconds.")
     replica: int = Field(0, description="Number of the replica, where several do their part.")
+    line: int | None = Field(None, description="Descriptor of its line to the router. Null where there is no router.")
     traces: str | None = Field(None, description="Folder for traces, there already. Null where none are taken.")
     in_block: bool = Field(
         False,
@@ -59,6 +60,7 @@ class Ready(Strict):
     engine: EngineFacts
     flags: list[Flag]
     processes: dict[int, str] = Field(description="Pids of the engine's other processes -> what they are.")
+    vocabulary: int | None = Field(None, description="Token ids of the model, where a router makes the requests.")
     replicas: list[ReplicaStart] | None = Field(None, description="The starts of several replicas, of which it is all.")
 
 

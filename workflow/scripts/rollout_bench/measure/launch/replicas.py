@@ -17,6 +17,7 @@ from rollout_bench.contracts.record import (
     ReplicaPass,
     ReplicaStart,
     SequenceRow,
+    ServerSample,
 )
 from rollout_bench.contracts.spec import Platform
 from rollout_bench.measure.launch.protocol import Event, IterationDone, Ready
@@ -38,16 +39,16 @@ def done_together(passes: Sequence[IterationDone]) -> IterationDone:
 
     It begins with the first of them and ends with the last: that is the step that training waits for. Tokens, requests
     and sequences are sums. Prompts are numbered on from replica to replica, and the times of all sequences count from
-    the common beginning.
+    the common beginning. Replicas that share one load tell their own parts, of prompts that are numbered already.
     """
     moments = [done.began for done in passes if done.began is not None]
     assert len(moments) == len(passes), "a replica says when it began"
     release = min(moments)
-    parts, rows, prompts = [], list[SequenceRow](), 0
+    parts, rows, samples, prompts = list[ReplicaPass](), list[SequenceRow](), list[ServerSample](), 0
     for replica, (done, began) in enumerate(zip(passes, moments, strict=True)):
         of = done.iteration
         offset_s = began - release
-        parts.append(
+        parts += of.replicas or [
             ReplicaPass(
                 start_offset_s=offset_s,
                 elapsed_s=of.elapsed_s,
@@ -57,9 +58,11 @@ def done_together(passes: Sequence[IterationDone]) -> IterationDone:
                 cached_prompt_tokens=of.cached_prompt_tokens,
                 output_tokens=of.output_tokens,
             )
-        )
+        ]
         rows += [_moved(row, replica, prompts, offset_s) for row in done.sequences]
-        prompts += max((row.prompt for row in done.sequences), default=-1) + 1
+        samples += [sample.model_copy(update={"replica": replica}) for sample in done.samples]
+        if of.replicas is None:
+            prompts += max((row.prompt for row in done.sequences), default=-1) + 1
     cached = [part.cached_prompt_tokens for part in parts]
     iteration = Iteration(
         index=passes[0].iteration.index,
@@ -73,7 +76,9 @@ def done_together(passes: Sequence[IterationDone]) -> IterationDone:
         replicas=parts,
     )
     flags = _named(done.flags for done in passes)
-    return IterationDone(iteration=iteration, sequences=rows, flags=flags, wanted=passes[0].wanted)
+    return IterationDone(
+        iteration=iteration, sequences=rows, flags=flags, wanted=passes[0].wanted, samples=samples, began=release
+    )
 
 
 def ready_together(readies: Sequence[Ready], platform: Platform) -> Ready:
@@ -89,6 +94,7 @@ def ready_together(readies: Sequence[Ready], platform: Platform) -> Ready:
         engine=readies[0].engine,
         flags=[*_named(ready.flags for ready in readies), *differing([ready.engine for ready in readies])],
         processes={pid: name for ready in readies for pid, name in ready.processes.items()},
+        vocabulary=readies[0].vocabulary,
         replicas=[
             ReplicaStart(import_s=r.import_s, init_s=r.init_s, kv_cache_tokens=r.engine.kv_cache_tokens)
             for r in readies

@@ -2,6 +2,7 @@
 
 supervisor  -- job, go (stdin) ->  engine process of each replica (session of its own) --- engine core, workers
     |       <-- events (pipe) ---
+    |       <-- sequences (sockets) -->  of a rollout, by its router, a thread of the supervisor's process
     +--- pipe held open --->  guardian (session of its own; ends the engines' sessions at end of file)
 
 Usually there is one replica. Of several each event counts once all have told theirs: so all of them have to be ready
@@ -55,6 +56,7 @@ from rollout_bench.measure.launch.turns import Asks, End, Turns
 from rollout_bench.measure.machine import device_memory
 from rollout_bench.measure.machine.readings import Pauses
 from rollout_bench.measure.machine.scratch import scratch
+from rollout_bench.measure.routing.router import Router
 
 STARTS = ("starting", "importing", "initializing")
 """Phases that together are the start."""
@@ -107,9 +109,12 @@ class Replica:
         environment: its environment.
         cores: those that it may run on; None for all.
         log: takes the engine's output.
+        line: descriptor of its line to the router, which it inherits; None where there is no router.
     """
 
-    def __init__(self, module: str, environment: dict[str, str], cores: Set[int] | None, log: Path) -> None:
+    def __init__(
+        self, module: str, environment: dict[str, str], cores: Set[int] | None, log: Path, line: int | None = None
+    ) -> None:
         self.log = log
         self.phase = "starting"
         self.child_ended: tuple[str, float] | None = None
@@ -128,7 +133,7 @@ class Replica:
                     stdout=output,
                     stderr=output,
                     env=environment,
-                    pass_fds=[writing],
+                    pass_fds=[writing, *([] if line is None else [line])],
                     start_new_session=True,
                 )
         except BaseException:
@@ -255,6 +260,7 @@ class EngineLaunch:
         pauses: notices, while a pass runs, whether the engine can.
         turns: asks for its turns in a block; None where the launch is measured by itself. No limit counts the time that
             it waits for one.
+        router: hands the sequences of each pass out to the replicas; None where each makes its own.
     """
 
     module: str
@@ -268,6 +274,7 @@ class EngineLaunch:
     keep_open: Sequence[int] = ()
     pauses: Pauses = field(default_factory=Pauses)
     turns: Turns | None = None
+    router: Router | None = None
     _step: Deadline | None = None
     _began: float = field(default_factory=time.monotonic)
     _oom_kills_before: int = 0
@@ -308,18 +315,23 @@ class EngineLaunch:
 
     def _run(self, environments: list[dict[str, str]], guardian: Guardian, listen: Callable[[Event], None]) -> None:
         try:
-            for number, environment in enumerate(environments):
-                replica = Replica(self.module, environment, self._cores(number), self.logs[number])
+            lines = [None] * len(environments) if self.router is None else self.router.connect(len(environments))
+            for number, (environment, line) in enumerate(zip(environments, lines, strict=True)):
+                replica = Replica(self.module, environment, self._cores(number), self.logs[number], line)
                 self._replicas.append(replica)
                 guardian.watch(replica.group)
-            for number, replica in enumerate(self._replicas):
-                replica.order(self.job.model_copy(update={"replica": number}).model_dump_json())
+            if self.router is not None:
+                self.router.connected()
+            for number, (replica, line) in enumerate(zip(self._replicas, lines, strict=True)):
+                replica.order(self.job.model_copy(update={"replica": number, "line": line}).model_dump_json())
             self._listen(guardian, listen)
         finally:
             pids = members_of([replica.group for replica in self._replicas])
             guardian.end()
             for replica in self._replicas:
                 replica.close()
+            if self.router is not None:
+                self.router.close()
             device_memory.wait_until_released(self.job.spec.platform, pids)
 
     def _cores(self, replica: int) -> Set[int] | None:
@@ -335,6 +347,8 @@ class EngineLaunch:
                     raise Interrupted(os.read(self.signals, 1)[0])
                 if self.turns is not None and self.turns.descriptor in readable and self._go_on(self.turns, listen):
                     return
+                if self.router is not None and self.router.descriptor in readable:
+                    self.router.check()
                 if watching.ended() and guardian.replace_if_dead():
                     watching.close()
                     watching = Watch(guardian.pid, "guardian")
@@ -363,12 +377,15 @@ class EngineLaunch:
             self._step = step_of(event.phase, self.limits, now) if event.phase == "stopping" else None
         elif isinstance(event, Ready) and self._guardian is not None:
             self._guardian.note_shared_memory()
+            if self.router is not None and event.vocabulary is not None:
+                self.router.ready(event.vocabulary)
         elif isinstance(event, IterationDone | StepsDone | RoundDone | MessagesSeen):
             self._step = None
         if isinstance(event, IterationBegins):
             self._come_to_pass(event, listen)
             return
         if isinstance(event, IterationDone):
+            event = self._routed(event)
             self._pass_s = event.iteration.elapsed_s
             if self.turns is not None and not event.iteration.warmup:
                 iteration = event.iteration.model_copy(update={"round": self.turns.round})
@@ -379,10 +396,19 @@ class EngineLaunch:
             self._stop_engine()
             self.turns.finish()
 
+    def _routed(self, event: IterationDone) -> IterationDone:
+        """Return a pass with what the router knows of it, where there is one."""
+        if self.router is None:
+            return event
+        iteration, flags = self.router.completed(event.iteration, event.sequences)
+        return event.model_copy(update={"iteration": iteration, "flags": [*event.flags, *flags]})
+
     def _come_to_pass(self, event: IterationBegins, listen: Callable[[Event], None]) -> None:
         """Begin the next pass, for which all replicas are ready; in a block ask for the turn instead."""
         if self._start_s is None:
             self._start_s = time.monotonic() - self._began
+        if self.router is not None:
+            self.router.prepare()
         if self.turns is None:
             self._begin_pass(event, listen, self._passes())
             return
@@ -397,6 +423,8 @@ class EngineLaunch:
         self._step = step_of(self._replicas[0].phase, self.limits, time.monotonic())
         listen(event)
         self._order_all(go(passes))
+        if self.router is not None:
+            self.router.begin()
 
     def _go_on(self, turns: Turns, listen: Callable[[Event], None]) -> bool:
         """Do what the coordinator says; return whether it was to end.
@@ -449,6 +477,7 @@ class EngineLaunch:
         held = [watch.descriptor for watch in watches if watch.descriptor is not None]
         bereft = [(r.child_ended[1], number) for number, r in enumerate(self._replicas) if r.child_ended is not None]
         turns = [] if self.turns is None else [self.turns.descriptor]
+        turns += [] if self.router is None else [self.router.descriptor]
         if self._done:  # what is measured stays so, whatever becomes of the engine
             return self.pauses.wait([self.signals, *turns], POLL_S)
         now = time.monotonic()

@@ -7,12 +7,10 @@ neither status, finish reason, nor how many tokens came in each piece.
 from __future__ import annotations
 
 import asyncio
-import bisect
 import contextlib
 import dataclasses
 import gc
 import inspect
-import itertools
 import json
 import resource
 import secrets
@@ -162,7 +160,7 @@ def prepare(
         with no_collection():
             late_s = asyncio.run(watched())  # not uvloop, which hangs as it closes where vLLM left a connection open
         cpu_s, all_s = time.process_time() - cpu_before, time.monotonic() - before
-        return _pass_of(outcomes, due_s, handed_s, _client_use(cpu_s / all_s, late_s))
+        return _pass_of(outcomes, due_s, handed_s, ClientUse.of(cpu_s / all_s, late_s, LOOK_S))
 
     _open_files()
     return run
@@ -203,24 +201,6 @@ async def _watch(late: list[float]) -> None:
             slept = time.monotonic()
             await asyncio.sleep(LOOK_S)
             late.append(max(0.0, time.monotonic() - slept - LOOK_S))
-
-
-def _client_use(cpu_share: float, late_s: list[float]) -> ClientUse:
-    """Return what sending cost; a moment at which the loop was late counts for as long as it was."""
-    if not late_s:
-        return ClientUse(cpu_share=cpu_share)
-    ordered = sorted(late_s)
-    until_s = list(itertools.accumulate(LOOK_S + late for late in ordered))
-
-    def at(share: float) -> float:
-        return ordered[min(bisect.bisect_left(until_s, share * until_s[-1]), len(ordered) - 1)]
-
-    return ClientUse(
-        cpu_share=cpu_share,
-        loop_delay_median_s=at(0.5),
-        loop_delay_p99_s=at(0.99),
-        loop_delay_max_s=ordered[-1],
-    )
 
 
 def _as_vllm_has_it(outcome: RequestOutcome, prompt_len: int) -> Any:

@@ -1,0 +1,1 @@
+"""The router of a rollout: who gets which sequence, and how they are handed out."""

@@ -1,0 +1,73 @@
+"""What router and replicas say to each other, in JSON lines over a pair of sockets.
+
+router   -- generate, handed, abort, over -->  replica
+router   <-- ended --------------------------  replica
+
+A replica tells what it measured as every engine process does, on its pipe; here only sequences travel. All moments are
+on the monotonic clock, which is one for all processes of a machine.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from rollout_bench.contracts.fields import Strict
+
+
+class Generate(Strict):
+    """A sequence that the replica is to generate."""
+
+    says: Literal["generate"] = "generate"
+    id: int = Field(description="Its number in the step.")
+    prompt: int = Field(description="Index of its prompt in the step.")
+    sample: int = Field(description="Index of the sample of that prompt.")
+    prompt_token_ids: list[int]
+    output_tokens: int = Field(description="Tokens to generate, at most where the end of text is not ignored.")
+    sent: float = Field(description="When it was handed out.")
+
+
+class Handed(Strict):
+    """All sequences of the step have been handed out."""
+
+    says: Literal["handed"] = "handed"
+
+
+class Abort(Strict):
+    """The step no longer needs these sequences."""
+
+    says: Literal["abort"] = "abort"
+    ids: list[int]
+
+
+class Over(Strict):
+    """All sequences of the step have ended."""
+
+    says: Literal["over"] = "over"
+    began: float = Field(description="When the step began.")
+    dropped: list[int] = Field(description="Those of the replica's sequences that the step did not need.")
+
+
+class Ended(Strict):
+    """A sequence has ended; what came of it, as a trainer needs it."""
+
+    says: Literal["ended"] = "ended"
+    id: int
+    token_ids: list[int]
+    logprobs: list[float] | None = Field(description="Of each token that was sampled. Null where none were returned.")
+    finish_reason: str | None
+
+
+Word = Generate | Handed | Abort | Over | Ended
+_WORD: TypeAdapter[Word] = TypeAdapter(Annotated[Word, Field(discriminator="says")])
+
+
+def written(word: Word) -> bytes:
+    """Return `word` as a line."""
+    return word.model_dump_json().encode() + b"\n"
+
+
+def heard(line: bytes) -> Word:
+    """Return the word in `line`; raise `ValueError` where there is none."""
+    return _WORD.validate_json(line)
