@@ -76,7 +76,7 @@ def replicated(rows: Sequence[Row]) -> list[Replicated]:
     for row in rows:
         used = {launch.launch for launch in row.used}
         launches = [
-            [(i, i.replicas) for i in record.iterations if i.replicas and not i.warmup]
+            [(i, i.replicas) for i in record.iterations if i.replicas and len(i.replicas) > 1 and not i.warmup]
             for record in row.experiment.records
             if record.launch in used
         ]

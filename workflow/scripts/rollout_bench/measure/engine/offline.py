@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 
-from rollout_bench.contracts.record import Flag
 from rollout_bench.contracts.spec import replicas
 from rollout_bench.measure.engine.vllm import loaded, source_of
-from rollout_bench.measure.launch.flags import prefix_cache_flags, token_flags
+from rollout_bench.measure.launch.flags import preempted_flags, prefix_cache_flags, token_flags
 from rollout_bench.measure.launch.protocol import IterationDone, Job, PhaseBegins, Tell, Wait, WarmupExtended
 from rollout_bench.measure.launch.steadiness import Series, comparable_s
 
@@ -30,11 +29,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
         series.ordered(done.ordered)
         iteration, rows = done.iteration, done.rows
         flags = token_flags(spec.workload, asked, iteration, rows) + prefix_cache_flags(asked, iteration, rows)
-        if preemptions := done.counters.get("vllm:num_preemptions", 0):
-            sentence = (
-                f"Iteration {index}: {preemptions} preemptions; the KV cache does not hold all sequences at once."
-            )
-            flags.append(Flag(code="preemptions", severity="warning", sentence=sentence))
+        flags += preempted_flags(index, done.counters.get("vllm:num_preemptions", 0))
         tell(IterationDone(iteration=iteration, sequences=rows, flags=flags, wanted=series.wanted, began=done.began))
         slow = series.take(
             comparable_s(spec.workload, iteration),

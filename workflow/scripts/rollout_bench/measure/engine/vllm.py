@@ -62,6 +62,54 @@ class Generated:
     ordered: int | None
 
 
+def facts_of(ranks: list[dict[str, Any]], config: Any) -> tuple[EngineFacts, dict[str, Any], dict[int, str]]:
+    """Return what was loaded, the device as a worker sees it, and the engine's other processes.
+
+    Args:
+        ranks: what each worker said of its weights.
+        config: vLLM's.
+    """
+    tensor_parallel_size = int(config.parallel_config.tensor_parallel_size)
+    facts = engine_facts(ranks, resolved_settings(config), tensor_parallel_size, kv_cache_tokens(config))
+    processes = {child.pid: child.name for child in multiprocessing.active_children() if child.pid is not None}
+    return facts, ranks[0], processes | {rank["pid"]: "worker" for rank in ranks}
+
+
+def arguments(spec: Spec) -> dict[str, Any]:
+    """Return the arguments that an engine of `spec` is made with, but for its model."""
+    if spec.platform == "cpu":
+        note_packed_weights()
+    defaults = {"skip_tokenizer_init": True, "disable_log_stats": False, "worker_extension_cls": CENSUS}
+    return defaults | {name: value for name, value in spec.engine.args.items() if name != REPLICAS}
+
+
+def sampling(workload: WorkloadSpec, config: Any, tokens: int, samples: int, **more: Any) -> Any:
+    """Return vLLM's parameters of a request for `samples` sequences of `tokens` tokens, at most.
+
+    Args:
+        workload: what is asked for.
+        config: vLLM's, of the model.
+        tokens: tokens of each sequence.
+        samples: sequences of the request.
+        more: parameters besides.
+    """
+    from vllm import SamplingParams
+
+    # ignore_eos alone fixes the length; min_tokens would add a logits processor that verl's requests don't have.
+    return SamplingParams(
+        n=samples,
+        temperature=workload.temperature,
+        top_p=workload.top_p,
+        top_k=workload.top_k,
+        max_tokens=tokens,
+        ignore_eos=workload.ignore_eos,
+        stop_token_ids=None if workload.ignore_eos else end_of_text(config),
+        detokenize=False,
+        logprobs=workload.logprobs,
+        **more,
+    )
+
+
 class LoadedEngine:
     """A loaded vLLM engine.
 
@@ -74,11 +122,7 @@ class LoadedEngine:
     def __init__(self, spec: Spec, model: str, **more: Any) -> None:
         from vllm import LLM
 
-        if spec.platform == "cpu":
-            note_packed_weights()
-        defaults = {"skip_tokenizer_init": True, "disable_log_stats": False, "worker_extension_cls": CENSUS}
-        args = {name: value for name, value in spec.engine.args.items() if name != REPLICAS}
-        self.llm: Any = LLM(model=model, **{**defaults, **args, **more})
+        self.llm: Any = LLM(model=model, **{**arguments(spec), **more})
         self._spec = spec
         self._config: Any = self.llm.llm_engine.vllm_config
         self.world_size = world_size(self._config)
@@ -86,14 +130,7 @@ class LoadedEngine:
 
     def facts(self) -> tuple[EngineFacts, dict[str, Any], dict[int, str]]:
         """Return what was loaded, the device as a worker sees it, and the engine's other processes."""
-        ranks: list[dict[str, Any]] = self.llm.collective_rpc("rollout_bench_census")
-        tensor_parallel_size = int(self._config.parallel_config.tensor_parallel_size)
-        facts = engine_facts(
-            ranks, resolved_settings(self._config), tensor_parallel_size, kv_cache_tokens(self._config)
-        )
-        processes = {child.pid: child.name for child in multiprocessing.active_children() if child.pid is not None}
-        processes.update({rank["pid"]: "worker" for rank in ranks})
-        return facts, ranks[0], processes
+        return facts_of(self.llm.collective_rpc("rollout_bench_census"), self._config)
 
     def linears(self) -> list[LinearShape]:
         """Return the linear layers of the first worker's part of the model."""
@@ -141,25 +178,9 @@ class LoadedEngine:
 
         `single`: each request generates one sequence, whatever the workload says.
         """
-        from vllm import SamplingParams
-
         workload = self._spec.workload
         samples = 1 if single or workload.requests == "per_sequence" else workload.samples_per_prompt
-        # ignore_eos alone fixes the length; min_tokens would add a logits processor that verl's requests don't have.
-        each = {
-            tokens: SamplingParams(
-                n=samples,
-                temperature=workload.temperature,
-                top_p=workload.top_p,
-                top_k=workload.top_k,
-                max_tokens=tokens,
-                ignore_eos=workload.ignore_eos,
-                stop_token_ids=None if workload.ignore_eos else end_of_text(self._config.model_config),
-                detokenize=False,
-                logprobs=workload.logprobs,
-            )
-            for tokens in set(output_tokens)
-        }
+        each = {tokens: sampling(workload, self._config.model_config, tokens, samples) for tokens in set(output_tokens)}
         return each[output_tokens[0]] if len(each) == 1 else [each[tokens] for tokens in output_tokens]
 
     def reset_prefix_cache(self) -> None:
@@ -217,15 +238,23 @@ def _since(began: float, stats: Any, name: str) -> float | None:
     return round(moment - began, 6) if moment > 0.0 else None
 
 
-def loaded(job: Job, tell: Tell, **more: Any) -> LoadedEngine:
-    """Return the engine of `job`, of which all is told; from here on it logs nothing but warnings.
+@dataclass(frozen=True)
+class Start:
+    """The start of an engine, once vLLM is imported.
 
-    Args:
-        job: what is to be done.
-        tell: takes each event.
-        more: arguments of vLLM's that are no settings of the experiment.
+    Attributes:
+        variables: the environment before vLLM changed it.
+        import_s: importing it, in seconds.
+        began: when constructing the engine began, by `time.perf_counter`.
     """
-    spec = job.spec
+
+    variables: dict[str, str]
+    import_s: float
+    began: float
+
+
+def imported(tell: Tell) -> Start:
+    """Import vLLM, and tell of it."""
     variables = dict(os.environ)
     tell(PhaseBegins(phase="importing"))
     start = time.perf_counter()
@@ -234,20 +263,55 @@ def loaded(job: Job, tell: Tell, **more: Any) -> LoadedEngine:
 
     import_s = time.perf_counter() - start
     tell(PhaseBegins(phase="initializing"))
-    start = time.perf_counter()
-    engine = LoadedEngine(spec, job.model, **more)
-    init_s = time.perf_counter() - start
-    facts, device, processes = engine.facts()
+    return Start(variables, import_s, time.perf_counter())
+
+
+def tell_ready(
+    job: Job,
+    tell: Tell,
+    start: Start,
+    init_s: float,
+    told: tuple[EngineFacts, dict[str, Any], dict[int, str]],
+    world_size: int,
+    vocabulary: int | None = None,
+) -> None:
+    """Tell that the engine of `job` is loaded; from here on it logs nothing but warnings.
+
+    Args:
+        job: what is to be done.
+        tell: takes the event.
+        start: how it began.
+        init_s: constructing the engine, in seconds.
+        told: what `facts_of` returns.
+        world_size: devices that it uses.
+        vocabulary: token ids of the model, where a router needs to know.
+    """
+    spec, (facts, device, processes) = job.spec, told
     processes.pop(os.getpid(), None)
     tell(
         Ready(
-            import_s=import_s,
+            import_s=start.import_s,
             init_s=init_s,
-            environment=read_environment(spec.engine, spec.platform, device, engine.world_size, variables),
+            environment=read_environment(spec.engine, spec.platform, device, world_size, start.variables),
             engine=facts,
             flags=quant_flags(spec.quant, facts),
             processes=processes,
+            vocabulary=vocabulary,
         )
     )
     logging.getLogger("vllm").setLevel(logging.WARNING)  # no logging inside the timed region
+
+
+def loaded(job: Job, tell: Tell, **more: Any) -> LoadedEngine:
+    """Return the engine of `job`, of which all is told; from here on it logs nothing but warnings.
+
+    Args:
+        job: what is to be done.
+        tell: takes each event.
+        more: arguments of vLLM's that are no settings of the experiment.
+    """
+    start = imported(tell)
+    engine = LoadedEngine(job.spec, job.model, **more)
+    init_s = time.perf_counter() - start.began
+    tell_ready(job, tell, start, init_s, engine.facts(), engine.world_size, engine.vocabulary)
     return engine

@@ -48,9 +48,13 @@ def batch_flags(spec: Spec, rows: Sequence[SequenceRow], engine: EngineFacts) ->
     for row in rows:
         of_pass[row.iteration, row.replica or 0].append(row)
     counted = {each: found for each, of in sorted(of_pass.items()) if (found := most_at_once(of))}
-    if not counted or min(counted.values()) >= asked:
+    # of a rollout each engine is asked for what a router gave it
+    wanted = {each: asked if spec.rollout is None else min(asked, len(of_pass[each])) for each in counted}
+    short = [each for each in counted if counted[each] < wanted[each]]
+    if not short:
         return []
-    least = min(counted, key=lambda each: counted[each])
+    least = min(short, key=lambda each: counted[each])
+    asked = wanted[least]
     index, replica = least
     block, tokens = int(engine.resolved.get("block_size") or 1), engine.kv_cache_tokens
     each = block * math.ceil((longest(workload.prompt_tokens) + longest(workload.output_tokens)) / block)
@@ -276,6 +280,14 @@ def preemption_flags(iterations: Sequence[Iteration]) -> list[Flag]:
         return []
     what = f"{sum(counts)} preemptions in {len(counts)} measured iterations"
     sentence = f"{what}; the KV cache does not hold all sequences at once."
+    return [Flag(code="preemptions", severity="warning", sentence=sentence)]
+
+
+def preempted_flags(index: int, preemptions: int) -> list[Flag]:
+    """Return a flag where the engine preempted sequences in an iteration."""
+    if not preemptions:
+        return []
+    sentence = f"Iteration {index}: {preemptions} preemptions; the KV cache does not hold all sequences at once."
     return [Flag(code="preemptions", severity="warning", sentence=sentence)]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from rollout_bench.analysis.timed.rows import Row
-from rollout_bench.contracts.modes import OFFLINE
+from rollout_bench.contracts.modes import OFFLINE, Mode
 from rollout_bench.report.headings import (
     COST,
     ENGINE,
@@ -30,20 +30,25 @@ def offline_part(findings: Findings) -> SummaryPart:
 
     Percentiles have a table only where one can be claimed.
     """
-    settings, typical = findings.collection.comparison, findings.typical(OFFLINE)
-    tables = [
-        view
-        for title, lines, rows in findings.tables_of(OFFLINE)
-        for view in _views(
-            findings, title, lines, rows, speedup_columns(settings, apart=findings.apart, typical=typical)
-        )
-    ]
+    tables = throughput_views(findings, OFFLINE)
     return SummaryPart(
         tables=tables,
         sections=anatomy_sections(findings, OFFLINE),
         definitions=definitions("Definitions", tables),
         files=anatomy_files(findings),
     )
+
+
+def throughput_views(findings: Findings, mode: Mode) -> list[View]:
+    """Return the tables of throughput of each platform in `mode`, one that generates."""
+    settings, typical = findings.collection.comparison, findings.typical(mode)
+    return [
+        view
+        for title, lines, rows in findings.tables_of(mode)
+        for view in _views(
+            findings, title, lines, rows, speedup_columns(settings, apart=findings.apart, typical=typical)
+        )
+    ]
 
 
 def _views(

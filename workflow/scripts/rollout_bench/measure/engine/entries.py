@@ -1,0 +1,261 @@
+"""The entries of a rollout's replica: how sequences that a router hands out reach vLLM, and what comes back of them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from rollout_bench.contracts.record import ServerSample
+from rollout_bench.measure.engine.vllm import (
+    LoadedEngine,
+    arguments,
+    facts_of,
+    imported,
+    loaded,
+    sampling,
+    tell_ready,
+)
+from rollout_bench.measure.launch.protocol import Job, Tell
+from rollout_bench.measure.probes.census import world_size
+from rollout_bench.measure.routing.exchange import Generate
+
+SAMPLE_S = 0.05
+"""Time between two looks at the engine that are kept."""
+
+ABORT_AGAIN_S = 0.05
+"""Time after which an abort is said again: one that comes before the request has reached the engine is lost."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a sequence. Moments are on the monotonic clock, in seconds; None where nobody knows.
+
+    Attributes:
+        token_ids: what was generated.
+        logprobs: log probability of each of these; None where none were returned.
+        finish_reason: why it ended.
+        prompt_tokens: tokens of the prompt, as the engine counts them.
+        cached_prompt_tokens: of these, taken from the prefix cache.
+        queued, scheduled, first_token, last_token: as a row of the side file has them.
+    """
+
+    token_ids: list[int]
+    logprobs: list[float] | None
+    finish_reason: str | None
+    prompt_tokens: int
+    cached_prompt_tokens: int | None
+    queued: float | None = None
+    scheduled: float | None = None
+    first_token: float | None = None
+    last_token: float | None = None
+
+
+def outcome_of(output: Any) -> Outcome:
+    """Return what came of a request for one sequence, from vLLM's RequestOutput."""
+    (completion,) = output.outputs
+    token_ids = list(completion.token_ids)
+    said = completion.logprobs
+    moments = {
+        name: getattr(output.metrics, f"{name}_ts", 0.0) or None
+        for name in ("queued", "scheduled", "first_token", "last_token")
+    }
+    return Outcome(
+        token_ids,
+        None if said is None else [at[token].logprob for token, at in zip(token_ids, said, strict=False)],
+        completion.finish_reason,
+        len(output.prompt_token_ids or ()),
+        output.num_cached_tokens,
+        **moments,
+    )
+
+
+class Looks:
+    """What an engine says of itself after each of its steps: a logger of vLLM's statistics.
+
+    Makes no use of vLLM's base class, which can't be imported before the engine's start is timed.
+    """
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget what was before."""
+        self.preemptions = self.peak_running = 0
+        self.kv_cache_peak = 0.0
+        self._looks: list[tuple[float, Any]] = []
+
+    def record(self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any) -> None:
+        """Take what vLLM says."""
+        if iteration_stats is not None:
+            self.preemptions += iteration_stats.num_preempted_reqs
+        if scheduler_stats is None:
+            return
+        self.peak_running = max(self.peak_running, scheduler_stats.num_running_reqs)
+        self.kv_cache_peak = max(self.kv_cache_peak, scheduler_stats.kv_cache_usage)
+        now = time.monotonic()
+        if not self._looks or now >= self._looks[-1][0] + SAMPLE_S:
+            self._looks.append((now, scheduler_stats))
+
+    def samples(self, iteration: int, began: float) -> list[ServerSample]:
+        """Return what was kept, in seconds after `began` of the monotonic clock."""
+        return [
+            ServerSample(
+                iteration=iteration,
+                at_s=round(at - began, 6),
+                running=stats.num_running_reqs,
+                waiting=stats.num_waiting_reqs,
+                kv_cache_use=stats.kv_cache_usage,
+            )
+            for at, stats in self._looks
+        ]
+
+    def log_engine_initialized(self) -> None:
+        """Do nothing."""
+
+    def log(self) -> None:
+        """Do nothing."""
+
+    def record_sleep_state(self, *_: Any, **__: Any) -> None:
+        """Do nothing."""
+
+
+class EntryPoint(ABC):
+    """A loaded engine, as a router's sequences reach it."""
+
+    def __init__(self, vocabulary: int) -> None:
+        self.vocabulary = vocabulary
+        self.looks: Looks | None = None
+        """What the engine says of itself; None where it is not asked."""
+
+    @abstractmethod
+    async def generate(self, word: Generate) -> Outcome:
+        """Return what comes of a sequence."""
+
+    async def handed(self) -> None:  # noqa: B027 (most begin with the first that comes)
+        """Take note that all sequences of the step have come."""
+
+    async def abort(self, ids: Collection[int]) -> None:
+        """Have sequences end as they are."""
+        raise NotImplementedError(f"{type(self).__name__} leaves no sequence")
+
+    @abstractmethod
+    async def reset(self) -> None:
+        """Empty the prefix cache, before a step."""
+
+
+class AsyncEntry(EntryPoint):
+    """AsyncLLM: a request for each sequence, as it comes.
+
+    Args:
+        job: what is to be done.
+        engine: the engine.
+        looks: what it says of itself.
+    """
+
+    def __init__(self, job: Job, engine: Any, looks: Looks) -> None:
+        super().__init__(int(engine.vllm_config.model_config.get_vocab_size()))
+        self.looks = looks
+        self._engine = engine
+        self._workload = job.spec.workload
+        self._pass = 0
+        self._under_way: set[int] = set()
+
+    async def generate(self, word: Generate) -> Outcome:
+        """Return what comes of a sequence."""
+        from vllm.sampling_params import RequestOutputKind
+
+        config = self._engine.vllm_config.model_config
+        kind = RequestOutputKind.FINAL_ONLY
+        parameters = sampling(self._workload, config, word.output_tokens, 1, output_kind=kind)
+        final: Any = None
+        self._under_way.add(word.id)
+        prompt = {"prompt_token_ids": word.prompt_token_ids}
+        async for output in self._engine.generate(prompt, parameters, self._name(word.id)):
+            final = output
+        self._under_way.discard(word.id)
+        return outcome_of(final)
+
+    async def abort(self, ids: Collection[int]) -> None:
+        """Have sequences end as they are."""
+        while left := self._under_way.intersection(ids):
+            await self._engine.abort([self._name(number) for number in left])
+            await asyncio.sleep(ABORT_AGAIN_S)
+
+    async def reset(self) -> None:
+        """Empty the prefix cache, before a step; raise `RuntimeError` where it can't be."""
+        self._pass += 1
+        for _ in range(20):  # the blocks of the last request are freed a moment after its output
+            if await self._engine.reset_prefix_cache() is not False:
+                return
+            await asyncio.sleep(0.05)
+        raise RuntimeError("the prefix cache cannot be reset: blocks are still in use after all requests ended")
+
+    def _name(self, number: int) -> str:
+        return f"{self._pass}-{number}"
+
+
+class LlmEntry(EntryPoint):
+    """LLM.generate() over all sequences of the step that this replica gets, once they are there.
+
+    Args:
+        engine: the engine.
+    """
+
+    def __init__(self, engine: LoadedEngine) -> None:
+        super().__init__(engine.vocabulary)
+        self._engine = engine
+        self._waiting: list[tuple[Generate, asyncio.Future[Outcome]]] = []
+
+    async def generate(self, word: Generate) -> Outcome:
+        """Return what comes of a sequence."""
+        outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._waiting.append((word, outcome))
+        return await outcome
+
+    async def handed(self) -> None:
+        """Generate all that has come."""
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        prompts = [{"prompt_token_ids": word.prompt_token_ids} for word, _ in waiting]
+        parameters = self._engine.sampling_of([word.output_tokens for word, _ in waiting], single=True)
+        outputs = await asyncio.to_thread(self._engine.llm.generate, prompts, parameters, use_tqdm=False)
+        for (_, outcome), output in zip(waiting, outputs, strict=True):
+            outcome.set_result(outcome_of(output))
+
+    async def reset(self) -> None:
+        """Empty the prefix cache, before a step."""
+        self._engine.reset_prefix_cache()
+
+
+async def open_entry(job: Job, tell: Tell) -> EntryPoint:
+    """Return the entry that `job` wants, its engine loaded, of which all is told."""
+    assert job.spec.rollout is not None, "a rollout has an entry"
+    if job.spec.rollout.entry == "llm":
+        return LlmEntry(loaded(job, tell))
+    return await _open_async(job, tell)
+
+
+async def _open_async(job: Job, tell: Tell) -> AsyncEntry:
+    start = imported(tell)
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.usage.usage_lib import UsageContext
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    looks = Looks()
+    # the context decides how many tokens a step may have: as a server's, which is what verl says, too
+    engine = AsyncLLM.from_engine_args(
+        AsyncEngineArgs(model=job.model, **arguments(job.spec)),
+        usage_context=UsageContext.OPENAI_API_SERVER,
+        stat_loggers=[lambda config, index: looks],
+    )
+    init_s = time.perf_counter() - start.began
+    config = engine.vllm_config
+    told = facts_of(await engine.collective_rpc("rollout_bench_census"), config)
+    entry = AsyncEntry(job, engine, looks)
+    tell_ready(job, tell, start, init_s, told, world_size(config), entry.vocabulary)
+    return entry

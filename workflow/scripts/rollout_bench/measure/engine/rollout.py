@@ -1,0 +1,213 @@
+"""Rollout mode in the engine process: generates what the router hands out, and tells what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from rollout_bench.contracts.record import Flag, Iteration, ReplicaPass, SequenceRow
+from rollout_bench.contracts.spec import WorkloadSpec, replicas
+from rollout_bench.measure.engine.entries import EntryPoint, Outcome, open_entry
+from rollout_bench.measure.launch.flags import most_at_once, preempted_flags, prefix_cache_flags, token_flags
+from rollout_bench.measure.launch.protocol import (
+    IterationDone,
+    IterationEnds,
+    Job,
+    PhaseBegins,
+    Tell,
+    Wait,
+    WarmupExtended,
+)
+from rollout_bench.measure.launch.steadiness import Series, comparable_s
+from rollout_bench.measure.routing.exchange import Abort, Ended, Generate, Handed, Over, heard, written
+from rollout_bench.workloads.requests import Request
+
+LINE_BYTES = 1 << 27
+"""The longest line that a router may send: a prompt of ten million tokens."""
+
+SHORTEST_S = 1e-9
+"""What a step takes a replica that gets nothing of it."""
+
+
+def measure(job: Job, tell: Tell, wait: Wait) -> None:
+    """Do `job`: tell each event, and wait for the word before each iteration."""
+    asyncio.run(_measure(job, tell, wait))
+
+
+async def _measure(job: Job, tell: Tell, wait: Wait) -> None:
+    assert job.line is not None, "a rollout has a router"
+    began = time.perf_counter()
+    spec, alone = job.spec, replicas(job.spec) == 1
+    os.set_inheritable(job.line, False)
+    line = await asyncio.open_connection(sock=socket.socket(fileno=job.line), limit=LINE_BYTES)
+    entry = await open_entry(job, tell)
+    series = Series(spec.measuring, may_extend=alone and not job.in_block)
+    while not series.complete:
+        index, warmup = series.index, series.warming_up
+        if series.phase_begins:
+            tell(PhaseBegins(phase="warmup" if warmup else "measuring"))
+        await entry.reset()
+        gc.collect()
+        series.ordered(wait())  # holds up the event loop, which has nothing to do
+        if entry.looks is not None:
+            entry.looks.begin()
+        share = await _share_of_step(entry, *line)
+        tell(IterationEnds())
+        done = told(share, entry, spec.workload, index, warmup)
+        tell(done.model_copy(update={"wanted": series.wanted}))
+        slow = series.take(comparable_s(spec.workload, done.iteration), job.timeout_s - (time.perf_counter() - began))
+        if slow is not None:
+            tell(WarmupExtended(iterations=series.dropped, sentence=slow.sentence))
+
+
+@dataclass
+class Share:
+    """A replica's share of a step.
+
+    Attributes:
+        words: the sequences that were handed to it, by their numbers.
+        outcomes: what came of each.
+        back: when each was back, on the monotonic clock, in seconds.
+        over: what the router said at the end.
+    """
+
+    words: dict[int, Generate] = field(default_factory=dict)
+    outcomes: dict[int, Outcome] = field(default_factory=dict)
+    back: dict[int, float] = field(default_factory=dict)
+    over: Over = field(default_factory=lambda: Over(began=0.0, dropped=[]))
+
+
+async def _share_of_step(entry: EntryPoint, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Share:
+    """Generate what the router hands out until it says that the step is over."""
+    share = Share()
+
+    async def generate(word: Generate) -> None:
+        outcome = share.outcomes[word.id] = await entry.generate(word)
+        share.back[word.id] = time.monotonic()
+        ended = Ended(
+            id=word.id,
+            token_ids=outcome.token_ids,
+            logprobs=outcome.logprobs,
+            finish_reason=outcome.finish_reason,
+        )
+        writer.write(written(ended))
+
+    async def read(tasks: asyncio.TaskGroup) -> None:
+        while line := await reader.readline():
+            word = heard(line)
+            if isinstance(word, Generate):
+                share.words[word.id] = word
+                tasks.create_task(generate(word))
+            elif isinstance(word, Handed):
+                tasks.create_task(entry.handed())
+            elif isinstance(word, Abort):
+                tasks.create_task(entry.abort(word.ids))
+            elif isinstance(word, Over):
+                share.over = word
+                return
+        raise ConnectionError("the router is gone")
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            await read(tasks)
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None  # the first, for which the others were cancelled
+    return share
+
+
+def told(share: Share, entry: EntryPoint, workload: WorkloadSpec, index: int, warmup: bool) -> IterationDone:
+    """Return a replica's share of a step as it is told."""
+    began, dropped = share.over.began, set(share.over.dropped)
+    rows = {
+        number: row_of(word, share.outcomes[number], index, began, number in dropped)
+        for number, word in sorted(share.words.items())
+    }
+    kept = {number: row for number, row in rows.items() if number not in dropped}
+    back = [share.back[number] for number in kept or rows]
+    cached = [row.cached_prompt_tokens for row in kept.values() if row.cached_prompt_tokens is not None]
+    looks = entry.looks
+    part = ReplicaPass(
+        start_offset_s=0.0,
+        elapsed_s=max(max(back, default=began) - began, SHORTEST_S),
+        requests=len(rows),
+        sequences=len(kept),
+        prompt_tokens=sum(row.prompt_tokens for row in kept.values()),
+        cached_prompt_tokens=sum(cached) if len(cached) == len(kept) else None,
+        output_tokens=sum(row.output_tokens for row in kept.values()),
+        prompts=len({row.prompt for row in rows.values()}),
+        preemptions=None if looks is None else looks.preemptions,
+        peak_running=most_at_once(rows.values()) if looks is None else looks.peak_running,
+        kv_cache_peak=None if looks is None else round(looks.kv_cache_peak, 6),
+    )
+    iteration = Iteration(
+        index=index,
+        warmup=warmup,
+        elapsed_s=part.elapsed_s,
+        requests=part.requests,
+        sequences=part.sequences,
+        prompt_tokens=part.prompt_tokens,
+        cached_prompt_tokens=part.cached_prompt_tokens,
+        output_tokens=part.output_tokens,
+        replicas=[part],
+    )
+    asked = {number: request_of(word) for number, word in share.words.items()}
+    every = iteration.model_copy(
+        update={"cached_prompt_tokens": sum(r.cached_prompt_tokens or 0 for r in rows.values())}
+    )
+    flags = [
+        *token_flags(workload, [asked[number] for number in kept], iteration, list(kept.values())),
+        *prefix_cache_flags(list(asked.values()), every, rows.values()),
+        *preempted_flags(index, part.preemptions or 0),
+        *logprob_flags(workload, index, [share.outcomes[number] for number in kept]),
+    ]
+    return IterationDone(
+        iteration=iteration,
+        sequences=list(rows.values()),
+        flags=flags,
+        samples=[] if looks is None else looks.samples(index, began),
+        began=began,
+    )
+
+
+def request_of(word: Generate) -> Request:
+    """Return what was asked for."""
+    return Request(word.prompt, word.sample, word.prompt_token_ids, word.output_tokens)
+
+
+def row_of(word: Generate, outcome: Outcome, index: int, began: float, dropped: bool) -> SequenceRow:
+    """Return the row of a sequence, its times in seconds after the step began."""
+
+    def since(moment: float | None) -> float | None:
+        return None if moment is None else round(moment - began, 6)
+
+    return SequenceRow(
+        iteration=index,
+        prompt=word.prompt,
+        sample=word.sample,
+        prompt_tokens=outcome.prompt_tokens,
+        cached_prompt_tokens=outcome.cached_prompt_tokens,
+        output_tokens=len(outcome.token_ids),
+        finish_reason=outcome.finish_reason,
+        queued_s=since(outcome.queued),
+        scheduled_s=since(outcome.scheduled),
+        first_token_s=since(outcome.first_token),
+        last_token_s=since(outcome.last_token),
+        sent_s=since(word.sent),
+        dropped=dropped or None,
+    )
+
+
+def logprob_flags(workload: WorkloadSpec, index: int, outcomes: Sequence[Outcome]) -> list[Flag]:
+    """Return a flag where log probabilities were asked for and not all came back."""
+    if workload.logprobs is None:
+        return []
+    without = sum(len(outcome.logprobs or ()) != len(outcome.token_ids) for outcome in outcomes)
+    if not without:
+        return []
+    sentence = f"Iteration {index}: {without} of {len(outcomes)} sequences came without all their log probabilities."
+    return [Flag(code="logprobs_missing", severity="invalid", sentence=sentence)]
