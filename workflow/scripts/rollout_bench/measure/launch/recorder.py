@@ -37,7 +37,7 @@ from rollout_bench.contracts.store import (
     write_record,
 )
 from rollout_bench.core.numbers import several
-from rollout_bench.measure.launch.flags import batch_flags, fallback_flags, online_flags, read_log
+from rollout_bench.measure.launch.flags import batch_flags, client_flags, fallback_flags, online_flags, read_log
 from rollout_bench.measure.launch.passes import FEWEST
 from rollout_bench.measure.launch.progress import Progress
 from rollout_bench.measure.launch.protocol import (
@@ -230,6 +230,7 @@ class Measurement(Collecting):
             ),
             *fallback_flags(log),
             *(online_flags(measured, self._sequences) if self.spec.load is not None else []),
+            *(client_flags(measured) if self.spec.rollout is not None else []),
         ]
 
 

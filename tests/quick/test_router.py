@@ -1,0 +1,234 @@
+"""The router hands out a step and ends it; replicas are threads at the other end of its lines."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from launching import tiny_spec
+
+from rollout_bench.contracts.record import Iteration, SequenceRow
+from rollout_bench.contracts.spec import RolloutSpec, Spec
+from rollout_bench.measure.routing import router as routing
+from rollout_bench.measure.routing.exchange import Abort, Ended, Generate, Handed, Over, heard, written
+from rollout_bench.measure.routing.router import Router
+from rollout_bench.workloads.requests import Source
+
+
+def rollout_spec(workload: dict[str, Any] | None = None, **rollout: Any) -> Spec:
+    spec = tiny_spec(workload={"logprobs": 0, **(workload or {})})
+    return spec.model_copy(update={"mode": "rollout", "rollout": RolloutSpec(entry="async", **rollout)})
+
+
+@dataclass
+class Partner:
+    """A replica: answers each sequence after `delay_s(prompt)`, and an abort at once unless it is deaf."""
+
+    end: socket.socket
+    delay_s: Callable[[int], float] = lambda prompt: 0.0
+    deaf: bool = False
+    words: list[Generate] = field(default_factory=list)
+    aborted: list[int] = field(default_factory=list)
+    over: Over | None = None
+    handed: bool = False
+
+    def run(self) -> None:
+        due: dict[int, float] = {}
+        unread = b""
+        while self.over is None:
+            left = min(due.values(), default=time.monotonic() + 0.2) - time.monotonic()
+            if select.select([self.end], [], [], max(left, 0))[0]:
+                content = self.end.recv(1 << 20)
+                if not content:
+                    return
+                *lines, unread = (unread + content).split(b"\n")
+                for line in lines:
+                    self.take(heard(line), due)
+            for number in [n for n, at in due.items() if at <= time.monotonic()]:
+                del due[number]
+                self.answer(number, "length", 5)
+
+    def take(self, word: object, due: dict[int, float]) -> None:
+        if isinstance(word, Generate):
+            self.words.append(word)
+            due[word.id] = time.monotonic() + self.delay_s(word.prompt)
+        elif isinstance(word, Handed):
+            self.handed = True
+        elif isinstance(word, Abort):
+            self.aborted += word.ids
+            for number in [] if self.deaf else [n for n in word.ids if n in due]:
+                del due[number]
+                self.answer(number, "abort", 2)
+        elif isinstance(word, Over):
+            self.over = word
+
+    def answer(self, number: int, reason: str, tokens: int) -> None:
+        self.end.sendall(written(Ended(id=number, token_ids=[7] * tokens, logprobs=None, finish_reason=reason)))
+
+    def rows(self) -> list[SequenceRow]:
+        assert self.over is not None
+        return [
+            SequenceRow(
+                iteration=0, prompt=w.prompt, sample=w.sample, prompt_tokens=1, output_tokens=5, finish_reason="length",
+                dropped=w.id in self.over.dropped or None,
+            )
+            for w in self.words
+        ]  # fmt: skip
+
+
+class Stage:
+    """A router and its replicas."""
+
+    def __init__(self, spec: Spec, replicas: int, **of_partner: Any) -> None:
+        self.router = Router(spec, 0, lambda workload, vocabulary: Source(workload, vocabulary, "none"))
+        ends = [socket.socket(fileno=os.dup(line)) for line in self.router.connect(replicas)]
+        self.router.connected()
+        self.partners = [Partner(end, **of_partner) for end in ends]
+        self.threads = [threading.Thread(target=partner.run, daemon=True) for partner in self.partners]
+        self.router.ready(2048)
+        self.router.prepare()
+
+    def step(self) -> Iteration:
+        for thread in self.threads:
+            thread.start()
+        self.router.begin()
+        for thread in self.threads:
+            thread.join(30)
+            assert not thread.is_alive()
+        rows = [row for partner in self.partners for row in partner.rows()]
+        counts = {"requests": len(rows), "sequences": len(rows), "prompt_tokens": 0, "output_tokens": 0}
+        iteration = Iteration(index=0, warmup=False, elapsed_s=1.0, **counts)
+        iteration, self.flags = self.router.completed(iteration, rows)
+        return iteration
+
+    def close(self) -> None:
+        for partner in self.partners:
+            partner.end.close()
+        self.router.close()
+
+
+@pytest.fixture
+def stage() -> Iterator[Callable[..., Stage]]:
+    stages: list[Stage] = []
+
+    def make(*given: Any, **more: Any) -> Stage:
+        stages.append(Stage(*given, **more))
+        return stages[-1]
+
+    yield make
+    for one in stages:
+        one.close()
+
+
+def test_every_sequence_goes_to_one_engine_with_its_tokens(stage: Callable[..., Stage]) -> None:
+    spec = rollout_spec({"prompts": 5, "samples_per_prompt": 3}, router="least_in_flight")
+    one = stage(spec, 2, delay_s=lambda prompt: 0.2)
+    step = one.step()
+    asked = Source(spec.workload, 2048, "none").requests(0, 0)
+    words = sorted((word for partner in one.partners for word in partner.words), key=lambda word: word.id)
+    assert [(w.prompt, w.sample, w.prompt_token_ids, w.output_tokens) for w in words] == [
+        (r.prompt, r.sample, r.prompt_token_ids, r.output_tokens) for r in asked
+    ]
+    assert [len(partner.words) for partner in one.partners] == [8, 7]
+    assert all(partner.handed and partner.over and not partner.over.dropped for partner in one.partners)
+    assert step.router is not None
+    assert step.router.decisions == 15
+    assert 0 < step.router.handing_out_s < step.elapsed_s
+    assert step.elapsed_s >= 0.2
+    assert step.surplus is None
+    assert step.client is not None
+    assert step.client.loop_delay_p99_s is not None
+    assert one.flags == []
+
+
+def test_the_next_step_has_other_prompts(stage: Callable[..., Stage]) -> None:
+    one = stage(rollout_spec(router="random"), 2)
+    first = one.step()
+    assert first.router is not None
+    before = [word.prompt_token_ids for partner in one.partners for word in partner.words]
+    for partner in one.partners:
+        partner.words.clear()
+        partner.over = None
+    one.threads = [threading.Thread(target=partner.run, daemon=True) for partner in one.partners]
+    one.router.prepare()
+    one.step()
+    after = [word.prompt_token_ids for partner in one.partners for word in partner.words]
+    assert len(after) == len(before)
+    assert all(prompt not in before for prompt in after)
+
+
+def slow_beyond(limit: int, fast_s: float = 0.05, slow_s: float = 5.0) -> Callable[[int], float]:
+    return lambda prompt: fast_s if prompt < limit else slow_s
+
+
+def test_once_enough_groups_are_complete_the_rest_is_aborted_and_wasted(stage: Callable[..., Stage]) -> None:
+    spec = rollout_spec({"prompts": 4, "samples_per_prompt": 2}, router="round_robin", over_sample=0.5)
+    one = stage(spec, 2, delay_s=slow_beyond(4))
+    step = one.step()
+    words = [word for partner in one.partners for word in partner.words]
+    assert len({word.prompt for word in words}) == 6
+    aborted = sorted(number for partner in one.partners for number in partner.aborted)
+    dropped = sorted(n for partner in one.partners for n in (partner.over.dropped if partner.over else ()))
+    assert aborted == dropped == sorted(word.id for word in words if word.prompt >= 4)
+    assert step.surplus is not None
+    assert (step.surplus.sequences, step.surplus.output_tokens, step.surplus.aborted) == (4, 20, 4)
+    assert step.elapsed_s < 2.5  # before the slow ones would have ended
+    assert 0 <= step.surplus.drain_s < 1
+    assert one.flags == []
+
+
+def test_a_group_that_is_complete_too_late_is_wasted_too(stage: Callable[..., Stage]) -> None:
+    spec = rollout_spec({"prompts": 1, "samples_per_prompt": 2}, router="round_robin", over_sample=1.0)
+    one = stage(spec, 1, delay_s=lambda prompt: 0.1 if prompt == 1 else 0.3)
+    step = one.step()
+    assert step.surplus is not None
+    assert step.surplus.sequences == 2
+    assert one.partners[0].over is not None
+    assert [one.partners[0].words[n].prompt for n in one.partners[0].over.dropped] == [0, 0]
+
+
+def test_an_abort_that_is_not_honoured_is_a_flag(stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routing, "ABORT_S", 0.2)
+    spec = rollout_spec({"prompts": 4, "samples_per_prompt": 2}, router="round_robin", over_sample=0.25)
+    one = stage(spec, 2, delay_s=slow_beyond(4, slow_s=0.8), deaf=True)
+    step = one.step()
+    (flag,) = one.flags
+    assert (flag.code, flag.severity) == ("abort_not_honoured", "warning")
+    assert "2 of 2 aborted sequences went on for more than 0.2 s" in flag.sentence
+    assert step.surplus is not None
+    assert step.surplus.drain_s > 0.4
+
+
+def test_a_replica_that_is_gone_ends_the_router_without_a_word(stage: Callable[..., Stage]) -> None:
+    one = stage(rollout_spec(router="round_robin"), 2, delay_s=lambda prompt: 60.0)
+    one.router.begin()
+    one.partners[1].end.close()
+    assert one.router._thread is not None
+    one.router._thread.join(10)
+    assert not one.router._thread.is_alive()
+    assert not select.select([one.router.descriptor], [], [], 0)[0]
+    one.router.check()
+
+
+def test_what_the_router_fails_with_wakes_the_supervisor(stage: Callable[..., Stage]) -> None:
+    one = stage(rollout_spec(router="round_robin"), 1)
+    one.partners[0].end.sendall(b"no word\n")
+    one.router.begin()
+    assert select.select([one.router.descriptor], [], [], 10)[0]
+    with pytest.raises(ValueError, match="Invalid JSON"):
+        one.router.check()
+
+
+def test_a_line_that_is_full_does_not_keep_the_router_from_reading(stage: Callable[..., Stage]) -> None:
+    spec = rollout_spec({"prompts": 64, "samples_per_prompt": 8, "prompt_tokens": 1500}, router="least_in_flight")
+    one = stage(spec, 2)  # some megabytes, of which a socket holds a fraction
+    step = one.step()
+    assert step.router is not None
+    assert step.router.decisions == 512
