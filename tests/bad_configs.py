@@ -213,7 +213,7 @@ BAD_OVERLAYS = [
         "rollout_surplus_of_generate",
         "{modes: [rollout], rollout: {entry: llm, over_sample: 0.5}}",
         "rollout.over_sample: LLM.generate() can't be told to leave sequences",
-        "set it to 0, or rollout.entry to async or server",
+        "set rollout.entry to async",
     ),
     Bad(
         "rollout_per_prompt",

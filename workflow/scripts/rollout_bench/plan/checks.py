@@ -483,6 +483,13 @@ def settings_of(mode: str, config: Config, workload: str, args: dict[str, Any]) 
     return {MODES[mode].settings: settings}
 
 
+CANT_ABORT = {
+    "llm": "LLM.generate() can't be told to leave sequences, so nothing can be aborted",
+    "server": "the server does not say what it had generated when a request is aborted, so waste can't be counted",
+}
+"""Entries of a rollout that can't send more than is needed, and why."""
+
+
 def check_rollout(config: Config) -> None:
     """Raise `UserError` where rollout mode can't be had as the config wants it."""
     if ROLLOUT.name not in config.modes:
@@ -492,10 +499,9 @@ def check_rollout(config: Config) -> None:
             "config: engine.multiprocess: the engines of a rollout have their core in a process of its own",
             "set it to null, so that each mode has its default, or leave rollout out of modes",
         )
-    if config.rollout.entry == "llm" and config.rollout.over_sample:
+    if config.rollout.entry in CANT_ABORT and config.rollout.over_sample:
         raise UserError(
-            "config: rollout.over_sample: LLM.generate() can't be told to leave sequences, so nothing can be aborted",
-            "set it to 0, or rollout.entry to async or server",
+            f"config: rollout.over_sample: {CANT_ABORT[config.rollout.entry]}", "set rollout.entry to async"
         )
     for name in config.workloads:
         if config.workload_settings[name].requests == "per_prompt":

@@ -237,6 +237,10 @@ async def open_entry(job: Job, tell: Tell) -> EntryPoint:
     assert job.spec.rollout is not None, "a rollout has an entry"
     if job.spec.rollout.entry == "llm":
         return LlmEntry(loaded(job, tell))
+    if job.spec.rollout.entry == "server":
+        from rollout_bench.measure.engine.server_entry import open_server  # seconds, which are no engine's start
+
+        return open_server(job, tell)
     return await _open_async(job, tell)
 
 

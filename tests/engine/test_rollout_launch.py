@@ -1,0 +1,113 @@
+"""Rollouts on real engines: a router hands a step's sequences out, and every one is accounted for."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from launching import SETTINGS, Launching, own_flags, tiny_spec
+
+from rollout_bench.contracts.record import Record, SequenceRow
+from rollout_bench.contracts.side_files import read_samples, read_sequences
+from rollout_bench.contracts.spec import RolloutSpec, Spec
+from rollout_bench.contracts.store import sequences_path, server_path
+
+pytestmark = [pytest.mark.engine]
+two_cores = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs a core for each replica")
+
+TAIL = {"distribution": "lognormal", "median": 40, "sigma": 1.0, "low": 4, "high": 300}
+
+
+def rollout_spec(replicas: int = 1, workload: dict[str, Any] | None = None, **more: Any) -> Spec:
+    """Return the spec of a rollout that runs in seconds; `more` is laid over its other parts, or is its entry."""
+    args = {**SETTINGS["engine"]["args"], "max_model_len": 512}
+    if replicas > 1:
+        args["data_parallel_size"] = replicas
+    rollout = {"entry": more.pop("entry", "async"), "over_sample": more.pop("over_sample", None)}
+    rollout["router"] = more.pop("router", "least_in_flight") if replicas > 1 else None
+    spec = tiny_spec(engine={"args": args, "multiprocess": True}, workload={"logprobs": 0, **(workload or {})}, **more)
+    return spec.model_copy(update={"mode": "rollout", "rollout": RolloutSpec.model_validate(rollout)})
+
+
+def measured(folder: Path, spec: Spec) -> Launching:
+    launch = Launching(folder, spec)
+    assert launch.finish() == 0, launch.said + launch.log_text()[-4000:]
+    return launch
+
+
+def rows_of(launch: Launching) -> list[SequenceRow]:
+    return read_sequences(sequences_path(launch.out), launch.record())
+
+
+def own(record: Record) -> list[str]:
+    return [flag.code for flag in own_flags(record) if flag.code != "batch_not_at_once"]
+
+
+@pytest.mark.parametrize("entry", ["async", "llm", "server"])
+def test_one_engine_generates_a_step_through_each_entry(tmp_path: Path, entry: str) -> None:
+    launch = measured(tmp_path, rollout_spec(entry=entry))
+    record, rows = launch.record(), rows_of(launch)
+    assert [iteration.warmup for iteration in record.iterations] == [True, False, False]
+    for iteration in record.iterations:
+        assert (iteration.requests, iteration.sequences, iteration.output_tokens) == (8, 8, 8 * 16)
+        of = [row for row in rows if row.iteration == iteration.index]
+        assert [(row.prompt, row.sample) for row in of] == [(p, s) for p in range(4) for s in (0, 1)]
+        assert all(0 <= (row.sent_s or 0) < (row.last_token_s or 0) <= iteration.elapsed_s + 0.05 for row in of)
+        assert iteration.router is not None
+        assert iteration.router.decisions == 8
+        assert iteration.client is not None
+        (part,) = iteration.replicas or []
+        assert part.prompts == 4
+        assert part.output_tokens == iteration.output_tokens
+        assert part.elapsed_s == pytest.approx(iteration.elapsed_s, abs=0.05)
+        if entry != "server":  # 128 of 130 tokens of each second sample
+            assert iteration.cached_prompt_tokens == 4 * 128
+    assert own(record) == []
+
+
+@two_cores
+def test_two_engines_share_a_step_and_what_it_does_not_need_is_counted_as_wasted(tmp_path: Path) -> None:
+    load = {"prompts": 6, "samples_per_prompt": 2, "output_tokens": TAIL}
+    launch = measured(tmp_path, rollout_spec(2, load, over_sample=0.5))
+    record, rows = launch.record(), rows_of(launch)
+    for iteration in record.iterations:
+        of = [row for row in rows if row.iteration == iteration.index]
+        kept, dropped = [row for row in of if not row.dropped], [row for row in of if row.dropped]
+        assert (len({row.prompt for row in kept}), len(kept), len(of)) == (6, 12, 18)
+        assert {row.prompt for row in kept}.isdisjoint(row.prompt for row in dropped)
+        assert iteration.output_tokens == sum(row.output_tokens for row in kept)
+        assert iteration.surplus is not None
+        assert iteration.surplus.sequences == 6
+        assert iteration.surplus.output_tokens == sum(row.output_tokens for row in dropped)
+        assert iteration.surplus.aborted == sum(row.finish_reason == "abort" for row in of)
+        assert iteration.surplus.drain_s < 1
+        parts = iteration.replicas or []
+        assert sum(part.requests for part in parts) == 18
+        for number, part in enumerate(parts):
+            theirs = [row for row in of if row.replica == number]
+            assert part.requests == len(theirs)
+            assert part.prompts == len({row.prompt for row in theirs})
+            assert part.peak_running is not None
+            assert 0 < part.peak_running <= 8
+            assert part.kv_cache_peak is not None
+    assert any(iteration.surplus and iteration.surplus.aborted for iteration in record.iterations)
+    assert own(record) == []
+    samples = read_samples(server_path(launch.out), record)
+    assert {sample.replica for sample in samples} == {0, 1}
+    assert json.loads(launch.out.read_text())["spec"]["rollout"]["over_sample"] == 0.5
+
+
+@two_cores
+def test_a_replica_that_is_killed_in_a_step_is_named_and_nothing_is_left(tmp_path: Path) -> None:
+    launch = Launching(tmp_path, rollout_spec(2, measuring={"warmup_iterations": 1, "iterations": 100_000}))
+    launch.wait_for("iteration 1/")
+    launch.child("engine.worker", index=1).kill()
+    assert launch.finish() == 1
+    assert launch.survivors() == []
+    failure = launch.failure()
+    assert (failure.category, failure.phase) == ("crash", "measuring")
+    assert failure.cause.startswith("replica 1 of 2: ")
+    assert launch.left_behind() == [f"failures/rollout/{launch.spec.experiment()}/launch-0.json"]

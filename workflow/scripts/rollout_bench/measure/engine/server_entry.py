@@ -1,0 +1,75 @@
+"""The entry of a rollout's replica over HTTP: vLLM's own server, asked for one sequence at a time."""
+
+from __future__ import annotations
+
+import time
+
+from rollout_bench.contracts.load import LoadPoint, LoadSpec
+from rollout_bench.measure.engine.entries import EntryPoint, Outcome
+from rollout_bench.measure.engine.vllm import REPLICAS, imported, tell_ready
+from rollout_bench.measure.launch.protocol import Job, Tell
+from rollout_bench.measure.routing.exchange import Generate
+from rollout_bench.measure.server.session import Opened, check_answer, open_own
+from rollout_bench.measure.server.stream import ServingFailed, open_session, parsed
+
+
+class ServerEntry(EntryPoint):
+    """A completion for each sequence, as it comes; the answer comes whole, as a trainer asks for it.
+
+    Args:
+        opened: the server.
+    """
+
+    def __init__(self, opened: Opened) -> None:
+        super().__init__(opened.vocabulary)
+        self._opened = opened
+        self._session = open_session(opened.target.verify_tls)
+
+    async def generate(self, word: Generate) -> Outcome:
+        """Return what comes of a sequence; raise `ServingFailed` where the server refuses it."""
+        target = self._opened.target
+        body = {**target.body, "model": target.model, "prompt": word.prompt_token_ids, "max_tokens": word.output_tokens}
+        async with self._session.post(f"{target.url}/completions", json=body, headers=target.headers) as answer:
+            text, status = await answer.text(), answer.status
+        check_answer(status, text, target)
+        content, back = parsed(text), time.monotonic()
+        try:
+            (choice,), counted = content["choices"], int(content["usage"]["prompt_tokens"])
+            said = choice.get("logprobs")
+            logprobs = None if said is None else said["token_logprobs"]
+            return Outcome(choice["token_ids"], logprobs, choice["finish_reason"], counted, None, last_token=back)
+        except (KeyError, TypeError, ValueError):
+            cause = f"the server answers no completion: {target.quoted(text, 200)}"
+            raise ServingFailed("request_refused", cause, "read the end of the log") from None
+
+    async def reset(self) -> None:
+        """Empty the prefix cache, before a step."""
+        self._opened.check()
+        with self._opened.between_passes():
+            self._opened.reset()
+
+
+def open_server(job: Job, tell: Tell) -> ServerEntry:
+    """Return the entry of a server of ours once it has answered, of which all is told."""
+    spec = job.spec
+    load = LoadSpec(
+        points=(LoadPoint(),),
+        cool_down_s=0.0,
+        stream=False,
+        token_ids=True,
+        harness="vllm",
+        harness_version=spec.engine.version,
+    )
+    served = spec.model_copy(update={"load": load, "engine": spec.engine.model_copy(update={"args": _alone(job)})})
+    opening = open_own(served, job.model)
+    start = imported(tell)  # while the server does too
+    opened = opening()
+    told = (opened.facts, opened.device, opened.processes)
+    entry = ServerEntry(opened)
+    tell_ready(job, tell, start, time.perf_counter() - start.began, told, opened.world_size, entry.vocabulary)
+    return entry
+
+
+def _alone(job: Job) -> dict[str, object]:
+    """Return the engine's arguments without the number of replicas, each of which has a server of its own."""
+    return {name: value for name, value in job.spec.engine.args.items() if name != REPLICAS}
