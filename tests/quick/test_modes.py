@@ -37,6 +37,7 @@ OTHER_MEANINGS = {
     "measure/server/guidellm.py": {"profile"},  # guidellm's word for how requests arrive
     "measure/server/vllm_bench.py": {"profile"},  # an argument of vLLM's benchmark
     "plan/config_file.py": {"online"},  # the key of a workload that says how requests arrive
+    "plan/settings.py": {"rollout"},  # the key of the config
     "report/figure_names.py": {"operators", "messages"},  # figures
     "report/tables/online_tables.py": {"offline", "online"},  # fields of a line in the table that compares the two
 }

@@ -30,6 +30,9 @@ from rollout_bench.workloads.requests import Request
 LINE_BYTES = 1 << 27
 """The longest line that a router may send: a prompt of ten million tokens."""
 
+_KEPT: list[EntryPoint] = []
+"""Engines of this process: to end one takes seconds, and whoever started the process does it."""
+
 SHORTEST_S = 1e-9
 """What a step takes a replica that gets nothing of it."""
 
@@ -46,6 +49,7 @@ async def _measure(job: Job, tell: Tell, wait: Wait) -> None:
     os.set_inheritable(job.line, False)
     line = await asyncio.open_connection(sock=socket.socket(fileno=job.line), limit=LINE_BYTES)
     entry = await open_entry(job, tell)
+    _KEPT.append(entry)
     series = Series(spec.measuring, may_extend=alone and not job.in_block)
     while not series.complete:
         index, warmup = series.index, series.warming_up
