@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from rollout_bench.contracts.store import sequences_path, server_path
 
 pytestmark = [pytest.mark.engine]
 two_cores = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs a core for each replica")
+
+ENTRIES = ["async", "llm", "server"]
 
 TAIL = {"distribution": "lognormal", "median": 40, "sigma": 1.0, "low": 4, "high": 300}
 
@@ -46,10 +50,21 @@ def own(record: Record) -> list[str]:
     return [flag.code for flag in own_flags(record) if flag.code != "batch_not_at_once"]
 
 
-@pytest.mark.parametrize("entry", ["async", "llm", "server"])
-def test_one_engine_generates_a_step_through_each_entry(tmp_path: Path, entry: str) -> None:
-    launch = measured(tmp_path, rollout_spec(entry=entry))
-    record, rows = launch.record(), rows_of(launch)
+@pytest.fixture(scope="module")
+def through(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Launching]:
+    """Return the greedy launch of an entry, made once."""
+
+    @functools.cache
+    def launch(entry: str) -> Launching:
+        spec = rollout_spec(entry=entry, workload={"temperature": 0.0})
+        return measured(tmp_path_factory.mktemp(entry), spec)
+
+    return launch
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_one_engine_generates_a_step_through_each_entry(entry: str, through: Callable[[str], Launching]) -> None:
+    record, rows = through(entry).record(), rows_of(through(entry))
     assert [iteration.warmup for iteration in record.iterations] == [True, False, False]
     for iteration in record.iterations:
         assert (iteration.requests, iteration.sequences, iteration.output_tokens) == (8, 8, 8 * 16)
@@ -66,6 +81,12 @@ def test_one_engine_generates_a_step_through_each_entry(tmp_path: Path, entry: s
         if entry != "server":  # 128 of 130 tokens of each second sample
             assert iteration.cached_prompt_tokens == 4 * 128
     assert own(record) == []
+
+
+def test_all_entries_generate_the_same_tokens_where_sampling_is_greedy(through: Callable[[str], Launching]) -> None:
+    found = {entry: [row.digest for row in rows_of(through(entry))] for entry in ENTRIES}
+    assert found["async"] == found["llm"] == found["server"]
+    assert len(set(found["async"])) == 3 * 4  # samples of one prompt are alike
 
 
 @two_cores

@@ -39,9 +39,9 @@ class Mode:
         passes: how often the workload is run: `repeated` as the config says, `once` after its warm-up, or not at all.
         launches: how many make an experiment: as many as the config wants, `least` where it says auto, or one.
         data_parallel: what a launch does with several replicas: measures all, measures one of them, refuses.
-        interleaves: whether engines that are compared may be alive together and make their passes in turn. Offline
-            only: a server that waits between two loads still has clients, timers and metrics that belong to its own
-            window of time, and a launch that traces a step once has no passes to take turns with.
+        interleaves: whether engines that are compared may be alive together and make their passes in turn. Not
+            online: a server that waits between two loads still has clients, timers and metrics that belong to its own
+            window of time. And a launch that traces a step once has no passes to take turns with.
         settings: key of the config, and field of the spec, that only this mode has; empty where there is none.
         tables: module:function that makes its part of the summary, tables, notes and further files, from what the
             report has: (report.parts.Findings) -> report.parts.SummaryPart.
@@ -126,7 +126,7 @@ ROLLOUT = Mode(
     passes="repeated",
     launches="config",
     data_parallel="all",
-    interleaves=False,
+    interleaves=True,
     settings="rollout",
     tables=f"{_TABLES}.rollout_tables:rollout_part",
     figures=("throughput", "speedup", "settings", "pareto", "iterations", "replicas"),

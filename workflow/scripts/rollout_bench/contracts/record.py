@@ -482,6 +482,10 @@ class SequenceRow(Strict):
     status: int | None = absent("HTTP status. Null where there was no answer.")
     error: str | None = absent("Why the request failed. Null where it did not.")
     replica: int | None = absent("The replica that generated it. Null where there is one.", ge=0)
+    digest: str | None = absent(
+        "First 8 hex digits of SHA-256 over its tokens, as JSON without spaces. Null where they are not kept.",
+        pattern="^[0-9a-f]{8}$",
+    )
     dropped: bool | None = absent("True: the step did not need it, so its tokens are wasted. Null otherwise.")
 
     @property

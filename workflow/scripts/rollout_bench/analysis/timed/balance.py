@@ -29,12 +29,20 @@ class Balance:
         output_tokens: that it generated in an iteration.
         idle_share: share of the steps' time in which its devices waited for the slowest replica, or to be let go.
         slowest_share: share of iterations in which it was the slowest.
+        prompts: distinct prompts that it got of an iteration. None, as the next three, where a load is not shared.
+        cached_share: share of its prompt tokens that came from its prefix cache.
+        preemptions: in an iteration.
+        peak_running: most sequences that it ran at once, in any iteration.
     """
 
     elapsed_s: float
     output_tokens: float
     idle_share: float
     slowest_share: float
+    prompts: float | None = None
+    cached_share: float | None = None
+    preemptions: float | None = None
+    peak_running: float | None = None
 
     @property
     def output_tokens_per_s(self) -> float:
@@ -94,6 +102,7 @@ def _of_launches(row: Row, launches: Sequence[Sequence[tuple[Iteration, list[Rep
             output_tokens=mean([mean([parts[n].output_tokens for _, parts in passes]) for passes in launches]),
             idle_share=mean([1 - _ran(passes, n) for passes in launches]),
             slowest_share=mean([mean([_slowest(parts) == n for _, parts in passes]) for passes in launches]),
+            **_shared([[parts[n] for _, parts in passes] for passes in launches]),
         )
         for n in range(count)
     )
@@ -110,6 +119,25 @@ def _of_launches(row: Row, launches: Sequence[Sequence[tuple[Iteration, list[Rep
         start_spread_s=max(part.start_offset_s for passes in launches for _, parts in passes for part in parts),
         ends_s=tuple(tuple(tuple(part.end_s for part in parts) for _, parts in passes) for passes in launches),
     )
+
+
+def _shared(launches: Sequence[Sequence[ReplicaPass]]) -> dict[str, float | None]:
+    """Return what is known of one replica's part of a load that several share, by the names of `Balance`."""
+    parts = [part for passes in launches for part in passes]
+    if any(part.prompts is None for part in parts):
+        return {}
+
+    def mean_of(values: Sequence[int | None]) -> float | None:
+        known = [float(value) for value in values if value is not None]
+        return mean(known) if len(known) == len(values) else None
+
+    cached, tokens = mean_of([part.cached_prompt_tokens for part in parts]), mean_of([p.prompt_tokens for p in parts])
+    return {
+        "prompts": mean_of([part.prompts for part in parts]),
+        "cached_share": cached / tokens if cached is not None and tokens else None,
+        "preemptions": mean_of([part.preemptions for part in parts]),
+        "peak_running": max((float(p.peak_running) for p in parts if p.peak_running is not None), default=None),
+    }
 
 
 def _ran(passes: Sequence[tuple[Iteration, list[ReplicaPass]]], replica: int) -> float:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import hashlib
+import json
 import os
 import socket
 import time
@@ -202,6 +204,7 @@ def row_of(word: Generate, outcome: Outcome, index: int, began: float, dropped: 
         first_token_s=since(outcome.first_token),
         last_token_s=since(outcome.last_token),
         sent_s=since(word.sent),
+        digest=hashlib.sha256(json.dumps(outcome.token_ids, separators=(",", ":")).encode()).hexdigest()[:8],
         dropped=dropped or None,
     )
 

@@ -20,8 +20,20 @@ def _percent(share: float | None) -> str:
     return MISSING if share is None else number(100 * share, 2)
 
 
+SHARED = ("prompts", "cached_share", "preemptions", "peak_running")
+"""What is known only where replicas share one load."""
+
 ALL = "all"
 """The line of all replicas of an experiment."""
+
+
+def _of_shared(field: str, scale: float = 1.0) -> Callable[[Line], str]:
+    def text(line: Line) -> str:
+        value = line[field]
+        return MISSING if value is None else number(scale * value, 3)
+
+    return text
+
 
 COLUMNS = (
     Column(
@@ -69,6 +81,15 @@ COLUMNS = (
         "How long after the first replica the last one began, in the worst iteration.",
         lambda line: MISSING if line["spread_s"] is None else number(1e3 * line["spread_s"], 2),
     ),
+    Column("prompts", "Distinct prompts that it got of an iteration.", _of_shared("prompts"), known="prompts"),
+    Column(
+        "cached %",
+        "Share of its prompt tokens that came from its prefix cache.",
+        _of_shared("cached_share", 100),
+        known="cached_share",
+    ),
+    Column("preemptions", "In an iteration.", _of_shared("preemptions"), known="preemptions"),
+    Column("most at once", "Most sequences that it ran at once.", _of_shared("peak_running"), known="peak_running"),
 )
 
 
@@ -113,4 +134,5 @@ def _line(row: Row, replica: str, balance: Balance | None) -> Line:
         "balance": balance,
         "imbalance": None,
         "spread_s": None,
+        **{name: balance and getattr(balance, name) for name in SHARED},
     }

@@ -37,12 +37,24 @@ ROUTER = (
     ),
     Column("KV peak %", "Largest share of an engine's KV cache in use.", _of("kv_cache_peak", 100)),
     Column("preemptions", "Preemptions in a step, of all engines.", _of("preemptions")),
-)
-
-SURPLUS = (
-    Column("wasted %", "Share of the generated tokens that the step did not need.", _of("wasted_share", 100)),
-    Column("aborted", "Sequences that were under way when the step had enough, and aborted.", _of("aborted")),
-    Column("drain ms", "From then until the engines had nothing left to do; no part of the step.", _of("drain_s", 1e3)),
+    Column(
+        "wasted %",
+        "Share of the generated tokens that the step did not need.",
+        _of("wasted_share", 100),
+        known="wasted",
+    ),
+    Column(
+        "aborted",
+        "Sequences that were under way when the step had enough, and aborted.",
+        _of("aborted"),
+        known="wasted",
+    ),
+    Column(
+        "drain ms",
+        "From then until the engines had nothing left to do; no part of the step.",
+        _of("drain_s", 1e3),
+        known="wasted",
+    ),
 )
 
 
@@ -51,9 +63,11 @@ def rollout_part(findings: Findings) -> SummaryPart:
     tables = throughput_views(findings, ROLLOUT)
     every = []
     for title, lines, rows in findings.tables_of(ROLLOUT):
-        shown = [line | {"routed": routed(row)} for line, row in zip(lines, rows, strict=True)]
-        surplus = any(line["routed"] and line["routed"].wasted_share is not None for line in shown)
-        tables.append(view("Router: ", title, (*ROUTER, *(SURPLUS if surplus else ())), shown))
+        found = [routed(row) for row in rows]
+        shown = [
+            line | {"routed": one, "wasted": one and one.wasted_share} for line, one in zip(lines, found, strict=True)
+        ]
+        tables.append(view("Router: ", title, ROUTER, shown))
         every += rows
     files = {"rollout.csv": routing_table(every)} if every else {}
     return SummaryPart(
