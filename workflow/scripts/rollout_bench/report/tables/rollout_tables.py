@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rollout_bench.analysis.timed.routing import routed, routing_table
+from rollout_bench.analysis.timed.balance import routed, routing_table
 from rollout_bench.contracts.modes import ROLLOUT
 from rollout_bench.core.numbers import MISSING, number
 from rollout_bench.report.headings import Column, Line, view
