@@ -13,7 +13,7 @@ from rollout_bench.analysis.bounds.reached import Bound, profile_costs, same_mac
 from rollout_bench.checkpoints.formats import hf_config
 from rollout_bench.checkpoints.shapes import SyntheticModel
 from rollout_bench.contracts.inside import LIMITS_SCHEMA_VERSION, MachineLimits, Profile
-from rollout_bench.contracts.record import Record
+from rollout_bench.contracts.record import Record, Surplus
 
 BANDWIDTH = 20e9
 SHAPE = SyntheticModel(preset="qwen3-90m").resolve()
@@ -73,6 +73,14 @@ def test_no_bound_is_claimed_for_replicas_each_of_which_says_that_it_is_alone():
     record.spec.engine.args["data_parallel_size"] = 2
     record.engine.resolved["data_parallel_size"] = 1
     assert share_of_limit(record, limits()) == "data_parallel_size is not counted here"
+
+
+def test_steps_of_which_part_was_not_needed_have_no_share():
+    record = record_of()
+    surplus = Surplus(sequences=2, output_tokens=20, aborted=2, drain_s=0.1)
+    steps = [one.model_copy(update={"surplus": surplus}) for one in record.iterations]
+    found = share_of_limit(record.model_copy(update={"iterations": steps}), limits())
+    assert found == "part of what was generated was not needed"
 
 
 @pytest.mark.parametrize("weights_bytes", [2 * LINEAR_VALUES, LINEAR_VALUES, 3 * LINEAR_VALUES])

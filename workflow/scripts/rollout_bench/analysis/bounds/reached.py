@@ -76,6 +76,8 @@ def share_of_limit(
         return "no pass counts"
     if any(one.point and (one.point.request_rate != "inf" or one.failed) for one in counted):
         return "requests arrived at a rate of their own, or failed"
+    if any(one.surplus for one in counted):
+        return "part of what was generated was not needed"
     found = [_pass(model, one, _lengths(one, rows), measured(limits)) for one in counted]
     least_s = sum(one.seconds for one in found)
     memory_s = sum(one.memory_s for one in found)
