@@ -26,7 +26,7 @@ from rollout_bench.measure.routing.exchange import Generate
 SAMPLE_S = 0.05
 """Time between two looks at the engine that are kept."""
 
-ABORT_AGAIN_S = 0.05
+ABORT_AGAIN_S = 0.002
 """Time after which an abort is said again: one that comes before the request has reached the engine is lost."""
 
 
@@ -163,6 +163,8 @@ class AsyncEntry(EntryPoint):
         self._workload = job.spec.workload
         self._pass = 0
         self._under_way: set[int] = set()
+        self._idle = asyncio.Event()
+        """Set once nothing runs any more of a step whose rest was aborted."""
 
     async def generate(self, word: Generate) -> Outcome:
         """Return what comes of a sequence."""
@@ -177,17 +179,24 @@ class AsyncEntry(EntryPoint):
         async for output in self._engine.generate(prompt, parameters, self._name(word.id)):
             final = output
         self._under_way.discard(word.id)
-        return outcome_of(final)
+        outcome = outcome_of(final)
+        if outcome.finish_reason == "abort":
+            await self._idle.wait()  # the front end tells at once, whatever the engine core goes on with
+        return outcome
 
     async def abort(self, ids: Collection[int]) -> None:
-        """Have sequences end as they are."""
+        """Have all sequences that are under way, `ids`, end as they are, and wait until the engine is idle."""
         while left := self._under_way.intersection(ids):
             await self._engine.abort([self._name(number) for number in left])
             await asyncio.sleep(ABORT_AGAIN_S)
+        while await self._engine.reset_prefix_cache() is False:  # some blocks are in use
+            await asyncio.sleep(ABORT_AGAIN_S)
+        self._idle.set()
 
     async def reset(self) -> None:
         """Empty the prefix cache, before a step; raise `RuntimeError` where it can't be."""
         self._pass += 1
+        self._idle.clear()
         for _ in range(20):  # the blocks of the last request are freed a moment after its output
             if await self._engine.reset_prefix_cache() is not False:
                 return
