@@ -1,0 +1,74 @@
+"""The supervisor lets its router share a step out among replicas, and names the replica that fails in it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import stand_in_replica
+from launching import tiny_spec
+
+from rollout_bench.contracts.spec import RolloutSpec, Spec, Timeouts
+from rollout_bench.core.processes import members_of, signals_as_descriptor
+from rollout_bench.measure.launch.protocol import Event, IterationDone, Job
+from rollout_bench.measure.launch.supervisor import EngineLaunch, LaunchFailed
+from rollout_bench.measure.routing.router import Router
+from rollout_bench.workloads.requests import Source
+
+TESTS = Path(stand_in_replica.__file__).parent
+PATHS = os.pathsep.join([str(TESTS), str(TESTS.parent / "workflow" / "scripts")])
+
+
+@pytest.fixture
+def signals() -> Iterator[int]:
+    with signals_as_descriptor() as descriptor:
+        yield descriptor
+
+
+def rollout() -> Spec:
+    share = RolloutSpec(entry="async", router="round_robin")
+    return tiny_spec(measuring={"warmup_iterations": 0}).model_copy(update={"mode": "rollout", "rollout": share})
+
+
+def launch(folder: Path, signals: int, *hows: str) -> EngineLaunch:
+    spec = rollout()
+    return EngineLaunch(
+        module="stand_in_replica",
+        job=Job(spec=spec, model="none", launch=0, timeout_s=30),
+        log=folder / "launch.log",
+        environments=[{**os.environ, "PYTHONPATH": PATHS, "STAND_IN": how} for how in hows],
+        timeout_s=30.0,
+        limits=Timeouts(),
+        signals=signals,
+        router=Router(spec, 0, lambda workload, vocabulary: Source(workload, vocabulary, "none")),
+    )
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 3])
+def test_replicas_share_the_prompts_of_one_step(tmp_path: Path, signals: int, replicas: int) -> None:
+    told: list[Event] = []
+    launched = launch(tmp_path, signals, *[""] * replicas)
+    launched.run(told.append)
+    assert members_of(launched.processes()[0]) == []
+    done = next(event for event in told if isinstance(event, IterationDone))
+    assert sorted((row.prompt, row.sample) for row in done.sequences) == [(p, s) for p in range(4) for s in range(2)]
+    parts = done.iteration.replicas or []
+    assert sum(part.sequences for part in parts) == done.iteration.sequences == 8
+    assert len(parts) == replicas
+    replica_of = {(row.prompt, row.sample): row.replica for row in done.sequences}
+    assert set(replica_of.values()) == ({None} if replicas == 1 else set(range(replicas)))
+    assert done.iteration.router is not None
+    assert done.iteration.router.decisions == 8
+    assert done.iteration.client is not None
+
+
+def test_a_replica_that_dies_in_a_step_is_named(tmp_path: Path, signals: int) -> None:
+    began = time.monotonic()
+    with pytest.raises(LaunchFailed) as failed:
+        launch(tmp_path, signals, "", "crash").run(lambda event: None)
+    assert failed.value.cause.cause.startswith("replica 1 of 2: ")
+    assert failed.value.phase == "measuring"
+    assert time.monotonic() - began < 20
