@@ -24,6 +24,7 @@ from pathlib import Path
 
 from rollout_bench.contracts.postmortem import Cause
 from rollout_bench.contracts.spec import Timeouts
+from rollout_bench.core.errors import UserError
 from rollout_bench.core.processes import (
     Group,
     Interrupted,
@@ -377,8 +378,7 @@ class EngineLaunch:
             self._step = step_of(event.phase, self.limits, now) if event.phase == "stopping" else None
         elif isinstance(event, Ready) and self._guardian is not None:
             self._guardian.note_shared_memory()
-            if self.router is not None and event.vocabulary is not None:
-                self.router.ready(event.vocabulary)
+            self._ready_router(event)
         elif isinstance(event, IterationDone | StepsDone | RoundDone | MessagesSeen):
             self._step = None
         if isinstance(event, IterationBegins):
@@ -395,6 +395,16 @@ class EngineLaunch:
             self._done, self._step = True, None
             self._stop_engine()
             self.turns.finish()
+
+    def _ready_router(self, event: Ready) -> None:
+        """Let the router, where there is one, know of what model the engines are."""
+        if self.router is None:
+            return
+        assert event.vocabulary is not None, "replicas behind a router say so"
+        try:
+            self.router.ready(event.vocabulary)
+        except UserError as error:
+            raise LaunchFailed(self._replicas[0].phase, Cause("crash", error.problem, error.remedy)) from None
 
     def _routed(self, event: IterationDone) -> IterationDone:
         """Return a pass with what the router knows of it, where there is one."""
