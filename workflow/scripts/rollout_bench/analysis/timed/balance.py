@@ -237,15 +237,27 @@ def routed(row: Row) -> Routed | None:
         engines=len(launches[0][0].replicas or ()),
         prompts_per_engine=over(lambda step: _mean_known([part.prompts for part in step.replicas or ()])),
         cached_share=over(_cached_share),
-        handing_out_s=over(lambda step: step.router and step.router.handing_out_s),
-        decide_s=over(lambda step: step.router and step.router.decide_s / max(step.router.decisions, 1)),
-        loop_delay_p99_s=worst(lambda step: step.client and step.client.loop_delay_p99_s),
+        handing_out_s=over(_part("router", "handing_out_s")),
+        decide_s=over(_decide_s),
+        loop_delay_p99_s=worst(_part("client", "loop_delay_p99_s")),
         wasted_share=over(_wasted_share),
-        aborted=over(lambda step: step.surplus and step.surplus.aborted),
-        drain_s=over(lambda step: step.surplus and step.surplus.drain_s),
+        aborted=over(_part("surplus", "aborted")),
+        drain_s=over(_part("surplus", "drain_s")),
         preemptions=over(lambda step: _preemptions(step.replicas or ())),
         kv_cache_peak=worst(lambda step: max((p.kv_cache_peak or 0.0 for p in step.replicas or ()), default=None)),
     )
+
+
+def _part(part: str, name: str) -> Callable[[Iteration], float | None]:
+    def value(step: Iteration) -> float | None:
+        held = getattr(step, part)
+        return None if held is None else getattr(held, name)
+
+    return value
+
+
+def _decide_s(step: Iteration) -> float | None:
+    return None if step.router is None else step.router.decide_s / max(step.router.decisions, 1)
 
 
 def _mean_known(values: Sequence[int | None]) -> float | None:

@@ -316,7 +316,8 @@ class EngineLaunch:
 
     def _run(self, environments: list[dict[str, str]], guardian: Guardian, listen: Callable[[Event], None]) -> None:
         try:
-            lines = [None] * len(environments) if self.router is None else self.router.connect(len(environments))
+            count = len(environments)
+            lines: Sequence[int | None] = [None] * count if self.router is None else self.router.connect(count)
             for number, (environment, line) in enumerate(zip(environments, lines, strict=True)):
                 replica = Replica(self.module, environment, self._cores(number), self.logs[number], line)
                 self._replicas.append(replica)
