@@ -244,7 +244,7 @@ def routed(row: Row) -> Routed | None:
         aborted=over(_part("surplus", "aborted")),
         drain_s=over(_part("surplus", "drain_s")),
         preemptions=over(lambda step: _preemptions(step.replicas or ())),
-        kv_cache_peak=worst(lambda step: max((p.kv_cache_peak or 0.0 for p in step.replicas or ()), default=None)),
+        kv_cache_peak=worst(_kv_cache_peak),
     )
 
 
@@ -268,6 +268,10 @@ def _mean_known(values: Sequence[int | None]) -> float | None:
 def _preemptions(parts: Sequence[ReplicaPass]) -> float | None:
     known = [part.preemptions for part in parts if part.preemptions is not None]
     return float(sum(known)) if known else None
+
+
+def _kv_cache_peak(step: Iteration) -> float | None:
+    return max((p.kv_cache_peak for p in step.replicas or () if p.kv_cache_peak is not None), default=None)
 
 
 def _cached_share(step: Iteration) -> float | None:
