@@ -196,7 +196,7 @@ def test_one_sampler_serves_every_mode():
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Source"
     }
-    assert callers == {"vllm.py"}, "the modes take their requests from one place"
+    assert callers == {"vllm.py", "attempt.py"}, "engines take their requests from one place, routers from another"
     for mode in ("offline", "online"):
         assert f"{OURS}.measure.engine.vllm" in imported_by(PACKAGE / "measure" / "engine" / f"{mode}.py")
 

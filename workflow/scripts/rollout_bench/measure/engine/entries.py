@@ -15,7 +15,6 @@ from rollout_bench.measure.engine.vllm import (
     arguments,
     facts_of,
     imported,
-    loaded,
     sampling,
     tell_ready,
 )
@@ -73,7 +72,7 @@ def outcome_of(output: Any) -> Outcome:
     )
 
 
-class Looks:
+class EngineLooks:
     """What an engine says of itself after each of its steps: a logger of vLLM's statistics.
 
     Makes no use of vLLM's base class, which can't be imported before the engine's start is timed.
@@ -128,7 +127,7 @@ class EntryPoint(ABC):
 
     def __init__(self, vocabulary: int) -> None:
         self.vocabulary = vocabulary
-        self.looks: Looks | None = None
+        self.looks: EngineLooks | None = None
         """What the engine says of itself; None where it is not asked."""
 
     @abstractmethod
@@ -156,7 +155,7 @@ class AsyncEntry(EntryPoint):
         looks: what it says of itself.
     """
 
-    def __init__(self, job: Job, engine: Any, looks: Looks) -> None:
+    def __init__(self, job: Job, engine: Any, looks: EngineLooks) -> None:
         super().__init__(int(engine.vllm_config.model_config.get_vocab_size()))
         self.looks = looks
         self._engine = engine
@@ -241,25 +240,14 @@ class LlmEntry(EntryPoint):
         self._engine.reset_prefix_cache()
 
 
-async def open_entry(job: Job, tell: Tell) -> EntryPoint:
-    """Return the entry that `job` wants, its engine loaded, of which all is told."""
-    assert job.spec.rollout is not None, "a rollout has an entry"
-    if job.spec.rollout.entry == "llm":
-        return LlmEntry(loaded(job, tell))
-    if job.spec.rollout.entry == "server":
-        from rollout_bench.measure.engine.server_entry import open_server  # seconds, which are no engine's start
-
-        return open_server(job, tell)
-    return await _open_async(job, tell)
-
-
-async def _open_async(job: Job, tell: Tell) -> AsyncEntry:
+async def open_async(job: Job, tell: Tell) -> AsyncEntry:
+    """Return the entry of an AsyncLLM engine once it is loaded, of which all is told."""
     start = imported(tell)
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.usage.usage_lib import UsageContext
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    looks = Looks()
+    looks = EngineLooks()
     # the context decides how many tokens a step may have: as a server's, which is what verl says, too
     engine = AsyncLLM.from_engine_args(
         AsyncEngineArgs(model=job.model, **arguments(job.spec)),

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 
 from rollout_bench.contracts.record import Flag, Iteration, ReplicaPass, SequenceRow
 from rollout_bench.contracts.spec import WorkloadSpec, replicas
-from rollout_bench.measure.engine.entries import EntryPoint, Outcome, open_entry
+from rollout_bench.measure.engine.entries import EntryPoint, LlmEntry, Outcome, open_async
+from rollout_bench.measure.engine.vllm import loaded
 from rollout_bench.measure.launch.flags import most_at_once, preempted_flags, prefix_cache_flags, token_flags
 from rollout_bench.measure.launch.protocol import (
     IterationDone,
@@ -69,6 +70,18 @@ async def _measure(job: Job, tell: Tell, wait: Wait) -> None:
         slow = series.take(comparable_s(spec.workload, done.iteration), job.timeout_s - (time.perf_counter() - began))
         if slow is not None:
             tell(WarmupExtended(iterations=series.dropped, sentence=slow.sentence))
+
+
+async def open_entry(job: Job, tell: Tell) -> EntryPoint:
+    """Return the entry that `job` wants, its engine loaded, of which all is told."""
+    assert job.spec.rollout is not None, "a rollout has an entry"
+    if job.spec.rollout.entry == "llm":
+        return LlmEntry(loaded(job, tell))
+    if job.spec.rollout.entry == "server":
+        from rollout_bench.measure.engine.server_entry import open_server  # what no other entry needs
+
+        return open_server(job, tell)
+    return await open_async(job, tell)
 
 
 @dataclass

@@ -239,7 +239,7 @@ def _since(began: float, stats: Any, name: str) -> float | None:
 
 
 @dataclass(frozen=True)
-class Start:
+class EngineStart:
     """The start of an engine, once vLLM is imported.
 
     Attributes:
@@ -253,7 +253,7 @@ class Start:
     began: float
 
 
-def imported(tell: Tell) -> Start:
+def imported(tell: Tell) -> EngineStart:
     """Import vLLM, and tell of it."""
     variables = dict(os.environ)
     tell(PhaseBegins(phase="importing"))
@@ -263,13 +263,13 @@ def imported(tell: Tell) -> Start:
 
     import_s = time.perf_counter() - start
     tell(PhaseBegins(phase="initializing"))
-    return Start(variables, import_s, time.perf_counter())
+    return EngineStart(variables, import_s, time.perf_counter())
 
 
 def tell_ready(
     job: Job,
     tell: Tell,
-    start: Start,
+    start: EngineStart,
     init_s: float,
     told: tuple[EngineFacts, dict[str, Any], dict[int, str]],
     world_size: int,

@@ -23,7 +23,11 @@ def _of(field: str, scale: float = 1.0) -> Callable[[Line], str]:
 
 
 ROUTER = (
-    Column("engines", "Engines that share a step.", _of("engines")),
+    Column(
+        "engines",
+        "Engines that share a step.",
+        lambda line: MISSING if line["routed"] is None else str(line["routed"].engines),
+    ),
     Column("prompts/engine", "Distinct prompts that an engine gets of a step, on average.", _of("prompts_per_engine")),
     Column("cached %", "Share of the prompt tokens that came from prefix caches.", _of("cached_share", 100)),
     Column(
