@@ -201,8 +201,13 @@ BAD_OVERLAYS = [
     Bad("rollout_unknown_router", "rollout: {router: least_busy}", "rollout.router: 'least_busy'", "known:"),
     Bad("rollout_unknown_entry", "rollout: {entry: asynch}", "rollout.entry: 'asynch'", "did you mean 'async'?"),
     Bad("rollout_unknown_key", "rollout: {engines: 2}", "rollout.engines: there is no such key", "known:"),
-    Bad("rollout_no_replicas", "rollout: {replicas: 0}", "rollout.replicas: is 0", "1"),
-    Bad("rollout_negative_surplus", "rollout: {over_sample: -0.5}", "rollout.over_sample", "0"),
+    Bad(
+        "rollout_no_replicas",
+        "rollout: {replicas: 0}",
+        "rollout.replicas: 0 should be greater than or equal to 1",
+        "docs/reference",
+    ),
+    Bad("rollout_negative_surplus", "rollout: {over_sample: -0.5}", "over_sample: -0.5 should be", "docs/reference"),
     Bad(
         "rollout_two_numbers_of_engines",
         "{modes: [rollout], rollout: {replicas: 2}, engine_args: {data_parallel_size: 4}}",

@@ -53,8 +53,8 @@ model_settings: {a: {synthetic: {preset: qwen3-90m}}, b: {synthetic: {preset: qw
 """
 
 
-def test_offline_alone_interleaves_for_now():
-    assert [mode.name for mode in MODES.values() if mode.interleaves] == ["offline"]
+def test_offline_and_rollout_alone_interleave():
+    assert [mode.name for mode in MODES.values() if mode.interleaves] == ["offline", "rollout"]
     assert found("modes: [online, profile, operators]\ninterleave: true") == Interleaving()
 
 

@@ -10,7 +10,7 @@ from rollout_bench.measure.engine.vllm import REPLICAS, imported, tell_ready
 from rollout_bench.measure.launch.protocol import Job, Tell
 from rollout_bench.measure.routing.exchange import Generate
 from rollout_bench.measure.server.session import Opened, check_answer, open_own
-from rollout_bench.measure.server.stream import ServingFailed, open_session, parsed
+from rollout_bench.measure.server.stream import RequestOutcome, ServingFailed, open_session, parsed
 
 
 class ServerEntry(EntryPoint):
@@ -29,7 +29,13 @@ class ServerEntry(EntryPoint):
         """Return what comes of a sequence; raise `ServingFailed` where the server refuses it."""
         target = self._opened.target
         body = {**target.body, "model": target.model, "prompt": word.prompt_token_ids, "max_tokens": word.output_tokens}
-        async with self._session.post(f"{target.url}/completions", json=body, headers=target.headers) as answer:
+        asked = self._session.post(
+            f"{target.url}/completions",
+            json=body,
+            headers=target.headers,
+            trace_request_ctx=RequestOutcome(),  # which the session notes in when it was sent
+        )
+        async with asked as answer:
             text, status = await answer.text(), answer.status
         check_answer(status, text, target)
         content, back = parsed(text), time.monotonic()
