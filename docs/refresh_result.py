@@ -21,17 +21,22 @@ FIGURES = {
     "speedup": "Speed-ups over the default: a diamond for the ratio, a band for its interval",
     "settings": "Throughput over the number that settings go through, a line for each of the others",
     "pareto": "Throughput against start-up time: a point for each setting, steps along the Pareto front",
+    "anatomy": "Running sequences over time in the median step, a line for each setting; t50, t90 and the end marked",
     "message_shares": "Share of a decode step over the batch, a line for each experiment",
     "messages": "Bytes of messages in each step, a line for each link",
 }
 """Those that are copied where they were drawn, with what an image of each shows."""
 
-ANSWERS = ("Conclusion", "What messages cost today")
+ANSWERS = ("Conclusion", "What messages cost today", "Entry points\n", "Router\n")
 
 SECTIONS = (
     *ANSWERS,
     "How it was measured",
     "Throughput: ",
+    "Anatomy of a step: ",
+    "Entry points: ",
+    "Router: ",
+    "Replicas: ",
     "Rates, start-up and memory: ",
     "Messages, ",
     "Messages beside ",

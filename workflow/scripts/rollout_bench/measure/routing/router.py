@@ -85,7 +85,7 @@ class _Line:
 
 
 @dataclass
-class RolloutStep:
+class RoutedStep:
     """One step as the router sees it. All moments are on the monotonic clock, in seconds.
 
     Args:
@@ -164,7 +164,7 @@ class Router:
         self._lines: list[_Line] = []
         self._theirs: list[socket.socket] = []
         self._index = 0
-        self._step = RolloutStep((), 0)
+        self._step = RoutedStep((), 0)
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
         self.descriptor, self._wake = os.pipe2(os.O_CLOEXEC)
@@ -196,7 +196,7 @@ class Router:
     def prepare(self) -> None:
         """Make the sequences of the next step."""
         assert self._source is not None, "the engines were ready before"
-        self._step = RolloutStep(self._source.requests(self._launch, self._index), self._spec.workload.prompts)
+        self._step = RoutedStep(self._source.requests(self._launch, self._index), self._spec.workload.prompts)
         gc.collect()
 
     def begin(self) -> None:
@@ -260,7 +260,7 @@ class Router:
             self._failure = error
             os.write(self._wake, b"!")
 
-    def _hand_out(self, step: RolloutStep) -> None:
+    def _hand_out(self, step: RoutedStep) -> None:
         label = f"{self._spec.workload.seed}/{self._launch}/{self._index}/router"
         balancer = Balancer(self._rollout.router or "least_in_flight", len(self._lines), stream(label))
         cpu_s = time.thread_time()
@@ -297,7 +297,7 @@ class Router:
             for key, _ in self._poll.select():
                 key.data.flush()
 
-    def _take(self, step: RolloutStep, balancer: Balancer, limit_s: float) -> None:
+    def _take(self, step: RoutedStep, balancer: Balancer, limit_s: float) -> None:
         """Take what replicas say and go on sending to them, for `limit_s` seconds until one of them moves."""
         for key, events in self._poll.select(limit_s):
             if events & selectors.EVENT_WRITE:
@@ -313,13 +313,13 @@ class Router:
             step.late_s.append(now - self._look)
             self._look = now + LOOK_S
 
-    def _abort(self, step: RolloutStep) -> None:
+    def _abort(self, step: RoutedStep) -> None:
         for engine, line in enumerate(self._lines):
             if ids := step.of_engine(engine, step.aborted):
                 line.say(Abort(ids=ids))
 
 
-def abort_flags(index: int, step: RolloutStep) -> list[Flag]:
+def abort_flags(index: int, step: RoutedStep) -> list[Flag]:
     """Return a flag where sequences went on though they were to be aborted."""
     if not step.went_on or step.enough is None:
         return []
