@@ -2,7 +2,7 @@
 
 It fails: fails (as it starts), dies (in its third pass that counts), hangs (there), idle (dies while it waits after
 its second). slow: its passes take 0.6 s. spins: it never sleeps, as vLLM's workers do not for a second.
-lingers: hangs, and has a process that outlives it and heeds no SIGTERM.
+lingers: hangs, and has a process that outlives it and heeds no SIGTERM. Where the launch has a router it answers that.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 
+import stand_in_replica
 from synthetic_records import make_record
 
 from rollout_bench.contracts.load import longest
@@ -66,7 +68,8 @@ def main() -> None:
         time.sleep(60)
     record = make_record(job.spec)
     facts = {"environment": record.environment, "engine": record.engine}
-    send(pipe, Ready(import_s=0.1, init_s=0.1, flags=[], processes={}, **facts))
+    line = None if job.line is None else socket.socket(fileno=job.line)
+    send(pipe, Ready(import_s=0.1, init_s=0.1, flags=[], processes={}, vocabulary=line and 2048, **facts))
     note("start", began)
     wanted = None if job.spec.measuring.iterations == "auto" else job.spec.measuring.iterations
     index = counted = 0
@@ -89,6 +92,7 @@ def main() -> None:
         if how == "dies" and counted == THIRD:
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(60 if how in ("hangs", "lingers") and counted == THIRD else 0.6 if how == "slow" else PASS_S)
+        words, over = ([], None) if line is None else stand_in_replica.step(line, crashes=False)
         note("warmup" if warming_up else "pass", began)
         send(pipe, IterationEnds())
         of = record.iterations[0].model_copy(
@@ -99,7 +103,10 @@ def main() -> None:
                 "output_tokens": record.iterations[0].sequences * longest(job.spec.workload.output_tokens),
             }
         )
-        send(pipe, IterationDone(iteration=of, sequences=[], flags=[], wanted=wanted))
+        told = IterationDone(iteration=of, sequences=[], flags=[])
+        if over is not None:
+            told = stand_in_replica.done(words, over, index, warmup=warming_up)
+        send(pipe, told.model_copy(update={"wanted": wanted}))
         index += 1
         counted += not warming_up
     send(pipe, Done())

@@ -46,18 +46,23 @@ def main() -> None:
     send(pipe, IterationBegins())
     sys.stdin.readline()
     words, over = step(socket.socket(fileno=job.line), crashes=how == "crash")
+    send(pipe, done(words, over, 0, warmup=False))
+    send(pipe, Done())
+    sys.stdin.readline()
+
+
+def done(words: list[Generate], over: Over, index: int, *, warmup: bool) -> IterationDone:
+    """Return what a replica tells of its share of a step."""
     counts = {"requests": len(words), "sequences": len(words), "prompt_tokens": 1, "output_tokens": len(words)}
     part = ReplicaPass(start_offset_s=0, elapsed_s=0.1, **counts)
     rows = [
         SequenceRow(
-            iteration=0, prompt=w.prompt, sample=w.sample, prompt_tokens=1, output_tokens=1, finish_reason="length"
+            iteration=index, prompt=w.prompt, sample=w.sample, prompt_tokens=1, output_tokens=1, finish_reason="length"
         )
         for w in words
     ]
-    iteration = Iteration(index=0, warmup=False, elapsed_s=0.1, replicas=[part], **counts)
-    send(pipe, IterationDone(iteration=iteration, sequences=rows, flags=[], began=over.began))
-    send(pipe, Done())
-    sys.stdin.readline()
+    iteration = Iteration(index=index, warmup=warmup, elapsed_s=0.1, replicas=[part], **counts)
+    return IterationDone(iteration=iteration, sequences=rows, flags=[], began=over.began)
 
 
 def step(line: socket.socket, *, crashes: bool) -> tuple[list[Generate], Over]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from launching import SETTINGS, Launching, own_flags, tiny_spec
+from running_blocks import RunningBlock
 
 from rollout_bench.contracts.record import Record, SequenceRow
 from rollout_bench.contracts.side_files import read_samples, read_sequences
@@ -87,6 +88,29 @@ def test_all_entries_generate_the_same_tokens_where_sampling_is_greedy(through: 
     found = {entry: [row.digest for row in rows_of(through(entry))] for entry in ENTRIES}
     assert found["async"] == found["llm"] == found["server"]
     assert len(set(found["async"])) == 3 * 4  # samples of one prompt are alike
+
+
+class EntryBlock(RunningBlock):
+    """A block of rollouts, each through the entry that it is named by; all of one load."""
+
+    def _spec_of(self, name: str) -> Spec:
+        return rollout_spec(entry=name, workload={"temperature": 0.0}, measuring={"iterations": 3})
+
+
+def test_engines_behind_different_entries_take_turns_and_generate_the_same_tokens(tmp_path: Path) -> None:
+    # the server first: it is stopped while the others start, for longer than it keeps an idle connection
+    made = EntryBlock(tmp_path, names=("server", "async", "llm"))
+    assert made.start().finish() == 0, made.said
+    records = made.records()
+    assert len({record.block.id for record in records.values() if record.block}) == 1
+    assert [[it.round for it in record.iterations] for record in records.values()] == [[None, 0, 1, 2]] * 3
+    digests = [
+        [row.digest for row in read_sequences(sequences_path(made.outs[name]), record)]
+        for name, record in records.items()
+    ]
+    assert digests[0] == digests[1] == digests[2]
+    assert [own(record) for record in records.values()] == [[]] * 3
+    assert made.survivors() == []
 
 
 @two_cores
