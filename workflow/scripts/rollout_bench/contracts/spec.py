@@ -605,3 +605,13 @@ def lengths_differ(spec: Spec) -> bool:
     fixed = isinstance(workload.output_tokens, int) and workload.ignore_eos and workload.dataset is None
     at_once = spec.load is None or any(point.request_rate == "inf" for point in spec.load.points)
     return single_times(spec) and at_once and not fixed
+
+
+def says_cache_use(spec: Spec) -> bool:
+    """Return whether the engines of `spec` say how full their KV caches are while the step of a rollout goes on."""
+    return spec.rollout is not None and spec.rollout.entry == "async"
+
+
+def waits_unseen(spec: Spec) -> bool:
+    """Return whether only a server knows when its engine first scheduled a sequence."""
+    return spec.load is not None or (spec.rollout is not None and spec.rollout.entry == "server")

@@ -86,13 +86,14 @@ def _pooled(results: Path, experiment: TimedExperiment) -> PooledSequences:
     for record in valid:
         path = sequences_path(record_path(results, experiment.mode, experiment.experiment, record.launch))
         try:
-            rows = _counted(record, read_sequences(path, record))
+            every = read_sequences(path, record)
         except UserError as error:  # the record is whole without it, so the summary is still worth having
             reasons.append(f"launch {record.launch} is not among them, {error.problem}")
             continue
+        rows = _counted(record, every)
         launches.append(_sequence_columns(rows))
         batches += [(record.launch, row.iteration) for row in rows]
-        if found := pass_times_of(record, rows):
+        if found := pass_times_of(record, every):
             times[record.launch] = found
     if not launches:
         return PooledSequences({}, {}, tuple(reasons))
@@ -112,7 +113,8 @@ def pass_times_of(record: Record, rows: Sequence[SequenceRow]) -> tuple[PassTime
     """Return the measured iterations of `record` as its side file's `rows` tell of them; none without all times.
 
     A sequence begins to run when the engine first schedules it; behind a server, where only its client's times are
-    known, when it is sent. One that failed is left out.
+    known, when it is sent. One that failed is left out. One that the step did not need occupied its engine until it was
+    aborted, or the step was over.
     """
     workload = record.spec.workload
     own_limits = workload.dataset is not None and workload.dataset.format == "trace"
@@ -123,17 +125,24 @@ def pass_times_of(record: Record, rows: Sequence[SequenceRow]) -> tuple[PassTime
     found = []
     for iteration in record.iterations:
         own = [] if iteration.warmup else by_pass.get(iteration.index, [])
-        begins = [row.scheduled_s if row.sent_s is None else row.sent_s for row in own]
-        ends = [row.last_token_s for row in own]
+        needed = [row for row in own if not row.dropped]
+        begins = [row.sent_s if row.scheduled_s is None else row.scheduled_s for row in needed]
+        ends = [row.last_token_s for row in needed]
         if None in begins or None in ends:
             return ()
-        if own:
+        if needed:
+            over_s = max(end for end in ends if end is not None)
+            beside = [row for row in own if row.dropped and row.scheduled_s is not None and row.scheduled_s < over_s]
+            begins += [row.scheduled_s for row in beside]
+            ends += [over_s if row.last_token_s is None else min(row.last_token_s, over_s) for row in beside]
+            every = [*needed, *beside]
             one = PassTimes(
                 begins_s=np.array(begins, dtype=float),
                 ends_s=np.array(ends, dtype=float),
-                tokens=np.array([row.output_tokens for row in own], dtype=np.int64),
-                prompt=np.array([row.prompt for row in own], dtype=np.int64),
-                replica=np.array([row.replica or 0 for row in own], dtype=np.int64),
+                tokens=np.array([row.output_tokens for row in every], dtype=np.int64),
+                prompt=np.array([row.prompt for row in every], dtype=np.int64),
+                replica=np.array([row.replica or 0 for row in every], dtype=np.int64),
+                needed=np.arange(len(every)) < len(needed),
                 index=iteration.index,
                 elapsed_s=iteration.elapsed_s,
                 limit=None if own_limits else longest(workload.output_tokens),

@@ -98,13 +98,16 @@ def _draw(axes: Axes, times: PassTimes, replica: int, style: QuantStyle) -> None
         return
     begins, ends = times.begins_s[own], times.ends_s[own]
     at_s, sequences = running(begins, ends)
+    needed = times.ends_s[own & times.needed]
     axes.step([at_s[0], *at_s], [0, *sequences], where="post", color=style.colour, linewidth=1.5)
+    if not needed.size:
+        return
     for percent, face, edge in (
         (50, "white", style.colour),
         (90, style.colour, style.colour),
         (100, style.colour, INK),
     ):
-        moment = complete_s(ends, percent)
+        moment = complete_s(needed, percent)
         left = int((begins < moment).sum() - (ends < moment).sum())  # just before: at the end itself none would run
         axes.plot(
             moment, left, style.marker, color=style.colour, markerfacecolor=face, markeredgecolor=edge,

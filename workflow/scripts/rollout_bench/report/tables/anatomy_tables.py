@@ -14,7 +14,7 @@ from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.analysis.timed.service import at_a_rate
 from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.modes import Mode, mode_of
-from rollout_bench.contracts.spec import lengths_differ
+from rollout_bench.contracts.spec import lengths_differ, waits_unseen
 from rollout_bench.core.numbers import MISSING, number, ratio
 from rollout_bench.report.headings import Column, Line, View, view
 from rollout_bench.report.parts import Findings
@@ -173,10 +173,11 @@ def anatomy_files(findings: Findings) -> dict[str, pd.DataFrame]:
 def anatomy_sections(findings: Findings, mode: Mode) -> list[Section]:
     """Return what is to be said of the steps of `mode`: verdicts that disagree, and where sequences wait unseen."""
     rows = [row for row in findings.rows if mode_of(row.experiment.mode) is mode]
+    steps = _steps(rows)
     return sections(
         "anatomy",
         disagreeing=list(_disagreeing(rows)),
-        waits_unseen=mode.has_loads and _tells(findings, _steps(rows)),
+        waits_unseen=any(waits_unseen(row.experiment.records[0].spec) for row in steps) and _tells(findings, steps),
     )
 
 
