@@ -10,6 +10,7 @@ from synthetic_inside import QUANTS, save_launch
 from synthetic_messages import make_messages, make_messages_spec
 from synthetic_online import Server, make_online, make_online_spec, save_online
 from synthetic_records import in_two, make_record, make_sequences, make_spec
+from synthetic_rollouts import make_looks, rollout_spec, shared_out
 
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.messages import MessageRow
@@ -46,6 +47,10 @@ def save_every_mode(results: Path, launch: int, *, absurd: bool = False, flags: 
                     row.model_copy(update={"output_tokens": row.output_tokens + longer[row.sample]}) for row in rows
                 ]
             write_record(record_path(results, spec.mode, spec.experiment(), launch), record, rows)
+        shared = rollout_spec(quant, "shared", engines=2)
+        record = shared_out(_timed(shared, launch, speed, 20 + (quant != "bf16"), flags))
+        path = record_path(results, shared.mode, shared.experiment(), launch)
+        write_record(path, record, make_sequences(record), make_looks(record))
         server = Server(step_s=(0.01 if quant == "bf16" else 0.008) / speed, prefill_s=0.05 / speed)
         save_online(results, *(make_online(spec, launch, server, flags=flags) for spec in _online(quant)))
     messages, rows = make_messages(ISSUE, launch, step_s=1e-3 * (1 + launch / 100) / speed)

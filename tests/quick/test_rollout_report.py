@@ -2,57 +2,32 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
-from synthetic_records import make_record, make_sequences, make_spec, save
+from drawn import assert_texts_are_apart
+from matplotlib.axes import Axes
+from synthetic_records import make_plan, make_sequences, save
+from synthetic_rollouts import make_looks, rollout_record, rollout_spec
 
 from rollout_bench.analysis.timed.balance import routed
-from rollout_bench.analysis.timed.collection import collect
-from rollout_bench.analysis.timed.latencies import pool_sequences
+from rollout_bench.analysis.timed.collection import collect, read_servers
+from rollout_bench.analysis.timed.latencies import pass_times_of, pool_sequences
 from rollout_bench.analysis.timed.rows import rows_of
-from rollout_bench.contracts.record import ClientUse, Record, ReplicaPass, RouterUse, Surplus
+from rollout_bench.contracts.record import Record, Surplus
 from rollout_bench.contracts.side_files import read_sequences, write_rows
-from rollout_bench.contracts.spec import RolloutSpec
+from rollout_bench.contracts.spec import Entry, RouterPolicy, Spec
 from rollout_bench.contracts.store import record_path, write_record
 from rollout_bench.core.errors import UserError
+from rollout_bench.plan.config import ComparisonSettings
+from rollout_bench.report.figure_names import figure_names
+from rollout_bench.report.figures.rollout_figures import kv_cache_figure
+from rollout_bench.report.figures.style import settings
+from rollout_bench.report.parts import Findings
 from rollout_bench.report.summary import Summary, summarise
-
-
-def rollout_record(launch: int = 0, *, replicas: int = 2, surplus: bool = False) -> Record:
-    spec = make_spec(args={"data_parallel_size": replicas} if replicas > 1 else {})
-    router = "least_in_flight" if replicas > 1 else None
-    share = RolloutSpec(entry="async", router=router, over_sample=0.5 if surplus else None)
-    record = make_record(spec.model_copy(update={"mode": "rollout", "rollout": share}), launch)
-    iterations = []
-    for one in record.iterations:
-        parts = [
-            ReplicaPass(
-                start_offset_s=0,
-                elapsed_s=one.elapsed_s * (1 if number == 0 else 0.5),
-                requests=one.requests // replicas,
-                sequences=one.sequences // replicas,
-                prompt_tokens=one.prompt_tokens // replicas,
-                cached_prompt_tokens=one.prompt_tokens // replicas // 4,
-                output_tokens=one.output_tokens // replicas,
-                prompts=6 + number,
-                preemptions=2,
-                peak_running=10 + number,
-                kv_cache_peak=0.25 + 0.25 * number,
-            )
-            for number in range(replicas)
-        ]
-        more = {
-            "cached_prompt_tokens": one.prompt_tokens // 4,
-            "replicas": parts,
-            "client": ClientUse(cpu_share=0.1, loop_delay_median_s=0.0001, loop_delay_p99_s=0.002),
-            "router": RouterUse(decisions=100, decide_s=0.0005, decide_max_s=0.0001, handing_out_s=0.012),
-            "surplus": Surplus(sequences=2, output_tokens=one.output_tokens // 3, aborted=1, drain_s=0.03)
-            if surplus
-            else None,
-        }
-        iterations.append(one.model_copy(update=more))
-    return record.model_copy(update={"iterations": iterations})
 
 
 def summary(folder: Path, *records: Record) -> Summary:
@@ -94,14 +69,14 @@ def test_replicas_that_share_a_load_say_what_each_got_of_it(tmp_path: Path) -> N
 
 
 def test_one_engine_has_a_router_and_no_table_of_replicas(tmp_path: Path) -> None:
-    made = summary(tmp_path, rollout_record(replicas=1))
+    made = summary(tmp_path, rollout_record(rollout_spec()))
     assert table(made, "Router")
     assert not table(made, "Replicas")
     assert "replicas.csv" not in made.tables
 
 
 def test_what_a_step_does_not_need_is_a_share_of_all_that_was_generated(tmp_path: Path) -> None:
-    save(tmp_path, rollout_record(surplus=True))
+    save(tmp_path, rollout_record(rollout_spec(engines=2, surplus=True)))
     (row,) = rows_of(collect(tmp_path, None))
     found = routed(row)
     assert found is not None
@@ -116,7 +91,7 @@ def test_nothing_is_said_of_waste_where_nothing_more_is_sent(tmp_path: Path) -> 
 
 
 def test_rows_of_sequences_that_were_not_needed_are_no_part_of_what_is_counted(tmp_path: Path) -> None:
-    record = rollout_record(surplus=True)
+    record = rollout_record(rollout_spec(engines=2, surplus=True))
     rows = make_sequences(record)
     dropped = [
         row.model_copy(update={"sample": 90 + n, "dropped": True, "output_tokens": 1000, "last_token_s": 1e3})
@@ -132,8 +107,56 @@ def test_rows_of_sequences_that_were_not_needed_are_no_part_of_what_is_counted(t
         read_sequences(path, record)
 
 
+def test_a_sequence_runs_from_when_its_engine_scheduled_it_or_where_only_a_server_knows_from_when_it_was_sent() -> None:
+    record = rollout_record()
+    rows = [row.model_copy(update={"sent_s": 0.001}) for row in make_sequences(record)]
+    behind_server = [row.model_copy(update={"scheduled_s": None, "queued_s": None}) for row in rows]
+    for told, begin_s in ((rows, 0.002), (behind_server, 0.001)):
+        passes = pass_times_of(record, told)
+        assert len(passes) == 3
+        assert {float(begin) for times in passes for begin in times.begins_s} == {begin_s}
+
+
+def test_what_a_step_did_not_need_occupied_its_engine_until_it_was_aborted_or_the_step_was_over(tmp_path: Path) -> None:
+    record = rollout_record(rollout_spec(engines=2, surplus=True))
+    over = {one.index: one.elapsed_s for one in record.iterations}  # the last sequence that is needed ends then
+    spans = [(0.5, 0.7), (0.6, None), (0.7, 5.0), (2.0, 3.0), (None, None)]  # as shares of that
+    surplus = [
+        row.model_copy(
+            update={
+                "prompt": 8,
+                "sample": sample,
+                "output_tokens": 1000,
+                "dropped": True,
+                "scheduled_s": begin and begin * over[row.iteration],
+                "last_token_s": end and end * over[row.iteration],
+            }
+        )
+        for row in make_sequences(record)
+        if (row.prompt, row.sample) == (0, 0)
+        for sample, (begin, end) in enumerate(spans)
+    ]
+    rows = [*make_sequences(record), *surplus]
+    for times in pass_times_of(record, rows):
+        beside = ~times.needed
+        assert (len(times.needed), int(beside.sum())) == (35, 3)
+        end_s = over[times.index]
+        assert times.begins_s[beside] / end_s == pytest.approx([0.5, 0.6, 0.7])
+        assert times.ends_s[beside] / end_s == pytest.approx([0.7, 1.0, 1.0])
+    iterations = [
+        one.model_copy(update={"surplus": Surplus(sequences=len(spans), output_tokens=5000, aborted=1, drain_s=0.1)})
+        for one in record.iterations
+    ]
+    record = record.model_copy(update={"iterations": iterations})
+    write_record(record_path(tmp_path, "rollout", record.spec.experiment(), 0), record, rows)
+    collection = collect(tmp_path, None, ComparisonSettings(metrics=["t90_s"]))
+    (row,), (found,) = rows_of(collection), Findings(collection, results=tmp_path).anatomies.values()
+    assert found.sequences == 32
+    assert found.t90_s == pytest.approx(row.used[0].values["t90_s"])  # verdicts are on what the table shows
+
+
 def test_percentiles_leave_out_what_the_step_did_not_need(tmp_path: Path) -> None:
-    record = rollout_record(surplus=True)
+    record = rollout_record(rollout_spec(engines=2, surplus=True))
     rows = make_sequences(record)
     extra = [
         row.model_copy(update={"dropped": True, "last_token_s": 1e3})
@@ -146,3 +169,172 @@ def test_percentiles_leave_out_what_the_step_did_not_need(tmp_path: Path) -> Non
     values = pooled.values["e2el_s"]
     assert len(values) == sum(iteration.sequences for iteration in record.iterations if not iteration.warmup)
     assert max(values) < 1e3
+
+
+def said(made: Summary, heading: str) -> list[str]:
+    """Return what a section above the tables says."""
+    return [item for section in made.answers if section.heading == heading for item in section.items]
+
+
+def launches(results: Path, *specs: Spec, rates: Sequence[Sequence[float]]) -> None:
+    """Write the launches of each of `specs`, which have these output tokens per second: [specs][launches]."""
+    for spec, own in zip(specs, rates, strict=True):
+        for launch, rate in enumerate(own):
+            save(results, rollout_record(spec, launch, [rate] * 3))
+
+
+def summed_up(
+    results: Path, *specs: Spec, baseline: dict[str, str], metrics: Sequence[str] = ("step_time_s",)
+) -> Summary:
+    comparison = ComparisonSettings(metrics=list(metrics))
+    return summarise(collect(results, make_plan(specs, 4, baseline=baseline, comparison=comparison)))
+
+
+ENTRIES: tuple[Entry, ...] = ("async", "llm", "server")
+ONE, SLOWER, ALIKE = (400.0, 404.0, 398.0, 402.0), (370.0, 375.0, 369.0, 372.0), (402.0, 401.0, 399.0, 403.0)
+
+
+@pytest.mark.parametrize("metric", ["step_time_s", "output_tokens_per_s"])
+def test_entries_are_compared_in_words_by_how_long_a_step_takes(tmp_path: Path, metric: str) -> None:
+    specs = [rollout_spec(entry=entry) for entry in ENTRIES]
+    launches(tmp_path, *specs, rates=(SLOWER, ONE, ALIKE))
+    made = summed_up(tmp_path, *specs, baseline={"setting": "llm"}, metrics=[metric])
+    slower, alike = said(made, "Entry points")
+    found = re.fullmatch(
+        r"Through AsyncLLM a step takes (.*)x \[(.*), (.*)\] as long as through LLM.generate\(\): it is slower.", slower
+    )
+    assert found is not None, slower
+    factor, low, high = map(float, found.groups())
+    assert factor == pytest.approx(1.0796, abs=0.001)  # 1 / the mean ratio of the rates
+    assert 1.03 < low < factor < high < 1.13
+    assert re.match(
+        r"No difference between vLLM's server and LLM.generate\(\) was found: through vLLM's server a step takes "
+        r"0.99\dx \[.*\] as long, and a difference of .* % or more would have been found.$|"
+        r"Through vLLM's server a step takes .* too small to matter.$",
+        alike,
+    ), alike
+    header, *lines = table(made, "Entry points")
+    assert header[:3] == ["quant", "setting", "entry"]
+    assert [line[2] for line in lines] == ["AsyncLLM", "LLM.generate()", "vLLM's server"]
+    assert [line[-1].split()[0] for line in lines][1] == "(baseline)"
+
+
+def test_a_verdict_stands_as_it_is_where_the_baseline_is_of_another_quant_and_the_summary_says_what_to_name(
+    tmp_path: Path,
+) -> None:
+    specs = [rollout_spec(quant, entry=entry) for quant in ("bf16", "w8a8") for entry in ENTRIES[:2]]
+    launches(tmp_path, *specs, rates=(SLOWER, ONE, SLOWER[::-1], ONE[::-1]))
+    made = summed_up(tmp_path, *specs, baseline={"quant": "bf16"})
+    for item, name in zip(said(made, "Entry points"), ("bf16", "w8a8"), strict=True):
+        assert item == (
+            f"qwen3-90m {name} small: AsyncLLM, LLM.generate() are measured, and none is compared with another. "
+            "To compare them, name the setting of one of them in baseline."
+        )
+    assert len(table(made, "Entry points")) == 5
+    both = summed_up(tmp_path, *specs, baseline={"setting": "llm"})
+    assert [item.partition(":")[0] for item in said(both, "Entry points")] == [
+        "qwen3-90m bf16 small",
+        "qwen3-90m w8a8 small",
+    ]
+
+
+def test_a_comparison_without_a_verdict_says_what_it_lacks(tmp_path: Path) -> None:
+    specs = [rollout_spec(entry=entry) for entry in ENTRIES[:2]]
+    launches(tmp_path, *specs, rates=(SLOWER[:1], ONE[:1]))
+    (item,) = said(summed_up(tmp_path, *specs, baseline={"setting": "llm"}), "Entry points")
+    assert (
+        item == "No verdict on AsyncLLM against LLM.generate() (1.081x as long): it needs 1 more launch of each side."
+    )
+
+
+def test_where_the_model_may_end_sequences_a_rate_is_no_time_of_a_step(tmp_path: Path) -> None:
+    specs = [rollout_spec(entry=entry) for entry in ENTRIES[:2]]
+    specs = [
+        one.model_copy(update={"workload": one.workload.model_copy(update={"ignore_eos": False})}) for one in specs
+    ]
+    launches(tmp_path, *specs, rates=(SLOWER, ONE))
+    made = summed_up(tmp_path, *specs, baseline={"setting": "llm"}, metrics=["output_tokens_per_s"])
+    (item,) = said(made, "Entry points")
+    assert item.startswith("Through AsyncLLM output tok/s is 0.92")
+    assert item.endswith("as good as through LLM.generate(): it is slower.")
+
+
+def test_of_one_entry_nothing_is_said(tmp_path: Path) -> None:
+    specs = [rollout_spec(quant) for quant in ("bf16", "w8a8")]
+    launches(tmp_path, *specs, rates=(ONE, SLOWER))
+    made = summed_up(tmp_path, *specs, baseline={"quant": "bf16"})
+    assert not said(made, "Entry points")
+    assert not said(made, "Router")
+    assert "Entry points" not in made.markdown
+
+
+def test_routers_are_compared_in_words_with_how_evenly_their_engines_worked(tmp_path: Path) -> None:
+    routers: tuple[RouterPolicy, ...] = ("least_in_flight", "sticky")
+    specs = [rollout_spec(router=router, engines=2) for router in routers]
+    launches(tmp_path, *specs, rates=(ONE, SLOWER))
+    compared, *shared = said(summed_up(tmp_path, *specs, baseline={"setting": "default"}), "Router")
+    assert compared.startswith("With router sticky a step takes 1.0")
+    assert compared.endswith("as long as with router least_in_flight: it is slower.")
+    for item, name, router in zip(shared, ("bf16", "bf16 sticky"), routers, strict=True):
+        assert item == (
+            f"qwen3-90m {name} small, router {router}: the slowest of 2 engines took 33 % longer than their mean, and "
+            "a step waits for it. 25 % of the prompt tokens came from prefix caches."
+        )
+
+
+def test_waste_is_told_in_words(tmp_path: Path) -> None:
+    (item,) = said(summary(tmp_path, rollout_record(rollout_spec(surplus=True))), "Router")
+    assert item == "qwen3-90m bf16 small: 25 % of the generated tokens were not needed."
+
+
+def test_replicas_that_share_a_step_are_unevenly_loaded_in_its_anatomy_too(tmp_path: Path) -> None:
+    spec = rollout_spec(router="sticky", engines=2)
+    spec = spec.model_copy(update={"workload": spec.workload.model_copy(update={"ignore_eos": False})})
+    save(tmp_path, rollout_record(spec))
+    made = summarise(collect(tmp_path, None, ComparisonSettings(metrics=["t90_s"])), results=tmp_path)
+    header, line = table(made, "Anatomy of a step")
+    assert float(dict(zip(header, line, strict=True))["imbalance %"]) == pytest.approx(33, abs=0.5)
+
+
+def test_behind_a_server_of_a_rollout_sequences_wait_unseen_too(tmp_path: Path) -> None:
+    for entry in ENTRIES[1:]:
+        spec = rollout_spec(entry=entry)
+        spec = spec.model_copy(update={"workload": spec.workload.model_copy(update={"ignore_eos": False})})
+        save(tmp_path / entry, rollout_record(spec))
+        collection = collect(tmp_path / entry, None, ComparisonSettings(metrics=["t90_s"]))
+        made = summarise(collection, results=tmp_path / entry)
+        assert ("Behind a server a sequence counts as running" in made.markdown) == (entry == "server")
+
+
+def drawn(results: Path) -> list[Axes]:
+    collection = collect(results, None)
+    findings = Findings(collection, samples=read_servers(results, collection), results=results)
+    assert "kv_cache" in figure_names(findings.rows, collection)
+    with settings():
+        figure = kv_cache_figure(findings.drawn, findings.samples, "here", "")
+        assert_texts_are_apart(figure)
+    return figure.axes
+
+
+@pytest.mark.parametrize("engines", [1, 2])
+def test_the_kv_cache_of_each_engine_is_drawn_over_the_step_with_the_median_time(tmp_path: Path, engines: int) -> None:
+    spec = rollout_spec(router="sticky" if engines > 1 else None, engines=engines)
+    record = rollout_record(spec, rates=[128.0, 256.0, 512.0])
+    path = record_path(tmp_path, "rollout", spec.experiment(), 0)
+    write_record(path, record, make_sequences(record), make_looks(record))
+    (axes,) = drawn(tmp_path)
+    *lines, end = (np.asarray(line.get_xydata()) for line in axes.lines)
+    assert end[0, 0] == 4  # 1024 tokens at 256 tok/s
+    assert [line.max(axis=0).tolist() for line in lines] == [
+        [pytest.approx(3.6), pytest.approx(100 * (number + 1) / engines)] for number in range(engines)
+    ]
+
+
+def test_engines_that_are_not_looked_at_have_no_figure_and_what_is_asked_for_says_why(tmp_path: Path) -> None:
+    spec = rollout_spec(entry="llm")
+    save(tmp_path, rollout_record(spec))
+    collection = collect(tmp_path, None)
+    assert "kv_cache" not in figure_names(rows_of(collection), collection)
+    with settings():
+        figure = kv_cache_figure(rows_of(collection), {}, "here", "")
+    assert any("No engine was looked at." in text.get_text() for text in figure.texts)

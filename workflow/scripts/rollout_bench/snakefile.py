@@ -25,7 +25,7 @@ from rollout_bench.cluster.side_by_side import check_devices
 from rollout_bench.cluster.slurm import before_in_allocation
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.postmortem import error_of, failed_by_itself, state_of
-from rollout_bench.contracts.spec import Platform, have_front, lengths_differ, replicas, swept_number
+from rollout_bench.contracts.spec import Platform, have_front, lengths_differ, replicas, says_cache_use, swept_number
 from rollout_bench.contracts.store import failure_path, read_failure, record_path
 from rollout_bench.core.errors import LEFT_OUT_STATUS, UserError, tell
 from rollout_bench.core.numbers import several
@@ -460,8 +460,9 @@ def figures(plan: Schedule) -> list[str]:
     loads = [spec.load for spec in timed]
     has_replicas = any(replicas(spec) > 1 for spec in specs)
     modes, has_limits = {spec.mode for spec in specs}, bool(plan.config.slo.named)
-    lengths = any(map(lengths_differ, timed))
-    return list(names_of(modes, loads, has_limits, has_replicas, swept_number(timed), have_front(timed), lengths))
+    lengths, cache_use = any(map(lengths_differ, timed)), any(map(says_cache_use, timed))
+    there = (has_limits, has_replicas, swept_number(timed), have_front(timed), lengths)
+    return list(names_of(modes, loads, *there, has_cache_use=cache_use))
 
 
 def records_to_summarise(plan: Schedule, workflow: Any, rule: str) -> list[str]:

@@ -129,7 +129,7 @@ ROLLOUT = Mode(
     interleaves=True,
     settings="rollout",
     tables=f"{_TABLES}.rollout_tables:rollout_part",
-    figures=("throughput", "speedup", "settings", "pareto", "iterations", "anatomy", "replicas"),
+    figures=("throughput", "speedup", "settings", "pareto", "iterations", "anatomy", "replicas", "kv_cache"),
     page="how-to/rollout.md",
     example="configs/rollout.yaml",
 )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from rollout_bench.contracts.load import LoadSpec
 from rollout_bench.contracts.modes import MODES, OFFLINE, mode_of
-from rollout_bench.contracts.spec import have_front, lengths_differ, swept_number
+from rollout_bench.contracts.spec import have_front, lengths_differ, says_cache_use, swept_number
 
 if TYPE_CHECKING:
     from rollout_bench.analysis.timed.experiments import Collection as Collected
@@ -37,7 +37,9 @@ class Drawing:
     name: str
     function: str
     of: tuple[str, ...]
-    needs: Literal["", "comparisons", "loads", "sweep", "limits", "replicas", "settings", "front", "lengths"] = ""
+    needs: Literal[
+        "", "comparisons", "loads", "sweep", "limits", "replicas", "settings", "front", "lengths", "cache_use"
+    ] = ""
     title: str = ""
 
 
@@ -82,6 +84,13 @@ DRAWINGS = {
             "Throughput against another metric",
         ),
         Drawing("replicas", f"{_TIMED}:replicas_figure", ("drawn",), "replicas", "When replicas were done"),
+        Drawing(
+            "kv_cache",
+            f"{_FIGURES}.rollout_figures:kv_cache_figure",
+            ("drawn", "samples"),
+            "cache_use",
+            "KV cache in use, over a step",
+        ),
         Drawing("steps", f"{_PROFILE}:steps_figure", ("inside.profiles",), title="Where a step's time goes"),
         Drawing("roles", f"{_PROFILE}:roles_figure", ("inside.profiles",), title="Speed-up by role"),
         Drawing("timeline", f"{_PROFILE}:timeline_figure", ("inside.profiles",)),
@@ -121,6 +130,7 @@ def names_of(
     has_front: bool = False,
     has_lengths: bool = False,
     has_comparisons: bool = True,
+    has_cache_use: bool = False,
 ) -> tuple[str, ...]:
     """Return the figures of experiments in these modes.
 
@@ -133,6 +143,7 @@ def names_of(
         has_front: where enough configurations do the same work for a Pareto front of them.
         has_lengths: where sequences of a pass differ in length, and have times of their own.
         has_comparisons: where there is a speed-up; before anything is measured nobody knows that there is none.
+        has_cache_use: where engines say how full their KV caches are while a step goes on.
     """
     online = [load for load in loads if load is not None]
     there = {
@@ -145,6 +156,7 @@ def names_of(
         "settings": goes_through is not None,
         "front": has_front,
         "lengths": has_lengths,
+        "cache_use": has_cache_use,
     }
     shown = {figure for mode in modes or [OFFLINE.name] for figure in mode_of(mode).figures}
     return tuple(name for name in NAMES if name in shown and there[DRAWINGS[name].needs])
@@ -167,4 +179,5 @@ def figure_names(rows: Sequence[Row], collection: Collected) -> tuple[str, ...]:
         has_front=have_front(every),
         has_comparisons=any(one.speedup is not None for row in rows for one in row.comparisons.values()),
         has_lengths=any(map(lengths_differ, every)),
+        has_cache_use=any(map(says_cache_use, every)),
     )

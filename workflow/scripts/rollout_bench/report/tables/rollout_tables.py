@@ -1,17 +1,41 @@
-"""The tables of rollouts: throughput of a step, and what its router and its engines did."""
+"""The tables of rollouts: throughput of a step, entry points, and what its router and its engines did."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
-from rollout_bench.analysis.timed.balance import routed, routing_table
+from rollout_bench.analysis.timed.balance import Routed, replicated, routed, routing_table
+from rollout_bench.analysis.timed.comparison import Comparison
+from rollout_bench.analysis.timed.rows import Row
+from rollout_bench.contracts.axes import title_of
+from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.modes import ROLLOUT
-from rollout_bench.core.numbers import MISSING, number
-from rollout_bench.report.headings import Column, Line, view
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.core.numbers import MISSING, number, several
+from rollout_bench.report.headings import Column, Line, metric_columns, speedup_columns, view
 from rollout_bench.report.parts import Findings, SummaryPart
-from rollout_bench.report.prose import definitions
-from rollout_bench.report.tables.anatomy_tables import anatomy_files, anatomy_sections
+from rollout_bench.report.prose import definitions, sections
+from rollout_bench.report.tables.anatomy_tables import TIME, anatomy_files, anatomy_sections
 from rollout_bench.report.tables.offline_tables import throughput_views
+
+THROUGH: Mapping[str, str] = {"async": "AsyncLLM", "llm": "LLM.generate()", "server": "vLLM's server"}
+"""Entry -> what sentences call it."""
+
+Key = Literal["entry", "router"]
+"""Keys of `rollout` that configurations are contrasted by."""
+
+MOST = 6
+"""Configurations of which a sentence says how their engines shared a step; the table has all."""
+
+ENTRY = Column(
+    "entry",
+    "How sequences reach an engine; lines that belong together differ in nothing else.",
+    lambda line: line["entry"],
+    words=True,
+)
 
 
 def _of(field: str, scale: float = 1.0) -> Callable[[Line], str]:
@@ -63,10 +87,19 @@ ROUTER = (
 
 
 def rollout_part(findings: Findings) -> SummaryPart:
-    """Return the tables of throughput, one of what router and engines did, and rollout.csv."""
-    tables = throughput_views(findings, ROLLOUT)
-    every = []
+    """Return the tables of throughput, of entry points and of what router and engines did, and rollout.csv."""
+    tables, every = throughput_views(findings, ROLLOUT), []
+    settings, typical = findings.collection.comparison, findings.typical(ROLLOUT)
+    entry_columns = (ENTRY, *metric_columns("throughput")[:1], *metric_columns("step"))
+    entry_columns += speedup_columns(settings, apart=findings.apart, typical=typical)
     for title, lines, rows in findings.tables_of(ROLLOUT):
+        beside = {row.experiment.place for group in contrasted(rows, "entry") for row in group}
+        entries = [
+            line | {"entry": value_of(row, "entry")}
+            for line, row in zip(lines, rows, strict=True)
+            if row.experiment.place in beside
+        ]
+        tables += [view("Entry points: ", title, entry_columns, entries)] if entries else []
         found = [routed(row) for row in rows]
         shown = [
             line | {"routed": one, "wasted": one and one.wasted_share} for line, one in zip(lines, found, strict=True)
@@ -75,8 +108,121 @@ def rollout_part(findings: Findings) -> SummaryPart:
         every += rows
     files = {"rollout.csv": routing_table(every)} if every else {}
     return SummaryPart(
+        answers=sections(
+            ROLLOUT.name,
+            entries=list(contrasts(every, "entry")),
+            entries_apart=list(never_contrasted(every, "entry")),
+            routers=list(contrasts(every, "router")),
+            routers_apart=list(never_contrasted(every, "router")),
+            shares=list(shares(every)),
+            most=MOST,
+        ),
         tables=tables,
         sections=anatomy_sections(findings, ROLLOUT),
         definitions=definitions("Definitions, rollouts", tables),
         files=files | anatomy_files(findings),
     )
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """What a comparison says of two values of one key of `rollout`, all else being the same.
+
+    Attributes:
+        group: what both have in common.
+        name: of what is compared.
+        own: what sentences call the value that is compared.
+        other: the same of the baseline's.
+        metric: what they are compared by; empty where that is how long a step takes.
+        factor: how many times as long a step takes, or the speed-up in `metric`; None where nobody can say.
+        interval: its ends; empty without one.
+        comparison: what it is taken from.
+        why: why there is no verdict.
+    """
+
+    group: str
+    name: str
+    own: str
+    other: str
+    metric: str
+    factor: float | None
+    interval: tuple[float, ...]
+    comparison: Comparison
+    why: str
+
+
+def value_of(row: Row, key: Key) -> str:
+    """Return what sentences call the value that a measured row has of `key`; empty where it has none."""
+    value = _value(row.experiment.records[0].spec, key)
+    return THROUGH.get(value, value)
+
+
+def contrasted(rows: Sequence[Row], key: Key) -> list[list[Row]]:
+    """Return the groups of measured rows that differ in `key` alone, and do."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.used:
+            groups.setdefault(_but(row.experiment.records[0].spec, key), []).append(row)
+    return [group for group in groups.values() if len({value_of(row, key) for row in group}) > 1]
+
+
+def contrasts(rows: Sequence[Row], key: Key) -> Iterator[Contrast]:
+    """Yield what is to be said of each of `rows` that differs from what it is compared with in `key` alone."""
+    for row in rows:
+        other = row.against.other
+        if other is None or not other.records or not row.used:
+            continue
+        own, theirs = row.experiment.records[0].spec, other.records[0].spec
+        if _but(own, key) != _but(theirs, key) or _value(own, key) == _value(theirs, key):
+            continue
+        metric = next((name for name in row.comparisons if _of_time(name, own)), next(iter(row.comparisons)))
+        found, of_time = row.comparisons[metric], _of_time(metric, own)
+        ends = tuple(end for end in (found.low, found.high) if end is not None)
+        yield Contrast(
+            group=_but(own, key),
+            name=row.name,
+            own=value_of(row, key),
+            other=THROUGH.get(_value(theirs, key), _value(theirs, key)),
+            metric="" if of_time else METRICS[metric].header,
+            factor=1 / found.speedup if of_time and found.speedup else found.speedup,
+            interval=tuple(1 / end if end else math.inf for end in reversed(ends)) if of_time else ends,
+            comparison=found,
+            why=found.reason or f"it needs {several(found.launches_missing, 'more launch')} of each side",
+        )
+
+
+def never_contrasted(rows: Sequence[Row], key: Key) -> Iterator[tuple[str, list[str]]]:
+    """Yield what groups of `rows` have in common that differ in `key` alone and are not compared, and their values."""
+    told = {contrast.group for contrast in contrasts(rows, key)}
+    for group in contrasted(rows, key):
+        if _but(group[0].experiment.records[0].spec, key) not in told:
+            name = title_of(group[0].experiment, group[0].quant_label)
+            yield name, list(dict.fromkeys(value_of(row, key) for row in group))
+
+
+def shares(rows: Sequence[Row]) -> Iterator[tuple[str, str, Routed, float | None]]:
+    """Yield the names of rows whose engines share steps or waste tokens, their routers, and what these did.
+
+    With it by how much longer than the mean the slowest engine took, as a share; None of one engine.
+    """
+    imbalance = {one.row.experiment.place: one.imbalance for one in replicated(rows)}
+    for row in rows:
+        found = routed(row)
+        if found is not None and (found.engines > 1 or found.wasted_share is not None):
+            yield row.name, value_of(row, "router"), found, imbalance.get(row.experiment.place)
+
+
+def _of_time(metric: MetricName, spec: Spec) -> bool:
+    """Return whether a ratio in `metric` is one of the times of steps: all have as many tokens as were asked for."""
+    return metric == "step_time_s" or (metric in TIME and spec.workload.ignore_eos)
+
+
+def _value(spec: Spec, key: Key) -> str:
+    return "" if spec.rollout is None else getattr(spec.rollout, key) or ""
+
+
+def _but(spec: Spec, key: Key) -> str:
+    """Return `spec` without its value of `key`, and without the name of its setting."""
+    assert spec.rollout is not None, "a rollout has one"
+    same = spec.model_copy(update={"setting": None, ROLLOUT.settings: spec.rollout.model_copy(update={key: None})})
+    return same.model_dump_json(warnings=False)
