@@ -41,15 +41,16 @@ def kv_cache_figure(rows: Sequence[Row], samples: Samples, where: str, alarm: st
         message = "Steps were too short for their engines to be looked at." if asked else "No engine was looked at."
         return message_figure(KV_CACHE_TITLE, nothing(rows, message), alarm=alarm)
     shown = drawn[:ACROSS]
-    styles = label_styles(f"engine {number}" for number in range(max(1 + max(looks) for *_, looks in shown)))
+    styles = label_styles(f"replica {number}" for number in range(max(1 + max(looks) for *_, looks in shown)))
     notes = [
-        "Line: one engine in the measured iteration with the median time of all valid launches. Dashed: the step is "
-        "over.",
+        "Line: the engine of one replica in the measured iteration with the median time of all valid launches.",
+        "Dashed: the step is over.",
         f"Not shown for want of room: {len(drawn) - ACROSS} of {len(drawn)}." if len(drawn) > ACROSS else "",
         where,
     ]
     figure = new_figure(KV_CACHE_TITLE, notes, alarm)
-    legend(figure, styles)
+    if len(styles) > 1:
+        legend(figure, styles)
     (grid,) = figure.subplots(1, len(shown), squeeze=False, sharey=True)
     names = [(row.experiment.model, row.experiment.workload) for row, *_ in shown]
     for axes, (row, step, looks), name in zip(grid, shown, names, strict=True):
@@ -57,7 +58,7 @@ def kv_cache_figure(rows: Sequence[Row], samples: Samples, where: str, alarm: st
             use = [100 * (sample.kv_cache_use or 0.0) for sample in said]
             axes.step(
                 [sample.at_s for sample in said], use, where="post",
-                color=styles[f"engine {number}"].colour, linewidth=2,
+                color=styles[f"replica {number}"].colour, linewidth=2,
             )  # fmt: skip
         axes.axvline(step.elapsed_s, color=QUIET, linestyle="--", linewidth=1)
         axes.set_xlim(0, ROOM * max(step.elapsed_s, *(said[-1].at_s for said in looks.values())))
