@@ -128,6 +128,17 @@ def test_drawn_lengths_are_those_that_a_launch_would_send():
     ]
 
 
+def test_lines_of_a_group_in_a_trace_share_a_prompt(tmp_path: Path):
+    trace = tmp_path / "trace.jsonl"
+    line = '{"prompt_tokens": 70, "output_tokens": 1, "prompt_group": GROUP}\n'
+    trace.write_text("".join(line.replace("GROUP", group) for group in "0011"))
+    workload = {
+        "prompts": 4, "samples_per_prompt": 1, "prompt_tokens": 70, "output_tokens": 1,
+        "dataset": {"format": "trace", "sha256": ""},
+    }  # fmt: skip
+    assert [one.cached for one in pass_lengths(spec_with(workload), str(trace))] == [0, 64, 0, 64]
+
+
 def test_a_trace_says_how_long_its_sequences_are(tmp_path: Path):
     trace = tmp_path / "trace.jsonl"
     trace.write_text("".join(f'{{"prompt_tokens": {n}, "output_tokens": {n + 1}}}\n' for n in (10, 20, 30)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import socket
@@ -9,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -87,7 +89,8 @@ class Stage:
     """A router and its replicas."""
 
     def __init__(self, spec: Spec, replicas: int, **of_partner: Any) -> None:
-        self.router = Router(spec, 0, lambda workload, vocabulary: Source(workload, vocabulary, "none"))
+        dataset = of_partner.pop("dataset", None)
+        self.router = Router(spec, 0, lambda workload, vocabulary: Source(workload, vocabulary, "none", dataset))
         ends = [socket.socket(fileno=os.dup(line)) for line in self.router.connect(replicas)]
         self.router.connected()
         self.partners = [Partner(end, **of_partner) for end in ends]
@@ -192,6 +195,40 @@ def test_a_group_that_is_complete_too_late_is_wasted_too(stage: Callable[..., St
     assert step.surplus.sequences == 2
     assert one.partners[0].over is not None
     assert [one.partners[0].words[n].prompt for n in one.partners[0].over.dropped] == [0, 0]
+
+
+def traced(path: Path, groups: int) -> Path:
+    """Write a trace of as many groups of three lines as are said."""
+    lines = [{"prompt_tokens": 9, "output_tokens": 4, "prompt_group": n // 3} for n in range(3 * groups)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def of_trace(prompts: int) -> dict[str, Any]:
+    return {"prompts": prompts, "samples_per_prompt": 1, "dataset": {"format": "trace", "sha256": "0" * 64}}
+
+
+def test_a_router_sees_which_lines_of_a_trace_share_a_prompt(stage: Callable[..., Stage], tmp_path: Path) -> None:
+    one = stage(
+        rollout_spec(of_trace(12), router="sticky"),
+        2,
+        dataset=traced(tmp_path / "t", 4),
+        delay_s=slow_beyond(0, slow_s=0.3),
+    )
+    one.step()
+    prompts = [[word.prompt for word in partner.words] for partner in one.partners]
+    assert prompts == [[0, 0, 0, 2, 2, 2], [1, 1, 1, 3, 3, 3]]
+
+
+def test_a_step_of_a_trace_has_enough_with_as_many_groups_as_its_lines_have(
+    stage: Callable[..., Stage], tmp_path: Path
+) -> None:
+    spec = rollout_spec(of_trace(6), router="round_robin", over_sample=0.5)
+    one = stage(spec, 2, dataset=traced(tmp_path / "t", 3), delay_s=slow_beyond(2))
+    step = one.step()
+    assert step.surplus is not None
+    assert (step.surplus.sequences, step.surplus.aborted) == (3, 3)
+    assert step.elapsed_s < 2.5
 
 
 def test_an_abort_that_is_not_honoured_is_a_flag(stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -47,6 +47,13 @@ class Entry:
     output: str | int | None
     arrival_s: float | None = None
     group: int | None = None
+
+
+def prompt_numbers(taken: Sequence[Entry]) -> list[int]:
+    """Return the index of each entry's prompt among those of a pass: entries of one group have the same prompt."""
+    found: dict[tuple[int | None, int | None], int] = {}
+    keys = [(number, None) if entry.group is None else (None, entry.group) for number, entry in enumerate(taken)]
+    return [found.setdefault(key, len(found)) for key in keys]
 
 
 def read_dataset(path: Path, format: DatasetFormat) -> list[Entry]:

@@ -19,7 +19,7 @@ from statistics import NormalDist
 
 from rollout_bench.contracts.load import Length, LogNormal, Normal, Uniform, Zipf, longest
 from rollout_bench.contracts.spec import WorkloadSpec
-from rollout_bench.workloads.datasets import Entry, read_dataset
+from rollout_bench.workloads.datasets import Entry, prompt_numbers, read_dataset
 
 BLOCK = 512
 """Numbers that a stream draws at a time."""
@@ -115,8 +115,8 @@ class UnknownSizesError(Exception):
     """Why they are not known, in words that can follow `since`."""
 
 
-def sizes(workload: WorkloadSpec, launch: int, iteration: int, dataset: str | None) -> list[tuple[int, int]]:
-    """Prompt and output tokens of each sequence, as `Source.requests` hands them over.
+def sizes(workload: WorkloadSpec, launch: int, iteration: int, dataset: str | None) -> list[tuple[int, int, int]]:
+    """Prompt tokens, output tokens and prompt of each sequence, as `Source.requests` hands them over.
 
     Args:
         workload: what is asked for.
@@ -132,11 +132,15 @@ def sizes(workload: WorkloadSpec, launch: int, iteration: int, dataset: str | No
     outputs = drawn(workload.output_tokens, f"{label}/output_tokens", workload.prompts * samples)
     if workload.dataset is None:
         prompts = drawn(workload.prompt_tokens, f"{label}/prompt_tokens", workload.prompts)
-        return [(prompts[number // samples], output) for number, output in enumerate(outputs)]
+        return [(prompts[number // samples], output, number // samples) for number, output in enumerate(outputs)]
     taken = _entries(workload, iteration, dataset)
     lengths = [_prompt_tokens(entry, workload) for entry in taken]
     said = [entry.output if isinstance(entry.output, int) else None for entry in taken]
-    return [(lengths[number // samples], said[number // samples] or output) for number, output in enumerate(outputs)]
+    places = prompt_numbers(taken)
+    return [
+        (lengths[number // samples], said[number // samples] or output, places[number // samples])
+        for number, output in enumerate(outputs)
+    ]
 
 
 def _entries(workload: WorkloadSpec, iteration: int, dataset: str | None) -> list[Entry]:

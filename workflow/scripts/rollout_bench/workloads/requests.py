@@ -15,7 +15,7 @@ from typing import Any, Literal
 from rollout_bench.contracts.load import longest
 from rollout_bench.contracts.spec import WorkloadSpec
 from rollout_bench.core.errors import UserError
-from rollout_bench.workloads.datasets import Entry, read_dataset
+from rollout_bench.workloads.datasets import Entry, prompt_numbers, read_dataset
 from rollout_bench.workloads.lengths import STANDARD, drawn, integers, stream
 
 
@@ -194,7 +194,7 @@ class Request:
     """One sequence that is to be generated.
 
     Attributes:
-        prompt: index of its prompt inside the iteration.
+        prompt: index of its prompt inside the iteration, which all lines of a group in a trace share.
         sample: index of the sample of that prompt.
         prompt_token_ids: the prompt.
         output_tokens: how many tokens to generate, at most where the workload does not ignore the end of text.
@@ -280,22 +280,24 @@ class Source:
             token_ids = self._tokenized(taken, beginnings)
         said = self._output_tokens(taken)
         times = self._arrivals(numbers)
+        places = prompt_numbers(taken)
+        siblings = [itertools.count() for _ in places]
         return [
             Request(
-                prompt, sample, token_ids[prompt], said[prompt] or outputs[prompt * samples + sample], times[prompt]
+                place, next(siblings[place]), token_ids[number], said[number] or outputs[number * samples + sample],
+                times[number],
             )
-            for prompt in range(workload.prompts)
+            for number, place in enumerate(places)
             for sample in range(samples)
-        ]
+        ]  # fmt: skip
 
     def _traced(self, taken: Sequence[Entry], launch: int, iteration: int) -> list[list[int]]:
         """Return prompts of a trace: entries of one group have the same."""
-        groups = [(number, None) if entry.group is None else (None, entry.group) for number, entry in enumerate(taken)]
-        pairs = zip(groups, taken, strict=True)
-        lengths = {group: entry.prompt for group, entry in pairs if isinstance(entry.prompt, int)}
+        places = prompt_numbers(taken)
+        pairs = zip(places, taken, strict=True)
+        lengths = {place: entry.prompt for place, entry in pairs if isinstance(entry.prompt, int)}
         found = prompts(self._workload, self._vocabulary, launch, iteration, list(lengths.values()), self._part)
-        token_ids = dict(zip(lengths, found, strict=True))
-        return [token_ids[group] for group in groups]
+        return [found[place] for place in places]
 
     def _tokenized(self, taken: Sequence[Entry], beginnings: list[list[int]]) -> list[list[int]]:
         """Return prompts of a data set.

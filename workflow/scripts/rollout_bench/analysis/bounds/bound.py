@@ -133,10 +133,10 @@ def pass_lengths(spec: Spec, dataset: str | None, launch: int = 0, iteration: in
     iteration = spec.measuring.warmup_iterations if iteration is None else iteration
     groups = workload.shared_prefix.groups if workload.shared_prefix else 1
     shared = workload.shared_prefix.tokens if workload.shared_prefix else 0
-    found = []
-    for number, (tokens, output) in enumerate(sizes(workload, launch, iteration, dataset)):
-        prompt, sample = divmod(number, workload.samples_per_prompt)
-        known = tokens if sample else shared if prompt >= groups else 0
+    found, met = [], set[int]()
+    for tokens, output, prompt in sizes(workload, launch, iteration, dataset):
+        known = tokens if prompt in met else shared if prompt >= groups else 0
+        met.add(prompt)
         # whole blocks are found again, and the last token is computed in any case
         cached = min(known, tokens - 1) // block * block if block else 0
         found.append(Lengths(tokens, cached, output))

@@ -146,7 +146,7 @@ class LoadedEngine:
             wait: called when all is ready; the timed region begins when it returns.
         """
         workload = self._spec.workload
-        sent = asked if workload.requests == "per_sequence" else [request for request in asked if request.sample == 0]
+        sent = asked if workload.requests == "per_sequence" else asked[:: workload.samples_per_prompt]
         requests = [{"prompt_token_ids": request.prompt_token_ids} for request in sent]
         sampling = self.sampling_of([request.output_tokens for request in sent])
         self.reset_prefix_cache()
@@ -159,7 +159,7 @@ class LoadedEngine:
         elapsed_s = time.perf_counter() - start
         risen = self._counters()
         risen.subtract(before)
-        rows = sequence_rows(outputs, workload, index, began)
+        rows = sequence_rows(outputs, sent, index, began)
         cached = [row.cached_prompt_tokens for row in rows if row.cached_prompt_tokens is not None]
         iteration = Iteration(
             index=index,
@@ -199,27 +199,25 @@ class LoadedEngine:
         return totals
 
 
-def sequence_rows(outputs: list[Any], workload: WorkloadSpec, iteration: int, began: float) -> list[SequenceRow]:
+def sequence_rows(outputs: list[Any], sent: Sequence[Request], iteration: int, began: float) -> list[SequenceRow]:
     """One row per generated sequence.
 
     Args:
         outputs: vLLM's RequestOutputs, in the order of the requests.
-        workload: what was asked.
+        sent: the first sample of each request.
         iteration: index of the iteration.
         began: its beginning on the monotonic clock, which vLLM's engine core uses too.
     """
-    single = workload.requests == "per_sequence"
-    each = workload.samples_per_prompt if single else 1
     rows = []
-    for number, output in enumerate(outputs):
+    for request, output in zip(sent, outputs, strict=True):
         alone = len(output.outputs) == 1  # of n samples in one request only one's statistics survive
         stats = output.metrics if alone else None
         for position, completion in enumerate(output.outputs):
             rows.append(
                 SequenceRow(
                     iteration=iteration,
-                    prompt=number // each,
-                    sample=number % each if single else position,
+                    prompt=request.prompt,
+                    sample=request.sample + position,
                     prompt_tokens=len(output.prompt_token_ids or ()),
                     cached_prompt_tokens=output.num_cached_tokens if alone else None,
                     output_tokens=len(completion.token_ids),

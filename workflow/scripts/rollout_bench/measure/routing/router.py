@@ -196,7 +196,9 @@ class Router:
     def prepare(self) -> None:
         """Make the sequences of the next step."""
         assert self._source is not None, "the engines were ready before"
-        self._step = RoutedStep(self._source.requests(self._launch, self._index), self._spec.workload.prompts)
+        asked, workload = self._source.requests(self._launch, self._index), self._spec.workload
+        needed = {request.prompt for request in asked[: workload.prompts * workload.samples_per_prompt]}
+        self._step = RoutedStep(asked, len(needed))
         gc.collect()
 
     def begin(self) -> None:
