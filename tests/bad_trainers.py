@@ -137,6 +137,7 @@ BAD_VERL = [
     _run("checkpoint_of_no_one", "~actor_rollout_ref.model.path", "model.path: is missing", "model.path=FOLDER"),
     _run("checkpoint_no_id", "actor_rollout_ref.model.path='a b/c'", "neither a folder nor OWNER/NAME", "OWNER/NAME"),
     _run("another_engine", f"{ROLLOUT}.name=sglang", "'sglang' is not measured here", "rollout.name=vllm"),
+    _run("another_mode", f"+{ROLLOUT}.mode=sync", "'sync' is no mode of verl 0.8 or 0.9", "rollout.entry: llm"),
     _run("another_device", "trainer.device=gpu", "trainer.device: 'gpu' is not known", "known: cuda, npu, cpu"),
     _run("another_quantization", f"{ROLLOUT}.quantization=torchao", "'torchao' can't be taken over", "add-a-quant.md"),
     _run("another_dtype", f"{ROLLOUT}.dtype=float32", "'float32' is not measured here", "rollout.dtype"),
@@ -162,6 +163,29 @@ BAD_VERL = [
     _run("samples_beyond_numbers", f"{ROLLOUT}.n={'9' * 400}", "is not a whole number", "rollout.n=VALUE"),
     _run("policy_empty", f"+{ROLLOUT}.scheduling_policy=''", "scheduling_policy: '' is not a text", "correct it"),
     _run("value_of_itself", "++data.extra='&a [*a]'", "nested deeper", "without aliases"),
+    _run(
+        "engines_as_an_argument",
+        f"+{ROLLOUT}.engine_kwargs.vllm.data_parallel_size=2",
+        "engine_kwargs.vllm.data_parallel_size: decides how many engines share a step",
+        f"set {ROLLOUT}.data_parallel_size",
+    ),
+    _run(
+        "tp_as_an_argument",
+        f"+{ROLLOUT}.engine_kwargs.vllm.tensor_parallel_size=4 --one-engine",
+        "engine_kwargs.vllm.tensor_parallel_size: decides",
+        f"set {ROLLOUT}.tensor_model_parallel_size",
+    ),
+    _run(
+        "engines_beyond_number",
+        "trainer.nnodes=1000",
+        "rollout.replicas: 8000 should be less than or equal to 1024",
+        "docs/reference/config.md",
+    ),
+    _run("workers_none", f"+{ROLLOUT}.agent.num_workers=0", "agent.num_workers: 0 is not a whole number", "correct it"),
+    _run("log_probs_a_word", f"+{ROLLOUT}.calculate_log_probs=some", "'some' is not true or false", "correct it"),
+    _run(
+        "surplus_a_word", f"+{ROLLOUT}.over_sample_rate=half", "over_sample_rate: 'half' is not a number", "correct it"
+    ),
     _run("argument_a_secret", f"+{ROLLOUT}.engine_kwargs.vllm.hf_token=x", "hf_token: may be a secret", "take it out"),
 ]
 
@@ -188,6 +212,18 @@ BAD_TRL = [
     _run("groups_torn", "num_generations=7", "num_generations: 7 does not divide the 64 sequences", "so that it does"),
     _run("batch_torn", "generation_batch_size=100", "100 is no multiple of 64", "set it to 128"),
     _run("batch_twice", "generation_batch_size=64 steps_per_generation=1", "are both written", "keep one"),
+    _run(
+        "engines_beyond_number",
+        "num_processes=4096",
+        "rollout.replicas: 4096 should be less than or equal to 1024",
+        "docs/reference/config.md",
+    ),
+    _run(
+        "server_of_no_engines",
+        "vllm_mode=server +server.data_parallel_size=0",
+        "server.data_parallel_size: 0 is not a whole number",
+        "correct it",
+    ),
     _run("no_prompt_length", "~max_prompt_length", "max_prompt_length: is missing", "add max_prompt_length=512"),
     _run("no_room", "vllm_max_model_length=256", "256 leaves no room for a prompt", "more than 256"),
     _run("checkpoint_gone", "model_name_or_path=/nowhere/m", "/nowhere/m: no model there", "model_name_or_path=FOLDER"),

@@ -24,10 +24,14 @@ def merged_with(overlay: str) -> dict[str, Any]:
 
 
 def assert_preset(name: str, workload: dict[str, Any]) -> None:
-    """Assert that config.yaml has `workload` under that name, with no engine argument that it lacks."""
+    """Assert that config.yaml has `workload` under that name, with no engine argument that it lacks.
+
+    It asks for log probabilities itself, which a rollout adds to any workload.
+    """
     preset = yaml.safe_load((REPOSITORY / "config.yaml").read_text())["workload_settings"][name]
     assert preset["engine_args"].items() <= workload["engine_args"].items()
-    found, wanted = (WorkloadSettings.model_validate({**load, "engine_args": {}}) for load in (preset, workload))
+    wanted = {**workload, "logprobs": 0}
+    found, wanted = (WorkloadSettings.model_validate({**load, "engine_args": {}}) for load in (preset, wanted))
     assert found == wanted
     assert planned(f"{{workloads: [{name}], quants: [bf16], platform: cuda}}").experiments
 

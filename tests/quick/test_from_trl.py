@@ -79,7 +79,9 @@ class Made:
         """Return workload and engine arguments of the one experiment that the config comes to."""
         self(arguments, content, script)
         (experiment,) = planned(self.text).experiments
-        return {**experiment.spec.workload.model_dump(), **experiment.spec.engine.args}
+        spec = experiment.spec
+        assert spec.rollout is not None
+        return {**spec.workload.model_dump(), **spec.engine.args, **spec.rollout.model_dump()}
 
 
 @pytest.fixture
@@ -98,24 +100,42 @@ CUDA_VISIBLE_DEVICES=0,1,2,3,4,5,6 accelerate launch \
 
 def test_seven_colocated_engines_have_whole_groups_of_their_own_process(made: Made):
     plan = made.planned(content=SMALL, script=SEVEN)
-    assert (plan["prompts"], plan["samples_per_prompt"], plan["requests"]) == (4, 16, "per_sequence")
+    assert (plan["prompts"], plan["samples_per_prompt"], plan["data_parallel_size"]) == (28, 16, 7)
+    assert (plan["entry"], plan["router"], plan["logprobs"]) == ("llm", "sticky", 0)
     assert (plan["prompt_tokens"], plan["output_tokens"], plan["temperature"]) == (512, 2048, 0.7)
     assert (plan["max_num_seqs"], plan["max_num_batched_tokens"]) == (64, 4096)
     assert (plan["gpu_memory_utilization"], plan["enable_prefix_caching"]) == (0.5, False)
     assert "28 prompts, 16 of each, 448 sequences; 7 engines (colocate)" in made.account
 
 
+def test_one_engine_of_seven_has_its_own_process_s_groups(made: Made):
+    plan = made.planned("--one-engine", SMALL, SEVEN)
+    assert (plan["prompts"], plan["samples_per_prompt"], plan["entry"]) == (4, 16, "llm")
+    assert "data_parallel_size" not in plan
+    assert "one engine, its part of 64 sequences, of 4 distinct prompts." in made.account
+    assert "Left out: the other engines, and the wait for the slowest one." in made.account
+
+
+def test_processes_whose_sequences_end_inside_a_group_get_as_many_all_the_same(made: Made):
+    plan = made.planned("per_device_train_batch_size=4")
+    assert (plan["prompts"], plan["data_parallel_size"], plan["router"]) == (4, 8, "round_robin")
+    assert "4 each. There they are samples of 1 prompt or one more; the router, round_robin, spreads" in made.account
+    plan = made.planned("per_device_train_batch_size=4 --one-engine")
+    assert (plan["prompts"], plan["samples_per_prompt"]) == (1, 4)
+
+
 def test_the_same_training_with_a_server_sends_whole_prompts_to_one_engine(made: Made):
     script = "CUDA_VISIBLE_DEVICES=0 trl vllm-serve --model deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B &\n" + SEVEN
     plan = made.planned(content=SMALL.replace("colocation: true", "colocation: false"), script=script)
-    assert (plan["prompts"], plan["samples_per_prompt"], plan["requests"]) == (28, 16, "per_prompt")
+    assert (plan["prompts"], plan["samples_per_prompt"], plan["entry"]) == (28, 16, "llm")
+    assert "here each sample is a request of its own" in made.account
     assert plan["gpu_memory_utilization"] == 0.9
     assert "max_num_seqs" not in plan
 
 
 def test_generations_of_one_step_of_training_alone_are_asked_for_by_an_override(made: Made):
     plan = made.planned("steps_per_generation=1", SMALL, SEVEN)
-    assert (plan["prompts"], plan["samples_per_prompt"], plan["max_num_seqs"]) == (1, 16, 16)
+    assert (plan["prompts"], plan["samples_per_prompt"], plan["max_num_seqs"]) == (7, 16, 16)
 
 
 def test_tensor_parallelism_over_all_devices_is_one_engine(made: Made):
@@ -141,8 +161,8 @@ def test_four_processes_and_a_server_beside_them(made: Made):
     ("override", "key", "value"),
     [
         ("num_generations=4", "samples_per_prompt", 4),
-        ("generation_batch_size=128", "prompts", 2),
-        ("steps_per_generation=3", "prompts", 3),
+        ("generation_batch_size=128", "prompts", 16),
+        ("steps_per_generation=3", "prompts", 24),
         ("max_prompt_length=100", "prompt_tokens", 100),
         ("vllm_max_model_length=300", "prompt_tokens", 44),
         ("max_completion_length=40", "output_tokens", 40),
@@ -160,9 +180,15 @@ def test_a_key_that_is_honoured_reaches_the_plan(made: Made, override: str, key:
 
 
 def test_a_server_s_engines_share_the_prompts(made: Made):
-    plan = made.planned("vllm_mode=server +server.data_parallel_size=2 +server.tensor_parallel_size=2")
+    two = "vllm_mode=server +server.data_parallel_size=2 +server.tensor_parallel_size=2"
+    plan = made.planned(two)
+    assert (plan["prompts"], plan["data_parallel_size"], plan["tensor_parallel_size"]) == (8, 2, 2)
+    assert (plan["entry"], plan["router"]) == ("llm", "sticky")
+    plan = made.planned(f"{two} --one-engine")
     assert (plan["prompts"], plan["samples_per_prompt"], plan["tensor_parallel_size"]) == (4, 8, 2)
-    plan = made.planned("vllm_mode=server +server.data_parallel_size=3")
+    three = "vllm_mode=server +server.data_parallel_size=3"
+    assert made.planned(three)["router"] == "sticky"
+    plan = made.planned(f"{three} --one-engine")
     assert (plan["prompts"], plan["samples_per_prompt"]) == (3, 8)
 
 
@@ -208,13 +234,13 @@ def test_keys_of_one_s_own_script_are_named_as_unknown(made: Made):
 
 
 def test_the_preset_is_what_trl_s_own_defaults_come_to(made: Made):
-    made(content="{model_name_or_path: a/b, use_vllm: true, num_processes: 8, max_prompt_length: 512}")
+    made("--one-engine", "{model_name_or_path: a/b, use_vllm: true, num_processes: 8, max_prompt_length: 512}")
     assert_preset("trl-grpo", yaml.safe_load(made.text)["workload_settings"]["trl-step"])
 
 
 def test_the_page_shows_what_its_command_prints(made: Made):
     page = REPOSITORY / "docs" / "how-to" / "train-with-trl.md"
-    (command,) = commands(page, "rollout-bench")
+    command, _ = commands(page, "rollout-bench")
     files = {block.text.partition("\n")[0]: block.text for block in blocks(page, "text")}
     (made.path / "grpo.yaml").write_text(files["# grpo.yaml"])
     assert command.words[1:3] == ("from-trl", "run.sh")

@@ -15,11 +15,12 @@ from docs_pages import REPOSITORY, blocks, commands
 from planned import assert_preset, planned
 
 from rollout_bench.commands import trainers
-from rollout_bench.contracts.load import SharedPrefix
+from rollout_bench.contracts.spec import RolloutSpec, devices_needed, replicas
 from rollout_bench.core.errors import UserError
+from rollout_bench.measure.routing.policies import Balancer
 from rollout_bench.plan.matrix import Experiment
 from rollout_bench.trainers.keys import Influence
-from rollout_bench.trainers.step import EngineShare, RolloutStep, distinct_prompts
+from rollout_bench.trainers.step import StepPart, TrainerStep, distinct_prompts
 from rollout_bench.trainers.verl_keys import VERSIONS, verl_registry
 from rollout_bench.workloads.requests import prompts
 
@@ -60,20 +61,52 @@ def made(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
     return Made(tmp_path, capsys, monkeypatch)
 
 
-def test_one_engine_of_eight_gets_its_part_of_the_step_with_siblings_spread(made: Made):
+def test_the_whole_step_is_measured_by_all_engines_behind_verl_s_router(made: Made):
     workload = made.workload()
+    assert (workload["prompts"], workload["samples_per_prompt"]) == (256, 8)
+    assert "shared_prefix" not in workload
+    assert "256 prompts, 8 of each, 2,048 sequences; 8 engines on 8 devices." in made.account
+    spec = made.experiment().spec
+    assert (spec.mode, replicas(spec), devices_needed(spec)) == ("rollout", 8, 8)
+    assert spec.rollout == RolloutSpec(entry="async", router="least_in_flight")
+    assert (spec.workload.prompts, spec.workload.samples_per_prompt, spec.workload.logprobs) == (256, 8, 0)
+
+
+def test_one_engine_of_eight_gets_its_part_of_the_step_with_siblings_spread(made: Made):
+    workload = made.workload("--one-engine")
     assert (workload["prompts"], workload["samples_per_prompt"]) == (256, 1)
     assert workload["shared_prefix"] == {"tokens": 511, "groups": 168}
-    assert (workload["prompt_tokens"], workload["output_tokens"], workload["logprobs"]) == (512, 256, 0)
-    assert "256 prompts, 8 of each, 2,048 sequences; 8 engines on 8 devices." in made.account
+    assert (workload["prompt_tokens"], workload["output_tokens"]) == (512, 256)
+    assert "one engine, its part of 256 sequences, of 168 distinct prompts." in made.account
+    assert "Left out: the other engines, verl's router, and the wait for the slowest engine." in made.account
+    spec = made.experiment().spec
+    assert (replicas(spec), spec.rollout, spec.workload.logprobs) == (1, RolloutSpec(entry="async"), 0)
+
+
+def test_the_account_says_of_how_many_prompts_an_engine_sees_samples_here_and_in_verl(made: Made):
+    made()
+    assert "an engine sees 256 prompts." in made.account
+    assert "in any order, an engine sees about 168." in made.account
+    for override in ("trainer.n_gpus_per_node=1", f"{ROLLOUT}.n=1"):
+        made(override)
+        assert "an engine sees" not in made.account
+
+
+@pytest.mark.parametrize(("prompts", "samples", "engines"), [(256, 8, 8), (12, 2, 8), (5, 8, 3), (6, 4, 4)])
+def test_as_many_prompts_as_are_said_reach_each_engine_in_turn(prompts: int, samples: int, engines: int):
+    balancer = Balancer("least_in_flight", engines, iter(()))
+    met: list[set[int]] = [set() for _ in range(engines)]
+    for prompt in range(prompts):
+        for _ in range(samples):
+            met[balancer.choose(prompt, ())].add(prompt)
+    assert max(map(len, met)) == TrainerStep(prompts, samples, engines, "samples").met_in_turn
 
 
 def test_the_config_can_be_planned_as_it_is_printed(made: Made):
     made()
     spec = made.experiment().spec
-    assert (spec.mode, spec.platform, spec.quant.name) == ("offline", "cuda", "bf16")
+    assert (spec.mode, spec.platform, spec.quant.name) == ("rollout", "cuda", "bf16")
     assert spec.model.weights == "hub:Qwen/Qwen3-8B"
-    assert spec.workload.shared_prefix == SharedPrefix(tokens=511, groups=168)
     assert (
         spec.engine.args.items() >= {"max_num_seqs": 256, "gpu_memory_utilization": 0.4, "max_model_len": 768}.items()
     )
@@ -87,10 +120,12 @@ def test_comments_hold_the_account_and_the_command(made: Made):
     assert comments[1:] == made.account.splitlines()
 
 
-def test_one_engine_has_all_siblings_and_needs_no_prefix(made: Made):
-    workload = made.workload("trainer.n_gpus_per_node=1")
-    assert (workload["prompts"], workload["samples_per_prompt"]) == (256, 8)
-    assert "shared_prefix" not in workload
+def test_of_a_step_with_one_engine_its_part_is_the_whole(made: Made):
+    made("trainer.n_gpus_per_node=1")
+    whole = made.experiment().spec
+    made("trainer.n_gpus_per_node=1 --one-engine")
+    assert made.experiment().spec == whole
+    assert (whole.workload.prompts, whole.workload.samples_per_prompt) == (256, 8)
 
 
 @pytest.mark.parametrize(
@@ -100,22 +135,24 @@ def test_distinct_prompts_of_an_engine_are_as_many_as_are_expected(
     prompts: int, samples: int, engines: int, expected: int
 ):
     assert round(distinct_prompts(prompts, samples, engines)) == expected
-    assert RolloutStep(prompts, samples, engines, spread=True).share.distinct == expected
+    assert TrainerStep(prompts, samples, engines, "samples").share.distinct == expected
 
 
 def test_sequences_of_a_share_have_as_many_distinct_beginnings_as_it_says():
     from made_workloads import workload
 
-    share = EngineShare(sequences=10, distinct=4)
+    share = StepPart(sequences=10, distinct=4)
     drawn = prompts(workload(**share.workload(16), prompt_tokens=16), 4096, launch=0, iteration=0)
     assert len(drawn) == 10
     assert len({tuple(ids[:-1]) for ids in drawn}) == 4
-    assert EngineShare(sequences=8, distinct=4).workload(16) == {"prompts": 4, "samples_per_prompt": 2}
-    assert EngineShare(sequences=3, distinct=2).workload(1) == {"prompts": 3, "samples_per_prompt": 1}
+    assert StepPart(sequences=8, distinct=4).workload(16) == {"prompts": 4, "samples_per_prompt": 2}
+    assert StepPart(sequences=3, distinct=2).workload(1) == {"prompts": 3, "samples_per_prompt": 1}
 
 
 def test_siblings_that_stay_together_make_whole_groups():
-    assert RolloutStep(28, 16, 7, spread=False).share == EngineShare(sequences=64, distinct=4)
+    assert TrainerStep(28, 16, 7, "runs").share == StepPart(sequences=64, distinct=4)
+    assert TrainerStep(4, 8, 8, "runs").share == StepPart(sequences=4, distinct=1)
+    assert TrainerStep(8, 8, 3, "prompts").share == StepPart(sequences=24, distinct=3)
 
 
 def test_engines_that_stand_apart_share_their_own_devices(made: Made):
@@ -155,19 +192,22 @@ def test_a_key_that_is_honoured_reaches_the_plan(made: Made, override: str, key:
     assert {**spec.workload.model_dump(), **spec.engine.args}[key] == value
 
 
-def test_without_log_probabilities_none_are_asked_for(made: Made):
-    assert "logprobs" not in made.workload(f"+{ROLLOUT}.calculate_log_probs=false")
+def test_log_probabilities_are_asked_for_as_verl_does(made: Made):
+    for value, logprobs in (("true", 0), ("false", None)):
+        made(f"+{ROLLOUT}.calculate_log_probs={value}")
+        assert made.experiment().spec.workload.logprobs == logprobs
 
 
 def test_defaults_are_those_of_the_version_that_is_named(made: Made):
     assert made.workload("--verl 0.9")["max_num_seqs"] == 256
     earlier = made.workload("--verl 0.8")
     assert earlier["max_num_seqs"] == 1024
-    assert "logprobs" not in earlier
+    assert made.experiment().spec.workload.logprobs is None
 
 
 def test_fp8_is_compared_with_bf16_and_half_precision_is_a_quant_of_its_own(made: Made):
     assert made(f"+{ROLLOUT}.quantization=fp8")["quants"] == ["bf16", "fp8"]
+    assert "one scale for each tensor: verl's has one for each 128 x 128 weights" in made.group(Influence.HONOURED)
     assert len(planned(made.text).experiments) == 2
     config = made(f"+{ROLLOUT}.dtype=float16")
     assert (config["quants"], config["baseline"]) == (["fp16"], {"quant": "fp16"})
@@ -176,7 +216,8 @@ def test_fp8_is_compared_with_bf16_and_half_precision_is_a_quant_of_its_own(made
 
 @pytest.mark.parametrize(("device", "platform"), [("cuda", "cuda"), ("npu", "ascend"), ("cpu", "cpu")])
 def test_the_device_says_the_platform(made: Made, device: str, platform: str):
-    assert made(f"+trainer.device={device}")["platform"] == platform
+    # of a CPU's memory several engines would each want this share
+    assert made(f"+trainer.device={device} --one-engine")["platform"] == platform
     assert made.experiment().spec.platform == platform
     assert (made.experiment().spec.engine.environment.get("VLLM_ASCEND_ENABLE_NZ") == "0") == (platform == "ascend")
 
@@ -195,7 +236,9 @@ def test_every_key_that_is_written_is_in_exactly_one_group(made: Made):
     for path in ("n", "over_sample_rate", "brand_new", "multi_turn.enable", "engine_kwargs.sglang"):
         found = [bool(re.search(rf"{re.escape(f'{ROLLOUT}.{path}')}(?![\w.]*\w)", group)) for group in groups]
         assert sum(found) == 1, (path, groups)
-    assert f"{ROLLOUT}.over_sample_rate = 0.25: no sequence is aborted" in made.group(Influence.UNSUPPORTED)
+    assert f"{ROLLOUT}.over_sample_rate = 0.25: verl's vLLM rollout does not read it" in made.group(
+        Influence.UNSUPPORTED
+    )
     assert f"{ROLLOUT}.brand_new" in made.group(Influence.UNKNOWN)
     assert "my_section.password" in made.group(Influence.UNKNOWN)
     assert "hunter2" not in made.text + made.account
@@ -250,13 +293,13 @@ def test_a_switch_is_found_through_an_interpolation_of_its_section(made: Made):
 
 
 def test_the_preset_is_what_verl_s_own_defaults_come_to(made: Made):
-    made(content="{actor_rollout_ref: {model: {path: a/b}}, trainer: {n_gpus_per_node: 8}}")
+    made("--one-engine", "{actor_rollout_ref: {model: {path: a/b}}, trainer: {n_gpus_per_node: 8}}")
     assert_preset("verl-0.9", yaml.safe_load(made.text)["workload_settings"]["verl-step"])
 
 
 def test_the_page_shows_what_its_command_prints(made: Made):
     page = REPOSITORY / "docs" / "how-to" / "train-with-verl.md"
-    command, _ = commands(page, "rollout-bench")
+    command, *_ = commands(page, "rollout-bench")
     (training,) = [block.text for block in blocks(page, "text") if block.text.startswith("# training.yaml\n")]
     assert command.words[1:3] == ("from-verl", "training.yaml")
     assert command.words[-2:] == (">", "mine.yaml")

@@ -1,4 +1,4 @@
-"""Rollouts that verl has written down become a trace of one engine's part of each step, with groups."""
+"""Rollouts that verl has written down become a trace of each step, with groups, or of one engine's part of it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import NormalDist
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -20,9 +21,11 @@ from planned import planned
 from rollout_bench.checkpoints.formats import tokenizer_files
 from rollout_bench.commands import trainers
 from rollout_bench.contracts.load import DatasetSpec
+from rollout_bench.contracts.spec import replicas
 from rollout_bench.core.errors import UserError
+from rollout_bench.measure.engine.vllm import sequence_rows
 from rollout_bench.trainers.rollout_dumps import lognormal, read_dumps, statistics, trace
-from rollout_bench.trainers.step import EngineShare
+from rollout_bench.trainers.step import StepPart, TrainerStep
 from rollout_bench.workloads.requests import Source, sharing
 
 LONGEST = 100
@@ -66,11 +69,18 @@ def test_steps_are_taken_in_their_order_of_numbers(tmp_path: Path):
 
 def test_each_step_gives_one_engine_s_part_in_whole_groups_or_spread(tmp_path: Path):
     steps = read_dumps(dump(tmp_path / "d"), words, LONGEST)
-    together = trace(steps, EngineShare(16, 4), spread=False)
+    together = trace(steps, StepPart(16, 4), spread=False)
     assert Counter(line["prompt_group"] for line in together) == dict.fromkeys([0, 1, 2, 3, 16, 17, 18, 19], 4)
-    spread = trace(steps, EngineShare(16, 11), spread=True)
+    spread = trace(steps, StepPart(16, 11), spread=True)
     assert [len({line["prompt_group"] for line in part}) > 6 for part in (spread[:16], spread[16:])] == [True, True]
-    assert spread == trace(steps, EngineShare(16, 11), spread=True)
+    assert spread == trace(steps, StepPart(16, 11), spread=True)
+
+
+def test_of_the_whole_step_all_sequences_are_in_the_trace_with_their_groups(tmp_path: Path):
+    steps = read_dumps(dump(tmp_path / "d"), words, LONGEST)
+    lines = trace(steps, TrainerStep(16, 4, 8, "samples").part(one_engine=False), spread=False)
+    assert [line["prompt_group"] for line in lines] == [n // 4 for n in range(2 * 16 * 4)]
+    assert [line["output_tokens"] for line in lines[4:8]] == [2, 3, 4, 5]
 
 
 def test_sequences_of_a_group_have_the_same_prompt_in_a_pass_and_another_in_the_next(tmp_path: Path):
@@ -84,6 +94,9 @@ def test_sequences_of_a_group_have_the_same_prompt_in_a_pass_and_another_in_the_
     distinct = list(dict.fromkeys(tuple(one.prompt_token_ids) for one in asked))
     assert [distinct.index(tuple(one.prompt_token_ids)) for one in asked] == [0, 0, 0, 1, 1, 1, 2, 3]
     assert [one.output_tokens for one in asked] == [1, 2, 3, 4, 5, 6, 1, 1]
+    assert [(one.prompt, one.sample) for one in asked] == [
+        (0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0), (3, 0)
+    ]  # fmt: skip
     assert sharing(asked).tokens == 4 * 9
     assert source.requests(0, 1)[0].prompt_token_ids != asked[0].prompt_token_ids
 
@@ -140,8 +153,8 @@ def test_a_damaged_dump_is_told_in_two_lines(tmp_path: Path, content: str | None
 
 
 def test_a_dump_of_a_smaller_training_is_told(tmp_path: Path):
-    with pytest.raises(UserError, match="64 sequences at most, and one engine gets 100"):
-        trace(read_dumps(dump(tmp_path / "d"), words, LONGEST), EngineShare(100, 50), spread=True)
+    with pytest.raises(UserError, match="64 sequences at most, and 100 are measured of each"):
+        trace(read_dumps(dump(tmp_path / "d"), words, LONGEST), StepPart(100, 50), spread=True)
 
 
 def test_the_command_writes_a_data_set_that_its_config_names(
@@ -162,10 +175,34 @@ def test_the_command_writes_a_data_set_that_its_config_names(
     text, account = capsys.readouterr()
     assert "much like: output_tokens: {distribution: lognormal, median: " in account
     (experiment,) = planned(text.split("# Made by")[-1].partition("\n")[2]).experiments
-    assert (experiment.spec.workload.prompts, experiment.spec.workload.samples_per_prompt) == (16, 1)
-    assert len(file.read_text().splitlines()) == 32
+    assert (experiment.spec.workload.prompts, experiment.spec.workload.samples_per_prompt) == (64, 1)
+    assert replicas(experiment.spec) == 4
+    assert len(file.read_text().splitlines()) == 128
     load = yaml.safe_load(text.split("# Made by")[-1].partition("\n")[2])["workload_settings"]["verl-step"]
     assert load["dataset"] == {"format": "trace", "path": str(file)}
-    file.write_text("mine")
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--one-engine"])
     with pytest.raises(UserError, match="is there already, with something else in it"):
         trainers.from_verl()
+    file.unlink()
+    assert trainers.from_verl() == 0
+    assert len(file.read_text().splitlines()) == 32
+    (experiment,) = planned(capsys.readouterr().out).experiments
+    assert (experiment.spec.workload.prompts, replicas(experiment.spec)) == (16, 1)
+
+
+@pytest.mark.parametrize(("requests", "samples"), [("per_sequence", 1), ("per_sequence", 2), ("per_prompt", 2)])
+def test_rows_of_an_offline_pass_are_numbered_as_the_sequences_that_were_asked_for(
+    tmp_path: Path, requests: str, samples: int
+):
+    path = tmp_path / "t"
+    line = json.dumps({"prompt_tokens": 9, "output_tokens": 1, "prompt_group": 0}) + "\n"
+    path.write_text(line * 2 + line.replace("0}", "1}"))
+    load = workload(
+        dataset=DatasetSpec(format="trace", sha256="0"), prompts=3, samples_per_prompt=samples, requests=requests
+    )
+    asked = Source(load, 4096, "m", path).requests(0, 0)
+    sent, each = (asked[::samples], samples) if requests == "per_prompt" else (asked, 1)
+    answer = SimpleNamespace(token_ids=[1], finish_reason="length")
+    output = SimpleNamespace(outputs=[answer] * each, prompt_token_ids=[1] * 9, num_cached_tokens=0, metrics=None)
+    rows = sequence_rows([output] * len(sent), sent, 0, 0.0)
+    assert [(row.prompt, row.sample) for row in rows] == [(one.prompt, one.sample) for one in asked]

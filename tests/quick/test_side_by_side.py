@@ -167,6 +167,17 @@ def test_what_needs_more_devices_than_are_visible_is_told_before_anything_is_mea
     assert refused(replace(beyond, config=beyond.config.model_copy(update={"kubernetes": pods}))) is None
 
 
+def test_a_step_with_more_engines_than_devices_leads_to_the_part_of_one_engine(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    small = {"kv_cache_memory_bytes": 1 << 26}
+    assert refused(planned(modes=["rollout"], rollout={"replicas": 2}, engine_args=small)) is None
+    assert refused(planned(modes=["rollout"], rollout={"replicas": 4}, engine_args=small)) == (
+        "config: rollout.replicas: a launch of tiny needs 4 cores, and there are 2 here"
+        "\n  -> make one engine's part of the step (from-verl, from-trl: --one-engine), or plan for the cluster that"
+        " has them (--profile profiles/slurm)"
+    )
+
+
 def test_where_no_device_is_seen_nothing_is_said_of_their_number(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("rollout_bench.cluster.side_by_side.visible_devices", lambda *_: None)
     assert refused(on_platform(on_gpus(tensor_parallel_size=512), "cuda")) is None

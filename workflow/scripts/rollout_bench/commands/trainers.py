@@ -52,9 +52,14 @@ def verl_parser() -> argparse.ArgumentParser:
 
 def _parser(trainer: str, file: str, overrides: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=f"Make a config of the rollout that {trainer}'s settings describe: one engine's part of a step. "
+        description=f"Make a config of the rollout that {trainer}'s settings describe: a step with all of its engines. "
         "The config goes to stdout; what became of each key goes to stderr, and into the config as comments.",
         epilog="Exit status: 0 when the config is written, 1 on an error.",
+    )
+    parser.add_argument(
+        "--one-engine",
+        action="store_true",
+        help="measure one engine's part of a step alone, where the machine has too few devices for all engines",
     )
     parser.add_argument("file", type=Path, metavar="FILE", help=file)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=overrides)
@@ -67,7 +72,7 @@ def from_verl() -> int:
     registry = verl_registry(arguments.verl)
     content = laid_over(read_yaml(arguments.file, "verl"), arguments.overrides, registry)
     dumps = None if arguments.lengths is None else RolloutDumps(arguments.lengths, arguments.lengths_file)
-    made = verl_config(TrainerFile.of(str(arguments.file), content, registry), dumps)
+    made = verl_config(TrainerFile.of(str(arguments.file), content, registry), dumps, arguments.one_engine)
     if dumps is not None:
         _write_trace(dumps.file, made)
     return _write(made)
@@ -96,7 +101,7 @@ def from_trl() -> int:
     is_yaml = arguments.file.suffix in (".yaml", ".yml")
     content = read_yaml(arguments.file, "TRL") if is_yaml else launched(arguments.file)
     content = laid_over(content, arguments.overrides, registry)
-    return _write(trl_config(TrainerFile.of(str(arguments.file), content, registry)))
+    return _write(trl_config(TrainerFile.of(str(arguments.file), content, registry), arguments.one_engine))
 
 
 def _write(made: MadeConfig) -> int:

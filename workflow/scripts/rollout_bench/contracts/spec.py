@@ -198,7 +198,7 @@ class RolloutSettings(Strict):
         0.0,
         description=(
             "Share of prompts that are sent beyond those that the step needs; the rest is aborted once enough of them "
-            "have all their samples. As verl's over_sample_rate."
+            "have all their samples. verl's over_sample_rate is the share of a step's requests that are aborted."
         ),
     )
 
@@ -293,7 +293,10 @@ class Workload(Strict):
     """
 
     prompts: Count = Field(
-        32, description="Distinct prompts in one iteration: what one engine gets of train_batch_size."
+        32,
+        description=(
+            "Distinct prompts in one iteration: what one engine gets of train_batch_size; in mode rollout all of it."
+        ),
     )
     samples_per_prompt: Count = Field(8, description="Sequences generated for each prompt: verl's rollout.n.")
     prompt_tokens: Length = Field(

@@ -398,10 +398,16 @@ def check_devices_here(specs: Iterable[Spec], there: int) -> None:
         needed = math.prod(sizes.values())
         if spec.endpoint is None and needed > there:
             largest = max(sizes, key=lambda name: sizes[name])
+            where, remedy = largest, f"lower {largest}"
+            if spec.rollout is not None and replicas(spec) > 1:  # fewer engines would have more to do each
+                where, remedy = (
+                    "rollout.replicas",
+                    "make one engine's part of the step (from-verl, from-trl: --one-engine)",
+                )
             raise UserError(
-                f"config: {largest}: a launch of {spec.model.name} needs {needed} "
+                f"config: {where}: a launch of {spec.model.name} needs {needed} "
                 f"{'cores' if spec.platform == 'cpu' else 'devices'}, and there are {there} here",
-                f"lower {largest}, or plan for the cluster that has them (--profile profiles/slurm)",
+                f"{remedy}, or plan for the cluster that has them (--profile profiles/slurm)",
             )
 
 

@@ -1,4 +1,4 @@
-"""Rollouts that verl has written down: their lengths in tokens, and one engine's part of each step as a trace.
+"""Rollouts that verl has written down: their lengths in tokens, and each step, or one engine's part of it, as a trace.
 
 verl writes a file for each step into `trainer.rollout_data_dir`, one JSON line for each sequence with the texts of its
 prompt and its answer, both without special tokens.
@@ -15,7 +15,7 @@ from statistics import fmean, median, quantiles
 from typing import Any
 
 from rollout_bench.core.errors import UserError
-from rollout_bench.trainers.step import EngineShare
+from rollout_bench.trainers.step import StepPart
 from rollout_bench.workloads.lengths import integers
 
 Count = Callable[[Sequence[str]], list[int]]
@@ -109,13 +109,13 @@ def _rows(path: Path) -> list[tuple[str, str]]:
     return found
 
 
-def trace(steps: Sequence[Sequence[DumpedSequence]], part: EngineShare, spread: bool) -> list[dict[str, int]]:
-    """Return the lines of a trace: of each step as many sequences as one engine gets, one after the other.
+def trace(steps: Sequence[Sequence[DumpedSequence]], part: StepPart, spread: bool) -> list[dict[str, int]]:
+    """Return the lines of a trace: of each step as many sequences as are measured, the samples of a prompt together.
 
     Args:
         steps: sequences of each step.
-        part: how many an engine gets.
-        spread: whether each is drawn from all sequences, or whole prompts are taken in their order.
+        part: how many are measured.
+        spread: whether they are drawn from all sequences, or whole prompts are taken in their order.
 
     Raises:
         UserError: no step has so many.
@@ -124,7 +124,7 @@ def trace(steps: Sequence[Sequence[DumpedSequence]], part: EngineShare, spread: 
     if not enough:
         most = max(map(len, steps))
         raise UserError(
-            f"--lengths: its steps have {most} sequences at most, and one engine gets {part.sequences}",
+            f"--lengths: its steps have {most} sequences at most, and {part.sequences} are measured of each",
             "give the settings that the rollouts were made with: data.train_batch_size, rollout.n and the devices",
         )
     found = []

@@ -1,4 +1,4 @@
-"""A config of one engine's part of a step of TRL's GRPO: engines beside each process of the training, or a server's."""
+"""A config of a step of TRL's GRPO: engines beside the processes of the training, or a server's."""
 
 from __future__ import annotations
 
@@ -6,20 +6,33 @@ import math
 from typing import Any
 
 from rollout_bench.core.errors import UserError, did_you_mean
+from rollout_bench.core.numbers import several
 from rollout_bench.trainers.account import MadeConfig, account
-from rollout_bench.trainers.step import EngineShare, RolloutStep
+from rollout_bench.trainers.step import TrainerStep
 from rollout_bench.trainers.trained_model import QUANT_OF_DTYPE, model_name, weights
 from rollout_bench.trainers.trainer_file import TrainerFile
 
 WORKLOAD = "trl-step"
 MODES = ("colocate", "server")
 
+BESIDE = {
+    "colocate": "engines whose core is part of the training's process (here it is a process of its own)",
+    "server": "the way to the server over HTTP",
+}
+"""Mode -> what of its generation can't be measured."""
+
+SERVER_REQUESTS = "TRL's server has one request for all samples of a prompt; here each sample is a request of its own."
+
 COLOCATED_BATCHED_TOKENS = 4096
 """What TRL sets max_num_batched_tokens to where its engines share the trainer's devices."""
 
 
-def trl_config(settings: TrainerFile) -> MadeConfig:
-    """Return the config that measures one engine's part of a step.
+def trl_config(settings: TrainerFile, one_engine: bool = False) -> MadeConfig:
+    """Return the config that measures a step.
+
+    Args:
+        settings: TRL's.
+        one_engine: measure one engine's part of it alone.
 
     Raises:
         UserError: the settings can't be those of a run, or need what is not measured here.
@@ -43,25 +56,23 @@ def trl_config(settings: TrainerFile) -> MadeConfig:
     if dtype not in QUANT_OF_DTYPE:
         raise UserError(f"{settings.name}: dtype {dtype!r} is not measured here", did_you_mean(dtype, QUANT_OF_DTYPE))
     quant = QUANT_OF_DTYPE[dtype]
-    part = step.share if mode == "colocate" else _whole_groups(step)
     name = model_name(path)
     config: dict[str, Any] = {
         "platform": "cpu" if settings.get("use_cpu") else "cuda",
         "models": [name],
         "quants": [quant],
-        "modes": ["offline"],
         "workloads": [WORKLOAD],
+        # both of TRL's modes call LLM.generate, and always ask for the sampled token's log probability
+        **step.rollout("llm", True, one_engine),
         "model_settings": {name: {"weights": {quant: weights(path, key)}}},
         "workload_settings": {
             WORKLOAD: {
-                **part.workload(prompt_tokens),
+                **step.part(one_engine).workload(prompt_tokens),
                 "prompt_tokens": prompt_tokens,
                 "output_tokens": output_tokens,
-                "requests": "per_sequence" if mode == "colocate" else "per_prompt",
                 "temperature": settings.get("temperature"),
                 "top_p": settings.get("top_p"),
                 "top_k": settings.get("top_k"),
-                "logprobs": 0,  # TRL always asks for the sampled token's
                 "engine_args": {**own, **_engine_args(settings, dtype, prompt_tokens + output_tokens)},
             }
         },
@@ -70,11 +81,28 @@ def trl_config(settings: TrainerFile) -> MadeConfig:
         config |= {"baseline": {"quant": quant}, "quant_settings": {quant: {"linear_dtypes": ["float16"]}}}
     head = (
         f"A step: {step.told} ({mode}).",
-        f"Measured here: {part.told}.",
+        step.measured(one_engine),
+        *_dealt(step, mode, one_engine),
         "Each answer is generated to its full length, the longest that a step can take.",
-        "Not measured here: the other engines, the trainer's own work, and the way to a server over HTTP.",
+        f"Not measured here: {BESIDE[mode]}, what lies between two steps, and training.",
     )
     return MadeConfig(head, config, account(settings, _unread(settings, mode)))
+
+
+def _dealt(step: TrainerStep, mode: str, one_engine: bool) -> tuple[str, ...]:
+    """Return how sequences come to engines, a line each."""
+    alike = (SERVER_REQUESTS,) if mode == "server" and step.samples > 1 else ()
+    if one_engine:
+        return (*alike, "Left out: the other engines, and the wait for the slowest one.")
+    if step.engines == 1:
+        return alike
+    if step.router == "round_robin":
+        return (
+            f"Engines get as many sequences as in TRL, {step.share.sequences} each. There they are samples of"
+            f" {several(step.share.distinct, 'prompt')} or one more; the router, round_robin, spreads them over"
+            f" {step.met_in_turn}.",
+        )
+    return (*alike, "The router, sticky, keeps the samples of a prompt on one engine, as TRL does.")
 
 
 def _unread(settings: TrainerFile, mode: str) -> set[str]:
@@ -96,7 +124,7 @@ def _mode(settings: TrainerFile) -> str:
     return str(mode)
 
 
-def _step(settings: TrainerFile, mode: str) -> tuple[RolloutStep, dict[str, Any]]:
+def _step(settings: TrainerFile, mode: str) -> tuple[TrainerStep, dict[str, Any]]:
     """Return the step, and the engine arguments that follow from where its engines are.
 
     Raises:
@@ -136,7 +164,7 @@ def _step(settings: TrainerFile, mode: str) -> tuple[RolloutStep, dict[str, Any]
             "tensor_parallel_size": settings.get("server.tensor_parallel_size"),
             "gpu_memory_utilization": settings.get("server.gpu_memory_utilization"),
         }
-        return RolloutStep(prompts, samples, settings.get("server.data_parallel_size"), spread=False), own
+        return TrainerStep(prompts, samples, settings.get("server.data_parallel_size"), "prompts"), own
     tensor = processes if settings.get("vllm_tp") else settings.get("vllm_tensor_parallel_size")
     if processes % tensor:
         raise UserError(
@@ -149,13 +177,7 @@ def _step(settings: TrainerFile, mode: str) -> tuple[RolloutStep, dict[str, Any]
         "max_num_seqs": per_device * steps * tensor,
         "max_num_batched_tokens": COLOCATED_BATCHED_TOKENS,
     }
-    return RolloutStep(prompts, samples, processes // tensor, spread=False), own
-
-
-def _whole_groups(step: RolloutStep) -> EngineShare:
-    """Return what one engine of a server gets: prompts, each with all of its samples."""
-    prompts = math.ceil(step.prompts / step.engines)
-    return EngineShare(prompts * step.samples, prompts)
+    return TrainerStep(prompts, samples, processes // tensor, "runs"), own
 
 
 def _lengths(settings: TrainerFile) -> tuple[int, int]:

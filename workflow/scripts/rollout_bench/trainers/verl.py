@@ -1,4 +1,4 @@
-"""A config of one engine's part of a step of verl: R AsyncLLM engines behind a router that spreads siblings."""
+"""A config of a step of verl: R AsyncLLM engines behind a router that spreads siblings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rollout_bench.core.numbers import several
 from rollout_bench.plan.checks import check_no_secret
 from rollout_bench.trainers.account import MadeConfig, account
 from rollout_bench.trainers.rollout_dumps import DumpedSequence, RolloutDumps, counting, read_dumps, statistics, trace
-from rollout_bench.trainers.step import RolloutStep
+from rollout_bench.trainers.step import TrainerStep, distinct_prompts
 from rollout_bench.trainers.trained_model import QUANT_OF_DTYPE, model_name, weights
 from rollout_bench.trainers.trainer_file import TrainerFile
 from rollout_bench.trainers.verl_keys import MODEL, ROLLOUT
@@ -20,6 +20,13 @@ WORKLOAD = "verl-step"
 PLATFORMS = {"cuda": "cuda", "npu": "ascend", "cpu": "cpu"}
 """verl's device -> platform."""
 
+SIZES = {
+    "tensor_model_parallel_size": "tensor_parallel_size",
+    "data_parallel_size": "data_parallel_size",
+    "pipeline_model_parallel_size": "pipeline_parallel_size",
+}
+"""Key of verl's rollout that decides how many devices an engine has -> the engine argument."""
+
 ENVIRONMENT = {"ascend": {"VLLM_ASCEND_ENABLE_NZ": "0", "VLLM_ALL2ALL_BACKEND": "flashinfer_all2allv"}}
 """Platform -> what verl sets for its engines there, and vLLM has otherwise by default."""
 
@@ -27,11 +34,12 @@ KEPT_SAMPLING = ("temperature", "top_p", "top_k")
 """Keys of verl's rollout that a workload has under the same name."""
 
 
-def verl_config(settings: TrainerFile, dumps: RolloutDumps | None = None) -> MadeConfig:
-    """Return the config that measures one engine's part of a step.
+def verl_config(settings: TrainerFile, dumps: RolloutDumps | None = None, one_engine: bool = False) -> MadeConfig:
+    """Return the config that measures a step.
 
     Args:
         settings: verl's.
+        one_engine: measure one engine's part of it alone.
         dumps: rollouts that were written down, whose lengths are to be measured.
 
     Raises:
@@ -45,7 +53,7 @@ def verl_config(settings: TrainerFile, dumps: RolloutDumps | None = None) -> Mad
     if path is None:
         raise UserError(f"{settings.name}: {MODEL}path: is missing", f"add {MODEL}path=FOLDER to the command")
     quant, quants, more = _quants(settings)
-    part = step.share
+    part = step.part(one_engine)
     place = weights(path, f"{MODEL}path")
     engine_args = _engine_args(settings)
     if dumps is None:
@@ -57,32 +65,46 @@ def verl_config(settings: TrainerFile, dumps: RolloutDumps | None = None) -> Mad
         dataset = {"format": "trace", "path": str(dumps.file)}
         lengths = {"prompts": part.sequences, "samples_per_prompt": 1, "dataset": dataset}
         steps = _dumped(settings, dumps, place, output_tokens)
-        lines, said = trace(steps, part, step.engines > 1), statistics(steps, output_tokens)
+        lines, said = trace(steps, part, one_engine and step.engines > 1), statistics(steps, output_tokens)
     workload: dict[str, Any] = lengths | {name: settings.get(f"{ROLLOUT}{name}") for name in KEPT_SAMPLING}
-    if settings.get(f"{ROLLOUT}calculate_log_probs"):
-        workload["logprobs"] = 0
     workload["engine_args"] = engine_args
     name, platform = model_name(path), _platform(settings)
-    environment = {"environment": ENVIRONMENT[platform]} if platform in ENVIRONMENT else {}
     config = {
         "platform": platform,
         "models": [name],
         "quants": quants,
-        "modes": ["offline"],
         "workloads": [WORKLOAD],
-        "engine": {"multiprocess": True, **environment},
+        **step.rollout("async", settings.get(f"{ROLLOUT}calculate_log_probs"), one_engine),
+        **({"engine": {"environment": ENVIRONMENT[platform]}} if platform in ENVIRONMENT else {}),
         "model_settings": {name: {"weights": {quant: place}}},
         **more,
         "workload_settings": {WORKLOAD: workload},
     }
     head = (
         f"A step: {step.told} on {several(devices, 'device')}.",
-        f"Measured here: {part.told}.",
-        "So many prompts are expected where samples reach verl's router, which sends each to the engine with the fewest"
-        " requests, in any order.",
-        "Not measured here: the other engines, verl's router, and the wait for the slowest engine.",
+        step.measured(one_engine),
+        *_dealt(step, one_engine),
+        *(() if said else ("Each answer is generated to its full length, the longest that a step can take.",)),
+        "Not measured here: verl's own processes, what lies between two steps, and training.",
     )
     return MadeConfig((*head, *said), config, account(settings), tuple(lines))
+
+
+def _dealt(step: TrainerStep, one_engine: bool) -> tuple[str, ...]:
+    """Return how samples come to engines, a line each."""
+    siblings_part = min(step.engines, step.samples) > 1
+    if one_engine:
+        expected_so = ("So many prompts are expected where samples reach verl's router in any order.",)
+        left_out = "Left out: the other engines, verl's router, and the wait for the slowest engine."
+        return (*(expected_so if siblings_part else ()), left_out)
+    if not siblings_part:
+        return ()
+    expected = round(distinct_prompts(step.prompts, step.samples, step.engines))
+    return (
+        "The router gives each sample to the engine with the fewest requests, as verl's does.",
+        f"Samples reach it prompt after prompt, so an engine sees {step.met_in_turn} prompts.",
+        f"In verl several processes send at once: if samples come in any order, an engine sees about {expected}.",
+    )
 
 
 def _dumped(settings: TrainerFile, dumps: RolloutDumps, place: str, longest: int) -> list[list[DumpedSequence]]:
@@ -98,6 +120,12 @@ def _check_engine(settings: TrainerFile) -> None:
             f"{settings.name}: {ROLLOUT}name: {engine!r} is not measured here, only vllm is",
             f"add {ROLLOUT}name=vllm to the command: what vLLM would do under the same load",
         )
+    mode = settings.get(f"{ROLLOUT}mode")
+    if mode != "async":
+        raise UserError(
+            f"{settings.name}: {ROLLOUT}mode: {mode!r} is no mode of verl 0.8 or 0.9",
+            f"add {ROLLOUT}mode=async; rollout.entry: llm in the config measures LLM.generate(), as before",
+        )
 
 
 def _platform(settings: TrainerFile) -> str:
@@ -107,7 +135,7 @@ def _platform(settings: TrainerFile) -> str:
     return PLATFORMS[device]
 
 
-def _step(settings: TrainerFile) -> tuple[RolloutStep, int]:
+def _step(settings: TrainerFile) -> tuple[TrainerStep, int]:
     """Return the step, and how many devices its engines share."""
     apart, per_node = settings.get(f"{ROLLOUT}nnodes"), settings.get("trainer.n_gpus_per_node")
     if apart:
@@ -118,10 +146,7 @@ def _step(settings: TrainerFile) -> tuple[RolloutStep, int]:
             "add trainer.n_gpus_per_node=8 to the command, and trainer.nnodes=N where there are several",
         )
     devices = per_node * (apart or settings.get("trainer.nnodes"))
-    sizes = {
-        name: settings.get(f"{ROLLOUT}{name}")
-        for name in ("tensor_model_parallel_size", "data_parallel_size", "pipeline_model_parallel_size")
-    }
+    sizes = {name: settings.get(f"{ROLLOUT}{name}") for name in SIZES}
     tensor, data, pipeline = sizes.values()
     if devices % (tensor * data * pipeline):
         said = " x ".join(f"{name} {size}" for name, size in sizes.items() if size > 1)
@@ -133,7 +158,7 @@ def _step(settings: TrainerFile) -> tuple[RolloutStep, int]:
     if not settings.get("trainer.use_v1"):
         prompts = settings.get("data.gen_batch_size") or prompts
     # A rank of data parallelism schedules for itself, so it is one engine here.
-    return RolloutStep(prompts, settings.get(f"{ROLLOUT}n"), devices // (tensor * pipeline), spread=True), devices
+    return TrainerStep(prompts, settings.get(f"{ROLLOUT}n"), devices // (tensor * pipeline), "samples"), devices
 
 
 def _lengths(settings: TrainerFile) -> tuple[int, int]:
@@ -184,6 +209,12 @@ def _quants(settings: TrainerFile) -> tuple[str, list[str], dict[str, Any]]:
 def _engine_args(settings: TrainerFile) -> dict[str, Any]:
     own = settings.get(f"{ROLLOUT}engine_kwargs.vllm")
     check_no_secret(f"{ROLLOUT}engine_kwargs.vllm", own)
+    for key, name in SIZES.items():
+        if own.get(name) is not None:
+            raise UserError(
+                f"{settings.name}: {ROLLOUT}engine_kwargs.vllm.{name}: decides how many engines share a step",
+                f"take it out, and set {ROLLOUT}{key}",
+            )
     arguments = {**settings.arguments(), "dtype": settings.get(f"{ROLLOUT}dtype")}
     if settings.get(f"{MODEL}trust_remote_code"):
         arguments["trust_remote_code"] = True

@@ -39,8 +39,8 @@ _EARLIER = {
 
 _KEYS = (
     # the step
-    honoured("trainer.n_gpus_per_node", whole, None, "devices of a node: with nnodes all that the engines share"),
-    honoured("trainer.nnodes", whole, 1, "nodes: with n_gpus_per_node all devices that the engines share"),
+    honoured("trainer.n_gpus_per_node", whole, None, "devices of a node: with nnodes what gives rollout.replicas"),
+    honoured("trainer.nnodes", whole, 1, "nodes: with n_gpus_per_node what gives rollout.replicas"),
     honoured("trainer.device", text, "cuda", "platform"),
     honoured(f"{ROLLOUT}nnodes", index, 0, "nodes of engines that stand apart; 0: they share those of training"),
     honoured(f"{ROLLOUT}n_gpus_per_node", whole, None, "devices of each of these nodes, where nnodes is not 0"),
@@ -55,13 +55,17 @@ _KEYS = (
     honoured(f"{ROLLOUT}temperature", number, 1.0, "temperature"),
     honoured(f"{ROLLOUT}top_p", share, 1.0, "top_p"),
     honoured(f"{ROLLOUT}top_k", top_k, -1, "top_k"),
-    honoured(f"{ROLLOUT}calculate_log_probs", switch, True, "logprobs: 0 where it is true"),
+    honoured(f"{ROLLOUT}calculate_log_probs", switch, True, "rollout.logprobs"),
     # the engine
+    honoured(f"{ROLLOUT}mode", text, "async", "rollout.entry"),
     honoured(f"{MODEL}path", text, None, "weights"),
     honoured(f"{MODEL}trust_remote_code", switch, False, "engine argument trust_remote_code"),
     honoured(f"{ROLLOUT}name", text, "vllm", "the engine, which has to be vllm"),
     honoured(f"{ROLLOUT}dtype", text, "bfloat16", "engine argument dtype, and what the quant is called"),
-    honoured(f"{ROLLOUT}quantization", maybe_text, None, "quants"),
+    honoured(
+        f"{ROLLOUT}quantization", maybe_text, None,
+        "quants; fp8 is vLLM's own there, with one scale for each tensor: verl's has one for each 128 x 128 weights",
+    ),
     argument(f"{ROLLOUT}tensor_model_parallel_size", whole, 2, "tensor_parallel_size"),
     argument(f"{ROLLOUT}pipeline_model_parallel_size", whole, 1, "pipeline_parallel_size"),
     argument(f"{ROLLOUT}gpu_memory_utilization", share, 0.5),
@@ -82,14 +86,22 @@ _KEYS = (
     ),
     unsupported(
         f"{ROLLOUT}over_sample_rate", number, 0.0, (0.0,),
-        "no sequence is aborted: the step waits for its last one (verl's own vLLM rollout does not read it either)",
+        "verl's vLLM rollout does not read it, so the step waits for all sequences. It would abort this share of them;"
+        " rollout.over_sample is something else: prompts that are sent beyond those of the step",
     ),
     unsupported(
         f"{ROLLOUT}data_parallel_size", whole, 1, (1,),
-        "one rank alone is measured, with its part of the load; experts that lie on several ranks are not",
+        "each rank is an engine of its own behind the router; experts that lie on several ranks are not measured",
     ),
     unsupported(f"{ROLLOUT}expert_parallel_size", whole, 1, (1,), "experts are divided as without expert parallelism"),
-    unsupported(f"{ROLLOUT}multi_turn.enable", switch, False, (False,), "one turn is measured, and no tool is called"),
+    unsupported(
+        f"{ROLLOUT}multi_turn.enable", switch, False, (False,),
+        "one turn is measured, and no tool is called; verl's router keeps the turns of a sample on one engine",
+    ),
+    unsupported(
+        f"{ROLLOUT}agent.num_workers", whole, 8, (),
+        "sequences reach the router prompt after prompt, and not as so many processes send them at once",
+    ),
     unsupported(
         f"{ROLLOUT}agent.default_agent_loop", text, "single_turn_agent", ("single_turn_agent",),
         "one turn is measured: one request for each sample",
@@ -99,7 +111,10 @@ _KEYS = (
     unsupported(
         f"{ROLLOUT}disaggregation.enabled", switch, False, (False,), "one engine prefills and decodes, as without it"
     ),
-    unsupported(f"{ROLLOUT}full_determinism", switch, False, (False,), "kernels are not batch-invariant, and faster"),
+    unsupported(
+        f"{ROLLOUT}full_determinism", switch, False, (False,),
+        "kernels are not batch-invariant, and faster; the router does not go by a hash of the request",
+    ),
     unsupported(
         f"{ROLLOUT}enable_rollout_routing_replay", switch, False, (False,), "routed experts are not recorded"
     ),
@@ -124,7 +139,6 @@ _KEYS = (
         "verl samples whatever it says, and sets no penalty",
         *(f"{ROLLOUT}{key}" for key in ("do_sample", "repetition_penalty")),
     ),
-    *neutral("verl 0.8 and 0.9 have no other mode than async", f"{ROLLOUT}mode"),
     *neutral("the trainer's quantization, which its own key switches on", f"{ROLLOUT}qat.*"),
     *neutral("a place for what others add", f"{ROLLOUT}custom.*"),
     *neutral(
