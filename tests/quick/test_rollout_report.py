@@ -24,6 +24,7 @@ from rollout_bench.contracts.store import record_path, write_record
 from rollout_bench.core.errors import UserError
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.report.figure_names import figure_names
+from rollout_bench.report.figures.anatomy_figures import anatomy_figure
 from rollout_bench.report.figures.rollout_figures import kv_cache_figure
 from rollout_bench.report.figures.style import settings
 from rollout_bench.report.parts import Findings
@@ -153,6 +154,13 @@ def test_what_a_step_did_not_need_occupied_its_engine_until_it_was_aborted_or_th
     (row,), (found,) = rows_of(collection), Findings(collection, results=tmp_path).anatomies.values()
     assert found.sequences == 32
     assert found.t90_s == pytest.approx(row.used[0].values["t90_s"])  # verdicts are on what the table shows
+    with settings():
+        figure = anatomy_figure([row], Findings(collection, results=tmp_path).pass_times, "here", "")
+    (curve, *marks) = (np.asarray(line.get_xydata()) for line in figure.axes[0].lines)
+    typical = rows_of(collection)[0].experiment.records[0].iterations[2].elapsed_s
+    assert [mark[0, 0] for mark in marks] == pytest.approx([0.5 * typical, 29 / 32 * typical, typical])
+    assert curve[:, 1].max() == 32
+    assert "what the step did not need" in " ".join(text.get_text() for text in figure.texts)
 
 
 def test_percentiles_leave_out_what_the_step_did_not_need(tmp_path: Path) -> None:

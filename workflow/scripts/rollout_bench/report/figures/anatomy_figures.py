@@ -55,6 +55,8 @@ def anatomy_figure(rows: Sequence[Row], times: Times, where: str, alarm: str) ->
     ]
     if len(across) > len(groups):
         notes.append("Each replica has a panel, with marks of its own sequences.")
+    if not all(one.needed.all() for one in typical.values()):
+        notes.append("Marks leave out what the step did not need; lines have it until it was aborted.")
     if len(across) > ACROSS or len(models) > DOWN:
         notes.append(f"Not shown for want of room: some of {len(models) * len(across)} panels.")
     across, models = across[:ACROSS], models[:DOWN]
