@@ -22,6 +22,7 @@ FIGURES = {
     "settings": "Throughput over the number that settings go through, a line for each of the others",
     "pareto": "Throughput against start-up time: a point for each setting, steps along the Pareto front",
     "anatomy": "Running sequences over time in the median step, a line for each setting; t50, t90 and the end marked",
+    "kv_cache": "Share of each engine's KV cache that is in use, over the median step",
     "message_shares": "Share of a decode step over the batch, a line for each experiment",
     "messages": "Bytes of messages in each step, a line for each link",
 }
