@@ -58,7 +58,7 @@ from rollout_bench.measure.launch.protocol import (
     WarmupExtended,
 )
 from rollout_bench.measure.launch.replicas import apart_flags
-from rollout_bench.measure.launch.steadiness import comparable_s, judge
+from rollout_bench.measure.launch.steadiness import comparable_times, judge
 from rollout_bench.measure.machine.readings import (
     Surroundings,
     device_flags,
@@ -226,7 +226,7 @@ class Measurement(Collecting):
             *(
                 flag
                 for point in by_point(measured)
-                for flag in steadiness_flags(_comparable(self.spec, point), self.spec.measuring)
+                for flag in steadiness_flags(comparable_times(self.spec.workload, point), self.spec.measuring)
             ),
             *fallback_flags(log),
             *(online_flags(measured, self._sequences) if self.spec.load is not None else []),
@@ -240,10 +240,6 @@ def by_point(iterations: Sequence[Iteration]) -> list[list[Iteration]]:
     for iteration in iterations:
         grouped.setdefault("" if iteration.point is None else iteration.point.label, []).append(iteration)
     return list(grouped.values())
-
-
-def _comparable(spec: Spec, iterations: Sequence[Iteration]) -> list[float]:
-    return [comparable_s(spec.workload, iteration) for iteration in iterations]
 
 
 def warmup_flags(extensions: Sequence[WarmupExtended]) -> list[Flag]:

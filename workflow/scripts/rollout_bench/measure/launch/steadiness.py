@@ -66,6 +66,13 @@ def comparable_s(workload: WorkloadSpec, iteration: Iteration) -> float:
     return iteration.elapsed_s * usual / max(1, (slowest or iteration).output_tokens)
 
 
+def comparable_times(workload: WorkloadSpec, iterations: Sequence[Iteration]) -> list[float]:
+    """Return `comparable_s` of passes, as parts of the time that all of them really took: a reader knows it again."""
+    found = [comparable_s(workload, iteration) for iteration in iterations]
+    scale = sum(iteration.elapsed_s for iteration in iterations) / sum(found)
+    return [scale * each for each in found]
+
+
 LEAST = 4
 """Iterations that it takes to tell."""
 
