@@ -405,7 +405,12 @@ class EngineLaunch:
         try:
             self.router.ready(event.vocabulary)
         except UserError as error:
-            raise LaunchFailed(self._replicas[0].phase, Cause("crash", error.problem, error.remedy)) from None
+            raise self._impossible(error) from None
+
+    def _impossible(self, error: UserError) -> LaunchFailed:
+        """Return that the router can't make its requests, under the category that an engine's own requests have."""
+        known = diagnose(f"UserError: {error}", "")
+        return LaunchFailed(self._replicas[0].phase, replace(known, cause=error.problem, fix=error.remedy))
 
     def _routed(self, event: IterationDone) -> IterationDone:
         """Return a pass with what the router knows of it, where there is one."""
@@ -419,7 +424,10 @@ class EngineLaunch:
         if self._start_s is None:
             self._start_s = time.monotonic() - self._began
         if self.router is not None:
-            self.router.prepare()
+            try:
+                self.router.prepare()
+            except UserError as error:
+                raise self._impossible(error) from None
         if self.turns is None:
             self._begin_pass(event, listen, self._passes())
             return
@@ -457,8 +465,10 @@ class EngineLaunch:
         """Stop the engine's processes until the next turn, where it would take time from the cores of whose turn it is.
 
         vLLM's workers spin for a second after each message before they sleep (`busy_loop_s` of shm_broadcast.py), and
-        no setting makes that shorter. On accelerators the host's cores only feed the device. A server is left alone:
-        timers that ran out while it was stopped would close its connections as the pass begins.
+        no setting makes that shorter. On accelerators the host's cores only feed the device. The server of an online
+        launch is left alone: timers that ran out while it was stopped would close its connections as the pass begins.
+        That of a rollout is stopped, with its client: that client uses no connection again that was idle for longer
+        than 2 s (`open_session` in measure/server/stream.py), and the server closes none before 5 s.
         """
         if self.job.spec.platform == "cpu" and self.job.spec.load is None:
             stop_groups([replica.group for replica in self._replicas])
