@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +37,7 @@ class Outcome:
 
     Attributes:
         token_ids: what was generated.
-        logprobs: log probability of each of these; None where none were returned.
+        logprobs: log probability of each of these, None for one that is no number; None where none were returned.
         finish_reason: why it ended.
         prompt_tokens: tokens of the prompt, as the engine counts them.
         cached_prompt_tokens: of these, taken from the prefix cache.
@@ -44,7 +45,7 @@ class Outcome:
     """
 
     token_ids: list[int]
-    logprobs: list[float] | None
+    logprobs: list[float | None] | None
     finish_reason: str | None
     prompt_tokens: int
     cached_prompt_tokens: int | None
@@ -52,6 +53,11 @@ class Outcome:
     scheduled: float | None = None
     first_token: float | None = None
     last_token: float | None = None
+
+
+def finite(said: Iterable[float | None]) -> list[float | None]:
+    """Return log probabilities with None for those that are NaN or infinite, which no JSON can carry."""
+    return [None if one is None or not math.isfinite(one) else one for one in said]
 
 
 def outcome_of(output: Any) -> Outcome:
@@ -65,7 +71,7 @@ def outcome_of(output: Any) -> Outcome:
     }
     return Outcome(
         token_ids,
-        None if said is None else [at[token].logprob for token, at in zip(token_ids, said, strict=False)],
+        None if said is None else finite(at[token].logprob for token, at in zip(token_ids, said, strict=False)),
         completion.finish_reason,
         len(output.prompt_token_ids or ()),
         output.num_cached_tokens,

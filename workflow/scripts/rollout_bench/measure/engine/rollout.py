@@ -223,11 +223,17 @@ def row_of(word: Generate, outcome: Outcome, index: int, began: float, dropped: 
 
 
 def logprob_flags(workload: WorkloadSpec, index: int, outcomes: Sequence[Outcome]) -> list[Flag]:
-    """Return a flag where log probabilities were asked for and not all came back."""
+    """Return a flag where log probabilities were asked for and not all came back, or some are no numbers."""
     if workload.logprobs is None:
         return []
-    without = sum(len(outcome.logprobs or ()) != len(outcome.token_ids) for outcome in outcomes)
+    without = sum(
+        len(outcome.logprobs or ()) != len(outcome.token_ids) or None in (outcome.logprobs or ())
+        for outcome in outcomes
+    )
     if not without:
         return []
-    sentence = f"Iteration {index}: {without} of {len(outcomes)} sequences came without all their log probabilities."
+    sentence = (
+        f"Iteration {index}: {without} of {len(outcomes)} sequences came without all their log probabilities, or with "
+        "some that are no numbers."
+    )
     return [Flag(code="logprobs_missing", severity="invalid", sentence=sentence)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 from rollout_bench.contracts.load import LoadPoint, LoadSpec
-from rollout_bench.measure.engine.entries import EntryPoint, Outcome
-from rollout_bench.measure.engine.vllm import REPLICAS, imported, tell_ready
+from rollout_bench.measure.engine.entries import EntryPoint, Outcome, finite
+from rollout_bench.measure.engine.vllm import imported, of_one_engine, tell_ready
 from rollout_bench.measure.launch.protocol import Job, Tell
 from rollout_bench.measure.routing.exchange import Generate
 from rollout_bench.measure.server.session import Opened, check_answer, open_own
@@ -42,7 +42,7 @@ class ServerEntry(EntryPoint):
         try:
             (choice,), counted = content["choices"], int(content["usage"]["prompt_tokens"])
             said = choice.get("logprobs")
-            logprobs = None if said is None else said["token_logprobs"]
+            logprobs = None if said is None else finite(said["token_logprobs"])
             return Outcome(choice["token_ids"], logprobs, choice["finish_reason"], counted, None, last_token=back)
         except (KeyError, TypeError, ValueError):
             cause = f"the server answers no completion: {target.quoted(text, 200)}"
@@ -66,7 +66,8 @@ def open_server(job: Job, tell: Tell) -> ServerEntry:
         harness="vllm",
         harness_version=spec.engine.version,
     )
-    served = spec.model_copy(update={"load": load, "engine": spec.engine.model_copy(update={"args": _alone(job)})})
+    engine = spec.engine.model_copy(update={"args": of_one_engine(spec)})
+    served = spec.model_copy(update={"load": load, "engine": engine})
     opening = open_own(served, job.model)
     start = imported(tell)  # while the server does too
     opened = opening()
@@ -74,8 +75,3 @@ def open_server(job: Job, tell: Tell) -> ServerEntry:
     entry = ServerEntry(opened)
     tell_ready(job, tell, start, time.perf_counter() - start.began, told, opened.world_size, entry.vocabulary)
     return entry
-
-
-def _alone(job: Job) -> dict[str, object]:
-    """Return the engine's arguments without the number of replicas, each of which has a server of its own."""
-    return {name: value for name, value in job.spec.engine.args.items() if name != REPLICAS}

@@ -55,7 +55,9 @@ class Ended(Strict):
     says: Literal["ended"] = "ended"
     id: int
     token_ids: list[int]
-    logprobs: list[float] | None = Field(description="Of each token that was sampled. Null where none were returned.")
+    logprobs: list[float | None] | None = Field(
+        description="Of each token that was sampled, null for one that is no number. Null where none were returned."
+    )
     finish_reason: str | None
 
 
