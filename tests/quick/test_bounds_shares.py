@@ -131,6 +131,33 @@ def test_the_side_file_tells_lengths_where_they_differ():
     assert tail.bound_s > 1.8 * mean.bound_s  # twice as many steps, most of them for one sequence
 
 
+def test_where_a_server_does_not_say_what_came_from_its_cache_there_is_no_share_unless_it_has_none():
+    record = record_of()
+    iterations = [one.model_copy(update={"cached_prompt_tokens": None}) for one in record.iterations]
+    untold = record.model_copy(update={"iterations": iterations})
+    rows = [row.model_copy(update={"cached_prompt_tokens": None}) for row in make_sequences(record)]
+    assert share_of_limit(untold, limits(), rows=rows) == "the server does not say what came from its cache"
+    untold.engine.resolved["enable_prefix_caching"] = False
+    assert share_of_limit(untold, limits(), rows=rows) == share_of_limit(record, limits(), rows=make_sequences(record))
+
+
+def test_what_a_pass_as_a_whole_took_from_the_cache_is_shared_out_among_sequences_that_do_not_say():
+    record = record_of()
+    half = [one.model_copy(update={"cached_prompt_tokens": one.prompt_tokens // 2}) for one in record.iterations]
+    record = record.model_copy(update={"iterations": half})
+    found = [
+        share_of_limit(
+            record, limits(bfloat16=1e9), rows=[row.model_copy(update=said) for row in make_sequences(record)]
+        )
+        for said in ({"cached_prompt_tokens": PROMPT_TOKENS // 2}, {"cached_prompt_tokens": None})
+    ]
+    assert found[0] == found[1]
+    all_computed = share_of_limit(record_of(), limits(bfloat16=1e9))
+    assert isinstance(found[0], Bound)
+    assert isinstance(all_computed, Bound)
+    assert found[0].bound_s < 0.9 * all_computed.bound_s
+
+
 def test_a_model_of_which_nothing_is_known_gets_a_reason_and_numbers_once_it_is():
     record = record_of()
     model = record.spec.model.model_copy(update={"synthetic": None, "weights": "somewhere"})

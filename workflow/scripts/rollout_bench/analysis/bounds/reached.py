@@ -78,6 +78,8 @@ def share_of_limit(
         return "requests arrived at a rate of their own, or failed"
     if any(one.surplus for one in counted):
         return "part of what was generated was not needed"
+    if model.caches and any(one.cached_prompt_tokens is None for one in counted):
+        return "the server does not say what came from its cache"
     found = [_pass(model, one, _lengths(one, rows), measured(limits)) for one in counted]
     least_s = sum(one.seconds for one in found)
     memory_s = sum(one.memory_s for one in found)
@@ -196,6 +198,7 @@ class _Model:
         self._value_bytes = cache_value_bytes(settings.get("kv_cache_dtype"), self._coding.dtype)
         self.slots = settings.get("max_num_seqs")
         self.most_tokens = settings.get("max_num_batched_tokens")
+        self.caches = settings.get("enable_prefix_caching") is not False
 
     def costs(self, batch: Batch, told: Sequence[LinearShape] = ()) -> list[Cost]:
         """Return the costs of a step.
@@ -234,11 +237,16 @@ def _pass(model: _Model, iteration: Iteration, sequences: Sequence[Lengths], lim
 def _lengths(iteration: Iteration, rows: Sequence[SequenceRow]) -> list[Lengths]:
     """Return the sequences of a pass as they came back.
 
-    Of the prefix cache what it says itself, nothing where it doesn't.
+    Of the prefix cache what it says itself; where it doesn't, its share of what the pass took from there.
     """
+    cached_share = (iteration.cached_prompt_tokens or 0) / (iteration.prompt_tokens or 1)
     own = [row for row in rows if row.iteration == iteration.index and not row.failed and row.output_tokens]
     if len(own) == iteration.sequences:
-        return [Lengths(row.prompt_tokens, row.cached_prompt_tokens or 0, row.output_tokens) for row in own]
+        cached = [row.cached_prompt_tokens for row in own]
+        return [
+            Lengths(row.prompt_tokens, cached_share * row.prompt_tokens if known is None else known, row.output_tokens)
+            for row, known in zip(own, cached, strict=True)
+        ]
     number = iteration.sequences
     mean = Lengths(
         iteration.prompt_tokens / number,
