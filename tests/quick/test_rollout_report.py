@@ -16,7 +16,7 @@ from synthetic_rollouts import make_looks, rollout_record, rollout_spec
 from rollout_bench.analysis.timed.balance import routed
 from rollout_bench.analysis.timed.collection import collect, read_servers
 from rollout_bench.analysis.timed.latencies import pass_times_of, pool_sequences
-from rollout_bench.analysis.timed.rows import rows_of
+from rollout_bench.analysis.timed.rows import OTHER_ENDS, rows_of
 from rollout_bench.contracts.record import Record, Surplus
 from rollout_bench.contracts.side_files import read_sequences, write_rows
 from rollout_bench.contracts.spec import Entry, RouterPolicy, Spec
@@ -253,6 +253,24 @@ def test_a_comparison_without_a_verdict_says_what_it_lacks(tmp_path: Path) -> No
     assert (
         item == "No verdict on AsyncLLM against LLM.generate() (1.081x as long): it needs 1 more launch of each side."
     )
+
+
+def test_entries_get_no_verdict_by_times_of_sequences_which_are_not_one_quantity_and_routers_do(
+    tmp_path: Path,
+) -> None:
+    entries = [rollout_spec(entry=entry) for entry in ENTRIES[:2]]
+    routers = [rollout_spec(router=router, engines=2) for router in ("least_in_flight", "sticky")]
+    for specs, baseline in ((entries, "llm"), (routers, "default")):
+        results = tmp_path / baseline
+        launches(results, *specs, rates=(SLOWER, ONE))
+        comparison = ComparisonSettings(metrics=["step_time_s", "t90_s", "tail_s", "group_p90_s"])
+        found = rows_of(collect(results, make_plan(specs, 4, baseline={"setting": baseline}, comparison=comparison)))
+        (compared,) = (row for row in found if not row.comparison.is_baseline)
+        whole, *of_sequences = compared.comparisons.values()
+        assert whole.verdict in ("faster", "slower")
+        for each in of_sequences:
+            assert (each.reason == OTHER_ENDS) == (specs is entries)
+            assert (each.verdict is None) == (specs is entries)
 
 
 def test_where_the_model_may_end_sequences_a_rate_is_no_time_of_a_step(tmp_path: Path) -> None:

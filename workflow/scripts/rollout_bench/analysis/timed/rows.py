@@ -33,7 +33,7 @@ from rollout_bench.contracts.axes import names_of, title_of, with_setting
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.record import Record
-from rollout_bench.contracts.spec import single_times
+from rollout_bench.contracts.spec import Entry, single_times
 from rollout_bench.plan.serving import Slo
 
 SET_BY_LOAD = "set by the load: requests arrive at a rate, and the server kept up"
@@ -41,6 +41,9 @@ SET_BY_LOAD = "set by the load: requests arrive at a rate, and the server kept u
 
 STARTED_TOGETHER = "the engines of a block started all at once, so start-up times tell of no single one"
 """Why there is no start-up time."""
+
+OTHER_ENDS = "entries of a rollout differ in when a sequence counts as complete"
+"""Why there is no verdict on the times of sequences that reached their engines through different entries."""
 
 Measured = Mapping[str, tuple[LaunchMeasures, ...]]
 """The launches of each experiment, by its place."""
@@ -210,6 +213,8 @@ def _comparison(
         return Comparison(reason=_why_without(metric, experiment, collection))
     if _together(experiment, against.other) and not (values_of(metric, valid) and values_of(metric, wanted)):
         return Comparison(reason=STARTED_TOGETHER)
+    if of.of_sequences and len({_entry(experiment), _entry(against.other)}) > 1:
+        return Comparison(reason=OTHER_ENDS)
     confidence = collection.comparison.confidence
     if collection.earlier is not None:
         return compare_launches_apart(valid, wanted, metric, confidence)
@@ -219,6 +224,12 @@ def _comparison(
         return Comparison(verdict="unknown", reason=reason)
     compared = compare_launches(own, wanted, metric, confidence, _stop(collection))
     return replace(compared, reason=reason) if reason and compared.launches_missing else compared
+
+
+def _entry(experiment: TimedExperiment) -> Entry | None:
+    """Return the entry of a measured rollout; None where it is none."""
+    rollout = experiment.records[0].spec.rollout
+    return None if rollout is None else rollout.entry
 
 
 def _together(experiment: TimedExperiment, other: TimedExperiment) -> bool:
