@@ -240,6 +240,18 @@ BAD_OVERLAYS = [
         "raise devices, or lower data_parallel_size",
     ),
     Bad(
+        "engines_of_a_rollout_beyond_devices",
+        "{modes: [rollout], devices: 3, rollout: {replicas: 4}}",
+        "devices: a launch of qwen3-90m needs 4 replicas x 1 = 4 devices at once, more than 3",
+        "raise devices, or lower rollout.replicas",
+    ),
+    Bad(
+        "engines_of_a_rollout_beyond_memory",
+        "{modes: [rollout], rollout: {replicas: 2}, engine_args: {kv_cache_memory_bytes: null}}",
+        "rollout.replicas: qwen3-90m has 2 replicas, which share the machine's memory",
+        "set kv_cache_memory_bytes in engine_args",
+    ),
+    Bad(
         "ranks_beyond_devices",
         "{platform: cuda, devices: 1, engine_args: {tensor_parallel_size: 2}}",
         "devices: a launch of qwen3-90m needs 2 devices at once, more than 1",

@@ -111,6 +111,17 @@ def test_what_cannot_be_interleaved_is_named_in_two_lines_or_in_the_plan(overlay
     assert [said in reason for reason in result.reasons] == [True]
 
 
+@pytest.mark.parametrize(
+    ("overlay", "key"),
+    [
+        ("engine_args: {data_parallel_size: 2}", "data_parallel_size"),
+        ("modes: [rollout]\nrollout: {replicas: 2}", "rollout.replicas"),
+    ],
+)
+def test_what_to_leave_out_so_that_engines_interleave_has_the_name_that_it_has_in_the_config(overlay: str, key: str):
+    assert two_lines(overlay + "\ninterleave: true")[1].startswith(f"leave {key} out")
+
+
 def test_engines_on_different_numbers_of_devices_take_no_turns():
     overlay = "quants: [bf16, fp8]\nquant_settings: {fp8: {engine_args: {tensor_parallel_size: 2}}}\ninterleave: true"
     assert "they need different numbers of devices" in two_lines(overlay, platform="cuda")[0]

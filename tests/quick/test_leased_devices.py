@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from contender import Cannot, hold, no_waiting
 from launching import tiny_spec
 
+from rollout_bench.contracts.spec import RolloutSpec
 from rollout_bench.measure.machine import inventory, leases
 from rollout_bench.measure.machine.device import Device, DeviceError
 from rollout_bench.measure.machine.leases import Wanted
@@ -98,8 +100,12 @@ def test_where_nobody_knows_the_devices_a_launch_runs_alone_and_replicas_can_hav
         assert (held.placement([]).isolation, held.placement([]).devices) == ("exclusive", [])
         with pytest.raises(Cannot), leased(wanted(1)):
             pass
-    with pytest.raises(DeviceError, match="no tool here lists the devices"), leased(wanted(data_parallel_size=2)):
-        pass
+    step = wanted(data_parallel_size=2)
+    shared = replace(step, spec=step.spec.model_copy(update={"mode": "rollout", "rollout": RolloutSpec(entry="llm")}))
+    for want, key in ((step, "data_parallel_size"), (shared, "rollout.replicas")):
+        with pytest.raises(DeviceError, match="no tool here lists the devices") as refused, leased(want):
+            pass
+        assert refused.value.remedy.endswith(f"or lower {key} to 1")
 
 
 def test_all_cores_are_one_device_and_nothing_changes(gpus: list[Device]):

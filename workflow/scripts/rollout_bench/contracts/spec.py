@@ -470,6 +470,11 @@ def replicas(spec: Spec) -> int:
     return _of(spec, "data_parallel_size")
 
 
+def replicas_key(spec: Spec) -> str:
+    """Return the key of a config that says how many engines a launch of `spec` starts, as messages name it."""
+    return "data_parallel_size" if spec.rollout is None else "rollout.replicas"
+
+
 def devices_per_replica(spec: Spec) -> int:
     """Return devices of one engine.
 

@@ -28,6 +28,7 @@ from rollout_bench.contracts.spec import (
     devices_needed,
     devices_per_replica,
     replicas,
+    replicas_key,
 )
 from rollout_bench.core.errors import UserError, did_you_mean, near_miss
 from rollout_bench.core.files import did_you_mean_folder
@@ -357,12 +358,12 @@ def workload_in(mode: str, config: Config, workload: WorkloadSpec) -> WorkloadSp
 
 def check_data_parallel(config: Config, spec: Spec) -> None:
     """Raise `UserError` where the replicas or the devices of an experiment can't be had as the config wants it."""
-    count, each, model = replicas(spec), devices_per_replica(spec), spec.model.name
+    count, each, model, key = replicas(spec), devices_per_replica(spec), spec.model.name, replicas_key(spec)
     if config.devices is not None and devices_needed(spec) > config.devices:
         needed = f"{count} replicas x {each} = {devices_needed(spec)}" if count > 1 else str(each)
         raise UserError(
             f"config: devices: a launch of {model} needs {needed} devices at once, more than {config.devices}",
-            f"raise devices, or lower {SIZE if count > 1 else 'tensor_parallel_size'}",
+            f"raise devices, or lower {key if count > 1 else 'tensor_parallel_size'}",
         )
     if count == 1:
         return
@@ -374,7 +375,7 @@ def check_data_parallel(config: Config, spec: Spec) -> None:
         )
     if spec.platform == "cpu" and not _memory_is_shared_out(spec, count):
         raise UserError(
-            f"config: {SIZE}: {model} has {count} replicas, which share the machine's memory on cpu; each would take "
+            f"config: {key}: {model} has {count} replicas, which share the machine's memory on cpu; each would take "
             f"{spec.engine.args.get('gpu_memory_utilization', USUAL_UTILIZATION)} of it",
             f"set kv_cache_memory_bytes in engine_args, or gpu_memory_utilization to less than 1/{count}",
         )
@@ -382,7 +383,7 @@ def check_data_parallel(config: Config, spec: Spec) -> None:
         if name.startswith("data_parallel_") and name != SIZE and value is not None:
             raise UserError(
                 f"config: {name}: is of vLLM's own data parallel; {model} has {count} replicas that are whole engines",
-                f"leave it out: {SIZE} is all that replicas need",
+                f"leave it out: {key} is all that replicas need",
             )
 
 
@@ -400,10 +401,8 @@ def check_devices_here(specs: Iterable[Spec], there: int) -> None:
             largest = max(sizes, key=lambda name: sizes[name])
             where, remedy = largest, f"lower {largest}"
             if spec.rollout is not None and replicas(spec) > 1:  # fewer engines would have more to do each
-                where, remedy = (
-                    "rollout.replicas",
-                    "make one engine's part of the step (from-verl, from-trl: --one-engine)",
-                )
+                where = replicas_key(spec)
+                remedy = "make one engine's part of the step (from-verl, from-trl: --one-engine)"
             raise UserError(
                 f"config: {where}: a launch of {spec.model.name} needs {needed} "
                 f"{'cores' if spec.platform == 'cpu' else 'devices'}, and there are {there} here",

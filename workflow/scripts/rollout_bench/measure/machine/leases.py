@@ -35,7 +35,15 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from rollout_bench.contracts.record import Placement
-from rollout_bench.contracts.spec import Isolation, Platform, Spec, devices_needed, devices_per_replica, replicas
+from rollout_bench.contracts.spec import (
+    Isolation,
+    Platform,
+    Spec,
+    devices_needed,
+    devices_per_replica,
+    replicas,
+    replicas_key,
+)
 from rollout_bench.core.errors import UserError, printable
 from rollout_bench.core.numbers import first_few
 from rollout_bench.core.processes import node_name, scheduler_job
@@ -410,7 +418,7 @@ def _check(wanted: Wanted, there: Sequence[Device] | None) -> None:
             raise DeviceError(
                 "too_few_devices",
                 f"no tool here lists the devices that {replicas(spec)} replicas are to share out",
-                "put nvidia-smi or npu-smi on PATH, or lower data_parallel_size to 1",
+                f"put nvidia-smi or npu-smi on PATH, or lower {replicas_key(spec)} to 1",
             )
         return
     visible = len(there)
@@ -418,7 +426,7 @@ def _check(wanted: Wanted, there: Sequence[Device] | None) -> None:
     if needed <= min(visible, wanted.devices or visible):
         return
     asks = " x ".join(
-        f"{name} {value}"
+        f"{replicas_key(spec) if name == 'data_parallel_size' else name} {value}"
         for name in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
         if (value := int(spec.engine.args.get(name) or 1)) > 1
     )
