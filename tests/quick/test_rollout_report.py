@@ -227,6 +227,29 @@ def test_entries_are_compared_in_words_by_how_long_a_step_takes(tmp_path: Path, 
     assert [line[-1].split()[0] for line in lines][1] == "(baseline)"
 
 
+def test_settings_that_vllm_resolved_otherwise_for_an_entry_stand_beside_its_verdict(tmp_path: Path) -> None:
+    specs = [rollout_spec(entry=entry) for entry in ENTRIES[:2]]
+    resolved: dict[str, dict[str, int]] = {
+        "async": {"max_num_batched_tokens": 2048, "max_num_seqs": 128, "num_gpu_blocks": 99},
+        "llm": {"max_num_batched_tokens": 4096, "max_num_seqs": 256, "num_gpu_blocks": 100},
+    }
+    for spec, rates in zip(specs, (SLOWER, ONE), strict=True):
+        assert spec.rollout is not None
+        for launch, rate in enumerate(rates):
+            record = rollout_record(spec, launch, [rate] * 3)
+            said_by_vllm = record.engine.resolved | resolved[spec.rollout.entry]
+            save(
+                tmp_path,
+                record.model_copy(update={"engine": record.engine.model_copy(update={"resolved": said_by_vllm})}),
+            )
+    (item,) = said(summed_up(tmp_path, *specs, baseline={"setting": "llm"}), "Entry points")
+    assert item.endswith(
+        "it is slower. Besides, vLLM's own max_num_batched_tokens is 2048 through AsyncLLM and 4096 through "
+        "LLM.generate(); vLLM's own max_num_seqs is 128 through AsyncLLM and 256 through LLM.generate(). What this "
+        "contributes to the difference is not known."
+    )
+
+
 def test_a_verdict_stands_as_it_is_where_the_baseline_is_of_another_quant_and_the_summary_says_what_to_name(
     tmp_path: Path,
 ) -> None:

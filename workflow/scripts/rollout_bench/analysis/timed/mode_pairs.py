@@ -65,7 +65,7 @@ def _pair(offline: Row, online: Row, rows: Sequence[Row], confidence: float) -> 
         if row.empty_because:
             return ModePair(offline, online, None, (), f"{row.empty_because} ({row.experiment.mode})")
     records = [valid_records(row.experiment)[0] for row in (offline, online)]
-    settings = tuple(_settings(*records))
+    settings = tuple(other_settings(*records))
     if at_a_rate(records[1].iterations[0].point):
         return ModePair(offline, online, None, settings, "arrives at a rate")
     limit_s = round_s([row.experiment for row in rows if row.experiment.platform == online.experiment.platform])
@@ -78,12 +78,12 @@ def _pair(offline: Row, online: Row, rows: Sequence[Row], confidence: float) -> 
     return ModePair(offline, online, compare_apart(own, theirs, confidence), settings)
 
 
-def _settings(offline: Record, online: Record) -> Iterator[tuple[str, str, str]]:
-    """Yield what of the engine's settings differs, besides what each mode needs.
+def other_settings(one: Record, other: Record) -> Iterator[tuple[str, str, str]]:
+    """Yield what of the settings of two engines differs, besides what each mode needs, as (name, of one, of the other).
 
     Of what nobody set vLLM has other defaults for a server than for `LLM`, which are told as the engine resolved them.
     """
-    records = (offline, online)
+    records = (one, other)
     sides = [
         {"engine.multiprocess": record.spec.engine.multiprocess}
         | {f"engine_args.{name}": value for name, value in record.spec.engine.args.items()}

@@ -9,10 +9,12 @@ from typing import Literal
 
 from rollout_bench.analysis.timed.balance import Routed, replicated, routed, routing_table
 from rollout_bench.analysis.timed.comparison import Comparison
+from rollout_bench.analysis.timed.mode_pairs import other_settings
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import title_of
 from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.modes import ROLLOUT
+from rollout_bench.contracts.record import Record
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.numbers import MISSING, number, several
 from rollout_bench.report.headings import Column, Line, metric_columns, speedup_columns, view
@@ -138,6 +140,7 @@ class Contrast:
         interval: its ends; empty without one.
         comparison: what it is taken from.
         why: why there is no verdict.
+        settings: those of the engine in which they differ besides, as (name, own, the baseline's).
     """
 
     group: str
@@ -149,6 +152,7 @@ class Contrast:
     interval: tuple[float, ...]
     comparison: Comparison
     why: str
+    settings: tuple[tuple[str, str, str], ...]
 
 
 def value_of(row: Row, key: Key) -> str:
@@ -188,7 +192,13 @@ def contrasts(rows: Sequence[Row], key: Key) -> Iterator[Contrast]:
             interval=tuple(1 / end if end else math.inf for end in reversed(ends)) if of_time else ends,
             comparison=found,
             why=found.reason or f"it needs {several(found.launches_missing, 'more launch')} of each side",
+            settings=tuple(_other_settings(row.experiment.records[0], other.records[0])),
         )
+
+
+def _other_settings(own: Record, theirs: Record) -> Iterator[tuple[str, str, str]]:
+    """Yield what of the settings of two engines differs, without blocks: their number varies from start to start."""
+    return (each for each in other_settings(own, theirs) if not each[0].endswith("num_gpu_blocks"))
 
 
 def never_contrasted(rows: Sequence[Row], key: Key) -> Iterator[tuple[str, list[str]]]:
