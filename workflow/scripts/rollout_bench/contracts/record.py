@@ -190,7 +190,7 @@ class ReplicaPass(Strict):
     )
     output_tokens: int = Field(ge=0, description="Tokens that it generated.")
     prompts: int | None = absent("Distinct prompts among its sequences. Null where each has prompts of its own.", ge=0)
-    preemptions: int | None = absent("Preemptions. Null where the record has them otherwise.", ge=0)
+    preemptions: int | None = absent("Preemptions. Null where the record has them otherwise, or nobody knows.", ge=0)
     peak_running: int | None = absent("Most sequences that its engine ran at once. Null where it does not say.", ge=0)
     kv_cache_peak: float | None = absent("Largest share of its KV cache in use. Null where it does not say.", ge=0)
 

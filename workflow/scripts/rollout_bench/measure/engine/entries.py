@@ -7,6 +7,7 @@ import gc
 import math
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +42,7 @@ class Outcome:
         finish_reason: why it ended.
         prompt_tokens: tokens of the prompt, as the engine counts them.
         cached_prompt_tokens: of these, taken from the prefix cache.
+        sent: when its HTTP request was sent, behind a server.
         queued, scheduled, first_token, last_token: as a row of the side file has them.
     """
 
@@ -49,6 +51,7 @@ class Outcome:
     finish_reason: str | None
     prompt_tokens: int
     cached_prompt_tokens: int | None
+    sent: float | None = None
     queued: float | None = None
     scheduled: float | None = None
     first_token: float | None = None
@@ -135,7 +138,11 @@ class EntryPoint(ABC):
     def __init__(self, vocabulary: int) -> None:
         self.vocabulary = vocabulary
         self.looks: EngineLooks | None = None
-        """What the engine says of itself; None where it is not asked."""
+        """What the engine says of itself after each of its steps; None where it is not asked."""
+
+    def preemptions(self) -> int | None:
+        """Return how often the engine preempted sequences in the step that is over; None where nobody knows."""
+        return None if self.looks is None else self.looks.preemptions
 
     @abstractmethod
     async def generate(self, word: Generate) -> Outcome:
@@ -223,6 +230,7 @@ class LlmEntry(EntryPoint):
     def __init__(self, engine: LoadedEngine) -> None:
         super().__init__(engine.vocabulary)
         self._engine = engine
+        self._before: Counter[str] = Counter()
         self._waiting: list[tuple[Generate, asyncio.Future[Outcome]]] = []
 
     async def generate(self, word: Generate) -> Outcome:
@@ -245,6 +253,11 @@ class LlmEntry(EntryPoint):
     async def reset(self) -> None:
         """Empty the prefix cache, before a step."""
         self._engine.reset_prefix_cache()
+        self._before = self._engine.counters()
+
+    def preemptions(self) -> int:
+        """Return by how much the engine's own counter rose since the step began."""
+        return (self._engine.counters() - self._before)["vllm:num_preemptions"]
 
 
 async def open_async(job: Job, tell: Tell) -> AsyncEntry:

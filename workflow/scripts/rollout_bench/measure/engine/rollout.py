@@ -159,7 +159,7 @@ def told(share: Share, entry: EntryPoint, workload: WorkloadSpec, index: int, wa
         cached_prompt_tokens=sum(cached) if len(cached) == len(kept) else None,
         output_tokens=sum(row.output_tokens for row in kept.values()),
         prompts=len({row.prompt for row in rows.values()}),
-        preemptions=None if looks is None else looks.preemptions,
+        preemptions=entry.preemptions(),
         peak_running=most_at_once(rows.values()) if looks is None else looks.peak_running,
         kv_cache_peak=None if looks is None else round(looks.kv_cache_peak, 6),
     )
@@ -216,7 +216,7 @@ def row_of(word: Generate, outcome: Outcome, index: int, began: float, dropped: 
         scheduled_s=since(outcome.scheduled),
         first_token_s=since(outcome.first_token),
         last_token_s=since(outcome.last_token),
-        sent_s=since(word.sent),
+        sent_s=since(outcome.sent or word.sent),
         digest=hashlib.sha256(json.dumps(outcome.token_ids, separators=(",", ":")).encode()).hexdigest()[:8],
         dropped=dropped or None,
     )

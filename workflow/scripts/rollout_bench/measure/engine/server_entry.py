@@ -9,6 +9,7 @@ from rollout_bench.measure.engine.entries import EntryPoint, Outcome, finite
 from rollout_bench.measure.engine.vllm import imported, of_one_engine, tell_ready
 from rollout_bench.measure.launch.protocol import Job, Tell
 from rollout_bench.measure.routing.exchange import Generate
+from rollout_bench.measure.server.server_metrics import risen
 from rollout_bench.measure.server.session import Opened, check_answer, open_own
 from rollout_bench.measure.server.stream import RequestOutcome, ServingFailed, open_session, parsed
 
@@ -24,16 +25,19 @@ class ServerEntry(EntryPoint):
         super().__init__(opened.vocabulary)
         self._opened = opened
         self._session = open_session(opened.target.verify_tls)
+        self._before = ""
+        """What its metrics were as the step began; empty where it has none."""
 
     async def generate(self, word: Generate) -> Outcome:
         """Return what comes of a sequence; raise `ServingFailed` where the server refuses it."""
         target = self._opened.target
         body = {**target.body, "model": target.model, "prompt": word.prompt_token_ids, "max_tokens": word.output_tokens}
+        noted = RequestOutcome()  # in which the session notes when it was sent
         asked = self._session.post(
             f"{target.url}/completions",
             json=body,
             headers=target.headers,
-            trace_request_ctx=RequestOutcome(),  # which the session notes in when it was sent
+            trace_request_ctx=noted,
         )
         async with asked as answer:
             text, status = await answer.text(), answer.status
@@ -43,7 +47,8 @@ class ServerEntry(EntryPoint):
             (choice,), counted = content["choices"], int(content["usage"]["prompt_tokens"])
             said = choice.get("logprobs")
             logprobs = None if said is None else finite(said["token_logprobs"])
-            return Outcome(choice["token_ids"], logprobs, choice["finish_reason"], counted, None, last_token=back)
+            ids, reason = choice["token_ids"], choice["finish_reason"]
+            return Outcome(ids, logprobs, reason, counted, None, sent=noted.sent_s, last_token=back)
         except (KeyError, TypeError, ValueError):
             cause = f"the server answers no completion: {target.quoted(text, 200)}"
             raise ServingFailed("request_refused", cause, "read the end of the log") from None
@@ -53,6 +58,13 @@ class ServerEntry(EntryPoint):
         self._opened.check()
         with self._opened.between_passes():
             self._opened.reset()
+            self._before = self._opened.connection.metrics()
+
+    def preemptions(self) -> int | None:
+        """Return by how much the server's own counter rose since the step began; None where it has none."""
+        with self._opened.between_passes():
+            after = self._opened.connection.metrics()
+        return risen(self._before, after, None).preemptions if self._before and after else None
 
 
 def open_server(job: Job, tell: Tell) -> ServerEntry:

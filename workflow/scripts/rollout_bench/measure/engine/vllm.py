@@ -155,14 +155,14 @@ class LoadedEngine:
         requests = [{"prompt_token_ids": request.prompt_token_ids} for request in sent]
         sampling = self.sampling_of([request.output_tokens for request in sent])
         self.reset_prefix_cache()
-        before = self._counters()
+        before = self.counters()
         gc.collect()
         ordered = wait()
         began = time.monotonic()
         start = time.perf_counter()
         outputs: list[Any] = self.llm.generate(requests, sampling, use_tqdm=False)
         elapsed_s = time.perf_counter() - start
-        risen = self._counters()
+        risen = self.counters()
         risen.subtract(before)
         rows = sequence_rows(outputs, sent, index, began)
         cached = [row.cached_prompt_tokens for row in rows if row.cached_prompt_tokens is not None]
@@ -196,7 +196,8 @@ class LoadedEngine:
             time.sleep(0.05)
         raise RuntimeError("the prefix cache cannot be reset: blocks are still in use after all requests ended")
 
-    def _counters(self) -> Counter[str]:
+    def counters(self) -> Counter[str]:
+        """Return how high the engine's own counters of prefix cache hits and preemptions are, by vLLM's names."""
         totals: Counter[str] = Counter()
         for metric in self.llm.get_metrics():
             if metric.name in ("vllm:prefix_cache_hits", "vllm:num_preemptions"):
