@@ -220,17 +220,6 @@ def test_a_router_sees_which_lines_of_a_trace_share_a_prompt(stage: Callable[...
     assert prompts == [[0, 0, 0, 2, 2, 2], [1, 1, 1, 3, 3, 3]]
 
 
-def test_a_step_of_a_trace_has_enough_with_as_many_groups_as_its_lines_have(
-    stage: Callable[..., Stage], tmp_path: Path
-) -> None:
-    spec = rollout_spec(of_trace(6), router="round_robin", over_sample=0.5)
-    one = stage(spec, 2, dataset=traced(tmp_path / "t", 3), delay_s=slow_beyond(2))
-    step = one.step()
-    assert step.surplus is not None
-    assert (step.surplus.sequences, step.surplus.aborted) == (3, 3)
-    assert step.elapsed_s < 2.5
-
-
 def test_an_abort_that_is_not_honoured_is_a_flag(stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routing, "ABORT_S", 0.2)
     spec = rollout_spec({"prompts": 4, "samples_per_prompt": 2}, router="round_robin", over_sample=0.25)

@@ -509,6 +509,13 @@ def check_rollout(config: Config) -> None:
             f"config: rollout.over_sample: {CANT_ABORT[config.rollout.entry]}", "set rollout.entry to async"
         )
     for name in config.workloads:
+        dataset = config.workload_settings[name].dataset
+        if config.rollout.over_sample and dataset is not None and dataset.format == "trace":
+            raise UserError(
+                f"config: rollout.over_sample: further lines of workload {name}, a trace, are the next step's, so "
+                "there are no more prompts to send",
+                "set it to 0, or draw the lengths: prompt_tokens and output_tokens instead of dataset",
+            )
         if config.workload_settings[name].requests == "per_prompt":
             raise UserError(
                 f"config: workload_settings.{name}.requests: per_prompt leaves a router no sequences to hand out",
