@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from planned import planned
 
-from rollout_bench.contracts.spec import Spec, devices_needed, replicas
+from rollout_bench.contracts.spec import RolloutSpec, Spec, devices_needed, replicas
 
 BASE = "modes: [rollout], quants: [bf16], workloads: [demo]"
 
@@ -86,3 +86,10 @@ def test_entries_and_numbers_of_engines_can_be_swept() -> None:
 def test_over_sampling_is_part_of_the_key_only_where_there_is_some() -> None:
     assert only("rollout: {over_sample: 0}") == only("rollout: {}")
     assert rollout_of(only("rollout: {over_sample: 0.5}"))["over_sample"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("prompts", "over_sample", "sent"), [(50, 0.1, 55), (100, 0.07, 107), (6, 0.5, 9), (5, 0.5, 8), (7, None, 7)]
+)
+def test_no_more_prompts_are_sent_than_the_share_says(prompts: int, over_sample: float | None, sent: int) -> None:
+    assert RolloutSpec(entry="async", over_sample=over_sample).sent(prompts) == sent

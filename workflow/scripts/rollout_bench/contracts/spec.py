@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -210,10 +211,10 @@ class RolloutSpec(Strict):
     router: RouterPolicy | None = absent("What chooses the engine of each sequence. Null where there is one.")
     over_sample: OverSample | None = absent("Share of prompts sent beyond those that the step needs. Null: none.")
 
-    @property
-    def sent_share(self) -> float:
-        """Prompts that are sent, over those that the step needs."""
-        return 1 + (self.over_sample or 0.0)
+    def sent(self, prompts: int) -> int:
+        """Return how many prompts are sent where a step needs `prompts`."""
+        further = round(prompts * (self.over_sample or 0.0), 9)  # 100 * 0.07 is a little more than 7
+        return prompts + math.ceil(further)
 
 
 def decode_batch(prompts: int, samples_per_prompt: int, args: dict[str, Any]) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import math
 import os
 import selectors
 import socket
@@ -190,8 +189,8 @@ class Router:
             UserError: the data set can't be read, or there is no tokenizer for its text.
         """
         workload = self._spec.workload
-        prompts = math.ceil(workload.prompts * self._rollout.sent_share)
-        self._source = self._make(workload.model_copy(update={"prompts": prompts}), vocabulary)
+        sent = workload.model_copy(update={"prompts": self._rollout.sent(workload.prompts)})
+        self._source = self._make(sent, vocabulary)
 
     def prepare(self) -> None:
         """Make the sequences of the next step."""
