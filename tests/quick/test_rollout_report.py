@@ -308,6 +308,17 @@ def test_where_the_model_may_end_sequences_a_rate_is_no_time_of_a_step(tmp_path:
     assert item.endswith("as good as through LLM.generate(): it is slower.")
 
 
+def test_where_a_step_keeps_what_is_complete_first_a_rate_is_no_time_of_a_step(tmp_path: Path) -> None:
+    specs = [rollout_spec(router=router, engines=2, surplus=True) for router in ("least_in_flight", "sticky")]
+    launches(tmp_path, *specs, rates=(ONE, SLOWER))
+    (by_rate, *_), (by_time, *_) = (
+        said(summed_up(tmp_path, *specs, baseline={"setting": "default"}, metrics=[metric]), "Router")
+        for metric in ("output_tokens_per_s", "step_time_s")
+    )
+    assert by_rate.startswith("With router sticky output tok/s is 0.92")
+    assert by_time.startswith("With router sticky a step takes 1.0")
+
+
 def test_of_one_entry_nothing_is_said(tmp_path: Path) -> None:
     specs = [rollout_spec(quant) for quant in ("bf16", "w8a8")]
     launches(tmp_path, *specs, rates=(ONE, SLOWER))

@@ -223,8 +223,9 @@ def shares(rows: Sequence[Row]) -> Iterator[tuple[str, str, Routed, float | None
 
 
 def _of_time(metric: MetricName, spec: Spec) -> bool:
-    """Return whether a ratio in `metric` is one of the times of steps: all have as many tokens as were asked for."""
-    return metric == "step_time_s" or (metric in TIME and spec.workload.ignore_eos)
+    """Return whether a ratio in `metric` is one of the times of steps: all keep as many tokens as were asked for."""
+    as_asked = spec.workload.ignore_eos and not (spec.rollout and spec.rollout.over_sample)
+    return metric == "step_time_s" or (metric in TIME and as_asked)
 
 
 def _value(spec: Spec, key: Key) -> str:
