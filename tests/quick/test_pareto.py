@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 from synthetic_online import Server, make_online, make_online_spec, save_online
 from synthetic_records import make_plan, make_record, make_spec, save
+from synthetic_rollouts import rollout_spec
 
 from rollout_bench.analysis.stats.best import surely_better
 from rollout_bench.analysis.stats.blocks import contrasts
@@ -24,7 +25,7 @@ from rollout_bench.analysis.timed.experiments import Collection
 from rollout_bench.analysis.timed.rows import rows_of
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.record import Flag, Record
-from rollout_bench.contracts.spec import Spec
+from rollout_bench.contracts.spec import Spec, have_front
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.report.figure_names import figure_names
 from rollout_bench.report.figures.pareto_figures import pareto_figure
@@ -216,6 +217,12 @@ def test_configurations_of_different_work_are_on_no_common_front(tmp_path: Path)
     specs = [*specs_of(["default", "quick"]), longer]
     collection = collect(tmp_path / "of", make_plan(specs, LAUNCHES, baseline={"setting": "default"}))
     assert fronts(rows_of(collection), collection.comparison) == []
+
+
+def test_steps_that_over_sample_by_other_shares_are_on_no_common_front() -> None:
+    plain, more = rollout_spec(), rollout_spec(surplus=True)
+    assert not have_front([plain, plain, more])
+    assert have_front([more, more, more])
 
 
 def test_throughput_is_by_device_on_accelerators(tmp_path: Path) -> None:

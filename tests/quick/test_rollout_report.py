@@ -347,6 +347,27 @@ def test_waste_is_told_in_words(tmp_path: Path) -> None:
     assert item == "qwen3-90m bf16 small: 25 % of the generated tokens were not needed."
 
 
+@pytest.mark.parametrize("fixed", [True, False])
+def test_another_share_of_over_sampling_is_called_other_work_where_lengths_differ(tmp_path: Path, fixed: bool) -> None:
+    load = rollout_spec().workload.model_copy(update={"ignore_eos": fixed})
+    plain, more = (
+        rollout_spec(surplus=surplus).model_copy(update={"setting": name, "workload": load})
+        for surplus, name in ((False, None), (True, "more"))
+    )
+    launches(tmp_path, plain, more, rates=(ONE, ONE))
+    *others, waste = said(summed_up(tmp_path, plain, more, baseline={"setting": "default"}), "Router")
+    assert "of the generated tokens were not needed" in waste
+    if fixed:
+        assert others == []
+        return
+    (other,) = others
+    assert other == (
+        "qwen3-90m bf16 more small: over_sample is 0.5, and 0 in what it is compared with. That is not the same work: "
+        "a step keeps the groups that are complete first, which are short ones, so the more groups are sent, the fewer "
+        "tokens it keeps."
+    )
+
+
 def test_replicas_that_share_a_step_are_unevenly_loaded_in_its_anatomy_too(tmp_path: Path) -> None:
     spec = rollout_spec(router="sticky", engines=2)
     spec = spec.model_copy(update={"workload": spec.workload.model_copy(update={"ignore_eos": False})})

@@ -592,9 +592,13 @@ FEWEST_ON_FRONT = 3
 
 
 def same_work(spec: Spec) -> tuple[str, ...]:
-    """Return what configurations that do the same work have in common: mode, platform, model and load."""
+    """Return what configurations that do the same work have in common: mode, platform, model and load.
+
+    An over-sampled step keeps other sequences: those that are complete first.
+    """
     arrivals = "" if spec.load is None else spec.load.model_dump_json()
-    return spec.mode, spec.platform, spec.model.name, spec.workload.model_dump_json(), arrivals
+    over_sample = "" if spec.rollout is None else str(spec.rollout.over_sample or "")
+    return spec.mode, spec.platform, spec.model.name, spec.workload.model_dump_json(), arrivals, over_sample
 
 
 def have_front(specs: Iterable[Spec]) -> bool:

@@ -15,7 +15,7 @@ from rollout_bench.contracts.axes import title_of
 from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.modes import ROLLOUT
 from rollout_bench.contracts.record import Record
-from rollout_bench.contracts.spec import Spec
+from rollout_bench.contracts.spec import Spec, lengths_differ
 from rollout_bench.core.numbers import MISSING, number, several
 from rollout_bench.report.headings import Column, Line, metric_columns, speedup_columns, view
 from rollout_bench.report.parts import Findings, SummaryPart
@@ -116,6 +116,7 @@ def rollout_part(findings: Findings) -> SummaryPart:
             entries_apart=list(never_contrasted(every, "entry")),
             routers=list(contrasts(every, "router")),
             routers_apart=list(never_contrasted(every, "router")),
+            other_work=list(other_work(every)),
             shares=list(shares(every)),
             most=MOST,
         ),
@@ -210,6 +211,18 @@ def never_contrasted(rows: Sequence[Row], key: Key) -> Iterator[tuple[str, list[
             yield name, list(dict.fromkeys(value_of(row, key) for row in group))
 
 
+def other_work(rows: Sequence[Row]) -> Iterator[tuple[str, float, float]]:
+    """Yield names of rows that keep other lengths than what they are compared with, and what both over-sample by."""
+    for row in rows:
+        other = row.against.other
+        if other is None or not other.records or not row.used:
+            continue
+        specs = [one.records[0].spec for one in (row.experiment, other)]
+        own, theirs = map(_over_sample, specs)
+        if own != theirs and any(map(lengths_differ, specs)):
+            yield row.name, own, theirs
+
+
 def shares(rows: Sequence[Row]) -> Iterator[tuple[str, str, Routed, float | None]]:
     """Yield the names of rows whose engines share steps or waste tokens, their routers, and what these did.
 
@@ -224,8 +237,12 @@ def shares(rows: Sequence[Row]) -> Iterator[tuple[str, str, Routed, float | None
 
 def _of_time(metric: MetricName, spec: Spec) -> bool:
     """Return whether a ratio in `metric` is one of the times of steps: all keep as many tokens as were asked for."""
-    as_asked = spec.workload.ignore_eos and not (spec.rollout and spec.rollout.over_sample)
+    as_asked = spec.workload.ignore_eos and not _over_sample(spec)
     return metric == "step_time_s" or (metric in TIME and as_asked)
+
+
+def _over_sample(spec: Spec) -> float:
+    return (spec.rollout and spec.rollout.over_sample) or 0.0
 
 
 def _value(spec: Spec, key: Key) -> str:
