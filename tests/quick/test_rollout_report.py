@@ -347,6 +347,11 @@ def test_waste_is_told_in_words(tmp_path: Path) -> None:
     assert item == "qwen3-90m bf16 small: 25 % of the generated tokens were not needed."
 
 
+def test_an_over_sampled_step_waits_for_no_engine(tmp_path: Path) -> None:
+    (item,) = said(summary(tmp_path, rollout_record(rollout_spec(engines=2, surplus=True))), "Router")
+    assert "the slowest of 2 engines took 33 % longer than their mean. 25 %" in item
+
+
 @pytest.mark.parametrize("fixed", [True, False])
 def test_another_share_of_over_sampling_is_called_other_work_where_lengths_differ(tmp_path: Path, fixed: bool) -> None:
     load = rollout_spec().workload.model_copy(update={"ignore_eos": fixed})

@@ -185,6 +185,9 @@ def test_once_enough_groups_are_complete_the_rest_is_aborted_and_wasted(stage: C
     assert step.elapsed_s < 2.5  # before the slow ones would have ended
     assert 0 <= step.surplus.drain_s < 1
     assert one.flags == []
+    for partner in one.partners:
+        assert partner.over is not None
+        assert partner.over.enough - partner.over.began == pytest.approx(step.elapsed_s)
 
 
 def test_a_group_that_is_complete_too_late_is_wasted_too(stage: Callable[..., Stage]) -> None:

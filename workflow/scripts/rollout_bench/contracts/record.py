@@ -180,7 +180,11 @@ class ReplicaPass(Strict):
         ge=0, description="When it began, in seconds after the release, which is when the first of them began."
     )
     elapsed_s: float = Field(
-        gt=0, description="From handing over its first request until its last token was back, in seconds."
+        gt=0,
+        description=(
+            "From handing over its first request until its last token was back, in seconds; in a rollout from the "
+            "step's beginning, at most until the step had enough."
+        ),
     )
     requests: int = Field(ge=0, description="Requests handed to it.")
     sequences: int = Field(ge=0, description="Sequences that came back.")
@@ -188,7 +192,7 @@ class ReplicaPass(Strict):
     cached_prompt_tokens: int | None = Field(
         None, ge=0, description="Prompt tokens that it took from its prefix cache. Null where it does not say."
     )
-    output_tokens: int = Field(ge=0, description="Tokens that it generated.")
+    output_tokens: int = Field(ge=0, description="Tokens that it generated; in a rollout those that the step needed.")
     prompts: int | None = absent("Distinct prompts among its sequences. Null where each has prompts of its own.", ge=0)
     preemptions: int | None = absent("Preemptions. Null where the record has them otherwise, or nobody knows.", ge=0)
     peak_running: int | None = absent("Most sequences that its engine ran at once. Null where it does not say.", ge=0)
@@ -196,7 +200,7 @@ class ReplicaPass(Strict):
 
     @property
     def end_s(self) -> float:
-        """When its last token was back, in seconds after the release."""
+        """When it was done, in seconds after the release."""
         return self.start_offset_s + self.elapsed_s
 
 

@@ -26,9 +26,10 @@ class Balance:
 
     Attributes:
         elapsed_s: its own time of an iteration; of all of them the step's.
-        output_tokens: that it generated in an iteration.
+        output_tokens: that it generated in an iteration, of a rollout those that the step needed.
         idle_share: share of the steps' time in which its devices waited for the slowest replica, or to be let go.
-        slowest_share: share of iterations in which it was the slowest.
+        slowest_share: share of iterations in which it was the slowest. None where steps are over-sampled: replicas that
+            have something to do end together, once there is enough.
         prompts: distinct prompts that it got of an iteration. None, as the next three, where a load is not shared.
         cached_share: share of its prompt tokens that came from its prefix cache.
         preemptions: in an iteration.
@@ -38,7 +39,7 @@ class Balance:
     elapsed_s: float
     output_tokens: float
     idle_share: float
-    slowest_share: float
+    slowest_share: float | None
     prompts: float | None = None
     cached_share: float | None = None
     preemptions: float | None = None
@@ -95,13 +96,15 @@ def replicated(rows: Sequence[Row]) -> list[Replicated]:
 
 
 def _of_launches(row: Row, launches: Sequence[Sequence[tuple[Iteration, list[ReplicaPass]]]]) -> Replicated:
-    count = len(launches[0][0][1])
+    count, over_sampled = len(launches[0][0][1]), launches[0][0][0].surplus is not None
     each = tuple(
         Balance(
             elapsed_s=mean([mean([parts[n].elapsed_s for _, parts in passes]) for passes in launches]),
             output_tokens=mean([mean([parts[n].output_tokens for _, parts in passes]) for passes in launches]),
             idle_share=mean([1 - _ran(passes, n) for passes in launches]),
-            slowest_share=mean([mean([_slowest(parts) == n for _, parts in passes]) for passes in launches]),
+            slowest_share=None
+            if over_sampled
+            else mean([mean([_slowest(parts) == n for _, parts in passes]) for passes in launches]),
             **_shared([[parts[n] for _, parts in passes] for passes in launches]),
         )
         for n in range(count)

@@ -98,7 +98,7 @@ class Share:
     words: dict[int, Generate] = field(default_factory=dict)
     outcomes: dict[int, Outcome] = field(default_factory=dict)
     back: dict[int, float] = field(default_factory=dict)
-    over: Over = field(default_factory=lambda: Over(began=0.0, dropped=[]))
+    over: Over = field(default_factory=lambda: Over(began=0.0, enough=0.0, dropped=[]))
 
 
 async def _share_of_step(entry: EntryPoint, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Share:
@@ -147,12 +147,13 @@ def told(share: Share, entry: EntryPoint, workload: WorkloadSpec, index: int, wa
         for number, word in sorted(share.words.items())
     }
     kept = {number: row for number, row in rows.items() if number not in dropped}
-    back = [share.back[number] for number in kept or rows]
+    # over-sampled, it generates until the step has enough: what it is to drop is back after that
+    ended = min(max(share.back.values(), default=began), share.over.enough)
     cached = [row.cached_prompt_tokens for row in kept.values() if row.cached_prompt_tokens is not None]
     looks = entry.looks
     part = ReplicaPass(
         start_offset_s=0.0,
-        elapsed_s=max(max(back, default=began) - began, SHORTEST_S),
+        elapsed_s=max(ended - began, SHORTEST_S),
         requests=len(rows),
         sequences=len(kept),
         prompt_tokens=sum(row.prompt_tokens for row in kept.values()),

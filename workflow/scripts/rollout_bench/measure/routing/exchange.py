@@ -46,6 +46,7 @@ class Over(Strict):
 
     says: Literal["over"] = "over"
     began: float = Field(description="When the step began.")
+    enough: float = Field(description="When the step had all that it needed.")
     dropped: list[int] = Field(description="Those of the replica's sequences that the step did not need.")
 
 

@@ -293,7 +293,7 @@ class Router:
         step.drained = time.monotonic()
         step.cpu_s = time.thread_time() - cpu_s
         for engine, line in enumerate(self._lines):
-            line.say(Over(began=step.began, dropped=step.dropped(engine)))
+            line.say(Over(began=step.began, enough=step.enough or step.drained, dropped=step.dropped(engine)))
         while any(line.waits for line in self._lines):
             for key, _ in self._poll.select():
                 key.data.flush()
