@@ -131,10 +131,11 @@ def test_two_engines_share_a_step_and_what_it_does_not_need_is_counted_as_wasted
         assert iteration.surplus.aborted >= sum(row.finish_reason == "abort" for row in of)
         assert iteration.surplus.drain_s < 1
         parts = iteration.replicas or []
-        assert sum(part.requests for part in parts) == 18
+        assert sum(part.requests for part in parts) == iteration.requests == 12
         for number, part in enumerate(parts):
             theirs = [row for row in of if row.replica == number]
-            assert part.requests == len(theirs)
+            assert part.requests == part.sequences == sum(not row.dropped for row in theirs)
+            assert part.elapsed_s <= iteration.elapsed_s + 1e-6
             assert part.prompts == len({row.prompt for row in theirs})
             assert part.peak_running is not None
             assert 0 < part.peak_running <= 8

@@ -42,6 +42,12 @@ def test_a_replica_generates_until_the_step_has_enough_whatever_of_it_is_kept(dr
     assert part.output_tokens == 16 * (2 - len(dropped))
 
 
+def test_no_rate_counts_what_a_step_did_not_need() -> None:
+    part = part_of({0: 1.0, 1: 4.5, 2: 4.6}, enough_s=4.0, dropped=[1, 2])
+    assert (part.requests, part.sequences, part.prompt_tokens, part.output_tokens) == (1, 1, 2, 16)
+    assert part.prompts == 3
+
+
 def test_a_replica_that_has_nothing_left_to_do_is_done_before_the_step_has_enough() -> None:
     assert part_of({0: 1.0, 1: 2.0}, enough_s=4.0, dropped=[1]).elapsed_s == pytest.approx(2.0)
 

@@ -186,8 +186,8 @@ class ReplicaPass(Strict):
             "step's beginning, at most until the step had enough."
         ),
     )
-    requests: int = Field(ge=0, description="Requests handed to it.")
-    sequences: int = Field(ge=0, description="Sequences that came back.")
+    requests: int = Field(ge=0, description="Requests handed to it; in a rollout those that the step needed.")
+    sequences: int = Field(ge=0, description="Sequences that came back; in a rollout those that the step needed.")
     prompt_tokens: int = Field(ge=0, description="Prompt tokens of all its sequences.")
     cached_prompt_tokens: int | None = Field(
         None, ge=0, description="Prompt tokens that it took from its prefix cache. Null where it does not say."
@@ -360,8 +360,8 @@ class Iteration(Strict):
             "when the first began until the slowest was done."
         ),
     )
-    requests: int = Field(ge=0, description="Requests handed to the engine.")
-    sequences: int = Field(ge=0, description="Sequences that came back.")
+    requests: int = Field(ge=0, description="Requests handed to the engine; in a rollout those that the step needed.")
+    sequences: int = Field(ge=0, description="Sequences that came back; in a rollout those that the step needed.")
     prompt_tokens: int = Field(
         ge=0,
         description=(

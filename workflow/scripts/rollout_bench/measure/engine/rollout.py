@@ -154,7 +154,7 @@ def told(share: Share, entry: EntryPoint, workload: WorkloadSpec, index: int, wa
     part = ReplicaPass(
         start_offset_s=0.0,
         elapsed_s=max(ended - began, SHORTEST_S),
-        requests=len(rows),
+        requests=len(kept),
         sequences=len(kept),
         prompt_tokens=sum(row.prompt_tokens for row in kept.values()),
         cached_prompt_tokens=sum(cached) if len(cached) == len(kept) else None,
