@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from planned import planned
 from synthetic_records import make_spec
+from synthetic_rollouts import rollout_spec
 
 from rollout_bench.analysis.bounds.architecture import architecture_from
 from rollout_bench.analysis.bounds.bound import (
@@ -97,6 +98,7 @@ def test_two_ranks_have_half_of_the_time_each():
     [
         (spec_with(pipeline_parallel_size=2), "pipeline_parallel_size is not counted"),
         (make_spec(), "the shape of its synthetic model is not whole"),
+        (rollout_spec(surplus=True), "part of what is generated is not needed"),
     ],
 )
 def test_what_can_not_be_said_has_a_reason(spec: Spec, why: str):
