@@ -186,6 +186,13 @@ BAD_VERL = [
     _run(
         "surplus_a_word", f"+{ROLLOUT}.over_sample_rate=half", "over_sample_rate: 'half' is not a number", "correct it"
     ),
+    _run(
+        "argument_without_a_space",
+        f"+{ROLLOUT}.engine_kwargs.vllm={{kv_cache_dtype:fp8,max_num_seqs:64}}",
+        f"{ROLLOUT}.engine_kwargs.vllm.kv_cache_dtype:fp8: is one word in YAML",
+        "a space after each colon",
+    ),
+    _run("section_a_list", "trainer=[1]", "trainer.use_v1: can't be read: Index", "make trainer a mapping"),
     _run("argument_a_secret", f"+{ROLLOUT}.engine_kwargs.vllm.hf_token=x", "hf_token: may be a secret", "take it out"),
 ]
 

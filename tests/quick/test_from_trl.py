@@ -165,6 +165,9 @@ def test_four_processes_and_a_server_beside_them(made: Made):
         ("steps_per_generation=3", "prompts", 24),
         ("max_prompt_length=100", "prompt_tokens", 100),
         ("vllm_max_model_length=300", "prompt_tokens", 44),
+        ("vllm_max_model_length=8192", "max_model_len", 8192),
+        ("vllm_mode=server +server.max_model_len=4096", "max_model_len", 4096),
+        ("vllm_mode=server +server.vllm_model_impl=transformers", "model_impl", "transformers"),
         ("max_completion_length=40", "output_tokens", 40),
         ("temperature=0.6", "temperature", 0.6),
         ("top_p=0.9", "top_p", 0.9),
@@ -201,13 +204,23 @@ def test_the_script_says_how_many_processes_there_are(tmp_path: Path):
         "accelerate launch -m trl.scripts.grpo --config config.yaml": None,
         "export CUDA_VISIBLE_DEVICES=0,1\naccelerate launch x.py --config config.yaml": 2,
         "torchrun --nproc_per_node=4 --nnodes=2 x.py --config config.yaml": 8,
-        "python3 x.py --config config.yaml": 1,
+        "python -m torch.distributed.run --nproc_per_node 8 x.py --config config.yaml": 8,
+        "CUDA_VISIBLE_DEVICES=0,1,2,3 python -m accelerate.commands.launch x.py --config config.yaml": 4,
+        "CUDA_VISIBLE_DEVICES=$GPUS accelerate launch x.py --config config.yaml": None,
+        "CUDA_VISIBLE_DEVICES=0,1 python3 x.py --config config.yaml": 1,
+        "/opt/bin/trl vllm-serve --model a/b\npython3 x.py --config config.yaml": 1,
         "cd there && nohup trl grpo --config config.yaml --num_processes 3 > log": 3,
     }.items():
         (tmp_path / "run.sh").write_text(f"#!/bin/bash\nset -e  # stop\necho 'begin'\n{command}\n")
         content = launched(tmp_path / "run.sh")
-        assert content["num_processes"] == processes, command
+        assert content.get("num_processes", "none") == (processes or "none"), command
         assert content["num_generations"] == 8
+
+
+def test_a_script_of_which_nobody_knows_how_many_processes_it_starts_is_told(made: Made):
+    script = TRL_SCRIPT.replace("--num_processes 8", "")
+    with pytest.raises(UserError, match="num_processes: is missing"):
+        made(content=TRL.replace("num_processes: 8\n", ""), script=script)
 
 
 def test_flags_win_over_the_yaml_and_overrides_over_flags(made: Made):
@@ -224,6 +237,38 @@ def test_keys_of_the_other_mode_are_not_honoured(made: Made):
     made("vllm_mode=server vllm_gpu_memory_utilization=0.2")
     other = made.account.partition("read by other runs than this one:\n")[2].splitlines()[0]
     assert other.strip() == "vllm_gpu_memory_utilization"
+
+
+@pytest.mark.parametrize(
+    ("mode", "keys"),
+    [
+        (
+            "colocate",
+            "+server.enable_prefix_caching=false +server.enforce_eager=true +server.kv_cache_dtype=fp8"
+            " +server.dtype=float16 +server.max_model_len=400 +server.trust_remote_code=true"
+            " +server.vllm_model_impl=transformers",
+        ),
+        (
+            "server",
+            "+vllm_enable_prefix_caching=false +vllm_dtype=float16 +vllm_max_model_length=400 +vllm_max_model_len=400"
+            " +trust_remote_code=true +vllm_model_impl=transformers",
+        ),
+    ],
+)
+def test_the_engines_have_nothing_of_the_other_mode_s_keys(made: Made, mode: str, keys: str):
+    expected = made(f"vllm_mode={mode}")
+    assert made(f"vllm_mode={mode} {keys}") == expected
+    other = made.account.partition("read by other runs than this one:\n")[2]
+    assert all(key[1:].partition("=")[0] in other for key in keys.split())
+
+
+def test_a_server_is_a_section_and_no_value(made: Made):
+    assert made.planned("+server=5")["gpu_memory_utilization"] == 0.3
+    assert "engines (colocate)" in made.account
+
+
+def test_a_name_that_is_a_date_is_a_text(made: Made):
+    assert made.planned(script=f"{TRL_SCRIPT} --run_name 2026-11-22")["prompts"] == 8
 
 
 def test_keys_of_one_s_own_script_are_named_as_unknown(made: Made):

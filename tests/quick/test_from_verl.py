@@ -156,8 +156,28 @@ def test_siblings_that_stay_together_make_whole_groups():
 
 
 def test_engines_that_stand_apart_share_their_own_devices(made: Made):
-    made(f"+{ROLLOUT}.nnodes=2 +{ROLLOUT}.n_gpus_per_node=4 {ROLLOUT}.tensor_model_parallel_size=2")
-    assert "4 engines on 8 devices" in made.account
+    apart = f"+{ROLLOUT}.nnodes=2 +{ROLLOUT}.n_gpus_per_node=2"
+    made(f"{apart} +trainer.v1.trainer_mode=separate_async")
+    assert "4 engines on 4 devices" in made.account
+    assert "trainer.n_gpus_per_node" not in made.group(Influence.HONOURED)
+
+
+@pytest.mark.parametrize(
+    "other", ["+trainer.v1.trainer_mode=colocate_async", "--verl 0.8 +trainer.v1.trainer_mode=separate_async"]
+)
+def test_engines_share_the_devices_of_training_where_verl_reads_no_others(made: Made, other: str):
+    made(f"+{ROLLOUT}.nnodes=2 +{ROLLOUT}.n_gpus_per_node=2 {other}")
+    assert "8 engines on 8 devices" in made.account
+    assert f"{ROLLOUT}.nnodes" in made.group(Influence.NEUTRAL)
+    assert f"{ROLLOUT}.n_gpus_per_node" in made.group(Influence.NEUTRAL)
+
+
+def test_the_section_of_a_recipe_says_what_its_engines_have(made: Made):
+    made(f"trainer.n_gpus_per_node=6 +rollout.n_gpus_per_node=2 +{ROLLOUT}.nnodes=3")
+    assert "2 engines on 2 devices" in made.account
+    assert "rollout.n_gpus_per_node = 2: devices of each of these nodes" in made.group(Influence.HONOURED)
+    made("+rollout.nnodes=0")
+    assert "8 engines on 8 devices" in made.account
 
 
 @pytest.mark.parametrize(
@@ -170,6 +190,8 @@ def test_engines_that_stand_apart_share_their_own_devices(made: Made):
         (f"{ROLLOUT}.prompt_length=90", "prompt_tokens", 90),
         ("data.max_response_length=40", "output_tokens", 40),
         (f"+{ROLLOUT}.max_model_len=600", "output_tokens", 88),
+        (f"+{ROLLOUT}.max_model_len=4096", "max_model_len", 4096),
+        (f"+{ROLLOUT}.max_model_len=null", "max_model_len", 768),
         (f"+{ROLLOUT}.temperature=0.6", "temperature", 0.6),
         (f"+{ROLLOUT}.top_p=0.9", "top_p", 0.9),
         (f"+{ROLLOUT}.top_k=20", "top_k", 20),
@@ -266,6 +288,11 @@ def test_values_that_change_nothing_are_not_shown(made: Made):
 def test_interpolations_that_change_nothing_need_not_be_resolved(made: Made):
     content = VERL.replace("demo", "'${now:%Y}'").replace("max_user_turns: null", "max_user_turns: '${nowhere}'")
     assert made.workload(content=content)["prompt_tokens"] == 512
+
+
+def test_a_date_is_a_text_wherever_it_stands(made: Made):
+    made("trainer.project_name=2026-11-22 +x.day=[2026-11-22]", VERL.replace("{path", "{since: 2026-11-22, path"))
+    assert "x.day" in made.group(Influence.UNKNOWN)
 
 
 def test_oc_select_falls_back_where_what_it_names_is_missing(made: Made):

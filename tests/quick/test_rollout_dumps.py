@@ -180,7 +180,12 @@ def test_the_command_writes_a_data_set_that_its_config_names(
     assert len(file.read_text().splitlines()) == 128
     load = yaml.safe_load(text.split("# Made by")[-1].partition("\n")[2])["workload_settings"]["verl-step"]
     assert load["dataset"] == {"format": "trace", "path": str(file)}
-    monkeypatch.setattr(sys, "argv", [*sys.argv, "--one-engine"])
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "+actor_rollout_ref.rollout.temperature=500", "--lengths-file", "x"])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="temperature: 500"):
+        trainers.from_verl()
+    assert not Path("x").exists()
+    monkeypatch.setattr(sys, "argv", ["rollout-bench from-verl", *shlex.split(arguments), "--one-engine"])
     with pytest.raises(UserError, match="is there already, with something else in it"):
         trainers.from_verl()
     file.unlink()
@@ -188,6 +193,18 @@ def test_the_command_writes_a_data_set_that_its_config_names(
     assert len(file.read_text().splitlines()) == 32
     (experiment,) = planned(capsys.readouterr().out).experiments
     assert (experiment.spec.workload.prompts, replicas(experiment.spec)) == (16, 1)
+
+
+def test_a_folder_of_lengths_that_is_missing_shows_before_a_tokenizer_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "config.json").write_text("{}")  # a model without a tokenizer
+    (tmp_path / "verl.yaml").write_text(VERL.replace("Qwen/Qwen3-8B", str(tmp_path / "m")))
+    arguments = ["rollout-bench from-verl", str(tmp_path / "verl.yaml"), "--lengths", str(tmp_path / "none")]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(UserError, match="none: there is no such folder"):
+        trainers.from_verl()
 
 
 @pytest.mark.parametrize(("requests", "samples"), [("per_sequence", 1), ("per_sequence", 2), ("per_prompt", 2)])

@@ -73,9 +73,7 @@ def from_verl() -> int:
     content = laid_over(read_yaml(arguments.file, "verl"), arguments.overrides, registry)
     dumps = None if arguments.lengths is None else RolloutDumps(arguments.lengths, arguments.lengths_file)
     made = verl_config(TrainerFile.of(str(arguments.file), content, registry), dumps, arguments.one_engine)
-    if dumps is not None:
-        _write_trace(dumps.file, made)
-    return _write(made)
+    return _write(made, None if dumps is None else dumps.file)
 
 
 def _write_trace(path: Path, made: MadeConfig) -> None:
@@ -104,9 +102,11 @@ def from_trl() -> int:
     return _write(trl_config(TrainerFile.of(str(arguments.file), content, registry), arguments.one_engine))
 
 
-def _write(made: MadeConfig) -> int:
+def _write(made: MadeConfig, trace: Path | None = None) -> int:
     words = [*sys.argv[0].split()[1:], *map(_without_secret, sys.argv[1:])]
     text = made.yaml(shlex.join(["rollout-bench", *words]))
+    if trace is not None:
+        _write_trace(trace, made)
     print(made.told, file=sys.stderr)
     print(text, end="")
     return 0

@@ -96,7 +96,8 @@ def account(settings: TrainerFile, unread: Collection[str] = ()) -> str:
         written, influence = settings.has(key.path), settings.influence(key)
         value = f"{key.path} = {_shown(settings.get(key.path))}"
         if key.path in unread:
-            groups[Influence.NEUTRAL]["read by other runs than this one"] += [key.path] if written else []
+            if written:
+                groups[Influence.NEUTRAL]["read by other runs than this one"].append(key.path)
         elif written and influence is Influence.NEUTRAL:
             groups[influence]["switched off, or as it is measured"].append(key.path)
         elif written:

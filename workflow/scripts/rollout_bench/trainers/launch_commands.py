@@ -36,7 +36,8 @@ class LaunchCommand:
     @property
     def serves(self) -> bool:
         """Whether it starts TRL's server."""
-        return self.words[:2] == ["trl", "vllm-serve"] or "trl.scripts.vllm_serve" in self.words[:3]
+        program = Path(self.words[0]).name
+        return [program, *self.words[1:2]] == ["trl", "vllm-serve"] or "trl.scripts.vllm_serve" in self.words[:3]
 
     @property
     def trains(self) -> bool:
@@ -94,7 +95,7 @@ def _commands(path: Path, text: str) -> Iterator[LaunchCommand]:
             elif redirected or REDIRECTION.match(word):
                 redirected = True
             elif assigned is not None and assigned[1] in VISIBLE_DEVICES:
-                devices = len(assigned[2].split(","))
+                devices = None if "$" in assigned[2] else len(assigned[2].split(","))
                 exported = devices if words[0] == "export" else exported
             elif assigned is None and (command or word not in BEFORE_COMMANDS):
                 command.append(word)
@@ -112,18 +113,19 @@ def _training(path: Path, command: LaunchCommand) -> dict[str, Any]:
     if "config" in own:
         content = read_yaml(_beside(path, str(own.pop("config"))), "TRL")
     content.update(own)
-    content.setdefault("num_processes", _processes(path, program, launcher, command.devices))
+    plain = program.startswith("python") and "-m" not in rest[:script]
+    processes = 1 if plain else _processes(path, program, launcher, command.devices)
+    if processes is not None:
+        content.setdefault("num_processes", processes)
     return content
 
 
 def _processes(path: Path, program: str, launcher: dict[str, Any], devices: int | None) -> Any:
     if "num_processes" in launcher:
         return launcher["num_processes"]
-    if program == "torchrun":
+    if program == "torchrun" or "nproc_per_node" in launcher:
         per_node, nodes = launcher.get("nproc_per_node", 1), launcher.get("nnodes", 1)
         return per_node * nodes if isinstance(per_node, int) and isinstance(nodes, int) else None
-    if program.startswith("python"):
-        return 1
     config = launcher.get("config_file")
     if config is not None and (found := _there(path, str(config))) is not None:
         return read_yaml(found, "accelerate").get("num_processes", devices)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -120,21 +121,26 @@ class TrainerFile:
 
     @classmethod
     def of(cls, name: str, content: dict[str, Any], registry: KeyRegistry) -> TrainerFile:
-        """Return the settings in `content`; raise `UserError` where OmegaConf can't have them."""
+        """Return the settings in `content`; raise `UserError` where OmegaConf can't have them, or a key is torn."""
         from omegaconf import OmegaConf  # --help and planning do without it
         from omegaconf.errors import OmegaConfBaseException
 
         try:
-            return cls(name, content, registry, OmegaConf.create(content))
+            content = _without_dates(content)
+            found = cls(name, content, registry, OmegaConf.create(content))
         except OmegaConfBaseException as error:
             said = str(error).strip().splitlines()[0]
             raise UserError(f"{name}: OmegaConf can't read it: {said}", "mend the file") from None
         except RecursionError:  # an override with an alias of itself
             raise UserError(f"{name}: is nested deeper than any settings are", "write values without aliases") from None
+        for path, value in _leaves(content, ""):
+            if value is None and ":" in path:  # {a:1}, which hydra's own grammar reads as {a: 1}
+                raise UserError(f"{name}: {path}: is one word in YAML, and no key", "write a space after each colon")
+        return found
 
     def paths(self) -> list[str]:
         """Return the dotted paths of all values that are written."""
-        return list(_leaves(self.content, ""))
+        return [path for path, _ in _leaves(self.content, "")]
 
     def written(self, path: str) -> Any:
         """Return the value at `path` with its interpolations resolved, `NOT_THERE` where there is none.
@@ -143,13 +149,16 @@ class TrainerFile:
             UserError: an interpolation can't be resolved.
         """
         from omegaconf import OmegaConf
-        from omegaconf.errors import OmegaConfBaseException
+        from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
         try:
             found = OmegaConf.select(self.tree, path, default=NOT_THERE)
             return OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found
         except OmegaConfBaseException as error:
             said = str(error).strip().splitlines()[0]
+            if not isinstance(error, InterpolationResolutionError):
+                above = path.rpartition(".")[0]
+                raise UserError(f"{self.name}: {path}: can't be read: {said}", f"make {above} a mapping") from None
             raise UserError(
                 f"{self.name}: {path}: its interpolation can't be resolved: {said}",
                 f"add {path}=VALUE to the command, or give the whole of {self.registry.trainer}'s YAML",
@@ -186,10 +195,19 @@ class TrainerFile:
         return key.influence_of(self.get(key.path)) if key.influence is Influence.UNSUPPORTED else key.influence
 
 
-def _leaves(content: dict[str, Any], above: str) -> Iterator[str]:
+def _without_dates(value: Any) -> Any:
+    """Return `value` with dates as text: YAML has them, OmegaConf and hydra do not."""
+    if isinstance(value, dict):
+        return {key: _without_dates(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_dates(inner) for inner in value]
+    return str(value) if isinstance(value, date) else value
+
+
+def _leaves(content: dict[str, Any], above: str) -> Iterator[tuple[str, Any]]:
     for name, value in content.items():
         path = f"{above}{name}"
         if isinstance(value, dict) and value:
             yield from _leaves(value, f"{path}.")
         else:
-            yield path
+            yield path, value

@@ -23,6 +23,27 @@ BESIDE = {
 
 SERVER_REQUESTS = "TRL's server has one request for all samples of a prompt; here each sample is a request of its own."
 
+ARGUMENTS = {
+    "colocate": {
+        "dtype": "vllm_dtype",
+        "enable_prefix_caching": "vllm_enable_prefix_caching",
+        "model_impl": "vllm_model_impl",
+        "trust_remote_code": "trust_remote_code",
+    },
+    "server": {
+        "dtype": "server.dtype",
+        "enable_prefix_caching": "server.enable_prefix_caching",
+        "enforce_eager": "server.enforce_eager",
+        "kv_cache_dtype": "server.kv_cache_dtype",
+        "model_impl": "server.vllm_model_impl",
+        "trust_remote_code": "server.trust_remote_code",
+    },
+}
+"""Mode -> engine argument -> the key that it is read from: a server does not see the trainer's."""
+
+LONGEST = {"colocate": ("vllm_max_model_length", "vllm_max_model_len"), "server": ("server.max_model_len",)}
+"""Mode -> keys that bound prompt and answer together, the newest name first."""
+
 COLOCATED_BATCHED_TOKENS = 4096
 """What TRL sets max_num_batched_tokens to where its engines share the trainer's devices."""
 
@@ -45,14 +66,14 @@ def trl_config(settings: TrainerFile, one_engine: bool = False) -> MadeConfig:
         )
     mode = _mode(settings)
     step, own = _step(settings, mode)
-    prompt_tokens, output_tokens = _lengths(settings)
-    key = "model_name_or_path" if settings.get("model_name_or_path") else "server.model"
+    prompt_tokens, output_tokens, longest = _lengths(settings, mode)
+    key = "server.model" if mode == "server" and not settings.get("model_name_or_path") else "model_name_or_path"
     path = settings.get(key)
     if path is None:
         raise UserError(
             f"{settings.name}: model_name_or_path: is missing", "add model_name_or_path=FOLDER to the command"
         )
-    dtype = settings.get("vllm_dtype") or settings.get("server.dtype") or "auto"
+    dtype = settings.get(ARGUMENTS[mode]["dtype"]) or "auto"
     if dtype not in QUANT_OF_DTYPE:
         raise UserError(f"{settings.name}: dtype {dtype!r} is not measured here", did_you_mean(dtype, QUANT_OF_DTYPE))
     quant = QUANT_OF_DTYPE[dtype]
@@ -73,7 +94,7 @@ def trl_config(settings: TrainerFile, one_engine: bool = False) -> MadeConfig:
                 "temperature": settings.get("temperature"),
                 "top_p": settings.get("top_p"),
                 "top_k": settings.get("top_k"),
-                "engine_args": {**own, **_engine_args(settings, dtype, prompt_tokens + output_tokens)},
+                "engine_args": {**own, **_engine_args(settings, mode, longest)},
             }
         },
     }
@@ -108,7 +129,8 @@ def _dealt(step: TrainerStep, mode: str, one_engine: bool) -> tuple[str, ...]:
 def _unread(settings: TrainerFile, mode: str) -> set[str]:
     """Return the keys of the mode that this run is not in."""
     if mode == "server":
-        return {"vllm_tensor_parallel_size", "vllm_gpu_memory_utilization", "vllm_tp"}
+        sizes = {"vllm_tensor_parallel_size", "vllm_gpu_memory_utilization", "vllm_tp"}
+        return {*sizes, *LONGEST["colocate"], *ARGUMENTS["colocate"].values()}
     return {path for path in settings.registry.keys if path.startswith("server.")}
 
 
@@ -118,7 +140,8 @@ def _mode(settings: TrainerFile) -> str:
     if mode is None and colocated is not None:
         mode = "colocate" if colocated else "server"
     if mode is None:
-        mode = "server" if settings.has("server") and not settings.get("vllm_tp") else "colocate"
+        served = isinstance(settings.content.get("server"), dict)
+        mode = "server" if served and not settings.get("vllm_tp") else "colocate"
     if mode not in MODES:
         raise UserError(f"{settings.name}: vllm_mode: {mode!r} is not known", did_you_mean(mode, MODES))
     return str(mode)
@@ -180,15 +203,14 @@ def _step(settings: TrainerFile, mode: str) -> tuple[TrainerStep, dict[str, Any]
     return TrainerStep(prompts, samples, processes // tensor, "runs"), own
 
 
-def _lengths(settings: TrainerFile) -> tuple[int, int]:
-    """Return tokens of each prompt and of each answer.
+def _lengths(settings: TrainerFile, mode: str) -> tuple[int, int, int]:
+    """Return tokens of each prompt, of each answer, and what an engine has room for.
 
     Raises:
         UserError: nothing says how long prompts are, or there is no room for them.
     """
     answer = settings.get("max_completion_length")
-    names = ("vllm_max_model_length", "vllm_max_model_len", "server.max_model_len")
-    most, name = next(((value, name) for name in names if (value := settings.get(name))), (None, ""))
+    most, name = next(((value, name) for name in LONGEST[mode] if (value := settings.get(name))), (None, ""))
     prompt = settings.get("max_prompt_length")
     if most is not None and most <= answer:
         raise UserError(
@@ -202,22 +224,14 @@ def _lengths(settings: TrainerFile) -> tuple[int, int]:
             f"{settings.name}: max_prompt_length: is missing, and TRL itself cuts no prompts",
             "add max_prompt_length=512 to the command: the longest prompts of your data in tokens",
         )
-    return prompt, answer
+    return prompt, answer, most or prompt + answer
 
 
-def _engine_args(settings: TrainerFile, dtype: str, longest: int) -> dict[str, Any]:
-    found = {"max_model_len": longest, "logprobs_mode": "processed_logprobs"}
-    if dtype != "auto":
-        found["dtype"] = dtype
-    for name, keys in {
-        "enable_prefix_caching": ("vllm_enable_prefix_caching", "server.enable_prefix_caching"),
-        "enforce_eager": ("server.enforce_eager",),
-        "kv_cache_dtype": ("server.kv_cache_dtype",),
-        "model_impl": ("vllm_model_impl",),
-    }.items():
-        value = next((value for key in keys if (value := settings.get(key)) is not None), None)
-        if value is not None:
-            found[name] = value
-    if settings.get("trust_remote_code") or settings.get("server.trust_remote_code"):
-        found["trust_remote_code"] = True
-    return found
+def _engine_args(settings: TrainerFile, mode: str, longest: int) -> dict[str, Any]:
+    written = {name: settings.get(key) for name, key in ARGUMENTS[mode].items()}
+    as_by_default = {"dtype": "auto", "trust_remote_code": False}
+    return {
+        "max_model_len": longest,
+        "logprobs_mode": "processed_logprobs",
+        **{name: value for name, value in written.items() if value not in (None, as_by_default.get(name))},
+    }

@@ -27,6 +27,8 @@ def _words(names: str) -> list[str]:
     return names.split()
 
 
+_NO_LONGEST = "null: here the longest prompt and answer together, in TRL what the model allows"
+
 _KEYS = (
     # the step
     honoured("num_processes", whole, None, "processes of the training: accelerate's num_processes"),
@@ -50,7 +52,7 @@ _KEYS = (
     honoured("vllm_tp", maybe_switch, None, "one engine of all processes, as it was called before"),
     honoured("vllm_tensor_parallel_size", whole, 1, "engine argument tensor_parallel_size, of colocated engines"),
     honoured("vllm_gpu_memory_utilization", share, 0.3, "engine argument gpu_memory_utilization, of colocated engines"),
-    honoured("vllm_max_model_length", maybe_whole, None, "the longest prompt and answer together"),
+    honoured("vllm_max_model_length", maybe_whole, None, f"engine argument max_model_len; {_NO_LONGEST}"),
     honoured("vllm_max_model_len", maybe_whole, None, "the same, as it was called before"),
     honoured("vllm_enable_prefix_caching", maybe_switch, None, "engine argument enable_prefix_caching"),
     honoured("vllm_dtype", maybe_text, None, "engine argument dtype"),
@@ -59,11 +61,12 @@ _KEYS = (
     honoured("server.tensor_parallel_size", whole, 1, "engine argument tensor_parallel_size, of a server's engines"),
     honoured("server.data_parallel_size", whole, 1, "engines of the server, which share the prompts: rollout.replicas"),
     honoured("server.gpu_memory_utilization", share, 0.9, "engine argument gpu_memory_utilization, of a server's"),
-    honoured("server.max_model_len", maybe_whole, None, "the longest prompt and answer together"),
+    honoured("server.max_model_len", maybe_whole, None, f"engine argument max_model_len; {_NO_LONGEST}"),
     honoured("server.enable_prefix_caching", maybe_switch, None, "engine argument enable_prefix_caching"),
     honoured("server.dtype", maybe_text, None, "engine argument dtype"),
     honoured("server.enforce_eager", maybe_switch, None, "engine argument enforce_eager"),
     honoured("server.kv_cache_dtype", maybe_text, None, "engine argument kv_cache_dtype"),
+    honoured("server.vllm_model_impl", text, "vllm", "engine argument model_impl"),
     honoured("server.trust_remote_code", switch, False, "engine argument trust_remote_code"),
     # what can't be measured yet, and what follows
     unsupported("min_p", None, None, (None, 0, 0.0), "no token is left out for being unlikely"),
@@ -85,7 +88,7 @@ _KEYS = (
             f"vllm_{key}"
             for key in ("server_base_url", "server_host", "server_port", "server_timeout", "group_port", "device")
         ),
-        *(f"server.{key}" for key in ("host", "port", "log_level", "distributed_executor_backend", "vllm_model_impl")),
+        *(f"server.{key}" for key in ("host", "port", "log_level", "distributed_executor_backend")),
     ),
     *neutral("between two steps, which is not measured", "vllm_enable_sleep_mode", "ds3_gather_for_generation"),
     *neutral("the trainer's own data type: the engine takes the checkpoint's", "dtype", "torch_dtype", "bf16", "fp16"),

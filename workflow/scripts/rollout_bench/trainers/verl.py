@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,15 @@ from rollout_bench.core.errors import UserError, did_you_mean
 from rollout_bench.core.numbers import several
 from rollout_bench.plan.checks import check_no_secret
 from rollout_bench.trainers.account import MadeConfig, account
-from rollout_bench.trainers.rollout_dumps import DumpedSequence, RolloutDumps, counting, read_dumps, statistics, trace
+from rollout_bench.trainers.rollout_dumps import (
+    Count,
+    DumpedSequence,
+    RolloutDumps,
+    counting,
+    read_dumps,
+    statistics,
+    trace,
+)
 from rollout_bench.trainers.step import TrainerStep, distinct_prompts
 from rollout_bench.trainers.trained_model import QUANT_OF_DTYPE, model_name, weights
 from rollout_bench.trainers.trainer_file import TrainerFile
@@ -87,7 +96,7 @@ def verl_config(settings: TrainerFile, dumps: RolloutDumps | None = None, one_en
         *(() if said else ("Each answer is generated to its full length, the longest that a step can take.",)),
         "Not measured here: verl's own processes, what lies between two steps, and training.",
     )
-    return MadeConfig((*head, *said), config, account(settings), tuple(lines))
+    return MadeConfig((*head, *said), config, account(settings, _unread(settings)), tuple(lines))
 
 
 def _dealt(step: TrainerStep, one_engine: bool) -> tuple[str, ...]:
@@ -110,7 +119,12 @@ def _dealt(step: TrainerStep, one_engine: bool) -> tuple[str, ...]:
 def _dumped(settings: TrainerFile, dumps: RolloutDumps, place: str, longest: int) -> list[list[DumpedSequence]]:
     """Return the sequences that were written down, counted by the tokenizer of the model at `place`."""
     model = str(Path(place.removeprefix("hub:")).expanduser())
-    return read_dumps(dumps.folder, counting(load_tokenizer(model, settings.get(f"{MODEL}trust_remote_code"))), longest)
+
+    @cache  # loaded once the folder has been read: a mistake in it shows before a hub is asked
+    def count() -> Count:
+        return counting(load_tokenizer(model, settings.get(f"{MODEL}trust_remote_code")))
+
+    return read_dumps(dumps.folder, lambda texts: count()(texts), longest)
 
 
 def _check_engine(settings: TrainerFile) -> None:
@@ -135,17 +149,33 @@ def _platform(settings: TrainerFile) -> str:
     return PLATFORMS[device]
 
 
+def _device_keys(settings: TrainerFile) -> tuple[str, str]:
+    """Return the keys that hold the nodes of the engines, and the devices of a node."""
+    if settings.get("trainer.use_v1") and settings.get("trainer.v1.trainer_mode") == "separate_async":
+        apart = ROLLOUT
+    else:  # recipes copy a section of their own over the rollout's keys
+        apart = "rollout." if isinstance(settings.content.get("rollout"), dict) else ""
+    if not apart or not settings.get(f"{apart}nnodes"):
+        return "trainer.nnodes", "trainer.n_gpus_per_node"
+    followed = settings.get(f"{apart}n_gpus_per_node") is None
+    return f"{apart}nnodes", f"{'trainer.' if followed else apart}n_gpus_per_node"
+
+
+def _unread(settings: TrainerFile) -> set[str]:
+    """Return the keys that this run does not read, though others do."""
+    places = (ROLLOUT, "rollout.", "trainer.")
+    return {f"{place}{name}" for place in places for name in ("nnodes", "n_gpus_per_node")} - {*_device_keys(settings)}
+
+
 def _step(settings: TrainerFile) -> tuple[TrainerStep, int]:
     """Return the step, and how many devices its engines share."""
-    apart, per_node = settings.get(f"{ROLLOUT}nnodes"), settings.get("trainer.n_gpus_per_node")
-    if apart:
-        per_node = settings.get(f"{ROLLOUT}n_gpus_per_node") or per_node
+    nodes, per_node = (settings.get(key) for key in _device_keys(settings))
     if per_node is None:
         raise UserError(
             f"{settings.name}: trainer.n_gpus_per_node: is missing, so nobody knows how many engines there are",
             "add trainer.n_gpus_per_node=8 to the command, and trainer.nnodes=N where there are several",
         )
-    devices = per_node * (apart or settings.get("trainer.nnodes"))
+    devices = per_node * nodes
     sizes = {name: settings.get(f"{ROLLOUT}{name}") for name in SIZES}
     tensor, data, pipeline = sizes.values()
     if devices % (tensor * data * pipeline):
@@ -218,6 +248,8 @@ def _engine_args(settings: TrainerFile) -> dict[str, Any]:
     arguments = {**settings.arguments(), "dtype": settings.get(f"{ROLLOUT}dtype")}
     if settings.get(f"{MODEL}trust_remote_code"):
         arguments["trust_remote_code"] = True
+    if longest := settings.get(f"{ROLLOUT}max_model_len"):
+        arguments["max_model_len"] = longest
     if sizes := settings.get(f"{ROLLOUT}cudagraph_capture_sizes"):
         arguments["compilation_config"] = {"cudagraph_capture_sizes": sizes}
     return {**arguments, **{name: value for name, value in own.items() if value is not None}}

@@ -42,8 +42,13 @@ _KEYS = (
     honoured("trainer.n_gpus_per_node", whole, None, "devices of a node: with nnodes what gives rollout.replicas"),
     honoured("trainer.nnodes", whole, 1, "nodes: with n_gpus_per_node what gives rollout.replicas"),
     honoured("trainer.device", text, "cuda", "platform"),
-    honoured(f"{ROLLOUT}nnodes", index, 0, "nodes of engines that stand apart; 0: they share those of training"),
-    honoured(f"{ROLLOUT}n_gpus_per_node", whole, None, "devices of each of these nodes, where nnodes is not 0"),
+    honoured(
+        f"{ROLLOUT}nnodes", index, 0,
+        "nodes of engines that stand apart (separate_async); those of the training, which help at times, are left out",
+    ),
+    honoured(f"{ROLLOUT}n_gpus_per_node", whole, None, "devices of each of these nodes"),
+    honoured("rollout.nnodes", index, 1, "nodes of engines that stand apart, in the recipes that have this section"),
+    honoured("rollout.n_gpus_per_node", whole, 8, "devices of each of these nodes"),
     honoured("data.train_batch_size", whole, 1024, "prompts of a step"),
     honoured("data.gen_batch_size", maybe_whole, None, "prompts of a step where use_v1 is false; else of a fetch only"),
     honoured("trainer.use_v1", switch, True, "whether gen_batch_size says how many prompts a step has"),
@@ -76,7 +81,10 @@ _KEYS = (
     argument(f"{ROLLOUT}enable_prefix_caching", switch, True),
     argument(f"{ROLLOUT}logprobs_mode", maybe_text, "processed_logprobs"),
     argument(f"{ROLLOUT}scheduling_policy", maybe_text, "fcfs"),
-    honoured(f"{ROLLOUT}max_model_len", maybe_whole, None, "max_model_len; null: the longest prompt and answer"),
+    honoured(
+        f"{ROLLOUT}max_model_len", maybe_whole, None,
+        "engine argument max_model_len; null: here the longest prompt and answer, in verl what the model allows",
+    ),
     honoured(f"{ROLLOUT}cudagraph_capture_sizes", numbers, None, "engine argument compilation_config"),
     honoured(f"{ROLLOUT}engine_kwargs.vllm", mapping, {}, "engine arguments, each by its own name; null is left out"),
     # what can't be measured yet, and what follows
