@@ -192,6 +192,30 @@ BAD_VERL = [
         f"{ROLLOUT}.engine_kwargs.vllm.kv_cache_dtype:fp8: is one word in YAML",
         "a space after each colon",
     ),
+    _run(
+        "quant_as_an_argument",
+        f"+{ROLLOUT}.engine_kwargs.vllm.quantization=fp8",
+        "engine_kwargs.vllm.quantization: decides which quants are measured",
+        f"set {ROLLOUT}.quantization",
+    ),
+    _run(
+        "dtype_as_an_argument",
+        f"+{ROLLOUT}.engine_kwargs.vllm.dtype=float16",
+        "engine_kwargs.vllm.dtype: decides which quants are measured",
+        f"set {ROLLOUT}.dtype",
+    ),
+    _run(
+        "compilation_a_text",
+        f"+{ROLLOUT}.cudagraph_capture_sizes=[1] +{ROLLOUT}.engine_kwargs.vllm.compilation_config=3",
+        "compilation_config: is no mapping",
+        "write it as a mapping",
+    ),
+    _run(
+        "pipeline",
+        f"+{ROLLOUT}.pipeline_model_parallel_size=2",
+        "pipeline_model_parallel_size: 2 is not 1: verl's vLLM rollout has no other",
+        "correct it",
+    ),
     _run("section_a_list", "trainer=[1]", "trainer.use_v1: can't be read: Index", "make trainer a mapping"),
     _run("argument_a_secret", f"+{ROLLOUT}.engine_kwargs.vllm.hf_token=x", "hf_token: may be a secret", "take it out"),
 ]

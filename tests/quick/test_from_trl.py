@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import sys
 from pathlib import Path
@@ -208,6 +209,7 @@ def test_the_script_says_how_many_processes_there_are(tmp_path: Path):
         "CUDA_VISIBLE_DEVICES=0,1,2,3 python -m accelerate.commands.launch x.py --config config.yaml": 4,
         "CUDA_VISIBLE_DEVICES=$GPUS accelerate launch x.py --config config.yaml": None,
         "CUDA_VISIBLE_DEVICES=0,1 python3 x.py --config config.yaml": 1,
+        "trl grpo --accelerate_config zero.yaml --config config.yaml": 6,
         "/opt/bin/trl vllm-serve --model a/b\npython3 x.py --config config.yaml": 1,
         "cd there && nohup trl grpo --config config.yaml --num_processes 3 > log": 3,
     }.items():
@@ -293,6 +295,13 @@ def test_the_page_shows_what_its_command_prints(made: Made):
     made(shlex.join(command.words[3:-2]), script=files["# run.sh"])
     shown = "".join(line for line in made.text.splitlines(keepends=True) if not line.startswith("#"))
     assert [f"# mine.yaml\n{shown}"] == [block.text for block in blocks(page, "yaml")]
+
+
+def test_no_key_of_transformers_own_training_is_unknown():
+    transformers = pytest.importorskip("transformers")
+    registry = trl_registry()
+    names = [field.name for field in dataclasses.fields(transformers.TrainingArguments)]
+    assert [name for name in names if name not in registry.keys and not registry.holds(name)] == []
 
 
 def test_each_key_has_one_entry_that_says_what_becomes_of_it():

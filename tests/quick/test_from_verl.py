@@ -315,8 +315,47 @@ def test_what_changes_nothing_can_be_set_below_an_interpolation(made: Made):
 
 def test_a_switch_is_found_through_an_interpolation_of_its_section(made: Made):
     content = VERL.replace("    n: 8", "    n: 8\n    mtp: ${oc.select:actor_rollout_ref.model.mtp,null}")
-    made("+actor_rollout_ref.model.mtp.enable_rollout=true", content)
-    assert "mtp.enable_rollout = true: measured without speculative decoding" in made.group(Influence.UNSUPPORTED)
+    both = "+actor_rollout_ref.model.mtp.enable_rollout=true +actor_rollout_ref.model.mtp.enable=true"
+    made(both, content)
+    said = "mtp.enable_rollout = true: measured without speculative decoding"
+    assert f"{ROLLOUT}.{said}" in made.group(Influence.UNSUPPORTED)
+    made(both)
+    assert f"actor_rollout_ref.model.{said}" in made.group(Influence.UNSUPPORTED)
+
+
+def test_a_switch_below_one_that_is_off_is_no_matter(made: Made):
+    for section in (ROLLOUT, "actor_rollout_ref.model"):
+        made(f"+{section}.mtp.enable_rollout=true")
+        assert "mtp.enable_rollout" not in made.group(Influence.UNSUPPORTED)
+        assert f"{section}.mtp.enable_rollout" in made.group(Influence.NEUTRAL)
+
+
+def test_an_adapter_is_left_out_unless_it_is_merged(made: Made):
+    rank = "+actor_rollout_ref.model.lora.rank=8"
+    made(rank)
+    assert "lora.rank = 8: the base model is measured" in made.group(Influence.UNSUPPORTED)
+    made(f"{rank} +actor_rollout_ref.model.lora.merge=true")
+    assert "lora" not in made.group(Influence.UNSUPPORTED)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        (f"{ROLLOUT}.qat.enable", "true"),
+        ("actor_rollout_ref.actor.megatron.qat.enable", "true"),
+        (f"{ROLLOUT}.agent.agent_loop_manager_class", "mine.Manager"),
+        (f"{ROLLOUT}.standalone_gpu_memory_utilization", "0.7"),
+    ],
+)
+def test_what_would_change_the_rollout_is_not_passed_over(made: Made, key: str, value: str):
+    made(f"+{key}={value}")
+    assert key in made.group(Influence.UNSUPPORTED)
+
+
+def test_sizes_of_graphs_are_put_into_the_compilation_config_that_is_there(made: Made):
+    own = f"+{ROLLOUT}.engine_kwargs.vllm.compilation_config='{{cudagraph_mode: PIECEWISE}}'"
+    workload = made.workload(f"+{ROLLOUT}.cudagraph_capture_sizes=[1,8] {own}")
+    assert workload["compilation_config"] == {"cudagraph_mode": "PIECEWISE", "cudagraph_capture_sizes": [1, 8]}
 
 
 def test_the_preset_is_what_verl_s_own_defaults_come_to(made: Made):

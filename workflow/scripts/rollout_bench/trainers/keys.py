@@ -70,6 +70,11 @@ def share(value: Any) -> float:
     return found
 
 
+def maybe_share(value: Any) -> float | None:
+    """Return a number above 0 and up to 1, or None."""
+    return None if value is None else share(value)
+
+
 def switch(value: Any) -> bool:
     """Return true or false, written as YAML or as Python has them."""
     words = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
@@ -149,9 +154,9 @@ class TrainerKey:
         return Influence.NEUTRAL if self.influence is Influence.UNSUPPORTED and value in self.off else self.influence
 
 
-def honoured(path: str, reader: Reader, default: Any, says: str, argument: str | None = None) -> TrainerKey:
+def honoured(path: str, reader: Reader, default: Any, says: str) -> TrainerKey:
     """Return a key that the config has."""
-    return TrainerKey(path, Influence.HONOURED, says, reader, default, argument)
+    return TrainerKey(path, Influence.HONOURED, says, reader, default)
 
 
 def argument(path: str, reader: Reader, default: Any, name: str | None = None) -> TrainerKey:

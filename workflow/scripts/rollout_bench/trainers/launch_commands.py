@@ -114,6 +114,7 @@ def _training(path: Path, command: LaunchCommand) -> dict[str, Any]:
         content = read_yaml(_beside(path, str(own.pop("config"))), "TRL")
     content.update(own)
     plain = program.startswith("python") and "-m" not in rest[:script]
+    launcher.setdefault("config_file", content.get("accelerate_config"))  # as trl calls it
     processes = 1 if plain else _processes(path, program, launcher, command.devices)
     if processes is not None:
         content.setdefault("num_processes", processes)

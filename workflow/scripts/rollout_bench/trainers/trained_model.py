@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from rollout_bench.contracts.spec import is_local
 from rollout_bench.core.errors import UserError
@@ -37,6 +38,13 @@ def weights(path: str, key: str) -> str:
     if absent is not None:
         raise UserError(f"{key}: {absent.problem}", absent.remedy if "mean" in absent.remedy else remedy)
     return path if path.startswith("~") else str(Path(path).absolute())
+
+
+def quant_keys(quant: str) -> dict[str, Any]:
+    """Return the keys that a config needs where its weights are measured as `quant`, one of `QUANT_OF_DTYPE`."""
+    if quant == "bf16":
+        return {}
+    return {"baseline": {"quant": quant}, "quant_settings": {quant: {"linear_dtypes": ["float16"]}}}
 
 
 def model_name(path: str) -> str:

@@ -9,7 +9,7 @@ from rollout_bench.core.errors import UserError, did_you_mean
 from rollout_bench.core.numbers import several
 from rollout_bench.trainers.account import MadeConfig, account
 from rollout_bench.trainers.step import TrainerStep
-from rollout_bench.trainers.trained_model import QUANT_OF_DTYPE, model_name, weights
+from rollout_bench.trainers.trained_model import QUANT_OF_DTYPE, model_name, quant_keys, weights
 from rollout_bench.trainers.trainer_file import TrainerFile
 
 WORKLOAD = "trl-step"
@@ -86,6 +86,7 @@ def trl_config(settings: TrainerFile, one_engine: bool = False) -> MadeConfig:
         # both of TRL's modes call LLM.generate, and always ask for the sampled token's log probability
         **step.rollout("llm", True, one_engine),
         "model_settings": {name: {"weights": {quant: weights(path, key)}}},
+        **quant_keys(quant),
         "workload_settings": {
             WORKLOAD: {
                 **step.part(one_engine).workload(prompt_tokens),
@@ -98,8 +99,6 @@ def trl_config(settings: TrainerFile, one_engine: bool = False) -> MadeConfig:
             }
         },
     }
-    if quant != "bf16":
-        config |= {"baseline": {"quant": quant}, "quant_settings": {quant: {"linear_dtypes": ["float16"]}}}
     head = (
         f"A step: {step.told} ({mode}).",
         step.measured(one_engine),

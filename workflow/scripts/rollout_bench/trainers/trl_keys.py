@@ -38,7 +38,10 @@ _KEYS = (
     honoured("generation_batch_size", maybe_whole, None, "sequences that are generated together, where it is written"),
     honoured("num_generations", whole, 8, "samples of each prompt"),
     honoured("max_prompt_length", maybe_whole, None, "prompt_tokens: each prompt is as long as the longest may be"),
-    honoured("max_completion_length", whole, 512, "output_tokens: each answer is as long as the longest may be"),
+    honoured(
+        "max_completion_length", whole, 512,
+        "output_tokens: each answer is as long as the longest may be (256 by default up to TRL 1.9)",
+    ),
     honoured("temperature", number, 1.0, "temperature"),
     honoured("top_p", share, 1.0, "top_p"),
     honoured("top_k", top_k, -1, "top_k"),
@@ -117,13 +120,21 @@ _KEYS = (
               "cosine_min_value_wrong")),
     *neutral("read where transformers generates", "cache_implementation", "transformers_continuous_batching_config.*"),
     *neutral("environment variables of the training", "env.*"),
+    *neutral("accelerate's own file: of a script its num_processes is read", "accelerate_config"),
     *neutral(
         "training, not generation",
         *_words(
             "accelerator_config.* adam_beta1 adam_beta2 adam_epsilon attn_implementation auto_find_batch_size "
             "average_tokens_across_devices beta bf16_full_eval bnb_4bit_quant_type cast_lm_head_to_fp32 data_seed "
             "dataloader_drop_last dataloader_num_workers dataloader_persistent_workers dataloader_pin_memory "
-            "dataloader_prefetch_factor ddp_backend ddp_bucket_cap_mb ddp_find_unused_parameters ddp_timeout "
+            "dataloader_prefetch_factor dataloader_in_order dataloader_multiprocessing_context ddp_backend "
+            "ddp_broadcast_buffers ddp_bucket_cap_mb ddp_find_unused_parameters ddp_static_graph ddp_timeout debug "
+            "bnb_4bit_quant_storage disable_tqdm enable_jit_checkpoint eval_do_concat_batches eval_use_gather_object "
+            "batch_eval_metrics greater_is_better hub_always_push ignore_bias_buffers ignore_data_skip "
+            "include_for_metrics include_num_input_tokens_seen length_column_name local_rank log_level_replica "
+            "log_on_each_node logging_nan_inf_filter neftune_noise_alpha prediction_loss_only "
+            "restore_callback_states_from_checkpoint save_on_each_node skip_memory_metrics trackio_bucket_id "
+            "trackio_static_space_id train_sampling_strategy use_cache "
             "deepspeed.* delta disable_dropout do_eval do_predict do_train entropy_coef entropy_coef_delta "
             "entropy_coef_max entropy_coef_min entropy_target epsilon epsilon_high eval_accumulation_steps eval_delay "
             "eval_on_start eval_steps eval_strategy fp16_full_eval fsdp.* fsdp_config.* full_determinism "

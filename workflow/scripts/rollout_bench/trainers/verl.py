@@ -20,7 +20,7 @@ from rollout_bench.trainers.rollout_dumps import (
     trace,
 )
 from rollout_bench.trainers.step import TrainerStep, distinct_prompts
-from rollout_bench.trainers.trained_model import QUANT_OF_DTYPE, model_name, weights
+from rollout_bench.trainers.trained_model import QUANT_OF_DTYPE, model_name, quant_keys, weights
 from rollout_bench.trainers.trainer_file import TrainerFile
 from rollout_bench.trainers.verl_keys import MODEL, ROLLOUT
 from rollout_bench.workloads.requests import load_tokenizer
@@ -61,7 +61,7 @@ def verl_config(settings: TrainerFile, dumps: RolloutDumps | None = None, one_en
     path = settings.get(f"{MODEL}path")
     if path is None:
         raise UserError(f"{settings.name}: {MODEL}path: is missing", f"add {MODEL}path=FOLDER to the command")
-    quant, quants, more = _quants(settings)
+    quant, quants = _quants(settings)
     part = step.part(one_engine)
     place = weights(path, f"{MODEL}path")
     engine_args = _engine_args(settings)
@@ -86,7 +86,7 @@ def verl_config(settings: TrainerFile, dumps: RolloutDumps | None = None, one_en
         **step.rollout("async", settings.get(f"{ROLLOUT}calculate_log_probs"), one_engine),
         **({"engine": {"environment": ENVIRONMENT[platform]}} if platform in ENVIRONMENT else {}),
         "model_settings": {name: {"weights": {quant: place}}},
-        **more,
+        **quant_keys(quant),
         "workload_settings": {WORKLOAD: workload},
     }
     head = (
@@ -164,7 +164,12 @@ def _device_keys(settings: TrainerFile) -> tuple[str, str]:
 def _unread(settings: TrainerFile) -> set[str]:
     """Return the keys that this run does not read, though others do."""
     places = (ROLLOUT, "rollout.", "trainer.")
-    return {f"{place}{name}" for place in places for name in ("nnodes", "n_gpus_per_node")} - {*_device_keys(settings)}
+    unread = {f"{place}{name}" for place in places for name in ("nnodes", "n_gpus_per_node")}
+    unread -= {*_device_keys(settings)}
+    sections = [ROLLOUT, MODEL]
+    own = sections[0 if settings.has(f"{ROLLOUT}mtp") else 1]  # the rollout's follows the model's where none is written
+    unread |= {f"{one}mtp.enable_rollout" for one in sections if one != own or not settings.get(f"{one}mtp.enable")}
+    return unread | ({f"{MODEL}lora_rank", f"{MODEL}lora.rank"} if settings.get(f"{MODEL}lora.merge") else set())
 
 
 def _step(settings: TrainerFile) -> tuple[TrainerStep, int]:
@@ -214,8 +219,8 @@ def _length(settings: TrainerFile, what: str) -> int:
     return length
 
 
-def _quants(settings: TrainerFile) -> tuple[str, list[str], dict[str, Any]]:
-    """Return the quant of the weights that are there, all that are measured, and what more the config needs."""
+def _quants(settings: TrainerFile) -> tuple[str, list[str]]:
+    """Return the quant of the weights that are there, and all that are measured."""
     dtype = settings.get(f"{ROLLOUT}dtype")
     if dtype not in QUANT_OF_DTYPE:
         raise UserError(
@@ -223,26 +228,23 @@ def _quants(settings: TrainerFile) -> tuple[str, list[str], dict[str, Any]]:
             f"{did_you_mean(dtype, QUANT_OF_DTYPE)}; set {ROLLOUT}dtype to one of these",
         )
     quant = QUANT_OF_DTYPE[dtype]
-    more: dict[str, Any] = {}
-    if quant != "bf16":
-        more["baseline"] = {"quant": quant}
-        more["quant_settings"] = {quant: {"linear_dtypes": ["float16"]}}
     wanted = settings.get(f"{ROLLOUT}quantization")
     if wanted not in (None, "fp8"):
         raise UserError(
             f"{settings.name}: {ROLLOUT}quantization: {wanted!r} can't be taken over: what proves it is not known",
             f"add {ROLLOUT}quantization=null, and the quant to the config: docs/how-to/add-a-quant.md",
         )
-    return quant, [quant, *([wanted] if wanted else [])], more
+    return quant, [quant, *([wanted] if wanted else [])]
 
 
 def _engine_args(settings: TrainerFile) -> dict[str, Any]:
     own = settings.get(f"{ROLLOUT}engine_kwargs.vllm")
     check_no_secret(f"{ROLLOUT}engine_kwargs.vllm", own)
-    for key, name in SIZES.items():
+    for key, name in {**SIZES, "dtype": "dtype", "quantization": "quantization"}.items():
         if own.get(name) is not None:
+            decided = "how many engines share a step" if key in SIZES else "which quants are measured"
             raise UserError(
-                f"{settings.name}: {ROLLOUT}engine_kwargs.vllm.{name}: decides how many engines share a step",
+                f"{settings.name}: {ROLLOUT}engine_kwargs.vllm.{name}: decides {decided}",
                 f"take it out, and set {ROLLOUT}{key}",
             )
     arguments = {**settings.arguments(), "dtype": settings.get(f"{ROLLOUT}dtype")}
@@ -250,6 +252,14 @@ def _engine_args(settings: TrainerFile) -> dict[str, Any]:
         arguments["trust_remote_code"] = True
     if longest := settings.get(f"{ROLLOUT}max_model_len"):
         arguments["max_model_len"] = longest
+    arguments |= {name: value for name, value in own.items() if value is not None}
     if sizes := settings.get(f"{ROLLOUT}cudagraph_capture_sizes"):
-        arguments["compilation_config"] = {"cudagraph_capture_sizes": sizes}
-    return {**arguments, **{name: value for name, value in own.items() if value is not None}}
+        compilation = arguments.get("compilation_config", {})
+        if not isinstance(compilation, dict):
+            raise UserError(
+                f"{settings.name}: {ROLLOUT}engine_kwargs.vllm.compilation_config: is no mapping, and"
+                " cudagraph_capture_sizes are put into it",
+                "write it as a mapping",
+            )
+        arguments["compilation_config"] = {**compilation, "cudagraph_capture_sizes": sizes}
+    return arguments

@@ -6,12 +6,17 @@ agent loop. What verl reads but its vLLM rollout does not use is said so.
 
 from __future__ import annotations
 
+from typing import Any
+
 from rollout_bench.trainers.keys import (
+    Influence,
     KeyRegistry,
+    TrainerKey,
     argument,
     honoured,
     index,
     mapping,
+    maybe_share,
     maybe_text,
     maybe_whole,
     neutral,
@@ -36,6 +41,14 @@ _EARLIER = {
     "0.8": {f"{ROLLOUT}max_num_seqs": 1024, f"{ROLLOUT}calculate_log_probs": False, "trainer.use_v1": False},
 }
 """Version -> what it has where nothing is written, as far as 0.9 has something else."""
+
+
+def _one(value: Any) -> int:
+    """Return 1, of what verl 0.8 and 0.9 refuse anything else."""
+    if whole(value) != 1:
+        raise ValueError("1: verl's vLLM rollout has no other")
+    return 1
+
 
 _KEYS = (
     # the step
@@ -72,7 +85,7 @@ _KEYS = (
         "quants; fp8 is vLLM's own there, with one scale for each tensor: verl's has one for each 128 x 128 weights",
     ),
     argument(f"{ROLLOUT}tensor_model_parallel_size", whole, 2, "tensor_parallel_size"),
-    argument(f"{ROLLOUT}pipeline_model_parallel_size", whole, 1, "pipeline_parallel_size"),
+    argument(f"{ROLLOUT}pipeline_model_parallel_size", _one, 1, "pipeline_parallel_size"),
     argument(f"{ROLLOUT}gpu_memory_utilization", share, 0.5),
     argument(f"{ROLLOUT}max_num_seqs", whole, 256),
     argument(f"{ROLLOUT}max_num_batched_tokens", whole, 8192),
@@ -115,7 +128,14 @@ _KEYS = (
         "one turn is measured: one request for each sample",
     ),
     unsupported(f"{ROLLOUT}agent.agent_loop_config_path", None, None, (None,), "one turn is measured, of no own loop"),
-    unsupported(f"{ROLLOUT}mtp.enable_rollout", switch, False, (False,), "measured without speculative decoding"),
+    unsupported(
+        f"{ROLLOUT}agent.agent_loop_manager_class", None, None, (None,),
+        "sequences reach the router as verl's own class sends them",
+    ),
+    *(
+        unsupported(f"{section}mtp.enable_rollout", switch, False, (False,), "measured without speculative decoding")
+        for section in (ROLLOUT, MODEL)
+    ),
     unsupported(
         f"{ROLLOUT}disaggregation.enabled", switch, False, (False,), "one engine prefills and decodes, as without it"
     ),
@@ -134,7 +154,16 @@ _KEYS = (
     unsupported("skip.rollout_tq.enable", switch, False, (False,), "all is generated, and no dump taken"),
     unsupported(f"{MODEL}lora_rank", index, 0, (0,), "the base model is measured, without an adapter"),
     unsupported(f"{MODEL}lora.rank", index, 0, (0,), "the base model is measured, without an adapter"),
-    unsupported("actor_rollout_ref.actor.fsdp_config.qat.enable", switch, False, (False,), "the checkpoint as it is"),
+    *(
+        unsupported(f"{section}.qat.enable", switch, False, (False,), "the checkpoint is measured as it is")
+        for section in (
+            "actor_rollout_ref.rollout", "actor_rollout_ref.actor.fsdp_config", "actor_rollout_ref.actor.megatron"
+        )
+    ),
+    unsupported(
+        f"{ROLLOUT}standalone_gpu_memory_utilization", maybe_share, None, (None,),
+        "engines that stand apart in a fully asynchronous training are measured with gpu_memory_utilization",
+    ),
     unsupported(
         "algorithm.filter_groups.enable", switch, False, (False,),
         "one batch is measured; verl generates until enough groups pass the filter",
@@ -146,6 +175,14 @@ _KEYS = (
     *neutral(
         "verl samples whatever it says, and sets no penalty",
         *(f"{ROLLOUT}{key}" for key in ("do_sample", "repetition_penalty")),
+    ),
+    *(
+        TrainerKey(f"{section}mtp.enable", Influence.NEUTRAL, "whether mtp.enable_rollout is read", switch, False)
+        for section in (ROLLOUT, MODEL)
+    ),
+    TrainerKey(
+        f"{MODEL}lora.merge", Influence.NEUTRAL,
+        "whether an adapter is merged into the weights before they get to the engine", switch, False,
     ),
     *neutral("the trainer's quantization, which its own key switches on", f"{ROLLOUT}qat.*"),
     *neutral("a place for what others add", f"{ROLLOUT}custom.*"),
@@ -165,7 +202,7 @@ _KEYS = (
     ),
     *neutral(
         "between two steps, which is not measured",
-        *(f"{ROLLOUT}{key}" for key in ("free_cache_engine", "enable_sleep_mode", "standalone_gpu_memory_utilization")),
+        *(f"{ROLLOUT}{key}" for key in ("free_cache_engine", "enable_sleep_mode")),
     ),
     *neutral(
         "the trainer's own log probabilities, after generation",
