@@ -74,7 +74,8 @@ def test_no_replica_is_the_one_that_over_sampled_steps_wait_for(tmp_path: Path) 
     (found,) = replicated(rows_of(collect(tmp_path, None)))
     assert [one.slowest_share for one in found.each] == [None, None]
     table = summarise(collect(tmp_path, None)).markdown.partition("## Replicas: offline, cpu")[2].partition("##")[0]
-    assert [line.split(" | ")[5] for line in table.strip().splitlines()[-3:]] == ["-"] * 3
+    assert "idle %" in table
+    assert "slowest %" not in table
 
 
 @given(st.lists(st.floats(0.1, 100), min_size=2, max_size=16))
