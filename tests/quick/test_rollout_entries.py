@@ -102,7 +102,7 @@ def test_preemptions_of_a_step_are_what_the_engine_s_own_counter_rose_by(
         await entry.reset()
         return entry
 
-    share = Share({0: WORD}, {0: outcome([-0.5] * 3)}, {0: 102.0}, Over(began=100.0, dropped=[]))
+    share = Share({0: WORD}, {0: outcome([-0.5] * 3)}, {0: 102.0}, Over(began=100.0, enough=102.0, dropped=[]))
     done = told(share, asyncio.run(step()), SPEC.workload, 3, warmup=False)
     assert [part.preemptions for part in done.iteration.replicas or []] == [preemptions]
     assert [flag.code for flag in done.flags].count("preemptions") == bool(preemptions)
