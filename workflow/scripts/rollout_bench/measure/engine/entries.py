@@ -153,7 +153,7 @@ class EntryPoint(ABC):
 
     async def abort(self, ids: Collection[int]) -> None:
         """Have sequences end as they are."""
-        raise NotImplementedError(f"{type(self).__name__} leaves no sequence")
+        raise RuntimeError(f"{type(self).__name__} can leave no sequence: planning refuses to over-sample through it")
 
     @abstractmethod
     async def reset(self) -> None:
