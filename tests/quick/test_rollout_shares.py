@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
 from launching import tiny_spec
@@ -15,7 +13,16 @@ from rollout_bench.measure.engine.rollout import Share, told
 from rollout_bench.measure.routing.exchange import Generate, Over
 
 BEGAN = 100.0
-NOT_ASKED: EntryPoint = cast(Any, SimpleNamespace(looks=None))
+
+
+class Unasked(EntryPoint):
+    """An entry whose engine says nothing of itself."""
+
+    async def generate(self, word: Generate) -> Outcome:
+        raise NotImplementedError
+
+    async def reset(self) -> None:
+        raise NotImplementedError
 
 
 def part_of(back_s: dict[int, float], enough_s: float, dropped: Collection[int] = ()) -> ReplicaPass:
@@ -27,7 +34,7 @@ def part_of(back_s: dict[int, float], enough_s: float, dropped: Collection[int] 
         )
         share.outcomes[number] = Outcome([7] * 16, [-0.5] * 16, "length", 2, 0)
         share.back[number] = BEGAN + at_s
-    (part,) = told(share, NOT_ASKED, tiny_spec().workload, 0, False).iteration.replicas or []
+    (part,) = told(share, Unasked(2048), tiny_spec().workload, 0, False).iteration.replicas or []
     return part
 
 
