@@ -77,6 +77,7 @@ def test_one_engine_generates_a_step_through_each_entry(entry: str, through: Cal
         assert iteration.client is not None
         (part,) = iteration.replicas or []
         assert part.prompts == 4
+        assert part.preemptions == 0
         assert part.output_tokens == iteration.output_tokens
         assert part.elapsed_s == pytest.approx(iteration.elapsed_s, abs=0.05)
         if entry != "server":  # 128 of 130 tokens of each second sample
