@@ -40,6 +40,7 @@ OTHER_MEANINGS = {
     "plan/settings.py": {"rollout"},  # the key of the config
     "report/figure_names.py": {"operators", "messages"},  # figures
     "report/tables/online_tables.py": {"offline", "online"},  # fields of a line in the table that compares the two
+    "trainers/verl.py": {"rollout"},  # a section of verl's settings
 }
 """Module -> names of modes that mean something else in it."""
 
