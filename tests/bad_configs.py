@@ -202,6 +202,18 @@ BAD_OVERLAYS = [
     Bad("rollout_unknown_entry", "rollout: {entry: asynch}", "rollout.entry: 'asynch'", "did you mean 'async'?"),
     Bad("rollout_unknown_key", "rollout: {engines: 2}", "rollout.engines: there is no such key", "known:"),
     Bad(
+        "rollout_unknown_key_of_a_setting",
+        "{modes: [rollout], settings: [default, a], setting_settings: {a: {rollout: {entri: llm}}}}",
+        "setting_settings.a.rollout.entri: there is no such key",
+        "did you mean 'entry'?",
+    ),
+    Bad(
+        "rollout_swept_as_a_whole",
+        "{modes: [rollout], sweep: {rollout: [{entry: llm}]}}",
+        "sweep.rollout: is a mapping",
+        "name a key: rollout.KEY",
+    ),
+    Bad(
         "rollout_no_replicas",
         "rollout: {replicas: 0}",
         "rollout.replicas: 0 should be greater than or equal to 1",

@@ -45,9 +45,9 @@ def _file(name: str, content: str, problem: str, remedy: str) -> BadTrainer:
 
 BAD_VERL = [
     _run(
-        "no_world", "~trainer.n_gpus_per_node", "trainer.n_gpus_per_node: is missing", "add trainer.n_gpus_per_node=8"
+        "no_world", "~trainer.n_gpus_per_node", "trainer.n_gpus_per_node: is missing", "add trainer.n_gpus_per_node=N"
     ),
-    _run("world_open", "trainer.n_gpus_per_node=???", "trainer.n_gpus_per_node: is missing", "n_gpus_per_node=8"),
+    _run("world_open", "trainer.n_gpus_per_node=???", "trainer.n_gpus_per_node: is missing", "n_gpus_per_node=N"),
     _run("world_zero", "trainer.n_gpus_per_node=0", "n_gpus_per_node: 0 is not a whole number from 1", "correct it"),
     _run("nodes_a_word", "trainer.nnodes=two", "trainer.nnodes: 'two' is not a whole number", "trainer.nnodes=VALUE"),
     _run(
@@ -216,7 +216,14 @@ BAD_VERL = [
         "pipeline_model_parallel_size: 2 is not 1: verl's vLLM rollout has no other",
         "correct it",
     ),
-    _run("section_a_list", "trainer=[1]", "trainer.use_v1: can't be read: Index", "make trainer a mapping"),
+    _run("section_a_list", "trainer=[1]", "trainer: is no mapping", "write its keys below it, as verl does"),
+    _run("section_a_word", "data=foo", "data: is no mapping", "write its keys below it, as verl does"),
+    _run(
+        "devices_misspelt",
+        "trainer.n_gpu_per_node=4",
+        "verl has no key trainer.n_gpu_per_node",
+        "did you mean 'trainer.n_gpus_per_node'?",
+    ),
     _run("argument_a_secret", f"+{ROLLOUT}.engine_kwargs.vllm.hf_token=x", "hf_token: may be a secret", "take it out"),
 ]
 
@@ -235,7 +242,8 @@ num_processes: 8
 TRL_SCRIPT = "accelerate launch --num_processes 8 grpo.py --config config.yaml"
 
 BAD_TRL = [
-    _run("no_world", "~num_processes", "num_processes: is missing", "add num_processes=8"),
+    _run("server_a_number", "+server=5", "server: is no mapping", "write its keys below it, as TRL does"),
+    _run("no_world", "~num_processes", "num_processes: is missing", "add num_processes=N"),
     _run("world_zero", "num_processes=0", "num_processes: 0 is not a whole number from 1 up", "num_processes=VALUE"),
     _run("no_vllm", "use_vllm=false", "use_vllm: is not true", "add use_vllm=true"),
     _run("mode_unknown", "vllm_mode=colocated", "vllm_mode: 'colocated' is not known", "did you mean 'colocate'?"),
@@ -255,7 +263,7 @@ BAD_TRL = [
         "server.data_parallel_size: 0 is not a whole number",
         "correct it",
     ),
-    _run("no_prompt_length", "~max_prompt_length", "max_prompt_length: is missing", "add max_prompt_length=512"),
+    _run("no_prompt_length", "~max_prompt_length", "max_prompt_length: is missing", "add max_prompt_length=N"),
     _run("no_room", "vllm_max_model_length=256", "256 leaves no room for a prompt", "more than 256"),
     _run("checkpoint_gone", "model_name_or_path=/nowhere/m", "/nowhere/m: no model there", "model_name_or_path=FOLDER"),
     _run("checkpoint_missing", "~model_name_or_path", "model_name_or_path: is missing", "model_name_or_path=FOLDER"),

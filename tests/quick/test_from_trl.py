@@ -264,11 +264,6 @@ def test_the_engines_have_nothing_of_the_other_mode_s_keys(made: Made, mode: str
     assert all(key[1:].partition("=")[0] in other for key in keys.split())
 
 
-def test_a_server_is_a_section_and_no_value(made: Made):
-    assert made.planned("+server=5")["gpu_memory_utilization"] == 0.3
-    assert "engines (colocate)" in made.account
-
-
 def test_a_name_that_is_a_date_is_a_text(made: Made):
     assert made.planned(script=f"{TRL_SCRIPT} --run_name 2026-11-22")["prompts"] == 8
 

@@ -112,6 +112,10 @@ def _changed(setting: str, workload: str, load: WorkloadSettings, changes: dict[
 
 def _rollout(config: Config, changes: dict[str, Any], place: tuple[str, ...]) -> RolloutSettings:
     """Return what `rollout` comes to with `changes`; raise `UserError`, naming `place`, where it can't be that."""
+    for key in changes:
+        if key not in RolloutSettings.model_fields:
+            where = ".".join((*place, key))
+            raise UserError(f"config: {where}: there is no such key", did_you_mean(key, RolloutSettings.model_fields))
     try:
         return RolloutSettings.model_validate(config.rollout.model_dump() | changes)
     except ValidationError as error:
@@ -188,6 +192,8 @@ def told_of_sweep(config: Config, name: str, own: Container[str], engine: Instal
 def _target(key: str, engine: InstalledEngine) -> tuple[str, str]:
     """Return where a key of a sweep belongs, of `PLACES`, and what it is called there."""
     where, dot, inner = key.partition(".")
+    if key in PLACES:
+        raise UserError(f"config: sweep.{key}: is a mapping, and a sweep goes through values", f"name a key: {key}.KEY")
     if dot and where in PLACES:
         if where == "workload":
             _check_key("sweep", inner)

@@ -104,14 +104,12 @@ def account(settings: TrainerFile, unread: Collection[str] = ()) -> str:
             groups[influence][key.says].append(value)
         elif influence is not Influence.NEUTRAL and key.default not in (None, {}):
             groups[influence][key.says].append(f"{value} (default)")
-    return "\n".join(_section(influence, entries) for influence, entries in groups.items() if entries)
+    return "\n".join(_section(influence, entries) for influence, entries in groups.items() if any(entries.values()))
 
 
 def _section(influence: Influence, entries: dict[str, list[str]]) -> str:
     lines = [f"{influence.value}:"]
     for says, paths in entries.items():
-        if not paths:
-            continue
         if influence in (Influence.HONOURED, Influence.UNSUPPORTED):
             lines += [f"  {path}: {says}" for path in paths]
         else:

@@ -214,6 +214,12 @@ class KeyRegistry:
         """Return whether keys below `path` are known."""
         return any(known.startswith(f"{path}.") for known in self.keys)
 
+    def has_influence_below(self, path: str) -> bool:
+        """Return whether a key below `path` can change generation."""
+        return any(
+            known.startswith(f"{path}.") and key.influence is not Influence.NEUTRAL for known, key in self.keys.items()
+        )
+
     def instead_of(self, path: str) -> str:
         """Return what to do about a key that there is not: the near miss of the first part that is wrong."""
         above, wrong, known = self._wrong_part(path)

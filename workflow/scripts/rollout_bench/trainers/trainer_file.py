@@ -63,6 +63,8 @@ def laid_over(content: dict[str, Any], overrides: Sequence[str], registry: KeyRe
             continue
         if not sign and not written and known is None and not registry.holds(path):
             raise UserError(f"{override}: {registry.trainer} has no key {path}", registry.instead_of(path))
+        if not sign and not written and path not in registry.keys and (meant := registry.misspelt(path, ())):
+            raise UserError(f"{override}: {registry.trainer} has no key {path}", f"did you mean '{meant}'?")
         parent = _parent(content, path, override, make=True)
         assert parent is not None, "made where it was missing"
         parent[path.rpartition(".")[2]] = _value(override, found["value"])
@@ -121,7 +123,7 @@ class TrainerFile:
 
     @classmethod
     def of(cls, name: str, content: dict[str, Any], registry: KeyRegistry) -> TrainerFile:
-        """Return the settings in `content`; raise `UserError` where OmegaConf can't have them, or a key is torn."""
+        """Return the settings in `content`; raise `UserError` where OmegaConf can't have them, or one is torn."""
         from omegaconf import OmegaConf  # --help and planning do without it
         from omegaconf.errors import OmegaConfBaseException
 
@@ -136,6 +138,10 @@ class TrainerFile:
         for path, value in _leaves(content, ""):
             if value is None and ":" in path:  # {a:1}, which hydra's own grammar reads as {a: 1}
                 raise UserError(f"{name}: {path}: is one word in YAML, and no key", "write a space after each colon")
+            is_section = path not in registry.keys and registry.has_influence_below(path)
+            if is_section and value is not None and not isinstance(value, dict) and "${" not in str(value):
+                below = f"write its keys below it, as {registry.trainer} does"
+                raise UserError(f"{name}: {path}: is no mapping", below)
         return found
 
     def paths(self) -> list[str]:

@@ -156,7 +156,7 @@ def _step(settings: TrainerFile, mode: str) -> tuple[TrainerStep, dict[str, Any]
     if processes is None:
         raise UserError(
             f"{settings.name}: num_processes: is missing, so nobody knows how many sequences a step has",
-            "add num_processes=8 to the command: accelerate's --num_processes",
+            "add num_processes=N to the command: accelerate's --num_processes",
         )
     at_once = processes * per_device
     steps, batch = settings.get("steps_per_generation"), settings.get("generation_batch_size")
@@ -221,7 +221,7 @@ def _lengths(settings: TrainerFile, mode: str) -> tuple[int, int, int]:
     if prompt is None:
         raise UserError(
             f"{settings.name}: max_prompt_length: is missing, and TRL itself cuts no prompts",
-            "add max_prompt_length=512 to the command: the longest prompts of your data in tokens",
+            "add max_prompt_length=N to the command: the longest prompts of your data in tokens",
         )
     return prompt, answer, most or prompt + answer
 

@@ -178,7 +178,7 @@ def _step(settings: TrainerFile) -> tuple[TrainerStep, int]:
     if per_node is None:
         raise UserError(
             f"{settings.name}: trainer.n_gpus_per_node: is missing, so nobody knows how many engines there are",
-            "add trainer.n_gpus_per_node=8 to the command, and trainer.nnodes=N where there are several",
+            "add trainer.n_gpus_per_node=N to the command, and trainer.nnodes=M where there are several",
         )
     devices = per_node * nodes
     sizes = {name: settings.get(f"{ROLLOUT}{name}") for name in SIZES}

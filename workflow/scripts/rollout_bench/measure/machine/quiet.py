@@ -124,7 +124,8 @@ def wait_until_quiet(limit_s: float | None, pause: Callable[[float], None], say:
             )
         if not told:
             told = True
-            wait = "; wait_for_quiet_s: 600 waits for them" if limit_s is None else f", waiting up to {limit_s:g} s"
+            goes_on = "; it goes on, and with wait_for_quiet_s: 600 it would wait for them"
+            wait = goes_on if limit_s is None else f", waiting up to {limit_s:g} s"
             say(f"{use}{wait}")
         if limit_s is None:
             return
