@@ -20,11 +20,12 @@ demo: setup ## measure the default config on this machine's CPU, print the summa
 # Three on two cores, since engines and clusters often wait, and each file in one process. What asks for times then has
 # the machine to itself.
 SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
+SLOWEST := --durations 40 --durations-min 5
 test: setup ## every test
 	@status=0; \
-	$(IN_VENV) pytest $(SIDE_BY_SIDE) -m "untimed or not engine" tests/engine tests/cluster tests/workflow tests/quick \
+	$(IN_VENV) pytest $(SIDE_BY_SIDE) $(SLOWEST) -m "untimed or not engine" tests/engine tests/cluster tests/workflow tests/quick \
 	|| status=$$?; \
-	$(IN_VENV) pytest -m "engine and not untimed" tests/engine || status=$$?; \
+	$(IN_VENV) pytest $(SLOWEST) -m "engine and not untimed" tests/engine || status=$$?; \
 	exit $$status
 
 test-quick: setup ## the tests that need no engine

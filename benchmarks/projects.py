@@ -26,7 +26,7 @@ from rollout_bench.snakefile import PLAN_FILE
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPOSITORY / "tests")]
 
-from synthetic_records import make_record, make_sequences  # noqa: E402
+from synthetic_records import LOAD, make_record, make_sequences  # noqa: E402
 from workspace import Workspace  # noqa: E402
 
 QUANTS = ("bf16", "w8a16", "w8a8")
@@ -76,6 +76,7 @@ def make_ours(folder: Path, launches: int) -> Workspace:
         for place in range(size(launches) // (len(QUANTS) * LAUNCHES))
     }
     matrix = {"models": list(models), "quants": list(QUANTS), "launches": LAUNCHES, "model_settings": models}
+    matrix["workload_settings"] = {"demo": LOAD}
     return Workspace(folder, matrix)
 
 

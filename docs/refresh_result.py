@@ -23,16 +23,34 @@ FIGURES = {
     "pareto": "Throughput against start-up time: a point for each setting, steps along the Pareto front",
     "anatomy": "Running sequences over time in the median step, a line for each setting; t50, t90 and the end marked",
     "kv_cache": "Share of each engine's KV cache that is in use, over the median step",
+    "cycle": "Seconds of a step: generation and each part of the transition, a bar for each configuration",
+    "placement": "What each device does in a typical step, a lane for each device",
     "message_shares": "Share of a decode step over the batch, a line for each experiment",
     "messages": "Bytes of messages in each step, a line for each link",
 }
 """Those that are copied where they were drawn, with what an image of each shows."""
 
-ANSWERS = ("Conclusion", "What messages cost today", "Entry points\n", "Router\n")
+ANSWERS = (
+    "Conclusion",
+    "What messages cost today",
+    "Entry points\n",
+    "Router\n",
+    "What a step costs\n",
+    "Where engine and trainer should live\n",
+    "Where the time of a step goes\n",
+    "Proofs of new weights\n",
+)
 
 SECTIONS = (
     *ANSWERS,
     "How it was measured",
+    "What a step costs: ",
+    "Lengths at which it pays: ",
+    "Parts of a transition: ",
+    "Parts of an update: ",
+    "Memory: ",
+    "Where engine and trainer live: ",
+    "What each device does: ",
     "Throughput: ",
     "Anatomy of a step: ",
     "Entry points: ",

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from synthetic_cycles import cycle_spec, cycled
 from synthetic_inside import MODES as TIMED_AND_INSIDE
 from synthetic_inside import QUANTS, save_launch
 from synthetic_messages import make_messages, make_messages_spec
 from synthetic_online import Server, make_online, make_online_spec, save_online
+from synthetic_placements import placed_record, placed_spec
 from synthetic_records import in_two, make_record, make_sequences, make_spec
 from synthetic_rollouts import make_looks, rollout_spec, shared_out
 
@@ -51,8 +53,16 @@ def save_every_mode(results: Path, launch: int, *, absurd: bool = False, flags: 
         record = shared_out(_timed(shared, launch, speed, 20 + (quant != "bf16"), flags))
         path = record_path(results, shared.mode, shared.experiment(), launch)
         write_record(path, record, make_sequences(record), make_looks(record))
+        whole = cycle_spec(quant, workload="whole")
+        record = cycled(_timed(whole, launch, speed, 30 + (quant != "bf16"), flags), (0.5 + 0.01 * launch) / speed)
+        write_record(record_path(results, whole.mode, whole.experiment(), launch), record, make_sequences(record))
         server = Server(step_s=(0.01 if quant == "bf16" else 0.008) / speed, prefill_s=0.05 / speed)
         save_online(results, *(make_online(spec, launch, server, flags=flags) for spec in _online(quant)))
+    for generators in (None, 1):
+        spec = placed_spec(generators, workload="placed")
+        slow = [factor * (1 + 0.01 * ((2 * launch + (generators or 0)) % 5)) / speed for factor in (1.0, 1.01, 1.02)]
+        record = placed_record(spec, launch, slow, flags=flags)
+        write_record(record_path(results, spec.mode, spec.experiment(), launch), record, make_sequences(record))
     messages, rows = make_messages(ISSUE, launch, step_s=1e-3 * (1 + launch / 100) / speed)
     path = record_path(results, ISSUE.mode, ISSUE.experiment(), launch)
     write_messages(

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from bad_comparing import BAD_COMPARING, Bad
+from bad_cycles import BAD_CYCLES
+from bad_placements import BAD_PLACEMENTS
 
 BAD_OVERLAYS = [
     *BAD_COMPARING,
+    *BAD_CYCLES,
+    *BAD_PLACEMENTS,
     Bad("misspelt_top_key", "qants: [bf16]", "qants: there is no such key", "did you mean 'quants'?"),
     Bad("removed_key", "diagnose: true", "config: diagnose: was removed", "snakemake check"),
     Bad("key_in_capitals", "Models: [qwen3-90m]", "Models: there is no such key", "'models'"),
@@ -393,13 +397,13 @@ BAD_OVERLAYS = [
     Bad("engine_arg_a_date", "engine_args: {revision: 2026-01-01}", "engine_args.revision", "quotes"),
     Bad(
         "too_long_for_max_model_len",
-        "engine_args: {max_model_len: 80}",
+        "{engine_args: {max_model_len: 80}, workload_settings: {demo: {prompt_tokens: 64, output_tokens: 32}}}",
         "64 prompt + 32 output tokens = 96",
         "raise max_model_len to 96",
     ),
     Bad(
         "too_long_for_the_model",
-        "workload_settings: {demo: {prompt_tokens: 1000000}}",
+        "workload_settings: {demo: {prompt_tokens: 1000000, output_tokens: 32}}",
         "1000032",
         "shorten the workload",
     ),

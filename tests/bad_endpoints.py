@@ -136,7 +136,7 @@ BAD_ONLINE = [
     *BAD_ENDPOINTS,
     *BAD_ARRIVALS,
     Bad("mode_misspelt", "modes: [onlin]", "mode 'onlin' is not defined", "did you mean 'online'?"),
-    Bad("mode_of_vllm", "modes: [serve]", "mode 'serve' is not defined", "known: messages, offline, online"),
+    Bad("mode_of_vllm", "modes: [serve]", "mode 'serve' is not defined", "known: cycle, messages, offline, online"),
     Bad("harness_misspelt", "harness: guidelm", "harness: 'guidelm' is not known", "did you mean 'guidellm'?"),
     Bad("harness_unknown", "harness: wrk", "harness: 'wrk' is not known", "known: guidellm, vllm"),
     Bad(
@@ -168,5 +168,7 @@ BAD_ONLINE = [
     Bad("limit_misspelt", "timeouts: {start: 5}", "timeouts.start: there is no such key", "did you mean 'start_s'?"),
     Bad("limit_endless", "timeouts: {iteration_s: .inf}", "timeouts.iteration_s: inf", "docs/reference"),
     Bad("metric_misspelt", "comparison: {online_metrics: [ttft]}", "'ttft' is not known", "did you mean 'ttft_s'?"),
+    Bad("metric_of_transitions", "comparison: {metrics: [cycle_s]}", "name it in cycle_metrics", "docs/reference"),
+    Bad("metric_of_servers_in_cycles", "comparison: {cycle_metrics: [e2el_s]}", "in online_metrics", "docs/reference"),
     Bad("metric_of_servers", "comparison: {metrics: [ttft_s]}", "name it in online_metrics", "docs/reference"),
 ]

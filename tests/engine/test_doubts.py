@@ -61,7 +61,7 @@ def test_a_kv_cache_too_small_for_the_batch_is_flagged_with_what_ran_together(do
 
 
 def test_an_option_that_the_engine_drops_is_flagged_with_its_own_words(doubtful: Launching) -> None:
-    sentences = [flag.sentence for flag in doubtful.record().validity if flag.code == "engine_fallback"]
+    sentences = [flag.sentence for flag in own_flags(doubtful.record()) if flag.code == "engine_fallback"]
     assert sentences == ["The engine logged: Dual-Batch Overlap is not supported on CPU, disabled."]
     assert {flag.code for flag in own_flags(doubtful.record())} <= {
         "batch_not_at_once",

@@ -58,7 +58,7 @@ def guidellm_of(launch: Launching) -> list[str]:
     while True:
         children = psutil.Process(launch.process.pid).children(recursive=True)
         found = {child.pid: child.cmdline() for child in children if child.is_running()}
-        leader = next((pid for pid, line in found.items() if "guidellm" in line), None)
+        leader = next((pid for pid, line in found.items() if "--disable-console" in line), None)
         workers = psutil.Process(leader).children(recursive=True) if leader else []
         if workers:
             launch.started |= set(children) | set(workers)

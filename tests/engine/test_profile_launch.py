@@ -114,6 +114,7 @@ def test_nothing_else_is_left_beside_the_record(done: tuple[Launching, Profile])
     assert launch.survivors() == []
 
 
+@pytest.mark.untimed
 def test_a_server_is_profiled_through_its_own_requests(tmp_path: Path):
     launch, record = profiled(tmp_path, profile_spec(online_spec(measuring={"iterations": 1}), through="server"))
     assert [(trace.phase, trace.rank) for trace in record.traces] == [("prefill", 0), ("decode", 0)]
@@ -122,6 +123,7 @@ def test_a_server_is_profiled_through_its_own_requests(tmp_path: Path):
     assert launch.survivors() == []
 
 
+@pytest.mark.untimed
 def test_an_engine_core_in_a_process_of_its_own_is_followed(tmp_path: Path):
     _, record = profiled(tmp_path, profile_spec(tiny_spec(engine={"multiprocess": True}, measuring={"iterations": 1})))
     windows = [(step.phase, step.profiled) for step in record.steps]

@@ -98,6 +98,7 @@ class EntryBlock(RunningBlock):
         return rollout_spec(entry=name, workload={"temperature": 0.0}, measuring={"iterations": 3})
 
 
+@pytest.mark.untimed
 def test_engines_behind_different_entries_take_turns_and_generate_the_same_tokens(tmp_path: Path) -> None:
     # the server first: it is stopped while the others start, for longer than it keeps an idle connection
     made = EntryBlock(tmp_path, names=("server", "async", "llm"))
@@ -149,6 +150,7 @@ def test_two_engines_share_a_step_and_what_it_does_not_need_is_counted_as_wasted
 
 
 @two_cores
+@pytest.mark.untimed
 def test_a_replica_that_is_killed_in_a_step_is_named_and_nothing_is_left(tmp_path: Path) -> None:
     launch = Launching(tmp_path, rollout_spec(2, measuring={"warmup_iterations": 1, "iterations": 100_000}))
     launch.wait_for("iteration 1/")

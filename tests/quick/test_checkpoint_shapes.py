@@ -21,8 +21,15 @@ def shape_of(**fields: object) -> ResolvedShape:
 
 @pytest.mark.parametrize(
     ("preset", "published_billions"),
-    # Qwen's model cards: 1.7B (1.72 with tied embeddings counted once) and 30.5B; openPangu's: 7B without embeddings.
-    [("qwen3-1.7b", 1.72), ("qwen3-30b-a3b", 30.5), ("pangu-7b", 6.77 + 2 * 153376 * 4096 / 1e9)],
+    # Qwen's model cards: 1.7B (1.72 with tied embeddings counted once), 30.5B and 14.77B; the hub counts 1.777B of the
+    # distilled one; openPangu's: 7B without embeddings.
+    [
+        ("qwen3-1.7b", 1.72),
+        ("qwen3-30b-a3b", 30.5),
+        ("qwen2.5-14b", 14.77),
+        ("r1-distill-qwen-1.5b", 1.777),
+        ("pangu-7b", 6.77 + 2 * 153376 * 4096 / 1e9),
+    ],
 )
 def test_a_real_preset_has_the_published_number_of_parameters(preset: str, published_billions: float) -> None:
     assert parameters(shape_of(preset=preset)) / 1e9 == pytest.approx(published_billions, rel=0.005)
@@ -37,6 +44,13 @@ def test_parameters_are_counted_as_the_layout_lists_them(preset: str) -> None:
 def test_fields_left_out_come_from_the_preset_and_given_ones_win() -> None:
     shape = shape_of(preset="qwen3-tiny", num_hidden_layers=7)
     assert (shape.num_hidden_layers, shape.hidden_size) == (7, PRESETS["qwen3-tiny"]["hidden_size"])
+
+
+def test_other_weights_of_a_model_are_those_of_the_next_seed_with_other_norms() -> None:
+    shape = shape_of(preset="qwen3-tiny", seed=(1 << 63) - 1)
+    other = shape.other_weights()
+    assert other.model_dump() == {**shape.model_dump(), "seed": 0, "norm": 1.25}
+    assert ResolvedShape(**other.model_dump()) == other
 
 
 @given(
@@ -88,6 +102,7 @@ def test_a_resolved_shape_written_as_json_resolves_to_itself(
         ({"preset": "qwen3-tiny", "rope_theta": "inf"}, "rope_theta"),
         ({"preset": "qwen3-tiny", "seed": -1}, "seed"),
         ({"preset": "qwen3-tiny", "hiden_size": 256}, "hiden_size"),
+        ({"preset": "qwen2-tiny", "head_dim": 32}, "head_dim"),
         ({"preset": "qwen3-moe-tiny", "num_experts_per_tok": 9}, "num_experts_per_tok"),
         ({"preset": "qwen3-moe-tiny", "moe_intermediate_size": 8}, "moe_intermediate_size"),
         ({"architecture": "qwen3", "hidden_size": 64}, "num_hidden_layers"),

@@ -64,6 +64,22 @@ def test_the_best_is_named_with_what_can_not_be_told_from_it(tmp_path: Path) -> 
     assert "Best: w8a8; the others are surely worse." in alone
 
 
+@pytest.mark.parametrize(
+    ("mean", "line"),
+    [
+        (1.019, "w8a8, by its mean; can't be told from it: bf16"),
+        (0.981, "bf16, by its mean; can't be told from it: w8a8"),
+    ],
+)
+def test_what_a_verdict_does_not_tell_from_the_best_is_not_called_worse(tmp_path: Path, mean: float, line: str) -> None:
+    # one side alone is asked whether one is better than another, so that is sure a little sooner
+    close = [mean + off for off in (-0.005, 0.018, -0.016, 0.003)]
+    found = [*records(BF16), *records(W8A8, close), *records(FP8, (0.80, 0.81, 0.79, 0.80))]
+    lines = conclusion(tmp_path, [BF16, W8A8, FP8], found)
+    assert any("No difference from bf16 found: w8a8" in each for each in lines)
+    assert f"Best: {line}." in lines
+
+
 def test_doubts_are_told_with_what_to_do(tmp_path: Path) -> None:
     busy = Flag(code="cpu_shared", severity="invalid", sentence="Busy.")
     found = [*records(BF16), *records(W8A8, FAST, [busy])]

@@ -8,6 +8,7 @@ import pytest
 from rooms import matrix_of
 from synthetic_records import make_record
 
+from rollout_bench.contracts.cycles import Transition
 from rollout_bench.contracts.store import write_launched
 from rollout_bench.plan.planfile import TimeCost
 from rollout_bench.plan.schedule import FIRST_GUESS_S, Schedule, schedule
@@ -17,6 +18,18 @@ PASS_S = 10.24
 
 START_S = 30.0
 """Of the records here."""
+
+
+PROOF = {"weights": "second", "tensors": 9, "trained": 4, "changed": 9, "changed_trained": 4, "not_finite": 0}
+TRANSITION = Transition.model_validate(
+    {
+        "elapsed_s": 5.0,
+        "parts": [{"name": "update", "began_s": 0.0, "elapsed_s": 5.0}],
+        "update": {"weights": "second", "load_s": 5.0},
+        "memory": [{"when": "after", "host_bytes": 1}],
+        "proof": {**PROOF, "checksum": "0" * 16, "tokens": "0" * 16},
+    }
+)
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +78,17 @@ def test_lengths_that_must_be_drawn_say_nothing() -> None:
     measure()
     drawn = "workload_settings: {demo: {output_tokens: {distribution: uniform, low: 1, high: 32}}}"
     assert expected_s(f"iterations: 4\n{drawn}") == FIRST_GUESS_S["cpu"]
+
+
+def test_a_cycle_takes_its_transitions_besides() -> None:
+    cycles = "modes: [cycle]\ncycle: {repeats: 4}"
+    first = plan_of(cycles).launches[0]
+    record = make_record(first.experiment.spec, 0, [100.0] * 4, warmup_rates=[100.0])
+    cycled = [one.model_copy(update={"transition": TRANSITION}) for one in record.iterations]
+    taken_s = record.wall_s + 5 * TRANSITION.elapsed_s
+    write_launched(Path(first.record), record.model_copy(update={"iterations": cycled, "wall_s": taken_s}))
+    more = expected_s("modes: [cycle]\ncycle: {repeats: 9}")
+    assert more == pytest.approx(START_S + 10 * (PASS_S + TRANSITION.elapsed_s), abs=0.1)
 
 
 def test_another_model_takes_as_long_as_those_that_are_known() -> None:

@@ -27,7 +27,7 @@ KEY = "1234567890123456"
 """Of digits, which must not be read as a number."""
 
 FIRST_TOKEN_S, PACE_S, TOKENS = 0.05, 0.03, 5
-ATTEMPTS = 4
+ATTEMPTS = 8
 """Another process may take the cores for a moment, but hardly in every attempt; times that are wrong stay so."""
 
 
@@ -184,7 +184,7 @@ def test_a_closed_loop_sends_each_request_once_and_never_more_than_its_concurren
         assert (row.gaps_us, row.gap_tokens) == (None, None)
     assert 0 < done.client.cpu_share < 2
     assert stub.keys == {f"bearer {KEY}"}
-    assert any("guidellm run" in line for line in stub.command_lines)
+    assert any("guidellm" in line for line in stub.command_lines)
     assert KEY not in "".join([*stub.command_lines, *capfd.readouterr()])
     assert [path.name for path in folders.rglob("*") if path.is_file()] == [".env"]
     assert not any("guidellm" in line or "spawn_main" in line for line in command_lines())
@@ -193,22 +193,26 @@ def test_a_closed_loop_sends_each_request_once_and_never_more_than_its_concurren
 def test_arrivals_and_times_are_those_that_were_given_and_seen(stub):
     due_s = [0.06 * i for i in (3, 0, 2, 1, 1)]
 
-    def worst_s() -> float:
-        """Return how far at most requests are off their arrival times, and tokens off the pace of the server."""
+    def off_s() -> list[float]:
+        """Return how far each request is off its arrival time, and its tokens are off the pace of the server."""
         before_s = time.monotonic()
         done = run(5, target(stub.port), due_s)
         assert done.elapsed_s == pytest.approx(max(outcome.ended_s for outcome in done.outcomes) - done.began_s)
-        off_s = []
+        found = []
         for outcome, due in zip(done.outcomes, due_s, strict=True):
             assert outcome.due_s - done.began_s == pytest.approx(due)
             assert before_s < outcome.sent_s < outcome.pieces_s[-1] <= outcome.ended_s < time.monotonic()
             first, last = outcome.pieces_s
             assert outcome.sent_s - outcome.due_s > -0.001
-            off_s += [outcome.sent_s - outcome.due_s, first - outcome.sent_s - FIRST_TOKEN_S]
-            off_s.append(last - first - (TOKENS - 1) * PACE_S)
-        return max(map(abs, off_s))
+            found += [outcome.sent_s - outcome.due_s, first - outcome.sent_s - FIRST_TOKEN_S]
+            found.append(last - first - (TOKENS - 1) * PACE_S)
+        return list(map(abs, found))
 
-    assert any(worst_s() < 0.05 for _ in range(ATTEMPTS))
+    least_s = off_s()
+    for _ in range(ATTEMPTS - 1):
+        if max(least_s) >= 0.05:
+            least_s = list(map(min, least_s, off_s()))
+    assert max(least_s) < 0.05
 
 
 def test_an_answer_in_one_piece_has_no_first_token(stub):
@@ -246,7 +250,31 @@ def test_all_are_sent_at_once_and_each_failure_is_told_and_spoils_no_other_reque
     assert any(most_at_once() == 8 for _ in range(ATTEMPTS))
 
 
-def test_a_server_that_refuses_connections_fails_every_request():
+HANDS_ON_LATE = f"""#!{sys.executable}
+import sys, time
+from guidellm.scheduler.worker_group import WorkerGroupState
+
+received = WorkerGroupState.received_callback
+
+def late(self, update):
+    found = received(self, update)
+    if self.shutdown_event.is_set():
+        time.sleep(1)
+    return found
+
+if __name__ == "__main__":
+    WorkerGroupState.received_callback = late
+    _, _, command, *sys.argv[1:] = sys.argv
+    exec(command)
+"""
+"""Stands in for Python where guidellm is run, on a machine whose cores are taken away just before a pass ends."""
+
+
+def test_a_server_that_refuses_connections_fails_every_request_even_if_the_end_is_told_late(folders, monkeypatch):
+    command = folders / "python"
+    command.write_text(HANDS_ON_LATE)
+    command.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(command))
     outcomes = run(2, target(1), concurrency=2).outcomes
     assert all("ConnectError" in outcome.error for outcome in outcomes)
     assert [outcome.status for outcome in outcomes] == [None, None]

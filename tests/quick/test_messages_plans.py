@@ -10,10 +10,10 @@ import pytest
 from launching import tiny_spec
 from planned import REPOSITORY, merged_with, planned
 
-from rollout_bench.contracts import message_places
-from rollout_bench.contracts.message_places import PLACES, installed, moved
 from rollout_bench.contracts.spec import MessagesSettings, Spec
+from rollout_bench.core import message_places
 from rollout_bench.core.errors import UserError
+from rollout_bench.core.message_places import PLACES, installed, moved
 from rollout_bench.measure.launch.preflight import check_before_start
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.plan.engine import probe_engine

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import itertools
 import json
 import os
 import shutil
@@ -17,18 +18,26 @@ from pydantic import ValidationError
 from synthetic_records import make_plan, make_record, make_spec, save
 
 from rollout_bench.analysis.timed.collection import collect
-from rollout_bench.analysis.timed.columns import COLUMNS, SEQUENCE_COLUMNS
+from rollout_bench.analysis.timed.columns import COLUMNS, OF_PARTS, SEQUENCE_COLUMNS
 from rollout_bench.analysis.timed.rows import SERVICE_COLUMNS, rows_of
 from rollout_bench.analysis.timed.service import Service
 from rollout_bench.contracts import metrics
 from rollout_bench.contracts.metrics import COMPARED, METRICS, Metric
 from rollout_bench.plan.config import ComparisonSettings
-from rollout_bench.report.headings import ENGINE, THROUGHPUT, speedup_columns
+from rollout_bench.report.headings import ENGINE, THROUGHPUT, metric_columns, speedup_columns
 from rollout_bench.report.reference import config_page
 from rollout_bench.report.tables.online_tables import LATENCIES, SERVICE
 
 TESTS = Path(__file__).parents[1]
 SCRIPTS = TESTS.parent / "workflow" / "scripts"
+KEYS = {
+    "metrics": "",
+    "online_metrics": "requests to a server",
+    "cycle_metrics": "transitions",
+    "placement_metrics": "placements",
+}
+"""Key of `comparison` -> what it alone can name metrics of."""
+
 EACH = pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
 EACH_COMPARED = pytest.mark.parametrize("metric", [METRICS[name] for name in COMPARED], ids=COMPARED)
 
@@ -49,7 +58,8 @@ def test_a_metric_has_a_value_in_a_launch_or_in_the_service_to_requests(metric: 
 
 @EACH
 def test_a_metric_is_a_column_of_the_summary_and_stands_in_the_reference(metric: Metric) -> None:
-    assert (SERVICE_COLUMNS if metric.of_requests else COLUMNS | SEQUENCE_COLUMNS)[metric.heads] == "Float64"
+    columns = SERVICE_COLUMNS if metric.of_requests else COLUMNS | SEQUENCE_COLUMNS | OF_PARTS
+    assert columns[metric.heads] == "Float64"
     page = (TESTS.parent / "docs" / "reference" / "metrics.md").read_text()
     (row,) = [line for line in page.splitlines() if line.startswith(f"| `{metric.name}` |")]
     assert metric.definition in row
@@ -58,7 +68,8 @@ def test_a_metric_is_a_column_of_the_summary_and_stands_in_the_reference(metric:
 @EACH
 def test_a_metric_of_a_group_is_in_a_table_and_defined_at_its_foot(metric: Metric) -> None:
     defined = {column.header: column.definition for column in (*THROUGHPUT, *ENGINE)}
-    defined |= {column.header: column.definition for column in (*SERVICE, *LATENCIES)}
+    defined |= {column.header: column.definition for column in (*SERVICE, *LATENCIES, *metric_columns("transitions"))}
+    defined |= {column.header: column.definition for column in metric_columns("placed")}
     assert not metric.group or defined[metric.header] == metric.definition
 
 
@@ -68,15 +79,17 @@ def test_no_two_metrics_share_a_column_or_a_heading() -> None:
 
 
 def test_a_config_can_name_the_metrics_of_which_one_way_is_better_and_no_other() -> None:
-    assert ComparisonSettings(online_metrics=list(COMPARED)).online_metrics == list(COMPARED)
     assert all(f"`{name}`" in config_page() for name in COMPARED)
     for name in METRICS.keys() - COMPARED:
         with pytest.raises(ValidationError, match="literal_error"):
             ComparisonSettings(online_metrics=[name])
-    for name in COMPARED:
-        if METRICS[name].of_requests:
-            with pytest.raises(ValidationError, match="is of requests to a server"):
-                ComparisonSettings(metrics=[name])
+    for key, name in itertools.product(KEYS, COMPARED):
+        own = METRICS[name].key
+        if own in ("", key):
+            assert getattr(ComparisonSettings(**{key: [name]}), key) == [name]
+        else:
+            with pytest.raises(ValidationError, match=f"is of {KEYS[own]}: name it in {own}"):
+                ComparisonSettings(**{key: [name]})
 
 
 @EACH_COMPARED
@@ -87,7 +100,8 @@ def test_more_of_a_metric_gets_the_verdict_that_the_registry_says(
     def value(record: metrics.Record) -> float:
         return factor * (1 + record.launch / 1000) if record.spec.quant.name == "w8a8" else 1.0
 
-    monkeypatch.setitem(METRICS, metric.name, dataclasses.replace(metric, value=value))
+    made = dataclasses.replace(metric, value=value, of_passes=None, part="")
+    monkeypatch.setitem(METRICS, metric.name, made)
     specs = [make_spec(), make_spec(quant="w8a8")]
     save(tmp_path, *(make_record(spec, launch) for spec in specs for launch in range(4)))
     settings = ComparisonSettings(metrics=[metric.name])

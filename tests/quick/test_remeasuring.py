@@ -16,11 +16,10 @@ from rollout_bench import snakefile
 from rollout_bench.contracts.record import Flag
 from rollout_bench.contracts.store import read_record
 from rollout_bench.plan.config_file import read_config
-from rollout_bench.plan.doubtful import measured_again, set_aside
 from rollout_bench.plan.engine import probe_engine
 from rollout_bench.plan.interleaving import interleaving
 from rollout_bench.plan.matrix import expand
-from rollout_bench.plan.schedule import Schedule, ScheduledLaunch, schedule
+from rollout_bench.plan.schedule import Schedule, ScheduledLaunch, measured_again, schedule, set_aside
 
 INVALID = Flag(code="cpu_shared", severity="invalid", sentence="Busy.")
 WARNING = Flag(code="not_steady", severity="warning", sentence="Slower.")

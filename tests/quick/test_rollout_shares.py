@@ -19,10 +19,10 @@ class Unasked(EntryPoint):
     """An entry whose engine says nothing of itself."""
 
     async def generate(self, word: Generate) -> Outcome:
-        raise NotImplementedError
+        raise AssertionError("nothing is generated here")
 
     async def reset(self) -> None:
-        raise NotImplementedError
+        raise AssertionError("nothing is to be emptied here")
 
 
 def part_of(back_s: dict[int, float], enough_s: float, dropped: Collection[int] = ()) -> ReplicaPass:

@@ -8,9 +8,9 @@ import pytest
 from planned import planned
 from synthetic_records import make_spec
 
-from rollout_bench.contracts.secrets import may_be_secret
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.errors import UserError
+from rollout_bench.core.secrets import may_be_secret
 from rollout_bench.measure.launch.preflight import engine_environment
 from rollout_bench.measure.machine.host import relevant_variables
 

@@ -23,15 +23,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="only compare; exit status 1 where a file is out of date")
     arguments = parser.parse_args()
-    stale = [path for path, content in made() if not path.is_file() or path.read_text() != content]
+    stale = {path: content for path, content in made() if not path.is_file() or path.read_text() != content}
     if arguments.check and stale:
         names = ", ".join(str(path.relative_to(REPOSITORY)) for path in stale)
         raise UserError(f"not what the code says: {names}", "run `make docs` and commit what it changes")
-    for path, content in made():
-        if path in stale:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(content)
-            print(f"wrote {path.relative_to(REPOSITORY)}")
+    for path, content in stale.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+        print(f"wrote {path.relative_to(REPOSITORY)}")
     return 0
 
 

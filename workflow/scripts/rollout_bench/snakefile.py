@@ -34,7 +34,6 @@ from rollout_bench.measure.machine.gpus import nvidia_smi
 from rollout_bench.plan.checks import check_weights
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.config_file import check_config_file, check_folder, check_metadata, name_after, read_config
-from rollout_bench.plan.doubtful import in_torn_blocks, measured_again, moved_since, set_aside
 from rollout_bench.plan.engine import InstalledEngine, probe_engine
 from rollout_bench.plan.interleaving import interleaving
 from rollout_bench.plan.matrix import expand
@@ -46,11 +45,15 @@ from rollout_bench.plan.schedule import (
     ScheduledBlock,
     ScheduledLaunch,
     cell_of,
+    in_torn_blocks,
     kept_design,
     mark_of,
+    measured_again,
+    moved_since,
     order_seed,
     put_on_disk,
     schedule,
+    set_aside,
 )
 from rollout_bench.report.figure_names import names_of
 from rollout_bench.report.state import SUMMARIES, is_stale, plan_of_summary

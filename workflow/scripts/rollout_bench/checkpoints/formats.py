@@ -105,7 +105,7 @@ def _attention_tensors(shape: ResolvedShape, prefix: str) -> Iterator[TensorSpec
     )
     for name, size, role in projections:
         yield TensorSpec(f"{prefix}.{name}.weight", size, role)
-        if shape.attention_bias:
+        if name in shape.biased_projections:
             yield TensorSpec(f"{prefix}.{name}.bias", size[:1], Role.BIAS)
     if shape.query_key_norm:
         yield TensorSpec(f"{prefix}.q_norm.weight", (shape.head_dim,), Role.NORM)
@@ -229,13 +229,14 @@ def modelslim_description(shape: ResolvedShape, weights_format: WeightsFormat) -
 
 # openPangu's own model_type exists only in its remote code. vLLM picks the model class by `architectures`, and
 # Llama's config class carries every attribute which that class reads (attention_bias, rope_parameters, head_dim ...).
-MODEL_TYPES = {"qwen3": "qwen3", "qwen3_moe": "qwen3_moe", "openpangu": "llama"}
+MODEL_TYPES = {"qwen2": "qwen2", "qwen3": "qwen3", "qwen3_moe": "qwen3_moe", "openpangu": "llama"}
 MODEL_CLASSES = {
+    "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
     "qwen3_moe": "Qwen3MoeForCausalLM",
     "openpangu": "PanguEmbeddedForCausalLM",
 }
-RMS_NORM_EPS = {"qwen3": 1e-6, "qwen3_moe": 1e-6, "openpangu": 1e-5}
+RMS_NORM_EPS = {"qwen2": 1e-6, "qwen3": 1e-6, "qwen3_moe": 1e-6, "openpangu": 1e-5}
 
 
 def hf_config(shape: ResolvedShape, weights_format: WeightsFormat) -> dict[str, Any]:
@@ -256,7 +257,7 @@ def hf_config(shape: ResolvedShape, weights_format: WeightsFormat) -> dict[str, 
         "tie_word_embeddings": shape.tie_word_embeddings,
         "rope_theta": shape.rope_theta,
         "rms_norm_eps": RMS_NORM_EPS[shape.architecture],
-        "attention_bias": shape.attention_bias,
+        "attention_bias": "o_proj" in shape.biased_projections,
         # Some config classes default to real token ids, and random weights do sample them.
         "bos_token_id": None,
         "eos_token_id": None,

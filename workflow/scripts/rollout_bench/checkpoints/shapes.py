@@ -71,6 +71,20 @@ PRESETS: Mapping[str, Mapping[str, FieldValue]] = MappingProxyType(
             "tie_word_embeddings": False,
             "rope_theta": 16_000_000.0,
         },
+        # About 3 M parameters, its output head an own matrix.
+        "qwen2-tiny": {
+            "architecture": "qwen2",
+            "hidden_size": 256,
+            "intermediate_size": 512,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 64,
+            "vocab_size": 2048,
+            "max_position_embeddings": 2048,
+            "tie_word_embeddings": False,
+            "rope_theta": 1_000_000.0,
+        },
         # config.json of Qwen/Qwen3-1.7B on the Hugging Face hub; the same sizes in slime's
         # scripts/models/qwen3-1.7B.sh.
         "qwen3-1.7b": {
@@ -104,6 +118,34 @@ PRESETS: Mapping[str, Mapping[str, FieldValue]] = MappingProxyType(
             "num_experts_per_tok": 8,
             "moe_intermediate_size": 768,
         },
+        # config.json of deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B on the Hugging Face hub.
+        "r1-distill-qwen-1.5b": {
+            "architecture": "qwen2",
+            "hidden_size": 1536,
+            "intermediate_size": 8960,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 12,
+            "num_key_value_heads": 2,
+            "head_dim": 128,
+            "vocab_size": 151936,
+            "max_position_embeddings": 131072,
+            "tie_word_embeddings": False,
+            "rope_theta": 10_000.0,
+        },
+        # config.json of Qwen/Qwen2.5-14B-Instruct on the Hugging Face hub.
+        "qwen2.5-14b": {
+            "architecture": "qwen2",
+            "hidden_size": 5120,
+            "intermediate_size": 13824,
+            "num_hidden_layers": 48,
+            "num_attention_heads": 40,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+            "vocab_size": 152064,
+            "max_position_embeddings": 32768,
+            "tie_word_embeddings": False,
+            "rope_theta": 1_000_000.0,
+        },
         # config.json of openPangu-Embedded-7B-V1.1 (GitHub: wujing215/OpenPangu7B-on-NVIDIA).
         # Its model card gives 12800 as "hidden dimension"; config.json says that is intermediate_size.
         "pangu-7b": {
@@ -123,7 +165,7 @@ PRESETS: Mapping[str, Mapping[str, FieldValue]] = MappingProxyType(
 )
 
 
-Architecture = Literal["qwen3", "qwen3_moe", "openpangu"]
+Architecture = Literal["qwen2", "qwen3", "qwen3_moe", "openpangu"]
 
 Width = Annotated[int, Field(gt=0, le=1 << 20)]
 Count = Annotated[int, Field(gt=0, le=4096)]
@@ -132,6 +174,10 @@ Tokens = Annotated[int, Field(gt=0, le=1 << 24)]
 MOE_FIELDS = ("num_experts", "num_experts_per_tok", "moe_intermediate_size")
 MULTIPLE = 16
 """Widths are multiples of this: int8 kernels (CUTLASS, oneDNN, CANN) tile by it."""
+
+
+OTHER_NORM = 1.25
+"""What norms are in other weights of a model. bf16 has it."""
 
 
 class ResolvedShape(BaseModel):
@@ -158,16 +204,24 @@ class ResolvedShape(BaseModel):
     num_experts_per_tok: Count | None
     moe_intermediate_size: Width | None
     seed: Annotated[int, Field(ge=0, lt=1 << 63)]
+    norm: Annotated[float, Field(gt=0, le=2, exclude_if=lambda value: value == 1.0)] = 1.0
+    """All weights of norms. Left out of `model_dump()` where it is one: nothing but `other_weights` has another."""
 
     @property
-    def attention_bias(self) -> bool:
-        """Whether the q, k, v and o projections carry a bias (openPangu does)."""
-        return self.architecture == "openpangu"
+    def biased_projections(self) -> tuple[str, ...]:
+        """Projections of attention that carry a bias: openPangu's all do, Qwen2's but for the last."""
+        return {"openpangu": ("q_proj", "k_proj", "v_proj", "o_proj"), "qwen2": ("q_proj", "k_proj", "v_proj")}.get(
+            self.architecture, ()
+        )
 
     @property
     def query_key_norm(self) -> bool:
         """Whether queries and keys are normalised per head (Qwen3 does)."""
-        return self.architecture != "openpangu"
+        return self.architecture in ("qwen3", "qwen3_moe")
+
+    def other_weights(self) -> ResolvedShape:
+        """Return the same model with the weights of the next seed, and with other norms, which no seed changes."""
+        return self.model_copy(update={"seed": (self.seed + 1) % (1 << 63), "norm": OTHER_NORM})
 
     @model_validator(mode="after")
     def _consistent(self) -> ResolvedShape:
@@ -253,6 +307,11 @@ def check_shape(fields: Mapping[str, Any]) -> None:
     if heads % key_value_heads:
         raise ValueError(
             f"num_key_value_heads must divide num_attention_heads, and {key_value_heads} does not divide {heads}"
+        )
+    if fields["architecture"] == "qwen2" and fields["head_dim"] * heads != fields["hidden_size"]:
+        raise ValueError(
+            f"head_dim must be hidden_size / num_attention_heads for architecture qwen2, and {fields['head_dim']} is "
+            f"not {fields['hidden_size']} / {heads}"
         )
     if moe and fields["num_experts_per_tok"] > fields["num_experts"]:
         raise ValueError(

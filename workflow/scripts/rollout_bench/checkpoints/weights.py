@@ -37,22 +37,22 @@ TORCH_DTYPES = {
 }
 
 
-def random_weight(spec: TensorSpec, seed: int, num_hidden_layers: int) -> torch.Tensor:
+def random_weight(spec: TensorSpec, shape: ResolvedShape) -> torch.Tensor:
     """Return one bf16 tensor of the model, drawn from its own stream of the seed.
 
     Projections are uniform with variance 1 / in, so a normalised input keeps its scale; those that write to the
     residual stream have a further 1 / (2 * layers), so that the stream's variance stays near 1 through all layers
-    (the scaling of GPT-2, Radford et al. 2019, section 2.3). Norms are one.
+    (the scaling of GPT-2, Radford et al. 2019, section 2.3). Norms are `shape.norm`, which is one.
 
     Args:
         spec: the tensor; the result has its shape.
-        seed: the model's seed. Streams are keyed by tensor name, so formats and shards do not change the values.
-        num_hidden_layers: depth of the model.
+        shape: the model. Streams are keyed by its seed and by tensor name, so formats and shards do not change the
+            values.
     """
     if spec.role is Role.NORM:
-        return torch.ones(spec.shape, dtype=torch.bfloat16)
-    bound = math.sqrt(3.0) * _standard_deviation(spec, num_hidden_layers)
-    digest = hashlib.sha256(f"{seed}/{spec.name}".encode()).digest()
+        return torch.full(spec.shape, shape.norm, dtype=torch.bfloat16)
+    bound = math.sqrt(3.0) * _standard_deviation(spec, shape.num_hidden_layers)
+    digest = hashlib.sha256(f"{shape.seed}/{spec.name}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
     weight = torch.empty(spec.elements, dtype=torch.bfloat16)
     for chunk in torch.split(weight, CHUNK_ELEMENTS):
@@ -126,7 +126,7 @@ def _shard_values(
     shard: Shard, shape: ResolvedShape, weights_format: WeightsFormat
 ) -> Iterator[tuple[StoredTensor, torch.Tensor]]:
     for spec in shard.specs:
-        weight = random_weight(spec, shape.seed, shape.num_hidden_layers)
+        weight = random_weight(spec, shape)
         yield from encode(spec, weight, weights_format)
 
 

@@ -11,7 +11,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from rollout_bench.contracts.metrics import COMPARED, METRICS, MetricName
+from rollout_bench.contracts.metrics import (
+    COMPARED,
+    METRICS,
+    METRICS_KEYS,
+    MetricName,
+)
 from rollout_bench.core.errors import UserError, tell
 from rollout_bench.core.files import write_whole
 from rollout_bench.plan.config import ComparisonSettings
@@ -19,6 +24,8 @@ from rollout_bench.plan.config import ComparisonSettings
 OPTIONS = {
     "metrics": "metric",
     "online_metrics": "metric",
+    "cycle_metrics": "metric",
+    "placement_metrics": "metric",
     "confidence": "confidence",
     "relevant_difference": "relevant-difference",
 }
@@ -52,7 +59,8 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         choices=COMPARED,
         help=f"what is compared; can be given several times (default: {' '.join(default.metrics)}; "
-        f"online {' '.join(default.online_metrics)})",
+        f"online {' '.join(default.online_metrics)}; cycle {' '.join(default.cycle_metrics)}; "
+        f"placement {' '.join(default.placement_metrics)})",
     )
     parser.add_argument(
         "--confidence", type=float, metavar="SHARE", help=f"of each interval (default: {default.confidence})"
@@ -86,9 +94,8 @@ def settings(arguments: argparse.Namespace) -> ComparisonSettings:
     """Return the settings that are asked for, else the defaults; raise `UserError` for one that can't be."""
     asked: list[MetricName] | None = arguments.metric
     given = {
-        # Of those that only requests to a server have, offline tables have none: they keep the default.
-        "metrics": [metric for metric in asked if not METRICS[metric].of_requests] or None if asked else None,
-        "online_metrics": asked,
+        # Tables of a mode that has none of the metrics keep the default.
+        **{key: [each for each in asked or () if METRICS[each].key in ("", key)] or None for key in METRICS_KEYS},
         "confidence": arguments.confidence,
         "relevant_difference": arguments.relevant_difference,
     }

@@ -8,9 +8,9 @@ import shlex
 import sys
 from pathlib import Path
 
-from rollout_bench.contracts.secrets import may_be_secret
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_whole
+from rollout_bench.core.secrets import may_be_secret
 from rollout_bench.trainers.account import MadeConfig
 from rollout_bench.trainers.launch_commands import launched
 from rollout_bench.trainers.rollout_dumps import RolloutDumps

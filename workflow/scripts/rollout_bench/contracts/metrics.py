@@ -14,6 +14,14 @@ from rollout_bench.contracts.record import Iteration, Record
 from rollout_bench.contracts.spec import devices_of_rate
 from rollout_bench.core.numbers import plain_percent
 
+OFFLINE_METRICS, ONLINE_METRICS = "metrics", "online_metrics"
+CYCLE_METRICS, PLACEMENT_METRICS = "cycle_metrics", "placement_metrics"
+METRICS_KEYS = (OFFLINE_METRICS, ONLINE_METRICS, CYCLE_METRICS, PLACEMENT_METRICS)
+"""Keys of `comparison`: what experiments are compared by."""
+
+_KEYS = {"": "", "transition": CYCLE_METRICS, "placed": PLACEMENT_METRICS}
+"""Part of a pass -> the key that names metrics which are read from it."""
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -30,11 +38,12 @@ class Metric:
             interleaved engines are compared by. Without both it is read from the rows of a side file.
         of_sequences: whether these are the times of sequences, of which `Anatomy` in analysis/stats/anatomy.py has the
             metric by its name. Else they are of requests to a server: `Service` in analysis/timed/service.py has it.
+        part: field of a pass that it is read from, where only passes of one mode have that; else empty.
         speedup: header of its speed-up's column; empty where neither way is better.
         column: of summary.csv; the name where empty.
         group: the columns of a table that it belongs to; empty where only summary.csv has it. Those of `throughput`
             and `start-up` are in tables of every mode that generates, `step` and `rates` offline only, `requests`,
-            `load`, `service` and `latencies` online only.
+            `load`, `service` and `latencies` online only, `transitions` in cycles and `placed` in placements only.
         optional: its column is left out of a table in which no line has a value.
         set_by_load: a load that says when requests arrive sets it, as long as the server keeps up.
         factor: makes of the value what `header` says, milliseconds of seconds.
@@ -49,6 +58,7 @@ class Metric:
     value: Callable[[Record], float | None] | None = None
     of_passes: Callable[[Sequence[Iteration]], float] | None = None
     of_sequences: bool = False
+    part: Literal["", "transition", "placed"] = ""
     speedup: str = ""
     column: str = ""
     group: str = ""
@@ -72,11 +82,19 @@ class Metric:
         """Whether a side file has it, and not the record."""
         return self.value is None and self.of_passes is None
 
+    @property
+    def key(self) -> str:
+        """The only key of `comparison` that may name it; empty where each of them may."""
+        return ONLINE_METRICS if self.of_requests else _KEYS[self.part]
+
     def read(self, record: Record) -> float | None:
         """Return the value of a launch; None where its record can't tell, as of a metric that is in rows."""
-        if self.value is None and self.of_passes is not None:
-            return self.of_passes([iteration for iteration in record.iterations if not iteration.warmup])
-        return None if self.value is None else self.value(record)
+        if self.value is not None or self.of_passes is None:
+            return None if self.value is None else self.value(record)
+        measured = [iteration for iteration in record.iterations if not iteration.warmup]
+        if self.part and any(getattr(iteration, self.part) is None for iteration in measured):
+            return None
+        return self.of_passes(measured)
 
 
 def _rate(amount: Callable[[Iteration], int]) -> Callable[[Sequence[Iteration]], float]:
@@ -101,6 +119,18 @@ def _step_time_s(passes: Sequence[Iteration]) -> float:
     import numpy as np  # not at the top: who only wants a name need not wait for it
 
     return float(np.mean([iteration.elapsed_s for iteration in passes]))
+
+
+def _transition_s(passes: Sequence[Iteration]) -> float:
+    import numpy as np
+
+    return float(np.mean([each.transition.elapsed_s for each in passes if each.transition is not None]))
+
+
+def _placed_s(passes: Sequence[Iteration]) -> float:
+    import numpy as np
+
+    return float(np.mean([each.whole_s for each in passes]))
 
 
 def _startup_s(record: Record) -> float | None:
@@ -175,6 +205,46 @@ _ALL = (
         column="iteration_elapsed_s",
         group="step",
         set_by_load=True,
+    ),
+    Metric(
+        name="cycle_s",
+        unit="s",
+        header="transition s",
+        definition="What a step costs besides generating: from the last token until the engine could generate again, "
+        "with new weights, in seconds. Of the time that a trainer has the device nothing is part of it. Mean over "
+        "measured iterations, then over launches.",
+        better="lower",
+        of_passes=_transition_s,
+        part="transition",
+        speedup="transition speed-up",
+        group="transitions",
+        optional=True,
+    ),
+    Metric(
+        name="whole_step_s",
+        unit="s",
+        header="whole step s",
+        definition="Generation and the transition that follows, in seconds: what a training step takes of the rollout "
+        "engine. Mean over measured iterations, then over launches.",
+        better="lower",
+        of_passes=lambda passes: _step_time_s(passes) + _transition_s(passes),
+        part="transition",
+        speedup="whole-step speed-up",
+        group="transitions",
+        optional=True,
+    ),
+    Metric(
+        name="placed_step_s",
+        unit="s",
+        header="placed step s",
+        definition="A whole step of a placement: from the release of all devices until the last had trained and had "
+        "new weights, in seconds. Mean over measured iterations, then over launches.",
+        better="lower",
+        of_passes=_placed_s,
+        part="placed",
+        speedup="placed-step speed-up",
+        group="placed",
+        optional=True,
     ),
     # Only what a config names of the next three is read, and in summary.csv.
     Metric(
@@ -355,15 +425,32 @@ else:
     """A name in `COMPARED`; no type checker follows a registry."""
 
 
-def _offline(values: list[str]) -> list[str]:
-    for value in values:
-        if METRICS[value].of_requests:
-            raise ValueError(f"{value!r} is of requests to a server: name it in online_metrics")
-    return values
+_OF = {ONLINE_METRICS: "requests to a server", CYCLE_METRICS: "transitions", PLACEMENT_METRICS: "placements"}
+
+
+def _fit_for(key: str) -> Callable[[list[str]], list[str]]:
+    """Return what refuses metrics that another key than `key` has to name."""
+
+    def fit(values: list[str]) -> list[str]:
+        for value in values:
+            if (own := METRICS[value].key) not in ("", key):
+                raise ValueError(f"{value!r} is of {_OF[own]}: name it in {own}")
+        return values
+
+    return fit
 
 
 Metrics = Annotated[list[MetricName], BeforeValidator(brackets), AfterValidator(no_duplicates)]
 """A selection of metrics: at least one, none twice."""
 
-OfflineMetrics = Annotated[Metrics, AfterValidator(_offline)]
+OfflineMetrics = Annotated[Metrics, AfterValidator(_fit_for(OFFLINE_METRICS))]
+"""Those that need neither a server nor transitions."""
+
+OnlineMetrics = Annotated[Metrics, AfterValidator(_fit_for(ONLINE_METRICS))]
+"""Those that need no transitions."""
+
+CycleMetrics = Annotated[Metrics, AfterValidator(_fit_for(CYCLE_METRICS))]
 """Those that need no server."""
+
+PlacementMetrics = Annotated[Metrics, AfterValidator(_fit_for(PLACEMENT_METRICS))]
+"""The same of placements."""

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from rollout_bench.contracts.inside import Operators, Profile
 from rollout_bench.contracts.messages import Messages
+from rollout_bench.contracts.metrics import CYCLE_METRICS, OFFLINE_METRICS, ONLINE_METRICS, PLACEMENT_METRICS
 from rollout_bench.contracts.record import Launched, Record
 
 SEQUENCES, SERVER, TRACES = ".sequences.jsonl.gz", ".server.jsonl.gz", ".traces"
@@ -42,6 +43,7 @@ class Mode:
         interleaves: whether engines that are compared may be alive together and make their passes in turn. Not
             online: a server that waits between two loads still has clients, timers and metrics that belong to its own
             window of time. And a launch that traces a step once has no passes to take turns with.
+        metrics: key of `comparison` that says what its experiments are compared by.
         settings: key of the config, and field of the spec, that only this mode has; empty where there is none.
         tables: module:function that makes its part of the summary, tables, notes and further files, from what the
             report has: (report.parts.Findings) -> report.parts.SummaryPart.
@@ -61,6 +63,7 @@ class Mode:
     launches: Literal["config", "least", "one"]
     data_parallel: Literal["all", "one", "refused"]
     interleaves: bool
+    metrics: str
     settings: str
     tables: str
     figures: tuple[str, ...]
@@ -80,6 +83,7 @@ OFFLINE = Mode(
     launches="config",
     data_parallel="all",
     interleaves=True,
+    metrics=OFFLINE_METRICS,
     settings="",
     tables=f"{_TABLES}.offline_tables:offline_part",
     figures=("throughput", "speedup", "settings", "pareto", "iterations", "anatomy", "replicas"),
@@ -98,6 +102,7 @@ ONLINE = Mode(
     launches="config",
     data_parallel="refused",
     interleaves=False,
+    metrics=ONLINE_METRICS,
     settings="",
     tables=f"{_TABLES}.online_tables:online_part",
     figures=(
@@ -127,11 +132,50 @@ ROLLOUT = Mode(
     launches="config",
     data_parallel="all",
     interleaves=True,
+    metrics=OFFLINE_METRICS,
     settings="rollout",
     tables=f"{_TABLES}.rollout_tables:rollout_part",
     figures=("throughput", "speedup", "settings", "pareto", "iterations", "anatomy", "replicas", "kv_cache"),
     page="how-to/rollout.md",
     example="configs/rollout.yaml",
+)
+CYCLE = Mode(
+    name="cycle",
+    title="a whole step: generation, sleep, wake-up and new weights",
+    worker=f"{_WORKERS}.cycle:measure",
+    record=Record,
+    side_files=(SEQUENCES,),
+    generates=True,
+    has_loads=False,
+    passes="repeated",
+    launches="config",
+    data_parallel="refused",
+    interleaves=False,
+    metrics=CYCLE_METRICS,
+    settings="cycle",
+    tables=f"{_TABLES}.cycle_tables:cycle_part",
+    figures=("cycle", "throughput", "speedup", "settings", "iterations"),
+    page="how-to/cycle.md",
+    example="configs/cycle.yaml",
+)
+PLACEMENT = Mode(
+    name="placement",
+    title="where engine and trainer should live: on the same devices, or on devices of their own",
+    worker="rollout_bench.measure.placed.controller:measure",
+    record=Record,
+    side_files=(SEQUENCES,),
+    generates=True,
+    has_loads=False,
+    passes="repeated",
+    launches="config",
+    data_parallel="refused",
+    interleaves=False,
+    metrics=PLACEMENT_METRICS,
+    settings="placement",
+    tables=f"{_TABLES}.placement_tables:placement_part",
+    figures=("placement", "throughput", "iterations"),
+    page="how-to/placement.md",
+    example="configs/placement.yaml",
 )
 PROFILE = Mode(
     name="profile",
@@ -145,6 +189,7 @@ PROFILE = Mode(
     launches="one",
     data_parallel="one",
     interleaves=False,
+    metrics=OFFLINE_METRICS,
     settings="profile",
     tables=f"{_TABLES}.profile_tables:profile_part",
     figures=("steps", "roles", "timeline", "roofline"),
@@ -163,6 +208,7 @@ OPERATORS = Mode(
     launches="least",
     data_parallel="one",
     interleaves=False,
+    metrics=OFFLINE_METRICS,
     settings="operators",
     tables=f"{_TABLES}.operator_tables:operators_part",
     figures=("operators",),
@@ -181,6 +227,7 @@ MESSAGES = Mode(
     launches="least",
     data_parallel="one",
     interleaves=False,
+    metrics=OFFLINE_METRICS,
     settings="messages",
     tables=f"{_TABLES}.message_tables:messages_part",
     figures=("messages", "message_shares"),
@@ -188,7 +235,7 @@ MESSAGES = Mode(
     example="configs/messages.yaml",
 )
 
-MODES = {mode.name: mode for mode in (OFFLINE, ONLINE, ROLLOUT, PROFILE, OPERATORS, MESSAGES)}
+MODES = {mode.name: mode for mode in (OFFLINE, ONLINE, ROLLOUT, CYCLE, PLACEMENT, PROFILE, OPERATORS, MESSAGES)}
 """Name -> mode, in the order in which they are listed everywhere."""
 
 

@@ -12,8 +12,10 @@ from typing import Any, Final, Literal
 
 from pydantic import Field
 
+from rollout_bench.contracts.cycles import Transition
 from rollout_bench.contracts.fields import Strict, UtcTime, absent
 from rollout_bench.contracts.load import LoadPoint
+from rollout_bench.contracts.placed_steps import PlacedStep
 from rollout_bench.contracts.spec import Isolation, Spec
 
 
@@ -389,6 +391,15 @@ class Iteration(Strict):
     replicas: list[ReplicaPass] | None = absent("The part of each replica. Null where there is one, but in rollouts.")
     router: RouterUse | None = absent("What handing the sequences out took. Null where no router does it.")
     surplus: Surplus | None = absent("What was generated beyond what the step needed. Null where nothing was.")
+    placed: PlacedStep | None = absent("The whole step, and what each device did of it. Null but in placements.")
+    transition: Transition | None = absent("What followed until the next pass could begin. Null but in cycles.")
+
+    @property
+    def whole_s(self) -> float:
+        """Seconds of the whole pass: with the transition that follows, or all that devices of a placement do."""
+        if self.placed is not None:
+            return self.placed.elapsed_s
+        return self.elapsed_s + (self.transition.elapsed_s if self.transition else 0.0)
 
 
 class Flag(Strict):

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from rollout_bench.contracts.axes import DEFAULT_SETTING, with_setting
+from rollout_bench.contracts.cycles import CycleSpec
 from rollout_bench.contracts.fields import (
     Count,
     Index,
@@ -29,6 +30,7 @@ from rollout_bench.contracts.fields import (
     no_duplicates,
 )
 from rollout_bench.contracts.load import DatasetSpec, EndpointSpec, Length, LoadSpec, SharedPrefix
+from rollout_bench.contracts.placed_steps import PlacementSpec
 from rollout_bench.core.files import read_model
 
 Category = Literal[
@@ -410,6 +412,8 @@ class Spec(Strict):
     operators: OperatorsSettings | None = absent("How linear layers are timed alone. Null in other modes.")
     messages: MessagesSettings | None = absent("What is looked at in messages. Null in other modes.")
     rollout: RolloutSpec | None = absent("How the step of a rollout is generated. Null in other modes.")
+    cycle: CycleSpec | None = absent("What happens between two generations. Null in other modes.")
+    placement: PlacementSpec | None = absent("Where engines and trainer live. Null in other modes.")
     setting: str | None = absent(
         "The setting's name in the config; what it sets stands in engine and workload. Null: default, nothing is set."
     )
@@ -479,9 +483,24 @@ def replicas_key(spec: Spec) -> str:
 def devices_per_replica(spec: Spec) -> int:
     """Return devices of one engine.
 
-    Tensor_parallel_size x pipeline_parallel_size; on cpu one block of cores holds it all.
+    Tensor_parallel_size x pipeline_parallel_size; on cpu one block of cores holds it all. A placement shares its
+    devices out itself.
     """
+    if spec.placement is not None:
+        return spec.placement.devices
     return 1 if spec.platform == "cpu" else _of(spec, "tensor_parallel_size") * _of(spec, "pipeline_parallel_size")
+
+
+def tensor_parallel_size(spec: Spec) -> int:
+    """Return how many ranks hold a shard of each layer of an engine."""
+    return _of(spec, "tensor_parallel_size")
+
+
+def placed_engines(spec: Spec) -> list[range]:
+    """Return the ranks of each engine of a placement: `tensor_parallel_size` successive ones hold the shards of one."""
+    assert spec.placement is not None, "a placement has its settings"
+    size, generating = tensor_parallel_size(spec), spec.placement.generating
+    return [generating[first : first + size] for first in range(0, len(generating), size)]
 
 
 def devices_needed(spec: Spec) -> int:
@@ -511,8 +530,9 @@ FOLLOWS_LENGTHS = "max_model_len"
 def set_in(spec: Spec) -> dict[str, Any]:
     """Return what a setting may set, by its name: engine arguments, environment, the load, and who shares it out."""
     load = spec.workload.model_dump(mode="json", exclude={"name"})
-    rollout = {} if spec.rollout is None else spec.rollout.model_dump(mode="json")
-    return {**load, **rollout, **spec.engine.environment, **spec.engine.args}
+    own = spec.rollout or spec.cycle or spec.placement  # each is of one mode
+    of_mode = {} if own is None else own.model_dump(mode="json")
+    return {**load, **of_mode, **spec.engine.environment, **spec.engine.args}
 
 
 def differing(specs: Iterable[Spec]) -> list[str]:

@@ -1,41 +1,32 @@
-"""Checks of a config that pydantic can't make: names, engine arguments, and what each mode needs or refuses."""
+"""Checks of a config that pydantic can't make: names, engine arguments, lengths, devices."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from rollout_bench.contracts import message_places
-from rollout_bench.contracts.load import EndpointSpec, LoadPoint, LoadSpec, longest
-from rollout_bench.contracts.modes import MESSAGES, MODES, ONLINE, PROFILE, ROLLOUT
-from rollout_bench.contracts.secrets import may_be_secret, secrets_in
+from rollout_bench.contracts.modes import MODES, PLACEMENT, ROLLOUT
 from rollout_bench.contracts.spec import (
-    EngineSpec,
-    MeasuringSpec,
     ModelSpec,
-    OperatorsSettings,
     Platform,
-    QuantSpec,
-    RolloutSpec,
     Spec,
     WorkloadSpec,
-    decode_batch,
     devices_needed,
     devices_per_replica,
     replicas,
     replicas_key,
+    tensor_parallel_size,
 )
 from rollout_bench.core.errors import UserError, did_you_mean, near_miss
 from rollout_bench.core.files import did_you_mean_folder
+from rollout_bench.core.secrets import may_be_secret, secrets_in
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.engine import ANYTHING, InstalledEngine, accepted, unknown_key
 from rollout_bench.plan.quants import known_quants
-from rollout_bench.plan.serving import Endpoint
 
 OWN_ARGS = frozenset(
     {"model", "worker_extension_cls", "disable_log_stats", "served_model_name", "host", "port", "api_key"}
@@ -146,7 +137,7 @@ def check_variables(config: Config) -> None:
 
 def check_no_secrets(config: Config) -> None:
     """Raise `UserError` for a setting that may be a secret: all of them end in specs, records and manifests."""
-    for place, settings in (*_environments(config), *_engine_args(config)):
+    for place, settings in (*_environments(config), *engine_args_in(config)):
         check_no_secret(place, settings)
 
 
@@ -230,12 +221,12 @@ def check_earlier_baseline(config: Config) -> None:
 
 def check_engine_args(config: Config, engine: InstalledEngine) -> None:
     """Raise `UserError` for an argument that the engine does not know, or whose value it could never take."""
-    for place, args in _engine_args(config):
+    for place, args in engine_args_in(config):
         for name, value in args.items():
             check_engine_arg(engine, f"{place}.{name}", name, value)
 
 
-def _engine_args(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
+def engine_args_in(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield each place where a config has engine arguments, and what stands there."""
     # first: under a setting they stand among the model's too, where nobody wrote them
     yield from ((f"setting_settings.{n}.engine_args", s.engine_args) for n, s in config.setting_settings.items())
@@ -360,14 +351,22 @@ def check_data_parallel(config: Config, spec: Spec) -> None:
     """Raise `UserError` where the replicas or the devices of an experiment can't be had as the config wants it."""
     count, each, model, key = replicas(spec), devices_per_replica(spec), spec.model.name, replicas_key(spec)
     if config.devices is not None and devices_needed(spec) > config.devices:
+        if spec.placement is not None:
+            each, key = devices_needed(spec), f"{PLACEMENT.settings}.devices"
         needed = f"{count} replicas x {each} = {devices_needed(spec)}" if count > 1 else str(each)
         raise UserError(
             f"config: devices: a launch of {model} needs {needed} devices at once, more than {config.devices}",
-            f"raise devices, or lower {key if count > 1 else 'tensor_parallel_size'}",
+            f"raise devices, or lower {key if count > 1 or spec.placement is not None else 'tensor_parallel_size'}",
         )
+    _check_colocated_memory(spec)
     if count == 1:
         return
     if MODES[spec.mode].data_parallel == "refused":
+        if not MODES[spec.mode].has_loads:
+            raise UserError(
+                f"config: {SIZE}: {model} has {count} replicas, and {spec.mode} mode measures one engine",
+                f"leave {SIZE} out, or leave {spec.mode} out of modes",
+            )
         raise UserError(
             f"config: {SIZE}: {model} has {count} replicas, and {spec.mode} mode measures one engine behind one server",
             f"leave {spec.mode} out of modes, or start the replicas and their router yourself and name that in"
@@ -387,6 +386,34 @@ def check_data_parallel(config: Config, spec: Spec) -> None:
             )
 
 
+def _check_colocated_memory(spec: Spec) -> None:
+    said = [spec.engine.args.get(name) for name in ("kv_cache_memory_bytes", "gpu_memory_utilization")]
+    colocated = spec.placement is not None and spec.placement.generators is None
+    if colocated and spec.platform != "cpu" and said == [None, None]:
+        raise UserError(
+            f"config: gpu_memory_utilization: a colocated engine of {spec.model.name} would take {USUAL_UTILIZATION} "
+            "of its device, and leave the trainer nothing",
+            "set it in engine_args to what the trainer leaves, such as 0.5",
+        )
+
+
+def _check_placed_here(spec: Spec) -> None:
+    shares = 1 if spec.placement is None else len(spec.placement.generating)
+    if spec.placement is not None and spec.platform == "ascend":
+        raise UserError(
+            f"config: modes: {spec.mode} needs NPUs that send each other weights, which is not built yet",
+            f"leave {spec.mode} out of modes on ascend",
+        )
+    if spec.platform == "cpu" and shares > 1 and not _memory_is_shared_out(spec, shares):
+        share = spec.engine.args.get("gpu_memory_utilization", USUAL_UTILIZATION)
+        what = "engines" if tensor_parallel_size(spec) == 1 else "shards of engines"
+        raise UserError(
+            f"config: placement.devices: {shares} {what} of {spec.model.name} share the machine's memory on cpu, and "
+            f"each would take {share} of it",
+            "set kv_cache_memory_bytes in engine_args",
+        )
+
+
 def check_devices_here(specs: Iterable[Spec], there: int) -> None:
     """Raise `UserError` where a launch needs more devices than the machine has that is to measure it.
 
@@ -395,7 +422,10 @@ def check_devices_here(specs: Iterable[Spec], there: int) -> None:
         there: devices that are visible; on cpu cores, of which each process of an engine needs one at the least.
     """
     for spec in specs:
+        _check_placed_here(spec)
         sizes = {name: int(spec.engine.args.get(name) or 1) for name in PARALLEL}
+        if spec.placement is not None:
+            sizes = {f"{PLACEMENT.settings}.devices": spec.placement.devices}
         needed = math.prod(sizes.values())
         if spec.endpoint is None and needed > there:
             largest = max(sizes, key=lambda name: sizes[name])
@@ -416,275 +446,3 @@ def _memory_is_shared_out(spec: Spec, count: int) -> bool:
     if args.get("kv_cache_memory_bytes") is not None or "VLLM_CPU_KVCACHE_SPACE" in variables:
         return True
     return count * float(args.get("gpu_memory_utilization") or USUAL_UTILIZATION) < 1
-
-
-def multiprocess_by_default(platform: Platform, mode: str, load: LoadSpec | None) -> bool:
-    """Return whether the engine core is a process of its own where the config does not say: as in offline mode.
-
-    On CPU a profile then goes step by step; elsewhere the host's work would wait for the core's, and slow each step.
-    Where it is not, front end and core send each other nothing.
-    """
-    return platform != "cpu" or load is not None or mode in (MESSAGES.name, ROLLOUT.name)
-
-
-def load_in(mode: str, config: Config, workload: str, engine: InstalledEngine) -> LoadSpec | None:
-    """Return how requests arrive in `mode` at a server, where it has one.
-
-    A profile's server gets them all at once, as offline.
-    """
-    if MODES[mode].has_loads:
-        return load_spec(config, workload, engine)
-    if mode != PROFILE.name or config.profile.through != "server":
-        return None
-    return LoadSpec(
-        points=(LoadPoint(),), cool_down_s=0.0, token_ids=True, harness="vllm", harness_version=engine.version
-    )
-
-
-ITERATIONS_OF_A_LOAD = 5
-"""What `iterations: auto` comes to for each load; part of the key of each experiment that leaves it at that."""
-
-
-def measuring_of(config: Config, mode: str) -> MeasuringSpec:
-    """Return what a launch in `mode` does.
-
-    How often passes are repeated is no setting of modes that look into the engine. With several loads behind one start
-    there is no start-up for each to be measured against: auto is a number there.
-    """
-    passes, iterations = MODES[mode].passes, config.iterations
-    if iterations == "auto" and MODES[mode].has_loads:
-        iterations = ITERATIONS_OF_A_LOAD
-    return MeasuringSpec(
-        warmup_iterations=0 if passes == "none" else config.warmup_iterations,
-        iterations=iterations if passes == "repeated" else 1,
-    )
-
-
-def check_iterations(config: Config) -> None:
-    """Raise `UserError` where `iterations: auto` has no warm-up to take its number from."""
-    if any(measuring_of(config, mode).iterations == "auto" for mode in config.modes) and not config.warmup_iterations:
-        raise UserError(
-            "config: iterations: auto takes its number from the warm-up, and warmup_iterations is 0",
-            "set warmup_iterations to 1, or iterations to a number",
-        )
-
-
-def settings_of(mode: str, config: Config, workload: str, args: dict[str, Any]) -> dict[str, Any]:
-    """Return the field of the spec that only `mode` has, where it has one.
-
-    Linear layers are timed at the batch of `workload` too, with these engine arguments.
-    """
-    if not MODES[mode].settings:
-        return {}
-    if mode == ROLLOUT.name:
-        rollout, several = config.rollout, (args.get(SIZE) or 1) > 1
-        shared = RolloutSpec(
-            entry=rollout.entry, router=rollout.router if several else None, over_sample=rollout.over_sample or None
-        )
-        return {MODES[mode].settings: shared}
-    settings, load = getattr(config, MODES[mode].settings), config.workload_settings[workload]
-    if isinstance(settings, OperatorsSettings):
-        settings = settings.with_batch(decode_batch(load.prompts, load.samples_per_prompt, args))
-    return {MODES[mode].settings: settings}
-
-
-CANT_ABORT = {
-    "llm": "LLM.generate() can't be told to leave sequences, so nothing can be aborted",
-    "server": "the server does not say what it had generated when a request is aborted, so waste can't be counted",
-}
-"""Entries of a rollout that can't send more than is needed, and why."""
-
-
-def check_rollout(config: Config) -> None:
-    """Raise `UserError` where rollout mode can't be had as the config wants it."""
-    if ROLLOUT.name not in config.modes:
-        return
-    if config.engine.multiprocess is False:
-        raise UserError(
-            "config: engine.multiprocess: the engines of a rollout have their core in a process of its own",
-            "set it to null, so that each mode has its default, or leave rollout out of modes",
-        )
-    if config.rollout.entry in CANT_ABORT and config.rollout.over_sample:
-        raise UserError(
-            f"config: rollout.over_sample: {CANT_ABORT[config.rollout.entry]}", "set rollout.entry to async"
-        )
-    for name in config.workloads:
-        dataset = config.workload_settings[name].dataset
-        if config.rollout.over_sample and dataset is not None and dataset.format == "trace":
-            raise UserError(
-                f"config: rollout.over_sample: further lines of workload {name}, a trace, are the next step's, so "
-                "there are no more prompts to send",
-                "set it to 0, or draw the lengths: prompt_tokens and output_tokens instead of dataset",
-            )
-        if config.workload_settings[name].requests == "per_prompt":
-            raise UserError(
-                f"config: workload_settings.{name}.requests: per_prompt leaves a router no sequences to hand out",
-                "set it to per_sequence, or leave rollout out of modes",
-            )
-
-
-WINDOWS_SINCE = (0, 32)
-"""vLLM whose server takes a window with /start_profile: read in 0.32, and not there in 0.23."""
-
-
-def check_profile(config: Config, engine: InstalledEngine) -> None:
-    """Raise `UserError` where profile mode can't be had as the config wants it."""
-    if PROFILE.name not in config.modes:
-        return
-    release = tuple(int(part) for part in re.findall(r"\d+", engine.version)[:2])
-    if config.profile.through == "server" and release < WINDOWS_SINCE:
-        raise UserError(
-            f"config: profile.through: the server of vLLM {engine.version} takes no window with /start_profile, so its"
-            " trace could not be bounded",
-            "set profile.through: engine, or use vLLM 0.32 or later",
-        )
-    if config.engine.multiprocess is False and config.profile.through == "server":
-        raise UserError(
-            "config: engine.multiprocess: a server's engine core is always a process of its own",
-            "set it to null, so that each mode has its default, or set profile.through: engine",
-        )
-    if config.profile.phase == "prefill":
-        return
-    for name in config.workloads:
-        if longest(config.workload_settings[name].output_tokens) < 2:
-            raise UserError(
-                f"config: profile.phase: workload {name} has no decode steps to trace: it generates one token",
-                "set profile.phase to prefill, or ask for more output_tokens",
-            )
-
-
-def check_messages(config: Config, engine: InstalledEngine) -> None:
-    """Raise `UserError` where messages mode can't be had as the config wants it, or with this engine."""
-    if MESSAGES.name not in config.modes:
-        return
-    if config.engine.multiprocess is False:
-        raise UserError(
-            "config: engine.multiprocess: without a process of its own the engine core gets no messages",
-            "set it to null, so that each mode has its default, or leave messages out of modes",
-        )
-    missing = message_places.moved(engine.folder) if engine.folder is not None else []
-    if missing:
-        raise UserError(
-            f"config: modes: {engine.name} {engine.version}: {message_places.sentence(missing)}", message_places.REMEDY
-        )
-    for place, args in _engine_args(config):
-        backend = args.get("distributed_executor_backend")
-        if backend not in (None, "mp"):
-            raise UserError(
-                f"config: {place}.distributed_executor_backend: {backend!r} has other messages than those of mp",
-                "leave it out, or leave messages out of modes",
-            )
-        if (args.get("pipeline_parallel_size") or 1) != 1:
-            raise UserError(
-                f"config: {place}.pipeline_parallel_size: messages between the stages of a pipeline are not looked at",
-                "set tensor_parallel_size instead, or leave messages out of modes",
-            )
-    for name in config.workloads:
-        if longest(config.workload_settings[name].output_tokens) < 2:
-            raise UserError(
-                f"config: modes: workload {name} generates one token, so it has no decode step to look at",
-                "ask for more output_tokens, or leave messages out of modes",
-            )
-
-
-def check_batches(spec: Spec) -> None:
-    """Raise `UserError` where the engine of `spec` can't run a batch of its messages at once."""
-    limit = spec.engine.args.get("max_num_seqs")
-    if spec.messages is not None and limit is not None and spec.messages.batches[-1] > limit:
-        raise UserError(
-            f"config: messages.batches: {spec.messages.batches[-1]} sequences are more than max_num_seqs {limit} of "
-            f"{spec.model.name} under {spec.workload.name}",
-            "raise max_num_seqs, or set messages.batches to smaller ones, such as [4, 32]",
-        )
-
-
-UNKNOWN = "unknown"
-"""What stands where nobody can know: another's server tells neither its engine's settings nor its weights."""
-
-
-def load_spec(config: Config, workload: str, engine: InstalledEngine) -> LoadSpec:
-    """Return how the requests of `workload` arrive at a server."""
-    load = config.workload_settings[workload].online
-    return load.to(
-        LoadSpec,
-        points=load.points,
-        token_ids=load.prompts_as == "token_ids",
-        harness=config.harness,
-        harness_version=engine.version if config.harness == "vllm" else engine.harnesses[config.harness],
-    )
-
-
-def check_online(config: Config, engine: InstalledEngine) -> None:
-    """Raise `UserError` where online mode can't be had as the config wants it."""
-    if ONLINE.name not in config.modes:
-        if config.endpoints and not config.models:
-            raise UserError("config: modes: endpoints are measured online, and modes has no online", "add it to modes")
-        return
-    if config.engine.multiprocess is False:
-        raise UserError(
-            "config: engine.multiprocess: a server's engine core is always a process of its own",
-            "set it to null, so that each mode has its default, or leave online out of modes",
-        )
-    if config.harness != "vllm" and config.harness not in engine.harnesses:
-        raise UserError(
-            f"config: harness: {config.harness} is not installed in {engine.python}",
-            f"install it there (requirements/{config.harness}.in has the version), or set harness: vllm",
-        )
-    for name in config.workloads:
-        check_can_be_sent(config, name)
-    labels: dict[tuple[str, str], str] = {}
-    for name, endpoint in config.endpoints.items():
-        if config.harness == "guidellm" and endpoint.headers:
-            raise UserError(
-                f"config: endpoints.{name}.headers: guidellm would write them, secrets included, into its report",
-                "leave them out (the key of api_key_env is kept out of it), or set harness: vllm",
-            )
-        first = labels.setdefault((endpoint.model_name or name, endpoint.quant), name)
-        if first != name:
-            raise UserError(
-                f"config: endpoints.{name}: is called {endpoint.model_name or name} {endpoint.quant}, as {first} is",
-                "give one of them another model_name or quant: tables could not tell them apart",
-            )
-
-
-def check_can_be_sent(config: Config, name: str) -> None:
-    """Raise `UserError` where the load of a workload can't be sent as it is described."""
-    load, where = config.workload_settings[name], f"config: workload_settings.{name}"
-    if load.requests == "per_prompt":
-        raise UserError(
-            f"{where}.requests: per_prompt hides the latency of each sequence, so it can't be measured online",
-            "set it to per_sequence, or leave online out of modes",
-        )
-    if config.harness == "guidellm" and load.online.prompts_as == "token_ids":
-        raise UserError(
-            f"{where}.online.prompts_as: token_ids: guidellm sends prompts as text only",
-            "set it to text (prompt lengths are then only about as asked, and flagged), or set harness: vllm",
-        )
-
-
-def endpoint_parts(name: str, endpoint: Endpoint) -> tuple[ModelSpec, QuantSpec, EngineSpec, EndpointSpec]:
-    """Return what a spec says of a server that is up already."""
-    return (
-        ModelSpec(name=endpoint.model_name or name, weights=None, synthetic=None),
-        QuantSpec(name=endpoint.quant, weights_format=UNKNOWN, linear_dtypes=(), linear_method=""),
-        EngineSpec(name=UNKNOWN, version=UNKNOWN, plugins={}, multiprocess=True, environment={}, args={}),
-        endpoint.to(EndpointSpec),
-    )
-
-
-def endpoint_cells(config: Config) -> Iterator[tuple[str, Endpoint, str]]:
-    """Name and settings of each endpoint with each workload, where online is selected."""
-    if ONLINE.name in config.modes:
-        for name, endpoint in config.endpoints.items():
-            for workload in config.workloads:
-                yield name, endpoint, workload
-
-
-def check_unknown_endpoint_quants(config: Config, quants: set[str]) -> None:
-    """Raise `UserError` where an endpoint is called by a quant that nobody knows, which is most likely a typo."""
-    for name, endpoint in config.endpoints.items():
-        if endpoint.quant not in quants | {UNKNOWN}:
-            raise UserError(
-                f"config: endpoints.{name}.quant: quant '{endpoint.quant}' is not defined",
-                did_you_mean(endpoint.quant, quants),
-            )

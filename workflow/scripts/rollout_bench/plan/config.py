@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from rollout_bench.checkpoints.shapes import SyntheticModel
+from rollout_bench.contracts.cycles import CycleSettings
 from rollout_bench.contracts.fields import (
     Args,
     AutoCount,
@@ -35,8 +36,9 @@ from rollout_bench.contracts.fields import (
     Weights,
 )
 from rollout_bench.contracts.load import Harness
-from rollout_bench.contracts.metrics import MetricName, Metrics, OfflineMetrics
+from rollout_bench.contracts.metrics import CycleMetrics, MetricName, OfflineMetrics, OnlineMetrics, PlacementMetrics
 from rollout_bench.contracts.modes import MODES, OFFLINE, mode_of
+from rollout_bench.contracts.placed_steps import PlacementSettings
 from rollout_bench.contracts.spec import (
     Isolation,
     Iterations,
@@ -173,7 +175,7 @@ class ComparisonSettings(Strict):
             "times, the speed-up is the inverse ratio: above 1 is always better."
         ),
     )
-    online_metrics: Metrics = Field(
+    online_metrics: OnlineMetrics = Field(
         ["output_tokens_per_s", "ttft_s", "tpot_s"],
         description=(
             "The same of online experiments, which have the metrics of requests besides; goodput_requests_per_s needs "
@@ -182,9 +184,26 @@ class ComparisonSettings(Strict):
         ),
     )
 
+    cycle_metrics: CycleMetrics = Field(
+        ["whole_step_s", "output_tokens_per_s", "cycle_s"],
+        description=(
+            "The same of cycles, which have whole_step_s and cycle_s besides. The first decides: a quantization pays "
+            "where the whole step is shorter, generation and transition together."
+        ),
+    )
+
+    placement_metrics: PlacementMetrics = Field(
+        ["placed_step_s"],
+        description=(
+            "The same of placements, which have placed_step_s besides: a whole step, generation, training and update "
+            "together."
+        ),
+    )
+
     def metrics_of(self, mode: str) -> list[MetricName]:
         """Return what is compared of the experiments of `mode`."""
-        return self.online_metrics if mode_of(mode).has_loads else self.metrics
+        selected: list[MetricName] = getattr(self, mode_of(mode).metrics)
+        return selected
 
 
 class Precision(Strict):
@@ -339,6 +358,8 @@ class Setting(Strict):
     )
     workload: Args = Field({}, description="Keys of workload_settings that are something else under it.")
     rollout: Args = Field({}, description="Keys of rollout that are something else under it.")
+    cycle: Args = Field({}, description="Keys of cycle that are something else under it.")
+    placement: Args = Field({}, description="Keys of placement that are something else under it.")
 
 
 class Config(Strict):
@@ -367,7 +388,7 @@ class Config(Strict):
         None,
         description=(
             "Settings to measure with: default, which changes nothing, names in setting_settings, or names that sweep "
-            "makes. Null: default and all that sweep makes."
+            "makes. Null: default and all that sweep makes; in mode cycle, what its lists make in place of default."
         ),
     )
     sweep: Sweep = Field(
@@ -375,7 +396,7 @@ class Config(Strict):
         description=(
             "Engine argument or key of a workload -> its values: each combination is a setting, named after them: "
             "{max_num_seqs: [8, 32]} makes max-num-seqs-8 and max-num-seqs-32. Where both have a key: workload.seed, "
-            "engine_args.seed. Keys of rollout: rollout.router."
+            "engine_args.seed. Keys of rollout and cycle: rollout.router, cycle.bucket_mb."
         ),
     )
     launches: Launches = Field(
@@ -433,6 +454,12 @@ class Config(Strict):
     )
     rollout: RolloutSettings = Field(
         RolloutSettings(), description="How launches in mode rollout generate a step: engines, router, over-sampling."
+    )
+    cycle: CycleSettings = Field(
+        CycleSettings(), description="What launches in mode cycle do between two generations: sleep, wake-up, update."
+    )
+    placement: PlacementSettings = Field(
+        PlacementSettings(), description="Where launches in mode placement have their engines and their trainer."
     )
     operator_rules: list[OperatorRule] = Field(
         [], description="What operators of profiles are for, tried before the built-in rules. Measures nothing anew."

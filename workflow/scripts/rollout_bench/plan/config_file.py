@@ -14,8 +14,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from rollout_bench.contracts.load import DISTRIBUTIONS
-from rollout_bench.contracts.secrets import secret_words
+from rollout_bench.contracts.modes import MODES
 from rollout_bench.core.errors import UserError, did_you_mean, near_miss
+from rollout_bench.core.secrets import secret_words
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.serving import OnlineLoad
 
@@ -24,6 +25,9 @@ _OTHER_NAMES = {"gpu": "cuda", "nvidia": "cuda", "npu": "ascend", "x86": "cpu", 
 
 _REMOVED = {("diagnose",): "use `snakemake check`; after a run `snakemake plan` prints how far each failed launch came"}
 """What to do in place of keys that earlier versions had."""
+
+_NOT_YET = {("update", "ipc"), ("update", "nccl")}
+"""Key and value that are to come: somebody has read of them."""
 
 _MOST_BYTES = 1 << 20
 _MOST_VALUES = 100_000
@@ -209,6 +213,10 @@ def _told(error: ErrorDetails) -> UserError:
             "use up to 60 letters, digits, '.', '+' and '-', the first a letter or digit: it becomes part of a path",
         )
     if error["type"] == "literal_error":
+        if value in [later for key, later in _NOT_YET if key in parts]:
+            return UserError(
+                f"config: {where}: {_short(value)} is not built yet", f"write one of {', '.join(_choices(error))}"
+            )
         return UserError(
             f"config: {where}: {_short(value)} is not known",
             did_you_mean(_OTHER_NAMES.get(str(value), str(value)), _choices(error)),
@@ -233,6 +241,9 @@ def _instead(location: tuple[int | str, ...]) -> str:
         return "did you mean 'api_key_env'? It names an environment variable: a key must not stand in a config"
     if location[-2:-1] != ("online",) and key in ("online", *OnlineLoad.model_fields):
         return f"write it below workload_settings.<name>{'' if key == 'online' else '.online'}"
+    sections = [one.settings for one in MODES.values() if one.settings and key in _known_keys((one.settings,))]
+    if location[:-1] == () and sections:
+        return f"write it below {' or '.join(sections)}"
     return did_you_mean(key, _known_keys(location[:-1]))
 
 

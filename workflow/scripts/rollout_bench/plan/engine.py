@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from rollout_bench.contracts.spec import Platform
+from rollout_bench.core import installed
 from rollout_bench.core.errors import UserError
-from rollout_bench.plan import installed
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,7 @@ from typing import Any
 from rollout_bench.checkpoints.formats import BUILDER_VERSION
 from rollout_bench.contracts.axes import DEFAULT_SETTING
 from rollout_bench.contracts.load import longest
-from rollout_bench.contracts.modes import MODES, ONLINE
+from rollout_bench.contracts.modes import CYCLE, MODES, ONLINE, PLACEMENT
 from rollout_bench.contracts.spec import (
     MEASUREMENT_VERSION,
     EngineSpec,
@@ -25,38 +26,44 @@ from rollout_bench.contracts.spec import (
 from rollout_bench.core.errors import UserError
 from rollout_bench.plan.checks import (
     args_in,
-    check_batches,
     check_data_parallel,
     check_earlier_baseline,
     check_engine_args,
-    check_iterations,
     check_lengths,
-    check_messages,
     check_model_base,
     check_model_base_can_be_written,
     check_names,
     check_no_secrets,
+    check_variables,
+    workload_in,
+)
+from rollout_bench.plan.config import Config, ModelSettings, Setting
+from rollout_bench.plan.engine import InstalledEngine, default_of
+from rollout_bench.plan.load_checks import check_tokenizer, checked_load
+from rollout_bench.plan.mode_checks import (
+    check_batches,
+    check_cycle,
+    check_iterations,
+    check_messages,
     check_online,
     check_profile,
     check_rollout,
     check_unknown_endpoint_quants,
-    check_variables,
+    check_updatable,
     endpoint_cells,
     endpoint_parts,
     load_in,
     load_spec,
     measuring_of,
     multiprocess_by_default,
+    not_updatable,
     settings_of,
-    workload_in,
 )
-from rollout_bench.plan.config import Config, ModelSettings, Setting
-from rollout_bench.plan.engine import InstalledEngine, default_of
-from rollout_bench.plan.load_checks import check_tokenizer, checked_load
+from rollout_bench.plan.placement_checks import check_engines, check_placement, not_placed
 from rollout_bench.plan.planfile import Skipped
 from rollout_bench.plan.quants import Quant, known_quants, resolve_quant
 from rollout_bench.plan.serving import Endpoint
-from rollout_bench.plan.settings import resolved, told_of_sweep, under
+from rollout_bench.plan.settings import resolved, settings_in, told_of_sweep, under
 
 DEFAULT_ARGS: dict[str, Any] = {"enable_prefix_caching": True, "seed": 0}
 """Spelled out although vLLM's defaults are the same, since results depend on them."""
@@ -122,7 +129,7 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
     """
     platform = engine.platform() if config.platform == "auto" else config.platform
     check_names(config)
-    own = config.setting_settings
+    own, chosen = config.setting_settings, config.settings is not None
     config = resolved(config, engine)
     check_earlier_baseline(config)
     check_variables(config)
@@ -133,20 +140,24 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
     check_unknown_endpoint_quants(config, known_quants(config.quant_settings))
     if config.endpoints:
         check_online(config, engine)
+    names = {mode: settings_in(mode, config, chosen=chosen) for mode in config.modes}
     settings: dict[str, Config] = {}
-    for name in config.settings or ():
+    for name in dict.fromkeys(itertools.chain.from_iterable(names.values())):
         with told_of_sweep(config, name, own, engine):
             changed = settings[name] = under(config, name)
             check_online(changed, engine)
             check_profile(changed, engine)
             check_messages(changed, engine)
             check_rollout(changed)
+    check_cycle([settings[name] for name in names.get(CYCLE.name, ())], platform)
+    check_placement([settings[name] for name in names.get(PLACEMENT.name, ())])
     experiments: list[Experiment] = []
     skipped: list[Skipped] = []
     for cell in _cells(config):
-        if DEFAULT_SETTING not in settings:
+        in_mode = names[cell[0]]
+        if DEFAULT_SETTING not in in_mode:
             _experiment(config, engine, platform, *cell, None)  # what is wrong without any setting is an error
-        found = {name: _under_setting(changed, name, engine, platform, cell) for name, changed in settings.items()}
+        found = {name: _under_setting(settings[name], name, engine, platform, cell) for name in in_mode}
         twins = _twins(found, config.baseline.setting or DEFAULT_SETTING)
         for setting, one in found.items():
             if isinstance(one, Experiment) and setting not in twins:
@@ -281,10 +292,15 @@ def _experiment(
         measuring=measuring_of(config, mode),
         load=requests,
         setting=setting,
-        **settings_of(mode, config, workload, args),
+        **settings_of(mode, config, workload, args, platform),
     )
     check_data_parallel(config, spec)
     check_batches(spec)
+    check_updatable(spec)
+    check_engines(spec)
+    unknown_weights = not_updatable(spec)
+    if unknown_weights is not None:
+        return unknown_weights
     checkpoint = _checkpoint(config, spec)
     path = _explicit(checkpoint.folder) if checkpoint else _located(config, source.weights or "")
     if Path(path).is_file():
@@ -293,6 +309,9 @@ def _experiment(
             "name the folder that holds config.json",
         )
     check_tokenizer(workload, load, source, path)
+    untrained = None if spec.placement is None else not_placed(quant, scheme, source, path, config)
+    if untrained is not None:
+        return untrained
     return Experiment(spec, spec.experiment(), path, checkpoint, load.dataset_path)
 
 

@@ -1,4 +1,4 @@
-"""The order in which launches run, which of them are missing, and how long they will take."""
+"""The order in which launches run, which are missing or measured again, and how long they will take."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import hashlib
 import json
 import secrets
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
 from rollout_bench.contracts.axes import names_of
 from rollout_bench.contracts.modes import mode_of
+from rollout_bench.contracts.postmortem import state_of
 from rollout_bench.contracts.record import Launched, Record
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Spec, devices_needed, is_local
 from rollout_bench.contracts.store import present, read_launched, record_path
@@ -42,6 +44,9 @@ They are what Snakemake takes for the outputs of a block's job. It must not take
 Snakemake deletes all of its outputs, also the records of engines that did not fail, and with update() it writes those
 anew that were there before (both were tried with 9.27).
 """
+
+ASIDE = RESULTS / "aside"
+"""Records that were measured again since, by the moment at which; nothing reads them."""
 
 FIRST_GUESS_S = {"cpu": 45.0, "cuda": 150.0, "ascend": 180.0, "unknown": 60.0}
 """Seconds a launch is expected to take where none was measured yet (facts of the first runs on each platform)."""
@@ -350,6 +355,8 @@ def _scaled_s(spec: Spec, record: Record) -> float | None:
         return None
     load, measured = spec.workload, record.spec.workload
     generating_s = sum(one.elapsed_s for one in record.iterations)
+    besides_s = [one.whole_s - one.elapsed_s for one in record.iterations]
+    beside_s = statistics.mean(besides_s)
     tokens = sum(one.output_tokens for one in record.iterations)
     sequences = sum(one.sequences for one in record.iterations)
     if not tokens or not sequences:
@@ -366,9 +373,10 @@ def _scaled_s(spec: Spec, record: Record) -> float | None:
         counted_s = sum(one.elapsed_s for one in record.iterations if not one.warmup)
         counted_s = max(counted_s, FEWEST_BY_AUTO * pass_s)
     else:
-        counted_s = wanted * pass_s
-    starting_s = max(_own_part_s(record) - generating_s, record.startup.import_s + record.startup.init_s)
-    return starting_s + spec.measuring.warmup_iterations * pass_s + counted_s
+        counted_s = wanted * (pass_s + beside_s)
+    others_s = _own_part_s(record) - generating_s - sum(besides_s)
+    starting_s = max(others_s, record.startup.import_s + record.startup.init_s)
+    return starting_s + spec.measuring.warmup_iterations * (pass_s + beside_s) + counted_s
 
 
 def _weights_folder(experiment: Experiment) -> str | None:
@@ -468,3 +476,75 @@ def put_on_disk(plan: Schedule, path: Path, outputs: set[str]) -> None:
     wanted = {launch.experiment.name: launch.experiment for launch in measured}
     for experiment in wanted.values():
         write_json(RESULTS / experiment.spec.mode / experiment.name / "spec.json", experiment.spec)
+
+
+def measured_again(plan: Schedule, doubtful: Container[str]) -> set[str]:
+    """Return the records that are there and are to be measured again, where those in `doubtful` are.
+
+    With a launch that is in doubt go those of its index that are compared with it: measured alone it would not have
+    taken turns with them, and be no pair.
+    """
+    there = present(launch.record for launch in plan.launches)
+    compared: dict[tuple[int, tuple[str, ...]], list[str]] = {}
+    groups = []
+    for launch in plan.launches:
+        group = launch.index, _compared_with(launch.experiment.spec, plan.config)
+        compared.setdefault(group, []).append(launch.record)
+        if launch.record in doubtful:
+            groups.append(group)
+    return {record for group in groups for record in compared[group]} & there
+
+
+def _compared_with(spec: Spec, config: Config) -> tuple[str, ...]:
+    """Return the names that an experiment shares with all that it is compared with."""
+    names = {"mode": spec.mode, **spec.axes}
+    return tuple(name for of, name in names.items() if of not in config.baseline.named)
+
+
+def in_torn_blocks(plan: Schedule) -> set[str]:
+    """Return records of blocks that lack others: measured now, these would be no pair with those that are there.
+
+    What has failed is no reason to measure the others again, and what has lost a race is not lacking.
+    """
+    if plan.config.launches == "auto" and plan.config.precision.race:
+        return set()
+    found: set[str] = set()
+    for group in plan.interleaving.groups:
+        members = {(experiment.spec.mode, experiment.name) for experiment in group.members}
+        blocks: dict[int, dict[str, str]] = {}
+        for launch in plan.launches:
+            if (launch.experiment.spec.mode, launch.experiment.name) in members:
+                blocks.setdefault(launch.index, {})[launch.record] = state_of(Path(launch.record))
+        for states in blocks.values():
+            if "missing" in states.values():
+                found |= {record for record, state in states.items() if state == "measured"}
+    return found
+
+
+def set_aside(records: Iterable[str]) -> Path | None:
+    """Move `records`, and what lies beside each of them, to a folder of their own; None where there are none.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    folder = ASIDE / datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
+    moved = False
+    for record in map(Path, records):
+        place = folder / record.parent.relative_to(RESULTS)
+        place.mkdir(parents=True, exist_ok=True)
+        # the record last: what was torn off by a kill is not taken for measured without its side files
+        beside = [path for path in record.parent.glob(f"{record.stem}.*") if path != record]
+        for path in (*beside, record):
+            path.rename(place / path.name)
+        moved = True
+    return folder if moved else None
+
+
+def moved_since(plan: Path) -> set[str]:
+    """Return the records that were set aside since the plan file `plan` was written: those of the run that wrote it."""
+    try:
+        began_ns = plan.stat().st_mtime_ns
+        folders = [folder for folder in ASIDE.iterdir() if folder.stat().st_mtime_ns >= began_ns]
+    except OSError:  # nothing was ever set aside, or planned
+        return set()
+    return {str(RESULTS / path.relative_to(folder)) for folder in folders for path in folder.glob("*/*/launch-*.json")}

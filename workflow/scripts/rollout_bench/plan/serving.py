@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 
 from rollout_bench.contracts.fields import Count, Folder, Name, Number, Strict, brackets
 from rollout_bench.contracts.load import DatasetFormat, EndpointSpec, LoadPoint, Rate, Traffic
-from rollout_bench.contracts.secrets import may_be_secret
+from rollout_bench.core.secrets import may_be_secret
 
 Milliseconds = Annotated[Number, Field(gt=0, le=1e9)]
 

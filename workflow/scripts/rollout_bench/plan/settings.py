@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from pydantic import ValidationError
 
 from rollout_bench.contracts.axes import DEFAULT_SETTING
-from rollout_bench.contracts.fields import NAME_PATTERN
+from rollout_bench.contracts.cycles import CycleSettings
+from rollout_bench.contracts.fields import NAME_PATTERN, Strict
+from rollout_bench.contracts.modes import CYCLE, MODES, PLACEMENT, ROLLOUT
+from rollout_bench.contracts.placed_steps import PlacementSettings
 from rollout_bench.contracts.spec import RolloutSettings
 from rollout_bench.core.errors import UserError, did_you_mean
 from rollout_bench.plan.checks import check_engine_arg, check_no_secret
@@ -22,7 +25,17 @@ from rollout_bench.plan.engine import InstalledEngine
 LONGEST_NAME = 60
 """Characters of a name, as for all that becomes part of a path."""
 
-PLACES = ("engine_args", "workload", "rollout")
+SECTIONS: dict[str, type[Strict]] = {
+    ROLLOUT.settings: RolloutSettings,
+    CYCLE.settings: CycleSettings,
+    PLACEMENT.settings: PlacementSettings,
+}
+"""What belongs to one mode and can be something else under a setting: key of config and setting -> model."""
+
+LISTS = {CYCLE.settings: ("sleep", "update"), PLACEMENT.settings: ("where",)}
+"""Keys that take a list, each value of which is a setting in their mode, as of a sweep, by their section."""
+
+PLACES = ("engine_args", "workload", *SECTIONS)
 """What a setting changes keys of, and what such a key of a sweep may begin with."""
 
 OWN_KEY = {"engine_args": "name the argument itself"}
@@ -30,7 +43,9 @@ OWN_KEY = {"engine_args": "name the argument itself"}
 
 
 def resolved(config: Config, engine: InstalledEngine) -> Config:
-    """Return `config` with all that its sweep makes among its settings, and `settings` as a list of names.
+    """Return `config` with all that its sweep and its lists make among its settings, and `settings` as a list of names.
+
+    Those that there are in one of its modes are `settings_in`.
 
     Raises:
         UserError: a setting that is selected, or is the baseline, and not defined; a key that neither the engine nor a
@@ -42,17 +57,31 @@ def resolved(config: Config, engine: InstalledEngine) -> Config:
             f"config: setting_settings.{DEFAULT_SETTING}: is the name of the setting that changes nothing",
             "give it another name",
         )
+    lists = _lists(config)
+    for key in itertools.chain.from_iterable(lists.values()):
+        if key in config.sweep:
+            raise UserError(f"config: sweep.{key}: {key} lists several values itself", "leave one of them out")
     swept: dict[str, Setting] = {}
-    for name, setting in _swept(config, engine):
+    sweeps = [config.sweep, *({**config.sweep, **of_section} for of_section in lists.values())]
+    for name, setting in itertools.chain.from_iterable(_swept(config, sweep, engine) for sweep in sweeps):
         if name in own or name in swept:
+            maker = "sweep" if config.sweep else " and ".join(itertools.chain.from_iterable(lists.values()))
             where = f"setting_settings.{name}" if name in own else "two of its combinations"
-            raise UserError(f"config: sweep: makes a setting '{name}', as {where}", "rename or leave out one of them")
+            raise UserError(f"config: {maker}: makes a setting '{name}', as {where}", "rename or leave out one of them")
         swept[name] = setting
     known = {DEFAULT_SETTING: Setting(), **own, **swept}
     for name, setting in own.items():
         for key in setting.workload:
             _check_key(f"setting_settings.{name}.workload", key)
-        _rollout(config, setting.rollout, ("setting_settings", name, "rollout"))
+        for section in SECTIONS:
+            _section(config, section, getattr(setting, section), ("setting_settings", name, section))
+        for section, inner in ((section, inner) for section, keys in LISTS.items() for inner in keys):
+            if len(getattr(setting, section).get(inner) or ()) > 1:
+                key = f"{section}.{inner}"
+                raise UserError(
+                    f"config: setting_settings.{name}.{key}: has several values, and a setting has one of them",
+                    f"make a setting of each, or list them in {key}",
+                )
     if config.settings is None and own:
         names = ", ".join([DEFAULT_SETTING, *own, *swept])
         raise UserError(
@@ -66,6 +95,54 @@ def resolved(config: Config, engine: InstalledEngine) -> Config:
     if baseline is not None and baseline not in known:
         raise UserError(f"config: baseline.setting: setting '{baseline}' is not defined", did_you_mean(baseline, known))
     return config.model_copy(update={"settings": selected, "setting_settings": known})
+
+
+def settings_in(mode: str, config: Config, *, chosen: bool) -> list[str]:
+    """Return the settings that there are in `mode`, of a config that is `resolved`.
+
+    What lists make is of the mode alone that has them: others have what it is without them. There, a setting that says
+    nothing of a list has its first value, which one that the list makes has too; so it is wanted only where somebody
+    asks for it.
+
+    Args:
+        mode: one of the config's.
+        config: one that is `resolved`.
+        chosen: whether the config says itself which settings are measured.
+    """
+    names, known, lists = config.settings or [], config.setting_settings, _lists(config)
+    own = {_inner(key) for key in lists.pop(MODES[mode].settings, {})}
+    if own:
+        said = {name for name in names if own <= getattr(known[name], MODES[mode].settings).keys()}
+        names = [name for name in names if chosen or name in said or name == config.baseline.setting]
+    found = []
+    for name in names:
+        kept = {}
+        for section, keys in lists.items():
+            others = {_inner(key) for key in keys}
+            kept[section] = {key: value for key, value in getattr(known[name], section).items() if key not in others}
+        rest = known[name].model_copy(update=kept)
+        found.append(name if rest == known[name] else next((o for o, other in known.items() if other == rest), name))
+    return list(dict.fromkeys(found))
+
+
+def _lists(config: Config) -> dict[str, dict[str, list[Any]]]:
+    """Return the lists that hold several values: section -> key, as a sweep has it -> values.
+
+    One that nobody wrote is there only in its own mode, and gives way to a sweep of its key.
+    """
+    found: dict[str, dict[str, list[Any]]] = {}
+    selected = {MODES[mode].settings for mode in config.modes}
+    for section, inner in ((section, inner) for section, keys in LISTS.items() for inner in keys):
+        settings, key = getattr(config, section), f"{section}.{inner}"
+        values = getattr(settings, inner) or []
+        wanted = inner in settings.model_fields_set or (section in selected and key not in config.sweep)
+        if wanted and len(values) > 1:
+            found.setdefault(section, {})[key] = values
+    return found
+
+
+def _inner(key: str) -> str:
+    return key.partition(".")[2]
 
 
 def under(config: Config, name: str) -> Config:
@@ -93,7 +170,7 @@ def under(config: Config, name: str) -> Config:
             "engine": engine,
             "model_settings": {**config.model_settings, **models},
             "workload_settings": {**config.workload_settings, **workloads},
-            "rollout": _rollout(config, setting.rollout, ("rollout",)),
+            **{section: _section(config, section, getattr(setting, section), (section,)) for section in SECTIONS},
             "setting_settings": {name: setting},  # what is wrong with another one is no matter here
         }
     )
@@ -110,41 +187,42 @@ def _changed(setting: str, workload: str, load: WorkloadSettings, changes: dict[
         raise UserError(f"{problem.problem}, under setting {setting}", problem.remedy) from None
 
 
-def _rollout(config: Config, changes: dict[str, Any], place: tuple[str, ...]) -> RolloutSettings:
-    """Return what `rollout` comes to with `changes`; raise `UserError`, naming `place`, where it can't be that."""
+def _section(config: Config, section: str, changes: dict[str, Any], place: tuple[str, ...]) -> Strict:
+    """Return what a section comes to with `changes`; raise `UserError`, naming `place`, where it can't be that."""
+    model = SECTIONS[section]
     for key in changes:
-        if key not in RolloutSettings.model_fields:
+        if key not in model.model_fields:
             where = ".".join((*place, key))
-            raise UserError(f"config: {where}: there is no such key", did_you_mean(key, RolloutSettings.model_fields))
+            raise UserError(f"config: {where}: there is no such key", did_you_mean(key, model.model_fields))
     try:
-        return RolloutSettings.model_validate(config.rollout.model_dump() | changes)
+        return model.model_validate(getattr(config, section).model_dump() | changes)
     except ValidationError as error:
         raise told(error.errors(), place) from None
 
 
-def _swept(config: Config, engine: InstalledEngine) -> Iterator[tuple[str, Setting]]:
+def _swept(config: Config, sweep: Mapping[str, list[Any]], engine: InstalledEngine) -> Iterator[tuple[str, Setting]]:
     """Yield each combination of a sweep under the name that is made of it."""
-    if not config.sweep:
+    if not sweep:
         return
-    keys = [(*_target(key, engine), key) for key in config.sweep]
+    keys = [(*_target(key, engine), key) for key in sweep]
     for number, (where, key, written) in enumerate(keys):
         twice = next((other for *place, other in keys[:number] if place == [where, key]), None)
         if twice is not None:
             raise UserError(f"config: sweep.{written}: is the same as sweep.{twice}", "leave one of them out")
-    for (where, key, written), values in zip(keys, config.sweep.values(), strict=True):
+    for (where, key, written), values in zip(keys, sweep.values(), strict=True):
         for value in values:
             if where == "engine_args":
                 check_no_secret(".".join(("sweep", *written.split(".")[:-1])), {key: value})
                 check_engine_arg(engine, f"sweep.{written}", key, value)
-            elif where == "rollout":
-                _rollout(config, {key: value}, ("sweep", "rollout"))
-            else:
+            elif where == "workload":
                 _check_load(config, written, key, value)
-    for combination in itertools.product(*config.sweep.values()):
-        changes: dict[str, dict[str, Any]] = {"engine_args": {}, "workload": {}, "rollout": {}}
+            else:
+                _section(config, where, {key: _as_listed(written, value)}, ("sweep", where))
+    for combination in itertools.product(*sweep.values()):
+        changes: dict[str, dict[str, Any]] = {place: {} for place in PLACES}
         words = []
         for (where, key, written), value in zip(keys, combination, strict=True):
-            changes[where][key] = value
+            changes[where][key] = _as_listed(written, value)
             words.append(f"{key.replace('_', '-')}-{_word(written, value)}")
         name = "+".join(words)
         if len(name) > LONGEST_NAME:
@@ -153,6 +231,12 @@ def _swept(config: Config, engine: InstalledEngine) -> Iterator[tuple[str, Setti
                 "write these settings in setting_settings, under names of your own",
             )
         yield name, Setting(**changes)
+
+
+def _as_listed(written: str, value: Any) -> Any:
+    """Return the value of a sweep as its key takes it: in a list of its own where that takes lists."""
+    section, _, inner = written.partition(".")
+    return [value] if inner in LISTS.get(section, ()) else value
 
 
 def _check_load(config: Config, written: str, key: str, value: Any) -> None:
@@ -179,12 +263,13 @@ def told_of_sweep(config: Config, name: str, own: Container[str], engine: Instal
     try:
         yield
     except UserError as error:
-        if name == DEFAULT_SETTING or name in own:
+        if name == DEFAULT_SETTING or name in own or not config.sweep:
             raise
         setting, values = config.setting_settings[name], []
         for key in config.sweep:
             where, inner = _target(key, engine)
-            values.append(f"sweep.{key}: {getattr(setting, where)[inner]}")
+            value = getattr(setting, where)[inner]
+            values.append(f"sweep.{key}: {value[0] if inner in LISTS.get(where, ()) else value}")
         problem = error.problem.removeprefix("config: ")
         raise UserError(f"config: {', '.join(values)}: {problem}", error.remedy) from None
 
@@ -207,6 +292,9 @@ def _target(key: str, engine: InstalledEngine) -> tuple[str, str]:
     if of_workload:
         _check_key("sweep", key)
         return "workload", key
+    own = [section for section, model in SECTIONS.items() if key in model.model_fields]
+    if own and not of_engine:
+        raise UserError(f"config: sweep.{key}: is a key of {own[0]}", f"write {own[0]}.{key}")
     if engine.arguments and not of_engine:
         raise UserError(
             f"config: sweep.{key}: neither {engine.name} {engine.version} nor a workload has it",

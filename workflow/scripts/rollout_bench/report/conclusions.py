@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from rollout_bench.analysis.cycles.proofs import LASTING
 from rollout_bench.analysis.timed.answers import Trend, compared_rows, lines_over, standing, trends
 from rollout_bench.analysis.timed.comparison import MIN_PAIRS, Comparison, Verdict
 from rollout_bench.analysis.timed.experiments import Collection, invalid_codes
@@ -241,11 +242,13 @@ def _next(rows: Sequence[Row], undetected: Sequence[Row], collection: Collection
     if any(row.experiment.damaged for row in rows):
         command = _command("remeasure=invalid", collection)
         return f"delete what is named under Damaged, then measure it again with what it is compared with: {command}"
-    if any(row.experiment.missing or row.experiment.failures for row in rows):
+    failures = [failure for row in rows for failure in row.experiment.failures if failure.category not in LASTING]
+    if failures or any(row.experiment.missing for row in rows):
         return "run the same command again, which measures what is missing"
-    invalid = [launch for row in rows for launch in row.launches if not launch.valid]
+    codes = [invalid_codes(launch.flags) for row in rows for launch in row.launches]
+    invalid = [own for own in codes if own and not LASTING.intersection(own)]
     if invalid:
-        busy = any("cpu_shared" in invalid_codes(launch.flags) for launch in invalid)
+        busy = any("cpu_shared" in own for own in invalid)
         command = _command("remeasure=invalid" + (" wait_for_quiet_s=600" if busy else ""), collection)
         return f"look under Flags, then measure what is invalid again: {command}"
     if any(not launch.in_turn for row in rows for launch in row.launches):

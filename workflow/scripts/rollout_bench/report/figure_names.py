@@ -49,6 +49,13 @@ _COMPARISON = "collection.comparison"
 DRAWINGS = {
     drawing.name: drawing
     for drawing in (
+        Drawing(
+            "placement",
+            f"{_FIGURES}.placement_figures:placement_figure",
+            ("drawn",),
+            title="What each device does in a step",
+        ),
+        Drawing("cycle", f"{_FIGURES}.cycle_figures:cycle_figure", ("drawn",), title="What a step costs"),
         Drawing("throughput", f"{_TIMED}:throughput_figure", ("drawn",), title="Throughput"),
         Drawing(
             "speedup",

@@ -405,7 +405,11 @@ COST = (
         _seconds("waited_s"),
         known="waited_s",
     ),
-    Column("measured s", "All measured iterations of a launch, in seconds.", _seconds("measured_s")),
+    Column(
+        "measured s",
+        "All measured iterations of a launch, in cycles whole steps, in seconds.",
+        _seconds("measured_s"),
+    ),
     Column("other s", "The launch's time that no other column holds, in seconds.", _seconds("other_s")),
     Column(
         "launch s",

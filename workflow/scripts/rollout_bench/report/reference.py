@@ -117,7 +117,7 @@ def _of_metric(metric: Metric) -> str:
         if metric.of_sequences
         else "requests to a server"
         if metric.of_requests
-        else "every launch"
+        else {"": "every launch", "transition": "transitions", "placed": "placements"}[metric.part]
     )
     cells = (f"`{metric.name}`", metric.unit, metric.better, metric.header, metric.speedup)
     return f"| {' | '.join((*cells, f'`{metric.heads}`', of, metric.definition))} |\n"

@@ -17,7 +17,7 @@ from rollout_bench.analysis.bounds.architecture import (
 )
 from rollout_bench.analysis.bounds.bound import model_config
 from rollout_bench.analysis.bounds.cost import NOT_QUANTIZED, Coding, coding_of
-from rollout_bench.contracts.spec import Platform, Spec, is_local
+from rollout_bench.contracts.spec import Platform, Spec, is_local, tensor_parallel_size
 from rollout_bench.plan.checks import USUAL_UTILIZATION
 from rollout_bench.plan.interleaving import MemoryUnknownError
 from rollout_bench.plan.matrix import Experiment
@@ -150,7 +150,7 @@ class MachineMemory:
         cache = cpu_cache_bytes(spec)
         if cache is None:
             return utilization(spec) * machine_bytes()
-        ranks = int(spec.engine.args.get("tensor_parallel_size") or 1)
+        ranks = tensor_parallel_size(spec)
         processes = ranks + (1 if spec.engine.multiprocess else 0)
         working = ranks * working_bytes(spec, experiment.model_path)
         return weights_held(spec, experiment.model_path) + ranks * cache + working + processes * OWN_BYTES

@@ -13,6 +13,7 @@ from rollout_bench.contracts.inside import Phase
 from rollout_bench.contracts.messages import Link, Look, MessageContent, MessageRow, Messages, MessageStep
 from rollout_bench.contracts.modes import MESSAGES
 from rollout_bench.contracts.side_files import read_messages
+from rollout_bench.contracts.spec import tensor_parallel_size
 from rollout_bench.contracts.store import messages_path, record_path
 from rollout_bench.core.errors import UserError
 
@@ -67,7 +68,7 @@ class MessagesRun:
     @property
     def workers(self) -> int:
         """Return the tensor parallel size."""
-        return int(self.launches[0].record.spec.engine.args.get("tensor_parallel_size") or 1)
+        return tensor_parallel_size(self.launches[0].record.spec)
 
     @property
     def name(self) -> str:

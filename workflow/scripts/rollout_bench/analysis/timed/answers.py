@@ -95,10 +95,14 @@ def standing(baseline: Row, others: Sequence[Row], settings: ComparisonSettings,
     best, *rest = order
     if not may_be[best]:  # each by another one, in blocks that not all have
         return None
+    undetected = {place for place, row in enumerate(everyone) if row.comparison.verdict == "undetected"}
+    # a verdict asks both sides, and is not contradicted: the baseline and what is not told from it stay together
+    together = undetected if best == 0 else {0} if best in undetected else set()
+    ties = [place for place in rest if may_be[place] or place in together]
     return Standing(
         best=everyone[best],
-        ties=tuple(everyone[place] for place in rest if may_be[place]),
-        others=tuple(everyone[place] for place in rest if not may_be[place]),
+        ties=tuple(everyone[place] for place in ties),
+        others=tuple(everyone[place] for place in rest if place not in ties),
         complete=len(judged) == len(others),
     )
 

@@ -74,13 +74,18 @@ SEQUENCE_COLUMNS = {m.heads: "Float64" for m in METRICS.values() if m.of_sequenc
 IN_BLOCKS = ("speedup_of_totals", OF_BLOCKS)
 """Columns of what is compared pass by pass, of any metric, or was measured in blocks."""
 
-COLUMNS = {name: kind for name, kind in _ALL.items() if name not in IN_BLOCKS}
+OF_PARTS = {m.heads: "Float64" for m in METRICS.values() if m.part}
+"""Those of metrics that only cycles, or only placements have."""
+
+_OPTIONAL = (*IN_BLOCKS, *OF_PARTS)
+
+COLUMNS = {name: kind for name, kind in _ALL.items() if name not in _OPTIONAL}
 """Columns of the table in order, with their types; the same names head summary.csv.
 
 Those from `speedup` to `verdict` are of `MAIN_METRIC`; any other metric that is compared has the same
 columns at the end, `<metric>_` before their names. Where something is online, or has replicas,
 the columns of requests and of replicas stand before, then those of `SEQUENCE_COLUMNS` that are compared. Where
-something has them, `IN_BLOCKS` stand among them.
+something has them, `IN_BLOCKS` and `OF_PARTS` stand among them.
 """
 
 
@@ -105,7 +110,7 @@ def table(rows: Sequence[Row], latencies: Sequence[Mapping[str, Distribution]] =
     columns = {
         name: kind
         for name, kind in columns.items()
-        if not name.endswith(IN_BLOCKS) or any(line.get(name) is not None for line in lines)
+        if not name.endswith(_OPTIONAL) or any(line.get(name) is not None for line in lines)
     }
     for line, found in zip(lines, latencies, strict=False):
         line |= latency_line(found)

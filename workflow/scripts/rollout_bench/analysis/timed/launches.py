@@ -125,8 +125,8 @@ class LaunchCost:
 def parts_of(record: Record) -> LaunchCost:
     """Return the parts of a launch, which add up to its `wall_s`; `other_s` is never negative."""
     process_s, import_s, init_s = record.startup.process_s or 0.0, record.startup.import_s, record.startup.init_s
-    warmup_s = sum(iteration.elapsed_s for iteration in record.iterations if iteration.warmup)
-    measured_s = sum(iteration.elapsed_s for iteration in record.iterations if not iteration.warmup)
+    warmup_s = sum(iteration.whole_s for iteration in record.iterations if iteration.warmup)
+    measured_s = sum(iteration.whole_s for iteration in record.iterations if not iteration.warmup)
     waited_s = 0.0 if record.block is None else record.block.waited_s
     known_s = process_s + import_s + init_s + warmup_s + measured_s + waited_s
     return LaunchCost(process_s, import_s, init_s, warmup_s, measured_s, max(0.0, record.wall_s - known_s), waited_s)

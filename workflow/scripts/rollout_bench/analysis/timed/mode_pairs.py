@@ -11,7 +11,7 @@ from rollout_bench.analysis.stats.intervals import t_interval
 from rollout_bench.analysis.timed.comparison import Comparison, compare, compare_apart
 from rollout_bench.analysis.timed.experiments import Collection
 from rollout_bench.analysis.timed.launches import values_of
-from rollout_bench.analysis.timed.partners import marked_out_of_turn, round_s, valid_records
+from rollout_bench.analysis.timed.partners import EXECUTOR, marked_out_of_turn, round_s, valid_records
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.analysis.timed.service import at_a_rate
 from rollout_bench.contracts.load import KEPT_UP
@@ -94,7 +94,7 @@ def other_settings(one: Record, other: Record) -> Iterator[tuple[str, str, str]]
         {name: value for name, value in record.engine.resolved.items() if name not in record.spec.engine.args}
         for record in records
     ]
-    for name in sorted(known[0].keys() & known[1].keys() - {"distributed_executor_backend"}):
+    for name in sorted(known[0].keys() & known[1].keys() - {EXECUTOR}):
         for side, resolved in zip(sides, known, strict=True):
             side[f"vLLM's own {name}"] = resolved[name]
     for name in dict.fromkeys([*sides[0], *sides[1]]):

@@ -137,6 +137,9 @@ CACHES = {f"variables.{name}" for name in ("VLLM_CACHE_ROOT", "TORCHINDUCTOR_CAC
 ITERATIONS = "measuring.iterations"
 """The fact that says how many passes count, a number or auto: auto is compared with any number, and that is told."""
 
+EXECUTOR = "distributed_executor_backend"
+"""What no difference is: it follows from the mode and from `multiprocess`, and a placement's is a class of ours."""
+
 DEALT_OUT = {f"variables.{name}" for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "ASCEND_RT_VISIBLE_DEVICES")}
 """Facts that a lease sets for each launch anew; which devices it had, its placement says."""
 
@@ -194,7 +197,7 @@ def launch_facts(record: Record) -> dict[str, str]:
         "quant": spec.quant.model_dump(exclude={"name"}),
         "multiprocess": spec.engine.multiprocess,
         "args": spec.engine.args,
-        "resolved": record.engine.resolved,
+        "resolved": {key: value for key, value in record.engine.resolved.items() if key != EXECUTOR},
     }
     if spec.load is not None:
         settings["harness_version"] = spec.load.harness_version

@@ -33,7 +33,7 @@ from rollout_bench.contracts.axes import names_of, title_of, with_setting
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.record import Record
-from rollout_bench.contracts.spec import Entry, single_times
+from rollout_bench.contracts.spec import Entry, Spec, single_times
 from rollout_bench.plan.serving import Slo
 
 SET_BY_LOAD = "set by the load: requests arrive at a rate, and the server kept up"
@@ -194,6 +194,17 @@ def _judged(
     return judged
 
 
+def _other_step(own: Spec, other: Spec) -> str:
+    """Return why the steps of two placements are no comparison of places; empty where they may be one."""
+    if own.placement is None or other.placement is None:
+        return ""
+    for name in ("devices", "train_s"):
+        mine, theirs = (getattr(spec.placement, name) for spec in (own, other))
+        if mine != theirs:
+            return f"its steps are other work than its baseline's: placement.{name} is {mine} and {theirs}"
+    return ""
+
+
 def _comparison(
     experiment: TimedExperiment,
     against: Counterpart,
@@ -213,6 +224,9 @@ def _comparison(
         return Comparison(reason=_why_without(metric, experiment, collection))
     if _together(experiment, against.other) and not (values_of(metric, valid) and values_of(metric, wanted)):
         return Comparison(reason=STARTED_TOGETHER)
+    unlike = _other_step(experiment.records[0].spec, against.other.records[0].spec)
+    if unlike:
+        return Comparison(reason=unlike)
     if of.of_sequences and len({_entry(experiment), _entry(against.other)}) > 1:
         return Comparison(reason=OTHER_ENDS)
     confidence = collection.comparison.confidence

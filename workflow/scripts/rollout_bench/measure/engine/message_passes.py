@@ -9,9 +9,9 @@ from pathlib import Path
 from statistics import median
 
 from rollout_bench.contracts.load import longest
-from rollout_bench.contracts.message_places import REMEDY, sentence
 from rollout_bench.contracts.messages import Look, MessageStep, ProbeCost, ProbeUse
 from rollout_bench.contracts.record import Flag
+from rollout_bench.core.message_places import REMEDY, sentence
 from rollout_bench.core.numbers import brief
 from rollout_bench.measure.engine.message_contents import Contents
 from rollout_bench.measure.engine.message_rows import NotedPass, rows_of, steps_of

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rollout_bench.contracts.record import Flag, Iteration, ReplicaPass, SequenceRow
+from rollout_bench.contracts.record import Flag, ReplicaPass, SequenceRow
 from rollout_bench.contracts.spec import WorkloadSpec, replicas
 from rollout_bench.measure.engine.entries import EntryPoint, LlmEntry, Outcome, open_async
 from rollout_bench.measure.engine.vllm import loaded
@@ -26,6 +26,7 @@ from rollout_bench.measure.launch.protocol import (
     Wait,
     WarmupExtended,
 )
+from rollout_bench.measure.launch.replicas import made_of
 from rollout_bench.measure.launch.steadiness import Series, comparable_s
 from rollout_bench.measure.routing.exchange import Abort, Ended, Generate, Handed, Over, heard, written
 from rollout_bench.workloads.requests import Request
@@ -164,17 +165,7 @@ def told(share: Share, entry: EntryPoint, workload: WorkloadSpec, index: int, wa
         peak_running=most_at_once(rows.values()) if looks is None else looks.peak_running,
         kv_cache_peak=None if looks is None else round(looks.kv_cache_peak, 6),
     )
-    iteration = Iteration(
-        index=index,
-        warmup=warmup,
-        elapsed_s=part.elapsed_s,
-        requests=part.requests,
-        sequences=part.sequences,
-        prompt_tokens=part.prompt_tokens,
-        cached_prompt_tokens=part.cached_prompt_tokens,
-        output_tokens=part.output_tokens,
-        replicas=[part],
-    )
+    iteration = made_of(index, warmup, [part])
     asked = {number: request_of(word) for number, word in share.words.items()}
     every = iteration.model_copy(
         update={"cached_prompt_tokens": sum(r.cached_prompt_tokens or 0 for r in rows.values())}

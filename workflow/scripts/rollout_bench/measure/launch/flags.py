@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 
+from rollout_bench.contracts.cycles import Transition, TransitionPart, WeightProof
 from rollout_bench.contracts.load import longest
+from rollout_bench.contracts.placed_steps import PlacedStep
 from rollout_bench.contracts.record import EngineFacts, Flag, Iteration, SequenceRow
 from rollout_bench.contracts.spec import QuantSpec, Spec, WorkloadSpec
+from rollout_bench.measure.launch.steadiness import drift, quantile
 from rollout_bench.workloads.requests import Request, sharing
 
 
@@ -48,8 +52,9 @@ def batch_flags(spec: Spec, rows: Sequence[SequenceRow], engine: EngineFacts) ->
     for row in rows:
         of_pass[row.iteration, row.replica or 0].append(row)
     counted = {each: found for each, of in sorted(of_pass.items()) if (found := most_at_once(of))}
-    # of a rollout each engine is asked for what a router gave it
-    wanted = {each: asked if spec.rollout is None else min(asked, len(of_pass[each])) for each in counted}
+    # of a rollout each engine is asked for what a router gave it, and of a placement for its share
+    shared = spec.rollout is not None or spec.placement is not None
+    wanted = {each: min(asked, len(of_pass[each])) if shared else asked for each in counted}
     short = [each for each in counted if counted[each] < wanted[each]]
     if not short:
         return []
@@ -375,6 +380,203 @@ def prefix_cache_flags(asked: Sequence[Request], iteration: Iteration, rows: Ite
             )
         ]
     return []
+
+
+def cycle_flags(passes: Sequence[Iteration]) -> list[Flag]:
+    """Return what speaks against the transitions of a launch's passes, warm-up first."""
+    transitions = [each.transition for each in passes if each.transition is not None]
+    counted = [each.transition for each in passes if each.transition is not None and not each.warmup]
+    return [*output_changed(transitions), *update_without_effect(transitions), *memory_grows(counted)]
+
+
+def _proofs(transitions: Sequence[Transition]) -> list[tuple[str, WeightProof]]:
+    """Return the proofs of `transitions` in their order, each with the beginning of a sentence: of which weights."""
+    taken = [
+        (updates, proof)
+        for number, transition in enumerate(transitions)
+        for updates, proof in ((number, transition.loaded), (number + 1, transition.proof))
+        if proof is not None
+    ]
+    return [
+        (f"After update {updates} of {len(transitions)}" if updates else "As loaded", proof) for updates, proof in taken
+    ]
+
+
+def output_changed(transitions: Sequence[Transition]) -> list[Flag]:
+    """Return a flag where weights are no finite numbers, or the same weights are not what they were the first time.
+
+    `transitions` are all of a launch.
+    """
+    first: dict[str, tuple[str, WeightProof]] = {}
+    for when, proof in _proofs(transitions):
+        if proof.not_finite:
+            sentence = f"{when}, {proof.not_finite} of {proof.tensors} tensors had values that are no finite numbers."
+            return [_invalid("output_changed", sentence)]
+        before, known = first.setdefault(proof.weights, (when, proof))
+        differs = [
+            what
+            for what, now, then in (
+                ("greedy tokens", proof.tokens, known.tokens),
+                ("checksum", proof.checksum, known.checksum),
+            )
+            if now != then
+        ]
+        if differs:
+            sentence = (
+                f"{when}, the {proof.weights} weights had other {' and another '.join(differs)} than "
+                f"{before[0].lower()}{before[1:]}, where they should be the same."
+            )
+            return [_invalid("output_changed", sentence)]
+    return []
+
+
+def update_without_effect(transitions: Sequence[Transition]) -> list[Flag]:
+    """Return a flag where weights should have become others and some did not, or generate what they did before.
+
+    `transitions` are all of a launch.
+    """
+    proofs = _proofs(transitions)
+    for (_, before), (when, proof) in itertools.pairwise(proofs):
+        if proof.weights == before.weights:
+            continue
+        still = proof.trained - proof.changed_trained
+        if still:
+            what = f"{still} of {proof.trained} weights that had to change were what they had been before"
+        elif proof.tokens == before.tokens:
+            what = f"the engine generated the same greedy tokens as with the {before.weights} weights"
+        else:
+            continue
+        return [_invalid("update_without_effect", f"{when} ({proof.weights} weights), {what}.")]
+    return []
+
+
+def placement_flags(passes: Sequence[Iteration], shards: int) -> list[Flag]:
+    """Return flags where engines of a placement have not the trainer's new weights, or these are no numbers.
+
+    They are those of the first step that has any.
+
+    Args:
+        passes: its steps.
+        shards: ranks of each engine, each of which has weights of its own.
+    """
+    for each in passes:
+        if each.placed is not None and (flags := _step_flags(each.index, each.placed, shards)):
+            return flags
+    return []
+
+
+def _step_flags(index: int, placed: PlacedStep, shards: int) -> list[Flag]:
+    if not placed.proofs:
+        return []
+    when, flags = f"After step {index}", []
+    bad = max(placed.proofs, key=lambda proof: proof.not_finite)
+    if bad.not_finite:
+        what = f"{bad.not_finite} of {bad.tensors} tensors of an engine have values that are no finite numbers"
+        flags.append(_invalid("output_changed", f"{when}, {what}."))
+    # of the same weights all have, the first engine's proofs are those of all
+    trained = sum(proof.trained for proof in placed.proofs[:shards])
+    still = trained - sum(proof.changed_trained for proof in placed.proofs[:shards])
+    alike = all(len({proof.checksum for proof in placed.proofs[shard::shards]}) == 1 for shard in range(shards))
+    if not alike or len({proof.tokens for proof in placed.proofs}) > 1:
+        what = "the engines have not the same weights, or their ranks generate other greedy tokens"
+        flags.append(_invalid("update_without_effect", f"{when}, {what}."))
+    elif still and any(rank.loss is not None for rank in placed.ranks):
+        what = f"{still} of {trained} weights that had to change were what they had been before"
+        flags.append(_invalid("update_without_effect", f"{when}, {what}."))
+    unlike = [found for proof in placed.proofs if (found := proof.trainer) is not None and found.first is not None]
+    if unlike:
+        worst = max(unlike, key=lambda found: found.not_received + found.not_loaded)
+        what = (
+            f"{worst.not_received} of the trainer's {worst.tensors} tensors had not reached an engine as they are, and "
+            f"{worst.not_loaded} of {worst.found} were others where it keeps them; the first is {worst.first}"
+        )
+        flags.append(_invalid("weights_differ", f"{when}, {what}."))
+    return flags
+
+
+GROWTH_BYTES = 10**6
+"""Growth a repeat that is worth a warning: a hundred steps then take 100 MB."""
+
+CONFIDENCE = 0.95
+"""Of the interval that a slope has."""
+
+
+def memory_grows(transitions: Sequence[Transition]) -> list[Flag]:
+    """Return a warning for memory that grows from repeat to repeat while the engine is paused or asleep.
+
+    It is the host's or the device's, and grows by more than `GROWTH_BYTES` a repeat, with an interval that excludes
+    none, and in both halves: what is allocated once is no leak. `transitions` are those that count.
+    """
+    looks = [look for each in transitions for look in each.memory if look.when == "asleep"]
+    taken = {
+        "the host": [float(look.host_bytes) for look in looks],
+        "the device": [-float(look.device_free_bytes) for look in looks if look.device_free_bytes is not None],
+    }
+    flags = []
+    for where, values in taken.items():
+        if len(values) < LEAST_LOOKS:
+            continue
+        slope, low, high = growth(values)
+        half = (len(values) + 1) // 2
+        in_halves = min(growth(values[:half])[0], growth(values[-half:])[0])
+        if low > 0 and min(slope, in_halves) > GROWTH_BYTES:
+            sentence = (
+                f"Memory of {where} grew by {slope / 1e6:.1f} MB a repeat while the engine was paused or asleep "
+                f"({100 * CONFIDENCE:.0f} % interval {low / 1e6:.1f} to {high / 1e6:.1f} MB, {len(values)} repeats)."
+            )
+            flags.append(Flag(code="memory_grows", severity="warning", sentence=sentence))
+    return flags
+
+
+LEAST_LOOKS = 3
+"""Repeats from which on a slope has an interval."""
+
+
+def growth(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the slope of the least-squares line through `values` [n >= 2] per step, and its interval.
+
+    Interval: slope +- t s / sqrt(Sxx), with s^2 the residual mean square on n - 2 degrees of freedom and Sxx =
+    n (n^2 - 1) / 12 (Draper, Smith, Applied Regression Analysis, section 1.4). Of two values it is unlimited.
+    """
+    n = len(values)
+    if n < LEAST_LOOKS:
+        return values[1] - values[0], -math.inf, math.inf
+    slope, _ = drift(values)
+    mean, spread = statistics.fmean(values), n * (n * n - 1) / 12
+    residual = sum((value - mean - slope * (i - (n - 1) / 2)) ** 2 for i, value in enumerate(values))
+    reach = quantile(1 - CONFIDENCE, n - 2) * math.sqrt(residual / (n - 2) / spread)
+    return slope, slope - reach, slope + reach
+
+
+PART_LINES = {"fall asleep": ("sleep",), "wake up": ("wake", "wake_weights", "wake_kv_cache")}
+"""What vLLM's executor logs that it took to do -> the parts of a transition that it did in."""
+
+
+def with_logged(passes: Sequence[Iteration], log: str) -> list[Iteration]:
+    """Return `passes` whose parts have what vLLM logged of them, in order, where it logged as many as there were."""
+    said: dict[str, Iterator[str]] = {}
+    for words, names in PART_LINES.items():
+        times = re.findall(rf"It took ([0-9.]+) seconds to {words}", log)
+        parts = sum(part.name in names for each in passes if each.transition for part in each.transition.parts)
+        if len(times) == parts:
+            said |= dict.fromkeys(names, iter(times))
+    return [
+        each
+        if each.transition is None
+        else each.model_copy(
+            update={
+                "transition": each.transition.model_copy(
+                    update={"parts": [_with_logged(part, said) for part in each.transition.parts]}
+                )
+            }
+        )
+        for each in passes
+    ]
+
+
+def _with_logged(part: TransitionPart, said: Mapping[str, Iterator[str]]) -> TransitionPart:
+    times = said.get(part.name)
+    return part if times is None else part.model_copy(update={"logged_s": float(next(times))})
 
 
 def _length_as_asked(workload: WorkloadSpec, tokens: int, asked: int) -> bool:

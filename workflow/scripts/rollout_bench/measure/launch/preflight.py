@@ -9,9 +9,9 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from rollout_bench.contracts import message_places
 from rollout_bench.contracts.postmortem import Cause
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Spec, is_local
+from rollout_bench.core import message_places
 from rollout_bench.core.errors import UserError
 from rollout_bench.measure.machine.host import version
 from rollout_bench.workloads.datasets import read_bytes, sha256

@@ -26,7 +26,7 @@ from rollout_bench.contracts.record import (
     ServerSample,
     Startup,
 )
-from rollout_bench.contracts.spec import MeasuringSpec, Spec, decode_batch
+from rollout_bench.contracts.spec import MeasuringSpec, Spec, decode_batch, tensor_parallel_size
 from rollout_bench.contracts.store import (
     messages_path,
     sequences_path,
@@ -37,7 +37,16 @@ from rollout_bench.contracts.store import (
     write_record,
 )
 from rollout_bench.core.numbers import several
-from rollout_bench.measure.launch.flags import batch_flags, client_flags, fallback_flags, online_flags, read_log
+from rollout_bench.measure.launch.flags import (
+    batch_flags,
+    client_flags,
+    cycle_flags,
+    fallback_flags,
+    online_flags,
+    placement_flags,
+    read_log,
+    with_logged,
+)
 from rollout_bench.measure.launch.passes import FEWEST
 from rollout_bench.measure.launch.progress import Progress
 from rollout_bench.measure.launch.protocol import (
@@ -194,7 +203,7 @@ class Measurement(Collecting):
         launched = self.launched(log)
         record = Record(
             **launched,
-            iterations=self._iterations,
+            iterations=with_logged(self._iterations, log),
             validity=[*self.flags, *self._doubts(launched["engine"], log)],
             sequences_file=sequences_path(path).name,
             server_file=server_path(path).name if SERVER in MODES[self.spec.mode].side_files else None,
@@ -231,6 +240,8 @@ class Measurement(Collecting):
             *fallback_flags(log),
             *(online_flags(measured, self._sequences) if self.spec.load is not None else []),
             *(client_flags(measured) if self.spec.rollout is not None else []),
+            *cycle_flags(self._iterations),
+            *placement_flags(self._iterations, tensor_parallel_size(self.spec)),
         ]
 
 

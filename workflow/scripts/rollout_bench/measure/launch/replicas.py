@@ -34,6 +34,22 @@ OF_KV_CACHE = frozenset({"num_gpu_blocks"})
 TIMES = ("queued_s", "scheduled_s", "first_token_s", "last_token_s")
 
 
+def made_of(index: int, warmup: bool, parts: list[ReplicaPass]) -> Iteration:
+    """Return the pass that replicas made together: until the last was done, with the sums of their counts."""
+    cached = [part.cached_prompt_tokens for part in parts]
+    return Iteration(
+        index=index,
+        warmup=warmup,
+        elapsed_s=max(part.end_s for part in parts),
+        requests=sum(part.requests for part in parts),
+        sequences=sum(part.sequences for part in parts),
+        prompt_tokens=sum(part.prompt_tokens for part in parts),
+        cached_prompt_tokens=None if None in cached else sum(tokens or 0 for tokens in cached),
+        output_tokens=sum(part.output_tokens for part in parts),
+        replicas=parts,
+    )
+
+
 def done_together(passes: Sequence[IterationDone]) -> IterationDone:
     """Return the iteration that the `passes` of replicas 0, 1, ... make, which were released together.
 
@@ -63,18 +79,8 @@ def done_together(passes: Sequence[IterationDone]) -> IterationDone:
         samples += [sample.model_copy(update={"replica": replica}) for sample in done.samples]
         if of.replicas is None:
             prompts += max((row.prompt for row in done.sequences), default=-1) + 1
-    cached = [part.cached_prompt_tokens for part in parts]
-    iteration = Iteration(
-        index=passes[0].iteration.index,
-        warmup=passes[0].iteration.warmup,
-        elapsed_s=max(part.end_s for part in parts),
-        requests=sum(part.requests for part in parts),
-        sequences=sum(part.sequences for part in parts),
-        prompt_tokens=sum(part.prompt_tokens for part in parts),
-        cached_prompt_tokens=None if None in cached else sum(tokens or 0 for tokens in cached),
-        output_tokens=sum(part.output_tokens for part in parts),
-        replicas=parts,
-    )
+    first = passes[0].iteration
+    iteration = made_of(first.index, first.warmup, parts)
     flags = _named(done.flags for done in passes)
     return IterationDone(
         iteration=iteration, sequences=rows, flags=flags, wanted=passes[0].wanted, samples=samples, began=release

@@ -54,8 +54,10 @@ def comparable_s(workload: WorkloadSpec, iteration: Iteration) -> float:
     """Return the time of a pass, in seconds; as if it had generated as much as every other, where lengths are drawn.
 
     Passes that are asked for different work differ without anything being unsteady. What arrives at a rate takes as
-    long as it arrives, whatever is asked for.
+    long as it arrives, whatever is asked for. Of a placement it is the whole step that verdicts are on.
     """
+    if iteration.placed is not None:
+        return iteration.placed.elapsed_s
     fixed = isinstance(workload.output_tokens, int) and isinstance(workload.prompt_tokens, int)
     at_a_rate = iteration.point is not None and iteration.point.request_rate != "inf"
     if (fixed and workload.dataset is None) or at_a_rate or not iteration.output_tokens:
@@ -70,7 +72,8 @@ def comparable_s(workload: WorkloadSpec, iteration: Iteration) -> float:
 def comparable_times(workload: WorkloadSpec, iterations: Sequence[Iteration]) -> list[float]:
     """Return `comparable_s` of passes, as parts of the time that all of them really took: a reader knows it again."""
     found = [comparable_s(workload, iteration) for iteration in iterations]
-    scale = sum(iteration.elapsed_s for iteration in iterations) / sum(found)
+    took = [one.elapsed_s if one.placed is None else one.placed.elapsed_s for one in iterations]
+    scale = sum(took) / sum(found)
     return [scale * each for each in found]
 
 
@@ -215,6 +218,17 @@ def two_sided_p(t: float, freedom: int) -> float:
             term *= cosine * cosine * (k + 1) / (k + 2)
         inside = sine * total
     return max(0.0, 1 - inside)
+
+
+def quantile(p: float, freedom: int) -> float:
+    """Return the t >= 0 with `two_sided_p(t, freedom)` = `p`, 0 < p < 1, by bisection."""
+    low, high = 0.0, 1.0
+    while two_sided_p(high, freedom) > p:
+        high *= 2
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if two_sided_p(middle, freedom) > p else (low, middle)
+    return high
 
 
 def _squares(values: Sequence[float]) -> float:

@@ -534,6 +534,8 @@ class EngineLaunch:
             return
         replica = self._replicas[number]
         replica.check_children()
+        if event.category == "crash" and self._out_of_memory():  # of a process that the engine process had started
+            raise self._failed([number], died(-signal.SIGKILL, "", out_of_memory=True))
         if event.category:
             raise self._failed([number], Cause(event.category, event.exception, event.fix))
         cause = diagnose(event.exception, replica.log_tail())

@@ -22,9 +22,9 @@ from typing import Any
 import psutil
 
 from rollout_bench.contracts.record import Environment, HostUse
-from rollout_bench.contracts.secrets import may_be_secret
 from rollout_bench.contracts.spec import EngineSpec, Platform
 from rollout_bench.core.processes import Group
+from rollout_bench.core.secrets import may_be_secret
 
 
 @dataclass(frozen=True)
@@ -271,6 +271,23 @@ def version(distribution: str) -> str | None:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def held_with_children(pid: int | None = None, proc: Path = Path("/proc")) -> int:
+    """Return the memory of a process, this one unless `pid` says another, and of all that it started, in bytes.
+
+    Anonymous and shared memory; of a page that several processes share each has its part (proportional set size). Pages
+    of files, libraries and checkpoints, are left out: the kernel can drop them, and each process's part of them depends
+    on who else on the machine runs the same program. Where the system does not say: resident set size.
+    """
+    parent = psutil.Process(pid)
+    held = 0
+    for process in [parent, *parent.children(recursive=True)]:
+        rollup = proc / str(process.pid) / "smaps_rollup"
+        parts = [_named(rollup, name, 1024) for name in ("Pss_Anon:", "Pss_Shmem:")]
+        with contextlib.suppress(psutil.NoSuchProcess):
+            held += process.memory_info().rss if None in parts else sum(part or 0 for part in parts)
+    return held
 
 
 def relevant_variables(environment: dict[str, str]) -> dict[str, str]:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 import re
 import sys
+import weakref
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, get_args
 
@@ -171,27 +173,65 @@ EXPERTS = ("FusedMoE", "RoutedExperts")
 DEPTH = 5
 """How far from a layer's own attributes its packed weights are looked for."""
 
-_packed: dict[int, tuple[Any, str, int]] = {}
-"""id of a oneDNN handler -> the handler (kept alive), data type and bytes of what it packed."""
+
+@dataclass(frozen=True)
+class Packed:
+    """What oneDNN made of a weight, as it was noted then: nobody can look at it afterwards.
+
+    Attributes:
+        handler: refers to the handler that holds it, and does not keep it: an update of the weights makes another one.
+        dtype: data type of the weight.
+        size: its bytes.
+        noted: what `note_packed_weights` was asked to note of it.
+    """
+
+    handler: Callable[[], Any]
+    dtype: str
+    size: int
+    noted: Any
 
 
-def note_packed_weights() -> None:
-    """Have the weights that vLLM packs from now on, in this process, noted; it is imported for that."""
+_packed: dict[int, Packed] = {}
+"""id of a oneDNN handler that still lives -> what it packed."""
+
+_look: list[Callable[[Any], Any]] = []
+"""What else is noted of a weight that is packed, by the last of them."""
+
+
+def note_packed_weights(look: Callable[[Any], Any] | None = None) -> None:
+    """Have the weights that vLLM packs from now on, in this process, noted; it is imported for that.
+
+    `look` takes each weight and returns what is noted of it besides, from now on.
+    """
     from vllm import _custom_ops as ops
 
+    if look is not None:
+        _look.append(look)
     for name in ("create_onednn_mm", "create_onednn_scaled_mm"):
         create = getattr(ops, name, None)
-        if create is not None:
-            setattr(ops, name, _noting(create))
+        if create is not None and not hasattr(create, "notes"):
+            setattr(ops, name, noting(create))
 
 
-def _noting(create: Any) -> Any:
+def noting(create: Any) -> Any:
+    """Return `create`, which packs a weight into a handler of oneDNN's, with what it packs noted."""
+
     def noted(weight: Any, *args: Any, **kwargs: Any) -> Any:
         handler = create(weight, *args, **kwargs)
-        _packed[id(handler)] = (handler, _dtype(weight), weight.numel() * weight.element_size())
+        key, bytes_of = id(handler), weight.numel() * weight.element_size()
+        seen = _look[-1](weight) if _look else None
+        refers = weakref.ref(handler, lambda _: _packed.pop(key, None))
+        _packed[key] = Packed(refers, _dtype(weight), bytes_of, seen)
         return handler
 
+    noted.notes = True  # type: ignore[attr-defined]
     return noted
+
+
+def packed_by(value: Any) -> Packed | None:
+    """Return what was packed into `value`, where it is a handler of oneDNN's that was noted."""
+    found = _packed.get(id(value))
+    return found if found is not None and found.handler() is value else None
 
 
 class WeightCensus:
@@ -234,16 +274,25 @@ def count_weights(model: Any) -> dict[str, dict[str, int]]:
     methods: Counter[str] = Counter()
     seen: set[int] = set()
     for name, module in model.named_modules():
-        is_linear = _is_linear(module) and not ROUTER.search(name)
+        is_linear = is_linear_module(module) and not ROUTER.search(name)
         if is_linear:
             methods[_method(module)] += 1
-        held = _tensors(module, seen) if is_linear else _own_tensors(module, seen)
-        for label, dtype, size in held:
-            (linear if is_linear and not NOT_A_WEIGHT.search(label) else other)[dtype] += size
+        for label, held in all_tensors(module, seen) if is_linear else own_tensors(module, seen):
+            counts = is_linear and not NOT_A_WEIGHT.search(label)
+            (linear if counts else other)[_dtype_of(held)] += _size_of(held)
     return {"linear": dict(linear), "other": dict(other), "linear_methods": dict(methods)}
 
 
-def _is_linear(module: Any) -> bool:
+def _dtype_of(held: Any) -> str:
+    return held.dtype if isinstance(held, Packed) else _dtype(held)
+
+
+def _size_of(held: Any) -> int:
+    return held.size if isinstance(held, Packed) else held.numel() * held.element_size()
+
+
+def is_linear_module(module: Any) -> bool:
+    """Return whether `module` is a linear layer or holds experts."""
     bases = {base.__name__ for base in type(module).__mro__}
     return "LinearBase" in bases or bool(bases & set(EXPERTS))
 
@@ -255,20 +304,23 @@ def _method(module: Any) -> str:
     return type(inner if inner is not None else scheme).__name__
 
 
-def _own_tensors(module: Any, seen: set[int]) -> Iterator[tuple[str, str, int]]:
-    """Name, data type and bytes of each parameter and buffer of `module` itself, each once."""
+def own_tensors(module: Any, seen: set[int]) -> Iterator[tuple[str, Any]]:
+    """Name and tensor of each parameter and buffer of `module` itself, each once: `seen` has the ids of all so far."""
     for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
         if tensor is not None and id(tensor) not in seen:
             seen.add(id(tensor))
             yield from _plain_tensors(name, tensor)
 
 
-def _tensors(module: Any, seen: set[int]) -> Iterator[tuple[str, str, int]]:
-    """As `_own_tensors`, with what hides behind the other attributes of a linear layer: packed weights."""
+def all_tensors(module: Any, seen: set[int]) -> Iterator[tuple[str, Any]]:
+    """As `own_tensors`, with what hides behind the other attributes of a linear layer: packed weights (`Packed`).
+
+    The order, and so the name of what has two, does not depend on which attribute was set last.
+    """
     import torch
 
-    own = {**module.__dict__, **module._parameters, **module._buffers}
-    waiting = [(name, value, 0) for name, value in own.items() if name not in ("_parameters", "_buffers", "_modules")]
+    own = [*sorted(module.__dict__.items()), *sorted(module._parameters.items()), *sorted(module._buffers.items())]
+    waiting = [(name, value, 0) for name, value in own if name not in ("_parameters", "_buffers", "_modules")]
     while waiting:
         name, value, depth = waiting.pop()
         if id(value) in seen or isinstance(value, torch.nn.Module):
@@ -276,19 +328,19 @@ def _tensors(module: Any, seen: set[int]) -> Iterator[tuple[str, str, int]]:
         if isinstance(value, torch.Tensor):
             seen.add(id(value))
             yield from _plain_tensors(name, value)
-        elif id(value) in _packed:
+        elif (packed := packed_by(value)) is not None:
             seen.add(id(value))
-            yield ("weight", *_packed[id(value)][1:])
+            yield "weight", packed
         elif depth < DEPTH:
             waiting += [(inner, held, depth + 1) for inner, held in _held_by(name, value)]
 
 
-def _plain_tensors(name: str, tensor: Any) -> Iterator[tuple[str, str, int]]:
+def _plain_tensors(name: str, tensor: Any) -> Iterator[tuple[str, Any]]:
     """Yield the tensors inside `tensor`: itself, or what a wrapping subclass (torchao) is made of."""
     flatten = getattr(tensor, "__tensor_flatten__", None)
     if flatten is None:
         if tensor.device.type != "meta" and tensor.numel():
-            yield name, _dtype(tensor), tensor.numel() * tensor.element_size()
+            yield name, tensor
         return
     for inner in flatten()[0]:
         yield from _plain_tensors(f"{name}.{inner}", getattr(tensor, inner))

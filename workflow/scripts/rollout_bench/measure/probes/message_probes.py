@@ -4,7 +4,7 @@ vLLM's own extension points where there are some: the executor is a class of our
 the one that vLLM chose, workers are told when a pass begins by the extension that is mixed into them. Where there are
 none, a name in one of vLLM's modules is bound to a class derived from the one that it named: `MessageQueue` where the
 executor and its workers look it up, `MsgpackEncoder` and `MsgpackDecoder` where the core does. What all this rests on
-stands in `contracts.message_places`, and is checked before anything is planned.
+stands in `core.message_places`, and is checked before anything is planned.
 
 Imported in the engine's processes, by name.
 """

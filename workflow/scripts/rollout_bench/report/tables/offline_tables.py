@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from rollout_bench.analysis.timed.rows import Row
+from rollout_bench.contracts.metrics import METRICS
 from rollout_bench.contracts.modes import OFFLINE, Mode
 from rollout_bench.report.headings import (
     COST,
@@ -41,14 +42,20 @@ def offline_part(findings: Findings) -> SummaryPart:
 
 def throughput_views(findings: Findings, mode: Mode) -> list[View]:
     """Return the tables of throughput of each platform in `mode`, one that generates."""
-    settings, typical = findings.collection.comparison, findings.typical(mode)
+    speedups = compared_columns(findings, mode, of_parts=False)
     return [
         view
         for title, lines, rows in findings.tables_of(mode)
-        for view in _views(
-            findings, title, lines, rows, speedup_columns(settings, apart=findings.apart, typical=typical)
-        )
+        for view in _views(findings, title, lines, rows, speedups)
     ]
+
+
+def compared_columns(findings: Findings, mode: Mode, *, of_parts: bool) -> list[Column]:
+    """Return the columns of speed-ups of `mode` in metrics that only its passes have, or in all others."""
+    settings = findings.collection.comparison
+    columns = speedup_columns(settings, mode.name, findings.apart, findings.typical(mode))
+    metrics = settings.metrics_of(mode.name)
+    return [column for metric, column in zip(metrics, columns, strict=True) if bool(METRICS[metric].part) == of_parts]
 
 
 def _views(

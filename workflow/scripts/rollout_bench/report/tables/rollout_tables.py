@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from rollout_bench.analysis.timed.balance import Routed, replicated, routed, routing_table
-from rollout_bench.analysis.timed.comparison import Comparison
-from rollout_bench.analysis.timed.mode_pairs import other_settings
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import title_of
-from rollout_bench.contracts.metrics import METRICS, MetricName
+from rollout_bench.contracts.metrics import MetricName
 from rollout_bench.contracts.modes import ROLLOUT
-from rollout_bench.contracts.record import Record
 from rollout_bench.contracts.spec import Spec, lengths_differ
-from rollout_bench.core.numbers import MISSING, number, several
+from rollout_bench.core.numbers import MISSING, number
+from rollout_bench.report.contrasts import Contrast, contrast, engine_settings
 from rollout_bench.report.headings import Column, Line, metric_columns, speedup_columns, view
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import definitions, sections
@@ -127,35 +123,6 @@ def rollout_part(findings: Findings) -> SummaryPart:
     )
 
 
-@dataclass(frozen=True)
-class Contrast:
-    """What a comparison says of two values of one key of `rollout`, all else being the same.
-
-    Attributes:
-        group: what both have in common.
-        name: of what is compared.
-        own: what sentences call the value that is compared.
-        other: the same of the baseline's.
-        metric: what they are compared by; empty where that is how long a step takes.
-        factor: how many times as long a step takes, or the speed-up in `metric`; None where nobody can say.
-        interval: its ends; empty without one.
-        comparison: what it is taken from.
-        why: why there is no verdict.
-        settings: those of the engine in which they differ besides, as (name, own, the baseline's).
-    """
-
-    group: str
-    name: str
-    own: str
-    other: str
-    metric: str
-    factor: float | None
-    interval: tuple[float, ...]
-    comparison: Comparison
-    why: str
-    settings: tuple[tuple[str, str, str], ...]
-
-
 def value_of(row: Row, key: Key) -> str:
     """Return what sentences call the value that a measured row has of `key`; empty where it has none."""
     value = _value(row.experiment.records[0].spec, key)
@@ -181,25 +148,15 @@ def contrasts(rows: Sequence[Row], key: Key) -> Iterator[Contrast]:
         if _but(own, key) != _but(theirs, key) or _value(own, key) == _value(theirs, key):
             continue
         metric = next((name for name in row.comparisons if _of_time(name, own)), next(iter(row.comparisons)))
-        found, of_time = row.comparisons[metric], _of_time(metric, own)
-        ends = tuple(end for end in (found.low, found.high) if end is not None)
-        yield Contrast(
+        yield contrast(
+            row,
+            metric,
             group=_but(own, key),
-            name=row.name,
             own=value_of(row, key),
             other=THROUGH.get(_value(theirs, key), _value(theirs, key)),
-            metric="" if of_time else METRICS[metric].header,
-            factor=1 / found.speedup if of_time and found.speedup else found.speedup,
-            interval=tuple(1 / end if end else math.inf for end in reversed(ends)) if of_time else ends,
-            comparison=found,
-            why=found.reason or f"it needs {several(found.launches_missing, 'more launch')} of each side",
-            settings=tuple(_other_settings(row.experiment.records[0], other.records[0])),
+            of_time=_of_time(metric, own),
+            settings=tuple(engine_settings(row.experiment.records[0], other.records[0])),
         )
-
-
-def _other_settings(own: Record, theirs: Record) -> Iterator[tuple[str, str, str]]:
-    """Yield what of the settings of two engines differs, without blocks: their number varies from start to start."""
-    return (each for each in other_settings(own, theirs) if not each[0].endswith("num_gpu_blocks"))
 
 
 def never_contrasted(rows: Sequence[Row], key: Key) -> Iterator[tuple[str, list[str]]]:

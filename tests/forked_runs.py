@@ -1,6 +1,7 @@
-"""Dry runs of snakemake as forks of a process that has imported it: alone, two thirds of a dry run's time are imports.
+"""Runs of snakemake as forks of a process that has imported it: alone, two thirds of a dry run's time are imports.
 
-That process is a Python of its own, which knows no test. What the workflow imports, every fork imports for itself.
+That process is a Python of its own, which knows no test. It has imported the libraries that the workflow needs, too; of
+the project every fork imports its own workspace's.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ def _imported() -> subprocess.Popen[str]:
 
 def main() -> None:
     """Fork for each request on stdin, and print the exit status of the fork."""
+    import scipy.optimize
+    import scipy.special  # noqa: F401
     from snakemake import cli
 
     cli.get_argument_parser()  # imports all plugins

@@ -1,0 +1,232 @@
+"""Cycles on real engines: transitions are timed, and the proofs find what is wrong with the weights afterwards."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from launching import SETTINGS, Launching, tiny_spec
+from leaky_worker import LEAK_MB
+
+from rollout_bench.checkpoints.build import build_checkpoint
+from rollout_bench.checkpoints.shapes import SyntheticModel
+from rollout_bench.contracts.cycles import Transition, WeightProof
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.plan.quants import BUILT_IN
+
+pytestmark = [pytest.mark.engine, pytest.mark.untimed]
+
+TESTS = Path(__file__).resolve().parents[1]
+
+W8A16 = {**BUILT_IN["cpu"]["w8a16"].engine_args}
+
+QUANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "bf16": (SETTINGS["quant"], {}),
+    "float32": ({**SETTINGS["quant"], "name": "float32", "linear_dtypes": ["float32"]}, {"dtype": "float32"}),
+    "w8a16": (
+        {"name": "w8a16", "weights_format": "bf16", "linear_dtypes": ["int8"], "linear_method": "(?i)torchao"},
+        W8A16,
+    ),
+    "w8a8": (
+        {
+            "name": "w8a8",
+            "weights_format": "compressed-tensors-w8a8",
+            "linear_dtypes": ["int8"],
+            "linear_method": "(?i)w8a8",
+        },
+        {},
+    ),
+}
+"""Name -> the quantization, and its engine arguments."""
+
+FINDINGS = {"output_changed", "update_without_effect", "memory_grows"}
+
+
+def cycle_spec(quant: str = "bf16", tied: bool = False, repeats: int = 3, **more: Any) -> Spec:
+    """Return the spec of a cycle that runs in seconds; `more` is laid over its settings, or is the worker's class."""
+    settings, args = QUANTS[quant]
+    args = {"max_model_len": 256, "max_num_seqs": 8, "enforce_eager": True, **args}
+    worker, environment = more.pop("worker", None), more.pop("environment", {})
+    if worker is not None:
+        args["worker_extension_cls"] = f"leaky_worker.{worker}"
+    engine = {
+        "args": args,
+        "multiprocess": more.pop("multiprocess", False),
+        "environment": {**SETTINGS["engine"]["environment"], **environment},
+    }
+    spec = tiny_spec(quant=settings, engine=engine, measuring={"iterations": repeats})
+    shape = SyntheticModel(preset="qwen3-tiny", tie_word_embeddings=tied).resolve().model_dump(mode="json")
+    cycle = {"sleep": "none", "update": "in_process", "bucket_mb": 1, **more}
+    cycle = {name: value for name, value in cycle.items() if value is not None}
+    whole = {
+        **spec.model_dump(mode="json"),
+        "mode": "cycle",
+        "model": {"name": "tiny", "weights": None, "synthetic": shape},
+        "cycle": cycle,
+    }
+    return Spec.model_validate_json(json.dumps(whole))
+
+
+def launched(folder: Path, spec: Spec) -> Launching:
+    assert spec.model.synthetic is not None
+    model = folder / "model"
+    folder.mkdir(parents=True, exist_ok=True)
+    build_checkpoint(SyntheticModel(**spec.model.synthetic).resolve(), spec.quant.weights_format, model)
+    return Launching(folder, spec, model=model)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _workers_are_found() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]))
+        yield
+
+
+SPECS: dict[str, Callable[[], Spec]] = {
+    "bf16": lambda: cycle_spec(multiprocess=True),
+    "w8a16 reload": lambda: cycle_spec("w8a16", update="reload", bucket_mb=None),
+    "w8a8": lambda: cycle_spec("w8a8"),
+    "tied": lambda: cycle_spec("float32", tied=True),
+    "leaky": lambda: cycle_spec(worker="LeakyWorker", repeats=8, unchanged=True),
+}
+
+
+@pytest.fixture(scope="module")
+def launch(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Launching]:
+    """Return a launch of `SPECS`, made once."""
+
+    @functools.cache
+    def measured(name: str) -> Launching:
+        found = launched(tmp_path_factory.mktemp("cycle"), SPECS[name]())
+        assert found.finish() == 0, found.said + found.log_text()[-4000:]
+        return found
+
+    return measured
+
+
+def transitions(of: Launching) -> list[Transition]:
+    found = [iteration.transition for iteration in of.record().iterations]
+    assert all(found)
+    return [each for each in found if each is not None]
+
+
+def proofs_of(of: Launching) -> list[WeightProof]:
+    """Return all proofs in their order: as loaded, then after each update."""
+    seen = transitions(of)
+    found = [*(each.loaded for each in seen), seen[-1].proof]
+    assert all(found)
+    return [each for each in found if each is not None]
+
+
+def findings(of: Launching) -> dict[str, str]:
+    """Return what the proofs found: code -> sentence."""
+    return {flag.code: flag.sentence for flag in of.record().validity if flag.code in FINDINGS}
+
+
+def test_each_pass_is_followed_by_a_transition_whose_parts_sum_up(launch: Callable[[str], Launching]):
+    record = launch("bf16").record()
+    assert [iteration.warmup for iteration in record.iterations] == [True, False, False, False]
+    for iteration, transition in zip(record.iterations, transitions(launch("bf16")), strict=True):
+        assert iteration.output_tokens == 8 * 16
+        assert [part.name for part in transition.parts] == ["drain", "pause", "update", "reset_prefix_cache", "resume"]
+        assert transition.elapsed_s == pytest.approx(sum(part.elapsed_s for part in transition.parts))
+        begins = [part.began_s for part in transition.parts]
+        assert begins == sorted(begins)
+        assert [look.when for look in transition.memory] == ["before", "asleep", "after"]
+        assert all(look.host_bytes > 1e8 for look in transition.memory)
+        update = transition.update
+        assert update.transfer_s is not None
+        assert update.quantize_s is None
+        assert update.transfer_s + update.load_s == pytest.approx(transition.part_s("update"))
+        assert update.size_bytes == 6_821_376
+        assert update.buckets == 8  # the embedding and the head are larger than a bucket of 1 MB
+        assert iteration.host is not None
+        assert iteration.host.window_s >= iteration.elapsed_s + transition.elapsed_s
+
+
+PROOF_S = 0.01
+"""Generating 16 tokens one after the other takes longer; nothing else between draining and pausing does."""
+
+
+def test_the_weights_of_a_pass_are_proven_between_its_last_token_and_the_next_update(
+    launch: Callable[[str], Launching],
+):
+    for each in transitions(launch("bf16")):
+        drain, pause, *_ = each.parts
+        assert drain.elapsed_s < PROOF_S
+        assert pause.began_s - drain.began_s > PROOF_S
+    assert "cross_iteration_prefix_hits" not in {flag.code for flag in launch("bf16").record().validity}
+
+
+def test_weights_change_and_come_back_and_so_do_the_tokens(launch: Callable[[str], Launching]):
+    proofs = proofs_of(launch("bf16"))
+    assert [each.proof is None for each in transitions(launch("bf16"))] == [True, True, True, False]
+    assert [proof.weights for proof in proofs] == ["first", "second", "first", "second", "first"]
+    assert len({proof.tokens for proof in proofs}) == len({proof.checksum for proof in proofs}) == 2
+    assert {(proof.weights, proof.tokens, proof.checksum) for proof in proofs} == {
+        (proof.weights, proof.tokens, proof.checksum) for proof in proofs[:2]
+    }
+    # of 4 layers 4 linear ones and 4 norms each; the last norm, the embedding and the head
+    assert all(proof.changed_trained == proof.trained == 4 * 8 + 3 for proof in proofs[1:])
+    assert all(proof.not_finite == 0 for proof in proofs)
+    assert findings(launch("bf16")) == {}
+
+
+def test_torchao_takes_new_weights_from_a_second_checkpoint(launch: Callable[[str], Launching]):
+    _, *proofs = proofs_of(launch("w8a16 reload"))
+    assert [proof.changed_trained for proof in proofs] == [proofs[0].trained] * 4
+    assert findings(launch("w8a16 reload")) == {}
+    for each in transitions(launch("w8a16 reload")):
+        assert each.update.model_dump(exclude={"weights", "load_s"}, exclude_none=True) == {}
+        assert each.update.load_s == pytest.approx(each.part_s("update"))
+
+
+def test_int8_weights_are_quantized_on_the_way_and_what_vllm_makes_of_them_is_found_wrong(
+    launch: Callable[[str], Launching],
+):
+    """A finding about vLLM 0.32 on CPU. When this fails, look whether an update of w8a8 works there at last."""
+    update = transitions(launch("w8a8"))[0].update
+    assert update.quantize_s is not None
+    assert update.quantize_s > 0
+    assert "output_changed" in findings(launch("w8a8"))
+    assert not launch("w8a8").record().valid
+
+
+def test_a_tied_head_that_keeps_its_packed_weights_is_found(launch: Callable[[str], Launching]):
+    """A finding about vLLM 0.32 on CPU, where oneDNN packs (float32 on every processor)."""
+    _, *proofs = proofs_of(launch("tied"))
+    assert [proof.trained - proof.changed_trained for proof in proofs] == [1] * 4
+    assert "update_without_effect" in findings(launch("tied"))
+
+
+def test_a_leak_is_found_and_measured(launch: Callable[[str], Launching]):
+    found = findings(launch("leaky"))
+    assert set(found) == {"memory_grows"}
+    assert f"Memory of the host grew by {LEAK_MB}." in found["memory_grows"]
+
+
+@pytest.mark.parametrize("victim", ["engine", "supervisor"])
+def test_a_kill_in_a_transition_leaves_nothing(victim: str, tmp_path: Path):
+    mark = tmp_path / "stalled"
+    launching = launched(tmp_path, cycle_spec(worker="StalledWorker", environment={"STALLED_AT": str(mark)}))
+    launching.wait_for("warmup")
+    deadline = time.monotonic() + 120
+    while not mark.exists():
+        assert time.monotonic() < deadline, launching.log_text()[-3000:]
+        time.sleep(0.05)
+    launching.started |= set(psutil.Process(launching.process.pid).children(recursive=True))
+    if victim == "engine":
+        launching.child("engine.worker").kill()
+    else:
+        os.kill(launching.process.pid, signal.SIGKILL)
+    assert launching.finish() != 0
+    assert launching.survivors() == []
+    assert not launching.out.exists()

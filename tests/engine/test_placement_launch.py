@@ -1,0 +1,274 @@
+"""Placements on real engines: ranks that generate and train in turn or do one of both, and one that is killed."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from faulty_placements import enabled
+from launching import SETTINGS, TINY_MODEL, Launching, own_flags, tiny_spec
+from safetensors.torch import save_file
+
+from rollout_bench.contracts.cycles import Agreement
+from rollout_bench.contracts.placed_steps import PlacementSpec, RankStep
+from rollout_bench.contracts.record import Iteration, Record
+from rollout_bench.contracts.side_files import read_sequences
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.contracts.store import sequences_path
+from rollout_bench.measure.placed.trainer import model_of
+
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs a core for each rank"),
+]
+
+WAYS: dict[str, dict[str, Any]] = {
+    "colocated": {"where": "colocated"},
+    "server": {"where": "server", "generators": 1},
+    "ahead": {"where": "server", "generators": 1, "overlap": 1},
+    "sharded": {"where": "colocated"},
+}
+SHARDED = {"tensor_parallel_size": 2}
+"""Engine arguments of that way, whose two ranks are one engine."""
+SEQUENCES, TOKENS = 4 * 2, 4 * 2 * (130 + 16)
+"""Of a step: with the load of `launching.SETTINGS`."""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a checkpoint with real weights: engine and trainer must begin with the same."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    (folder / "config.json").write_text(json.dumps(TINY_MODEL))
+    drawn = model_of(str(folder), has_weights=False, trust_remote_code=False, device=torch.device("cpu"))
+    save_file({name: tensor.detach() for name, tensor in drawn.named_parameters()}, folder / "model.safetensors")
+    return folder
+
+
+def placed_spec(way: str, measuring: dict[str, int] | None = None, **placement: Any) -> Spec:
+    args = {name: value for name, value in SETTINGS["engine"]["args"].items() if name != "load_format"}
+    args |= SHARDED if way == "sharded" else {}
+    # greedy: what is generated first says whether the same work is done, wherever engines and trainer live
+    spec = tiny_spec(engine={"args": args}, workload={"temperature": 0.0}, measuring=measuring or {})
+    settings = {"devices": 2, "micro_batch": 3, "bucket_mb": 1, **WAYS[way], **placement}
+    return spec.model_copy(update={"mode": "placement", "placement": PlacementSpec.model_validate(settings)})
+
+
+@pytest.fixture(scope="module")
+def placed(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Launching]:
+    """Return the launch of a way, made once."""
+
+    @functools.cache
+    def launch(way: str) -> Launching:
+        launch = Launching(tmp_path_factory.mktemp(way), placed_spec(way), model=model)
+        assert launch.finish() == 0, launch.said + launch.log_text()[-4000:]
+        return launch
+
+    return launch
+
+
+def ranks(iteration: Iteration) -> list[RankStep]:
+    assert iteration.placed is not None
+    return iteration.placed.ranks
+
+
+def agreements(launch: Launching) -> list[Agreement]:
+    """Return what each engine's weights are beside the trainer's, step by step."""
+    found = []
+    for iteration in launch.record().iterations:
+        assert iteration.placed is not None
+        found += [proof.trainer for proof in iteration.placed.proofs]
+    assert all(found)
+    return [each for each in found if each is not None]
+
+
+def activities(rank: RankStep) -> set[str]:
+    return {span.activity for span in rank.spans}
+
+
+def own(record: Record) -> list[str]:
+    # which kernel takes a small layer depends on the processor, and how far apart engines begin on what else it does
+    return [flag.code for flag in own_flags(record) if flag.code != "replicas_apart"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_step_is_the_same_work_wherever_engines_and_trainer_live(way: str, placed: Callable[[str], Launching]):
+    record = placed(way).record()
+    assert [iteration.warmup for iteration in record.iterations] == [True, False, False]
+    for iteration in record.iterations:
+        step = iteration.placed
+        assert step is not None
+        assert (iteration.sequences, iteration.output_tokens) == (SEQUENCES, SEQUENCES * 16)
+        assert sum(rank.sequences for rank in step.ranks) == SEQUENCES
+        assert sum(rank.output_tokens for rank in step.ranks) == iteration.output_tokens
+        waits = way == "ahead" and iteration.index == 0  # there is no step before the first
+        assert sum(rank.trained_sequences for rank in step.ranks) == (0 if waits else SEQUENCES)
+        assert sum(rank.trained_tokens for rank in step.ranks) == (0 if waits else TOKENS)
+        losses = [rank.loss for rank in step.ranks if rank.loss is not None]
+        assert len(losses) == (0 if waits else 2 if WAYS[way]["where"] == "colocated" else 1)
+        assert all(math.isfinite(loss) for loss in losses)
+        assert step.gathered_bytes == 4 * (TOKENS + 4 * SEQUENCES)
+        linears = 2 * (128 * 256 + 128 * 128 + 3 * 128 * 256)  # query, key and value; output; MLP
+        assert step.update_bytes == 2 * (2 * 2048 * 128 + linears + 2 * (2 * 128 + 2 * 32) + 128)
+    rows = read_sequences(sequences_path(placed(way).out), record)
+    assert [(r.iteration, r.prompt, r.sample) for r in rows] == list(itertools.product(range(3), range(4), range(2)))
+    assert own(record) == []
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_each_rank_does_its_part_and_one_thing_at_a_time(way: str, placed: Callable[[str], Launching]):
+    for iteration in placed(way).record().iterations[1:]:
+        step = iteration.placed
+        assert step is not None
+        for rank in step.ranks:
+            ends = [span.began_s + span.elapsed_s for span in rank.spans]
+            assert all(end <= span.began_s + 1e-6 for end, span in zip(ends, rank.spans[1:], strict=False))
+            assert rank.spans[0].began_s >= 0
+            assert ends[-1] <= step.elapsed_s + 1e-6
+        assert max(span.began_s + span.elapsed_s for rank in step.ranks for span in rank.spans) == step.elapsed_s
+        generates, trains = {"generate", "gather", "update", "reset"}, {"gather", "train", "optimize", "update"}
+        if WAYS[way]["where"] == "colocated":
+            assert [activities(rank) for rank in step.ranks] == [generates | trains | {"reduce"}] * 2
+            assert [(rank.sequences, rank.trained_sequences) for rank in step.ranks] == [(4, 4)] * 2
+        else:
+            assert [activities(rank) for rank in step.ranks] == [generates, trains]
+            engine, trainer = (rank.busy_s("update") for rank in step.ranks)
+            assert 0 < trainer < engine  # which goes on loading when the last bucket was sent
+        (last,) = {max(s.began_s + s.elapsed_s for r in step.ranks for s in r.spans if s.activity == "generate")}
+        assert iteration.elapsed_s == pytest.approx(last, abs=0.01)
+
+
+def test_a_trainer_that_is_ahead_trains_while_the_next_step_is_generated(placed: Callable[[str], Launching]):
+    def began(iteration: Iteration) -> float:
+        return next(span.began_s for span in ranks(iteration)[1].spans if span.activity == "train")
+
+    assert all(began(it) < it.elapsed_s / 2 for it in placed("ahead").record().iterations[1:])
+    assert all(began(it) >= it.elapsed_s for it in placed("server").record().iterations)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_step_gives_all_engines_the_same_new_weights(way: str, placed: Callable[[str], Launching]):
+    steps = [iteration.placed for iteration in placed(way).record().iterations]
+    checksums = []
+    for step in steps:
+        assert step is not None
+        assert len(step.proofs) == (2 if WAYS[way]["where"] == "colocated" else 1)
+        assert len({proof.tokens for proof in step.proofs}) == 1
+        assert len({proof.checksum for proof in step.proofs}) == (2 if way == "sharded" else 1)
+        trained = any(rank.loss is not None for rank in step.ranks)
+        for proof in step.proofs:
+            assert proof.not_finite == 0
+            assert proof.changed_trained == (proof.trained if trained else 0)
+        checksums.append(step.proofs[0].checksum)
+    assert len(set(checksums)) == len(steps)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_after_every_step_all_engines_have_the_trainers_weights(way: str, placed: Callable[[str], Launching]):
+    for found in agreements(placed(way)):
+        assert found.tensors == 2 * 11 + 3  # of a layer: four projections, three of the MLP, four norms
+        assert (found.not_received, found.not_loaded, found.first) == (0, 0, None)
+        if not torch.cpu._is_amx_tile_supported():  # with AMX vLLM packs small layers for a kernel of its own
+            # of tensors that two ranks share out, none can be compared with the trainer's: norms are left
+            assert found.found == (2 * 4 + 1 if way == "sharded" else found.tensors)
+
+
+def test_weights_that_are_stale_lost_or_in_the_place_of_others_are_found(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # of the first update, which is before all steps, nothing is told
+    for name, value in enabled(tmp_path / "plugin", "", "", "stale", "short", "swapped").items():
+        monkeypatch.setenv(name, value)
+    launch = Launching(tmp_path, placed_spec("server", measuring={"iterations": 3}), model=model)
+    assert launch.finish() == 0, launch.said + launch.log_text()[-4000:]
+    fine, stale, short, swapped = agreements(launch)
+    assert (fine.not_received, fine.not_loaded) == (0, 0)
+    trained = 2 * 7 + 2  # a norm near 1 has no neighbour in bf16 that a step would take it to
+    assert (stale.not_received, stale.first) == (trained, "model.embed_tokens.weight")
+    assert 0 < stale.not_loaded <= stale.not_received
+    assert 0 < short.not_loaded <= short.not_received < short.tensors
+    assert swapped.not_received == 0
+    record = launch.record()
+    assert not record.valid
+    told = {flag.code: flag.sentence for flag in record.validity if flag.severity == "invalid"}
+    assert told["weights_differ"].startswith(
+        f"After step 1, {trained} of the trainer's 25 tensors had not reached an engine"
+    )
+    if not torch.cpu._is_amx_tile_supported():
+        assert (swapped.not_loaded, swapped.first) == (4, "model.layers.0.mlp.gate_proj.weight")
+
+
+def test_trainers_of_one_engine_that_drift_apart_are_found(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name, value in enabled(tmp_path / "plugin", "drifts").items():
+        monkeypatch.setenv(name, value)
+    launch = Launching(tmp_path, placed_spec("sharded", measuring={"iterations": 1}), model=model)
+    assert launch.finish() == 0, launch.said + launch.log_text()[-4000:]
+    first, second = agreements(launch)[:2]
+    assert (first.not_received, first.not_loaded) == (0, 0)
+    assert second.not_received == second.tensors
+    assert own(launch.record()) == ["weights_differ"]
+
+
+def first_digests(launch: Launching) -> list[str | None]:
+    rows = read_sequences(sequences_path(launch.out), launch.record())
+    return [row.digest for row in rows if row.iteration == 0]
+
+
+def test_the_first_step_is_the_same_and_who_is_ahead_has_its_weights_a_step_later(placed: Callable[[str], Launching]):
+    def checksums(way: str) -> list[str]:
+        steps = [iteration.placed for iteration in placed(way).record().iterations]
+        return [step.proofs[0].checksum for step in steps if step is not None]
+
+    # all begin with the checkpoint's weights
+    assert first_digests(placed("colocated")) == first_digests(placed("server")) == first_digests(placed("ahead"))
+    assert checksums("ahead")[1] == checksums("server")[0]
+
+
+def test_two_ranks_are_one_engine_that_generates_what_a_whole_one_does(placed: Callable[[str], Launching]):
+    sharded, whole = placed("sharded").record(), placed("colocated").record()
+    assert [iteration.replicas for iteration in sharded.iterations] == [None] * 3
+    assert sharded.startup.replicas is None
+    assert sharded.engine.resolved["tensor_parallel_size"] == 2
+    assert sharded.engine.weights_bytes_by_dtype.linear == whole.engine.weights_bytes_by_dtype.linear
+    for iteration in sharded.iterations:
+        step = ranks(iteration)
+        assert [span.activity for span in step[0].spans[:2]] == ["gather", "generate"]
+        assert [(rank.sequences, rank.output_tokens) for rank in step] == [(4, 64)] * 2
+    same = [one == other for one, other in zip(*map(first_digests, map(placed, ("sharded", "colocated"))), strict=True)]
+    assert sum(same) >= len(same) / 2  # sums over two shards are rounded otherwise, which may decide a close choice
+
+
+def test_a_rank_that_is_killed_in_a_step_is_named_and_nothing_is_left(model: Path, tmp_path: Path):
+    spec = placed_spec("colocated", measuring={"warmup_iterations": 1, "iterations": 100_000}, train_s=0.2)
+    launch = Launching(tmp_path, spec, model=model)
+    launch.wait_for("iteration 1/")
+    launch.child("placed.rank", index=1).kill()
+    assert launch.finish() == 1
+    assert launch.survivors() == []
+    failure = launch.failure()
+    assert (failure.category, failure.phase) == ("crash", "measuring")
+    assert failure.cause == "rank 1 of 2 (generates and trains): its process was ended by signal 9"
+    assert launch.left_behind() == [f"failures/placement/{spec.experiment()}/launch-0.json"]
+
+
+def test_a_checkpoint_that_the_trainer_cannot_take_is_told_by_the_name_of_a_tensor(model: Path, tmp_path: Path):
+    other = tmp_path / "checkpoint"
+    other.mkdir()
+    (other / "config.json").write_text(json.dumps({**TINY_MODEL, "num_hidden_layers": 1}))
+    (other / "model.safetensors").symlink_to(model / "model.safetensors")
+    launch = Launching(tmp_path, placed_spec("server"), model=other)
+    assert launch.finish() == 1
+    failure = launch.failure()
+    assert failure.category in ("not_trainable", "weights_mismatch")
+    assert failure.cause.startswith("rank ")
+    assert "layers.1" in failure.cause
+    assert launch.survivors() == []

@@ -1,0 +1,233 @@
+"""The order of a transition's parts for each sleep, and what is timed; with an engine that notes its calls."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from synthetic_cycles import cycle_spec
+
+from rollout_bench.contracts.cycles import CycleSpec, WeightProof, Weights
+from rollout_bench.contracts.record import Iteration
+from rollout_bench.measure.engine import cycle
+from rollout_bench.measure.engine.cycle import Transitions
+from rollout_bench.measure.engine.vllm import Generated
+from rollout_bench.measure.launch.protocol import Event, IterationDone, Job
+from rollout_bench.measure.server.stream import ServingFailed
+
+PAUSE_S = 0.02
+
+
+class RecordedEngine:
+    """Takes what a launch asks of an engine and of its `LLM`, and notes it."""
+
+    vocabulary = 9
+
+    def __init__(self, unfinished: int = 0, ballast_error: str = "") -> None:
+        self.llm = self.llm_engine = self
+        self.calls: list[str] = []
+        self.weights: Weights = "first"
+        self.unfinished = unfinished
+        self.ballast_error = ballast_error
+        self.noting_s = 0.0
+
+    def iterate(self, asked: list[Any], index: int, wait: Callable[[], None]) -> Generated:
+        wait()
+        self.calls.append("generate")
+        iteration = Iteration(
+            index=index, warmup=index == 0, elapsed_s=1, requests=0, sequences=0, prompt_tokens=0, output_tokens=0
+        )
+        return Generated(time.monotonic(), iteration, [], {}, None)
+
+    def prove(self) -> WeightProof:
+        self.calls.append("prove")
+        time.sleep(2 * PAUSE_S)
+        return WeightProof(
+            weights=self.weights,
+            tensors=2,
+            trained=1,
+            changed=1,
+            changed_trained=1,
+            not_finite=0,
+            checksum="0" * 16,
+            tokens="0" * 16,
+        )
+
+    def has_unfinished_requests(self) -> bool:
+        self.unfinished -= 1
+        return self.unfinished >= 0
+
+    def sleep(self, level: int) -> None:
+        self.calls.append(f"sleep {level}")
+
+    def wake_up(self, tags: list[str] | None = None) -> None:
+        self.calls.append(f"wake {'all' if tags is None else '+'.join(tags)}")
+
+    def reset_prefix_cache(self) -> None:
+        self.calls.append("reset")
+
+    def collective_rpc(self, method: str, kwargs: dict[str, Any] | None = None) -> list[Any]:
+        name = method.removeprefix("rollout_bench_")
+        if name == "device_free":
+            return [80, 90]
+        if name == "noting_s":
+            return [0.0, self.noting_s]
+        self.calls.append(f"{name} {kwargs}" if kwargs else name)
+        if name == "ballast" and self.ballast_error:
+            raise RuntimeError(self.ballast_error)
+        time.sleep(PAUSE_S)
+        return [7, 7]
+
+
+class RecordedUpdates:
+    """Takes the update of a transition."""
+
+    def __init__(self, engine: RecordedEngine, held_bytes: int = 0) -> None:
+        self.engine, self.held_bytes = engine, held_bytes
+
+    def prepare(self) -> None:
+        """Do nothing."""
+
+    def apply(self, weights: Weights) -> dict[str, Any]:
+        self.engine.calls.append(f"update {weights}")
+        self.engine.weights = weights
+        time.sleep(2 * PAUSE_S)
+        self.engine.noting_s += PAUSE_S
+        return {"transfer_s": 0.001, "quantize_s": None, "size_bytes": 5, "buckets": 1}
+
+
+def gone_through(engine: RecordedEngine | None = None, **settings: Any) -> tuple[list[str], dict[str, Any]]:
+    """Return what an engine was asked for, and what came of the transition."""
+    engine = engine or RecordedEngine()
+    spec = CycleSpec(update="in_process", bucket_mb=1, **settings)
+    transitions = Transitions(engine, spec, RecordedUpdates(engine))  # type: ignore[arg-type]
+    return engine.calls, transitions.go("second", time.monotonic(), engine.prove)
+
+
+BALLAST = ["ballast {'size': None}", "drop_ballast"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "calls", "parts"),
+    [
+        (
+            {"sleep": "none"},
+            ["prove", "sleep 0", "update second", "reset", "wake scheduling"],
+            ["drain", "pause", "update", "reset_prefix_cache", "resume"],
+        ),
+        (
+            {"sleep": "2", "wake": "split"},
+            ["prove", "sleep 2", *BALLAST, "wake weights", "update second", "reset", "wake kv_cache"],
+            ["drain", "sleep", "wake_weights", "update", "reset_prefix_cache", "wake_kv_cache"],
+        ),
+        (
+            {"sleep": "1", "wake": "together"},
+            ["prove", "sleep 1", *BALLAST, "wake all", "update second", "reset"],
+            ["drain", "sleep", "wake", "update", "reset_prefix_cache"],
+        ),
+    ],
+    ids=["no sleep", "split", "together"],
+)
+def test_parts_come_in_the_order_of_verl_and_nothing_else_is_timed(
+    settings: dict[str, Any], calls: list[str], parts: list[str]
+):
+    asked, seen = gone_through(**settings)
+    assert asked == calls
+    assert [part.name for part in seen["parts"]] == parts
+    assert seen["elapsed_s"] == pytest.approx(sum(part.elapsed_s for part in seen["parts"]))
+    others_s = sum(part.elapsed_s for part in seen["parts"] if part.name != "update")
+    assert others_s < PAUSE_S  # the proof took twice as long, and the ballast was held for that
+    assert seen["loaded"].weights == "first"
+    assert seen["ballast_bytes"] == (7 if settings["sleep"] != "none" else None)
+    assert [look.when for look in seen["memory"]] == ["before", "asleep", "after"]
+    assert {look.device_free_bytes for look in seen["memory"]} == {80}
+
+
+def test_what_noting_packed_weights_took_is_taken_off_the_update():
+    _, seen = gone_through(sleep="none")
+    (update_s,) = [part.elapsed_s for part in seen["parts"] if part.name == "update"]
+    assert PAUSE_S - 0.001 < update_s < 2 * PAUSE_S
+    assert seen["update"].transfer_s + seen["update"].load_s == pytest.approx(update_s)
+
+
+def test_the_ballast_is_as_large_as_the_trainer_is_said_to_be():
+    asked, _ = gone_through(sleep="1", trainer_gb=1.5)
+    assert "ballast {'size': 1500000000}" in asked
+
+
+def test_the_trainers_own_tensors_are_no_memory_of_the_engine():
+    engine = RecordedEngine()
+    spec = CycleSpec(sleep="none", update="in_process", bucket_mb=1)
+    updates = [RecordedUpdates(engine, size) for size in (0, 10**7)]
+    seen = [Transitions(engine, spec, each).go("first", 0.0, engine.prove) for each in updates]  # type: ignore[arg-type]
+    held = [each["memory"][0].host_bytes for each in seen]
+    assert held[0] - held[1] == pytest.approx(10**7, abs=2e6)
+
+
+def test_requests_that_are_still_under_way_are_waited_for():
+    engine = RecordedEngine(unfinished=30)
+    _, seen = gone_through(engine, sleep="none")
+    assert engine.unfinished == -1
+    assert seen["parts"][0].elapsed_s > 30 * cycle.POLL_S
+
+
+def test_requests_that_never_end_are_a_failure_in_two_lines(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cycle, "DRAIN_S", 0.05)
+    with pytest.raises(ServingFailed, match=r"still under way 0\.05 s after") as caught:
+        gone_through(RecordedEngine(unfinished=10**6), sleep="none")
+    assert caught.value.category == "not_drained"
+
+
+def test_a_trainer_that_does_not_fit_is_a_failure_in_two_lines():
+    with pytest.raises(
+        ServingFailed, match=r"asleep at level 1 the engine leaves no room for a trainer of 70 GB \(trainer_gb\)"
+    ) as caught:
+        gone_through(RecordedEngine(ballast_error="CUDA out of memory. Tried"), sleep="1", trainer_gb=70.0)
+    assert caught.value.category == "ballast_out_of_memory"
+    assert "trainer_gb" in caught.value.fix
+
+
+def test_other_errors_of_the_ballast_stay_what_they_are():
+    with pytest.raises(RuntimeError, match="unspecified launch failure"):
+        gone_through(RecordedEngine(ballast_error="unspecified launch failure"), sleep="1")
+
+
+def test_the_first_requests_after_an_update_are_timed_and_its_proof_comes_after_them(monkeypatch: pytest.MonkeyPatch):
+    engine = RecordedEngine()
+
+    class Sources:
+        def requests(self, launch: int, index: int) -> list[Any]:
+            return []
+
+    class Proofs:
+        def __init__(self, *_: Any, **__: Any) -> None:
+            pass
+
+        def take(self, weights: Weights) -> WeightProof:
+            assert weights == engine.weights
+            return engine.prove()
+
+    monkeypatch.setattr(cycle, "loaded", lambda *_, **__: engine)
+    monkeypatch.setattr(cycle, "check_engine", lambda *_: None)
+    monkeypatch.setattr(cycle, "source_of", lambda *_: Sources())
+    monkeypatch.setattr(cycle, "METHODS", {"in_process": lambda *_: RecordedUpdates(engine)})
+    monkeypatch.setattr(cycle, "Proofs", Proofs)
+    told: list[Event] = []
+    job = Job(spec=cycle_spec(), model="tiny", launch=0, timeout_s=60)
+    cycle.measure(job, told.append, lambda: engine.calls.append("begin"))  # type: ignore[arg-type, func-returns-value]
+    assert [call for call in engine.calls if call in ("begin", "generate", "prove") or "update" in call] == [
+        *("begin", "generate", "prove", "update second"),
+        *("begin", "generate", "prove", "update first"),
+        *("begin", "generate", "prove", "update second"),
+        *("begin", "generate", "prove", "update first", "prove"),
+    ]
+    found = [event.iteration.transition for event in told if isinstance(event, IterationDone)]
+    proofs = [(each.loaded, each.update, each.proof) for each in found if each is not None]
+    assert [tuple(of and of.weights for of in each) for each in proofs] == [
+        ("first", "second", None),
+        ("second", "first", None),
+        ("first", "second", None),
+        ("second", "first", "first"),
+    ]

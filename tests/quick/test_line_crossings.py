@@ -1,0 +1,109 @@
+"""Fieller's theorem: where a difference of lines surely has a sign, and how often that holds."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rollout_bench.analysis.stats.intervals import t_interval
+from rollout_bench.analysis.stats.lines import LineCrossing, Range, crossing
+
+NUMBERS = st.integers(-500, 500).map(lambda value: value / 50)
+LINES = st.lists(st.tuples(NUMBERS, NUMBERS), min_size=2, max_size=6)
+
+
+def holds(stretch: Range | None, x: float) -> bool:
+    return stretch is not None and stretch[0] < x < stretch[1]
+
+
+@given(LINES, st.floats(0.001, 1000), st.sampled_from([0.8, 0.95]))
+def test_at_each_place_the_sign_is_that_of_students_interval_there(lines, x: float, confidence: float) -> None:
+    found = crossing([p for p, _ in lines], [s for _, s in lines], confidence)
+    interval = t_interval([p + x * s for p, s in lines], confidence)
+    assert interval is not None
+    low, high = interval
+    if min(abs(low), abs(high)) < 1e-6 * (1 + max(abs(low), abs(high))):
+        return  # on the very edge rounding decides
+    assert holds(found.below, x) == (high < 0)
+    assert holds(found.above, x) == (low > 0)
+
+
+def test_the_ends_are_those_of_fiellers_formula() -> None:
+    p, s = np.array([-3.1, -2.9, -3.3, -3.0]), np.array([0.9, 1.1, 1.05, 1.0])
+    found = crossing(p, s, 0.95)
+    (v_pp, v_ps), (_, v_ss) = np.cov(p, s) / 4
+    t, ratio = 3.182446305284263, -p.mean() / s.mean()
+    g = t**2 * v_ss / s.mean() ** 2
+    middle = ratio + g / (1 - g) * (ratio + v_ps / v_ss)
+    inside = v_pp + 2 * ratio * v_ps + ratio**2 * v_ss - g * (v_pp - v_ps**2 / v_ss)
+    half = t / (s.mean() * (1 - g)) * math.sqrt(inside)
+    assert found.at == pytest.approx(ratio)
+    assert found.below == pytest.approx((0, middle - half))
+    assert found.above == pytest.approx((middle + half, math.inf))
+
+
+SPREAD = np.array([-0.1, 0.0, 0.1])
+
+
+@pytest.mark.parametrize(
+    ("intercept", "slope", "expected"),
+    [
+        (1.0, -1.0, {"below": "from", "above": "to"}),
+        (-1.0, 1.0, {"below": "to", "above": "from"}),
+        (-1.0, -1.0, {"below": "all"}),
+        (1.0, 1.0, {"above": "all"}),
+        (1.0, 0.0, {"above": "to"}),
+        (-1.0, 0.0, {"below": "to"}),
+        (0.0, 1.0, {"above": "from"}),
+        (0.0, -1.0, {"below": "from"}),
+        (0.0, 0.0, {}),
+    ],
+)
+def test_signs_are_sure_where_the_lines_are_far_from_zero_and_nowhere_else(
+    intercept: float, slope: float, expected: dict[str, str]
+) -> None:
+    found = crossing(intercept + SPREAD, slope + SPREAD[[1, 2, 0]], 0.95)
+
+    def kind(stretch: Range | None) -> str:
+        if stretch is None:
+            return ""
+        return {(True, True): "all", (True, False): "to", (False, True): "from"}[
+            stretch[0] == 0, stretch[1] == math.inf
+        ]
+
+    assert {name: kind(getattr(found, name)) for name in ("below", "above") if kind(getattr(found, name))} == expected
+
+
+def test_lines_without_any_spread_cross_at_one_place() -> None:
+    assert crossing([2.0, 2.0], [-1.0, -1.0], 0.95) == LineCrossing(2.0, (2.0, math.inf), (0.0, 2.0))
+    assert crossing([2.0, 2.0], [0.0, 0.0], 0.95) == LineCrossing(None, None, (0.0, math.inf))
+
+
+@pytest.mark.parametrize(
+    ("slope", "spread"), [(-2.0, 0.3), (-2.0, 3.0), (-0.05, 0.3)], ids=["sure", "noisy", "nearly parallel"]
+)
+@pytest.mark.parametrize("pairs", [2, 3, 8])
+def test_the_true_crossing_is_called_neither_with_the_confidence_that_is_asked_for(
+    slope: float, spread: float, pairs: int
+) -> None:
+    random, draws, confidence = np.random.default_rng(18), 2000, 0.9
+    covariance = spread**2 * np.array([[1.0, -0.6], [-0.6, 1.0]])
+    lines = random.multivariate_normal([-5 * slope, slope], covariance, size=(draws, pairs))
+    held = 0
+    for each in lines:
+        found = crossing(each[:, 0], each[:, 1], confidence)
+        held += not holds(found.below, 5.0) and not holds(found.above, 5.0)
+    assert held / draws == pytest.approx(confidence, abs=3.5 * math.sqrt(confidence * (1 - confidence) / draws))
+
+
+@pytest.mark.parametrize(
+    ("intercepts", "slopes"),
+    [([1.0], [1.0]), ([1.0, math.nan], [1.0, 2.0]), ([1.0, 2.0], [1.0, math.inf]), ([1.0], [1.0, 2.0])],
+)
+def test_what_is_no_pair_of_lines_is_refused(intercepts: list[float], slopes: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"two lines|same shape"):
+        crossing(intercepts, slopes, 0.95)

@@ -1,0 +1,177 @@
+"""A rank that fails is named with its cause, whoever notices first; and what proofs of engines say."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from rollout_bench.contracts.cycles import Agreement, WeightProof
+from rollout_bench.contracts.placed_steps import PlacedStep, RankStep, Span
+from rollout_bench.contracts.record import Flag, Iteration
+from rollout_bench.measure.launch.flags import placement_flags
+from rollout_bench.measure.placed.controller import RankProcess, Ranks
+from rollout_bench.measure.placed.rank import Notes
+from rollout_bench.measure.placed.words import RankFailed, RankLoaded, RankWaits, Word
+from rollout_bench.measure.server.stream import ServingFailed
+
+
+@pytest.fixture
+def processes() -> Iterator[list[subprocess.Popen[bytes]]]:
+    found: list[subprocess.Popen[bytes]] = []
+    yield found
+    for process in found:
+        process.kill()
+        process.wait()
+
+
+def rank(processes: list[subprocess.Popen[bytes]], number: int, program: str, *words: Word) -> RankProcess:
+    """Return a rank that runs a shell's `program`, in which W<n> writes the n-th of `words`."""
+    reading, writing = os.pipe()
+    for place, word in enumerate(words):
+        program = program.replace(f"W{place}", f"printf '%s\\n' '{word.model_dump_json()}' >&{writing}")
+    process = subprocess.Popen(["bash", "-c", program], pass_fds=[writing], stdin=subprocess.DEVNULL)
+    os.close(writing)
+    processes.append(process)
+    return RankProcess(number, f"rank {number}", process, reading)
+
+
+LOST = RankFailed(exception="PeerLostError: Connection closed by peer", bereft=True)
+
+
+def failure(ranks: list[RankProcess]) -> ServingFailed:
+    with pytest.raises(ServingFailed) as failed:
+        Ranks(ranks).told_all(RankWaits)
+    return failed.value
+
+
+def test_the_rank_that_failed_is_named_and_not_the_one_that_lost_it(processes: list[subprocess.Popen[bytes]]):
+    out = RankFailed(exception="OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB")
+    found = failure([rank(processes, 0, "W0; sleep 60", LOST), rank(processes, 1, "sleep 0.5; W0; sleep 60", out)])
+    assert found.category == "out_of_memory"
+    assert found.cause.startswith("rank 1: the GPU ran out of memory")
+
+
+def test_a_rank_that_is_killed_is_named_at_once(processes: list[subprocess.Popen[bytes]]):
+    began = time.monotonic()
+    found = failure([rank(processes, 0, "sleep 60"), rank(processes, 1, "kill -9 $$")])
+    assert (found.category, found.cause) == ("crash", "rank 1: its process was ended by signal 9")
+    assert time.monotonic() - began < 5
+
+
+def test_a_rank_that_only_lost_the_others_is_told_where_no_cause_comes(
+    processes: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("rollout_bench.measure.placed.controller.CAUSE_S", 0.3)
+    found = failure([rank(processes, 0, "W0; sleep 60", LOST), rank(processes, 1, "sleep 60")])
+    assert found.cause.startswith("rank 0: ")
+    assert "Connection closed by peer" in found.cause
+
+
+def test_what_a_rank_tells_too_early_is_kept(processes: list[subprocess.Popen[bytes]]):
+    quick = rank(processes, 0, "W0; W1; sleep 60", RankLoaded(), RankWaits())
+    ranks = Ranks([quick, rank(processes, 1, "sleep 0.5; W0; W1; sleep 60", RankLoaded(), RankWaits())])
+    assert ranks.ready(lambda _: None) == []
+    assert ranks.told_all(RankWaits) == [RankWaits(), RankWaits()]
+
+
+def test_what_proving_took_is_no_part_of_the_update_and_delays_nothing():
+    notes = Notes(torch.device("cpu"))
+    notes.spans = [
+        Span(activity=activity, began_s=began, elapsed_s=elapsed)
+        for activity, began, elapsed in (("train", 0.0, 2.0), ("update", 2.0, 3.0), ("reset", 5.5, 1.0))
+    ]
+    notes.take_off("update", 1.0)
+    assert [(span.began_s, span.elapsed_s) for span in notes.spans] == [(0.0, 2.0), (2.0, 2.0), (4.5, 1.0)]
+    notes.take_off("update", 9.0)  # who sent was done before the others
+    assert [(span.began_s, span.elapsed_s) for span in notes.spans] == [(0.0, 2.0), (2.0, 0.0), (2.5, 1.0)]
+
+
+AGREES = Agreement(tensors=25, not_received=0, found=20, not_loaded=0)
+
+
+def proof(
+    checksum: str = "a",
+    tokens: str = "b",
+    changed_trained: int = 9,
+    not_finite: int = 0,
+    trainer: Agreement | None = AGREES,
+) -> WeightProof:
+    return WeightProof(
+        weights="second",
+        tensors=20,
+        trained=9,
+        changed=changed_trained,
+        changed_trained=changed_trained,
+        not_finite=not_finite,
+        checksum=checksum * 16,
+        tokens=tokens * 16,
+        trainer=trainer,
+    )
+
+
+def flags(*proofs: WeightProof, loss: float | None = 0.5, shards: int = 1) -> list[Flag]:
+    span = Span(activity="update", began_s=0, elapsed_s=1)
+    steps = [
+        RankStep(rank=n, spans=[span], sequences=1, output_tokens=1, trained_sequences=1, trained_tokens=2, loss=loss)
+        for n in range(2)
+    ]
+    placed = PlacedStep(elapsed_s=1, ranks=steps, gathered_bytes=1, update_bytes=1, proofs=list(proofs))
+    iteration = Iteration(
+        index=0, warmup=False, elapsed_s=1, requests=1, sequences=1, prompt_tokens=1, output_tokens=1, placed=placed
+    )
+    return placement_flags([iteration], shards)
+
+
+def codes(*proofs: WeightProof, loss: float | None = 0.5, shards: int = 1) -> list[str]:
+    return [flag.code for flag in flags(*proofs, loss=loss, shards=shards)]
+
+
+def test_engines_that_all_have_new_weights_raise_no_flag():
+    assert codes(proof(), proof()) == []
+
+
+@pytest.mark.parametrize("other", [proof(checksum="c"), proof(tokens="c")])
+def test_engines_that_are_unlike_each_other_are_flagged(other: WeightProof):
+    assert codes(proof(), other) == ["update_without_effect"]
+
+
+def test_shards_of_an_engine_have_other_weights_each_and_the_same_as_those_of_other_engines():
+    both = [proof(checksum="a"), proof(checksum="c")]
+    assert codes(*both, *both, shards=2) == []
+    assert codes(*both, *reversed(both), shards=2) == ["update_without_effect"]
+    assert codes(*both, proof(checksum="a"), proof(checksum="c", tokens="d"), shards=2) == ["update_without_effect"]
+    assert codes(proof(), proof(checksum="c", changed_trained=8), shards=2) == ["update_without_effect"]
+
+
+def test_weights_that_stayed_are_flagged_but_where_nothing_was_trained():
+    assert codes(proof(changed_trained=8)) == ["update_without_effect"]
+    assert codes(proof(changed_trained=0), loss=None) == []
+
+
+def test_weights_that_are_no_numbers_are_flagged():
+    assert codes(proof(), proof(not_finite=1)) == ["output_changed"]
+
+
+def test_an_engine_that_has_not_the_trainers_weights_is_flagged_with_what_and_where():
+    lost = AGREES.model_copy(update={"not_received": 3, "not_loaded": 2, "first": "model.norm.weight"})
+    (flag,) = flags(proof(), proof(trainer=lost))
+    assert (flag.code, flag.severity) == ("weights_differ", "invalid")
+    assert flag.sentence == (
+        "After step 0, 3 of the trainer's 25 tensors had not reached an engine as they are, and 2 of 20 were others "
+        "where it keeps them; the first is model.norm.weight."
+    )
+
+
+def test_weights_that_stayed_since_none_came_are_flagged_as_both():
+    lost = AGREES.model_copy(update={"not_received": 25, "not_loaded": 20, "first": "model.norm.weight"})
+    assert codes(proof(changed_trained=0, trainer=lost)) == ["update_without_effect", "weights_differ"]
+
+
+def test_records_made_before_engines_were_held_against_their_trainer_raise_no_flag():
+    assert codes(proof(trainer=None)) == []
+    assert "trainer" not in proof(trainer=None).model_dump()

@@ -1,0 +1,240 @@
+"""What ranks of a placement share out, and what a step of theirs is told as."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from launching import tiny_spec
+from synthetic_records import make_record
+
+from rollout_bench.contracts.placed_steps import PlacementSpec, RankStep, Span
+from rollout_bench.contracts.record import ReplicaPass, SequenceRow
+from rollout_bench.contracts.spec import Spec, devices_needed, devices_per_replica, replicas
+from rollout_bench.measure.launch.protocol import IterationDone, Ready
+from rollout_bench.measure.launch.replicas import made_of
+from rollout_bench.measure.placed.controller import check, engine_ready, surroundings, together
+from rollout_bench.measure.placed.shares import Trajectory, advantage, buckets, in_order, packed, share, unpacked
+from rollout_bench.measure.placed.words import MEETING, StepOver
+from rollout_bench.measure.server.stream import ServingFailed
+
+
+@pytest.mark.parametrize(("count", "parts"), [(8, 2), (7, 3), (2, 4), (0, 2), (64, 5)])
+def test_shares_are_disjoint_complete_and_as_large_as_each_other(count: int, parts: int):
+    shares = [share(count, part, parts) for part in range(parts)]
+    assert [number for one in shares for number in one] == list(range(count))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def trajectories(count: int) -> list[Trajectory]:
+    draw = random.Random(count)
+    return [
+        Trajectory(n // 2, n % 2, draw.choices(range(2048), k=draw.randrange(9)), draw.choices(range(2048), k=3 + n))
+        for n in range(count)
+    ]
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_sequences_come_out_as_they_were_packed(count: int):
+    assert unpacked(packed(trajectories(count))) == trajectories(count)
+
+
+def test_all_ranks_have_sequences_in_one_order_whoever_generated_them():
+    made = trajectories(6)
+    assert in_order([*made[4:], *made[:4]]) == made
+
+
+@pytest.mark.parametrize("samples", [2, 3, 8])
+def test_samples_of_a_prompt_are_worth_more_or_less_and_do_not_cancel_each_other(samples: int):
+    found = [advantage(sample, samples) for sample in range(samples)]
+    assert sum(found) == pytest.approx(samples / 4)
+    assert found == sorted(set(found))
+    assert (found[0], found[-1]) == (-0.5, 1)
+
+
+def test_a_single_sample_has_an_advantage_all_the_same():
+    assert advantage(0, 1) == 1
+
+
+def test_tensors_travel_in_buckets_of_one_type_and_a_large_one_alone():
+    sizes = [("bf16", 4), ("bf16", 4), ("bf16", 4), ("bf16", 100), ("bf16", 1), ("f32", 1), ("f32", 9)]
+    assert buckets(sizes, 10) == [range(2), range(2, 3), range(3, 4), range(4, 5), range(5, 7)]
+    assert buckets([], 10) == []
+
+
+def placed_spec(placement: dict[str, object] | None = None, **changes: dict[str, object]) -> Spec:
+    settings = {"where": "colocated", "devices": 2, "micro_batch": 2, "bucket_mb": 1, **(placement or {})}
+    return tiny_spec(**changes).model_copy(
+        update={"mode": "placement", "placement": PlacementSpec.model_validate(settings)}
+    )
+
+
+def test_a_placement_holds_all_its_devices_as_those_of_one_engine():
+    spec = placed_spec({"devices": 4})
+    assert (devices_needed(spec), devices_per_replica(spec), replicas(spec)) == (4, 4, 1)
+    on_cuda = spec.model_copy(update={"platform": "cuda"})
+    assert (devices_needed(on_cuda), devices_per_replica(on_cuda)) == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        (placed_spec(engine={"args": {"tensor_parallel_size": 3}}), "tensor_parallel_size 3 does not divide the 2"),
+        (
+            placed_spec({"where": "server", "generators": 1}, engine={"args": {"tensor_parallel_size": 2}}),
+            "tensor_parallel_size 2 does not divide the 1",
+        ),
+        (placed_spec(engine={"args": {"pipeline_parallel_size": 2}}), "pipeline_parallel_size 2"),
+        (placed_spec(quant={"name": "w8a8", "weights_format": "compressed-tensors-w8a8"}), "w8a8: the trainer's"),
+        (placed_spec().model_copy(update={"platform": "ascend"}), "on ascend"),
+        (
+            placed_spec({"where": "server", "generators": 1, "overlap": 1}, measuring={"warmup_iterations": 0}),
+            "overlap 1 without a warm-up",
+        ),
+    ],
+)
+def test_what_cannot_be_placed_is_refused_before_any_rank_starts(spec: Spec, words: str):
+    with pytest.raises(ServingFailed) as refused:
+        check(spec)
+    assert refused.value.category == "impossible_placement"
+    assert words in refused.value.cause
+    assert refused.value.fix
+
+
+def test_what_can_be_placed_is_not_refused():
+    check(placed_spec())
+    check(placed_spec(engine={"args": {"tensor_parallel_size": 2}}))
+    check(placed_spec({"where": "server", "generators": 1, "overlap": 1}))
+
+
+FOLDER = "/tmp/ranks-abc"
+
+
+def test_each_rank_sees_a_device_of_its_own_among_those_that_the_launch_sees(monkeypatch: pytest.MonkeyPatch):
+    spec = placed_spec().model_copy(update={"platform": "cuda"})
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert [surroundings(spec, rank, FOLDER)[0]["CUDA_VISIBLE_DEVICES"] for rank in (0, 1)] == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-a")
+    assert [surroundings(spec, rank, FOLDER)[0]["CUDA_VISIBLE_DEVICES"] for rank in (0, 1)] == ["3", "GPU-a"]
+
+
+def test_ranks_of_an_engine_see_each_others_devices_and_meet_where_no_other_engine_does(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7,8")
+    server = {"where": "server", "devices": 5, "generators": 4}
+    spec = placed_spec(server, engine={"args": {"tensor_parallel_size": 2}}).model_copy(update={"platform": "cuda"})
+    found = [surroundings(spec, rank, FOLDER)[0] for rank in range(5)]
+    assert [each["CUDA_VISIBLE_DEVICES"] for each in found] == ["4,5", "4,5", "6,7", "6,7", "8"]
+    assert [each["RANK"] for each in found] == [each["LOCAL_RANK"] for each in found] == ["0", "1", "0", "1", "0"]
+    assert [each["WORLD_SIZE"] for each in found] == ["2", "2", "2", "2", "1"]
+    meetings = [each[MEETING] for each in found]
+    assert meetings[0] == meetings[1] != meetings[2] == meetings[3] != meetings[4]
+    assert all(meeting.rpartition("/")[2].startswith("ranks-abc-engine-") for meeting in meetings)
+
+
+def test_ranks_on_cpu_share_the_cores_and_no_more_threads_than_cores(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2, 3})
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    found = [surroundings(placed_spec(), rank, FOLDER) for rank in (0, 1)]
+    assert sorted(core for _, cores in found for core in cores or []) == [0, 1, 2, 3]
+    assert [environment["OMP_NUM_THREADS"] for environment, _ in found] == ["2", "2"]
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert surroundings(placed_spec(), 0, FOLDER)[0]["OMP_NUM_THREADS"] == "1"
+
+
+def over(rank: int, released: float, spans: list[tuple[str, float, float]], tokens: int = 0) -> StepOver:
+    part = ReplicaPass(start_offset_s=0, elapsed_s=2.0 + rank, requests=1, sequences=1, prompt_tokens=3,
+                       cached_prompt_tokens=0, output_tokens=tokens)  # fmt: skip
+    done = IterationDone(iteration=made_of(4, False, [part]), sequences=[], flags=[], began=released)
+    step = RankStep(
+        rank=rank,
+        spans=[Span.model_validate({"activity": a, "began_s": b, "elapsed_s": e}) for a, b, e in spans],
+        sequences=1 if tokens else 0,
+        output_tokens=tokens,
+        trained_sequences=1,
+        trained_tokens=7,
+    )
+    return StepOver(
+        released=released,
+        step=step,
+        done=done if tokens else None,
+        gathered_bytes=10,
+        update_bytes=20 if tokens else 0,
+        proof=None,
+    )
+
+
+def test_a_step_lasts_from_the_first_release_until_the_last_rank_is_done():
+    done = together([over(0, 100.0, [("generate", 100.0, 2.0), ("train", 103.0, 4.0)], 5),
+                     over(1, 100.5, [("generate", 100.5, 3.0), ("reset", 110.0, 1.0)], 6)], placed_spec())  # fmt: skip
+    placed = done.iteration.placed
+    assert placed is not None
+    assert placed.elapsed_s == 11.0
+    assert [[span.began_s for span in rank.spans] for rank in placed.ranks] == [[0.0, 3.0], [0.5, 10.0]]
+    assert done.iteration.elapsed_s == 3.5  # the second engine began half a second later, and took 3 s
+    assert (done.iteration.output_tokens, done.iteration.index) == (11, 4)
+    assert (placed.gathered_bytes, placed.update_bytes) == (20, 20)
+    assert len(done.iteration.replicas or []) == 2
+
+
+def test_of_one_engine_the_pass_has_no_replicas():
+    server = placed_spec({"where": "server", "generators": 1})
+    done = together([over(0, 100.0, [("generate", 100.0, 2.0)], 5), over(1, 100.0, [("train", 102.0, 1.0)])], server)
+    assert done.iteration.replicas is None
+    assert done.iteration.elapsed_s == 2.0
+
+
+def told_by_all(*digests: str) -> list[StepOver]:
+    """Return the steps of ranks, each of which generated two sequences with all others of its engine."""
+    found = []
+    for rank, digest in enumerate(digests):
+        one = over(rank, 100.0, [("generate", 100.0, 2.0 + rank)], 6)
+        assert one.done is not None
+        rows = [
+            SequenceRow(
+                iteration=4,
+                prompt=0,
+                sample=sample,
+                prompt_tokens=3,
+                output_tokens=3,
+                finish_reason="length",
+                digest=f"{digest}{sample}" * 4,
+            )
+            for sample in range(2)
+        ]
+        found.append(one.model_copy(update={"done": one.done.model_copy(update={"sequences": rows})}))
+    return found
+
+
+def test_what_an_engine_generates_is_counted_once_and_lasts_until_its_last_rank_is_done():
+    spec = placed_spec({"devices": 4}, engine={"args": {"tensor_parallel_size": 2}})
+    done = together(told_by_all("a", "a", "b", "b"), spec)
+    assert (done.iteration.sequences, done.iteration.output_tokens, len(done.sequences)) == (2, 12, 4)
+    assert [part.elapsed_s for part in done.iteration.replicas or []] == [3.0, 5.0]
+    assert [row.replica for row in done.sequences] == [0, 0, 1, 1]
+    assert done.iteration.placed is not None
+    assert len(done.iteration.placed.ranks) == 4
+
+
+def test_an_engine_whose_ranks_generate_different_sequences_is_no_measurement():
+    spec = placed_spec({"devices": 4}, engine={"args": {"tensor_parallel_size": 2}})
+    with pytest.raises(ServingFailed) as refused:
+        together(told_by_all("a", "a", "b", "c"), spec)
+    assert refused.value.category == "ranks_disagree"
+    assert refused.value.cause.startswith("iteration 4: ranks 2 to 3 are one engine")
+
+
+def test_an_engine_has_the_weights_of_all_its_ranks_and_is_up_with_the_last():
+    record = make_record()
+    shards = [
+        Ready(import_s=3.0 - rank, init_s=2.0 + 2 * rank, environment=record.environment, engine=record.engine,
+              flags=[], processes={})
+        for rank in range(2)
+    ]  # fmt: skip
+    found, one = engine_ready(shards), record.engine.weights_bytes_by_dtype
+    assert (found.import_s, found.init_s) == (2.0, 4.0)
+    summed = found.engine.weights_bytes_by_dtype
+    assert summed.linear == {dtype: 2 * size for dtype, size in one.linear.items()}
+    assert summed.other == {dtype: 2 * size for dtype, size in one.other.items()}
+    assert engine_ready(shards[:1]) == shards[0]

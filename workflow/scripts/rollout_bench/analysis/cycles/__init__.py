@@ -1,0 +1,1 @@
+"""What a training step costs besides generating, and from which length on a quantization pays."""

@@ -1,0 +1,274 @@
+"""Mode cycle in the engine process: generates as offline, and goes through a transition after each pass."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+from rollout_bench.contracts.cycles import (
+    CycleSpec,
+    MemoryLook,
+    PartName,
+    Transition,
+    TransitionPart,
+    WeightProof,
+    Weights,
+    WeightUpdate,
+)
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.measure.engine.vllm import LoadedEngine, loaded, source_of
+from rollout_bench.measure.engine.weight_updates import METHODS, WeightUpdates
+from rollout_bench.measure.launch.flags import preempted_flags, prefix_cache_flags, token_flags
+from rollout_bench.measure.launch.protocol import IterationDone, IterationEnds, Job, PhaseBegins, Tell, Wait
+from rollout_bench.measure.launch.steadiness import Series, comparable_s
+from rollout_bench.measure.machine.host import held_with_children
+from rollout_bench.measure.server.stream import ServingFailed
+
+EXTENSION = "rollout_bench.measure.probes.trainer_stand_in.TrainerStandIn"
+
+DRAIN_S, POLL_S = 60.0, 0.001
+"""For how long requests that are still under way are waited for, and how often is looked, in seconds."""
+
+PROMPTS, PROMPT_TOKENS, TOKENS, SEED = 2, 16, 8, 20260101
+"""The greedy probe: prompts, random token ids in each, tokens generated of each, and the seed of the ids."""
+
+GIGABYTE = 10**9
+
+
+def measure(job: Job, tell: Tell, wait: Wait) -> None:
+    """Do `job`: tell each event, and wait for the word before each iteration.
+
+    What an update brought is proven once the next pass has generated: the first requests that the woken engine gets
+    are timed ones.
+    """
+    began = time.perf_counter()
+    spec = job.spec
+    assert spec.cycle is not None, "specs of this mode have it"
+    extension = spec.engine.args.get("worker_extension_cls", EXTENSION)
+    sleeps = {} if spec.cycle.sleep == "none" else {"enable_sleep_mode": True}
+    engine = loaded(job, tell, worker_extension_cls=extension, **sleeps)
+    check_engine(engine.llm, spec)
+    source = source_of(job, engine.vocabulary)
+    updates = METHODS[spec.cycle.update](engine.llm, spec, job.model)
+    updates.prepare()
+    transitions = Transitions(engine, spec.cycle, updates)
+    proofs = Proofs(engine, norms=True)
+    weights: Weights = "first"
+    # As many cycles as were asked for: which weights a pass has, and how often they changed, follows from its number.
+    series = Series(spec.measuring, may_extend=False)
+    last = False
+    while not last:
+        index = series.index
+        if series.phase_begins:
+            tell(PhaseBegins(phase="warmup" if series.warming_up else "measuring"))
+        asked = source.requests(job.launch, index)
+        done = engine.iterate(asked, index, wait)
+        series.ordered(done.ordered)
+        prove = partial(proofs.take, weights)
+        if not spec.cycle.unchanged:
+            weights = "second" if weights == "first" else "first"
+        seen = transitions.go(weights, done.began + done.iteration.elapsed_s, prove)
+        tell(IterationEnds())
+        series.take(comparable_s(spec.workload, done.iteration), job.timeout_s - (time.perf_counter() - began))
+        last = series.complete
+        transition = Transition(**seen, proof=proofs.take(weights) if last else None)
+        iteration, rows = done.iteration.model_copy(update={"transition": transition}), done.rows
+        flags = token_flags(spec.workload, asked, iteration, rows) + prefix_cache_flags(asked, iteration, rows)
+        flags += preempted_flags(index, done.counters.get("vllm:num_preemptions", 0))
+        tell(IterationDone(iteration=iteration, sequences=rows, flags=flags, wanted=series.wanted, began=done.began))
+
+
+def check_engine(llm: Any, spec: Spec) -> None:
+    """Raise `ServingFailed` where this vLLM, or what it loaded, lacks what a cycle needs."""
+    lacking = [name for name in ("sleep", "wake_up", "collective_rpc", "reset_prefix_cache") if not hasattr(llm, name)]
+    if lacking:
+        raise ServingFailed(
+            "engine_lacks_cycle",
+            f"{spec.engine.name} {spec.engine.version} has no LLM.{lacking[0]}, which mode cycle needs",
+            "measure mode cycle with a newer version of vLLM",
+        )
+    if spec.engine.args.get("load_format") == "dummy":
+        raise ServingFailed(
+            "not_updatable",
+            "the engine was started with load_format: dummy, so nobody has the weights that it began with",
+            "leave load_format out in mode cycle",
+        )
+
+
+class Transitions:
+    """Takes a loaded engine from the end of a pass to where it could generate again, with new weights.
+
+    Args:
+        engine: the engine.
+        settings: what is done, in what order.
+        updates: how new weights reach it.
+    """
+
+    def __init__(self, engine: LoadedEngine, settings: CycleSpec, updates: WeightUpdates) -> None:
+        self._engine, self._llm = engine, engine.llm
+        self._settings, self._updates = settings, updates
+        self._ended = 0.0
+        self._parts: list[TransitionPart] = []
+        self._memory: list[MemoryLook] = []
+        self._update: WeightUpdate | None = None
+        self._ballast: int | None = None
+
+    def go(self, weights: Weights, ended: float, prove: Callable[[], WeightProof]) -> dict[str, Any]:
+        """Go through one transition to `weights`; return the fields of `Transition` but for `proof`.
+
+        Args:
+            weights: those that the engine has afterwards.
+            ended: when the pass's last token was back, on the monotonic clock, in seconds.
+            prove: returns what the weights are that the pass had; called once the engine is drained, and not timed.
+        """
+        self._ended, self._parts, self._memory, self._ballast = ended, [], [], None
+        self._look("before")
+        self._timed("drain", self._drain)
+        loaded = prove()
+        if self._settings.sleep == "none":
+            self._timed("pause", lambda: self._llm.sleep(level=0))
+            self._look("asleep")
+            self._renew(weights)
+            self._timed("resume", lambda: self._llm.wake_up(tags=["scheduling"]))
+        else:
+            level = int(self._settings.sleep)
+            self._timed("sleep", lambda: self._llm.sleep(level=level))
+            self._look("asleep")
+            self._hold_ballast()
+            if self._settings.wake == "together":
+                self._timed("wake", self._llm.wake_up)
+                self._renew(weights)
+            else:
+                self._timed("wake_weights", lambda: self._llm.wake_up(tags=["weights"]))
+                self._renew(weights)
+                self._timed("wake_kv_cache", lambda: self._llm.wake_up(tags=["kv_cache"]))
+        self._look("after")
+        assert self._update is not None, "renewing sets it"
+        return {
+            "elapsed_s": sum(part.elapsed_s for part in self._parts),
+            "parts": self._parts,
+            "update": self._update,
+            "memory": self._memory,
+            "ballast_bytes": self._ballast,
+            "loaded": loaded,
+        }
+
+    def _timed(self, name: PartName, work: Callable[[], Any], beside_s: Callable[[], float] = lambda: 0.0) -> Any:
+        """Return what `work` returns, and note what it took less `beside_s`, what proving took meanwhile."""
+        began = time.monotonic()
+        result = work()
+        elapsed_s = time.monotonic() - began
+        began_s = max(0.0, began - self._ended)
+        self._parts.append(TransitionPart(name=name, began_s=began_s, elapsed_s=max(0.0, elapsed_s - beside_s())))
+        return result
+
+    def _renew(self, weights: Weights) -> None:
+        """Update the weights, after which what the prefix cache holds is wrong."""
+        noted_s = self._noting_s()
+        known = self._timed("update", lambda: self._updates.apply(weights), lambda: self._noting_s() - noted_s)
+        rest_s = self._parts[-1].elapsed_s - (known.get("transfer_s") or 0.0) - (known.get("quantize_s") or 0.0)
+        self._update = WeightUpdate(weights=weights, load_s=max(0.0, rest_s), **known)
+        self._timed("reset_prefix_cache", self._engine.reset_prefix_cache)
+
+    def _noting_s(self) -> float:
+        """Return what noting packed weights has taken so far, on the rank where it took longest, in seconds."""
+        return float(max(self._llm.collective_rpc("rollout_bench_noting_s")))
+
+    def _drain(self) -> None:
+        deadline = time.monotonic() + DRAIN_S
+        while self._llm.llm_engine.has_unfinished_requests():
+            if time.monotonic() > deadline:
+                raise ServingFailed(
+                    "not_drained",
+                    f"requests were still under way {DRAIN_S:g} s after the last answer was back",
+                    "read the end of the log; measure again, and report it to vLLM if it comes again",
+                )
+            time.sleep(POLL_S)
+
+    def _hold_ballast(self) -> None:
+        """Take the memory that a trainer would have meanwhile, and give it back."""
+        gigabytes = self._settings.trainer_gb
+        size = None if gigabytes is None else round(gigabytes * GIGABYTE)
+        try:
+            held = self._llm.collective_rpc("rollout_bench_ballast", kwargs={"size": size})
+        except Exception as error:  # as vLLM hands it on: any type
+            if "out of memory" not in str(error).lower():
+                raise
+            raise ServingFailed(
+                "ballast_out_of_memory",
+                f"asleep at level {self._settings.sleep} the engine leaves no room for a trainer of "
+                + ("nine tenths of what is free" if gigabytes is None else f"{gigabytes:g} GB (trainer_gb)"),
+                "set a smaller trainer_gb, or a deeper sleep",
+            ) from error
+        self._llm.collective_rpc("rollout_bench_drop_ballast")
+        self._ballast = int(min(held))
+
+    def _look(self, when: Any) -> None:
+        told = [each for each in self._llm.collective_rpc("rollout_bench_device_free") if each is not None]
+        free = min(told, default=None)
+        host = max(0, held_with_children() - self._updates.held_bytes)
+        self._memory.append(MemoryLook(when=when, device_free_bytes=free, host_bytes=host))
+
+
+class Proofs:
+    """Says what weights an engine has, and what it generates with them.
+
+    Args:
+        engine: the engine.
+        norms: whether other weights have other norms, too.
+    """
+
+    def __init__(self, engine: LoadedEngine, norms: bool) -> None:
+        self._engine, self._norms = engine, norms
+        self._before: dict[str, str] | None = None
+        length = min(PROMPT_TOKENS, int(engine.llm.llm_engine.vllm_config.model_config.max_model_len) - TOKENS)
+        draw = random.Random(SEED)
+        self._prompts = [[draw.randrange(engine.vocabulary) for _ in range(max(1, length))] for _ in range(PROMPTS)]
+
+    def take(self, weights: Weights) -> WeightProof:
+        """Return the proof of the engine as it is; `weights` are those that it should have."""
+        now, trained, not_finite = self._tensors()
+        before = now if self._before is None else self._before
+        changed = {name for name, checksum in now.items() if before.get(name) != checksum}
+        self._before = now
+        everything = "\n".join(f"{name} {checksum}" for name, checksum in sorted(now.items()))
+        return WeightProof(
+            weights=weights,
+            tensors=len(now),
+            trained=len(trained),
+            changed=len(changed),
+            changed_trained=len(changed & trained),
+            not_finite=not_finite,
+            checksum=_digest(everything),
+            tokens=_digest(repr(list(self._generated()))),
+        )
+
+    def _tensors(self) -> tuple[dict[str, str], set[str], int]:
+        """Return the checksum of each tensor of each rank, which other weights change, and how many are not finite."""
+        checksums, trained, not_finite = {}, set(), 0
+        ranks = self._engine.llm.collective_rpc("rollout_bench_proofs", kwargs={"norms": self._norms})
+        for rank, proofs in enumerate(ranks):
+            for name, (checksum, finite, must_change) in proofs.items():
+                checksums[f"{rank}/{name}"] = checksum
+                not_finite += not finite
+                if must_change:
+                    trained.add(f"{rank}/{name}")
+        return checksums, trained, not_finite
+
+    def _generated(self) -> Iterator[list[int]]:
+        """Yield the greedy tokens of each prompt, one prompt after the other."""
+        from vllm import SamplingParams
+
+        how = SamplingParams(temperature=0.0, max_tokens=TOKENS, ignore_eos=True, detokenize=False)
+        self._engine.reset_prefix_cache()
+        for prompt in self._prompts:
+            (output,) = self._engine.llm.generate([{"prompt_token_ids": prompt}], how, use_tqdm=False)
+            yield list(output.outputs[0].token_ids)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

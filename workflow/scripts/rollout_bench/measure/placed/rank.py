@@ -1,0 +1,568 @@
+"""The process of a rank: its engine, its trainer, or both, and its part of each step. Started by the controller.
+
+All ranks go through the same program. One that trains gets the sequences of all engines and trains on its share; what
+it waits for others before each collective is no activity of its. Inside a collective it may wait a little, too, where
+another is slower in it: nobody can tell the two apart.
+
+A colocated rank's engine takes the weights from the trainer in its own process. Of separate ones the first rank that
+trains sends them to all that generate, bucket by bucket, and the engines load each as it comes.
+
+With tensor parallel several ranks are one engine: each has vLLM's whole front end and scheduler, gets the same requests
+and comes to the same tokens, in lockstep. What comes of an engine is told by each of its ranks; the controller holds
+them against each other, and counts the first.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import hashlib
+import itertools
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from rollout_bench.contracts.cycles import WeightProof
+from rollout_bench.contracts.load import longest
+from rollout_bench.contracts.placed_steps import Activity, RankStep, Span
+from rollout_bench.contracts.record import ReplicaPass, SequenceRow
+from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, WorkloadSpec, placed_engines
+from rollout_bench.core.processes import die_with_parent
+from rollout_bench.measure.launch.flags import most_at_once, preempted_flags, prefix_cache_flags, token_flags
+from rollout_bench.measure.launch.protocol import Event, IterationDone, PhaseBegins, Ready
+from rollout_bench.measure.launch.replicas import made_of
+from rollout_bench.measure.placed.agreement import Checksums, agreement
+from rollout_bench.measure.placed.shares import MEGABYTE, Trajectory, buckets, in_order, packed, share, unpacked
+from rollout_bench.measure.placed.words import (
+    RankFailed,
+    RankJob,
+    RankLoaded,
+    RankWaits,
+    StepOver,
+    TellController,
+    tell_controller,
+)
+from rollout_bench.measure.server.stream import ServingFailed
+from rollout_bench.workloads.requests import Request
+
+if TYPE_CHECKING:
+    import torch
+
+    from rollout_bench.measure.engine.vllm import LoadedEngine
+    from rollout_bench.measure.placed.groups import RankGroup
+    from rollout_bench.measure.placed.trainer import Trainer
+
+Manifest = list[tuple[str, "torch.dtype", "torch.Size"]]
+"""Name, type and shape of each tensor that travels."""
+
+PROOFS = "rollout_bench.measure.probes.weight_proofs.WeightProofs"
+"""What is mixed into vLLM's worker."""
+
+EXECUTOR = "rollout_bench.measure.placed.executor.SharedEngineExecutor"
+"""Has one worker, in this process, as a trainer's rank has it: TRL starts its engines so."""
+
+MICROSECONDS = 1_000_000
+
+SHORTEST_S = 1e-9
+"""What a step takes an engine that gets nothing of it."""
+
+
+class Notes:
+    """What a rank does, and when.
+
+    Args:
+        device: where it computes: what was begun there is waited for.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.spans: list[Span] = []
+
+    @contextmanager
+    def doing(self, activity: Activity) -> Iterator[None]:
+        """Note that what happens meanwhile is `activity`."""
+        began = time.monotonic()
+        yield
+        if self._device.type == "cuda":
+            import torch
+
+            torch.cuda.synchronize()
+        self.spans.append(Span(activity=activity, began_s=began, elapsed_s=time.monotonic() - began))
+
+    def take_off(self, activity: Activity, beside_s: float) -> None:
+        """Take so many seconds off the last span of `activity`, and have what follows begin as much earlier.
+
+        What reaches an engine can be proven only by looking at it on its way, and on cpu before oneDNN packs it: no
+        trainer waits for that.
+        """
+        place = max(number for number, span in enumerate(self.spans) if span.activity == activity)
+        short = self.spans[place]
+        beside_s = min(beside_s, short.elapsed_s)
+        self.spans[place] = short.model_copy(update={"elapsed_s": short.elapsed_s - beside_s})
+        for number in range(place + 1, len(self.spans)):
+            later = self.spans[number]
+            self.spans[number] = later.model_copy(update={"began_s": later.began_s - beside_s})
+
+
+class GeneratingRank:
+    """An engine or a shard of one, and the engine's share of each step's prompts.
+
+    Args:
+        job: what the rank is to do.
+        tell: takes what the controller has to know of the engine.
+    """
+
+    def __init__(self, job: RankJob, tell: TellController) -> None:
+        from rollout_bench.measure.engine.vllm import loaded, source_of
+
+        self._launch = job.job.launch
+        self._spec = job.job.spec
+        self._engines = placed_engines(self._spec)
+        self._number = next(number for number, ranks in enumerate(self._engines) if job.rank in ranks)
+        self.shards = self._engines[self._number]
+        self._place = self.shards.index(job.rank)
+
+        def tell_start(event: Event) -> None:
+            assert isinstance(event, PhaseBegins | Ready), "an engine that starts tells no more"
+            tell(event)
+
+        self.engine: LoadedEngine = loaded(
+            job.job, tell_start, distributed_executor_backend=EXECUTOR, worker_extension_cls=PROOFS
+        )
+        from rollout_bench.measure.engine.cycle import Proofs  # after the engine, whose import is timed
+
+        self._proofs = Proofs(self.engine, norms=False)
+        self._source = source_of(job.job, self.engine.vocabulary)
+        self._index = 0
+        self._noting_s = 0.0
+        self._received: list[tuple[str, str]] = []
+        self._noted_before: list[float] = []
+        self._asked: list[Request] = []
+
+    def prepare(self) -> None:
+        """Make the requests of the next step, and empty the prefix cache."""
+        asked = self._source.requests(self._launch, self._index)
+        prompts = list(dict.fromkeys(request.prompt for request in asked))
+        own = {prompts[place] for place in share(len(prompts), self._number, len(self._engines))}
+        self._asked = [request for request in asked if request.prompt in own]
+        self.reset()
+        self._before = self.engine.counters()
+
+    def own(self, sharing: bool) -> range:
+        """Return which of its engine's sequences are this rank's to hand over.
+
+        Each has a share where the engine's ranks train, too; else the first has all.
+
+        Args:
+            sharing: whether they train.
+        """
+        count = len(self._asked)
+        if sharing:
+            return share(count, self._place, len(self.shards))
+        return range(count if self._place == 0 else 0)
+
+    def generate(self, notes: Notes, others: RankGroup | None) -> list[Any]:
+        """Return vLLM's outputs of all that its engine is asked for.
+
+        Args:
+            notes: take what is done.
+            others: the ranks of the engine, who know the prompts of their own shares alone; None where all are known.
+        """
+        sent = self._sent()
+        if not sent:
+            return []
+        given = [request.prompt_token_ids for request in self._asked]
+        if others is not None:
+            mine = [self._asked[number] for number in self.own(sharing=True)]
+            with notes.doing("gather"):
+                gathered = others.gather(packed(Trajectory(r.prompt, r.sample, r.prompt_token_ids, []) for r in mine))
+                given = [one.prompt_token_ids for numbers in gathered for one in unpacked(numbers)]
+        prompts = [{"prompt_token_ids": token_ids} for token_ids in given[:: len(given) // len(sent)]]
+        sampling = self.engine.sampling_of([request.output_tokens for request in sent])
+        with notes.doing("generate"):
+            outputs: list[Any] = self.engine.llm.generate(prompts, sampling, use_tqdm=False)
+        return outputs
+
+    def _sent(self) -> list[Request]:
+        workload = self._spec.workload
+        return self._asked if workload.requests == "per_sequence" else self._asked[:: workload.samples_per_prompt]
+
+    def trajectories(self, outputs: Sequence[Any]) -> list[Trajectory]:
+        """Return the sequences in `outputs`."""
+        return [
+            Trajectory(request.prompt, request.sample + place, request.prompt_token_ids, list(completion.token_ids))
+            for request, output in zip(self._sent(), outputs, strict=True)
+            for place, completion in enumerate(output.outputs)
+        ]
+
+    def take(self, weights: Iterator[tuple[str, torch.Tensor]]) -> None:
+        """Load new weights, through vLLM's own worker."""
+        self._received.clear()
+        self.engine.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": self._noted(weights)})
+
+    def _noted(self, weights: Iterator[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield `weights`, and note what each is."""
+        from rollout_bench.measure.probes.weight_proofs import noted, noting_s  # after the engine, as its worker does
+
+        self._noted_before.clear()
+        for name, tensor in weights:
+            self._noted_before.append(noting_s())
+            self._received.append((name, noted(tensor).checksum))
+            yield name, tensor
+
+    def noted_s(self, number: int) -> tuple[float, float]:
+        """Return what noting weights, for proofs, took of an update, in seconds: in all, and before a tensor came.
+
+        Args:
+            number: which of the tensors.
+        """
+        from rollout_bench.measure.probes.weight_proofs import noting_s
+
+        before, self._noting_s = self._noting_s, noting_s()
+        until = next(iter(self._noted_before[number:]), self._noting_s)  # one that is lost has not come
+        return self._noting_s - before, until - before
+
+    def proof(self, trainers: Checksums, parts: Manifest) -> WeightProof:
+        """Return what the engine's weights are, beside `trainers`, those of the trainer."""
+        kinds = {name: (str(dtype), list(shape)) for name, dtype, shape in parts}
+        (loaded,) = self.engine.llm.collective_rpc("rollout_bench_loaded", kwargs={"parts": kinds})
+        found = agreement(trainers, self._received, loaded)
+        return self._proofs.take("second").model_copy(update={"trainer": found})
+
+    def reset(self) -> None:
+        """Empty the prefix cache."""
+        self.engine.reset_prefix_cache()
+
+    def told(self, outputs: Sequence[Any], released: float, ended: float) -> IterationDone:
+        """Return what came of its engine's share.
+
+        Args:
+            outputs: vLLM's.
+            released: when the step began, on the monotonic clock, in seconds.
+            ended: when the last token was back.
+        """
+        from rollout_bench.measure.engine.vllm import sequence_rows
+
+        index, workload = self._index, self._spec.workload
+        risen = self.engine.counters() - self._before
+        rows = [
+            row.model_copy(update={"digest": _digest(one.output_token_ids)})
+            for row, one in zip(
+                sequence_rows(list(outputs), self._sent(), index, released), self.trajectories(outputs), strict=True
+            )
+        ]
+        part = ReplicaPass(
+            start_offset_s=0.0,
+            elapsed_s=max(ended - released, SHORTEST_S),
+            requests=len(outputs),
+            sequences=len(rows),
+            prompt_tokens=sum(row.prompt_tokens for row in rows),
+            cached_prompt_tokens=_cached(rows, risen.get("vllm:prefix_cache_hits", 0)),
+            output_tokens=sum(row.output_tokens for row in rows),
+            prompts=len({row.prompt for row in rows}),
+            preemptions=risen.get("vllm:num_preemptions", 0),
+            peak_running=most_at_once(rows),
+        )
+        iteration = made_of(index, index < self._spec.measuring.warmup_iterations, [part])
+        flags = [
+            *token_flags(workload, self._asked, iteration, rows),
+            *prefix_cache_flags(self._asked, iteration, rows),
+            *preempted_flags(index, part.preemptions or 0),
+        ]
+        self._index += 1
+        return IterationDone(iteration=iteration, sequences=rows, flags=flags, began=released)
+
+
+def _cached(rows: Sequence[SequenceRow], counted: int) -> int:
+    """Return prompt tokens from the prefix cache: of all rows, or as the engine counted where one does not say."""
+    said = [row.cached_prompt_tokens for row in rows if row.cached_prompt_tokens is not None]
+    return sum(said) if len(said) == len(rows) else counted
+
+
+def _digest(token_ids: list[int]) -> str:
+    return hashlib.sha256(json.dumps(token_ids, separators=(",", ":")).encode()).hexdigest()[:8]
+
+
+class PlacedRank:
+    """One rank, with all that it has.
+
+    Args:
+        job: what it is to do.
+        tell: tells the controller.
+
+    Raises:
+        ServingFailed: the trainer's stand-in can't take the checkpoint.
+    """
+
+    def __init__(self, job: RankJob, tell: TellController) -> None:
+        spec, placement = job.job.spec, job.job.spec.placement
+        assert placement is not None, "a placement has its settings"
+        self._rank, self._tell = job.rank, tell
+        self._generator = GeneratingRank(job, tell) if job.rank in placement.generating else None
+
+        import torch  # after the engine, whose import is timed
+
+        from rollout_bench.measure.placed.groups import sizes_of_parts
+
+        self._placement = placement
+        self._device = torch.device("cpu" if spec.platform == "cpu" else f"cuda:{os.environ['LOCAL_RANK']}")
+        self._trainer = _trainer(job, self._device) if job.rank in placement.training else None
+        self._most_bytes = placement.bucket_mb * MEGABYTE
+        self._colocated = placement.generators is None
+        everyone = range(placement.devices)
+        self._everyone = self._group(job, "everyone", everyone)
+        self._trainers = self._group(job, "trainers", placement.training)
+        sender = placement.training[0]
+        self._updating = None if self._colocated else self._group(job, "updating", [sender, *placement.generating])
+        self._shards = None
+        if self._colocated and self._generator is not None and len(self._generator.shards) > 1:
+            shards = self._generator.shards
+            self._shards = self._group(job, f"shards-{shards[0]}", shards)
+        self._parts = self._manifest()
+        sizes = sizes_of_parts(self._parts)
+        self._bytes = sum(size for _, size in sizes)
+        self._last_bucket = buckets(sizes, self._most_bytes)[-1].start if sizes else 0
+        self._pending: list[Trajectory] = []
+        if placement.overlap:  # there is nothing to train on in the warm-up, and what training does first is slow
+            self._rehearse(_made_up(spec.workload))
+        self._update(Notes(self._device))  # dummy weights of engine and trainer are alike from here on, too
+        if self._generator is not None:
+            self._generator.noted_s(self._last_bucket)
+        self._proof()
+        tell(RankLoaded())
+
+    def _group(self, job: RankJob, name: str, ranks: Sequence[int]) -> RankGroup | None:
+        from rollout_bench.measure.placed.groups import RankGroup
+
+        if job.rank not in ranks:
+            return None
+        return RankGroup(name, ranks, job.rank, Path(job.folder), self._device, job.job.timeout_s)
+
+    def _manifest(self) -> Manifest:
+        """Return names, types and shapes of the weights that travel."""
+        import torch
+
+        own = [] if self._trainer is None else self._trainer.weights()
+        said = [(name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)) for name, tensor in own]
+        if self._updating is not None:
+            said = json.loads(self._updating.say(json.dumps(said) if self._trainer is not None else None))
+        return [(name, getattr(torch, dtype), torch.Size(shape)) for name, dtype, shape in said]
+
+    def steps(self, orders: IO[bytes]) -> None:
+        """Make a step for each line of `orders`."""
+        while True:
+            if self._generator is not None:
+                self._generator.prepare()
+            gc.collect()
+            self._tell(RankWaits())
+            if not orders.readline():
+                return
+            self._tell(self._step())
+
+    def _step(self) -> StepOver:
+        notes, before = Notes(self._device), self._pending
+        everyone, generator = self._everyone, self._generator
+        assert everyone is not None, "every rank is in it"
+        everyone.barrier()
+        released = time.monotonic()
+        outputs = [] if generator is None else generator.generate(notes, self._shards)
+        ended = notes.spans[-1].began_s + notes.spans[-1].elapsed_s if notes.spans else released
+        loss = self._train(before, notes) if self._placement.overlap else None
+        own: list[Trajectory] = []
+        numbers: list[int] = []
+        if generator is not None:
+            with notes.doing("gather"):
+                found = generator.trajectories(outputs)
+                own = [found[place] for place in generator.own(self._colocated)]
+                numbers = packed(own)
+        everyone.barrier()
+        with notes.doing("gather"):
+            gathered = everyone.gather(numbers)
+            if self._trainer is not None:
+                self._pending = in_order(one for each in gathered for one in unpacked(each))
+        if not self._placement.overlap:
+            before = self._pending
+            loss = self._train(before, notes)
+        taken = self._update(notes)
+        if generator is not None:
+            with notes.doing("reset"):
+                generator.reset()
+        self._without_noting(notes)
+        trained = [] if self._placement.train_s is not None else self._share(before)
+        done = None if generator is None else generator.told(outputs, released, ended)
+        step = RankStep(
+            rank=self._rank,
+            spans=notes.spans,
+            sequences=len(own),
+            output_tokens=sum(len(one.output_token_ids) for one in own),
+            trained_sequences=len(trained),
+            trained_tokens=sum(one.tokens for one in trained),
+            loss=loss,
+        )
+        return StepOver(
+            released=released,
+            step=step,
+            done=done,
+            gathered_bytes=4 * len(numbers),
+            update_bytes=taken,
+            proof=self._proof(),
+        )
+
+    def _share(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+        """Return those that this rank trains on."""
+        if self._trainer is None:
+            return []
+        training = self._placement.training
+        return [trajectories[n] for n in share(len(trajectories), training.index(self._rank), len(training))]
+
+    def _train(self, trajectories: Sequence[Trajectory], notes: Notes) -> float | None:
+        """Train on this rank's share of the step's sequences; return the mean loss."""
+        trainer, trainers = self._trainer, self._trainers
+        if trainer is None or trainers is None or not trajectories:  # of the step before the first there are none
+            return None
+        with notes.doing("train"):
+            loss = trainer.train(self._share(trajectories), sum(len(one.output_token_ids) for one in trajectories))
+        gradients = trainer.gradients()
+        if not gradients:
+            return loss
+        if trainers.size > 1:
+            trainers.barrier()
+            with notes.doing("reduce"):
+                trainers.add_up(gradients, self._most_bytes)
+        with notes.doing("optimize"):
+            trainer.optimize()
+        return loss
+
+    def _rehearse(self, trajectories: Sequence[Trajectory]) -> None:
+        """Compute and reduce gradients of made-up sequences, and forget them."""
+        trainer, trainers = self._trainer, self._trainers
+        if trainer is None or trainers is None or self._placement.train_s is not None:
+            return
+        trainer.train(self._share(trajectories), sum(len(one.output_token_ids) for one in trajectories))
+        if trainers.size > 1:
+            trainers.add_up(trainer.gradients(), self._most_bytes)
+        trainer.forget()
+
+    def _update(self, notes: Notes) -> int:
+        """Bring the trainer's weights to the engines; return how many bytes this rank's engine took."""
+        generator, trainer, group = self._generator, self._trainer, self._updating
+        if group is None and not self._colocated:
+            return 0
+        if group is not None:
+            group.barrier()
+        with notes.doing("update"):
+            if generator is None:
+                assert group is not None
+                assert trainer is not None
+                group.send([tensor for _, tensor in trainer.weights()], self._most_bytes)
+            elif group is not None:
+                generator.take(group.receive(self._parts, self._most_bytes))
+            else:
+                assert trainer is not None
+                generator.take(iter(trainer.weights()))
+        return 0 if generator is None else self._bytes
+
+    def _without_noting(self, notes: Notes) -> None:
+        """Take off the update what noting weights, for their proofs, took of it.
+
+        Until the last bucket is there, all wait for the slowest engine; then each is on its own.
+        """
+        all_s, before_s = (0.0, 0.0) if self._generator is None else self._generator.noted_s(self._last_bucket)
+        noted_s = all_s
+        if self._updating is not None:
+            said = self._updating.gather([round(before_s * MICROSECONDS)])
+            noted_s += max(one[0] for one in said) / MICROSECONDS - before_s
+        if self._updating is not None or self._colocated:
+            notes.take_off("update", noted_s)
+
+    def _proof(self) -> WeightProof | None:
+        """Return what the weights of this rank's engine are, beside the first trainer's as it has them now.
+
+        Trainers that drift apart are found so, too: shards of one engine would come from several.
+        """
+        group = self._trainers if self._colocated else self._updating
+        if group is None:
+            return None
+        from rollout_bench.measure.probes.weight_proofs import proof_of
+
+        first = self._trainer if self._rank == self._placement.training[0] else None
+        own = [] if first is None else [(name, proof_of(tensor).checksum) for name, tensor in first.weights()]
+        checksums = json.loads(group.say(None if first is None else json.dumps(own)))
+        return None if self._generator is None else self._generator.proof(checksums, self._parts)
+
+
+def _made_up(workload: WorkloadSpec) -> list[Trajectory]:
+    """Return sequences as many and as long as those of a step."""
+    prompt, output = [0] * longest(workload.prompt_tokens), [0] * longest(workload.output_tokens)
+    each = itertools.product(range(workload.prompts), range(workload.samples_per_prompt))
+    return [Trajectory(number, sample, prompt, output) for number, sample in each]
+
+
+def _trainer(job: RankJob, device: torch.device) -> Trainer:
+    from rollout_bench.measure.placed.trainer import PolicyTrainer, TimedTrainer, checkpoint_weights, model_of
+
+    spec, placement = job.job.spec, job.job.spec.placement
+    assert placement is not None, "a placement has its settings"
+    args, folder = spec.engine.args, job.job.model
+    has_weights = args.get("load_format") not in NO_WEIGHTS_NEEDED
+    if placement.train_s is not None and has_weights:
+        return TimedTrainer(checkpoint_weights(folder, device), placement.train_s / len(placement.training))
+    code = bool(args.get("trust_remote_code"))
+    model = model_of(folder, has_weights=has_weights, trust_remote_code=code, device=device)
+    trainer = PolicyTrainer(model, placement.micro_batch or 1, spec.workload.samples_per_prompt)
+    if placement.train_s is None:
+        return trainer
+    return TimedTrainer(trainer.weights(), placement.train_s / len(placement.training))
+
+
+def work(job: RankJob, tell: TellController, orders: IO[bytes]) -> None:
+    """Do `job` until there are no more `orders`."""
+    if job.cores is not None:
+        os.sched_setaffinity(0, job.cores)  # before torch is imported, so before any thread of its
+    PlacedRank(job, tell).steps(orders)
+
+
+def main() -> int:
+    """Read the job from stdin and do it until stdin ends."""
+    die_with_parent(signal.SIGKILL)
+    descriptor = int(sys.argv[1])
+    os.set_inheritable(descriptor, False)
+    orders = os.fdopen(os.dup(0), "rb", buffering=0)
+    text = orders.readline()
+    with open(os.devnull) as nothing:  # noqa: PTH123 (nobody else is to read what comes on stdin)
+        os.dup2(nothing.fileno(), 0)
+    if not text:
+        return 1
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+
+    def tell(word: Any) -> None:
+        tell_controller(descriptor, word)
+
+    try:
+        work(RankJob.model_validate_json(text), tell, orders)
+    except ServingFailed as error:
+        print(error.cause, file=sys.stderr)
+        tell(RankFailed(exception=error.cause, category=error.category, fix=error.fix))
+        status = 1
+    except Exception as error:
+        traceback.print_exc()
+        bereft = type(error).__name__ == "PeerLostError"
+        tell(RankFailed(exception=f"{type(error).__name__}: {error}", bereft=bereft))
+        status = 1
+    else:
+        status = 0
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # the shutdown of an engine's interpreter could hang in its threads
+
+
+if __name__ == "__main__":
+    main()

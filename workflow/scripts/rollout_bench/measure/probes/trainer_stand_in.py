@@ -1,0 +1,168 @@
+"""What stands for the trainer inside vLLM's worker: its weights, and the memory that it takes while the engine sleeps.
+
+The trainer's tensors are bf16, lie in the host's memory, and have the names of a checkpoint. Each rank holds the whole
+model, as every rank of verl does once it has gathered the parameters of all; vLLM's loaders take each rank's part.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, TypedDict, cast
+
+import torch
+
+from rollout_bench.checkpoints.formats import TensorSpec, WeightsFormat, tensors
+from rollout_bench.checkpoints.shapes import ResolvedShape
+from rollout_bench.checkpoints.weights import encode, random_weight
+from rollout_bench.contracts.cycles import Weights
+from rollout_bench.measure.probes.weight_proofs import WeightProofs
+
+Named = list[tuple[str, torch.Tensor]]
+"""Tensors by their names in a checkpoint, in its order."""
+
+
+class HandOver(TypedDict):
+    """What handing an update over took on one rank: seconds; bytes of the trainer's tensors; buckets."""
+
+    transfer_s: float
+    quantize_s: float
+    size_bytes: int
+    buckets: int
+
+
+class TrainerStandIn(WeightProofs):
+    """Proofs, the trainer's weights and its memory: what vLLM mixes into its worker for a cycle."""
+
+    reload_weights: Any  # the worker's own
+    device: Any
+    load_config: Any
+    model_config: Any
+
+    def rollout_bench_trainer(self, shape: dict[str, Any] | None, weights_format: str, second: bool) -> int:
+        """Make the trainer's weights, and the second set where it is asked for; return their bytes.
+
+        Args:
+            shape: of a synthetic model; None: the checkpoint that the engine loaded is read, and in the second set each
+                of its tensors is `rolled`.
+            weights_format: of what the engine loads.
+            second: whether updates change the weights.
+        """
+        self._specs: dict[str, TensorSpec] = {}
+        self._format = cast("WeightsFormat", weights_format)
+        self._sets: dict[Weights, Named] = {}
+        if shape is None:
+            first = self._read()
+            self._sets["first"] = first
+            if second:
+                self._sets["second"] = [(name, rolled(tensor)) for name, tensor in first]
+        else:
+            model = ResolvedShape(**shape)
+            self._specs = {spec.name: spec for spec in tensors(model)}
+            self._sets["first"] = self._drawn(model)
+            if second:
+                self._sets["second"] = self._drawn(model.other_weights())
+        return sum(tensor.nbytes for of in self._sets.values() for _, tensor in of)
+
+    def rollout_bench_update(self, weights: Weights, bucket_bytes: int) -> HandOver:
+        """Hand the trainer's weights over to vLLM, in buckets of so many bytes; return what that took."""
+        took = HandOver(transfer_s=0.0, quantize_s=0.0, size_bytes=0, buckets=0)
+        self._reload(weights_iterator=self._handed_over(weights, bucket_bytes, took))
+        return took
+
+    def rollout_bench_reload(self, folder: str) -> None:
+        """Have vLLM read the checkpoint in `folder`."""
+        self._reload(weights_path=folder)
+
+    def _reload(self, **what: Any) -> None:
+        """Reload, and wait until the device is done; the type of an exception is lost between processes, so name it."""
+        try:
+            self.reload_weights(**what)
+        except Exception as error:
+            raise RuntimeError(f"{type(error).__name__}: {error}") from error
+        _synchronize(self.device)
+
+    def _handed_over(self, weights: Weights, bucket_bytes: int, took: HandOver) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield what a checkpoint of the engine's format has, from copies on the engine's device; fill `took`."""
+        for bucket in buckets(self._sets[weights], bucket_bytes):
+            _synchronize(self.device)  # what vLLM did with the bucket before is no part of this
+            began = time.monotonic()
+            copies = [(name, tensor.to(self.device, copy=True)) for name, tensor in bucket]
+            _synchronize(self.device)
+            took["transfer_s"] += time.monotonic() - began
+            took["size_bytes"] += sum(tensor.nbytes for _, tensor in bucket)
+            took["buckets"] += 1
+            while copies:
+                yield from self._encoded(*copies.pop(0), took)
+
+    def _encoded(self, name: str, tensor: torch.Tensor, took: HandOver) -> Iterable[tuple[str, torch.Tensor]]:
+        """Return what the engine's format stores for one bf16 tensor."""
+        spec: TensorSpec | None = self._specs.get(name)
+        if spec is None or self._format == "bf16":
+            return [(name, tensor)]
+        _synchronize(self.device)
+        began = time.monotonic()
+        stored = [(item.name, values) for item, values in encode(spec, tensor, self._format)]
+        _synchronize(self.device)
+        took["quantize_s"] += time.monotonic() - began
+        return stored
+
+    def _drawn(self, model: ResolvedShape) -> Named:
+        return [(name, random_weight(spec, model)) for name, spec in self._specs.items()]
+
+    def _read(self) -> Named:
+        """Return the tensors of the checkpoint that the engine loaded, as vLLM's own loader reads them."""
+        from vllm.model_executor.model_loader import get_model_loader
+
+        loader: Any = get_model_loader(self.load_config)
+        read = loader.get_all_weights(self.model_config, self.get_model())
+        return [(name, tensor.cpu().clone()) for name, tensor in read]
+
+    def rollout_bench_device_free(self) -> int | None:
+        """Return free memory of this rank's device, in bytes; None on cpu."""
+        if self.device.type == "cpu":
+            return None
+        _synchronize(self.device)
+        return int(getattr(torch, self.device.type).mem_get_info(self.device)[0])
+
+    def rollout_bench_ballast(self, size: int | None) -> int:
+        """Take `size` bytes of this rank's device, or nine tenths of what is free; return how many were taken."""
+        free = self.rollout_bench_device_free() or 0
+        wanted = free * 9 // 10 if size is None else size
+        self._ballast: torch.Tensor | None = torch.empty(wanted, dtype=torch.uint8, device=self.device)
+        return wanted
+
+    def rollout_bench_drop_ballast(self) -> None:
+        """Give the ballast's memory back to the device."""
+        self._ballast = None
+        getattr(torch, self.device.type).empty_cache()
+
+
+def rolled(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor whose rows, or values, have moved on by one, and are larger by 1/4 where that changes nothing.
+
+    So are norms that are all ones, and biases that are all zero. A number stays as it is.
+    """
+    if not tensor.dim():
+        return tensor
+    moved = tensor.roll(1, 0)
+    return moved + 0.25 if moved.is_floating_point() and torch.equal(moved, tensor) else moved
+
+
+def buckets(named: Named, limit: int) -> Iterator[Named]:
+    """Yield `named` in order, in buckets of at most `limit` bytes, but of one tensor at the least."""
+    bucket: Named = []
+    held = 0
+    for name, tensor in named:
+        if bucket and held + tensor.nbytes > limit:
+            yield bucket
+            bucket, held = [], 0
+        bucket.append((name, tensor))
+        held += tensor.nbytes
+    if bucket:
+        yield bucket
+
+
+def _synchronize(device: Any) -> None:
+    if device.type != "cpu":
+        getattr(torch, device.type).synchronize(device)

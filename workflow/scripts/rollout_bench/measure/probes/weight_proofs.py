@@ -1,0 +1,234 @@
+"""What proves which weights a worker holds: a checksum of every tensor, computed where the tensor is.
+
+oneDNN keeps what it packs to itself, so on CPU a packed weight's checksum is noted when it is packed. What that takes
+is summed up, so that it can be taken off an update's time. Checksums are made of sums over rows, so that a tensor can
+be found again among the rows of one that it was fused to.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import re
+import sys
+import time
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from rollout_bench.measure.probes.census import (
+    Packed,
+    WeightCensus,
+    all_tensors,
+    is_linear_module,
+    note_packed_weights,
+    own_tensors,
+)
+
+CHUNK_WORDS = 1 << 18
+"""Words of 8 bytes that are summed up at a time: 2 MiB, which stays in a core's cache."""
+
+NO_WEIGHT = re.compile(r"scale|zero|offset|shape|g_idx|azp|workspace|sort_ind|strides|_map")
+"""Tensors that may stay when weights change: what a kernel works with, and scales, which may round alike."""
+
+FIRST_MULTIPLIER, SECOND_MULTIPLIER = -7046029254386353131, -4658895280553007687
+"""Odd 64-bit constants of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014), as signed numbers."""
+
+FIRST_ROW = 1 << 32
+"""Rows get other odd numbers than words in a row, so that a matrix and its transpose differ."""
+
+
+@dataclass(frozen=True)
+class TensorProof:
+    """What is known of one tensor.
+
+    Attributes:
+        checksum: 16 hex digits over its values in their order, its type and its shape.
+        finite: whether all values are finite numbers.
+        dtype, shape: its own.
+        rows: a sum over each of its rows, int64 [product of all sizes but the last; of a vector: its length].
+    """
+
+    checksum: str
+    finite: bool
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    rows: torch.Tensor = field(compare=False, repr=False)
+
+    def part(self, first: int, shape: Sequence[int]) -> str:
+        """Return the checksum of a part: as many neighbours of the first size as `shape` has, from `first` on."""
+        each = math.prod(shape[1:-1])
+        return _checksum(self.rows[first * each : (first + shape[0]) * each], self.dtype, shape)
+
+
+def proof_of(tensor: torch.Tensor) -> TensorProof:
+    """Return the proof of `tensor` [any shape], computed on its device.
+
+    The checksum is the sum over words of 8 bytes, each times two odd numbers that depend on its row and its place in
+    the row, modulo 2^64; rows are filled up with zeros. A word that changed always shows, since an odd number has an
+    inverse; rows that changed places all but surely. Data type and shape take part.
+    """
+    tensor = tensor.detach().contiguous()
+    shape = tuple(tensor.shape)
+    matrix = tensor.view(-1, shape[-1]) if len(shape) > 1 else tensor.view(-1, 1)
+    words = -(-matrix.shape[1] * matrix.element_size() // 8)
+    places = _odd(0, words, tensor.device)
+    sums = [(_words(chunk, words) * places).sum(1) for chunk in torch.split(matrix, max(1, CHUNK_WORDS // words))]
+    rows = torch.cat(sums)
+    return TensorProof(_checksum(rows, tensor.dtype, shape), _finite(tensor.view(-1)), tensor.dtype, shape, rows)
+
+
+def _words(rows: torch.Tensor, words: int) -> torch.Tensor:
+    """Return `rows` [n, any] as [n, words] numbers of 8 bytes, filled up with zeros."""
+    raw = rows.view(torch.uint8)
+    if raw.shape[1] % 8 or raw.storage_offset() % 8:
+        padded = torch.zeros(len(raw), 8 * words, dtype=torch.uint8, device=raw.device)
+        padded[:, : raw.shape[1]] = raw
+        raw = padded
+    return raw.view(torch.int64)
+
+
+def _checksum(rows: torch.Tensor, dtype: torch.dtype, shape: Sequence[int]) -> str:
+    total = int((rows * _odd(FIRST_ROW, len(rows), rows.device)).sum().item())
+    kind = zlib.crc32(f"{dtype}{tuple(shape)}".encode())
+    return f"{(total + (kind + 1) * FIRST_MULTIPLIER) % (1 << 64):016x}"
+
+
+def _finite(flat: torch.Tensor) -> bool:
+    if not flat.is_floating_point():
+        return True
+    bad = torch.zeros((), dtype=torch.bool, device=flat.device)
+    for chunk in torch.split(flat, 4 * CHUNK_WORDS):
+        values = chunk if chunk.element_size() > 1 else chunk.float()  # of 8-bit floats torch can't tell
+        ends = torch.stack(torch.aminmax(values))  # NaN where a value is; to look at each takes many times as long
+        bad |= ~torch.isfinite(ends).all()
+    return not bool(bad.item())
+
+
+def _odd(first: int, count: int, device: torch.device) -> torch.Tensor:
+    """Return an odd number for each of `count` places from `first` on [count], int64."""
+    place = torch.arange(first + 1, first + count + 1, dtype=torch.int64, device=device) * FIRST_MULTIPLIER
+    return ((place ^ (place >> 29)) * SECOND_MULTIPLIER) | 1
+
+
+_noting_s = 0.0
+
+
+def noting_s() -> float:
+    """Return what noting weights in updates has taken in this process so far, in seconds."""
+    return _noting_s
+
+
+def noted(tensor: torch.Tensor) -> TensorProof:
+    """Return the proof of a tensor while an update is timed, and count the time that it took."""
+    global _noting_s
+    if tensor.is_cuda:
+        torch.cuda.synchronize(tensor.device)  # what is still under way is the update's
+    began = time.monotonic()
+    found = proof_of(tensor)
+    _noting_s += time.monotonic() - began
+    return found
+
+
+def noted_packed(weight: torch.Tensor) -> TensorProof:
+    """Return the proof of a weight that oneDNN is about to pack [in, out], as checkpoints have it [out, in]."""
+    return noted(weight.t())
+
+
+class WeightProofs(WeightCensus):
+    """The census, and proofs of the weights: what vLLM mixes into its worker."""
+
+    def rollout_bench_proofs(self, norms: bool) -> dict[str, tuple[str, bool, bool]]:
+        """Return the proof of every tensor of this rank by its name, and whether other weights have to change it.
+
+        `norms`: whether they have to change the weights of norms, too.
+        """
+        found = proofs_of(self.get_model(), norms)
+        return {name: (proof.checksum, proof.finite, trained) for name, (proof, trained) in found.items()}
+
+    def rollout_bench_loaded(self, parts: Mapping[str, tuple[str, Sequence[int]]]) -> dict[str, list[str]]:
+        """Return `loaded_of` this rank's model; `parts` has types as text, as `torch.bfloat16`."""
+        return loaded_of(self.get_model(), parts)
+
+    def rollout_bench_noting_s(self) -> float:
+        """Return what noting weights in updates has taken in this process so far, in seconds."""
+        return noting_s()
+
+
+def proofs_of(model: Any, norms: bool) -> dict[str, tuple[TensorProof, bool]]:
+    """Return the proof of every parameter, buffer and packed weight of `model`; True: other weights have to change it.
+
+    So they do with weights and biases of linear layers, the embedding and the output head, also where the head shares
+    the embedding's values: it has packed ones of its own then. `norms`: and with weights of norms. A step of training
+    may leave these as they were: near one, bf16 has no values closer than 0.004. It may leave a rank's share of the
+    embedding, too: tokens that do not occur have no gradient. Workspaces are no weights, and left out.
+    """
+    found: dict[str, tuple[TensorProof, bool]] = {}
+    seen: set[int] = set()
+    for path, module in model.named_modules():
+        deep = is_linear_module(module) or hasattr(module, "num_embeddings_per_partition")
+        for label, held in all_tensors(module, seen) if deep else own_tensors(module, seen):
+            if "workspace" in label:
+                continue
+            proof = held.noted if isinstance(held, Packed) else proof_of(held)
+            if deep:
+                trained = not NO_WEIGHT.search(label) and (norms or not _is_share_of_embedding(module))
+            else:
+                trained = norms and label == "weight" and _is_norm(module)
+            found[_unused(f"{path}.{label}", found)] = (proof, trained)
+    return found
+
+
+def _is_norm(module: Any) -> bool:
+    return any("Norm" in base.__name__ for base in type(module).__mro__)
+
+
+def _is_share_of_embedding(module: Any) -> bool:
+    return type(module).__name__ == "VocabParallelEmbedding" and getattr(module, "tp_size", 1) > 1
+
+
+def loaded_of(model: Any, parts: Mapping[str, tuple[str, Sequence[int]]]) -> dict[str, list[str]]:
+    """Return checksums of a checkpoint's tensors as `model` has them: of each wherever it is, of some nowhere.
+
+    A tensor is looked for under its own name, and in the rows of what vLLM fuses it to with its neighbours. One that
+    is packed for a kernel (but by oneDNN), has another type, or of which the rank has a share is not found. Rows that
+    fill a vocabulary up are left out.
+
+    Args:
+        model: vLLM's.
+        parts: name of each tensor -> its type, as text, and its shape.
+    """
+    found: dict[str, list[str]] = {}
+    fused: Mapping[str, Sequence[str]] = getattr(model, "packed_modules_mapping", None) or {}
+    for name, (proof, _) in proofs_of(model, norms=False).items():
+        module, _, label = name.partition("#")[0].rpartition(".")
+        parent, dot, last = module.rpartition(".")
+        names = [f"{parent}{dot}{part}.{label}" for part in fused.get(last, [last])]
+        shapes = [tuple(parts[each][1]) for each in names if each in parts and parts[each][0] == str(proof.dtype)]
+        alike = all(shape and proof.shape and shape[1:] == proof.shape[1:] for shape in shapes)
+        if len(shapes) < len(names) or not alike:
+            continue
+        ends = list(itertools.accumulate(shape[0] for shape in shapes))
+        if ends[-1] > proof.shape[0] or (len(names) > 1 and ends[-1] < proof.shape[0]):
+            continue
+        for each, shape, end in zip(names, shapes, ends, strict=True):
+            found.setdefault(each, []).append(proof.part(end - shape[0], shape))
+    return found
+
+
+def _unused(name: str, taken: Any) -> str:
+    """Return `name`, numbered where it is taken: parts of a list have one name."""
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}#{number}"
+    return free
+
+
+# A worker imports this by its name, before it loads weights.
+if os.environ.get("VLLM_TARGET_DEVICE") == "cpu" and "vllm" in sys.modules:
+    note_packed_weights(noted_packed)

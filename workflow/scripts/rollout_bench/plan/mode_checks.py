@@ -1,0 +1,415 @@
+"""What each mode makes of a config in its specs, and what it needs or refuses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from rollout_bench.contracts.cycles import CycleSettings, CycleSpec, SleepLevel
+from rollout_bench.contracts.load import EndpointSpec, LoadPoint, LoadSpec, longest
+from rollout_bench.contracts.modes import CYCLE, MESSAGES, MODES, ONLINE, PLACEMENT, PROFILE, ROLLOUT
+from rollout_bench.contracts.spec import (
+    NO_WEIGHTS_NEEDED,
+    EngineSpec,
+    MeasuringSpec,
+    ModelSpec,
+    OperatorsSettings,
+    Platform,
+    QuantSpec,
+    RolloutSpec,
+    Spec,
+    decode_batch,
+)
+from rollout_bench.core import message_places
+from rollout_bench.core.errors import UserError, did_you_mean
+from rollout_bench.plan.checks import SIZE, engine_args_in
+from rollout_bench.plan.config import Config
+from rollout_bench.plan.engine import InstalledEngine
+from rollout_bench.plan.placement_checks import placement_spec
+from rollout_bench.plan.serving import Endpoint
+
+
+def multiprocess_by_default(platform: Platform, mode: str, load: LoadSpec | None) -> bool:
+    """Return whether the engine core is a process of its own where the config does not say: as in offline mode.
+
+    On CPU a profile then goes step by step; elsewhere the host's work would wait for the core's, and slow each step.
+    Where it is not, front end and core send each other nothing. Engines of a placement live in their trainer's process.
+    """
+    if mode == PLACEMENT.name:
+        return False
+    return platform != "cpu" or load is not None or mode in (MESSAGES.name, ROLLOUT.name)
+
+
+def load_in(mode: str, config: Config, workload: str, engine: InstalledEngine) -> LoadSpec | None:
+    """Return how requests arrive in `mode` at a server, where it has one.
+
+    A profile's server gets them all at once, as offline.
+    """
+    if MODES[mode].has_loads:
+        return load_spec(config, workload, engine)
+    if mode != PROFILE.name or config.profile.through != "server":
+        return None
+    return LoadSpec(
+        points=(LoadPoint(),), cool_down_s=0.0, token_ids=True, harness="vllm", harness_version=engine.version
+    )
+
+
+ITERATIONS_OF_A_LOAD = 5
+"""What `iterations: auto` comes to for each load; part of the key of each experiment that leaves it at that."""
+
+
+def measuring_of(config: Config, mode: str) -> MeasuringSpec:
+    """Return what a launch in `mode` does.
+
+    How often passes are repeated is no setting of modes that look into the engine. With several loads behind one start
+    there is no start-up for each to be measured against: auto is a number there. Cycles and placements have a
+    number of their own.
+    """
+    passes, iterations = MODES[mode].passes, config.iterations
+    if mode in (CYCLE.name, PLACEMENT.name):
+        iterations = getattr(config, MODES[mode].settings).repeats
+    if iterations == "auto" and MODES[mode].has_loads:
+        iterations = ITERATIONS_OF_A_LOAD
+    return MeasuringSpec(
+        warmup_iterations=0 if passes == "none" else config.warmup_iterations,
+        iterations=iterations if passes == "repeated" else 1,
+    )
+
+
+def check_iterations(config: Config) -> None:
+    """Raise `UserError` where `iterations: auto` has no warm-up to take its number from."""
+    if any(measuring_of(config, mode).iterations == "auto" for mode in config.modes) and not config.warmup_iterations:
+        raise UserError(
+            "config: iterations: auto takes its number from the warm-up, and warmup_iterations is 0",
+            "set warmup_iterations to 1, or iterations to a number",
+        )
+
+
+USUAL_SLEEP: dict[Platform, SleepLevel] = {"cuda": "2", "ascend": "1"}
+"""How deeply verl's engines sleep; elsewhere vLLM refuses sleep."""
+
+
+def sleeps_in(cycle: CycleSettings, platform: Platform) -> list[SleepLevel]:
+    """Return how deeply engines sleep on a platform: as `cycle` says, or as is usual there."""
+    return cycle.sleep or [USUAL_SLEEP.get(platform, "none")]
+
+
+def _cycle_on(platform: Platform, cycle: CycleSettings) -> CycleSpec:
+    """Return what a spec says of a cycle; of lists the first value, where no setting has said which."""
+    sleep, update = sleeps_in(cycle, platform)[0], cycle.update[0]
+    asleep = sleep != "none"
+    return CycleSpec(
+        sleep=sleep,
+        wake=cycle.wake if asleep else None,
+        update=update,
+        bucket_mb=cycle.bucket_mb if update == "in_process" else None,
+        unchanged=None if cycle.change else True,
+        trainer_gb=cycle.trainer_gb if asleep else None,
+    )
+
+
+def settings_of(mode: str, config: Config, workload: str, args: dict[str, Any], platform: Platform) -> dict[str, Any]:
+    """Return the field of the spec that only `mode` has, where it has one.
+
+    Linear layers are timed at the batch of `workload` too, with these engine arguments.
+    """
+    if not MODES[mode].settings:
+        return {}
+    if mode == ROLLOUT.name:
+        rollout, several = config.rollout, (args.get(SIZE) or 1) > 1
+        shared = RolloutSpec(
+            entry=rollout.entry, router=rollout.router if several else None, over_sample=rollout.over_sample or None
+        )
+        return {MODES[mode].settings: shared}
+    if mode == CYCLE.name:
+        return {MODES[mode].settings: _cycle_on(platform, config.cycle)}
+    if mode == PLACEMENT.name:
+        return {MODES[mode].settings: placement_spec(config.placement)}
+    settings, load = getattr(config, MODES[mode].settings), config.workload_settings[workload]
+    if isinstance(settings, OperatorsSettings):
+        settings = settings.with_batch(decode_batch(load.prompts, load.samples_per_prompt, args))
+    return {MODES[mode].settings: settings}
+
+
+CANT_ABORT = {
+    "llm": "LLM.generate() can't be told to leave sequences, so nothing can be aborted",
+    "server": "the server does not say what it had generated when a request is aborted, so waste can't be counted",
+}
+"""Entries of a rollout that can't send more than is needed, and why."""
+
+
+def check_rollout(config: Config) -> None:
+    """Raise `UserError` where rollout mode can't be had as the config wants it."""
+    if ROLLOUT.name not in config.modes:
+        return
+    if config.engine.multiprocess is False:
+        raise UserError(
+            "config: engine.multiprocess: the engines of a rollout have their core in a process of its own",
+            "set it to null, so that each mode has its default, or leave rollout out of modes",
+        )
+    if config.rollout.entry in CANT_ABORT and config.rollout.over_sample:
+        raise UserError(
+            f"config: rollout.over_sample: {CANT_ABORT[config.rollout.entry]}", "set rollout.entry to async"
+        )
+    for name in config.workloads:
+        dataset = config.workload_settings[name].dataset
+        if config.rollout.over_sample and dataset is not None and dataset.format == "trace":
+            raise UserError(
+                f"config: rollout.over_sample: further lines of workload {name}, a trace, are the next step's, so "
+                "there are no more prompts to send",
+                "set it to 0, or draw the lengths: prompt_tokens and output_tokens instead of dataset",
+            )
+        if config.workload_settings[name].requests == "per_prompt":
+            raise UserError(
+                f"config: workload_settings.{name}.requests: per_prompt leaves a router no sequences to hand out",
+                "set it to per_sequence, or leave rollout out of modes",
+            )
+
+
+def check_cycle(configs: Collection[Config], platform: Platform) -> None:
+    """Raise `UserError` where engines can't sleep as the config wants it, or what it says of sleep is of no use.
+
+    Args:
+        configs: the config under each setting of mode cycle; none where that is not selected.
+        platform: where it is planned for.
+    """
+    levels = {level for config in configs for level in sleeps_in(config.cycle, platform)}
+    deep = sorted(levels - {"none"})
+    if deep and platform not in USUAL_SLEEP:
+        raise UserError(
+            f"config: cycle.sleep: {deep[0]}: vLLM can't put an engine to sleep on {platform}",
+            "set cycle.sleep: [none]: the engine pauses, gets new weights and resumes, with all its memory",
+        )
+    for config in configs if not deep else ():
+        for key, said in (("wake", config.cycle.wake == "together"), ("trainer_gb", config.cycle.trainer_gb)):
+            if said:
+                raise UserError(
+                    f"config: cycle.{key}: is {getattr(config.cycle, key)}, and no engine sleeps: cycle.sleep is none",
+                    "leave it out" + (", or set cycle.sleep: [2]" if platform in USUAL_SLEEP else ""),
+                )
+
+
+WITHOUT_WEIGHTS = ("ngram", "suffix")
+"""Methods of speculative decoding whose drafts no model makes."""
+
+
+def check_updatable(spec: Spec) -> None:
+    """Raise `UserError` where an engine argument decides what its mode has to, or keeps weights from being updated."""
+    if spec.cycle is None and spec.placement is None:
+        return
+    args, leave = spec.engine.args, f"leave {spec.mode} out of modes"
+    if args.get("enable_sleep_mode") is not None:
+        raise UserError(
+            f"config: enable_sleep_mode: is set by rollout-bench itself in mode {spec.mode}",
+            f"leave it out{': cycle.sleep says whether engines sleep; or' if spec.cycle else ', or'} {leave}",
+        )
+    if args.get("enable_lora"):
+        raise UserError(
+            "config: enable_lora: an update gives the engine the whole model, and adapters stay what they were",
+            f"leave it out, or {leave}",
+        )
+    drafts = args.get("speculative_config")
+    if drafts is not None and (not isinstance(drafts, dict) or drafts.get("method") not in WITHOUT_WEIGHTS):
+        raise UserError(
+            "config: speculative_config: an update gives the engine the model's weights, and the draft's stay what they"
+            " were",
+            f"take a method without weights ({', '.join(WITHOUT_WEIGHTS)}), or {leave}",
+        )
+    if spec.cycle is not None and args.get("load_format") in NO_WEIGHTS_NEEDED:
+        raise UserError(
+            f"config: load_format: {args['load_format']} weights are those of no checkpoint, so nothing can prove what"
+            f" cycle.update: {spec.cycle.update} makes of them",
+            f"leave it out, or {leave}",
+        )
+
+
+def not_updatable(spec: Spec) -> tuple[str, str] | None:
+    """Return why nobody has the weights that a cycle would update to, and what to do; None where they are known.
+
+    Those of a synthetic model are made, of any seed and in every layout.
+    """
+    if spec.cycle is None or spec.model.synthetic is not None:
+        return None
+    model, quant = spec.model.name, spec.quant.name
+    if spec.cycle.update == "reload":
+        if spec.cycle.unchanged:
+            return None
+        return (
+            f"{model} has no second checkpoint that cycle.update: reload could take other weights from",
+            "set cycle.change: false, or cycle.update: [in_process]",
+        )
+    if spec.quant.weights_format != "bf16":
+        return (
+            f"{model} has its {quant} weights in a checkpoint of their own, and bf16 ones for cycle.update: in_process"
+            " are not known",
+            f"set cycle.update: [reload] and cycle.change: false, or leave {quant} out of quants",
+        )
+    return None
+
+
+WINDOWS_SINCE = (0, 32)
+"""vLLM whose server takes a window with /start_profile: read in 0.32, and not there in 0.23."""
+
+
+def check_profile(config: Config, engine: InstalledEngine) -> None:
+    """Raise `UserError` where profile mode can't be had as the config wants it."""
+    if PROFILE.name not in config.modes:
+        return
+    release = tuple(int(part) for part in re.findall(r"\d+", engine.version)[:2])
+    if config.profile.through == "server" and release < WINDOWS_SINCE:
+        raise UserError(
+            f"config: profile.through: the server of vLLM {engine.version} takes no window with /start_profile, so its"
+            " trace could not be bounded",
+            "set profile.through: engine, or use vLLM 0.32 or later",
+        )
+    if config.engine.multiprocess is False and config.profile.through == "server":
+        raise UserError(
+            "config: engine.multiprocess: a server's engine core is always a process of its own",
+            "set it to null, so that each mode has its default, or set profile.through: engine",
+        )
+    if config.profile.phase == "prefill":
+        return
+    for name in config.workloads:
+        if longest(config.workload_settings[name].output_tokens) < 2:
+            raise UserError(
+                f"config: profile.phase: workload {name} has no decode steps to trace: it generates one token",
+                "set profile.phase to prefill, or ask for more output_tokens",
+            )
+
+
+def check_messages(config: Config, engine: InstalledEngine) -> None:
+    """Raise `UserError` where messages mode can't be had as the config wants it, or with this engine."""
+    if MESSAGES.name not in config.modes:
+        return
+    if config.engine.multiprocess is False:
+        raise UserError(
+            "config: engine.multiprocess: without a process of its own the engine core gets no messages",
+            "set it to null, so that each mode has its default, or leave messages out of modes",
+        )
+    missing = message_places.moved(engine.folder) if engine.folder is not None else []
+    if missing:
+        raise UserError(
+            f"config: modes: {engine.name} {engine.version}: {message_places.sentence(missing)}", message_places.REMEDY
+        )
+    for place, args in engine_args_in(config):
+        backend = args.get("distributed_executor_backend")
+        if backend not in (None, "mp"):
+            raise UserError(
+                f"config: {place}.distributed_executor_backend: {backend!r} has other messages than those of mp",
+                "leave it out, or leave messages out of modes",
+            )
+        if (args.get("pipeline_parallel_size") or 1) != 1:
+            raise UserError(
+                f"config: {place}.pipeline_parallel_size: messages between the stages of a pipeline are not looked at",
+                "set tensor_parallel_size instead, or leave messages out of modes",
+            )
+    for name in config.workloads:
+        if longest(config.workload_settings[name].output_tokens) < 2:
+            raise UserError(
+                f"config: modes: workload {name} generates one token, so it has no decode step to look at",
+                "ask for more output_tokens, or leave messages out of modes",
+            )
+
+
+def check_batches(spec: Spec) -> None:
+    """Raise `UserError` where the engine of `spec` can't run a batch of its messages at once."""
+    limit = spec.engine.args.get("max_num_seqs")
+    if spec.messages is not None and limit is not None and spec.messages.batches[-1] > limit:
+        raise UserError(
+            f"config: messages.batches: {spec.messages.batches[-1]} sequences are more than max_num_seqs {limit} of "
+            f"{spec.model.name} under {spec.workload.name}",
+            "raise max_num_seqs, or set messages.batches to smaller ones, such as [4, 32]",
+        )
+
+
+UNKNOWN = "unknown"
+"""What stands where nobody can know: another's server tells neither its engine's settings nor its weights."""
+
+
+def load_spec(config: Config, workload: str, engine: InstalledEngine) -> LoadSpec:
+    """Return how the requests of `workload` arrive at a server."""
+    load = config.workload_settings[workload].online
+    return load.to(
+        LoadSpec,
+        points=load.points,
+        token_ids=load.prompts_as == "token_ids",
+        harness=config.harness,
+        harness_version=engine.version if config.harness == "vllm" else engine.harnesses[config.harness],
+    )
+
+
+def check_online(config: Config, engine: InstalledEngine) -> None:
+    """Raise `UserError` where online mode can't be had as the config wants it."""
+    if ONLINE.name not in config.modes:
+        if config.endpoints and not config.models:
+            raise UserError("config: modes: endpoints are measured online, and modes has no online", "add it to modes")
+        return
+    if config.engine.multiprocess is False:
+        raise UserError(
+            "config: engine.multiprocess: a server's engine core is always a process of its own",
+            "set it to null, so that each mode has its default, or leave online out of modes",
+        )
+    if config.harness != "vllm" and config.harness not in engine.harnesses:
+        raise UserError(
+            f"config: harness: {config.harness} is not installed in {engine.python}",
+            f"install it there (requirements/{config.harness}.in has the version), or set harness: vllm",
+        )
+    for name in config.workloads:
+        check_can_be_sent(config, name)
+    labels: dict[tuple[str, str], str] = {}
+    for name, endpoint in config.endpoints.items():
+        if config.harness == "guidellm" and endpoint.headers:
+            raise UserError(
+                f"config: endpoints.{name}.headers: guidellm would write them, secrets included, into its report",
+                "leave them out (the key of api_key_env is kept out of it), or set harness: vllm",
+            )
+        first = labels.setdefault((endpoint.model_name or name, endpoint.quant), name)
+        if first != name:
+            raise UserError(
+                f"config: endpoints.{name}: is called {endpoint.model_name or name} {endpoint.quant}, as {first} is",
+                "give one of them another model_name or quant: tables could not tell them apart",
+            )
+
+
+def check_can_be_sent(config: Config, name: str) -> None:
+    """Raise `UserError` where the load of a workload can't be sent as it is described."""
+    load, where = config.workload_settings[name], f"config: workload_settings.{name}"
+    if load.requests == "per_prompt":
+        raise UserError(
+            f"{where}.requests: per_prompt hides the latency of each sequence, so it can't be measured online",
+            "set it to per_sequence, or leave online out of modes",
+        )
+    if config.harness == "guidellm" and load.online.prompts_as == "token_ids":
+        raise UserError(
+            f"{where}.online.prompts_as: token_ids: guidellm sends prompts as text only",
+            "set it to text (prompt lengths are then only about as asked, and flagged), or set harness: vllm",
+        )
+
+
+def endpoint_parts(name: str, endpoint: Endpoint) -> tuple[ModelSpec, QuantSpec, EngineSpec, EndpointSpec]:
+    """Return what a spec says of a server that is up already."""
+    return (
+        ModelSpec(name=endpoint.model_name or name, weights=None, synthetic=None),
+        QuantSpec(name=endpoint.quant, weights_format=UNKNOWN, linear_dtypes=(), linear_method=""),
+        EngineSpec(name=UNKNOWN, version=UNKNOWN, plugins={}, multiprocess=True, environment={}, args={}),
+        endpoint.to(EndpointSpec),
+    )
+
+
+def endpoint_cells(config: Config) -> Iterator[tuple[str, Endpoint, str]]:
+    """Name and settings of each endpoint with each workload, where online is selected."""
+    if ONLINE.name in config.modes:
+        for name, endpoint in config.endpoints.items():
+            for workload in config.workloads:
+                yield name, endpoint, workload
+
+
+def check_unknown_endpoint_quants(config: Config, quants: set[str]) -> None:
+    """Raise `UserError` where an endpoint is called by a quant that nobody knows, which is most likely a typo."""
+    for name, endpoint in config.endpoints.items():
+        if endpoint.quant not in quants | {UNKNOWN}:
+            raise UserError(
+                f"config: endpoints.{name}.quant: quant '{endpoint.quant}' is not defined",
+                did_you_mean(endpoint.quant, quants),
+            )

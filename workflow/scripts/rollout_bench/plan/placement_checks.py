@@ -1,0 +1,210 @@
+"""What mode placement makes of a config in its specs, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from rollout_bench.contracts.placed_steps import PlacementSettings, PlacementSpec
+from rollout_bench.contracts.spec import ModelSpec, Quantization, Spec, tensor_parallel_size
+from rollout_bench.core.errors import UserError
+from rollout_bench.core.numbers import several
+from rollout_bench.plan.checks import engine_args_in
+from rollout_bench.plan.config import Config
+
+Reason = tuple[str, str]
+"""Why a combination can't be measured, and what to do to have it measured."""
+
+SERVER = "server"
+
+REFUSED_ARGS = {
+    "data_parallel_size": ("placement.devices says how many engines there are", "set placement.devices instead"),
+    "pipeline_parallel_size": (
+        "each device of a placement has a part of every layer, so that it takes part in all of generation",
+        "set tensor_parallel_size instead, or leave placement out of modes",
+    ),
+    "quantization": (
+        "the engine takes the trainer's weights as they are, and they are bf16",
+        "leave it out, or leave placement out of modes",
+    ),
+}
+"""Engine arguments that a placement can't have, but as they are by default -> why, and what to do."""
+
+TRAINER_DTYPES = (None, "auto", "bfloat16")
+"""Values of the engine's dtype under which it takes the trainer's weights as they are."""
+
+NO_STAND_IN = ("qwen3_moe", "openpangu")
+"""Architectures of synthetic models that the trainer's stand-in can't make."""
+
+
+def placement_spec(settings: PlacementSettings) -> PlacementSpec:
+    """Return where engines and trainer live, in the first place that `settings` list.
+
+    Colocated devices take turns at generating and training, so there nothing overlaps and none only generates.
+    """
+    where = settings.where[0]
+    generators = settings.generators or settings.devices // 2
+    return PlacementSpec(
+        where=where,
+        devices=settings.devices,
+        generators=generators if where == SERVER else None,
+        overlap=1 if where == SERVER and settings.overlap else None,
+        micro_batch=None if settings.train_s is not None else settings.micro_batch,
+        train_s=settings.train_s,
+        bucket_mb=settings.bucket_mb,
+    )
+
+
+def check_placement(configs: Collection[Config]) -> None:
+    """Raise `UserError` where placements can't be had as the config wants them, whatever model is placed.
+
+    Colocated devices take no notice of `generators` and `overlap`, which are wrong only where nothing else is measured.
+
+    Args:
+        configs: the config under each setting of mode placement; none where that is not selected.
+    """
+    for config in configs:
+        settings = config.placement
+        if not any(each.placement.where[0] == SERVER for each in configs):
+            _check_colocated(settings)
+        elif settings.generators is not None and settings.generators >= settings.devices:
+            raise UserError(
+                f"config: placement.generators: {settings.generators} of {settings.devices} devices leave none that "
+                "trains",
+                f"set it to {settings.devices - 1} or less, or raise placement.devices",
+            )
+        if settings.overlap and not config.warmup_iterations:
+            raise UserError(
+                "config: placement.overlap: the first step has none before it to train on, and warmup_iterations is 0",
+                "set warmup_iterations to 1, or overlap to 0",
+            )
+        if config.engine.multiprocess:
+            raise UserError(
+                "config: engine.multiprocess: engines of a placement run in their trainer's process",
+                "set it to null, so that each mode has its default, or leave placement out of modes",
+            )
+        for place, args in engine_args_in(config):
+            _check_args(place, args)
+        for name in config.workloads:
+            if config.workload_settings[name].requests == "per_prompt":
+                raise UserError(
+                    f"config: workload_settings.{name}.requests: per_prompt leaves a step no sequences to share out",
+                    "set it to per_sequence, or leave placement out of modes",
+                )
+
+
+def _check_colocated(settings: PlacementSettings) -> None:
+    for key, value in (("generators", settings.generators), ("overlap", settings.overlap)):
+        if value:
+            raise UserError(
+                f"config: placement.{key}: is {value}, and colocated devices all generate and train, in turn",
+                f"leave it out, or add {SERVER} to placement.where",
+            )
+
+
+def check_engines(spec: Spec) -> None:
+    """Raise `UserError` where a placement's devices make no whole engines, or more than there is work for."""
+    if spec.placement is None:
+        return
+    placement, size = spec.placement, tensor_parallel_size(spec)
+    generating, training = len(placement.generating), len(placement.training)
+    if generating % size:
+        raise UserError(
+            f"config: tensor_parallel_size: {size} does not divide the {several(generating, 'generating device')} of "
+            f"{spec.model.name} under {spec.axes['setting']}",
+            f"set it to {_near_sizes(size, generating)}, or {_near_devices(size, placement)}",
+        )
+    load = spec.workload
+    shared = (
+        ("engines", "prompts", generating // size, load.prompts),
+        ("trainers", "sequences", training, load.prompts * load.samples_per_prompt),
+    )
+    for who, what, share, there in shared:  # samples of a prompt stay on one engine, whose cache has the prompt
+        if there < share:
+            raise UserError(
+                f"config: placement.devices: {share} {who} share {there} {what} of workload {load.name}, so some have "
+                "nothing to do",
+                "lower placement.devices, or raise prompts",
+            )
+
+
+def _near_sizes(size: int, generating: int) -> str:
+    """Return the divisors of `generating` that are next to `size`."""
+    divisors = [number for number in range(1, generating + 1) if generating % number == 0]
+    below, above = [n for n in divisors if n < size], [n for n in divisors if n > size]
+    return " or ".join(map(str, [*below[-1:], *above[:1]]))
+
+
+def _near_devices(size: int, placement: PlacementSpec) -> str:
+    """Return what to do for `size` to divide the devices that generate: the next numbers of these."""
+    below = len(placement.generating) // size * size
+    found = [number for number in (below, below + size) if number]
+    if placement.generators is not None:
+        found = [number for number in found if number < placement.devices]
+    key = "devices" if placement.generators is None else "generators"
+    return f"placement.{key} to {' or '.join(map(str, found))}" if found else "raise placement.devices"
+
+
+def _check_args(place: str, args: dict[str, Any]) -> None:
+    for name, (why, remedy) in REFUSED_ARGS.items():
+        if args.get(name) not in (None, 1, False):
+            raise UserError(f"config: {place}.{name}: {why}", remedy)
+    if args.get("dtype") not in TRAINER_DTYPES:
+        raise UserError(
+            f"config: {place}.dtype: the trainer's weights are bf16, and {args['dtype']} would be others",
+            "set it to bfloat16, or leave placement out of modes",
+        )
+
+
+def not_placed(quant: str, scheme: Quantization, model: ModelSpec, path: str, config: Config) -> Reason | None:
+    """Return why a model can't be placed under a quant; None where it can, as far as can be told before a launch.
+
+    Args:
+        quant: the quant's name.
+        scheme: what it is.
+        model: which weights are loaded.
+        path: where they are, or will be built.
+        config: what the user wants.
+    """
+    if scheme.weights_format != "bf16" or "bfloat16" not in scheme.linear_dtypes:
+        return (
+            f"engines of a placement take the trainer's weights, which are bf16 and not {quant}",
+            f"leave {quant} out of quants, or placement out of modes",
+        )
+    if model.synthetic is not None:
+        architecture = model.synthetic.get("architecture")
+        if architecture in NO_STAND_IN and config.placement.train_s is None:
+            return (
+                f"the trainer's stand-in can't train {model.name}, whose architecture is {architecture}",
+                "name a dense Qwen model, or set placement.train_s, which trains nothing",
+            )
+        return None
+    weights = model.weights or ""
+    if weights.startswith("hub:"):
+        return (
+            f"weights of {model.name} are {weights}, and a placement's trainer reads a folder",
+            "download them below model_base and name the folder",
+        )
+    wrong = _no_bf16(Path(path))
+    if wrong:
+        return (
+            f"engines of a placement take the trainer's weights, which are bf16, and those of {model.name} {wrong}",
+            f"name a bf16 checkpoint in model_settings.{model.name}.weights, or leave placement out of modes",
+        )
+    return None
+
+
+def _no_bf16(folder: Path) -> str:
+    """Return what a checkpoint says of its weights if that is not bf16; empty also where it says nothing."""
+    try:
+        said = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        return ""  # who loads it will say what is wrong with it
+    if not isinstance(said, dict):
+        return ""
+    if said.get("quantization_config"):
+        return "are quantized"
+    dtype = said.get("dtype", said.get("torch_dtype", "bfloat16"))
+    return "" if dtype == "bfloat16" else f"are {dtype}"

@@ -1,0 +1,306 @@
+"""The tables of placements: what a step takes where engine and trainer live, and what each device does meanwhile."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from rollout_bench.analysis.cycles.placed_costs import (
+    ACTIVITIES,
+    DeviceCosts,
+    PlacedCosts,
+    batching,
+    costs_of,
+    placed_costs,
+    placed_table,
+    unlike_work,
+)
+from rollout_bench.analysis.cycles.proofs import unfit
+from rollout_bench.analysis.timed.experiments import TimedExperiment
+from rollout_bench.analysis.timed.rows import Row
+from rollout_bench.contracts.axes import AXES
+from rollout_bench.contracts.modes import PLACEMENT
+from rollout_bench.contracts.placed_steps import Activity, PlacementSpec
+from rollout_bench.core.numbers import MISSING, brief, count, number
+from rollout_bench.report.contrasts import Contrast, contrast, engine_settings
+from rollout_bench.report.headings import LAUNCHES, Column, Line, metric_columns, view
+from rollout_bench.report.parts import Findings, SummaryPart
+from rollout_bench.report.prose import definitions, sections
+from rollout_bench.report.tables.offline_tables import compared_columns, throughput_views
+
+MOST = 8
+"""Experiments that have a sentence of their own; the table has all."""
+
+WHOLE_STEP = "placed_step_s"
+"""The metric that the sentences are about, where it is compared."""
+
+ACTIVITY: Mapping[Activity, str] = {
+    "generate": "Generating. Here and in the next columns, share of the whole step.",
+    "gather": "Handing over generated sequences, and taking those to train on; where devices that train share an "
+    "engine, handing each other prompts, too. To wait for others before is idle.",
+    "train": "Forward and backward of the trainer's stand-in.",
+    "reduce": "Adding up the gradients of all devices that train.",
+    "optimize": "The optimizer's step.",
+    "update": "Bringing the new weights into the engine, or sending them.",
+    "reset": "Emptying the prefix cache, which the old weights filled.",
+}
+"""What a device does -> what its column means."""
+
+
+def _costs(cell: Callable[[PlacedCosts], str]) -> Callable[[Line], str]:
+    return lambda line: MISSING if line["costs"] is None else cell(line["costs"])
+
+
+def _seconds(field: str) -> Callable[[Line], str]:
+    return _costs(lambda costs: number(getattr(costs, field), 3))
+
+
+def _percent(share: float) -> str:
+    return number(100 * share, 3)
+
+
+def placed(spec: PlacementSpec) -> str:
+    """Return what sentences call a placement, as a noun."""
+    if spec.generators is None:
+        return "engine and trainer colocated"
+    how = "generating a step ahead" if spec.overlap else "only generating"
+    return f"{spec.generators} of {spec.devices} devices {how}"
+
+
+WHERE = Column(
+    "engine and trainer",
+    "Where they live. Colocated: each device generates and trains, in turn. A step ahead: devices train on the "
+    "sequences of the step before, while the next are generated with weights that are one step old.",
+    _costs(lambda costs: placed(costs.spec).removeprefix("engine and trainer ")),
+    words=True,
+)
+DEVICES = Column(
+    "devices",
+    "Devices that share a step, whoever does what; on a CPU blocks of cores.",
+    _costs(lambda costs: str(costs.spec.devices)),
+)
+SHARDS = Column(
+    "devices per engine",
+    "Devices that hold an engine's shards and generate together: its tensor_parallel_size.",
+    _costs(lambda costs: str(costs.devices_per_engine)),
+)
+DEVICE_SECONDS = Column(
+    "device-seconds",
+    "Devices x placed step s: what a step costs where devices are paid for by time.",
+    _seconds("device_s"),
+)
+PARTS = (
+    Column(
+        "generation s",
+        "Of the device that generates longest, in seconds; mean over iterations, then over launches, as in all columns "
+        "here.",
+        _seconds("generation_s"),
+    ),
+    Column(
+        "training s",
+        "Forward, backward, sum of gradients and optimizer, of the device that trains longest.",
+        _seconds("training_s"),
+    ),
+    Column(
+        "update s",
+        "Bringing new weights into the engines and resetting them, of the device that is longest at it.",
+        _seconds("update_s"),
+    ),
+    Column(
+        "gather s",
+        "Handing over sequences, and prompts where devices that train share an engine, of the device that is longest "
+        "at it.",
+        _seconds("gather_s"),
+    ),
+    Column(
+        "generators idle %",
+        "Share of a step in which a device that generates does nothing; the mean over these.",
+        _costs(lambda costs: _percent(costs.generating_idle_share)),
+    ),
+    Column(
+        "trainers idle %",
+        "The same of devices that train; where all are colocated it is the same number.",
+        _costs(lambda costs: _percent(costs.training_idle_share)),
+    ),
+    Column(
+        "sequences per engine",
+        "Sequences of a step that an engine generates; the mean over engines.",
+        _costs(lambda costs: brief(costs.sequences_per_engine)),
+    ),
+    Column(
+        "KV cache tokens",
+        "Tokens that fit into the KV cache of one engine; the minimum over launches.",
+        _costs(lambda costs: count(costs.kv_cache_tokens)),
+    ),
+)
+
+
+def _device(cell: Callable[[DeviceCosts], str]) -> Callable[[Line], str]:
+    return lambda line: cell(line["device"])
+
+
+def _does(device: DeviceCosts) -> str:
+    return "both" if device.generates and device.trains else "generates" if device.generates else "trains"
+
+
+def _activity(name: Activity, text: str) -> Column:
+    cell = _device(lambda device: _percent(device.shares[name]) if name in device.shares else MISSING)
+    return Column(f"{name} %", text, cell)
+
+
+BY_DEVICE = (
+    Column("device", "Its number, from 0.", _device(lambda device: str(device.rank))),
+    Column("is for", "What it does of a step; both: generates and trains.", _device(_does), words=True),
+    *(_activity(name, ACTIVITY[name]) for name in ACTIVITIES),
+    Column(
+        "idle %",
+        "Share of the whole step in which it did nothing of all this.",
+        _device(lambda device: _percent(device.idle_share)),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class PlacementDecision:
+    """What decides on a placement.
+
+    Attributes:
+        place: of the experiment.
+        verdict: on the whole step.
+        costs: what its step costs.
+        other: what the baseline's costs.
+    """
+
+    place: str
+    verdict: Contrast
+    costs: PlacedCosts
+    other: PlacedCosts
+
+
+def placement_part(findings: Findings) -> SummaryPart:
+    """Return what a step takes in each place, in sentences and tables, what each device did, and placement.csv."""
+    tables, every = [], []
+    costs = {row.experiment.place: placed_costs(row) for row in findings.rows}
+    columns = compared_columns(findings, PLACEMENT, of_parts=True)
+    for title, lines, rows in findings.tables_of(PLACEMENT):
+        shown = [line | {"costs": costs[row.experiment.place]} for line, row in zip(lines, rows, strict=True)]
+        shards = (SHARDS,) if any(line["costs"] and line["costs"].devices_per_engine > 1 for line in shown) else ()
+        step = (LAUNCHES, WHERE, DEVICES, *metric_columns("placed"), *columns, DEVICE_SECONDS)
+        tables.append(view("Where engine and trainer live: ", title, step, shown))
+        tables.append(view("Parts of a step: ", title, (*PARTS, *shards), shown))
+        devices = [line | {"device": device} for line in shown if line["costs"] for device in line["costs"].devices]
+        if devices:
+            tables.append(view("What each device does: ", title, BY_DEVICE, devices))
+        every += rows
+    names = _names(every)
+    decided = list(decisions(findings, costs, names))
+    tables += throughput_views(findings, PLACEMENT)
+    return SummaryPart(
+        answers=sections(
+            PLACEMENT.name,
+            decisions=decided,
+            unlike=list(unlike(findings, costs, names)),
+            alone=list(alone(every, costs, decided, names)),
+            parted=[
+                (_group(row.experiment), names[row.experiment.place], found)
+                for row in every
+                if (found := costs[row.experiment.place])
+            ],
+            unfit=[(names[row.experiment.place], found) for row in every for found in unfit(row)],
+            most=MOST,
+        ),
+        tables=tables,
+        definitions=definitions("Definitions, placements", tables),
+        files={"placement.csv": placed_table(every)} if every else {},
+    )
+
+
+def decisions(
+    findings: Findings, costs: Mapping[str, PlacedCosts | None], names: Mapping[str, str]
+) -> Iterator[PlacementDecision]:
+    """Yield what decides on each placement that is compared with one that does the same work."""
+    metrics = findings.collection.comparison.metrics_of(PLACEMENT.name)
+    metric = WHOLE_STEP if WHOLE_STEP in metrics else metrics[0]
+    for row, own, theirs in _compared(findings, costs):
+        other = row.against.other
+        assert other is not None, "it is compared with something"
+        if metric not in row.comparisons or unlike_work(row.experiment.records[0].spec, other.records[0].spec):
+            continue
+        earlier = findings.collection.earlier.name if findings.collection.earlier else ""
+        yield PlacementDecision(
+            place=row.experiment.place,
+            verdict=contrast(
+                row,
+                metric,
+                group=_group(row.experiment),
+                own=names[row.experiment.place],
+                other=f"{names.get(other.place, placed(theirs.spec))} {earlier}".strip(),
+                of_time=metric == WHOLE_STEP,
+                settings=(
+                    *batching(own.spec, theirs.spec),
+                    *engine_settings(row.experiment.records[0], other.records[0]),
+                ),
+                besides=placed(own.spec) != placed(theirs.spec),
+            ),
+            costs=own,
+            other=theirs,
+        )
+
+
+def unlike(
+    findings: Findings, costs: Mapping[str, PlacedCosts | None], names: Mapping[str, str]
+) -> Iterator[tuple[str, str, str, str, str]]:
+    """Yield names of placements that do other work than what they are compared with, what of it, and of both."""
+    for row, _, theirs in _compared(findings, costs):
+        other = row.against.other
+        assert other is not None, "it is compared with something"
+        found = unlike_work(row.experiment.records[0].spec, other.records[0].spec)
+        if found is not None:
+            yield names[row.experiment.place], names.get(other.place, placed(theirs.spec)), *found
+
+
+def _compared(
+    findings: Findings, costs: Mapping[str, PlacedCosts | None]
+) -> Iterator[tuple[Row, PlacedCosts, PlacedCosts]]:
+    """Yield each measured placement that has a measured baseline, with what both cost."""
+    for row in findings.rows:
+        other, own = row.against.other, costs[row.experiment.place]
+        if row.experiment.mode != PLACEMENT.name or other is None or own is None:
+            continue
+        theirs = costs.get(other.place) if not findings.apart else costs_of([r for r in other.records if r.valid])
+        if theirs is not None:
+            yield row, own, theirs
+
+
+def alone(
+    rows: Sequence[Row],
+    costs: Mapping[str, PlacedCosts | None],
+    decided: Sequence[PlacementDecision],
+    names: Mapping[str, str],
+) -> Iterator[tuple[str, str, PlacedCosts, str]]:
+    """Yield groups, names, costs and settings of measured `rows` that no decision tells of."""
+    told = {id(side) for each in decided for side in (each.costs, each.other)}
+    for row in rows:
+        found = costs[row.experiment.place]
+        if row.against.other is None and found is not None and id(found) not in told:
+            yield _group(row.experiment), names[row.experiment.place], found, row.experiment.setting
+
+
+def _group(experiment: TimedExperiment) -> str:
+    """Return what placements have in common that are compared."""
+    return " ".join(getattr(experiment, axis) for axis in AXES if axis != "setting")
+
+
+def _names(rows: Sequence[Row]) -> dict[str, str]:
+    """Return what sentences call each of `rows` that is measured, with its setting where two would be called alike."""
+    found = {
+        row.experiment.place: (placed(spec.placement), row)
+        for row in rows
+        if row.experiment.records and (spec := row.experiment.records[0].spec).placement is not None
+    }
+    alike = Counter((name, row.experiment.model, row.experiment.workload) for name, row in found.values())
+    return {
+        place: f"{name} ({row.label})" if alike[name, row.experiment.model, row.experiment.workload] > 1 else name
+        for place, (name, row) in found.items()
+    }
