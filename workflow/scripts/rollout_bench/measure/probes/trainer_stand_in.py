@@ -14,7 +14,7 @@ import torch
 
 from rollout_bench.checkpoints.formats import TensorSpec, WeightsFormat, tensors
 from rollout_bench.checkpoints.shapes import ResolvedShape
-from rollout_bench.checkpoints.weights import encode, random_weight
+from rollout_bench.checkpoints.weights import encode, random_weights
 from rollout_bench.contracts.cycles import Weights
 from rollout_bench.measure.probes.weight_proofs import WeightProofs
 
@@ -108,7 +108,7 @@ class TrainerStandIn(WeightProofs):
         return stored
 
     def _drawn(self, model: ResolvedShape) -> Named:
-        return [(name, random_weight(spec, model)) for name, spec in self._specs.items()]
+        return list(zip(self._specs, random_weights(self._specs.values(), model), strict=True))
 
     def _read(self) -> Named:
         """Return the tensors of the checkpoint that the engine loaded, as vLLM's own loader reads them."""
