@@ -91,6 +91,11 @@ def test_a_placement_holds_all_its_devices_as_those_of_one_engine():
             placed_spec({"where": "server", "generators": 1, "overlap": 1}, measuring={"warmup_iterations": 0}),
             "overlap 1 without a warm-up",
         ),
+        (placed_spec({"sleep": "1"}), "sleep 1: only engines that share a GPU"),
+        (
+            placed_spec({"where": "server", "generators": 1, "sleep": "2"}).model_copy(update={"platform": "cuda"}),
+            "sleep 2: only engines that share a GPU",
+        ),
     ],
 )
 def test_what_cannot_be_placed_is_refused_before_any_rank_starts(spec: Spec, words: str):
@@ -105,6 +110,7 @@ def test_what_can_be_placed_is_not_refused():
     check(placed_spec())
     check(placed_spec(engine={"args": {"tensor_parallel_size": 2}}))
     check(placed_spec({"where": "server", "generators": 1, "overlap": 1}))
+    check(placed_spec({"sleep": "2"}).model_copy(update={"platform": "cuda"}))
 
 
 FOLDER = "/tmp/ranks-abc"

@@ -72,6 +72,29 @@ def test_colocated_devices_are_never_ahead_so_both_values_of_overlap_are_one_set
     ]
 
 
+def test_engines_of_a_server_never_sleep_so_all_levels_are_one_setting() -> None:
+    matrix = planned(f"{{{BASE}, platform: cuda, sweep: {{placement.sleep: [none, 1, 2]}}}}")
+    found = {e.spec.axes["setting"]: placement_of(e.spec).get("sleep") for e in matrix.experiments}
+    assert found == {
+        "sleep-none+where-colocated": None,
+        "sleep-none+where-server": None,
+        "sleep-1+where-colocated": "1",
+        "sleep-2+where-colocated": "2",
+    }
+    assert [s.reason for s in matrix.skipped] == ["it is the same as under sleep-none+where-server"] * 2
+
+
+def test_where_vllm_puts_no_engine_to_sleep_settings_that_would_are_left_out() -> None:
+    matrix = planned(f"{{{BASE}, placement: {{where: [colocated]}}, sweep: {{placement.sleep: [2]}}}}")
+    assert [e.spec.axes["setting"] for e in matrix.experiments] == ["default"]
+    assert [s.reason for s in matrix.skipped] == ["placement.sleep: 2: vLLM can't put an engine to sleep on cpu"]
+
+
+def test_no_sleep_leaves_the_key_as_it_is() -> None:
+    assert specs("placement: {sleep: none}") == specs("placement: {}")
+    assert "sleep" not in placement_of(specs("placement: {sleep: none}")["where-colocated"])
+
+
 def test_a_trainer_of_known_time_trains_nothing() -> None:
     (spec, _) = specs("placement: {train_s: 2.5, micro_batch: 8}").values()
     assert placement_of(spec) == {"where": "colocated", "devices": 2, "train_s": 2.5, "bucket_mb": 2048}

@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 from drawn import assert_texts_are_apart
 from matplotlib.axes import Axes
-from synthetic_placements import GATHER_S, UPDATE_S, placed_record, placed_spec
+from synthetic_placements import (
+    GATHER_S,
+    SLEEP_S,
+    UPDATE_S,
+    WAKE_KV_CACHE_S,
+    WAKE_WEIGHTS_S,
+    placed_record,
+    placed_spec,
+)
 from synthetic_records import make_plan, make_record, make_spec, save
 
 from rollout_bench.analysis.cycles.placed_costs import placed_costs, typical_step
@@ -28,6 +36,7 @@ from rollout_bench.report.rendering import WIDTH
 from rollout_bench.report.summary import Summary, summarise
 
 COLOCATED, SERVER, AHEAD = placed_spec(), placed_spec(1), placed_spec(1, overlap=True)
+ASLEEP = placed_spec(sleep="1", args={"gpu_memory_utilization": 0.8})
 
 STEADY, AS_STEADY = (1.0, 1.004, 0.997, 0.999), (0.998, 1.003, 1.001, 0.998)
 """What the steps of each launch are times: those of the baseline, and those of what is compared with it."""
@@ -113,6 +122,39 @@ def test_a_step_is_told_in_its_parts_with_what_devices_wait(tmp_path: Path) -> N
         "device, gathering 0.050 s and the update 0.10 s. Devices that only generate wait 33 % of a step, devices that "
         "train 65 %."
     )
+
+
+def test_an_engine_that_sleeps_says_what_it_gave_back_and_what_sleep_takes(tmp_path: Path) -> None:
+    made = measured(tmp_path, COLOCATED, ASLEEP)
+    (told,) = said(made, DECISION)
+    assert told.startswith("With engine and trainer colocated with sleep level 1 a whole step takes 1.09")
+    assert "engine_args.gpu_memory_utilization is 0.8 with engine and trainer colocated with sleep level 1" in told
+    awake, asleep = said(made, "Where the time of a step goes")
+    assert "sleep" not in awake
+    assert asleep.endswith(
+        "gathering 0.050 s, the update 0.10 s, and sleep and wake-up 0.30 s. Asleep at level 1, an engine left at "
+        "least 120 GiB of its device's 140 GiB free; awake, it had left 14.0 GiB. A device waits 0 % of a step."
+    )
+    where = [line["engine and trainer"] for line in table(made, "Where engine and trainer live")]
+    assert where == ["colocated", "colocated with sleep level 1"]
+    (line,) = table(made, "Engines asleep")
+    slept_s = SLEEP_S + WAKE_WEIGHTS_S + WAKE_KV_CACHE_S
+    assert float(line["sleep and wake s"]) == pytest.approx(slept_s)
+    assert [line[name] for name in ("free awake GiB", "free asleep GiB", "device GiB")] == ["14.0", "120", "140"]
+    *_, device = table(made, "What each device does")
+    assert float(device["sleep %"]) == pytest.approx(100 * SLEEP_S / (3.15 + slept_s), rel=0.02)
+    assert float(device["wake %"]) == pytest.approx(100 * (slept_s - SLEEP_S) / (3.15 + slept_s), rel=0.02)
+    assert device["idle %"] == "0"
+    assert max(map(len, made.text.splitlines())) <= WIDTH
+    lines = list(csv.DictReader(io.StringIO(made.tables["placement.csv"])))
+    assert [line["sleep"] for line in lines] == ["none"] * 2 + ["1"] * 2
+    assert [line["asleep_free_bytes"] for line in lines[:2]] == ["", ""]
+    assert int(float(lines[2]["asleep_free_bytes"])) == 120 << 30
+    assert float(lines[2]["sleep_s"]) == pytest.approx(slept_s)
+
+
+def test_where_no_engine_sleeps_nothing_is_said_of_sleep(tmp_path: Path) -> None:
+    assert "sleep" not in measured(tmp_path, COLOCATED, SERVER).markdown
 
 
 def test_the_tables_have_the_step_what_it_comes_to_in_device_seconds_and_its_parts(tmp_path: Path) -> None:
@@ -376,6 +418,17 @@ def test_the_figure_has_a_panel_for_each_place_and_a_lane_for_each_device(tmp_pa
     assert max(end for _, end in server) == pytest.approx(6.15, rel=0.01)
     waits = [text.get_text() for text in figure.axes[1].texts]
     assert waits == ["waits 33 %", "waits 65 %"]
+
+
+def test_the_figure_shows_sleep_and_waking(tmp_path: Path) -> None:
+    made = rows(tmp_path, COLOCATED, ASLEEP)
+    with settings():
+        figure = placement_figure(made, "here", "")
+        assert_texts_are_apart(figure)
+    (legend,) = figure.legends
+    assert "sleep, wake" in [text.get_text() for text in legend.get_texts()]
+    assert figure.axes[1].get_title(loc="left") == "bf16 sleep-1+where-colocated: 3.44 s"
+    assert [text.get_text() for text in figure.axes[1].texts] == ["waits 0 %"] * 2
 
 
 def test_the_figure_shows_as_many_as_fit_and_says_how_many_are_left_out(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from rollout_bench.contracts.cycles import WeightProof
+from rollout_bench.contracts.cycles import SleepLevel, WeightProof
 from rollout_bench.contracts.fields import Count, Seconds, Strict, absent, brackets, no_duplicates
 
 Where = Literal["colocated", "server"]
@@ -47,6 +47,14 @@ class PlacementSettings(Strict):
             "the next are generated with weights that are one step old. Only with where: server."
         ),
     )
+    sleep: SleepLevel = Field(
+        "none",
+        description=(
+            "How deeply a colocated engine sleeps from when it has generated until it gets new weights, as with TRL's "
+            "vllm_enable_sleep_mode: none (it keeps its memory), 1 (weights go to the host's memory), 2 (weights are "
+            "given up). Asleep it leaves its device to the trainer. Only with where: colocated, and on cuda."
+        ),
+    )
     micro_batch: Annotated[Count, Field(le=4096)] = Field(
         4,
         description=(
@@ -73,6 +81,7 @@ class PlacementSpec(Strict):
     devices: int = Field(description="Devices that share a step.")
     generators: int | None = absent("How many of them generate. Null where all do.")
     overlap: Literal[1] | None = absent("Steps that generation is ahead of training. Null: none.")
+    sleep: Literal["1", "2"] | None = absent("How deeply an engine sleeps while its device trains. Null: not at all.")
     micro_batch: int | None = absent("Sequences in a forward pass. Null where nothing is trained.")
     train_s: float | None = absent("Seconds that training is taken to last, over all that train. Null: it is done.")
     bucket_mb: int = Field(description="Megabytes of weights that travel at once.")
@@ -88,12 +97,14 @@ class PlacementSpec(Strict):
         return range(self.devices) if self.generators is None else range(self.generators, self.devices)
 
 
-Activity = Literal["generate", "gather", "train", "reduce", "optimize", "update", "reset"]
+Activity = Literal["generate", "sleep", "gather", "train", "reduce", "optimize", "wake", "update", "reset"]
 """What a rank does; the rest of a step it waits.
 
 gather: hand over generated sequences, and take those to be trained on; before that, ranks that train and share an
 engine hand each other the prompts of their shares. train: forward and backward; reduce: gradients of all ranks become
-one; update: new weights reach the engine, and who sends them is busy as long.
+one; update: new weights reach the engine, and who sends them is busy as long. sleep: the engine gives its memory back;
+wake: it takes it again, its weights' before the update, its KV cache's after the reset, once what the trainer no longer
+needs is given back.
 """
 
 
@@ -103,6 +114,14 @@ class Span(Strict):
     activity: Activity = Field(description="What it did.")
     began_s: float = Field(description="Seconds after the step began.")
     elapsed_s: float = Field(ge=0, description="How long, in seconds.")
+
+
+class AsleepMemory(Strict):
+    """Memory of a device before and after its engine fell asleep: whether vLLM gives it back."""
+
+    awake_free_bytes: int = Field(ge=0, description="Free once the engine had generated.")
+    asleep_free_bytes: int = Field(ge=0, description="Free once it slept: what training can have besides.")
+    total_bytes: int = Field(ge=1, description="All of it.")
 
 
 class RankStep(Strict):
@@ -121,6 +140,7 @@ class RankStep(Strict):
     trained_sequences: int = Field(ge=0, description="Sequences that it trained on.")
     trained_tokens: int = Field(ge=0, description="Their tokens, prompts included.")
     loss: float | None = absent("Mean loss over its micro-batches. Null where it did not train.")
+    asleep: AsleepMemory | None = absent("Memory that its engine gave back while it slept. Null where it did not.")
 
     def busy_s(self, *activities: Activity) -> float:
         """Return the seconds in which it did any of `activities`; of anything where none is named."""

@@ -392,10 +392,15 @@ def _check_colocated_memory(spec: Spec) -> None:
     said = [spec.engine.args.get(name) for name in ("kv_cache_memory_bytes", "gpu_memory_utilization")]
     colocated = spec.placement is not None and spec.placement.generators is None
     if colocated and spec.platform != "cpu" and said == [None, None]:
+        sleeps = spec.placement is not None and spec.placement.sleep is not None
         raise UserError(
             f"config: gpu_memory_utilization: a colocated engine of {spec.model.name} would take {USUAL_UTILIZATION} "
-            "of its device, and leave the trainer nothing",
-            "set it in engine_args to what the trainer leaves, such as 0.5",
+            + (
+                "of its device, beside what its trainer keeps"
+                if sleeps
+                else "of its device, and leave the trainer nothing"
+            ),
+            f"set it in engine_args to what the trainer leaves, such as {0.8 if sleeps else 0.5}",
         )
 
 

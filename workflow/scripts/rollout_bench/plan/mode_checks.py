@@ -213,7 +213,7 @@ def check_updatable(spec: Spec) -> None:
     if args.get("enable_sleep_mode") is not None:
         raise UserError(
             f"config: enable_sleep_mode: is set by rollout-bench itself in mode {spec.mode}",
-            f"leave it out{': cycle.sleep says whether engines sleep; or' if spec.cycle else ', or'} {leave}",
+            f"leave it out: {MODES[spec.mode].settings}.sleep says whether engines sleep; or {leave}",
         )
     if args.get("weight_transfer_config") is not None:
         raise UserError(

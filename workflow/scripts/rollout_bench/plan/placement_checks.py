@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rollout_bench.contracts.placed_steps import PlacementSettings, PlacementSpec
-from rollout_bench.contracts.spec import ModelSpec, Quantization, Spec, tensor_parallel_size
+from rollout_bench.contracts.spec import ModelSpec, Platform, Quantization, Spec, tensor_parallel_size
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import several
 from rollout_bench.plan.checks import engine_args_in
@@ -32,6 +32,9 @@ REFUSED_ARGS = {
 }
 """Engine arguments that a placement can't have, but as they are by default -> why, and what to do."""
 
+SLEEPS_ON: tuple[Platform, ...] = ("cuda",)
+"""Platforms where a colocated engine can sleep while its device trains."""
+
 TRAINER_DTYPES = (None, "auto", "bfloat16")
 """Values of the engine's dtype under which it takes the trainer's weights as they are."""
 
@@ -42,7 +45,8 @@ NO_STAND_IN = ("qwen3_moe", "openpangu")
 def placement_spec(settings: PlacementSettings) -> PlacementSpec:
     """Return where engines and trainer live, in the first place that `settings` list.
 
-    Colocated devices take turns at generating and training, so there nothing overlaps and none only generates.
+    Colocated devices take turns at generating and training, so there nothing overlaps and none only generates. A
+    server's devices have no trainer that they would sleep for.
     """
     where = settings.where[0]
     generators = settings.generators or settings.devices // 2
@@ -51,6 +55,7 @@ def placement_spec(settings: PlacementSettings) -> PlacementSpec:
         devices=settings.devices,
         generators=generators if where == SERVER else None,
         overlap=1 if where == SERVER and settings.overlap else None,
+        sleep=None if where == SERVER or settings.sleep == "none" else settings.sleep,
         micro_batch=None if settings.train_s is not None else settings.micro_batch,
         train_s=settings.train_s,
         bucket_mb=settings.bucket_mb,
@@ -61,12 +66,19 @@ def check_placement(configs: Collection[Config]) -> None:
     """Raise `UserError` where placements can't be had as the config wants them, whatever model is placed.
 
     Colocated devices take no notice of `generators` and `overlap`, which are wrong only where nothing else is measured.
+    So is `sleep`, of which a server takes none.
 
     Args:
         configs: the config under each setting of mode placement; none where that is not selected.
     """
     for config in configs:
         settings = config.placement
+        if settings.sleep != "none" and all(each.placement.where[0] == SERVER for each in configs):
+            raise UserError(
+                f"config: placement.sleep: is {settings.sleep}, and a server's devices only generate, so its engines "
+                "never sleep",
+                "leave it out, or add colocated to placement.where",
+            )
         if not any(each.placement.where[0] == SERVER for each in configs):
             _check_colocated(settings)
         elif settings.generators is not None and settings.generators >= settings.devices:
@@ -105,9 +117,17 @@ def _check_colocated(settings: PlacementSettings) -> None:
 
 
 def check_engines(spec: Spec) -> None:
-    """Raise `UserError` where a placement's devices make no whole engines, or more than there is work for."""
+    """Raise `UserError` where a placement's devices make no whole engines, more than there is work for, or can't sleep.
+
+    Of several settings only those are left out that are wrong so.
+    """
     if spec.placement is None:
         return
+    if spec.placement.sleep and spec.platform not in SLEEPS_ON:
+        raise UserError(
+            f"config: placement.sleep: {spec.placement.sleep}: vLLM can't put an engine to sleep on {spec.platform}",
+            "set it to none: colocated engines keep their memory while the trainer works",
+        )
     placement, size = spec.placement, tensor_parallel_size(spec)
     generating, training = len(placement.generating), len(placement.training)
     if generating % size:

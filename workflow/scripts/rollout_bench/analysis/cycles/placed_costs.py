@@ -10,7 +10,7 @@ import pandas as pd
 
 from rollout_bench.analysis.stats.intervals import mean
 from rollout_bench.analysis.timed.rows import Row
-from rollout_bench.contracts.placed_steps import Activity, PlacedStep, PlacementSpec, RankStep
+from rollout_bench.contracts.placed_steps import Activity, AsleepMemory, PlacedStep, PlacementSpec, RankStep
 from rollout_bench.contracts.record import Iteration, Record
 from rollout_bench.contracts.spec import Spec, placed_engines
 
@@ -18,6 +18,7 @@ GENERATING: tuple[Activity, ...] = ("generate",)
 TRAINING: tuple[Activity, ...] = ("train", "reduce", "optimize")
 UPDATING: tuple[Activity, ...] = ("update", "reset")
 GATHERING: tuple[Activity, ...] = ("gather",)
+SLEEPING: tuple[Activity, ...] = ("sleep", "wake")
 
 ACTIVITIES: tuple[Activity, ...] = get_args(Activity)
 
@@ -51,8 +52,8 @@ class DeviceCosts:
 class PlacedCosts:
     """Means over the measured steps of each valid launch, then over launches.
 
-    Seconds of generation, training, update and gathering are those of the device that was longest at it, which the
-    others wait for.
+    Seconds of generation, training, update, gathering and sleep are those of the device that was longest at it, which
+    the others wait for.
 
     Attributes:
         spec: where engines and trainer live.
@@ -62,6 +63,8 @@ class PlacedCosts:
         training_s: forward, backward, sum of gradients and optimizer.
         update_s: until an engine has the new weights, its caches reset.
         gather_s: handing over sequences.
+        sleep_s: putting an engine to sleep, and waking it; 0 where none sleeps.
+        asleep: memory of the device that had least free while its engine slept, over all steps; None where none slept.
         devices: of each device, by its number.
         kv_cache_tokens: that fit into the KV cache of one engine; None where unknown.
         gathered_bytes: of sequences that were handed over.
@@ -79,6 +82,8 @@ class PlacedCosts:
     training_s: float
     update_s: float
     gather_s: float
+    sleep_s: float
+    asleep: AsleepMemory | None
     devices: tuple[DeviceCosts, ...]
     kv_cache_tokens: int | None
     gathered_bytes: float
@@ -165,6 +170,12 @@ def costs_of(records: Sequence[Record]) -> PlacedCosts | None:
         training_s=slowest(*TRAINING),
         update_s=slowest(*UPDATING),
         gather_s=slowest(*GATHERING),
+        sleep_s=slowest(*SLEEPING),
+        asleep=min(
+            (each.asleep for steps in launches for _, step in steps for each in step.ranks if each.asleep is not None),
+            key=lambda memory: memory.asleep_free_bytes,
+            default=None,
+        ),
         devices=tuple(map(device, range(spec.devices))),
         kv_cache_tokens=min(tokens, default=None),
         gathered_bytes=over(lambda step: step.gathered_bytes),
@@ -226,7 +237,7 @@ def placed_table(rows: Sequence[Row]) -> pd.DataFrame:
         names = {"platform": row.experiment.platform, **row.axes, "experiment": row.experiment.experiment}
         names |= {"launches_valid": len(row.used)}
         whole = (
-            "whole_s", "device_s", "generation_s", "training_s", "update_s", "gather_s", "engines",
+            "whole_s", "device_s", "generation_s", "training_s", "update_s", "gather_s", "sleep_s", "engines",
             "devices_per_engine", "sequences_per_engine", "kv_cache_tokens", "gathered_bytes", "update_bytes", "steps",
         )  # fmt: skip
         for device in found.devices if found else (None,):
@@ -234,6 +245,8 @@ def placed_table(rows: Sequence[Row]) -> pd.DataFrame:
                 names
                 | {name: found and getattr(found, name) for name in whole}
                 | {"where": found and found.spec.where, "overlap": found and (found.spec.overlap or 0)}
+                | {"sleep": found and (found.spec.sleep or "none")}
+                | {name: found and found.asleep and getattr(found.asleep, name) for name in AsleepMemory.model_fields}
                 | {name: device and getattr(device, name) for name in ("rank", "generates", "trains", "sequences")}
                 | {"trained_sequences": device and device.trained_sequences}
                 | {f"{each}_share": device and device.shares.get(each, 0.0) for each in ACTIVITIES}

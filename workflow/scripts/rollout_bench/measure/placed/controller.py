@@ -119,6 +119,9 @@ def check(spec: Spec) -> None:
     if placement.overlap and not spec.measuring.warmup_iterations:
         problem = "overlap 1 without a warm-up: in the first step there is nothing yet to train on"
         fix = "set warmup_iterations to 1 or more"
+    if placement.sleep and (placement.generators is not None or spec.platform not in DEVICES_OF):
+        problem = f"sleep {placement.sleep}: only engines that share a GPU with their trainer can sleep meanwhile"
+        fix = "leave sleep out"
     if problem:
         raise ServingFailed("impossible_placement", problem, fix)
 

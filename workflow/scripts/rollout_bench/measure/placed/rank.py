@@ -4,8 +4,9 @@ All ranks go through the same program. One that trains gets the sequences of all
 it waits for others before each collective is no activity of its. Inside a collective it may wait a little, too, where
 another is slower in it: nobody can tell the two apart.
 
-A colocated rank's engine takes the weights from the trainer in its own process. Of separate ones the first rank that
-trains sends them to all that generate, bucket by bucket, and the engines load each as it comes.
+A colocated rank's engine takes the weights from the trainer in its own process, and may sleep until then. Of separate
+ones the first rank that trains sends them to all that generate, bucket by bucket, and the engines load each as it
+comes.
 
 With tensor parallel several ranks are one engine: each has vLLM's whole front end and scheduler, gets the same requests
 and comes to the same tokens, in lockstep. What comes of an engine is told by each of its ranks; the controller holds
@@ -31,7 +32,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from rollout_bench.contracts.cycles import WeightProof
 from rollout_bench.contracts.load import longest
-from rollout_bench.contracts.placed_steps import Activity, RankStep, Span
+from rollout_bench.contracts.placed_steps import Activity, AsleepMemory, RankStep, Span
 from rollout_bench.contracts.record import ReplicaPass, SequenceRow
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, WorkloadSpec, placed_engines
 from rollout_bench.core.processes import die_with_parent
@@ -133,8 +134,10 @@ class GeneratingRank:
             assert isinstance(event, PhaseBegins | Ready), "an engine that starts tells no more"
             tell(event)
 
+        assert self._spec.placement is not None, "a placement has its settings"
+        sleeps = {} if self._spec.placement.sleep is None else {"enable_sleep_mode": True}
         self.engine: LoadedEngine = loaded(
-            job.job, tell_start, distributed_executor_backend=EXECUTOR, worker_extension_cls=PROOFS
+            job.job, tell_start, distributed_executor_backend=EXECUTOR, worker_extension_cls=PROOFS, **sleeps
         )
         from rollout_bench.measure.engine.cycle import Proofs  # after the engine, whose import is timed
 
@@ -310,9 +313,14 @@ class PlacedRank:
         import torch  # after the engine, whose import is timed
 
         from rollout_bench.measure.placed.groups import sizes_of_parts
+        from rollout_bench.measure.placed.sleep import EngineSleep
 
         self._placement = placement
         self._device = torch.device("cpu" if spec.platform == "cpu" else f"cuda:{os.environ['LOCAL_RANK']}")
+        self._sleep = None
+        if self._generator is not None and placement.sleep is not None:
+            self._sleep = EngineSleep(self._generator.engine.llm, int(placement.sleep), self._device)
+            self._sleep.fall_asleep()  # so that the trainer has room to be made, as in TRL
         self._trainer = _trainer(job, self._device) if job.rank in placement.training else None
         self._most_bytes = placement.bucket_mb * MEGABYTE
         self._colocated = placement.generators is None
@@ -332,7 +340,7 @@ class PlacedRank:
         self._pending: list[Trajectory] = []
         if placement.overlap:  # there is nothing to train on in the warm-up, and what training does first is slow
             self._rehearse(_made_up(spec.workload))
-        self._update(Notes(self._device))  # dummy weights of engine and trainer are alike from here on, too
+        self._renew(Notes(self._device))  # dummy weights of engine and trainer are alike from here on, too
         if self._generator is not None:
             self._generator.noted_s(self._last_bucket)
         self._proof()
@@ -374,6 +382,7 @@ class PlacedRank:
         released = time.monotonic()
         outputs = [] if generator is None else generator.generate(notes, self._shards)
         ended = notes.spans[-1].began_s + notes.spans[-1].elapsed_s if notes.spans else released
+        asleep = self._fall_asleep(notes)
         loss = self._train(before, notes) if self._placement.overlap else None
         own: list[Trajectory] = []
         numbers: list[int] = []
@@ -390,10 +399,7 @@ class PlacedRank:
         if not self._placement.overlap:
             before = self._pending
             loss = self._train(before, notes)
-        taken = self._update(notes)
-        if generator is not None:
-            with notes.doing("reset"):
-                generator.reset()
+        taken = self._renew(notes)
         self._without_noting(notes)
         trained = [] if self._placement.train_s is not None else self._share(before)
         done = None if generator is None else generator.told(outputs, released, ended)
@@ -405,6 +411,7 @@ class PlacedRank:
             trained_sequences=len(trained),
             trained_tokens=sum(one.tokens for one in trained),
             loss=loss,
+            asleep=asleep,
         )
         return StepOver(
             released=released,
@@ -449,6 +456,36 @@ class PlacedRank:
         if trainers.size > 1:
             trainers.add_up(trainer.gradients(), self._most_bytes)
         trainer.forget()
+
+    def _fall_asleep(self, notes: Notes) -> AsleepMemory | None:
+        """Put this rank's engine to sleep where it is to; return what that gave back."""
+        if self._sleep is None:
+            return None
+        awake = self._sleep.memory()
+        with notes.doing("sleep"):
+            self._sleep.fall_asleep()
+        asleep = self._sleep.memory()
+        if not asleep.total:
+            return None
+        return AsleepMemory(awake_free_bytes=awake.free, asleep_free_bytes=asleep.free, total_bytes=asleep.total)
+
+    def _renew(self, notes: Notes) -> int:
+        """Wake the engines, bring them the trainer's weights and empty their prefix caches, as mode cycle does.
+
+        Returns:
+            How many bytes this rank's engine took.
+        """
+        if self._sleep is not None:
+            with notes.doing("wake"):
+                self._sleep.wake_weights()
+        taken = self._update(notes)
+        if self._generator is not None:
+            with notes.doing("reset"):
+                self._generator.reset()
+        if self._sleep is not None:
+            with notes.doing("wake"):
+                self._sleep.wake_kv_cache()
+        return taken
 
     def _update(self, notes: Notes) -> int:
         """Bring the trainer's weights to the engines; return how many bytes this rank's engine took."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from rollout_bench.analysis.cycles.placed_costs import (
     ACTIVITIES,
+    SLEEPING,
     DeviceCosts,
     PlacedCosts,
     batching,
@@ -21,7 +22,7 @@ from rollout_bench.analysis.timed.experiments import TimedExperiment
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import AXES
 from rollout_bench.contracts.modes import PLACEMENT
-from rollout_bench.contracts.placed_steps import Activity, PlacementSpec
+from rollout_bench.contracts.placed_steps import Activity, AsleepMemory, PlacementSpec
 from rollout_bench.core.numbers import MISSING, brief, count, number
 from rollout_bench.report.contrasts import Contrast, contrast, engine_settings
 from rollout_bench.report.headings import LAUNCHES, Column, Line, metric_columns, view
@@ -37,11 +38,13 @@ WHOLE_STEP = "placed_step_s"
 
 ACTIVITY: Mapping[Activity, str] = {
     "generate": "Generating. Here and in the next columns, share of the whole step.",
+    "sleep": "Putting its engine to sleep, which gives memory back.",
     "gather": "Handing over generated sequences, and taking those to train on; where devices that train share an "
     "engine, handing each other prompts, too. To wait for others before is idle.",
     "train": "Forward and backward of the trainer's stand-in.",
     "reduce": "Adding up the gradients of all devices that train.",
     "optimize": "The optimizer's step.",
+    "wake": "Waking its engine: weights before the update, KV cache after it.",
     "update": "Bringing the new weights into the engine, or sending them.",
     "reset": "Emptying the prefix cache, which the old weights filled.",
 }
@@ -56,6 +59,10 @@ def _seconds(field: str) -> Callable[[Line], str]:
     return _costs(lambda costs: number(getattr(costs, field), 3))
 
 
+def _asleep(bytes_of: Callable[[AsleepMemory], int]) -> Callable[[Line], str]:
+    return _costs(lambda costs: MISSING if costs.asleep is None else number(bytes_of(costs.asleep) / 2**30, 3))
+
+
 def _percent(share: float) -> str:
     return number(100 * share, 3)
 
@@ -63,7 +70,7 @@ def _percent(share: float) -> str:
 def placed(spec: PlacementSpec) -> str:
     """Return what sentences call a placement, as a noun."""
     if spec.generators is None:
-        return "engine and trainer colocated"
+        return "engine and trainer colocated" + (f" with sleep level {spec.sleep}" if spec.sleep else "")
     how = "generating a step ahead" if spec.overlap else "only generating"
     return f"{spec.generators} of {spec.devices} devices {how}"
 
@@ -85,6 +92,31 @@ SHARDS = Column(
     "Devices that hold an engine's shards and generate together: its tensor_parallel_size.",
     _costs(lambda costs: str(costs.devices_per_engine)),
 )
+ASLEEP = (
+    Column(
+        "sleep level",
+        "How deeply an engine sleeps while its device trains. 1: weights go to the host's memory; 2: they are given "
+        "up. The KV cache is given up at both.",
+        _costs(lambda costs: costs.spec.sleep or MISSING),
+    ),
+    Column(
+        "sleep and wake s",
+        "Putting an engine to sleep and waking it, of the device that is longest at it.",
+        _seconds("sleep_s"),
+    ),
+    Column(
+        "free awake GiB",
+        "Free memory of a device once its engine had generated: of the step and the device of the next column.",
+        _asleep(lambda memory: memory.awake_free_bytes),
+    ),
+    Column(
+        "free asleep GiB",
+        "The same once its engine slept: the least that training could have besides what the trainer keeps.",
+        _asleep(lambda memory: memory.asleep_free_bytes),
+    ),
+    Column("device GiB", "All memory of that device.", _asleep(lambda memory: memory.total_bytes)),
+)
+"""Where an engine sleeps."""
 DEVICE_SECONDS = Column(
     "device-seconds",
     "Devices x placed step s: what a step costs where devices are paid for by time.",
@@ -146,7 +178,7 @@ def _does(device: DeviceCosts) -> str:
 
 def _activity(name: Activity, text: str) -> Column:
     cell = _device(lambda device: _percent(device.shares[name]) if name in device.shares else MISSING)
-    return Column(f"{name} %", text, cell)
+    return Column(f"{name} %", text, cell, known="slept" if name in SLEEPING else "")
 
 
 BY_DEVICE = (
@@ -188,8 +220,16 @@ def placement_part(findings: Findings) -> SummaryPart:
         shards = (SHARDS,) if any(line["costs"] and line["costs"].devices_per_engine > 1 for line in shown) else ()
         step = (LAUNCHES, WHERE, DEVICES, *metric_columns("placed"), *columns, DEVICE_SECONDS)
         tables.append(view("Where engine and trainer live: ", title, step, shown))
+        asleep = [line for line in shown if line["costs"] and line["costs"].spec.sleep]
         tables.append(view("Parts of a step: ", title, (*PARTS, *shards), shown))
-        devices = [line | {"device": device} for line in shown if line["costs"] for device in line["costs"].devices]
+        if asleep:
+            tables.append(view("Engines asleep: ", title, ASLEEP, asleep))
+        devices = [
+            line | {"device": device, "slept": line["costs"].spec.sleep}
+            for line in shown
+            if line["costs"]
+            for device in line["costs"].devices
+        ]
         if devices:
             tables.append(view("What each device does: ", title, BY_DEVICE, devices))
         every += rows

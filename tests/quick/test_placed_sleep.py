@@ -1,0 +1,64 @@
+"""A colocated engine sleeps and wakes in vLLM's order; what goes wrong then is told with what to do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rollout_bench.measure.placed.sleep import EngineSleep
+from rollout_bench.measure.server.stream import ServingFailed
+
+VLLM_SAYS = "CUDA Error: out of memory at /workspace/csrc/cumem_allocator.cpp:119"
+"""As vLLM's allocator raises it, in a RuntimeError."""
+
+
+class RecordedLLM:
+    """Takes what is asked of an `LLM`, and notes it."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.calls: list[str] = []
+        self.error = error
+
+    def sleep(self, level: int) -> None:
+        self.calls.append(f"sleep {level}")
+
+    def wake_up(self, tags: list[str]) -> None:
+        self.calls.append(f"wake {'+'.join(tags)}")
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.fixture
+def on_gpu(monkeypatch: pytest.MonkeyPatch) -> RecordedLLM:
+    """Return an engine whose device is taken to be a GPU."""
+    llm = RecordedLLM()
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: llm.calls.append("empty_cache"))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (120, 140))
+    return llm
+
+
+def test_what_torch_keeps_in_store_is_given_back_before_each_part_of_the_engine_wakes(on_gpu: RecordedLLM):
+    sleep = EngineSleep(on_gpu, 2, torch.device("cuda:0"))
+    sleep.fall_asleep()
+    assert sleep.memory() == (120, 140)
+    sleep.wake_weights()
+    sleep.wake_kv_cache()
+    assert on_gpu.calls == ["sleep 2", "empty_cache", "wake weights", "empty_cache", "wake kv_cache"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError(VLLM_SAYS), torch.OutOfMemoryError("CUDA out of memory. Tried to")])
+def test_an_engine_that_finds_no_room_to_wake_is_a_failure_of_its_own(error: Exception):
+    sleep = EngineSleep(RecordedLLM(error), 1, torch.device("cpu"))
+    with pytest.raises(ServingFailed) as failed:
+        sleep.wake_kv_cache()
+    assert failed.value.category == "waking_out_of_memory"
+    assert "no room for the KV cache" in failed.value.cause
+    assert "lower gpu_memory_utilization" in failed.value.fix
+    with pytest.raises(ServingFailed, match="no room for the weights"):
+        sleep.wake_weights()
+
+
+def test_other_errors_of_waking_stay_what_they_are():
+    sleep = EngineSleep(RecordedLLM(RuntimeError("CUDA error: an illegal memory access")), 1, torch.device("cpu"))
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        sleep.wake_weights()
