@@ -11,7 +11,7 @@ from planned import REPOSITORY, planned
 
 from rollout_bench.contracts.axes import DEFAULT_SETTING
 from rollout_bench.contracts.modes import CYCLE
-from rollout_bench.contracts.spec import Spec
+from rollout_bench.contracts.spec import Spec, devices_needed, devices_of_rate, devices_per_replica
 from rollout_bench.plan.matrix import Matrix
 
 BASE = "modes: [cycle], quants: [bf16], platform: cuda"
@@ -66,6 +66,15 @@ def test_what_sleep_alone_needs_is_no_part_of_a_key_without_it() -> None:
 def test_buckets_are_of_updates_in_the_process_alone() -> None:
     assert cycle_of(only("cycle: {bucket_mb: 512}"))["bucket_mb"] == 512
     assert "bucket_mb" not in cycle_of(only("cycle: {bucket_mb: 512, update: [reload]}"))
+
+
+def test_a_launch_with_nccl_takes_a_device_for_its_trainer_and_counts_its_tokens_on_the_engines_alone() -> None:
+    found = specs("cycle: {update: [in_process, ipc, nccl]}")
+    assert [cycle_of(spec)["bucket_mb"] for spec in found] == [2048] * 3
+    assert [devices_needed(spec) for spec in found] == [devices_per_replica(spec) for spec in found] == [1, 1, 2]
+    assert [devices_of_rate(spec) for spec in found] == [1, 1, 1]
+    matrix = planned(f"{{{BASE}, cycle: {{update: [nccl]}}, engine_args: {{tensor_parallel_size: 2}}}}")
+    assert [devices_needed(e.spec) for e in matrix.experiments] == [3]
 
 
 def test_updates_to_the_same_weights_are_another_experiment() -> None:

@@ -29,6 +29,7 @@ class RecordedEngine:
         self.llm = self.llm_engine = self
         self.calls: list[str] = []
         self.weights: Weights = "first"
+        self.staged: list[Weights] = []
         self.unfinished = unfinished
         self.ballast_error = ballast_error
         self.noting_s = 0.0
@@ -90,6 +91,10 @@ class RecordedUpdates:
     def prepare(self) -> None:
         """Do nothing."""
 
+    def stage(self, weights: Weights) -> None:
+        self.engine.staged.append(weights)
+        time.sleep(2 * PAUSE_S)
+
     def apply(self, weights: Weights) -> dict[str, Any]:
         self.engine.calls.append(f"update {weights}")
         self.engine.weights = weights
@@ -150,6 +155,13 @@ def test_what_noting_packed_weights_took_is_taken_off_the_update():
     (update_s,) = [part.elapsed_s for part in seen["parts"] if part.name == "update"]
     assert PAUSE_S - 0.001 < update_s < 2 * PAUSE_S
     assert seen["update"].transfer_s + seen["update"].load_s == pytest.approx(update_s)
+
+
+def test_the_trainer_brings_its_weights_into_place_before_anything_of_the_update_is_timed():
+    engine = RecordedEngine()
+    _, seen = gone_through(engine, sleep="none")
+    assert engine.staged == ["second"]
+    assert seen["elapsed_s"] < 4 * PAUSE_S  # staging takes two, and so does the update
 
 
 def test_the_ballast_is_as_large_as_the_trainer_is_said_to_be():

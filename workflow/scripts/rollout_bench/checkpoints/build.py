@@ -36,7 +36,7 @@ def build_checkpoint(
     """Build a checkpoint directory that vLLM loads.
 
     The same shape, seed and format give the same bytes on the same torch version. All formats round the same bf16
-    weights. Memory stays near the size of the largest tensor. The directory is built beside its destination and
+    weights. Memory stays near that of one tensor for each core. The directory is built beside its destination and
     renamed, so what stands there is whole; a whole one is left alone. Builders of one destination wait for each other.
 
     Args:

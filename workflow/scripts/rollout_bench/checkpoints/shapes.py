@@ -100,6 +100,20 @@ PRESETS: Mapping[str, Mapping[str, FieldValue]] = MappingProxyType(
             "tie_word_embeddings": True,
             "rope_theta": 1_000_000.0,
         },
+        # config.json of Qwen/Qwen3-8B on the Hugging Face hub; the same sizes in slime's scripts/models/qwen3-8B.sh.
+        "qwen3-8b": {
+            "architecture": "qwen3",
+            "hidden_size": 4096,
+            "intermediate_size": 12288,
+            "num_hidden_layers": 36,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+            "vocab_size": 151936,
+            "max_position_embeddings": 40960,
+            "tie_word_embeddings": False,
+            "rope_theta": 1_000_000.0,
+        },
         # config.json of Qwen/Qwen3-30B-A3B on the Hugging Face hub; the same sizes in slime's
         # scripts/models/qwen3-30B-A3B.sh.
         "qwen3-30b-a3b": {

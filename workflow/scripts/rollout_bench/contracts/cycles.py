@@ -25,11 +25,13 @@ both are given back."""
 Wake = Literal["split", "together"]
 """split: weights first, and the KV cache once they are new, as verl does; together: all at once, before the update."""
 
-UpdateMethod = Literal["reload", "in_process"]
+UpdateMethod = Literal["reload", "in_process", "ipc", "nccl"]
 """How new weights reach the engine.
 
 reload: vLLM reads a checkpoint of the engine's own format from disk. in_process: tensors of the trainer, bf16, are
-handed over in the engine's process, bucket by bucket, and quantized there where the engine's format needs it.
+handed over in the engine's process, bucket by bucket, and quantized there where the engine's format needs it. ipc and
+nccl: the trainer is a process of its own, which quantizes where the engine's format needs it and gives its weights to
+the engine through vLLM's weight transfer: on the engine's devices by CUDA IPC, or from a device of its own by NCCL.
 """
 
 
@@ -70,7 +72,9 @@ class CycleSettings(Strict):
         ["in_process"],
         description=(
             "How new weights reach the engine: in_process (the trainer's bf16 tensors, in buckets), reload (vLLM reads "
-            "a checkpoint of its own format). Several are settings that are compared: update-reload."
+            "a checkpoint of its own format), ipc (a trainer's process on the engine's devices hands them over by CUDA "
+            "IPC), nccl (a trainer's process sends them from a device of its own, which each launch takes besides). "
+            "Several are settings that are compared: update-reload. ipc and nccl are for cuda."
         ),
     )
     bucket_mb: Annotated[Count, Field(le=1_000_000)] = Field(
@@ -137,7 +141,9 @@ class WeightUpdate(Strict):
 
     weights: Weights = Field(description="Which weights they are.")
     transfer_s: float | None = absent(
-        "Copying the trainer's tensors to the engine's device, in seconds. Null where vLLM reads them itself.",
+        "Copying the trainer's tensors to the engine's device, in seconds; with ipc, which has them there, into the "
+        "buckets that the engine reads. Null where vLLM reads them itself, and with nccl, where sending and loading "
+        "overlap.",
         ge=0,
     )
     quantize_s: float | None = absent(
@@ -145,7 +151,10 @@ class WeightUpdate(Strict):
     )
     load_s: float = Field(
         ge=0,
-        description="The rest, in seconds: vLLM puts weights into their places, repacks, and quantizes where it does.",
+        description=(
+            "The rest, in seconds: vLLM puts weights into their places, repacks, and quantizes where it does; with "
+            "nccl the sending too."
+        ),
     )
     size_bytes: int | None = absent("Bytes of the trainer's tensors. Null where vLLM reads them itself.", ge=0)
     buckets: int | None = absent("In how many buckets. Null where vLLM reads them itself.", ge=1)

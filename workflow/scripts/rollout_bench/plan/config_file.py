@@ -26,9 +26,6 @@ _OTHER_NAMES = {"gpu": "cuda", "nvidia": "cuda", "npu": "ascend", "x86": "cpu", 
 _REMOVED = {("diagnose",): "use `snakemake check`; after a run `snakemake plan` prints how far each failed launch came"}
 """What to do in place of keys that earlier versions had."""
 
-_NOT_YET = {("update", "ipc"), ("update", "nccl")}
-"""Key and value that are to come: somebody has read of them."""
-
 _MOST_BYTES = 1 << 20
 _MOST_VALUES = 100_000
 """What a config holds at most. Aliases of aliases multiply: without a limit 300 bytes make 10 billion values."""
@@ -213,10 +210,6 @@ def _told(error: ErrorDetails) -> UserError:
             "use up to 60 letters, digits, '.', '+' and '-', the first a letter or digit: it becomes part of a path",
         )
     if error["type"] == "literal_error":
-        if value in [later for key, later in _NOT_YET if key in parts]:
-            return UserError(
-                f"config: {where}: {_short(value)} is not built yet", f"write one of {', '.join(_choices(error))}"
-            )
         return UserError(
             f"config: {where}: {_short(value)} is not known",
             did_you_mean(_OTHER_NAMES.get(str(value), str(value)), _choices(error)),

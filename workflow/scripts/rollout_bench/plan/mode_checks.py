@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from rollout_bench.contracts.cycles import CycleSettings, CycleSpec, SleepLevel
+from rollout_bench.contracts.cycles import CycleSettings, CycleSpec, SleepLevel, UpdateMethod
 from rollout_bench.contracts.load import EndpointSpec, LoadPoint, LoadSpec, longest
 from rollout_bench.contracts.modes import CYCLE, MESSAGES, MODES, ONLINE, PLACEMENT, PROFILE, ROLLOUT
 from rollout_bench.contracts.spec import (
@@ -103,7 +103,7 @@ def _cycle_on(platform: Platform, cycle: CycleSettings) -> CycleSpec:
         sleep=sleep,
         wake=cycle.wake if asleep else None,
         update=update,
-        bucket_mb=cycle.bucket_mb if update == "in_process" else None,
+        bucket_mb=None if update == "reload" else cycle.bucket_mb,
         unchanged=None if cycle.change else True,
         trainer_gb=cycle.trainer_gb if asleep else None,
     )
@@ -167,13 +167,24 @@ def check_rollout(config: Config) -> None:
             )
 
 
+TRANSFERS: dict[UpdateMethod, str] = {"ipc": "CUDA IPC", "nccl": "NCCL"}
+"""Updates through vLLM's weight transfer, and what carries them: both are for CUDA."""
+
+
 def check_cycle(configs: Collection[Config], platform: Platform) -> None:
-    """Raise `UserError` where engines can't sleep as the config wants it, or what it says of sleep is of no use.
+    """Raise `UserError` where engines can't sleep or be updated as the config wants it, or what it says is of no use.
 
     Args:
         configs: the config under each setting of mode cycle; none where that is not selected.
         platform: where it is planned for.
     """
+    for update in dict.fromkeys(update for config in configs for update in config.cycle.update):
+        if update in TRANSFERS and platform != "cuda":
+            raise UserError(
+                f"config: cycle.update: {update}: vLLM's weight transfer by {TRANSFERS[update]} needs platform cuda, "
+                f"and this is {platform}",
+                "set cycle.update: [in_process], or reload",
+            )
     levels = {level for config in configs for level in sleeps_in(config.cycle, platform)}
     deep = sorted(levels - {"none"})
     if deep and platform not in USUAL_SLEEP:
@@ -203,6 +214,11 @@ def check_updatable(spec: Spec) -> None:
         raise UserError(
             f"config: enable_sleep_mode: is set by rollout-bench itself in mode {spec.mode}",
             f"leave it out: {MODES[spec.mode].settings}.sleep says whether engines sleep; or {leave}",
+        )
+    if args.get("weight_transfer_config") is not None:
+        raise UserError(
+            f"config: weight_transfer_config: is set by rollout-bench itself in mode {spec.mode}",
+            f"leave it out{': cycle.update: ipc and nccl need it; or' if spec.cycle else ', or'} {leave}",
         )
     if args.get("enable_lora"):
         raise UserError(
@@ -238,6 +254,12 @@ def not_updatable(spec: Spec) -> tuple[str, str] | None:
         return (
             f"{model} has no second checkpoint that cycle.update: reload could take other weights from",
             "set cycle.change: false, or cycle.update: [in_process]",
+        )
+    if spec.cycle.update in TRANSFERS:
+        return (
+            f"{model} has named weights, and the trainer's process of cycle.update: {spec.cycle.update} makes those of"
+            " synthetic models alone",
+            "set cycle.update: [in_process], or measure a synthetic model of that shape",
         )
     if spec.quant.weights_format != "bf16":
         return (

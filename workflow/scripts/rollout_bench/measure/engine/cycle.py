@@ -21,7 +21,7 @@ from rollout_bench.contracts.cycles import (
 )
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.measure.engine.vllm import LoadedEngine, loaded, source_of
-from rollout_bench.measure.engine.weight_updates import METHODS, WeightUpdates
+from rollout_bench.measure.engine.weight_updates import METHODS, WeightUpdates, transfer_arguments
 from rollout_bench.measure.launch.flags import preempted_flags, prefix_cache_flags, token_flags
 from rollout_bench.measure.launch.protocol import IterationDone, IterationEnds, Job, PhaseBegins, Tell, Wait
 from rollout_bench.measure.launch.steadiness import Series, comparable_s
@@ -48,9 +48,11 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     began = time.perf_counter()
     spec = job.spec
     assert spec.cycle is not None, "specs of this mode have it"
-    extension = spec.engine.args.get("worker_extension_cls", EXTENSION)
+    more = {"worker_extension_cls": EXTENSION, **transfer_arguments(spec)}
+    if "worker_extension_cls" in spec.engine.args:
+        more["worker_extension_cls"] = spec.engine.args["worker_extension_cls"]
     sleeps = {} if spec.cycle.sleep == "none" else {"enable_sleep_mode": True}
-    engine = loaded(job, tell, worker_extension_cls=extension, **sleeps)
+    engine = loaded(job, tell, **more, **sleeps)
     check_engine(engine.llm, spec)
     source = source_of(job, engine.vocabulary)
     updates = METHODS[spec.cycle.update](engine.llm, spec, job.model)
@@ -129,6 +131,7 @@ class Transitions:
         self._look("before")
         self._timed("drain", self._drain)
         loaded = prove()
+        self._updates.stage(weights)
         if self._settings.sleep == "none":
             self._timed("pause", lambda: self._llm.sleep(level=0))
             self._look("asleep")

@@ -81,7 +81,9 @@ class PolicyTrainer(Trainer):
         self._micro_batch = micro_batch
         self._samples = samples
         self._parameters = list(model.parameters())
-        self._optimizer = torch.optim.AdamW(self._parameters, lr=LEARNING_RATE, weight_decay=0.0)
+        # on a GPU the usual way needs memory for one more copy of the model; this one is TRL's default, too
+        fused = self._parameters[0].is_cuda
+        self._optimizer = torch.optim.AdamW(self._parameters, lr=LEARNING_RATE, weight_decay=0.0, fused=fused)
 
     def weights(self) -> list[tuple[str, torch.Tensor]]:
         """Return its parameters, tied ones once, as checkpoints have them."""

@@ -7,19 +7,15 @@ model, as every rank of verl does once it has gathered the parameters of all; vL
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
-from typing import Any, TypedDict, cast
+from collections.abc import Iterator
+from typing import Any, TypedDict
 
 import torch
 
-from rollout_bench.checkpoints.formats import TensorSpec, WeightsFormat, tensors
 from rollout_bench.checkpoints.shapes import ResolvedShape
-from rollout_bench.checkpoints.weights import encode, random_weight
 from rollout_bench.contracts.cycles import Weights
 from rollout_bench.measure.probes.weight_proofs import WeightProofs
-
-Named = list[tuple[str, torch.Tensor]]
-"""Tensors by their names in a checkpoint, in its order."""
+from rollout_bench.measure.transfer.weight_sets import Encoder, Named, drawn, specs_of, synchronize
 
 
 class HandOver(TypedDict):
@@ -48,8 +44,8 @@ class TrainerStandIn(WeightProofs):
             weights_format: of what the engine loads.
             second: whether updates change the weights.
         """
-        self._specs: dict[str, TensorSpec] = {}
-        self._format = cast("WeightsFormat", weights_format)
+        specs = {} if shape is None else specs_of(ResolvedShape(**shape))
+        self._encoder = Encoder(specs, weights_format, lambda: synchronize(self.device))
         self._sets: dict[Weights, Named] = {}
         if shape is None:
             first = self._read()
@@ -58,16 +54,17 @@ class TrainerStandIn(WeightProofs):
                 self._sets["second"] = [(name, rolled(tensor)) for name, tensor in first]
         else:
             model = ResolvedShape(**shape)
-            self._specs = {spec.name: spec for spec in tensors(model)}
-            self._sets["first"] = self._drawn(model)
+            self._sets["first"] = drawn(specs, model)
             if second:
-                self._sets["second"] = self._drawn(model.other_weights())
+                self._sets["second"] = drawn(specs, model.other_weights())
         return sum(tensor.nbytes for of in self._sets.values() for _, tensor in of)
 
     def rollout_bench_update(self, weights: Weights, bucket_bytes: int) -> HandOver:
         """Hand the trainer's weights over to vLLM, in buckets of so many bytes; return what that took."""
         took = HandOver(transfer_s=0.0, quantize_s=0.0, size_bytes=0, buckets=0)
+        self._encoder.elapsed_s = 0.0
         self._reload(weights_iterator=self._handed_over(weights, bucket_bytes, took))
+        took["quantize_s"] = self._encoder.elapsed_s
         return took
 
     def rollout_bench_reload(self, folder: str) -> None:
@@ -80,35 +77,20 @@ class TrainerStandIn(WeightProofs):
             self.reload_weights(**what)
         except Exception as error:
             raise RuntimeError(f"{type(error).__name__}: {error}") from error
-        _synchronize(self.device)
+        synchronize(self.device)
 
     def _handed_over(self, weights: Weights, bucket_bytes: int, took: HandOver) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield what a checkpoint of the engine's format has, from copies on the engine's device; fill `took`."""
         for bucket in buckets(self._sets[weights], bucket_bytes):
-            _synchronize(self.device)  # what vLLM did with the bucket before is no part of this
+            synchronize(self.device)  # what vLLM did with the bucket before is no part of this
             began = time.monotonic()
             copies = [(name, tensor.to(self.device, copy=True)) for name, tensor in bucket]
-            _synchronize(self.device)
+            synchronize(self.device)
             took["transfer_s"] += time.monotonic() - began
             took["size_bytes"] += sum(tensor.nbytes for _, tensor in bucket)
             took["buckets"] += 1
             while copies:
-                yield from self._encoded(*copies.pop(0), took)
-
-    def _encoded(self, name: str, tensor: torch.Tensor, took: HandOver) -> Iterable[tuple[str, torch.Tensor]]:
-        """Return what the engine's format stores for one bf16 tensor."""
-        spec: TensorSpec | None = self._specs.get(name)
-        if spec is None or self._format == "bf16":
-            return [(name, tensor)]
-        _synchronize(self.device)
-        began = time.monotonic()
-        stored = [(item.name, values) for item, values in encode(spec, tensor, self._format)]
-        _synchronize(self.device)
-        took["quantize_s"] += time.monotonic() - began
-        return stored
-
-    def _drawn(self, model: ResolvedShape) -> Named:
-        return [(name, random_weight(spec, model)) for name, spec in self._specs.items()]
+                yield from self._encoder.stored(*copies.pop(0))
 
     def _read(self) -> Named:
         """Return the tensors of the checkpoint that the engine loaded, as vLLM's own loader reads them."""
@@ -122,7 +104,7 @@ class TrainerStandIn(WeightProofs):
         """Return free memory of this rank's device, in bytes; None on cpu."""
         if self.device.type == "cpu":
             return None
-        _synchronize(self.device)
+        synchronize(self.device)
         return int(getattr(torch, self.device.type).mem_get_info(self.device)[0])
 
     def rollout_bench_ballast(self, size: int | None) -> int:
@@ -161,8 +143,3 @@ def buckets(named: Named, limit: int) -> Iterator[Named]:
         held += tensor.nbytes
     if bucket:
         yield bucket
-
-
-def _synchronize(device: Any) -> None:
-    if device.type != "cpu":
-        getattr(torch, device.type).synchronize(device)

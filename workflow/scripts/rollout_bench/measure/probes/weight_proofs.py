@@ -32,6 +32,9 @@ from rollout_bench.measure.probes.census import (
 CHUNK_WORDS = 1 << 18
 """Words of 8 bytes that are summed up at a time: 2 MiB, which stays in a core's cache."""
 
+CHUNK_WORDS_CUDA = 1 << 23
+"""The same on a GPU: 64 MiB, of which starting the kernels is no large part."""
+
 NO_WEIGHT = re.compile(r"scale|zero|offset|shape|g_idx|azp|workspace|sort_ind|strides|_map")
 """Tensors that may stay when weights change: what a kernel works with, and scales, which may round alike."""
 
@@ -77,9 +80,14 @@ def proof_of(tensor: torch.Tensor) -> TensorProof:
     matrix = tensor.view(-1, shape[-1]) if len(shape) > 1 else tensor.view(-1, 1)
     words = -(-matrix.shape[1] * matrix.element_size() // 8)
     places = _odd(0, words, tensor.device)
-    sums = [(_words(chunk, words) * places).sum(1) for chunk in torch.split(matrix, max(1, CHUNK_WORDS // words))]
+    chunks = torch.split(matrix, max(1, _chunk_words(tensor) // words))
+    sums = [(_words(chunk, words) * places).sum(1) for chunk in chunks]
     rows = torch.cat(sums)
     return TensorProof(_checksum(rows, tensor.dtype, shape), _finite(tensor.view(-1)), tensor.dtype, shape, rows)
+
+
+def _chunk_words(tensor: torch.Tensor) -> int:
+    return CHUNK_WORDS_CUDA if tensor.is_cuda else CHUNK_WORDS
 
 
 def _words(rows: torch.Tensor, words: int) -> torch.Tensor:
@@ -102,7 +110,7 @@ def _finite(flat: torch.Tensor) -> bool:
     if not flat.is_floating_point():
         return True
     bad = torch.zeros((), dtype=torch.bool, device=flat.device)
-    for chunk in torch.split(flat, 4 * CHUNK_WORDS):
+    for chunk in torch.split(flat, 4 * _chunk_words(flat)):
         values = chunk if chunk.element_size() > 1 else chunk.float()  # of 8-bit floats torch can't tell
         ends = torch.stack(torch.aminmax(values))  # NaN where a value is; to look at each takes many times as long
         bad |= ~torch.isfinite(ends).all()
