@@ -41,6 +41,7 @@ SAID = [
         "greater than the derived max_model_len (max_position_embeddings=2048.0 or model_max_length=None)",
     ),
     ("out_of_memory", "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total"),
+    ("out_of_memory", "RuntimeError: CUDA Error: out of memory at /workspace/csrc/cumem_allocator.cpp:119"),
     ("out_of_memory", "RuntimeError: NPU out of memory. Tried to allocate 1.50 GiB (NPU 0; 60.97 GiB total capacity"),
     ("out_of_memory", "RuntimeError: [enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
     ("unsupported_kv_cache_dtype", "NotImplementedError: FP8 KV cache on CPU requires x86 with AVX-512 or AMX."),

@@ -65,7 +65,7 @@ KNOWN_CAUSES = (
         "lower max_model_len to the model's max_position_embeddings",
     ),
     KnownCause(
-        r"(?:CUDA|HIP) out of memory|torch\.(?:cuda\.)?OutOfMemoryError|CUDA error: out of memory",
+        r"(?:CUDA|HIP) out of memory|torch\.(?:cuda\.)?OutOfMemoryError|CUDA [Ee]rror: out of memory",
         "out_of_memory",
         "the GPU ran out of memory",
         "lower gpu_memory_utilization, max_num_seqs or max_num_batched_tokens, or use more devices",
