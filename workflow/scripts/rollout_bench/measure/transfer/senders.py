@@ -1,4 +1,4 @@
-"""How a trainer sends its weights, by each way of vLLM's weight transfer. Of vLLM only NCCL's needs anything here.
+"""How a trainer sends its weights, by each way of vLLM's weight transfer; only that of NCCL needs vLLM here.
 
 Both send what the engine's format stores, in the order of a checkpoint.
 """
@@ -162,6 +162,8 @@ class NcclSender(Sender):
         torch.cuda.set_device(self._device)
         where = {"master_address": order.address, "master_port": order.port, "world_size": order.members}
         self._group = _trainer_init()(where)
+        if getattr(self._group, "disabled", False):  # vLLM would then send nothing, and say nothing
+            raise RuntimeError("vLLM's NCCL communicator is disabled: no NCCL library, or VLLM_DISABLE_PYNCCL is set")
 
     def send(self, staged: Sequence[Named]) -> Sent:
         """Broadcast; while one bucket is loaded, the next is on its way."""

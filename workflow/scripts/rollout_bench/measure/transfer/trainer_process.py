@@ -118,7 +118,7 @@ def check_devices(devices: list[torch.device]) -> None:
     if there < needed:
         raise ServingFailed(
             "too_few_devices",
-            f"the trainer's process wants the device number {needed} of the launch, and {there} are visible",
+            f"its process wants the device number {needed} of the launch, and {there} are visible",
             f"make {needed} visible (CUDA_VISIBLE_DEVICES), or take another cycle.update",
         )
 
@@ -149,10 +149,10 @@ def sender_of(
 
 def out_of_memory(job: TrainerJob, error: Exception) -> ServingFailed:
     """Return why the trainer does not fit, in two lines."""
-    beside = "beside the engine on its device" if job.method == "ipc" else "on the trainer's device"
+    beside = "beside the engine on its device" if job.method == "ipc" else "on its device"
     return ServingFailed(
         "trainer_out_of_memory",
-        f"the trainer's weights and its bucket do not fit {beside}: {str(error).splitlines()[0]}",
+        f"its weights and its bucket do not fit {beside}: {str(error).splitlines()[0]}",
         "lower gpu_memory_utilization in engine_args, or bucket_mb"
         + (", or take update: nccl, whose trainer has a device of its own" if job.method == "ipc" else ""),
     )
