@@ -21,8 +21,8 @@ def shape_of(**fields: object) -> ResolvedShape:
 
 @pytest.mark.parametrize(
     ("preset", "published_billions"),
-    # Qwen's model cards: 1.7B (1.72 with tied embeddings counted once), 8.2B, 30.5B and 14.77B; the hub counts 1.777B of the
-    # distilled one; openPangu's: 7B without embeddings.
+    # Qwen's model cards: 1.7B (1.72 with tied embeddings counted once), 8.2B, 30.5B and 14.77B; the hub counts 1.777B
+    # of the distilled one; openPangu's: 7B without embeddings.
     [
         ("qwen3-1.7b", 1.72),
         ("qwen3-8b", 8.19),

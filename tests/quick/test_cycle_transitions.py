@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import pytest
@@ -87,6 +87,7 @@ class RecordedUpdates:
 
     def __init__(self, engine: RecordedEngine, held_bytes: int = 0) -> None:
         self.engine, self.held_bytes = engine, held_bytes
+        self.apart: Collection[int] = ()
 
     def prepare(self) -> None:
         """Do nothing."""

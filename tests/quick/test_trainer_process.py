@@ -26,6 +26,7 @@ from rollout_bench.checkpoints.formats import parameters
 from rollout_bench.checkpoints.shapes import SyntheticModel
 from rollout_bench.contracts.cycles import Weights
 from rollout_bench.core.processes import is_living
+from rollout_bench.measure.machine.host import held_with_children
 from rollout_bench.measure.probes import transfer_target
 from rollout_bench.measure.server.stream import ServingFailed
 from rollout_bench.measure.transfer.senders import IpcSender, broadcasts
@@ -159,7 +160,7 @@ def test_the_process_stages_sends_and_waits_for_each_bucket_to_be_read(link: Tra
         assert word.size_bytes == 2 * parameters(SHAPE)
         assert word.quantize_s is not None
         assert word.quantize_s > 0
-    assert link.held_bytes > 2 * 2 * parameters(SHAPE)
+    assert held_with_children() - held_with_children([link.process.pid]) > 2 * 2 * parameters(SHAPE)
 
 
 def test_its_session_is_that_of_its_parent_so_that_a_launch_ends_it(link: TrainerLink):

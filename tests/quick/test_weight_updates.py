@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -155,10 +156,9 @@ RANK = {"device": 0, "init_fields": [], "update_fields": ["names", "packed", "pa
 class RecordedTrainer:
     """Notes what it is told, and answers as the trainer's process does."""
 
-    held_bytes = 5
-
     def __init__(self, job: TrainerJob) -> None:
         self.job = job
+        self.process = SimpleNamespace(pid=5)
         self.orders: list[Any] = []
         self.answers: list[Any] = [Made()]
 
@@ -186,12 +186,12 @@ def transferred(monkeypatch: pytest.MonkeyPatch, rank: dict[str, Any], **more: A
     monkeypatch.setattr(weight_updates, "TrainerLink", RecordedTrainer)
     llm = Called([rank])
     updates = Transfer(llm, spec_of(**more), "m")
-    assert updates.held_bytes == 0
+    assert list(updates.apart) == []
     updates.prepare()
     updates.stage("second")
     took = updates.apply("second")
     assert took == {"transfer_s": 0.5, "quantize_s": None, "size_bytes": 7, "buckets": 2}
-    assert updates.held_bytes == 5
+    assert list(updates.apart) == [5]
     trainer = updates.trainer
     assert isinstance(trainer, RecordedTrainer)
     return llm, trainer

@@ -213,7 +213,7 @@ class Transitions:
     def _look(self, when: Any) -> None:
         told = [each for each in self._llm.collective_rpc("rollout_bench_device_free") if each is not None]
         free = min(told, default=None)
-        host = max(0, held_with_children() - self._updates.held_bytes)
+        host = max(0, held_with_children(self._updates.apart) - self._updates.held_bytes)
         self._memory.append(MemoryLook(when=when, device_free_bytes=free, host_bytes=host))
 
 

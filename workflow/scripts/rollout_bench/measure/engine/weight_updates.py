@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
@@ -46,9 +46,12 @@ DEVICE_ERROR = "CUDA error"
 class WeightUpdates(Protocol):
     """A way in which new weights reach the engine."""
 
+    held_bytes: int
+    """Bytes of the trainer's tensors in the memory of the engine's processes on the host, of all ranks."""
+
     @property
-    def held_bytes(self) -> int:
-        """Bytes of the trainer in the host's memory, of all ranks."""
+    def apart(self) -> Collection[int]:
+        """Ids of processes that are the trainer's, and none of the engine's."""
 
     def prepare(self) -> None:
         """Make both sets of weights; nobody times it.
@@ -80,6 +83,7 @@ class Reload:
     def __init__(self, llm: Any, spec: Spec, model: str) -> None:
         self._llm, self._spec = llm, spec
         # `-second` was built without other norms by earlier versions
+        self.apart: Collection[int] = ()
         self._folders: dict[Weights, str] = {"first": model, "second": f"{model.rstrip('/')}-other"}
         self.held_bytes = 0
 
@@ -122,6 +126,7 @@ class InProcess:
     def __init__(self, llm: Any, spec: Spec, model: str) -> None:
         self._llm, self._spec = llm, spec
         self.held_bytes = 0
+        self.apart: Collection[int] = ()
 
     def prepare(self) -> None:
         """Make the trainer's tensors on each rank."""
@@ -186,12 +191,13 @@ class Transfer:
     def __init__(self, llm: Any, spec: Spec, model: str) -> None:
         self._llm, self._spec = llm, spec
         self._trainer: TrainerLink | None = None
+        self.held_bytes = 0
         self._info: dict[str, Any] = {}
 
     @property
-    def held_bytes(self) -> int:
-        """Bytes of the trainer's process in the host's memory: none of it is the engine's."""
-        return 0 if self._trainer is None else self._trainer.held_bytes
+    def apart(self) -> Collection[int]:
+        """The trainer's process: to walk through all of its memory takes seconds."""
+        return () if self._trainer is None else (self._trainer.process.pid,)
 
     @property
     def trainer(self) -> TrainerLink:

@@ -14,7 +14,7 @@ import re
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -273,16 +273,18 @@ def version(distribution: str) -> str | None:
         return None
 
 
-def held_with_children(pid: int | None = None, proc: Path = Path("/proc")) -> int:
-    """Return the memory of a process, this one unless `pid` says another, and of all that it started, in bytes.
+def held_with_children(apart: Collection[int] = (), proc: Path = Path("/proc")) -> int:
+    """Return the memory of this process and of all that it started, but for those `apart`, in bytes.
 
     Anonymous and shared memory; of a page that several processes share each has its part (proportional set size). Pages
     of files, libraries and checkpoints, are left out: the kernel can drop them, and each process's part of them depends
     on who else on the machine runs the same program. Where the system does not say: resident set size.
     """
-    parent = psutil.Process(pid)
+    parent = psutil.Process()
     held = 0
     for process in [parent, *parent.children(recursive=True)]:
+        if process.pid in apart:
+            continue
         rollup = proc / str(process.pid) / "smaps_rollup"
         parts = [_named(rollup, name, 1024) for name in ("Pss_Anon:", "Pss_Shmem:")]
         with contextlib.suppress(psutil.NoSuchProcess):

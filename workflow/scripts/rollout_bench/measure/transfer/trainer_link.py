@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from rollout_bench.measure.launch.failures import CRASH_FIX, diagnose
-from rollout_bench.measure.machine.host import held_with_children
 from rollout_bench.measure.server.stream import ServingFailed
 from rollout_bench.measure.transfer.transfer_words import (
     Order,
@@ -53,13 +52,6 @@ class TrainerLink:
         signal.signal(signal.SIGUSR2, self._interrupted)
         self._write(job.model_dump_json())
         threading.Thread(target=self._listen, args=(reading,), daemon=True).start()
-
-    @property
-    def held_bytes(self) -> int:
-        """Bytes of the host's memory that it holds; none once it has ended."""
-        with contextlib.suppress(Exception):  # of psutil's, where it ends meanwhile
-            return held_with_children(self.process.pid)
-        return 0
 
     def order(self, order: Order) -> None:
         """Tell it to do something."""
