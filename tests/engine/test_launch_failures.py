@@ -67,6 +67,7 @@ def test_what_kill_9_of_guardian_and_command_leaves_is_ended_by_the_next_launch(
     monkeypatch.setenv("ROLLOUT_BENCH_LEASES", str(tmp_path / "leases"))
     launch = Launching(tmp_path / "a", tiny_spec(engine=MULTIPROCESS, measuring=MANY))
     launch.wait_for("iteration 1/")
+    launch.process.send_signal(signal.SIGSTOP)  # or it could start another guardian before it is killed
     launch.child("guardian").kill()
     launch.process.kill()
     launch.finish()
