@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import forked_runs
 import stand_in
 from slurm import Slurm
 from workspace import Workspace
@@ -17,10 +19,9 @@ from workspace import Workspace
 from rollout_bench.contracts.record import Failure
 from rollout_bench.contracts.store import read_failure
 
-QUICKLY = ("--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1")
-"""Ask for the status of jobs at once; the plugin's own times are kind to a busy controller."""
+ON_SLURM = ("--workflow-profile", "profiles/slurm", "--latency-wait", "5")
 
-ON_SLURM = ("--workflow-profile", "profiles/slurm", "--latency-wait", "5", *QUICKLY)
+IMPATIENT = Path(__file__).with_name("impatient_snakemake.py")
 
 OVERLAY = {**stand_in.CONFIG, "isolation": "per_device", "cluster": {"cpus_per_device": 1, "device_resource": "gpu"}}
 """One GPU for each launch, several launches on a node."""
@@ -38,6 +39,16 @@ class OnSlurm(Workspace):
         """As in a shell where the test's Slurm is the only one."""
         own, of_slurm = super().environment, self.slurm.environment
         return {**own, **of_slurm, "PATH": f"{of_slurm['PATH'].partition(':')[0]}:{own['PATH']}"}
+
+    def command(self, *arguments: str) -> list[str]:
+        """As in any workspace, but asking Slurm for the states of jobs more often."""
+        return [sys.executable, str(IMPATIENT), *arguments]
+
+    def snakemake(self, *arguments: str, timeout_s: float = 1200) -> subprocess.CompletedProcess[str]:
+        """As in any workspace; only dry runs, which ask nobody, are forks."""
+        if "-n" not in arguments:
+            return self.by_itself(*arguments, timeout_s=timeout_s)
+        return forked_runs.run(list(arguments), self.path, self.environment, timeout_s)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """As in any workspace; what still runs when the Slurm ends, ends with it."""

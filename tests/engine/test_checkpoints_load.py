@@ -21,6 +21,10 @@ PROGRAM = """
 import json, sys
 from vllm import LLM, SamplingParams
 from vllm.distributed import cleanup_dist_env_and_memory
+from vllm.model_executor.models import registry
+
+# vLLM imports itself once more for each architecture that it looks at, to keep CUDA out of this process.
+registry._run_in_subprocess = lambda look: look()
 
 def methods(model):
     return sorted({type(m.quant_method).__name__ for m in model.modules() if getattr(m, "quant_method", None)})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +89,9 @@ def test_the_start_is_the_slowest_s_and_each_is_kept(record: Record) -> None:
 @pytest.mark.untimed
 def test_a_replica_that_is_killed_in_a_pass_is_named_and_nothing_is_left(tmp_path: Path) -> None:
     many = {"warmup_iterations": 1, "iterations": 100_000}
-    launch = two_replicas(tmp_path, engine={"multiprocess": True}, measuring=many)
+    # where each has a core and a worker besides, test_rollout_launch.py kills one
+    launch = two_replicas(tmp_path, measuring=many)
     launch.wait_for("iteration 1/")
-    assert len([line for line in launch.child_lines if line.startswith("VLLM::")]) == 4  # core and worker of each
-    logs = [launch.log_text(), launch.log.with_suffix(".replica-1.log").read_text()]
-    cores = [re.findall(r"core ids=\[([\d, ]+)\]", log) for log in logs]
-    assert cores[0] != cores[1] != []  # each computes on its own
     launch.child("engine.worker", index=1).kill()
     assert launch.finish() == 1
     assert launch.survivors() == []

@@ -67,6 +67,7 @@ def test_what_kill_9_of_guardian_and_command_leaves_is_ended_by_the_next_launch(
     monkeypatch.setenv("ROLLOUT_BENCH_LEASES", str(tmp_path / "leases"))
     launch = Launching(tmp_path / "a", tiny_spec(engine=MULTIPROCESS, measuring=MANY))
     launch.wait_for("iteration 1/")
+    launch.process.send_signal(signal.SIGSTOP)  # or it could start another guardian before it is killed
     launch.child("guardian").kill()
     launch.process.kill()
     launch.finish()
@@ -200,6 +201,8 @@ PROGRAM = """
 import json, sys
 from vllm import LLM
 from vllm.distributed import cleanup_dist_env_and_memory
+from vllm.model_executor.models import registry
+registry._run_in_subprocess = lambda look: look()  # as in test_checkpoints_load.py
 for name, arguments in json.loads(sys.argv[1]).items():
     try:
         fixed = {"model": "tiny", "load_format": "dummy", "skip_tokenizer_init": True, "enforce_eager": True}

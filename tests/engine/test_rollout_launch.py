@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
-from collections.abc import Callable
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,14 @@ from running_blocks import RunningBlock
 from rollout_bench.contracts.record import Record, SequenceRow
 from rollout_bench.contracts.side_files import read_samples, read_sequences
 from rollout_bench.contracts.spec import RolloutSpec, Spec
-from rollout_bench.contracts.store import sequences_path, server_path
+from rollout_bench.contracts.store import read_record, sequences_path, server_path
 
 pytestmark = [pytest.mark.engine]
 two_cores = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs a core for each replica")
 
 ENTRIES = ["async", "llm", "server"]
+
+Rows = list[SequenceRow]
 
 TAIL = {"distribution": "lognormal", "median": 40, "sigma": 1.0, "low": 4, "high": 300}
 
@@ -33,7 +34,10 @@ def rollout_spec(replicas: int = 1, workload: dict[str, Any] | None = None, **mo
         args["data_parallel_size"] = replicas
     rollout = {"entry": more.pop("entry", "async"), "over_sample": more.pop("over_sample", None)}
     rollout["router"] = more.pop("router", "least_in_flight") if replicas > 1 else None
-    spec = tiny_spec(engine={"args": args, "multiprocess": True}, workload={"logprobs": 0, **(workload or {})}, **more)
+    # or each engine's first log-probability compiles for 8 s what counts ranks
+    environment = {**SETTINGS["engine"]["environment"], "TORCHDYNAMO_DISABLE": "1"}
+    engine = {"args": args, "multiprocess": True, "environment": environment}
+    spec = tiny_spec(engine=engine, workload={"logprobs": 0, **(workload or {})}, **more)
     return spec.model_copy(update={"mode": "rollout", "rollout": RolloutSpec.model_validate(rollout)})
 
 
@@ -43,7 +47,7 @@ def measured(folder: Path, spec: Spec) -> Launching:
     return launch
 
 
-def rows_of(launch: Launching) -> list[SequenceRow]:
+def rows_of(launch: Launching) -> Rows:
     return read_sequences(sequences_path(launch.out), launch.record())
 
 
@@ -51,22 +55,41 @@ def own(record: Record) -> list[str]:
     return [flag.code for flag in own_flags(record) if flag.code != "batch_not_at_once"]
 
 
+def greedy_spec(entry: str) -> Spec:
+    """Return the spec of a rollout whose tokens do not depend on chance."""
+    return rollout_spec(entry=entry, workload={"temperature": 0.0}, measuring={"iterations": 3})
+
+
+class EntryBlock(RunningBlock):
+    """A block of rollouts, each through the entry that it is named by; all of one load."""
+
+    def _spec_of(self, name: str) -> Spec:
+        return greedy_spec(name)
+
+
 @pytest.fixture(scope="module")
-def through(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Launching]:
-    """Return the greedy launch of an entry, made once."""
+def in_turn(tmp_path_factory: pytest.TempPathFactory) -> EntryBlock:
+    """Return the block of two entries."""
+    # the server first: it is stopped while the other starts, for longer than it keeps an idle connection
+    made = EntryBlock(tmp_path_factory.mktemp("block"), names=("server", "async"))
+    made.start().wait_for(r"iteration 1/")
+    assert len([line for line in made.child_lines if line.startswith("VLLM::EngineCore")]) == 2
+    assert made.finish() == 0, made.said
+    return made
 
-    @functools.cache
-    def launch(entry: str) -> Launching:
-        spec = rollout_spec(entry=entry, workload={"temperature": 0.0})
-        return measured(tmp_path_factory.mktemp(entry), spec)
 
-    return launch
+@pytest.fixture(scope="module")
+def of_entry(in_turn: EntryBlock, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Record, Rows]]:
+    """Return record and sequences of each entry: of those of the block, and of the third, which is measured alone."""
+    outs = {**in_turn.outs, "llm": measured(tmp_path_factory.mktemp("llm"), greedy_spec("llm")).out}
+    records = {entry: read_record(out) for entry, out in outs.items()}
+    return {entry: (records[entry], read_sequences(sequences_path(outs[entry]), records[entry])) for entry in ENTRIES}
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
-def test_one_engine_generates_a_step_through_each_entry(entry: str, through: Callable[[str], Launching]) -> None:
-    record, rows = through(entry).record(), rows_of(through(entry))
-    assert [iteration.warmup for iteration in record.iterations] == [True, False, False]
+def test_one_engine_generates_a_step_through_each_entry(entry: str, of_entry: dict[str, tuple[Record, Rows]]) -> None:
+    record, rows = of_entry[entry]
+    assert [iteration.warmup for iteration in record.iterations] == [True, False, False, False]
     for iteration in record.iterations:
         assert (iteration.requests, iteration.sequences, iteration.output_tokens) == (8, 8, 8 * 16)
         of = [row for row in rows if row.iteration == iteration.index]
@@ -85,34 +108,19 @@ def test_one_engine_generates_a_step_through_each_entry(entry: str, through: Cal
     assert own(record) == []
 
 
-def test_all_entries_generate_the_same_tokens_where_sampling_is_greedy(through: Callable[[str], Launching]) -> None:
-    found = {entry: [row.digest for row in rows_of(through(entry))] for entry in ENTRIES}
-    assert found["async"] == found["llm"] == found["server"]
-    assert len(set(found["async"])) == 3 * 4  # samples of one prompt are alike
+def test_all_entries_generate_the_same_tokens_where_sampling_is_greedy(
+    of_entry: dict[str, tuple[Record, Rows]],
+) -> None:
+    found = {entry: [row.digest for row in rows] for entry, (_, rows) in of_entry.items()}
+    assert found["async"] == found["llm"] == found["server"]  # in turn or alone
+    assert len(set(found["async"])) == 4 * 4  # samples of one prompt are alike
 
 
-class EntryBlock(RunningBlock):
-    """A block of rollouts, each through the entry that it is named by; all of one load."""
-
-    def _spec_of(self, name: str) -> Spec:
-        return rollout_spec(entry=name, workload={"temperature": 0.0}, measuring={"iterations": 3})
-
-
-@pytest.mark.untimed
-def test_engines_behind_different_entries_take_turns_and_generate_the_same_tokens(tmp_path: Path) -> None:
-    # the server first: it is stopped while the others start, for longer than it keeps an idle connection
-    made = EntryBlock(tmp_path, names=("server", "async", "llm"))
-    assert made.start().finish() == 0, made.said
-    records = made.records()
+def test_engines_behind_different_entries_take_turns(in_turn: EntryBlock) -> None:
+    records = in_turn.records()
     assert len({record.block.id for record in records.values() if record.block}) == 1
-    assert [[it.round for it in record.iterations] for record in records.values()] == [[None, 0, 1, 2]] * 3
-    digests = [
-        [row.digest for row in read_sequences(sequences_path(made.outs[name]), record)]
-        for name, record in records.items()
-    ]
-    assert digests[0] == digests[1] == digests[2]
-    assert [own(record) for record in records.values()] == [[]] * 3
-    assert made.survivors() == []
+    assert [[it.round for it in record.iterations] for record in records.values()] == [[None, 0, 1, 2]] * 2
+    assert in_turn.survivors() == []
 
 
 @two_cores
@@ -154,6 +162,10 @@ def test_two_engines_share_a_step_and_what_it_does_not_need_is_counted_as_wasted
 def test_a_replica_that_is_killed_in_a_step_is_named_and_nothing_is_left(tmp_path: Path) -> None:
     launch = Launching(tmp_path, rollout_spec(2, measuring={"warmup_iterations": 1, "iterations": 100_000}))
     launch.wait_for("iteration 1/")
+    assert len([line for line in launch.child_lines if line.startswith("VLLM::")]) == 4  # core and worker of each
+    logs = [launch.log_text(), launch.log.with_suffix(".replica-1.log").read_text()]
+    cores = [re.findall(r"core ids=\[([\d, ]+)\]", log) for log in logs]
+    assert cores[0] != cores[1] != []  # each computes on its own
     launch.child("engine.worker", index=1).kill()
     assert launch.finish() == 1
     assert launch.survivors() == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,20 @@ launch(Path(sys.argv[1]), os.pipe()[0], "hangs").run(lambda event: print(event, 
 """
 
 
+KILLED_BEFORE_A_WORD = """
+import os, signal, subprocess
+start = subprocess.Popen.__init__
+def started(self, command, **more):
+    start(self, command, **more)
+    guardians.append("guardian" in str(command))
+    if sum(guardians) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+guardians = []
+subprocess.Popen.__init__ = started
+"""
+"""Has the supervisor killed as soon as it has started a second guardian, before it can tell it anything."""
+
+
 @pytest.fixture(autouse=True)
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return where temporary folders are made."""
@@ -43,10 +58,13 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def processes(tmp_path: Path, temporary: Path) -> Iterator[dict[str, psutil.Process]]:
-    """Yield a supervisor in a pass, its guardian and its engine, which would sleep for a minute."""
+def processes(tmp_path: Path, temporary: Path, request: pytest.FixtureRequest) -> Iterator[dict[str, psutil.Process]]:
+    """Yield a supervisor in a pass, its guardian and its engine, which would sleep for a minute.
+
+    A parameter is the code that the supervisor runs before.
+    """
     environment = {**os.environ, "PYTHONPATH": PATHS}
-    command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
+    command = [sys.executable, "-c", getattr(request, "param", "") + PROGRAM, str(tmp_path)]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as supervisor:
         assert supervisor.stdout is not None
         next(line for line in supervisor.stdout if "begins" in line)
@@ -81,6 +99,46 @@ def test_the_next_launch_ends_what_outlived_guardian_and_command(
     with lease(Wanted(tiny_spec(), tmp_path / "a/b/launch-0.json"), time.sleep, print):
         assert not is_alive(processes["engine"])
         assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("processes", [KILLED_BEFORE_A_WORD], indirect=True, ids=["killed_before_a_word"])
+def test_a_guardian_that_the_command_had_just_started_when_it_was_killed_ends_the_engine(
+    processes: dict[str, psutil.Process], temporary: Path
+):
+    processes["guardian"].kill()
+    assert processes["supervisor"].wait() == -signal.SIGKILL
+    deadline = time.monotonic() + 30
+    while list(temporary.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert list(temporary.iterdir()) == [], "the second guardian removes the folder once it has ended the engine"
+    assert not is_alive(processes["engine"])
+
+
+def test_what_a_process_starts_after_it_was_seen_is_ended_too(temporary: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = temporary / f"{scratch.PREFIX}left"
+    folder.mkdir()
+    (folder / scratch.LOCK).touch()
+    look, started = scratch._processes, list[subprocess.Popen[bytes]]()
+
+    def start() -> None:
+        started.append(subprocess.Popen(["sleep", "60"], env={**os.environ, "TMPDIR": str(folder)}))
+
+    def look_and_start_another(folder: Path) -> list[int]:
+        found = look(folder)
+        if len(started) == 1:  # as if the first had done so, and was gone at once when it was killed
+            start()
+            started[0].kill()
+            started[0].wait()
+        return found
+
+    monkeypatch.setattr(scratch, "_processes", look_and_start_another)
+    start()
+    assert scratch.end_left_behind()
+    assert not folder.exists()
+    with started[1] as second:
+        ended = not processes_of.is_living(second.pid)
+        second.kill()
+    assert ended
 
 
 def test_a_folder_in_use_is_left_alone_and_gone_afterwards(temporary: Path):

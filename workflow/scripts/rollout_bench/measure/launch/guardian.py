@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
@@ -63,8 +64,6 @@ class Guardian:
             return False
         self._close()
         self._process = self._start()
-        for group in self._groups:
-            self._tell(group)
         return True
 
     def end(self) -> bool:
@@ -75,8 +74,11 @@ class Guardian:
         return clean_up(self._groups, self._folder)
 
     def _start(self) -> subprocess.Popen[bytes]:
+        # On its command line: were this process killed before it had told the groups, the guardian would remove the
+        # folder, by which alone the next launch could find what still runs, and end nothing.
+        groups = [f"{group.leader}:{group.started}" for group in self._groups]
         return subprocess.Popen(
-            [sys.executable, "-S", "-m", MODULE, str(self._folder)],
+            [sys.executable, "-S", "-m", MODULE, *groups, str(self._folder)],
             stdin=subprocess.PIPE,
             stdout=self._log,
             stderr=self._log,
@@ -88,7 +90,7 @@ class Guardian:
     def _tell(self, group: Group) -> None:
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # dead already: its pidfd will say so
-            self._process.stdin.write(f"{group.leader} {group.started}\n".encode())
+            self._process.stdin.write(f"{group.leader}:{group.started}\n".encode())
             self._process.stdin.flush()
 
     def _close(self) -> None:
@@ -107,15 +109,16 @@ def clean_up(groups: Sequence[Group], folder: Path) -> bool:
 
 
 def main() -> int:
-    """Read `<leader> <start>` of each group from stdin and at end of file cleans up after them."""
+    """Take `<leader>:<start>` of each group from the command line and stdin, and clean up after them at end of file."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     os.chdir("/")
+    *known, folder = sys.argv[1:]
     groups = []
-    for line in sys.stdin:
-        leader, started = line.split()
+    for text in chain(known, sys.stdin):
+        leader, started = text.split(":")
         groups.append(Group(int(leader), int(started)))
-    return 0 if clean_up(groups, Path(sys.argv[1])) else 1
+    return 0 if clean_up(groups, Path(folder)) else 1
 
 
 if __name__ == "__main__":

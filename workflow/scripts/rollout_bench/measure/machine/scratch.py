@@ -143,8 +143,9 @@ def _end_processes(folder: Path) -> bool:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         killed |= set(pids)
-        # a process that is being killed loses its variables before it is gone
-        if not any(map(is_living, killed)):
+        # Looked again after the last kill: a process may have started another since it was seen. And one that is being
+        # killed loses its variables before it is gone.
+        if not pids and not any(map(is_living, killed)):
             break
         time.sleep(0.05)
     return bool(killed)
