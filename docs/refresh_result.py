@@ -50,6 +50,8 @@ SECTIONS = (
     "Parts of an update: ",
     "Memory: ",
     "Where engine and trainer live: ",
+    "Parts of a step: ",
+    "Engines asleep: ",
     "What each device does: ",
     "Throughput: ",
     "Anatomy of a step: ",

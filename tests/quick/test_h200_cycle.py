@@ -1,0 +1,56 @@
+"""What the page on whole steps on an H200 says follows from the times that are kept."""
+
+from __future__ import annotations
+
+import json
+import re
+from statistics import fmean
+from typing import Any
+
+import pytest
+from workspace import REPOSITORY
+
+KEPT = json.loads((REPOSITORY / "validation/results/h200-cycle.json").read_text())
+PAGE = (REPOSITORY / "docs/results/h200-cycle.md").read_text()
+NUMBER = r"([\d.]+)"
+STEPS = re.compile(rf"\| (bf16|fp8) \| sleep-2 \| 2/2/2 \| {NUMBER} \| {NUMBER} \| {NUMBER} \|")
+PLACED = re.compile(rf"\| bf16 \| (colocated|server) \|.*? 1/1/1 \|.*?\| 2 \| {NUMBER} \|")
+
+
+def launches(**wanted: Any) -> list[dict[str, Any]]:
+    return [one for one in KEPT["launches"] if wanted.items() <= one.items()]
+
+
+@pytest.mark.parametrize(("quant", "generation", "transition", "step"), STEPS.findall(PAGE))
+def test_steps_on_the_page_are_means_of_those_kept(quant: str, generation: str, transition: str, step: str) -> None:
+    found = launches(model="qwen3-8b", quant=quant, sleep="2")
+    assert len(found) == 2
+    generated, changed = (fmean(fmean(one[name]) for one in found) for name in ("elapsed_s", "transition_s"))
+    assert (generated, changed) == pytest.approx((float(generation), float(transition)), rel=2e-3)
+    assert generated + changed == pytest.approx(float(step), rel=2e-3)
+
+
+@pytest.mark.parametrize(("where", "step"), PLACED.findall(PAGE))
+def test_placed_steps_on_the_page_are_means_of_those_kept(where: str, step: str) -> None:
+    (found,) = launches(mode="placement", where=where)
+    assert fmean(found["step_s"]) == pytest.approx(float(step), rel=2e-3)
+
+
+def test_the_page_has_such_numbers() -> None:
+    assert sorted(quant for quant, *_ in STEPS.findall(PAGE)) == ["bf16", "fp8"]
+    assert sorted(where for where, _ in PLACED.findall(PAGE)) == ["colocated", "server"]
+
+
+@pytest.mark.parametrize("quant", ["bf16", "fp8"])
+def test_the_same_weights_gave_the_same_checksums_and_tokens_each_time(quant: str) -> None:
+    for name in ("checksums", "tokens"):
+        found = [one[name] for one in launches(model="qwen3-8b", quant=quant)]
+        assert {tuple(each[0::2]) for each in found} == {(found[0][0],) * 5}
+        assert {tuple(each[1::2]) for each in found} == {(found[0][1],) * 5}
+        assert found[0][0] != found[0][1]
+
+
+def test_memory_asleep_did_not_grow() -> None:
+    for one in launches(mode="cycle"):
+        asleep = one["device_free_bytes"]["asleep"]
+        assert max(asleep) - min(asleep) < 0.001 * max(asleep)
