@@ -82,6 +82,12 @@ BAD_CYCLES = [
         "did you mean 'nccl'?",
     ),
     Bad(
+        "cycle_nccl_in_one_process",
+        _cycle("update: [nccl]", "platform: cuda, quants: [bf16], engine: {multiprocess: false}"),
+        "engine.multiprocess: with cycle.update: nccl the engine needs a process of its own",
+        "set it to null",
+    ),
+    Bad(
         "cycle_nccl_with_too_few_devices",
         _cycle("update: [nccl]", "platform: cuda, devices: 1, quants: [bf16]"),
         "devices: a launch of qwen3-90m needs 2 devices at once, one of them for the trainer of update nccl",

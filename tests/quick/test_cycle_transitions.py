@@ -29,7 +29,6 @@ class RecordedEngine:
         self.llm = self.llm_engine = self
         self.calls: list[str] = []
         self.weights: Weights = "first"
-        self.staged: list[Weights] = []
         self.unfinished = unfinished
         self.ballast_error = ballast_error
         self.noting_s = 0.0
@@ -93,7 +92,7 @@ class RecordedUpdates:
         """Do nothing."""
 
     def stage(self, weights: Weights) -> None:
-        self.engine.staged.append(weights)
+        self.engine.calls.append(f"stage {weights}")
         time.sleep(2 * PAUSE_S)
 
     def apply(self, weights: Weights) -> dict[str, Any]:
@@ -120,17 +119,17 @@ BALLAST = ["ballast {'size': None}", "drop_ballast"]
     [
         (
             {"sleep": "none"},
-            ["prove", "sleep 0", "update second", "reset", "wake scheduling"],
+            ["prove", "stage second", "sleep 0", "update second", "reset", "wake scheduling"],
             ["drain", "pause", "update", "reset_prefix_cache", "resume"],
         ),
         (
             {"sleep": "2", "wake": "split"},
-            ["prove", "sleep 2", *BALLAST, "wake weights", "update second", "reset", "wake kv_cache"],
+            ["prove", "stage second", "sleep 2", *BALLAST, "wake weights", "update second", "reset", "wake kv_cache"],
             ["drain", "sleep", "wake_weights", "update", "reset_prefix_cache", "wake_kv_cache"],
         ),
         (
             {"sleep": "1", "wake": "together"},
-            ["prove", "sleep 1", *BALLAST, "wake all", "update second", "reset"],
+            ["prove", "stage second", "sleep 1", *BALLAST, "wake all", "update second", "reset"],
             ["drain", "sleep", "wake", "update", "reset_prefix_cache"],
         ),
     ],
@@ -159,10 +158,10 @@ def test_what_noting_packed_weights_took_is_taken_off_the_update():
 
 
 def test_the_trainer_brings_its_weights_into_place_before_anything_of_the_update_is_timed():
-    engine = RecordedEngine()
-    _, seen = gone_through(engine, sleep="none")
-    assert engine.staged == ["second"]
-    assert seen["elapsed_s"] < 4 * PAUSE_S  # staging takes two, and so does the update
+    calls, seen = gone_through(sleep="none")
+    assert calls[:4] == ["prove", "stage second", "sleep 0", "update second"]
+    drain, pause, *_ = seen["parts"]
+    assert pause.began_s - (drain.began_s + drain.elapsed_s) >= 4 * PAUSE_S  # proving and staging take two each
 
 
 def test_the_ballast_is_as_large_as_the_trainer_is_said_to_be():

@@ -36,6 +36,25 @@ def test_placed_steps_on_the_page_are_means_of_those_kept(where: str, step: str)
     assert fmean(found["step_s"]) == pytest.approx(float(step), rel=2e-3)
 
 
+@pytest.mark.parametrize(
+    ("model", "quant", "said"),
+    [
+        ("qwen3-1.7b", "bf16", "a whole step of 2.69 s in bf16 (transition 0.49 s)"),
+        ("qwen3-1.7b", "fp8", "2.53 s in fp8 (0.45 s)"),
+        ("qwen3-1.7b", "w8a8", "3.24 s in w8a8 (0.72 s)"),
+        ("qwen3-8b", "w8a8", "Its transition took 0.80 s, of which the trainer's quantizing is 0.15 s"),
+    ],
+)
+def test_what_the_page_says_of_single_launches_is_kept(model: str, quant: str, said: str) -> None:
+    (found,) = launches(model=model, quant=quant)
+    transition_s = fmean(found["transition_s"])
+    step_s = transition_s + fmean(found["elapsed_s"])
+    assert said in PAGE
+    numbers = [float(number) for number in re.findall(r"(\d\.\d+) s", said)]
+    kept = [transition_s, fmean(found["quantize_s"])] if model == "qwen3-8b" else [step_s, transition_s]
+    assert numbers == pytest.approx(kept, abs=0.0051)
+
+
 def test_the_page_has_such_numbers() -> None:
     assert sorted(quant for quant, *_ in STEPS.findall(PAGE)) == ["bf16", "fp8"]
     assert sorted(where for where, _ in PLACED.findall(PAGE)) == ["colocated", "server"]

@@ -163,6 +163,17 @@ def test_the_process_stages_sends_and_waits_for_each_bucket_to_be_read(link: Tra
     assert held_with_children() - held_with_children([link.process.pid]) > 2 * 2 * parameters(SHAPE)
 
 
+def test_a_trainer_that_is_killed_in_the_midst_of_a_line_has_failed(link: TrainerLink):
+    reading, writing = os.pipe()
+    os.write(writing, b'{"event": "buck')
+    os.close(writing)
+    link.process.kill()
+    link._listen(reading)
+    with pytest.raises(ServingFailed) as failed:
+        link.told(Sent)
+    assert "signal 9" in failed.value.cause
+
+
 def test_its_session_is_that_of_its_parent_so_that_a_launch_ends_it(link: TrainerLink):
     assert os.getsid(link.process.pid) == os.getsid(0)
 

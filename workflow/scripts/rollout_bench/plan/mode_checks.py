@@ -185,6 +185,12 @@ def check_cycle(configs: Collection[Config], platform: Platform) -> None:
                 f"and this is {platform}",
                 "set cycle.update: [in_process], or reload",
             )
+        if update == "nccl" and any(config.engine.multiprocess is False for config in configs):
+            raise UserError(
+                "config: engine.multiprocess: with cycle.update: nccl the engine needs a process of its own, or one"
+                " whose trainer fails would wait for ever",
+                "set it to null, so that each platform has its default, or take cycle.update: [ipc]",
+            )
     levels = {level for config in configs for level in sleeps_in(config.cycle, platform)}
     deep = sorted(levels - {"none"})
     if deep and platform not in USUAL_SLEEP:

@@ -340,6 +340,8 @@ def _told_refusals(llm: Any, spec: Spec, method: str, arguments: dict[str, Any])
     """Return what each rank returned; raise `ServingFailed` where vLLM says that it can't update this format."""
     try:
         answers: list[Any] = llm.collective_rpc(method, kwargs=arguments)
+    except ServingFailed:  # of the trainer, which failed meanwhile
+        raise
     except Exception as error:  # of the worker, as vLLM hands it on: any type
         said = f"{type(error).__name__}: {error}"
         if not REFUSALS.search(said) or DEVICE_ERROR in said:

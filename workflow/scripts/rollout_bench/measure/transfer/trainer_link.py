@@ -86,7 +86,10 @@ class TrainerLink:
         """Put all that it tells into the queue, and at last that it has ended."""
         with os.fdopen(reading, "rb") as pipe:
             for line in pipe:
-                word = trainer_word(line)
+                try:
+                    word = trainer_word(line)
+                except ValueError:  # it was killed in the midst of a line
+                    break
                 if isinstance(word, TrainerFailed):
                     self._fail(word)
                     return

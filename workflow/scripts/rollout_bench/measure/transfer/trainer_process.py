@@ -107,7 +107,9 @@ def work(job: TrainerJob, tell: TellEngine, listen: Listen) -> None:
                 tell(sender.send(weights.staged))
             else:
                 raise RuntimeError(f"nobody can do this now: {order!r}")
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:  # torch's own type, or CUDA's where not even its context has room
+            if "out of memory" not in str(error).lower():
+                raise
             raise out_of_memory(job, error) from error
 
 
