@@ -73,3 +73,9 @@ def test_memory_asleep_did_not_grow() -> None:
     for one in launches(mode="cycle"):
         asleep = one["device_free_bytes"]["asleep"]
         assert max(asleep) - min(asleep) < 0.001 * max(asleep)
+
+
+def test_three_tensors_of_each_layer_changed_for_good_with_the_first_update_of_w8a8_alone() -> None:
+    for one in launches(mode="cycle", model="qwen3-8b"):
+        _, first, *others = one["changed_tensors"]
+        assert {first - other for other in others} == {3 * 36 if one["quant"] == "w8a8" else 0}

@@ -103,7 +103,7 @@ def round_to_int8(weight: torch.Tensor, scale_dtype: torch.dtype) -> tuple[torch
     Returns:
         int8 values [out, in] in -127..127 and scales [out, 1]: weight is about values * scales.
     """
-    # by a tensor: on a GPU torch multiplies by the reciprocal of a number, and another bit may come out
+    # by a tensor: on a GPU torch multiplies by the reciprocal of a number, and scales in float32 may have another bit
     most = torch.tensor(127.0, device=weight.device)
     exact = weight.float().abs().amax(dim=1, keepdim=True) / most
     scale = exact.clamp_min(torch.finfo(torch.float32).tiny).to(scale_dtype)
