@@ -31,6 +31,9 @@ PINNED_AUTO: Pins = json.loads(Path(__file__).with_name("keys_auto.json").read_t
 NUMBERS = {"cuda.yaml": 5, "ascend.yaml": 5, "diagnostic.yaml": 1}
 """The iterations that configs had when their keys were pinned; of the others 4."""
 
+ONLY_ON = {"cycle-cuda.yaml": "cuda"}
+"""Configs of what other platforms refuse."""
+
 CONFIGS = {"config.yaml": "{}"} | {path.name: path.read_text() for path in (REPOSITORY / "configs").glob("*.yaml")}
 CALLS = CONFIGS | {
     f"{name}, every mode": yaml.safe_dump(yaml.safe_load(text) | yaml.safe_load(EVERY_MODE))
@@ -60,7 +63,8 @@ def test_every_config_names_the_experiments_that_it_named_before_if_it_asks_for_
 
 @pytest.mark.parametrize("platform", ENGINES)
 def test_every_config_names_the_same_experiments_tomorrow(platform: str):
-    assert {name: folders(platform, overlay) for name, overlay in CALLS.items()} == PINNED_AUTO[platform]
+    calls = {name: text for name, text in CALLS.items() if ONLY_ON.get(name.partition(",")[0], platform) == platform}
+    assert {name: folders(platform, overlay) for name, overlay in calls.items()} == PINNED_AUTO[platform]
 
 
 @pytest.mark.parametrize("platform", ENGINES)

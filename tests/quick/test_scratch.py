@@ -122,6 +122,8 @@ def test_what_a_process_starts_after_it_was_seen_is_ended_too(temporary: Path, m
 
     def start() -> None:
         started.append(subprocess.Popen(["sleep", "60"], env={**os.environ, "TMPDIR": str(folder)}))
+        while started[-1].pid not in look(folder):  # its variables show a moment after it has begun
+            time.sleep(0.01)
 
     def look_and_start_another(folder: Path) -> list[int]:
         found = look(folder)

@@ -343,6 +343,8 @@ def _told_refusals(llm: Any, spec: Spec, method: str, arguments: dict[str, Any])
     except ServingFailed:  # of the trainer, which failed meanwhile
         raise
     except Exception as error:  # of the worker, as vLLM hands it on: any type
+        if isinstance(error.__cause__, ServingFailed):  # of the trainer, where the engine has no process of its own
+            raise error.__cause__ from None
         said = f"{type(error).__name__}: {error}"
         if not REFUSALS.search(said) or DEVICE_ERROR in said:
             raise

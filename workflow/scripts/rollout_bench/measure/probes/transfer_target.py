@@ -15,7 +15,6 @@ from types import ModuleType
 from typing import Any, TypedDict
 
 from rollout_bench.measure.probes.trainer_stand_in import TrainerStandIn
-from rollout_bench.measure.server.stream import ServingFailed
 from rollout_bench.measure.transfer.weight_sets import synchronize
 
 
@@ -70,8 +69,6 @@ class TransferTarget(TrainerStandIn):
         """Call; the type of an exception is lost between processes, so name it."""
         try:
             call(*arguments)
-        except ServingFailed:  # of the trainer, where the engine has no process of its own
-            raise
         except Exception as error:
             raise RuntimeError(f"{type(error).__name__}: {error}") from error
 
