@@ -176,8 +176,7 @@ def test_after_every_step_all_engines_have_the_trainers_weights(way: str, placed
         assert found.tensors == 2 * 11 + 3  # of a layer: four projections, three of the MLP, four norms
         assert (found.not_received, found.not_loaded, found.first) == (0, 0, None)
         if not torch.cpu._is_amx_tile_supported():  # with AMX vLLM packs small layers for a kernel of its own
-            # of tensors that two ranks share out, none can be compared with the trainer's: norms are left
-            assert found.found == (2 * 4 + 1 if way == "sharded" else found.tensors)
+            assert found.found == found.tensors
 
 
 def test_weights_that_are_stale_lost_or_in_the_place_of_others_are_found(

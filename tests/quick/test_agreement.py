@@ -5,35 +5,44 @@ from __future__ import annotations
 from rollout_bench.measure.placed.agreement import agreement
 
 OWN = [("embed", "e1"), ("q", "q1"), ("k", "k1"), ("norm", "n1")]
+TRAINERS = [(name, [checksum, f"{checksum} rows", f"{checksum} columns"]) for name, checksum in OWN]
 LOADED = {name: [checksum] for name, checksum in OWN}
 
 
 def test_what_arrived_and_was_loaded_agrees_whatever_its_order():
-    found = agreement(OWN, OWN[::-1], LOADED)
+    found = agreement(TRAINERS, OWN[::-1], LOADED)
     assert (found.tensors, found.not_received, found.found, found.not_loaded, found.first) == (4, 0, 4, 0, None)
 
 
 def test_a_bucket_that_never_came_is_lost_and_leaves_what_was_there():
-    found = agreement(OWN, OWN[:2], {**LOADED, "k": ["k0"], "norm": ["n0"]})
+    found = agreement(TRAINERS, OWN[:2], {**LOADED, "k": ["k0"], "norm": ["n0"]})
     assert (found.not_received, found.not_loaded, found.first) == (2, 2, "k")
 
 
 def test_weights_of_the_step_before_are_not_those_of_this_one():
     before = [(name, f"{name}0") for name, _ in OWN]
-    found = agreement(OWN, before, {name: [checksum] for name, checksum in before})
+    found = agreement(TRAINERS, before, {name: [checksum] for name, checksum in before})
     assert (found.not_received, found.not_loaded, found.first) == (4, 4, "embed")
 
 
 def test_what_arrived_and_was_loaded_to_another_place_shows_there_alone():
-    found = agreement(OWN, OWN, {**LOADED, "q": ["k1"], "k": ["q1"]})
+    found = agreement(TRAINERS, OWN, {**LOADED, "q": ["k1"], "k": ["q1"]})
     assert (found.not_received, found.not_loaded, found.first) == (0, 2, "q")
 
 
 def test_one_of_two_places_that_kept_the_old_weights_shows():
-    found = agreement(OWN, OWN, {**LOADED, "embed": ["e1", "e0"]})
+    found = agreement(TRAINERS, OWN, {**LOADED, "embed": ["e1", "e0"]})
     assert (found.not_received, found.not_loaded, found.first) == (0, 1, "embed")
 
 
 def test_a_tensor_that_cannot_be_read_in_the_engine_is_not_counted_as_found():
-    found = agreement(OWN, OWN, {"norm": ["n1"]})
+    found = agreement(TRAINERS, OWN, {"norm": ["n1"]})
     assert (found.tensors, found.found, found.not_loaded, found.first) == (4, 1, 0, None)
+
+
+def test_a_share_of_a_tensor_is_the_trainers_where_it_is_one_of_the_rank_s_own():
+    shares = {"embed": ["e1 rows"], "q": ["q1 rows"], "k": ["k1 columns"]}
+    found = agreement(TRAINERS, OWN, shares)
+    assert (found.found, found.not_loaded, found.first) == (3, 0, None)
+    found = agreement(TRAINERS, OWN, {**shares, "k": ["k1 columns of another rank"]})
+    assert (found.found, found.not_loaded, found.first) == (3, 1, "k")

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 from rollout_bench.measure.probes import census
 from rollout_bench.measure.probes.census import count_weights, noting, packed_by
-from rollout_bench.measure.probes.weight_proofs import CHUNK_WORDS, loaded_of, noted_packed, proof_of, proofs_of
+from rollout_bench.measure.probes.weight_proofs import (
+    CHUNK_WORDS,
+    loaded_of,
+    noted_packed,
+    proof_of,
+    proofs_of,
+    shares_of,
+)
 
 DTYPES = [torch.bfloat16, torch.float16, torch.float32, torch.int8, torch.int32, torch.int64, torch.float8_e4m3fn]
 
@@ -230,6 +237,31 @@ def test_a_weight_that_is_packed_is_found_as_checkpoints_have_it(create: Any, pa
     model.head.weight.data = drawn((6, 8), torch.bfloat16, 99)  # and what was packed of it stays
     now = proof_of(model.head.weight).checksum
     assert loaded_of(model, kinds(parts))["head.weight"] == [now, *checksums(parts)["head.weight"]]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_s_shares_are_found_among_those_that_the_trainer_may_have_given_it(
+    rank: int, parts: dict[str, torch.Tensor]
+):
+    kinds_, whole = kinds(parts), {"norm.weight"}
+    shares = {name: t if name in whole else t.chunk(2)[rank] for name, t in parts.items()}
+    given = {name: shares_of(tensor, 2) for name, tensor in parts.items()}
+    found = loaded_of(Fusing(shares), kinds_, 2)
+    assert set(found) == set(parts)
+    for name, checksums_ in found.items():
+        assert set(checksums_) <= set(given[name][rank])
+        assert name in whole or not set(checksums_) & set(given[name][1 - rank])
+    columns = Fusing({**shares, "head.weight": parts["head.weight"].chunk(2, 1)[rank]})
+    assert set(loaded_of(columns, kinds_, 2)["head.weight"]) <= set(given["head.weight"][rank])
+
+
+def test_shares_of_the_wrong_rank_or_of_rows_that_fill_a_vocabulary_up_are_not_taken_for_a_rank_s_own(
+    parts: dict[str, torch.Tensor],
+):
+    first = {name: t if name == "norm.weight" else t.chunk(2)[0] for name, t in parts.items()}
+    given = shares_of(parts["q_proj.weight"], 2)
+    assert not set(loaded_of(Fusing(first), kinds(parts), 2)["q_proj.weight"]) & set(given[1])
+    assert "head.weight" not in loaded_of(Fusing(first, padding=1), kinds(parts), 2)
 
 
 def test_what_a_rank_has_a_share_of_or_in_another_type_is_not_found(parts: dict[str, torch.Tensor]):

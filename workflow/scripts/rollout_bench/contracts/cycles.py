@@ -187,7 +187,8 @@ class Agreement(Strict):
         ge=0,
         description=(
             "Of these, those that can be read in the engine once they are loaded: under their own name, or as rows of "
-            "a tensor that vLLM fuses several to. What is packed for some kernels, or shared out, can't."
+            "a tensor that vLLM fuses several to; of what ranks share out, the rank's part. What is packed for some "
+            "kernels, or shared out unevenly, can't."
         ),
     )
     not_loaded: int = Field(ge=0, description="Of those that were found, those that are not as the trainer has them.")

@@ -34,12 +34,12 @@ from rollout_bench.contracts.cycles import WeightProof
 from rollout_bench.contracts.load import longest
 from rollout_bench.contracts.placed_steps import Activity, AsleepMemory, RankStep, Span
 from rollout_bench.contracts.record import ReplicaPass, SequenceRow
-from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, WorkloadSpec, placed_engines
+from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, WorkloadSpec, placed_engines, tensor_parallel_size
 from rollout_bench.core.processes import die_with_parent
 from rollout_bench.measure.launch.flags import most_at_once, preempted_flags, prefix_cache_flags, token_flags
 from rollout_bench.measure.launch.protocol import Event, IterationDone, PhaseBegins, Ready
 from rollout_bench.measure.launch.replicas import made_of
-from rollout_bench.measure.placed.agreement import Checksums, agreement
+from rollout_bench.measure.placed.agreement import agreement
 from rollout_bench.measure.placed.shares import MEGABYTE, Trajectory, buckets, in_order, packed, share, unpacked
 from rollout_bench.measure.placed.words import (
     RankFailed,
@@ -232,11 +232,12 @@ class GeneratingRank:
         until = next(iter(self._noted_before[number:]), self._noting_s)  # one that is lost has not come
         return self._noting_s - before, until - before
 
-    def proof(self, trainers: Checksums, parts: Manifest) -> WeightProof:
-        """Return what the engine's weights are, beside `trainers`, those of the trainer."""
+    def proof(self, trainers: Sequence[tuple[str, Sequence[Sequence[str]]]], parts: Manifest) -> WeightProof:
+        """Return what the engine's weights are, beside `trainers`: name and `shares_of` each tensor of the trainer."""
         kinds = {name: (str(dtype), list(shape)) for name, dtype, shape in parts}
-        (loaded,) = self.engine.llm.collective_rpc("rollout_bench_loaded", kwargs={"parts": kinds})
-        found = agreement(trainers, self._received, loaded)
+        what = {"parts": kinds, "ranks": len(self.shards)}
+        (loaded,) = self.engine.llm.collective_rpc("rollout_bench_loaded", kwargs=what)
+        found = agreement([(name, shares[self._place]) for name, shares in trainers], self._received, loaded)
         return self._proofs.take("second").model_copy(update={"trainer": found})
 
     def reset(self) -> None:
@@ -315,7 +316,7 @@ class PlacedRank:
         from rollout_bench.measure.placed.groups import sizes_of_parts
         from rollout_bench.measure.placed.sleep import EngineSleep
 
-        self._placement = placement
+        self._spec, self._placement = spec, placement
         self._device = torch.device("cpu" if spec.platform == "cpu" else f"cuda:{os.environ['LOCAL_RANK']}")
         self._sleep = None
         if self._generator is not None and placement.sleep is not None:
@@ -527,10 +528,11 @@ class PlacedRank:
         group = self._trainers if self._colocated else self._updating
         if group is None:
             return None
-        from rollout_bench.measure.probes.weight_proofs import proof_of
+        from rollout_bench.measure.probes.weight_proofs import shares_of
 
         first = self._trainer if self._rank == self._placement.training[0] else None
-        own = [] if first is None else [(name, proof_of(tensor).checksum) for name, tensor in first.weights()]
+        ranks = tensor_parallel_size(self._spec)
+        own = [] if first is None else [(name, shares_of(tensor, ranks)) for name, tensor in first.weights()]
         checksums = json.loads(group.say(None if first is None else json.dumps(own)))
         return None if self._generator is None else self._generator.proof(checksums, self._parts)
 

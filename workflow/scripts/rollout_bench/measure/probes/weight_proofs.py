@@ -158,9 +158,9 @@ class WeightProofs(WeightCensus):
         found = proofs_of(self.get_model(), norms)
         return {name: (proof.checksum, proof.finite, trained) for name, (proof, trained) in found.items()}
 
-    def rollout_bench_loaded(self, parts: Mapping[str, tuple[str, Sequence[int]]]) -> dict[str, list[str]]:
+    def rollout_bench_loaded(self, parts: Mapping[str, tuple[str, Sequence[int]]], ranks: int) -> dict[str, list[str]]:
         """Return `loaded_of` this rank's model; `parts` has types as text, as `torch.bfloat16`."""
-        return loaded_of(self.get_model(), parts)
+        return loaded_of(self.get_model(), parts, ranks)
 
     def rollout_bench_noting_s(self) -> float:
         """Return what noting weights in updates has taken in this process so far, in seconds."""
@@ -199,16 +199,46 @@ def _is_share_of_embedding(module: Any) -> bool:
     return type(module).__name__ == "VocabParallelEmbedding" and getattr(module, "tp_size", 1) > 1
 
 
-def loaded_of(model: Any, parts: Mapping[str, tuple[str, Sequence[int]]]) -> dict[str, list[str]]:
+def shares_of(tensor: torch.Tensor, ranks: int) -> list[list[str]]:
+    """Return for each of the `ranks` that share a model the checksums of what it may have of `tensor`.
+
+    All of it; its share of the rows; its share of the columns. The last two are where ranks divide them.
+    """
+    whole = proof_of(tensor)
+    found = [[whole.checksum] for _ in range(ranks)]
+    rows, columns = (_share(whole.shape, dim, ranks) for dim in DIVIDED)
+    for rank, checksums in enumerate(found if ranks > 1 else ()):
+        if rows is not None:
+            checksums.append(whole.part(rank * rows[0], rows))
+        if columns is not None:
+            checksums.append(proof_of(tensor.chunk(ranks, 1)[rank]).checksum)
+    return found
+
+
+DIVIDED = (0, 1)
+"""What ranks divide of a weight [out, in]: its rows, or its columns."""
+
+
+def _share(shape: Sequence[int], dim: int | None, ranks: int) -> tuple[int, ...] | None:
+    """Return the shape of a rank's share along `dim`, None where that does not divide; all of it where `dim` is None."""
+    if dim is None:
+        return tuple(shape)
+    if dim >= len(shape) or shape[dim] % ranks:
+        return None
+    return (*shape[:dim], shape[dim] // ranks, *shape[dim + 1 :])
+
+
+def loaded_of(model: Any, parts: Mapping[str, tuple[str, Sequence[int]]], ranks: int = 1) -> dict[str, list[str]]:
     """Return checksums of a checkpoint's tensors as `model` has them: of each wherever it is, of some nowhere.
 
-    A tensor is looked for under its own name, and in the rows of what vLLM fuses it to with its neighbours. One that
-    is packed for a kernel (but by oneDNN), has another type, or of which the rank has a share is not found. Rows that
-    fill a vocabulary up are left out.
+    A tensor, or this rank's share of it, is looked for under its own name, and in the rows of what vLLM fuses it to
+    with its neighbours. One that is packed for a kernel (but by oneDNN) or has another type is not found, and neither
+    is a share of what does not divide evenly. Rows that fill a vocabulary up are left out.
 
     Args:
         model: vLLM's.
         parts: name of each tensor -> its type, as text, and its shape.
+        ranks: those that share the model.
     """
     found: dict[str, list[str]] = {}
     fused: Mapping[str, Sequence[str]] = getattr(model, "packed_modules_mapping", None) or {}
@@ -216,16 +246,32 @@ def loaded_of(model: Any, parts: Mapping[str, tuple[str, Sequence[int]]]) -> dic
         module, _, label = name.partition("#")[0].rpartition(".")
         parent, dot, last = module.rpartition(".")
         names = [f"{parent}{dot}{part}.{label}" for part in fused.get(last, [last])]
-        shapes = [tuple(parts[each][1]) for each in names if each in parts and parts[each][0] == str(proof.dtype)]
-        alike = all(shape and proof.shape and shape[1:] == proof.shape[1:] for shape in shapes)
-        if len(shapes) < len(names) or not alike:
+        if any(each not in parts or parts[each][0] != str(proof.dtype) for each in names):
             continue
-        ends = list(itertools.accumulate(shape[0] for shape in shapes))
-        if ends[-1] > proof.shape[0] or (len(names) > 1 and ends[-1] < proof.shape[0]):
-            continue
-        for each, shape, end in zip(names, shapes, ends, strict=True):
-            found.setdefault(each, []).append(proof.part(end - shape[0], shape))
+        for dim in (None, *(DIVIDED if ranks > 1 else ())):
+            shapes = [_share(parts[each][1], dim, ranks) for each in names]
+            ends = _ends(shapes, proof.shape, filled_up=dim is None and len(names) == 1)
+            for each, shape, end in zip(names, shapes, ends, strict=False):  # none where they do not fit
+                assert shape is not None, "what fits is there"
+                found.setdefault(each, []).append(proof.part(end - shape[0], shape))
+            if ends:
+                break
     return found
+
+
+def _ends(shapes: Sequence[tuple[int, ...] | None], whole: tuple[int, ...], *, filled_up: bool) -> list[int]:
+    """Return where each of `shapes` ends among the rows of `whole`; nothing where they are not those rows.
+
+    Args:
+        shapes: of neighbours.
+        whole: the shape of what they are fused to.
+        filled_up: whether there may be more rows.
+    """
+    lengths = [shape[0] for shape in shapes if shape and whole and shape[1:] == whole[1:]]
+    ends = list(itertools.accumulate(lengths))
+    if len(lengths) < len(shapes) or ends[-1] > whole[0] or (ends[-1] < whole[0] and not filled_up):
+        return []
+    return ends
 
 
 def _unused(name: str, taken: Any) -> str:
