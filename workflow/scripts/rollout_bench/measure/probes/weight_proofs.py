@@ -220,7 +220,7 @@ DIVIDED = (0, 1)
 
 
 def _share(shape: Sequence[int], dim: int | None, ranks: int) -> tuple[int, ...] | None:
-    """Return the shape of a rank's share along `dim`, None where that does not divide; all of it where `dim` is None."""
+    """Return the shape of a rank's share along `dim`, None where that does not divide; without `dim` all of it."""
     if dim is None:
         return tuple(shape)
     if dim >= len(shape) or shape[dim] % ranks:
