@@ -85,12 +85,12 @@ def test_the_next_launch_ends_what_outlived_guardian_and_command(
     processes: dict[str, psutil.Process], temporary: Path, tmp_path: Path
 ):
     (folder,) = temporary.iterdir()
-    assert not scratch.end_left_behind()
+    assert not scratch.end_left_behind(print)
     assert folder.is_dir(), "the launch was alive"
     processes["guardian"].suspend()
     processes["supervisor"].kill()
     processes["supervisor"].wait()
-    assert not scratch.end_left_behind()
+    assert not scratch.end_left_behind(print)
     assert folder.is_dir(), "the guardian would have seen to it"
     processes["guardian"].kill()
     while is_alive(processes["guardian"]):  # only its end frees the folder's lock
@@ -135,7 +135,7 @@ def test_what_a_process_starts_after_it_was_seen_is_ended_too(temporary: Path, m
 
     monkeypatch.setattr(scratch, "_processes", look_and_start_another)
     start()
-    assert scratch.end_left_behind()
+    assert scratch.end_left_behind(print)
     assert not folder.exists()
     with started[1] as second:
         ended = not processes_of.is_living(second.pid)
@@ -143,9 +143,33 @@ def test_what_a_process_starts_after_it_was_seen_is_ended_too(temporary: Path, m
     assert ended
 
 
+def test_what_does_not_end_when_it_is_killed_is_named_and_found_again_by_the_next_launch(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = temporary / f"{scratch.PREFIX}left"
+    folder.mkdir()
+    (folder / scratch.LOCK).touch()
+    said: list[str] = []
+    with subprocess.Popen(["sleep", "60"], env={**os.environ, "TMPDIR": str(folder)}) as stuck:
+        while stuck.pid not in scratch._processes(folder):
+            time.sleep(0.01)
+        with monkeypatch.context() as patch:  # nothing but a driver holds a process that is killed
+            patch.setattr(scratch, "LIMIT_S", 0.2)
+            patch.setattr(os, "kill", lambda *_: None)
+            assert scratch.end_left_behind(said.append)
+        assert folder.is_dir()
+        assert len(said) == 1
+        assert f"processes {stuck.pid}\n" in said[0]
+        assert len(said[0].splitlines()) == 2
+        assert scratch.end_left_behind(said.append)
+        assert stuck.wait() == -signal.SIGKILL
+    assert len(said) == 1
+    assert not folder.exists()
+
+
 def test_a_folder_in_use_is_left_alone_and_gone_afterwards(temporary: Path):
     with scratch.scratch() as made:
-        assert not scratch.end_left_behind()
+        assert not scratch.end_left_behind(print)
         assert made.folder.is_dir()
         assert list(temporary.iterdir()) == [made.folder]
     assert list(temporary.iterdir()) == []
@@ -158,7 +182,7 @@ def test_a_folder_of_that_name_that_is_nobody_s_engine_s_stays(temporary: Path):
         (folder / "file").touch()
     (elsewhere / scratch.LOCK).touch()
     linked.symlink_to(elsewhere)
-    assert not scratch.end_left_behind()
+    assert not scratch.end_left_behind(print)
     assert (mine / "file").is_file()
     assert (linked / "file").is_file()
 
@@ -169,10 +193,10 @@ def test_what_another_user_s_launch_left_is_that_user_s_to_end(temporary: Path, 
     (folder / scratch.LOCK).touch()
     user = os.getuid()
     monkeypatch.setattr(os, "getuid", lambda: user + 1)
-    scratch.end_left_behind()
+    scratch.end_left_behind(print)
     assert folder.is_dir()
     monkeypatch.setattr(os, "getuid", lambda: user)
-    scratch.end_left_behind()
+    scratch.end_left_behind(print)
     assert not folder.exists()
 
 
@@ -188,7 +212,7 @@ def test_shared_memory_of_an_engine_is_known_while_it_lives_and_removed_once_all
         folder.mkdir()
         (folder / scratch.LOCK).touch()
         scratch.note_shared_memory(folder, [path, foreign])
-        scratch.end_left_behind()
+        scratch.end_left_behind(print)
         assert not path.exists()
         assert foreign.exists(), "only what lies where shared memory does is removed"
     finally:

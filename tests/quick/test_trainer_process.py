@@ -65,10 +65,12 @@ def link() -> Iterator[TrainerLink]:
     """Yield a trainer that has made its weights."""
     before = signal.getsignal(signal.SIGUSR2)
     started = TrainerLink(job("compressed-tensors-w8a8"))
-    started.told(Made)
-    yield started
-    _end(started)
-    signal.signal(signal.SIGUSR2, before)
+    try:
+        started.told(Made)
+        yield started
+    finally:
+        _end(started)
+        signal.signal(signal.SIGUSR2, before)
 
 
 def _end(link: TrainerLink) -> None:
@@ -187,11 +189,13 @@ def test_an_order_that_nobody_can_follow_is_a_failure(link: TrainerLink):
 def test_devices_that_are_not_there_are_said_in_two_lines():
     there = torch.cuda.device_count()
     missing = TrainerLink(job().model_copy(update={"devices": [f"cuda:{there}"]}))
-    with pytest.raises(ServingFailed) as caught:
-        missing.told(Made)
+    try:
+        with pytest.raises(ServingFailed) as caught:
+            missing.told(Made)
+    finally:
+        _end(missing)
     assert caught.value.category == "too_few_devices"
     assert f"the device number {there + 1} of the launch, and {there} are visible" in caught.value.cause
-    _end(missing)
 
 
 def test_a_killed_trainer_is_said_even_while_the_engine_waits_for_it(link: TrainerLink):

@@ -28,6 +28,7 @@ from rollout_bench.contracts.spec import devices_per_replica, replicas
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.processes import Interrupted, descendants, is_orphan_of, signals_as_descriptor
 from rollout_bench.measure.launch.attempt import Assignment, Seat, Word, attempt
+from rollout_bench.measure.launch.progress import say
 from rollout_bench.measure.launch.rotation import Grant, Orders, Rotation, Start, Started
 from rollout_bench.measure.launch.turns import Asks, End, Finished, Line, Turn, Turns, line
 from rollout_bench.measure.machine.leases import Lease
@@ -194,7 +195,7 @@ class Coordinator:
         # Where its guardian was killed with it, parts of the engine may go on. A process that dies closes its end of
         # the line a moment before the lock of its folder.
         for _ in range(20):
-            if end_left_behind():
+            if end_left_behind(say):
                 break
             time.sleep(0.05)
         cause = KILLED

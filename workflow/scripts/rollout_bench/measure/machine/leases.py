@@ -52,7 +52,7 @@ from rollout_bench.measure.machine import device_memory, inventory
 from rollout_bench.measure.machine.device import Device, DeviceError
 from rollout_bench.measure.machine.inventory import VARIABLES, usual_isolation, visible_devices
 from rollout_bench.measure.machine.links import Links, choose, link_kinds, links_of, turned
-from rollout_bench.measure.machine.scratch import end_left_behind
+from rollout_bench.measure.machine.scratch import Say, end_left_behind
 
 VARIABLE = "ROLLOUT_BENCH_LEASES"
 
@@ -70,8 +70,6 @@ Shown = Annotated[str, AfterValidator(lambda text: printable(" ".join(text.split
 
 Pause = Callable[[float], None]
 """Waits so many seconds, or raises if this process is to end."""
-
-Say = Callable[[str], None]
 
 Shape = tuple[int, int, Links]
 """Groups, devices of each, and how devices are linked."""
@@ -400,7 +398,7 @@ def lease(wanted: Wanted, pause: Pause, say: Say) -> Iterator[Lease]:
     shape = replicas(spec), devices_per_replica(spec) if devices else 0, links
     began, affinity = time.monotonic(), os.sched_getaffinity(0)
     with claims.taken(claim, devices, shape, pause, say) as held:
-        if end_left_behind() or held.left_over:
+        if end_left_behind(say) or held.left_over:
             device_memory.wait_until_free(spec.platform, list(chain(*held.groups)), pause)
         everything = _is_everything(held.groups, there or [])
         leased = Lease(spec.platform, links, time.monotonic() - began, everything, held, claims)

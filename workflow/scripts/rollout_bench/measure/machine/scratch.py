@@ -20,7 +20,7 @@ import socket
 import stat
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +49,9 @@ it was."""
 
 LIMIT_S = 20.0
 """How long killed processes may take to be gone; longer they are stuck inside the kernel."""
+
+Say = Callable[[str], None]
+"""Takes a line for the user."""
 
 
 @dataclass(frozen=True)
@@ -92,22 +95,34 @@ def noted_shared_memory(folder: Path) -> set[Path]:
     return {Path(line) for line in lines if Path(line).parent == SHARED_MEMORY}
 
 
-def end_left_behind() -> bool:
+def end_left_behind(say: Say) -> bool:
     """End the processes of this user's launches whose command and guardian were killed, and remove what they left.
+
+    Args:
+        say: is told of processes that are not gone `LIMIT_S` seconds after they were killed. Their folder stays, so
+            that the next launch finds them again: they may hold one of several devices, and others can be measured on.
 
     Returns:
         Whether a process was left.
     """
-    ended = False
+    found = False
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         descriptor = _taken_over(folder)
         if descriptor is not None:
             left = noted_shared_memory(folder)
-            ended = _end_processes(folder) or ended
-            remove(left)
-            shutil.rmtree(folder, ignore_errors=True)
+            killed, stuck = _end_processes(folder)
+            found = found or killed
+            if stuck:
+                say(
+                    f"of an engine whose launch was killed still run {LIMIT_S:g} s after they were killed: processes "
+                    f"{', '.join(map(str, stuck))}\n  look with `ps -o stat,wchan,args -p {stuck[0]}`: where the state "
+                    "is D, the driver holds them, and only a reset of the device or a restart ends them"
+                )
+            else:
+                remove(left)
+                shutil.rmtree(folder, ignore_errors=True)
             os.close(descriptor)
-    return ended
+    return found
 
 
 def remove(paths: Iterable[Path]) -> None:
@@ -134,10 +149,11 @@ def _taken_over(folder: Path) -> int | None:
     return descriptor
 
 
-def _end_processes(folder: Path) -> bool:
+def _end_processes(folder: Path) -> tuple[bool, list[int]]:
+    """Kill the processes of a folder; return whether there was one, and the pids of those that do not go."""
     deadline = time.monotonic() + LIMIT_S
     killed: set[int] = set()
-    while time.monotonic() < deadline:
+    while True:
         pids = _processes(folder)
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
@@ -145,10 +161,10 @@ def _end_processes(folder: Path) -> bool:
         killed |= set(pids)
         # Looked again after the last kill: a process may have started another since it was seen. And one that is being
         # killed loses its variables before it is gone.
-        if not pids and not any(map(is_living, killed)):
-            break
+        stuck = sorted(pid for pid in killed if is_living(pid))
+        if (not pids and not stuck) or time.monotonic() > deadline:
+            return bool(killed), stuck
         time.sleep(0.05)
-    return bool(killed)
 
 
 def _processes(folder: Path) -> list[int]:
