@@ -46,6 +46,14 @@ BAD_KUBERNETES = [
     Bad("user_a_word", _set("user_id: root"), "kubernetes.user_id: 'root'", "docs/reference"),
     Bad("user_negative", _set("user_id: -1"), "kubernetes.user_id: -1", "docs/reference"),
     Bad("keep_negative", _set("keep_finished_s: -1"), "kubernetes.keep_finished_s: -1", "docs/reference"),
+    Bad("claim_no_size", _set("make_claim: {}"), "kubernetes.make_claim.size: is missing", "set it in config.yaml"),
+    Bad("claim_size", _set("make_claim: {size: 50GB}"), "'50GB' is no size: did you mean '50Gi'?", "docs/reference"),
+    Bad("claim_class", _set("make_claim: {size: 1Gi, storage_class: A_b}"), "did you mean 'a-b'?", "docs/reference"),
+    Bad("claim_key", _set("make_claim: {sice: 1Gi}"), "make_claim.sice: there is no such key", "did you mean 'size'?"),
+    Bad("variable_secret", _set("environment: {HF_TOKEN: hush}"), "environment.HF_TOKEN: may be", "kubernetes.secrets"),
+    Bad("variable_name", _set("environment: {A-B: c}"), "kubernetes.environment.A-B is no name", "use letters"),
+    Bad("variable_own", _set("environment: {PATH: /bin}"), "kubernetes.environment.PATH", "leave it out"),
+    Bad("debug_a_time", _set("debug: 3600"), "kubernetes.debug: 3600", "docs/reference"),
     Bad("a_word", "kubernetes: on-prem", "kubernetes: 'on-prem'", "docs/reference"),
 ]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from stub_server import running_stub
 from workspace import TINY, Workspace
 
 pytestmark = [pytest.mark.engine, pytest.mark.untimed]
@@ -47,24 +48,28 @@ def claim(workspace: Workspace) -> Path:
     for container in (*pod["initContainers"], *pod["containers"]):
         words = [replaced(word, places) for word in container["command"]]
         assert words[0] == "python"
-        values = {e["name"]: replaced(e["value"], places) for e in container["env"] if "value" in e}
         assert container["workingDir"] == "/data"
-        done = subprocess.run(
-            [sys.executable, *words[1:]],
-            cwd=folders["data"],
-            env=workspace.environment | values,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = run([sys.executable, *words[1:]], container, folders["data"], places, workspace)
         assert done.returncode == 0, done.stderr
     return folders["data"]
 
 
+def run(
+    words: list[str], container: dict[str, Any], data: Path, places: dict[str, Path], workspace: Workspace
+) -> subprocess.CompletedProcess[str]:
+    values = {each["name"]: replaced(each["value"], places) for each in container["env"] if "value" in each}
+    environment = workspace.environment | values
+    return subprocess.run(words, cwd=data, env=environment, capture_output=True, text=True, check=False)
+
+
 def manifest(workspace: Workspace, pattern: str) -> dict[str, Any]:
-    (path,) = workspace.path.glob(f"results/manifests/{pattern}")
-    (document,) = yaml.safe_load_all(path.read_text())
+    (document,) = manifests(workspace, pattern)
     return document
+
+
+def manifests(workspace: Workspace, pattern: str) -> list[dict[str, Any]]:
+    (path,) = workspace.path.glob(f"results/manifests/{pattern}")
+    return list(yaml.safe_load_all(path.read_text()))
 
 
 def replaced(word: str, places: dict[str, Path]) -> str:
@@ -94,3 +99,30 @@ def test_what_is_collected_is_measured_for_snakemake_and_needs_no_job_any_more(w
     again = workspace.snakemake("kubernetes_manifests")
     assert "results/manifests: 0 jobs; 0 files written, 3 removed" in again.stdout
     assert list((workspace.path / "results/manifests").rglob("*.yaml")) == []
+
+
+def test_one_pod_measures_all_endpoints_and_leaves_a_summary_on_the_claim(tmp_path: Path):
+    with running_stub(tmp_path) as url:
+        endpoints = {name: {"url": f"{url}/v1", "model": "stub"} for name in ("one", "other")}
+        modes = {"modes": ["online"], "models": [], "endpoints": endpoints, "quants": ["bf16"], "interleave": "auto"}
+        workspace = Workspace(tmp_path / "home", {**TINY, **LOCAL, **modes})
+        done = workspace.snakemake("kubernetes_manifests")
+        assert "results/manifests: 1 jobs; 2 files written, 0 removed" in done.stdout
+        mounted, job = manifests(workspace, "launcher.yaml")
+        node = {name: tmp_path / name for name in ("data", "scratch", "config")}
+        for folder in node.values():
+            folder.mkdir()
+        for name, content in mounted["data"].items():
+            (node["config"] / name).write_text(content)
+        places = {
+            "/etc/rollout-bench": node["config"],
+            "/scratch": node["scratch"],
+            "/opt/rollout-bench": workspace.path,
+        }
+        (container,) = job["spec"]["template"]["spec"]["containers"]
+        words = [replaced(word, places) for word in container["command"]]
+        done = run(words, container, node["data"], places, workspace)
+    assert done.returncode == 0, done.stdout + done.stderr
+    records = sorted(path.parent.name for path in node["data"].glob("results/online/*/launch-0.json"))
+    assert [name.split("_")[0].split("-")[0] for name in records] == ["one", "other"]
+    assert "one" in (node["data"] / "results/summary.md").read_text()

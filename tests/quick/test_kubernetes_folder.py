@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rollout_bench.cluster.manifests import HEADER, Changes, put
+from rollout_bench.cluster.manifest_files import HEADER, Changes, put
 from rollout_bench.core.errors import UserError
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from itertools import pairwise
 from typing import Any
 
@@ -17,7 +18,8 @@ from planned import merged_with
 from snakemake.utils import update_config
 from synthetic_records import make_spec
 
-from rollout_bench.cluster.manifests import COLLECTOR, HEADER, LONGEST, SPECS, _text, job_name, manifests, specs_name
+from rollout_bench.cluster.manifest_files import CLAIM, COLLECTOR, HEADER, LAUNCHER, SPECS, _text, manifests
+from rollout_bench.cluster.manifests import LONGEST, job_name, specs_name
 from rollout_bench.contracts.fields import NAME_PATTERN
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.plan.config_file import read_config
@@ -41,6 +43,8 @@ kubernetes:
   image: team/bench:1
   namespace: bench
   results_claim: results
+  make_claim: {size: 500Gi, storage_class: shared}
+  environment: {HTTPS_PROXY: "http://proxy:3128", PATTERN: "$(ls)"}
   models_claim: weights
   models_path: /weights
   secrets: [hub-token]
@@ -58,12 +62,21 @@ kubernetes:
 WAYS = {"cpu": "{}", "cuda": "{platform: cuda}", "ascend": "{platform: ascend}"}
 
 
-def plan_of(*overlays: str) -> Schedule:
+def merged_of(*overlays: str) -> dict[str, Any]:
     merged = merged_with("kubernetes: {image: 'bench:1'}")
     for overlay in overlays:
         update_config(merged, yaml.safe_load(overlay))
-    config = read_config(merged)
+    return merged
+
+
+def plan_of(*overlays: str) -> Schedule:
+    config = read_config(merged_of(*overlays))
     return schedule(config, expand(config, probe_engine(None)))
+
+
+def all_of(plan: Schedule) -> dict[str, str]:
+    """Return the manifests of every launch; none is of an endpoint."""
+    return manifests(plan, list(plan.by_record), {})
 
 
 def documents(files: dict[str, str]) -> list[dict[str, Any]]:
@@ -83,7 +96,7 @@ def container(job: dict[str, Any]) -> dict[str, Any]:
 def full(request: pytest.FixtureRequest) -> tuple[Schedule, dict[str, str]]:
     """Return manifests with every setting, on one platform."""
     plan = plan_of(FULL, WAYS[request.param])
-    return plan, manifests(plan, list(plan.by_record))
+    return plan, all_of(plan)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -95,7 +108,7 @@ def test_every_document_is_valid_for_every_version_of_kubernetes(full: tuple[Sch
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_fewest_settings_are_valid_too(version: str):
     plan = plan_of("{launches: 1, quants: [bf16], kubernetes: {user_id: null}}")
-    for document in documents(manifests(plan, list(plan.by_record))):
+    for document in documents(all_of(plan)):
         kubernetes_validate.validate(document, version, strict=True)
 
 
@@ -115,7 +128,7 @@ def test_devices_are_whole_and_as_many_as_the_engine_arguments_say(full: tuple[S
 
 def test_a_device_may_be_called_otherwise():
     plan = plan_of(FULL, "{platform: ascend, cluster: {device_resource: huawei.com/Ascend910B}}")
-    assert "huawei.com/Ascend910B" in container(jobs(manifests(plan, list(plan.by_record)))[0])["resources"]["limits"]
+    assert "huawei.com/Ascend910B" in container(jobs(all_of(plan))[0])["resources"]["limits"]
 
 
 def test_each_kind_of_weights_is_found_in_the_pod(full: tuple[Schedule, dict[str, str]]):
@@ -132,7 +145,7 @@ def test_each_kind_of_weights_is_found_in_the_pod(full: tuple[Schedule, dict[str
 
 def test_a_synthetic_model_is_built_before_its_launch_where_it_is_loaded_from():
     plan = plan_of("{quants: [w8a8], launches: 1}")
-    (job,) = jobs(manifests(plan, list(plan.by_record)))
+    (job,) = jobs(all_of(plan))
     (building,) = job["spec"]["template"]["spec"]["initContainers"]
     (out,) = [word for word in building["command"] if word.startswith("--out=")]
     assert out.replace("--out=", "--model=") in container(job)["command"]
@@ -159,7 +172,7 @@ def test_secrets_are_named_and_nothing_of_them_is_there(
     for job in jobs(files):
         assert container(job)["envFrom"] == [{"secretRef": {"name": "hub-token"}}]
     monkeypatch.setenv("HF_TOKEN", "hush")
-    assert manifests(plan, list(plan.by_record)) == files
+    assert all_of(plan) == files
     assert "hush" not in str(files)
 
 
@@ -168,7 +181,7 @@ def test_the_time_limit_does_not_run_while_a_launch_waits_for_devices(full: tupl
         assert "activeDeadlineSeconds" not in job["spec"]
         assert job["spec"]["template"]["spec"]["activeDeadlineSeconds"] == 1000 + 300
     plan = plan_of(FULL, "cluster: {runtime_min: 30}")
-    (first, *_) = jobs(manifests(plan, list(plan.by_record)))
+    (first, *_) = jobs(all_of(plan))
     assert first["spec"]["template"]["spec"]["activeDeadlineSeconds"] == 1800
 
 
@@ -185,7 +198,7 @@ def test_the_command_has_every_option_of_the_rule_but_those_of_a_run_at_home():
     rule = (REPOSITORY / "workflow/rules/launch.smk").read_text().partition("shell:")[2]
     at_home = set(re.findall(r"--[a-z-]+", rule)) - {"--progress", "--die-with-parent"}
     plan = plan_of("{quants: [bf16], launches: 1}")
-    (job,) = jobs(manifests(plan, list(plan.by_record)))
+    (job,) = jobs(all_of(plan))
     options = {word.partition("=")[0] for word in container(job)["command"] if word.startswith("--")}
     assert options == at_home | {"--isolation"}  # which the rule takes from `side_by_side`
 
@@ -193,14 +206,14 @@ def test_the_command_has_every_option_of_the_rule_but_those_of_a_run_at_home():
 def test_a_data_set_is_read_from_the_results_claim():
     load = "{dataset: {path: docs/examples/trace.jsonl, format: trace}, prompts: 8}"
     plan = plan_of(f"{{quants: [bf16], workloads: [traced], workload_settings: {{traced: {load}}}}}")
-    (job, *_) = jobs(manifests(plan, list(plan.by_record)))
+    (job, *_) = jobs(all_of(plan))
     assert "--dataset=datasets/trace.jsonl" in container(job)["command"]
 
 
 def test_dollars_reach_the_command_as_they_are():
     plan = plan_of("{models: [odd], quants: [bf16], launches: 1, kubernetes: {models_claim: weights},"
                    " model_settings: {odd: {weights: {bf16: 'a$(HOME)'}}}}")  # fmt: skip
-    (job,) = jobs(manifests(plan, list(plan.by_record)))
+    (job,) = jobs(all_of(plan))
     assert "--model=/models/a$$(HOME)" in container(job)["command"]
 
 
@@ -213,11 +226,11 @@ def test_jobs_stand_in_the_order_of_the_launches_and_after_their_specs(full: tup
 
 def test_a_launch_keeps_its_file_when_others_are_measured(full: tuple[Schedule, dict[str, str]]):
     plan, files = full
-    fewer = manifests(plan, plan.missing[3:])
+    fewer = manifests(plan, plan.missing[3:], {})
     assert {name: files[name] for name in fewer if name != SPECS} == {
         name: text for name, text in fewer.items() if name != SPECS
     }
-    assert manifests(plan, []) == {}
+    assert manifests(plan, [], {}) == {}
 
 
 def test_every_spec_is_there_once_and_is_the_one_that_its_key_says(full: tuple[Schedule, dict[str, str]]):
@@ -231,7 +244,7 @@ def test_every_spec_is_there_once_and_is_the_one_that_its_key_says(full: tuple[S
 def test_where_launches_would_slow_each_other_a_node_has_one():
     def terms(overlay: str) -> list[dict[str, Any]]:
         plan = plan_of("{quants: [bf16], launches: 1}", overlay)
-        (job,) = jobs(manifests(plan, list(plan.by_record)))
+        (job,) = jobs(all_of(plan))
         template = job["spec"]["template"]
         found = template["spec"].get("affinity", {"podAntiAffinity": {}})["podAntiAffinity"]
         wanted = found.get("requiredDuringSchedulingIgnoredDuringExecution", [])
@@ -248,9 +261,83 @@ def test_where_launches_would_slow_each_other_a_node_has_one():
 
 def test_a_queue_of_kueue_lets_jobs_begin():
     plan = plan_of(FULL)
-    for job in jobs(manifests(plan, list(plan.by_record))):
+    for job in jobs(all_of(plan)):
         assert job["spec"]["suspend"] is True
         assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team"
+
+
+def test_the_claim_is_made_apart_from_what_measures():
+    made = yaml.safe_load(all_of(plan_of(FULL))[str(CLAIM)])
+    assert (made["kind"], made["metadata"]["name"]) == ("PersistentVolumeClaim", "results")
+    assert made["spec"]["accessModes"] == ["ReadWriteMany"]
+    assert made["spec"]["resources"]["requests"]["storage"] == "500Gi"
+    assert made["spec"]["storageClassName"] == "shared"
+    assert CLAIM.parent.name, "apply and delete of the folder itself leave it alone"
+
+
+def test_what_measures_gets_the_variables_as_they_are(full: tuple[Schedule, dict[str, str]]):
+    for job in jobs(full[1]):
+        values = {variable["name"]: variable.get("value") for variable in container(job)["env"]}
+        assert values["HTTPS_PROXY"] == "http://proxy:3128"
+        assert values["PATTERN"] == "$$(ls)"
+        assert values["HOME"] == "/scratch"
+        for building in job["spec"]["template"]["spec"].get("initContainers", []):
+            assert "PATTERN" not in {variable["name"] for variable in building["env"]}
+
+
+def test_pods_that_are_looked_into_wait_and_have_the_command_at_hand():
+    measuring, waiting = (
+        [container(job) for job in jobs(all_of(plan_of(FULL, f"kubernetes: {{debug: {debug}}}")))]
+        for debug in ("false", "true")
+    )
+    assert len(waiting) == len(measuring) > 1
+    for one, other in zip(waiting, measuring, strict=True):
+        assert one["command"] == ["sleep", "infinity"]
+        (command,) = [variable["value"] for variable in one["env"] if variable["name"] == "LAUNCH"]
+        assert shlex.split(command.replace("$$(", "$(")) == [word.replace("$$(", "$(") for word in other["command"]]
+        assert one["resources"] == other["resources"]
+
+
+ENDPOINTS = """
+modes: [online]
+workloads: [asked]
+launches: 3
+endpoints:
+  theirs: {url: "http://theirs.models:8000/v1", model: a, api_key_env: THEIR_KEY}
+  ours: {url: "http://ours.models:8000/v1", model: b}
+workload_settings:
+  asked:
+    dataset: {path: docs/examples/trace.jsonl, format: trace}
+    prompts: 8
+    samples_per_prompt: 1
+    online: {request_rate: trace}
+"""
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("models", ["[]", "[folder]"])
+def test_one_job_measures_all_endpoints_and_nothing_else(models: str, version: str):
+    merged = merged_of(FULL, ENDPOINTS, f"models: {models}")
+    config = read_config(merged)
+    plan = schedule(config, expand(config, probe_engine(None)))
+    files = manifests(plan, plan.missing, merged)
+    mounted, job = yaml.safe_load_all(files[LAUNCHER])
+    for document in (mounted, job):
+        kubernetes_validate.validate(document, version, strict=True)
+    own = [found for name, text in files.items() if name != LAUNCHER for found in yaml.safe_load_all(text)]
+    records = {found["metadata"]["annotations"]["rollout-bench/record"] for found in own if found["kind"] == "Job"}
+    assert records == {record for record in plan.missing if plan.by_record[record][1].experiment.spec.endpoint is None}
+    assert (records == set()) == (models == "[]")
+    inner = json.loads(mounted["data"]["config.json"])
+    assert inner["models"] == []
+    assert inner["workload_settings"]["asked"]["dataset"]["path"] == "/data/datasets/trace.jsonl"
+    pod = job["spec"]["template"]["spec"]
+    assert [volume["configMap"]["name"] for volume in pod["volumes"] if "configMap" in volume] == [
+        mounted["metadata"]["name"]
+    ]
+    assert container(job)["envFrom"] == [{"secretRef": {"name": "hub-token"}}]
+    assert set(container(job)["resources"]["limits"]) == {"cpu", "memory"}
+    assert pod["activeDeadlineSeconds"] == 6 * 1000 + 300
 
 
 NAMES = st.from_regex(NAME_PATTERN, fullmatch=True).filter(lambda name: len(name) <= 60)

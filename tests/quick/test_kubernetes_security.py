@@ -9,7 +9,7 @@ import yaml
 from planned import merged_with
 from snakemake.utils import update_config
 
-from rollout_bench.cluster.manifests import manifests
+from rollout_bench.cluster.manifest_files import manifests
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.plan.engine import probe_engine
 from rollout_bench.plan.matrix import expand
@@ -35,7 +35,7 @@ def pods(overlay: str = "{}") -> list[dict[str, Any]]:
     update_config(merged, yaml.safe_load(overlay))
     config = read_config(merged)
     plan = schedule(config, expand(config, probe_engine(None)))
-    files = manifests(plan, list(plan.by_record))
+    files = manifests(plan, list(plan.by_record), {})
     made = [document for text in files.values() for document in yaml.safe_load_all(text)]
     found = [d["spec"]["template"]["spec"] if d["kind"] == "Job" else d["spec"] for d in made if "spec" in d]
     assert len(found) == 3

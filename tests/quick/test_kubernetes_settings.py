@@ -9,7 +9,8 @@ from planned import merged_with, planned
 from pydantic import ValidationError
 from snakemake.utils import update_config
 
-from rollout_bench.cluster.manifests import CODE, DATA, SCRATCH, SPEC, device_resource, manifests
+from rollout_bench.cluster.manifest_files import manifests
+from rollout_bench.cluster.manifests import CODE, DATA, SCRATCH, SPEC, device_resource
 from rollout_bench.core.errors import UserError
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.plan.engine import probe_engine
@@ -35,7 +36,7 @@ def test_what_is_wrong_for_manifests_alone_is_told_when_they_are_written(bad: Ba
     config = read_config(merged)
     plan = schedule(config, expand(config, probe_engine(None)))
     with pytest.raises(UserError) as raised:
-        manifests(plan, plan.missing)
+        manifests(plan, plan.missing, {})
     problem, remedy = str(raised.value).split("\n")
     assert bad.problem in problem
     assert bad.remedy in remedy

@@ -11,7 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-from rollout_bench.cluster.manifests import COLLECTOR, SPECS, manifests, put
+from rollout_bench.cluster.manifest_files import CLAIM, COLLECTOR, SPECS, manifests, put
 from rollout_bench.core.errors import UserError, run_command
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.config_file import read_config
@@ -31,16 +31,19 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     merged = sys.stdin.read() if arguments.config == "-" else Path(arguments.config).read_text()
-    config = read_config(json.loads(merged))
+    overlaid = json.loads(merged)
+    config = read_config(overlaid)
     check_no_blocks(config)
     engine = probe_engine(arguments.python or config.engine.python)
     # Without a plan always the same orders: manifests that are written again must not change.
     plan = schedule(config, expand(config, engine), kept_order_seed(PLAN_FILE) or 0)
     check_engine(plan, engine)
-    files = manifests(plan, missing(plan))
+    files = manifests(plan, missing(plan), overlaid)
     changes = put(arguments.out, files)
-    jobs = len([name for name in files if name not in (SPECS, str(COLLECTOR))])
+    jobs = len([name for name in files if name not in (SPECS, str(CLAIM), str(COLLECTOR))])
     print(f"{arguments.out}: {jobs} jobs; {len(changes.written)} files written, {len(changes.removed)} removed")
+    if str(CLAIM) in files:
+        print(f"once, for the claim: kubectl apply -f {arguments.out / CLAIM}")
     if jobs:
         print(f"next: kubectl apply -f {arguments.out}")
     return 0

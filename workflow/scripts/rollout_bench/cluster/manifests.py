@@ -1,26 +1,24 @@
-"""Kubernetes manifests: a Job for each missing launch, its pod, and the folder that holds them."""
+"""What a cluster is asked to make: a Job for a launch, its pod, the spec that it reads, the claim that it writes."""
 
 from __future__ import annotations
 
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import shlex
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
-
-import yaml
 
 from rollout_bench.contracts.spec import Platform, Spec, devices_needed
 from rollout_bench.core.errors import UserError, near_miss
-from rollout_bench.core.files import json_text, write_whole
+from rollout_bench.core.files import json_text
 from rollout_bench.measure.machine.inventory import usual_isolation
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.matrix import Experiment
-from rollout_bench.plan.pods import KubernetesSettings, Toleration
-from rollout_bench.plan.schedule import Schedule, ScheduledLaunch
+from rollout_bench.plan.pods import KubernetesSettings, NewClaim, Toleration
+from rollout_bench.plan.schedule import ScheduledLaunch
 
 LONGEST = 52
 """A pod is called as its Job with six characters more, and a node's name for it ends at 63."""
@@ -244,15 +242,20 @@ def container(
         **({} if memory is None else {"memory": f"{memory}Mi"}),
         **({} if resource is None or not devices else {resource: str(devices)}),
     }
+    variables = {"HOME": SCRATCH, "TMPDIR": SCRATCH}
+    if spec is not None:
+        variables = settings.environment | variables
+        if settings.debug:
+            variables["LAUNCH"] = shlex.join(command)
+            command = ["sleep", "infinity"]
     return _without_empty(
         {
             "name": name,
             "image": settings.image,
             "workingDir": workdir,
-            "command": [word.replace("$(", "$$(") for word in command],  # Kubernetes fills variables into $(NAME)
+            "command": [_as_it_is(word) for word in command],
             "env": [
-                {"name": "HOME", "value": SCRATCH},
-                {"name": "TMPDIR", "value": SCRATCH},
+                *({"name": name, "value": _as_it_is(value)} for name, value in variables.items()),
                 _field("ROLLOUT_BENCH_NODE", "spec.nodeName"),
                 _field("ROLLOUT_BENCH_JOB", "metadata.labels['batch.kubernetes.io/job-name']"),
             ],
@@ -263,6 +266,11 @@ def container(
             "volumeMounts": [*_mounts(settings, data), *mounts],
         }
     )
+
+
+def _as_it_is(text: str) -> str:
+    """Return `text` so that Kubernetes, which fills variables into $(NAME), leaves it alone."""
+    return text.replace("$(", "$$(")
 
 
 def _volumes(settings: KubernetesSettings) -> list[Parts]:
@@ -353,65 +361,41 @@ def _measuring(launch: ScheduledLaunch, config: Config) -> list[str]:
     ]
 
 
-HEADER = "# Written by `snakemake kubernetes_manifests`, which replaces or removes it when it is asked again.\n"
-"""The first line of every file of ours; a file without it is somebody else's."""
-
-SPECS = "000000-specs.yaml"
-COLLECTOR = Path("collector") / "pod.yaml"
-"""In a folder of its own, where `kubectl apply -f results/manifests` does not look."""
-
 COLLECTOR_NAME = "rollout-bench-collector"
 
 
-def manifests(plan: Schedule, records: Iterable[str]) -> dict[str, str]:
-    """File name -> content of everything that measures the launches of `records`.
-
-    The names begin with a launch's place among all of the config's, so that `kubectl apply` of the folder makes the
-    Jobs in the order they are to run, and a launch keeps its file when others are measured.
-
-    Raises:
-        UserError: a setting that is missing or can't be, by the key's name.
-    """
-    wanted = sorted((plan.by_record[record] for record in records), key=lambda found: found[0])
-    if wanted and plan.config.kubernetes.image is None:
-        raise UserError(
-            "config: kubernetes.image: is not set",
-            "name the image that was built from containers/, with its tag: docs/how-to/kubernetes.md",
-        )
-    files = {
-        f"{position + 1:06d}-{job_name(launch.experiment.spec, launch.index)}.yaml": _text(job(launch, plan.config))
-        for position, launch in wanted
-    }
-    if not files:
-        return {}
-    experiments = {launch.experiment.name: launch.experiment for _, launch in wanted}
-    specs = [specs_of(experiment, plan.config.kubernetes.namespace) for experiment in experiments.values()]
-    return {SPECS: _text(*specs), **files, str(COLLECTOR): _text(collector(plan.config))}
-
-
 def job(launch: ScheduledLaunch, config: Config) -> Parts:
-    """Return the Job that measures `launch`.
-
-    A launch that failed by itself has said why and is not tried again by the cluster; one whose node failed is, as
-    often as `cluster.retries` says, and a disruption by the cluster does not count.
-    """
-    settings, spec = config.kubernetes, launch.experiment.spec
+    """Return the Job that measures `launch`."""
+    spec = launch.experiment.spec
     labels = {
-        **LABELS,
         "rollout-bench/mode": spec.mode,
         "rollout-bench/key": spec.key(),
         "rollout-bench/launch": str(launch.index),
     }
+    made = job_of(job_name(spec, launch.index), pod_of_launch(launch, config), config, labels)
+    made["metadata"]["annotations"] = {"rollout-bench/record": launch.record}
+    return made
+
+
+def job_of(name: str, pod: Parts, config: Config, labels: Mapping[str, str]) -> Parts:
+    """Return the Job that runs `pod`, whose container is called `CONTAINER`.
+
+    What fails by itself has said why and is not tried again by the cluster; a pod whose node failed is, as often as
+    `cluster.retries` says, and a disruption by the cluster does not count.
+
+    Args:
+        name: its name.
+        pod: spec of the pod.
+        config: says how often, and which queue lets it begin.
+        labels: of Job and pod, beside those that all have.
+    """
+    settings = config.kubernetes
+    all_labels = {**LABELS, **labels}
     queue = {} if settings.queue is None else {"kueue.x-k8s.io/queue-name": settings.queue}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {
-            "name": job_name(spec, launch.index),
-            "namespace": settings.namespace,
-            "labels": {**labels, **queue},
-            "annotations": {"rollout-bench/record": launch.record},
-        },
+        "metadata": {"name": name, "namespace": settings.namespace, "labels": {**all_labels, **queue}},
         "spec": {
             **({} if settings.queue is None else {"suspend": True}),
             "backoffLimit": config.cluster.retries,
@@ -425,7 +409,7 @@ def job(launch: ScheduledLaunch, config: Config) -> Parts:
                     {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
                 ]
             },
-            "template": {"metadata": {"labels": labels}, "spec": pod_of_launch(launch, config)},
+            "template": {"metadata": {"labels": all_labels}, "spec": pod},
         },
     }
 
@@ -445,6 +429,23 @@ def specs_of(experiment: Experiment, namespace: str) -> Parts:
         },
         "immutable": True,
         "data": {"spec.json": json_text(experiment.spec)},
+    }
+
+
+def claim(config: Config, new: NewClaim) -> Parts:
+    """Return the claim that takes the results: pods of several nodes write to it."""
+    settings = config.kubernetes
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": settings.results_claim, "namespace": settings.namespace, "labels": LABELS},
+        "spec": _without_empty(
+            {
+                "accessModes": ["ReadWriteMany"],
+                "storageClassName": new.storage_class,
+                "resources": {"requests": {"storage": new.size}},
+            }
+        ),
     }
 
 
@@ -471,57 +472,3 @@ def collector(config: Config) -> Parts:
             "volumes": [{"name": "results", "persistentVolumeClaim": {"claimName": settings.results_claim}}],
         },
     }
-
-
-class _Dumper(yaml.CSafeDumper):
-    """Writes texts so that every reader takes them for text: a key like 1234e567 is a number to YAML 1.2."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        """Return always: two parts that are one object are written twice."""
-        return True
-
-
-def _quoted(dumper: yaml.CSafeDumper, text: str) -> yaml.ScalarNode:
-    style = "|" if "\n" in text else '"' if re.match(r"[0-9.+-]", text) else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-
-_Dumper.add_representer(str, _quoted)
-
-
-def _text(*documents: Parts) -> str:
-    return HEADER + yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, width=120)
-
-
-@dataclass(frozen=True)
-class Changes:
-    """Names of the files that were written since they were missing or said something else, and that were removed."""
-
-    written: list[str]
-    removed: list[str]
-
-
-def put(folder: Path, files: Mapping[str, str]) -> Changes:
-    """Make `folder` hold `files` (path in it -> content); a file that says this already is not touched.
-
-    Files there that begin with our header and are not among `files` are removed, and nothing else is.
-
-    Raises:
-        UserError: the folder can't be written, or somebody else's file has the name of one of ours.
-    """
-    removed = []
-    try:
-        present = {str(path.relative_to(folder)): path.read_text() for path in sorted(folder.rglob("*.yaml"))}
-        foreign = next((name for name in files if not present.get(name, HEADER).startswith(HEADER)), None)
-        if foreign is not None:
-            raise UserError(f"{folder / foreign}: was changed or is not of this workflow", "move it away")
-        for name, text in present.items():
-            if name not in files and text.startswith(HEADER):
-                (folder / name).unlink()
-                removed.append(name)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{folder}: cannot be read or written: {error}", "check owner and permissions") from None
-    written = [name for name, text in files.items() if present.get(name) != text]
-    for name in written:
-        write_whole(folder / name, files[name].encode())
-    return Changes(written, removed)

@@ -239,6 +239,7 @@ def engine_args_in(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _environments(config: Config) -> Iterator[tuple[str, dict[str, str]]]:
     yield "engine.environment", config.engine.environment
+    yield "kubernetes.environment", config.kubernetes.environment
     yield from ((f"setting_settings.{n}.environment", s.environment) for n, s in config.setting_settings.items())
 
 

@@ -204,6 +204,8 @@ def _told(error: ErrorDetails) -> UserError:
             f"config: {where}: is no name of an environment variable",
             "put the key into a variable and name that here: a key must not stand in a config",
         )
+    if error["type"] == "string_pattern_mismatch" and error["loc"][-1] == "[key]" and "environment" in error["loc"]:
+        return UserError(f"config: {where} is no name of a variable", "use letters, digits and '_', no digit first")
     if error["type"] == "string_pattern_mismatch" or error["type"] == "string_too_long":
         return UserError(
             f"config: {where}: {_short(value)} can't be a name",

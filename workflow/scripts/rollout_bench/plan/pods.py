@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from rollout_bench.contracts.fields import Index, Strict
+from rollout_bench.contracts.fields import Index, Strict, Variable, VariableText
 
 _NAME = r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?"
 _SIZE = r"[1-9][0-9]*([KMGTPE]i|[kMGTPE])"
@@ -95,6 +95,15 @@ class Toleration(Strict):
     )
 
 
+class NewClaim(Strict):
+    """A PersistentVolumeClaim that is made with the manifests."""
+
+    size: Size = Field(description="How much it holds: 50Gi, ...")
+    storage_class: DnsName | None = Field(
+        None, description="Storage class, one that several nodes can write to. Null: the cluster's default."
+    )
+
+
 class KubernetesSettings(Strict):
     """What the manifests of `snakemake kubernetes_manifests` say beside the command and its devices."""
 
@@ -106,6 +115,9 @@ class KubernetesSettings(Strict):
         "rollout-bench",
         description="PersistentVolumeClaim that takes results and logs, and holds data sets in its folder datasets/.",
     )
+    make_claim: NewClaim | None = Field(
+        None, description="Make results_claim, so large and of that storage class. Null: it is there."
+    )
     models_claim: DnsName | None = Field(
         None, description="PersistentVolumeClaim with the weights, mounted read-only. Null: none has to be there."
     )
@@ -115,6 +127,13 @@ class KubernetesSettings(Strict):
     secrets: Annotated[list[SecretName], BeforeValidator(_names)] = Field(
         [],
         description="Names of Secrets whose keys become environment variables: HF_TOKEN, or what api_key_env names.",
+    )
+    environment: dict[Variable, VariableText] = Field(
+        {},
+        description=(
+            "Environment variables of whatever measures, HTTPS_PROXY for instance; no secrets, and of what changes "
+            "how an engine runs, rather engine.environment, which is part of the experiment."
+        ),
     )
     image_pull_secrets: Annotated[list[SecretName], BeforeValidator(_names)] = Field(
         [], description="Names of Secrets that the image is pulled with."
@@ -149,4 +168,11 @@ class KubernetesSettings(Strict):
     )
     keep_finished_s: Index = Field(
         86_400, description="Seconds after which the cluster removes a Job that has ended; its results stay."
+    )
+    debug: bool = Field(
+        False,
+        description=(
+            "Have pods wait instead of measure, until somebody has looked into them or their time limit ends: the "
+            "command is in their variable LAUNCH."
+        ),
     )

@@ -1,7 +1,7 @@
 """Groups of ranks that speak to one another, beside torch's default group, which vLLM makes for itself.
 
 On cpu all goes through gloo. On cuda tensors that a device holds go through NCCL, and barriers and token ids through
-gloo, as those are the host's. NCCL has not run in this version: no GPU was at hand.
+gloo, as those are the host's.
 """
 
 from __future__ import annotations
