@@ -51,5 +51,6 @@ def main() -> int:
             "rollout-bench summarise says what became of each",
         )
     write(exported, out)
-    print(f"{out}: {several(len(exported.reports), 'report')}, {several(len(exported.left_out), 'line')} left out")
+    left_out = f"; not exported: {len(exported.left_out)}, named on stderr" if exported.left_out else ""
+    print(f"{out}: {several(len(exported.reports), 'report')}{left_out}")
     return tell(exported.unread)
