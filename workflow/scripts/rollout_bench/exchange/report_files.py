@@ -1,0 +1,229 @@
+"""Results as Benchmark Reports: a file for each launch and each experiment under each load, and an index of them."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import yaml
+
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.analysis.timed.experiments import Collection, TimedExperiment, invalid_codes
+from rollout_bench.contracts.axes import name_of
+from rollout_bench.contracts.modes import mode_of
+from rollout_bench.contracts.record import Record, SequenceRow, ServerSample
+from rollout_bench.contracts.side_files import read_samples, read_sequences
+from rollout_bench.contracts.store import record_path, sequences_path, server_path
+from rollout_bench.core.errors import UserError
+from rollout_bench.core.files import write_whole
+from rollout_bench.core.numbers import several
+from rollout_bench.exchange.benchmark_report import (
+    VERSION,
+    BenchmarkReport,
+    ReportRun,
+    RunTime,
+    content_of,
+)
+from rollout_bench.exchange.performance import MeasuredLaunch, mean_lengths, results_of
+from rollout_bench.exchange.scenario import scenario_of
+
+FORMAT: Final = "benchmark-report"
+"""What `--format` calls it."""
+
+INDEX: Final = "index.json"
+"""What was written, and what was not and why; beside the folders of the modes."""
+
+NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_URL, "https://github.com/rollout-bench/benchmark-report")
+"""Of the UUIDs of our runs and experiments."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """Reports of a results folder.
+
+    `reports` has each by its path below the folder that it is written to. `left_out` says which launches are not among
+    them, and why, a line for each. `unread` are records and side files that can't be used.
+    """
+
+    reports: dict[str, BenchmarkReport]
+    left_out: tuple[str, ...]
+    unread: tuple[UserError, ...]
+
+
+def export(results: Path) -> Exported:
+    """Return what lies in `results` as reports: every valid launch of a mode that generates.
+
+    Raises:
+        UserError: `results` is no folder.
+    """
+    collection = collect(results, None)
+    reports: dict[str, BenchmarkReport] = {}
+    unread = list(collection.damaged)
+    for whole, parts in _by_experiment(collection):
+        measured = {}
+        for record in whole.records:
+            if record.valid:
+                measured[record.launch], problems = _with_side_files(results, record)
+                unread += problems
+        for part in parts:
+            launches = [_of_part(part, record, measured[record.launch]) for record in part.records if record.valid]
+            stage = 0 if part.part is None else part.part.number
+            ending = "" if part.part is None else f".stage-{stage}"
+            folder = f"{whole.mode}/{whole.experiment}"
+            for launch in launches:
+                name = f"{folder}/launch-{launch.record.launch}{ending}.yaml"
+                reports[name] = report_of_launches([launch], part, str(launch.record.launch))
+            if launches:
+                reports[f"{folder}/experiment{ending}.yaml"] = report_of_launches(launches, part, "all")
+    return Exported(reports, tuple(_left_out(collection)), tuple(unread))
+
+
+def experiment_reports(results: Path, experiments: Sequence[TimedExperiment]) -> list[BenchmarkReport]:
+    """Return a report of each of `experiments`, which were read from `results` and have a valid launch."""
+    found = []
+    for part in experiments:
+        valid = [record for record in part.records if record.valid]
+        whole = {record.launch: record for record in part.whole.records}
+        launches = [_of_part(part, record, _with_side_files(results, whole[record.launch])[0]) for record in valid]
+        if launches:
+            found.append(report_of_launches(launches, part, "all"))
+    return found
+
+
+def report_of_launches(launches: Sequence[MeasuredLaunch], part: TimedExperiment, scope: str) -> BenchmarkReport:
+    """Return the report of `launches` [n >= 1] of `part`: of one of them, whose number is the `scope`, or of all.
+
+    The same launch under the same load always has the same uid; what is measured of it does not enter.
+    """
+    records = [launch.record for launch in launches]
+    first = records[0]
+    point = first.iterations[0].point
+    names = [first.key, scope] if part.part is None else [first.key, scope, part.part.point.model_dump_json()]
+    title = f"{name_of(part)} ({part.mode})"
+    measured = "launch " + scope if scope != "all" else several(len(launches), "launch")
+    begins = [datetime.fromisoformat(record.started_at).astimezone(UTC) for record in records]
+    ends = [begin + timedelta(seconds=record.wall_s) for begin, record in zip(begins, records, strict=True)]
+    return BenchmarkReport(
+        version=VERSION,
+        run=ReportRun(
+            uid=str(uuid.uuid5(NAMESPACE, " ".join(names))),
+            eid=str(uuid.uuid5(NAMESPACE, first.key)),
+            time=RunTime(
+                start=min(begins),
+                end=max(ends),
+                # Launches of several experiments take turns, so of all of one there is no duration.
+                duration=f"PT{first.wall_s}S" if len(records) == 1 else None,
+            ),
+            description=f"{title}, {measured}",
+        ),
+        scenario=scenario_of(first, point, 0 if part.part is None else part.part.number, mean_lengths(launches)),
+        results=results_of(launches),
+    )
+
+
+def write(exported: Exported, out: Path) -> None:
+    """Write all reports and the index below `out`, after looking for what must not be overwritten.
+
+    Raises:
+        UserError: something else lies where a report is to be written; then nothing is.
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: is a file", "name a folder for the reports")
+    for name, report in exported.reports.items():
+        _check_free(out / name, report)
+    index = out / INDEX
+    if index.exists() and not _is_index(index):
+        raise UserError(f"{index}: is there already, and no index of reports", "name another folder for the reports")
+    for name, report in exported.reports.items():
+        write_whole(out / name, yaml_text(report).encode())
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "reports": {name: report.run.uid for name, report in exported.reports.items()},
+        "left_out": list(exported.left_out),
+        "unread": [error.problem for error in exported.unread],
+    }
+    write_whole(index, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def yaml_text(report: BenchmarkReport) -> str:
+    """Return a report as YAML."""
+    return yaml.safe_dump(content_of(report), sort_keys=False, allow_unicode=True, width=120)
+
+
+def _check_free(path: Path, report: BenchmarkReport) -> None:
+    """Raise `UserError` where `path` is taken by anything but an earlier export of the same."""
+    if not path.exists() and not path.is_symlink():
+        return
+    try:
+        content = yaml.safe_load(path.read_text()) if path.is_file() else None
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        content = None
+    run = content.get("run") if isinstance(content, dict) else None
+    if not isinstance(run, dict) or run.get("uid") != report.run.uid:
+        raise UserError(f"{path}: is there already, and no export of this launch", "name another folder with --out")
+
+
+def _is_index(path: Path) -> bool:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and content.get("format") == FORMAT
+
+
+def _by_experiment(collection: Collection) -> list[tuple[TimedExperiment, list[TimedExperiment]]]:
+    """Return what was launched, each with its loads."""
+    found: dict[str, tuple[TimedExperiment, list[TimedExperiment]]] = {}
+    for part in collection.experiments:
+        found.setdefault(part.whole.place, (part.whole, []))[1].append(part)
+    return list(found.values())
+
+
+def _with_side_files(
+    results: Path, record: Record
+) -> tuple[tuple[tuple[SequenceRow, ...] | None, tuple[ServerSample, ...]], list[UserError]]:
+    """Return the rows and samples of a launch, and why some are not among them."""
+    path = record_path(results, record.spec.mode, record.experiment, record.launch)
+    rows: tuple[SequenceRow, ...] | None = None
+    samples: tuple[ServerSample, ...] = ()
+    problems = []
+    try:
+        rows = tuple(read_sequences(sequences_path(path), record))
+    except UserError as error:
+        problems.append(error)
+    if record.server_file is not None:
+        try:
+            samples = tuple(read_samples(server_path(path), record))
+        except UserError as error:
+            problems.append(error)
+    return (rows, samples), problems
+
+
+def _of_part(
+    part: TimedExperiment, record: Record, side: tuple[tuple[SequenceRow, ...] | None, tuple[ServerSample, ...]]
+) -> MeasuredLaunch:
+    rows, samples = side
+    return MeasuredLaunch(record, rows, part.requests.get(record.launch), samples)
+
+
+def _left_out(collection: Collection) -> Iterator[str]:
+    """Yield a line for each launch that is no result, and for each experiment of which a report could say nothing."""
+    for experiment in collection.launched:
+        place = f"{experiment.mode}/{experiment.experiment}"
+        if not mode_of(experiment.mode).generates:
+            amount = several(len(experiment.records), "launch")
+            yield f"{place}: {amount} not exported: a Benchmark Report has no place for mode {experiment.mode}"
+            continue
+        for record in experiment.records:
+            if not record.valid:
+                codes = ", ".join(invalid_codes(record.validity))
+                yield f"{place} launch {record.launch}: not exported: invalid ({codes})"
+        for failure in experiment.failures:
+            why = f"{failure.category}: {failure.cause}"
+            yield f"{place} launch {failure.launch}: not exported: failed ({why})"

@@ -1,0 +1,218 @@
+"""The scenario of a Benchmark Report: the stack and the load of an experiment, from its spec and a launch's facts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from rollout_bench.contracts.load import Length, LoadPoint, LogNormal, Normal, Uniform, Zipf
+from rollout_bench.contracts.record import Record
+from rollout_bench.contracts.spec import Spec, placed_engines, replicas, tensor_parallel_size, trainers_devices
+from rollout_bench.core.secrets import may_be_secret
+from rollout_bench.exchange.benchmark_report import (
+    Accelerator,
+    ComponentMetadata,
+    InferenceEngine,
+    LoadMetadata,
+    NativeSettings,
+    OtherComponent,
+    Parallelism,
+    PrefixGroups,
+    ReportLoad,
+    Scenario,
+    SequenceLength,
+    ServedModel,
+    StackComponent,
+    StandardLoad,
+)
+
+ENGINE: Final = "engine"
+"""Label of the engine among the stack's components."""
+
+OWN_TOOL: Final = "rollout-bench"
+
+TOOLS: Final = {"vllm": "vllm-benchmark"}
+"""Harness -> what llm-d calls it, where that is another name."""
+
+UNKNOWN: Final = "unknown"
+
+
+def scenario_of(record: Record, point: LoadPoint | None, stage: int, means: Mapping[str, float]) -> Scenario:
+    """Return what was measured under one load.
+
+    Args:
+        record: a launch of the experiment.
+        point: how requests were sent; None offline.
+        stage: number of the point.
+        means: tokens of a sequence that were measured, `input` and `output`, for lengths that the spec does not tell.
+    """
+    stack = [_engine(record), *_others(record.spec)]
+    return Scenario(stack=stack, load=_load(record, point, stage, means))
+
+
+def _engine(record: Record) -> StackComponent:
+    spec, environment, found = record.spec, record.environment, record.engine
+    tool, version = environment.engine_name, environment.engine_version
+    if spec.endpoint is not None:
+        served = found.served
+        tool = UNKNOWN if served is None else served.owned_by or UNKNOWN
+        version = UNKNOWN if served is None else served.version or UNKNOWN
+    tp, pp = tensor_parallel_size(spec), int(spec.engine.args.get("pipeline_parallel_size") or 1)
+    engines = len(placed_engines(spec)) if spec.placement is not None else replicas(spec)
+    args = dict(spec.engine.args)
+    envars = {name: value for name, value in _variables(record).items() if not may_be_secret(name, value)}
+    config = {
+        "model": spec.model.model_dump(mode="json"),
+        "quantization": spec.quant.model_dump(mode="json"),
+        "weights_bytes_by_dtype": found.weights_bytes_by_dtype and found.weights_bytes_by_dtype.model_dump(),
+        "linear_methods": found.linear_methods,
+        "resolved": found.resolved,
+        "kv_cache_tokens": found.kv_cache_tokens,
+        "platform": spec.platform,
+        "multiprocess": spec.engine.multiprocess,
+        "plugins": environment.plugins,
+        "torch_version": environment.torch_version,
+        "python_version": environment.python_version,
+        "packages": environment.packages,
+    }
+    if spec.endpoint is not None:
+        config["endpoint"] = spec.endpoint.model_dump(mode="json", include={"url", "model"})
+    return StackComponent(
+        metadata=ComponentMetadata(label=ENGINE, cfg_id=_hash({"args": args, "envars": envars, "config": config})),
+        standardized=InferenceEngine(
+            kind="inference_engine",
+            tool=tool,
+            tool_version=version,
+            role="replica",
+            replicas=engines,
+            model=ServedModel(name=spec.model.name),
+            accelerator=Accelerator(
+                model=environment.device_model,
+                count=_accelerators(record, tp * pp),
+                # Engines side by side are complete and independent: vLLM's own data parallelism is not used.
+                parallelism=Parallelism(tp=tp, pp=pp, ep=_experts(spec, tp)),
+            ),
+        ),
+        native=NativeSettings(args=args, envars=envars, config=config),
+    )
+
+
+def _variables(record: Record) -> dict[str, str]:
+    return {**record.environment.variables, **record.spec.engine.environment}
+
+
+def _accelerators(record: Record, of_engine: int) -> int:
+    """Return how many one engine has: a CPU is one; of another's server nobody knows, which llm-d writes as none."""
+    if record.spec.endpoint is not None:
+        return 0
+    return 1 if record.spec.platform == "cpu" else of_engine
+
+
+def _experts(spec: Spec, tp: int) -> int:
+    return tp if spec.engine.args.get("enable_expert_parallel") else 1
+
+
+def _others(spec: Spec) -> list[StackComponent]:
+    """Return what stands beside the engine: a rollout's router, a trainer."""
+    found = []
+    if spec.rollout is not None and spec.rollout.router is not None:
+        found.append(_own("router", {"policy": spec.rollout.router, "entry": spec.rollout.entry}))
+    if spec.placement is not None:
+        found.append(_own("trainer", spec.placement.model_dump(mode="json")))
+    elif trainers_devices(spec) and spec.cycle is not None:
+        found.append(_own("trainer", spec.cycle.model_dump(mode="json")))
+    return found
+
+
+def _own(label: str, config: dict[str, Any]) -> StackComponent:
+    return StackComponent(
+        metadata=ComponentMetadata(label=label, cfg_id=_hash(config)),
+        standardized=OtherComponent(kind="generic", tool=f"{OWN_TOOL} {label}", tool_version=UNKNOWN),
+        native=NativeSettings(config=config),
+    )
+
+
+def _load(record: Record, point: LoadPoint | None, stage: int, means: Mapping[str, float]) -> ReportLoad:
+    spec = record.spec
+    workload = spec.workload
+    sent = max((i.requests for i in record.iterations if not i.warmup), default=1)
+    harness = OWN_TOOL if spec.load is None else TOOLS.get(spec.load.harness, spec.load.harness)
+    own_version = record.environment.git_commit or UNKNOWN
+    from_file = workload.dataset is not None
+    config = {
+        "n": workload.samples_per_prompt,
+        "seed": workload.seed,
+        "mode": spec.mode,
+        "key": record.key,
+        "experiment": record.experiment,
+        "measurement_version": record.measurement_version,
+        "rollout_bench_commit": record.environment.git_commit,
+        "workload": workload.model_dump(mode="json"),
+        "measuring": spec.measuring.model_dump(mode="json"),
+        "point": point and point.model_dump(mode="json"),
+    }
+    for name in ("load", "rollout", "cycle", "placement", "setting"):
+        settings = getattr(spec, name)
+        if settings is not None:
+            config[name] = settings if isinstance(settings, str) else settings.model_dump(mode="json")
+    return ReportLoad(
+        metadata=LoadMetadata(cfg_id=_hash(config), description=workload.name),
+        standardized=StandardLoad(
+            tool=harness,
+            tool_version=own_version if spec.load is None else spec.load.harness_version,
+            source="sampled" if workload.dataset is not None and workload.dataset.format != "trace" else "random",
+            stage=stage,
+            input_seq_len=_length(workload.prompt_tokens, from_file, means.get("input")),
+            # Only what is enforced: where a model may end its text earlier, output_tokens is but a limit.
+            output_seq_len=_length(workload.output_tokens, from_file, means.get("output"))
+            if workload.ignore_eos
+            else None,
+            prefix=_prefix(spec),
+            rate_qps=point.request_rate if point is not None and isinstance(point.request_rate, float) else None,
+            concurrency=_concurrency(point, sent),
+        ),
+        native=NativeSettings(config=config),
+    )
+
+
+def _concurrency(point: LoadPoint | None, sent: int) -> int | None:
+    """Return how many requests may be under way: all of a pass that are `sent` at once; None where nothing limits."""
+    if point is not None and point.concurrency is not None:
+        return point.concurrency
+    return sent or None if point is None or point.request_rate == "inf" else None
+
+
+def _length(length: Length, from_file: bool, mean: float | None) -> SequenceLength:
+    """Return a length in llm-d's words; what these have no word for is `other`, with the mean that was measured."""
+    if from_file:
+        most = length if isinstance(length, int) else length.high
+        return SequenceLength(distribution="other", value=most if mean is None else mean)
+    if isinstance(length, int):
+        return SequenceLength(distribution="fixed", value=length)
+    bounds = {"min": length.low, "max": length.high}
+    if isinstance(length, Normal):
+        return SequenceLength(distribution="gaussian", value=length.mean, std_dev=length.std, **bounds)
+    if isinstance(length, Uniform):
+        return SequenceLength(distribution="uniform", value=(length.low + length.high) / 2, **bounds)
+    assert isinstance(length, LogNormal | Zipf)
+    middle = length.median if isinstance(length, LogNormal) else float(length.low)
+    return SequenceLength(distribution="other", value=middle if mean is None else mean, **bounds)
+
+
+def _prefix(spec: Spec) -> PrefixGroups | None:
+    shared = spec.workload.shared_prefix
+    if shared is None:
+        return None
+    return PrefixGroups(
+        prefix_len=SequenceLength(distribution="fixed", value=shared.tokens),
+        num_groups=shared.groups,
+        num_users_per_group=-(-spec.workload.prompts // shared.groups),
+        num_prefixes=1,
+    )
+
+
+def _hash(config: Mapping[str, Any]) -> str:
+    """Return a hash of a configuration, in hex."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()
