@@ -180,6 +180,9 @@ class Nvml:
         self.readings += 1
         return SimpleNamespace(violationTime=self.readings * 500_000_000)
 
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:  # noqa: N802
+        return self.readings * 350_000  # millijoules
+
     def nvmlDeviceGetComputeRunningProcesses(self, handle: str) -> list[SimpleNamespace]:  # noqa: N802
         return [SimpleNamespace(pid=pid, usedGpuMemory=1 << 30) for pid in self.pids]
 
@@ -198,6 +201,18 @@ def test_a_throttled_and_shared_device_is_flagged_with_evidence() -> None:
     assert [flag.code for flag in flags] == ["throttled", "throttled", "device_shared"]
     assert flags[0].sentence.startswith("Iteration 3: the clock of GPU-1 was lowered by heat for ")
     assert flags[2].sentence == "Iteration 3: 2 others held 2.0 GiB of GPU-1."
+
+
+def test_energy_is_what_the_counter_rose_by_and_unknown_where_there_is_none_or_it_began_anew() -> None:
+    use = device_use([7], ours={7})
+    assert use.energy_j == 700  # the stand-in counts twice in a reading
+    assert use.window_s is not None
+    (reading,) = Devices(1, {"CUDA_VISIBLE_DEVICES": "1"}, Nvml([7])).read()
+    later = replace(reading, moment=reading.moment + 1, energy_j=reading.energy_j + 500)
+    assert used(reading, later, {7}).energy_j == 500
+    assert used(later, reading, {7}).energy_j is None
+    silent = used(replace(reading, energy_j=None), later, {7})
+    assert {"energy_j", "window_s"}.isdisjoint(silent.model_dump())
 
 
 def test_pids_of_another_namespace_are_not_taken_for_strangers() -> None:

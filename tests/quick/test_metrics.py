@@ -23,9 +23,11 @@ from rollout_bench.analysis.timed.rows import SERVICE_COLUMNS, rows_of
 from rollout_bench.analysis.timed.service import Service
 from rollout_bench.contracts import metrics
 from rollout_bench.contracts.metrics import COMPARED, METRICS, Metric
+from rollout_bench.contracts.record import DeviceUse
 from rollout_bench.plan.config import ComparisonSettings
-from rollout_bench.report.headings import ENGINE, THROUGHPUT, metric_columns, speedup_columns
+from rollout_bench.report.headings import ENERGY_USED, ENGINE, THROUGHPUT, metric_columns, speedup_columns
 from rollout_bench.report.reference import config_page
+from rollout_bench.report.summary import summarise
 from rollout_bench.report.tables.online_tables import LATENCIES, SERVICE
 
 TESTS = Path(__file__).parents[1]
@@ -46,8 +48,53 @@ EACH_COMPARED = pytest.mark.parametrize("metric", [METRICS[name] for name in COM
 def test_a_metric_says_what_it_is_and_its_name_ends_with_its_unit(metric: Metric) -> None:
     assert metric.header
     assert metric.definition.endswith(".")
-    assert metric.name.endswith(metric.unit.replace("/", "_per_"))
+    assert metric.name.endswith(metric.unit.replace("/", "_per_").lower())
     assert bool(metric.speedup) == (metric.name in COMPARED)
+
+
+def test_energy_is_joules_of_all_devices_over_output_tokens_and_unknown_where_one_counts_none() -> None:
+    def use(energy_j: float | None, window_s: float | None = 2.0) -> DeviceUse:
+        return DeviceUse(device="GPU-0", energy_j=energy_j, window_s=window_s, power_limit_w=700)
+
+    record = make_record(rates=(400.0, 800.0))
+    with_devices = [
+        iteration.model_copy(update={"devices": devices})
+        for iteration, devices in zip(
+            record.iterations, ([use(1e6)] * 2, [use(400), use(600)], [use(800), use(1000)]), strict=True
+        )
+    ]
+    tokens = sum(iteration.output_tokens for iteration in record.iterations[1:])
+    told = record.model_copy(update={"iterations": with_devices})
+    assert METRICS["energy_j_per_token"].read(told) == pytest.approx(2800 / tokens)
+    assert METRICS["device_power_w"].read(told) == pytest.approx(2800 / 8)
+    assert METRICS["power_limit_share"].read(told) == pytest.approx(350 / 700)
+    silent = [*with_devices[:2], with_devices[2].model_copy(update={"devices": [use(800), use(None, None)]})]
+    assert METRICS["energy_j_per_token"].read(record.model_copy(update={"iterations": silent})) is None
+    assert METRICS["energy_j_per_token"].read(record) is None
+
+
+def test_what_devices_took_has_a_table_and_a_verdict_where_they_count_it(tmp_path: Path) -> None:
+    for launch in range(5):
+        for quant, energy_j in (("bf16", 1000.0), ("w8a8", 590.0)):
+            record = make_record(make_spec(quant=quant), launch)
+            use = DeviceUse(device="GPU-0", energy_j=energy_j + launch, window_s=2.0, power_limit_w=700)
+            counted = [iteration.model_copy(update={"devices": [use]}) for iteration in record.iterations]
+            save(tmp_path, record.model_copy(update={"iterations": counted}))
+    settings = ComparisonSettings(metrics=["output_tokens_per_s", "energy_j_per_token"])
+    made = summarise(collect(tmp_path, None, settings), figures=False)
+    (view,) = [view for view in made.views.tables if view.title.startswith("Energy: ")]
+    assert [column.header for column in view.columns] == ["quant", "J per token", "W per device", "of limit %"]
+    saved = {row["quant"]: row for row in csv.DictReader(io.StringIO(made.csv))}
+    assert float(saved["w8a8"]["energy_j_per_token_speedup"]) == pytest.approx(1002 / 592, abs=0.01)
+    assert saved["w8a8"]["energy_j_per_token_verdict"] == "faster"
+    assert float(saved["bf16"]["device_power_w"]) == pytest.approx(501)
+
+
+def test_no_column_tells_of_energy_where_no_device_counts_it(tmp_path: Path) -> None:
+    save(tmp_path, make_record())
+    made = summarise(collect(tmp_path, None), figures=False)
+    assert not [view for view in made.views.tables if view.title.startswith("Energy")]
+    assert "energy" not in made.csv
 
 
 @EACH
@@ -69,7 +116,7 @@ def test_a_metric_is_a_column_of_the_summary_and_stands_in_the_reference(metric:
 def test_a_metric_of_a_group_is_in_a_table_and_defined_at_its_foot(metric: Metric) -> None:
     defined = {column.header: column.definition for column in (*THROUGHPUT, *ENGINE)}
     defined |= {column.header: column.definition for column in (*SERVICE, *LATENCIES, *metric_columns("transitions"))}
-    defined |= {column.header: column.definition for column in metric_columns("placed")}
+    defined |= {column.header: column.definition for column in (*metric_columns("placed"), *ENERGY_USED)}
     assert not metric.group or defined[metric.header] == metric.definition
 
 

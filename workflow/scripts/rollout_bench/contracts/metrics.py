@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator
 
 from rollout_bench.contracts.fields import brackets, no_duplicates
 from rollout_bench.contracts.load import KEPT_UP
-from rollout_bench.contracts.record import Iteration, Record
+from rollout_bench.contracts.record import DeviceUse, Iteration, Record
 from rollout_bench.contracts.spec import devices_of_rate
 from rollout_bench.core.numbers import plain_percent
 
@@ -18,6 +18,9 @@ OFFLINE_METRICS, ONLINE_METRICS = "metrics", "online_metrics"
 CYCLE_METRICS, PLACEMENT_METRICS = "cycle_metrics", "placement_metrics"
 METRICS_KEYS = (OFFLINE_METRICS, ONLINE_METRICS, CYCLE_METRICS, PLACEMENT_METRICS)
 """Keys of `comparison`: what experiments are compared by."""
+
+ENERGY = "energy"
+"""Group of metrics that only devices with a counter of their energy have."""
 
 _KEYS = {"": "", "transition": CYCLE_METRICS, "placed": PLACEMENT_METRICS}
 """Part of a pass -> the key that names metrics which are read from it."""
@@ -42,8 +45,9 @@ class Metric:
         speedup: header of its speed-up's column; empty where neither way is better.
         column: of summary.csv; the name where empty.
         group: the columns of a table that it belongs to; empty where only summary.csv has it. Those of `throughput`
-            and `start-up` are in tables of every mode that generates, `step` and `rates` offline only, `requests`,
-            `load`, `service` and `latencies` online only, `transitions` in cycles and `placed` in placements only.
+            and `start-up` are in tables of every mode that generates, those of `energy` too, where devices count it;
+            `step` and `rates` offline only, `requests`, `load`, `service` and `latencies` online only, `transitions`
+            in cycles and `placed` in placements only.
         optional: its column is left out of a table in which no line has a value.
         set_by_load: a load that says when requests arrive sets it, as long as the server keeps up.
         factor: makes of the value what `header` says, milliseconds of seconds.
@@ -138,6 +142,36 @@ def _startup_s(record: Record) -> float | None:
     if record.block is not None and record.block.started == "together":
         return None
     return record.startup.import_s + record.startup.init_s
+
+
+def _devices_read(record: Record) -> list[DeviceUse] | None:
+    """Return what devices told around measured iterations; None unless each had counted its energy."""
+    read = [it.devices for it in record.iterations if not it.warmup]
+    if not all(read) or any(use.energy_j is None for uses in read for use in uses or ()):
+        return None
+    return [use for uses in read for use in uses or ()]
+
+
+def _energy_per_token_j(record: Record) -> float | None:
+    """Return joules of all devices per output token of measured iterations."""
+    uses = _devices_read(record)
+    tokens = sum(iteration.output_tokens for iteration in record.iterations if not iteration.warmup)
+    return None if uses is None else sum(use.energy_j or 0 for use in uses) / tokens
+
+
+def _power_w(record: Record) -> float | None:
+    """Return the mean power of a device in watts: joules over seconds between readings."""
+    uses = _devices_read(record)
+    return None if uses is None else sum(u.energy_j or 0 for u in uses) / sum(u.window_s or 0 for u in uses)
+
+
+def _share_of_limit(record: Record) -> float | None:
+    """Return that of the power limits that were in force."""
+    uses = _devices_read(record)
+    if uses is None or any(not use.power_limit_w for use in uses):
+        return None
+    allowed_j = sum((use.power_limit_w or 0) * (use.window_s or 0) for use in uses)
+    return sum(use.energy_j or 0 for use in uses) / allowed_j
 
 
 _ALL = (
@@ -288,6 +322,41 @@ _ALL = (
         value=_startup_s,
         speedup="start-up speed-up",
         group="start-up",
+        digits=3,
+    ),
+    Metric(
+        name="energy_j_per_token",
+        unit="J/token",
+        header="J per token",
+        definition="Energy that the devices took around the measured iterations, memory of the devices included and "
+        "the host not, by their own counters, divided by the output tokens. Its inverse is tokens per second and watt. "
+        "In cycles and placements what follows generation is part of it.",
+        better="lower",
+        value=_energy_per_token_j,
+        speedup="energy gain",
+        group=ENERGY,
+        optional=True,
+    ),
+    Metric(
+        name="device_power_w",
+        unit="W",
+        header="W per device",
+        definition="Mean power of a device meanwhile.",
+        better="neither",
+        value=_power_w,
+        group=ENERGY,
+        optional=True,
+    ),
+    Metric(
+        name="power_limit_share",
+        unit="share",
+        header="of limit %",
+        definition="The same as a share of the power limit that was in force.",
+        better="neither",
+        value=_share_of_limit,
+        group=ENERGY,
+        optional=True,
+        factor=100,
         digits=3,
     ),
     Metric(

@@ -344,6 +344,11 @@ class DeviceUse(Strict):
     power_limit_w: float | None = Field(None, description="Power limit in force, in watts.")
     power_limit_default_w: float | None = Field(None, description="Power limit that it comes with, in watts.")
     temperature_c: int | None = Field(None, description="Temperature afterwards, in degrees Celsius.")
+    window_s: float | None = absent("Time between the two readings, in seconds. Null where energy_j is.", gt=0)
+    energy_j: float | None = absent(
+        "Energy that it took between them, memory included, in joules, by its own counter. Null where it has none.",
+        ge=0,
+    )
     other_processes: int | None = Field(
         None, description="Processes outside this launch that held memory of it. Null where that cannot be told."
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from rollout_bench.analysis.timed.experiments import Selected
 from rollout_bench.analysis.timed.latencies import LAST, PERCENTILES, Distribution, more_for
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import DEFAULT_SETTING
-from rollout_bench.contracts.metrics import METRICS, MetricName
+from rollout_bench.contracts.metrics import ENERGY, METRICS, MetricName
 from rollout_bench.contracts.modes import OFFLINE
 from rollout_bench.contracts.record import Launched
 from rollout_bench.contracts.spec import devices_of_rate, set_apart
@@ -264,6 +264,9 @@ ENGINE = (*metric_columns("rates"), *PER_LAUNCH)
 """The other rates, and what it took to get there."""
 
 
+ENERGY_USED = metric_columns(ENERGY)
+"""What the devices took to generate."""
+
 EMPTY_BECAUSE = Column(
     "empty because",
     "Why cells of the line are empty. An experiment without a valid launch shows no number, and nothing is compared "
@@ -369,6 +372,12 @@ def view(kind: str, title: str, columns: Sequence[Column], lines: Sequence[Line]
         [column.cell(line) if column in known else MISSING for column in (*names, *columns, *last)] for line in without
     ]
     return View(kind + title, (*names, *columns, *last), tuple(map(tuple, cells)))
+
+
+def energy_views(title: str, lines: Sequence[Line]) -> Iterator[View]:
+    """Yield the table of what the devices took, where one of them counts it."""
+    if any(line.get(column.known) is not None for line in lines for column in ENERGY_USED):
+        yield view("Energy: ", title, ENERGY_USED, lines)
 
 
 def _seconds(field: str) -> Callable[[Line], str]:

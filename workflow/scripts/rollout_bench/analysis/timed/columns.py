@@ -21,7 +21,7 @@ from rollout_bench.analysis.timed.rows import (
     metrics_line,
     service_line,
 )
-from rollout_bench.contracts.metrics import METRICS
+from rollout_bench.contracts.metrics import ENERGY, METRICS
 from rollout_bench.contracts.modes import mode_of
 
 MAIN_METRIC = "output_tokens_per_s"
@@ -74,8 +74,8 @@ SEQUENCE_COLUMNS = {m.heads: "Float64" for m in METRICS.values() if m.of_sequenc
 IN_BLOCKS = ("speedup_of_totals", OF_BLOCKS)
 """Columns of what is compared pass by pass, of any metric, or was measured in blocks."""
 
-OF_PARTS = {m.heads: "Float64" for m in METRICS.values() if m.part}
-"""Those of metrics that only cycles, or only placements have."""
+OF_PARTS = {m.heads: "Float64" for m in METRICS.values() if m.part or m.group == ENERGY}
+"""Those of metrics that only cycles, only placements, or only devices that count their energy have."""
 
 _OPTIONAL = (*IN_BLOCKS, *OF_PARTS)
 

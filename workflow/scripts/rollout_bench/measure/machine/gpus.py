@@ -81,6 +81,7 @@ class DeviceReading:
     default_limit_w: float | None
     temperature_c: int | None
     holders: dict[int, int]
+    energy_j: float | None = None
 
 
 class Devices:
@@ -118,6 +119,7 @@ class Devices:
             self._ask("nvmlDeviceGetEnforcedPowerLimit", handle),
             self._ask("nvmlDeviceGetPowerManagementDefaultLimit", handle),
         )
+        energy = self._ask("nvmlDeviceGetTotalEnergyConsumption", handle)
         processes = self._ask("nvmlDeviceGetComputeRunningProcesses", handle) or []
         return DeviceReading(
             moment=time.monotonic(),
@@ -127,6 +129,9 @@ class Devices:
             limit_w=None if limit is None else limit / 1000,
             default_limit_w=None if default is None else default / 1000,
             temperature_c=self._ask("nvmlDeviceGetTemperature", handle, 0),
+            energy_j=None
+            if (energy := self._ask("nvmlDeviceGetTotalEnergyConsumption", handle)) is None
+            else energy / 1000,
             holders={int(process.pid): int(process.usedGpuMemory or 0) for process in processes},
         )
 
@@ -149,6 +154,9 @@ def used(before: DeviceReading, after: DeviceReading, ours: set[int]) -> DeviceU
     """
     window_s = max(after.moment - before.moment, 1e-6)
     others = {pid: size for pid, size in (before.holders | after.holders).items() if pid not in ours}
+    energy_j = None
+    if before.energy_j is not None and after.energy_j is not None and after.energy_j >= before.energy_j:
+        energy_j = after.energy_j - before.energy_j  # counted since the driver was loaded
     known = bool(ours & (before.holders.keys() | after.holders.keys()))
     return DeviceUse(
         device=after.device,
@@ -157,6 +165,8 @@ def used(before: DeviceReading, after: DeviceReading, ours: set[int]) -> DeviceU
         power_limit_w=after.limit_w,
         power_limit_default_w=after.default_limit_w,
         temperature_c=after.temperature_c,
+        window_s=window_s if energy_j is not None else None,
+        energy_j=energy_j,
         other_processes=len(others) if known else None,
         other_memory_bytes=sum(others.values()) if known else None,
     )
