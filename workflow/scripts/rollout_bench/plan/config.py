@@ -148,6 +148,9 @@ class Baseline(Strict):
         return self
 
 
+Prices = dict[Text, Annotated[Number, Field(gt=0)]]
+"""A part of a device's name -> price of an hour of it."""
+
 Doubt = Literal["invalid", "flagged"]
 """Which launches are in doubt: those that take part in no number, or all that have a flag."""
 
@@ -465,6 +468,13 @@ class Config(Strict):
         [], description="What operators of profiles are for, tried before the built-in rules. Measures nothing anew."
     )
     slo: Slo = Field(Slo(), description="What counts as good service: goodput is what met it. Measures nothing anew.")
+    prices: Prices = Field(
+        {},
+        description=(
+            "What an hour of a device costs, by a part of its name, in a currency of your choice: {H200: 3.5}. The "
+            "summary then has the price of a million output tokens. Measures nothing anew."
+        ),
+    )
     endpoints: dict[Name, Endpoint] = Field(
         {},
         description=(

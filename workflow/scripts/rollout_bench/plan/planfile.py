@@ -17,14 +17,14 @@ from rollout_bench.contracts.spec import OperatorRule
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import read_model, write_json
 from rollout_bench.core.numbers import number
-from rollout_bench.plan.config import ComparisonSettings, Precision
+from rollout_bench.plan.config import ComparisonSettings, Precision, Prices
 from rollout_bench.plan.serving import Slo
 
-PLAN_SCHEMA_VERSION: Literal[9] = 9
+PLAN_SCHEMA_VERSION: Literal[10] = 10
 """Raised when a field of the plan file is added, removed or changes its meaning. 1 had no `comparison`, 2 neither
 `precision` nor `weights`, 3 no `slo`, 4 no `operator_rules`, 5 no `order_seed`, 6
 neither `interleaved` nor `not_interleaved`, 7 no `setting` of an experiment and of what is skipped, 8 no `devices`
-of an experiment."""
+of an experiment, 9 no `prices`."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Skipped(Strict):
 class PlanFile(Strict):
     """Everything that is selected."""
 
-    schema_version: Literal[1, 2, 3, 4, 5, 6, 7, 8, 9] = Field(
+    schema_version: Literal[1, 2, 3, 4, 5, 6, 7, 8, 9, 10] = Field(
         description="Version of this schema; earlier ones are read too."
     )
     results: str = Field(description="The results folder, as the config names it.")
@@ -113,6 +113,7 @@ class PlanFile(Strict):
         None, description="Draws the order of launches within each round; null in plans whose order was fixed."
     )
     slo: Slo = Field(Slo(), description="What a request must keep to count as good.")
+    prices: Prices = Field({}, description="What an hour of a device costs, by a part of its name.")
     operator_rules: list[OperatorRule] = Field([], description="What operators of profiles are for, tried first.")
     experiments: list[PlannedExperiment] = Field(description="In the order of the tables.")
     skipped: list[Skipped] = Field(description="Combinations that can't be measured.")

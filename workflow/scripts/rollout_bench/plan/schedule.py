@@ -248,6 +248,7 @@ class Schedule:
             "comparison": self.config.comparison.model_dump(),
             "precision": None if precision is None else precision.model_dump(),
             "slo": self.config.slo.model_dump(),
+            **({"prices": self.config.prices} if self.config.prices else {}),
             "operator_rules": [rule.model_dump() for rule in self.config.operator_rules],
         }
         return PlanFile(
@@ -259,6 +260,7 @@ class Schedule:
             precision=precision,
             order_seed=self.order_seed,
             slo=self.config.slo,
+            prices=self.config.prices,
             operator_rules=self.config.operator_rules,
             experiments=self.experiments,
             skipped=self.matrix.skipped,

@@ -76,7 +76,7 @@ class Findings:
     @cached_property
     def frame(self) -> pd.DataFrame:
         """A line for each of `rows`, as in summary.csv."""
-        return table(self.rows, self.latencies)
+        return table(self.rows, self.latencies, self.collection.prices)
 
     @cached_property
     def drawn(self) -> list[Row]:

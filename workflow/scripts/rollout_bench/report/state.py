@@ -133,7 +133,7 @@ def _essence(plan: Any) -> Any:
     """Return the parts of a plan that a summary shows."""
     if not isinstance(plan, dict):
         return plan
-    names = ("baseline", "comparison", "precision", "slo", "operator_rules", "experiments", "skipped")
+    names = ("baseline", "comparison", "precision", "slo", "prices", "operator_rules", "experiments", "skipped")
     parts = {name: plan.get(name) for name in names}
     # Where weights lie, and how many devices a launch takes, is no part of any result.
     left_out = {"weights": None, "devices": None}

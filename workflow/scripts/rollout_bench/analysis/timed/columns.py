@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
-from rollout_bench.analysis.stats.intervals import cv_percent, pooled_cv_percent
+from rollout_bench.analysis.stats.intervals import cv_percent, mean, pooled_cv_percent
 from rollout_bench.analysis.timed.balance import REPLICA_COLUMNS, replica_line, replicated
 from rollout_bench.analysis.timed.comparison import Comparison
 from rollout_bench.analysis.timed.latencies import LATENCY_COLUMNS, REQUEST_COLUMNS, Distribution, latency_line
@@ -23,9 +23,13 @@ from rollout_bench.analysis.timed.rows import (
 )
 from rollout_bench.contracts.metrics import ENERGY, METRICS
 from rollout_bench.contracts.modes import mode_of
+from rollout_bench.contracts.spec import devices_of_rate
 
 MAIN_METRIC = "output_tokens_per_s"
 """The metric whose comparison needs no prefix."""
+
+PRICE = "price_per_million_output_tokens"
+"""Column of what is there only where a config has prices."""
 
 _ALL: dict[str, str] = {
     "mode": "string",
@@ -63,6 +67,7 @@ _ALL: dict[str, str] = {
     "kv_cache_sequences": "Int64",
     "workload_sequences": "Int64",
     "weights_bytes": "Int64",
+    PRICE: "Float64",
     **COST_COLUMNS,
     **LATENCY_COLUMNS,
     "flags": "string",
@@ -77,7 +82,7 @@ IN_BLOCKS = ("speedup_of_totals", OF_BLOCKS)
 OF_PARTS = {m.heads: "Float64" for m in METRICS.values() if m.part or m.group == ENERGY}
 """Those of metrics that only cycles, only placements, or only devices that count their energy have."""
 
-_OPTIONAL = (*IN_BLOCKS, *OF_PARTS)
+_OPTIONAL = (*IN_BLOCKS, *OF_PARTS, PRICE)
 
 COLUMNS = {name: kind for name, kind in _ALL.items() if name not in _OPTIONAL}
 """Columns of the table in order, with their types; the same names head summary.csv.
@@ -89,10 +94,13 @@ something has them, `IN_BLOCKS` and `OF_PARTS` stand among them.
 """
 
 
-def table(rows: Sequence[Row], latencies: Sequence[Mapping[str, Distribution]] = ()) -> pd.DataFrame:
+def table(
+    rows: Sequence[Row], latencies: Sequence[Mapping[str, Distribution]] = (), prices: Mapping[str, float] | None = None
+) -> pd.DataFrame:
     """One line per row, in order, with `COLUMNS`; a number that does not exist is missing, never zero.
 
     `latencies` has the distributions of each row's sequences by measure; empty where the sequences were not read.
+    `prices` has what an hour of a device costs, by a part of its name.
     """
     others = {
         f"{metric}_{column}": _ALL[column]
@@ -106,7 +114,7 @@ def table(rows: Sequence[Row], latencies: Sequence[Mapping[str, Distribution]] =
     of_requests = REQUEST_COLUMNS | SERVICE_COLUMNS if has_loads else {}
     of_replicas = {found.row.experiment.place: replica_line(found) for found in replicated(rows)}
     columns = _ALL | of_requests | (REPLICA_COLUMNS if of_replicas else {}) | of_sequences | others
-    lines = [_line(row) | of_replicas.get(row.experiment.place, {}) for row in rows]
+    lines = [_line(row) | of_replicas.get(row.experiment.place, {}) | price_line(row, prices or {}) for row in rows]
     columns = {
         name: kind
         for name, kind in columns.items()
@@ -152,6 +160,23 @@ def _line(row: Row) -> dict[str, object]:
         **(_asked(row) | load_line(row) if row.launches else {}),
         **(_measured(row) | cost_line(row) | service_line(row) if row.used else {}),
     }
+
+
+def price_line(row: Row, prices: Mapping[str, float]) -> dict[str, object]:
+    """Return what a million output tokens cost, from the price of a device-hour; nothing where that is unknown.
+
+    Of several prices the one with the longest part of the device's name holds.
+    """
+    if not row.used:
+        return {}
+    record = next(record for record in row.experiment.records if record.valid)
+    device = record.environment.device_model.lower()
+    fitting = [part for part in prices if part.lower() in device]
+    if not fitting:
+        return {}
+    per_hour = prices[max(fitting, key=len)] * devices_of_rate(record.spec)
+    rate = mean([launch.output_tokens_per_s for launch in row.used])
+    return {PRICE: 1e6 * per_hour / (3600 * rate)}
 
 
 def _compared(comparison: Comparison) -> dict[str, object]:

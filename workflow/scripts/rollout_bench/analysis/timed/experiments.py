@@ -156,8 +156,9 @@ class Collection:
     `precision` says when an experiment has launches enough, None where their number is fixed.
     `beyond_planned` counts records of selected experiments whose launch index is not planned,
     `not_selected` those of other experiments; neither are read. `earlier` is what speed-ups refer to where it
-    is not among the experiments. `slo` is what a request must keep to count as good. `others` are the experiments that
-    look into the engine instead of timing it: profiles, whose operators `operator_rules` tell of. `weights`
+    is not among the experiments. `slo` is what a request must keep to count as good, `prices` what an hour of a device
+    costs, by a part of its name. `others` are the experiments that look into the engine instead of timing it: profiles,
+    whose operators `operator_rules` tell of. `weights`
     has the folder of the weights of each experiment that reads some, `files` the configs that a call was given.
     """
 
@@ -171,6 +172,7 @@ class Collection:
     not_selected: int
     earlier: Earlier | None = None
     slo: Slo = field(default_factory=Slo)
+    prices: Mapping[str, float] = field(default_factory=dict)
     others: tuple[Selected[Launched], ...] = ()
     operator_rules: tuple[OperatorRule, ...] = ()
     weights: Mapping[str, str] = field(default_factory=dict)
