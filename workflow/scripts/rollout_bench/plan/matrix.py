@@ -274,6 +274,8 @@ def _experiment(
     check_lengths(model, workload, load.longest, args, source)
     args = args_in(mode, config, args)
     requests = load_in(mode, config, workload, engine)
+    own = settings_of(mode, config, workload, args, platform)
+    usual = multiprocess_by_default(platform, mode, requests, own.get("placement"))
     spec = Spec(
         measurement_version=MEASUREMENT_VERSION,
         platform=platform,
@@ -285,14 +287,14 @@ def _experiment(
             name=engine.name,
             version=engine.version,
             plugins=engine.plugins if platform == "ascend" else {},
-            multiprocess=_or(config.engine.multiprocess, multiprocess_by_default(platform, mode, requests)),
+            multiprocess=_or(config.engine.multiprocess, usual),
             environment=config.engine.environment,
             args=args,
         ),
         measuring=measuring_of(config, mode),
         load=requests,
         setting=setting,
-        **settings_of(mode, config, workload, args, platform),
+        **own,
     )
     check_data_parallel(config, spec)
     check_batches(spec)

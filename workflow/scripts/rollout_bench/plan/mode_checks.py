@@ -9,6 +9,7 @@ from typing import Any
 from rollout_bench.contracts.cycles import CycleSettings, CycleSpec, SleepLevel, UpdateMethod
 from rollout_bench.contracts.load import EndpointSpec, LoadPoint, LoadSpec, longest
 from rollout_bench.contracts.modes import CYCLE, MESSAGES, MODES, ONLINE, PLACEMENT, PROFILE, ROLLOUT
+from rollout_bench.contracts.placed_steps import PlacementSpec
 from rollout_bench.contracts.spec import (
     NO_WEIGHTS_NEEDED,
     EngineSpec,
@@ -30,14 +31,17 @@ from rollout_bench.plan.placement_checks import placement_spec
 from rollout_bench.plan.serving import Endpoint
 
 
-def multiprocess_by_default(platform: Platform, mode: str, load: LoadSpec | None) -> bool:
+def multiprocess_by_default(
+    platform: Platform, mode: str, load: LoadSpec | None, placement: PlacementSpec | None
+) -> bool:
     """Return whether the engine core is a process of its own where the config does not say: as in offline mode.
 
     On CPU a profile then goes step by step; elsewhere the host's work would wait for the core's, and slow each step.
-    Where it is not, front end and core send each other nothing. Engines of a placement live in their trainer's process.
+    Where it is not, front end and core send each other nothing. Engines of a placement live in the process of their
+    rank, but behind an AsyncLLM.
     """
-    if mode == PLACEMENT.name:
-        return False
+    if placement is not None:
+        return placement.entry == "async"
     return platform != "cpu" or load is not None or mode in (MESSAGES.name, ROLLOUT.name)
 
 

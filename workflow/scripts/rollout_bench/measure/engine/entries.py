@@ -20,6 +20,7 @@ from rollout_bench.measure.engine.vllm import (
     imported,
     sampling,
     tell_ready,
+    vocabulary_of,
 )
 from rollout_bench.measure.launch.protocol import Job, Tell
 from rollout_bench.measure.probes.census import world_size
@@ -170,7 +171,7 @@ class AsyncEntry(EntryPoint):
     """
 
     def __init__(self, job: Job, engine: Any, looks: EngineLooks) -> None:
-        super().__init__(int(engine.vllm_config.model_config.get_vocab_size()))
+        super().__init__(vocabulary_of(engine.vllm_config))
         self.looks = looks
         self._engine = engine
         self._workload = job.spec.workload
@@ -260,8 +261,14 @@ class LlmEntry(EntryPoint):
         return (self._engine.counters() - self._before)["vllm:num_preemptions"]
 
 
-async def open_async(job: Job, tell: Tell) -> AsyncEntry:
-    """Return the entry of an AsyncLLM engine once it is loaded, of which all is told."""
+async def loaded_async(job: Job, tell: Tell, **more: Any) -> tuple[Any, EngineLooks]:
+    """Return an AsyncLLM engine once it is loaded, of which all is told, and what it says of itself.
+
+    Args:
+        job: what is to be done.
+        tell: takes each event.
+        more: arguments of vLLM's that are no settings of the experiment.
+    """
     start = imported(tell)
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.usage.usage_lib import UsageContext
@@ -270,16 +277,20 @@ async def open_async(job: Job, tell: Tell) -> AsyncEntry:
     looks = EngineLooks()
     # the context decides how many tokens a step may have: as a server's, which is what verl says, too
     engine = AsyncLLM.from_engine_args(
-        AsyncEngineArgs(model=job.model, **arguments(job.spec)),
+        AsyncEngineArgs(model=job.model, **{**arguments(job.spec), **more}),
         usage_context=UsageContext.OPENAI_API_SERVER,
         stat_loggers=[lambda config, index: looks],
     )
     init_s = time.perf_counter() - start.began
     config = engine.vllm_config
     told = facts_of(await engine.collective_rpc("rollout_bench_census"), config)
-    entry = AsyncEntry(job, engine, looks)
     # As vLLM's server has it, whose app verl runs: collections don't go through all that was imported, 0.5 s each.
     gc.collect()
     gc.freeze()
-    tell_ready(job, tell, start, init_s, told, world_size(config), entry.vocabulary)
-    return entry
+    tell_ready(job, tell, start, init_s, told, world_size(config), vocabulary_of(config))
+    return engine, looks
+
+
+async def open_async(job: Job, tell: Tell) -> AsyncEntry:
+    """Return the entry of an AsyncLLM engine once it is loaded, of which all is told."""
+    return AsyncEntry(job, *await loaded_async(job, tell))

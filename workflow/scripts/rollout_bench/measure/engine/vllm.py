@@ -115,23 +115,25 @@ def sampling(workload: WorkloadSpec, config: Any, tokens: int, samples: int, **m
     )
 
 
+def vocabulary_of(config: Any) -> int:
+    """Return how many token ids the model of vLLM's `config` has."""
+    return int(config.model_config.get_vocab_size())
+
+
 class LoadedEngine:
     """A loaded vLLM engine.
 
     Args:
         spec: what to measure.
-        model: local folder or hub id of the weights.
-        more: arguments of vLLM's that are no settings of the experiment.
+        llm: vLLM's `LLM`, or what has the same methods.
     """
 
-    def __init__(self, spec: Spec, model: str, **more: Any) -> None:
-        from vllm import LLM
-
-        self.llm: Any = LLM(model=model, **{**arguments(spec), **more})
+    def __init__(self, spec: Spec, llm: Any) -> None:
+        self.llm = llm
         self._spec = spec
         self._config: Any = self.llm.llm_engine.vllm_config
         self.world_size = world_size(self._config)
-        self.vocabulary = int(self._config.model_config.get_vocab_size())
+        self.vocabulary = vocabulary_of(self._config)
 
     def facts(self) -> tuple[EngineFacts, dict[str, Any], dict[int, str]]:
         """Return what was loaded, the device as a worker sees it, and the engine's other processes."""
@@ -315,7 +317,9 @@ def loaded(job: Job, tell: Tell, **more: Any) -> LoadedEngine:
         more: arguments of vLLM's that are no settings of the experiment.
     """
     start = imported(tell)
-    engine = LoadedEngine(job.spec, job.model, **more)
+    from vllm import LLM
+
+    engine = LoadedEngine(job.spec, LLM(model=job.model, **{**arguments(job.spec), **more}))
     init_s = time.perf_counter() - start.began
     tell_ready(job, tell, start, init_s, engine.facts(), engine.world_size, engine.vocabulary)
     return engine

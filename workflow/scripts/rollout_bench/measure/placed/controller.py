@@ -327,7 +327,7 @@ def surroundings(spec: Spec, number: int, folder: str) -> tuple[dict[str, str], 
     shards = next((ranks for ranks in placed_engines(spec) if number in ranks), range(number, number + 1))
     environment = {
         **os.environ,
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "1" if spec.engine.multiprocess else "0",
         # of the engine, whose ranks these are: as torchrun says it
         "RANK": str(shards.index(number)),
         "LOCAL_RANK": str(shards.index(number)),
@@ -368,7 +368,8 @@ def ready(readies: Sequence[Ready], ranks: Ranks, spec: Spec) -> Ready:
     if spec.platform != "cpu":
         changes["device_count"] = placement_of(spec).devices
     environment: Environment = one.environment.model_copy(update=changes)
-    return one.model_copy(update={"environment": environment, "processes": ranks.processes})
+    cores = {pid: name for each in readies for pid, name in each.processes.items()}
+    return one.model_copy(update={"environment": environment, "processes": cores | ranks.processes})
 
 
 def engine_ready(shards: Sequence[Ready]) -> Ready:

@@ -40,7 +40,7 @@ from rollout_bench.measure.launch.flags import most_at_once, preempted_flags, pr
 from rollout_bench.measure.launch.protocol import Event, IterationDone, PhaseBegins, Ready
 from rollout_bench.measure.launch.replicas import made_of
 from rollout_bench.measure.placed.agreement import agreement
-from rollout_bench.measure.placed.shares import MEGABYTE, Trajectory, buckets, in_order, packed, share, unpacked
+from rollout_bench.measure.placed.shares import MEGABYTE, Taken, Trajectory, buckets, in_order, packed, share, unpacked
 from rollout_bench.measure.placed.words import (
     RankFailed,
     RankJob,
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 Manifest = list[tuple[str, "torch.dtype", "torch.Size"]]
 """Name, type and shape of each tensor that travels."""
 
-PROOFS = "rollout_bench.measure.probes.weight_proofs.WeightProofs"
+TAKER = "rollout_bench.measure.placed.taking.WeightTaker"
 """What is mixed into vLLM's worker."""
 
 EXECUTOR = "rollout_bench.measure.placed.executor.SharedEngineExecutor"
@@ -122,6 +122,7 @@ class GeneratingRank:
 
     def __init__(self, job: RankJob, tell: TellController) -> None:
         from rollout_bench.measure.engine.vllm import loaded, source_of
+        from rollout_bench.measure.placed.async_engine import loaded_waiting
 
         self._launch = job.job.launch
         self._spec = job.job.spec
@@ -135,18 +136,21 @@ class GeneratingRank:
             tell(event)
 
         assert self._spec.placement is not None, "a placement has its settings"
-        sleeps = {} if self._spec.placement.sleep is None else {"enable_sleep_mode": True}
-        self.engine: LoadedEngine = loaded(
-            job.job, tell_start, distributed_executor_backend=EXECUTOR, worker_extension_cls=PROOFS, **sleeps
-        )
+        self.engine: LoadedEngine
+        if self._spec.placement.entry == "async":
+            self.engine = loaded_waiting(job.job, tell_start, worker_extension_cls=TAKER)
+        else:
+            sleeps = {} if self._spec.placement.sleep is None else {"enable_sleep_mode": True}
+            self.engine = loaded(
+                job.job, tell_start, distributed_executor_backend=EXECUTOR, worker_extension_cls=TAKER, **sleeps
+            )
         from rollout_bench.measure.engine.cycle import Proofs  # after the engine, whose import is timed
 
         self._proofs = Proofs(self.engine, norms=False)
         self._source = source_of(job.job, self.engine.vocabulary)
         self._index = 0
         self._noting_s = 0.0
-        self._received: list[tuple[str, str]] = []
-        self._noted_before: list[float] = []
+        self._taken = Taken()
         self._asked: list[Request] = []
 
     def prepare(self) -> None:
@@ -205,20 +209,23 @@ class GeneratingRank:
             for place, completion in enumerate(output.outputs)
         ]
 
+    def join(self, name: str, job: RankJob, ranks: Sequence[int]) -> None:
+        """Have the worker join the group of `ranks` that weights come through."""
+        who = {"name": name, "ranks": list(ranks), "rank": job.rank, "folder": job.folder}
+        self.engine.llm.collective_rpc("rollout_bench_join", kwargs={**who, "timeout_s": job.job.timeout_s})
+
     def take(self, weights: Iterator[tuple[str, torch.Tensor]]) -> None:
-        """Load new weights, through vLLM's own worker."""
-        self._received.clear()
-        self.engine.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": self._noted(weights)})
+        """Load new weights that are in this process."""
+        self._take("rollout_bench_take", weights=weights)
 
-    def _noted(self, weights: Iterator[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yield `weights`, and note what each is."""
-        from rollout_bench.measure.probes.weight_proofs import noted, noting_s  # after the engine, as its worker does
+    def receive(self, parts: Manifest, most_bytes: int) -> None:
+        """Load new weights that come through the group that was joined, in buckets of `most_bytes`."""
+        told = [(name, str(dtype).removeprefix("torch."), list(shape)) for name, dtype, shape in parts]
+        self._take("rollout_bench_receive", parts=told, most_bytes=most_bytes)
 
-        self._noted_before.clear()
-        for name, tensor in weights:
-            self._noted_before.append(noting_s())
-            self._received.append((name, noted(tensor).checksum))
-            yield name, tensor
+    def _take(self, method: str, **kwargs: Any) -> None:
+        (taken,) = self.engine.llm.collective_rpc(method, kwargs=kwargs)
+        self._taken = Taken(**taken)
 
     def noted_s(self, number: int) -> tuple[float, float]:
         """Return what noting weights, for proofs, took of an update, in seconds: in all, and before a tensor came.
@@ -226,10 +233,8 @@ class GeneratingRank:
         Args:
             number: which of the tensors.
         """
-        from rollout_bench.measure.probes.weight_proofs import noting_s
-
-        before, self._noting_s = self._noting_s, noting_s()
-        until = next(iter(self._noted_before[number:]), self._noting_s)  # one that is lost has not come
+        before, self._noting_s = self._noting_s, self._taken.noted_s
+        until = next(iter(self._taken.noted_before_s[number:]), self._noting_s)  # one that is lost has not come
         return self._noting_s - before, until - before
 
     def proof(self, trainers: Sequence[tuple[str, Sequence[Sequence[str]]]], parts: Manifest) -> WeightProof:
@@ -237,7 +242,7 @@ class GeneratingRank:
         kinds = {name: (str(dtype), list(shape)) for name, dtype, shape in parts}
         what = {"parts": kinds, "ranks": len(self.shards)}
         (loaded,) = self.engine.llm.collective_rpc("rollout_bench_loaded", kwargs=what)
-        found = agreement([(name, shares[self._place]) for name, shares in trainers], self._received, loaded)
+        found = agreement([(name, shares[self._place]) for name, shares in trainers], self._taken.received, loaded)
         return self._proofs.take("second").model_copy(update={"trainer": found})
 
     def reset(self) -> None:
@@ -317,7 +322,8 @@ class PlacedRank:
         from rollout_bench.measure.placed.sleep import EngineSleep
 
         self._spec, self._placement = spec, placement
-        self._device = torch.device("cpu" if spec.platform == "cpu" else f"cuda:{os.environ['LOCAL_RANK']}")
+        here = spec.platform != "cpu" and not (self._generator is not None and placement.entry == "async")
+        self._device = torch.device(f"cuda:{os.environ['LOCAL_RANK']}" if here else "cpu")
         self._sleep = None
         if self._generator is not None and placement.sleep is not None:
             self._sleep = EngineSleep(self._generator.engine.llm, int(placement.sleep), self._device)
@@ -329,7 +335,13 @@ class PlacedRank:
         self._everyone = self._group(job, "everyone", everyone)
         self._trainers = self._group(job, "trainers", placement.training)
         sender = placement.training[0]
-        self._updating = None if self._colocated else self._group(job, "updating", [sender, *placement.generating])
+        updating = [] if self._colocated else [sender, *placement.generating]
+        self._updating = self._group(job, "updating", updating)
+        self._weights = None  # of who sends them; an engine's worker joins in its own process
+        if self._generator is not None and updating:
+            self._generator.join("weights", job, updating)
+        elif updating:
+            self._weights = self._group(job, "weights", updating)
         self._shards = None
         if self._colocated and self._generator is not None and len(self._generator.shards) > 1:
             shards = self._generator.shards
@@ -497,11 +509,11 @@ class PlacedRank:
             group.barrier()
         with notes.doing("update"):
             if generator is None:
-                assert group is not None
+                assert self._weights is not None
                 assert trainer is not None
-                group.send([tensor for _, tensor in trainer.weights()], self._most_bytes)
+                self._weights.send([tensor for _, tensor in trainer.weights()], self._most_bytes)
             elif group is not None:
-                generator.take(group.receive(self._parts, self._most_bytes))
+                generator.receive(self._parts, self._most_bytes)
             else:
                 assert trainer is not None
                 generator.take(iter(trainer.weights()))

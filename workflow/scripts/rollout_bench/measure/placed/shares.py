@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 MEGABYTE = 1_000_000
 
@@ -27,6 +27,21 @@ class Trajectory:
     def tokens(self) -> int:
         """Tokens, those of the prompt included."""
         return len(self.prompt_token_ids) + len(self.output_token_ids)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What came with an update.
+
+    Attributes:
+        received: name and checksum of each tensor, in their order.
+        noted_before_s: what noting weights had taken in the worker's process, in seconds, as each of them came.
+        noted_s: the same, in the end.
+    """
+
+    received: list[tuple[str, str]] = field(default_factory=list)
+    noted_before_s: list[float] = field(default_factory=list)
+    noted_s: float = 0.0
 
 
 def share(count: int, part: int, parts: int) -> range:
