@@ -54,7 +54,9 @@ def read_text(path: Path, what: str, remedy: str, where: str | None = None) -> s
         ) from None
 
 
-def read_mapping(path: Path, what: str, remedy: str, where: str | None = None, example: str = "") -> dict[str, Any]:
+def read_mapping(
+    path: Path, what: str, remedy: str, where: str | None = None, example: str = "", most_bytes: int = _MOST_BYTES
+) -> dict[str, Any]:
     """Return the YAML in a file, which must have keys at its top.
 
     Args:
@@ -63,6 +65,7 @@ def read_mapping(path: Path, what: str, remedy: str, where: str | None = None, e
         remedy: what to do about one that is damaged.
         where: what to do about one that is not there; the same by default.
         example: keys that it may have.
+        most_bytes: what it holds at most.
 
     Raises:
         UserError: naming the file and, for a syntax error, line and column.

@@ -50,7 +50,7 @@ _Amount = Annotated[int, Field(ge=0)]
 class ReportPart(BaseModel):
     """Base of all parts of a report: a key that 0.2.1 does not have is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Statistics(ReportPart):
@@ -355,6 +355,8 @@ def report_of(content: dict[str, Any], name: str) -> BenchmarkReport:
     version = content.get("version")
     if version is None:
         raise UserError(f"{name}: version: is missing", f"give a Benchmark Report of llm-d, version {VERSION}")
+    if isinstance(version, int | float):
+        raise UserError(f"{name}: version: is the number {version}, and a text is wanted", "put it in quotes")
     if version not in READ_VERSIONS:
         raise UserError(
             f"{name}: version: is {str(version)!r}, and {' and '.join(READ_VERSIONS)} can be read",
@@ -368,7 +370,8 @@ def report_of(content: dict[str, Any], name: str) -> BenchmarkReport:
 
 def _told(error: ValidationError, name: str) -> UserError:
     first = error.errors()[0]
-    path = [str(part) for part in first["loc"] if part not in ("inference_engine", "generic", "int", "float")]
+    tags = ("inference_engine", "generic", "int", "float")  # of unions, as are names that are no identifiers
+    path = [str(p) for p in first["loc"] if isinstance(p, int) or (p.isidentifier() and p not in tags)]
     where = ".".join(path)
     if first["type"] == "extra_forbidden":
         model = _model_at(path[:-1])
