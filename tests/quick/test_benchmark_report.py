@@ -34,7 +34,7 @@ from synthetic_rollouts import rollout_record, rollout_spec, shared_out
 
 from rollout_bench.commands import export
 from rollout_bench.contracts.load import LoadPoint
-from rollout_bench.contracts.record import Flag, Record
+from rollout_bench.contracts.record import DeviceUse, Flag, Record
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import record_path, write_launched, write_record
 from rollout_bench.core.errors import LEFT_OUT_STATUS
@@ -289,6 +289,24 @@ def test_what_a_step_did_not_need_counts_as_sent_and_what_was_aborted_as_incompl
     assert requests["incomplete"] == sum(each.aborted for each in surplus)
     told = report["results"]["observability"]["rollout_step"]["surplus_tokens"]
     assert told["mean"] == pytest.approx(np.mean([each.output_tokens for each in surplus]))
+
+
+def test_energy_is_told_where_devices_count_it(tmp_path: Path) -> None:
+    record = make_record()
+    uses = [
+        DeviceUse(device=device, power_limit_w=700.0, window_s=2.0, energy_j=joules)
+        for device, joules in (("GPU-0", 800.0), ("GPU-1", 600.0))
+    ]
+    counted = [iteration.model_copy(update={"devices": uses}) for iteration in record.iterations]
+    save(tmp_path / "results", record.model_copy(update={"iterations": counted}))
+    observed = the_report(tmp_path, "offline/launch-0.yaml")["results"]["observability"]
+    assert (observed["energy"]["pass"]["units"], observed["energy"]["pass"]["mean"]) == ("J", 1400.0)
+    per_token = observed["energy"]["per_output_token"]
+    assert (per_token["units"], per_token["mean"]) == ("J/token", pytest.approx(1400 / SEQUENCES / OUTPUT_TOKENS))
+    assert observed["energy"]["share_of_power_limit"]["mean"] == pytest.approx(0.5)
+    (engine,) = observed["components"]
+    assert engine["aggregate"]["power_consumption"]["units"] == "Watts"
+    assert engine["aggregate"]["power_consumption"]["mean"] == pytest.approx(350.0)
 
 
 @pytest.mark.parametrize(
