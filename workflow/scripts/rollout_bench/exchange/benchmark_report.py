@@ -30,6 +30,8 @@ TOKEN_RATE = ("tokens/s",)
 REQUEST_RATE = ("queries/s",)
 PORTION = ("percent", "fraction")
 POWER = ("Watts",)
+MEMORY = ("bytes", "MB", "GB", "TB", "MiB", "GiB", "TiB")
+MEDIA_RATE = ("images/s", "videos/s", "audios/s")
 """Units that a statistic may have, by what it is of."""
 
 TO_OURS: Final = {
@@ -94,6 +96,8 @@ TokenRates = Annotated[Statistics, AfterValidator(_in(TOKEN_RATE))]
 RequestRates = Annotated[Statistics, AfterValidator(_in(REQUEST_RATE))]
 Portions = Annotated[Statistics, AfterValidator(_in(PORTION))]
 Powers = Annotated[Statistics, AfterValidator(_in(POWER))]
+Sizes = Annotated[Statistics, AfterValidator(_in(MEMORY))]
+MediaRates = Annotated[Statistics, AfterValidator(_in(MEDIA_RATE))]
 
 
 class RunTime(ReportPart):
@@ -270,7 +274,7 @@ class AggregateRequests(ReportPart):
     incomplete: _Amount | None = None
     input_length: Quantities | None = None
     output_length: Quantities | None = None
-    request_size: Statistics | None = None
+    request_size: Sizes | None = None
     multimodal: dict[str, Any] | None = None
 
 
@@ -291,9 +295,9 @@ class AggregateThroughput(ReportPart):
     output_token_rate: TokenRates | None = None
     total_token_rate: TokenRates | None = None
     request_rate: RequestRates | None = None
-    image_rate: Statistics | None = None
-    video_rate: Statistics | None = None
-    audio_rate: Statistics | None = None
+    image_rate: MediaRates | None = None
+    video_rate: MediaRates | None = None
+    audio_rate: MediaRates | None = None
 
 
 class AggregatePerformance(ReportPart):
