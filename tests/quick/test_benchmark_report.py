@@ -228,6 +228,14 @@ def test_the_same_launch_has_the_same_uid_and_file_wherever_it_is_exported(tmp_p
     assert {uuid.UUID(run["uid"]).version for run in runs} == {5}
 
 
+def test_a_report_of_an_earlier_export_that_is_no_result_any_more_is_named(tmp_path: Path) -> None:
+    save(tmp_path / "results", *(make_record(launch=launch) for launch in range(2)))
+    assert exported(tmp_path).stderr == ""
+    next((tmp_path / "results").rglob("launch-1.json")).unlink()
+    told = f"reports/offline/{make_spec().experiment()}/launch-1.yaml: is of an earlier export, and no longer a result"
+    assert exported(tmp_path).stderr.startswith(told)
+
+
 def test_stack_and_load_say_how_it_was_set(tmp_path: Path) -> None:
     spec = make_spec(quant="w8a8", args={"tensor_parallel_size": 4, "pipeline_parallel_size": 2}, platform="cuda")
     environment = {
