@@ -34,7 +34,7 @@ from synthetic_rollouts import rollout_record, rollout_spec, shared_out
 
 from rollout_bench.commands import export
 from rollout_bench.contracts.load import LoadPoint
-from rollout_bench.contracts.record import Flag, Record
+from rollout_bench.contracts.record import DeviceUse, Flag, Record
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import record_path, write_launched, write_record
 from rollout_bench.core.errors import LEFT_OUT_STATUS
@@ -228,6 +228,14 @@ def test_the_same_launch_has_the_same_uid_and_file_wherever_it_is_exported(tmp_p
     assert {uuid.UUID(run["uid"]).version for run in runs} == {5}
 
 
+def test_a_report_of_an_earlier_export_that_is_no_result_any_more_is_named(tmp_path: Path) -> None:
+    save(tmp_path / "results", *(make_record(launch=launch) for launch in range(2)))
+    assert exported(tmp_path).stderr == ""
+    next((tmp_path / "results").rglob("launch-1.json")).unlink()
+    told = f"reports/offline/{make_spec().experiment()}/launch-1.yaml: is of an earlier export, and no longer a result"
+    assert exported(tmp_path).stderr.startswith(told)
+
+
 def test_stack_and_load_say_how_it_was_set(tmp_path: Path) -> None:
     spec = make_spec(quant="w8a8", args={"tensor_parallel_size": 4, "pipeline_parallel_size": 2}, platform="cuda")
     environment = {
@@ -289,6 +297,24 @@ def test_what_a_step_did_not_need_counts_as_sent_and_what_was_aborted_as_incompl
     assert requests["incomplete"] == sum(each.aborted for each in surplus)
     told = report["results"]["observability"]["rollout_step"]["surplus_tokens"]
     assert told["mean"] == pytest.approx(np.mean([each.output_tokens for each in surplus]))
+
+
+def test_energy_is_told_where_devices_count_it(tmp_path: Path) -> None:
+    record = make_record()
+    uses = [
+        DeviceUse(device=device, power_limit_w=700.0, window_s=2.0, energy_j=joules)
+        for device, joules in (("GPU-0", 800.0), ("GPU-1", 600.0))
+    ]
+    counted = [iteration.model_copy(update={"devices": uses}) for iteration in record.iterations]
+    save(tmp_path / "results", record.model_copy(update={"iterations": counted}))
+    observed = the_report(tmp_path, "offline/launch-0.yaml")["results"]["observability"]
+    assert (observed["energy"]["pass"]["units"], observed["energy"]["pass"]["mean"]) == ("J", 1400.0)
+    per_token = observed["energy"]["per_output_token"]
+    assert (per_token["units"], per_token["mean"]) == ("J/token", pytest.approx(1400 / SEQUENCES / OUTPUT_TOKENS))
+    assert observed["energy"]["share_of_power_limit"]["mean"] == pytest.approx(0.5)
+    (engine,) = observed["components"]
+    assert engine["aggregate"]["power_consumption"]["units"] == "Watts"
+    assert engine["aggregate"]["power_consumption"]["mean"] == pytest.approx(350.0)
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,8 @@ def main() -> int:
             f"{results}: holds no valid launch that a report can tell of",
             "rollout-bench summarise says what became of each",
         )
-    write(exported, out)
+    for name in write(exported, out):
+        print(f"{out / name}: is of an earlier export, and no longer a result: delete it", file=sys.stderr)
     left_out = f"; not exported: {len(exported.left_out)}, named on stderr" if exported.left_out else ""
     print(f"{out}: {several(len(exported.reports), 'report')}{left_out}")
     return tell(exported.unread)

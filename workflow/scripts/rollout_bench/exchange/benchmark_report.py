@@ -30,6 +30,8 @@ TOKEN_RATE = ("tokens/s",)
 REQUEST_RATE = ("queries/s",)
 PORTION = ("percent", "fraction")
 POWER = ("Watts",)
+MEMORY = ("bytes", "MB", "GB", "TB", "MiB", "GiB", "TiB")
+MEDIA_RATE = ("images/s", "videos/s", "audios/s")
 """Units that a statistic may have, by what it is of."""
 
 TO_OURS: Final = {
@@ -50,7 +52,7 @@ _Amount = Annotated[int, Field(ge=0)]
 class ReportPart(BaseModel):
     """Base of all parts of a report: a key that 0.2.1 does not have is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Statistics(ReportPart):
@@ -94,6 +96,8 @@ TokenRates = Annotated[Statistics, AfterValidator(_in(TOKEN_RATE))]
 RequestRates = Annotated[Statistics, AfterValidator(_in(REQUEST_RATE))]
 Portions = Annotated[Statistics, AfterValidator(_in(PORTION))]
 Powers = Annotated[Statistics, AfterValidator(_in(POWER))]
+Sizes = Annotated[Statistics, AfterValidator(_in(MEMORY))]
+MediaRates = Annotated[Statistics, AfterValidator(_in(MEDIA_RATE))]
 
 
 class RunTime(ReportPart):
@@ -270,7 +274,7 @@ class AggregateRequests(ReportPart):
     incomplete: _Amount | None = None
     input_length: Quantities | None = None
     output_length: Quantities | None = None
-    request_size: Statistics | None = None
+    request_size: Sizes | None = None
     multimodal: dict[str, Any] | None = None
 
 
@@ -291,9 +295,9 @@ class AggregateThroughput(ReportPart):
     output_token_rate: TokenRates | None = None
     total_token_rate: TokenRates | None = None
     request_rate: RequestRates | None = None
-    image_rate: Statistics | None = None
-    video_rate: Statistics | None = None
-    audio_rate: Statistics | None = None
+    image_rate: MediaRates | None = None
+    video_rate: MediaRates | None = None
+    audio_rate: MediaRates | None = None
 
 
 class AggregatePerformance(ReportPart):
@@ -355,6 +359,8 @@ def report_of(content: dict[str, Any], name: str) -> BenchmarkReport:
     version = content.get("version")
     if version is None:
         raise UserError(f"{name}: version: is missing", f"give a Benchmark Report of llm-d, version {VERSION}")
+    if isinstance(version, int | float):
+        raise UserError(f"{name}: version: is the number {version}, and a text is wanted", "put it in quotes")
     if version not in READ_VERSIONS:
         raise UserError(
             f"{name}: version: is {str(version)!r}, and {' and '.join(READ_VERSIONS)} can be read",
@@ -368,7 +374,8 @@ def report_of(content: dict[str, Any], name: str) -> BenchmarkReport:
 
 def _told(error: ValidationError, name: str) -> UserError:
     first = error.errors()[0]
-    path = [str(part) for part in first["loc"] if part not in ("inference_engine", "generic", "int", "float")]
+    tags = ("inference_engine", "generic", "int", "float")  # of unions, as are names that are no identifiers
+    path = [str(p) for p in first["loc"] if isinstance(p, int) or (p.isidentifier() and p not in tags)]
     where = ".".join(path)
     if first["type"] == "extra_forbidden":
         model = _model_at(path[:-1])

@@ -14,7 +14,8 @@ from rollout_bench.analysis.stats.anatomy import Anatomy, PassTimes, anatomy_of
 from rollout_bench.analysis.stats.percentiles import Array, effective_samples
 from rollout_bench.analysis.timed.latencies import claimable, pass_times_of
 from rollout_bench.analysis.timed.service import Requests, at_a_rate, pool_requests
-from rollout_bench.contracts.record import Iteration, Record, SequenceRow, ServerSample
+from rollout_bench.contracts.metrics import METRICS
+from rollout_bench.contracts.record import DeviceUse, Iteration, Record, SequenceRow, ServerSample
 from rollout_bench.exchange.benchmark_report import (
     PERCENTILES,
     AggregateLatency,
@@ -242,6 +243,9 @@ def _observability(launches: Sequence[MeasuredLaunch], independent: Mapping[str,
     if anatomy:
         found["rollout_anatomy"] = anatomy
     found["rollout_step"] = _steps(launches)
+    energy = _energy(launches)
+    if energy:
+        found["energy"] = energy
     found["engine_startup"] = _startup([launch.record for launch in launches])
     if independent:
         found["percentiles_claimed"] = {
@@ -305,6 +309,24 @@ def _steps(launches: Sequence[MeasuredLaunch]) -> dict[str, Any]:
     )
 
 
+def _energy(launches: Sequence[MeasuredLaunch]) -> dict[str, Any]:
+    """Return what devices counted around passes, their memory included and the host not; nothing where none counts."""
+    passes = [iteration.devices for launch in launches for iteration in launch.passes]
+    counted = [sum(use.energy_j or 0.0 for use in uses) for uses in passes if uses and _all_counted(uses)]
+    records = [launch.record for launch in launches]
+    return _told(
+        {
+            "pass": (counted, "J"),
+            "per_output_token": ([METRICS["energy_j_per_token"].read(record) for record in records], "J/token"),
+            "share_of_power_limit": ([METRICS["power_limit_share"].read(record) for record in records], "fraction"),
+        }
+    )
+
+
+def _all_counted(uses: Sequence[DeviceUse]) -> bool:
+    return all(use.energy_j is not None for use in uses)
+
+
 def _startup(records: Sequence[Record]) -> dict[str, Any]:
     """Return what starting took, each part in seconds."""
     reported = dict.fromkeys(name for record in records for name in record.startup.reported if name.endswith("_s"))
@@ -337,7 +359,11 @@ def _resources(launches: Sequence[MeasuredLaunch]) -> UsedResources:
         if i.cached_prompt_tokens is not None and i.prompt_tokens
     ]
     preempted = [i.server.preemptions for i in passes if i.server is not None and i.server.preemptions is not None]
+    uses = [use for iteration in passes for use in iteration.devices or ()]
     return UsedResources(
+        power_consumption=_few(
+            [u.energy_j / u.window_s for u in uses if u.energy_j is not None and u.window_s], "Watts"
+        ),
         kv_cache_usage=moments("kv_cache_use", "fraction"),
         cache_hit_rate=_few(hits, "fraction"),
         running_requests=moments("running", "count"),

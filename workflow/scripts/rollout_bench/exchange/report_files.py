@@ -126,8 +126,11 @@ def report_of_launches(launches: Sequence[MeasuredLaunch], part: TimedExperiment
     )
 
 
-def write(exported: Exported, out: Path) -> None:
+def write(exported: Exported, out: Path) -> list[str]:
     """Write all reports and the index below `out`, after looking for what must not be overwritten.
+
+    Returns:
+        Reports of an earlier export that are still there and not among these.
 
     Raises:
         UserError: something else lies where a report is to be written; then nothing is.
@@ -137,8 +140,7 @@ def write(exported: Exported, out: Path) -> None:
     for name, report in exported.reports.items():
         _check_free(out / name, report)
     index = out / INDEX
-    if index.exists() and not _is_index(index):
-        raise UserError(f"{index}: is there already, and no index of reports", "name another folder for the reports")
+    before = _reports_before(index)
     for name, report in exported.reports.items():
         write_whole(out / name, yaml_text(report).encode())
     content = {
@@ -149,6 +151,7 @@ def write(exported: Exported, out: Path) -> None:
         "unread": [error.problem for error in exported.unread],
     }
     write_whole(index, (json.dumps(content, indent=1) + "\n").encode())
+    return [name for name in before if name not in exported.reports and (out / name).is_file()]
 
 
 def yaml_text(report: BenchmarkReport) -> str:
@@ -169,12 +172,17 @@ def _check_free(path: Path, report: BenchmarkReport) -> None:
         raise UserError(f"{path}: is there already, and no export of this launch", "name another folder with --out")
 
 
-def _is_index(path: Path) -> bool:
+def _reports_before(index: Path) -> list[str]:
+    """Return the reports that an earlier export named in `index`; raise `UserError` where it is something else."""
+    if not index.exists() and not index.is_symlink():
+        return []
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(index.read_bytes())
     except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(content, dict) and content.get("format") == FORMAT
+        content = None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(f"{index}: is there already, and no index of reports", "name another folder for the reports")
+    return [str(name) for name in content.get("reports") or ()]
 
 
 def _by_experiment(collection: Collection) -> list[tuple[TimedExperiment, list[TimedExperiment]]]:

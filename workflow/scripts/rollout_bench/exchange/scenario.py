@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from rollout_bench.contracts.load import Length, LoadPoint, LogNormal, Normal, Uniform, Zipf
+from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Record
 from rollout_bench.contracts.spec import Spec, placed_engines, replicas, tensor_parallel_size, trainers_devices
 from rollout_bench.core.secrets import may_be_secret
@@ -153,10 +154,12 @@ def _load(record: Record, point: LoadPoint | None, stage: int, means: Mapping[st
         "measuring": spec.measuring.model_dump(mode="json"),
         "point": point and point.model_dump(mode="json"),
     }
-    for name in ("load", "rollout", "cycle", "placement", "setting"):
-        settings = getattr(spec, name)
+    for name in ("load", mode_of(spec.mode).settings):  # the second is what this mode alone has
+        settings = getattr(spec, name) if name else None
         if settings is not None:
-            config[name] = settings if isinstance(settings, str) else settings.model_dump(mode="json")
+            config[name] = settings.model_dump(mode="json")
+    if spec.setting is not None:
+        config["setting"] = spec.setting
     return ReportLoad(
         metadata=LoadMetadata(cfg_id=_hash(config), description=workload.name),
         standardized=StandardLoad(

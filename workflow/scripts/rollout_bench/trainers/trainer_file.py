@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from rollout_bench.core.errors import UserError
-from rollout_bench.plan.config_file import read_mapping
+from rollout_bench.core.yaml_files import read_mapping
 from rollout_bench.trainers.keys import Influence, KeyRegistry, TrainerKey, read
 
 OVERRIDE = re.compile(r"(?P<sign>\+\+|\+|~)?(?P<path>[^=+~\s][^=\s]*)(?P<equals>=)?(?P<value>.*)", re.DOTALL)
