@@ -31,6 +31,12 @@ BAD_STARTS = [
         "did you mean 'fastsafetensors'?",
     ),
     Bad(
+        "startup_fastsafetensors_on_cpu",
+        _start("load_formats: [fastsafetensors]"),
+        "startup.load_formats: vLLM loads fastsafetensors to CUDA devices alone, and this is cpu",
+        "runai_streamer loads weights here, too",
+    ),
+    Bad(
         "startup_tensorizer",
         _start("load_formats: [auto, tensorizer]"),
         "startup.load_formats: tensorizer needs weights that were serialised",

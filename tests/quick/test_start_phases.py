@@ -62,10 +62,10 @@ def test_the_phases_on_a_cpu() -> None:
         "worker_start": 1.0,
         "model_build": 0.5,
         "weights": 1.5,
-        "memory_profiling": 6.0,
+        "memory_profiling": 6.5,
         "dynamo": 1.0,
         "inductor": 20.0,
-        "kv_cache": 2.0,
+        "kv_cache": 1.5,
         "engine_ready": 8.0,
     }
     assert graphs(CPU) == (1, 0)
@@ -83,6 +83,25 @@ def test_the_phases_on_a_gpu() -> None:
         "engine_ready": 12.0,
     }
     assert graphs(CUDA) == (1, 0)
+
+
+def test_the_phases_on_a_cpu_of_an_engine_that_compiles_nothing() -> None:
+    eager = notes(
+        (11.0, "Starting to load model /m..."),
+        (11.5, "Initializing model took 0.5 seconds"),
+        (11.5, "Loading weights on cpu ..."),
+        (15.0, "Using LBHNC KV cache layout."),
+        (15.5, "Explicitly set (1.0/15.71) GiB for KV cache on node 0."),
+        (17.0, "init engine (profile, create kv cache, warmup model) took 2.00 s"),
+    )
+    assert phases_of(eager) == {
+        "worker_start": 1.0,
+        "model_build": 0.5,
+        "weights": 3.5,
+        "memory_profiling": 0.5,
+        "kv_cache": 1.5,
+        "engine_ready": 33.0,
+    }
 
 
 def test_graphs_of_the_cache_are_a_phase_of_their_own() -> None:
@@ -110,7 +129,7 @@ def test_one_that_cant_be_loaded_took_its_time_all_the_same() -> None:
     lines = [*CPU, *notes((13.9, "rollout-bench: artifact took 0.9 s"))]
     found = phases_of(sorted(lines, key=lambda note: note.at))
     assert found["cached_graphs"] == pytest.approx(0.9)
-    assert found["memory_profiling"] == pytest.approx(5.1)
+    assert found["memory_profiling"] == pytest.approx(5.6)
 
 
 def test_kernels_from_inductors_own_cache_are_no_compilation() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+import yaml
 from drawn import assert_texts_are_apart
 from matplotlib.text import Text
 from synthetic_records import make_plan, save
@@ -78,6 +79,33 @@ def test_phases_and_rest_of_each_launch_are_the_whole_in_startup_csv(made: Summa
     for row in rows:
         parts = [float(row[f"{name}_s"]) for name in (*COLD, "cached_graphs") if row[f"{name}_s"]]
         assert sum(parts) + float(row["rest_s"]) == pytest.approx(float(row["until_token_s"]), rel=1e-9)
+
+
+def test_each_launch_has_the_loading_time_report_of_llm_ds_nop(made: Summary) -> None:
+    texts = {name: text for name, text in made.tables.items() if name.startswith("loading/")}
+    assert len(texts) == 8
+    assert all(name.endswith(".yaml") for name in texts)
+    report = yaml.safe_load(texts[f"loading/{COLD_SPEC.experiment()}.launch-0.yaml"])
+    assert list(report) == ["version", "scenario", "vllm_metrics", "extra_metrics", "time"]
+    assert report["scenario"]["load_format"] == "auto"
+    assert report["time"]["stop"] - report["time"]["start"] == pytest.approx(report["time"]["duration"])
+    (metrics,) = report["vllm_metrics"]
+    assert [each["title"] for each in metrics["categories"]] == [
+        "Detect Platform",
+        "LLM Imports",
+        "Get Model Info",
+        "Worker Initialization",
+        "Model Loading",
+        "Pytorch Compilation",
+        "CUDA Graph Capture",
+        "API Server Starts",
+    ]
+    elapsed = {each["title"]: each["elapsed"] for each in metrics["categories"]}
+    assert (elapsed["LLM Imports"], elapsed["Get Model Info"]) == (6.6, 9.0)
+    compiled = next(each for each in metrics["categories"] if "categories" in each)
+    assert {each["title"]: each["elapsed"] for each in compiled["categories"]} == {"Dynamo": 0.0, "Inductor": 20.0}
+    assert (metrics["compile_graph"], metrics["torch_compile"]) == (20.0, 20.0)
+    assert "load_cached_compiled_graph" not in metrics
 
 
 def test_an_invalid_launch_is_in_no_number(tmp_path: Path) -> None:

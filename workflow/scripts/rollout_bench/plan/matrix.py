@@ -152,7 +152,7 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
             check_rollout(changed)
     check_cycle([settings[name] for name in names.get(CYCLE.name, ())], platform)
     check_placement([settings[name] for name in names.get(PLACEMENT.name, ())])
-    check_startup([settings[name] for name in names.get(STARTUP.name, ())])
+    check_startup([settings[name] for name in names.get(STARTUP.name, ())], platform)
     experiments: list[Experiment] = []
     skipped: list[Skipped] = []
     for cell in _cells(config):

@@ -121,13 +121,20 @@ OF_STARTS = ("VLLM_CACHE_ROOT", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "
 """Variables that a launch in mode startup sets for its engine."""
 
 
-def check_startup(configs: Collection[Config]) -> None:
+def check_startup(configs: Collection[Config], platform: Platform) -> None:
     """Raise `UserError` where a start can't be measured as the config wants it.
 
     Args:
         configs: the config under each setting of mode startup; none where that is not selected.
+        platform: where it is planned for.
     """
     for config in configs:
+        if "fastsafetensors" in config.startup.load_formats and platform != "cuda":
+            raise UserError(
+                "config: startup.load_formats: vLLM loads fastsafetensors to CUDA devices alone, and this is "
+                f"{platform}",
+                "leave it out; runai_streamer loads weights here, too",
+            )
         if "tensorizer" in config.startup.load_formats:
             raise UserError(
                 "config: startup.load_formats: tensorizer needs weights that were serialised for it beforehand, and"

@@ -26,8 +26,9 @@ NOTED = (
     r"Initializing a V1 LLM engine|Starting to load model|Loading weights on|Initializing model took"
     r"|Loading weights took|Model loading took|Start compiling function|Dynamo bytecode transform time"
     r"|Compiling a graph for|Directly load|torch\.compile (?:and initial profiling/warmup run together )?took"
-    r"|saved AOT compiled function|Initial profiling/warmup run took|Warming up model for the compilation"
-    r"|Warming up done|Memory profiling takes|Available KV cache memory|for KV cache on node|KV cache size"
+    r"|saved AOT compiled function|Warming up model for the compilation"
+    r"|Warming up done|Memory profiling takes|Available KV cache memory"
+    r"|for KV cache on node|KV cache layout|KV cache size"
     r"|Capturing a cudagraph on|Graph capturing finished|init engine \(|rollout-bench:"
 )
 """The lines that are noted."""

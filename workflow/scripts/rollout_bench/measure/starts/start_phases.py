@@ -91,11 +91,13 @@ def noted_spans(notes: Sequence[StartNote], config_ended: float, constructed: fl
     add("model_build", loads, built)
     weights = last(r"Initializing model took|Loading weights on") or loads
     profiles = first(r"Warming up model for the compilation", loads)
-    loaded = last(r"Model loading took")
-    read = last(r"Loading weights took")
-    add("weights", weights if built is not None else loads, loaded or profiles or read)
+    read = last(r"Loading weights took|Loading weights on") or weights
+    # The runner for CPUs does not say when it has the weights; what follows at once is a layout of the KV cache, for
+    # an engine that compiles nothing.
+    loaded = last(r"Model loading took") or profiles or first(r"KV cache layout", read)
+    add("weights", weights if built is not None else loads, loaded or read)
     profiling = profiles or loaded or read
-    profiled = last(r"Warming up done|Available KV cache memory|Memory profiling takes")
+    profiled = last(r"Warming up done|for KV cache on node|Available KV cache memory|Memory profiling takes")
     add("memory_profiling", profiling, profiled)
     initialised = last(r"init engine \(")
     captured = last(r"Graph capturing finished")

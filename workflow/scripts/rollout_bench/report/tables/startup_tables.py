@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from rollout_bench.analysis.starts.loading_report import loading_report
 from rollout_bench.analysis.starts.start_costs import StartCosts, start_costs, start_table
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import AXES
@@ -17,6 +18,9 @@ from rollout_bench.report.prose import definitions, sections
 
 MOST = 12
 """Experiments that have a sentence of their own; the tables have all."""
+
+LOADING = "loading"
+"""Folder of loading-time reports, beside the summary."""
 
 OF_TIME = "startup_s"
 """The metric whose verdicts are told as times."""
@@ -94,7 +98,7 @@ REST_SHARE = Column("rest %", "Its share of the whole.", _costs(lambda costs: nu
 
 
 def startup_part(findings: Findings) -> SummaryPart:
-    """Return what a start costs, in sentences and tables, and startup.csv."""
+    """Return what a start costs, in sentences and tables, startup.csv, and loading-time reports."""
     tables = []
     rows = [row for row in findings.rows if row.experiment.mode == STARTUP.name]
     costs = {row.experiment.place: start_costs(row) for row in rows}
@@ -122,7 +126,16 @@ def startup_part(findings: Findings) -> SummaryPart:
         tables=tables,
         definitions=definitions("Definitions, starts", tables),
         files={"startup.csv": start_table(rows)} if rows else {},
+        texts={name: text for row in rows for name, text in _loading(row)},
     )
+
+
+def _loading(row: Row) -> Iterator[tuple[str, str]]:
+    """Yield the loading-time report of each valid launch, and the file that it is written to."""
+    for record in row.experiment.records:
+        if record.valid and record.startup.course is not None:
+            name = f"{row.experiment.experiment}.launch-{record.launch}.yaml"
+            yield f"{LOADING}/{name}", loading_report(record)
 
 
 def _largest(costs: StartCosts) -> str:
