@@ -34,11 +34,11 @@ from rollout_bench.report.summary import summarise
 PACKAGE = REPOSITORY / "workflow" / "scripts" / "rollout_bench"
 
 OTHER_MEANINGS = {
-    "measure/launch/recorder.py": {"placement"},  # the field of a record that says where it ran
+    "measure/launch/recorder.py": {"placement", "startup"},  # fields of a record: where it ran, and how it started
     "measure/server/guidellm.py": {"profile"},  # guidellm's word for how requests arrive
     "measure/server/vllm_bench.py": {"profile"},  # an argument of vLLM's benchmark
     "plan/config_file.py": {"online"},  # the key of a workload that says how requests arrive
-    "report/figure_names.py": {"cycle", "placement", "operators", "messages"},  # figures
+    "report/figure_names.py": {"cycle", "placement", "startup", "operators", "messages"},  # figures
     "report/tables/online_tables.py": {"offline", "online"},  # fields of a line in the table that compares the two
     "trainers/verl.py": {"rollout"},  # a section of verl's settings
 }

@@ -16,7 +16,7 @@ from rollout_bench.analysis.timed.launches import NO_LIMITS, measure
 from rollout_bench.analysis.timed.service import Requests, Service, most_at_once, requests_of, service_of
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.record import Record, SequenceRow
-from rollout_bench.contracts.saturation import Arrivals, kept_up
+from rollout_bench.core.saturation import Arrivals, kept_up
 from rollout_bench.plan.serving import Slo
 
 SPEC = make_online_spec()

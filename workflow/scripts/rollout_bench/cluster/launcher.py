@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from rollout_bench.cluster.manifests import CONTAINER, DATA, LABELS, SPEC, Parts, container, for_block, job_of, pod
+from rollout_bench.contracts.modes import ONLINE
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.schedule import ScheduledLaunch
 
@@ -57,7 +58,7 @@ def _for_endpoints(merged: Mapping[str, Any]) -> dict[str, Any]:
             path = f"{DATA}/datasets/{PurePosixPath(dataset['path']).name}"
             workload = {**workload, "dataset": {**dataset, "path": path}}
         workloads[name] = workload
-    return {**merged, "models": [], "modes": ["online"], "workload_settings": workloads}
+    return {**merged, "models": [], "modes": [ONLINE.name], "workload_settings": workloads}
 
 
 def _at_most(launches: Sequence[ScheduledLaunch], config: Config) -> int:

@@ -15,8 +15,8 @@ from rollout_bench.contracts.spec import devices_of_rate
 from rollout_bench.core.numbers import plain_percent
 
 OFFLINE_METRICS, ONLINE_METRICS = "metrics", "online_metrics"
-CYCLE_METRICS, PLACEMENT_METRICS = "cycle_metrics", "placement_metrics"
-METRICS_KEYS = (OFFLINE_METRICS, ONLINE_METRICS, CYCLE_METRICS, PLACEMENT_METRICS)
+CYCLE_METRICS, PLACEMENT_METRICS, STARTUP_METRICS = "cycle_metrics", "placement_metrics", "startup_metrics"
+METRICS_KEYS = (OFFLINE_METRICS, ONLINE_METRICS, CYCLE_METRICS, PLACEMENT_METRICS, STARTUP_METRICS)
 """Keys of `comparison`: what experiments are compared by."""
 
 ENERGY = "energy"
@@ -523,3 +523,6 @@ CycleMetrics = Annotated[Metrics, AfterValidator(_fit_for(CYCLE_METRICS))]
 
 PlacementMetrics = Annotated[Metrics, AfterValidator(_fit_for(PLACEMENT_METRICS))]
 """The same of placements."""
+
+StartupMetrics = Annotated[Metrics, AfterValidator(_fit_for(STARTUP_METRICS))]
+"""The same of starts."""

@@ -13,7 +13,13 @@ from typing import Any, Literal
 
 from rollout_bench.contracts.inside import Operators, Profile
 from rollout_bench.contracts.messages import Messages
-from rollout_bench.contracts.metrics import CYCLE_METRICS, OFFLINE_METRICS, ONLINE_METRICS, PLACEMENT_METRICS
+from rollout_bench.contracts.metrics import (
+    CYCLE_METRICS,
+    OFFLINE_METRICS,
+    ONLINE_METRICS,
+    PLACEMENT_METRICS,
+    STARTUP_METRICS,
+)
 from rollout_bench.contracts.record import Launched, Record
 
 SEQUENCES, SERVER, TRACES = ".sequences.jsonl.gz", ".server.jsonl.gz", ".traces"
@@ -177,6 +183,25 @@ PLACEMENT = Mode(
     page="how-to/placement.md",
     example="configs/placement.yaml",
 )
+STARTUP = Mode(
+    name="startup",
+    title="what one start of an engine costs, from its process to a first token",
+    worker=f"{_WORKERS}.startup:measure",
+    record=Record,
+    side_files=(SEQUENCES,),
+    generates=True,
+    has_loads=False,
+    passes="none",
+    launches="config",
+    data_parallel="refused",
+    interleaves=False,
+    metrics=STARTUP_METRICS,
+    settings="startup",
+    tables=f"{_TABLES}.startup_tables:startup_part",
+    figures=("startup",),
+    page="how-to/startup.md",
+    example="configs/startup.yaml",
+)
 PROFILE = Mode(
     name="profile",
     title="where the time of a step goes",
@@ -235,7 +260,9 @@ MESSAGES = Mode(
     example="configs/messages.yaml",
 )
 
-MODES = {mode.name: mode for mode in (OFFLINE, ONLINE, ROLLOUT, CYCLE, PLACEMENT, PROFILE, OPERATORS, MESSAGES)}
+MODES = {
+    mode.name: mode for mode in (OFFLINE, ONLINE, ROLLOUT, CYCLE, PLACEMENT, STARTUP, PROFILE, OPERATORS, MESSAGES)
+}
 """Name -> mode, in the order in which they are listed everywhere."""
 
 

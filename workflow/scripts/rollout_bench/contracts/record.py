@@ -17,6 +17,7 @@ from rollout_bench.contracts.fields import Strict, UtcTime, absent
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.placed_steps import PlacedStep
 from rollout_bench.contracts.spec import Isolation, Spec
+from rollout_bench.contracts.starts import StartCourse
 
 
 class Served(Strict):
@@ -238,6 +239,7 @@ class Startup(Strict):
         ),
     )
     replicas: list[ReplicaStart] | None = absent("The start of each replica; import_s and init_s are the slowest's.")
+    course: StartCourse | None = absent("What each second of it went to. Null but in mode startup.")
 
 
 SCHEMA_VERSION: Final = 1

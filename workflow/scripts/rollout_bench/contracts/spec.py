@@ -31,6 +31,7 @@ from rollout_bench.contracts.fields import (
 )
 from rollout_bench.contracts.load import DatasetSpec, EndpointSpec, Length, LoadSpec, SharedPrefix
 from rollout_bench.contracts.placed_steps import PlacementSpec
+from rollout_bench.contracts.starts import StartupSpec
 from rollout_bench.core.files import read_model
 
 Category = Literal[
@@ -414,6 +415,7 @@ class Spec(Strict):
     rollout: RolloutSpec | None = absent("How the step of a rollout is generated. Null in other modes.")
     cycle: CycleSpec | None = absent("What happens between two generations. Null in other modes.")
     placement: PlacementSpec | None = absent("Where engines and trainer live. Null in other modes.")
+    startup: StartupSpec | None = absent("What the engine finds when it starts. Null in other modes.")
     setting: str | None = absent(
         "The setting's name in the config; what it sets stands in engine and workload. Null: default, nothing is set."
     )
@@ -429,6 +431,11 @@ class Spec(Strict):
     def key(self) -> str:
         """Return the first 8 hex digits of sha256 over the canonical JSON."""
         return hashlib.sha256(self.canonical_json().encode()).hexdigest()[:8]
+
+    @property
+    def load_format(self) -> str:
+        """How vLLM loads its weights, by vLLM's own name."""
+        return str(self.engine.args.get("load_format", "auto")) if self.startup is None else self.startup.load_formats
 
     @property
     def axes(self) -> dict[str, str]:
@@ -538,7 +545,7 @@ FOLLOWS_LENGTHS = "max_model_len"
 def set_in(spec: Spec) -> dict[str, Any]:
     """Return what a setting may set, by its name: engine arguments, environment, the load, and who shares it out."""
     load = spec.workload.model_dump(mode="json", exclude={"name"})
-    own = spec.rollout or spec.cycle or spec.placement  # each is of one mode
+    own = spec.rollout or spec.cycle or spec.placement or spec.startup  # each is of one mode
     of_mode = {} if own is None else own.model_dump(mode="json")
     return {**load, **of_mode, **spec.engine.environment, **spec.engine.args}
 

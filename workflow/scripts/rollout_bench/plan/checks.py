@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from rollout_bench.contracts.modes import MODES, PLACEMENT, ROLLOUT
+from rollout_bench.contracts.modes import MODES, PLACEMENT, ROLLOUT, STARTUP
 from rollout_bench.contracts.spec import (
     ModelSpec,
     Platform,
@@ -343,7 +343,12 @@ def args_in(mode: str, config: Config, args: dict[str, Any]) -> dict[str, Any]:
 
 
 def workload_in(mode: str, config: Config, workload: WorkloadSpec) -> WorkloadSpec:
-    """Return `workload` as it is asked for in `mode`: a rollout's with log probabilities, as trainers want them."""
+    """Return `workload` as it is asked for in `mode`: a rollout's with log probabilities, as trainers want them.
+
+    A start ends with the first token of one prompt.
+    """
+    if mode == STARTUP.name:
+        return workload.model_copy(update={"prompts": 1, "samples_per_prompt": 1, "output_tokens": 1})
     if mode != ROLLOUT.name or not config.rollout.logprobs or workload.logprobs is not None:
         return workload
     return workload.model_copy(update={"logprobs": 0})

@@ -36,7 +36,14 @@ from rollout_bench.contracts.fields import (
     Weights,
 )
 from rollout_bench.contracts.load import Harness
-from rollout_bench.contracts.metrics import CycleMetrics, MetricName, OfflineMetrics, OnlineMetrics, PlacementMetrics
+from rollout_bench.contracts.metrics import (
+    CycleMetrics,
+    MetricName,
+    OfflineMetrics,
+    OnlineMetrics,
+    PlacementMetrics,
+    StartupMetrics,
+)
 from rollout_bench.contracts.modes import MODES, OFFLINE, mode_of
 from rollout_bench.contracts.placed_steps import PlacementSettings
 from rollout_bench.contracts.spec import (
@@ -51,6 +58,7 @@ from rollout_bench.contracts.spec import (
     WarmupIterations,
     Workload,
 )
+from rollout_bench.contracts.starts import StartupSettings
 from rollout_bench.plan.pods import KubernetesSettings
 from rollout_bench.plan.serving import Dataset, Endpoint, OnlineLoad, Slo
 
@@ -201,6 +209,11 @@ class ComparisonSettings(Strict):
             "The same of placements, which have placed_step_s besides: a whole step, generation, training and update "
             "together."
         ),
+    )
+
+    startup_metrics: StartupMetrics = Field(
+        ["startup_s"],
+        description="The same of starts: startup_s, importing the engine and constructing it until it takes requests.",
     )
 
     def metrics_of(self, mode: str) -> list[MetricName]:
@@ -363,6 +376,7 @@ class Setting(Strict):
     rollout: Args = Field({}, description="Keys of rollout that are something else under it.")
     cycle: Args = Field({}, description="Keys of cycle that are something else under it.")
     placement: Args = Field({}, description="Keys of placement that are something else under it.")
+    startup: Args = Field({}, description="Keys of startup that are something else under it.")
 
 
 class Config(Strict):
@@ -463,6 +477,9 @@ class Config(Strict):
     )
     placement: PlacementSettings = Field(
         PlacementSettings(), description="Where launches in mode placement have their engines and their trainer."
+    )
+    startup: StartupSettings = Field(
+        StartupSettings(), description="What engines find that launches in mode startup start: caches, pages, weights."
     )
     operator_rules: list[OperatorRule] = Field(
         [], description="What operators of profiles are for, tried before the built-in rules. Measures nothing anew."

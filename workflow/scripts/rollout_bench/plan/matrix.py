@@ -14,7 +14,7 @@ from typing import Any
 from rollout_bench.checkpoints.formats import BUILDER_VERSION
 from rollout_bench.contracts.axes import DEFAULT_SETTING
 from rollout_bench.contracts.load import longest
-from rollout_bench.contracts.modes import CYCLE, MODES, ONLINE, PLACEMENT
+from rollout_bench.contracts.modes import CYCLE, MODES, ONLINE, PLACEMENT, STARTUP
 from rollout_bench.contracts.spec import (
     MEASUREMENT_VERSION,
     EngineSpec,
@@ -48,6 +48,7 @@ from rollout_bench.plan.mode_checks import (
     check_online,
     check_profile,
     check_rollout,
+    check_startup,
     check_unknown_endpoint_quants,
     check_updatable,
     endpoint_cells,
@@ -151,6 +152,7 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
             check_rollout(changed)
     check_cycle([settings[name] for name in names.get(CYCLE.name, ())], platform)
     check_placement([settings[name] for name in names.get(PLACEMENT.name, ())])
+    check_startup([settings[name] for name in names.get(STARTUP.name, ())], platform)
     experiments: list[Experiment] = []
     skipped: list[Skipped] = []
     for cell in _cells(config):
@@ -387,7 +389,7 @@ def _weights(model: str, settings: ModelSettings, quant: str, scheme: Quant) -> 
 def _checkpoint(config: Config, spec: Spec) -> Checkpoint | None:
     if spec.model.synthetic is None:
         return None
-    config_only = spec.engine.args.get("load_format") == "dummy"
+    config_only = spec.load_format == "dummy"
     shape = f"{json.dumps(spec.model.synthetic, sort_keys=True)} {BUILDER_VERSION}"
     digest = hashlib.sha256(shape.encode()).hexdigest()[:8]
     layout = spec.quant.weights_format + ("-dummy" if config_only else "")

@@ -8,7 +8,7 @@ from typing import Any
 
 from rollout_bench.contracts.cycles import CycleSettings, CycleSpec, SleepLevel, UpdateMethod
 from rollout_bench.contracts.load import EndpointSpec, LoadPoint, LoadSpec, longest
-from rollout_bench.contracts.modes import CYCLE, MESSAGES, MODES, ONLINE, PLACEMENT, PROFILE, ROLLOUT
+from rollout_bench.contracts.modes import CYCLE, MESSAGES, MODES, ONLINE, PLACEMENT, PROFILE, ROLLOUT, STARTUP
 from rollout_bench.contracts.placed_steps import PlacementSpec
 from rollout_bench.contracts.spec import (
     NO_WEIGHTS_NEEDED,
@@ -22,6 +22,7 @@ from rollout_bench.contracts.spec import (
     Spec,
     decode_batch,
 )
+from rollout_bench.contracts.starts import StartupSettings, StartupSpec
 from rollout_bench.core import message_places
 from rollout_bench.core.errors import UserError, did_you_mean
 from rollout_bench.plan.checks import SIZE, engine_args_in
@@ -113,6 +114,51 @@ def _cycle_on(platform: Platform, cycle: CycleSettings) -> CycleSpec:
     )
 
 
+def _start_of(startup: StartupSettings) -> StartupSpec:
+    """Return what a spec says of a start; of lists the first value, where no setting has said which."""
+    loads = startup.load_formats[0]
+    pages = None if loads in NO_WEIGHTS_NEEDED else startup.pages[0]
+    return StartupSpec(caches=startup.caches[0], pages=pages, load_formats=loads)
+
+
+OF_STARTS = ("VLLM_CACHE_ROOT", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "VLLM_LOGGING_CONFIG_PATH")
+"""Variables that a launch in mode startup sets for its engine."""
+
+
+def check_startup(configs: Collection[Config], platform: Platform) -> None:
+    """Raise `UserError` where a start can't be measured as the config wants it.
+
+    Args:
+        configs: the config under each setting of mode startup; none where that is not selected.
+        platform: where it is planned for.
+    """
+    for config in configs:
+        if "fastsafetensors" in config.startup.load_formats and platform != "cuda":
+            raise UserError(
+                "config: startup.load_formats: vLLM loads fastsafetensors to CUDA devices alone, and this is "
+                f"{platform}",
+                "leave it out; runai_streamer loads weights here, too",
+            )
+        if "tensorizer" in config.startup.load_formats:
+            raise UserError(
+                "config: startup.load_formats: tensorizer needs weights that were serialised for it beforehand, and"
+                " rollout-bench has no job that does so",
+                "leave it out; the others are auto, dummy, runai_streamer and fastsafetensors",
+            )
+        for place, args in engine_args_in(config):
+            if "load_format" in args:
+                raise UserError(
+                    f"config: {place}.load_format: startup.load_formats says how weights are loaded in mode startup",
+                    f"leave it out, and set startup.load_formats: [{args['load_format']}]",
+                )
+        for name in OF_STARTS:
+            if name in config.engine.environment:
+                raise UserError(
+                    f"config: engine.environment.{name}: is set by rollout-bench itself in mode startup",
+                    "leave it out: startup.caches says what the engine finds; or leave startup out of modes",
+                )
+
+
 def settings_of(mode: str, config: Config, workload: str, args: dict[str, Any], platform: Platform) -> dict[str, Any]:
     """Return the field of the spec that only `mode` has, where it has one.
 
@@ -130,6 +176,8 @@ def settings_of(mode: str, config: Config, workload: str, args: dict[str, Any], 
         return {MODES[mode].settings: _cycle_on(platform, config.cycle)}
     if mode == PLACEMENT.name:
         return {MODES[mode].settings: placement_spec(config.placement)}
+    if mode == STARTUP.name:
+        return {MODES[mode].settings: _start_of(config.startup)}
     settings, load = getattr(config, MODES[mode].settings), config.workload_settings[workload]
     if isinstance(settings, OperatorsSettings):
         settings = settings.with_batch(decode_batch(load.prompts, load.samples_per_prompt, args))

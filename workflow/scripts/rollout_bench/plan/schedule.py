@@ -385,7 +385,7 @@ def _weights_folder(experiment: Experiment) -> str | None:
     """Return the folder that a launch reads its weights from; None where it reads none, or have them from a hub."""
     if experiment.spec.endpoint is not None:
         return None
-    dummy = experiment.spec.engine.args.get("load_format") in NO_WEIGHTS_NEEDED
+    dummy = experiment.spec.load_format in NO_WEIGHTS_NEEDED
     return None if dummy or not is_local(experiment.model_path) else experiment.model_path
 
 

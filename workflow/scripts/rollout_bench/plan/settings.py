@@ -13,9 +13,10 @@ from pydantic import ValidationError
 from rollout_bench.contracts.axes import DEFAULT_SETTING
 from rollout_bench.contracts.cycles import CycleSettings
 from rollout_bench.contracts.fields import NAME_PATTERN, Strict
-from rollout_bench.contracts.modes import CYCLE, MODES, PLACEMENT, ROLLOUT
+from rollout_bench.contracts.modes import CYCLE, MODES, PLACEMENT, ROLLOUT, STARTUP
 from rollout_bench.contracts.placed_steps import PlacementSettings
 from rollout_bench.contracts.spec import RolloutSettings
+from rollout_bench.contracts.starts import StartupSettings
 from rollout_bench.core.errors import UserError, did_you_mean
 from rollout_bench.plan.checks import check_engine_arg, check_no_secret
 from rollout_bench.plan.config import Config, Setting, WorkloadSettings
@@ -29,10 +30,15 @@ SECTIONS: dict[str, type[Strict]] = {
     ROLLOUT.settings: RolloutSettings,
     CYCLE.settings: CycleSettings,
     PLACEMENT.settings: PlacementSettings,
+    STARTUP.settings: StartupSettings,
 }
 """What belongs to one mode and can be something else under a setting: key of config and setting -> model."""
 
-LISTS = {CYCLE.settings: ("sleep", "update"), PLACEMENT.settings: ("where",)}
+LISTS = {
+    CYCLE.settings: ("sleep", "update"),
+    PLACEMENT.settings: ("where",),
+    STARTUP.settings: ("caches", "pages", "load_formats"),
+}
 """Keys that take a list, each value of which is a setting in their mode, as of a sweep, by their section."""
 
 PLACES = ("engine_args", "workload", *SECTIONS)

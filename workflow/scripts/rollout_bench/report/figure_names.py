@@ -55,6 +55,12 @@ DRAWINGS = {
             ("drawn",),
             title="What each device does in a step",
         ),
+        Drawing(
+            "startup",
+            f"{_FIGURES}.startup_figures:startup_figure",
+            ("drawn",),
+            title="What a start costs, phase by phase",
+        ),
         Drawing("cycle", f"{_FIGURES}.cycle_figures:cycle_figure", ("drawn",), title="What a step costs"),
         Drawing("throughput", f"{_TIMED}:throughput_figure", ("drawn",), title="Throughput"),
         Drawing(

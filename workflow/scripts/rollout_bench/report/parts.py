@@ -150,6 +150,7 @@ class SummaryPart:
             together below their notes.
         warnings: sections above all others.
         files: further files for programs, by their names.
+        texts: the same of those that are no tables, as they are written.
     """
 
     answers: Sequence[Section] = ()
@@ -158,3 +159,4 @@ class SummaryPart:
     definitions: Sequence[Section] = ()
     warnings: Sequence[Section] = ()
     files: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)

@@ -141,7 +141,8 @@ def summarise(
         csv=findings.frame.to_csv(index=False, lineterminator="\n"),
         tables={
             name: frame.to_csv(index=False, lineterminator="\n") for part in parts for name, frame in part.files.items()
-        },
+        }
+        | {name: text for part in parts for name, text in part.texts.items()},
     )
 
 

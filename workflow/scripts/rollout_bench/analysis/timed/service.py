@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rollout_bench.analysis.stats.percentiles import Array, effective_samples
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.record import Iteration, Record, SequenceRow
-from rollout_bench.contracts.saturation import Arrivals, kept_up, too_short
+from rollout_bench.core.saturation import Arrivals, kept_up, too_short
 from rollout_bench.plan.serving import Slo
 
 Indices = NDArray[np.int64]

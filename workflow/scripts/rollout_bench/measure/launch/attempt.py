@@ -20,10 +20,16 @@ from rollout_bench.contracts.spec import Isolation, Spec, Timeouts, WorkloadSpec
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.processes import Interrupted, pause
 from rollout_bench.measure.launch.outcome import LaunchOutcome, in_workflow
-from rollout_bench.measure.launch.preflight import check_before_start, check_dataset_given, engine_environment
+from rollout_bench.measure.launch.preflight import (
+    FILLED,
+    check_before_start,
+    check_dataset_given,
+    engine_environment,
+    warm_folder,
+)
 from rollout_bench.measure.launch.progress import Progress, say
 from rollout_bench.measure.launch.protocol import Job
-from rollout_bench.measure.launch.recorder import collector, folder_for_traces
+from rollout_bench.measure.launch.recorder import StartCollecting, collector, folder_for_traces
 from rollout_bench.measure.launch.supervisor import EngineLaunch, LaunchFailed
 from rollout_bench.measure.launch.turns import Turns
 from rollout_bench.measure.machine.device import DeviceError
@@ -31,6 +37,7 @@ from rollout_bench.measure.machine.leases import Lease, Wanted, lease
 from rollout_bench.measure.machine.quiet import wait_until_quiet
 from rollout_bench.measure.machine.readings import Surroundings
 from rollout_bench.measure.routing.router import Router
+from rollout_bench.measure.starts.weight_pages import prepare_pages
 from rollout_bench.workloads.requests import Source
 
 WORKER = "rollout_bench.measure.engine.worker"
@@ -307,17 +314,57 @@ def source_for(assignment: Assignment) -> Callable[[WorkloadSpec, int], Source]:
     return lambda workload, vocabulary: Source(workload, vocabulary, tokenizer, dataset, code)
 
 
+def _fill_caches(assignment: Assignment, signals: int, held: Lease, environment: dict[str, str]) -> None:
+    """Start the engine once beforehand where its caches are to be warm, and no launch has filled them yet.
+
+    Raises:
+        LaunchFailed: it does not start.
+        Interrupted: a signal came.
+    """
+    spec, folder = assignment.spec, warm_folder(assignment.spec, environment)
+    if folder is None or (folder / FILLED).exists():
+        return
+    say(f"{assignment.out}: starts the engine once to fill its compile caches; this start is not measured")
+    log = assignment.log.with_suffix(f".filling{assignment.log.suffix}")
+    filling = EngineLaunch(
+        module=WORKER,
+        job=Job(
+            spec=spec, model=assignment.loaded, dataset=_dataset(assignment), launch=0, timeout_s=assignment.timeout_s
+        ),
+        limits=assignment.limits,
+        log=log,
+        environments=held.environments(environment),
+        timeout_s=assignment.timeout_s,
+        signals=signals,
+        cores=held.cores,
+        keep_open=held.keep_open,
+    )
+    try:
+        filling.run(lambda event: None)
+    except LaunchFailed as error:
+        raise LaunchFailed(error.phase, error.cause, log) from None
+    (folder / FILLED).touch()
+    log.unlink(missing_ok=True)
+
+
+def _dataset(assignment: Assignment) -> str | None:
+    return None if assignment.dataset is None else str(assignment.dataset.absolute())
+
+
 def _run(assignment: Assignment, signals: int, held: Lease, seat: Seat | None) -> None:
     """As `_measure`, on devices that are held."""
     spec, turns = assignment.spec, None if seat is None else seat.turns
     progress = assignment.reporting()
+    environment = engine_environment(spec, assignment.loaded)
+    _fill_caches(assignment, signals, held, environment)
+    pages = prepare_pages(spec, assignment.loaded)
     with folder_for_traces(spec, assignment.out) as traces:
         launch = EngineLaunch(
             module=WORKER,
             job=Job(
                 spec=spec,
                 model=assignment.loaded,
-                dataset=None if assignment.dataset is None else str(assignment.dataset.absolute()),
+                dataset=_dataset(assignment),
                 launch=assignment.launch,
                 timeout_s=assignment.timeout_s,
                 traces=None if traces is None else str(traces),
@@ -325,7 +372,7 @@ def _run(assignment: Assignment, signals: int, held: Lease, seat: Seat | None) -
             ),
             limits=assignment.limits,
             log=assignment.log,
-            environments=held.environments(engine_environment(spec, assignment.loaded)),
+            environments=held.environments(environment),
             timeout_s=assignment.timeout_s,
             signals=signals,
             cores=held.cores,
@@ -336,6 +383,8 @@ def _run(assignment: Assignment, signals: int, held: Lease, seat: Seat | None) -
         mates = None if seat is None else seat.mates
         surroundings = Surroundings(spec.platform, launch.environments, launch.processes, held, launch.pauses, mates)
         collecting = collector(spec, assignment.launch, progress, surroundings, traces)
+        if isinstance(collecting, StartCollecting):
+            collecting.pages = pages
         launch.run(collecting.take)
         collecting.block = None if turns is None else turns.block
         collecting.write("".join(log.read_text(errors="replace") for log in launch.logs), assignment.out)

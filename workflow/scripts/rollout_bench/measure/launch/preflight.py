@@ -7,8 +7,10 @@ import re
 import sys
 import tempfile
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
+from rollout_bench.contracts.modes import STARTUP
 from rollout_bench.contracts.postmortem import Cause
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Spec, is_local
 from rollout_bench.core import message_places
@@ -132,7 +134,50 @@ def engine_environment(spec: Spec, model: str) -> dict[str, str]:
         return environment
     if is_local(model):
         environment["HF_HUB_OFFLINE"] = "1"
-    return with_compile_caches({**environment, **spec.engine.environment}, spec, version("torch"))
+    environment = with_compile_caches({**environment, **spec.engine.environment}, spec, version("torch"))
+    return environment if spec.startup is None else _with_caches_of_start(environment, spec)
+
+
+FILLED = ".filled"
+"""The file in a folder of warm caches that says that a start has filled them."""
+
+
+def _with_caches_of_start(environment: Mapping[str, str], spec: Spec) -> dict[str, str]:
+    """Return `environment` with caches of the engine's own where they are to be warm.
+
+    Those of all launches that start it alike, whatever its weights come from; cold ones the engine's process makes.
+    """
+    assert spec.startup is not None, "specs of this mode have it"
+    if spec.startup.caches == "cold" or "VLLM_CACHE_ROOT" not in environment:
+        return dict(environment)
+    alike = spec.model_copy(update={STARTUP.settings: None, "setting": None})
+    root = Path(environment["VLLM_CACHE_ROOT"]).parent / f"start-{alike.key()}"
+    return {**environment, **{variable: str(root / part) for variable, part in VARIABLES.items()}}
+
+
+def warm_folder(spec: Spec, environment: Mapping[str, str]) -> Path | None:
+    """Return the folder of the caches that a start is to find warm; None where there is none."""
+    if spec.startup is None or spec.startup.caches == "cold" or "VLLM_CACHE_ROOT" not in environment:
+        return None
+    folder = Path(environment["VLLM_CACHE_ROOT"]).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+LOADERS = {"runai_streamer": "runai_model_streamer", "fastsafetensors": "fastsafetensors"}
+"""Load format -> the module that vLLM imports for it, where that comes in a package of its own."""
+
+
+def _lacks_loader(spec: Spec) -> Cause | None:
+    """Return that the package of a load format is missing; None where it is there, or none is needed."""
+    module = LOADERS.get(spec.load_format)
+    if module is None or find_spec(module) is not None:
+        return None
+    return Cause(
+        "load_format_missing",
+        f"load format {spec.load_format} needs the module {module}, which {sys.executable} does not have",
+        "install the pins of requirements/loading.in there, or leave the format out of startup.load_formats",
+    )
 
 
 def check_before_start(spec: Spec, model: str, dataset: Path | None) -> Cause | None:
@@ -146,4 +191,4 @@ def check_before_start(spec: Spec, model: str, dataset: Path | None) -> Cause | 
             return Cause("engine_version", cause, "install that version, or plan again for the one that is there")
     if spec.messages is not None and (lacks := message_places.moved(message_places.installed() or Path())):
         return Cause("messages_moved", message_places.sentence(lacks), message_places.REMEDY)
-    return missing(model, str(spec.engine.args.get("load_format", "auto"))) or changed(spec, dataset)
+    return _lacks_loader(spec) or missing(model, spec.load_format) or changed(spec, dataset)

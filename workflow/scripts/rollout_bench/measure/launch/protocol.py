@@ -22,6 +22,7 @@ from rollout_bench.contracts.record import (
     ServerSample,
 )
 from rollout_bench.contracts.spec import Spec
+from rollout_bench.contracts.starts import PhaseName
 
 Phase = Literal["starting", "importing", "initializing", "warmup", "measuring", "stopping", "writing"]
 
@@ -142,6 +143,18 @@ class MessageFacts(Strict):
     probe: ProbeCost
 
 
+class StartSeen(Strict):
+    """An engine has started and generated a token. Times are on the machine's monotonic clock, in seconds."""
+
+    event: Literal["start"] = "start"
+    spans: list[tuple[PhaseName, float, float]] = Field(description="Phases, which may overlap: name, begin, end.")
+    imports: float = Field(description="When the engine's process began to import the engine.")
+    token: float = Field(description="When the first token was back, had the request been made at once.")
+    cache_files: int
+    graphs_compiled: int
+    graphs_loaded: int
+
+
 class LimitsKnown(Strict):
     """What this machine can do at most."""
 
@@ -185,6 +198,7 @@ Event = (
     | PointsTimed
     | MessagesSeen
     | MessageFacts
+    | StartSeen
     | WarmupExtended
     | Failed
     | Done

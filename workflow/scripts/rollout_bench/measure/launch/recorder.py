@@ -27,6 +27,7 @@ from rollout_bench.contracts.record import (
     Startup,
 )
 from rollout_bench.contracts.spec import MeasuringSpec, Spec, decode_batch, tensor_parallel_size
+from rollout_bench.contracts.starts import StartCourse
 from rollout_bench.contracts.store import (
     messages_path,
     sequences_path,
@@ -63,6 +64,7 @@ from rollout_bench.measure.launch.protocol import (
     PointsTimed,
     Ready,
     RoundDone,
+    StartSeen,
     StepsDone,
     WarmupExtended,
 )
@@ -76,6 +78,8 @@ from rollout_bench.measure.machine.readings import (
     host_flags,
     neighbour_flags,
 )
+from rollout_bench.measure.starts.start_phases import StartSpan, shared_out
+from rollout_bench.measure.starts.weight_pages import WeightPages, page_flags
 
 
 def clock() -> str:
@@ -293,6 +297,47 @@ def steadiness_flags(elapsed_s: Sequence[float], measuring: MeasuringSpec) -> li
     return [Flag(code=doubt.code, severity="warning", sentence=sentence)]
 
 
+class StartCollecting(Measurement):
+    """Collects what a start took; its arguments are those of `Collecting`."""
+
+    pages: WeightPages | None = None
+    """The weight files when the engine was about to start, where that is known."""
+
+    _seen: StartSeen | None = None
+
+    def take(self, event: Event) -> None:
+        """Take one event."""
+        super().take(event)
+        if isinstance(event, StartSeen):
+            self._seen = event
+
+    def launched(self, log: str) -> dict[str, Any]:
+        """Return the fields that all records have, with the course of the start."""
+        fields = super().launched(log)
+        return fields | {"startup": fields["startup"].model_copy(update={"course": self._course()})}
+
+    def _doubts(self, facts: EngineFacts, log: str) -> list[Flag]:
+        assert self.spec.startup is not None, "specs of this mode have it"
+        return [*super()._doubts(facts, log), *page_flags(self.spec.startup.pages, self.pages)]
+
+    def _course(self) -> StartCourse:
+        seen, pages = self._seen, self.pages
+        assert seen is not None, "the engine was done before it had told of its start"
+        spans = [StartSpan(name=name, began=began, ended=ended) for name, began, ended in seen.spans]
+        process = StartSpan(name="process", began=self._began, ended=seen.imports)
+        phases, rest_s = shared_out([process, *spans], self._began, seen.token)
+        return StartCourse(
+            phases=phases,
+            rest_s=rest_s,
+            until_token_s=seen.token - self._began,
+            weights_bytes=None if pages is None else pages.size,
+            resident_share=None if pages is None else pages.resident_share,
+            cache_files=seen.cache_files,
+            graphs_compiled=seen.graphs_compiled,
+            graphs_loaded=seen.graphs_loaded,
+        )
+
+
 class InsideCollecting(Collecting):
     """Collects what launches that look into the engine have in common; its arguments are those of `Collecting`."""
 
@@ -456,6 +501,8 @@ def collector(
     """Return what collects the events of a launch, and write its record; `traces` is from `folder_for_traces`."""
     if traces is not None:
         return ProfileCollecting(spec, launch, progress, surroundings, traces)
+    if spec.startup is not None:
+        return StartCollecting(spec, launch, progress, surroundings)
     if spec.operators is not None:
         return OperatorsCollecting(spec, launch, progress, surroundings)
     if spec.messages is not None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from rollout_bench.contracts.load import KEPT_UP, LoadPoint, LoadSpec
-from rollout_bench.contracts.saturation import Arrivals, kept_up
+from rollout_bench.core.saturation import Arrivals, kept_up
 from rollout_bench.measure.server.stream import LoadPass, Target
 from rollout_bench.workloads.requests import Request, arrivals
 

@@ -15,8 +15,8 @@ from rollout_bench.analysis.timed.service import Service
 from rollout_bench.contracts.axes import names_of
 from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.modes import ONLINE, mode_of
-from rollout_bench.contracts.saturation import LONG
 from rollout_bench.core.numbers import MISSING, number, plain_percent, ratio
+from rollout_bench.core.saturation import LONG
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.report.headings import (
     COST,

@@ -1,0 +1,120 @@
+"""A start is taken apart into phases that add up to it, with cold and with warm caches."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from launching import SETTINGS, Launching
+
+from rollout_bench.checkpoints.build import build_checkpoint
+from rollout_bench.checkpoints.shapes import SyntheticModel
+from rollout_bench.contracts.record import Record
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.contracts.starts import StartCourse
+
+pytestmark = [pytest.mark.engine, pytest.mark.untimed]
+
+SHAPE: dict[str, Any] = {
+    "preset": "qwen3-90m",
+    "num_hidden_layers": 1,
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "vocab_size": 2048,
+}
+ARGUMENTS = {name: value for name, value in SETTINGS["engine"]["args"].items() if name != "load_format"}
+
+
+def start(folder: Path, model: Path, startup: dict[str, str], *, eager: bool) -> Launching:
+    """Return a launch that is over, whose caches lie below `folder`."""
+    settings = {
+        **SETTINGS,
+        "mode": "startup",
+        "startup": startup,
+        "engine": {**SETTINGS["engine"], "args": {**ARGUMENTS, "enforce_eager": eager}},
+        "workload": {**SETTINGS["workload"], "prompts": 1, "samples_per_prompt": 1, "output_tokens": 1},
+        "measuring": {"warmup_iterations": 0, "iterations": 1},
+    }
+    spec = Spec.model_validate_json(json.dumps(settings))
+    launch = Launching(folder, spec, model=model, prefix=["env", f"XDG_CACHE_HOME={folder / 'cache'}"])
+    assert launch.finish() == 0, launch.said + launch.log_text()[-3000:]
+    return launch
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    build_checkpoint(SyntheticModel(**SHAPE).resolve(), "bf16", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cold(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Launching:
+    startup = {"caches": "cold", "pages": "cold", "load_formats": "auto"}
+    return start(tmp_path_factory.mktemp("cold"), model, startup, eager=False)
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Launching:
+    return start(tmp_path_factory.mktemp("warm"), model, {"caches": "warm", "load_formats": "dummy"}, eager=True)
+
+
+def course_of(record: Record) -> StartCourse:
+    assert record.startup.course is not None
+    return record.startup.course
+
+
+def test_phases_and_the_rest_are_the_whole_start(cold: Launching) -> None:
+    course = course_of(cold.record())
+    names = {phase.name for phase in course.phases}
+    assert names == {
+        *("process", "import", "platform", "config", "worker_start", "model_build", "weights", "dynamo", "inductor"),
+        *("memory_profiling", "kv_cache", "engine_ready", "first_token"),
+    }
+    total_s = sum(phase.elapsed_s for phase in course.phases) + course.rest_s
+    assert total_s == pytest.approx(course.until_token_s, rel=1e-6)
+    assert course.rest_s < 0.02 * course.until_token_s
+    # the launch's wall time has a last look at the engine besides
+    assert course.until_token_s <= cold.record().wall_s
+
+
+def test_a_cold_start_finds_nothing_in_its_caches_and_compiles(cold: Launching) -> None:
+    course = course_of(cold.record())
+    assert (course.cache_files, course.graphs_loaded) == (0, 0)
+    assert (course.own_s("inductor") or 0) > (course.own_s("first_token") or 0)
+    assert not list((cold.folder / "cache").rglob("*aot*"))
+
+
+def test_it_generates_one_token_and_names_what_it_read(cold: Launching, model: Path) -> None:
+    record = cold.record()
+    (iteration,) = record.iterations
+    assert (iteration.sequences, iteration.output_tokens, iteration.warmup) == (1, 1, False)
+    course = course_of(record)
+    assert course.weights_bytes == sum(file.stat().st_size for file in model.glob("*.safetensors"))
+    kept = course.resident_share is None or course.resident_share > 0.01  # a file system that keeps its pages
+    assert bool({"pages_not_as_asked", "pages_unknown"} & {flag.code for flag in record.validity}) == kept
+
+
+def test_the_engine_alone_logs_for_debugging_and_paths_of_the_launch_are_no_surroundings(cold: Launching) -> None:
+    assert "DEBUG" in cold.log_text()
+    assert "DEBUG" not in cold.said
+    variables = cold.record().environment.variables
+    assert not {"VLLM_LOGGING_CONFIG_PATH", "VLLM_CACHE_ROOT"} & variables.keys()
+
+
+def test_warm_caches_are_filled_by_a_start_that_does_not_count(warm: Launching) -> None:
+    record = warm.record()
+    assert "starts the engine once to fill its compile caches" in warm.said
+    course = course_of(record)
+    assert (course.cache_files or 0) > 0
+    assert course.weights_bytes is None
+    assert (course.own_s("config") or 0) < 2  # the class of the model is known from the caches
+    assert len(list((warm.folder / "cache").rglob(".filled"))) == 1
+
+
+def test_a_start_without_compilation_has_no_phase_of_it(warm: Launching) -> None:
+    course = course_of(warm.record())
+    assert not {"dynamo", "inductor", "cached_graphs"} & {phase.name for phase in course.phases}
+    assert course.rest_s < 0.02 * course.until_token_s

@@ -1,0 +1,111 @@
+"""One start of an engine: what is set for it, and its phases from the launch's beginning to a first token."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from rollout_bench.contracts.fields import Strict, absent, brackets, no_duplicates
+
+CacheState = Literal["cold", "warm"]
+"""cold: vLLM, Inductor and Triton find an empty folder; warm: one that an earlier start of the engine has filled."""
+
+PageState = Literal["cold", "warm"]
+"""cold: no page of the weight files is in memory when the engine starts; warm: all of them are."""
+
+StartFormat = Literal["auto", "dummy", "runai_streamer", "fastsafetensors", "tensorizer"]
+"""How vLLM loads weights, by its own names; dummy makes them up and reads none."""
+
+
+class StartupSettings(Strict):
+    """What an engine finds when it starts. Each combination of values is an experiment of its own."""
+
+    caches: Annotated[list[CacheState], BeforeValidator(brackets), AfterValidator(no_duplicates)] = Field(
+        ["cold", "warm"],
+        description=(
+            "Compile caches: cold (an empty folder of the launch's own) and warm (filled by a start of the same engine,"
+            " which the first launch that finds none makes beforehand). Several are settings that are compared: "
+            "caches-cold, caches-warm."
+        ),
+    )
+    pages: Annotated[list[PageState], BeforeValidator(brackets), AfterValidator(no_duplicates)] = Field(
+        ["warm"],
+        description=(
+            "Pages of the weight files in the machine's memory: cold (dropped) and warm (read beforehand). Where that "
+            "is not so after all, the launch is flagged. Several are settings that are compared: pages-cold. dummy "
+            "reads no weights, and has none."
+        ),
+    )
+    load_formats: Annotated[list[StartFormat], BeforeValidator(brackets), AfterValidator(no_duplicates)] = Field(
+        ["auto"],
+        description=(
+            "How weights are loaded: auto, dummy (made up, none are read), runai_streamer, fastsafetensors. Several are"
+            " settings that are compared: load-formats-dummy. runai_streamer and fastsafetensors need a package "
+            "(requirements/loading.in); tensorizer is refused, as it needs weights that nothing here serialises."
+        ),
+    )
+
+
+class StartupSpec(Strict):
+    """What an engine finds when it starts."""
+
+    caches: CacheState = Field(description="Its compile caches.")
+    pages: PageState | None = absent("Pages of the weight files in memory. Null where no weights are read.")
+    load_formats: StartFormat = Field(description="How weights are loaded.")
+
+
+PhaseName = Literal[
+    "process",
+    "import",
+    "platform",
+    "config",
+    "worker_start",
+    "model_build",
+    "weights",
+    "dynamo",
+    "inductor",
+    "cached_graphs",
+    "memory_profiling",
+    "kv_cache",
+    "graph_capture",
+    "engine_ready",
+    "first_token",
+]
+"""The phases of a start, in the order in which tables have them."""
+
+
+class StartPhase(Strict):
+    """One phase of a start."""
+
+    name: PhaseName = Field(description="What the time went to.")
+    began_s: float = Field(ge=0, description="When it began, in seconds after the launch's beginning.")
+    ended_s: float = Field(ge=0, description="When it was over. Others may lie in between.")
+    elapsed_s: float = Field(ge=0, description="Its own time, without that of phases inside it, in seconds.")
+
+
+class StartCourse(Strict):
+    """A start from the launch's beginning until the first token was back. All phases and the rest are the whole."""
+
+    phases: list[StartPhase] = Field(description="Those that there were, in the order of their beginnings.")
+    rest_s: float = Field(ge=0, description="What no phase explains, in seconds.")
+    until_token_s: float = Field(gt=0, description="The whole, in seconds.")
+    weights_bytes: int | None = absent("Size of the weight files. Null where none are read, or where they are unknown.")
+    resident_share: float | None = absent(
+        "Share of the weight files' pages that were in memory when the engine's process started. Null where none are "
+        "read, or where the system does not say.",
+        ge=0,
+        le=1,
+    )
+    cache_files: int | None = absent("Files in the compile caches when the engine's process started.", ge=0)
+    graphs_compiled: int = Field(0, ge=0, description="Graphs that were compiled.")
+    graphs_loaded: int = Field(0, ge=0, description="Graphs that came from the compile caches.")
+
+    def phase(self, name: PhaseName) -> StartPhase | None:
+        """Return the phase `name`; None where there was none."""
+        return next((phase for phase in self.phases if phase.name == name), None)
+
+    def own_s(self, name: PhaseName) -> float | None:
+        """Return the seconds of the phase `name`; None where there was none."""
+        found = self.phase(name)
+        return None if found is None else found.elapsed_s

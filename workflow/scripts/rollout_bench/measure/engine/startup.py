@@ -1,0 +1,151 @@
+"""Mode startup in the engine process: starts an engine, has it generate one token, and tells what that took."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from rollout_bench.contracts.record import Iteration
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.measure.engine.vllm import EngineStart, LoadedEngine, sequence_rows, source_of, tell_ready
+from rollout_bench.measure.launch.flags import token_flags
+from rollout_bench.measure.launch.preflight import VARIABLES
+from rollout_bench.measure.launch.protocol import (
+    IterationDone,
+    IterationEnds,
+    Job,
+    PhaseBegins,
+    StartSeen,
+    Tell,
+    Wait,
+)
+from rollout_bench.measure.starts.start_notes import NOTES, logging_configuration, read_notes
+from rollout_bench.measure.starts.start_phases import StartSpan, graphs, noted_spans
+
+
+def measure(job: Job, tell: Tell, wait: Wait) -> None:
+    """Do `job`: tell each event. The word to begin is waited for before anything is imported: the start is the pass."""
+    spec = job.spec
+    assert spec.startup is not None, "specs of this mode have it"
+    scratch = Path(tempfile.gettempdir())
+    cache_files = _prepare(spec, scratch)
+    wait()
+    own = (NOTES, "VLLM_LOGGING_CONFIG_PATH", *(VARIABLES if spec.startup.caches == "cold" else ()))
+    start, began, spans = _imported(tell, own)
+    engine, constructed, config_span = _constructed(job)
+    asked = source_of(job, engine.vocabulary).requests(job.launch, 0)[:1]
+    prompts = [{"prompt_token_ids": request.prompt_token_ids} for request in asked]
+    how = engine.sampling_of([request.output_tokens for request in asked], single=True)
+    sent = time.monotonic()
+    outputs: list[Any] = engine.llm.generate(prompts, how, use_tqdm=False)
+    token = time.monotonic()
+    tell(IterationEnds())
+    notes = read_notes(scratch / "start-notes")
+    # Between engine and request lies what making the request took, which is ours and no part of a start.
+    last = StartSpan(name="first_token", began=constructed, ended=constructed + token - sent)
+    spans += [config_span, last]
+    spans += noted_spans(notes, config_span.ended, constructed)
+    tell_ready(job, tell, start, constructed - began, engine.facts(), engine.world_size, engine.vocabulary)
+    compiled, loaded = graphs(notes)
+    tell(
+        StartSeen(
+            spans=[(span.name, span.began, span.ended) for span in spans],
+            imports=spans[0].began,
+            token=last.ended,
+            cache_files=cache_files,
+            graphs_compiled=compiled,
+            graphs_loaded=loaded,
+        )
+    )
+    rows = sequence_rows(outputs, asked, 0, sent)
+    cached = [row.cached_prompt_tokens for row in rows if row.cached_prompt_tokens is not None]
+    iteration = Iteration(
+        index=0,
+        warmup=False,
+        elapsed_s=token - sent,
+        requests=1,
+        sequences=len(rows),
+        prompt_tokens=sum(row.prompt_tokens for row in rows),
+        cached_prompt_tokens=sum(cached) if len(cached) == len(rows) else None,
+        output_tokens=sum(row.output_tokens for row in rows),
+    )
+    flags = token_flags(spec.workload, asked, iteration, rows)
+    tell(IterationDone(iteration=iteration, sequences=rows, flags=flags, wanted=1, began=sent))
+
+
+def _prepare(spec: Spec, scratch: Path) -> int:
+    """Set what vLLM reads when it is imported: where it notes, and empty caches where those are wanted.
+
+    Returns:
+        Files in the compile caches.
+    """
+    assert spec.startup is not None, "specs of this mode have it"
+    configuration = scratch / "start-logging.json"
+    configuration.write_text(logging_configuration())
+    os.environ |= {
+        NOTES: str(scratch / "start-notes"),
+        "VLLM_LOGGING_CONFIG_PATH": str(configuration),
+        "VLLM_LOGGING_LEVEL": "DEBUG",
+    }
+    if spec.startup.caches == "cold":
+        for variable, part in VARIABLES.items():
+            os.environ[variable] = str(scratch / "cold" / part)
+    folders = {os.environ[variable] for variable in VARIABLES if variable in os.environ}
+    return sum(len(files) for folder in folders for _, _, files in os.walk(folder))
+
+
+def _imported(tell: Tell, own: Collection[str]) -> tuple[EngineStart, float, list[StartSpan]]:
+    """Import vLLM, finding out the platform on the way; return when constructing began, and the spans so far.
+
+    Args:
+        tell: takes each event.
+        own: variables with paths of this launch alone, which are no part of its surroundings.
+    """
+    variables = {name: value for name, value in os.environ.items() if name not in own}
+    tell(PhaseBegins(phase="importing"))
+    imports = time.monotonic()
+    import vllm  # noqa: F401 (timed on its own)
+
+    asks = time.monotonic()
+    from vllm.platforms import current_platform
+
+    _ = current_platform.device_type
+    answered = time.monotonic()
+    from vllm import LLM  # noqa: F401 (imported lazily by vllm)
+
+    began = time.monotonic()
+    tell(PhaseBegins(phase="initializing"))
+    spans = [
+        StartSpan(name="import", began=imports, ended=began),
+        StartSpan(name="platform", began=asks, ended=answered),
+    ]
+    return EngineStart(variables, began - imports, time.perf_counter()), began, spans
+
+
+def _constructed(job: Job) -> tuple[LoadedEngine, float, StartSpan]:
+    """Return the engine, when it was constructed, and when its configuration was made."""
+    from vllm.engine.arg_utils import EngineArgs
+
+    startup = job.spec.startup
+    assert startup is not None, "specs of this mode have it"
+    make = EngineArgs.create_engine_config
+    began = time.monotonic()
+    made: list[float] = []
+
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        config = make(*args, **kwargs)
+        made.append(time.monotonic())
+        return config
+
+    EngineArgs.create_engine_config = timed
+    try:
+        chosen = {} if startup.load_formats == "auto" else {"load_format": startup.load_formats}
+        engine = LoadedEngine(job.spec, job.model, **chosen)
+    finally:
+        EngineArgs.create_engine_config = make
+    constructed = time.monotonic()
+    return engine, constructed, StartSpan(name="config", began=began, ended=made[0] if made else began)

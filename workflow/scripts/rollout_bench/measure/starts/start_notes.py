@@ -1,0 +1,171 @@
+"""What vLLM's processes note while they start: lines of its log that begin or end a phase, with the monotonic clock.
+
+vLLM's own log has whole seconds. Each of its processes reads the same logging configuration while it imports vLLM, and
+that names the handler here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from rollout_bench.contracts.fields import Strict
+
+NOTES = "ROLLOUT_BENCH_START_NOTES"
+"""Environment variable with the path of the file that takes notes; without it nothing is noted."""
+
+NOTED = (
+    r"Initializing a V1 LLM engine|Starting to load model|Loading weights on|Initializing model took"
+    r"|Loading weights took|Model loading took|Start compiling function|Dynamo bytecode transform time"
+    r"|Compiling a graph for|Directly load|torch\.compile (?:and initial profiling/warmup run together )?took"
+    r"|saved AOT compiled function|Warming up model for the compilation"
+    r"|Warming up done|Memory profiling takes|Available KV cache memory"
+    r"|for KV cache on node|KV cache layout|KV cache size"
+    r"|Capturing a cudagraph on|Graph capturing finished|init engine \(|rollout-bench:"
+)
+"""The lines that are noted."""
+
+_NOTED = re.compile(NOTED)
+
+LONGEST = 200
+"""Characters that are kept of a line."""
+
+
+class StartNote(Strict):
+    """A line of vLLM's log."""
+
+    at: float
+    """When, on the machine's monotonic clock, in seconds."""
+    pid: int
+    text: str
+
+
+class StartNotes(logging.Handler):
+    """Appends the lines that begin or end a phase to the file that the environment names."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Note a line; what can't be written is left out."""
+        now = time.monotonic()
+        with contextlib.suppress(Exception):  # a note is never worth a failed start
+            text = record.getMessage()
+            if _NOTED.search(text):
+                note(text, now)
+                if "Starting to load model" in text:
+                    _time_artifacts()
+                elif "Start compiling function" in text:
+                    _time_inductor()
+
+
+def note(text: str, at: float) -> None:
+    """Append a note to the file that the environment names, where it names one."""
+    path = os.environ.get(NOTES)
+    if path is None:
+        return
+    line = StartNote(at=at, pid=os.getpid(), text=text[:LONGEST]).model_dump_json() + "\n"
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, line.encode())
+    finally:
+        os.close(descriptor)
+
+
+def read_notes(path: Path) -> list[StartNote]:
+    """Return all notes in the order of their times; none where nothing was noted."""
+    found = []
+    with contextlib.suppress(FileNotFoundError):
+        for line in path.read_text(errors="replace").splitlines():
+            with contextlib.suppress(ValidationError):  # torn, of a process that was killed
+                found.append(StartNote.model_validate_json(line))
+    return sorted(found, key=lambda each: each.at)
+
+
+def _time_artifacts() -> None:
+    """Have torch note how long it takes to load what was compiled before, whether that succeeds or not."""
+    import torch
+
+    load: Any = getattr(torch.compiler, "load_compiled_function", None)
+    if load is None or getattr(load, "rollout_bench", False):
+        return
+
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        began = time.monotonic()
+        try:
+            return load(*args, **kwargs)
+        finally:
+            ended = time.monotonic()
+            note(f"rollout-bench: artifact took {ended - began:.6f} s", ended)
+
+    timed.rollout_bench = True  # type: ignore[attr-defined]
+    torch.compiler.load_compiled_function = timed
+
+
+def _cache_use() -> tuple[int, int]:
+    """Return how many graphs Inductor has found in its cache so far, and how many it has not."""
+    from torch._dynamo.utils import counters
+
+    inductor, autograd = counters["inductor"], counters["aot_autograd"]
+    hits = max(inductor["fxgraph_cache_hit"], autograd["autograd_cache_hit"])
+    misses = max(inductor["fxgraph_cache_miss"], autograd["autograd_cache_miss"])
+    return hits, max(misses, inductor["fxgraph_cache_bypass"])
+
+
+def _time_inductor() -> None:
+    """Have Inductor note how long it takes for each graph: not every platform's log tells."""
+    from torch._inductor import compile_fx as inductor
+
+    compile_graph = inductor.compile_fx
+    if getattr(compile_graph, "rollout_bench", False):
+        return
+    depth = 0  # it calls itself for a graph that it has changed
+
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        nonlocal depth
+        before = _cache_use()
+        began = time.monotonic()
+        depth += 1
+        try:
+            return compile_graph(*args, **kwargs)
+        finally:
+            depth -= 1
+            if not depth:
+                ended = time.monotonic()
+                hits, misses = (now - then for now, then in zip(_cache_use(), before, strict=True))
+                note(f"rollout-bench: Inductor took {ended - began:.6f} s, {hits} hits, {misses} misses", ended)
+
+    timed.rollout_bench = True  # type: ignore[attr-defined]
+    inductor.compile_fx = timed
+
+
+def logging_configuration() -> str:
+    """Return what VLLM_LOGGING_CONFIG_PATH is to name, as JSON: vLLM's usual log, with DEBUG lines, and the notes."""
+    return json.dumps(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "formatters": {
+                "usual": {
+                    "class": "vllm.logging_utils.NewLineFormatter",
+                    "datefmt": "%m-%d %H:%M:%S",
+                    "format": "%(levelname)s %(asctime)s [%(filename)s:%(lineno)d] %(message)s",
+                }
+            },
+            "handlers": {
+                "usual": {
+                    "class": "logging.StreamHandler",
+                    "formatter": "usual",
+                    "level": "DEBUG",
+                    "stream": "ext://sys.stdout",
+                },
+                "notes": {"class": f"{__name__}.{StartNotes.__name__}", "level": "DEBUG"},
+            },
+            "loggers": {"vllm": {"handlers": ["usual", "notes"], "level": "DEBUG", "propagate": False}},
+        }
+    )

@@ -1,0 +1,181 @@
+"""From what processes noted while they started to the phases of the start, none of which overlap."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+
+from rollout_bench.contracts.fields import Strict
+from rollout_bench.contracts.starts import PhaseName, StartPhase
+from rollout_bench.measure.starts.start_notes import StartNote
+
+
+class StartSpan(Strict):
+    """From when until when, on the monotonic clock in seconds, something was done that may have other spans in it."""
+
+    name: PhaseName
+    began: float
+    ended: float
+
+
+OVER: tuple[PhaseName, ...] = (
+    "cached_graphs",
+    "dynamo",
+    "inductor",
+    "graph_capture",
+    "weights",
+    "model_build",
+    "platform",
+    "kv_cache",
+    "memory_profiling",
+    "first_token",
+    "worker_start",
+    "config",
+    "engine_ready",
+    "import",
+    "process",
+)
+"""Where spans overlap, a moment is of the phase that stands first: what lies inside of another stands before it."""
+
+
+def shared_out(spans: Iterable[StartSpan], began: float, ended: float) -> tuple[list[StartPhase], float]:
+    """Return the phases between two times, in the order of their beginnings, and the seconds that none explains."""
+    inside = [(max(span.began, began), min(span.ended, ended), OVER.index(span.name)) for span in spans]
+    inside = [each for each in inside if each[1] > each[0]]
+    edges = sorted({began, ended, *(edge for first, last, _ in inside for edge in (first, last))})
+    own: dict[int, list[tuple[float, float]]] = {}
+    rest_s = 0.0
+    for first, last in pairwise(edges):
+        ranks = [rank for left, right, rank in inside if left <= first and last <= right]
+        if ranks:
+            own.setdefault(min(ranks), []).append((first, last))
+        else:
+            rest_s += last - first
+    phases = [
+        StartPhase(
+            name=OVER[rank],
+            began_s=pieces[0][0] - began,
+            ended_s=pieces[-1][1] - began,
+            elapsed_s=sum(last - first for first, last in pieces),
+        )
+        for rank, pieces in own.items()
+    ]
+    return sorted(phases, key=lambda phase: phase.began_s), rest_s
+
+
+SECONDS = re.compile(r"(?:took|takes) ([0-9.]+) ?s\b")
+
+
+def noted_spans(notes: Sequence[StartNote], config_ended: float, constructed: float) -> list[StartSpan]:
+    """Return the spans that vLLM's notes tell of.
+
+    Args:
+        notes: of all processes, in the order of their times.
+        config_ended: when the front end had its configuration.
+        constructed: when the front end had its engine.
+    """
+    notes = [note for note in notes if config_ended <= note.at <= constructed]
+    first, last = _finder(notes, reverse=False), _finder(notes, reverse=True)
+    spans: list[StartSpan] = []
+
+    def add(name: PhaseName, began: float | None, ended: float | None) -> None:
+        if began is not None and ended is not None and ended > began:
+            spans.append(StartSpan(name=name, began=began, ended=ended))
+
+    loads = first(r"Starting to load model", config_ended)
+    add("worker_start", config_ended, loads)
+    if loads is None:
+        return spans
+    built = first(r"Initializing model took|Loading weights on", loads)
+    add("model_build", loads, built)
+    weights = last(r"Initializing model took|Loading weights on") or loads
+    profiles = first(r"Warming up model for the compilation", loads)
+    read = last(r"Loading weights took|Loading weights on") or weights
+    # The runner for CPUs does not say when it has the weights; what follows at once is a layout of the KV cache, for
+    # an engine that compiles nothing.
+    loaded = last(r"Model loading took") or profiles or first(r"KV cache layout", read)
+    add("weights", weights if built is not None else loads, loaded or read)
+    profiling = profiles or loaded or read
+    profiled = last(r"Warming up done|for KV cache on node|Available KV cache memory|Memory profiling takes")
+    add("memory_profiling", profiling, profiled)
+    initialised = last(r"init engine \(")
+    captured = last(r"Graph capturing finished")
+    sized = first(r"KV cache size", profiled or loads)
+    captures = None if sized is None else first(r"Capturing a cudagraph on", sized)
+    if captured is not None:
+        captures = captures or captured - (_seconds(next(n for n in notes if n.at == captured)) or 0.0)
+        add("graph_capture", captures, captured)
+    add("kv_cache", profiled, captures or initialised)
+    add("engine_ready", captured or initialised, constructed)
+    spans += _compiled(notes)
+    return spans
+
+
+def _compiled(notes: Sequence[StartNote]) -> list[StartSpan]:
+    """Return what compiling took, and loading of what had been compiled: all processes together."""
+    spans: list[StartSpan] = []
+    tracing: dict[int, float] = {}
+    for note in notes:
+        seconds = _seconds(note)
+        if "Start compiling function" in note.text:
+            tracing[note.pid] = note.at
+        elif "Dynamo bytecode transform time" in note.text or "rollout-bench: Inductor" in note.text:
+            # Both end what Dynamo does by itself: the first line is vLLM's backend's, the second is ours.
+            in_backend_s = seconds if "rollout-bench" in note.text and seconds is not None else 0.0
+            began = tracing.pop(note.pid, None)
+            if began is None and seconds is not None and not in_backend_s:
+                began = note.at - seconds
+            if began is not None and note.at - in_backend_s > began:
+                spans.append(StartSpan(name="dynamo", began=began, ended=note.at - in_backend_s))
+        name = None if seconds is None else _kind_of(note, [n for n in notes if n.pid == note.pid])
+        if name is not None and seconds is not None:
+            spans.append(StartSpan(name=name, began=note.at - seconds, ended=note.at))
+    return spans
+
+
+def _kind_of(note: StartNote, own: Sequence[StartNote]) -> PhaseName | None:
+    """Return what the seconds of a note went to; `own` are all notes of its process."""
+    if "Directly load" in note.text or "rollout-bench: artifact" in note.text:
+        return "cached_graphs"
+    if "Compiling a graph for" in note.text:
+        return "inductor"
+    inside = [n.text for n in own if note.at - (_seconds(note) or 0.0) <= n.at < note.at]
+    if "torch.compile" in note.text:  # the whole: of compiling the other lines tell, of artifacts none
+        return "cached_graphs" if any("Directly load AOT" in text for text in inside) else None
+    if "rollout-bench: Inductor" not in note.text:
+        return None
+    if any("Compiling a graph for" in text for text in inside):
+        return "inductor"
+    loaded = any("Directly load" in text for text in inside) or re.search(r" [1-9]\d* hits, 0 misses", note.text)
+    return "cached_graphs" if loaded else "inductor"
+
+
+def graphs(notes: Sequence[StartNote]) -> tuple[int, int]:
+    """Return how many graphs were compiled, and how many came from a cache, by the process that had most of them."""
+    of: dict[int, tuple[int, int]] = {}
+    for pid in {note.pid for note in notes}:
+        own = [note for note in notes if note.pid == pid]
+        compiled = sum("Compiling a graph for" in note.text for note in own)
+        loaded = sum("Directly load" in note.text for note in own)
+        if not compiled and not loaded:
+            counts = [re.search(r"(\d+) hits, (\d+) misses", note.text) for note in own]
+            loaded = sum(int(found[1]) for found in counts if found)
+            compiled = sum(int(found[2]) for found in counts if found)
+        of[pid] = compiled, loaded
+    return max(of.values(), key=sum, default=(0, 0))
+
+
+def _finder(notes: Sequence[StartNote], *, reverse: bool) -> Callable[..., float | None]:
+    """Return what finds the time of the first, or the last, note that a pattern is found in, from a time on."""
+
+    def find(pattern: str, since: float = 0.0) -> float | None:
+        ordered = reversed(notes) if reverse else notes
+        return next((note.at for note in ordered if note.at >= since and re.search(pattern, note.text)), None)
+
+    return find
+
+
+def _seconds(note: StartNote) -> float | None:
+    found = SECONDS.search(note.text) or re.search(r"(?:time:|finished in) ([0-9.]+) s", note.text)
+    return None if found is None else float(found[1])

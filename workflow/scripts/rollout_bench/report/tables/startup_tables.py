@@ -1,0 +1,165 @@
+"""The tables of starts: what a start costs, verdicts on it, and what each second of it goes to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from rollout_bench.analysis.starts.loading_report import loading_report
+from rollout_bench.analysis.starts.start_costs import StartCosts, start_costs, start_table
+from rollout_bench.analysis.timed.rows import Row
+from rollout_bench.contracts.axes import AXES
+from rollout_bench.contracts.modes import STARTUP
+from rollout_bench.contracts.starts import PhaseName
+from rollout_bench.core.numbers import MISSING, brief, number
+from rollout_bench.report.contrasts import Contrast, contrast
+from rollout_bench.report.headings import FLAGS, LAUNCHES, Column, Line, speedup_columns, view
+from rollout_bench.report.parts import Findings, SummaryPart
+from rollout_bench.report.prose import definitions, sections
+
+MOST = 12
+"""Experiments that have a sentence of their own; the tables have all."""
+
+LOADING = "loading"
+"""Folder of loading-time reports, beside the summary."""
+
+OF_TIME = "startup_s"
+"""The metric whose verdicts are told as times."""
+
+PHASES: Mapping[PhaseName, tuple[str, str]] = {
+    "process": ("process", "Starting the engine's process, until it imports the engine, in seconds."),
+    "import": ("import", "Importing torch and vLLM."),
+    "platform": ("platform", "Finding out what device there is."),
+    "config": ("config", "Making the engine's configuration, the model's class looked into."),
+    "worker_start": ("worker start", "Until a worker begins to load the model: its processes and their imports."),
+    "model_build": ("model build", "Making the model's modules, without weights."),
+    "weights": ("weights", "Loading weights, and bringing them into the form that kernels want."),
+    "dynamo": ("Dynamo", "torch.compile's tracing of the model."),
+    "inductor": ("Inductor", "torch.compile's making of kernels."),
+    "cached_graphs": ("graphs loaded", "Loading compiled graphs from the caches, in place of Inductor."),
+    "memory_profiling": (
+        "memory profiling",
+        "The first pass, without what it compiles; it says how much memory is left.",
+    ),
+    "kv_cache": ("KV cache", "Making the KV cache."),
+    "graph_capture": ("graph capture", "Capturing graphs of the device."),
+    "engine_ready": ("engine ready", "From the engine's own end of its start until it takes requests."),
+    "first_token": ("first token", "From the request until its only token is back."),
+}
+"""Phase -> what tables and sentences call it, and what its column means."""
+
+
+def _costs(cell: Callable[[StartCosts], str]) -> Callable[[Line], str]:
+    return lambda line: MISSING if line["costs"] is None else cell(line["costs"])
+
+
+def _own_s(name: PhaseName) -> Callable[[StartCosts], str]:
+    return lambda costs: number(costs.phases[name].own_s, 3) if name in costs.phases else MISSING
+
+
+START = (
+    Column(
+        "start-up s",
+        "Importing the engine and constructing it until it takes requests, in seconds; mean over valid launches, as in "
+        "all columns here.",
+        _costs(lambda costs: number(costs.startup_s, 3)),
+    ),
+    Column(
+        "until a token s",
+        "From the launch's beginning until a first token was back: all phases and the rest.",
+        _costs(lambda costs: number(costs.until_token_s, 3)),
+    ),
+)
+FOUND = (
+    Column(
+        "weights MB",
+        "Size of the weight files, in megabytes (10^6 bytes).",
+        _costs(lambda costs: number(costs.weights_bytes and costs.weights_bytes / 1e6, 4)),
+    ),
+    Column(
+        "weights GB/s",
+        "Their size over the seconds of reading them, as vLLM's log has them; of the whole phase where it has none.",
+        _costs(lambda costs: number(costs.loading_bytes_per_s and costs.loading_bytes_per_s / 1e9, 3)),
+    ),
+    Column(
+        "pages in memory %",
+        "Share of the weight files' pages that were in memory when the engine's process started.",
+        _costs(lambda costs: number(None if costs.resident_share is None else 100 * costs.resident_share, 3)),
+    ),
+    Column(
+        "cache files",
+        "Files in the compile caches when the engine's process started.",
+        _costs(lambda costs: MISSING if costs.cache_files is None else brief(costs.cache_files)),
+    ),
+    Column("graphs compiled", "Graphs that were compiled.", _costs(lambda costs: brief(costs.graphs_compiled))),
+    Column("graphs loaded", "Graphs that came from the caches.", _costs(lambda costs: brief(costs.graphs_loaded))),
+)
+REST = Column("rest", "What no phase explains.", _costs(lambda costs: number(costs.rest_s, 2)))
+REST_SHARE = Column("rest %", "Its share of the whole.", _costs(lambda costs: number(100 * costs.rest_share, 2)))
+
+
+def startup_part(findings: Findings) -> SummaryPart:
+    """Return what a start costs, in sentences and tables, startup.csv, and loading-time reports."""
+    tables = []
+    rows = [row for row in findings.rows if row.experiment.mode == STARTUP.name]
+    costs = {row.experiment.place: start_costs(row) for row in rows}
+    speedups = speedup_columns(findings.collection.comparison, STARTUP.name, findings.apart, findings.typical(STARTUP))
+    for title, lines, own in findings.tables_of(STARTUP):
+        shown = [line | {"costs": costs[row.experiment.place]} for line, row in zip(lines, own, strict=True)]
+        there = {name for line in shown if line["costs"] for name in line["costs"].phases}
+        phases = [Column(f"{said} s", text, _costs(_own_s(n))) for n, (said, text) in PHASES.items() if n in there]
+        flags = (FLAGS,) if any(line["flags"] for line in shown) else ()
+        tables.append(view("Starts: ", title, (LAUNCHES, *START, *speedups, *flags), shown))
+        tables.append(view("Phases of a start: ", title, (*phases, REST, REST_SHARE), shown))
+        tables.append(view("What a start found: ", title, FOUND, shown))
+    several = len({(row.experiment.model, row.experiment.workload) for row in rows}) > 1
+    return SummaryPart(
+        answers=sections(
+            STARTUP.name,
+            starts=[
+                (row.name if several else row.label, found, _largest(found))
+                for row in rows
+                if (found := costs[row.experiment.place]) is not None
+            ],
+            verdicts=list(verdicts(findings, rows)),
+            most=MOST,
+        ),
+        tables=tables,
+        definitions=definitions("Definitions, starts", tables),
+        files={"startup.csv": start_table(rows)} if rows else {},
+        texts={name: text for row in rows for name, text in _loading(row)},
+    )
+
+
+def _loading(row: Row) -> Iterator[tuple[str, str]]:
+    """Yield the loading-time report of each valid launch, and the file that it is written to."""
+    for record in row.experiment.records:
+        if record.valid and record.startup.course is not None:
+            name = f"{row.experiment.experiment}.launch-{record.launch}.yaml"
+            yield f"{LOADING}/{name}", loading_report(record)
+
+
+def _largest(costs: StartCosts) -> str:
+    """Return the three phases that take longest, with their seconds and shares."""
+    told = [f"{PHASES[name][0]} ({number(s, 3)} s, {number(100 * share, 2)} %)" for name, s, share in costs.largest[:3]]
+    return " and ".join([*([", ".join(told[:-1])] if told[1:] else []), told[-1]])
+
+
+def verdicts(findings: Findings, rows: Sequence[Row]) -> Iterator[Contrast]:
+    """Yield what the first metric says of each of `rows` that is compared with a measured baseline."""
+    metrics = findings.collection.comparison.metrics_of(STARTUP.name)
+    metric = OF_TIME if OF_TIME in metrics else metrics[0]
+    several = [axis for axis in AXES if len({getattr(row.experiment, axis) for row in rows}) > 1]
+    for row in rows:
+        other = row.against.other
+        if other is None or not row.used:
+            continue
+        told = [axis for axis in AXES if getattr(row.experiment, axis) != getattr(other, axis)]
+        name = findings.collection.earlier.name if findings.collection.earlier else ""
+        yield contrast(
+            row,
+            metric,
+            group=" ".join(getattr(row.experiment, axis) for axis in several if axis not in told),
+            own=" ".join(getattr(row.experiment, axis) for axis in told) or row.label,
+            other=" ".join([*(getattr(other, axis) for axis in told), name]).strip(),
+            of_time=metric == OF_TIME,
+        )
