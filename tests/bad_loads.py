@@ -167,5 +167,52 @@ BAD_LOADS = [
         "as token ids",
     ),
     Bad("arrivals_of_no_trace", _demo("{online: {request_rate: trace}}"), "is trace, and the workload", "name a data"),
+    Bad(
+        "time_of_all_at_once",
+        _demo("{online: {duration_s: 30}}"),
+        "demo.online: duration_s says for how long requests are sent, and all are sent at once",
+        "reference",
+    ),
+    Bad("time_zero", _demo("{online: {concurrency: 2, duration_s: 0}}"), "online.duration_s: 0", "reference"),
+    Bad(
+        "end_of_no_time", _demo("{online: {concurrency: 2, at_end: wait}}"), "and there is none: give one", "reference"
+    ),
+    Bad("end_unknown", _demo("{online: {concurrency: 2, duration_s: 2, at_end: drain}}"), "at_end: 'drain'", "cut"),
+    Bad(
+        "too_few_prompts_for_the_time",
+        _demo("{prompts: 8, samples_per_prompt: 2, online: {request_rate: 4, duration_s: 30}}"),
+        "demo.online.duration_s: 4 req/s for 30 s are 120 requests, and 8 prompts x 2 samples are 16",
+        "set prompts to 60 or more",
+    ),
+    Bad(
+        "too_few_prompts_for_a_stage",
+        _demo("{prompts: 9, samples_per_prompt: 1, online: {stages: [{request_rate: 5, duration_s: 2}]}}"),
+        "stage 1: 5 req/s for 2 s are 10 requests, and 9 prompts are 9",
+        "set prompts to 10 or more",
+    ),
+    Bad("stages_empty", _demo("{online: {stages: []}}"), "demo.online.stages: is an empty list", "reference"),
+    Bad("stage_a_number", _demo("{online: {stages: [4]}}"), "demo.online.stages.0: 4", "reference"),
+    Bad("stage_misspelt", _demo("{online: {stages: [{rate: 4}]}}"), "stages.0.rate", "request_rate"),
+    Bad(
+        "stages_beside_a_rate",
+        _demo("{online: {request_rate: 4, stages: [{request_rate: 5}]}}"),
+        "demo.online: has stages, each of which says how its requests are sent",
+        "reference",
+    ),
+    Bad(
+        "stages_beside_a_sweep",
+        _demo("{online: {concurrencies: [1, 2], stages: [{request_rate: 5}]}}"),
+        "has concurrencies and stages",
+        "reference",
+    ),
+    Bad(
+        "time_through_guidellm",
+        _with(
+            "modes: [online], harness: guidellm",
+            _demo("{online: {concurrency: 2, duration_s: 9, prompts_as: text}}"),
+        ),
+        "guidellm",
+        "vllm",
+    ),
     Bad("arrivals_not_said", _traced("online: {request_rate: trace}"), "does not say when requests", "add arrival_s"),
 ]

@@ -24,8 +24,14 @@ PATHS = ("/health", "/metrics", "/v1/models", "/collective_rpc", "/reset_prefix_
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Launching, dict[str, Any]]:
-    """Return a launch over two points, and what could be seen while its server ran."""
-    load = {"points": [{"concurrency": 2, "request_rate": "inf"}, {"concurrency": None, "request_rate": 40.0}]}
+    """Return a launch over four points, and what could be seen while its server ran."""
+    points = [
+        {"concurrency": 2, "request_rate": "inf"},
+        {"concurrency": None, "request_rate": 40.0},
+        {"concurrency": 3, "request_rate": "inf", "duration_s": 1.0},
+        {"concurrency": None, "request_rate": 8.0, "duration_s": 1.0, "stage": 2},
+    ]
+    load = {"points": points}
     launch = Launching(tmp_path_factory.mktemp("online"), online_spec(load, workload={"prompts": 8}))
     launch.wait_for("iteration 1/")
     server = launch.child("api_server")
@@ -41,18 +47,43 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Launching, dict[str,
 def test_every_token_of_every_request_is_counted(done: tuple[Launching, dict[str, Any]]) -> None:
     launch, _ = done
     record, rows = launch.record(), read_sequences(sequences_path(launch.out), launch.record())
-    assert {row.output_tokens for row in rows} == {16}
-    assert {row.prompt_tokens for row in rows} == {130}
-    assert {row.status for row in rows} == {200}
-    assert {row.finish_reason for row in rows} == {"length"}
-    assert len(rows) == 16 * len(record.iterations)
-    assert all(it.failed == 0 and it.output_tokens == 256 and it.prompt_tokens == 16 * 130 for it in record.iterations)
-    assert own_flags(record) == []
+    passes = [it for it in record.iterations if it.incomplete is None]
+    complete = [row for row in rows if row.complete]
+    assert {row.output_tokens for row in complete} == {16}
+    assert {row.prompt_tokens for row in complete} == {130}
+    assert {row.status for row in complete} == {200}
+    assert {row.finish_reason for row in complete} == {"length"}
+    assert sum(it.requests for it in passes) == 16 * len(passes)
+    assert all(it.failed == 0 and it.output_tokens == 256 and it.prompt_tokens == 16 * 130 for it in passes)
+    assert {flag.code for flag in own_flags(record)} <= {"cut_at_end", "prompts_reused"}
+
+
+def test_a_load_for_a_time_is_cut_at_its_end_and_what_had_come_is_counted(
+    done: tuple[Launching, dict[str, Any]],
+) -> None:
+    launch, _ = done
+    record, rows = launch.record(), read_sequences(sequences_path(launch.out), launch.record())
+    for_a_time = [it for it in record.iterations if it.incomplete is not None]
+    assert len(for_a_time) == 6
+    for it in for_a_time:
+        assert it.point is not None
+        own = [row for row in rows if row.iteration == it.index]
+        assert it.elapsed_s == pytest.approx(1.0, abs=0.5)
+        assert (it.requests, it.failed) == (len(own), 0)
+        assert it.sequences == sum(row.complete for row in own) == it.requests - (it.incomplete or 0)
+        assert it.output_tokens == sum(row.output_tokens for row in own)
+        assert all(row.cut_s == pytest.approx(it.elapsed_s, abs=1e-4) for row in own if not row.complete)
+        if it.point.concurrency == 3:
+            assert it.incomplete <= 3  # type: ignore[operator]
+            assert len({(row.prompt, row.sample) for row in own}) == len(own)
+        else:
+            assert it.requests == 8
 
 
 def test_each_row_says_when_its_request_was_sent_and_each_token_came(done: tuple[Launching, dict[str, Any]]) -> None:
     launch, _ = done
-    for row in read_sequences(sequences_path(launch.out), launch.record()):
+    rows = read_sequences(sequences_path(launch.out), launch.record())
+    for row in (row for row in rows if row.complete):
         assert row.sent_s is not None
         assert row.first_token_s is not None
         assert row.last_token_s is not None
@@ -67,7 +98,8 @@ def test_the_points_of_a_sweep_share_one_server(done: tuple[Launching, dict[str,
     launch, _ = done
     record = launch.record()
     labels = [it.point.label for it in record.iterations if it.point is not None and not it.warmup]
-    assert labels == ["2 at once"] * 2 + ["40 req/s"] * 2
+    lasting = ["3 at once for 1 s"] * 2 + ["stage 2: 8 req/s for 1 s"] * 2
+    assert labels == ["2 at once"] * 2 + ["40 req/s"] * 2 + lasting
     rows = read_sequences(sequences_path(launch.out), launch.record())
     for it in record.iterations:
         own = [row for row in rows if row.iteration == it.index]
@@ -84,11 +116,13 @@ def test_the_server_s_own_counts_agree_with_the_client_s(done: tuple[Launching, 
     for it in launch.record().iterations:
         assert it.server is not None
         assert it.client is not None
+        assert 0 < it.client.cpu_share < 1
+        if it.incomplete is not None:  # what is cut the server counts as it likes, and may have generated more
+            continue
         assert it.server.requests == it.requests == 16
         assert it.server.output_tokens == it.output_tokens
         assert it.server.prompt_tokens == it.prompt_tokens
         assert 0 < (it.server.ttft_mean_s or 0) < (it.server.e2el_mean_s or 0)
-        assert 0 < it.client.cpu_share < 1
     samples = read_samples(server_path(launch.out), launch.record())
     assert {sample.iteration for sample in samples} == {it.index for it in launch.record().iterations}
     assert max(sample.output_tokens or 0 for sample in samples) > 0
@@ -99,7 +133,8 @@ def test_as_many_sequences_run_as_the_server_counts_at_the_same_time(done: tuple
     record = launch.record()
     samples = read_samples(server_path(launch.out), record)
     passes = pass_times_of(record, read_sequences(sequences_path(launch.out), record))
-    assert {times.index for times in passes} == {it.index for it in record.iterations if not it.warmup}
+    whole = {it.index for it in record.iterations if not it.warmup and it.incomplete is None}
+    assert {times.index for times in passes} == whole
     compared = 0
     for times in passes:
         at_s, sequences = running(times.begins_s, times.ends_s)

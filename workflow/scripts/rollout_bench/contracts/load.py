@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from rollout_bench.contracts.fields import Count, Number, Strict, Text, Tokens, Variable, VariableText
+from rollout_bench.contracts.fields import Count, Number, Strict, Text, Tokens, Variable, VariableText, absent
 
 KEPT_UP = 0.95
 """A server that delivers at least this share of the rate that is offered keeps up."""
@@ -126,8 +126,11 @@ Rate = Annotated[Annotated[float, Field(gt=0, le=1e6)] | Literal["inf", "trace"]
 """Requests per second; inf sends all at once, trace when the data set says."""
 
 
-class LoadPoint(Strict):
-    """How the requests of one pass are sent."""
+Duration = Annotated[Number, Field(gt=0, le=86_400)]
+
+
+class Pacing(Strict):
+    """How the requests of one pass are sent, as config and spec both say it."""
 
     concurrency: Count | None = Field(
         None, description="Requests under way at once, at most: the next is sent when one ends. Null: no limit."
@@ -139,14 +142,33 @@ class LoadPoint(Strict):
             "concurrency lets them; trace: when the data set says."
         ),
     )
+    duration_s: Duration | None = absent(
+        "Seconds in which requests are sent, at a request_rate or with a concurrency. Null: until all requests of the "
+        "workload are sent."
+    )
+
+
+class LoadPoint(Pacing):
+    """How the requests of one pass are sent."""
+
+    stage: Count | None = absent("Which of the load's stages it is, from 1. Null where it has none.")
 
     @property
     def label(self) -> str:
-        """How tables name it: `all at once`, `8 at once`, `4 req/s`, `as traced`."""
+        """How tables name it: `all at once`, `8 at once`, `4 req/s`, `as traced`, `stage 2: 8 at once for 30 s`."""
         rate = {"inf": "", "trace": "as traced"}.get(str(self.request_rate), f"{self.request_rate} req/s")
         rate = rate.replace(".0 req/s", " req/s")
         limit = "" if self.concurrency is None else f"{self.concurrency} at once"
-        return ", ".join(filter(None, [rate, limit])) or "all at once"
+        lasting = "" if self.duration_s is None else f" for {self.duration_s:g} s"
+        stage = "" if self.stage is None else f"stage {self.stage}: "
+        return stage + (", ".join(filter(None, [rate, limit])) or "all at once") + lasting
+
+    @property
+    def due_requests(self) -> int | None:
+        """How many requests are due in its time; None where a number does not say."""
+        if self.duration_s is None or not isinstance(self.request_rate, float):
+            return None
+        return max(1, round(self.request_rate * self.duration_s))
 
 
 def _burstiness(value: Any) -> Any:
@@ -175,6 +197,14 @@ Harness = Annotated[
 ]
 
 
+def _by_default(value: str | None) -> str | None:
+    """Return a choice that is absent where it is the usual one."""
+    return None if value in ("cut", "completions") else value
+
+
+AtEnd = Annotated[Literal["cut", "wait"] | None, AfterValidator(_by_default)]
+
+
 class Traffic(Strict):
     """How requests arrive at a server, at one load or at several, as far as config and spec say the same."""
 
@@ -196,6 +226,10 @@ class Traffic(Strict):
     )
     stream: bool = Field(
         True, description="Have tokens come one by one. false: whole answers; only E2EL can be measured then."
+    )
+    at_end: AtEnd = absent(
+        "What becomes of requests that are under way when duration_s is over. cut, or null: they are closed, and count "
+        "as incomplete, not as failed; wait: no more are sent, and these come to their end."
     )
 
 

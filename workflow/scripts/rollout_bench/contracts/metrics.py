@@ -441,7 +441,8 @@ _ALL = (
         name="in_flight",
         unit="",
         header="in flight",
-        definition="Requests under way, as the client saw it: the sum of E2EL over the time. Of those that succeeded.",
+        definition="Requests under way, as the client saw it: the sum of E2EL over the time. Of those that succeeded, "
+        "and of those that were cut, until then.",
         better="neither",
     ),
     Metric(

@@ -393,6 +393,11 @@ class Iteration(Strict):
     )
     point: LoadPoint | None = absent("How requests were sent. Null offline.")
     failed: int | None = absent("Requests that failed; their tokens are not counted. Null offline.", ge=0)
+    incomplete: int | None = absent(
+        "Requests that were under way when the time of the load was over, and were cut. Tokens that had come are "
+        "counted. Null where the load has no duration_s.",
+        ge=0,
+    )
     client: ClientUse | None = absent("What sending the requests cost. Null offline.")
     server: ServerUse | None = absent("What the server's own metrics say of the pass. Null where it has none.")
     replicas: list[ReplicaPass] | None = absent("The part of each replica. Null where there is one, but in rollouts.")
@@ -503,6 +508,9 @@ class SequenceRow(Strict):
     gap_tokens: list[int] | None = absent("Tokens in each piece, the first included. Null: one each.")
     status: int | None = absent("HTTP status. Null where there was no answer.")
     error: str | None = absent("Why the request failed. Null where it did not.")
+    cut_s: float | None = absent(
+        "When it was cut, because the time of the load was over: it neither failed nor is complete. Null otherwise."
+    )
     replica: int | None = absent("The replica that generated it. Null where there is one.", ge=0)
     digest: str | None = absent(
         "First 8 hex digits of SHA-256 over its tokens, as JSON without spaces. Null where they are not kept.",
@@ -514,6 +522,11 @@ class SequenceRow(Strict):
     def failed(self) -> bool:
         """Whether it is the row of a request that failed."""
         return self.error is not None
+
+    @property
+    def complete(self) -> bool:
+        """Whether it came to its end: it did not fail, and was not cut."""
+        return self.error is None and self.cut_s is None
 
 
 class Failure(Strict):

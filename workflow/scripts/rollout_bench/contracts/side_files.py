@@ -73,7 +73,7 @@ def read_sequences(path: Path, record: Record) -> list[SequenceRow]:
 
 def _rows_of(iteration: Iteration) -> int:
     surplus = 0 if iteration.surplus is None else iteration.surplus.sequences
-    return iteration.sequences + (iteration.failed or 0) + surplus
+    return iteration.sequences + (iteration.failed or 0) + (iteration.incomplete or 0) + surplus
 
 
 def known_sequences(path: Path, record: Record) -> list[SequenceRow]:

@@ -178,8 +178,9 @@ def _impossible(record: Launched) -> str:
     if isinstance(record, Record) and record.valid and not flagged:
         most = longest(record.spec.workload.output_tokens)
         for number, iteration in enumerate(record.iterations):
-            if not iteration.warmup and iteration.output_tokens > iteration.sequences * most:
-                tokens, sequences = iteration.output_tokens, iteration.sequences
+            sequences = iteration.sequences + (iteration.incomplete or 0)
+            if not iteration.warmup and iteration.output_tokens > sequences * most:
+                tokens = iteration.output_tokens
                 return f"iterations.{number}.output_tokens: is {tokens}, and {sequences} sequences have {most} at most"
     return ""
 

@@ -22,12 +22,13 @@ up."""
 @dataclass(frozen=True)
 class Arrivals:
     """One pass whose requests arrived at a rate, in seconds: when each of n was due, E2EL and end of the m <= n that
-    succeeded, and how long the pass took."""
+    succeeded, how long the pass took, and how many were cut as its time was over."""
 
     due_s: Array
     e2el_s: Array
     end_s: Array
     elapsed_s: float
+    cut: int = 0
 
 
 def kept_up(passes: Sequence[Arrivals]) -> tuple[float, float] | None:
@@ -55,7 +56,9 @@ def kept_up(passes: Sequence[Arrivals]) -> tuple[float, float] | None:
     if growth > CHANCE * max(2 * float(under_way) + growth, 1.0) ** 0.5:
         return offered, float(came / due)
     # What failed never comes back, however much of the growth may be chance.
-    return offered, sum(one.end_s.size for one in passes) / sum(one.due_s.size for one in passes)
+    # What was cut may have come.
+    ended = sum(one.due_s.size - one.cut for one in passes)
+    return offered, sum(one.end_s.size for one in passes) / max(1, ended)
 
 
 def too_short(one: Arrivals) -> bool:
@@ -68,5 +71,5 @@ def _second_half(one: Arrivals) -> tuple[float, float, float]:
     middle, last = float(one.due_s.min() + one.due_s.max()) / 2, float(one.due_s.max())
     came = int(((one.end_s > middle) & (one.end_s <= last)).sum())
     due = max(int((one.due_s > middle).sum()) - 1, 1)  # the last one's answer can't have come as it is due
-    never = (one.due_s.size - one.end_s.size) / 2  # about: requests of the first half that failed
+    never = (one.due_s.size - one.end_s.size - one.cut) / 2  # about: requests of the first half that failed
     return due, came, max(0.0, int((one.due_s <= middle).sum()) - int((one.end_s <= middle).sum()) - never)

@@ -191,10 +191,21 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
             annotation = next(model for model in models if model.__name__.lower() == part)
         elif models and part in models[0].model_fields:
             annotation = models[0].model_fields[str(part)].annotation
-        elif get_origin(annotation) in (dict, list):
-            annotation = get_args(annotation)[-1]
+        else:
+            annotation = next((get_args(held)[-1] for held in _holders(annotation)), annotation)
     models = list(_models(annotation))
     return list(models[0].model_fields) if models else []
+
+
+def _holders(annotation: Any) -> Iterator[Any]:
+    """Yield all lists and mappings that an annotation may stand for."""
+    if get_origin(annotation) in (dict, list):
+        yield annotation
+    elif get_origin(annotation) is Annotated:
+        yield from _holders(get_args(annotation)[0])
+    elif get_origin(annotation) in (Union, types.UnionType):
+        for option in get_args(annotation):
+            yield from _holders(option)
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:

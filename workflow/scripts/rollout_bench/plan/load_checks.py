@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,6 +121,7 @@ def checked_load(name: str, load: WorkloadSettings) -> CheckedLoad:
     _check_prefix(where, load, facts)
     _check_samples(where, load)
     _check_arrivals(where, load, facts)
+    _check_supply(where, load)
     dataset = facts and load.dataset and load.dataset.to(DatasetSpec, sha256=facts.sha256)
     spec = load.to(WorkloadSpec, name=name, prompt_tokens=prompt_tokens, output_tokens=output_tokens, dataset=dataset)
     return CheckedLoad(spec, pair, load.dataset.path if load.dataset else None)
@@ -247,6 +249,20 @@ def _check_samples(where: str, load: WorkloadSettings) -> None:
             f"{where}.output_tokens: is a distribution, and the samples of one request share one length",
             "set requests: per_sequence, or output_tokens to a number",
         )
+
+
+def _check_supply(where: str, load: WorkloadSettings) -> None:
+    """Raise `UserError` where more requests are due in the time of a load than are drawn for a pass."""
+    drawn = load.prompts * load.samples_per_prompt
+    for point in load.online.points:
+        due = point.due_requests
+        if due is not None and due > drawn:
+            per = f" x {load.samples_per_prompt} samples" if load.samples_per_prompt > 1 else ""
+            raise UserError(
+                f"{where}.online.duration_s: {point.label} are {due} requests, and {load.prompts} prompts{per} are"
+                f" {drawn}: prompts would come again",
+                f"set prompts to {math.ceil(due / load.samples_per_prompt)} or more, or a shorter duration_s",
+            )
 
 
 def _check_arrivals(where: str, load: WorkloadSettings, facts: DatasetFacts | None) -> None:

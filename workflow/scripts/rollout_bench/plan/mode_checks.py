@@ -465,6 +465,11 @@ def check_can_be_sent(config: Config, name: str) -> None:
             f"{where}.online.prompts_as: token_ids: guidellm sends prompts as text only",
             "set it to text (prompt lengths are then only about as asked, and flagged), or set harness: vllm",
         )
+    if config.harness == "guidellm" and any(point.duration_s is not None for point in load.online.points):
+        raise UserError(
+            f"{where}.online.duration_s: guidellm is handed a number of requests, and does not send for a time",
+            "set harness: vllm, or leave duration_s out and set prompts",
+        )
 
 
 def endpoint_parts(name: str, endpoint: Endpoint) -> tuple[ModelSpec, QuantSpec, EngineSpec, EndpointSpec]:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from rollout_bench.contracts.fields import Count, Folder, Name, Number, Strict, brackets
-from rollout_bench.contracts.load import DatasetFormat, EndpointSpec, LoadPoint, Rate, Traffic
+from rollout_bench.contracts.load import DatasetFormat, EndpointSpec, LoadPoint, Pacing, Rate, Traffic
 from rollout_bench.core.secrets import may_be_secret
 
 Milliseconds = Annotated[Number, Field(gt=0, le=1e9)]
@@ -43,7 +43,11 @@ def _rising(values: list[Any]) -> list[Any]:
     return values
 
 
-class OnlineLoad(Traffic, LoadPoint):
+class LoadStage(Pacing):
+    """One of the loads that follow each other: `request_rate`, `concurrency` or both, and for how long."""
+
+
+class OnlineLoad(Traffic, Pacing):
     """How requests arrive at a server: `concurrency`, `request_rate`, both, or a sweep over one of them."""
 
     concurrencies: Annotated[list[Count], BeforeValidator(brackets), AfterValidator(_rising)] | None = Field(
@@ -51,6 +55,13 @@ class OnlineLoad(Traffic, LoadPoint):
     )
     request_rates: Annotated[list[Rate], BeforeValidator(brackets), AfterValidator(_rising)] | None = Field(
         None, description="A sweep: each of these rates in turn, behind one server launch."
+    )
+    stages: Annotated[list[LoadStage], BeforeValidator(brackets), Field(max_length=1000)] | None = Field(
+        None,
+        description=(
+            "Loads that follow each other behind one server launch, in this order: each has a request_rate, a "
+            "concurrency or both, and a duration_s."
+        ),
     )
     prompts_as: Literal["token_ids", "text"] = Field(
         "token_ids",
@@ -60,6 +71,8 @@ class OnlineLoad(Traffic, LoadPoint):
     @property
     def points(self) -> tuple[LoadPoint, ...]:
         """The loads that are measured one after the other; of a search the first one."""
+        if self.stages is not None:
+            return tuple(stage.to(LoadPoint, stage=number) for number, stage in enumerate(self.stages, 1))
         if self.concurrencies is not None:
             return tuple(self.to(LoadPoint, concurrency=concurrency) for concurrency in self.concurrencies)
         if self.request_rates is not None:
@@ -75,9 +88,18 @@ class OnlineLoad(Traffic, LoadPoint):
 
     @model_validator(mode="after")
     def _one_sweep(self) -> OnlineLoad:
-        sweeps = [name for name in ("concurrencies", "request_rates", "saturation") if getattr(self, name) is not None]
+        sweeps = [
+            name
+            for name in ("concurrencies", "request_rates", "stages", "saturation")
+            if getattr(self, name) is not None
+        ]
         if len(sweeps) > 1:
             raise ValueError(f"has {' and '.join(sweeps)}, but sweeps over one of them: keep one")
+        if self.stages is not None and self.to(Pacing) != Pacing():
+            raise ValueError(
+                "has stages, each of which says how its requests are sent: put request_rate, concurrency and "
+                "duration_s into them"
+            )
         if self.concurrencies is not None and self.concurrency is not None:
             raise ValueError("has concurrency and concurrencies: keep one")
         if self.request_rates is not None and self.request_rate != "inf":
@@ -90,6 +112,14 @@ class OnlineLoad(Traffic, LoadPoint):
             raise ValueError(
                 "burstiness shapes arrivals at a request_rate, and there is none: give one, or leave it out"
             )
+        for point in self.points:
+            if point.duration_s is not None and point.request_rate == "inf" and point.concurrency is None:
+                raise ValueError(
+                    "duration_s says for how long requests are sent, and all are sent at once: give a request_rate or "
+                    "a concurrency"
+                )
+        if self.at_end is not None and all(point.duration_s is None for point in self.points):
+            raise ValueError("at_end says what happens when duration_s is over, and there is none: give one")
         return self
 
 

@@ -213,6 +213,18 @@ def moved(asked: Sequence[Request], vocabulary: int, by: int) -> list[Request]:
     return [replace(one, prompt_token_ids=shifted(one.prompt_token_ids, vocabulary, by)) for one in asked]
 
 
+def sent_of(asked: Sequence[Request], sent: Sequence[tuple[int, int]]) -> list[Request]:
+    """Return what was sent of `asked`: for each request its number, from 0, and how often it had been sent before.
+
+    What is sent again is a further sample of its prompt.
+    """
+    samples = Counter(request.prompt for request in asked)
+    return [
+        replace(asked[number], sample=asked[number].sample + turn * samples[asked[number].prompt])
+        for number, turn in sent
+    ]
+
+
 class Source:
     """Where the requests of a workload come from: made once, asked for every iteration, in both modes.
 

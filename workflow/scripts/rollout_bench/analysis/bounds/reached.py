@@ -76,6 +76,8 @@ def share_of_limit(
         return "no pass counts"
     if any(one.point and (one.point.request_rate != "inf" or one.failed) for one in counted):
         return "requests arrived at a rate of their own, or failed"
+    if any(one.point and one.point.duration_s is not None for one in counted):
+        return "requests were sent for a time, not until all were done"
     if any(one.surplus for one in counted):
         return "part of what was generated was not needed"
     if model.caches and any(one.cached_prompt_tokens is None for one in counted):

@@ -199,6 +199,8 @@ def measured_pass(records: Sequence[Record], sequences: Sequence[SequenceRow] = 
         return None
     first, engine = iterations[0], counted[0].engine
     batched_tokens = engine.resolved.get("max_num_batched_tokens")
+    if first.point is not None and first.point.duration_s is not None:
+        return None
     if at_a_rate(first.point) or first.replicas or not isinstance(batched_tokens, int) or not first.sequences:
         return None
     rows = sequences or [_mean_sequence(first)] * first.sequences

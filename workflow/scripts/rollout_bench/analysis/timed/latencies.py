@@ -114,7 +114,7 @@ def pass_times_of(record: Record, rows: Sequence[SequenceRow]) -> tuple[PassTime
 
     A sequence begins to run when the engine first schedules it; behind a server, where only its client's times are
     known, when it is sent. One that failed is left out. One that the step did not need occupied its engine until it was
-    aborted, or the step was over.
+    aborted, or the step was over. A load for a time has no last sequence that anybody waits for, and is left out.
     """
     workload = record.spec.workload
     own_limits = workload.dataset is not None and workload.dataset.format == "trace"
@@ -124,7 +124,8 @@ def pass_times_of(record: Record, rows: Sequence[SequenceRow]) -> tuple[PassTime
             by_pass.setdefault(row.iteration, []).append(row)
     found = []
     for iteration in record.iterations:
-        own = [] if iteration.warmup else by_pass.get(iteration.index, [])
+        for_a_time = iteration.point is not None and iteration.point.duration_s is not None
+        own = [] if iteration.warmup or for_a_time else by_pass.get(iteration.index, [])
         needed = [row for row in own if not row.dropped]
         begins = [row.sent_s if row.scheduled_s is None else row.scheduled_s for row in needed]
         ends = [row.last_token_s for row in needed]

@@ -121,11 +121,14 @@ class Saturation:
 
 
 def saturations(rows: Sequence[Row], confidence: float) -> list[Saturation]:
-    """Return the saturation of each experiment in `rows` that was measured at several rates, in their order."""
+    """Return the saturation of each experiment in `rows` that was measured at several rates, in their order.
+
+    Stages are no search for it: what one leaves behind is the next one's.
+    """
     sweeps: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         part = row.experiment.part
-        if part is not None and isinstance(part.point.request_rate, float):
+        if part is not None and part.point.stage is None and isinstance(part.point.request_rate, float):
             sweeps.setdefault((row.experiment.mode, row.experiment.experiment), []).append(row)
     found = [_saturation(sweep, confidence) for sweep in sweeps.values() if len(sweep) > 1]
     return [each for each in found if each is not None]

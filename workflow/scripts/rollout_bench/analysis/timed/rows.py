@@ -345,6 +345,7 @@ SERVICE_COLUMNS: dict[str, str] = {
     "concurrency": "Int64",
     **{metric.heads: "Float64" for metric in METRICS.values() if metric.of_requests},
     "failed_share": "Float64",
+    "incomplete_share": "Float64",
     "in_flight_most": "Int64",
     "send_delay_most_s": "Float64",
 }
@@ -374,9 +375,12 @@ def service_line(row: Row) -> dict[str, object]:
     services = [launch.service for launch in row.used if launch.service is not None]
     if not services:
         return {}
+    requests = sum(service.requests for service in services)
+    for_a_time = any(i.incomplete is not None for record in row.experiment.records for i in record.iterations)
     delays = [service.send_delay_most_s for service in services if service.send_delay_most_s is not None]
     return {
-        "failed_share": sum(service.failed for service in services) / sum(service.requests for service in services),
+        "failed_share": sum(service.failed for service in services) / requests,
+        "incomplete_share": sum(service.incomplete for service in services) / requests if for_a_time else None,
         "in_flight_most": max(service.in_flight_most for service in services),
         "send_delay_most_s": max(delays, default=None),
     }

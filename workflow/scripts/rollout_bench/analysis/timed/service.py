@@ -32,6 +32,7 @@ class Requests:
 
     Times are seconds after the request's iteration began, NaN where there is none. `gaps_s` [g] are the times from
     one piece of an answer to the next, of succeeded requests, `gap_of` [g] the position of the request each is of.
+    `cut_s` is when a request was cut, because the time of its load was over: it neither failed nor succeeded.
     """
 
     iteration: Indices
@@ -41,18 +42,24 @@ class Requests:
     last_s: Array
     output_tokens: Indices
     failed: NDArray[np.bool_]
+    cut_s: Array
     gaps_s: Array
     gap_of: Indices
 
     @cached_property
+    def good(self) -> NDArray[np.bool_]:
+        """Whether each request succeeded: it did not fail, and was not cut."""
+        return np.asarray(~self.failed & np.isnan(self.cut_s))
+
+    @cached_property
     def ttft_s(self) -> Array:
-        """Time to first token of each request, NaN where it failed or was not streamed."""
-        return np.where(self.failed, np.nan, self.first_s - self.sent_s)
+        """Time to first token of each request, NaN where it did not succeed or was not streamed."""
+        return np.where(self.good, self.first_s - self.sent_s, np.nan)
 
     @cached_property
     def e2el_s(self) -> Array:
-        """End-to-end latency of each request, NaN where it failed."""
-        return np.where(self.failed, np.nan, self.last_s - self.sent_s)
+        """End-to-end latency of each request, NaN where it did not succeed."""
+        return np.where(self.good, self.last_s - self.sent_s, np.nan)
 
     @cached_property
     def tpot_s(self) -> Array:
@@ -97,6 +104,7 @@ class Requests:
             last_s=self.last_s[keep],
             output_tokens=self.output_tokens[keep],
             failed=self.failed[keep],
+            cut_s=self.cut_s[keep],
             gaps_s=self.gaps_s[gaps],
             gap_of=position[self.gap_of[gaps]],
         )
@@ -106,7 +114,7 @@ def requests_of(record: Record, rows: Sequence[SequenceRow]) -> Requests:
     """Return the requests of `record` that count, from its side file's `rows`."""
     counted = {iteration.index for iteration in record.iterations if not iteration.warmup}
     rows = [row for row in rows if row.iteration in counted]
-    gaps = [[] if row.failed else row.gaps_us or [] for row in rows]
+    gaps = [row.gaps_us or [] if row.complete else [] for row in rows]
     lengths = np.array([len(each) for each in gaps], dtype=np.int64)
     return Requests(
         iteration=np.array([row.iteration for row in rows], dtype=np.int64),
@@ -116,6 +124,7 @@ def requests_of(record: Record, rows: Sequence[SequenceRow]) -> Requests:
         last_s=np.array([row.last_token_s for row in rows], dtype=float),
         output_tokens=np.array([row.output_tokens for row in rows], dtype=np.int64),
         failed=np.array([row.failed for row in rows], dtype=bool),
+        cut_s=np.array([row.cut_s for row in rows], dtype=float),
         gaps_s=np.concatenate([np.array(each, dtype=float) for each in gaps] or [np.empty(0)]) / 1e6,
         gap_of=np.repeat(np.arange(len(rows)), lengths) if rows else np.empty(0, dtype=np.int64),
     )
@@ -131,8 +140,8 @@ def pool_requests(launches: Sequence[Requests], lengths: bool = False) -> tuple[
     values = {measure: np.concatenate([launch.known(measure) for launch in launches]) for measure in LATENCIES}
     clusters = {measure: [_clusters(launch, measure) for launch in launches] for measure in LATENCIES}
     if lengths:
-        values["output_tokens"] = np.concatenate([launch.output_tokens[~launch.failed] for launch in launches]) * 1.0
-        clusters["output_tokens"] = [[launch.iteration[~launch.failed]] for launch in launches]
+        values["output_tokens"] = np.concatenate([launch.output_tokens[launch.good] for launch in launches]) * 1.0
+        clusters["output_tokens"] = [[launch.iteration[launch.good]] for launch in launches]
     there = {measure: found for measure, found in values.items() if found.size}
     return there, {measure: _independent(found, clusters[measure]) for measure, found in there.items()}
 
@@ -165,8 +174,9 @@ def _independent(values: Array, launches: Sequence[Sequence[Indices]]) -> int:
 class Service:
     """One launch under one load, means over its requests that succeeded; None where nothing tells.
 
-    `requests` were sent, of which `failed` failed. `completed_requests_per_s` and `goodput_requests_per_s` count those
-    that succeeded, and those that met every limit. `in_flight` is the mean number under way, `in_flight_most` the most
+    `requests` were sent, of which `failed` failed and `incomplete` were cut at the end of the time.
+    `completed_requests_per_s` and `goodput_requests_per_s` count those that succeeded, and those that met every limit.
+    `in_flight` is the mean number under way, `in_flight_most` the most
     at once. `offered_requests_per_s` is the rate at which requests were due, `kept_up_share` the share of it that came
     back, which is only the least that it can be where a pass was `too_short`.
     `send_delay_s` is how much later than due they were sent. `tokens_per_piece` is 1 where each token came alone.
@@ -174,6 +184,7 @@ class Service:
 
     requests: int
     failed: int
+    incomplete: int
     completed_requests_per_s: float
     ttft_s: float | None
     tpot_s: float | None
@@ -196,6 +207,8 @@ def service_of(requests: Requests, iterations: Sequence[Iteration], slo: Slo) ->
     elapsed_s = sum(iteration.elapsed_s for iteration in iterations)
     good = good_requests(requests, slo)
     e2el_s = requests.known("e2el_s")
+    under_way_s = requests.cut_s - requests.sent_s  # of those that were cut, which were under way too
+    occupied_s = float(e2el_s.sum()) + float(np.nansum(under_way_s))
     delays = (requests.sent_s - requests.due_s)[np.isfinite(requests.due_s) & np.isfinite(requests.sent_s)]
     arriving = [_arrivals(requests.of_iterations([i.index]), i.elapsed_s) for i in iterations if at_a_rate(i.point)]
     rates = kept_up(arriving) if all(np.isfinite(one.due_s).all() for one in arriving) else None
@@ -203,14 +216,15 @@ def service_of(requests: Requests, iterations: Sequence[Iteration], slo: Slo) ->
     return Service(
         requests=requests.failed.size,
         failed=int(requests.failed.sum()),
-        completed_requests_per_s=int((~requests.failed).sum()) / elapsed_s,
+        incomplete=int(np.isfinite(requests.cut_s).sum()),
+        completed_requests_per_s=int(requests.good.sum()) / elapsed_s,
         ttft_s=_mean(requests.known("ttft_s")),
         tpot_s=_mean(requests.known("tpot_s")),
         itl_s=_mean(requests.known("itl_s")),
         e2el_s=_mean(e2el_s),
         ntpot_s=_mean(requests.known("ntpot_s")),
         goodput_requests_per_s=None if good is None else int(good.sum()) / elapsed_s,
-        in_flight=float(e2el_s.sum()) / elapsed_s if e2el_s.size else None,
+        in_flight=occupied_s / elapsed_s if e2el_s.size else None,
         in_flight_most=max((most_at_once(requests.of_iterations([i.index])) for i in iterations), default=0),
         offered_requests_per_s=offered_requests_per_s,
         kept_up_share=share,
@@ -234,11 +248,11 @@ def good_requests(requests: Requests, slo: Slo) -> Array | None:
     """
     if not slo.named:
         return None
-    good = ~requests.failed
+    good = requests.good.copy()
     single = requests.output_tokens <= 1
     for name, limit_ms in slo.named.items():
         values: Array = getattr(requests, name.removesuffix("_ms") + "_s")
-        known = np.isfinite(values) | requests.failed | (single if name == "tpot_ms" else False)
+        known = np.isfinite(values) | ~requests.good | (single if name == "tpot_ms" else False)
         if not known.all():
             return None
         exempt = single if name == "tpot_ms" else np.zeros_like(single)
@@ -248,9 +262,10 @@ def good_requests(requests: Requests, slo: Slo) -> Array | None:
 
 
 def most_at_once(requests: Requests) -> int:
-    """Return the most requests of one iteration that were under way at once, of those that succeeded."""
-    there = np.isfinite(requests.e2el_s)
-    begins, ends = np.sort(requests.sent_s[there]), np.sort(requests.last_s[there])
+    """Return the most requests of one iteration that were under way at once, of those that succeeded or were cut."""
+    ended_s = np.where(requests.good, requests.last_s, requests.cut_s)
+    there = np.isfinite(ended_s) & np.isfinite(requests.sent_s)
+    begins, ends = np.sort(requests.sent_s[there]), np.sort(ended_s[there])
     # Of those that had begun when one began, those that had ended by then; one that ends just then makes room for it.
     under_way = np.arange(1, begins.size + 1) - np.searchsorted(ends, begins, side="right")
     return int(under_way.max()) if under_way.size else 0
@@ -259,7 +274,8 @@ def most_at_once(requests: Requests) -> int:
 def _arrivals(requests: Requests, elapsed_s: float) -> Arrivals:
     due_s = np.where(np.isfinite(requests.due_s), requests.due_s, requests.sent_s)
     good = np.isfinite(requests.e2el_s)
-    return Arrivals(due_s, requests.e2el_s[good], requests.last_s[good], elapsed_s)
+    cut = int(np.isfinite(requests.cut_s).sum())
+    return Arrivals(due_s, requests.e2el_s[good], requests.last_s[good], elapsed_s, cut)
 
 
 def _mean(values: Array) -> float | None:

@@ -30,25 +30,30 @@ from rollout_bench.measure.server import server_metrics
 from rollout_bench.measure.server.dispatch import Points, Sending
 from rollout_bench.measure.server.session import Opened, check_answer, open_endpoint, open_own
 from rollout_bench.measure.server.stream import LoadPass, RequestOutcome, ServingFailed, Target
-from rollout_bench.workloads.requests import Request, Source, moved
+from rollout_bench.workloads.requests import Request, Source, moved, sent_of
 
 
 def iteration_of(
     index: int, warmup: bool, point: LoadPoint, done: LoadPass, rows: Sequence[SequenceRow], server: ServerUse | None
 ) -> Iteration:
-    """Return the iteration: what failed is not counted, neither its tokens nor its sequences."""
+    """Return the iteration: what failed is not counted, neither its tokens nor its sequences.
+
+    Of what was cut at the end of its time the tokens that had come are, and its prompt where any had.
+    """
     good = [row for row in rows if not row.failed]
+    complete = sum(row.complete for row in rows)
     return Iteration(
         index=index,
         warmup=warmup,
         elapsed_s=done.elapsed_s,
         requests=len(rows),
-        sequences=len(good),
-        prompt_tokens=sum(row.prompt_tokens for row in good),
+        sequences=complete,
+        prompt_tokens=sum(row.prompt_tokens for row in good if row.complete or row.output_tokens),
         cached_prompt_tokens=None if server is None else server.prefix_cache_hits,
         output_tokens=sum(row.output_tokens for row in good),
         point=point,
         failed=len(rows) - len(good),
+        incomplete=None if point.duration_s is None else len(good) - complete,
         client=done.client,
         server=server,
     )
@@ -66,13 +71,14 @@ def _row(request: Request, outcome: RequestOutcome, began_s: float, index: int) 
         return None if moment is None else round(moment - began_s, 6)
 
     pieces, tokens = outcome.pieces_s, outcome.piece_tokens
+    cut = outcome.cut_s is not None
     every = outcome.streamed and len(tokens) == len(pieces)
     return SequenceRow(
         iteration=index,
         prompt=request.prompt,
         sample=request.sample,
         prompt_tokens=len(request.prompt_token_ids) if outcome.prompt_tokens is None else outcome.prompt_tokens,
-        output_tokens=outcome.output_tokens,
+        output_tokens=0 if cut and not outcome.counted else outcome.output_tokens,  # pieces are not counted tokens
         finish_reason=outcome.finish_reason,
         first_token_s=since(pieces[0]) if pieces and outcome.streamed else None,
         last_token_s=since(pieces[-1]) if pieces else None,
@@ -82,6 +88,7 @@ def _row(request: Request, outcome: RequestOutcome, began_s: float, index: int) 
         gap_tokens=tokens if outcome.streamed and any(count != 1 for count in tokens) else None,
         status=outcome.status,
         error=outcome.error,
+        cut_s=since(outcome.cut_s),
     )
 
 
@@ -195,6 +202,8 @@ class _Load:
         if sampler is not None:
             sampler.stop()
         opened.check()
+        if done.sent is not None:
+            asked = sent_of(asked, done.sent)
         rows = rows_of(asked, done, index)
         _check_some_succeeded(rows, opened.target)
         with opened.between_passes():
@@ -208,8 +217,8 @@ class _Load:
 
 
 def _token_flags(spec: Spec, asked: Sequence[Request], iteration: Iteration, rows: Sequence[SequenceRow]) -> list[Flag]:
-    """Return doubts about what came back for the requests that did not fail."""
-    good = [(request, row) for request, row in zip(asked, rows, strict=True) if not row.failed]
+    """Return doubts about what came back for the requests that came to their end."""
+    good = [(request, row) for request, row in zip(asked, rows, strict=True) if row.complete]
     flags = token_flags(spec.workload, [request for request, _ in good], iteration, [row for _, row in good])
     exact = spec.endpoint is None and spec.load is not None and spec.load.token_ids
     # Text tokenizes as it likes, and another's server may not know ignore_eos: the counts are right, the load is not.

@@ -185,6 +185,7 @@ def online_flags(iterations: Sequence[Iteration], rows: Sequence[SequenceRow]) -
             of[row.iteration].append(row)
     return [
         *failure_flags([row for found in of.values() for row in found]),
+        *cut_flags([row for found in of.values() for row in found]),
         *client_flags(iterations),
         *sent_late_flags([row for found in of.values() for row in found]),
         *gap_flags([(iteration, of[iteration.index]) for iteration in iterations]),
@@ -202,6 +203,40 @@ def failure_flags(rows: Sequence[SequenceRow]) -> list[Flag]:
     share = failed / len(rows)
     sentence = f"{failed} of {len(rows)} measured requests failed ({100 * share:.2g} %), {times} of them with: {often}"
     return [Flag(code="requests_failed", severity="invalid" if share > FAILED_SHARE else "warning", sentence=sentence)]
+
+
+CUT_SHARE = 0.1
+"""Share of requests that may be cut at the end of a load's time before latencies are those of the shorter ones."""
+
+
+def cut_flags(rows: Sequence[SequenceRow]) -> list[Flag]:
+    """Return a flag where much of what was sent was cut, since the time of its load was over."""
+    cut = sum(row.cut_s is not None for row in rows)
+    if not cut or cut <= CUT_SHARE * len(rows):
+        return []
+    share = f"{cut} of {len(rows)} measured requests were cut at the end of the time ({100 * cut / len(rows):.2g} %)"
+    if not any(row.complete for row in rows):
+        return [_invalid("cut_at_end", f"{share}: none came to its end, so no latency is known.")]
+    sentence = (
+        f"{share}: latencies are of those that came to their end before, the shorter ones rather than the longer."
+    )
+    return [Flag(code="cut_at_end", severity="warning", sentence=sentence)]
+
+
+def reuse_flags(spec: Spec, rows: Iterable[SequenceRow], engine: EngineFacts) -> list[Flag]:
+    """Return a flag where a load for a time sent prompts again, and a prefix cache may have had them."""
+    workload = spec.workload
+    if spec.load is None or (workload.dataset is not None and workload.dataset.format == "trace"):
+        return []
+    sent = Counter(row.iteration for row in rows)
+    drawn = workload.prompts * workload.samples_per_prompt
+    most = max(sent.values(), default=0)
+    if most <= drawn or engine.resolved.get("enable_prefix_caching") is False:
+        return []
+    sentence = (
+        f"A pass sent {most} requests of {drawn} that were drawn: prompts came again, and a prefix cache had them."
+    )
+    return [Flag(code="prompts_reused", severity="warning", sentence=sentence)]
 
 
 def client_flags(iterations: Sequence[Iteration]) -> list[Flag]:
@@ -260,7 +295,7 @@ def gap_flags(passes: Sequence[tuple[Iteration, Sequence[SequenceRow]]]) -> list
 
 def _gaps(iteration: Iteration, rows: Sequence[SequenceRow]) -> list[tuple[str, float, float, float]]:
     server = iteration.server
-    good = [row for row in rows if not row.failed and row.sent_s is not None]
+    good = [row for row in rows if row.complete and row.sent_s is not None]
     if server is None or not good or server.requests != len(good):
         return []
     network_s = server.round_trip_s or 0.0

@@ -85,6 +85,7 @@ class Progress:
         if not done.warmup:
             what = f"iteration {place - self._warmup}{f'/{self._wanted}' if self._wanted else ''}"
         failed = f", {done.failed} of {done.requests} requests failed" if done.failed else ""
+        failed += f", {done.incomplete} of {done.requests} cut" if done.incomplete else ""
         self._say(f"{f'{point}: ' if point else ''}{what}, {rate(done.output_tokens / done.elapsed_s)} tok/s{failed}")
 
     def steps(self, done: Sequence[Step]) -> None:

@@ -46,6 +46,7 @@ from rollout_bench.measure.launch.flags import (
     online_flags,
     placement_flags,
     read_log,
+    reuse_flags,
     with_logged,
 )
 from rollout_bench.measure.launch.passes import FEWEST
@@ -243,6 +244,7 @@ class Measurement(Collecting):
             ),
             *fallback_flags(log),
             *(online_flags(measured, self._sequences) if self.spec.load is not None else []),
+            *reuse_flags(self.spec, (row for row in self._sequences if row.iteration in counted), facts),
             *(client_flags(measured) if self.spec.rollout is not None else []),
             *cycle_flags(self._iterations),
             *placement_flags(self._iterations, tensor_parallel_size(self.spec)),

@@ -54,13 +54,15 @@ def comparable_s(workload: WorkloadSpec, iteration: Iteration) -> float:
     """Return the time of a pass, in seconds; as if it had generated as much as every other, where lengths are drawn.
 
     Passes that are asked for different work differ without anything being unsteady. What arrives at a rate takes as
-    long as it arrives, whatever is asked for. Of a placement it is the whole step that verdicts are on.
+    long as it arrives, whatever is asked for; and of what is sent for a time, it is the amount that differs. Of a
+    placement it is the whole step that verdicts are on.
     """
     if iteration.placed is not None:
         return iteration.placed.elapsed_s
     fixed = isinstance(workload.output_tokens, int) and isinstance(workload.prompt_tokens, int)
     at_a_rate = iteration.point is not None and iteration.point.request_rate != "inf"
-    if (fixed and workload.dataset is None) or at_a_rate or not iteration.output_tokens:
+    for_a_time = iteration.point is not None and iteration.point.duration_s is not None
+    if (fixed and workload.dataset is None and not for_a_time) or at_a_rate or not iteration.output_tokens:
         return iteration.elapsed_s
     usual = longest(workload.output_tokens) * workload.prompts * workload.samples_per_prompt
     # a step is as long as its slowest replica, and so is what that one had to do; over-sampled, all go on until the end

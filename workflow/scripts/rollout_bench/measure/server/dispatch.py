@@ -8,6 +8,7 @@ import numpy as np
 
 from rollout_bench.contracts.load import KEPT_UP, LoadPoint, LoadSpec
 from rollout_bench.core.saturation import Arrivals, kept_up
+from rollout_bench.measure.server import paced
 from rollout_bench.measure.server.stream import LoadPass, Target
 from rollout_bench.workloads.requests import Request, arrivals
 
@@ -46,14 +47,17 @@ class Points:
 
 def _arrivals(done: LoadPass) -> Arrivals:
     due = [outcome.due_s for outcome in done.outcomes if outcome.due_s is not None]
-    good = [outcome for outcome in done.outcomes if outcome.error is None and outcome.pieces_s]
+    cut = [outcome for outcome in done.outcomes if outcome.cut_s is not None]
+    good = [o for o in done.outcomes if o.error is None and o.pieces_s and o.cut_s is None]
     ends = np.array([outcome.pieces_s[-1] for outcome in good])
     sent = np.array([outcome.sent_s for outcome in good], dtype=float)
-    return Arrivals(np.array(due), ends - sent, ends, done.elapsed_s)
+    return Arrivals(np.array(due), ends - sent, ends, done.elapsed_s, len(cut))
 
 
 class Sending:
     """Sends passes. Making one imports the harness, which takes seconds.
+
+    What is sent for a time is paced here: vLLM's benchmark sends a number of requests.
 
     Args:
         load: which harness, and how arrivals are spread.
@@ -61,6 +65,8 @@ class Sending:
 
     def __init__(self, load: LoadSpec) -> None:
         self._load = load
+        if all(point.duration_s is not None for point in load.points):
+            return
         if load.harness == "guidellm":
             from rollout_bench.measure.server.guidellm import prepare
         else:
@@ -78,11 +84,17 @@ class Sending:
         label: str,
     ) -> Callable[[], LoadPass]:
         """Make all that one pass needs; what is returned sends it. `label` seeds when requests are due."""
-        return self._prepare(requests, prompts, self._due_s(requests, point, label), point.concurrency, target)
+        due_s = self._due_s(requests, point, label)
+        if point.duration_s is not None:
+            wait = self._load.at_end == "wait"
+            return paced.prepare(requests, prompts, due_s, point.concurrency, target, point.duration_s, wait)
+        return self._prepare(requests, prompts, due_s, point.concurrency, target)
 
     def _due_s(self, requests: Sequence[Request], point: LoadPoint, label: str) -> list[float] | None:
         if point.request_rate == "inf":
             return None
         if point.request_rate == "trace":
-            return [request.arrival_s or 0.0 for request in requests]
-        return arrivals(float(point.request_rate), self._load.burstiness, len(requests), label)
+            times = [request.arrival_s or 0.0 for request in requests]
+            return [time for time in times if point.duration_s is None or time < point.duration_s]
+        count = point.due_requests or len(requests)
+        return arrivals(float(point.request_rate), self._load.burstiness, count, label)

@@ -83,6 +83,7 @@ class RequestOutcome:
         error: why it failed; None where it did not.
         ended_s: when its answer ended or it failed.
         streamed: whether the pieces came one by one.
+        cut_s: when it was cut, since the time of the load was over; None where it was not.
     """
 
     due_s: float | None = None
@@ -97,6 +98,7 @@ class RequestOutcome:
     error: str | None = None
     ended_s: float | None = None
     streamed: bool = False
+    cut_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -108,12 +110,15 @@ class LoadPass:
         elapsed_s: until the last answer had ended.
         outcomes: one for each request, in their order.
         client: what sending cost.
+        sent: where not all were sent once: for each outcome, which request it is of, from 0, and how often that had
+            been sent before.
     """
 
     began_s: float
     elapsed_s: float
     outcomes: list[RequestOutcome]
     client: ClientUse
+    sent: list[tuple[int, int]] | None = None
 
 
 class ServingFailed(Exception):  # noqa: N818 (an outcome)

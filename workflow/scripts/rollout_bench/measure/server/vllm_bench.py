@@ -144,7 +144,7 @@ def prepare(
 
     async def watched() -> list[float]:
         late: list[float] = []
-        watcher = asyncio.create_task(_watch(late))
+        watcher = asyncio.create_task(watch(late))
         sessions.append(open_session(target.verify_tls))
         try:
             with warnings.catch_warnings():
@@ -162,7 +162,7 @@ def prepare(
         cpu_s, all_s = time.process_time() - cpu_before, time.monotonic() - before
         return _pass_of(outcomes, due_s, handed_s, ClientUse.of(cpu_s / all_s, late_s, LOOK_S))
 
-    _open_files()
+    open_files()
     return run
 
 
@@ -194,7 +194,7 @@ def _pass_of(
     return LoadPass(began_s, max(ended_s - began_s, 1e-9), outcomes, client)
 
 
-async def _watch(late: list[float]) -> None:
+async def watch(late: list[float]) -> None:
     """Note by how much the event loop is late each time: so late may any answer be seen, too."""
     with contextlib.suppress(asyncio.CancelledError):
         while True:
@@ -216,7 +216,7 @@ def _as_vllm_has_it(outcome: RequestOutcome, prompt_len: int) -> Any:
     return output
 
 
-def _open_files() -> None:
-    """As many open files as allowed: each request is one."""
+def open_files() -> None:
+    """Allow as many open files as allowed: each request is one."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -64,13 +64,20 @@ SERVICE = (
     Column(
         "in flight (most)",
         "Requests under way, as the client saw it: the sum of E2EL over the time, mean over launches; in brackets the "
-        "maximum at once in any launch. Counts only requests that succeeded.",
+        "maximum at once in any launch. Counts only requests that succeeded, or were cut at the end of their time.",
         _in_flight,
     ),
     Column(
         "failed %",
         "Requests that failed, of all that were sent. They are in no latency.",
         lambda line: number(None if line["failed_share"] is None else 100 * line["failed_share"], 3),
+    ),
+    Column(
+        "cut %",
+        "Requests that were under way when the time of the load was over, of all that were sent. They are in no "
+        "latency and did not fail; tokens that had come count.",
+        lambda line: number(None if line["incomplete_share"] is None else 100 * line["incomplete_share"], 3),
+        known="incomplete_share",
     ),
     *metric_columns("load"),
     *metric_columns("service"),

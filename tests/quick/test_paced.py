@@ -1,0 +1,163 @@
+"""Loads for a time, sent to a stub: what is sent when, what is cut at the end, and what is counted of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import httpx
+import pytest
+from stub_server import running_stub
+from synthetic_online import make_online_spec
+
+from rollout_bench.contracts.load import LoadPoint
+from rollout_bench.contracts.record import ClientUse, SequenceRow
+from rollout_bench.measure.engine.online import iteration_of, rows_of
+from rollout_bench.measure.launch.flags import cut_flags, reuse_flags
+from rollout_bench.measure.server.paced import prepare
+from rollout_bench.measure.server.stream import LoadPass, RequestOutcome, Target
+from rollout_bench.workloads.requests import Request, sent_of
+
+PROMPT = [100, 200, 300, 400]
+Send = Callable[..., LoadPass]
+
+
+def asked(count: int, tokens: int = 4) -> list[Request]:
+    return [Request(number // 2, number % 2, PROMPT, tokens) for number in range(count)]
+
+
+@pytest.fixture
+def send(tmp_path: Path) -> Iterator[Send]:
+    """Send a load to a stub: a token each 20 ms, the first after 40 ms."""
+    with running_stub(tmp_path, "--ttft-ms", "40", "--itl-ms", "20") as url:
+
+        def sent(
+            count: int = 4,
+            duration_s: float = 0.5,
+            *,
+            tokens: int = 4,
+            due_s: Sequence[float] | None = None,
+            concurrency: int | None = None,
+            wait: bool = False,
+            at: str = url,
+            stream: bool = True,
+        ) -> LoadPass:
+            target = Target(f"{at}/v1", "stub", {}, True, stream, {"return_token_ids": True})
+            every = asked(count, tokens)
+            return prepare(every, [PROMPT] * count, due_s, concurrency, target, duration_s, wait)()
+
+        sent.url = url  # type: ignore[attr-defined]
+        yield sent
+
+
+def test_users_send_one_request_after_the_other_until_the_time_is_over(send: Send):
+    done = send(4, 1.0, concurrency=3)
+    assert done.sent is not None
+    assert len(done.outcomes) == len(done.sent) > 6
+    assert done.sent == [(number % 4, number // 4) for number in range(len(done.sent))]
+    assert 1.0 <= done.elapsed_s < 1.5
+    complete = [outcome for outcome in done.outcomes if outcome.cut_s is None]
+    assert all(outcome.error is None and outcome.output_tokens == 4 for outcome in complete)
+    assert 1 <= len(done.outcomes) - len(complete) <= 3
+    spans = [(outcome.sent_s or 0.0, outcome.ended_s or 0.0) for outcome in done.outcomes]
+    assert all(sum(a <= start < b for a, b in spans) <= 3 for start, _ in spans)
+
+
+def test_what_is_under_way_at_the_end_is_cut_and_its_connection_closed(send: Send):
+    done = send(1, 0.4, tokens=500, concurrency=1)
+    (outcome,) = done.outcomes
+    assert (outcome.error, outcome.finish_reason) == (None, None)
+    assert outcome.cut_s == done.began_s + done.elapsed_s
+    assert 0 < outcome.output_tokens < 30
+    told = httpx.get(f"{send.url}/truth").json()["requests"]  # type: ignore[attr-defined]
+    assert [one["end"] for one in told] == ["left"]
+
+
+def test_requests_come_to_their_end_where_they_are_waited_for(send: Send):
+    done = send(2, 0.3, tokens=30, concurrency=2, wait=True)
+    assert [outcome.output_tokens for outcome in done.outcomes] == [30, 30]
+    assert all(outcome.cut_s is None and outcome.error is None for outcome in done.outcomes)
+    assert done.elapsed_s >= 0.04 + 29 * 0.02
+
+
+def test_at_a_rate_each_is_sent_when_it_is_due_and_the_whole_time_counts(send: Send):
+    due_s = [0.0, 0.1, 0.15]
+    done = send(3, 0.9, due_s=due_s)
+    assert done.sent == [(0, 0), (1, 0), (2, 0)]
+    assert [outcome.due_s for outcome in done.outcomes] == pytest.approx([done.began_s + due for due in due_s])
+    assert all((outcome.sent_s or 0.0) >= (outcome.due_s or 0.0) for outcome in done.outcomes)
+    assert all(outcome.output_tokens == 4 and outcome.cut_s is None for outcome in done.outcomes)
+    assert 0.9 <= done.elapsed_s < 1.4
+
+
+def test_a_limit_keeps_those_that_are_due_waiting_and_what_was_never_sent_is_cut(send: Send):
+    done = send(3, 0.4, tokens=500, due_s=[0.0, 0.05, 0.1], concurrency=2)
+    assert [outcome.sent_s is None for outcome in done.outcomes] == [False, False, True]
+    assert all(outcome.cut_s is not None for outcome in done.outcomes)
+
+
+def test_a_server_that_is_not_there_is_not_asked_without_end(tmp_path: Path, send: Send):
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    with running_stub(folder) as url:
+        pass
+    done = send(4, 0.5, concurrency=2, at=url)
+    assert 2 <= len(done.outcomes) <= 22
+    assert all(outcome.error is not None and outcome.cut_s is None for outcome in done.outcomes)
+
+
+def _outcome(**more: object) -> RequestOutcome:
+    fields = {"due_s": 10.0, "sent_s": 10.0, "streamed": True, "counted": True, "status": 200}
+    return RequestOutcome(**{**fields, **more})  # type: ignore[arg-type]
+
+
+COMPLETE = _outcome(pieces_s=[10.5, 11.0], piece_tokens=[1, 1], output_tokens=2, finish_reason="length")
+BEGUN = _outcome(pieces_s=[11.5], piece_tokens=[3], output_tokens=3, cut_s=12.0)
+CLAIMED = _outcome(pieces_s=[11.5], piece_tokens=[1], output_tokens=1, counted=False, cut_s=12.0)
+UNBEGUN = _outcome(cut_s=12.0)
+FAILED = _outcome(error="500", status=500)
+
+
+def rows() -> tuple[list[SequenceRow], LoadPass]:
+    outcomes = [COMPLETE, BEGUN, CLAIMED, UNBEGUN, FAILED]
+    done = LoadPass(10.0, 2.0, outcomes, ClientUse(cpu_share=0.1), [(n, 0) for n in range(5)])
+    return rows_of(sent_of(asked(5), done.sent or []), done, 0), done
+
+
+def test_what_was_cut_is_neither_complete_nor_failed_and_its_tokens_that_came_count():
+    found, done = rows()
+    assert [row.complete for row in found] == [True, False, False, False, False]
+    assert [row.cut_s for row in found] == [None, 2.0, 2.0, 2.0, None]
+    iteration = iteration_of(0, False, LoadPoint(concurrency=4, duration_s=2.0), done, found, None)
+    assert (iteration.requests, iteration.sequences, iteration.failed, iteration.incomplete) == (5, 1, 1, 3)
+    assert iteration.output_tokens == 2 + 3  # pieces of an answer whose tokens nobody counted are not tokens
+    assert iteration.prompt_tokens == 2 * len(PROMPT)
+
+
+def test_a_prompt_that_is_sent_again_is_a_further_sample():
+    found = sent_of(asked(4), [(0, 0), (1, 0), (2, 0), (3, 0), (0, 1), (1, 1), (0, 2)])
+    assert [(one.prompt, one.sample) for one in found] == [(0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (0, 3), (0, 4)]
+
+
+def test_many_that_are_cut_are_told_and_all_of_them_are_no_result():
+    found, _ = rows()
+    (flag,) = cut_flags(found)
+    assert (flag.code, flag.severity) == ("cut_at_end", "warning")
+    assert "3 of 5 measured requests" in flag.sentence
+    assert cut_flags([found[0]] * 40 + [found[1]]) == []
+    (flag,) = cut_flags(found[1:3])
+    assert flag.severity == "invalid"
+
+
+def test_prompts_that_came_again_are_told_where_a_prefix_cache_may_have_them():
+    spec = make_online_spec(points=[LoadPoint(concurrency=2, duration_s=1.0)])
+    drawn = spec.workload.prompts * spec.workload.samples_per_prompt
+    found, _ = rows()
+    from synthetic_records import make_record
+
+    engine = make_record(spec, 0).engine
+    assert reuse_flags(spec, [found[0]] * drawn, engine) == []
+    (flag,) = reuse_flags(spec, [found[0]] * (drawn + 1), engine)
+    assert f"{drawn + 1} requests of {drawn}" in flag.sentence
+    without = engine.model_copy(update={"resolved": {"enable_prefix_caching": False}})
+    assert reuse_flags(spec, [found[0]] * (drawn + 1), without) == []
