@@ -12,6 +12,7 @@ from llmd_shapes import SHAPES, Shape
 from planned import REPOSITORY, merged_with, planned
 
 from rollout_bench.core.errors import UserError
+from rollout_bench.llmd import harnesses
 from rollout_bench.llmd.harnesses import HARNESSES
 from rollout_bench.llmd.meaning import Meaning
 from rollout_bench.llmd.profiled import WorkloadProfile, profile_of, rendered, with_profiles
@@ -20,6 +21,11 @@ from rollout_bench.plan.config_file import read_config
 CONFIG: dict[str, Any] = {"models": ["qwen3-90m"], "modes": ["online"]}
 PROFILES = sorted((REPOSITORY / "configs" / "llm-d").glob("*/*.yaml.in"))
 FLAGS = "executable: x\nmodel: REPLACE_ENV_LLMDBENCH_DEPLOY_CURRENT_MODEL\nnum-prompts: 4\nmax-concurrency: 1\n"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_lacking(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(harnesses, "LACKING", set())
 
 
 def meaning(harness: str, path: Path | str, overrides: Any = None) -> Meaning:
