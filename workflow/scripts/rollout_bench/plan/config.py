@@ -59,6 +59,7 @@ from rollout_bench.contracts.spec import (
     Workload,
 )
 from rollout_bench.contracts.starts import StartupSettings
+from rollout_bench.llmd.profiled import WorkloadProfile
 from rollout_bench.plan.pods import KubernetesSettings
 from rollout_bench.plan.serving import Dataset, Endpoint, OnlineLoad, Slo
 
@@ -358,6 +359,13 @@ class QuantSettings(Strict):
 class WorkloadSettings(Workload):
     """The load that one iteration puts on the engine, offline and online."""
 
+    profile: WorkloadProfile | None = Field(
+        None,
+        description=(
+            "A workload profile of llm-d-benchmark: {harness: guidellm, path: sanity_concurrent, overrides: {...}}. It "
+            "sets the keys of this workload that it says anything of."
+        ),
+    )
     dataset: Dataset | None = Field(None, description="A file that lengths or prompts come from.")
     online: OnlineLoad = Field(OnlineLoad(), description="How requests arrive where the engine is a server.")
     engine_args: EngineArgs = Field(

@@ -16,6 +16,7 @@ from rollout_bench.contracts.modes import MODES
 from rollout_bench.core.errors import UserError, did_you_mean, near_miss
 from rollout_bench.core.secrets import secret_words
 from rollout_bench.core.yaml_files import read_mapping
+from rollout_bench.llmd.profiled import with_profiles
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.serving import OnlineLoad
 
@@ -75,7 +76,7 @@ def read_config(merged: Mapping[str, Any]) -> Config:
         UserError: naming the key by its dotted path, with the near miss where a key is unknown.
     """
     try:
-        return Config.model_validate(dict(merged))
+        return Config.model_validate(with_profiles(merged))
     except ValidationError as error:
         raise told(error.errors()) from None
 

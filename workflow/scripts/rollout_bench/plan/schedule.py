@@ -19,7 +19,9 @@ from rollout_bench.contracts.record import Launched, Record
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Spec, devices_needed, is_local
 from rollout_bench.contracts.store import present, read_launched, record_path
 from rollout_bench.core.errors import UserError
-from rollout_bench.core.files import write_json
+from rollout_bench.core.files import write_json, write_whole
+from rollout_bench.llmd.profiled import rendered
+from rollout_bench.llmd.template import MAX_MODEL_LEN, MODEL, TOKENIZER, URL
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.interleaving import BlockGroup, ComparedGroup, Design, Interleaving
 from rollout_bench.plan.matrix import Checkpoint, Experiment, Matrix
@@ -477,7 +479,20 @@ def put_on_disk(plan: Schedule, path: Path, outputs: set[str]) -> None:
     measured = (launch for output in outputs for launch in plan.launches_at(output))
     wanted = {launch.experiment.name: launch.experiment for launch in measured}
     for experiment in wanted.values():
-        write_json(RESULTS / experiment.spec.mode / experiment.name / "spec.json", experiment.spec)
+        folder = RESULTS / experiment.spec.mode / experiment.name
+        write_json(folder / "spec.json", experiment.spec)
+        profile = plan.config.workload_settings[experiment.spec.workload.name].profile
+        if profile is not None:
+            written = plan.config.model_dump(exclude_unset=True)
+            write_whole(folder / "profile.yaml", rendered(profile, written, _known_of(experiment)).encode())
+
+
+def _known_of(experiment: Experiment) -> dict[str, str]:
+    """Return what the launches of an experiment know that a profile of llm-d-benchmark asks for."""
+    endpoint, length = experiment.spec.endpoint, experiment.spec.engine.args.get("max_model_len")
+    model = experiment.model_path if endpoint is None else endpoint.model
+    url = "http://127.0.0.1:PORT" if endpoint is None else endpoint.url.removesuffix("/v1")
+    return {MODEL: model, TOKENIZER: model, URL: url, MAX_MODEL_LEN: "" if length is None else str(length)}
 
 
 def measured_again(plan: Schedule, doubtful: Container[str]) -> set[str]:

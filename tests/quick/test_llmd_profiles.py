@@ -1,0 +1,214 @@
+"""Profiles of llm-d-benchmark become workloads; what can't be honoured of them is refused by its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from bad_profiles import BAD_PROFILES, FILES, Bad
+from llmd_shapes import SHAPES, Shape
+from planned import REPOSITORY, merged_with, planned
+
+from rollout_bench.core.errors import UserError
+from rollout_bench.llmd import harnesses
+from rollout_bench.llmd.harnesses import HARNESSES
+from rollout_bench.llmd.meaning import Meaning
+from rollout_bench.llmd.profiled import WorkloadProfile, profile_of, rendered, with_profiles
+from rollout_bench.plan.config_file import read_config
+
+CONFIG: dict[str, Any] = {"models": ["qwen3-90m"], "modes": ["online"]}
+PROFILES = sorted((REPOSITORY / "configs" / "llm-d").glob("*/*.yaml.in"))
+FLAGS = "executable: x\nmodel: REPLACE_ENV_LLMDBENCH_DEPLOY_CURRENT_MODEL\nnum-prompts: 4\nmax-concurrency: 1\n"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_lacking(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(harnesses, "LACKING", set())
+
+
+def meaning(harness: str, path: Path | str, overrides: Any = None) -> Meaning:
+    """Return what a profile means."""
+    return profile_of({"harness": harness, "path": str(path), "overrides": overrides}, CONFIG, "config: w").meaning
+
+
+def planned_profile(harness: str, path: Path | str, **more: Any) -> Any:
+    """Return the merged config of a workload with a profile."""
+    own = {"profile": {"harness": harness, "path": str(path)}, **more}
+    return with_profiles({**CONFIG, "workloads": ["w"], "workload_settings": {"w": own}})["workload_settings"]["w"]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: f"{shape.harness}/{shape.name}")
+def test_every_profile_of_llmd_is_read_or_refused_by_a_key_of_its_own(
+    shape: Shape, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("LLMDBENCH_RUN_DATASET_DIR", "/data")
+    monkeypatch.setenv("LLMDBENCH_RUN_DATASET_FILE", "set.jsonl")
+    path = tmp_path / f"{shape.name}.yaml.in"
+    path.write_text(yaml.safe_dump(shape.content))
+    if not shape.refused:
+        assert meaning(shape.harness, path).workload["prompts"] >= 1
+        return
+    with pytest.raises(UserError) as raised:
+        meaning(shape.harness, path)
+    problem, _ = str(raised.value).split("\n")
+    assert f"{path.name}: {shape.refused}" in problem
+
+
+def test_every_harness_of_llmd_is_known():
+    assert {shape.harness for shape in SHAPES} == set(HARNESSES)
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_our_own_profiles_are_found_by_their_name_and_read(path: Path):
+    name = path.name.removesuffix(".yaml.in")
+    if name == "use_case_image_classification":
+        with pytest.raises(UserError, match=r"data\.multimodal: .*no model that takes pictures"):
+            meaning(path.parent.name, name)
+        return
+    found = meaning(path.parent.name, name)
+    assert found.workload["prompts"] >= 1
+    assert bool(found.slo) == name.startswith("use_case")
+
+
+def test_flags_become_the_load_that_vllm_bench_serve_sends(tmp_path: Path):
+    path = tmp_path / "flags.yaml"
+    path.write_text(
+        FLAGS
+        + "random-input-len: 100\nrandom-range-ratio: 0.1\nrandom-prefix-len: 8\nrequest-rate: 4\nburstiness: 0.5\n"
+        "temperature: 0\nignore-eos: none\nseed: 7\ngoodput: ttft:500 tpot:50\nrandom-output-len: 20\n"
+    )
+    found = meaning("vllm-benchmark", path)
+    assert found.workload == {
+        "prompts": 4,
+        "samples_per_prompt": 1,
+        "prompt_tokens": {"distribution": "uniform", "low": 98, "high": 119},
+        "output_tokens": {"distribution": "uniform", "low": 18, "high": 22},
+        "shared_prefix": {"tokens": 8},
+        "ignore_eos": True,
+        "temperature": 0.0,
+        "seed": 7,
+    }
+    assert found.online == {"concurrency": 1, "request_rate": 4, "burstiness": 0.5}
+    assert found.slo == {"ttft_ms": 500.0, "tpot_ms": 50.0}
+
+
+def test_an_output_may_end_early_where_the_flags_do_not_say_otherwise(tmp_path: Path):
+    (tmp_path / "flags.yaml").write_text(FLAGS)
+    assert meaning("vllm-benchmark", tmp_path / "flags.yaml").workload["ignore_eos"] is False
+
+
+def test_the_overrides_of_the_guide_change_both_distributions():
+    changed = meaning("inference-perf", "sanity_random", {"min": 20, "total_count": 200})
+    assert changed.workload["prompt_tokens"]["low"] == changed.workload["output_tokens"]["low"] == 20
+    assert changed.workload["pool"] == 200
+    assert meaning("inference-perf", "sanity_random", "min=20,total_count=200") == changed
+    assert meaning("inference-perf", "sanity_random", {"min": "20", "total_count": "200"}) == changed
+
+
+def test_stages_are_sent_to_their_end_and_scenarios_are_cut():
+    perf, guide = meaning("inference-perf", "sanity_random"), meaning("guidellm", "sanity_concurrent")
+    assert perf.online == {"request_rate": 1, "duration_s": 30, "at_end": "wait"}
+    assert perf.workload["prompts"] == 30
+    assert guide.online == {"concurrency": 2, "duration_s": 30}
+
+
+def test_stages_that_rise_are_a_sweep_and_others_stay_stages():
+    rising = [{"rate": rate, "duration": 10} for rate in (1, 2, 4)]
+    assert meaning("inference-perf", "sanity_random", {"load.stages": rising}).online == {
+        "request_rates": [1, 2, 4],
+        "duration_s": 10,
+        "at_end": "wait",
+    }
+    falling = meaning("inference-perf", "sanity_random", {"load.stages": rising[::-1]}).online
+    assert [stage["request_rate"] for stage in falling["stages"]] == [4, 2, 1]
+
+
+def test_benchmarks_of_a_scenario_are_its_stages(tmp_path: Path):
+    scenario = next(shape for shape in SHAPES if shape.name == "concurrent-1k-1k")
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump(scenario.content))
+    stages = meaning("guidellm", tmp_path / "a.yaml").online["stages"]
+    assert [stage["concurrency"] for stage in stages] == [30, 20, 10, 5, 1]
+    assert {stage["duration_s"] for stage in stages} == {20}
+
+
+def test_shared_prefixes_have_their_groups_and_a_pool_of_prompts():
+    found = meaning("inference-perf", "shared_prefix_synthetic_short").workload
+    assert found["shared_prefix"] == {"tokens": 2048, "groups": 32}
+    assert (found["prompt_tokens"], found["output_tokens"], found["pool"]) == (2304, 256, 1024)
+
+
+def test_values_of_the_environment_fill_tokens_and_those_in_comments_need_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "a.yaml").write_text(
+        "# REPLACE_ENV_NOBODY\n" + FLAGS + "random-input-len: REPLACE_ENV_LONG # REPLACE_ENV_NO\n"
+    )
+    monkeypatch.setenv("LONG", "77")
+    assert meaning("vllm-benchmark", tmp_path / "a.yaml").workload["prompt_tokens"] == 77
+
+
+def test_the_profile_that_is_kept_has_what_the_launch_knows(tmp_path: Path):
+    (tmp_path / "a.yaml").write_text(FLAGS + "base-url: REPLACE_ENV_LLMDBENCH_HARNESS_STACK_ENDPOINT_URL\n")
+    profile = WorkloadProfile(harness="vllm-benchmark", path=str(tmp_path / "a.yaml"), overrides={"num-prompts": 9})
+    known = {"LLMDBENCH_DEPLOY_CURRENT_MODEL": "m/n", "LLMDBENCH_HARNESS_STACK_ENDPOINT_URL": "http://h:1"}
+    kept = yaml.safe_load(rendered(profile, CONFIG, known))
+    assert kept == {"executable": "x", "model": "m/n", "num-prompts": 9, "max-concurrency": 1, "base-url": "http://h:1"}
+
+
+def test_what_the_profile_says_nothing_of_may_stand_beside_it(tmp_path: Path):
+    (tmp_path / "a.yaml").write_text(FLAGS)
+    found = planned_profile("vllm-benchmark", tmp_path / "a.yaml", seed=5, online={"cool_down_s": 0})
+    assert found["seed"] == 5
+    assert found["online"] == {"cool_down_s": 0, "concurrency": 1}
+
+
+def test_a_workload_with_a_profile_has_the_key_of_the_load_that_it_means(tmp_path: Path):
+    (tmp_path / "a.yaml").write_text(FLAGS)
+    with_profile = f"{{profile: {{harness: vllm-benchmark, path: {tmp_path}/a.yaml}}}}"
+    written = (
+        "{prompts: 4, samples_per_prompt: 1, prompt_tokens: 1024, output_tokens: 128, ignore_eos: false,"
+        " online: {concurrency: 1}}"
+    )
+    found = [
+        planned(f"{{modes: [online], quants: [bf16], workloads: [w], workload_settings: {{w: {own}}}}}")
+        .experiments[0]
+        .spec
+        for own in (with_profile, written)
+    ]
+    assert found[0] == found[1]
+    assert found[0].key() == found[1].key()
+
+
+def test_a_profile_on_the_command_line_is_a_workload_of_its_name_measured_online():
+    config = read_config(merged_with("{profile: vllm-benchmark/sanity_random, overrides: {num-prompts: '7'}}"))
+    assert (config.workloads, config.modes) == (["sanity-random"], ["online"])
+    assert config.workload_settings["sanity-random"].prompts == 7
+    assert config.profile.steps == 8
+
+
+def test_limits_of_a_profile_are_slo_where_the_config_has_none(tmp_path: Path):
+    (tmp_path / "a.yaml").write_text(FLAGS + "goodput: ttft:500\n")
+    own = {"profile": {"harness": "vllm-benchmark", "path": str(tmp_path / "a.yaml")}}
+    config = {**CONFIG, "workloads": ["w"], "workload_settings": {"w": own}}
+    assert with_profiles(config)["slo"] == {"ttft_ms": 500.0}
+    assert with_profiles({**config, "slo": {"tpot_ms": 9}})["slo"] == {"tpot_ms": 9}
+
+
+def test_there_are_at_least_thirty_wrong_profiles_and_no_two_alike():
+    assert len({bad.name for bad in BAD_PROFILES}) == len({bad.overlay for bad in BAD_PROFILES}) == len(BAD_PROFILES)
+    assert len(BAD_PROFILES) >= 30
+
+
+@pytest.mark.parametrize("bad", BAD_PROFILES, ids=lambda bad: bad.name)
+def test_a_wrong_profile_is_told_in_two_lines(bad: Bad, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BAD_PROFILES_TOKEN", "abcdef")
+    for name, content in FILES.items():
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError) as raised:
+        planned(bad.overlay)
+    problem, remedy = str(raised.value).split("\n")
+    assert bad.problem in problem
+    assert bad.remedy in remedy

@@ -1,0 +1,234 @@
+"""The keys of a profile, each asked for by name: what nobody has asked for is an error, so none is dropped silently."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from rollout_bench.core.errors import UserError, did_you_mean
+
+_Value = TypeVar("_Value")
+
+Reader = Callable[[Any], _Value]
+"""Returns a value as what it has to be, or raises `ValueError` with what is wanted instead."""
+
+NOTHING: tuple[Any, ...] = (None, False, [], {}, "")
+"""Values under which a key that can't be honoured changes nothing."""
+
+
+def number(value: Any) -> float:
+    """Return a number."""
+    if isinstance(value, bool):
+        raise ValueError("a number")
+    try:
+        found = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError("a number") from None
+    if not math.isfinite(found):
+        raise ValueError("a number")
+    return found
+
+
+def positive(value: Any) -> float:
+    """Return a number above 0."""
+    try:
+        found = number(value)
+    except ValueError:
+        found = 0.0
+    if found <= 0:
+        raise ValueError("a number above 0")
+    return found
+
+
+def not_negative(value: Any) -> float:
+    """Return a number from 0 up."""
+    try:
+        found = number(value)
+    except ValueError:
+        found = -1.0
+    if found < 0:
+        raise ValueError("a number from 0 up")
+    return found
+
+
+def count(value: Any) -> int:
+    """Return a whole number from 1 up."""
+    found = index(value, "a whole number from 1 up")
+    if found < 1:
+        raise ValueError("a whole number from 1 up")
+    return found
+
+
+def index(value: Any, wanted: str = "a whole number from 0 up") -> int:
+    """Return a whole number from 0 up."""
+    try:
+        found = number(value)
+    except ValueError:
+        found = -1.0
+    if found < 0 or found != int(found):
+        raise ValueError(wanted)
+    return int(found)
+
+
+def switch(value: Any) -> bool:
+    """Return true or false."""
+    words = {"true": True, "false": False, "yes": True, "no": False}
+    found = words.get(str(value).lower())
+    if found is None:
+        raise ValueError("true or false")
+    return found
+
+
+def text(value: Any) -> str:
+    """Return a text that is not empty."""
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("a text")
+    return value.strip()
+
+
+def whole_or_list(value: Any) -> list[int]:
+    """Return a whole number from 1 up, or a list of them, as a list."""
+    return [count(one) for one in (value if isinstance(value, list) else [value])] or _none()
+
+
+def rate_or_list(value: Any) -> list[float]:
+    """Return a number above 0, or a list of them, as a list."""
+    return [positive(one) for one in (value if isinstance(value, list) else [value])] or _none()
+
+
+def _none() -> Any:
+    raise ValueError("a number, or a list of at least one")
+
+
+def one_of(*words: str) -> Reader[str]:
+    """Return a reader of one of `words`."""
+
+    def reader(value: Any) -> str:
+        if value not in words:
+            raise ValueError(f"known here ({', '.join(words)})")
+        return str(value)
+
+    return reader
+
+
+class Keys:
+    """The keys of one mapping in a profile."""
+
+    def __init__(self, content: Mapping[str, Any], where: str, path: str = "") -> None:
+        """Take the keys of `content`, which stands at `path` in the profile that messages call `where`."""
+        self._left = {str(key): value for key, value in content.items()}
+        self.where, self._path = where, path
+        self._known: set[str] = set()
+        self._inner: list[Keys] = []
+
+    def __contains__(self, key: str) -> bool:
+        """Return whether the key is written, with another value than null, and not asked for yet."""
+        return self._left.get(key) is not None
+
+    def peek(self, key: str) -> Any:
+        """Return the value of a key without taking it."""
+        return self._left.get(key)
+
+    @property
+    def names(self) -> list[str]:
+        """The keys that nobody has asked for yet."""
+        return list(self._left)
+
+    def at(self, key: str) -> str:
+        """Return the path of one of the keys, from the top of the profile."""
+        return f"{self._path}.{key}".lstrip(".")
+
+    def error(self, key: str, problem: str, remedy: str) -> UserError:
+        """Return what is wrong with a key, named by its path."""
+        return UserError(f"{self.where}: {self.at(key)}: {problem}", remedy)
+
+    def take(self, key: str, reader: Reader[_Value], default: Any) -> _Value:
+        """Return the value of a key that is honoured; the default where it is not written, or null.
+
+        Raises:
+            UserError: it is not what the reader wants.
+        """
+        self._known.add(key)
+        value = self._left.pop(key, None)
+        if value is None:
+            return default  # type: ignore[no-any-return]
+        try:
+            return reader(value)
+        except ValueError as error:
+            raise self.error(
+                key, f"{_short(value)} is not {error}", "correct it in the profile, or in overrides"
+            ) from None
+
+    def maybe(self, key: str, reader: Reader[_Value]) -> _Value | None:
+        """Return the value of a key that is honoured; None where it is not written."""
+        return self.take(key, reader, None)
+
+    def needed(self, key: str, reader: Reader[_Value]) -> _Value:
+        """Return the value of a key that has to be there; raise `UserError` where it is not."""
+        if key not in self:
+            raise self.error(key, "is missing", "write it into the profile: the load is not defined without it")
+        return self.take(key, reader, None)
+
+    def section(self, key: str) -> Keys:
+        """Return the keys below a key; none where it is not written."""
+        self._known.add(key)
+        value = self._left.pop(key, None)
+        if value is not None and not isinstance(value, Mapping):
+            raise self.error(key, f"{_short(value)} is not a mapping", "write keys below it")
+        inner = Keys(value or {}, self.where, self.at(key))
+        self._inner.append(inner)
+        return inner
+
+    def sections(self, key: str) -> list[Keys]:
+        """Return the keys of each entry of a list of mappings; none where it is not written."""
+        self._known.add(key)
+        value = self._left.pop(key, None)
+        if value is not None and (not isinstance(value, list) or not all(isinstance(one, Mapping) for one in value)):
+            raise self.error(key, f"{_short(value)} is not a list of mappings", "write a list whose entries have keys")
+        inner = [Keys(one, self.where, f"{self.at(key)}[{number}]") for number, one in enumerate(value or [])]
+        self._inner += inner
+        return inner
+
+    def inside(self, content: Mapping[str, Any], path: str) -> Keys:
+        """Return the keys of a mapping that stands at `path` below these, and has been taken already."""
+        return Keys(content, self.where, self.at(path))
+
+    def neutral(self, *keys: str) -> None:
+        """Take keys that change nothing about the load, with all below them."""
+        self._known.update(keys)
+        for key in keys:
+            self._left.pop(key, None)
+
+    def refuse(self, reason: str, *keys: str, unless: tuple[Any, ...] = ()) -> None:
+        """Take keys that can't be honoured.
+
+        Args:
+            reason: why not, in words that can follow the key.
+            keys: their names.
+            unless: values, besides `NOTHING`, under which one changes nothing.
+
+        Raises:
+            UserError: one of them is written with another value.
+        """
+        self._known.update(keys)
+        for key in keys:
+            value = self._left.pop(key, None)
+            if value not in NOTHING and value not in unless:
+                raise self.error(key, f"{_short(value)}: {reason}", self.instead(key))
+
+    def instead(self, key: str) -> str:
+        """Return what to do about a key that can't be honoured."""
+        return f"take it out, with overrides: {{{self.at(key)}: null}}, where the load is the same without it"
+
+    def finish(self) -> None:
+        """Raise `UserError` for a key that nobody has asked for, here or below."""
+        for key in self._left:
+            raise UserError(f"{self.where}: {self.at(key)}: there is no such key", did_you_mean(key, self._known))
+        for inner in self._inner:
+            inner.finish()
+
+
+def _short(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else shown[:57] + "..."

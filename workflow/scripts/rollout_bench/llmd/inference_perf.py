@@ -1,0 +1,261 @@
+"""Profiles of the harness inference-perf: its config file, as version 0.4 to August 2026 reads it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from rollout_bench.llmd.content import Keys, count, index, not_negative, one_of, positive, switch, text
+from rollout_bench.llmd.meaning import (
+    HeldLoad,
+    Meaning,
+    MeasuredHere,
+    arriving,
+    behind,
+    bounded,
+    check_model,
+    check_url,
+    limits_in,
+    uniform,
+)
+
+LOADS = ("constant", "poisson", "concurrent")
+LATER = {
+    "trace_replay": "times of a trace are a data set here: {format: trace} and request_rate: trace",
+    "trace_session_replay": "sessions of recorded traces are not replayed here",
+}
+DATA = ("random", "synthetic", "shared_prefix", "shareGPT")
+OTHER_DATA = {
+    "conversation_replay": "turns of a conversation are not sent here",
+    "otel_trace_replay": "recorded sessions are not replayed here",
+    "weka_trace_replay": "recorded sessions are not replayed here",
+    "visionarena": "pictures are not sent here",
+}
+NO_PICTURES = "no model that takes pictures, sound or films can be run here so far"
+LIMITS = {"ttft": "ttft_ms", "tpot": "tpot_ms", "request_latency": "e2el_ms"}
+
+
+def meaning_of(keys: Keys, served: MeasuredHere) -> Meaning:
+    """Return what a config of inference-perf means.
+
+    Raises:
+        UserError: a key that there is not, that can't be honoured, or has a value that it can't have.
+    """
+    meaning = Meaning()
+    meaning.workload["samples_per_prompt"] = 1
+    _server(keys, meaning, served)
+    _report(keys, meaning)
+    load = keys.section("load")
+    kind = load.take("type", one_of(*LOADS, *LATER), "constant")
+    if kind in LATER:
+        raise load.error("type", f"{kind}: {LATER[kind]}", f"known: {', '.join(LOADS)}")
+    load.refuse("adapters (LoRA) are not loaded here", "lora_traffic_split")
+    load.refuse("write load.stages, or saturation: auto in online", "sweep")
+    load.refuse("times of a trace are a data set here: {format: trace} and request_rate: trace", "trace")
+    load.refuse("a launch is ended by timeouts, and not by breakers", "circuit_breakers")
+    keys.refuse("a launch is ended by timeouts, and not by breakers", "circuit_breakers")
+    seed = load.take("base_seed", index, -1)
+    if seed >= 0:
+        meaning.workload["seed"] = seed
+    load.neutral("worker_max_tcp_connections")
+    interval_s = load.take("interval", not_negative, 1.0)
+    stages = _stages(load, kind)
+    _limit(load, stages, meaning)
+    if len(stages) > 1 and interval_s != 1.0:
+        meaning.online["cool_down_s"] = interval_s
+    if kind == "constant":
+        meaning.notes.append(
+            "load.type: constant: inference-perf itself draws these gaps from the exponential distribution and scales "
+            "them to the stage's time; so does request_rate with burstiness 1"
+        )
+    _data(keys.section("data"), meaning, max(stage.sent(1, 1) for stage in stages))
+    keys.finish()  # a key that there is not is told before what its neighbours lack
+    arriving(meaning, stages, load, waits=True)
+    return meaning
+
+
+def _server(keys: Keys, meaning: Meaning, served: MeasuredHere) -> None:
+    api = keys.section("api")
+    if api.take("type", one_of("completion", "chat"), "completion") == "chat":
+        meaning.online["api"] = "chat"
+    if not api.take("streaming", switch, False):
+        meaning.online["stream"] = False
+    api.refuse("headers of one workload, priorities among them, are not sent", "headers", "session_id_header_key")
+    api.refuse("headers of one workload, priorities among them, are not sent", "session_token_header_key")
+    api.refuse("answers of a given form are not asked for", "response_format")
+    api.neutral("slo_unit", "slo_tpot_header", "slo_ttft_header")  # names of headers, of which none is sent
+    server = keys.section("server")
+    server.take("type", one_of("vllm"), "vllm")
+    check_model(server, "model_name", served)
+    check_url(server, "base_url", served)
+    meaning.workload["ignore_eos"] = server.take("ignore_eos", switch, True)
+    server.refuse("the key stands in endpoints.<name>.api_key_env", "api_key")
+    server.refuse("certificates of clients are not sent", "cert_path", "key_path")
+    tokenizer = keys.section("tokenizer")
+    check_model(tokenizer, "pretrained_model_name_or_path", served)
+    tokenizer.neutral("trust_remote_code")  # prompts travel as token ids, or through the served model's tokenizer
+    tokenizer.refuse("may be a secret: it is inherited from where snakemake runs, as HF_TOKEN", "token")
+    tokenizer.finish()  # before data is missed that is indented too far
+
+
+def _report(keys: Keys, meaning: Meaning) -> None:
+    report = keys.section("report")
+    goodput = report.section("goodput").section("constraints")
+    limits = {name: goodput.take(name, positive, 0.0) * 1000 for name in goodput.names}  # seconds
+    meaning.slo = limits_in(goodput, "", limits, LIMITS) if limits else {}
+    report.neutral("request_lifecycle", "prometheus", "session_lifecycle")  # every request is kept, whatever is printed
+    keys.neutral("storage", "metrics")  # results are kept where they always are, with what /metrics of the server says
+
+
+def _stages(load: Keys, kind: str) -> list[HeldLoad]:
+    found = []
+    for keys in load.sections("stages"):
+        if kind == "concurrent":
+            users, requests = keys.needed("concurrency_level", count), keys.needed("num_requests", count)
+            keys.neutral("rate", "duration")  # set by inference-perf while it runs
+            found.append(HeldLoad(keys.at("num_requests"), concurrency=users, requests=requests))
+            continue
+        keys.refuse(f"goes with type: concurrent, and this is {kind}", "num_requests", "concurrency_level")
+        rate, duration_s = keys.needed("rate", positive), keys.needed("duration", count)
+        found.append(HeldLoad(keys.at("rate"), rate=rate, duration_s=duration_s))
+    if not found:
+        raise load.error("stages", "is missing or empty", "write at least one: {rate: 1, duration: 30}")
+    return found
+
+
+def _limit(load: Keys, stages: list[HeldLoad], meaning: Meaning) -> None:
+    """Honour what limits requests under way besides the load: workers, and how many each may have."""
+    workers = load.take("num_workers", count, 0)
+    each = load.take("worker_max_concurrency", count, 100)
+    for number_of, stage in enumerate(stages):
+        most = workers * each
+        if workers and stage.sent(1, 1) > most and (stage.concurrency or most + 1) > most:
+            if stage.concurrency is not None:
+                stages[number_of] = HeldLoad(stage.path, concurrency=most, requests=stage.requests)
+            else:
+                stages[number_of] = HeldLoad(stage.path, stage.rate, most, stage.duration_s)
+    limit_s = load.take("request_timeout", positive, 0.0)
+    if limit_s:
+        meaning.notes.append(
+            f"load.request_timeout: {limit_s:g}: no request is cut here; slo: {{e2el_ms: {limit_s * 1000:g}}} counts "
+            "those that take longer"
+        )
+
+
+def _data(keys: Keys, meaning: Meaning, requests: int) -> None:
+    kind = keys.take("type", one_of(*DATA, *OTHER_DATA, "mock"), "mock")
+    if kind not in DATA:
+        raise keys.error("type", f"{kind}: {OTHER_DATA.get(kind, 'is not read here')}", f"known: {', '.join(DATA)}")
+    keys.refuse(NO_PICTURES, "multimodal", "visionarena")
+    keys.refuse("random prompts are token ids, without a template", "use_chat_template")
+    keys.refuse("a trace is a data set here: {format: trace}", "trace")
+    keys.neutral("corpus_file_path")  # what the words are, not how many
+    load = meaning.workload
+    sections = {"random": None, "synthetic": None, "shareGPT": None, "shared_prefix": "shared_prefix"}
+    for name in ("shared_prefix", "otel_trace_replay", "weka_trace_replay", "conversation_replay"):
+        if name != sections[kind]:
+            keys.refuse(f"belongs to another type than {kind}", name)
+    if kind == "shared_prefix":
+        keys.refuse("belongs to another type than shared_prefix", "input_distribution", "output_distribution", "path")
+        _shared_prefix(keys.section("shared_prefix"), load)
+    elif kind == "shareGPT":
+        _conversations(keys, meaning)
+    else:
+        keys.refuse(f"type: {kind} takes no file", "path")
+        pools = []
+        for theirs, ours in (("input_distribution", "prompt_tokens"), ("output_distribution", "output_tokens")):
+            if theirs not in keys:
+                raise keys.error(
+                    theirs, "is missing", f"write {{min: 10, max: 100, mean: 50, std_dev: 10}} below {theirs}"
+                )
+            own = keys.section(theirs)
+            pools.append(own.take("total_count", count, 0))
+            load[ours] = _lengths(own, shifts=True)
+        if pools[0]:
+            load["pool"] = max(pools[0], requests)  # inference-perf raises it to what a stage needs
+
+
+def _conversations(keys: Keys, meaning: Meaning) -> None:
+    path = keys.take("path", text, "")
+    if not path:
+        raise keys.error("path", "is missing", "download the file, and name it here: nothing is fetched for you")
+    meaning.workload["dataset"] = {"format": "sharegpt", "path": path}
+    for theirs, ours in (("input_distribution", "prompt_tokens"), ("output_distribution", "output_tokens")):
+        own = keys.section(theirs)
+        own.neutral("mean", "std_dev", "total_count", "type")  # of a data set only the bounds are looked at
+        if own.take("min", count, 1) > 1:
+            meaning.notes.append(f"data.{theirs}.min: conversations below it are not left out")
+        meaning.workload[ours] = own.take("max", count, 1024)
+
+
+def _shared_prefix(keys: Keys, load: dict[str, Any]) -> None:
+    groups = keys.take("num_unique_system_prompts", count, 0) or keys.take("num_groups", count, 10)
+    each = keys.take("num_users_per_system_prompt", count, 0) or keys.take("num_prompts_per_group", count, 10)
+    keys.neutral("num_groups", "num_prompts_per_group")
+    keys.refuse(NO_PICTURES, "multimodal")
+    keys.refuse("turns of a conversation are not sent here", "enable_multi_turn_chat")
+    if isinstance(keys.peek("system_prompt_len"), dict):
+        raise keys.error("system_prompt_len", "is a distribution: shared prefixes have one length", "write a number")
+    prefix = keys.take("system_prompt_len", count, 100)
+    question = _inline(keys, "question_len", "question_distribution", 50)
+    load["output_tokens"] = _inline(keys, "output_len", "output_distribution", 50)
+    seed = keys.take("seed", index, -1)
+    if seed >= 0:
+        load["seed"] = seed
+    if isinstance(question, dict) and question["distribution"] == "lognormal":
+        raise keys.error(
+            "question_len", "lognormal: behind a shared prefix lengths are uniform or normal", "write one of both"
+        )
+    load["prompt_tokens"] = behind(prefix, question)
+    load["shared_prefix"] = {"tokens": prefix, **({"groups": groups} if groups > 1 else {})}
+    load["pool"] = groups * each
+
+
+def _inline(keys: Keys, name: str, legacy: str, default: int) -> int | dict[str, Any]:
+    """Return a length that is a number or a distribution, perhaps under an earlier name, which wins over a number."""
+    own = keys.section(legacy) if legacy in keys else None
+    if isinstance(keys.peek(name), dict):
+        return _lengths(keys.section(name), shifts=False)
+    fixed = keys.take(name, count, default)
+    keys.neutral(legacy)
+    return fixed if own is None else _lengths(own, shifts=False)
+
+
+def _lengths(keys: Keys, *, shifts: bool) -> int | dict[str, Any]:
+    """Return lengths as a distribution has them.
+
+    Args:
+        keys: of the distribution.
+        shifts: whether a log-normal one begins at `min`, as it does for random prompts and nowhere else.
+    """
+    kind = keys.take("type", one_of("normal", "lognormal", "uniform", "fixed"), "normal")
+    low, high = keys.take("min", index, 10), keys.take("max", count, 1024)
+    mean, std = keys.take("mean", positive, 512.0), keys.take("std_dev", not_negative, 200.0)
+    variance = keys.take("variance", not_negative, -1.0)
+    keys.neutral("total_count")
+    keys.refuse("is of type: skew_normal, which is not drawn here", "skew")
+    if variance >= 0:
+        std = math.sqrt(variance)
+    if low > high:
+        raise keys.error("min", f"{low} is above max {high}", "swap them")
+    if kind == "fixed":
+        return int(mean)
+    low = max(low, 1)
+    if kind == "uniform":
+        return uniform(low, high)
+    if kind == "normal":
+        if not low <= mean <= high and low != high:
+            raise keys.error("mean", f"{mean:g} lies outside {low} to {high}", "correct it: inference-perf refuses it")
+        return bounded(low, high, mean, std)
+    if low == high or std == 0:
+        return min(max(round(mean), low), high)
+    if shifts and low > 1:
+        raise keys.error(
+            "type",
+            "lognormal: begins at min in random data, and no distribution here does",
+            "write type: normal or uniform, or min: 1",
+        )
+    sigma = math.sqrt(math.log(1 + (std / mean) ** 2))
+    median = mean / math.exp(sigma**2 / 2)
+    spread = {"distribution": "lognormal", "median": round(median, 6), "sigma": round(sigma, 6)}
+    return {**spread, "low": low, "high": high, "outside": "clip"}

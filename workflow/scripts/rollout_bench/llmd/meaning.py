@@ -1,0 +1,228 @@
+"""What a profile means here: a workload, how its requests arrive, and which requests are good."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rollout_bench.core.errors import UserError
+from rollout_bench.llmd.content import Keys, text
+from rollout_bench.llmd.template import MODEL, TOKENIZER, URL, is_of_the_launch
+
+EXPECTED_STEP_S = 0.01
+"""Seconds for an output token, at the least, of which a closed loop by duration is expected to need prompts."""
+
+MOST_PROMPT_TOKENS = 4_000_000
+"""Tokens of all prompts that are made for such a loop, at most; after the last it begins again with the first."""
+
+
+@dataclass(frozen=True)
+class MeasuredHere:
+    """What the config measures, as far as a profile may name it.
+
+    Attributes:
+        models: names of models, in the config and on servers, and where their weights are.
+        urls: addresses of endpoints, with /v1 and without.
+    """
+
+    models: frozenset[str] = frozenset()
+    urls: frozenset[str] = frozenset()
+
+
+@dataclass
+class Meaning:
+    """What a profile comes to.
+
+    Attributes:
+        workload: keys of a workload, without `online`.
+        online: keys of its `online`.
+        otherwise: keys of a workload that hold where the config says nothing else.
+        slo: limits that a request must keep to count as good, in milliseconds, as the config has them.
+        notes: what a reader of the results has to know of how a key was read.
+        mode: the mode that measures it.
+    """
+
+    workload: dict[str, Any] = field(default_factory=dict)
+    online: dict[str, Any] = field(default_factory=dict)
+    otherwise: dict[str, Any] = field(default_factory=dict)
+    slo: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    mode: str = "online"
+
+
+@dataclass(frozen=True)
+class HeldLoad:
+    """A load that a profile holds for a time, or for a number of requests.
+
+    Attributes:
+        path: the key that messages name.
+        rate: requests per second; None: as soon as concurrency lets them.
+        concurrency: requests under way at once; None: any number.
+        duration_s: how long it is held.
+        requests: how many are sent; None where the duration decides.
+    """
+
+    path: str
+    rate: float | None = None
+    concurrency: int | None = None
+    duration_s: float | None = None
+    requests: int | None = None
+
+    @property
+    def point(self) -> dict[str, Any]:
+        """It as `online.stages` has it."""
+        fields = {
+            "concurrency": self.concurrency,
+            "request_rate": _plain(self.rate),
+            "duration_s": _plain(self.duration_s),
+        }
+        return {key: value for key, value in fields.items() if value is not None}
+
+    def sent(self, prompt_tokens: float, output_tokens: float) -> int:
+        """Return how many requests it sends; of a closed loop by duration, how many prompts it should have at hand."""
+        if self.requests is not None:
+            return self.requests
+        assert self.duration_s is not None, "a stage has an end"
+        if self.rate is not None:
+            return max(1, round(self.rate * self.duration_s))
+        users = self.concurrency or 1
+        most = max(users, int(MOST_PROMPT_TOKENS / prompt_tokens))
+        return min(most, math.ceil(users * max(1.0, self.duration_s / (output_tokens * EXPECTED_STEP_S))))
+
+
+def arriving(meaning: Meaning, stages: Sequence[HeldLoad], keys: Keys, *, waits: bool) -> None:
+    """Write into `meaning` how requests arrive, and how many prompts that takes; its lengths stand there already.
+
+    Args:
+        meaning: what is written into.
+        stages: the loads, in their order; at least one.
+        keys: whose paths messages name.
+        waits: whether answers are waited for after a stage's time; else what is under way is cut.
+
+    Raises:
+        UserError: stages that send different numbers of requests.
+    """
+    prompt, output = (
+        _middle({**meaning.otherwise, **meaning.workload}[key]) for key in ("prompt_tokens", "output_tokens")
+    )
+    counts = [stage.sent(prompt, output) for stage in stages]
+    meaning.workload["prompts"] = max(counts)
+    if all(stage.requests is None for stage in stages):
+        groups = meaning.workload.get("shared_prefix", {}).get("groups", 1)
+        meaning.workload["prompts"] = max(groups, *counts)
+    by_number = {stage.requests for stage in stages}
+    if len(stages) == 1:
+        meaning.online |= stages[0].point
+    elif len(by_number) > 1:
+        one, other = next((a, b) for a, b in itertools.pairwise(stages) if a.requests != b.requests)
+        raise UserError(
+            f"{keys.where}: {other.path}: {other.requests}, where {one.path} is {one.requests}: all loads "
+            "of a workload send as many requests here",
+            f"give them one number with overrides: {{{other.path.rpartition('.')[2]}: {max(counts)}}}",
+        )
+    elif swept := _sweep(stages):
+        meaning.online |= swept
+    else:
+        meaning.online["stages"] = [stage.point for stage in stages]
+    if waits and any(stage.duration_s is not None for stage in stages):
+        meaning.online["at_end"] = "wait"
+
+
+def _sweep(stages: Sequence[HeldLoad]) -> dict[str, Any] | None:
+    """Return stages as a sweep over rate or concurrency; None where they are none: not rising, or of several times."""
+    rates, users = [stage.rate for stage in stages], [stage.concurrency for stage in stages]
+    durations = {stage.duration_s for stage in stages}
+    if len(durations) > 1:
+        return None
+    found: dict[str, Any] = {}
+    if not any(users) and _rises(rates):
+        found = {"request_rates": [_plain(rate) for rate in rates]}
+    elif not any(rates) and _rises(users):
+        found = {"concurrencies": users}
+    duration_s = durations.pop()
+    return {**found, **({} if duration_s is None else {"duration_s": _plain(duration_s)})} if found else None
+
+
+def _rises(values: Sequence[float | None]) -> bool:
+    return all(a is not None and b is not None and a < b for a, b in itertools.pairwise(values))
+
+
+def _plain(value: float | None) -> float | int | None:
+    """Return a number as people write it: 30, not 30.0."""
+    return int(value) if value is not None and value == int(value) else value
+
+
+def _middle(length: Any) -> float:
+    """Return about how long a drawn length is."""
+    if isinstance(length, int):
+        return float(length)
+    return float(length.get("mean") or length.get("median") or (length["low"] + length["high"]) / 2)
+
+
+def bounded(low: int, high: int, mean: float, std: float) -> int | dict[str, Any]:
+    """Return lengths round a mean whose outliers are put on the bounds, as harnesses have them."""
+    if low == high or std == 0:
+        return min(max(round(mean), low), high)
+    return {
+        "distribution": "normal",
+        "mean": _plain(mean),
+        "std": _plain(std),
+        "low": low,
+        "high": high,
+        "outside": "clip",
+    }
+
+
+def uniform(low: int, high: int) -> int | dict[str, Any]:
+    """Return lengths that are as likely from `low` to `high`."""
+    return low if low == high else {"distribution": "uniform", "low": low, "high": high}
+
+
+def behind(prefix: int, length: int | dict[str, Any]) -> int | dict[str, Any]:
+    """Return the lengths of whole prompts whose own part, behind a shared prefix, has these: uniform or normal ones."""
+    if isinstance(length, int):
+        return prefix + length
+    return {key: value + prefix if key in ("low", "high", "mean") else value for key, value in length.items()}
+
+
+def check_model(keys: Keys, key: str, served: MeasuredHere) -> None:
+    """Take the key that names the model; raise `UserError` where that is none that the config measures."""
+    named = keys.maybe(key, text)
+    if named is not None and not is_of_the_launch(named, MODEL, TOKENIZER) and named not in served.models:
+        raise keys.error(
+            key,
+            f"is {named}, and the config measures {', '.join(sorted(served.models)) or 'no model'}",
+            f"name it in models or endpoints, or write REPLACE_ENV_{MODEL} here",
+        )
+
+
+def check_url(keys: Keys, key: str, served: MeasuredHere) -> None:
+    """Take the key that names the server; raise `UserError` where that is no endpoint of the config."""
+    named = keys.maybe(key, text)
+    if named is not None and not is_of_the_launch(named, URL) and named.rstrip("/") not in served.urls:
+        raise keys.error(
+            key,
+            f"is {named}, which is no endpoint of the config",
+            f"write it below endpoints, or REPLACE_ENV_{URL} here: a launch's own server picks its address",
+        )
+
+
+def limits_in(keys: Keys, key: str, value: dict[str, float], names: dict[str, str]) -> dict[str, float]:
+    """Return the goodput limits of a profile as `slo` has them, in milliseconds.
+
+    Args:
+        keys: whose key it is.
+        key: the key that holds them.
+        value: limits in milliseconds by the harness's names.
+        names: what `slo` calls them.
+
+    Raises:
+        UserError: a limit that `slo` has not.
+    """
+    for name in value:
+        if name not in names:
+            raise keys.error(f"{key}.{name}", "slo has no such limit", f"it has {', '.join(names)}")
+    return {names[name]: limit for name, limit in value.items()}

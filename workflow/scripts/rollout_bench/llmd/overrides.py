@@ -1,0 +1,133 @@
+"""Overrides of a profile's keys, as llm-d-benchmark's -o and as the config has them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from typing import Any
+
+import yaml
+
+from rollout_bench.core.errors import UserError, did_you_mean
+
+_PART = re.compile(r"[^.\[\]]+")
+
+Place = tuple[str | int, ...]
+"""Keys and indices that lead to a value."""
+
+
+def parsed(overrides: Any, where: str) -> dict[str, Any]:
+    """Return overrides as a mapping, with values as YAML has them: the command line delivers all as text.
+
+    Args:
+        overrides: a mapping, or text as llm-d's -o takes it: `min=20,total_count=200`.
+        where: what errors begin with.
+
+    Raises:
+        UserError: it is neither of both.
+    """
+    if overrides is None or overrides == "":
+        return {}
+    if isinstance(overrides, str):
+        pairs = [part.partition("=") for part in overrides.split(",") if part.strip()]
+        if any(not equals or not key.strip() for key, equals, _ in pairs):
+            raise UserError(f"{where}: {_short(overrides)} are no overrides", "write {KEY: VALUE}, or KEY=VALUE,...")
+        overrides = {key.strip(): value.strip() for key, _, value in pairs}
+    if not isinstance(overrides, Mapping):
+        raise UserError(f"{where}: {_short(overrides)} are no overrides", "write {KEY: VALUE}, or KEY=VALUE,...")
+    return {str(key): _value(str(key), value, where) for key, value in overrides.items()}
+
+
+def _value(key: str, value: Any, where: str) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return yaml.safe_load(value) if value else value
+    except (yaml.YAMLError, ValueError):
+        raise UserError(f"{where}.{key}: {_short(value)} can't be read", "write it as in a YAML file") from None
+
+
+def laid_over(content: dict[str, Any], overrides: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return `content` with `overrides` laid over it; null takes a key out.
+
+    A key names a value by its path, with dots and indices: `load.stages[0].rate`, or `load.stages.0.rate`. Without a
+    dot it is the one key of that name, wherever it stands; or those of several places that are alike, as the two
+    distributions of inference-perf and its stages are.
+
+    Raises:
+        UserError: there is no such key, or there are several that have nothing in common.
+    """
+    result = deepcopy(content)
+    for key, value in overrides.items():
+        parts = _parts(key, f"{where}.overrides")
+        for place in [parts] if len(parts) > 1 and parts[0] in result else _places(result, key, parts, where):
+            _set(result, place, value, key, where)
+    return result
+
+
+def _parts(key: str, where: str) -> Place:
+    if re.fullmatch(r"[^.\[\]]+(\.[^.\[\]]+|\[\d+\])*", key) is None:
+        raise UserError(f"{where}.{key}: is no key", "write KEY, a path KEY.KEY, or KEY[0].KEY")
+    return tuple(int(part) if part.isdecimal() else part for part in _PART.findall(key))
+
+
+def _places(content: dict[str, Any], key: str, parts: Place, where: str) -> list[Place]:
+    """Return the places of a key that is not written by its whole path."""
+    written = dict(_walk(content))
+    found = [place for place in written if place[-len(parts) :] == parts]
+    if not found:
+        if len(parts) == 1 and not any(isinstance(value, dict | list) for value in content.values()):
+            return [parts]  # of a flat profile: an option that it does not use so far
+        names = {str(place[-1]) for place in written} | {_dotted(place) for place in written if len(parts) > 1}
+        raise UserError(f"{where}.overrides.{key}: the profile has no such key", did_you_mean(key, names))
+    siblings = {frozenset(_parent(content, place)) for place in found}
+    if len(found) > 1 and len(siblings) > 1:
+        places = " and ".join(map(_dotted, found))
+        raise UserError(
+            f"{where}.overrides.{key}: the profile has {len(found)} such keys, which are not alike: {places}",
+            f"write which one is meant: {_dotted(found[0])}",
+        )
+    return found
+
+
+def _walk(value: Any, place: Place = ()) -> Iterator[tuple[Place, Any]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, below in inner:
+        if isinstance(value, dict):
+            yield (*place, key), below
+        yield from _walk(below, (*place, key))
+
+
+def _parent(content: Any, place: Place) -> Any:
+    for part in place[:-1]:
+        content = content[part]
+    return content
+
+
+def _set(content: dict[str, Any], place: Place, value: Any, key: str, where: str) -> None:
+    parent: Any = content
+    for number, part in enumerate(place):
+        has = part in parent if isinstance(parent, dict) else isinstance(parent, list) and part in range(len(parent))
+        last = number == len(place) - 1
+        if not has and not (last and isinstance(parent, dict)):
+            above = _dotted(place[:number]) or "the profile"
+            known = (
+                parent if isinstance(parent, dict) else map(str, range(len(parent) if isinstance(parent, list) else 0))
+            )
+            raise UserError(f"{where}.overrides.{key}: {above} has no {part}", did_you_mean(str(part), map(str, known)))
+        if not last:
+            parent = parent[part]
+    if value is None and isinstance(parent, dict):
+        parent.pop(place[-1], None)
+    else:
+        parent[place[-1]] = value
+
+
+def _dotted(place: Place) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

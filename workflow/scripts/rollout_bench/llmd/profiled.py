@@ -1,0 +1,266 @@
+"""Configs whose workloads name a profile of llm-d-benchmark, with the workloads that these profiles mean."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+import yaml
+from pydantic import Field
+
+from rollout_bench.contracts.fields import Args, Strict, Text
+from rollout_bench.contracts.modes import MODES
+from rollout_bench.core.errors import UserError, did_you_mean
+from rollout_bench.llmd.content import Keys
+from rollout_bench.llmd.harnesses import HARNESSES
+from rollout_bench.llmd.meaning import Meaning, MeasuredHere
+from rollout_bench.llmd.overrides import laid_over, parsed
+from rollout_bench.llmd.template import ENDINGS, MAX_MODEL_LEN, OF_THE_LAUNCH, content_of, located
+
+OWN_KEYS = ("harness", "path", "overrides")
+
+
+class WorkloadProfile(Strict):
+    """A workload profile of llm-d-benchmark, unchanged, that a workload takes its load from."""
+
+    harness: Text = Field(description=f"Whose profile it is: {', '.join(HARNESSES)}.")
+    path: Text = Field(
+        description=(
+            "The file: a path, absolute or below the folder that snakemake runs in, or a name in "
+            "configs/llm-d/<harness>/, with or without its ending."
+        )
+    )
+    overrides: Args = Field(
+        {},
+        description=(
+            "Key of the profile -> another value; null takes the key out. A key is a path, load.stages[0].rate, or "
+            "the one key of that name."
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class Found:
+    """A profile that was read.
+
+    Attributes:
+        file: where it lies.
+        harness: whose it is.
+        content: its keys, with overrides; tokens that only a launch knows are not filled in.
+        meaning: what it comes to.
+    """
+
+    file: Path
+    harness: str
+    content: dict[str, Any]
+    meaning: Meaning
+
+
+def with_profiles(merged: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a merged config in which each selected workload with a profile has the load that this means.
+
+    `profile: HARNESS/NAME` and `overrides` at the top, as a command line has them, become such a workload.
+
+    Raises:
+        UserError: a profile that can't be read, a key of it that can't be honoured, or one that the config sets too.
+    """
+    config = _with_short_form(dict(merged))
+    workloads, settings = config.get("workloads"), config.get("workload_settings")
+    if not isinstance(workloads, list) or not isinstance(settings, Mapping):
+        return config
+    limits: dict[str, dict[str, float]] = {}
+    for name in workloads:
+        own = settings.get(name) if isinstance(name, str) else None
+        if isinstance(own, Mapping) and own.get("profile") is not None:
+            found = profile_of(own["profile"], config, f"config: workload_settings.{name}.profile")
+            settings = {**settings, name: _merged(own, found, name)}
+            _check_mode(config, found, name)
+            limits[name] = found.meaning.slo
+    return {**config, "workload_settings": settings, **_slo(config, limits)}
+
+
+def profile_of(written: Any, config: Mapping[str, Any], where: str) -> Found:
+    """Return the profile that a workload names.
+
+    Args:
+        written: `profile` of the workload.
+        config: the merged config, which says what is measured.
+        where: what errors begin with.
+
+    Raises:
+        UserError: it is not found, can't be read, or has a key that can't be honoured.
+    """
+    if not isinstance(written, Mapping):
+        raise UserError(f"{where}: {written!r} is no mapping", "write {harness: guidellm, path: sanity_concurrent}")
+    for key in written:
+        if key not in OWN_KEYS:
+            raise UserError(f"{where}.{key}: there is no such key", did_you_mean(str(key), OWN_KEYS))
+    for key in ("harness", "path"):
+        if not isinstance(written.get(key), str) or not written[key]:
+            raise UserError(f"{where}.{key}: is missing", "write {harness: guidellm, path: sanity_concurrent}")
+    harness = HARNESSES.get(written["harness"])
+    if harness is None:
+        raise UserError(
+            f"{where}.harness: {written['harness']!r} is not known", did_you_mean(written["harness"], HARNESSES)
+        )
+    file = located(harness.name, written["path"], where)
+    later = [name for name in OF_THE_LAUNCH if name != MAX_MODEL_LEN or config.get("models")]
+    content = content_of(file, _known(config), where, later)
+    content = laid_over(content, parsed(written.get("overrides"), f"{where}.overrides"), where)
+    return Found(
+        file, harness.name, content, harness.meaning_of(Keys(content, f"{where}: {file.name}"), served_by(config))
+    )
+
+
+def rendered(profile: WorkloadProfile, config: Mapping[str, Any], of_the_launch: Mapping[str, str]) -> str:
+    """Return a profile as a harness would get it: tokens filled in, overrides laid over it.
+
+    Args:
+        profile: one that has been read before.
+        config: the config, as `profile_of` takes it.
+        of_the_launch: what one launch knows, by the names of llm-d's variables.
+
+    Raises:
+        UserError: the file is not there any more, or can't be read.
+    """
+    where = "config: profile"
+    file = located(profile.harness, profile.path, where)
+    known = {**_known(config), **of_the_launch}
+    content = laid_over(content_of(file, known, where), parsed(profile.overrides, where), where)
+    head = f"# {profile.harness}/{file.name}, as this experiment has it. Whoever runs it with {profile.harness} itself"
+    head += " writes a server's port for PORT.\n"
+    found = profile_of(profile.model_dump(), config, where)
+    notes = "".join(f"# {note}\n" for note in found.meaning.notes)
+    return head + notes + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def _known(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the config says that a profile may want to know, by the names of llm-d's variables."""
+    kubernetes = config.get("kubernetes")
+    said = kubernetes if isinstance(kubernetes, Mapping) else {}
+    namespace, claim = said.get("namespace"), said.get("results_claim")
+    found = {
+        "LLMDBENCH_VLLM_COMMON_NAMESPACE": namespace or "default",
+        "LLMDBENCH_HARNESS_NAMESPACE": namespace or "default",
+        "LLMDBENCH_HARNESS_PVC_NAME": claim or "rollout-bench",
+    }
+    written = {"LLMDBENCH_HARNESS_PVC_NAME"} if claim else set()
+    written |= set(found) - {"LLMDBENCH_HARNESS_PVC_NAME"} if namespace else set()
+    return {name: str(value) for name, value in found.items() if name in written or not os.environ.get(name)}
+
+
+def served_by(config: Mapping[str, Any]) -> MeasuredHere:
+    """Return the models and servers that a merged config measures."""
+    models: set[str] = set()
+    selected, settings = config.get("models"), config.get("model_settings")
+    for name in selected if isinstance(selected, list) else []:
+        models.add(str(name))
+        own = settings.get(name) if isinstance(settings, Mapping) else None
+        weights = own.get("weights") if isinstance(own, Mapping) else None
+        models |= {
+            str(place).removeprefix("hub:") for place in (weights.values() if isinstance(weights, Mapping) else ())
+        }
+    urls: set[str] = set()
+    endpoints = config.get("endpoints")
+    for one in endpoints.values() if isinstance(endpoints, Mapping) else ():
+        if isinstance(one, Mapping):
+            models.add(str(one.get("model")))
+            url = str(one.get("url")).rstrip("/")
+            urls |= {url, url.removesuffix("/v1")}
+    return MeasuredHere(frozenset(models), frozenset(urls))
+
+
+def _with_short_form(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the config with `profile: HARNESS/NAME` at its top as a workload of that name, measured alone."""
+    named, overrides = config.get("profile"), config.pop("overrides", None)
+    if not isinstance(named, str):
+        if overrides is not None:
+            raise UserError(
+                "config: overrides: goes with profile, and there is none",
+                "add profile=guidellm/sanity_concurrent, or write overrides below a workload's profile",
+            )
+        return config
+    config.pop("profile")
+    path = PurePath(named)
+    harness = path.parent.name
+    if harness not in HARNESSES:
+        near = did_you_mean(harness, HARNESSES)
+        raise UserError(
+            f"config: profile: {named}: {harness or 'no folder'} is no harness", f"{near} Write HARNESS/NAME"
+        )
+    workload = path.name.replace("_", "-")
+    for ending in sorted(ENDINGS, key=len, reverse=True):
+        workload = workload.removesuffix(ending) if ending else workload
+    is_name = len(path.parts) == 2 and not Path(named).is_file()
+    own = {"harness": harness, "path": path.name if is_name else named, "overrides": overrides}
+    known = config.get("workload_settings")
+    others = known if isinstance(known, Mapping) else {}
+    before = others.get(workload)
+    further = {key: value for key, value in before.items() if key != "profile"} if isinstance(before, Mapping) else {}
+    mode = "startup" if harness == "nop" else "online"
+    return {
+        **config,
+        "modes": [mode],
+        "workloads": [workload],
+        "workload_settings": {**others, workload: {**further, "profile": own}},
+    }
+
+
+def _merged(own: Mapping[str, Any], found: Found, name: str) -> dict[str, Any]:
+    """Return a workload with what its profile means; what that says nothing of may stand beside it."""
+    where, meaning = f"config: workload_settings.{name}", found.meaning
+    online = own.get("online") or {}
+    if not isinstance(online, Mapping):
+        raise UserError(f"{where}.online: {online!r} is no mapping", "write keys below it, or leave it out")
+    twice = [key for key in own if key in meaning.workload]
+    twice += [f"online.{key}" for key in online if key in meaning.online]
+    if twice:
+        raise UserError(
+            f"{where}.{twice[0]}: the profile {found.file.name} has it too",
+            "leave it out here and write it into profile.overrides, or give the workload another name",
+        )
+    profile = {
+        "harness": found.harness,
+        "path": own["profile"]["path"],
+        "overrides": parsed(own["profile"].get("overrides"), where),
+    }
+    return {**meaning.otherwise, **own, **meaning.workload, "online": {**online, **meaning.online}, "profile": profile}
+
+
+def _check_mode(config: Mapping[str, Any], found: Found, name: str) -> None:
+    """Raise `UserError` where no load is measured in a mode that is to measure one, or the other way round."""
+    modes = config.get("modes", ["offline"])
+    if found.meaning.mode not in MODES:
+        raise UserError(
+            f"config: workload_settings.{name}.profile: {found.harness}: needs mode {found.meaning.mode}, not there",
+            f"known: {', '.join(MODES)}",
+        )
+    if found.meaning.mode == "startup" and isinstance(modes, list) and modes != ["startup"]:
+        raise UserError(
+            f"config: workload_settings.{name}.profile: nop sends nothing, and modes has {', '.join(map(str, modes))}",
+            "write modes: [startup]",
+        )
+
+
+def _slo(config: Mapping[str, Any], limits: Mapping[str, dict[str, float]]) -> dict[str, Any]:
+    """Return `slo` from the goodput limits of profiles, where the config itself says none.
+
+    Raises:
+        UserError: profiles have different ones.
+    """
+    written = config.get("slo")
+    said = isinstance(written, Mapping) and any(value is not None for value in written.values())
+    found = {name: own for name, own in limits.items() if own}
+    if said or (written is not None and not isinstance(written, Mapping)) or not found:
+        return {}
+    for (one, first), (other, second) in itertools.pairwise(found.items()):
+        if first != second:
+            raise UserError(
+                f"config: slo: the profiles of {one} and {other} have different goodput limits, {first} and {second}",
+                "write slo, which then holds for all, or measure them in two calls",
+            )
+    return {"slo": next(iter(found.values()))}
