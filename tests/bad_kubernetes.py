@@ -52,7 +52,14 @@ BAD_KUBERNETES = [
     Bad("claim_key", _set("make_claim: {sice: 1Gi}"), "make_claim.sice: there is no such key", "did you mean 'size'?"),
     Bad("variable_secret", _set("environment: {HF_TOKEN: hush}"), "environment.HF_TOKEN: may be", "kubernetes.secrets"),
     Bad("variable_name", _set("environment: {A-B: c}"), "kubernetes.environment.A-B is no name", "use letters"),
-    Bad("variable_own", _set("environment: {PATH: /bin}"), "kubernetes.environment.PATH", "leave it out"),
+    Bad(
+        "variable_own",
+        _set("environment: {PATH: /bin}"),
+        "kubernetes.environment.PATH: is not for a config",
+        "image set it",
+    ),
+    Bad("variable_of_pods", _set("environment: {HOME: /x}"), "environment.HOME: is not for a config", "leave it out"),
+    Bad("variable_proxy", _set("environment: {HTTPS_PROXY: 'http://u:hush@p'}"), "may be a secret", "put it into a"),
     Bad("debug_a_time", _set("debug: 3600"), "kubernetes.debug: 3600", "docs/reference"),
     Bad("a_word", "kubernetes: on-prem", "kubernetes: 'on-prem'", "docs/reference"),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from stub_server import running_stub
-from workspace import TINY, Workspace
+from workspace import REPOSITORY, TINY, Workspace
 
 pytestmark = [pytest.mark.engine, pytest.mark.untimed]
 
@@ -109,9 +110,11 @@ def test_one_pod_measures_all_endpoints_and_leaves_a_summary_on_the_claim(tmp_pa
         done = workspace.snakemake("kubernetes_manifests")
         assert "results/manifests: 1 jobs; 2 files written, 0 removed" in done.stdout
         mounted, job = manifests(workspace, "launcher.yaml")
+        shutil.copy(REPOSITORY / "config.yaml", workspace.path)  # the image has its own
         node = {name: tmp_path / name for name in ("data", "scratch", "config")}
         for folder in node.values():
             folder.mkdir()
+        (node["data"] / "config.yaml").write_text("launches: of an earlier run\n")
         for name, content in mounted["data"].items():
             (node["config"] / name).write_text(content)
         places = {

@@ -189,7 +189,7 @@ def test_only_what_is_not_the_launch_s_own_fault_is_tried_again(full: tuple[Sche
     for job in jobs(full[1]):
         assert job["spec"]["backoffLimit"] == 2
         assert job["spec"]["template"]["spec"]["restartPolicy"] == "Never"
-        failing, disrupted = job["spec"]["podFailurePolicy"]["rules"]
+        disrupted, failing = job["spec"]["podFailurePolicy"]["rules"]  # the first that fits holds
         assert failing["onExitCodes"] == {"containerName": container(job)["name"], "operator": "In", "values": [1, 2]}
         assert disrupted["action"] == "Ignore"
 
@@ -296,12 +296,15 @@ def test_pods_that_are_looked_into_wait_and_have_the_command_at_hand():
         (command,) = [variable["value"] for variable in one["env"] if variable["name"] == "LAUNCH"]
         assert shlex.split(command.replace("$$(", "$(")) == [word.replace("$$(", "$(") for word in other["command"]]
         assert one["resources"] == other["resources"]
+    assert {job["spec"]["backoffLimit"] for job in jobs(all_of(plan_of(FULL, "kubernetes: {debug: true}")))} == {0}
 
 
 ENDPOINTS = """
 modes: [online]
 workloads: [asked]
 launches: 3
+wait_for_quiet_s: 60
+engine: {python: /home/me/venv/bin/python}
 endpoints:
   theirs: {url: "http://theirs.models:8000/v1", model: a, api_key_env: THEIR_KEY}
   ours: {url: "http://ours.models:8000/v1", model: b}
@@ -337,7 +340,11 @@ def test_one_job_measures_all_endpoints_and_nothing_else(models: str, version: s
     ]
     assert container(job)["envFrom"] == [{"secretRef": {"name": "hub-token"}}]
     assert set(container(job)["resources"]["limits"]) == {"cpu", "memory"}
-    assert pod["activeDeadlineSeconds"] == 6 * 1000 + 300
+    assert pod["activeDeadlineSeconds"] == 6 * (1000 + 60) + 300
+    assert inner["engine"]["python"] is None
+    of_endpoints = [record for record in plan.missing if plan.by_record[record][1].experiment.spec.endpoint is not None]
+    fewer = manifests(plan, of_endpoints[:1], merged)
+    assert fewer[LAUNCHER] == files[LAUNCHER], "what was applied can be applied again"
 
 
 NAMES = st.from_regex(NAME_PATTERN, fullmatch=True).filter(lambda name: len(name) <= 60)

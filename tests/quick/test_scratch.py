@@ -161,6 +161,8 @@ def test_what_does_not_end_when_it_is_killed_is_named_and_found_again_by_the_nex
         assert len(said) == 1
         assert f"processes {stuck.pid}\n" in said[0]
         assert len(said[0].splitlines()) == 2
+        assert scratch._noted_stuck(folder) == [stuck.pid]
+        monkeypatch.setattr(Path, "read_bytes", lambda _: b"")  # as of one that is being killed
         assert scratch.end_left_behind(said.append)
         assert stuck.wait() == -signal.SIGKILL
     assert len(said) == 1

@@ -13,7 +13,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from rollout_bench.cluster.manifests import CONTAINER, DATA, LABELS, SPEC, Parts, container, for_block, job_of, pod
+from rollout_bench.cluster.manifests import (
+    CONTAINER,
+    DATA,
+    LABELS,
+    SPEC,
+    Parts,
+    container,
+    for_block,
+    job_of,
+    looked_into,
+    pod,
+)
 from rollout_bench.contracts.modes import ONLINE
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.schedule import ScheduledLaunch
@@ -23,30 +34,39 @@ HOME = "/opt/rollout-bench"
 
 _FILE = "config.json"
 
-_BEGINNING = f"[ -e config.yaml ] || cp {HOME}/config.yaml . && exec"
-"""The workflow reads config.yaml where it runs, and there is none on a new claim."""
-
 
 def launcher(launches: Sequence[ScheduledLaunch], config: Config, merged: Mapping[str, Any]) -> tuple[Parts, Parts]:
-    """Return the ConfigMap with what is to be measured, and the Job that measures it.
+    """Return the ConfigMap with what is to be measured, and the Job that measures what is missing of it.
+
+    Both are the same however much is missing, so that they can be applied again.
 
     Args:
-        launches: those of endpoints that are missing.
+        launches: all of endpoints, with `launches: auto` as many as there may be.
         config: what they were planned from.
         merged: the same as it was read.
     """
     settings = config.kubernetes
     text = json.dumps(_for_endpoints(merged), indent=1, sort_keys=True)
     name = f"rb-endpoints-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-    snakemake = f"snakemake --snakefile {HOME}/Snakefile --keep-incomplete --configfile {SPEC}/{_FILE}"
+    # in place of the image's own config, and of one that lies on the claim
+    laid_over = ["--replace-workflow-config", "--configfile", f"{SPEC}/{_FILE}"]
+    command = ["snakemake", "--snakefile", f"{HOME}/Snakefile", "--keep-incomplete", *laid_over]
     spec = launches[0].experiment.spec
     mount = {"name": "config", "mountPath": SPEC, "readOnly": True}
-    measuring = container(CONTAINER, ["sh", "-c", f"{_BEGINNING} {snakemake}"], config, spec, mounts=[mount])
+    measuring = looked_into(container(CONTAINER, command, config, spec, mounts=[mount]), config)
     volume = {"name": "config", "configMap": {"name": name}}
-    template = pod(measuring, for_block(config, _at_most(launches, config), 1), spec, volumes=[volume])
+    template = pod(measuring, _lasting(config, len(launches)), spec, volumes=[volume])
     about = {"name": name, "namespace": settings.namespace, "labels": LABELS}
     mounted = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": about, "immutable": True, "data": {_FILE: text}}
     return mounted, job_of(name, template, config, {})
+
+
+def _lasting(config: Config, launches: int) -> Config:
+    """Return `config` with the limits of a pod that measures so many launches, of which each may have to wait."""
+    wait_s = config.wait_for_quiet_s
+    return for_block(config, launches, 1).model_copy(
+        update={"wait_for_quiet_s": None if wait_s is None else launches * wait_s}
+    )
 
 
 def _for_endpoints(merged: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,11 +78,10 @@ def _for_endpoints(merged: Mapping[str, Any]) -> dict[str, Any]:
             path = f"{DATA}/datasets/{PurePosixPath(dataset['path']).name}"
             workload = {**workload, "dataset": {**dataset, "path": path}}
         workloads[name] = workload
-    return {**merged, "models": [], "modes": [ONLINE.name], "workload_settings": workloads}
+    engine = {**merged["engine"], "python": _python_in_pod(merged["engine"].get("python"))}
+    return {**merged, "models": [], "modes": [ONLINE.name], "workload_settings": workloads, "engine": engine}
 
 
-def _at_most(launches: Sequence[ScheduledLaunch], config: Config) -> int:
-    """Return how many launches the Job measures at most: with `auto`, as many as every experiment may get."""
-    if config.launches != "auto":
-        return len(launches)
-    return config.most_launches * len({launch.experiment.name for launch in launches})
+def _python_in_pod(python: str | None) -> str | None:
+    """Return the engine's Python, where it is the image's; one of this machine is in no pod."""
+    return python if python is not None and python.startswith(f"{HOME}/") else None

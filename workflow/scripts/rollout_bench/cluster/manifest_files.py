@@ -62,8 +62,8 @@ def manifests(plan: Schedule, records: Iterable[str], merged: Mapping[str, Any])
         files[f"{place + 1:06d}-{job_name(launch.experiment.spec, launch.index)}.yaml"] = _text(job(launch, config))
     if config.kubernetes.make_claim is not None:
         files[str(CLAIM)] = _text(claim(config, config.kubernetes.make_claim))
-    of_endpoints = [launch for _, launch in wanted if launch.experiment.spec.endpoint is not None]
-    if of_endpoints:
+    if len(own) < len(wanted):
+        of_endpoints = [found for found in plan.launches if found.experiment.spec.endpoint is not None]
         files[LAUNCHER] = _text(*launcher(of_endpoints, config, merged))
     return {**files, str(COLLECTOR): _text(collector(config))}
 

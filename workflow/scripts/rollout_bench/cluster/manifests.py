@@ -242,12 +242,7 @@ def container(
         **({} if memory is None else {"memory": f"{memory}Mi"}),
         **({} if resource is None or not devices else {resource: str(devices)}),
     }
-    variables = {"HOME": SCRATCH, "TMPDIR": SCRATCH}
-    if spec is not None:
-        variables = settings.environment | variables
-        if settings.debug:
-            variables["LAUNCH"] = shlex.join(command)
-            command = ["sleep", "infinity"]
+    variables = {"HOME": SCRATCH, "TMPDIR": SCRATCH} | ({} if spec is None else settings.environment)
     return _without_empty(
         {
             "name": name,
@@ -339,7 +334,16 @@ def pod_of_launch(launch: ScheduledLaunch, config: Config) -> Parts:
         building = ["python", f"{CODE}/build_checkpoint.py", *experiment.checkpoint.arguments, out]
         before = [container("build-model", building, config, None)]
     spec = {"name": "spec", "configMap": {"name": specs_name(experiment.spec)}}
-    return pod(measuring, config, experiment.spec, before=before, volumes=[spec])
+    return pod(looked_into(measuring, config), config, experiment.spec, before=before, volumes=[spec])
+
+
+def looked_into(measuring: Parts, config: Config) -> Parts:
+    """Return the container that measures, or under `kubernetes.debug` one that waits, with the command at hand."""
+    if not config.kubernetes.debug:
+        return measuring
+    command = shlex.join(word.replace("$$(", "$(") for word in measuring["command"])
+    launch = {"name": "LAUNCH", "value": _as_it_is(command)}
+    return {**measuring, "command": ["sleep", "infinity"], "env": [*measuring["env"], launch]}
 
 
 def _measuring(launch: ScheduledLaunch, config: Config) -> list[str]:
@@ -398,15 +402,15 @@ def job_of(name: str, pod: Parts, config: Config, labels: Mapping[str, str]) -> 
         "metadata": {"name": name, "namespace": settings.namespace, "labels": {**all_labels, **queue}},
         "spec": {
             **({} if settings.queue is None else {"suspend": True}),
-            "backoffLimit": config.cluster.retries,
+            "backoffLimit": 0 if settings.debug else config.cluster.retries,
             "ttlSecondsAfterFinished": settings.keep_finished_s,
             "podFailurePolicy": {
                 "rules": [
+                    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
                     {
                         "action": "FailJob",
                         "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [1, 2]},
                     },
-                    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
                 ]
             },
             "template": {"metadata": {"labels": all_labels}, "spec": pod},

@@ -43,6 +43,7 @@ class Metric:
             metric by its name. Else they are of requests to a server: `Service` in analysis/timed/service.py has it.
         part: field of a pass that it is read from, where only passes of one mode have that; else empty.
         speedup: header of its speed-up's column; empty where neither way is better.
+        words: what is better by it, and what is worse.
         column: of summary.csv; the name where empty.
         group: the columns of a table that it belongs to; empty where only summary.csv has it. Those of `throughput`
             and `start-up` are in tables of every mode that generates, those of `energy` too, where devices count it;
@@ -64,6 +65,7 @@ class Metric:
     of_sequences: bool = False
     part: Literal["", "transition", "placed"] = ""
     speedup: str = ""
+    words: tuple[str, str] = ("Faster", "Slower")
     column: str = ""
     group: str = ""
     optional: bool = False
@@ -156,7 +158,7 @@ def _energy_per_token_j(record: Record) -> float | None:
     """Return joules of all devices per output token of measured iterations."""
     uses = _devices_read(record)
     tokens = sum(iteration.output_tokens for iteration in record.iterations if not iteration.warmup)
-    return None if uses is None else sum(use.energy_j or 0 for use in uses) / tokens
+    return None if uses is None or not tokens else sum(use.energy_j or 0 for use in uses) / tokens
 
 
 def _power_w(record: Record) -> float | None:
@@ -334,6 +336,7 @@ _ALL = (
         better="lower",
         value=_energy_per_token_j,
         speedup="energy gain",
+        words=("Thriftier", "Hungrier"),
         group=ENERGY,
         optional=True,
     ),

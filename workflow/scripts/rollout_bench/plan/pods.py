@@ -172,7 +172,7 @@ class KubernetesSettings(Strict):
     debug: bool = Field(
         False,
         description=(
-            "Have pods wait instead of measure, until somebody has looked into them or their time limit ends: the "
-            "command is in their variable LAUNCH."
+            "Have the pods of manifests wait instead of measure, until their time limit ends or the Job is deleted, so "
+            "that they can be looked into: the command is in their variable LAUNCH."
         ),
     )

@@ -30,6 +30,7 @@ class Conclusion:
     Attributes:
         title: what all of its configurations have in common; empty where there is one comparison.
         metric: what they are compared by.
+        words: what those are called that are better, and that are worse.
         baseline: what they are compared with.
         better: names with ratio and interval, the best first.
         worse: the same of those that are worse, the worst last.
@@ -46,6 +47,7 @@ class Conclusion:
 
     title: str
     metric: str
+    words: tuple[str, str]
     baseline: str
     better: Sequence[str]
     worse: Sequence[str]
@@ -105,6 +107,7 @@ def _without_numbers(rows: Sequence[Row], collection: Collection) -> Conclusion:
     return Conclusion(
         title="",
         metric="",
+        words=("", ""),
         baseline="",
         better=[],
         worse=[],
@@ -158,6 +161,7 @@ def _conclusion(
     return Conclusion(
         title=_in_common(everyone, axes) if several_groups else "",
         metric=metric.header.removesuffix(" ms"),
+        words=metric.words,
         baseline=collection.earlier.name if collection.earlier else _side(base, axes) if base else str(other),
         better=[f"{_side(row, axes)} {_ratio(row.comparison)}" for row in better],
         worse=[f"{_side(row, axes)} {_ratio(row.comparison)}" for row in worse],

@@ -176,7 +176,7 @@ def price_line(row: Row, prices: Mapping[str, float]) -> dict[str, object]:
         return {}
     per_hour = prices[max(fitting, key=len)] * devices_of_rate(record.spec)
     rate = mean([launch.output_tokens_per_s for launch in row.used])
-    return {PRICE: 1e6 * per_hour / (3600 * rate)}
+    return {PRICE: 1e6 * per_hour / (3600 * rate)} if rate else {}
 
 
 def _compared(comparison: Comparison) -> dict[str, object]:

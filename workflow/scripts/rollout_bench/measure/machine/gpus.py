@@ -129,9 +129,7 @@ class Devices:
             limit_w=None if limit is None else limit / 1000,
             default_limit_w=None if default is None else default / 1000,
             temperature_c=self._ask("nvmlDeviceGetTemperature", handle, 0),
-            energy_j=None
-            if (energy := self._ask("nvmlDeviceGetTotalEnergyConsumption", handle)) is None
-            else energy / 1000,
+            energy_j=None if energy is None else energy / 1000,
             holders={int(process.pid): int(process.usedGpuMemory or 0) for process in processes},
         )
 

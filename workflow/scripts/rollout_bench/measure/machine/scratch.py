@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rollout_bench.core.processes import SHARED_MEMORY, is_living
+from rollout_bench.core.processes import SHARED_MEMORY, Group, group_of, is_living
 
 PREFIX = "rollout-engine-"
 """Of the folders' names. Short: the path of a socket has at most 107 bytes."""
@@ -46,6 +46,9 @@ A folder without it is none of ours, or is just being made: it is left alone.
 NOTED = ".shared-memory"
 """The file in which the supervisor notes the engine's shared memory: killed engines leave it, and nobody can tell whose
 it was."""
+
+STUCK = ".stuck"
+"""The file that notes which processes did not end when they were killed: pids, and starts in clock ticks since boot."""
 
 LIMIT_S = 20.0
 """How long killed processes may take to be gone; longer they are stuck inside the kernel."""
@@ -113,6 +116,7 @@ def end_left_behind(say: Say) -> bool:
             killed, stuck = _end_processes(folder)
             found = found or killed
             if stuck:
+                _note_stuck(folder, stuck)
                 say(
                     f"of an engine whose launch was killed still run {LIMIT_S:g} s after they were killed: processes "
                     f"{', '.join(map(str, stuck))}\n  look with `ps -o stat,wchan,args -p {stuck[0]}`: where the state "
@@ -167,14 +171,30 @@ def _end_processes(folder: Path) -> tuple[bool, list[int]]:
         time.sleep(0.05)
 
 
+def _note_stuck(folder: Path, pids: Iterable[int]) -> None:
+    """Note processes by which the folder is found no more: one that is being killed loses its variables at once."""
+    groups = map(group_of, pids)
+    (folder / STUCK).write_text("".join(f"{group.leader} {group.started}\n" for group in groups))
+
+
+def _noted_stuck(folder: Path) -> list[int]:
+    """Return the pids of those that are still there."""
+    try:
+        noted = [line.split() for line in (folder / STUCK).read_text().splitlines()]
+    except OSError:
+        return []
+    groups = [Group(int(pid), int(started)) for pid, started in noted]
+    return [group.leader for group in groups if group == group_of(group.leader) and is_living(group.leader)]
+
+
 def _processes(folder: Path) -> list[int]:
-    """Return the pids of the processes whose temporary folder is `folder`.
+    """Return the pids of the processes whose temporary folder is `folder`, and of those that were noted in it.
 
     Not by psutil, which finds none of vLLM's engine core: it reads variables up to the first gap only, and a process
     that gives itself a title leaves one.
     """
     setting = f"TMPDIR={folder}".encode()
-    found = []
+    found = _noted_stuck(folder)
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # ended meanwhile, or another user's
             if setting in (entry / "environ").read_bytes().split(b"\0"):
