@@ -6,6 +6,7 @@ import os
 import tempfile
 import time
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,24 @@ from rollout_bench.measure.starts.start_phases import StartSpan, graphs, noted_s
 
 
 def measure(job: Job, tell: Tell, wait: Wait) -> None:
-    """Do `job`: tell each event. The word to begin is waited for before anything is imported: the start is the pass."""
+    """Do `job`: tell each event. The start is the pass: it begins with the word, before anything is imported.
+
+    A warm launcher has imported everything by then.
+    """
     spec = job.spec
     assert spec.startup is not None, "specs of this mode have it"
     scratch = Path(tempfile.gettempdir())
     cache_files = _prepare(spec, scratch)
-    wait()
+    waits = spec.startup.launchers == "warm"
+    if not waits:
+        wait()
     own = (NOTES, "VLLM_LOGGING_CONFIG_PATH", *(VARIABLES if spec.startup.caches == "cold" else ()))
     start, began, spans = _imported(tell, own)
+    word: float | None = None
+    if waits:
+        wait()
+        word = began = time.monotonic()
+        start = replace(start, import_s=0.0)
     engine, constructed, config_span = _constructed(job)
     asked = source_of(job, engine.vocabulary).requests(job.launch, 0)[:1]
     prompts = [{"prompt_token_ids": request.prompt_token_ids} for request in asked]
@@ -55,6 +66,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
         StartSeen(
             spans=[(span.name, span.began, span.ended) for span in spans],
             imports=spans[0].began,
+            began=word,
             token=last.ended,
             cache_files=cache_files,
             graphs_compiled=compiled,
