@@ -12,7 +12,7 @@ from typing import Any
 
 from rollout_bench.contracts.record import Iteration
 from rollout_bench.contracts.spec import Spec
-from rollout_bench.measure.engine.vllm import EngineStart, LoadedEngine, sequence_rows, source_of, tell_ready
+from rollout_bench.measure.engine.vllm import EngineStart, LoadedEngine, arguments, sequence_rows, source_of, tell_ready
 from rollout_bench.measure.launch.flags import token_flags
 from rollout_bench.measure.launch.preflight import VARIABLES
 from rollout_bench.measure.launch.protocol import (
@@ -140,6 +140,7 @@ def _imported(tell: Tell, own: Collection[str]) -> tuple[EngineStart, float, lis
 
 def _constructed(job: Job) -> tuple[LoadedEngine, float, StartSpan]:
     """Return the engine, when it was constructed, and when its configuration was made."""
+    from vllm import LLM
     from vllm.engine.arg_utils import EngineArgs
 
     startup = job.spec.startup
@@ -156,7 +157,7 @@ def _constructed(job: Job) -> tuple[LoadedEngine, float, StartSpan]:
     EngineArgs.create_engine_config = timed
     try:
         chosen = {} if startup.load_formats == "auto" else {"load_format": startup.load_formats}
-        engine = LoadedEngine(job.spec, job.model, **chosen)
+        engine = LoadedEngine(job.spec, LLM(model=job.model, **{**arguments(job.spec), **chosen}))
     finally:
         EngineArgs.create_engine_config = make
     constructed = time.monotonic()
