@@ -30,6 +30,8 @@ BAD_STARTS = [
         "'fast_safetensors'",
         "did you mean 'fastsafetensors'?",
     ),
+    Bad("startup_launcher_unknown", _start("launchers: [hot]"), "startup.launchers.0: 'hot'", "known: none, warm"),
+    Bad("startup_launcher_null", _start("launchers: null"), "startup.launchers: None should be", "docs/reference"),
     Bad(
         "startup_fastsafetensors_on_cpu",
         _start("load_formats: [fastsafetensors]"),

@@ -58,7 +58,8 @@ def cold(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Launching:
 
 @pytest.fixture(scope="module")
 def warm(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Launching:
-    return start(tmp_path_factory.mktemp("warm"), model, {"caches": "warm", "load_formats": "dummy"}, eager=True)
+    startup = {"caches": "warm", "load_formats": "dummy", "launchers": "warm"}
+    return start(tmp_path_factory.mktemp("warm"), model, startup, eager=True)
 
 
 def course_of(record: Record) -> StartCourse:
@@ -118,3 +119,13 @@ def test_a_start_without_compilation_has_no_phase_of_it(warm: Launching) -> None
     course = course_of(warm.record())
     assert not {"dynamo", "inductor", "cached_graphs"} & {phase.name for phase in course.phases}
     assert course.rest_s < 0.02 * course.until_token_s
+
+
+def test_the_start_of_a_warm_launcher_begins_with_the_word(warm: Launching) -> None:
+    record = warm.record()
+    course = course_of(record)
+    assert not {"process", "import", "platform"} & {phase.name for phase in course.phases}
+    assert record.startup.import_s == 0
+    total_s = sum(phase.elapsed_s for phase in course.phases) + course.rest_s
+    assert total_s == pytest.approx(course.until_token_s, rel=1e-6)
+    assert record.startup.init_s <= course.until_token_s < record.wall_s

@@ -115,6 +115,12 @@ def test_graphs_of_the_cache_are_a_phase_of_their_own() -> None:
     assert graphs(warm) == (0, 1)
 
 
+def test_graphs_are_counted_one_by_one_where_the_log_names_each() -> None:
+    each = [(20.0 + n, f"Directly load the {n}-th graph for compile range (1, 8192)from inductor") for n in range(3)]
+    whole = (24.0, "Directly load the compiled graph(s) for compile range (1, 8192) from the cache, took 1.500 s")
+    assert graphs(notes(*each, whole)) == (0, 3)
+
+
 def test_an_artifact_that_is_loaded_whole_is_one_too() -> None:
     lines = [
         (25.0, "Directly load AOT compilation from path /cache"),

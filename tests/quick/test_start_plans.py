@@ -41,6 +41,14 @@ def test_weights_that_are_made_up_have_no_pages() -> None:
     assert twin.reason == "it is the same as under pages-cold+load-formats-dummy"
 
 
+def test_a_warm_launcher_is_one_more_value_and_none_leaves_keys_as_they_were() -> None:
+    first, second = specs("startup: {caches: [cold], launchers: [none, warm]}")
+    assert [spec.setting for spec in (first, second)] == ["launchers-none", "launchers-warm"]
+    assert "launchers" not in first.model_dump(mode="json")["startup"]
+    assert second.startup is not None
+    assert second.startup.launchers == "warm"
+
+
 def test_made_up_weights_take_a_config_alone() -> None:
     matrix = planned(f"{{{BASE}, startup: {{caches: [cold], load_formats: [auto, dummy]}}}}")
     checkpoints = [experiment.checkpoint for experiment in matrix.experiments]

@@ -18,6 +18,10 @@ StartFormat = Literal["auto", "dummy", "runai_streamer", "fastsafetensors", "ten
 """How vLLM loads weights, by its own names; dummy makes them up and reads none."""
 
 
+Launcher = Literal["none", "warm"]
+"""none: the start begins with a new process; warm: a process has imported the engine, and waits for the word."""
+
+
 class StartupSettings(Strict):
     """What an engine finds when it starts. Each combination of values is an experiment of its own."""
 
@@ -46,6 +50,15 @@ class StartupSettings(Strict):
         ),
     )
 
+    launchers: Annotated[list[Launcher], BeforeValidator(brackets), AfterValidator(no_duplicates)] = Field(
+        ["none"],
+        description=(
+            "none: a start begins with a new process; warm: with the word to a process that has imported the engine "
+            "and waits, as llm-d's launcher of fast actuation does. Several are settings that are compared: "
+            "launchers-warm."
+        ),
+    )
+
 
 class StartupSpec(Strict):
     """What an engine finds when it starts."""
@@ -53,6 +66,7 @@ class StartupSpec(Strict):
     caches: CacheState = Field(description="Its compile caches.")
     pages: PageState | None = absent("Pages of the weight files in memory. Null where no weights are read.")
     load_formats: StartFormat = Field(description="How weights are loaded.")
+    launchers: Literal["warm"] | None = absent("warm: a process has imported the engine before the start begins.")
 
 
 PhaseName = Literal[

@@ -118,7 +118,8 @@ def _start_of(startup: StartupSettings) -> StartupSpec:
     """Return what a spec says of a start; of lists the first value, where no setting has said which."""
     loads = startup.load_formats[0]
     pages = None if loads in NO_WEIGHTS_NEEDED else startup.pages[0]
-    return StartupSpec(caches=startup.caches[0], pages=pages, load_formats=loads)
+    launcher = None if startup.launchers[0] == "none" else startup.launchers[0]
+    return StartupSpec(caches=startup.caches[0], pages=pages, load_formats=loads, launchers=launcher)
 
 
 OF_STARTS = ("VLLM_CACHE_ROOT", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "VLLM_LOGGING_CONFIG_PATH")

@@ -264,6 +264,8 @@ def _without_percentiles(findings: Findings) -> list[tuple[str, str]]:
     """Return experiments that lack percentiles, and why."""
     found: dict[str, list[str]] = {}
     for row, pooled, distributions in zip(findings.rows, findings.sequences, findings.latencies, strict=False):
+        if mode_of(row.experiment.mode).passes == "none":  # nothing is repeated that could have one
+            continue
         for reason in (*pooled.reasons, *_too_few(row, distributions)):
             found.setdefault(reason, []).append(row.name)
     return [(some(names), reason) for reason, names in found.items()]

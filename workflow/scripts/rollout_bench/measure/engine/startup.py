@@ -6,12 +6,13 @@ import os
 import tempfile
 import time
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rollout_bench.contracts.record import Iteration
 from rollout_bench.contracts.spec import Spec
-from rollout_bench.measure.engine.vllm import EngineStart, LoadedEngine, sequence_rows, source_of, tell_ready
+from rollout_bench.measure.engine.vllm import EngineStart, LoadedEngine, arguments, sequence_rows, source_of, tell_ready
 from rollout_bench.measure.launch.flags import token_flags
 from rollout_bench.measure.launch.preflight import VARIABLES
 from rollout_bench.measure.launch.protocol import (
@@ -28,14 +29,24 @@ from rollout_bench.measure.starts.start_phases import StartSpan, graphs, noted_s
 
 
 def measure(job: Job, tell: Tell, wait: Wait) -> None:
-    """Do `job`: tell each event. The word to begin is waited for before anything is imported: the start is the pass."""
+    """Do `job`: tell each event. The start is the pass: it begins with the word, before anything is imported.
+
+    A warm launcher has imported everything by then.
+    """
     spec = job.spec
     assert spec.startup is not None, "specs of this mode have it"
     scratch = Path(tempfile.gettempdir())
     cache_files = _prepare(spec, scratch)
-    wait()
+    waits = spec.startup.launchers == "warm"
+    if not waits:
+        wait()
     own = (NOTES, "VLLM_LOGGING_CONFIG_PATH", *(VARIABLES if spec.startup.caches == "cold" else ()))
     start, began, spans = _imported(tell, own)
+    word: float | None = None
+    if waits:
+        wait()
+        word = began = time.monotonic()
+        start = replace(start, import_s=0.0)
     engine, constructed, config_span = _constructed(job)
     asked = source_of(job, engine.vocabulary).requests(job.launch, 0)[:1]
     prompts = [{"prompt_token_ids": request.prompt_token_ids} for request in asked]
@@ -55,6 +66,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
         StartSeen(
             spans=[(span.name, span.began, span.ended) for span in spans],
             imports=spans[0].began,
+            began=word,
             token=last.ended,
             cache_files=cache_files,
             graphs_compiled=compiled,
@@ -128,6 +140,7 @@ def _imported(tell: Tell, own: Collection[str]) -> tuple[EngineStart, float, lis
 
 def _constructed(job: Job) -> tuple[LoadedEngine, float, StartSpan]:
     """Return the engine, when it was constructed, and when its configuration was made."""
+    from vllm import LLM
     from vllm.engine.arg_utils import EngineArgs
 
     startup = job.spec.startup
@@ -144,7 +157,7 @@ def _constructed(job: Job) -> tuple[LoadedEngine, float, StartSpan]:
     EngineArgs.create_engine_config = timed
     try:
         chosen = {} if startup.load_formats == "auto" else {"load_format": startup.load_formats}
-        engine = LoadedEngine(job.spec, job.model, **chosen)
+        engine = LoadedEngine(job.spec, LLM(model=job.model, **{**arguments(job.spec), **chosen}))
     finally:
         EngineArgs.create_engine_config = make
     constructed = time.monotonic()

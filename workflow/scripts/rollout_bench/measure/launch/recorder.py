@@ -327,11 +327,12 @@ class StartCollecting(Measurement):
         assert seen is not None, "the engine was done before it had told of its start"
         spans = [StartSpan(name=name, began=began, ended=ended) for name, began, ended in seen.spans]
         process = StartSpan(name="process", began=self._began, ended=seen.imports)
-        phases, rest_s = shared_out([process, *spans], self._began, seen.token)
+        began = self._began if seen.began is None else seen.began
+        phases, rest_s = shared_out([process, *spans], began, seen.token)
         return StartCourse(
             phases=phases,
             rest_s=rest_s,
-            until_token_s=seen.token - self._began,
+            until_token_s=seen.token - began,
             weights_bytes=None if pages is None else pages.size,
             resident_share=None if pages is None else pages.resident_share,
             cache_files=seen.cache_files,

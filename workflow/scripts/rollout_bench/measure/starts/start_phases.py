@@ -157,7 +157,8 @@ def graphs(notes: Sequence[StartNote]) -> tuple[int, int]:
     for pid in {note.pid for note in notes}:
         own = [note for note in notes if note.pid == pid]
         compiled = sum("Compiling a graph for" in note.text for note in own)
-        loaded = sum("Directly load" in note.text for note in own)
+        each = sum(re.search(r"Directly load the \d+-th graph", note.text) is not None for note in own)
+        loaded = each or sum("Directly load" in note.text for note in own)
         if not compiled and not loaded:
             counts = [re.search(r"(\d+) hits, (\d+) misses", note.text) for note in own]
             loaded = sum(int(found[1]) for found in counts if found)

@@ -60,8 +60,9 @@ def startup_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
         _draw(axes, names, found, size, longest)
     for axes in list(grid.flat)[len(shown) :]:
         axes.set_axis_off()
-    for axes in grid[-1]:
+    for axes in list(grid.flat)[: len(shown)][-across:]:  # the last of each column
         axes.set_xlabel("s after the launch's beginning")
+        axes.tick_params(labelbottom=True)
     return figure
 
 

@@ -93,8 +93,8 @@ FOUND = (
     Column("graphs compiled", "Graphs that were compiled.", _costs(lambda costs: brief(costs.graphs_compiled))),
     Column("graphs loaded", "Graphs that came from the caches.", _costs(lambda costs: brief(costs.graphs_loaded))),
 )
-REST = Column("rest", "What no phase explains.", _costs(lambda costs: number(costs.rest_s, 2)))
-REST_SHARE = Column("rest %", "Its share of the whole.", _costs(lambda costs: number(100 * costs.rest_share, 2)))
+REST = Column("rest", "What no phase explains.", _costs(lambda costs: f"{costs.rest_s:.2f}"))
+REST_SHARE = Column("rest %", "Its share of the whole.", _costs(lambda costs: f"{100 * costs.rest_share:.1f}"))
 
 
 def startup_part(findings: Findings) -> SummaryPart:

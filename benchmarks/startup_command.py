@@ -1,0 +1,11 @@
+"""`vllm bench startup`, with its own options, where the `vllm` command fails: on builds named other than vllm."""
+
+from __future__ import annotations
+
+from vllm.benchmarks.startup import add_cli_args, main
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+if __name__ == "__main__":  # each start is a process that imports this file anew
+    parser = FlexibleArgumentParser(description="vllm bench startup")
+    add_cli_args(parser)
+    main(parser.parse_args())
