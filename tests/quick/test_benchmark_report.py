@@ -31,6 +31,7 @@ from synthetic_records import (
     save,
 )
 from synthetic_rollouts import rollout_record, rollout_spec, shared_out
+from synthetic_starts import COLD, start_record, start_spec
 
 from rollout_bench.commands import export
 from rollout_bench.contracts.load import LoadPoint
@@ -267,6 +268,21 @@ def test_stack_and_load_say_how_it_was_set(tmp_path: Path) -> None:
         "output_seq_len": {"distribution": "fixed", "value": OUTPUT_TOKENS},
     }  # fmt: skip
     assert report["run"]["time"]["start"] == "2025-01-01T00:00:00Z"
+
+
+def test_a_start_is_told_phase_by_phase_and_has_no_throughput(tmp_path: Path) -> None:
+    save(tmp_path / "results", *(start_record(start_spec(), launch) for launch in range(2)))
+    report = the_report(tmp_path, "startup/experiment.yaml")
+    assert list(problems(report)) == []
+    assert "throughput" not in aggregate(report)
+    observed = report["results"]["observability"]
+    assert not {"rollout_step", "rollout_anatomy"} & set(observed)
+    start = observed["engine_start"]
+    assert {name: phase["mean"] for name, phase in start["phases"].items()} == COLD
+    assert {phase["units"] for phase in start["phases"].values()} == {"s"}
+    assert start["until_first_token"]["mean"] == pytest.approx(sum(COLD.values()) + start["rest"]["mean"])
+    assert start["weights"] == {"units": "bytes", "mean": 1e9, "stddev": 0.0, "min": 1e9, "p50": 1e9, "max": 1e9}
+    assert report["scenario"]["load"]["native"]["config"]["startup"]["caches"] == "cold"
 
 
 def test_engines_side_by_side_are_replicas_and_their_router_is_a_component(tmp_path: Path) -> None:
