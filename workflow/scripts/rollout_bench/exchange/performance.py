@@ -94,7 +94,7 @@ class MeasuredLaunch:
     def counted(self) -> list[SequenceRow]:
         """The rows of sequences in them that came back and that the step needed."""
         indices = {iteration.index for iteration in self.passes}
-        return [r for r in self.rows or () if r.iteration in indices and not r.dropped and not r.failed]
+        return [r for r in self.rows or () if r.iteration in indices and not r.dropped and r.complete]
 
 
 def statistics_of(values: Array | Sequence[float], units: str, mean: float | None = None) -> Statistics | None:
@@ -174,7 +174,7 @@ def _requests(launches: Sequence[MeasuredLaunch]) -> AggregateRequests:
     return AggregateRequests(
         total=sum(i.requests for i in passes) + sum(each.sequences for each in surplus),
         failures=sum(i.failed or 0 for i in passes),
-        incomplete=sum(each.aborted for each in surplus),
+        incomplete=sum(each.aborted for each in surplus) + sum(i.incomplete or 0 for i in passes),
         **lengths,
     )
 
@@ -190,7 +190,7 @@ def _throughput(launches: Sequence[MeasuredLaunch]) -> AggregateThroughput:
         input_token_rate=rate(lambda i: i.prompt_tokens, "tokens/s"),
         output_token_rate=rate(lambda i: i.output_tokens, "tokens/s"),
         total_token_rate=rate(lambda i: i.prompt_tokens + i.output_tokens, "tokens/s"),
-        request_rate=rate(lambda i: i.requests - (i.failed or 0), "queries/s"),
+        request_rate=rate(lambda i: i.requests - (i.failed or 0) - (i.incomplete or 0), "queries/s"),
     )
 
 
