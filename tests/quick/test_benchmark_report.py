@@ -31,6 +31,7 @@ from synthetic_records import (
     save,
 )
 from synthetic_rollouts import rollout_record, rollout_spec, shared_out
+from synthetic_starts import COLD, start_record, start_spec
 
 from rollout_bench.commands import export
 from rollout_bench.contracts.load import LoadPoint
@@ -137,6 +138,46 @@ def test_an_online_launch_is_told_load_by_load(tmp_path: Path) -> None:
             assert latency[name]["stddev"] == pytest.approx(values.std(ddof=1)), name
             assert (latency[name]["min"], latency[name]["max"]) == pytest.approx((values.min(), values.max())), name
             assert latency[name]["p90"] == pytest.approx(np.quantile(values, 0.9, method="inverted_cdf")), name
+
+
+def test_requests_that_were_cut_when_their_time_was_over_are_incomplete_and_stages_keep_their_numbers(
+    tmp_path: Path,
+) -> None:
+    first = LoadPoint(concurrency=4, duration_s=5.0, stage=1)
+    second = LoadPoint(concurrency=2, duration_s=5.0, stage=2)
+    record, rows = make_online(make_online_spec(points=[first, second]), iterations=1)
+    measured = [each.index for each in record.iterations if not each.warmup]
+    # the last request of each pass had got 5 tokens when it was cut
+    last = {row.iteration: number for number, row in enumerate(rows)}
+    for index in measured:
+        row = rows[last[index]]
+        early = {"output_tokens": 5, "finish_reason": None, "last_token_s": None, "gaps_us": None, "cut_s": 5.0}
+        rows[last[index]] = row.model_copy(update=early)
+    passes = [
+        each.model_copy(
+            update={
+                "sequences": each.sequences - 1,
+                "output_tokens": each.output_tokens - OUTPUT_TOKENS + 5,
+                "prompt_tokens": each.prompt_tokens - PROMPT_TOKENS,
+                "incomplete": 1,
+            }
+        )
+        if each.index in measured
+        else each
+        for each in record.iterations
+    ]
+    save_online(tmp_path / "results", (record.model_copy(update={"iterations": passes}), rows))
+    for stage, point in enumerate((first, second)):  # though the second load is the lighter one
+        report = the_report(tmp_path, f"online/launch-0.stage-{stage}.yaml")
+        assert (standard_load(report)["stage"], standard_load(report)["concurrency"]) == (stage, point.concurrency)
+        requests = aggregate(report)["requests"]
+        assert (requests["total"], requests["failures"], requests["incomplete"]) == (32, 0, 1)
+        assert requests["output_length"]["min"] == OUTPUT_TOKENS
+        (of_load,) = [each for each in passes if each.point == point and not each.warmup]
+        rates = aggregate(report)["throughput"]
+        assert rates["request_rate"]["mean"] == pytest.approx(31 / of_load.elapsed_s)
+        assert rates["output_token_rate"]["mean"] == pytest.approx((31 * OUTPUT_TOKENS + 5) / of_load.elapsed_s)
+        assert aggregate(report)["latency"]["request_latency"]["max"] < 5
 
 
 def test_an_experiment_pools_requests_and_has_the_rate_of_each_launch(tmp_path: Path) -> None:
@@ -267,6 +308,21 @@ def test_stack_and_load_say_how_it_was_set(tmp_path: Path) -> None:
         "output_seq_len": {"distribution": "fixed", "value": OUTPUT_TOKENS},
     }  # fmt: skip
     assert report["run"]["time"]["start"] == "2025-01-01T00:00:00Z"
+
+
+def test_a_start_is_told_phase_by_phase_and_has_no_throughput(tmp_path: Path) -> None:
+    save(tmp_path / "results", *(start_record(start_spec(), launch) for launch in range(2)))
+    report = the_report(tmp_path, "startup/experiment.yaml")
+    assert list(problems(report)) == []
+    assert "throughput" not in aggregate(report)
+    observed = report["results"]["observability"]
+    assert not {"rollout_step", "rollout_anatomy"} & set(observed)
+    start = observed["engine_start"]
+    assert {name: phase["mean"] for name, phase in start["phases"].items()} == COLD
+    assert {phase["units"] for phase in start["phases"].values()} == {"s"}
+    assert start["until_first_token"]["mean"] == pytest.approx(sum(COLD.values()) + start["rest"]["mean"])
+    assert start["weights"] == {"units": "bytes", "mean": 1e9, "stddev": 0.0, "min": 1e9, "p50": 1e9, "max": 1e9}
+    assert report["scenario"]["load"]["native"]["config"]["startup"]["caches"] == "cold"
 
 
 def test_engines_side_by_side_are_replicas_and_their_router_is_a_component(tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ from rollout_bench.analysis.stats.percentiles import Array, effective_samples
 from rollout_bench.analysis.timed.latencies import claimable, pass_times_of
 from rollout_bench.analysis.timed.service import Requests, at_a_rate, pool_requests
 from rollout_bench.contracts.metrics import METRICS
+from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import DeviceUse, Iteration, Record, SequenceRow, ServerSample
+from rollout_bench.contracts.starts import StartCourse
 from rollout_bench.exchange.benchmark_report import (
     PERCENTILES,
     AggregateLatency,
@@ -92,7 +94,7 @@ class MeasuredLaunch:
     def counted(self) -> list[SequenceRow]:
         """The rows of sequences in them that came back and that the step needed."""
         indices = {iteration.index for iteration in self.passes}
-        return [r for r in self.rows or () if r.iteration in indices and not r.dropped and not r.failed]
+        return [r for r in self.rows or () if r.iteration in indices and not r.dropped and r.complete]
 
 
 def statistics_of(values: Array | Sequence[float], units: str, mean: float | None = None) -> Statistics | None:
@@ -129,6 +131,7 @@ def results_of(launches: Sequence[MeasuredLaunch]) -> ReportResults:
 
     Requests of several launches are pooled. A rate is each launch's; of one launch its spread is that of the passes.
     """
+    only_starts = mode_of(launches[0].record.spec.mode).passes == "none"  # one token after a start is no throughput
     values, independent = _latencies(launches)
     latency = {
         field: found
@@ -140,10 +143,10 @@ def results_of(launches: Sequence[MeasuredLaunch]) -> ReportResults:
             aggregate=AggregatePerformance(
                 requests=_requests(launches),
                 latency=AggregateLatency(**latency) if latency else None,
-                throughput=_throughput(launches),
+                throughput=None if only_starts else _throughput(launches),
             )
         ),
-        observability=_observability(launches, independent),
+        observability=_observability(launches, independent, only_starts),
     )
 
 
@@ -171,7 +174,7 @@ def _requests(launches: Sequence[MeasuredLaunch]) -> AggregateRequests:
     return AggregateRequests(
         total=sum(i.requests for i in passes) + sum(each.sequences for each in surplus),
         failures=sum(i.failed or 0 for i in passes),
-        incomplete=sum(each.aborted for each in surplus),
+        incomplete=sum(each.aborted for each in surplus) + sum(i.incomplete or 0 for i in passes),
         **lengths,
     )
 
@@ -187,7 +190,7 @@ def _throughput(launches: Sequence[MeasuredLaunch]) -> AggregateThroughput:
         input_token_rate=rate(lambda i: i.prompt_tokens, "tokens/s"),
         output_token_rate=rate(lambda i: i.output_tokens, "tokens/s"),
         total_token_rate=rate(lambda i: i.prompt_tokens + i.output_tokens, "tokens/s"),
-        request_rate=rate(lambda i: i.requests - (i.failed or 0), "queries/s"),
+        request_rate=rate(lambda i: i.requests - (i.failed or 0) - (i.incomplete or 0), "queries/s"),
     )
 
 
@@ -233,20 +236,26 @@ def _own_latencies(launch: MeasuredLaunch) -> dict[str, tuple[Array, list[int]]]
     return found
 
 
-def _observability(launches: Sequence[MeasuredLaunch], independent: Mapping[str, int]) -> dict[str, Any]:
+def _observability(
+    launches: Sequence[MeasuredLaunch], independent: Mapping[str, int], only_starts: bool
+) -> dict[str, Any]:
     """Return what a report has no standard place for, and what the engine said of itself; a unit in each statistic."""
     found: dict[str, Any] = {}
     resources = content_of(_resources(launches))
     if resources:
         found["components"] = [{"component_label": ENGINE, "aggregate": resources}]
-    anatomy = _anatomy(launches)
+    anatomy = {} if only_starts else _anatomy(launches)
     if anatomy:
         found["rollout_anatomy"] = anatomy
-    found["rollout_step"] = _steps(launches)
+    if not only_starts:
+        found["rollout_step"] = _steps(launches)
     energy = _energy(launches)
     if energy:
         found["energy"] = energy
     found["engine_startup"] = _startup([launch.record for launch in launches])
+    courses = [course for launch in launches if (course := launch.record.startup.course) is not None]
+    if courses:
+        found["engine_start"] = _course(courses)
     if independent:
         found["percentiles_claimed"] = {
             field: {"independent": independent[measure], "highest": f"p{max(found_here)}" if found_here else "none"}
@@ -341,6 +350,24 @@ def _startup(records: Sequence[Record]) -> dict[str, Any]:
             },
         }
     )
+
+
+def _course(courses: Sequence[StartCourse]) -> dict[str, Any]:
+    """Return what each second of a start went to, phases and rest, which are the whole until the first token."""
+    phases = dict.fromkeys(phase.name for course in courses for phase in course.phases)
+    return {
+        "phases": _told({name: ([course.own_s(name) for course in courses], "s") for name in phases}),
+        **_told(
+            {
+                "rest": ([course.rest_s for course in courses], "s"),
+                "until_first_token": ([course.until_token_s for course in courses], "s"),
+                "weights": ([course.weights_bytes for course in courses], "bytes"),
+                "resident_share": ([course.resident_share for course in courses], "fraction"),
+                "graphs_compiled": ([course.graphs_compiled for course in courses], "count"),
+                "graphs_loaded": ([course.graphs_loaded for course in courses], "count"),
+            }
+        ),
+    }
 
 
 def _resources(launches: Sequence[MeasuredLaunch]) -> UsedResources:

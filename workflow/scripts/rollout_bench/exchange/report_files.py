@@ -72,8 +72,7 @@ def export(results: Path) -> Exported:
                 unread += problems
         for part in parts:
             launches = [_of_part(part, record, measured[record.launch]) for record in part.records if record.valid]
-            stage = 0 if part.part is None else part.part.number
-            ending = "" if part.part is None else f".stage-{stage}"
+            ending = "" if part.part is None else f".stage-{_stage(part)}"
             folder = f"{whole.mode}/{whole.experiment}"
             for launch in launches:
                 name = f"{folder}/launch-{launch.record.launch}{ending}.yaml"
@@ -121,9 +120,16 @@ def report_of_launches(launches: Sequence[MeasuredLaunch], part: TimedExperiment
             ),
             description=f"{title}, {measured}",
         ),
-        scenario=scenario_of(first, point, 0 if part.part is None else part.part.number, mean_lengths(launches)),
+        scenario=scenario_of(first, point, _stage(part), mean_lengths(launches)),
         results=results_of(launches),
     )
+
+
+def _stage(part: TimedExperiment) -> int:
+    """Return the number of a load: of a profile's stages its own, else its place from the lightest on, both from 0."""
+    if part.part is None:
+        return 0
+    return part.part.number if part.part.point.stage is None else part.part.point.stage - 1
 
 
 def write(exported: Exported, out: Path) -> list[str]:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from rollout_bench.contracts.load import Length, LoadPoint, LogNormal, Normal, Uniform, Zipf
+from rollout_bench.contracts.load import Length, LoadPoint, LogNormal, Normal, Uniform
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Record
 from rollout_bench.contracts.spec import Spec, placed_engines, replicas, tensor_parallel_size, trainers_devices
@@ -199,7 +199,6 @@ def _length(length: Length, from_file: bool, mean: float | None) -> SequenceLeng
         return SequenceLength(distribution="gaussian", value=length.mean, std_dev=length.std, **bounds)
     if isinstance(length, Uniform):
         return SequenceLength(distribution="uniform", value=(length.low + length.high) / 2, **bounds)
-    assert isinstance(length, LogNormal | Zipf)
     middle = length.median if isinstance(length, LogNormal) else float(length.low)
     return SequenceLength(distribution="other", value=middle if mean is None else mean, **bounds)
 
