@@ -17,6 +17,9 @@ from rollout_bench.llmd.harnesses import HARNESSES
 from rollout_bench.llmd.meaning import Meaning
 from rollout_bench.llmd.profiled import WorkloadProfile, profile_of, rendered, with_profiles
 from rollout_bench.plan.config_file import read_config
+from rollout_bench.plan.engine import probe_engine
+from rollout_bench.plan.matrix import expand
+from rollout_bench.plan.schedule import put_on_disk, schedule
 
 CONFIG: dict[str, Any] = {"models": ["qwen3-90m"], "modes": ["online"]}
 PROFILES = sorted((REPOSITORY / "configs" / "llm-d").glob("*/*.yaml.in"))
@@ -186,6 +189,39 @@ def test_a_profile_on_the_command_line_is_a_workload_of_its_name_measured_online
     assert (config.workloads, config.modes) == (["sanity-random"], ["online"])
     assert config.workload_settings["sanity-random"].prompts == 7
     assert config.profile.steps == 8
+
+
+def test_nop_on_the_command_line_measures_the_start_alone():
+    found = planned("{profile: nop/nop, quants: [bf16]}").experiments
+    assert {experiment.spec.mode for experiment in found} == {"startup"}
+    assert {experiment.spec.workload.prompts for experiment in found} == {1}
+
+
+def test_nop_measures_no_load():
+    with pytest.raises(UserError, match="nop sends nothing, and modes has online"):
+        planned("{modes: [online], workloads: [w], workload_settings: {w: {profile: {harness: nop, path: nop}}}}")
+
+
+def test_the_filled_profile_lies_beside_the_spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    config = read_config(merged_with("{profile: vllm-benchmark/sanity_random, quants: [bf16]}"))
+    plan = schedule(config, expand(config, probe_engine(None)))
+    put_on_disk(plan, tmp_path / "results" / "plan.json", set(plan.by_record))
+    [kept] = (tmp_path / "results").glob("online/*/profile.yaml")
+    assert kept.with_name("spec.json").exists()
+    content = yaml.safe_load(kept.read_text())
+    assert content["base-url"] == "http://127.0.0.1:PORT"
+    assert content["model"].startswith("./models/synthetic/")
+
+
+def test_a_profile_that_asks_for_what_loads_are_not_is_refused(monkeypatch: pytest.MonkeyPatch):
+    for lacking, harness, name in (
+        ("duration_s", "guidellm", "sanity_concurrent"),
+        ("pool", "inference-perf", "shared_prefix_synthetic_short"),
+    ):
+        monkeypatch.setattr(harnesses, "LACKING", {lacking})
+        with pytest.raises(UserError, match=r"ends by time|sends a prompt twice"):
+            meaning(harness, name, {"duration": 2000} if lacking == "pool" else None)
 
 
 def test_limits_of_a_profile_are_slo_where_the_config_has_none(tmp_path: Path):

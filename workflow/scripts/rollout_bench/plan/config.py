@@ -470,7 +470,13 @@ class Config(Strict):
         ),
     )
     harness: Harness = "vllm"
-    profile: ProfileSettings = Field(ProfileSettings(), description="What launches in mode profile trace.")
+    profile: ProfileSettings = Field(
+        ProfileSettings(),
+        description=(
+            "What launches in mode profile trace. On the command line also HARNESS/NAME, with overrides={...}: a "
+            "workload profile of llm-d-benchmark, measured alone."
+        ),
+    )
     operators: OperatorsSettings = Field(
         OperatorsSettings(), description="What launches in mode operators time: the linear layers' own kernels."
     )
