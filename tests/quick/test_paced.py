@@ -14,7 +14,7 @@ from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.record import ClientUse, SequenceRow
 from rollout_bench.measure.engine.online import iteration_of, rows_of
 from rollout_bench.measure.launch.flags import cut_flags, reuse_flags
-from rollout_bench.measure.server.paced import prepare
+from rollout_bench.measure.server.paced import Ending, prepare
 from rollout_bench.measure.server.stream import LoadPass, RequestOutcome, Target
 from rollout_bench.workloads.requests import Request, sent_of
 
@@ -33,7 +33,7 @@ def send(tmp_path: Path) -> Iterator[Send]:
 
         def sent(
             count: int = 4,
-            duration_s: float = 0.5,
+            duration_s: float | None = 0.5,
             *,
             tokens: int = 4,
             due_s: Sequence[float] | None = None,
@@ -41,10 +41,13 @@ def send(tmp_path: Path) -> Iterator[Send]:
             wait: bool = False,
             at: str = url,
             stream: bool = True,
+            requests: int | None = None,
+            timeout_s: float | None = None,
         ) -> LoadPass:
             target = Target(f"{at}/v1", "stub", {}, True, stream, {"return_token_ids": True})
             every = asked(count, tokens)
-            return prepare(every, [PROMPT] * count, due_s, concurrency, target, duration_s, wait)()
+            ending = Ending(duration_s, wait, requests, timeout_s)
+            return prepare(every, [PROMPT] * count, due_s, concurrency, target, ending)()
 
         sent.url = url  # type: ignore[attr-defined]
         yield sent
@@ -94,6 +97,19 @@ def test_a_limit_keeps_those_that_are_due_waiting_and_what_was_never_sent_is_cut
     done = send(3, 0.4, tokens=500, due_s=[0.0, 0.05, 0.1], concurrency=2)
     assert [outcome.sent_s is None for outcome in done.outcomes] == [False, False, True]
     assert all(outcome.cut_s is not None for outcome in done.outcomes)
+
+
+def test_a_number_of_requests_goes_through_the_prompts_again(send: Send):
+    done = send(3, None, concurrency=2, requests=7)
+    assert done.sent == [(number % 3, number // 3) for number in range(7)]
+    assert all(outcome.output_tokens == 4 and outcome.cut_s is None for outcome in done.outcomes)
+
+
+def test_a_request_that_takes_longer_than_it_may_has_failed(send: Send):
+    done = send(2, None, tokens=500, due_s=[0.0, 0.0], timeout_s=0.2)
+    assert [outcome.error for outcome in done.outcomes] == ["timeout: no whole answer within 0.2 s"] * 2
+    assert all(outcome.cut_s is None for outcome in done.outcomes)
+    assert 0.2 <= done.elapsed_s < 1.0
 
 
 def test_a_server_that_is_not_there_is_not_asked_without_end(tmp_path: Path, send: Send):

@@ -39,6 +39,9 @@ class Normal(_Bounded):
     distribution: Literal["normal"] = Field(description="Which distribution it is.")
     mean: Annotated[Number, Field(gt=0, le=1e7)] = Field(description="Mean, before the bounds cut it.")
     std: Annotated[Number, Field(gt=0, le=1e7)] = Field(description="Standard deviation, before the bounds cut it.")
+    outside: Literal["clip"] | None = absent(
+        "clip: what is drawn below low or above high becomes that bound. Null: it is drawn again."
+    )
 
 
 class LogNormal(_Bounded):
@@ -48,6 +51,9 @@ class LogNormal(_Bounded):
     median: Annotated[Number, Field(gt=0, le=1e7)] = Field(description="Median, before the bounds cut it.")
     sigma: Annotated[Number, Field(gt=0, le=10)] = Field(
         description="Standard deviation of the natural logarithm: 1 has one length in six beyond 2.7 times the median."
+    )
+    outside: Literal["clip"] | None = absent(
+        "clip: what is drawn below low or above high becomes that bound. Null: it is drawn again."
     )
 
 
@@ -146,6 +152,10 @@ class Pacing(Strict):
         "Seconds in which requests are sent, at a request_rate or with a concurrency. Null: until all requests of the "
         "workload are sent."
     )
+    requests: Count | None = absent(
+        "Requests that are sent, through the prompts of the workload in order, and from the first again. Null: each "
+        "once, or as many as duration_s takes."
+    )
 
 
 class LoadPoint(Pacing):
@@ -160,12 +170,15 @@ class LoadPoint(Pacing):
         rate = rate.replace(".0 req/s", " req/s")
         limit = "" if self.concurrency is None else f"{self.concurrency} at once"
         lasting = "" if self.duration_s is None else f" for {self.duration_s:g} s"
+        lasting += "" if self.requests is None else f" for {self.requests} requests"
         stage = "" if self.stage is None else f"stage {self.stage}: "
         return stage + (", ".join(filter(None, [rate, limit])) or "all at once") + lasting
 
     @property
     def due_requests(self) -> int | None:
-        """How many requests are due in its time; None where a number does not say."""
+        """How many requests it sends; None where nothing says it but the workload, or how fast answers come."""
+        if self.requests is not None:
+            return self.requests
         if self.duration_s is None or not isinstance(self.request_rate, float):
             return None
         return max(1, round(self.request_rate * self.duration_s))
@@ -230,6 +243,9 @@ class Traffic(Strict):
     at_end: AtEnd = absent(
         "What becomes of requests that are under way when duration_s is over. cut, or null: they are closed, and count "
         "as incomplete, not as failed; wait: no more are sent, and these come to their end."
+    )
+    request_timeout_s: Duration | None = absent(
+        "Seconds after which a request is given up, and has failed. Null: it may take as long as its pass."
     )
 
 

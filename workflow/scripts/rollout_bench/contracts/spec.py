@@ -342,6 +342,10 @@ class Workload(Strict):
         ),
     )
     shared_prefix: SharedPrefix | None = absent("Tokens that prompts begin with together.")
+    pool: Count | None = absent(
+        "Distinct prompts that are drawn once, the same in each pass and launch: requests take them in order, and from "
+        "the first again. Null: each pass has prompts of its own."
+    )
 
 
 class WorkloadSpec(Workload):

@@ -118,6 +118,11 @@ def checked_load(name: str, load: WorkloadSettings) -> CheckedLoad:
     elif facts is not None:
         _check_texts(where, load, facts)
     _check_bounds(where, load)
+    if load.pool is not None and facts is not None:
+        raise UserError(
+            f"{where}.pool: has no meaning beside a data set, whose prompts are taken in order",
+            "leave pool out, or dataset",
+        )
     _check_prefix(where, load, facts)
     _check_samples(where, load)
     _check_arrivals(where, load, facts)
@@ -236,10 +241,11 @@ def _check_prefix(where: str, load: WorkloadSettings, facts: DatasetFacts | None
             f"{where}.shared_prefix.tokens: {shared.tokens} leave nothing of {whose}, {shortest}",
             f"set it to {shortest - 1} or fewer, or make prompts longer" if shortest > 1 else "make prompts longer",
         )
-    if shared.groups > load.prompts:
+    distinct = load.pool or load.prompts
+    if shared.groups > distinct:
         raise UserError(
-            f"{where}.shared_prefix.groups: {shared.groups} are more than the {load.prompts} prompts",
-            f"set groups to {load.prompts} or fewer",
+            f"{where}.shared_prefix.groups: {shared.groups} are more than the {distinct} prompts",
+            f"set groups to {distinct} or fewer",
         )
 
 
@@ -253,15 +259,18 @@ def _check_samples(where: str, load: WorkloadSettings) -> None:
 
 def _check_supply(where: str, load: WorkloadSettings) -> None:
     """Raise `UserError` where more requests are due in the time of a load than are drawn for a pass."""
+    if load.pool is not None:
+        return
     drawn = load.prompts * load.samples_per_prompt
     for point in load.online.points:
         due = point.due_requests
         if due is not None and due > drawn:
+            key = "duration_s" if point.requests is None else "requests"
             per = f" x {load.samples_per_prompt} samples" if load.samples_per_prompt > 1 else ""
             raise UserError(
-                f"{where}.online.duration_s: {point.label} are {due} requests, and {load.prompts} prompts{per} are"
+                f"{where}.online.{key}: {point.label} are {due} requests, and {load.prompts} prompts{per} are"
                 f" {drawn}: prompts would come again",
-                f"set prompts to {math.ceil(due / load.samples_per_prompt)} or more, or a shorter duration_s",
+                f"set prompts to {math.ceil(due / load.samples_per_prompt)} or more, or pool if they are to come again",
             )
 
 

@@ -453,6 +453,10 @@ def check_online(config: Config, engine: InstalledEngine) -> None:
             )
 
 
+PACED_HERE = ("duration_s", "requests", "request_timeout_s")
+"""Keys of a load that no harness is handed: rollout-bench itself sends such loads."""
+
+
 def check_can_be_sent(config: Config, name: str) -> None:
     """Raise `UserError` where the load of a workload can't be sent as it is described."""
     load, where = config.workload_settings[name], f"config: workload_settings.{name}"
@@ -466,10 +470,12 @@ def check_can_be_sent(config: Config, name: str) -> None:
             f"{where}.online.prompts_as: token_ids: guidellm sends prompts as text only",
             "set it to text (prompt lengths are then only about as asked, and flagged), or set harness: vllm",
         )
-    if config.harness == "guidellm" and any(point.duration_s is not None for point in load.online.points):
+    further = [name for name in PACED_HERE if any(getattr(p, name, None) is not None for p in load.online.points)]
+    further += [name for name in PACED_HERE if getattr(load.online, name) is not None]
+    if config.harness == "guidellm" and further:
         raise UserError(
-            f"{where}.online.duration_s: guidellm is handed a number of requests, and does not send for a time",
-            "set harness: vllm, or leave duration_s out and set prompts",
+            f"{where}.online.{further[0]}: guidellm is handed requests that it sends once, each until its end",
+            f"set harness: vllm, or leave {further[0]} out and set prompts",
         )
 
 

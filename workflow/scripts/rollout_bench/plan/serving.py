@@ -97,8 +97,8 @@ class OnlineLoad(Traffic, Pacing):
             raise ValueError(f"has {' and '.join(sweeps)}, but sweeps over one of them: keep one")
         if self.stages is not None and self.to(Pacing) != Pacing():
             raise ValueError(
-                "has stages, each of which says how its requests are sent: put request_rate, concurrency and "
-                "duration_s into them"
+                "has stages, each of which says how its requests are sent: put request_rate, concurrency, "
+                "duration_s and requests into them"
             )
         if self.concurrencies is not None and self.concurrency is not None:
             raise ValueError("has concurrency and concurrencies: keep one")
@@ -118,6 +118,8 @@ class OnlineLoad(Traffic, Pacing):
                     "duration_s says for how long requests are sent, and all are sent at once: give a request_rate or "
                     "a concurrency"
                 )
+        if any(point.duration_s is not None and point.requests is not None for point in self.points):
+            raise ValueError("has duration_s and requests, each of which says when sending ends: keep one")
         if self.at_end is not None and all(point.duration_s is None for point in self.points):
             raise ValueError("at_end says what happens when duration_s is over, and there is none: give one")
         return self

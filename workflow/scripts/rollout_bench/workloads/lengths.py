@@ -74,7 +74,7 @@ def share_within(length: Length) -> float:
 
     The chance that a length needs no second draw.
     """
-    if isinstance(length, Normal | LogNormal):
+    if isinstance(length, Normal | LogNormal) and length.outside is None:
         below, above = (STANDARD.cdf(edge) for edge in _edges(length))
         return above - below
     return 1.0
@@ -84,9 +84,10 @@ def _bell(length: Normal | LogNormal, share: float) -> int:
     """Return the length at `share` of the distribution between the bounds.
 
     Rounded lengths from low to high are those whose value lies from low - 1/2 to high + 1/2, so that is where the
-    distribution is cut: the same as drawing again whatever falls outside, without ever drawing again.
+    distribution is cut: the same as drawing again whatever falls outside, without ever drawing again. Where that is
+    clipped, it is not cut.
     """
-    below, above = (STANDARD.cdf(edge) for edge in _edges(length))
+    below, above = (0.0, 1.0) if length.outside == "clip" else (STANDARD.cdf(edge) for edge in _edges(length))
     # Held off 0 and 1, where there is no inverse and rounding could lead.
     z = STANDARD.inv_cdf(min(max(below + share * (above - below), 1e-300), 1 - 2**-53))
     if isinstance(length, Normal):
@@ -111,6 +112,11 @@ def _zipf_table(exponent: float, lengths: int) -> array[float]:
     return array("d", itertools.accumulate(k**-exponent for k in range(1, lengths + 1)))
 
 
+def pool_label(workload: WorkloadSpec) -> str:
+    """Return what the draws of a pool depend on."""
+    return f"{workload.seed}/pool"
+
+
 class UnknownSizesError(Exception):
     """Why they are not known, in words that can follow `since`."""
 
@@ -130,6 +136,11 @@ def sizes(workload: WorkloadSpec, launch: int, iteration: int, dataset: str | No
     """
     label, samples = f"{workload.seed}/{launch}/{iteration}", workload.samples_per_prompt
     outputs = drawn(workload.output_tokens, f"{label}/output_tokens", workload.prompts * samples)
+    if workload.pool is not None:
+        pool = drawn(workload.prompt_tokens, f"{pool_label(workload)}/prompt_tokens", workload.pool)
+        first = workload.prompts * iteration
+        places = [(first + number // samples) % workload.pool for number in range(len(outputs))]
+        return [(pool[place], output, place) for place, output in zip(places, outputs, strict=True)]
     if workload.dataset is None:
         prompts = drawn(workload.prompt_tokens, f"{label}/prompt_tokens", workload.prompts)
         return [(prompts[number // samples], output, number // samples) for number, output in enumerate(outputs)]

@@ -231,6 +231,8 @@ def _warnings(flags: Sequence[Flag]) -> list[Flag]:
 
 def _check_some_succeeded(rows: Sequence[SequenceRow], target: Target) -> None:
     """Raise `ServingFailed` where every request failed, with what was said most often."""
+    if not rows:
+        raise ServingFailed("load_generator", "no request was sent in the time of a pass", "set a longer duration_s")
     if not all(row.failed for row in rows):
         return
     said = [row.error or "" for row in rows]

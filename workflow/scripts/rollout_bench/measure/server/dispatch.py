@@ -57,7 +57,7 @@ def _arrivals(done: LoadPass) -> Arrivals:
 class Sending:
     """Sends passes. Making one imports the harness, which takes seconds.
 
-    What is sent for a time is paced here: vLLM's benchmark sends a number of requests.
+    What vLLM's benchmark can't send is paced here: for a time, some requests again, with a limit for each.
 
     Args:
         load: which harness, and how arrivals are spread.
@@ -65,7 +65,7 @@ class Sending:
 
     def __init__(self, load: LoadSpec) -> None:
         self._load = load
-        if all(point.duration_s is not None for point in load.points):
+        if all(self._paced_here(point) for point in load.points):
             return
         if load.harness == "guidellm":
             from rollout_bench.measure.server.guidellm import prepare
@@ -74,6 +74,10 @@ class Sending:
 
             from rollout_bench.measure.server.vllm_bench import prepare
         self._prepare: Callable[..., Callable[[], LoadPass]] = prepare
+
+    def _paced_here(self, point: LoadPoint) -> bool:
+        further = (point.duration_s, point.requests, self._load.request_timeout_s)
+        return any(value is not None for value in further)
 
     def prepare(
         self,
@@ -85,9 +89,14 @@ class Sending:
     ) -> Callable[[], LoadPass]:
         """Make all that one pass needs; what is returned sends it. `label` seeds when requests are due."""
         due_s = self._due_s(requests, point, label)
-        if point.duration_s is not None:
-            wait = self._load.at_end == "wait"
-            return paced.prepare(requests, prompts, due_s, point.concurrency, target, point.duration_s, wait)
+        if self._paced_here(point):
+            count = point.requests or (None if point.duration_s is not None else len(requests))
+            ending = paced.Ending(
+                point.duration_s, self._load.at_end == "wait", count, timeout_s=self._load.request_timeout_s
+            )
+            if due_s is None and point.concurrency is None:
+                due_s = [0.0] * (count or len(requests))
+            return paced.prepare(requests, prompts, due_s, point.concurrency, target, ending)
         return self._prepare(requests, prompts, due_s, point.concurrency, target)
 
     def _due_s(self, requests: Sequence[Request], point: LoadPoint, label: str) -> list[float] | None:
@@ -95,6 +104,7 @@ class Sending:
             return None
         if point.request_rate == "trace":
             times = [request.arrival_s or 0.0 for request in requests]
-            return [time for time in times if point.duration_s is None or time < point.duration_s]
+            times = [time for time in times if point.duration_s is None or time < point.duration_s]
+            return times[: point.requests]
         count = point.due_requests or len(requests)
         return arrivals(float(point.request_rate), self._load.burstiness, count, label)

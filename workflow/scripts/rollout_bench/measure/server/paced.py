@@ -1,7 +1,7 @@
-"""Requests sent for a time, paced here: at given times, or each as an earlier one ends.
+"""Requests paced here: at given times, or each as an earlier one ends; for a time, or a number of them.
 
-What is asked for is gone through in order, and begun again after its end. At the end of the time requests that are
-under way are cut, or waited for.
+What is asked for is gone through in order, and begun again after its end. At the end of a time requests that are under
+way are cut, or waited for.
 """
 
 from __future__ import annotations
@@ -26,6 +26,23 @@ FAILED_PAUSE_S = 0.05
 
 
 @dataclass(frozen=True)
+class Ending:
+    """When sending ends, and waiting for an answer.
+
+    Attributes:
+        duration_s: so long after the beginning; None: only when all are sent.
+        wait: whether requests that are under way then are waited for; else they are cut.
+        requests: how many are sent, where that says no list of when they are due; None: any number.
+        timeout_s: so long a request may take; None: any time.
+    """
+
+    duration_s: float | None = None
+    wait: bool = False
+    requests: int | None = None
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True)
 class Part:
     """What one process sends.
 
@@ -34,16 +51,14 @@ class Part:
         due_s: when each is to be sent, in seconds after the beginning, rising; None: as soon as an earlier one ends.
         concurrency: how many may be under way at once; None: any number.
         target: where they go.
-        duration_s: when sending ends, in seconds after the beginning.
-        wait: whether requests that are under way then are waited for; else they are cut.
+        ending: when sending ends.
     """
 
     contents: list[Question]
     due_s: list[float] | None
     concurrency: int | None
     target: Target
-    duration_s: float
-    wait: bool
+    ending: Ending
 
 
 @dataclass
@@ -53,12 +68,14 @@ class SentPart:
     Attributes:
         sent: for each outcome, which of the contents it is of, and how often that had been sent before.
         outcomes: in the order in which requests were let go.
+        began_s: when it began, on the monotonic clock.
         ended_s: when the last answer had ended, or the time was over, on the monotonic clock.
         late_s: how late the event loop was, each time it was asked.
     """
 
     sent: list[tuple[int, int]]
     outcomes: list[RequestOutcome]
+    began_s: float
     ended_s: float
     late_s: list[float]
 
@@ -69,10 +86,9 @@ def prepare(
     due_s: Sequence[float] | None,
     concurrency: int | None,
     target: Target,
-    duration_s: float,
-    wait: bool,
+    ending: Ending,
 ) -> Callable[[], LoadPass]:
-    """Make what is needed to send `requests` for a time; what is returned sends them.
+    """Make what is needed to send `requests`; what is returned sends them.
 
     Args:
         requests: what is asked for, again from the first after the last.
@@ -80,36 +96,35 @@ def prepare(
         due_s: when to send one, in seconds after the beginning, rising; None: as soon as `concurrency` lets it.
         concurrency: how many may be under way at once; None: any number.
         target: where they go.
-        duration_s: when sending ends, in seconds after the beginning.
-        wait: whether requests that are under way then are waited for; else they are cut.
+        ending: when sending ends.
     """
     times = None if due_s is None else list(due_s)
-    part = Part(questions(requests, prompts, target), times, concurrency, target, duration_s, wait)
+    part = Part(questions(requests, prompts, target), times, concurrency, target, ending)
 
     def run() -> LoadPass:
         before, cpu_before = time.monotonic(), time.process_time()
         with no_collection():
-            done = asyncio.run(_Sender(part, before).run())
+            done = asyncio.run(_Sender(part).run())
         cpu_s, all_s = time.process_time() - cpu_before, time.monotonic() - before
         client = ClientUse.of(cpu_s / all_s, done.late_s, LOOK_S)
-        return LoadPass(before, max(done.ended_s - before, 1e-9), done.outcomes, client, done.sent)
+        return LoadPass(done.began_s, max(done.ended_s - done.began_s, 1e-9), done.outcomes, client, done.sent)
 
     open_files()
     return run
 
 
 class _Sender:
-    """Sends a part, from `began_s` of the monotonic clock on."""
+    """Sends a part."""
 
-    def __init__(self, part: Part, began_s: float) -> None:
+    def __init__(self, part: Part) -> None:
         self._part = part
-        self._began_s = began_s
+        self._began_s = 0.0
         self._url = f"{part.target.url}/completions"
         self._headers = {"Content-Type": "application/json", **part.target.headers}
         self._order: Iterator[tuple[int, int]] = (
             (number, turn) for turn in itertools.count() for number in range(len(part.contents))
         )
-        self._done = SentPart([], [], began_s, [])
+        self._done = SentPart([], [], 0.0, 0.0, [])
         self._over = False
         self._name = secrets.token_hex(4)  # nobody else's requests at that server have such ids
 
@@ -118,42 +133,48 @@ class _Sender:
         watcher = asyncio.create_task(watch(self._done.late_s))
         try:
             async with open_session(self._part.target.verify_tls) as session:
+                self._began_s = self._done.began_s = time.monotonic()  # not before: what came until now took a while
                 await self._send_all(session)
         finally:
             watcher.cancel()
         return self._done
 
     async def _send_all(self, session: aiohttp.ClientSession) -> None:
-        part = self._part
+        part, cut_s = self._part, self._began_s
         if part.due_s is None:
             assert part.concurrency is not None, "what is not due at a time is sent as another ends"
             senders = [asyncio.create_task(self._users(session)) for _ in range(part.concurrency)]
         else:
             limit = None if part.concurrency is None else asyncio.Semaphore(part.concurrency)
             senders = [asyncio.create_task(self._at(due_s, session, limit)) for due_s in part.due_s]
-        await asyncio.sleep(self._left_s())
-        self._over, cut_s = True, time.monotonic()
-        if not part.wait:
-            for sender in senders:
-                sender.cancel()
+        if part.ending.duration_s is not None:
+            await asyncio.sleep(self._left_s(part.ending.duration_s))
+            self._over, cut_s = True, time.monotonic()
+            if not part.ending.wait:
+                for sender in senders:
+                    sender.cancel()
         await asyncio.gather(*senders, return_exceptions=True)
         for outcome in self._done.outcomes:
             if outcome.ended_s is None:
                 outcome.cut_s = outcome.ended_s = cut_s
         ends = [outcome.ended_s for outcome in self._done.outcomes if outcome.ended_s is not None]
-        self._done.ended_s = max(cut_s, *ends) if part.wait else cut_s
+        self._done.ended_s = cut_s if part.ending.duration_s and not part.ending.wait else max(cut_s, *ends)
         for sender in senders:
             if not sender.cancelled() and (error := sender.exception()) is not None:
                 raise error
 
-    def _left_s(self, after_s: float | None = None) -> float:
-        """Return seconds until the end, or until `after_s` after the beginning; 0 once it is past."""
-        moment = self._part.duration_s if after_s is None else after_s
-        return max(0.0, self._began_s + moment - time.monotonic())
+    def _left_s(self, after_s: float) -> float:
+        """Return seconds until `after_s` after the beginning; 0 once it is past."""
+        return max(0.0, self._began_s + after_s - time.monotonic())
+
+    def _goes_on(self) -> bool:
+        ending, sent = self._part.ending, len(self._done.sent)
+        in_time = ending.duration_s is None or (not self._over and self._left_s(ending.duration_s) > 0)
+        return in_time and (ending.requests is None or sent < ending.requests)
 
     async def _users(self, session: aiohttp.ClientSession) -> None:
         """Send one request after the other, as somebody does who waits for each answer."""
-        while not self._over and self._left_s() > 0:
+        while self._goes_on():
             place = self._place(time.monotonic())
             await self._send(place, session)
             if self._done.outcomes[place].error is not None:
@@ -176,5 +197,10 @@ class _Sender:
         target, outcome = self._part.target, self._done.outcomes[place]
         question = self._part.contents[self._done.sent[place][0]]
         headers = {**self._headers, "X-Request-Id": f"{self._name}-{place}"}
-        await send(session, self._url, headers, question, target.stream, outcome)
+        timeout_s = self._part.ending.timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                await send(session, self._url, headers, question, target.stream, outcome)
+        except TimeoutError:
+            outcome.error, outcome.ended_s = f"timeout: no whole answer within {timeout_s:g} s", time.monotonic()
         target.settle(outcome)
