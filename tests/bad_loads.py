@@ -210,6 +210,13 @@ BAD_LOADS = [
         "demo.online.request_timeout_s: guidellm is handed requests",
         "leave request_timeout_s out",
     ),
+    Bad("api_unknown", _demo("{online: {api: responses}}"), "online.api: 'responses' is not known", "chat"),
+    Bad(
+        "chat_through_guidellm",
+        _with("modes: [online], harness: guidellm", _demo("{online: {api: chat, prompts_as: text}}")),
+        "demo.online.api: chat: guidellm is told here to ask for completions",
+        "leave api out",
+    ),
     Bad("pool_zero", _demo("{pool: 0}"), "demo.pool: 0", "reference"),
     Bad("pool_of_a_file", _file("prompts", "prompts.txt", "prompts: 8, pool: 8"), "demo.pool: has no", "leave pool"),
     Bad(

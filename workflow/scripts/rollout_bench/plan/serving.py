@@ -69,6 +69,11 @@ class OnlineLoad(Traffic, Pacing):
     )
 
     @property
+    def as_text(self) -> bool:
+        """Whether prompts travel as text: messages of a chat always do."""
+        return self.prompts_as == "text" or self.api == "chat"
+
+    @property
     def points(self) -> tuple[LoadPoint, ...]:
         """The loads that are measured one after the other; of a search the first one."""
         if self.stages is not None:

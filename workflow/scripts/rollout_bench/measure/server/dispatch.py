@@ -91,7 +91,7 @@ class Sending:
         due_s = self._due_s(requests, point, label)
         if self._paced_here(point):
             count = point.requests or (None if point.duration_s is not None else len(requests))
-            ending = paced.Ending(
+            ending = paced.LoadEnd(
                 point.duration_s, self._load.at_end == "wait", count, timeout_s=self._load.request_timeout_s
             )
             if due_s is None and point.concurrency is None:

@@ -26,7 +26,7 @@ FAILED_PAUSE_S = 0.05
 
 
 @dataclass(frozen=True)
-class Ending:
+class LoadEnd:
     """When sending ends, and waiting for an answer.
 
     Attributes:
@@ -58,7 +58,7 @@ class Part:
     due_s: list[float] | None
     concurrency: int | None
     target: Target
-    ending: Ending
+    ending: LoadEnd
 
 
 @dataclass
@@ -86,7 +86,7 @@ def prepare(
     due_s: Sequence[float] | None,
     concurrency: int | None,
     target: Target,
-    ending: Ending,
+    ending: LoadEnd,
 ) -> Callable[[], LoadPass]:
     """Make what is needed to send `requests`; what is returned sends them.
 
@@ -119,7 +119,7 @@ class _Sender:
     def __init__(self, part: Part) -> None:
         self._part = part
         self._began_s = 0.0
-        self._url = f"{part.target.url}/completions"
+        self._url = part.target.asked_at
         self._headers = {"Content-Type": "application/json", **part.target.headers}
         self._order: Iterator[tuple[int, int]] = (
             (number, turn) for turn in itertools.count() for number in range(len(part.contents))
