@@ -45,12 +45,15 @@ def send(tmp_path: Path) -> Iterator[Send]:
             timeout_s: float | None = None,
             chat: bool = False,
             ids: bool = True,
+            generators: int = 1,
         ) -> LoadPass:
             body = {"logprobs": 0, **({"return_token_ids": True} if ids else {})}
             target = Target(f"{at}/v1", "stub", {}, True, stream, body, chat)
             every = asked(count, tokens)
             ending = LoadEnd(duration_s, wait, requests, timeout_s)
-            return prepare(every, ["one two three" if chat else PROMPT] * count, due_s, concurrency, target, ending)()
+            return prepare(
+                every, ["one two three" if chat else PROMPT] * count, due_s, concurrency, target, ending, generators
+            )()
 
         sent.url = url  # type: ignore[attr-defined]
         yield sent
@@ -125,6 +128,25 @@ def test_a_chat_has_its_own_words_for_log_probabilities():
         "messages": [{"role": "user", "content": "Hi"}],
     }
     assert chat.asked_at == "http://x/v1/chat/completions"
+
+
+def test_several_processes_share_a_schedule_and_send_each_request_once(send: Send):
+    due_s = [0.05 * number for number in range(9)]
+    done = send(9, None, due_s=due_s, generators=2)
+    assert done.sent == [(number, 0) for number in range(9)]
+    assert done.generators == [number % 2 for number in range(9)]
+    assert [outcome.due_s for outcome in done.outcomes] == pytest.approx([done.began_s + due for due in due_s])
+    assert all(outcome.output_tokens == 4 and outcome.error is None for outcome in done.outcomes)
+    assert all((outcome.sent_s or 0.0) >= (outcome.due_s or 0.0) for outcome in done.outcomes)
+    told = httpx.get(f"{send.url}/truth").json()["requests"]  # type: ignore[attr-defined]
+    assert len(told) == 9
+
+
+def test_several_processes_share_users_and_a_number_of_requests(send: Send):
+    done = send(4, None, concurrency=3, requests=7, generators=2)
+    assert sorted(done.sent or []) == sorted((number % 4, number // 4) for number in range(7))
+    assert {generator: (done.generators or []).count(generator) for generator in (0, 1)} == {0: 4, 1: 3}
+    assert all(outcome.output_tokens == 4 for outcome in done.outcomes)
 
 
 def test_a_number_of_requests_goes_through_the_prompts_again(send: Send):

@@ -453,7 +453,7 @@ def check_online(config: Config, engine: InstalledEngine) -> None:
             )
 
 
-PACED_HERE = ("duration_s", "requests", "request_timeout_s")
+PACED_HERE = ("duration_s", "requests", "request_timeout_s", "generators")
 """Keys of a load that no harness is handed: rollout-bench itself sends such loads."""
 
 

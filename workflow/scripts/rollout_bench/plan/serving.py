@@ -123,6 +123,12 @@ class OnlineLoad(Traffic, Pacing):
                     "duration_s says for how long requests are sent, and all are sent at once: give a request_rate or "
                     "a concurrency"
                 )
+        for point in self.points:
+            if self.generators is not None and (point.concurrency or self.generators) < self.generators:
+                raise ValueError(
+                    f"has {self.generators} generators for a concurrency of {point.concurrency}: each sends one "
+                    "request at once at least"
+                )
         if any(point.duration_s is not None and point.requests is not None for point in self.points):
             raise ValueError("has duration_s and requests, each of which says when sending ends: keep one")
         if self.at_end is not None and all(point.duration_s is None for point in self.points):
