@@ -210,6 +210,26 @@ BAD_LOADS = [
         "demo.online.request_timeout_s: guidellm is handed requests",
         "leave request_timeout_s out",
     ),
+    Bad("generators_none", _demo("{online: {generators: 0}}"), "online.generators: 0", "reference"),
+    Bad(
+        "more_generators_than_users",
+        _demo("{online: {concurrency: 2, generators: 3}}"),
+        "demo.online: has 3 generators for a concurrency of 2: each sends one request at once at least",
+        "reference",
+    ),
+    Bad(
+        "generators_of_guidellm",
+        _with("modes: [online], harness: guidellm", _demo("{online: {generators: 2, prompts_as: text}}")),
+        "demo.online.generators: guidellm is handed requests",
+        "leave generators out",
+    ),
+    Bad("api_unknown", _demo("{online: {api: responses}}"), "online.api: 'responses' is not known", "chat"),
+    Bad(
+        "chat_through_guidellm",
+        _with("modes: [online], harness: guidellm", _demo("{online: {api: chat, prompts_as: text}}")),
+        "demo.online.api: chat: guidellm is told here to ask for completions",
+        "leave api out",
+    ),
     Bad("pool_zero", _demo("{pool: 0}"), "demo.pool: 0", "reference"),
     Bad("pool_of_a_file", _file("prompts", "prompts.txt", "prompts: 8, pool: 8"), "demo.pool: has no", "leave pool"),
     Bad(

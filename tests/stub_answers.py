@@ -20,6 +20,7 @@ KNOWN_FIELDS = frozenset(
         "logit_bias",
         "logprobs",
         "max_tokens",
+        "messages",
         "model",
         "n",
         "presence_penalty",
@@ -54,13 +55,14 @@ def refusal(status: int, message: str) -> bytes:
 class Completion:
     """A completion whose tokens are all alike, so that each of its chunks but two is the same bytes."""
 
-    __slots__ = ("_body", "_id", "_ids", "_model", "_per_chunk", "_prompt", "_with_usage", "tokens")
+    __slots__ = ("_body", "_id", "_ids", "_model", "_per_chunk", "_prompt", "_with_usage", "chat", "tokens")
 
     def __init__(self, number: int, body: dict[str, Any], model: str, per_chunk: int, *, usage: bool) -> None:
         self._id = f"cmpl-{number:08d}"
         self._model = model
         self._per_chunk = per_chunk
-        self._prompt = body["prompt"]
+        self.chat = "messages" in body
+        self._prompt = " ".join(each["content"] for each in body["messages"]) if self.chat else body["prompt"]
         self._ids = bool(body.get("return_token_ids"))
         self._with_usage = usage
         self.tokens: int = body.get("max_tokens", 16)
@@ -76,7 +78,7 @@ class Completion:
         tokens = self.tokens - index * self._per_chunk if last else self._per_chunk
         choice = {
             "index": 0,
-            "text": TOKEN_TEXT * tokens,
+            **({"delta": {"content": TOKEN_TEXT * tokens}} if self.chat else {"text": TOKEN_TEXT * tokens}),
             "logprobs": None,
             "finish_reason": "length" if last else None,
             "stop_reason": None,
@@ -96,7 +98,11 @@ class Completion:
         """Return the answer to a request that does not stream."""
         choice = {
             "index": 0,
-            "text": TOKEN_TEXT * self.tokens,
+            **(
+                {"message": {"role": "assistant", "content": TOKEN_TEXT * self.tokens}}
+                if self.chat
+                else {"text": TOKEN_TEXT * self.tokens}
+            ),
             "logprobs": None,
             "finish_reason": "length",
             "stop_reason": None,

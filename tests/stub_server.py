@@ -137,7 +137,7 @@ class Server:
 
     def handle(self, connection: Connection, request: Request) -> None:
         """Answer one request, or begin to."""
-        if request.method == "POST" and request.path == "/v1/completions":
+        if request.method == "POST" and request.path in ("/v1/completions", "/v1/chat/completions"):
             self._complete(connection, request)
             return
         connection.send(self._plain_answer(request))
@@ -183,7 +183,8 @@ class Server:
             return self.options.status, refusal(self.options.status, "as --status says"), {}
         try:
             body = json.loads(request.body)
-            prompt, tokens = body["prompt"], body.get("max_tokens", 16)
+            chats = request.path.startswith("/v1/chat/")
+            prompt, tokens = body["messages"][0]["content"] if chats else body["prompt"], body.get("max_tokens", 16)
         except (ValueError, KeyError, TypeError) as error:
             return 400, refusal(400, f"the body is not what it must be: {error!r}"), {}
         if self.options.model is not None and body.get("model") != self.options.model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -14,6 +15,7 @@ from hostile_server import KINDS, hostile_server
 from launching import Launching, online_spec
 from stub_server import running_stub
 
+from rollout_bench.checkpoints.formats import tokenizer_files
 from rollout_bench.contracts.side_files import read_sequences
 from rollout_bench.contracts.store import sequences_path
 
@@ -64,6 +66,25 @@ def test_a_stub_is_measured_and_what_nobody_can_know_is_unknown(tmp_path: Path, 
     assert {row.output_tokens for row in read_sequences(sequences_path(launch.out), launch.record())} == {8}
     assert_unseen(KEY, launch)
     assert_unseen("blue-secret-team", launch)
+
+
+def test_a_chat_is_measured_with_text_of_the_tokenizer_that_is_named(tmp_path: Path, stub: Any) -> None:
+    (tmp_path / "tokenizer").mkdir()
+    for name, content in tokenizer_files(2048, 2048).items():
+        (tmp_path / "tokenizer" / name).write_text(json.dumps(content))
+    url = stub()
+    spec = online_spec(
+        {"points": [{"concurrency": 2, "requests": 6}], "api": "chat", "token_ids": False},
+        {"url": f"{url}/v1", "tokenizer": str(tmp_path / "tokenizer")},
+        workload={"prompt_tokens": 16, "output_tokens": 8, "prompts": 4, "samples_per_prompt": 1},
+        measuring={"warmup_iterations": 0, "iterations": 1},
+    )
+    launch = Launching(tmp_path / "run", spec)
+    assert launch.finish() == 0, launch.said + launch.log_text()[-2000:]
+    record, rows = launch.record(), read_sequences(sequences_path(launch.out), launch.record())
+    assert {row.output_tokens for row in rows} == {8}
+    assert record.iterations[0].requests == 6
+    assert {"prompts_as_text", "prompts_reused"} <= {flag.code for flag in record.validity}
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.record import ClientUse, SequenceRow
 from rollout_bench.measure.engine.online import iteration_of, rows_of
 from rollout_bench.measure.launch.flags import cut_flags, reuse_flags
-from rollout_bench.measure.server.paced import Ending, prepare
+from rollout_bench.measure.server.paced import LoadEnd, prepare
 from rollout_bench.measure.server.stream import LoadPass, RequestOutcome, Target
 from rollout_bench.workloads.requests import Request, sent_of
 
@@ -43,11 +43,17 @@ def send(tmp_path: Path) -> Iterator[Send]:
             stream: bool = True,
             requests: int | None = None,
             timeout_s: float | None = None,
+            chat: bool = False,
+            ids: bool = True,
+            generators: int = 1,
         ) -> LoadPass:
-            target = Target(f"{at}/v1", "stub", {}, True, stream, {"return_token_ids": True})
+            body = {"logprobs": 0, **({"return_token_ids": True} if ids else {})}
+            target = Target(f"{at}/v1", "stub", {}, True, stream, body, chat)
             every = asked(count, tokens)
-            ending = Ending(duration_s, wait, requests, timeout_s)
-            return prepare(every, [PROMPT] * count, due_s, concurrency, target, ending)()
+            ending = LoadEnd(duration_s, wait, requests, timeout_s)
+            return prepare(
+                every, ["one two three" if chat else PROMPT] * count, due_s, concurrency, target, ending, generators
+            )()
 
         sent.url = url  # type: ignore[attr-defined]
         yield sent
@@ -97,6 +103,50 @@ def test_a_limit_keeps_those_that_are_due_waiting_and_what_was_never_sent_is_cut
     done = send(3, 0.4, tokens=500, due_s=[0.0, 0.05, 0.1], concurrency=2)
     assert [outcome.sent_s is None for outcome in done.outcomes] == [False, False, True]
     assert all(outcome.cut_s is not None for outcome in done.outcomes)
+
+
+@pytest.mark.parametrize(("stream", "ids"), [(True, True), (True, False), (False, True), (False, False)])
+def test_a_chat_is_asked_with_messages_and_its_tokens_are_counted_as_those_of_completions(
+    send: Send, stream: bool, ids: bool
+):
+    done = send(2, None, concurrency=2, requests=2, chat=True, stream=stream, ids=ids, tokens=5)
+    assert [outcome.error for outcome in done.outcomes] == [None, None]
+    assert [(outcome.output_tokens, outcome.counted) for outcome in done.outcomes] == [(5, ids)] * 2
+    assert [outcome.prompt_tokens for outcome in done.outcomes] == [3, 3]  # as the server says
+    assert all(len(outcome.pieces_s) == (5 if stream else 1) for outcome in done.outcomes)
+
+
+def test_a_chat_has_its_own_words_for_log_probabilities():
+    chat = Target("http://x/v1", "m", {}, True, True, {"logprobs": 2, "top_k": 5}, True)
+    asking = chat.asking("Hi", 7)
+    assert asking == {
+        "model": "m",
+        "max_tokens": 7,
+        "top_k": 5,
+        "logprobs": True,
+        "top_logprobs": 2,
+        "messages": [{"role": "user", "content": "Hi"}],
+    }
+    assert chat.asked_at == "http://x/v1/chat/completions"
+
+
+def test_several_processes_share_a_schedule_and_send_each_request_once(send: Send):
+    due_s = [0.05 * number for number in range(9)]
+    done = send(9, None, due_s=due_s, generators=2)
+    assert done.sent == [(number, 0) for number in range(9)]
+    assert done.generators == [number % 2 for number in range(9)]
+    assert [outcome.due_s for outcome in done.outcomes] == pytest.approx([done.began_s + due for due in due_s])
+    assert all(outcome.output_tokens == 4 and outcome.error is None for outcome in done.outcomes)
+    assert all((outcome.sent_s or 0.0) >= (outcome.due_s or 0.0) for outcome in done.outcomes)
+    told = httpx.get(f"{send.url}/truth").json()["requests"]  # type: ignore[attr-defined]
+    assert len(told) == 9
+
+
+def test_several_processes_share_users_and_a_number_of_requests(send: Send):
+    done = send(4, None, concurrency=3, requests=7, generators=2)
+    assert sorted(done.sent or []) == sorted((number % 4, number // 4) for number in range(7))
+    assert {generator: (done.generators or []).count(generator) for generator in (0, 1)} == {0: 4, 1: 3}
+    assert all(outcome.output_tokens == 4 for outcome in done.outcomes)
 
 
 def test_a_number_of_requests_goes_through_the_prompts_again(send: Send):

@@ -218,6 +218,14 @@ def _by_default(value: str | None) -> str | None:
 AtEnd = Annotated[Literal["cut", "wait"] | None, AfterValidator(_by_default)]
 
 
+def _several(value: int | None) -> int | None:
+    return None if value == 1 else value
+
+
+Generators = Annotated[Annotated[Count, Field(le=64)] | None, AfterValidator(_several)]
+Api = Annotated[Literal["completions", "chat"] | None, AfterValidator(_by_default)]
+
+
 class Traffic(Strict):
     """How requests arrive at a server, at one load or at several, as far as config and spec say the same."""
 
@@ -239,6 +247,13 @@ class Traffic(Strict):
     )
     stream: bool = Field(
         True, description="Have tokens come one by one. false: whole answers; only E2EL can be measured then."
+    )
+    api: Api = absent(
+        "What is asked for. completions, or null: /v1/completions; chat: /v1/chat/completions, the prompt as text in "
+        "one message of the user, to which the server's chat template adds."
+    )
+    generators: Generators = absent(
+        "Processes that share the sending: the load is that of all together, each sends its part of it. Null: one."
     )
     at_end: AtEnd = absent(
         "What becomes of requests that are under way when duration_s is over. cut, or null: they are closed, and count "
@@ -271,6 +286,10 @@ class EndpointSpec(Strict):
     verify_tls: bool = Field(True, description="false: accept any certificate.")
     headers: dict[str, VariableText] = Field(
         {}, description="Further headers. ${NAME} stands for an environment variable, which secrets have to be in."
+    )
+    tokenizer: Text | None = absent(
+        "Folder or hub id of its model's tokenizer, which makes the text of prompts that travel as text, and reads "
+        "data sets of text. Null: a common word stands for each token."
     )
     vocabulary: Annotated[Count, Field(ge=64)] = Field(
         32_000, description="Token ids of prompts are drawn below this number, which its model must know."

@@ -164,7 +164,7 @@ def check_tokenizer(
     elif folder is None:
         raise UserError(
             f"{where}: is text, and {model.name} has no tokenizer here",
-            "give prompts as token ids, or take a trace",
+            "give prompts as token ids, take a trace, or name the tokenizer of an endpoint",
         )
     elif Path(folder).is_dir() and not any((Path(folder) / file).exists() for file in TOKENIZER_FILES):
         raise UserError(

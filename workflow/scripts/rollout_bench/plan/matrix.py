@@ -344,7 +344,7 @@ def _room_for_text(config: Config, mode: str, workload: str) -> int:
     A quarter, and some.
     """
     settings = config.workload_settings[workload]
-    if not MODES[mode].has_loads or settings.online.prompts_as == "token_ids":
+    if not MODES[mode].has_loads or not settings.online.as_text:
         return 0
     return longest(settings.prompt_tokens) // 4 + 32
 
@@ -352,7 +352,7 @@ def _room_for_text(config: Config, mode: str, workload: str) -> int:
 def _on_endpoint(config: Config, engine: InstalledEngine, name: str, endpoint: Endpoint, workload: str) -> Experiment:
     model, quant, served_by, spec_of_endpoint = endpoint_parts(name, endpoint)
     load = checked_load(workload, config.workload_settings[workload])
-    check_tokenizer(workload, load, model, None, endpoint.vocabulary)
+    check_tokenizer(workload, load, model, endpoint.tokenizer, endpoint.vocabulary)
     spec = Spec(
         measurement_version=MEASUREMENT_VERSION,
         platform="unknown",

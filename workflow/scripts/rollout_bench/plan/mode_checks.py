@@ -414,7 +414,7 @@ def load_spec(config: Config, workload: str, engine: InstalledEngine) -> LoadSpe
     return load.to(
         LoadSpec,
         points=load.points,
-        token_ids=load.prompts_as == "token_ids",
+        token_ids=not load.as_text,
         harness=config.harness,
         harness_version=engine.version if config.harness == "vllm" else engine.harnesses[config.harness],
     )
@@ -453,7 +453,7 @@ def check_online(config: Config, engine: InstalledEngine) -> None:
             )
 
 
-PACED_HERE = ("duration_s", "requests", "request_timeout_s")
+PACED_HERE = ("duration_s", "requests", "request_timeout_s", "generators")
 """Keys of a load that no harness is handed: rollout-bench itself sends such loads."""
 
 
@@ -464,6 +464,11 @@ def check_can_be_sent(config: Config, name: str) -> None:
         raise UserError(
             f"{where}.requests: per_prompt hides the latency of each sequence, so it can't be measured online",
             "set it to per_sequence, or leave online out of modes",
+        )
+    if config.harness == "guidellm" and load.online.api == "chat":
+        raise UserError(
+            f"{where}.online.api: chat: guidellm is told here to ask for completions only",
+            "set harness: vllm, or leave api out",
         )
     if config.harness == "guidellm" and load.online.prompts_as == "token_ids":
         raise UserError(

@@ -69,6 +69,11 @@ class OnlineLoad(Traffic, Pacing):
     )
 
     @property
+    def as_text(self) -> bool:
+        """Whether prompts travel as text: messages of a chat always do."""
+        return self.prompts_as == "text" or self.api == "chat"
+
+    @property
     def points(self) -> tuple[LoadPoint, ...]:
         """The loads that are measured one after the other; of a search the first one."""
         if self.stages is not None:
@@ -117,6 +122,12 @@ class OnlineLoad(Traffic, Pacing):
                 raise ValueError(
                     "duration_s says for how long requests are sent, and all are sent at once: give a request_rate or "
                     "a concurrency"
+                )
+        for point in self.points:
+            if self.generators is not None and (point.concurrency or self.generators) < self.generators:
+                raise ValueError(
+                    f"has {self.generators} generators for a concurrency of {point.concurrency}: each sends one "
+                    "request at once at least"
                 )
         if any(point.duration_s is not None and point.requests is not None for point in self.points):
             raise ValueError("has duration_s and requests, each of which says when sending ends: keep one")

@@ -32,7 +32,8 @@ from rollout_bench.workloads.requests import ReplicaPart, Request, Source
 def source_of(job: Job, vocabulary: int) -> Source:
     """Return where the requests of `job` come from, for a model with `vocabulary` token ids."""
     args = job.spec.engine.args
-    tokenizer = args.get("tokenizer") or job.model
+    theirs = None if job.spec.endpoint is None else job.spec.endpoint.tokenizer
+    tokenizer = theirs or args.get("tokenizer") or job.model
     part = ReplicaPart(job.replica, replicas(job.spec))
     return Source(job.spec.workload, vocabulary, tokenizer, job.dataset, bool(args.get("trust_remote_code")), part)
 

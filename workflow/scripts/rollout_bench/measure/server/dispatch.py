@@ -76,7 +76,7 @@ class Sending:
         self._prepare: Callable[..., Callable[[], LoadPass]] = prepare
 
     def _paced_here(self, point: LoadPoint) -> bool:
-        further = (point.duration_s, point.requests, self._load.request_timeout_s)
+        further = (point.duration_s, point.requests, self._load.request_timeout_s, self._load.generators)
         return any(value is not None for value in further)
 
     def prepare(
@@ -91,12 +91,14 @@ class Sending:
         due_s = self._due_s(requests, point, label)
         if self._paced_here(point):
             count = point.requests or (None if point.duration_s is not None else len(requests))
-            ending = paced.Ending(
+            ending = paced.LoadEnd(
                 point.duration_s, self._load.at_end == "wait", count, timeout_s=self._load.request_timeout_s
             )
             if due_s is None and point.concurrency is None:
                 due_s = [0.0] * (count or len(requests))
-            return paced.prepare(requests, prompts, due_s, point.concurrency, target, ending)
+            return paced.prepare(
+                requests, prompts, due_s, point.concurrency, target, ending, self._load.generators or 1
+            )
         return self._prepare(requests, prompts, due_s, point.concurrency, target)
 
     def _due_s(self, requests: Sequence[Request], point: LoadPoint, label: str) -> list[float] | None:

@@ -9,15 +9,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import pickle
 import secrets
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import aiohttp
 
 from rollout_bench.contracts.record import ClientUse
-from rollout_bench.measure.server.stream import LoadPass, Question, RequestOutcome, Target, open_session, send
+from rollout_bench.core.processes import die_with_parent
+from rollout_bench.measure.server.stream import (
+    LoadPass,
+    Question,
+    RequestOutcome,
+    ServingFailed,
+    Target,
+    open_session,
+    send,
+)
 from rollout_bench.measure.server.vllm_bench import LOOK_S, no_collection, open_files, questions, watch
 from rollout_bench.workloads.requests import Request
 
@@ -26,7 +40,7 @@ FAILED_PAUSE_S = 0.05
 
 
 @dataclass(frozen=True)
-class Ending:
+class LoadEnd:
     """When sending ends, and waiting for an answer.
 
     Attributes:
@@ -52,13 +66,35 @@ class Part:
         concurrency: how many may be under way at once; None: any number.
         target: where they go.
         ending: when sending ends.
+        first: the number of what it sends first; after the last of the contents they begin again.
+        step: how much further the next one is.
     """
 
     contents: list[Question]
     due_s: list[float] | None
     concurrency: int | None
     target: Target
-    ending: Ending
+    ending: LoadEnd
+    first: int = 0
+    step: int = 1
+
+    def shares(self, count: int) -> list[Part]:
+        """Return it shared out among `count` processes: each sends every `count`-th of what is due.
+
+        Together they send what one would: no prompt is sent by two, and times are those of one schedule.
+        """
+        most, requests = self.concurrency, self.ending.requests
+        return [
+            replace(
+                self,
+                due_s=None if self.due_s is None else self.due_s[share::count],
+                concurrency=None if most is None else len(range(share, most, count)),
+                ending=replace(self.ending, requests=None if requests is None else len(range(share, requests, count))),
+                first=share,
+                step=count,
+            )
+            for share in range(count)
+        ]
 
 
 @dataclass
@@ -86,7 +122,8 @@ def prepare(
     due_s: Sequence[float] | None,
     concurrency: int | None,
     target: Target,
-    ending: Ending,
+    ending: LoadEnd,
+    generators: int = 1,
 ) -> Callable[[], LoadPass]:
     """Make what is needed to send `requests`; what is returned sends them.
 
@@ -97,32 +134,123 @@ def prepare(
         concurrency: how many may be under way at once; None: any number.
         target: where they go.
         ending: when sending ends.
+        generators: processes that send.
     """
     times = None if due_s is None else list(due_s)
     part = Part(questions(requests, prompts, target), times, concurrency, target, ending)
 
+    if generators > 1:
+        return _by_several(part.shares(generators))
+
     def run() -> LoadPass:
-        before, cpu_before = time.monotonic(), time.process_time()
-        with no_collection():
-            done = asyncio.run(_Sender(part).run())
-        cpu_s, all_s = time.process_time() - cpu_before, time.monotonic() - before
-        client = ClientUse.of(cpu_s / all_s, done.late_s, LOOK_S)
+        done, client = send_part(part)
         return LoadPass(done.began_s, max(done.ended_s - done.began_s, 1e-9), done.outcomes, client, done.sent)
 
     open_files()
     return run
 
 
+def send_part(part: Part, began_s: float | None = None) -> tuple[SentPart, ClientUse]:
+    """Send a part, from `began_s` of the monotonic clock on; return what came of it and what that cost."""
+    before, cpu_before = time.monotonic(), time.process_time()
+    with no_collection():
+        done = asyncio.run(_Sender(part, began_s).run())
+    cpu_s, all_s = time.process_time() - cpu_before, time.monotonic() - before
+    return done, ClientUse.of(cpu_s / all_s, done.late_s, LOOK_S)
+
+
+LEAD_S = 0.1
+"""From the word to begin until they do: each process has it by then."""
+
+
+def _by_several(parts: Sequence[Part]) -> Callable[[], LoadPass]:
+    """Start a process for each of `parts`; what is returned has them send at the same moment, and puts together."""
+    # The part goes through a pipe: it holds headers, a key among them, which are nobody else's business.
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", __name__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            preexec_fn=lambda: die_with_parent(signal.SIGKILL),
+        )
+        for _ in parts
+    ]
+    for process, part in zip(processes, parts, strict=True):
+        _write(process, part)
+    for process in processes:
+        _read(process)  # that it is ready
+
+    def run() -> LoadPass:
+        """Raise `ServingFailed` where one of them ended."""
+        began_s = time.monotonic() + LEAD_S
+        for process in processes:
+            _write(process, began_s)
+        found: list[tuple[SentPart, ClientUse]] = [_read(process) for process in processes]
+        for process in processes:
+            process.communicate()
+        rows = [
+            (outcome.due_s or 0.0, generator, place)
+            for generator, (done, _) in enumerate(found)
+            for place, outcome in enumerate(done.outcomes)
+        ]
+        rows.sort()
+        ended_s = max(done.ended_s for done, _ in found)
+        return LoadPass(
+            began_s,
+            max(ended_s - began_s, 1e-9),
+            [found[generator][0].outcomes[place] for _, generator, place in rows],
+            _worst([client for _, client in found]),
+            [found[generator][0].sent[place] for _, generator, place in rows],
+            [generator for _, generator, _ in rows],
+        )
+
+    return run
+
+
+def _worst(clients: Sequence[ClientUse]) -> ClientUse:
+    """Return what sending cost the process that it cost most, of each kind."""
+    dumped = [client.model_dump(exclude_none=True) for client in clients]
+    return ClientUse(**{name: max(each.get(name, 0.0) for each in dumped) for name in dumped[0]})
+
+
+def _write(process: subprocess.Popen[bytes], content: Any) -> None:
+    assert process.stdin is not None, "it was asked for"
+    with contextlib.suppress(BrokenPipeError):  # reading tells
+        pickle.dump(content, process.stdin)
+        process.stdin.flush()
+
+
+def _read(process: subprocess.Popen[bytes]) -> Any:
+    assert process.stdout is not None, "it was asked for"
+    try:
+        return pickle.load(process.stdout)
+    except (EOFError, pickle.UnpicklingError):
+        cause = f"a process that sends requests ended with status {process.wait()}"
+        raise ServingFailed("load_generator", cause, "read the log's end, or set generators: 1") from None
+
+
+def main() -> None:
+    """Send a part that comes through standard input, once the moment to begin does."""
+    told = sys.stdout.buffer
+    open_files()
+    part = pickle.load(sys.stdin.buffer)
+    pickle.dump("ready", told)
+    told.flush()
+    pickle.dump(send_part(part, pickle.load(sys.stdin.buffer)), told)
+    told.flush()
+
+
 class _Sender:
     """Sends a part."""
 
-    def __init__(self, part: Part) -> None:
+    def __init__(self, part: Part, began_s: float | None = None) -> None:
         self._part = part
+        self._begins_s = began_s
         self._began_s = 0.0
-        self._url = f"{part.target.url}/completions"
+        self._url = part.target.asked_at
         self._headers = {"Content-Type": "application/json", **part.target.headers}
         self._order: Iterator[tuple[int, int]] = (
-            (number, turn) for turn in itertools.count() for number in range(len(part.contents))
+            divmod(number, len(part.contents))[::-1] for number in itertools.count(part.first, part.step)
         )
         self._done = SentPart([], [], 0.0, 0.0, [])
         self._over = False
@@ -133,7 +261,9 @@ class _Sender:
         watcher = asyncio.create_task(watch(self._done.late_s))
         try:
             async with open_session(self._part.target.verify_tls) as session:
-                self._began_s = self._done.began_s = time.monotonic()  # not before: what came until now took a while
+                # not before: what came until now took a while
+                self._began_s = self._done.began_s = self._begins_s or time.monotonic()
+                await asyncio.sleep(self._left_s(0.0))
                 await self._send_all(session)
         finally:
             watcher.cancel()
@@ -204,3 +334,9 @@ class _Sender:
         except TimeoutError:
             outcome.error, outcome.ended_s = f"timeout: no whole answer within {timeout_s:g} s", time.monotonic()
         target.settle(outcome)
+
+
+if __name__ == "__main__":
+    from rollout_bench.measure.server import paced  # so that what is sent back has the names of that module
+
+    paced.main()

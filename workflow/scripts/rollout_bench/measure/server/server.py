@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -40,9 +41,23 @@ def arguments(spec: Spec, model: str, more: Mapping[str, Any]) -> list[str]:
     given |= more
     words = ["--model", model, "--served-model-name", NAME, "--host", "127.0.0.1", "--port", "0"]
     words += ["--disable-uvicorn-access-log", "--middleware", f"{KeyForAll.__module__}.{KeyForAll.__qualname__}"]
+    if load.api == "chat" and not _has_template(Path(str(given.get("tokenizer") or model))):
+        words += ["--chat-template", PLAIN_TEMPLATE]
     for name, value in given.items():
         words += _words(name.replace("_", "-"), value)
     return words
+
+
+PLAIN_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+"""The chat template of models that have none: messages as they are."""
+
+
+def _has_template(model: Path) -> bool:
+    """Return whether a model has a chat template of its own; one that is not a folder here has, as far as we know."""
+    if not model.is_dir() or any(model.glob("chat_template*")):
+        return True
+    settings = model / "tokenizer_config.json"
+    return settings.is_file() and '"chat_template"' in settings.read_text(errors="replace")
 
 
 def _words(option: str, value: Any) -> list[str]:

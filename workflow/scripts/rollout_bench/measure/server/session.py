@@ -63,6 +63,11 @@ class PromptText:
 
             self._tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=trust_remote_code)
 
+    @property
+    def vocabulary(self) -> int | None:
+        """How many ids it has text for; None where it takes any."""
+        return None if self._tokenizer is None else len(self._tokenizer)
+
     def of(self, token_ids: Sequence[int]) -> str:
         """Return the text of some ids."""
         if self._tokenizer is not None:
@@ -133,8 +138,8 @@ class Connection:
 
     def complete(self, prompt: list[int] | str, more: dict[str, Any]) -> tuple[int, str]:
         """Have one token generated."""
-        body = {**self.target.body, "model": self.target.model, "prompt": prompt, "max_tokens": 1, **more}
-        return self.ask("POST", "/v1/completions", body)
+        path = self.target.asked_at.removeprefix(self.target.root)
+        return self.ask("POST", path, {**self.target.asking(prompt, 1), **more})
 
     def _connect(self, timeout_s: float) -> http.client.HTTPConnection:
         host, port = self._root.hostname or "", self._root.port or (443 if self._root.scheme == "https" else 80)
@@ -410,6 +415,7 @@ def _own(spec: Spec, model: str, server: Server) -> Opened:
         verify_tls=True,
         stream=load.stream,
         body=sampling(spec, []),
+        chat=load.api == "chat",
     )
     connection = Connection(target)
     with reaching("the server"):
@@ -466,10 +472,11 @@ def open_endpoint(spec: Spec) -> Opened:
     assert load is not None, "an online spec has a load"
     full = sampling(spec, [])
     plain = {name: full[name] for name in ("temperature", "top_p")}
-    text = PromptText(None)
+    text = _text_for(endpoint)
 
     def target(body: dict[str, Any]) -> Target:
-        return Target(endpoint.url, endpoint.model, headers_of(endpoint), endpoint.verify_tls, load.stream, body)
+        headers, chat = headers_of(endpoint), load.api == "chat"
+        return Target(endpoint.url, endpoint.model, headers, endpoint.verify_tls, load.stream, body, chat)
 
     with reaching(endpoint.url):
         connection = Connection(target(full))
@@ -483,11 +490,25 @@ def open_endpoint(spec: Spec) -> Opened:
             if status not in (200, *NOT_UNDERSTOOD):
                 check_answer(status, answer, connection.target)
             if status == 200 and (not token_ids or _took_token_ids(answer)):
-                return _found(connection, endpoint.vocabulary, served, body is full, token_ids, text, answer)
+                vocabulary = min(endpoint.vocabulary, text.vocabulary or endpoint.vocabulary)
+                return _found(connection, vocabulary, served, body is full, token_ids, text, answer)
             if status != 200:
                 refused = refused or (status, answer)
         check_answer(*(refused or (400, "it takes prompts neither as token ids nor as text")), connection.target)
     raise ServingFailed("request_refused", f"{endpoint.url} answers nothing that could be measured", "try it by hand")
+
+
+def _text_for(endpoint: EndpointSpec) -> PromptText:
+    """Return what makes text of token ids; raise `ServingFailed` where the tokenizer that is named is none."""
+    try:
+        return PromptText(endpoint.tokenizer)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise ServingFailed(
+            "wrong_tokenizer",
+            f"{endpoint.tokenizer}: has no tokenizer that works: {said}",
+            "name a folder with tokenizer files in the endpoint's tokenizer, or leave it out",
+        ) from None
 
 
 def _asked_patiently(connection: Connection, prompt: list[int] | str) -> tuple[int, str]:

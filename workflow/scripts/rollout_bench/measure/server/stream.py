@@ -36,6 +36,7 @@ class Target:
         verify_tls: whether its certificate is checked.
         stream: whether answers come token by token.
         body: fields of every request besides prompt and max_tokens.
+        chat: whether prompts are messages of a chat.
     """
 
     url: str
@@ -44,6 +45,22 @@ class Target:
     verify_tls: bool
     stream: bool
     body: dict[str, Any]
+    chat: bool = False
+
+    @property
+    def asked_at(self) -> str:
+        """The address of completions."""
+        return f"{self.url}/chat/completions" if self.chat else f"{self.url}/completions"
+
+    def asking(self, prompt: list[int] | str, output_tokens: int) -> dict[str, Any]:
+        """Return what is posted for one completion."""
+        own: dict[str, Any] = {"model": self.model, "max_tokens": output_tokens}
+        if not self.chat:
+            return {**self.body, **own, "prompt": prompt}
+        body = dict(self.body)
+        if (logprobs := body.pop("logprobs", None)) is not None:
+            body |= {"logprobs": True, "top_logprobs": logprobs}
+        return {**body, **own, "messages": [{"role": "user", "content": prompt}]}
 
     def quoted(self, text: str, most: int = 300) -> str:
         """Return what the server wrote as one line of at most `most` characters, with no word of a header's value."""
@@ -112,6 +129,7 @@ class LoadPass:
         client: what sending cost.
         sent: where not all were sent once: for each outcome, which request it is of, from 0, and how often that had
             been sent before.
+        generators: where several processes sent them: for each outcome, which one did.
     """
 
     began_s: float
@@ -119,6 +137,7 @@ class LoadPass:
     outcomes: list[RequestOutcome]
     client: ClientUse
     sent: list[tuple[int, int]] | None = None
+    generators: list[int] | None = None
 
 
 class ServingFailed(Exception):  # noqa: N818 (an outcome)
@@ -142,6 +161,9 @@ ERROR_BYTES = 64 << 10
 
 ERROR_S = 10.0
 """So long the text of an error is waited for."""
+
+TEMPLATE_TOKENS = 4 << 10
+"""More than a chat template adds to a message."""
 
 TOKEN_BYTES = 4 << 10
 """More than one token takes in an answer, with the 20 most likely ones beside it."""
@@ -174,10 +196,17 @@ class Question:
     Attributes:
         body: what is posted.
         output_tokens: so many tokens may come back.
+        template_tokens: so many a chat template may add to what is posted.
     """
 
     body: bytes
     output_tokens: int
+    template_tokens: int = 0
+
+    @property
+    def prompt_tokens(self) -> int:
+        """More than any prompt has: no more tokens than its request has bytes, and what a template adds."""
+        return len(self.body) + self.template_tokens
 
     @property
     def answer_bytes(self) -> int:
@@ -434,7 +463,7 @@ def _check(question: Question, outcome: RequestOutcome) -> None:
         outcome.error = f"the server ended it with finish_reason {outcome.finish_reason}"
     elif outcome.output_tokens > question.output_tokens:
         outcome.error = _too_many(outcome.output_tokens, question.output_tokens)
-    elif (outcome.prompt_tokens or 0) > len(question.body):
+    elif (outcome.prompt_tokens or 0) > question.prompt_tokens:
         outcome.error = f"{outcome.prompt_tokens} prompt tokens came back of a request of {len(question.body)} bytes"
 
 
@@ -447,10 +476,9 @@ def _count_claimed(answer: Any, question: Question, outcome: RequestOutcome) -> 
     usage = answer.get("usage") if isinstance(answer, dict) else None
     if not isinstance(usage, dict):
         return
-    for name, most in (("prompt_tokens", len(question.body)), ("completion_tokens", question.output_tokens)):
+    for name, most in (("prompt_tokens", question.prompt_tokens), ("completion_tokens", question.output_tokens)):
         claimed = usage.get(name)
         if type(claimed) is int and not 0 <= claimed <= most and outcome.error is None:
-            # no prompt has more tokens than its request has bytes
             outcome.error = f"the server says {name}: {claimed}, where 0 to {most} can be"
     if outcome.error is not None:
         return

@@ -23,6 +23,7 @@ import aiohttp
 
 from rollout_bench.contracts.record import ClientUse
 from rollout_bench.measure.server.stream import (
+    TEMPLATE_TOKENS,
     LoadPass,
     Question,
     RequestOutcome,
@@ -42,12 +43,13 @@ LOOK_S = 0.01
 
 def questions(requests: Sequence[Request], prompts: Sequence[list[int] | str], target: Target) -> list[Question]:
     """Return what is sent for each request, made before the pass so that making it costs nothing in it."""
-    asked = {**target.body, "model": target.model, "stream": target.stream}
+    how: dict[str, Any] = {"stream": target.stream}
     if target.stream:
-        asked["stream_options"] = {"include_usage": True}
+        how["stream_options"] = {"include_usage": True}
+    added = TEMPLATE_TOKENS if target.chat else 0
     return [
         Question(
-            json.dumps({**asked, "prompt": prompt, "max_tokens": request.output_tokens}).encode(), request.output_tokens
+            json.dumps({**target.asking(prompt, request.output_tokens), **how}).encode(), request.output_tokens, added
         )
         for request, prompt in zip(requests, prompts, strict=True)
     ]
@@ -75,7 +77,7 @@ def prepare(
     outcomes = [RequestOutcome() for _ in requests]
     contents = questions(requests, prompts, target)
     headers = {"Content-Type": "application/json", **target.headers}
-    url = f"{target.url}/completions"
+    url = target.asked_at
 
     name = secrets.token_hex(4)  # nobody else's requests at that server, nor those of another pass, have such ids
     handed_s: dict[int, float] = {}
