@@ -224,6 +224,17 @@ def test_a_profile_that_asks_for_what_loads_are_not_is_refused(monkeypatch: pyte
             meaning(harness, name, {"duration": 2000} if lacking == "pool" else None)
 
 
+def test_stages_of_different_numbers_of_requests_keep_them():
+    stages = [{"concurrency_level": 1, "num_requests": 4}, {"concurrency_level": 2, "num_requests": 8}]
+    found = meaning("inference-perf", "sanity_random", {"load.type": "concurrent", "load.stages": stages})
+    assert found.online["stages"] == [{"concurrency": 1, "requests": 4}, {"concurrency": 2, "requests": 8}]
+    assert found.workload["prompts"] == 8
+
+
+def test_a_limit_for_each_request_is_one_here():
+    assert meaning("inference-perf", "sanity_random", {"load.request_timeout": 30}).online["request_timeout_s"] == 30
+
+
 def test_limits_of_a_profile_are_slo_where_the_config_has_none(tmp_path: Path):
     (tmp_path / "a.yaml").write_text(FLAGS + "goodput: ttft:500\n")
     own = {"profile": {"harness": "vllm-benchmark", "path": str(tmp_path / "a.yaml")}}

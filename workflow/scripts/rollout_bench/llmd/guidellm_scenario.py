@@ -58,7 +58,7 @@ def meaning_of(keys: Keys, served: MeasuredHere) -> Meaning:
                 "make a profile of each such benchmark",
             )
     stages = [stage for _, own in runs for stage in own]
-    arriving(first, stages, keys, waits=False)
+    arriving(first, stages, waits=False)
     return first
 
 

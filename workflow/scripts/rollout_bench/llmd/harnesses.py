@@ -46,7 +46,14 @@ class LlmdHarness:
 
 LACKING = {
     name
-    for name, model in (("pool", Workload), ("outside", Normal), ("api", Traffic), ("duration_s", LoadPoint))
+    for name, model in (
+        ("pool", Workload),
+        ("outside", Normal),
+        ("api", Traffic),
+        ("request_timeout_s", Traffic),
+        ("requests", LoadPoint),
+        ("duration_s", LoadPoint),
+    )
     if name not in model.model_fields
 }
 """What profiles ask for, and workloads of this version can't have."""
@@ -61,6 +68,10 @@ def _as_far_as_sent(meaning: Meaning, keys: Keys) -> Meaning:
         raise keys.error("load", "ends by time, and loads end by number here", "give it a number of requests")
     if "pool" in LACKING and load.pop("pool", load.get("prompts", 1)) < load.get("prompts", 1):
         raise keys.error("data", "sends a prompt twice, which is not done here", "raise how many prompts it has")
+    if "requests" in LACKING and any("requests" in point for point in points):
+        raise keys.error("load", "has stages that send different numbers of requests", "give all of them one number")
+    if "request_timeout_s" in LACKING and meaning.online.pop("request_timeout_s", None):
+        meaning.notes.append("no request is cut by request_timeout; slo: {e2el_ms: ...} counts those that take longer")
     if "outside" in LACKING:
         for length in (load.get("prompt_tokens"), load.get("output_tokens")):
             if isinstance(length, dict) and length.pop("outside", None):
