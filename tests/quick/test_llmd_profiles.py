@@ -231,7 +231,7 @@ def test_the_filled_profile_lies_beside_the_spec(tmp_path: Path, monkeypatch: py
 
 def test_chats_are_refused_where_none_can_be_sent(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(harnesses, "CHATS", False)
-    with pytest.raises(UserError, match="asks for chats"):
+    with pytest.raises(UserError, match=r"sanity_random\.yaml\.in: api\.type: asks for chats"):
         meaning("inference-perf", "sanity_random", {"api.type": "chat"})
 
 

@@ -49,8 +49,12 @@ CHATS = "api" in Traffic.model_fields
 
 def _as_far_as_sent(meaning: Meaning, keys: Keys) -> Meaning:
     """Return a meaning; raise `UserError` where it asks for chats, and none can be sent."""
-    if "api" in meaning.online and not CHATS:
-        raise keys.error("api", "asks for chats, and requests are completions here", "write the API of completions")
+    if meaning.chat_key and not CHATS:
+        raise keys.error(
+            meaning.chat_key,
+            "asks for chats, and requests are completions here",
+            "write completion, or /v1/completions",
+        )
     return meaning
 
 

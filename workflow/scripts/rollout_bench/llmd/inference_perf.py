@@ -77,7 +77,7 @@ def meaning_of(keys: Keys, served: MeasuredHere) -> Meaning:
 def _server(keys: Keys, meaning: Meaning, served: MeasuredHere) -> None:
     api = keys.section("api")
     if api.take("type", one_of("completion", "chat"), "completion") == "chat":
-        meaning.online["api"] = "chat"
+        meaning.chat(api, "type")
     if not api.take("streaming", switch, False):
         meaning.online["stream"] = False
     api.refuse("headers of one workload, priorities among them, are not sent", "headers", "session_id_header_key")
