@@ -101,15 +101,6 @@ BAD_PROFILES = [
     Bad("multi_turn", _prefix("{data.shared_prefix.enable_multi_turn_chat: true}"), "turns of a conversation", "null"),
     Bad("api_key", _perf("{server.api_key: abc}"), "server.api_key", "server.api_key: null"),
     Bad("sweep", _perf("{load.sweep: {type: linear}}"), "load.sweep", "null"),
-    Bad(
-        "numbers_differ",
-        _perf(
-            "{load.type: concurrent, load.stages: [{concurrency_level: 1, num_requests: 4},"
-            " {concurrency_level: 2, num_requests: 8}]}"
-        ),
-        "load.stages[1].num_requests: 8",
-        "num_requests: 8",
-    ),
     Bad("mode_of_guidellm", _guide("{spec.profile.kind: sweep}"), "spec.profile.kind: 'sweep'", "overrides"),
     Bad("no_end", _guide("{constraints: []}"), "spec.constraints: has no end", "max_duration"),
     Bad("unknown_end", _guide("{'spec.constraints[0].kind': max_errors}"), "max_errors", "max_requests"),

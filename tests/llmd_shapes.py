@@ -146,7 +146,6 @@ INFERENCE_PERF = [
         "guide_kimi-k3-h100_1",
         _users(5),
         _random(_FOUR),
-        "load.stages[1].num_requests: 16",
         server=f"{_EOS} {_T} tokenizer.trust_remote_code=true",
     ),
     _perf(

@@ -27,8 +27,8 @@ FLAGS = "executable: x\nmodel: REPLACE_ENV_LLMDBENCH_DEPLOY_CURRENT_MODEL\nnum-p
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_lacking(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(harnesses, "LACKING", set())
+def _chats_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(harnesses, "CHATS", True)
 
 
 def meaning(harness: str, path: Path | str, overrides: Any = None) -> Meaning:
@@ -57,6 +57,21 @@ def test_every_profile_of_llmd_is_read_or_refused_by_a_key_of_its_own(
         meaning(shape.harness, path)
     problem, _ = str(raised.value).split("\n")
     assert f"{path.name}: {shape.refused}" in problem
+
+
+@pytest.mark.parametrize(
+    "name", ["guide_optimized-baseline_1", "guide_kimi-k3-h100_1", "sanity_random", "shared_prefix_synthetic_heavy"]
+)
+def test_what_is_read_can_be_planned(name: str, tmp_path: Path):
+    shape = next(shape for shape in SHAPES if shape.name == name)
+    path = tmp_path / f"{name}.yaml.in"
+    path.write_text(yaml.safe_dump(shape.content))
+    profile = f"{{profile: {{harness: {shape.harness}, path: {path}}}}}"
+    overlay = f"{{modes: [online], quants: [bf16], workloads: [w], workload_settings: {{w: {profile}}}}}"
+    [experiment] = planned(overlay).experiments
+    load = shape.content.get("load")
+    assert experiment.spec.load is not None
+    assert load is None or len(experiment.spec.load.points) == len(load["stages"])
 
 
 def test_every_harness_of_llmd_is_known():
@@ -214,14 +229,21 @@ def test_the_filled_profile_lies_beside_the_spec(tmp_path: Path, monkeypatch: py
     assert content["model"].startswith("./models/synthetic/")
 
 
-def test_a_profile_that_asks_for_what_loads_are_not_is_refused(monkeypatch: pytest.MonkeyPatch):
-    for lacking, harness, name in (
-        ("duration_s", "guidellm", "sanity_concurrent"),
-        ("pool", "inference-perf", "shared_prefix_synthetic_short"),
-    ):
-        monkeypatch.setattr(harnesses, "LACKING", {lacking})
-        with pytest.raises(UserError, match=r"ends by time|sends a prompt twice"):
-            meaning(harness, name, {"duration": 2000} if lacking == "pool" else None)
+def test_chats_are_refused_where_none_can_be_sent(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(harnesses, "CHATS", False)
+    with pytest.raises(UserError, match=r"sanity_random\.yaml\.in: api\.type: asks for chats"):
+        meaning("inference-perf", "sanity_random", {"api.type": "chat"})
+
+
+def test_stages_of_different_numbers_of_requests_keep_them():
+    stages = [{"concurrency_level": 1, "num_requests": 4}, {"concurrency_level": 2, "num_requests": 8}]
+    found = meaning("inference-perf", "sanity_random", {"load.type": "concurrent", "load.stages": stages})
+    assert found.online["stages"] == [{"concurrency": 1, "requests": 4}, {"concurrency": 2, "requests": 8}]
+    assert found.workload["prompts"] == 8
+
+
+def test_a_limit_for_each_request_is_one_here():
+    assert meaning("inference-perf", "sanity_random", {"load.request_timeout": 30}).online["request_timeout_s"] == 30
 
 
 def test_limits_of_a_profile_are_slo_where_the_config_has_none(tmp_path: Path):

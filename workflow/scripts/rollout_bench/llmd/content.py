@@ -219,7 +219,8 @@ class Keys:
 
     def instead(self, key: str) -> str:
         """Return what to do about a key that can't be honoured."""
-        return f"take it out, with overrides: {{{self.at(key)}: null}}, where the load is the same without it"
+        path = f"'{self.at(key)}'" if "[" in self.at(key) else self.at(key)  # in {} YAML takes [ for a list
+        return f"take it out, with overrides: {{{path}: null}}, where the load is the same without it"
 
     def finish(self) -> None:
         """Raise `UserError` for a key that nobody has asked for, here or below."""

@@ -58,7 +58,7 @@ def meaning_of(keys: Keys, served: MeasuredHere) -> Meaning:
                 "make a profile of each such benchmark",
             )
     stages = [stage for _, own in runs for stage in own]
-    arriving(first, stages, keys, waits=False)
+    arriving(first, stages, waits=False)
     return first
 
 
@@ -98,7 +98,7 @@ def _backend(keys: Keys, meaning: Meaning, served: MeasuredHere) -> None:
     check_model(keys, "model", served)
     meaning.workload["ignore_eos"] = True  # guidellm asks for it wherever a length of the output is given
     if API[keys.take("request_format", one_of(*API), "/v1/chat/completions")] == "chat":
-        meaning.online["api"] = "chat"
+        meaning.chat(keys, "request_format")
     if not keys.take("stream", switch, True):
         meaning.online["stream"] = False
     keys.refuse("the key stands in endpoints.<name>.api_key_env", "api_key")

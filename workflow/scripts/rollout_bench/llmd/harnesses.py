@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rollout_bench.contracts.load import LoadPoint, Normal, Traffic
-from rollout_bench.contracts.spec import Workload
+from rollout_bench.contracts.load import Traffic
 from rollout_bench.llmd import guidellm_scenario, inference_perf, nop, vllm_benchmark
 from rollout_bench.llmd.content import Keys
 from rollout_bench.llmd.meaning import Meaning, MeasuredHere
@@ -44,27 +43,18 @@ class LlmdHarness:
         return _as_far_as_sent(meaning, keys)
 
 
-LACKING = {
-    name
-    for name, model in (("pool", Workload), ("outside", Normal), ("api", Traffic), ("duration_s", LoadPoint))
-    if name not in model.model_fields
-}
-"""What profiles ask for, and workloads of this version can't have."""
+CHATS = "api" in Traffic.model_fields
+"""Whether requests can be chats here."""
 
 
 def _as_far_as_sent(meaning: Meaning, keys: Keys) -> Meaning:
-    """Return a meaning without what changes nothing of it and is `LACKING`; raise `UserError` for what is missed."""
-    load, points = meaning.workload, meaning.online.get("stages") or [meaning.online]
-    if "api" in meaning.online and "api" in LACKING:
-        raise keys.error("api", "asks for chats, and requests are completions here", "write the API of completions")
-    if "duration_s" in LACKING and any("duration_s" in point for point in points):
-        raise keys.error("load", "ends by time, and loads end by number here", "give it a number of requests")
-    if "pool" in LACKING and load.pop("pool", load.get("prompts", 1)) < load.get("prompts", 1):
-        raise keys.error("data", "sends a prompt twice, which is not done here", "raise how many prompts it has")
-    if "outside" in LACKING:
-        for length in (load.get("prompt_tokens"), load.get("output_tokens")):
-            if isinstance(length, dict) and length.pop("outside", None):
-                meaning.notes.append("lengths outside the bounds are drawn again, where the harness clips them")
+    """Return a meaning; raise `UserError` where it asks for chats, and none can be sent."""
+    if meaning.chat_key and not CHATS:
+        raise keys.error(
+            meaning.chat_key,
+            "asks for chats, and requests are completions here",
+            "write completion, or /v1/completions",
+        )
     return meaning
 
 

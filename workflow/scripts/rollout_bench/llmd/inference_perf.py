@@ -70,14 +70,14 @@ def meaning_of(keys: Keys, served: MeasuredHere) -> Meaning:
         )
     _data(keys.section("data"), meaning, max(stage.sent(1, 1) for stage in stages))
     keys.finish()  # a key that there is not is told before what its neighbours lack
-    arriving(meaning, stages, load, waits=True)
+    arriving(meaning, stages, waits=True)
     return meaning
 
 
 def _server(keys: Keys, meaning: Meaning, served: MeasuredHere) -> None:
     api = keys.section("api")
     if api.take("type", one_of("completion", "chat"), "completion") == "chat":
-        meaning.online["api"] = "chat"
+        meaning.chat(api, "type")
     if not api.take("streaming", switch, False):
         meaning.online["stream"] = False
     api.refuse("headers of one workload, priorities among them, are not sent", "headers", "session_id_header_key")
@@ -136,10 +136,7 @@ def _limit(load: Keys, stages: list[HeldLoad], meaning: Meaning) -> None:
                 stages[number_of] = HeldLoad(stage.path, stage.rate, most, stage.duration_s)
     limit_s = load.take("request_timeout", positive, 0.0)
     if limit_s:
-        meaning.notes.append(
-            f"load.request_timeout: {limit_s:g}: no request is cut here; slo: {{e2el_ms: {limit_s * 1000:g}}} counts "
-            "those that take longer"
-        )
+        meaning.online["request_timeout_s"] = int(limit_s) if limit_s == int(limit_s) else limit_s
 
 
 def _data(keys: Keys, meaning: Meaning, requests: int) -> None:

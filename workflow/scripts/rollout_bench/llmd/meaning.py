@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rollout_bench.core.errors import UserError
 from rollout_bench.llmd.content import Keys, text
 from rollout_bench.llmd.template import MODEL, TOKENIZER, URL, is_of_the_launch
 
@@ -43,6 +42,7 @@ class Meaning:
         slo: limits that a request must keep to count as good, in milliseconds, as the config has them.
         notes: what a reader of the results has to know of how a key was read.
         mode: the mode that measures it.
+        chat_key: the key that asks for chats; empty where requests are completions.
     """
 
     workload: dict[str, Any] = field(default_factory=dict)
@@ -51,6 +51,12 @@ class Meaning:
     slo: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     mode: str = "online"
+    chat_key: str = ""
+
+    def chat(self, keys: Keys, key: str) -> None:
+        """Have requests sent as chats, as `key` asks for."""
+        self.online["api"] = "chat"
+        self.chat_key = keys.at(key)
 
 
 @dataclass(frozen=True)
@@ -93,17 +99,13 @@ class HeldLoad:
         return min(most, math.ceil(users * max(1.0, self.duration_s / (output_tokens * EXPECTED_STEP_S))))
 
 
-def arriving(meaning: Meaning, stages: Sequence[HeldLoad], keys: Keys, *, waits: bool) -> None:
+def arriving(meaning: Meaning, stages: Sequence[HeldLoad], *, waits: bool) -> None:
     """Write into `meaning` how requests arrive, and how many prompts that takes; its lengths stand there already.
 
     Args:
         meaning: what is written into.
         stages: the loads, in their order; at least one.
-        keys: whose paths messages name.
         waits: whether answers are waited for after a stage's time; else what is under way is cut.
-
-    Raises:
-        UserError: stages that send different numbers of requests.
     """
     prompt, output = (
         _middle({**meaning.otherwise, **meaning.workload}[key]) for key in ("prompt_tokens", "output_tokens")
@@ -117,12 +119,8 @@ def arriving(meaning: Meaning, stages: Sequence[HeldLoad], keys: Keys, *, waits:
     if len(stages) == 1:
         meaning.online |= stages[0].point
     elif len(by_number) > 1:
-        one, other = next((a, b) for a, b in itertools.pairwise(stages) if a.requests != b.requests)
-        raise UserError(
-            f"{keys.where}: {other.path}: {other.requests}, where {one.path} is {one.requests}: all loads "
-            "of a workload send as many requests here",
-            f"give them one number with overrides: {{{other.path.rpartition('.')[2]}: {max(counts)}}}",
-        )
+        counted = [{} if stage.requests is None else {"requests": stage.requests} for stage in stages]
+        meaning.online["stages"] = [{**stage.point, **own} for stage, own in zip(stages, counted, strict=True)]
     elif swept := _sweep(stages):
         meaning.online |= swept
     else:

@@ -131,8 +131,10 @@ def rendered(profile: WorkloadProfile, config: Mapping[str, Any], of_the_launch:
     file = located(profile.harness, profile.path, where)
     known = {**_known(config), **of_the_launch}
     content = laid_over(content_of(file, known, where), parsed(profile.overrides, where), where)
-    head = f"# {profile.harness}/{file.name}, as this experiment has it. Whoever runs it with {profile.harness} itself"
-    head += " writes a server's port for PORT.\n"
+    head = (
+        f"# {profile.harness}/{file.name}, with overrides, as the launches of this experiment fill it in.\n"
+        "# PORT is picked by each server of ours: put in the port of a server to run the profile by hand.\n"
+    )
     found = profile_of(profile.model_dump(), config, where)
     notes = "".join(f"# {note}\n" for note in found.meaning.notes)
     return head + notes + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)

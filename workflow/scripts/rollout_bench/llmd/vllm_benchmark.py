@@ -115,7 +115,7 @@ def meaning_of(keys: Keys, served: MeasuredHere) -> Meaning:
     if by_path != api:
         raise keys.error("endpoint", f"is the API of {by_path}, and backend that of {api}", "name the same in both")
     if api == "chat":
-        meaning.online["api"] = "chat"
+        meaning.chat(keys, "backend")
     _lengths(keys, meaning)
     stage = HeldLoad(
         keys.at("num-prompts"),
@@ -123,7 +123,7 @@ def meaning_of(keys: Keys, served: MeasuredHere) -> Meaning:
         concurrency=keys.maybe("max-concurrency", count),
         requests=keys.take("num-prompts", count, 1000),
     )
-    arriving(meaning, [stage], keys, waits=False)
+    arriving(meaning, [stage], waits=False)
     burstiness = keys.take("burstiness", positive, 1.0)
     if burstiness != 1.0 and stage.rate is not None:
         meaning.online["burstiness"] = burstiness
