@@ -13,6 +13,7 @@ from synthetic_online import Server, make_online, make_online_spec, save_online
 from synthetic_placements import placed_record, placed_spec
 from synthetic_records import in_two, make_record, make_sequences, make_spec
 from synthetic_rollouts import make_looks, rollout_spec, shared_out
+from synthetic_starts import COLD, start_record, start_spec
 
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.messages import MessageRow
@@ -63,6 +64,11 @@ def save_every_mode(results: Path, launch: int, *, absurd: bool = False, flags: 
         slow = [factor * (1 + 0.01 * ((2 * launch + (generators or 0)) % 5)) / speed for factor in (1.0, 1.01, 1.02)]
         record = placed_record(spec, launch, slow, flags=flags)
         write_record(record_path(results, spec.mode, spec.experiment(), launch), record, make_sequences(record))
+    for caches in ("cold", "warm"):
+        started = start_spec(caches)
+        shorter = (1 + 0.01 * ((3 * launch + (caches == "warm")) % 5)) / speed
+        record = start_record(started, launch, {name: s * shorter for name, s in COLD.items()}, 0.1 / speed, flags)
+        write_record(record_path(results, started.mode, started.experiment(), launch), record, make_sequences(record))
     messages, rows = make_messages(ISSUE, launch, step_s=1e-3 * (1 + launch / 100) / speed)
     path = record_path(results, ISSUE.mode, ISSUE.experiment(), launch)
     write_messages(

@@ -255,8 +255,10 @@ def test_the_blocks_needed_are_the_fewest_that_do(spread: float, comparisons: in
         critical = critical_value(comparisons, (m - 1) * comparisons, 0.05)
         return detectable(of_spread(spread, m, comparisons), 0, critical, 0.8, 0.95).size
 
-    assert size(blocks) <= difference
-    assert blocks == 2 or size(blocks - 1) > difference
+    # from 100 degrees of freedom on they are taken to two digits, and a block in hundreds more or less is as good
+    rounded = 1e-3 if (blocks - 1) * comparisons >= 100 else 0.0
+    assert size(blocks) <= difference * (1 + rounded)
+    assert blocks == 2 or size(blocks - 1) > difference * (1 - rounded)
 
 
 def test_a_difference_that_no_number_of_blocks_finds_has_no_number() -> None:

@@ -34,8 +34,12 @@ from rollout_bench.report.summary import summarise
 PACKAGE = REPOSITORY / "workflow" / "scripts" / "rollout_bench"
 
 OTHER_MEANINGS = {
+    "llmd/guidellm_scenario.py": {"profile"},  # a section of guidellm's scenarios
+    "llmd/profiled.py": {"online", "profile"},  # keys of a workload
+    "llmd/vllm_benchmark.py": {"profile"},  # an option of vLLM's benchmark
     "measure/launch/recorder.py": {"placement", "startup"},  # fields of a record: where it ran, and how it started
     "measure/server/guidellm.py": {"profile"},  # guidellm's word for how requests arrive
+    "measure/server/stream.py": {"messages"},  # what a chat is made of
     "measure/server/vllm_bench.py": {"profile"},  # an argument of vLLM's benchmark
     "plan/config_file.py": {"online"},  # the key of a workload that says how requests arrive
     "report/figure_names.py": {"cycle", "placement", "startup", "operators", "messages"},  # figures

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rollout_bench.contracts.modes import ONLINE
 from rollout_bench.llmd.content import Keys, text
 from rollout_bench.llmd.template import MODEL, TOKENIZER, URL, is_of_the_launch
 
@@ -50,7 +51,7 @@ class Meaning:
     otherwise: dict[str, Any] = field(default_factory=dict)
     slo: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    mode: str = "online"
+    mode: str = ONLINE.name
     chat_key: str = ""
 
     def chat(self, keys: Keys, key: str) -> None:

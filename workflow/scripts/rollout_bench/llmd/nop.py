@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rollout_bench.contracts.modes import STARTUP
 from rollout_bench.llmd.content import Keys
 from rollout_bench.llmd.meaning import Meaning, MeasuredHere, check_model
 
@@ -18,4 +19,4 @@ def meaning_of(keys: Keys, served: MeasuredHere) -> Meaning:
     check_model(keys, "model_name", served)
     keys.neutral("pvc_name")  # results are kept on kubernetes.results_claim
     one = {"prompts": 1, "samples_per_prompt": 1, "prompt_tokens": TOKENS, "output_tokens": 1}
-    return Meaning(workload=one, mode="startup")
+    return Meaning(workload=one, mode=STARTUP.name)

@@ -13,7 +13,7 @@ import yaml
 from pydantic import Field
 
 from rollout_bench.contracts.fields import Args, Strict, Text
-from rollout_bench.contracts.modes import MODES
+from rollout_bench.contracts.modes import MODES, OFFLINE, ONLINE, STARTUP
 from rollout_bench.core.errors import UserError, did_you_mean
 from rollout_bench.llmd.content import Keys
 from rollout_bench.llmd.harnesses import HARNESSES
@@ -203,7 +203,7 @@ def _with_short_form(config: dict[str, Any]) -> dict[str, Any]:
     others = known if isinstance(known, Mapping) else {}
     before = others.get(workload)
     further = {key: value for key, value in before.items() if key != "profile"} if isinstance(before, Mapping) else {}
-    mode = "startup" if harness == "nop" else "online"
+    mode = STARTUP.name if harness == "nop" else ONLINE.name
     return {
         **config,
         "modes": [mode],
@@ -235,13 +235,13 @@ def _merged(own: Mapping[str, Any], found: Found, name: str) -> dict[str, Any]:
 
 def _check_mode(config: Mapping[str, Any], found: Found, name: str) -> None:
     """Raise `UserError` where no load is measured in a mode that is to measure one, or the other way round."""
-    modes = config.get("modes", ["offline"])
+    modes = config.get("modes", [OFFLINE.name])
     if found.meaning.mode not in MODES:
         raise UserError(
             f"config: workload_settings.{name}.profile: {found.harness}: needs mode {found.meaning.mode}, not there",
             f"known: {', '.join(MODES)}",
         )
-    if found.meaning.mode == "startup" and isinstance(modes, list) and modes != ["startup"]:
+    if found.meaning.mode == STARTUP.name and isinstance(modes, list) and modes != [STARTUP.name]:
         raise UserError(
             f"config: workload_settings.{name}.profile: nop sends nothing, and modes has {', '.join(map(str, modes))}",
             "write modes: [startup]",
