@@ -428,20 +428,56 @@ def test_somebody_else_s_server_is_told_as_far_as_it_is_known(tmp_path: Path) ->
     assert engine["native"]["config"]["endpoint"] == {"url": "http://server:8000/v1", "model": "org/model"}
 
 
+def test_what_was_measured_again_or_besides_takes_the_place_of_what_was_exported_before(tmp_path: Path) -> None:
+    spec = make_spec()
+    save(tmp_path / "results", make_record(spec, 0))
+    assert run(tmp_path, "results", "--out", "reports", main=export.main).returncode == 0
+    for launch in (0, 1):
+        save(tmp_path / "results", make_record(spec, launch, rates=[900.0]))
+    assert run(tmp_path, "results", "--out", "reports", main=export.main).returncode == 0
+    (path,) = (tmp_path / "reports").rglob("launch-0.yaml")
+    rates = yaml.safe_load(path.read_text())["results"]["request_performance"]["aggregate"]["throughput"]
+    assert rates["output_token_rate"]["mean"] == pytest.approx(900)
+    assert len(list((tmp_path / "reports").rglob("*.yaml"))) == 3
+
+
+def test_a_configuration_has_one_id_whatever_was_measured_of_it_and_a_load_whoever_has_it(tmp_path: Path) -> None:
+    def ids(report: dict[str, Any]) -> tuple[str, str]:
+        scenario = report["scenario"]
+        return scenario["stack"][0]["metadata"]["cfg_id"], scenario["load"]["metadata"]["cfg_id"]
+
+    save(tmp_path / "one" / "results", make_record(make_spec()), make_record(make_spec(quant="w8a8")))
+    save(tmp_path / "two" / "results", make_record(make_spec(), kv_cache_tokens=9616))
+    assert exported(tmp_path / "one").returncode == exported(tmp_path / "two").returncode == 0
+    bf16, w8a8 = (ids(yaml.safe_load(path.read_text())) for path in sorted((tmp_path / "one").rglob("launch-0.yaml")))
+    assert bf16[0] != w8a8[0]
+    assert bf16[1] == w8a8[1]
+    assert {ids(report) for report in reports(tmp_path / "two").values()} == {bf16}
+
+
 WRONG = [
     (["nowhere", "--out", "reports"], "nowhere: does not exist", "give the results folder"),
     (["empty", "--out", "reports"], "empty: holds no record of a launch", "give the results folder"),
     (["results", "--out", "taken"], "taken: is a file", "name a folder for the reports"),
     (["results", "--out", "results"], "--out results: is the results folder itself", "name a folder of its own"),
     (["invalid", "--out", "reports"], "invalid: holds no valid launch that a report can tell of", "summarise"),
-    (["results", "--out", "theirs"], "launch-0.yaml: is there already, and no export of this launch", "another folder"),
     (
-        ["results", "--out", "garbled"],
-        "launch-0.yaml: is there already, and no export of this launch",
+        ["results", "--out", "theirs"],
+        "launch-0.yaml: is there already, and no export of these results",
         "another folder",
     ),
-    (["results", "--out", "folder"], "launch-0.yaml: is there already, and no export of this launch", "another folder"),
+    (
+        ["results", "--out", "garbled"],
+        "launch-0.yaml: is there already, and no export of these results",
+        "another folder",
+    ),
+    (
+        ["results", "--out", "folder"],
+        "launch-0.yaml: is there already, and no export of these results",
+        "another folder",
+    ),
     (["results", "--out", "index"], "index.json: is there already, and no index of reports", "name another folder"),
+    (["results", "--out", "foreign"], "index.json: is of the results in /elsewhere", "name another folder"),
 ]
 
 
@@ -461,6 +497,8 @@ def test_what_can_t_be_exported_is_told_in_two_lines_and_nothing_is_written(
     (tmp_path / "folder" / place).mkdir(parents=True)
     (tmp_path / "index").mkdir()
     (tmp_path / "index" / "index.json").write_text("[]")
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "index.json").write_text('{"format": "benchmark-report", "results": "/elsewhere"}')
     before = sorted(tmp_path.rglob("*"))
     done = run(tmp_path, *arguments, main=export.main)
     assert (done.returncode, done.stdout) == (1, "")

@@ -13,7 +13,7 @@ from pathlib import Path
 from rollout_bench.contracts.store import check_results_folder
 from rollout_bench.core.errors import UserError, tell
 from rollout_bench.core.numbers import several
-from rollout_bench.report.state import results_of
+from rollout_bench.report.state import plan_of_summary, results_of
 
 FORMATS = ("benchmark-report",)
 
@@ -25,7 +25,12 @@ def parser() -> argparse.ArgumentParser:
         epilog="Exit status: 0 when every valid launch is written, 1 on an error, 3 when it is written without damaged "
         "records or side files, which are told on stderr.",
     )
-    parser.add_argument("results", type=Path, metavar="RESULTS", help="results folder, or a summary kept in one")
+    parser.add_argument(
+        "results",
+        type=Path,
+        metavar="RESULTS",
+        help="results folder: all that is in it; or a summary kept in one: what that selects",
+    )
     parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="what is written (default: %(default)s)")
     parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="folder for the files")
     return parser
@@ -41,7 +46,8 @@ def main() -> int:
     # Not at the top: --help need not wait for numpy and pandas.
     from rollout_bench.exchange.report_files import export, write
 
-    exported = export(results)
+    plan = None if results == arguments.results else plan_of_summary(arguments.results)
+    exported = export(results, plan)
     for line in exported.left_out:
         print(line, file=sys.stderr)
     if not exported.reports:
@@ -50,7 +56,7 @@ def main() -> int:
             f"{results}: holds no valid launch that a report can tell of",
             "rollout-bench summarise says what became of each",
         )
-    for name in write(exported, out):
+    for name in write(exported, out, results):
         print(f"{out / name}: is of an earlier export, and no longer a result: delete it", file=sys.stderr)
     left_out = f"; not exported: {len(exported.left_out)}, named on stderr" if exported.left_out else ""
     print(f"{out}: {several(len(exported.reports), 'report')}{left_out}")

@@ -31,12 +31,15 @@ from rollout_bench.exchange.benchmark_report import (
 )
 from rollout_bench.exchange.performance import MeasuredLaunch, mean_lengths, results_of
 from rollout_bench.exchange.scenario import scenario_of
+from rollout_bench.plan.planfile import PlanFile
 
 FORMAT: Final = "benchmark-report"
 """What `--format` calls it."""
 
 INDEX: Final = "index.json"
 """What was written, and what was not and why; beside the folders of the modes."""
+
+OTHER_FOLDER: Final = "name another folder with --out"
 
 NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_URL, "https://github.com/rollout-bench/benchmark-report")
 """Of the UUIDs of our runs and experiments."""
@@ -55,13 +58,17 @@ class Exported:
     unread: tuple[UserError, ...]
 
 
-def export(results: Path) -> Exported:
+def export(results: Path, plan: PlanFile | None = None) -> Exported:
     """Return what lies in `results` as reports: every valid launch of a mode that generates.
+
+    Args:
+        results: the folder.
+        plan: what is selected of it; None for everything.
 
     Raises:
         UserError: `results` is no folder.
     """
-    collection = collect(results, None)
+    collection = collect(results, plan)
     reports: dict[str, BenchmarkReport] = {}
     unread = list(collection.damaged)
     for whole, parts in _by_experiment(collection):
@@ -115,8 +122,8 @@ def report_of_launches(launches: Sequence[MeasuredLaunch], part: TimedExperiment
             time=RunTime(
                 start=min(begins),
                 end=max(ends),
-                # Launches of several experiments take turns, so of all of one there is no duration.
-                duration=f"PT{first.wall_s}S" if len(records) == 1 else None,
+                # Launches of several experiments take turns, and loads share a launch: of these there is no duration.
+                duration=f"PT{first.wall_s}S" if len(records) == 1 and part.part is None else None,
             ),
             description=f"{title}, {measured}",
         ),
@@ -132,26 +139,37 @@ def _stage(part: TimedExperiment) -> int:
     return part.part.number if part.part.point.stage is None else part.part.point.stage - 1
 
 
-def write(exported: Exported, out: Path) -> list[str]:
+def write(exported: Exported, out: Path, results: Path) -> list[str]:
     """Write all reports and the index below `out`, after looking for what must not be overwritten.
+
+    The same experiment that was measured elsewhere has the same uid and the same file, so the index says which results
+    they are of.
+
+    Args:
+        exported: the reports.
+        out: the folder.
+        results: what they were made of.
 
     Returns:
         Reports of an earlier export that are still there and not among these.
 
     Raises:
-        UserError: something else lies where a report is to be written; then nothing is.
+        UserError: something else lies where a report is to be written, reports of other results among it; then nothing
+            is.
     """
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: is a file", "name a folder for the reports")
-    for name, report in exported.reports.items():
-        _check_free(out / name, report)
     index = out / INDEX
-    before = _reports_before(index)
+    before = _reports_before(index, results)
+    for name in exported.reports:
+        if name not in before and ((out / name).exists() or (out / name).is_symlink()):
+            raise UserError(f"{out / name}: is there already, and no export of these results", OTHER_FOLDER)
     for name, report in exported.reports.items():
         write_whole(out / name, yaml_text(report).encode())
     content = {
         "format": FORMAT,
         "version": VERSION,
+        "results": str(results.resolve()),
         "reports": {name: report.run.uid for name, report in exported.reports.items()},
         "left_out": list(exported.left_out),
         "unread": [error.problem for error in exported.unread],
@@ -165,21 +183,12 @@ def yaml_text(report: BenchmarkReport) -> str:
     return yaml.safe_dump(content_of(report), sort_keys=False, allow_unicode=True, width=120)
 
 
-def _check_free(path: Path, report: BenchmarkReport) -> None:
-    """Raise `UserError` where `path` is taken by anything but an earlier export of the same."""
-    if not path.exists() and not path.is_symlink():
-        return
-    try:
-        content = yaml.safe_load(path.read_text()) if path.is_file() else None
-    except (OSError, ValueError, yaml.YAMLError, RecursionError):
-        content = None
-    run = content.get("run") if isinstance(content, dict) else None
-    if not isinstance(run, dict) or run.get("uid") != report.run.uid:
-        raise UserError(f"{path}: is there already, and no export of this launch", "name another folder with --out")
+def _reports_before(index: Path, results: Path) -> list[str]:
+    """Return the reports that an earlier export of `results` named in `index`.
 
-
-def _reports_before(index: Path) -> list[str]:
-    """Return the reports that an earlier export named in `index`; raise `UserError` where it is something else."""
+    Raises:
+        UserError: it is something else, or of other results.
+    """
     if not index.exists() and not index.is_symlink():
         return []
     try:
@@ -187,7 +196,9 @@ def _reports_before(index: Path) -> list[str]:
     except (OSError, ValueError, RecursionError):
         content = None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UserError(f"{index}: is there already, and no index of reports", "name another folder for the reports")
+        raise UserError(f"{index}: is there already, and no index of reports", OTHER_FOLDER)
+    if content.get("results") != str(results.resolve()):
+        raise UserError(f"{index}: is of the results in {content.get('results')}", OTHER_FOLDER)
     return [str(name) for name in content.get("reports") or ()]
 
 

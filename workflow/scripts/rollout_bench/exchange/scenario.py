@@ -10,7 +10,7 @@ from typing import Any, Final
 from rollout_bench.contracts.load import Length, LoadPoint, LogNormal, Normal, Uniform
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Record
-from rollout_bench.contracts.spec import Spec, placed_engines, replicas, tensor_parallel_size, trainers_devices
+from rollout_bench.contracts.spec import Spec, placed_engines, replicas, tensor_parallel_size
 from rollout_bench.core.secrets import may_be_secret
 from rollout_bench.exchange.benchmark_report import (
     Accelerator,
@@ -39,6 +39,9 @@ TOOLS: Final = {"vllm": "vllm-benchmark"}
 
 UNKNOWN: Final = "unknown"
 
+WITH_TRAINER: Final = ("ipc", "nccl")
+"""Updates of mode cycle that come from a trainer's process."""
+
 
 def scenario_of(record: Record, point: LoadPoint | None, stage: int, means: Mapping[str, float]) -> Scenario:
     """Return what was measured under one load.
@@ -64,15 +67,19 @@ def _engine(record: Record) -> StackComponent:
     engines = len(placed_engines(spec)) if spec.placement is not None else replicas(spec)
     args = dict(spec.engine.args)
     envars = {name: value for name, value in _variables(record).items() if not may_be_secret(name, value)}
-    config = {
+    settings = {
         "model": spec.model.model_dump(mode="json"),
         "quantization": spec.quant.model_dump(mode="json"),
+        "platform": spec.platform,
+        "multiprocess": spec.engine.multiprocess,
+        "environment": spec.engine.environment,
+    }
+    config = {
+        **settings,
         "weights_bytes_by_dtype": found.weights_bytes_by_dtype and found.weights_bytes_by_dtype.model_dump(),
         "linear_methods": found.linear_methods,
         "resolved": found.resolved,
         "kv_cache_tokens": found.kv_cache_tokens,
-        "platform": spec.platform,
-        "multiprocess": spec.engine.multiprocess,
         "plugins": environment.plugins,
         "torch_version": environment.torch_version,
         "python_version": environment.python_version,
@@ -81,7 +88,7 @@ def _engine(record: Record) -> StackComponent:
     if spec.endpoint is not None:
         config["endpoint"] = spec.endpoint.model_dump(mode="json", include={"url", "model"})
     return StackComponent(
-        metadata=ComponentMetadata(label=ENGINE, cfg_id=_hash({"args": args, "envars": envars, "config": config})),
+        metadata=ComponentMetadata(label=ENGINE, cfg_id=_hash({"args": args, "settings": settings})),
         standardized=InferenceEngine(
             kind="inference_engine",
             tool=tool,
@@ -122,7 +129,7 @@ def _others(spec: Spec) -> list[StackComponent]:
         found.append(_own("router", {"policy": spec.rollout.router, "entry": spec.rollout.entry}))
     if spec.placement is not None:
         found.append(_own("trainer", spec.placement.model_dump(mode="json")))
-    elif trainers_devices(spec) and spec.cycle is not None:
+    elif spec.cycle is not None and spec.cycle.update in WITH_TRAINER:
         found.append(_own("trainer", spec.cycle.model_dump(mode="json")))
     return found
 
@@ -142,14 +149,10 @@ def _load(record: Record, point: LoadPoint | None, stage: int, means: Mapping[st
     harness = OWN_TOOL if spec.load is None else TOOLS.get(spec.load.harness, spec.load.harness)
     own_version = record.environment.git_commit or UNKNOWN
     from_file = workload.dataset is not None
-    config = {
+    config: dict[str, Any] = {
         "n": workload.samples_per_prompt,
         "seed": workload.seed,
         "mode": spec.mode,
-        "key": record.key,
-        "experiment": record.experiment,
-        "measurement_version": record.measurement_version,
-        "rollout_bench_commit": record.environment.git_commit,
         "workload": workload.model_dump(mode="json"),
         "measuring": spec.measuring.model_dump(mode="json"),
         "point": point and point.model_dump(mode="json"),
@@ -158,8 +161,13 @@ def _load(record: Record, point: LoadPoint | None, stage: int, means: Mapping[st
         settings = getattr(spec, name) if name else None
         if settings is not None:
             config[name] = settings.model_dump(mode="json")
-    if spec.setting is not None:
-        config["setting"] = spec.setting
+    about = {
+        "key": record.key,
+        "experiment": record.experiment,
+        "setting": spec.setting,
+        "measurement_version": record.measurement_version,
+        "rollout_bench_commit": record.environment.git_commit,
+    }
     return ReportLoad(
         metadata=LoadMetadata(cfg_id=_hash(config), description=workload.name),
         standardized=StandardLoad(
@@ -176,7 +184,7 @@ def _load(record: Record, point: LoadPoint | None, stage: int, means: Mapping[st
             rate_qps=point.request_rate if point is not None and isinstance(point.request_rate, float) else None,
             concurrency=_concurrency(point, sent),
         ),
-        native=NativeSettings(config=config),
+        native=NativeSettings(config={**about, **config}),
     )
 
 
