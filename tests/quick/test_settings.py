@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -192,3 +193,20 @@ def test_a_class_may_be_given_the_keys_of_its_fields_unless_it_takes_others(
 def test_a_typo_in_a_setting_is_an_error_though_what_can_not_be_is_only_left_out() -> None:
     with pytest.raises(UserError, match="no such engine argument"):
         planned("{settings: [a], setting_settings: {a: {engine_args: {max_num_seq: 4}}}}")
+
+
+def test_what_sends_the_requests_may_be_another_under_a_setting_and_is_no_matter_offline():
+    both = """
+    modes: [offline, online]
+    quants: [bf16]
+    settings: [default, theirs]
+    setting_settings: {theirs: {harness: guidellm}}
+    workload_settings: {demo: {online: {prompts_as: text, concurrency: 4}}}
+    """
+    engine = dataclasses.replace(probe_engine(None), harnesses={"guidellm": "0.8.1"})
+    matrix = expand(read_config(merged_with(both)), engine)
+    sent = {(e.spec.mode, e.spec.setting): e.spec.load and e.spec.load.harness for e in matrix.experiments}
+    assert sent == {("offline", None): None, ("online", None): "vllm", ("online", "theirs"): "guidellm"}
+    assert [(left.mode, left.setting) for left in matrix.skipped] == [("offline", "theirs")]
+    one, other = (e.spec for e in matrix.experiments if e.spec.mode == "online")
+    assert one.workload == other.workload

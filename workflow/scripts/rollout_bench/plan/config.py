@@ -381,6 +381,7 @@ class Setting(Strict):
         {}, description="Environment variables set for the engine, besides those of engine.environment."
     )
     workload: Args = Field({}, description="Keys of workload_settings that are something else under it.")
+    harness: Harness | None = Field(None, description="What sends the requests of online launches. Null: as harness.")
     rollout: Args = Field({}, description="Keys of rollout that are something else under it.")
     cycle: Args = Field({}, description="Keys of cycle that are something else under it.")
     placement: Args = Field({}, description="Keys of placement that are something else under it.")

@@ -174,6 +174,7 @@ def under(config: Config, name: str) -> Config:
     return config.model_copy(
         update={
             "engine": engine,
+            "harness": setting.harness or config.harness,
             "model_settings": {**config.model_settings, **models},
             "workload_settings": {**config.workload_settings, **workloads},
             **{section: _section(config, section, getattr(setting, section), (section,)) for section in SECTIONS},
