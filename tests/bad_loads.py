@@ -210,6 +210,18 @@ BAD_LOADS = [
         "demo.online.request_timeout_s: guidellm is handed requests",
         "leave request_timeout_s out",
     ),
+    Bad(
+        "more_generators_than_requests",
+        _demo("{online: {concurrency: 8, requests: 2, generators: 3}}"),
+        "demo.online: has 3 generators for 2 requests: some would send nothing",
+        "reference",
+    ),
+    Bad(
+        "more_generators_than_prompts",
+        _demo("{prompts: 1, samples_per_prompt: 2, online: {request_rate: 4, generators: 3}}"),
+        "demo.online.generators: 3 share 2 requests, so some would send nothing",
+        "lower generators",
+    ),
     Bad("generators_none", _demo("{online: {generators: 0}}"), "online.generators: 0", "reference"),
     Bad(
         "more_generators_than_users",

@@ -68,7 +68,7 @@ def test_a_load_for_a_time_is_cut_at_its_end_and_what_had_come_is_counted(
     for it in for_a_time:
         assert it.point is not None
         own = [row for row in rows if row.iteration == it.index]
-        assert it.elapsed_s == pytest.approx(1.0, abs=0.5)
+        assert it.elapsed_s >= 1.0
         assert (it.requests, it.failed) == (len(own), 0)
         assert it.sequences == sum(row.complete for row in own) == it.requests - (it.incomplete or 0)
         assert it.output_tokens == sum(row.output_tokens for row in own)

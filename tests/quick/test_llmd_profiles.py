@@ -12,7 +12,6 @@ from llmd_shapes import SHAPES, Shape
 from planned import REPOSITORY, merged_with, planned
 
 from rollout_bench.core.errors import UserError
-from rollout_bench.llmd import harnesses
 from rollout_bench.llmd.harnesses import HARNESSES
 from rollout_bench.llmd.meaning import Meaning
 from rollout_bench.llmd.profiled import WorkloadProfile, profile_of, rendered, with_profiles
@@ -24,11 +23,6 @@ from rollout_bench.plan.schedule import put_on_disk, schedule
 CONFIG: dict[str, Any] = {"models": ["qwen3-90m"], "modes": ["online"]}
 PROFILES = sorted((REPOSITORY / "configs" / "llm-d").glob("*/*.yaml.in"))
 FLAGS = "executable: x\nmodel: REPLACE_ENV_LLMDBENCH_DEPLOY_CURRENT_MODEL\nnum-prompts: 4\nmax-concurrency: 1\n"
-
-
-@pytest.fixture(autouse=True)
-def _chats_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(harnesses, "CHATS", True)
 
 
 def meaning(harness: str, path: Path | str, overrides: Any = None) -> Meaning:
@@ -227,12 +221,6 @@ def test_the_filled_profile_lies_beside_the_spec(tmp_path: Path, monkeypatch: py
     content = yaml.safe_load(kept.read_text())
     assert content["base-url"] == "http://127.0.0.1:PORT"
     assert content["model"].startswith("./models/synthetic/")
-
-
-def test_chats_are_refused_where_none_can_be_sent(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(harnesses, "CHATS", False)
-    with pytest.raises(UserError, match=r"sanity_random\.yaml\.in: api\.type: asks for chats"):
-        meaning("inference-perf", "sanity_random", {"api.type": "chat"})
 
 
 def test_stages_of_different_numbers_of_requests_keep_them():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.record import ClientUse, SequenceRow
 from rollout_bench.measure.engine.online import iteration_of, rows_of
 from rollout_bench.measure.launch.flags import cut_flags, reuse_flags
+from rollout_bench.measure.server import paced
 from rollout_bench.measure.server.paced import LoadEnd, prepare
 from rollout_bench.measure.server.stream import LoadPass, RequestOutcome, Target
 from rollout_bench.workloads.requests import Request, sent_of
@@ -171,6 +173,31 @@ def test_a_request_that_takes_longer_than_it_may_has_failed(send: Send):
     assert [outcome.error for outcome in done.outcomes] == ["timeout: no whole answer within 0.2 s"] * 2
     assert all(outcome.cut_s is None for outcome in done.outcomes)
     assert 0.2 <= done.elapsed_s < 8  # and not 10 s
+
+
+def test_what_is_due_is_sent_although_it_had_to_wait_where_answers_are_waited_for(send: Send):
+    done = send(6, 0.2, due_s=[0.01 * number for number in range(6)], concurrency=1, wait=True)
+    assert [outcome.output_tokens for outcome in done.outcomes] == [4] * 6
+    assert all(outcome.cut_s is None for outcome in done.outcomes)
+
+
+def test_what_had_failed_before_the_time_was_over_is_no_cut_and_shows_no_key(monkeypatch: pytest.MonkeyPatch):
+    async def failing(*arguments: Any) -> None:
+        arguments[-1].error = "bad key abcdef-secret-123"
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(paced, "send", failing)
+    target = Target("http://x/v1", "stub", {"Authorization": "Bearer abcdef-secret-123"}, True, True, {})
+    done = prepare(asked(1), [PROMPT], None, 1, target, LoadEnd(0.1))()
+    (outcome,) = done.outcomes
+    assert outcome.cut_s is None
+    assert outcome.error is not None
+    assert "secret" not in outcome.error
+
+
+def test_more_processes_than_requests_send_what_there_is(send: Send):
+    done = send(2, None, due_s=[0.0, 0.05], generators=3)
+    assert [outcome.output_tokens for outcome in done.outcomes] == [4, 4]
 
 
 def test_a_server_that_is_not_there_is_not_asked_without_end(tmp_path: Path, send: Send):

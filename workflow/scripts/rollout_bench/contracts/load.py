@@ -17,8 +17,8 @@ KEPT_UP = 0.95
 
 
 class _Bounded(Strict):
-    low: Tokens = Field(1, description="The shortest; what is drawn below it is drawn again.")
-    high: Tokens = Field(description="The longest; what is drawn above it is drawn again.")
+    low: Tokens = Field(1, description="The shortest; what is drawn below it is drawn again, or as outside says.")
+    high: Tokens = Field(description="The longest; what is drawn above it is drawn again, or as outside says.")
 
     @model_validator(mode="after")
     def _order(self) -> _Bounded:

@@ -98,7 +98,7 @@ def _backend(keys: Keys, meaning: Meaning, served: MeasuredHere) -> None:
     check_model(keys, "model", served)
     meaning.workload["ignore_eos"] = True  # guidellm asks for it wherever a length of the output is given
     if API[keys.take("request_format", one_of(*API), "/v1/chat/completions")] == "chat":
-        meaning.chat(keys, "request_format")
+        meaning.online["api"] = "chat"
     if not keys.take("stream", switch, True):
         meaning.online["stream"] = False
     keys.refuse("the key stands in endpoints.<name>.api_key_env", "api_key")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rollout_bench.contracts.load import Traffic
 from rollout_bench.llmd import guidellm_scenario, inference_perf, nop, vllm_benchmark
 from rollout_bench.llmd.content import Keys
 from rollout_bench.llmd.meaning import Meaning, MeasuredHere
@@ -40,22 +39,7 @@ class LlmdHarness:
             raise keys.error(named, self.reason, self.instead)
         meaning = self.reader(keys, served)
         keys.finish()
-        return _as_far_as_sent(meaning, keys)
-
-
-CHATS = "api" in Traffic.model_fields
-"""Whether requests can be chats here."""
-
-
-def _as_far_as_sent(meaning: Meaning, keys: Keys) -> Meaning:
-    """Return a meaning; raise `UserError` where it asks for chats, and none can be sent."""
-    if meaning.chat_key and not CHATS:
-        raise keys.error(
-            meaning.chat_key,
-            "asks for chats, and requests are completions here",
-            "write completion, or /v1/completions",
-        )
-    return meaning
+        return meaning
 
 
 HARNESSES = {

@@ -34,6 +34,9 @@ OTHER_DATA = {
 NO_PICTURES = "no model that takes pictures, sound or films can be run here so far"
 LIMITS = {"ttft": "ttft_ms", "tpot": "tpot_ms", "request_latency": "e2el_ms"}
 
+MOST_TOKENS = 1e9
+"""More no request has."""
+
 
 def meaning_of(keys: Keys, served: MeasuredHere) -> Meaning:
     """Return what a config of inference-perf means.
@@ -77,7 +80,7 @@ def meaning_of(keys: Keys, served: MeasuredHere) -> Meaning:
 def _server(keys: Keys, meaning: Meaning, served: MeasuredHere) -> None:
     api = keys.section("api")
     if api.take("type", one_of("completion", "chat"), "completion") == "chat":
-        meaning.chat(api, "type")
+        meaning.online["api"] = "chat"
     if not api.take("streaming", switch, False):
         meaning.online["stream"] = False
     api.refuse("headers of one workload, priorities among them, are not sent", "headers", "session_id_header_key")
@@ -233,6 +236,9 @@ def _lengths(keys: Keys, *, shifts: bool) -> int | dict[str, Any]:
     keys.refuse("is of type: skew_normal, which is not drawn here", "skew")
     if variance >= 0:
         std = math.sqrt(variance)
+    for name, value in (("mean", mean), ("std_dev", std)):
+        if value > MOST_TOKENS:
+            raise keys.error(name, f"{value:g} is no number of tokens", f"write {MOST_TOKENS:g} or less")
     if low > high:
         raise keys.error("min", f"{low} is above max {high}", "swap them")
     if kind == "fixed":

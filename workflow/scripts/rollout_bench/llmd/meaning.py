@@ -43,7 +43,6 @@ class Meaning:
         slo: limits that a request must keep to count as good, in milliseconds, as the config has them.
         notes: what a reader of the results has to know of how a key was read.
         mode: the mode that measures it.
-        chat_key: the key that asks for chats; empty where requests are completions.
     """
 
     workload: dict[str, Any] = field(default_factory=dict)
@@ -52,12 +51,6 @@ class Meaning:
     slo: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     mode: str = ONLINE.name
-    chat_key: str = ""
-
-    def chat(self, keys: Keys, key: str) -> None:
-        """Have requests sent as chats, as `key` asks for."""
-        self.online["api"] = "chat"
-        self.chat_key = keys.at(key)
 
 
 @dataclass(frozen=True)

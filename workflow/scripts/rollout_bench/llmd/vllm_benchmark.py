@@ -115,7 +115,7 @@ def meaning_of(keys: Keys, served: MeasuredHere) -> Meaning:
     if by_path != api:
         raise keys.error("endpoint", f"is the API of {by_path}, and backend that of {api}", "name the same in both")
     if api == "chat":
-        meaning.chat(keys, "backend")
+        meaning.online["api"] = "chat"
     _lengths(keys, meaning)
     stage = HeldLoad(
         keys.at("num-prompts"),

@@ -262,6 +262,11 @@ def _check_supply(where: str, load: WorkloadSettings) -> None:
     if load.pool is not None:
         return
     drawn = load.prompts * load.samples_per_prompt
+    if (load.online.generators or 1) > drawn:
+        raise UserError(
+            f"{where}.online.generators: {load.online.generators} share {drawn} requests, so some would send nothing",
+            "lower generators, or raise prompts",
+        )
     for point in load.online.points:
         due = point.due_requests
         if due is not None and due > drawn:

@@ -123,7 +123,7 @@ class Saturation:
 def saturations(rows: Sequence[Row], confidence: float) -> list[Saturation]:
     """Return the saturation of each experiment in `rows` that was measured at several rates, in their order.
 
-    Stages are no search for it: what one leaves behind is the next one's.
+    Stages are no search for it: their rates need not rise.
     """
     sweeps: dict[tuple[str, str], list[Row]] = {}
     for row in rows:

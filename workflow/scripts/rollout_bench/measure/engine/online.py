@@ -213,7 +213,9 @@ class _Load:
         iteration = iteration_of(index, warmup, point, done, rows, use)
         flags = _token_flags(spec, asked, iteration, rows)
         hits = prefix_cache_flags(asked, iteration, rows)
-        flags += hits if spec.endpoint is None else _warnings(hits)  # others may use theirs meanwhile
+        # others may use theirs meanwhile; and what a chat template puts in front of each prompt is cached, too
+        certain = spec.endpoint is None and spec.load is not None and spec.load.api is None
+        flags += hits if certain else _warnings(hits)
         samples = [] if sampler is None else sampler.samples(index, done.began_s)
         return IterationDone(iteration=iteration, sequences=rows, flags=flags, samples=samples), done
 

@@ -314,8 +314,11 @@ def source_for(assignment: Assignment) -> Callable[[WorkloadSpec, int], Source]:
     return lambda workload, vocabulary: Source(workload, vocabulary, tokenizer, dataset, code)
 
 
-def _fill_caches(assignment: Assignment, signals: int, held: Lease, environment: dict[str, str]) -> None:
+def _fill_caches(assignment: Assignment, signals: int, held: Lease, environment: dict[str, str]) -> float:
     """Start the engine once beforehand where its caches are to be warm, and no launch has filled them yet.
+
+    Returns:
+        How long that took, in seconds: whoever planned the launch allowed for its own limit alone.
 
     Raises:
         LaunchFailed: it does not start.
@@ -323,7 +326,8 @@ def _fill_caches(assignment: Assignment, signals: int, held: Lease, environment:
     """
     spec, folder = assignment.spec, warm_folder(assignment.spec, environment)
     if folder is None or (folder / FILLED).exists():
-        return
+        return 0.0
+    began = time.monotonic()
     say(f"{assignment.out}: starts the engine once to fill its compile caches; this start is not measured")
     log = assignment.log.with_suffix(f".filling{assignment.log.suffix}")
     filling = EngineLaunch(
@@ -345,6 +349,7 @@ def _fill_caches(assignment: Assignment, signals: int, held: Lease, environment:
         raise LaunchFailed(error.phase, error.cause, log) from None
     (folder / FILLED).touch()
     log.unlink(missing_ok=True)
+    return time.monotonic() - began
 
 
 def _dataset(assignment: Assignment) -> str | None:
@@ -356,7 +361,7 @@ def _run(assignment: Assignment, signals: int, held: Lease, seat: Seat | None) -
     spec, turns = assignment.spec, None if seat is None else seat.turns
     progress = assignment.reporting()
     environment = engine_environment(spec, assignment.loaded)
-    _fill_caches(assignment, signals, held, environment)
+    timeout_s = max(1.0, assignment.timeout_s - _fill_caches(assignment, signals, held, environment))
     pages = prepare_pages(spec, assignment.loaded)
     with folder_for_traces(spec, assignment.out) as traces:
         launch = EngineLaunch(
@@ -366,14 +371,14 @@ def _run(assignment: Assignment, signals: int, held: Lease, seat: Seat | None) -
                 model=assignment.loaded,
                 dataset=_dataset(assignment),
                 launch=assignment.launch,
-                timeout_s=assignment.timeout_s,
+                timeout_s=timeout_s,
                 traces=None if traces is None else str(traces),
                 in_block=turns is not None,
             ),
             limits=assignment.limits,
             log=assignment.log,
             environments=held.environments(environment),
-            timeout_s=assignment.timeout_s,
+            timeout_s=timeout_s,
             signals=signals,
             cores=held.cores,
             keep_open=[*held.keep_open, *([] if turns is None else [turns.descriptor])],

@@ -276,7 +276,9 @@ class _Sender:
             senders = [asyncio.create_task(self._users(session)) for _ in range(part.concurrency)]
         else:
             limit = None if part.concurrency is None else asyncio.Semaphore(part.concurrency)
-            senders = [asyncio.create_task(self._at(due_s, session, limit)) for due_s in part.due_s]
+            # in pairs from here on: of requests that are due at nearly the same time either may wake up first
+            pairs = zip(part.due_s, self._order, strict=False)
+            senders = [asyncio.create_task(self._at(due_s, number, session, limit)) for due_s, number in pairs]
         if part.ending.duration_s is not None:
             await asyncio.sleep(self._left_s(part.ending.duration_s))
             self._over, cut_s = True, time.monotonic()
@@ -286,9 +288,12 @@ class _Sender:
         await asyncio.gather(*senders, return_exceptions=True)
         for outcome in self._done.outcomes:
             if outcome.ended_s is None:
-                outcome.cut_s = outcome.ended_s = cut_s
+                outcome.ended_s = cut_s
+                if outcome.error is None:  # else it had failed before, and its answer had not ended
+                    outcome.cut_s = cut_s
+            part.target.settle(outcome)
         ends = [outcome.ended_s for outcome in self._done.outcomes if outcome.ended_s is not None]
-        self._done.ended_s = cut_s if part.ending.duration_s and not part.ending.wait else max(cut_s, *ends)
+        self._done.ended_s = cut_s if part.ending.duration_s and not part.ending.wait else max([cut_s, *ends])
         for sender in senders:
             if not sender.cancelled() and (error := sender.exception()) is not None:
                 raise error
@@ -305,21 +310,23 @@ class _Sender:
     async def _users(self, session: aiohttp.ClientSession) -> None:
         """Send one request after the other, as somebody does who waits for each answer."""
         while self._goes_on():
-            place = self._place(time.monotonic())
+            place = self._place(time.monotonic(), next(self._order))
             await self._send(place, session)
             if self._done.outcomes[place].error is not None:
                 await asyncio.sleep(FAILED_PAUSE_S)
 
-    async def _at(self, due_s: float, session: aiohttp.ClientSession, limit: asyncio.Semaphore | None) -> None:
+    async def _at(
+        self, due_s: float, number: tuple[int, int], session: aiohttp.ClientSession, limit: asyncio.Semaphore | None
+    ) -> None:
         await asyncio.sleep(self._left_s(due_s))
-        place = self._place(self._began_s + due_s)
+        place = self._place(self._began_s + due_s, number)
         async with limit or contextlib.nullcontext():
-            if not self._over:
+            if not self._over or self._part.ending.wait:
                 await self._send(place, session)
 
-    def _place(self, due_s: float) -> int:
-        """Return the place of what is due now among the outcomes."""
-        self._done.sent.append(next(self._order))
+    def _place(self, due_s: float, number: tuple[int, int]) -> int:
+        """Return the place of what is due now, the `number` of the contents, among the outcomes."""
+        self._done.sent.append(number)
         self._done.outcomes.append(RequestOutcome(due_s=due_s, streamed=self._part.target.stream))
         return len(self._done.outcomes) - 1
 
@@ -333,7 +340,6 @@ class _Sender:
                 await send(session, self._url, headers, question, target.stream, outcome)
         except TimeoutError:
             outcome.error, outcome.ended_s = f"timeout: no whole answer within {timeout_s:g} s", time.monotonic()
-        target.settle(outcome)
 
 
 if __name__ == "__main__":

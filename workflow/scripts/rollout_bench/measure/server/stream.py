@@ -410,11 +410,12 @@ async def _read_stream(content: aiohttp.StreamReader, question: Question, outcom
 def _take(event: bytes, now: float, outcome: RequestOutcome) -> bool:
     """Take one event of a stream; whether it is the last with tokens."""
     ids = listed(event, TOKEN_IDS)
+    # of a chat in an event of its own, before the first token
+    if not outcome.pieces_s and (prompt := listed(event, PROMPT_TOKEN_IDS)) is not None:
+        outcome.prompt_tokens = prompt
     if ids is not None:
         tokens = ids
         outcome.counted = True
-        if not outcome.pieces_s and (prompt := listed(event, PROMPT_TOKEN_IDS)) is not None:
-            outcome.prompt_tokens = prompt
     else:
         tokens = 1 if TEXT.search(event) else 0
     if tokens:

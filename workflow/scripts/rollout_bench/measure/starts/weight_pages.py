@@ -15,6 +15,7 @@ from rollout_bench.contracts.spec import Spec, is_local
 from rollout_bench.contracts.starts import PageState
 
 WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pt", "*.gguf")
+"""As vLLM looks for them: of those that there are, it reads the first kind."""
 
 CHUNK = 1 << 24
 """Bytes that are read at once."""
@@ -58,7 +59,8 @@ def weight_files(model: str) -> list[Path]:
     folder = Path(model).expanduser() if is_local(model) else _in_hub_cache(model)
     if folder is None:
         return []
-    return [file for pattern in WEIGHT_FILES for file in sorted(folder.glob(pattern)) if file.is_file()]
+    found = ([file for file in sorted(folder.glob(pattern)) if file.is_file()] for pattern in WEIGHT_FILES)
+    return next(filter(None, found), [])
 
 
 def _in_hub_cache(model: str) -> Path | None:
@@ -85,7 +87,13 @@ def read(file: Path) -> None:
 
 
 def resident_share(files: Iterable[Path]) -> float | None:
-    """Return the share of pages in memory of `files` together, by mincore(2); None where the system does not say."""
+    """Return the share of pages in memory of `files` together, by mincore(2); None where the system does not say.
+
+    Of files that a user neither owns nor may write, Linux tells nothing, and says that all are.
+    """
+    files = list(files)
+    if not all(_may_know(file) for file in files):
+        return None
     resident = pages = 0
     try:
         for file in files:
@@ -94,6 +102,13 @@ def resident_share(files: Iterable[Path]) -> float | None:
     except (OSError, AttributeError, ValueError):
         return None
     return resident / pages if pages else None
+
+
+def _may_know(file: Path) -> bool:
+    try:
+        return file.stat().st_uid == os.geteuid() or os.access(file, os.W_OK)
+    except OSError:
+        return False
 
 
 def _resident(file: Path) -> tuple[int, int]:

@@ -74,8 +74,8 @@ SERVICE = (
     ),
     Column(
         "cut %",
-        "Requests that were under way when the time of the load was over, of all that were sent. They are in no "
-        "latency and did not fail; tokens that had come count.",
+        "Requests that were under way, or due and not yet sent, when the time of the load was over, of all that were "
+        "due. They are in no latency and did not fail; tokens that had come count.",
         lambda line: number(None if line["incomplete_share"] is None else 100 * line["incomplete_share"], 3),
         known="incomplete_share",
     ),
