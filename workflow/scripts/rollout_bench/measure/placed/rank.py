@@ -5,8 +5,8 @@ it waits for others before each collective is no activity of its. Inside a colle
 another is slower in it: nobody can tell the two apart.
 
 A colocated rank's engine takes the weights from the trainer in its own process, and may sleep until then. Of separate
-ones the first rank that trains sends them to all that generate, bucket by bucket, and the engines load each as it
-comes.
+ones the first rank that trains sends them to the workers of all engines, bucket by bucket, and these load each as it
+comes: in the rank's process, or behind an AsyncLLM in the core's.
 
 With tensor parallel several ranks are one engine: each has vLLM's whole front end and scheduler, gets the same requests
 and comes to the same tokens, in lockstep. What comes of an engine is told by each of its ranks; the controller holds
