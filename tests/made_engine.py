@@ -27,7 +27,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
         first = f"{name} " not in file.read()
         file.write(f"{name} {slurm_job} {node}\n")
     behaviour = json.loads(Path("behaviour.json").read_text()).get(str(job.launch), "measure")
-    print("it sees", *sorted(os.environ))
+    print("it sees", *sorted(os.environ), flush=True)  # a launch that is over ends its engine at once
     if behaviour == "no memory for kv":
         raise ValueError("No available memory for the cache blocks. Try increasing `gpu_memory_utilization`")
     if behaviour == "no driver at first" and first:
