@@ -169,6 +169,10 @@ def environment_facts(environment: Environment) -> dict[str, str]:
     return {name: value for name, value in _flat(environment.model_dump()) if name not in CACHES | DEALT_OUT}
 
 
+SENDER = {"harness", "harness_version"}
+"""Fields of a load that say what sends it: the same load, as another program sees it."""
+
+
 def load_facts(record: Record) -> dict[str, str]:
     """Return what must be the same for two experiments to be compared at all: work, passes, and the model's shape."""
     spec = record.spec
@@ -180,7 +184,7 @@ def load_facts(record: Record) -> dict[str, str]:
     }
     if spec.load is not None:
         # A point is compared with the same point; which others were measured besides does not matter.
-        load["arrivals"] = spec.load.model_dump(exclude={"points", "saturation", "cool_down_s", "harness_version"})
+        load["arrivals"] = spec.load.model_dump(exclude={"points", "saturation", "cool_down_s", *SENDER})
     return dict(_flat(load))
 
 
@@ -200,7 +204,7 @@ def launch_facts(record: Record) -> dict[str, str]:
         "resolved": {key: value for key, value in record.engine.resolved.items() if key != EXECUTOR},
     }
     if spec.load is not None:
-        settings["harness_version"] = spec.load.harness_version
+        settings |= spec.load.model_dump(include=SENDER)
     if spec.endpoint is not None:
         settings["endpoint"] = spec.endpoint
     variables = {f"variables.{name}": value for name, value in spec.engine.environment.items()}
