@@ -254,3 +254,16 @@ def test_a_load_of_several_processes_says_how_well_they_kept_its_schedule(tmp_pa
     assert float(line["asked/s"]) == pytest.approx(8.0, rel=0.05)
     assert float(line["sent/s"]) == pytest.approx(8.0, rel=0.05)
     assert "What sent the requests" not in summary(tmp_path, BF16).markdown
+
+
+def test_one_load_that_two_harnesses_send_is_compared(tmp_path: Path) -> None:
+    one = make_online_spec()
+    assert one.load is not None
+    theirs = one.load.model_copy(update={"harness": "guidellm", "harness_version": "0.8.1"})
+    other = one.model_copy(update={"load": theirs, "setting": "guidellm"})
+    measured(tmp_path, one, other)
+    plan = make_plan([one, other], 3, baseline={"setting": "default"})
+    made = summarise(collect(tmp_path, plan))
+    (row,) = [line for line in csv.DictReader(io.StringIO(made.csv)) if line["setting"] == "guidellm"]
+    assert row["verdict"] not in ("", "baseline")
+    assert float(row["speedup"]) == pytest.approx(1.0)

@@ -98,13 +98,17 @@ def _engine(spec: Spec) -> tuple[str, str, dict[str, str]]:
     return spec.engine.name, spec.engine.version, spec.engine.plugins
 
 
+SENDER = {"harness", "harness_version"}
+"""Fields of a load that say what sends it: the same load, as another program sees it."""
+
+
 def _arrivals(spec: Spec) -> object:
     """Return what of a load all of its points share and what they measure depends on."""
-    return spec.load and spec.load.model_dump(exclude={"points", "saturation", "cool_down_s"})
+    return spec.load and spec.load.model_dump(exclude={"points", "saturation", "cool_down_s", *SENDER})
 
 
 def _settings(spec: Spec) -> tuple[object, ...]:
-    return spec.engine, spec.measuring
+    return spec.engine, spec.measuring, spec.load and spec.load.harness
 
 
 Group = Literal["engine", "machine", "circumstance"]
@@ -167,10 +171,6 @@ class Difference:
 def environment_facts(environment: Environment) -> dict[str, str]:
     """Return every field of `environment` as text, those of mappings as `<field>.<name>`."""
     return {name: value for name, value in _flat(environment.model_dump()) if name not in CACHES | DEALT_OUT}
-
-
-SENDER = {"harness", "harness_version"}
-"""Fields of a load that say what sends it: the same load, as another program sees it."""
 
 
 def load_facts(record: Record) -> dict[str, str]:
