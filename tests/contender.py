@@ -1,6 +1,8 @@
 """Takes devices again and again, as launches do, and writes down when it held which: for tests of leases.
 
 python contender.py FOLDER LOG DEVICES WANTED ROUNDS [exclusive]
+
+It prints a line when it is about to begin, and begins when its standard input ends.
 """
 
 from __future__ import annotations
@@ -60,6 +62,8 @@ def main() -> None:
     """Run one contender."""
     folder, log, count, wanted, rounds = sys.argv[1:6]
     isolation: Isolation = "exclusive" if sys.argv[6:] else "per_device"
+    print("ready", flush=True)
+    sys.stdin.read()
     with Path(log).open("a") as lines:
         for _ in range(int(rounds)):
             with hold(Path(folder), int(count), int(wanted), isolation) as got:

@@ -12,8 +12,8 @@ def serve(handle: Any, count: int, pipe: Connection) -> None:
 
     queue = NotedQueue.create_from_handle(handle, 0)
     queue.wait_until_ready()
-    first = queue.dequeue(timeout=30)  # before the pass: counted, and not noted
+    first = queue.dequeue(timeout=120)  # before the pass: counted, and not noted
     queue.ending.begin("times", count)
-    got = [queue.dequeue(timeout=30) for _ in range(count)]
+    got = [queue.dequeue(timeout=120) for _ in range(count)]
     pipe.send(([first, *map(len, got)], queue.ending.end()))
     pipe.recv()

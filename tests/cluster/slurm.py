@@ -135,7 +135,7 @@ class Slurm:
         if "slurmctld" in self._daemons:
             self.run("scancel", "--state=PENDING", "--user=root", check=False)
             self.run("scancel", "--user=root", check=False)
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while self.run("squeue", "--noheader", check=False).strip() and time.monotonic() < deadline:
                 time.sleep(0.1)
         for name in list(self._daemons):

@@ -62,7 +62,7 @@ class Sent:
         assert ours.poll(60)
         self.got, self.reader = ours.recv()
         ours.send("end")
-        reader.join(30)
+        reader.join(120)
         spy.close(linger=0)
 
 

@@ -207,7 +207,7 @@ def test_an_engine_that_is_killed_leaves_no_shared_memory(tmp_path: Path) -> Non
     for process in [p for p in launch.started if p.pid not in spared]:
         process.send_signal(signal.SIGKILL)  # the trackers of shared memory too: nobody is left to remove it
     assert launch.finish() == 1
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while (left := [path for path in shared if path.exists()]) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert left == []

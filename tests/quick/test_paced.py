@@ -65,7 +65,7 @@ def send(tmp_path: Path) -> Iterator[Send]:
 
 def seen_by_the_server(send: Send, what: Callable[[list[Any]], bool]) -> bool:
     """Return whether the stub comes to say so of its requests, a moment after the client does."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if what(httpx.get(f"{send.url}/truth").json()["requests"]):  # type: ignore[attr-defined]
             return True
@@ -74,11 +74,11 @@ def seen_by_the_server(send: Send, what: Callable[[list[Any]], bool]) -> bool:
 
 
 def test_users_send_one_request_after_the_other_until_the_time_is_over(send: Send):
-    done = send(4, 1.0, concurrency=3)
+    done = send(4, 2.0, concurrency=3)
     assert done.sent is not None
     assert len(done.outcomes) == len(done.sent) > 6
     assert done.sent == [(number % 4, number // 4) for number in range(len(done.sent))]
-    assert 1.0 <= done.elapsed_s < 5
+    assert 2.0 <= done.elapsed_s < 60
     complete = [outcome for outcome in done.outcomes if outcome.cut_s is None]
     assert all(outcome.error is None and outcome.output_tokens == 4 for outcome in complete)
     assert 1 <= len(done.outcomes) - len(complete) <= 3
@@ -87,33 +87,33 @@ def test_users_send_one_request_after_the_other_until_the_time_is_over(send: Sen
 
 
 def test_what_is_under_way_at_the_end_is_cut_and_its_connection_closed(send: Send):
-    done = send(1, 0.8, tokens=500, concurrency=1)  # which would take 10 s
+    done = send(1, 2.0, tokens=5000, concurrency=1)  # which would take 100 s
     (outcome,) = done.outcomes
     assert (outcome.error, outcome.finish_reason) == (None, None)
     assert outcome.cut_s == done.began_s + done.elapsed_s
-    assert 0 < outcome.output_tokens < 400
+    assert 0 < outcome.output_tokens < 4000
     assert seen_by_the_server(send, lambda told: [one["end"] for one in told] == ["left"])
 
 
 def test_requests_come_to_their_end_where_they_are_waited_for(send: Send):
-    done = send(2, 0.3, tokens=30, concurrency=2, wait=True)
-    assert [outcome.output_tokens for outcome in done.outcomes] == [30, 30]
+    done = send(2, 1.5, tokens=100, concurrency=2, wait=True)
+    assert [outcome.output_tokens for outcome in done.outcomes] == [100, 100]
     assert all(outcome.cut_s is None and outcome.error is None for outcome in done.outcomes)
-    assert done.elapsed_s >= 0.04 + 29 * 0.02
+    assert done.elapsed_s >= 0.04 + 99 * 0.02
 
 
 def test_at_a_rate_each_is_sent_when_it_is_due_and_the_whole_time_counts(send: Send):
     due_s = [0.0, 0.1, 0.15]
-    done = send(3, 0.9, due_s=due_s)
+    done = send(3, 3.0, due_s=due_s)
     assert done.sent == [(0, 0), (1, 0), (2, 0)]
     assert [outcome.due_s for outcome in done.outcomes] == pytest.approx([done.began_s + due for due in due_s])
     assert all((outcome.sent_s or 0.0) >= (outcome.due_s or 0.0) for outcome in done.outcomes)
     assert all(outcome.output_tokens == 4 and outcome.cut_s is None for outcome in done.outcomes)
-    assert 0.9 <= done.elapsed_s < 5
+    assert 3.0 <= done.elapsed_s < 60
 
 
 def test_a_limit_keeps_those_that_are_due_waiting_and_what_was_never_sent_is_cut(send: Send):
-    done = send(3, 0.4, tokens=500, due_s=[0.0, 0.05, 0.1], concurrency=2)
+    done = send(3, 2.0, tokens=5000, due_s=[0.0, 0.05, 0.1], concurrency=2)
     assert [outcome.sent_s is None for outcome in done.outcomes] == [False, False, True]
     assert all(outcome.cut_s is not None for outcome in done.outcomes)
 
@@ -169,10 +169,10 @@ def test_a_number_of_requests_goes_through_the_prompts_again(send: Send):
 
 
 def test_a_request_that_takes_longer_than_it_may_has_failed(send: Send):
-    done = send(2, None, tokens=500, due_s=[0.0, 0.0], timeout_s=0.2)
+    done = send(2, None, tokens=5000, due_s=[0.0, 0.0], timeout_s=0.2)
     assert [outcome.error for outcome in done.outcomes] == ["timeout: no whole answer within 0.2 s"] * 2
     assert all(outcome.cut_s is None for outcome in done.outcomes)
-    assert 0.2 <= done.elapsed_s < 8  # and not 10 s
+    assert 0.2 <= done.elapsed_s < 60  # and not 100 s
 
 
 def test_what_is_due_is_sent_although_it_had_to_wait_where_answers_are_waited_for(send: Send):
@@ -188,7 +188,7 @@ def test_what_had_failed_before_the_time_was_over_is_no_cut_and_shows_no_key(mon
 
     monkeypatch.setattr(paced, "send", failing)
     target = Target("http://x/v1", "stub", {"Authorization": "Bearer abcdef-secret-123"}, True, True, {})
-    done = prepare(asked(1), [PROMPT], None, 1, target, LoadEnd(0.1))()
+    done = prepare(asked(1), [PROMPT], None, 1, target, LoadEnd(2.0))()
     (outcome,) = done.outcomes
     assert outcome.cut_s is None
     assert outcome.error is not None
@@ -205,8 +205,8 @@ def test_a_server_that_is_not_there_is_not_asked_without_end(tmp_path: Path, sen
     folder.mkdir()
     with running_stub(folder) as url:
         pass
-    done = send(4, 0.5, concurrency=2, at=url)
-    assert 2 <= len(done.outcomes) <= 22
+    done = send(4, 2.0, concurrency=2, at=url)
+    assert 2 <= len(done.outcomes) <= 82
     assert all(outcome.error is not None and outcome.cut_s is None for outcome in done.outcomes)
 
 

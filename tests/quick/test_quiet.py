@@ -43,7 +43,7 @@ STARTS = (
 @pytest.fixture
 def burning() -> Iterator[int]:
     """Start processes that use all cores, in a session of its own and nobody's children; give the pid of the first."""
-    done = subprocess.run([sys.executable, "-c", STARTS, BURNING], stdout=subprocess.PIPE, check=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", STARTS, BURNING], stdout=subprocess.PIPE, check=True, timeout=120)
     leader = int(done.stdout)
     try:
         time.sleep(1.0)

@@ -103,7 +103,7 @@ class Stage:
             thread.start()
         self.router.begin()
         for thread in self.threads:
-            thread.join(30)
+            thread.join(120)
             assert not thread.is_alive()
         rows = [row for partner in self.partners for row in partner.rows()]
         counts = {"requests": len(rows), "sequences": len(rows), "prompt_tokens": 0, "output_tokens": 0}
@@ -167,7 +167,7 @@ def test_the_next_step_has_other_prompts(stage: Callable[..., Stage]) -> None:
     assert all(prompt not in before for prompt in after)
 
 
-def slow_beyond(limit: int, fast_s: float = 0.05, slow_s: float = 5.0) -> Callable[[int], float]:
+def slow_beyond(limit: int, fast_s: float = 0.05, slow_s: float = 100.0) -> Callable[[int], float]:
     return lambda prompt: fast_s if prompt < limit else slow_s
 
 
@@ -182,8 +182,8 @@ def test_once_enough_groups_are_complete_the_rest_is_aborted_and_wasted(stage: C
     assert aborted == dropped == sorted(word.id for word in words if word.prompt >= 4)
     assert step.surplus is not None
     assert (step.surplus.sequences, step.surplus.output_tokens, step.surplus.aborted) == (4, 20, 4)
-    assert step.elapsed_s < 2.5  # before the slow ones would have ended
-    assert 0 <= step.surplus.drain_s < 1
+    assert step.elapsed_s < 60  # before the slow ones would have ended
+    assert 0 <= step.surplus.drain_s < 60
     assert one.flags == []
     for partner in one.partners:
         assert partner.over is not None
@@ -240,7 +240,7 @@ def test_a_replica_that_is_gone_ends_the_router_without_a_word(stage: Callable[.
     one.router.begin()
     one.partners[1].end.close()
     assert one.router._thread is not None
-    one.router._thread.join(10)
+    one.router._thread.join(50)
     assert not one.router._thread.is_alive()
     assert not select.select([one.router.descriptor], [], [], 0)[0]
     one.router.check()

@@ -60,7 +60,7 @@ def test_an_answer_that_drips_has_one_limit_for_all_of_it(first: bytes, again: b
         began_s = time.monotonic()
         with pytest.raises(TimeoutError):
             connection.ask("GET", "/version", answer_s=1.0)
-        assert 0.9 < time.monotonic() - began_s < 5
+        assert 0.9 < time.monotonic() - began_s < 60
 
 
 def test_an_answer_without_end_is_none():

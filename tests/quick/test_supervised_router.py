@@ -78,7 +78,7 @@ def test_a_replica_that_dies_in_a_step_is_named(tmp_path: Path, signals: int) ->
         launch(tmp_path, signals, "", "crash").run(lambda event: None)
     assert failed.value.cause.cause.startswith("replica 1 of 2: ")
     assert failed.value.phase == "measuring"
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
 
 
 class BadPrompts(Source):

@@ -203,7 +203,7 @@ def test_a_killed_trainer_is_said_even_while_the_engine_waits_for_it(link: Train
     with pytest.raises(ServingFailed, match="the trainer: its process was ended by signal 9") as caught:
         _kill_and_wait(link)
     assert caught.value.category == "crash"
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 60
     with pytest.raises(ServingFailed, match="signal 9"):
         _kill_and_wait(link)
 
@@ -239,7 +239,7 @@ def test_it_ends_with_a_parent_that_is_killed():
         trainer = int(parent.stdout.readline())
         assert is_living(trainer)
         parent.kill()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while is_living(trainer) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not is_living(trainer)
