@@ -194,4 +194,4 @@ def test_200_streams_at_once_keep_the_pace(stub):
         return statistics.median(late_s)
 
     # Another process may take the core for longer than a token lasts, but hardly in every attempt; a wrong pace stays.
-    assert any(once() < itl_s / 4 for _ in range(8))
+    assert any(once() < itl_s / 4 for _ in range(40))
