@@ -29,6 +29,11 @@ def _demo(settings: str) -> str:
     return f"workload_settings: {{demo: {settings.replace('LOG', LOG)}}}"
 
 
+def _online(settings: str) -> str:
+    """Return changes to the default workload, which is measured online."""
+    return f"{{modes: [online], {_demo(settings if settings.startswith('{') else f'{{{settings}}}')}}}"
+
+
 def _traced(settings: str, file: str = "trace.jsonl") -> str:
     """Return a workload from a trace."""
     load = f"prompts: 8, dataset: {{format: trace, path: {file}}}, {settings.replace('LOG', LOG)}"
@@ -276,4 +281,68 @@ BAD_LOADS = [
         "vllm",
     ),
     Bad("arrivals_not_said", _traced("online: {request_rate: trace}"), "does not say when requests", "add arrival_s"),
+    Bad(
+        "turns_offline",
+        _demo("{turns: 3}"),
+        "turns: conversations are sent to a server, and modes has offline",
+        "[online]",
+    ),
+    Bad("turns_zero", _online("turns: 0"), "demo.turns.count: 0", "reference"),
+    Bad("turns_a_word", _online("turns: many"), "demo.turns", "reference"),
+    Bad("turns_without_count", _online("turns: {think_ms: 5}"), "demo.turns.count: is missing", "set it"),
+    Bad("turns_key_misspelt", _online("turns: {count: 2, think_s: 5}"), "demo.turns.think_s", "'think_ms'"),
+    Bad(
+        "turns_in_the_tail",
+        _online("turns: {count: {distribution: normal, mean: 900, std: 9, low: 1, high: 32}}"),
+        "demo.turns.count: hardly any of the distribution",
+        "put the bounds",
+    ),
+    Bad(
+        "turns_of_a_data_set",
+        _with("modes: [online]", _file("prompts", "prompts.txt", "prompts: 8, turns: 2")),
+        "demo.turns: has no meaning beside a data set",
+        "leave turns out",
+    ),
+    Bad(
+        "turns_by_generators",
+        _online("turns: 2, online: {concurrency: 4, generators: 2}"),
+        "online.generators: 2: conversations are sent by one process",
+        "leave generators out",
+    ),
+    Bad(
+        "turns_of_guidellm",
+        _with("harness: guidellm", _online("turns: 2, online: {prompts_as: text}")[1:-1]),
+        "demo.turns: guidellm is handed single requests",
+        "harness: vllm",
+    ),
+    Bad(
+        "turns_of_too_many_conversations",
+        _online("prompts: 4, samples_per_prompt: 1, turns: {count: 2, active: 5}"),
+        "turns.active: 5 conversations at once are more than the 4 of a pass",
+        "active to 4",
+    ),
+    Bad(
+        "turns_without_room",
+        _online("prompt_tokens: 64, output_tokens: 32, turns: {count: 2, context_tokens: 159}"),
+        "context_tokens: 159 have no room",
+        "160 or more",
+    ),
+    Bad(
+        "turns_over_max_model_len",
+        _with("engine_args: {max_model_len: 200}", _online("prompt_tokens: 64, output_tokens: 32, turns: 3")[1:-1]),
+        "256 prompt + 32 output tokens = 288 are more than max_model_len 200",
+        "raise max_model_len to 288",
+    ),
+    Bad(
+        "turns_more_than_there_are",
+        _online("prompts: 2, samples_per_prompt: 1, turns: 3, online: {concurrency: 2, requests: 7}"),
+        "are 7 requests, and 2 prompts x 3 turns are 6",
+        "prompts to 3",
+    ),
+    Bad(
+        "shift_above_low",
+        _demo("{prompt_tokens: {distribution: lognormal, median: 8, sigma: 1, shift: 9, high: 64}}"),
+        "low 1 is no more than shift 9",
+        "reference",
+    ),
 ]

@@ -98,7 +98,6 @@ BAD_PROFILES = [
     Bad("priority_header", _perf("{api.headers: {x-priority: '1'}}"), "api.headers", "take it out"),
     Bad("pictures", _prefix("{data.shared_prefix.multimodal: {image: {}}}"), "no model that takes pictures", "null"),
     Bad("image_use_case", _of("inference-perf", "use_case_image_classification"), "data.multimodal", "null"),
-    Bad("multi_turn", _prefix("{data.shared_prefix.enable_multi_turn_chat: true}"), "turns of a conversation", "null"),
     Bad("api_key", _perf("{server.api_key: abc}"), "server.api_key", "server.api_key: null"),
     Bad("sweep", _perf("{load.sweep: {type: linear}}"), "load.sweep", "null"),
     Bad("mode_of_guidellm", _guide("{spec.profile.kind: sweep}"), "spec.profile.kind: 'sweep'", "overrides"),

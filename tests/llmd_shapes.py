@@ -129,8 +129,7 @@ INFERENCE_PERF = [
     _perf(
         "agentic_code_generation",
         _users(5, "load.num_workers=8 load.worker_max_concurrency=50"),
-        _conversations("data.conversation_replay.max_model_len=64"),
-        "data.type: conversation_replay",
+        _conversations("data.conversation_replay.max_model_len=512"),
         server=_SERVER,
     ),
     _perf(
@@ -170,8 +169,7 @@ INFERENCE_PERF = [
     _perf(
         "guide_p2p-kv-cache-sharing_1",
         _users(1, "load.num_workers=8 load.worker_max_concurrency=50 load.request_timeout=180"),
-        _conversations("data.conversation_replay.max_model_len=64"),
-        "data.type: conversation_replay",
+        _conversations("data.conversation_replay.max_model_len=512"),
     ),
     *(
         _perf(
@@ -202,7 +200,6 @@ INFERENCE_PERF = [
         "interactive-chat",
         _users(5, "load.num_workers=1"),
         _conversations(""),
-        "data.type: conversation_replay",
         server=_SERVER,
     ),
     _sessions(
@@ -219,7 +216,6 @@ INFERENCE_PERF = [
         "shared_prefix_multi_turn_chat",
         _rates("constant", 4, "load.num_workers=2 load.worker_max_concurrency=10"),
         _prefix("data.shared_prefix.enable_multi_turn_chat=true"),
-        "data.shared_prefix.enable_multi_turn_chat",
         server=f"{_EOS} {_T}",
     ),
     _perf("shared_prefix_synthetic", _rates("constant", 7), _prefix(), server=f"{_EOS} {_T}"),
@@ -285,7 +281,6 @@ GUIDELLM = [
         f"{_FIXED} spec.data[0].turns=5 spec.data[0].prefix_buckets[0].prefix_tokens=100 "
         "spec.data[0].prefix_buckets[0].prefix_count=16 spec.constraints[0].kind=max_requests "
         f"{_streams(4, 8, more='count')}",
-        "spec.data[0].turns",
         asks=_CHATS,
     ),
     _guide("sanity_concurrent", "spec.profile.kind=concurrent spec.profile.streams=2", f"{_FIXED} {_SECONDS}"),

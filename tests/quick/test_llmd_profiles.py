@@ -54,7 +54,11 @@ def test_every_profile_of_llmd_is_read_or_refused_by_a_key_of_its_own(
 
 
 @pytest.mark.parametrize(
-    "name", ["guide_optimized-baseline_1", "guide_kimi-k3-h100_1", "sanity_random", "shared_prefix_synthetic_heavy"]
+    "name",
+    [
+        *("guide_optimized-baseline_1", "guide_kimi-k3-h100_1", "sanity_random", "shared_prefix_synthetic_heavy"),
+        *("agentic_code_generation", "interactive-chat", "shared_prefix_multi_turn_chat", "multi-turn"),
+    ],
 )
 def test_what_is_read_can_be_planned(name: str, tmp_path: Path):
     shape = next(shape for shape in SHAPES if shape.name == name)

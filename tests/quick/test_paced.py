@@ -183,7 +183,7 @@ def test_what_is_due_is_sent_although_it_had_to_wait_where_answers_are_waited_fo
 
 def test_what_had_failed_before_the_time_was_over_is_no_cut_and_shows_no_key(monkeypatch: pytest.MonkeyPatch):
     async def failing(*arguments: Any) -> None:
-        arguments[-1].error = "bad key abcdef-secret-123"
+        arguments[5].error = "bad key abcdef-secret-123"
         await asyncio.sleep(60)
 
     monkeypatch.setattr(paced, "send", failing)

@@ -55,6 +55,13 @@ class LogNormal(_Bounded):
     outside: Literal["clip"] | None = absent(
         "clip: what is drawn below low or above high becomes that bound. Null: it is drawn again."
     )
+    shift: Tokens | None = absent("Added to what is drawn; low and high hold for the sum. Null: nothing.")
+
+    @model_validator(mode="after")
+    def _above_shift(self) -> LogNormal:
+        if self.shift is not None and self.low <= self.shift:
+            raise ValueError(f"low {self.low} is no more than shift {self.shift}, to which more than 0 is added")
+        return self
 
 
 class Zipf(_Bounded):
@@ -95,6 +102,72 @@ class SharedPrefix(Strict):
 
     tokens: Tokens = Field(description="How many of a prompt's tokens are shared; each prompt has at least one more.")
     groups: Count = Field(1, description="How many different prefixes there are; prompts take them in turn.")
+
+
+def _whole(value: Any) -> Any:
+    """Return the settings that a number of turns stands for; a conversation of one turn is none."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        return value
+    return None if value == 1 else {"count": value}
+
+
+class TalkTurns(Strict):
+    """Conversations: each further request asks with all that was said before, the answers that came, and new tokens."""
+
+    count: Length = Field(
+        description="Requests of a conversation, the first included: a number, or how they are distributed."
+    )
+    lead_tokens: Length | None = absent(
+        "Tokens of its own that each conversation begins with, behind shared_prefix and besides prompt_tokens: a "
+        "document, or what a system prompt says of its user. Null: none."
+    )
+    prompt_tokens: Length | None = absent(
+        "New tokens of each further request. Null: as many as the first has besides shared_prefix."
+    )
+    output_tokens: Length | None = absent("Tokens generated for each further request. Null: as for the first.")
+    think_ms: Length | None = absent(
+        "Milliseconds between an answer and the next request of its conversation. Null: none."
+    )
+    active: Count | None = absent(
+        "Conversations that go on at once: requests continue them in rounds, each waits for the answer before it, and "
+        "one that ends makes room for the next. Null: a request continues the oldest conversation that waits for "
+        "none, and begins a new one where there is none."
+    )
+    context_tokens: Count | None = absent(
+        "Tokens that a prompt and its answer come to at most: the oldest of what was said behind the first prompt is "
+        "left out. Null: all is kept."
+    )
+
+    def longest_pair(self, first: tuple[int, int], shared_tokens: int) -> tuple[int, int]:
+        """Return prompt and output tokens of the longest request of a conversation that begins with `first`.
+
+        Args:
+            first: prompt and output tokens of the first request, at most, without `lead_tokens`.
+            shared_tokens: tokens of its shared prefix.
+        """
+        new, output = self.further(first, shared_tokens)
+        rounds = longest(self.count) - 1
+        begins = first[0] + self.longest_lead
+        if not rounds:
+            return begins, first[1]
+        prompt = begins + first[1] + (rounds - 1) * (new + output) + new
+        if self.context_tokens is not None:
+            prompt = min(prompt, max(self.context_tokens - output, begins + new))
+        return prompt, output
+
+    @property
+    def longest_lead(self) -> int:
+        """The most of `lead_tokens`."""
+        return 0 if self.lead_tokens is None else longest(self.lead_tokens)
+
+    def further(self, first: tuple[int, int], shared_tokens: int) -> tuple[int, int]:
+        """Return new and output tokens of a further request, at most."""
+        new = first[0] - shared_tokens if self.prompt_tokens is None else longest(self.prompt_tokens)
+        return new, first[1] if self.output_tokens is None else longest(self.output_tokens)
+
+
+SomeTurns = Annotated[TalkTurns | None, BeforeValidator(_whole)]
+"""A number of turns, or their settings."""
 
 
 DatasetFormat = Annotated[

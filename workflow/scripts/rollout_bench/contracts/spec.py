@@ -29,7 +29,7 @@ from rollout_bench.contracts.fields import (
     brackets,
     no_duplicates,
 )
-from rollout_bench.contracts.load import DatasetSpec, EndpointSpec, Length, LoadSpec, SharedPrefix
+from rollout_bench.contracts.load import DatasetSpec, EndpointSpec, Length, LoadSpec, SharedPrefix, SomeTurns, longest
 from rollout_bench.contracts.placed_steps import PlacementSpec
 from rollout_bench.contracts.starts import StartupSpec
 from rollout_bench.core.files import read_model
@@ -346,6 +346,10 @@ class Workload(Strict):
         "Distinct prompts that are drawn once, the same in each pass and launch: requests take them in order, and from "
         "the first again. Null: each pass has prompts of its own."
     )
+    turns: SomeTurns = absent(
+        "Requests of a conversation, where each prompt begins one: a number, or {count: 4, think_ms: 500}. Mode online "
+        "alone sends conversations. Null: one."
+    )
 
 
 class WorkloadSpec(Workload):
@@ -353,6 +357,14 @@ class WorkloadSpec(Workload):
 
     name: str = Field(description="The workload's name in the config.")
     dataset: DatasetSpec | None = absent("A file that lengths or prompts come from.")
+
+    @property
+    def longest_pair(self) -> tuple[int, int]:
+        """Prompt and output tokens of its longest sequence, at most."""
+        pair = longest(self.prompt_tokens), longest(self.output_tokens)
+        if self.turns is None:
+            return pair
+        return self.turns.longest_pair(pair, 0 if self.shared_prefix is None else self.shared_prefix.tokens)
 
 
 class EngineSpec(Strict):

@@ -165,7 +165,7 @@ def _without_tags(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
         part
         for place, part in enumerate(location)
         if part != "constrained-float"
-        and not (part in kinds and place and str(location[place - 1]).endswith("_tokens"))
+        and not (part in kinds and place and str(location[place - 1]).endswith(("_tokens", "_ms", "count")))
     )
 
 

@@ -346,7 +346,11 @@ def _room_for_text(config: Config, mode: str, workload: str) -> int:
     settings = config.workload_settings[workload]
     if not MODES[mode].has_loads or not settings.online.as_text:
         return 0
-    return longest(settings.prompt_tokens) // 4 + 32
+    lead = answers = messages = 0
+    if (turns := settings.turns) is not None:  # answers come back as text, and are made tokens of again
+        lead, messages = turns.longest_lead, longest(turns.count) - 1
+        answers = messages * longest(turns.output_tokens or settings.output_tokens)
+    return (longest(settings.prompt_tokens) + lead) // 4 + 32 + 32 * messages + answers
 
 
 def _on_endpoint(config: Config, engine: InstalledEngine, name: str, endpoint: Endpoint, workload: str) -> Experiment:

@@ -422,6 +422,7 @@ def load_spec(config: Config, workload: str, engine: InstalledEngine) -> LoadSpe
 
 def check_online(config: Config, engine: InstalledEngine) -> None:
     """Raise `UserError` where online mode can't be had as the config wants it."""
+    _check_turns(config)
     if ONLINE.name not in config.modes:
         if config.endpoints and not config.models:
             raise UserError("config: modes: endpoints are measured online, and modes has no online", "add it to modes")
@@ -453,6 +454,18 @@ def check_online(config: Config, engine: InstalledEngine) -> None:
             )
 
 
+def _check_turns(config: Config) -> None:
+    """Raise `UserError` where conversations are to be measured in a mode that sends none."""
+    others = [mode for mode in config.modes if mode != ONLINE.name]
+    for name in config.workloads:
+        if others and config.workload_settings[name].turns is not None:
+            raise UserError(
+                f"config: workload_settings.{name}.turns: conversations are sent to a server, and modes has"
+                f" {', '.join(others)}",
+                "set modes: [online], or leave turns out",
+            )
+
+
 PACED_HERE = ("duration_s", "requests", "request_timeout_s", "generators")
 """Keys of a load that no harness is handed: rollout-bench itself sends such loads."""
 
@@ -464,6 +477,11 @@ def check_can_be_sent(config: Config, name: str) -> None:
         raise UserError(
             f"{where}.requests: per_prompt hides the latency of each sequence, so it can't be measured online",
             "set it to per_sequence, or leave online out of modes",
+        )
+    if config.harness == "guidellm" and load.turns is not None:
+        raise UserError(
+            f"{where}.turns: guidellm is handed single requests here",
+            "set harness: vllm (rollout-bench itself sends conversations), or leave turns out",
         )
     if config.harness == "guidellm" and load.online.api == "chat":
         raise UserError(

@@ -363,7 +363,7 @@ def _scaled_s(spec: Spec, record: Record) -> float | None:
     beside_s = statistics.mean(besides_s)
     tokens = sum(one.output_tokens for one in record.iterations)
     sequences = sum(one.sequences for one in record.iterations)
-    if not tokens or not sequences:
+    if not tokens or not sequences or load.turns is not None or measured.turns is not None:
         return None
     if load.dataset is None and isinstance(load.output_tokens, int):
         each = float(load.output_tokens)

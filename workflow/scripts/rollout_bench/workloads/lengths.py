@@ -93,7 +93,7 @@ def _bell(length: Normal | LogNormal, share: float) -> int:
     if isinstance(length, Normal):
         value = length.mean + z * length.std
     else:
-        value = math.exp(math.log(length.median) + z * length.sigma)
+        value = (length.shift or 0) + math.exp(math.log(length.median) + z * length.sigma)
     return min(max(math.floor(value + 0.5), length.low), length.high)
 
 
@@ -102,8 +102,8 @@ def _edges(length: Normal | LogNormal) -> tuple[float, float]:
     low, high = length.low - 0.5, length.high + 0.5
     if isinstance(length, Normal):
         return (low - length.mean) / length.std, (high - length.mean) / length.std
-    middle = math.log(length.median)
-    return (math.log(low) - middle) / length.sigma, (math.log(high) - middle) / length.sigma
+    middle, shift = math.log(length.median), length.shift or 0
+    return (math.log(low - shift) - middle) / length.sigma, (math.log(high - shift) - middle) / length.sigma
 
 
 @functools.lru_cache(maxsize=4)

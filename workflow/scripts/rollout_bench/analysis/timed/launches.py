@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rollout_bench.analysis.stats.anatomy import PassTimes, anatomy_of, mean_anatomy
 from rollout_bench.analysis.timed.experiments import invalid_codes
 from rollout_bench.analysis.timed.service import Requests, Service, service_of
-from rollout_bench.contracts.load import KEPT_UP, longest
+from rollout_bench.contracts.load import KEPT_UP
 from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.record import Flag, Iteration, Record
 from rollout_bench.plan.serving import Slo
@@ -66,7 +66,7 @@ def measure(
     anatomy = mean_anatomy(list(map(anatomy_of, times))) if times else None
     of_rows = {name: value for found in (service, anatomy) if found for name, value in vars(found).items()}
     tokens = record.engine.kv_cache_tokens
-    sequence_tokens = longest(record.spec.workload.prompt_tokens) + longest(record.spec.workload.output_tokens)
+    sequence_tokens = sum(record.spec.workload.longest_pair)
     weights = record.engine.weights_bytes_by_dtype
     return LaunchMeasures(
         launch=record.launch,

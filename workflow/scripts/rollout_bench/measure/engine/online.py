@@ -6,7 +6,7 @@ import itertools
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from rollout_bench.contracts.load import LoadPoint
@@ -29,7 +29,7 @@ from rollout_bench.measure.machine.host import read_environment
 from rollout_bench.measure.server import server_metrics
 from rollout_bench.measure.server.dispatch import Points, Sending
 from rollout_bench.measure.server.session import Opened, check_answer, open_endpoint, open_own
-from rollout_bench.measure.server.stream import LoadPass, RequestOutcome, ServingFailed, Target
+from rollout_bench.measure.server.stream import LoadPass, RequestOutcome, Said, ServingFailed, Target
 from rollout_bench.workloads.requests import Request, Source, moved, sent_of
 
 
@@ -62,12 +62,21 @@ def iteration_of(
 def rows_of(requests: Sequence[Request], done: LoadPass, index: int) -> list[SequenceRow]:
     """One row for each request, in their order; times in seconds after the pass began."""
     return [
-        _row(request, outcome, done.began_s, index, None if done.generators is None else done.generators[place])
+        _row(
+            request,
+            outcome,
+            done.began_s,
+            index,
+            None if done.generators is None else done.generators[place],
+            None if done.said is None else done.said[place],
+        )
         for place, (request, outcome) in enumerate(zip(requests, done.outcomes, strict=True))
     ]
 
 
-def _row(request: Request, outcome: RequestOutcome, began_s: float, index: int, generator: int | None) -> SequenceRow:
+def _row(
+    request: Request, outcome: RequestOutcome, began_s: float, index: int, generator: int | None, said: Said | None
+) -> SequenceRow:
     def since(moment: float | None) -> float | None:
         return None if moment is None else round(moment - began_s, 6)
 
@@ -79,6 +88,7 @@ def _row(request: Request, outcome: RequestOutcome, began_s: float, index: int, 
         prompt=request.prompt,
         sample=request.sample,
         prompt_tokens=len(request.prompt_token_ids) if outcome.prompt_tokens is None else outcome.prompt_tokens,
+        cached_prompt_tokens=outcome.cached_tokens,
         output_tokens=0 if cut and not outcome.counted else outcome.output_tokens,  # pieces are not counted tokens
         finish_reason=outcome.finish_reason,
         first_token_s=since(pieces[0]) if pieces and outcome.streamed else None,
@@ -90,6 +100,8 @@ def _row(request: Request, outcome: RequestOutcome, began_s: float, index: int, 
         status=outcome.status,
         error=outcome.error,
         generator=generator,
+        conversation=None if said is None else said.conversation,
+        turn=request.turn,
         cut_s=since(outcome.cut_s),
     )
 
@@ -109,10 +121,11 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     opening = open_own(spec, job.model) if spec.endpoint is None else partial(open_endpoint, spec)
     tell(PhaseBegins(phase="importing"))
     start = time.perf_counter()
-    sending = Sending(load)  # imports vLLM, while the server does too
+    sending = Sending(load, spec.workload.turns)  # imports vLLM, while the server does too
     import_s = time.perf_counter() - start
     tell(PhaseBegins(phase="initializing"))
     opened = opening()
+    _check_turns(spec, opened)
     init_s = time.perf_counter() - start - import_s
     environment = read_environment(spec.engine, spec.platform, opened.device, opened.world_size, variables)
     if spec.endpoint is not None:
@@ -195,7 +208,8 @@ class _Load:
             round_trip_s = opened.connection.round_trip_s()
         sampler = server_metrics.Sampler(opened.connection.metrics) if before else None
         label = f"{spec.workload.seed}/{self.job.launch}/{index}"
-        send = self.sending.prepare(asked, prompts, point, opened.target, label)
+        text = None if opened.text is None else opened.text.of
+        send = self.sending.prepare(asked, prompts, point, opened.target, label, text)
         self.wait()
         if sampler is not None:
             sampler.start()
@@ -206,13 +220,15 @@ class _Load:
         opened.check()
         if done.sent is not None:
             asked = sent_of(asked, done.sent)
+        if done.said is not None:
+            asked = said_of(asked, done.said)
         rows = rows_of(asked, done, index)
         _check_some_succeeded(rows, opened.target)
         with opened.between_passes():
             use = server_metrics.risen(before, opened.connection.metrics(), round_trip_s) if before else None
         iteration = iteration_of(index, warmup, point, done, rows, use)
         flags = _token_flags(spec, asked, iteration, rows)
-        hits = prefix_cache_flags(asked, iteration, rows)
+        hits = _hit_flags(asked, iteration, rows, done.said)
         # others may use theirs meanwhile; and what a chat template puts in front of each prompt is cached, too
         certain = spec.endpoint is None and spec.load is not None and spec.load.api is None
         flags += hits if certain else _warnings(hits)
@@ -227,6 +243,42 @@ def _token_flags(spec: Spec, asked: Sequence[Request], iteration: Iteration, row
     exact = spec.endpoint is None and spec.load is not None and spec.load.token_ids
     # Text tokenizes as it likes, and another's server may not know ignore_eos: the counts are right, the load is not.
     return flags if exact else _warnings(flags)
+
+
+def said_of(asked: Sequence[Request], said: Sequence[Said]) -> list[Request]:
+    """Return the requests of conversations as they were sent, of those that began each."""
+    return [
+        replace(first, turn=each.turn, prompt_token_ids=each.token_ids, output_tokens=each.output_tokens, further=None)
+        for first, each in zip(asked, said, strict=True)
+    ]
+
+
+def _hit_flags(
+    asked: Sequence[Request], iteration: Iteration, rows: Sequence[SequenceRow], said: Sequence[Said] | None
+) -> list[Flag]:
+    """Return doubts about what came from the prefix cache.
+
+    A later turn may find what its conversation said before; where the whole conversation came before, all of it.
+    """
+    if said is None:
+        return prefix_cache_flags(asked, iteration, rows)
+    begun = [(request, row) for request, row in zip(asked, rows, strict=True) if not request.turn]
+    known = sum(
+        len(each.token_ids) if request.sample else each.known_tokens
+        for request, each in zip(asked, said, strict=True)
+        if request.turn
+    )
+    return prefix_cache_flags([request for request, _ in begun], iteration, [row for _, row in begun], known)
+
+
+def _check_turns(spec: Spec, opened: Opened) -> None:
+    """Raise `ServingFailed` where answers come without what the next request of a conversation repeats."""
+    if spec.workload.turns is not None and opened.text is None and not opened.served.counts_tokens:
+        raise ServingFailed(
+            "request_refused",
+            "the server returns no token ids, which the next request of a conversation repeats",
+            "set prompts_as: text or api: chat in online, or leave turns out",
+        )
 
 
 def _warnings(flags: Sequence[Flag]) -> list[Flag]:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from rollout_bench.contracts.load import KEPT_UP, LoadPoint, LoadSpec
+from rollout_bench.contracts.load import KEPT_UP, LoadPoint, LoadSpec, TalkTurns
 from rollout_bench.core.saturation import Arrivals, kept_up
-from rollout_bench.measure.server import paced
+from rollout_bench.measure.server import paced, talks
 from rollout_bench.measure.server.stream import LoadPass, Target
 from rollout_bench.workloads.requests import Request, arrivals
 
@@ -61,11 +61,13 @@ class Sending:
 
     Args:
         load: which harness, and how arrivals are spread.
+        turns: how conversations go on, where requests begin some.
     """
 
-    def __init__(self, load: LoadSpec) -> None:
+    def __init__(self, load: LoadSpec, turns: TalkTurns | None = None) -> None:
         self._load = load
-        if all(self._paced_here(point) for point in load.points):
+        self._turns = turns
+        if turns is not None or all(self._paced_here(point) for point in load.points):
             return
         if load.harness == "guidellm":
             from rollout_bench.measure.server.guidellm import prepare
@@ -86,9 +88,15 @@ class Sending:
         point: LoadPoint,
         target: Target,
         label: str,
+        text: talks.AsText | None = None,
     ) -> Callable[[], LoadPass]:
-        """Make all that one pass needs; what is returned sends it. `label` seeds when requests are due."""
-        due_s = self._due_s(requests, point, label)
+        """Make all that one pass needs; what is returned sends it.
+
+        `label` seeds when requests are due, `text` makes text of token ids where prompts travel as text.
+        """
+        if self._turns is not None:
+            return self._prepare_talks(self._turns, requests, point, target, label, text)
+        due_s = self._due_s(len(requests), requests, point, label)
         if self._paced_here(point):
             count = point.requests or (None if point.duration_s is not None else len(requests))
             ending = paced.LoadEnd(
@@ -101,12 +109,29 @@ class Sending:
             )
         return self._prepare(requests, prompts, due_s, point.concurrency, target)
 
-    def _due_s(self, requests: Sequence[Request], point: LoadPoint, label: str) -> list[float] | None:
+    def _prepare_talks(
+        self,
+        turns: TalkTurns,
+        requests: Sequence[Request],
+        point: LoadPoint,
+        target: Target,
+        label: str,
+        text: talks.AsText | None,
+    ) -> Callable[[], LoadPass]:
+        every = len(requests) + sum(len(request.further or ()) for request in requests)
+        due_s = self._due_s(every, requests, point, label)
+        if due_s is None and point.concurrency is None:
+            due_s = [0.0] * (point.requests or every)
+        wait, limit_s = self._load.at_end == "wait", self._load.request_timeout_s
+        ending = paced.LoadEnd(point.duration_s, wait, point.requests, timeout_s=limit_s)
+        return talks.prepare(requests, turns, text, due_s, point.concurrency, target, ending)
+
+    def _due_s(self, every: int, requests: Sequence[Request], point: LoadPoint, label: str) -> list[float] | None:
         if point.request_rate == "inf":
             return None
         if point.request_rate == "trace":
             times = [request.arrival_s or 0.0 for request in requests]
             times = [time for time in times if point.duration_s is None or time < point.duration_s]
             return times[: point.requests]
-        count = point.due_requests or len(requests)
+        count = point.due_requests or every
         return arrivals(float(point.request_rate), self._load.burstiness, count, label)

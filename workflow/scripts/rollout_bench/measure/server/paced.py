@@ -152,9 +152,14 @@ def prepare(
 
 def send_part(part: Part, began_s: float | None = None) -> tuple[SentPart, ClientUse]:
     """Send a part, from `began_s` of the monotonic clock on; return what came of it and what that cost."""
+    return measured(PartSender(part, began_s))
+
+
+def measured(sender: PartSender) -> tuple[SentPart, ClientUse]:
+    """Have `sender` send; return what came of it and what that cost."""
     before, cpu_before = time.monotonic(), time.process_time()
     with no_collection():
-        done = asyncio.run(_Sender(part, began_s).run())
+        done = asyncio.run(sender.run())
     cpu_s, all_s = time.process_time() - cpu_before, time.monotonic() - before
     return done, ClientUse.of(cpu_s / all_s, done.late_s, LOOK_S)
 
@@ -240,7 +245,7 @@ def main() -> None:
     told.flush()
 
 
-class _Sender:
+class PartSender:
     """Sends a part."""
 
     def __init__(self, part: Part, began_s: float | None = None) -> None:
@@ -271,14 +276,7 @@ class _Sender:
 
     async def _send_all(self, session: aiohttp.ClientSession) -> None:
         part, cut_s = self._part, self._began_s
-        if part.due_s is None:
-            assert part.concurrency is not None, "what is not due at a time is sent as another ends"
-            senders = [asyncio.create_task(self._users(session)) for _ in range(part.concurrency)]
-        else:
-            limit = None if part.concurrency is None else asyncio.Semaphore(part.concurrency)
-            # in pairs from here on: of requests that are due at nearly the same time either may wake up first
-            pairs = zip(part.due_s, self._order, strict=False)
-            senders = [asyncio.create_task(self._at(due_s, number, session, limit)) for due_s, number in pairs]
+        senders = self._senders(session)
         if part.ending.duration_s is not None:
             await asyncio.sleep(self._left_s(part.ending.duration_s))
             self._over, cut_s = True, time.monotonic()
@@ -298,6 +296,17 @@ class _Sender:
             if not sender.cancelled() and (error := sender.exception()) is not None:
                 raise error
 
+    def _senders(self, session: aiohttp.ClientSession) -> list[asyncio.Task[None]]:
+        """Begin what sends: somebody for each request that is due at a time, else for each that may be under way."""
+        part = self._part
+        if part.due_s is None:
+            assert part.concurrency is not None, "what is not due at a time is sent as another ends"
+            return [asyncio.create_task(self._users(session)) for _ in range(part.concurrency)]
+        limit = None if part.concurrency is None else asyncio.Semaphore(part.concurrency)
+        # in pairs from here on: of requests that are due at nearly the same time either may wake up first
+        pairs = zip(part.due_s, self._order, strict=False)
+        return [asyncio.create_task(self._at(due_s, number, session, limit)) for due_s, number in pairs]
+
     def _left_s(self, after_s: float) -> float:
         """Return seconds until `after_s` after the beginning; 0 once it is past."""
         return max(0.0, self._began_s + after_s - time.monotonic())
@@ -311,7 +320,7 @@ class _Sender:
         """Send one request after the other, as somebody does who waits for each answer."""
         while self._goes_on():
             place = self._place(time.monotonic(), next(self._order))
-            await self._send(place, session)
+            await self._send(place, session, self._part.contents[self._done.sent[place][0]])
             if self._done.outcomes[place].error is not None:
                 await asyncio.sleep(FAILED_PAUSE_S)
 
@@ -322,7 +331,7 @@ class _Sender:
         place = self._place(self._began_s + due_s, number)
         async with limit or contextlib.nullcontext():
             if not self._over or self._part.ending.wait:
-                await self._send(place, session)
+                await self._send(place, session, self._part.contents[number[0]])
 
     def _place(self, due_s: float, number: tuple[int, int]) -> int:
         """Return the place of what is due now, the `number` of the contents, among the outcomes."""
@@ -330,14 +339,15 @@ class _Sender:
         self._done.outcomes.append(RequestOutcome(due_s=due_s, streamed=self._part.target.stream))
         return len(self._done.outcomes) - 1
 
-    async def _send(self, place: int, session: aiohttp.ClientSession) -> None:
+    async def _send(
+        self, place: int, session: aiohttp.ClientSession, question: Question, kept: list[bytes] | None = None
+    ) -> None:
         target, outcome = self._part.target, self._done.outcomes[place]
-        question = self._part.contents[self._done.sent[place][0]]
         headers = {**self._headers, "X-Request-Id": f"{self._name}-{place}"}
         timeout_s = self._part.ending.timeout_s
         try:
             async with asyncio.timeout(timeout_s):
-                await send(session, self._url, headers, question, target.stream, outcome)
+                await send(session, self._url, headers, question, target.stream, outcome, kept)
         except TimeoutError:
             outcome.error, outcome.ended_s = f"timeout: no whole answer within {timeout_s:g} s", time.monotonic()
 

@@ -11,7 +11,7 @@ import contextlib
 import json
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -23,6 +23,10 @@ from rollout_bench.core.errors import printable
 
 SHORTEST_SECRET = 6
 """Letters of a header's word that may be a secret; shorter ones, as `true`, stand in too many texts."""
+
+
+Prompt = list[int] | str | list[dict[str, str]]
+"""A prompt as token ids, as text, or as the messages of a chat."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +56,16 @@ class Target:
         """The address of completions."""
         return f"{self.url}/chat/completions" if self.chat else f"{self.url}/completions"
 
-    def asking(self, prompt: list[int] | str, output_tokens: int) -> dict[str, Any]:
-        """Return what is posted for one completion."""
+    def asking(self, prompt: Prompt, output_tokens: int) -> dict[str, Any]:
+        """Return what is posted for one completion; of a chat `prompt` is a message's text, or all messages."""
         own: dict[str, Any] = {"model": self.model, "max_tokens": output_tokens}
         if not self.chat:
             return {**self.body, **own, "prompt": prompt}
         body = dict(self.body)
         if (logprobs := body.pop("logprobs", None)) is not None:
             body |= {"logprobs": True, "top_logprobs": logprobs}
-        return {**body, **own, "messages": [{"role": "user", "content": prompt}]}
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        return {**body, **own, "messages": messages}
 
     def quoted(self, text: str, most: int = 300) -> str:
         """Return what the server wrote as one line of at most `most` characters, with no word of a header's value."""
@@ -101,6 +106,7 @@ class RequestOutcome:
         ended_s: when its answer ended or it failed.
         streamed: whether the pieces came one by one.
         cut_s: when it was cut, since the time of the load was over; None where it was not.
+        cached_tokens: prompt tokens from the prefix cache, as the server says; None where it does not.
     """
 
     due_s: float | None = None
@@ -116,6 +122,26 @@ class RequestOutcome:
     ended_s: float | None = None
     streamed: bool = False
     cut_s: float | None = None
+    cached_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a request of a conversation asked.
+
+    Attributes:
+        conversation: which of the pass's conversations it belongs to, as they began.
+        turn: which request of it, from 0.
+        token_ids: its prompt; of text, and of answers whose token ids did not come, as many zeros as tokens.
+        output_tokens: how many tokens it asked for.
+        known_tokens: how many of its prompt's an earlier request of its conversation had, or got for an answer.
+    """
+
+    conversation: int
+    turn: int
+    token_ids: list[int]
+    output_tokens: int
+    known_tokens: int
 
 
 @dataclass(frozen=True)
@@ -130,6 +156,7 @@ class LoadPass:
         sent: where not all were sent once: for each outcome, which request it is of, from 0, and how often that had
             been sent before.
         generators: where several processes sent them: for each outcome, which one did.
+        said: of conversations: for each outcome, what it asked.
     """
 
     began_s: float
@@ -138,6 +165,7 @@ class LoadPass:
     client: ClientUse
     sent: list[tuple[int, int]] | None = None
     generators: list[int] | None = None
+    said: list[Said] | None = None
 
 
 class ServingFailed(Exception):  # noqa: N818 (an outcome)
@@ -317,8 +345,12 @@ async def send(
     question: Question,
     stream: bool,
     outcome: RequestOutcome,
+    kept: list[bytes] | None = None,
 ) -> None:
-    """Send `question` and fill `outcome` with what comes back; no failure of the server or the network is raised."""
+    """Send `question` and fill `outcome` with what comes back; no failure of the server or the network is raised.
+
+    `kept` gets the events of the answer, or all of one that is not streamed, for `answer_of`.
+    """
     outcome.streamed = stream
     try:
         async with session.post(
@@ -327,12 +359,14 @@ async def send(
             outcome.status = response.status
             await check_head(response.status, response.reason, response.headers, response.content.iter_any())
             if stream:
-                await _read_stream(response.content, question, outcome)
+                await _read_stream(response.content, question, outcome, kept)
             else:
                 content = await beginning(response.content.iter_any(), question.answer_bytes)
                 if len(content) > question.answer_bytes:
                     raise too_long(question.answer_bytes)
                 read_whole(content, question, outcome)
+                if kept is not None:
+                    kept.append(content)
     except Unusable as error:
         outcome.error = str(error)
     except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
@@ -346,10 +380,12 @@ class Answer:
     Args:
         question: what was asked.
         outcome: what is known of the request so far.
+        kept: gets its events.
     """
 
-    def __init__(self, question: Question, outcome: RequestOutcome) -> None:
+    def __init__(self, question: Question, outcome: RequestOutcome, kept: list[bytes] | None = None) -> None:
         self._question = question
+        self._kept = kept
         self._most = question.output_tokens
         self._outcome = outcome
         self._last = b"{}"
@@ -368,6 +404,8 @@ class Answer:
             self._ended = True
             return False
         self._last = event
+        if self._kept is not None:
+            self._kept.append(event)
         self._ended = _take(event, now_s, self._outcome) or self._ended
         if self._outcome.output_tokens > self._most and self._outcome.counted:
             raise Unusable(_too_many(self._outcome.output_tokens, self._most))
@@ -384,10 +422,12 @@ class Answer:
         _check(self._question, outcome)
 
 
-async def _read_stream(content: aiohttp.StreamReader, question: Question, outcome: RequestOutcome) -> None:
+async def _read_stream(
+    content: aiohttp.StreamReader, question: Question, outcome: RequestOutcome, kept: list[bytes] | None
+) -> None:
     waiting = bytearray()  # the beginning of a line whose end has not come
     left = question.answer_bytes
-    answer = Answer(question, outcome)
+    answer = Answer(question, outcome, kept)
     async for data in content.iter_any():
         now = time.monotonic()
         left -= len(data)
@@ -484,12 +524,37 @@ def _count_claimed(answer: Any, question: Question, outcome: RequestOutcome) -> 
     if outcome.error is not None:
         return
     prompt, claimed = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    details = usage.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    if type(cached) is int and 0 <= cached <= question.prompt_tokens:
+        outcome.cached_tokens = cached
     if outcome.prompt_tokens is None and type(prompt) is int:
         outcome.prompt_tokens = prompt
     if type(claimed) is int and not outcome.counted:
         outcome.output_tokens = claimed
     elif type(claimed) is int and claimed != outcome.output_tokens:
         outcome.error = f"{outcome.output_tokens} tokens came and the server says {claimed}"
+
+
+WORDS = re.compile(rb'"(?:text|content)":\s*("(?:[^"\\]|\\.)*")')
+
+
+def answer_of(kept: Sequence[bytes]) -> tuple[list[int] | None, str]:
+    """Return token ids and text of an answer, of the events that `send` kept; None for ids that are not all there."""
+    ids: list[int] = []
+    words, every = [], True
+    for event in kept:
+        text = WORDS.search(event)
+        found = text[1] if text is not None else b'""'
+        words.append(str(parsed(found) or ""))
+        at = event.find(TOKEN_IDS)
+        end = event.find(b"]", at)
+        listed_ids = parsed(event[at + len(TOKEN_IDS) : end + 1]) if 0 <= at < end else None
+        if isinstance(listed_ids, list) and all(type(number) is int for number in listed_ids):
+            ids += listed_ids
+        elif words[-1]:
+            every = False
+    return (ids if ids and every else None), "".join(words)
 
 
 def listed(event: bytes, key: bytes) -> int | None:

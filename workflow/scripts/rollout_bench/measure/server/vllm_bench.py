@@ -25,6 +25,7 @@ from rollout_bench.contracts.record import ClientUse
 from rollout_bench.measure.server.stream import (
     TEMPLATE_TOKENS,
     LoadPass,
+    Prompt,
     Question,
     RequestOutcome,
     ServingFailed,
@@ -43,16 +44,19 @@ LOOK_S = 0.01
 
 def questions(requests: Sequence[Request], prompts: Sequence[list[int] | str], target: Target) -> list[Question]:
     """Return what is sent for each request, made before the pass so that making it costs nothing in it."""
+    return [
+        question_of(prompt, request.output_tokens, target) for request, prompt in zip(requests, prompts, strict=True)
+    ]
+
+
+def question_of(prompt: Prompt, output_tokens: int, target: Target) -> Question:
+    """Return what is sent to have `prompt` answered with so many tokens."""
     how: dict[str, Any] = {"stream": target.stream}
     if target.stream:
         how["stream_options"] = {"include_usage": True}
-    added = TEMPLATE_TOKENS if target.chat else 0
-    return [
-        Question(
-            json.dumps({**target.asking(prompt, request.output_tokens), **how}).encode(), request.output_tokens, added
-        )
-        for request, prompt in zip(requests, prompts, strict=True)
-    ]
+    asking = target.asking(prompt, output_tokens)
+    added = TEMPLATE_TOKENS * len(asking["messages"]) if target.chat else 0
+    return Question(json.dumps({**asking, **how}).encode(), output_tokens, added)
 
 
 def prepare(
