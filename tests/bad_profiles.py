@@ -59,7 +59,12 @@ BAD_PROFILES = [
     Bad(
         "name_misspelt", _of("guidellm", "sanity_concurent"), "no profile sanity_concurent", "sanity_concurrent.yaml.in"
     ),
-    Bad("name_unlike_any", _of("guidellm", "xyz"), "no profile xyz", "it holds: sanity_concurrent.yaml.in"),
+    Bad(
+        "name_unlike_any",
+        _of("guidellm", "xyz"),
+        "no profile xyz",
+        "it holds: multi-turn.yaml.in, sanity_concurrent.yaml.in",
+    ),
     Bad("file_missing", _of("guidellm", "./no/such.yaml"), "no/such.yaml", "give its path"),
     Bad("torn", _of("inference-perf", "torn.yaml.in"), "torn.yaml.in: line", "mend the profile"),
     Bad("a_list", _of("inference-perf", "list.yaml.in"), "must have keys at its top", "mend"),

@@ -248,14 +248,14 @@ TURNS = (
         words=True,
     ),
     Column(
-        "first, later prompt",
+        "prompt first / later",
         "Tokens of such a prompt, on average.",
-        lambda line: f"{number(line['first_prompt_tokens'], 4)}, {number(line['later_prompt_tokens'], 4)}",
+        lambda line: f"{number(line['first_prompt_tokens'], 3)} / {number(line['later_prompt_tokens'], 3)}",
     ),
     Column(
-        "first, later cached %",
+        "cached % first / later",
         "Share of the prompts' tokens that came from the prefix cache, as the server says.",
-        lambda line: f"{number(line['first_cached'], 3)}, {number(line['later_cached'], 3)}",
+        lambda line: f"{number(line['first_cached'], 3)} / {number(line['later_cached'], 3)}",
     ),
 )
 """What later turns of conversations have from those before."""
