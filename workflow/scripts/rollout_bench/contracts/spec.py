@@ -668,7 +668,7 @@ def lengths_differ(spec: Spec) -> bool:
     workload = spec.workload
     fixed = isinstance(workload.output_tokens, int) and workload.ignore_eos and workload.dataset is None
     at_once = spec.load is None or any(point.request_rate == "inf" for point in spec.load.points)
-    return single_times(spec) and at_once and not fixed
+    return single_times(spec) and at_once and not fixed and workload.turns is None
 
 
 def says_cache_use(spec: Spec) -> bool:
