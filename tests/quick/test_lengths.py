@@ -66,6 +66,14 @@ def test_the_draws_stay_what_they_are(length: Length, pinned: list[int]):
     assert drawn(length, "pinned", 6) == pinned
 
 
+def test_a_shift_is_added_to_what_is_drawn():
+    usual = LogNormal(distribution="lognormal", low=1, high=99, median=20, sigma=1)
+    moved = LogNormal(distribution="lognormal", low=1001, high=1099, median=20, sigma=1, shift=1000)
+    assert drawn(moved, "a", 50) == [1000 + tokens for tokens in drawn(usual, "a", 50)]
+    clipped = moved.model_copy(update={"low": 1015, "high": 1025, "outside": "clip"})
+    assert {1015, 1025} < set(drawn(clipped, "a", 50)) <= set(range(1015, 1026))
+
+
 @pytest.mark.parametrize(
     ("length", "cdf"),
     [

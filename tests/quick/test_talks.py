@@ -245,13 +245,13 @@ def test_a_server_without_token_ids_is_told_of_where_they_are_needed(url: str, a
 
 
 def test_what_waits_in_a_conversation_is_over_when_the_time_is(url: str, asked: Asked):
-    load = workload({"count": 9, "think_ms": 60_000, "active": 1}, prompts=1)
+    load = workload({"count": 9, "think_ms": 600_000, "active": 1}, prompts=1)
     began = time.monotonic()
-    done = sent(url, load, concurrency=3, ending=LoadEnd(duration_s=0.3, wait=True))
+    done = sent(url, load, concurrency=3, ending=LoadEnd(duration_s=1.0, wait=True))
     assert len(done.outcomes) == 1  # the others waited for their turn
-    assert time.monotonic() - began < 50
+    assert time.monotonic() - began < 300
     asked.hold = threading.Event()
-    cut = sent(url, load, concurrency=1, ending=LoadEnd(duration_s=0.3))
+    cut = sent(url, load, concurrency=1, ending=LoadEnd(duration_s=1.0))
     asked.hold.set()
     assert [outcome.cut_s is not None for outcome in cut.outcomes] == [True]
 
@@ -318,6 +318,19 @@ def test_lengths_of_turns_are_those_of_the_first_where_nothing_else_is_said():
     assert load.longest_pair == (10 + 3 + 4, 3)
     assert workload({"count": 4, "prompt_tokens": 7}).longest_pair == (10 + 2 + 7 + 2 + 7 + 2 + 7, 2)
     assert workload({"count": 4, "context_tokens": 30}).longest_pair == (28, 2)
+
+
+def test_what_a_conversation_leads_with_lies_behind_what_all_share():
+    lead = {"distribution": "uniform", "low": 5, "high": 90}
+    load = workload({"count": 2, "lead_tokens": lead}, shared_prefix={"tokens": 6}, prompts=20)
+    found = begun(load)
+    lengths = {len(one.prompt_token_ids) for one in found}
+    assert len(lengths) > 5
+    assert min(lengths) >= 15
+    assert max(lengths) <= 100
+    assert len({tuple(one.prompt_token_ids[:6]) for one in found}) == 1
+    assert {tuple((one.further or found[0].further).prompt_tokens) for one in found} == {(4,)}  # type: ignore[union-attr]
+    assert load.longest_pair == (100 + 2 + 4, 2)
 
 
 def test_conversations_are_paced_here_whatever_the_harness_and_all_turns_are_due(url: str, asked: Asked):

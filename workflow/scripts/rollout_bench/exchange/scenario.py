@@ -22,6 +22,7 @@ from rollout_bench.exchange.benchmark_report import (
     Parallelism,
     PrefixGroups,
     ReportLoad,
+    ReportTurns,
     Scenario,
     SequenceLength,
     ServedModel,
@@ -148,7 +149,9 @@ def _load(record: Record, point: LoadPoint | None, stage: int, means: Mapping[st
     sent = max((i.requests for i in record.iterations if not i.warmup), default=1)
     harness = OWN_TOOL if spec.load is None else TOOLS.get(spec.load.harness, spec.load.harness)
     own_version = record.environment.git_commit or UNKNOWN
-    from_file = workload.dataset is not None
+    turns = workload.turns
+    # of a data set, and of conversations, whose prompts grow, only what was measured says how long they are
+    measured = workload.dataset is not None or turns is not None
     config: dict[str, Any] = {
         "n": workload.samples_per_prompt,
         "seed": workload.seed,
@@ -175,12 +178,13 @@ def _load(record: Record, point: LoadPoint | None, stage: int, means: Mapping[st
             tool_version=own_version if spec.load is None else spec.load.harness_version,
             source="sampled" if workload.dataset is not None and workload.dataset.format != "trace" else "random",
             stage=stage,
-            input_seq_len=_length(workload.prompt_tokens, from_file, means.get("input")),
+            input_seq_len=_length(workload.prompt_tokens, measured, means.get("input")),
             # Only what is enforced: where a model may end its text earlier, output_tokens is but a limit.
-            output_seq_len=_length(workload.output_tokens, from_file, means.get("output"))
+            output_seq_len=_length(workload.output_tokens, measured, means.get("output"))
             if workload.ignore_eos
             else None,
             prefix=_prefix(spec),
+            multi_turn=None if turns is None else ReportTurns(max_turns=_length(turns.count, False, None)),
             rate_qps=point.request_rate if point is not None and isinstance(point.request_rate, float) else None,
             concurrency=_concurrency(point, sent),
         ),
@@ -195,9 +199,9 @@ def _concurrency(point: LoadPoint | None, sent: int) -> int | None:
     return sent or None if point is None or point.request_rate == "inf" else None
 
 
-def _length(length: Length, from_file: bool, mean: float | None) -> SequenceLength:
+def _length(length: Length, measured: bool, mean: float | None) -> SequenceLength:
     """Return a length in llm-d's words; what these have no word for is `other`, with the mean that was measured."""
-    if from_file:
+    if measured:
         most = length if isinstance(length, int) else length.high
         return SequenceLength(distribution="other", value=most if mean is None else mean)
     if isinstance(length, int):
