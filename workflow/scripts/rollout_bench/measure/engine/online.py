@@ -88,7 +88,7 @@ def _row(
         prompt=request.prompt,
         sample=request.sample,
         prompt_tokens=len(request.prompt_token_ids) if outcome.prompt_tokens is None else outcome.prompt_tokens,
-        cached_prompt_tokens=outcome.cached_tokens,
+        cached_prompt_tokens=None if said is None else outcome.cached_tokens,
         output_tokens=0 if cut and not outcome.counted else outcome.output_tokens,  # pieces are not counted tokens
         finish_reason=outcome.finish_reason,
         first_token_s=since(pieces[0]) if pieces and outcome.streamed else None,
@@ -228,9 +228,9 @@ class _Load:
             use = server_metrics.risen(before, opened.connection.metrics(), round_trip_s) if before else None
         iteration = iteration_of(index, warmup, point, done, rows, use)
         flags = _token_flags(spec, asked, iteration, rows)
-        hits = _hit_flags(asked, iteration, rows, done.said)
         # others may use theirs meanwhile; and what a chat template puts in front of each prompt is cached, too
         certain = spec.endpoint is None and spec.load is not None and spec.load.api is None
+        hits = _hit_flags(asked, iteration, rows if certain else _without_hits(rows), done.said)
         flags += hits if certain else _warnings(hits)
         samples = [] if sampler is None else sampler.samples(index, done.began_s)
         return IterationDone(iteration=iteration, sequences=rows, flags=flags, samples=samples), done
@@ -269,6 +269,10 @@ def _hit_flags(
         if request.turn
     )
     return prefix_cache_flags([request for request, _ in begun], iteration, [row for _, row in begun], known)
+
+
+def _without_hits(rows: Sequence[SequenceRow]) -> list[SequenceRow]:
+    return [row.model_copy(update={"cached_prompt_tokens": None}) for row in rows]
 
 
 def _check_turns(spec: Spec, opened: Opened) -> None:

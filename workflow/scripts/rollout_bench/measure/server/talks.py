@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -155,9 +156,11 @@ class Talks:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def _change_comes(self) -> None:
+    async def _change_comes(self, resting: Iterable[Talk]) -> None:
+        """Wait until an answer has come, one of those that rest may go on, or it is time to look whether all is over."""
+        ready_s = min((talk.ready_s for talk in resting), default=math.inf)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_AGAIN_S):
+            async with asyncio.timeout(max(0.0, min(LOOK_AGAIN_S, ready_s - time.monotonic()))):
                 await self._changed.wait()
 
     def _begin(self, numbers: Iterator[int]) -> Talk | None:
@@ -180,7 +183,7 @@ class Talks:
                     return talk
                 if not self._waiting and not self._under_way:
                     return None
-                await self._change_comes()
+                await self._change_comes(self._waiting)
         return None
 
     async def _in_rounds(self, goes_on: Callable[[], bool]) -> Talk | None:
@@ -195,7 +198,7 @@ class Talks:
                         if lane.talk is not None:
                             return lane.talk
                     else:
-                        await self._change_comes()
+                        await self._change_comes([lane.talk] if lane.talk is not None and not lane.busy else [])
         return None
 
 
