@@ -157,7 +157,7 @@ class Talks:
         self._changed = asyncio.Event()
 
     async def _change_comes(self, resting: Iterable[Talk]) -> None:
-        """Wait until an answer has come, one of those that rest may go on, or it is time to look whether all is over."""
+        """Wait until an answer has come, one that rests may go on, or it is time to look whether all is over."""
         ready_s = min((talk.ready_s for talk in resting), default=math.inf)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, min(LOOK_AGAIN_S, ready_s - time.monotonic()))):
