@@ -59,10 +59,13 @@ def main() -> None:
             ways = [("ours", ours), ("theirs", theirs)]
             times.append({name: way(folder, model, number) for name, way in (ways if number % 2 else ways[::-1])})
             print(f"round {number}: {json.dumps(times[-1])}", flush=True)
+            if arguments.write:  # a round takes minutes, and the next one may be interrupted
+                arguments.write.write_text(json.dumps(times, indent=1) + "\n")
+    print(
+        f"load average: {os.getloadavg()[2]:.1f} on {os.cpu_count()} cores over the last 15 minutes, our own included"
+    )
     for state in STATES:
         print(f"{state}: {told([(one['ours'][state], one['theirs'][state]) for one in times])}")
-    if arguments.write:
-        arguments.write.write_text(json.dumps(times, indent=1) + "\n")
 
 
 def ours(folder: Path, model: Path, number: int) -> dict[str, float]:
