@@ -134,7 +134,7 @@ def _llm_begun(job: Job, tell: Tell, wait: Wait, own: Collection[str], noted: Pa
         wait()
         word = began = time.monotonic()
         start = replace(start, import_s=0.0)
-    engine, constructed, config_span = _constructed(job)
+    engine, constructed, config_span = _constructed(job, began)
     (asked,) = source_of(job, engine.vocabulary).requests(job.launch, 0)[:1]
     how = engine.sampling_of([asked.output_tokens], single=True)
     sent = time.monotonic()
@@ -259,11 +259,10 @@ def _loading(spec: Spec) -> dict[str, Any]:
     return {} if spec.startup.load_formats == "auto" else {"load_format": spec.startup.load_formats}
 
 
-def _constructed(job: Job) -> tuple[LoadedEngine, float, StartSpan]:
-    """Return the engine, when it was constructed, and when its configuration was made."""
+def _constructed(job: Job, began: float) -> tuple[LoadedEngine, float, StartSpan]:
+    """Return the engine, when it was constructed, and when, since it `began`, its configuration was made."""
     from vllm import LLM
 
-    began = time.monotonic()
     made: list[float] = []
     with noting_configuration(made.append):
         engine = LoadedEngine(job.spec, LLM(model=job.model, **{**arguments(job.spec), **_loading(job.spec)}))
