@@ -2,7 +2,8 @@
 
 Both construct the same engine in a process of its own, with cold and with warm caches; what the command calls startup
 time is what records have as init_s. It logs less, and knows none of our settings. Each round has both, in an order that
-turns around. Its main function is called by way of startup_command.py.
+turns around. Its main function is called by way of startup_command.py. Where others used the cores, a launch of ours
+says so: take no ratio from such a run.
 """
 
 from __future__ import annotations
@@ -61,9 +62,6 @@ def main() -> None:
             print(f"round {number}: {json.dumps(times[-1])}", flush=True)
             if arguments.write:  # a round takes minutes, and the next one may be interrupted
                 arguments.write.write_text(json.dumps(times, indent=1) + "\n")
-    print(
-        f"load average: {os.getloadavg()[2]:.1f} on {os.cpu_count()} cores over the last 15 minutes, our own included"
-    )
     for state in STATES:
         print(f"{state}: {told([(one['ours'][state], one['theirs'][state]) for one in times])}")
 
@@ -92,7 +90,10 @@ def ours(folder: Path, model: Path, number: int) -> dict[str, float]:
                 place / "log",
             ]
         )
-        found[state] = read_record(out).startup.init_s
+        record = read_record(out)
+        found[state] = record.startup.init_s
+        for flag in record.validity:
+            print(f"round {number}, ours, {state}: {flag.code}: {flag.sentence}", flush=True)
     return found
 
 
