@@ -2,7 +2,8 @@
 
 Both construct the same engine in a process of its own, with cold and with warm caches; what the command calls startup
 time is what records have as init_s. It logs less, and knows none of our settings. Each round has both, in an order that
-turns around. Its main function is called by way of startup_command.py.
+turns around. Its main function is called by way of startup_command.py. Where others used the cores, a launch of ours
+says so: take no ratio from such a run.
 """
 
 from __future__ import annotations
@@ -59,10 +60,10 @@ def main() -> None:
             ways = [("ours", ours), ("theirs", theirs)]
             times.append({name: way(folder, model, number) for name, way in (ways if number % 2 else ways[::-1])})
             print(f"round {number}: {json.dumps(times[-1])}", flush=True)
+            if arguments.write:  # a round takes minutes, and the next one may be interrupted
+                arguments.write.write_text(json.dumps(times, indent=1) + "\n")
     for state in STATES:
         print(f"{state}: {told([(one['ours'][state], one['theirs'][state]) for one in times])}")
-    if arguments.write:
-        arguments.write.write_text(json.dumps(times, indent=1) + "\n")
 
 
 def ours(folder: Path, model: Path, number: int) -> dict[str, float]:
@@ -89,7 +90,10 @@ def ours(folder: Path, model: Path, number: int) -> dict[str, float]:
                 place / "log",
             ]
         )
-        found[state] = read_record(out).startup.init_s
+        record = read_record(out)
+        found[state] = record.startup.init_s
+        for flag in record.validity:
+            print(f"round {number}, ours, {state}: {flag.code}: {flag.sentence}", flush=True)
     return found
 
 

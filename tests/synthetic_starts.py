@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from synthetic_records import make_record, make_spec
 
@@ -24,9 +25,10 @@ def start_spec(
     loads: StartFormat = "auto",
     pages: PageState | None = "warm",
     setting: str | None = None,
+    entry: Literal["server"] | None = None,
 ) -> Spec:
     """Return the spec of a start."""
-    startup = StartupSpec(caches=caches, pages=pages, load_formats=loads)
+    startup = StartupSpec(caches=caches, pages=pages, load_formats=loads, entries=entry)
     named = setting or f"caches-{caches}"
     return make_spec(iterations=1).model_copy(update={"mode": "startup", "startup": startup, "setting": named})
 
@@ -41,6 +43,7 @@ def start_record(
     phases: Mapping[PhaseName, float] = COLD,
     rest_s: float = 0.1,
     flags: Sequence[Flag] = (),
+    after_s: float | None = None,
 ) -> Record:
     """Return the record of a launch that went through `phases` one after the other."""
     record = make_record(spec, launch, rates=(100.0,), warmup_rates=(), flags=flags)
@@ -52,6 +55,7 @@ def start_record(
         phases=passed,
         rest_s=rest_s,
         until_token_s=at + rest_s,
+        after_s=after_s,
         weights_bytes=None if spec.startup is None or spec.startup.pages is None else 10**9,
         resident_share=1.0,
         cache_files=0,

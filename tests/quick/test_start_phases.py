@@ -144,6 +144,20 @@ def test_kernels_from_inductors_own_cache_are_no_compilation() -> None:
     assert (found["dynamo"], found["cached_graphs"]) == (1.0, 3.0)
 
 
+def test_a_process_that_has_to_wait_between_two_lines_leaves_nothing_unexplained() -> None:
+    lines = [
+        (11.0, "Starting to load model /m..."),
+        (11.5, "Initializing model took 0.5 seconds"),
+        (12.0, "Loading weights on cpu ..."),
+        (12.1, "Using LBHNC KV cache layout."),
+        (12.2, "Explicitly set (1.0/15.71) GiB for KV cache on node 0."),
+        (13.0, "init engine (profile, create kv cache, warmup model) took 1.00 s"),
+    ]
+    phases, rest_s = shared_out(noted_spans(notes(*lines), 10.0, 14.0), 10.0, 14.0)
+    assert own(phases)["weights"] == pytest.approx(0.6)
+    assert rest_s == pytest.approx(0.0)
+
+
 def test_a_log_that_says_nothing_leaves_everything_unexplained() -> None:
     phases, rest_s = shared_out(noted_spans([], 10.0, 50.0), 10.0, 50.0)
     assert (phases, rest_s) == ([], 40.0)

@@ -12,7 +12,13 @@ from synthetic_starts import start_spec
 from rollout_bench.contracts.modes import STARTUP
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.measure.launch import preflight
-from rollout_bench.measure.launch.preflight import FILLED, check_before_start, engine_environment, warm_folder
+from rollout_bench.measure.launch.preflight import (
+    FILLED,
+    check_before_start,
+    engine_environment,
+    is_filled,
+    warm_folder,
+)
 
 BASE = "modes: [startup], quants: [bf16]"
 
@@ -49,6 +55,16 @@ def test_a_warm_launcher_is_one_more_value_and_none_leaves_keys_as_they_were() -
     assert second.startup.launchers == "warm"
 
 
+def test_a_server_is_one_more_value_with_a_core_of_its_own_and_llm_leaves_keys_as_they_were() -> None:
+    first, second = specs("startup: {caches: [cold], entries: [llm, server]}")
+    (alone,) = specs("startup: {caches: [cold]}, settings: [llm], setting_settings: {llm: {}}")
+    assert [spec.setting for spec in (first, second)] == ["entries-llm", "entries-server"]
+    assert "entries" not in first.model_dump(mode="json")["startup"]
+    assert first.model_copy(update={"setting": "llm"}).key() == alone.key()
+    assert second.startup is not None
+    assert (second.startup.entries, first.engine.multiprocess, second.engine.multiprocess) == ("server", False, True)
+
+
 def test_made_up_weights_take_a_config_alone() -> None:
     matrix = planned(f"{{{BASE}, startup: {{caches: [cold], load_formats: [auto, dummy]}}}}")
     checkpoints = [experiment.checkpoint for experiment in matrix.experiments]
@@ -78,12 +94,57 @@ def test_warm_caches_are_shared_by_all_starts_of_the_same_engine(
     assert warm_folder(cold, engine_environment(cold, "m/m")) is None
 
 
+def test_a_server_and_an_llm_have_warm_caches_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    found = [start_spec("warm"), start_spec("warm", entry="server"), start_spec("warm", "dummy", None, entry="server")]
+    folders = [warm_folder(spec, engine_environment(spec, "m/m")) for spec in found]
+    assert folders[0] != folders[1] == folders[2]
+
+
+def test_what_the_shell_sets_moves_no_warm_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    spec = start_spec("warm")
+    for name in preflight.VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    usual = engine_environment(spec, "m/m")
+    for name in preflight.VARIABLES:
+        monkeypatch.setenv(name, str(tmp_path / "mine" / name))
+    moved = engine_environment(spec, "m/m")
+    assert {name: usual[name] for name in preflight.VARIABLES} == {name: moved[name] for name in preflight.VARIABLES}
+    assert warm_folder(spec, usual) == warm_folder(spec, moved)
+    assert not (tmp_path / "mine").exists()
+
+
+def test_caches_that_were_deleted_are_filled_again(tmp_path: Path) -> None:
+    assert not is_filled(tmp_path)
+    (tmp_path / FILLED).touch()
+    assert not is_filled(tmp_path)
+    (tmp_path / "vllm" / "modelinfos").mkdir(parents=True)
+    assert not is_filled(tmp_path)
+    (tmp_path / "vllm" / "modelinfos" / "info.json").touch()
+    assert is_filled(tmp_path)
+
+
+def test_warm_caches_that_can_lie_nowhere_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "_writable", lambda folder: False)
+    warm, cold = (with_installed(start_spec(state)) for state in ("warm", "cold"))
+    cause = check_before_start(warm, "m/m", None)
+    assert cause is not None
+    assert cause.category == "no_room_for_caches"
+    assert "XDG_CACHE_HOME" in cause.fix
+    assert check_before_start(cold, "m/m", None) is None
+
+
+def with_installed(spec: Spec) -> Spec:
+    """Return `spec` with the version of its engine that is installed."""
+    return spec.model_copy(
+        update={"engine": spec.engine.model_copy(update={"version": preflight.version(spec.engine.name)})}
+    )
+
+
 def test_a_format_whose_package_is_missing_fails_before_the_engine_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "find_spec", lambda name: None)
-    spec = start_spec(loads="runai_streamer")
-    installed = preflight.version(spec.engine.name)
-    spec = spec.model_copy(update={"engine": spec.engine.model_copy(update={"version": installed})})
-    cause = check_before_start(spec, "m/m", None)
+    cause = check_before_start(with_installed(start_spec(loads="runai_streamer")), "m/m", None)
     assert cause is not None
     assert cause.category == "load_format_missing"
     assert "runai_model_streamer" in cause.cause

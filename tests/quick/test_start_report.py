@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from matplotlib.text import Text
 from synthetic_records import make_plan, save
 from synthetic_starts import COLD, start_record, start_spec
 
+from rollout_bench.analysis.starts.loading_report import loading_report
 from rollout_bench.analysis.starts.start_costs import start_costs
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.rows import rows_of
@@ -106,6 +108,26 @@ def test_each_launch_has_the_loading_time_report_of_llm_ds_nop(made: Summary) ->
     assert {each["title"]: each["elapsed"] for each in compiled["categories"]} == {"Dynamo": 0.0, "Inductor": 20.0}
     assert (metrics["compile_graph"], metrics["torch_compile"]) == (20.0, 20.0)
     assert "load_cached_compiled_graph" not in metrics
+
+
+def test_a_server_up_is_what_the_report_calls_its_start() -> None:
+    phases: dict[PhaseName, float] = {"process": 1.0, "import": 6.0, "engine_ready": 0.5, "server_up": 0.75}
+    record = start_record(start_spec(entry="server"), phases={**phases, "first_token": 0.1}, after_s=2.0)
+    (metrics,) = yaml.safe_load(loading_report(record))["vllm_metrics"]
+    assert metrics["categories"][-1] == {"title": "API Server Starts", "elapsed": 0.75}
+    launched = datetime.fromisoformat(record.started_at).timestamp()
+    assert metrics["vllm_start_timestamp"] == pytest.approx(launched + 2.0 + 1.0)
+    assert metrics["vllm_ready_timestamp"] == pytest.approx(launched + 2.0 + 8.25)
+
+
+def test_the_times_of_a_warm_launcher_begin_with_the_word() -> None:
+    record = start_record(start_spec(), phases={"config": 9.0, "engine_ready": 0.5, "first_token": 0.1}, after_s=30.0)
+    report = yaml.safe_load(loading_report(record))
+    launched = datetime.fromisoformat(record.started_at).timestamp()
+    (metrics,) = report["vllm_metrics"]
+    assert metrics["vllm_start_timestamp"] == pytest.approx(launched + 30.0)
+    assert metrics["vllm_ready_timestamp"] == pytest.approx(launched + 39.5)
+    assert report["time"]["start"] == pytest.approx(launched)
 
 
 def test_how_fast_the_one_token_came_is_no_reason_to_doubt_a_launch(tmp_path: Path) -> None:

@@ -21,6 +21,9 @@ StartFormat = Literal["auto", "dummy", "runai_streamer", "fastsafetensors", "ten
 Launcher = Literal["none", "warm"]
 """none: the start begins with a new process; warm: a process has imported the engine, and waits for the word."""
 
+StartEntry = Literal["llm", "server"]
+"""What is started: vLLM's `LLM` in the process that asks it, or `vllm serve`, which is asked over HTTP."""
+
 
 class StartupSettings(Strict):
     """What an engine finds when it starts. Each combination of values is an experiment of its own."""
@@ -46,7 +49,7 @@ class StartupSettings(Strict):
         description=(
             "How weights are loaded: auto, dummy (made up, none are read), runai_streamer, fastsafetensors. Several are"
             " settings that are compared: load-formats-dummy. runai_streamer and fastsafetensors need a package "
-            "(requirements/loading.in); tensorizer is refused, as it needs weights that nothing here serialises."
+            "(requirements/loading.in); tensorizer is refused, docs/how-to/startup.md says why."
         ),
     )
 
@@ -58,6 +61,13 @@ class StartupSettings(Strict):
             "launchers-warm."
         ),
     )
+    entries: Annotated[list[StartEntry], BeforeValidator(brackets), AfterValidator(no_duplicates)] = Field(
+        ["llm"],
+        description=(
+            "What is started: llm (vLLM's LLM, in the process that asks it) and server (vllm serve, which is up once "
+            "it answers /health, and is asked over HTTP). Several are settings that are compared: entries-server."
+        ),
+    )
 
 
 class StartupSpec(Strict):
@@ -67,6 +77,7 @@ class StartupSpec(Strict):
     pages: PageState | None = absent("Pages of the weight files in memory. Null where no weights are read.")
     load_formats: StartFormat = Field(description="How weights are loaded.")
     launchers: Literal["warm"] | None = absent("warm: a process has imported the engine before the start begins.")
+    entries: Literal["server"] | None = absent("server: vllm serve is started, and asked over HTTP.")
 
 
 PhaseName = Literal[
@@ -84,6 +95,7 @@ PhaseName = Literal[
     "kv_cache",
     "graph_capture",
     "engine_ready",
+    "server_up",
     "first_token",
 ]
 """The phases of a start, in the order in which tables have them."""
@@ -99,11 +111,18 @@ class StartPhase(Strict):
 
 
 class StartCourse(Strict):
-    """A start from the launch's beginning until the first token was back. All phases and the rest are the whole."""
+    """A start from its beginning until the first token was back. All phases and the rest are the whole.
+
+    It begins with the launch, with the word to a warm launcher, or with the process of a server.
+    """
 
     phases: list[StartPhase] = Field(description="Those that there were, in the order of their beginnings.")
     rest_s: float = Field(ge=0, description="What no phase explains, in seconds.")
     until_token_s: float = Field(gt=0, description="The whole, in seconds.")
+    after_s: float | None = absent(
+        "Seconds from the launch's beginning to the start's. Null where they are the same, and in earlier records.",
+        ge=0,
+    )
     weights_bytes: int | None = absent("Size of the weight files. Null where none are read, or where they are unknown.")
     resident_share: float | None = absent(
         "Share of the weight files' pages that were in memory when the engine's process started. Null where none are "

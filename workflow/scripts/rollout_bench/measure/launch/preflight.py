@@ -13,6 +13,7 @@ from pathlib import Path
 from rollout_bench.contracts.modes import STARTUP
 from rollout_bench.contracts.postmortem import Cause
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Spec, is_local
+from rollout_bench.contracts.starts import StartupSpec
 from rollout_bench.core import message_places
 from rollout_bench.core.errors import UserError
 from rollout_bench.measure.machine.host import version
@@ -79,11 +80,17 @@ def with_compile_caches(environment: Mapping[str, str], spec: Spec, torch: str |
     """
     if not VARIABLES.keys() - environment.keys():
         return dict(environment)
+    root = _root_of_caches(environment, spec, torch)
+    if root is None:
+        return dict(environment)
+    return {**{variable: str(root / part) for variable, part in VARIABLES.items()}, **environment}
+
+
+def _root_of_caches(environment: Mapping[str, str], spec: Spec, torch: str | None) -> Path | None:
+    """Return the folder for caches of this engine, which can be written; None where there is none."""
     name = cache_name(spec, torch)
-    for root in (_home(environment), _temporary()):
-        if root is not None and _writable(root / name):
-            return {**{variable: str(root / name / part) for variable, part in VARIABLES.items()}, **environment}
-    return dict(environment)
+    roots = (root / name for root in (_home(environment), _temporary()) if root is not None)
+    return next((root for root in roots if _writable(root)), None)
 
 
 def cache_name(spec: Spec, torch: str | None) -> str:
@@ -146,22 +153,51 @@ def _with_caches_of_start(environment: Mapping[str, str], spec: Spec) -> dict[st
     """Return `environment` with caches of the engine's own where they are to be warm.
 
     Those of all launches that start it alike, whatever its weights come from; cold ones the engine's process makes.
+    They lie where a launch finds them that somebody else begins: what the shell sets of `VARIABLES` moves none.
     """
     assert spec.startup is not None, "specs of this mode have it"
-    if spec.startup.caches == "cold" or "VLLM_CACHE_ROOT" not in environment:
+    root = _root_of_caches(environment, spec, version("torch"))
+    if spec.startup.caches == "cold" or root is None:  # `check_before_start` says so
         return dict(environment)
-    alike = spec.model_copy(update={STARTUP.settings: None, "setting": None})
-    root = Path(environment["VLLM_CACHE_ROOT"]).parent / f"start-{alike.key()}"
-    return {**environment, **{variable: str(root / part) for variable, part in VARIABLES.items()}}
+    # a server has other defaults than `LLM`, and so compiles other code
+    start = None if spec.startup.entries is None else StartupSpec(caches="warm", load_formats="auto", entries="server")
+    alike = spec.model_copy(update={STARTUP.settings: start, "setting": None})
+    folder = root / f"start-{alike.key()}"
+    return {**environment, **{variable: str(folder / part) for variable, part in VARIABLES.items()}}
 
 
 def warm_folder(spec: Spec, environment: Mapping[str, str]) -> Path | None:
-    """Return the folder of the caches that a start is to find warm; None where there is none."""
-    if spec.startup is None or spec.startup.caches == "cold" or "VLLM_CACHE_ROOT" not in environment:
+    """Return the folder of the caches that a start is to find warm; None where they need not be.
+
+    Args:
+        spec: what is started.
+        environment: from `engine_environment`.
+    """
+    if spec.startup is None or spec.startup.caches == "cold":
         return None
     folder = Path(environment["VLLM_CACHE_ROOT"]).parent
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def is_filled(folder: Path) -> bool:
+    """Return whether a start has filled the caches in `folder`, and they are still there."""
+    files = (name for part in VARIABLES.values() for _, _, names in os.walk(folder / part) for name in names)
+    return (folder / FILLED).exists() and next(files, None) is not None
+
+
+def _lacks_caches(spec: Spec) -> Cause | None:
+    """Return that warm caches can lie nowhere; None where they can, or none are asked for."""
+    if spec.startup is None or spec.startup.caches == "cold":
+        return None
+    if _root_of_caches({**os.environ, **spec.engine.environment}, spec, version("torch")) is not None:
+        return None
+    return Cause(
+        "no_room_for_caches",
+        "startup.caches: warm was asked for, and neither XDG_CACHE_HOME, ~/.cache nor the temporary folder can be "
+        "written, so no start can leave caches to the next",
+        "set XDG_CACHE_HOME to a folder that can be written, or leave warm out of startup.caches",
+    )
 
 
 LOADERS = {"runai_streamer": "runai_model_streamer", "fastsafetensors": "fastsafetensors"}
@@ -191,4 +227,4 @@ def check_before_start(spec: Spec, model: str, dataset: Path | None) -> Cause | 
             return Cause("engine_version", cause, "install that version, or plan again for the one that is there")
     if spec.messages is not None and (lacks := message_places.moved(message_places.installed() or Path())):
         return Cause("messages_moved", message_places.sentence(lacks), message_places.REMEDY)
-    return _lacks_loader(spec) or missing(model, spec.load_format) or changed(spec, dataset)
+    return _lacks_caches(spec) or _lacks_loader(spec) or missing(model, spec.load_format) or changed(spec, dataset)

@@ -333,6 +333,7 @@ class StartCollecting(Measurement):
             phases=phases,
             rest_s=rest_s,
             until_token_s=seen.token - began,
+            after_s=None if seen.began is None else max(0.0, began - self._began),
             weights_bytes=None if pages is None else pages.size,
             resident_share=None if pages is None else pages.resident_share,
             cache_files=seen.cache_files,

@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ NOTED = (
     r"|saved AOT compiled function|Warming up model for the compilation"
     r"|Warming up done|Memory profiling takes|Available KV cache memory"
     r"|for KV cache on node|KV cache layout|KV cache size"
-    r"|Capturing a cudagraph on|Graph capturing finished|init engine \(|rollout-bench:"
+    r"|Capturing a cudagraph on|Graph capturing finished|init engine \(|Supported tasks:|Starting vLLM server on"
+    r"|rollout-bench:"
 )
 """The lines that are noted."""
 
@@ -142,6 +144,25 @@ def _time_inductor() -> None:
 
     timed.rollout_bench = True  # type: ignore[attr-defined]
     inductor.compile_fx = timed
+
+
+@contextlib.contextmanager
+def noting_configuration(made: Callable[[float], None]) -> Iterator[None]:
+    """Tell `made` when vLLM has made its configuration, on the monotonic clock in seconds."""
+    from vllm.engine.arg_utils import EngineArgs
+
+    make = EngineArgs.create_engine_config
+
+    def timed(*args: object, **kwargs: object) -> object:
+        config = make(*args, **kwargs)
+        made(time.monotonic())
+        return config
+
+    EngineArgs.create_engine_config = timed
+    try:
+        yield
+    finally:
+        EngineArgs.create_engine_config = make
 
 
 def logging_configuration() -> str:

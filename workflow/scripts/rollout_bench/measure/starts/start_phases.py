@@ -30,6 +30,7 @@ OVER: tuple[PhaseName, ...] = (
     "kv_cache",
     "memory_profiling",
     "first_token",
+    "server_up",
     "worker_start",
     "config",
     "engine_ready",
@@ -95,7 +96,8 @@ def noted_spans(notes: Sequence[StartNote], config_ended: float, constructed: fl
     # The runner for CPUs does not say when it has the weights; what follows at once is a layout of the KV cache, for
     # an engine that compiles nothing.
     loaded = last(r"Model loading took") or profiles or first(r"KV cache layout", read)
-    add("weights", weights if built is not None else loads, loaded or read)
+    # From the first of two lines that follow each other: between them a busy machine may let the process wait.
+    add("weights", loads if built is None else built, loaded or read)
     profiling = profiles or loaded or read
     profiled = last(r"Warming up done|for KV cache on node|Available KV cache memory|Memory profiling takes")
     add("memory_profiling", profiling, profiled)
