@@ -73,7 +73,7 @@ def _row(request: Request, outcome: RequestOutcome, began_s: float, index: int, 
 
     pieces, tokens = outcome.pieces_s, outcome.piece_tokens
     cut = outcome.cut_s is not None
-    every = outcome.streamed and len(tokens) == len(pieces)
+    every = outcome.streamed and (outcome.every_piece or len(tokens) == len(pieces))
     return SequenceRow(
         iteration=index,
         prompt=request.prompt,

@@ -416,6 +416,8 @@ def _own(spec: Spec, model: str, server: Server) -> Opened:
         stream=load.stream,
         body=sampling(spec, []),
         chat=load.api == "chat",
+        tokenizer=str(spec.engine.args.get("tokenizer") or model),
+        trust_remote_code=bool(spec.engine.args.get("trust_remote_code")),
     )
     connection = Connection(target)
     with reaching("the server"):
@@ -423,13 +425,7 @@ def _own(spec: Spec, model: str, server: Server) -> Opened:
         settings = _from_workers(connection, "rollout_bench_settings")[0]
         if load.token_ids and not spec.workload.ignore_eos:
             target.body.update(sampling(spec, settings["end_of_text"]))
-        text = (
-            None
-            if load.token_ids
-            else PromptText(
-                str(spec.engine.args.get("tokenizer") or model), bool(spec.engine.args.get("trust_remote_code"))
-            )
-        )
+        text = None if load.token_ids else PromptText(target.tokenizer, target.trust_remote_code)
         check_answer(*connection.complete(PROBE if text is None else text.of(PROBE), {}), target)
         served = identity(connection, load.token_ids)
         cache = cache_labels(connection.metrics())
@@ -476,7 +472,9 @@ def open_endpoint(spec: Spec) -> Opened:
 
     def target(body: dict[str, Any]) -> Target:
         headers, chat = headers_of(endpoint), load.api == "chat"
-        return Target(endpoint.url, endpoint.model, headers, endpoint.verify_tls, load.stream, body, chat)
+        return Target(
+            endpoint.url, endpoint.model, headers, endpoint.verify_tls, load.stream, body, chat, endpoint.tokenizer
+        )
 
     with reaching(endpoint.url):
         connection = Connection(target(full))
