@@ -138,7 +138,7 @@ BAD_ONLINE = [
     Bad("mode_misspelt", "modes: [onlin]", "mode 'onlin' is not defined", "did you mean 'online'?"),
     Bad("mode_of_vllm", "modes: [serve]", "mode 'serve' is not defined", "known: cycle, messages, offline, online"),
     Bad("harness_misspelt", "harness: guidelm", "harness: 'guidelm' is not known", "did you mean 'guidellm'?"),
-    Bad("harness_unknown", "harness: wrk", "harness: 'wrk' is not known", "known: guidellm, vllm"),
+    Bad("harness_unknown", "harness: wrk", "harness: 'wrk' is not known", "known: guidellm, vllm, vllm-bench"),
     Bad(
         "harness_of_text",
         "{modes: [online], harness: guidellm}",
@@ -151,6 +151,20 @@ BAD_ONLINE = [
         f"endpoints: {{theirs: {{{ADDRESS}, headers: {{X-Key: '${{HUSHED}}'}}}}}}}}",
         "endpoints.theirs.headers: guidellm would write them",
         "leave them out",
+    ),
+    Bad(
+        "command_without_headers",
+        "{modes: [online], models: [], harness: vllm-bench, workload_settings: {demo: {online: {prompts_as: text}}}, "
+        f"endpoints: {{theirs: {{{ADDRESS}, headers: {{X-Key: '${{HUSHED}}'}}}}}}}}",
+        "endpoints.theirs.headers: vllm bench serve would write them, secrets included, on its command line",
+        "leave them out",
+    ),
+    Bad(
+        "command_without_a_tokenizer",
+        "{modes: [online], models: [], harness: vllm-bench, workload_settings: {demo: {online: {prompts_as: text}}}, "
+        f"endpoints: {{theirs: {{{ADDRESS}}}}}}}",
+        "endpoints.theirs.tokenizer: vllm bench serve needs one",
+        "name the folder or hub id",
     ),
     Bad(
         "core_inside",

@@ -212,7 +212,7 @@ BAD_LOADS = [
     Bad(
         "timeout_through_guidellm",
         _with("modes: [online], harness: guidellm", _demo("{online: {request_timeout_s: 9, prompts_as: text}}")),
-        "demo.online.request_timeout_s: guidellm is handed requests",
+        "demo.online.request_timeout_s: guidellm gives up no request",
         "leave request_timeout_s out",
     ),
     Bad(
@@ -237,7 +237,7 @@ BAD_LOADS = [
     Bad(
         "generators_of_guidellm",
         _with("modes: [online], harness: guidellm", _demo("{online: {generators: 2, prompts_as: text}}")),
-        "demo.online.generators: guidellm is handed requests",
+        "demo.online.generators: guidellm starts its own processes",
         "leave generators out",
     ),
     Bad("api_unknown", _demo("{online: {api: responses}}"), "online.api: 'responses' is not known", "chat"),
@@ -272,13 +272,49 @@ BAD_LOADS = [
         "reference",
     ),
     Bad(
-        "time_through_guidellm",
+        "waiting_users_of_guidellm",
         _with(
             "modes: [online], harness: guidellm",
-            _demo("{online: {concurrency: 2, duration_s: 9, prompts_as: text}}"),
+            _demo("{online: {concurrency: 2, duration_s: 9, at_end: wait, prompts_as: text}}"),
         ),
-        "guidellm",
-        "vllm",
+        "demo.online.at_end: guidellm cuts what is under way",
+        "leave at_end out",
+    ),
+    Bad(
+        "short_time_of_guidellm",
+        _with(
+            "modes: [online], harness: guidellm",
+            _demo("{prompts: 64, online: {request_rate: 4, duration_s: 6, prompts_as: text}}"),
+        ),
+        "demo.online.duration_s: guidellm needs 7 s until it surely sends the first request",
+        "leave duration_s out",
+    ),
+    Bad(
+        "search_for_a_time",
+        _with("modes: [online]", _demo("{online: {request_rate: 1, duration_s: 4, saturation: auto}}")),
+        "demo.online.saturation: doubles the rate",
+        "set pool",
+    ),
+    *(
+        Bad(
+            f"{name}_of_vllm_bench",
+            _with("modes: [online], harness: vllm-bench", _demo(f"{{online: {{{load}, prompts_as: text}}}}")),
+            f"demo.online.{name}: vllm bench serve {why}",
+            f"set harness: vllm, or leave {name} out",
+        )
+        for name, load, why in (
+            ("duration_s", "concurrency: 2, duration_s: 9", "sends a number of requests"),
+            ("generators", "concurrency: 2, generators: 2", "starts its own processes"),
+            ("request_timeout_s", "request_timeout_s: 3", "gives up no request"),
+            ("saturation", "request_rate: 1, saturation: auto", "draws the times of its requests itself"),
+            ("stream", "stream: false", "asks for streams only"),
+        )
+    ),
+    Bad(
+        "token_ids_of_vllm_bench",
+        _with("modes: [online], harness: vllm-bench", _demo("{online: {concurrency: 2}}")),
+        "demo.online.prompts_as: token_ids: vllm bench serve sends prompts as text only",
+        "set it to text",
     ),
     Bad("arrivals_not_said", _traced("online: {request_rate: trace}"), "does not say when requests", "add arrival_s"),
     Bad(

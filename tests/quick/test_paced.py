@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from stub_server import running_stub
 from synthetic_online import make_online_spec
@@ -19,7 +21,7 @@ from rollout_bench.measure.engine.online import iteration_of, rows_of
 from rollout_bench.measure.launch.flags import cut_flags, reuse_flags
 from rollout_bench.measure.server import paced
 from rollout_bench.measure.server.paced import LoadEnd, prepare
-from rollout_bench.measure.server.stream import LoadPass, RequestOutcome, Target
+from rollout_bench.measure.server.stream import LoadPass, RequestOutcome, ServingFailed, Target
 from rollout_bench.workloads.requests import Request, sent_of
 
 PROMPT = [100, 200, 300, 400]
@@ -160,6 +162,33 @@ def test_several_processes_share_users_and_a_number_of_requests(send: Send):
     assert sorted(done.sent or []) == sorted((number % 4, number // 4) for number in range(7))
     assert {generator: (done.generators or []).count(generator) for generator in (0, 1)} == {0: 4, 1: 3}
     assert all(outcome.output_tokens == 4 for outcome in done.outcomes)
+
+
+def test_a_generator_that_is_killed_ends_the_pass_at_once_by_its_name_and_no_process_is_left(send: Send):
+    asked_for = ["one"] * 4
+    target = Target(f"{send.url}/v1", "stub", {}, True, True, {"return_token_ids": True})  # type: ignore[attr-defined]
+    before = set(psutil.Process().children())
+    # Without the one that is killed the others would send for ten minutes.
+    run = prepare(asked(4, 60), asked_for, None, 3, target, LoadEnd(600.0), generators=3)
+    generators = sorted(set(psutil.Process().children()) - before, key=lambda process: process.pid)
+    assert len(generators) == 3
+    killer = threading.Thread(target=lambda: (wait_for_requests(send.url, 3), generators[1].kill()))  # type: ignore[attr-defined]
+    killer.start()
+    with pytest.raises(ServingFailed) as told:
+        run()
+    killer.join()
+    assert told.value.category == "load_generator"
+    assert told.value.cause == (
+        f"generator 1 of 3 (from 0; process {generators[1].pid}) was ended by SIGKILL before its part was sent"
+    )
+    assert "generators: 1" in told.value.fix
+    assert set(psutil.Process().children()) == before
+
+
+def wait_for_requests(url: str, count: int) -> None:
+    """Return once the stub has been asked so many times: a pass is under way."""
+    while len(httpx.get(f"{url}/truth").json()["requests"]) < count:
+        time.sleep(0.02)
 
 
 def test_a_number_of_requests_goes_through_the_prompts_again(send: Send):

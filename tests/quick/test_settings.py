@@ -210,3 +210,32 @@ def test_what_sends_the_requests_may_be_another_under_a_setting_and_is_no_matter
     assert [(left.mode, left.setting) for left in matrix.skipped] == [("offline", "theirs")]
     one, other = (e.spec for e in matrix.experiments if e.spec.mode == "online")
     assert one.workload == other.workload
+
+
+def test_what_a_harness_s_command_can_not_send_is_left_out_under_its_setting_alone():
+    overlay = """
+    modes: [online]
+    quants: [bf16]
+    workloads: [users, timed]
+    settings: [default, guidellm, bench]
+    setting_settings: {guidellm: {harness: guidellm}, bench: {harness: vllm-bench}}
+    baseline: {quant: null, setting: bench}
+    workload_settings:
+      users: {prompts: 4, online: {prompts_as: text, concurrency: 2}}
+      timed: {prompts: 4, online: {prompts_as: text, concurrency: 2, duration_s: 20}}
+    """
+    engine = dataclasses.replace(probe_engine(None), harnesses={"guidellm": "0.8.1"})
+    matrix = expand(read_config(merged_with(overlay)), engine)
+    sent = {(e.spec.workload.name, e.spec.load and e.spec.load.harness) for e in matrix.experiments}
+    assert sent == {
+        ("users", "vllm"),
+        ("users", "guidellm"),
+        ("users", "vllm-bench"),
+        ("timed", "vllm"),
+        ("timed", "guidellm"),
+    }
+    versions = {e.spec.load.harness: e.spec.load.harness_version for e in matrix.experiments if e.spec.load}
+    assert versions == {"vllm": engine.version, "vllm-bench": engine.version, "guidellm": "0.8.1"}
+    (left,) = matrix.skipped
+    assert (left.setting, left.workload) == ("bench", "timed")
+    assert "online.duration_s: vllm bench serve sends a number of requests" in left.reason

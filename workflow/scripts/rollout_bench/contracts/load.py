@@ -273,11 +273,12 @@ def _burstiness(value: Any) -> Any:
 Burstiness = Annotated[Annotated[float, Field(gt=0, le=1e6)] | Literal["constant"], BeforeValidator(_burstiness)]
 
 Harness = Annotated[
-    Literal["vllm", "guidellm"],
+    Literal["vllm", "guidellm", "vllm-bench"],
     Field(
         description=(
-            "What sends the requests of online launches: vllm, the Python entry point of `vllm bench serve`; guidellm, "
-            "its own command, which needs prompts_as: text."
+            "What sends the requests of online launches: vllm, our own function through the Python entry point of "
+            "`vllm bench serve`; vllm-bench, the command `vllm bench serve` itself; guidellm, its own command. Both "
+            "commands need prompts_as: text."
         )
     ),
 ]

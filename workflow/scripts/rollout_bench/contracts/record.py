@@ -505,7 +505,9 @@ class SequenceRow(Strict):
     due_s: float | None = absent("When the request was to be sent: when the load says, or else as soon as it was let.")
     sent_s: float | None = absent("When it was sent. What follows from here on is what the client saw.")
     gaps_us: list[int] | None = absent("Microseconds from each piece of the answer to the next.")
-    gap_tokens: list[int] | None = absent("Tokens in each piece, the first included. Null: one each.")
+    gap_tokens: list[int] | None = absent(
+        "Tokens in each piece, the first included. Null: one each, or nobody tells (harness vllm-bench)."
+    )
     status: int | None = absent("HTTP status. Null where there was no answer.")
     error: str | None = absent("Why the request failed. Null where it did not.")
     conversation: int | None = absent(

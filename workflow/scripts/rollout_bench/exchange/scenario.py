@@ -35,7 +35,7 @@ ENGINE: Final = "engine"
 
 OWN_TOOL: Final = "rollout-bench"
 
-TOOLS: Final = {"vllm": "vllm-benchmark"}
+TOOLS: Final = {"vllm": "vllm-benchmark", "vllm-bench": "vllm-benchmark"}
 """Harness -> what llm-d calls it, where that is another name."""
 
 UNKNOWN: Final = "unknown"

@@ -43,6 +43,7 @@ from rollout_bench.plan.engine import InstalledEngine, default_of
 from rollout_bench.plan.load_checks import check_tokenizer, checked_load
 from rollout_bench.plan.mode_checks import (
     check_batches,
+    check_can_be_sent,
     check_cycle,
     check_iterations,
     check_messages,
@@ -251,6 +252,8 @@ def _experiment(
     quant: str,
     setting: str | None,
 ) -> Experiment | _Reason:
+    if MODES[mode].has_loads:
+        check_can_be_sent(config, workload)
     settings = config.model_settings[model]
     scheme = resolve_quant(quant, platform, config.quant_settings)
     if scheme is None:

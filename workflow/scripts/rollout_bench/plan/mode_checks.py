@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Iterator
 from typing import Any
 
+from rollout_bench.contracts.axes import DEFAULT_SETTING
 from rollout_bench.contracts.cycles import CycleSettings, CycleSpec, SleepLevel, UpdateMethod
 from rollout_bench.contracts.load import EndpointSpec, LoadPoint, LoadSpec, longest
 from rollout_bench.contracts.modes import CYCLE, MESSAGES, MODES, ONLINE, PLACEMENT, PROFILE, ROLLOUT, STARTUP
@@ -29,7 +30,7 @@ from rollout_bench.plan.checks import SIZE, engine_args_in
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.placement_checks import placement_spec
-from rollout_bench.plan.serving import Endpoint
+from rollout_bench.plan.serving import Endpoint, OnlineLoad
 
 
 def multiprocess_by_default(
@@ -435,7 +436,7 @@ def load_spec(config: Config, workload: str, engine: InstalledEngine) -> LoadSpe
         points=load.points,
         token_ids=not load.as_text,
         harness=config.harness,
-        harness_version=engine.version if config.harness == "vllm" else engine.harnesses[config.harness],
+        harness_version=engine.harnesses.get(config.harness, engine.version),
     )
 
 
@@ -451,19 +452,28 @@ def check_online(config: Config, engine: InstalledEngine) -> None:
             "config: engine.multiprocess: a server's engine core is always a process of its own",
             "set it to null, so that each mode has its default, or leave online out of modes",
         )
-    if config.harness != "vllm" and config.harness not in engine.harnesses:
+    if config.harness == "guidellm" and config.harness not in engine.harnesses:
         raise UserError(
             f"config: harness: {config.harness} is not installed in {engine.python}",
             f"install it there (requirements/{config.harness}.in has the version), or set harness: vllm",
         )
-    for name in config.workloads:
-        check_can_be_sent(config, name)
+    # what can't be sent under another setting is left out for it alone
+    if len(config.setting_settings) != 1 or DEFAULT_SETTING in config.setting_settings:
+        for name in config.workloads:
+            check_can_be_sent(config, name)
     labels: dict[tuple[str, str], str] = {}
     for name, endpoint in config.endpoints.items():
-        if config.harness == "guidellm" and endpoint.headers:
+        if config.harness != "vllm" and endpoint.headers:
+            would = f"{COMMANDS[config.harness]} would write them, secrets included,"
+            place = {"guidellm": "into its report", "vllm-bench": "on its command line"}[config.harness]
             raise UserError(
-                f"config: endpoints.{name}.headers: guidellm would write them, secrets included, into its report",
+                f"config: endpoints.{name}.headers: {would} {place}",
                 "leave them out (the key of api_key_env is kept out of it), or set harness: vllm",
+            )
+        if config.harness == "vllm-bench" and endpoint.tokenizer is None:
+            raise UserError(
+                f"config: endpoints.{name}.tokenizer: vllm bench serve needs one, to count tokens, and there is none",
+                "name the folder or hub id of the model's tokenizer, or set harness: vllm",
             )
         first = labels.setdefault((endpoint.model_name or name, endpoint.quant), name)
         if first != name:
@@ -485,8 +495,9 @@ def _check_turns(config: Config) -> None:
             )
 
 
-PACED_HERE = ("duration_s", "requests", "request_timeout_s", "generators")
-"""Keys of a load that no harness is handed: rollout-bench itself sends such loads."""
+LATE_S, LATE_REQUESTS, HAND_OUT_PER_S = 2.0, 20, 500
+"""How late guidellm is ready at most, in seconds and for so many requests a second, and after how many of a rate it has
+sent the first one at the latest."""
 
 
 def check_can_be_sent(config: Config, name: str) -> None:
@@ -497,9 +508,12 @@ def check_can_be_sent(config: Config, name: str) -> None:
             f"{where}.requests: per_prompt hides the latency of each sequence, so it can't be measured online",
             "set it to per_sequence, or leave online out of modes",
         )
-    if config.harness == "guidellm" and load.turns is not None:
+    if config.harness == "vllm":
+        return
+    command = COMMANDS[config.harness]
+    if load.turns is not None:
         raise UserError(
-            f"{where}.turns: guidellm is handed single requests here",
+            f"{where}.turns: {command} is handed single requests here",
             "set harness: vllm (rollout-bench itself sends conversations), or leave turns out",
         )
     if config.harness == "guidellm" and load.online.api == "chat":
@@ -507,18 +521,43 @@ def check_can_be_sent(config: Config, name: str) -> None:
             f"{where}.online.api: chat: guidellm is told here to ask for completions only",
             "set harness: vllm, or leave api out",
         )
-    if config.harness == "guidellm" and load.online.prompts_as == "token_ids":
+    if not load.online.as_text:
         raise UserError(
-            f"{where}.online.prompts_as: token_ids: guidellm sends prompts as text only",
+            f"{where}.online.prompts_as: token_ids: {command} sends prompts as text only",
             "set it to text (prompt lengths are then only about as asked, and flagged), or set harness: vllm",
         )
-    further = [name for name in PACED_HERE if any(getattr(p, name, None) is not None for p in load.online.points)]
-    further += [name for name in PACED_HERE if getattr(load.online, name) is not None]
-    if config.harness == "guidellm" and further:
-        raise UserError(
-            f"{where}.online.{further[0]}: guidellm is handed requests that it sends once, each until its end",
-            f"set harness: vllm, or leave {further[0]} out and set prompts",
-        )
+    for key, why in _unsendable(config.harness, load.online):
+        raise UserError(f"{where}.online.{key}: {command} {why}", f"set harness: vllm, or leave {key} out")
+
+
+COMMANDS = {"guidellm": "guidellm", "vllm-bench": "vllm bench serve"}
+"""Harnesses that are commands of their own -> what messages call them."""
+
+
+def _unsendable(harness: str, online: OnlineLoad) -> Iterator[tuple[str, str]]:
+    """Yield keys of a load that a harness's command can't be told, and why."""
+    if online.generators is not None:
+        yield "generators", "starts its own processes, and is started once"
+    if online.request_timeout_s is not None:
+        yield "request_timeout_s", "gives up no request before its answer has ended"
+    for point in online.points:
+        in_turn = point.duration_s is not None and point.request_rate == "inf"
+        if harness == "guidellm" and in_turn and online.at_end == "wait":
+            yield "at_end", "cuts what is under way when its time is over"
+        if harness == "guidellm" and online.at_end != "wait" and isinstance(point.request_rate, float):
+            late_s = LATE_S + (point.due_requests or 0) / HAND_OUT_PER_S
+            late_s += (1 if online.burstiness == "constant" else LATE_REQUESTS) / point.request_rate
+            if point.duration_s is not None and point.duration_s < late_s:
+                why = f"needs {late_s:.0f} s until it surely sends the first request, and could cut none in time"
+                yield "duration_s", why
+        if harness == "vllm-bench" and point.duration_s is not None:
+            yield "duration_s", "sends a number of requests, whatever time that takes"
+        if harness == "vllm-bench" and point.request_rate == "trace":
+            yield "request_rate", "draws the times of its requests itself, and takes no trace of ours"
+    if harness == "vllm-bench" and online.saturation is not None:
+        yield "saturation", "draws the times of its requests itself, so its rates are not on our grid"
+    if harness == "vllm-bench" and not online.stream:
+        yield "stream", "asks for streams only"
 
 
 def endpoint_parts(name: str, endpoint: Endpoint) -> tuple[ModelSpec, QuantSpec, EngineSpec, EndpointSpec]:

@@ -82,7 +82,7 @@ def _row(
 
     pieces, tokens = outcome.pieces_s, outcome.piece_tokens
     cut = outcome.cut_s is not None
-    every = outcome.streamed and len(tokens) == len(pieces)
+    every = outcome.streamed and (outcome.every_piece or len(tokens) == len(pieces))
     return SequenceRow(
         iteration=index,
         prompt=request.prompt,

@@ -8,7 +8,7 @@ import numpy as np
 
 from rollout_bench.contracts.load import KEPT_UP, LoadPoint, LoadSpec, TalkTurns
 from rollout_bench.core.saturation import Arrivals, kept_up
-from rollout_bench.measure.server import paced, talks
+from rollout_bench.measure.server import guidellm, paced, talks, vllm_bench, vllm_command
 from rollout_bench.measure.server.stream import LoadPass, Target
 from rollout_bench.workloads.requests import Request, arrivals
 
@@ -67,15 +67,9 @@ class Sending:
     def __init__(self, load: LoadSpec, turns: TalkTurns | None = None) -> None:
         self._load = load
         self._turns = turns
-        if turns is not None or all(self._paced_here(point) for point in load.points):
-            return
-        if load.harness == "guidellm":
-            from rollout_bench.measure.server.guidellm import prepare
-        else:
+        paced_here = turns is not None or all(self._paced_here(point) for point in load.points)
+        if load.harness == "vllm" and not paced_here:
             import vllm.benchmarks.serve  # noqa: F401 (seconds, which belong to no pass)
-
-            from rollout_bench.measure.server.vllm_bench import prepare
-        self._prepare: Callable[..., Callable[[], LoadPass]] = prepare
 
     def _paced_here(self, point: LoadPoint) -> bool:
         further = (point.duration_s, point.requests, self._load.request_timeout_s, self._load.generators)
@@ -96,18 +90,22 @@ class Sending:
         """
         if self._turns is not None:
             return self._prepare_talks(self._turns, requests, point, target, label, text)
+        load = self._load
+        if load.harness == "vllm-bench":
+            rate = None if isinstance(point.request_rate, str) else point.request_rate
+            how = (rate, load.burstiness, point.concurrency, target, label, point.requests)
+            return vllm_command.prepare(requests, prompts, *how)
         due_s = self._due_s(len(requests), requests, point, label)
-        if self._paced_here(point):
-            count = point.requests or (None if point.duration_s is not None else len(requests))
-            ending = paced.LoadEnd(
-                point.duration_s, self._load.at_end == "wait", count, timeout_s=self._load.request_timeout_s
-            )
-            if due_s is None and point.concurrency is None:
-                due_s = [0.0] * (count or len(requests))
-            return paced.prepare(
-                requests, prompts, due_s, point.concurrency, target, ending, self._load.generators or 1
-            )
-        return self._prepare(requests, prompts, due_s, point.concurrency, target)
+        if not self._paced_here(point):
+            prepare = guidellm.prepare if load.harness == "guidellm" else vllm_bench.prepare
+            return prepare(requests, prompts, due_s, point.concurrency, target)
+        count = point.requests or (None if point.duration_s is not None else len(requests))
+        ending = paced.LoadEnd(point.duration_s, load.at_end == "wait", count, timeout_s=load.request_timeout_s)
+        if due_s is None and point.concurrency is None:
+            due_s = [0.0] * (count or len(requests))
+        if load.harness == "guidellm":
+            return guidellm.prepare(requests, prompts, due_s, point.concurrency, target, ending)
+        return paced.prepare(requests, prompts, due_s, point.concurrency, target, ending, load.generators or 1)
 
     def _prepare_talks(
         self,

@@ -1,31 +1,28 @@
 """Requests sent by guidellm's own command, `guidellm run`, and its JSON report read back.
 
 The command gets the pass as a data set: text, output tokens and time of each request. Its replay profile sends each row
-once, when it is due. The report keeps a request's start, its first and its last token, and the server's token counts.
+once, when it is due; its concurrent profile goes through them again and again, until a time is over or so many are
+sent. The report keeps a request's start, its first and its last token, and the server's token counts.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import resource
-import signal
-import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import psutil
-
 from rollout_bench.contracts.record import ClientUse
-from rollout_bench.core.processes import die_with_parent
+from rollout_bench.measure.server.harness_process import busiest_share, caller_environment, run_command
+from rollout_bench.measure.server.paced import LoadEnd
 from rollout_bench.measure.server.stream import LoadPass, RequestOutcome, ServingFailed, Target
 from rollout_bench.workloads.requests import Request
 
@@ -37,8 +34,13 @@ MOST_PROCESSES = 10
 HAND_OUT_PER_S = 500
 """So many requests a second pass through guidellm's queue to its processes on two cores, with room to spare."""
 
-COMMAND = """\
+AGAIN = "ROLLOUT_BENCH_ROWS_AGAIN"
+"""Variable of the command's environment under which its data set begins again after its end."""
+
+COMMAND = f"""\
+import os
 from guidellm.cli import cli
+from guidellm.data.loaders.torch import DatasetsIterator
 from guidellm.scheduler.worker_group import WorkerProcessGroup
 
 until_told_to_end = WorkerProcessGroup.request_updates
@@ -52,16 +54,21 @@ async def to_the_last(group):
         yield received.get_nowait()
 
 WorkerProcessGroup.request_updates = to_the_last
+once = DatasetsIterator.__iter__
+
+def again(self):
+    while True:
+        yield from once(self)
+
+if "{AGAIN}" in os.environ:
+    DatasetsIterator.__iter__ = again
 cli()
 """
-"""guidellm's command, which reads what has come of requests to the last.
+"""guidellm's command, which reads what has come of requests to the last, and may go through its data set again.
 
 In guidellm 0.8.1 the loop that reads it ends where nothing came for 0.1 s and an event is set. The event is set before
 the last update is handed to the loop: where threads are held up, this update is lost, or all that wait.
 """
-
-LOOK_S = 0.1
-"""How often the CPU time of guidellm's processes is read."""
 
 STATUS = re.compile(r"^HTTPStatusError\W+\w+ \w+ '(\d{3}) ")
 MOST_PROMPT_TOKENS = 10**8
@@ -71,12 +78,52 @@ UNREAD = ("return_token_ids", "return_tokens_as_token_ids")
 """Fields of a request whose answers guidellm does not look at."""
 
 
+@dataclass(frozen=True)
+class SendingPlan:
+    """What guidellm is to do in a pass.
+
+    Attributes:
+        rows: its data set.
+        lead_s: from its beginning to that of the pass, in which requests are handed to its processes.
+        due_s: when each row is to be sent, in seconds after the beginning of the pass; None: as soon as possible.
+        users: so many send one request after the other, and begin again after the last row; None: each row is sent
+            once.
+        count: how many are sent; None: any number.
+        duration_s: when requests are cut, in seconds after the beginning of the pass; None: never.
+    """
+
+    rows: list[dict[str, Any]]
+    lead_s: float
+    due_s: list[float] | None
+    users: int | None
+    count: int | None
+    duration_s: float | None
+
+    @property
+    def profile(self) -> dict[str, Any]:
+        """Its profile. Not its "poisson": each of its processes draws the same gaps. None has burstiness."""
+        if self.users is not None:
+            return {"kind": "concurrent", "streams": self.users}
+        return {"kind": "replay", "schedule_turn": "timestamp"}
+
+    @property
+    def constraints(self) -> list[dict[str, Any]]:
+        """Its constraints. Without one on their number guidellm 0.8.1 waits for ever where the last answer is quick."""
+        found: list[dict[str, Any]] = [] if self.count is None else [{"kind": "max_requests", "count": self.count}]
+        if self.duration_s is not None:
+            # guidellm counts it from when the first request is sent
+            first_s = min(self.due_s) if self.due_s else 0.0
+            found.append({"kind": "max_duration", "seconds": self.duration_s - first_s})
+        return found
+
+
 def prepare(
     requests: Sequence[Request],
     prompts: Sequence[list[int] | str],
     due_s: Sequence[float] | None,
     concurrency: int | None,
     target: Target,
+    ending: LoadEnd | None = None,
 ) -> Callable[[], LoadPass]:
     """Return what sends all `requests` and waits for the answers.
 
@@ -86,28 +133,24 @@ def prepare(
         due_s: when each is to be sent, in seconds after the beginning; None: all as soon as possible.
         concurrency: how many may be under way at once; None: any number.
         target: where they go.
+        ending: when sending ends, where not every request is sent once; they begin again after the last.
+
+    Raises:
+        ServingFailed: guidellm can't cut requests so soon.
     """
-    lead_s = 1.0 + len(requests) / HAND_OUT_PER_S
-    # In the order of arrival: with a limit on concurrency a later one would take the turn of an earlier one.
-    order = sorted(range(len(requests)), key=lambda i: 0.0 if due_s is None else due_s[i])
-    rows = [
-        {
-            "text": prompts[i],
-            "output_tokens_count": requests[i].output_tokens,
-            "relative_timestamp": lead_s + (0.0 if due_s is None else due_s[i]),
-            "request_duration": i,  # comes back in the report; replay by timestamp does not use it
-        }
-        for i in order
-    ]
+    plan = plan_of(requests, prompts, due_s, concurrency, ending)
+    most = concurrency or len(plan.rows)
 
     def run() -> LoadPass:
         """Raise `ServingFailed` where guidellm failed, or the wall clock was set during the pass."""
         offset_s = time.time() - time.monotonic()
         with tempfile.TemporaryDirectory(prefix="guidellm-") as name:
             folder = Path(name)
-            (folder / "requests.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-            (folder / "run.json").write_text(json.dumps({"spec": _settings(target, folder, len(requests))}))
-            used = _run(folder, _environment(folder, target, concurrency or len(requests)))
+            (folder / "requests.jsonl").write_text("".join(json.dumps(row) + "\n" for row in plan.rows))
+            (folder / "run.json").write_text(json.dumps({"spec": _settings(target, folder, plan)}))
+            line = [sys.executable, "-c", COMMAND, "run", "--config", str(folder / "run.json"), "--disable-console"]
+            environment = _environment(folder, target, most) | ({} if plan.users is None else {AGAIN: "1"})
+            used = run_command(line, folder, environment, "report.json", "guidellm")
             report = json.loads((folder / "report.json").read_text())
         # guidellm takes times from the wall clock. Where that was set in the meantime they are worthless.
         if abs(time.time() - time.monotonic() - offset_s) > CLOCK_TOLERANCE_S:
@@ -116,21 +159,56 @@ def prepare(
                 "the wall clock was set during the pass, which guidellm's times depend on",
                 "run again, or set harness: vllm",
             )
-        outcomes, began_s = _read(report, requests, target, offset_s)
-        began_s += lead_s
-        for outcome, due in zip(outcomes, due_s or [], strict=False):
-            outcome.due_s = began_s + due
-        ended_s = max((outcome.ended_s for outcome in outcomes if outcome.ended_s is not None), default=began_s)
-        cpu_share = _busiest_share(used, began_s, ended_s)
-        return LoadPass(began_s, max(ended_s - began_s, 1e-9), outcomes, ClientUse(cpu_share=cpu_share))
+        done = read_report(report, requests, target, plan, offset_s)
+        cpu_share = busiest_share(used, done.began_s, done.began_s + done.elapsed_s)
+        return LoadPass(done.began_s, done.elapsed_s, done.outcomes, ClientUse(cpu_share=cpu_share), done.sent)
 
     # Each request is an open file, and guidellm's processes have this one's limit.
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     return run
 
 
-def _settings(target: Target, folder: Path, count: int) -> dict[str, Any]:
+def plan_of(
+    requests: Sequence[Request],
+    prompts: Sequence[list[int] | str],
+    due_s: Sequence[float] | None,
+    concurrency: int | None,
+    ending: LoadEnd | None,
+) -> SendingPlan:
+    """Return what guidellm is to do; raise `ServingFailed` where it would cut requests before it sent any."""
+    users = None if ending is None or due_s is not None else concurrency
+    count = len(requests) if due_s is None else len(due_s)
+    if ending is not None and due_s is None:
+        count = ending.requests or count
+    if users is not None:
+        rows = [_row(prompts[i], request, i) for i, request in enumerate(requests)]
+        sent = ending.requests if ending is not None else None
+        return SendingPlan(rows, 0.0, None, users, sent, None if ending is None else ending.duration_s)
+    lead_s = 1.0 + count / HAND_OUT_PER_S
+    times = [0.0] * count if due_s is None else list(due_s)
+    duration_s = None if ending is None or ending.wait else ending.duration_s
+    if duration_s is not None and lead_s + 2 * min(times, default=0.0) >= duration_s:
+        raise ServingFailed(
+            "load_generator",
+            f"guidellm cuts requests {duration_s:g} s after the first one, and is not ready to send any before",
+            "set a longer duration_s, a higher request_rate, or harness: vllm",
+        )
+    # In the order of arrival: with a limit on concurrency a later one would take the turn of an earlier one.
+    order = sorted(range(count), key=times.__getitem__)
+    rows = [
+        _row(prompts[i % len(prompts)], requests[i % len(requests)], i) | {"relative_timestamp": lead_s + times[i]}
+        for i in order
+    ]
+    return SendingPlan(rows, lead_s, None if due_s is None else times, None, count, duration_s)
+
+
+def _row(prompt: list[int] | str, request: Request, number: int) -> dict[str, Any]:
+    # request_duration comes back in the report, and nothing uses it
+    return {"text": prompt, "output_tokens_count": request.output_tokens, "request_duration": number}
+
+
+def _settings(target: Target, folder: Path, plan: SendingPlan) -> dict[str, Any]:
     # None takes out what guidellm sends by itself. "identity": a few compressed bytes may be gigabytes.
     body = {"ignore_eos": None, **{name: value for name, value in target.body.items() if name not in UNREAD}}
     if target.stream:
@@ -149,10 +227,8 @@ def _settings(target: Target, folder: Path, count: int) -> dict[str, Any]:
             "validate_backend": False,
             "extras": {"headers": {"Accept-Encoding": "identity"}, "body": body},
         },
-        # Not guidellm's "poisson": each of its processes draws the same gaps. Nor is there one with burstiness.
-        "profile": {"kind": "replay", "schedule_turn": "timestamp"},
-        # Else guidellm 0.8.1 waits for ever where the last answer is very quick.
-        "constraints": [{"kind": "max_requests", "count": count}],
+        "profile": plan.profile,
+        "constraints": plan.constraints,
         "data": [{"kind": "json_file", "path": str(folder / "requests.jsonl")}],
         "outputs": [{"kind": "json", "path": str(folder / "report.json")}],
     }
@@ -163,9 +239,8 @@ def _environment(folder: Path, target: Target, concurrency: int) -> dict[str, st
 
     The key stands in it alone, every cache is in `folder`, the caller's settings not.
     """
-    found = {name: value for name, value in os.environ.items() if not name.startswith("GUIDELLM__")}
     cores = len(os.sched_getaffinity(0))  # all but one: on two cores the server has one to itself
-    found |= {
+    found = caller_environment("GUIDELLM__") | {
         "HOME": str(folder),
         "XDG_CACHE_HOME": str(folder),
         "HF_HOME": str(folder),
@@ -177,80 +252,79 @@ def _environment(folder: Path, target: Target, concurrency: int) -> dict[str, st
     }
     if "Authorization" in target.headers:
         found["GUIDELLM__SPEC__BACKEND__API_KEY"] = target.headers["Authorization"].removeprefix("Bearer ")
-    loopback = "127.0.0.1,localhost,::1"
-    return found | {name: ",".join(filter(None, [found.get(name), loopback])) for name in ("NO_PROXY", "no_proxy")}
+    return found
 
 
-CpuTimes = dict[int, list[tuple[float, float]]]
-"""Pid -> CPU time in seconds at moments of the monotonic clock, as (moment, CPU time)."""
+def read_report(
+    report: dict[str, Any], requests: Sequence[Request], target: Target, plan: SendingPlan, offset_s: float
+) -> LoadPass:
+    """Return what guidellm's report says of a pass; what sending cost is not in it.
 
-
-def _run(folder: Path, environment: dict[str, str]) -> CpuTimes:
-    """Run the command in `folder` to its end; return the CPU times of its processes.
+    Args:
+        report: it, parsed.
+        requests: what was asked for.
+        target: where they went.
+        plan: what guidellm was to do.
+        offset_s: by how much the wall clock, from which its times are, is ahead of the monotonic clock.
 
     Raises:
-        ServingFailed: it failed.
+        ServingFailed: requests are missing.
     """
-    process = subprocess.Popen(
-        [sys.executable, "-c", COMMAND, "run", "--config", str(folder / "run.json"), "--disable-console"],
-        cwd=folder,  # guidellm reads a .env file where it runs
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        process_group=0,
-        preexec_fn=lambda: die_with_parent(signal.SIGKILL),
-    )
-    used: CpuTimes = defaultdict(list)
-    try:
-        while process.poll() is None:
-            _note_cpu_times(process.pid, used)
-            time.sleep(LOOK_S)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    if process.returncode != 0 or not (folder / "report.json").exists():
-        cause = f"guidellm ended with status {process.returncode} and without a report"
-        raise ServingFailed("load_generator", cause, "look into the log, or set harness: vllm")
-    return used
-
-
-def _note_cpu_times(pid: int, used: CpuTimes) -> None:
-    with contextlib.suppress(psutil.Error):
-        leader = psutil.Process(pid)
-        for process in (leader, *leader.children(recursive=True)):
-            with contextlib.suppress(psutil.Error):
-                times = process.cpu_times()
-                used[process.pid].append((time.monotonic(), times.user + times.system))
-
-
-def _busiest_share(used: CpuTimes, began_s: float, ended_s: float) -> float:
-    """Return the CPU time of the busiest process between two moments, over that time.
-
-    A core is what one process can have.
-    """
-    rises = [float(np.diff(np.interp([began_s, ended_s], *np.array(seen).T))[0]) for seen in used.values()]
-    return max(rises, default=0.0) / max(ended_s - began_s, 1e-9)
-
-
-def _read(
-    report: dict[str, Any], requests: Sequence[Request], target: Target, offset_s: float
-) -> tuple[list[RequestOutcome], float]:
-    """Return what became of each request, in their order, and when guidellm began, both on the monotonic clock."""
     (benchmark,) = report["benchmarks"]
     kinds = benchmark["requests"]
-    stats = {
-        round(stat["info"]["settings"]["trace_duration"]): stat
-        for kind in ("successful", "errored", "incomplete")
-        for stat in kinds[kind]
-    }
-    if len(stats) < len(requests):
-        cause = f"guidellm reports {len(stats)} of {len(requests)} requests"
+    stats = [stat for kind in ("successful", "errored", "incomplete") for stat in kinds[kind]]
+    may_be_cut = plan.duration_s is not None
+    if plan.duration_s is None and len(stats) < (plan.count or 0):
+        cause = f"guidellm reports {len(stats)} of {plan.count} requests"
         raise ServingFailed("load_generator", cause, "look into the log, or set harness: vllm")
-    outcomes = [_outcome(stats[i], request, target, offset_s) for i, request in enumerate(requests)]
-    return outcomes, stats[0]["info"]["scheduler_start_time"] - offset_s
+    if not stats:
+        raise ServingFailed("load_generator", "guidellm sent no request in the time of a pass", "set a longer one")
+    if plan.users is not None:
+        stats.sort(key=_started_s)
+        began_s = _started_s(stats[0]) - offset_s
+        found = [_outcome(stat, requests[_number(stat)], target, offset_s, may_be_cut) for stat in stats]
+        sent = list(_counted(map(_number, stats)))
+    else:
+        began_s = stats[0]["info"]["scheduler_start_time"] - offset_s + plan.lead_s
+        by_number = {_number(stat): stat for stat in stats}
+        found, sent = [], [divmod(number, len(requests))[::-1] for number in range(len(plan.rows))]
+        for number, (place, _) in enumerate(sent):
+            stat = by_number.get(number)  # guidellm reports nothing of what it never sent
+            found.append(
+                RequestOutcome() if stat is None else _outcome(stat, requests[place], target, offset_s, may_be_cut)
+            )
+            if plan.due_s is not None:
+                found[-1].due_s = began_s + plan.due_s[number]
+    ended_s = max((outcome.ended_s for outcome in found if outcome.ended_s is not None), default=began_s)
+    if plan.duration_s is not None:
+        ended_s = began_s + plan.duration_s
+        for outcome in found:
+            if outcome.ended_s is None:
+                outcome.cut_s = outcome.ended_s = ended_s
+    again = plan.users is not None or len(plan.rows) != len(requests) or plan.duration_s is not None
+    return LoadPass(began_s, max(ended_s - began_s, 1e-9), found, ClientUse(cpu_share=0.0), sent if again else None)
 
 
-def _outcome(stat: dict[str, Any], request: Request, target: Target, offset_s: float) -> RequestOutcome:
+def _number(stat: dict[str, Any]) -> int:
+    return round(float(stat["info"]["settings"]["trace_duration"]))
+
+
+def _started_s(stat: dict[str, Any]) -> float:
+    timings = stat["info"]["timings"]
+    return float(timings.get("request_start") or timings.get("resolve_start") or timings.get("resolve_end") or 0.0)
+
+
+def _counted(numbers: Iterator[int]) -> Iterator[tuple[int, int]]:
+    """Yield each number, and how often it had come before."""
+    seen: Counter[int] = Counter()
+    for number in numbers:
+        yield number, seen[number]
+        seen[number] += 1
+
+
+def _outcome(
+    stat: dict[str, Any], request: Request, target: Target, offset_s: float, may_be_cut: bool
+) -> RequestOutcome:
     times = {
         name: value - offset_s
         for name, value in stat["info"]["timings"].items()
@@ -265,6 +339,11 @@ def _outcome(stat: dict[str, Any], request: Request, target: Target, offset_s: f
     )
     ends = ("first_token_iteration", "last_token_iteration") if target.stream else ("request_end",)
     outcome.pieces_s = sorted({times[end] for end in ends if end in times})
+    if may_be_cut and stat["info"]["status"] == "cancelled":  # at the end of its time
+        outcome.cut_s = outcome.ended_s = times.get("resolve_end", outcome.ended_s)
+        # without the server's count: a token for each piece that came, as most have
+        outcome.output_tokens, outcome.counted = int(stat["info"]["timings"].get("token_iterations") or 0), True
+        return outcome
     if stat["info"]["status"] == "completed":
         outcome.status = 200
         outcome.error = _wrong(outcome, request)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import multiprocessing.connection
 import pickle
 import secrets
 import signal
@@ -182,15 +183,16 @@ def _by_several(parts: Sequence[Part]) -> Callable[[], LoadPass]:
     ]
     for process, part in zip(processes, parts, strict=True):
         _write(process, part)
-    for process in processes:
-        _read(process)  # that it is ready
+    with _ended_together(processes):
+        _each(processes)  # that it is ready
 
     def run() -> LoadPass:
-        """Raise `ServingFailed` where one of them ended."""
+        """Raise `ServingFailed` where one of them ended; the others are ended, too."""
         began_s = time.monotonic() + LEAD_S
-        for process in processes:
-            _write(process, began_s)
-        found: list[tuple[SentPart, ClientUse]] = [_read(process) for process in processes]
+        with _ended_together(processes):
+            for process in processes:
+                _write(process, began_s)
+            found: list[tuple[SentPart, ClientUse]] = _each(processes)
         for process in processes:
             process.communicate()
         rows = [
@@ -225,13 +227,48 @@ def _write(process: subprocess.Popen[bytes], content: Any) -> None:
         process.stdin.flush()
 
 
-def _read(process: subprocess.Popen[bytes]) -> Any:
+@contextlib.contextmanager
+def _ended_together(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
+    """End all of `processes` where something goes wrong: without one of them the load is another one."""
+    try:
+        yield
+    except BaseException:
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.communicate()
+        raise
+
+
+def _each(processes: Sequence[subprocess.Popen[bytes]]) -> list[Any]:
+    """Return what each of `processes` says next.
+
+    The first to say something is heard first: one that ended ends the pass at once, however long others send.
+    """
+    said: dict[int, Any] = {}
+    while len(said) < len(processes):
+        waiting = {
+            process.stdout.fileno(): number
+            for number, process in enumerate(processes)
+            if number not in said and process.stdout is not None
+        }
+        for stream in multiprocessing.connection.wait(list(waiting)):
+            number = waiting[stream]  # type: ignore[index]
+            said[number] = _read(number, processes)
+    return [said[number] for number in range(len(processes))]
+
+
+def _read(number: int, processes: Sequence[subprocess.Popen[bytes]]) -> Any:
+    process = processes[number]
     assert process.stdout is not None, "it was asked for"
     try:
         return pickle.load(process.stdout)
     except (EOFError, pickle.UnpicklingError):
-        cause = f"a process that sends requests ended with status {process.wait()}"
-        raise ServingFailed("load_generator", cause, "read the log's end, or set generators: 1") from None
+        status = process.wait()
+        how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        cause = f"generator {number} of {len(processes)} (from 0; process {process.pid}) {how} before its part was sent"
+        fix = "read the log's end: memory may have run out; or set generators: 1"
+        raise ServingFailed("load_generator", cause, fix) from None
 
 
 def main() -> None:

@@ -431,6 +431,8 @@ def connection_to(spec: Spec, server: Server, port: int) -> Connection:
         stream=load.stream,
         body=sampling(spec, []),
         chat=load.api == "chat",
+        tokenizer=str(spec.engine.args.get("tokenizer") or model),
+        trust_remote_code=bool(spec.engine.args.get("trust_remote_code")),
     )
     return Connection(target)
 
@@ -453,13 +455,7 @@ def opened_own(spec: Spec, model: str, server: Server, connection: Connection) -
         settings = _from_workers(connection, "rollout_bench_settings")[0]
         if load.token_ids and not spec.workload.ignore_eos:
             target.body.update(sampling(spec, settings["end_of_text"]))
-        text = (
-            None
-            if load.token_ids
-            else PromptText(
-                str(spec.engine.args.get("tokenizer") or model), bool(spec.engine.args.get("trust_remote_code"))
-            )
-        )
+        text = None if load.token_ids else PromptText(target.tokenizer, target.trust_remote_code)
         check_answer(*connection.complete(PROBE if text is None else text.of(PROBE), {}), target)
         served = identity(connection, load.token_ids)
         cache = cache_labels(connection.metrics())
@@ -506,7 +502,9 @@ def open_endpoint(spec: Spec) -> Opened:
 
     def target(body: dict[str, Any]) -> Target:
         headers, chat = headers_of(endpoint), load.api == "chat"
-        return Target(endpoint.url, endpoint.model, headers, endpoint.verify_tls, load.stream, body, chat)
+        return Target(
+            endpoint.url, endpoint.model, headers, endpoint.verify_tls, load.stream, body, chat, endpoint.tokenizer
+        )
 
     with reaching(endpoint.url):
         connection = Connection(target(full))

@@ -41,6 +41,8 @@ class Target:
         stream: whether answers come token by token.
         body: fields of every request besides prompt and max_tokens.
         chat: whether prompts are messages of a chat.
+        tokenizer: folder or hub id of the model's tokenizer; None where nobody has it.
+        trust_remote_code: whether that may be code which comes with the model.
     """
 
     url: str
@@ -50,6 +52,8 @@ class Target:
     stream: bool
     body: dict[str, Any]
     chat: bool = False
+    tokenizer: str | None = None
+    trust_remote_code: bool = False
 
     @property
     def asked_at(self) -> str:
@@ -107,6 +111,7 @@ class RequestOutcome:
         streamed: whether the pieces came one by one.
         cut_s: when it was cut, since the time of the load was over; None where it was not.
         cached_tokens: prompt tokens from the prefix cache, as the server says; None where it does not.
+        every_piece: whether `pieces_s` are those of every piece, though nobody tells how many tokens each had.
     """
 
     due_s: float | None = None
@@ -123,6 +128,7 @@ class RequestOutcome:
     streamed: bool = False
     cut_s: float | None = None
     cached_tokens: int | None = None
+    every_piece: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,113 @@
+"""What sends the requests of a real server: `vllm bench serve` itself, several generators, chats with a template.
+
+They share one engine, which the test's own process starts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from launching import TINY_MODEL, online_spec
+
+from rollout_bench.checkpoints.formats import tokenizer_files
+from rollout_bench.contracts.load import LoadSpec
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.measure.engine.online import _Load
+from rollout_bench.measure.engine.vllm import source_of
+from rollout_bench.measure.launch.protocol import IterationDone, Job
+from rollout_bench.measure.server.dispatch import Sending
+from rollout_bench.measure.server.session import Opened, PromptText, open_own
+
+pytestmark = [pytest.mark.engine, pytest.mark.untimed]
+
+BLOCK = 128
+"""Tokens of a block of the prefix cache on a CPU."""
+
+TEMPLATE = " cfg" * (2 * BLOCK) + "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+"""Puts two blocks of one word in front of each prompt."""
+
+SPEC = online_spec(
+    {"points": [{"concurrency": 2}], "token_ids": False, "api": "chat"},
+    workload={"prompts": 3, "samples_per_prompt": 2, "prompt_tokens": 40, "output_tokens": 8},
+    engine={"args": {"load_format": "dummy", "max_model_len": 512, "max_num_seqs": 8, "enforce_eager": True}},
+)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Opened, Path]]:
+    """Yield a server of a model whose chat template is long, as a launch has it, and the model's folder."""
+    model = tmp_path_factory.mktemp("models") / "templated"
+    model.mkdir()
+    files: dict[str, Any] = {"config.json": TINY_MODEL, **tokenizer_files(2048, 2048)}
+    files["tokenizer_config.json"]["chat_template"] = TEMPLATE
+    for name, content in files.items():
+        (model / name).write_text(json.dumps(content))
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in SPEC.engine.environment.items():
+            patch.setenv(name, value)
+        patch.setenv("VLLM_TARGET_DEVICE", "cpu")
+        opened = open_own(SPEC, str(model))()
+        yield opened, model
+        opened.stop()
+
+
+def passed(served: tuple[Opened, Path], **load: Any) -> IterationDone:
+    """Return a pass of a load through the server, as a launch makes it."""
+    opened, model = served
+    assert SPEC.load is not None
+    loaded = LoadSpec.model_validate({**SPEC.load.model_dump(), **load})
+    spec: Spec = SPEC.model_copy(update={"load": loaded})
+    job = Job(spec=spec, model=str(model), launch=0, timeout_s=600)
+    target = dataclasses.replace(opened.target, chat=loaded.api == "chat")
+    text = None if loaded.token_ids else PromptText(str(model))
+    at = dataclasses.replace(opened, target=target, text=text)
+    sending, source = Sending(loaded), source_of(job, opened.vocabulary)
+    done, _ = _Load(job, at, sending, source, lambda event: None, lambda: None).send(loaded.points[0], 0, False)
+    return done
+
+
+def test_the_command_sends_what_we_would_and_its_report_agrees_with_the_server(served: tuple[Opened, Path]) -> None:
+    done = passed(served, harness="vllm-bench", api=None)
+    ours = passed(served, harness="vllm", api=None, points=[{"concurrency": 2, "requests": 6}])
+    for one in (done, ours):
+        assert (one.iteration.sequences, one.iteration.failed, one.iteration.output_tokens) == (6, 0, 48)
+        assert one.iteration.server is not None
+        assert one.iteration.server.output_tokens == 48
+        assert one.iteration.server.prompt_tokens == one.iteration.prompt_tokens
+    # the very same prompts: each is as long as the server counted it of the other
+    lengths = [[(row.prompt, row.sample, row.prompt_tokens) for row in one.sequences] for one in (done, ours)]
+    assert lengths[0] == lengths[1]
+    for row in done.sequences:
+        assert (row.status, row.error, row.output_tokens) == (200, None, 8)
+        assert None not in (row.due_s, row.sent_s, row.first_token_s, row.last_token_s)
+        assert (row.due_s or 0) <= (row.sent_s or 0) < (row.first_token_s or 0) <= (row.last_token_s or 0)
+        assert row.gaps_us
+    assert done.iteration.elapsed_s >= max(row.last_token_s or 0 for row in done.sequences)
+    assert done.iteration.client is not None
+    assert done.iteration.client.cpu_share > 0
+    assert {flag.severity for flag in done.flags} <= {"warning"}
+
+
+def test_two_generators_share_the_load_of_a_real_server(served: tuple[Opened, Path]) -> None:
+    done = passed(served, api=None, generators=2, points=[{"concurrency": 4, "requests": 9}])
+    assert sorted(row.generator or 0 for row in done.sequences) == [0, 0, 0, 0, 0, 1, 1, 1, 1]
+    assert {(row.output_tokens, row.status, row.finish_reason) for row in done.sequences} == {(8, 200, "length")}
+    assert done.iteration.server is not None
+    assert (done.iteration.server.requests, done.iteration.server.output_tokens) == (9, 72)
+
+
+def test_what_a_chat_template_puts_in_front_of_each_prompt_is_cached_and_no_doubt_about_the_launch(
+    served: tuple[Opened, Path],
+) -> None:
+    done = passed(served, points=[{"concurrency": 1, "requests": 6}])
+    assert {row.status for row in done.sequences} == {200}
+    assert min(row.prompt_tokens for row in done.sequences) > 2 * BLOCK + 30
+    # The first one puts both blocks there, which nothing in the load shares: all others find them.
+    assert done.iteration.cached_prompt_tokens == 5 * 2 * BLOCK
+    flags = {flag.code: flag.severity for flag in done.flags}
+    assert flags["cross_iteration_prefix_hits"] == "warning"
