@@ -419,7 +419,7 @@ def served_alone(spec: Spec) -> Spec:
     return spec.model_copy(update={"load": load})
 
 
-def connection_to(spec: Spec, server: Server, port: int) -> Connection:
+def connection_to(spec: Spec, model: str, server: Server, port: int) -> Connection:
     """Return what asks a server of ours that listens on `port`."""
     load = spec.load
     assert load is not None, "an online spec has a load"
@@ -443,7 +443,7 @@ def vocabulary_behind(connection: Connection) -> int:
 
 
 def _own(spec: Spec, model: str, server: Server) -> Opened:
-    return opened_own(spec, model, server, connection_to(spec, server, server.wait_for_port()))
+    return opened_own(spec, model, server, connection_to(spec, model, server, server.wait_for_port()))
 
 
 def opened_own(spec: Spec, model: str, server: Server, connection: Connection) -> Opened:

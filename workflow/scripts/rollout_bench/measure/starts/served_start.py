@@ -117,7 +117,7 @@ class StartingServer:
         Raises:
             ServingFailed: it ended, or answers nothing.
         """
-        connection = connection_to(self._spec, self._server, self._port())
+        connection = connection_to(self._spec, self._model, self._server, self._port())
         with reaching("the server"):
             while connection.ask("GET", "/health")[0] != 200:
                 self._server.check()
