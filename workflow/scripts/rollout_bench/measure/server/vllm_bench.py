@@ -54,9 +54,9 @@ def question_of(prompt: Prompt, output_tokens: int, target: Target) -> Question:
     how: dict[str, Any] = {"stream": target.stream}
     if target.stream:
         how["stream_options"] = {"include_usage": True}
-    asking = target.asking(prompt, output_tokens)
-    added = TEMPLATE_TOKENS * len(asking["messages"]) if target.chat else 0
-    return Question(json.dumps({**asking, **how}).encode(), output_tokens, added)
+    parts = 1 if isinstance(prompt, str) else len(prompt)
+    added = TEMPLATE_TOKENS * parts if target.chat else 0
+    return Question(json.dumps({**target.asking(prompt, output_tokens), **how}).encode(), output_tokens, added)
 
 
 def prepare(
