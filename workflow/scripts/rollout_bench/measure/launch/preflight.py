@@ -152,15 +152,15 @@ FILLED = ".filled"
 def _with_caches_of_start(environment: Mapping[str, str], spec: Spec) -> dict[str, str]:
     """Return `environment` with caches of the engine's own where they are to be warm.
 
-    Those of all launches that start it alike, whatever its weights come from; cold ones the engine's process makes.
+    Those of all launches that start it alike, whatever its pages are; cold ones the engine's process makes.
     They lie where a launch finds them that somebody else begins: what the shell sets of `VARIABLES` moves none.
     """
     assert spec.startup is not None, "specs of this mode have it"
     root = _root_of_caches(environment, spec, version("torch"))
     if spec.startup.caches == "cold" or root is None:  # `check_before_start` says so
         return dict(environment)
-    # a server has other defaults than `LLM`, and so compiles other code
-    start = None if spec.startup.entries is None else StartupSpec(caches="warm", load_formats="auto", entries="server")
+    # vLLM compiles other code for another load format, and for a server, which has other defaults than `LLM`
+    start = StartupSpec(caches="warm", load_formats=spec.startup.load_formats, entries=spec.startup.entries)
     alike = spec.model_copy(update={STARTUP.settings: start, "setting": None})
     folder = root / f"start-{alike.key()}"
     return {**environment, **{variable: str(folder / part) for variable, part in VARIABLES.items()}}
