@@ -137,7 +137,9 @@ def sent(
     target = Target(f"{url}/v1", "m", {}, True, stream, {"return_token_ids": True}, chat)
     words = (lambda ids: " ".join(f"w{number}" for number in ids)) if chat or text else None
     assert load.turns is not None
-    return prepare(begun(load), load.turns, words, due_s, concurrency, target, ending)()
+    requests = begun(load)
+    prompts = [one.prompt_token_ids if words is None else words(one.prompt_token_ids) for one in requests]
+    return prepare(requests, prompts, load.turns, words, due_s, concurrency, target, ending)()
 
 
 def test_a_turn_asks_with_the_prompt_before_the_answer_that_came_and_new_tokens(url: str, asked: Asked):
@@ -284,7 +286,7 @@ def test_rows_say_which_conversation_and_turn_they_are_of_and_nothing_is_doubted
     ]
     iteration = iteration_of(0, False, LoadPoint(concurrency=2), done, rows, None)
     assert token_flags(load, asked_for, iteration, rows) == []
-    assert iteration.prompt_tokens == sum(len(one.token_ids) for one in done.said)
+    assert iteration.prompt_tokens == sum(one.prompt_tokens for one in done.said)
     known = sum(one.known_tokens for one in done.said)
     without = [row.model_copy(update={"cached_prompt_tokens": None}) for row in rows]
     for cached, doubts in ((known, 0), (known + 1, 1)):
@@ -339,7 +341,9 @@ def test_conversations_are_paced_here_whatever_the_harness_and_all_turns_are_due
     load = workload(2, prompts=2)
     sending = Sending(spec.load, load.turns)
     target = Target(f"{url}/v1", "m", {}, True, True, {"return_token_ids": True})
-    done = sending.prepare(begun(load), [], LoadPoint(request_rate=50.0), target, "seed")()
+    requests = begun(load)
+    prompts = [one.prompt_token_ids for one in requests]
+    done = sending.prepare(requests, prompts, LoadPoint(request_rate=50.0), target, "seed")()
     assert [outcome.error for outcome in done.outcomes] == [None] * 4
     assert [round(50 * ((outcome.due_s or 0.0) - done.began_s)) for outcome in done.outcomes][::3] == [0, 3]
 

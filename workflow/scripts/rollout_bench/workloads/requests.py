@@ -240,6 +240,7 @@ class Request:
         arrival_s: when it arrives, in seconds after the iteration begins, where a trace says so.
         further: what follows in the conversation that it begins; None where it is all there is.
         turn: which request of a conversation it is, from 0; None as above.
+        sent_tokens: tokens of its prompt with all that was said before; None where that is nothing.
     """
 
     prompt: int
@@ -249,6 +250,12 @@ class Request:
     arrival_s: float | None = None
     further: FurtherTurns | None = None
     turn: int | None = None
+    sent_tokens: int | None = None
+
+    @property
+    def asked_tokens(self) -> int:
+        """Tokens of its prompt, with all that was said before."""
+        return len(self.prompt_token_ids) if self.sent_tokens is None else self.sent_tokens
 
 
 def moved(asked: Sequence[Request], vocabulary: int, by: int) -> list[Request]:

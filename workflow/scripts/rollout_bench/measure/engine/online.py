@@ -87,7 +87,7 @@ def _row(
         iteration=index,
         prompt=request.prompt,
         sample=request.sample,
-        prompt_tokens=len(request.prompt_token_ids) if outcome.prompt_tokens is None else outcome.prompt_tokens,
+        prompt_tokens=request.asked_tokens if outcome.prompt_tokens is None else outcome.prompt_tokens,
         cached_prompt_tokens=None if said is None else outcome.cached_tokens,
         output_tokens=0 if cut and not outcome.counted else outcome.output_tokens,  # pieces are not counted tokens
         finish_reason=outcome.finish_reason,
@@ -248,7 +248,7 @@ def _token_flags(spec: Spec, asked: Sequence[Request], iteration: Iteration, row
 def said_of(asked: Sequence[Request], said: Sequence[Said]) -> list[Request]:
     """Return the requests of conversations as they were sent, of those that began each."""
     return [
-        replace(first, turn=each.turn, prompt_token_ids=each.token_ids, output_tokens=each.output_tokens, further=None)
+        replace(first, turn=each.turn, sent_tokens=each.prompt_tokens, output_tokens=each.output_tokens, further=None)
         for first, each in zip(asked, said, strict=True)
     ]
 
@@ -264,7 +264,7 @@ def _hit_flags(
         return prefix_cache_flags(asked, iteration, rows)
     begun = [(request, row) for request, row in zip(asked, rows, strict=True) if not request.turn]
     known = sum(
-        len(each.token_ids) if request.sample else each.known_tokens
+        each.prompt_tokens if request.sample else each.known_tokens
         for request, each in zip(asked, said, strict=True)
         if request.turn
     )

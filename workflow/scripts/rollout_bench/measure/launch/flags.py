@@ -378,7 +378,7 @@ def token_flags(
         problems.append(f"{len(rows)} sequences instead of {len(asked)}")
     named = [(row, (row.prompt, row.sample, row.turn)) for row in rows]
     pairs = [(row, wanted[name]) for row, name in named if name in wanted]
-    prompts = [(row.prompt_tokens, len(request.prompt_token_ids)) for row, request in pairs]
+    prompts = [(row.prompt_tokens, request.asked_tokens) for row, request in pairs]
     if wrong := [pair for pair in prompts if pair[0] != pair[1]]:
         problems.append(f"{len(wrong)} sequences with other prompts than asked, {wrong[0][0]} tokens instead of"
                         f" {wrong[0][1]}")  # fmt: skip

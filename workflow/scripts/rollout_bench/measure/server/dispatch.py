@@ -89,7 +89,7 @@ class Sending:
         `label` seeds when requests are due, `text` makes text of token ids where prompts travel as text.
         """
         if self._turns is not None:
-            return self._prepare_talks(self._turns, requests, point, target, label, text)
+            return self._prepare_talks(self._turns, requests, prompts, point, target, label, text)
         load = self._load
         if load.harness == "vllm-bench":
             rate = None if isinstance(point.request_rate, str) else point.request_rate
@@ -111,6 +111,7 @@ class Sending:
         self,
         turns: TalkTurns,
         requests: Sequence[Request],
+        prompts: Sequence[list[int] | str],
         point: LoadPoint,
         target: Target,
         label: str,
@@ -122,7 +123,7 @@ class Sending:
             due_s = [0.0] * (point.requests or every)
         wait, limit_s = self._load.at_end == "wait", self._load.request_timeout_s
         ending = paced.LoadEnd(point.duration_s, wait, point.requests, timeout_s=limit_s)
-        return talks.prepare(requests, turns, text, due_s, point.concurrency, target, ending)
+        return talks.prepare(requests, prompts, turns, text, due_s, point.concurrency, target, ending)
 
     def _due_s(self, every: int, requests: Sequence[Request], point: LoadPoint, label: str) -> list[float] | None:
         if point.request_rate == "inf":

@@ -138,14 +138,14 @@ class Said:
     Attributes:
         conversation: which of the pass's conversations it belongs to, as they began.
         turn: which request of it, from 0.
-        token_ids: its prompt; of text, and of answers whose token ids did not come, as many zeros as tokens.
+        prompt_tokens: tokens of its prompt; of one that travels as text, as they were before.
         output_tokens: how many tokens it asked for.
         known_tokens: how many of its prompt's an earlier request of its conversation had, or got for an answer.
     """
 
     conversation: int
     turn: int
-    token_ids: list[int]
+    prompt_tokens: int
     output_tokens: int
     known_tokens: int
 

@@ -32,6 +32,7 @@ class Talk:
         number: which of the first requests it began with, and how often that had begun one before.
         conversation: how many had begun before it.
         first: what it began with.
+        begun: the prompt of that, as token ids or text.
         replies: for each answer that came: its token ids and its text, and those of what is asked after it.
         ready_s: when its next request may be sent, on the monotonic clock.
     """
@@ -39,6 +40,7 @@ class Talk:
     number: tuple[int, int]
     conversation: int
     first: Request
+    begun: list[int] | str
     replies: list[tuple[list[int], str, list[int], str]] = field(default_factory=list)
     ready_s: float = 0.0
 
@@ -66,16 +68,16 @@ class Talk:
     def said(self, context_tokens: int | None) -> Said:
         """Return what its next request asks."""
         kept = self.within(context_tokens)
-        ids = [*self.first.prompt_token_ids, *(i for answer, _, new, _ in kept for i in (*answer, *new))]
-        known = len(ids) - len(kept[-1][2]) if kept else 0
-        return Said(self.conversation, len(self.replies), ids, self.output_tokens, known)
+        tokens = len(self.first.prompt_token_ids) + sum(len(answer) + len(new) for answer, _, new, _ in kept)
+        known = tokens - len(kept[-1][2]) if kept else 0
+        return Said(self.conversation, len(self.replies), tokens, self.output_tokens, known)
 
-    def prompt(self, said: Said, text: AsText | None, chat: bool, context_tokens: int | None) -> Prompt:
-        """Return that as it is sent: token ids where `text` makes none of them, messages of a `chat`, or text."""
-        if text is None:
-            return said.token_ids
-        begun = text(self.first.prompt_token_ids)
-        replies = [(answer, asked) for _, answer, _, asked in self.within(context_tokens)]
+    def prompt(self, chat: bool, context_tokens: int | None) -> Prompt:
+        """Return that as it is sent: token ids, messages of a `chat`, or text."""
+        kept, begun = self.within(context_tokens), self.begun
+        if not isinstance(begun, str):
+            return [*begun, *(i for answer, _, new, _ in kept for i in (*answer, *new))]
+        replies = [(answer, asked) for _, answer, _, asked in kept]
         if not chat:
             return " ".join([begun, *(words for reply in replies for words in reply if words)])
         roles = ("assistant", "user")
@@ -104,12 +106,16 @@ class Talks:
 
     Args:
         requests: what conversations begin with.
+        prompts: the prompt of each, as token ids or text.
         turns: how they go on.
         again: whether they begin again after the last, as a load for a time or a number of requests does.
     """
 
-    def __init__(self, requests: Sequence[Request], turns: TalkTurns, again: bool) -> None:
+    def __init__(
+        self, requests: Sequence[Request], prompts: Sequence[list[int] | str], turns: TalkTurns, again: bool
+    ) -> None:
         self._requests = requests
+        self._prompts = prompts
         self._turns = turns
         self._begun = itertools.count()
         self._waiting: list[Talk] = []
@@ -168,7 +174,7 @@ class Talks:
         if place is None:
             return None
         again, number = divmod(place, len(self._requests))
-        return Talk((number, again), next(self._begun), self._requests[number])
+        return Talk((number, again), next(self._begun), self._requests[number], self._prompts[number])
 
     async def _oldest(self, goes_on: Callable[[], bool]) -> Talk | None:
         async with self._gate:
@@ -246,7 +252,7 @@ class TalkSender(PartSender):
         said = talk.said(most)
         place = self._place(due_s, talk.number)
         self.said.append(said)
-        question = question_of(talk.prompt(said, self._text, target.chat, most), said.output_tokens, target)
+        question = question_of(talk.prompt(target.chat, most), said.output_tokens, target)
         kept: list[bytes] = []
         await self._send(place, session, question, kept)
         outcome, further = self._done.outcomes[place], talk.first.further
@@ -268,6 +274,7 @@ class TalkSender(PartSender):
 
 def prepare(
     requests: Sequence[Request],
+    prompts: Sequence[list[int] | str],
     turns: TalkTurns,
     text: AsText | None,
     due_s: Sequence[float] | None,
@@ -279,6 +286,7 @@ def prepare(
 
     Args:
         requests: what they begin with.
+        prompts: the prompt of each, as token ids or text.
         turns: how they go on.
         text: makes text of token ids; None where they are sent as they are.
         due_s: when to send a request, in seconds after the beginning, rising; None: as soon as `concurrency` lets it.
@@ -291,7 +299,7 @@ def prepare(
     part = Part([], times, concurrency, target, ending)
 
     def run() -> LoadPass:
-        sender = TalkSender(part, Talks(requests, turns, again), turns, text)
+        sender = TalkSender(part, Talks(requests, prompts, turns, again), turns, text)
         done, client = measured(sender)
         elapsed_s = max(done.ended_s - done.began_s, 1e-9)
         return LoadPass(done.began_s, elapsed_s, done.outcomes, client, done.sent, said=sender.said)
