@@ -20,6 +20,7 @@ import pytest
 
 from rollout_bench.measure.engine.online import rows_of
 from rollout_bench.measure.server.guidellm import prepare
+from rollout_bench.measure.server.paced import LoadEnd
 from rollout_bench.measure.server.stream import LoadPass, ServingFailed, Target
 from rollout_bench.workloads.requests import Request
 
@@ -278,6 +279,20 @@ def test_a_server_that_refuses_connections_fails_every_request_even_if_the_end_i
     outcomes = run(2, target(1), concurrency=2).outcomes
     assert all("ConnectError" in outcome.error for outcome in outcomes)
     assert [outcome.status for outcome in outcomes] == [None, None]
+
+
+def test_users_ask_again_until_the_time_is_over_and_what_is_under_way_then_is_cut(stub):
+    requests = asked(3)
+    done = prepare(requests, [f"good {i}" for i in range(3)], None, 2, target(stub.port), LoadEnd(1.0))()
+    assert done.elapsed_s == pytest.approx(1.0)
+    assert done.sent == [(number % 3, number // 3) for number in range(len(done.outcomes))]
+    assert len(done.outcomes) > 3
+    assert stub.most_at_work == 2
+    cut = [outcome for outcome in done.outcomes if outcome.cut_s is not None]
+    assert len(cut) <= 2
+    assert all(outcome.error is None and outcome.output_tokens < TOKENS for outcome in cut)
+    whole = [outcome for outcome in done.outcomes if outcome.cut_s is None]
+    assert {(outcome.status, outcome.output_tokens, outcome.error) for outcome in whole} == {(200, TOKENS, None)}
 
 
 def test_a_command_that_fails_is_told(monkeypatch):

@@ -131,6 +131,12 @@ def test_an_older_vllm_that_does_not_tell_how_long_requests_waited_is_read():
     assert done.began_s == VLLM["start_times"][0]
 
 
+def test_what_waits_for_an_earlier_one_to_end_is_not_late():
+    done = vllm_command.read_report({**VLLM, "request_rate": "inf"}, asked(), TARGET)
+    assert {outcome.due_s for outcome in done.outcomes} == {None}
+    assert done.began_s == VLLM["start_times"][0]
+
+
 def test_a_report_of_other_requests_is_none():
     with pytest.raises(ServingFailed, match="vllm bench serve reports 4 of 5 requests"):
         vllm_command.read_report(VLLM, asked(5), TARGET)

@@ -100,6 +100,13 @@ def test_pieces_of_several_tokens_have_one_gap_each() -> None:
     assert service.tokens_per_piece == pytest.approx(3)
 
 
+def test_pieces_of_which_a_harness_does_not_tell_are_not_counted_as_one() -> None:
+    untold = row(0.0, 0.1, None, 6, last_token_s=0.4)
+    assert served([untold])[1].tokens_per_piece is None
+    assert served([untold, row(0.0, 0.1, [60_000], 4)])[1].tokens_per_piece == pytest.approx(2)
+    assert served([row(0.0, 0.1, [], 6)])[1].tokens_per_piece == pytest.approx(6)  # all in one piece
+
+
 def test_without_streaming_there_is_only_the_end_to_end_latency() -> None:
     whole = row(0.0, None, None, 5, last_token_s=0.7)
     requests, service = served([whole], Slo(e2el_ms=800))

@@ -358,6 +358,9 @@ def _mean(values: Array) -> float | None:
 
 
 def _tokens_per_piece(requests: Requests) -> float | None:
-    streamed = np.isfinite(requests.ttft_s)
-    pieces = int(streamed.sum()) + requests.gaps_s.size
-    return float(requests.output_tokens[streamed].sum()) / pieces if pieces else None
+    several = np.zeros(requests.first_s.size, dtype=bool)
+    several[requests.gap_of] = True
+    # one that went on after its first piece, and has no gaps, came in pieces of which nobody tells
+    known = np.isfinite(requests.ttft_s) & (several | (requests.last_s <= requests.first_s))
+    pieces = int(known.sum()) + requests.gaps_s.size
+    return float(requests.output_tokens[known].sum()) / pieces if pieces else None

@@ -165,7 +165,9 @@ def read_report(report: dict[str, Any], requests: Sequence[Request], target: Tar
     if lengths != {len(requests)}:
         cause = f"{HARNESS} reports {', '.join(map(str, sorted(lengths)))} of {len(requests)} requests"
         raise ServingFailed("load_generator", cause, "look into the log, or set harness: vllm")
-    waited_s = report.get("queue_times") or [None] * len(requests)
+    waited_s = report.get("queue_times")
+    if waited_s is None or report["request_rate"] == "inf":  # what waits for another's end is due then, and not before
+        waited_s = [None] * len(requests)
     outcomes = [
         _outcome({name: report[name][place] for name in each}, waited_s[place], request, target)
         for place, request in enumerate(requests)
