@@ -89,6 +89,21 @@ def test_a_chat_is_measured_with_text_of_the_tokenizer_that_is_named(tmp_path: P
     assert {"prompts_as_text", "prompts_reused"} <= {flag.code for flag in record.validity}
 
 
+def test_users_for_a_time_find_prompts_of_their_own_however_few_the_workload_has(tmp_path: Path, stub: Any) -> None:
+    spec = online_spec(
+        {"points": [{"concurrency": 2, "duration_s": 2.0}]},
+        {"url": f"{stub()}/v1"},
+        workload={"prompt_tokens": 16, "output_tokens": 2, "prompts": 2, "samples_per_prompt": 1},
+        measuring={"warmup_iterations": 1, "iterations": 1},
+    )
+    launch = Launching(tmp_path / "run", spec)
+    assert launch.finish() == 0, launch.said + launch.log_text()[-2000:]
+    rows = read_sequences(sequences_path(launch.out), launch.record())
+    prompts = [{row.prompt for row in rows if row.iteration == index} for index in (0, 1)]
+    assert prompts[0] == {0, 1}
+    assert len(prompts[1]) > 2
+
+
 @pytest.mark.parametrize(
     ("options", "changes", "variable", "category"),
     [

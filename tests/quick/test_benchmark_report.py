@@ -422,18 +422,22 @@ def test_lengths_that_nobody_enforced_and_data_sets_are_told_as_such(tmp_path: P
     }  # fmt: skip
 
 
-def test_somebody_else_s_server_is_told_as_far_as_it_is_known(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("owner", "tool"), [("vllm", "vllm"), ("some-team", "unknown")])
+def test_somebody_else_s_server_is_told_as_far_as_it_is_known(tmp_path: Path, owner: str, tool: str) -> None:
     content = make_online_spec().model_dump()
     content |= {"platform": "unknown", "endpoint": {"url": "http://server:8000/v1", "model": "org/model"}}
     record, rows = make_online(Spec.model_validate(content))
-    served = {"model": "org/model", "version": "0.31.0", "max_model_len": 4096, "owned_by": "vllm"}
+    served = {"model": "org/model", "version": "0.31.0", "max_model_len": 4096, "owned_by": owner}
     content = record.model_dump()
     content["engine"] |= {"served": served, "weights_bytes_by_dtype": None}
     save_online(tmp_path / "results", (Record.model_validate(content), rows))
     (engine,) = the_report(tmp_path, "online/launch-0.yaml")["scenario"]["stack"]
-    assert (engine["standardized"]["tool"], engine["standardized"]["tool_version"]) == ("vllm", "0.31.0")
+    assert (engine["standardized"]["tool"], engine["standardized"]["tool_version"]) == (tool, "0.31.0")
+    assert engine["standardized"]["model"]["name"] == "org/model"
+    assert "python_version" not in engine["native"]["config"]
     assert engine["standardized"]["accelerator"]["count"] == 0
-    assert engine["native"]["config"]["endpoint"] == {"url": "http://server:8000/v1", "model": "org/model"}
+    served = {"url": "http://server:8000/v1", "model": "org/model", "owned_by": owner}
+    assert engine["native"]["config"]["endpoint"] == served
 
 
 def test_what_was_measured_again_or_besides_takes_the_place_of_what_was_exported_before(tmp_path: Path) -> None:

@@ -91,6 +91,16 @@ def test_a_cycle_takes_its_transitions_besides() -> None:
     assert more == pytest.approx(START_S + 10 * (PASS_S + TRANSITION.elapsed_s), abs=0.1)
 
 
+def test_loads_by_time_take_their_time_in_every_pass() -> None:
+    load = "concurrency: 2, duration_s: 30"
+    timed = f"modes: [online]\niterations: 4\nworkload_settings: {{demo: {{online: {{{load}}}}}}}"
+    assert expected_s(timed) == FIRST_GUESS_S["cpu"] + 5 * 30
+    stages = timed.replace(load, "cool_down_s: 3, stages: [{concurrency: 2, duration_s: 30}, {request_rate: 4}]")
+    assert expected_s(stages) == FIRST_GUESS_S["cpu"] + 5 * 30 + 3
+    measure()  # of another mode: it says nothing of a load that is held
+    assert expected_s(timed) == FIRST_GUESS_S["cpu"] + 5 * 30
+
+
 def test_another_model_takes_as_long_as_those_that_are_known() -> None:
     measure()
     both = list(plan_of("iterations: 4", "[bf16, w8a8]").expected_s.values())

@@ -45,7 +45,8 @@ def test_every_profile_of_llmd_is_read_or_refused_by_a_key_of_its_own(
     path = tmp_path / f"{shape.name}.yaml.in"
     path.write_text(yaml.safe_dump(shape.content))
     if not shape.refused:
-        assert meaning(shape.harness, path).workload["prompts"] >= 1
+        found = meaning(shape.harness, path)
+        assert {**found.otherwise, **found.workload}["prompts"] >= 1
         return
     with pytest.raises(UserError) as raised:
         meaning(shape.harness, path)
@@ -65,15 +66,22 @@ def test_what_is_read_can_be_planned(name: str, tmp_path: Path):
     path = tmp_path / f"{name}.yaml.in"
     path.write_text(yaml.safe_dump(shape.content))
     profile = f"{{profile: {{harness: {shape.harness}, path: {path}}}}}"
-    overlay = f"{{modes: [online], quants: [bf16], workloads: [w], workload_settings: {{w: {profile}}}}}"
-    [experiment] = planned(overlay).experiments
-    load = shape.content.get("load")
+    load = f"workloads: [w], workload_settings: {{w: {profile}}}"
+    [experiment] = planned(f"{{modes: [online], quants: [bf16], timeout_s: 9000, {load}}}").experiments
+    stages = (shape.content.get("load") or {}).get("stages")
     assert experiment.spec.load is not None
-    assert load is None or len(experiment.spec.load.points) == len(load["stages"])
+    assert stages is None or len(experiment.spec.load.points) == len(stages)
 
 
 def test_every_harness_of_llmd_is_known():
     assert {shape.harness for shape in SHAPES} == set(HARNESSES)
+
+
+def test_prompts_may_stand_beside_a_profile_that_has_no_number_of_them():
+    profile = "{harness: guidellm, path: sanity_concurrent}"
+    load = f"workloads: [w], workload_settings: {{w: {{profile: {profile}, prompts: 1000}}}}"
+    [experiment] = planned(f"{{modes: [online], quants: [bf16], {load}}}").experiments
+    assert experiment.spec.workload.prompts == 1000
 
 
 @pytest.mark.parametrize("path", PROFILES, ids=lambda path: f"{path.parent.name}/{path.name}")
@@ -84,7 +92,7 @@ def test_our_own_profiles_are_found_by_their_name_and_read(path: Path):
             meaning(path.parent.name, name)
         return
     found = meaning(path.parent.name, name)
-    assert found.workload["prompts"] >= 1
+    assert {**found.otherwise, **found.workload}["prompts"] >= 1
     assert bool(found.slo) == name.startswith("use_case")
 
 

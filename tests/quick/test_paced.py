@@ -289,8 +289,9 @@ def test_prompts_that_came_again_are_told_where_a_prefix_cache_may_have_them():
     from synthetic_records import make_record
 
     engine = make_record(spec, 0).engine
-    assert reuse_flags(spec, [found[0]] * drawn, engine) == []
-    (flag,) = reuse_flags(spec, [found[0]] * (drawn + 1), engine)
+    assert reuse_flags(spec, [found[0]] * 2 * drawn, engine) == []  # further ones were drawn
+    again = found[0].model_copy(update={"sample": spec.workload.samples_per_prompt})
+    (flag,) = reuse_flags(spec, [*[found[0]] * drawn, again], engine)
     assert f"{drawn + 1} requests of {drawn}" in flag.sentence
     without = engine.model_copy(update={"resolved": {"enable_prefix_caching": False}})
-    assert reuse_flags(spec, [found[0]] * (drawn + 1), without) == []
+    assert reuse_flags(spec, [*[found[0]] * drawn, again], without) == []

@@ -256,6 +256,14 @@ class LoadPoint(Pacing):
             return None
         return max(1, round(self.request_rate * self.duration_s))
 
+    @property
+    def least_s(self) -> float:
+        """Seconds that a pass of it takes at the least; 0 where nothing says it but how fast answers come."""
+        if self.duration_s is not None:
+            return self.duration_s
+        due = self.due_requests
+        return 0.0 if due is None or not isinstance(self.request_rate, float) else (due - 1) / self.request_rate
+
 
 def _burstiness(value: Any) -> Any:
     if isinstance(value, bool):

@@ -40,6 +40,9 @@ TOOLS: Final = {"vllm": "vllm-benchmark", "vllm-bench": "vllm-benchmark"}
 
 UNKNOWN: Final = "unknown"
 
+OWNED_BY_ENGINES: Final = ("vllm", "sglang", "llamacpp")
+"""Engines that call themselves the owner of the model in /v1/models; elsewhere it is a person or a company."""
+
 WITH_TRAINER: Final = ("ipc", "nccl")
 """Updates of mode cycle that come from a trainer's process."""
 
@@ -62,7 +65,7 @@ def _engine(record: Record) -> StackComponent:
     tool, version = environment.engine_name, environment.engine_version
     if spec.endpoint is not None:
         served = found.served
-        tool = UNKNOWN if served is None else served.owned_by or UNKNOWN
+        tool = served.owned_by if served is not None and served.owned_by in OWNED_BY_ENGINES else UNKNOWN
         version = UNKNOWN if served is None else served.version or UNKNOWN
     tp, pp = tensor_parallel_size(spec), int(spec.engine.args.get("pipeline_parallel_size") or 1)
     engines = len(placed_engines(spec)) if spec.placement is not None else replicas(spec)
@@ -87,7 +90,9 @@ def _engine(record: Record) -> StackComponent:
         "packages": environment.packages,
     }
     if spec.endpoint is not None:
-        config["endpoint"] = spec.endpoint.model_dump(mode="json", include={"url", "model"})
+        del config["python_version"]  # it is of the client
+        owner = {} if found.served is None or found.served.owned_by is None else {"owned_by": found.served.owned_by}
+        config["endpoint"] = spec.endpoint.model_dump(mode="json", include={"url", "model"}) | owner
     return StackComponent(
         metadata=ComponentMetadata(label=ENGINE, cfg_id=_hash({"args": args, "settings": settings})),
         standardized=InferenceEngine(
@@ -96,7 +101,8 @@ def _engine(record: Record) -> StackComponent:
             tool_version=version,
             role="replica",
             replicas=engines,
-            model=ServedModel(name=spec.model.name),
+            # of another's server what it serves, which other tools call it too; the config's name is but a label
+            model=ServedModel(name=spec.model.name if spec.endpoint is None else spec.endpoint.model),
             accelerator=Accelerator(
                 model=environment.device_model,
                 count=_accelerators(record, tp * pp),

@@ -112,6 +112,8 @@ def arriving(meaning: Meaning, stages: Sequence[HeldLoad], *, waits: bool) -> No
     if turns is not None or all(stage.requests is None for stage in stages):
         groups = meaning.workload.get("shared_prefix", {}).get("groups", 1)
         meaning.workload["prompts"] = max(groups, *counts)
+    if all(stage.requests is None and stage.rate is None for stage in stages):
+        meaning.otherwise["prompts"] = meaning.workload.pop("prompts")  # how many these take depends on the server
     by_number = {stage.requests for stage in stages}
     if turns is not None and len(by_number) == 1 and (number := by_number.pop()) is not None:
         meaning.online["requests"] = number  # of conversations prompts are not what is counted

@@ -288,8 +288,8 @@ class Schedule:
         """Seconds that a launch of each experiment is expected to take, by the experiment's folder name.
 
         As its own did; else as one of the same model and quant did, which starts as long and generates as fast; else as
-        the others did. One of a block was alive for as long as the whole block took, so it took the part of that which
-        falls to one of them.
+        long as its loads are held; else as the others did. One of a block was alive for as long as the whole block
+        took, so it took the part of that which falls to one of them.
         """
         known: dict[str, float] = {}
         missing = set(self.missing)
@@ -312,6 +312,9 @@ class Schedule:
             if seconds is not None:
                 known[experiment.name] = seconds
         usual = statistics.mean(known.values()) if known else FIRST_GUESS_S[self.matrix.platform]
+        for experiment in self.matrix.experiments:
+            if experiment.name not in known and (held_s := _held_s(experiment.spec)):
+                known[experiment.name] = FIRST_GUESS_S[self.matrix.platform] + held_s
         return {e.name: round(known.get(e.name, usual), 1) for e in self.matrix.experiments}
 
     def cost_of(self, records: Iterable[str]) -> TimeCost:
@@ -381,6 +384,15 @@ def _scaled_s(spec: Spec, record: Record) -> float | None:
     others_s = _own_part_s(record) - generating_s - sum(besides_s)
     starting_s = max(others_s, record.startup.import_s + record.startup.init_s)
     return starting_s + spec.measuring.warmup_iterations * (pass_s + beside_s) + counted_s
+
+
+def _held_s(spec: Spec) -> float:
+    """Return seconds in which a launch holds its loads, and rests between them; 0 where they say no time."""
+    measuring = spec.measuring
+    if spec.load is None or measuring.iterations == "auto":
+        return 0.0
+    held_s = sum(point.least_s for point in spec.load.points) * (measuring.warmup_iterations + measuring.iterations)
+    return held_s and held_s + (len(spec.load.points) - 1) * spec.load.cool_down_s
 
 
 def _weights_folder(experiment: Experiment) -> str | None:

@@ -343,8 +343,10 @@ class Source:
         if any(isinstance(text, str) for entry in self._entries for text in (entry.prompt, entry.output)):
             self._tokenizer = load_tokenizer(model, trust_remote_code)
 
-    def requests(self, launch: int, iteration: int) -> list[Request]:
+    def requests(self, launch: int, iteration: int, least: int = 0) -> list[Request]:
         """One request for each sequence, the samples of a prompt one after the other; of a conversation the first one.
+
+        Where prompts are drawn, `least` requests at least: the workload's own, and further ones of the same kind.
 
         Each sample has an output length of its own where the workload draws them; where a data set says how long the
         answer to a prompt is, all its samples have that. Of a data set an iteration takes the next `prompts` entries,
@@ -354,7 +356,7 @@ class Source:
         Raises:
             UserError: the vocabulary is too small for so many distinct prompts, or for the data set's token ids.
         """
-        asked = self._firsts(launch, iteration)
+        asked = self._firsts(launch, iteration, least)
         if self._workload.turns is None:
             return asked
         # of a pool the whole conversation comes again
@@ -362,8 +364,10 @@ class Source:
         label = pool_label(self._workload) if pooled else self._part.label(self._workload, launch, iteration)
         return [replace(one, further=further_turns(self._workload, self._vocabulary, one, label)) for one in asked]
 
-    def _firsts(self, launch: int, iteration: int) -> list[Request]:
+    def _firsts(self, launch: int, iteration: int, least: int) -> list[Request]:
         workload, samples = self._workload, self._workload.samples_per_prompt
+        if least > workload.prompts * samples and workload.dataset is None and workload.pool is None:
+            workload = workload.model_copy(update={"prompts": math.ceil(least / samples)})
         label = self._part.label(workload, launch, iteration)
         outputs = drawn(workload.output_tokens, f"{label}/output_tokens", workload.prompts * samples)
         if workload.pool is not None:

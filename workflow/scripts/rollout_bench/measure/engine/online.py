@@ -6,7 +6,7 @@ import itertools
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from rollout_bench.contracts.load import LoadPoint
@@ -177,6 +177,10 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     opened.stop()
 
 
+SPARE = 2
+"""Times as many requests are drawn for a pass of a closed loop by time as the pass before it sent."""
+
+
 @dataclass(frozen=True)
 class _Load:
     """What every pass of a launch has in common."""
@@ -187,11 +191,16 @@ class _Load:
     source: Source
     tell: Tell
     wait: Wait
+    sent: dict[str, int] = field(default_factory=dict)
+    """Requests that the last pass of a load sent, without later turns, by its label."""
 
     def send(self, point: LoadPoint, index: int, warmup: bool) -> tuple[IterationDone, LoadPass]:
         """One pass: what to tell of it, and the pass itself."""
         spec, opened = self.job.spec, self.opened
-        asked = self.source.requests(self.job.launch, index)
+        # of a closed loop by time only the pass before tells how many it takes
+        loop = point.duration_s is not None and point.request_rate == "inf"
+        least = SPARE * self.sent.get(point.label, 0) if loop else 0
+        asked = self.source.requests(self.job.launch, index, least)
         dataset = spec.workload.dataset
         if spec.endpoint is not None and (dataset is None or dataset.format == "trace"):
             # Nobody empties its cache for us, and it may have seen these very prompts: under another name, in another
@@ -223,6 +232,7 @@ class _Load:
         if done.said is not None:
             asked = said_of(asked, done.said)
         rows = rows_of(asked, done, index)
+        self.sent[point.label] = sum(not row.turn for row in rows)
         _check_some_succeeded(rows, opened.target)
         with opened.between_passes():
             use = server_metrics.risen(before, opened.connection.metrics(), round_trip_s) if before else None

@@ -232,13 +232,16 @@ def reuse_flags(spec: Spec, rows: Iterable[SequenceRow], engine: EngineFacts) ->
         or (workload.dataset is not None and workload.dataset.format == "trace")
     ):
         return []
-    sent = Counter(row.iteration for row in rows if not row.turn)
-    drawn = workload.prompts * workload.samples_per_prompt
-    most = max(sent.values(), default=0)
-    if most <= drawn or engine.resolved.get("enable_prefix_caching") is False:
+    samples = workload.samples_per_prompt
+    firsts = [row for row in rows if not row.turn]
+    sent = Counter(row.iteration for row in firsts)
+    again = Counter(row.iteration for row in firsts if row.sample >= samples)
+    most, index = max(((sent[index], index) for index in again), default=(0, 0))
+    if most <= workload.prompts * samples or engine.resolved.get("enable_prefix_caching") is False:
         return []
     sentence = (
-        f"A pass sent {most} requests of {drawn} that were drawn: prompts came again, and a prefix cache had them."
+        f"A pass sent {most} requests of {most - again[index]} that were drawn: prompts came again, and a prefix cache"
+        " had them."
     )
     return [Flag(code="prompts_reused", severity="warning", sentence=sentence)]
 
