@@ -90,6 +90,7 @@ def test_what_stands_in_the_way_of_an_import_is_told_in_two_lines(tmp_path: Path
         (["nowhere.yaml", "--out", "x"], "nowhere.yaml: cannot be read: No such file", "give a Benchmark Report"),
         (["folder", "--out", "x"], "folder: is a folder", "name the reports: folder/*.yaml"),
         (["good.yaml", "other.yaml", "--out", "x"], "other.yaml: has the uid of another report", "another folder"),
+        (["good.yaml", "--out", ""], "--out: is empty", "name a folder"),
         (["good.yaml", "--out", "taken"], "taken: is a file", "name a folder"),
         (["good.yaml", "--out", "results"], "results: holds launches of its own", "name another folder"),
         (["good.yaml", "--out", "damaged"], "theirs-1.json: schema_version: Field required", "import the report again"),
