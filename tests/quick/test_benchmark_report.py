@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,11 @@ def test_an_online_launch_is_told_load_by_load(tmp_path: Path) -> None:
             assert latency[name]["p90"] == pytest.approx(np.quantile(values, 0.9, method="inverted_cdf")), name
 
 
+def test_a_load_that_several_processes_send_says_how_many(tmp_path: Path) -> None:
+    save_online(tmp_path / "results", make_online(make_online_spec(points=[FAST], generators=2)))
+    assert standard_load(the_report(tmp_path, "online/launch-0.yaml"))["parallelism"] == 2
+
+
 def test_requests_that_were_cut_when_their_time_was_over_are_incomplete_and_stages_keep_their_numbers(
     tmp_path: Path,
 ) -> None:
@@ -269,12 +275,24 @@ def test_the_same_launch_has_the_same_uid_and_file_wherever_it_is_exported(tmp_p
     assert {uuid.UUID(run["uid"]).version for run in runs} == {5}
 
 
-def test_a_report_of_an_earlier_export_that_is_no_result_any_more_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text("")], ids=["deleted", "emptied"])
+def test_a_report_of_an_earlier_export_is_named_while_it_is_no_result_and_overwritten_once_it_is_one_again(
+    tmp_path: Path, damage: Callable[[Path], object]
+) -> None:
     save(tmp_path / "results", *(make_record(launch=launch) for launch in range(2)))
     assert exported(tmp_path).stderr == ""
-    next((tmp_path / "results").rglob("launch-1.json")).unlink()
-    told = f"reports/offline/{make_spec().experiment()}/launch-1.yaml: is of an earlier export, and no longer a result"
-    assert exported(tmp_path).stderr.startswith(told)
+    record = next((tmp_path / "results").rglob("launch-1.json"))
+    kept = record.read_bytes()
+    damage(record)
+    told = (
+        f"reports/offline/{make_spec().experiment()}/launch-1.yaml: is of an earlier export, and no result now\n  -> "
+    )
+    for _ in range(2):
+        done = exported(tmp_path)
+        assert (done.returncode, done.stderr.count(told)) == (LEFT_OUT_STATUS, 1)
+    record.write_bytes(kept)
+    done = exported(tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "reports: 3 reports\n", "")
 
 
 def test_stack_and_load_say_how_it_was_set(tmp_path: Path) -> None:
@@ -472,6 +490,8 @@ WRONG = [
     (["empty", "--out", "reports"], "empty: holds no record of a launch", "give the results folder"),
     (["results", "--out", "taken"], "taken: is a file", "name a folder for the reports"),
     (["results", "--out", "results"], "--out results: is the results folder itself", "name a folder of its own"),
+    (["results", "--out", "results/offline"], "--out results/offline: lies in the results, results", "of its own"),
+    (["results", "--out", ""], "--out: is empty", "name a folder"),
     (["invalid", "--out", "reports"], "invalid: holds no valid launch that a report can tell of", "summarise"),
     (
         ["results", "--out", "theirs"],

@@ -16,6 +16,7 @@ from docs_pages import REPOSITORY, commands
 from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_online import make_online, make_online_spec, save_online
+from synthetic_placements import placed_record, placed_spec
 from synthetic_records import make_record, make_spec, save
 
 from rollout_bench.analysis.timed.collection import collect
@@ -90,6 +91,7 @@ def test_what_stands_in_the_way_of_an_import_is_told_in_two_lines(tmp_path: Path
         (["nowhere.yaml", "--out", "x"], "nowhere.yaml: cannot be read: No such file", "give a Benchmark Report"),
         (["folder", "--out", "x"], "folder: is a folder", "name the reports: folder/*.yaml"),
         (["good.yaml", "other.yaml", "--out", "x"], "other.yaml: has the uid of another report", "another folder"),
+        (["good.yaml", "--out", ""], "--out: is empty", "name a folder"),
         (["good.yaml", "--out", "taken"], "taken: is a file", "name a folder"),
         (["good.yaml", "--out", "results"], "results: holds launches of its own", "name another folder"),
         (["good.yaml", "--out", "damaged"], "theirs-1.json: schema_version: Field required", "import the report again"),
@@ -310,6 +312,19 @@ def test_our_own_report_comes_back_with_the_same_values_and_is_no_record(tmp_pat
     save(tmp_path / "again" / "results", again)
     (tmp_path / "theirs").rename(tmp_path / "again" / "theirs")
     assert "same run" not in beside(tmp_path / "again").flat
+
+
+def test_our_own_reports_stand_beside_their_own_settings_once(tmp_path: Path) -> None:
+    for spec in (placed_spec(), placed_spec(1)):
+        save(tmp_path / "results", *(placed_record(spec, launch) for launch in range(2)))
+    assert run(tmp_path, "results", "--out", "reports", main=export.main).returncode == 0
+    names = [str(path.relative_to(tmp_path)) for path in sorted((tmp_path / "reports").rglob("*.yaml"))]
+    assert imported(tmp_path, *names).stdout == "theirs: 6 foreign results\n"
+    assert "2 pairs of one model and load, of 2 results in A and 2 in B" in beside(tmp_path).flat
+    # a launch alone stands for its experiment
+    (tmp_path / "theirs").rename(tmp_path / "all")
+    assert imported(tmp_path, *(name for name in names if "colocated" in name and "launch-1" in name)).returncode == 0
+    assert "setting where-server and where-colocated" in beside(tmp_path).flat
 
 
 @pytest.mark.parametrize(

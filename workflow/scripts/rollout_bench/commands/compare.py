@@ -21,7 +21,7 @@ from rollout_bench.contracts.metrics import (
     MetricName,
 )
 from rollout_bench.core.errors import UserError, tell
-from rollout_bench.core.files import write_whole
+from rollout_bench.core.files import folder_named, write_whole
 from rollout_bench.plan.config import ComparisonSettings
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="SHARE",
         help=f"speed-ups closer to 1 are never called ^ or v (default: {default.relevant_difference})",
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write compare.md and compare.csv there, too")
+    parser.add_argument("--out", type=folder_named, metavar="DIR", help="write compare.md and compare.csv there, too")
     return parser
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rollout_bench.contracts.store import check_results_folder
 from rollout_bench.core.errors import UserError, tell
+from rollout_bench.core.files import folder_named
 from rollout_bench.core.numbers import several
 from rollout_bench.report.state import plan_of_summary, results_of
 
@@ -23,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog="Exit status: 0 when every valid launch is written, 1 on an error, 3 when it is written without damaged "
-        "records or side files, which are told on stderr.",
+        "records or side files, or beside reports of an earlier export that are no results now; stderr names them.",
     )
     parser.add_argument(
         "results",
@@ -32,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
         help="results folder: all that is in it; or a summary kept in one: what that selects",
     )
     parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="what is written (default: %(default)s)")
-    parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="folder for the files")
+    parser.add_argument("--out", type=folder_named, metavar="DIR", required=True, help="folder for the files")
     return parser
 
 
@@ -41,8 +42,11 @@ def main() -> int:
     arguments = parser().parse_args()
     results, out = results_of(arguments.results), arguments.out
     check_results_folder(results)
-    if out.resolve() == results.resolve():
-        raise UserError(f"--out {out}: is the results folder itself", "name a folder of its own for the reports")
+    if out.resolve().is_relative_to(results.resolve()):
+        where = (
+            "is the results folder itself" if out.resolve() == results.resolve() else f"lies in the results, {results}"
+        )
+        raise UserError(f"--out {out}: {where}", "name a folder of its own for the reports")
     # Not at the top: --help need not wait for numpy and pandas.
     from rollout_bench.exchange.report_files import export, write
 
@@ -56,8 +60,13 @@ def main() -> int:
             f"{results}: holds no valid launch that a report can tell of",
             "rollout-bench summarise says what became of each",
         )
-    for name in write(exported, out, results):
-        print(f"{out / name}: is of an earlier export, and no longer a result: delete it", file=sys.stderr)
+    stale = [
+        UserError(
+            f"{out / name}: is of an earlier export, and no result now",
+            "delete it; or bring its record back, or measure again, and export again",
+        )
+        for name in write(exported, out, results)
+    ]
     left_out = f"; not exported: {len(exported.left_out)}, named on stderr" if exported.left_out else ""
     print(f"{out}: {several(len(exported.reports), 'report')}{left_out}")
-    return tell(exported.unread)
+    return tell([*exported.unread, *stale])

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from rollout_bench.core.errors import UserError
+from rollout_bench.core.files import folder_named
 from rollout_bench.core.numbers import several
 
 
@@ -21,7 +22,9 @@ def parser() -> argparse.ArgumentParser:
         epilog="Exit status: 0 when every report is read, 1 on an error; then nothing is written.",
     )
     parser.add_argument("reports", nargs="+", type=Path, metavar="REPORT", help="a report, YAML or JSON")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", required=True, help="folder for foreign results alone")
+    parser.add_argument(
+        "--out", type=folder_named, metavar="FOLDER", required=True, help="folder for foreign results alone"
+    )
     parser.add_argument("--model", metavar="NAME", help="what your config calls the model that the reports are of")
     return parser
 

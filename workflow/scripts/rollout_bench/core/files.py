@@ -44,6 +44,13 @@ def write_whole(path: Path, content: bytes) -> None:
         raise UserError(f"{path}: cannot be written: {error.strerror}", remedy) from None
 
 
+def folder_named(text: str) -> Path:
+    """Return the folder that an option --out names; raise `UserError` where the name is empty."""
+    if not text.strip():
+        raise UserError("--out: is empty", "name a folder; the one that you are in is .")
+    return Path(text)
+
+
 def did_you_mean_folder(path: Path) -> str | None:
     """Return a remedy for a folder that is not there.
 

@@ -19,6 +19,7 @@ from typing import Any, Final, Literal
 from pydantic import Field
 from pydantic_core import PydanticSerializationError
 
+from rollout_bench.contracts.axes import DEFAULT_SETTING
 from rollout_bench.contracts.fields import Strict, Text, absent
 from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.store import find_results
@@ -99,6 +100,16 @@ class Entrant:
     def performance(self) -> AggregatePerformance:
         """What requests met."""
         return _performance(self.report)
+
+    @property
+    def setting(self) -> str | None:
+        """The setting of a report of ours; None of any other, which has no such thing."""
+        assert self.report.scenario is not None
+        assert self.report.scenario.load is not None
+        config = self.report.scenario.load.native.config
+        if not isinstance(config, dict) or "rollout_bench_commit" not in config:
+            return None
+        return str(config.get("setting") or DEFAULT_SETTING)
 
     def value(self, metric: MetricName) -> float | None:
         """Return the mean that it reports of one of `REPORTED`, in our unit; None without one."""
@@ -203,6 +214,13 @@ def entrants(folder: Path) -> list[Entrant]:
     return sorted(named, key=lambda entrant: entrant.name)
 
 
+def without_launches(found: Sequence[Entrant]) -> list[Entrant]:
+    """Return `found` without reports of single launches of ours whose experiment is there, too, under the same load."""
+    launches = [e for e in found if e.setting and re.search(r", launch \d+$", e.report.run.description or "")]
+    whole = {(e.report.run.eid, e.load.stage) for e in found if e not in launches}
+    return [e for e in found if e not in launches or (e.report.run.eid, e.load.stage) not in whole]
+
+
 def _name(report: BenchmarkReport) -> str:
     """Return what tables call a foreign result: its description, or else its tool; and its stage beyond the first."""
     assert report.scenario is not None
@@ -275,6 +293,8 @@ differently."""
 def load_differences(one: Entrant, other: Entrant) -> list[str]:
     """Return in what the model and the load of two results differ, `one`'s first; empty where they can be compared."""
     found = []
+    if None not in (one.setting, other.setting) and one.setting != other.setting:
+        found.append(f"setting {one.setting} and {other.setting}")
     if _plain_name(one.model) != _plain_name(other.model):
         found.append(f"model {one.model or 'unknown'} and {other.model or 'unknown'}")
     for name, sides in {

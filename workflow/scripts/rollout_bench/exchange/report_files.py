@@ -164,6 +164,7 @@ def write(exported: Exported, out: Path, results: Path) -> list[str]:
     for name in exported.reports:
         if name not in before and ((out / name).exists() or (out / name).is_symlink()):
             raise UserError(f"{out / name}: is there already, and no export of these results", OTHER_FOLDER)
+    stale = [name for name in before if name not in exported.reports and (out / name).is_file()]
     for name, report in exported.reports.items():
         write_whole(out / name, yaml_text(report).encode())
     content = {
@@ -171,11 +172,12 @@ def write(exported: Exported, out: Path, results: Path) -> list[str]:
         "version": VERSION,
         "results": str(results.resolve()),
         "reports": {name: report.run.uid for name, report in exported.reports.items()},
+        "earlier": stale,
         "left_out": list(exported.left_out),
         "unread": [error.problem for error in exported.unread],
     }
     write_whole(index, (json.dumps(content, indent=1) + "\n").encode())
-    return [name for name in before if name not in exported.reports and (out / name).is_file()]
+    return stale
 
 
 def yaml_text(report: BenchmarkReport) -> str:
@@ -184,7 +186,7 @@ def yaml_text(report: BenchmarkReport) -> str:
 
 
 def _reports_before(index: Path, results: Path) -> list[str]:
-    """Return the reports that an earlier export of `results` named in `index`.
+    """Return the reports that earlier exports of `results` named in `index`, those that were no results then, too.
 
     Raises:
         UserError: it is something else, or of other results.
@@ -199,7 +201,7 @@ def _reports_before(index: Path, results: Path) -> list[str]:
         raise UserError(f"{index}: is there already, and no index of reports", OTHER_FOLDER)
     if content.get("results") != str(results.resolve()):
         raise UserError(f"{index}: is of the results in {content.get('results')}", OTHER_FOLDER)
-    return [str(name) for name in content.get("reports") or ()]
+    return [str(name) for name in (*(content.get("reports") or ()), *(content.get("earlier") or ()))]
 
 
 def _by_experiment(collection: Collection) -> list[tuple[TimedExperiment, list[TimedExperiment]]]:

@@ -182,6 +182,7 @@ def _load(record: Record, point: LoadPoint | None, stage: int, means: Mapping[st
         standardized=StandardLoad(
             tool=harness,
             tool_version=own_version if spec.load is None else spec.load.harness_version,
+            parallelism=1 if spec.load is None else spec.load.generators or 1,
             source="sampled" if workload.dataset is not None and workload.dataset.format != "trace" else "random",
             stage=stage,
             input_seq_len=_length(workload.prompt_tokens, measured, means.get("input")),

@@ -21,6 +21,7 @@ from rollout_bench.exchange.foreign import (
     has_foreign,
     load_differences,
     told_differences,
+    without_launches,
 )
 from rollout_bench.exchange.report_files import experiment_reports
 from rollout_bench.plan.config import ComparisonSettings
@@ -151,7 +152,7 @@ def compare_foreign(a: Path, b: Path, metrics: Sequence[MetricName], everything:
 def _side(folder: Path, everything: bool) -> tuple[list[Entrant], list[UserError]]:
     """Return the results in `folder`, and what is wrong with files that can't be used."""
     if has_foreign(folder):
-        return entrants(folder), []
+        return without_launches(entrants(folder)), []
     collection = collect_side(folder, ComparisonSettings(), everything)
     measured = [e for e in collection.experiments if any(record.valid for record in e.records)]
     if not measured:
@@ -212,11 +213,12 @@ def _ratio(couple: Couple, metric: MetricName, footnotes: dict[str, int]) -> str
 def _definitions(metrics: Sequence[MetricName]) -> tuple[str, ...]:
     """Return what the columns mean."""
     return (
-        "foreign: which side was imported with rollout-bench import; the other side was measured by rollout-bench.",
+        "foreign: which side was imported with rollout-bench import; the other side was measured by rollout-bench. An "
+        "imported launch of ours whose experiment was imported, too, is left out.",
         "launches: valid launches that the value is of, A / B. A report does not say it, so foreign results have none.",
         "ratio: B over A where more is better, A over B where less is; above 1 is better.",
         "the same load: mean tokens of prompts and of answers within 5 %, the same shared prefixes, the same requests "
-        "per second and at once.",
+        "per second and at once; of two results of ours the same setting, too.",
         *(f"{METRICS[metric].header}: {METRICS[metric].definition}" for metric in metrics),
         "Of a foreign result a value is the mean that its report has; how it was measured, its tool knows.",
     )
