@@ -17,6 +17,7 @@ from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import AXES, DEFAULT_SETTING, names_of
 from rollout_bench.contracts.metrics import METRICS
 from rollout_bench.core.numbers import percent, plain_percent, ratio, several
+from rollout_bench.report.headings import on_unnamed_endpoint
 from rollout_bench.report.prose import some
 
 MOST = 6
@@ -81,6 +82,7 @@ def conclusion_values(rows: Sequence[Row], collection: Collection) -> dict[str, 
     name, lines = lines_over(rows)
     return {
         "conclusions": found,
+        "unnamed": bool(rows) and not found and all(map(on_unnamed_endpoint, rows)),
         "more": max(0, len(groups) - MOST),
         "confidence": collection.comparison.confidence,
         "together": collection.earlier is None and not looks,
