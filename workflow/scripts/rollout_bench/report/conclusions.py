@@ -250,7 +250,8 @@ def _next(rows: Sequence[Row], undetected: Sequence[Row], collection: Collection
         return f"delete what is named under Damaged, then measure it again with what it is compared with: {command}"
     failures = [failure for row in rows for failure in row.experiment.failures if failure.category not in LASTING]
     if failures or any(row.experiment.missing for row in rows):
-        return "run the same command again, which measures what is missing"
+        look = "look under Failed, then " if failures else ""
+        return f"{look}run the same command again, which measures what is missing"
     codes = [invalid_codes(launch.flags) for row in rows for launch in row.launches]
     invalid = [own for own in codes if own and not LASTING.intersection(own)]
     if invalid:
