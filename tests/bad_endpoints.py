@@ -54,6 +54,7 @@ BAD_ENDPOINTS = [
     Bad("variable_with_dollar", _but("api_key_env: $KEY"), "api_key_env: is no name of an environment", "name that"),
     Bad("key_misspelt", _but("verify_tsl: false"), "theirs.verify_tsl", "did you mean 'verify_tls'?"),
     Bad("tls_a_word", _but("verify_tls: never"), "theirs.verify_tls: 'never'", "docs/reference"),
+    Bad("no_tokenizer", _but("tokenizer: /nonexistent"), "theirs.tokenizer: /nonexistent: there is no such", "hub id"),
     Bad("secret_header", _but("headers: {X-Api-Key: hush}"), "X-Api-Key may be a secret: put it", "docs/reference"),
     Bad("authorization", _but("headers: {Authorization: Bearer hush}"), "Authorization may be", "docs/reference"),
     Bad("header_name", _but("headers: {'X Team': blue}"), "'X Team' is no name of a header", "docs/reference"),

@@ -94,7 +94,7 @@ def test_what_is_missing_is_the_next_step(tmp_path: Path) -> None:
     save(tmp_path, make_failure(W8A8, 3))
     lines = conclusion(tmp_path, [BF16, W8A8], [*records(BF16), *records(W8A8, FAST)[:3]])
     assert "In doubt: 1 launch failed." in lines
-    assert lines[-1] == "Next: run the same command again, which measures what is missing."
+    assert lines[-1] == "Next: look under Failed, then run the same command again, which measures what is missing."
 
 
 def test_nothing_that_was_compared_gives_no_conclusion(tmp_path: Path) -> None:

@@ -296,3 +296,26 @@ def test_one_load_that_two_harnesses_send_is_compared(tmp_path: Path) -> None:
     (row,) = [line for line in csv.DictReader(io.StringIO(made.csv)) if line["setting"] == "guidellm"]
     assert row["verdict"] not in ("", "baseline")
     assert float(row["speedup"]) == pytest.approx(1.0)
+
+
+def test_of_another_s_server_nothing_is_told_that_is_of_the_client_or_that_nobody_asked_for(tmp_path: Path):
+    content = make_online_spec(points=CLOSED).model_dump()
+    content |= {"platform": "unknown", "endpoint": {"url": "http://server:8000/v1", "model": "org/model"}}
+    content["quant"] |= {"name": "unknown"}
+    content["engine"] |= {"name": "unknown", "version": "unknown"}
+    spec = Spec.model_validate(content)
+    for launch in range(3):
+        record, rows = make_online(spec, launch)
+        theirs = {"engine_name": "unknown", "engine_version": "0.31.0", "device_model": "unknown"}
+        environment = record.environment.model_copy(update=theirs)
+        save_online(tmp_path, (record.model_copy(update={"environment": environment}), rows))
+    said = summary(tmp_path, spec).markdown
+    assert "Start-up and memory" not in said
+    (costs,) = cells(summary(tmp_path, spec), "What a launch costs")
+    assert not {"import s", "init s"} & set(costs)
+    assert "## No verdict" not in said
+    assert "speed-up" not in said.split("## Throughput")[1].split("## ")[0]
+    conclusion = said.split("## Conclusion")[1].split("## ")[0]
+    assert "Nothing is compared" in conclusion
+    assert "unknown" not in re.sub(r"\| unknown +\|", "", said.split("## How")[0])
+    assert "another's server, version 0.31.0; asked by Python" in said.replace("\\", "")

@@ -132,6 +132,15 @@ def test_what_a_server_says_of_itself_is_fit_to_be_kept():
     assert served.version.startswith("1\\u202e1")
 
 
+def test_a_model_without_a_chat_template_is_not_called_a_load_too_large():
+    said = "As of transformers v4.44, default chat template is no longer allowed, so you must provide one"
+    target = Target("http://x/v1", "stub", {}, True, True, {})
+    with pytest.raises(ServingFailed) as raised:
+        check_answer(400, json.dumps({"error": {"message": said}}), target)
+    assert said[:60] in raised.value.cause
+    assert raised.value.fix == "give the server a chat template (--chat-template FILE of vLLM), or leave api: chat out"
+
+
 @pytest.mark.parametrize("pad", range(180, 205))
 def test_a_key_in_an_error_is_struck_out_before_the_error_is_cut(pad: int):
     message = json.dumps({"error": "x" * pad + f" {KEY} {KEY.lower()}"}).replace("/", "\\/")

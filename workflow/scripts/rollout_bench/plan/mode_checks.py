@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Iterator
+from pathlib import Path
 from typing import Any
 
 from rollout_bench.contracts.axes import DEFAULT_SETTING
@@ -476,6 +477,15 @@ def check_online(config: Config, engine: InstalledEngine) -> None:
             raise UserError(
                 f"config: endpoints.{name}.tokenizer: vllm bench serve needs one, to count tokens, and there is none",
                 "name the folder or hub id of the model's tokenizer, or set harness: vllm",
+            )
+        named = endpoint.tokenizer or ""
+        folder = Path(named).expanduser()
+        # in pods folders are other ones, and another machine that is planned for may have what is not here
+        here = named.startswith(("/", "./", "../", "~")) and folder.parent.is_dir() and config.kubernetes.image is None
+        if here and not folder.is_dir():
+            raise UserError(
+                f"config: endpoints.{name}.tokenizer: {endpoint.tokenizer}: there is no such folder",
+                "name the folder, or the hub id, of the model's tokenizer",
             )
         first = labels.setdefault((endpoint.model_name or name, endpoint.quant), name)
         if first != name:

@@ -17,6 +17,7 @@ from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import AXES, DEFAULT_SETTING, names_of
 from rollout_bench.contracts.metrics import METRICS
 from rollout_bench.core.numbers import percent, plain_percent, ratio, several
+from rollout_bench.report.headings import on_unnamed_endpoint
 from rollout_bench.report.prose import some
 
 MOST = 6
@@ -81,6 +82,7 @@ def conclusion_values(rows: Sequence[Row], collection: Collection) -> dict[str, 
     name, lines = lines_over(rows)
     return {
         "conclusions": found,
+        "unnamed": bool(rows) and not found and all(map(on_unnamed_endpoint, rows)),
         "more": max(0, len(groups) - MOST),
         "confidence": collection.comparison.confidence,
         "together": collection.earlier is None and not looks,
@@ -248,7 +250,8 @@ def _next(rows: Sequence[Row], undetected: Sequence[Row], collection: Collection
         return f"delete what is named under Damaged, then measure it again with what it is compared with: {command}"
     failures = [failure for row in rows for failure in row.experiment.failures if failure.category not in LASTING]
     if failures or any(row.experiment.missing for row in rows):
-        return "run the same command again, which measures what is missing"
+        look = "look under Failed, then " if failures else ""
+        return f"{look}run the same command again, which measures what is missing"
     codes = [invalid_codes(launch.flags) for row in rows for launch in row.launches]
     invalid = [own for own in codes if own and not LASTING.intersection(own)]
     if invalid:

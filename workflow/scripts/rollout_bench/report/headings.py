@@ -21,6 +21,9 @@ from rollout_bench.contracts.spec import devices_of_rate, set_apart
 from rollout_bench.core.numbers import MISSING, count, number, percent, plain_percent, ratio, several
 from rollout_bench.plan.config import ComparisonSettings
 
+UNKNOWN = "unknown"
+"""What records say of the platform, the quant and the engine of a server that somebody else started."""
+
 Line = dict[str, Any]
 """One line of the table (`analysis.tables.COLUMNS`), missing numbers as None; plus, by metric, `comparisons` and
 `footnotes` (a number or None), by measure, `distributions` of its sequences, `several_devices` (True where a launch
@@ -324,9 +327,19 @@ class Views:
 def tables_of(lines: Sequence[Line]) -> list[tuple[str, list[Line]]]:
     """Return the lines that stand in one table, of one mode and platform, with the title of each."""
     return [
-        (f"{mode}, {platform}", [line for line in lines if (line["mode"], line["platform"]) == (mode, platform)])
+        (
+            f"{mode}, {platform}".removesuffix(f", {UNKNOWN}"),
+            [line for line in lines if (line["mode"], line["platform"]) == (mode, platform)],
+        )
         for mode, platform in dict.fromkeys((line["mode"], line["platform"]) for line in lines)
     ]
+
+
+def on_unnamed_endpoint(row: Row) -> bool:
+    """Return whether it is another's server with no quant that the config names, and nothing to compare it with."""
+    specs = [record.spec for record in row.experiment.records[:1]]
+    unnamed = [spec.endpoint is not None and spec.quant.name == UNKNOWN for spec in specs]
+    return any(unnamed) and row.against.other is None
 
 
 def lines_of(
@@ -346,7 +359,9 @@ def lines_of(
         line["empty_because"] = row.empty_because
         records = row.experiment.records
         line["several_devices"] = True if records and devices_of_rate(records[0].spec) > 1 else None
-        reasons = {metric: comparison.reason for metric, comparison in row.comparisons.items()}
+        # who has not said what an endpoint's quant is compares nothing, and needs no reason why
+        wanted = not on_unnamed_endpoint(row)
+        reasons = {metric: comparison.reason if wanted else "" for metric, comparison in row.comparisons.items()}
         line["comparisons"] = row.comparisons
         line["footnotes"] = {
             metric: footnotes.setdefault(reason, len(footnotes) + 1) if reason else None

@@ -24,7 +24,7 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import plain_percent, sentence, several
 from rollout_bench.report.conclusions import conclusion_values
 from rollout_bench.report.designs import design_values
-from rollout_bench.report.headings import TITLES
+from rollout_bench.report.headings import TITLES, UNKNOWN
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import sections, some
 from rollout_bench.report.verdicts import verdict_values
@@ -58,9 +58,10 @@ def machine_lines(experiments: Sequence[TimedExperiment]) -> Iterator[str]:
             for record in experiment.records
         ]
         if environments:
-            yield f"{mode}, {platform}: {_describe(_commonest(environments))}"
+            place = f"{mode}, {platform}".removesuffix(f", {UNKNOWN}")
+            yield f"{place}: {_describe(_commonest(environments))}"
             for text in differences(environments):
-                yield f"{mode}, {platform}: launches differ in {text}"
+                yield f"{place}: launches differ in {text}"
 
 
 def side_lines(experiments: Sequence[TimedExperiment], unread: int = 0) -> Iterator[str]:
@@ -89,7 +90,8 @@ def hardware(experiments: Sequence[Selected[Launched]]) -> str:
     names: dict[str, None] = {}
     for experiment in experiments:
         for environment in (record.environment for record in experiment.records):
-            names[f"{environment.engine_name} {environment.engine_version} on {_device(environment)}"] = None
+            on = "" if environment.engine_name == UNKNOWN else f" on {_device(environment)}"
+            names[f"{_engine(environment)}{on}"] = None
     return "; ".join(names)
 
 
@@ -116,6 +118,14 @@ def _device(environment: Environment) -> str:
     return times + environment.device_model
 
 
+def _engine(environment: Environment) -> str:
+    """Return the engine's name and version; of a server that somebody else started what it says itself."""
+    version = environment.engine_version
+    if environment.engine_name != UNKNOWN:
+        return f"{environment.engine_name} {version}"
+    return "another's server" + ("" if version == UNKNOWN else f", version {version}")
+
+
 def _describe(environment: Environment) -> str:
     plugins = "".join(f", {name} {version}" for name, version in sorted(environment.plugins.items()))
     device = _device(environment)
@@ -125,10 +135,12 @@ def _describe(environment: Environment) -> str:
     if environment.git_commit:
         digits, dirty, _ = environment.git_commit.partition("-dirty")
         commit = f", rollout-bench {digits[:12]}{dirty}"
+    engine = f"{_engine(environment)}{plugins}, torch {environment.torch_version}, Python {environment.python_version}"
+    if environment.engine_name == UNKNOWN:
+        engine = f"{_engine(environment)}; asked by Python {environment.python_version}"
+        device = environment.cpu_model
     return (
-        f"{environment.engine_name} {environment.engine_version}{plugins}, "
-        f"torch {environment.torch_version}, Python {environment.python_version}; "
-        f"{device}, {several(environment.cpu_cores, 'core')}, "
+        f"{engine}; {device}, {several(environment.cpu_cores, 'core')}, "
         f"{environment.memory_bytes / 2**30:.0f} GiB memory, {environment.kernel}, "
         f"host {environment.hostname}{commit}."
     )

@@ -238,6 +238,8 @@ def check_answer(status: int, text: str, target: Target) -> None:
         raise ServingFailed("request_refused", f"the server answers {status}: {said}", fix)
     if status != 200:
         fix = "read what it says; the load may be more than it takes"
+        if "chat template" in said:
+            fix = "give the server a chat template (--chat-template FILE of vLLM), or leave api: chat out"
         raise ServingFailed("request_refused", f"the server answers {status}: {said}", fix)
 
 

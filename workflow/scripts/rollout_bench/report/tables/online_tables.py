@@ -192,7 +192,8 @@ def _views(findings: Findings, title: str, lines: Sequence[Line], rows: Sequence
         yield view(f"{TITLES['output_tokens']}: ", title, latency_columns("output_tokens"), lines)
     yield from energy_views(title, lines)
     launched = _launched(lines, rows)
-    yield view("Start-up and memory: ", title, PER_LAUNCH, launched)
+    if started := [line for line in launched if line["own"]]:
+        yield view("Start-up and memory: ", title, PER_LAUNCH, started)
     yield view("What a launch costs: ", title, COST, launched)
 
 
@@ -203,9 +204,19 @@ def _launched(lines: Sequence[Line], rows: Sequence[Row]) -> list[Line]:
     wholes = [row.experiment.whole for _, row in there]
     named = Counter(map(names_of, wholes))
     return [
-        line | {"workload": e.workload, "quant": e.quant if named[names_of(e)] == 1 else f"{e.quant} ({e.key})"}
-        for (line, _), e in zip(there, wholes, strict=True)
+        _costs(line, any(record.spec.endpoint is not None for record in row.experiment.records))
+        | {"workload": e.workload, "quant": e.quant if named[names_of(e)] == 1 else f"{e.quant} ({e.key})"}
+        for (line, row), e in zip(there, wholes, strict=True)
     ]
+
+
+def _costs(line: Line, others: bool) -> Line:
+    """Return a line for what a launch costs: on a server of `others` none imports or constructs an engine."""
+    if not others:
+        return line | {"own": True}
+    spent = [line[name] or 0.0 for name in ("import_s", "init_s", "other_s")]
+    asked = {} if line["other_s"] is None else {"other_s": sum(spent)}
+    return line | {"own": False, "import_s": None, "init_s": None} | asked
 
 
 def _sweep(rows: Sequence[Row], confidence: float) -> Iterator[Line]:
