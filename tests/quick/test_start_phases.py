@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from synthetic_records import make_sequences
 from synthetic_starts import start_record, start_spec
 
 from rollout_bench.contracts.starts import CacheState, PhaseName, StartPhase
+from rollout_bench.measure.launch.progress import Progress
+from rollout_bench.measure.launch.protocol import Done, IterationDone, Ready, StartSeen
+from rollout_bench.measure.launch.recorder import StartCollecting
+from rollout_bench.measure.machine.readings import Surroundings
 from rollout_bench.measure.starts.start_notes import NOTES, StartNote, StartNotes, read_notes
 from rollout_bench.measure.starts.start_phases import OVER, StartSpan, cache_flags, noted_spans, shared_out
 
@@ -148,6 +154,30 @@ def test_a_start_that_compiles_as_if_its_warm_caches_were_cold_is_flagged(
     flags = cache_flags(caches, course)
     assert [(flag.code, flag.severity) for flag in flags] == [("caches_not_as_asked", "invalid")] * flagged
     assert all("Inductor took 47.0 s" in flag.sentence for flag in flags)
+
+
+def test_a_record_of_a_start_has_the_flag(tmp_path: Path) -> None:
+    made = start_record(start_spec("warm"), phases={"process": 1.0, "inductor": 47.0, "first_token": 0.1})
+    (tmp_path / "launch-0.json").touch()
+    collecting = StartCollecting(
+        made.spec,
+        0,
+        Progress(made.spec, 0, tmp_path / "launch-0.json", None),
+        Surroundings("cpu", [{}], lambda: ([], set())),
+    )
+    began = time.monotonic()
+    spans: list[tuple[PhaseName, float, float]] = [("inductor", began, began + 47.0)]
+    for event in (
+        Ready(import_s=1.0, init_s=47.0, environment=made.environment, engine=made.engine, flags=[], processes={}),
+        StartSeen(spans=spans, imports=began, began=None, token=began + 48.0, cache_files=44),
+        IterationDone(iteration=made.iterations[0], sequences=make_sequences(made), flags=[]),
+        Done(),
+    ):
+        collecting.take(event)
+    record, _, _ = collecting.record("", tmp_path / "launch-0.json")
+    (flag,) = (flag for flag in record.validity if flag.code == "caches_not_as_asked")
+    assert flag.sentence.endswith("which had 44 files.")
+    assert not record.valid
 
 
 def test_kernels_from_inductors_own_cache_are_no_compilation() -> None:
