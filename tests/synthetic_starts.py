@@ -59,7 +59,6 @@ def start_record(
         weights_bytes=None if spec.startup is None or spec.startup.pages is None else 10**9,
         resident_share=1.0,
         cache_files=0,
-        graphs_compiled=1,
     )
     imported = phases.get("import", 1.0)
     startup = record.startup.model_copy(

@@ -87,8 +87,8 @@ def test_a_short_launch_that_was_hit_counts_where_its_block_was_not() -> None:
     kept = decided(*own)
     assert told(kept) == [["cpu_shared warning"], ["cpu_shared warning"]]
     assert kept[1].validity[0].sentence == (
-        "During the measured iterations 35.0 % of its cores' time other processes used, most of it make (limit 5 %); "
-        "15.0 % during those of all launches of its block, which counts up to 25 %."
+        "While it was measured 35.0 % of its cores' time other processes used, most of it make (limit 5 %); "
+        "15.0 % while all launches of its block were, which counts up to 25 %."
     )
 
 
@@ -98,8 +98,8 @@ def test_a_launch_that_was_spared_does_not_count_where_its_block_was_spoilt() ->
     dropped = decided(*own)
     assert told(dropped) == [["cpu_shared invalid"], ["cpu_shared invalid"]]
     assert dropped[1].validity[0].sentence == (
-        "During the measured iterations of all launches of its block 31.0 % of its cores' time other processes used, "
-        "most of it make (limit 25 %); 3.0 % during its own. So no launch of the block counts."
+        "While all launches of its block were measured 31.0 % of its cores' time other processes used, "
+        "most of it make (limit 25 %); 3.0 % while it was itself. So no launch of the block counts."
     )
 
 
@@ -111,8 +111,8 @@ def test_one_launch_that_was_spoilt_all_the_time_spoils_its_block(mates: int, wh
     assert [record.valid for record in found] == [False] * (mates + 1)
     if (mates, what) == (5, SHARED):
         assert found[1].validity[0].sentence == (
-            "During the measured iterations of one launch of its block 48.0 % of its cores' time other processes used, "
-            "most of it make (limit 40 %); 8.0 % during those of all. So no launch of the block counts."
+            "While one launch of its block was measured 48.0 % of its cores' time other processes used, "
+            "most of it make (limit 40 %); 8.0 % while all were. So no launch of the block counts."
         )
 
 

@@ -151,8 +151,12 @@ def test_the_sentence_names_shares_limit_and_the_busiest() -> None:
     seen = [iteration(host=host(other_cpu_share=share, busiest_other="make")) for share in (0.1, 0.3)]
     (flag,) = host_flags("cpu", seen)
     assert flag.sentence == (
-        "During the measured iterations 20.0 % of its cores' time other processes used, most of it make; "
-        "30.0 % in the worst of them (limit 5 %)."
+        "While it was measured 20.0 % of its cores' time other processes used, most of it make; "
+        "30.0 % in the worst of 2 iterations (limit 5 %)."
+    )
+    (of_a_start,) = host_flags("cpu", seen[1:])
+    assert of_a_start.sentence == (
+        "While it was measured 30.0 % of its cores' time other processes used, most of it make (limit 25 %)."
     )
 
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from synthetic_records import make_sequences
+from synthetic_starts import start_record, start_spec
 
-from rollout_bench.contracts.starts import StartPhase
+from rollout_bench.contracts.starts import CacheState, PhaseName, StartPhase
+from rollout_bench.measure.launch.progress import Progress
+from rollout_bench.measure.launch.protocol import Done, IterationDone, Ready, StartSeen
+from rollout_bench.measure.launch.recorder import StartCollecting
+from rollout_bench.measure.machine.readings import Surroundings
 from rollout_bench.measure.starts.start_notes import NOTES, StartNote, StartNotes, read_notes
-from rollout_bench.measure.starts.start_phases import OVER, StartSpan, graphs, noted_spans, shared_out
+from rollout_bench.measure.starts.start_phases import OVER, StartSpan, cache_flags, noted_spans, shared_out
 
 
 def notes(*lines: tuple[float, str], pid: int = 1) -> list[StartNote]:
@@ -68,7 +75,6 @@ def test_the_phases_on_a_cpu() -> None:
         "kv_cache": 1.5,
         "engine_ready": 8.0,
     }
-    assert graphs(CPU) == (1, 0)
 
 
 def test_the_phases_on_a_gpu() -> None:
@@ -82,7 +88,6 @@ def test_the_phases_on_a_gpu() -> None:
         "graph_capture": 4.0,
         "engine_ready": 12.0,
     }
-    assert graphs(CUDA) == (1, 0)
 
 
 def test_the_phases_on_a_cpu_of_an_engine_that_compiles_nothing() -> None:
@@ -112,13 +117,6 @@ def test_graphs_of_the_cache_are_a_phase_of_their_own() -> None:
     found = phases_of(sorted(warm, key=lambda note: note.at))
     assert found["cached_graphs"] == 1.5
     assert "inductor" not in found
-    assert graphs(warm) == (0, 1)
-
-
-def test_graphs_are_counted_one_by_one_where_the_log_names_each() -> None:
-    each = [(20.0 + n, f"Directly load the {n}-th graph for compile range (1, 8192)from inductor") for n in range(3)]
-    whole = (24.0, "Directly load the compiled graph(s) for compile range (1, 8192) from the cache, took 1.500 s")
-    assert graphs(notes(*each, whole)) == (0, 3)
 
 
 def test_an_artifact_that_is_loaded_whole_is_one_too() -> None:
@@ -136,6 +134,50 @@ def test_one_that_cant_be_loaded_took_its_time_all_the_same() -> None:
     found = phases_of(sorted(lines, key=lambda note: note.at))
     assert found["cached_graphs"] == pytest.approx(0.9)
     assert found["memory_profiling"] == pytest.approx(5.6)
+
+
+@pytest.mark.parametrize(
+    ("caches", "phases", "flagged"),
+    [
+        ("warm", {"dynamo": 6.6, "inductor": 47.0}, True),
+        ("warm", {"cached_graphs": 7.8, "dynamo": 1.2, "inductor": 4.4}, False),  # an artifact that can't be loaded
+        ("warm", {"cached_graphs": 3.0}, False),
+        ("warm", {"weights": 3.0}, False),
+        ("cold", {"dynamo": 1.5, "inductor": 33.0}, False),
+    ],
+)
+def test_a_start_that_compiles_as_if_its_warm_caches_were_cold_is_flagged(
+    caches: CacheState, phases: dict[PhaseName, float], flagged: bool
+) -> None:
+    course = start_record(start_spec(caches), phases=phases).startup.course
+    assert course is not None
+    flags = cache_flags(caches, course)
+    assert [(flag.code, flag.severity) for flag in flags] == [("caches_not_as_asked", "invalid")] * flagged
+    assert all("Inductor took 47.0 s" in flag.sentence for flag in flags)
+
+
+def test_a_record_of_a_start_has_the_flag(tmp_path: Path) -> None:
+    made = start_record(start_spec("warm"), phases={"process": 1.0, "inductor": 47.0, "first_token": 0.1})
+    (tmp_path / "launch-0.json").touch()
+    collecting = StartCollecting(
+        made.spec,
+        0,
+        Progress(made.spec, 0, tmp_path / "launch-0.json", None),
+        Surroundings("cpu", [{}], lambda: ([], set())),
+    )
+    began = time.monotonic()
+    spans: list[tuple[PhaseName, float, float]] = [("inductor", began, began + 47.0)]
+    for event in (
+        Ready(import_s=1.0, init_s=47.0, environment=made.environment, engine=made.engine, flags=[], processes={}),
+        StartSeen(spans=spans, imports=began, began=None, token=began + 48.0, cache_files=44),
+        IterationDone(iteration=made.iterations[0], sequences=make_sequences(made), flags=[]),
+        Done(),
+    ):
+        collecting.take(event)
+    record, _, _ = collecting.record("", tmp_path / "launch-0.json")
+    (flag,) = (flag for flag in record.validity if flag.code == "caches_not_as_asked")
+    assert flag.sentence.endswith("which had 44 files.")
+    assert not record.valid
 
 
 def test_kernels_from_inductors_own_cache_are_no_compilation() -> None:

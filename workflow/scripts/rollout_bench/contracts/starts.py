@@ -131,8 +131,8 @@ class StartCourse(Strict):
         le=1,
     )
     cache_files: int | None = absent("Files in the compile caches when the engine's process started.", ge=0)
-    graphs_compiled: int = Field(0, ge=0, description="Graphs that were compiled.")
-    graphs_loaded: int = Field(0, ge=0, description="Graphs that came from the compile caches.")
+    graphs_compiled: int | None = absent("Of some earlier records. It does not tell warm caches from cold ones.", ge=0)
+    graphs_loaded: int | None = absent("Of some earlier records. It does not tell warm caches from cold ones.", ge=0)
 
     def phase(self, name: PhaseName) -> StartPhase | None:
         """Return the phase `name`; None where there was none."""

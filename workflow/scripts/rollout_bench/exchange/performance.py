@@ -363,8 +363,6 @@ def _course(courses: Sequence[StartCourse]) -> dict[str, Any]:
                 "until_first_token": ([course.until_token_s for course in courses], "s"),
                 "weights": ([course.weights_bytes for course in courses], "bytes"),
                 "resident_share": ([course.resident_share for course in courses], "fraction"),
-                "graphs_compiled": ([course.graphs_compiled for course in courses], "count"),
-                "graphs_loaded": ([course.graphs_loaded for course in courses], "count"),
             }
         ),
     }

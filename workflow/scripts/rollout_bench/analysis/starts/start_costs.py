@@ -37,8 +37,6 @@ class StartCosts:
         reading_s: what vLLM's log says that reading them took, without repacking; else the phase of weights.
         resident_share: of their pages in memory before the start; None where nobody says.
         cache_files: files in the compile caches before the start; None where nobody looked.
-        graphs_compiled: graphs that were compiled.
-        graphs_loaded: graphs that came from the caches.
     """
 
     launches: tuple[tuple[int, StartCourse], ...]
@@ -50,8 +48,6 @@ class StartCosts:
     reading_s: float | None
     resident_share: float | None
     cache_files: float | None
-    graphs_compiled: float
-    graphs_loaded: float
 
     @property
     def rest_share(self) -> float:
@@ -110,8 +106,6 @@ def costs_of_starts(records: Sequence[Record]) -> StartCosts | None:
         reading_s=mean(logged) if logged else phases["weights"].own_s if "weights" in phases else None,
         resident_share=mean(resident) if resident else None,
         cache_files=mean(files) if files else None,
-        graphs_compiled=mean([course.graphs_compiled for course in courses]),
-        graphs_loaded=mean([course.graphs_loaded for course in courses]),
     )
 
 
@@ -123,6 +117,6 @@ def start_table(rows: Sequence[Row]) -> pd.DataFrame:
         found = start_costs(row)
         for launch, course in found.launches if found is not None else ():
             own = {f"{name}_s": course.own_s(name) for name in get_args(PhaseName)}
-            kept = course.model_dump(exclude={"phases"}, exclude_none=False)
+            kept = course.model_dump(exclude={"phases", "graphs_compiled", "graphs_loaded"}, exclude_none=False)
             lines.append(names | {"launch": launch} | own | kept)
     return pd.DataFrame(lines)

@@ -57,17 +57,17 @@ class BlockLoss:
 
     def _why_spoilt(self, own: LostTime | None) -> str:
         if self.pooled.certain > self.limit.invalid:
-            shares = f"all launches of its block {self._lost(self.pooled, self.limit.invalid)}"
-            shares += f"; {_percent(own.mean)} during its own" if own is not None else ""
+            shares = f"all launches of its block were measured {self._lost(self.pooled, self.limit.invalid)}"
+            shares += f"; {_percent(own.mean)} while it was itself" if own is not None else ""
         else:
-            shares = f"one launch of its block {self._lost(self.most, self.limit.alone)}"
-            shares += f"; {_percent(self.pooled.mean)} during those of all"
-        return f"During the measured iterations of {shares}. So no launch of the block counts."
+            shares = f"one launch of its block was measured {self._lost(self.most, self.limit.alone)}"
+            shares += f"; {_percent(self.pooled.mean)} while all were"
+        return f"While {shares}. So no launch of the block counts."
 
     def _why_kept(self, own: LostTime) -> str:
         return (
-            f"During the measured iterations {self._lost(own, self.limit.warning)}; "
-            f"{_percent(self.pooled.mean)} during those of all launches of its block, which counts up to "
+            f"While it was measured {self._lost(own, self.limit.warning)}; "
+            f"{_percent(self.pooled.mean)} while all launches of its block were, which counts up to "
             f"{100 * self.limit.invalid:.0f} %."
         )
 

@@ -39,7 +39,7 @@ from rollout_bench.measure.starts.start_notes import (
     noting_configuration,
     read_notes,
 )
-from rollout_bench.measure.starts.start_phases import StartSpan, graphs, noted_spans
+from rollout_bench.measure.starts.start_phases import StartSpan, noted_spans
 from rollout_bench.workloads.requests import Request
 
 
@@ -91,7 +91,6 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     begun = _server_begun if spec.startup.entries == "server" else _llm_begun
     done = begun(job, tell, wait, own, scratch / "start-notes")
     tell_ready(job, tell, done.start, done.init_s, done.told, done.world_size, done.vocabulary)
-    compiled, loaded = graphs(done.notes)
     tell(
         StartSeen(
             spans=[(span.name, span.began, span.ended) for span in done.spans],
@@ -99,8 +98,6 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
             began=done.began,
             token=done.spans[-1].ended,
             cache_files=cache_files,
-            graphs_compiled=compiled,
-            graphs_loaded=loaded,
         )
     )
     row = done.row

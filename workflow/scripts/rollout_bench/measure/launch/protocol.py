@@ -154,8 +154,6 @@ class StartSeen(Strict):
     )
     token: float = Field(description="When the first token was back, had the request been made at once.")
     cache_files: int
-    graphs_compiled: int
-    graphs_loaded: int
 
 
 class LimitsKnown(Strict):

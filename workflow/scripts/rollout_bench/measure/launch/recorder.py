@@ -79,7 +79,7 @@ from rollout_bench.measure.machine.readings import (
     host_flags,
     neighbour_flags,
 )
-from rollout_bench.measure.starts.start_phases import StartSpan, shared_out
+from rollout_bench.measure.starts.start_phases import StartSpan, cache_flags, shared_out
 from rollout_bench.measure.starts.weight_pages import WeightPages, page_flags
 
 
@@ -319,8 +319,10 @@ class StartCollecting(Measurement):
         return fields | {"startup": fields["startup"].model_copy(update={"course": self._course()})}
 
     def _doubts(self, facts: EngineFacts, log: str) -> list[Flag]:
-        assert self.spec.startup is not None, "specs of this mode have it"
-        return [*super()._doubts(facts, log), *page_flags(self.spec.startup.pages, self.pages)]
+        startup = self.spec.startup
+        assert startup is not None, "specs of this mode have it"
+        flags = [*page_flags(startup.pages, self.pages), *cache_flags(startup.caches, self._course())]
+        return [*super()._doubts(facts, log), *flags]
 
     def _course(self) -> StartCourse:
         seen, pages = self._seen, self.pages
@@ -337,8 +339,6 @@ class StartCollecting(Measurement):
             weights_bytes=None if pages is None else pages.size,
             resident_share=None if pages is None else pages.resident_share,
             cache_files=seen.cache_files,
-            graphs_compiled=seen.graphs_compiled,
-            graphs_loaded=seen.graphs_loaded,
         )
 
 

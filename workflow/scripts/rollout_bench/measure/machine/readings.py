@@ -128,10 +128,8 @@ def _judge(limit: Limit, platform: Platform, read: Sequence[HostUse]) -> Flag | 
     invalid = platform == "cpu" and lost.certain > limit.invalid
     allowed = limit.invalid if invalid else limit.warning
     who = f", most of it {lost.busiest}" if lost.busiest else ""
-    sentence = (
-        f"During the measured iterations {100 * lost.mean:.1f} % {limit.what}{who}; {100 * lost.worst:.1f} % in the "
-        f"worst of them (limit {100 * allowed:.0f} %)."
-    )
+    worst = f"; {100 * lost.worst:.1f} % in the worst of {len(read)} iterations" if len(read) > 1 else ""
+    sentence = f"While it was measured {100 * lost.mean:.1f} % {limit.what}{who}{worst} (limit {100 * allowed:.0f} %)."
     return Flag(code=limit.code, severity="invalid" if invalid else "warning", sentence=sentence)
 
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
 from rollout_bench.contracts.fields import Strict
-from rollout_bench.contracts.starts import PhaseName, StartPhase
+from rollout_bench.contracts.record import Flag
+from rollout_bench.contracts.starts import CacheState, PhaseName, StartCourse, StartPhase
 from rollout_bench.measure.starts.start_notes import StartNote
 
 
@@ -153,20 +154,16 @@ def _kind_of(note: StartNote, own: Sequence[StartNote]) -> PhaseName | None:
     return "cached_graphs" if loaded else "inductor"
 
 
-def graphs(notes: Sequence[StartNote]) -> tuple[int, int]:
-    """Return how many graphs were compiled, and how many came from a cache, by the process that had most of them."""
-    of: dict[int, tuple[int, int]] = {}
-    for pid in {note.pid for note in notes}:
-        own = [note for note in notes if note.pid == pid]
-        compiled = sum("Compiling a graph for" in note.text for note in own)
-        each = sum(re.search(r"Directly load the \d+-th graph", note.text) is not None for note in own)
-        loaded = each or sum("Directly load" in note.text for note in own)
-        if not compiled and not loaded:
-            counts = [re.search(r"(\d+) hits, (\d+) misses", note.text) for note in own]
-            loaded = sum(int(found[1]) for found in counts if found)
-            compiled = sum(int(found[2]) for found in counts if found)
-        of[pid] = compiled, loaded
-    return max(of.values(), key=sum, default=(0, 0))
+def cache_flags(wanted: CacheState, course: StartCourse) -> list[Flag]:
+    """Return a flag where caches were to be warm, and a start compiled without reading a graph from them."""
+    compiled_s = course.own_s("inductor")
+    if wanted == "cold" or compiled_s is None or course.own_s("cached_graphs") is not None:
+        return []
+    sentence = (
+        f"caches: warm was asked for, and the engine compiled all the same: Inductor took {compiled_s:.1f} s, and no "
+        f"compiled graph was read from the caches, which had {course.cache_files or 0} files."
+    )
+    return [Flag(code="caches_not_as_asked", severity="invalid", sentence=sentence)]
 
 
 def _finder(notes: Sequence[StartNote], *, reverse: bool) -> Callable[..., float | None]:

@@ -91,8 +91,6 @@ FOUND = (
         "Files in the compile caches when the engine's process started.",
         _costs(lambda costs: MISSING if costs.cache_files is None else brief(costs.cache_files)),
     ),
-    Column("graphs compiled", "Graphs that were compiled.", _costs(lambda costs: brief(costs.graphs_compiled))),
-    Column("graphs loaded", "Graphs that came from the caches.", _costs(lambda costs: brief(costs.graphs_loaded))),
 )
 REST = Column("rest", "What no phase explains.", _costs(lambda costs: f"{costs.rest_s:.2f}"))
 REST_SHARE = Column("rest %", "Its share of the whole.", _costs(lambda costs: f"{100 * costs.rest_share:.1f}"))
