@@ -22,8 +22,8 @@ BAD_CYCLES = [
         "config: repeats: there is no such key",
         "write it below cycle or placement or operators",
     ),
-    Bad("cycle_empty", "{modes: [cycle], cycle: null}", "cycle: None should be a valid dictionary", "docs/reference"),
-    Bad("cycle_a_list", "{modes: [cycle], cycle: [reload]}", "cycle: ['reload'] should be a valid", "docs/reference"),
+    Bad("cycle_empty", "{modes: [cycle], cycle: null}", "cycle: null is no mapping", "docs/reference"),
+    Bad("cycle_a_list", "{modes: [cycle], cycle: [reload]}", "cycle: ['reload'] is no mapping", "docs/reference"),
     Bad(
         "cycle_sleep_on_cpu",
         _cycle("sleep: [1]"),

@@ -18,7 +18,7 @@ BAD_PLACEMENTS = [
     Bad("placement_misspelt_mode", "modes: [placment]", "mode 'placment' is not defined", "did you mean 'placement'?"),
     Bad("placement_misspelt_key", _placed("device: 2"), "placement.device: there is no such key", "'devices'"),
     Bad("placement_key_at_the_top", "micro_batch: 2", "config: micro_batch: there is no such key", "below placement"),
-    Bad("placement_null", "{modes: [placement], placement: null}", "placement: None should be a valid", "docs/ref"),
+    Bad("placement_null", "{modes: [placement], placement: null}", "placement: null is no mapping", "docs/ref"),
     Bad("placement_train_of_the_issue", _placed("train: {tokens: 4}"), "placement.train: there is no such key", ""),
     Bad("placement_where_misspelt", _placed("where: [colocate]"), "where.0: 'colocate' is not known", "'colocated'"),
     Bad("placement_where_without_brackets", _placed("where: server"), "a list is wanted: write [server]", "docs/ref"),

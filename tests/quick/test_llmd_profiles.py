@@ -14,7 +14,7 @@ from planned import REPOSITORY, merged_with, planned
 from rollout_bench.core.errors import UserError
 from rollout_bench.llmd.harnesses import HARNESSES
 from rollout_bench.llmd.meaning import Meaning
-from rollout_bench.llmd.profiled import WorkloadProfile, profile_of, rendered, with_profiles
+from rollout_bench.llmd.profiled import WorkloadProfile, profile_of, readings, rendered, with_profiles
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.plan.engine import probe_engine
 from rollout_bench.plan.matrix import expand
@@ -257,7 +257,9 @@ def test_the_profile_that_is_kept_has_what_the_launch_knows(tmp_path: Path):
     (tmp_path / "a.yaml").write_text(FLAGS + "base-url: REPLACE_ENV_LLMDBENCH_HARNESS_STACK_ENDPOINT_URL\n")
     profile = WorkloadProfile(harness="vllm-benchmark", path=str(tmp_path / "a.yaml"), overrides={"num-prompts": 9})
     known = {"LLMDBENCH_DEPLOY_CURRENT_MODEL": "m/n", "LLMDBENCH_HARNESS_STACK_ENDPOINT_URL": "http://h:1"}
-    kept = yaml.safe_load(rendered(profile, CONFIG, known))
+    text = rendered(profile, CONFIG, known)
+    assert "a.yaml, with {num-prompts: 9}, as" in text
+    kept = yaml.safe_load(text)
     assert kept == {"executable": "x", "model": "m/n", "num-prompts": 9, "max-concurrency": 1, "base-url": "http://h:1"}
 
 
@@ -290,6 +292,49 @@ def test_a_profile_on_the_command_line_is_a_workload_of_its_name_measured_online
     assert (config.workloads, config.modes) == (["sanity-random"], ["online"])
     assert config.workload_settings["sanity-random"].prompts == 7
     assert config.profile.steps == 8
+
+
+def test_the_longer_form_stands_on_the_command_line_too():
+    short = read_config(merged_with("{profile: guidellm/sanity_concurrent, overrides: {seconds: '3'}}"))
+    path = REPOSITORY / "configs/llm-d/guidellm/sanity_concurrent.yaml.in"
+    longer = f"{{profile: {{harness: guidellm, path: {path}}}, overrides: {{seconds: '3'}}}}"
+    [one], [other] = (
+        [(name, config.workload_settings[name].online) for name in config.workloads]
+        for config in (short, read_config(merged_with(longer)))
+    )
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    ("profile", "beside", "problem"),
+    [
+        ("inference-perf/sanity_random", {"modes": ["offline"]}, "measures online alone"),
+        ("inference-perf/sanity_random", {"workloads": ["demo"]}, "measures sanity-random alone"),
+        ("nop/nop", {"modes": ["online"]}, "measures startup alone"),
+    ],
+)
+def test_what_the_command_line_says_beside_a_profile_is_not_dropped_silently(
+    profile: str, beside: dict[str, Any], problem: str
+):
+    with pytest.raises(UserError, match=problem):
+        read_config(merged_with(f"profile: {profile}") | beside, {"profile": profile, **beside})
+    read_config(merged_with(f"profile: {profile}") | beside)  # of a file that is laid over: it measures this alone
+
+
+def test_a_path_adds_a_key_also_below_one_that_is_missing():
+    added = meaning("inference-perf", "sanity_random", {"load.base_seed": 7, "report.goodput.constraints.ttft": 2})
+    assert (added.workload["seed"], added.slo) == (7, {"ttft_ms": 2000.0})
+
+
+def test_what_profiles_are_read_as_is_told_with_overrides_and_what_is_read_otherwise():
+    own = {"overrides": {"load.worker_max_concurrency": 7, "rate": 2}}
+    perf = {"profile": {"harness": "inference-perf", "path": "sanity_random", **own}}
+    flags = {"profile": {"harness": "vllm-benchmark", "path": "sanity_random", "overrides": {"num-warmups": 3}}}
+    read, *notes = readings({**CONFIG, "workloads": ["a", "b"], "workload_settings": {"a": perf, "b": flags, "c": {}}})
+    assert "sanity_random.yaml.in, with {load.worker_max_concurrency: 7, rate: 2}, read as {" in read
+    assert "online: {request_rate: 2, duration_s: 30, at_end: wait}}" in read
+    assert any(note.startswith("profile: a: load.worker_max_concurrency: limits nothing") for note in notes)
+    assert any(note.startswith("profile: b: num-warmups: not sent") for note in notes)
 
 
 def test_nop_on_the_command_line_measures_the_start_alone():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import planned
 import pytest
@@ -22,7 +23,7 @@ def _models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def plan(more: str = "", *, on_cluster: bool = False, is_main: bool = True) -> None:
     merged = planned.merged_with(f"{{{NAMED}{more}}}")
-    snakefile.plan_workflow(merged, [], on_cluster, is_main=is_main)
+    snakefile.plan_workflow(merged, SimpleNamespace(configfiles=[], config={}), on_cluster, is_main=is_main)
 
 
 def test_a_misspelt_folder_is_told_in_two_lines_with_the_one_that_was_meant(capsys: pytest.CaptureFixture[str]) -> None:

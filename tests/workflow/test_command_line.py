@@ -56,6 +56,14 @@ def test_a_plan_goes_on_with_the_order_that_was_drawn_for_its_results(workspace:
     assert launches() != drawn
 
 
+def test_a_plan_shows_what_a_profile_is_read_as_before_anything_is_measured(workspace: Workspace):
+    done = workspace.snakemake("plan", "--config", "profile=guidellm/sanity_concurrent", "overrides=seconds=7")
+    read = [line for line in done.stdout.splitlines() if line.startswith("profile: sanity-concurrent is ")]
+    assert len(read) == 1, done.stdout
+    assert "with {seconds: 7}, read as {" in read[0]
+    assert "online: {concurrency: 2, duration_s: 7}" in read[0]
+
+
 def test_planning_leaves_no_folders_of_what_was_not_measured(workspace: Workspace):
     experiments(workspace)
     assert not (workspace.path / "results/offline").exists()
@@ -100,6 +108,7 @@ BAD_COMMAND_LINES = [
     (["--config", "models=[../x]"], "can't be a name", "letters, digits"),
     (["--config", "engine={python: /nowhere}"], "/nowhere does not run", "engine.python"),
     (["--config", "engine_args={gpu_memory_utilization: 1.5}"], "gpu_memory_utilization: 1.5", "up to 1"),
+    (["--config", "profile=nop/nop", "modes=[online]"], "modes: ['online'] stands beside profile", "leave modes out"),
     (["--config", "workload_settings={demo: {prompts: none}}"], "prompts: 'none'", "docs/reference"),
 ]
 

@@ -3,9 +3,7 @@
 Once a run starts: results/plan.json and every spec.json.
 """
 
-matrix, engine = snakefile.plan_workflow(
-    config, workflow.config_settings.configfiles, ON_CLUSTER, is_main=workflow.is_main_process
-)
+matrix, engine = snakefile.plan_workflow(config, workflow.config_settings, ON_CLUSTER, is_main=workflow.is_main_process)
 side_by_side = SideBySide(matrix, workflow, ON_CLUSTER)
 
 

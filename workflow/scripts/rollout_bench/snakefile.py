@@ -192,21 +192,21 @@ def check_default_config(is_job: bool, path: str = "config.yaml") -> None:
 
 
 def plan_workflow(
-    merged: Mapping[str, Any], files: Sequence[Path], on_cluster: bool, *, is_main: bool
+    merged: Mapping[str, Any], given: Any, on_cluster: bool, *, is_main: bool
 ) -> tuple[Schedule, InstalledEngine]:
-    """Expand the merged config, read from `files`; stop Snakemake in two lines where it can't be.
+    """Expand the merged config; stop Snakemake in two lines where it can't be.
 
     Args:
         merged: the config.
-        files: what it was read from, besides the default config.
+        given: Snakemake's settings of it: files besides the default config, and what stands on the command line.
         on_cluster: whether jobs are submitted, or this is one.
         is_main: whether this is the call itself and no job of it, which takes doubtful records as they then are.
     """
     try:
-        for file in files:
+        for file in given.configfiles:
             check_config_file(file)
-        config = read_config(merged)
-        config = config.model_copy(update={"name": config.name or name_after(files)})
+        config = read_config(merged, given.config)
+        config = config.model_copy(update={"name": config.name or name_after(given.configfiles)})
         engine = probe_engine(config.engine.python)
         matrix = expand(config, engine)
         measured_here = is_main and not on_cluster and engine.platform() == matrix.platform
@@ -219,7 +219,7 @@ def plan_workflow(
         design = kept_design(PLAN_FILE)
         blocks = interleaving(config, matrix, memory, on_cluster=on_cluster, design=design)
         plan = schedule(config, matrix, order_seed(PLAN_FILE), blocks)
-        plan = replace(plan, files=tuple(os.path.relpath(file) for file in files))
+        plan = replace(plan, files=tuple(os.path.relpath(file) for file in given.configfiles))
         if is_main and config.remeasure is not None:
             plan.again.update(_measured_again(plan))
         return plan, engine
@@ -351,7 +351,7 @@ def begin(plan: Schedule, outputs: Iterable[str], rules: Iterable[str] = ()) -> 
             if not is_living(int(left.stem.rpartition("-")[2])):
                 left.unlink(missing_ok=True)
         try:
-            write_plan(SHOWN_PLAN, plan.plan_file().model_copy(update={"again": again}))
+            write_plan(SHOWN_PLAN, plan.shown_file(again))
         except UserError as error:
             stop(error)
 

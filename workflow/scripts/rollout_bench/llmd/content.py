@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from rollout_bench.core.errors import UserError, did_you_mean
+from rollout_bench.core.errors import UserError, did_you_mean, near_miss
 
 _Value = TypeVar("_Value")
 
@@ -115,10 +115,14 @@ def one_of(*words: str) -> Reader[str]:
 class Keys:
     """The keys of one mapping in a profile."""
 
-    def __init__(self, content: Mapping[str, Any], where: str, path: str = "") -> None:
-        """Take the keys of `content`, which stands at `path` in the profile that messages call `where`."""
+    def __init__(self, content: Mapping[str, Any], where: str, path: str = "", asked: set[str] | None = None) -> None:
+        """Take the keys of `content`, which stands at `path` in the profile that messages call `where`.
+
+        `asked` takes the paths of all keys that are asked for and not refused, here and below.
+        """
         self._left = {str(key): value for key, value in content.items()}
         self.where, self._path = where, path
+        self.asked = set() if asked is None else asked
         self._known: set[str] = set()
         self._inner: list[Keys] = []
 
@@ -139,6 +143,16 @@ class Keys:
         """Return the path of one of the keys, from the top of the profile."""
         return f"{self._path}.{key}".lstrip(".")
 
+    def _ask(self, *keys: str) -> None:
+        self._known.update(keys)
+        self.asked.update(map(self.at, keys))
+
+    def misspelt(self, key: str) -> None:
+        """Raise `UserError` where a key is missing, and one that nobody has asked for yet may stand for it."""
+        near = None if key in self._left else near_miss(key, self._left)
+        if near is not None:
+            raise self.error(near, "there is no such key", f"did you mean '{key}'?")
+
     def error(self, key: str, problem: str, remedy: str) -> UserError:
         """Return what is wrong with a key, named by its path."""
         return UserError(f"{self.where}: {self.at(key)}: {problem}", remedy)
@@ -149,7 +163,7 @@ class Keys:
         Raises:
             UserError: it is not what the reader wants.
         """
-        self._known.add(key)
+        self._ask(key)
         value = self._left.pop(key, None)
         if value is None:
             return default  # type: ignore[no-any-return]
@@ -172,31 +186,33 @@ class Keys:
 
     def section(self, key: str) -> Keys:
         """Return the keys below a key; none where it is not written."""
-        self._known.add(key)
+        self._ask(key)
         value = self._left.pop(key, None)
         if value is not None and not isinstance(value, Mapping):
             raise self.error(key, f"{_short(value)} is not a mapping", "write keys below it")
-        inner = Keys(value or {}, self.where, self.at(key))
+        inner = Keys(value or {}, self.where, self.at(key), self.asked)
         self._inner.append(inner)
         return inner
 
     def sections(self, key: str) -> list[Keys]:
         """Return the keys of each entry of a list of mappings; none where it is not written."""
-        self._known.add(key)
+        self._ask(key)
         value = self._left.pop(key, None)
         if value is not None and (not isinstance(value, list) or not all(isinstance(one, Mapping) for one in value)):
             raise self.error(key, f"{_short(value)} is not a list of mappings", "write a list whose entries have keys")
-        inner = [Keys(one, self.where, f"{self.at(key)}[{number}]") for number, one in enumerate(value or [])]
+        inner = [
+            Keys(one, self.where, f"{self.at(key)}[{number}]", self.asked) for number, one in enumerate(value or [])
+        ]
         self._inner += inner
         return inner
 
     def inside(self, content: Mapping[str, Any], path: str) -> Keys:
         """Return the keys of a mapping that stands at `path` below these, and has been taken already."""
-        return Keys(content, self.where, self.at(path))
+        return Keys(content, self.where, self.at(path), self.asked)
 
     def neutral(self, *keys: str) -> None:
         """Take keys that change nothing about the load, with all below them."""
-        self._known.update(keys)
+        self._ask(*keys)
         for key in keys:
             self._left.pop(key, None)
 

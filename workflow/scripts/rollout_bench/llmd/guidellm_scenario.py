@@ -32,7 +32,8 @@ from rollout_bench.llmd.meaning import (
 )
 from rollout_bench.llmd.overrides import laid_over
 
-KINDS = ("synchronous", "concurrent", "throughput", "async", "constant", "poisson")
+BY_RATE = ("async", "constant", "poisson")
+KINDS = ("synchronous", "concurrent", "throughput", *BY_RATE)
 API = {"/v1/completions": "completions", "/v1/chat/completions": "chat"}
 SPREAD = 5
 """Standard deviations from the mean to a bound that is not written, as guidellm has it."""
@@ -45,6 +46,7 @@ def meaning_of(keys: Keys, served: MeasuredHere) -> Meaning:
         UserError: a key that there is not, that can't be honoured, or has a value that it can't have.
     """
     keys.neutral("metadata")
+    keys.misspelt("spec")
     if "spec" not in keys:
         raise keys.error("spec", "is missing", "write the scenario as guidellm 0.7 and later have it, below spec")
     changes = keys.take("benchmarks", _changes, [{}])
@@ -118,10 +120,13 @@ def _profile(spec: Keys, keys: Keys, meaning: Meaning) -> list[HeldLoad]:
     kind = keys.needed("kind", one_of(*KINDS))
     keys.refuse("a ramp is no load here", "rampup_duration")
     keys.refuse("a pass counts as a whole; warmup_iterations says how many warm up", "warmup", "cooldown")
+    for key, kinds in (("streams", ("concurrent",)), ("rate", BY_RATE), ("max_concurrency", (*BY_RATE, "throughput"))):
+        if kind not in kinds:
+            keys.refuse(f"goes with kind: {' or '.join(kinds)}, and this is {kind}", key)
     seconds, requests = _constraints(spec)
-    rates = keys.take("rate", rate_or_list, []) if kind in ("async", "constant", "poisson") else []
+    rates = keys.take("rate", rate_or_list, []) if kind in BY_RATE else []
     streams = keys.take("streams", whole_or_list, []) if kind == "concurrent" else []
-    most = keys.take("max_concurrency", count, 0) if kind in ("throughput", "async", "constant", "poisson") else 0
+    most = keys.take("max_concurrency", count, 0) if kind in ("throughput", *BY_RATE) else 0
     if kind in ("async", "constant"):
         meaning.online["burstiness"] = "constant"
     loads: list[tuple[float | None, int | None]]

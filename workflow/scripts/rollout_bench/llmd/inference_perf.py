@@ -47,6 +47,7 @@ def meaning_of(keys: Keys, served: MeasuredHere) -> Meaning:
     meaning.workload["samples_per_prompt"] = 1
     _server(keys, meaning, served)
     _report(keys, meaning)
+    keys.misspelt("load")
     load = keys.section("load")
     kind = load.take("type", one_of(*LOADS, *LATER), "constant")
     if kind in LATER:
@@ -111,6 +112,7 @@ def _report(keys: Keys, meaning: Meaning) -> None:
 
 def _stages(load: Keys, kind: str) -> list[HeldLoad]:
     found = []
+    load.misspelt("stages")
     for keys in load.sections("stages"):
         if kind == "concurrent":
             users, requests = keys.needed("concurrency_level", count), keys.needed("num_requests", count)
@@ -128,6 +130,10 @@ def _stages(load: Keys, kind: str) -> list[HeldLoad]:
 def _limit(load: Keys, stages: list[HeldLoad], meaning: Meaning) -> None:
     """Honour what limits requests under way besides the load: workers, and how many each may have."""
     workers = load.take("num_workers", count, 0)
+    if not workers and "worker_max_concurrency" in load:
+        meaning.notes.append(
+            "load.worker_max_concurrency: limits nothing without num_workers, which inference-perf takes from its cores"
+        )
     each = load.take("worker_max_concurrency", count, 100)
     for number_of, stage in enumerate(stages):
         most = workers * each

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
 import yaml
 
-from rollout_bench.core.errors import UserError, did_you_mean
+from rollout_bench.core.errors import UserError, did_you_mean, near_miss
 
 _PART = re.compile(r"[^.\[\]]+")
 
@@ -32,7 +32,14 @@ def parsed(overrides: Any, where: str) -> dict[str, Any]:
     if isinstance(overrides, str):
         pairs = [part.partition("=") for part in overrides.split(",") if part.strip()]
         if any(not equals or not key.strip() for key, equals, _ in pairs):
-            raise UserError(f"{where}: {_short(overrides)} are no overrides", "write {KEY: VALUE}, or KEY=VALUE,...")
+            quotes = "; in {} a key that has [ is quoted, or is written load.stages.0.rate" if "[" in overrides else ""
+            raise UserError(
+                f"{where}: {_short(overrides)} are no overrides", f"write {{KEY: VALUE}}, or KEY=VALUE,...{quotes}"
+            )
+        names = [key.strip() for key, _, _ in pairs]
+        for name in names:
+            if names.count(name) > 1:
+                raise UserError(f"{where}.{name}: stands {names.count(name)} times", "write it once")
         overrides = {key.strip(): value.strip() for key, _, value in pairs}
     if not isinstance(overrides, Mapping):
         raise UserError(f"{where}: {_short(overrides)} are no overrides", "write {KEY: VALUE}, or KEY=VALUE,...")
@@ -48,12 +55,20 @@ def _value(key: str, value: Any, where: str) -> Any:
         raise UserError(f"{where}.{key}: {_short(value)} can't be read", "write it as in a YAML file") from None
 
 
-def laid_over(content: dict[str, Any], overrides: Mapping[str, Any], where: str) -> dict[str, Any]:
+def laid_over(
+    content: dict[str, Any], overrides: Mapping[str, Any], where: str, asked: Callable[[], Collection[str]] = tuple
+) -> dict[str, Any]:
     """Return `content` with `overrides` laid over it; null takes a key out.
 
     A key names a value by its path, with dots and indices: `load.stages[0].rate`, or `load.stages.0.rate`. Without a
     dot it is the one key of that name, wherever it stands; or those of several places that are alike, as the two
-    distributions of inference-perf and its stages are.
+    distributions of inference-perf and its stages are. A path may add a key.
+
+    Args:
+        content: the keys of a profile.
+        overrides: key -> another value.
+        where: what errors begin with.
+        asked: returns the paths of all keys that can be honoured, written or not.
 
     Raises:
         UserError: there is no such key, or there are several that have nothing in common.
@@ -61,7 +76,7 @@ def laid_over(content: dict[str, Any], overrides: Mapping[str, Any], where: str)
     result = deepcopy(content)
     for key, value in overrides.items():
         parts = _parts(key, f"{where}.overrides")
-        for place in [parts] if len(parts) > 1 and parts[0] in result else _places(result, key, parts, where):
+        for place in [parts] if len(parts) > 1 and parts[0] in result else _places(result, key, parts, where, asked):
             _set(result, place, value, key, where)
     return result
 
@@ -72,15 +87,28 @@ def _parts(key: str, where: str) -> Place:
     return tuple(int(part) if part.isdecimal() else part for part in _PART.findall(key))
 
 
-def _places(content: dict[str, Any], key: str, parts: Place, where: str) -> list[Place]:
+def _places(
+    content: dict[str, Any], key: str, parts: Place, where: str, asked: Callable[[], Collection[str]]
+) -> list[Place]:
     """Return the places of a key that is not written by its whole path."""
     written = dict(_walk(content))
     found = [place for place in written if place[-len(parts) :] == parts]
     if not found:
         if len(parts) == 1 and not any(isinstance(value, dict | list) for value in content.values()):
             return [parts]  # of a flat profile: an option that it does not use so far
+        known = sorted(asked())
+        if len(parts) > 1 and _dotted(parts) in known:
+            return [parts]
+        lacking: dict[str, list[str]] = {}
+        for path in known:
+            lacking.setdefault(path.rpartition(".")[2], []).append(path)
         names = {str(place[-1]) for place in written} | {_dotted(place) for place in written if len(parts) > 1}
-        raise UserError(f"{where}.overrides.{key}: the profile has no such key", did_you_mean(key, names))
+        near = near_miss(key, {*names, *lacking})
+        remedy = did_you_mean(key, names)
+        if near in lacking and near not in names:
+            paths = " or ".join(lacking[near])
+            remedy = f"a path adds a key: write {paths}" if near == key else f"did you mean {paths}?"
+        raise UserError(f"{where}.overrides.{key}: the profile has no such key", remedy)
     siblings = {frozenset(_parent(content, place)) for place in found}
     if len(found) > 1 and len(siblings) > 1:
         places = " and ".join(map(_dotted, found))
@@ -110,6 +138,11 @@ def _set(content: dict[str, Any], place: Place, value: Any, key: str, where: str
     for number, part in enumerate(place):
         has = part in parent if isinstance(parent, dict) else isinstance(parent, list) and part in range(len(parent))
         last = number == len(place) - 1
+        if not has and isinstance(parent, dict) and not last and isinstance(place[number + 1], str):
+            parent[part], has = (
+                {},
+                True,
+            )  # a key above the one that is added; one that there is not is told by who reads
         if not has and not (last and isinstance(parent, dict)):
             above = _dotted(place[:number]) or "the profile"
             known = (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,12 +16,12 @@ from pydantic import Field
 
 from rollout_bench.contracts.fields import Args, Strict, Text
 from rollout_bench.contracts.modes import MODES, OFFLINE, ONLINE, STARTUP
-from rollout_bench.core.errors import UserError, did_you_mean
+from rollout_bench.core.errors import UserError, did_you_mean, near_miss
 from rollout_bench.llmd.content import Keys
 from rollout_bench.llmd.harnesses import HARNESSES
 from rollout_bench.llmd.meaning import Meaning, MeasuredHere
 from rollout_bench.llmd.overrides import laid_over, parsed
-from rollout_bench.llmd.template import ENDINGS, MAX_MODEL_LEN, OF_THE_LAUNCH, content_of, located
+from rollout_bench.llmd.template import ENDINGS, MAX_MODEL_LEN, OF_THE_LAUNCH, content_of, found_at, located
 
 OWN_KEYS = ("harness", "path", "overrides")
 
@@ -60,15 +62,19 @@ class Found:
     meaning: Meaning
 
 
-def with_profiles(merged: Mapping[str, Any]) -> dict[str, Any]:
+def with_profiles(merged: Mapping[str, Any], command_line: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return a merged config in which each selected workload with a profile has the load that this means.
 
     `profile: HARNESS/NAME` and `overrides` at the top, as a command line has them, become such a workload.
 
+    Args:
+        merged: the config.
+        command_line: the part of it that stands on the command line.
+
     Raises:
         UserError: a profile that can't be read, a key of it that can't be honoured, or one that the config sets too.
     """
-    config = _with_short_form(dict(merged))
+    config = _with_short_form(dict(merged), command_line or {})
     workloads, settings = config.get("workloads"), config.get("workload_settings")
     if not isinstance(workloads, list) or not isinstance(settings, Mapping):
         return config
@@ -110,10 +116,18 @@ def profile_of(written: Any, config: Mapping[str, Any], where: str) -> Found:
     file = located(harness.name, written["path"], where)
     later = [name for name in OF_THE_LAUNCH if name != MAX_MODEL_LEN or config.get("models")]
     content = content_of(file, _known(config), where, later)
-    content = laid_over(content, parsed(written.get("overrides"), f"{where}.overrides"), where)
-    return Found(
-        file, harness.name, content, harness.meaning_of(Keys(content, f"{where}: {file.name}"), served_by(config))
-    )
+
+    def read(keys: Keys) -> Meaning:
+        return harness.meaning_of(keys, served_by(config))
+
+    def asked() -> set[str]:
+        keys = Keys(content, where)
+        with contextlib.suppress(UserError):  # it may be the overrides that mend it
+            read(keys)
+        return keys.asked
+
+    changed = laid_over(content, parsed(written.get("overrides"), f"{where}.overrides"), where, asked)
+    return Found(file, harness.name, changed, read(Keys(changed, f"{where}: {file}")))
 
 
 def rendered(profile: WorkloadProfile, config: Mapping[str, Any], of_the_launch: Mapping[str, str]) -> str:
@@ -131,13 +145,39 @@ def rendered(profile: WorkloadProfile, config: Mapping[str, Any], of_the_launch:
     file = located(profile.harness, profile.path, where)
     known = {**_known(config), **of_the_launch}
     content = laid_over(content_of(file, known, where), parsed(profile.overrides, where), where)
+    changed = f", with {_flow(profile.overrides)}" if profile.overrides else ""
     head = (
-        f"# {profile.harness}/{file.name}, with overrides, as the launches of this experiment fill it in.\n"
+        f"# {profile.harness}/{file.name}{changed}, as the launches of this experiment fill it in.\n"
         "# PORT is picked by each server of ours: put in the port of a server to run the profile by hand.\n"
     )
     found = profile_of(profile.model_dump(), config, where)
     notes = "".join(f"# {note}\n" for note in found.meaning.notes)
     return head + notes + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def readings(config: Mapping[str, Any]) -> list[str]:
+    """Return what the profiles of the selected workloads are read as, and what of them is read otherwise, as lines.
+
+    Args:
+        config: a config whose profiles have been read before.
+    """
+    lines = []
+    for name in config["workloads"]:
+        profile = config["workload_settings"].get(name, {}).get("profile")
+        if profile is not None:
+            found = profile_of(profile, config, "config: profile")
+            meaning, overrides = found.meaning, profile.get("overrides")
+            changed = f", with {_flow(overrides)}" if overrides else ""
+            parts = {"online": meaning.online, "slo": meaning.slo}
+            read = {**meaning.workload, **{key: part for key, part in parts.items() if part}}
+            lines += [f"profile: {name} is {found.file}{changed}, read as {_flow(read)}"]
+            lines += [f"profile: {name}: {note}" for note in meaning.notes]
+    return lines
+
+
+def _flow(value: Any) -> str:
+    """Return a value as YAML in one line."""
+    return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=math.inf, allow_unicode=True).strip()
 
 
 def _known(config: Mapping[str, Any]) -> dict[str, str]:
@@ -176,40 +216,68 @@ def served_by(config: Mapping[str, Any]) -> MeasuredHere:
     return MeasuredHere(frozenset(models), frozenset(urls))
 
 
-def _with_short_form(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the config with `profile: HARNESS/NAME` at its top as a workload of that name, measured alone."""
+def _with_short_form(config: dict[str, Any], command_line: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config with `profile: HARNESS/NAME` at its top as a workload of that name, measured alone.
+
+    The longer form, {harness: HARNESS, path: PATH}, may stand there too.
+    """
     named, overrides = config.get("profile"), config.pop("overrides", None)
-    if not isinstance(named, str):
-        if overrides is not None:
-            raise UserError(
-                "config: overrides: goes with profile, and there is none",
-                "add profile=guidellm/sanity_concurrent, or write overrides below a workload's profile",
-            )
+    if isinstance(named, Mapping) and {"harness", "path"}.intersection(named):
+        if overrides is not None and "overrides" in named:
+            raise UserError("config: profile.overrides: stands beside overrides at the top", "write all in one of both")
+        own = {**named, "overrides": named.get("overrides", overrides)}
+    elif isinstance(named, str):
+        own = {**_named_shortly(named), "overrides": overrides}
+    elif overrides is not None:
+        raise UserError(
+            "config: overrides: goes with profile, and there is none",
+            "add profile=guidellm/sanity_concurrent, or write overrides below a workload's profile",
+        )
+    else:
         return config
     config.pop("profile")
-    path = PurePath(named)
-    harness = path.parent.name
-    if harness not in HARNESSES:
-        near = did_you_mean(harness, HARNESSES)
-        raise UserError(
-            f"config: profile: {named}: {harness or 'no folder'} is no harness", f"{near} Write HARNESS/NAME"
-        )
-    workload = path.name.replace("_", "-")
+    harness = own.get("harness")
+    workload = PurePath(str(own.get("path"))).name.replace("_", "-")
     for ending in sorted(ENDINGS, key=len, reverse=True):
         workload = workload.removesuffix(ending) if ending else workload
-    is_name = len(path.parts) == 2 and not Path(named).is_file()
-    own = {"harness": harness, "path": path.name if is_name else named, "overrides": overrides}
     known = config.get("workload_settings")
     others = known if isinstance(known, Mapping) else {}
     before = others.get(workload)
     further = {key: value for key, value in before.items() if key != "profile"} if isinstance(before, Mapping) else {}
     mode = STARTUP.name if harness == "nop" else ONLINE.name
+    for key, meant in (("modes", mode), ("workloads", workload)):
+        if key in command_line and command_line[key] != [meant]:
+            raise UserError(
+                f"config: {key}: {command_line[key]} stands beside profile, which measures {meant} alone",
+                f"leave {key} out, or name the profile in a file: workload_settings.<name>.profile",
+            )
     return {
         **config,
         "modes": [mode],
         "workloads": [workload],
         "workload_settings": {**others, workload: {**further, "profile": own}},
     }
+
+
+def _named_shortly(named: str) -> dict[str, str]:
+    """Return harness and path of HARNESS/NAME, or of the path of a file whose folder is called as its harness."""
+    path = PurePath(named)
+    harness = path.parent.name
+    if not harness:
+        having = [f"{known}/{named}" for known in HARNESSES if found_at(known, named)]
+        raise UserError(
+            f"config: profile: {named}: names no harness",
+            f"write {' or '.join(having)}" if having else f"write HARNESS/NAME, of {', '.join(HARNESSES)}",
+        )
+    if harness not in HARNESSES:
+        near = near_miss(harness, HARNESSES)
+        raise UserError(
+            f"config: profile: {named}: the folder {harness} is no harness",
+            (f"did you mean '{near}'? Else " if near else "")
+            + f"write {{harness: HARNESS, path: {named}}}; harnesses are {', '.join(HARNESSES)}",
+        )
+    is_name = len(path.parts) == 2 and not Path(named).is_file()
+    return {"harness": harness, "path": path.name if is_name else named}
 
 
 def _merged(own: Mapping[str, Any], found: Found, name: str) -> dict[str, Any]:
@@ -222,7 +290,7 @@ def _merged(own: Mapping[str, Any], found: Found, name: str) -> dict[str, Any]:
     twice += [f"online.{key}" for key in online if key in meaning.online]
     if twice:
         raise UserError(
-            f"{where}.{twice[0]}: the profile {found.file.name} has it too",
+            f"{where}.{twice[0]}: the profile {found.file} has it too",
             "leave it out here and write it into profile.overrides, or give the workload another name",
         )
     profile = {
@@ -245,6 +313,11 @@ def _check_mode(config: Mapping[str, Any], found: Found, name: str) -> None:
         raise UserError(
             f"config: workload_settings.{name}.profile: nop sends nothing, and modes has {', '.join(map(str, modes))}",
             "write modes: [startup]",
+        )
+    if found.meaning.mode == ONLINE.name and isinstance(modes, list) and modes and ONLINE.name not in modes:
+        raise UserError(
+            f"config: workload_settings.{name}.profile: says how requests arrive at a server, and modes has no online",
+            "add online to modes; other modes beside it take lengths and prompts of the profile only",
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +46,12 @@ def located(harness: str, path: str, where: str) -> Path:
         UserError: there is no such file, naming the nearest one.
     """
     named = Path(path).expanduser() if path.startswith("~/") else Path(path)
-    folders = [Path()] if named.is_absolute() else [Path(), HOME / harness, CLONE / HOME / harness]
-    for folder in folders:
-        for ending in ENDINGS:
-            found = folder / f"{named}{ending}"
-            if _is_file(found):
-                return found
-    known = sorted({file.name for folder in folders[1:] for file in _profiles(folder)})
+    file = found_at(harness, path)
+    if file is not None:
+        return file
+    if _is(Path.is_dir, named):
+        raise UserError(f"{where}.path: {path}: is a folder", "name a file in it")
+    known = sorted({file.name for folder in _folders(harness, named)[1:] for file in _profiles(folder)})
     if len(named.parts) == 1 and known:
         raise UserError(
             f"{where}.path: there is no profile {path} in {HOME / harness}",
@@ -63,9 +62,20 @@ def located(harness: str, path: str, where: str) -> Path:
     )
 
 
-def _is_file(path: Path) -> bool:
+def found_at(harness: str, path: str) -> Path | None:
+    """Return the file of a profile, as `located` does; None where there is none."""
+    named = Path(path).expanduser() if path.startswith("~/") else Path(path)
+    places = (folder / f"{named}{ending}" for folder in _folders(harness, named) for ending in ENDINGS)
+    return next((place for place in places if _is(Path.is_file, place)), None)
+
+
+def _folders(harness: str, named: Path) -> list[Path]:
+    return [Path()] if named.is_absolute() else [Path(), HOME / harness, CLONE / HOME / harness]
+
+
+def _is(kind: Callable[[Path], bool], path: Path) -> bool:
     try:
-        return path.is_file()
+        return kind(path)
     except (OSError, ValueError):  # a name that is too long, or holds a NUL
         return False
 
@@ -83,10 +93,21 @@ def filled(text: str, known: Mapping[str, str], where: str, later: Collection[st
     Raises:
         UserError: a token stays empty, or its value may be a secret, which would stand in the profile that is kept.
     """
-    return "".join(_filled_line(line, known, where, later) for line in text.splitlines(keepends=True))
+    empty: dict[str, None] = {}
+    filled_in = "".join(_filled_line(line, known, where, later, empty) for line in text.splitlines(keepends=True))
+    if empty:
+        tokens, names = " and ".join(f"REPLACE_ENV_{name}" for name in empty), " and ".join(empty)
+        stay, them = ("stays", "it") if len(empty) == 1 else ("stay", "them")
+        raise UserError(
+            f"{where}: {tokens}: {stay} empty: no launch knows {them}, and the environment has no {names}",
+            f"export {' '.join(f'{name}=...' for name in empty)}, or write the value into the profile",
+        )
+    return filled_in
 
 
-def _filled_line(line: str, known: Mapping[str, str], where: str, later: Collection[str]) -> str:
+def _filled_line(
+    line: str, known: Mapping[str, str], where: str, later: Collection[str], empty: dict[str, None]
+) -> str:
     code, hash_sign, comment = line.partition(" #") if not line.lstrip().startswith("#") else ("", "", line)
 
     def value(found: re.Match[str]) -> str:
@@ -95,10 +116,8 @@ def _filled_line(line: str, known: Mapping[str, str], where: str, later: Collect
         if not said and name in later:
             return found[0]
         if not said:
-            raise UserError(
-                f"{where}: REPLACE_ENV_{name}: stays empty: no launch knows it, and the environment has no {name}",
-                f"export {name}=..., or write the value into the profile",
-            )
+            empty[name] = None
+            return ""
         if "\n" in said or may_be_secret(name, said):
             raise UserError(
                 f"{where}: REPLACE_ENV_{name}: may be a secret, and the filled profile is kept beside the results",

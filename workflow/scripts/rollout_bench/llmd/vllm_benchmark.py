@@ -59,7 +59,6 @@ OF_THE_CLIENT = (
     "skip-tokenizer-init",
     "ready-check-timeout-sec",
     "no-stream",
-    "num-warmups",
     "no-reranker",
 )
 """Flags that only vLLM's own client has a use for: prompts travel as token ids, and the launch warms up itself."""
@@ -110,6 +109,8 @@ def meaning_of(keys: Keys, served: MeasuredHere) -> Meaning:
     keys.refuse("requests beside the load are not sent", "probe-request-rate")
     keys.refuse("times of a trace are request_rate: trace of a data set here", "self-timed")
     meaning = Meaning()
+    if keys.take("num-warmups", index, 0):
+        meaning.notes.append("num-warmups: not sent: a launch warms up with whole passes, as warmup_iterations says")
     api = API[keys.take("backend", one_of(*API), "vllm")]
     by_path = ENDPOINTS[keys.take("endpoint", one_of(*ENDPOINTS), f"/v1/{'chat/' if api == 'chat' else ''}completions")]
     if by_path != api:

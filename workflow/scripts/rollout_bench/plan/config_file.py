@@ -20,8 +20,15 @@ from rollout_bench.llmd.profiled import with_profiles
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.serving import OnlineLoad
 
-_OTHER_NAMES = {"gpu": "cuda", "nvidia": "cuda", "npu": "ascend", "x86": "cpu", "throughput": "output_tokens_per_s"}
-"""What people call platforms and metrics, where the nearest spelling would mislead (gpu is nearer to cpu than cuda)."""
+_OTHER_NAMES = {
+    "gpu": "cuda",
+    "nvidia": "cuda",
+    "npu": "ascend",
+    "x86": "cpu",
+    "throughput": "output_tokens_per_s",
+    "safetensors": "auto",
+}
+"""What people call platforms, metrics and formats, where the nearest spelling would mislead (gpu is nearer to cpu)."""
 
 _REMOVED = {("diagnose",): "use `snakemake check`; after a run `snakemake plan` prints how far each failed launch came"}
 """What to do in place of keys that earlier versions had."""
@@ -69,16 +76,44 @@ def check_config_file(path: Path) -> None:
         raise UserError(f"{path}: __use_yte__: a config holds values and no programs", "leave it out, write the values")
 
 
-def read_config(merged: Mapping[str, Any]) -> Config:
+def read_config(merged: Mapping[str, Any], command_line: Mapping[str, Any] | None = None) -> Config:
     """Check the merged config.
+
+    Args:
+        merged: the config.
+        command_line: the part of it that stands on the command line.
 
     Raises:
         UserError: naming the key by its dotted path, with the near miss where a key is unknown.
     """
+    read = with_profiles(merged, command_line)
     try:
-        return Config.model_validate(with_profiles(merged))
+        return Config.model_validate(read)
     except ValidationError as error:
-        raise told(error.errors()) from None
+        raise _of_profile(_most_telling(error.errors()), read, merged) or told(error.errors()) from None
+
+
+def _of_profile(error: ErrorDetails, read: Mapping[str, Any], written: Mapping[str, Any]) -> UserError | None:
+    """Return what to say of a value that a profile comes to, and nobody wrote; None for any other."""
+    if error["loc"][:1] != ("workload_settings",) or len(error["loc"]) < 3:
+        return None
+    _, name, *keys = error["loc"]
+    profile = _at(read, ("workload_settings", name, "profile"))
+    place = keys[:2] if keys[0] == "online" else keys[:1]
+    if not isinstance(profile, Mapping) or keys[0] == "profile":
+        return None
+    if _at(written, ("workload_settings", name, *place)) is not None:
+        return None
+    own = f"config: workload_settings.{name}"
+    problem = _told(error).problem.replace(f"{own}.", f"{own}.profile: {profile['path']}: comes to ", 1)
+    of_time = " (of a load by time: rate x duration)" if place == ["prompts"] else ""
+    return UserError(problem, f"correct what {'.'.join(map(str, place))} comes from{of_time}, there or in overrides")
+
+
+def _at(content: Any, place: Sequence[Any]) -> Any:
+    for part in place:
+        content = content.get(part) if isinstance(content, Mapping) else None
+    return content
 
 
 def name_after(files: Sequence[Path]) -> str:
@@ -132,6 +167,12 @@ def _told(error: ErrorDetails) -> UserError:
             f"config: {where}: {_short(value)} is not known",
             did_you_mean(_OTHER_NAMES.get(str(value), str(value)), _choices(error)),
         )
+    if error["type"] == "model_type":
+        short = "write HARNESS/NAME of a profile of llm-d-benchmark, or " if error["loc"] == ("profile",) else ""
+        return UserError(
+            f"config: {where}: {'null' if value is None else _short(value)} is no mapping",
+            f"{short}write keys below it, or leave it out: {_see_reference(where)}",
+        )
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
     if error["type"] == "string_too_short":
         return UserError(f"config: {where}: is empty", _see_reference(where))
@@ -155,7 +196,8 @@ def _instead(location: tuple[int | str, ...]) -> str:
     sections = [one.settings for one in MODES.values() if one.settings and key in _known_keys((one.settings,))]
     if location[:-1] == () and sections:
         return f"write it below {' or '.join(sections)}"
-    return did_you_mean(key, _known_keys(location[:-1]))
+    # overrides stand at the top beside profile: HARNESS/NAME, and are none of the config's keys once this is read
+    return did_you_mean(key, [*_known_keys(location[:-1]), *(["overrides"] if len(location) == 1 else [])])
 
 
 def _without_tags(location: tuple[int | str, ...]) -> tuple[int | str, ...]:

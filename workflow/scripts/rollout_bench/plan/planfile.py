@@ -127,6 +127,9 @@ class PlanFile(Strict):
     again: list[str] = Field(
         [], description="Records that are there and that `remeasure` would have measured again; shown by plan alone."
     )
+    profiles: list[str] = Field(
+        [], description="What profiles of llm-d-benchmark were read as, one line each; shown by plan alone."
+    )
     files: list[str] = Field([], description="Configs that were laid over the default one.")
 
 

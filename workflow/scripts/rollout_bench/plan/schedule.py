@@ -20,7 +20,7 @@ from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Spec, devices_needed
 from rollout_bench.contracts.store import present, read_launched, record_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_json, write_whole
-from rollout_bench.llmd.profiled import rendered
+from rollout_bench.llmd.profiled import readings, rendered
 from rollout_bench.llmd.template import MAX_MODEL_LEN, MODEL, TOKENIZER, URL
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.interleaving import BlockGroup, ComparedGroup, Design, Interleaving
@@ -238,6 +238,11 @@ class Schedule:
         for experiment in self.experiments:
             found.setdefault(cell_of(experiment), []).append(experiment)
         return found
+
+    def shown_file(self, again: list[str]) -> PlanFile:
+        """Return the plan as `snakemake plan` shows it, with records that are measured `again` and profiles as read."""
+        profiles = readings(self.config.model_dump(exclude_unset=True))
+        return self.plan_file().model_copy(update={"again": again, "profiles": profiles})
 
     def plan_file(self, *, estimate: bool = True) -> PlanFile:
         """Return the plan as it is put on disk; `estimate` reads earlier records to say how long launches take."""
