@@ -11,7 +11,7 @@ import pytest
 
 from rollout_bench.cluster import ownership, slurm
 from rollout_bench.cluster.ownership import Owner, claim_path, claimed, read_claim
-from rollout_bench.contracts.store import failure_path, read_failure
+from rollout_bench.contracts.store import failure_path, read_failure, word_path
 from rollout_bench.core.errors import UserError
 
 EXPERIMENT = "offline/tiny_bf16_small-00000000"
@@ -72,11 +72,13 @@ def test_of_many_processes_that_claim_one_launch_at_once_exactly_one_gets_it(rec
     assert not list(claim_path(record).parent.iterdir())
 
 
-def test_of_a_dead_process_the_claim_is_told_and_taken_over(record: Path):
+def test_of_a_dead_process_the_claim_is_told_with_how_far_it_came_and_taken_over(record: Path):
     left_by_a_dead_process(record)
+    word_path(record).write_text("waiting for devices\n")
     with claimed(record, Path("a.log"), 60.0, ownership.tell_of_dead):
         assert read_claim(claim_path(record)).pid == os.getpid()
-    assert read_failure(failure_path(record)).category == "killed"
+    failure = read_failure(failure_path(record))
+    assert (failure.category, failure.phase) == ("killed", "waiting for devices")
 
 
 def test_a_claim_on_another_machine_holds_where_nobody_can_be_asked(record: Path, monkeypatch: pytest.MonkeyPatch):

@@ -419,7 +419,7 @@ def end_with_errors(plan: Schedule, scripts: Path) -> None:
         return
     _clean()
     records = [Path(launch.record) for launch in plan.launches]
-    ownership.tell_of_claims(RESULTS)
+    tell([error_of(read_failure(failure_path(path))) for path in ownership.tell_of_claims(RESULTS)])  # it can't itself
     marks = {Path(one.record): Path(mark) for mark, block in plan.blocks.items() for one in block.launches}
     begun = [record for record in records if not _given_up(plan, str(record))]
     ownership.tell_of_jobs(begun, _began_s, plan.config.cluster.launches_per_job, marks)

@@ -239,7 +239,7 @@ def tell_of_dead(record: Path, claim: Owner) -> bool:
         return False
     job = claim.job
     cause = None if job is None else slurm.cause_of(slurm.ask(job), JOB_LOGS.rglob(f"{job}.log"))
-    _write(record, cause or _KILLED, claim.log, claim.node, claim.job)
+    _write(record, cause or _KILLED, claim.log, claim.node, claim.job, _word_of(record))
     return True
 
 
@@ -291,6 +291,6 @@ def newest_log(record: Path, since_s: float, launches_per_job: int = 1, mark: Pa
     return max(recent, key=lambda log: int(log.stem), default=None)
 
 
-def _write(record: Path, cause: Cause, log: str, node: str | None, job: str | None) -> None:
+def _write(record: Path, cause: Cause, log: str, node: str | None, job: str | None, phase: str = "ended") -> None:
     launch = int(record.stem.removeprefix("launch-"))
-    write_failure(record, failure_of(record.parent.name, launch, "ended", cause, log, node, job))
+    write_failure(record, failure_of(record.parent.name, launch, phase, cause, log, node, job))

@@ -546,7 +546,8 @@ class Failure(Strict):
     phase: str = Field(
         description=(
             "What the launch did: starting, importing, initializing, warmup, measuring, stopping, writing; interrupted "
-            "by the scheduler; ended, where it left no word."
+            "by the scheduler; of a command that was killed what it had said last, begun where that is nothing; ended, "
+            "where its job came to no launch."
         )
     )
     category: str = Field(description="Kind of failure: no_kv_cache_memory, missing_weights, timeout, crash, ...")
