@@ -167,6 +167,12 @@ BAD_PROFILES = [
     Bad("short_null", "profile: null", "profile: null is no mapping", "HARNESS/NAME"),
     Bad("short_list", "profile: [a]", "profile: ['a'] is no mapping", "HARNESS/NAME"),
     Bad(
+        "mode_misspelt",
+        "{modes: [onlin], workloads: [w], workload_settings: {w: {profile: {harness: guidellm, path: sanity_random}}}}",
+        "mode 'onlin' is not defined",
+        "'online'",
+    ),
+    Bad(
         "measured_offline",
         "{modes: [offline, startup], workloads: [w], workload_settings: {w: {profile: {harness: guidellm, path: "
         "sanity_random}}}}",

@@ -314,7 +314,8 @@ def _check_mode(config: Mapping[str, Any], found: Found, name: str) -> None:
             f"config: workload_settings.{name}.profile: nop sends nothing, and modes has {', '.join(map(str, modes))}",
             "write modes: [startup]",
         )
-    if found.meaning.mode == ONLINE.name and isinstance(modes, list) and modes and ONLINE.name not in modes:
+    others = MODES.keys() - {ONLINE.name}  # a misspelt one is told as such, by who checks modes
+    if found.meaning.mode == ONLINE.name and isinstance(modes, list) and modes and others.issuperset(map(str, modes)):
         raise UserError(
             f"config: workload_settings.{name}.profile: says how requests arrive at a server, and modes has no online",
             "add online to modes; other modes beside it take lengths and prompts of the profile only",
