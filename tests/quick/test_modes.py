@@ -42,7 +42,7 @@ OTHER_MEANINGS = {
     "measure/server/stream.py": {"messages"},  # what a chat is made of
     "measure/server/vllm_bench.py": {"profile"},  # an argument of vLLM's benchmark
     "measure/server/vllm_command.py": {"messages"},  # those of a chat
-    "plan/config_file.py": {"online"},  # the key of a workload that says how requests arrive
+    "plan/config_file.py": {"online", "profile"},  # keys of a workload: how requests arrive, whose profile it is
     "report/figure_names.py": {"cycle", "placement", "startup", "operators", "messages"},  # figures
     "report/tables/online_tables.py": {"offline", "online"},  # fields of a line in the table that compares the two
     "trainers/verl.py": {"rollout"},  # a section of verl's settings
