@@ -249,11 +249,11 @@ def test_a_server_without_token_ids_is_told_of_where_they_are_needed(url: str, a
 def test_what_waits_in_a_conversation_is_over_when_the_time_is(url: str, asked: Asked):
     load = workload({"count": 9, "think_ms": 600_000, "active": 1}, prompts=1)
     began = time.monotonic()
-    done = sent(url, load, concurrency=3, ending=LoadEnd(duration_s=1.0, wait=True))
+    done = sent(url, load, concurrency=3, ending=LoadEnd(duration_s=3.0, wait=True))
     assert len(done.outcomes) == 1  # the others waited for their turn
     assert time.monotonic() - began < 300
     asked.hold = threading.Event()
-    cut = sent(url, load, concurrency=1, ending=LoadEnd(duration_s=1.0))
+    cut = sent(url, load, concurrency=1, ending=LoadEnd(duration_s=3.0))
     asked.hold.set()
     assert [outcome.cut_s is not None for outcome in cut.outcomes] == [True]
 
