@@ -73,7 +73,7 @@ def test_each_has_prompts_of_its_own_and_times_from_the_common_release(record: R
         assert len({row.output_tokens for row in own if row.replica == 0}) > 2
         for number, part in enumerate(iteration.replicas or []):
             last = max(row.last_token_s or 0 for row in own if row.replica == number)
-            assert last == pytest.approx(part.end_s, abs=0.05)
+            assert last == pytest.approx(part.end_s, abs=0.25)
         assert iteration.cached_prompt_tokens == 8 * 128
 
 

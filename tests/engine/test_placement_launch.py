@@ -145,7 +145,7 @@ def test_each_rank_does_its_part_and_one_thing_at_a_time(way: str, placed: Calla
             engine, trainer = (rank.busy_s("update") for rank in step.ranks)
             assert 0 < trainer < engine  # which goes on loading when the last bucket was sent
         (last,) = {max(s.began_s + s.elapsed_s for r in step.ranks for s in r.spans if s.activity == "generate")}
-        assert iteration.elapsed_s == pytest.approx(last, abs=0.01)
+        assert iteration.elapsed_s == pytest.approx(last, abs=0.1)
 
 
 def test_a_trainer_that_is_ahead_trains_while_the_next_step_is_generated(placed: Callable[[str], Launching]):

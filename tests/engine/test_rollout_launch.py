@@ -102,7 +102,7 @@ def test_one_engine_generates_a_step_through_each_entry(entry: str, of_entry: di
         assert part.prompts == 4
         assert part.preemptions == 0
         assert part.output_tokens == iteration.output_tokens
-        assert part.elapsed_s == pytest.approx(iteration.elapsed_s, abs=0.05)
+        assert 0.2 * iteration.elapsed_s < part.elapsed_s <= iteration.elapsed_s + 0.05  # the rest is the router's
         if entry != "server":  # 128 of 130 tokens of each second sample
             assert iteration.cached_prompt_tokens == 4 * 128
     assert own(record) == []
