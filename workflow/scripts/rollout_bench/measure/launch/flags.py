@@ -559,7 +559,7 @@ def memory_grows(transitions: Sequence[Transition]) -> list[Flag]:
     }
     flags = []
     for where, values in taken.items():
-        if len(values) < LEAST_LOOKS:
+        if len(values) < LEAST_HALVES:
             continue
         slope, low, high = growth(values)
         half = (len(values) + 1) // 2
@@ -575,6 +575,9 @@ def memory_grows(transitions: Sequence[Transition]) -> list[Flag]:
 
 LEAST_LOOKS = 3
 """Repeats from which on a slope has an interval."""
+
+LEAST_HALVES = 4
+"""Repeats from which on each half has a slope of its own."""
 
 
 def growth(values: Sequence[float]) -> tuple[float, float, float]:
