@@ -250,7 +250,11 @@ OF_PROCESSOR = ("Failed to create oneDNN linear", "CPU SHM communicator disabled
 launch's own doing."""
 
 
+FROZEN = "the launch as a whole was stopped or frozen"
+"""What a launch says that was not let run for a second, as it may happen beside others."""
+
+
 def own_flags(record: Launched) -> list[Flag]:
     """Return the flags of `record` that are the launch's own doing."""
     of_launch = [flag for flag in record.validity if flag.code not in MACHINE_S]
-    return [flag for flag in of_launch if not any(words in flag.sentence for words in OF_PROCESSOR)]
+    return [flag for flag in of_launch if not any(words in flag.sentence for words in (*OF_PROCESSOR, FROZEN))]

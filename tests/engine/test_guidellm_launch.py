@@ -80,8 +80,7 @@ def test_the_server_counts_every_token_of_every_request(done: tuple[Launching, d
         assert it.client is not None
         assert it.client.cpu_share > 0
         assert it.client.loop_delay_median_s is None
-    # seen once beside other tests: a dozen processes of guidellm start at once, and the supervisor may wake up late
-    assert {flag.code for flag in own_flags(record)} - {"paused"} == {"prompts_as_text"}
+    assert {flag.code for flag in own_flags(record)} == {"prompts_as_text"}
 
 
 def test_each_row_says_when_its_request_was_sent_and_its_first_and_last_token_came(
