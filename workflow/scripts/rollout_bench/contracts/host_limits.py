@@ -5,6 +5,7 @@ The launch judges itself by them while it is measured, and the summary judges wh
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -92,10 +93,10 @@ class LostTime:
 def lost_time(limit: Limit, read: Sequence[HostUse]) -> LostTime | None:
     """Return what `limit` is for, over all of `read` together; None where none of them has it."""
     shares = [(share, host) for host in read if (share := limit.share(host)) is not None]
-    time_s = sum(host.window_s for _, host in shares)
+    time_s = math.fsum(host.window_s for _, host in shares)  # whose digits no order of the readings changes
     if not time_s:
         return None
-    mean = sum(share * host.window_s for share, host in shares) / time_s
+    mean = math.fsum(share * host.window_s for share, host in shares) / time_s
     uncertain = TICK_S * len(shares) / time_s if limit.in_ticks else 0.0
     worst, host = max(shares, key=lambda pair: pair[0])
     busiest = host.busiest_other if limit.code == "cpu_shared" else None
