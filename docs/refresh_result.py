@@ -25,6 +25,7 @@ FIGURES = {
     "kv_cache": "Share of each engine's KV cache that is in use, over the median step",
     "cycle": "Seconds of a step: generation and each part of the transition, a bar for each configuration",
     "placement": "What each device does in a typical step, a lane for each device",
+    "startup": "What a start costs: a panel for each, in which each phase begins where it begins",
     "message_shares": "Share of a decode step over the batch, a line for each experiment",
     "messages": "Bytes of messages in each step, a line for each link",
 }
@@ -39,6 +40,7 @@ ANSWERS = (
     "Where engine and trainer should live\n",
     "Where the time of a step goes\n",
     "Proofs of new weights\n",
+    "What a start costs, and which part\n",
 )
 
 SECTIONS = (
@@ -52,8 +54,12 @@ SECTIONS = (
     "Where engine and trainer live: ",
     "Parts of a step: ",
     "Engines asleep: ",
+    "Starts: ",
+    "Phases of a start: ",
+    "What a start found: ",
     "What each device does: ",
     "Throughput: ",
+    "Latency, means: ",
     "Anatomy of a step: ",
     "Entry points: ",
     "Router: ",
