@@ -156,7 +156,14 @@ def test_the_figure_has_a_point_for_each_configuration_and_lines_of_equal_thrift
     assert [round(float(line.get_ydata()[0])) for line in points] == [1000, 1250, 1300]
     assert [round(float(line.get_xdata()[0]), 1) for line in points] == [39.1, 28.8, 52.1]
     assert any("tok/J" in text.get_text() for text in axes.texts)
-    assert axes.get_xlim()[0] == axes.get_ylim()[0] == 0
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    assert 0 <= left < 28.8 < 52.1 < right
+    assert 0 <= bottom < 1000 < 1300 < top
+    for line, text in zip([each for each in axes.lines if each.get_linestyle() == ":"], axes.texts, strict=True):
+        per_joule = float(text.get_text().removesuffix(" tok/J"))
+        assert [y / x for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)] == pytest.approx(
+            [per_joule] * 2
+        )
     assert has_panels(figure_files(found, ["energy"])["energy.svg"])
 
 

@@ -14,6 +14,7 @@ from rollout_bench.contracts.metrics import METRICS
 from rollout_bench.core.numbers import brief, plain_percent
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.report.figures.style import (
+    HALO,
     INK,
     QUIET,
     WIDTH,
@@ -22,6 +23,7 @@ from rollout_bench.report.figures.style import (
     keys,
     label_styles,
     legend_beside,
+    limits,
     message_figure,
     new_figure,
     nothing,
@@ -57,9 +59,9 @@ def energy_figure(rows: Sequence[Row], settings: ComparisonSettings, where: str,
     labels = list(dict.fromkeys(row.label for row in here))
     notes = [
         f"Point: mean over launches; whiskers: {plain_percent(settings.confidence)} intervals of both means, taken "
-        "alone. Circle: one launch. On a dotted line a joule gives the same number of tokens: the steeper the "
-        "thriftier. Both are of one device, over the time that its energy was read: of whole steps where there are "
-        "some.",
+        "alone, and cut where they leave the axis. Circle: one launch. On a dotted line a joule gives the same number "
+        "of tokens. Both are of one device, over the time that its energy was read: where there are whole steps, of "
+        "those.",
         swept,
     ]
     if len(panels) > len(shown):
@@ -91,22 +93,23 @@ def _points(row: Row) -> list[tuple[float, float]]:
 
 
 def _draw(axes: Axes, rows: Sequence[Row], styles: dict[str, QuantStyle], confidence: float) -> None:
-    ends: tuple[list[float], list[float]] = ([0.0], [0.0])
+    ends: tuple[list[float], list[float]] = ([], [])
+    means: tuple[list[float], list[float]] = ([], [])
     for row in rows:
         style, points = styles[row.label], _points(row)
         sides = [power for power, _ in points], [rate for _, rate in points]
         x, y = map(mean, sides)
         axes.scatter(*sides, s=22, facecolors="none", edgecolors=style.colour, alpha=0.7, zorder=2)
         for across, values in enumerate(sides):
-            ends[across].extend(values)
+            means[across].extend(values)
             if interval := t_interval(values, confidence):
+                ends[across].extend(interval)
                 along = (list(interval), [y, y]) if across == 0 else ([x, x], list(interval))
                 axes.plot(*along, color=style.colour, linewidth=1.5, zorder=2)
         axes.plot(x, y, style.marker, color=style.colour, markeredgecolor=INK, markersize=11, zorder=3)
-    right, top = (1.15 * max(side) for side in ends)
-    axes.set_xlim(0, right)
-    axes.set_ylim(0, top)
-    _equals(axes, right, top, max(y / x for x, y in (point for row in rows for point in _points(row))))
+    axes.set_xlim(limits(means[0], ends[0]))
+    axes.set_ylim(limits(means[1], ends[1]))
+    _equals(axes)
     axes.set_xlabel(f"{METRICS[POWER].header} (better: left)")
     axes.set_ylabel("output tok/s per device (better: up)")
     axes.xaxis.set_major_locator(MaxNLocator(5))
@@ -114,21 +117,26 @@ def _draw(axes: Axes, rows: Sequence[Row], styles: dict[str, QuantStyle], confid
         axis.set_major_formatter(thousands())
 
 
-def _equals(axes: Axes, right: float, top: float, best: float) -> None:
-    """Draw lines of equal tokens per joule from the origin, up to what is `best`, and say at their ends how many."""
-    for per_joule in MaxNLocator(LINES, steps=[1, 2, 2.5, 5, 10]).tick_values(0, 1.1 * best):
-        if not 0 < per_joule <= 1.2 * best:
+def _equals(axes: Axes) -> None:
+    """Draw lines of equal tokens per joule, which meet in the origin, and say where they leave the axes how many."""
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    least, most = bottom / right, top / max(left, 1e-9 * right)
+    middle = (bottom + top) / (left + right)
+    for per_joule in MaxNLocator(LINES).tick_values(max(least, 0.2 * middle), min(most, 3 * middle)):
+        if not least < per_joule < most:
             continue
+        begins = max(left, bottom / per_joule)
         x, y = (right, right * per_joule) if right * per_joule <= top else (top / per_joule, top)
-        axes.plot([0, x], [0, y], color=QUIET, linewidth=1, linestyle=":", zorder=1)
-        at_top = y == top
+        axes.plot([begins, x], [begins * per_joule, y], color=QUIET, linewidth=1, linestyle=":", zorder=1)
         axes.annotate(
             f"{brief(per_joule, 3)} tok/J",
             (x, y),
-            (0, -4) if at_top else (-4, 2),
+            (-4, -4) if y == top else (-4, 0),
             textcoords="offset points",
-            fontsize=10,
+            fontsize=11,
             color=QUIET,
             ha="right",
-            va="top" if at_top else "bottom",
+            va="top" if y == top else "center",
+            bbox=HALO,
+            zorder=1.5,
         )
