@@ -17,7 +17,7 @@ from synthetic_starts import COLD, start_record, start_spec
 
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.messages import MessageRow
-from rollout_bench.contracts.record import Flag, Record
+from rollout_bench.contracts.record import DeviceUse, Flag, Iteration, Record
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import record_path, write_messages, write_record
 
@@ -97,9 +97,20 @@ def _timed(spec: Spec, launch: int, speed: int, place: int, flags: Sequence[Flag
     init_s = 3 * (1 + 0.01 * ((5 * launch + 2 * place) % 7)) / speed
     startup = record.startup.model_copy(update={"import_s": 8 / speed, "init_s": init_s})
     record = record.model_copy(update={"startup": startup})
+    if spec.workload.name == "served":
+        passes = [_powered(iteration, speed) for iteration in record.iterations]
+        record = record.model_copy(update={"iterations": passes})
     if "data_parallel_size" not in spec.engine.args:
         return record
     return record.model_copy(update={"iterations": [in_two(iteration) for iteration in record.iterations]})
+
+
+def _powered(iteration: Iteration, speed: int) -> Iteration:
+    """Return a pass on a device that takes 300 W, or as many times more."""
+    use = DeviceUse(
+        device="GPU-0", window_s=iteration.elapsed_s, energy_j=300 * speed * iteration.elapsed_s, power_limit_w=700
+    )
+    return iteration.model_copy(update={"devices": [use]})
 
 
 def _message(row: MessageRow, speed: int, launch: int) -> MessageRow:

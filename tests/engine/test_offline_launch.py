@@ -75,6 +75,14 @@ def test_tokens_are_counted_from_what_the_engine_returned(in_process: Launching)
     assert own_flags(record) == []
 
 
+def test_a_record_has_the_energy_of_its_passes_or_the_reason_why_not(in_process: Launching) -> None:
+    record = in_process.record()
+    uses = [use for iteration in record.iterations if not iteration.warmup for use in iteration.devices or ()]
+    known = bool(uses) and all((use.energy_j or 0) > 0 for use in uses)
+    assert known == (record.no_energy is None)
+    assert known or "RAPL" in str(record.no_energy) or "root" in str(record.no_energy)
+
+
 def test_siblings_share_their_prompt_and_iterations_share_nothing(in_process: Launching) -> None:
     for iteration in in_process.record().iterations:
         assert iteration.cached_prompt_tokens == 4 * 128  # the second sample of each prompt, its one full block

@@ -25,12 +25,13 @@ from rollout_bench.cluster.side_by_side import check_devices
 from rollout_bench.cluster.slurm import before_in_allocation
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.postmortem import error_of, failed_by_itself, state_of
-from rollout_bench.contracts.spec import Platform, have_front, lengths_differ, replicas, says_cache_use, swept_number
+from rollout_bench.contracts.spec import Platform, replicas
 from rollout_bench.contracts.store import failure_path, read_failure, record_path
 from rollout_bench.core.errors import LEFT_OUT_STATUS, UserError, tell
 from rollout_bench.core.numbers import several
 from rollout_bench.core.processes import is_living
 from rollout_bench.measure.machine.gpus import nvidia_smi
+from rollout_bench.measure.machine.rapl import may_know_energy
 from rollout_bench.plan.checks import check_weights
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.config_file import check_config_file, check_folder, check_metadata, name_after, read_config
@@ -55,7 +56,7 @@ from rollout_bench.plan.schedule import (
     schedule,
     set_aside,
 )
-from rollout_bench.report.figure_names import names_of
+from rollout_bench.report.figure_names import names_of_specs
 from rollout_bench.report.state import SUMMARIES, is_stale, plan_of_summary
 
 LOGS_OF_ROUNDS = Path("logs") / "rounds"
@@ -460,12 +461,9 @@ def figures(plan: Schedule) -> list[str]:
     """Return the names of the figures that what is selected is drawn in."""
     specs = [experiment.spec for experiment in plan.matrix.experiments]
     timed = [spec for spec in specs if mode_of(spec.mode).generates]
-    loads = [spec.load for spec in timed]
-    has_replicas = any(replicas(spec) > 1 for spec in specs)
-    modes, has_limits = {spec.mode for spec in specs}, bool(plan.config.slo.named)
-    lengths, cache_use = any(map(lengths_differ, timed)), any(map(says_cache_use, timed))
-    there = (has_limits, has_replicas, swept_number(timed), have_front(timed), lengths)
-    return list(names_of(modes, loads, *there, has_cache_use=cache_use))
+    there = (bool(plan.config.slo.named), any(replicas(spec) > 1 for spec in specs))
+    energy = any(may_know_energy(spec.platform) for spec in timed)
+    return list(names_of_specs({spec.mode for spec in specs}, timed, *there, has_energy=energy))
 
 
 def records_to_summarise(plan: Schedule, workflow: Any, rule: str) -> list[str]:

@@ -20,7 +20,7 @@ METRICS_KEYS = (OFFLINE_METRICS, ONLINE_METRICS, CYCLE_METRICS, PLACEMENT_METRIC
 """Keys of `comparison`: what experiments are compared by."""
 
 ENERGY = "energy"
-"""Group of metrics that only devices with a counter of their energy have."""
+"""Group of metrics that only launches have whose energy is known."""
 
 _KEYS = {"": "", "transition": CYCLE_METRICS, "placed": PLACEMENT_METRICS}
 """Part of a pass -> the key that names metrics which are read from it."""
@@ -46,7 +46,7 @@ class Metric:
         words: what is better by it, and what is worse.
         column: of summary.csv; the name where empty.
         group: the columns of a table that it belongs to; empty where only summary.csv has it. Those of `throughput`
-            and `start-up` are in tables of every mode that generates, those of `energy` too, where devices count it;
+            and `start-up` are in tables of every mode that generates, those of `energy` have a table of all modes;
             `step` and `rates` offline only, `requests`, `load`, `service` and `latencies` online only, `transitions`
             in cycles and `placed` in placements only.
         optional: its column is left out of a table in which no line has a value.
@@ -147,7 +147,7 @@ def _startup_s(record: Record) -> float | None:
 
 
 def _devices_read(record: Record) -> list[DeviceUse] | None:
-    """Return what devices told around measured iterations; None unless each had counted its energy."""
+    """Return what devices told around measured iterations; None unless the energy of each is known."""
     read = [it.devices for it in record.iterations if not it.warmup]
     if not all(read) or any(use.energy_j is None for uses in read for use in uses or ()):
         return None
@@ -159,6 +159,12 @@ def _energy_per_token_j(record: Record) -> float | None:
     uses = _devices_read(record)
     tokens = sum(iteration.output_tokens for iteration in record.iterations if not iteration.warmup)
     return None if uses is None or not tokens else sum(use.energy_j or 0 for use in uses) / tokens
+
+
+def _tokens_per_j(record: Record) -> float | None:
+    """Return the inverse: output tokens per joule, which is the same as per second and watt."""
+    per_token_j = _energy_per_token_j(record)
+    return 1 / per_token_j if per_token_j else None
 
 
 def _power_w(record: Record) -> float | None:
@@ -330,12 +336,24 @@ _ALL = (
         name="energy_j_per_token",
         unit="J/token",
         header="J per token",
-        definition="Energy that the devices took around the measured iterations, memory of the devices included and "
-        "the host not, by their own counters, divided by the output tokens. Its inverse is tokens per second and watt. "
-        "In cycles and placements what follows generation is part of it.",
+        definition="Energy that the devices took around the measured iterations, divided by the output tokens: memory "
+        "of the devices included and the host not; of a CPU its packages and memory, whoever used them. In cycles and "
+        "placements what follows generation is part of it.",
         better="lower",
         value=_energy_per_token_j,
         speedup="energy gain",
+        words=("Thriftier", "Hungrier"),
+        group=ENERGY,
+        optional=True,
+    ),
+    Metric(
+        name="tokens_per_s_per_w",
+        unit="tokens/s/W",
+        header="tok/s per W",
+        definition="Output tokens per second and watt, which is tokens per joule: the inverse of J per token.",
+        better="higher",
+        value=_tokens_per_j,
+        speedup="gain of tok/s per W",
         words=("Thriftier", "Hungrier"),
         group=ENERGY,
         optional=True,
@@ -345,8 +363,10 @@ _ALL = (
         unit="W",
         header="W per device",
         definition="Mean power of a device meanwhile.",
-        better="neither",
+        better="lower",
         value=_power_w,
+        speedup="power ratio",
+        words=("Less power", "More power"),
         group=ENERGY,
         optional=True,
     ),

@@ -92,7 +92,7 @@ OFFLINE = Mode(
     metrics=OFFLINE_METRICS,
     settings="",
     tables=f"{_TABLES}.offline_tables:offline_part",
-    figures=("throughput", "speedup", "settings", "pareto", "iterations", "anatomy", "replicas"),
+    figures=("throughput", "speedup", "settings", "pareto", "energy", "iterations", "anatomy", "replicas"),
     page="explanation/what-is-measured.md",
     example="config.yaml",
 )
@@ -116,6 +116,7 @@ ONLINE = Mode(
         "speedup",
         "settings",
         "pareto",
+        "energy",
         "iterations",
         "anatomy",
         "latency",
@@ -141,7 +142,17 @@ ROLLOUT = Mode(
     metrics=OFFLINE_METRICS,
     settings="rollout",
     tables=f"{_TABLES}.rollout_tables:rollout_part",
-    figures=("throughput", "speedup", "settings", "pareto", "iterations", "anatomy", "replicas", "kv_cache"),
+    figures=(
+        "throughput",
+        "speedup",
+        "settings",
+        "pareto",
+        "energy",
+        "iterations",
+        "anatomy",
+        "replicas",
+        "kv_cache",
+    ),
     page="how-to/rollout.md",
     example="configs/rollout.yaml",
 )
@@ -160,7 +171,7 @@ CYCLE = Mode(
     metrics=CYCLE_METRICS,
     settings="cycle",
     tables=f"{_TABLES}.cycle_tables:cycle_part",
-    figures=("cycle", "throughput", "speedup", "settings", "iterations"),
+    figures=("cycle", "throughput", "speedup", "settings", "energy", "iterations"),
     page="how-to/cycle.md",
     example="configs/cycle.yaml",
 )
@@ -179,7 +190,7 @@ PLACEMENT = Mode(
     metrics=PLACEMENT_METRICS,
     settings="placement",
     tables=f"{_TABLES}.placement_tables:placement_part",
-    figures=("placement", "throughput", "iterations"),
+    figures=("placement", "throughput", "energy", "iterations"),
     page="how-to/placement.md",
     example="configs/placement.yaml",
 )

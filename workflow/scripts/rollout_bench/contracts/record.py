@@ -333,10 +333,14 @@ class HostUse(Strict):
     load_1m: float | None = Field(None, ge=0, description="Load average of the last minute, afterwards.")
 
 
+EnergySource = Literal["counter", "sampled"]
+"""Where the energy of a device is from: a counter of its own, or samples of its power."""
+
+
 class DeviceUse(Strict):
     """What a device said of itself about one iteration, read just before and just after it."""
 
-    device: str = Field(description="Its UUID.")
+    device: str = Field(description="Its UUID; of a CPU the counters that its energy is the sum of.")
     thermal_share: float | None = Field(
         None, ge=0, description="Share of the time in which its clock was lowered because of heat."
     )
@@ -346,11 +350,25 @@ class DeviceUse(Strict):
     power_limit_w: float | None = Field(None, description="Power limit in force, in watts.")
     power_limit_default_w: float | None = Field(None, description="Power limit that it comes with, in watts.")
     temperature_c: int | None = Field(None, description="Temperature afterwards, in degrees Celsius.")
-    window_s: float | None = absent("Time between the two readings, in seconds. Null where energy_j is.", gt=0)
+    window_s: float | None = absent(
+        "Time between the two readings, in seconds; of sampled energy the time that was sampled. Null where energy_j "
+        "is.",
+        gt=0,
+    )
     energy_j: float | None = absent(
-        "Energy that it took between them, memory included, in joules, by its own counter. Null where it has none.",
+        "Energy that it took between them, memory included, in joules; energy_source says from where. Null where that "
+        "is not known.",
         ge=0,
     )
+    energy_source: EnergySource | None = absent(
+        "Where energy_j is from: counter, its own, or sampled, the integral of its power. Null where energy_j is, and "
+        "in earlier records, which have counters only."
+    )
+    sampled_j: float | None = absent(
+        "Integral of the power that was sampled between them, in joules. Null where fewer than two samples were taken.",
+        ge=0,
+    )
+    power_samples: int | None = absent("How many samples that were. Null where none was.", ge=1)
     other_processes: int | None = Field(
         None, description="Processes outside this launch that held memory of it. Null where that cannot be told."
     )
@@ -476,6 +494,9 @@ class Record(Launched):
     iterations: list[Iteration] = Field(min_length=1, description="Every pass in order, warm-up first.")
     sequences_file: str = Field(description="Name of the side file beside this one: one row per sequence.")
     server_file: str | None = absent("Name of the side file with the server's metrics over time. Null offline.")
+    no_energy: str | None = absent(
+        "Why nobody knows the energy of some measured iteration. Null where it is known, and in earlier records."
+    )
     side_files_sha256: dict[str, str] | None = absent("SHA-256 of each side file by its name. Null in earlier records.")
 
     @property

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from rollout_bench.contracts.load import LoadSpec
 from rollout_bench.contracts.modes import MODES, OFFLINE, mode_of
-from rollout_bench.contracts.spec import have_front, lengths_differ, says_cache_use, swept_number
+from rollout_bench.contracts.spec import Spec, have_front, lengths_differ, says_cache_use, swept_number
 
 if TYPE_CHECKING:
     from rollout_bench.analysis.timed.experiments import Collection as Collected
@@ -38,7 +38,7 @@ class Drawing:
     function: str
     of: tuple[str, ...]
     needs: Literal[
-        "", "comparisons", "loads", "sweep", "limits", "replicas", "settings", "front", "lengths", "cache_use"
+        "", "comparisons", "loads", "sweep", "limits", "replicas", "settings", "front", "lengths", "cache_use", "energy"
     ] = ""
     title: str = ""
 
@@ -96,6 +96,13 @@ DRAWINGS = {
             "front",
             "Throughput against another metric",
         ),
+        Drawing(
+            "energy",
+            f"{_FIGURES}.energy_figures:energy_figure",
+            ("drawn", _COMPARISON),
+            "energy",
+            "Throughput over power",
+        ),
         Drawing("replicas", f"{_TIMED}:replicas_figure", ("drawn",), "replicas", "When replicas were done"),
         Drawing(
             "kv_cache",
@@ -144,6 +151,7 @@ def names_of(
     has_lengths: bool = False,
     has_comparisons: bool = True,
     has_cache_use: bool = False,
+    has_energy: bool = False,
 ) -> tuple[str, ...]:
     """Return the figures of experiments in these modes.
 
@@ -157,6 +165,7 @@ def names_of(
         has_lengths: where sequences of a pass differ in length, and have times of their own.
         has_comparisons: where there is a speed-up; before anything is measured nobody knows that there is none.
         has_cache_use: where engines say how full their KV caches are while a step goes on.
+        has_energy: where the energy of launches is known; before anything is measured, where it may be.
     """
     online = [load for load in loads if load is not None]
     there = {
@@ -170,9 +179,34 @@ def names_of(
         "front": has_front,
         "lengths": has_lengths,
         "cache_use": has_cache_use,
+        "energy": has_energy,
     }
     shown = {figure for mode in modes or [OFFLINE.name] for figure in mode_of(mode).figures}
     return tuple(name for name in NAMES if name in shown and there[DRAWINGS[name].needs])
+
+
+def names_of_specs(
+    modes: Collection[str],
+    timed: Sequence[Spec],
+    has_limits: bool,
+    has_replicas: bool,
+    *,
+    has_energy: bool,
+    has_comparisons: bool = True,
+) -> tuple[str, ...]:
+    """As `names_of`, with what the specs `timed` tell, which are of modes that generate."""
+    return names_of(
+        modes,
+        [spec.load for spec in timed],
+        has_limits=has_limits,
+        has_replicas=has_replicas,
+        goes_through=swept_number(timed),
+        has_front=have_front(timed),
+        has_comparisons=has_comparisons,
+        has_lengths=any(map(lengths_differ, timed)),
+        has_cache_use=any(map(says_cache_use, timed)),
+        has_energy=has_energy,
+    )
 
 
 def figure_names(rows: Sequence[Row], collection: Collected) -> tuple[str, ...]:
@@ -183,14 +217,11 @@ def figure_names(rows: Sequence[Row], collection: Collected) -> tuple[str, ...]:
         return ()
     # each experiment once, however many loads it has
     every = list({row.experiment.whole.place: row.experiment.records[0].spec for row in rows}.values())
-    return names_of(
+    return names_of_specs(
         modes,
-        [spec.load for spec in every],
+        every,
         has_limits=bool(collection.slo.named),
         has_replicas=any(row.experiment.has_replicas for row in rows),
-        goes_through=swept_number(every),
-        has_front=have_front(every),
         has_comparisons=any(one.speedup is not None for row in rows for one in row.comparisons.values()),
-        has_lengths=any(map(lengths_differ, every)),
-        has_cache_use=any(map(says_cache_use, every)),
+        has_energy=any("energy_j_per_token" in launch.values for row in rows for launch in row.used),
     )

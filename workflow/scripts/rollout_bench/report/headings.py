@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -395,12 +395,6 @@ def view(kind: str, title: str, columns: Sequence[Column], lines: Sequence[Line]
         [column.cell(line) if column in known else MISSING for column in (*names, *columns, *last)] for line in without
     ]
     return View(kind + title, (*names, *columns, *last), tuple(map(tuple, cells)))
-
-
-def energy_views(title: str, lines: Sequence[Line]) -> Iterator[View]:
-    """Yield the table of what the devices took, where one of them counts it."""
-    if any(line.get(column.known) is not None for line in lines for column in ENERGY_USED):
-        yield view("Energy: ", title, ENERGY_USED, lines)
 
 
 def _seconds(field: str) -> Callable[[Line], str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -18,10 +18,21 @@ from rollout_bench.analysis.timed.latencies import Distribution, PooledSequences
 from rollout_bench.analysis.timed.mode_pairs import ModePair, Saturation, mode_pairs, saturations
 from rollout_bench.analysis.timed.rows import Row, rows_of
 from rollout_bench.analysis.timed.service import at_a_rate
+from rollout_bench.contracts.metrics import METRICS_KEYS
 from rollout_bench.contracts.modes import Mode, mode_of
 from rollout_bench.contracts.record import ServerSample
+from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.report.headings import Line, View, launch_counts, lines_of, tables_of
 from rollout_bench.report.prose import Section
+
+ENERGY_COMPARED = (
+    "output_tokens_per_s",
+    "output_tokens_per_s_per_device",
+    "energy_j_per_token",
+    "device_power_w",
+)
+"""What the part on energy compares. Tokens per second and watt are the inverse of the third, so have its verdict, and
+the price of a token is that of the second, where both sides pay as much for a device."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +93,21 @@ class Findings:
     def drawn(self) -> list[Row]:
         """The rows as figures name them, which have less room than tables."""
         return self._shortly[0]
+
+    @cached_property
+    def energy_rows(self) -> list[Row]:
+        """`rows`, compared in what energy and devices cost, whatever the config compares; empty where none is known.
+
+        Each metric is judged by itself, so these comparisons change no other.
+        """
+        if not any("energy_j_per_token" in launch.values for row in self.rows for launch in row.used):
+            return []
+        return rows_of(replace(self.collection, comparison=self.energy_settings))
+
+    @property
+    def energy_settings(self) -> ComparisonSettings:
+        """The settings of the comparison, with `ENERGY_COMPARED` in place of what the config compares."""
+        return self.collection.comparison.model_copy(update={key: list(ENERGY_COMPARED) for key in METRICS_KEYS})
 
     @property
     def values_of(self) -> str:

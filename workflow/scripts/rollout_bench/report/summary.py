@@ -24,6 +24,7 @@ _TABLES = "rollout_bench.report.tables"
 SPANNING = (
     f"{_TABLES}.online_tables:modes_part",
     f"{_TABLES}.replica_tables:replica_part",
+    f"{_TABLES}.energy_tables:energy_part",
     f"{_TABLES}.bound_tables:reach_part",
 )
 """What several modes have, found as `Mode.tables` are; between timed modes and those that look into the engine."""

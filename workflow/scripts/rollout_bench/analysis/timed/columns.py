@@ -80,7 +80,7 @@ IN_BLOCKS = ("speedup_of_totals", OF_BLOCKS)
 """Columns of what is compared pass by pass, of any metric, or was measured in blocks."""
 
 OF_PARTS = {m.heads: "Float64" for m in METRICS.values() if m.part or m.group == ENERGY}
-"""Those of metrics that only cycles, only placements, or only devices that count their energy have."""
+"""Those of metrics that only cycles, only placements, or only launches whose energy is known have."""
 
 _OPTIONAL = (*IN_BLOCKS, *OF_PARTS, PRICE)
 

@@ -76,6 +76,7 @@ from rollout_bench.measure.machine.readings import (
     device_flags,
     doubts_about_devices,
     doubts_about_host,
+    energy_flags,
     host_flags,
     neighbour_flags,
 )
@@ -212,6 +213,7 @@ class Measurement(Collecting):
             validity=[*self.flags, *self._doubts(launched["engine"], log)],
             sequences_file=sequences_path(path).name,
             server_file=server_path(path).name if SERVER in MODES[self.spec.mode].side_files else None,
+            no_energy=self.surroundings.why_no_energy(self._iterations),
         )
         return record, self._sequences, self._samples
 
@@ -234,6 +236,7 @@ class Measurement(Collecting):
             *batch_flags(self.spec, [row for row in self._sequences if row.iteration in counted], facts),
             *([] if self.spec.endpoint is not None else host_flags(self.spec.platform, measured)),
             *device_flags(measured),
+            *energy_flags(measured),
             *apart_flags(measured),
             *warmup_flags(self._extensions),
             *few_flags(self.spec, self._iterations),

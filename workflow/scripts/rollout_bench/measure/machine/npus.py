@@ -1,7 +1,8 @@
 """Ascend devices: which there are, and what they say of themselves, by npu-smi. No NPU has run it.
 
 It prints tables for people, and no history of clocks: of throttling it says nothing, so `not_steady` is what is left.
-A call takes about a second, outside of any timed region.
+A call takes about a second, outside of any timed region. It has no counter of energy, but says power, which is sampled
+in the background while a pass runs.
 """
 
 from __future__ import annotations
@@ -54,8 +55,11 @@ def _device(logic: int, physical: int, card: int) -> Device:
     return Device(f"npu-{physical}", str(logic), (f"npu-{physical}",), card)
 
 
-_DEVICE = re.compile(r"^\|\s*(\d+)\s+\S+\s*\|[^|]*\|\s*(?:[\d.]+|-|NA)\s+(\d+)\s")
-"""| 0     910B3               | OK            | 93.8        47                0    / 0             |"""
+_DEVICE = re.compile(r"^\|\s*(\d+)\s+\S*[A-Za-z]\S*\s*\|[^|]*\|\s*([\d.]+|-|NA)\s+(\d+)\s")
+"""| 0     910B3               | OK            | 93.8        47                0    / 0             |
+
+Number, watts, degrees Celsius; a chip's own line has a number for the name.
+Of a card with two chips the second chip's line has `-` for the power of the card."""
 
 _PROCESS = re.compile(r"^\|\s*(\d+)\s+\d+\s*\|\s*(\d+)\s*\|[^|]*\|\s*(\d+)\s*\|", re.MULTILINE)
 """| 0       0                 | 123456        | python                   | 3000                    |"""
@@ -69,14 +73,25 @@ def holders_by_npu(text: str) -> dict[int, dict[int, int]]:
     return holders
 
 
+def watts_by_npu(text: str) -> dict[int, float]:
+    """Return number of each NPU -> its power in watts, where `npu-smi info` printed some."""
+    found = [match for line in text.splitlines() if (match := _DEVICE.match(line)) is not None]
+    return {int(match[1]): float(match[2]) for match in found if match[2][0].isdigit()}
+
+
 class Npus:
     """The devices of a launch; none where there is no npu-smi.
+
+    Attributes:
+        sample_s: pause between two samples of power: a call takes as long, and some time of a core.
 
     Args:
         count: how many devices the engine uses: the first of those that `ASCEND_RT_VISIBLE_DEVICES` names.
         variables: the engine's environment.
         ask: returns what `npu-smi info` prints.
     """
+
+    sample_s = 1.0
 
     def __init__(self, count: int, variables: Mapping[str, str], ask: Callable[[], str] = npu_smi) -> None:
         named = [name.strip() for name in variables.get("ASCEND_RT_VISIBLE_DEVICES", "").split(",") if name.strip()]
@@ -87,12 +102,12 @@ class Npus:
         """Return a reading of each device that npu-smi names, in MiB and degrees Celsius as it prints them."""
         text = self._ask()
         moment = time.monotonic()
-        temperatures = {int(found[1]): int(found[2]) for line in text.splitlines() if (found := _DEVICE.match(line))}
+        temperatures = {int(found[1]): int(found[3]) for line in text.splitlines() if (found := _DEVICE.match(line))}
         holders = holders_by_npu(text)
         return [
             DeviceReading(
                 moment=moment,
-                device=f"NPU {number}",
+                device=_name(number),
                 thermal_s=None,
                 power_s=None,
                 limit_w=None,
@@ -103,3 +118,17 @@ class Npus:
             for number in self._numbers
             if number in temperatures
         ]
+
+    def watts(self) -> dict[str, float]:
+        """Return the power of each device that npu-smi tells it of, in watts, by the name that `read` has for it."""
+        powers = watts_by_npu(self._ask())
+        return {_name(number): powers[number] for number in self._numbers if number in powers}
+
+    @property
+    def why_no_energy(self) -> str:
+        """Why the energy of a device can't be known, where that is so."""
+        return "npu-smi is not there, or prints no power of the NPUs that the launch uses"
+
+
+def _name(number: int) -> str:
+    return f"NPU {number}"

@@ -25,6 +25,7 @@ from rollout_bench.report.figures.style import (
     keys,
     label_styles,
     legend_beside,
+    limits,
     message_figure,
     new_figure,
     nothing,
@@ -42,9 +43,6 @@ NONE = (
 
 MAX_PANELS = 3
 """Beside the key, which takes the room of a fourth."""
-
-BEYOND = 0.5
-"""How far whiskers may stretch an axis: half as much again, on each side, as the points span."""
 
 
 def pareto_figure(
@@ -146,8 +144,8 @@ def _draw(axes: Axes, front: Front, styles: dict[str, QuantStyle], numbers: dict
     steps.sort()
     # as fast as a point at least, the best that is to be had is what the point has: the step goes to its left
     axes.step([x for x, _ in steps], [y for _, y in steps], where="pre", color=INK, linewidth=1.5, zorder=1)
-    axes.set_xlim(_limits(means[0], ends[0]))
-    axes.set_ylim(_limits(means[1], ends[1]))
+    axes.set_xlim(limits(means[0], ends[0]))
+    axes.set_ylim(limits(means[1], ends[1]))
     devices = " per device" if any(point.devices > 1 for point in front.points) else ""
     axes.set_xlabel(f"output tok/s{devices} (better: right)")
     axes.set_ylabel(f"{metric.header} (better: {'up' if metric.better == 'higher' else 'down'})")
@@ -158,12 +156,3 @@ def _draw(axes: Axes, front: Front, styles: dict[str, QuantStyle], numbers: dict
 
 def _alpha(point: FrontPoint) -> float:
     return 0.35 if point.place == "behind" else 1.0
-
-
-def _limits(means: Sequence[float], ends: Sequence[float]) -> tuple[float, float]:
-    """Return an axis that has all points in view, and their whiskers as far as `BEYOND` allows."""
-    width = max(max(means) - min(means), 0.05 * max(means))
-    low = max(min([*means, *ends]), min(means) - BEYOND * width, 0.0)
-    high = min(max([*means, *ends]), max(means) + BEYOND * width)
-    margin = 0.08 * width
-    return max(0.0, low - margin), high + margin

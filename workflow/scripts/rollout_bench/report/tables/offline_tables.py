@@ -17,7 +17,6 @@ from rollout_bench.report.headings import (
     Line,
     View,
     can_claim,
-    energy_views,
     latency_columns,
     speedup_columns,
     view,
@@ -66,7 +65,6 @@ def _views(
     yield view("Throughput: ", title, (*THROUGHPUT, *speedups, *flags), lines)
     yield from anatomy_views(findings, title, rows)
     yield view("Rates, start-up and memory: ", title, ENGINE, lines)
-    yield from energy_views(title, lines)
     yield view("What a launch costs: ", title, COST, lines)
     for measure, heading in TITLES.items():
         if any(can_claim(line, measure) for line in lines):

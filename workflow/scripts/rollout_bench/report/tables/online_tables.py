@@ -30,7 +30,6 @@ from rollout_bench.report.headings import (
     Line,
     View,
     can_claim,
-    energy_views,
     interval_text,
     latency_columns,
     metric_columns,
@@ -190,7 +189,6 @@ def _views(findings: Findings, title: str, lines: Sequence[Line], rows: Sequence
         yield view("Where it saturates: ", title, SATURATION, list(map(_saturation, found)))
     if any(can_claim(line, "output_tokens") for line in lines):
         yield view(f"{TITLES['output_tokens']}: ", title, latency_columns("output_tokens"), lines)
-    yield from energy_views(title, lines)
     launched = _launched(lines, rows)
     if started := [line for line in launched if line["own"]]:
         yield view("Start-up and memory: ", title, PER_LAUNCH, started)
