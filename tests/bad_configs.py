@@ -459,5 +459,19 @@ BAD_OVERLAYS = [
         "folder that holds config.json",
     ),
     Bad("model_base_is_a_file", "model_base: config.yaml", "config.yaml: is a file", "model_base"),
+    Bad(
+        "cache_of_no_type",
+        "quant_settings: {bf16-kv8: {kv_cache_dtype: fp9}}",
+        "bf16-kv8.kv_cache_dtype: 'fp9'",
+        "did you mean 'fp8'?",
+    ),
+    Bad("cache_quant_mistyped", "quants: [bf16, bf16-kv]", "quant 'bf16-kv' is not defined", "mean 'bf16-kv8'?"),
+    Bad(
+        "cache_promised_and_not_asked_for",
+        "{quants: [bf16-kv8], engine_args: {}, model_settings: {qwen3-90m: {engine_args: {kv_cache_dtype: bfloat16}}}}",
+        "bf16-kv8 promises a KV cache of fp8, and kv_cache_dtype is bfloat16 there",
+        "leave kv_cache_dtype out",
+    ),
+    Bad("cache_quant_of_other_platform", "quants: [fp8-kv8]", "fp8-kv8 is not known on cpu", "quant_settings.fp8-kv8"),
     Bad("regular_expression_broken", "quant_settings: {w8a8: {linear_method: '('}}", "linear_method", "docs/reference"),
 ]

@@ -190,6 +190,7 @@ ATTEMPTS: dict[str, dict[str, Any]] = {
     "missing_weights": {"load_format": "auto"},
     "damaged_weights": {"load_format": "auto", "model": "damaged"},
     "unknown_architecture": {"model": "unknown"},
+    "unsupported_kv_cache_dtype": {"model": "heads-of-80", "kv_cache_dtype": "fp8"},
     "sleep_mode_unsupported": {"enable_sleep_mode": True},
     "unsupported_dtype": {"dtype": "float8"},
     "tensor_parallel_size": {"tensor_parallel_size": 3},
@@ -217,7 +218,13 @@ for name, arguments in json.loads(sys.argv[1]).items():
 def raised(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Return what the real engine raises for each attempt, all in one process."""
     folder = tmp_path_factory.mktemp("failing")
-    for name, config in {"tiny": {}, "damaged": {}, "unknown": {"architectures": ["GuessWhoForCausalLM"]}}.items():
+    configs = {
+        "tiny": {},
+        "damaged": {},
+        "unknown": {"architectures": ["GuessWhoForCausalLM"]},
+        "heads-of-80": {"head_dim": 80},
+    }
+    for name, config in configs.items():
         (folder / name).mkdir()
         (folder / name / "config.json").write_text(json.dumps({**TINY_MODEL, **config}))
     (folder / "damaged" / "model.safetensors").write_bytes(b"\0\1")

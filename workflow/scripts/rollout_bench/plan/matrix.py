@@ -64,7 +64,7 @@ from rollout_bench.plan.mode_checks import (
 )
 from rollout_bench.plan.placement_checks import check_engines, check_placement, not_placed
 from rollout_bench.plan.planfile import Skipped
-from rollout_bench.plan.quants import Quant, known_quants, resolve_quant
+from rollout_bench.plan.quants import Quant, known_quants, other_cache, resolve_quant
 from rollout_bench.plan.serving import Endpoint
 from rollout_bench.plan.settings import resolved, settings_in, told_of_sweep, under
 
@@ -278,6 +278,8 @@ def _experiment(
     }
     if setting is not None:
         args = _without_defaults(args, config.setting_settings[setting], engine)
+    if (other := other_cache(quant, scheme, args)) is not None:
+        return other
     check_lengths(model, workload, load.longest, args, source)
     args = args_in(mode, config, args)
     requests = load_in(mode, config, workload, engine)
@@ -377,9 +379,10 @@ def _on_endpoint(config: Config, engine: InstalledEngine, name: str, endpoint: E
 
 def _weights(model: str, settings: ModelSettings, quant: str, scheme: Quant) -> ModelSpec | tuple[str, str] | None:
     if settings.synthetic is None:
-        named = settings.weights.get(quant)
-        if named is None and scheme.weights_format == "bf16":  # quantized by the engine while it loads
-            named = settings.weights.get("bf16")
+        lenders = [quant, scheme.weights_of]
+        if scheme.weights_format == "bf16":  # quantized by the engine while it loads
+            lenders.append("bf16")
+        named = next((found for name in lenders if name and (found := settings.weights.get(name))), None)
         return None if named is None else ModelSpec(name=model, weights=named, synthetic=None)
     shape = settings.synthetic.resolve().model_dump(mode="json")
     if shape.get("num_experts") and not scheme.moe:
