@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from rollout_bench.checkpoints.build import build_checkpoint
 from rollout_bench.checkpoints.shapes import SyntheticModel
+from rollout_bench.plan.quants import BUILT_IN
 
 # One process starts every engine in turn: importing vLLM costs more than all of the tiny engines.
 PROGRAM = """
@@ -81,6 +82,8 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, A
     build_checkpoint(shape, "compressed-tensors-w8a8", dummy, config_only=True)
     engines["dummy"] = {"model": str(dummy), "load_format": "dummy"}
     engines["dequantized"] = {"model": str(dequantized(directory / "qwen3-tiny", directory / "dequantized"))}
+    channels = BUILT_IN["cpu"]["fp8-channel"].engine_args
+    engines["fp8-channel"] = {"model": str(directory / "qwen3-tiny" / "bf16"), **channels}
     for dtype in CACHES:
         engines[dtype] = {"model": str(directory / "qwen3-tiny" / "bf16"), "kv_cache_dtype": dtype}
     return run_engines(engines, directory)
@@ -145,6 +148,16 @@ def test_the_census_sees_4_bits_a_weight_and_the_kernel_that_reads_them(generate
     assert packed["linear_methods"] == {"CompressedTensorsWNA16": 16}
     assert packed["linear_kernels"] == {"CPUWNA16LinearKernel": 16}
     assert bf16["linear_kernels"] == {}
+
+
+def test_fp8_with_a_scale_for_each_channel_is_the_same_model_in_half_the_bytes(
+    generated: dict[str, dict[str, Any]],
+) -> None:
+    bf16, rounded = generated["qwen3-tiny bf16"], generated["fp8-channel"]
+    assert rounded["census"]["linear"] == {"float8_e4m3fn": bf16["census"]["linear"]["bfloat16"] // 2}
+    assert list(rounded["census"]["linear_methods"]) == ["Fp8PtpcOnlineLinearMethod"]
+    for a, b in zip(bf16["logprobs"], rounded["logprobs"], strict=True):
+        assert a[0] == pytest.approx(b[0], abs=0.3)
 
 
 @pytest.mark.parametrize("dtype", CACHES)

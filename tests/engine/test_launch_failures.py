@@ -18,6 +18,7 @@ import pytest
 from launching import COMMAND, TINY_MODEL, Launching, tiny_spec
 
 from rollout_bench.measure.launch.failures import diagnose
+from rollout_bench.plan.quants import REFUSED
 
 pytestmark = [pytest.mark.engine, pytest.mark.untimed]
 
@@ -198,6 +199,13 @@ ATTEMPTS: dict[str, dict[str, Any]] = {
 }
 """What the table is to say -> an engine that gives that reason to fail."""
 
+REFUSED_HERE = {
+    name: refusal
+    for name, refusal in REFUSED["cpu"].items()
+    if not (" AMX " in refusal.said and "amx_tile" in Path("/proc/cpuinfo").read_text())
+}
+"""Quants that the plan leaves out with the engine's words, but for those that this processor could have."""
+
 PROGRAM = """
 import json, sys
 from vllm import LLM
@@ -236,7 +244,8 @@ def raised(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "TMPDIR": str(folder),
     }
-    line = [sys.executable, "-c", PROGRAM, json.dumps(ATTEMPTS)]
+    attempts = {**ATTEMPTS, **{name: refusal.engine_args for name, refusal in REFUSED_HERE.items()}}
+    line = [sys.executable, "-c", PROGRAM, json.dumps(attempts)]
     done = subprocess.run(line, capture_output=True, text=True, cwd=folder, env=environment, timeout=600)
     texts = [text.removeprefix("RAISED ") for text in done.stdout.splitlines() if text.startswith("RAISED ")]
     assert texts, done.stdout + done.stderr
@@ -247,6 +256,13 @@ def raised(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def test_the_real_engine_s_words_are_known(category: str, raised: dict[str, str]) -> None:
     assert category in raised, "the engine took it"
     assert diagnose(raised[category], "").category == category, raised[category]
+
+
+@pytest.mark.parametrize("name", REFUSED_HERE)
+def test_a_quant_that_the_plan_calls_refused_is_refused_in_these_words(name: str, raised: dict[str, str]) -> None:
+    assert name in raised, "the engine took it"
+    assert REFUSED_HERE[name].said in raised[name]
+    assert diagnose(raised[name], "").category == "unsupported_quantization"
 
 
 def test_waiting_costs_no_processor_time(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ Established by runs on cpu and cuda (H200); read in vllm-ascend's source for asc
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from pydantic import Field
@@ -24,6 +24,18 @@ _INT8_WEIGHT_ONLY = {
     "_data": {"group_size": None, "granularity": _PER_ROW, "set_inductor_config": True},
 }
 _TORCHAO_W8A16 = {"quantization_config_dict_json": json.dumps(_INT8_WEIGHT_ONLY)}
+_INT4_WEIGHT_ONLY = {
+    "_type": "Int4WeightOnlyConfig",
+    "_version": 2,
+    "_data": {
+        "group_size": 128,
+        "set_inductor_config": True,
+        "int4_packing_format": {"_type": "Int4PackingFormat", "_data": "PLAIN"},
+        "int4_choose_qparams_algorithm": {"_type": "Int4ChooseQParamsAlgorithm", "_data": "TINYGEMM"},
+        "int4_tile_packed_ntile": 8,
+    },
+}
+_TORCHAO_W4A16 = {"quantization_config_dict_json": json.dumps(_INT4_WEIGHT_ONLY)}
 
 
 class Quant(Quantization):
@@ -72,6 +84,8 @@ BUILT_IN: dict[Platform, dict[str, Quant]] = {
         "bf16-kv8": _with_fp8_cache(_BF16, "bf16"),
         "w8a8-kv8": _with_fp8_cache(_CPU_W8A8, "w8a8"),
         # no kernel for experts on cpu; with AMX vLLM makes activations int8 and weights uint8, which is not this
+        # its kernel for experts is for accelerators alone
+        "fp8-channel": _quant("bf16", "float8_e4m3fn", method="(?i)fp8", moe=False, quantization="fp8_per_channel"),
         "w4a16": _quant("compressed-tensors-w4a16", "int32", method="(?i)wna16", moe=False),
     },
     "cuda": {
@@ -91,9 +105,39 @@ BUILT_IN: dict[Platform, dict[str, Quant]] = {
 }
 
 
+class Refusal(NamedTuple):
+    """A quant that the engine refuses on a platform.
+
+    Attributes:
+        engine_args: what asks for it.
+        said: words of the engine's, when it was asked.
+    """
+
+    engine_args: dict[str, Any]
+    said: str
+
+
+REFUSED: dict[Platform, dict[str, Refusal]] = {
+    "cpu": {
+        "fp8-block": Refusal({"quantization": "fp8_per_block"}, "requires AMX tile support (Sapphire Rapids or newer)"),
+        "w4a16-torchao": Refusal({"quantization": "torchao", "hf_overrides": _TORCHAO_W4A16}, "Requires mslk >= 1.0.0"),
+    }
+}
+"""What somebody may want and no launch was possible of, tried with vLLM 0.32 on a CPU without AMX."""
+
+
 def known_quants(settings: dict[str, QuantSettings]) -> set[str]:
-    """Return names of all quants, built in on any platform or defined in the config."""
-    return {name for table in BUILT_IN.values() for name in table} | set(settings)
+    """Return names of all quants, built in or refused on any platform, or defined in the config."""
+    return {name for tables in (BUILT_IN, REFUSED) for table in tables.values() for name in table} | set(settings)
+
+
+def unknown_quant(name: str, platform: Platform) -> tuple[str, str]:
+    """Return why there is no quant of that name on a platform, and what to do."""
+    define = f"define it in quant_settings.{name}, or leave it out of quants"
+    refusal = REFUSED.get(platform, {}).get(name)
+    if refusal is None:
+        return f"{name} is not known on {platform}", define
+    return f"vLLM refused {name} on {platform}: {refusal.said}", f"where it runs {define}"
 
 
 def resolve_quant(name: str, platform: Platform, settings: dict[str, QuantSettings]) -> Quant | None:
