@@ -459,5 +459,33 @@ BAD_OVERLAYS = [
         "folder that holds config.json",
     ),
     Bad("model_base_is_a_file", "model_base: config.yaml", "config.yaml: is a file", "model_base"),
+    Bad(
+        "cache_of_no_type",
+        "quant_settings: {bf16-kv8: {kv_cache_dtype: fp9}}",
+        "bf16-kv8.kv_cache_dtype: 'fp9'",
+        "did you mean 'fp8'?",
+    ),
+    Bad(
+        "quant_that_the_engine_refuses",
+        "quants: [fp8-block]",
+        "vLLM refused fp8-block on cpu: requires AMX tile support",
+        "where it runs define it in quant_settings.fp8-block",
+    ),
+    Bad("quant_refused_and_mistyped", "quants: [fp8-blok]", "quant 'fp8-blok' is not", "did you mean 'fp8-block'?"),
+    Bad("quant_in_4_bits_mistyped", "quants: [bf16, w4a6]", "quant 'w4a6' is not defined", "did you mean 'w4a16'?"),
+    Bad(
+        "inputs_no_multiple_of_a_group",
+        "{quants: [w4a16], model_settings: {qwen3-90m: {synthetic: {preset: qwen3-90m, intermediate_size: 2000}}}}",
+        "weights format compressed-tensors-w4a16 has a scale for each 128 inputs",
+        "leave w4a16 out of quants for qwen3-90m",
+    ),
+    Bad("cache_quant_mistyped", "quants: [bf16, bf16-kv]", "quant 'bf16-kv' is not defined", "mean 'bf16-kv8'?"),
+    Bad(
+        "cache_promised_and_not_asked_for",
+        "{quants: [bf16-kv8], engine_args: {}, model_settings: {qwen3-90m: {engine_args: {kv_cache_dtype: bfloat16}}}}",
+        "bf16-kv8 promises a KV cache of fp8, and kv_cache_dtype is bfloat16 there",
+        "leave kv_cache_dtype out",
+    ),
+    Bad("cache_quant_of_other_platform", "quants: [fp8-kv8]", "fp8-kv8 is not known on cpu", "quant_settings.fp8-kv8"),
     Bad("regular_expression_broken", "quant_settings: {w8a8: {linear_method: '('}}", "linear_method", "docs/reference"),
 ]

@@ -6,15 +6,19 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from rollout_bench.checkpoints.build import build_checkpoint
 from rollout_bench.checkpoints.shapes import SyntheticModel
+from rollout_bench.plan.quants import BUILT_IN
 
 # One process starts every engine in turn: importing vLLM costs more than all of the tiny engines.
 PROGRAM = """
@@ -32,13 +36,15 @@ def methods(model):
 results = {}
 for name, arguments in json.loads(sys.argv[1]).items():
     fixed = {"dtype": "bfloat16", "max_model_len": 128, "max_num_seqs": 4, "enforce_eager": True}
-    llm = LLM(skip_tokenizer_init=True, **fixed, **arguments)
+    census = "rollout_bench.measure.probes.census.WeightCensus"
+    llm = LLM(skip_tokenizer_init=True, worker_extension_cls=census, **fixed, **arguments)
     sampling = SamplingParams(temperature=0.0, max_tokens=8, ignore_eos=True, logprobs=1, detokenize=False)
     prompts = [{"prompt_token_ids": [7 * i + 1, 2, 3]} for i in range(4)]
     outputs = [request.outputs[0] for request in llm.generate(prompts, sampling, use_tqdm=False)]
     results[name] = {
         "model_class": type(llm.apply_model(lambda model: model)[0]).__name__,
         "methods": llm.apply_model(methods)[0],
+        "census": llm.collective_rpc("rollout_bench_census")[0],
         "tokens": [list(output.token_ids) for output in outputs],
         "logprobs": [[max(t.logprob for t in step.values()) for step in output.logprobs] for output in outputs],
     }
@@ -51,11 +57,16 @@ pytestmark = [pytest.mark.engine, pytest.mark.untimed]
 LOADABLE = (
     ("qwen3-tiny", "bf16"),
     ("qwen3-tiny", "compressed-tensors-w8a8"),
+    ("qwen3-tiny", "compressed-tensors-w4a16"),
     ("qwen3-moe-tiny", "bf16"),
     ("qwen2-tiny", "bf16"),
     ("openpangu-tiny", "bf16"),
     ("openpangu-tiny", "compressed-tensors-w8a8"),
 )
+
+
+CACHES = ("fp8", "fp8_e5m2")
+"""Data types of a KV cache of one byte a value."""
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +81,27 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, A
     shape = SyntheticModel(preset="qwen3-tiny").resolve()
     build_checkpoint(shape, "compressed-tensors-w8a8", dummy, config_only=True)
     engines["dummy"] = {"model": str(dummy), "load_format": "dummy"}
+    engines["dequantized"] = {"model": str(dequantized(directory / "qwen3-tiny", directory / "dequantized"))}
+    channels = BUILT_IN["cpu"]["fp8-channel"].engine_args
+    engines["fp8-channel"] = {"model": str(directory / "qwen3-tiny" / "bf16"), **channels}
+    for dtype in CACHES:
+        engines[dtype] = {"model": str(directory / "qwen3-tiny" / "bf16"), "kv_cache_dtype": dtype}
     return run_engines(engines, directory)
+
+
+def dequantized(checkpoints: Path, destination: Path) -> Path:
+    """Make a bf16 checkpoint of the weights that the one in 4 bits stands for, read with shifts alone."""
+    shutil.copytree(checkpoints / "bf16", destination)
+    weights = load_file(destination / "model.safetensors")
+    packed = load_file(checkpoints / "compressed-tensors-w4a16" / "model.safetensors")
+    for name, weight in weights.items():
+        if f"{name}_packed" in packed:
+            words = packed[f"{name}_packed"].unsqueeze(-1)
+            values = ((words >> torch.arange(0, 32, 4)) & 0xF).view(weight.shape) - 8
+            scale = packed[f"{name}_scale"].float().repeat_interleave(128, dim=1)
+            weights[name] = (values.float() * scale).to(torch.bfloat16)
+    save_file(weights, destination / "model.safetensors")
+    return destination
 
 
 def run_engines(engines: dict[str, dict[str, object]], directory: Path) -> dict[str, dict[str, Any]]:
@@ -99,6 +130,49 @@ def test_what_the_engine_generates_is_finite_and_not_flat(name: str, generated: 
     assert len(logprobs) == 4 * 8
     assert all(math.isfinite(value) for value in logprobs)
     assert max(logprobs) > -math.log(2048) + 1
+
+
+def test_4_bits_are_unpacked_to_the_weights_that_they_stand_for(generated: dict[str, dict[str, Any]]) -> None:
+    exact, packed, own = (generated[name] for name in ("dequantized", "qwen3-tiny compressed-tensors-w4a16",
+                                                       "qwen3-tiny bf16"))  # fmt: skip
+    assert [tokens[0] for tokens in packed["tokens"]] == [tokens[0] for tokens in exact["tokens"]]
+    near = [abs(a[0] - b[0]) for a, b in zip(exact["logprobs"], packed["logprobs"], strict=True)]
+    far = [abs(a[0] - b[0]) for a, b in zip(own["logprobs"], packed["logprobs"], strict=True)]
+    assert max(near) < 0.02
+    assert max(far) > 2 * max(near)
+
+
+def test_the_census_sees_4_bits_a_weight_and_the_kernel_that_reads_them(generated: dict[str, dict[str, Any]]) -> None:
+    bf16, packed = generated["qwen3-tiny bf16"]["census"], generated["qwen3-tiny compressed-tensors-w4a16"]["census"]
+    assert packed["linear"] == {"int32": bf16["linear"]["bfloat16"] // 4}
+    assert packed["linear_methods"] == {"CompressedTensorsWNA16": 16}
+    assert packed["linear_kernels"] == {"CPUWNA16LinearKernel": 16}
+    assert bf16["linear_kernels"] == {}
+
+
+def test_fp8_with_a_scale_for_each_channel_is_the_same_model_in_half_the_bytes(
+    generated: dict[str, dict[str, Any]],
+) -> None:
+    bf16, rounded = generated["qwen3-tiny bf16"], generated["fp8-channel"]
+    assert rounded["census"]["linear"] == {"float8_e4m3fn": bf16["census"]["linear"]["bfloat16"] // 2}
+    assert list(rounded["census"]["linear_methods"]) == ["Fp8PtpcOnlineLinearMethod"]
+    for a, b in zip(bf16["logprobs"], rounded["logprobs"], strict=True):
+        assert a[0] == pytest.approx(b[0], abs=0.3)
+
+
+@pytest.mark.parametrize("dtype", CACHES)
+def test_an_8_bit_cache_is_half_as_large_and_holds_the_same_model(
+    dtype: str, generated: dict[str, dict[str, Any]]
+) -> None:
+    bf16, small = generated["qwen3-tiny bf16"], generated[dtype]
+    token = 4 * 2 * 2 * 64  # layers, keys and values, heads, width of a head
+    assert bf16["census"]["kv_cache"] == {"layers": {"bfloat16": 4}, "bytes_per_token": 2 * token}
+    assert small["census"]["kv_cache"] == {"layers": {dtype: 4}, "bytes_per_token": token}
+    assert small["census"]["attention_backends"] == ["CPU_ATTN"]
+    assert small["census"]["linear"] == bf16["census"]["linear"]
+    for a, b in zip(bf16["logprobs"], small["logprobs"], strict=True):
+        assert a[0] == pytest.approx(b[0], abs=0.3)
+    assert small["logprobs"] != bf16["logprobs"]
 
 
 VNNI = re.search(r"\bavx(512)?_vnni\b", Path("/proc/cpuinfo").read_text()) is not None

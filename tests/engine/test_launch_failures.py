@@ -18,6 +18,7 @@ import pytest
 from launching import COMMAND, TINY_MODEL, Launching, tiny_spec
 
 from rollout_bench.measure.launch.failures import diagnose
+from rollout_bench.plan.quants import REFUSED
 
 pytestmark = [pytest.mark.engine, pytest.mark.untimed]
 
@@ -190,12 +191,20 @@ ATTEMPTS: dict[str, dict[str, Any]] = {
     "missing_weights": {"load_format": "auto"},
     "damaged_weights": {"load_format": "auto", "model": "damaged"},
     "unknown_architecture": {"model": "unknown"},
+    "unsupported_kv_cache_dtype": {"model": "heads-of-80", "kv_cache_dtype": "fp8"},
     "sleep_mode_unsupported": {"enable_sleep_mode": True},
     "unsupported_dtype": {"dtype": "float8"},
     "tensor_parallel_size": {"tensor_parallel_size": 3},
     "bad_engine_argument": {"max_num_sekvs": 4},
 }
 """What the table is to say -> an engine that gives that reason to fail."""
+
+REFUSED_HERE = {
+    name: refusal
+    for name, refusal in REFUSED["cpu"].items()
+    if not (" AMX " in refusal.said and "amx_tile" in Path("/proc/cpuinfo").read_text())
+}
+"""Quants that the plan leaves out with the engine's words, but for those that this processor could have."""
 
 PROGRAM = """
 import json, sys
@@ -217,7 +226,13 @@ for name, arguments in json.loads(sys.argv[1]).items():
 def raised(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Return what the real engine raises for each attempt, all in one process."""
     folder = tmp_path_factory.mktemp("failing")
-    for name, config in {"tiny": {}, "damaged": {}, "unknown": {"architectures": ["GuessWhoForCausalLM"]}}.items():
+    configs = {
+        "tiny": {},
+        "damaged": {},
+        "unknown": {"architectures": ["GuessWhoForCausalLM"]},
+        "heads-of-80": {"head_dim": 80},
+    }
+    for name, config in configs.items():
         (folder / name).mkdir()
         (folder / name / "config.json").write_text(json.dumps({**TINY_MODEL, **config}))
     (folder / "damaged" / "model.safetensors").write_bytes(b"\0\1")
@@ -229,7 +244,8 @@ def raised(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "TMPDIR": str(folder),
     }
-    line = [sys.executable, "-c", PROGRAM, json.dumps(ATTEMPTS)]
+    attempts = {**ATTEMPTS, **{name: refusal.engine_args for name, refusal in REFUSED_HERE.items()}}
+    line = [sys.executable, "-c", PROGRAM, json.dumps(attempts)]
     done = subprocess.run(line, capture_output=True, text=True, cwd=folder, env=environment, timeout=600)
     texts = [text.removeprefix("RAISED ") for text in done.stdout.splitlines() if text.startswith("RAISED ")]
     assert texts, done.stdout + done.stderr
@@ -240,6 +256,13 @@ def raised(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def test_the_real_engine_s_words_are_known(category: str, raised: dict[str, str]) -> None:
     assert category in raised, "the engine took it"
     assert diagnose(raised[category], "").category == category, raised[category]
+
+
+@pytest.mark.parametrize("name", REFUSED_HERE)
+def test_a_quant_that_the_plan_calls_refused_is_refused_in_these_words(name: str, raised: dict[str, str]) -> None:
+    assert name in raised, "the engine took it"
+    assert REFUSED_HERE[name].said in raised[name]
+    assert diagnose(raised[name], "").category == "unsupported_quantization"
 
 
 def test_waiting_costs_no_processor_time(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from launching import Launching, own_flags, tiny_spec
 
+from rollout_bench.contracts.record import CacheFacts
 from rollout_bench.contracts.side_files import read_sequences
 from rollout_bench.contracts.store import failure_path, read_record, sequences_path, write_record
 from rollout_bench.core.errors import UserError
@@ -43,11 +44,12 @@ def in_process(tmp_path_factory: pytest.TempPathFactory) -> Launching:
 
 @pytest.fixture(scope="module")
 def multiprocess(tmp_path_factory: pytest.TempPathFactory) -> Launching:
-    # Claims a quantization that the weights don't have, sends n samples in one request, and as often as auto comes to.
+    # Claims a quantization that weights and KV cache don't have, sends n samples in one request, and as often as auto
+    # comes to.
     spec = tiny_spec(
         measuring={"iterations": "auto"},
         engine={"multiprocess": True},
-        quant={"name": "w8a8", "linear_dtypes": ["int8"], "linear_method": "Int8"},
+        quant={"name": "w8a8", "linear_dtypes": ["int8"], "linear_method": "Int8", "kv_cache_dtype": "fp8"},
         workload={"requests": "per_prompt"},
     )
     launch = Launching(tmp_path_factory.mktemp("multiprocess"), spec)
@@ -113,6 +115,11 @@ def test_loaded_weights_are_counted_to_the_byte(in_process: Launching) -> None:
     assert engine.kv_cache_tokens > 100_000
 
 
+def test_the_kv_cache_is_counted_to_the_byte(in_process: Launching) -> None:
+    layer = 2 * 2 * 32 * 2  # keys and values, heads, width of a head, bytes of a value
+    assert in_process.record().engine.kv_cache == CacheFacts(layers={"bfloat16": 2}, bytes_per_token=2 * layer)
+
+
 def test_record_says_where_it_ran_and_what_starting_took(in_process: Launching) -> None:
     record = in_process.record()
     assert record.environment.engine_version == "0.32.0"
@@ -155,6 +162,10 @@ def test_a_claimed_quantization_that_the_weights_lack_is_flagged_invalid(multipr
     assert {(flag.code, flag.severity) for flag in flags} == {("quant_not_proven", "invalid")}
     assert "w8a8 wants int8" in flags[0].sentence
     assert "0.6 MB bfloat16" in flags[0].sentence
+    assert flags[-1].sentence == (
+        "w8a8 wants a KV cache of fp8 in each layer; saw bfloat16 (2 layers), 512 bytes a token; "
+        "attention backend: CPU_ATTN."
+    )
 
 
 def test_auto_takes_its_number_from_the_start_and_one_warm_up_pass(multiprocess: Launching) -> None:

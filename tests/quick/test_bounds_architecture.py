@@ -126,6 +126,7 @@ def test_a_hub_model_that_is_not_here_gets_a_reason(monkeypatch: pytest.MonkeyPa
         (with_quant("bf16", "float8_e4m3fn", "float8_e4m3fnuz"), {}, 8, "float8"),
         (with_quant("compressed-tensors-w8a8", "int8"), {}, 8, "int8"),
         (with_quant("compressed-tensors-w8a16", "int32", "uint8"), {}, 8, "bfloat16"),
+        (with_quant("compressed-tensors-w4a16", "int32"), {}, 4.125, "bfloat16"),
         (with_quant("modelslim-w8a8", "int8"), {}, 8, "int8"),
         (with_quant("own", "int32"), {"quant_method": "gptq", "bits": 4, "group_size": 128}, 4.125, "bfloat16"),
         (with_quant("own"), {"quant_method": "fp8"}, 8, "float8"),
@@ -150,9 +151,8 @@ def test_a_quantization_that_does_not_say_gets_a_reason():
 
 
 def test_the_cache_is_as_wide_as_the_model_unless_told_otherwise():
-    assert [cache_value_bytes(asked, "bfloat16") for asked in ("auto", None, "fp8", "fp8_e5m2", "float32")] == [
-        2, 2, 1, 1, 4,
-    ]  # fmt: skip
+    asked = {"auto": 2, None: 2, "fp8": 1, "fp8_e5m2": 1, "float32": 4, "nvfp4": 0.5}
+    assert {dtype: cache_value_bytes(dtype, "bfloat16") for dtype in asked} == asked
 
 
 def test_weights_of_32_bits_are_served_with_16_as_vllm_does():

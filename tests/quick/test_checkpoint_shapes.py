@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from rollout_bench.checkpoints.formats import check_format, parameters, tensors
+from rollout_bench.checkpoints.formats import GROUP, check_format, parameters, tensors
 from rollout_bench.checkpoints.shapes import PRESETS, ResolvedShape, SyntheticModel
-from rollout_bench.checkpoints.weights import pack_int8, round_to_int8
+from rollout_bench.checkpoints.weights import pack, round_to_int4, round_to_int8
 
 
 def shape_of(**fields: object) -> ResolvedShape:
@@ -143,13 +143,48 @@ def test_int8_rounding_is_within_half_a_step_of_every_weight(weight: torch.Tenso
     assert int(values.abs().max()) >= 126
 
 
+@given(weight=matrices, groups=st.integers(1, 3))
+def test_each_group_of_128_inputs_is_rounded_to_4_bits_with_a_scale_of_its_own(
+    weight: torch.Tensor, groups: int
+) -> None:
+    wide = weight.repeat(1, GROUP)[:, :GROUP].repeat(1, groups) * torch.tensor(
+        [2.0**-group for group in range(groups) for _ in range(GROUP)], dtype=torch.bfloat16
+    )
+    values, scale = round_to_int4(wide)
+    assert (values.dtype, scale.dtype, scale.shape) == (torch.int8, torch.bfloat16, (len(weight), groups))
+    assert int(values.min()) >= -8
+    assert int(values.max()) <= 7
+    steps = scale.float().repeat_interleave(GROUP, dim=1)
+    error = (values.float() * steps - wide.float()).abs()
+    largest = wide.float() > 7.4 * steps  # 7 is the largest value, half a step below the largest weight
+    assert bool((error <= torch.where(largest, 0.54, 0.505) * steps).all())
+    assert int(values.abs().view(len(weight), groups, GROUP).amax(dim=2).min()) >= 7
+
+
 def test_a_channel_of_zeros_rounds_to_zeros() -> None:
     values, scale = round_to_int8(torch.zeros(2, 4, dtype=torch.bfloat16), torch.bfloat16)
     assert not values.any()
     assert bool(torch.isfinite(scale).all())
+    values, scale = round_to_int4(torch.zeros(2, GROUP, dtype=torch.bfloat16))
+    assert not values.any()
+    assert bool(torch.isfinite(scale).all())
+
+
+def test_inputs_that_make_no_whole_groups_are_refused_in_4_bits() -> None:
+    narrow = shape_of(preset="qwen3-tiny", intermediate_size=192)
+    assert check_format(narrow, "compressed-tensors-w8a16")
+    with pytest.raises(ValueError, match=r"mlp.down_proj.weight has 192, no multiple of 128"):
+        check_format(narrow, "compressed-tensors-w4a16")
+
+
+@given(values=st.lists(st.integers(-8, 7), min_size=16, max_size=16))
+def test_packing_puts_eight_values_of_4_bits_into_a_word(values: list[int]) -> None:
+    words = pack(torch.tensor([values], dtype=torch.int8), 4)
+    assert (words.dtype, words.shape) == (torch.int32, (1, 2))
+    assert [((int(words[0, i // 8]) >> (4 * (i % 8))) & 0xF) - 8 for i in range(16)] == values
 
 
 @given(values=st.lists(st.integers(-128, 127), min_size=4, max_size=4))
 def test_packing_puts_the_first_value_into_the_lowest_bits(values: list[int]) -> None:
-    word = int(pack_int8(torch.tensor([values], dtype=torch.int8))[0, 0])
+    word = int(pack(torch.tensor([values], dtype=torch.int8), 8)[0, 0])
     assert [((word >> (8 * i)) & 0xFF) - 128 for i in range(4)] == values

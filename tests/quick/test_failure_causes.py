@@ -44,6 +44,13 @@ SAID = [
     ("out_of_memory", "RuntimeError: CUDA Error: out of memory at /workspace/csrc/cumem_allocator.cpp:119"),
     ("out_of_memory", "RuntimeError: NPU out of memory. Tried to allocate 1.50 GiB (NPU 0; 60.97 GiB total capacity"),
     ("out_of_memory", "RuntimeError: [enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
+    ("unsupported_quantization", "ImportError: Requires mslk >= 1.0.0"),
+    ("unsupported_quantization", "NotImplementedError: Int4PlainInt32Tensor does not support device 'cpu' yet."),
+    (
+        "unsupported_quantization",
+        "RuntimeError: _C::static_scaled_fp8_quant() expected at most 0 argument(s) but received 4 argument(s). "
+        "Declaration: _C::static_scaled_fp8_quant() -> ()",
+    ),
     ("unsupported_kv_cache_dtype", "NotImplementedError: FP8 KV cache on CPU requires x86 with AVX-512 or AMX."),
     ("unsupported_kv_cache_dtype", "NotImplementedError: FP8 KV cache requires head_size divisible by 32 on CPU."),
     (

@@ -9,7 +9,7 @@ import pytest
 from launching import tiny_spec
 
 from rollout_bench.contracts.inside import Step
-from rollout_bench.contracts.record import EngineFacts, Iteration, SequenceRow, WeightBytes
+from rollout_bench.contracts.record import CacheFacts, EngineFacts, Iteration, SequenceRow, WeightBytes
 from rollout_bench.contracts.spec import is_local
 from rollout_bench.measure.launch.flags import prefix_cache_flags, quant_flags, token_flags
 from rollout_bench.measure.launch.preflight import missing
@@ -22,9 +22,11 @@ SPEC = tiny_spec()
 ASKED = Source(SPEC.workload, 2048, "tiny").requests(0, 1)
 
 
-def facts(linear: dict[str, int], methods: dict[str, int]) -> EngineFacts:
+def facts(linear: dict[str, int], methods: dict[str, int], cache: dict[str, int] | None = None) -> EngineFacts:
     weights = WeightBytes(linear=linear, other={"float32": 1 << 40})
-    return EngineFacts(weights_bytes_by_dtype=weights, linear_methods=methods)
+    held = None if cache is None else CacheFacts(layers=cache, bytes_per_token=2048)
+    backends = {"attention_backends": ["CPU_ATTN"]}
+    return EngineFacts(weights_bytes_by_dtype=weights, linear_methods=methods, kv_cache=held, resolved=backends)
 
 
 def rows(cached: tuple[int, ...] = (0, 128) * 4, output_tokens: int = 16) -> list[SequenceRow]:
@@ -71,6 +73,26 @@ def test_a_quantization_is_proven_by_bytes_and_methods(
     quant = tiny_spec(quant={"name": "w8a8", "linear_dtypes": ["int8"], "linear_method": "Int8"}).quant
     found = quant_flags(quant, facts(linear, methods))
     assert [(flag.code, flag.severity) for flag in found] == [("quant_not_proven", "invalid")] * flags
+
+
+@pytest.mark.parametrize(
+    ("promised", "cache", "words"),
+    [
+        (None, {"bfloat16": 2}, None),
+        (None, None, None),
+        ("fp8", {"fp8": 2}, None),
+        ("fp8_e4m3", {"fp8": 2}, None),
+        ("fp8", {"bfloat16": 2}, "wants a KV cache of fp8 in each layer; saw bfloat16 (2 layers), 2,048 bytes a token"),
+        ("fp8", {"fp8_e5m2": 2}, "saw fp8_e5m2 (2 layers)"),
+        ("fp8", {"bfloat16": 1, "fp8": 1}, "saw bfloat16 (1 layers), fp8 (1 layers)"),
+        ("fp8", None, "saw none that could be read; attention backend: CPU_ATTN"),
+    ],
+)
+def test_a_kv_cache_is_proven_in_every_layer(promised: str | None, cache: dict[str, int] | None, words: str | None):
+    quant = tiny_spec(quant={"name": "kv8", "kv_cache_dtype": promised}).quant
+    found = quant_flags(quant, facts({"bfloat16": 1000}, {"UnquantizedLinearMethod": 4}, cache))
+    assert [(flag.code, flag.severity) for flag in found] == [("quant_not_proven", "invalid")] * (words is not None)
+    assert words is None or words in found[0].sentence
 
 
 def test_all_as_asked_raises_no_flag() -> None:

@@ -24,7 +24,7 @@ from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.columns import COLUMNS, table
 from rollout_bench.analysis.timed.launches import measure
 from rollout_bench.analysis.timed.rows import rows_of
-from rollout_bench.contracts.record import Failure, Flag, Record
+from rollout_bench.contracts.record import CacheFacts, Failure, Flag, Record
 from rollout_bench.contracts.store import record_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.plan.planfile import PlanFile
@@ -66,6 +66,16 @@ def test_all_samples_of_a_prompt_count() -> None:
 @pytest.mark.parametrize(("tokens", "sequences"), [(9600, 100), (9599, 99), (10, 0), (None, None)])
 def test_the_kv_cache_holds_whole_sequences(tokens: int | None, sequences: int | None) -> None:
     assert measure(make_record(kv_cache_tokens=tokens)).kv_cache_sequences == sequences
+
+
+def test_what_a_token_takes_in_the_cache_stands_there_where_an_engine_was_looked_into(tmp_path: Path) -> None:
+    looked = make_record(BF16)
+    cache = CacheFacts(layers={"fp8": 12}, bytes_per_token=6144)
+    looked = looked.model_copy(update={"engine": looked.engine.model_copy(update={"kv_cache": cache})})
+    frame = tabled(tmp_path / "new", None, looked, make_record(W8A8)).set_index("quant")
+    assert list(frame.loc["bf16", ["kv_cache_dtype", "kv_cache_bytes_per_token"]]) == ["fp8", 6144]
+    assert frame.loc["w8a8", ["kv_cache_dtype", "kv_cache_bytes_per_token"]].isna().all()
+    assert "kv_cache_dtype" not in tabled(tmp_path / "old", None, make_record(BF16)).columns
 
 
 @given(RATES, st.floats(0.01, 100))

@@ -45,7 +45,7 @@ from rollout_bench.measure.transfer.transfer_words import (
 from rollout_bench.measure.transfer.weight_sets import Encoder, announced, largest_stored_bytes
 
 SHAPE = SyntheticModel(preset="qwen3-tiny", num_hidden_layers=1, tie_word_embeddings=False, seed=7).resolve()
-FORMATS = ["bf16", "compressed-tensors-w8a8", "compressed-tensors-w8a16"]
+FORMATS = ["bf16", "compressed-tensors-w8a8", "compressed-tensors-w8a16", "compressed-tensors-w4a16"]
 CPU = torch.device("cpu")
 
 

@@ -31,7 +31,9 @@ class Worker(TrainerStandIn):
         self.loaded = dict(weights_iterator)
 
 
-@pytest.mark.parametrize("weights_format", ["bf16", "compressed-tensors-w8a8", "compressed-tensors-w8a16"])
+@pytest.mark.parametrize(
+    "weights_format", ["bf16", "compressed-tensors-w8a8", "compressed-tensors-w8a16", "compressed-tensors-w4a16"]
+)
 def test_what_is_handed_over_is_the_checkpoint_of_those_weights_and_that_format(weights_format: str, tmp_path: Path):
     worker = Worker()
     held = worker.rollout_bench_trainer(SHAPE.model_dump(), weights_format, second=True)

@@ -27,7 +27,7 @@ class Role(Enum):
     """What a tensor does, which decides how it is filled and whether a format quantizes it."""
 
     LINEAR = "linear"
-    """Projection that quantized formats store as int8."""
+    """Projection that quantized formats store as whole numbers."""
     RESIDUAL_LINEAR = "residual_linear"
     """Projection like LINEAR whose output is added to the residual stream."""
     ROUTER = "router"
@@ -53,7 +53,7 @@ class TensorSpec:
 
     @property
     def quantizable(self) -> bool:
-        """Whether quantized formats store this tensor as int8."""
+        """Whether quantized formats store this tensor as whole numbers."""
         return self.role in (Role.LINEAR, Role.RESIDUAL_LINEAR)
 
 
@@ -122,6 +122,7 @@ WeightsFormat = Literal[
     "bf16",
     "compressed-tensors-w8a8",
     "compressed-tensors-w8a16",
+    "compressed-tensors-w4a16",
     "modelslim-w8a8",
     "modelslim-w8a16",
 ]
@@ -130,8 +131,10 @@ FORMATS: tuple[WeightsFormat, ...] = get_args(WeightsFormat)
 MODELSLIM_TYPES = {"modelslim-w8a8": "W8A8_DYNAMIC", "modelslim-w8a16": "W8A16"}
 ITEM_BYTES = {"I8": 1, "BF16": 2, "I32": 4, "F32": 4, "I64": 8}
 """Bytes per value of the safetensors dtypes in use."""
-VALUES_PER_WORD = 4
-"""8-bit values that one int32 word of a pack-quantized weight holds."""
+WORD_BITS = 32
+"""Of the int32 words that hold the values of a pack-quantized weight."""
+GROUP = 128
+"""Successive inputs of an output channel that share a scale in 4 bits."""
 
 
 @dataclass(frozen=True)
@@ -163,11 +166,18 @@ def check_format(shape: ResolvedShape, weights_format: str) -> WeightsFormat:
         raise ValueError(
             "weights format modelslim-w8a16 does not exist for MoE: vllm-ascend has it for linear layers only"
         )
+    if known == "compressed-tensors-w4a16":
+        for spec in layer_tensors(shape, 0):
+            if spec.quantizable and spec.shape[1] % GROUP:
+                raise ValueError(
+                    f"weights format {known} has a scale for each {GROUP} inputs, and {spec.name} has {spec.shape[1]},"
+                    f" no multiple of {GROUP}"
+                )
     return known
 
 
 def stored_tensors(spec: TensorSpec, weights_format: WeightsFormat) -> tuple[StoredTensor, ...]:
-    """Return what a format stores for one tensor of the model: itself, or an int8 weight with its scales."""
+    """Return what a format stores for one tensor of the model: itself, or whole numbers with their scales."""
     if weights_format == "bf16" or not spec.quantizable:
         return (StoredTensor(spec.name, "BF16", spec.shape),)
     rows, columns = spec.shape
@@ -178,8 +188,14 @@ def stored_tensors(spec: TensorSpec, weights_format: WeightsFormat) -> tuple[Sto
         )
     if weights_format == "compressed-tensors-w8a16":
         return (
-            StoredTensor(f"{spec.name}_packed", "I32", (rows, columns // VALUES_PER_WORD)),
+            StoredTensor(f"{spec.name}_packed", "I32", (rows, columns * 8 // WORD_BITS)),
             StoredTensor(f"{spec.name}_scale", "BF16", (rows, 1)),
+            StoredTensor(f"{spec.name}_shape", "I64", (2,)),
+        )
+    if weights_format == "compressed-tensors-w4a16":
+        return (
+            StoredTensor(f"{spec.name}_packed", "I32", (rows, columns * 4 // WORD_BITS)),
+            StoredTensor(f"{spec.name}_scale", "BF16", (rows, columns // GROUP)),
             StoredTensor(f"{spec.name}_shape", "I64", (2,)),
         )
     return (
@@ -191,9 +207,11 @@ def stored_tensors(spec: TensorSpec, weights_format: WeightsFormat) -> tuple[Sto
 
 def quantization_config(shape: ResolvedShape, weights_format: WeightsFormat) -> dict[str, Any] | None:
     """Return config.json's `quantization_config`, or None for the formats that do not use one."""
-    if weights_format not in ("compressed-tensors-w8a8", "compressed-tensors-w8a16"):
+    if not weights_format.startswith("compressed-tensors"):
         return None
     weights = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel", "dynamic": False}
+    if weights_format == "compressed-tensors-w4a16":
+        weights |= {"num_bits": 4, "strategy": "group", "group_size": GROUP}
     activations = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "token", "dynamic": True}
     w8a8 = weights_format == "compressed-tensors-w8a8"
     routers = [f"model.layers.{layer}.mlp.gate" for layer in range(shape.num_hidden_layers)]

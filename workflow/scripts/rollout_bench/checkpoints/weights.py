@@ -1,4 +1,4 @@
-"""The numbers: seeded random weights, their rounding to int8, written one tensor at a time.
+"""The numbers: seeded random weights, their rounding to 8 and 4 bits, written one tensor at a time.
 
 safetensors' own save_file needs a whole file in memory; the format is a length, a JSON header and the raw values
 (https://huggingface.co/docs/safetensors#format).
@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 
 from rollout_bench.checkpoints.formats import (
-    VALUES_PER_WORD,
+    GROUP,
+    WORD_BITS,
     Role,
     Shard,
     StoredTensor,
@@ -111,11 +112,42 @@ def round_to_int8(weight: torch.Tensor, scale_dtype: torch.dtype) -> tuple[torch
     return values, scale
 
 
-def pack_int8(values: torch.Tensor) -> torch.Tensor:
-    """Pack int8 [out, in] into int32 [out, in / 4]: each value plus 128, the first in the lowest bits."""
-    unsigned = (values.to(torch.int16) + 128).to(torch.uint8)
-    rows, columns = values.shape
-    return unsigned.view(rows, columns // VALUES_PER_WORD, VALUES_PER_WORD).view(torch.int32).squeeze(-1)
+def round_to_int4(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Round a weight to 4 bits, symmetric, with one scale for each `GROUP` inputs of an output channel.
+
+    As compressed-tensors makes scales (`calculate_qparams`): 15 steps from the smallest value to the largest. They are
+    stored in bf16, and rounding uses what is stored.
+
+    Args:
+        weight: [out, in], any float dtype; in is a multiple of `GROUP`.
+
+    Returns:
+        int8 values [out, in] in -8..7 and scales [out, in / GROUP]: weight is about values * scales of their group.
+    """
+    rows, columns = weight.shape
+    groups = weight.float().view(rows, columns // GROUP, GROUP)
+    half = torch.tensor(7.5, device=weight.device)
+    exact = groups.abs().amax(dim=2, keepdim=True) / half
+    scale = exact.clamp_min(torch.finfo(torch.float32).tiny).to(torch.bfloat16)
+    values = (groups / scale.float()).round_().clamp_(-8, 7).to(torch.int8)
+    return values.view(rows, columns), scale.squeeze(2)
+
+
+def pack(values: torch.Tensor, bits: int) -> torch.Tensor:
+    """Pack whole numbers of so many bits, 8 or 4, as compressed-tensors' pack-quantized does.
+
+    Args:
+        values: int8 [out, in], signed.
+        bits: of each.
+
+    Returns:
+        int32 [out, in * bits / 32]: each value plus 2^(bits - 1), the first in the lowest bits.
+    """
+    unsigned = (values.to(torch.int16) + (1 << (bits - 1))).to(torch.uint8)
+    if bits == 4:
+        unsigned = unsigned[:, 0::2] | (unsigned[:, 1::2] << 4)
+    rows, columns = unsigned.shape
+    return unsigned.view(rows, columns * 8 // WORD_BITS, WORD_BITS // 8).view(torch.int32).squeeze(-1)
 
 
 def _values(spec: TensorSpec, weight: torch.Tensor, weights_format: WeightsFormat) -> tuple[torch.Tensor, ...]:
@@ -125,7 +157,10 @@ def _values(spec: TensorSpec, weight: torch.Tensor, weights_format: WeightsForma
         return round_to_int8(weight, torch.bfloat16)
     if weights_format == "compressed-tensors-w8a16":
         values, scale = round_to_int8(weight, torch.bfloat16)
-        return pack_int8(values), scale, torch.tensor(spec.shape, dtype=torch.int64)
+        return pack(values, 8), scale, torch.tensor(spec.shape, dtype=torch.int64)
+    if weights_format == "compressed-tensors-w4a16":
+        values, scale = round_to_int4(weight)
+        return pack(values, 4), scale, torch.tensor(spec.shape, dtype=torch.int64)
     values, scale = round_to_int8(weight, torch.float32)
     return values, scale, torch.zeros_like(scale)
 

@@ -290,6 +290,25 @@ class WeightBytes(Strict):
     )
 
 
+class CacheFacts(Strict):
+    """The KV cache as the engine holds it, read from its tensors in the worker."""
+
+    layers: dict[str, int] = Field(
+        description=(
+            "Data type -> layers whose keys and values have it. One byte a value may be of several types, of which "
+            "vLLM's name is given: fp8_e5m2."
+        )
+    )
+    bytes_per_token: int = Field(
+        ge=0, description="Bytes that one token takes in all layers, on all devices of an engine."
+    )
+
+
+def one_cache_name(dtype: str) -> str:
+    """Return what a data type of the KV cache is called here, where vLLM has two names for it."""
+    return {"fp8": "fp8_e4m3"}.get(dtype, dtype)
+
+
 class EngineFacts(Strict):
     """What the engine said of itself once loaded."""
 
@@ -306,6 +325,10 @@ class EngineFacts(Strict):
         description=("The engine's name of each linear layer's quantization method or scheme -> number of layers.")
     )
     served: Served | None = absent("What a server said of itself. Null offline.")
+    linear_kernels: dict[str, int] | None = absent(
+        "Kernel that the method of a linear layer chose -> number of layers. Null where the methods name none."
+    )
+    kv_cache: CacheFacts | None = absent("Its KV cache. Null where nobody can look into it.")
 
 
 class HostUse(Strict):

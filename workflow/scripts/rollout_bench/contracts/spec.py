@@ -282,6 +282,10 @@ class Quantization(Strict):
             " quantization is not proven. Empty: any."
         )
     )
+    kv_cache_dtype: str | None = absent(
+        "Data type, as vLLM calls it, that the KV cache of each layer must have, or the quantization is not proven. "
+        "Null: any."
+    )
 
 
 class QuantSpec(Quantization):

@@ -84,6 +84,7 @@ def _engine(record: Record) -> StackComponent:
         "linear_methods": found.linear_methods,
         "resolved": found.resolved,
         "kv_cache_tokens": found.kv_cache_tokens,
+        **found.model_dump(include={"linear_kernels", "kv_cache"}),
         "plugins": environment.plugins,
         "torch_version": environment.torch_version,
         "python_version": environment.python_version,

@@ -325,6 +325,22 @@ class ModelSettings(Strict):
     )
 
 
+CacheDtype = Literal[
+    "bfloat16",
+    "float16",
+    "float32",
+    "fp8",
+    "fp8_e4m3",
+    "fp8_e5m2",
+    "fp8_ds_mla",
+    "fp8_per_token_head",
+    "int8_per_token_head",
+    "int4_per_token_head",
+    "nvfp4",
+]
+"""What vLLM calls the data types of a KV cache."""
+
+
 class QuantSettings(Strict):
     """Changes to a known quant, or a new one. What is left out comes from the built-in table."""
 
@@ -333,6 +349,7 @@ class QuantSettings(Strict):
             "bf16",
             "compressed-tensors-w8a8",
             "compressed-tensors-w8a16",
+            "compressed-tensors-w4a16",
             "modelslim-w8a8",
             "modelslim-w8a16",
             "own",
@@ -352,6 +369,13 @@ class QuantSettings(Strict):
     linear_method: Pattern | None = Field(
         None,
         description="Proof: regular expression that the engine's name of each linear layer's method must match.",
+    )
+    kv_cache_dtype: CacheDtype | None = Field(
+        None,
+        description=(
+            "Proof: data type that the KV cache of each layer must have; null: that of engine_args, or of the quant "
+            "that is known."
+        ),
     )
     engine_args: EngineArgs = Field({}, description="Arguments for this quant, for instance quantization.")
 
@@ -404,7 +428,12 @@ class Config(Strict):
     models: MaybeNames = Field(
         description="Models to measure: names in model_settings. Empty where endpoints alone are measured."
     )
-    quants: Names = Field(description="Quantizations to measure: bf16, w8a16, w8a8, fp8, or names in quant_settings.")
+    quants: Names = Field(
+        description=(
+            "Quantizations to measure: bf16, w8a16, w8a8, w4a16, fp8, fp8-channel, bf16-kv8, w8a8-kv8, fp8-kv8, or "
+            "names in quant_settings."
+        )
+    )
     modes: Names = Field(
         [OFFLINE.name],
         description=f"What to measure: {'; '.join(f'{mode.name}, {mode.title}' for mode in MODES.values())}.",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rollout_bench.checkpoints.formats import BUILDER_VERSION
+from rollout_bench.checkpoints.formats import BUILDER_VERSION, check_format
 from rollout_bench.contracts.axes import DEFAULT_SETTING
 from rollout_bench.contracts.load import longest
 from rollout_bench.contracts.modes import CYCLE, MODES, ONLINE, PLACEMENT, STARTUP
@@ -64,7 +64,7 @@ from rollout_bench.plan.mode_checks import (
 )
 from rollout_bench.plan.placement_checks import check_engines, check_placement, not_placed
 from rollout_bench.plan.planfile import Skipped
-from rollout_bench.plan.quants import Quant, known_quants, resolve_quant
+from rollout_bench.plan.quants import Quant, known_quants, other_cache, resolve_quant, unknown_quant
 from rollout_bench.plan.serving import Endpoint
 from rollout_bench.plan.settings import resolved, settings_in, told_of_sweep, under
 
@@ -257,10 +257,7 @@ def _experiment(
     settings = config.model_settings[model]
     scheme = resolve_quant(quant, platform, config.quant_settings)
     if scheme is None:
-        return (
-            f"{quant} is not known on {platform}",
-            f"define it in quant_settings.{quant}, or leave it out of quants",
-        )
+        return unknown_quant(quant, platform)
     source = _weights(model, settings, quant, scheme)
     if source is None or isinstance(source, tuple):
         return source or (
@@ -278,6 +275,8 @@ def _experiment(
     }
     if setting is not None:
         args = _without_defaults(args, config.setting_settings[setting], engine)
+    if (other := other_cache(quant, scheme, args)) is not None:
+        return other
     check_lengths(model, workload, load.longest, args, source)
     args = args_in(mode, config, args)
     requests = load_in(mode, config, workload, engine)
@@ -377,11 +376,13 @@ def _on_endpoint(config: Config, engine: InstalledEngine, name: str, endpoint: E
 
 def _weights(model: str, settings: ModelSettings, quant: str, scheme: Quant) -> ModelSpec | tuple[str, str] | None:
     if settings.synthetic is None:
-        named = settings.weights.get(quant)
-        if named is None and scheme.weights_format == "bf16":  # quantized by the engine while it loads
-            named = settings.weights.get("bf16")
+        lenders = [quant, scheme.weights_of]
+        if scheme.weights_format == "bf16":  # quantized by the engine while it loads
+            lenders.append("bf16")
+        named = next((found for name in lenders if name and (found := settings.weights.get(name))), None)
         return None if named is None else ModelSpec(name=model, weights=named, synthetic=None)
-    shape = settings.synthetic.resolve().model_dump(mode="json")
+    resolved_shape = settings.synthetic.resolve()
+    shape = resolved_shape.model_dump(mode="json")
     if shape.get("num_experts") and not scheme.moe:
         return (
             f"{quant} does not exist for mixture-of-experts models here",
@@ -392,6 +393,10 @@ def _weights(model: str, settings: ModelSettings, quant: str, scheme: Quant) -> 
             f"{model} is synthetic and {quant} names no weights_format",
             f"set quant_settings.{quant}.weights_format",
         )
+    try:
+        check_format(resolved_shape, scheme.weights_format)
+    except ValueError as error:
+        return str(error), f"leave {quant} out of quants for {model}, or change the sizes in its synthetic"
     return ModelSpec(name=model, weights=None, synthetic=shape)
 
 

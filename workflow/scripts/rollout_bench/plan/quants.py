@@ -6,11 +6,12 @@ Established by runs on cpu and cuda (H200); read in vllm-ascend's source for asc
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from pydantic import Field
 
+from rollout_bench.contracts.record import one_cache_name
 from rollout_bench.contracts.spec import Platform, Quantization
 from rollout_bench.core.errors import UserError
 from rollout_bench.plan.config import QuantSettings
@@ -23,6 +24,18 @@ _INT8_WEIGHT_ONLY = {
     "_data": {"group_size": None, "granularity": _PER_ROW, "set_inductor_config": True},
 }
 _TORCHAO_W8A16 = {"quantization_config_dict_json": json.dumps(_INT8_WEIGHT_ONLY)}
+_INT4_WEIGHT_ONLY = {
+    "_type": "Int4WeightOnlyConfig",
+    "_version": 2,
+    "_data": {
+        "group_size": 128,
+        "set_inductor_config": True,
+        "int4_packing_format": {"_type": "Int4PackingFormat", "_data": "PLAIN"},
+        "int4_choose_qparams_algorithm": {"_type": "Int4ChooseQParamsAlgorithm", "_data": "TINYGEMM"},
+        "int4_tile_packed_ntile": 8,
+    },
+}
+_TORCHAO_W4A16 = {"quantization_config_dict_json": json.dumps(_INT4_WEIGHT_ONLY)}
 
 
 class Quant(Quantization):
@@ -30,6 +43,13 @@ class Quant(Quantization):
 
     engine_args: dict[str, Any] = Field({}, description="What the engine must be told.")
     moe: bool = Field(True, description="False where the engine can't do it for mixture-of-experts models.")
+    weights_of: str | None = Field(
+        None, description="Another quant, whose weights it loads where it has none of its own."
+    )
+
+
+CACHE_ARGUMENT = "kv_cache_dtype"
+"""vLLM's argument that says how the KV cache is stored."""
 
 
 def _quant(weights_format: str, *linear_dtypes: str, method: str = "", moe: bool = True, **engine_args: Any) -> Quant:
@@ -42,23 +62,40 @@ def _quant(weights_format: str, *linear_dtypes: str, method: str = "", moe: bool
     )
 
 
+def _with_fp8_cache(quant: Quant, name: str) -> Quant:
+    """Return `quant`, which is called `name`, with a KV cache of one byte a value."""
+    args = {**quant.engine_args, CACHE_ARGUMENT: "fp8"}
+    return quant.model_copy(update={"engine_args": args, "kv_cache_dtype": "fp8", "weights_of": name})
+
+
 _BF16 = _quant("bf16", "bfloat16")
 _W8A8 = _quant("compressed-tensors-w8a8", "int8", method="(?i)w8a8")
+# vLLM has no int8 kernel for experts on cpu, and torchao leaves them in bf16
+_CPU_W8A8 = _W8A8.model_copy(update={"moe": False})
+_CUDA_FP8 = _quant("bf16", "float8_e4m3fn", "float8_e4m3fnuz", method="(?i)fp8", quantization="fp8")
 
 BUILT_IN: dict[Platform, dict[str, Quant]] = {
     "cpu": {
         "bf16": _BF16,
-        # vLLM has no int8 kernel for experts on cpu, and torchao leaves them in bf16
-        "w8a8": _W8A8.model_copy(update={"moe": False}),
+        "w8a8": _CPU_W8A8,
         "w8a16": _quant(
             "bf16", "int8", method="(?i)torchao", moe=False, quantization="torchao", hf_overrides=_TORCHAO_W8A16
         ),
+        "bf16-kv8": _with_fp8_cache(_BF16, "bf16"),
+        "w8a8-kv8": _with_fp8_cache(_CPU_W8A8, "w8a8"),
+        # no kernel for experts on cpu; with AMX vLLM makes activations int8 and weights uint8, which is not this
+        # its kernel for experts is for accelerators alone
+        "fp8-channel": _quant("bf16", "float8_e4m3fn", method="(?i)fp8", moe=False, quantization="fp8_per_channel"),
+        "w4a16": _quant("compressed-tensors-w4a16", "int32", method="(?i)wna16", moe=False),
     },
     "cuda": {
         "bf16": _BF16,
         "w8a8": _W8A8,
         "w8a16": _quant("compressed-tensors-w8a16", "int32", "uint8", "int8", method="(?i)w8a16|wna16"),
-        "fp8": _quant("bf16", "float8_e4m3fn", "float8_e4m3fnuz", method="(?i)fp8", quantization="fp8"),
+        "fp8": _CUDA_FP8,
+        "bf16-kv8": _with_fp8_cache(_BF16, "bf16"),
+        "w8a8-kv8": _with_fp8_cache(_W8A8, "w8a8"),
+        "fp8-kv8": _with_fp8_cache(_CUDA_FP8, "fp8"),
     },
     "ascend": {
         "bf16": _BF16,
@@ -68,9 +105,39 @@ BUILT_IN: dict[Platform, dict[str, Quant]] = {
 }
 
 
+class Refusal(NamedTuple):
+    """A quant that the engine refuses on a platform.
+
+    Attributes:
+        engine_args: what asks for it.
+        said: words of the engine's, when it was asked.
+    """
+
+    engine_args: dict[str, Any]
+    said: str
+
+
+REFUSED: dict[Platform, dict[str, Refusal]] = {
+    "cpu": {
+        "fp8-block": Refusal({"quantization": "fp8_per_block"}, "requires AMX tile support (Sapphire Rapids or newer)"),
+        "w4a16-torchao": Refusal({"quantization": "torchao", "hf_overrides": _TORCHAO_W4A16}, "Requires mslk >= 1.0.0"),
+    }
+}
+"""What somebody may want and no launch was possible of, tried with vLLM 0.32 on a CPU without AMX."""
+
+
 def known_quants(settings: dict[str, QuantSettings]) -> set[str]:
-    """Return names of all quants, built in on any platform or defined in the config."""
-    return {name for table in BUILT_IN.values() for name in table} | set(settings)
+    """Return names of all quants, built in or refused on any platform, or defined in the config."""
+    return {name for tables in (BUILT_IN, REFUSED) for table in tables.values() for name in table} | set(settings)
+
+
+def unknown_quant(name: str, platform: Platform) -> tuple[str, str]:
+    """Return why there is no quant of that name on a platform, and what to do."""
+    define = f"define it in quant_settings.{name}, or leave it out of quants"
+    refusal = REFUSED.get(platform, {}).get(name)
+    if refusal is None:
+        return f"{name} is not known on {platform}", define
+    return f"vLLM refused {name} on {platform}: {refusal.said}", f"where it runs {define}"
 
 
 def resolve_quant(name: str, platform: Platform, settings: dict[str, QuantSettings]) -> Quant | None:
@@ -86,13 +153,31 @@ def resolve_quant(name: str, platform: Platform, settings: dict[str, QuantSettin
     quant = built_in or _quant("own")
     engine_args = {**quant.engine_args, **changes.engine_args}
     moe = quant.moe or bool(changes.engine_args)
-    found = quant.to(Quant, **changes.model_dump(exclude_none=True) | {"engine_args": engine_args, "moe": moe})
+    changed = changes.model_dump(exclude_none=True) | {"engine_args": engine_args, "moe": moe}
+    if quant.kv_cache_dtype is not None:
+        changed = {"kv_cache_dtype": engine_args.get(CACHE_ARGUMENT)} | changed
+    if changes.weights_format is not None:
+        changed["weights_of"] = None  # they are of another layout
+    found = quant.to(Quant, **changed)
     if not found.linear_dtypes:
         raise UserError(
             f"config: quant_settings.{name}: has no linear_dtypes, so nothing can prove that its weights are quantized",
             _instead(name, found),
         )
     return found
+
+
+def other_cache(name: str, quant: Quant, args: dict[str, Any]) -> tuple[str, str] | None:
+    """Return why an engine with `args` would not have the KV cache that the quant promises, and what to do; or None."""
+    wanted, asked = quant.kv_cache_dtype, args.get(CACHE_ARGUMENT)
+    if wanted is None or (asked is None and CACHE_ARGUMENT not in quant.engine_args):
+        return None
+    if asked is not None and one_cache_name(str(asked)) == one_cache_name(wanted):
+        return None
+    return (
+        f"{name} promises a KV cache of {wanted}, and {CACHE_ARGUMENT} is {asked or 'auto'} there",
+        f"leave {CACHE_ARGUMENT} out of the engine_args that win over those of quants, or leave {name} out of quants",
+    )
 
 
 def _instead(name: str, quant: Quant) -> str:

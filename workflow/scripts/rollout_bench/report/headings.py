@@ -253,6 +253,19 @@ THROUGHPUT = (
 PER_LAUNCH = (
     *metric_columns("start-up"),
     Column(
+        "KV dtype",
+        "Data type of the KV cache, read from its tensors in the worker.",
+        _text("kv_cache_dtype"),
+        words=True,
+        known="kv_cache_dtype",
+    ),
+    Column(
+        "KV bytes per token",
+        "Bytes that a token takes in the KV cache: keys and values of all layers, on all devices of one engine.",
+        lambda line: count(line["kv_cache_bytes_per_token"]),
+        known="kv_cache_bytes_per_token",
+    ),
+    Column(
         "KV cache tokens",
         "Tokens that fit into the KV cache; the minimum over launches.",
         lambda line: _or_unknown(line, "kv_cache_tokens", count(line["kv_cache_tokens"])),

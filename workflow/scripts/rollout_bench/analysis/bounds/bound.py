@@ -234,7 +234,8 @@ class _Costs:
         self._architecture = architecture_from(config)
         self._coding = coding_of(spec, config)
         self._ranks = int(args.get("tensor_parallel_size") or 1)
-        self._value_bytes = cache_value_bytes(args.get("kv_cache_dtype"), self._coding.dtype)
+        asked = args.get("kv_cache_dtype") or spec.quant.kv_cache_dtype
+        self._value_bytes = cache_value_bytes(asked, self._coding.dtype)
 
     def __call__(self, batch: Batch) -> list[Cost]:
         return step_costs(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rollout_bench.analysis.bounds.architecture import Architecture, UnknownArchitectureError, linear_shapes
+from rollout_bench.checkpoints.formats import GROUP
 from rollout_bench.contracts.inside import LinearShape
 from rollout_bench.contracts.spec import Spec
 
@@ -61,6 +62,7 @@ def coding_of(spec: Spec, config: Mapping[str, Any]) -> Coding:
     known = {
         "compressed-tensors-w8a8": replace(model, bits=8, scale_bytes=2, compute="int8"),
         "compressed-tensors-w8a16": replace(model, bits=8, scale_bytes=2),
+        "compressed-tensors-w4a16": replace(model, bits=_with_scales(4, GROUP)),
         "modelslim-w8a8": replace(model, bits=8, scale_bytes=8, compute="int8"),
         "modelslim-w8a16": replace(model, bits=8, scale_bytes=8),
     }
@@ -81,10 +83,15 @@ def model_dtype(spec: Spec, config: Mapping[str, Any]) -> str:
 
 
 def cache_value_bytes(kv_cache_dtype: object, dtype: str) -> float:
-    """Return bytes of one value in the KV cache, for vLLM's `kv_cache_dtype`: auto is the model's, fp8 one byte."""
+    """Return bytes of one value in the KV cache, for vLLM's `kv_cache_dtype`: auto is the model's, fp8 one byte.
+
+    Scales beside them are not counted.
+    """
     asked = str(kv_cache_dtype or "auto")
     if asked.startswith(("fp8", "int8", "uint8")):
         return 1.0
+    if asked.startswith(("int4", "nvfp4")):
+        return 0.5
     return BYTES.get(asked, BYTES[dtype])
 
 

@@ -197,7 +197,9 @@ class _Model:
         self._architecture = found
         self._ranks = int(settings.get("tensor_parallel_size") or 1)
         self._coding = coding or self._counted(record, coding_of(spec, {"dtype": settings.get("dtype") or found.dtype}))
-        self._value_bytes = cache_value_bytes(settings.get("kv_cache_dtype"), self._coding.dtype)
+        held = record.engine.kv_cache
+        said = settings.get("kv_cache_dtype") if held is None else min(held.layers)
+        self._value_bytes = cache_value_bytes(said, self._coding.dtype)
         self.slots = settings.get("max_num_seqs")
         self.most_tokens = settings.get("max_num_batched_tokens")
         self.caches = settings.get("enable_prefix_caching") is not False

@@ -63,6 +63,8 @@ _ALL: dict[str, str] = {
     "baseline_launches": "Int64",
     "verdict": "string",
     **{m.heads: "Float64" for m in METRICS.values() if not m.in_rows and m.name != MAIN_METRIC},
+    "kv_cache_dtype": "string",
+    "kv_cache_bytes_per_token": "Int64",
     "kv_cache_tokens": "Int64",
     "kv_cache_sequences": "Int64",
     "workload_sequences": "Int64",
@@ -82,7 +84,10 @@ IN_BLOCKS = ("speedup_of_totals", OF_BLOCKS)
 OF_PARTS = {m.heads: "Float64" for m in METRICS.values() if m.part or m.group == ENERGY}
 """Those of metrics that only cycles, only placements, or only launches whose energy is known have."""
 
-_OPTIONAL = (*IN_BLOCKS, *OF_PARTS, PRICE)
+OF_CACHE = ("kv_cache_dtype", "kv_cache_bytes_per_token")
+"""Columns of what engines hold that could be looked into."""
+
+_OPTIONAL = (*IN_BLOCKS, *OF_PARTS, *OF_CACHE, PRICE)
 
 COLUMNS = {name: kind for name, kind in _ALL.items() if name not in _OPTIONAL}
 """Columns of the table in order, with their types; the same names head summary.csv.
@@ -214,11 +219,22 @@ def _measured(row: Row) -> dict[str, object]:
         "output_tokens_per_s_max": max(rates),
         "launch_cv_percent": cv_percent(rates),
         "iteration_cv_percent": pooled_cv_percent([m.iteration_output_tokens_per_s for m in used]),
+        **_cache(used),
         "kv_cache_tokens": _least(used, lambda launch: launch.kv_cache_tokens),
         "kv_cache_sequences": _least(used, lambda launch: launch.kv_cache_sequences),
         "weights_bytes": max(
             (launch.weights_bytes for launch in used if launch.weights_bytes is not None), default=None
         ),
+    }
+
+
+def _cache(used: Sequence[LaunchMeasures]) -> dict[str, object]:
+    caches = [launch.kv_cache for launch in used if launch.kv_cache is not None]
+    if not caches:
+        return {}
+    return {
+        "kv_cache_dtype": ", ".join(sorted({name for cache in caches for name in cache.layers})),
+        "kv_cache_bytes_per_token": max(cache.bytes_per_token for cache in caches),
     }
 
 

@@ -10,7 +10,7 @@ from rollout_bench.analysis.timed.experiments import invalid_codes
 from rollout_bench.analysis.timed.service import Requests, Service, service_of
 from rollout_bench.contracts.load import KEPT_UP
 from rollout_bench.contracts.metrics import METRICS, MetricName
-from rollout_bench.contracts.record import Flag, Iteration, Record
+from rollout_bench.contracts.record import CacheFacts, Flag, Iteration, Record
 from rollout_bench.plan.serving import Slo
 
 NO_LIMITS = Slo()
@@ -26,6 +26,7 @@ class LaunchMeasures:
     not tell. `in_turn` is False where the launch did not take turns with its partner in the baseline.
     `passes` are the measured iterations, `block` is the id of the block in which they were interleaved with those of
     other engines, None outside of one, and `automatic` says whether `iterations: auto` fixed how many there are.
+    `kv_cache` is None where nobody could look into it.
     """
 
     launch: int
@@ -41,6 +42,7 @@ class LaunchMeasures:
     passes: tuple[Iteration, ...] = ()
     block: str | None = None
     automatic: bool = False
+    kv_cache: CacheFacts | None = None
 
     @property
     def output_tokens_per_s(self) -> float:
@@ -85,6 +87,7 @@ def measure(
         passes=tuple(measured),
         block=None if record.block is None else record.block.id,
         automatic=record.spec.measuring.iterations == "auto",
+        kv_cache=record.engine.kv_cache,
     )
 
 

@@ -101,7 +101,8 @@ KNOWN_CAUSES = (
         r"|Quantization method specified in the model config .* does not match"
         r"|[Qq]uantization .* (?:is|are) (?:currently )?not supported"
         r"|Cannot find the config file for \w+|not supported by CPUWNA16|Failed to find a kernel that can implement"
-        r"|No compressed-tensors compatible scheme|No \w+ MoE backend supports",
+        r"|No compressed-tensors compatible scheme|No \w+ MoE backend supports"
+        r"|Requires mslk|Int4\w+ does not support device|_fp8_quant\(\) expected at most 0 argument",
         "unsupported_quantization",
         "this engine cannot run this quantization on this platform",
         "choose a quantization that the platform supports, or another weights format for it in quant_settings",

@@ -13,7 +13,7 @@ from datetime import datetime
 from rollout_bench.contracts.cycles import Transition, TransitionPart, WeightProof
 from rollout_bench.contracts.load import longest
 from rollout_bench.contracts.placed_steps import PlacedStep
-from rollout_bench.contracts.record import EngineFacts, Flag, Iteration, SequenceRow
+from rollout_bench.contracts.record import EngineFacts, Flag, Iteration, SequenceRow, one_cache_name
 from rollout_bench.contracts.spec import QuantSpec, Spec, WorkloadSpec
 from rollout_bench.measure.launch.steadiness import drift, quantile
 from rollout_bench.workloads.requests import Request, sharing
@@ -368,7 +368,27 @@ def quant_flags(quant: QuantSpec, engine: EngineFacts) -> list[Flag]:
                 f"{quant.name} wants linear methods that match '{quant.linear_method}'; saw {named}.",
             )
         )
-    return flags
+    return flags + _cache_flags(quant, engine)
+
+
+def _cache_flags(quant: QuantSpec, engine: EngineFacts) -> list[Flag]:
+    wanted = quant.kv_cache_dtype
+    if wanted is None:
+        return []
+    cache = engine.kv_cache
+    layers = {} if cache is None else cache.layers
+    if set(map(one_cache_name, layers)) == {one_cache_name(wanted)}:
+        return []
+    seen = ", ".join(f"{name} ({n} layers)" for name, n in sorted(layers.items())) or "none that could be read"
+    more = "" if cache is None else f", {cache.bytes_per_token:,} bytes a token"
+    backends = ", ".join(engine.resolved.get("attention_backends") or ()) or "unknown"
+    return [
+        _invalid(
+            "quant_not_proven",
+            f"{quant.name} wants a KV cache of {wanted} in each layer; saw {seen}{more}; "
+            f"attention backend: {backends}.",
+        )
+    ]
 
 
 def token_flags(

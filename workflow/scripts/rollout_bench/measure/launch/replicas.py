@@ -167,7 +167,7 @@ def _difference(one: EngineFacts, other: EngineFacts) -> tuple[str, object, obje
     tokens, others = one.kv_cache_tokens or 0, other.kv_cache_tokens or 0
     if abs(tokens - others) > KV_CACHE_SHARE * max(tokens, others):
         return "kv_cache_tokens", one.kv_cache_tokens, other.kv_cache_tokens
-    for name in ("weights_bytes_by_dtype", "linear_methods"):
+    for name in ("weights_bytes_by_dtype", "linear_methods", "linear_kernels", "kv_cache"):
         if getattr(one, name) != getattr(other, name):
             return name, getattr(one, name), getattr(other, name)
     for name in sorted((one.resolved.keys() | other.resolved.keys()) - OF_KV_CACHE):

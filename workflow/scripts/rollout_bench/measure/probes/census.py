@@ -18,8 +18,9 @@ from enum import Enum
 from typing import Any, get_args
 
 from rollout_bench.contracts.inside import LinearShape
-from rollout_bench.contracts.record import EngineFacts, WeightBytes
+from rollout_bench.contracts.record import CacheFacts, EngineFacts, WeightBytes
 from rollout_bench.contracts.spec import Role
+from rollout_bench.measure.probes.cached_layers import cache_held
 
 ROLES: dict[str, Role] = {
     "qkv_proj": "qkv",
@@ -244,12 +245,19 @@ class WeightCensus:
         """Return bytes and facts of this rank.
 
         Returns:
-            linear, other: data type -> bytes; linear_methods: class name -> layers; attention_backends: their
-            names; pid of this process; device_model and device_memory_bytes, None on cpu.
+            linear, other: data type -> bytes; linear_methods, linear_kernels: class name -> layers;
+            attention_backends: their names; kv_cache: of `cache_held`; pid of this process; device_model and
+            device_memory_bytes, None on cpu.
         """
         model = self.get_model()
         found = count_weights(model)
-        return {**found, **_device(), "pid": os.getpid(), "attention_backends": _attention_backends(model)}
+        of_attention = {"attention_backends": _attention_backends(model), "kv_cache": self._cache_held(model)}
+        return {**found, **_device(), "pid": os.getpid(), **of_attention}
+
+    def _cache_held(self, model: Any) -> dict[str, Any] | None:
+        cache = self.vllm_config.cache_config
+        blocks, block_size = getattr(cache, "num_gpu_blocks", None), getattr(cache, "block_size", None)
+        return cache_held(model, int(blocks or 0) * int(block_size or 0))
 
     def rollout_bench_linears(self) -> list[dict[str, Any]]:
         """Return the linear layers of this rank: `LinearShape`s as dictionaries."""
@@ -272,15 +280,18 @@ def count_weights(model: Any) -> dict[str, dict[str, int]]:
     linear: Counter[str] = Counter()
     other: Counter[str] = Counter()
     methods: Counter[str] = Counter()
+    kernels: Counter[str] = Counter()
     seen: set[int] = set()
     for name, module in model.named_modules():
         is_linear = is_linear_module(module) and not ROUTER.search(name)
         if is_linear:
             methods[_method(module)] += 1
+            kernels.update(_kernels(module))
         for label, held in all_tensors(module, seen) if is_linear else own_tensors(module, seen):
             counts = is_linear and not NOT_A_WEIGHT.search(label)
             (linear if counts else other)[_dtype_of(held)] += _size_of(held)
-    return {"linear": dict(linear), "other": dict(other), "linear_methods": dict(methods)}
+    counted = {"linear": linear, "other": other, "linear_methods": methods, "linear_kernels": kernels}
+    return {name: dict(counts) for name, counts in counted.items()}
 
 
 def _dtype_of(held: Any) -> str:
@@ -302,6 +313,13 @@ def _method(module: Any) -> str:
     scheme = scheme if scheme is not None else getattr(module, "quant_method", None)
     inner = getattr(scheme, "quant_method", None)  # vllm-ascend wraps its schemes once
     return type(inner if inner is not None else scheme).__name__
+
+
+def _kernels(module: Any) -> list[str]:
+    """Return the kernel that the layer's method chose; none where it names none."""
+    holders = (getattr(module, "scheme", None), getattr(module, "quant_method", None))
+    found = [getattr(holder, name, None) for holder in holders for name in ("kernel", "fp8_linear")]
+    return [type(kernel).__name__ for kernel in found if kernel is not None][:1]
 
 
 def own_tensors(module: Any, seen: set[int]) -> Iterator[tuple[str, Any]]:
@@ -400,15 +418,33 @@ def engine_facts(
     linear: Counter[str] = Counter()
     other: Counter[str] = Counter()
     methods: Counter[str] = Counter()
+    kernels: Counter[str] = Counter()
     for rank in ranks:
         linear.update(rank["linear"])
         other.update(rank["other"])
     for rank in ranks[::tensor_parallel_size]:
         methods.update(rank["linear_methods"])
+        kernels.update(rank.get("linear_kernels", {}))
+    caches = [(rank.get("kv_cache"), at % tensor_parallel_size == 0) for at, rank in enumerate(ranks)]
     backends = sorted({name for rank in ranks for name in rank["attention_backends"]})
     return EngineFacts(
         resolved={**resolved, "attention_backends": backends},
         kv_cache_tokens=kv_cache_tokens,
         weights_bytes_by_dtype=WeightBytes(linear=dict(linear), other=dict(other)),
         linear_methods=dict(methods),
+        linear_kernels=dict(kernels) or None,
+        kv_cache=_cache_facts(caches),
     )
+
+
+def _cache_facts(caches: Sequence[tuple[dict[str, Any] | None, bool]]) -> CacheFacts | None:
+    """Return the KV cache of an engine from that of each worker, and whether its layers count; None: of one unknown."""
+    layers: Counter[str] = Counter()
+    size = 0
+    for cache, counts in caches:
+        if cache is None:
+            return None
+        size += cache["bytes_per_token"]
+        if counts:
+            layers.update(cache["layers"])
+    return CacheFacts(layers=dict(layers), bytes_per_token=size)
