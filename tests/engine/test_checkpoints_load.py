@@ -32,9 +32,11 @@ def methods(model):
 results = {}
 for name, arguments in json.loads(sys.argv[1]).items():
     fixed = {"dtype": "bfloat16", "max_model_len": 128, "max_num_seqs": 4, "enforce_eager": True}
+    asked = arguments.pop("asked", [[7 * i + 1, 2, 3] for i in range(4)])
+    tokens = arguments.pop("tokens", 8)
     llm = LLM(skip_tokenizer_init=True, **fixed, **arguments)
-    sampling = SamplingParams(temperature=0.0, max_tokens=8, ignore_eos=True, logprobs=1, detokenize=False)
-    prompts = [{"prompt_token_ids": [7 * i + 1, 2, 3]} for i in range(4)]
+    sampling = SamplingParams(temperature=0.0, max_tokens=tokens, ignore_eos=True, logprobs=1, detokenize=False)
+    prompts = [{"prompt_token_ids": ids} for ids in asked]
     outputs = [request.outputs[0] for request in llm.generate(prompts, sampling, use_tqdm=False)]
     results[name] = {
         "model_class": type(llm.apply_model(lambda model: model)[0]).__name__,
