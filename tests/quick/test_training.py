@@ -33,7 +33,7 @@ QUICKLY = {"preset": "bytes-tiny", "steps": 12}
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Let no thread wait for another that shares its core with other tests: for models this small that is all there is."""
+    """Let no thread wait for another one, which shares its core with other tests: that takes longer than all else."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -62,7 +62,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def weights(trained: Path) -> dict[str, torch.Tensor]:
-    return load_file(trained / "model.safetensors")
+    found: dict[str, torch.Tensor] = load_file(trained / "model.safetensors")
+    return found
 
 
 def digest(path: Path) -> str:

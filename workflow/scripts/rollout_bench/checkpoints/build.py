@@ -35,13 +35,11 @@ MANIFEST = "synthetic.json"
 
 
 class WeightsSource(Protocol):
-    """Where the bf16 weights of a checkpoint come from, if they are not random.
+    """Where the bf16 weights of a checkpoint come from, if they are not random."""
 
-    Attributes:
-        identity: what they are, for the manifest.
-    """
-
-    identity: Mapping[str, Any]
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What they are, for the manifest."""
 
     def prepare(self) -> Mapping[str, object]:
         """Make the weights, and return further files of the directory: name -> JSON content."""

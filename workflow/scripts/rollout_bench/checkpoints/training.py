@@ -35,7 +35,7 @@ BETAS = (0.9, 0.95)
 MOMENTUM = 0.95
 """Of Muon."""
 WEIGHT_DECAY = 0.1
-ADAM_SHARE = 0.15
+ADAM_SHARE = 0.25
 """Adam's learning rate as a share of Muon's."""
 
 JUDGED = 300
@@ -98,7 +98,7 @@ def train(training: ResolvedTraining, tell: Tell) -> tuple[Weights, dict[str, An
         loss = weighted_loss(logits(weights, shape, ids[:, :-1]), ids[:, 1:], counts[:, 1:])
         for weight in weights.values():
             weight.grad = None
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         matrices.step(rate(training, step))
         others.param_groups[0]["lr"] = ADAM_SHARE * rate(training, step)
         others.step()
@@ -133,15 +133,15 @@ class Muon:
     def __init__(self, matrices: Sequence[torch.Tensor]) -> None:
         self._matrices = [(matrix, torch.zeros_like(matrix)) for matrix in matrices]
 
-    @torch.no_grad()
     def step(self, rate: float) -> None:
         """Move each matrix against its gradient."""
-        for matrix, momentum in self._matrices:
-            assert matrix.grad is not None, "of a matrix that the loss depends on"
-            momentum.mul_(MOMENTUM).add_(matrix.grad)
-            move = orthogonal(matrix.grad.add(momentum, alpha=MOMENTUM))
-            wide = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
-            matrix.mul_(1.0 - WEIGHT_DECAY * rate).add_(move, alpha=-rate * wide)
+        with torch.no_grad():
+            for matrix, momentum in self._matrices:
+                assert matrix.grad is not None, "of a matrix that the loss depends on"
+                momentum.mul_(MOMENTUM).add_(matrix.grad)
+                move = orthogonal(matrix.grad.add(momentum, alpha=MOMENTUM))
+                tall = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
+                matrix.mul_(1.0 - WEIGHT_DECAY * rate).add_(move, alpha=-rate * tall)
 
 
 def orthogonal(matrix: torch.Tensor) -> torch.Tensor:

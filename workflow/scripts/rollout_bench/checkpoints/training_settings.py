@@ -62,7 +62,7 @@ class TrainingPreset:
 TRAINED_PRESETS: Mapping[str, TrainingPreset] = MappingProxyType(
     {
         "bytes-small": TrainingPreset(_qwen3(128, 384, 4, 4, 2), 1500, 8, 128, 0.02),
-        "bytes-tiny": TrainingPreset(_qwen3(64, 128, 2, 2, 1), 100, 4, 64, 0.02),
+        "bytes-tiny": TrainingPreset(_qwen3(64, 128, 2, 2, 1), 400, 8, 64, 0.04),
     }
 )
 
