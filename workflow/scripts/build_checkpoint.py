@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Build a synthetic checkpoint: a real architecture with random weights, in one weight format.
+"""Build a checkpoint in one weight format: a real architecture with random weights, or a model of train_model.py.
 
 Needs only the engine's Python: torch, pydantic and the standard library.
 """
@@ -9,23 +9,34 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
-from rollout_bench.checkpoints.build import build_checkpoint
+from rollout_bench.checkpoints.build import WeightsSource, build_checkpoint, model_in
 from rollout_bench.checkpoints.formats import FORMATS
-from rollout_bench.checkpoints.shapes import PRESETS, ResolvedShape, SyntheticModel
-from rollout_bench.core.errors import UserError, did_you_mean, run_command
+from rollout_bench.checkpoints.shapes import PRESETS, ResolvedShape, SyntheticModel, wrong_field
+from rollout_bench.core.errors import UserError, run_command
 
 
 def main() -> int:
     """Parse, build, and say what happened."""
     options = _parser().parse_args()
-    shape = read_shape(options.shape)
-    built = build_checkpoint(shape, options.format, options.out, config_only=options.config_only)
+    if options.source is None:
+        shape = read_shape(options.shape)
+        built = build_checkpoint(shape, options.format, options.out, config_only=options.config_only)
+    else:
+        shape, trained = model_in(options.source)
+        source = _stored(options.source, trained)
+        built = build_checkpoint(shape, options.format, options.out, config_only=options.config_only, source=source)
     print(f"built {options.out}" if built else f"{options.out} is already there and whole; left alone")
     return 0
+
+
+def _stored(folder: Path, trained: dict[str, Any]) -> WeightsSource:
+    from rollout_bench.checkpoints.weights import StoredWeights  # torch, which --help needs not
+
+    return StoredWeights(folder, trained)
 
 
 def read_shape(text: str) -> ResolvedShape:
@@ -41,17 +52,7 @@ def read_shape(text: str) -> ResolvedShape:
     except json.JSONDecodeError as error:
         raise UserError(f"--shape is not valid JSON: {error}", remedy) from error
     except ValidationError as error:
-        raise UserError(f"--shape: {_sentence(error)}", remedy) from error
-
-
-def _sentence(error: ValidationError) -> str:
-    """Say what is wrong with the first field that is wrong."""
-    first = error.errors(include_url=False)[0]
-    field = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return f"there is no field {field!r}: {did_you_mean(field, SyntheticModel.model_fields)}"
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{field}: {message}" if field else message
+        raise UserError(f"--shape: {wrong_field(error, SyntheticModel)}", remedy) from error
 
 
 class _Parser(argparse.ArgumentParser):
@@ -61,12 +62,13 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument(
         "--shape",
-        required=True,
         metavar="JSON|PRESET",
         help=f"a preset ({', '.join(PRESETS)}) or a JSON object of the fields under `synthetic:` in the config",
     )
+    which.add_argument("--source", type=Path, metavar="DIR", help="the bf16 checkpoint that train_model.py made")
     parser.add_argument("--format", required=True, help=f"weight format: {', '.join(FORMATS)}")
     parser.add_argument(
         "--out", required=True, type=Path, metavar="DIR", help="directory to make; a whole one is left alone"

@@ -531,7 +531,7 @@ def records_of_round(plan: Schedule, wildcards: Any) -> list[str]:
 def needed(plan: Schedule, on_cluster: bool, wildcards: Any) -> list[str]:
     """Return what must be there before a launch.
 
-    The synthetic checkpoint that it loads, and who goes before it in its job.
+    The checkpoint that it loads, if it is built here, and who goes before it in its job.
     """
     launch = _launch(plan, wildcards)
     if plan.is_in_block(launch.record) and not Path(launch.record).exists():
@@ -624,14 +624,14 @@ def block_priority(plan: Schedule, wildcards: Any) -> int:
 
 
 def _checkpoints(launches: Iterable[ScheduledLaunch]) -> list[str]:
-    """Return folders of the synthetic checkpoints that `launches` load, each once."""
+    """Return folders of the checkpoints that `launches` load and that are built here, each once."""
     checkpoints = (launch.experiment.checkpoint for launch in launches)
     return list(dict.fromkeys(checkpoint.folder for checkpoint in checkpoints if checkpoint))
 
 
-def checkpoint_pattern(plan: Schedule) -> str:
-    """Return where synthetic checkpoints are built, with a wildcard for their name."""
-    return str(Path(plan.config.model_base) / "synthetic" / "{checkpoint}")
+def checkpoint_pattern(plan: Schedule, name: str = "synthetic/{checkpoint}") -> str:
+    """Return where checkpoints are built, with wildcards for their name."""
+    return str(Path(plan.config.model_base) / name)
 
 
 def newest_source(*parts: str) -> str:
@@ -647,7 +647,7 @@ def newest_source(*parts: str) -> str:
 
 
 def checkpoint_arguments(plan: Schedule, folder: str) -> list[str]:
-    """Return arguments of build_checkpoint.py for the checkpoint at `folder`."""
+    """Return arguments of the script that makes the checkpoint at `folder`."""
     try:
         return plan.checkpoint_at(folder).arguments
     except UserError as error:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rollout_bench.core.errors import did_you_mean
 
@@ -300,6 +300,16 @@ class SyntheticModel(BaseModel):
         fields.update({name: fields.get(name) for name in MOE_FIELDS})
         check_shape(fields)
         return ResolvedShape(**fields)
+
+
+def wrong_field(error: ValidationError, fields: type[BaseModel]) -> str:
+    """Say what is wrong with the first wrong field of a command's JSON object, which may have those of `fields`."""
+    first = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"there is no field {field!r}: {did_you_mean(field, fields.model_fields)}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{field}: {message}" if field else message
 
 
 def check_shape(fields: Mapping[str, Any]) -> None:

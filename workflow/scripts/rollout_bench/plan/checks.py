@@ -192,10 +192,12 @@ def check_names(config: Config) -> None:
                     f"config: model_settings.{model}.weights: quant '{quant}' is not defined",
                     did_you_mean(quant, quants),
                 )
-        if settings.synthetic is not None and settings.weights:
+        given = {"weights": settings.weights, "synthetic": settings.synthetic, "trained": settings.trained}
+        both = [name for name, value in given.items() if value not in (None, {})]
+        if len(both) > 1:
             raise UserError(
-                f"config: model_settings.{model}: has both weights and synthetic",
-                "keep one: weights that exist, or a shape to build",
+                f"config: model_settings.{model}: has both {' and '.join(both)}",
+                "keep one: weights that exist, a shape to build, or a model to train",
             )
     values: dict[str, Collection[str]] = {
         "quant": quants,
@@ -323,12 +325,13 @@ def check_lengths(model: str, workload: str, longest: tuple[int, int], args: dic
             f" = {wanted} are more than max_model_len {limit} of {model}",
             f"raise max_model_len to {wanted}, or shorten the workload",
         )
-    positions = (source.synthetic or {}).get("max_position_embeddings")
+    positions = (source.shape or {}).get("max_position_embeddings")
     if positions is not None and wanted > positions:
+        remedy = f"set max_position_embeddings to {wanted} or more, or shorten the workload"
         raise UserError(
-            f"config: model_settings.{model}.synthetic: workload {workload} needs {wanted} positions,"
-            f" the model has {positions}",
-            f"set max_position_embeddings to {wanted} or more, or shorten the workload",
+            f"config: model_settings.{model}.{'synthetic' if source.trained is None else 'trained'}: workload"
+            f" {workload} needs {wanted} positions, the model has {positions}",
+            remedy if source.trained is None else "shorten the workload",
         )
 
 

@@ -143,14 +143,14 @@ def check_tokenizer(
     Args:
         folder: where its weights are; one that is not there tells nothing. None where nobody has them: there is no
             tokenizer then.
-        vocabulary: number of its token ids, where it is known otherwise than from a synthetic shape.
+        vocabulary: number of its token ids, where it is known otherwise than from a shape that is built.
     """
     if load.dataset_path is None or load.spec.dataset is None or load.spec.dataset.format == "trace":
         return
     facts = dataset_facts(Path(load.dataset_path), load.spec.dataset.format)
     where = f"config: workload_settings.{name}.dataset"
-    if model.synthetic is not None:
-        vocabulary = int(model.synthetic["vocab_size"])
+    if model.shape is not None:
+        vocabulary = int(model.shape["vocab_size"])
     if vocabulary is not None and facts.largest_id >= vocabulary:
         raise UserError(
             f"{where}: {load.dataset_path}: has token id {facts.largest_id}, {model.name} has {vocabulary} ids",
@@ -158,7 +158,7 @@ def check_tokenizer(
         )
     if not facts.has_text:
         return
-    if model.synthetic is not None:
+    if model.shape is not None:
         if vocabulary is not None and vocabulary < SMALLEST_VOCABULARY:
             raise UserError(
                 f"{where}: is text, and {model.name} with {vocabulary} token ids is too small for a tokenizer",

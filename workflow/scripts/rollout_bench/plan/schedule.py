@@ -7,7 +7,7 @@ import json
 import secrets
 import statistics
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -195,7 +195,7 @@ class Schedule:
         return record in self._mark_of
 
     def checkpoint_at(self, folder: str) -> Checkpoint:
-        """Return the synthetic checkpoint to build at `folder`.
+        """Return the checkpoint to build at `folder`.
 
         Raise `UserError` for one that nothing selected loads.
         """
@@ -207,8 +207,14 @@ class Schedule:
 
     @cached_property
     def _checkpoints(self) -> dict[str, Checkpoint]:
-        """Folder -> the synthetic checkpoint to build there."""
-        return {e.checkpoint.folder: e.checkpoint for e in self.matrix.experiments if e.checkpoint}
+        """Folder -> the checkpoint to build there, and those that others are made from."""
+        needed = [e.checkpoint for e in self.matrix.experiments if e.checkpoint]
+        sources = [
+            replace(one, weights_format="bf16", folder=one.source, source=None)
+            for one in needed
+            if one.source is not None
+        ]
+        return {one.folder: one for one in [*sources, *needed]}
 
     @cached_property
     def experiments(self) -> list[PlannedExperiment]:

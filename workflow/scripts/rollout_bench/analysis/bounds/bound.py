@@ -279,11 +279,11 @@ def model_config(spec: Spec, model_path: str) -> dict[str, Any]:
     Raises:
         UnknownArchitectureError: there is none here.
     """
-    if spec.model.synthetic is not None:
+    if spec.model.shape is not None:
         try:
-            return hf_config(ResolvedShape.model_validate(spec.model.synthetic), "bf16")
+            return hf_config(ResolvedShape.model_validate(spec.model.shape), "bf16")
         except ValueError:
-            raise UnknownArchitectureError("the shape of its synthetic model is not whole") from None
+            raise UnknownArchitectureError("the shape of its model is not whole") from None
     folder = Path(model_path).expanduser()
     file = folder / "config.json"
     if not folder.is_dir() and (spec.model.weights or "").startswith("hub:"):

@@ -181,6 +181,7 @@ def load_facts(record: Record) -> dict[str, str]:
         "workload": spec.workload.model_dump(exclude={"name"}),
         "measuring": spec.measuring,
         "synthetic": spec.model.synthetic or {},
+        "trained": spec.model.trained or {},
     }
     if spec.load is not None:
         # A point is compared with the same point; which others were measured besides does not matter.

@@ -1,0 +1,139 @@
+"""Problems with one right answer: what a trained model learns, and what it is asked.
+
+A problem is a line of text: a question, an equals sign, the answer. Token ids are the bytes of the text.
+
+- add: `75+86=521`, of 57, 68 and 125. Numbers are written from their lowest digit on, as one adds.
+- sort: `>dbca=abcd`. Letters in their order; some stand twice.
+- copy: `:dbca=dbca`.
+
+One problem in `HELD_OUT_OF` is held out: a hash of what it asks decides, so training and judging agree on it whatever
+their seeds. Sums that swap their terms, and letters in another order, ask the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rollout_bench.core.errors import UserError
+
+TASKS = ("add", "sort", "copy")
+VOCABULARY = 256
+"""Token ids are bytes."""
+END = ord("\n")
+"""The token id that ends an answer. It also stands before the first question of a text."""
+
+HELD_OUT_OF = 16
+TRAINED_SHARES = (2, 1, 1)
+"""How often each task is trained on: sums are learned last."""
+
+DIGITS = (1, 4)
+"""Fewest and most digits of a term."""
+SORTED_LETTERS = (2, 8)
+COPIED_LETTERS = (4, 12)
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+LONGEST_PROMPT = max(1 + DIGITS[1] + 1 + DIGITS[1] + 1, 1 + 1 + SORTED_LETTERS[1] + 1, 1 + 1 + COPIED_LETTERS[1] + 1)
+"""Tokens, with the one before it."""
+LONGEST_ANSWER = max(DIGITS[1] + 1, SORTED_LETTERS[1], COPIED_LETTERS[1]) + 1
+"""Tokens, with the one that ends it."""
+
+_MOST_DRAWS = 1000
+"""For each problem that is wanted: then there are no others."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A question and its only right answer.
+
+    Attributes:
+        task: one of `TASKS`.
+        prompt_ids: END, the question, an equals sign.
+        answer_ids: the answer and END.
+        asks: what the problem asks; two with the same are one.
+    """
+
+    task: str
+    prompt_ids: tuple[int, ...]
+    answer_ids: tuple[int, ...]
+    asks: str
+
+    @property
+    def held_out(self) -> bool:
+        """Whether no model is trained on it."""
+        return hashlib.sha256(f"{self.task} {self.asks}".encode()).digest()[0] % HELD_OUT_OF == 0
+
+    @property
+    def text(self) -> str:
+        """Question and answer as they are read."""
+        return bytes([*self.prompt_ids, *self.answer_ids]).decode("ascii").strip()
+
+
+def problems(count: int, seed: int) -> list[Problem]:
+    """Return problems that no model was trained on, no two of them the same; the tasks take turns.
+
+    Args:
+        count: how many.
+        seed: the same one gives the same problems, and the first of them whatever the count.
+
+    Raises:
+        UserError: there are no so many.
+    """
+    drawing = random.Random(f"judging {seed}")
+    found: dict[tuple[str, str], Problem] = {}
+    for number in range(count):
+        task = TASKS[number % len(TASKS)]
+        for _ in range(_MOST_DRAWS):
+            problem = _drawn(task, drawing)
+            if problem.held_out and (task, problem.asks) not in found:
+                break
+        else:
+            raise UserError(f"problems: there are no {count} different ones", "ask for fewer problems")
+        found[task, problem.asks] = problem
+    return list(found.values())
+
+
+def practice(seed: int) -> Iterator[Problem]:
+    """Yield problems to train on, without end; each may come again, and none that is held out comes."""
+    drawing = random.Random(f"training {seed}")
+    while True:
+        (task,) = drawing.choices(TASKS, TRAINED_SHARES)
+        problem = _drawn(task, drawing)
+        if not problem.held_out:
+            yield problem
+
+
+def is_right(problem: Problem, output_ids: Sequence[int]) -> bool:
+    """Return whether an output begins with the answer and its END. What follows is not looked at."""
+    return tuple(output_ids[: len(problem.answer_ids)]) == problem.answer_ids
+
+
+def _drawn(task: str, drawing: random.Random) -> Problem:
+    if task == "add":
+        first, second = _term(drawing), _term(drawing)
+        question, answer = f"{_written(first)}+{_written(second)}", _written(first + second)
+        asks = f"{min(first, second)}+{max(first, second)}"
+    elif task == "sort":
+        letters = _letters(drawing, SORTED_LETTERS)
+        answer = asks = "".join(sorted(letters))
+        question = f">{letters}"
+    else:
+        answer = asks = _letters(drawing, COPIED_LETTERS)
+        question = f":{answer}"
+    prompt = f"{chr(END)}{question}=".encode("ascii")
+    return Problem(task, tuple(prompt), (*answer.encode("ascii"), END), asks)
+
+
+def _term(drawing: random.Random) -> int:
+    digits = drawing.randint(*DIGITS)
+    return drawing.randrange(10 ** (digits - 1) if digits > 1 else 0, 10**digits)
+
+
+def _written(number: int) -> str:
+    return str(number)[::-1]
+
+
+def _letters(drawing: random.Random, count: tuple[int, int]) -> str:
+    return "".join(drawing.choices(LETTERS, k=drawing.randint(*count)))
