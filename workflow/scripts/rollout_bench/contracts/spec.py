@@ -29,7 +29,16 @@ from rollout_bench.contracts.fields import (
     brackets,
     no_duplicates,
 )
-from rollout_bench.contracts.load import DatasetSpec, EndpointSpec, Length, LoadSpec, SharedPrefix, SomeTurns, longest
+from rollout_bench.contracts.load import (
+    DatasetSpec,
+    DriftSpec,
+    EndpointSpec,
+    Length,
+    LoadSpec,
+    SharedPrefix,
+    SomeTurns,
+    longest,
+)
 from rollout_bench.contracts.placed_steps import PlacementSpec
 from rollout_bench.contracts.starts import StartupSpec
 from rollout_bench.core.files import read_model
@@ -428,6 +437,7 @@ class Spec(Strict):
     profile: ProfileSettings | None = absent("What is traced. Null in other modes.")
     operators: OperatorsSettings | None = absent("How linear layers are timed alone. Null in other modes.")
     messages: MessagesSettings | None = absent("What is looked at in messages. Null in other modes.")
+    drift: DriftSpec | None = absent("Which tokens are scored. Null in other modes.")
     rollout: RolloutSpec | None = absent("How the step of a rollout is generated. Null in other modes.")
     cycle: CycleSpec | None = absent("What happens between two generations. Null in other modes.")
     placement: PlacementSpec | None = absent("Where engines and trainer live. Null in other modes.")

@@ -35,7 +35,7 @@ from rollout_bench.contracts.fields import (
     VersionText,
     Weights,
 )
-from rollout_bench.contracts.load import Harness
+from rollout_bench.contracts.load import DriftSettings, Harness
 from rollout_bench.contracts.metrics import (
     CycleMetrics,
     MetricName,
@@ -483,6 +483,9 @@ class Config(Strict):
     )
     messages: MessagesSettings = Field(
         MessagesSettings(), description="What launches in mode messages look at: what engine and workers send."
+    )
+    drift: DriftSettings = Field(
+        DriftSettings(), description="What launches in mode drift score: tokens that a reference sampled."
     )
     rollout: RolloutSettings = Field(
         RolloutSettings(), description="How launches in mode rollout generate a step: engines, router, over-sampling."

@@ -126,6 +126,12 @@ DRAWINGS = {
             ("inside.messages",),
             title="Share of a decode step that messages take",
         ),
+        Drawing(
+            "drift",
+            f"{_FIGURES}.drift_figures:drift_figure",
+            ("inside.drift",),
+            title="Drift from the reference",
+        ),
     )
 }
 """Name -> figure, in the order in which summary.md shows them."""

@@ -48,6 +48,7 @@ from rollout_bench.measure.launch.protocol import (
     PhaseBegins,
     Ready,
     RoundDone,
+    SequencesScored,
     StepsDone,
     go,
     parse,
@@ -380,7 +381,7 @@ class EngineLaunch:
         elif isinstance(event, Ready) and self._guardian is not None:
             self._guardian.note_shared_memory()
             self._ready_router(event)
-        elif isinstance(event, IterationDone | StepsDone | RoundDone | MessagesSeen):
+        elif isinstance(event, IterationDone | StepsDone | RoundDone | MessagesSeen | SequencesScored):
             self._step = None
         if isinstance(event, IterationBegins):
             self._come_to_pass(event, listen)
