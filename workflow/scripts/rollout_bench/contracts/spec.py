@@ -23,7 +23,6 @@ from rollout_bench.contracts.fields import (
     Number,
     Passes,
     Pattern,
-    Seconds,
     Strict,
     absent,
     brackets,
@@ -246,15 +245,6 @@ Isolation = Literal["exclusive", "per_device"]
 
 NO_WEIGHTS_NEEDED = ("dummy",)
 """Load formats that read no weights."""
-
-
-class Timeouts(Strict):
-    """Limits for the parts of a launch, each with a failure of its own. Null: only timeout_s holds."""
-
-    start_s: Seconds | None = Field(None, description="Until the engine is ready; of a server, has answered a request.")
-    warmup_s: Seconds | None = Field(None, description="Each warm-up pass.")
-    iteration_s: Seconds | None = Field(None, description="Each pass that counts.")
-    stop_s: Seconds = Field(60.0, description="Until a server has ended after it was asked to.")
 
 
 class ModelSpec(Strict):

@@ -46,6 +46,7 @@ from rollout_bench.contracts.metrics import (
 )
 from rollout_bench.contracts.modes import MODES, OFFLINE, mode_of
 from rollout_bench.contracts.placed_steps import PlacementSettings
+from rollout_bench.contracts.postmortem import Timeouts
 from rollout_bench.contracts.spec import (
     Isolation,
     Iterations,
@@ -54,7 +55,6 @@ from rollout_bench.contracts.spec import (
     OperatorsSettings,
     ProfileSettings,
     RolloutSettings,
-    Timeouts,
     WarmupIterations,
     Workload,
 )

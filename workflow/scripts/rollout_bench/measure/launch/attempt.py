@@ -15,8 +15,8 @@ from typing import get_args
 
 from pydantic import ValidationError
 
-from rollout_bench.contracts.postmortem import Cause
-from rollout_bench.contracts.spec import Isolation, Spec, Timeouts, WorkloadSpec, is_local
+from rollout_bench.contracts.postmortem import Cause, Timeouts
+from rollout_bench.contracts.spec import Isolation, Spec, WorkloadSpec, is_local
 from rollout_bench.contracts.store import reference_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.processes import Interrupted, pause

@@ -22,8 +22,7 @@ from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from rollout_bench.contracts.postmortem import Cause
-from rollout_bench.contracts.spec import Timeouts
+from rollout_bench.contracts.postmortem import Cause, Timeouts
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.processes import (
     Group,
