@@ -531,7 +531,10 @@ def records_of_round(plan: Schedule, wildcards: Any) -> list[str]:
 
 
 def needed(plan: Schedule, on_cluster: bool, wildcards: Any) -> list[str]:
-    """Return what must be there before a launch: weights, the tokens that it scores, who goes before it in its job."""
+    """Return what must be there before a launch.
+
+    The synthetic checkpoint that it loads, and who goes before it in its job.
+    """
     launch = _launch(plan, wildcards)
     if plan.is_in_block(launch.record) and not Path(launch.record).exists():
         problem = f"{launch.record}: is measured in turn with what it is compared with, in one job for all of them"
