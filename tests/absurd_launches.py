@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from synthetic_cycles import cycle_spec, cycled
+from synthetic_drifts import drift_spec, save_drift
 from synthetic_inside import MODES as TIMED_AND_INSIDE
 from synthetic_inside import QUANTS, save_launch
 from synthetic_messages import make_messages, make_messages_spec
@@ -57,6 +58,7 @@ def save_every_mode(results: Path, launch: int, *, absurd: bool = False, flags: 
         whole = cycle_spec(quant, workload="whole")
         record = cycled(_timed(whole, launch, speed, 30 + (quant != "bf16"), flags), (0.5 + 0.01 * launch) / speed)
         write_record(record_path(results, whole.mode, whole.experiment(), launch), record, make_sequences(record))
+        save_drift(results, drift_spec(quant), launch, 0.002 * speed * (1 if quant == "bf16" else 3), flags=flags)
         server = Server(step_s=(0.01 if quant == "bf16" else 0.008) / speed, prefill_s=0.05 / speed)
         save_online(results, *(make_online(spec, launch, server, flags=flags) for spec in _online(quant)))
     for generators in (None, 1):

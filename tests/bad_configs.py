@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bad_comparing import BAD_COMPARING, Bad
 from bad_cycles import BAD_CYCLES
+from bad_drifts import BAD_DRIFTS
 from bad_placements import BAD_PLACEMENTS
 from bad_starts import BAD_STARTS
 
@@ -15,6 +16,7 @@ BAD_OVERLAYS = [
     Bad("price_below", "prices: {H200: -1}", "config: prices.H200: -1", "docs/reference"),
     Bad("price_a_word", "prices: {H200: cheap}", "config: prices.H200: 'cheap'", "docs/reference"),
     Bad("price_alone", "prices: 3.5", "config: prices: 3.5", "docs/reference"),
+    *BAD_DRIFTS,
     *BAD_STARTS,
     Bad("misspelt_top_key", "qants: [bf16]", "qants: there is no such key", "did you mean 'quants'?"),
     Bad("removed_key", "diagnose: true", "config: diagnose: was removed", "snakemake check"),

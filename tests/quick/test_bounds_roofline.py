@@ -10,7 +10,7 @@ import pytest
 from rollout_bench.analysis.bounds.architecture import Architecture
 from rollout_bench.analysis.bounds.cost import Coding, decode_batch, plain, prefill_batch, step_costs
 from rollout_bench.analysis.bounds.limits import DeviceLimits
-from rollout_bench.report.figures.roofline import Point, draw_roofline, points_of, roofline_figure
+from rollout_bench.report.figures.inside.roofline import Point, draw_roofline, points_of, roofline_figure
 from rollout_bench.report.figures.style import QuantStyle, image, settings
 
 DEMO = Architecture(768, 12, 12, 4, 64, 2048, 16384, True)

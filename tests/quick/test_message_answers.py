@@ -19,7 +19,7 @@ from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import record_path, write_messages
 from rollout_bench.report.earlier import collect_with_earlier
-from rollout_bench.report.figures.message_figures import shares_figure
+from rollout_bench.report.figures.inside.message_figures import shares_figure
 from rollout_bench.report.parts import Findings
 from rollout_bench.report.summary import Summary, summarise
 from rollout_bench.report.tables.message_tables import messages_part

@@ -12,7 +12,7 @@ from rollout_bench.analysis.inside.message_links import LinkUse, link_uses, mess
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.experiments import chosen
 from rollout_bench.contracts.store import messages_path, record_path, write_messages
-from rollout_bench.report.figures.message_figures import messages_figure
+from rollout_bench.report.figures.inside.message_figures import messages_figure
 from rollout_bench.report.tables.message_tables import messages_views
 
 SPEC = make_messages_spec()

@@ -18,7 +18,17 @@ from matplotlib.figure import Figure
 from planned import REPOSITORY, planned
 
 from rollout_bench.analysis.timed.experiments import Collection, Selected
-from rollout_bench.contracts.modes import MESSAGE_ROWS, MODES, OPERATORS, SEQUENCES, SERVER, TRACES, Mode, named
+from rollout_bench.contracts.modes import (
+    MESSAGE_ROWS,
+    MODES,
+    OPERATORS,
+    SCORE_ROWS,
+    SEQUENCES,
+    SERVER,
+    TRACES,
+    Mode,
+    named,
+)
 from rollout_bench.contracts.record import Launched, Record
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.plan.config import ComparisonSettings, Config
@@ -43,7 +53,7 @@ OTHER_MEANINGS = {
     "measure/server/vllm_bench.py": {"profile"},  # an argument of vLLM's benchmark
     "measure/server/vllm_command.py": {"messages"},  # those of a chat
     "plan/config_file.py": {"online", "profile"},  # keys of a workload
-    "report/figure_names.py": {"cycle", "placement", "startup", "operators", "messages"},  # figures
+    "report/figure_names.py": {"cycle", "placement", "startup", "operators", "messages", "drift"},  # figures
     "report/tables/online_tables.py": {"offline", "online"},  # fields of a line in the table that compares the two
     "trainers/verl.py": {"rollout"},  # a section of verl's settings
 }
@@ -72,6 +82,7 @@ class TestEachMode:
             SERVER: "server_file",
             TRACES: "traces_folder",
             MESSAGE_ROWS: "messages_file",
+            SCORE_ROWS: "scores_file",
         }
         assert {names[ending] for ending in mode.side_files} <= set(mode.record.model_fields)
         assert mode.generates == (mode.record is Record)

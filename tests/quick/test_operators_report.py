@@ -18,7 +18,7 @@ from rollout_bench.analysis.inside.predictions import ProfiledStep, passes_of, s
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.experiments import chosen
 from rollout_bench.analysis.timed.rows import rows_of
-from rollout_bench.report.figures.operator_figures import operators_figure
+from rollout_bench.report.figures.inside.operator_figures import operators_figure
 from rollout_bench.report.figures.style import image, settings
 from rollout_bench.report.headings import View
 from rollout_bench.report.tables.operator_tables import operators_notes, operators_views

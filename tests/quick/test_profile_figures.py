@@ -15,7 +15,13 @@ from rollout_bench.analysis.inside.profiles import CATEGORIES, HOST_GAP, ROLES
 from rollout_bench.analysis.inside.reconciliation import ProfileReport, profile_report
 from rollout_bench.contracts.inside import Phase
 from rollout_bench.plan.config import ComparisonSettings
-from rollout_bench.report.figures.profile_figures import COLOURS, FURTHEST, roles_figure, steps_figure, timeline_figure
+from rollout_bench.report.figures.inside.profile_figures import (
+    COLOURS,
+    FURTHEST,
+    roles_figure,
+    steps_figure,
+    timeline_figure,
+)
 from rollout_bench.report.figures.style import MAX_LINES, image, settings
 
 

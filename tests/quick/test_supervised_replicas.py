@@ -17,7 +17,7 @@ import pytest
 import stand_in_worker
 from launching import tiny_spec
 
-from rollout_bench.contracts.spec import Timeouts
+from rollout_bench.contracts.postmortem import Timeouts
 from rollout_bench.core.processes import members_of, signals_as_descriptor
 from rollout_bench.measure.launch.protocol import Event, IterationDone, Job
 from rollout_bench.measure.launch.supervisor import EngineLaunch, LaunchFailed

@@ -11,7 +11,8 @@ import pytest
 import stand_in_replica
 from launching import tiny_spec
 
-from rollout_bench.contracts.spec import RolloutSpec, Spec, Timeouts, WorkloadSpec
+from rollout_bench.contracts.postmortem import Timeouts
+from rollout_bench.contracts.spec import RolloutSpec, Spec, WorkloadSpec
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.processes import members_of, signals_as_descriptor
 from rollout_bench.measure.launch.protocol import Event, IterationDone, Job

@@ -537,7 +537,7 @@ def needed(plan: Schedule, on_cluster: bool, wildcards: Any) -> list[str]:
     if plan.is_in_block(launch.record) and not Path(launch.record).exists():
         problem = f"{launch.record}: is measured in turn with what it is compared with, in one job for all of them"
         stop(UserError(problem, "ask for results/summary.md, or for this one alone with --config interleave=false"))
-    return [*_checkpoints([launch]), *before_in_allocation(plan, on_cluster, launch.record)]
+    return [*_checkpoints([launch]), *launch.needed, *before_in_allocation(plan, on_cluster, launch.record)]
 
 
 def needed_by_block(plan: Schedule, on_cluster: bool, wildcards: Any) -> list[str]:

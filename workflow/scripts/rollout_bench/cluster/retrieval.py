@@ -20,11 +20,11 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from rollout_bench.cluster.manifests import DATA
-from rollout_bench.contracts.inside import Profile
+from rollout_bench.contracts.inside import Drift, Profile
 from rollout_bench.contracts.messages import Messages
 from rollout_bench.contracts.modes import MODES, TRACES
 from rollout_bench.contracts.record import Record
-from rollout_bench.contracts.side_files import read_messages, read_samples, read_sequences
+from rollout_bench.contracts.side_files import read_messages, read_samples, read_scores, read_sequences
 from rollout_bench.contracts.store import (
     FAILURES,
     FoundFile,
@@ -33,6 +33,7 @@ from rollout_bench.contracts.store import (
     messages_path,
     read_failure,
     read_launched,
+    scores_path,
     sequences_path,
     server_path,
     traces_path,
@@ -206,8 +207,11 @@ def collect(source: Path, results: Path, logs: Path) -> Collected:
     return done
 
 
-def _check_side_files(copied: Path, record: Record | Messages) -> None:
+def _check_side_files(copied: Path, record: Record | Messages | Drift) -> None:
     try:
+        if isinstance(record, Drift):
+            read_scores(scores_path(copied), record)
+            return
         if isinstance(record, Messages):
             read_messages(messages_path(copied), record)
             return
@@ -228,7 +232,7 @@ def _record(source: Path, file: FoundFile, copies: Path, results: Path, logs: Pa
     record = read_launched(copied, file.mode)
     _check_place(copied, file, (record.spec.mode, record.spec.experiment(), record.launch))
     _copy_beside(source, file, copies, done)
-    if isinstance(record, Record | Messages):
+    if isinstance(record, Record | Messages | Drift):
         _check_side_files(copied, record)
     if isinstance(record, Profile) and {t.name for t in record.traces} - _names(traces_path(copied)):
         raise UserError(f"{traces_path(copied)}: lacks a trace that the record names", _AGAIN)

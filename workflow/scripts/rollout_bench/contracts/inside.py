@@ -1,4 +1,4 @@
-"""Records of launches that look into the engine: profiles, linear layers alone, and the limits of a machine.
+"""Records of launches that look into the engine: profiles, linear layers alone, probabilities, limits of a machine.
 
 There is no throughput in it, by design: a profiled engine is slower than it is.
 """
@@ -145,3 +145,32 @@ class Operators(Launched):
             for place, seconds in enumerate(point.seconds_per_call)
         }
         return super().timed_s | calls
+
+
+class ScoredRow(Strict):
+    """One sequence with the probabilities that an engine gave its tokens: a line of the side file."""
+
+    batch: int | None = absent("Sequences that were scored at once. Null: the engine generated it.", gt=0)
+    sequence: int = Field(ge=0, description="Its number, from 0.")
+    logprobs: list[float] = Field(
+        min_length=1, description="Of each token the log of its probability at temperature 1, natural."
+    )
+    first: list[int] = Field(min_length=1, description="In the place of each token the one that was likeliest.")
+    prompt_token_ids: list[int] | None = absent("Its prompt. Null where the reference has it.")
+    token_ids: list[int] | None = absent("Its tokens after the prompt. Null where the reference has them.")
+
+
+class Drift(Launched):
+    """What probabilities one launch gave the reference's tokens."""
+
+    tokens_sha256: str = Field(
+        pattern="^[0-9a-f]{64}$",
+        description=(
+            "SHA-256 of the prompts and tokens that were scored, as JSON without spaces: only launches that scored the "
+            "same are compared."
+        ),
+    )
+    scored_tokens: int = Field(gt=0, description="Tokens that were scored with each batch, those of prompts left out.")
+    scores_file: str = Field(description="Name of the side file beside this one: a row for each sequence and batch.")
+    scores: int = Field(gt=0, description="Rows in it.")
+    side_files_sha256: dict[str, str] = Field(description="SHA-256 of the side file by its name.")

@@ -1,4 +1,4 @@
-"""The load of an experiment: lengths, shared prefixes, data sets, arrivals, and whose server it goes to.
+"""The load of an experiment: lengths, shared prefixes, data sets, arrivals, whose server it goes to, what is scored.
 
 Part of the spec, and written the same way in the config.
 """
@@ -10,7 +10,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from rollout_bench.contracts.fields import Count, Number, Strict, Text, Tokens, Variable, VariableText, absent
+from rollout_bench.contracts.fields import (
+    Count,
+    Name,
+    Number,
+    Strict,
+    Text,
+    Tokens,
+    Variable,
+    VariableText,
+    absent,
+    brackets,
+)
 
 KEPT_UP = 0.95
 """A server that delivers at least this share of the rate that is offered keeps up."""
@@ -375,4 +386,42 @@ class EndpointSpec(Strict):
     )
     vocabulary: Annotated[Count, Field(ge=64)] = Field(
         32_000, description="Token ids of prompts are drawn below this number, which its model must know."
+    )
+
+
+class DriftReference(Strict):
+    """What samples the tokens that all others of drift mode score."""
+
+    quant: Name = Field("bf16", description="Its quantization; its setting is the default one.")
+
+
+class DriftSettings(Strict):
+    """Which tokens launches in mode drift score, and how many sequences at once."""
+
+    prompts: Annotated[Count, Field(ge=2, le=65_536)] = Field(
+        64, description="Prompts of the workload that the reference continues, once each: sequences that are scored."
+    )
+    tokens: Annotated[Count, Field(le=65_536)] = Field(
+        128, description="Tokens that it samples after each prompt, at most: fewer where max_model_len has no room."
+    )
+    reference: DriftReference = Field(
+        DriftReference(), description="What samples the tokens, and what the others' probabilities are held against."
+    )
+    batch_sizes: Annotated[
+        list[Annotated[Count, Field(le=65_536)]],
+        BeforeValidator(brackets),
+        AfterValidator(lambda values: sorted(set(values))),
+        Field(max_length=16),
+    ] = Field([1, 64], description="Sequences that are scored at once: all of them are, with each of these numbers.")
+
+
+class DriftSpec(Strict):
+    """Which tokens are scored, and how many sequences at once."""
+
+    prompts: int = Field(ge=2, description="Sequences that are scored.")
+    tokens: int = Field(ge=1, description="Tokens that are sampled after each prompt, at most.")
+    batch_sizes: tuple[int, ...] = Field(min_length=1, description="Sequences that are scored at once.")
+    reference: str | None = absent(
+        "Folder of the experiment whose first launch sampled the tokens, which ends in the key of its spec. Null in the"
+        " reference itself."
     )

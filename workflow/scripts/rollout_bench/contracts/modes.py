@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
 
-from rollout_bench.contracts.inside import Operators, Profile
+from rollout_bench.contracts.inside import Drift, Operators, Profile
 from rollout_bench.contracts.messages import Messages
 from rollout_bench.contracts.metrics import (
     CYCLE_METRICS,
@@ -27,6 +27,9 @@ SEQUENCES, SERVER, TRACES = ".sequences.jsonl.gz", ".server.jsonl.gz", ".traces"
 
 MESSAGE_ROWS = ".messages.jsonl.gz"
 """The same of a row per message."""
+
+SCORE_ROWS = ".scores.jsonl.gz"
+"""The same of a row per scored sequence."""
 
 _WORKERS, _TABLES = "rollout_bench.measure.engine", "rollout_bench.report.tables"
 
@@ -270,9 +273,29 @@ MESSAGES = Mode(
     page="how-to/messages.md",
     example="configs/messages.yaml",
 )
+DRIFT = Mode(
+    name="drift",
+    title="how far a quantization's probabilities are from the reference's",
+    worker="rollout_bench.measure.drift.scoring:measure",
+    record=Drift,
+    side_files=(SCORE_ROWS,),
+    generates=False,
+    has_loads=False,
+    passes="none",
+    launches="least",
+    data_parallel="one",
+    interleaves=False,
+    metrics=OFFLINE_METRICS,
+    settings="drift",
+    tables=f"{_TABLES}.drift_tables:drift_part",
+    figures=("drift",),
+    page="how-to/drift.md",
+    example="configs/drift.yaml",
+)
 
 MODES = {
-    mode.name: mode for mode in (OFFLINE, ONLINE, ROLLOUT, CYCLE, PLACEMENT, STARTUP, PROFILE, OPERATORS, MESSAGES)
+    mode.name: mode
+    for mode in (OFFLINE, ONLINE, ROLLOUT, CYCLE, PLACEMENT, STARTUP, PROFILE, OPERATORS, MESSAGES, DRIFT)
 }
 """Name -> mode, in the order in which they are listed everywhere."""
 

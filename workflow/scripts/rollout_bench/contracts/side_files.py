@@ -13,6 +13,7 @@ from typing import TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from rollout_bench.contracts.fields import Strict
+from rollout_bench.contracts.inside import Drift, ScoredRow
 from rollout_bench.contracts.load import longest
 from rollout_bench.contracts.messages import MessageRow, Messages
 from rollout_bench.contracts.record import Iteration, Record, SequenceRow, ServerSample
@@ -23,6 +24,7 @@ _Row = TypeVar("_Row", bound=Strict)
 _ROWS = TypeAdapter(list[SequenceRow])
 _SAMPLES = TypeAdapter(list[ServerSample])
 _MESSAGES = TypeAdapter(list[MessageRow])
+_SCORES = TypeAdapter(list[ScoredRow])
 
 REMEDY = "restore it, or delete it: the launch then counts without it"
 
@@ -31,6 +33,9 @@ LINE_BYTES = 1 << 16
 
 TOKEN_BYTES = 32
 """What a line takes at most for a token: two numbers."""
+
+SCORE_BYTES = 64
+"""The same of a token that is scored: four numbers."""
 
 SAMPLES_PER_S = 100
 """How often a server is looked at, at most: far more often than is ever done."""
@@ -112,6 +117,32 @@ def read_messages(path: Path, record: Messages) -> list[MessageRow]:
     return rows
 
 
+def read_scores(path: Path, record: Drift) -> list[ScoredRow]:
+    """Return the rows of the side file at `path`, which belongs to `record`; raise as `read_sequences`."""
+    drift = record.spec.drift
+    assert drift is not None, "records of this mode have it"
+    try:
+        tokens = max(drift.tokens, int(record.engine.resolved.get("max_model_len") or 0))
+        rows = _read(path, _SCORES, ScoredRow, record.scores, LINE_BYTES + SCORE_BYTES * tokens)
+        if len(rows) != record.scores:
+            raise UserError(f"{path}: has {len(rows)} of {record.scores} rows", REMEDY)
+        _check_written_with(path, record)
+        for number, row in enumerate(rows, 1):
+            of_tokens = len(row.logprobs) if row.token_ids is None else len(row.token_ids)
+            if not len(row.logprobs) == len(row.first) == of_tokens:
+                raise UserError(f"{path}: line {number}: has not as many probabilities as tokens", REMEDY)
+        for batch in drift.batch_sizes:
+            scored = sum(len(row.logprobs) for row in rows if row.batch == batch)
+            if scored != record.scored_tokens:
+                problem = f"has {scored} tokens scored {batch} at once, and the record {record.scored_tokens}"
+                raise UserError(f"{path}: {problem}", REMEDY)
+    except UserError as error:  # a record without its scores shows nothing
+        raise UserError(
+            error.problem, "restore it, or delete the record too: the launch is then measured again"
+        ) from None
+    return rows
+
+
 def _read(path: Path, rows: TypeAdapter[list[_Row]], row: type[_Row], most: int, line_bytes: int) -> list[_Row]:
     """Return the rows of a side file with `most` lines of `line_bytes` at most: what is packed well needs no memory."""
     if not path.is_file():
@@ -129,7 +160,7 @@ class _DamagedRowError(Exception):
     """What is wrong with a side file."""
 
 
-def _check_written_with(path: Path, record: Record | Messages) -> None:
+def _check_written_with(path: Path, record: Record | Messages | Drift) -> None:
     known = (record.side_files_sha256 or {}).get(path.name)
     if known is None:
         return

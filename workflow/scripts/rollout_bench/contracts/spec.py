@@ -23,13 +23,21 @@ from rollout_bench.contracts.fields import (
     Number,
     Passes,
     Pattern,
-    Seconds,
     Strict,
     absent,
     brackets,
     no_duplicates,
 )
-from rollout_bench.contracts.load import DatasetSpec, EndpointSpec, Length, LoadSpec, SharedPrefix, SomeTurns, longest
+from rollout_bench.contracts.load import (
+    DatasetSpec,
+    DriftSpec,
+    EndpointSpec,
+    Length,
+    LoadSpec,
+    SharedPrefix,
+    SomeTurns,
+    longest,
+)
 from rollout_bench.contracts.placed_steps import PlacementSpec
 from rollout_bench.contracts.starts import StartupSpec
 from rollout_bench.core.files import read_model
@@ -239,15 +247,6 @@ NO_WEIGHTS_NEEDED = ("dummy",)
 """Load formats that read no weights."""
 
 
-class Timeouts(Strict):
-    """Limits for the parts of a launch, each with a failure of its own. Null: only timeout_s holds."""
-
-    start_s: Seconds | None = Field(None, description="Until the engine is ready; of a server, has answered a request.")
-    warmup_s: Seconds | None = Field(None, description="Each warm-up pass.")
-    iteration_s: Seconds | None = Field(None, description="Each pass that counts.")
-    stop_s: Seconds = Field(60.0, description="Until a server has ended after it was asked to.")
-
-
 class ModelSpec(Strict):
     """Which weights are loaded."""
 
@@ -440,6 +439,7 @@ class Spec(Strict):
     profile: ProfileSettings | None = absent("What is traced. Null in other modes.")
     operators: OperatorsSettings | None = absent("How linear layers are timed alone. Null in other modes.")
     messages: MessagesSettings | None = absent("What is looked at in messages. Null in other modes.")
+    drift: DriftSpec | None = absent("Which tokens are scored. Null in other modes.")
     rollout: RolloutSpec | None = absent("How the step of a rollout is generated. Null in other modes.")
     cycle: CycleSpec | None = absent("What happens between two generations. Null in other modes.")
     placement: PlacementSpec | None = absent("Where engines and trainer live. Null in other modes.")

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from rollout_bench.contracts.inside import Operators, Profile
+from rollout_bench.contracts.inside import Drift, Operators, Profile, ScoredRow
 from rollout_bench.contracts.load import longest
 from rollout_bench.contracts.messages import MessageRow, Messages
-from rollout_bench.contracts.modes import MESSAGE_ROWS, SEQUENCES, SERVER, TRACES, mode_of
+from rollout_bench.contracts.modes import MESSAGE_ROWS, SCORE_ROWS, SEQUENCES, SERVER, TRACES, mode_of
 from rollout_bench.contracts.record import Failure, Launched, Record, SequenceRow, ServerSample
 from rollout_bench.contracts.side_files import write_rows
+from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import (
     did_you_mean_folder,
@@ -96,6 +97,19 @@ def messages_path(record: Path) -> Path:
     return record.with_suffix(MESSAGE_ROWS)
 
 
+def scores_path(record: Path) -> Path:
+    """Return the side file of `record` with a row for each sequence that was scored."""
+    return record.with_suffix(SCORE_ROWS)
+
+
+def reference_path(record: Path, spec: Spec) -> Path | None:
+    """Return the record of the launch that samples what that of `record` scores; None where it samples itself."""
+    if spec.drift is None:
+        return None
+    found = record_path(record.parents[2], spec.mode, spec.drift.reference or spec.experiment(), 0)
+    return None if found == record else found
+
+
 def operators_path(record: Path) -> Path:
     """Return the table of operators that is made from the traces of a profile's `record`."""
     return record.with_suffix(".operators.csv.gz")
@@ -114,6 +128,12 @@ def write_record(
 def write_messages(path: Path, record: Messages, rows: Iterable[MessageRow]) -> None:
     """Write the side file, then the record, each whole."""
     sums = {messages_path(path).name: write_rows(messages_path(path), rows)}
+    write_launched(path, record.model_copy(update={"side_files_sha256": sums}))
+
+
+def write_scores(path: Path, record: Drift, rows: Iterable[ScoredRow]) -> None:
+    """Write the side file, then the record, each whole."""
+    sums = {scores_path(path).name: write_rows(scores_path(path), rows)}
     write_launched(path, record.model_copy(update={"side_files_sha256": sums}))
 
 
@@ -201,6 +221,11 @@ def read_profile(path: Path) -> Profile:
 def read_operators(path: Path) -> Operators:
     """Read and validates the record of an operators launch, as `read_record` does."""
     return _read(path, Operators)
+
+
+def read_drift(path: Path) -> Drift:
+    """Read and validates the record of a drift launch, as `read_record` does."""
+    return _read(path, Drift)
 
 
 def read_launched(path: Path, mode: str) -> Launched:

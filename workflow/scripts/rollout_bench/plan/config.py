@@ -36,7 +36,7 @@ from rollout_bench.contracts.fields import (
     VersionText,
     Weights,
 )
-from rollout_bench.contracts.load import Harness
+from rollout_bench.contracts.load import DriftSettings, Harness
 from rollout_bench.contracts.metrics import (
     CycleMetrics,
     MetricName,
@@ -47,6 +47,7 @@ from rollout_bench.contracts.metrics import (
 )
 from rollout_bench.contracts.modes import MODES, OFFLINE, mode_of
 from rollout_bench.contracts.placed_steps import PlacementSettings
+from rollout_bench.contracts.postmortem import Timeouts
 from rollout_bench.contracts.spec import (
     Isolation,
     Iterations,
@@ -55,7 +56,6 @@ from rollout_bench.contracts.spec import (
     OperatorsSettings,
     ProfileSettings,
     RolloutSettings,
-    Timeouts,
     WarmupIterations,
     Workload,
 )
@@ -520,6 +520,9 @@ class Config(Strict):
     )
     messages: MessagesSettings = Field(
         MessagesSettings(), description="What launches in mode messages look at: what engine and workers send."
+    )
+    drift: DriftSettings = Field(
+        DriftSettings(), description="What launches in mode drift score: tokens that a reference sampled."
     )
     rollout: RolloutSettings = Field(
         RolloutSettings(), description="How launches in mode rollout generate a step: engines, router, over-sampling."

@@ -7,14 +7,14 @@ import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rollout_bench.checkpoints.formats import BUILDER_VERSION, check_format
 from rollout_bench.contracts.axes import DEFAULT_SETTING
 from rollout_bench.contracts.load import longest
-from rollout_bench.contracts.modes import CYCLE, MODES, ONLINE, PLACEMENT, STARTUP
+from rollout_bench.contracts.modes import CYCLE, DRIFT, MODES, ONLINE, PLACEMENT, STARTUP
 from rollout_bench.contracts.spec import (
     MEASUREMENT_VERSION,
     EngineSpec,
@@ -45,6 +45,7 @@ from rollout_bench.plan.mode_checks import (
     check_batches,
     check_can_be_sent,
     check_cycle,
+    check_drift,
     check_iterations,
     check_messages,
     check_online,
@@ -163,6 +164,7 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
             check_online(changed, engine)
             check_profile(changed, engine)
             check_messages(changed, engine)
+            check_drift(changed)
             check_rollout(changed)
     check_cycle([settings[name] for name in names.get(CYCLE.name, ())], platform)
     check_placement([settings[name] for name in names.get(PLACEMENT.name, ())])
@@ -192,6 +194,7 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
                     remedy=remedy,
                 )
             )
+    experiments = _with_references(experiments, skipped, config.drift.reference.quant)
     experiments += [_on_endpoint(config, engine, *cell) for cell in endpoint_cells(config)]
     if any(experiment.checkpoint for experiment in experiments):
         check_model_base_can_be_written(Path(config.model_base))
@@ -208,6 +211,35 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
             first.remedy,
         )
     return Matrix(platform, experiments, skipped)
+
+
+def _with_references(experiments: list[Experiment], skipped: list[Skipped], quant: str) -> list[Experiment]:
+    """Return `experiments`, of which those of drift mode now name the one whose tokens they score.
+
+    That is `quant` under the default setting, of the same model and workload. Those without one go to `skipped`.
+    """
+    scoring = [e for e in experiments if e.spec.drift is not None]
+    references = {
+        (e.spec.model.name, e.spec.workload.name): e.name
+        for e in scoring
+        if e.spec.quant.name == quant and e.spec.setting is None
+    }
+    found = []
+    for one in experiments:
+        spec, reference = one.spec, references.get((one.spec.model.name, one.spec.workload.name))
+        if spec.drift is None or reference == one.name:
+            found.append(one)
+        elif reference is not None:
+            drift = spec.drift.model_copy(update={"reference": reference})
+            spec = spec.model_copy(update={DRIFT.settings: drift})
+            found.append(replace(one, spec=spec, name=spec.experiment()))
+        else:
+            reason = f"the reference of drift, {quant} under the default setting, is not measured"
+            remedy = f"have {spec.model.name} measured with {quant}, and no settings selected without default"
+            names = {"model": spec.model.name, "quant": spec.quant.name, "workload": spec.workload.name}
+            setting = spec.axes["setting"]
+            skipped.append(Skipped(mode=spec.mode, **names, setting=setting, reason=reason, remedy=remedy))
+    return found
 
 
 _Cell = tuple[str, str, str, str]
@@ -278,7 +310,7 @@ def _experiment(
     load = checked_load(workload, config.workload_settings[workload])
     args: dict[str, Any] = {
         **DEFAULT_ARGS,
-        "max_model_len": sum(load.longest) + _room_for_text(config, mode, workload),
+        "max_model_len": sum(load.longest) + _further_room(config, mode, workload),
         **config.workload_settings[workload].engine_args,
         **config.engine_args,
         **scheme.engine_args,
@@ -351,12 +383,14 @@ def _without_defaults(args: dict[str, Any], setting: Setting, engine: InstalledE
     return {name: value for name, value in args.items() if name not in usual}
 
 
-def _room_for_text(config: Config, mode: str, workload: str) -> int:
-    """Return tokens by which prompts that travel as text may come out longer than they were drawn.
+def _further_room(config: Config, mode: str, workload: str) -> int:
+    """Return tokens by which prompts that travel as text may come out longer than they were drawn: a quarter, and some.
 
-    A quarter, and some.
+    In drift mode what is sampled besides the workload's own, and the token that is generated while others are scored.
     """
     settings = config.workload_settings[workload]
+    if mode == DRIFT.name:
+        return max(0, config.drift.tokens - longest(settings.output_tokens)) + 1
     if not MODES[mode].has_loads or not settings.online.as_text:
         return 0
     lead = answers = messages = 0

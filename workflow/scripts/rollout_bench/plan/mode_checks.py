@@ -10,8 +10,8 @@ from typing import Any
 
 from rollout_bench.contracts.axes import DEFAULT_SETTING
 from rollout_bench.contracts.cycles import CycleSettings, CycleSpec, SleepLevel, UpdateMethod
-from rollout_bench.contracts.load import EndpointSpec, LoadPoint, LoadSpec, longest
-from rollout_bench.contracts.modes import CYCLE, MESSAGES, MODES, ONLINE, PLACEMENT, PROFILE, ROLLOUT, STARTUP
+from rollout_bench.contracts.load import DriftSpec, EndpointSpec, LoadPoint, LoadSpec, longest
+from rollout_bench.contracts.modes import CYCLE, DRIFT, MESSAGES, MODES, ONLINE, PLACEMENT, PROFILE, ROLLOUT, STARTUP
 from rollout_bench.contracts.placed_steps import PlacementSpec
 from rollout_bench.contracts.spec import (
     NO_WEIGHTS_NEEDED,
@@ -201,6 +201,8 @@ def settings_of(mode: str, config: Config, workload: str, args: dict[str, Any], 
         return {MODES[mode].settings: placement_spec(config.placement)}
     if mode == STARTUP.name:
         return {MODES[mode].settings: _start_of(config.startup)}
+    if mode == DRIFT.name:
+        return {MODES[mode].settings: config.drift.to(DriftSpec, reference=None)}
     settings, load = getattr(config, MODES[mode].settings), config.workload_settings[workload]
     if isinstance(settings, OperatorsSettings):
         settings = settings.with_batch(decode_batch(load.prompts, load.samples_per_prompt, args))
@@ -415,9 +417,33 @@ def check_messages(config: Config, engine: InstalledEngine) -> None:
             )
 
 
+def check_drift(config: Config) -> None:
+    """Raise `UserError` where drift mode has no reference to score the tokens of, or too few for a batch."""
+    if DRIFT.name not in config.modes:
+        return
+    drift = config.drift
+    if drift.reference.quant not in config.quants:
+        raise UserError(
+            f"config: drift.reference.quant: {drift.reference.quant} samples the tokens, and is not among quants",
+            f"add it to quants, or name another: drift: {{reference: {{quant: {config.quants[0]}}}}}",
+        )
+    if drift.batch_sizes[-1] > drift.prompts:
+        raise UserError(
+            f"config: drift.batch_sizes: {drift.batch_sizes[-1]} sequences at once are more than drift.prompts "
+            f"{drift.prompts}",
+            "raise drift.prompts, or leave that batch out",
+        )
+
+
 def check_batches(spec: Spec) -> None:
-    """Raise `UserError` where the engine of `spec` can't run a batch of its messages at once."""
+    """Raise `UserError` where the engine of `spec` can't run a batch at once that its mode asks for."""
     limit = spec.engine.args.get("max_num_seqs")
+    if spec.drift is not None and limit is not None and spec.drift.batch_sizes[-1] > limit:
+        raise UserError(
+            f"config: drift.batch_sizes: {spec.drift.batch_sizes[-1]} sequences are more than max_num_seqs {limit} of "
+            f"{spec.model.name} under {spec.workload.name}",
+            "raise max_num_seqs, or leave that batch out",
+        )
     if spec.messages is not None and limit is not None and spec.messages.batches[-1] > limit:
         raise UserError(
             f"config: messages.batches: {spec.messages.batches[-1]} sequences are more than max_num_seqs {limit} of "

@@ -17,7 +17,7 @@ from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.postmortem import state_of
 from rollout_bench.contracts.record import Launched, Record
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Spec, devices_needed, is_local
-from rollout_bench.contracts.store import present, read_launched, record_path
+from rollout_bench.contracts.store import present, read_launched, record_path, reference_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_json, write_whole
 from rollout_bench.llmd.profiled import readings, rendered
@@ -72,6 +72,12 @@ class ScheduledLaunch:
     experiment: Experiment
     index: int
     record: str
+
+    @property
+    def needed(self) -> list[str]:
+        """Records that have to be there before it: that of the launch which samples the tokens that it scores."""
+        reference = reference_path(Path(self.record), self.experiment.spec)
+        return [] if reference is None else [str(reference)]
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,11 @@ class Drawing:
     title: str = ""
 
 
-_TIMED, _ONLINE, _PROFILE = f"{_FIGURES}.timed_figures", f"{_FIGURES}.online_figures", f"{_FIGURES}.profile_figures"
+_TIMED, _ONLINE, _PROFILE = (
+    f"{_FIGURES}.timed_figures",
+    f"{_FIGURES}.online_figures",
+    f"{_FIGURES}.inside.profile_figures",
+)
 _COMPARISON = "collection.comparison"
 
 DRAWINGS = {
@@ -114,24 +118,30 @@ DRAWINGS = {
         Drawing("steps", f"{_PROFILE}:steps_figure", ("inside.profiles",), title="Where a step's time goes"),
         Drawing("roles", f"{_PROFILE}:roles_figure", ("inside.profiles",), title="Speed-up by role"),
         Drawing("timeline", f"{_PROFILE}:timeline_figure", ("inside.profiles",)),
-        Drawing("roofline", f"{_FIGURES}.roofline:profile_roofline", ("inside",), title="Roofline"),
+        Drawing("roofline", f"{_FIGURES}.inside.roofline:profile_roofline", ("inside",), title="Roofline"),
         Drawing(
             "operators",
-            f"{_FIGURES}.operator_figures:operators_figure",
+            f"{_FIGURES}.inside.operator_figures:operators_figure",
             ("inside.runs",),
             title="Break-even of linear layers",
         ),
         Drawing(
             "messages",
-            f"{_FIGURES}.message_figures:messages_figure",
+            f"{_FIGURES}.inside.message_figures:messages_figure",
             ("inside.messages",),
             title="Bytes of messages in each step",
         ),
         Drawing(
             "message_shares",
-            f"{_FIGURES}.message_figures:shares_figure",
+            f"{_FIGURES}.inside.message_figures:shares_figure",
             ("inside.messages",),
             title="Share of a decode step that messages take",
+        ),
+        Drawing(
+            "drift",
+            f"{_FIGURES}.inside.drift_figures:drift_figure",
+            ("inside.drift",),
+            title="Drift from the reference",
         ),
     )
 }

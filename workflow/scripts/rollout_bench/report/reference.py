@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from rollout_bench.contracts.inside import MachineLimits
+from rollout_bench.contracts.inside import MachineLimits, ScoredRow
 from rollout_bench.contracts.load import LogNormal, Normal, Uniform, Zipf
 from rollout_bench.contracts.messages import MessageRow
 from rollout_bench.contracts.metrics import METRICS, Metric
@@ -26,6 +26,7 @@ MODELS: dict[str, type[BaseModel]] = {
     **{mode.name: mode.record for mode in MODES.values() if mode.record is not Record},
     "sequence": SequenceRow,
     "message": MessageRow,
+    "score": ScoredRow,
     "failure": Failure,
     "foreign": ForeignResult,
     "plan": PlanFile,
@@ -91,6 +92,7 @@ def records_page() -> str:
         ),
         ("The side file: `launch-<i>.sequences.jsonl.gz`, one line per sequence", SequenceRow),
         ("The side file of messages mode: `launch-<i>.messages.jsonl.gz`, one line per message", MessageRow),
+        ("The side file of drift mode: `launch-<i>.scores.jsonl.gz`, one line per sequence and batch", ScoredRow),
         ("A failure: `results/failures/<mode>/<experiment>/launch-<i>.json`", Failure),
         ("A foreign result: `<folder>/foreign/<uid>.json`, made by `rollout-bench import`", ForeignResult),
         ("Measured limits of a machine: `rollout-bench/limits/*.json` in the user's cache folder", MachineLimits),

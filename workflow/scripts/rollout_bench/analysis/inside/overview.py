@@ -11,6 +11,7 @@ from rollout_bench.analysis.bounds.architecture import Architecture
 from rollout_bench.analysis.bounds.bound import architecture_of
 from rollout_bench.analysis.bounds.reached import Bound, same_machine, share_of_limit, step_bound
 from rollout_bench.analysis.inside.curves import OperatorsRun, runs_of
+from rollout_bench.analysis.inside.drifts import DriftReport, drift_report
 from rollout_bench.analysis.inside.message_links import MessagesRun, message_runs
 from rollout_bench.analysis.inside.predictions import PredictedPass, PredictedStep, passes_of, steps_of
 from rollout_bench.analysis.inside.predictions import ProfiledStep as ProfiledLinears
@@ -190,6 +191,7 @@ class Looked:
     problems: tuple[str, ...] = ()
     messages: tuple[MessagesRun, ...] = ()
     messages_before: tuple[MessagesRun, ...] = ()
+    drift: DriftReport = field(default_factory=DriftReport)
     left_out: tuple[Chosen, ...] = ()
     rows: tuple[Row, ...] = ()
 
@@ -222,6 +224,7 @@ def look(results: Path, collection: Collection, rows: Sequence[Row]) -> Looked:
         problems=(*read.problems, *damaged),
         messages=tuple(messages),
         messages_before=tuple(before),
+        drift=drift_report(results, inside, settings.confidence),
         left_out=tuple(each for each in inside if each.reason),
         rows=tuple(rows),
     )

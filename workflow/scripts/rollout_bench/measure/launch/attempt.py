@@ -15,8 +15,9 @@ from typing import get_args
 
 from pydantic import ValidationError
 
-from rollout_bench.contracts.postmortem import Cause
-from rollout_bench.contracts.spec import Isolation, Spec, Timeouts, WorkloadSpec, is_local
+from rollout_bench.contracts.postmortem import Cause, Timeouts
+from rollout_bench.contracts.spec import Isolation, Spec, WorkloadSpec, is_local
+from rollout_bench.contracts.store import reference_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.processes import Interrupted, pause
 from rollout_bench.measure.launch.outcome import LaunchOutcome, in_workflow
@@ -26,6 +27,7 @@ from rollout_bench.measure.launch.preflight import (
     check_dataset_given,
     engine_environment,
     is_filled,
+    lacks_reference,
     warm_folder,
 )
 from rollout_bench.measure.launch.progress import Progress, say
@@ -292,6 +294,7 @@ def _measure(assignment: Assignment, signals: int, seat: Seat | None) -> None:
         UserError: the record cannot be written.
     """
     obstacle = check_before_start(assignment.spec, assignment.loaded, assignment.dataset)
+    obstacle = obstacle or lacks_reference(assignment.spec, assignment.out)
     if obstacle is not None:
         assignment.log.write_text(f"{obstacle.cause}\n{obstacle.fix}\n")
         raise LaunchFailed("starting", obstacle)
@@ -364,6 +367,7 @@ def _run(assignment: Assignment, signals: int, held: Lease, seat: Seat | None) -
     environment = engine_environment(spec, assignment.loaded)
     timeout_s = max(1.0, assignment.timeout_s - _fill_caches(assignment, signals, held, environment))
     pages = prepare_pages(spec, assignment.loaded)
+    reference = reference_path(assignment.out.absolute(), spec)
     with folder_for_traces(spec, assignment.out) as traces:
         launch = EngineLaunch(
             module=WORKER,
@@ -374,6 +378,7 @@ def _run(assignment: Assignment, signals: int, held: Lease, seat: Seat | None) -
                 launch=assignment.launch,
                 timeout_s=timeout_s,
                 traces=None if traces is None else str(traces),
+                reference=None if reference is None else str(reference),
                 in_block=turns is not None,
             ),
             limits=assignment.limits,

@@ -12,8 +12,10 @@ from pathlib import Path
 
 from rollout_bench.contracts.modes import STARTUP
 from rollout_bench.contracts.postmortem import Cause
+from rollout_bench.contracts.side_files import read_scores
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Spec, is_local
 from rollout_bench.contracts.starts import StartupSpec
+from rollout_bench.contracts.store import read_drift, reference_path, scores_path
 from rollout_bench.core import message_places
 from rollout_bench.core.errors import UserError
 from rollout_bench.measure.machine.host import version
@@ -214,6 +216,23 @@ def _lacks_loader(spec: Spec) -> Cause | None:
         f"load format {spec.load_format} needs the module {module}, which {sys.executable} does not have",
         "install the pins of requirements/loading.in there, or leave the format out of startup.load_formats",
     )
+
+
+def lacks_reference(spec: Spec, record: Path) -> Cause | None:
+    """Return why the launch of `spec` that writes `record` has no tokens to score; None where it has, or needs none."""
+    reference = reference_path(record, spec)
+    if reference is None:
+        return None
+    if not reference.exists():
+        cause = f"{reference}: is not there, and has the tokens that this launch scores"
+        return Cause("no_reference", cause, "measure it first: `snakemake` does, a Kubernetes Job has to come after it")
+    try:
+        rows = read_scores(scores_path(reference), read_drift(reference))
+    except UserError as error:
+        return Cause("no_reference", error.problem, error.remedy)
+    if any(row.token_ids is not None for row in rows):
+        return None
+    return Cause("no_reference", f"{scores_path(reference)}: has no tokens", "delete it with its record, and run again")
 
 
 def check_before_start(spec: Spec, model: str, dataset: Path | None) -> Cause | None:

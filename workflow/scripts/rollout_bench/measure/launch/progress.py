@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 
-from rollout_bench.contracts.inside import Step
+from rollout_bench.contracts.inside import ScoredRow, Step
 from rollout_bench.contracts.messages import MessageStep
 from rollout_bench.contracts.record import Iteration
 from rollout_bench.contracts.spec import Spec
@@ -101,6 +101,11 @@ class Progress:
         mean_s = fmean(step.elapsed_s for step in seen)
         steps = f"{several(len(seen), 'step')} of {number(1000 * mean_s, 3)} ms"
         self._say(f"messages of batch {seen[0].batch}, {seen[0].look}: {steps}")
+
+    def scored(self, rows: Sequence[ScoredRow]) -> None:
+        """Say that a pass is over in which sequences were sampled or scored."""
+        what = "sampled" if rows[0].batch is None else f"scored {rows[0].batch} at once"
+        self._say(f"{several(len(rows), 'sequence')} {what}")
 
     def round(self, index: int) -> None:
         """Say that a round of a sweep is over, the `index`-th from 0, and about how many are left."""

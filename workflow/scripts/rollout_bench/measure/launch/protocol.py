@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from rollout_bench.contracts.fields import Strict
-from rollout_bench.contracts.inside import LinearShape, MachineLimits, OperatorPoint, Step, TraceFile
+from rollout_bench.contracts.inside import LinearShape, MachineLimits, OperatorPoint, ScoredRow, Step, TraceFile
 from rollout_bench.contracts.messages import MessageRow, MessageStep, ProbeCost, ProbeUse
 from rollout_bench.contracts.record import (
     EngineFacts,
@@ -38,6 +38,9 @@ class Job(Strict):
     replica: int = Field(0, description="Number of the replica, where several do their part.")
     line: int | None = Field(None, description="Descriptor of its line to the router. Null where there is no router.")
     traces: str | None = Field(None, description="Folder for traces, there already. Null where none are taken.")
+    reference: str | None = Field(
+        None, description="Record of the launch that sampled what this one scores. Null where it samples itself."
+    )
     in_block: bool = Field(
         False,
         description="Whether it makes its passes in turn with other launches: then it makes no more than it is told.",
@@ -143,6 +146,14 @@ class MessageFacts(Strict):
     probe: ProbeCost
 
 
+class SequencesScored(Strict):
+    """A pass is over in which sequences were sampled or scored."""
+
+    event: Literal["scored"] = "scored"
+    rows: list[ScoredRow]
+    tokens_sha256: str
+
+
 class StartSeen(Strict):
     """An engine has started and generated a token. Times are on the machine's monotonic clock, in seconds."""
 
@@ -199,6 +210,7 @@ Event = (
     | PointsTimed
     | MessagesSeen
     | MessageFacts
+    | SequencesScored
     | StartSeen
     | WarmupExtended
     | Failed

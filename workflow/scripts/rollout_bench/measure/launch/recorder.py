@@ -9,7 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rollout_bench.contracts.inside import LinearShape, MachineLimits, Operators, Profile, Step, TraceFile
+from rollout_bench.contracts.inside import (
+    Drift,
+    LinearShape,
+    MachineLimits,
+    Operators,
+    Profile,
+    ScoredRow,
+    Step,
+    TraceFile,
+)
 from rollout_bench.contracts.messages import MessageRow, Messages, MessageStep, ProbeUse
 from rollout_bench.contracts.modes import MODES, SERVER
 from rollout_bench.contracts.record import (
@@ -30,12 +39,14 @@ from rollout_bench.contracts.spec import MeasuringSpec, Spec, decode_batch, tens
 from rollout_bench.contracts.starts import StartCourse
 from rollout_bench.contracts.store import (
     messages_path,
+    scores_path,
     sequences_path,
     server_path,
     traces_path,
     write_launched,
     write_messages,
     write_record,
+    write_scores,
 )
 from rollout_bench.core.numbers import several
 from rollout_bench.measure.launch.flags import (
@@ -65,6 +76,7 @@ from rollout_bench.measure.launch.protocol import (
     PointsTimed,
     Ready,
     RoundDone,
+    SequencesScored,
     StartSeen,
     StepsDone,
     WarmupExtended,
@@ -499,7 +511,45 @@ class MessagesCollecting(InsideCollecting):
         write_messages(path, record, self._rows)
 
 
-Collector = Measurement | ProfileCollecting | OperatorsCollecting | MessagesCollecting
+class DriftCollecting(Collecting):
+    """Collects what probabilities a launch gave; its arguments are those of `Collecting`.
+
+    Nothing is timed, so what else the machine did is no doubt about it.
+    """
+
+    def __init__(self, spec: Spec, launch: int, progress: Progress, surroundings: Surroundings) -> None:
+        super().__init__(spec, launch, progress, surroundings)
+        self._rows: list[ScoredRow] = []
+        self._sha256 = ""
+
+    def take(self, event: Event) -> None:
+        """Take one event."""
+        doubts = list(self.flags)
+        super().take(event)
+        if isinstance(event, Done):
+            self.flags = doubts
+        elif isinstance(event, SequencesScored):
+            self.surroundings.meanwhile()
+            self._rows += event.rows
+            self._sha256 = event.tokens_sha256
+            self.progress.scored(event.rows)
+
+    def write(self, log: str, path: Path) -> None:
+        """Write the record to `path`, and its side file beside it; `log` is the engine's output."""
+        batch = self._rows[-1].batch
+        record = Drift(
+            **self.launched(log),
+            validity=[*self.flags, *fallback_flags(log)],
+            tokens_sha256=self._sha256,
+            scored_tokens=sum(len(row.logprobs) for row in self._rows if row.batch == batch),
+            scores_file=scores_path(path).name,
+            scores=len(self._rows),
+            side_files_sha256={},
+        )
+        write_scores(path, record, self._rows)
+
+
+Collector = Measurement | ProfileCollecting | OperatorsCollecting | MessagesCollecting | DriftCollecting
 
 
 def collector(
@@ -514,6 +564,8 @@ def collector(
         return OperatorsCollecting(spec, launch, progress, surroundings)
     if spec.messages is not None:
         return MessagesCollecting(spec, launch, progress, surroundings)
+    if spec.drift is not None:
+        return DriftCollecting(spec, launch, progress, surroundings)
     return Measurement(spec, launch, progress, surroundings)
 
 

@@ -22,8 +22,7 @@ from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from rollout_bench.contracts.postmortem import Cause
-from rollout_bench.contracts.spec import Timeouts
+from rollout_bench.contracts.postmortem import Cause, Timeouts
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.processes import (
     Group,
@@ -48,6 +47,7 @@ from rollout_bench.measure.launch.protocol import (
     PhaseBegins,
     Ready,
     RoundDone,
+    SequencesScored,
     StepsDone,
     go,
     parse,
@@ -380,7 +380,7 @@ class EngineLaunch:
         elif isinstance(event, Ready) and self._guardian is not None:
             self._guardian.note_shared_memory()
             self._ready_router(event)
-        elif isinstance(event, IterationDone | StepsDone | RoundDone | MessagesSeen):
+        elif isinstance(event, IterationDone | StepsDone | RoundDone | MessagesSeen | SequencesScored):
             self._step = None
         if isinstance(event, IterationBegins):
             self._come_to_pass(event, listen)

@@ -1,0 +1,129 @@
+"""configs/drift.yaml as a user runs it, made tiny: the real engine samples, scores and says what drifts."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import pytest
+import yaml
+from launching import Launching
+from workspace import TINY, Workspace
+
+from rollout_bench.contracts.inside import Drift, ScoredRow
+from rollout_bench.contracts.side_files import read_scores
+from rollout_bench.contracts.spec import read_spec
+from rollout_bench.contracts.store import read_drift, scores_path
+
+pytestmark = [pytest.mark.engine, pytest.mark.untimed]
+
+PROMPTS, TOKENS, BATCHES = 8, 12, (1, 8)
+TINY_DRIFT = {
+    **TINY,
+    "models": ["qwen3-30m"],
+    "workloads": ["policy"],
+    "drift": {"prompts": PROMPTS, "tokens": TOKENS, "batch_sizes": list(BATCHES)},
+    "model_settings": {
+        "qwen3-30m": {
+            "synthetic": {
+                "preset": "qwen3-90m",
+                "num_hidden_layers": 1,
+                "hidden_size": 128,
+                "intermediate_size": 256,
+                "vocab_size": 2048,
+            }
+        }
+    },
+    "workload_settings": {"policy": {"prompts": 3, "prompt_tokens": 130, "output_tokens": 4}},
+}
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """Return a workspace in which two quants scored what bf16 sampled."""
+    workspace = Workspace(tmp_path_factory.mktemp("drift") / "workspace")
+    (workspace.path / "tiny.yaml").write_text(yaml.safe_dump(TINY_DRIFT))
+    done = workspace.snakemake("--configfile", "configs/drift.yaml", "tiny.yaml")
+    assert done.returncode == 0, done.stdout
+    return workspace
+
+
+def launch(workspace: Workspace, quant: str) -> tuple[Drift, list[ScoredRow]]:
+    """Return the record of a quant's launch with its side file."""
+    (path,) = workspace.path.glob(f"results/drift/*_{quant}_*/launch-0.json")
+    record = read_drift(path)
+    return record, read_scores(scores_path(path), record)
+
+
+def test_the_reference_samples_once_and_all_score_the_same(measured: Workspace):
+    record, rows = launch(measured, "bf16")
+    sampled = [row for row in rows if row.batch is None]
+    assert [row.sequence for row in sampled] == list(range(PROMPTS))
+    assert all(len(row.prompt_token_ids or ()) == 130 for row in sampled)
+    assert len({tuple(row.prompt_token_ids or ()) for row in sampled}) == PROMPTS
+    assert len({tuple(row.token_ids or ()) for row in sampled}) == PROMPTS  # each with a seed of its own
+    assert record.scored_tokens == PROMPTS * TOKENS
+    other, scored = launch(measured, "w8a8")
+    assert other.tokens_sha256 == record.tokens_sha256
+    assert [row.batch for row in scored] == [batch for batch in BATCHES for _ in range(PROMPTS)]
+    assert all(row.token_ids is None for row in scored)
+    assert other.spec.drift is not None
+    assert other.spec.drift.reference == record.spec.experiment()
+
+
+def test_log_probabilities_are_those_of_the_sampled_tokens(measured: Workspace):
+    _, rows = launch(measured, "bf16")
+    by_batch = {batch: [row for row in rows if row.batch == batch] for batch in (None, *BATCHES)}
+    assert all(-20 < value < 0 for row in rows for value in row.logprobs)
+    # what decoding gave the tokens, and what scoring gives them, are one model's: far closer than tokens are apart
+    pairs = [
+        (a, b)
+        for one, other in zip(by_batch[None], by_batch[1], strict=True)
+        for a, b in zip(one.logprobs, other.logprobs, strict=True)
+    ]
+    assert max(abs(a - b) for a, b in pairs) < 0.1
+    assert math.isclose(sum(a for a, _ in pairs), sum(b for _, b in pairs), rel_tol=0.01)
+
+
+def test_the_summary_says_what_drifts_and_what_the_floor_is(measured: Workspace):
+    with (measured.path / "results/drift.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [(line["quant"], line["batch"], line["launches"]) for line in lines] == [
+        ("bf16", "", "0"), ("bf16", "8", "0"), ("w8a8", "1", "0"), ("w8a8", "8", "0"),
+    ]  # fmt: skip
+    floor, *others = lines[1:]
+    assert [line["drifts"] for line in others] == ["True", "True"]
+    assert all(float(line["mean_abs_d_nats"]) > float(floor["mean_abs_d_nats"]) for line in others)
+    text = (measured.path / "results/summary.md").read_text()
+    assert "w8a8 policy, 8 at once: drifts more than bf16 against itself." in text
+    assert "Weights that were drawn by chance have no opinions" in text
+    assert (measured.path / "results/figures/drift.svg").stat().st_size > 0
+
+
+def test_another_launch_of_the_reference_samples_and_scores_exactly_the_same(measured: Workspace):
+    record, rows = launch(measured, "bf16")
+    (path,) = measured.path.glob("results/drift/*_bf16_*/launch-0.json")
+    path.unlink()
+    done = measured.snakemake("--configfile", "configs/drift.yaml", "tiny.yaml")
+    assert done.returncode == 0, done.stdout
+    again, rows_again = launch(measured, "bf16")
+    assert again.started_at > record.started_at
+    assert (again.tokens_sha256, rows_again) == (record.tokens_sha256, rows)
+
+
+def test_without_the_reference_a_launch_fails_at_once_and_says_what_to_do(measured: Workspace, tmp_path: Path):
+    (path,) = measured.path.glob("results/drift/*_w8a8_*/spec.json")
+    alone = Launching(tmp_path, read_spec(path), model=_model(measured))
+    assert alone.finish() == 1
+    failure = alone.failure()
+    assert failure.category == "no_reference"
+    assert "is not there, and has the tokens that this launch scores" in failure.cause
+    assert alone.log_text().startswith(failure.cause)
+
+
+def _model(workspace: Workspace) -> Path:
+    (folder,) = (path for path in (workspace.path / "models" / "synthetic").iterdir() if path.name.endswith("w8a8"))
+    assert json.loads((folder / "config.json").read_text())
+    return folder

@@ -1,0 +1,135 @@
+"""Divergence of policies: what has a closed form comes out at it, nothing is nothing, and intervals hold."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rollout_bench.analysis.stats.divergence import divergence, effective_share, excess
+
+TEMPERATURE = 1.02
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+class TestWithAKnownKL:
+    """Tokens that a softmax at temperature 1 samples, scored at temperature 1.02."""
+
+    def sampled(self, sequences: int = 400, tokens: int = 250):
+        generator = np.random.default_rng(3)
+        logits = generator.normal(0, 3, 50)
+        p, q = log_softmax(logits), log_softmax(logits / TEMPERATURE)
+        drawn = generator.choice(50, size=(sequences, tokens), p=np.exp(p))
+        return p, q, list((q - p)[drawn])
+
+    def test_both_estimates_come_out_at_it_and_their_intervals_hold_it(self):
+        p, q, ratios = self.sampled()
+        exact = float((np.exp(p) * (p - q)).sum())
+        found = divergence(ratios, 0.99)
+        assert found.k3.value == pytest.approx(exact, rel=0.05)
+        assert found.k3.low < exact < found.k3.high
+        assert found.k1.low < exact < found.k1.high
+        assert found.k3.high - found.k3.low < found.k1.high - found.k1.low  # what k3 is for
+
+    def test_so_do_the_other_moments(self):
+        p, q, ratios = self.sampled()
+        weights, d = np.exp(p), q - p
+        found = divergence(ratios, 0.95)
+        assert found.size.value == pytest.approx(float((weights * abs(d)).sum()), rel=0.02)
+        assert found.sd == pytest.approx(float(np.sqrt((weights * d**2).sum() - (weights * d).sum() ** 2)), rel=0.02)
+        # E_p[w] = 1, so the effective share of very many tokens is 1 / E_p[w^2]
+        assert found.token_ess == pytest.approx(1 / float((np.exp(p) * np.exp(2 * d)).sum()), rel=1e-3)
+        assert found.perplexity_ratio == pytest.approx(math.exp(found.k1.value))
+
+    def test_a_normal_shift_of_the_mean_has_its_kl(self):
+        shift = 0.3  # KL of two normal laws of variance 1 whose means differ by m is m^2 / 2
+        x = np.random.default_rng(5).normal(size=(2000, 50))
+        found = divergence(list(-((x - shift) ** 2 - x**2) / 2), 0.99)
+        assert found.k1.low < shift**2 / 2 < found.k1.high
+        assert found.k3.low < shift**2 / 2 < found.k3.high
+
+
+class TestNothing:
+    def test_is_exactly_nothing(self):
+        found = divergence([[0.0] * 5, [0.0] * 3], 0.95, [[True] * 5, [True] * 3])
+        for bounded in (found.size, found.k1, found.k3, found.outside):
+            assert (bounded.value, bounded.low, bounded.high) == (0, 0, 0)
+        assert (found.sd, found.p95, found.largest, found.clipped) == (0, 0, 0, 0)
+        assert (found.token_ess, found.sequence_ess, found.agreement, found.perplexity_ratio) == (1, 1, 1, 1)
+
+    def test_is_no_more_than_nothing(self):
+        beyond = excess([[0.0, 0.0], [0.0]], [[0.0, 0.0], [0.0]], 0.95)
+        assert (beyond.value, beyond.low, beyond.high) == (0, 0, 0)
+
+    def test_less_than_a_floor_is_not_beyond_it(self):
+        beyond = excess([[0.1, 0.1], [0.2]], [[0.3, 0.3], [0.4]], 0.95)
+        assert beyond.high < 0
+
+
+def test_what_is_like_the_floor_is_beyond_it_in_no_more_than_the_promised_share():
+    generator = np.random.default_rng(11)
+
+    def noise() -> list[np.ndarray]:
+        scale = generator.gamma(2, 0.01, 32)  # some sequences are harder, for both
+        return [generator.normal(0, each, 40) for each in scale]
+
+    found = sum(excess(noise(), noise(), 0.95).low > 0 for _ in range(400))
+    assert found <= 0.05 * 400  # of a two-sided interval half of 5 % are on this side
+
+
+def test_a_drift_of_twice_the_floor_is_found():
+    generator = np.random.default_rng(12)
+    floor, own = ([generator.normal(0, sd, 40) for _ in range(32)] for sd in (0.01, 0.02))
+    assert excess(own, floor, 0.95).low > 0
+
+
+RATIOS = st.lists(st.lists(st.floats(-5, 5, allow_nan=False), min_size=1, max_size=8), min_size=1, max_size=8)
+
+
+class TestProperties:
+    @given(RATIOS)
+    def test_every_value_is_where_it_can_be(self, ratios: list[list[float]]):
+        found = divergence(ratios, 0.9)
+        assert found.k3.low >= 0
+        assert 0 <= found.size.value <= found.largest
+        assert found.p95 <= found.largest
+        assert 1 / found.tokens - 1e-12 <= found.token_ess <= 1 + 1e-12
+        assert 1 / found.sequences - 1e-12 <= found.sequence_ess <= 1 + 1e-12
+        assert 0 <= found.clipped <= found.outside.value <= 1
+        for bounded in (found.size, found.k1, found.k3, found.outside):
+            assert bounded.low <= bounded.value <= bounded.high
+
+    @given(RATIOS)
+    def test_the_order_of_tokens_is_no_matter(self, ratios: list[list[float]]):
+        found, turned = divergence(ratios, 0.9), divergence([each[::-1] for each in ratios], 0.9)
+        assert turned.k3.value == pytest.approx(found.k3.value)
+        assert turned.p95 == found.p95
+        assert turned.sequence_ess == pytest.approx(found.sequence_ess)
+
+    @given(st.lists(st.floats(-300, 300), min_size=1, max_size=20), st.floats(-1000, 1000))
+    def test_weights_count_by_their_ratios(self, logs: list[float], shift: float):
+        assert effective_share([each + shift for each in logs]) == pytest.approx(effective_share(logs), rel=1e-6)
+
+
+def test_shares_are_of_ratios_that_are_far_from_one():
+    found = divergence([[0.0, math.log(0.89), math.log(1.09), math.log(2.1)]], 0.95)
+    assert found.outside.value == 0.5
+    assert found.clipped == 0.25
+
+
+@pytest.mark.parametrize("ratios", [[], [[]], [[0.1], [math.nan]], [[math.inf]]])
+def test_what_is_no_sample_is_refused(ratios: list[list[float]]):
+    with pytest.raises(ValueError, match="ratio"):
+        divergence(ratios, 0.95)
+
+
+def test_sides_of_other_sequences_are_refused():
+    with pytest.raises(ValueError, match="2 sequences can't be held against 1"):
+        excess([[0.1], [0.1]], [[0.1]], 0.95)

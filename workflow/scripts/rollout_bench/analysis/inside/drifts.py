@@ -1,0 +1,198 @@
+"""What drift launches say: how far each experiment is from the reference, and the reference from itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from rollout_bench.analysis.stats.divergence import Array, Bounded, Divergence, divergence, excess
+from rollout_bench.analysis.timed.experiments import Chosen
+from rollout_bench.contracts.axes import title_of
+from rollout_bench.contracts.inside import Drift, ScoredRow
+from rollout_bench.contracts.modes import DRIFT
+from rollout_bench.contracts.side_files import read_scores
+from rollout_bench.contracts.store import record_path, scores_path
+from rollout_bench.core.errors import UserError
+
+Scores = Mapping[int | None, Sequence[ScoredRow]]
+"""Batch -> the rows of all sequences, in their order; None: while they were generated."""
+
+
+@dataclass(frozen=True)
+class DriftLaunch:
+    """One launch: its record, and the rows of each batch."""
+
+    record: Drift
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class Drifted:
+    """How far what an experiment gives the reference's tokens is from what the reference gives them.
+
+    Attributes:
+        chosen: the experiment.
+        reference: the experiment that sampled the tokens.
+        batch: sequences that were scored at once; None: what the reference gave them while it generated.
+        launches: the launches that it is over: of the reference the first valid one alone, or all others.
+        found: how far.
+        log_ratios: for each sequence d of its tokens, of all `launches` [n_i], in nats.
+        elsewhere: whether it is the reference in other launches than the one that all is held against.
+        beyond: by how much its mean |d| is above the floor's, in nats, with its interval together for all that have the
+            same reference; None for the reference itself, and where there is no floor.
+    """
+
+    chosen: Chosen
+    reference: Chosen
+    batch: int | None
+    launches: tuple[int, ...]
+    found: Divergence
+    log_ratios: tuple[Array, ...]
+    elsewhere: bool = False
+    beyond: Bounded | None = None
+
+    @property
+    def name(self) -> str:
+        """How sentences call it: model, quant and workload."""
+        return title_of(self.chosen.experiment, self.chosen.label)
+
+    @property
+    def of_reference(self) -> bool:
+        """Whether it is the reference against itself."""
+        return self.chosen.place == self.reference.place
+
+    @property
+    def is_floor(self) -> bool:
+        """Whether the floor may be taken from it: the reference scored another time, or otherwise batched."""
+        return self.of_reference and self.batch is not None
+
+    @property
+    def drifts(self) -> bool | None:
+        """Whether it drifts more than the reference against itself; None where nobody can say."""
+        return None if self.beyond is None else self.beyond.low > 0
+
+
+@dataclass(frozen=True)
+class DriftReport:
+    """All that was scored, by reference, the reference first; `problems` say what could not be compared, and why."""
+
+    drifted: tuple[Drifted, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    def floor_of(self, one: Drifted) -> Drifted | None:
+        """Return the largest difference of the reference of `one` from itself; None where it was scored only once."""
+        return _floor([each for each in self.drifted if each.reference.place == one.reference.place])
+
+
+def drift_report(results: Path, inside: Sequence[Chosen], confidence: float) -> DriftReport:
+    """Return what those of `inside` say that are of drift mode; intervals have that `confidence`."""
+    measured = [each for each in inside if each.experiment.mode == DRIFT.name and not each.reason]
+    problems: list[str] = []
+    launches = {each.place: _read(results, each, problems) for each in measured}
+    by_folder = {each.experiment.experiment: each for each in measured}
+    grouped: dict[str, list[Chosen]] = {}
+    for each in measured:
+        grouped.setdefault(_reference_of(each), []).append(each)
+    drifted: list[Drifted] = []
+    for folder, own in grouped.items():
+        reference = by_folder.get(folder)
+        if reference is None or not launches[reference.place]:
+            problems.append(f"{folder}: has no valid launch, so nothing is held against it; measure it again")
+            continue
+        own = sorted(own, key=lambda each: each.place != reference.place)
+        drifted += _with_verdicts(list(_drifted(reference, own, launches, confidence, problems)), confidence)
+    return DriftReport(tuple(drifted), tuple(problems))
+
+
+def _reference_of(each: Chosen) -> str:
+    """Return the folder of the experiment that sampled what `each` scores, which may be itself."""
+    drift = each.experiment.records[0].spec.drift
+    assert drift is not None, "specs of this mode have it"
+    return drift.reference or each.experiment.experiment
+
+
+def _read(results: Path, each: Chosen, problems: list[str]) -> dict[int, DriftLaunch]:
+    """Return the launches of an experiment by their index; what can't be read goes to `problems`."""
+    found = {}
+    for record in each.experiment.records:
+        assert isinstance(record, Drift), "records are read by their mode"
+        path = record_path(results, each.experiment.mode, each.experiment.experiment, record.launch)
+        try:
+            rows = read_scores(scores_path(path), record)
+        except UserError as error:
+            problems.append(str(error).replace("\n", "; "))
+            continue
+        batches = dict.fromkeys(row.batch for row in rows)
+        scores = {
+            batch: sorted((row for row in rows if row.batch == batch), key=lambda row: row.sequence)
+            for batch in batches
+        }
+        found[record.launch] = DriftLaunch(record, scores)
+    return found
+
+
+def _drifted(
+    reference: Chosen,
+    own: Sequence[Chosen],
+    launches: Mapping[str, Mapping[int, DriftLaunch]],
+    confidence: float,
+    problems: list[str],
+) -> Iterator[Drifted]:
+    """Yield how far each of `own` is from the first launch of the `reference`, batch by batch."""
+    base_index = min(launches[reference.place])
+    base = launches[reference.place][base_index]
+    drift = base.record.spec.drift
+    assert drift is not None, "specs of this mode have it"
+    first = drift.batch_sizes[0]
+    for each in own:
+        same = {}
+        for index, launch in launches[each.place].items():
+            if launch.record.tokens_sha256 == base.record.tokens_sha256:
+                same[index] = launch
+                continue
+            problems.append(
+                f"{each.place}/launch-{index}.json: scored other tokens than launch {base_index} of "
+                f"{reference.experiment.experiment}; delete the record, and run again"
+            )
+        apart = [[base_index], [index for index in same if index != base_index]]
+        if each.place != reference.place:
+            apart = [list(same)]
+        for indices in filter(None, apart):
+            for batch in dict.fromkeys(batch for index in indices for batch in same[index].scores):
+                if each.place == reference.place and indices == [base_index] and batch == first:
+                    continue  # what all else is held against
+                scored = [rows for index in indices if (rows := same[index].scores.get(batch)) is not None]
+                ratios = tuple(
+                    np.concatenate([np.subtract(row.logprobs, p.logprobs) for row in rows])
+                    for p, *rows in zip(base.scores[first], *scored, strict=True)
+                )
+                choices = [
+                    np.concatenate([np.equal(row.first, p.first) for row in rows])
+                    for p, *rows in zip(base.scores[first], *scored, strict=True)
+                ]
+                found = divergence(ratios, confidence, choices)
+                elsewhere = each.place == reference.place and indices != [base_index]
+                yield Drifted(each, reference, batch, tuple(indices), found, ratios, elsewhere)
+
+
+def _with_verdicts(drifted: Sequence[Drifted], confidence: float) -> list[Drifted]:
+    """Return `drifted`, all of one reference, with what others than the reference have beyond its floor.
+
+    Their intervals hold together, by Bonferroni's inequality.
+    """
+    floor = _floor(drifted)
+    others = sum(not each.of_reference for each in drifted)
+    if floor is None or not others:
+        return list(drifted)
+    each_confidence = 1 - (1 - confidence) / others
+    return [
+        each if each.of_reference else replace(each, beyond=excess(each.log_ratios, floor.log_ratios, each_confidence))
+        for each in drifted
+    ]
+
+
+def _floor(drifted: Sequence[Drifted]) -> Drifted | None:
+    return max((each for each in drifted if each.is_floor), key=lambda each: each.found.size.value, default=None)

@@ -1,0 +1,184 @@
+"""How far one policy is from another on tokens that one of them sampled: KL, weights, choices, with intervals.
+
+Pure functions on arrays. d = log q - log p is of each token, p being the policy that sampled it, both at temperature 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+NEAR = (0.9, 1.1)
+"""Ratios q / p inside are near 1."""
+
+CLIP = 2.0
+"""Where truncated importance sampling cuts a weight off: the usual cap of verl's and TRL's corrections."""
+
+REPLICATES = 4000
+"""Samples of the bootstrap."""
+
+SEED = 20
+"""Of the bootstrap: the same data give the same interval, always."""
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """A value with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """How far q is from p, over all tokens that p sampled.
+
+    Attributes:
+        sequences: how many.
+        tokens: of all sequences.
+        mean: of d, in nats; its negative is `k1`.
+        sd: of d, about its mean, in nats.
+        p95: of |d|, the least value that 95 % of the tokens don't exceed.
+        largest: of |d|.
+        size: mean of |d|.
+        k1: estimate of KL(p || q) in nats per token, mean of -d: without bias, of either sign.
+        k3: the same, mean of e^d - 1 - d: without bias, never negative, and of less variance where q is near p.
+        outside: share of tokens whose ratio e^d is outside `NEAR`.
+        clipped: share of tokens whose ratio is above `CLIP`.
+        token_ess: effective sample size of tokens weighted by e^d, as a share of them: (sum w)^2 / (n sum w^2).
+        sequence_ess: the same of sequences, weighted by the product of their tokens' ratios.
+        agreement: share of tokens in whose place both find the same token likeliest; None where that is not known.
+        perplexity_ratio: of the tokens under q over that under p: e^k1.
+    """
+
+    sequences: int
+    tokens: int
+    mean: float
+    sd: float
+    p95: float
+    largest: float
+    size: Bounded
+    k1: Bounded
+    k3: Bounded
+    outside: Bounded
+    clipped: float
+    token_ess: float
+    sequence_ess: float
+    agreement: float | None
+    perplexity_ratio: float
+
+
+def divergence(
+    log_ratios: Sequence[ArrayLike], confidence: float, same_first: Sequence[ArrayLike] | None = None
+) -> Divergence:
+    """Return how far q is from p.
+
+    k1 and k3 are those of J. Schulman, "Approximating KL Divergence" (2020, joschu.net/blog/kl-approx.html), where
+    x ~ q, r = p(x) / q(x), and KL[q, p] is estimated by -log r and (r - 1) - log r. Here the tokens are p's, so the
+    names of the two change places. Intervals are percentiles of a bootstrap of whole sequences (B. Efron and R. J.
+    Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3): the tokens of one depend on each other.
+
+    Args:
+        log_ratios: for each sequence d of its tokens [n_i >= 1], in nats; p sampled them.
+        confidence: of each interval, taken alone.
+        same_first: for each sequence and token whether both find the same token likeliest [n_i].
+
+    Raises:
+        ValueError: there is no sequence, one has no token, or a value is not finite.
+    """
+    each = [np.asarray(values, dtype=float) for values in log_ratios]
+    if not each or any(values.size == 0 for values in each):
+        raise ValueError("a sequence without tokens has no ratios")
+    d = np.concatenate(each)
+    if not np.isfinite(d).all():
+        raise ValueError("a log ratio is not finite")
+    ratio = np.exp(d)
+    far = (ratio < NEAR[0]) | (ratio > NEAR[1])
+    size, k1, k3, outside = _with_intervals([np.abs(d), -d, _k3(d), far.astype(float)], each, confidence)
+    return Divergence(
+        sequences=len(each),
+        tokens=d.size,
+        mean=float(d.mean()),
+        sd=float(d.std()),
+        p95=float(np.sort(np.abs(d))[int(np.ceil(round(0.95 * d.size, 9))) - 1]),
+        largest=float(np.abs(d).max()),
+        size=size,
+        k1=k1,
+        k3=k3,
+        outside=outside,
+        clipped=float((ratio > CLIP).mean()),
+        token_ess=effective_share(d),
+        sequence_ess=effective_share([values.sum() for values in each]),
+        agreement=None if same_first is None else float(np.concatenate([np.asarray(x) for x in same_first]).mean()),
+        perplexity_ratio=float(np.exp(-d.mean())),
+    )
+
+
+def effective_share(log_weights: ArrayLike) -> float:
+    """Return the effective sample size of weights e^`log_weights` [n >= 1], as a share of n: 1 where all are alike.
+
+    (sum w)^2 / (n sum w^2) (Kish, Survey Sampling, 1965). Only differences of the logarithms matter, so that no weight
+    is too large for a double.
+    """
+    logs = np.asarray(log_weights, dtype=float)
+    weights = np.exp(logs - logs.max())
+    return float(weights.sum() ** 2 / (weights.size * (weights**2).sum()))
+
+
+def excess(log_ratios: Sequence[ArrayLike], floor: Sequence[ArrayLike], confidence: float) -> Bounded:
+    """Return by how much the mean of |d| is above that of a floor, over the same sequences, with its interval.
+
+    Both sides of a sequence are drawn together, so what makes it hard for either counts for both.
+
+    Args:
+        log_ratios: for each sequence d of its tokens [n_i], in nats.
+        floor: the same of what differs for no reason that matters [m_i].
+        confidence: of the interval.
+
+    Raises:
+        ValueError: the sides have not as many sequences.
+    """
+    if len(log_ratios) != len(floor):
+        raise ValueError(f"{len(log_ratios)} sequences can't be held against {len(floor)}")
+    sums, counts = _per_sequence([np.abs(np.asarray(values, dtype=float)) for values in log_ratios])
+    floor_sums, floor_counts = _per_sequence([np.abs(np.asarray(values, dtype=float)) for values in floor])
+    value = sums.sum() / counts.sum() - floor_sums.sum() / floor_counts.sum()
+    drawn = _draws(len(sums))
+    replicates = (drawn @ sums) / (drawn @ counts) - (drawn @ floor_sums) / (drawn @ floor_counts)
+    return _bounded(float(value), replicates, confidence)
+
+
+def _k3(d: Array) -> Array:
+    return np.expm1(d) - d
+
+
+def _with_intervals(values: Sequence[Array], each: Sequence[Array], confidence: float) -> list[Bounded]:
+    """Return the mean of each of `values` [tokens], whose tokens are those of the sequences `each`."""
+    ends = np.cumsum([one.size for one in each])[:-1]
+    drawn = _draws(len(each))
+    found = []
+    for one in values:
+        sums, counts = _per_sequence(np.split(one, ends))
+        found.append(_bounded(float(one.mean()), (drawn @ sums) / (drawn @ counts), confidence))
+    return found
+
+
+def _per_sequence(each: Sequence[Array]) -> tuple[Array, Array]:
+    return np.array([one.sum() for one in each]), np.array([float(one.size) for one in each])
+
+
+def _draws(sequences: int) -> Array:
+    """Return how often each of so many sequences is drawn in each sample [REPLICATES, sequences]."""
+    generator = np.random.default_rng(SEED)
+    return generator.multinomial(sequences, np.full(sequences, 1 / sequences), size=REPLICATES).astype(float)
+
+
+def _bounded(value: float, replicates: Array, confidence: float) -> Bounded:
+    low, high = np.quantile(replicates, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Bounded(value, float(min(low, value)), float(max(high, value)))

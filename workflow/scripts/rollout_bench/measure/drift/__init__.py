@@ -1,0 +1,1 @@
+"""Probabilities that engines give one sequence of tokens: what mode drift compares."""

@@ -1,0 +1,225 @@
+"""The tables of drift mode: how far each quant's probabilities are from the reference's, beside its own floor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import pandas as pd
+
+from rollout_bench.analysis.inside.drifts import Drifted, DriftReport
+from rollout_bench.analysis.stats.divergence import CLIP, NEAR, Bounded, Divergence
+from rollout_bench.analysis.timed.experiments import Chosen
+from rollout_bench.contracts.axes import table_of
+from rollout_bench.contracts.modes import DRIFT
+from rollout_bench.core.numbers import MISSING, count, number
+from rollout_bench.report.headings import LAUNCHES, Column, Line, View, view
+from rollout_bench.report.parts import Findings, SummaryPart
+from rollout_bench.report.prose import Section, definitions, sections
+
+
+def _of(header: str, definition: str, cell: Callable[[Divergence], str]) -> Column:
+    return Column(header, definition, lambda line: cell(line["one"].found))
+
+
+def bounded_text(value: Bounded, factor: float = 1.0) -> str:
+    """Return `0.0123 [0.0119, 0.0128]`."""
+    low, high = (number(factor * end, 3) for end in (value.low, value.high))
+    return f"{number(factor * value.value, 3)} [{low}, {high}]"
+
+
+def scored_text(one: Drifted) -> str:
+    """Return how its tokens were scored: `1 at once`, `1 at once, other launches`, `while generating`."""
+    how = "while generating" if one.batch is None else f"{one.batch} at once"
+    return f"{how}, other launches" if one.elsewhere else how
+
+
+def verdict_text(one: Drifted) -> str:
+    """Return what is said of it beside the floor of its reference."""
+    if one.of_reference:
+        return "(reference)"
+    if one.drifts is None:
+        return "no floor"
+    return "drifts" if one.drifts else "no drift beyond the floor found"
+
+
+SIZE = (
+    LAUNCHES,
+    Column(
+        "scored",
+        "How many sequences were scored at once; of the reference also what it gave its tokens while it generated "
+        "them, and what its other launches give them. All is held against its first one, with the smallest batch.",
+        lambda line: scored_text(line["one"]),
+        words=True,
+    ),
+    _of(
+        "mean |d|",
+        "Mean over tokens of |d|, d being the log probability of a token less the one that the reference gave it, in "
+        "nats; in brackets the interval over sequences.",
+        lambda found: bounded_text(found.size),
+    ),
+    Column(
+        "verdict",
+        "drifts: the mean |d| is larger than that of the reference against itself, its floor, which is the largest of "
+        "the lines (reference) but for the one while generating. The interval of the difference, by a bootstrap of "
+        "whole sequences, holds together for all with the same reference. no floor: the reference was scored with one "
+        "batch in one launch.",
+        lambda line: verdict_text(line["one"]),
+        words=True,
+    ),
+    _of("mean d", "Mean of d.", lambda found: number(found.mean, 3)),
+    _of("sd d", "Standard deviation of d.", lambda found: number(found.sd, 3)),
+    _of("p95 |d|", "What 95 % of the tokens don't exceed.", lambda found: number(found.p95, 3)),
+    _of("max |d|", "The largest.", lambda found: number(found.largest, 3)),
+    _of(
+        "KL k1",
+        "Schulman's first estimate of KL(reference || quant), in nats per token: mean of -d. It may come out below 0.",
+        lambda found: bounded_text(found.k1),
+    ),
+    _of(
+        "KL k3",
+        "His third of the same: mean of e^d - 1 - d, never below 0.",
+        lambda found: bounded_text(found.k3),
+    ),
+)
+"""How far the probabilities are apart."""
+
+WEIGHTS = (
+    SIZE[1],
+    _of(
+        f"outside [{NEAR[0]:g}, {NEAR[1]:g}] %",
+        "Share of tokens whose ratio of probabilities e^d, the quant's over the reference's, is outside, in percent.",
+        lambda found: bounded_text(found.outside, 100),
+    ),
+    _of(
+        f"above {CLIP:g} %",
+        f"Share of tokens whose ratio is above {CLIP:g}, where truncated importance sampling usually cuts it off.",
+        lambda found: number(100 * found.clipped, 3),
+    ),
+    _of(
+        "token ESS %",
+        "Effective sample size of tokens weighted by their ratio, over their number, in percent.",
+        lambda found: number(100 * found.token_ess, 4),
+    ),
+    _of(
+        "sequence ESS %",
+        "The same of sequences, weighted by the product of their tokens' ratios.",
+        lambda found: number(100 * found.sequence_ess, 4),
+    ),
+    _of(
+        "same first choice %",
+        "Share of tokens in whose place both find the same token likeliest.",
+        lambda found: MISSING if found.agreement is None else number(100 * found.agreement, 4),
+    ),
+    _of(
+        "perplexity ratio",
+        "Perplexity of the reference's tokens under the quant over that under the reference.",
+        lambda found: number(found.perplexity_ratio, 5),
+    ),
+    _of("tokens", "Tokens that the line is over, of all its launches.", lambda found: count(found.tokens)),
+)
+"""What it makes of importance weights, and of choices."""
+
+
+def drift_part(findings: Findings) -> SummaryPart:
+    """Return what drifts and what does not, in sentences and tables, and drift.csv."""
+    report = findings.inside.drift
+    left_out = [each for each in findings.inside.left_out if each.experiment.mode == DRIFT.name]
+    tables = list(_views(findings, report, left_out))
+    warnings = [Section("Drift that can't be told", report.problems)] if report.problems else []
+    if not report.drifted:
+        return SummaryPart(tables=tables, warnings=warnings)
+    told = [(one, report.floor_of(one)) for one in report.drifted if not one.of_reference]
+    said = sections(
+        DRIFT.name,
+        told=told,
+        alone=not told,
+        bounded=bounded_text,
+        scored=scored_text,
+        near=NEAR,
+        confidence=findings.collection.comparison.confidence,
+        synthetic=any(
+            record.spec.model.synthetic is not None
+            for one in report.drifted
+            for record in one.chosen.experiment.records
+        ),
+    )
+    return SummaryPart(
+        answers=said[:1],
+        tables=tables,
+        sections=said[1:],
+        definitions=definitions("Definitions, drift", tables),
+        warnings=warnings,
+        files={"drift.csv": drift_table(report)},
+    )
+
+
+def _views(findings: Findings, report: DriftReport, left_out: Sequence[Chosen]) -> Iterator[View]:
+    platforms = dict.fromkeys(
+        [one.chosen.experiment.platform for one in report.drifted] + [each.experiment.platform for each in left_out]
+    )
+    for platform in platforms:
+        lines = [
+            {**_names(one.chosen), **findings.launches.get(one.chosen.place, {}), "one": one}
+            for one in report.drifted
+            if one.chosen.experiment.platform == platform
+        ]
+        without = [
+            {**_names(each), **findings.launches.get(each.place, {}), "empty_because": each.reason}
+            for each in left_out
+            if each.experiment.platform == platform
+        ]
+        yield view("Drift: ", platform, SIZE, lines, without)
+        if lines:
+            yield view("Drift, weights and choices: ", platform, WEIGHTS, lines)
+
+
+def _names(each: Chosen) -> Line:
+    _, model, workload = table_of(each.experiment)
+    return {"model": model, "workload": workload, "quant": each.label}
+
+
+def drift_table(report: DriftReport) -> pd.DataFrame:
+    """Return a line for each experiment and batch; the columns end in their units."""
+    lines = []
+    for one in report.drifted:
+        experiment, found, beyond = one.chosen.experiment, one.found, one.beyond
+        lines.append(
+            {
+                "platform": experiment.platform,
+                "model": experiment.model,
+                "quant": experiment.quant,
+                "workload": experiment.workload,
+                "setting": experiment.setting,
+                "key": experiment.key,
+                "reference_key": one.reference.experiment.key,
+                "batch": one.batch,
+                "launches": " ".join(map(str, one.launches)),
+                "sequences": found.sequences,
+                "tokens": found.tokens,
+                "mean_d_nats": found.mean,
+                "sd_d_nats": found.sd,
+                **_ends("mean_abs_d", found.size, "_nats"),
+                "p95_abs_d_nats": found.p95,
+                "max_abs_d_nats": found.largest,
+                **_ends("kl_k1", found.k1, "_nats"),
+                **_ends("kl_k3", found.k3, "_nats"),
+                **_ends("outside", found.outside, "_share"),
+                "clipped_share": found.clipped,
+                "token_ess_share": found.token_ess,
+                "sequence_ess_share": found.sequence_ess,
+                "same_first_choice_share": found.agreement,
+                "perplexity_ratio": found.perplexity_ratio,
+                **_ends("beyond_floor", beyond, "_nats"),
+                "drifts": one.drifts,
+            }
+        )
+    return pd.DataFrame(lines).astype({"batch": "Int64"})  # null while generating
+
+
+def _ends(name: str, value: Bounded | None, unit: str) -> dict[str, float | None]:
+    low, high = (None, None) if value is None else (value.low, value.high)
+    return {
+        f"{name}{unit}": None if value is None else value.value,
+        f"{name}_low{unit}": low,
+        f"{name}_high{unit}": high,
+    }
