@@ -8,11 +8,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from synthetic_cycles import cycle_spec, cycled
 from synthetic_records import make_plan, make_record, make_spec, save
 
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.experiments import Collection
 from rollout_bench.analysis.timed.rows import rows_of
+from rollout_bench.contracts.metrics import ENERGY, METRICS
+from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.record import DeviceUse
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.report.figure_names import DRAWINGS, figure_names
@@ -199,9 +202,17 @@ def test_records_of_earlier_versions_say_nothing_of_energy(tmp_path: Path) -> No
     assert "nergy" not in made.markdown
 
 
-def test_every_mode_that_repeats_its_workload_has_the_figure() -> None:
-    from rollout_bench.contracts.modes import MODES
-
+def test_every_mode_that_does_nothing_else_than_repeat_its_workload_has_the_figure() -> None:
     has = {mode.name for mode in MODES.values() if "energy" in mode.figures}
-    assert has == {mode.name for mode in MODES.values() if mode.generates and mode.passes == "repeated"}
+    repeating = {mode.name for mode in MODES.values() if mode.generates and mode.passes == "repeated"}
+    assert has == repeating - {"cycle", "placement"}
     assert DRAWINGS["energy"].needs == "energy"
+
+
+def test_what_was_read_around_generation_transition_and_proofs_is_no_energy_of_tokens() -> None:
+    use = DeviceUse(device="GPU-0", energy_j=3300.0, window_s=8.4, power_limit_w=700)
+    passes = [one.model_copy(update={"devices": [use]}) for one in make_record(cycle_spec()).iterations]
+    alone = make_record(cycle_spec()).model_copy(update={"iterations": passes})
+    of_energy = [metric for metric in METRICS.values() if metric.group == ENERGY]
+    assert all(metric.read(alone) is not None for metric in of_energy)
+    assert all(metric.read(cycled(alone, 0.5)) is None for metric in of_energy)

@@ -147,8 +147,15 @@ def _startup_s(record: Record) -> float | None:
 
 
 def _devices_read(record: Record) -> list[DeviceUse] | None:
-    """Return what devices told around measured iterations; None unless the energy of each is known."""
-    read = [it.devices for it in record.iterations if not it.warmup]
+    """Return what devices told around measured iterations; None unless the energy of each is known.
+
+    Of a cycle and a placement it is not: their readings surround ballast and proofs, too, so a third of what they have
+    may be of measuring.
+    """
+    measured = [it for it in record.iterations if not it.warmup]
+    if any(it.transition or it.placed for it in measured):
+        return None
+    read = [it.devices for it in measured]
     if not all(read) or any(use.energy_j is None for uses in read for use in uses or ()):
         return None
     return [use for uses in read for use in uses or ()]
@@ -337,8 +344,8 @@ _ALL = (
         unit="J/token",
         header="J per token",
         definition="Energy that the devices took around the measured iterations, divided by the output tokens: memory "
-        "of the devices included and the host not; of a CPU its packages and memory, whoever used them. In cycles and "
-        "placements what follows generation is part of it.",
+        "of the devices included and the host not; of a CPU its packages and memory, whoever used them. Cycles and "
+        "placements have none: around their passes devices were read together with proofs.",
         better="lower",
         value=_energy_per_token_j,
         speedup="energy gain",

@@ -174,7 +174,7 @@ CYCLE = Mode(
     metrics=CYCLE_METRICS,
     settings="cycle",
     tables=f"{_TABLES}.cycle_tables:cycle_part",
-    figures=("cycle", "throughput", "speedup", "settings", "energy", "iterations"),
+    figures=("cycle", "throughput", "speedup", "settings", "iterations"),
     page="how-to/cycle.md",
     example="configs/cycle.yaml",
 )
@@ -193,7 +193,7 @@ PLACEMENT = Mode(
     metrics=PLACEMENT_METRICS,
     settings="placement",
     tables=f"{_TABLES}.placement_tables:placement_part",
-    figures=("placement", "throughput", "energy", "iterations"),
+    figures=("placement", "throughput", "iterations"),
     page="how-to/placement.md",
     example="configs/placement.yaml",
 )

@@ -320,7 +320,7 @@ def _steps(launches: Sequence[MeasuredLaunch]) -> dict[str, Any]:
 
 def _energy(launches: Sequence[MeasuredLaunch]) -> dict[str, Any]:
     """Return what devices counted around passes, their memory included and the host not; nothing where none counts."""
-    passes = [iteration.devices for launch in launches for iteration in launch.passes]
+    passes = [it.devices for launch in launches for it in launch.passes if not (it.transition or it.placed)]
     counted = [sum(use.energy_j or 0.0 for use in uses) for uses in passes if uses and _all_counted(uses)]
     records = [launch.record for launch in launches]
     return _told(

@@ -45,10 +45,7 @@ LINES = 4
 
 
 def energy_figure(rows: Sequence[Row], settings: ComparisonSettings, where: str, alarm: str) -> Figure:
-    """Draw output tok/s over mean power, both of a device, with both intervals; a panel for each model and workload.
-
-    Tokens and power are those of the same time: of cycles and placements that of whole steps.
-    """
+    """Draw output tok/s over mean power, both of a device, with both intervals; a panel for each model and workload."""
     rows, swept = heaviest(rows)
     known = [row for row in rows if _points(row)]
     if not known:
@@ -60,8 +57,7 @@ def energy_figure(rows: Sequence[Row], settings: ComparisonSettings, where: str,
     notes = [
         f"Point: mean over launches; whiskers: {plain_percent(settings.confidence)} intervals of both means, taken "
         "alone, and cut where they leave the axis. Circle: one launch. On a dotted line a joule gives the same number "
-        "of tokens. Both are of one device, over the time that its energy was read: where there are whole steps, of "
-        "those.",
+        "of tokens. Both are of one device, over the time that its energy was read.",
         swept,
     ]
     if len(panels) > len(shown):
