@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from launching import SETTINGS, Launching, online_spec, own_flags
+from launching import Launching, online_spec, own_flags
 
 from rollout_bench.analysis.stats.anatomy import running
 from rollout_bench.analysis.timed.latencies import pass_times_of
@@ -33,9 +33,8 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Launching, dict[str,
         {"concurrency": None, "request_rate": 8.0, "duration_s": 1.0, "stage": 2},
     ]
     load = {"points": points}
-    args = {**SETTINGS["engine"]["args"], "kv_cache_dtype": "fp8_e5m2"}
-    kv8 = {"quant": {"name": "bf16-kv8", "kv_cache_dtype": "fp8_e5m2"}, "engine": {"args": args}}
-    launch = Launching(tmp_path_factory.mktemp("online"), online_spec(load, workload={"prompts": 8}, **kv8))
+    promised = {"kv_cache_dtype": "bfloat16"}
+    launch = Launching(tmp_path_factory.mktemp("online"), online_spec(load, workload={"prompts": 8}, quant=promised))
     launch.wait_for("iteration 1/")
     server = launch.child("api_server")
     lines = [line for process in launch.started for line in process.cmdline()]
@@ -159,7 +158,7 @@ def test_the_quantization_is_proven_from_the_weights_behind_the_server(done: tup
     assert engine.served is not None
     assert engine.served.version == "0.32.0"
     assert engine.kv_cache_tokens
-    assert engine.kv_cache == CacheFacts(layers={"fp8_e5m2": 2}, bytes_per_token=256)
+    assert engine.kv_cache == CacheFacts(layers={"bfloat16": 2}, bytes_per_token=512)
 
 
 def test_the_key_stands_on_no_command_line_and_in_no_file(done: tuple[Launching, dict[str, Any]]) -> None:

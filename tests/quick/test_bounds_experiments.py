@@ -231,13 +231,16 @@ def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
 
 
 def test_the_command_prints_a_line_for_each_experiment_of_a_known_device():
-    overlay = {"platform": "cuda", "models": ["qwen3-90m"], "workloads": ["demo"], "quants": ["bf16", "w8a8", "fp8"]}
+    overlay = {"platform": "cuda", "models": ["qwen3-90m"], "workloads": ["demo"]}
+    overlay["quants"] = ["bf16", "w8a8", "fp8", "bf16-kv8"]
     done = run("config.yaml", "-", "--device", "A100 80GB", stdin=json.dumps(overlay))
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].startswith("Limits of one A100 80GB, published: memory 2,039 GB/s; bfloat16 312 TFLOP/s")
     rows = [line.split() for line in lines if line.startswith("qwen3-90m")]
-    assert [row[1] for row in rows] == ["bf16", "w8a8", "fp8"]
+    assert [row[1] for row in rows] == ["bf16", "w8a8", "fp8", "bf16-kv8"]
+    assert float(rows[3][4]) == pytest.approx(float(rows[0][4]) / 2, rel=0.01)  # of the KV cache
+    assert rows[3][3] == rows[0][3]  # of the weights
     assert rows[0][-1] == "1.00x"
     assert float(rows[1][-1].rstrip("x")) > 1.3
     assert "No rate of float8 is known for A100 80GB: its operations are not in the bound." in lines
