@@ -18,7 +18,7 @@ from synthetic_starts import COLD, start_record, start_spec
 
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.messages import MessageRow
-from rollout_bench.contracts.record import DeviceUse, Flag, Iteration, Record
+from rollout_bench.contracts.record import DeviceUse, Drafting, Flag, Iteration, Record
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import record_path, write_messages, write_record
 
@@ -108,11 +108,15 @@ def _timed(spec: Spec, launch: int, speed: int, place: int, flags: Sequence[Flag
 
 
 def _powered(iteration: Iteration, speed: int) -> Iteration:
-    """Return a pass on a device that takes 300 W, or as many times more."""
+    """Return a pass on a device that takes 300 W, or as many times more, with drafts of three tokens."""
     use = DeviceUse(
         device="GPU-0", window_s=iteration.elapsed_s, energy_j=300 * speed * iteration.elapsed_s, power_limit_w=700
     )
-    return iteration.model_copy(update={"devices": [use]})
+    drafts = 100 * speed
+    done = Drafting(
+        drafts=drafts, draft_tokens=3 * drafts, accepted_tokens=drafts, accepted_by_position=[drafts // 2] * 2
+    )
+    return iteration.model_copy(update={"devices": [use], "drafting": done})
 
 
 def _message(row: MessageRow, speed: int, launch: int) -> MessageRow:

@@ -398,6 +398,34 @@ class DeviceUse(Strict):
     other_memory_bytes: int | None = Field(None, description="Memory of it that they held.")
 
 
+class Drafting(Strict):
+    """What speculative decoding did in one pass, by the engine's own counters."""
+
+    drafts: int = Field(ge=0, description="How often tokens were proposed for a sequence.")
+    draft_tokens: int = Field(ge=0, description="Tokens that were proposed.")
+    accepted_tokens: int = Field(ge=0, description="Of these, accepted: the model would have generated them itself.")
+    accepted_by_position: list[int] = Field(
+        description="Of these, at each position of their drafts, from the first. Empty where the engine does not say."
+    )
+
+    @classmethod
+    def together(cls, parts: Sequence[Drafting | None]) -> Drafting | None:
+        """Return the sums of `parts`; None where one of them is not known."""
+        known = [part for part in parts if part is not None]
+        if not known or len(known) < len(parts):
+            return None
+        positions = max(len(part.accepted_by_position) for part in known)
+        return cls(
+            drafts=sum(part.drafts for part in known),
+            draft_tokens=sum(part.draft_tokens for part in known),
+            accepted_tokens=sum(part.accepted_tokens for part in known),
+            accepted_by_position=[
+                sum(part.accepted_by_position[place] for part in known if place < len(part.accepted_by_position))
+                for place in range(positions)
+            ],
+        )
+
+
 class Iteration(Strict):
     """One pass of the workload."""
 
@@ -442,6 +470,10 @@ class Iteration(Strict):
     client: ClientUse | None = absent("What sending the requests cost. Null offline.")
     server: ServerUse | None = absent("What the server's own metrics say of the pass. Null where it has none.")
     replicas: list[ReplicaPass] | None = absent("The part of each replica. Null where there is one, but in rollouts.")
+    drafting: Drafting | None = absent(
+        "What speculative decoding did. Null where the engine has none, or nobody asks: behind a server, in rollouts "
+        "and in placements."
+    )
     router: RouterUse | None = absent("What handing the sequences out took. Null where no router does it.")
     surplus: Surplus | None = absent("What was generated beyond what the step needed. Null where nothing was.")
     placed: PlacedStep | None = absent("The whole step, and what each device did of it. Null but in placements.")

@@ -25,6 +25,7 @@ SPANNING = (
     f"{_TABLES}.online_tables:modes_part",
     f"{_TABLES}.replica_tables:replica_part",
     f"{_TABLES}.energy_tables:energy_part",
+    f"{_TABLES}.drafting_tables:drafting_part",
     f"{_TABLES}.bound_tables:reach_part",
 )
 """What several modes have, found as `Mode.tables` are; between timed modes and those that look into the engine."""

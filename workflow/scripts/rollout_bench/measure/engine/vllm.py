@@ -8,12 +8,12 @@ import multiprocessing
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rollout_bench.contracts.inside import LinearShape
-from rollout_bench.contracts.record import EngineFacts, Iteration, SequenceRow
+from rollout_bench.contracts.record import Drafting, EngineFacts, Iteration, SequenceRow
 from rollout_bench.contracts.spec import Spec, WorkloadSpec, replicas
 from rollout_bench.measure.launch.flags import quant_flags
 from rollout_bench.measure.launch.protocol import Job, PhaseBegins, Ready, Tell, Wait
@@ -39,6 +39,9 @@ def source_of(job: Job, vocabulary: int) -> Source:
 
 
 CENSUS = "rollout_bench.measure.probes.census.WeightCensus"
+
+DRAFTS = "vllm:spec_decode_num_"
+"""How vLLM's counters of speculative decoding begin; the last of them, by position, is a vector."""
 
 REPLICAS = "data_parallel_size"
 """Engine argument that is the supervisor's: it starts as many engines, each of which is whole."""
@@ -178,6 +181,7 @@ class LoadedEngine:
             prompt_tokens=sum(row.prompt_tokens for row in rows),
             cached_prompt_tokens=sum(cached) if len(cached) == len(rows) else risen.get("vllm:prefix_cache_hits"),
             output_tokens=sum(row.output_tokens for row in rows),
+            drafting=drafting_of(risen) if self._spec.engine.args.get("speculative_config") else None,
         )
         return Generated(began, iteration, rows, dict(risen), ordered)
 
@@ -200,12 +204,33 @@ class LoadedEngine:
         raise RuntimeError("the prefix cache cannot be reset: blocks are still in use after all requests ended")
 
     def counters(self) -> Counter[str]:
-        """Return how high the engine's own counters of prefix cache hits and preemptions are, by vLLM's names."""
+        """Return how high the engine's own counters are, by vLLM's names.
+
+        Those of prefix cache hits, preemptions and speculative decoding, one by position as `<name>:<position>`.
+        """
         totals: Counter[str] = Counter()
         for metric in self.llm.get_metrics():
             if metric.name in ("vllm:prefix_cache_hits", "vllm:num_preemptions"):
                 totals[metric.name] += int(metric.value)
+            elif metric.name.startswith(DRAFTS):
+                by_position = getattr(metric, "values", None)
+                if by_position is None:
+                    totals[metric.name] += int(metric.value)
+                else:
+                    totals.update({f"{metric.name}:{place}": int(value) for place, value in enumerate(by_position)})
         return totals
+
+
+def drafting_of(risen: Mapping[str, int]) -> Drafting:
+    """Return what speculative decoding did, from by how much vLLM's counters rose."""
+    by_position = f"{DRAFTS}accepted_tokens_per_pos:"
+    places = sorted(int(name.removeprefix(by_position)) for name in risen if name.startswith(by_position))
+    return Drafting(
+        drafts=risen.get(f"{DRAFTS}drafts", 0),
+        draft_tokens=risen.get(f"{DRAFTS}draft_tokens", 0),
+        accepted_tokens=risen.get(f"{DRAFTS}accepted_tokens", 0),
+        accepted_by_position=[risen[f"{by_position}{place}"] for place in places],
+    )
 
 
 def sequence_rows(outputs: list[Any], sent: Sequence[Request], iteration: int, began: float) -> list[SequenceRow]:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 
 from rollout_bench.contracts.record import (
+    Drafting,
     EngineFacts,
     Environment,
     Flag,
@@ -80,7 +81,8 @@ def done_together(passes: Sequence[IterationDone]) -> IterationDone:
         if of.replicas is None:
             prompts += max((row.prompt for row in done.sequences), default=-1) + 1
     first = passes[0].iteration
-    iteration = made_of(first.index, first.warmup, parts)
+    drafting = Drafting.together([done.iteration.drafting for done in passes])
+    iteration = made_of(first.index, first.warmup, parts).model_copy(update={"drafting": drafting})
     flags = _named(done.flags for done in passes)
     return IterationDone(
         iteration=iteration, sequences=rows, flags=flags, wanted=passes[0].wanted, samples=samples, began=release

@@ -1,0 +1,137 @@
+"""What a summary says of speculative decoding: shares by hand, whether it pays, and nothing where nobody drafts."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from synthetic_records import make_plan, make_record, make_spec, save
+
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.contracts.record import Drafting
+from rollout_bench.measure.engine.vllm import LoadedEngine, drafting_of
+from rollout_bench.report.summary import Summary, summarise
+
+NGRAM = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 4}
+LAUNCHES = 4
+PASSES = 3
+
+DONE = Drafting(drafts=200, draft_tokens=600, accepted_tokens=256, accepted_by_position=[128, 80, 48])
+
+
+def summarised(results: Path, rate: float, done: Drafting | None = DONE, **baseline: str) -> Summary:
+    plain = make_spec()
+    drafts = make_spec(args={"speculative_config": NGRAM}).model_copy(update={"setting": "ngram"})
+    for launch in range(LAUNCHES):
+        save(results, make_record(plain, launch, [400.0 + launch] * PASSES))
+        record = make_record(drafts, launch, [rate * (1 + launch % 3 / 1000)] * PASSES)
+        passes = [iteration.model_copy(update={"drafting": done}) for iteration in record.iterations]
+        save(results, record.model_copy(update={"iterations": passes}))
+    return summarise(collect(results, make_plan([plain, drafts], LAUNCHES, baseline=baseline)))
+
+
+def said(made: Summary) -> str:
+    (section,) = [section for section in made.answers if section.heading == "Speculative decoding"]
+    (item,) = section.items
+    return item
+
+
+def test_a_sentence_says_what_was_accepted_and_that_it_pays(tmp_path: Path) -> None:
+    item = said(summarised(tmp_path, 600.0, setting="default"))
+    assert item.startswith(
+        "qwen3-90m bf16 ngram small (ngram, 3 tokens): 42.7 % of the drafted tokens were accepted, and 25.0 % of the "
+        "output tokens came from drafts. It generates 1.49"
+    )
+    assert item.endswith("as fast as bf16 default, which decodes without: it pays.")
+
+
+def test_what_costs_more_than_it_saves_is_called_so(tmp_path: Path) -> None:
+    item = said(summarised(tmp_path, 200.0, setting="default"))
+    assert item.endswith("as fast as bf16 default, which decodes without: it costs more than it saves.")
+
+
+def test_where_nothing_without_it_is_compared_nobody_says_that_it_pays(tmp_path: Path) -> None:
+    item = said(summarised(tmp_path, 600.0, quant="bf16"))
+    assert "so whether it pays is not known: name the setting without it in baseline." in item
+
+
+def test_drafts_that_were_never_made_are_told(tmp_path: Path) -> None:
+    nothing = Drafting(drafts=0, draft_tokens=0, accepted_tokens=0, accepted_by_position=[0, 0, 0])
+    made = summarised(tmp_path, 399.0, nothing, setting="default")
+    assert "nothing was drafted, because no text came again" in said(made)
+    assert "tokens per draft" not in made.markdown
+
+
+def test_the_table_and_the_file_have_shares_by_position(tmp_path: Path) -> None:
+    made = summarised(tmp_path, 600.0, setting="default")
+    (view,) = [view for view in made.views.tables if view.title.startswith("Speculative decoding: ")]
+    (line,) = view.cells
+    shown = dict(zip((column.header for column in view.columns), line, strict=True))
+    passes = LAUNCHES * PASSES
+    assert shown["drafts"] == f"{200 * passes:,d}"
+    assert shown["by position %"] == "64.0 / 40.0 / 24.0"
+    assert (shown["accepted %"], shown["tokens per draft"], shown["from drafts %"]) == ("42.7", "2.28", "25.0")
+    (saved,) = csv.DictReader(io.StringIO(made.tables["drafting.csv"]))
+    assert [float(saved[f"accepted_share_{place}"]) for place in (1, 2, 3)] == [0.64, 0.4, 0.24]
+
+
+def test_without_speculative_decoding_nothing_is_said_of_it(tmp_path: Path) -> None:
+    made = summarised(tmp_path, 600.0, None, setting="default")
+    assert "rafts" not in made.markdown
+    assert "drafting.csv" not in made.tables
+
+
+DRAFTINGS = st.lists(
+    st.builds(
+        Drafting,
+        drafts=st.integers(0, 100),
+        draft_tokens=st.integers(0, 300),
+        accepted_tokens=st.integers(0, 300),
+        accepted_by_position=st.lists(st.integers(0, 100), max_size=4),
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+@given(DRAFTINGS)
+def test_what_replicas_drafted_adds_up(parts: list[Drafting]) -> None:
+    found = Drafting.together(parts)
+    assert found is not None
+    for name in ("drafts", "draft_tokens", "accepted_tokens"):
+        assert getattr(found, name) == sum(getattr(part, name) for part in parts)
+    assert sum(found.accepted_by_position) == sum(sum(part.accepted_by_position) for part in parts)
+    assert Drafting.together([*parts, None]) is None
+
+
+def test_counters_of_vllm_are_read_by_their_names_and_positions() -> None:
+    def told(scale: int) -> list[Any]:
+        counted = {"drafts": 10, "draft_tokens": 30, "accepted_tokens": 12}
+        return [
+            *(SimpleNamespace(name=f"vllm:spec_decode_num_{name}", value=scale * n) for name, n in counted.items()),
+            SimpleNamespace(name="vllm:spec_decode_num_accepted_tokens_per_pos", values=[scale * n for n in (6, 4, 2)]),
+            SimpleNamespace(name="vllm:num_preemptions", value=0),
+            SimpleNamespace(name="vllm:something_else", value=7),
+        ]
+
+    engine = LoadedEngine.__new__(LoadedEngine)
+    risen: Counter[str] = Counter()
+    for scale, take in ((3, risen.update), (1, risen.subtract)):
+        engine.llm = SimpleNamespace(get_metrics=lambda scale=scale: told(scale))
+        take(engine.counters())
+    assert drafting_of(risen) == Drafting(
+        drafts=20, draft_tokens=60, accepted_tokens=24, accepted_by_position=[12, 8, 4]
+    )
+    nothing: Mapping[str, int] = {}
+    assert drafting_of(nothing).accepted_by_position == []
+
+
+def test_a_record_without_it_does_not_name_it() -> None:
+    assert all("drafting" not in iteration.model_dump() for iteration in make_record().iterations)

@@ -1,0 +1,172 @@
+"""The table of speculative decoding: what was drafted, what of it was accepted, and whether it pays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from rollout_bench.analysis.timed.columns import MAIN_METRIC
+from rollout_bench.analysis.timed.comparison import Verdict
+from rollout_bench.analysis.timed.rows import Row
+from rollout_bench.contracts.record import Drafting
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.core.numbers import MISSING, number, ratio
+from rollout_bench.report.headings import Column, Line, View, interval_text, tables_of, view
+from rollout_bench.report.parts import Findings, SummaryPart
+from rollout_bench.report.prose import definitions, sections
+
+ARGUMENT = "speculative_config"
+"""The engine's argument that switches it on."""
+
+MOST = 6
+"""Sentences; the table has all."""
+
+
+def _percent(field: str) -> Column:
+    header, definition = _SHARES[field]
+    return Column(
+        header, definition, lambda line: MISSING if line[field] is None else number(100 * line[field], 3), known=field
+    )
+
+
+_SHARES = {
+    "accepted_share": (
+        "accepted %",
+        "Share of the drafted tokens that the model accepted, over all measured iterations of all valid launches.",
+    ),
+    "drafted_share": ("from drafts %", "Accepted tokens as a share of the output tokens."),
+}
+
+COLUMNS = (
+    Column("method", "How tokens are drafted, and how many at once, at most.", lambda line: line["method"], words=True),
+    Column(
+        "drafts",
+        "How often tokens were drafted for a sequence, in all measured iterations of all valid launches.",
+        lambda line: f"{line['drafts']:,d}",
+    ),
+    Column("drafted tokens", "Tokens of these drafts.", lambda line: f"{line['draft_tokens']:,d}"),
+    _percent("accepted_share"),
+    Column(
+        "by position %",
+        "Drafts of which the first, the second, ... token was accepted, as a share of all drafts.",
+        lambda line: " / ".join(number(100 * share, 3) for share in line["by_position"]) or MISSING,
+    ),
+    Column(
+        "tokens per draft",
+        "Tokens that a step with a draft gives: those accepted, and the one that the model generates itself.",
+        lambda line: number(line["tokens_per_draft"], 3),
+    ),
+    _percent("drafted_share"),
+)
+
+
+@dataclass(frozen=True)
+class Speculation:
+    """Whether speculative decoding pays for an experiment.
+
+    Attributes:
+        name: the experiment.
+        method: how tokens are drafted.
+        accepted: share of the drafted tokens that was accepted; None where nothing was drafted.
+        from_drafts: accepted tokens as a share of the output tokens.
+        other: what it is compared with, which decodes without; empty where there is nothing of that kind.
+        speed: its output tok/s over the other's, with its interval as tables have it.
+        verdict: on that.
+        too_noisy: whether nothing can be told.
+    """
+
+    name: str
+    method: str
+    accepted: float | None
+    from_drafts: float
+    other: str
+    speed: str
+    verdict: Verdict | None
+    too_noisy: bool
+
+
+def drafting_part(findings: Findings) -> SummaryPart:
+    """Return a sentence and a line of the table for each experiment whose engine drafts, and drafting.csv.
+
+    Nothing where no valid launch has passes with speculative decoding.
+    """
+    found = [(row, done) for row in findings.rows if (done := _done(row)) is not None]
+    if not found:
+        return SummaryPart()
+    tables = _views(found)
+    said = [_speculation(row, done) for row, done in found]
+    return SummaryPart(
+        answers=sections("drafting", found=said[:MOST], more=max(0, len(said) - MOST)),
+        tables=tables,
+        definitions=definitions("Definitions, speculative decoding", tables),
+        files={"drafting.csv": pd.DataFrame(list(_saved(found)))},
+    )
+
+
+def _done(row: Row) -> Drafting | None:
+    """Return what all measured iterations of valid launches drafted together; None where one does not tell."""
+    return Drafting.together([iteration.drafting for launch in row.used for iteration in launch.passes])
+
+
+def _output_tokens(row: Row) -> int:
+    return sum(iteration.output_tokens for launch in row.used for iteration in launch.passes)
+
+
+def method_of(spec: Spec) -> str:
+    """Return how an engine drafts, in a few words; empty where it does not."""
+    drafts = spec.engine.args.get(ARGUMENT)
+    if not drafts:
+        return ""
+    method = drafts.get("method") or drafts.get("model") or "a model"
+    tokens = drafts.get("num_speculative_tokens")
+    return f"{method}, {tokens} tokens" if tokens else str(method)
+
+
+def _line(row: Row, done: Drafting) -> Line:
+    return {
+        **row.axes,
+        "mode": row.experiment.mode,
+        "platform": row.experiment.platform,
+        "method": method_of(row.experiment.records[0].spec),
+        "drafts": done.drafts,
+        "draft_tokens": done.draft_tokens,
+        "accepted_tokens": done.accepted_tokens,
+        "accepted_share": done.accepted_tokens / done.draft_tokens if done.draft_tokens else None,
+        "by_position": [accepted / done.drafts for accepted in done.accepted_by_position] if done.drafts else [],
+        "tokens_per_draft": 1 + done.accepted_tokens / done.drafts if done.drafts else None,
+        "drafted_share": done.accepted_tokens / max(1, _output_tokens(row)),
+    }
+
+
+def _views(found: Sequence[tuple[Row, Drafting]]) -> list[View]:
+    lines = [_line(row, done) for row, done in found]
+    return [view("Speculative decoding: ", title, COLUMNS, group) for title, group in tables_of(lines)]
+
+
+def _speculation(row: Row, done: Drafting) -> Speculation:
+    line = _line(row, done)
+    comparison, other = row.comparisons.get(MAIN_METRIC), row.against.other
+    plain = other is not None and bool(other.records) and not method_of(other.records[0].spec)
+    compared = plain and comparison is not None and comparison.speedup is not None
+    return Speculation(
+        name=row.name,
+        method=line["method"],
+        accepted=line["accepted_share"],
+        from_drafts=line["drafted_share"],
+        other=f"{other.quant} {other.setting}" if compared and other is not None else "",
+        speed=f"{ratio(comparison.speedup)}x{interval_text(comparison)}"
+        if compared and comparison is not None and comparison.speedup is not None
+        else "",
+        verdict=comparison.verdict if compared and comparison is not None else None,
+        too_noisy=compared and comparison is not None and comparison.too_noisy,
+    )
+
+
+def _saved(found: Sequence[tuple[Row, Drafting]]) -> Iterator[Line]:
+    """Yield a line of drafting.csv for each experiment, with a column for each position."""
+    for row, done in found:
+        line = _line(row, done)
+        by_position = line.pop("by_position")
+        yield line | {f"accepted_share_{place}": share for place, share in enumerate(by_position, 1)}
