@@ -97,7 +97,7 @@ def test_two_ranks_have_half_of_the_time_each():
     ("spec", "why"),
     [
         (spec_with(pipeline_parallel_size=2), "pipeline_parallel_size is not counted"),
-        (make_spec(), "the shape of its synthetic model is not whole"),
+        (make_spec(), "the shape of its model is not whole"),
         (rollout_spec(surplus=True), "part of what is generated is not needed"),
     ],
 )
