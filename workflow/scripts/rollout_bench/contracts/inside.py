@@ -171,6 +171,10 @@ class Drift(Launched):
         ),
     )
     scored_tokens: int = Field(gt=0, description="Tokens that were scored with each batch, those of prompts left out.")
+    judged: int | None = absent(
+        "Problems with one right answer that it was asked, greedily. Null for a model that was not trained here.", gt=0
+    )
+    right: int | None = absent("How many of them it answered rightly. Null as above.", ge=0)
     scores_file: str = Field(description="Name of the side file beside this one: a row for each sequence and batch.")
     scores: int = Field(gt=0, description="Rows in it.")
     side_files_sha256: dict[str, str] = Field(description="SHA-256 of the side file by its name.")

@@ -269,6 +269,17 @@ def launches_needed(sd: float, baseline_sd: float, difference: float, level: flo
     return fewest(lambda n: detectable_difference(sd, n, baseline_sd, n, level, power) <= difference)
 
 
+def share_interval(count: int, total: int, confidence: float) -> tuple[float, float]:
+    """Return the interval of the chance of what came about in `count` of `total` >= 1 independent cases.
+
+    Never too short (C. J. Clopper and E. S. Pearson, Biometrika 26, 1934).
+    """
+    tail = (1 - confidence) / 2
+    low = special.betaincinv(count, total - count + 1, tail) if count else 0.0
+    high = special.betaincinv(count + 1, total - count, 1 - tail) if count < total else 1.0
+    return float(low), float(high)
+
+
 def t_interval(values: Sequence[float] | np.ndarray, confidence: float) -> tuple[float, float] | None:
     """Student's interval of the mean of `values` [n], in their unit; None for fewer than two."""
     array = np.asarray(values, dtype=float)

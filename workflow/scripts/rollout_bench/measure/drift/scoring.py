@@ -10,17 +10,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rollout_bench.checkpoints.problems import END, LONGEST_ANSWER, is_right, problems
 from rollout_bench.contracts.inside import ScoredRow
 from rollout_bench.contracts.side_files import read_scores
 from rollout_bench.contracts.store import read_drift, scores_path
 from rollout_bench.measure.engine.vllm import LoadedEngine, loaded, source_of
-from rollout_bench.measure.launch.protocol import IterationEnds, Job, PhaseBegins, SequencesScored, Tell, Wait
+from rollout_bench.measure.launch.protocol import (
+    AnswersJudged,
+    IterationEnds,
+    Job,
+    PhaseBegins,
+    SequencesScored,
+    Tell,
+    Wait,
+)
 from rollout_bench.measure.probes.census import end_of_text
 from rollout_bench.measure.server.stream import ServingFailed
 from rollout_bench.workloads.requests import Source
 
 LOGPROBS_MODE = "raw_logprobs"
 """vLLM's name of log probabilities of the model itself, before temperature and what cuts tokens off."""
+
+JUDGED = 300
+"""Problems that a model is asked which the project trained."""
 
 SEEDS = 1 << 20
 """Seeds of requests that belong to one seed of a workload."""
@@ -45,8 +57,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     scorer = Scorer(loaded(job, tell, logprobs_mode=LOGPROBS_MODE), wait)
     tell(PhaseBegins(phase="measuring"))
     if job.reference is None:
-        source = source_of(job, scorer.vocabulary)
-        asked = prompts_of(source, settings.prompts)
+        asked = asked_in(job, scorer.vocabulary, settings.prompts)
         sampled = scorer.sample(asked, settings.tokens, job.spec.workload.seed * SEEDS, job.spec.workload.ignore_eos)
         tell(IterationEnds())
         sequences = [Continued(row.prompt_token_ids or [], row.token_ids or []) for row in sampled]
@@ -57,6 +68,19 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
         rows = scorer.score(sequences, batch)
         tell(IterationEnds())
         tell(SequencesScored(rows=rows, tokens_sha256=digest(sequences)))
+    if job.spec.model.trained is not None:
+        asked_for = problems(JUDGED, job.spec.workload.seed)
+        answers = scorer.answer([list(one.prompt_ids) for one in asked_for])
+        tell(IterationEnds())
+        right = sum(map(is_right, asked_for, answers))
+        tell(AnswersJudged(judged=len(asked_for), right=right))
+
+
+def asked_in(job: Job, vocabulary: int, count: int) -> list[list[int]]:
+    """Return `count` prompts: of a model that the project trained problems, else those of the workload."""
+    if job.spec.model.trained is not None:
+        return [list(one.prompt_ids) for one in problems(count, job.spec.workload.seed)]
+    return prompts_of(source_of(job, vocabulary), count)
 
 
 def prompts_of(source: Source, count: int) -> list[list[int]]:
@@ -150,6 +174,21 @@ class Scorer:
                 )
             )
         return rows
+
+    def answer(self, prompts: Sequence[list[int]]) -> list[list[int]]:
+        """Return the tokens that the engine finds likeliest after each prompt, up to the longest answer there is."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        greedy = SamplingParams(
+            temperature=0.0,
+            max_tokens=LONGEST_ANSWER,
+            stop_token_ids=[END],
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        self._wait()
+        return [list(output.outputs[0].token_ids) for output in self._run([(one, greedy) for one in prompts])]
 
     def score(self, sequences: Sequence[Continued], batch: int) -> list[ScoredRow]:
         """Return a row for each of `sequences`, of which the engine gets `batch` at once.

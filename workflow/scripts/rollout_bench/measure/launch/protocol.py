@@ -154,6 +154,14 @@ class SequencesScored(Strict):
     tokens_sha256: str
 
 
+class AnswersJudged(Strict):
+    """A model that the project trained has answered problems that have one right answer."""
+
+    event: Literal["judged"] = "judged"
+    judged: int
+    right: int
+
+
 class StartSeen(Strict):
     """An engine has started and generated a token. Times are on the machine's monotonic clock, in seconds."""
 
@@ -211,6 +219,7 @@ Event = (
     | MessagesSeen
     | MessageFacts
     | SequencesScored
+    | AnswersJudged
     | StartSeen
     | WarmupExtended
     | Failed

@@ -63,6 +63,7 @@ from rollout_bench.measure.launch.flags import (
 from rollout_bench.measure.launch.passes import FEWEST
 from rollout_bench.measure.launch.progress import Progress
 from rollout_bench.measure.launch.protocol import (
+    AnswersJudged,
     Done,
     Event,
     IterationBegins,
@@ -521,6 +522,7 @@ class DriftCollecting(Collecting):
         super().__init__(spec, launch, progress, surroundings)
         self._rows: list[ScoredRow] = []
         self._sha256 = ""
+        self._judged: AnswersJudged | None = None
 
     def take(self, event: Event) -> None:
         """Take one event."""
@@ -533,6 +535,9 @@ class DriftCollecting(Collecting):
             self._rows += event.rows
             self._sha256 = event.tokens_sha256
             self.progress.scored(event.rows)
+        elif isinstance(event, AnswersJudged):
+            self.surroundings.meanwhile()
+            self._judged = event
 
     def write(self, log: str, path: Path) -> None:
         """Write the record to `path`, and its side file beside it; `log` is the engine's output."""
@@ -542,6 +547,8 @@ class DriftCollecting(Collecting):
             validity=[*self.flags, *fallback_flags(log)],
             tokens_sha256=self._sha256,
             scored_tokens=sum(len(row.logprobs) for row in self._rows if row.batch == batch),
+            judged=None if self._judged is None else self._judged.judged,
+            right=None if self._judged is None else self._judged.right,
             scores_file=scores_path(path).name,
             scores=len(self._rows),
             side_files_sha256={},

@@ -8,6 +8,7 @@ import pandas as pd
 
 from rollout_bench.analysis.inside.drifts import Drifted, DriftReport
 from rollout_bench.analysis.stats.divergence import CLIP, NEAR, Bounded, Divergence
+from rollout_bench.analysis.stats.intervals import share_interval
 from rollout_bench.analysis.timed.experiments import Chosen
 from rollout_bench.contracts.axes import table_of
 from rollout_bench.contracts.modes import DRIFT
@@ -65,6 +66,13 @@ SIZE = (
         "batch in one launch.",
         lambda line: verdict_text(line["one"]),
         words=True,
+    ),
+    Column(
+        "accuracy %",
+        "Share of problems with one right answer that the first of the line's launches answered rightly, greedily, in "
+        "percent, with its interval (Clopper and Pearson). Of models that the project trained.",
+        lambda line: line["accuracy"] or MISSING,
+        known="accuracy",
     ),
     _of("mean d", "Mean of d.", lambda found: number(found.mean, 3)),
     _of("sd d", "Standard deviation of d.", lambda found: number(found.sd, 3)),
@@ -157,9 +165,15 @@ def _views(findings: Findings, report: DriftReport, left_out: Sequence[Chosen]) 
     platforms = dict.fromkeys(
         [one.chosen.experiment.platform for one in report.drifted] + [each.experiment.platform for each in left_out]
     )
+    confidence = findings.collection.comparison.confidence
     for platform in platforms:
         lines = [
-            {**_names(one.chosen), **findings.launches.get(one.chosen.place, {}), "one": one}
+            {
+                **_names(one.chosen),
+                **findings.launches.get(one.chosen.place, {}),
+                "one": one,
+                "accuracy": _accuracy(one, confidence),
+            }
             for one in report.drifted
             if one.chosen.experiment.platform == platform
         ]
@@ -171,6 +185,14 @@ def _views(findings: Findings, report: DriftReport, left_out: Sequence[Chosen]) 
         yield view("Drift: ", platform, SIZE, lines, without)
         if lines:
             yield view("Drift, weights and choices: ", platform, WEIGHTS, lines)
+
+
+def _accuracy(one: Drifted, confidence: float) -> str | None:
+    if one.accuracy is None:
+        return None
+    low, high = share_interval(*one.accuracy, confidence)
+    right, judged = one.accuracy
+    return bounded_text(Bounded(right / judged, low, high), 100)
 
 
 def _names(each: Chosen) -> Line:
@@ -211,9 +233,11 @@ def drift_table(report: DriftReport) -> pd.DataFrame:
                 "perplexity_ratio": found.perplexity_ratio,
                 **_ends("beyond_floor", beyond, "_nats"),
                 "drifts": one.drifts,
+                "right": None if one.accuracy is None else one.accuracy[0],
+                "judged": None if one.accuracy is None else one.accuracy[1],
             }
         )
-    return pd.DataFrame(lines).astype({"batch": "Int64"})  # null while generating
+    return pd.DataFrame(lines).astype({"batch": "Int64", "right": "Int64", "judged": "Int64"})
 
 
 def _ends(name: str, value: Bounded | None, unit: str) -> dict[str, float | None]:
