@@ -137,7 +137,7 @@ BAD_ONLINE = [
     *BAD_ENDPOINTS,
     *BAD_ARRIVALS,
     Bad("mode_misspelt", "modes: [onlin]", "mode 'onlin' is not defined", "did you mean 'online'?"),
-    Bad("mode_of_vllm", "modes: [serve]", "mode 'serve' is not defined", "known: cycle, drift, messages, offline, online"),
+    Bad("mode_of_vllm", "modes: [serve]", "mode 'serve' is not defined", "known: cycle, drift, messages, offline"),
     Bad("harness_misspelt", "harness: guidelm", "harness: 'guidelm' is not known", "did you mean 'guidellm'?"),
     Bad("harness_unknown", "harness: wrk", "harness: 'wrk' is not known", "known: guidellm, vllm, vllm-bench"),
     Bad(
