@@ -7,6 +7,7 @@ import hashlib
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -99,7 +100,7 @@ def read_samples(path: Path, record: Record) -> list[ServerSample]:
 
 def read_messages(path: Path, record: Messages) -> list[MessageRow]:
     """Return the rows of the side file at `path`, which belongs to `record`; raise as `read_sequences`."""
-    try:
+    with _needed_by_its_record():
         rows = _read(path, _MESSAGES, MessageRow, record.messages, LINE_BYTES)
         if len(rows) != record.messages:
             raise UserError(f"{path}: has {len(rows)} of {record.messages} rows", REMEDY)
@@ -110,10 +111,6 @@ def read_messages(path: Path, record: Messages) -> list[MessageRow]:
             row = rows[stray - 1]
             problem = f"line {stray}: is of step {row.step} of batch {row.batch}, {row.look}, which the record lacks"
             raise UserError(f"{path}: {problem}", REMEDY)
-    except UserError as error:  # a record without its messages shows nothing
-        raise UserError(
-            error.problem, "restore it, or delete the record too: the launch is then measured again"
-        ) from None
     return rows
 
 
@@ -121,7 +118,7 @@ def read_scores(path: Path, record: Drift) -> list[ScoredRow]:
     """Return the rows of the side file at `path`, which belongs to `record`; raise as `read_sequences`."""
     drift = record.spec.drift
     assert drift is not None, "records of this mode have it"
-    try:
+    with _needed_by_its_record():
         tokens = max(drift.tokens, int(record.engine.resolved.get("max_model_len") or 0))
         rows = _read(path, _SCORES, ScoredRow, record.scores, LINE_BYTES + SCORE_BYTES * tokens)
         if len(rows) != record.scores:
@@ -136,11 +133,18 @@ def read_scores(path: Path, record: Drift) -> list[ScoredRow]:
             if scored != record.scored_tokens:
                 problem = f"has {scored} tokens scored {batch} at once, and the record {record.scored_tokens}"
                 raise UserError(f"{path}: {problem}", REMEDY)
-    except UserError as error:  # a record without its scores shows nothing
+    return rows
+
+
+@contextmanager
+def _needed_by_its_record() -> Iterator[None]:
+    """Have errors inside say to delete the record with its side file, without which it shows nothing."""
+    try:
+        yield
+    except UserError as error:
         raise UserError(
             error.problem, "restore it, or delete the record too: the launch is then measured again"
         ) from None
-    return rows
 
 
 def _read(path: Path, rows: TypeAdapter[list[_Row]], row: type[_Row], most: int, line_bytes: int) -> list[_Row]:
