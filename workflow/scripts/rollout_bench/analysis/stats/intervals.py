@@ -274,10 +274,10 @@ def share_interval(count: int, total: int, confidence: float) -> tuple[float, fl
 
     Never too short (C. J. Clopper and E. S. Pearson, Biometrika 26, 1934).
     """
-    tail = (1 - confidence) / 2
-    low = special.betaincinv(count, total - count + 1, tail) if count else 0.0
-    high = special.betaincinv(count + 1, total - count, 1 - tail) if count < total else 1.0
-    return float(low), float(high)
+    from scipy import stats  # takes a second, and few summaries need it
+
+    found = stats.binomtest(count, total).proportion_ci(confidence, "exact")
+    return float(found.low), float(found.high)
 
 
 def t_interval(values: Sequence[float] | np.ndarray, confidence: float) -> tuple[float, float] | None:
