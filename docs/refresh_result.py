@@ -20,6 +20,7 @@ IMAGES = Path(__file__).resolve().parent / "images"
 FIGURES = {
     "speedup": "Speed-ups over the default: a diamond for the ratio, a band for its interval",
     "settings": "Throughput over the number that settings go through, a line for each of the others",
+    "energy": "Throughput over power: a point for each configuration, lines of equal tokens per joule",
     "pareto": "Throughput against start-up time: a point for each setting, steps along the Pareto front",
     "anatomy": "Running sequences over time in the median step, a line for each setting; t50, t90 and the end marked",
     "kv_cache": "Share of each engine's KV cache that is in use, over the median step",
@@ -33,6 +34,7 @@ FIGURES = {
 
 ANSWERS = (
     "Conclusion",
+    "Energy\n",
     "What messages cost today",
     "Entry points\n",
     "Router\n",
@@ -59,6 +61,7 @@ SECTIONS = (
     "What a start found: ",
     "What each device does: ",
     "Throughput: ",
+    "Energy: ",
     "Latency, means: ",
     "Anatomy of a step: ",
     "Entry points: ",

@@ -1,0 +1,52 @@
+"""What the page on energy on an H200 says follows from the readings that are kept."""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import product
+from statistics import fmean, geometric_mean
+from typing import Any
+
+import pytest
+from workspace import REPOSITORY
+
+KEPT = json.loads((REPOSITORY / "validation/results/h200-energy.json").read_text())["launches"]
+PAGE = (REPOSITORY / "docs/results/h200-energy.md").read_text()
+BLOCKS = range(2)
+"""Launches that every configuration has."""
+SAID = re.compile(r"^- (qwen3-\S+): (\S+) takes ([\d.]+)x .*? it generates ([\d.]+)x ", re.MULTILINE)
+
+
+def one(model: str, quant: str, launch: int) -> dict[str, Any]:
+    (found,) = [kept for kept in KEPT if (kept["model"], kept["quant"], kept["launch"]) == (model, quant, launch)]
+    return found
+
+
+def energy_of_token(kept: dict[str, Any]) -> float:
+    """Return J per output token; what the device took beyond the end of a pass is no part of it."""
+    passes = zip(kept["energy_j"], kept["window_s"], kept["elapsed_s"], strict=True)
+    return fmean(energy * elapsed / window for energy, window, elapsed in passes) / kept["output_tokens"]
+
+
+def test_the_page_speaks_of_each_quantization_at_each_shape() -> None:
+    said = {(model, quant) for model, quant, *_ in SAID.findall(PAGE)}
+    assert said == set(product(("qwen3-8b", "qwen3-1.7b"), ("fp8", "w8a8", "bf16-kv8")))
+
+
+@pytest.mark.parametrize(("model", "quant", "energy", "speed"), SAID.findall(PAGE))
+def test_ratios_on_the_page_follow_from_the_readings(model: str, quant: str, energy: str, speed: str) -> None:
+    pairs = [(one(model, quant, launch), one(model, "bf16", launch)) for launch in BLOCKS]
+    assert geometric_mean(energy_of_token(its) / energy_of_token(base) for its, base in pairs) == pytest.approx(
+        float(energy), rel=5e-3
+    )
+    assert geometric_mean(fmean(base["elapsed_s"]) / fmean(its["elapsed_s"]) for its, base in pairs) == pytest.approx(
+        float(speed), rel=5e-3
+    )
+
+
+def test_the_counter_agrees_with_sampled_power_within_3_percent_of_each_launch() -> None:
+    ratios = [sum(kept["sampled_j"]) / sum(kept["energy_j"]) for kept in KEPT]
+    assert f"{min(ratios):.3f} to {max(ratios):.3f}" in PAGE
+    assert f"{len(ratios)} launches" in PAGE
+    assert all(abs(ratio - 1) < 0.03 for ratio in ratios)
