@@ -38,7 +38,18 @@ class Drawing:
     function: str
     of: tuple[str, ...]
     needs: Literal[
-        "", "comparisons", "loads", "sweep", "limits", "replicas", "settings", "front", "lengths", "cache_use", "energy"
+        "",
+        "comparisons",
+        "loads",
+        "sweep",
+        "limits",
+        "replicas",
+        "settings",
+        "front",
+        "lengths",
+        "cache_use",
+        "energy",
+        "drafts",
     ] = ""
     title: str = ""
 
@@ -107,6 +118,13 @@ DRAWINGS = {
             "energy",
             "Throughput over power",
         ),
+        Drawing(
+            "drafting",
+            f"{_FIGURES}.drafting_figures:drafting_figure",
+            ("drawn", _COMPARISON, "collection.precision"),
+            "drafts",
+            "Where speculative decoding pays",
+        ),
         Drawing("replicas", f"{_TIMED}:replicas_figure", ("drawn",), "replicas", "When replicas were done"),
         Drawing(
             "kv_cache",
@@ -162,6 +180,7 @@ def names_of(
     has_comparisons: bool = True,
     has_cache_use: bool = False,
     has_energy: bool = False,
+    has_drafts: bool = False,
 ) -> tuple[str, ...]:
     """Return the figures of experiments in these modes.
 
@@ -176,6 +195,7 @@ def names_of(
         has_comparisons: where there is a speed-up; before anything is measured nobody knows that there is none.
         has_cache_use: where engines say how full their KV caches are while a step goes on.
         has_energy: where the energy of launches is known; before anything is measured, where it may be.
+        has_drafts: where an engine decodes speculatively.
     """
     online = [load for load in loads if load is not None]
     there = {
@@ -190,6 +210,7 @@ def names_of(
         "lengths": has_lengths,
         "cache_use": has_cache_use,
         "energy": has_energy,
+        "drafts": has_drafts,
     }
     shown = {figure for mode in modes or [OFFLINE.name] for figure in mode_of(mode).figures}
     return tuple(name for name in NAMES if name in shown and there[DRAWINGS[name].needs])
@@ -216,6 +237,7 @@ def names_of_specs(
         has_lengths=any(map(lengths_differ, timed)),
         has_cache_use=any(map(says_cache_use, timed)),
         has_energy=has_energy,
+        has_drafts=any(spec.engine.args.get("speculative_config") for spec in timed),
     )
 
 

@@ -172,8 +172,8 @@ class SummaryPart:
         answers: what it found, in sentences, above all tables.
         tables: in their order.
         sections: notes below all tables.
-        definitions: sections that say what columns mean, which a terminal does not show; those of timed modes stand
-            together below their notes.
+        definitions: sections that say what columns mean, or why there are none, which a terminal does not show; those
+            of timed modes stand together below their notes.
         warnings: sections above all others.
         files: further files for programs, by their names.
         texts: the same of those that are no tables, as they are written.

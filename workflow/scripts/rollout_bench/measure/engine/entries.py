@@ -12,10 +12,12 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from rollout_bench.contracts.record import ServerSample
+from rollout_bench.contracts.record import DecodeSteps, Drafting, ServerSample
 from rollout_bench.measure.engine.vllm import (
     LoadedEngine,
     arguments,
+    drafting_of,
+    drafts,
     facts_of,
     imported,
     sampling,
@@ -96,7 +98,11 @@ class EngineLooks:
         """Forget what was before."""
         self.preemptions = self.peak_running = 0
         self.kv_cache_peak = 0.0
+        self.drafting: Drafting | None = None
+        """What was drafted; None where nothing was."""
         self._looks: list[tuple[float, Any]] = []
+        self._decoding: dict[int, DecodeSteps] = {}
+        self._answered: float | None = None
 
     def record(self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any) -> None:
         """Take what vLLM says."""
@@ -109,6 +115,34 @@ class EngineLooks:
         now = time.monotonic()
         if not self._looks or now >= self._looks[-1][0] + SAMPLE_S:
             self._looks.append((now, scheduler_stats))
+        drafted = _drafted(scheduler_stats)
+        if drafted is not None:
+            self.drafting = drafted if self.drafting is None else Drafting.together([self.drafting, drafted])
+        if iteration_stats is not None and self._answered is not None:
+            self._count(now - self._answered, scheduler_stats.num_running_reqs, iteration_stats, drafted)
+        self._answered = now
+
+    def _count(self, elapsed_s: float, running: int, stats: Any, drafted: Drafting | None) -> None:
+        """Count a step of `elapsed_s` seconds, after which `running` sequences are left, unless it computed prompts."""
+        sequences = len(stats.inter_token_latencies_iter)  # one for each that gave tokens and had given some before
+        if stats.time_to_first_tokens_iter or not sequences or sequences < running:
+            return  # a prompt was computed, or a part of one
+        at_most = 1 << (sequences - 1).bit_length()
+        before = self._decoding.get(at_most)
+        step = DecodeSteps(
+            at_most=at_most,
+            steps=1,
+            elapsed_s=elapsed_s,
+            sequences=sequences,
+            output_tokens=stats.num_generation_tokens,
+            draft_tokens=None if drafted is None else drafted.draft_tokens,
+            accepted_tokens=None if drafted is None else drafted.accepted_tokens,
+        )
+        self._decoding[at_most] = step if before is None else DecodeSteps.together([before, step])
+
+    def decoding(self) -> list[DecodeSteps]:
+        """Return the decode steps of the pass, by how many sequences each had, from the fewest."""
+        return [steps for _, steps in sorted(self._decoding.items())]
 
     def samples(self, iteration: int, began: float) -> list[ServerSample]:
         """Return what was kept, in seconds after `began` of the monotonic clock."""
@@ -133,6 +167,19 @@ class EngineLooks:
         """Do nothing."""
 
 
+def _drafted(scheduler_stats: Any) -> Drafting | None:
+    """Return what one step drafted; None where nothing was checked in it."""
+    stats = scheduler_stats.spec_decoding_stats
+    if stats is None:
+        return None
+    return Drafting(
+        drafts=stats.num_drafts,
+        draft_tokens=stats.num_draft_tokens,
+        accepted_tokens=stats.num_accepted_tokens,
+        accepted_by_position=list(stats.num_accepted_tokens_per_pos),
+    )
+
+
 class EntryPoint(ABC):
     """A loaded engine, as a router's sequences reach it."""
 
@@ -144,6 +191,10 @@ class EntryPoint(ABC):
     def preemptions(self) -> int | None:
         """Return how often the engine preempted sequences in the step that is over; None where nobody knows."""
         return None if self.looks is None else self.looks.preemptions
+
+    def drafting(self) -> Drafting | None:
+        """Return what speculative decoding did in the step that is over; None where there is none, or nobody knows."""
+        return None
 
     @abstractmethod
     async def generate(self, word: Generate) -> Outcome:
@@ -175,6 +226,7 @@ class AsyncEntry(EntryPoint):
         self.looks = looks
         self._engine = engine
         self._workload = job.spec.workload
+        self._drafts = drafts(job.spec)
         self._pass = 0
         self._under_way: set[int] = set()
         self._idle = asyncio.Event()
@@ -197,6 +249,11 @@ class AsyncEntry(EntryPoint):
         if outcome.finish_reason == "abort":
             await self._idle.wait()  # the front end tells at once, whatever the engine core goes on with
         return outcome
+
+    def drafting(self) -> Drafting | None:
+        """Return what the engine drafted since the step began; None where it has no speculative decoding."""
+        assert self.looks is not None, "this entry asks its engine"
+        return (self.looks.drafting or drafting_of({})) if self._drafts else None
 
     async def abort(self, ids: Collection[int]) -> None:
         """Have all sequences that are under way, `ids`, end as they are, and wait until the engine is idle."""
@@ -259,6 +316,14 @@ class LlmEntry(EntryPoint):
     def preemptions(self) -> int:
         """Return by how much the engine's own counter rose since the step began."""
         return (self._engine.counters() - self._before)["vllm:num_preemptions"]
+
+    def drafting(self) -> Drafting | None:
+        """Return by how much the engine's own counters rose since the step began; None without speculative decoding."""
+        if not self._engine.drafts:
+            return None
+        risen = self._engine.counters()
+        risen.subtract(self._before)
+        return drafting_of(risen)
 
 
 async def loaded_async(job: Job, tell: Tell, **more: Any) -> tuple[Any, EngineLooks]:

@@ -234,9 +234,12 @@ class _Load:
         rows = rows_of(asked, done, index)
         self.sent[point.label] = sum(not row.turn for row in rows)
         _check_some_succeeded(rows, opened.target)
-        with opened.between_passes():
-            use = server_metrics.risen(before, opened.connection.metrics(), round_trip_s) if before else None
-        iteration = iteration_of(index, warmup, point, done, rows, use)
+        use = drafting = None
+        if before:
+            with opened.between_passes():
+                after = opened.connection.metrics()
+            use, drafting = server_metrics.risen(before, after, round_trip_s), server_metrics.drafted(before, after)
+        iteration = iteration_of(index, warmup, point, done, rows, use).model_copy(update={"drafting": drafting})
         flags = _token_flags(spec, asked, iteration, rows)
         # others may use theirs meanwhile; and what a chat template puts in front of each prompt is cached, too
         certain = spec.endpoint is None and spec.load is not None and spec.load.api is None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 
+from rollout_bench.contracts.record import Drafting
 from rollout_bench.measure.engine.entries import EntryPoint, Outcome, finite
 from rollout_bench.measure.engine.vllm import imported, of_one_engine, tell_ready
 from rollout_bench.measure.launch.protocol import Job, Tell
 from rollout_bench.measure.routing.exchange import Generate
-from rollout_bench.measure.server.server_metrics import risen
+from rollout_bench.measure.server.server_metrics import drafted, risen
 from rollout_bench.measure.server.session import Opened, check_answer, open_own, served_alone
 from rollout_bench.measure.server.stream import RequestOutcome, ServingFailed, open_session, parsed
 
@@ -26,6 +27,8 @@ class ServerEntry(EntryPoint):
         self._session = open_session(opened.target.verify_tls)
         self._before = ""
         """What its metrics were as the step began; empty where it has none."""
+        self._after: str | None = None
+        """The same when it was over; None as long as nobody has asked."""
 
     async def generate(self, word: Generate) -> Outcome:
         """Return what comes of a sequence; raise `ServingFailed` where the server refuses it."""
@@ -57,13 +60,24 @@ class ServerEntry(EntryPoint):
         self._opened.check()
         with self._opened.between_passes():
             self._opened.reset()
-            self._before = self._opened.connection.metrics()
+            self._before, self._after = self._opened.connection.metrics(), None
 
     def preemptions(self) -> int | None:
         """Return by how much the server's own counter rose since the step began; None where it has none."""
-        with self._opened.between_passes():
-            after = self._opened.connection.metrics()
+        after = self._metrics_after()
         return risen(self._before, after, None).preemptions if self._before and after else None
+
+    def drafting(self) -> Drafting | None:
+        """Return by how much the server's own counters rose since the step began; None where it has none."""
+        after = self._metrics_after()
+        return drafted(self._before, after) if self._before and after else None
+
+    def _metrics_after(self) -> str:
+        """Return the metrics of the step that is over, asked for once."""
+        if self._after is None:
+            with self._opened.between_passes():
+                self._after = self._opened.connection.metrics()
+        return self._after
 
 
 def open_server(job: Job, tell: Tell) -> ServerEntry:

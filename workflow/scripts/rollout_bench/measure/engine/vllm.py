@@ -138,6 +138,7 @@ class LoadedEngine:
         self._config: Any = self.llm.llm_engine.vllm_config
         self.world_size = world_size(self._config)
         self.vocabulary = vocabulary_of(self._config)
+        self.drafts = drafts(spec)
 
     def facts(self) -> tuple[EngineFacts, dict[str, Any], dict[int, str]]:
         """Return what was loaded, the device as a worker sees it, and the engine's other processes."""
@@ -181,7 +182,7 @@ class LoadedEngine:
             prompt_tokens=sum(row.prompt_tokens for row in rows),
             cached_prompt_tokens=sum(cached) if len(cached) == len(rows) else risen.get("vllm:prefix_cache_hits"),
             output_tokens=sum(row.output_tokens for row in rows),
-            drafting=drafting_of(risen) if self._spec.engine.args.get("speculative_config") else None,
+            drafting=drafting_of(risen) if self.drafts else None,
         )
         return Generated(began, iteration, rows, dict(risen), ordered)
 
@@ -219,6 +220,11 @@ class LoadedEngine:
                 else:
                     totals.update({f"{metric.name}:{place}": int(value) for place, value in enumerate(by_position)})
         return totals
+
+
+def drafts(spec: Spec) -> bool:
+    """Return whether an engine of `spec` decodes speculatively."""
+    return bool(spec.engine.args.get("speculative_config"))
 
 
 def drafting_of(risen: Mapping[str, int]) -> Drafting:

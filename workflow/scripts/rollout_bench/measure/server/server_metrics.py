@@ -12,7 +12,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from rollout_bench.contracts.record import ServerSample, ServerUse
+from rollout_bench.contracts.record import Drafting, ServerSample, ServerUse
 
 PERIOD_S = 0.5
 """Time between two readings. One costs vLLM 5 to 30 ms of its front end's time, so at most a few percent."""
@@ -48,6 +48,15 @@ COUNTS = {
 }
 """Field of a pass -> the counter."""
 
+DRAFTS = {
+    "drafts": "vllm:spec_decode_num_drafts_total",
+    "draft_tokens": "vllm:spec_decode_num_draft_tokens_total",
+    "accepted_tokens": "vllm:spec_decode_num_accepted_tokens_total",
+}
+"""Field of what speculative decoding did -> the counter. Only engines that draft have them."""
+
+BY_POSITION = "vllm:spec_decode_num_accepted_tokens_per_pos_total"
+"""The counter of accepted tokens that has a label for their position in a draft, from 0."""
 
 _SAMPLED = tuple(name + end for names in GAUGES.values() for name in names for end in "{ ")
 """How the lines of /metrics begin that are needed while a pass goes on: a hundredth of them."""
@@ -140,6 +149,28 @@ def risen(before: str, after: str, round_trip_s: float | None) -> ServerUse:
     counts = {field: _whole(_first(rose, names)) for field, names in COUNTS.items()}
     means = {field: _mean(rose, names) for field, names in MEANS.items()}
     return ServerUse(round_trip_s=round_trip_s, **counts, **means)
+
+
+def drafted(before: str, after: str) -> Drafting | None:
+    """Return by how much the counters of speculative decoding rose between two readings; None where there are none."""
+    old, new = parse(before), parse(after)
+    if any(name not in new for name in DRAFTS.values()):
+        return None
+    counts = {field: max(0, round(new[name] - old.get(name, 0.0))) for field, name in DRAFTS.items()}
+    places, ours = _by_position(after), _by_position(before)
+    accepted = [max(0, round(places[place] - ours.get(place, 0.0))) for place in sorted(places)]
+    return Drafting(**counts, accepted_by_position=accepted)
+
+
+def _by_position(text: str) -> dict[int, float]:
+    """Return how many tokens were accepted at each position of their drafts, summed over the other labels."""
+    found: defaultdict[int, float] = defaultdict(float)
+    for family in _families(text):
+        for sample in family.samples:
+            place = sample.labels.get("position", "")
+            if sample.name == BY_POSITION and place.isdigit() and 0 <= sample.value <= _MOST:
+                found[int(place)] += sample.value
+    return dict(found)
 
 
 def median_s(times: list[float]) -> float | None:

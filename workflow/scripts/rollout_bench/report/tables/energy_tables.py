@@ -89,13 +89,23 @@ def energy_part(findings: Findings) -> SummaryPart:
         unknown=list(_unknown(findings)),
     )
     frame = _frame(findings)
+    unknown = [section for section in made if section.heading != "Energy"]
+    # who asked for no energy, on a machine that tells of none, finds in the files why there is none
+    told = bool(tables) or _asked(findings)
     return SummaryPart(
         answers=[section for section in made if section.heading == "Energy"],
         tables=tables,
-        sections=[section for section in made if section.heading != "Energy"],
-        definitions=definitions("Definitions, energy", tables),
+        sections=unknown if told else (),
+        definitions=[*(() if told else unknown), *definitions("Definitions, energy", tables)],
         files={} if frame.empty else {"energy.csv": frame},
     )
+
+
+def _asked(findings: Findings) -> bool:
+    """Return whether the config compares something by its energy."""
+    settings = findings.collection.comparison
+    modes = {row.experiment.mode for row in findings.rows}
+    return any(METRICS[metric].group == ENERGY for mode in modes for metric in settings.metrics_of(mode))
 
 
 def _repeats(row: Row) -> bool:
