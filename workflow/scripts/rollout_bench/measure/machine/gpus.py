@@ -1,7 +1,5 @@
 """NVIDIA devices: which there are, and what they say of themselves, by NVML or nvidia-smi (ran on H200s).
 
-All but the power of the moment has been read on H200s: no GPU has run `Devices.watts` yet.
-
 NVML counts for how long a clock was lowered, and why, so that readings before and after an iteration suffice. The
 reasons that it gives for the present moment would be of no use then: the device is idle.
 """
