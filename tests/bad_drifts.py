@@ -33,5 +33,6 @@ BAD_DRIFTS = [
         "reference: {quant: w8a8}",
     ),
     Bad("drift_reference_a_name", _drift("reference: bf16"), "drift.reference: 'bf16' is no mapping", "docs/reference"),
+    Bad("drift_own_tokens_a_word", _drift("own_tokens: some"), "drift.own_tokens", "docs/reference"),
     Bad("drift_reference_dtype", _drift("reference: {dtype: float32}"), "drift.reference.dtype", "known: quant"),
 ]

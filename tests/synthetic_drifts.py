@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from synthetic_records import make_record, make_spec
 
 from rollout_bench.contracts.inside import Drift, ScoredRow
@@ -23,6 +24,20 @@ def drift_spec(quant: str = "bf16", *, batches: tuple[int, ...] = (1, 8), worklo
     if quant != "bf16":
         settings["reference"] = drift_spec(batches=batches, workload=workload).experiment()
     return Spec.model_validate(content | {"mode": "drift", "drift": settings})
+
+
+def own_spec(quant: str) -> Spec:
+    """Return a spec of what scores the tokens of the reference, and samples some of its own."""
+    content = drift_spec(quant).model_dump()
+    return Spec.model_validate(content | {"drift": content["drift"] | {"own_tokens": True}})
+
+
+def scorer_spec(sampler: Spec) -> Spec:
+    """Return a spec of the reference, which scores what `sampler` has sampled."""
+    reference = drift_spec()
+    content, folder = reference.model_dump(), {"reference": reference.experiment(), "sampler": sampler.experiment()}
+    setting = f"scores-{sampler.quant.name}"
+    return Spec.model_validate(content | {"drift": content["drift"] | folder, "setting": setting})
 
 
 def drift_rows(spec: Spec, launch: int, noise: float, seed: int = 0) -> list[ScoredRow]:
@@ -52,7 +67,7 @@ def drift_record(spec: Spec, launch: int, rows: Sequence[ScoredRow], flags: Sequ
     more = {
         "validity": [flag.model_dump() for flag in flags],
         "tokens_sha256": "a" * 64,
-        "scored_tokens": SEQUENCES * TOKENS,
+        "scored_tokens": sum(len(row.logprobs) for row in rows if row.batch == 1) or SEQUENCES * TOKENS,
         "scores_file": f"launch-{launch}.scores.jsonl.gz",
         "scores": len(rows),
         "side_files_sha256": {},
@@ -64,9 +79,29 @@ def save_drift(
     results: Path, spec: Spec, launch: int, noise: float, *, seed: int = 0, flags: Sequence[Flag] = ()
 ) -> Path:
     """Write a launch with its side file; return where the record lies."""
-    rows = drift_rows(spec, launch, noise, seed)
+    return save_rows(results, spec, launch, drift_rows(spec, launch, noise, seed), flags=flags)
+
+
+def save_rows(
+    results: Path, spec: Spec, launch: int, rows: Sequence[ScoredRow], flags: Sequence[Flag] = (), **more: str
+) -> Path:
+    """Write a launch with those rows, and `more` in its record; return where the record lies."""
     path = record_path(results, spec.mode, spec.experiment(), launch)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_scores(path, drift_record(spec, launch, rows, flags), rows)
+    write_scores(path, drift_record(spec, launch, rows, flags).model_copy(update=more), rows)
     assert scores_path(path).exists()
     return path
+
+
+def rows_of(batch: int | None, logprobs: NDArray[np.float64], token_ids: NDArray[np.int64]) -> list[ScoredRow]:
+    """Return rows that say so of tokens [sequences, tokens]: with a batch they were scored, without one generated."""
+    rows = [
+        ScoredRow(batch=batch, sequence=number, logprobs=line.tolist(), first=[7] * len(line))
+        for number, line in enumerate(logprobs)
+    ]
+    if batch is not None:
+        return rows
+    return [
+        row.model_copy(update={"prompt_token_ids": [1, 2, row.sequence], "token_ids": token_ids[row.sequence].tolist()})
+        for row in rows
+    ]

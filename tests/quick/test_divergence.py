@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout_bench.analysis.stats.divergence import divergence, effective_share, excess
+from rollout_bench.analysis.stats.divergence import Bounded, divergence, effective_share, excess
 
 TEMPERATURE = 1.02
 
@@ -43,10 +43,12 @@ class TestWithAKnownKL:
         weights, d = np.exp(p), q - p
         found = divergence(ratios, 0.95)
         assert found.size.value == pytest.approx(float((weights * abs(d)).sum()), rel=0.02)
-        assert found.sd == pytest.approx(float(np.sqrt((weights * d**2).sum() - (weights * d).sum() ** 2)), rel=0.02)
+        assert found.sd.value == pytest.approx(
+            float(np.sqrt((weights * d**2).sum() - (weights * d).sum() ** 2)), rel=0.02
+        )
         # E_p[w] = 1, so the effective share of very many tokens is 1 / E_p[w^2]
-        assert found.token_ess == pytest.approx(1 / float((np.exp(p) * np.exp(2 * d)).sum()), rel=1e-3)
-        assert found.perplexity_ratio == pytest.approx(math.exp(found.k1.value))
+        assert found.token_ess.value == pytest.approx(1 / float((np.exp(p) * np.exp(2 * d)).sum()), rel=1e-3)
+        assert found.perplexity_ratio.value == pytest.approx(math.exp(found.k1.value))
 
     def test_a_normal_shift_of_the_mean_has_its_kl(self):
         shift = 0.3  # KL of two normal laws of variance 1 whose means differ by m is m^2 / 2
@@ -56,13 +58,51 @@ class TestWithAKnownKL:
         assert found.k3.low < shift**2 / 2 < found.k3.high
 
 
+class TestIntervals:
+    """Intervals hold what very many sequences come out at, about as often as promised."""
+
+    def sequences(self, generator: np.random.Generator, count: int) -> list[np.ndarray]:
+        """Return d of sequences that differ in their spread and in their length."""
+        scales, sizes = generator.uniform(0.01, 0.1, count), generator.integers(10, 40, count)
+        return [generator.normal(-(s**2) / 2, s, n) for s, n in zip(scales, sizes, strict=True)]
+
+    def test_hold_the_truth(self):
+        d = np.concatenate(self.sequences(np.random.default_rng(1), 20_000))
+        truth = {
+            "sd": d.std(),
+            "p95": np.quantile(abs(d), 0.95),
+            "token_ess": effective_share(d),
+            "perplexity_ratio": np.exp(-d.mean()),
+        }
+        missed = dict.fromkeys(truth, 0)
+        for seed in range(100):
+            found = divergence(self.sequences(np.random.default_rng([2, seed]), 64), 0.9)
+            for name, value in truth.items():
+                bounded = getattr(found, name)
+                missed[name] += not bounded.low <= value <= bounded.high
+        assert all(1 <= times <= 20 for times in missed.values()), missed
+
+    def test_become_narrower_with_more_sequences(self):
+        few, many = (divergence(self.sequences(np.random.default_rng(7), count), 0.9) for count in (16, 400))
+        for name in ("sd", "p95", "token_ess", "perplexity_ratio", "clipped", "outside"):
+            widths = [getattr(one, name).high - getattr(one, name).low for one in (few, many)]
+            assert widths[1] < widths[0] or widths == [0, 0], name
+
+    def test_a_sample_in_which_every_weight_vanishes_beside_the_largest_is_no_trouble(self):
+        found = divergence([[0.0], [-500.0], [-600.0]], 0.9)
+        assert found.token_ess.value == pytest.approx(1 / 3)
+        assert 0 < found.token_ess.low <= found.token_ess.high <= 1
+
+
 class TestNothing:
     def test_is_exactly_nothing(self):
         found = divergence([[0.0] * 5, [0.0] * 3], 0.95, [[True] * 5, [True] * 3])
-        for bounded in (found.size, found.k1, found.k3, found.outside):
+        for bounded in (found.size, found.k1, found.k3, found.outside, found.sd, found.p95, found.clipped):
             assert (bounded.value, bounded.low, bounded.high) == (0, 0, 0)
-        assert (found.sd, found.p95, found.largest, found.clipped) == (0, 0, 0, 0)
-        assert (found.token_ess, found.sequence_ess, found.agreement, found.perplexity_ratio) == (1, 1, 1, 1)
+        for bounded in (found.token_ess, found.agreement, found.perplexity_ratio):
+            assert bounded is not None
+            assert (bounded.value, bounded.low, bounded.high) == (1, 1, 1)
+        assert (found.largest, found.sequence_ess) == (0, 1)
 
     def test_is_no_more_than_nothing(self):
         beyond = excess([[0.0, 0.0], [0.0]], [[0.0, 0.0], [0.0]], 0.95)
@@ -99,12 +139,13 @@ class TestProperties:
         found = divergence(ratios, 0.9)
         assert found.k3.low >= 0
         assert 0 <= found.size.value <= found.largest
-        assert found.p95 <= found.largest
-        assert 1 / found.tokens - 1e-12 <= found.token_ess <= 1 + 1e-12
+        assert found.p95.high <= found.largest
+        assert 1 / found.tokens - 1e-12 <= found.token_ess.value <= 1 + 1e-12
         assert 1 / found.sequences - 1e-12 <= found.sequence_ess <= 1 + 1e-12
-        assert 0 <= found.clipped <= found.outside.value <= 1
-        for bounded in (found.size, found.k1, found.k3, found.outside):
-            assert bounded.low <= bounded.value <= bounded.high
+        assert 0 <= found.clipped.value <= found.outside.value <= 1
+        for bounded in vars(found).values():
+            if isinstance(bounded, Bounded):
+                assert bounded.low <= bounded.value <= bounded.high
 
     @given(RATIOS)
     def test_the_order_of_tokens_is_no_matter(self, ratios: list[list[float]]):
@@ -121,7 +162,7 @@ class TestProperties:
 def test_shares_are_of_ratios_that_are_far_from_one():
     found = divergence([[0.0, math.log(0.89), math.log(1.09), math.log(2.1)]], 0.95)
     assert found.outside.value == 0.5
-    assert found.clipped == 0.25
+    assert found.clipped.value == 0.25
 
 
 @pytest.mark.parametrize("ratios", [[], [[]], [[0.1], [math.nan]], [[math.inf]]])

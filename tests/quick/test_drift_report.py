@@ -13,6 +13,7 @@ from synthetic_records import make_plan
 
 from rollout_bench.analysis.inside.drifts import DriftReport
 from rollout_bench.analysis.inside.overview import look
+from rollout_bench.analysis.stats.divergence import Bounded
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.contracts.side_files import read_scores
 from rollout_bench.contracts.store import read_drift, scores_path, write_scores
@@ -65,7 +66,7 @@ def test_each_experiment_is_held_against_the_references_first_launch_and_its_flo
     one = report(results).drifted[4]
     assert (one.found.sequences, one.found.tokens) == (SEQUENCES, 2 * SEQUENCES * TOKENS)  # of both launches
     assert one.found.size.value == pytest.approx(10 * FLOOR * 0.798, rel=0.15)  # sqrt(2 / pi)
-    assert one.found.agreement == 1
+    assert one.found.agreement == Bounded(1, 1, 1)
 
 
 def test_the_sentence_comes_before_the_tables_and_the_numbers_are_in_a_file(results: Path):

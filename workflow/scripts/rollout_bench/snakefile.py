@@ -88,7 +88,7 @@ def next_round(plan: Schedule) -> list[str]:
         str(round_file(experiment.mode, experiment.experiment, launches))
         for experiment in plan.experiments
         for launches in (wanted[experiment.experiment],)
-        if launches < plan.config.launches_of(experiment.mode)
+        if launches < experiment.launches
         and _baselines(plan, experiment)
         and not _given_up(plan, str(record_path(RESULTS, experiment.mode, experiment.experiment, launches - 1)))
         and missing_of_round(plan, experiment.mode, experiment.experiment, launches)

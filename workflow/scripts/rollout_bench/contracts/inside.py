@@ -171,6 +171,10 @@ class Drift(Launched):
         ),
     )
     scored_tokens: int = Field(gt=0, description="Tokens that were scored with each batch, those of prompts left out.")
+    own_tokens_sha256: str | None = absent(
+        "The same SHA-256 of tokens of its own that it sampled besides. Null where it sampled none.",
+        pattern="^[0-9a-f]{64}$",
+    )
     judged: int | None = absent(
         "Problems with one right answer that it was asked, greedily. Null for a model that was not trained here.", gt=0
     )

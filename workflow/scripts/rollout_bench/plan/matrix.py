@@ -13,7 +13,7 @@ from typing import Any
 
 from rollout_bench.checkpoints.formats import BUILDER_VERSION, check_format
 from rollout_bench.contracts.axes import DEFAULT_SETTING
-from rollout_bench.contracts.load import longest
+from rollout_bench.contracts.load import DriftSettings, longest
 from rollout_bench.contracts.modes import CYCLE, DRIFT, MODES, ONLINE, PLACEMENT, STARTUP
 from rollout_bench.contracts.spec import (
     MEASUREMENT_VERSION,
@@ -71,6 +71,9 @@ from rollout_bench.plan.settings import resolved, settings_in, told_of_sweep, un
 
 TRAINED = "trained"
 """Folder below model_base that models are trained in."""
+
+SCORES = "scores"
+"""Part of the setting's name under which the reference scores tokens that another quant has sampled."""
 
 DEFAULT_ARGS: dict[str, Any] = {"enable_prefix_caching": True, "seed": 0}
 """Spelled out although vLLM's defaults are the same, since results depend on them."""
@@ -194,7 +197,7 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
                     remedy=remedy,
                 )
             )
-    experiments = _with_references(experiments, skipped, config.drift.reference.quant)
+    experiments = _with_references(experiments, skipped, config.drift)
     experiments += [_on_endpoint(config, engine, *cell) for cell in endpoint_cells(config)]
     if any(experiment.checkpoint for experiment in experiments):
         check_model_base_can_be_written(Path(config.model_base))
@@ -213,26 +216,26 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
     return Matrix(platform, experiments, skipped)
 
 
-def _with_references(experiments: list[Experiment], skipped: list[Skipped], quant: str) -> list[Experiment]:
+def _with_references(experiments: list[Experiment], skipped: list[Skipped], drift: DriftSettings) -> list[Experiment]:
     """Return `experiments`, of which those of drift mode now name the one whose tokens they score.
 
-    That is `quant` under the default setting, of the same model and workload. Those without one go to `skipped`.
+    That is the reference's quant under the default setting, of the same model and workload. Those without one go to
+    `skipped`. Where the others sample tokens of their own, each is followed by one in which the reference scores them.
     """
-    scoring = [e for e in experiments if e.spec.drift is not None]
+    quant = drift.reference.quant
     references = {
-        (e.spec.model.name, e.spec.workload.name): e.name
-        for e in scoring
-        if e.spec.quant.name == quant and e.spec.setting is None
+        (e.spec.model.name, e.spec.workload.name): e
+        for e in experiments
+        if e.spec.drift is not None and e.spec.quant.name == quant and e.spec.setting is None
     }
     found = []
     for one in experiments:
         spec, reference = one.spec, references.get((one.spec.model.name, one.spec.workload.name))
-        if spec.drift is None or reference == one.name:
+        if spec.drift is None or one is reference:
             found.append(one)
         elif reference is not None:
-            drift = spec.drift.model_copy(update={"reference": reference})
-            spec = spec.model_copy(update={DRIFT.settings: drift})
-            found.append(replace(one, spec=spec, name=spec.experiment()))
+            other = _in_drift(one, reference=reference.name, own_tokens=drift.own_tokens or None)
+            found += [other, _scorer(reference, other)] if drift.own_tokens else [other]
         else:
             reason = f"the reference of drift, {quant} under the default setting, is not measured"
             remedy = f"have {spec.model.name} measured with {quant}, and no settings selected without default"
@@ -240,6 +243,23 @@ def _with_references(experiments: list[Experiment], skipped: list[Skipped], quan
             setting = spec.axes["setting"]
             skipped.append(Skipped(mode=spec.mode, **names, setting=setting, reason=reason, remedy=remedy))
     return found
+
+
+def _scorer(reference: Experiment, other: Experiment) -> Experiment:
+    """Return the experiment in which the reference scores what `other` samples, named as a setting of the former."""
+    words = (reference.spec.setting, SCORES, other.spec.quant.name, other.spec.setting)
+    scorer = _in_drift(reference, reference=reference.name, sampler=other.name)
+    return _with_spec(scorer, setting="-".join(filter(None, words)))
+
+
+def _in_drift(one: Experiment, **fields: Any) -> Experiment:
+    assert one.spec.drift is not None, "specs of this mode have it"
+    return _with_spec(one, **{DRIFT.settings: one.spec.drift.model_copy(update=fields)})
+
+
+def _with_spec(one: Experiment, **fields: Any) -> Experiment:
+    spec = one.spec.model_copy(update=fields)
+    return replace(one, spec=spec, name=spec.experiment())
 
 
 _Cell = tuple[str, str, str, str]

@@ -202,7 +202,7 @@ def settings_of(mode: str, config: Config, workload: str, args: dict[str, Any], 
     if mode == STARTUP.name:
         return {MODES[mode].settings: _start_of(config.startup)}
     if mode == DRIFT.name:
-        return {MODES[mode].settings: config.drift.to(DriftSpec, reference=None)}
+        return {MODES[mode].settings: config.drift.to(DriftSpec, reference=None, own_tokens=None)}
     settings, load = getattr(config, MODES[mode].settings), config.workload_settings[workload]
     if isinstance(settings, OperatorsSettings):
         settings = settings.with_batch(decode_batch(load.prompts, load.samples_per_prompt, args))

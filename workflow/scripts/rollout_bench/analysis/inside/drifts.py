@@ -1,4 +1,7 @@
-"""What drift launches say: how far each experiment is from the reference, and the reference from itself."""
+"""What drift launches say: how far each experiment is from the reference, and the reference from itself.
+
+In both directions d is the log probability that a token has from who scores it, less the one from who sampled it.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from rollout_bench.analysis.stats.divergence import Array, Bounded, Divergence, 
 from rollout_bench.analysis.timed.experiments import Chosen
 from rollout_bench.contracts.axes import title_of
 from rollout_bench.contracts.inside import Drift, ScoredRow
+from rollout_bench.contracts.load import DriftSpec
 from rollout_bench.contracts.modes import DRIFT
 from rollout_bench.contracts.side_files import read_scores
 from rollout_bench.contracts.store import record_path, scores_path
@@ -31,16 +35,17 @@ class DriftLaunch:
 
 @dataclass(frozen=True)
 class Drifted:
-    """How far what an experiment gives the reference's tokens is from what the reference gives them.
+    """How far what an experiment gives tokens is from what the reference gives them.
 
     Attributes:
         chosen: the experiment.
-        reference: the experiment that sampled the tokens.
+        reference: the experiment that it is held against.
         batch: sequences that were scored at once; None: what the reference gave them while it generated.
-        launches: the launches that it is over: of the reference the first valid one alone, or all others.
+        launches: the launches that scored: of the reference the first valid one alone, or all others.
         found: how far.
         log_ratios: for each sequence d of its tokens, of all `launches` [n_i], in nats.
         elsewhere: whether it is the reference in other launches than the one that all is held against.
+        own: whether the experiment has sampled the tokens, and the reference scored them: else it is the reverse.
         beyond: by how much its mean |d| is above the floor's, in nats, with its interval together for all that have the
             same reference; None for the reference itself, and where there is no floor.
     """
@@ -52,6 +57,7 @@ class Drifted:
     found: Divergence
     log_ratios: tuple[Array, ...]
     elsewhere: bool = False
+    own: bool = False
     beyond: Bounded | None = None
 
     @property
@@ -74,7 +80,7 @@ class Drifted:
     @property
     def is_floor(self) -> bool:
         """Whether the floor may be taken from it: the reference scored another time, or otherwise batched."""
-        return self.of_reference and self.batch is not None
+        return self.of_reference and (self.own or self.batch is not None)
 
     @property
     def drifts(self) -> bool | None:
@@ -84,14 +90,19 @@ class Drifted:
 
 @dataclass(frozen=True)
 class DriftReport:
-    """All that was scored, by reference, the reference first; `problems` say what could not be compared, and why."""
+    """All that was scored, by reference, the reference first; `problems` say what could not be compared, and why.
+
+    `drifted` are of the reference's tokens, `own` of tokens that each experiment sampled itself.
+    """
 
     drifted: tuple[Drifted, ...] = ()
+    own: tuple[Drifted, ...] = ()
     problems: tuple[str, ...] = ()
 
     def floor_of(self, one: Drifted) -> Drifted | None:
         """Return the largest difference of the reference of `one` from itself; None where it was scored only once."""
-        return _floor([each for each in self.drifted if each.reference.place == one.reference.place])
+        alike = self.own if one.own else self.drifted
+        return _floor([each for each in alike if each.reference.place == one.reference.place])
 
 
 def drift_report(results: Path, inside: Sequence[Chosen], confidence: float) -> DriftReport:
@@ -104,21 +115,34 @@ def drift_report(results: Path, inside: Sequence[Chosen], confidence: float) -> 
     for each in measured:
         grouped.setdefault(_reference_of(each), []).append(each)
     drifted: list[Drifted] = []
+    sampled: list[Drifted] = []
     for folder, own in grouped.items():
         reference = by_folder.get(folder)
         if reference is None or not launches[reference.place]:
             problems.append(f"{folder}: has no valid launch, so nothing is held against it; measure it again")
             continue
         own = sorted(own, key=lambda each: each.place != reference.place)
-        drifted += _with_verdicts(list(_drifted(reference, own, launches, confidence, problems)), confidence)
-    return DriftReport(tuple(drifted), tuple(problems))
+        others = [each for each in own if _settings(each).sampler is None]
+        scorers = {sampler: each for each in own if (sampler := _settings(each).sampler) is not None}
+        sampling = [each for each in others if _settings(each).own_tokens]
+        found = list(_drifted(reference, others, launches, confidence, problems))
+        if sampling:
+            found += _on_own_tokens(reference, [reference, *sampling], scorers, launches, confidence, problems)
+        found = _with_verdicts(found, confidence)
+        drifted += [each for each in found if not each.own]
+        sampled += [each for each in found if each.own]
+    return DriftReport(tuple(drifted), tuple(sampled), tuple(problems))
+
+
+def _settings(each: Chosen) -> DriftSpec:
+    drift = each.experiment.records[0].spec.drift
+    assert drift is not None, "specs of this mode have it"
+    return drift
 
 
 def _reference_of(each: Chosen) -> str:
-    """Return the folder of the experiment that sampled what `each` scores, which may be itself."""
-    drift = each.experiment.records[0].spec.drift
-    assert drift is not None, "specs of this mode have it"
-    return drift.reference or each.experiment.experiment
+    """Return the folder of the experiment that `each` is held against, which may be itself."""
+    return _settings(each).reference or each.experiment.experiment
 
 
 def _read(results: Path, each: Chosen, problems: list[str]) -> dict[int, DriftLaunch]:
@@ -151,19 +175,10 @@ def _drifted(
     """Yield how far each of `own` is from the first launch of the `reference`, batch by batch."""
     base_index = min(launches[reference.place])
     base = launches[reference.place][base_index]
-    drift = base.record.spec.drift
-    assert drift is not None, "specs of this mode have it"
-    first = drift.batch_sizes[0]
+    first = _settings(reference).batch_sizes[0]
     for each in own:
-        same = {}
-        for index, launch in launches[each.place].items():
-            if launch.record.tokens_sha256 == base.record.tokens_sha256:
-                same[index] = launch
-                continue
-            problems.append(
-                f"{each.place}/launch-{index}.json: scored other tokens than launch {base_index} of "
-                f"{reference.experiment.experiment}; delete the record, and run again"
-            )
+        sampled = f"launch {base_index} of {reference.experiment.experiment}"
+        same = _of_tokens(base.record.tokens_sha256, sampled, each.place, launches[each.place], problems)
         apart = [[base_index], [index for index in same if index != base_index]]
         if each.place != reference.place:
             apart = [list(same)]
@@ -171,34 +186,101 @@ def _drifted(
             for batch in dict.fromkeys(batch for index in indices for batch in same[index].scores):
                 if each.place == reference.place and indices == [base_index] and batch == first:
                     continue  # what all else is held against
+                if each.place != reference.place and batch is None:
+                    continue  # tokens of its own
                 scored = [rows for index in indices if (rows := same[index].scores.get(batch)) is not None]
-                ratios = tuple(
-                    np.concatenate([np.subtract(row.logprobs, p.logprobs) for row in rows])
-                    for p, *rows in zip(base.scores[first], *scored, strict=True)
-                )
-                choices = [
-                    np.concatenate([np.equal(row.first, p.first) for row in rows])
-                    for p, *rows in zip(base.scores[first], *scored, strict=True)
-                ]
-                found = divergence(ratios, confidence, choices)
+                found, ratios = _held_against(base.scores[first], scored, confidence)
                 elsewhere = each.place == reference.place and indices != [base_index]
                 yield Drifted(each, reference, batch, tuple(indices), found, ratios, elsewhere)
+
+
+def _on_own_tokens(
+    reference: Chosen,
+    own: Sequence[Chosen],
+    scorers: Mapping[str, Chosen],
+    launches: Mapping[str, Mapping[int, DriftLaunch]],
+    confidence: float,
+    problems: list[str],
+) -> Iterator[Drifted]:
+    """Yield how far the `reference` is from each of `own` on the tokens that this one sampled, batch by batch.
+
+    Of the reference that is what it gave its tokens while it generated them, and what it gives them when it scores.
+
+    Args:
+        reference: the experiment that scores.
+        own: those that sample, the reference among them.
+        scorers: folder of the one that samples -> experiment in which the reference scores its tokens.
+        launches: of each experiment, by its place and their index.
+        confidence: of each interval.
+        problems: gets what can't be compared.
+    """
+    for each in own:
+        itself = each.place == reference.place
+        scorer = each if itself else scorers.get(each.experiment.experiment)
+        base = launches[each.place].get(0)
+        if scorer is None or not launches[scorer.place]:
+            problems.append(f"{each.place}: no valid launch of the reference has scored the tokens that it sampled")
+            continue
+        if base is None:
+            problems.append(f"{each.place}: launch 0 sampled tokens and is not valid; measure it again")
+            continue
+        sha256 = base.record.tokens_sha256 if itself else base.record.own_tokens_sha256
+        sampled = f"launch 0 of {each.experiment.experiment}"
+        scored = _of_tokens(sha256, sampled, scorer.place, launches[scorer.place], problems)
+        apart = [[0], [index for index in scored if index != 0]] if itself else [list(scored)]
+        for indices in filter(None, apart):
+            for batch in _settings(reference).batch_sizes:
+                rows = [scored[index].scores[batch] for index in indices]
+                found, ratios = _held_against(base.scores[None], rows, confidence)
+                elsewhere = itself and indices != [0]
+                yield Drifted(each, reference, batch, tuple(indices), found, ratios, elsewhere, own=True)
+
+
+def _of_tokens(
+    sha256: str | None, sampled: str, place: str, launches: Mapping[int, DriftLaunch], problems: list[str]
+) -> dict[int, DriftLaunch]:
+    """Return those of the `launches` at `place` whose tokens have that SHA-256, as what has `sampled` them."""
+    same = {}
+    for index, launch in launches.items():
+        if launch.record.tokens_sha256 == sha256:
+            same[index] = launch
+        else:
+            problem = (
+                f"{place}/launch-{index}.json: scored other tokens than {sampled}; delete the record, and run again"
+            )
+            problems.append(problem)
+    return same
+
+
+def _held_against(
+    sampled: Sequence[ScoredRow], scored: Sequence[Sequence[ScoredRow]], confidence: float
+) -> tuple[Divergence, tuple[Array, ...]]:
+    """Return how far all of `scored` is from what stands for who `sampled` the tokens, and d for each sequence."""
+    ratios = tuple(
+        np.concatenate([np.subtract(row.logprobs, p.logprobs) for row in rows])
+        for p, *rows in zip(sampled, *scored, strict=True)
+    )
+    choices = [
+        np.concatenate([np.equal(row.first, p.first) for row in rows])
+        for p, *rows in zip(sampled, *scored, strict=True)
+    ]
+    return divergence(ratios, confidence, choices), ratios
 
 
 def _with_verdicts(drifted: Sequence[Drifted], confidence: float) -> list[Drifted]:
     """Return `drifted`, all of one reference, with what others than the reference have beyond its floor.
 
-    Their intervals hold together, by Bonferroni's inequality.
+    Their intervals hold together, by Bonferroni's inequality. Each direction has a floor of its own.
     """
-    floor = _floor(drifted)
     others = sum(not each.of_reference for each in drifted)
-    if floor is None or not others:
-        return list(drifted)
-    each_confidence = 1 - (1 - confidence) / others
-    return [
-        each if each.of_reference else replace(each, beyond=excess(each.log_ratios, floor.log_ratios, each_confidence))
-        for each in drifted
-    ]
+    found = []
+    for each in drifted:
+        floor = None if each.of_reference else _floor([one for one in drifted if one.own == each.own])
+        if floor is not None:
+            beyond = excess(each.log_ratios, floor.log_ratios, 1 - (1 - confidence) / others)
+            each = replace(each, beyond=beyond)
+        found.append(each)
+    return found
 
 
 def _floor(drifted: Sequence[Drifted]) -> Drifted | None:

@@ -37,10 +37,13 @@ JUDGED = 300
 SEEDS = 1 << 20
 """Seeds of requests that belong to one seed of a workload."""
 
+OWN_SEEDS = SEEDS // 2
+"""The first of these with which others than the reference sample: with its seeds they would say what it says."""
+
 
 @dataclass(frozen=True)
 class Continued:
-    """A prompt with the tokens that the reference sampled after it."""
+    """A prompt with the tokens that were sampled after it."""
 
     prompt_token_ids: list[int]
     token_ids: list[int]
@@ -56,19 +59,22 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     assert settings is not None, "the spec is of drift mode"
     scorer = Scorer(loaded(job, tell, logprobs_mode=LOGPROBS_MODE), wait)
     tell(PhaseBegins(phase="measuring"))
-    if job.reference is None:
+    own = job.reference is not None
+    sequences: list[Continued] = []
+    if not own or (settings.own_tokens and job.launch == 0):
         asked = asked_in(job, scorer.vocabulary, settings.prompts)
-        sampled = scorer.sample(asked, settings.tokens, job.spec.workload.seed * SEEDS, job.spec.workload.ignore_eos)
+        first_seed = job.spec.workload.seed * SEEDS + (OWN_SEEDS if own else 0)
+        sampled = scorer.sample(asked, settings.tokens, first_seed, job.spec.workload.ignore_eos)
         tell(IterationEnds())
         sequences = [Continued(row.prompt_token_ids or [], row.token_ids or []) for row in sampled]
-        tell(SequencesScored(rows=sampled, tokens_sha256=digest(sequences)))
-    else:
+        tell(SequencesScored(rows=sampled, tokens_sha256=digest(sequences), own=own))
+    if job.reference is not None:
         sequences = sampled_by(Path(job.reference))
     for batch in settings.batch_sizes:
         rows = scorer.score(sequences, batch)
         tell(IterationEnds())
         tell(SequencesScored(rows=rows, tokens_sha256=digest(sequences)))
-    if job.spec.model.trained is not None:
+    if job.spec.model.trained is not None and settings.sampler is None:
         asked_for = problems(JUDGED, job.spec.workload.seed)
         answers = scorer.answer([list(one.prompt_ids) for one in asked_for])
         tell(IterationEnds())

@@ -152,6 +152,7 @@ class SequencesScored(Strict):
     event: Literal["scored"] = "scored"
     rows: list[ScoredRow]
     tokens_sha256: str
+    own: bool = Field(False, description="Whether they are tokens of its own, which it samples besides.")
 
 
 class AnswersJudged(Strict):

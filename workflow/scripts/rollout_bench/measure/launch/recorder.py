@@ -522,6 +522,7 @@ class DriftCollecting(Collecting):
         super().__init__(spec, launch, progress, surroundings)
         self._rows: list[ScoredRow] = []
         self._sha256 = ""
+        self._own_sha256: str | None = None
         self._judged: AnswersJudged | None = None
 
     def take(self, event: Event) -> None:
@@ -533,7 +534,10 @@ class DriftCollecting(Collecting):
         elif isinstance(event, SequencesScored):
             self.surroundings.meanwhile()
             self._rows += event.rows
-            self._sha256 = event.tokens_sha256
+            if event.own:
+                self._own_sha256 = event.tokens_sha256
+            else:
+                self._sha256 = event.tokens_sha256
             self.progress.scored(event.rows)
         elif isinstance(event, AnswersJudged):
             self.surroundings.meanwhile()
@@ -541,11 +545,13 @@ class DriftCollecting(Collecting):
 
     def write(self, log: str, path: Path) -> None:
         """Write the record to `path`, and its side file beside it; `log` is the engine's output."""
-        batch = self._rows[-1].batch
+        assert self.spec.drift is not None, "specs of this mode have it"
+        batch = self.spec.drift.batch_sizes[0]
         record = Drift(
             **self.launched(log),
             validity=[*self.flags, *fallback_flags(log)],
             tokens_sha256=self._sha256,
+            own_tokens_sha256=self._own_sha256,
             scored_tokens=sum(len(row.logprobs) for row in self._rows if row.batch == batch),
             judged=None if self._judged is None else self._judged.judged,
             right=None if self._judged is None else self._judged.right,

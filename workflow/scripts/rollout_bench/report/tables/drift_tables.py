@@ -22,10 +22,10 @@ def _of(header: str, definition: str, cell: Callable[[Divergence], str]) -> Colu
     return Column(header, definition, lambda line: cell(line["one"].found))
 
 
-def bounded_text(value: Bounded, factor: float = 1.0) -> str:
+def bounded_text(value: Bounded, factor: float = 1.0, digits: int = 3) -> str:
     """Return `0.0123 [0.0119, 0.0128]`."""
-    low, high = (number(factor * end, 3) for end in (value.low, value.high))
-    return f"{number(factor * value.value, 3)} [{low}, {high}]"
+    found, low, high = (number(factor * each, digits) for each in (value.value, value.low, value.high))
+    return f"{found} [{low}, {high}]"
 
 
 def scored_text(one: Drifted) -> str:
@@ -55,15 +55,16 @@ SIZE = (
     _of(
         "mean |d|",
         "Mean over tokens of |d|, d being the log probability of a token less the one that the reference gave it, in "
-        "nats; in brackets the interval over sequences.",
+        "nats; on own tokens the one that the reference gives less the one with which the quant sampled it. In "
+        "brackets the interval over sequences.",
         lambda found: bounded_text(found.size),
     ),
     Column(
         "verdict",
         "drifts: the mean |d| is larger than that of the reference against itself, its floor, which is the largest of "
-        "the lines (reference) but for the one while generating. The interval of the difference, by a bootstrap of "
-        "whole sequences, holds together for all with the same reference. no floor: the reference was scored with one "
-        "batch in one launch.",
+        "the table's lines (reference) but for the one while generating. The interval of the difference, by a "
+        "bootstrap of whole sequences, holds together for all with the same reference. no floor: the reference was "
+        "scored with one batch in one launch.",
         lambda line: verdict_text(line["one"]),
         words=True,
     ),
@@ -75,12 +76,13 @@ SIZE = (
         known="accuracy",
     ),
     _of("mean d", "Mean of d.", lambda found: number(found.mean, 3)),
-    _of("sd d", "Standard deviation of d.", lambda found: number(found.sd, 3)),
-    _of("p95 |d|", "What 95 % of the tokens don't exceed.", lambda found: number(found.p95, 3)),
+    _of("sd d", "Standard deviation of d.", lambda found: bounded_text(found.sd)),
+    _of("p95 |d|", "What 95 % of the tokens don't exceed.", lambda found: bounded_text(found.p95)),
     _of("max |d|", "The largest.", lambda found: number(found.largest, 3)),
     _of(
         "KL k1",
-        "Schulman's first estimate of KL(reference || quant), in nats per token: mean of -d. It may come out below 0.",
+        "Schulman's first estimate of KL(reference || quant), in nats per token: mean of -d. It may come out below 0. "
+        "On own tokens of KL(quant || reference).",
         lambda found: bounded_text(found.k1),
     ),
     _of(
@@ -95,18 +97,19 @@ WEIGHTS = (
     SIZE[1],
     _of(
         f"outside [{NEAR[0]:g}, {NEAR[1]:g}] %",
-        "Share of tokens whose ratio of probabilities e^d, the quant's over the reference's, is outside, in percent.",
+        "Share of tokens whose ratio of probabilities e^d, the quant's over the reference's, is outside, in percent; "
+        "on own tokens the reference's over the quant's, the weight that corrects a gradient.",
         lambda found: bounded_text(found.outside, 100),
     ),
     _of(
         f"above {CLIP:g} %",
         f"Share of tokens whose ratio is above {CLIP:g}, where truncated importance sampling usually cuts it off.",
-        lambda found: number(100 * found.clipped, 3),
+        lambda found: bounded_text(found.clipped, 100),
     ),
     _of(
         "token ESS %",
         "Effective sample size of tokens weighted by their ratio, over their number, in percent.",
-        lambda found: number(100 * found.token_ess, 4),
+        lambda found: bounded_text(found.token_ess, 100, 4),
     ),
     _of(
         "sequence ESS %",
@@ -116,12 +119,12 @@ WEIGHTS = (
     _of(
         "same first choice %",
         "Share of tokens in whose place both find the same token likeliest.",
-        lambda found: MISSING if found.agreement is None else number(100 * found.agreement, 4),
+        lambda found: MISSING if found.agreement is None else bounded_text(found.agreement, 100, 4),
     ),
     _of(
         "perplexity ratio",
-        "Perplexity of the reference's tokens under the quant over that under the reference.",
-        lambda found: number(found.perplexity_ratio, 5),
+        "Perplexity of the tokens under who scores them over that under who sampled them.",
+        lambda found: bounded_text(found.perplexity_ratio, digits=5),
     ),
     _of("tokens", "Tokens that the line is over, of all its launches.", lambda found: count(found.tokens)),
 )
@@ -137,9 +140,11 @@ def drift_part(findings: Findings) -> SummaryPart:
     if not report.drifted:
         return SummaryPart(tables=tables, warnings=warnings)
     told = [(one, report.floor_of(one)) for one in report.drifted if not one.of_reference]
+    own = [(one, report.floor_of(one)) for one in report.own if not one.of_reference]
     said = sections(
         DRIFT.name,
         told=told,
+        own=own,
         alone=not told,
         bounded=bounded_text,
         scored=scored_text,
@@ -163,20 +168,24 @@ def drift_part(findings: Findings) -> SummaryPart:
 
 def _views(findings: Findings, report: DriftReport, left_out: Sequence[Chosen]) -> Iterator[View]:
     platforms = dict.fromkeys(
-        [one.chosen.experiment.platform for one in report.drifted] + [each.experiment.platform for each in left_out]
+        [one.chosen.experiment.platform for one in (*report.drifted, *report.own)]
+        + [each.experiment.platform for each in left_out]
     )
     confidence = findings.collection.comparison.confidence
     for platform in platforms:
-        lines = [
-            {
-                **_names(one.chosen),
-                **findings.launches.get(one.chosen.place, {}),
-                "one": one,
-                "accuracy": _accuracy(one, confidence),
-            }
-            for one in report.drifted
-            if one.chosen.experiment.platform == platform
-        ]
+        lines, own = (
+            [
+                {
+                    **_names(one.chosen),
+                    **findings.launches.get(one.chosen.place, {}),
+                    "one": one,
+                    "accuracy": None if one.own else _accuracy(one, confidence),
+                }
+                for one in each
+                if one.chosen.experiment.platform == platform
+            ]
+            for each in (report.drifted, report.own)
+        )
         without = [
             {**_names(each), **findings.launches.get(each.place, {}), "empty_because": each.reason}
             for each in left_out
@@ -185,6 +194,9 @@ def _views(findings: Findings, report: DriftReport, left_out: Sequence[Chosen]) 
         yield view("Drift: ", platform, SIZE, lines, without)
         if lines:
             yield view("Drift, weights and choices: ", platform, WEIGHTS, lines)
+        if own:
+            yield view("Drift on own tokens: ", platform, SIZE, own)
+            yield view("Drift on own tokens, weights and choices: ", platform, WEIGHTS, own)
 
 
 def _accuracy(one: Drifted, confidence: float) -> str | None:
@@ -203,8 +215,9 @@ def _names(each: Chosen) -> Line:
 def drift_table(report: DriftReport) -> pd.DataFrame:
     """Return a line for each experiment and batch; the columns end in their units."""
     lines = []
-    for one in report.drifted:
+    for one in (*report.drifted, *report.own):
         experiment, found, beyond = one.chosen.experiment, one.found, one.beyond
+        accuracy = None if one.own else one.accuracy
         lines.append(
             {
                 "platform": experiment.platform,
@@ -214,27 +227,28 @@ def drift_table(report: DriftReport) -> pd.DataFrame:
                 "setting": experiment.setting,
                 "key": experiment.key,
                 "reference_key": one.reference.experiment.key,
+                "tokens_of": "own" if one.own else "reference",
                 "batch": one.batch,
                 "launches": " ".join(map(str, one.launches)),
                 "sequences": found.sequences,
                 "tokens": found.tokens,
                 "mean_d_nats": found.mean,
-                "sd_d_nats": found.sd,
+                **_ends("sd_d", found.sd, "_nats"),
                 **_ends("mean_abs_d", found.size, "_nats"),
-                "p95_abs_d_nats": found.p95,
+                **_ends("p95_abs_d", found.p95, "_nats"),
                 "max_abs_d_nats": found.largest,
                 **_ends("kl_k1", found.k1, "_nats"),
                 **_ends("kl_k3", found.k3, "_nats"),
                 **_ends("outside", found.outside, "_share"),
-                "clipped_share": found.clipped,
-                "token_ess_share": found.token_ess,
+                **_ends("clipped", found.clipped, "_share"),
+                **_ends("token_ess", found.token_ess, "_share"),
                 "sequence_ess_share": found.sequence_ess,
-                "same_first_choice_share": found.agreement,
-                "perplexity_ratio": found.perplexity_ratio,
+                **_ends("same_first_choice", found.agreement, "_share"),
+                **_ends("perplexity_ratio", found.perplexity_ratio, ""),
                 **_ends("beyond_floor", beyond, "_nats"),
                 "drifts": one.drifts,
-                "right": None if one.accuracy is None else one.accuracy[0],
-                "judged": None if one.accuracy is None else one.accuracy[1],
+                "right": None if accuracy is None else accuracy[0],
+                "judged": None if accuracy is None else accuracy[1],
             }
         )
     return pd.DataFrame(lines).astype({"batch": "Int64", "right": "Int64", "judged": "Int64"})
