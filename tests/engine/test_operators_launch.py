@@ -21,12 +21,14 @@ pytestmark = pytest.mark.engine
 TOKENS = [1, 8, 64]
 
 SHAPES = {
-    "qkv": (128, 256, 2),
-    "o": (128, 128, 2),
+    "qkv": (128, 256, 4),
+    "o": (128, 128, 4),
     "gate_up": (128, 512, 2),
     "down": (256, 128, 2),
     "lm_head": (128, 2048, 1),
+    "router": (128, 8, 2),
 }
+"""Of the model whose last two layers are mixtures."""
 
 
 def operators_spec(**changes: Any) -> Spec:
@@ -54,6 +56,20 @@ W8A8 = {
 """What a checkpoint's config says of it."""
 
 
+MIXTURE = {
+    "architectures": ["Qwen3MoeForCausalLM"],
+    "model_type": "qwen3_moe",
+    "num_experts": 8,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 64,
+    "norm_topk_prob": True,
+    "decoder_sparse_step": 1,
+    "num_hidden_layers": 4,
+    "mlp_only_layers": [0, 1],
+}
+"""What makes the tiny model a mixture of experts behind two layers of the tiny model's own."""
+
+
 def timed(folder: Path, spec: Spec, model: Path | None = None) -> tuple[Launching, Operators]:
     launch = Launching(folder, spec, model=model)
     assert launch.finish() == 0, launch.said + launch.log_text()[-3000:]
@@ -62,7 +78,9 @@ def timed(folder: Path, spec: Spec, model: Path | None = None) -> tuple[Launchin
 
 @pytest.fixture(scope="module")
 def bf16(tmp_path_factory: pytest.TempPathFactory) -> tuple[Launching, Operators]:
-    return timed(tmp_path_factory.mktemp("bf16"), operators_spec())
+    model = tmp_path_factory.mktemp("mixture")
+    (model / "config.json").write_text(json.dumps({**TINY_MODEL, **MIXTURE}))
+    return timed(tmp_path_factory.mktemp("bf16"), operators_spec(), model)
 
 
 @pytest.fixture(scope="module")
@@ -100,13 +118,37 @@ def test_the_record_has_no_throughput(bf16: tuple[Launching, Operators]) -> None
 
 
 def test_each_quant_calls_its_own_kernels(bf16: tuple[Launching, Operators], w8a8: tuple[Launching, Operators]) -> None:
-    assert set(bf16[1].engine.linear_methods) == {"UnquantizedLinearMethod"}
+    assert set(bf16[1].engine.linear_methods) == {"UnquantizedLinearMethod", "UnquantizedFusedMoEMethod"}
     assert set(w8a8[1].engine.linear_methods) == {"CompressedTensorsW8A8Int8"}
     assert own_flags(bf16[1]) == own_flags(w8a8[1]) == []
     runs = runs_of(chosen([_selected(bf16[1]), _selected(w8a8[1])]), {"quant": "bf16"}, 0.95)
     assert runs[1].against is not None
-    assert set(runs[1].against) == set(SHAPES)
+    assert set(runs[1].against) == set(SHAPES) - {"router"}
     assert all(math.isfinite(value) for against in runs[1].against.values() for value in against.speedup.value)
+
+
+def test_experts_of_a_mixture_are_timed_as_its_routers_chose_and_evenly(bf16: tuple[Launching, Operators]) -> None:
+    _, record = bf16
+    assert own_flags(record) == []
+    assert record.experts is not None
+    assert [(p.routing, p.tokens) for p in record.experts] == [
+        (routing, tokens) for routing in ("uniform", "recorded") for tokens in TOKENS
+    ]
+    for point in record.experts:
+        assert (point.experts, point.per_token, point.hidden_size, point.intermediate_size) == (8, 2, 128, 64)
+        assert point.gated
+        assert 2 <= point.hit <= min(8, 2 * point.tokens)
+        assert point.weight_bytes == point.hit * 3 * 128 * 64 * 2
+        assert point.busiest >= point.tokens * 2 / 8
+        assert len(point.seconds_per_call) == len(record.host) >= 5
+        assert all(1e-7 < seconds < 1 for seconds in point.seconds_per_call)
+    even = {point.tokens: point for point in record.experts if point.routing == "uniform"}
+    assert (even[8].hit, even[8].busiest, even[64].busiest) == (8, 2, 16)
+
+
+def test_a_dense_model_has_no_experts_and_no_flag_on_them(w8a8: tuple[Launching, Operators]) -> None:
+    assert w8a8[1].experts is None
+    assert own_flags(w8a8[1]) == []
 
 
 def test_nothing_else_is_left_beside_the_record(bf16: tuple[Launching, Operators]) -> None:

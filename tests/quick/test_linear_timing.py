@@ -11,7 +11,7 @@ import torch
 
 from rollout_bench.contracts.inside import LinearShape
 from rollout_bench.contracts.spec import OperatorsSettings
-from rollout_bench.measure.engine.operators import LEAST_ROUNDS, Timed, expert_flags, missing_flags, prepare, run_rounds
+from rollout_bench.measure.engine.operators import LEAST_ROUNDS, Timed, missing_flags, prepare, run_rounds
 from rollout_bench.measure.launch.protocol import IterationBegins
 from rollout_bench.measure.probes.linear_timing import Bench, bias_of, last_level_cache_bytes
 
@@ -197,8 +197,3 @@ def test_rounds_end_before_the_time_limit_does_and_say_so() -> None:
     points, _, flags = run(Workers(), OperatorsSettings(tokens=[1], repeats=50, warmup_rounds=1), left_s=0.0)
     assert flags == ["fewer_rounds"]
     assert {len(point.counted) for point in points} == {LEAST_ROUNDS}
-
-
-def test_experts_are_named_as_left_out() -> None:
-    assert expert_flags([]) == []
-    assert "2 modules of experts" in expert_flags(["a", "b"])[0].sentence

@@ -360,16 +360,22 @@ def _named(shapes: Sequence[LinearShape]) -> dict[str, LinearShape]:
 
 
 def _curve(records: Sequence[Operators], shape: LinearShape) -> Curve | None:
-    """Return the times of one shape at the numbers of tokens that all launches have."""
-    by_launch = {
-        record.launch: {
-            point.tokens: point.seconds_per_call
-            for point in record.points
-            if (point.role, point.in_features, point.out_features)
-            == (shape.role, shape.in_features, shape.out_features)
+    """Return the times of one shape."""
+    return curve_of(
+        {
+            record.launch: {
+                point.tokens: point.seconds_per_call
+                for point in record.points
+                if (point.role, point.in_features, point.out_features)
+                == (shape.role, shape.in_features, shape.out_features)
+            }
+            for record in records
         }
-        for record in records
-    }
+    )
+
+
+def curve_of(by_launch: Mapping[int, Mapping[int, Sequence[float]]]) -> Curve | None:
+    """Return the times that each launch has by tokens, at the numbers of tokens that all have; None without any."""
     tokens = tuple(sorted(set.intersection(*(set(points) for points in by_launch.values()))))
     if not tokens:
         return None

@@ -1,18 +1,19 @@
-"""Operators mode in the engine process: loads vLLM, and times its linear layers alone, round after round."""
+"""Operators mode in the engine process: loads vLLM, and times its linear layers and experts alone, by rounds."""
 
 from __future__ import annotations
 
 import math
 import random
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rollout_bench.contracts.inside import LinearShape, OperatorPoint
+from rollout_bench.contracts.inside import ExpertPoint, ExpertRouting, ExpertShape, LinearShape, OperatorPoint
 from rollout_bench.contracts.record import Flag
 from rollout_bench.contracts.spec import OperatorsSettings
-from rollout_bench.measure.engine.vllm import loaded
+from rollout_bench.measure.engine.vllm import LoadedEngine, loaded, source_of
 from rollout_bench.measure.launch.protocol import (
     IterationEnds,
     Job,
@@ -25,7 +26,7 @@ from rollout_bench.measure.launch.protocol import (
 )
 from rollout_bench.measure.server.stream import ServingFailed
 
-EXTENSION = "rollout_bench.measure.probes.linear_timing.LinearTiming"
+EXTENSION = "rollout_bench.measure.probes.expert_timing.OperatorTiming"
 
 MAX_PASSES = 64
 """Passes of a point in a round, at most: those over layers of microseconds cost more to prepare than to time."""
@@ -38,38 +39,84 @@ LEAST_ROUNDS = 3
 
 
 @dataclass
-class Timed:
-    """A point that is being timed: the shape of its layers, tokens, and how it is called in each round."""
+class TimedPoint:
+    """A point that is being timed: the index of its shape, tokens, and how it is called in each round."""
 
     shape: int
-    linear: LinearShape
     tokens: int
     passes: int
     through: str
-    warmup: list[float] = field(default_factory=list)
-    counted: list[float] = field(default_factory=list)
+    layers: int
+    warmup: list[float] = field(default_factory=list, kw_only=True)
+    counted: list[float] = field(default_factory=list, kw_only=True)
 
     @property
     def calls(self) -> int:
         """Calls in a round."""
-        return self.passes * self.linear.layers
+        return self.passes * self.layers
+
+    @property
+    def asked(self) -> tuple[Any, ...]:
+        """What the workers are asked for in a round."""
+        return self.shape, self.tokens, self.passes
+
+    @property
+    def name(self) -> str:
+        """How a flag calls it."""
+        raise NotImplementedError
 
     def is_enough(self, settings: OperatorsSettings) -> bool:
         """Return whether the rounds that count are as many, and have taken as long, as is asked for."""
         return len(self.counted) >= settings.repeats and self.calls * sum(self.counted) >= settings.min_s
 
+    def said(self) -> dict[str, Any]:
+        """Return what the record has of it besides its shape."""
+        return {
+            "tokens": self.tokens,
+            "calls": self.calls,
+            "through": self.through,
+            "warmup_seconds_per_call": self.warmup,
+            "seconds_per_call": self.counted,
+        }
+
+
+@dataclass
+class Timed(TimedPoint):
+    """The linear layers of one shape."""
+
+    linear: LinearShape
+
+    @property
+    def name(self) -> str:
+        """How a flag calls it."""
+        return f"{self.linear.role} at {self.tokens}"
+
     def point(self) -> OperatorPoint:
         """As the record has it."""
-        return OperatorPoint.model_validate(
-            {
-                **self.linear.model_dump(exclude={"layers"}),
-                "tokens": self.tokens,
-                "calls": self.calls,
-                "through": self.through,
-                "warmup_seconds_per_call": self.warmup,
-                "seconds_per_call": self.counted,
-            }
-        )
+        return OperatorPoint.model_validate({**self.linear.model_dump(exclude={"layers"}), **self.said()})
+
+
+@dataclass
+class TimedExperts(TimedPoint):
+    """The experts of one shape, with tokens that choose in one way; `met` says what they hit."""
+
+    of: ExpertShape
+    routing: ExpertRouting
+    met: Mapping[str, float]
+
+    @property
+    def asked(self) -> tuple[Any, ...]:
+        """What the workers are asked for in a round."""
+        return *super().asked, self.routing
+
+    @property
+    def name(self) -> str:
+        """How a flag calls it."""
+        return f"experts, {self.routing}, at {self.tokens}"
+
+    def point(self) -> ExpertPoint:
+        """As the record has it."""
+        return ExpertPoint.model_validate({**self.of.model_dump(), "routing": self.routing, **self.met, **self.said()})
 
 
 def measure(job: Job, tell: Tell, wait: Wait) -> None:
@@ -86,12 +133,15 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     tell(PhaseBegins(phase="warmup"))
     found = engine.llm.collective_rpc("rollout_bench_linear_bench")[0]
     points, missing = prepare(engine, linears, spec.operators)
-    flags = [*expert_flags(found["experts"]), *missing_flags(missing), *graph_flags(points)]
+    experts, left_out = prepare_experts(job, engine, found["experts"], spec.operators)
+    timed = [*points, *experts]
+    flags = [*left_out, *missing_flags(missing), *graph_flags(timed)]
     left_s = job.timeout_s - (time.perf_counter() - began)
-    flags += run_rounds(engine, points, spec.operators, job.launch, left_s, tell, wait)
+    flags += run_rounds(engine, timed, spec.operators, job.launch, left_s, tell, wait)
     tell(
         PointsTimed(
             points=[point.point() for point in points],
+            experts=[point.point() for point in experts] or None,
             threads=found["threads"],
             evicted_bytes=found["evicted_bytes"],
             flags=flags,
@@ -116,15 +166,73 @@ def prepare(
                 break  # more tokens take more memory
             wanted = math.ceil(settings.min_s / settings.repeats / answer["pass_s"])
             passes = min(max(1, wanted), MAX_PASSES)
-            points.append(Timed(shape, linear, tokens, passes, answer["through"]))
+            points.append(Timed(shape, tokens, passes, answer["through"], linear.layers, linear))
     if not points:
         raise MemoryError(f"out of memory for a single call: {next(iter(missing.values()))}")
     return points, missing
 
 
+def prepare_experts(
+    job: Job, engine: LoadedEngine, modules: Sequence[str], settings: OperatorsSettings
+) -> tuple[list[TimedExperts], list[Flag]]:
+    """Call the experts of each point for the first time, with what routers chose for the workload's own prompts.
+
+    Args:
+        job: whose prompts are asked for.
+        engine: loaded.
+        modules: names of the modules that hold experts; none of a dense model, which costs nothing then.
+        settings: tokens in a call, and how long each is timed.
+
+    Returns:
+        The points that can be timed, and flags on what can't.
+    """
+    if not modules:
+        return [], []
+    engine.llm.collective_rpc("rollout_bench_note_choices")
+    prefill(job, engine, max(settings.tokens))
+    told = engine.llm.collective_rpc("rollout_bench_expert_bench")[0]
+    points: list[TimedExperts] = []
+    refused: dict[str, str] = {}
+    for number, content in enumerate(told["shapes"]):
+        shape = ExpertShape.model_validate(content)
+        for routing in told["routings"]:
+            for tokens in settings.tokens:
+                answer = engine.llm.collective_rpc("rollout_bench_prepare_experts", args=(number, tokens, routing))[0]
+                if "why" in answer:
+                    refused[f"{routing} routing from {tokens} tokens on"] = answer["why"]
+                    break  # more tokens take more memory
+                wanted = math.ceil(settings.min_s / settings.repeats / answer["pass_s"])
+                met = {name: answer[name] for name in ("hit", "busiest", "weight_bytes")}
+                passes = min(max(1, wanted), MAX_PASSES)
+                points.append(
+                    TimedExperts(number, tokens, passes, answer["through"], shape.layers, shape, routing, met)
+                )
+    return points, [*expert_flags(told["why"]), *refused_flags(refused)]
+
+
+def prefill(job: Job, engine: LoadedEngine, tokens: int) -> None:
+    """Have the engine compute prompts of the workload's first pass, until it had `tokens` of them or no more are left.
+
+    One token is generated after each, and thrown away.
+    """
+    from vllm import SamplingParams
+
+    found: dict[int, list[int]] = {}
+    for request in source_of(job, engine.vocabulary).requests(0, 0):
+        if sum(map(len, found.values())) >= tokens:
+            break
+        found[request.prompt] = request.prompt_token_ids
+    engine.reset_prefix_cache()
+    engine.llm.generate(
+        [{"prompt_token_ids": ids} for ids in found.values()],
+        SamplingParams(max_tokens=1, detokenize=False),
+        use_tqdm=False,
+    )
+
+
 def run_rounds(
     engine: Any,
-    points: Sequence[Timed],
+    points: Sequence[TimedPoint],
     settings: OperatorsSettings,
     launch: int,
     left_s: float,
@@ -155,7 +263,7 @@ def run_rounds(
         order.shuffle(asked)
         wait()
         start = time.perf_counter()
-        calls = [(point.shape, point.tokens, point.passes) for point in asked]
+        calls = [point.asked for point in asked]
         timed = engine.llm.collective_rpc("rollout_bench_time_linears", args=(calls,))[0]
         tell(IterationEnds())
         longest_s = max(longest_s, time.perf_counter() - start)
@@ -165,13 +273,24 @@ def run_rounds(
     return []
 
 
-def expert_flags(experts: Sequence[str]) -> list[Flag]:
-    """Return a flag where layers were left out since they are experts."""
-    if not experts:
+def expert_flags(why: Mapping[str, str]) -> list[Flag]:
+    """Return a flag for each reason for which modules of experts are left out, of those that `why` has, by name."""
+    return [
+        Flag(
+            code="experts_not_timed",
+            severity="warning",
+            sentence=f"{number} modules of experts are not timed alone: {reason}.",
+        )
+        for reason, number in Counter(why.values()).items()
+    ]
+
+
+def refused_flags(refused: Mapping[str, str]) -> list[Flag]:
+    """Return a flag where a kernel of experts refused some calls, of which `refused` has the reasons."""
+    if not refused:
         return []
-    sentence = (
-        f"{len(experts)} modules of experts are not timed: which experts a token goes to decides what they compute."
-    )
+    cases = ", ".join(refused)
+    sentence = f"Experts are not timed with {cases}: {next(iter(refused.values()))}"
     return [Flag(code="experts_not_timed", severity="warning", sentence=sentence)]
 
 
@@ -184,11 +303,11 @@ def missing_flags(missing: dict[tuple[int, int], str]) -> list[Flag]:
     return [Flag(code="points_left_out", severity="warning", sentence=sentence)]
 
 
-def graph_flags(points: Sequence[Timed]) -> list[Flag]:
+def graph_flags(points: Sequence[TimedPoint]) -> list[Flag]:
     """Return a flag where some passes could be captured and others not, so that they don't compare."""
     called = [point for point in points if point.through == "calls"]
     if not called or len(called) == len(points):
         return []
-    roles = ", ".join(dict.fromkeys(f"{point.linear.role} at {point.tokens}" for point in called))
+    roles = ", ".join(dict.fromkeys(point.name for point in called))
     sentence = f"Not captured as a graph, so called from Python each time: {roles}."
     return [Flag(code="not_captured", severity="warning", sentence=sentence)]

@@ -10,7 +10,15 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from rollout_bench.contracts.fields import Strict
-from rollout_bench.contracts.inside import LinearShape, MachineLimits, OperatorPoint, ScoredRow, Step, TraceFile
+from rollout_bench.contracts.inside import (
+    ExpertPoint,
+    LinearShape,
+    MachineLimits,
+    OperatorPoint,
+    ScoredRow,
+    Step,
+    TraceFile,
+)
 from rollout_bench.contracts.messages import MessageRow, MessageStep, ProbeCost, ProbeUse
 from rollout_bench.contracts.record import (
     EngineFacts,
@@ -121,6 +129,7 @@ class PointsTimed(Strict):
 
     event: Literal["points"] = "points"
     points: list[OperatorPoint]
+    experts: list[ExpertPoint] | None = None
     threads: int = Field(description="Threads of torch in the worker.")
     evicted_bytes: int = Field(description="Bytes that went through the caches before each pass at most.")
     flags: list[Flag]

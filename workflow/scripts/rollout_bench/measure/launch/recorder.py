@@ -422,6 +422,7 @@ class OperatorsCollecting(InsideCollecting):
             threads=self._timed.threads,
             evicted_bytes=self._timed.evicted_bytes,
             points=self._timed.points,
+            experts=self._timed.experts,
         )
         write_launched(path, record)
 

@@ -17,15 +17,15 @@ from typing import Any, Literal
 
 from rollout_bench.measure.probes.census import EXPERTS, WeightCensus, count_weights, linears_by_shape
 
-Point = tuple[int, int]
-"""Index of the shape, and tokens in a call."""
+Point = tuple[int, int] | tuple[int, int, str]
+"""Index of the shape, and tokens in a call; of experts also how they are chosen."""
 
 UNKNOWN_CACHE_BYTES = 256 << 20
 """Taken for the cache of a device that does not tell it: no less than any of today's has."""
 
 OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|[Nn]ot enough memory|std::bad_alloc", re.IGNORECASE)
 
-_TIMES_THE_CACHE = 2
+TIMES_THE_CACHE = 2
 """What is read is so many times larger than the cache, since no cache drops the oldest line for sure."""
 
 
@@ -43,7 +43,7 @@ class LinearTiming(WeightCensus):
         model, config = self.get_model(), self.vllm_config.model_config
         self._rollout_bench_bench = Bench(model, config.dtype, captures=not config.enforce_eager)
         return {
-            "experts": experts_of(model),
+            "experts": list(expert_modules(model)),
             "threads": torch.get_num_threads(),
             "evicted_bytes": self._rollout_bench_bench.most_evicted_bytes,
         }
@@ -52,7 +52,7 @@ class LinearTiming(WeightCensus):
         """As `Bench.prepare`."""
         return self._rollout_bench_bench.prepare((shape, tokens))
 
-    def rollout_bench_time_linears(self, asked: list[tuple[int, int, int]]) -> list[float]:
+    def rollout_bench_time_linears(self, asked: Sequence[tuple[int, int, int]]) -> list[float]:
         """Return seconds per call of each of `asked` (shape, tokens, passes), timed in this order."""
         return [self._rollout_bench_bench.seconds_per_call((shape, tokens), passes) for shape, tokens, passes in asked]
 
@@ -67,7 +67,7 @@ class Bench:
     """
 
     def __init__(self, model: Any, dtype: Any, captures: bool) -> None:
-        self._shapes = linears_by_shape(model)
+        self._shapes = self._shapes_of(model)
         self._dtype = dtype
         self._device = _device_of(model)
         self._captures = captures and self._device.type in ("cuda", "npu")
@@ -78,6 +78,10 @@ class Bench:
         self.most_evicted_bytes = max(self._evicted, default=0)
         self._scratch: Any = None
 
+    def _shapes_of(self, model: Any) -> Sequence[tuple[Any, list[Any]]]:
+        """Return shapes, which have `in_features`, and the modules of each."""
+        return linears_by_shape(model)
+
     def _what_a_step_evicts(self, model: Any) -> list[int]:
         """Return bytes to read before a pass over each shape.
 
@@ -86,7 +90,7 @@ class Bench:
         counted = count_weights(model)
         total = sum(counted["linear"].values()) + sum(counted["other"].values())
         weights = [shape.in_features * shape.out_features * shape.layers for shape, _ in self._shapes]
-        cache = _TIMES_THE_CACHE * cache_bytes(self._device)
+        cache = TIMES_THE_CACHE * cache_bytes(self._device)
         return [min(cache, round(total * (1 - own / sum(weights)))) for own in weights]
 
     def prepare(self, point: Point) -> dict[str, Any]:
@@ -98,7 +102,7 @@ class Bench:
         """
         shape, layers = self._shapes[point[0]]
         try:
-            run = self._pass_over(layers, self._activation(shape.in_features, point[1]))
+            run = self._pass_over(point, layers, self._activation(shape.in_features, point[1]))
             run()
             self._synchronize()
             captured = self._captured(run) if self._captures else None
@@ -160,7 +164,7 @@ class Bench:
         self._scratch[: self._evicted[shape] // 4].add_(1)
         x.mul_(1)
 
-    def _pass_over(self, layers: Sequence[Any], x: Any) -> Callable[[], None]:
+    def _pass_over(self, point: Point, layers: Sequence[Any], x: Any) -> Callable[[], None]:
         import torch
 
         calls = [(module, module.quant_method.apply, bias_of(module)) for module in layers]
@@ -215,11 +219,13 @@ def bias_of(module: Any) -> Any:
     return None if summed or getattr(module, "skip_bias_add", False) else getattr(module, "bias", None)
 
 
-def experts_of(model: Any) -> list[str]:
-    """Return names of the modules that hold experts."""
-    return [
-        name for name, module in model.named_modules() if any(base.__name__ in EXPERTS for base in type(module).__mro__)
-    ]
+def expert_modules(model: Any) -> dict[str, Any]:
+    """Return the modules that hold experts by their name, in the order of the layers."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if any(base.__name__ in EXPERTS for base in type(module).__mro__)
+    }
 
 
 def cache_bytes(device: Any) -> int:

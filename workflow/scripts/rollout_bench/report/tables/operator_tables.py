@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from rollout_bench.analysis.inside.curves import BreakEven, Estimate, OperatorsRun, ranges
+from rollout_bench.analysis.inside.curves import BreakEven, Estimate, OperatorsRun, ShapeComparison, ranges
+from rollout_bench.analysis.inside.expert_curves import ExpertsRun, expert_runs, least_of
 from rollout_bench.analysis.inside.predictions import Phase, PredictedPass, PredictedStep, Value, at
 from rollout_bench.analysis.timed.experiments import Chosen, Selected
 from rollout_bench.contracts.axes import title_of
+from rollout_bench.contracts.inside import MachineLimits
 from rollout_bench.contracts.modes import OPERATORS
 from rollout_bench.contracts.record import Launched
 from rollout_bench.core.numbers import MISSING, number, ratio
@@ -27,8 +29,7 @@ _LAYER = (
     _cell("layers", "layers", "How many layers have that shape."),
 )
 
-BREAK_EVEN = (
-    *_LAYER,
+_CROSSED = (
     _cell(
         "break-even M",
         "break_even",
@@ -41,6 +42,9 @@ BREAK_EVEN = (
     _cell("slower at M", "slower", "The same below 1.", words=True),
     _cell("least / most M", "ends", "Speed-ups at the smallest and at the largest number of tokens."),
 )
+"""Where it overtakes the baseline."""
+
+BREAK_EVEN = (*_LAYER, *_CROSSED)
 """Where a quant overtakes the baseline."""
 
 BATCH = (
@@ -76,6 +80,49 @@ STEP = (
 )
 """The linear layers of a whole step."""
 
+_EXPERTS = (
+    _cell(
+        "routing",
+        "routing",
+        "How tokens choose experts. uniform: each expert gets as many, as evenly as whole tokens allow. recorded: as "
+        "the model's own routers chose for tokens of the workload's prompts. skewed: a seeded draw in which the n-th "
+        "most popular expert has a weight of 1/n, where no choices could be recorded.",
+        words=True,
+    ),
+    _cell("experts", "experts", "Experts in a layer, and in brackets how many of them see each token.", words=True),
+    _cell("H x I", "shape", "Features of a token, and the width of an expert as it runs."),
+    _cell("layers", "layers", "How many layers have such experts."),
+)
+
+EXPERTS_BREAK_EVEN = (*_EXPERTS, *_CROSSED)
+"""Where a quant's experts overtake the baseline's; M are tokens in a call, before each goes to its experts."""
+
+EXPERTS_BATCH = (
+    *_EXPERTS,
+    _cell("M", "batch", "The batch in use: sequences that decode at once under the workload, if all do."),
+    _cell("rows per expert", "rows", "M x experts of a token / experts: rows of each GEMM if all get as many."),
+    _cell("hit", "hit", "Experts of a layer that get a token: only their weights are read. Mean over layers."),
+    _cell("busiest", "busiest", "Rows of the expert that gets most. Mean over layers."),
+    _cell(
+        "us per call",
+        "us",
+        "Time of one layer's experts at that batch: sorting the tokens, both grouped GEMMs with the activation between "
+        "them, and the sum, without the router; in microseconds: median over rounds, mean over launches.",
+    ),
+    _cell("weights MiB", "weights", "Weights of the experts that are hit, of one layer."),
+    _cell("GB/s", "rate", "These weights over the time of a call."),
+    _cell("MFLOP", "mflop", "Operations of a call: 2 for each weight that a row meets."),
+    Column(
+        "bound us",
+        "The least time of a call on this machine, as a profile measured it: weights over memory bandwidth, or "
+        "operations over their rate, whichever is longer.",
+        lambda line: line["bound"] or MISSING,
+        known="bound",
+    ),
+    _cell("speed-up", "speedup", "The baseline's time over its own, with the same routing."),
+)
+"""The experts of a layer at the batch in use."""
+
 PASS = (
     _cell(
         "linear s",
@@ -99,6 +146,7 @@ def operators_part(findings: Findings) -> SummaryPart:
     """Return the tables of each platform, and how their numbers were measured."""
     inside = findings.inside
     tables = operators_views(inside.steps, inside.passes, inside.left_out, findings.launches)
+    tables += expert_views(inside.runs, inside.limits, findings.launches)
     return SummaryPart(
         tables=tables,
         sections=operators_notes(inside.runs, findings.collection.comparison.confidence),
@@ -145,6 +193,36 @@ def operators_views(
         here = [each for each in passes if each.step.run.experiment.platform == platform]
         if here:
             tables.append(view("Linear layers and the whole pass: ", title, PASS, list(map(_pass_line, here)), without))
+    return tables
+
+
+def expert_views(
+    runs: Sequence[OperatorsRun],
+    limits: Sequence[MachineLimits] = (),
+    launches: Mapping[str, Line] | None = None,
+) -> list[View]:
+    """Return the tables of experts, of each platform that timed some.
+
+    Args:
+        runs: the experiments of operators mode.
+        limits: of the machines that are known.
+        launches: how many each experiment has, by its place.
+    """
+    counts: Mapping[str, Line] = launches or {}
+    found = expert_runs(runs)
+    tables = []
+    for platform in dict.fromkeys(each.run.experiment.platform for each in found):
+        own = [each for each in found if each.run.experiment.platform == platform]
+        title = f"operators, {platform}"
+        crossed = [{**_experts(each), **_crossed(each.against)} for each in own if each.against is not None]
+        batch = [_experts_line(each, limits) for each in own]
+        for kind, columns, lines in (
+            ("Experts, break-even: ", EXPERTS_BREAK_EVEN, crossed),
+            ("Experts, at the batch in use: ", EXPERTS_BATCH, batch),
+        ):
+            if lines:
+                known = [line | counts.get(line["place"], {}) for line in lines]
+                tables.append(view(kind, title, (LAUNCHES, *columns), known))
     return tables
 
 
@@ -219,15 +297,51 @@ def _layer(run: OperatorsRun, name: str) -> Line:
 def _break_even_lines(runs: Sequence[OperatorsRun]) -> Iterator[Line]:
     for run in runs:
         for name, against in (run.against or {}).items():
-            found, tokens = against.break_even, against.tokens
-            yield {
-                **_names(run),
-                **_layer(run, name),
-                "break_even": break_even_text(found, tokens),
-                "faster": ranges_text(tokens, found.faster),
-                "slower": ranges_text(tokens, found.slower),
-                "ends": " / ".join(ratio(float(against.speedup.value[place])) for place in (0, -1)),
-            }
+            yield {**_names(run), **_layer(run, name), **_crossed(against)}
+
+
+def _crossed(against: ShapeComparison) -> Line:
+    found, tokens = against.break_even, against.tokens
+    return {
+        "break_even": break_even_text(found, tokens),
+        "faster": ranges_text(tokens, found.faster),
+        "slower": ranges_text(tokens, found.slower),
+        "ends": " / ".join(ratio(float(against.speedup.value[place])) for place in (0, -1)),
+    }
+
+
+def _experts(each: ExpertsRun) -> Line:
+    point = next(iter(each.points.values()))
+    return {
+        **_names(each.run),
+        "routing": point.routing,
+        "experts": f"{point.experts} ({point.per_token})",
+        "shape": f"{point.hidden_size} x {point.intermediate_size}",
+        "layers": str(point.layers),
+    }
+
+
+def _experts_line(each: ExpertsRun, limits: Sequence[MachineLimits]) -> Line:
+    point = each.here
+    missing = dict.fromkeys(("rows", "hit", "busiest", "us", "weights", "rate", "mflop", "speedup"), MISSING)
+    line = {**_experts(each), **missing, "batch": str(each.run.decode_batch), "bound": None}
+    if point is None:
+        return line
+    here = _value_at(each.seconds, each.curve.tokens, point.tokens)
+    against, bound = each.against, least_of(each, point, limits)
+    faster = None if against is None else _value_at(against.speedup, against.tokens, point.tokens)
+    return {
+        **line,
+        "rows": number(point.tokens * point.per_token / point.experts, 3),
+        "hit": number(point.hit, 3),
+        "busiest": number(point.busiest, 3),
+        "us": MISSING if here is None else interval_text(here, 1e6),
+        "weights": number(point.weight_bytes / 2**20, 3),
+        "rate": MISSING if here is None else number(point.weight_bytes / here.value / 1e9, 3),
+        "mflop": number(point.tokens * point.token_flops / 1e6, 3),
+        "bound": None if bound is None else number(1e6 * bound.seconds, 3),
+        "speedup": "(baseline)" if each.run.is_baseline else ratio_text(faster),
+    }
 
 
 def _batch_lines(runs: Sequence[OperatorsRun]) -> Iterator[Line]:
@@ -287,5 +401,19 @@ def operators_notes(runs: Sequence[OperatorsRun], confidence: float) -> list[Sec
         through=sorted({point.through for record in records for point in record.points}),
         confidence=f"{100 * confidence:g} %",
         single_launch=any(len(run.launches) == 1 for run in runs),
+        experts=_experts_told(runs),
         uncompared=list(dict.fromkeys((title_of(run.experiment, run.label), run.reason) for run in runs if run.reason)),
     )
+
+
+def _experts_told(runs: Sequence[OperatorsRun]) -> list[Line]:
+    """Return what the sentences on experts say: a line for each experiment and routing, at the batch in use."""
+    return [
+        {
+            **_experts_line(each, ()),
+            "name": title_of(each.run.experiment, each.run.label),
+            "of": str(each.here.experts),
+        }
+        for each in expert_runs(runs)
+        if each.here is not None
+    ]
