@@ -34,5 +34,20 @@ BAD_DRIFTS = [
     ),
     Bad("drift_reference_a_name", _drift("reference: bf16"), "drift.reference: 'bf16' is no mapping", "docs/reference"),
     Bad("drift_own_tokens_a_word", _drift("own_tokens: some"), "drift.own_tokens", "docs/reference"),
-    Bad("drift_reference_dtype", _drift("reference: {dtype: float32}"), "drift.reference.dtype", "known: quant"),
+    Bad("drift_reference_dtype", _drift("reference: {dtype: float64}"), "drift.reference.dtype", "float32"),
+    Bad(
+        "drift_reference_quantized_and_exact",
+        _drift("reference: {quant: w8a8, dtype: float32}", "quants: [bf16, w8a8]"),
+        "drift.reference.dtype: w8a8 is quantized, so float32 would not make it exact",
+        "reference: {quant: bf16, dtype: float32}",
+    ),
+    Bad(
+        "drift_setting_called_as_the_reference",
+        _drift(
+            "reference: {dtype: float32}",
+            "settings: [default, float32], setting_settings: {float32: {engine_args: {seed: 1}}}",
+        ),
+        "setting_settings.float32: drift mode calls launches of its reference so",
+        "call the setting something else",
+    ),
 ]

@@ -14,7 +14,7 @@ from workspace import TINY, Workspace
 
 from rollout_bench.contracts.inside import Drift, ScoredRow
 from rollout_bench.contracts.side_files import read_scores
-from rollout_bench.contracts.spec import read_spec
+from rollout_bench.contracts.spec import Spec, read_spec
 from rollout_bench.contracts.store import read_drift, scores_path
 
 pytestmark = [pytest.mark.engine, pytest.mark.untimed]
@@ -143,7 +143,29 @@ def test_without_the_reference_a_launch_fails_at_once_and_says_what_to_do(measur
     assert alone.log_text().startswith(failure.cause)
 
 
-def _model(workspace: Workspace) -> Path:
-    (folder,) = (path for path in (workspace.path / "models" / "synthetic").iterdir() if path.name.endswith("w8a8"))
+def test_a_reference_in_float32_holds_and_computes_float32(measured: Workspace, tmp_path: Path):
+    plain, rows = launch(measured, "bf16")
+    content = plain.spec.model_dump()
+    engine = content["engine"] | {"args": content["engine"]["args"] | {"dtype": "float32"}}
+    spec = Spec.model_validate(content | {"engine": engine, "quant": content["quant"] | {"linear_dtypes": ["float32"]}})
+    one = Launching(tmp_path, spec, model=_model(measured, "bf16"))
+    assert one.finish() == 0, one.log_text()
+    record = read_drift(one.out)
+    assert not [flag for flag in record.validity if flag.severity == "invalid"]
+    assert record.engine.weights_bytes_by_dtype is not None
+    assert set(record.engine.weights_bytes_by_dtype.linear) == {"float32"}
+    exact = read_scores(scores_path(one.out), record)
+    pairs = [
+        (p, q)
+        for a, b in zip(rows, exact, strict=True)
+        if a.batch is None
+        for p, q in zip(a.logprobs[:1], b.logprobs[:1], strict=True)
+        if a.token_ids and b.token_ids and a.token_ids[0] == b.token_ids[0]
+    ]
+    assert 0 < max(abs(p - q) for p, q in pairs) < 0.1  # of the same first tokens
+
+
+def _model(workspace: Workspace, quant: str = "w8a8") -> Path:
+    (folder,) = (path for path in (workspace.path / "models" / "synthetic").iterdir() if path.name.endswith(quant))
     assert json.loads((folder / "config.json").read_text())
     return folder

@@ -113,6 +113,31 @@ def test_own_tokens_are_scored_once_after_they_were_sampled():
     assert [each.launches for each in plan.experiments] == [2, 2, 1]
 
 
+EXACT = "quants: [w8a8, bf16], drift: {reference: {dtype: float32}}"
+
+
+def test_a_reference_in_float32_is_an_experiment_of_its_own_that_all_are_held_against():
+    before, found = specs("quants: [w8a8, bf16], drift: {}"), specs(EXACT)
+    assert list(found) == ["w8a8 default", "bf16 float32", "bf16 default"]
+    reference, plain = found["bf16 float32"], before["bf16 default"]
+    assert reference.engine.args == {**plain.engine.args, "dtype": "float32"}
+    assert reference.quant.linear_dtypes == ("float32",)  # what proves it
+    assert reference.drift == plain.drift
+    for name in ("w8a8 default", "bf16 default"):
+        drift = found[name].drift
+        assert drift is not None
+        assert drift.reference == reference.experiment()
+
+
+def test_a_reference_in_float32_scores_what_the_quant_samples_that_it_is_made_of():
+    found = specs("quants: [bf16], drift: {own_tokens: true, reference: {dtype: float32}}")
+    assert list(found) == ["bf16 float32", "bf16 default", "bf16 float32-scores-bf16"]
+    scorer = found["bf16 float32-scores-bf16"]
+    assert scorer.engine == found["bf16 float32"].engine
+    assert scorer.drift is not None
+    assert scorer.drift.sampler == found["bf16 default"].experiment()
+
+
 def _parts(launch):
     return launch.record, launch.experiment, launch.index
 

@@ -393,6 +393,11 @@ class DriftReference(Strict):
     """What samples the tokens that all others of drift mode score."""
 
     quant: Name = Field("bf16", description="Its quantization; its setting is the default one.")
+    dtype: Literal["float32"] | None = Field(
+        None,
+        description="float32: an engine of its own that computes in float32, which the plan lists as a setting of that "
+        "quant. Null: the quant itself.",
+    )
 
 
 class DriftSettings(Strict):

@@ -222,18 +222,19 @@ def _with_references(experiments: list[Experiment], skipped: list[Skipped], drif
     That is the reference's quant under the default setting, of the same model and workload. Those without one go to
     `skipped`. Where the others sample tokens of their own, each is followed by one in which the reference scores them.
     """
-    quant = drift.reference.quant
-    references = {
-        (e.spec.model.name, e.spec.workload.name): e
-        for e in experiments
-        if e.spec.drift is not None and e.spec.quant.name == quant and e.spec.setting is None
-    }
+    quant, dtype = drift.reference.quant, drift.reference.dtype
+    sampling = [e for e in experiments if e.spec.drift and e.spec.quant.name == quant and e.spec.setting is None]
+    references = {(e.spec.model.name, e.spec.workload.name): e if dtype is None else _exact(e, dtype) for e in sampling}
     found = []
     for one in experiments:
         spec, reference = one.spec, references.get((one.spec.model.name, one.spec.workload.name))
-        if spec.drift is None or one is reference:
+        if spec.drift is None:
             found.append(one)
         elif reference is not None:
+            if one in sampling:
+                found.append(reference)
+                if dtype is None:
+                    continue
             other = _in_drift(one, reference=reference.name, own_tokens=drift.own_tokens or None)
             found += [other, _scorer(reference, other)] if drift.own_tokens else [other]
         else:
@@ -242,7 +243,31 @@ def _with_references(experiments: list[Experiment], skipped: list[Skipped], drif
             names = {"model": spec.model.name, "quant": spec.quant.name, "workload": spec.workload.name}
             setting = spec.axes["setting"]
             skipped.append(Skipped(mode=spec.mode, **names, setting=setting, reason=reason, remedy=remedy))
+    taken: dict[tuple[str, ...], Experiment] = {}
+    for one in found:
+        if one.spec.drift is not None and taken.setdefault(tuple(one.spec.axes.values()), one) is not one:
+            raise UserError(
+                f"config: setting_settings.{one.spec.setting}: drift mode calls launches of its reference so",
+                "call the setting something else",
+            )
     return found
+
+
+def _exact(reference: Experiment, dtype: str) -> Experiment:
+    """Return `reference` as an engine that computes in `dtype`: a setting of that name.
+
+    Raises:
+        UserError: its weights or its cache are quantized, so they don't become exact.
+    """
+    spec = reference.spec
+    if spec.quant.linear_dtypes != ("bfloat16",) or spec.quant.kv_cache_dtype is not None:
+        raise UserError(
+            f"config: drift.reference.dtype: {spec.quant.name} is quantized, so {dtype} would not make it exact",
+            "name a reference that is not quantized: drift: {reference: {quant: bf16, dtype: float32}}",
+        )
+    engine = spec.engine.model_copy(update={"args": {**spec.engine.args, "dtype": dtype}})
+    quant = spec.quant.model_copy(update={"linear_dtypes": (dtype,)})
+    return _with_spec(reference, engine=engine, quant=quant, setting=dtype)
 
 
 def _scorer(reference: Experiment, other: Experiment) -> Experiment:
