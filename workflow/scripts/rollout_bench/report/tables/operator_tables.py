@@ -91,7 +91,7 @@ _EXPERTS = (
     ),
     _cell("experts", "experts", "Experts in a layer, and in brackets how many of them see each token.", words=True),
     _cell("H x I", "shape", "Features of a token, and the width of an expert as it runs."),
-    _cell("layers", "layers", "How many layers have such experts."),
+    _cell("layers", "layers", "How many layers have that shape."),
 )
 
 EXPERTS_BREAK_EVEN = (*_EXPERTS, *_CROSSED)
@@ -104,7 +104,7 @@ EXPERTS_BATCH = (
     _cell("hit", "hit", "Experts of a layer that get a token: only their weights are read. Mean over layers."),
     _cell("busiest", "busiest", "Rows of the expert that gets most. Mean over layers."),
     _cell(
-        "us per call",
+        "us per layer",
         "us",
         "Time of one layer's experts at that batch: sorting the tokens, both grouped GEMMs with the activation between "
         "them, and the sum, without the router; in microseconds: median over rounds, mean over launches.",
