@@ -19,6 +19,8 @@ IMAGES = Path(__file__).resolve().parent / "images"
 
 FIGURES = {
     "speedup": "Speed-ups over the default: a diamond for the ratio, a band for its interval",
+    "trade": "Speed-up of each quantization over its drift from the reference, both with intervals",
+    "drift": "Drift of each quantization from the reference, and the reference's own floor",
     "settings": "Throughput over the number that settings go through, a line for each of the others",
     "energy": "Throughput over power: a point for each configuration, lines of equal tokens per joule",
     "pareto": "Throughput against start-up time: a point for each setting, steps along the Pareto front",
@@ -34,6 +36,8 @@ FIGURES = {
 
 ANSWERS = (
     "Conclusion",
+    "Speed against drift: which to choose",
+    "Drift: is it still",
     "Energy\n",
     "What messages cost today",
     "Entry points\n",
@@ -48,6 +52,9 @@ ANSWERS = (
 SECTIONS = (
     *ANSWERS,
     "How it was measured",
+    "What the choice rests on",
+    "Speed, drift and accuracy: ",
+    "Drift: ",
     "What a step costs: ",
     "Lengths at which it pays: ",
     "Parts of a transition: ",

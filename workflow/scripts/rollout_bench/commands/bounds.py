@@ -55,7 +55,7 @@ def main() -> int:
     matrix = _matrix(config, python, peak)
     limits = published(peak) if peak else measured(_measured(matrix, python or sys.executable))
     # Not at the top: --help and errors in the config need not wait for the table.
-    from rollout_bench.report.tables.bound_tables import show
+    from rollout_bench.report.tables.spanning.bound_tables import show
 
     show(matrix, limits, config.baseline.named)
     for line in fit_lines(config, matrix):

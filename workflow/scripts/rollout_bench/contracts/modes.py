@@ -290,7 +290,7 @@ DRIFT = Mode(
     metrics=OFFLINE_METRICS,
     settings="drift",
     tables=f"{_TABLES}.drift_tables:drift_part",
-    figures=("drift",),
+    figures=("drift", "trade"),
     page="how-to/drift.md",
     example="configs/drift.yaml",
 )

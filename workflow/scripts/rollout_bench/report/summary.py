@@ -22,11 +22,12 @@ from rollout_bench.report.rendering import markdown, terminal
 _TABLES = "rollout_bench.report.tables"
 
 SPANNING = (
+    f"{_TABLES}.spanning.trade_tables:trade_part",
     f"{_TABLES}.online_tables:modes_part",
-    f"{_TABLES}.replica_tables:replica_part",
-    f"{_TABLES}.energy_tables:energy_part",
-    f"{_TABLES}.drafting_tables:drafting_part",
-    f"{_TABLES}.bound_tables:reach_part",
+    f"{_TABLES}.spanning.replica_tables:replica_part",
+    f"{_TABLES}.spanning.energy_tables:energy_part",
+    f"{_TABLES}.spanning.drafting_tables:drafting_part",
+    f"{_TABLES}.spanning.bound_tables:reach_part",
 )
 """What several modes have, found as `Mode.tables` are; between timed modes and those that look into the engine."""
 

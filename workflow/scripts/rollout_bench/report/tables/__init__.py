@@ -1,1 +1,1 @@
-"""Tables and the notes that belong to them: a module for each mode, and for what several modes have."""
+"""Tables and the notes that belong to them: a module for each mode; in `spanning`, for what several modes have."""

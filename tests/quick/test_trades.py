@@ -1,0 +1,156 @@
+"""Speed beside drift: what the summary says to choose, its table, its file and its picture."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from synthetic_drifts import drift_record, drift_rows, drift_spec, save_drift
+from synthetic_inside import INVALID
+from synthetic_records import make_plan, make_record, make_spec, save
+
+from rollout_bench.analysis.inside.overview import look
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.analysis.timed.rows import rows_of
+from rollout_bench.contracts.store import write_scores
+from rollout_bench.report.figure_names import figure_names
+from rollout_bench.report.figures.save import figure_files
+from rollout_bench.report.figures.style import has_panels
+from rollout_bench.report.parts import Findings
+from rollout_bench.report.summary import Summary, summarise
+
+LAUNCHES = 5
+FLOOR = 0.002
+JUDGED = 1000
+
+
+class Made(NamedTuple):
+    """Tokens per second, the standard deviation of d, and right answers."""
+
+    rate: float
+    noise: float
+    right: int | None = None
+
+
+def measured(results: Path, found: Mapping[str, Made], *, rates: bool = True) -> Findings:
+    """Save launches of each quant in both modes, bf16 being the reference of both."""
+    specs = []
+    for place, (quant, made) in enumerate(found.items()):
+        timed, scored = make_spec(quant=quant, workload="policy"), drift_spec(quant)
+        specs += [timed, scored] if rates else [scored]
+        for launch in range(LAUNCHES if rates else 0):
+            rate = made.rate * (1 + ((launch * 7 + place) % LAUNCHES - 2) / 1000)
+            save(results, make_record(timed, launch, [rate] * 3))
+        for launch in (0, 1):
+            path = save_drift(results, scored, launch, made.noise)
+            if made.right is not None:
+                rows = drift_rows(scored, launch, made.noise)
+                record = drift_record(scored, launch, rows)
+                write_scores(path, record.model_copy(update={"judged": JUDGED, "right": made.right}), rows)
+    collection = collect(results, make_plan(specs, LAUNCHES))
+    return Findings(collection, inside=look(results, collection, rows_of(collection)), results=results)
+
+
+def summary(found: Findings) -> Summary:
+    return summarise(found.collection, looked=found.inside, results=found.results)
+
+
+def said(found: Findings) -> tuple[str, ...]:
+    (section,) = (one for one in summary(found).answers if one.heading == "Speed against drift: which to choose")
+    return section.items
+
+
+BF16 = Made(1000.0, FLOOR, 800)
+W8A8 = Made(1250.0, 20 * FLOOR, 795)
+W8A16 = Made(700.0, 0.9 * FLOOR, 801)
+
+
+def test_what_is_faster_and_drifts_is_named_with_both_and_so_is_what_it_costs(tmp_path: Path) -> None:
+    first, second = said(measured(tmp_path, {"bf16": BF16, "w8a8": W8A8, "w8a16": W8A16}))
+    assert first.startswith("w8a8 is 1.250x [1.2")
+    assert "as fast as bf16 and drifts: mean |d| 0.03" in first
+    assert " No difference in right answers found: 79.5 [76.9, 82.0] % of 1000 problems, bf16 80.0 [" in first
+    assert first.endswith("choose it where training corrects for that, else stay with bf16.")
+    assert second.startswith("w8a16 is 0.700x [0.6")
+    assert "surely slower; no drift beyond the floor found: mean |d| 0.00" in second
+
+
+def test_what_is_faster_and_free_of_drift_is_to_be_chosen_before_what_is_faster_still(tmp_path: Path) -> None:
+    free = Made(1100.0, 0.9 * FLOOR, 801)
+    first, second = said(measured(tmp_path, {"bf16": BF16, "w8a8": W8A8, "w8a16": free}))
+    assert first.startswith("Choose w8a16: it is 1.100x [1.")
+    assert "no drift beyond the floor was found" in first
+    assert second.startswith("w8a8 is 1.250x")
+    assert "and drifts: mean |d|" in second
+
+
+def test_where_nothing_is_faster_the_reference_stays(tmp_path: Path) -> None:
+    first, second = said(measured(tmp_path, {"bf16": BF16, "w8a8": Made(900.0, 20 * FLOOR, 600)}))
+    assert first == "Stay with bf16: nothing here is surely faster."
+    assert second.startswith("w8a8 is 0.900x [0.")
+    assert (
+        " The share of right answers differs: 60.0 [56.9, 63.1] % of 1000 problems, bf16 80.0 [77.4, 82.4] %." in second
+    )
+
+
+def test_table_and_file_have_speed_drift_and_accuracy_of_the_reference_too(tmp_path: Path) -> None:
+    made = summary(measured(tmp_path, {"bf16": BF16, "w8a8": W8A8, "w8a16": W8A16}))
+    (view,) = (one for one in made.views.tables if one.title.startswith("Speed, drift and accuracy: offline, cpu"))
+    cells = {line[0]: dict(zip([one.header for one in view.columns], line, strict=True)) for line in view.cells}
+    assert {quant: line["drift verdict"] for quant, line in cells.items()} == {
+        "bf16": "(reference)",
+        "w8a8": "drifts",
+        "w8a16": "no drift beyond the floor found",
+    }
+    assert {quant: line["answers"] for quant, line in cells.items()} == {
+        "bf16": "(reference)",
+        "w8a8": "no difference found",
+        "w8a16": "no difference found",
+    }
+    assert cells["bf16"]["speed-up"] == "(baseline)"
+    assert cells["w8a8"]["scored"] == "8 at once"
+    assert cells["w8a8"]["accuracy %"].startswith("79.5 [")
+    lines = {line["quant"]: line for line in csv.DictReader(io.StringIO(made.tables["trade.csv"]))}
+    assert float(lines["w8a8"]["speedup"]) == pytest.approx(1.25, rel=0.01)
+    assert [lines[quant]["drifts"] for quant in ("w8a8", "w8a16")] == ["True", "False"]
+    assert (lines["bf16"]["right"], lines["bf16"]["judged"], lines["bf16"]["speedup"]) == ("800", "1000", "1.0")
+    assert float(lines["w8a8"]["mean_abs_d_nats"]) > float(lines["bf16"]["mean_abs_d_nats"])
+
+
+def test_of_a_model_that_was_not_trained_here_nothing_is_said_of_answers(tmp_path: Path) -> None:
+    made = measured(tmp_path, {"bf16": Made(1000.0, FLOOR), "w8a8": Made(1250.0, 20 * FLOOR)})
+    assert "answers" not in " ".join(said(made))
+    (view,) = (one for one in summary(made).views.tables if one.title.startswith("Speed, drift and accuracy"))
+    assert not {"accuracy %", "answers"} & {column.header for column in view.columns}
+
+
+def test_without_a_speed_there_is_nothing_to_choose_by_and_no_picture(tmp_path: Path) -> None:
+    found = measured(tmp_path, {"bf16": BF16, "w8a8": W8A8}, rates=False)
+    made = summary(found)
+    assert "Speed against drift" not in made.markdown
+    assert "trade.csv" not in made.tables
+    assert "trade" not in figure_names(found.rows, found.collection)
+
+
+def test_what_has_no_valid_launch_in_one_of_the_modes_is_left_out(tmp_path: Path) -> None:
+    found = measured(tmp_path, {"bf16": BF16, "w8a8": W8A8, "w8a16": W8A16})
+    for launch in (0, 1):
+        save_drift(tmp_path, drift_spec("w8a16"), launch, FLOOR, flags=[INVALID])
+    collection = collect(tmp_path, make_plan([one.records[0].spec for one in found.collection.launched], LAUNCHES))
+    left = Findings(collection, inside=look(tmp_path, collection, rows_of(collection)), results=tmp_path)
+    (trade_off,) = left.trade_offs
+    assert [one.label for one in trade_off.others] == ["w8a8"]
+
+
+def test_the_picture_has_each_quantization_with_its_right_answers(tmp_path: Path) -> None:
+    made = {"bf16": BF16, "w8a8": W8A8, "w8a16": W8A16, "bf16-kv8": Made(1010.0, 15 * FLOOR, 790)}
+    found = measured(tmp_path, made)
+    names = figure_names(found.rows, found.collection)
+    assert "trade" in names
+    files = figure_files(found.collection, ["trade"], looked=found.inside, results=tmp_path)
+    assert has_panels(files["trade.svg"])
+    assert files == figure_files(found.collection, ["trade"], looked=found.inside, results=tmp_path)

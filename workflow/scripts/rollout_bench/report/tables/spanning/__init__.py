@@ -1,0 +1,1 @@
+"""Tables of what several modes have: a module for each matter."""
