@@ -461,6 +461,12 @@ BAD_OVERLAYS = [
         "m.trained: tokens 4096 are more than the 2048 positions of bytes-small",
         "docs/reference",
     ),
+    Bad(
+        "trained_on_rows_that_hold_no_problem",
+        "model_settings: {m: {trained: {preset: bytes-long, tokens: 40}}}",
+        "m.trained: tokens 40 are fewer than the 52 that a problem of bytes-long may have",
+        "docs/reference",
+    ),
     Bad("trained_too_fast", "model_settings: {m: {trained: {learning_rate: 2}}}", "learning_rate: 2", "docs/reference"),
     Bad("trained_of_no_seed", "model_settings: {m: {trained: {seed: -3}}}", "m.trained.seed: -3", "docs/reference"),
     Bad(

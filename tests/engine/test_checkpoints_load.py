@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rollout_bench.checkpoints.build import build_checkpoint, model_in
-from rollout_bench.checkpoints.problems import LONGEST_ANSWER, is_right, problems
+from rollout_bench.checkpoints.problems import SHORT, is_right, problems
 from rollout_bench.checkpoints.shapes import SyntheticModel
 from rollout_bench.checkpoints.training import TrainedWeights, logits
 from rollout_bench.checkpoints.training_settings import TrainedModel
@@ -97,7 +97,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory, trained: dict[str, Path]
         engines[dtype] = {"model": str(directory / "qwen3-tiny" / "bf16"), "kv_cache_dtype": dtype}
     for weights_format, folder in trained.items():
         asked = [list(problem.prompt_ids) for problem in ASKED]
-        engines[f"trained {weights_format}"] = {"model": str(folder), "asked": asked, "tokens": LONGEST_ANSWER}
+        engines[f"trained {weights_format}"] = {"model": str(folder), "asked": asked, "tokens": SHORT.longest_answer}
     return run_engines(engines, directory)
 
 

@@ -23,6 +23,7 @@ PROMPTS, TOKENS, BATCHES = 8, 12, (1, 8)
 TINY_DRIFT = {
     **TINY,
     "models": ["qwen3-30m"],
+    "modes": ["drift"],
     "workloads": ["policy"],
     "drift": {"prompts": PROMPTS, "tokens": TOKENS, "batch_sizes": list(BATCHES), "own_tokens": True},
     "model_settings": {

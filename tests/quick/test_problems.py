@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from rollout_bench.checkpoints.problems import (
     END,
-    LONGEST_ANSWER,
-    LONGEST_PROMPT,
+    LENGTHS,
+    LONG,
+    SHORT,
     TASKS,
     VOCABULARY,
+    Lengths,
     Problem,
     is_right,
     practice,
@@ -41,22 +43,36 @@ def task_of(text: str) -> str:
     return {">": "sort", ":": "copy"}.get(text[0], "add")
 
 
-@given(SEEDS)
-def test_every_problem_has_the_answer_that_its_question_has(seed: int) -> None:
-    for problem in [*problems(30, seed), *itertools.islice(practice(seed), 30)]:
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=map(str, LENGTHS))
+@given(seed=SEEDS)
+def test_every_problem_has_the_answer_that_its_question_has(lengths: Lengths, seed: int) -> None:
+    for problem in [*problems(30, seed, lengths), *itertools.islice(practice(seed, lengths), 30)]:
         assert problem.text == f"{problem.text.partition('=')[0]}={solved(problem.text)}"
         assert problem.task == task_of(problem.text)
         assert problem.prompt_ids[0] == problem.answer_ids[-1] == END
         assert END not in problem.prompt_ids[1:] + problem.answer_ids[:-1]
         assert set(problem.prompt_ids + problem.answer_ids) <= set(range(VOCABULARY))
-        assert len(problem.prompt_ids) <= LONGEST_PROMPT
-        assert len(problem.answer_ids) <= LONGEST_ANSWER
+        assert len(problem.prompt_ids) <= lengths.longest_prompt
+        assert len(problem.answer_ids) <= lengths.longest_answer
 
 
 @given(SEEDS, SEEDS)
 def test_nothing_that_is_judged_is_trained_on_whatever_the_seeds(judging: int, training: int) -> None:
     trained = {(p.task, p.asks) for p in itertools.islice(practice(training), 200)}
     assert not trained & {(p.task, p.asks) for p in problems(50, judging)}
+
+
+def test_no_problem_that_longer_ones_are_judged_by_is_trained_on_among_shorter_ones() -> None:
+    trained = {(p.task, p.asks) for p in itertools.islice(practice(0), 3000)}
+    assert not trained & {(p.task, p.asks) for p in problems(LONG.judged, 0, LONG)}
+
+
+def test_longer_problems_have_longer_terms_and_lists() -> None:
+    longest = {
+        lengths: {task: max(len(p.prompt_ids) for p in problems(600, 0, lengths) if p.task == task) for task in TASKS}
+        for lengths in (SHORT, LONG)
+    }
+    assert all(longest[LONG][task] > longest[SHORT][task] for task in TASKS)
 
 
 def test_a_sum_with_its_terms_swapped_and_letters_in_another_order_are_held_out_together() -> None:
@@ -91,7 +107,7 @@ def test_the_right_answer_is_right_whatever_follows_its_end(problem: Problem, mo
     assert is_right(problem, (*problem.answer_ids, *more))
 
 
-@given(ASKED, st.integers(0, LONGEST_ANSWER), st.integers(0, VOCABULARY - 1))
+@given(ASKED, st.integers(0, SHORT.longest_answer), st.integers(0, VOCABULARY - 1))
 def test_an_answer_with_another_token_is_wrong(problem: Problem, place: int, other: int) -> None:
     place = place % len(problem.answer_ids)
     changed = [*problem.answer_ids]

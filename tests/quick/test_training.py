@@ -19,7 +19,7 @@ from train_model import read_training
 from transformers import Qwen3ForCausalLM
 
 from rollout_bench.checkpoints.build import build_checkpoint, model_in
-from rollout_bench.checkpoints.problems import END, LONGEST_ANSWER, is_right, practice, problems
+from rollout_bench.checkpoints.problems import END, LONG, SHORT, is_right, practice, problems
 from rollout_bench.checkpoints.training import TrainedWeights, judged, logits, packed, rate
 from rollout_bench.checkpoints.training_settings import TrainedModel
 from rollout_bench.checkpoints.weights import StoredWeights
@@ -109,7 +109,7 @@ def test_accuracy_is_that_of_decoding_token_by_token(weights: dict[str, torch.Te
     for problem in asked:
         ids = list(problem.prompt_ids)
         with torch.no_grad():
-            for _ in range(LONGEST_ANSWER):
+            for _ in range(SHORT.longest_answer):
                 ids.append(int(logits(exact, shape, torch.tensor([ids]))[0, -1].argmax()))
         right.setdefault(problem.task, []).append(is_right(problem, ids[len(problem.prompt_ids) :]))
     assert judged(weights, shape, asked) == {task: sum(each) / len(each) for task, each in right.items()}
@@ -212,6 +212,13 @@ def test_another_training_is_another_model_with_results_of_its_own(changed: str)
     for one, two in zip(first.experiments, other.experiments, strict=True):
         assert one.spec.key() != two.spec.key()
         assert one.model_path != two.model_path
+
+
+def test_how_long_problems_are_is_part_of_a_training_and_left_out_where_they_are_short() -> None:
+    assert "problems" not in TrainedModel(preset="bytes-small").resolve().model_dump(mode="json")
+    longer = TrainedModel(preset="bytes-long").resolve()
+    assert longer.model_dump(mode="json")["problems"] == "long"
+    assert longer.lengths is LONG
 
 
 def test_the_bf16_weights_are_made_where_only_a_quantization_of_them_is_measured() -> None:

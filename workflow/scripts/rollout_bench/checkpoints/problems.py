@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from rollout_bench.core.errors import UserError
 
@@ -29,16 +30,46 @@ HELD_OUT_OF = 16
 TRAINED_SHARES = (2, 1, 1)
 """How often each task is trained on: sums are learned last."""
 
-DIGITS = (1, 4)
-"""Fewest and most digits of a term."""
-SORTED_LETTERS = (2, 8)
-COPIED_LETTERS = (4, 12)
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
-LONGEST_PROMPT = max(1 + DIGITS[1] + 1 + DIGITS[1] + 1, 1 + 1 + SORTED_LETTERS[1] + 1, 1 + 1 + COPIED_LETTERS[1] + 1)
-"""Tokens, with the one before it."""
-LONGEST_ANSWER = max(DIGITS[1] + 1, SORTED_LETTERS[1], COPIED_LETTERS[1]) + 1
-"""Tokens, with the one that ends it."""
+Range = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How long problems are, and how many of them tell how good a model is at them.
+
+    Attributes:
+        digits: fewest and most of a term.
+        sorted_letters: the same.
+        copied_letters: the same.
+        judged: problems, held out, that a model is asked.
+    """
+
+    digits: Range
+    sorted_letters: Range
+    copied_letters: Range
+    judged: int
+
+    @property
+    def longest_prompt(self) -> int:
+        """Tokens, with the one before it."""
+        return 1 + max(2 * self.digits[1] + 1, 1 + self.sorted_letters[1], 1 + self.copied_letters[1]) + 1
+
+    @property
+    def longest_answer(self) -> int:
+        """Tokens, with the one that ends it."""
+        return max(self.digits[1] + 1, self.sorted_letters[1], self.copied_letters[1]) + 1
+
+
+SHORT = Lengths(digits=(1, 4), sorted_letters=(2, 8), copied_letters=(4, 12), judged=300)
+"""What a small model learns so well that it answers nearly all rightly."""
+
+LONG = Lengths(digits=(1, 8), sorted_letters=(2, 16), copied_letters=(4, 24), judged=1200)
+"""What leaves a model room for mistakes, so that a quantization can make more of them."""
+
+LENGTHS: Mapping[str | None, Lengths] = MappingProxyType({None: SHORT, "long": LONG})
+"""By the name that a training has for them."""
 
 _MOST_DRAWS = 1000
 """For each problem that is wanted: then there are no others."""
@@ -71,12 +102,13 @@ class Problem:
         return bytes([*self.prompt_ids, *self.answer_ids]).decode("ascii").strip()
 
 
-def problems(count: int, seed: int) -> list[Problem]:
+def problems(count: int, seed: int, lengths: Lengths = SHORT) -> list[Problem]:
     """Return problems that no model was trained on, no two of them the same; the tasks take turns.
 
     Args:
         count: how many.
         seed: the same one gives the same problems, and the first of them whatever the count.
+        lengths: how long they are.
 
     Raises:
         UserError: there are no so many.
@@ -86,7 +118,7 @@ def problems(count: int, seed: int) -> list[Problem]:
     for number in range(count):
         task = TASKS[number % len(TASKS)]
         for _ in range(_MOST_DRAWS):
-            problem = _drawn(task, drawing)
+            problem = _drawn(task, drawing, lengths)
             if problem.held_out and (task, problem.asks) not in found:
                 break
         else:
@@ -95,12 +127,12 @@ def problems(count: int, seed: int) -> list[Problem]:
     return list(found.values())
 
 
-def practice(seed: int) -> Iterator[Problem]:
+def practice(seed: int, lengths: Lengths = SHORT) -> Iterator[Problem]:
     """Yield problems to train on, without end; each may come again, and none that is held out comes."""
     drawing = random.Random(f"training {seed}")
     while True:
         (task,) = drawing.choices(TASKS, TRAINED_SHARES)
-        problem = _drawn(task, drawing)
+        problem = _drawn(task, drawing, lengths)
         if not problem.held_out:
             yield problem
 
@@ -110,24 +142,24 @@ def is_right(problem: Problem, output_ids: Sequence[int]) -> bool:
     return tuple(output_ids[: len(problem.answer_ids)]) == problem.answer_ids
 
 
-def _drawn(task: str, drawing: random.Random) -> Problem:
+def _drawn(task: str, drawing: random.Random, lengths: Lengths) -> Problem:
     if task == "add":
-        first, second = _term(drawing), _term(drawing)
+        first, second = _term(drawing, lengths.digits), _term(drawing, lengths.digits)
         question, answer = f"{_written(first)}+{_written(second)}", _written(first + second)
         asks = f"{min(first, second)}+{max(first, second)}"
     elif task == "sort":
-        letters = _letters(drawing, SORTED_LETTERS)
+        letters = _letters(drawing, lengths.sorted_letters)
         answer = asks = "".join(sorted(letters))
         question = f">{letters}"
     else:
-        answer = asks = _letters(drawing, COPIED_LETTERS)
+        answer = asks = _letters(drawing, lengths.copied_letters)
         question = f":{answer}"
     prompt = f"{chr(END)}{question}=".encode("ascii")
     return Problem(task, tuple(prompt), (*answer.encode("ascii"), END), asks)
 
 
-def _term(drawing: random.Random) -> int:
-    digits = drawing.randint(*DIGITS)
+def _term(drawing: random.Random, fewest_and_most: Range) -> int:
+    digits = drawing.randint(*fewest_and_most)
     return drawing.randrange(10 ** (digits - 1) if digits > 1 else 0, 10**digits)
 
 
@@ -135,5 +167,5 @@ def _written(number: int) -> str:
     return str(number)[::-1]
 
 
-def _letters(drawing: random.Random, count: tuple[int, int]) -> str:
+def _letters(drawing: random.Random, count: Range) -> str:
     return "".join(drawing.choices(LETTERS, k=drawing.randint(*count)))

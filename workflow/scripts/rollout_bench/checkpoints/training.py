@@ -38,8 +38,6 @@ WEIGHT_DECAY = 0.1
 ADAM_SHARE = 0.25
 """Adam's learning rate as a share of Muon's."""
 
-JUDGED = 300
-"""Problems, held out, that the trained weights are asked."""
 JUDGING_SEED = 0
 
 Tell = Callable[[str], None]
@@ -91,7 +89,7 @@ def train(training: ResolvedTraining, tell: Tell) -> tuple[Weights, dict[str, An
     inner = [weights[spec.name] for spec in tensors(shape) if spec.quantizable]
     matrices = Muon(inner)
     others = torch.optim.Adam([w for w in weights.values() if all(w is not one for one in inner)], betas=BETAS)
-    rows = packed(practice(shape.seed), training.tokens)
+    rows = packed(practice(shape.seed, training.lengths), training.tokens)
     losses: list[float] = []
     for step in range(training.steps):
         ids, counts = batch([next(rows) for _ in range(training.sequences)])
@@ -106,7 +104,8 @@ def train(training: ResolvedTraining, tell: Tell) -> tuple[Weights, dict[str, An
         if (step + 1) % max(1, training.steps // 20) == 0:
             tell(f"step {step + 1} of {training.steps}: loss {losses[-1]:.4f}, {time.monotonic() - began_s:.0f} s")
     rounded = {name: weight.detach().to(torch.bfloat16) for name, weight in weights.items()}
-    accuracy = judged(rounded, shape, problems(JUDGED, JUDGING_SEED))
+    asked = problems(training.lengths.judged, JUDGING_SEED, training.lengths)
+    accuracy = judged(rounded, shape, asked)
     tell(f"right answers to problems that are new to it: {accuracy}")
     last = losses[-max(1, len(losses) // 20) :]
     return rounded, {
@@ -116,7 +115,7 @@ def train(training: ResolvedTraining, tell: Tell) -> tuple[Weights, dict[str, An
         "first_loss": losses[0],
         "final_loss": sum(last) / len(last),
         "accuracy": accuracy,
-        "judged": {"problems": JUDGED, "seed": JUDGING_SEED},
+        "judged": {"problems": len(asked), "seed": JUDGING_SEED},
         "seconds": round(time.monotonic() - began_s, 1),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),

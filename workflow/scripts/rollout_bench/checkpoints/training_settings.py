@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rollout_bench.checkpoints.problems import LONGEST_ANSWER, LONGEST_PROMPT, VOCABULARY
+from rollout_bench.checkpoints.problems import LENGTHS, SHORT, VOCABULARY, Lengths
 from rollout_bench.checkpoints.shapes import ResolvedShape
+from rollout_bench.contracts.fields import absent
 from rollout_bench.core.errors import did_you_mean
 
 TRAINING_VERSION = 1
@@ -19,7 +20,9 @@ TRAINING_VERSION = 1
 TRAINING_FILE = "training.json"
 """Beside a trained model's weights: how they were trained, and how many of its answers are right."""
 
-_SMALLEST_ROW = LONGEST_PROMPT + LONGEST_ANSWER
+_SMALLEST_ROW = SHORT.longest_prompt + SHORT.longest_answer
+
+Problems = Literal["long"]
 
 Steps = Annotated[int, Field(gt=0, le=1_000_000)]
 Rows = Annotated[int, Field(gt=0, le=4096)]
@@ -50,18 +53,20 @@ def _qwen3(hidden: int, intermediate: int, layers: int, heads: int, key_value_he
 
 @dataclass(frozen=True)
 class TrainingPreset:
-    """A shape, and a training that it learns its problems in."""
+    """A shape, and a training that it learns its problems in: the fields of `ResolvedTraining`."""
 
     shape: Mapping[str, Any]
     steps: int
     sequences: int
     tokens: int
     learning_rate: float
+    problems: Problems | None = None
 
 
 TRAINED_PRESETS: Mapping[str, TrainingPreset] = MappingProxyType(
     {
         "bytes-small": TrainingPreset(_qwen3(128, 384, 4, 4, 2), 1500, 8, 128, 0.02),
+        "bytes-long": TrainingPreset(_qwen3(128, 384, 4, 4, 2), 1000, 8, 128, 0.02, "long"),
         "bytes-tiny": TrainingPreset(_qwen3(64, 128, 2, 2, 1), 400, 8, 64, 0.04),
     }
 )
@@ -78,6 +83,12 @@ class ResolvedTraining(BaseModel):
     sequences: Rows
     tokens: RowTokens
     learning_rate: Rate
+    problems: Problems | None = absent("How long its problems are. Null: short.")
+
+    @property
+    def lengths(self) -> Lengths:
+        """How long the problems are that it learns."""
+        return LENGTHS[self.problems]
 
 
 class TrainedModel(BaseModel):
@@ -105,7 +116,8 @@ class TrainedModel(BaseModel):
         """Fill in what was left out and return the complete training.
 
         Raises:
-            ValueError: one sentence that names the field: an unknown preset, or more tokens than positions.
+            ValueError: one sentence that names the field: an unknown preset, more tokens than positions, or fewer than
+                a problem may have.
         """
         if self.preset not in TRAINED_PRESETS:
             raise ValueError(f"preset {self.preset!r} is unknown; {did_you_mean(self.preset, TRAINED_PRESETS)}")
@@ -116,6 +128,9 @@ class TrainedModel(BaseModel):
             raise ValueError(
                 f"tokens {tokens} are more than the {shape.max_position_embeddings} positions of {self.preset}"
             )
+        longest = LENGTHS[preset.problems].longest_prompt + LENGTHS[preset.problems].longest_answer
+        if tokens < longest:
+            raise ValueError(f"tokens {tokens} are fewer than the {longest} that a problem of {self.preset} may have")
         return ResolvedTraining(
             version=TRAINING_VERSION,
             shape=shape,
@@ -123,4 +138,5 @@ class TrainedModel(BaseModel):
             sequences=preset.sequences if self.sequences is None else self.sequences,
             tokens=tokens,
             learning_rate=preset.learning_rate if self.learning_rate is None else self.learning_rate,
+            problems=preset.problems,
         )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rollout_bench.checkpoints.problems import END, LONGEST_ANSWER, is_right, problems
+from rollout_bench.checkpoints.problems import END, LENGTHS, is_right, problems
 from rollout_bench.contracts.inside import ScoredRow
 from rollout_bench.contracts.side_files import read_scores
 from rollout_bench.contracts.store import read_drift, scores_path
@@ -30,9 +30,6 @@ from rollout_bench.workloads.requests import Source
 
 LOGPROBS_MODE = "raw_logprobs"
 """vLLM's name of log probabilities of the model itself, before temperature and what cuts tokens off."""
-
-JUDGED = 300
-"""Problems that a model is asked which the project trained."""
 
 SEEDS = 1 << 20
 """Seeds of requests that belong to one seed of a workload."""
@@ -75,8 +72,9 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
         tell(IterationEnds())
         tell(SequencesScored(rows=rows, tokens_sha256=digest(sequences)))
     if job.spec.model.trained is not None and settings.sampler is None:
-        asked_for = problems(JUDGED, job.spec.workload.seed)
-        answers = scorer.answer([list(one.prompt_ids) for one in asked_for])
+        lengths = LENGTHS[job.spec.model.trained.get("problems")]
+        asked_for = problems(lengths.judged, job.spec.workload.seed, lengths)
+        answers = scorer.answer([list(one.prompt_ids) for one in asked_for], lengths.longest_answer)
         tell(IterationEnds())
         right = sum(map(is_right, asked_for, answers))
         tell(AnswersJudged(judged=len(asked_for), right=right))
@@ -85,7 +83,8 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
 def asked_in(job: Job, vocabulary: int, count: int) -> list[list[int]]:
     """Return `count` prompts: of a model that the project trained problems, else those of the workload."""
     if job.spec.model.trained is not None:
-        return [list(one.prompt_ids) for one in problems(count, job.spec.workload.seed)]
+        lengths = LENGTHS[job.spec.model.trained.get("problems")]
+        return [list(one.prompt_ids) for one in problems(count, job.spec.workload.seed, lengths)]
     return prompts_of(source_of(job, vocabulary), count)
 
 
@@ -181,14 +180,14 @@ class Scorer:
             )
         return rows
 
-    def answer(self, prompts: Sequence[list[int]]) -> list[list[int]]:
-        """Return the tokens that the engine finds likeliest after each prompt, up to the longest answer there is."""
+    def answer(self, prompts: Sequence[list[int]], longest: int) -> list[list[int]]:
+        """Return the tokens that the engine finds likeliest after each prompt, up to END, and `longest` of them."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
         greedy = SamplingParams(
             temperature=0.0,
-            max_tokens=LONGEST_ANSWER,
+            max_tokens=longest,
             stop_token_ids=[END],
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
