@@ -16,8 +16,8 @@ from rollout_bench.checkpoints.problems import (
     SHORT,
     TASKS,
     VOCABULARY,
-    Lengths,
     Problem,
+    ProblemSizes,
     is_right,
     practice,
     problems,
@@ -45,7 +45,7 @@ def task_of(text: str) -> str:
 
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=map(str, LENGTHS))
 @given(seed=SEEDS)
-def test_every_problem_has_the_answer_that_its_question_has(lengths: Lengths, seed: int) -> None:
+def test_every_problem_has_the_answer_that_its_question_has(lengths: ProblemSizes, seed: int) -> None:
     for problem in [*problems(30, seed, lengths), *itertools.islice(practice(seed, lengths), 30)]:
         assert problem.text == f"{problem.text.partition('=')[0]}={solved(problem.text)}"
         assert problem.task == task_of(problem.text)

@@ -36,7 +36,7 @@ Range = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Lengths:
+class ProblemSizes:
     """How long problems are, and how many of them tell how good a model is at them.
 
     Attributes:
@@ -62,13 +62,13 @@ class Lengths:
         return max(self.digits[1] + 1, self.sorted_letters[1], self.copied_letters[1]) + 1
 
 
-SHORT = Lengths(digits=(1, 4), sorted_letters=(2, 8), copied_letters=(4, 12), judged=300)
+SHORT = ProblemSizes(digits=(1, 4), sorted_letters=(2, 8), copied_letters=(4, 12), judged=300)
 """What a small model learns so well that it answers nearly all rightly."""
 
-LONG = Lengths(digits=(1, 8), sorted_letters=(2, 16), copied_letters=(4, 24), judged=1200)
+LONG = ProblemSizes(digits=(1, 8), sorted_letters=(2, 16), copied_letters=(4, 24), judged=1200)
 """What leaves a model room for mistakes, so that a quantization can make more of them."""
 
-LENGTHS: Mapping[str | None, Lengths] = MappingProxyType({None: SHORT, "long": LONG})
+LENGTHS: Mapping[str | None, ProblemSizes] = MappingProxyType({None: SHORT, "long": LONG})
 """By the name that a training has for them."""
 
 _MOST_DRAWS = 1000
@@ -102,7 +102,7 @@ class Problem:
         return bytes([*self.prompt_ids, *self.answer_ids]).decode("ascii").strip()
 
 
-def problems(count: int, seed: int, lengths: Lengths = SHORT) -> list[Problem]:
+def problems(count: int, seed: int, lengths: ProblemSizes = SHORT) -> list[Problem]:
     """Return problems that no model was trained on, no two of them the same; the tasks take turns.
 
     Args:
@@ -127,7 +127,7 @@ def problems(count: int, seed: int, lengths: Lengths = SHORT) -> list[Problem]:
     return list(found.values())
 
 
-def practice(seed: int, lengths: Lengths = SHORT) -> Iterator[Problem]:
+def practice(seed: int, lengths: ProblemSizes = SHORT) -> Iterator[Problem]:
     """Yield problems to train on, without end; each may come again, and none that is held out comes."""
     drawing = random.Random(f"training {seed}")
     while True:
@@ -142,7 +142,7 @@ def is_right(problem: Problem, output_ids: Sequence[int]) -> bool:
     return tuple(output_ids[: len(problem.answer_ids)]) == problem.answer_ids
 
 
-def _drawn(task: str, drawing: random.Random, lengths: Lengths) -> Problem:
+def _drawn(task: str, drawing: random.Random, lengths: ProblemSizes) -> Problem:
     if task == "add":
         first, second = _term(drawing, lengths.digits), _term(drawing, lengths.digits)
         question, answer = f"{_written(first)}+{_written(second)}", _written(first + second)

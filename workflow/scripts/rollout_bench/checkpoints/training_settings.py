@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rollout_bench.checkpoints.problems import LENGTHS, SHORT, VOCABULARY, Lengths
+from rollout_bench.checkpoints.problems import LENGTHS, SHORT, VOCABULARY, ProblemSizes
 from rollout_bench.checkpoints.shapes import ResolvedShape
 from rollout_bench.contracts.fields import absent
 from rollout_bench.core.errors import did_you_mean
@@ -86,7 +86,7 @@ class ResolvedTraining(BaseModel):
     problems: Problems | None = absent("How long its problems are. Null: short.")
 
     @property
-    def lengths(self) -> Lengths:
+    def lengths(self) -> ProblemSizes:
         """How long the problems are that it learns."""
         return LENGTHS[self.problems]
 
