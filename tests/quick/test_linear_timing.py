@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -60,6 +63,29 @@ def test_a_pass_calls_each_layer_of_the_shape_once_in_turn() -> None:
     assert bench.seconds_per_call((0, 4), 2) > 0
     assert [call[2:] for call in method.calls] == [((4, 16), None)] * 6
     assert [call[0] for call in method.calls] == [id(layer.o_proj) for layer in model.layers] * 2  # type: ignore[union-attr]
+
+
+def test_what_a_captured_pass_reads_is_there_when_it_is_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(model_with(Method()), torch.float32, captures=False)
+    graphs = SimpleNamespace(
+        NPUGraph=lambda: SimpleNamespace(replay=lambda: None),
+        graph_pool_handle=object,
+        graph=lambda graph, pool: nullcontext(),
+    )
+    monkeypatch.setattr(bench, "_backend", lambda: graphs)
+
+    def captured() -> tuple[Any, weakref.ref[torch.Tensor]]:
+        ids = torch.zeros(4)
+
+        def run() -> None:
+            ids.zero_()
+
+        return bench._captured(run), weakref.ref(ids)
+
+    replay, ids = captured()
+    gc.collect()
+    assert replay is not None
+    assert ids() is not None  # as on a device, where the graph knows no more than an address
 
 
 def test_time_per_call_is_that_of_a_pass_over_its_layers_without_what_evicts(monkeypatch: pytest.MonkeyPatch) -> None:

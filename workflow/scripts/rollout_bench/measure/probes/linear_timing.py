@@ -74,6 +74,8 @@ class Bench:
         self._pool: Any = None
         self._activations: dict[tuple[int, int], Any] = {}
         self._runs: dict[Point, Callable[[], None]] = {}
+        # a graph reads the tensors that these hold where they were when it was captured
+        self._captured_runs: list[Callable[[], None]] = []
         self._evicted = self._what_a_step_evicts(model)
         self.most_evicted_bytes = max(self._evicted, default=0)
         self._scratch: Any = None
@@ -188,6 +190,7 @@ class Bench:
             if _is_out_of_memory(error):
                 raise
             return None
+        self._captured_runs.append(run)
         replay: Callable[[], None] = graph.replay
         return replay
 
