@@ -55,6 +55,7 @@ SECTIONS = (
     "What the choice rests on",
     "Speed, drift and accuracy: ",
     "Drift: ",
+    "Drift on own tokens: ",
     "What a step costs: ",
     "Lengths at which it pays: ",
     "Parts of a transition: ",
