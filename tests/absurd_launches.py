@@ -28,6 +28,8 @@ ABSURD = 1000
 TAILED = "tailed"
 """The workload whose sequences differ in length."""
 
+NGRAM = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 4}
+
 ISSUE = make_messages_spec("issue", workers=2, steps=16, batches=(4, 8, 32))
 """With the steps that vLLM's issue 6241 has."""
 
@@ -82,6 +84,12 @@ def _offline(quant: str) -> Iterator[Spec]:
     yield make_spec(quant=quant, workload="served")
     yield make_spec(quant=quant, workload="replicated", args={"data_parallel_size": 2})
     yield make_spec(quant=quant, workload=TAILED)
+    yield make_spec(quant=quant, workload="policy")  # which drift launches score, too
+    for prompts in (2, 8):
+        plain = make_spec(quant=quant, workload=f"load{prompts}", args={"max_num_seqs": 256})
+        plain = plain.model_copy(update={"workload": plain.workload.model_copy(update={"prompts": prompts})})
+        engine = plain.engine.model_copy(update={"args": {**plain.engine.args, "speculative_config": NGRAM}})
+        yield plain if quant == "bf16" else plain.model_copy(update={"engine": engine})
     for number in (2, 8, 32):
         spec = make_spec(quant=quant, workload="set", args={"max_num_seqs": number})
         yield spec.model_copy(update={"setting": f"seqs{number}"})
@@ -99,7 +107,7 @@ def _timed(spec: Spec, launch: int, speed: int, place: int, flags: Sequence[Flag
     init_s = 3 * (1 + 0.01 * ((5 * launch + 2 * place) % 7)) / speed
     startup = record.startup.model_copy(update={"import_s": 8 / speed, "init_s": init_s})
     record = record.model_copy(update={"startup": startup})
-    if spec.workload.name == "served":
+    if spec.workload.name == "served" or "speculative_config" in spec.engine.args:
         passes = [_powered(iteration, speed) for iteration in record.iterations]
         record = record.model_copy(update={"iterations": passes})
     if "data_parallel_size" not in spec.engine.args:

@@ -49,6 +49,7 @@ class CountingEngine:
     """A loaded engine, as far as its counters go."""
 
     vocabulary = 100
+    drafts = False
 
     def __init__(self, *preemptions: int) -> None:
         self._readings = iter(preemptions)
