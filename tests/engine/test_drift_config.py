@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -117,8 +118,9 @@ def test_the_summary_says_what_drifts_and_what_the_floor_is(measured: Workspace)
     assert [line["drifts"] for line in others] == ["True", "True"]
     assert all(float(line["mean_abs_d_nats"]) > float(floor["mean_abs_d_nats"]) for line in others)
     text = (measured.path / "results/summary.md").read_text()
-    assert "w8a8 policy, 8 at once: drifts more than bf16 against itself." in text
-    assert "w8a8 policy, on tokens of its own, which bf16 scored 8 at once: drifts more than bf16 does" in text
+    how = r"(?:[18] at once \(less with [18]\)|1 or 8 at once)"
+    assert len(re.findall(f"w8a8 policy, {how}: drifts more than bf16 against itself", text)) == 1
+    assert len(re.findall(f"of its own, which bf16 scored {how}: drifts more than bf16 does", text)) == 1
     assert "Weights that were drawn by chance have no opinions" in text
     assert (measured.path / "results/figures/drift.svg").stat().st_size > 0
 

@@ -11,7 +11,7 @@ from workspace import REPOSITORY
 KEPT = json.loads((REPOSITORY / "validation/results/h200-drift.json").read_text())["quants"]
 PAGE = (REPOSITORY / "docs/results/h200-drift.md").read_text()
 SENTENCE = re.compile(
-    r"^- (?:arithmetic )?(\S+)(?: policy)?(, on tokens of its own.*?)?,? (?:which bf16 scored )?1 at once: "
+    r"^- (?:arithmetic )?(\S+)(?: policy)?(, on tokens of its own.*?)?,? (?:which bf16 scored )?1 or 64 at once: "
     r".*? mean \\\|d\\\| is ([\d.]+) .*? is ([\d.]+) \S+ \S+ nats per token \(k3\); ([\d.]+) ",
     re.MULTILINE,
 )

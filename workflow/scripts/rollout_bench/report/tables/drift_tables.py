@@ -139,15 +139,16 @@ def drift_part(findings: Findings) -> SummaryPart:
     warnings = [Section("Drift that can't be told", report.problems)] if report.problems else []
     if not report.drifted:
         return SummaryPart(tables=tables, warnings=warnings)
-    told = [(one, report.floor_of(one)) for one in report.drifted if not one.of_reference]
-    own = [(one, report.floor_of(one)) for one in report.own if not one.of_reference]
+    told, own = (
+        [(one, batches, report.floor_of(one)) for one, batches in farthest(each)]
+        for each in (report.drifted, report.own)
+    )
     said = sections(
         DRIFT.name,
         told=told,
         own=own,
         alone=not told,
         bounded=bounded_text,
-        scored=scored_text,
         near=NEAR,
         confidence=findings.collection.comparison.confidence,
         synthetic=any(
@@ -164,6 +165,24 @@ def drift_part(findings: Findings) -> SummaryPart:
         warnings=warnings,
         files={"drift.csv": drift_table(report)},
     )
+
+
+def farthest(drifted: Sequence[Drifted]) -> Iterator[tuple[Drifted, str]]:
+    """Yield, of each that is held against a reference, the batch with which it is farthest from it, and how to call it.
+
+    A sentence has room for one batch: `32 at once (less with 1)`, and `1 or 32 at once` where all are as far.
+    """
+    grouped: dict[str, list[Drifted]] = {}
+    for one in drifted:
+        if not one.of_reference:
+            grouped.setdefault(one.chosen.place, []).append(one)
+    for each in grouped.values():
+        one = max(each, key=lambda other: (bool(other.drifts), other.found.size.value))
+        alike: dict[bool, list[str]] = {True: [], False: []}
+        for other in each:
+            alike[bounded_text(other.found.size) == bounded_text(one.found.size)].append(str(other.batch))
+        less = f" (less with {' or '.join(alike[False])})" if alike[False] else ""
+        yield one, f"{' or '.join(alike[True])} at once{less}"
 
 
 def _views(findings: Findings, report: DriftReport, left_out: Sequence[Chosen]) -> Iterator[View]:
