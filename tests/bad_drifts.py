@@ -41,6 +41,13 @@ BAD_DRIFTS = [
         "drift.reference.dtype: w8a8 is quantized, so float32 would not make it exact",
         "reference: {quant: bf16, dtype: float32}",
     ),
+    Bad("drift_also_by_another", _drift("reference: {also_by: sglang}"), "drift.reference.also_by", "transformers"),
+    Bad(
+        "drift_also_by_what_can_not_load_it",
+        _drift("reference: {quant: w8a8, also_by: transformers}", "quants: [w8a8]"),
+        "drift.reference.also_by: transformers does not load what w8a8 does",
+        "leave also_by out",
+    ),
     Bad(
         "drift_setting_called_as_the_reference",
         _drift(

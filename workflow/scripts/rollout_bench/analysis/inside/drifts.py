@@ -21,8 +21,11 @@ from rollout_bench.contracts.side_files import read_scores
 from rollout_bench.contracts.store import record_path, scores_path
 from rollout_bench.core.errors import UserError
 
-Scores = Mapping[int | None, Sequence[ScoredRow]]
-"""Batch -> the rows of all sequences, in their order; None: while they were generated."""
+How = int | str | None
+"""How sequences were scored: the batch, or who has scored them besides the engine; None: while they were generated."""
+
+Scores = Mapping[How, Sequence[ScoredRow]]
+"""How -> the rows of all sequences, in their order."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,13 @@ class Drifted:
     Attributes:
         chosen: the experiment.
         reference: the experiment that it is held against.
-        batch: sequences that were scored at once; None: what the reference gave them while it generated.
+        batch: sequences that were scored at once; None: what the reference gave them while it generated, or `by`.
         launches: the launches that scored: of the reference the first valid one alone, or all others.
         found: how far.
         log_ratios: for each sequence d of its tokens, of all `launches` [n_i], in nats.
         elsewhere: whether it is the reference in other launches than the one that all is held against.
         own: whether the experiment has sampled the tokens, and the reference scored them: else it is the reverse.
+        by: what has scored them in place of the reference's engine, such as transformers; None: that engine.
         beyond: by how much its mean |d| is above the floor's, in nats, with its interval together for all that have the
             same reference; None for the reference itself, and where there is no floor.
     """
@@ -58,6 +62,7 @@ class Drifted:
     log_ratios: tuple[Array, ...]
     elsewhere: bool = False
     own: bool = False
+    by: str | None = None
     beyond: Bounded | None = None
 
     @property
@@ -102,7 +107,7 @@ class DriftReport:
     def floor_of(self, one: Drifted) -> Drifted | None:
         """Return the largest difference of the reference of `one` from itself; None where it was scored only once."""
         alike = self.own if one.own else self.drifted
-        return _floor([each for each in alike if each.reference.place == one.reference.place])
+        return _floor([each for each in alike if (each.reference.place, each.by) == (one.reference.place, one.by)])
 
 
 def drift_report(results: Path, inside: Sequence[Chosen], confidence: float) -> DriftReport:
@@ -156,10 +161,10 @@ def _read(results: Path, each: Chosen, problems: list[str]) -> dict[int, DriftLa
         except UserError as error:
             problems.append(str(error).replace("\n", "; "))
             continue
-        batches = dict.fromkeys(row.batch for row in rows)
-        scores = {
-            batch: sorted((row for row in rows if row.batch == batch), key=lambda row: row.sequence)
-            for batch in batches
+        hows = dict.fromkeys(row.by or row.batch for row in rows)
+        scores: dict[How, list[ScoredRow]] = {
+            how: sorted((row for row in rows if (row.by or row.batch) == how), key=lambda row: row.sequence)
+            for how in hows
         }
         found[record.launch] = DriftLaunch(record, scores)
     return found
@@ -183,15 +188,16 @@ def _drifted(
         if each.place != reference.place:
             apart = [list(same)]
         for indices in filter(None, apart):
-            for batch in dict.fromkeys(batch for index in indices for batch in same[index].scores):
-                if each.place == reference.place and indices == [base_index] and batch == first:
+            for how in dict.fromkeys(how for index in indices for how in same[index].scores):
+                if each.place == reference.place and indices == [base_index] and how == first:
                     continue  # what all else is held against
-                if each.place != reference.place and batch is None:
+                if each.place != reference.place and how is None:
                     continue  # tokens of its own
-                scored = [rows for index in indices if (rows := same[index].scores.get(batch)) is not None]
+                scored = [rows for index in indices if (rows := same[index].scores.get(how)) is not None]
                 found, ratios = _held_against(base.scores[first], scored, confidence)
                 elsewhere = each.place == reference.place and indices != [base_index]
-                yield Drifted(each, reference, batch, tuple(indices), found, ratios, elsewhere)
+                batch, by = _parts(how)
+                yield Drifted(each, reference, batch, tuple(indices), found, ratios, elsewhere, by=by)
 
 
 def _on_own_tokens(
@@ -229,11 +235,17 @@ def _on_own_tokens(
         scored = _of_tokens(sha256, sampled, scorer.place, launches[scorer.place], problems)
         apart = [[0], [index for index in scored if index != 0]] if itself else [list(scored)]
         for indices in filter(None, apart):
-            for batch in _settings(reference).batch_sizes:
-                rows = [scored[index].scores[batch] for index in indices]
-                found, ratios = _held_against(base.scores[None], rows, confidence)
+            for how in dict.fromkeys(how for index in indices for how in scored[index].scores if how is not None):
+                rows = [found for index in indices if (found := scored[index].scores.get(how)) is not None]
+                drift, ratios = _held_against(base.scores[None], rows, confidence)
                 elsewhere = itself and indices != [0]
-                yield Drifted(each, reference, batch, tuple(indices), found, ratios, elsewhere, own=True)
+                batch, by = _parts(how)
+                yield Drifted(each, reference, batch, tuple(indices), drift, ratios, elsewhere, own=True, by=by)
+
+
+def _parts(how: How) -> tuple[int | None, str | None]:
+    """Return the batch, or what has scored in place of the engine."""
+    return (None, how) if isinstance(how, str) else (how, None)
 
 
 def _of_tokens(
@@ -270,12 +282,14 @@ def _held_against(
 def _with_verdicts(drifted: Sequence[Drifted], confidence: float) -> list[Drifted]:
     """Return `drifted`, all of one reference, with what others than the reference have beyond its floor.
 
-    Their intervals hold together, by Bonferroni's inequality. Each direction has a floor of its own.
+    Their intervals hold together, by Bonferroni's inequality. Each direction has a floor of
+    its own, and so has what transformers scored.
     """
     others = sum(not each.of_reference for each in drifted)
     found = []
     for each in drifted:
-        floor = None if each.of_reference else _floor([one for one in drifted if one.own == each.own])
+        alike = [one for one in drifted if (one.own, one.by) == (each.own, each.by)]
+        floor = None if each.of_reference else _floor(alike)
         if floor is not None:
             beyond = excess(each.log_ratios, floor.log_ratios, 1 - (1 - confidence) / others)
             each = replace(each, beyond=beyond)

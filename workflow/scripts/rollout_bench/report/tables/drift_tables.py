@@ -31,6 +31,8 @@ def bounded_text(value: Bounded, factor: float = 1.0, digits: int = 3) -> str:
 def scored_text(one: Drifted) -> str:
     """Return how its tokens were scored: `1 at once`, `1 at once, other launches`, `while generating`."""
     how = "while generating" if one.batch is None else f"{one.batch} at once"
+    if one.by is not None:
+        how = f"by {one.by}, float32"
     return f"{how}, other launches" if one.elsewhere else how
 
 
@@ -48,7 +50,8 @@ SIZE = (
     Column(
         "scored",
         "How many sequences were scored at once; of the reference also what it gave its tokens while it generated "
-        "them, and what its other launches give them. All is held against its first one, with the smallest batch.",
+        "them, what its other launches give them, and what transformers gives them in float32. All is held against its "
+        "first one, with the smallest batch.",
         lambda line: scored_text(line["one"]),
         words=True,
     ),
@@ -140,11 +143,13 @@ def drift_part(findings: Findings) -> SummaryPart:
     if not report.drifted:
         return SummaryPart(tables=tables, warnings=warnings)
     told = [(one, report.floor_of(one)) for one in report.drifted if not one.of_reference]
-    own = [(one, report.floor_of(one)) for one in report.own if not one.of_reference]
+    own = [(one, report.floor_of(one)) for one in report.own if not one.of_reference and one.by is None]
+    checked = [one for one in report.drifted if one.by is not None]
     said = sections(
         DRIFT.name,
         told=told,
         own=own,
+        checked=checked,
         alone=not told,
         bounded=bounded_text,
         scored=scored_text,
@@ -228,6 +233,7 @@ def drift_table(report: DriftReport) -> pd.DataFrame:
                 "key": experiment.key,
                 "reference_key": one.reference.experiment.key,
                 "tokens_of": "own" if one.own else "reference",
+                "scored_by": one.by or "engine",
                 "batch": one.batch,
                 "launches": " ".join(map(str, one.launches)),
                 "sequences": found.sequences,
