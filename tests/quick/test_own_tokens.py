@@ -162,8 +162,8 @@ def test_what_transformers_gives_tokens_is_a_line_of_its_own_and_no_floor_of_wha
         "bf16", "by transformers, float32", "(reference)",
     )  # fmt: skip
     assert check.found.size.value == pytest.approx(0.25)
-    floors = [found.floor_of(one) for one in found.drifted]
-    assert {floor.found.size.value for floor in floors if floor is not None and floor.by is None} == {0.0}
+    floors = [found.floor_of(one) for one in (*found.drifted, *found.own) if one.by is None]
+    assert {floor and floor.found.size.value for floor in floors} == {0.0}
     (itself, other) = [one for one in found.own if one.by is not None]
     assert found.floor_of(other) == itself  # transformers of what the reference generated
     assert "bf16 policy, scored by transformers, float32: its log probabilities are 0.250" in summary(tmp_path).markdown
