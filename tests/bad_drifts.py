@@ -43,9 +43,15 @@ BAD_DRIFTS = [
     ),
     Bad("drift_also_by_another", _drift("reference: {also_by: sglang}"), "drift.reference.also_by", "transformers"),
     Bad(
-        "drift_also_by_what_can_not_load_it",
+        "drift_also_by_of_another_layout",
         _drift("reference: {quant: w8a8, also_by: transformers}", "quants: [w8a8]"),
-        "drift.reference.also_by: transformers does not load what w8a8 does",
+        "transformers does not load what w8a8 does, because of weights_format: compressed-tensors-w8a8",
+        "leave also_by out",
+    ),
+    Bad(
+        "drift_also_by_of_what_the_engine_quantizes",
+        _drift("reference: {quant: w8a16, also_by: transformers}", "quants: [w8a16]"),
+        "transformers does not load what w8a16 does, because of hf_overrides and quantization",
         "leave also_by out",
     ),
     Bad(

@@ -166,7 +166,12 @@ def test_what_transformers_gives_tokens_is_a_line_of_its_own_and_no_floor_of_wha
     assert {floor and floor.found.size.value for floor in floors} == {0.0}
     (itself, other) = [one for one in found.own if one.by is not None]
     assert found.floor_of(other) == itself  # transformers of what the reference generated
-    assert "bf16 policy, scored by transformers, float32: its log probabilities are 0.250" in summary(tmp_path).markdown
+    assert other.beyond is not None
+    assert other.beyond.value == pytest.approx(other.found.size.value - 0.25)
+    text = summary(tmp_path).markdown
+    assert "bf16 policy, checked with transformers in float32 on the CPU: the mean" in text
+    assert "is 0.250 \\[0.250, 0.250\\] nats per token, and the largest is 0.250." in text
+    assert "% of the first choices are the same. The engine's rounding is a part of that" in text
 
 
 def test_a_reference_that_has_not_scored_yet_is_named(tmp_path: Path):

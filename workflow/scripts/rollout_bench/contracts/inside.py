@@ -199,7 +199,7 @@ class ScoredRow(Strict):
     """One sequence with the probabilities that an engine gave its tokens: a line of the side file."""
 
     batch: int | None = absent(
-        "Sequences that were scored at once. Null: the engine generated it, or something else scored it.", gt=0
+        "Sequences that were scored at once. Null: the engine generated it, or `by` scored it.", gt=0
     )
     by: Literal["transformers"] | None = absent("What scored it. Null: the engine.")
     sequence: int = Field(ge=0, description="Its number, from 0.")

@@ -265,12 +265,13 @@ def _reference(one: Experiment, settings: DriftReference) -> Experiment:
     if settings.also_by is None:
         return one
     unlike: list[str] = [name for name in ("hf_overrides", "quantization") if name in spec.engine.args]
-    unlike += ["load_format"] if spec.load_format == "dummy" else []
-    if unlike or spec.quant.weights_format != "bf16":
+    unlike += ["load_format: dummy"] if spec.load_format == "dummy" else []
+    unlike += [f"weights_format: {spec.quant.weights_format}"] if spec.quant.weights_format != "bf16" else []
+    if unlike:
         raise UserError(
-            f"config: drift.reference.also_by: {settings.also_by} does not load what {spec.quant.name} does, "
-            f"because of {unlike[0] if unlike else spec.quant.weights_format}",
-            "leave also_by out, or that engine argument, and name bf16 as the reference",
+            f"config: drift.reference.also_by: {settings.also_by} does not load what {spec.quant.name} does, because "
+            f"of {' and '.join(unlike)}",
+            "leave also_by out, or have a reference without that, such as bf16",
         )
     return _in_drift(one, also_by=settings.also_by)
 

@@ -21,8 +21,11 @@ from rollout_bench.contracts.side_files import read_scores
 from rollout_bench.contracts.store import record_path, scores_path
 from rollout_bench.core.errors import UserError
 
-How = int | str | None
-"""How sequences were scored: the batch, or who has scored them besides the engine; None: while they were generated."""
+How = tuple[int | None, str | None]
+"""How sequences were scored: how many at once, and by what other than the engine."""
+
+GENERATED: How = (None, None)
+"""By the engine, while it generated them."""
 
 Scores = Mapping[How, Sequence[ScoredRow]]
 """How -> the rows of all sequences, in their order."""
@@ -43,13 +46,13 @@ class Drifted:
     Attributes:
         chosen: the experiment.
         reference: the experiment that it is held against.
-        batch: sequences that were scored at once; None: what the reference gave them while it generated, or `by`.
+        batch: sequences that were scored at once; None: what the reference gave them while it generated, or `by` did.
         launches: the launches that scored: of the reference the first valid one alone, or all others.
         found: how far.
         log_ratios: for each sequence d of its tokens, of all `launches` [n_i], in nats.
         elsewhere: whether it is the reference in other launches than the one that all is held against.
         own: whether the experiment has sampled the tokens, and the reference scored them: else it is the reverse.
-        by: what has scored them in place of the reference's engine, such as transformers; None: that engine.
+        by: what has scored them in place of the engine, such as transformers; None: the engine.
         beyond: by how much its mean |d| is above the floor's, in nats, with its interval together for all that have the
             same reference; None for the reference itself, and where there is no floor.
     """
@@ -72,10 +75,15 @@ class Drifted:
 
     @property
     def accuracy(self) -> tuple[int, int] | None:
-        """How many problems its first launch answered rightly, of how many; None for a model not trained here."""
+        """How many problems its first launch answered rightly, of how many; None where nobody can say.
+
+        That is of a model that the project did not train, and where something other than the engine has scored.
+        """
         record = next(each for each in self.chosen.experiment.records if each.launch == self.launches[0])
         assert isinstance(record, Drift), "records are read by their mode"
-        return None if record.right is None or record.judged is None else (record.right, record.judged)
+        if self.by is not None or record.right is None or record.judged is None:
+            return None
+        return record.right, record.judged
 
     @property
     def of_reference(self) -> bool:
@@ -106,8 +114,7 @@ class DriftReport:
 
     def floor_of(self, one: Drifted) -> Drifted | None:
         """Return the largest difference of the reference of `one` from itself; None where it was scored only once."""
-        alike = self.own if one.own else self.drifted
-        return _floor([each for each in alike if (each.reference.place, each.by) == (one.reference.place, one.by)])
+        return _floor(one, (*self.drifted, *self.own))
 
 
 def drift_report(results: Path, inside: Sequence[Chosen], confidence: float) -> DriftReport:
@@ -161,9 +168,9 @@ def _read(results: Path, each: Chosen, problems: list[str]) -> dict[int, DriftLa
         except UserError as error:
             problems.append(str(error).replace("\n", "; "))
             continue
-        hows = dict.fromkeys(row.by or row.batch for row in rows)
+        hows = dict.fromkeys((row.batch, row.by) for row in rows)
         scores: dict[How, list[ScoredRow]] = {
-            how: sorted((row for row in rows if (row.by or row.batch) == how), key=lambda row: row.sequence)
+            how: sorted((row for row in rows if (row.batch, row.by) == how), key=lambda row: row.sequence)
             for how in hows
         }
         found[record.launch] = DriftLaunch(record, scores)
@@ -180,7 +187,7 @@ def _drifted(
     """Yield how far each of `own` is from the first launch of the `reference`, batch by batch."""
     base_index = min(launches[reference.place])
     base = launches[reference.place][base_index]
-    first = _settings(reference).batch_sizes[0]
+    first = (_settings(reference).batch_sizes[0], None)
     for each in own:
         sampled = f"launch {base_index} of {reference.experiment.experiment}"
         same = _of_tokens(base.record.tokens_sha256, sampled, each.place, launches[each.place], problems)
@@ -191,13 +198,12 @@ def _drifted(
             for how in dict.fromkeys(how for index in indices for how in same[index].scores):
                 if each.place == reference.place and indices == [base_index] and how == first:
                     continue  # what all else is held against
-                if each.place != reference.place and how is None:
+                if each.place != reference.place and how == GENERATED:
                     continue  # tokens of its own
                 scored = [rows for index in indices if (rows := same[index].scores.get(how)) is not None]
                 found, ratios = _held_against(base.scores[first], scored, confidence)
                 elsewhere = each.place == reference.place and indices != [base_index]
-                batch, by = _parts(how)
-                yield Drifted(each, reference, batch, tuple(indices), found, ratios, elsewhere, by=by)
+                yield Drifted(each, reference, how[0], tuple(indices), found, ratios, elsewhere, by=how[1])
 
 
 def _on_own_tokens(
@@ -235,17 +241,11 @@ def _on_own_tokens(
         scored = _of_tokens(sha256, sampled, scorer.place, launches[scorer.place], problems)
         apart = [[0], [index for index in scored if index != 0]] if itself else [list(scored)]
         for indices in filter(None, apart):
-            for how in dict.fromkeys(how for index in indices for how in scored[index].scores if how is not None):
-                rows = [found for index in indices if (found := scored[index].scores.get(how)) is not None]
-                drift, ratios = _held_against(base.scores[None], rows, confidence)
+            for how in dict.fromkeys(how for index in indices for how in scored[index].scores if how != GENERATED):
+                rows = [kept for index in indices if (kept := scored[index].scores.get(how)) is not None]
+                found, ratios = _held_against(base.scores[GENERATED], rows, confidence)
                 elsewhere = itself and indices != [0]
-                batch, by = _parts(how)
-                yield Drifted(each, reference, batch, tuple(indices), drift, ratios, elsewhere, own=True, by=by)
-
-
-def _parts(how: How) -> tuple[int | None, str | None]:
-    """Return the batch, or what has scored in place of the engine."""
-    return (None, how) if isinstance(how, str) else (how, None)
+                yield Drifted(each, reference, how[0], tuple(indices), found, ratios, elsewhere, own=True, by=how[1])
 
 
 def _of_tokens(
@@ -282,14 +282,12 @@ def _held_against(
 def _with_verdicts(drifted: Sequence[Drifted], confidence: float) -> list[Drifted]:
     """Return `drifted`, all of one reference, with what others than the reference have beyond its floor.
 
-    Their intervals hold together, by Bonferroni's inequality. Each direction has a floor of
-    its own, and so has what transformers scored.
+    Their intervals hold together, by Bonferroni's inequality.
     """
     others = sum(not each.of_reference for each in drifted)
     found = []
     for each in drifted:
-        alike = [one for one in drifted if (one.own, one.by) == (each.own, each.by)]
-        floor = None if each.of_reference else _floor(alike)
+        floor = None if each.of_reference else _floor(each, drifted)
         if floor is not None:
             beyond = excess(each.log_ratios, floor.log_ratios, 1 - (1 - confidence) / others)
             each = replace(each, beyond=beyond)
@@ -297,5 +295,11 @@ def _with_verdicts(drifted: Sequence[Drifted], confidence: float) -> list[Drifte
     return found
 
 
-def _floor(drifted: Sequence[Drifted]) -> Drifted | None:
-    return max((each for each in drifted if each.is_floor), key=lambda each: each.found.size.value, default=None)
+def _floor(one: Drifted, drifted: Sequence[Drifted]) -> Drifted | None:
+    """Return the largest difference of the reference of `one` from itself, in its direction and by what scored it."""
+    alike = (
+        each
+        for each in drifted
+        if each.is_floor and (each.reference.place, each.own, each.by) == (one.reference.place, one.own, one.by)
+    )
+    return max(alike, key=lambda each: each.found.size.value, default=None)

@@ -29,10 +29,10 @@ def bounded_text(value: Bounded, factor: float = 1.0, digits: int = 3) -> str:
 
 
 def scored_text(one: Drifted) -> str:
-    """Return how its tokens were scored: `1 at once`, `1 at once, other launches`, `while generating`."""
-    how = "while generating" if one.batch is None else f"{one.batch} at once"
+    """Return how its tokens were scored: `1 at once`, `1 at once, other launches`, `by transformers, float32`."""
     if one.by is not None:
-        how = f"by {one.by}, float32"
+        return f"by {one.by}, float32"
+    how = "while generating" if one.batch is None else f"{one.batch} at once"
     return f"{how}, other launches" if one.elsewhere else how
 
 
@@ -65,9 +65,9 @@ SIZE = (
     Column(
         "verdict",
         "drifts: the mean |d| is larger than that of the reference against itself, its floor, which is the largest of "
-        "the table's lines (reference) but for the one while generating. The interval of the difference, by a "
-        "bootstrap of whole sequences, holds together for all with the same reference. no floor: the reference was "
-        "scored with one batch in one launch.",
+        "the table's lines (reference) that the same program scored, but for the one while generating. The interval of "
+        "the difference, by a bootstrap of whole sequences, holds together for all with the same reference. no floor: "
+        "the reference was scored with one batch in one launch.",
         lambda line: verdict_text(line["one"]),
         words=True,
     ),
@@ -144,7 +144,7 @@ def drift_part(findings: Findings) -> SummaryPart:
         return SummaryPart(tables=tables, warnings=warnings)
     told = [(one, report.floor_of(one)) for one in report.drifted if not one.of_reference]
     own = [(one, report.floor_of(one)) for one in report.own if not one.of_reference and one.by is None]
-    checked = [one for one in report.drifted if one.by is not None]
+    checked = [(one, _in_float32(one)) for one in report.drifted if one.by is not None]
     said = sections(
         DRIFT.name,
         told=told,
@@ -202,6 +202,10 @@ def _views(findings: Findings, report: DriftReport, left_out: Sequence[Chosen]) 
         if own:
             yield view("Drift on own tokens: ", platform, SIZE, own)
             yield view("Drift on own tokens, weights and choices: ", platform, WEIGHTS, own)
+
+
+def _in_float32(one: Drifted) -> bool:
+    return one.chosen.experiment.records[0].spec.engine.args.get("dtype") == "float32"
 
 
 def _accuracy(one: Drifted, confidence: float) -> str | None:
