@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -146,9 +147,10 @@ def test_without_the_reference_a_launch_fails_at_once_and_says_what_to_do(measur
     assert alone.log_text().startswith(failure.cause)
 
 
-def test_a_reference_in_float32_holds_and_computes_float32(measured: Workspace, tmp_path: Path):
+def test_in_float32_the_engine_gives_tokens_what_transformers_gives_them(measured: Workspace, tmp_path: Path):
     plain, rows = launch(measured, "bf16")
     content = plain.spec.model_dump()
+    content["drift"]["also_by"] = "transformers"
     engine = content["engine"] | {"args": content["engine"]["args"] | {"dtype": "float32"}}
     spec = Spec.model_validate(content | {"engine": engine, "quant": content["quant"] | {"linear_dtypes": ["float32"]}})
     one = Launching(tmp_path, spec, model=_model(measured, "bf16"))
@@ -158,14 +160,19 @@ def test_a_reference_in_float32_holds_and_computes_float32(measured: Workspace, 
     assert record.engine.weights_bytes_by_dtype is not None
     assert set(record.engine.weights_bytes_by_dtype.linear) == {"float32"}
     exact = read_scores(scores_path(one.out), record)
-    pairs = [
-        (p, q)
-        for a, b in zip(rows, exact, strict=True)
-        if a.batch is None
-        for p, q in zip(a.logprobs[:1], b.logprobs[:1], strict=True)
-        if a.token_ids and b.token_ids and a.token_ids[0] == b.token_ids[0]
-    ]
-    assert 0 < max(abs(p - q) for p, q in pairs) < 0.1  # of the same first tokens
+    assert [row.by for row in exact] == [None] * 3 * PROMPTS + ["transformers"] * PROMPTS
+    for batch in (None, *BATCHES):
+        scored = [row for row in exact if row.by is None and row.batch == batch]
+        assert _farthest(scored, exact[-PROMPTS:]) < 1e-4
+    again = [(a, b) for a, b in zip(rows, exact, strict=False) if a.token_ids and a.token_ids == b.token_ids]
+    assert _farthest(*zip(*again, strict=True)) > 1e-3  # bf16 gives the same tokens something else
+
+
+def _farthest(some: Sequence[ScoredRow], others: Sequence[ScoredRow]) -> float:
+    """Return the largest difference of what both give a token."""
+    return max(
+        abs(p - q) for a, b in zip(some, others, strict=True) for p, q in zip(a.logprobs, b.logprobs, strict=True)
+    )
 
 
 def _model(workspace: Workspace, quant: str = "w8a8") -> Path:

@@ -39,24 +39,37 @@ def save(
     *,
     tokens: int = 12,
     decode: float = 0.0,
+    transformers: float | None = None,
     scored: str = B,
     reference_flags: tuple[Flag, ...] = (),
     sampler_flags: tuple[Flag, ...] = (),
 ) -> None:
-    """Write launches of a reference and of what is it at another `temperature`; it decodes with noise of `decode`."""
+    """Write launches of a reference and of what is it at another `temperature`; it decodes with noise of `decode`.
+
+    With `transformers` this has scored, too, and gives tokens so much more than the reference does.
+    """
     p, q = law(1.0), law(temperature)
     generator = np.random.default_rng(8)
     theirs, own = (generator.choice(50, size=(SEQUENCES, tokens), p=np.exp(each)) for each in (p, q))
     noise, more = decode * generator.normal(size=(2, SEQUENCES, tokens))
     scores = [row for batch in (1, 8) for row in rows_of(batch, p[theirs], theirs)]
-    save_rows(results, BF16, 0, [*rows_of(None, p[theirs] + noise, theirs), *scores], reference_flags)
+    besides, more_besides = (
+        [
+            row.model_copy(update={"batch": None, "by": "transformers"})
+            for row in rows_of(1, p[each] + transformers, each)
+        ]
+        if transformers is not None
+        else []
+        for each in (theirs, own)
+    )
+    save_rows(results, BF16, 0, [*rows_of(None, p[theirs] + noise, theirs), *scores, *besides], reference_flags)
     save_rows(results, BF16, 1, scores)
     beside = [row for batch in (1, 8) for row in rows_of(batch, q[theirs], theirs)]
     sampled = [*rows_of(None, q[own] + more, own), *beside]
     save_rows(results, W8A8, 0, sampled, sampler_flags, own_tokens_sha256=B)
     save_rows(results, W8A8, 1, beside)
     judged = [row for batch in (1, 8) for row in rows_of(batch, p[own], own)]
-    save_rows(results, SCORER, 0, judged, tokens_sha256=scored)
+    save_rows(results, SCORER, 0, [*judged, *more_besides], tokens_sha256=scored)
 
 
 def summary(results: Path) -> Summary:
@@ -143,6 +156,26 @@ def test_without_a_valid_first_launch_of_the_reference_there_is_no_floor(tmp_pat
     found = report(tmp_path)
     assert [(one.chosen.label, verdict_text(one)) for one in found.own] == [("w8a8", "no floor")] * 2
     assert "there is no floor to hold it against" in summary(tmp_path).markdown
+
+
+def test_what_transformers_gives_tokens_is_a_line_of_its_own_and_no_floor_of_what_engines_do(tmp_path: Path):
+    save(tmp_path, 2.0, transformers=0.25)
+    found = report(tmp_path)
+    (check,) = [one for one in found.drifted if one.by is not None]
+    assert (check.chosen.label, scored_text(check), verdict_text(check)) == (
+        "bf16", "by transformers, float32", "(reference)",
+    )  # fmt: skip
+    assert check.found.size.value == pytest.approx(0.25)
+    floors = [found.floor_of(one) for one in (*found.drifted, *found.own) if one.by is None]
+    assert {floor and floor.found.size.value for floor in floors} == {0.0}
+    (itself, other) = [one for one in found.own if one.by is not None]
+    assert found.floor_of(other) == itself  # transformers of what the reference generated
+    assert other.beyond is not None
+    assert other.beyond.value == pytest.approx(other.found.size.value - 0.25)
+    text = summary(tmp_path).markdown
+    assert "bf16 policy, checked with transformers in float32 on the CPU: the mean" in text
+    assert "is 0.250 \\[0.250, 0.250\\] nats per token, and the largest is 0.250." in text
+    assert "% of the first choices are the same. The engine's rounding is a part of that" in text
 
 
 def test_a_reference_that_has_not_scored_yet_is_named(tmp_path: Path):

@@ -198,7 +198,10 @@ class Operators(Launched):
 class ScoredRow(Strict):
     """One sequence with the probabilities that an engine gave its tokens: a line of the side file."""
 
-    batch: int | None = absent("Sequences that were scored at once. Null: the engine generated it.", gt=0)
+    batch: int | None = absent(
+        "Sequences that were scored at once. Null: the engine generated it, or `by` scored it.", gt=0
+    )
+    by: Literal["transformers"] | None = absent("What scored it. Null: the engine.")
     sequence: int = Field(ge=0, description="Its number, from 0.")
     logprobs: list[float] = Field(
         min_length=1, description="Of each token the log of its probability at temperature 1, natural."

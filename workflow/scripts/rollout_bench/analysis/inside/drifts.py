@@ -21,8 +21,14 @@ from rollout_bench.contracts.side_files import read_scores
 from rollout_bench.contracts.store import record_path, scores_path
 from rollout_bench.core.errors import UserError
 
-Scores = Mapping[int | None, Sequence[ScoredRow]]
-"""Batch -> the rows of all sequences, in their order; None: while they were generated."""
+How = tuple[int | None, str | None]
+"""How sequences were scored: how many at once, and by what other than the engine."""
+
+GENERATED: How = (None, None)
+"""By the engine, while it generated them."""
+
+Scores = Mapping[How, Sequence[ScoredRow]]
+"""How -> the rows of all sequences, in their order."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +46,13 @@ class Drifted:
     Attributes:
         chosen: the experiment.
         reference: the experiment that it is held against.
-        batch: sequences that were scored at once; None: what the reference gave them while it generated.
+        batch: sequences that were scored at once; None: what the reference gave them while it generated, or `by` did.
         launches: the launches that scored: of the reference the first valid one alone, or all others.
         found: how far.
         log_ratios: for each sequence d of its tokens, of all `launches` [n_i], in nats.
         elsewhere: whether it is the reference in other launches than the one that all is held against.
         own: whether the experiment has sampled the tokens, and the reference scored them: else it is the reverse.
+        by: what has scored them in place of the engine, such as transformers; None: the engine.
         beyond: by how much its mean |d| is above the floor's, in nats, with its interval together for all that have the
             same reference; None for the reference itself, and where there is no floor.
     """
@@ -58,6 +65,7 @@ class Drifted:
     log_ratios: tuple[Array, ...]
     elsewhere: bool = False
     own: bool = False
+    by: str | None = None
     beyond: Bounded | None = None
 
     @property
@@ -67,10 +75,15 @@ class Drifted:
 
     @property
     def accuracy(self) -> tuple[int, int] | None:
-        """How many problems its first launch answered rightly, of how many; None for a model not trained here."""
+        """How many problems its first launch answered rightly, of how many; None where nobody can say.
+
+        That is of a model that the project did not train, and where something other than the engine has scored.
+        """
         record = next(each for each in self.chosen.experiment.records if each.launch == self.launches[0])
         assert isinstance(record, Drift), "records are read by their mode"
-        return None if record.right is None or record.judged is None else (record.right, record.judged)
+        if self.by is not None or record.right is None or record.judged is None:
+            return None
+        return record.right, record.judged
 
     @property
     def of_reference(self) -> bool:
@@ -101,8 +114,7 @@ class DriftReport:
 
     def floor_of(self, one: Drifted) -> Drifted | None:
         """Return the largest difference of the reference of `one` from itself; None where it was scored only once."""
-        alike = self.own if one.own else self.drifted
-        return _floor([each for each in alike if each.reference.place == one.reference.place])
+        return _floor(one, (*self.drifted, *self.own))
 
 
 def drift_report(results: Path, inside: Sequence[Chosen], confidence: float) -> DriftReport:
@@ -156,10 +168,10 @@ def _read(results: Path, each: Chosen, problems: list[str]) -> dict[int, DriftLa
         except UserError as error:
             problems.append(str(error).replace("\n", "; "))
             continue
-        batches = dict.fromkeys(row.batch for row in rows)
-        scores = {
-            batch: sorted((row for row in rows if row.batch == batch), key=lambda row: row.sequence)
-            for batch in batches
+        hows = dict.fromkeys((row.batch, row.by) for row in rows)
+        scores: dict[How, list[ScoredRow]] = {
+            how: sorted((row for row in rows if (row.batch, row.by) == how), key=lambda row: row.sequence)
+            for how in hows
         }
         found[record.launch] = DriftLaunch(record, scores)
     return found
@@ -175,7 +187,7 @@ def _drifted(
     """Yield how far each of `own` is from the first launch of the `reference`, batch by batch."""
     base_index = min(launches[reference.place])
     base = launches[reference.place][base_index]
-    first = _settings(reference).batch_sizes[0]
+    first = (_settings(reference).batch_sizes[0], None)
     for each in own:
         sampled = f"launch {base_index} of {reference.experiment.experiment}"
         same = _of_tokens(base.record.tokens_sha256, sampled, each.place, launches[each.place], problems)
@@ -183,15 +195,15 @@ def _drifted(
         if each.place != reference.place:
             apart = [list(same)]
         for indices in filter(None, apart):
-            for batch in dict.fromkeys(batch for index in indices for batch in same[index].scores):
-                if each.place == reference.place and indices == [base_index] and batch == first:
+            for how in dict.fromkeys(how for index in indices for how in same[index].scores):
+                if each.place == reference.place and indices == [base_index] and how == first:
                     continue  # what all else is held against
-                if each.place != reference.place and batch is None:
+                if each.place != reference.place and how == GENERATED:
                     continue  # tokens of its own
-                scored = [rows for index in indices if (rows := same[index].scores.get(batch)) is not None]
+                scored = [rows for index in indices if (rows := same[index].scores.get(how)) is not None]
                 found, ratios = _held_against(base.scores[first], scored, confidence)
                 elsewhere = each.place == reference.place and indices != [base_index]
-                yield Drifted(each, reference, batch, tuple(indices), found, ratios, elsewhere)
+                yield Drifted(each, reference, how[0], tuple(indices), found, ratios, elsewhere, by=how[1])
 
 
 def _on_own_tokens(
@@ -229,11 +241,11 @@ def _on_own_tokens(
         scored = _of_tokens(sha256, sampled, scorer.place, launches[scorer.place], problems)
         apart = [[0], [index for index in scored if index != 0]] if itself else [list(scored)]
         for indices in filter(None, apart):
-            for batch in _settings(reference).batch_sizes:
-                rows = [scored[index].scores[batch] for index in indices]
-                found, ratios = _held_against(base.scores[None], rows, confidence)
+            for how in dict.fromkeys(how for index in indices for how in scored[index].scores if how != GENERATED):
+                rows = [kept for index in indices if (kept := scored[index].scores.get(how)) is not None]
+                found, ratios = _held_against(base.scores[GENERATED], rows, confidence)
                 elsewhere = itself and indices != [0]
-                yield Drifted(each, reference, batch, tuple(indices), found, ratios, elsewhere, own=True)
+                yield Drifted(each, reference, how[0], tuple(indices), found, ratios, elsewhere, own=True, by=how[1])
 
 
 def _of_tokens(
@@ -270,12 +282,12 @@ def _held_against(
 def _with_verdicts(drifted: Sequence[Drifted], confidence: float) -> list[Drifted]:
     """Return `drifted`, all of one reference, with what others than the reference have beyond its floor.
 
-    Their intervals hold together, by Bonferroni's inequality. Each direction has a floor of its own.
+    Their intervals hold together, by Bonferroni's inequality.
     """
     others = sum(not each.of_reference for each in drifted)
     found = []
     for each in drifted:
-        floor = None if each.of_reference else _floor([one for one in drifted if one.own == each.own])
+        floor = None if each.of_reference else _floor(each, drifted)
         if floor is not None:
             beyond = excess(each.log_ratios, floor.log_ratios, 1 - (1 - confidence) / others)
             each = replace(each, beyond=beyond)
@@ -283,5 +295,11 @@ def _with_verdicts(drifted: Sequence[Drifted], confidence: float) -> list[Drifte
     return found
 
 
-def _floor(drifted: Sequence[Drifted]) -> Drifted | None:
-    return max((each for each in drifted if each.is_floor), key=lambda each: each.found.size.value, default=None)
+def _floor(one: Drifted, drifted: Sequence[Drifted]) -> Drifted | None:
+    """Return the largest difference of the reference of `one` from itself, in its direction and by what scored it."""
+    alike = (
+        each
+        for each in drifted
+        if each.is_floor and (each.reference.place, each.own, each.by) == (one.reference.place, one.own, one.by)
+    )
+    return max(alike, key=lambda each: each.found.size.value, default=None)

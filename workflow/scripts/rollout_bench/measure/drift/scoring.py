@@ -14,6 +14,7 @@ from rollout_bench.checkpoints.problems import END, LENGTHS, is_right, problems
 from rollout_bench.contracts.inside import ScoredRow
 from rollout_bench.contracts.side_files import read_scores
 from rollout_bench.contracts.store import read_drift, scores_path
+from rollout_bench.measure.drift.transformers_scores import scored_by_transformers
 from rollout_bench.measure.engine.vllm import LoadedEngine, loaded, source_of
 from rollout_bench.measure.launch.protocol import (
     AnswersJudged,
@@ -69,6 +70,12 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
         sequences = sampled_by(Path(job.reference))
     for batch in settings.batch_sizes:
         rows = scorer.score(sequences, batch)
+        tell(IterationEnds())
+        tell(SequencesScored(rows=rows, tokens_sha256=digest(sequences)))
+    if settings.also_by is not None and job.launch == 0:
+        wait()
+        continued = [(one.prompt_token_ids, one.token_ids) for one in sequences]
+        rows = scored_by_transformers(job.model, job.spec.engine.args, continued)
         tell(IterationEnds())
         tell(SequencesScored(rows=rows, tokens_sha256=digest(sequences)))
     if job.spec.model.trained is not None and settings.sampler is None:

@@ -22,8 +22,8 @@ def drift_figure(report: DriftReport, where: str, alarm: str) -> Figure:
     shown = report.drifted[:MOST]
     left_out = len(report.drifted) - len(shown)
     notes = [
-        "d: log probability of a token less the reference's. Bars: intervals over sequences. Grey: the reference "
-        "against itself; dashed: the largest of these, the floor.",
+        "d: log probability of a token less the reference's. Bars: intervals over sequences. Grey: the "
+        "reference against itself; dashed: its floor.",
         f"Not shown for want of room: {left_out} of {len(report.drifted)}." if left_out else "",
         where,
     ]
