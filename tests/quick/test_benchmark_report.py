@@ -458,6 +458,24 @@ def test_somebody_else_s_server_is_told_as_far_as_it_is_known(tmp_path: Path, ow
     assert engine["native"]["config"]["endpoint"] == served
 
 
+def test_the_start_of_a_server_is_told_as_a_whole_and_of_another_s_nothing(tmp_path: Path) -> None:
+    own = make_online_spec()
+    content = own.model_dump() | {"platform": "unknown"}
+    content["endpoint"] = {"url": "http://server:8000/v1", "model": "org/model"}
+    starts = {}
+    for name, spec in (("own", own), ("another", Spec.model_validate(content)), ("offline", make_spec())):
+        record = make_record(spec)
+        if spec.load is None:
+            save(tmp_path / name / "results", record)
+        else:
+            save_online(tmp_path / name / "results", make_online(spec))
+        told = the_report(tmp_path / name, f"{spec.mode}/launch-0.yaml")["results"]["observability"]
+        starts[name] = {part: value["mean"] for part, value in told.get("engine_startup", {}).items()}
+    assert starts["own"] == {"server_start": 11.0}
+    assert starts["another"] == {}
+    assert starts["offline"] == {"import": 8.0, "init": 3.0}
+
+
 def test_what_was_measured_again_or_besides_takes_the_place_of_what_was_exported_before(tmp_path: Path) -> None:
     spec = make_spec()
     save(tmp_path / "results", make_record(spec, 0))

@@ -154,6 +154,14 @@ class TestProperties:
         assert turned.p95 == found.p95
         assert turned.sequence_ess == pytest.approx(found.sequence_ess)
 
+    @given(RATIOS, st.integers(2, 4))
+    def test_what_was_scored_several_times_alike_is_no_further_off(self, ratios: list[list[float]], times: int):
+        once, often = divergence(ratios, 0.9), divergence([each * times for each in ratios], 0.9, times=times)
+        for name in ("mean", "largest", "sequence_ess"):
+            assert getattr(often, name) == pytest.approx(getattr(once, name)), name
+        for name in ("size", "k1", "k3", "token_ess"):
+            assert getattr(often, name).value == pytest.approx(getattr(once, name).value), name
+
     @given(st.lists(st.floats(-300, 300), min_size=1, max_size=20), st.floats(-1000, 1000))
     def test_weights_count_by_their_ratios(self, logs: list[float], shift: float):
         assert effective_share([each + shift for each in logs]) == pytest.approx(effective_share(logs), rel=1e-6)
@@ -169,6 +177,11 @@ def test_shares_are_of_ratios_that_are_far_from_one():
 def test_what_is_no_sample_is_refused(ratios: list[list[float]]):
     with pytest.raises(ValueError, match="ratio"):
         divergence(ratios, 0.95)
+
+
+def test_a_sequence_that_was_not_scored_as_often_as_is_said_is_refused():
+    with pytest.raises(ValueError, match="equal division"):
+        divergence([[0.1, 0.2, 0.3]], 0.95, times=2)
 
 
 def test_sides_of_other_sequences_are_refused():

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
-from synthetic_drifts import SEQUENCES, TOKENS, drift_record, drift_rows, drift_spec, save_drift
+from synthetic_drifts import SEQUENCES, TOKENS, drift_record, drift_rows, drift_spec, save_drift, save_rows
 from synthetic_inside import INVALID
 from synthetic_records import make_plan
 
@@ -68,6 +68,20 @@ def test_each_experiment_is_held_against_the_references_first_launch_and_its_flo
     assert (one.found.sequences, one.found.tokens) == (SEQUENCES, 2 * SEQUENCES * TOKENS)  # of both launches
     assert one.found.size.value == pytest.approx(10 * FLOOR * 0.798, rel=0.15)  # sqrt(2 / pi)
     assert one.found.agreement == Bounded(1, 1, 1)
+
+
+def test_more_launches_that_score_alike_leave_the_weights_of_sequences_as_they_are(tmp_path: Path):
+    save_drift(tmp_path, BF16, 0, FLOOR)
+    rows = drift_rows(W8A8, 0, 0.2)
+    save_rows(tmp_path, W8A8, 0, rows)
+    (once,) = {
+        one.found.sequence_ess for one in report(tmp_path).drifted if one.chosen.label == "w8a8" and one.batch == 8
+    }
+    save_rows(tmp_path, W8A8, 1, rows)
+    (one,) = (one for one in report(tmp_path).drifted if one.chosen.label == "w8a8" and one.batch == 8)
+    assert one.launches == (0, 1)
+    assert one.found.sequence_ess == pytest.approx(once)
+    assert once < 0.8
 
 
 def test_the_sentence_comes_before_the_tables_and_the_numbers_are_in_a_file(results: Path):

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from synthetic_records import make_record
+from synthetic_online import make_online_spec
+from synthetic_records import make_record, make_spec
+from synthetic_rollouts import rollout_spec
+from synthetic_starts import start_spec
 
 from rollout_bench.analysis.timed.launches import parts_of
 from rollout_bench.contracts.record import Record
+from rollout_bench.contracts.spec import Spec
 
 
 def with_process(record: Record, process_s: float | None) -> Record:
@@ -30,3 +34,17 @@ def test_a_record_of_an_earlier_version_has_no_start_of_the_process() -> None:
     old = make_record().model_dump()
     assert old["startup"].pop("process_s") is None
     assert parts_of(Record.model_validate(old)).process_s == 0.0
+
+
+@pytest.mark.parametrize("spec", [make_online_spec(), rollout_spec(entry="server")])
+def test_the_start_of_a_server_is_one_part(spec: Spec) -> None:
+    record = make_record(spec)
+    cost = parts_of(record)
+    assert (cost.import_s, cost.init_s, cost.server_start_s) == (0, 0, 11)
+    assert cost.wall_s == pytest.approx(record.wall_s)
+
+
+@pytest.mark.parametrize("spec", [make_spec(), rollout_spec(entry="async"), start_spec(entry="server")])
+def test_an_engine_whose_start_is_seen_has_two(spec: Spec) -> None:
+    cost = parts_of(make_record(spec))
+    assert (cost.import_s, cost.init_s, cost.server_start_s) == (8, 3, 0)

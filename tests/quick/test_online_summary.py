@@ -143,6 +143,25 @@ def test_a_sweep_has_its_tables_and_each_launch_costs_once(tmp_path: Path) -> No
     assert "](figures/latency.png)" in made.markdown
 
 
+def test_the_start_of_a_server_is_one_part_whatever_the_client_imported_meanwhile(tmp_path: Path) -> None:
+    offline = make_spec()
+    measured(tmp_path, offline, BF16)
+    made = summary(tmp_path, offline, BF16)
+    (costs,) = cells(made, "What a launch costs: online")
+    assert costs["server start s"] == "11.0"  # 8 s for the client's import, 3 s until the server answered
+    assert not {"import s", "init s"} & set(costs)
+    (costs,) = cells(made, "What a launch costs: offline")
+    assert (costs["import s"], costs["init s"]) == ("8.00", "3.00")
+    assert "server start s" not in costs
+    by_mode = {row["mode"]: row for row in rows(made)}
+    parts = ("import_s", "init_s", "server_start_s")
+    assert [by_mode["online"][part] for part in parts] == ["", "", "11.0"]
+    assert [by_mode["offline"][part] for part in parts] == ["8.0", "3.0", ""]
+    for row in by_mode.values():
+        known = [float(row[part] or 0) for part in (*parts, "warmup_s", "measured_s", "other_s")]
+        assert sum(known) == pytest.approx(float(row["launch_s"]))
+
+
 def test_offline_and_online_stand_side_by_side_with_what_else_differs(tmp_path: Path) -> None:
     offline = make_spec()
     measured(tmp_path, offline, BF16)
@@ -312,7 +331,8 @@ def test_of_another_s_server_nothing_is_told_that_is_of_the_client_or_that_nobod
     said = summary(tmp_path, spec).markdown
     assert "Start-up and memory" not in said
     (costs,) = cells(summary(tmp_path, spec), "What a launch costs")
-    assert not {"import s", "init s"} & set(costs)
+    assert not {"import s", "init s", "server start s"} & set(costs)
+    assert float(costs["other s"]) == pytest.approx(60.0, abs=0.1)  # all but the passes
     assert "## No verdict" not in said
     assert "speed-up" not in said.split("## Throughput")[1].split("## ")[0]
     conclusion = said.split("## Conclusion")[1].split("## ")[0]

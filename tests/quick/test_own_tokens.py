@@ -5,10 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import re
+import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 from synthetic_drifts import SEQUENCES, drift_spec, own_spec, rows_of, save_rows, scorer_spec
 from synthetic_inside import INVALID
 from synthetic_records import make_plan
@@ -72,6 +76,38 @@ def save(
     save_rows(results, SCORER, 0, [*judged, *more_besides], tokens_sha256=scored)
 
 
+class Noises(NamedTuple):
+    """Standard deviations: of bf16 in another batch, and from generating to scoring; of w8a8 in each direction."""
+
+    batch: float
+    decode: float
+    theirs: float
+    own: float
+
+
+class Sizes(NamedTuple):
+    """Mean |d| of what was written: of the floor and of w8a8 with the larger batch, in one direction."""
+
+    floor: float
+    quant: float
+
+
+def noisy(results: Path, noises: Noises) -> tuple[Sizes, Sizes]:
+    """Write launches whose probabilities are a truth with noise; return what they are of theirs and of own tokens."""
+    truth, *drawn = np.random.default_rng(3).normal(size=(5, SEQUENCES, 12))
+    truth -= 8
+    batch, decode, theirs, own = (size * noise for size, noise in zip(noises, drawn, strict=True))
+    ids = np.full(truth.shape, 7)
+    scores = [*rows_of(1, truth, ids), *rows_of(8, truth + batch, ids)]
+    save_rows(results, BF16, 0, [*rows_of(None, truth + decode, ids), *scores])
+    beside = [row for size in (1, 8) for row in rows_of(size, truth + theirs, ids)]
+    save_rows(results, W8A8, 0, [*rows_of(None, truth, ids), *beside], own_tokens_sha256=B)
+    judged = [row for size in (1, 8) for row in rows_of(size, truth + own, ids)]
+    save_rows(results, SCORER, 0, judged, tokens_sha256=B)
+    generated = max(np.abs(decode).mean(), np.abs(batch - decode).mean())
+    return Sizes(np.abs(batch).mean(), np.abs(theirs).mean()), Sizes(generated, np.abs(own).mean())
+
+
 def summary(results: Path) -> Summary:
     collection = collect(results, make_plan([BF16, W8A8, SCORER], launches=2))
     return summarise(collection, looked=look(results, collection, []), results=results)
@@ -111,6 +147,43 @@ def test_the_floor_is_the_reference_from_generating_to_scoring(tmp_path: Path):
     assert floor is not None
     assert floor.own
     assert floor.found.size.value == pytest.approx(0.01 * 0.798, rel=0.15)  # sqrt(2 / pi)
+
+
+SIZE = st.floats(1e-4, 0.3)
+
+# Examples write files; none is looked for that is simpler, which takes minutes.
+FEW = settings(max_examples=settings.default.max_examples // 12, phases=(Phase.generate,))
+
+
+@FEW
+@given(st.builds(Noises, SIZE, SIZE, SIZE, SIZE))
+def test_each_direction_is_held_against_the_floor_of_its_own(noises: Noises):
+    with tempfile.TemporaryDirectory() as folder:
+        written = noisy(Path(folder), noises)
+        found = report(Path(folder))
+    for ones, sizes in zip((found.drifted, found.own), written, strict=True):
+        judged = [one for one in ones if not one.of_reference]
+        assert len(judged) == 2
+        for one in judged:
+            floor = found.floor_of(one)
+            assert floor is not None
+            assert floor.found.size.value == pytest.approx(sizes.floor)
+            assert one.found.size.value == pytest.approx(sizes.quant)
+            assert one.beyond is not None
+            assert one.beyond.value == pytest.approx(sizes.quant - sizes.floor, abs=1e-9)
+
+
+@FEW
+@given(st.floats(1e-4, 1e-2), st.floats(4, 20), st.floats(4, 20))
+def test_the_same_size_drifts_where_it_is_beyond_its_floor_and_not_in_the_other_direction(
+    batch: float, above: float, below: float
+):
+    size = batch * above
+    with tempfile.TemporaryDirectory() as folder:
+        noisy(Path(folder), Noises(batch, size * below, size, size))
+        found = report(Path(folder))
+    assert {one.drifts for one in found.drifted if not one.of_reference} == {True}
+    assert {one.drifts for one in found.own if not one.of_reference} == {False}
 
 
 def test_the_same_model_does_not_drift_and_is_exactly_nothing_where_decoding_computes_as_scoring_does(tmp_path: Path):

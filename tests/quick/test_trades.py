@@ -16,8 +16,10 @@ from synthetic_records import make_plan, make_record, make_spec, save
 from rollout_bench.analysis.inside.overview import look
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.rows import rows_of
+from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import write_scores
 from rollout_bench.report.figure_names import figure_names
+from rollout_bench.report.figures.inside.trade_figures import trade_figure
 from rollout_bench.report.figures.save import figure_files
 from rollout_bench.report.figures.style import has_panels
 from rollout_bench.report.parts import Findings
@@ -36,23 +38,51 @@ class Made(NamedTuple):
     right: int | None = None
 
 
-def measured(results: Path, found: Mapping[str, Made], *, rates: bool = True) -> Findings:
-    """Save launches of each quant in both modes, bf16 being the reference of both."""
+def measured(
+    results: Path, found: Mapping[str, Made], *, rates: bool = True, exact: Spec | None = None, scored_too: bool = True
+) -> Findings:
+    """Save launches of each quant in both modes, bf16 being the reference of both; or `exact` that of drift.
+
+    Without `scored_too` bf16 itself is not held against `exact`.
+    """
     specs = []
+    if exact is not None:
+        specs.append(exact)
+        for launch in (0, 1):
+            save_scored(results, exact, launch, EXACT)
     for place, (quant, made) in enumerate(found.items()):
         timed, scored = make_spec(quant=quant, workload="policy"), drift_spec(quant)
+        if exact is not None:
+            scored = held_against(scored, exact)
         specs += [timed, scored] if rates else [scored]
         for launch in range(LAUNCHES if rates else 0):
             rate = made.rate * (1 + ((launch * 7 + place) % LAUNCHES - 2) / 1000)
             save(results, make_record(timed, launch, [rate] * 3))
-        for launch in (0, 1):
-            path = save_drift(results, scored, launch, made.noise)
-            if made.right is not None:
-                rows = drift_rows(scored, launch, made.noise)
-                record = drift_record(scored, launch, rows)
-                write_scores(path, record.model_copy(update={"judged": JUDGED, "right": made.right}), rows)
+        for launch in (0, 1) if scored_too or quant != "bf16" else ():
+            save_scored(results, scored, launch, made)
     collection = collect(results, make_plan(specs, LAUNCHES))
     return Findings(collection, inside=look(results, collection, rows_of(collection)), results=results)
+
+
+def save_scored(results: Path, spec: Spec, launch: int, made: Made) -> None:
+    path = save_drift(results, spec, launch, made.noise)
+    if made.right is not None:
+        rows = drift_rows(spec, launch, made.noise)
+        record = drift_record(spec, launch, rows)
+        write_scores(path, record.model_copy(update={"judged": JUDGED, "right": made.right}), rows)
+
+
+def in_float32() -> Spec:
+    """Return a reference of drift that is bf16 in float32, as planning makes it, which nothing times."""
+    content = drift_spec().model_dump()
+    content["quant"]["linear_dtypes"] = ("float32",)
+    content["engine"]["args"]["dtype"] = "float32"
+    return Spec.model_validate(content | {"setting": "float32"})
+
+
+def held_against(spec: Spec, reference: Spec) -> Spec:
+    content = spec.model_dump()
+    return Spec.model_validate(content | {"drift": content["drift"] | {"reference": reference.experiment()}})
 
 
 def summary(found: Findings) -> Summary:
@@ -67,6 +97,7 @@ def said(found: Findings) -> tuple[str, ...]:
 BF16 = Made(1000.0, FLOOR, 800)
 W8A8 = Made(1250.0, 20 * FLOOR, 795)
 W8A16 = Made(700.0, 0.9 * FLOOR, 801)
+EXACT = Made(0.0, FLOOR / 1000, 803)
 
 
 def test_what_is_faster_and_drifts_is_named_with_both_and_so_is_what_it_costs(tmp_path: Path) -> None:
@@ -154,3 +185,50 @@ def test_the_picture_has_each_quantization_with_its_right_answers(tmp_path: Path
     files = figure_files(found.collection, ["trade"], looked=found.inside, results=tmp_path)
     assert has_panels(files["trade.svg"])
     assert files == figure_files(found.collection, ["trade"], looked=found.inside, results=tmp_path)
+
+
+def test_with_a_reference_in_float32_speed_is_over_bf16_and_drift_of_both_from_float32(tmp_path: Path) -> None:
+    found = measured(tmp_path, {"bf16": BF16, "w8a8": W8A8}, exact=in_float32())
+    (trade_off,) = found.trade_offs
+    assert (trade_off.baseline.label, trade_off.reference.label) == ("bf16", "bf16 float32")
+    assert [one.label for one in trade_off.drifting] == ["bf16", "w8a8"]
+    choice, what = said(found)
+    assert choice.startswith("w8a8 is 1.250x [1.2")
+    assert "as fast as bf16 and drifts from bf16 float32: mean |d| 0.03" in choice
+    assert " No difference in right answers found: 79.5 [76.9, 82.0] % of 1000 problems, bf16 80.0 [" in choice
+    assert what.startswith("Speed is relative to bf16, drift is from bf16 float32, whose speed is not known. ")
+    assert "bf16 itself drifts from bf16 float32: mean |d| 0.001" in what
+    made = summary(found)
+    (view,) = (one for one in made.views.tables if one.title.startswith("Speed, drift and accuracy: "))
+    assert ", speed-up over bf16, drift from bf16 float32" in view.title
+    cells = {line[0]: dict(zip([one.header for one in view.columns], line, strict=True)) for line in view.cells}
+    assert {quant: line["drift verdict"] for quant, line in cells.items()} == {"bf16": "drifts", "w8a8": "drifts"}
+    assert (cells["bf16"]["speed-up"], cells["bf16"]["answers"]) == ("(baseline)", "(baseline)")
+    assert cells["bf16"]["mean |d|"].startswith("0.001")
+    lines = {line["quant"]: line for line in csv.DictReader(io.StringIO(made.tables["trade.csv"]))}
+    assert {(line["baseline"], line["reference"]) for line in lines.values()} == {("bf16", "bf16 float32")}
+    speedups = [float(lines[quant]["speedup"]) for quant in ("bf16", "w8a8")]
+    assert speedups == pytest.approx([1.0, 1.25], rel=0.01)
+    assert [lines[quant]["drifts"] for quant in ("bf16", "w8a8")] == ["True", "True"]
+
+
+def test_the_picture_has_bf16_as_a_point_of_its_own_beside_a_reference_in_float32(tmp_path: Path) -> None:
+    found = measured(tmp_path, {"bf16": BF16, "w8a8": W8A8}, exact=in_float32())
+    figure = trade_figure(found.drawn_trade_offs, found.collection.comparison, "", "")
+    (axes,) = figure.axes
+    assert axes.get_xlabel() == "mean |d| from bf16 float32, nats per token (better: left)"
+    assert axes.get_ylabel() == "speed-up over bf16 (better: up)"
+    texts = [text.get_text() for text in axes.texts]
+    assert [text for text in texts if text.startswith("bf16")] == ["bf16, 80.0 % right"]
+    assert "trade" in figure_names(found.rows, found.collection)
+
+
+def test_where_bf16_itself_was_not_scored_against_float32_the_summary_says_so(tmp_path: Path) -> None:
+    found = measured(tmp_path, {"bf16": BF16, "w8a8": W8A8}, exact=in_float32(), scored_too=False)
+    assert "No valid launch says how far bf16 itself is from bf16 float32." in said(found)[1]
+    assert "answers" not in said(found)[0]
+    (view,) = (one for one in summary(found).views.tables if one.title.startswith("Speed, drift and accuracy: "))
+    cells = {line[0]: dict(zip([one.header for one in view.columns], line, strict=True)) for line in view.cells}
+    assert (cells["bf16"]["mean |d|"], cells["bf16"]["drift verdict"]) == ("-", "-")
+    (axes,) = trade_figure(found.drawn_trade_offs, found.collection.comparison, "", "").axes
+    assert "bf16" in [text.get_text() for text in axes.texts]  # at its line, as it has no point

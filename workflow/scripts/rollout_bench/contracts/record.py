@@ -244,8 +244,8 @@ class ReplicaPass(Strict):
 class ReplicaStart(Strict):
     """What one replica's start took; they start side by side."""
 
-    import_s: float = Field(ge=0, description="Importing the engine, in seconds.")
-    init_s: float = Field(ge=0, description="Constructing the engine until it takes requests, in seconds.")
+    import_s: float = Field(ge=0, description="As in `startup`.")
+    init_s: float = Field(ge=0, description="As in `startup`.")
     kv_cache_tokens: int | None = Field(None, description="Tokens that fit into its KV cache. Null where unknown.")
 
 
@@ -257,8 +257,16 @@ class Startup(Strict):
         ge=0,
         description="From the launch's beginning until the engine process ran, in seconds. Null in earlier records.",
     )
-    import_s: float = Field(ge=0, description="Importing the engine, in seconds.")
-    init_s: float = Field(ge=0, description="Constructing the engine until it takes requests, in seconds.")
+    import_s: float = Field(
+        ge=0,
+        description="Importing the engine, in seconds. Of a server, in mode online and behind entry server of a "
+        "rollout: importing what sends the requests, while it starts, so that only the sum with init_s tells of it.",
+    )
+    init_s: float = Field(
+        ge=0,
+        description="Constructing the engine until it takes requests, in seconds. Of a server: from then on, until it "
+        "has answered.",
+    )
     read_ahead_bytes: int | None = Field(
         None,
         ge=0,

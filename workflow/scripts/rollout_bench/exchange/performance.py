@@ -13,6 +13,7 @@ import numpy as np
 from rollout_bench.analysis.stats.anatomy import Anatomy, PassTimes, anatomy_of
 from rollout_bench.analysis.stats.percentiles import Array, effective_samples
 from rollout_bench.analysis.timed.latencies import claimable, pass_times_of
+from rollout_bench.analysis.timed.launches import parts_of, starts_unseen
 from rollout_bench.analysis.timed.service import Requests, at_a_rate, pool_requests
 from rollout_bench.contracts.metrics import METRICS
 from rollout_bench.contracts.modes import mode_of
@@ -252,7 +253,9 @@ def _observability(
     energy = _energy(launches)
     if energy:
         found["energy"] = energy
-    found["engine_startup"] = _startup([launch.record for launch in launches])
+    startup = _startup([launch.record for launch in launches])
+    if startup:
+        found["engine_startup"] = startup
     courses = [course for launch in launches if (course := launch.record.startup.course) is not None]
     if courses:
         found["engine_start"] = _course(courses)
@@ -337,13 +340,16 @@ def _all_counted(uses: Sequence[DeviceUse]) -> bool:
 
 
 def _startup(records: Sequence[Record]) -> dict[str, Any]:
-    """Return what starting took, each part in seconds."""
+    """Return what starting took, each part in seconds; of a server only the whole, and of another's nothing."""
+    served = [record for record in records if starts_unseen(record.spec) and record.spec.endpoint is None]
+    seen = [record.startup for record in records if not starts_unseen(record.spec)]
     reported = dict.fromkeys(name for record in records for name in record.startup.reported if name.endswith("_s"))
     return _told(
         {
             "process": ([record.startup.process_s for record in records], "s"),
-            "import": ([record.startup.import_s for record in records], "s"),
-            "init": ([record.startup.init_s for record in records], "s"),
+            "import": ([startup.import_s for startup in seen], "s"),
+            "init": ([startup.init_s for startup in seen], "s"),
+            "server_start": ([parts_of(record).server_start_s for record in served], "s"),
             **{
                 name.removesuffix("_s"): ([record.startup.reported.get(name) for record in records], "s")
                 for name in reported

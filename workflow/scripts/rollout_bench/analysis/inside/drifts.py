@@ -276,7 +276,7 @@ def _held_against(
         np.concatenate([np.equal(row.first, p.first) for row in rows])
         for p, *rows in zip(sampled, *scored, strict=True)
     ]
-    return divergence(ratios, confidence, choices), ratios
+    return divergence(ratios, confidence, choices, len(scored)), ratios
 
 
 def _with_verdicts(drifted: Sequence[Drifted], confidence: float) -> list[Drifted]:

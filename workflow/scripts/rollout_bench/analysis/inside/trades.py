@@ -1,4 +1,8 @@
-"""What a quantization trades: how much faster it is than the reference, and how far it drifts from it for that."""
+"""What a quantization trades: how much faster it is than a baseline, and how far it drifts from a reference for that.
+
+The baseline is the reference, where that was timed. A reference in float32 is not: there the baseline is the same
+quantization as it is usually computed, which drifts from the reference itself.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,10 @@ from typing import Literal
 from rollout_bench.analysis.inside.drifts import Drifted, DriftReport
 from rollout_bench.analysis.stats.intervals import mean, same_share_p
 from rollout_bench.analysis.timed.comparison import Comparison
+from rollout_bench.analysis.timed.experiments import Chosen
 from rollout_bench.analysis.timed.launches import values_of
 from rollout_bench.analysis.timed.rows import Row
-from rollout_bench.contracts.axes import names_of
+from rollout_bench.contracts.axes import DEFAULT_SETTING, names_of
 from rollout_bench.contracts.metrics import MetricName
 from rollout_bench.contracts.modes import OFFLINE, ROLLOUT
 
@@ -35,10 +40,10 @@ class Trade:
 
     Attributes:
         row: as it was timed.
-        speed: its comparison with the reference.
+        speed: its comparison with the baseline.
         metric: what is compared there.
-        drifted: how far it is from the reference, with the largest batch; of the reference itself its floor, None
-            without one.
+        drifted: how far it is from the reference, with the largest batch; of the reference itself its floor. None
+            where a baseline has no floor, or was not scored.
         answers: of a model that the project trained.
     """
 
@@ -67,23 +72,38 @@ class Trade:
 
 @dataclass(frozen=True)
 class TradeOff:
-    """All that was held against one reference, in speed and in drift.
+    """All that was held against one baseline in speed, and against one reference in drift.
 
     Attributes:
-        reference: the one that sampled the tokens, and that speed-ups are relative to.
+        baseline: what speed-ups are relative to.
+        reference: what sampled the tokens, and drift is from.
+        floor: how far the reference is from itself; None where it was scored only once.
         others: the quantizations and settings of the same model, in the order of the config.
         confidence: with which answers differ.
     """
 
-    reference: Trade
+    baseline: Trade
+    reference: Chosen
+    floor: Drifted | None
     others: tuple[Trade, ...]
     confidence: float
 
     @property
     def name(self) -> str:
         """Model and workload."""
-        own = self.reference.row.experiment
+        own = self.baseline.row.experiment
         return f"{own.model} {own.workload}"
+
+    @property
+    def of_reference(self) -> bool:
+        """Whether the baseline of speed is the reference of drift, too."""
+        return names_of(self.baseline.row.experiment) == names_of(self.reference.experiment)
+
+    @property
+    def drifting(self) -> tuple[Trade, ...]:
+        """All whose drift from the reference is known; the baseline first, where that is not the reference itself."""
+        first = () if self.of_reference or self.baseline.drifted is None else (self.baseline,)
+        return (*first, *self.others)
 
     @property
     def choice(self) -> Choice:
@@ -102,10 +122,10 @@ class TradeOff:
         return sorted(fast, key=lambda one: -(one.speed.speedup or 0.0))
 
     def answers_differ(self, one: Trade) -> bool | None:
-        """Return whether it surely answers another share of problems rightly; None where nobody can say."""
-        if one.answers is None or self.reference.answers is None:
+        """Return whether it surely answers another share of problems rightly than the baseline; None where unknown."""
+        if one.answers is None or self.baseline.answers is None:
             return None
-        return same_share_p(*one.answers, *self.reference.answers) < 1 - self.confidence
+        return same_share_p(*one.answers, *self.baseline.answers) < 1 - self.confidence
 
 
 def trade_offs(rows: Sequence[Row], report: DriftReport, confidence: float) -> list[TradeOff]:
@@ -120,35 +140,55 @@ def trade_offs(rows: Sequence[Row], report: DriftReport, confidence: float) -> l
     references = {one.reference.place: one.reference for one in report.drifted}
     for place, reference in references.items():
         own = [one for one in report.drifted if one.reference.place == place]
+        floor = report.floor_of(own[0])
         for mode in MODES:
             timed = [row for row in rows if row.experiment.mode == mode and row.used]
-            base = [row for row in timed if names_of(row.experiment) == names_of(reference.experiment)]
-            if len(base) != 1 or base[0].experiment.part is not None:
+            base = _baseline(timed, reference)
+            if base is None:
                 continue
-            others = tuple(_trades(timed, base[0], own))
+            others = tuple(_trades(timed, base, own))
             if others:
                 metric = others[0].metric
-                answers = next((one.accuracy for one in own if one.of_reference), None)
-                kept = Trade(base[0], base[0].comparisons[metric], metric, report.floor_of(own[0]), answers)
-                found.append(TradeOff(kept, others, confidence))
+                if names_of(base.experiment) == names_of(reference.experiment):
+                    drifted, answers = floor, next((one.accuracy for one in own if one.of_reference), None)
+                else:
+                    drifted = _largest_of(base, own)
+                    answers = None if drifted is None else drifted.accuracy
+                kept = Trade(base, base.comparisons[metric], metric, drifted, answers)
+                found.append(TradeOff(kept, reference, floor, others, confidence))
     return found
+
+
+def _baseline(timed: Sequence[Row], reference: Chosen) -> Row | None:
+    """Return what speed-ups are relative to: the reference, or what it is usually where it was not timed itself."""
+    names = (names_of(reference.experiment), names_of(reference.experiment, {"setting": DEFAULT_SETTING}))
+    for wanted in names:
+        found = [row for row in timed if names_of(row.experiment) == wanted]
+        if found:
+            return found[0] if len(found) == 1 and found[0].experiment.part is None else None
+    return None
 
 
 def _trades(timed: Sequence[Row], base: Row, own: Sequence[Drifted]) -> Iterator[Trade]:
     """Yield those of `timed` that were compared with `base`, and are among `own`, with the largest batch of these."""
     for row in timed:
-        if row.against.other is None or row.against.other.place != base.experiment.place:
+        if row is base or row.against.other is None or row.against.other.place != base.experiment.place:
             continue
-        mine = [
-            one
-            for one in own
-            if not one.of_reference
-            and one.batch is not None
-            and names_of(one.chosen.experiment) == names_of(row.experiment)
-        ]
         metric = next((name for name in SPEEDS if name in row.comparisons and name in base.comparisons), None)
-        if metric is None or not mine or len({one.chosen.place for one in mine}) > 1:
-            continue
-        if row.comparisons[metric].speedup is not None:
-            drifted = max(mine, key=lambda one: one.batch or 0)
+        drifted = _largest_of(row, own)
+        if metric is not None and drifted is not None and row.comparisons[metric].speedup is not None:
             yield Trade(row, row.comparisons[metric], metric, drifted, drifted.accuracy)
+
+
+def _largest_of(row: Row, own: Sequence[Drifted]) -> Drifted | None:
+    """Return that of `own` which is what `row` has timed, with the largest batch; None for the reference itself."""
+    mine = [
+        one
+        for one in own
+        if not one.of_reference
+        and one.batch is not None
+        and names_of(one.chosen.experiment) == names_of(row.experiment)
+    ]
+    if len({one.chosen.place for one in mine}) > 1:
+        return None
+    return max(mine, key=lambda one: one.batch or 0, default=None)

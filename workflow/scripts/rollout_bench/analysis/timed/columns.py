@@ -14,6 +14,7 @@ from rollout_bench.analysis.timed.launches import LaunchMeasures
 from rollout_bench.analysis.timed.rows import (
     COST_COLUMNS,
     OF_BLOCKS,
+    OF_SERVERS,
     SERVICE_COLUMNS,
     Row,
     cost_line,
@@ -87,7 +88,7 @@ OF_PARTS = {m.heads: "Float64" for m in METRICS.values() if m.part or m.group ==
 OF_CACHE = ("kv_cache_dtype", "kv_cache_bytes_per_token")
 """Columns of what engines hold that could be looked into."""
 
-_OPTIONAL = (*IN_BLOCKS, *OF_PARTS, *OF_CACHE, PRICE)
+_OPTIONAL = (*IN_BLOCKS, OF_SERVERS, *OF_PARTS, *OF_CACHE, PRICE)
 
 COLUMNS = {name: kind for name, kind in _ALL.items() if name not in _OPTIONAL}
 """Columns of the table in order, with their types; the same names head summary.csv.

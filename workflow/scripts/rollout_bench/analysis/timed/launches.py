@@ -11,6 +11,7 @@ from rollout_bench.analysis.timed.service import Requests, Service, service_of
 from rollout_bench.contracts.load import KEPT_UP
 from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.record import CacheFacts, Flag, Iteration, Record
+from rollout_bench.contracts.spec import Spec, waits_unseen
 from rollout_bench.plan.serving import Slo
 
 NO_LIMITS = Slo()
@@ -102,12 +103,13 @@ class LaunchCost:
 
     Args:
         process_s: until the engine process ran; 0 in records that don't say, where it is in `other_s`.
-        import_s: importing the engine.
-        init_s: constructing it; what the engine logged of this is in the record's `startup.reported`.
+        import_s: importing the engine; 0 of a server.
+        init_s: constructing it; 0 of a server. What the engine logged of it is in the record's `startup.reported`.
         warmup_s: warm-up iterations.
         measured_s: iterations that count.
         other_s: what lies between: looking at the loaded weights and at the machine, preparing iterations.
         waited_s: waiting for its turn among the engines of a block.
+        server_start_s: both of a server, whose processes import and construct; 0 of other engines.
     """
 
     process_s: float
@@ -117,12 +119,21 @@ class LaunchCost:
     measured_s: float
     other_s: float
     waited_s: float = 0.0
+    server_start_s: float = 0.0
 
     @property
     def wall_s(self) -> float:
         """The whole launch, in seconds."""
-        started_s = self.process_s + self.import_s + self.init_s
+        started_s = self.process_s + self.import_s + self.init_s + self.server_start_s
         return started_s + self.warmup_s + self.measured_s + self.other_s + self.waited_s
+
+
+def starts_unseen(spec: Spec) -> bool:
+    """Return whether nobody sees what the start of an engine goes to, since processes of a server import it.
+
+    What is timed besides is importing a client, meanwhile. Mode startup looks into these processes.
+    """
+    return waits_unseen(spec)
 
 
 def parts_of(record: Record) -> LaunchCost:
@@ -132,7 +143,10 @@ def parts_of(record: Record) -> LaunchCost:
     measured_s = sum(iteration.whole_s for iteration in record.iterations if not iteration.warmup)
     waited_s = 0.0 if record.block is None else record.block.waited_s
     known_s = process_s + import_s + init_s + warmup_s + measured_s + waited_s
-    return LaunchCost(process_s, import_s, init_s, warmup_s, measured_s, max(0.0, record.wall_s - known_s), waited_s)
+    starts = (0.0, 0.0, import_s + init_s) if starts_unseen(record.spec) else (import_s, init_s, 0.0)
+    import_s, init_s, server_start_s = starts
+    other_s = max(0.0, record.wall_s - known_s)
+    return LaunchCost(process_s, import_s, init_s, warmup_s, measured_s, other_s, waited_s, server_start_s)
 
 
 def values_of(metric: MetricName, launches: Iterable[LaunchMeasures]) -> dict[int, float]:

@@ -16,7 +16,14 @@ from rollout_bench.analysis.timed.comparison import (
     marked,
 )
 from rollout_bench.analysis.timed.experiments import Collection, TimedExperiment, no_valid_launch
-from rollout_bench.analysis.timed.launches import LaunchMeasures, fell_behind, measure, parts_of, values_of
+from rollout_bench.analysis.timed.launches import (
+    LaunchMeasures,
+    fell_behind,
+    measure,
+    parts_of,
+    starts_unseen,
+    values_of,
+)
 from rollout_bench.analysis.timed.partners import (
     Counterpart,
     against_baseline,
@@ -302,14 +309,20 @@ def _why_without(metric: MetricName, experiment: TimedExperiment, collection: Co
     return f"no {METRICS[metric].header.removesuffix(' ms')} in its launches or in its baseline's"
 
 
-PARTS = ("process_s", "import_s", "init_s", "warmup_s", "waited_s", "measured_s", "other_s")
+PARTS = ("process_s", "import_s", "init_s", "server_start_s", "warmup_s", "waited_s", "measured_s", "other_s")
 """In the order of time; `other_s` is what no other part explains. They add up to `launch_s`."""
+
+OF_SERVERS = "server_start_s"
+"""The part that servers have in place of `OF_ENGINES`."""
+
+OF_ENGINES = ("import_s", "init_s")
+"""The parts that only engines have whose start somebody sees."""
 
 OF_BLOCKS = "waited_s"
 """The part that only launches of a block have."""
 
 REPORTED = ("weights_load_s", "compile_s", "graph_capture_s")
-"""Parts of `init_s`, as the engine's log tells them."""
+"""Parts of `init_s`, or of a server's start, as the engine's log tells them."""
 
 COST_COLUMNS: dict[str, str] = dict.fromkeys(("launch_s", *PARTS, *REPORTED, "measured_share"), "Float64")
 """Columns of the table, with their types."""
@@ -330,6 +343,8 @@ def cost_line(row: Row) -> dict[str, object]:
     shown: dict[str, float | None] = {**parts}
     if all(record.block is None for record in records):
         shown[OF_BLOCKS] = None
+    unseen = starts_unseen(records[0].spec)
+    shown |= dict.fromkeys(OF_ENGINES if unseen else (OF_SERVERS,))
     return {
         "launch_s": launch_s,
         **shown,

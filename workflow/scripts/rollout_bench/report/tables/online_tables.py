@@ -11,7 +11,7 @@ from rollout_bench.analysis.stats.intervals import mean, t_interval
 from rollout_bench.analysis.timed.latencies import PERCENTILES, Distribution
 from rollout_bench.analysis.timed.launches import values_of
 from rollout_bench.analysis.timed.mode_pairs import ModePair, Saturation
-from rollout_bench.analysis.timed.rows import Row, metrics_line
+from rollout_bench.analysis.timed.rows import OF_SERVERS, Row, metrics_line
 from rollout_bench.analysis.timed.service import Service
 from rollout_bench.contracts.axes import names_of
 from rollout_bench.contracts.metrics import METRICS, MetricName
@@ -209,12 +209,12 @@ def _launched(lines: Sequence[Line], rows: Sequence[Row]) -> list[Line]:
 
 
 def _costs(line: Line, others: bool) -> Line:
-    """Return a line for what a launch costs: on a server of `others` none imports or constructs an engine."""
+    """Return a line for what a launch costs: a server of `others` was not started, and what came before is other."""
     if not others:
         return line | {"own": True}
-    spent = [line[name] or 0.0 for name in ("import_s", "init_s", "other_s")]
+    spent = [line.get(name) or 0.0 for name in (OF_SERVERS, "other_s")]
     asked = {} if line["other_s"] is None else {"other_s": sum(spent)}
-    return line | {"own": False, "import_s": None, "init_s": None} | asked
+    return line | {"own": False, OF_SERVERS: None} | asked
 
 
 def _sweep(rows: Sequence[Row], confidence: float) -> Iterator[Line]:

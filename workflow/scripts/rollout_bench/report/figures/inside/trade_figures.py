@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -24,7 +24,7 @@ from rollout_bench.report.figures.style import (
 
 TITLE = "Speed against drift"
 
-NONE = "No quantization was both timed beside the reference of drift and scored."
+NONE = "No quantization was both scored and timed beside the reference of drift, or what that is made of."
 
 MAX_PANELS = 3
 
@@ -36,26 +36,29 @@ SIZE = 14
 
 
 def trade_figure(trade_offs: Sequence[TradeOff], settings: ComparisonSettings, where: str, alarm: str) -> Figure:
-    """Draw the speed-up of each quantization over its mean |d|, both with intervals; a panel for each reference."""
+    """Draw the speed-up of each quantization over its mean |d|, both with intervals; a panel for each reference.
+
+    A baseline that drifts from the reference itself is a point like the others.
+    """
     if not trade_offs:
         return message_figure(TITLE, NONE, alarm=alarm)
     shown = trade_offs[:MAX_PANELS]
     notes = [
-        f"Speed-up over {', '.join(dict.fromkeys(one.reference.label for one in shown))}, which samples the tokens. d: "
-        "log probability of a token less the reference's. Whiskers: "
+        f"Speed-up over {_names(one.baseline.label for one in shown)}. d: log probability of a token less that of "
+        f"{_names(one.reference.label for one in shown)}, which samples the tokens. Whiskers: "
         f"{plain_percent(settings.confidence)} intervals, of speed-ups together, of drift over sequences, taken alone. "
-        "Grey band: drift of the reference against itself, the floor. Beside a name: problems answered rightly.",
+        "Grey band: drift of that against itself, the floor. Beside a name: problems answered rightly.",
         f"Not shown for want of room: {len(trade_offs) - len(shown)} of {len(trade_offs)}."
         if len(trade_offs) > len(shown)
         else "",
     ]
     figure = new_figure(TITLE, [*notes, where], alarm)
-    styles = label_styles(one.label for each in shown for one in each.others)
+    styles = label_styles(one.label for each in shown for one in each.drifting)
     grid = figure.subplots(1, len(shown), squeeze=False)[0]
     for axes, each in zip(grid, shown, strict=True):
-        own = each.reference.row.experiment
+        own = each.baseline.row.experiment
         _frame(axes, each)
-        for one in each.others:
+        for one in each.drifting:
             style = styles[one.label]
             (x, left, right), (y, low, high) = _drift(one), _speed(one)
             axes.plot([left, right], [y, y], color=style.colour, linewidth=2, zorder=2)
@@ -68,6 +71,10 @@ def trade_figure(trade_offs: Sequence[TradeOff], settings: ComparisonSettings, w
     return figure
 
 
+def _names(labels: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(labels))
+
+
 def _drift(one: Trade) -> tuple[float, float, float]:
     assert one.drifted is not None, "of others than the reference"
     size = one.drifted.found.size
@@ -75,7 +82,7 @@ def _drift(one: Trade) -> tuple[float, float, float]:
 
 
 def _speed(one: Trade) -> tuple[float, float, float]:
-    value = one.speed.speedup
+    value = 1.0 if one.speed.is_baseline else one.speed.speedup
     assert value is not None, "only what is compared is a trade"
     ends = (one.speed.low, one.speed.high)
     low, high = (value if end is None else end for end in ends)
@@ -83,9 +90,9 @@ def _speed(one: Trade) -> tuple[float, float, float]:
 
 
 def _frame(axes: Axes, each: TradeOff) -> None:
-    """Set the axes of a panel, and draw what stands for the reference: the line of its speed, and its floor."""
-    drifts = [_drift(one) for one in each.others]
-    floor = 0.0 if each.reference.drifted is None else each.reference.drifted.found.size.value
+    """Set the axes of a panel, and draw the line of the baseline's speed, and the floor of the reference."""
+    drifts = [_drift(one) for one in each.drifting]
+    floor = 0.0 if each.floor is None else each.floor.found.size.value
     means = [mean for mean, _, _ in drifts]
     if min(means) > 0 and min(low for _, low, _ in drifts) > 0 and max(means) > SPREAD * min(means):
         axes.set_xscale("log")
@@ -104,8 +111,9 @@ def _frame(axes: Axes, each: TradeOff) -> None:
     margin = 0.15 * max(max(speeds) - min(speeds), 0.05)
     axes.set_ylim(min(speeds) - margin, max(speeds) + margin)
     axes.axhline(1.0, color=QUIET, linestyle="--", linewidth=1.2, zorder=1)
-    axes.set_xlabel("mean |d|, nats per token (better: left)")
-    axes.set_ylabel(f"speed-up over {each.reference.label} (better: up)")
+    away = "" if each.of_reference else f" from {each.reference.label}"
+    axes.set_xlabel(f"mean |d|{away}, nats per token (better: left)")
+    axes.set_ylabel(f"speed-up over {each.baseline.label} (better: up)")
 
 
 def _label(axes: Axes, each: TradeOff) -> None:
@@ -113,10 +121,10 @@ def _label(axes: Axes, each: TradeOff) -> None:
     figure = axes.get_figure(root=True)
     assert figure is not None, "new_figure made it"
     scale = 72 / figure.dpi
-    places = {one.label: axes.transData.transform((_drift(one)[0], _speed(one)[0])) * scale for one in each.others}
+    places = {one.label: axes.transData.transform((_drift(one)[0], _speed(one)[0])) * scale for one in each.drifting}
     edge = axes.get_window_extent().x1 * scale
     taken = [(x - 8, y - 8, x + 8, y + 8) for x, y in places.values()]
-    texts = [(one.label, _text(one, one.label), one) for one in each.others]
+    texts = [(one.label, _text(one, one.label), one) for one in each.drifting]
     for label, text, one in texts:
         x, y = places[label]
         width, height = width_of(text, SIZE), 1.3 * SIZE
@@ -133,8 +141,10 @@ def _label(axes: Axes, each: TradeOff) -> None:
         aside, rise, box = chosen or (8.0, 8, (x, y, x, y))
         taken.append(box)
         _write(axes, text, (_drift(one)[0], _speed(one)[0]), (aside, rise))
-    right = each.reference.answers
-    name = f"{each.reference.label}{'' if right is None else f', {100 * right[0] / right[1]:.1f} % right'}"
+    if any(one is each.baseline for one in each.drifting):
+        return  # it has its name beside its point
+    right = each.baseline.answers
+    name = f"{each.baseline.label}{'' if right is None else f', {100 * right[0] / right[1]:.1f} % right'}"
     axes.annotate(
         name, (1.0, 1.0), (-4, 3), xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=SIZE,
         color=QUIET, ha="right", bbox=HALO, zorder=1.5,

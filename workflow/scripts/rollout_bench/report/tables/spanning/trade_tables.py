@@ -22,20 +22,20 @@ MOST = 8
 DRIFT = (
     Column(
         "scored",
-        "How many sequences were scored at once; of the reference the line that is its floor.",
+        "How many sequences were scored at once; of the reference itself the line that is its floor.",
         lambda line: MISSING if line["drifted"] is None else scored_text(line["drifted"]),
         words=True,
     ),
     Column(
         "mean |d|",
-        "How far the log probability of a token is from the one that the reference gave it, on average, in nats, with "
-        "the interval over sequences; of the reference how far it is from itself, the floor.",
+        "How far the log probability of a token is from the one that the reference of drift gave it, on average, in "
+        "nats, with the interval over sequences; of the reference itself how far it is from itself, the floor.",
         lambda line: MISSING if line["drifted"] is None else bounded_text(line["drifted"].found.size),
     ),
     Column(
         "drift verdict",
         "As in the table of drift: whether the mean |d| is above the floor.",
-        lambda line: "no floor" if line["drifted"] is None else verdict_text(line["drifted"]),
+        lambda line: line["undrifted"] if line["drifted"] is None else verdict_text(line["drifted"]),
         words=True,
     ),
     Column(
@@ -60,7 +60,8 @@ ACCURACY = (
     ),
     Column(
         "answers",
-        "differ: another share is right than under the reference (Fisher's exact test, each quant taken alone).",
+        "differ: another share is right than under the baseline of speed (Fisher's exact test, each quant taken "
+        "alone).",
         lambda line: line["answers"] or MISSING,
         words=True,
         known="accuracy",
@@ -115,35 +116,39 @@ def accuracy_text(answers: Answers | None, confidence: float) -> str:
 def _views(findings: Findings) -> Iterator[View]:
     settings = findings.collection.comparison
     for trade_off in findings.trade_offs:
-        own = trade_off.reference.row.experiment
+        own = trade_off.baseline.row.experiment
         columns = speedup_columns(settings, own.mode, findings.apart, findings.typical(mode_of(own.mode)))
-        speed = dict(zip(settings.metrics_of(own.mode), columns, strict=True))[trade_off.reference.metric]
-        lines = [_line(one, trade_off, settings.confidence) for one in (trade_off.reference, *trade_off.others)]
+        speed = dict(zip(settings.metrics_of(own.mode), columns, strict=True))[trade_off.baseline.metric]
+        lines = [_line(one, trade_off, settings.confidence) for one in (trade_off.baseline, *trade_off.others)]
         joules = ENERGY_USED[0]
-        yield view(
-            "Speed, drift and accuracy: ", f"{own.mode}, {own.platform}", (speed, *DRIFT, *ACCURACY, joules), lines
-        )
+        title = f"{own.mode}, {own.platform}"
+        if not trade_off.of_reference:
+            title += f", speed-up over {trade_off.baseline.label}, drift from {trade_off.reference.label}"
+        yield view("Speed, drift and accuracy: ", title, (speed, *DRIFT, *ACCURACY, joules), lines)
 
 
 def _line(one: Trade, trade_off: TradeOff, confidence: float) -> Line:
     differ = trade_off.answers_differ(one)
-    reference = one is trade_off.reference
+    first = "(reference)" if trade_off.of_reference else "(baseline)"
     return {
         **one.row.axes,
         "comparisons": one.row.comparisons,
         "footnotes": dict.fromkeys(one.row.comparisons),
         "drifted": one.drifted,
+        "undrifted": "no floor" if trade_off.of_reference else MISSING,
         "accuracy": accuracy_text(one.answers, confidence) or None,
-        "answers": "(reference)" if reference else {None: None, True: "differ", False: "no difference found"}[differ],
+        "answers": first
+        if one is trade_off.baseline
+        else {None: None, True: "differ", False: "no difference found"}[differ],
         ENERGY_USED[0].known: one.energy_j_per_token,
     }
 
 
 def trade_table(found: list[TradeOff]) -> pd.DataFrame:
-    """Return a line for each experiment, the reference first; the columns end in their units."""
+    """Return a line for each experiment, the baseline first; the columns end in their units."""
     lines = []
     for trade_off in found:
-        for one in (trade_off.reference, *trade_off.others):
+        for one in (trade_off.baseline, *trade_off.others):
             own, speed, drifted = one.row.experiment, one.speed, one.drifted
             size = None if drifted is None else drifted.found.size
             k3 = None if drifted is None else drifted.found.k3
@@ -152,6 +157,7 @@ def trade_table(found: list[TradeOff]) -> pd.DataFrame:
                     "mode": own.mode,
                     "platform": own.platform,
                     **one.row.axes,
+                    "baseline": trade_off.baseline.label,
                     "reference": trade_off.reference.label,
                     "speedup": 1.0 if speed.is_baseline else speed.speedup,
                     "speedup_low": speed.low,
