@@ -14,7 +14,7 @@ from workspace import REPOSITORY
 READINGS = json.loads((REPOSITORY / "validation/results/h200-energy.json").read_text())
 KEPT = READINGS["launches"]
 PAGE = (REPOSITORY / "docs/results/h200-energy.md").read_text()
-BLOCKS = {"qwen3-8b": range(3), "qwen3-1.7b": range(2)}
+BLOCKS = {"qwen3-8b": range(3), "qwen3-1.7b": range(3)}
 """Launches that every configuration of a model has."""
 SENTENCE = re.compile(r"^- (\S+) takes ([\d.]+)x .*? it generates ([\d.]+)x ", re.MULTILINE)
 
@@ -54,7 +54,18 @@ def test_ratios_on_the_page_follow_from_the_readings(model: str, quant: str, ene
 
 
 def test_the_counter_agrees_with_sampled_power_within_3_percent_of_each_launch() -> None:
-    ratios = [sum(kept["sampled_j"]) / sum(kept["energy_j"]) for kept in KEPT + READINGS["unpaired"]]
+    ratios = [sum(kept["sampled_j"]) / sum(kept["energy_j"]) for kept in KEPT + READINGS["unpaired"] + READINGS["dummy"]]
     assert f"{min(ratios):.3f} to {max(ratios):.3f}" in PAGE
     assert f"{len(ratios)} launches" in PAGE
     assert all(abs(ratio - 1) < 0.03 for ratio in ratios)
+
+
+def test_dummy_weights_are_as_fast_and_take_less_power() -> None:
+    (dummy,) = READINGS["dummy"]
+    real, base = one("qwen3-1.7b", "w8a8", 2), one("qwen3-1.7b", "bf16", 2)
+    assert dummy["device"] == real["device"] == base["device"]
+    assert fmean(dummy["elapsed_s"]) == pytest.approx(fmean(real["elapsed_s"]), rel=5e-3)
+    ratios = [energy_of_token(its) / energy_of_token(base) for its in (dummy, real)]
+    assert "{:.2f} and {:.2f} of what bf16 took".format(*ratios) in PAGE
+    watts = [sum(its["energy_j"]) / sum(its["window_s"]) for its in (dummy, real)]
+    assert "{:.0f} W in place of {:.0f} W".format(*watts) in PAGE
