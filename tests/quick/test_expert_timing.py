@@ -272,6 +272,30 @@ def test_other_routing_is_not_compared() -> None:
     assert [each.against is not None for each in found] == [False, False, True, False]
 
 
+def test_recorded_routing_that_hits_fewer_experts_is_other_work_and_not_compared() -> None:
+    both: tuple[ExpertRouting, ...] = ("uniform", "recorded")
+    bf16 = with_experts(make_operators(make_operators_spec()), BF16, both)
+    w8a8 = with_experts(make_operators(make_operators_spec(quant="w8a8")), W8A8, both)
+    points = [
+        point.model_copy(update={"hit": float(point.per_token)}) if point.routing == "recorded" else point
+        for point in w8a8.experts or ()
+    ]
+    fallen = w8a8.model_copy(update={"experts": points})
+    found = runs_of(chosen([selected(bf16), selected(fallen)]), {"quant": "bf16"}, 0.95)
+    uniform, recorded = [each for each in expert_runs(found) if each.run is found[1]]
+    assert uniform.against is not None
+    assert uniform.against.tokens == (1, 32, 128)
+    assert recorded.against is not None
+    assert recorded.against.tokens == (1,)  # where both hit eight
+    assert (uniform.baseline_hit, recorded.baseline_hit) == (None, 128)
+    batch = lines(expert_views(found)[1])
+    assert batch[-1]["speed-up"] == "-"
+    said = operators_notes(found, 0.95)[1].items[3]
+    assert "All tokens go to the same experts" in said
+    assert "Not compared with the baseline, which hits 128" in said
+    assert "the speed of" not in said
+
+
 def test_records_without_experts_read_as_before_and_those_with_them_come_back(tmp_path: Path) -> None:
     plain = make_operators(make_operators_spec())
     assert "experts" not in plain.model_dump_json(exclude={"linears", "points", "engine"})

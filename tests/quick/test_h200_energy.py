@@ -54,7 +54,9 @@ def test_ratios_on_the_page_follow_from_the_readings(model: str, quant: str, ene
 
 
 def test_the_counter_agrees_with_sampled_power_within_3_percent_of_each_launch() -> None:
-    ratios = [sum(kept["sampled_j"]) / sum(kept["energy_j"]) for kept in KEPT + READINGS["unpaired"] + READINGS["dummy"]]
+    ratios = [
+        sum(kept["sampled_j"]) / sum(kept["energy_j"]) for kept in KEPT + READINGS["unpaired"] + READINGS["dummy"]
+    ]
     assert f"{min(ratios):.3f} to {max(ratios):.3f}" in PAGE
     assert f"{len(ratios)} launches" in PAGE
     assert all(abs(ratio - 1) < 0.03 for ratio in ratios)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import isclose
 
 from rollout_bench.analysis.bounds.architecture import UnknownArchitectureError
 from rollout_bench.analysis.bounds.cost import Cost, coding_of
@@ -24,6 +25,9 @@ from rollout_bench.contracts.inside import ExpertPoint, ExpertRouting, MachineLi
 Key = tuple[ExpertRouting, int, int, int, int, bool]
 """How tokens choose; features, width, experts in a layer, experts of a token; whether they are gated."""
 
+ALIKE = 0.1
+"""Calls that hit numbers of experts further apart than this share read other amounts of weights: no comparison."""
+
 
 @dataclass(frozen=True)
 class ExpertsRun:
@@ -35,6 +39,8 @@ class ExpertsRun:
         curve: their times.
         seconds: of a call at the tokens of the curve.
         against: how they compare with the baseline's; None for the baseline, and where there is nothing to compare.
+        baseline_hit: experts that the baseline hits at the batch in use, where they are others in number, so that times
+            are not compared. Routers choose by what their own quantization computes.
     """
 
     run: OperatorsRun
@@ -42,6 +48,7 @@ class ExpertsRun:
     curve: Curve
     seconds: Estimate
     against: ShapeComparison | None = None
+    baseline_hit: float | None = None
 
     @property
     def here(self) -> ExpertPoint | None:
@@ -57,13 +64,16 @@ def expert_runs(runs: Sequence[OperatorsRun]) -> list[ExpertsRun]:
         theirs = {} if run.baseline is None else dict(_curves(run.baseline))
         for key, curve in curves[id(run)].items():
             other = theirs.get(key)
-            tokens = () if other is None else tuple(each for each in curve.tokens if each in other.tokens)
+            points = _points(run, key)
+            base = {} if run.baseline is None else _points(run.baseline, key)
+            shared = () if other is None else tuple(each for each in curve.tokens if each in other.tokens)
+            tokens = tuple(each for each in shared if isclose(points[each].hit, base[each].hit, rel_tol=ALIKE))
             against = None
             if other is not None and tokens:
                 ratio = speedup(curve.at(tokens), other.at(tokens), run.confidence)
                 against = ShapeComparison(tokens, ratio, break_even(tokens, ratio))
-            points = {point.tokens: point for point in run.launches[0].experts or () if key_of(point) == key}
-            found.append(ExpertsRun(run, points, curve, seconds(curve, run.confidence), against))
+            unlike = base[run.decode_batch].hit if run.decode_batch in set(shared) - set(tokens) else None
+            found.append(ExpertsRun(run, points, curve, seconds(curve, run.confidence), against, unlike))
     return found
 
 
@@ -71,6 +81,10 @@ def key_of(point: ExpertPoint) -> Key:
     """Return what points must have in common to be compared."""
     sizes = point.hidden_size, point.intermediate_size, point.experts, point.per_token
     return point.routing, *sizes, point.gated
+
+
+def _points(run: OperatorsRun, key: Key) -> dict[int, ExpertPoint]:
+    return {point.tokens: point for point in run.launches[0].experts or () if key_of(point) == key}
 
 
 def _curves(run: OperatorsRun) -> Iterator[tuple[Key, Curve]]:

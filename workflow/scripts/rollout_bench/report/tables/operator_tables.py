@@ -119,7 +119,11 @@ EXPERTS_BATCH = (
         lambda line: line["bound"] or MISSING,
         known="bound",
     ),
-    _cell("speed-up", "speedup", "The baseline's time over its own, with the same routing."),
+    _cell(
+        "speed-up",
+        "speedup",
+        "The baseline's time over its own, with the same routing, where both hit as many experts to a tenth.",
+    ),
 )
 """The experts of a layer at the batch in use."""
 
@@ -413,6 +417,8 @@ def _experts_told(runs: Sequence[OperatorsRun]) -> list[Line]:
             **_experts_line(each, ()),
             "name": title_of(each.run.experiment, each.run.label),
             "of": str(each.here.experts),
+            "unlike": None if each.baseline_hit is None else number(each.baseline_hit, 3),
+            "one_choice": each.here.tokens > 1 and each.here.hit == each.here.per_token,
         }
         for each in expert_runs(runs)
         if each.here is not None
