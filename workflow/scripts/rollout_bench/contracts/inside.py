@@ -6,7 +6,7 @@ There is no throughput in it, by design: a profiled engine is slower than it is.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -62,7 +62,7 @@ class LinearShape(Strict):
     role: Role = Field(description="What they do: qkv, o, gate_up, down, lm_head, router, experts, other.")
     in_features: int = Field(gt=0, description="K: features that go in.")
     out_features: int = Field(gt=0, description="N: features that come out.")
-    layers: int = Field(gt=0, description="How many there are.")
+    layers: int = Field(gt=0, le=10_000, description="How many there are.")
 
 
 class Step(Strict):
@@ -195,6 +195,17 @@ class Operators(Launched):
         return super().timed_s | calls
 
 
+class Routers(Strict):
+    """The routers of a mixture of experts."""
+
+    layers: int = Field(gt=0, le=10_000, description="How many there are: layers that are mixtures.")
+    per_token: int = Field(gt=0, le=10_000, description="Experts that each of them chooses for a token.")
+
+    def packed_length(self, tokens: int) -> int:
+        """Return how many characters the experts of so many tokens take in a layer."""
+        return 4 * -(-2 * self.per_token * tokens // 3)
+
+
 class ScoredRow(Strict):
     """One sequence with the probabilities that an engine gave its tokens: a line of the side file."""
 
@@ -207,6 +218,11 @@ class ScoredRow(Strict):
         min_length=1, description="Of each token the log of its probability at temperature 1, natural."
     )
     first: list[int] = Field(min_length=1, description="In the place of each token the one that was likeliest.")
+    experts: list[Annotated[str, Field(pattern="^[A-Za-z0-9+/]*={0,2}$")]] | None = absent(
+        "For each layer that is a mixture which experts its router chose in the places that give each token its "
+        "probability: base64 of tokens x experts per token, 16-bit numbers, the lowest byte first, those of a token in "
+        "ascending order. Null of a dense model, while generating, and where that is not known."
+    )
     prompt_token_ids: list[int] | None = absent("Its prompt. Null where the reference has it.")
     token_ids: list[int] | None = absent("Its tokens after the prompt. Null where the reference has them.")
 
@@ -230,6 +246,8 @@ class Drift(Launched):
         "Problems with one right answer that it was asked, greedily. Null for a model that was not trained here.", gt=0
     )
     right: int | None = absent("How many of them it answered rightly. Null as above.", ge=0)
+    routers: Routers | None = absent("Of whose choices rows have some. Null where none does.")
+    routing_unknown: str | None = absent("Why rows of a mixture lack what its routers chose. Null where they don't.")
     scores_file: str = Field(description="Name of the side file beside this one: a row for each sequence and batch.")
     scores: int = Field(gt=0, description="Rows in it.")
     side_files_sha256: dict[str, str] = Field(description="SHA-256 of the side file by its name.")

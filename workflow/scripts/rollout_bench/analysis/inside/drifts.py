@@ -5,13 +5,15 @@ In both directions d is the log probability that a token has from who scores it,
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rollout_bench.analysis.stats.divergence import Array, Bounded, Divergence, divergence, excess
+from rollout_bench.analysis.stats.divergence import Array, Bounded, Divergence, divergence, excess, rerouted
 from rollout_bench.analysis.timed.experiments import Chosen
 from rollout_bench.contracts.axes import title_of
 from rollout_bench.contracts.inside import Drift, ScoredRow
@@ -174,6 +176,8 @@ def _read(results: Path, each: Chosen, problems: list[str]) -> dict[int, DriftLa
             for how in hows
         }
         found[record.launch] = DriftLaunch(record, scores)
+    unknown = dict.fromkeys(launch.record.routing_unknown for launch in found.values())
+    problems += [f"{each.place}: it is not known which experts routers chose: {why}" for why in unknown if why]
     return found
 
 
@@ -276,7 +280,30 @@ def _held_against(
         np.concatenate([np.equal(row.first, p.first) for row in rows])
         for p, *rows in zip(sampled, *scored, strict=True)
     ]
-    return divergence(ratios, confidence, choices, len(scored)), ratios
+    return divergence(ratios, confidence, choices, len(scored), _routed(sampled, scored)), ratios
+
+
+def _routed(sampled: Sequence[ScoredRow], scored: Sequence[Sequence[ScoredRow]]) -> list[tuple[Array, Array]] | None:
+    """Return what `rerouted` says of the tokens of each sequence; None where rows don't have their experts."""
+    found = []
+    for p, *rows in zip(sampled, *scored, strict=True):
+        base, others = experts_of(p), [experts_of(row) for row in rows]
+        apart = [
+            rerouted(one, base) for one in others if base is not None and one is not None and one.shape == base.shape
+        ]
+        if len(apart) != len(others):
+            return None
+        experts, sets = zip(*apart, strict=True)
+        found.append((np.concatenate(experts), np.concatenate(sets)))
+    return found
+
+
+def experts_of(row: ScoredRow) -> NDArray[np.uint16] | None:
+    """Return the experts of a row that was read [layers, tokens, experts per token]; None where it has none."""
+    if row.experts is None:
+        return None
+    layers = [np.frombuffer(base64.b64decode(layer), "<u2") for layer in row.experts]
+    return np.stack(layers).reshape(len(layers), len(row.logprobs), -1)
 
 
 def _with_verdicts(drifted: Sequence[Drifted], confidence: float) -> list[Drifted]:

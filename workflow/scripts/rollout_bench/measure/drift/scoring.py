@@ -14,6 +14,7 @@ from rollout_bench.checkpoints.problems import END, LENGTHS, is_right, problems
 from rollout_bench.contracts.inside import ScoredRow
 from rollout_bench.contracts.side_files import read_scores
 from rollout_bench.contracts.store import read_drift, scores_path
+from rollout_bench.measure.drift.routing import EXTENSION, RoutingNotes
 from rollout_bench.measure.drift.transformers_scores import scored_by_transformers
 from rollout_bench.measure.engine.vllm import LoadedEngine, loaded, source_of
 from rollout_bench.measure.launch.protocol import (
@@ -55,7 +56,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     """
     settings = job.spec.drift
     assert settings is not None, "the spec is of drift mode"
-    scorer = Scorer(loaded(job, tell, logprobs_mode=LOGPROBS_MODE), wait)
+    scorer = Scorer(loaded(job, tell, logprobs_mode=LOGPROBS_MODE, worker_extension_cls=EXTENSION), wait)
     tell(PhaseBegins(phase="measuring"))
     own = job.reference is not None
     sequences: list[Continued] = []
@@ -69,9 +70,18 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     if job.reference is not None:
         sequences = sampled_by(Path(job.reference))
     for batch in settings.batch_sizes:
-        rows = scorer.score(sequences, batch)
+        # a quantization's own tokens are held against what it gave them while it generated, where nothing is noted
+        rows = scorer.score(sequences, batch, routed=settings.sampler is None)
         tell(IterationEnds())
-        tell(SequencesScored(rows=rows, tokens_sha256=digest(sequences)))
+        routing = scorer.routing
+        tell(
+            SequencesScored(
+                rows=rows,
+                tokens_sha256=digest(sequences),
+                routers=routing.routers,
+                routing_unknown=routing.unknown,
+            )
+        )
     if settings.also_by is not None and job.launch == 0:
         wait()
         continued = [(one.prompt_token_ids, one.token_ids) for one in sequences]
@@ -135,6 +145,7 @@ class Scorer:
         self._config: Any = engine.llm.llm_engine.vllm_config.model_config
         self._asked = 0
         self.vocabulary = engine.vocabulary
+        self.routing = RoutingNotes(engine)
 
     def sample(self, prompts: Sequence[list[int]], tokens: int, first_seed: int, ignore_eos: bool) -> list[ScoredRow]:
         """Return a row for each prompt, continued at temperature 1 by so many `tokens`, at most.
@@ -202,11 +213,12 @@ class Scorer:
         self._wait()
         return [list(output.outputs[0].token_ids) for output in self._run([(one, greedy) for one in prompts])]
 
-    def score(self, sequences: Sequence[Continued], batch: int) -> list[ScoredRow]:
+    def score(self, sequences: Sequence[Continued], batch: int, routed: bool = False) -> list[ScoredRow]:
         """Return a row for each of `sequences`, of which the engine gets `batch` at once.
 
         Their probabilities are those of prompts, which vLLM computes in one go, chunked where they are longer than a
         step has room for; it looks up no prefix for such a request. One token is generated, and thrown away.
+        With `routed` rows of a mixture also have the experts that its routers chose, where the engine tells.
 
         Raises:
             ServingFailed: the engine's answer lacks what was asked for.
@@ -222,16 +234,30 @@ class Scorer:
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
+        if routed:
+            self.routing.begin()
         self._wait()
         rows = []
         for begin in range(0, len(sequences), batch):
             asked = sequences[begin : begin + batch]
+            places = {
+                self._name(number): (len(one.prompt_token_ids) - 1, len(one.prompt_token_ids + one.token_ids) - 1)
+                for number, one in enumerate(asked, self._asked)
+            }
             outputs = self._run([(one.prompt_token_ids + one.token_ids, sampling) for one in asked])
-            for number, (one, output) in enumerate(zip(asked, outputs, strict=True), begin):
+            experts = self.routing.taken(places)
+            for number, (one, output, name) in enumerate(zip(asked, outputs, places, strict=True), begin):
                 said = list(output.prompt_logprobs or ())[len(one.prompt_token_ids) :]
                 logprobs, first = read_choices(said, one.token_ids)
-                rows.append(ScoredRow(batch=batch, sequence=number, logprobs=logprobs, first=first))
+                row = ScoredRow(batch=batch, sequence=number, logprobs=logprobs, first=first, experts=experts.get(name))
+                rows.append(row)
+        self.routing.end()
         return rows
+
+    @staticmethod
+    def _name(number: int) -> str:
+        """Return how the engine is told to call a request."""
+        return f"scored-{number}"
 
     def _run(self, requests: Sequence[tuple[list[int], Any]]) -> Iterator[Any]:
         """Yield vLLM's output of each of `requests`, prompt and sampling parameters, in their order.
@@ -246,7 +272,7 @@ class Scorer:
             pause("pause_scheduler", "keep", False)
         names = []
         for token_ids, sampling in requests:
-            names.append(f"scored-{self._asked}")
+            names.append(self._name(self._asked))
             self._asked += 1
             engine.add_request(names[-1], {"prompt_token_ids": token_ids}, sampling)
         if pause is not None:

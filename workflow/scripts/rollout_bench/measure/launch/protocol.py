@@ -15,6 +15,7 @@ from rollout_bench.contracts.inside import (
     LinearShape,
     MachineLimits,
     OperatorPoint,
+    Routers,
     ScoredRow,
     Step,
     TraceFile,
@@ -162,6 +163,8 @@ class SequencesScored(Strict):
     rows: list[ScoredRow]
     tokens_sha256: str
     own: bool = Field(False, description="Whether they are tokens of its own, which it samples besides.")
+    routers: Routers | None = Field(None, description="Of whose choices rows have some. Null where none does.")
+    routing_unknown: str | None = Field(None, description="Why rows of a mixture lack what its routers chose.")
 
 
 class AnswersJudged(Strict):

@@ -15,6 +15,7 @@ from rollout_bench.contracts.inside import (
     MachineLimits,
     Operators,
     Profile,
+    Routers,
     ScoredRow,
     Step,
     TraceFile,
@@ -525,6 +526,8 @@ class DriftCollecting(Collecting):
         self._sha256 = ""
         self._own_sha256: str | None = None
         self._judged: AnswersJudged | None = None
+        self._routers: Routers | None = None
+        self._routing_unknown: str | None = None
 
     def take(self, event: Event) -> None:
         """Take one event."""
@@ -535,6 +538,8 @@ class DriftCollecting(Collecting):
         elif isinstance(event, SequencesScored):
             self.surroundings.meanwhile()
             self._rows += event.rows
+            self._routers = event.routers or self._routers
+            self._routing_unknown = event.routing_unknown or self._routing_unknown
             if event.own:
                 self._own_sha256 = event.tokens_sha256
             else:
@@ -556,6 +561,8 @@ class DriftCollecting(Collecting):
             scored_tokens=sum(len(row.logprobs) for row in self._rows if row.batch == batch),
             judged=None if self._judged is None else self._judged.judged,
             right=None if self._judged is None else self._judged.right,
+            routers=self._routers,
+            routing_unknown=self._routing_unknown,
             scores_file=scores_path(path).name,
             scores=len(self._rows),
             side_files_sha256={},

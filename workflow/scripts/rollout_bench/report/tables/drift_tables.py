@@ -124,6 +124,19 @@ WEIGHTS = (
         "Share of tokens in whose place both find the same token likeliest.",
         lambda found: MISSING if found.agreement is None else bounded_text(found.agreement, 100, 4),
     ),
+    Column(
+        "other experts %",
+        "Share of the experts that routers of a mixture chose which the reference's did not choose in the same place, "
+        "over all tokens and layers, in percent.",
+        lambda line: line["other_experts"] or MISSING,
+        known="other_experts",
+    ),
+    Column(
+        "other sets %",
+        "Share of tokens and layers where the chosen experts are not all those of the reference, in percent.",
+        lambda line: line["other_sets"] or MISSING,
+        known="other_sets",
+    ),
     _of(
         "perplexity ratio",
         "Perplexity of the tokens under who scores them over that under who sampled them.",
@@ -204,6 +217,8 @@ def _views(findings: Findings, report: DriftReport, left_out: Sequence[Chosen]) 
                     **findings.launches.get(one.chosen.place, {}),
                     "one": one,
                     "accuracy": None if one.own else _accuracy(one, confidence),
+                    "other_experts": _share(one.found.other_experts),
+                    "other_sets": _share(one.found.other_sets),
                 }
                 for one in each
                 if one.chosen.experiment.platform == platform
@@ -225,6 +240,10 @@ def _views(findings: Findings, report: DriftReport, left_out: Sequence[Chosen]) 
 
 def _in_float32(one: Drifted) -> bool:
     return one.chosen.experiment.records[0].spec.engine.args.get("dtype") == "float32"
+
+
+def _share(value: Bounded | None) -> str | None:
+    return None if value is None else bounded_text(value, 100)
 
 
 def _accuracy(one: Drifted, confidence: float) -> str | None:
@@ -274,6 +293,8 @@ def drift_table(report: DriftReport) -> pd.DataFrame:
                 "sequence_ess_share": found.sequence_ess,
                 **_ends("same_first_choice", found.agreement, "_share"),
                 **_ends("perplexity_ratio", found.perplexity_ratio, ""),
+                **_ends("other_experts", found.other_experts, "_share"),
+                **_ends("other_sets", found.other_sets, "_share"),
                 **_ends("beyond_floor", beyond, "_nats"),
                 "drifts": one.drifts,
                 "right": None if accuracy is None else accuracy[0],
