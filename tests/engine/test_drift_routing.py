@@ -33,6 +33,7 @@ def mixture_spec(dtype: str, reference: Spec | None = None) -> Spec:
         workload={"prompt_tokens": {"distribution": "uniform", "low": 10, "high": 60}},
     ).model_dump(mode="json")
     content["engine"]["args"] |= {"load_format": "auto", "dtype": dtype}
+    content["engine"]["multiprocess"] = reference is not None  # its worker is then in a process of its own
     drift = {"prompts": PROMPTS, "tokens": TOKENS, "batch_sizes": BATCHES}
     if reference is not None:
         drift["reference"] = reference.experiment()
