@@ -55,6 +55,18 @@ BAD_DRIFTS = [
         "leave also_by out",
     ),
     Bad(
+        "drift_reference_exact_with_a_quantized_cache",
+        _drift("reference: {dtype: float32}", "quants: [bf16, w8a8], engine_args: {kv_cache_dtype: fp8}"),
+        "drift.reference.dtype: kv_cache_dtype is fp8, so float32 would not make bf16 exact",
+        "leave kv_cache_dtype out of engine_args",
+    ),
+    Bad(
+        "drift_of_dummy_weights",
+        _drift("", "quants: [bf16, w8a8], engine_args: {load_format: dummy}"),
+        "load_format: dummy weights are drawn anew in each layout, so drift would be that of different models",
+        "leave load_format out, or leave drift out of modes",
+    ),
+    Bad(
         "drift_setting_called_as_the_reference",
         _drift(
             "reference: {dtype: float32}",

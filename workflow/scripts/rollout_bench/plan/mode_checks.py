@@ -435,6 +435,16 @@ def check_drift(config: Config) -> None:
         )
 
 
+def check_same_weights(spec: Spec) -> None:
+    """Raise `UserError` where `spec` is of drift mode, and its engine draws weights that no other has."""
+    if spec.drift is not None and spec.load_format in NO_WEIGHTS_NEEDED:
+        raise UserError(
+            f"config: load_format: {spec.load_format} weights are drawn anew in each layout, so drift would be that of"
+            " different models",
+            f"leave load_format out, or leave {DRIFT.name} out of modes",
+        )
+
+
 def check_batches(spec: Spec) -> None:
     """Raise `UserError` where the engine of `spec` can't run a batch at once that its mode asks for."""
     limit = spec.engine.args.get("max_num_seqs")
