@@ -125,6 +125,10 @@ def test_what_is_like_the_floor_is_beyond_it_in_no_more_than_the_promised_share(
     assert found <= 0.05 * 400  # of a two-sided interval half of 5 % are on this side
 
 
+def test_beyond_a_floor_of_exactly_nothing_is_whatever_differs_in_each_sequence():
+    assert excess([[0.01], [0.2], [0.05]], [[0.0]] * 3, 0.99).low > 0
+
+
 def test_a_drift_of_twice_the_floor_is_found():
     generator = np.random.default_rng(12)
     floor, own = ([generator.normal(0, sd, 40) for _ in range(32)] for sd in (0.01, 0.02))
