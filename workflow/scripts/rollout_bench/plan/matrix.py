@@ -46,6 +46,7 @@ from rollout_bench.plan.mode_checks import (
     check_can_be_sent,
     check_cycle,
     check_drift,
+    check_drift_room,
     check_iterations,
     check_messages,
     check_online,
@@ -399,6 +400,8 @@ def _experiment(
     if (other := other_cache(quant, scheme, args)) is not None:
         return other
     check_lengths(model, workload, load.longest, args, source)
+    if mode == DRIFT.name:
+        check_drift_room(model, config.drift.tokens, _room_of_problems(config, mode, settings), args, source)
     args = args_in(mode, config, args)
     requests = load_in(mode, config, workload, engine)
     own = settings_of(mode, config, workload, args, platform)
