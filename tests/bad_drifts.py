@@ -55,6 +55,34 @@ BAD_DRIFTS = [
         "leave also_by out",
     ),
     Bad(
+        "drift_reference_exact_with_a_quantized_cache",
+        _drift("reference: {dtype: float32}", "quants: [bf16, w8a8], engine_args: {kv_cache_dtype: fp8}"),
+        "drift.reference.dtype: kv_cache_dtype is fp8, so float32 would not make bf16 exact",
+        "leave kv_cache_dtype out of engine_args",
+    ),
+    Bad(
+        "drift_beyond_the_positions_of_the_model",
+        _drift("tokens: 3000", "models: [m], model_settings: {m: {trained: {}}}"),
+        "drift.tokens: with 3000 tokens after a prompt max_model_len is",
+        "lower drift.tokens",
+    ),
+    Bad(
+        "drift_without_room_for_a_problem",
+        _drift(
+            "tokens: 8",
+            "models: [m], model_settings: {m: {trained: {}}}, engine_args: {max_model_len: 20}, "
+            "workload_settings: {demo: {prompt_tokens: 8, output_tokens: 8}}",
+        ),
+        "max_model_len: 20 leaves no room for a problem that m is asked and what follows, 28 tokens",
+        "raise it to 28",
+    ),
+    Bad(
+        "drift_of_dummy_weights",
+        _drift("", "quants: [bf16, w8a8], engine_args: {load_format: dummy}"),
+        "load_format: dummy weights are drawn anew in each layout, so drift would be that of different models",
+        "leave load_format out, or leave drift out of modes",
+    ),
+    Bad(
         "drift_setting_called_as_the_reference",
         _drift(
             "reference: {dtype: float32}",

@@ -113,15 +113,20 @@ class TestNothing:
         assert beyond.high < 0
 
 
-def test_what_is_like_the_floor_is_beyond_it_in_no_more_than_the_promised_share():
+@pytest.mark.parametrize("sequences", [2, 4, 8, 32])
+def test_what_is_like_the_floor_is_beyond_it_in_no_more_than_the_promised_share(sequences: int):
     generator = np.random.default_rng(11)
 
     def noise() -> list[np.ndarray]:
-        scale = generator.gamma(2, 0.01, 32)  # some sequences are harder, for both
+        scale = generator.gamma(2, 0.01, sequences)  # some sequences are harder
         return [generator.normal(0, each, 40) for each in scale]
 
     found = sum(excess(noise(), noise(), 0.95).low > 0 for _ in range(400))
     assert found <= 0.05 * 400  # of a two-sided interval half of 5 % are on this side
+
+
+def test_beyond_a_floor_of_exactly_nothing_is_whatever_differs_in_each_sequence():
+    assert excess([[0.01], [0.2], [0.05]], [[0.0]] * 3, 0.99).low > 0
 
 
 def test_a_drift_of_twice_the_floor_is_found():

@@ -26,9 +26,11 @@ PASSES = 3
 DONE = Drafting(drafts=200, draft_tokens=600, accepted_tokens=256, accepted_by_position=[128, 80, 48])
 
 
-def summarised(results: Path, rate: float, done: Drafting | None = DONE, **baseline: str) -> Summary:
+def summarised(
+    results: Path, rate: float, done: Drafting | None = DONE, drafting: str = "bf16", **baseline: str
+) -> Summary:
     plain = make_spec()
-    drafts = make_spec(args={"speculative_config": NGRAM}).model_copy(update={"setting": "ngram"})
+    drafts = make_spec(quant=drafting, args={"speculative_config": NGRAM}).model_copy(update={"setting": "ngram"})
     for launch in range(LAUNCHES):
         save(results, make_record(plain, launch, [400.0 + launch] * PASSES))
         record = make_record(drafts, launch, [rate * (1 + launch % 3 / 1000)] * PASSES)
@@ -59,7 +61,13 @@ def test_what_costs_more_than_it_saves_is_called_so(tmp_path: Path) -> None:
 
 def test_where_nothing_without_it_is_compared_nobody_says_that_it_pays(tmp_path: Path) -> None:
     item = said(summarised(tmp_path, 600.0, quant="bf16"))
-    assert "so whether it pays is not known: name the setting without it in baseline." in item
+    assert "so whether it pays is not known: name the setting without it in baseline" in item
+
+
+def test_what_another_quantization_gains_is_no_gain_of_drafts(tmp_path: Path) -> None:
+    item = said(summarised(tmp_path, 600.0, drafting="w8a8", quant="bf16", setting="default"))
+    assert "so whether it pays is not known" in item
+    assert "as fast as" not in item
 
 
 def test_drafts_that_were_never_made_are_told(tmp_path: Path) -> None:

@@ -303,11 +303,13 @@ class Nvml:
         return 290_000
 
 
-@pytest.mark.parametrize(("instant", "watts"), [(True, 300.0), (False, 290.0)])
-def test_a_gpu_without_a_counter_has_the_integral_of_its_power(
-    instant: bool, watts: float, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("instant", "counter", "watts"), [(True, False, 300.0), (False, False, 290.0), (True, True, 300.0)]
+)
+def test_a_gpu_without_a_counter_or_with_one_that_stands_still_has_the_integral_of_its_power(
+    instant: bool, counter: bool, watts: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nvml = Nvml(instant=instant)
+    nvml = Nvml(instant=instant, counter=counter)
     monkeypatch.setattr(readings, "Devices", partial(Devices, nvml=nvml))
     monkeypatch.setattr(Devices, "sample_s", 0.01)
     surroundings = around("cuda")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from synthetic_drifts import drift_record, drift_rows, drift_spec, save_drift
@@ -14,6 +15,7 @@ from synthetic_inside import INVALID
 from synthetic_records import make_plan, make_record, make_spec, save
 
 from rollout_bench.analysis.inside.overview import look
+from rollout_bench.analysis.stats.divergence import Bounded
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.rows import rows_of
 from rollout_bench.contracts.spec import Spec
@@ -117,6 +119,28 @@ def test_what_is_faster_and_free_of_drift_is_to_be_chosen_before_what_is_faster_
     assert "no drift beyond the floor was found" in first
     assert second.startswith("w8a8 is 1.250x")
     assert "and drifts: mean |d|" in second
+
+
+@pytest.mark.parametrize(
+    ("change", "where"), [({"own": True}, "on tokens of its own, 8 at once"), ({"batch": 1}, "1 at once")]
+)
+def test_what_drifts_with_another_batch_or_on_its_own_tokens_alone_is_no_free_choice(
+    tmp_path: Path, change: dict[str, Any], where: str
+) -> None:
+    found = measured(tmp_path, {"bf16": BF16, "w8a8": Made(1250.0, 0.9 * FLOOR, 801)})
+    assert said(found)[0].startswith("Choose w8a8: ")
+    report = found.inside.drift
+    (one,) = (one for one in report.drifted if one.chosen.label == "w8a8" and one.batch == 8)
+    assert one.drifts is False
+    far = replace(one, beyond=Bounded(0.01, 0.005, 0.015), **change)
+    drift = replace(report, own=(far,)) if far.own else replace(report, drifted=(*report.drifted, far))
+    beside = Findings(found.collection, inside=replace(found.inside, drift=drift), results=tmp_path)
+    (item,) = said(beside)
+    assert item.startswith("w8a8 is 1.250x [1.2")
+    assert "as fast as bf16 and drifts: mean |d| 0.00" in item
+    assert f"nats per token {where}, and" in item
+    (view,) = (one for one in summary(beside).views.tables if one.title.startswith("Speed, drift and accuracy"))
+    assert f"drifts {where}" in view.cells[1]
 
 
 def test_where_nothing_is_faster_the_reference_stays(tmp_path: Path) -> None:

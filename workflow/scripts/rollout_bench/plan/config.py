@@ -543,8 +543,8 @@ class Config(Strict):
     prices: Prices = Field(
         {},
         description=(
-            "What an hour of a device costs, by a part of its name, in a currency of your choice: {H200: 3.5}. The "
-            "summary then has the price of a million output tokens. Measures nothing anew."
+            "What an hour of a device costs, by a part of its name, in a currency of your choice: {H200: 3.5}; H20 is "
+            "no part of H200. The summary then has the price of a million output tokens. Measures nothing anew."
         ),
     )
     endpoints: dict[Name, Endpoint] = Field(

@@ -46,11 +46,13 @@ from rollout_bench.plan.mode_checks import (
     check_can_be_sent,
     check_cycle,
     check_drift,
+    check_drift_room,
     check_iterations,
     check_messages,
     check_online,
     check_profile,
     check_rollout,
+    check_same_weights,
     check_startup,
     check_unknown_endpoint_quants,
     check_updatable,
@@ -65,7 +67,7 @@ from rollout_bench.plan.mode_checks import (
 )
 from rollout_bench.plan.placement_checks import check_engines, check_placement, not_placed
 from rollout_bench.plan.planfile import Skipped
-from rollout_bench.plan.quants import Quant, known_quants, other_cache, resolve_quant, unknown_quant
+from rollout_bench.plan.quants import CACHE_ARGUMENT, Quant, known_quants, other_cache, resolve_quant, unknown_quant
 from rollout_bench.plan.serving import Endpoint
 from rollout_bench.plan.settings import resolved, settings_in, told_of_sweep, under
 
@@ -283,6 +285,13 @@ def _exact(reference: Experiment, dtype: str) -> Experiment:
         UserError: its weights or its cache are quantized, so they don't become exact.
     """
     spec = reference.spec
+    cache = spec.engine.args.get(CACHE_ARGUMENT, "auto")
+    if cache not in ("auto", dtype):
+        raise UserError(
+            f"config: drift.reference.dtype: {CACHE_ARGUMENT} is {cache}, so {dtype} would not make"
+            f" {spec.quant.name} exact",
+            f"leave {CACHE_ARGUMENT} out of engine_args, and name it in a setting or a quant that is held against it",
+        )
     if spec.quant.linear_dtypes != ("bfloat16",) or spec.quant.kv_cache_dtype is not None:
         raise UserError(
             f"config: drift.reference.dtype: {spec.quant.name} is quantized, so {dtype} would not make it exact",
@@ -378,7 +387,9 @@ def _experiment(
     load = checked_load(workload, config.workload_settings[workload])
     args: dict[str, Any] = {
         **DEFAULT_ARGS,
-        "max_model_len": sum(load.longest) + _further_room(config, mode, workload),
+        "max_model_len": max(
+            sum(load.longest) + _further_room(config, mode, workload), _room_of_problems(config, mode, settings)
+        ),
         **config.workload_settings[workload].engine_args,
         **config.engine_args,
         **scheme.engine_args,
@@ -389,6 +400,8 @@ def _experiment(
     if (other := other_cache(quant, scheme, args)) is not None:
         return other
     check_lengths(model, workload, load.longest, args, source)
+    if mode == DRIFT.name:
+        check_drift_room(model, config.drift.tokens, _room_of_problems(config, mode, settings), args, source)
     args = args_in(mode, config, args)
     requests = load_in(mode, config, workload, engine)
     own = settings_of(mode, config, workload, args, platform)
@@ -415,6 +428,7 @@ def _experiment(
     )
     check_data_parallel(config, spec)
     check_batches(spec)
+    check_same_weights(spec)
     check_updatable(spec)
     check_engines(spec)
     unknown_weights = not_updatable(spec)
@@ -466,6 +480,14 @@ def _further_room(config: Config, mode: str, workload: str) -> int:
         lead, messages = turns.longest_lead, longest(turns.count) - 1
         answers = messages * longest(turns.output_tokens or settings.output_tokens)
     return (longest(settings.prompt_tokens) + lead) // 4 + 32 + 32 * messages + answers
+
+
+def _room_of_problems(config: Config, mode: str, model: ModelSettings) -> int:
+    """Return tokens of the longest sequence of the problems that drift mode asks a model which the project trained."""
+    if mode != DRIFT.name or model.trained is None:
+        return 0
+    asked = model.trained.resolve().lengths
+    return asked.longest_prompt + max(config.drift.tokens + 1, asked.longest_answer)
 
 
 def _on_endpoint(config: Config, engine: InstalledEngine, name: str, endpoint: Endpoint, workload: str) -> Experiment:

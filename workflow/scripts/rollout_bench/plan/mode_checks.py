@@ -435,6 +435,41 @@ def check_drift(config: Config) -> None:
         )
 
 
+def check_drift_room(model: str, tokens: int, problems: int, args: dict[str, Any], source: ModelSpec) -> None:
+    """Raise `UserError` where sequences of drift mode are longer than the model, or its problems than the engine takes.
+
+    Args:
+        model: its name.
+        tokens: that are sampled after each prompt.
+        problems: tokens of the longest problem and what follows; 0 where it is asked none.
+        args: of the engine.
+        source: the model.
+    """
+    limit, positions = args["max_model_len"], (source.shape or {}).get("max_position_embeddings")
+    if isinstance(limit, int) and positions is not None and limit > positions:
+        raise UserError(
+            f"config: drift.tokens: with {tokens} tokens after a prompt max_model_len is {limit}, and {model} has"
+            f" {positions} positions",
+            f"lower drift.tokens, or set max_model_len to {positions} at most",
+        )
+    if isinstance(limit, int) and limit < problems:
+        raise UserError(
+            f"config: max_model_len: {limit} leaves no room for a problem that {model} is asked and what follows,"
+            f" {problems} tokens",
+            f"raise it to {problems}, or leave it out",
+        )
+
+
+def check_same_weights(spec: Spec) -> None:
+    """Raise `UserError` where `spec` is of drift mode, and its engine draws weights that no other has."""
+    if spec.drift is not None and spec.load_format in NO_WEIGHTS_NEEDED:
+        raise UserError(
+            f"config: load_format: {spec.load_format} weights are drawn anew in each layout, so drift would be that of"
+            " different models",
+            f"leave load_format out, or leave {DRIFT.name} out of modes",
+        )
+
+
 def check_batches(spec: Spec) -> None:
     """Raise `UserError` where the engine of `spec` can't run a batch at once that its mode asks for."""
     limit = spec.engine.args.get("max_num_seqs")

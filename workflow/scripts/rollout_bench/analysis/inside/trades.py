@@ -45,6 +45,7 @@ class Trade:
         drifted: how far it is from the reference, with the largest batch; of the reference itself its floor. None
             where a baseline has no floor, or was not scored.
         answers: of a model that the project trained.
+        elsewhere: another batch or direction in which it drifts, where it does not in `drifted`; else None.
     """
 
     row: Row
@@ -52,6 +53,17 @@ class Trade:
     metric: MetricName
     drifted: Drifted | None
     answers: Answers | None
+    elsewhere: Drifted | None = None
+
+    @property
+    def worst(self) -> Drifted | None:
+        """What decides whether it drifts: it does where it does with any batch, in any direction that was measured."""
+        return self.elsewhere or self.drifted
+
+    @property
+    def free(self) -> bool:
+        """Whether no drift beyond the floor was found, of all that was scored."""
+        return self.worst is not None and self.worst.drifts is False
 
     @property
     def label(self) -> str:
@@ -109,7 +121,7 @@ class TradeOff:
     def choice(self) -> Choice:
         """What there is to choose: something faster that does not drift, something faster that does, or nothing."""
         fast = [one for one in self.others if one.faster]
-        if any(one.drifted is not None and one.drifted.drifts is False for one in fast):
+        if any(one.free for one in fast):
             return "free"
         return "drifting" if fast else "none"
 
@@ -118,7 +130,7 @@ class TradeOff:
         """What that is, the fastest first."""
         fast = [one for one in self.others if one.faster]
         if self.choice == "free":
-            fast = [one for one in fast if one.drifted is not None and one.drifted.drifts is False]
+            fast = [one for one in fast if one.free]
         return sorted(fast, key=lambda one: -(one.speed.speedup or 0.0))
 
     def answers_differ(self, one: Trade) -> bool | None:
@@ -146,7 +158,7 @@ def trade_offs(rows: Sequence[Row], report: DriftReport, confidence: float) -> l
             base = _baseline(timed, reference)
             if base is None:
                 continue
-            others = tuple(_trades(timed, base, own))
+            others = tuple(_trades(timed, base, own, [one for one in report.own if one.reference.place == place]))
             if others:
                 metric = others[0].metric
                 if names_of(base.experiment) == names_of(reference.experiment):
@@ -169,26 +181,38 @@ def _baseline(timed: Sequence[Row], reference: Chosen) -> Row | None:
     return None
 
 
-def _trades(timed: Sequence[Row], base: Row, own: Sequence[Drifted]) -> Iterator[Trade]:
-    """Yield those of `timed` that were compared with `base`, and are among `own`, with the largest batch of these."""
+def _trades(
+    timed: Sequence[Row], base: Row, own: Sequence[Drifted], on_own_tokens: Sequence[Drifted]
+) -> Iterator[Trade]:
+    """Yield those of `timed` that were compared with `base`, and are among `own`, with the largest batch of these.
+
+    Where that does not drift, but does with another batch or `on_own_tokens`, it is told as well.
+    """
     for row in timed:
         if row is base or row.against.other is None or row.against.other.place != base.experiment.place:
             continue
         metric = next((name for name in SPEEDS if name in row.comparisons and name in base.comparisons), None)
         drifted = _largest_of(row, own)
         if metric is not None and drifted is not None and row.comparisons[metric].speedup is not None:
-            yield Trade(row, row.comparisons[metric], metric, drifted, drifted.accuracy)
+            drifting = [] if drifted.drifts else [one for one in _of(row, [*own, *on_own_tokens]) if one.drifts]
+            elsewhere = max(drifting, key=lambda one: one.found.size.value, default=None)
+            yield Trade(row, row.comparisons[metric], metric, drifted, drifted.accuracy, elsewhere)
 
 
-def _largest_of(row: Row, own: Sequence[Drifted]) -> Drifted | None:
-    """Return that of `own` which is what `row` has timed, with the largest batch; None for the reference itself."""
-    mine = [
+def _of(row: Row, own: Sequence[Drifted]) -> list[Drifted]:
+    """Return those of `own` that are what `row` has timed, scored by an engine; none for the reference itself."""
+    return [
         one
         for one in own
         if not one.of_reference
         and one.batch is not None
         and names_of(one.chosen.experiment) == names_of(row.experiment)
     ]
+
+
+def _largest_of(row: Row, own: Sequence[Drifted]) -> Drifted | None:
+    """Return that of `own` which is what `row` has timed, with the largest batch; None for the reference itself."""
+    mine = _of(row, own)
     if len({one.chosen.place for one in mine}) > 1:
         return None
     return max(mine, key=lambda one: one.batch or 0, default=None)

@@ -14,7 +14,7 @@ from rollout_bench.analysis.timed.launches import LaunchMeasures, values_of
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.analysis.timed.service import at_a_rate
 from rollout_bench.contracts.record import DecodeSteps, Drafting
-from rollout_bench.contracts.spec import Spec, decode_batch, replicas
+from rollout_bench.contracts.spec import EngineSpec, QuantSpec, Spec, decode_batch, replicas
 from rollout_bench.plan.config import ComparisonSettings
 
 ARGUMENT = "speculative_config"
@@ -83,11 +83,20 @@ def drafted(row: Row) -> Drafting | None:
 
 
 def compared_with_plain(row: Row) -> Comparison | None:
-    """Return how fast an experiment is beside its baseline; None unless it drafts, and the baseline does not."""
+    """Return how fast an experiment is beside its baseline; None unless that it drafts is all that tells them apart."""
     other, comparison = row.against.other, row.comparisons.get(MAIN_METRIC)
-    if other is None or not other.records or not method_of(row.experiment.records[0].spec):
+    if other is None or not other.records:
         return None
-    return None if method_of(other.records[0].spec) else comparison
+    own, theirs = row.experiment.records[0].spec, other.records[0].spec
+    if not method_of(own) or method_of(theirs):
+        return None
+    return comparison if _but_for_drafts(own) == _but_for_drafts(theirs) else None
+
+
+def _but_for_drafts(spec: Spec) -> tuple[QuantSpec, EngineSpec]:
+    """Return what computes in `spec`, as if it decoded without drafts: another quantization has a speed of its own."""
+    args = {name: value for name, value in spec.engine.args.items() if name != ARGUMENT}
+    return spec.quant, spec.engine.model_copy(update={"args": args})
 
 
 def courses_of(rows: Sequence[Row], settings: ComparisonSettings, stop: Stop = None) -> list[GainCourse]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
@@ -168,6 +169,13 @@ def _line(row: Row) -> dict[str, object]:
     }
 
 
+def _is_part_of(device: str, part: str) -> bool:
+    """Return whether a device's name has that part, without cutting through a number or a word: H20 is no H200."""
+    before = r"(?<![0-9])" if part[:1].isdigit() else r"(?<![a-z])" if part[:1].isalpha() else ""
+    after = r"(?![0-9])" if part[-1:].isdigit() else r"(?![a-z])" if part[-1:].isalpha() else ""
+    return re.search(f"{before}{re.escape(part)}{after}", device) is not None
+
+
 def price_line(row: Row, prices: Mapping[str, float]) -> dict[str, object]:
     """Return what a million output tokens cost, from the price of a device-hour; nothing where that is unknown.
 
@@ -177,7 +185,7 @@ def price_line(row: Row, prices: Mapping[str, float]) -> dict[str, object]:
         return {}
     record = next(record for record in row.experiment.records if record.valid)
     device = record.environment.device_model.lower()
-    fitting = [part for part in prices if part.lower() in device]
+    fitting = [part for part in prices if _is_part_of(device, part.lower())]
     if not fitting:
         return {}
     per_hour = prices[max(fitting, key=len)] * devices_of_rate(record.spec)

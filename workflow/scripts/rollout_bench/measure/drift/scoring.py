@@ -199,10 +199,18 @@ class Scorer:
         return rows
 
     def answer(self, prompts: Sequence[list[int]], longest: int) -> list[list[int]]:
-        """Return the tokens that the engine finds likeliest after each prompt, up to END, and `longest` of them."""
+        """Return the tokens that the engine finds likeliest after each prompt, up to END, and `longest` of them.
+
+        Raises:
+            ServingFailed: there is no room for all of an answer, which would then count as wrong.
+        """
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
+        wanted, room = max(map(len, prompts)) + longest, int(self._config.max_model_len)
+        if wanted > room:
+            cause = f"a problem and its answer have up to {wanted} tokens, and max_model_len is {room}"
+            raise ServingFailed("no_room", cause, f"raise max_model_len to {wanted}, or leave it out")
         greedy = SamplingParams(
             temperature=0.0,
             max_tokens=longest,

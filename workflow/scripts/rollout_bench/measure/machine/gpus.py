@@ -193,8 +193,8 @@ def used(before: DeviceReading, after: DeviceReading, ours: set[int], sampled: S
     window_s = max(after.moment - before.moment, 1e-6)
     others = {pid: size for pid, size in (before.holders | after.holders).items() if pid not in ours}
     energy_j = None
-    if before.energy_j is not None and after.energy_j is not None and after.energy_j >= before.energy_j:
-        energy_j = after.energy_j - before.energy_j  # counted since the driver was loaded
+    if before.energy_j is not None and after.energy_j is not None and after.energy_j > before.energy_j:
+        energy_j = after.energy_j - before.energy_j  # counted since the driver was loaded; no pass takes nothing
     sampled_j = None if sampled is None else sampled.energy_j
     source: EnergySource | None = None if energy_j is None else "counter"
     counted_s = window_s

@@ -34,8 +34,13 @@ DRIFT = (
     ),
     Column(
         "drift verdict",
-        "As in the table of drift: whether the mean |d| is above the floor.",
-        lambda line: line["undrifted"] if line["drifted"] is None else verdict_text(line["drifted"]),
+        "As in the tables of drift: whether the mean |d| is above the floor. Where it is with another batch only, or "
+        "on tokens of its own, the verdict says so.",
+        lambda line: (
+            line["undrifted"]
+            if line["worst"] is None
+            else " ".join(filter(None, [verdict_text(line["worst"]), line["where"]]))
+        ),
         words=True,
     ),
     Column(
@@ -87,6 +92,7 @@ def trade_part(findings: Findings) -> SummaryPart:
         near=NEAR,
         confidence=confidence,
         bounded=bounded_text,
+        where=where_text,
         speed=speed_text,
         accuracy=lambda answers: accuracy_text(answers, confidence),
     )
@@ -97,6 +103,13 @@ def trade_part(findings: Findings) -> SummaryPart:
         definitions=definitions("Definitions, speed and drift", tables),
         files={"trade.csv": trade_table(found)},
     )
+
+
+def where_text(one: Trade) -> str:
+    """Return where it drifts, if not where the table shows its drift: `on tokens of its own, 1 at once`."""
+    if one.elsewhere is None:
+        return ""
+    return f"{'on tokens of its own, ' if one.elsewhere.own else ''}{scored_text(one.elsewhere)}"
 
 
 def speed_text(one: Trade) -> str:
@@ -135,6 +148,8 @@ def _line(one: Trade, trade_off: TradeOff, confidence: float) -> Line:
         "comparisons": one.row.comparisons,
         "footnotes": dict.fromkeys(one.row.comparisons),
         "drifted": one.drifted,
+        "worst": one.worst,
+        "where": where_text(one),
         "undrifted": "no floor" if trade_off.of_reference else MISSING,
         "accuracy": accuracy_text(one.answers, confidence) or None,
         "answers": first
@@ -168,7 +183,7 @@ def trade_table(found: list[TradeOff]) -> pd.DataFrame:
                     "mean_abs_d_low_nats": None if size is None else size.low,
                     "mean_abs_d_high_nats": None if size is None else size.high,
                     "kl_k3_nats": None if k3 is None else k3.value,
-                    "drifts": None if drifted is None else drifted.drifts,
+                    "drifts": None if one.worst is None else one.worst.drifts,
                     "right": None if one.answers is None else one.answers[0],
                     "judged": None if one.answers is None else one.answers[1],
                     "answers_differ": trade_off.answers_differ(one),
