@@ -103,6 +103,9 @@ ONLINE = {
     "harness_version": "0.32.0",
 }
 
+PACED_HERE = {"request_timeout_s": 600}
+"""Of a load that vLLM's generator, which takes 8 s to import, cannot send."""
+
 
 def online_spec(
     load: dict[str, Any] | None = None, endpoint: dict[str, Any] | None = None, **changes: dict[str, Any]
