@@ -42,7 +42,8 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Launching, dict[str,
     folder = tmp_path_factory.mktemp("guidellm")
     model = model_with_words(folder / "model")
     once = {"iterations": 1}  # each pass starts a dozen processes of guidellm anew
-    launch = Launching(folder / "launch", online_spec(load, workload={"prompts": 8}, measuring=once), model=model)
+    spec = online_spec(load, workload={"prompts": 8}, measuring=once, engine={"multiprocess": False})
+    launch = Launching(folder / "launch", spec, model=model)
     launch.wait_for("iteration 1/")
     key = launch.child("api_server").environ()["VLLM_API_KEY"]
     command = guidellm_of(launch)
