@@ -56,10 +56,7 @@ def placed_spec(way: str, measuring: dict[str, int] | None = None, **placement: 
     args = {name: value for name, value in SETTINGS["engine"]["args"].items() if name != "load_format"}
     args |= SHARDED if way == "sharded" else {}
     # greedy: what is generated first says whether the same work is done, wherever engines and trainer live
-    multiprocess = WAYS[way].get("entry") == "async"
-    spec = tiny_spec(
-        engine={"args": args, "multiprocess": multiprocess}, workload={"temperature": 0.0}, measuring=measuring or {}
-    )
+    spec = tiny_spec(engine={"args": args}, workload={"temperature": 0.0}, measuring=measuring or {})
     settings = {"devices": 2, "micro_batch": 3, "bucket_mb": 1, **WAYS[way], **placement}
     return spec.model_copy(update={"mode": "placement", "placement": PlacementSpec.model_validate(settings)})
 
