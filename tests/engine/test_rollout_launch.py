@@ -61,7 +61,9 @@ NGRAM = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 4,
 
 def greedy_spec(entry: str) -> Spec:
     """Return the spec of a rollout whose tokens do not depend on chance, and some of which are drafted."""
-    spec = rollout_spec(entry=entry, workload={"temperature": 0.0}, measuring={"iterations": 3})
+    # test_online_failures.py has servers whose worker is a process of its own
+    apart = entry != "server"
+    spec = rollout_spec(entry=entry, worker_apart=apart, workload={"temperature": 0.0}, measuring={"iterations": 3})
     args = {**spec.engine.args, "speculative_config": NGRAM}
     return spec.model_copy(update={"engine": spec.engine.model_copy(update={"args": args})})
 
