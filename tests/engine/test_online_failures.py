@@ -42,7 +42,7 @@ def test_kill_9_of_what_sends_the_requests_ends_all(tmp_path: Path) -> None:
 
 @pytest.mark.untimed
 def test_a_server_killed_in_mid_pass_is_a_crash_that_names_it(tmp_path: Path) -> None:
-    launch = Launching(tmp_path, online_spec(measuring=MANY))
+    launch = Launching(tmp_path, online_spec(PACED_HERE, measuring=MANY, engine=IN_CORE))
     launch.wait_for("iteration 1/")
     launch.child("api_server").kill()
     assert launch.finish() == 1
