@@ -39,6 +39,14 @@ TINY_MODEL = {
     "eos_token_id": 2,
 }
 
+QUICKLY = {
+    # Threads wait for each other after every operator: with other work on the cores two take ten times as long.
+    "OMP_NUM_THREADS": "1",
+    # Or the first log-probability of each engine compiles for 8 s what counts ranks, though all else is eager.
+    "TORCHDYNAMO_DISABLE": "1",
+}
+"""What an engine that is not to compile starts with."""
+
 SETTINGS: dict[str, Any] = {
     "measurement_version": 1,
     "platform": "cpu",
@@ -64,12 +72,18 @@ SETTINGS: dict[str, Any] = {
         "version": "0.32.0",
         "plugins": {},
         "multiprocess": False,
-        # Threads wait for each other after every operator: with other work on the cores two take ten times as long.
-        "environment": {"VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1"},
+        "environment": {"VLLM_CPU_KVCACHE_SPACE": "1", **QUICKLY},
         "args": {"load_format": "dummy", "max_model_len": 256, "max_num_seqs": 8, "enforce_eager": True},
     },
     "measuring": {"warmup_iterations": 1, "iterations": 2},
 }
+
+COMPILING = {
+    **SETTINGS["engine"],
+    "args": {**SETTINGS["engine"]["args"], "enforce_eager": False},
+    "environment": {**SETTINGS["engine"]["environment"], "TORCHDYNAMO_DISABLE": "0"},
+}
+"""Of an engine as users have it, in place of that of `SETTINGS`."""
 
 
 def tiny_spec(**changes: dict[str, Any]) -> Spec:
@@ -88,6 +102,9 @@ ONLINE = {
     "harness": "vllm",
     "harness_version": "0.32.0",
 }
+
+PACED_HERE = {"request_timeout_s": 600}
+"""Of a load that vLLM's generator, which takes 8 s to import, cannot send."""
 
 
 def online_spec(

@@ -16,6 +16,7 @@ from typing import Self
 import forked_runs
 import psutil
 import yaml
+from launching import QUICKLY
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PARTS = ("Snakefile", "config.yaml", "environment.yml", "configs", "profiles", "workflow", "requirements")
@@ -29,7 +30,7 @@ TINY = {
     "iterations": 2,
     "timeout_s": 600,
     "interleave": False,  # what most tests look at is one launch, and its own job
-    "engine": {"environment": {"OMP_NUM_THREADS": "1"}},  # as in launching.py
+    "engine": {"environment": QUICKLY},
     "model_settings": {"tiny": {"synthetic": {"preset": "qwen3-tiny"}}},
     "workload_settings": {
         "short": {

@@ -25,6 +25,7 @@ def test_a_model_without_a_chat_template_is_asked_for_chats_of_two_turns_and_tok
     spec = online_spec(
         {"points": [{"concurrency": 2}], "api": "chat", "token_ids": False},
         workload={"prompt_tokens": 40, "output_tokens": 8, "logprobs": 0, "turns": {"count": 2, "prompt_tokens": 12}},
+        engine={"multiprocess": False},
         measuring={"warmup_iterations": 1, "iterations": 1},
     )
     launch = Launching(tmp_path / "run", spec, model=model)

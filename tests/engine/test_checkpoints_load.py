@@ -26,7 +26,7 @@ from rollout_bench.plan.quants import BUILT_IN
 
 # One process starts every engine in turn: importing vLLM costs more than all of the tiny engines.
 PROGRAM = """
-import json, sys
+import gc, json, sys
 from vllm import LLM, SamplingParams
 from vllm.distributed import cleanup_dist_env_and_memory
 from vllm.model_executor.models import registry
@@ -39,7 +39,9 @@ def methods(model):
 
 results = {}
 for name, arguments in json.loads(sys.argv[1]).items():
+    gc.freeze()  # or collecting garbage, as a start does twice, goes through all that is imported
     fixed = {"dtype": "bfloat16", "max_model_len": 128, "max_num_seqs": 4, "enforce_eager": True}
+    fixed["kv_cache_memory_bytes"] = 1 << 26
     asked = arguments.pop("asked", [[7 * i + 1, 2, 3] for i in range(4)])
     tokens = arguments.pop("tokens", 8)
     census = "rollout_bench.measure.probes.census.WeightCensus"
@@ -132,7 +134,6 @@ def run_engines(engines: dict[str, dict[str, object]], directory: Path) -> dict[
     environment = {
         **os.environ,
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_CPU_INT4_W4A8": "0",  # or with AMX it makes activations of w4a16 int8
         "OMP_NUM_THREADS": "1",
         "TORCHDYNAMO_DISABLE": "1",  # or the first log-probability compiles for 8 s what counts ranks

@@ -84,19 +84,3 @@ def test_the_start_is_the_slowest_s_and_each_is_kept(record: Record) -> None:
     assert record.startup.import_s + record.startup.init_s == max(start.import_s + start.init_s for start in starts)
     assert len({start.kv_cache_tokens for start in starts}) == 1
     assert record.engine.resolved["data_parallel_size"] == 1  # each is whole
-
-
-@pytest.mark.untimed
-def test_a_replica_that_is_killed_in_a_pass_is_named_and_nothing_is_left(tmp_path: Path) -> None:
-    many = {"warmup_iterations": 1, "iterations": 100_000}
-    # where each has a core and a worker besides, test_rollout_launch.py kills one
-    launch = two_replicas(tmp_path, measuring=many)
-    launch.wait_for("iteration 1/")
-    launch.child("engine.worker", index=1).kill()
-    assert launch.finish() == 1
-    assert launch.survivors() == []
-    failure = launch.failure()
-    assert (failure.category, failure.phase) == ("crash", "measuring")
-    assert failure.cause.startswith("replica 1 of 2: ")
-    assert failure.log.endswith(".replica-1.log")
-    assert launch.left_behind() == [f"failures/offline/{launch.spec.experiment()}/launch-0.json"]

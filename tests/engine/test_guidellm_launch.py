@@ -11,7 +11,6 @@ import psutil
 import pytest
 from launching import TINY_MODEL, Launching, online_spec, own_flags
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 from rollout_bench.contracts.side_files import read_sequences
 from rollout_bench.contracts.store import sequences_path
@@ -21,6 +20,8 @@ pytestmark = [pytest.mark.engine, pytest.mark.untimed]
 
 def model_with_words(folder: Path) -> Path:
     """Return a model's folder whose tokenizer has one word for each token, so that texts are as long as asked."""
+    from transformers import PreTrainedTokenizerFast  # as in test_training.py
+
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(TINY_MODEL))
     words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(TINY_MODEL["vocab_size"])}, unk_token="w0"))
@@ -42,7 +43,8 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Launching, dict[str,
     folder = tmp_path_factory.mktemp("guidellm")
     model = model_with_words(folder / "model")
     once = {"iterations": 1}  # each pass starts a dozen processes of guidellm anew
-    launch = Launching(folder / "launch", online_spec(load, workload={"prompts": 8}, measuring=once), model=model)
+    spec = online_spec(load, workload={"prompts": 8}, measuring=once, engine={"multiprocess": False})
+    launch = Launching(folder / "launch", spec, model=model)
     launch.wait_for("iteration 1/")
     key = launch.child("api_server").environ()["VLLM_API_KEY"]
     command = guidellm_of(launch)

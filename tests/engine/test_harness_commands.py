@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launching import TINY_MODEL, online_spec
+from launching import SETTINGS, TINY_MODEL, online_spec
 
 from rollout_bench.checkpoints.formats import tokenizer_files
 from rollout_bench.contracts.load import LoadSpec
@@ -34,7 +34,7 @@ TEMPLATE = " cfg" * (2 * BLOCK) + "{% for message in messages %}{{ message['cont
 SPEC = online_spec(
     {"points": [{"concurrency": 2}], "token_ids": False, "api": "chat"},
     workload={"prompts": 3, "samples_per_prompt": 2, "prompt_tokens": 40, "output_tokens": 8},
-    engine={"args": {"load_format": "dummy", "max_model_len": 512, "max_num_seqs": 8, "enforce_eager": True}},
+    engine={"args": {**SETTINGS["engine"]["args"], "max_model_len": 512}},
 )
 
 
@@ -51,6 +51,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Opened, P
         for name, value in SPEC.engine.environment.items():
             patch.setenv(name, value)
         patch.setenv("VLLM_TARGET_DEVICE", "cpu")
+        patch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # no worker beside the core
         opened = open_own(SPEC, str(model))()
         yield opened, model
         opened.stop()

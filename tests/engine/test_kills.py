@@ -20,13 +20,6 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return Workspace(tmp_path_factory.mktemp("kills") / "workspace", {**TINY, "quants": ["bf16"]})
 
 
-OF_MANY_PROCESSES = ("engine core",)
-"""Victims whose engine has a core and a worker besides, each of which takes as long to start.
-
-test_launch_failures.py kills the measuring command of such an engine.
-"""
-
-
 @pytest.mark.parametrize(
     ("victim", "kill", "moment", "iterations", "records"),
     [
@@ -35,14 +28,14 @@ test_launch_failures.py kills the measuring command of such an engine.
         ("snakemake's group", signal.SIGINT, "initializing", FEW, 0),
         ("measuring command", signal.SIGKILL, "iteration 1/", MANY, 0),
         ("measuring command", signal.SIGTERM, "importing", FEW, 0),
-        ("engine core", signal.SIGKILL, "iteration 1/", MANY, 0),
+        # test_launch_failures.py and test_online_failures.py kill what has a process of its own besides
     ],
     ids=lambda x: getattr(x, "name", str(x)).replace(" ", "_"),
 )
 def test_a_kill_leaves_no_process_and_no_half_record(
     workspace: Workspace, victim: str, kill: signal.Signals, moment: str, iterations: int, records: int
 ):
-    workspace.overlay({"iterations": iterations, "engine": {"multiprocess": victim in OF_MANY_PROCESSES}})
+    workspace.overlay({"iterations": iterations})
     shutil.rmtree(workspace.path / "results", ignore_errors=True)
     outcome = kill_once(workspace, victim, kill, moment=moment)
     assert outcome.victim == victim, workspace.output
@@ -51,7 +44,7 @@ def test_a_kill_leaves_no_process_and_no_half_record(
 
 
 def test_after_all_kills_the_next_call_goes_on(workspace: Workspace):
-    workspace.overlay({"engine": {"multiprocess": False}, "iterations": FEW})
+    workspace.overlay({"iterations": FEW})
     done = workspace.snakemake("results/summary.md")
     assert done.returncode == 0, done.stdout
     assert len(workspace.records) == 1

@@ -9,16 +9,19 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from launching import Launching, online_spec
+from launching import PACED_HERE, Launching, online_spec
 
 pytestmark = pytest.mark.engine
 
 MANY = {"warmup_iterations": 1, "iterations": 100_000}
 
+IN_CORE = {"multiprocess": False}
+"""Of a server whose core computes by itself, and so starts sooner: for ends that are not those of a worker."""
+
 
 @pytest.mark.untimed
 def test_kill_9_of_the_command_ends_server_and_engine(tmp_path: Path) -> None:
-    launch = Launching(tmp_path, online_spec(measuring=MANY))
+    launch = Launching(tmp_path, online_spec(PACED_HERE, measuring=MANY))
     launch.wait_for("iteration 1/")
     assert {line.partition(" ")[0] for line in launch.child_lines} >= {"VLLM::EngineCore", "VLLM::Worker"}
     launch.process.kill()
@@ -29,7 +32,7 @@ def test_kill_9_of_the_command_ends_server_and_engine(tmp_path: Path) -> None:
 
 @pytest.mark.untimed
 def test_kill_9_of_what_sends_the_requests_ends_all(tmp_path: Path) -> None:
-    launch = Launching(tmp_path, online_spec(measuring=MANY))
+    launch = Launching(tmp_path, online_spec(PACED_HERE, measuring=MANY, engine=IN_CORE))
     launch.wait_for("iteration 1/")
     launch.child("engine.worker").kill()
     assert launch.finish() == 1
@@ -39,7 +42,7 @@ def test_kill_9_of_what_sends_the_requests_ends_all(tmp_path: Path) -> None:
 
 @pytest.mark.untimed
 def test_a_server_killed_in_mid_pass_is_a_crash_that_names_it(tmp_path: Path) -> None:
-    launch = Launching(tmp_path, online_spec(measuring=MANY))
+    launch = Launching(tmp_path, online_spec(PACED_HERE, measuring=MANY, engine=IN_CORE))
     launch.wait_for("iteration 1/")
     launch.child("api_server").kill()
     assert launch.finish() == 1
@@ -52,7 +55,7 @@ def test_a_server_killed_in_mid_pass_is_a_crash_that_names_it(tmp_path: Path) ->
 
 @pytest.mark.untimed
 def test_an_engine_killed_behind_its_server_fails_the_launch(tmp_path: Path) -> None:
-    launch = Launching(tmp_path, online_spec(measuring=MANY))
+    launch = Launching(tmp_path, online_spec(PACED_HERE, measuring=MANY))
     launch.wait_for("iteration 1/")
     launch.child("VLLM::EngineCore").kill()
     assert launch.finish() == 1
@@ -72,7 +75,8 @@ def test_an_engine_killed_behind_its_server_fails_the_launch(tmp_path: Path) -> 
 def test_start_and_end_of_a_launch_have_a_limit_and_a_category(
     tmp_path: Path, limits: str, until: str, stop: str | None, category: str
 ) -> None:
-    launch = Launching(tmp_path, online_spec(measuring={"warmup_iterations": 1, "iterations": 1}), ["--limits", limits])
+    spec = online_spec(PACED_HERE, measuring={"warmup_iterations": 1, "iterations": 1}, engine=IN_CORE)
+    launch = Launching(tmp_path, spec, ["--limits", limits])
     launch.wait_for(until)
     if stop is not None:
         launch.child(stop).suspend()
@@ -80,7 +84,7 @@ def test_start_and_end_of_a_launch_have_a_limit_and_a_category(
 
 
 def test_an_engine_that_hangs_in_a_pass_is_told_by_the_limit_of_a_pass(tmp_path: Path) -> None:
-    spec = online_spec(measuring=MANY, workload={"output_tokens": 110})
+    spec = online_spec(PACED_HERE, measuring=MANY, workload={"output_tokens": 110}, engine=IN_CORE)
     launch = Launching(tmp_path, spec, ["--limits", '{"iteration_s": 4}'])
     launch.wait_for("iteration 1/")
     wait_for_a_pass(launch, tokens=4 * 2 * 110)

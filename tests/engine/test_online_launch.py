@@ -32,9 +32,10 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Launching, dict[str,
         {"concurrency": 3, "request_rate": "inf", "duration_s": 1.0},
         {"concurrency": None, "request_rate": 8.0, "duration_s": 1.0, "stage": 2},
     ]
-    load = {"points": points}
     promised = {"kv_cache_dtype": "bfloat16"}
-    launch = Launching(tmp_path_factory.mktemp("online"), online_spec(load, workload={"prompts": 8}, quant=promised))
+    in_core = {"multiprocess": False}  # a worker beside it has its proofs in test_online_config.py
+    spec = online_spec({"points": points}, workload={"prompts": 8}, quant=promised, engine=in_core)
+    launch = Launching(tmp_path_factory.mktemp("online"), spec)
     launch.wait_for("iteration 1/")
     server = launch.child("api_server")
     lines = [line for process in launch.started for line in process.cmdline()]

@@ -56,10 +56,7 @@ def placed_spec(way: str, measuring: dict[str, int] | None = None, **placement: 
     args = {name: value for name, value in SETTINGS["engine"]["args"].items() if name != "load_format"}
     args |= SHARDED if way == "sharded" else {}
     # greedy: what is generated first says whether the same work is done, wherever engines and trainer live
-    multiprocess = WAYS[way].get("entry") == "async"
-    spec = tiny_spec(
-        engine={"args": args, "multiprocess": multiprocess}, workload={"temperature": 0.0}, measuring=measuring or {}
-    )
+    spec = tiny_spec(engine={"args": args}, workload={"temperature": 0.0}, measuring=measuring or {})
     settings = {"devices": 2, "micro_batch": 3, "bucket_mb": 1, **WAYS[way], **placement}
     return spec.model_copy(update={"mode": "placement", "placement": PlacementSpec.model_validate(settings)})
 
@@ -182,6 +179,7 @@ def test_after_every_step_all_engines_have_the_trainers_weights(way: str, placed
             assert found.found == found.tensors
 
 
+@pytest.mark.untimed
 def test_weights_that_are_stale_lost_or_in_the_place_of_others_are_found(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -207,6 +205,7 @@ def test_weights_that_are_stale_lost_or_in_the_place_of_others_are_found(
         assert (swapped.not_loaded, swapped.first) == (4, "model.layers.0.mlp.gate_proj.weight")
 
 
+@pytest.mark.untimed
 def test_trainers_of_one_engine_that_drift_apart_are_found(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -249,6 +248,7 @@ def test_two_ranks_are_one_engine_that_generates_what_a_whole_one_does(placed: C
     assert sum(same) >= len(same) / 2  # sums over two shards are rounded otherwise, which may decide a close choice
 
 
+@pytest.mark.untimed
 def test_a_rank_that_is_killed_in_a_step_is_named_and_nothing_is_left(model: Path, tmp_path: Path):
     spec = placed_spec("colocated", measuring={"warmup_iterations": 1, "iterations": 100_000}, train_s=0.2)
     launch = Launching(tmp_path, spec, model=model)
@@ -262,6 +262,7 @@ def test_a_rank_that_is_killed_in_a_step_is_named_and_nothing_is_left(model: Pat
     assert launch.left_behind() == [f"failures/placement/{spec.experiment()}/launch-0.json"]
 
 
+@pytest.mark.untimed
 def test_a_checkpoint_that_the_trainer_cannot_take_is_told_by_the_name_of_a_tensor(model: Path, tmp_path: Path):
     other = tmp_path / "checkpoint"
     other.mkdir()

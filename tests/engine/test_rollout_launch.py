@@ -28,15 +28,16 @@ TAIL = {"distribution": "lognormal", "median": 40, "sigma": 1.0, "low": 4, "high
 
 
 def rollout_spec(replicas: int = 1, workload: dict[str, Any] | None = None, **more: Any) -> Spec:
-    """Return the spec of a rollout that runs in seconds; `more` is laid over its other parts, or is its entry."""
+    """Return the spec of a rollout that runs in seconds; `more` is laid over its other parts, or is its entry.
+
+    The worker of an engine is a process of its own, unless `worker_apart` is False: in the core's it starts sooner.
+    """
     args = {**SETTINGS["engine"]["args"], "max_model_len": 512}
     if replicas > 1:
         args["data_parallel_size"] = replicas
     rollout = {"entry": more.pop("entry", "async"), "over_sample": more.pop("over_sample", None)}
     rollout["router"] = more.pop("router", "least_in_flight") if replicas > 1 else None
-    # or each engine's first log-probability compiles for 8 s what counts ranks
-    environment = {**SETTINGS["engine"]["environment"], "TORCHDYNAMO_DISABLE": "1"}
-    engine = {"args": args, "multiprocess": True, "environment": environment}
+    engine = {"args": args, "multiprocess": more.pop("worker_apart", True)}
     spec = tiny_spec(engine=engine, workload={"logprobs": 0, **(workload or {})}, **more)
     return spec.model_copy(update={"mode": "rollout", "rollout": RolloutSpec.model_validate(rollout)})
 
@@ -60,7 +61,9 @@ NGRAM = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 4,
 
 def greedy_spec(entry: str) -> Spec:
     """Return the spec of a rollout whose tokens do not depend on chance, and some of which are drafted."""
-    spec = rollout_spec(entry=entry, workload={"temperature": 0.0}, measuring={"iterations": 3})
+    # test_online_failures.py has servers whose worker is a process of its own
+    apart = entry != "server"
+    spec = rollout_spec(entry=entry, worker_apart=apart, workload={"temperature": 0.0}, measuring={"iterations": 3})
     args = {**spec.engine.args, "speculative_config": NGRAM}
     return spec.model_copy(update={"engine": spec.engine.model_copy(update={"args": args})})
 
@@ -160,7 +163,7 @@ def test_engines_behind_different_entries_take_turns(in_turn: EntryBlock) -> Non
 @two_cores
 def test_two_engines_share_a_step_and_what_it_does_not_need_is_counted_as_wasted(tmp_path: Path) -> None:
     load = {"prompts": 6, "samples_per_prompt": 2, "output_tokens": TAIL}
-    launch = measured(tmp_path, rollout_spec(2, load, over_sample=0.5))
+    launch = measured(tmp_path, rollout_spec(2, load, over_sample=0.5, worker_apart=False))
     record, rows = launch.record(), rows_of(launch)
     for iteration in record.iterations:
         of = [row for row in rows if row.iteration == iteration.index]
@@ -206,4 +209,5 @@ def test_a_replica_that_is_killed_in_a_step_is_named_and_nothing_is_left(tmp_pat
     failure = launch.failure()
     assert (failure.category, failure.phase) == ("crash", "measuring")
     assert failure.cause.startswith("replica 1 of 2: ")
+    assert failure.log.endswith(".replica-1.log")
     assert launch.left_behind() == [f"failures/rollout/{launch.spec.experiment()}/launch-0.json"]

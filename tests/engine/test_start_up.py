@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from launching import SETTINGS, TINY_MODEL, Launching, tiny_spec
+from launching import COMPILING, TINY_MODEL, Launching, tiny_spec
 
 pytestmark = [pytest.mark.engine, pytest.mark.untimed]
 
@@ -16,7 +16,7 @@ def test_a_second_launch_compiles_no_kernel_again_and_says_where_its_cache_is(tm
     model.mkdir(parents=True)
     shape = {**TINY_MODEL, "num_hidden_layers": 1}  # a second one takes as long to compile as the first
     (model / "config.json").write_text(json.dumps(shape))
-    spec = tiny_spec(engine={"args": {**SETTINGS["engine"]["args"], "enforce_eager": False}})
+    spec = tiny_spec(engine=COMPILING)
     unset = ("VLLM_CACHE_ROOT", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
     prefix = ["env", *(f"--unset={name}" for name in unset), f"XDG_CACHE_HOME={tmp_path / 'cache'}"]
     records, kernels = [], []

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launching import SETTINGS, Launching
+from launching import COMPILING, SETTINGS, Launching
 
 from rollout_bench.checkpoints.build import build_checkpoint
 from rollout_bench.checkpoints.shapes import SyntheticModel
@@ -24,16 +24,17 @@ SHAPE: dict[str, Any] = {
     "intermediate_size": 256,
     "vocab_size": 2048,
 }
-ARGUMENTS = {name: value for name, value in SETTINGS["engine"]["args"].items() if name != "load_format"}
 
 
 def start(folder: Path, model: Path, startup: dict[str, str], *, eager: bool) -> Launching:
     """Return a launch that is over, whose caches lie below `folder`."""
+    engine = SETTINGS["engine"] if eager else COMPILING
+    arguments = {name: value for name, value in engine["args"].items() if name != "load_format"}
     settings = {
         **SETTINGS,
         "mode": "startup",
         "startup": startup,
-        "engine": {**SETTINGS["engine"], "args": {**ARGUMENTS, "enforce_eager": eager}},
+        "engine": {**engine, "args": arguments},
         "workload": {**SETTINGS["workload"], "prompts": 1, "samples_per_prompt": 1, "output_tokens": 1},
         "measuring": {"warmup_iterations": 0, "iterations": 1},
     }

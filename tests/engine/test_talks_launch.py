@@ -7,7 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from launching import Launching, online_spec, own_flags
+from launching import SETTINGS, Launching, online_spec, own_flags
 
 from rollout_bench.contracts.record import SequenceRow
 from rollout_bench.contracts.side_files import read_sequences
@@ -22,7 +22,7 @@ def test_a_turn_s_prompt_is_longer_by_the_answer_before_and_the_prefix_cache_has
     spec = online_spec(
         {"points": [{"concurrency": 2}]},
         workload={"prompts": 3, "samples_per_prompt": 1, "turns": {"count": 3, "prompt_tokens": 112}},
-        engine={"args": {"load_format": "dummy", "max_model_len": 512, "max_num_seqs": 8, "enforce_eager": True}},
+        engine={"args": {**SETTINGS["engine"]["args"], "max_model_len": 512}, "multiprocess": False},
         measuring={"warmup_iterations": 1, "iterations": 1},
     )
     launch = Launching(tmp_path, spec)

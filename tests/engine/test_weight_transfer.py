@@ -57,7 +57,7 @@ def test_vllm_takes_all_of_a_transfer_by_ipc_but_what_needs_a_gpu(tmp_path: Path
         "enforce_eager": True,
     }
     command = [sys.executable, tmp_path / "program.py", tmp_path / "model", json.dumps(arguments), json.dumps(spec)]
-    environment = {**os.environ, **SETTINGS["engine"]["environment"]}
+    environment = {**os.environ, **SETTINGS["engine"]["environment"], "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     rank = json.loads((tmp_path / "rank.json").read_text())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -41,10 +42,17 @@ MOST_MODULES = 16
 MOST_LINES = 700
 
 
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    """Return what Python reads in a file."""
+    return ast.parse(path.read_text())
+
+
+@functools.cache
 def imported_by(path: Path) -> set[str]:
     """Return modules that a file imports anywhere in it; relative ones made absolute."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -54,6 +62,7 @@ def imported_by(path: Path) -> set[str]:
     return names
 
 
+@functools.cache
 def file_of(module: str) -> Path | None:
     """Return the file of one of our modules."""
     path = SCRIPTS / Path(*module.split("."))
@@ -82,6 +91,7 @@ def modules() -> list[Path]:
     return sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 
 
+@functools.cache
 def arrows() -> dict[Path, set[Path]]:
     """Return each module and the modules of ours that it imports."""
     found = {}
@@ -131,7 +141,7 @@ def test_a_module_and_a_class_are_named_once():
     assert [name for name, count in names.items() if count > 1] == []
     classes = defaultdict(list)
     for path in modules():
-        for node in ast.parse(path.read_text()).body:
+        for node in tree_of(path).body:
             if isinstance(node, ast.ClassDef):
                 classes[node.name].append(path.name)
     assert {name: paths for name, paths in classes.items() if len(paths) > 1} == {}
@@ -183,7 +193,7 @@ def test_records_are_read_by_the_mode_that_measured_them():
 def test_the_inside_of_snakemake_is_used_in_one_class():
     inside = re.compile(r"workflow\.(dag\b|scheduler\b|global_resources|register_resource|_)")
     home = PACKAGE / "cluster" / "internals.py"
-    assert [node.name for node in ast.parse(home.read_text()).body if isinstance(node, ast.ClassDef)] == ["Internals"]
+    assert [node.name for node in tree_of(home).body if isinstance(node, ast.ClassDef)] == ["Internals"]
     assert inside.search(home.read_text())
     rules = [*SCRIPTS.parent.glob("rules/*.smk"), SCRIPTS.parents[1] / "Snakefile"]
     others = [*rules, PACKAGE / "snakefile.py", *PACKAGE.glob("cluster/*.py")]
@@ -195,7 +205,7 @@ def test_one_sampler_serves_every_mode():
     callers = {
         path.name
         for path in modules()
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(tree_of(path))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Source"
     }
     assert callers == {"vllm.py", "attempt.py"}, "engines take their requests from one place, routers from another"

@@ -16,7 +16,6 @@ import torch
 from planned import merged_with, planned
 from safetensors.torch import load_file
 from train_model import read_training
-from transformers import Qwen3ForCausalLM
 
 from rollout_bench.checkpoints.build import build_checkpoint, model_in
 from rollout_bench.checkpoints.problems import END, LONG, SHORT, is_right, practice, problems
@@ -93,6 +92,8 @@ def test_a_model_that_is_there_is_not_trained_again(trained: Path) -> None:
 
 
 def test_the_trained_model_is_the_one_that_transformers_computes(trained: Path, weights: dict[str, Any]) -> None:
+    from transformers import Qwen3ForCausalLM  # takes seconds, and not wherever these tests are collected
+
     shape = TrainedModel(**QUICKLY).resolve().shape
     theirs = Qwen3ForCausalLM.from_pretrained(trained, dtype=torch.float32).eval()
     ids = torch.randint(0, 256, (3, 40), generator=torch.Generator().manual_seed(5))

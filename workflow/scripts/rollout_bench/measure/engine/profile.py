@@ -340,7 +340,8 @@ class _Passes:
         failed = [row.error for row in rows if row.error]
         if failed:
             cause = f"{len(failed)} of {len(rows)} requests failed, the first with: {failed[0]}"
-            raise ServingFailed("all_requests_failed", cause, "read the end of the log for what the server said")
+            with self._opened.between_passes():  # as in online
+                raise ServingFailed("all_requests_failed", cause, "read the end of the log for what the server said")
         return done, rows
 
 

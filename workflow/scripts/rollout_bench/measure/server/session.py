@@ -311,8 +311,8 @@ NOT_UNDERSTOOD = (400, 415, 422, 501)
 
 BUSY_TRIES = 3
 
-DYING_S = 1.0
-"""How long a process may take from closing its sockets to its end."""
+DYING_S = 5.0
+"""How long a process may take from closing its sockets to its end, on a machine that does something else."""
 
 
 @dataclass
@@ -357,8 +357,10 @@ class Opened:
             with reaching(self.target.url):
                 yield
         except ServingFailed:
-            time.sleep(DYING_S)
-            self.check()  # that a server of ours ended says more than that nothing listens
+            until_s = time.monotonic() + DYING_S
+            while self.server is not None and time.monotonic() < until_s:
+                self.check()  # that a server of ours ended says more than that nothing listens
+                time.sleep(0.05)
             raise
 
     def reset(self) -> None:
