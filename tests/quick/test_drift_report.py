@@ -100,7 +100,9 @@ def test_batches_that_drift_alike_share_a_sentence(tmp_path: Path):
     for launch in (0, 1):
         save_drift(tmp_path, BF16, launch, 0.0)
         save_drift(tmp_path, W8A16, launch, 0.0)
-    assert "qwen3-90m w8a16 policy, 1 or 8 at once: no drift beyond the floor found." in summary(tmp_path).markdown
+    text = summary(tmp_path).markdown
+    assert "qwen3-90m w8a16 policy, 1 or 8 at once: no drift beyond the floor found." in text
+    assert "it is above that by 0 at most." in text
 
 
 def test_the_reference_against_itself_is_exactly_nothing_where_it_computes_the_same(tmp_path: Path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -117,8 +118,17 @@ def test_what_is_faster_and_free_of_drift_is_to_be_chosen_before_what_is_faster_
     first, second = said(measured(tmp_path, {"bf16": BF16, "w8a8": W8A8, "w8a16": free}))
     assert first.startswith("Choose w8a16: it is 1.100x [1.")
     assert "no drift beyond the floor was found" in first
+    assert re.search(r"nats per token, above the floor by 0\.000\d+ at most\)", first)
     assert second.startswith("w8a8 is 1.250x")
     assert "and drifts: mean |d|" in second
+
+
+def test_what_answers_fewer_problems_rightly_is_not_to_be_chosen_though_no_drift_was_found(tmp_path: Path) -> None:
+    (told,) = said(measured(tmp_path, {"bf16": BF16, "w8a16": Made(1100.0, 0.9 * FLOOR, 700)}))
+    assert told.startswith("w8a16 is 1.100x [1.")
+    assert "no drift beyond the floor was found: mean |d| 0.00" in told
+    assert "The share of right answers differs: 70.0 [" in told
+    assert told.endswith("stay with bf16 unless its speed is worth that.")
 
 
 @pytest.mark.parametrize(

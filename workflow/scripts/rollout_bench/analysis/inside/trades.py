@@ -31,7 +31,7 @@ ENERGY: MetricName = "energy_j_per_token"
 Answers = tuple[int, int]
 """Problems that were answered rightly, of how many."""
 
-Choice = Literal["free", "drifting", "none"]
+Choice = Literal["free", "costly", "none"]
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,12 @@ class TradeOff:
 
     @property
     def choice(self) -> Choice:
-        """What there is to choose: something faster that does not drift, something faster that does, or nothing."""
+        """What there is to choose: something faster that costs nothing, something faster that does, or nothing.
+
+        Drift is a cost, and so are fewer right answers than the baseline's.
+        """
         fast = [one for one in self.others if one.faster]
-        if any(one.free for one in fast):
+        if any(self._costs_nothing(one) for one in fast):
             return "free"
         return "drifting" if fast else "none"
 
@@ -130,8 +133,18 @@ class TradeOff:
         """What that is, the fastest first."""
         fast = [one for one in self.others if one.faster]
         if self.choice == "free":
-            fast = [one for one in fast if one.free]
+            fast = [one for one in fast if self._costs_nothing(one)]
         return sorted(fast, key=lambda one: -(one.speed.speedup or 0.0))
+
+    def _costs_nothing(self, one: Trade) -> bool:
+        return one.free and not self.answers_fewer(one)
+
+    def answers_fewer(self, one: Trade) -> bool:
+        """Return whether it surely answers a smaller share of problems rightly than the baseline."""
+        if one.answers is None or self.baseline.answers is None or not self.answers_differ(one):
+            return False
+        (right, judged), (base_right, base_judged) = one.answers, self.baseline.answers
+        return right * base_judged < base_right * judged
 
     def answers_differ(self, one: Trade) -> bool | None:
         """Return whether it surely answers another share of problems rightly than the baseline; None where unknown."""

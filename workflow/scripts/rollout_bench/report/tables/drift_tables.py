@@ -28,6 +28,12 @@ def bounded_text(value: Bounded, factor: float = 1.0, digits: int = 3) -> str:
     return f"{found} [{low}, {high}]"
 
 
+def excess_text(one: Drifted) -> str:
+    """Return by how much its mean |d| may be above the floor, in nats, where it was not found to be above it."""
+    assert one.beyond is not None, "only what was held against a floor has a verdict"
+    return number(max(0.0, one.beyond.high), 3)
+
+
 def scored_text(one: Drifted) -> str:
     """Return how its tokens were scored: `1 at once`, `1 at once, other launches`, `by transformers, float32`."""
     if one.by is not None:
@@ -167,6 +173,7 @@ def drift_part(findings: Findings) -> SummaryPart:
         checked=checked,
         alone=not told,
         bounded=bounded_text,
+        excess=excess_text,
         near=NEAR,
         confidence=findings.collection.comparison.confidence,
         synthetic=any(

@@ -14,7 +14,7 @@ from rollout_bench.core.numbers import MISSING, ratio
 from rollout_bench.report.headings import ENERGY_USED, Column, Line, View, interval_text, speedup_columns, view
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import definitions, sections
-from rollout_bench.report.tables.drift_tables import bounded_text, scored_text, verdict_text
+from rollout_bench.report.tables.drift_tables import bounded_text, excess_text, scored_text, verdict_text
 
 MOST = 8
 """Sentences for each reference; the table has all."""
@@ -92,6 +92,7 @@ def trade_part(findings: Findings) -> SummaryPart:
         near=NEAR,
         confidence=confidence,
         bounded=bounded_text,
+        excess=excess_text,
         where=where_text,
         speed=speed_text,
         accuracy=lambda answers: accuracy_text(answers, confidence),
