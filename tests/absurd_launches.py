@@ -89,7 +89,8 @@ def _offline(quant: str) -> Iterator[Spec]:
         plain = make_spec(quant=quant, workload=f"load{prompts}", args={"max_num_seqs": 256})
         plain = plain.model_copy(update={"workload": plain.workload.model_copy(update={"prompts": prompts})})
         engine = plain.engine.model_copy(update={"args": {**plain.engine.args, "speculative_config": NGRAM}})
-        yield plain if quant == "bf16" else plain.model_copy(update={"engine": engine})
+        alike = make_spec().quant.model_copy(update={"name": quant})  # only drafts tell them apart
+        yield plain if quant == "bf16" else plain.model_copy(update={"engine": engine, "quant": alike})
     for number in (2, 8, 32):
         spec = make_spec(quant=quant, workload="set", args={"max_num_seqs": number})
         yield spec.model_copy(update={"setting": f"seqs{number}"})

@@ -126,7 +126,7 @@ class TradeOff:
         fast = [one for one in self.others if one.faster]
         if any(self._costs_nothing(one) for one in fast):
             return "free"
-        return "drifting" if fast else "none"
+        return "costly" if fast else "none"
 
     @property
     def chosen(self) -> list[Trade]:

@@ -94,9 +94,12 @@ def compared_with_plain(row: Row) -> Comparison | None:
 
 
 def _but_for_drafts(spec: Spec) -> tuple[QuantSpec, EngineSpec]:
-    """Return what computes in `spec`, as if it decoded without drafts: another quantization has a speed of its own."""
+    """Return what computes in `spec`, as if it decoded without drafts: another quantization has a speed of its own.
+
+    What it is called does not matter.
+    """
     args = {name: value for name, value in spec.engine.args.items() if name != ARGUMENT}
-    return spec.quant, spec.engine.model_copy(update={"args": args})
+    return spec.quant.model_copy(update={"name": ""}), spec.engine.model_copy(update={"args": args})
 
 
 def courses_of(rows: Sequence[Row], settings: ComparisonSettings, stop: Stop = None) -> list[GainCourse]:
