@@ -10,6 +10,8 @@ from block_aa import ALPHA, BlockAA
 from block_tables import BlockTables
 from demo_repeats import OTHERS as DEMO_QUANTS
 from demo_repeats import DemoRepeats
+from drift_section import first_sentences as drift
+from drift_verdicts import DriftVerdicts
 from exclusion import LAUNCH, RULE, Exclusion
 from exclusion_section import ALLOWED
 from false_verdict_shares import FalseVerdicts
@@ -242,6 +244,7 @@ CHECKS: tuple[tuple[str, type[Strict], Callable[..., Sentences], str], ...] = (
     ("coverage", Coverage, coverage, "Do the intervals cover the truth?"),
     ("stopping", Stopping, stopping, "Does `launches: auto` keep the promise?"),
     ("racing", Racing, racing, "Does a race lose the best?"),
+    ("drift_verdicts", DriftVerdicts, drift, "Does a verdict of drift hold?"),
     ("power_minutes", PowerMinutes, power_minutes, "How narrow is an interval after some minutes?"),
     ("demo_repeats", DemoRepeats, demo, "Does the demo decide its comparisons?"),
     ("power", Power, power, "How often is a difference found that is there?"),

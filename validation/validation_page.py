@@ -12,6 +12,8 @@ from block_sections import block_tables
 from block_tables import BlockTables
 from demo_repeats import DemoRepeats
 from design_sections import block_aa, demo_repeats, power_minutes
+from drift_section import drift_verdicts
+from drift_verdicts import DriftVerdicts
 from exclusion import Exclusion
 from exclusion_section import exclusion
 from false_verdict_shares import FalseVerdicts
@@ -64,6 +66,7 @@ python validation/stopping.py
 python validation/racing.py
 python validation/interleaved_tables.py
 python validation/exclusion.py
+python validation/drift_verdicts.py
 python validation/false_verdicts.py analyse
 python validation/power.py
 python validation/predecessor.py
@@ -197,6 +200,13 @@ def page(results: Path = RESULTS) -> str:
                 "Simulated neighbours on the machine, in which no configuration suffers more than another. How far off"
                 " the ratio is, and what each way of leaving out disturbed launches adds to that.",
                 body("exclusion", Exclusion, exclusion),
+            ),
+            section(
+                "Does a verdict of drift hold?",
+                ["python validation/drift_verdicts.py"],
+                "Simulated tables of mode drift: how often `drifts` is false, how often the interval of mean |d| holds"
+                " the truth, and which drift is found beyond the floor.",
+                body("drift_verdicts", DriftVerdicts, drift_verdicts),
             ),
             section(
                 "What was measured for the next two sections",

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import block_tables
+import drift_verdicts
 import exclusion
 import false_verdict_shares
 import fidelity
@@ -288,6 +289,7 @@ def test_a_page_of_small_results_has_every_section(tmp_path: Path) -> None:
     keep("racing", racing.simulate(100, 1), tmp_path)
     keep("interleaved_tables", interleaved_tables.simulate(50, 1), tmp_path)
     keep("exclusion", exclusion.simulate(2000, 1), tmp_path)
+    keep("drift_verdicts", drift_verdicts.simulate(16, 1), tmp_path)
     keep("false_verdicts", false_verdict_shares.analyse(launches, 100, 1, sets=2), tmp_path)
     keep("power", power.analyse(launches, 100, 1), tmp_path)
     keep("fidelity", fidelity.Fidelity(place=PLACE, model="m", load=load, drawn=False, rounds=rounds), tmp_path)

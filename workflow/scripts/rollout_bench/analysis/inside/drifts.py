@@ -142,7 +142,7 @@ def drift_report(results: Path, inside: Sequence[Chosen], confidence: float) -> 
         found = list(_drifted(reference, others, launches, confidence, problems))
         if sampling:
             found += _on_own_tokens(reference, [reference, *sampling], scorers, launches, confidence, problems)
-        found = _with_verdicts(found, confidence)
+        found = with_verdicts(found, confidence)
         drifted += [each for each in found if not each.own]
         sampled += [each for each in found if each.own]
     return DriftReport(tuple(drifted), tuple(sampled), tuple(problems))
@@ -306,7 +306,7 @@ def experts_of(row: ScoredRow) -> NDArray[np.uint16] | None:
     return np.stack(layers).reshape(len(layers), len(row.logprobs), -1)
 
 
-def _with_verdicts(drifted: Sequence[Drifted], confidence: float) -> list[Drifted]:
+def with_verdicts(drifted: Sequence[Drifted], confidence: float) -> list[Drifted]:
     """Return `drifted`, all of one reference, with what others than the reference have beyond its floor.
 
     Their intervals hold together, by Bonferroni's inequality.
