@@ -71,9 +71,9 @@ cent that lie wholly below it:
 
 {_by_sequences(result.covered, lambda one: one.noise, _covered)}
 
-This interval is that of the bootstrap alone. Of few sequences it lacks the width of Student's, and rare large values
-that a run has not drawn are never in it. A verdict goes by another interval, that of the difference from the floor,
-which is at least as wide as Student's wherever the floor is not exactly 0.
+This interval is the wider of the bootstrap's and of Student's. Both lie too low: |d| has a long tail to one side, and
+rare large values that a run has not drawn are in neither. A verdict goes by another interval, that of the difference
+from the floor, in which such tails cancel as far as both sides have them.
 
 **Which drift is found.** The ratio of mean |d| to the floor's that is found in {percent(SETTINGS.power, 0)} of tables:
 

@@ -16,7 +16,7 @@ from noise import Array
 from scipy import integrate
 
 from rollout_bench.analysis.inside.drifts import Drifted, with_verdicts
-from rollout_bench.analysis.stats.divergence import divergence, excess
+from rollout_bench.analysis.stats.divergence import divergence, excess, mean_size
 from rollout_bench.analysis.timed.experiments import Chosen
 from rollout_bench.contracts.fields import Strict
 
@@ -184,13 +184,9 @@ def false_drifts(noise: str, sequences: int, lines: int, tables: int, seed: int)
 
 
 def size_covered(noise: str, sequences: int, tables: int, seed: int) -> SizeCovered:
-    """Hold the interval of mean |d| to the truth.
-
-    It is that of `excess` over a floor of nothing, which is that of `divergence` in a hundredth of its time.
-    """
+    """Hold the interval of mean |d| to the truth."""
     rng = np.random.default_rng([seed, 1, list(SIDES).index(noise), sequences])
-    nothing = [np.zeros(1)] * sequences
-    found = [excess(table(rng, noise, sequences, 0)[0], nothing, SETTINGS.confidence) for _ in range(tables)]
+    found = [mean_size(table(rng, noise, sequences, 0)[0], SETTINGS.confidence) for _ in range(tables)]
     return SizeCovered(
         noise=noise,
         sequences=sequences,

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
-from rollout_bench.analysis.stats.divergence import Bounded, divergence, effective_share, excess
+from rollout_bench.analysis.stats.divergence import Bounded, divergence, effective_share, excess, mean_size
 
 TEMPERATURE = 1.02
 
@@ -192,3 +193,15 @@ def test_a_sequence_that_was_not_scored_as_often_as_is_said_is_refused():
 def test_sides_of_other_sequences_are_refused():
     with pytest.raises(ValueError, match="2 sequences can't be held against 1"):
         excess([[0.1], [0.1]], [[0.1]], 0.95)
+
+
+def test_of_few_sequences_the_interval_of_a_mean_is_as_wide_as_students_and_never_beyond_what_was_seen():
+    each = [np.full(8, size) for size in (0.1, 0.2, 0.3, 0.4)]
+    low, high = stats.t.interval(0.95, 3, 0.25, stats.sem([0.1, 0.2, 0.3, 0.4]))
+    size = divergence(each, 0.95).size
+    assert (size.value, size.low, size.high) == pytest.approx((0.25, max(low, 0.1), min(high, 0.4)))
+    wide = divergence([*each, *each, *each], 0.95).size
+    low, high = stats.t.interval(0.95, 11, 0.25, stats.sem([0.1, 0.2, 0.3, 0.4] * 3))
+    assert wide.low <= low + 1e-12
+    assert wide.high >= high - 1e-12
+    assert mean_size(each, 0.95) == size

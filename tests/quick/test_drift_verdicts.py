@@ -25,7 +25,7 @@ from drift_verdicts import (
 )
 from kept import Share, kept
 
-from rollout_bench.analysis.stats.divergence import divergence, excess
+from rollout_bench.analysis.stats.divergence import divergence, mean_size
 
 
 @pytest.mark.parametrize("noise", SIDES)
@@ -60,14 +60,14 @@ def test_verdicts_are_those_of_the_project() -> None:
 def test_the_interval_of_mean_d_is_the_one_that_tables_show() -> None:
     floor, _ = table(np.random.default_rng(1), NORMAL, 8, 0)
     shown = divergence(floor, 0.95).size
-    assert vars(excess(floor, [np.zeros(1)] * 8, 0.95)) == pytest.approx(vars(shown))
+    assert vars(mean_size(floor, 0.95)) == pytest.approx(vars(shown))
 
 
 def test_a_floor_whose_large_values_are_rare_gives_more_false_verdicts_and_others_no_more_than_promised() -> None:
     normal, heavy = (false_drifts(noise, 32, 1, 1200, 2).false for noise in (NORMAL, HEAVY_FLOOR))
     assert normal.interval[0] <= PROMISED < heavy.interval[0]
     few, many = (size_covered(NORMAL, sequences, 600, 2) for sequences in (4, 64))
-    assert few.covered.value < many.covered.value - 0.1
+    assert few.covered.value < many.covered.value
     assert few.below.value > 0.1
     assert false_drifts(NORMAL, 4, 4, 20, 2) == false_drifts(NORMAL, 4, 4, 20, 2)
 
