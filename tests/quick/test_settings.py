@@ -15,7 +15,15 @@ from rollout_bench.contracts.axes import with_setting
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.errors import UserError
 from rollout_bench.plan.config_file import read_config
-from rollout_bench.plan.engine import UNKNOWN, InstalledEngine, accepted, default_of, probe_engine, unknown_key
+from rollout_bench.plan.engine import (
+    UNKNOWN,
+    InstalledEngine,
+    UnknownPart,
+    accepted,
+    default_of,
+    probe_engine,
+    unknown_part,
+)
 from rollout_bench.plan.interleaving import comparisons
 from rollout_bench.plan.matrix import expand
 from rollout_bench.plan.settings import resolved, under
@@ -159,7 +167,7 @@ MAPPINGS = {
 def test_keys_that_the_engine_declares_or_does_not_spell_out_are_let_through(argument: str) -> None:
     folder = probe_engine(None).folder
     assert folder is not None
-    assert unknown_key(folder, argument, MAPPINGS[argument]) is None
+    assert unknown_part(folder, argument, MAPPINGS[argument]) is None
 
 
 @pytest.mark.parametrize(
@@ -184,10 +192,29 @@ def test_a_class_may_be_given_the_keys_of_its_fields_unless_it_takes_others(
     (folder / "engine" / "arg_utils.py").write_text(
         f"from vllm.parts import Part\nclass EngineArgs:\n    part: {annotation} = None\n"
     )
-    found = unknown_key(folder, "part", {"x": 1})
+    found = unknown_part(folder, "part", {"x": 1})
     assert (found and found.known) == known
-    assert unknown_key(folder, "part", {"b": 1}) is None
-    assert unknown_key(folder, "part", 3) is None
+    assert unknown_part(folder, "part", {"b": 1}) is None
+    assert unknown_part(folder, "part", 3) is None
+
+
+def test_a_value_is_held_against_those_that_a_class_names_unless_it_converts_it_first(tmp_path: Path) -> None:
+    folder = tmp_path / "vllm"
+    (folder / "engine").mkdir(parents=True)
+    part = """@config
+class Part:
+    kind: Literal["a", "b"] | None = None
+    backend: Literal["x_y"] = "x_y"
+    many: Literal["a"] | int = 0
+    @field_validator("backend", mode="before")
+    def lower(cls, given): ...
+    @field_validator("kind", mode="after")
+    def looked_at(cls, given): ...
+"""
+    (folder / "engine" / "arg_utils.py").write_text(f"{part}class EngineArgs:\n    part: Part = None\n")
+    assert unknown_part(folder, "part", {"kind": "c"}) == UnknownPart(("kind",), frozenset("ab"), "c")
+    for fine in ({"kind": "a"}, {"kind": None}, {"backend": "X-Y"}, {"many": 3}, {"many": "b"}):
+        assert unknown_part(folder, "part", fine) is None
 
 
 def test_a_typo_in_a_setting_is_an_error_though_what_can_not_be_is_only_left_out() -> None:

@@ -26,7 +26,7 @@ from rollout_bench.core.errors import UserError, did_you_mean, near_miss
 from rollout_bench.core.files import did_you_mean_folder
 from rollout_bench.core.secrets import may_be_secret, secrets_in
 from rollout_bench.plan.config import Config
-from rollout_bench.plan.engine import ANYTHING, InstalledEngine, accepted, unknown_key
+from rollout_bench.plan.engine import ANYTHING, InstalledEngine, accepted, unknown_part
 from rollout_bench.plan.quants import known_quants
 
 OWN_ARGS = frozenset(
@@ -301,11 +301,13 @@ def check_engine_arg(engine: InstalledEngine, where: str, name: str, value: Any)
         raise UserError(
             f"config: {where}: {shown} is {problem}", f"did you mean '{near}'?" if near else f"write {takes.words}"
         )
-    unknown = unknown_key(engine.folder, name, value) if engine.folder is not None else None
+    unknown = unknown_part(engine.folder, name, value) if engine.folder is not None else None
     if unknown is not None:
+        place, last = f"{where}.{'.'.join(unknown.place)}", unknown.place[-1]
+        what = "has no such key there" if unknown.value is None else f"does not take {unknown.value!r} there"
         raise UserError(
-            f"config: {where}.{'.'.join(unknown.place)}: {engine.name} {engine.version} has no such key there",
-            did_you_mean(unknown.place[-1], unknown.known),
+            f"config: {place}: {engine.name} {engine.version} {what}",
+            did_you_mean(last if unknown.value is None else str(unknown.value), unknown.known),
         )
 
 

@@ -115,7 +115,7 @@ def _engine_arguments(source: str) -> frozenset[str]:
 SIMPLE: dict[str, type] = {"bool": bool, "int": int, "float": float, "str": str}
 """Types that a value of a config can be held against."""
 
-WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", dict: "a mapping"}
 
 DEEPEST = 8
 """Names that stand for names that stand for names: more there are not."""
@@ -148,6 +148,15 @@ class Accepted:
 
 
 ANYTHING = Accepted(anything=True)
+
+
+@dataclass(frozen=True)
+class _Declared:
+    """A field of a class: its annotation, in which module, and whether values are looked at as they are given."""
+
+    annotation: ast.expr
+    path: Path
+    as_given: bool
 
 
 @dataclass
@@ -225,17 +234,25 @@ def _field(of: ast.ClassDef | None, name: str) -> ast.AnnAssign | None:
 
 
 @dataclass(frozen=True)
-class UnknownKey:
-    """A key of a mapping that the engine does not know: where it stands in the argument, and what is known there."""
+class UnknownPart:
+    """A part of a mapping that the engine does not know.
+
+    Attributes:
+        place: where it stands in the argument.
+        known: what is known there: keys, or values.
+        value: the value, where that is none of those known; None where it is the key.
+    """
 
     place: tuple[str, ...]
     known: frozenset[str]
+    value: object = None
 
 
-def unknown_key(folder: Path, argument: str, value: object) -> UnknownKey | None:
-    """Return the first key in `value` that the class lacks which vLLM makes of this argument of its EngineArgs.
+def unknown_part(folder: Path, argument: str, value: object) -> UnknownPart | None:
+    """Return the first part of `value` that is not in the class which vLLM makes of this argument of its EngineArgs.
 
-    None where there is none, and where the source does not spell out which keys there may be.
+    That is a key that the class lacks, or a value that is none of those that the class names. None where there is none,
+    and where the source does not spell out what there may be.
     """
     path = folder / "engine" / "arg_utils.py"
     arguments = _module(path).classes.get("EngineArgs")
@@ -253,17 +270,21 @@ def _made_of(arguments: ast.ClassDef, argument: str) -> ast.expr | None:
     return None
 
 
-def _unknown_in(value: object, annotation: ast.expr, path: Path, folder: Path) -> UnknownKey | None:
+def _unknown_in(value: object, annotation: ast.expr, path: Path, folder: Path) -> UnknownPart | None:
     there = _class_of(annotation, path, folder, DEEPEST)
     fields = None if there is None else _fields(*there, folder, DEEPEST)
     if fields is None or not isinstance(value, dict):
         return None
     for key, inner in value.items():
         if key not in fields:
-            return UnknownKey((str(key),), frozenset(fields))
-        found = _unknown_in(inner, *fields[key], folder)
+            return UnknownPart((str(key),), frozenset(fields))
+        one = fields[key]
+        takes = _of(one.annotation, one.path, folder, DEEPEST) if one.as_given else ANYTHING
+        if takes.choices and not takes.types and not takes.takes(inner):
+            return UnknownPart((key,), frozenset(map(str, takes.choices)), inner)
+        found = _unknown_in(inner, one.annotation, one.path, folder)
         if found is not None:
-            return UnknownKey((key, *found.place), found.known)
+            return UnknownPart((key, *found.place), found.known, found.value)
     return None
 
 
@@ -285,22 +306,33 @@ def _class_of(annotation: ast.expr, path: Path, folder: Path, deep: int) -> tupl
     return _class_of(module.assigned[name], path, folder, deep - 1)
 
 
-def _fields(of: ast.ClassDef, path: Path, folder: Path, deep: int) -> dict[str, tuple[ast.expr, Path]] | None:
-    """Return the fields of a dataclass, with the module that each is annotated in; None where it may take others."""
+def _fields(of: ast.ClassDef, path: Path, folder: Path, deep: int) -> dict[str, _Declared] | None:
+    """Return the fields of a dataclass; None where it may take others."""
     made_by = {_last(each.func if isinstance(each, ast.Call) else each) for each in of.decorator_list}
     if not deep or not made_by & {"config", "dataclass"} or _takes_more(of):
         return None
-    found: dict[str, tuple[ast.expr, Path]] = {}
+    found: dict[str, _Declared] = {}
     for base in of.bases:
         there = _class_of(base, path, folder, deep)
         inherited = None if there is None else _fields(*there, folder, deep - 1)
         if inherited is None:
             return None
         found |= inherited
+    converted = set(_converted(of))
     for item in of.body:
         if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and item.target.id[0] != "_":
-            found[item.target.id] = item.annotation, path
+            as_given = not {item.target.id, "*"} & converted
+            found[item.target.id] = _Declared(item.annotation, path, as_given)
     return found
+
+
+def _converted(of: ast.ClassDef) -> Iterator[str]:
+    """Yield the fields, or `*` for all, whose values a class changes before it looks at them."""
+    for method in (item for item in of.body if isinstance(item, ast.FunctionDef)):
+        for made in (each for each in method.decorator_list if isinstance(each, ast.Call)):
+            modes = [ast.unparse(each.value) for each in made.keywords if each.arg == "mode"]
+            if _last(made.func) == "field_validator" and modes and modes != ["'after'"]:
+                yield from (str(name.value) for name in made.args if isinstance(name, ast.Constant))
 
 
 def _takes_more(of: ast.ClassDef) -> bool:
@@ -341,6 +373,8 @@ def _of(annotation: ast.expr, path: Path, folder: Path, deep: int) -> Accepted:
         for part in parts[1:]:
             whole |= part
         return whole
+    if isinstance(annotation, ast.Subscript) and _last(annotation.value) == "dict":
+        return Accepted(frozenset({dict}))
     if isinstance(annotation, ast.Name):
         if annotation.id in SIMPLE:
             return Accepted(frozenset({SIMPLE[annotation.id]}))
