@@ -688,6 +688,10 @@ def says_cache_use(spec: Spec) -> bool:
     return spec.rollout is not None and spec.rollout.entry == "async"
 
 
-def waits_unseen(spec: Spec) -> bool:
-    """Return whether only a server knows when its engine first scheduled a sequence."""
+def behind_server(spec: Spec) -> bool:
+    """Return whether requests go to a server, so that nobody else sees what its engine does.
+
+    That is when the engine first scheduled a sequence, and what its start goes to: its processes import and construct
+    it. What is timed of a start besides is importing a client, meanwhile; mode startup looks into these processes.
+    """
     return spec.load is not None or (spec.rollout is not None and spec.rollout.entry == "server")

@@ -13,11 +13,12 @@ import numpy as np
 from rollout_bench.analysis.stats.anatomy import Anatomy, PassTimes, anatomy_of
 from rollout_bench.analysis.stats.percentiles import Array, effective_samples
 from rollout_bench.analysis.timed.latencies import claimable, pass_times_of
-from rollout_bench.analysis.timed.launches import parts_of, starts_unseen
+from rollout_bench.analysis.timed.launches import parts_of
 from rollout_bench.analysis.timed.service import Requests, at_a_rate, pool_requests
 from rollout_bench.contracts.metrics import METRICS
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import DeviceUse, Iteration, Record, SequenceRow, ServerSample
+from rollout_bench.contracts.spec import behind_server
 from rollout_bench.contracts.starts import StartCourse
 from rollout_bench.exchange.benchmark_report import (
     PERCENTILES,
@@ -341,8 +342,8 @@ def _all_counted(uses: Sequence[DeviceUse]) -> bool:
 
 def _startup(records: Sequence[Record]) -> dict[str, Any]:
     """Return what starting took, each part in seconds; of a server only the whole, and of another's nothing."""
-    served = [record for record in records if starts_unseen(record.spec) and record.spec.endpoint is None]
-    seen = [record.startup for record in records if not starts_unseen(record.spec)]
+    served = [record for record in records if behind_server(record.spec) and record.spec.endpoint is None]
+    seen = [record.startup for record in records if not behind_server(record.spec)]
     reported = dict.fromkeys(name for record in records for name in record.startup.reported if name.endswith("_s"))
     return _told(
         {

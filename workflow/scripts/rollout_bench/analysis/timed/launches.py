@@ -11,7 +11,7 @@ from rollout_bench.analysis.timed.service import Requests, Service, service_of
 from rollout_bench.contracts.load import KEPT_UP
 from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.record import CacheFacts, Flag, Iteration, Record
-from rollout_bench.contracts.spec import Spec, waits_unseen
+from rollout_bench.contracts.spec import behind_server
 from rollout_bench.plan.serving import Slo
 
 NO_LIMITS = Slo()
@@ -128,14 +128,6 @@ class LaunchCost:
         return started_s + self.warmup_s + self.measured_s + self.other_s + self.waited_s
 
 
-def starts_unseen(spec: Spec) -> bool:
-    """Return whether nobody sees what the start of an engine goes to, since processes of a server import it.
-
-    What is timed besides is importing a client, meanwhile. Mode startup looks into these processes.
-    """
-    return waits_unseen(spec)
-
-
 def parts_of(record: Record) -> LaunchCost:
     """Return the parts of a launch, which add up to its `wall_s`; `other_s` is never negative."""
     process_s, import_s, init_s = record.startup.process_s or 0.0, record.startup.import_s, record.startup.init_s
@@ -143,7 +135,7 @@ def parts_of(record: Record) -> LaunchCost:
     measured_s = sum(iteration.whole_s for iteration in record.iterations if not iteration.warmup)
     waited_s = 0.0 if record.block is None else record.block.waited_s
     known_s = process_s + import_s + init_s + warmup_s + measured_s + waited_s
-    starts = (0.0, 0.0, import_s + init_s) if starts_unseen(record.spec) else (import_s, init_s, 0.0)
+    starts = (0.0, 0.0, import_s + init_s) if behind_server(record.spec) else (import_s, init_s, 0.0)
     import_s, init_s, server_start_s = starts
     other_s = max(0.0, record.wall_s - known_s)
     return LaunchCost(process_s, import_s, init_s, warmup_s, measured_s, other_s, waited_s, server_start_s)

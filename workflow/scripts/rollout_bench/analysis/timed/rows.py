@@ -21,7 +21,6 @@ from rollout_bench.analysis.timed.launches import (
     fell_behind,
     measure,
     parts_of,
-    starts_unseen,
     values_of,
 )
 from rollout_bench.analysis.timed.partners import (
@@ -41,7 +40,7 @@ from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Record
-from rollout_bench.contracts.spec import Entry, Spec, single_times
+from rollout_bench.contracts.spec import Entry, Spec, behind_server, single_times
 from rollout_bench.plan.serving import Slo
 
 SET_BY_LOAD = "set by the load: requests arrive at a rate, and the server kept up"
@@ -343,7 +342,7 @@ def cost_line(row: Row) -> dict[str, object]:
     shown: dict[str, float | None] = {**parts}
     if all(record.block is None for record in records):
         shown[OF_BLOCKS] = None
-    unseen = starts_unseen(records[0].spec)
+    unseen = behind_server(records[0].spec)
     shown |= dict.fromkeys(OF_ENGINES if unseen else (OF_SERVERS,))
     return {
         "launch_s": launch_s,

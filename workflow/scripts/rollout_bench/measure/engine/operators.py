@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,7 +40,7 @@ LEAST_ROUNDS = 3
 
 
 @dataclass
-class TimedPoint:
+class TimedPoint(ABC):
     """A point that is being timed: the index of its shape, tokens, and how it is called in each round."""
 
     shape: int
@@ -61,9 +62,9 @@ class TimedPoint:
         return self.shape, self.tokens, self.passes
 
     @property
+    @abstractmethod
     def name(self) -> str:
         """How a flag calls it."""
-        raise NotImplementedError
 
     def is_enough(self, settings: OperatorsSettings) -> bool:
         """Return whether the rounds that count are as many, and have taken as long, as is asked for."""

@@ -14,7 +14,7 @@ from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.analysis.timed.service import at_a_rate
 from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.modes import Mode, mode_of
-from rollout_bench.contracts.spec import lengths_differ, waits_unseen
+from rollout_bench.contracts.spec import behind_server, lengths_differ
 from rollout_bench.core.numbers import MISSING, number, ratio
 from rollout_bench.report.headings import Column, Line, View, view
 from rollout_bench.report.parts import Findings
@@ -177,7 +177,7 @@ def anatomy_sections(findings: Findings, mode: Mode) -> list[Section]:
     return sections(
         "anatomy",
         disagreeing=list(_disagreeing(rows)),
-        waits_unseen=any(waits_unseen(row.experiment.records[0].spec) for row in steps) and _tells(findings, steps),
+        waits_unseen=any(behind_server(row.experiment.records[0].spec) for row in steps) and _tells(findings, steps),
     )
 
 
