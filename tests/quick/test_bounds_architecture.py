@@ -114,7 +114,10 @@ def test_a_hub_model_that_is_not_here_gets_a_reason(monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
     hub = make_spec().model.model_copy(update={"synthetic": None, "weights": "hub:nobody/nothing-of-that-name"})
     named = make_spec().model_copy(update={"model": hub})
-    assert architecture_of(named, "nobody/nothing-of-that-name") == "the hub's model is not in the local cache"
+    assert (
+        architecture_of(named, "nobody/nothing-of-that-name")
+        == "the hub's model is neither in the local cache nor a well-known one"
+    )
 
 
 @pytest.mark.parametrize(

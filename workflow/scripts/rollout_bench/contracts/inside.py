@@ -62,7 +62,7 @@ class LinearShape(Strict):
     role: Role = Field(description="What they do: qkv, o, gate_up, down, lm_head, router, experts, other.")
     in_features: int = Field(gt=0, description="K: features that go in.")
     out_features: int = Field(gt=0, description="N: features that come out.")
-    layers: int = Field(gt=0, le=10_000, description="How many there are.")
+    layers: int = Field(gt=0, le=1_000_000, description="How many there are.")
 
 
 class Step(Strict):

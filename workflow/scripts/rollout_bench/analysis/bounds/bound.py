@@ -5,10 +5,14 @@ from __future__ import annotations
 import heapq
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from rollout_bench.analysis.bounds.architecture import Architecture, UnknownArchitectureError, architecture_from
 from rollout_bench.analysis.bounds.cost import (
@@ -24,7 +28,8 @@ from rollout_bench.analysis.bounds.cost import (
 from rollout_bench.analysis.bounds.limits import DeviceLimits, Least, Total, least, total
 from rollout_bench.checkpoints.formats import hf_config
 from rollout_bench.checkpoints.shapes import ResolvedShape
-from rollout_bench.contracts.spec import Spec
+from rollout_bench.contracts.spec import Spec, placed_engines, replicas
+from rollout_bench.core.errors import UserError
 from rollout_bench.workloads.lengths import UnknownSizesError, sizes
 
 
@@ -151,8 +156,10 @@ def _block_size(spec: Spec) -> int | None:
     return int(args.get("block_size") or BLOCK_SIZES.get(spec.platform, 16))
 
 
-OTHER_PARALLEL = ("pipeline_parallel_size", "data_parallel_size")
-"""Ways to use several devices that are not counted here."""
+NOT_COUNTED = "pipeline_parallel_size"
+"""The way to use several devices that is not counted here."""
+
+HUB_MODELS = Path(__file__).with_name("hub_models.yaml")
 
 
 @dataclass(frozen=True)
@@ -220,7 +227,16 @@ def experiment_bound(spec: Spec, model_path: str, dataset: str | None, limits: D
         sequences = pass_lengths(spec, dataset)
     except (UnknownArchitectureError, UnknownSizesError) as error:
         return str(error)
-    return bound_of(costs, sequences, spec.engine.args, limits)
+    return bound_of(costs, sequences, spec, limits)
+
+
+def least_pass_s(spec: Spec, model_path: str, dataset: str | None, limits: DeviceLimits) -> float | None:
+    """Return the least seconds of a pass, as `experiment_bound` has them; None where they are not known."""
+    try:
+        bound = experiment_bound(spec, model_path, dataset, limits)
+    except UserError:  # the data set can't be read, which is said where it is read for more than a guess
+        return None
+    return None if isinstance(bound, str) else bound.pass_s
 
 
 class _Costs:
@@ -228,9 +244,8 @@ class _Costs:
 
     def __init__(self, spec: Spec, config: Mapping[str, Any]) -> None:
         args = spec.engine.args
-        for name in OTHER_PARALLEL:
-            if int(args.get(name) or 1) > 1:
-                raise UnknownArchitectureError(f"{name} is not counted here")
+        if int(args.get(NOT_COUNTED) or 1) > 1:
+            raise UnknownArchitectureError(f"{NOT_COUNTED} is not counted here")
         self._architecture = architecture_from(config)
         self._coding = coding_of(spec, config)
         self._ranks = int(args.get("tensor_parallel_size") or 1)
@@ -243,13 +258,17 @@ class _Costs:
         )
 
 
-def bound_of(
-    costs: _Costs, sequences: Sequence[Lengths], args: Mapping[str, Any], limits: DeviceLimits
-) -> ExperimentBound:
-    """Return the bound of a pass over `sequences`."""
+def bound_of(costs: _Costs, sequences: Sequence[Lengths], spec: Spec, limits: DeviceLimits) -> ExperimentBound:
+    """Return the bound of a pass over `sequences`.
+
+    Engines that share them have equal parts of them at best: of so many of about one length each has the shortest.
+    """
+    args, shares = spec.engine.args, sharing(spec)
     slots = int(args.get("max_num_seqs") or len(sequences))
     prefill = prefill_steps(sequences, args.get("max_num_batched_tokens"))
-    steps = list(decode_steps(sequences, slots))
+    prefill = replace(prefill, number=prefill.number / shares)
+    own = sequences if shares == 1 else sorted(sequences, key=lambda one: one.output)[::shares]
+    steps = list(decode_steps(own, slots))
     middle = mean_decode(steps)
     of_middle = costs(middle) if middle else []
     return ExperimentBound(
@@ -259,8 +278,15 @@ def bound_of(
         decode=least(of_middle, limits) if middle else None,
         prefill=total([(prefill.number, least(costs(prefill.batch), limits))]),
         decoding=total((some.number, least(costs(some.batch), limits)) for some in steps),
-        output_tokens=sum(one.output for one in sequences),
+        output_tokens=sum(one.output for one in sequences) * (replicas(spec) if shares == 1 else 1),
     )
+
+
+def sharing(spec: Spec) -> int:
+    """Return how many engines share the sequences of a pass; 1 where each has a whole workload of its own."""
+    if spec.placement is not None:
+        return len(placed_engines(spec))
+    return replicas(spec) if spec.rollout is not None else 1
 
 
 def architecture_of(spec: Spec, model_path: str) -> Architecture | str:
@@ -274,7 +300,7 @@ def architecture_of(spec: Spec, model_path: str) -> Architecture | str:
 def model_config(spec: Spec, model_path: str) -> dict[str, Any]:
     """Return the content of the config.json that an experiment loads.
 
-    Made, in the weights' folder, or in a local hub cache.
+    Made, in the weights' folder, in a local hub cache, or known of a well-known model.
 
     Raises:
         UnknownArchitectureError: there is none here.
@@ -289,7 +315,7 @@ def model_config(spec: Spec, model_path: str) -> dict[str, Any]:
     if not folder.is_dir() and (spec.model.weights or "").startswith("hub:"):
         file = _in_hub_cache(model_path) or file
         if not file.is_file():
-            raise UnknownArchitectureError("the hub's model is not in the local cache")
+            return known_config(model_path)
     try:
         content = json.loads(file.read_bytes())
     except OSError:
@@ -299,6 +325,24 @@ def model_config(spec: Spec, model_path: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UnknownArchitectureError(f"{file} holds no settings")
     return content
+
+
+def known_config(model: str) -> dict[str, Any]:
+    """Return what matters here of the config.json of a well-known model of the hub.
+
+    Raises:
+        UnknownArchitectureError: it is none of them.
+    """
+    for one in _hub_models():
+        if re.fullmatch(one["models"], model):
+            return dict(one["config"])
+    raise UnknownArchitectureError("the hub's model is neither in the local cache nor a well-known one")
+
+
+@lru_cache(maxsize=1)
+def _hub_models() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = yaml.safe_load(HUB_MODELS.read_text(encoding="utf-8"))
+    return found
 
 
 def _in_hub_cache(model: str) -> Path | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rollout_bench.analysis.bounds.cost import Cost
 from rollout_bench.contracts.inside import MachineLimits
@@ -21,10 +21,11 @@ class DeviceLimits:
 
     Attributes:
         device: its name.
-        source: how that is known: `measured` or `published`.
+        source: how that is known: `measured`, `published`, or `assumed`.
         bytes_per_s: from and to its memory.
         flops_per_s: data type -> operations a second in multiplications of matrices.
         cache_bytes: its last-level cache, where that is known.
+        memory_bytes: its memory, where that is known.
     """
 
     device: str
@@ -32,6 +33,7 @@ class DeviceLimits:
     bytes_per_s: float
     flops_per_s: Mapping[str, float]
     cache_bytes: int | None = None
+    memory_bytes: float | None = None
 
 
 def measured(machine: MachineLimits) -> DeviceLimits:
@@ -115,7 +117,7 @@ def total(steps: Iterable[tuple[float, Least]]) -> Total:
     return Total(seconds, memory_s, unknown)
 
 
-TERA = 1e12
+TERA, GIGA = 1e12, 1e9
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,7 @@ class Peak:
         pattern: regular expression for the names that drivers and people give it.
         bytes_per_s: of its memory.
         flops_per_s: data type -> dense operations a second.
+        memory_bytes: its memory.
         platform: that it runs under.
     """
 
@@ -134,6 +137,7 @@ class Peak:
     pattern: str
     bytes_per_s: float
     flops_per_s: dict[str, float]
+    memory_bytes: float
     platform: str = "cuda"
 
 
@@ -145,27 +149,29 @@ def _rates(half: float, int8: float, float8: float | None = None) -> dict[str, f
 
 PEAKS: tuple[Peak, ...] = (
     # NVIDIA HGX platform data sheet, B200: eight with 36 PFLOP/s fp16 and 72 PFLOP/s fp8 and int8, with sparsity
-    Peak("B200", r"\bB200\b", 8.0e12, _rates(2250, 4500, 4500)),
+    Peak("B200", r"\bB200\b", 8.0e12, _rates(2250, 4500, 4500), 180 * GIGA),
     # NVIDIA H200 data sheet, columns SXM and NVL: 1,979 and 1,671 TFLOP/s fp16 with sparsity, 4.8 TB/s
-    Peak("H200 NVL", r"\bH200[ -]NVL\b", 4.8e12, _rates(835.5, 1670.5, 1670.5)),
-    Peak("H200", r"\bH200\b", 4.8e12, _rates(989.5, 1979, 1979)),
+    Peak("H200 NVL", r"\bH200[ -]NVL\b", 4.8e12, _rates(835.5, 1670.5, 1670.5), 141 * GIGA),
+    Peak("H200", r"\bH200\b", 4.8e12, _rates(989.5, 1979, 1979), 141 * GIGA),
     # NVIDIA H100 data sheet, columns NVL, PCIe (earlier edition: 1,513 TFLOP/s with sparsity) and SXM
-    Peak("H100 NVL", r"\bH100[ -]NVL\b", 3.9e12, _rates(835.5, 1670.5, 1670.5)),
-    Peak("H100 PCIe", r"\bH100[ -]PCIe\b", 2.0e12, _rates(756.5, 1513, 1513)),
-    Peak("H100", r"\bH100\b", 3.35e12, _rates(989.5, 1979, 1979)),
+    Peak("H100 NVL", r"\bH100[ -]NVL\b", 3.9e12, _rates(835.5, 1670.5, 1670.5), 94 * GIGA),
+    Peak("H100 PCIe", r"\bH100[ -]PCIe\b", 2.0e12, _rates(756.5, 1513, 1513), 80 * GIGA),
+    Peak("H100", r"\bH100\b", 3.35e12, _rates(989.5, 1979, 1979), 80 * GIGA),
     # NVIDIA A100 data sheets (40 GB: 1,555 GB/s; 80 GB: PCIe 1,935 GB/s, SXM 2,039 GB/s); it has no fp8
-    Peak("A100 80GB PCIe", r"\bA100[ -]80GB[ -]PCIe\b|\bA100[ -]PCIe?[ -]80GB\b", 1.935e12, _rates(312, 624)),
-    Peak("A100 80GB", r"\bA100\b.*\b80GB\b", 2.039e12, _rates(312, 624)),
-    Peak("A100 40GB", r"\bA100\b.*\b40GB\b", 1.555e12, _rates(312, 624)),
+    Peak(
+        "A100 80GB PCIe", r"\bA100[ -]80GB[ -]PCIe\b|\bA100[ -]PCIe?[ -]80GB\b", 1.935e12, _rates(312, 624), 80 * GIGA
+    ),
+    Peak("A100 80GB", r"\bA100\b.*\b80GB\b", 2.039e12, _rates(312, 624), 80 * GIGA),
+    Peak("A100 40GB", r"\bA100\b.*\b40GB\b", 1.555e12, _rates(312, 624), 40 * GIGA),
     # NVIDIA L40S data sheet: 864 GB/s, fp16 362.05, int8 and fp8 733 TFLOP/s dense
-    Peak("L40S", r"\bL40S\b", 0.864e12, _rates(362.05, 733, 733)),
+    Peak("L40S", r"\bL40S\b", 0.864e12, _rates(362.05, 733, 733), 48 * GIGA),
     # NVIDIA L4 data sheet: 300 GB/s, fp16 242 and int8 and fp8 485 TFLOP/s with sparsity
-    Peak("L4", r"\bL4\b", 0.3e12, _rates(121, 242.5, 242.5)),
+    Peak("L4", r"\bL4\b", 0.3e12, _rates(121, 242.5, 242.5), 24 * GIGA),
     # NVIDIA Ada GPU architecture whitepaper, appendix A: with fp32 accumulation fp16 165.2 and fp8 330.3, int8 660.6
-    Peak("RTX 4090", r"\bRTX[ -]?4090\b", 1.008e12, _rates(165.2, 660.6, 330.3)),
+    Peak("RTX 4090", r"\bRTX[ -]?4090\b", 1.008e12, _rates(165.2, 660.6, 330.3), 24 * GIGA),
     # P. Zuo et al., "Serving large language models on Huawei CloudMatrix384", arXiv:2506.12708: a 910C has two dies,
     # which torch sees as two devices; both together 752 TFLOP/s bf16, 1,504 TOP/s int8 and 3.2 TB/s
-    Peak("Ascend 910C die", r"\bAscend[ -]?910(C\b|_93)", 1.6e12, _rates(376, 752), "ascend"),
+    Peak("Ascend 910C die", r"\bAscend[ -]?910(C\b|_93)", 1.6e12, _rates(376, 752), 64 * GIGA, "ascend"),
 )
 
 
@@ -185,4 +191,18 @@ def known_peak(device: str) -> Peak:
 
 def published(peak: Peak) -> DeviceLimits:
     """Return the limits that its maker publishes."""
-    return DeviceLimits(peak.name, "published", peak.bytes_per_s, peak.flops_per_s)
+    return DeviceLimits(peak.name, "published", peak.bytes_per_s, peak.flops_per_s, memory_bytes=peak.memory_bytes)
+
+
+ANY_PROCESSOR = DeviceLimits("server of any kind", "assumed", 2 * TERA, dict.fromkeys(("bfloat16", "int8"), 4e15))
+"""More than the processors of any server of today have together: two with 0.85 TB/s, and 128 AMX units, each."""
+
+
+def assumed(platform: str, device: str | None = None) -> DeviceLimits:
+    """Return the limits of `device` where it is known, else of the fastest one of a platform: nothing is faster."""
+    peak = find_peak(device) if device else None
+    if peak is not None:
+        return published(peak)
+    there = [peak for peak in PEAKS if peak.platform == platform]
+    fastest = max(there, key=lambda peak: peak.bytes_per_s, default=None)
+    return ANY_PROCESSOR if fastest is None else replace(published(fastest), source="assumed")

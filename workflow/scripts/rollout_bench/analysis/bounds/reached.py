@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rollout_bench.analysis.bounds.architecture import Architecture, UnknownArchitectureError, linear_shapes
-from rollout_bench.analysis.bounds.bound import OTHER_PARALLEL, Lengths, architecture_of, decode_steps, prefill_steps
+from rollout_bench.analysis.bounds.bound import NOT_COUNTED, Lengths, architecture_of, decode_steps, prefill_steps
 from rollout_bench.analysis.bounds.cost import (
     NOT_QUANTIZED,
     Batch,
@@ -191,7 +191,10 @@ class _Model:
         if isinstance(found, str):
             raise UnknownArchitectureError(found)
         settings = {**spec.engine.args, **record.engine.resolved}
-        for name in OTHER_PARALLEL:  # of replicas the spec alone knows: each engine says that it is one
+        for name in (
+            NOT_COUNTED,
+            "data_parallel_size",
+        ):  # of replicas the spec alone knows: each engine says that it is one
             if any(int(said.get(name) or 1) > 1 for said in (spec.engine.args, settings)):
                 raise UnknownArchitectureError(f"{name} is not counted here")
         self._architecture = found
