@@ -30,6 +30,12 @@ BAD_OVERLAYS = [
         "model_settings.qwen3-90m.wights",
         "'weights'",
     ),
+    Bad(
+        "layers_of_one_quant",
+        "quant_settings: {w8a8: {engine_args: {hf_overrides: {num_hidden_layers: 1}}}}",
+        "config: quant_settings.w8a8.engine_args.hf_overrides.num_hidden_layers: is 1 for qwen3-90m w8a8 demo",
+        "in model_settings.qwen3-90m.engine_args, or leave it out",
+    ),
     Bad("misspelt_engine_key", "engine: {pyhton: x}", "engine.pyhton", "'python'"),
     Bad(
         "misspelt_quant_key",

@@ -100,7 +100,7 @@ def show(plan: PlanFile, results: Path) -> None:
         label = with_setting(skipped.quant, skipped.setting)
         combination = f"{skipped.mode} {skipped.model} {label} {skipped.workload}"
         console.print(escape(f"skipped: {combination}: {skipped.reason}; {skipped.remedy}"))
-    for line in (*plan.profiles, *interleaved_lines(plan), *compared_with_nothing(plan)):
+    for line in (*plan.profiles, *plan.differing, *interleaved_lines(plan), *compared_with_nothing(plan)):
         console.print(escape(line))
     if again:
         console.print(

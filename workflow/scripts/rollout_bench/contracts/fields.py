@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -30,6 +31,16 @@ def absent(description: str, **more: Any) -> Any:
     What was measured before the field existed keeps its key, and records don't carry what their mode does not have.
     """
     return Field(None, description=description, exclude_if=lambda value: value is None, **more)
+
+
+def flat(content: Mapping[str, Any] | BaseModel, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield each value inside of `content` as text, those of mappings as `<field>.<name>`."""
+    items = content.model_dump() if isinstance(content, BaseModel) else content
+    for name, value in items.items():
+        if isinstance(value, Mapping | BaseModel):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", "unknown" if value is None else str(value)
 
 
 def _utc(text: str) -> str:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from rollout_bench.checkpoints.formats import BUILDER_VERSION, check_format
-from rollout_bench.contracts.axes import DEFAULT_SETTING
+from rollout_bench.contracts.axes import DEFAULT_SETTING, with_setting
+from rollout_bench.contracts.fields import flat
 from rollout_bench.contracts.load import DriftReference, DriftSettings, longest
 from rollout_bench.contracts.modes import CYCLE, DRIFT, MODES, ONLINE, PLACEMENT, STARTUP
 from rollout_bench.contracts.spec import (
@@ -24,6 +25,7 @@ from rollout_bench.contracts.spec import (
     Spec,
 )
 from rollout_bench.core.errors import UserError
+from rollout_bench.core.numbers import first_few
 from rollout_bench.plan.checks import (
     args_in,
     check_data_parallel,
@@ -36,6 +38,7 @@ from rollout_bench.plan.checks import (
     check_no_secrets,
     check_variables,
     check_variables_of_pods,
+    engine_args_in,
     workload_in,
 )
 from rollout_bench.plan.config import Config, ModelSettings, Setting
@@ -67,7 +70,18 @@ from rollout_bench.plan.mode_checks import (
 )
 from rollout_bench.plan.placement_checks import check_engines, check_placement, not_placed
 from rollout_bench.plan.planfile import Skipped
-from rollout_bench.plan.quants import CACHE_ARGUMENT, Quant, known_quants, other_cache, resolve_quant, unknown_quant
+from rollout_bench.plan.quants import (
+    CACHE_ARGUMENT,
+    NOT_SET,
+    Quant,
+    confounders,
+    known_quants,
+    other_cache,
+    resolve_quant,
+    sizes_set,
+    unknown_quant,
+    words_of,
+)
 from rollout_bench.plan.serving import Endpoint
 from rollout_bench.plan.settings import resolved, settings_in, told_of_sweep, under
 
@@ -215,7 +229,40 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
             f" the first ({first.model}, {first.quant}) since {first.reason}",
             first.remedy,
         )
+    _check_one_model(config, experiments)
     return Matrix(platform, experiments, skipped)
+
+
+def _check_one_model(config: Config, experiments: list[Experiment]) -> None:
+    """Raise `UserError` where engine arguments make two models of what is called one: they could not be compared."""
+    first: dict[str, Spec] = {}
+    for spec in (experiment.spec for experiment in experiments):
+        other = first.setdefault(spec.model.name, spec)
+        mine, theirs = sizes_set(spec), sizes_set(other)
+        name = next((name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)), None)
+        if name is None:
+            continue
+        places = (place for place, args in engine_args_in(config) if name in dict(flat(args)))
+        raise UserError(
+            f"config: {next(places, 'engine_args')}.{name}: is {mine.get(name, NOT_SET)} for {spec.title} and "
+            f"{theirs.get(name, NOT_SET)} for {other.title}: these are two models, and no comparison",
+            f"set it for all of them, in model_settings.{spec.model.name}.engine_args, or leave it out",
+        )
+
+
+def differing_lines(matrix: Matrix, baseline: Mapping[str, str]) -> list[str]:
+    """Return what engines are told that their baselines' are not, besides what is compared, a line for each kind."""
+    index = {(e.spec.mode, *e.spec.axes.values()): e.spec for e in matrix.experiments}
+    found: dict[str, list[str]] = {}
+    for spec in index.values():
+        other = index.get((spec.mode, *{**spec.axes, **baseline}.values()), spec)
+        as_set = {**spec.axes, "setting": other.axes["setting"]}
+        also = words_of(confounders(spec, other, index.get((spec.mode, *as_set.values()))))
+        if also:
+            label, theirs = (with_setting(side.quant.name, side.axes["setting"]) for side in (spec, other))
+            against = theirs if label != theirs else other.title
+            found.setdefault(f"{label} differs from {against} also in: {also}", []).append(spec.title)
+    return [f"{line} ({first_few(titles)})" for line, titles in found.items()]
 
 
 def _with_references(experiments: list[Experiment], skipped: list[Skipped], drift: DriftSettings) -> list[Experiment]:

@@ -20,11 +20,11 @@ from rollout_bench.core.numbers import number
 from rollout_bench.plan.config import ComparisonSettings, Precision, Prices
 from rollout_bench.plan.serving import Slo
 
-PLAN_SCHEMA_VERSION: Literal[10] = 10
+PLAN_SCHEMA_VERSION: Literal[11] = 11
 """Raised when a field of the plan file is added, removed or changes its meaning. 1 had no `comparison`, 2 neither
 `precision` nor `weights`, 3 no `slo`, 4 no `operator_rules`, 5 no `order_seed`, 6
 neither `interleaved` nor `not_interleaved`, 7 no `setting` of an experiment and of what is skipped, 8 no `devices`
-of an experiment, 9 no `prices`."""
+of an experiment, 9 no `prices`, 10 no `differing`."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Skipped(Strict):
 class PlanFile(Strict):
     """Everything that is selected."""
 
-    schema_version: Literal[1, 2, 3, 4, 5, 6, 7, 8, 9, 10] = Field(
+    schema_version: Literal[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11] = Field(
         description="Version of this schema; earlier ones are read too."
     )
     results: str = Field(description="The results folder, as the config names it.")
@@ -129,6 +129,9 @@ class PlanFile(Strict):
     )
     profiles: list[str] = Field(
         [], description="What profiles of llm-d-benchmark were read as, one line each; shown by plan alone."
+    )
+    differing: list[str] = Field(
+        [], description="What engines are told besides what is compared, one line each; shown by plan alone."
     )
     files: list[str] = Field([], description="Configs that were laid over the default one.")
 

@@ -1,18 +1,22 @@
 """What each quant means on each platform: the checkpoint it loads, how the engine is told, what proves it.
 
+And what an engine is told besides, which is then part of each comparison with another quant.
+
 Established by runs on cpu and cuda (H200); read in vllm-ascend's source for ascend, where no run has been made.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import yaml
 from pydantic import Field
 
+from rollout_bench.contracts.fields import flat
 from rollout_bench.contracts.record import one_cache_name
-from rollout_bench.contracts.spec import Platform, Quantization
+from rollout_bench.contracts.spec import FOLLOWS_LENGTHS, Platform, Quantization, Spec
 from rollout_bench.core.errors import UserError
 from rollout_bench.plan.config import QuantSettings
 
@@ -188,3 +192,89 @@ def _instead(name: str, quant: Quant) -> str:
     arguments = yaml.safe_dump(quant.engine_args, default_flow_style=True, width=10_000).strip()
     setting = f"settings: [default, {name}] and setting_settings: {{{name}: {{engine_args: {arguments}}}}}"
     return f"if it does not quantize weights, make it a setting: {setting}; else {proof}"
+
+
+NOT_SET = "not set"
+
+SIZES = frozenset(
+    {
+        "num_hidden_layers",
+        "hidden_size",
+        "intermediate_size",
+        "moe_intermediate_size",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+        "num_experts",
+        "num_local_experts",
+        "n_routed_experts",
+        "num_experts_per_tok",
+        "vocab_size",
+    }
+)
+"""Keys of a model's config.json: with another value it is another model."""
+
+
+def confounders(
+    own: Spec,
+    other: Spec,
+    setting: Spec | None = None,
+    resolved: Sequence[Mapping[str, Any]] = ({}, {}),
+) -> dict[str, tuple[str, str]]:
+    """Return what the engines of two experiments are told that is not the same, besides what is compared.
+
+    What makes a quantization is compared where quants are, and what a setting sets where settings are.
+
+    Args:
+        own: an experiment.
+        other: its baseline.
+        setting: what differs from `own` in the setting alone, which is that of `other`; None where there is none.
+        resolved: settings as both engines resolved them: what an argument is that is not set.
+
+    Returns:
+        `args.<argument>`, `variables.<name>` or `multiprocess` -> its value on both sides.
+    """
+    mine, theirs = _told(own), _told(other)
+    compared = {f"args.{FOLLOWS_LENGTHS}"} if own.workload.name != other.workload.name else set()
+    if own.quant.name != other.quant.name:
+        compared |= {fact for spec in (own, other) for fact in _told(spec) if _makes_quant(fact, spec)}
+    if own.setting != other.setting and setting is not None:
+        as_set = _told(setting)
+        compared |= {fact for fact in {**mine, **as_set} if mine.get(fact) != as_set.get(fact)}
+    found = {}
+    for fact in {**mine, **theirs}.keys() - compared:
+        values = [
+            side.get(fact) or str(usual.get(fact.removeprefix("args."), NOT_SET))
+            for side, usual in zip((mine, theirs), resolved, strict=True)
+        ]
+        if values[0] != values[1]:
+            found[fact] = values[0], values[1]
+    return dict(sorted(found.items()))
+
+
+def _told(spec: Spec) -> dict[str, str]:
+    engine = spec.engine
+    told = {"multiprocess": engine.multiprocess, "variables": engine.environment, "args": engine.args}
+    return dict(flat(told))
+
+
+def _makes_quant(fact: str, spec: Spec) -> bool:
+    """Return whether an engine of `spec` has its quantization by being told this."""
+    argument, quant = fact.removeprefix("args."), spec.quant
+    return (
+        argument == "quantization"
+        or argument.startswith("hf_overrides.quantization_config")
+        or (argument == CACHE_ARGUMENT and quant.kv_cache_dtype is not None)
+        or (argument == "dtype" and spec.engine.args["dtype"] in quant.linear_dtypes)
+    )
+
+
+def words_of(found: Mapping[str, tuple[str, str]]) -> str:
+    """Return confounders as sentences have them: `load_format dummy / auto, max_num_seqs 1 / 64`."""
+    return ", ".join(f"{fact.partition('.')[2] or fact} {own} / {other}" for fact, (own, other) in found.items())
+
+
+def sizes_set(spec: Spec) -> dict[str, str]:
+    """Return the sizes of its model that the engine of `spec` is told: `hf_overrides.<key>` -> value."""
+    changed = flat({"hf_overrides": spec.engine.args.get("hf_overrides") or {}})
+    return {name: value for name, value in changed if name.rpartition(".")[2] in SIZES}

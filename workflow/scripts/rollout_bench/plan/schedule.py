@@ -24,7 +24,7 @@ from rollout_bench.llmd.profiled import readings, rendered
 from rollout_bench.llmd.template import MAX_MODEL_LEN, MODEL, TOKENIZER, URL
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.interleaving import BlockGroup, ComparedGroup, Design, Interleaving
-from rollout_bench.plan.matrix import Checkpoint, Experiment, Matrix
+from rollout_bench.plan.matrix import Checkpoint, Experiment, Matrix, differing_lines
 from rollout_bench.plan.order import round_orders
 from rollout_bench.plan.planfile import (
     PLAN_SCHEMA_VERSION,
@@ -254,7 +254,9 @@ class Schedule:
     def shown_file(self, again: list[str]) -> PlanFile:
         """Return the plan as `snakemake plan` shows it, with records that are measured `again` and profiles as read."""
         profiles = readings(self.config.model_dump(exclude_unset=True))
-        return self.plan_file().model_copy(update={"again": again, "profiles": profiles})
+        differing = differing_lines(self.matrix, self.config.baseline.named)
+        shown = {"again": again, "profiles": profiles, "differing": differing}
+        return self.plan_file().model_copy(update=shown)
 
     def plan_file(self, *, estimate: bool = True) -> PlanFile:
         """Return the plan as it is put on disk; `estimate` reads earlier records to say how long launches take."""

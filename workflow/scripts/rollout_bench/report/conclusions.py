@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rollout_bench.analysis.cycles.proofs import LASTING
@@ -17,6 +17,7 @@ from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import AXES, DEFAULT_SETTING, names_of
 from rollout_bench.contracts.metrics import METRICS
 from rollout_bench.core.numbers import percent, plain_percent, ratio, several
+from rollout_bench.plan.quants import words_of
 from rollout_bench.report.headings import on_unnamed_endpoint
 from rollout_bench.report.prose import some
 
@@ -42,6 +43,7 @@ class Conclusion:
         best: the best one, where there are three or more; empty where nobody can say.
         all_judged: whether all that is compared could be the best.
         ties: those that can't be told from it.
+        also: what its engines differ in besides what is compared, by the names of those that do.
         doubts: what is wrong with its launches.
         next: what to do, with the command; empty where nothing is left to do.
     """
@@ -59,6 +61,7 @@ class Conclusion:
     best: str
     all_judged: bool
     ties: Sequence[str]
+    also: Mapping[str, Sequence[str]]
     doubts: Sequence[str]
     next: str
 
@@ -120,6 +123,7 @@ def _without_numbers(rows: Sequence[Row], collection: Collection) -> Conclusion:
         best="",
         all_judged=False,
         ties=[],
+        also={},
         doubts=list(_doubts(rows)),
         next=_next(rows, [], collection),
     )
@@ -178,9 +182,20 @@ def _conclusion(
         best="" if stands is None else _side(stands.best, axes),
         all_judged=stands is not None and stands.complete and not lacking,
         ties=[] if stands is None else [_side(row, axes) for row in stands.ties],
+        also=_also(others, axes),
         doubts=list(_doubts(everyone)),
         next=_next(everyone, undetected, collection),
     )
+
+
+def _also(rows: Sequence[Row], axes: Sequence[str]) -> dict[str, list[str]]:
+    """Return what engines of `rows` are told that their baselines' are not, besides what is compared -> which ones."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        told = {d.fact: (d.own, d.other) for d in row.against.differences if d.fact.startswith(("args.", "variables."))}
+        if told:
+            found.setdefault(words_of(told), []).append(_side(row, axes))
+    return found
 
 
 def _told_apart_by(rows: Sequence[Row], baseline: Iterable[str]) -> tuple[str, ...]:

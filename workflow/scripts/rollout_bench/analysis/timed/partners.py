@@ -6,23 +6,23 @@ by chance, as a rule, and then the spread of the pairs has it; so such pairs are
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from statistics import median
 from typing import Any, Literal
 
-from pydantic import BaseModel
-
 from rollout_bench.analysis.timed.comparison import Comparison
 from rollout_bench.analysis.timed.experiments import Earlier, TimedExperiment, launched, no_valid_launch
 from rollout_bench.analysis.timed.launches import LaunchMeasures
 from rollout_bench.contracts.axes import AXES, name_of, names_of
+from rollout_bench.contracts.fields import flat
 from rollout_bench.contracts.record import Environment, Flag, Placement, Record
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.errors import UserError, did_you_mean
 from rollout_bench.core.numbers import first_few
 from rollout_bench.plan.config import EARLIER_AXES
+from rollout_bench.plan.quants import NOT_SET, confounders, sizes_set
 
 Place = tuple[str, ...]
 """Mode, the name on each of `AXES`, and the load of a sweep."""
@@ -147,8 +147,6 @@ EXECUTOR = "distributed_executor_backend"
 DEALT_OUT = {f"variables.{name}" for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "ASCEND_RT_VISIBLE_DEVICES")}
 """Facts that a lease sets for each launch anew; which devices it had, its placement says."""
 
-_NOT_SET = "not set"
-
 
 @dataclass(frozen=True)
 class Difference:
@@ -170,7 +168,7 @@ class Difference:
 
 def environment_facts(environment: Environment) -> dict[str, str]:
     """Return every field of `environment` as text, those of mappings as `<field>.<name>`."""
-    return {name: value for name, value in _flat(environment.model_dump()) if name not in CACHES | DEALT_OUT}
+    return {name: value for name, value in flat(environment.model_dump()) if name not in CACHES | DEALT_OUT}
 
 
 def load_facts(record: Record) -> dict[str, str]:
@@ -186,7 +184,7 @@ def load_facts(record: Record) -> dict[str, str]:
     if spec.load is not None:
         # A point is compared with the same point; which others were measured besides does not matter.
         load["arrivals"] = spec.load.model_dump(exclude={"points", "saturation", "cool_down_s", *SENDER})
-    return dict(_flat(load))
+    return dict(flat(load))
 
 
 def launch_facts(record: Record) -> dict[str, str]:
@@ -209,7 +207,7 @@ def launch_facts(record: Record) -> dict[str, str]:
     if spec.endpoint is not None:
         settings["endpoint"] = spec.endpoint
     variables = {f"variables.{name}": value for name, value in spec.engine.environment.items()}
-    return variables | environment_facts(environment) | dict(_flat(settings))
+    return variables | environment_facts(environment) | dict(flat(settings))
 
 
 def differences(own: Sequence[Mapping[str, str]], other: Sequence[Mapping[str, str]]) -> list[Difference]:
@@ -220,10 +218,10 @@ def differences(own: Sequence[Mapping[str, str]], other: Sequence[Mapping[str, s
     names = dict.fromkeys(name for facts in (*other, *own) for name in facts)
     found = []
     for name in names:
-        mine, theirs = ({facts.get(name, _NOT_SET): None for facts in side} for side in (own, other))
+        mine, theirs = ({facts.get(name, NOT_SET): None for facts in side} for side in (own, other))
         if set(mine) == set(theirs) or _about_the_same(name, [*mine, *theirs]):
             continue
-        if name.startswith("resolved.") and _NOT_SET in {**mine, **theirs}:
+        if name.startswith("resolved.") and NOT_SET in {**mine, **theirs}:
             continue
         found.append(
             Difference(name, *(", ".join(_readable(name, value) for value in side) for side in (mine, theirs)))
@@ -253,15 +251,6 @@ def _of_pair(fact: str, record: Record) -> object:
 def _asked(record: Record) -> list[int]:
     """Return how the launch was to be spread over devices."""
     return [record.spec.engine.args.get(name, 1) for name in _PARALLEL]
-
-
-def _flat(content: Mapping[str, Any] | BaseModel, prefix: str = "") -> Iterator[tuple[str, str]]:
-    items = content.model_dump() if isinstance(content, BaseModel) else content
-    for name, value in items.items():
-        if isinstance(value, Mapping | BaseModel):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", "unknown" if value is None else str(value)
 
 
 def _about_the_same(name: str, values: Sequence[str]) -> bool:
@@ -441,13 +430,16 @@ def against_baseline(
     reason = why_not_measured(other)
     if reason:
         return _without(f"its baseline has {reason}")
+    if "model" not in baseline and (unlike := other_model(valid_records(experiment)[0], valid_records(other)[0])):
+        return Counterpart(instead=Comparison(verdict="unknown", reason=f"it is another model: {unlike}"))
+    beside = _confounders(experiment, other, index, baseline)
     between_platforms = "platform" in baseline
     mixed = _mixed_engines(experiment, other, across=not between_platforms)
     if mixed:
         reason = f"its launches or its baseline's ran in different engines: {mixed}"
         return Counterpart(instead=Comparison(verdict="unknown", reason=reason))
     if between_platforms:
-        return Counterpart(other)
+        return Counterpart(other, differences=beside)
     differing = pair_differences(valid_records(experiment), valid_records(other))
     for launch, difference in differing:
         if difference.fact != "hostname":
@@ -456,7 +448,36 @@ def against_baseline(
                 f"{difference.fact} {difference.own} against {difference.other}"
             )
             return Counterpart(instead=Comparison(verdict="unknown", reason=reason))
-    return Counterpart(other, differences=tuple(dict.fromkeys(difference for _, difference in differing)))
+    return Counterpart(other, differences=(*beside, *dict.fromkeys(difference for _, difference in differing)))
+
+
+def _confounders(
+    experiment: TimedExperiment,
+    other: TimedExperiment,
+    index: Mapping[Place, Sequence[TimedExperiment]],
+    baseline: Mapping[str, str],
+) -> tuple[Difference, ...]:
+    """Return what the engines of both differ in besides what is compared."""
+    as_set = index.get(_place(experiment, {"setting": baseline["setting"]}), ()) if "setting" in baseline else ()
+    own, theirs = (valid_records(side)[0] for side in (experiment, other))
+    setting = next((_spec(each) for each in as_set if each.records), None)
+    resolved = (own.engine.resolved, theirs.engine.resolved)
+    found = confounders(own.spec, theirs.spec, setting, resolved)
+    return tuple(Difference(fact, *values) for fact, values in found.items())
+
+
+def other_model(own: Record, other: Record) -> str:
+    """Return in what the models of two launches differ whose names are the same; empty where nothing is seen."""
+    shapes = [dict(flat(record.spec.model.shape or {})) for record in (own, other)]
+    sides = [
+        {**(shape if all(shapes) else {}), **sizes_set(record.spec)}
+        for shape, record in zip(shapes, (own, other), strict=True)
+    ]
+    caches = [cache for record in (own, other) if (cache := record.engine.kv_cache) is not None]
+    if len(caches) == len(sides):
+        for side, cache in zip(sides, caches, strict=True):
+            side["layers with a KV cache"] = str(sum(cache.layers.values()))
+    return first_few([f"{each.fact} {each.own} / {each.other}" for each in differences(sides[:1], sides[1:])])
 
 
 def _mixed_engines(one: TimedExperiment, other: TimedExperiment, across: bool) -> str:
@@ -545,6 +566,9 @@ def _counterpart(experiment: TimedExperiment, earlier: Earlier, across: bool) ->
     if len(candidates) > 1:
         reason = f"{len(candidates)} experiments of its names in {earlier.name} could be meant"
         return _without(reason)
+    unlike_model = other_model(valid_records(experiment)[0], valid_records(candidates[0])[0])
+    if unlike_model:
+        return _without(f"{earlier.name} measured another model: {unlike_model}")
     shared = _same_records(experiment, candidates[0])
     if shared:
         reason = f"{earlier.name} has the very same record of launch {', '.join(map(str, shared))}, as a copy would"
@@ -573,7 +597,7 @@ def _mixed(side: Sequence[TimedExperiment], name: str) -> UserError | None:
             continue
         by_value: dict[str, list[str]] = {}
         for launch, facts in launches:
-            by_value.setdefault(facts.get(fact, _NOT_SET), []).append(launch)
+            by_value.setdefault(facts.get(fact, NOT_SET), []).append(launch)
         if len(by_value) > 1:
             told = "; ".join(f"{value} ({first_few(found)})" for value, found in by_value.items())
             return UserError(
