@@ -81,7 +81,7 @@ def test_run_prints_what_is_ours_and_says_so_where_nothing_is_to_be_done(tmp_pat
     assert done.returncode == 0, done.stderr
     assert len(space.records) == 2
     assert chatter(done.stdout + done.stderr) == []
-    assert "2 launches to run: about 2 min; 0.025 device hours" in done.stderr.splitlines()
+    assert "2 launches to run: about 2 min; 0.025 device hours; a guess" in done.stderr.splitlines()
     assert "results/summary.md (.html, .csv, .txt): " in done.stdout
     assert "\nConclusion\n  - " in done.stdout
     again = call(space, "run", "--cores", "1")

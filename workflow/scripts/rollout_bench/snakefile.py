@@ -16,6 +16,8 @@ from typing import Any, NoReturn
 
 import filelock
 
+from rollout_bench.analysis.bounds.bound import least_times
+from rollout_bench.analysis.bounds.limits import assumed
 from rollout_bench.analysis.bounds.memory import MachineMemory
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.rows import rows_of
@@ -25,14 +27,14 @@ from rollout_bench.cluster.side_by_side import check_devices
 from rollout_bench.cluster.slurm import before_in_allocation
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.postmortem import error_of, failed_by_itself, state_of
-from rollout_bench.contracts.spec import Platform, replicas
+from rollout_bench.contracts.spec import replicas
 from rollout_bench.contracts.store import failure_path, read_failure, record_path
 from rollout_bench.core.errors import LEFT_OUT_STATUS, UserError, tell
 from rollout_bench.core.numbers import several
 from rollout_bench.core.processes import is_living
-from rollout_bench.measure.machine.gpus import nvidia_smi
+from rollout_bench.measure.machine.gpus import smallest_gpu
 from rollout_bench.measure.machine.rapl import may_know_energy
-from rollout_bench.plan.checks import check_weights
+from rollout_bench.plan.checks import check_timeouts, check_weights
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.config_file import check_config_file, check_folder, check_metadata, name_after, read_config
 from rollout_bench.plan.engine import InstalledEngine, probe_engine
@@ -215,7 +217,7 @@ def plan_workflow(
         if measured_here and "check" not in sys.argv:
             check_weights(config, ((e.spec.model, e.model_path) for e in matrix.experiments))
             check_devices(config, matrix)
-        device_bytes = None if on_cluster or config.interleave is False else _device_bytes(matrix.platform)
+        device, device_bytes = smallest_gpu() if matrix.platform == "cuda" and not on_cluster else (None, None)
         memory = MachineMemory(on_cluster, _places_on_cpu(config), device_bytes)
         design = kept_design(PLAN_FILE)
         blocks = interleaving(config, matrix, memory, on_cluster=on_cluster, design=design)
@@ -223,6 +225,11 @@ def plan_workflow(
         plan = replace(plan, files=tuple(os.path.relpath(file) for file in given.configfiles))
         if is_main and config.remeasure is not None:
             plan.again.update(_measured_again(plan))
+        if is_main:
+            missing = {launch.experiment.name: launch.experiment for launch in map(plan.launch_of, plan.missing_now())}
+            limits = assumed(matrix.platform, config.bounds_device or device)
+            plan = replace(plan, least=least_times(missing.values(), limits))
+            check_timeouts(config, {name: e.spec for name, e in missing.items()}, plan.least)
         return plan, engine
     except UserError as error:
         stop(error)
@@ -269,14 +276,6 @@ def _doubtful(plan: Schedule) -> set[str]:
 def _places_on_cpu(config: Config) -> int:
     """Return how many launches, or blocks of them, run side by side where the cores are divided."""
     return (config.devices or 1) if config.isolation == "per_device" else 1
-
-
-def _device_bytes(platform: Platform) -> int | None:
-    """Return the memory of the smallest NVIDIA GPU of this machine; None where nobody can tell."""
-    if platform != "cuda":
-        return None
-    said = nvidia_smi("--query-gpu=memory.total", "--format=csv,noheader,nounits").split()
-    return min((int(mib) << 20 for mib in said if mib.isdecimal()), default=None)
 
 
 def refuse_jobs_here(plan: Schedule, workflow: Any) -> None:
@@ -366,8 +365,7 @@ def _tell_cost(plan: Schedule, records: Collection[str]) -> None:
     """Say what the launches will take that are measured now."""
     missing = {record for record in records if record in plan.again or not Path(record).exists()}
     if missing:
-        least = "at least" if plan.config.launches == "auto" else "about"
-        print(f"{several(len(missing), 'launch')} to run: {least} {plan.cost_of(missing)}", file=sys.stderr, flush=True)
+        print(f"{several(len(missing), 'launch')} to run: {plan.cost_of(missing)}", file=sys.stderr, flush=True)
 
 
 def end_well(plan: Schedule, scripts: Path) -> None:

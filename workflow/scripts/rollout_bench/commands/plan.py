@@ -21,7 +21,7 @@ from rollout_bench.contracts.record import Launched
 from rollout_bench.contracts.store import failure_path, read_failure, record_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import several
-from rollout_bench.plan.planfile import PlanFile, TimeCost, read_plan
+from rollout_bench.plan.planfile import PlanFile, PlannedLaunch, TimeCost, read_plan
 
 
 def main() -> int:
@@ -62,10 +62,10 @@ def show(plan: PlanFile, results: Path) -> None:
     for heading in ("done", "failed", "missing", "minutes left"):
         table.add_column(heading, justify="right")
     left_s: dict[str, float] = defaultdict(float)
-    left_device_s = 0.0
+    left: list[tuple[PlannedLaunch, int]] = []
     failures: list[str] = []
     done_total = 0
-    expected = {launch.record: launch.expected_s for launch in plan.launches}
+    launches = {launch.record: launch for launch in plan.launches}
     again = set(plan.again)
     for experiment in plan.experiments:
         name = experiment.experiment
@@ -77,9 +77,9 @@ def show(plan: PlanFile, results: Path) -> None:
             if state == "measured":
                 done += 1
                 continue
-            expected_s = expected.get(planned, 0.0)
-            left_s[name] += expected_s
-            left_device_s += expected_s * experiment.devices
+            if planned in launches:
+                left_s[name] += launches[planned].expected_s
+                left.append((launches[planned], experiment.devices))
             if state == "failed":
                 failed += 1
                 failures.append(_failure(record))
@@ -133,11 +133,12 @@ def show(plan: PlanFile, results: Path) -> None:
             f"launches: auto: shown is what is wanted so far; more follow until each interval is within"
             f" {100 * wanted.half_width:g} %, {wanted.min_launches} to {wanted.max_launches} launches of each"
         )
+    if plan.guess is not None:
+        console.print(escape(plan.guess))
     missing = len(plan.launches) - done_total
     console.print(
         f"{done_total} of {len(plan.launches)} launches done{f' ({invalid} invalid)' if invalid else ''},"
-        f" {missing} to run,"
-        f" {'about' if plan.precision is None else 'at least'} {TimeCost(sum(left_s.values()), left_device_s)};"
+        f" {missing} to run, {TimeCost.of(left, least=plan.precision is not None)};"
         f" {len(plan.skipped)} combinations skipped"
     )
 

@@ -5,7 +5,8 @@ The workflow writes it, the summary and the figures read it. Only the standard l
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -24,7 +25,9 @@ PLAN_SCHEMA_VERSION: Literal[11] = 11
 """Raised when a field of the plan file is added, removed or changes its meaning. 1 had no `comparison`, 2 neither
 `precision` nor `weights`, 3 no `slo`, 4 no `operator_rules`, 5 no `order_seed`, 6
 neither `interleaved` nor `not_interleaved`, 7 no `setting` of an experiment and of what is skipped, 8 no `devices`
-of an experiment, 9 no `prices`, 10 no `differing`."""
+of an experiment, 9 no `prices`, 10 neither `differing` nor `known` of a launch."""
+
+Known = Literal["measured", "guess", "least"]
 
 
 @dataclass(frozen=True)
@@ -34,15 +37,50 @@ class TimeCost:
     Attributes:
         seconds: one after the other.
         device_seconds: the same times the devices of each.
+        guessed: whether some of it is a guess.
+        least: whether it may well be more.
     """
 
     seconds: float
     device_seconds: float
+    guessed: bool = False
+    least: bool = False
+
+    @classmethod
+    def of(cls, launches: Iterable[tuple[PlannedLaunch, int]], *, least: bool = False) -> TimeCost:
+        """Return what launches, each with its number of devices, take one after the other."""
+        every = list(launches)
+        known = {launch.known for launch, _ in every}
+        return cls(
+            seconds=sum(launch.expected_s for launch, _ in every),
+            device_seconds=sum(launch.expected_s * devices for launch, devices in every),
+            guessed=bool(known - {"measured"}),
+            least=least or "least" in known,
+        )
 
     def __str__(self) -> str:
         """Return it in words."""
+        minutes = self.seconds / 60
+        time = f"{minutes:.0f} min" if minutes < LONG_MIN else f"{number(minutes / 60, 2)} h"
         hours = f"; {number(max(self.device_seconds / 3600, 0.01), 2)} device hours" if self.device_seconds else ""
-        return f"{self.seconds / 60:.0f} min{hours}"
+        return f"{'at least' if self.least else 'about'} {time}{hours}{'; a guess' if self.guessed else ''}"
+
+
+LONG_MIN = 120
+"""Minutes from which on people count in hours."""
+
+
+@dataclass(frozen=True)
+class LeastTimes:
+    """The least time that the passes of a launch can take.
+
+    Attributes:
+        seconds: of a launch of each experiment, by the experiment's folder name; none where nobody knows.
+        device: whose limits they follow from, in words.
+    """
+
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    device: str = ""
 
 
 class PlannedLaunch(Strict):
@@ -50,6 +88,13 @@ class PlannedLaunch(Strict):
 
     record: str = Field(description="Path of its record, relative to the folder that holds the results folder.")
     expected_s: float = Field(description="How long it is expected to take, in seconds.")
+    known: Known = Field(
+        "measured",
+        description=(
+            "How that is known: measured, by launches that are alike; guess; or least, where the minimum time of its "
+            "passes is longer than such a guess."
+        ),
+    )
 
 
 class PlannedExperiment(Strict):
@@ -133,6 +178,7 @@ class PlanFile(Strict):
     differing: list[str] = Field(
         [], description="What engines are told besides what is compared, one line each; shown by plan alone."
     )
+    guess: str | None = Field(None, description="What a guess of the time goes by, in one line; shown by plan alone.")
     files: list[str] = Field([], description="Configs that were laid over the default one.")
 
 

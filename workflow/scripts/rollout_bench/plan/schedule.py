@@ -22,6 +22,7 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_json, write_whole
 from rollout_bench.llmd.profiled import readings, rendered
 from rollout_bench.llmd.template import MAX_MODEL_LEN, MODEL, TOKENIZER, URL
+from rollout_bench.plan.checks import FEWEST_BY_AUTO, FIRST_GUESS_S
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.interleaving import BlockGroup, ComparedGroup, Design, Interleaving
 from rollout_bench.plan.matrix import Checkpoint, Experiment, Matrix, differing_lines
@@ -29,6 +30,8 @@ from rollout_bench.plan.order import round_orders
 from rollout_bench.plan.planfile import (
     PLAN_SCHEMA_VERSION,
     InterleavedGroup,
+    Known,
+    LeastTimes,
     PlanFile,
     PlannedExperiment,
     PlannedLaunch,
@@ -50,16 +53,8 @@ anew that were there before (both were tried with 9.27).
 ASIDE = RESULTS / "aside"
 """Records that were measured again since, by the moment at which; nothing reads them."""
 
-FIRST_GUESS_S = {"cpu": 45.0, "cuda": 150.0, "ascend": 180.0, "unknown": 60.0}
-"""Seconds a launch is expected to take where none was measured yet (facts of the first runs on each platform)."""
-
-
 Cell = tuple[str, ...]
 """Mode, platform, model, quant and workload."""
-
-
-FEWEST_BY_AUTO = 8
-"""Passes that `iterations: auto` comes to at the least: `FEWEST` of measure.launch.passes."""
 
 MOST_RELATIVES = 5
 """Experiments of a model and quant that are looked at for how long another one takes."""
@@ -125,6 +120,8 @@ class Schedule:
     """Records that are there and are measured again all the same; empty once the run has moved them away."""
     files: tuple[str, ...] = ()
     """Configs that are laid over the default one."""
+    least: LeastTimes = field(default_factory=LeastTimes)
+    """What launches take at the least."""
 
     @cached_property
     def missing(self) -> list[str]:
@@ -255,12 +252,24 @@ class Schedule:
         """Return the plan as `snakemake plan` shows it, with records that are measured `again` and profiles as read."""
         profiles = readings(self.config.model_dump(exclude_unset=True))
         differing = differing_lines(self.matrix, self.config.baseline.named)
-        shown = {"again": again, "profiles": profiles, "differing": differing}
+        shown = {"again": again, "profiles": profiles, "differing": differing, "guess": self._guess}
         return self.plan_file().model_copy(update=shown)
+
+    @property
+    def _guess(self) -> str | None:
+        """What the time of launches goes by that was not measured yet, in one line; None where all was."""
+        known = {self._expected[self.by_record[record][1].experiment.name][1] for record in self.missing_now()}
+        if not known - {"measured"}:
+            return None
+        platform = self.matrix.platform
+        usual = f"a guess where nothing like it was measured: {FIRST_GUESS_S[platform]:g} s for a launch on {platform}"
+        if "least" not in known:
+            return f"{usual}, or what others took"
+        return f"{usual}, and the minimum time of its passes on {self.least.device}"
 
     def plan_file(self, *, estimate: bool = True) -> PlanFile:
         """Return the plan as it is put on disk; `estimate` reads earlier records to say how long launches take."""
-        expected = self.expected_s if estimate else {}
+        expected = self._expected if estimate else {}
         precision = self.config.precision if self.config.launches == "auto" else None
         selected = {
             "experiments": [e.model_dump(exclude={"weights", "devices"}) for e in self.experiments],
@@ -296,19 +305,22 @@ class Schedule:
                 for group in self.interleaving.groups
             ],
             not_interleaved=list(self.interleaving.reasons),
-            launches=[
-                PlannedLaunch(record=x.record, expected_s=expected.get(x.experiment.name, 0.0)) for x in self.launches
-            ],
+            launches=[_planned_launch(x, *expected.get(x.experiment.name, (0.0, "measured"))) for x in self.launches],
             files=list(self.files),
         )
 
-    @cached_property
+    @property
     def expected_s(self) -> dict[str, float]:
-        """Seconds that a launch of each experiment is expected to take, by the experiment's folder name.
+        """Seconds that a launch of each experiment is expected to take, by the experiment's folder name."""
+        return {name: seconds for name, (seconds, _) in self._expected.items()}
+
+    @cached_property
+    def _expected(self) -> dict[str, tuple[float, Known]]:
+        """Return the same, and how it is known.
 
         As its own did; else as one of the same model and quant did, which starts as long and generates as fast; else as
-        long as its loads are held; else as the others did. One of a block was alive for as long as the whole block
-        took, so it took the part of that which falls to one of them.
+        long as its loads are held; else as the others did, but no less than its passes take at the least. One of a
+        block was alive for as long as the whole block took, so it took the part of that which falls to one of them.
         """
         known: dict[str, float] = {}
         missing = set(self.missing)
@@ -330,19 +342,33 @@ class Schedule:
             seconds = next((s for record in relatives[names] if (s := _scaled_s(spec, record)) is not None), None)
             if seconds is not None:
                 known[experiment.name] = seconds
-        usual = statistics.mean(known.values()) if known else FIRST_GUESS_S[self.matrix.platform]
+        first_s = FIRST_GUESS_S[self.matrix.platform]
+        found: dict[str, tuple[float, Known]] = {name: (seconds, "measured") for name, seconds in known.items()}
         for experiment in self.matrix.experiments:
-            if experiment.name not in known and (held_s := _held_s(experiment.spec)):
-                known[experiment.name] = FIRST_GUESS_S[self.matrix.platform] + held_s
-        return {e.name: round(known.get(e.name, usual), 1) for e in self.matrix.experiments}
+            if experiment.name in known:
+                continue
+            held_s, least_s = _held_s(experiment.spec), self.least.seconds.get(experiment.name, 0.0)
+            usual_s = statistics.mean(known.values()) if known and not held_s else first_s + held_s
+            if least_s > usual_s:
+                found[experiment.name] = (first_s + least_s, "least")
+            else:
+                found[experiment.name] = (usual_s, "guess")
+        return {e.name: (round(found[e.name][0], 1), found[e.name][1]) for e in self.matrix.experiments}
 
     def cost_of(self, records: Iterable[str]) -> TimeCost:
         """Return what it will take to measure `records`."""
-        launches = [self.by_record[record][1].experiment for record in records]
-        return TimeCost(
-            seconds=sum(self.expected_s[e.name] for e in launches),
-            device_seconds=sum(self.expected_s[e.name] * devices_needed(e.spec) for e in launches),
+        launches = [self.by_record[record][1] for record in records]
+        return TimeCost.of(
+            (
+                (_planned_launch(x, *self._expected[x.experiment.name]), devices_needed(x.experiment.spec))
+                for x in launches
+            ),
+            least=self.config.launches == "auto",
         )
+
+
+def _planned_launch(launch: ScheduledLaunch, expected_s: float, known: Known) -> PlannedLaunch:
+    return PlannedLaunch(record=launch.record, expected_s=expected_s, known=known)
 
 
 def _own_part_s(record: Launched) -> float:

@@ -6,7 +6,7 @@ import heapq
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -30,6 +30,9 @@ from rollout_bench.checkpoints.formats import hf_config
 from rollout_bench.checkpoints.shapes import ResolvedShape
 from rollout_bench.contracts.spec import Spec, placed_engines, replicas
 from rollout_bench.core.errors import UserError
+from rollout_bench.plan.checks import least_passes
+from rollout_bench.plan.matrix import Experiment
+from rollout_bench.plan.planfile import LeastTimes
 from rollout_bench.workloads.lengths import UnknownSizesError, sizes
 
 
@@ -256,6 +259,18 @@ class _Costs:
         return step_costs(
             self._architecture, self._coding, batch, ranks=self._ranks, cache_value_bytes=self._value_bytes
         )
+
+
+def least_times(experiments: Iterable[Experiment], limits: DeviceLimits) -> LeastTimes:
+    """Return what launches take at the least on devices with `limits`."""
+    found = {}
+    for e in experiments:
+        passes = least_passes(e.spec)
+        pass_s = None if passes is None else least_pass_s(e.spec, e.model_path, e.dataset_path, limits)
+        if passes is not None and pass_s is not None:
+            found[e.name] = passes * pass_s
+    which = ", the fastest that is known: name yours as bounds_device" if limits.memory_bytes else ""
+    return LeastTimes(found, f"one {limits.device}{which if limits.source == 'assumed' else ''}")
 
 
 def bound_of(costs: _Costs, sequences: Sequence[Lengths], spec: Spec, limits: DeviceLimits) -> ExperimentBound:

@@ -194,7 +194,7 @@ def published(peak: Peak) -> DeviceLimits:
     return DeviceLimits(peak.name, "published", peak.bytes_per_s, peak.flops_per_s, memory_bytes=peak.memory_bytes)
 
 
-ANY_PROCESSOR = DeviceLimits("server of any kind", "assumed", 2 * TERA, dict.fromkeys(("bfloat16", "int8"), 4e15))
+ANY_PROCESSOR = DeviceLimits("server, however fast", "assumed", 2 * TERA, dict.fromkeys(("bfloat16", "int8"), 4e15))
 """More than the processors of any server of today have together: two with 0.85 TB/s, and 128 AMX units, each."""
 
 

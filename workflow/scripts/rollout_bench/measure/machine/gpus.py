@@ -34,6 +34,14 @@ def gpus(nvml: Any = None, ask: Callable[..., str] = nvidia_smi) -> list[Device]
     return [Device(uuid, str(index), (uuid,), index) for index, uuid in sorted(uuids.items())] or None
 
 
+def smallest_gpu(ask: Callable[..., str] = nvidia_smi) -> tuple[str | None, int | None]:
+    """Return the name and the bytes of memory of the GPU here that has least; None where nobody can tell."""
+    lines = ask("--query-gpu=memory.total,name", "--format=csv,noheader,nounits").splitlines()
+    said = ((mib.strip(), name.strip()) for mib, _, name in (line.partition(",") for line in lines))
+    sizes = [(int(mib) << 20, name) for mib, name in said if mib.isdecimal()]
+    return min(sizes)[::-1] if sizes else (None, None)
+
+
 def pids_by_gpu(text: str) -> dict[str, set[int]]:
     """UUID -> pids that hold memory of it, from `--query-compute-apps=gpu_uuid,pid --format=csv,noheader`."""
     pids: dict[str, set[int]] = {}
