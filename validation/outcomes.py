@@ -8,6 +8,7 @@ from pathlib import Path
 
 from block_aa import ALPHA, BlockAA
 from block_tables import BlockTables
+from cycle_claims import NOWHERE, CycleClaims
 from demo_repeats import OTHERS as DEMO_QUANTS
 from demo_repeats import DemoRepeats
 from drift_section import first_sentences as drift
@@ -236,6 +237,19 @@ def online(result: OnlineFidelity) -> Sentences:
     return [f"**{words}**: {', '.join(names)}." for words, names in there]
 
 
+def cycle_claims(result: CycleClaims) -> Sentences:
+    """Say how many tables name a length wrongly."""
+    worst = max(result.claims, key=lambda one: one.false.value)
+    searched = max((one for one in result.claims if one.truth == NOWHERE), key=lambda one: one.false_by_search.value)
+    kept_it = all(one.false.interval[0] <= ALPHA for one in result.claims)
+    return [
+        f"**{'Kept' if kept_it else 'NOT KEPT'} under normal noise**: at worst {worst.false} of simulated tables name a"
+        " length wrongly.",
+        f"Had all lengths been searched, {searched.false_by_search} of tables would, in which {NOWHERE},"
+        f" {searched.launches} launches.",
+    ]
+
+
 CHECKS: tuple[tuple[str, type[Strict], Callable[..., Sentences], str], ...] = (
     ("block_aa", BlockAA, real_tables, "How often does a real table find a difference where there is none?"),
     ("false_verdicts", FalseVerdicts, real_pairs, "How often is a difference found where there is none?"),
@@ -245,6 +259,7 @@ CHECKS: tuple[tuple[str, type[Strict], Callable[..., Sentences], str], ...] = (
     ("stopping", Stopping, stopping, "Does `launches: auto` keep the promise?"),
     ("racing", Racing, racing, "Does a race lose the best?"),
     ("drift_verdicts", DriftVerdicts, drift, "Does a verdict of drift hold?"),
+    ("cycle_claims", CycleClaims, cycle_claims, "Does a quantization pay at the lengths that are named?"),
     ("power_minutes", PowerMinutes, power_minutes, "How narrow is an interval after some minutes?"),
     ("demo_repeats", DemoRepeats, demo, "Does the demo decide its comparisons?"),
     ("power", Power, power, "How often is a difference found that is there?"),

@@ -10,6 +10,7 @@ from typing import Any
 from block_aa import BlockAA
 from block_sections import block_tables
 from block_tables import BlockTables
+from cycle_claims import CycleClaims
 from demo_repeats import DemoRepeats
 from design_sections import block_aa, demo_repeats, power_minutes
 from drift_section import drift_verdicts
@@ -39,7 +40,7 @@ from stopping_sections import stopping
 from sweep_fidelity import RESULT as SWEEP
 from sweep_fidelity import SweepFidelity
 from sweep_section import sweep_fidelity
-from validation_sections import coverage, predecessor
+from validation_sections import coverage, cycle_claims, predecessor
 
 from rollout_bench.contracts.fields import Strict
 
@@ -67,6 +68,7 @@ python validation/racing.py
 python validation/interleaved_tables.py
 python validation/exclusion.py
 python validation/drift_verdicts.py
+python validation/cycle_claims.py
 python validation/false_verdicts.py analyse
 python validation/power.py
 python validation/predecessor.py
@@ -207,6 +209,13 @@ def page(results: Path = RESULTS) -> str:
                 "Simulated tables of mode drift: how often `drifts` is false, how often the interval of mean |d| holds"
                 " the truth, and which drift is found beyond the floor.",
                 body("drift_verdicts", DriftVerdicts, drift_verdicts),
+            ),
+            section(
+                "Does a quantization pay at the lengths that are named?",
+                ["python validation/cycle_claims.py"],
+                "Simulated launches of mode cycle, one or two configurations against one baseline: how often the"
+                " lengths at which one pays or does not are wrong; 5 % of tables at most are promised.",
+                body("cycle_claims", CycleClaims, cycle_claims),
             ),
             section(
                 "What was measured for the next two sections",

@@ -1,9 +1,10 @@
-"""What docs/validation.md says about simulated coverage and single runs."""
+"""What docs/validation.md says about simulated coverage, lengths at which a quantization pays, and single runs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cycle_claims import NOWHERE, CycleClaims
 from interval_coverage import Coverage
 from kept import SETTINGS, Share
 from markdown_parts import percent, table
@@ -57,6 +58,35 @@ help. A drift of the machine does no harm, since launches take turns in a random
 tell which noise they have.
 
 Not shown: noise of kinds that are not in the table."""
+
+
+def cycle_claims(result: CycleClaims) -> str:
+    """Return a row for each kind of table."""
+    rows = [
+        [one.truth, one.others, one.launches, *(_points(s) for s in (one.false, one.false_by_search, one.right))]
+        for one in result.claims
+    ]
+    above = [one for one in result.claims if one.false.interval[0] > 1 - result.confidence]
+    generation, transition = (percent(spread, 0) for spread in result.spreads)
+    return f"""\
+{table(["truth", "compared", "launches", "false, %", "false if all lengths were searched, %", "right, %"], rows)}
+
+{result.tables:,} simulated tables in each row, seed {result.seed}; {result.measured} output tokens a sequence,
+generation spreads by {generation} from launch to launch and the transition by {transition}, normal noise.
+{"Significantly ABOVE the promise for some." if above else "None is significantly above the promise."}
+
+- *False*: the table names a length at which the opposite is true, or any length where {NOWHERE}.
+- *False if all lengths were searched*: the same of all lengths at which a t test finds a difference, each
+  comparison by itself, which is what earlier versions named.
+- *Right*: it names lengths, and all of them rightly. The rest names none.
+
+The summary names lengths only where there is also a verdict on the whole step; here every comparison counts.
+
+Not shown: generation that takes no time in proportion to the tokens. That is an assumption, not a finding."""
+
+
+def _points(share: Share) -> str:
+    return f"{100 * share.value:.1f}"
 
 
 def _cell(share: Share) -> str:

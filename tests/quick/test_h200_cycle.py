@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import product
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 import pytest
+from cycle_claims import costs
 from workspace import REPOSITORY
+
+from rollout_bench.analysis.cycles.net_gains import NetGain, TokenRange, net_gain
+from rollout_bench.analysis.timed.comparison import Comparison
 
 KEPT = json.loads((REPOSITORY / "validation/results/h200-cycle.json").read_text())
 PAGE = (REPOSITORY / "docs/results/h200-cycle.md").read_text()
@@ -65,6 +71,32 @@ def test_what_the_page_says_of_single_launches_is_kept(model: str, quant: str, s
     numbers = [float(number) for number in re.findall(r"(\d\.\d+) s", said)]
     kept = [transition_s, fmean(found["quantize_s"])] if model == "qwen3-8b" else [step_s, transition_s]
     assert numbers == pytest.approx(kept, abs=0.0051)
+
+
+def gain(model: str, quant: str) -> NetGain:
+    """Return at which lengths it pays against bf16 at level 1, both quantizations' answers together, by t tests."""
+    sides = [
+        [one for one in launches(model=model, quant=name, sleep="1", update="ipc") if one["started_at"] > LATER]
+        for name in (quant, "bf16")
+    ]
+    own, other = (
+        costs(*(np.array([fmean(one[name]) for one in side]) for name in ("elapsed_s", "transition_s")))
+        for side in sides
+    )
+    found = net_gain(own, other, Comparison(verdict="faster", pairs={0: 1.0, 1: 1.0}), 0.975)
+    assert found is not None
+    return found
+
+
+def test_lengths_on_the_page_are_those_around_the_measured_one() -> None:
+    found = {each: gain(*each) for each in product(("qwen3-8b", "qwen3-1.7b"), ("fp8", "w8a8"))}
+    assert found["qwen3-8b", "fp8"].pays == TokenRange(1, None)
+    assert found["qwen3-8b", "w8a8"].pays == TokenRange(4, 988)
+    assert "It pays from 4 to 988 output tokens a sequence (measured: 256)." in PAGE
+    assert PAGE.count("It pays at any length (measured: 256).") == 1
+    for quant in ("fp8", "w8a8"):
+        assert found["qwen3-1.7b", quant].found is None
+    assert PAGE.count("At which lengths it pays is inconclusive (measured: 256).") == 2
 
 
 def test_the_page_has_such_numbers() -> None:

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import block_tables
+import cycle_claims
 import drift_verdicts
 import exclusion
 import false_verdict_shares
@@ -111,6 +112,17 @@ def test_coverage_is_the_same_each_time_and_what_normal_noise_must_give() -> Non
     low, high = one.interval
     assert low <= 0.95 <= high
     assert covered("each side drifts by itself: AR(1) of 0.5 from pair to pair", 6, 4000, 5).interval[1] < 0.9
+
+
+@pytest.mark.parametrize(("others", "launches"), [(1, 2), (2, 3)])
+def test_lengths_that_pay_are_false_as_seldom_as_promised(others: int, launches: int) -> None:
+    """Where every length is searched, half of all tables of two launches name one although nothing differs."""
+    for truth in (cycle_claims.NOWHERE, "pays from 128 tokens on"):
+        found = cycle_claims.claims(truth, others, launches, 600, [7])
+        assert found.false.interval[0] <= 0.05
+    assert cycle_claims.claims(cycle_claims.NOWHERE, 1, 2, 600, [7]).false_by_search.interval[0] > 0.45
+    assert cycle_claims.is_false(cycle_claims.TokenRange(64, None), -1, (0.1, -0.1 / 128))
+    assert not cycle_claims.is_false(cycle_claims.TokenRange(129, None), -1, (0.1, -0.1 / 128))
 
 
 @pytest.mark.parametrize("noise", NOISES)
@@ -290,6 +302,7 @@ def test_a_page_of_small_results_has_every_section(tmp_path: Path) -> None:
     keep("interleaved_tables", interleaved_tables.simulate(50, 1), tmp_path)
     keep("exclusion", exclusion.simulate(2000, 1), tmp_path)
     keep("drift_verdicts", drift_verdicts.simulate(16, 1), tmp_path)
+    keep("cycle_claims", cycle_claims.simulate(10, 1), tmp_path)
     keep("false_verdicts", false_verdict_shares.analyse(launches, 100, 1, sets=2), tmp_path)
     keep("power", power.analyse(launches, 100, 1), tmp_path)
     keep("fidelity", fidelity.Fidelity(place=PLACE, model="m", load=load, drawn=False, rounds=rounds), tmp_path)

@@ -10,7 +10,7 @@ from rollout_bench.analysis.stats.blocks import Worth
 from rollout_bench.analysis.stats.intervals import mean
 from rollout_bench.analysis.stats.sequential import StoppingRule
 from rollout_bench.analysis.stats.two_stages import ALONE, FirstStage
-from rollout_bench.analysis.timed.comparison import FEW_PAIRS, MIN_PAIRS, TOO_NOISY, Comparison
+from rollout_bench.analysis.timed.comparison import FEW_PAIRS, FOUND, MIN_PAIRS, TOO_NOISY, Comparison
 from rollout_bench.analysis.timed.launches import values_of
 from rollout_bench.analysis.timed.pairs import WAYS, Way
 from rollout_bench.analysis.timed.partners import Difference, Group
@@ -19,9 +19,6 @@ from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.core.numbers import ratio
 from rollout_bench.plan.config import ComparisonSettings, Precision
 from rollout_bench.report.designs import in_groups
-
-FOUND = ("faster", "slower", "irrelevant")
-"""Verdicts that say that there is a difference."""
 
 WORTHWHILE = 500
 """Launches of each side above which a number of them helps nobody."""

@@ -19,11 +19,14 @@ Sign = Literal[-1, 0, 1]
 
 @dataclass(frozen=True)
 class LineCrossing:
-    """Where the difference d(x) = p + s x of two lines is zero, for x >= 0, and where it surely is not.
+    """Where the difference d(x) = p + s x of two lines is zero, for x >= 0, and where it is shown not to be.
+
+    Each x is tested by itself, so a stretch found by searching all x holds with less confidence; one that holds an x
+    that was named before holds with all of it.
 
     Attributes:
         at: the estimate of it; None where the means of the lines do not cross at x >= 0.
-        below: where d surely is below zero; None where it is so nowhere.
+        below: where d is significantly below zero; None where it is so nowhere.
         above: the same above zero.
     """
 
@@ -40,8 +43,8 @@ def crossing(intercepts: ArrayLike, slopes: ArrayLike, confidence: float) -> Lin
     all x with m(x)^2 <= t^2 (v_pp + 2 x v_ps + x^2 v_ss). If p_i and s_i are normally distributed, however they depend
     on each other, that set holds the true crossing -E(p) / E(s) with `confidence`, because at the true one m(x) over
     its standard error is a t statistic (Fieller, "Some problems in interval estimation", Journal of the Royal
-    Statistical Society B 16, 1954, 175-185). It is an interval where s surely is not zero; else it goes on without
-    end, or has all x: there is no answer then, and no method with a bounded interval would keep its promise (von
+    Statistical Society B 16, 1954, 175-185). It is an interval where s is not zero by the same test; else it goes on
+    without end, or has all x: there is no answer then, and no method with a bounded interval would keep its promise (von
     Luxburg and Franz, "A geometric approach to confidence sets for ratios", Statistica Sinica 19, 2009, 1095-1117).
 
     Args:
@@ -61,7 +64,7 @@ def crossing(intercepts: ArrayLike, slopes: ArrayLike, confidence: float) -> Lin
     t = special.stdtrit(n - 1, 0.5 + confidence / 2)
 
     def sign(x: float) -> Sign:
-        """Return the sign of the difference at `x` where it is sure, else 0."""
+        """Return the sign of the difference at `x` where it is significant, else 0."""
         mean, error = p + s * x, math.sqrt(max(0.0, v_pp + 2 * x * v_ps + x * x * v_ss))
         return 0 if abs(mean) <= t * error else 1 if mean > 0 else -1
 

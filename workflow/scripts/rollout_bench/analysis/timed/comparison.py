@@ -55,6 +55,9 @@ Verdict = Literal["faster", "slower", "irrelevant", "undetected", "unknown"]
 MARKS: dict[Verdict, str] = {"faster": "^", "slower": "v", "irrelevant": "~", "undetected": "~", "unknown": "?"}
 """How a verdict is written."""
 
+FOUND: tuple[Verdict, ...] = ("faster", "slower", "irrelevant")
+"""Verdicts that say there is a difference."""
+
 MIN_PAIRS = 2
 """Pairs of launches that an interval needs; where sides are not paired, launches of each side."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -149,20 +150,21 @@ GAINS = (
         _costs(lambda costs: brief(costs.output_tokens)),
     ),
     Column(
-        "even at",
+        "break-even at",
         "The estimate of the output tokens of a sequence at which a whole step takes as long as the baseline's, if "
         "generation takes time in proportion to them and a transition none.",
         _gain(lambda gain: number(gain.at, 3)),
     ),
     Column(
-        "surely pays",
-        "At which output tokens of a sequence a whole step surely is shorter than the baseline's (Fieller's theorem).",
+        "pays",
+        "At which output tokens of a sequence a whole step is shorter than the baseline's: the stretch that holds the "
+        "measured length, by Fieller's theorem.",
         _gain(lambda gain: _lengths(gain.pays)),
         words=True,
     ),
     Column(
-        "surely does not",
-        "At which it surely is longer. Of lengths in neither column nobody can say.",
+        "does not pay",
+        "At which it is longer. Lengths in neither column are inconclusive.",
         _gain(lambda gain: _lengths(gain.loses)),
         words=True,
     ),
@@ -206,8 +208,8 @@ def cycle_part(findings: Findings) -> SummaryPart:
         ]
         step = (LAUNCHES, GENERATION, *metric_columns("transitions"), *columns)
         tables.append(view("What a step costs: ", title, step, shown))
-        if any(line["gain"] for line in shown):
-            tables.append(view("Lengths at which it pays: ", title, GAINS, [line for line in shown if line["gain"]]))
+        if answered := [line for line in shown if line["gain"] and line["gain"].found]:
+            tables.append(view("Lengths at which it pays: ", title, GAINS, answered))
         parts = [Column(f"{name.replace('_', ' ')} ms", text, _costs(_part(name))) for name, text in PARTS.items()]
         tables.append(view("Parts of a transition: ", title, (SHARE, *parts), shown))
         tables.append(view("Parts of an update: ", title, UPDATES, shown))
@@ -240,6 +242,7 @@ def decisions(findings: Findings, costs: Mapping[str, StepCosts | None]) -> Iter
     metrics = settings.metrics_of(CYCLE.name)
     metric = WHOLE_STEP if WHOLE_STEP in metrics else metrics[0]
     rows = [row for row in findings.rows if row.experiment.mode == CYCLE.name]
+    beside = Counter(row.against.other.place for row in rows if row.against.other is not None)
     several = [axis for axis in AXES if len({getattr(row.experiment, axis) for row in rows}) > 1]
     for row in rows:
         other, own = row.against.other, costs[row.experiment.place]
@@ -251,6 +254,8 @@ def decisions(findings: Findings, costs: Mapping[str, StepCosts | None]) -> Iter
         told = [axis for axis in AXES if getattr(row.experiment, axis) != getattr(other, axis)]
         name = findings.collection.earlier.name if findings.collection.earlier else ""
         unlike = not _same_work(row.experiment.records[0].spec, other.records[0].spec, own, theirs)
+        # the answers on all that has one baseline hold together
+        confidence = 1 - (1 - settings.confidence) / beside[other.place]
         yield Decision(
             place=row.experiment.place,
             verdict=contrast(
@@ -263,7 +268,7 @@ def decisions(findings: Findings, costs: Mapping[str, StepCosts | None]) -> Iter
             ),
             costs=own,
             other=theirs,
-            gain=None if unlike else net_gain(own, theirs, row.comparisons[metric], settings.confidence),
+            gain=None if unlike else net_gain(own, theirs, row.comparisons[metric], confidence),
             unlike=unlike,
             apart=findings.apart,
         )
